@@ -22,10 +22,10 @@ import hypothesis
 import pytest
 
 from archwright import settings
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Prediction, Query, Statistic
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, WorkloadPlan
 from archwright.engines.model_files import fetch
 from archwright.home import Home
@@ -41,7 +41,7 @@ hypothesis.settings.load_profile("untimed")
 def model_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home that holds the real small model: linked from the home in force when `make install` has brought it
     there, else fetched; its digest is checked here."""
-    artefact = load().artefacts["SmolLM2-135M-Instruct"]
+    artefact = load_catalog().artefacts["SmolLM2-135M-Instruct"]
     home = Home(tmp_path_factory.mktemp("model-home"))
     installed = Home(settings.load().home).model(artefact.sha256)
     if installed.is_file():
@@ -182,8 +182,8 @@ def null_plan() -> Plan:
         workload="assistant",
         model="null-model",
         requests_per_second=4.0,
-        input_tokens=Length(mean=20, p95=40),
-        output_tokens=Length(mean=12, p95=24),
+        input_tokens=TokenLength(mean=20, p95=40),
+        output_tokens=TokenLength(mean=12, p95=24),
         concurrency=2,
         peak_s=1.5,
         closed_s=1.0,

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from archwright import errors
-from archwright.errors import ArchwrightError, InternalError, NeedsError, OperateError, UsageError, Where, boundary
+from archwright.errors import (
+    ArchwrightError,
+    ErrorLocation,
+    InternalError,
+    NeedsError,
+    OperateError,
+    UsageError,
+    boundary,
+)
 
 
 def every_class(root: type[ArchwrightError] = ArchwrightError) -> list[type[ArchwrightError]]:
@@ -28,18 +36,18 @@ def test_the_tree_of_the_docstring_is_the_tree_of_the_code() -> None:
 
 
 def test_every_code_in_the_docstring_finds_its_class() -> None:
-    for word, cls in errors.KINDS.items():
+    for word, cls in errors.ERROR_CLASSES.items():
         line = next(line for line in (errors.__doc__ or "").splitlines() if f"-- {cls.__name__} " in line)
         assert f"AW-{word}-" in line
     lines = [line for line in (errors.__doc__ or "").splitlines() if "-- " in line and "AW-" in line]
-    assert len(lines) == len(errors.KINDS) + 1  # Refusal is the gateway's own
+    assert len(lines) == len(errors.ERROR_CLASSES) + 1  # Refusal is the gateway's own
 
 
 def test_three_lines() -> None:
     error = NeedsError(
         "AW-NEEDS-07",
         "unknown field 'trafic'",
-        where=Where("needs.yaml", 21, "workloads[0].trafic"),
+        where=ErrorLocation("needs.yaml", 21, "workloads[0].trafic"),
         hint="did you mean traffic?",
         nearest=("traffic",),
     )
@@ -66,14 +74,14 @@ def test_what_is_not_known_leaves_no_empty_line() -> None:
 @pytest.mark.parametrize(
     ("where", "text"),
     [
-        (Where(), ""),
-        (Where("f"), "f"),
-        (Where("f", 3), "f:3"),
-        (Where("f", None, "a.b"), "f  a.b"),
-        (Where(None, None, "a.b"), "a.b"),
+        (ErrorLocation(), ""),
+        (ErrorLocation("f"), "f"),
+        (ErrorLocation("f", 3), "f:3"),
+        (ErrorLocation("f", None, "a.b"), "f  a.b"),
+        (ErrorLocation(None, None, "a.b"), "a.b"),
     ],
 )
-def test_places(where: Where, text: str) -> None:
+def test_places(where: ErrorLocation, text: str) -> None:
     assert str(where) == text
 
 
@@ -99,7 +107,7 @@ def test_what_the_system_refuses_is_the_users_world(number: int, code: str, stat
 
 def test_an_error_without_a_file_or_number() -> None:
     found = errors.from_os_error(OSError("odd"))
-    assert (found.code, found.where, found.message) == ("AW-OPS-04", Where(), "the system refused: odd")
+    assert (found.code, found.where, found.message) == ("AW-OPS-04", ErrorLocation(), "the system refused: odd")
 
 
 def test_a_missing_extra_says_the_line_that_installs_it() -> None:
@@ -108,7 +116,7 @@ def test_a_missing_extra_says_the_line_that_installs_it() -> None:
 
 
 def test_an_import_that_fails_names_its_extra() -> None:
-    with pytest.raises(errors.MissingError) as caught, errors.needing("local", "the probe"):
+    with pytest.raises(errors.MissingError) as caught, errors.require_extra("local", "the probe"):
         import archwright.nowhere  # type: ignore[import-not-found] # noqa: F401, PLC0415
     assert caught.value.lines() == errors.missing_extra("local", "archwright.nowhere", "the probe").lines()
 

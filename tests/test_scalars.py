@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from archwright.scalars import resolve
+from archwright.scalars import resolve_scalar
 
 VALUES: dict[str, str | int | float | bool | None] = {
     "NO": "NO",
@@ -57,10 +57,10 @@ VALUES: dict[str, str | int | float | bool | None] = {
 
 @pytest.mark.parametrize("text", list(VALUES))
 def test_plain_scalar(text: str) -> None:
-    value = resolve(text)
+    value = resolve_scalar(text)
     assert (type(value), value) == (type(VALUES[text]), VALUES[text])
 
 
 def test_not_a_number() -> None:
-    value = resolve(".NaN")
+    value = resolve_scalar(".NaN")
     assert isinstance(value, float) and math.isnan(value)

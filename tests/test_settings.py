@@ -101,8 +101,8 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
 
 def test_variables_the_user_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "k")
-    assert settings.variable("MY_KEY") == "k"
-    assert settings.variable("NO_SUCH_VARIABLE") is None
+    assert settings.read_variable("MY_KEY") == "k"
+    assert settings.read_variable("NO_SUCH_VARIABLE") is None
 
 
 def test_a_childs_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from archwright import specfile
 from archwright.contract.record import Record
-from archwright.errors import ArchwrightError, UsageError, Where
+from archwright.errors import ArchwrightError, ErrorLocation, UsageError
 
 
 class Inner(Record):
@@ -22,14 +22,14 @@ class Spec(Record):
     inner: Inner = Inner()
 
 
-def refuse(message: str, where: Where) -> ArchwrightError:
+def refuse(message: str, where: ErrorLocation) -> ArchwrightError:
     return UsageError("AW-USE-99", message, where=where)
 
 
 def read(folder: Path, text: str | bytes) -> Spec:
     path = folder / "spec.yaml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return specfile.read(path, Spec, refuse)
+    return specfile.read_spec(path, Spec, refuse)
 
 
 def test_a_good_file(tmp_path: Path) -> None:
@@ -69,4 +69,4 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str | bytes,
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot open"):
-        specfile.read(tmp_path / "no.yaml", Spec, refuse)
+        specfile.read_spec(tmp_path / "no.yaml", Spec, refuse)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from archwright.contract.record import Record, replace
 from archwright.errors import StoreError
-from archwright.store import Conflict, Span, Store, Table
+from archwright.store import ColumnRange, ConflictError, RecordTable, Store
 
 
 class Inner(Record):
@@ -42,8 +42,8 @@ class Thing(Record):
     either: int | str = 0
 
 
-THINGS = Table("things", Thing, unique=("name",), index=("at",))
-FREE = Table("free", Thing, index=("at",))
+THINGS = RecordTable("things", Thing, unique=("name",), index=("at",))
+FREE = RecordTable("free", Thing, index=("at",))
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.nightly)])
@@ -128,9 +128,9 @@ def test_order_filter_span_limit(store: Store) -> None:
     assert names(store.rows(FREE, newest_first=True, limit=2)) == "n5 n4"
     assert names(store.rows(FREE, {"kind": "two"})) == "n1 n3 n5"
     assert names(store.rows(FREE, {"kind": "two", "name": "n3"})) == "n3"
-    assert names(store.rows(FREE, span=Span("at", 2.0, 4.0))) == "n2 n3 n4"
-    assert names(store.rows(FREE, span=Span("at", until=1.0))) == "n0 n1"
-    assert names(store.rows(FREE, {"kind": "two"}, Span("at", since=2.0), newest_first=True)) == "n5 n3"
+    assert names(store.rows(FREE, span=ColumnRange("at", 2.0, 4.0))) == "n2 n3 n4"
+    assert names(store.rows(FREE, span=ColumnRange("at", until=1.0))) == "n0 n1"
+    assert names(store.rows(FREE, {"kind": "two"}, ColumnRange("at", since=2.0), newest_first=True)) == "n5 n3"
     assert store.rows(FREE, {"name": "n9"}) == []
 
 
@@ -148,7 +148,7 @@ def test_a_reader_keeps_up_by_numbers(store: Store) -> None:
 def test_columns_as_stored(store: Store) -> None:
     store.append(FREE, [Thing(name="a", at=1.0, labels={"k": "v"}), Thing(name="b", at=2.0)])
     assert [tuple(row) for row in store.columns(FREE, ("name", "labels"))] == [("a", '{"k":"v"}'), ("b", "{}")]
-    assert [row[0] for row in store.columns(FREE, ("name",), {"name": "b"}, Span("at", 0.0, 9.0))] == ["b"]
+    assert [row[0] for row in store.columns(FREE, ("name",), {"name": "b"}, ColumnRange("at", 0.0, 9.0))] == ["b"]
 
 
 def test_nothing_to_append_is_nothing(store: Store) -> None:
@@ -158,7 +158,7 @@ def test_nothing_to_append_is_nothing(store: Store) -> None:
 
 def test_a_conflict_writes_nothing_of_its_transaction(store: Store) -> None:
     store.append(THINGS, [Thing(name="a")])
-    with pytest.raises(Conflict, match="exists already") as caught:
+    with pytest.raises(ConflictError, match="exists already") as caught:
         store.append(THINGS, [Thing(name="b"), Thing(name="a")])
     assert caught.value.code == "AW-STO-02"
     assert [row.name for row in store.rows(THINGS)] == ["a"]
@@ -167,9 +167,9 @@ def test_a_conflict_writes_nothing_of_its_transaction(store: Store) -> None:
 def test_pruned_numbers_are_never_given_again(store: Store) -> None:
     store.append(FREE, [Thing(name=f"n{number}", at=float(number)) for number in range(4)])
     last = store.newest(FREE)[0]
-    assert store.prune(FREE, Span("at", until=1.0)) == 2
+    assert store.prune(FREE, ColumnRange("at", until=1.0)) == 2
     assert [row.name for row in store.rows(FREE)] == ["n2", "n3"]
-    assert store.prune(FREE, Span("at")) == 2
+    assert store.prune(FREE, ColumnRange("at")) == 2
     assert store.newest(FREE)[0] == 0
     store.append(FREE, [Thing(name="new")])
     assert store.newest(FREE)[0] > last
@@ -202,7 +202,7 @@ class Grown(Thing):
 
 def test_a_record_may_gain_fields_with_defaults(store: Store, url: str) -> None:
     store.append(FREE, [FULL])
-    table = Table("free", Grown, index=("at",))
+    table = RecordTable("free", Grown, index=("at",))
     newer = Store(url)
     (old,) = newer.rows(table)
     assert (old.name, old.added, old.added_list, old.added_maybe) == ("full", 7, (), None)
@@ -217,7 +217,7 @@ def test_two_that_add_the_columns_at_once_are_both_content(url: str) -> None:
     first = Store(url)
     first.append(FREE, [FULL])
     first.close()
-    table = Table("free", Grown)
+    table = RecordTable("free", Grown)
     opened = [Store(url) for _ in range(4)]
     gate = threading.Barrier(len(opened))
     found: list[int] = []
@@ -295,7 +295,7 @@ def test_a_thousand_rows_go_in_fast(store: Store) -> None:
 
 def test_several_tables_in_one_transaction_all_or_none(store: Store) -> None:
     store.append_together([(THINGS, [Thing(name="a")]), (FREE, [Thing(name="b")]), (FREE, [])], synced=True)
-    with pytest.raises(Conflict):
+    with pytest.raises(ConflictError):
         store.append_together([(FREE, [Thing(name="c")]), (THINGS, [Thing(name="a")])])
     assert [row.name for row in store.rows(FREE)] == ["b"]
     if store.url.startswith("sqlite"):
@@ -310,7 +310,7 @@ class Count(Record):
     other: int
 
 
-COUNTS = Table("counts", Count)
+COUNTS = RecordTable("counts", Count)
 
 
 def test_counts_are_merged_while_others_append_merge_and_read(store: Store, url: str) -> None:
@@ -353,7 +353,7 @@ def test_counts_are_merged_while_others_append_merge_and_read(store: Store, url:
 
 def test_numbered_rows_from_either_end_and_in_a_span(store: Store) -> None:
     store.append(FREE, [Thing(name=str(number), at=float(number)) for number in range(10)])
-    spans = (Span("at", 2.0), Span("count", None, 0))
+    spans = (ColumnRange("at", 2.0), ColumnRange("count", None, 0))
     assert [row.name for _, row in store.numbered(FREE, 4, 2, spans)] == ["4", "5"]
     assert [row.name for _, row in store.numbered(FREE, 0, 2, spans, newest_first=True)] == ["9", "8"]
     assert [seq for seq, _ in store.numbered(FREE, 5, None, spans, newest_first=True)] == [4, 3]

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from archwright.contract.record import Record
 from archwright.errors import MissingError, StoreError
-from archwright.store import Store, Table
+from archwright.store import RecordTable, Store
 
 
 class Row(Record):
@@ -24,8 +24,8 @@ class Grown(Row):
 
 
 ROW = Row(text="one")
-ROWS = Table("rows", Row)
-OTHERS = Table("others", Row)
+ROWS = RecordTable("rows", Row)
+OTHERS = RecordTable("others", Row)
 
 
 def three_lines(error: StoreError) -> None:
@@ -92,7 +92,7 @@ def test_a_read_only_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="readonly"):
         store.rows(OTHERS)  # its table cannot be made
     with pytest.raises(StoreError, match="readonly"):
-        Store(store.url).rows(Table("rows", Grown))  # nor its columns
+        Store(store.url).rows(RecordTable("rows", Grown))  # nor its columns
     store.close()
 
 

@@ -17,8 +17,14 @@ import tempfile
 from pathlib import Path
 
 from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.layers.refreshed_layer import MachineType, Origin, Place, Prices, Refreshed
-from archwright.catalog.load import load
+from archwright.catalog.layers.refreshed_layer import (
+    MachineType,
+    PriceOrigin,
+    ProviderPrices,
+    RefreshedLayer,
+    RegionLocation,
+)
+from archwright.catalog.load import load_catalog
 from archwright.home import Home
 
 PROVIDERS = 3
@@ -35,19 +41,19 @@ print(json.dumps([seconds, peak, len(offers)]))
 """
 
 
-def layer(rows: int) -> Refreshed:
+def layer(rows: int) -> RefreshedLayer:
     """`rows` prices of three providers: a few hundred machine types in as many regions as it takes."""
-    known = load().shipped_offers
+    known = load_catalog().shipped_offers
     names = sorted(known, key=lambda name: -len(known[name]))[:PROVIDERS]
     each = rows // len(names)
-    return Refreshed(prices={name: prices(name, each) for name in names})
+    return RefreshedLayer(prices={name: prices(name, each) for name in names})
 
 
-def prices(provider: str, rows: int, types: int = 600) -> Prices:
-    return Prices(
+def prices(provider: str, rows: int, types: int = 600) -> ProviderPrices:
+    return ProviderPrices(
         machines=tuple(machine(provider, number) for number in range(types)),
-        places=tuple(Place(region=f"region-{number}", geo="EU") for number in range(rows // types + 1)),
-        origins=(Origin(source="made up: bench/catalog/measure.py", as_of="2026-11-24"),),
+        places=tuple(RegionLocation(region=f"region-{number}", geo="EU") for number in range(rows // types + 1)),
+        origins=(PriceOrigin(source="made up: bench/catalog/measure.py", as_of="2026-11-24"),),
         machine=[row % types for row in range(rows)],
         place=[row // types for row in range(rows)],
         origin=[0] * rows,
@@ -88,7 +94,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Home(folder)
         made = layer(asked.rows)
-        refreshed_layer.write(home.catalog_refreshed, made)
+        refreshed_layer.write_generation(home.catalog_refreshed, made)
         for what in (next(iter(made.prices)), "*"):
             runs = [start(home.root, what) for _ in range(asked.repeats)]
             seconds, peaks = [run[0] for run in runs], [run[1] for run in runs]

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.monitor.usage import Usage, usage_of
 from archwright.monitor.wal.compaction import served
 from archwright.policy.usage_limits import Limits
@@ -368,7 +368,7 @@ def billed(stage: Stage, counted: Counted) -> tuple[dict[str, Any], list[str]]:
     return {**found, "under way at kills": counted.exposed, "tenants": lines}, faults
 
 
-def _answered_is_written(counted: Counted, by_id: dict[str, Served]) -> list[str]:
+def _answered_is_written(counted: Counted, by_id: dict[str, RequestRecord]) -> list[str]:
     faults = []
     for name, seen in counted.seen.items():
         record = by_id.get(name)
@@ -383,12 +383,12 @@ def _answered_is_written(counted: Counted, by_id: dict[str, Served]) -> list[str
     return faults[:20]
 
 
-def _as_told(record: Served) -> tuple[str, str, int, int, bool, int]:
+def _as_told(record: RequestRecord) -> tuple[str, str, int, int, bool, int]:
     nano_usd = round((record.cost_usd or 0.0) * 1e9)
     return record.tenant, record.status, record.input_tokens, record.output_tokens, record.cache == "hit", nano_usd
 
 
-def _ended(counted: Counted, record: Served) -> str:
+def _ended(counted: Counted, record: RequestRecord) -> str:
     seen = counted.seen.get(record.request_id)
     return "" if seen is None else seen.ended
 
@@ -397,11 +397,11 @@ def _sum_seen(found: list[Seen]) -> list[int]:
     return [len(found), sum(one.input_tokens for one in found), sum(one.output_tokens for one in found)]
 
 
-def _sum_records(found: list[Served]) -> list[int]:
+def _sum_records(found: list[RequestRecord]) -> list[int]:
     return [len(found), sum(one.input_tokens for one in found), sum(one.output_tokens for one in found)]
 
 
-def _sums(tenant: str, usage: Usage, own: list[Served]) -> list[str]:
+def _sums(tenant: str, usage: Usage, own: list[RequestRecord]) -> list[str]:
     told = [usage.requests, usage.input_tokens, usage.output_tokens]
     nano = sum(round((one.cost_usd or 0.0) * 1e9) for one in own)
     if told != _sum_records(own) or round(usage.cost_usd * 1e9) != nano:

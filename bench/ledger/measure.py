@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from archwright.access import audit_log
 from archwright.access.audit_log import AuditEvent, AuditLog
-from archwright.contract.served import Served, request_name
+from archwright.contract.served import RequestRecord, make_request_id
 from archwright.home import Home
 from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.metrics.request_recorder import Requests
@@ -39,13 +39,13 @@ class Figures(NamedTuple):
     verify_us: float
 
 
-def records(count: int) -> list[tuple[AuditEvent, Served]]:
+def records(count: int) -> list[tuple[AuditEvent, RequestRecord]]:
     chance = random.Random(1)
     return [_one(chance, time.time() + number / 1_000) for number in range(count)]
 
 
-def _one(chance: random.Random, at: float) -> tuple[AuditEvent, Served]:
-    name, key = request_name(at, chance.getrandbits(52)), chance.randrange(KEYS)
+def _one(chance: random.Random, at: float) -> tuple[AuditEvent, RequestRecord]:
+    name, key = make_request_id(at, chance.getrandbits(52)), chance.randrange(KEYS)
     tenant = f"tenant-{key % TENANTS}"
     event = AuditEvent(
         at=at,
@@ -56,7 +56,7 @@ def _one(chance: random.Random, at: float) -> tuple[AuditEvent, Served]:
         effect="allow",
         request_id=name,
     )
-    served = Served(
+    served = RequestRecord(
         at=at,
         request_id=name,
         status="ok",
@@ -81,7 +81,7 @@ def _one(chance: random.Random, at: float) -> tuple[AuditEvent, Served]:
     return event, served
 
 
-def measure(given: list[tuple[AuditEvent, Served]], turn: int, folder: Path) -> Figures:
+def measure(given: list[tuple[AuditEvent, RequestRecord]], turn: int, folder: Path) -> Figures:
     """The thread of the ledger is kept still: what it would do is measured by itself."""
     books.SYNC_S = 1e6
     home = Home(folder)

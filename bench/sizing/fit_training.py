@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bench.sizing import fitting
 from bench.sizing.fitting import Coefficients
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import Estimate
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 
 def read(path: Path) -> tuple[list[Row], int]:
-    subjects, rows, left_out = Subjects(Catalog(DATA)), [], 0
+    subjects, rows, left_out = BenchmarkNameResolver(Catalog(DATA)), [], 0
     for _, cells in benchmark_reader.rows(path):
         asked, _ = benchmark_reader.training_of(cells)
         rate = benchmark_reader.number(cells, "tok_s_per_gpu", [])

@@ -16,7 +16,7 @@ import lightgbm
 import numpy
 from scipy.optimize import least_squares
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing import benchmark_reader
@@ -94,7 +94,7 @@ class Row(NamedTuple):
 
 def read(path: Path) -> tuple[list[Row], int]:
     """Rows whose model and accelerator are known by name, and how many others there were."""
-    subjects, rows, left_out = Subjects(Catalog(DATA)), [], 0
+    subjects, rows, left_out = BenchmarkNameResolver(Catalog(DATA)), [], 0
     for _, cells in benchmark_reader.rows(path):
         if "unnamed" in cells["accelerator"]:
             left_out += 1

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.sizing.model import parametric_model
 from archwright.sizing.training.cluster_training import Method, Run, Scaled, question, scale
 from archwright.sizing.training.training_prediction import cluster_of
@@ -75,7 +75,7 @@ def price(catalog: Catalog, accelerator: str) -> Estimate | None:
     return Estimate(value=statistics.median(found), low=found[0], high=found[-1], unit="USD/h")
 
 
-def model_of(name: str, subjects: Subjects) -> tuple[ModelSpec, bool]:
+def model_of(name: str, subjects: BenchmarkNameResolver) -> tuple[ModelSpec, bool]:
     """A row, or for "8B" the middle of the models of that size."""
     if name[:-1].isdigit():
         count = float(name[:-1]) * 1e9
@@ -83,13 +83,13 @@ def model_of(name: str, subjects: Subjects) -> tuple[ModelSpec, bool]:
     return subjects.model(name), True
 
 
-def predicted(kind: Kind, accelerator: Accelerator, devices: int, subjects: Subjects) -> Scaled | None:
+def predicted(kind: Kind, accelerator: Accelerator, devices: int, subjects: BenchmarkNameResolver) -> Scaled | None:
     model, trusted = model_of(kind.model, subjects)
     asked = question(model, accelerator, kind.method, subjects.catalog)
     return scale(asked, cluster_of(accelerator, devices), Run(kind.tokens, kind.method, trusted), subjects.catalog)
 
 
-def in_time(kind: Kind, accelerator: Accelerator, subjects: Subjects) -> tuple[int, Scaled]:
+def in_time(kind: Kind, accelerator: Accelerator, subjects: BenchmarkNameResolver) -> tuple[int, Scaled]:
     """The fewest devices, in whole machines of eight and doublings, that end in time."""
     devices = 8
     while devices <= MOST_DEVICES:
@@ -124,7 +124,7 @@ def rows() -> Iterator[dict[str, str]]:
         yield from csv.DictReader(handle)
 
 
-def published(subjects: Subjects) -> tuple[str, int, int]:
+def published(subjects: BenchmarkNameResolver) -> tuple[str, int, int]:
     """The table, how many rows lie in their band, how many there are."""
     names = ("run", "on", "published hours", "predicted [90 %]", "published / predicted", "in the band")
     made = f"| {' | '.join(names)} | at today's price | rule |\n|---|---|---|---|---|---|---|---|\n"
@@ -170,7 +170,7 @@ def paid_for(row: dict[str, str], an_hour: Estimate | None) -> tuple[str, str]:
     return said, "" if cost is None else verdict(cost, rule)
 
 
-def classes(subjects: Subjects, methods: tuple[str, ...]) -> str:
+def classes(subjects: BenchmarkNameResolver, methods: tuple[str, ...]) -> str:
     accelerator = subjects.accelerator(TODAY)
     paid = price(subjects.catalog, TODAY)
     assert paid is not None
@@ -178,7 +178,7 @@ def classes(subjects: Subjects, methods: tuple[str, ...]) -> str:
     made = "| what | accelerators | days | accelerator hours [90 %] | USD [90 %] | rule |\n|---|---|---|---|---|---|\n"
     for kind in (one for one in KINDS if one.method in methods):
         devices, found = in_time(kind, accelerator, subjects)
-        cost = product([found.device_hours, paid], "USD")
+        cost = multiply_estimates([found.device_hours, paid], "USD")
         said = verdict(cost, RULES["pretrain" if scratch else "finetune"])
         if scratch:
             fits = DEVICES[0] <= devices <= DEVICES[1]
@@ -191,7 +191,7 @@ def classes(subjects: Subjects, methods: tuple[str, ...]) -> str:
 
 
 def document() -> str:
-    subjects = Subjects(load())
+    subjects = BenchmarkNameResolver(load_catalog())
     table, inside, count = published(subjects)
     paid = price(subjects.catalog, TODAY)
     assert paid is not None

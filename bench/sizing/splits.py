@@ -11,8 +11,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from archwright.catalog.benchmark_names import Subjects
-from archwright.catalog.load import load
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
+from archwright.catalog.load import load_catalog
 from archwright.sizing import benchmark_reader
 from archwright.sizing.training.cluster_training import job_of
 from archwright.sizing.training.parallel_strategy import Question, best, pace, room
@@ -23,7 +23,7 @@ LARGE = 10e9
 Key = tuple[str, str, int, float]
 
 
-def measured(path: Path, subjects: Subjects) -> dict[Key, tuple[float, float]]:
+def measured(path: Path, subjects: BenchmarkNameResolver) -> dict[Key, tuple[float, float]]:
     """Best tokens/s a device, and the tokens of its step."""
     found: dict[Key, list[tuple[float, float]]] = defaultdict(list)
     for _, cells in benchmark_reader.rows(path):
@@ -37,7 +37,7 @@ def measured(path: Path, subjects: Subjects) -> dict[Key, tuple[float, float]]:
 
 
 def main() -> None:
-    subjects = Subjects(load())
+    subjects = BenchmarkNameResolver(load_catalog())
     ratios: list[tuple[float, float]] = []
     inside = 0
     for (name, device, count, sequence), (rate, batch) in sorted(measured(Path(sys.argv[1]), subjects).items()):

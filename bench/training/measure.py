@@ -32,8 +32,8 @@ from pydoc_data import topics
 from typing import Any
 
 from archwright import settings
-from archwright.catalog.load import load
-from archwright.catalog.probe.probe_worker import MATRIX
+from archwright.catalog.load import load_catalog
+from archwright.catalog.probe.probe_worker import MATRIX_SIZE
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
 from archwright.settings import child_environment
@@ -111,19 +111,19 @@ class Probe:
     def __init__(self) -> None:
         import numpy  # noqa: PLC0415
 
-        self._left = numpy.random.default_rng(1).random((MATRIX, MATRIX), dtype=numpy.float32)
+        self._left = numpy.random.default_rng(1).random((MATRIX_SIZE, MATRIX_SIZE), dtype=numpy.float32)
         self._out, self._product = numpy.empty_like(self._left), numpy.matmul
 
     def rates(self) -> tuple[float, float]:
         """FLOP/s by the clock and by the processor's time."""
         found = [timed(lambda: self._product(self._left, self._left, out=self._out)) for _ in range(7)]
-        return tuple(2 * MATRIX**3 / statistics.median(each) for each in zip(*found, strict=True))  # type: ignore[return-value]
+        return tuple(2 * MATRIX_SIZE**3 / statistics.median(each) for each in zip(*found, strict=True))  # type: ignore[return-value]
 
 
 def measure(given: argparse.Namespace, size: int) -> dict[str, Any]:
     """All steps of one size, in this process."""
     text = given.task == "text-lora"
-    sha256 = load().artefacts[MODEL].sha256 if text else ""
+    sha256 = load_catalog().artefacts[MODEL].sha256 if text else ""
     spec = TrainSpec(
         name="bench", task=given.task, dataset="bench", base=MODEL if text else "", steps=given.steps, rank=given.rank,
         tokens_per_step=size if text else 512, rows_per_step=size,
@@ -175,7 +175,7 @@ def libraries(task: str) -> None:
 
 def work_of(given: argparse.Namespace, size: int) -> Lora | Network | Trees:
     if given.task == "text-lora":
-        model = load().models[MODEL]
+        model = load_catalog().models[MODEL]
         return Lora(model=model, ffn=model.ffn or 0, rank=given.rank)
     if given.task == "image-classifier":
         return convolutions((8, 8, 1), image_classifier.CHANNELS, 10, 1797)

@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 
-class Where(NamedTuple):
+class ErrorLocation(NamedTuple):
     """The place an error points at: a file, its 1-based line, the field's path in it."""
 
     file: str | None = None
@@ -45,13 +45,13 @@ class Where(NamedTuple):
         return "  ".join(part for part in (place, self.field) if part)
 
 
-_OBEYED = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\ufffd")
+_CONTROL_CHARACTERS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\ufffd")
 
 
-def printable(text: str) -> str:
+def replace_control_characters(text: str) -> str:
     """What a model or an engine said, without what a terminal would obey: it could rename windows and rewrite what
     stands above."""
-    return text.translate(_OBEYED)
+    return text.translate(_CONTROL_CHARACTERS)
 
 
 class ArchwrightError(Exception):
@@ -65,14 +65,14 @@ class ArchwrightError(Exception):
         code: str,
         message: str,
         *,
-        where: Where | None = None,
+        where: ErrorLocation | None = None,
         hint: str = "",
         nearest: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.where = where or Where()
+        self.where = where or ErrorLocation()
         self.hint = hint
         self.nearest = nearest
         # What there is to show in spite of the error: a plan without a choice still has its options.
@@ -82,7 +82,7 @@ class ArchwrightError(Exception):
         """The three lines of the command line: what, where, what to do."""
         indent = " " * (len(self.code) + 2)
         parts = [f"{self.code}  {self.message}", f"{indent}{self.where}", f"{indent}{self.hint}"]
-        return printable("\n".join(part for part in parts if part.strip()))
+        return replace_control_characters("\n".join(part for part in parts if part.strip()))
 
     def as_dict(self) -> dict[str, object]:
         """The form `--json` prints on standard error."""
@@ -163,7 +163,7 @@ class InternalError(ArchwrightError):
     exit_status, http_status = 70, 500
 
 
-KINDS: dict[str, type[ArchwrightError]] = {
+ERROR_CLASSES: dict[str, type[ArchwrightError]] = {
     "NEEDS": NeedsError,
     "FILE": PlanFileError,
     "SET": SettingsError,
@@ -189,13 +189,13 @@ def missing_extra(extra: str, package: str, purpose: str) -> MissingError:
     return MissingError(
         "AW-GET-01",
         f"{purpose} needs the package {package}, which is not installed",
-        where=Where(field=f"extra [{extra}]"),
+        where=ErrorLocation(field=f"extra [{extra}]"),
         hint=f"pip install 'archwright[{extra}]'",
     )
 
 
 @contextmanager
-def needing(extra: str, purpose: str) -> Iterator[None]:
+def require_extra(extra: str, purpose: str) -> Iterator[None]:
     """Around imports of what an extra brings. Raises MissingError AW-GET-01 for the first that is not installed."""
     try:
         yield
@@ -205,9 +205,9 @@ def needing(extra: str, purpose: str) -> Iterator[None]:
 
 def from_os_error(error: OSError) -> ArchwrightError:
     """A full disk, a missing right or a taken port is the user's world, not our bug."""
-    where = Where(file=str(error.filename) if error.filename else None)
+    where = ErrorLocation(file=str(error.filename) if error.filename else None)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = Where(where.file or "the home, or the folder written to")
+        where = ErrorLocation(where.file or "the home, or the folder written to")
         return OperateError("AW-OPS-01", "the disk is full", where=where, hint="free space, then run it again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         hint = "check its owner and rights, or set ARCHWRIGHT_HOME elsewhere"
@@ -244,6 +244,6 @@ class boundary:
         raise InternalError(
             "AW-INT-01",
             f"a bug in archwright ({self._kind}): {type(error).__name__}: {error}",
-            where=Where(field=self._kind),
+            where=ErrorLocation(field=self._kind),
             hint="please report it with what you typed; nothing you did was lost",
         ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from archwright.errors import SettingsError, Where
+from archwright.errors import ErrorLocation, SettingsError
 from archwright.settings import Settings
 
 # Linux allows 107 bytes for a Unix socket's path; macOS 103.
@@ -25,7 +25,7 @@ class Home:
             self.root = Path(root).expanduser().absolute()
         except RuntimeError as error:
             raise SettingsError(
-                "AW-SET-04", f"no such home: {root}", where=Where(field="home"), hint="give a full path"
+                "AW-SET-04", f"no such home: {root}", where=ErrorLocation(field="home"), hint="give a full path"
             ) from error
 
     def folder(self, *parts: str) -> Path:
@@ -72,7 +72,7 @@ class Home:
     def ray(self, run: str) -> Path:
         """Where a Ray started for a run keeps its sessions: not in the home, its Unix sockets are 65 bytes longer."""
         name = hashlib.sha256(os.fsencode(self.root / run)).hexdigest()[:12]
-        return _private(Path(tempfile.gettempdir()) / f"aw-{name}")
+        return _private_folder(Path(tempfile.gettempdir()) / f"aw-{name}")
 
     @property
     def ray_token(self) -> Path:
@@ -134,7 +134,7 @@ class Home:
         if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
             return path
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-        return _private(Path(tempfile.gettempdir()) / f"archwright-{os.getuid()}-{name}") / f"{process}.sock"
+        return _private_folder(Path(tempfile.gettempdir()) / f"archwright-{os.getuid()}-{name}") / f"{process}.sock"
 
 
 def home_of(chosen: Settings) -> Home:
@@ -142,7 +142,7 @@ def home_of(chosen: Settings) -> Home:
     return Home(chosen.home)
 
 
-def _private(folder: Path) -> Path:
+def _private_folder(folder: Path) -> Path:
     """A folder of ours where everybody may write."""
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():  # not stat: a link of somebody else's may point at a folder of ours

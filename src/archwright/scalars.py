@@ -25,7 +25,7 @@ _HEXADECIMAL = re.compile(r"0x([0-9a-fA-F]+)", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 
 
-def resolve(text: str) -> str | int | float | bool | None:
+def resolve_scalar(text: str) -> str | int | float | bool | None:
     """The value of an unquoted scalar; what no rule matches stays the text it is."""
     if text in _WORDS:
         return _WORDS[text]

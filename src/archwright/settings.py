@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from archwright.errors import SettingsError, Where
+from archwright.errors import ErrorLocation, SettingsError
 
 FILE = "archwright.toml"
 PREFIX = "ARCHWRIGHT_"
@@ -40,7 +40,7 @@ class Settings:
 
 
 PORTS = ("port", "admin_port")
-WORDS = {"cache": ("off", "deterministic", "all")}
+CHOICES = {"cache": ("off", "deterministic", "all")}
 NAMES = tuple(f.name for f in fields(Settings) if f.name != "sources")
 
 
@@ -55,7 +55,7 @@ def load(flags: Mapping[str, object] | None = None, folder: Path | None = None) 
     ]
     for source, layer in layers:
         for name, value in layer.items():
-            values[name] = _typed(name, value, source)
+            values[name] = _check_value(name, value, source)
             sources[name] = f"{PREFIX}{name.upper()}" if source == "environment" else source
     return Settings(**values, sources=sources)  # type: ignore[arg-type]
 
@@ -74,37 +74,43 @@ def _from_file(path: Path) -> dict[str, object]:
     try:
         return dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError("AW-SET-03", f"not valid TOML: {error}", where=Where(str(path))) from error
+        raise SettingsError("AW-SET-03", f"not valid TOML: {error}", where=ErrorLocation(str(path))) from error
 
 
-def _typed(name: str, value: object, source: str) -> object:
+def _check_value(name: str, value: object, source: str) -> object:
     if name not in NAMES:
         raise SettingsError(
-            "AW-SET-01", f"unknown setting {name!r}", where=Where(source, None, name), hint=f"known: {', '.join(NAMES)}"
+            "AW-SET-01",
+            f"unknown setting {name!r}",
+            where=ErrorLocation(source, None, name),
+            hint=f"known: {', '.join(NAMES)}",
         )
     if name not in PORTS:
-        if name in WORDS and value not in WORDS[name]:
-            message = f"{name} must be one of {', '.join(WORDS[name])}, not {value!r}"
-            raise SettingsError("AW-SET-02", message, where=Where(source, None, name))
+        if name in CHOICES and value not in CHOICES[name]:
+            message = f"{name} must be one of {', '.join(CHOICES[name])}, not {value!r}"
+            raise SettingsError("AW-SET-02", message, where=ErrorLocation(source, None, name))
         if name == "otlp_url" and value and not str(value).startswith(("http://", "https://")):
             message = f"{name} must be an http or https URL, not {value!r}"
             hint = "the collector's root for OTLP over HTTP, such as http://localhost:4318"
-            raise SettingsError("AW-SET-02", message, where=Where(source, None, name), hint=hint)
+            raise SettingsError("AW-SET-02", message, where=ErrorLocation(source, None, name), hint=hint)
         if isinstance(value, str):
             return value
-        raise SettingsError("AW-SET-02", f"{name} must be a text", where=Where(source, None, name))
+        raise SettingsError("AW-SET-02", f"{name} must be a text", where=ErrorLocation(source, None, name))
     try:
         port = int(str(value))
     except ValueError:
         port = -1
     if not 0 <= port <= 65535:
         raise SettingsError(
-            "AW-SET-02", f"{name} must be 0 to 65535, not {value!r}", where=Where(source, None, name), hint="try 8470"
+            "AW-SET-02",
+            f"{name} must be 0 to 65535, not {value!r}",
+            where=ErrorLocation(source, None, name),
+            hint="try 8470",
         )
     return port
 
 
-def variable(name: str) -> str | None:
+def read_variable(name: str) -> str | None:
     """The value of a variable the user named (`bench --key-env NAME`)."""
     return os.environ.get(name)
 
@@ -115,6 +121,6 @@ def child_environment(extra: Mapping[str, str] | None = None, *, without: tuple[
     return {**kept, **(extra or {})}
 
 
-def keep_private() -> None:
+def disable_telemetry() -> None:
     """Before a library with telemetry is loaded: none of it, and no progress bars among our output."""
     os.environ.update(DO_NOT_TRACK="1", DAFT_ANALYTICS_ENABLED="0", DAFT_PROGRESS_BAR="0", RAY_USAGE_STATS_ENABLED="0")

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from archwright.errors import ArchwrightError, MissingError, Where, from_os_error
-from archwright.scalars import resolve
+from archwright.errors import ArchwrightError, ErrorLocation, MissingError, from_os_error
+from archwright.scalars import resolve_scalar
 
 R = TypeVar("R")
 
@@ -24,17 +24,17 @@ DEPTH_LIMIT = 16
 STANDARD = "tag:yaml.org,2002:"
 # What a node without a tag of its own is given.
 TAGS = {"null", "bool", "int", "float", "str", "seq", "map", "timestamp", "value", "merge"}
-Refuse = Callable[[str, Where], ArchwrightError]
+ErrorFactory = Callable[[str, ErrorLocation], ArchwrightError]
 """Makes the caller's error, with its own code and hint, from a message and a place."""
 
 
-class _Broken(ValueError):
+class _SpecError(ValueError):
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
         self.line = line
 
 
-def read(path: Path, kind: type[R], refuse: Refuse) -> R:
+def read_spec(path: Path, kind: type[R], refuse: ErrorFactory) -> R:
     """The record in the file. Raises what `refuse` makes; OSErrors become OperateError or UsageError."""
     try:
         with path.open("rb") as file:
@@ -42,22 +42,22 @@ def read(path: Path, kind: type[R], refuse: Refuse) -> R:
     except OSError as error:
         raise from_os_error(error) from error
     if len(raw) > SIZE_LIMIT_BYTES:
-        raise refuse(f"the file is larger than {SIZE_LIMIT_BYTES} bytes", Where(str(path)))
+        raise refuse(f"the file is larger than {SIZE_LIMIT_BYTES} bytes", ErrorLocation(str(path)))
     lines: dict[str, int] = {}
     try:
-        value = _value(_compose(raw.decode("utf-8")), "$", lines, set())
+        value = _convert_node(_compose_yaml(raw.decode("utf-8")), "$", lines, set())
         return msgspec.convert(value, kind)
     except UnicodeDecodeError as error:
-        raise refuse("the file is not UTF-8 text", Where(str(path))) from error
-    except _Broken as error:
-        raise refuse(str(error), Where(str(path), error.line)) from error
+        raise refuse("the file is not UTF-8 text", ErrorLocation(str(path))) from error
+    except _SpecError as error:
+        raise refuse(str(error), ErrorLocation(str(path), error.line)) from error
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `")
         field = place.rstrip("`") or "$"
-        raise refuse(message, Where(str(path), _line(field, lines), _shown(field))) from error
+        raise refuse(message, ErrorLocation(str(path), _field_line(field, lines), _display_path(field))) from error
 
 
-def _compose(text: str) -> yaml.Node:
+def _compose_yaml(text: str) -> yaml.Node:
     loader = getattr(yaml, "CSafeLoader", None)
     if loader is None:
         hint = "pip install --force-reinstall --only-binary pyyaml pyyaml"
@@ -67,43 +67,45 @@ def _compose(text: str) -> yaml.Node:
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "it cannot be read"
-        raise _Broken(f"this is not YAML: {problem}", 1 if mark is None else mark.line + 1) from error
+        raise _SpecError(f"this is not YAML: {problem}", 1 if mark is None else mark.line + 1) from error
     if not isinstance(node, yaml.MappingNode):
-        raise _Broken("the file must be a mapping of fields", 1)
+        raise _SpecError("the file must be a mapping of fields", 1)
     return node
 
 
-def _value(node: yaml.Node, path: str, lines: dict[str, int], seen: set[int], depth: int = 0) -> Any:
+def _convert_node(node: yaml.Node, path: str, lines: dict[str, int], seen: set[int], depth: int = 0) -> Any:
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
     if depth > DEPTH_LIMIT:
-        raise _Broken(f"nested more than {DEPTH_LIMIT} levels deep", line)
+        raise _SpecError(f"nested more than {DEPTH_LIMIT} levels deep", line)
     if id(node) in seen:
-        raise _Broken("aliases (*name) are not read: write the value out", line)
+        raise _SpecError("aliases (*name) are not read: write the value out", line)
     seen.add(id(node))
     if node.tag.removeprefix(STANDARD) not in TAGS:
-        raise _Broken("tags (!name) are not read: write a plain value", line)
+        raise _SpecError("tags (!name) are not read: write a plain value", line)
     if isinstance(node, yaml.ScalarNode):
-        return resolve(node.value) if not node.style else node.value
+        return resolve_scalar(node.value) if not node.style else node.value
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, f"{path}[{index}]", lines, seen, depth + 1) for index, item in enumerate(node.value)]
+        return [
+            _convert_node(item, f"{path}[{index}]", lines, seen, depth + 1) for index, item in enumerate(node.value)
+        ]
     found: dict[str, Any] = {}
     for key, item in node.value if isinstance(node, yaml.MappingNode) else ():
         name = key.value if isinstance(key, yaml.ScalarNode) else None
         if name is None or name == "<<" or name in found:
             what = "a field's name must be a text" if name is None else f"the field {name!r} stands here twice"
-            raise _Broken("merge keys (<<) are not read" if name == "<<" else what, key.start_mark.line + 1)
+            raise _SpecError("merge keys (<<) are not read" if name == "<<" else what, key.start_mark.line + 1)
         lines[f"{path}.{name}"] = key.start_mark.line + 1
-        found[name] = _value(item, f"{path}.{name}", lines, seen, depth + 1)
+        found[name] = _convert_node(item, f"{path}.{name}", lines, seen, depth + 1)
     return found
 
 
-def _line(field: str, lines: dict[str, int]) -> int | None:
+def _field_line(field: str, lines: dict[str, int]) -> int | None:
     """The line of the field, or of what holds it."""
     while field not in lines and (cut := re.sub(r"(\.[^.\[\]]*|\[[^\]]*\])$", "", field)) != field:
         field = cut
     return lines.get(field)
 
 
-def _shown(field: str) -> str | None:
+def _display_path(field: str) -> str | None:
     return field.removeprefix("$").strip(".") or None

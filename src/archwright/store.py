@@ -26,14 +26,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from archwright.errors import StoreError, Where, missing_extra
+from archwright.errors import ErrorLocation, StoreError, missing_extra
 
 R = TypeVar("R")
-WAL_TRIES, WAL_AGAIN_S = 100, 0.02
+WAL_TRIES, WAL_RETRY_S = 100, 0.02
 
 
 @dataclass(frozen=True)
-class Table(Generic[R]):
+class RecordTable(Generic[R]):
     """A table of `record`s; `unique` columns together identify a row, `index` columns are searched."""
 
     name: str
@@ -43,7 +43,7 @@ class Table(Generic[R]):
 
 
 @dataclass(frozen=True)
-class Span:
+class ColumnRange:
     """Rows whose `column` lies in [since, until]; None is open."""
 
     column: str
@@ -51,20 +51,26 @@ class Span:
     until: float | None = None
 
 
-Spans = Span | tuple[Span, ...] | None
-Lots = Sequence[tuple[Table[Any], Sequence[Any]]]
-Instead = tuple[Table[Any], int, int]
-INSERTED = 500  # rows at once: more cost memory, and no less time
+ColumnRanges = ColumnRange | tuple[ColumnRange, ...] | None
+TableRows = Sequence[tuple[RecordTable[Any], Sequence[Any]]]
+ReplacedRows = tuple[RecordTable[Any], int, int]
+INSERT_BATCH_ROWS = 500  # rows at once: more cost memory, and no less time
 # A server whose host is gone without a word is given up, where the system would wait for a quarter of an hour.
-PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5}
+POSTGRES_TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5}
 
 
-class Conflict(StoreError):
+class ConflictError(StoreError):
     """A row with the same unique columns exists (AW-STO-02)."""
 
 
-_Kinds = dict[object, type[sa.types.TypeEngine[Any]]]
-_PLAIN: _Kinds = {str: sa.Text, int: sa.BigInteger, float: sa.Double, bool: sa.Boolean, bytes: sa.LargeBinary}
+_ColumnTypes = dict[object, type[sa.types.TypeEngine[Any]]]
+_PLAIN_COLUMN_TYPES: _ColumnTypes = {
+    str: sa.Text,
+    int: sa.BigInteger,
+    float: sa.Double,
+    bool: sa.Boolean,
+    bytes: sa.LargeBinary,
+}
 
 
 def _column_type(annotation: object) -> type[sa.types.TypeEngine[Any]] | None:
@@ -74,10 +80,10 @@ def _column_type(annotation: object) -> type[sa.types.TypeEngine[Any]] | None:
         return _column_type(plain[0]) if len(plain) == 1 else None
     if typing.get_origin(annotation) is typing.Literal:
         return sa.Text
-    return _PLAIN.get(annotation)
+    return _PLAIN_COLUMN_TYPES.get(annotation)
 
 
-class _Field(NamedTuple):
+class _FieldLayout(NamedTuple):
     """How one field of a record is kept. `decode` is None for a plain column; `default` answers for rows older than
     the field."""
 
@@ -87,7 +93,7 @@ class _Field(NamedTuple):
     default: Callable[[], object] | None
 
 
-def _read_layout(record: type[Any]) -> tuple[_Field, ...]:
+def _read_layout(record: type[Any]) -> tuple[_FieldLayout, ...]:
     """The fields of a record type, worked out once: reading the annotations costs more than storing a row."""
     hints = typing.get_type_hints(record)
     made = []
@@ -96,14 +102,14 @@ def _read_layout(record: type[Any]) -> tuple[_Field, ...]:
         column = _column_type(hint)
         decode = None if column is not None else msgspec.json.Decoder(hint).decode
         optional = type(None) in typing.get_args(hint)
-        made.append(_Field(field.name, column or sa.Text, decode, None if optional else _default(field)))
+        made.append(_FieldLayout(field.name, column or sa.Text, decode, None if optional else _default_factory(field)))
     return tuple(made)
 
 
-_layout: Callable[[Any], tuple[_Field, ...]] = cache(_read_layout)
+_cached_layout: Callable[[Any], tuple[_FieldLayout, ...]] = cache(_read_layout)
 
 
-def _default(field: msgspec.structs.FieldInfo) -> Callable[[], object] | None:
+def _default_factory(field: msgspec.structs.FieldInfo) -> Callable[[], object] | None:
     if field.default_factory is not msgspec.NODEFAULT:
         return typing.cast("Callable[[], object]", field.default_factory)
     return None if field.default is msgspec.NODEFAULT else lambda: field.default
@@ -115,13 +121,13 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         self._tables: dict[str, sa.Table] = {}
-        self._questions: dict[tuple[Table[Any], ...], sa.Select[Any]] = {}
+        self._questions: dict[tuple[RecordTable[Any], ...], sa.Select[Any]] = {}
         self._making = threading.Lock()
         self._pinned = threading.local()
         try:
             said = sa.make_url(url)
             patient = said.get_backend_name() == "postgresql"
-            patience = {name: most for name, most in PATIENCE.items() if patient and name not in said.query}
+            patience = {name: most for name, most in POSTGRES_TIMEOUTS.items() if patient and name not in said.query}
             self._engine = sa.create_engine(said, pool_pre_ping=patient, connect_args=patience)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ValueError) as error:
             raise StoreError(
@@ -132,11 +138,11 @@ class Store:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
 
-    def append(self, table: Table[R], rows: Sequence[R]) -> None:
+    def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
         """Append rows in one transaction; how it fails, `append_together` says."""
         self.append_together(((table, rows),))
 
-    def append_together(self, lots: Lots, *, synced: bool = False, instead: Instead | None = None) -> None:
+    def append_together(self, lots: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None) -> None:
         """Append the rows of several tables in one transaction: all of them, or none; `synced`: a power cut does not
         take them back. `instead` of a table's rows up to a number, of which there are so many: these go.
 
@@ -150,84 +156,86 @@ class Store:
         with self._guard(), self._engine.begin() as connection:
             if synced and connection.dialect.name == "sqlite":  # the connection stays so
                 connection.exec_driver_sql("PRAGMA synchronous=FULL")
-            _queue(connection, *(columns for columns, _ in (*filled, *gone)))
+            _lock_tables(connection, *(columns for columns, _ in (*filled, *gone)))
             for columns, (_, upto, count) in gone:
                 if connection.execute(columns.delete().where(columns.c.seq <= upto)).rowcount != count:
-                    raise Conflict("AW-STO-02", "these rows are gone", where=Where(columns.name))
+                    raise ConflictError("AW-STO-02", "these rows are gone", where=ErrorLocation(columns.name))
             for columns, rows in filled:
-                for start in range(0, len(rows), INSERTED):
-                    connection.execute(columns.insert(), [_encode(row) for row in rows[start : start + INSERTED]])
+                for start in range(0, len(rows), INSERT_BATCH_ROWS):
+                    connection.execute(
+                        columns.insert(), [_encode_row(row) for row in rows[start : start + INSERT_BATCH_ROWS]]
+                    )
 
     def rows(
         self,
-        table: Table[R],
+        table: RecordTable[R],
         where: Mapping[str, object] | None = None,
-        span: Spans = None,
+        span: ColumnRanges = None,
         *,
         newest_first: bool = False,
         limit: int | None = None,
     ) -> list[R]:
         """Rows matching `where` (column = value) and `span`, in order of arrival."""
-        conditions = _conditions(self._table(table), where, span)
+        conditions = _where_conditions(self._table(table), where, span)
         return [row for _seq, row in self._found(table, conditions, limit, newest_first=newest_first)]
 
     def numbered(
         self,
-        table: Table[R],
+        table: RecordTable[R],
         after: int = 0,
         limit: int | None = None,
-        span: Spans = None,
+        span: ColumnRanges = None,
         *,
         newest_first: bool = False,
     ) -> list[tuple[int, R]]:
         """Rows that come after the one numbered `after`, each with its number: for readers that go on from there.
         With `newest_first` they come before it (0: from the newest on)."""
         columns = self._table(table)
-        conditions, seq = _conditions(columns, None, span), columns.c.seq
+        conditions, seq = _where_conditions(columns, None, span), columns.c.seq
         if after or not newest_first:
             conditions.append(seq < after if newest_first else seq > after)
         return self._found(table, conditions, limit, newest_first=newest_first)
 
     def _found(
-        self, table: Table[R], conditions: list[sa.ColumnElement[bool]], limit: int | None, *, newest_first: bool
+        self, table: RecordTable[R], conditions: list[sa.ColumnElement[bool]], limit: int | None, *, newest_first: bool
     ) -> list[tuple[int, R]]:
-        columns, layout = self._table(table), _layout(table.record)
+        columns, layout = self._table(table), _cached_layout(table.record)
         seq = columns.c.seq
         query = sa.select(*[columns.c[field.name] for field in layout], seq).where(*conditions)
         query = query.order_by(seq.desc() if newest_first else seq).limit(limit)
         with self._guard(), self._reading() as connection:
             found = connection.execute(query).all()
-        return [(row[-1], _decode(table.record, layout, row)) for row in found]
+        return [(row[-1], _decode_row(table.record, layout, row)) for row in found]
 
     def columns(
         self,
-        table: Table[R],
+        table: RecordTable[R],
         names: tuple[str, ...],
         where: Mapping[str, object] | None = None,
-        span: Spans = None,
+        span: ColumnRanges = None,
     ) -> Sequence[tuple[Any, ...]]:
         """Some columns of the rows as they are stored (JSON as text), in order of arrival: for readers of many."""
         columns = self._table(table)
-        query = sa.select(*[columns.c[name] for name in names]).where(*_conditions(columns, where, span))
+        query = sa.select(*[columns.c[name] for name in names]).where(*_where_conditions(columns, where, span))
         with self._guard(), self._reading() as connection:
             return connection.execute(query.order_by(columns.c.seq)).all()
 
-    def sums(self, table: Table[R], by: tuple[str, ...], of: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    def sums(self, table: RecordTable[R], by: tuple[str, ...], of: tuple[str, ...]) -> list[tuple[Any, ...]]:
         """For each distinct `by`: its values, then the sums of the integer columns `of`; of no rows, nothing."""
         columns = self._table(table)
         with self._guard(), self._reading() as connection:
-            found = connection.execute(_summed(columns, by, of)).all()
+            found = connection.execute(_select_sums(columns, by, of)).all()
         return [(*row[: len(by)], *map(int, row[len(by) :])) for row in found if row[-1] is not None]
 
-    def merge(self, table: Table[R], by: tuple[str, ...], of: tuple[str, ...]) -> int:
+    def merge(self, table: RecordTable[R], by: tuple[str, ...], of: tuple[str, ...]) -> int:
         """Put one row with the sums of `of` in the place of all that agree in `by`, together every field but `seq`;
         returns how many rows there are then. In one transaction, and what `sums` answers stays the same: others may
         append, read and merge meanwhile."""
         columns = self._table(table)
         (last,) = self.newest(table)
         with self._guard(), self._engine.begin() as connection:
-            _queue(connection, columns)
-            merged = _summed(columns, by, of).where(columns.c.seq <= last)
+            _lock_tables(connection, columns)
+            merged = _select_sums(columns, by, of).where(columns.c.seq <= last)
             connection.execute(columns.insert().from_select([*by, *of], merged))
             connection.execute(columns.delete().where(columns.c.seq <= last))
             return int(connection.execute(sa.select(sa.func.count()).select_from(columns)).scalar() or 0)
@@ -246,7 +254,7 @@ class Store:
             finally:
                 self._pinned.connection = None
 
-    def newest(self, *tables: Table[Any]) -> tuple[int, ...]:
+    def newest(self, *tables: RecordTable[Any]) -> tuple[int, ...]:
         """The number of the newest row of each, 0 when empty, in one question: a cheap way to see whether anything was
         appended."""
         if tables not in self._questions:
@@ -255,11 +263,11 @@ class Store:
         with self._guard(), self._reading() as connection:
             return tuple(int(number or 0) for number in connection.execute(self._questions[tables]).one())
 
-    def prune(self, table: Table[R], span: Span) -> int:
+    def prune(self, table: RecordTable[R], span: ColumnRange) -> int:
         """Drop rows of `span`; returns how many."""
         columns = self._table(table)
         with self._guard(), self._engine.begin() as connection:
-            return int(connection.execute(columns.delete().where(*_conditions(columns, None, span))).rowcount)
+            return int(connection.execute(columns.delete().where(*_where_conditions(columns, None, span))).rowcount)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -268,18 +276,18 @@ class Store:
         pinned: sa.Connection | None = getattr(self._pinned, "connection", None)
         return self._engine.connect() if pinned is None else nullcontext(pinned)
 
-    def _table(self, table: Table[R]) -> sa.Table:
+    def _table(self, table: RecordTable[R]) -> sa.Table:
         if table.name not in self._tables:
             with self._making:
                 if table.name not in self._tables:
                     self._tables[table.name] = self._make(table)
         return self._tables[table.name]
 
-    def _make(self, table: Table[R]) -> sa.Table:
+    def _make(self, table: RecordTable[R]) -> sa.Table:
         columns: list[sa.Column[Any]] = [
             sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True)
         ]
-        for field in _layout(table.record):
+        for field in _cached_layout(table.record):
             columns.append(sa.Column(field.name, field.column, index=field.name in table.index))
         constraints = [sa.UniqueConstraint(*table.unique)] if table.unique else []
         made = sa.Table(table.name, sa.MetaData(), *columns, *constraints, sqlite_autoincrement=True)
@@ -312,14 +320,14 @@ class Store:
         present = {column["name"] for column in sa.inspect(self._engine).get_columns(made.name)}
         return [column for column in made.columns if column.name not in present]
 
-    def _guard(self) -> _Guard:
-        return _Guard(self._engine.url.render_as_string(hide_password=True))
+    def _guard(self) -> _ErrorTranslator:
+        return _ErrorTranslator(self._engine.url.render_as_string(hide_password=True))
 
 
-class _NotStorable(ValueError): ...
+class _NotStorableError(ValueError): ...
 
 
-class _Guard:
+class _ErrorTranslator:
     """Turns the driver's errors into ours; the URL is shown without its password."""
 
     def __init__(self, url: str) -> None:
@@ -330,18 +338,22 @@ class _Guard:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sa.exc.IntegrityError):
-            raise Conflict("AW-STO-02", "it exists already", where=Where(self._url)) from error
+            raise ConflictError("AW-STO-02", "it exists already", where=ErrorLocation(self._url)) from error
         if isinstance(error, sa.exc.DBAPIError):
             reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason given"
             there = "check that the database is there, writable, and its disk not full"
             hint = "free disk space" if "full" in reason else there
-            raise StoreError("AW-STO-01", f"the store refuses: {reason}", where=Where(self._url), hint=hint) from error
-        if isinstance(error, (OverflowError, UnicodeEncodeError, _NotStorable)):
+            raise StoreError(
+                "AW-STO-01", f"the store refuses: {reason}", where=ErrorLocation(self._url), hint=hint
+            ) from error
+        if isinstance(error, (OverflowError, UnicodeEncodeError, _NotStorableError)):
             hint = "numbers: finite, integers of 64 bits; texts: valid Unicode"
-            raise StoreError("AW-STO-07", f"no value to store: {error}", where=Where(self._url), hint=hint) from error
+            raise StoreError(
+                "AW-STO-07", f"no value to store: {error}", where=ErrorLocation(self._url), hint=hint
+            ) from error
 
 
-def _queue(connection: sa.Connection, *tables: sa.Table) -> None:
+def _lock_tables(connection: sa.Connection, *tables: sa.Table) -> None:
     """Writers of a table one after the other. PostgreSQL hands sequences out before commit: without a lock a later
     seq could be seen first. SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
@@ -349,7 +361,7 @@ def _queue(connection: sa.Connection, *tables: sa.Table) -> None:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(name))))
 
 
-def _summed(columns: sa.Table, by: tuple[str, ...], of: tuple[str, ...]) -> sa.Select[Any]:
+def _select_sums(columns: sa.Table, by: tuple[str, ...], of: tuple[str, ...]) -> sa.Select[Any]:
     keys = [columns.c[name] for name in by]
     return sa.select(*keys, *(sa.func.sum(columns.c[name]) for name in of)).group_by(*keys)
 
@@ -362,14 +374,16 @@ def _sqlite_pragmas(connection: Any, _record: object) -> None:
         with suppress(connection.OperationalError):
             cursor.execute("PRAGMA journal_mode=WAL")
             break
-        time.sleep(WAL_AGAIN_S)
+        time.sleep(WAL_RETRY_S)
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
 
 
-def _conditions(columns: sa.Table, where: Mapping[str, object] | None, span: Spans) -> list[sa.ColumnElement[bool]]:
+def _where_conditions(
+    columns: sa.Table, where: Mapping[str, object] | None, span: ColumnRanges
+) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = [columns.c[name] == value for name, value in (where or {}).items()]
-    for one in (span,) if isinstance(span, Span) else span or ():
+    for one in (span,) if isinstance(span, ColumnRange) else span or ():
         if one.since is not None:
             conditions.append(columns.c[one.column] >= one.since)
         if one.until is not None:
@@ -377,19 +391,19 @@ def _conditions(columns: sa.Table, where: Mapping[str, object] | None, span: Spa
     return conditions
 
 
-def _encode(row: object) -> dict[str, object]:
+def _encode_row(row: object) -> dict[str, object]:
     encoded: dict[str, object] = {}
-    for name, column, decode, _ in _layout(type(row)):
+    for name, column, decode, _ in _cached_layout(type(row)):
         value = getattr(row, name)
         if value is not None and decode is not None:
             value = msgspec.json.encode(value).decode()
         elif column is sa.Double and value is not None and not math.isfinite(value):
-            raise _NotStorable(f"{name} is {value}")  # SQLite would keep NaN as NULL
+            raise _NotStorableError(f"{name} is {value}")  # SQLite would keep NaN as NULL
         encoded[name] = value
     return encoded
 
 
-def _decode(record: type[R], layout: tuple[_Field, ...], row: Sequence[Any]) -> R:
+def _decode_row(record: type[R], layout: tuple[_FieldLayout, ...], row: Sequence[Any]) -> R:
     values: dict[str, Any] = {}
     for (name, _, decode, default), value in zip(layout, row, strict=False):  # `row` may end with its seq
         if value is None:

@@ -29,7 +29,7 @@ from archwright.access.api_keys import (
 from archwright.access.tables import ENDS, KEYS
 from archwright.errors import AccessError, StoreError, UsageError
 from archwright.home import Home
-from archwright.store import Store, Table
+from archwright.store import RecordTable, Store
 
 
 class _Clock:
@@ -234,7 +234,7 @@ def test_a_revocation_read_when_another_table_could_not_be_counts_all_the_same(
     assert other.identify(secret) is None and other.identify(later) is not None
 
 
-def _there(table: Table[Any]) -> Table[Any]:
+def _there(table: RecordTable[Any]) -> RecordTable[Any]:
     """A database whose connection ends between two questions."""
     if table is ENDS:
         raise StoreError("AW-STO-01", "the connection is gone")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from archwright import api
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.cli import main
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Plan
@@ -98,9 +98,9 @@ def test_every_named_fact_can_be_shown(home: Home) -> None:
 def test_the_check_runs_the_gates_and_says_how_old_things_are(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     check = api.catalog.check()
     assert (len(check.gates), check.findings) == (9, ())
-    assert sum(gate.exceptions for gate in check.gates) == len(load().gate_exceptions)
+    assert sum(gate.exceptions for gate in check.gates) == len(load_catalog().gate_exceptions)
     offers = next(table for table in check.tables if table.table == "offers")
-    assert offers.rows == len(load().offers) and offers.stale > 0
+    assert offers.rows == len(load_catalog().offers) and offers.stale > 0
     assert "TPUv6e" in check.unpriced and check.refreshed_on == "" and len(check.digest) == 64
     assert main(["catalog", "check"]) == 0
     assert "ages counted at" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from archwright import api
 from archwright.access import audit_log
 from archwright.api import data
 from archwright.cli import main, show_data
-from archwright.contract.lineage import Edge, SourceFile
+from archwright.contract.lineage import LineageEdge, SourceFile
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.monitor import lineage
@@ -74,7 +74,7 @@ def test_what_is_known_of_a_version(source: Path, home: Home, capsys: pytest.Cap
     data.refine("recipe.yaml")
     store = Store(home.store_url)
     made = [("run:r-1", "trained-on"), ("model:m@v1", "trained-on"), ("model:m@v1", "trained-on")]
-    edges = [Edge(at=0.0, child=child, parent="dataset:docs@v1", relation="trained-on") for child, _ in made]
+    edges = [LineageEdge(at=0.0, child=child, parent="dataset:docs@v1", relation="trained-on") for child, _ in made]
     lineage.append(store, edges)
     store.close()
     found = api.data.show("docs")

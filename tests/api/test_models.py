@@ -18,9 +18,9 @@ from archwright.api.lineage_chain import Chain
 from archwright.api.model_files import ModelFile
 from archwright.api.models import ModelCard
 from archwright.cli import main
-from archwright.contract.lineage import Edge, Evaluation, Gate, Score
+from archwright.contract.lineage import Evaluation, Gate, LineageEdge, Score
 from archwright.contract.plan import Artefact
-from archwright.contract.served import Served, request_name
+from archwright.contract.served import RequestRecord, make_request_id
 from archwright.errors import ModelError, OperateError, UsageError
 from archwright.home import Home
 from archwright.lifecycle import model_registry
@@ -271,7 +271,7 @@ def test_a_pickle_is_refused_with_the_way_to_convert(stage: Stage, monkeypatch: 
     class Catalog:
         artefacts = {"evil": row}
 
-    monkeypatch.setattr("archwright.api.models.load", lambda home: Catalog)
+    monkeypatch.setattr("archwright.api.models.load_catalog", lambda home: Catalog)
     with pytest.raises(ModelError) as by_row:
         api.models.fetch("evil")
     assert by_row.value.code == "AW-MOD-01"
@@ -291,9 +291,9 @@ def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch
 def answered(stage: Stage, model: str, **more: Any) -> str:
     """The record of a request that `model` answered."""
     now = time.time()
-    name = request_name(now, 7)
+    name = make_request_id(now, 7)
     ledger = Ledger(stage.store, stage.home)
-    ledger.append("served", Served(at=now + 1.0, request_id=name, status="ok", version=model, **more))
+    ledger.append("served", RequestRecord(at=now + 1.0, request_id=name, status="ok", version=model, **more))
     ledger.flush()
     ledger.close()
     return name
@@ -354,14 +354,14 @@ def test_an_answer_of_the_plans_own_model_ends_there(stage: Stage, capsys: pytes
 
 
 def test_a_file_nobody_recorded_is_still_named_by_its_digest(stage: Stage) -> None:
-    edge = Edge(at=1.0, child="dataset:rows@v1", parent="file:abc", relation="ingested")
+    edge = LineageEdge(at=1.0, child="dataset:rows@v1", parent="file:abc", relation="ingested")
     lineage.append(stage.store, [edge])
     found = api.lineage("rows@v1").files
     assert [file.sha256 for file in found] == [stage.dataset.files[0].sha256, "abc"] and found[1].path == ""
 
 
 @pytest.mark.parametrize(
-    "name", ["aw-nothing", request_name(1e9, 1), "nothing@v1", "r-nothing", "", "model:nothing", "file:abc"]
+    "name", ["aw-nothing", make_request_id(1e9, 1), "nothing@v1", "r-nothing", "", "model:nothing", "file:abc"]
 )
 def test_an_unknown_id_is_an_error_with_a_hint(stage: Stage, name: str) -> None:
     with pytest.raises(ModelError) as unknown:

@@ -24,7 +24,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.cli import main
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction, Query
-from archwright.contract.lineage import Edge, TrainingRun, node
+from archwright.contract.lineage import LineageEdge, TrainingRun, format_node
 from archwright.contract.plan import Artefact
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, MissingError, ModelError, TrainError
@@ -199,15 +199,15 @@ def test_it_became_a_model_version_that_knows_where_it_comes_from(unbroken: Unbr
     assert run.model == "assistant@v1"
     with opened() as (_settings, home, store):
         version = model_registry.find(store, run.model)
-        edges = lineage.ancestry(store, node("model", run.model))
+        edges = lineage.ancestry(store, format_node("model", run.model))
     assert (version.run, version.dataset_version, version.base) == (run.id, "answers@v1", NAME)
     assert home.model(version.sha256, version.format).is_file()
     assert {(edge.child, edge.relation, edge.parent.partition(":")[0]) for edge in edges} >= {
-        (node("model", run.model), "produced-by", "run"),
-        (node("run", run.id), "trained-on", "dataset"),
-        (node("dataset", "answers@v1"), "ingested", "file"),
+        (format_node("model", run.model), "produced-by", "run"),
+        (format_node("run", run.id), "trained-on", "dataset"),
+        (format_node("dataset", "answers@v1"), "ingested", "file"),
     }
-    assert all(isinstance(edge, Edge) for edge in edges)
+    assert all(isinstance(edge, LineageEdge) for edge in edges)
 
 
 def test_what_was_promised_is_held_against_what_was_measured(unbroken: Unbroken) -> None:

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from archwright.api import data, runs
 from archwright.api import training as api_training
 from archwright.api.training_prediction import Forecast, forecast, probed, work_of
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.cli import main
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.lineage import DatasetVersion, TrainingRun
@@ -71,7 +71,7 @@ def questions(count: int, prompt: int = 40, completion: int = 300) -> list[dict[
 
 
 def sizes(spec: TrainSpec, home: Home, version: DatasetVersion) -> tuple[Estimate, Estimate, Estimate, Any]:
-    return tuple(work_of(spec, home, version, load()))  # type: ignore[return-value]
+    return tuple(work_of(spec, home, version, load_catalog()))  # type: ignore[return-value]
 
 
 def test_texts_are_looked_at(home: Home, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_spec_and_the_machine_become_promises(home: Home, store: Store, tmp_
     found = forecast(LORA, home, store, noted)
     assert [p.metric for p in found.predictions] == ["train_s", "train_tokens_per_s", "train_memory_bytes"]
     assert {p.estimate.basis for p in found.predictions} == {basis.id for basis in found.bases}
-    assert asked == [home.model(load().artefacts[MODEL].sha256)] and found.reason == ""
+    assert asked == [home.model(load_catalog().artefacts[MODEL].sha256)] and found.reason == ""
     twice = forecast(replace(LORA, steps=80, threads=2), home, store, machine)
     assert twice.predictions[0].estimate.value < 2 * found.predictions[0].estimate.value
 
@@ -173,7 +173,7 @@ def failing(error: Exception) -> Any:
 
 def test_what_is_not_predicted_says_why(home: Home, store: Store, tmp_path: Path) -> None:
     brought(tmp_path, "qa", questions(10))
-    experts = next(model.id for model in load().models.values() if model.experts)
+    experts = next(model.id for model in load_catalog().models.values() if model.experts)
     cases = {
         "several workers": (replace(LORA, workers=2), machine),
         "no architecture of nobody": (replace(LORA, base="nobody"), machine),
@@ -224,7 +224,7 @@ def test_a_run_keeps_what_was_promised_and_why(
     assert main(("runs", "show", "pump")) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "they rest on" in told and "bench/training/measure.py" in told
-    assert told.count(load().training_efficiency("tabular-classifier", "any").source.split(":")[0]) == 1
+    assert told.count(load_catalog().training_efficiency("tabular-classifier", "any").source.split(":")[0]) == 1
 
 
 def test_a_run_without_a_promise_shows_the_reason(home: Home, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,7 +253,7 @@ def held(run: TrainingRun, metric: str) -> bool:
 def test_a_real_run_keeps_its_promises(home: Home, model_home: Home, tmp_path: Path) -> None:
     """Eight steps of the real recipe. Memory has to hold; the speed, a promise for nine of ten runs and here beside
     whatever else the machine does, in one of two."""
-    artefact = load().artefacts[MODEL]
+    artefact = load_catalog().artefacts[MODEL]
     home.model(artefact.sha256).symlink_to(locate(artefact, model_home))
     parts = [(name, part) for name, text in sorted(topics.topics.items()) for part in text.split("\n\n")]
     rows = [{"prompt": f"What about {name}?", "completion": part} for name, part in parts if 60 < len(part) < 1200]

@@ -9,7 +9,7 @@ import pytest
 
 from archwright import api
 from archwright.cli import main
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.errors import UsageError
 from archwright.home import Home
 from archwright.monitor.wal.writer import Ledger
@@ -24,7 +24,7 @@ def books(home: Home) -> None:
     store = Store(home.store_url)
     ledger = Ledger(store, home)
     for number in range(6):
-        one = Served(
+        one = RequestRecord(
             at=20_000 * DAY_S + (number // 3) * DAY_S + number,
             request_id=f"r{number}",
             status="ok",
@@ -41,7 +41,7 @@ def books(home: Home) -> None:
         ledger.flush()
         if number == 2:
             ledger.fold()
-    ledger.append("served", Served(at=20_000 * DAY_S, request_id="s", status="ok", model="next", shadow=True))
+    ledger.append("served", RequestRecord(at=20_000 * DAY_S, request_id="s", status="ok", model="next", shadow=True))
     ledger.close()
     store.close()
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import catalog_diff, fact_view
 from archwright.catalog.refresh import catalog_refresh as refreshing
 from archwright.catalog.refresh.catalog_refresh import RefreshReport
-from archwright.catalog.sources.source_records import Price, Rate, Spot
+from archwright.catalog.sources.source_records import ComponentRate, InstancePrice, SpotPrice
 from archwright.catalog.tables.records import Offer
 from archwright.home import Home
 
@@ -34,8 +34,8 @@ class Done(NamedTuple):
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     home = Home(tmp_path_factory.mktemp("home"))
     folder = samples.write_all(tmp_path_factory.mktemp("bring"))
-    report = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, folder, None, TODAY)
-    return Done(report, load(home, today=TODAY))
+    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, folder, None, TODAY)
+    return Done(report, load_catalog(home, today=TODAY))
 
 
 def offer(done: Done, name: str) -> Offer:
@@ -48,7 +48,7 @@ def offer(done: Done, name: str) -> Offer:
 def test_a_bulk_offer_file_gives_plain_machines_only() -> None:
     found = read("offer-file", samples.offer_file())
     assert found.as_of == "2026-11-21"
-    assert found.prices[0] == Price("eu-central-1", "m8g.large", 0.1077, None, 0.07, 0.05)
+    assert found.prices[0] == InstancePrice("eu-central-1", "m8g.large", 0.1077, None, 0.07, 0.05)
     assert [price.instance_type for price in found.prices] == [
         "m8g.large",
         "g5.xlarge",
@@ -66,8 +66,8 @@ def test_retail_prices_of_several_pages(form: str) -> None:
     pages = "\n".join(json.dumps(page) for page in samples.RETAIL)
     found = read("retail-prices", samples.RETAIL if form == "pages" else pages)
     assert found.prices == (
-        Price("westeurope", samples.D8, 0.46, 0.11, 0.3, 0.2),
-        Price("westeurope", "Standard_D32s_v5", 1.84, 9.0),
+        InstancePrice("westeurope", samples.D8, 0.46, 0.11, 0.3, 0.2),
+        InstancePrice("westeurope", "Standard_D32s_v5", 1.84, 9.0),
     )
 
 
@@ -82,7 +82,7 @@ def test_retail_prices_in_another_currency_are_refused() -> None:
 
 def test_rates_of_parts_leave_out_other_ways_to_buy_them() -> None:
     rates = read("part-prices", "\n".join(map(json.dumps, samples.SKUS))).rates
-    assert rates[0] == Rate("us-central1", "G2 Instance", "core", 0.024988, False)
+    assert rates[0] == ComponentRate("us-central1", "G2 Instance", "core", 0.024988, False)
     assert {rate.of for rate in rates if rate.spot} == {"G2 Instance", "Nvidia L4"}
     (disk,) = [rate for rate in rates if rate.part == "ssd"]
     assert disk.usd_per_hour == pytest.approx(0.08 / 730)
@@ -93,15 +93,15 @@ def test_of_a_spot_history_the_newest_of_each_zone_and_the_median_of_a_region() 
     found = read("spot-history", samples.SPOTS)
     assert found.as_of == "2026-11-23"
     assert found.spots[:2] == (
-        Spot("us-east-1", "p5.48xlarge", 20.0),
-        Spot("us-east-1-bos-1a", "p5.48xlarge", 2.0),
+        SpotPrice("us-east-1", "p5.48xlarge", 20.0),
+        SpotPrice("us-east-1-bos-1a", "p5.48xlarge", 2.0),
     )
 
 
 def test_a_catalogue_has_its_provider_in_its_name_and_spot_prices_of_their_own() -> None:
     ((provider, found),) = read("machine-catalogue", samples.CATALOGUE, "gpuhunt-gcp.csv").parts
     assert provider == "gcp"
-    assert found.prices[0] == Price("europe-west4", "g2-standard-4", 0.75, 0.35)
+    assert found.prices[0] == InstancePrice("europe-west4", "g2-standard-4", 0.75, 0.35)
     assert (found.builds[0].accelerator, found.builds[0].memory_gib, found.builds[0].arch) == ("L4", 24.0, "x86")
     with pytest.raises(ValueError, match="provider"):
         read("machine-catalogue", samples.CATALOGUE, "catalogue.csv")
@@ -188,14 +188,14 @@ def test_promised_prices_stand_beside_the_list_price(done: Done) -> None:
 
 
 def test_a_machine_priced_by_its_parts_costs_what_its_provider_lists(done: Done) -> None:
-    shipped = {row.id: row.on_demand_usd_per_hour for row in load().offers_of("gcp")}
+    shipped = {row.id: row.on_demand_usd_per_hour for row in load_catalog().offers_of("gcp")}
     for name in ("g2-standard-4", "g2-standard-96", "a2-ultragpu-1g", "a2-ultragpu-8g", "a2-highgpu-1g"):
         row = offer(done, f"gcp:us-central1:{name}")
         assert row.source.startswith("Cloud Billing Catalog API"), name
         assert row.on_demand_usd_per_hour == pytest.approx(shipped[row.id], rel=1e-4), name
     assert offer(done, "gcp:us-central1:g2-standard-4").spot_usd_per_hour == pytest.approx(0.28)
     # One part of it has no rate.
-    (shipped_row,) = [row for row in load().offers_of("gcp") if row.id == "gcp:us-central1:n2-standard-8"]
+    (shipped_row,) = [row for row in load_catalog().offers_of("gcp") if row.id == "gcp:us-central1:n2-standard-8"]
     assert offer(done, "gcp:us-central1:n2-standard-8").source == shipped_row.source
 
 
@@ -239,7 +239,7 @@ def test_what_is_not_taken_has_a_reason(done: Done, subject: str, reason: str) -
 
 
 def test_figures_lie_over_the_shipped_ones_and_show_their_layers(done: Done) -> None:
-    catalog, shipped = done.catalog, load()
+    catalog, shipped = done.catalog, load_catalog()
     assert catalog.models["Qwen3-32B"].context_tokens == 40960
     assert catalog.models["Qwen3-32B"].quality == shipped.models["Qwen3-32B"].quality
     assert catalog.models["Llama-3.1-8B-Instruct"].quality["mmlu_pro"] == 0.41
@@ -251,9 +251,9 @@ def test_figures_lie_over_the_shipped_ones_and_show_their_layers(done: Done) -> 
     states = {row.area: row for row in catalog.tariffs}
     assert states["US-VA"].commercial_usd_per_kwh == 0.14 and states["US-VA"].grid_gco2_per_kwh == 369
     for table, name in (("accelerators", "H100-SXM-80GB"), ("models", "Qwen3-32B"), ("tariffs", "electricity DE")):
-        view = fact_view.view(catalog, table, name, catalog.named(table)[name])
+        view = fact_view.view_fact(catalog, table, name, catalog.named(table)[name])
         assert [layer.layer for layer in view.chain] == ["refreshed", "shipped"], name
-    moved = {f"{change.fact} {change.figure}" for change in catalog_diff.diff(catalog, {}).changes}
+    moved = {f"{change.fact} {change.figure}" for change in catalog_diff.diff_catalog(catalog, {}).changes}
     assert "H100-SXM-80GB memory_bandwidth_bytes_per_s" in moved and "electricity US-VA commercial_usd_per_kwh" in moved
 
 
@@ -264,10 +264,12 @@ def test_of_one_file_under_two_days_the_newer_is_read_and_others_stay(tmp_path: 
     (folder / "aws-ec2-eu-central-1-2026-11-01.csv").write_text(old)
     (folder / "aws-ec2-eu-central-1-2026-11-22.csv.gz").write_bytes(gzip.compress(samples.offer_file().encode()))
     (folder / "aws-ec2-eu-west-1.csv").write_text(samples.offer_file().replace("eu-central-1", "eu-west-1"))
-    report = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, folder, "offers", TODAY)
+    report = refreshing.refresh_catalog(
+        load_catalog(home, today=TODAY), home.catalog_refreshed, folder, "offers", TODAY
+    )
     (read_of,) = report.read
     assert (read_of.file, read_of.files, read_of.rows) == ("*aws*ec2*.csv", 2, 8)
-    catalog = load(home, today=TODAY)
+    catalog = load_catalog(home, today=TODAY)
     found = {
         row.region: row.on_demand_usd_per_hour for row in catalog.offers_of("aws") if row.instance_type == "m8g.large"
     }

@@ -7,11 +7,11 @@ from datetime import date
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.errors import CatalogError
 
-CATALOG = load()
+CATALOG = load_catalog()
 
 
 def test_all_rows_are_taken() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from archwright.catalog.catalog import OVERLAID, Catalog
-from archwright.catalog.load import load
-from archwright.catalog.probe.machine_probe import Samples, probe_machine
+from archwright.catalog.load import load_catalog
+from archwright.catalog.probe.machine_probe import ProbeSamples, probe_machine
 from archwright.catalog.refresh import fact_view
 from archwright.catalog.tables.csv_table import DATA
 from archwright.errors import CatalogError
@@ -21,19 +21,19 @@ from archwright.home import Home
 def own(home: Home, text: str) -> Catalog:
     home.catalog_overlay.parent.mkdir(parents=True, exist_ok=True)
     home.catalog_overlay.write_text(text)
-    return load(home)
+    return load_catalog(home)
 
 
 def layer(catalog: Catalog, table: str, name: str) -> str:
     """Of the fact in force."""
-    return fact_view.view(catalog, table, name, fact_view.tables(catalog)[table][name]).chain[0].layer
+    return fact_view.view_fact(catalog, table, name, fact_view.named_rows_by_table(catalog)[table][name]).chain[0].layer
 
 
 def test_loading_is_cached_and_touches_nothing(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    assert load() is load()
-    assert load(home) is load(home)
-    assert load(home).machine is None
+    assert load_catalog() is load_catalog()
+    assert load_catalog(home) is load_catalog(home)
+    assert load_catalog(home).machine is None
     assert not home.root.exists()
 
 
@@ -46,8 +46,8 @@ def test_the_whole_catalog_reads() -> None:
 
 def test_the_digest_follows_the_facts(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    before = load(home).digest
-    assert before == load().digest
+    before = load_catalog(home).digest
+    assert before == load_catalog().digest
     assert len(before) == 64
     changed = own(home, "accelerators: {L4: {tdp_w: 70, reason: nameplate, until: 2099-12-31}}\n")
     assert changed.digest != before
@@ -72,13 +72,13 @@ def test_a_users_fact_wins_and_says_so(tmp_path: Path) -> None:
     )
     row = catalog.accelerators["L4"]
     assert (row.tdp_w, row.source, row.confidence) == (70, "nameplate", "high")
-    assert row.memory_bytes == load().accelerators["L4"].memory_bytes
+    assert row.memory_bytes == load_catalog().accelerators["L4"].memory_bytes
     offer = next(offer for offer in catalog.offers if offer.instance_type == "g4dn.xlarge")
     assert offer.on_demand_usd_per_hour == 0.4
-    assert len(catalog.offers) == len(load().offers)
+    assert len(catalog.offers) == len(load_catalog().offers)
     assert layer(catalog, "accelerators", "L4") == "user"
     assert layer(catalog, "accelerators", "T4") == "shipped"
-    assert load().accelerators["L4"].tdp_w == 72
+    assert load_catalog().accelerators["L4"].tdp_w == 72
 
 
 @pytest.mark.parametrize("written", ["2026-12-31", "'2026-12-31'"])
@@ -86,7 +86,7 @@ def test_a_contract_price_holds_until_its_day(tmp_path: Path, written: str) -> N
     home = Home(tmp_path)
     name = "aws:us-east-1:g4dn.xlarge"
     own(home, f"offers: {{'{name}': {{on_demand_usd_per_hour: 0.4, reason: contract, until: {written}}}}}\n")
-    last, after = (load(home, today=day) for day in (date(2026, 12, 31), date(2027, 1, 1)))
+    last, after = (load_catalog(home, today=day) for day in (date(2026, 12, 31), date(2027, 1, 1)))
     prices = [next(row for row in c.offers if row.id == name).on_demand_usd_per_hour for c in (last, after)]
     assert prices == [0.4, 0.526]
     assert (last.lapsed, after.lapsed) == ((), (name,))
@@ -96,11 +96,11 @@ def test_a_contract_price_holds_until_its_day(tmp_path: Path, written: str) -> N
 
 def test_the_measured_machine_is_a_layer(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert "machine" not in fact_view.tables(load(home))
-    samples = Samples(bandwidth=(1e9,), matmul=(1e10,))
+    assert "machine" not in fact_view.named_rows_by_table(load_catalog(home))
+    samples = ProbeSamples(bandwidth=(1e9,), matmul=(1e10,))
     facts = probe_machine(home, None, now=lambda: 1.0, measure=lambda _: samples)
-    assert load(home).machine == facts
-    assert layer(load(home), "machine", "this-machine") == "measured"
+    assert load_catalog(home).machine == facts
+    assert layer(load_catalog(home), "machine", "this-machine") == "measured"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_broken_overlay_is_refused(tmp_path: Path, text: str, code: str) -> No
 
 
 def test_an_empty_overlay_changes_nothing(tmp_path: Path) -> None:
-    assert own(Home(tmp_path), "# nothing yet\n").accelerators == load().accelerators
+    assert own(Home(tmp_path), "# nothing yet\n").accelerators == load_catalog().accelerators
 
 
 def test_a_newer_overlay_is_seen(tmp_path: Path) -> None:
@@ -132,4 +132,4 @@ def test_a_newer_overlay_is_seen(tmp_path: Path) -> None:
     assert own(home, "accelerators: {L4: {tdp_w: 70, reason: s, until: 2099-12-31}}\n").accelerators["L4"].tdp_w == 70
     home.catalog_overlay.write_text("accelerators: {L4: {tdp_w: 71, reason: s, until: 2099-12-31}}\n")
     os.utime(home.catalog_overlay, ns=(1, 1))
-    assert load(home).accelerators["L4"].tdp_w == 71
+    assert load_catalog(home).accelerators["L4"].tdp_w == 71

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.sources import ADAPTERS, gzip_file
-from archwright.catalog.sources.source_records import BytePrice, File, Found, Price
+from archwright.catalog.sources.source_records import BytePrice, FileContext, InstancePrice, SourceFacts
 
 from . import samples
 
@@ -23,14 +23,14 @@ TODAY = date(2026, 11, 24)
 NAMES = {"machine-catalogue": "gpuhunt-aws-2026-11-20.csv", "device-sheet": "systems/h100_sxm.yaml"}
 
 
-def read(adapter: str, content: object, name: str = "", today: date = TODAY) -> Found:
+def read(adapter: str, content: object, name: str = "", today: date = TODAY) -> SourceFacts:
     data = content if isinstance(content, bytes) else content if isinstance(content, str) else json.dumps(content)
-    file = File(name or NAMES.get(adapter, "Qwen3-32B/config.json"), today)
+    file = FileContext(name or NAMES.get(adapter, "Qwen3-32B/config.json"), today)
     return ADAPTERS[adapter](data.encode() if isinstance(data, str) else data, file)
 
 
 def test_every_adapter_has_a_source_and_every_source_an_adapter() -> None:
-    rows = load().refresh_sources
+    rows = load_catalog().refresh_sources
     assert {row.adapter for row in rows} == set(ADAPTERS)
     assert all(row.file and row.origin and row.licence and row.feeds for row in rows)
 
@@ -38,15 +38,17 @@ def test_every_adapter_has_a_source_and_every_source_an_adapter() -> None:
 def test_go_tables_of_both_spellings() -> None:
     found = read("go-prices", samples.AWS_GO)
     assert found.as_of == "2026-11-20"
-    assert found.prices[0] == Price("us-east-1", "p5.48xlarge", 50.0)
-    assert found.prices[-1] == Price("moon-1", "m8g.large", 0.1)
-    assert read("go-prices", samples.AZURE_GO).prices[0] == Price("westeurope", "Standard_ND96isr_H100_v5", 120.0)
+    assert found.prices[0] == InstancePrice("us-east-1", "p5.48xlarge", 50.0)
+    assert found.prices[-1] == InstancePrice("moon-1", "m8g.large", 0.1)
+    assert read("go-prices", samples.AZURE_GO).prices[0] == InstancePrice(
+        "westeurope", "Standard_ND96isr_H100_v5", 120.0
+    )
     assert read("go-prices", '{"us-east-1": {"m8g.large": 0.1}}').as_of == ""
 
 
 def test_prices_by_region() -> None:
     found = read("region-prices", samples.GCP)
-    assert found.prices[0] == Price("europe-west4", "a3-highgpu-1g", 11.0, 4.0)
+    assert found.prices[0] == InstancePrice("europe-west4", "a3-highgpu-1g", 11.0, 4.0)
     assert found.prices[3].spot is None
 
 
@@ -64,15 +66,15 @@ def test_a_dump_of_machine_types() -> None:
 def test_a_file_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gzip_file, "LARGEST_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="unpacks to more"):
-        gzip_file.unpacked(gzip.compress(b" " * (2 << 20)))
+        gzip_file.decompress_gzip(gzip.compress(b" " * (2 << 20)))
     with pytest.raises(ValueError, match="gzip"):
-        gzip_file.unpacked(gzip_file.MAGIC + b"no gzip at all")
-    assert gzip_file.unpacked(gzip.compress(b"words")) == gzip_file.unpacked(b"words") == b"words"
+        gzip_file.decompress_gzip(gzip_file.MAGIC + b"no gzip at all")
+    assert gzip_file.decompress_gzip(gzip.compress(b"words")) == gzip_file.decompress_gzip(b"words") == b"words"
 
 
 def test_a_list_of_machines_takes_the_median_spot_price_of_the_zones() -> None:
     found = read("machine-list", samples.LIST_AWS)
-    assert found.prices[0] == Price("us-east-1", "m8g.large", 0.08976, 0.04)
+    assert found.prices[0] == InstancePrice("us-east-1", "m8g.large", 0.08976, 0.04)
     assert found.prices[1].spot is None
     assert {build.instance_type for build in found.builds} >= {"m8g.large", "trn2.48xlarge", "no-price"}
     assert "no-price" not in {price.instance_type for price in found.prices}
@@ -122,7 +124,7 @@ def test_bytes_of_another_form_are_refused(adapter: str, data: bytes) -> None:
     with pytest.raises(ValueError):
         found = read(adapter, data)
         # Objects of unknown providers may be an empty, valid file; nothing must come out of it.
-        if found == Found():
+        if found == SourceFacts():
             raise ValueError
 
 
@@ -153,7 +155,7 @@ def test_hostile_bytes_are_refused_and_never_a_bug(adapter: str, data: bytes) ->
         found = read(adapter, data)
     except ValueError:
         return
-    assert isinstance(found, Found)
+    assert isinstance(found, SourceFacts)
 
 
 @settings(max_examples=60)
@@ -161,7 +163,7 @@ def test_hostile_bytes_are_refused_and_never_a_bug(adapter: str, data: bytes) ->
 def test_hostile_lists_are_refused_and_never_a_bug(lines: list[list[str]]) -> None:
     data = (samples.LIST_HEAD + "\n".join(",".join(line) for line in lines)).encode()
     with contextlib.suppress(ValueError):
-        assert isinstance(read("machine-list", data), Found)
+        assert isinstance(read("machine-list", data), SourceFacts)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.errors import OperateError
 from archwright.home import Home
-from archwright.needs.template import template
+from archwright.needs.template import read_template
 from archwright.plan.plan_file import write_plan
 from archwright.settings import child_environment
 
@@ -75,7 +75,7 @@ def test_usage_errors_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.enable_socket
 def test_an_infeasible_plan_is_shown_written_and_refused_by_up(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    text = template("clinic").replace("capex: 900000, per_month: 30000", "capex: 0, per_month: 30")
+    text = read_template("clinic").replace("capex: 900000, per_month: 30000", "capex: 0, per_month: 30")
     Path("needs.yaml").write_text(text, encoding="utf-8")
     assert main(["plan", "needs.yaml", "-o", "plan.json"]) == 3
     out, err = capsys.readouterr()
@@ -88,7 +88,7 @@ def test_an_infeasible_plan_is_shown_written_and_refused_by_up(home: Home, capsy
 
 
 def test_markup_in_names_is_text(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    text = template("desk").replace("name: Desk", 'name: "[bold]x[/nope]"').replace("this-machine", "cloud")
+    text = read_template("desk").replace("name: Desk", 'name: "[bold]x[/nope]"').replace("this-machine", "cloud")
     Path("needs.yaml").write_text(text, encoding="utf-8")
     assert main(["plan", "needs.yaml"]) in (0, 3)
     assert "[bold]x[/nope]" in capsys.readouterr().out

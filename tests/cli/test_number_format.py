@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from archwright.cli.number_format import band, money, pretty, significant
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_pretty(value: float, unit: str, shown: str) -> None:
 def test_band_says_the_unit_once_when_it_is_the_same() -> None:
     assert band(Estimate(value=0.012, low=0.01, high=0.015, unit="s")) == "10.0 to 15.0 ms"
     assert band(Estimate(value=0.9, low=0.5, high=1.5, unit="s")) == "500 ms to 1.50 s"
-    assert band(exact(3, "EUR")) == "3.00 EUR"
+    assert band(exact_estimate(3, "EUR")) == "3.00 EUR"
 
 
 def test_money_and_digits() -> None:

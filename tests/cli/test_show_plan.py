@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from archwright.cli import main, show_diff, show_plan
-from archwright.contract.decision import Decision, Driver, Return, Rival, Section
-from archwright.contract.estimate import Estimate, exact, within_factor
-from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan
+from archwright.contract.decision import CostDriver, Decision, ReturnOnInvestment, Rival, Section
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
+from archwright.contract.plan import ConstraintViolation, CostLine, MachineFacts, Option, Plan
 from archwright.contract.record import replace
 from archwright.home import Home
-from archwright.needs.template import template
+from archwright.needs.template import read_template
 from archwright.plan.explain.diff import TextChange, diff_plans
 from archwright.plan.explain.what_if import compare_what_if
 from archwright.plan.plan_file import write_plan
 
 
-def option(name: str, cost: float | None, *misses: Miss, **more: Any) -> Option:
+def option(name: str, cost: float | None, *misses: ConstraintViolation, **more: Any) -> Option:
     price = None if cost is None else within_factor(cost, 1.2, "EUR", "null")
     return Option(
         name=name,
@@ -31,20 +31,22 @@ def option(name: str, cost: float | None, *misses: Miss, **more: Any) -> Option:
         misses=misses,
         total_cost=price,
         cost_per_month=None if price is None else price.scaled(1 / 12, unit="EUR/month"),
-        capex=None if price is None else exact(more.pop("capex", 0.0), "EUR"),
+        capex=None if price is None else exact_estimate(more.pop("capex", 0.0), "EUR"),
         models={"assistant": "null-model"},
         **more,
     )
 
 
-def driver(name: str, at: float | None, to: str | None, *, inside: bool, share: float = 0.3) -> Driver:
+def driver(name: str, at: float | None, to: str | None, *, inside: bool, share: float = 0.3) -> CostDriver:
     price = Estimate(value=4.0, low=3.0, high=5.0, unit="USD/h", basis=name)
-    return Driver(basis=name, name="price of it", estimate=price, share=share, flips_to=to, flips_at=at, inside=inside)
+    return CostDriver(
+        basis=name, name="price of it", estimate=price, share=share, flips_to=to, flips_at=at, inside=inside
+    )
 
 
 LINES = (
-    CostLine(name="rent", amount=exact(1000.0, "EUR/month", "null"), category="compute"),
-    CostLine(name="servers", amount=exact(9000.0, "EUR", "null"), once=True, category="purchase"),
+    CostLine(name="rent", amount=exact_estimate(1000.0, "EUR/month", "null"), category="compute"),
+    CostLine(name="servers", amount=exact_estimate(9000.0, "EUR", "null"), once=True, category="purchase"),
 )
 DECISION = Decision(
     axes=("total_cost", "carbon_kg_per_month"),
@@ -52,8 +54,12 @@ DECISION = Decision(
     rivals=(Rival(option="near", cheaper=0.44, tie=True), Rival(option="dear", cheaper=0.02, tie=False)),
     drivers=(driver("price.a", 4.5, "near", inside=True), driver("price.b", 9.0, None, inside=False)),
     confidence={"high": 0.6, "low": 0.398, "very low": 0.002},
-    returns=Return(
-        value=50000.0, cost=exact(21000, "EUR"), net=within_factor(29000, 1.1, "EUR"), payback_month=5, pays=0.9
+    returns=ReturnOnInvestment(
+        value=50000.0,
+        cost=exact_estimate(21000, "EUR"),
+        net=within_factor(29000, 1.1, "EUR"),
+        payback_month=5,
+        pays=0.9,
     ),
 )
 
@@ -61,10 +67,10 @@ DECISION = Decision(
 @pytest.fixture
 def decided(null_plan: Plan) -> Plan:
     options = (
-        option("late", 18000, Miss(constraint="assistant.ttft_p95_s", value=0.9, limit=0.2)),
-        option("slow", 17000, Miss(constraint="assistant.availability", value=0.98, limit=0.999)),
-        option("far", None, Miss(constraint="residency", value="no offer inside", limit="EEA")),
-        option("none", None, Miss(constraint="x.model", value=None, limit="a model")),
+        option("late", 18000, ConstraintViolation(constraint="assistant.ttft_p95_s", value=0.9, limit=0.2)),
+        option("slow", 17000, ConstraintViolation(constraint="assistant.availability", value=0.98, limit=0.999)),
+        option("far", None, ConstraintViolation(constraint="residency", value="no offer inside", limit="EEA")),
+        option("none", None, ConstraintViolation(constraint="x.model", value=None, limit="a model")),
         option("dear", 30000),
         option("near", 21500),
         option("best", 21000, capex=9000.0, cost_lines=LINES, notes=("at risk: [bold]x[/]",)),
@@ -147,7 +153,7 @@ def test_parts_machine_stale_facts_and_gaps(decided: Plan, capsys: pytest.Captur
 def test_nothing_feasible_is_said_first(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(replace(decided, chosen=None, decision=Decision(), predictions=()), capsys)
     assert "No option satisfies the needs (8 looked at)" in text and "Promises" not in text
-    over = option("over", 5, Miss(constraint="per_month", value=2.0, limit=1.0))
+    over = option("over", 5, ConstraintViolation(constraint="per_month", value=2.0, limit=1.0))
     text = shown(replace(decided, chosen=None, options=(over,), decision=Decision()), capsys)
     assert "Options" not in text and "over" in text
 
@@ -164,7 +170,7 @@ def test_a_choice_without_a_price_or_a_place(null_plan: Plan, capsys: pytest.Cap
 
 
 def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    dearer = replace(decided.options[5], name="near", total_cost=exact(43000.0, "EUR", "null"))
+    dearer = replace(decided.options[5], name="near", total_cost=exact_estimate(43000.0, "EUR", "null"))
     wider = replace(decided.options[4], total_cost=Estimate(value=30000, low=1, high=40000, unit="EUR", basis="null"))
     moved = replace(
         decided,
@@ -189,7 +195,7 @@ def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFix
 def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     assert show_diff.diff(diff_plans(decided, decided)) == 0
     assert "nothing differs" in capsys.readouterr().out
-    dollars = replace(decided.options[4], total_cost=exact(30000.0, "USD", "null"))
+    dollars = replace(decided.options[4], total_cost=exact_estimate(30000.0, "USD", "null"))
     many = tuple(f"assumption {number}" for number in range(20))
     changed = replace(decided, options=(*decided.options[:4], dollars, *decided.options[5:]), assumptions=many)
     assert show_diff.diff(diff_plans(decided, changed)) == 0
@@ -224,7 +230,7 @@ def test_what_if_shows_the_change_and_a_refusal(decided: Plan, capsys: pytest.Ca
 
 
 def test_plan_what_if_and_diff_as_verbs(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    text = template("startup").replace("allow: [cloud, hosted-api]", "allow: [hosted-api]")
+    text = read_template("startup").replace("allow: [cloud, hosted-api]", "allow: [hosted-api]")
     Path("needs.yaml").write_text(text.replace("residency: [US], ", ""), encoding="utf-8")
     words = ["plan", "needs.yaml", "-o", "b.json", "--what-if", "budget.per_month=1", "--what-if", "budget.capex=2"]
     assert main(words) == 0

@@ -9,7 +9,7 @@ from archwright.api.training import Progress, Training
 from archwright.cli import show_train
 from archwright.cli.show_train import Line
 from archwright.contract.estimate import Estimate
-from archwright.contract.evidence import Deviation, Measured, Prediction, Query
+from archwright.contract.evidence import Deviation, MeasuredValue, Prediction, Query
 from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace
 from archwright.home import Home
@@ -46,7 +46,7 @@ HELD = Deviation(
     metric="train_s",
     workload="assistant",
     predicted=PROMISE.estimate,
-    measured=Measured(value=100.0, unit="s", statistic="last", samples=1, window_s=100.0),
+    measured=MeasuredValue(value=100.0, unit="s", statistic="last", samples=1, window_s=100.0),
     verdict="worse",
     evidence="measured",
 )

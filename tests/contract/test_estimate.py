@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.contract.estimate import Estimate, exact, product, total, within_factor
+from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates, within_factor
 
 positive = st.floats(min_value=1e-3, max_value=1e6)
 factors = st.floats(min_value=1.0, max_value=10.0)
@@ -38,7 +38,7 @@ def test_a_broken_estimate_in_a_file_is_a_validation_error() -> None:
 
 def test_factor() -> None:
     assert within_factor(10.0, 2.0, "s").factor == 2.0
-    assert exact(5.0, "s").factor == exact(0.0, "s").factor == exact(-1.0, "s").factor == 1.0
+    assert exact_estimate(5.0, "s").factor == exact_estimate(0.0, "s").factor == exact_estimate(-1.0, "s").factor == 1.0
     assert Estimate(value=1.0, low=0.0, high=2.0, unit="s").factor == math.inf
     assert Estimate(value=2.0, low=1.0, high=10.0, unit="s").factor == 5.0
 
@@ -63,13 +63,13 @@ def test_what_divides_changes_its_ends(estimate: Estimate, amount: float) -> Non
 
 
 def test_scaling_may_rename() -> None:
-    scaled = exact(1.0, "s", "a").scaled(1000.0, unit="ms", basis="b")
+    scaled = exact_estimate(1.0, "s", "a").scaled(1000.0, unit="ms", basis="b")
     assert (scaled.value, scaled.unit, scaled.basis) == (1000.0, "ms", "b")
 
 
 @given(st.lists(estimates, min_size=1, max_size=5))
 def test_a_product_adds_squared_log_widths(parts: list[Estimate]) -> None:
-    result = product(parts, "x", "b")
+    result = multiply_estimates(parts, "x", "b")
     assert result.value == pytest.approx(math.prod(e.value for e in parts))
     width = math.sqrt(sum(math.log(e.high / e.value) ** 2 for e in parts))
     assert result.high == pytest.approx(result.value * math.exp(width))
@@ -79,7 +79,7 @@ def test_a_product_adds_squared_log_widths(parts: list[Estimate]) -> None:
 
 @given(st.lists(signed, min_size=1, max_size=4))
 def test_a_product_of_any_signs_stays_in_order_and_holds_its_corners(parts: list[Estimate]) -> None:
-    result = product(parts, "x")
+    result = multiply_estimates(parts, "x")
     if any(e.low <= 0 for e in parts):
         for corner in (math.prod(e.low for e in parts), math.prod(e.high for e in parts)):
             assert result.low <= corner <= result.high
@@ -87,7 +87,7 @@ def test_a_product_of_any_signs_stays_in_order_and_holds_its_corners(parts: list
 
 @given(st.lists(signed, min_size=1, max_size=5))
 def test_a_sum_adds_squared_widths(parts: list[Estimate]) -> None:
-    result = total(parts, "x", "b")
+    result = sum_estimates(parts, "x", "b")
     above = math.sqrt(sum((e.high - e.value) ** 2 for e in parts))
     assert result.high - result.value == pytest.approx(above, abs=1e-6)
     assert result.high <= sum(e.high for e in parts) + 1e-6
@@ -96,17 +96,17 @@ def test_a_sum_adds_squared_widths(parts: list[Estimate]) -> None:
 
 def test_exact_parts_change_nothing_and_nothing_combines_to_the_neutral_element() -> None:
     band = within_factor(10.0, 2.0, "s")
-    assert product([band, exact(3.0, "")], "s").factor == pytest.approx(2.0)
-    assert total([band, exact(3.0, "s")], "s").low == pytest.approx(8.0)
-    assert product([], "x").value == 1.0
-    assert total([], "x").value == 0.0
+    assert multiply_estimates([band, exact_estimate(3.0, "")], "s").factor == pytest.approx(2.0)
+    assert sum_estimates([band, exact_estimate(3.0, "s")], "s").low == pytest.approx(8.0)
+    assert multiply_estimates([], "x").value == 1.0
+    assert sum_estimates([], "x").value == 0.0
 
 
 def test_what_is_combined_is_believed_as_much_as_its_least_certain_part() -> None:
     vague = Estimate(value=2.0, low=1.0, high=3.0, unit="s", level=0.5)
-    assert product([vague, within_factor(1.0, 2.0, "s")], "s").level == 0.5
-    assert total([vague, exact(1.0, "s")], "s").level == 0.5
-    assert total([exact(1.0, "s")], "s").level == 0.9
+    assert multiply_estimates([vague, within_factor(1.0, 2.0, "s")], "s").level == 0.5
+    assert sum_estimates([vague, exact_estimate(1.0, "s")], "s").level == 0.5
+    assert sum_estimates([exact_estimate(1.0, "s")], "s").level == 0.9
 
 
 def test_the_band_of_a_product_has_its_level() -> None:
@@ -114,7 +114,7 @@ def test_the_band_of_a_product_has_its_level() -> None:
     draw = random.Random(7)
     z = 1.6448536269514722
     parts = [within_factor(2.0, 1.5, "x"), within_factor(5.0, 3.0, "x")]
-    result = product(parts, "x")
+    result = multiply_estimates(parts, "x")
     inside = 0
     for _ in range(5_000):
         sample = math.prod(e.value * e.factor ** (draw.gauss(0, 1) / z) for e in parts)

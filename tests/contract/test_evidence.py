@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.contract.estimate import Estimate, within_factor
-from archwright.contract.evidence import Measured, Measurement, Query, Statistic, escape, judge
+from archwright.contract.evidence import (
+    MeasuredValue,
+    Measurement,
+    Query,
+    Statistic,
+    determine_verdict,
+    escape_label_value,
+)
 
 W = {"workload": "chat"}
 
@@ -65,7 +72,7 @@ def test_the_share_of_all_requests_needs_no_labels() -> None:
         '1 - (sum(increase(archwright_requests_total{status=~"failed|rejected"}[45s])) or vector(0))'
         " / sum(increase(archwright_requests_total[45s]))"
     )
-    assert judge("requests", within_factor(0.9, 1.01, "share"), 0.95) == "better"
+    assert determine_verdict("requests", within_factor(0.9, 1.01, "share"), 0.95) == "better"
 
 
 def test_promql_over_an_engines_series_and_labels() -> None:
@@ -89,7 +96,7 @@ def test_promql_for_the_number_of_samples() -> None:
 
 @given(st.text())
 def test_escaped_values_cannot_leave_their_quotes(text: str) -> None:
-    escaped = escape(text)
+    escaped = escape_label_value(text)
     assert "\n" not in escaped
     bare = escaped.replace(r"\\", "")
     assert bare.count('"') == bare.count(r"\"")
@@ -118,13 +125,13 @@ BAND = Estimate(value=2.0, low=1.0, high=4.0, unit="s")
     ],
 )
 def test_judge(metric: str, measured: float | None, verdict: str) -> None:
-    assert judge(metric, BAND, measured) == verdict
+    assert determine_verdict(metric, BAND, measured) == verdict
 
 
 @given(st.floats(0.01, 100), st.floats(1, 5), st.floats(0.001, 1000), st.sampled_from(["ttft_s", "tokens_per_s"]))
 def test_within_exactly_when_the_band_holds_it(value: float, factor: float, measured: float, metric: str) -> None:
     band = within_factor(value, factor, "x")
-    assert (judge(metric, band, measured) == "within") == (band.low <= measured <= band.high)
+    assert (determine_verdict(metric, band, measured) == "within") == (band.low <= measured <= band.high)
 
 
 def test_a_measurement_prints_as_measured() -> None:
@@ -140,4 +147,4 @@ def test_a_measurement_prints_as_measured() -> None:
         window_s=45.0,
         evidence="q",
     )
-    assert kept.measured() == Measured(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)
+    assert kept.measured() == MeasuredValue(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)

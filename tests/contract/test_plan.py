@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from archwright.contract.estimate import exact
+from archwright.contract.estimate import exact_estimate
 from archwright.contract.evidence import Basis, Prediction, Query
 from archwright.contract.plan import Launch, Plan, Pool, WorkloadPlan
 from archwright.contract.record import Record, replace
@@ -44,7 +44,7 @@ PLAN = Plan(
             id="chat.ttft_s.p95",
             metric="ttft_s",
             workload="chat",
-            estimate=exact(0.2, "s", "b"),
+            estimate=exact_estimate(0.2, "s", "b"),
             query=Query(metric="ttft_s", labels={"workload": "chat", "model": "m"}, statistic="p95", window_s=45),
         ),
     ),

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from archwright.contract.needs import Sensitivity
-from archwright.contract.plan import Plan, TokenPrice, Waits
+from archwright.contract.plan import Plan, QueueTimeouts, TokenPrice
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, Reached, bundle
 from archwright.engines.engine_config import EngineConfig
@@ -118,7 +118,7 @@ def test_the_waits_of_the_plan_are_the_gateways(null_plan: Plan) -> None:
     plan = mixed(null_plan, None, ())
     (without,) = gateway_of(plan, REACHED).endpoints
     assert (without.wait_s, without.overflow_wait_s) == (None, 1.0)
-    waits = Waits(wait_s=0.7, overflow_s=0.5, source="TTFT")
+    waits = QueueTimeouts(wait_s=0.7, overflow_s=0.5, source="TTFT")
     workload = replace(plan.workloads[0], waits=waits)
     (endpoint,) = gateway_of(replace(plan, workloads=(workload,)), REACHED).endpoints
     assert (endpoint.wait_s, endpoint.overflow_wait_s) == (0.7, 0.5)

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.engines.embedded_engine import Embedded
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.engine_protocol import until_ready
 from archwright.home import Home
 from archwright.settings import child_environment
 
-SMALL_MODEL = load().artefacts["SmolLM2-135M-Instruct"]
+SMALL_MODEL = load_catalog().artefacts["SmolLM2-135M-Instruct"]
 READY_WITHIN_S = 30.0
 
 

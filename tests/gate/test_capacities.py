@@ -9,12 +9,14 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
-from archwright.contract.needs import SLO, Length
+from archwright.contract.needs import SLO, TokenLength
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
 
 CATALOG = Catalog(DATA)
-LOAD = TextLoad("gate", Length(mean=1800, p95=4200), Length(mean=220, p95=600), SLO(ttft_p95_s=1.0, tpot_p95_s=0.05))
+LOAD = TextLoad(
+    "gate", TokenLength(mean=1800, p95=4200), TokenLength(mean=220, p95=600), SLO(ttft_p95_s=1.0, tpot_p95_s=0.05)
+)
 MACHINES = (
     ("Llama-3.1-8B-Instruct", "L4", 1),
     ("Llama-3.1-8B-Instruct", "H100-SXM-80GB", 1),

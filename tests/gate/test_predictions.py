@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.training import token_throughput
 
-SUBJECTS = Subjects(Catalog(DATA))
+SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 # model, accelerator, devices, layout, format, engine, in flight, prompt, answer
 ASKED = (
     ("Llama-3.1-70B", "h100_sxm", 4, "TP4", "fp8", "vllm 0.18.0", 64, 1024, 1024),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.contract.lineage import ModelVersion, Promotion, node
+from archwright.contract.lineage import ModelVersion, Promotion, format_node
 from archwright.contract.record import replace
 from archwright.engines.gguf import read_gguf
 from archwright.errors import ArchwrightError, MissingError, ModelError, OperateError
@@ -48,12 +48,12 @@ def test_an_unknown_version_is_answered_with_those_there_are(stage: Stage) -> No
 def test_registering_again_changes_nothing(stage: Stage) -> None:
     once = stage.version()
     assert stage.version() == once and model_registry.all(stage.store) == [once]
-    assert len(lineage.parents(stage.store, node("model", once.id))) == 2
+    assert len(lineage.parents(stage.store, format_node("model", once.id))) == 2
 
 
 def test_edges_lead_from_the_version_to_its_data(stage: Stage) -> None:
     made = stage.version()
-    found = {(e.child, e.relation, e.parent) for e in lineage.ancestry(stage.store, node("model", made.id))}
+    found = {(e.child, e.relation, e.parent) for e in lineage.ancestry(stage.store, format_node("model", made.id))}
     digest = stage.dataset.files[0].sha256
     assert found == {
         ("model:digits@v1", "produced-by", "run:r-digits-1"),
@@ -95,9 +95,9 @@ def test_a_kill_between_record_and_edges_is_made_good_by_the_next_look(
         with pytest.raises(Killed):
             stage.version()
     made = model_registry.find(stage.store, "digits")
-    assert lineage.parents(stage.store, node("model", made.id)) == []
+    assert lineage.parents(stage.store, format_node("model", made.id)) == []
     assert stage.version() == made
-    assert len(lineage.parents(stage.store, node("model", made.id))) == 2
+    assert len(lineage.parents(stage.store, format_node("model", made.id))) == 2
 
 
 def test_what_a_killed_registration_left_is_swept_once_it_is_old(stage: Stage) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.lineage import Gate, ModelVersion, TrainingRun
 from archwright.contract.record import replace
 from archwright.home import Home
@@ -23,7 +23,7 @@ from archwright.training.training_loop import Hooks
 from archwright.training.training_runs import Job
 from archwright.training.training_spec import TrainSpec
 
-BASE = load().artefacts["SmolLM2-135M-Instruct"]
+BASE = load_catalog().artefacts["SmolLM2-135M-Instruct"]
 RUN = "r-0000bbbb"
 
 

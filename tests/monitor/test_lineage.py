@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from archwright.contract.lineage import Edge, node
+from archwright.contract.lineage import LineageEdge, format_node
 from archwright.home import Home
 from archwright.monitor import lineage
 from archwright.store import Store
 
 
-def edge(child: str, parent: str) -> Edge:
-    return Edge(at=1.0, child=child, parent=parent, relation="produced-by")
+def edge(child: str, parent: str) -> LineageEdge:
+    return LineageEdge(at=1.0, child=child, parent=parent, relation="produced-by")
 
 
 def test_a_walk_to_the_sources_takes_each_edge_once(home: Home) -> None:
     store = Store(home.store_url)
-    answer, model, run = node("answer", "aw-1"), node("model", "m@v1"), node("run", "r-1")
-    data, files = node("dataset", "d@v2"), [node("file", "a"), node("file", "b")]
+    answer, model, run = format_node("answer", "aw-1"), format_node("model", "m@v1"), format_node("run", "r-1")
+    data, files = format_node("dataset", "d@v2"), [format_node("file", "a"), format_node("file", "b")]
     edges = [edge(data, file) for file in files]
     edges += [edge(answer, model), edge(model, run), edge(model, data), edge(run, data), edge(data, data)]
     lineage.append(store, edges)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from archwright.contract.served import Served, request_name
+from archwright.contract.served import RequestRecord, make_request_id
 from archwright.monitor import trace_exporter
 from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.trace_exporter import REASONS, Content, Reason, Traces, TraceSpec, sampled
@@ -82,9 +82,9 @@ def collector() -> Iterator[Collector]:
     server.server_close()
 
 
-def one(chance: int = 0, **more: Any) -> Served:
+def one(chance: int = 0, **more: Any) -> RequestRecord:
     given: dict[str, Any] = {"status": "ok", "tenant": "acme", "model": "m", "version": "m@v1", "pool": "p", **more}
-    return Served(at=1_700_000_010.0, request_id=request_name(1_700_000_008.0, chance), **given)
+    return RequestRecord(at=1_700_000_010.0, request_id=make_request_id(1_700_000_008.0, chance), **given)
 
 
 def counted(page: Exposition) -> dict[Reason, Callable[[float], None]]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.errors import NeedsError
-from archwright.needs.reader import parse
+from archwright.needs.reader import parse_needs
 
 DEADLINE_S = 2.0
 
@@ -23,7 +23,7 @@ def refused() -> Refused:
     def refuse(data: bytes) -> NeedsError:
         started = time.thread_time()
         with pytest.raises(NeedsError) as caught:
-            parse(data, "needs.yaml", load())
+            parse_needs(data, "needs.yaml", load_catalog())
         assert time.thread_time() - started < DEADLINE_S
         error, lines = caught.value, caught.value.lines().splitlines()
         assert len(lines) == 3 and max(len(line) for line in lines) < 400

@@ -7,14 +7,14 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.errors import NeedsError
-from archwright.needs.reader import parse
-from archwright.needs.template import TEMPLATES, template
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import TEMPLATES, read_template
 from archwright.needs.yaml_tree import read_tree
-from archwright.scalars import resolve
+from archwright.scalars import resolve_scalar
 
-FILES = [template(name).encode() for name in TEMPLATES]
+FILES = [read_template(name).encode() for name in TEMPLATES]
 PIECES = [
     b"", b"\n", b"  ", b": ", b"- ", b"[", b"]", b"{", b"}", b"&a ", b"*a", b"!!str ", b"<<: *a", b"---\n", b"#", b'"',
     b"'", b"|", b">", b"%", b"\t", b"\0", b"\x1b", b"\xff", b"\xef\xbb\xbf", b"~", b".nan", b"-.inf", b"1e999", b"-1",
@@ -24,7 +24,7 @@ PIECES = [
 
 def answer(data: bytes) -> None:
     try:
-        needs, source = parse(data, "needs.yaml", load())
+        needs, source = parse_needs(data, "needs.yaml", load_catalog())
     except NeedsError as error:
         assert error.where.file == "needs.yaml" and error.code.startswith("AW-NEEDS-") and error.hint
         assert all(char.isprintable() or char == "\n" for char in error.lines())
@@ -64,7 +64,7 @@ def test_values_of_another_kind(data: bytes, draw: st.DataObject) -> None:
     answer(data[: match.start()] + other + data[match.end() :])
 
 
-NAMES = st.text("abcxyz_", min_size=1, max_size=6).filter(lambda name: isinstance(resolve(name), str))
+NAMES = st.text("abcxyz_", min_size=1, max_size=6).filter(lambda name: isinstance(resolve_scalar(name), str))
 SCALARS = (
     st.integers(0, 10**6) | st.booleans() | st.text("abc xyz", min_size=1, max_size=8).map(lambda text: f'"{text}"')
 )
@@ -106,14 +106,14 @@ def test_every_scalar_has_its_line(value: dict[str, object]) -> None:
 def test_lines_of_the_good_files() -> None:
     """Each text of a good file stands on the line that the source gives for it."""
     for name in TEMPLATES:
-        rows = template(name).splitlines()
-        tree = read_tree(template(name), "needs.yaml")
+        rows = read_template(name).splitlines()
+        tree = read_tree(read_template(name), "needs.yaml")
         for path, line in tree.lines.items():
             value = at(tree.value, path)
             if isinstance(value, str):
                 assert value in rows[line - 1], path
             elif isinstance(value, int | float):
-                assert any(resolve(word) == value for word in re.findall(r"[\w.+-]+", rows[line - 1])), path
+                assert any(resolve_scalar(word) == value for word in re.findall(r"[\w.+-]+", rows[line - 1])), path
 
 
 def at(value: object, path: str) -> object:

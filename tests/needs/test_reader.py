@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError
-from archwright.needs.needs_problem import Tree
-from archwright.needs.reader import MAX_BYTES, parse, read, typed
-from archwright.needs.template import TEMPLATES, template
+from archwright.needs.needs_problem import NeedsTree
+from archwright.needs.reader import MAX_BYTES, convert_tree, parse_needs, read_needs
+from archwright.needs.template import TEMPLATES, read_template
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-DESK = template("desk")
+DESK = read_template("desk")
 DEADLINE_S = 2.0
 
 
 def changed(old: str, new: str, file: str = DESK) -> tuple[Needs, NeedsSource]:
     assert old in file
-    return parse(file.replace(old, new, 1).encode(), "needs.yaml", load())
+    return parse_needs(file.replace(old, new, 1).encode(), "needs.yaml", load_catalog())
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_examples_read_unchanged(name: str) -> None:
     path = EXAMPLES / name / "needs.yaml"
-    needs, source = read(path, load())
+    needs, source = read_needs(path, load_catalog())
     assert needs.version == 1
     assert source.file == str(path)
     assert source.digest == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -37,7 +37,7 @@ def test_the_examples_read_unchanged(name: str) -> None:
 
 
 def test_what_a_good_file_says() -> None:
-    needs, source = read(EXAMPLES / "manufacturer" / "needs.yaml", load())
+    needs, source = read_needs(EXAMPLES / "manufacturer" / "needs.yaml", load_catalog())
     tuned = needs.workloads[2]
     assert (tuned.kind, tuned.base, tuned.tokens, tuned.every) == ("finetune", "assistant", 2e9, "quarter")
     assert needs.sites["plants"].count == 14
@@ -103,21 +103,21 @@ EMBEDDING = "documents: 220000, tokens_per_document: 700, refresh: week"
     ],
 )
 def test_embeddings_online_or_of_a_corpus_or_both(traffic: str) -> None:
-    needs, _ = changed(EMBEDDING, traffic, template("startup"))
+    needs, _ = changed(EMBEDDING, traffic, read_template("startup"))
     assert needs.workloads[2].traffic is not None
 
 
 def test_models_by_name() -> None:
-    hosted = load().hosted[0].id
-    needs, _ = changed("    kind: rag", f"    kind: rag\n    model: {hosted}", template("startup"))
+    hosted = load_catalog().hosted[0].id
+    needs, _ = changed("    kind: rag", f"    kind: rag\n    model: {hosted}", read_template("startup"))
     assert needs.workloads[0].model == hosted
-    needs, _ = changed("base: support-chat", "base: HuggingFaceTB/SmolLM2-135M-Instruct", template("startup"))
+    needs, _ = changed("base: support-chat", "base: HuggingFaceTB/SmolLM2-135M-Instruct", read_template("startup"))
     assert needs.workloads[1].base == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_a_tuned_model_may_be_tuned_again() -> None:
     first = "  - {name: first, kind: finetune, base: support-chat, method: full, tokens: 1}\n"
-    file = template("startup").replace("base: support-chat", "base: first", 1)
+    file = read_template("startup").replace("base: support-chat", "base: first", 1)
     needs, _ = changed("  - name: index", f"{first}  - name: index", file)
     assert [workload.base for workload in needs.workloads] == [None, "first", "support-chat", None]
 
@@ -129,7 +129,7 @@ def test_pretraining() -> None:
 
 
 def test_pinned_accelerators() -> None:
-    known = next(iter(load().accelerators))
+    known = next(iter(load_catalog().accelerators))
     needs, _ = changed(
         "allow: [this-machine]", f"allow: [cloud], prefer: cloud, accelerators: [{known}, H100 SXM], regions: [any]"
     )
@@ -137,20 +137,20 @@ def test_pinned_accelerators() -> None:
 
 
 def test_a_byte_order_mark_and_dos_line_ends_are_read() -> None:
-    needs, source = parse(b"\xef\xbb\xbf" + DESK.replace("\n", "\r\n").encode(), "needs.yaml", load())
+    needs, source = parse_needs(b"\xef\xbb\xbf" + DESK.replace("\n", "\r\n").encode(), "needs.yaml", load_catalog())
     assert needs.organisation.name == "Desk"
     assert source.lines["budget.currency"] == 20
 
 
 def test_the_largest_file_that_is_read() -> None:
-    needs, _ = parse(DESK.encode().ljust(MAX_BYTES, b"#"), "needs.yaml", load())
+    needs, _ = parse_needs(DESK.encode().ljust(MAX_BYTES, b"#"), "needs.yaml", load_catalog())
     assert needs.version == 1
 
 
 def refusal(path: Path) -> NeedsError:
     started = time.thread_time()
     with pytest.raises(NeedsError) as caught:
-        read(path, load())
+        read_needs(path, load_catalog())
     assert time.thread_time() - started < DEADLINE_S
     assert caught.value.where.file == str(path)
     return caught.value
@@ -189,12 +189,12 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 
 def test_msgspec_is_the_second_lock() -> None:
     """What `shape` lets pass and msgspec does not still names the line; `shape` itself lets nothing of it pass."""
-    tree = Tree("needs.yaml", {}, {"": 1, "budget": 7}, {})
+    tree = NeedsTree("needs.yaml", {}, {"": 1, "budget": 7}, {})
     with pytest.raises(NeedsError) as caught:
-        typed({"budget": {"currency": 3}}, tree)
+        convert_tree({"budget": {"currency": 3}}, tree)
     assert caught.value.code == "AW-NEEDS-10"
     with pytest.raises(NeedsError) as caught:
-        typed({**good(), "budget": {"currency": 3, "horizon_months": 1}}, tree)
+        convert_tree({**good(), "budget": {"currency": 3, "horizon_months": 1}}, tree)
     assert (caught.value.where.line, caught.value.where.field) == (7, "budget.currency")
 
 

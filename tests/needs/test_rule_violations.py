@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from archwright.errors import NeedsError
-from archwright.needs.template import template
+from archwright.needs.template import read_template
 
-DESK, STARTUP, CLINIC, PLANT = (template(name) for name in ("desk", "startup", "clinic", "manufacturer"))
+DESK, STARTUP, CLINIC, PLANT = (read_template(name) for name in ("desk", "startup", "clinic", "manufacturer"))
 RATE = "workloads[0].traffic.requests_per_second.mean"
 
 

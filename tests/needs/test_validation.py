@@ -10,14 +10,14 @@ import pytest
 import yaml
 from msgspec import inspect
 
-from archwright.catalog.load import load
-from archwright.contract.needs import Kind, Needs, Traffic, Workload
+from archwright.catalog.load import load_catalog
+from archwright.contract.needs import Needs, Traffic, Workload, WorkloadKind
 from archwright.errors import MissingError, NeedsError
-from archwright.needs.countries import countries, nearest_countries
-from archwright.needs.kind_fields import KINDS
-from archwright.needs.needs_problem import nearest, parents, shown
+from archwright.needs.countries import country_names, nearest_countries
+from archwright.needs.kind_fields import FIELDS_BY_KIND
+from archwright.needs.needs_problem import enclosing_paths, nearest_spellings, quote_value
 from archwright.needs.number_checks import RANGES
-from archwright.needs.template import TEMPLATES, template
+from archwright.needs.template import TEMPLATES, read_template
 from archwright.needs.yaml_tree import read_tree
 
 
@@ -51,9 +51,9 @@ def test_every_number_of_the_contract_has_a_range() -> None:
 
 
 def test_every_kind_says_its_fields_and_they_exist() -> None:
-    assert set(KINDS) == set(get_args(Kind))
+    assert set(FIELDS_BY_KIND) == set(get_args(WorkloadKind))
     used: set[str] = set()
-    for known in KINDS.values():
+    for known in FIELDS_BY_KIND.values():
         workload, traffic = {*known.needs, *known.also}, {*known.traffic, *known.traffic_also}
         assert workload <= set(Workload.__struct_fields__) and traffic <= set(Traffic.__struct_fields__)
         assert bool(traffic) == ("traffic" in workload) and (not known.slo or "slo" in workload)
@@ -62,30 +62,30 @@ def test_every_kind_says_its_fields_and_they_exist() -> None:
 
 
 def test_countries() -> None:
-    assert len(countries()) == 249 and countries()["NO"] == "Norway"
-    assert all(len(code) == 2 and code.isupper() for code in countries())
+    assert len(country_names()) == 249 and country_names()["NO"] == "Norway"
+    assert all(len(code) == 2 and code.isupper() for code in country_names())
     assert nearest_countries("Norway") == ("NO",)
     assert "US" in nearest_countries("USA")
     assert nearest_countries("(((") == ()
 
 
 def test_the_catalog_prices_only_countries_that_exist() -> None:
-    known = {place for place in load().places if len(place) == 2 and place.isupper()}
-    assert known - {"US", "EU"} <= countries().keys()
+    known = {place for place in load_catalog().places if len(place) == 2 and place.isupper()}
+    assert known - {"US", "EU"} <= country_names().keys()
 
 
 def test_nearest_spelling() -> None:
-    assert nearest("ttft_p96_s", ["ttft_p95_s", "availability"]) == ("ttft_p95_s",)
-    assert nearest("Eu West 1", ["eu-west-1", "us-east-1"])[0] == "eu-west-1"
-    assert nearest("zzz", ["abc"]) == ()
-    assert nearest("x" * 100_000, ["x" * 80]) == ("x" * 80,)
+    assert nearest_spellings("ttft_p96_s", ["ttft_p95_s", "availability"]) == ("ttft_p95_s",)
+    assert nearest_spellings("Eu West 1", ["eu-west-1", "us-east-1"])[0] == "eu-west-1"
+    assert nearest_spellings("zzz", ["abc"]) == ()
+    assert nearest_spellings("x" * 100_000, ["x" * 80]) == ("x" * 80,)
 
 
 def test_what_a_message_shows() -> None:
-    assert shown("a\x1b[31m") == '"a\\u001b[31m"'
-    assert shown("x" * 100) == '"' + "x" * 57 + '..."'
-    assert shown(3) == "3"
-    assert list(parents("a[0].b")) == ["a[0].b", "a[0]", "a", ""]
+    assert quote_value("a\x1b[31m") == '"a\\u001b[31m"'
+    assert quote_value("x" * 100) == '"' + "x" * 57 + '..."'
+    assert quote_value(3) == "3"
+    assert list(enclosing_paths("a[0].b")) == ["a[0].b", "a[0]", "a", ""]
 
 
 def test_templates_are_the_examples() -> None:
@@ -94,12 +94,12 @@ def test_templates_are_the_examples() -> None:
     for name in TEMPLATES:
         shipped = root / "src" / "archwright" / "needs" / "templates" / f"{name}.yaml"
         assert shipped.read_bytes() == (root / "examples" / name / "needs.yaml").read_bytes()
-        assert template(name) == shipped.read_text(encoding="utf-8")
+        assert read_template(name) == shipped.read_text(encoding="utf-8")
     with pytest.raises(NeedsError) as caught:
-        template("dekc")
+        read_template("dekc")
     assert (caught.value.code, caught.value.nearest) == ("AW-NEEDS-20", ("desk",))
     with pytest.raises(NeedsError) as caught:
-        template("zzz")
+        read_template("zzz")
     assert caught.value.nearest == () and "startup" in caught.value.hint
 
 

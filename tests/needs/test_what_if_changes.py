@@ -9,25 +9,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError, UsageError
-from archwright.needs.reader import parse
-from archwright.needs.template import template
-from archwright.needs.what_if_changes import changes_of, read_changed
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import read_template
+from archwright.needs.what_if_changes import parse_changes, read_changed_needs
 
-CATALOG: Catalog = load()
+CATALOG: Catalog = load_catalog()
 
 
 @pytest.fixture
 def startup(tmp_path: Path) -> Path:
     path = tmp_path / "needs.yaml"
-    path.write_text(template("startup"), encoding="utf-8")
+    path.write_text(read_template("startup"), encoding="utf-8")
     return path
 
 
 def changed(path: Path, *texts: str) -> tuple[Needs, NeedsSource]:
-    return read_changed(path, changes_of(texts), CATALOG)
+    return read_changed_needs(path, parse_changes(texts), CATALOG)
 
 
 def refused(path: Path, *texts: str) -> UsageError:
@@ -59,9 +59,9 @@ def test_an_entry_is_called_by_its_name_or_its_place(startup: Path) -> None:
 
 
 def test_several_changes_between_commas_and_commas_inside_a_value() -> None:
-    keys = [change.key for change in changes_of(["a.b=[x, y],c[0].d={e: 1, f: 2}", "g = 3"])]
+    keys = [change.key for change in parse_changes(["a.b=[x, y],c[0].d={e: 1, f: 2}", "g = 3"])]
     assert keys == ["a.b", "c[0].d", "g"]
-    assert changes_of(["a=1,2"])[0].value == "1,2"
+    assert parse_changes(["a=1,2"])[0].value == "1,2"
 
 
 def test_a_field_that_is_not_written_yet_and_one_that_is_taken_away(startup: Path) -> None:
@@ -85,7 +85,7 @@ def test_one_entry_of_a_list_and_a_whole_workload(startup: Path) -> None:
 
 
 def test_no_change_is_the_same_needs_and_another_digest_with_the_same_seed(startup: Path) -> None:
-    plain, source = parse(startup.read_bytes(), str(startup), CATALOG)
+    plain, source = parse_needs(startup.read_bytes(), str(startup), CATALOG)
     same, other = changed(startup, "budget.per_month=3500")
     assert same == plain
     assert other.digest[:8] == source.digest[:8] and other.digest != source.digest
@@ -135,7 +135,7 @@ def test_a_scalar_holds_nothing(startup: Path) -> None:
 @pytest.mark.parametrize("text", ["budget.per_month", "=3", " =3"])
 def test_a_change_needs_a_key_and_an_equals_sign(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        changes_of([text])
+        parse_changes([text])
     assert caught.value.code == "AW-USE-60"
 
 

@@ -19,7 +19,7 @@ from archwright.journal import Journal
 from archwright.lifecycle import model_registry
 from archwright.operate.blue_green import LEAVING_LIMIT, RETRY_S, Lanes
 from archwright.serving.process.config_reload import ServedRevision, served_revision_file
-from archwright.store import Store, Table
+from archwright.store import RecordTable, Store
 
 from .conftest import BASE, ENDPOINT, Stage
 
@@ -30,7 +30,7 @@ SLEEPER = ("-c", "import signal; signal.pause()")
 class Refusing(Store):
     refuse = False
 
-    def append(self, table: Table[R], rows: Sequence[R]) -> None:
+    def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
         if self.refuse:
             raise StoreError("AW-STO-01", "the store refuses: database or disk is full")
         super().append(table, rows)

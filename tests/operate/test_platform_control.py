@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from archwright import api
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError
@@ -178,7 +178,7 @@ def test_an_answer_that_breaks_off_is_not_shown_as_whole(null_plan: Plan, home: 
 
 
 def test_a_missing_model_names_the_command(null_plan: Plan, home: Home) -> None:
-    artefact = next(iter(load(home).artefacts.values()))
+    artefact = next(iter(load_catalog(home).artefacts.values()))
     launch = replace(null_plan.pools[0].launch, engine="llamacpp", settings={})
     pool = replace(null_plan.pools[0], artefact=artefact, launch=launch)
     path = home.root.parent / "plan.json"

@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Launch, Plan
 from archwright.contract.record import replace
 from archwright.errors import OperateError
@@ -22,7 +22,7 @@ from archwright.home import Home
 from .conftest import Stage, until
 
 pytestmark = pytest.mark.enable_socket
-ARTEFACT = load().artefacts["SmolLM2-135M-Instruct"]
+ARTEFACT = load_catalog().artefacts["SmolLM2-135M-Instruct"]
 LAYERS, WIDTH, LOUD = 30, 576, 0.02
 
 

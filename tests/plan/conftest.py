@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import within_factor
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Plan
-from archwright.needs.reader import parse
-from archwright.needs.template import template
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -38,7 +38,7 @@ Read = Callable[..., tuple[Needs, NeedsSource]]
 
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
-    return load()
+    return load_catalog()
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +46,12 @@ def needs_of(catalog: Catalog) -> Read:
     """A template's needs, changed as a document first, so that the lines and the checks stay real."""
 
     def read(name: str, change: Change | None = None) -> tuple[Needs, NeedsSource]:
-        text = template(name)
+        text = read_template(name)
         if change is not None:
             document = yaml.safe_load(text)
             change(document)
             text = json.dumps(document, indent=1)
-        return parse(text.encode(), "needs.yaml", catalog)
+        return parse_needs(text.encode(), "needs.yaml", catalog)
 
     return read
 

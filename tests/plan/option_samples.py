@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import Budget, Goal, Needs, Organisation, Placement, PlacementNeeds
-from archwright.contract.plan import Category, Miss, Option
+from archwright.contract.plan import ConstraintViolation, CostCategory, Option
 from archwright.plan.accounting.budget import UNVERIFIED, BudgetConverter, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -56,16 +56,20 @@ def fact(name: str, value: float = 1.0, factor: float = 1.25) -> Estimate:
     return within_factor(value, factor, "USD/h", name)
 
 
-def rent(usd: float, *drivers: str, line: str = "rent", category: Category = "compute") -> CashFlow:
+def rent(usd: float, *drivers: str, line: str = "rent", category: CostCategory = "compute") -> CashFlow:
     return make_recurring_flow(line, category, usd, MONTHS, drivers)
 
 
-def buy(usd: float, *drivers: str, category: Category = "purchase", month: int = 0) -> CashFlow:
+def buy(usd: float, *drivers: str, category: CostCategory = "purchase", month: int = 0) -> CashFlow:
     return make_one_time_flow("servers", category, usd, MONTHS, drivers, at_month=month)
 
 
 def draft(
-    name: str, *terms: CashFlow, misses: tuple[Miss, ...] = (), placement: Placement = "cloud", **more: Any
+    name: str,
+    *terms: CashFlow,
+    misses: tuple[ConstraintViolation, ...] = (),
+    placement: Placement = "cloud",
+    **more: Any,
 ) -> OptionDraft:
     return OptionDraft(name=name, placement=placement, provider=name, terms=terms, misses=misses, **more)
 

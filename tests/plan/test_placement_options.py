@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.serverless_prices import paid_by_second
+from archwright.catalog.tables.serverless_prices import read_serverless_prices
 from archwright.contract.needs import Needs, NeedsSource, SiteGroup
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
@@ -299,7 +299,7 @@ def test_a_job_too_long_for_its_deadline_is_a_miss(plan_of: Make) -> None:
 def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:
     """Never more than a worker for the whole time at little load, never less than the work."""
     needs, _ = needs_of("startup")
-    demand, row = list_steady_demands(needs)[0], paid_by_second()[0]
+    demand, row = list_steady_demands(needs)[0], read_serverless_prices()[0]
     task = list_tasks(needs, catalog)[0]
     worker = InstanceSelector(needs, catalog, sizer := SizingCache(catalog)).inside("aws", task)[0]
     steady = sizer.steady(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
 from archwright.errors import MissingError
@@ -101,7 +101,7 @@ def test_the_desk_promises_what_the_platform_can_measure(desk: Plan) -> None:
     }
     assert {p.id: p.query.phase for p in desk.predictions} == expected
     for prediction in desk.predictions:
-        assert prediction.metric == prediction.query.metric and prediction.metric in BY_QUANTITY
+        assert prediction.metric == prediction.query.metric and prediction.metric in METRIC_BY_QUANTITY
         named = {"workload": "assistant"} if prediction.query.phase or prediction.metric == "requests" else {}
         asked = {"control": prediction.id.removesuffix(".held")} if prediction.metric == "control_held" else named
         assert prediction.query.labels == asked

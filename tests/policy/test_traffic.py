@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
@@ -29,11 +29,13 @@ DESK = LoadSpec(
     workload="assistant",
     model="m",
     requests_per_second=0.3,
-    input_tokens=Length(mean=120, p95=400),
-    output_tokens=Length(mean=60, p95=128),
+    input_tokens=TokenLength(mean=120, p95=400),
+    output_tokens=TokenLength(mean=60, p95=128),
     concurrency=4,
 )
-lengths = st.builds(lambda mean, ratio: Length(mean=mean, p95=mean * ratio), st.floats(1, 20000), st.floats(1.0, 3.5))
+lengths = st.builds(
+    lambda mean, ratio: TokenLength(mean=mean, p95=mean * ratio), st.floats(1, 20000), st.floats(1.0, 3.5)
+)
 loads = st.builds(
     lambda rate, reads, writes, seed: replace(
         DESK, requests_per_second=rate, input_tokens=reads, output_tokens=writes, seed=seed
@@ -71,19 +73,19 @@ def test_the_peak_holds_the_rate_in_order_of_time(load: LoadSpec) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(lengths)
-def test_many_lengths_have_the_mean_and_the_percentile_asked_for(length: Length) -> None:
+def test_many_lengths_have_the_mean_and_the_percentile_asked_for(length: TokenLength) -> None:
     drawn = stratified(length, 4000, random.Random(1), least=1)
     assert mean(drawn) == pytest.approx(length.mean, rel=0.02, abs=0.6)
     assert percentile(drawn, 0.95) == pytest.approx(length.p95, rel=0.02, abs=0.6)
 
 
 def test_a_fixed_length_has_no_spread() -> None:
-    assert spread_of(Length(mean=50, p95=50)) == pytest.approx(0.0, abs=1e-9)
-    assert set(stratified(Length(mean=50, p95=50), 20, random.Random(1), least=1)) == {50}
+    assert spread_of(TokenLength(mean=50, p95=50)) == pytest.approx(0.0, abs=1e-9)
+    assert set(stratified(TokenLength(mean=50, p95=50), 20, random.Random(1), least=1)) == {50}
 
 
 def test_a_tail_out_of_reach_gets_the_widest_spread() -> None:
-    drawn = stratified(Length(mean=1, p95=1000), 200, random.Random(1), least=1)
+    drawn = stratified(TokenLength(mean=1, p95=1000), 200, random.Random(1), least=1)
     assert percentile(drawn, 0.95) == pytest.approx(1000, rel=0.5)
     assert max(drawn) == 1500
 

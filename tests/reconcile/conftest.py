@@ -13,7 +13,7 @@ import pytest
 
 from archwright.contract.estimate import within_factor
 from archwright.contract.evidence import Prediction, Query, Statistic
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Launch, LoadSpec, Plan, Pool, WorkloadPlan
 
 from .fake_endpoint import Handler, Request, Response, Server, StreamResponse, json_response
@@ -175,8 +175,8 @@ def load() -> LoadSpec:
         workload="chat",
         model="small",
         requests_per_second=60.0,
-        input_tokens=Length(mean=40, p95=80),
-        output_tokens=Length(mean=8, p95=12),
+        input_tokens=TokenLength(mean=40, p95=80),
+        output_tokens=TokenLength(mean=8, p95=12),
         concurrency=3,
         peak_s=0.3,
         closed_s=0.3,

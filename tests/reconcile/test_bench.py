@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.errors import ReconcileError
@@ -218,7 +218,7 @@ def test_short_answers_are_noted(serve: Serve, foreign: type[Endpoint], load: Lo
         await foreign.event(response, {"choices": [{"delta": {"reasoning_content": "a"}, "finish_reason": "stop"}]})
         return response
 
-    result = bench(serve(foreign(fault=curt)), replace(load, output_tokens=Length(mean=20, p95=30)))
+    result = bench(serve(foreign(fault=curt)), replace(load, output_tokens=TokenLength(mean=20, p95=30)))
     assert any("answers held 1 tokens on average" in note for note in result.notes)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.decision import Decision
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import Miss, Option, Plan, WorkloadPlan
+from archwright.contract.plan import ConstraintViolation, Option, Plan, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.report.document import Document
 from archwright.report.document_builder import document_of
@@ -59,7 +59,7 @@ def many() -> Plan:
 
 
 def nothing_feasible() -> Plan:
-    miss = (Miss(constraint="capex", value=4.8e6, limit=1e6),)
+    miss = (ConstraintViolation(constraint="capex", value=4.8e6, limit=1e6),)
     options = tuple(replace(one, feasible=False, misses=one.misses or miss) for one in BOARD.options)
     return replace(BOARD, chosen=None, options=options, pools=(), predictions=(), decision=Decision())
 
@@ -100,14 +100,14 @@ PLANS: dict[str, Callable[[], Plan]] = {
 
 @pytest.fixture(params=PLANS)
 def any_document(request: pytest.FixtureRequest) -> Document:
-    return document_of(PLANS[request.param](), load())
+    return document_of(PLANS[request.param](), load_catalog())
 
 
 @pytest.fixture(scope="session")
 def board() -> Document:
-    return document_of(BOARD, load())
+    return document_of(BOARD, load_catalog())
 
 
 @pytest.fixture(scope="session")
 def hostile() -> Document:
-    return document_of(huge(), load())
+    return document_of(huge(), load_catalog())

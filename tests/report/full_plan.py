@@ -5,16 +5,16 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import Literal
 
-from archwright.contract.decision import Decision, Driver, Return, Rival, Section, SectionLine
-from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.decision import CostDriver, Decision, ReturnOnInvestment, Rival, Section, SectionLine
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.evidence import Basis, Control, Prediction, Query, Statistic
-from archwright.contract.needs import Length, Placement
+from archwright.contract.needs import Placement, TokenLength
 from archwright.contract.plan import (
-    Category,
+    ConstraintViolation,
+    CostCategory,
     CostLine,
     Launch,
     LoadSpec,
-    Miss,
     Option,
     Parallelism,
     Plan,
@@ -31,7 +31,7 @@ EUR = "EUR"
 ROWS = "https://example.org/price-list?region=eu-central-1"
 
 
-def line(name: str, category: Category, amount: float, *, once: bool = False, basis: str = "offer.gpu") -> CostLine:
+def line(name: str, category: CostCategory, amount: float, *, once: bool = False, basis: str = "offer.gpu") -> CostLine:
     unit = EUR if once else f"{EUR}/month"
     low, high = sorted((amount / 1.15, amount * 1.2))
     band = Estimate(value=amount, low=low, high=high, unit=unit, basis="cost")
@@ -91,7 +91,7 @@ def option(
     placement: Placement,
     provider: str,
     regions: tuple[str, ...],
-    misses: tuple[Miss, ...] = (),
+    misses: tuple[ConstraintViolation, ...] = (),
 ) -> Option:
     """Sums follow from the lines."""
     monthly = sum(one.amount.value for one in lines if not one.once)
@@ -169,7 +169,7 @@ OPTIONS = (
         placement="cloud",
         provider="gcp",
         regions=("europe-west9",),
-        misses=(Miss(constraint="per_month", value=912_400.0, limit=900_000.0),),
+        misses=(ConstraintViolation(constraint="per_month", value=912_400.0, limit=900_000.0),),
     ),
     Option(
         name="hosted-openai",
@@ -177,7 +177,7 @@ OPTIONS = (
         provider="openai",
         regions=(),
         feasible=False,
-        misses=(Miss(constraint="residency", value="US", limit="EEA"),),
+        misses=(ConstraintViolation(constraint="residency", value="US", limit="EEA"),),
         total_cost=None,
         cost_per_month=None,
         capex=None,
@@ -193,7 +193,7 @@ DECISION = Decision(
         Rival(option="on-premises-only", cheaper=0.05, tie=False, break_even_month=1),
     ),
     drivers=(
-        Driver(
+        CostDriver(
             basis="offer.gpu",
             name="price of a rented machine",
             estimate=within_factor(31.4, 1.25, "USD/h", "offer.gpu"),
@@ -202,7 +202,7 @@ DECISION = Decision(
             flips_at=27.9,
             inside=True,
         ),
-        Driver(
+        CostDriver(
             basis="node.price",
             name="price of a machine of 8 accelerators",
             estimate=within_factor(300_000, 1.3, "USD", "node.price"),
@@ -211,7 +211,7 @@ DECISION = Decision(
             flips_at=351_000,
             inside=True,
         ),
-        Driver(
+        CostDriver(
             basis="electricity.fr",
             name="electricity in France",
             estimate=within_factor(0.14, 1.4, "USD/kWh", "electricity.fr"),
@@ -219,12 +219,12 @@ DECISION = Decision(
             flips_to="cloud-azure",
             flips_at=0.61,
         ),
-        Driver(
+        CostDriver(
             basis="exchange", name="USD in EUR", estimate=within_factor(0.9, 1.06, "EUR/USD", "exchange"), share=0.04
         ),
     ),
     confidence={"high": 0.52, "medium": 0.41, "recalled": 0.07},
-    returns=Return(
+    returns=ReturnOnInvestment(
         value=114_000_000,
         cost=Estimate(value=16e6, low=13e6, high=19e6, unit=EUR),
         net=Estimate(value=98e6, low=95e6, high=101e6, unit=EUR),
@@ -320,7 +320,9 @@ SECTIONS = (
         id="storage",
         title="Storage",
         summary="Object storage for 2.2 PiB, NVMe beside the machines for checkpoints.",
-        lines=(section_line("Data", "object storage, 24 months of retention", estimate=exact(2.4e15, "bytes")),),
+        lines=(
+            section_line("Data", "object storage, 24 months of retention", estimate=exact_estimate(2.4e15, "bytes")),
+        ),
     ),
     Section(
         id="stack",
@@ -345,7 +347,7 @@ SECTIONS = (
         id="scale",
         title="Scale",
         summary="4 to 9 replicas over the horizon; prefill breaks first, at 121 requests/s.",
-        lines=(section_line("Autoscaling", "4 to 9 replicas in France", estimate=exact(9.0, "replicas")),),
+        lines=(section_line("Autoscaling", "4 to 9 replicas in France", estimate=exact_estimate(9.0, "replicas")),),
     ),
     Section(
         id="monitoring",
@@ -422,8 +424,8 @@ BOARD = Plan(
             workload="assistant",
             model="Qwen3-235B-A22B-Instruct",
             requests_per_second=80.0,
-            input_tokens=Length(mean=2400, p95=8000),
-            output_tokens=Length(mean=380, p95=1100),
+            input_tokens=TokenLength(mean=2400, p95=8000),
+            output_tokens=TokenLength(mean=380, p95=1100),
             concurrency=512,
         ),
     ),

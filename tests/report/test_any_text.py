@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.decision import Decision
 from archwright.contract.plan import Plan, WorkloadPlan
 from archwright.contract.record import replace
@@ -34,7 +34,7 @@ def named(text: str) -> Plan:
 @given(TEXT)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 def test_a_page_and_a_workbook_hold_any_name(text: str) -> None:
-    document = document_of(named(text), load())
+    document = document_of(named(text), load_catalog())
     page = Page(html(document))
     allowed = {
         "html",
@@ -65,4 +65,4 @@ def test_a_page_and_a_workbook_hold_any_name(text: str) -> None:
 @given(TEXT)
 @settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 def test_a_pdf_holds_any_name(text: str) -> None:
-    assert pdf(document_of(named(text), load())).startswith(b"%PDF")
+    assert pdf(document_of(named(text), load_catalog())).startswith(b"%PDF")

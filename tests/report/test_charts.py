@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.contract.decision import Decision, Driver, Phase, Schedule
-from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.decision import CostDriver, Decision, Phase, Schedule
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.plan import Purchase
 from archwright.contract.record import replace
 from archwright.report import charts, cumulative_cost_chart, svg
@@ -177,9 +177,9 @@ def test_facts_of_one_name_are_told_apart() -> None:
 
 
 def test_facts_that_reach_zero_have_no_factor_to_draw() -> None:
-    zero = Driver(basis="b", name="n", estimate=exact(0.0, "x"), share=1.0)
+    zero = CostDriver(basis="b", name="n", estimate=exact_estimate(0.0, "x"), share=1.0)
     assert charts.flips((zero,)) is None
-    odd = Driver(basis="b", name="n", estimate=within_factor(2.0, 1.2, "x"), share=1.0, flips_to="o", flips_at=-1.0)
+    odd = CostDriver(basis="b", name="n", estimate=within_factor(2.0, 1.2, "x"), share=1.0, flips_to="o", flips_at=-1.0)
     assert not shapes(drawn(charts.flips((odd,))), "polygon")
 
 
@@ -278,7 +278,7 @@ def test_nothing_to_draw_has_an_axis_too() -> None:
 
 
 def test_an_exact_cost_has_no_whisker() -> None:
-    sure = replace(HYBRID, total_cost=exact(1e6, "EUR"))
+    sure = replace(HYBRID, total_cost=exact_estimate(1e6, "EUR"))
     ink = [
         line
         for line in shapes(drawn(charts.option_costs((sure,), None, "EUR", 60)), "line")

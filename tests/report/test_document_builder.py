@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.decision import Decision, Phase, Schedule
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Query
 from archwright.contract.record import replace
 from archwright.report import decision_chapters, number_format
@@ -60,7 +60,7 @@ def test_a_case_that_does_not_pay_is_said_in_the_sentence(board: Document) -> No
     lost = replace(
         DECISION.returns, net=Estimate(value=-2e6, low=-3e6, high=1e5, unit="EUR"), payback_month=None, pays=0.04
     )
-    document = document_of(replace(BOARD, decision=replace(DECISION, returns=lost)), load())
+    document = document_of(replace(BOARD, decision=replace(DECISION, returns=lost)), load_catalog())
     assert document.sentence.endswith(
         f"The case does not pay: the goals bring EUR 114{NB}M by the needs' own figures, EUR 2.00{NB}M less than it "
         f"costs; it pays in 4{NB}% of the draws."
@@ -73,9 +73,9 @@ def test_a_case_that_does_not_pay_is_said_in_the_sentence(board: Document) -> No
 
 def test_the_dates_of_every_option_stand_with_their_bands() -> None:
     ends = Estimate(value=8, low=5.6, high=14, unit="months")
-    phases = (Phase(name="pilot", starts=exact(6, "months"), ends=ends),)
+    phases = (Phase(name="pilot", starts=exact_estimate(6, "months"), ends=ends),)
     dates = (Schedule(option="cloud-x", phases=()), Schedule(option=HYBRID.name, phases=phases))
-    document = document_of(replace(BOARD, decision=replace(DECISION, schedules=dates)), load())
+    document = document_of(replace(BOARD, decision=replace(DECISION, schedules=dates)), load_catalog())
     assert "Production is expected 8 months after the signature (5.6 to 14)" in said(document, "decision")
     assert "From the signature to whole use" in said(document, "decision")
     table = next(b for b in blocks(document, "time") if isinstance(b, Table))
@@ -85,7 +85,7 @@ def test_the_dates_of_every_option_stand_with_their_bands() -> None:
 
 
 def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
-    document = document_of(nothing_feasible(), load())
+    document = document_of(nothing_feasible(), load_catalog())
     assert document.sentence == "None of the 6 options looked at satisfies the needs."
     assert {"money", "time", "architecture", "sizing"} & set(chapters(document)) == set()
     single = replace(nothing_feasible(), options=nothing_feasible().options[:1])
@@ -98,20 +98,20 @@ def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
 
 
 def test_an_empty_plan_is_a_document() -> None:
-    document = document_of(EMPTY, load())
+    document = document_of(EMPTY, load_catalog())
     assert document.sentence == "The plan holds no option."
     assert chapters(document) == ["decision", "risk", "promises", "sources", "reading"]
 
 
 def test_a_dearer_choice_says_what_it_costs_more(board: Document) -> None:
     assert "It is not the cheapest: cloud-aws-commit-3y would cost EUR 332" in said(board, "decision")
-    cheapest = document_of(replace(BOARD, chosen="cloud-aws-commit-3y"), load())
+    cheapest = document_of(replace(BOARD, chosen="cloud-aws-commit-3y"), load_catalog())
     assert "It is the cheapest; the next, hybrid-own-base, costs EUR 332" in said(cheapest, "decision")
-    only = document_of(replace(BOARD, options=(HYBRID, OPTIONS[-1])), load())
+    only = document_of(replace(BOARD, options=(HYBRID, OPTIONS[-1])), load_catalog())
     assert "It is the only one" in said(only, "decision")
     free = replace(HYBRID, total_cost=None)
     assert "2 options looked at, 0 feasible." in said(
-        document_of(replace(BOARD, options=(free, OPTIONS[-1])), load()), "decision"
+        document_of(replace(BOARD, options=(free, OPTIONS[-1])), load_catalog()), "decision"
     )
 
 
@@ -130,14 +130,14 @@ def test_ties_flips_and_limits_at_risk_stand_on_the_first_page(board: Document) 
 
 def test_facts_of_one_name_are_told_apart_on_the_first_page() -> None:
     first, second = (replace(DECISION.drivers[0], basis=basis) for basis in ("price.own", "price.rent"))
-    document = document_of(replace(BOARD, decision=replace(DECISION, drivers=(first, second))), load())
+    document = document_of(replace(BOARD, decision=replace(DECISION, drivers=(first, second))), load_catalog())
     assert "price of a rented machine (rent)" in said(document, "decision")
 
 
 def test_where_nothing_flips_the_strongest_facts_are_named_all_the_same() -> None:
     still = tuple(replace(driver, flips_to=None, flips_at=None) for driver in DECISION.drivers)
     decided = replace(DECISION, drivers=(*still[:3], DECISION.drivers[0]))
-    first = document_of(replace(BOARD, decision=decided), load()).parts[0].chapters[0]
+    first = document_of(replace(BOARD, decision=decided), load_catalog()).parts[0].chapters[0]
     named = next(b for b in first.blocks if isinstance(b, Items) and b.title.startswith("Three facts")).items
     assert len(named) == 3
     assert "27.9" in named[0].text
@@ -145,7 +145,7 @@ def test_where_nothing_flips_the_strongest_facts_are_named_all_the_same() -> Non
 
 
 def test_one_fact_is_not_called_three() -> None:
-    document = document_of(replace(BOARD, decision=replace(DECISION, drivers=DECISION.drivers[:1])), load())
+    document = document_of(replace(BOARD, decision=replace(DECISION, drivers=DECISION.drivers[:1])), load_catalog())
     assert "What to check before signing" in said(document, "decision")
     assert "Three facts" not in said(document, "decision")
 
@@ -153,7 +153,7 @@ def test_one_fact_is_not_called_three() -> None:
 def test_work_in_runs_says_on_what(board: Document) -> None:
     assert "no pool of ours" in said(board, "sizing")
     run = replace(HYBRID.purchases[0], pool="telemetry")
-    document = document_of(replace(BOARD, options=(replace(HYBRID, purchases=(run,)), *OPTIONS[1:])), load())
+    document = document_of(replace(BOARD, options=(replace(HYBRID, purchases=(run,)), *OPTIONS[1:])), load_catalog())
     assert "in runs, on 8x H100 SXM" in said(document, "sizing")
 
 
@@ -164,7 +164,7 @@ def test_tiles_name_payback_and_break_even(board: Document) -> None:
     assert shown["Worth of the goals, less cost"][1] == "paid back in month 4"
     assert DECISION.returns is not None
     never = replace(DECISION, returns=replace(DECISION.returns, payback_month=None))
-    document = document_of(replace(BOARD, decision=never), load())
+    document = document_of(replace(BOARD, decision=never), load_catalog())
     assert "not paid back in time" in said(document, "decision")
     assert "does not cover the cost within the horizon" in said(document, "time")
 
@@ -179,7 +179,7 @@ def test_every_option_is_in_the_table_and_the_chosen_one_is_marked(board: Docume
 
 def test_a_plan_without_a_decision_has_no_empty_tables() -> None:
     bare = replace(BOARD, decision=Decision(), sections=(), not_sized=(), stale_facts=(), controls=(), assumptions=())
-    document = document_of(bare, load())
+    document = document_of(bare, load_catalog())
     assert "Pareto" not in said(document, "options")
     assert "controls" not in chapters(document)
     for part in document.parts:
@@ -189,7 +189,7 @@ def test_a_plan_without_a_decision_has_no_empty_tables() -> None:
 
 
 def test_a_plan_without_a_stack_section_shows_its_stack() -> None:
-    document = document_of(replace(BOARD, sections=()), load())
+    document = document_of(replace(BOARD, sections=()), load_catalog())
     assert "Delta tables, yours, kept: https://lake.ardent.example" in said(document, "stack")
 
 
@@ -212,7 +212,7 @@ def test_a_promise_names_stratum_basis_and_query(board: Document) -> None:
 
 def test_a_metric_that_no_table_knows_is_asked_in_words() -> None:
     odd = replace(BOARD.predictions[0], query=Query(metric="mood", labels={}, statistic="mean", window_s=60.0))
-    document = document_of(replace(BOARD, predictions=(odd,), bases=()), load())
+    document = document_of(replace(BOARD, predictions=(odd,), bases=()), load_catalog())
     assert f"mean of mood over 60{NB}s" in said(document, "promises")
     assert "PromQL" not in said(document, "promises")
     assert "no basis in the plan" in said(document, "promises")
@@ -225,7 +225,7 @@ def test_sources_are_those_of_what_the_plan_names(board: Document) -> None:
     assert [basis.id for basis in board.bases] == [basis.id for basis in BOARD.bases if basis.id != "unused"]
     assert "1 more basis of options not chosen" in said(board, "sources")
     assert "The plan was made with catalog a1b2a1b2a1b2" in said(board, "sources")
-    same = document_of(replace(BOARD, catalog_digest=load().digest), load())
+    same = document_of(replace(BOARD, catalog_digest=load_catalog().digest), load_catalog())
     assert "The plan was made with catalog" not in said(same, "sources")
 
 
@@ -244,14 +244,14 @@ def test_addresses_become_links_and_nothing_else_does() -> None:
 def test_machines_of_ones_own_have_no_price_an_hour() -> None:
     own = replace(HYBRID, pools=tuple(replace(pool, price_usd_per_hour=None) for pool in HYBRID.pools))
     bare = replace(own, power_kw=None, rack_units=None, energy_kwh_per_month=None, carbon_kg_per_month=None)
-    document = document_of(replace(BOARD, options=(bare, *OPTIONS[1:]), workloads=()), load())
+    document = document_of(replace(BOARD, options=(bare, *OPTIONS[1:]), workloads=()), load_catalog())
     assert "USD an hour" not in said(document, "sizing")
     mixed = replace(HYBRID, pools=(own.pools[0], *HYBRID.pools[1:]))
-    assert "not rented" in said(document_of(replace(BOARD, options=(mixed, *OPTIONS[1:])), load()), "sizing")
+    assert "not rented" in said(document_of(replace(BOARD, options=(mixed, *OPTIONS[1:])), load_catalog()), "sizing")
     assert "Rack space" not in said(document, "sizing")
 
 
 def test_a_section_without_lines_is_its_summary() -> None:
     empty = (replace(BOARD.sections[0], lines=()), *BOARD.sections[1:])
-    document = document_of(replace(BOARD, sections=empty), load())
+    document = document_of(replace(BOARD, sections=empty), load_catalog())
     assert said(document, "network") == repr((BOARD.sections[0].summary, ()))

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import within_factor
 from archwright.contract.plan import MachineFacts, Plan
-from archwright.needs.reader import parse
-from archwright.needs.template import template
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
 from archwright.report.document_builder import document_of
 from archwright.report.html import html
@@ -32,12 +32,12 @@ MACHINE = MachineFacts(
 
 @pytest.fixture(scope="session", params=["desk", "startup", "clinic", "manufacturer"])
 def real_plan(request: pytest.FixtureRequest) -> Plan:
-    needs, source = parse(template(request.param).encode(), "needs.yaml", load())
-    return make_plan(needs, source, load(), MACHINE, datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
+    needs, source = parse_needs(read_template(request.param).encode(), "needs.yaml", load_catalog())
+    return make_plan(needs, source, load_catalog(), MACHINE, datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
 
 
 def test_a_real_plan_fills_every_format(real_plan: Plan) -> None:
-    document = document_of(real_plan, load())
+    document = document_of(real_plan, load_catalog())
     page = html(document)
     assert len(page) < 500_000
     assert pdf(document).startswith(b"%PDF")
@@ -46,7 +46,7 @@ def test_a_real_plan_fills_every_format(real_plan: Plan) -> None:
 
 def test_everything_a_real_plan_says_is_on_the_page(real_plan: Plan) -> None:
     """Options, cost lines, promises, controls and sections of the choice: none is left out for want of room."""
-    text = html(document_of(real_plan, load())).decode()
+    text = html(document_of(real_plan, load_catalog())).decode()
     chosen = next(option for option in real_plan.options if option.name == real_plan.chosen)
     names = [option.name for option in real_plan.options] + [control.id for control in real_plan.controls]
     names += [promise.id for promise in real_plan.predictions] + [pool.name for pool in chosen.pools]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.contract.estimate import Estimate, exact
-from archwright.contract.plan import Miss
+from archwright.contract.estimate import Estimate, exact_estimate
+from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.report import number_format
 
@@ -71,7 +71,7 @@ def test_a_band_names_its_unit_once() -> None:
     estimate = Estimate(value=4e6, low=3.6e6, high=5.12e6, unit="EUR")
     assert number_format.compact_band(estimate) == f"3.60 to 5.12{NB}M"
     assert number_format.compact_band(replace(estimate, low=9e5)) == f"900{NB}k to 5.12{NB}M"
-    assert number_format.compact_band(exact(1.0, "EUR")) == ""
+    assert number_format.compact_band(exact_estimate(1.0, "EUR")) == ""
 
 
 @pytest.mark.parametrize(
@@ -105,19 +105,22 @@ def test_a_band_stands_in_the_unit_of_its_value() -> None:
 
 
 def test_a_quality_nobody_reports_is_said_in_words() -> None:
-    unknown = Miss(constraint="chat.quality.mmlu_pro", value="unknown", limit=0.45)
+    unknown = ConstraintViolation(constraint="chat.quality.mmlu_pro", value="unknown", limit=0.45)
     assert number_format.missed(unknown) == "chat: nobody reports mmlu_pro of it; at least 0.45 is asked for"
     assert number_format.missed(replace(unknown, value=0.4)) == "chat.quality.mmlu pro 0.4, limit 0.45"
-    assert number_format.band(exact(2.0, "s")) == "exact"
-    assert number_format.with_band(exact(2.0, "s")) == f"2{NB}s"
+    assert number_format.band(exact_estimate(2.0, "s")) == "exact"
+    assert number_format.with_band(exact_estimate(2.0, "s")) == f"2{NB}s"
 
 
 def test_what_misses_by_a_hair_does_not_look_equal() -> None:
-    assert number_format.missed(Miss(constraint="per_month", value=900_400.0, limit=900_000.0)) == (
+    assert number_format.missed(ConstraintViolation(constraint="per_month", value=900_400.0, limit=900_000.0)) == (
         "per month 900,400, limit 900,000"
     )
-    assert number_format.missed(Miss(constraint="residency", value=None, limit=None)) == "residency"
-    assert number_format.missed(Miss(constraint="residency", value="US", limit="EEA")) == "residency US, limit EEA"
+    assert number_format.missed(ConstraintViolation(constraint="residency", value=None, limit=None)) == "residency"
+    assert (
+        number_format.missed(ConstraintViolation(constraint="residency", value="US", limit="EEA"))
+        == "residency US, limit EEA"
+    )
 
 
 def test_lists_and_counts() -> None:

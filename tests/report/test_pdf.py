@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.report.document import Document
 from archwright.report.document_builder import document_of
@@ -26,7 +26,7 @@ def test_it_is_tagged_and_says_its_language(board: Document) -> None:
 
 
 def test_a_script_no_face_can_draw_gives_a_document_all_the_same() -> None:
-    made = pdf(document_of(replace(BOARD, organisation="\U00013080\U00013081"), load()))
+    made = pdf(document_of(replace(BOARD, organisation="\U00013080\U00013081"), load_catalog()))
     assert made.startswith(b"%PDF")
 
 
@@ -43,9 +43,9 @@ def test_the_same_plan_gives_the_same_bytes(board: Document) -> None:
 def test_its_date_is_the_plans(board: Document) -> None:
     assert b"2026-11-24T12:00:00" in pdf(board)
     naive = replace(BOARD, created_at="2020-02-03T04:05:06")
-    assert b"2020-02-03T04:05:06" in pdf(document_of(naive, load()))
+    assert b"2020-02-03T04:05:06" in pdf(document_of(naive, load_catalog()))
     never = replace(BOARD, created_at="some day")
-    assert b"1970-01-01T00:00:00" in pdf(document_of(never, load()))
+    assert b"1970-01-01T00:00:00" in pdf(document_of(never, load_catalog()))
 
 
 def test_long_words_may_break_anywhere() -> None:

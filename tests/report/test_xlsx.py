@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.report.document import Document
 from archwright.report.document_builder import document_of
@@ -98,7 +98,7 @@ def test_months_follow_the_plans_own_flow(book: Workbook) -> None:
 
 def test_an_option_without_a_flow_still_has_its_months() -> None:
     bare = replace(BOARD, options=(replace(HYBRID, cumulative_cost=(), cost_lines=(), total_cost=None),))
-    cells = Workbook(xlsx(document_of(bare, load()))).cells("By month")
+    cells = Workbook(xlsx(document_of(bare, load_catalog()))).cells("By month")
     assert cells[f"A{MONTHS + 1}"].number == MONTHS
 
 
@@ -106,7 +106,7 @@ def test_an_option_without_a_flow_still_has_its_months() -> None:
 def test_a_text_is_never_a_formula(start: str) -> None:
     text = f"{start}HYPERLINK(1+1)"
     named = replace(BOARD, organisation=text, assumptions=(text,), not_sized=(text, "{=1+1}", "https://example.org"))
-    made = Workbook(xlsx(document_of(named, load())))
+    made = Workbook(xlsx(document_of(named, load_catalog())))
     for name in made.names:
         for place, cell in made.cells(name).items():
             assert cell.formula is None or re.match(r"(SUM\(|[A-Z]+\d+[-*]|[A-Z]+2$|'Cost lines'!)", cell.formula), (
@@ -117,21 +117,21 @@ def test_a_text_is_never_a_formula(start: str) -> None:
 
 def test_an_option_that_ends_early_leaves_its_months_empty() -> None:
     short = replace(OPTIONS[1], cumulative_cost=OPTIONS[1].cumulative_cost[:12])
-    cells = Workbook(xlsx(document_of(replace(BOARD, options=(HYBRID, short)), load()))).cells("By month")
+    cells = Workbook(xlsx(document_of(replace(BOARD, options=(HYBRID, short)), load_catalog()))).cells("By month")
     column = next(place[:-1] for place, cell in cells.items() if cell.text == f"paid so far: {short.name}")
     assert f"{column}13" in cells
     assert f"{column}14" not in cells
 
 
 def test_a_text_longer_than_a_cell_is_cut() -> None:
-    made = Workbook(xlsx(document_of(replace(BOARD, assumptions=("x" * 40_000,)), load())))
+    made = Workbook(xlsx(document_of(replace(BOARD, assumptions=("x" * 40_000,)), load_catalog())))
     assert len(made.cells("Assumptions")["B2"].text) == 32_767
 
 
 def test_the_same_plan_gives_the_same_bytes_dated_by_the_plan(board: Document, book: Workbook) -> None:
     assert xlsx(board) == xlsx(board)
     assert "2026-11-24T12:00:00Z" in book.core
-    never = Workbook(xlsx(document_of(replace(BOARD, created_at="some day"), load())))
+    never = Workbook(xlsx(document_of(replace(BOARD, created_at="some day"), load_catalog())))
     assert "1980-01-01T00:00:00Z" in never.core
 
 

@@ -23,8 +23,8 @@ from tests.serving.fake_provider import Place, standing_in
 from archwright.access.accounts import accounts_slate
 from archwright.access.api_keys import Keys, load_pepper
 from archwright.access.audit_log import AuditEntry, events
-from archwright.catalog.load import load
-from archwright.contract.served import Served
+from archwright.catalog.load import load_catalog
+from archwright.contract.served import RequestRecord
 from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
@@ -208,7 +208,7 @@ class Platform:
     def audited(self, request_id: str) -> list[AuditEntry]:
         return events(self.store, self.home, {"request_id": request_id})
 
-    def served(self, request_id: str) -> list[Served]:
+    def served(self, request_id: str) -> list[RequestRecord]:
         return [one for one in served(self.store, self.home) if one.request_id == request_id]
 
     def metrics(self) -> dict[str, float]:
@@ -382,7 +382,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory, model_home: Home) -> Iterato
     spec = endpoint(addresses=("unix:llama",), context_tokens=1024, slots=2, default_max_tokens=24, model="smol")
     platform = Platform(Home(tmp_path_factory.mktemp("llama")), table(spec, port=free_port()))
     try:
-        digest = load().artefacts["SmolLM2-135M-Instruct"].sha256
+        digest = load_catalog().artefacts["SmolLM2-135M-Instruct"].sha256
         platform.home.model(digest).symlink_to(model_home.model(digest))
         platform.start_engine(
             EngineConfig(

@@ -10,7 +10,7 @@ import pytest
 
 from archwright.access.audit_log import verify
 from archwright.contract.evidence import Query
-from archwright.contract.served import asked_at
+from archwright.contract.served import request_received_at
 from archwright.monitor.metrics.observations import evaluate
 from archwright.monitor.wal.compaction import served
 
@@ -113,7 +113,7 @@ def test_every_answer_leaves_the_model_it_came_from(null: Platform) -> None:
         (one,) = null.served(reply.headers["x-request-id"])
         assert (one.version, one.status, one.tenant) == ("m", "ok", "acme")
         assert one.key_id and one.input_tokens and one.output_tokens == 16
-        began = asked_at(one.request_id)
+        began = request_received_at(one.request_id)
         assert began is not None and began <= one.at <= began + one.latency_s + 0.1
     others = [null.get("/v1/models"), null.chat(model="nobody"), null.chat(max_tokens=0)]
     for reply in others:

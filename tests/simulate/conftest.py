@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import within_factor
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.simulate.serving_simulation import ServingSpec
 from archwright.sizing.hardware.roofline import Hardware
@@ -14,7 +14,7 @@ from archwright.sizing.hardware.roofline import Hardware
 
 @pytest.fixture(scope="session")
 def desk() -> ServingSpec:
-    catalog = load()
+    catalog = load_catalog()
     return ServingSpec(
         model=catalog.models["SmolLM2-135M-Instruct"],
         engine=catalog.engines["llamacpp"],
@@ -32,8 +32,8 @@ def desk() -> ServingSpec:
             workload="assistant",
             model="SmolLM2-135M-Instruct",
             requests_per_second=0.3,
-            input_tokens=Length(mean=120, p95=400),
-            output_tokens=Length(mean=60, p95=128),
+            input_tokens=TokenLength(mean=120, p95=400),
+            output_tokens=TokenLength(mean=60, p95=128),
             concurrency=4,
         ),
         slots=4,

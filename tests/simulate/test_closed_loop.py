@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from archwright.catalog.load import load
-from archwright.contract.needs import Length
+from archwright.catalog.load import load_catalog
+from archwright.contract.needs import TokenLength
 from archwright.contract.percentile import percentile
 from archwright.simulate.continuous_batching import Batching, Request
 from archwright.sizing.hardware.machine import Machine
@@ -15,7 +15,7 @@ from archwright.sizing.inference.closed_loop import QUANTILES, Loop, loop_of, st
 from archwright.sizing.inference.deployment_layout import engines
 from archwright.sizing.inference.engine_instance import Engine, Requests
 
-CATALOG = load()
+CATALOG = load_catalog()
 # A benchmark sends so many requests for each that is in flight.
 WAVES = 10
 # The formula over the simulation, of TTFT over its mean.
@@ -30,7 +30,7 @@ CASES = (
 
 def engine_on(device: str | None, model: str, prompt: int, answer: int) -> Engine:
     row = CATALOG.accelerators[device] if device else None
-    reads, writes = (Length(mean=float(size), p95=float(size)) for size in (prompt, answer))
+    reads, writes = (TokenLength(mean=float(size), p95=float(size)) for size in (prompt, answer))
     machine = Machine("m", row, 1 if device else 0, 32, 2e11)
     return engines(machine, CATALOG.models[model], Requests(reads, writes), CATALOG)[0]
 

@@ -10,7 +10,7 @@ from statistics import mean
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.simulate.continuous_batching import Batching, Request
 from archwright.sizing.model.numeric_precision import Format
 from archwright.sizing.model.parallel_layout import Layout
@@ -19,7 +19,7 @@ from archwright.sizing.step_time import fitted_tables, step_time_model
 from archwright.sizing.step_time.engine_step_times import Fitted, Kind
 from archwright.sizing.step_time.step_work import Worker, device_of
 
-CATALOG, FIT = load(), fitted_tables.load("serving")
+CATALOG, FIT = load_catalog(), fitted_tables.load("serving")
 ROUNDS = 15
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.simulate.continuous_batching import Batching, Request
@@ -28,11 +28,11 @@ from archwright.sizing.inference.engine_instance import Requests
 from archwright.sizing.inference.open_loop import GATEWAY_S, OpenLoop, flow_of
 
 NAMES = tuple(name for name in PoolPrediction.__struct_fields__ if name not in ("queueing", "refused", "bases"))
-READS, WRITES = Length(mean=1800, p95=4200), Length(mean=220, p95=600)
+READS, WRITES = TokenLength(mean=1800, p95=4200), TokenLength(mean=220, p95=600)
 
 
 def pool_on(device: str | None, model: str, *, rate: float, engines_: int = 1, concurrency: int = 32) -> PoolSpec:
-    catalog = load()
+    catalog = load_catalog()
     row = catalog.accelerators[device] if device else None
     machine = Machine("m", row, 1 if device else 0, 32, 2e11)
     (engine,) = engines(machine, catalog.models[model], Requests(READS, WRITES), catalog)

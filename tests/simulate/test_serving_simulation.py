@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate, within_factor
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.policy.traffic import Arrival
@@ -34,7 +34,7 @@ def estimates(prediction: ServingPrediction) -> dict[str, Estimate]:
 
 @pytest.fixture(scope="module")
 def large() -> ServingSpec:
-    catalog = load()
+    catalog = load_catalog()
     model = catalog.models["Llama-3.1-8B-Instruct"]
     return ServingSpec(
         model=model,
@@ -53,8 +53,8 @@ def large() -> ServingSpec:
             workload="support",
             model=model.id,
             requests_per_second=3.0,
-            input_tokens=Length(mean=1800, p95=4200),
-            output_tokens=Length(mean=220, p95=600),
+            input_tokens=TokenLength(mean=1800, p95=4200),
+            output_tokens=TokenLength(mean=220, p95=600),
             concurrency=32,
         ),
         slots=32,

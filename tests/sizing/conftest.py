@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import within_factor
 from archwright.contract.plan import MachineFacts
 
 
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
-    return load()
+    return load_catalog()
 
 
 @pytest.fixture

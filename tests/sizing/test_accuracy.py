@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.errors import ArchwrightError, PlanFileError
 from archwright.sizing import accuracy, benchmark_reader
 
-SUBJECTS = Subjects(Catalog(DATA))
+SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 HEAD = (
     "row_id,model,params_b,active_params_b,precision,accelerator,n_accelerators,parallelism,engine,scenario,"
     "concurrency_or_batch,input_len,output_len,throughput_tok_s,ttft_ms,ttft_stat,tpot_ms,tpot_stat"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
-from archwright.contract.needs import SLO, Length
+from archwright.catalog.load import load_catalog
+from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.record import replace
 from archwright.sizing.hardware.device_rates import busy_w, host_cores, host_flops, rate
 from archwright.sizing.hardware.machine import Batch, Machine, Steady
@@ -16,7 +16,7 @@ from archwright.sizing.workloads.embedding import batch_embedding, embedding_mod
 from archwright.sizing.workloads.tabular import row_s, steady_tabular
 from archwright.sizing.workloads.vision import image_flops, steady_image
 
-CATALOG = load()
+CATALOG = load_catalog()
 NO_LIMIT = SLO()
 GIB = 2.0**30
 
@@ -108,7 +108,7 @@ def test_embedding_flops() -> None:
 
 def test_embedding_under_a_limit_and_in_bulk() -> None:
     model = CATALOG.embedders["bge-m3"]
-    lengths = Length(mean=500, p95=1500)
+    lengths = TokenLength(mean=500, p95=1500)
     found = steady_embedding(machine("L4"), model, "index", lengths, SLO(latency_p95_s=0.5), CATALOG)
     assert found is not None
     holds(found)
@@ -126,8 +126,8 @@ def test_embedding_under_a_limit_and_in_bulk() -> None:
 
 def test_texts_are_cut_to_the_models_context() -> None:
     model = CATALOG.embedders["bge-large-en-v1.5"]
-    long = steady_embedding(machine("L4"), model, "w", Length(mean=5000, p95=9000), NO_LIMIT, CATALOG)
-    cut = steady_embedding(machine("L4"), model, "w", Length(mean=512, p95=512), NO_LIMIT, CATALOG)
+    long = steady_embedding(machine("L4"), model, "w", TokenLength(mean=5000, p95=9000), NO_LIMIT, CATALOG)
+    cut = steady_embedding(machine("L4"), model, "w", TokenLength(mean=512, p95=512), NO_LIMIT, CATALOG)
     assert long is not None
     assert cut is not None
     assert long.requests_per_s == cut.requests_per_s
@@ -136,7 +136,7 @@ def test_texts_are_cut_to_the_models_context() -> None:
 def test_an_embedding_model_that_does_not_fit_is_none() -> None:
     model = CATALOG.embedders["Qwen3-Embedding-8B"]
     small = machine()._replace(ram_bytes=8e9)
-    assert steady_embedding(machine("T4"), model, "w", Length(mean=10, p95=20), NO_LIMIT, CATALOG) is None
+    assert steady_embedding(machine("T4"), model, "w", TokenLength(mean=10, p95=20), NO_LIMIT, CATALOG) is None
     assert batch_embedding(small, model, "w", 1e6, CATALOG) is None
 
 
@@ -159,7 +159,7 @@ def test_a_processors_row_is_the_host() -> None:
     row = machine("CPU-EPYC-9654-2S")
     for found in (
         steady_image(row, "w", 1e6, 25e6, NO_LIMIT, CATALOG),
-        steady_embedding(row, CATALOG.embedders["bge-m3"], "w", Length(mean=10, p95=20), NO_LIMIT, CATALOG),
+        steady_embedding(row, CATALOG.embedders["bge-m3"], "w", TokenLength(mean=10, p95=20), NO_LIMIT, CATALOG),
     ):
         assert found is not None
         assert found.devices == 0

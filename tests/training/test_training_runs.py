@@ -10,7 +10,7 @@ import pytest
 
 from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace
-from archwright.errors import ArchwrightError, DataError, InternalError, MissingError, TrainError, Where
+from archwright.errors import ArchwrightError, DataError, ErrorLocation, InternalError, MissingError, TrainError
 from archwright.home import Home
 from archwright.store import Store
 from archwright.training import run_execution, training_process, training_runs
@@ -128,9 +128,9 @@ def test_ids_differ() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        TrainError("AW-TRN-30", "m", where=Where("f", 3, "x"), hint="h", nearest=("a",)),
+        TrainError("AW-TRN-30", "m", where=ErrorLocation("f", 3, "x"), hint="h", nearest=("a",)),
         DataError("AW-DATA-11", "m"),
-        MissingError("AW-GET-01", "m", where=Where(field="x")),
+        MissingError("AW-GET-01", "m", where=ErrorLocation(field="x")),
         InternalError("AW-INT-01", "m"),
     ],
 )

@@ -47,11 +47,11 @@ from archwright.access.tables import (
     well_formed,
 )
 from archwright.contract.record import replace
-from archwright.errors import AccessError, UsageError, Where
+from archwright.errors import AccessError, ErrorLocation, UsageError
 from archwright.home import Home
 from archwright.monitor.shared_table import Transaction
 from archwright.policy.usage_limits import Limits
-from archwright.store import Conflict
+from archwright.store import ConflictError
 
 # The door of the room: whoever asks about keys needs no other file.
 __all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord", "Keys", "Principal", "Tenant"]
@@ -72,7 +72,7 @@ class Keys(KnownKeys):
         tenant = Tenant(name=name, created_at=self._clock())
         try:
             self._store.append(TENANTS, [tenant])
-        except Conflict as error:
+        except ConflictError as error:
             raise UsageError("AW-USE-31", f"the tenant {name!r} exists", hint="choose another name") from error
         return tenant
 
@@ -186,7 +186,7 @@ class Keys(KnownKeys):
     def _ensure_tenant(self, name: str) -> None:
         check_name(name, "tenant")
         if not self._store.rows(TENANTS, {"name": name}, limit=1):
-            with contextlib.suppress(Conflict):
+            with contextlib.suppress(ConflictError):
                 self._store.append(TENANTS, [Tenant(name=name, created_at=self._clock())])
 
     def _records(self, key_id: str) -> list[KeyRecord]:
@@ -204,7 +204,7 @@ class Keys(KnownKeys):
     def revoke(self, key_id: str) -> KeyRecord:
         """Refused here at once, in other processes within POLL_S; twice is once. Raises UsageError AW-USE-34."""
         found = self._records(key_id)
-        with contextlib.suppress(Conflict):
+        with contextlib.suppress(ConflictError):
             self._store.append(REVOCATIONS, [Revocation(key_id=key_id, at=self._clock())])
         self._announce()
         self._refresh()
@@ -250,7 +250,7 @@ def load_pepper(home: Home) -> bytes:
         raise AccessError(
             "AW-ACC-01",
             f"the pepper is damaged: {len(pepper)} bytes instead of {PEPPER_LENGTH}",
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint="restore it from a backup; without it every key must be made again (delete it, then key create)",
         )
     return pepper

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from archwright.contract.record import Record, replace
-from archwright.contract.served import asked_at
+from archwright.contract.served import request_received_at
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.wal.compaction import BLOCKS, LINK, lines
@@ -142,7 +142,7 @@ def events(
     """Entries, newest first: those of `tenant` (None: of all) whose fields equal `where`, `at` within `span`; with
     `home` also what this machine has not folded yet. A request's are found by the time in its id."""
     wanted = {**(where or {}), **({} if tenant is None else {"tenant": tenant})}
-    began = asked_at(str(wanted.get("request_id", "")))
+    began = request_received_at(str(wanted.get("request_id", "")))
     if began is not None and span == (None, None):
         span = began - 1.0, began + REQUEST_S
     return list(islice(_matching(store, home, wanted, span), limit))

@@ -39,7 +39,7 @@ from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, StoreError, boundary
 from archwright.monitor.shared_table import Slate
 from archwright.policy.usage_limits import Limits
-from archwright.store import Span, Store, Table
+from archwright.store import ColumnRange, RecordTable, Store
 
 R = TypeVar("R")
 
@@ -228,7 +228,7 @@ class KnownKeys:
         if revocations or ends or limits:
             self.version += 1
 
-    def _unread(self, table: Table[R], seen: dict[str, int]) -> list[R]:
+    def _unread(self, table: RecordTable[R], seen: dict[str, int]) -> list[R]:
         """Beyond what was `seen`, which moves on."""
         found = self._store.numbered(table, seen.get(table.name, 0))
         if found:
@@ -276,6 +276,6 @@ class KnownKeys:
         """Write which keys were used, and forget what is older than USES_KEPT_DAYS."""
         try:
             self._store.append(USES, rows)
-            self._store.prune(USES, Span("day", until=int(self._clock() // DAY_S) - USES_KEPT_DAYS))
+            self._store.prune(USES, ColumnRange("day", until=int(self._clock() // DAY_S) - USES_KEPT_DAYS))
         except StoreError:
             self._unwritten.extend(rows)  # the next flush tries again

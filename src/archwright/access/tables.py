@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from archwright.contract.record import Record
-from archwright.errors import UsageError, Where
+from archwright.errors import ErrorLocation, UsageError
 from archwright.policy.usage_limits import Limits, Period, problem
-from archwright.store import Table
+from archwright.store import RecordTable
 
 PREFIX = "aw_"
 BODY_LENGTH = 43
@@ -108,13 +108,13 @@ class Scope(NamedTuple):
     limits: Limits
 
 
-TENANTS = Table("tenants", Tenant, unique=("name",))
-KEYS = Table("keys", KeyRecord, unique=("digest",), index=("tenant", "id"))
-REVOCATIONS = Table("key_revocations", Revocation, unique=("key_id",))
-ENDS = Table("key_secret_ends", SecretEnd)
-LIMITS = Table("limits", LimitRow, index=("scope",))
-CONTENTS = Table("content_choices", ContentChoice, index=("tenant",))
-USES = Table("key_uses", KeyUse, index=("day",))
+TENANTS = RecordTable("tenants", Tenant, unique=("name",))
+KEYS = RecordTable("keys", KeyRecord, unique=("digest",), index=("tenant", "id"))
+REVOCATIONS = RecordTable("key_revocations", Revocation, unique=("key_id",))
+ENDS = RecordTable("key_secret_ends", SecretEnd)
+LIMITS = RecordTable("limits", LimitRow, index=("scope",))
+CONTENTS = RecordTable("content_choices", ContentChoice, index=("tenant",))
+USES = RecordTable("key_uses", KeyUse, index=("day",))
 
 
 def scope_name(kind: ScopeKind, tenant: str = "", name: str = "") -> str:
@@ -151,7 +151,7 @@ def check_name(name: str, what: str) -> None:
         raise UsageError(
             "AW-USE-30",
             f"{name[:60]!r} is no {what} name",
-            where=Where(None, None, what),
+            where=ErrorLocation(None, None, what),
             hint="1 to 40 of a-z, 0-9 and -",
         )
 
@@ -159,7 +159,9 @@ def check_name(name: str, what: str) -> None:
 def check_user(name: str) -> None:
     if not USER.fullmatch(name):
         hint = "1 to 80 of letters, digits and . _ @ + -"
-        raise UsageError("AW-USE-30", f"{name[:60]!r} is no user name", where=Where(None, None, "user"), hint=hint)
+        raise UsageError(
+            "AW-USE-30", f"{name[:60]!r} is no user name", where=ErrorLocation(None, None, "user"), hint=hint
+        )
 
 
 def check_limits(limits: Limits) -> None:

@@ -14,7 +14,7 @@ from archwright.api.platform_lifecycle import running_url
 from archwright.contract.evidence import Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import Record
-from archwright.errors import ReconcileError, UsageError, Where
+from archwright.errors import ErrorLocation, ReconcileError, UsageError
 from archwright.home import Home, home_of
 from archwright.monitor import measurements as kept
 from archwright.monitor.metrics.observations import FLUSH_S
@@ -108,9 +108,9 @@ def _summary(workload: str, phase: Phase) -> PhaseSummary:
 
 def _target(home: Home, url: str | None, load: LoadSpec, key_env: str | None, model: str | None) -> Target:
     if url is not None:
-        key = None if key_env is None else settings.variable(key_env)
+        key = None if key_env is None else settings.read_variable(key_env)
         if key_env is not None and not key:
-            where = Where(None, None, "--key-env")
+            where = ErrorLocation(None, None, "--key-env")
             raise UsageError("AW-USE-06", f"{key_env} is not set", where=where, hint=f"export {key_env}=...")
         return Target(url=url, key=key, model=model or load.model)
     address = running_url(home)
@@ -193,7 +193,7 @@ def _plan(home: Home, path: str | None) -> Plan:
         raise ReconcileError(
             "AW-REC-30",
             "no plan: nothing is running and there is no plan.json here",
-            where=Where(str(here)),
+            where=ErrorLocation(str(here)),
             hint="archwright plan needs.yaml -o plan.json",
         )
     return read_plan(here)

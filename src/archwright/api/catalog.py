@@ -12,7 +12,7 @@ from archwright import settings
 from archwright.api.context import audited, opened
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import catalog_diff, fact_view, plausibility_checks
 from archwright.catalog.refresh import catalog_refresh as refreshing
 from archwright.catalog.refresh.catalog_diff import CatalogDiff
@@ -20,7 +20,7 @@ from archwright.catalog.refresh.catalog_refresh import RefreshReport
 from archwright.catalog.refresh.fact_view import FactView, LayerFact
 from archwright.catalog.tables.metadata_records import FactClass
 from archwright.catalog.tables.records import Fact
-from archwright.catalog.tables.row_names import row_of
+from archwright.catalog.tables.row_names import find_row_of_basis
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, UsageError
@@ -90,13 +90,13 @@ def show(name: str) -> FactView:
     """The fact called `name`, or that a plan's basis of that id was taken from, with the chain of layers that state it,
     the one in force first.
     """
-    catalog = load(home_of(settings.load()))
-    tables = fact_view.tables(catalog)
+    catalog = load_catalog(home_of(settings.load()))
+    tables = fact_view.named_rows_by_table(catalog)
     within = [key for rows in tables.values() for key in rows]
-    for spelling in (name, *_aliased(catalog, name), *filter(None, (row_of(name, within),))):
+    for spelling in (name, *_aliased(catalog, name), *filter(None, (find_row_of_basis(name, within),))):
         for table, rows in tables.items():
             if spelling in rows:
-                return fact_view.view(catalog, table, spelling, rows[spelling])
+                return fact_view.view_fact(catalog, table, spelling, rows[spelling])
     near = tuple(difflib.get_close_matches(name, within, 3, 0.5))
     raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=_did_you_mean(near), nearest=near)
 
@@ -117,15 +117,18 @@ def _did_you_mean(near: tuple[str, ...]) -> str:
 
 def check() -> CatalogCheck:
     """How much of each table is known and how old it is; what the plausibility gates find."""
-    catalog = load(home_of(settings.load()))
-    found = plausibility_checks.run(
-        plausibility_checks.Facts(catalog.accelerators, catalog.offers, tuple(catalog.models.values())),
+    catalog = load_catalog(home_of(settings.load()))
+    found = plausibility_checks.run_checks(
+        plausibility_checks.CheckedFacts(catalog.accelerators, catalog.offers, tuple(catalog.models.values())),
         catalog.gate_exceptions,
     )
     return CatalogCheck(
-        tables=tuple(_table(catalog, name, rows.values()) for name, rows in fact_view.tables(catalog).items()),
+        tables=tuple(
+            _table(catalog, name, rows.values()) for name, rows in fact_view.named_rows_by_table(catalog).items()
+        ),
         gates=tuple(
-            _gate(catalog, name, found) for name in (*plausibility_checks.GATES, plausibility_checks.EXCEPTIONS)
+            _gate(catalog, name, found)
+            for name in (*plausibility_checks.PLAUSIBILITY_CHECKS, plausibility_checks.EXCEPTIONS)
         ),
         findings=tuple(
             GateFinding(gate=one.gate, subject=one.subject, says=one.says, refuses=one.refuses) for one in found
@@ -166,7 +169,7 @@ def diff(plan: str | None = None) -> CatalogDiff:
     the one the platform runs and the folder's plan.json.
     """
     home = home_of(settings.load())
-    return catalog_diff.diff(load(home), _plans(home, plan))
+    return catalog_diff.diff_catalog(load_catalog(home), _plans(home, plan))
 
 
 def _plans(home: Home, plan: str | None) -> dict[str, Plan]:
@@ -187,14 +190,16 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
         if from_dir is None:
             name = refreshed_layer.roll_back(home.catalog_refreshed)
             audited(store, "catalog.rollback", name or "shipped")
-            return RefreshReport(generation=name, kept=refreshing.kept(load(home).latest))
+            return RefreshReport(generation=name, kept=refreshing.count_rows(load_catalog(home).latest))
         folder = Path(from_dir)
         if not folder.is_dir():
             raise UsageError(
                 "AW-USE-15", f"no such folder: {from_dir}", hint="the folder that holds the sources' files"
             )
         home.folder("catalog", "refreshed")
-        report = refreshing.refresh(load(home), home.catalog_refreshed, folder, feeds, datetime.now(UTC).date())
+        report = refreshing.refresh_catalog(
+            load_catalog(home), home.catalog_refreshed, folder, feeds, datetime.now(UTC).date()
+        )
         audited(store, "catalog.refresh", report.generation)
         return report
 

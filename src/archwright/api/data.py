@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from archwright.api.context import audited, opened
-from archwright.contract.lineage import DatasetVersion, SourceFile, node
-from archwright.contract.record import Record, asdict, replace
+from archwright.contract.lineage import DatasetVersion, SourceFile, format_node
+from archwright.contract.record import Record, as_dict, replace
 from archwright.lake import dataset_card, quarantine, version_index
 from archwright.lake import ingestion as lake_ingest
 from archwright.lake import recipe as recipes
@@ -59,7 +59,7 @@ def refine(recipe: str) -> DatasetOutcome:
 
 
 def _outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
-    return DatasetOutcome(**asdict(version), new=new)
+    return DatasetOutcome(**as_dict(version), new=new)
 
 
 def list() -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name
@@ -72,7 +72,7 @@ def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
     """A version ("docs@v1"; "docs" for the newest) and what is known of it. Raises DataError AW-DATA-10."""
     with opened() as (_settings, home, store):
         version = version_index.find(store, id)
-        made = [edge.child.partition(":")[::2] for edge in lineage.children(store, node("dataset", version.id))]
+        made = [edge.child.partition(":")[::2] for edge in lineage.children(store, format_node("dataset", version.id))]
         aside = quarantine.path_of(home, version.dataset, version.version)
         drops = lake_refine.drops_of(home, version.dataset, version.version)
         return DatasetCard(

@@ -8,7 +8,7 @@ from archwright import settings
 from archwright.api.serving import engine_url, once, pairs
 from archwright.contract.plan import Plan
 from archwright.deploy.single_machine import Reached, texts
-from archwright.errors import UsageError, Where
+from archwright.errors import ErrorLocation, UsageError
 
 
 def reached(plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | None) -> dict[str, Reached]:
@@ -20,9 +20,11 @@ def reached(plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | N
     keys = once(pairs(key_env, "key_env", "POOL=NAME"), "key_env")
     for pool, name in keys.items():
         _refuse_unknown(pool, urls, "key_env")
-        if settings.variable(name) is None:
+        if settings.read_variable(name) is None:
             hint = "export it, or leave --key-env out"
-            raise UsageError("AW-USE-72", f"the variable {name!r} is not set", where=Where(field="key_env"), hint=hint)
+            raise UsageError(
+                "AW-USE-72", f"the variable {name!r} is not set", where=ErrorLocation(field="key_env"), hint=hint
+            )
     return {pool: Reached(found, keys.get(pool, "")) for pool, found in urls.items()}
 
 
@@ -30,4 +32,4 @@ def _refuse_unknown(pool: str, known: Sequence[str] | set[str] | dict[str, tuple
     if pool not in known:
         wanted = "a pool of the plan that answers in text" if field == "engine" else "given a URL by --engine"
         hint = f"one of {', '.join(sorted(known))}" if known else "archwright up PLAN --engine POOL=URL"
-        raise UsageError("AW-USE-72", f"{pool!r} is not {wanted}", where=Where(field=field), hint=hint)
+        raise UsageError("AW-USE-72", f"{pool!r} is not {wanted}", where=ErrorLocation(field=field), hint=hint)

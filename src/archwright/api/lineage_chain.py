@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 from archwright.api.context import opened
-from archwright.contract.lineage import DatasetVersion, Edge, NodeKind, SourceFile, node
+from archwright.contract.lineage import DatasetVersion, LineageEdge, NodeKind, SourceFile, format_node
 from archwright.contract.record import Record, replace
-from archwright.contract.served import asked_at
-from archwright.errors import ModelError, Where
+from archwright.contract.served import request_received_at
+from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
 from archwright.lake import version_index
 from archwright.lifecycle import model_registry
@@ -35,7 +35,7 @@ class Chain(Record):
     run: str | None
     dataset_versions: tuple[str, ...]
     files: tuple[SourceFile, ...]
-    edges: tuple[Edge, ...]
+    edges: tuple[LineageEdge, ...]
 
 
 def lineage(id: str) -> Chain:  # noqa: A002 - the verb's word
@@ -49,12 +49,12 @@ def lineage(id: str) -> Chain:  # noqa: A002 - the verb's word
         return chain_of(store, _start(store, id) if answer is None else answer.child, answer)
 
 
-def chain_of(store: Store, start: str, answer: Edge | None = None) -> Chain:
+def chain_of(store: Store, start: str, answer: LineageEdge | None = None) -> Chain:
     """The chain behind a node; behind an answer, its edge to the model first."""
     kind, _, name = start.partition(":")
     found = edges_of.ancestry(store, start) if answer is None else [answer, *edges_of.ancestry(store, answer.parent)]
     if kind == "run" and not found:  # it is no version yet
-        dataset = node("dataset", training_runs.find(store, name).dataset_version)
+        dataset = format_node("dataset", training_runs.find(store, name).dataset_version)
         found = edges_of.ancestry(store, dataset)
         nodes = [start, dataset, *(edge.parent for edge in found)]
     else:
@@ -71,15 +71,20 @@ def chain_of(store: Store, start: str, answer: Edge | None = None) -> Chain:
     )
 
 
-def _answer(store: Store, home: Home, id: str) -> Edge | None:  # noqa: A002
+def _answer(store: Store, home: Home, id: str) -> LineageEdge | None:  # noqa: A002
     """From an answer to the model that gave it, out of the record of the request: found by the time in its id."""
     name = id.removeprefix("answer:")
-    began = asked_at(name)
+    began = request_received_at(name)
     if began is None:
         return None
     for one in served(store, home, (began - 1.0, began + REQUEST_S)):
         if one.request_id == name and one.version and not one.shadow:
-            return Edge(at=one.at, child=node("answer", name), parent=node("model", one.version), relation=ANSWERED)
+            return LineageEdge(
+                at=one.at,
+                child=format_node("answer", name),
+                parent=format_node("model", one.version),
+                relation=ANSWERED,
+            )
     return None
 
 
@@ -110,13 +115,13 @@ def _start(store: Store, id: str) -> str:  # noqa: A002
     for known in wanted:
         found = _known(store, known, name if colon else id)
         if found is not None:
-            return node(known, found)
+            return format_node(known, found)
     names = _ids(store)
     near = tuple(difflib.get_close_matches(id, names, 3, 0.5))
     raise ModelError(
         "AW-MOD-11",
         f"nothing called {id!r} is known: no answer, model version, run or data set version",
-        where=Where(field=id),
+        where=ErrorLocation(field=id),
         hint=f"nearest: {', '.join(near)}"
         if near
         else "an answer's id is its header x-request-id; see also models list",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.record import Record
 from archwright.home import Home
 
@@ -26,7 +26,7 @@ class ModelFile(Record):
 def known(home: Home) -> tuple[ModelFile, ...]:
     """Every model file of the catalog, by the model's name."""
     found = []
-    for model, artefact in sorted(load(home).artefacts.items()):
+    for model, artefact in sorted(load_catalog(home).artefacts.items()):
         path = home.model(artefact.sha256)
         found.append(
             ModelFile(

@@ -16,11 +16,11 @@ from archwright import settings
 from archwright.api.context import audited, opened
 from archwright.api.lineage_chain import chain_of
 from archwright.api.model_files import ModelFile, known
-from archwright.catalog.load import load
-from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, node
-from archwright.contract.record import Record, asdict
+from archwright.catalog.load import load_catalog
+from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, format_node
+from archwright.contract.record import Record, as_dict
 from archwright.engines import model_files
-from archwright.errors import ModelError, UsageError, Where
+from archwright.errors import ErrorLocation, ModelError, UsageError
 from archwright.home import Home, home_of
 from archwright.lifecycle import evaluation, model_formats, model_registry
 from archwright.lifecycle import promotion as promotions
@@ -71,7 +71,7 @@ class Change(Promotion):
 def fetch(name: str) -> ModelFile:
     """Bring a model's file into the home under its digest; done at once when it is there already."""
     home = home_of(settings.load())
-    rows = load(home).artefacts
+    rows = load_catalog(home).artefacts
     if name not in rows:
         if Path(name).suffix.lower() in PICKLED:
             model_formats.refuse_pickle(Path(name))
@@ -171,7 +171,7 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
 def _listed(store: Store, home: Home, version: ModelVersion, served: dict[str, ModelVersion]) -> ListedVersion:
     found = model_registry.evaluation(store, version.id)
     return ListedVersion(
-        **asdict(version),
+        **as_dict(version),
         here=home.model(version.sha256, version.format).is_file(),
         evaluated="never" if found is None else "passed" if found.passed else "failed",
         in_production=served.get(version.name) == version,
@@ -184,7 +184,7 @@ def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
     listed = _listed(store, home, version, model_registry.production(store))
     changes = model_registry.history(store, version.name)
     return ModelCard(
-        **asdict(listed),
+        **as_dict(listed),
         path=str(home.model(version.sha256, version.format)) if listed.here else None,
         evaluated_at=found.at if found else None,
         scores=found.scores if found else (),
@@ -192,7 +192,7 @@ def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
         lineage=Origin(
             run=version.run,
             dataset_version=version.dataset_version,
-            files=chain_of(store, node("model", version.id)).files,
+            files=chain_of(store, format_node("model", version.id)).files,
         ),
         production_since=changes[-1].at if listed.in_production else None,
         left_out=platform_control.left_out(home, version.name) if listed.in_production else (),
@@ -219,7 +219,7 @@ def _made(store: Store, home: Home, made: Promotion) -> Change:
     """Wait until the running platform serves it."""
     rollout.wait(home, store, made.id)
     running = platform_control.status(home).state != "stopped"
-    return Change(**asdict(made), dry_run=False, served=running)
+    return Change(**as_dict(made), dry_run=False, served=running)
 
 
 def _user() -> str:
@@ -243,7 +243,7 @@ def _moment(text: str) -> float:
         raise UsageError(
             "AW-USE-50",
             f"not a time: {text!r}",
-            where=Where(field="at"),
+            where=ErrorLocation(field="at"),
             hint="write it as 2026-11-24T15:30 or 2026-11-24T14:30:00Z",
         ) from error
 
@@ -256,7 +256,7 @@ def _check_name(store: Store, endpoint: str) -> None:
         raise ModelError(
             "AW-MOD-12",
             f"no model and no endpoint is called {endpoint!r}",
-            where=Where(field=endpoint),
+            where=ErrorLocation(field=endpoint),
             hint=f"known: {', '.join(names)}" if names else "archwright train SPEC makes one",
             nearest=tuple(difflib.get_close_matches(endpoint, names, 3, 0.3)),
         )

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import overload
 
 from archwright import settings
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Plan
-from archwright.errors import UsageError, Where
+from archwright.errors import ErrorLocation, UsageError
 from archwright.home import Home, home_of, write_atomic
-from archwright.needs.reader import read
-from archwright.needs.template import template as needs_template
-from archwright.needs.what_if_changes import Change, changes_of, read_changed
+from archwright.needs.reader import read_needs
+from archwright.needs.template import read_template as needs_template
+from archwright.needs.what_if_changes import NeedsChange, parse_changes, read_changed_needs
 from archwright.plan.explain import diff as differing
 from archwright.plan.explain import explanation as explaining
 from archwright.plan.explain.what_if import WhatIf
@@ -31,7 +31,9 @@ def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:
     text = needs_template(template)
     path = Path(output)
     if path.exists():
-        raise UsageError("AW-USE-02", f"{path} exists already", where=Where(str(path)), hint="choose another --output")
+        raise UsageError(
+            "AW-USE-02", f"{path} exists already", where=ErrorLocation(str(path)), hint="choose another --output"
+        )
     write_atomic(path, text.encode(), mode=0o644)
     return path
 
@@ -63,7 +65,7 @@ def plan(
     """
     if what_if is not None:
         texts = (what_if,) if isinstance(what_if, str) else tuple(what_if)
-        return _what_if(Path(needs), changes_of(texts), output, accept_stale=accept_stale)
+        return _what_if(Path(needs), parse_changes(texts), output, accept_stale=accept_stale)
     made, source = _made(Path(needs), accept_stale=accept_stale)
     if output is not None:
         write_plan(made, Path(output))
@@ -74,12 +76,12 @@ def plan(
     return made
 
 
-def _what_if(path: Path, changes: tuple[Change, ...], output: str | None, *, accept_stale: bool) -> WhatIf:
+def _what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | None, *, accept_stale: bool) -> WhatIf:
     """Both plans are made with the same catalog on the machine as it is now."""
     home = home_of(settings.load())
-    catalog = load(home)
-    wanted, source = read(path, catalog)
-    changed, changed_source = read_changed(path, changes, catalog)
+    catalog = load_catalog(home)
+    wanted, source = read_needs(path, catalog)
+    changed, changed_source = read_changed_needs(path, changes, catalog)
     machine, now = _machine(wanted, home) or _machine(changed, home), datetime.now(UTC)
     before = make_plan(wanted, source, catalog, machine, now, accept_stale=accept_stale)
     after = make_plan(changed, changed_source, catalog, machine, now, accept_stale=accept_stale)
@@ -98,8 +100,8 @@ def _feasible(path: Path) -> Plan:
 
 def _made(path: Path, *, accept_stale: bool = False) -> tuple[Plan, NeedsSource]:
     home = home_of(settings.load())
-    catalog = load(home)
-    wanted, source = read(path, catalog)
+    catalog = load_catalog(home)
+    wanted, source = read_needs(path, catalog)
     now, machine = datetime.now(UTC), _machine(wanted, home)
     return make_plan(wanted, source, catalog, machine, now, accept_stale=accept_stale), source
 
@@ -108,7 +110,7 @@ def _machine(wanted: Needs, home: Home) -> MachineFacts | None:
     """This machine is probed when it is a candidate: at every plan, because its neighbours change."""
     if "this-machine" not in wanted.placement.allow:
         return None
-    artefacts = load(home).artefacts
+    artefacts = load_catalog(home).artefacts
     files = [home.model(a.sha256) for w in wanted.workloads if w.model and (a := artefacts.get(w.model))]
     return probe_machine(home, next((file for file in files if file.is_file()), None), now=time.time)
 

@@ -22,7 +22,7 @@ from archwright.api.external_engines import reached
 from archwright.api.planning import plan_or_needs
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import Listen, bundle
-from archwright.errors import OperateError, Where
+from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, home_of
 from archwright.operate import owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import Status
@@ -144,7 +144,7 @@ def running_url(home: Home) -> str:
     """The URL of the running platform. Raises OperateError AW-OPS-31 when none runs."""
     current = platform_control.status(home)
     if current.url is None:
-        where = Where(str(home.root))
+        where = ErrorLocation(str(home.root))
         raise OperateError("AW-OPS-31", "no platform is running", where=where, hint="archwright up --detach")
     return current.url
 
@@ -191,7 +191,7 @@ def _contents(reply: HTTPResponse, url: str) -> Iterator[str]:
                 yield choice["delta"].get("content") or ""
         elif line.startswith(b"data: [DONE]"):
             return
-    raise OperateError("AW-OPS-33", "the answer broke off", where=Where(url), hint="archwright status")
+    raise OperateError("AW-OPS-33", "the answer broke off", where=ErrorLocation(url), hint="archwright status")
 
 
 def _lines(reply: HTTPResponse) -> Iterator[bytes]:
@@ -224,7 +224,9 @@ def _call(url: str, key: str, body: bytes) -> HTTPResponse:
             message = json.loads(message)["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = message or str(error)
-        raise OperateError("AW-OPS-32", f"the gateway refused: {message}", where=Where(url)) from error
+        raise OperateError("AW-OPS-32", f"the gateway refused: {message}", where=ErrorLocation(url)) from error
     except urllib.error.URLError as error:
         hint = "archwright status"
-        raise OperateError("AW-OPS-33", f"cannot reach it: {error.reason}", where=Where(url), hint=hint) from error
+        raise OperateError(
+            "AW-OPS-33", f"cannot reach it: {error.reason}", where=ErrorLocation(url), hint=hint
+        ) from error

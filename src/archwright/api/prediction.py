@@ -8,10 +8,10 @@ from pathlib import Path
 from archwright import settings
 from archwright.api import prediction_result, rate_prediction
 from archwright.api.prediction_result import Sized
-from archwright.catalog.benchmark_names import Subjects
-from archwright.catalog.load import load as load_catalog
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
+from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
-from archwright.errors import UsageError, Where
+from archwright.errors import ErrorLocation, UsageError
 from archwright.home import home_of, write_atomic
 from archwright.sizing import accuracy as scoring
 from archwright.sizing.inference import serving_prediction
@@ -99,7 +99,7 @@ def predict_serving(
     )
 
 
-def _served(asked: serving_prediction.Serving, on: str, subjects: Subjects) -> serving_prediction.Answer:
+def _served(asked: serving_prediction.Serving, on: str, subjects: BenchmarkNameResolver) -> serving_prediction.Answer:
     """Raises UsageError AW-USE-21 where weights and the cache of one request do not fit."""
     if subjects.accelerator(asked.accelerator).kind == HOST_KIND:
         return serving_prediction.predict(asked, subjects)
@@ -114,7 +114,7 @@ def _served(asked: serving_prediction.Serving, on: str, subjects: Subjects) -> s
             "AW-USE-21",
             f"{asked.model} in {worker.number.name} does not fit {on}: {sizes} for one request of {context:,.0f} tokens"
             f" on a device of {found.device.memory / 1e9:.3g} GB",
-            where=Where(field="on"),
+            where=ErrorLocation(field="on"),
             hint=f"ask for more devices or shorter requests{narrower}",
         )
     return serving_prediction.answer(found, fitted_tables.load("serving"))
@@ -163,7 +163,7 @@ def predict_training(
         raise UsageError(
             "AW-USE-21",
             f"{model} does not fit {on}, however it is split",
-            where=Where(field="on"),
+            where=ErrorLocation(field="on"),
             hint="ask for more devices, shorter sequences, or lora in the layout",
         )
     return Sized(
@@ -192,31 +192,34 @@ def accuracy(file: str, *, rows_out: str | None = None) -> scoring.Accuracy:
         raise UsageError(
             "AW-USE-22",
             f"{rows_out} is the table itself: it would be lost",
-            where=Where(field="rows_out"),
+            where=ErrorLocation(field="rows_out"),
             hint="name another file",
         )
     return scoring.run(Path(file), _subjects(), out, lambda path, text: write_atomic(path, text.encode(), mode=0o644))
 
 
-def _subjects() -> Subjects:
-    return Subjects(load_catalog(home_of(settings.load())))
+def _subjects() -> BenchmarkNameResolver:
+    return BenchmarkNameResolver(load_catalog(home_of(settings.load())))
 
 
 def _devices(on: str) -> tuple[int, str]:
     """Raises UsageError AW-USE-23 for none."""
-    count, name = name_resolution.machine(on)
+    count, name = name_resolution.parse_machine(on)
     if count < 1:
-        raise UsageError("AW-USE-23", f"no device: {on!r}", where=Where(field="on"), hint="for example 8xNAME")
+        raise UsageError("AW-USE-23", f"no device: {on!r}", where=ErrorLocation(field="on"), hint="for example 8xNAME")
     return count, name
 
 
 def _positive(name: str, value: float | None) -> None:
     """Raises UsageError AW-USE-23."""
     if value is not None and not 0 < value <= MOST:
-        raise UsageError("AW-USE-23", f"{name} is {value:g}", where=Where(field=name), hint="a positive number")
+        raise UsageError("AW-USE-23", f"{name} is {value:g}", where=ErrorLocation(field=name), hint="a positive number")
 
 
 def _no_load(load: str, example: str) -> UsageError:
     return UsageError(
-        "AW-USE-20", f"not a load: {load!r}", where=Where(field="load"), hint=f"for example {example}; no count is zero"
+        "AW-USE-20",
+        f"not a load: {load!r}",
+        where=ErrorLocation(field="load"),
+        hint=f"for example {example}; no count is zero",
     )

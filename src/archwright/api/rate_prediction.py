@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from archwright.api import prediction_result
 from archwright.api.prediction_result import Sized
-from archwright.catalog.benchmark_names import Subjects
-from archwright.contract.needs import Length
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
-from archwright.errors import UsageError, Where
+from archwright.errors import ErrorLocation, UsageError
 from archwright.simulate.pool_simulation import PoolSpec, latencies
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.deployment_layout import engine_of
@@ -18,15 +18,17 @@ from archwright.sizing.step_time import extrapolation, fitted_tables
 PEAK_S = 45.0
 
 
-def at_rate(asked: serving_prediction.Serving, rate: float, subjects: Subjects) -> Sized:
+def at_rate(asked: serving_prediction.Serving, rate: float, subjects: BenchmarkNameResolver) -> Sized:
     """Percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for no rate, AW-USE-21 where no engine
     of such a layout could be simulated.
     """
     if rate <= 0 or asked.input_tokens is None or asked.output_tokens is None:
-        raise UsageError("AW-USE-20", f"not a rate: {rate:g}/s", where=Where(field="load"), hint="for example 2.5/s")
-    reads, writes = (Length(mean=size, p95=size) for size in (asked.input_tokens, max(asked.output_tokens, 2.0)))
+        raise UsageError(
+            "AW-USE-20", f"not a rate: {rate:g}/s", where=ErrorLocation(field="load"), hint="for example 2.5/s"
+        )
+    reads, writes = (TokenLength(mean=size, p95=size) for size in (asked.input_tokens, max(asked.output_tokens, 2.0)))
     accelerator, host = subjects.accelerator(asked.accelerator), False
     weak: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -43,7 +45,7 @@ def at_rate(asked: serving_prediction.Serving, rate: float, subjects: Subjects) 
         raise UsageError(
             "AW-USE-21",
             f"no engine of {asked.model} on {asked.devices} x {accelerator.id} in this layout could be simulated",
-            where=Where(field="layout"),
+            where=ErrorLocation(field="layout"),
             hint="tensor and expert ranks only, and memory for one request; or state requests in flight, 64x1024+512",
         )
     load = LoadSpec(

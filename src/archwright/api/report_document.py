@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archwright.catalog.load import load
-from archwright.errors import UsageError, Where
+from archwright.catalog.load import load_catalog
+from archwright.errors import ErrorLocation, UsageError
 from archwright.home import write_atomic
 from archwright.plan.plan_file import read_plan
 from archwright.report.document_builder import document_of
@@ -27,7 +27,10 @@ def report(plan: str, *, output: str) -> Path:
     if write is None:
         known = ", ".join(FORMATS)
         raise UsageError(
-            "AW-USE-65", f"no report is written as {path.name!r}", where=Where(output), hint=f"end it in {known}"
+            "AW-USE-65",
+            f"no report is written as {path.name!r}",
+            where=ErrorLocation(output),
+            hint=f"end it in {known}",
         )
-    write_atomic(path, write(document_of(read_plan(Path(plan)), load())), mode=0o644)
+    write_atomic(path, write(document_of(read_plan(Path(plan)), load_catalog())), mode=0o644)
     return path

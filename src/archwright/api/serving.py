@@ -12,7 +12,7 @@ import msgspec
 from archwright import settings
 from archwright.api.context import audited, keyring
 from archwright.contract.record import Record
-from archwright.errors import OperateError, UsageError, Where
+from archwright.errors import ErrorLocation, OperateError, UsageError
 from archwright.home import home_of, write_json
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
@@ -82,7 +82,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
     """
     chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
     if not 1 <= options.workers <= WORKERS:
-        raise UsageError("AW-USE-73", f"workers must be 1 to {WORKERS}", where=Where(field="workers"))
+        raise UsageError("AW-USE-73", f"workers must be 1 to {WORKERS}", where=ErrorLocation(field="workers"))
     pools, endpoints = _table(options)
     config = GatewayConfig(
         pools=pools,
@@ -109,7 +109,9 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
         status = master.started()
         if status:
             hint = "its own words stand above"
-            raise OperateError("AW-OPS-22", f"a worker ended with status {status}", where=Where(str(file)), hint=hint)
+            raise OperateError(
+                "AW-OPS-22", f"a worker ended with status {status}", where=ErrorLocation(str(file)), hint=hint
+            )
         return Serving(_ready(config, owner_keys.first_key(keys)), master)
 
 
@@ -127,16 +129,18 @@ def _table(options: Serve) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSp
         addresses.setdefault(model, []).append(engine_url(url, "upstream"))
     if not addresses:
         hint = "--upstream MODEL=URL, the URL of an OpenAI interface, ending in /v1"
-        raise UsageError("AW-USE-70", "there is nothing to serve", where=Where(field="upstream"), hint=hint)
+        raise UsageError("AW-USE-70", "there is nothing to serve", where=ErrorLocation(field="upstream"), hint=hint)
     if options.cache not in get_args(Policy):
         hint = f"one of {', '.join(get_args(Policy))}"
-        raise UsageError("AW-USE-73", f"no cache {options.cache!r}", where=Where(field="cache"), hint=hint)
+        raise UsageError("AW-USE-73", f"no cache {options.cache!r}", where=ErrorLocation(field="cache"), hint=hint)
     prices = {model: _price(text) for model, text in _known(options.price, "price", "MODEL=IN:OUT", addresses).items()}
     keys = _known(options.key_env, "key_env", "MODEL=NAME", addresses)
     for name in keys.values():
-        if settings.variable(name) is None:
+        if settings.read_variable(name) is None:
             hint = "export it, or leave --key-env out"
-            raise UsageError("AW-USE-72", f"the variable {name!r} is not set", where=Where(field="key_env"), hint=hint)
+            raise UsageError(
+                "AW-USE-72", f"the variable {name!r} is not set", where=ErrorLocation(field="key_env"), hint=hint
+            )
     pools = tuple(
         EnginePoolSpec(
             name=model,
@@ -176,7 +180,7 @@ def pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str,
         name, _, value = text.partition("=") if form.endswith("=URL") else text.rpartition("=")
         if not name or not value:
             option = f"--{field.replace('_', '-')} {form}"
-            raise UsageError("AW-USE-70", f"{text!r} is not {form}", where=Where(field=field), hint=option)
+            raise UsageError("AW-USE-70", f"{text!r} is not {form}", where=ErrorLocation(field=field), hint=option)
         found.append((name, value))
     return found
 
@@ -187,7 +191,7 @@ def once(told: Iterable[tuple[str, str]], field: str) -> dict[str, str]:
     for name, value in told:
         if found.setdefault(name, value) != value:
             hint = f"--{field.replace('_', '-')} {name}=... once"
-            raise UsageError("AW-USE-72", f"two values for {name!r}", where=Where(field=field), hint=hint)
+            raise UsageError("AW-USE-72", f"two values for {name!r}", where=ErrorLocation(field=field), hint=hint)
     return found
 
 
@@ -197,7 +201,9 @@ def _known(texts: Iterable[str] | None, field: str, form: str, models: Iterable[
     for model in found:
         if model not in models:
             hint = f"--upstream {model}=URL, or one of {', '.join(models)}"
-            raise UsageError("AW-USE-72", f"no upstream is named {model!r}", where=Where(field=field), hint=hint)
+            raise UsageError(
+                "AW-USE-72", f"no upstream is named {model!r}", where=ErrorLocation(field=field), hint=hint
+            )
     return found
 
 
@@ -210,10 +216,10 @@ def engine_url(url: str, field: str) -> str:
     except ValueError:
         well = False
     if not well or not url.rstrip("/").endswith("/v1") or parts.query or parts.fragment:
-        raise UsageError("AW-USE-71", f"{url!r} is no engine's URL", where=Where(field=field), hint=hint)
+        raise UsageError("AW-USE-71", f"{url!r} is no engine's URL", where=ErrorLocation(field=field), hint=hint)
     if "@" in parts.netloc:
         hint = "give its key by --key-env NAME=VARIABLE"
-        raise UsageError("AW-USE-71", "a URL holds no password", where=Where(field=field), hint=hint)
+        raise UsageError("AW-USE-71", "a URL holds no password", where=ErrorLocation(field=field), hint=hint)
     return url.rstrip("/")
 
 
@@ -234,5 +240,5 @@ def _price(text: str) -> tuple[float, float]:
         dear = []
     if len(dear) != 2 or not all(0 <= price <= 1 for price in dear):
         hint = "USD per million tokens, in and out, each at most a million: --price MODEL=0.15:0.60"
-        raise UsageError("AW-USE-72", f"{text!r} is no price", where=Where(field="price"), hint=hint)
+        raise UsageError("AW-USE-72", f"{text!r} is no price", where=ErrorLocation(field="price"), hint=hint)
     return dear[0], dear[1]

@@ -13,13 +13,13 @@ from typing import IO
 
 from archwright.api import training_prediction
 from archwright.api.context import audited, opened
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.host_resources import usable_cores
-from archwright.contract.evidence import Deviation, Measured, Prediction, judge
+from archwright.contract.evidence import Deviation, MeasuredValue, Prediction, determine_verdict
 from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace
 from archwright.engines.model_files import locate
-from archwright.errors import ArchwrightError, StoreError, TrainError, Where
+from archwright.errors import ArchwrightError, ErrorLocation, StoreError, TrainError
 from archwright.home import Home
 from archwright.lake import version_index
 from archwright.lifecycle import model_registry
@@ -188,7 +188,7 @@ def _job(home: Home, store: Store, chosen: TrainSpec) -> Job:
     version = version_index.find(store, chosen.dataset)
     if version.rows == 0:
         message = f"nothing to train on in {version.id}: it has no rows"
-        raise TrainError("AW-TRN-12", message, where=Where(field="dataset"), hint="ingest more rows")
+        raise TrainError("AW-TRN-12", message, where=ErrorLocation(field="dataset"), hint="ingest more rows")
     training_data.check_columns(version, chosen)
     threads = chosen.threads or max(1, usable_cores() - 1)
     return Job(id=training_runs.new_id(), version=version, threads=threads, base_sha256=_base(home, chosen.base))
@@ -198,12 +198,12 @@ def _base(home: Home, name: str) -> str:
     """The digest of the base's file, which is here. Raises TrainError AW-TRN-04 for a name without a model file."""
     if not name:
         return ""
-    known = load(home).artefacts
+    known = load_catalog(home).artefacts
     if name not in known:
         raise TrainError(
             "AW-TRN-04",
             f"no base model called {name!r}",
-            where=Where(field="base"),
+            where=ErrorLocation(field="base"),
             hint=f"bases that can be fetched: {', '.join(sorted(known))}",
             nearest=tuple(difflib.get_close_matches(name, known, 3, 0.3)),
         )
@@ -218,7 +218,7 @@ def _unchanged(store: Store, job: Job) -> None:
         raise TrainError(
             "AW-TRN-25",
             f"the dataset version {job.version.id} {what} since the run {job.id} began",
-            where=Where(field=job.version.id),
+            where=ErrorLocation(field=job.version.id),
             hint="a run goes on over the very rows it began with: start a new one with archwright train SPEC",
         )
 
@@ -254,7 +254,7 @@ def _held(promise: Prediction, measured: Mapping[str, float], made: Outcome) -> 
     value = measured.get(promise.metric)
     found = None
     if value is not None:
-        found = Measured(
+        found = MeasuredValue(
             value=value,
             unit=promise.estimate.unit,
             statistic=promise.query.statistic,
@@ -267,7 +267,7 @@ def _held(promise: Prediction, measured: Mapping[str, float], made: Outcome) -> 
         workload=promise.workload,
         predicted=promise.estimate,
         measured=found,
-        verdict=judge(promise.metric, promise.estimate, value),
+        verdict=determine_verdict(promise.metric, promise.estimate, value),
         evidence="measured by the training process" if found else "not measured",
     )
 

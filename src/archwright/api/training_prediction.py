@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
-from archwright.catalog.probe.host_resources import training_set
+from archwright.catalog.load import load_catalog
+from archwright.catalog.probe.host_resources import training_instruction_set
 from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Basis, Prediction
 from archwright.contract.lineage import DatasetVersion
 from archwright.contract.plan import MachineFacts
@@ -72,10 +72,10 @@ def probed(home: Home, model_file: Path | None) -> MachineFacts:
 def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -> Forecast:
     """Raises DataError AW-DATA-10 and AW-DATA-11 where the data set is not what the spec says; nothing else stops a
     run that could be trained without being predicted."""
-    catalog = load(home)
+    catalog = load_catalog(home)
     try:
         work = work_of(spec, home, version_index.find(store, spec.dataset), catalog)
-        row = catalog.training_efficiency(spec.task, training_set())
+        row = catalog.training_efficiency(spec.task, training_instruction_set())
         artefact = catalog.artefacts.get(spec.base)
         machine = probe(home, None if artefact is None else home.model(artefact.sha256))
     except Unpredictable as reason:
@@ -115,13 +115,13 @@ def work_of(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catal
     if spec.task == "tabular-classifier":
         classes = len(set(_rows(home, version, [spec.columns.label], None)))
         trees = Trees(features=_features(spec, version), trees_per_round=1 if classes <= 2 else classes, data_rows=rows)
-        return StepWork(exact(rows, "rows"), exact(rows, "rows"), exact(1.0, ""), trees)
+        return StepWork(exact_estimate(rows, "rows"), exact_estimate(rows, "rows"), exact_estimate(1.0, ""), trees)
     assert spec.image is not None  # training.spec refuses a spec without
     shape = (spec.image.height, spec.image.width, spec.image.channels)
     most = min(rows, spec.rows_per_step)
     mean = rows / math.ceil(rows / spec.rows_per_step)
     net = convolutions(shape, image_classifier.CHANNELS, PICTURE_CLASSES, rows)
-    return StepWork(exact(mean, "rows"), exact(most, "rows"), exact(1.0, ""), net)
+    return StepWork(exact_estimate(mean, "rows"), exact_estimate(most, "rows"), exact_estimate(1.0, ""), net)
 
 
 def _text(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:

@@ -7,10 +7,10 @@ import re
 from archwright import settings
 from archwright.api.prediction_result import Sized
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load as load_catalog
+from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
-from archwright.contract.needs import SLO, Length
-from archwright.errors import UsageError, Where
+from archwright.contract.needs import SLO, TokenLength
+from archwright.errors import ErrorLocation, UsageError
 from archwright.home import home_of
 from archwright.sizing.hardware.machine import Machine, Steady
 from archwright.sizing.workloads.data_processing import batch_data
@@ -39,18 +39,24 @@ def predict_embedding(model: str, *, on: str, tokens: str = "500", latency_p95_s
     catalog, length = _catalog(), _LENGTHS.match(tokens)
     if length is None or not int(length[1]):
         raise UsageError(
-            "AW-USE-20", f"not a length: {tokens!r}", where=Where(field="tokens"), hint="for example 500, or 500..1500"
+            "AW-USE-20",
+            f"not a length: {tokens!r}",
+            where=ErrorLocation(field="tokens"),
+            hint="for example 500, or 500..1500",
         )
-    known = {name_resolution.squashed(name): row for name, row in catalog.embedders.items()}
-    row = known.get(name_resolution.squashed(model.rsplit("/", 1)[-1]))
+    known = {name_resolution.normalise_name(name): row for name, row in catalog.embedders.items()}
+    row = known.get(name_resolution.normalise_name(model.rsplit("/", 1)[-1]))
     if row is None:
-        raise name_resolution.unknown("embedding model", model, catalog.embedders)
+        raise name_resolution.unknown_name_error("embedding model", model, catalog.embedders)
     machine, mean = _machine(on, catalog), float(length[1])
-    lengths = Length(mean=mean, p95=max(mean, float(length[2] or mean)))
+    lengths = TokenLength(mean=mean, p95=max(mean, float(length[2] or mean)))
     found = steady_embedding(machine, row, "predict", lengths, SLO(latency_p95_s=latency_p95_s), catalog)
     if found is None:
         raise UsageError(
-            "AW-USE-21", f"{model} does not fit {on}", where=Where(field="on"), hint="ask for a device with more memory"
+            "AW-USE-21",
+            f"{model} does not fit {on}",
+            where=ErrorLocation(field="on"),
+            hint="ask for a device with more memory",
         )
     return _steady(found, machine)
 
@@ -129,13 +135,13 @@ def _machine(on: str, catalog: Catalog) -> Machine:
     host = _HOST.match(on)
     if host is not None:
         return Machine(on, None, 0, max(1, int(host[1])), _RAM_BYTES)
-    count, name = name_resolution.machine(on)
+    count, name = name_resolution.parse_machine(on)
     accelerator = catalog.accelerator(name)
     if not accelerator.memory_bytes:
         raise UsageError(
             "AW-USE-20",
             f"{name} is a processor",
-            where=Where(field="on"),
+            where=ErrorLocation(field="on"),
             hint="state its threads, for example 64 vCPU",
         )
     return Machine(on, accelerator, max(count, 1), _THREADS, _RAM_BYTES)
@@ -152,4 +158,6 @@ def _count(machine: Machine) -> int:
 def _positive(**sizes: float) -> None:
     for field, size in sizes.items():
         if not 0 < size < 1e15:
-            raise UsageError("AW-USE-20", f"not a size: {size}", where=Where(field=field), hint="a number above 0")
+            raise UsageError(
+                "AW-USE-20", f"not a size: {size}", where=ErrorLocation(field=field), hint="a number above 0"
+            )

@@ -11,13 +11,13 @@ from functools import cached_property
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables import name_resolution, parsers
-from archwright.catalog.tables.csv_table import DATA, read
+from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.catalog.tables.records import Accelerator, Alias, ModelSpec
 
 OTHER_ENGINE = "other"
 
 
-class Subjects:
+class BenchmarkNameResolver:
     """Resolves names to rows; answers are kept, since a table repeats its names."""
 
     def __init__(self, catalog: Catalog) -> None:
@@ -28,20 +28,20 @@ class Subjects:
     @cached_property
     def models(self) -> Mapping[str, ModelSpec]:
         own = self.catalog.models
-        return {**own, **{row.id: row for row in parsers.architectures(DATA) if row.id not in own}}
+        return {**own, **{row.id: row for row in parsers.read_architectures(DATA) if row.id not in own}}
 
     @cached_property
     def accelerators(self) -> Mapping[str, Accelerator]:
         own = self.catalog.accelerators
         # A plain name takes the first row that fits: what a plan may choose stands first.
-        return {**own, **{row.id: row for row in parsers.devices(DATA) if row.id not in own}}
+        return {**own, **{row.id: row for row in parsers.read_benchmarked_accelerators(DATA) if row.id not in own}}
 
     @cached_property
     def _spellings(self) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:
         found: dict[str, dict[str, str]] = {"model": {}, "accelerator": {}, "engine": {}}
-        for row in read(DATA, "benchmark_names.csv"):
+        for row in read_rows(DATA, "benchmark_names.csv"):
             name = row.name("name")
-            found[row.name("kind")][name if row.name("kind") == "engine" else name_resolution.squashed(name)] = (
+            found[row.name("kind")][name if row.name("kind") == "engine" else name_resolution.normalise_name(name)] = (
                 row.name("id")
             )
         return found["model"], found["accelerator"], found["engine"]
@@ -53,16 +53,18 @@ class Subjects:
     def model(self, name: str) -> ModelSpec:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._models:
-            known = self._spellings[0].get(name_resolution.squashed(name.rsplit("/", 1)[-1]), "")
-            found = self.models.get(known) or name_resolution.model(name, self.models, self._aliases)
+            known = self._spellings[0].get(name_resolution.normalise_name(name.rsplit("/", 1)[-1]), "")
+            found = self.models.get(known) or name_resolution.resolve_model(name, self.models, self._aliases)
             self._models[name] = found
         return self._models[name]
 
     def accelerator(self, name: str) -> Accelerator:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._accelerators:
-            known = self._spellings[1].get(name_resolution.squashed(name), "")
-            found = self.accelerators.get(known) or name_resolution.accelerator(name, self.accelerators, self._aliases)
+            known = self._spellings[1].get(name_resolution.normalise_name(name), "")
+            found = self.accelerators.get(known) or name_resolution.resolve_accelerator(
+                name, self.accelerators, self._aliases
+            )
             self._accelerators[name] = found
         return self._accelerators[name]
 
@@ -81,7 +83,7 @@ class Subjects:
                 row.required("output_tokens"),
                 row.count("beams"),
             )
-            for row in read(DATA, "benchmark_loads.csv")
+            for row in read_rows(DATA, "benchmark_loads.csv")
         )
 
     def load(self, scenario: str, model: str) -> tuple[float, float, int]:

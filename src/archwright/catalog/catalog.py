@@ -7,26 +7,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
-from archwright.catalog.layers.efficiency_lookup import choose, choose_training
-from archwright.catalog.layers.fact_provenance import Provenance
+from archwright.catalog.layers.efficiency_lookup import choose_efficiency, choose_training
+from archwright.catalog.layers.fact_provenance import FactProvenance
 from archwright.catalog.layers.packaged_tables import OVERLAID
 from archwright.catalog.tables import name_resolution, records
-from archwright.contract.estimate import Estimate, exact, product, within_factor
+from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, within_factor
 from archwright.contract.lineage import Task
 from archwright.errors import CatalogError
 
-__all__ = ["ANY", "BASE_CURRENCY", "OVERLAID", "OWN_PROVIDERS", "Catalog"]
+__all__ = ["ANY_PLACE", "BASE_CURRENCY", "OVERLAID", "OWN_PROVIDERS", "Catalog"]
 
 BASE_CURRENCY = "EUR"
 # Places that are no country: `any` allows all, the groups are columns of the country table.
-ANY = "any"
+ANY_PLACE = "any"
 OWN_PROVIDERS = frozenset({"on-premises", "this-machine"})
 # A neighbour's or a union's average price stands in for a country without a row of its own.
 STAND_IN_FACTOR = 1.6
 EVERY_MODEL = "*"
 
 
-class Catalog(Provenance):
+class Catalog(FactProvenance):
     """Tables are read on first use and kept."""
 
     # --- what is known by name
@@ -53,15 +53,15 @@ class Catalog(Provenance):
     def places(self) -> frozenset[str]:
         """Everything a residency or a pinned region may name: countries, groups, `any`, providers' regions."""
         regions = {row.region for row in self.regions.values()}
-        return frozenset({ANY, *self.countries, *self.groups, *regions})
+        return frozenset({ANY_PLACE, *self.countries, *self.groups, *regions})
 
     def accelerator(self, name: str) -> records.Accelerator:
         """By id, alias or family. Raises CatalogError (AW-CAT-01) with the nearest spellings."""
-        return name_resolution.accelerator(name, self.accelerators, self.aliases)
+        return name_resolution.resolve_accelerator(name, self.accelerators, self.aliases)
 
     def family(self, name: str) -> tuple[records.Accelerator, ...]:
         """Every accelerator the name covers, empty when none."""
-        return name_resolution.accelerator_family(name, self.accelerators, self.aliases) or tuple(
+        return name_resolution.match_accelerator_family(name, self.accelerators, self.aliases) or tuple(
             row for row in [self.accelerators.get(self._alias("accelerator", name))] if row is not None
         )
 
@@ -71,20 +71,22 @@ class Catalog(Provenance):
 
     def machine_named(self, text: str) -> tuple[int, records.Accelerator]:
         """A machine string like `8x NAME`: how many of which accelerator."""
-        count, name = name_resolution.machine(text)
+        count, name = name_resolution.parse_machine(text)
         return count, self.accelerator(name)
 
     def model(self, name: str) -> records.ModelSpec:
         """By id, alias, or as a model hub spells it. Raises CatalogError (AW-CAT-01)."""
-        return name_resolution.model(name, self.models, self.aliases)
+        return name_resolution.resolve_model(name, self.models, self.aliases)
 
     def provider_called(self, said: str) -> str:
         """How this catalog calls a provider that a price table calls `said`."""
         return next((a.id for a in self.aliases if a.kind == "provider" and a.name == said), said)
 
     def _alias(self, kind: str, name: str) -> str:
-        asked = name_resolution.squashed(name)
-        return next((a.id for a in self.aliases if a.kind == kind and name_resolution.squashed(a.name) == asked), "")
+        asked = name_resolution.normalise_name(name)
+        return next(
+            (a.id for a in self.aliases if a.kind == kind and name_resolution.normalise_name(a.name) == asked), ""
+        )
 
     # --- questions
 
@@ -106,18 +108,18 @@ class Catalog(Provenance):
         unit = f"{quote}/{base}"
         if base == quote:
             self._per_euro(base)
-            return exact(1.0, unit)
+            return exact_estimate(1.0, unit)
         bought, paid = self._per_euro(quote), self._per_euro(base)
-        return product([bought, paid.dividing(1.0, "")], unit)
+        return multiply_estimates([bought, paid.dividing(1.0, "")], unit)
 
     def _per_euro(self, currency: str) -> Estimate:
         if currency == BASE_CURRENCY:
-            return exact(1.0, currency)
+            return exact_estimate(1.0, currency)
         for row in self.exchange_rates:
             if row.quote == currency:
                 low, high = min(row.low_12m, row.rate), max(row.high_12m, row.rate)
                 return Estimate(value=row.rate, low=low, high=high, unit=currency)
-        raise name_resolution.unknown("currency", currency, self.currencies)
+        raise name_resolution.unknown_name_error("currency", currency, self.currencies)
 
     def hosted_places(self, provider: str, model: str) -> tuple[str, ...] | None:
         """Where a hosted model processes: countries or groups of them. None: nobody says, so it is unknown."""
@@ -135,11 +137,11 @@ class Catalog(Provenance):
         for row in self.hosted_facts:
             if (row.provider, row.model, row.kind) == (provider, model, "quality") and row.value is not None:
                 stated[row.name] = min(row.value, stated.get(row.name, 1.0))
-        return stated or self._open_quality.get(name_resolution.squashed(model), {})
+        return stated or self._open_quality.get(name_resolution.normalise_name(model), {})
 
     @cached_property
     def _open_quality(self) -> dict[str, dict[str, float]]:
-        return {name_resolution.squashed(model.id): dict(model.quality) for model in self.models.values()}
+        return {name_resolution.normalise_name(model.id): dict(model.quality) for model in self.models.values()}
 
     def unpriced(self) -> tuple[str, ...]:
         """Accelerators that nobody sells here: neither rented by an offer nor bought in a node."""
@@ -154,8 +156,8 @@ class Catalog(Provenance):
         provider's region of that name. Raises CatalogError (AW-CAT-01) for a place nobody knows.
         """
         if place not in self.places:
-            raise name_resolution.unknown("place", place, self.places)
-        if place in (ANY, country):
+            raise name_resolution.unknown_name_error("place", place, self.places)
+        if place in (ANY_PLACE, country):
             return True
         known = self.countries.get(country)
         if known is not None and place in known.places:
@@ -181,7 +183,7 @@ class Catalog(Provenance):
                     if code == country:
                         return self.estimate(row, price, "USD/kWh")
                     return within_factor(price, max(STAND_IN_FACTOR, records.BAND[row.confidence]), "USD/kWh")
-        raise name_resolution.unknown("electricity price", country, [row.country for row in self.tariffs])
+        raise name_resolution.unknown_name_error("electricity price", country, [row.country for row in self.tariffs])
 
     def grid_gco2_per_kwh(self, country: str) -> Estimate | None:
         """The national yearly mean, with the band a year's change and the hour of day earn; None when unknown."""
@@ -199,7 +201,7 @@ class Catalog(Provenance):
 
     def efficiency(self, engine: str, quantisation: str, isa: str) -> records.Efficiency:
         """The nearest row; each step away from an exact match widens its factors (efficiency.py)."""
-        return choose(self.efficiencies, engine, quantisation, isa)
+        return choose_efficiency(self.efficiencies, engine, quantisation, isa)
 
     def training_efficiency(self, task: Task, isa: str) -> records.TrainingEfficiency:
         """The row of the instruction set, else the one that stands for any (efficiency.py)."""

@@ -13,7 +13,7 @@ from archwright.catalog.tables.csv_table import DATA
 from archwright.home import Home
 
 
-def load(home: Home | None = None, *, today: date | None = None) -> Catalog:
+def load_catalog(home: Home | None = None, *, today: date | None = None) -> Catalog:
     """The catalog in force for `home`, its ages counted at `today` (default: the current day, UTC).
 
     Without a home: the shipped rows alone, judged at the day they were looked up. One per process until the user's
@@ -21,16 +21,16 @@ def load(home: Home | None = None, *, today: date | None = None) -> Catalog:
     returns at once.
     """
     if home is None:
-        return _shipped(today)
+        return _packaged_catalog(today)
     stamps = (
-        _stamp(home.catalog_overlay),
-        _stamp(home.machine),
-        _stamp(home.catalog_refreshed / refreshed_layer.CURRENT),
+        _modified_ns(home.catalog_overlay),
+        _modified_ns(home.machine),
+        _modified_ns(home.catalog_refreshed / refreshed_layer.CURRENT_FILE),
     )
-    return _of_home(str(home.root), stamps, today or datetime.now(UTC).date())
+    return _home_catalog(str(home.root), stamps, today or datetime.now(UTC).date())
 
 
-def _stamp(path: Path) -> int:
+def _modified_ns(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -38,12 +38,12 @@ def _stamp(path: Path) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def _shipped(today: date | None) -> Catalog:
+def _packaged_catalog(today: date | None) -> Catalog:
     return Catalog(DATA, today=today)
 
 
 @functools.lru_cache(maxsize=8)
-def _of_home(root: str, _stamps: tuple[int, ...], today: date) -> Catalog:
+def _home_catalog(root: str, _stamps: tuple[int, ...], today: date) -> Catalog:
     home = Home(root)
-    latest = refreshed_layer.current(home.catalog_refreshed)
+    latest = refreshed_layer.current_generation(home.catalog_refreshed)
     return Catalog(DATA, user=home.catalog_overlay, machine=cached_machine(home), latest=latest, today=today)

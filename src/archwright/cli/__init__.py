@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from archwright import __version__
 from archwright.cli.verb_spec import Arg, Verb
 from archwright.cli.verbs import GROUPS, VERBS
-from archwright.errors import ArchwrightError, UsageError, Where, boundary
+from archwright.errors import ArchwrightError, ErrorLocation, UsageError, boundary
 
 TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
 
@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
     """A wrong call is answered like any other error."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError("AW-USE-07", message, where=Where(self.prog), hint=f"{self.prog} --help")
+        raise UsageError("AW-USE-07", message, where=ErrorLocation(self.prog), hint=f"{self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from archwright.api.platform_lifecycle import Answer, Platform
 from archwright.cli.number_format import band, pretty
 from archwright.cli.table_layout import plain
 from archwright.contract.evidence import Deviation, Reconciliation
-from archwright.errors import printable
+from archwright.errors import replace_control_characters
 
 MINIMUM_WIDTH = 100
 # Of an audit record.
@@ -63,7 +63,7 @@ def path(result: Path) -> int:
 
 def stream(result: Iterator[str]) -> int:
     for piece in result:
-        sys.stdout.write(printable(piece))
+        sys.stdout.write(replace_control_characters(piece))
         sys.stdout.flush()
     sys.stdout.write("\n")
     if isinstance(result, Answer) and sys.stderr.isatty():

@@ -13,8 +13,8 @@ from archwright.cli.number_format import band, money, pretty, significant
 from archwright.cli.show import as_json, console
 from archwright.cli.show_diff import what_if
 from archwright.cli.table_layout import drawn, indented
-from archwright.contract.decision import Driver, Return
-from archwright.contract.plan import Miss, Option, Plan
+from archwright.contract.decision import CostDriver, ReturnOnInvestment
+from archwright.contract.plan import ConstraintViolation, Option, Plan
 
 __all__ = ["as_json", "plan"]
 
@@ -119,7 +119,7 @@ def _categories(result: Plan, option: Option) -> str:
     return f"of it {', '.join(f'{name} {money(amount)}' for name, amount in largest)}"
 
 
-def _return(returns: Return) -> str:
+def _return(returns: ReturnOnInvestment) -> str:
     unit = returns.cost.unit
     payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back"
     return (
@@ -208,7 +208,7 @@ def _refused(out: Console, result: Plan, options: list[Option]) -> None:
     out.print(table)
 
 
-def _missed(miss: Miss) -> str:
+def _missed(miss: ConstraintViolation) -> str:
     """`per_month 4,752 > 3,500`, `residency unknown`; of a law its sentence."""
     name = "" if miss.constraint == "export" else miss.constraint.replace(".", " ")
     if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
@@ -249,7 +249,7 @@ def _exactly(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _flip(driver: Driver) -> str:
+def _flip(driver: CostDriver) -> str:
     if driver.flips_at is None:
         return "no value in reach changes the choice"
     place = "[yellow]inside the band[/]" if driver.inside else "outside the band"

@@ -12,9 +12,9 @@ SectionId = Literal[
 ]
 
 # Cheaper in so many of the draws, neither of two options can be called the cheaper one.
-EVEN = (0.35, 0.65)
+TIE_PROBABILITY = (0.35, 0.65)
 # A difference below this share of the cost is smaller than what any plan can promise.
-NEAR = 0.02
+NEAR_COST_SHARE = 0.02
 
 
 class Rival(Record):
@@ -36,11 +36,11 @@ class Rival(Record):
         """How near it is, in words; "" for what is no tie: a price as good as the same may be dearer in every draw."""
         if self.equal:
             return "the same"
-        even = EVEN[0] <= self.cheaper <= EVEN[1]
-        return "" if not self.tie else "a tie" if even else f"within {NEAR:.0%}"
+        even = TIE_PROBABILITY[0] <= self.cheaper <= TIE_PROBABILITY[1]
+        return "" if not self.tie else "a tie" if even else f"within {NEAR_COST_SHARE:.0%}"
 
 
-class Driver(Record):
+class CostDriver(Record):
     """A fact that a cost rests on. `share`: its part in the variance of the chosen option's total cost.
 
     With the fact at `flips_at` (same unit as `estimate`), `flips_to` would be chosen, or, when that is None, nothing
@@ -65,7 +65,7 @@ class Driver(Record):
         return f"the budget's {self.limit.replace('_', ' ')} limit is reached and {said}" if self.limit else said
 
 
-class Return(Record):
+class ReturnOnInvestment(Record):
     """What the goals are worth against what the chosen option costs, both over the horizon; they are worth nothing
     before production, and their whole once everybody uses it.
 
@@ -104,9 +104,9 @@ class Decision(Record):
     axes: tuple[str, ...] = ()
     pareto: tuple[str, ...] = ()
     rivals: tuple[Rival, ...] = ()
-    drivers: tuple[Driver, ...] = ()
+    drivers: tuple[CostDriver, ...] = ()
     confidence: dict[str, float] = {}
-    returns: Return | None = None
+    returns: ReturnOnInvestment | None = None
     schedules: tuple[Schedule, ...] = ()
 
 

@@ -69,7 +69,7 @@ class Estimate(Record):
         )
 
 
-def exact(value: float, unit: str, basis: str = "") -> Estimate:
+def exact_estimate(value: float, unit: str, basis: str = "") -> Estimate:
     """A number without a band: a count, a price the user stated."""
     return Estimate(value=value, low=value, high=value, unit=unit, basis=basis)
 
@@ -79,21 +79,21 @@ def within_factor(value: float, factor: float, unit: str, basis: str = "") -> Es
     return Estimate(value=value, low=value / factor, high=value * factor, unit=unit, basis=basis)
 
 
-def product(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
+def multiply_estimates(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
     """Product of independent positive estimates: squared log half-widths add.
 
     Where a band reaches zero or below, logs end, and the widest corners are taken (interval arithmetic).
     """
     value = math.prod(e.value for e in estimates)
     if any(e.low <= 0 for e in estimates):
-        low, high = _corners(estimates)
+        low, high = _interval_corners(estimates)
     else:
         low = value * math.exp(-math.sqrt(sum(math.log(e.value / e.low) ** 2 for e in estimates)))
         high = value * math.exp(math.sqrt(sum(math.log(e.high / e.value) ** 2 for e in estimates)))
-    return Estimate(value=value, low=low, high=high, unit=unit, level=_level(estimates), basis=basis)
+    return Estimate(value=value, low=low, high=high, unit=unit, level=_lowest_level(estimates), basis=basis)
 
 
-def _corners(estimates: list[Estimate]) -> tuple[float, float]:
+def _interval_corners(estimates: list[Estimate]) -> tuple[float, float]:
     low = high = 1.0
     for e in estimates:
         corners = (low * e.low, low * e.high, high * e.low, high * e.high)
@@ -101,14 +101,16 @@ def _corners(estimates: list[Estimate]) -> tuple[float, float]:
     return low, high
 
 
-def _level(estimates: list[Estimate]) -> float:
+def _lowest_level(estimates: list[Estimate]) -> float:
     """What is combined is believed as much as its least certain part."""
     return min((e.level for e in estimates if e.low != e.high), default=0.9)
 
 
-def total(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
+def sum_estimates(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
     """Sum of independent estimates: squared half-widths add."""
     value = sum(e.value for e in estimates)
     below = math.sqrt(sum((e.value - e.low) ** 2 for e in estimates))
     above = math.sqrt(sum((e.high - e.value) ** 2 for e in estimates))
-    return Estimate(value=value, low=value - below, high=value + above, unit=unit, level=_level(estimates), basis=basis)
+    return Estimate(
+        value=value, low=value - below, high=value + above, unit=unit, level=_lowest_level(estimates), basis=basis
+    )

@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.metrics import BY_QUANTITY, UNANSWERED
+from archwright.contract.metrics import FAILED_STATUSES, METRIC_BY_QUANTITY
 from archwright.contract.record import Record
 
 Statistic = Literal["p50", "p95", "p99", "mean", "max", "last", "rate", "share"]
@@ -50,7 +50,7 @@ class Query(Record):
     def promql(self, series: str | None = None, labels: dict[str, str] | None = None) -> str:
         """PromQL over `series` (default: our own name for `metric`) selected by `labels` (default: own)."""
         name, selector, window = self._parts(series, labels)
-        kind = BY_QUANTITY[self.metric].kind
+        kind = METRIC_BY_QUANTITY[self.metric].kind
         if self.statistic == "share":
             return self._of_share(name, selector, window)
         if kind == "histogram":
@@ -59,7 +59,7 @@ class Query(Record):
             return f"sum(rate({name}{selector}[{window}]))"
         if kind == "counter":
             return f"sum(increase({name}{selector}[{window}]))"
-        if BY_QUANTITY[self.metric].per_run:
+        if METRIC_BY_QUANTITY[self.metric].per_run:
             return self._of_runs(f"last_over_time({name}{selector}[{window}])")
         over = f"(sum({name}{selector})[{window}:1s])"
         if self.q is not None:
@@ -69,7 +69,7 @@ class Query(Record):
 
     def _of_share(self, name: str, selector: str, window: str) -> str:
         """A status nobody ended with has no series yet: that is none, not unknown."""
-        lost = f'status=~"{"|".join(UNANSWERED)}"'
+        lost = f'status=~"{"|".join(FAILED_STATUSES)}"'
         narrowed = f"{selector[:-1]},{lost}}}" if selector else f"{{{lost}}}"
         failed = f"(sum(increase({name}{narrowed}[{window}])) or vector(0))"
         return f"1 - {failed} / sum(increase({name}{selector}[{window}]))"
@@ -93,19 +93,19 @@ class Query(Record):
     def _parts(self, series: str | None, labels: dict[str, str] | None) -> tuple[str, str, str]:
         """Series name, selector and window as PromQL writes them."""
         chosen = self.labels if labels is None else labels
-        inner = ",".join(f'{key}="{escape(value)}"' for key, value in sorted(chosen.items()))
-        name = series or BY_QUANTITY[self.metric].name
+        inner = ",".join(f'{key}="{escape_label_value(value)}"' for key, value in sorted(chosen.items()))
+        name = series or METRIC_BY_QUANTITY[self.metric].name
         return name, f"{{{inner}}}" if inner else "", f"{max(1, round(self.window_s))}s"
 
     def promql_samples(self, series: str | None = None, labels: dict[str, str] | None = None) -> str:
         """PromQL for how many samples stand behind `promql`."""
         name, selector, window = self._parts(series, labels)
-        if BY_QUANTITY[self.metric].kind == "histogram":
+        if METRIC_BY_QUANTITY[self.metric].kind == "histogram":
             return f"sum(increase({name}_count{selector}[{window}]))"
         return f"sum(count_over_time({name}{selector}[{window}]))"
 
 
-def escape(value: str) -> str:
+def escape_label_value(value: str) -> str:
     """A label value as PromQL writes it."""
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
@@ -131,7 +131,7 @@ class Control(Record):
     status: Literal["built-in", "configured", "organisational", "later"]
 
 
-class Measured(Record):
+class MeasuredValue(Record):
     """A measured number as reconcile prints it."""
 
     value: float
@@ -158,8 +158,8 @@ class Measurement(Record):
     window_s: float
     evidence: str
 
-    def measured(self) -> Measured:
-        return Measured(
+    def measured(self) -> MeasuredValue:
+        return MeasuredValue(
             value=self.value,
             unit=self.unit,
             statistic=self.statistic,
@@ -175,7 +175,7 @@ class Deviation(Record):
     metric: str
     workload: str
     predicted: Estimate
-    measured: Measured | None
+    measured: MeasuredValue | None
     verdict: Verdict
     evidence: str
 
@@ -188,7 +188,7 @@ class Reconciliation(Record):
     deviations: tuple[Deviation, ...]
 
 
-def judge(metric: str, predicted: Estimate, measured: float | None) -> Verdict:
+def determine_verdict(metric: str, predicted: Estimate, measured: float | None) -> Verdict:
     """The verdict follows from band and measurement alone; what is not a number was not measured."""
     if measured is None or math.isnan(measured):
         return "unknown"

@@ -1,7 +1,7 @@
 """Where things come from: file, data set version, training run, model version, promotion, answer, and the edges.
 
 Ids are for people and are unique in a home: data set version "NAME@v3", run "r-...", model version "NAME@v2",
-answer (the gateway's request id) "aw-...". An edge's ends are written "KIND:ID" (`node`).
+answer (the gateway's request id) "aw-...". An edge's ends are written "KIND:ID" (`format_node`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ RunStatus = Literal["running", "interrupted", "failed", "finished"]
 ModelFormat = Literal["gguf", "onnx", "safetensors"]
 
 
-def node(kind: NodeKind, name: str) -> str:
+def format_node(kind: NodeKind, name: str) -> str:
     """How an edge names one of its ends."""
     return f"{kind}:{name}"
 
 
-class Edge(Record):
-    """`child` was made from `parent`; both as `node` writes them."""
+class LineageEdge(Record):
+    """`child` was made from `parent`; both as `format_node` writes them."""
 
     at: float
     child: str

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["histogram", "counter", "gauge"]
+MetricKind = Literal["histogram", "counter", "gauge"]
 
 
 class Metric(NamedTuple):
     quantity: str
     name: str
-    kind: Kind
+    kind: MetricKind
     unit: str
     help: str
     labels: tuple[str, ...]
@@ -33,7 +33,7 @@ REQUEST_LABELS = ("workload", "model", "pool")
 RUN_LABELS = ("run", "name")
 
 # Requests that ended so were not answered, and not for the client's own doing.
-UNANSWERED = ("failed", "rejected")
+FAILED_STATUSES = ("failed", "rejected")
 
 METRICS: tuple[Metric, ...] = (
     Metric(
@@ -157,6 +157,6 @@ METRICS: tuple[Metric, ...] = (
     ),
 )
 
-BY_QUANTITY = {metric.quantity: metric for metric in METRICS}
+METRIC_BY_QUANTITY = {metric.quantity: metric for metric in METRICS}
 
 LATENCY_BOUNDS_S: tuple[float, ...] = tuple(round(0.001 * 1.15**step, 6) for step in range(96))

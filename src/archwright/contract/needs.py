@@ -11,7 +11,7 @@ from typing import Literal
 
 from archwright.contract.record import Record
 
-Kind = Literal[
+WorkloadKind = Literal[
     "chat",
     "rag",
     "completion",
@@ -29,7 +29,7 @@ TRAINING_KINDS: frozenset[str] = frozenset({"finetune", "pretrain"})
 SERVING_KINDS: frozenset[str] = TEXT_KINDS | {"embedding", "image-classification", "tabular-prediction", "forecast"}
 Sensitivity = Literal["public", "internal", "personal", "health", "payment"]
 # Data of people.
-PRIVATE: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
+PRIVATE_SENSITIVITIES: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
 Period = Literal["day", "week", "month", "quarter"]
 Placement = Literal["on-premises", "cloud", "hybrid", "hosted-api", "serverless", "this-machine"]
 
@@ -47,12 +47,12 @@ class Goal(Record):
     value_per_month: float | None = None
 
 
-class Rate(Record):
+class RequestRate(Record):
     mean: float
     peak: float
 
 
-class Length(Record):
+class TokenLength(Record):
     """A token length: mean and 95th percentile; sampled as a log-normal."""
 
     mean: float
@@ -62,9 +62,9 @@ class Length(Record):
 class Traffic(Record):
     """Load of one workload; which fields apply depends on the workload's kind."""
 
-    requests_per_second: Rate | None = None
-    input_tokens: Length | None = None
-    output_tokens: Length | None = None
+    requests_per_second: RequestRate | None = None
+    input_tokens: TokenLength | None = None
+    output_tokens: TokenLength | None = None
     documents: float | None = None
     tokens_per_document: float | None = None
     refresh: Period | None = None
@@ -87,7 +87,7 @@ class SLO(Record):
 
 class Workload(Record):
     name: str
-    kind: Kind
+    kind: WorkloadKind
     model: str | None = None
     quality: dict[str, float] = {}
     quality_unknown: Literal["refuse", "accept"] = "refuse"
@@ -104,7 +104,7 @@ class Workload(Record):
     parameters: float | None = None
 
     @property
-    def rate(self) -> Rate | None:
+    def rate(self) -> RequestRate | None:
         """Of requests as they come; None for work without."""
         return self.traffic.requests_per_second if self.traffic is not None else None
 
@@ -154,7 +154,7 @@ class PlacementNeeds(Record):
     owned: tuple[OwnedMachine, ...] = ()
 
 
-class Existing(Record):
+class ExistingComponent(Record):
     kind: Literal["gateway", "engine", "lake", "registry", "monitoring", "training"]
     product: str
     url: str | None = None
@@ -179,7 +179,7 @@ class Needs(Record):
     regulations: tuple[str, ...] = ()
     placement: PlacementNeeds = PlacementNeeds()
     sites: dict[str, SiteGroup] = {}
-    existing: tuple[Existing, ...] = ()
+    existing: tuple[ExistingComponent, ...] = ()
 
 
 class NeedsSource(Record):

@@ -10,10 +10,10 @@ import msgspec
 from archwright.contract.decision import Decision, Section
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
-from archwright.contract.needs import Length, Placement, Sensitivity
+from archwright.contract.needs import Placement, Sensitivity, TokenLength
 from archwright.contract.record import Record
 
-Category = Literal[
+CostCategory = Literal[
     "compute",
     "tokens",
     "purchase",
@@ -32,7 +32,7 @@ Category = Literal[
 PurchaseKind = Literal["on-demand", "spot", "commit-1y", "commit-3y", "bought", "owned", "per-second"]
 # Places of one's own: an engine is capacity there, hardware stands there and electricity is paid for; everywhere else
 # it is somebody's.
-OWN: frozenset[Placement] = frozenset({"this-machine", "on-premises"})
+OWN_PLACEMENTS: frozenset[Placement] = frozenset({"this-machine", "on-premises"})
 
 
 class Artefact(Record):
@@ -123,7 +123,7 @@ class Pool(Record):
 
     @property
     def own(self) -> bool:
-        return self.placement in OWN
+        return self.placement in OWN_PLACEMENTS
 
 
 class CostLine(Record):
@@ -135,7 +135,7 @@ class CostLine(Record):
     amount: Estimate
     once: bool = False
     recurring_budget: bool = True
-    category: Category = "compute"
+    category: CostCategory = "compute"
     drivers: tuple[str, ...] = ()
 
     def over(self, months: int) -> float:
@@ -156,7 +156,7 @@ class Purchase(Record):
     shared_with: tuple[str, ...] = ()
 
 
-class Miss(Record):
+class ConstraintViolation(Record):
     """A constraint an option breaks: what it would be, and the limit. `at_best`: nobody promises the value, it
     is the best possible.
     """
@@ -177,7 +177,7 @@ class Option(Record):
     provider: str
     regions: tuple[str, ...]
     feasible: bool
-    misses: tuple[Miss, ...]
+    misses: tuple[ConstraintViolation, ...]
     total_cost: Estimate | None
     cost_per_month: Estimate | None
     capex: Estimate | None
@@ -192,15 +192,15 @@ class Option(Record):
     energy_kwh_per_month: Estimate | None = None
     carbon_kg_per_month: Estimate | None = None
 
-    def spent(self, months: int) -> dict[Category, float]:
+    def spent(self, months: int) -> dict[CostCategory, float]:
         """What its lines come to in so many months, by category; what comes back is taken off."""
-        sums: dict[Category, float] = {}
+        sums: dict[CostCategory, float] = {}
         for line in self.cost_lines:
             sums[line.category] = sums.get(line.category, 0.0) + line.over(months)
         return sums
 
 
-class Waits(Record):
+class QueueTimeouts(Record):
     """How long the gateway lets a request wait for a slot: at `overflow_s` it asks who stands outside, beyond `wait_s`
     it refuses, so that who is let in is in time. `source` says how both are made."""
 
@@ -224,7 +224,7 @@ class WorkloadPlan(Record):
     data_class: Sensitivity | None = None
     residency: tuple[str, ...] = ()
     residency_of: dict[Sensitivity, tuple[str, ...]] = {}
-    waits: Waits | None = None
+    waits: QueueTimeouts | None = None
 
 
 class StackLine(Record):
@@ -246,8 +246,8 @@ class LoadSpec(Record):
     workload: str
     model: str
     requests_per_second: float
-    input_tokens: Length
-    output_tokens: Length
+    input_tokens: TokenLength
+    output_tokens: TokenLength
     concurrency: int
     peak_s: float = 45.0
     closed_s: float = 12.0

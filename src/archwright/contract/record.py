@@ -35,6 +35,6 @@ def replace(record: R, **changes: object) -> R:
     return changed
 
 
-def asdict(record: Record) -> dict[str, Any]:
+def as_dict(record: Record) -> dict[str, Any]:
     """The fields of `record` by name, in its order; what they hold stays as it is."""
     return msgspec.structs.asdict(record)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from archwright.contract.record import Record
 _ID = re.compile(r"aw-([0-9a-f]{11})[0-9a-f]{13}")
 
 
-class Served(Record, array_like=True, forbid_unknown_fields=False):
+class RequestRecord(Record, array_like=True, forbid_unknown_fields=False):
     """`at` is the end, seconds since the epoch. `version` gave the answer ("" when none did), `model` was asked for.
 
     `status` is as in `contract.metrics`: ok, refused, rejected, failed, cancelled, ended. Of the tokens read,
@@ -54,12 +54,12 @@ class Served(Record, array_like=True, forbid_unknown_fields=False):
     operation: Literal["chat", "text_completion", "embeddings", "predict"] = "chat"
 
 
-def request_name(at: float, chance: int) -> str:
+def make_request_id(at: float, chance: int) -> str:
     """A request's id: 44 bits of milliseconds since the epoch, so that ids sort by time, and 52 bits of `chance`."""
     return f"aw-{int(at * 1000) & 0xFFFFFFFFFFF:011x}{chance & 0xFFFFFFFFFFFFF:013x}"
 
 
-def asked_at(request_id: str) -> float | None:
+def request_received_at(request_id: str) -> float | None:
     """When the request of this id came in, seconds since the epoch; None where it is no id of ours."""
     found = _ID.fullmatch(request_id)
     return None if found is None else int(found[1], 16) / 1000

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from archwright.contract.plan import Bundle, Plan, Pool, ProcessSpec, WorkloadPlan
-from archwright.errors import PlanError, Where
+from archwright.errors import ErrorLocation, PlanError
 from archwright.policy.residency import BOUND, Place, Stated, permitted
 
 STARTUP_DEADLINE_S = 60.0
@@ -102,7 +102,7 @@ def _served(plan: Plan, reached: Mapping[str, Reached]) -> Served:
         raise PlanError(
             "AW-PLAN-20",
             f"the plan's choice ({plan.chosen or 'none'}) cannot be brought up on this machine alone",
-            where=Where(plan.needs_file, None, "placement.allow"),
+            where=ErrorLocation(plan.needs_file, None, "placement.allow"),
             hint=hint,
         )
     return tuple(found)
@@ -200,7 +200,7 @@ def _endpoint(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str
             "AW-PLAN-21",
             f"{workload.name} works on {workload.data_class} data, and its pool {outside[0].name} stands in "
             f"{outside[0].country or 'an unknown country'}, outside {', '.join(workload.residency) or 'the house'}",
-            where=Where(plan.needs_file, None, "data.residency"),
+            where=ErrorLocation(plan.needs_file, None, "data.residency"),
             hint="plan again without the pool's place, or widen the residency of the data",
         )
     waits = workload.waits

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.errors import EngineError, MissingError, Where
+from archwright.errors import EngineError, ErrorLocation, MissingError
 from archwright.home import Home
 
 R = TypeVar("R", bound=Record)
@@ -46,7 +46,7 @@ def read_config(path: Path) -> EngineConfig:
         raise EngineError(
             "AW-ENG-06",
             f"the engine's configuration is wrong: {error}",
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint="run `archwright up` again: it writes this file anew",
         ) from error
 
@@ -60,7 +60,7 @@ def adapter_file(config: EngineConfig, home: Home) -> Path | None:
         raise MissingError(
             "AW-GET-02",
             f"the file of an adapter over {config.alias} is not here",
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint="bring it back from a backup of the home, or train the version anew",
         )
     return path
@@ -75,6 +75,6 @@ def adapter_settings(config: EngineConfig, kind: type[R]) -> R:
         raise EngineError(
             "AW-ENG-06",
             f"a setting of the engine {config.engine} is wrong: {error}",
-            where=Where(field="launch.settings"),
+            where=ErrorLocation(field="launch.settings"),
             hint=f"known settings: {known}",
         ) from error

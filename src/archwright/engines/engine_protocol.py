@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from archwright.errors import EngineError, Where
+from archwright.errors import EngineError, ErrorLocation
 from archwright.http_client.client import EngineClient
 
 
@@ -38,7 +38,7 @@ async def until_ready(
                 raise EngineError(
                     "AW-ENG-09",
                     f"the engine was not ready within {deadline_s:g} s",
-                    where=Where(engine.address),
+                    where=ErrorLocation(engine.address),
                     hint="its log in the home says what it waits for",
                 )
             await sleep(0.05)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from archwright.errors import UsageError, Where
+from archwright.errors import ErrorLocation, UsageError
 from archwright.http_client.client import EngineClient
-from archwright.settings import variable
+from archwright.settings import read_variable
 
 
 class External:
@@ -20,7 +20,7 @@ class External:
         url: str,
         key_env: str | None = None,
         health_path: str = "/models",
-        read: Callable[[str], str | None] = variable,
+        read: Callable[[str], str | None] = read_variable,
     ) -> None:
         self.address = url
         self.health_path = health_path
@@ -34,7 +34,7 @@ class External:
             raise UsageError(
                 "AW-USE-12",
                 f"the environment variable {self._key_env} holds no key",
-                where=Where(field=self._key_env),
+                where=ErrorLocation(field=self._key_env),
                 hint=f"export {self._key_env}=... with the key of {self.address}",
             )
         return EngineClient(self.address, key)

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-from archwright.errors import EngineError, Where
+from archwright.errors import EngineError, ErrorLocation
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -96,7 +96,7 @@ def _read(path: Path) -> tuple[GgufFacts, GgufContents]:
         raise EngineError(
             "AW-ENG-05",
             f"not a whole GGUF model file: {reason}",
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint="remove the file, then run `archwright models fetch` with the model's name",
         ) from error
 

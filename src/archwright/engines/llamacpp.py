@@ -12,7 +12,7 @@ from archwright.engines.engine_config import EngineConfig, adapter_file, adapter
 from archwright.engines.gguf import check_gguf
 from archwright.engines.model_files import missing_model
 from archwright.engines.unix_socket import claim_socket, leave_on_terminate
-from archwright.errors import ArchwrightError, EngineError, MissingError, Where, missing_extra
+from archwright.errors import ArchwrightError, EngineError, ErrorLocation, MissingError, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal
 
@@ -66,7 +66,7 @@ def find_model(config: EngineConfig, home: Home) -> Path:
         raise EngineError(
             "AW-ENG-06",
             "the engine llamacpp needs a model file",
-            where=Where(field="model_sha256"),
+            where=ErrorLocation(field="model_sha256"),
             hint="run `archwright up` again: it writes the configuration anew",
         )
     path = home.model(config.model_sha256)
@@ -95,7 +95,7 @@ def _explained(error: ImportError) -> ArchwrightError:
         return MissingError(
             "AW-GET-05",
             "the engine needs the system library libgomp, which is not installed",
-            where=Where(field="xllamacpp"),
+            where=ErrorLocation(field="xllamacpp"),
             hint="apt-get install libgomp1",
         )
     return missing_extra("local", "xllamacpp", "the embedded engine")
@@ -138,6 +138,6 @@ def _did_not_start(config: EngineConfig, error: RuntimeError) -> EngineError:
     return EngineError(
         "AW-ENG-08",
         f"llama.cpp did not start: {error}",
-        where=Where(field=f"model {config.alias}"),
+        where=ErrorLocation(field=f"model {config.alias}"),
         hint="its own lines above in this log say why; too little memory is the usual reason",
     )

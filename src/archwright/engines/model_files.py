@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from archwright.contract.plan import Artefact
-from archwright.errors import ArchwrightError, MissingError, OperateError, UsageError, Where
+from archwright.errors import ArchwrightError, ErrorLocation, MissingError, OperateError, UsageError
 from archwright.home import Home
 from archwright.settings import child_environment
 
@@ -85,7 +85,7 @@ def missing_model(name: str, path: Path) -> MissingError:
     return MissingError(
         "AW-GET-02",
         f"the file of model {name} is not here",
-        where=Where(str(path)),
+        where=ErrorLocation(str(path)),
         hint=f"archwright models fetch {name}",
     )
 
@@ -103,7 +103,7 @@ def _check_row(artefact: Artefact) -> None:
     }
     for field, (text, form) in texts.items():
         if not form.fullmatch(text):
-            where = Where(field=f"artefact {artefact.name}: {field}")
+            where = ErrorLocation(field=f"artefact {artefact.name}: {field}")
             raise UsageError(
                 "AW-USE-11", f"not a valid {field}: {text!r}", where=where, hint="correct the catalog's row"
             )
@@ -157,13 +157,16 @@ def _why(artefact: Artefact, output: str, scratch: Path) -> ArchwrightError:
 
 
 def _cannot_have(artefact: Artefact, reason: str, hint: str) -> MissingError:
-    where = Where(field=f"{artefact.package}=={artefact.version}")
+    where = ErrorLocation(field=f"{artefact.package}=={artefact.version}")
     return MissingError("AW-GET-03", f"model {artefact.name} cannot be fetched: {reason}", where=where, hint=hint)
 
 
 def _disk_full(folder: Path) -> OperateError:
     return OperateError(
-        "AW-OPS-01", "the disk is full", where=Where(str(folder)), hint="free space, or set ARCHWRIGHT_HOME elsewhere"
+        "AW-OPS-01",
+        "the disk is full",
+        where=ErrorLocation(str(folder)),
+        hint="free space, or set ARCHWRIGHT_HOME elsewhere",
     )
 
 
@@ -196,7 +199,7 @@ def _copy(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> str:
 
 
 def _refused(artefact: Artefact, reason: str) -> MissingError:
-    where = Where(field=f"{artefact.package}=={artefact.version}: {artefact.member}")
+    where = ErrorLocation(field=f"{artefact.package}=={artefact.version}: {artefact.member}")
     return MissingError(
         "AW-GET-04",
         f"what came is not model {artefact.name}: {reason}",

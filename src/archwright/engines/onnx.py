@@ -23,7 +23,7 @@ from archwright.engines.engine_server import Reply, Request, Routes, answer, rou
 from archwright.engines.null_replies import Refusal
 from archwright.engines.onnx_file import Notes, OnnxFile, read_onnx
 from archwright.engines.unix_socket import claim_socket
-from archwright.errors import EngineError, MissingError, Where, missing_extra
+from archwright.errors import EngineError, ErrorLocation, MissingError, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal
 
@@ -71,13 +71,13 @@ def serve(
 def find_model(config: EngineConfig, home: Home) -> OnnxFile:
     if config.model_sha256 is None:
         hint = "run `archwright up` again: it writes the configuration anew"
-        where = Where(field="model_sha256")
+        where = ErrorLocation(field="model_sha256")
         raise EngineError("AW-ENG-06", "the engine onnx needs a model file", where=where, hint=hint)
     path = home.model(config.model_sha256, "onnx")
     if not path.is_file():
         hint = "train it again, or take the file from a backup of the home"
         message = f"the file of model {config.alias} is not here"
-        raise MissingError("AW-GET-02", message, where=Where(str(path)), hint=hint)
+        raise MissingError("AW-GET-02", message, where=ErrorLocation(str(path)), hint=hint)
     return read_onnx(path, config.model_sha256)
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.errors import EngineError, Where
+from archwright.errors import EngineError, ErrorLocation
 
 NOTES_KEY = "archwright"
 SIZE_LIMIT_BYTES = 512 << 20
@@ -109,10 +109,10 @@ def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
     except External as error:
         message = f"the model refuses to be one file: {error}"
         hint = "save it with its tensors inside"
-        raise EngineError("AW-ENG-11", message, where=Where(str(path)), hint=hint) from error
+        raise EngineError("AW-ENG-11", message, where=ErrorLocation(str(path)), hint=hint) from error
     except (Damaged, msgspec.MsgspecError, UnicodeDecodeError) as error:
         message = f"not a whole ONNX model of ours: {error}"
-        raise EngineError("AW-ENG-10", message, where=Where(str(path)), hint=hint) from error
+        raise EngineError("AW-ENG-10", message, where=ErrorLocation(str(path)), hint=hint) from error
 
 
 def _entries(data: bytes) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from archwright.errors import EngineError, Where
+from archwright.errors import EngineError, ErrorLocation
 from archwright.home import Home
 
 
@@ -29,7 +29,7 @@ def claim_socket(home: Home, name: str) -> Path:
             raise EngineError(
                 "AW-ENG-07",
                 f"another engine already listens as {name}",
-                where=Where(str(path)),
+                where=ErrorLocation(str(path)),
                 hint="run `archwright status`, then `archwright down`",
             )
     os.umask(0o077)

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from archwright.errors import EngineError, UsageError, Where
+from archwright.errors import EngineError, ErrorLocation, UsageError
 from archwright.http_client.connection_pool import Address, Answered, BrokeOff, Origin, Sink, trusting
 from archwright.http_client.sse import Event, EventParser, too_large
 from archwright.http_client.streaming_response import Pulled
@@ -45,7 +45,9 @@ class EngineRefused(EngineError):
     """The engine answered, and said no: its HTTP `status` and the decoded `body` (usually `{"error": {...}}`), and when
     it wants to be asked again, where it said so. `unable`: it is well, and cannot do what was asked."""
 
-    def __init__(self, status: int, body: dict[str, Any], where: Where, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, status: int, body: dict[str, Any], where: ErrorLocation, retry_after_s: int | None = None
+    ) -> None:
         detail = body.get("error", body)
         text = detail.get("message") or detail.get("detail", "") if isinstance(detail, dict) else detail
         super().__init__(
@@ -209,7 +211,7 @@ class EngineClient:
         code = detail.get("code") if isinstance(detail, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
         said = msgspec.json.decode(self._without_keys(_encode(detail)))
-        return EngineRefused(status, {"error": said}, Where(self.address))
+        return EngineRefused(status, {"error": said}, ErrorLocation(self.address))
 
     def _without_keys(self, said: bytes) -> bytes:
         """Some quote the key that they refuse, proxies all that they were sent: whoever asked is told what was said."""
@@ -221,7 +223,7 @@ class EngineClient:
         return EngineError(
             "AW-ENG-03",
             f"the engine's reply is not a JSON object: {error}",
-            where=Where(self.address),
+            where=ErrorLocation(self.address),
             hint="check that the address is an OpenAI-compatible endpoint ending in /v1",
         )
 
@@ -240,7 +242,7 @@ class EngineClient:
         except Answered as error:
             again_s = _again_s(error.retry_after)
             raise EngineRefused(
-                error.status, _body(self._without_keys(error.body)), Where(self.address), again_s
+                error.status, _body(self._without_keys(error.body)), ErrorLocation(self.address), again_s
             ) from error
         except RecursionError as error:
             raise self.nonsense(error) from error
@@ -288,7 +290,7 @@ class EngineClient:
         return EngineError(
             "AW-ENG-01",
             f"the engine cannot be reached: {_said(error)}",
-            where=Where(self.address),
+            where=ErrorLocation(self.address),
             hint="see `archwright status`, or check the address",
         )
 
@@ -296,7 +298,7 @@ class EngineClient:
         return EngineError(
             "AW-ENG-02",
             f"the engine broke off: {reason}",
-            where=Where(self.address),
+            where=ErrorLocation(self.address),
             hint="send the request again; the engine's log says why",
         )
 

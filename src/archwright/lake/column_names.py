@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from archwright.errors import DataError, Where
+from archwright.errors import DataError, ErrorLocation
 from archwright.lake.column_kinds import OWN
 
 COLUMNS = 4096
@@ -18,7 +18,7 @@ def check_count(count: int, file: str) -> None:
         raise DataError(
             "AW-DATA-13",
             f"more than {COLUMNS:,} columns",
-            where=Where(file),
+            where=ErrorLocation(file),
             hint='are the names data? put them into values: {"name": ..., "value": ...}',
         )
 
@@ -30,14 +30,14 @@ def check(names: Collection[str], file: str) -> None:
             raise DataError(
                 "AW-DATA-14",
                 f"the column name {name!r} is taken",
-                where=Where(file, None, name),
+                where=ErrorLocation(file, None, name),
                 hint="archwright gives every row its own columns: rename this one in the source",
             )
         if nameless(name):
             raise DataError(
                 "AW-DATA-15",
                 f"no name for a column: {name[:40]!r}",
-                where=Where(file),
+                where=ErrorLocation(file),
                 hint=f"1 to {CHARACTERS} printable characters",
             )
 

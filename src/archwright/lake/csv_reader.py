@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from archwright.errors import DataError, Where
+from archwright.errors import DataError, ErrorLocation
 from archwright.lake import column_names
 from archwright.lake.row_chunks import CELLS, CHUNK_BYTES, ROWS, Broken, Chunk, Chunks, OnBroken, excerpt
 from archwright.lake.source_files import Source
@@ -90,7 +90,7 @@ def _header(source: Source, line: Line) -> tuple[list[str], str]:
 
 
 def _no_header(source: Source, line: Line, why: str, hint: str) -> DataError:
-    return DataError("AW-DATA-16", f"no header: {why}", where=Where(source.name, line.number), hint=hint)
+    return DataError("AW-DATA-16", f"no header: {why}", where=ErrorLocation(source.name, line.number), hint=hint)
 
 
 def _is_number(text: str) -> bool:

@@ -27,7 +27,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 
 def daft(runner: Runner = "native") -> Any:
     """The engine, quiet and private, with its runner chosen (once in a process)."""
-    settings.keep_private()
+    settings.disable_telemetry()
     try:
         import daft as engine  # noqa: PLC0415
     except ImportError as error:

@@ -9,7 +9,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from archwright.errors import DataError, Where
+from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 
 
@@ -32,7 +32,7 @@ def held(home: Home, dataset: str) -> Iterator[None]:
             raise DataError(
                 "AW-DATA-12",
                 f"another process is writing to the data set {dataset!r}",
-                where=Where(field=dataset),
+                where=ErrorLocation(field=dataset),
                 hint="wait until it has ended, then run this again; nothing was changed",
             ) from error
         yield

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import Record
-from archwright.errors import DataError, Where, missing_extra
+from archwright.errors import DataError, ErrorLocation, missing_extra
 from archwright.home import Home
 from archwright.lake.column_kinds import field_type, kind_of_field, kind_of_type, schema_of
 from archwright.lake.dataset_lock import catalog_held
@@ -93,7 +93,7 @@ def snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
         raise DataError(
             "AW-DATA-11",
             f"the lake of this home does not hold {version.id}",
-            where=Where(str(home.lake)),
+            where=ErrorLocation(str(home.lake)),
             hint="it was made in another home: ingest its source here",
         )
     return table, int(tag.snapshot_id)
@@ -111,7 +111,7 @@ def read(home: Home, version: DatasetVersion, columns: Sequence[str] | None = No
             raise DataError(
                 "AW-DATA-22",
                 f"no column called {name!r} in {version.id}",
-                where=Where(None, None, name),
+                where=ErrorLocation(None, None, name),
                 hint=f"columns: {', '.join(list(version.columns)[:24])}",
             )
     yield from _batches(table.scan(snapshot_id=place).select(*names), names)
@@ -273,7 +273,7 @@ def _table_for(catalog: Any, change: Change) -> Any:
             raise DataError(
                 "AW-DATA-25",
                 f"the lake holds {change.dataset}@v{change.version}, the store does not know it and its record is gone",
-                where=Where(None, None, change.dataset),
+                where=ErrorLocation(None, None, change.dataset),
                 hint="bring back the folder lake/versions of the home from a backup, or take another name",
             )
         if tags(table):

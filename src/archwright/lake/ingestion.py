@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from archwright.contract.lineage import DatasetVersion, SourceFile
-from archwright.errors import DataError, Where
+from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake import iceberg_tables, schema_inference, type_inference, version_index
 from archwright.lake.column_kinds import OWN, schema_of
@@ -99,7 +99,7 @@ def ingest(home: Home, store: Store, order: Order) -> Ingested:
             raise DataError(
                 "AW-DATA-23",
                 f"{previous.id} was made by a recipe, files are not ingested over it",
-                where=Where(None, None, order.name),
+                where=ErrorLocation(None, None, order.name),
                 hint="ingest into the data set it was made from, then refine again",
             )
         found = find(order.path)
@@ -120,7 +120,7 @@ def check_name(name: str) -> None:
         raise DataError(
             "AW-DATA-01",
             f"no name for a data set: {name!r}",
-            where=Where(field="name"),
+            where=ErrorLocation(field="name"),
             hint="lower case letters, digits, dashes; at most 64; it starts with a letter or digit",
         )
 
@@ -206,7 +206,7 @@ def _write(
         raise DataError(
             "AW-DATA-08",
             "the file was changed while it was read",
-            where=Where(source.name),
+            where=ErrorLocation(source.name),
             hint="run it again when nobody writes to it; nothing was changed",
         )
     return SourceFile(
@@ -223,6 +223,6 @@ def _no_row(order: Order, quarantine: Quarantine) -> DataError:
     return DataError(
         "AW-DATA-09",
         f"not one row to take: {reasons or 'the files are empty'}",
-        where=Where(str(order.path)),
+        where=ErrorLocation(str(order.path)),
         hint="look at the files: are they of the format their names say?",
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.errors import DataError, Where
+from archwright.errors import DataError, ErrorLocation
 from archwright.lake import column_names
 from archwright.lake.column_kinds import arrow_type, kind_of_type
 from archwright.lake.row_chunks import CHUNK_BYTES, ROWS, Broken, Chunk, Chunks, OnBroken, excerpt
@@ -32,7 +32,7 @@ def _opened(source: Source) -> Iterator[Any]:
         raise DataError(
             "AW-DATA-17",
             f"not a whole Parquet file: {str(error).splitlines()[0][:200]}",
-            where=Where(source.name),
+            where=ErrorLocation(source.name),
             hint="write or copy it again; nothing was changed",
         ) from error
 
@@ -45,7 +45,10 @@ def survey(source: Source, votes: dict[str, Counter[str]]) -> None:
         column_names.check(found, source.name)
         if len(set(found)) < len(found):
             raise DataError(
-                "AW-DATA-18", "two columns have the same name", where=Where(source.name), hint="rename one of them"
+                "AW-DATA-18",
+                "two columns have the same name",
+                where=ErrorLocation(source.name),
+                hint="rename one of them",
             )
         for field in file.schema_arrow:
             votes.setdefault(field.name, Counter())[kind_of_type(field.type)] += file.metadata.num_rows

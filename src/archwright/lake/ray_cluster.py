@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from archwright.errors import OperateError, Where, needing
+from archwright.errors import ErrorLocation, OperateError, require_extra
 from archwright.home import Home
 
 REACH_S = 10.0
@@ -27,7 +27,7 @@ HINT = "check ray_address and the cluster, or leave it empty to work on this mac
 
 def load(purpose: str) -> Any:
     """Ray itself. Raises MissingError AW-GET-01."""
-    with needing("ray", purpose):
+    with require_extra("ray", purpose):
         import ray  # noqa: PLC0415
     return ray
 
@@ -77,7 +77,9 @@ def reach(address: str) -> None:
 
 def no_cluster(address: str, error: Exception) -> OperateError:
     said = f"no Ray answers at {address}" if address else "Ray does not start here"
-    return OperateError("AW-OPS-60", f"{said}: {first_line(error)}", where=Where(field="ray_address"), hint=HINT)
+    return OperateError(
+        "AW-OPS-60", f"{said}: {first_line(error)}", where=ErrorLocation(field="ray_address"), hint=HINT
+    )
 
 
 def machines(ray: Any) -> list[Mapping[str, Any]]:
@@ -126,7 +128,7 @@ def _unfit(machine: str, flaw: str, home: Home) -> OperateError:
     return OperateError(
         "AW-OPS-61",
         f"{machine} cannot take part: {flaw}",
-        where=Where(str(home.root)),
+        where=ErrorLocation(str(home.root)),
         hint="on a cluster the home must be one shared folder under the same path on each machine, and archwright be "
         "installed on each",
     )

@@ -11,7 +11,7 @@ import msgspec
 
 from archwright import specfile
 from archwright.contract.record import Record
-from archwright.errors import DataError, Where
+from archwright.errors import DataError, ErrorLocation
 from archwright.lake import daft_engine, pii_redaction, recipe_steps, row_status
 from archwright.lake.column_kinds import OWN
 
@@ -56,13 +56,13 @@ class Recipe(Record):
 
 def read(path: Path) -> Recipe:
     """The recipe in a file. Raises DataError AW-DATA-21."""
-    found = specfile.read(path, Recipe, lambda message, where: _refused(message, where))
+    found = specfile.read_spec(path, Recipe, lambda message, where: _refused(message, where))
     if not found.steps:
-        raise _refused("a recipe without a step", Where(str(path), None, "steps"))
+        raise _refused("a recipe without a step", ErrorLocation(str(path), None, "steps"))
     for place, step in enumerate(found.steps):
         if len(_set(step)) != 1:
             names = " and ".join(_set(step)) or "none"
-            raise _refused(f"one step a line; here is {names}", Where(str(path), None, f"steps[{place}]"))
+            raise _refused(f"one step a line; here is {names}", ErrorLocation(str(path), None, f"steps[{place}]"))
     return found
 
 
@@ -70,7 +70,7 @@ def _set(step: Choice) -> dict[str, Any]:
     return {name: options for name, options in msgspec.to_builtins(step).items() if options is not None}
 
 
-def _refused(message: str, where: Where) -> DataError:
+def _refused(message: str, where: ErrorLocation) -> DataError:
     hint = "from: NAME, into: NAME, steps: a list of - drop-duplicates, redact, drop-empty, drop-short: {options}"
     return DataError("AW-DATA-21", message, where=where, hint=hint)
 
@@ -116,12 +116,15 @@ def checked(wanted: tuple[str, ...], columns: Mapping[str, str], *, texts: bool 
             raise DataError(
                 "AW-DATA-22",
                 f"the column {name!r} holds no text" if there else f"no column called {name!r}",
-                where=Where(None, None, name),
+                where=ErrorLocation(None, None, name),
                 hint=f"columns: {', '.join(near or fitting[:8]) or 'none that would do'}",
                 nearest=near,
             )
     if not fitting:
         raise DataError(
-            "AW-DATA-22", "no column holds text", where=Where(None, None, "steps"), hint="this step works on texts only"
+            "AW-DATA-22",
+            "no column holds text",
+            where=ErrorLocation(None, None, "steps"),
+            hint="this step works on texts only",
         )
     return wanted or tuple(fitting)

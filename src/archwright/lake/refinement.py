@@ -17,7 +17,7 @@ import msgspec
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import Record
-from archwright.errors import DataError, Where
+from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake import daft_engine, iceberg_tables, recipe, row_status, version_index
 from archwright.lake.column_kinds import OWN, schema_of
@@ -79,7 +79,9 @@ def refine(home: Home, store: Store, order: Order) -> Refined:
 
 
 def _mixed(name: str, message: str) -> DataError:
-    return DataError("AW-DATA-23", message, where=Where(None, None, name), hint="choose another name for `into`")
+    return DataError(
+        "AW-DATA-23", message, where=ErrorLocation(None, None, name), hint="choose another name for `into`"
+    )
 
 
 def _made(home: Home, order: Order, source: DatasetVersion, previous: DatasetVersion | None) -> DatasetVersion:
@@ -123,7 +125,7 @@ def _made(home: Home, order: Order, source: DatasetVersion, previous: DatasetVer
 def _nothing_left(source: DatasetVersion, sink: _Sink) -> DataError:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sink.drops.items())
     hint = "loosen the recipe; nothing was changed"
-    return DataError("AW-DATA-24", f"no row is left: {reasons}", where=Where(None, None, source.id), hint=hint)
+    return DataError("AW-DATA-24", f"no row is left: {reasons}", where=ErrorLocation(None, None, source.id), hint=hint)
 
 
 class _Sink:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from archwright.contract.lineage import DatasetVersion
-from archwright.errors import DataError, Where
+from archwright.errors import DataError, ErrorLocation
 from archwright.lake import column_names, type_inference
 from archwright.lake.column_kinds import OWN, widest
 from archwright.lake.file_formats import FORMATS
@@ -40,6 +40,6 @@ def _check_bytes(name: str, kind: str, counted: Counter[str], before: str | None
         raise DataError(
             "AW-DATA-19",
             f"the column {name!r} holds bytes in one file and something else in another",
-            where=Where(None, None, name),
+            where=ErrorLocation(None, None, name),
             hint="rename one of the two in its source",
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from archwright.errors import ArchwrightError, DataError, Where, from_os_error
+from archwright.errors import ArchwrightError, DataError, ErrorLocation, from_os_error
 
 FORMATS = {
     ".jsonl": "jsonl",
@@ -69,7 +69,10 @@ def find(path: Path) -> Found:
 def _nothing(path: Path, passed_over: list[str]) -> ArchwrightError:
     passed = f" ({len(passed_over)} passed over: {', '.join(passed_over[:3])})" if passed_over else ""
     return DataError(
-        "AW-DATA-02", f"nothing to read in the folder{passed}", where=Where(str(path)), hint=f"formats: {READABLE}"
+        "AW-DATA-02",
+        f"nothing to read in the folder{passed}",
+        where=ErrorLocation(str(path)),
+        hint=f"formats: {READABLE}",
     )
 
 
@@ -101,13 +104,13 @@ def format_of(name: str) -> str:
         raise DataError(
             "AW-DATA-04",
             f"{suffix} files are not read: loading one can run any program its writer put in it",
-            where=Where(name),
+            where=ErrorLocation(name),
             hint="load it where you trust it and save it as Parquet (pandas: df.to_parquet) or as JSON lines",
         )
     raise DataError(
         "AW-DATA-03",
         f"no format of ours: {suffix or 'a file without an ending'}",
-        where=Where(name),
+        where=ErrorLocation(name),
         hint=f"formats: {READABLE}; convert it (a spreadsheet: save as CSV), or move it out of the folder",
     )
 
@@ -117,7 +120,7 @@ def _source(path: Path, name: str, form: str) -> Source:
         name.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            "AW-DATA-05", "the file's name is not valid Unicode", where=Where(ascii(name)), hint="rename it"
+            "AW-DATA-05", "the file's name is not valid Unicode", where=ErrorLocation(ascii(name)), hint="rename it"
         ) from error
     before = signature(path)
     digest, size = digest_of(path)
@@ -136,7 +139,9 @@ def digest_of(path: Path) -> tuple[str, int]:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DataError("AW-DATA-06", "no regular file", where=Where(str(path)), hint="give a file or a folder")
+            raise DataError(
+                "AW-DATA-06", "no regular file", where=ErrorLocation(str(path)), hint="give a file or a folder"
+            )
         while block := file.read(BLOCK):
             digest.update(block)
             size += len(block)

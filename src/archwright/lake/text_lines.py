@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, NamedTuple, cast
 
-from archwright.errors import DataError, Where, from_os_error
+from archwright.errors import DataError, ErrorLocation, from_os_error
 from archwright.lake.source_files import Source
 
 ROW_BYTES = 16 * 1024 * 1024
@@ -32,7 +32,7 @@ def lines(source: Source) -> Iterator[Line]:
         raise DataError(
             "AW-DATA-07",
             f"the packed file is broken: {error}",
-            where=Where(source.name),
+            where=ErrorLocation(source.name),
             hint="copy or pack it again; nothing was changed",
         ) from error
     except OSError as error:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from archwright.contract.lineage import DatasetVersion, Edge, node
-from archwright.errors import DataError, Where
+from archwright.contract.lineage import DatasetVersion, LineageEdge, format_node
+from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home, write_json
 from archwright.lake import dataset_card, iceberg_tables
 from archwright.monitor import lineage
-from archwright.store import Store, Table
+from archwright.store import RecordTable, Store
 
-VERSIONS = Table("dataset_versions", DatasetVersion, unique=("id",), index=("dataset",))
+VERSIONS = RecordTable("dataset_versions", DatasetVersion, unique=("id",), index=("dataset",))
 
 
 def all(store: Store) -> list[DatasetVersion]:  # noqa: A001 - the interface's name
@@ -42,7 +42,7 @@ def find(store: Store, name: str) -> DatasetVersion:
     raise DataError(
         "AW-DATA-10",
         f"no data set or version called {name!r}",
-        where=Where(field=name),
+        where=ErrorLocation(field=name),
         hint=f"{nearest}archwright data list names them, archwright data ingest makes one",
         nearest=near,
     )
@@ -61,13 +61,17 @@ def register(home: Home, store: Store, version: DatasetVersion) -> None:
     """Bring a committed version into the index: its card, its edges, its row (last: it says all is there)."""
     dataset_card.write(home, version)
     at = version.at
-    child = node("dataset", version.id)
+    child = format_node("dataset", version.id)
     edges = []
     if version.action == "ingest":
         digests = dict.fromkeys(file.sha256 for file in version.files)
-        edges = [Edge(at=at, child=child, parent=node("file", sha), relation="ingested") for sha in digests]
+        edges = [
+            LineageEdge(at=at, child=child, parent=format_node("file", sha), relation="ingested") for sha in digests
+        ]
     else:
-        edges = [Edge(at=at, child=child, parent=node("dataset", str(version.parent)), relation="refined")]
+        edges = [
+            LineageEdge(at=at, child=child, parent=format_node("dataset", str(version.parent)), relation="refined")
+        ]
     there = {edge.parent for edge in lineage.parents(store, child)}
     lineage.append(store, [edge for edge in edges if edge.parent not in there])
     store.append(VERSIONS, [version])

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archwright.engines.gguf import GgufContents, read_gguf
-from archwright.errors import EngineError, ModelError, Where, from_os_error, needing
+from archwright.errors import EngineError, ErrorLocation, ModelError, from_os_error, require_extra
 from archwright.lifecycle import model_formats
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -77,7 +77,7 @@ def export(base: Path, folder: Path, target: Path) -> None:
         raise ModelError(
             "AW-MOD-04",
             f"adapters of the architecture {architecture} cannot be exported: its row order is not known here",
-            where=Where(str(base)),
+            where=ErrorLocation(str(base)),
             hint=f"known: {', '.join(ARCHITECTURES)}",
         )
     config = read_config(folder)
@@ -117,7 +117,7 @@ def read_weights(folder: Path) -> dict[str, Any]:
     if not path.is_file() and (folder / PICKLED_WEIGHTS).is_file():
         model_formats.refuse_pickle(folder / PICKLED_WEIGHTS)
     model_formats.check(path)
-    with needing("train", "exporting an adapter"):
+    with require_extra("train", "exporting an adapter"):
         import safetensors  # noqa: PLC0415
         import safetensors.torch  # noqa: PLC0415  numpy has no bf16, which adapters may be kept in
     try:
@@ -162,7 +162,7 @@ def _heads(base: GgufContents, architecture: str, path: Path) -> Heads:
         raise EngineError(
             "AW-ENG-05",
             "not a whole GGUF model file: it does not say how many attention heads it has",
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint="remove the file, then run `archwright models fetch` with the model's name",
         )
     return Heads(query, key)
@@ -183,7 +183,7 @@ def interleaved(rows: Any, heads: int) -> Any:
 
 
 def _write(target: Path, architecture: str, config: PeftConfig, pairs: Mapping[str, tuple[Any, Any]]) -> None:
-    with needing("train", "exporting an adapter"):
+    with require_extra("train", "exporting an adapter"):
         import gguf  # noqa: PLC0415
         import numpy as np  # noqa: PLC0415
     try:
@@ -215,6 +215,6 @@ def _unfit(path: Path, reason: str) -> ModelError:
     return ModelError(
         "AW-MOD-03",
         f"not an adapter that can be exported: {reason}",
-        where=Where(str(path)),
+        where=ErrorLocation(str(path)),
         hint="a plain LoRA adapter over the attention and feed-forward layers is what `archwright train` makes",
     )

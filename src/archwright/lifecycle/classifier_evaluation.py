@@ -26,7 +26,7 @@ from archwright.contract.record import replace
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx import Classifier
 from archwright.engines.onnx_file import Notes, read_onnx
-from archwright.errors import DataError, EngineError, ModelError, TrainError, Where
+from archwright.errors import DataError, EngineError, ErrorLocation, ModelError, TrainError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.lake import version_index
@@ -68,7 +68,7 @@ def examine(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score,
     if not held.ids:
         hint = "train it with held_out: 0.1 on more rows"
         message = f"{model.id} cannot be evaluated: its data set has no held-out row"
-        raise ModelError("AW-MOD-31", message, where=Where(field=model.dataset_version), hint=hint)
+        raise ModelError("AW-MOD-31", message, where=ErrorLocation(field=model.dataset_version), hint=hint)
     more = _numbers(first(found.train, max(0, EXPORT_ROWS - len(held.ids))), trained.notes, found, spec)
     asked = _joined(held.numbers, more)
     answers = _served(home, model, asked)
@@ -200,7 +200,7 @@ def _trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSp
     except FileNotFoundError as error:
         hint = "train it again: what is served can only be held against what was trained"
         message = f"what {model.id} was trained to is gone"
-        raise ModelError("AW-MOD-32", message, where=Where(str(error.filename or folder)), hint=hint) from error
+        raise ModelError("AW-MOD-32", message, where=ErrorLocation(str(error.filename or folder)), hint=hint) from error
 
 
 def _numbers(part: Part, notes: Notes, found: TrainingData, spec: TrainSpec) -> Any:
@@ -234,7 +234,7 @@ def _served(home: Home, model: ModelVersion, rows: Any) -> Any:
         labels, found = asyncio.run(_ask(engine.client(), listed))
     if labels != model.labels:
         message = f"the file of {model.id} names other classes than its record"
-        raise ModelError("AW-MOD-33", message, where=Where(field=model.id), hint="train it again")
+        raise ModelError("AW-MOD-33", message, where=ErrorLocation(field=model.id), hint="train it again")
     return np.array(found, np.float64)
 
 

@@ -21,7 +21,7 @@ import msgspec
 
 from archwright.engines.embedded_engine import Embedded
 from archwright.engines.engine_config import EngineConfig
-from archwright.errors import EngineError, ModelError, Where
+from archwright.errors import EngineError, ErrorLocation, ModelError
 from archwright.home import Home, write_atomic
 from archwright.http_client.client import EngineClient
 from archwright.settings import child_environment
@@ -78,7 +78,7 @@ def _top(reply: dict[str, Any], address: str) -> dict[int, float]:
         raise EngineError(
             "AW-ENG-03",
             f"the engine's reply has no log-probabilities: {type(error).__name__} {error}",
-            where=Where(address),
+            where=ErrorLocation(address),
             hint="the installed xllamacpp speaks differently: pip install --upgrade 'archwright[local]'",
         ) from error
 
@@ -160,7 +160,7 @@ def _not_started(config: EngineConfig, reason: str, log: Path) -> ModelError:
     return ModelError(
         "AW-MOD-30",
         f"the engine that would serve {config.alias} did not start: {reason}",
-        where=Where(str(log)),
+        where=ErrorLocation(str(log)),
         hint="the log says more; nothing was changed, and `archwright models evaluate` can be run again",
     )
 

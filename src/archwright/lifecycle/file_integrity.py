@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from archwright.contract.lineage import ModelVersion
-from archwright.errors import ModelError, Where, from_os_error
+from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.home import Home
 from archwright.lifecycle import model_registry
 from archwright.store import Store
@@ -39,6 +39,6 @@ def check(home: Home, model: ModelVersion) -> None:
     raise ModelError(
         "AW-MOD-23",
         f"the file of {model.id} {state}",
-        where=Where(str(path)),
+        where=ErrorLocation(str(path)),
         hint=f"{first}`archwright models evaluate {model.id}` makes it again from its run",
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from archwright.contract.lineage import ModelFormat
-from archwright.errors import ModelError, Where, from_os_error
+from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.training.training_spec import PICKLED
 
 ACCEPTED: dict[str, ModelFormat] = {".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx"}
@@ -34,7 +34,7 @@ def check(path: Path) -> ModelFormat:
         raise ModelError(
             "AW-MOD-02",
             f"not a model file of ours: {path.name}" + (f" does not begin as {form} does" if form else ""),
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint="safetensors, GGUF and ONNX are taken, each under its own ending",
         )
     return form
@@ -44,7 +44,7 @@ def refuse_pickle(path: Path) -> NoReturn:
     raise ModelError(
         "AW-MOD-01",
         f"{path.name} is a pickle: opening one runs whatever code is in it",
-        where=Where(str(path)),
+        where=ErrorLocation(str(path)),
         hint=f"convert it where you trust it: {conversion(path)}",
     )
 

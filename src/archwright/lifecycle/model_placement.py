@@ -7,7 +7,7 @@ import msgspec
 
 from archwright.contract.lineage import ModelVersion
 from archwright.contract.plan import Plan, Pool
-from archwright.errors import PlanFileError, Where
+from archwright.errors import ErrorLocation, PlanFileError
 from archwright.home import Home
 
 
@@ -21,7 +21,7 @@ def read_plan(home: Home) -> Plan | None:
         raise PlanFileError(
             "AW-FILE-03",
             f"the plan of this home cannot be read: {error}",
-            where=Where(str(home.plan)),
+            where=ErrorLocation(str(home.plan)),
             hint="run `archwright up` again: it writes this file anew",
         ) from error
 

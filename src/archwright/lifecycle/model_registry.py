@@ -19,27 +19,27 @@ from pathlib import Path
 from typing import Literal
 
 from archwright.contract.lineage import (
-    Edge,
     Evaluation,
+    LineageEdge,
     ModelFormat,
     ModelVersion,
     Promotion,
     TrainingRun,
-    node,
+    format_node,
 )
 from archwright.engines.gguf import read_gguf
 from archwright.engines.model_files import missing_model
-from archwright.errors import ModelError, Where, from_os_error
+from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.home import Home
 from archwright.lake import version_index
 from archwright.lifecycle import adapter_export, model_formats
 from archwright.monitor import lineage
-from archwright.store import Conflict, Store, Table
+from archwright.store import ConflictError, RecordTable, Store
 from archwright.training.trainer import Result
 
-MODELS = Table("model_versions", ModelVersion, unique=("name", "version"), index=("id", "run"))
-EVALUATIONS = Table("evaluations", Evaluation, unique=("id",), index=("model",))
-PROMOTIONS = Table("promotions", Promotion, unique=("id",), index=("endpoint",))
+MODELS = RecordTable("model_versions", ModelVersion, unique=("name", "version"), index=("id", "run"))
+EVALUATIONS = RecordTable("evaluations", Evaluation, unique=("id",), index=("model",))
+PROMOTIONS = RecordTable("promotions", Promotion, unique=("id",), index=("endpoint",))
 
 PIECE_BYTES = 1 << 20
 LEFTOVER = ".model-"
@@ -65,7 +65,7 @@ def find(store: Store, name: str) -> ModelVersion:
     raise ModelError(
         "AW-MOD-10",
         f"no model version called {name!r}",
-        where=Where(field=name),
+        where=ErrorLocation(field=name),
         hint=hint,
         nearest=tuple(difflib.get_close_matches(name, known, 3, 0.3)),
     )
@@ -126,12 +126,12 @@ def change(
     )
     try:
         store.append(PROMOTIONS, [made])
-    except Conflict as error:
+    except ConflictError as error:
         newest = history(store, endpoint)[-1]
         raise ModelError(
             "AW-MOD-20",
             f"what {endpoint} serves was changed at the same moment by {newest.by} (to {newest.model or 'the plan'})",
-            where=Where(field=newest.id),
+            where=ErrorLocation(field=newest.id),
             hint=f"look at `archwright models history {endpoint}`, then decide again",
         ) from error
     return made
@@ -236,7 +236,7 @@ def _appended(
         )
         try:
             store.append(MODELS, [made])
-        except Conflict:
+        except ConflictError:
             continue
         return made
 
@@ -253,7 +253,11 @@ def _licence(store: Store, home: Home, run: TrainingRun) -> str:
 
 def complete_edges(store: Store, version: ModelVersion) -> None:
     """Append the edges of a version that are missing: its record came first, and a crash may lie between."""
-    model, run, dataset = node("model", version.id), node("run", version.run), node("dataset", version.dataset_version)
+    model, run, dataset = (
+        format_node("model", version.id),
+        format_node("run", version.run),
+        format_node("dataset", version.dataset_version),
+    )
     wanted: tuple[tuple[str, str, Relation], ...] = (
         (model, run, "produced-by"),
         (model, dataset, "trained-on"),
@@ -263,5 +267,5 @@ def complete_edges(store: Store, version: ModelVersion) -> None:
     now = time.time()
     lineage.append(
         store,
-        [Edge(at=now, child=c, parent=p, relation=r) for c, p, r in wanted if (c, p) not in present],
+        [LineageEdge(at=now, child=c, parent=p, relation=r) for c, p, r in wanted if (c, p) not in present],
     )

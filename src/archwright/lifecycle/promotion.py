@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archwright.contract.lineage import Evaluation, ModelVersion, Promotion
-from archwright.errors import ModelError, Where
+from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
 from archwright.lifecycle import file_integrity, model_placement, model_registry
 from archwright.store import Store
@@ -24,7 +24,7 @@ def check(store: Store, home: Home, model: ModelVersion) -> list[Promotion]:
         raise ModelError(
             "AW-MOD-24",
             f"{model.id} is in production already",
-            where=Where(field=seen[-1].id),
+            where=ErrorLocation(field=seen[-1].id),
             hint=f"archwright models history {model.name}",
         )
     _check_gates(model_registry.evaluation(store, model.id), model)
@@ -45,7 +45,7 @@ def _check_gates(found: Evaluation | None, model: ModelVersion) -> None:
         raise ModelError(
             "AW-MOD-27",
             f"{model.id} was never evaluated: nobody knows whether it is any good",
-            where=Where(field=model.id),
+            where=ErrorLocation(field=model.id),
             hint=again,
         )
     failed = [gate for gate in found.gates if not gate.passed]
@@ -54,7 +54,7 @@ def _check_gates(found: Evaluation | None, model: ModelVersion) -> None:
         raise ModelError(
             "AW-MOD-22",
             f"{model.id} may not be promoted: {reasons}",
-            where=Where(field=f"evaluation {found.id}"),
+            where=ErrorLocation(field=f"evaluation {found.id}"),
             hint=f"train a better version, or look again: {again}",
         )
 
@@ -66,7 +66,7 @@ def _check_servable(home: Home, model: ModelVersion) -> None:
         raise ModelError(
             "AW-MOD-25",
             f"{model.id} has no place in the plan of this home: {reason}",
-            where=Where(str(home.plan)),
+            where=ErrorLocation(str(home.plan)),
             hint="bring up a plan that serves it (archwright up), or train under another name or base",
         )
 
@@ -81,7 +81,7 @@ def target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], st
         raise ModelError(
             "AW-MOD-26",
             f"nothing to roll back on {endpoint}: {state}",
-            where=Where(field=endpoint),
+            where=ErrorLocation(field=endpoint),
             hint=f"in production: {', '.join(served)}" if served else "archwright models promote ID comes before it",
             nearest=tuple(name for name in served if name != endpoint),
         )

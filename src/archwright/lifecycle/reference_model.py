@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from archwright.errors import ModelError, Where, needing
+from archwright.errors import ErrorLocation, ModelError, require_extra
 from archwright.lifecycle import adapter_export, model_formats
 from archwright.training import base_model, sequence_packing
 from archwright.training.sequence_packing import Encoded
@@ -22,14 +22,14 @@ class Reference:
     """`folder` is the base's dequantised twin."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        with needing("train", "evaluating a language model"):
+        with require_extra("train", "evaluating a language model"):
             import torch  # noqa: PLC0415
         torch.set_num_threads(threads)
         self._model, self.tokenizer = base_model.load(folder, "float32")
 
     def lay_over(self, folder: Path) -> None:
         """From now on the model is the base with the adapter in `folder`. A pickle is refused, a damaged file too."""
-        with needing("train", "evaluating an adapter"):
+        with require_extra("train", "evaluating an adapter"):
             from peft import PeftModel  # noqa: PLC0415
         adapter_export.read_config(folder)
         if not (folder / adapter_export.WEIGHTS).is_file() and (folder / adapter_export.PICKLED_WEIGHTS).is_file():
@@ -44,7 +44,7 @@ class Reference:
                 raise ModelError(
                     "AW-MOD-03",
                     f"not an adapter that can be exported: it does not fit its base ({str(error).splitlines()[0]})",
-                    where=Where(str(folder)),
+                    where=ErrorLocation(str(folder)),
                     hint="train it again: archwright train SPEC",
                 ) from error
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from archwright.contract.lineage import Gate, ModelVersion, Score
 from archwright.engines.engine_config import EngineConfig
-from archwright.errors import ModelError, Where
+from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
 from archwright.lake import version_index
 from archwright.lifecycle import evaluation_engine, export_gate
@@ -57,7 +57,7 @@ def examine(
         raise ModelError(
             "AW-MOD-31",
             f"{model.id} cannot be evaluated: its data set has no held-out row with anything to learn from",
-            where=Where(field=model.dataset_version),
+            where=ErrorLocation(field=model.dataset_version),
             hint="train it with held_out: 0.1 on more rows",
         )
     windows = [window for item in items if (window := _window(item)) is not None][:WINDOWS]

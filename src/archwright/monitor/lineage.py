@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archwright.contract.lineage import Edge
-from archwright.store import Store, Table
+from archwright.contract.lineage import LineageEdge
+from archwright.store import RecordTable, Store
 
-EDGES = Table("lineage", Edge, index=("child", "parent"))
+EDGES = RecordTable("lineage", LineageEdge, index=("child", "parent"))
 
 
-def append(store: Store, edges: Sequence[Edge]) -> None:
+def append(store: Store, edges: Sequence[LineageEdge]) -> None:
     store.append(EDGES, edges)
 
 
-def parents(store: Store, child: str) -> list[Edge]:
+def parents(store: Store, child: str) -> list[LineageEdge]:
     """What `child` ("model:NAME@v1") was made of, in order of arrival."""
     return store.rows(EDGES, {"child": child})
 
 
-def children(store: Store, parent: str) -> list[Edge]:
+def children(store: Store, parent: str) -> list[LineageEdge]:
     return store.rows(EDGES, {"parent": parent})
 
 
-def ancestry(store: Store, start: str) -> list[Edge]:
+def ancestry(store: Store, start: str) -> list[LineageEdge]:
     """Every edge on the way from `start` up to the source files, nearest first, each once."""
-    found: dict[tuple[str, str], Edge] = {}
+    found: dict[tuple[str, str], LineageEdge] = {}
     seen, waiting = {start}, [start]
     while waiting:
         for edge in parents(store, waiting.pop(0)):

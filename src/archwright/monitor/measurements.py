@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archwright.contract.evidence import Measurement
-from archwright.store import Store, Table
+from archwright.store import RecordTable, Store
 
-MEASUREMENTS = Table("measurements", Measurement, index=("plan_digest",))
+MEASUREMENTS = RecordTable("measurements", Measurement, index=("plan_digest",))
 
 
 def save(store: Store, measurements: Sequence[Measurement]) -> None:

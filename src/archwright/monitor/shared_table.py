@@ -21,7 +21,7 @@ from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import lmdb
 
-from archwright.errors import OperateError, StoreError, UsageError, Where, from_os_error
+from archwright.errors import ErrorLocation, OperateError, StoreError, UsageError, from_os_error
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,7 +98,7 @@ class Slate:
         self._env.close()
 
     def _failed(self, error: lmdb.Error) -> StoreError:
-        where = Where(str(self._path))
+        where = ErrorLocation(str(self._path))
         if isinstance(error, lmdb.MapFullError):
             self._env.reader_check()
             hint = f"it holds {self._size_bytes} bytes; stop the gateway, delete it, and start again to empty it"
@@ -133,7 +133,7 @@ class Slate:
 
     def _unusable(self, act: str, error: Exception) -> StoreError:
         hint = "the home must be on a local disk of this machine, with room; a process opens it once"
-        where = Where(str(self._path))
+        where = ErrorLocation(str(self._path))
         return StoreError("AW-STO-11", f"the shared table cannot be {act}: {error}", where=where, hint=hint)
 
     def _open(self) -> None:

@@ -24,9 +24,9 @@ from typing import Annotated, Literal, NamedTuple, cast, get_args
 import msgspec
 
 from archwright import __version__
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.record import Record
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 
 QUEUE_LIMIT = 2_048
 BATCH = 256
@@ -108,7 +108,7 @@ class Traces:
     def samples(self, request_id: str) -> bool:
         return sampled(request_id, self._limit)
 
-    def add(self, one: Served, content: Content | None = None) -> None:
+    def add(self, one: RequestRecord, content: Content | None = None) -> None:
         """A finished request."""
         if not sampled(one.request_id, self._limit):
             return
@@ -193,7 +193,7 @@ def sampled(request_id: str, limit: int) -> bool:
     return int(request_id[-13:], 16) < limit
 
 
-def spans(one: Served) -> list[Span]:
+def spans(one: RequestRecord) -> list[Span]:
     """The request and its parts."""
     digest = hashlib.sha256(one.request_id.encode()).hexdigest()
     trace, root = digest[:32], digest[32:48]
@@ -212,7 +212,7 @@ def spans(one: Served) -> list[Span]:
     return found
 
 
-def _said(one: Served) -> dict[str, object]:
+def _said(one: RequestRecord) -> dict[str, object]:
     """Attributes by the conventions' names, ours where they have none; None is left out."""
     return {
         "gen_ai.operation.name": one.operation,
@@ -223,8 +223,8 @@ def _said(one: Served) -> dict[str, object]:
         "gen_ai.usage.input_tokens": one.input_tokens,
         "gen_ai.usage.output_tokens": one.output_tokens,
         "gen_ai.usage.cache_read.input_tokens": one.cached_tokens or None,
-        BY_QUANTITY["ttft_s"].otel: one.ttft_s,
-        BY_QUANTITY["tpot_s"].otel: one.tpot_s,
+        METRIC_BY_QUANTITY["ttft_s"].otel: one.ttft_s,
+        METRIC_BY_QUANTITY["tpot_s"].otel: one.tpot_s,
         "error.type": None if one.status == "ok" else one.status,
         "archwright.tenant": one.tenant,
         "archwright.workload": one.workload,

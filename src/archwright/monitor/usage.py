@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from archwright.contract.record import Record
-from archwright.errors import UsageError, Where
+from archwright.errors import ErrorLocation, UsageError
 from archwright.home import Home
 from archwright.monitor.usage_totals import DAY_S, NANO, TOTAL_OF, Total
 from archwright.monitor.wal.compaction import fold_orphans, totals
@@ -40,7 +40,9 @@ def usage_of(store: Store, home: Home, tenant: str | None, by: str) -> tuple[Usa
     unknown = [word for word in words if word not in COLUMNS]
     if unknown:
         hint = f"any of {', '.join(COLUMNS)}, joined by commas"
-        raise UsageError("AW-USE-66", f"usage cannot be told by {unknown[0]!r}", where=Where(field="by"), hint=hint)
+        raise UsageError(
+            "AW-USE-66", f"usage cannot be told by {unknown[0]!r}", where=ErrorLocation(field="by"), hint=hint
+        )
     fold_orphans(store, home)
     columns = dict.fromkeys((*(COLUMNS[word] for word in words), "tenant", "shadow"))
     found = [one for one in totals(store, home, tuple(columns)) if not one.shadow and tenant in (None, one.tenant)]

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
-from archwright.store import Conflict, Store, Table
+from archwright.store import ConflictError, RecordTable, Store
 
 DAY_S = 86_400.0
 # Money is added up in whole billionths of a dollar: the same total in whatever order.
@@ -49,8 +49,8 @@ class Lot(Record):
 
 TOTAL_BY = ("day", "tenant", "key_id", "user", "model", "shadow")
 TOTAL_OF = ("requests", "hits", "input_tokens", "output_tokens", "cost_nano_usd", "saved_nano_usd")
-TOTALS = Table("usage", Total)
-LOTS = Table("usage_lots", Lot)
+TOTALS = RecordTable("usage", Total)
+LOTS = RecordTable("usage_lots", Lot)
 Sums = dict[tuple[object, ...], list[int]]
 _ENCODE = msgspec.json.Encoder().encode
 _ROWS = msgspec.json.Decoder(list[tuple[tuple[int, str, str, str, str, bool], list[int]]])
@@ -66,7 +66,7 @@ def _nano_usd(usd: float) -> int:
     return min(max(round(usd * NANO), 0), MONEY_LIMIT)
 
 
-def add(sums: Sums, served: list[Served]) -> None:
+def add(sums: Sums, served: list[RequestRecord]) -> None:
     for one in served:
         key = (int(one.at // DAY_S), one.tenant, one.key_id, one.user, one.model, one.shadow)
         line = sums.get(key)
@@ -112,7 +112,7 @@ def gather(store: Store) -> int:
     rows = [total_of(TOTAL_BY, key, line) for key, line in sums.items()]
     try:
         store.append_together([(TOTALS, rows)], instead=(LOTS, found[-1][0] if found else 0, len(found)))
-    except Conflict:
+    except ConflictError:
         return 0
     return len(rows)
 

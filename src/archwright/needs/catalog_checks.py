@@ -13,49 +13,51 @@ from functools import partial
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.errors import CatalogError
-from archwright.needs.countries import countries, nearest_countries
-from archwright.needs.needs_problem import MALFORMED, UNKNOWN_FACT, Problem, nearest, shown
+from archwright.needs.countries import country_names, nearest_countries
+from archwright.needs.needs_problem import MALFORMED, UNKNOWN_FACT, NeedsProblem, nearest_spellings, quote_value
 from archwright.needs.text_checks import MAX_ITEMS, MAX_MACHINES, MAX_TEXT
 
-_MACHINE = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
+_MACHINE_PATTERN = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
 
 
 _MODELS_HINT = "name a model of the catalog"
 
 
-def _unknown(path: str, what: str, name: str, known: Collection[str], hint: str) -> Problem:
-    message = f"the catalog knows no {what} {shown(name)}"
-    return Problem(UNKNOWN_FACT, path, message, hint, partial(nearest, name, known))
+def _unknown_name(path: str, what: str, name: str, known: Collection[str], hint: str) -> NeedsProblem:
+    message = f"the catalog knows no {what} {quote_value(name)}"
+    return NeedsProblem(UNKNOWN_FACT, path, message, hint, partial(nearest_spellings, name, known))
 
 
-def _first(path: str, what: str, names: Iterable[str], known: Collection[str], hint: str) -> Iterator[Problem]:
+def _first_unknown(
+    path: str, what: str, names: Iterable[str], known: Collection[str], hint: str
+) -> Iterator[NeedsProblem]:
     """The first name of a list that is not known; the rest stands behind it in the file anyway."""
     for index, name in enumerate(names):
         if name not in known:
-            yield _unknown(f"{path}[{index}]", what, name, known, hint)
+            yield _unknown_name(f"{path}[{index}]", what, name, known, hint)
             return
 
 
-def places(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+def check_places(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     """Countries by ISO code; residency, pinned regions and traffic by country, group or a provider's region."""
-    known = catalog.places | countries().keys()
+    known = catalog.places | country_names().keys()
     hint = "write an ISO country code, EEA, US, APAC, any, or a provider's region"
     for index, data in enumerate(needs.data):
-        yield from _first(f"data[{index}].residency", "place", data.residency, known, hint)
-    yield from _first("placement.regions", "place", needs.placement.regions or (), known, hint)
+        yield from _first_unknown(f"data[{index}].residency", "place", data.residency, known, hint)
+    yield from _first_unknown("placement.regions", "place", needs.placement.regions or (), known, hint)
     for index, workload in enumerate(needs.workloads):
         for name in workload.regions:
             if name not in known:
-                yield _unknown(f"workloads[{index}].traffic.regions.{name}", "place", name, known, hint)
+                yield _unknown_name(f"workloads[{index}].traffic.regions.{name}", "place", name, known, hint)
                 break
 
 
-def _devices(catalog: Catalog) -> set[str]:
+def _accelerator_names(catalog: Catalog) -> set[str]:
     """Every accelerator, and what families of them are called."""
     return {name for row in catalog.accelerators for name in (row, row.partition("-")[0])}
 
 
-def country_codes(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+def check_country_codes(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     """`catalog` is not asked: a country exists whether or not it has prices."""
     del catalog
     named = {"organisation.country": needs.organisation.country}
@@ -64,48 +66,50 @@ def country_codes(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
     for group, site in needs.sites.items():
         named.update({f"sites.{group}.countries[{index}]": code for index, code in enumerate(site.countries)})
     for path, code in named.items():
-        if code not in countries():
+        if code not in country_names():
             hint = "write the two capital letters of ISO 3166-1"
-            message = f"{shown(code)} is no country code"
-            yield Problem(UNKNOWN_FACT, path, message, hint, partial(nearest_countries, code))
+            message = f"{quote_value(code)} is no country code"
+            yield NeedsProblem(UNKNOWN_FACT, path, message, hint, partial(nearest_countries, code))
 
 
-def offers(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+def check_providers_regulations_currency(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     """Providers, regulations and the currency."""
     hint = f"known: {', '.join(sorted(catalog.providers))}"
-    yield from _first("placement.clouds", "provider", needs.placement.clouds or (), catalog.providers, hint)
+    yield from _first_unknown("placement.clouds", "provider", needs.placement.clouds or (), catalog.providers, hint)
     known = catalog.regulations.keys()
-    yield from _first("regulations", "regulation", needs.regulations, known, f"known: {', '.join(sorted(known))}")
+    yield from _first_unknown(
+        "regulations", "regulation", needs.regulations, known, f"known: {', '.join(sorted(known))}"
+    )
     currency = needs.budget.currency
     if currency not in catalog.currencies:
         hint = "write the three letters of ISO 4217; the catalog must hold its exchange rate"
-        yield _unknown("budget.currency", "currency", currency, catalog.currencies, hint)
+        yield _unknown_name("budget.currency", "currency", currency, catalog.currencies, hint)
 
 
-def models(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+def check_models(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     """Models by name, and bases that are no workload. The first unknown one ends it: each look-up tries spellings."""
     workloads = {workload.name for workload in needs.workloads}
     hosted = {model.id for model in catalog.hosted}
     for index, workload in enumerate(needs.workloads[:MAX_ITEMS]):
         path = f"workloads[{index}]"
         if workload.model is not None and not _is_model(workload.model, catalog, hosted):
-            yield _unknown(f"{path}.model", "model", workload.model, catalog.models.keys() | hosted, _MODELS_HINT)
+            yield _unknown_name(f"{path}.model", "model", workload.model, catalog.models.keys() | hosted, _MODELS_HINT)
             return
         base = workload.base
         if base is not None and base not in workloads and not _is_model(base, catalog):
-            message = f"{shown(base)} is neither a workload of this file nor a model of the catalog"
-            suggest = partial(nearest, base, workloads | catalog.models.keys())
-            yield Problem(UNKNOWN_FACT, f"{path}.base", message, _MODELS_HINT, suggest)
+            message = f"{quote_value(base)} is neither a workload of this file nor a model of the catalog"
+            suggest = partial(nearest_spellings, base, workloads | catalog.models.keys())
+            yield NeedsProblem(UNKNOWN_FACT, f"{path}.base", message, _MODELS_HINT, suggest)
             return
 
 
-def benchmarks(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+def check_benchmarks(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     known = catalog.benchmarks
     for index, workload in enumerate(needs.workloads):
         for name in workload.quality:
             if name not in known:
                 path, hint = f"workloads[{index}].quality.{name}", f"known: {', '.join(sorted(known))}"
-                yield _unknown(path, "benchmark", name, known, hint)
+                yield _unknown_name(path, "benchmark", name, known, hint)
                 return
 
 
@@ -113,24 +117,28 @@ def _is_model(name: str, catalog: Catalog, hosted: Collection[str] = ()) -> bool
     return name in hosted or _is_known(name, catalog.models, catalog.model)
 
 
-def machines(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+def check_machines(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     """Pinned accelerators and owned machines."""
     for index, name in enumerate((needs.placement.accelerators or ())[:MAX_MACHINES]):
         if not _is_accelerator(name, catalog):
             path = f"placement.accelerators[{index}]"
-            yield _unknown(
-                path, "accelerator", name, _devices(catalog), "name an accelerator of the catalog, or its family"
+            yield _unknown_name(
+                path,
+                "accelerator",
+                name,
+                _accelerator_names(catalog),
+                "name an accelerator of the catalog, or its family",
             )
             break
     for index, owned in enumerate(needs.placement.owned[:MAX_MACHINES]):
         path = f"placement.owned[{index}].machine"
-        match = _MACHINE.fullmatch(owned.machine)
+        match = _MACHINE_PATTERN.fullmatch(owned.machine)
         if match is None:
             hint = "write how many and which accelerator, as in `8x NAME`; `count` says how many machines"
-            yield Problem(MALFORMED, path, f"{shown(owned.machine)} is no machine", hint)
+            yield NeedsProblem(MALFORMED, path, f"{quote_value(owned.machine)} is no machine", hint)
             break
         if not _is_accelerator(match[1], catalog):
-            yield _unknown(path, "accelerator", match[1], _devices(catalog), "write it as in `8x NAME`")
+            yield _unknown_name(path, "accelerator", match[1], _accelerator_names(catalog), "write it as in `8x NAME`")
             break
 
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from archwright.needs.needs_problem import nearest
+from archwright.needs.needs_problem import nearest_spellings
 
 
 @cache
-def countries() -> Mapping[str, str]:
+def country_names() -> Mapping[str, str]:
     """Alpha-2 code -> English name."""
     text = (resources.files("archwright.needs") / "countries.tsv").read_text(encoding="utf-8")
     rows = (line.split("\t") for line in text.splitlines() if line and not line.startswith("#"))
@@ -23,9 +23,9 @@ def countries() -> Mapping[str, str]:
 
 def nearest_countries(word: str) -> tuple[str, ...]:
     """Codes somebody who wrote `word` may have meant: by name (Germany, UK) first, else by spelling (DEU, no)."""
-    if re.fullmatch(r"[\w ]{2,40}", word) and word.upper() not in countries():
+    if re.fullmatch(r"[\w ]{2,40}", word) and word.upper() not in country_names():
         whole = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
-        named = tuple(code for code, name in countries().items() if whole.search(name))
+        named = tuple(code for code, name in country_names().items() if whole.search(name))
         if named:
             return named[:3]
-    return nearest(word, countries())
+    return nearest_spellings(word, country_names())

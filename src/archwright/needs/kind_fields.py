@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.record import Record
-from archwright.needs.needs_problem import MISSING_FIELD, WRONG_FOR_KIND, Problem, join
+from archwright.needs.needs_problem import MISSING_FIELD, WRONG_FOR_KIND, NeedsProblem, join_path
 
 _ALWAYS = ("name", "kind", "data")
 _MODEL = ("model", "quality", "quality_unknown", "licence")
@@ -20,7 +20,7 @@ _TOKENS = ("input_tokens", "output_tokens")
 _CORPUS = ("documents", "tokens_per_document")
 
 
-class Fields(NamedTuple):
+class KindFields(NamedTuple):
     """`needs` of the workload and `traffic` of its traffic are required; the rest says what else is allowed."""
 
     needs: tuple[str, ...] = ("traffic",)
@@ -30,21 +30,21 @@ class Fields(NamedTuple):
     slo: tuple[str, ...] = ()
 
 
-_TEXT = Fields(
+_TEXT = KindFields(
     also=(*_MODEL, "slo", "sites"),
     traffic=(*_ONLINE, *_TOKENS),
     traffic_also=_LOAD,
     slo=("ttft_p95_s", "tpot_p95_s", "latency_p95_s", "availability"),
 )
-_PREDICTOR = Fields(
+_PREDICTOR = KindFields(
     also=("licence", "slo", "sites"),
     traffic=(*_ONLINE, "features"),
     traffic_also=("parameters", *_LOAD),
     slo=("latency_p95_s", "availability"),
 )
-KINDS: Mapping[str, Fields] = {
+FIELDS_BY_KIND: Mapping[str, KindFields] = {
     **dict.fromkeys(sorted(TEXT_KINDS), _TEXT),
-    "embedding": Fields(
+    "embedding": KindFields(
         also=(*_MODEL, "slo", "sites"),
         traffic_also=(*_ONLINE, *_TOKENS, *_CORPUS, "refresh", *_LOAD),
         slo=("latency_p95_s", "availability"),
@@ -55,61 +55,63 @@ KINDS: Mapping[str, Fields] = {
     ),
     "tabular-prediction": _PREDICTOR,
     "forecast": _PREDICTOR,
-    "data-processing": Fields(
+    "data-processing": KindFields(
         also=("sites",),
         traffic=("gib_per_day", "deadline_h"),
         traffic_also=_LOAD,
     ),
-    "finetune": Fields(needs=("base", "method", "tokens"), also=("licence", "every", "deadline_h")),
-    "pretrain": Fields(needs=("parameters", "tokens", "deadline_h"), also=("licence",)),
+    "finetune": KindFields(needs=("base", "method", "tokens"), also=("licence", "every", "deadline_h")),
+    "pretrain": KindFields(needs=("parameters", "tokens", "deadline_h"), also=("licence",)),
 }
 
 
-def kinds(needs: Needs, lines: Mapping[str, int]) -> Iterator[Problem]:
+def check_kind_fields(needs: Needs, lines: Mapping[str, int]) -> Iterator[NeedsProblem]:
     """Required and allowed fields of every workload."""
     for index, workload in enumerate(needs.workloads):
-        path, known = f"workloads[{index}]", KINDS[workload.kind]
+        path, known = f"workloads[{index}]", FIELDS_BY_KIND[workload.kind]
         allowed = (*_ALWAYS, *known.needs, *known.also)
-        yield from _surplus(workload, path, allowed, workload.kind, lines)
-        yield from _missing(workload, path, known.needs, workload.kind)
+        yield from _surplus_fields(workload, path, allowed, workload.kind, lines)
+        yield from _missing_fields(workload, path, known.needs, workload.kind)
         if "slo" in allowed:
-            yield from _surplus(workload.slo, join(path, "slo"), known.slo, workload.kind, lines)
+            yield from _surplus_fields(workload.slo, join_path(path, "slo"), known.slo, workload.kind, lines)
         if workload.traffic is not None and "traffic" in allowed:
-            below = join(path, "traffic")
-            yield from _surplus(workload.traffic, below, (*known.traffic, *known.traffic_also), workload.kind, lines)
-            yield from _missing(workload.traffic, below, known.traffic, workload.kind)
+            below = join_path(path, "traffic")
+            yield from _surplus_fields(
+                workload.traffic, below, (*known.traffic, *known.traffic_also), workload.kind, lines
+            )
+            yield from _missing_fields(workload.traffic, below, known.traffic, workload.kind)
             if workload.kind == "embedding":
-                yield from _embedding(workload.traffic, below, workload)
+                yield from _check_embedding(workload.traffic, below, workload)
 
 
-def _surplus(
+def _surplus_fields(
     record: Record, path: str, allowed: Iterable[str], kind: str, lines: Mapping[str, int]
-) -> Iterator[Problem]:
+) -> Iterator[NeedsProblem]:
     """Fields that the file sets and the kind does not know; an explicit null sets nothing."""
     known = list(allowed)
     for name in record.__struct_fields__:
-        field = join(path, name)
+        field = join_path(path, name)
         if field in lines and name not in known and getattr(record, name) is not None:
             hint = f"delete it; a workload of kind {kind} takes: {', '.join(known)}"
-            yield Problem(WRONG_FOR_KIND, field, f"{name} means nothing for kind {kind}", hint)
+            yield NeedsProblem(WRONG_FOR_KIND, field, f"{name} means nothing for kind {kind}", hint)
 
 
-def _missing(record: Record, path: str, required: Iterable[str], kind: str) -> Iterator[Problem]:
+def _missing_fields(record: Record, path: str, required: Iterable[str], kind: str) -> Iterator[NeedsProblem]:
     for name in required:
         if getattr(record, name) is None:
             hint = f"add it: a workload of kind {kind} needs {', '.join(required)}"
-            yield Problem(MISSING_FIELD, join(path, name), f"the field {name} is missing", hint, missing=True)
+            yield NeedsProblem(MISSING_FIELD, join_path(path, name), f"the field {name} is missing", hint, missing=True)
 
 
-def _embedding(traffic: Traffic, path: str, workload: Workload) -> Iterator[Problem]:
+def _check_embedding(traffic: Traffic, path: str, workload: Workload) -> Iterator[NeedsProblem]:
     """Online requests, or a corpus that is embedded (again every `refresh`), or both."""
     corpus = [name for name in (*_CORPUS, "refresh") if getattr(traffic, name) is not None]
     online = [name for name in (*_ONLINE, *_TOKENS) if getattr(traffic, name) is not None]
     if corpus:
-        yield from _missing(traffic, path, _CORPUS, workload.kind)
+        yield from _missing_fields(traffic, path, _CORPUS, workload.kind)
     if online:
-        yield from _missing(traffic, path, (*_ONLINE, "input_tokens"), workload.kind)
+        yield from _missing_fields(traffic, path, (*_ONLINE, "input_tokens"), workload.kind)
     if not corpus and not online:
         hint = "add documents and tokens_per_document for a corpus, or requests_per_second and input_tokens"
         message = "neither documents nor requests_per_second is given"
-        yield Problem(MISSING_FIELD, join(path, "documents"), message, hint, missing=True)
+        yield NeedsProblem(MISSING_FIELD, join_path(path, "documents"), message, hint, missing=True)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
-from archwright.errors import NeedsError, Where
+from archwright.errors import ErrorLocation, NeedsError
 
 CANNOT_OPEN = "AW-NEEDS-01"
 TOO_LARGE = "AW-NEEDS-02"
@@ -37,7 +37,7 @@ NO_TEMPLATE = "AW-NEEDS-20"
 SHOWN_CHARACTERS = 60
 
 
-class Tree(NamedTuple):
+class NeedsTree(NamedTuple):
     """A parsed file: plain values, the line of every path in file order, and how many paths stood before a
     container closed (`ends`), so that a missing field is ordered after the fields that are there."""
 
@@ -47,7 +47,7 @@ class Tree(NamedTuple):
     ends: dict[str, int]
 
 
-class Problem(NamedTuple):
+class NeedsProblem(NamedTuple):
     code: str
     path: str
     message: str
@@ -56,20 +56,20 @@ class Problem(NamedTuple):
     missing: bool = False
 
 
-def nearest(word: str, known: Collection[str]) -> tuple[str, ...]:
+def nearest_spellings(word: str, known: Collection[str]) -> tuple[str, ...]:
     """Up to three known spellings close to `word`; letter case, spaces, dashes and underscores do not count."""
     plain: dict[str, str] = {}
     for name in sorted(known):
-        plain.setdefault(_plain(name), name)
-    close = difflib.get_close_matches(_plain(word[:80]), list(plain), n=3, cutoff=0.6)
+        plain.setdefault(_fold_spelling(name), name)
+    close = difflib.get_close_matches(_fold_spelling(word[:80]), list(plain), n=3, cutoff=0.6)
     return tuple(plain[name] for name in close)
 
 
-def _plain(word: str) -> str:
+def _fold_spelling(word: str) -> str:
     return re.sub(r"[\s_.-]+", "", word).casefold()
 
 
-def shown(value: object) -> str:
+def quote_value(value: object) -> str:
     """A value of the file as it may stand in a message: short, quoted, nothing a terminal would act on."""
     text = value if isinstance(value, str) else str(value)
     if len(text) > SHOWN_CHARACTERS:
@@ -78,16 +78,16 @@ def shown(value: object) -> str:
     return f'"{text}"' if isinstance(value, str) else text
 
 
-def join(path: str, name: str) -> str:
+def join_path(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def leaf(path: str) -> str:
+def last_field_name(path: str) -> str:
     """The field's own name: the last part of its path without indices."""
     return re.sub(r"(\[\d+\])+$", "", path).rpartition(".")[2] or "the file"
 
 
-def parents(path: str) -> Iterable[str]:
+def enclosing_paths(path: str) -> Iterable[str]:
     """The path itself, then each container around it, ending with the root."""
     while path:
         yield path
@@ -96,25 +96,25 @@ def parents(path: str) -> Iterable[str]:
     yield ""
 
 
-def to_error(problem: Problem, tree: Tree) -> NeedsError:
-    line = next((tree.lines[path] for path in parents(problem.path) if path in tree.lines), None)
+def to_error(problem: NeedsProblem, tree: NeedsTree) -> NeedsError:
+    line = next((tree.lines[path] for path in enclosing_paths(problem.path) if path in tree.lines), None)
     found = problem.suggest() if problem.suggest else ()
     hint = problem.hint
     if found:
-        hint = f"did you mean {' or '.join(shown(name) for name in found)}? {hint}".rstrip()
-    where = Where(tree.file, line, problem.path or None)
+        hint = f"did you mean {' or '.join(quote_value(name) for name in found)}? {hint}".rstrip()
+    where = ErrorLocation(tree.file, line, problem.path or None)
     return NeedsError(problem.code, problem.message, where=where, hint=hint, nearest=found)
 
 
-def raise_first(problems: Iterable[Problem], tree: Tree) -> None:
+def raise_first(problems: Iterable[NeedsProblem], tree: NeedsTree) -> None:
     """Tell the problem that stands first in the file; none: return."""
     order = {path: index for index, path in enumerate(tree.lines)}
 
-    def position(problem: Problem) -> int:
+    def position(problem: NeedsProblem) -> int:
         if problem.missing:
             parent = problem.path.rpartition(".")[0]
             return tree.ends.get(parent, len(order))
-        return next((order[path] for path in parents(problem.path) if path in order), 0)
+        return next((order[path] for path in enclosing_paths(problem.path) if path in order), 0)
 
     first = min(problems, key=position, default=None)
     if first is not None:

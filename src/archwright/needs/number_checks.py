@@ -14,19 +14,19 @@ from archwright.contract.needs import (
     Budget,
     DataProfile,
     Goal,
-    Length,
     Needs,
     Organisation,
     OwnedMachine,
-    Rate,
+    RequestRate,
     Site,
     SiteGroup,
+    TokenLength,
     Traffic,
     Workload,
 )
-from archwright.contract.record import Record, asdict
-from archwright.needs.needs_problem import CONTRADICTION, OUT_OF_RANGE, Problem, join, leaf
-from archwright.needs.traversal import records
+from archwright.contract.record import Record, as_dict
+from archwright.needs.needs_problem import CONTRADICTION, OUT_OF_RANGE, NeedsProblem, join_path, last_field_name
+from archwright.needs.traversal import iterate_records
 
 MAX_GIB = 1e9
 MAX_MONEY = 1e15
@@ -35,7 +35,7 @@ MAX_HORIZON_MONTHS = 240
 SHARES_TOLERANCE = 1e-6
 
 
-class Range(NamedTuple):
+class NumberRange(NamedTuple):
     """From `low` to `high`, both allowed unless the flag says that the end itself is not."""
 
     low: float
@@ -53,95 +53,97 @@ class Range(NamedTuple):
         return f"{low} and {'less than' if self.below else 'at most'} {self.high:,g}"
 
 
-def positive(high: float) -> Range:
-    return Range(0, high, above=True)
+def positive_up_to(high: float) -> NumberRange:
+    return NumberRange(0, high, above=True)
 
 
-SHARE = Range(0, 1, above=True, below=True)
+SHARE = NumberRange(0, 1, above=True, below=True)
 
-RANGES: Mapping[type[Record], Mapping[str, Range]] = {
-    Organisation: {"employees": Range(0, 1e8), "platform_engineers": Range(0, 1e6)},
-    Goal: {"value_per_month": Range(0, MAX_MONEY)},
-    Rate: {"mean": positive(1e9), "peak": positive(1e9)},
-    Length: {"mean": positive(1e9), "p95": positive(1e9)},
+RANGES: Mapping[type[Record], Mapping[str, NumberRange]] = {
+    Organisation: {"employees": NumberRange(0, 1e8), "platform_engineers": NumberRange(0, 1e6)},
+    Goal: {"value_per_month": NumberRange(0, MAX_MONEY)},
+    RequestRate: {"mean": positive_up_to(1e9), "peak": positive_up_to(1e9)},
+    TokenLength: {"mean": positive_up_to(1e9), "p95": positive_up_to(1e9)},
     Traffic: {
-        "documents": positive(1e15),
-        "tokens_per_document": positive(1e9),
-        "image_pixels": positive(1e12),
-        "parameters": positive(1e15),
-        "features": Range(1, 1e7),
-        "gib_per_day": positive(MAX_GIB),
-        "deadline_h": positive(MAX_HOURS),
-        "growth_per_year": Range(-1, 100, above=True),
-        "hours_per_day": positive(24),
-        "regions": Range(0, 1, above=True),
+        "documents": positive_up_to(1e15),
+        "tokens_per_document": positive_up_to(1e9),
+        "image_pixels": positive_up_to(1e12),
+        "parameters": positive_up_to(1e15),
+        "features": NumberRange(1, 1e7),
+        "gib_per_day": positive_up_to(MAX_GIB),
+        "deadline_h": positive_up_to(MAX_HOURS),
+        "growth_per_year": NumberRange(-1, 100, above=True),
+        "hours_per_day": positive_up_to(24),
+        "regions": NumberRange(0, 1, above=True),
     },
     SLO: {
-        "ttft_p95_s": positive(1e6),
-        "tpot_p95_s": positive(1e6),
-        "latency_p95_s": positive(1e6),
+        "ttft_p95_s": positive_up_to(1e6),
+        "tpot_p95_s": positive_up_to(1e6),
+        "latency_p95_s": positive_up_to(1e6),
         "availability": SHARE,
     },
     Workload: {
         "quality": SHARE,
-        "tokens": positive(1e18),
-        "deadline_h": positive(MAX_HOURS),
-        "parameters": positive(1e15),
+        "tokens": positive_up_to(1e18),
+        "deadline_h": positive_up_to(MAX_HOURS),
+        "parameters": positive_up_to(1e15),
     },
     DataProfile: {
-        "size_gib": Range(0, MAX_GIB),
-        "growth_gib_per_month": Range(0, MAX_GIB),
-        "retention_months": Range(0, 1e4),
+        "size_gib": NumberRange(0, MAX_GIB),
+        "growth_gib_per_month": NumberRange(0, MAX_GIB),
+        "retention_months": NumberRange(0, 1e4),
     },
-    SiteGroup: {"count": Range(1, 1e6), "power_kw": Range(0, 1e9)},
+    SiteGroup: {"count": NumberRange(1, 1e6), "power_kw": NumberRange(0, 1e9)},
     Site: {
-        "power_kw": Range(0, 1e9),
-        "rack_units": Range(0, 1e6),
-        "electricity_usd_per_kwh": Range(0, 100),
-        "tier": Range(1, 4),
+        "power_kw": NumberRange(0, 1e9),
+        "rack_units": NumberRange(0, 1e6),
+        "electricity_usd_per_kwh": NumberRange(0, 100),
+        "tier": NumberRange(1, 4),
     },
-    OwnedMachine: {"count": Range(1, 1e6), "age_months": Range(0, 1200)},
+    OwnedMachine: {"count": NumberRange(1, 1e6), "age_months": NumberRange(0, 1200)},
     Budget: {
-        "horizon_months": Range(1, MAX_HORIZON_MONTHS),
-        "per_month": Range(0, MAX_MONEY),
-        "capex": Range(0, MAX_MONEY),
+        "horizon_months": NumberRange(1, MAX_HORIZON_MONTHS),
+        "per_month": NumberRange(0, MAX_MONEY),
+        "capex": NumberRange(0, MAX_MONEY),
     },
 }
 
 
-def ranges(needs: Needs) -> Iterator[Problem]:
+def check_ranges(needs: Needs) -> Iterator[NeedsProblem]:
     """Each number inside its range."""
-    for path, record in records(needs):
+    for path, record in iterate_records(needs):
         known = RANGES.get(type(record), {})
-        for name, value in asdict(record).items():
+        for name, value in as_dict(record).items():
             if name in known:
-                yield from _inside(known[name], value, join(path, name))
+                yield from _check_range(known[name], value, join_path(path, name))
 
 
-def _inside(allowed: Range, value: object, path: str) -> Iterator[Problem]:
+def _check_range(allowed: NumberRange, value: object, path: str) -> Iterator[NeedsProblem]:
     """A number, or each number of a mapping of shares."""
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from _inside(allowed, item, join(path, name))
+            yield from _check_range(allowed, item, join_path(path, name))
     elif isinstance(value, int | float) and not allowed.holds(value):
-        yield Problem(OUT_OF_RANGE, path, f"{leaf(path)} cannot be {value:g}", f"write a number of {allowed}")
+        yield NeedsProblem(
+            OUT_OF_RANGE, path, f"{last_field_name(path)} cannot be {value:g}", f"write a number of {allowed}"
+        )
 
 
-def pairs(needs: Needs) -> Iterator[Problem]:
+def check_pairs(needs: Needs) -> Iterator[NeedsProblem]:
     """peak >= mean, p95 >= mean, and shares of regions that make up the whole."""
-    for path, record in records(needs):
-        if isinstance(record, Rate) and record.peak < record.mean:
+    for path, record in iterate_records(needs):
+        if isinstance(record, RequestRate) and record.peak < record.mean:
             message = f"the peak of {record.peak:g} requests/s is below the mean of {record.mean:g}"
-            yield Problem(CONTRADICTION, join(path, "peak"), message, "raise the peak or lower the mean")
-        if isinstance(record, Length) and record.p95 < record.mean:
+            yield NeedsProblem(CONTRADICTION, join_path(path, "peak"), message, "raise the peak or lower the mean")
+        if isinstance(record, TokenLength) and record.p95 < record.mean:
             message = f"the 95th percentile of {record.p95:g} tokens is below the mean of {record.mean:g}"
-            yield Problem(CONTRADICTION, join(path, "p95"), message, "raise p95 or lower the mean")
+            yield NeedsProblem(CONTRADICTION, join_path(path, "p95"), message, "raise p95 or lower the mean")
         if isinstance(record, Traffic) and record.regions is not None:
             shares = record.regions.values()
             total = sum(shares)
-            # A negative share is told by `ranges`, at the share itself.
+            # A negative share is told by `check_ranges`, at the share itself.
             if min(shares, default=0) >= 0 and abs(total - 1) > SHARES_TOLERANCE:
                 message = f"the shares of the regions sum to {total:g}, not to 1"
-                yield Problem(
-                    CONTRADICTION, join(path, "regions"), message, "write shares of the traffic that sum to 1"
+                yield NeedsProblem(
+                    CONTRADICTION, join_path(path, "regions"), message, "write shares of the traffic that sum to 1"
                 )

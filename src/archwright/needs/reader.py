@@ -16,19 +16,19 @@ import msgspec
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.errors import NeedsError, Where
+from archwright.errors import ErrorLocation, NeedsError
 from archwright.needs.needs_problem import (
     CANNOT_OPEN,
     NOT_TEXT,
     TOO_LARGE,
     WRONG_TYPE,
-    Problem,
-    Tree,
+    NeedsProblem,
+    NeedsTree,
     raise_first,
     to_error,
 )
-from archwright.needs.type_check import shape
-from archwright.needs.validation import problems
+from archwright.needs.type_check import check_types
+from archwright.needs.validation import find_problems
 from archwright.needs.yaml_tree import read_tree
 
 MAX_BYTES = 256 * 1024
@@ -39,96 +39,96 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\
 _LINE_END = re.compile("\r\n|\r|\n")
 
 
-def read(path: Path, catalog: Catalog) -> tuple[Needs, NeedsSource]:
+def read_needs(path: Path, catalog: Catalog) -> tuple[Needs, NeedsSource]:
     """The needs file at `path`, checked against the catalog."""
-    return parse(content(path), str(path), catalog)
+    return parse_needs(read_needs_bytes(path), str(path), catalog)
 
 
-def content(path: Path) -> bytes:
+def read_needs_bytes(path: Path) -> bytes:
     """The bytes of a needs file."""
     file = str(path)
     try:
-        return _bytes(path, file)
+        return _read_regular_file(path, file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         hint = "check the path; `archwright init` writes a needs.yaml to start from"
-        raise NeedsError(CANNOT_OPEN, f"cannot read it: {reason}", where=Where(file), hint=hint) from error
+        raise NeedsError(CANNOT_OPEN, f"cannot read it: {reason}", where=ErrorLocation(file), hint=hint) from error
 
 
-def parse(data: bytes, file: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
+def parse_needs(data: bytes, file: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
     """The same from bytes; `file` only names them in errors and in the source."""
-    return checked(tree_of(data, file), hashlib.sha256(data).hexdigest(), catalog)
+    return check_tree(parse_tree(data, file), hashlib.sha256(data).hexdigest(), catalog)
 
 
-def tree_of(data: bytes, file: str) -> Tree:
+def parse_tree(data: bytes, file: str) -> NeedsTree:
     """Values and lines, before any of them is checked."""
     if len(data) > MAX_BYTES:
         raise _too_large(len(data), file)
-    return read_tree(_text(data, file), file)
+    return read_tree(_decode_text(data, file), file)
 
 
-def checked(tree: Tree, digest: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
+def check_tree(tree: NeedsTree, digest: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
     """The tree as Needs, its types and rules checked."""
-    value, mistyped = shape(tree.value)
+    value, mistyped = check_types(tree.value)
     raise_first(mistyped, tree)
-    needs = typed(value, tree)
-    raise_first(problems(needs, tree.lines, catalog), tree)
+    needs = convert_tree(value, tree)
+    raise_first(find_problems(needs, tree.lines, catalog), tree)
     lines = {path: line for path, line in tree.lines.items() if path}
     return needs, NeedsSource(file=tree.file, digest=digest, lines=lines)
 
 
-def _bytes(path: Path, file: str) -> bytes:
+def _read_regular_file(path: Path, file: str) -> bytes:
     """At most MAX_BYTES + 1 bytes of a regular file. Looks before it opens: a pipe would block, a device may act."""
-    _regular(os.stat(path), file)
+    _require_regular(os.stat(path), file)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
-        _regular(status, file)
+        _require_regular(status, file)
         if status.st_size > MAX_BYTES:
             raise _too_large(status.st_size, file)
         return opened.read(MAX_BYTES + 1)
 
 
-def _regular(status: os.stat_result, file: str) -> None:
+def _require_regular(status: os.stat_result, file: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         what = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         hint = "name the needs.yaml itself"
-        raise NeedsError(CANNOT_OPEN, f"this is {what}, not a file", where=Where(file), hint=hint)
+        raise NeedsError(CANNOT_OPEN, f"this is {what}, not a file", where=ErrorLocation(file), hint=hint)
 
 
 def _too_large(size: int, file: str) -> NeedsError:
     message = f"{size:,} bytes are too many for a needs file; the limit is {MAX_BYTES:,}"
     return NeedsError(
-        TOO_LARGE, message, where=Where(file), hint="describe workloads and data sets, not the data itself"
+        TOO_LARGE, message, where=ErrorLocation(file), hint="describe workloads and data sets, not the data itself"
     )
 
 
-def _text(data: bytes, file: str) -> str:
+def _decode_text(data: bytes, file: str) -> str:
     """UTF-8 text without control characters; a UTF-8 byte order mark at the start is dropped."""
     body = data.removeprefix(_BOM)
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = _line(body[: error.start].decode("utf-8", "replace"))
+        line = _line_number(body[: error.start].decode("utf-8", "replace"))
         message = f"this is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start:,}"
-        raise NeedsError(NOT_TEXT, message, where=Where(file, line), hint="save the file as UTF-8") from error
+        raise NeedsError(NOT_TEXT, message, where=ErrorLocation(file, line), hint="save the file as UTF-8") from error
     if match := _FORBIDDEN.search(text):
         message = f"the file holds the control character U+{ord(match[0]):04X}"
-        where = Where(file, _line(text[: match.start()]))
+        where = ErrorLocation(file, _line_number(text[: match.start()]))
         raise NeedsError(NOT_TEXT, message, where=where, hint="delete it; a needs file is plain text")
     return text
 
 
-def _line(before: str) -> int:
+def _line_number(before: str) -> int:
     return len(_LINE_END.findall(before)) + 1
 
 
-def typed(value: object, tree: Tree) -> Needs:
-    """The shaped value as Needs: the second lock, should `shape` ever let pass what msgspec does not."""
+def convert_tree(value: object, tree: NeedsTree) -> Needs:
+    """The shaped value as Needs: the second lock, should `check_types` ever let pass what msgspec does not."""
     try:
         return msgspec.convert(value, Needs, strict=True)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
         path = place.strip("`").removeprefix("$").removeprefix(".").split("[...]")[0]
         hint = "correct this field; the files of `archwright init` show every one"
-        raise to_error(Problem(WRONG_TYPE, path, message, hint), tree) from error
+        raise to_error(NeedsProblem(WRONG_TYPE, path, message, hint), tree) from error

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from importlib import resources
 
-from archwright.errors import NeedsError, Where
-from archwright.needs.needs_problem import NO_TEMPLATE, nearest, shown
+from archwright.errors import ErrorLocation, NeedsError
+from archwright.needs.needs_problem import NO_TEMPLATE, nearest_spellings, quote_value
 
 TEMPLATES: tuple[str, ...] = ("desk", "startup", "clinic", "manufacturer")
 
 
-def template(name: str) -> str:
+def read_template(name: str) -> str:
     """The text of a shipped needs file. Raises NeedsError for a name that is not in TEMPLATES."""
     if name not in TEMPLATES:
-        found = nearest(name, TEMPLATES)
+        found = nearest_spellings(name, TEMPLATES)
         guess = f"did you mean {found[0]}? " if found else ""
         hint = f"{guess}templates: {', '.join(TEMPLATES)}"
-        where = Where(None, None, "template")
-        raise NeedsError(NO_TEMPLATE, f"there is no template {shown(name)}", where=where, hint=hint, nearest=found)
+        where = ErrorLocation(None, None, "template")
+        raise NeedsError(
+            NO_TEMPLATE, f"there is no template {quote_value(name)}", where=where, hint=hint, nearest=found
+        )
     return (resources.files("archwright.needs") / "templates" / f"{name}.yaml").read_text(encoding="utf-8")

@@ -16,12 +16,12 @@ from archwright.needs.needs_problem import (
     MISSING_FIELD,
     NAMED_TWICE,
     OUT_OF_RANGE,
-    Problem,
-    leaf,
-    nearest,
-    shown,
+    NeedsProblem,
+    last_field_name,
+    nearest_spellings,
+    quote_value,
 )
-from archwright.needs.traversal import texts
+from archwright.needs.traversal import iterate_texts
 
 NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 MAX_TEXT = 200
@@ -35,36 +35,44 @@ MAX_MACHINES = 200
 _TUNABLE = TEXT_KINDS | {"embedding", "finetune", "pretrain"}
 
 
-def forms(needs: Needs) -> Iterator[Problem]:
+def check_texts(needs: Needs) -> Iterator[NeedsProblem]:
     """Texts short and on one line (a goal may be a paragraph), names in the alphabet that file names, labels and
     addresses take."""
-    for path, text in texts(needs):
+    for path, text in iterate_texts(needs):
         goal = path.startswith("goals[")
         limit = MAX_GOAL if goal else MAX_URL if path.endswith(".url") else MAX_TEXT
         if not text.strip():
-            yield Problem(BAD_TEXT, path, f"{leaf(path)} is empty", "fill it in, or delete the line")
+            yield NeedsProblem(BAD_TEXT, path, f"{last_field_name(path)} is empty", "fill it in, or delete the line")
         elif len(text) > limit:
-            yield Problem(BAD_TEXT, path, f"{len(text):,} characters are too many", f"at most {limit:,}")
+            yield NeedsProblem(BAD_TEXT, path, f"{len(text):,} characters are too many", f"at most {limit:,}")
         elif not goal and ("\n" in text or "\t" in text):
-            yield Problem(BAD_TEXT, path, f"{shown(text)} holds a line break or a tab", "keep it on one line")
+            yield NeedsProblem(
+                BAD_TEXT, path, f"{quote_value(text)} holds a line break or a tab", "keep it on one line"
+            )
     for index, workload in enumerate(needs.workloads):
         if not NAME.fullmatch(workload.name):
             hint = "1 to 40 characters of a-z, 0-9 and -"
-            yield Problem(BAD_TEXT, f"workloads[{index}].name", f"{shown(workload.name)} cannot be a name", hint)
+            yield NeedsProblem(
+                BAD_TEXT, f"workloads[{index}].name", f"{quote_value(workload.name)} cannot be a name", hint
+            )
     for name in needs.sites:
         if re.search(r"[.\[\]]", name):
-            yield Problem(BAD_TEXT, f"sites.{name}", f"{shown(name)} cannot be a name", "leave out dots and brackets")
+            yield NeedsProblem(
+                BAD_TEXT, f"sites.{name}", f"{quote_value(name)} cannot be a name", "leave out dots and brackets"
+            )
 
 
-def twice(needs: Needs) -> Iterator[Problem]:
+def check_duplicates(needs: Needs) -> Iterator[NeedsProblem]:
     """No two workloads, no two data sets of one name, and no name twice in a list of names."""
-    yield from _twice("workloads", ".name", [workload.name for workload in needs.workloads], "name each differently")
-    yield from _twice("data", ".name", [data.name for data in needs.data], "name each differently")
-    for path, names in _lists(needs):
-        yield from _twice(path, "", names, "delete one of the two")
+    yield from _first_duplicate(
+        "workloads", ".name", [workload.name for workload in needs.workloads], "name each differently"
+    )
+    yield from _first_duplicate("data", ".name", [data.name for data in needs.data], "name each differently")
+    for path, names in _name_lists(needs):
+        yield from _first_duplicate(path, "", names, "delete one of the two")
 
 
-def _lists(needs: Needs) -> Iterator[tuple[str, Sequence[str]]]:
+def _name_lists(needs: Needs) -> Iterator[tuple[str, Sequence[str]]]:
     placement = needs.placement
     yield "regulations", needs.regulations
     yield "placement.allow", placement.allow
@@ -80,19 +88,23 @@ def _lists(needs: Needs) -> Iterator[tuple[str, Sequence[str]]]:
         yield f"sites.{name}.countries", group.countries
 
 
-def _twice(path: str, field: str, names: Iterable[str], hint: str) -> Iterator[Problem]:
+def _first_duplicate(path: str, field: str, names: Iterable[str], hint: str) -> Iterator[NeedsProblem]:
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
-            yield Problem(NAMED_TWICE, f"{path}[{index}]{field}", f"{shown(name)} stands in {path} twice", hint)
+            yield NeedsProblem(
+                NAMED_TWICE, f"{path}[{index}]{field}", f"{quote_value(name)} stands in {path} twice", hint
+            )
             return
         seen.add(name)
 
 
-def sizes(needs: Needs) -> Iterator[Problem]:
+def check_list_sizes(needs: Needs) -> Iterator[NeedsProblem]:
     """Lists that must hold something, and none that could not be meant."""
     if not needs.workloads:
-        yield Problem(MISSING_FIELD, "workloads", "there is no workload", "describe at least one under `workloads`")
+        yield NeedsProblem(
+            MISSING_FIELD, "workloads", "there is no workload", "describe at least one under `workloads`"
+        )
     placement = needs.placement
     must = {
         "placement.allow": placement.allow,
@@ -102,8 +114,11 @@ def sizes(needs: Needs) -> Iterator[Problem]:
     }
     for path, names in must.items():
         if names is not None and not names:
-            yield Problem(
-                CONTRADICTION, path, f"an empty {leaf(path)} allows nothing", "list what is allowed, or delete it"
+            yield NeedsProblem(
+                CONTRADICTION,
+                path,
+                f"an empty {last_field_name(path)} allows nothing",
+                "list what is allowed, or delete it",
             )
     counted: dict[str, tuple[Sequence[object], int]] = {
         "workloads": (needs.workloads, MAX_ITEMS),
@@ -114,34 +129,34 @@ def sizes(needs: Needs) -> Iterator[Problem]:
     }
     for path, (items, most) in counted.items():
         if len(items) > most:
-            yield Problem(
+            yield NeedsProblem(
                 OUT_OF_RANGE, path, f"{len(items):,} entries are too many", f"at most {most:,}; join alike ones"
             )
 
 
-def references(needs: Needs) -> Iterator[Problem]:
+def check_references(needs: Needs) -> Iterator[NeedsProblem]:
     """`data` and `sites` of a workload name what the file describes; a preferred placement is an allowed one."""
     data, sites = {item.name for item in needs.data}, set(needs.sites)
     for index, workload in enumerate(needs.workloads):
-        yield from _dangling(f"workloads[{index}].data", workload.data, data, "data set")
-        yield from _dangling(f"workloads[{index}].sites", workload.sites, sites, "group of sites")
+        yield from _first_dangling(f"workloads[{index}].data", workload.data, data, "data set")
+        yield from _first_dangling(f"workloads[{index}].sites", workload.sites, sites, "group of sites")
     placement = needs.placement
     if placement.prefer is not None and placement.prefer not in placement.allow:
         hint = f"add it to placement.allow ({', '.join(placement.allow)})"
         message = f"{placement.prefer} is preferred, but not allowed"
-        yield Problem(CONTRADICTION, "placement.prefer", message, hint)
+        yield NeedsProblem(CONTRADICTION, "placement.prefer", message, hint)
 
 
-def _dangling(path: str, names: Iterable[str], known: set[str], what: str) -> Iterator[Problem]:
+def _first_dangling(path: str, names: Iterable[str], known: set[str], what: str) -> Iterator[NeedsProblem]:
     for index, name in enumerate(names):
         if name not in known:
-            hint = f"known: {', '.join(shown(item) for item in sorted(known)[:5]) or 'none'}"
-            message = f"there is no {what} {shown(name)}"
-            yield Problem(DANGLING, f"{path}[{index}]", message, hint, partial(nearest, name, known))
+            hint = f"known: {', '.join(quote_value(item) for item in sorted(known)[:5]) or 'none'}"
+            message = f"there is no {what} {quote_value(name)}"
+            yield NeedsProblem(DANGLING, f"{path}[{index}]", message, hint, partial(nearest_spellings, name, known))
             return
 
 
-def bases(needs: Needs) -> Iterator[Problem]:
+def check_bases(needs: Needs) -> Iterator[NeedsProblem]:
     """Following `base` from workload to workload never comes back, and ends at a language model."""
     by_name = {workload.name: workload for workload in needs.workloads}
     safe: set[str] = set()
@@ -150,20 +165,20 @@ def bases(needs: Needs) -> Iterator[Problem]:
         if workload.kind != "finetune" or workload.base not in by_name:
             continue
         if workload.base == workload.name:
-            message = f"{shown(workload.name)} cannot be its own base"
-            yield Problem(CONTRADICTION, path, message, "name the workload whose model it tunes, or a model")
+            message = f"{quote_value(workload.name)} cannot be its own base"
+            yield NeedsProblem(CONTRADICTION, path, message, "name the workload whose model it tunes, or a model")
         elif (base := by_name[workload.base]).kind not in _TUNABLE:
-            message = f"{shown(base.name)} is of kind {base.kind}: it runs no language model to tune"
-            yield Problem(
+            message = f"{quote_value(base.name)} is of kind {base.kind}: it runs no language model to tune"
+            yield NeedsProblem(
                 CONTRADICTION, path, message, f"name a workload of kind {', '.join(sorted(_TUNABLE))}, or a model"
             )
-        elif _circular(workload, by_name, safe):
-            message = f"following the bases from {shown(workload.name)} goes round in a circle"
-            yield Problem(CONTRADICTION, path, message, "let one of them start from a model")
+        elif _is_circular(workload, by_name, safe):
+            message = f"following the bases from {quote_value(workload.name)} goes round in a circle"
+            yield NeedsProblem(CONTRADICTION, path, message, "let one of them start from a model")
             return
 
 
-def _circular(start: Workload, by_name: dict[str, Workload], safe: set[str]) -> bool:
+def _is_circular(start: Workload, by_name: dict[str, Workload], safe: set[str]) -> bool:
     """Whether the bases from `start` on lead into a circle. `safe` keeps what was followed to its end before."""
     seen = {start.name}
     name = start.base
@@ -177,7 +192,7 @@ def _circular(start: Workload, by_name: dict[str, Workload], safe: set[str]) -> 
     return False
 
 
-def addresses(needs: Needs) -> Iterator[Problem]:
+def check_addresses(needs: Needs) -> Iterator[NeedsProblem]:
     """The address of an existing product: http(s), with a host, and without a password, since the file is shared."""
     for index, item in enumerate(needs.existing):
         if item.url is None:
@@ -190,9 +205,9 @@ def addresses(needs: Needs) -> Iterator[Problem]:
         except ValueError:
             usable, secret = False, False
         if not usable or " " in item.url:
-            yield Problem(
-                MALFORMED, path, f"{shown(item.url)} is no address", "write http:// or https://, then the host"
+            yield NeedsProblem(
+                MALFORMED, path, f"{quote_value(item.url)} is no address", "write http:// or https://, then the host"
             )
         elif secret:
             message = "the address holds a user or a password"
-            yield Problem(MALFORMED, path, message, "leave it out: needs files are shared")
+            yield NeedsProblem(MALFORMED, path, message, "leave it out: needs files are shared")

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from archwright.contract.record import Record, asdict
-from archwright.needs.needs_problem import join
+from archwright.contract.record import Record, as_dict
+from archwright.needs.needs_problem import join_path
 
 
-def inside(value: object, path: str) -> Iterator[tuple[str, object]]:
+def iterate_children(value: object, path: str) -> Iterator[tuple[str, object]]:
     """What a record, a list or a mapping holds, each with its path."""
     if isinstance(value, Record):
-        value = asdict(value)
+        value = as_dict(value)
     if isinstance(value, dict):
-        yield from ((join(path, name), item) for name, item in value.items())
+        yield from ((join_path(path, name), item) for name, item in value.items())
     elif isinstance(value, tuple | list):
         yield from ((f"{path}[{index}]", item) for index, item in enumerate(value))
 
 
-def records(value: object, path: str = "") -> Iterator[tuple[str, Record]]:
+def iterate_records(value: object, path: str = "") -> Iterator[tuple[str, Record]]:
     """The record itself and all records below it, in the order of the contract."""
     if isinstance(value, Record):
         yield path, value
-    for below, item in inside(value, path):
-        yield from records(item, below)
+    for below, item in iterate_children(value, path):
+        yield from iterate_records(item, below)
 
 
-def texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+def iterate_texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     """Every text with its path; the keys of a mapping count as texts at the path of their value."""
     if isinstance(value, str):
         yield path, value
-    for below, item in inside(value, path):
+    for below, item in iterate_children(value, path):
         if isinstance(value, dict):
             yield below, below.removeprefix(f"{path}.")
-        yield from texts(item, below)
+        yield from iterate_texts(item, below)

@@ -19,11 +19,11 @@ from archwright.needs.needs_problem import (
     OUT_OF_RANGE,
     UNKNOWN_FIELD,
     WRONG_TYPE,
-    Problem,
-    join,
-    leaf,
-    nearest,
-    shown,
+    NeedsProblem,
+    join_path,
+    last_field_name,
+    nearest_spellings,
+    quote_value,
 )
 
 # Whole numbers stay exact in a float up to here; nothing that is counted in a needs file comes near.
@@ -34,20 +34,20 @@ _NUMBER_HINT = "write a plain number: no quotes, no unit, no thousands separator
 
 
 @cache
-def described() -> inspect.Type:
+def needs_type_info() -> inspect.Type:
     """The contract as msgspec sees it."""
     return inspect.type_info(Needs)
 
 
-def shape(value: object) -> tuple[object, list[Problem]]:
+def check_types(value: object) -> tuple[object, list[NeedsProblem]]:
     """The value ready for msgspec.convert (`15.0e+6` made whole where a whole number is due), and what is wrong."""
-    walk = _Walk()
-    return walk.value(described(), value, ""), walk.problems
+    walk = _TypeChecker()
+    return walk.value(needs_type_info(), value, ""), walk.problems
 
 
-class _Walk:
+class _TypeChecker:
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[NeedsProblem] = []
         # A dispatch table instead of a chain of tests: one entry per kind of type the contract uses.
         self.checks: Mapping[type[inspect.Type], Callable[..., object]] = {
             inspect.StructType: self._struct,
@@ -66,7 +66,9 @@ class _Walk:
 
     def _wrong(self, path: str, due: str, raw: object, hint: str) -> None:
         hint = _EMPTY_HINT if raw is None else hint
-        self.problems.append(Problem(WRONG_TYPE, path, f"{leaf(path)} must be {due}, not {_named(raw)}", hint))
+        self.problems.append(
+            NeedsProblem(WRONG_TYPE, path, f"{last_field_name(path)} must be {due}, not {_describe_value(raw)}", hint)
+        )
 
     def _struct(self, kind: inspect.StructType, raw: object, path: str) -> object:
         fields = {field.name: field for field in kind.fields}
@@ -81,17 +83,21 @@ class _Walk:
             if field is None:
                 self._unknown(path, name, list(fields))
             else:
-                made[name] = self.value(field.type, item, join(path, name))
+                made[name] = self.value(field.type, item, join_path(path, name))
         for name in required:
             if name not in raw:
                 message = f"the field {name} is missing"
-                self.problems.append(Problem(MISSING_FIELD, join(path, name), message, "add it", missing=True))
+                self.problems.append(
+                    NeedsProblem(MISSING_FIELD, join_path(path, name), message, "add it", missing=True)
+                )
         return made
 
     def _unknown(self, path: str, name: str, fields: list[str]) -> None:
         hint = f"known here: {', '.join(fields)}"
-        message = f"there is no field {shown(name)} here"
-        self.problems.append(Problem(UNKNOWN_FIELD, join(path, name), message, hint, partial(nearest, name, fields)))
+        message = f"there is no field {quote_value(name)} here"
+        self.problems.append(
+            NeedsProblem(UNKNOWN_FIELD, join_path(path, name), message, hint, partial(nearest_spellings, name, fields))
+        )
 
     def _list(self, kind: inspect.VarTupleType, raw: object, path: str) -> object:
         if not isinstance(raw, list):
@@ -103,15 +109,15 @@ class _Walk:
         if not isinstance(raw, dict):
             self._wrong(path, "a mapping", raw, "write `name: value` below it, indented, or in { }")
             return raw
-        return {name: self.value(kind.value_type, item, join(path, name)) for name, item in raw.items()}
+        return {name: self.value(kind.value_type, item, join_path(path, name)) for name, item in raw.items()}
 
     def _choice(self, kind: inspect.LiteralType, raw: object, path: str) -> object:
         # `1 == True` in Python: the type must match, too.
         if not any(type(choice) is type(raw) and choice == raw for choice in kind.values):
             choices = [str(choice) for choice in kind.values]
-            suggest = partial(nearest, raw, choices) if isinstance(raw, str) else None
-            message = f"{leaf(path)} cannot be {_named(raw)}"
-            self.problems.append(Problem(NOT_A_CHOICE, path, message, f"one of: {', '.join(choices)}", suggest))
+            suggest = partial(nearest_spellings, raw, choices) if isinstance(raw, str) else None
+            message = f"{last_field_name(path)} cannot be {_describe_value(raw)}"
+            self.problems.append(NeedsProblem(NOT_A_CHOICE, path, message, f"one of: {', '.join(choices)}", suggest))
         return raw
 
     def _optional(self, kind: inspect.UnionType, raw: object, path: str) -> object:
@@ -133,7 +139,9 @@ class _Walk:
             self._wrong(path, "a number", raw, _NUMBER_HINT)
         elif not abs(raw) <= MAX_NUMBER:
             hint = f"a finite number, at most {MAX_NUMBER:.0e}"
-            self.problems.append(Problem(OUT_OF_RANGE, path, f"{leaf(path)} cannot be {shown(raw)}", hint))
+            self.problems.append(
+                NeedsProblem(OUT_OF_RANGE, path, f"{last_field_name(path)} cannot be {quote_value(raw)}", hint)
+            )
         return raw
 
     def _text(self, kind: inspect.StrType, raw: object, path: str) -> object:
@@ -147,7 +155,7 @@ class _Walk:
         return raw
 
 
-def _named(raw: object) -> str:
+def _describe_value(raw: object) -> str:
     """A value as a message names it."""
     if raw is None:
         return "empty"
@@ -157,4 +165,4 @@ def _named(raw: object) -> str:
         return "a list"
     if isinstance(raw, bool):
         return "true" if raw else "false"
-    return f"the {'text' if isinstance(raw, str) else 'number'} {shown(raw)}"
+    return f"the {'text' if isinstance(raw, str) else 'number'} {quote_value(raw)}"

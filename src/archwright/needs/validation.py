@@ -10,32 +10,32 @@ from collections.abc import Iterator, Mapping
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.needs import catalog_checks, kind_fields, number_checks, text_checks
-from archwright.needs.needs_problem import Problem
+from archwright.needs.needs_problem import NeedsProblem
 
-_INSIDE = (
-    text_checks.sizes,
-    text_checks.forms,
-    text_checks.twice,
-    text_checks.references,
-    text_checks.bases,
-    text_checks.addresses,
-    number_checks.ranges,
-    number_checks.pairs,
+_FILE_RULES = (
+    text_checks.check_list_sizes,
+    text_checks.check_texts,
+    text_checks.check_duplicates,
+    text_checks.check_references,
+    text_checks.check_bases,
+    text_checks.check_addresses,
+    number_checks.check_ranges,
+    number_checks.check_pairs,
 )
-_CATALOG = (
-    catalog_checks.country_codes,
-    catalog_checks.places,
-    catalog_checks.offers,
-    catalog_checks.models,
-    catalog_checks.benchmarks,
-    catalog_checks.machines,
+_CATALOG_RULES = (
+    catalog_checks.check_country_codes,
+    catalog_checks.check_places,
+    catalog_checks.check_providers_regulations_currency,
+    catalog_checks.check_models,
+    catalog_checks.check_benchmarks,
+    catalog_checks.check_machines,
 )
 
 
-def problems(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> Iterator[Problem]:
+def find_problems(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> Iterator[NeedsProblem]:
     """`lines` tells which fields the file itself sets."""
-    for inside in _INSIDE:
+    for inside in _FILE_RULES:
         yield from inside(needs)
-    yield from kind_fields.kinds(needs, lines)
-    for known in _CATALOG:
+    yield from kind_fields.check_kind_fields(needs, lines)
+    for known in _CATALOG_RULES:
         yield from known(needs, catalog)

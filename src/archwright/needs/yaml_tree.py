@@ -21,13 +21,13 @@ from archwright.needs.needs_problem import (
     NOT_YAML,
     REFUSED_YAML,
     TOO_LARGE,
-    Problem,
-    Tree,
-    join,
-    shown,
+    NeedsProblem,
+    NeedsTree,
+    join_path,
+    quote_value,
     to_error,
 )
-from archwright.scalars import resolve
+from archwright.scalars import resolve_scalar
 
 MAX_DEPTH = 32
 MAX_ENTRIES = 20_000
@@ -59,7 +59,7 @@ class _Container:
     def child(self) -> str:
         if isinstance(self.value, list):
             return f"{self.path}[{len(self.value)}]"
-        return self.path if self.key is None else join(self.path, self.key)
+        return self.path if self.key is None else join_path(self.path, self.key)
 
     def add(self, value: object) -> None:
         if isinstance(self.value, list):
@@ -69,7 +69,7 @@ class _Container:
             self.key = None
 
 
-class _Builder:
+class _TreeBuilder:
     def __init__(self, file: str) -> None:
         self.file = file
         self.lines: dict[str, int] = {}
@@ -82,16 +82,16 @@ class _Builder:
     def path(self) -> str:
         return self.open[-1].child() if self.open else ""
 
-    def tree(self) -> Tree:
-        return Tree(self.file, self.root, self.lines, self.ends)
+    def tree(self) -> NeedsTree:
+        return NeedsTree(self.file, self.root, self.lines, self.ends)
 
     def refuse(self, code: str, line: int, message: str, hint: str) -> NeedsError:
         path = self.path()
-        place = Tree(self.file, None, {path: line}, {})
-        return to_error(Problem(code, path, message, hint), place)
+        place = NeedsTree(self.file, None, {path: line}, {})
+        return to_error(NeedsProblem(code, path, message, hint), place)
 
     def feed(self, event: yaml.Event) -> None:
-        line = _line(event.start_mark)
+        line = _line_number(event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
             self._document(event, line)
         elif isinstance(event, yaml.AliasEvent):
@@ -149,28 +149,28 @@ class _Builder:
         if parent is not None and isinstance(parent.value, dict) and parent.key is None:
             self._key(parent, text, plain, line)
             return
-        if bad := next((char for char in text if _refused(char) and char not in "\n\t"), None):
+        if bad := next((char for char in text if _is_refused(char) and char not in "\n\t"), None):
             message = f"the text holds the invisible character U+{ord(bad):04X}"
             raise self.refuse(BAD_TEXT, line, message, "delete it and type the text again")
         empty_field = plain and not text and parent is not None and isinstance(parent.value, dict)
         self.lines[self.path()] = parent.key_line if empty_field and parent is not None else line
-        self._put(resolve(text) if plain else text)
+        self._put(resolve_scalar(text) if plain else text)
 
     def _key(self, parent: _Container, text: str, plain: bool, line: int) -> None:
         if plain and text == "<<":
             raise self.refuse(REFUSED_YAML, line, "merge keys (<<) are not read", "write the fields out")
-        if plain and not isinstance(resolve(text), str):
-            message = f"the field name {shown(text)} is not a text"
+        if plain and not isinstance(resolve_scalar(text), str):
+            message = f"the field name {quote_value(text)} is not a text"
             raise self.refuse(REFUSED_YAML, line, message, "put it in quotes")
         if not text or len(text) > MAX_KEY_CHARACTERS or not text.isprintable():
             hint = f"1 to {MAX_KEY_CHARACTERS} visible characters"
-            raise self.refuse(BAD_TEXT, line, f"the field name {shown(text)} is not usable", hint)
+            raise self.refuse(BAD_TEXT, line, f"the field name {quote_value(text)} is not usable", hint)
         mapping = parent.value
-        path = join(parent.path, text)
+        path = join_path(parent.path, text)
         first = self.lines.get(path)
         parent.key, parent.key_line = text, line
         if text in mapping:
-            message = f"{shown(text)} stands here a second time; the first is on line {first}"
+            message = f"{quote_value(text)} stands here a second time; the first is on line {first}"
             raise self.refuse(DUPLICATE_KEY, line, message, "keep one of the two")
 
     def _put(self, value: object) -> None:
@@ -180,40 +180,40 @@ class _Builder:
             self.root = value
 
 
-def _refused(char: str) -> bool:
+def _is_refused(char: str) -> bool:
     return not char.isprintable() and char not in _JOINERS and unicodedata.category(char) in _REFUSED_CATEGORIES
 
 
-def _line(mark: _Mark | None) -> int:
+def _line_number(mark: _Mark | None) -> int:
     return 1 if mark is None else mark.line + 1
 
 
-def read_tree(text: str, file: str) -> Tree:
+def read_tree(text: str, file: str) -> NeedsTree:
     """Values and lines of one YAML document whose top is a mapping."""
     loader = getattr(yaml, "CSafeLoader", None)
     if loader is None:
         hint = "pip install --force-reinstall --only-binary pyyaml pyyaml"
         raise MissingError("AW-GET-11", "this PyYAML was built without its C parser", hint=hint)
-    builder = _Builder(file)
+    builder = _TreeBuilder(file)
     try:
         for event in yaml.parse(text, Loader=loader):
             builder.feed(event)
     except yaml.YAMLError as error:
-        raise _syntax(error, builder) from error
+        raise _syntax_error(error, builder) from error
     tree = builder.tree()
     if tree.value is None:
         # Nothing stands anywhere: libyaml's mark is where the file ends.
         tree.lines[""] = 1
         hint = "`archwright init` writes one to start from"
-        raise to_error(Problem(EMPTY, "", "the needs file is empty", hint), tree)
+        raise to_error(NeedsProblem(EMPTY, "", "the needs file is empty", hint), tree)
     if not isinstance(tree.value, dict):
         hint = "start with `version: 1`; `archwright init` writes a whole file"
-        raise to_error(Problem(EMPTY, "", "the needs file is not a mapping of fields", hint), tree)
+        raise to_error(NeedsProblem(EMPTY, "", "the needs file is not a mapping of fields", hint), tree)
     return tree
 
 
-def _syntax(error: yaml.YAMLError, builder: _Builder) -> NeedsError:
-    line = _line(getattr(error, "problem_mark", None))
+def _syntax_error(error: yaml.YAMLError, builder: _TreeBuilder) -> NeedsError:
+    line = _line_number(getattr(error, "problem_mark", None))
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read")
     if "nesting depth" in problem:
         return builder.refuse(REFUSED_YAML, line, _DEEP, _DEEP_HINT)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from archwright.contract.plan import Artefact, Bundle, Plan, Pool
 from archwright.contract.record import Record
 from archwright.engines import model_files
-from archwright.errors import OperateError, Where
+from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, write_json
 from archwright.operate import platform_state, readiness_probe
 from archwright.operate.platform_state import ProcessState
@@ -45,7 +45,7 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
         raise OperateError(
             "AW-OPS-30",
             f"a platform of this home is already running at {current.url}",
-            where=Where(str(home.root)),
+            where=ErrorLocation(str(home.root)),
             hint="archwright status shows it, archwright down stops it",
         )
     for artefact in _artefacts(plan.pools):
@@ -57,7 +57,7 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
             raise OperateError(
                 "AW-OPS-03",
                 f"port {port} is already in use",
-                where=Where(None, None, f"{host}:{port}"),
+                where=ErrorLocation(None, None, f"{host}:{port}"),
                 hint="stop what listens there, or choose another: archwright up --port 0 takes any free one",
             )
         time.sleep(0.1)
@@ -120,7 +120,7 @@ def _wait_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
         current = platform_state.read(home)
         if current is not None and current.failure is not None:
             failure = current.failure
-            raise OperateError(failure.code, failure.message, where=Where(failure.file), hint=failure.hint)
+            raise OperateError(failure.code, failure.message, where=ErrorLocation(failure.file), hint=failure.hint)
         if current is not None and current.ready_s is not None and not exited:
             return
         if exited:

@@ -10,7 +10,7 @@ import time
 
 from archwright.contract.lineage import ModelVersion, Promotion
 from archwright.contract.plan import Bundle
-from archwright.errors import ModelError, OperateError, Where
+from archwright.errors import ErrorLocation, ModelError, OperateError
 from archwright.home import Home
 from archwright.lifecycle import file_integrity, model_registry
 from archwright.operate import platform_state
@@ -32,7 +32,7 @@ def check(bundle: Bundle, home: Home, store: Store) -> None:
             raise OperateError(
                 "AW-OPS-44",
                 f"what is in production cannot be served: {reason}",
-                where=Where(to.promotion),
+                where=ErrorLocation(to.promotion),
                 hint=f"bring it back, or take it out of production: archwright models rollback {endpoint}",
             )
 
@@ -56,7 +56,7 @@ def wait(home: Home, store: Store, promotion_id: str, timeout_s: float = 60.0) -
     endpoint = promotion_id.rpartition("#")[0]
     made = next((change for change in model_registry.history(store, endpoint) if change.id == promotion_id), None)
     if made is None:
-        raise ModelError("AW-MOD-21", f"no promotion called {promotion_id!r}", where=Where(field=promotion_id))
+        raise ModelError("AW-MOD-21", f"no promotion called {promotion_id!r}", where=ErrorLocation(field=promotion_id))
     deadline = time.monotonic() + timeout_s
     while (current := platform_state.running(home)) is not None and not _served(current, made):
         _check_history(store, made)
@@ -64,7 +64,7 @@ def wait(home: Home, store: Store, promotion_id: str, timeout_s: float = 60.0) -
             raise OperateError(
                 "AW-OPS-41",
                 f"{made.model or 'the plan'} was not served at {endpoint} in {timeout_s:g} s",
-                where=Where(promotion_id),
+                where=ErrorLocation(promotion_id),
                 hint="it goes on: see `archwright status`, and the supervisor's log in the home",
             )
         time.sleep(TICK_S)
@@ -83,7 +83,7 @@ def _served(current: platform_state.State, made: Promotion) -> bool:
         raise OperateError(
             "AW-OPS-43",
             f"the running plan has no workload {made.endpoint}: {made.model} is in production and not served",
-            where=Where(made.id),
+            where=ErrorLocation(made.id),
             hint="bring up a plan that has it",
         )
     return True
@@ -98,12 +98,12 @@ def _check_history(store: Store, made: Promotion) -> None:
         raise OperateError(
             "AW-OPS-40",
             f"{made.model} cannot be served at {made.endpoint}: {later[0].reason}",
-            where=Where(made.id),
+            where=ErrorLocation(made.id),
             hint=f"{later[0].model or 'the plan'} is served as before; mend it, then promote again",
         )
     raise OperateError(
         "AW-OPS-42",
         f"another change took the place of {made.id}: {later[-1].action} to {later[-1].model or 'the plan'}",
-        where=Where(later[-1].id),
+        where=ErrorLocation(later[-1].id),
         hint=f"archwright models history {made.endpoint}",
     )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from threading import Event
 
-from archwright.errors import OperateError, Where
+from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import Recorder
@@ -101,7 +101,7 @@ class Supervisor:
                 code, message, hint = child.last_words()
                 if late:
                     message = f"{child.spec.name} was not ready in {child.spec.startup_deadline_s:.0f} s: {message}"
-                raise OperateError(code, message, where=Where(str(child.log)), hint=hint)
+                raise OperateError(code, message, where=ErrorLocation(str(child.log)), hint=hint)
             if stop.wait(START_TICK_S):
                 return
 

@@ -9,7 +9,7 @@ import msgspec
 
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
-from archwright.errors import PlanFileError, Where
+from archwright.errors import ErrorLocation, PlanFileError
 from archwright.home import write_atomic
 
 MAX_PLAN_BYTES = 16 * 1024 * 1024
@@ -40,14 +40,14 @@ def read_plan(path: Path) -> Plan:
         raise PlanFileError(
             "AW-FILE-01",
             "there is no plan file here",
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint="make one: archwright plan needs.yaml -o plan.json",
         )
     if path.stat().st_size > MAX_PLAN_BYTES:
         raise PlanFileError(
             "AW-FILE-05",
             f"the plan file is larger than {MAX_PLAN_BYTES // 1024**2} MiB",
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint=REMAKE_HINT,
         )
     plan = decode_plan(path.read_bytes(), str(path))
@@ -77,13 +77,13 @@ def _check_version(data: bytes, file: str) -> None:
             raise PlanFileError(
                 "AW-FILE-02",
                 "this is a needs file, not a plan",
-                where=Where(file),
+                where=ErrorLocation(file),
                 hint=f"make a plan of it first: archwright plan {file} -o plan.json",
             ) from error
         raise PlanFileError(
             "AW-FILE-02",
             f"not valid JSON: {error}",
-            where=Where(file, _find_error_line(data, str(error))),
+            where=ErrorLocation(file, _find_error_line(data, str(error))),
             hint=REMAKE_HINT,
         ) from error
     except RecursionError as error:
@@ -92,7 +92,7 @@ def _check_version(data: bytes, file: str) -> None:
         raise PlanFileError(
             "AW-FILE-04",
             f"the plan has version {head.version}; this archwright reads version {PLAN_VERSION}",
-            where=Where(file, None, "version"),
+            where=ErrorLocation(file, None, "version"),
             hint=REMAKE_HINT,
         )
 
@@ -105,4 +105,6 @@ def _find_error_line(data: bytes, message: str) -> int:
 
 
 def _make_format_error(file: str, message: str, field: str | None) -> PlanFileError:
-    return PlanFileError("AW-FILE-03", f"not a plan: {message}", where=Where(file, None, field), hint=REMAKE_HINT)
+    return PlanFileError(
+        "AW-FILE-03", f"not a plan: {message}", where=ErrorLocation(file, None, field), hint=REMAKE_HINT
+    )

@@ -10,7 +10,7 @@ import msgspec
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.contract.plan import MachineFacts, Miss, Option, Plan, StackLine
+from archwright.contract.plan import ConstraintViolation, MachineFacts, Option, Plan, StackLine
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
@@ -45,7 +45,7 @@ from archwright.plan.options.this_machine import ThisMachinePlanner
 from archwright.plan.sections.outline import build_sections
 from archwright.plan.unsupported import NOT_SIZED, report_unsupported
 
-NOTHING_SIZED = Miss(constraint=NOT_SIZED, value="every workload", limit=None)
+NOTHING_SIZED = ConstraintViolation(constraint=NOT_SIZED, value="every workload", limit=None)
 
 
 def make_plan(

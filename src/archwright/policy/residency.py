@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple, get_args
 
-from archwright.contract.needs import PRIVATE, Sensitivity
+from archwright.contract.needs import PRIVATE_SENSITIVITIES, Sensitivity
 
 DataClass = Sensitivity
 CLASSES: tuple[DataClass, ...] = get_args(Sensitivity)
@@ -24,7 +24,7 @@ STRICTNESS: dict[DataClass, int] = {"public": 0, "internal": 1, "personal": 2, "
 
 # Data of people stay inside the endpoint's residency; that a machine is ours does not move it there. The other classes
 # go to any pool the endpoint names.
-BOUND = PRIVATE
+BOUND = PRIVATE_SENSITIVITIES
 
 
 class Place(NamedTuple):

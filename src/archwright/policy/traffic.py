@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from statistics import NormalDist
 from typing import NamedTuple
 
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 
 # The longest request there is, as a multiple of the 95th percentile. `sizing` gives a context that holds it.
@@ -75,7 +75,7 @@ def dealt(ordered: list[int], chance: random.Random) -> list[int]:
     return [size for group in groups for size in group]
 
 
-def stratified(length: Length, count: int, chance: random.Random, *, least: int) -> list[int]:
+def stratified(length: TokenLength, count: int, chance: random.Random, *, least: int) -> list[int]:
     """`count` lengths in rising order, one from each of `count` equal slices of probability."""
     spread = spread_of(length)
     cap = LONGEST * length.p95
@@ -87,7 +87,7 @@ def stratified(length: Length, count: int, chance: random.Random, *, least: int)
     return drawn
 
 
-def spread_of(length: Length) -> float:
+def spread_of(length: TokenLength) -> float:
     """The log-normal's sigma, by bisection: with the percentile held, a wider spread has a smaller mean.
 
     A mean below about a thirteenth of the percentile is out of reach of this form: then the widest.

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from archwright.errors import ReconcileError, Where
+from archwright.errors import ErrorLocation, ReconcileError
 from archwright.http_client.connection_pool import Address, Answered, BrokeOff, Connecting, NotHttp, Origin, trusting
 from archwright.http_client.streaming_response import Pulled
 
@@ -144,7 +144,7 @@ def base_url(url: str) -> str:
 
 def _unusable(message: str) -> ReconcileError:
     hint = "as in http://127.0.0.1:8000/v1 ; a key is named with --key-env"
-    return ReconcileError("AW-REC-19", message, where=Where(field="url"), hint=hint)
+    return ReconcileError("AW-REC-19", message, where=ErrorLocation(field="url"), hint=hint)
 
 
 class Wire:
@@ -154,7 +154,7 @@ class Wire:
         self.target = target
         self.url = base_url(target.url)
         self.clock = clock
-        self.place = Where(f"{self.url}/chat/completions")
+        self.place = ErrorLocation(f"{self.url}/chat/completions")
         self.limits = limits
         lines = ["Content-Type: application/json", "Accept: text/event-stream", "Accept-Encoding: identity"]
         if target.key:
@@ -192,7 +192,10 @@ class Wire:
         try:
             return ssl.create_default_context(cafile=self.target.ca_file)
         except (OSError, ssl.SSLError) as error:
-            where, hint = Where(self.target.ca_file), "give a PEM file of the authority that signed the endpoint's"
+            where, hint = (
+                ErrorLocation(self.target.ca_file),
+                "give a PEM file of the authority that signed the endpoint's",
+            )
             raise ReconcileError("AW-REC-11", "cannot read the certificate file", where=where, hint=hint) from error
 
     async def stream(self, body: bytes, trace: Trace) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 
 from archwright.contract.evidence import (
     Deviation,
-    Measured,
+    MeasuredValue,
     Measurement,
     Prediction,
     Reconciliation,
     Statistic,
-    judge,
+    determine_verdict,
 )
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
@@ -78,7 +78,7 @@ def _deviation(prediction: Prediction, digest: str, measurement: Measurement | N
         workload=prediction.workload,
         predicted=prediction.estimate,
         measured=measured,
-        verdict=judge(prediction.metric, prediction.estimate, None if measured is None else measured.value),
+        verdict=determine_verdict(prediction.metric, prediction.estimate, None if measured is None else measured.value),
         evidence=f"{evidence}  # {gap}" if gap else evidence,
     )
 
@@ -94,7 +94,7 @@ def _unusable(prediction: Prediction, digest: str, measurement: Measurement) -> 
     return "" if math.isfinite(measurement.value) else "not a finite number"
 
 
-def _printed(measurement: Measurement) -> Measured:
+def _printed(measurement: Measurement) -> MeasuredValue:
     measured = measurement.measured()
     statistic = _PRINTED.get(measured.statistic, measured.statistic)
     samples = 1 if measured.statistic == "last" else measured.samples

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from archwright.contract.evidence import QUANTILE, Measurement, Prediction, Query, Statistic, escape
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.evidence import QUANTILE, Measurement, Prediction, Query, Statistic, escape_label_value
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec, Plan, Pool
 from archwright.contract.record import replace
@@ -248,7 +248,7 @@ class _Scrape:
         if self._samples(anonymous) < 1:
             return "neither our own series nor the engine's show anything in the window"
         if self._models(anonymous) > 1:
-            return f"this Prometheus knows several models, none of them called {escape(pool.model)}"
+            return f"this Prometheus knows several models, none of them called {escape_label_value(pool.model)}"
         return self._take(anonymous)
 
     def _take(self, series: _Series) -> Seen | str:
@@ -293,13 +293,13 @@ class _Scrape:
         return self._ask(promql) or 0.0
 
     def _models(self, series: _Series) -> float:
-        suffix = "_count" if BY_QUANTITY[self._query.metric].kind == "histogram" else ""
+        suffix = "_count" if METRIC_BY_QUANTITY[self._query.metric].kind == "histogram" else ""
         name = series.of(self._query.metric)
         return self._ask(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
 
     def _remark(self, samples: int) -> str:
         """The load the window saw, where it can be told, beside the load the prediction was made for."""
-        if self._load is None or BY_QUANTITY[self._query.metric].kind != "histogram":
+        if self._load is None or METRIC_BY_QUANTITY[self._query.metric].kind != "histogram":
             return ""
         return f"  # {_per_second(samples, self._window)} in the window, {_planned(self._load, self._query.phase)}"
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.contract.decision import Driver, Schedule
+from archwright.contract.decision import CostDriver, Schedule
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction
-from archwright.contract.plan import Category, Option
+from archwright.contract.plan import CostCategory, Option
 from archwright.contract.record import replace
 from archwright.report import number_format, svg
 from archwright.report.document import Figure
@@ -20,7 +20,7 @@ ROOM = WIDTH - LEFT - RIGHT
 MOST_OPTIONS, MOST_PROMISES, MOST_DRIVERS = 14, 24, 6
 
 # Fourteen categories are too many for the eye: what a reader budgets together is drawn together.
-GROUPS: dict[str, tuple[Category, ...]] = {
+GROUPS: dict[str, tuple[CostCategory, ...]] = {
     "Machines rented, tokens": ("compute", "tokens", "platform"),
     "Machines bought": ("purchase", "refresh", "residual"),
     "Support, licences": ("support", "licence"),
@@ -229,7 +229,7 @@ def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
     return Figure("Promised times", canvas.svg(bottom + 52), alt, note)
 
 
-def flips(drivers: tuple[Driver, ...]) -> Figure | None:
+def flips(drivers: tuple[CostDriver, ...]) -> Figure | None:
     """How far each fact may move, as a factor of its value, and where it would change the choice."""
     drawn = [d for d in drivers if d.estimate.low > 0][:MOST_DRIVERS]
     if not drawn:
@@ -254,7 +254,7 @@ def flips(drivers: tuple[Driver, ...]) -> Figure | None:
     return Figure("How far the facts may move before the choice does", canvas.svg(bottom + 52), alt)
 
 
-def driver_names(drivers: Iterable[Driver]) -> dict[str, str]:
+def driver_names(drivers: Iterable[CostDriver]) -> dict[str, str]:
     """A fact's name by its basis; facts of one name are told apart by what differs in their bases."""
     alike: dict[str, list[str]] = {}
     for driver in drivers:
@@ -274,7 +274,7 @@ def _short(bases: list[str]) -> list[str]:
     return [".".join(part[shared:]) for part in parts]
 
 
-def _flip_factor(driver: Driver) -> float | None:
+def _flip_factor(driver: CostDriver) -> float | None:
     """How far away the flip is, either way; None when nothing flips."""
     at = driver.flips_at
     if driver.flips_to is None or at is None or at <= 0:
@@ -282,7 +282,7 @@ def _flip_factor(driver: Driver) -> float | None:
     return max(at / driver.estimate.value, driver.estimate.value / at)
 
 
-def _said(driver: Driver) -> str:
+def _said(driver: CostDriver) -> str:
     unit = driver.estimate.unit
     text = f"{driver.name}: {number_format.with_band(driver.estimate)}"
     if driver.flips_to is None or driver.flips_at is None:
@@ -290,7 +290,7 @@ def _said(driver: Driver) -> str:
     return f"{text}, at {number_format.measure(driver.flips_at, unit)} {driver.flips_to} is chosen"
 
 
-def _driver_row(canvas: svg.Canvas, driver: Driver, y: float, axis: tuple[float, float, float]) -> None:
+def _driver_row(canvas: svg.Canvas, driver: CostDriver, y: float, axis: tuple[float, float, float]) -> None:
     middle, half, edge = axis
 
     def at(value: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from archwright.contract.decision import NEAR, Driver, Rival
+from archwright.contract.decision import NEAR_COST_SHARE, CostDriver, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
@@ -29,7 +29,7 @@ from archwright.report.document import (
 
 AT_RISK = "at risk"
 # Notes that have a place of their own.
-SAID_ELSEWHERE = (AT_RISK, "a tie", f"within {NEAR:.0%}")
+SAID_ELSEWHERE = (AT_RISK, "a tie", f"within {NEAR_COST_SHARE:.0%}")
 FLIPS_NAMED = 3
 
 
@@ -193,7 +193,7 @@ def _flip_items(plan: Plan) -> Iterable[Item]:
         yield Item(driver.name if shown == driver.name else f"{driver.name} ({shown})", flip_said(driver))
 
 
-def flip_said(driver: Driver) -> str:
+def flip_said(driver: CostDriver) -> str:
     unit, at = driver.estimate.unit, driver.flips_at
     now = f"taken as {number_format.with_band(driver.estimate)}"
     if driver.flips_to is None or at is None:
@@ -326,7 +326,7 @@ def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
     return Chapter("risk", "Risk", lead, tuple(blocks))
 
 
-def _flip_cell(driver: Driver) -> Cell:
+def _flip_cell(driver: CostDriver) -> Cell:
     if driver.flips_to is None or driver.flips_at is None:
         return Cell("nowhere in reach", tone="quiet")
     inside = Note("", "inside its band" if driver.inside else "outside its band")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archwright.contract.evidence import Basis, Control, Prediction
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import Plan
 from archwright.plan.explain import glossary
 from archwright.report import charts, number_format
@@ -79,7 +79,7 @@ def _promise_row(promise: Prediction, basis: Basis | None) -> Iterable[Cell]:
     query = promise.query
     phase = f" under the {query.phase} load" if query.phase else ""
     asked = f"{query.statistic} of {query.metric} over {number_format.measure(query.window_s, 's')}{phase}"
-    yield Cell(asked, notes(("PromQL", query.promql() if query.metric in BY_QUANTITY else "")))
+    yield Cell(asked, notes(("PromQL", query.promql() if query.metric in METRIC_BY_QUANTITY else "")))
 
 
 def controls_chapter(plan: Plan) -> Chapter:

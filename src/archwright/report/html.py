@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archwright.errors import needing
+from archwright.errors import require_extra
 from archwright.report.document import Document, spans
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -12,7 +12,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def html(document: Document) -> bytes:
     """Raises MissingError AW-GET-01 without the extra `report`."""
-    with needing("report", "a report as HTML"):
+    with require_extra("report", "a report as HTML"):
         import jinja2  # noqa: PLC0415
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import Category, Miss, Option, Plan
+from archwright.contract.plan import ConstraintViolation, CostCategory, Option, Plan
 
 # What a printer or a reader would trip over: control characters, and marks that reverse the reading order.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
@@ -22,7 +22,7 @@ SECONDS = ((86400.0 * 2, 86400.0, "days"), (7200.0, 3600.0, "h"), (1.0, 1.0, "s"
 # "B" counts in thousands, as storage is sold and the sections say it; "bytes" in 1024s, as memory is.
 RATED = frozenset({"bytes/s", "B/s", "FLOP/s", "B"})
 
-CATEGORIES: dict[Category, str] = {
+CATEGORIES: dict[CostCategory, str] = {
     "compute": "Rented machines",
     "tokens": "Tokens of hosted models",
     "platform": "Managed platform",
@@ -154,7 +154,7 @@ def percent(share: float) -> str:
     return f"< 1{SPACE}%" if 0 < abs(share) < 0.005 else f"{share * 100:.0f}{SPACE}%"
 
 
-def missed(miss: Miss) -> str:
+def missed(miss: ConstraintViolation) -> str:
     """`per month 4,752, limit 3,500`."""
     workload, quality, benchmark = miss.constraint.partition(".quality.")
     if quality and miss.value == UNREPORTED:

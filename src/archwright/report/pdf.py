@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from archwright.errors import needing
+from archwright.errors import require_extra
 from archwright.report.document import Cell, Document, Item, spans
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -26,7 +26,7 @@ FOOTER = 80
 
 def pdf(document: Document) -> bytes:
     """Raises MissingError AW-GET-01 without the extra `report`."""
-    with needing("report", "a report as PDF"):
+    with require_extra("report", "a report as PDF"):
         import typst  # noqa: PLC0415
     given, made_at = {"document": msgspec.json.encode(_plain(document)).decode()}, _made_at(document)
     compiler = typst.Compiler(TEMPLATES / "report.typ", root=TEMPLATES, sys_inputs=given)

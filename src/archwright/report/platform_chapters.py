@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from archwright.contract.decision import Section, SectionId, SectionLine
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.explain.formatting import format_shares
@@ -97,7 +97,7 @@ def _workloads(plan: Plan, option: Option) -> Table:
     return Table("Workloads", columns, rows(body))
 
 
-def _length(tokens: Length) -> str:
+def _length(tokens: TokenLength) -> str:
     return f"{number_format.exactly(tokens.mean)} (p95 {number_format.exactly(tokens.p95)})"
 
 

@@ -9,9 +9,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import Option, Plan
-from archwright.errors import needing
+from archwright.errors import require_extra
 from archwright.report import number_format
 from archwright.report.charts import driver_names, shown_first
 from archwright.report.decision_chapters import flip_said
@@ -94,7 +94,7 @@ class Book:
 
 def xlsx(document: Document) -> bytes:
     """Raises MissingError AW-GET-01 without the extra `report`."""
-    with needing("report", "a report as a workbook"):
+    with require_extra("report", "a report as a workbook"):
         import xlsxwriter  # noqa: PLC0415
     stream, plan = io.BytesIO(), document.plan
     workbook = xlsxwriter.Workbook(stream, SAFE)
@@ -344,7 +344,7 @@ def _predictions(book: Book, plan: Plan) -> None:
         basis = known.get(estimate.basis)
         said = (basis.stratum, basis.definition, basis.formula) if basis is not None else ("", "", "")
         asked = f"{query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".strip()
-        promql = query.promql() if query.metric in BY_QUANTITY else ""
+        promql = query.promql() if query.metric in METRIC_BY_QUANTITY else ""
         rows.append(
             (promise.id, promise.workload, *_three(estimate), estimate.unit, estimate.level, *said, asked, promql)
         )

@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Efficiency, EngineSpec, ModelSpec
-from archwright.contract.estimate import Estimate, total
+from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
@@ -238,17 +238,17 @@ def peak_memory(spec: ServingSpec, basis: str) -> Estimate:
     peak = spec.efficiency.memory_peak_share
     whole = memory_of(spec).total * spec.replicas
     engines = Estimate(value=whole * (1 + peak / 2), low=whole * IDLE_SHARE, high=whole * (1 + 2 * peak), unit="bytes")
-    return total([engines, PROCESSES_BYTES], "bytes", basis)
+    return sum_estimates([engines, PROCESSES_BYTES], "bytes", basis)
 
 
 def startup(spec: ServingSpec, basis: str) -> Estimate:
     """Engines one after the other, then the gateway."""
     engines = spec.efficiency.startup_s * spec.replicas
     own = Estimate(value=engines, low=engines / START_FACTOR, high=engines * START_FACTOR, unit="s")
-    return total([own, PLATFORM_START], "s", basis)
+    return sum_estimates([own, PLATFORM_START], "s", basis)
 
 
 def disk(spec: ServingSpec, basis: str) -> Estimate:
     """The model's file once, and what store and logs grow to in a day of such load."""
     file = Estimate(value=spec.weights, low=spec.weights, high=spec.weights, unit="bytes")
-    return total([file, WRITTEN_BYTES], "bytes", basis)
+    return sum_estimates([file, WRITTEN_BYTES], "bytes", basis)

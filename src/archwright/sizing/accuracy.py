@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
 from archwright.sizing import benchmark_reader
@@ -76,7 +76,7 @@ class Accuracy(Record):
     rows_out: str | None = None
 
 
-def predict(cells: Cells, kind: Kind, subjects: Subjects) -> Predicted:
+def predict(cells: Cells, kind: Kind, subjects: BenchmarkNameResolver) -> Predicted:
     """Never raises for what a row says: a row that names nothing known comes back without guesses."""
     try:
         return _serving(cells, subjects) if kind == "serving" else _training(cells, subjects)
@@ -89,7 +89,7 @@ def predict(cells: Cells, kind: Kind, subjects: Subjects) -> Predicted:
         )
 
 
-def _serving(cells: Cells, subjects: Subjects) -> Predicted:
+def _serving(cells: Cells, subjects: BenchmarkNameResolver) -> Predicted:
     asked, wrong = benchmark_reader.serving_of(cells)
     found = serving_prediction.predict(asked, subjects)
     guesses = {
@@ -103,7 +103,7 @@ def _serving(cells: Cells, subjects: Subjects) -> Predicted:
     )
 
 
-def _training(cells: Cells, subjects: Subjects) -> Predicted:
+def _training(cells: Cells, subjects: BenchmarkNameResolver) -> Predicted:
     asked, wrong = benchmark_reader.training_of(cells)
     found = token_throughput.predict(asked, subjects)
     guesses = {
@@ -115,7 +115,7 @@ def _training(cells: Cells, subjects: Subjects) -> Predicted:
     return Predicted(benchmark_reader.text(cells, "row_id"), guesses, found.stratum, remark)
 
 
-def run(path: Path, subjects: Subjects, rows_out: Path | None, write: Writer) -> Accuracy:
+def run(path: Path, subjects: BenchmarkNameResolver, rows_out: Path | None, write: Writer) -> Accuracy:
     """Predicts every row of `path`; `write` puts the text of OUT at a path in one piece."""
     kind: Kind | None = None
     predicted: list[Predicted] = []

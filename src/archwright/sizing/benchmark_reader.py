@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from archwright.errors import PlanFileError, Where, from_os_error
+from archwright.errors import ErrorLocation, PlanFileError, from_os_error
 from archwright.sizing.inference.serving_prediction import Serving
 from archwright.sizing.training.token_throughput import Training
 
@@ -38,14 +38,20 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise from_os_error(error) from error
     except csv.Error as error:
         raise PlanFileError(
-            "AW-FILE-21", f"not a CSV table: {error}", where=Where(str(path)), hint="one line a row, a header first"
+            "AW-FILE-21",
+            f"not a CSV table: {error}",
+            where=ErrorLocation(str(path)),
+            hint="one line a row, a header first",
         ) from error
 
 
 def empty(path: Path) -> PlanFileError:
     """A header alone, or nothing."""
     return PlanFileError(
-        "AW-FILE-22", "the table has no row", where=Where(str(path)), hint="see docs/accuracy.md for the columns"
+        "AW-FILE-22",
+        "the table has no row",
+        where=ErrorLocation(str(path)),
+        hint="see docs/accuracy.md for the columns",
     )
 
 
@@ -58,7 +64,7 @@ def kind_of(columns: frozenset[str], path: Path) -> Kind:
     raise PlanFileError(
         "AW-FILE-20",
         f"neither a serving nor a training table: no column {', '.join(lacking)}",
-        where=Where(str(path), 1),
+        where=ErrorLocation(str(path), 1),
         hint="see docs/accuracy.md for the columns",
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from archwright.engines.model_files import missing_model
-from archwright.errors import MissingError, TrainError, Where, from_os_error, needing
+from archwright.errors import ErrorLocation, MissingError, TrainError, from_os_error, require_extra
 from archwright.home import Home
 from archwright.settings import child_environment
 from archwright.training import atomic_directory
@@ -56,7 +56,7 @@ def prepare(home: Home, sha256: str, model: str = "") -> Path:
 
 def load(folder: Path, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer from a prepared folder; `dtype` is bfloat16 or float32. Nothing leaves the machine."""
-    with needing("train", "training a language model"):
+    with require_extra("train", "training a language model"):
         import torch  # noqa: PLC0415
         import transformers  # noqa: PLC0415
     transformers.utils.logging.disable_progress_bar()
@@ -81,7 +81,9 @@ def _check(source: Path, sha256: str, model: str) -> None:
         raise from_os_error(error) from error
     if found != sha256:
         hint = f"remove it, then: archwright models fetch {model}".rstrip()
-        raise MissingError("AW-GET-04", f"the file of model {model} is damaged", where=Where(str(source)), hint=hint)
+        raise MissingError(
+            "AW-GET-04", f"the file of model {model} is damaged", where=ErrorLocation(str(source)), hint=hint
+        )
 
 
 def _convert(source: Path, folder: Path, model: str) -> None:
@@ -106,6 +108,6 @@ def _convert(source: Path, folder: Path, model: str) -> None:
         raise TrainError(
             "AW-TRN-31",
             f"the base {model or source.name} cannot be dequantised: {reason[:300]}",
-            where=Where(str(source)),
+            where=ErrorLocation(str(source)),
             hint="choose a base of an architecture that transformers reads from GGUF (llama, qwen2, ...)",
         )

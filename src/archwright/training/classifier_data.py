@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archwright.engines.onnx_file import LABEL_LIMIT, NOTES_KEY, Notes
-from archwright.errors import TrainError, Where, needing
+from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training.training_data import Part, TrainingData
 from archwright.training.training_spec import TrainSpec
@@ -48,7 +48,7 @@ def classes(data: TrainingData, spec: TrainSpec) -> tuple[str, ...]:
     hint = "a classifier needs at least two classes: bring in rows of the others"
     if found[1:]:
         hint = f"a classifier tells at most {LABEL_LIMIT:,} classes apart: is this the column of the labels?"
-    raise TrainError("AW-TRN-40", message, where=Where(field="columns: label"), hint=hint)
+    raise TrainError("AW-TRN-40", message, where=ErrorLocation(field="columns: label"), hint=hint)
 
 
 def truth(part: Part, data: TrainingData, spec: TrainSpec, labels: Sequence[str]) -> Any:
@@ -70,7 +70,7 @@ def matrix(part: Part, names: Sequence[str], data: TrainingData) -> Any:
         if not any(is_a(column.type) for is_a in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)):
             message = f"the column {name} of {data.version.id} holds {column.type}, not numbers"
             hint = "leave it out of features, or turn it into numbers"
-            raise TrainError("AW-TRN-42", message, where=Where(field=f"columns: {name}"), hint=hint)
+            raise TrainError("AW-TRN-42", message, where=ErrorLocation(field=f"columns: {name}"), hint=hint)
         wide = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero(np.abs(wide) > LARGEST)
         if wrong.size:
@@ -86,7 +86,7 @@ def not_a_number(part: Part, row: int, name: str, what: str) -> TrainError:
         file, line = (part.table.column(column)[row].as_py() for column in ("source_file", "source_row"))
         place = f"{file}, row {line}"
     hint = "correct it at its source and ingest again, or drop such rows in a recipe"
-    return TrainError("AW-TRN-43", f"{name} {what}", where=Where(field=place), hint=hint)
+    return TrainError("AW-TRN-43", f"{name} {what}", where=ErrorLocation(field=place), hint=hint)
 
 
 def rate(spec: TrainSpec, usual: float) -> float:
@@ -115,7 +115,7 @@ def write_onnx(folder: Path, model: Any, notes: Notes) -> None:
 
 def libraries() -> tuple[Any, Any]:
     """numpy and pyarrow, or the line that installs them."""
-    with needing("train", "training a classifier"):
+    with require_extra("train", "training a classifier"):
         import numpy as np  # noqa: PLC0415
         import pyarrow as pa  # noqa: PLC0415
     return np, pa
@@ -136,4 +136,4 @@ def _text(value: object, data: TrainingData, name: str) -> str:
     message = f"the column {name} of {data.version.id} holds {str(value) or 'an empty text'!r}, which is no label"
     hint = "labels are numbers, texts or booleans"
     near = tuple(difflib.get_close_matches("label", data.version.columns, 1, 0.6))
-    raise TrainError("AW-TRN-41", message, where=Where(field="columns: label"), hint=hint, nearest=near)
+    raise TrainError("AW-TRN-41", message, where=ErrorLocation(field="columns: label"), hint=hint, nearest=near)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from archwright.engines.parent_watch import exit_with_parent
-from archwright.errors import needing
+from archwright.errors import require_extra
 
 
 def dequantise(source: Path, folder: Path) -> None:
-    with needing("train", "preparing a base model"):
+    with require_extra("train", "preparing a base model"):
         import gguf  # noqa: F401, PLC0415 - transformers reads the file with it
         import torch  # noqa: PLC0415
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from archwright.engines.onnx_file import Notes
-from archwright.errors import TrainError, Where, needing
+from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training import classifier_data
 from archwright.training.classifier_data import Trained
@@ -136,7 +136,7 @@ def notes_of(data: TrainingData, spec: TrainSpec, names: list[str], labels: tupl
     image = image_of(spec)
     shape = (image.height, image.width, image.channels)
     size = image.height * image.width * image.channels
-    where = Where(field="image")
+    where = ErrorLocation(field="image")
     if size > PIXEL_LIMIT:
         message = f"{size:,} numbers a picture are more than this small network takes ({PIXEL_LIMIT:,})"
         raise TrainError("AW-TRN-44", message, where=where, hint="scale the pictures down before they are ingested")
@@ -163,12 +163,12 @@ def pictures(part: Part, names: list[str], data: TrainingData, spec: TrainSpec) 
 
 def image_of(spec: TrainSpec) -> Image:
     if spec.image is None:
-        raise TrainError("AW-TRN-02", "a picture's shape is missing", where=Where(field="image"))
+        raise TrainError("AW-TRN-02", "a picture's shape is missing", where=ErrorLocation(field="image"))
     return spec.image
 
 
 def library() -> Any:
-    with needing("train", "training an image classifier"):
+    with require_extra("train", "training an image classifier"):
         import torch  # noqa: PLC0415
     return torch
 

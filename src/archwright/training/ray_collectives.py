@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from archwright.errors import TrainError, needing
+from archwright.errors import TrainError, require_extra
 from archwright.home import Home, write_atomic
 
 PEER_LOST = "AW-TRN-60"
@@ -42,7 +42,7 @@ class RayCrew:
     """The process group must stand already."""
 
     def __init__(self) -> None:
-        with needing("ray", "training with several workers"):
+        with require_extra("ray", "training with several workers"):
             from torch import distributed  # noqa: PLC0415
         self._group = distributed
         self.rank: int = distributed.get_rank()

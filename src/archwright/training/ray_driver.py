@@ -27,7 +27,7 @@ import msgspec
 
 from archwright import settings
 from archwright.contract.record import Record
-from archwright.errors import ArchwrightError, TrainError, Where
+from archwright.errors import ArchwrightError, ErrorLocation, TrainError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.lake import ray_cluster
@@ -79,7 +79,9 @@ def drive(home: Home, run: str, hooks: Hooks) -> None:
         given = Crewed(home=str(home.root), run=run, threads=threads)
         follow(Fit(ray, given, spec.workers), hooks, folder, spec.steps)
     if training_runs.outcome(home, run) is None and not (folder / STOP).exists():
-        raise TrainError("AW-TRN-61", "the workers left before the last step", where=Where(field="workers"), hint=GO_ON)
+        raise TrainError(
+            "AW-TRN-61", "the workers left before the last step", where=ErrorLocation(field="workers"), hint=GO_ON
+        )
 
 
 def share(cpus: list[int], workers: int, threads: int | None) -> int:
@@ -94,7 +96,7 @@ def share(cpus: list[int], workers: int, threads: int | None) -> int:
     raise TrainError(
         "AW-TRN-63",
         f"{wanted} do not fit on machines with {', '.join(map(str, cpus)) or 'no'} CPUs",
-        where=Where(field="workers"),
+        where=ErrorLocation(field="workers"),
         hint="lower workers or threads in the spec, or set ray_address to a larger cluster",
     )
 
@@ -233,18 +235,18 @@ def _silent() -> TrainError:
     return TrainError(
         "AW-TRN-64",
         f"no worker has started within {START_S:.0f} s",
-        where=Where(field="workers"),
+        where=ErrorLocation(field="workers"),
         hint="their CPUs may be taken by other work: wait, lower workers or threads, then archwright runs resume",
     )
 
 
 def _given_up(error: str, deaths: list[Death]) -> ArchwrightError:
     if not deaths:
-        return TrainError("AW-TRN-61", f"Ray Train failed: {error}", where=Where(field="workers"), hint=GO_ON)
+        return TrainError("AW-TRN-61", f"Ray Train failed: {error}", where=ErrorLocation(field="workers"), hint=GO_ON)
     return TrainError(
         "AW-TRN-61",
         f"workers died {len(deaths)} times; of the last one Ray says: {deaths[-1].reason}",
-        where=Where(field="workers"),
+        where=ErrorLocation(field="workers"),
         hint=GO_ON,
     )
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.errors import ArchwrightError, TrainError, Where, boundary
+from archwright.errors import ArchwrightError, ErrorLocation, TrainError, boundary
 from archwright.home import Home
 from archwright.training import run_execution, training_loop
 from archwright.training.checkpoint import Keeper, Kept
@@ -104,7 +104,7 @@ class Shared:
         raise TrainError(
             "AW-TRN-62",
             f"worker {self._crew.rank} does not see the checkpoint of step {chosen} that the first worker goes on from",
-            where=Where(field="checkpoints"),
+            where=ErrorLocation(field="checkpoints"),
             hint="the home must be one shared folder for all machines of the cluster",
         )
 

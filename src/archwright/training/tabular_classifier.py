@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from archwright.engines.onnx_file import Notes
-from archwright.errors import TrainError, Where, needing
+from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training import classifier_data
 from archwright.training.classifier_data import Trained
@@ -49,7 +49,7 @@ class Trainer:
         spec, data = setup.spec, setup.data
         if setup.crew.size > 1:
             message = "a tabular classifier trains on one worker"
-            raise TrainError("AW-TRN-45", message, where=Where(field="workers"), hint="workers: 1")
+            raise TrainError("AW-TRN-45", message, where=ErrorLocation(field="workers"), hint="workers: 1")
         self._library = library()
         names = features(data.train.table, spec)
         labels = classifier_data.classes(data, spec)
@@ -146,7 +146,7 @@ def parameters(spec: TrainSpec, labels: int, threads: int) -> dict[str, Any]:
 
 
 def library() -> Any:
-    with needing("train", "training a tabular classifier"):
+    with require_extra("train", "training a tabular classifier"):
         import lightgbm  # noqa: PLC0415
     return lightgbm
 

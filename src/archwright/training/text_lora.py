@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.errors import TrainError, Where, needing
+from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.training import base_model, sequence_packing
 from archwright.training.sequence_packing import Encoded
 from archwright.training.trainer import Crew, Result, Setup, StepResult
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
 
 
 def make(setup: Setup) -> Lora:
-    with needing("train", "training a language model"):
+    with require_extra("train", "training a language model"):
         import peft  # noqa: F401, PLC0415 - said before the base is loaded
         import torch  # noqa: PLC0415
     torch.set_num_threads(setup.threads)
@@ -100,7 +100,7 @@ def adapted(model: Any, spec: TrainSpec) -> Any:
         raise TrainError(
             "AW-TRN-32",
             f"LoRA here is made for models built as llama is; {spec.base} is not: {reason}",
-            where=Where(field="base"),
+            where=ErrorLocation(field="base"),
             hint="choose another base: archwright models list",
         )
     torch.manual_seed(spec.seed)

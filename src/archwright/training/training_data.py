@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from archwright.contract.lineage import DatasetVersion
-from archwright.errors import TrainError, Where, needing
+from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import Home
 from archwright.lake import iceberg_tables, version_index
 from archwright.lake.column_kinds import OWN
@@ -48,7 +48,7 @@ def load(home: Home, store: Store, spec: TrainSpec) -> TrainingData:
 def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> TrainingData:
     """Raises TrainError AW-TRN-10 (a column is missing), AW-TRN-11 (a column of the wrong type), AW-TRN-12 (no row
     to train on)."""
-    with needing("train", "training"):
+    with require_extra("train", "training"):
         import pyarrow as pa  # noqa: PLC0415
         import pyarrow.compute as pc  # noqa: PLC0415
     check_columns(version, spec)
@@ -64,7 +64,7 @@ def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Training
             raise TrainError(
                 "AW-TRN-11",
                 f"the column {name} of {version.id} holds {column.type}, not text",
-                where=Where(field=f"columns: {name}"),
+                where=ErrorLocation(field=f"columns: {name}"),
                 hint="name a column of texts",
             )
         table = table.filter(pc.is_valid(table.column(name)))
@@ -119,7 +119,9 @@ def features(table: Any, spec: TrainSpec) -> list[str]:
     found = [field.name for field in table.schema if field.name not in mine and any(is_a(field.type) for is_a in tests)]
     if not found:
         message = f"the dataset {spec.dataset} has no numeric column besides the label"
-        raise TrainError("AW-TRN-13", message, where=Where(field="columns: features"), hint="name them in the spec")
+        raise TrainError(
+            "AW-TRN-13", message, where=ErrorLocation(field="columns: features"), hint="name them in the spec"
+        )
     return found
 
 
@@ -135,7 +137,7 @@ def check_columns(version: DatasetVersion, spec: TrainSpec) -> None:
             raise TrainError(
                 "AW-TRN-10",
                 f"the dataset {version.id} has no column {name!r}",
-                where=Where(field=f"columns: {_said(name, spec)}"),
+                where=ErrorLocation(field=f"columns: {_said(name, spec)}"),
                 hint=f"its columns: {', '.join(_theirs(version.columns))}",
                 nearest=near,
             )

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.record import Record, replace
-from archwright.errors import TrainError, Where
+from archwright.errors import ErrorLocation, TrainError
 from archwright.training.checkpoint import Keeper
 from archwright.training.data_order import Cursor, Order
 from archwright.training.trainer import Setup, Trainer
@@ -118,7 +118,7 @@ def _start(trainer: Trainer, setup: Setup, keeper: Keeper) -> tuple[State, int]:
         raise TrainError(
             "AW-TRN-21",
             f"the rows of {setup.data.version.id} are not those this run was trained on",
-            where=Where(field=f"checkpoint of step {state.step}"),
+            where=ErrorLocation(field=f"checkpoint of step {state.step}"),
             hint="start a new run: archwright train SPEC",
         )
     files: Mapping[str, bytes] = {name: data for name, data in kept.files.items() if name != STATE}
@@ -138,6 +138,6 @@ def _no_number(setup: Setup, state: State, kept_at: int) -> TrainError:
     return TrainError(
         "AW-TRN-30",
         f"the loss of step {state.step + 1} is not a number; {kept}",
-        where=Where(field=f"learning_rate: {setup.spec.learning_rate or 'the default'}"),
+        where=ErrorLocation(field=f"learning_rate: {setup.spec.learning_rate or 'the default'}"),
         hint="lower learning_rate in the spec and train again; look for broken rows in the data set",
     )

@@ -16,7 +16,7 @@ import msgspec
 
 from archwright import settings
 from archwright.contract.record import Record
-from archwright.errors import KINDS, ArchwrightError, InternalError, TrainError, Where, from_os_error
+from archwright.errors import ERROR_CLASSES, ArchwrightError, ErrorLocation, InternalError, TrainError, from_os_error
 from archwright.home import Home
 from archwright.settings import child_environment
 from archwright.training import base_model, ray_collectives, training_runs
@@ -35,8 +35,10 @@ class Failure(Record):
     nearest: list[str]
 
     def error(self) -> ArchwrightError:
-        kind = KINDS.get(self.code.split("-")[1], InternalError)
-        return kind(self.code, self.message, where=Where(**self.where), hint=self.hint, nearest=tuple(self.nearest))
+        kind = ERROR_CLASSES.get(self.code.split("-")[1], InternalError)
+        return kind(
+            self.code, self.message, where=ErrorLocation(**self.where), hint=self.hint, nearest=tuple(self.nearest)
+        )
 
 
 class Line(Record):
@@ -97,7 +99,7 @@ class Launched:
         return TrainError(
             KILLED,
             f"the training process of {self._run} is gone: {by}{memory}",
-            where=Where(field=f"runs/{self._run}/log"),
+            where=ErrorLocation(field=f"runs/{self._run}/log"),
             hint=f"archwright runs resume {self._run}",
         )
 

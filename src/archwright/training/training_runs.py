@@ -19,14 +19,14 @@ import msgspec
 
 from archwright.contract.lineage import DatasetVersion, TrainingRun
 from archwright.contract.record import Record, replace
-from archwright.errors import TrainError, Where, from_os_error
+from archwright.errors import ErrorLocation, TrainError, from_os_error
 from archwright.home import Home, write_json
-from archwright.store import Store, Table
+from archwright.store import RecordTable, Store
 from archwright.training.training_spec import TrainSpec
 
 R = TypeVar("R", bound=Record)
 
-RUNS = Table("training_runs", TrainingRun, index=("id",))
+RUNS = RecordTable("training_runs", TrainingRun, index=("id",))
 
 # Someone who only looks holds the lock for a moment; who wants it tries again.
 TRIES, TRY_S = 10, 0.02
@@ -76,7 +76,9 @@ def find(store: Store, id: str, home: Home | None = None) -> TrainingRun:  # noq
     known = [run.id for run in all(store)]
     near = tuple(difflib.get_close_matches(id, known, 3, 0.3))
     hint = f"the newest: {', '.join(known[-3:])}; archwright runs list" if known else "archwright train SPEC starts one"
-    raise TrainError("AW-TRN-20", f"no training run called {id!r}", where=Where(field=id), hint=hint, nearest=near)
+    raise TrainError(
+        "AW-TRN-20", f"no training run called {id!r}", where=ErrorLocation(field=id), hint=hint, nearest=near
+    )
 
 
 def standing(home: Home, run: TrainingRun) -> TrainingRun:
@@ -157,7 +159,7 @@ def hold(home: Home, run: str) -> IO[bytes]:
     raise TrainError(
         "AW-TRN-23",
         f"the run {run} is running: another process works on it",
-        where=Where(str(home.run(run))),
+        where=ErrorLocation(str(home.run(run))),
         hint="wait for it, or stop it with Ctrl-C where it runs",
     )
 
@@ -185,7 +187,7 @@ def read(path: Path, kind: type[R], run: str) -> R:
         raise TrainError(
             "AW-TRN-22",
             f"the folder of run {run} is gone or damaged: {error}",
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint="start a new run: archwright train SPEC",
         ) from error
     except OSError as error:

@@ -16,7 +16,7 @@ import msgspec
 from archwright import specfile
 from archwright.contract.lineage import Task
 from archwright.contract.record import Record
-from archwright.errors import TrainError, Where
+from archwright.errors import ErrorLocation, TrainError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -72,7 +72,7 @@ PICKLED = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
 def read(path: Path) -> TrainSpec:
     """Raises TrainError: AW-TRN-01 the file says something else, AW-TRN-02 fields do not fit together, AW-TRN-03 a
     pickle; OSErrors as `from_os_error` has them."""
-    spec = specfile.read(path, TrainSpec, _refuse)
+    spec = specfile.read_spec(path, TrainSpec, _refuse)
     check(spec, str(path))
     return spec
 
@@ -81,7 +81,7 @@ def check(spec: TrainSpec, file: str | None = None) -> None:
     """What no single field can say."""
     if spec.base.lower().endswith(PICKLED):
         message = f"the base {spec.base} is a pickle: opening one runs whatever code is in it"
-        raise TrainError("AW-TRN-03", message, where=Where(file, None, "base"), hint=_conversion(spec.base))
+        raise TrainError("AW-TRN-03", message, where=ErrorLocation(file, None, "base"), hint=_conversion(spec.base))
     text = spec.task == "text-lora"
     if text and not spec.base:
         raise _unfit(file, "base", "text-lora fine-tunes a base model", "base: SmolLM2-135M-Instruct")
@@ -104,10 +104,10 @@ def _conversion(pickle: str) -> str:
 
 
 def _unfit(file: str | None, field: str, message: str, hint: str) -> TrainError:
-    return TrainError("AW-TRN-02", message, where=Where(file, None, field), hint=hint)
+    return TrainError("AW-TRN-02", message, where=ErrorLocation(file, None, field), hint=hint)
 
 
-def _refuse(message: str, where: Where) -> TrainError:
+def _refuse(message: str, where: ErrorLocation) -> TrainError:
     unknown = re.search(r"unknown field `(.+?)`", message)
     known = [name for kind in (TrainSpec, Columns, Image) for name in kind.__struct_fields__]
     near = tuple(difflib.get_close_matches(unknown.group(1), known, 3, 0.5)) if unknown else ()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.layers.derived_offers import Deriver
-from archwright.catalog.load import load
+from archwright.catalog.layers.derived_offers import OfferDeriver
+from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import fact_view
 from archwright.contract.record import replace
 
-CATALOG = load()
+CATALOG = load_catalog()
 DERIVED = {row.id: row for of in CATALOG.derived_offers.values() for row in of.values()}
 STATED = {(row.provider, row.region, row.instance_type) for row in CATALOG.availability}
 
@@ -18,7 +18,7 @@ def test_a_price_stated_for_a_region_needs_only_a_build() -> None:
     row = DERIVED["azure:australiaeast:Standard_NC24ads_A100_v4"]
     assert (row.on_demand_usd_per_hour, row.price_kind, row.confidence, row.geo) == (5.326, "list", "high", "Asia")
     assert row.accelerator == "A100-80GB-PCIe" and row.spot_usd_per_hour is None
-    assert fact_view.view(CATALOG, "offers", row.id, row).chain[0].layer == "derived"
+    assert fact_view.view_fact(CATALOG, "offers", row.id, row).chain[0].layer == "derived"
 
 
 def test_a_price_by_ratio_says_so() -> None:
@@ -34,7 +34,7 @@ def test_a_region_nobody_knows_and_a_home_without_a_price_give_no_offer() -> Non
     (home,) = [row for row in CATALOG.offers if row.id == "aws:us-east-1:p5.4xlarge"]
     ratios = [row for row in CATALOG.region_ratios if row.read_from == "p5.48xlarge"]
     found = [
-        Deriver([offer], CATALOG.availability, geo).offers(ratios)
+        OfferDeriver([offer], CATALOG.availability, geo).offers(ratios)
         for offer, geo in (
             (home, CATALOG.geo),
             (home, lambda _provider, _region: None),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.layers.efficiency_lookup import WIDEN_PER_KEY, choose, choose_training
-from archwright.catalog.load import load
+from archwright.catalog.layers.efficiency_lookup import WIDEN_PER_KEY, choose_efficiency, choose_training
+from archwright.catalog.load import load_catalog
 from archwright.errors import CatalogError
 
-CATALOG = load()
+CATALOG = load_catalog()
 ROWS = CATALOG.efficiencies
 
 
@@ -47,7 +47,7 @@ def test_an_unknown_engine_gets_the_generic_row() -> None:
 
 def test_nothing_at_all() -> None:
     with pytest.raises(CatalogError) as caught:
-        choose([], "llamacpp", "Q4_1", "avx512")
+        choose_efficiency([], "llamacpp", "Q4_1", "avx512")
     assert caught.value.code == "AW-CAT-05"
 
 

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import freshness
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.metadata_records import TimeToLive
 from archwright.catalog.tables.records import Offer
-from archwright.catalog.tables.row_names import name_of
-from archwright.contract.estimate import exact, within_factor
+from archwright.catalog.tables.row_names import row_name
+from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.record import replace
 from archwright.home import Home
 
-CATALOG = load()
+CATALOG = load_catalog()
 TODAY = date(2026, 11, 24)
 RULE = TimeToLive(
     id="thing", ttl_days=30, expires_days=365, drift_down=1.8, drift_up=1.1, applies_to=("things",), source="s"
@@ -46,7 +46,7 @@ def offer(name: str, catalog: Catalog = CATALOG) -> Offer:
     ],
 )
 def test_a_date_is_the_middle_of_what_is_stated(as_of: str, day: date | None) -> None:
-    assert freshness.date_of(as_of) == day
+    assert freshness.parse_as_of(as_of) == day
 
 
 def test_an_age_is_never_below_zero() -> None:
@@ -60,48 +60,48 @@ def test_an_age_is_never_below_zero() -> None:
     [(0, "fresh"), (30, "fresh"), (31, "ageing"), (60, "ageing"), (61, "stale"), (365, "stale"), (366, "expired")],
 )
 def test_states_follow_the_time_to_live(age: int, state: str) -> None:
-    assert freshness.state(RULE, age) == state
+    assert freshness.freshness_state(RULE, age) == state
 
 
 def test_without_a_date_a_fact_is_stale_and_without_a_rule_it_does_not_age() -> None:
-    assert freshness.state(RULE, None) == "stale"
-    assert freshness.drifted(RULE, None) == pytest.approx((1.8, 1.1))
-    assert freshness.state(None, None) == freshness.state(None, 9999) == "fresh"
-    assert freshness.drifted(None, 9999) == (1.0, 1.0)
-    assert freshness.state(replace(RULE, expires_days=None), 9999) == "stale"
+    assert freshness.freshness_state(RULE, None) == "stale"
+    assert freshness.drift_factors(RULE, None) == pytest.approx((1.8, 1.1))
+    assert freshness.freshness_state(None, None) == freshness.freshness_state(None, 9999) == "fresh"
+    assert freshness.drift_factors(None, 9999) == (1.0, 1.0)
+    assert freshness.freshness_state(replace(RULE, expires_days=None), 9999) == "stale"
 
 
 def test_drift_comes_in_between_once_and_twice_the_time_to_live() -> None:
-    assert freshness.drifted(RULE, 30) == (1.0, 1.0)
-    assert freshness.drifted(RULE, 45) == pytest.approx((1.8**0.5, 1.1**0.5))
-    assert freshness.drifted(RULE, 60) == freshness.drifted(RULE, 600) == pytest.approx((1.8, 1.1))
+    assert freshness.drift_factors(RULE, 30) == (1.0, 1.0)
+    assert freshness.drift_factors(RULE, 45) == pytest.approx((1.8**0.5, 1.1**0.5))
+    assert freshness.drift_factors(RULE, 60) == freshness.drift_factors(RULE, 600) == pytest.approx((1.8, 1.1))
 
 
 def test_a_drift_is_independent_of_the_band_it_widens() -> None:
-    wide = freshness.widened(within_factor(100.0, 1.1, "USD"), (1.8, 1.2))
+    wide = freshness.widen_by_drift(within_factor(100.0, 1.1, "USD"), (1.8, 1.2))
     assert wide.low == pytest.approx(100 / math.exp(math.hypot(math.log(1.1), math.log(1.8))))
     assert wide.high == pytest.approx(100 * math.exp(math.hypot(math.log(1.1), math.log(1.2))))
-    assert freshness.widened(exact(5.0, "USD"), (1.0, 1.0)) == exact(5.0, "USD")
-    nothing = exact(0.0, "USD")
-    assert freshness.widened(nothing, (2.0, 2.0)) == nothing
-    from_zero = replace(exact(0.1, "fraction"), low=0.0, high=0.2)
-    assert freshness.widened(from_zero, (2.0, 2.0)).low == 0.0
+    assert freshness.widen_by_drift(exact_estimate(5.0, "USD"), (1.0, 1.0)) == exact_estimate(5.0, "USD")
+    nothing = exact_estimate(0.0, "USD")
+    assert freshness.widen_by_drift(nothing, (2.0, 2.0)) == nothing
+    from_zero = replace(exact_estimate(0.1, "fraction"), low=0.0, high=0.2)
+    assert freshness.widen_by_drift(from_zero, (2.0, 2.0)).low == 0.0
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2000), st.integers(0, 400), st.floats(0.01, 1e6), st.floats(1.0, 3.0))
 def test_an_older_figure_is_never_narrower(age: int, later: int, value: float, factor: float) -> None:
     band = within_factor(value, factor, "USD")
-    young, old = (freshness.widened(band, freshness.drifted(RULE, days)) for days in (age, age + later))
+    young, old = (freshness.widen_by_drift(band, freshness.drift_factors(RULE, days)) for days in (age, age + later))
     assert old.low <= young.low * (1 + 1e-9) and old.high >= young.high * (1 - 1e-9)
     assert old.low <= old.value <= old.high
 
 
 def test_ninety_days_later_accelerator_prices_are_marked_and_processor_prices_not() -> None:
     accelerated, plain = offer("aws:us-east-1:p5.48xlarge"), offer("aws:us-east-1:m8g.16xlarge")
-    day = freshness.date_of(accelerated.as_of)
+    day = freshness.parse_as_of(accelerated.as_of)
     assert day is not None
-    now, later = load(today=day), load(today=day + timedelta(days=90))
+    now, later = load_catalog(today=day), load_catalog(today=day + timedelta(days=90))
     assert [now.freshness(row) for row in (accelerated, plain)] == ["fresh", "fresh"]
     assert now.stale([accelerated, plain]) == ()
     assert later.stale([accelerated, plain, accelerated]) == (
@@ -116,9 +116,9 @@ def test_ninety_days_later_accelerator_prices_are_marked_and_processor_prices_no
 def test_a_spot_price_ages_within_a_day() -> None:
     row = offer("aws:us-east-1:p5.48xlarge")
     assert row.spot_usd_per_hour and row.on_demand_usd_per_hour
-    day = freshness.date_of(row.as_of)
+    day = freshness.parse_as_of(row.as_of)
     assert day is not None
-    later = load(today=day + timedelta(days=3))
+    later = load_catalog(today=day + timedelta(days=3))
     assert later.estimate(row, row.spot_usd_per_hour, "USD/h").factor > 2.2
     assert later.estimate(row, row.on_demand_usd_per_hour, "USD/h").factor == pytest.approx(1.1)
 
@@ -126,20 +126,20 @@ def test_a_spot_price_ages_within_a_day() -> None:
 def test_a_purchase_price_past_its_limit_gives_no_advice_to_buy() -> None:
     assert CATALOG.may_advise_buying(CATALOG.nodes["8x-h100"])
     assert not CATALOG.may_advise_buying(CATALOG.nodes["8x-b200"])
-    assert not load(today=date(2028, 1, 1)).may_advise_buying(CATALOG.nodes["8x-h100"])
+    assert not load_catalog(today=date(2028, 1, 1)).may_advise_buying(CATALOG.nodes["8x-h100"])
 
 
 def test_a_nodes_price_keeps_its_own_low_and_high() -> None:
     node = CATALOG.nodes["8x-h100"]
-    new = load(today=date(2026, 7, 2)).estimate(node, node.price_usd, "USD", "basis")
+    new = load_catalog(today=date(2026, 7, 2)).estimate(node, node.price_usd, "USD", "basis")
     assert (new.low, new.high, new.basis) == (node.price_low_usd, node.price_high_usd, "basis")
     old = CATALOG.estimate(node, node.price_usd, "USD")
     assert old.low < node.price_low_usd < node.price_high_usd < old.high
-    assert load(today=date(2026, 7, 2)).estimate(node, node.power_w, "W").factor == pytest.approx(1.25)
+    assert load_catalog(today=date(2026, 7, 2)).estimate(node, node.power_w, "W").factor == pytest.approx(1.25)
 
 
 def test_parts_age_by_their_kind() -> None:
-    young, old = load(today=date(2026, 7, 2)), load(today=date(2027, 7, 2))
+    young, old = load_catalog(today=date(2026, 7, 2)), load_catalog(today=date(2027, 7, 2))
     assert old.part("gpu.h100").low < young.part("gpu.h100").low == CATALOG.parts["gpu.h100"].low
     assert old.part("life.gpu") == young.part("life.gpu")
     assert young.part("residual").low == 0.0
@@ -148,8 +148,8 @@ def test_parts_age_by_their_kind() -> None:
 def test_ages_are_counted_today_for_a_home_and_at_the_snapshot_without_one(tmp_path: object) -> None:
     assert CATALOG.today == TODAY == CATALOG.snapshot
     home = Home(str(tmp_path))
-    assert load(home, today=date(2027, 1, 1)).today == date(2027, 1, 1)
-    assert load(home).today >= date(2026, 11, 24)
+    assert load_catalog(home, today=date(2027, 1, 1)).today == date(2027, 1, 1)
+    assert load_catalog(home).today >= date(2026, 11, 24)
 
 
 def test_every_class_of_ttl_is_met_by_some_row() -> None:
@@ -170,7 +170,7 @@ def test_rows_are_named_as_people_read_them() -> None:
         *(CATALOG.hosted[0], CATALOG.exchange_rates[0], CATALOG.commitments[0], CATALOG.quantisations["bf16"]),
         *(*egress[:2], *CATALOG.tariffs[:2]),
     ]
-    assert [name_of(row) for row in rows] == [
+    assert [row_name(row) for row in rows] == [
         "anthropic:claude-fable-5",
         "EUR/USD",
         "aws EC2 all Linux types 12 no upfront",

@@ -7,18 +7,18 @@ from typing import get_args
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import plausibility_checks
-from archwright.catalog.refresh.fact_view import COUNT, figures
+from archwright.catalog.refresh.fact_view import COUNT_UNIT, list_figures
 from archwright.catalog.tables import parsers
-from archwright.catalog.tables.csv_table import DATA, read
+from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.catalog.tables.records import Fact
 from archwright.contract.lineage import Task
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.home import Home
 from archwright.sizing.training.training_flops import BYTES
 
-CATALOG = load()
+CATALOG = load_catalog()
 # A table's own provenance columns; licences.csv states no figure.
 DATED = ("as_of", "price_as_of", "spec_as_of", "grid_year")
 SOURCED = ("source", "price_source", "grid_source")
@@ -30,7 +30,7 @@ def every_fact() -> list[Fact]:
         *CATALOG.scores, *CATALOG.exchange_rates, *CATALOG.regions.values(), *CATALOG.countries.values(),
         *CATALOG.tariffs, *CATALOG.regulations.values(), *CATALOG.residency_rules, *CATALOG.engines.values(),
         *CATALOG.efficiencies, *CATALOG.training_efficiencies, *CATALOG.quantisations.values(), *CATALOG.aliases,
-        *parsers.device_tools(DATA), *CATALOG.parts.values(), *CATALOG.nodes.values(), *CATALOG.storage_prices,
+        *parsers.read_device_tools(DATA), *CATALOG.parts.values(), *CATALOG.nodes.values(), *CATALOG.storage_prices,
         *CATALOG.commitments, *CATALOG.surcharges, *CATALOG.availability, *CATALOG.region_ratios,
         *CATALOG.hosted_facts, *CATALOG.times_to_live, *CATALOG.source_words, *CATALOG.refresh_sources,
         *CATALOG.gate_exceptions, *CATALOG.embedders.values(), *CATALOG.work_rates.values(),
@@ -58,8 +58,9 @@ def test_every_number_of_every_fact_has_a_unit() -> None:
     plain = {
         figure.name.split(".")[-1]
         for fact in every_fact()
-        for figure in figures(fact)
-        if figure.unit == COUNT and not re.search(r"count|share|heads|layers|experts|factor|drift|ratio", figure.name)
+        for figure in list_figures(fact)
+        if figure.unit == COUNT_UNIT
+        and not re.search(r"count|share|heads|layers|experts|factor|drift|ratio", figure.name)
     }
     assert plain <= {
         "active_parameters", "batched_from", "capacity", "confidence", "cores", "discount", "expert_ffn", "ffn",
@@ -70,7 +71,7 @@ def test_every_number_of_every_fact_has_a_unit() -> None:
 
 @pytest.mark.parametrize("file", sorted(path.name for path in DATA.glob("*.csv")))
 def test_every_line_has_a_source_and_a_date_or_a_confidence(file: str) -> None:
-    for row in read(DATA, file):
+    for row in read_rows(DATA, file):
         assert any(row.text(column) for column in SOURCED), (file, row.line)
         assert any(row.text(column) for column in (*DATED, "confidence", "price_confidence")), (file, row.line)
 
@@ -99,12 +100,14 @@ def test_every_name_in_an_offer_joins() -> None:
 
 def test_parameters_recount_from_the_architecture() -> None:
     checked = 0
-    for row in read(DATA, "llms_open.csv"):
+    for row in read_rows(DATA, "llms_open.csv"):
         model = CATALOG.models[row.name("model_id")]
         if not row.text("param_check_pct") or model.shared_experts:
             continue
         checked += 1
-        errors = [abs(plausibility_checks.recounted(model, tied=tied) / model.parameters - 1) for tied in (True, False)]
+        errors = [
+            abs(plausibility_checks.count_parameters(model, tied=tied) / model.parameters - 1) for tied in (True, False)
+        ]
         assert min(errors) < 0.02, model.id
     assert checked >= 50
 
@@ -131,7 +134,7 @@ def test_hosted_prices_and_their_second_source() -> None:
 
 def test_engines_name_quantities_we_measure() -> None:
     for engine in CATALOG.engines.values():
-        assert set(engine.metrics) <= set(BY_QUANTITY)
+        assert set(engine.metrics) <= set(METRIC_BY_QUANTITY)
         assert set(engine.metrics_older) <= set(engine.metrics)
         assert set(engine.quantisations) <= set(CATALOG.quantisations)
 

@@ -11,7 +11,7 @@ import yaml
 
 from archwright.catalog.catalog import OVERLAID, Catalog
 from archwright.catalog.layers.fact_provenance import TABLE_OF
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import fact_view
 from archwright.catalog.tables.records import Fact
 from archwright.errors import CatalogError
@@ -25,7 +25,7 @@ def own(root: Path, facts: object, today: date = TODAY) -> Catalog:
     home = Home(root)
     home.catalog_overlay.parent.mkdir(parents=True, exist_ok=True)
     home.catalog_overlay.write_text(facts if isinstance(facts, str) else yaml.safe_dump(facts))
-    return load(home, today=today)
+    return load_catalog(home, today=today)
 
 
 def refusal(root: Path, text: str, table: str = "parts") -> CatalogError:
@@ -36,13 +36,13 @@ def refusal(root: Path, text: str, table: str = "parts") -> CatalogError:
 
 @pytest.mark.parametrize("table", OVERLAID)
 def test_every_table_takes_the_users_row_and_shows_it(table: str, tmp_path: Path) -> None:
-    shipped = load(today=TODAY).named(table)
+    shipped = load_catalog(today=TODAY).named(table)
     name = next(iter(shipped))
     catalog = own(tmp_path, {table: {name: {**OWN, "notes": "ours", "source": "the contract"}}})
     row = catalog.named(table)[name]
     assert isinstance(row, Fact)
     assert (row.source, row.notes, row.confidence) == ("the contract", "ours", "high")
-    view = fact_view.view(catalog, table, name, fact_view.tables(catalog)[table][name])
+    view = fact_view.view_fact(catalog, table, name, fact_view.named_rows_by_table(catalog)[table][name])
     assert view.chain[0].layer == view.chain[0].source_kind == "user" and len(view.chain) == 2
     others = [other for other in shipped if other != name]
     assert all(catalog.named(table)[other] == shipped[other] for other in others)
@@ -50,7 +50,7 @@ def test_every_table_takes_the_users_row_and_shows_it(table: str, tmp_path: Path
 
 def test_every_kind_of_fact_that_ages_can_be_the_users() -> None:
     assert set(TABLE_OF.values()) <= set(OVERLAID)
-    kinds = {type(row) for table in OVERLAID for row in load(today=TODAY).named(table).values()}
+    kinds = {type(row) for table in OVERLAID for row in load_catalog(today=TODAY).named(table).values()}
     assert kinds >= set(TABLE_OF)
 
 
@@ -85,7 +85,7 @@ def test_an_own_fact_lapses_after_its_day(tmp_path: Path) -> None:
     after = own(tmp_path, facts, date(2028, 1, 1))
     assert after.electricity_usd_per_kwh("DE").value == 0.27
     row = after.named("tariffs")["electricity DE"]
-    (layer,) = fact_view.view(after, "tariffs", "electricity DE", row).chain
+    (layer,) = fact_view.view_fact(after, "tariffs", "electricity DE", row).chain
     assert (after.lapsed, layer.layer) == (("electricity DE",), "shipped")
 
 
@@ -142,7 +142,7 @@ def test_a_refusal_names_file_line_field_and_what_is_near(
 
 def test_names_are_those_of_one_row() -> None:
     """But for a handful that the shipped tables hold twice; a fact of the user's then changes both."""
-    catalog = load(today=TODAY)
+    catalog = load_catalog(today=TODAY)
     twice = {}
     for table in OVERLAID:
         rows = getattr(catalog, table)

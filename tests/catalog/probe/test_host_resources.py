@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.probe import host_resources
 from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA
@@ -92,14 +92,14 @@ def test_instruction_sets(tmp_path: Path, architecture: str, flags: str, expecte
 )
 def test_sets_that_multiply_brain_floats(tmp_path: Path, architecture: str, line: str, expected: str) -> None:
     write(tmp_path, "proc/cpuinfo", f"processor : 0\n{line}\n")
-    assert host_resources.training_set(tmp_path, architecture) == expected
+    assert host_resources.training_instruction_set(tmp_path, architecture) == expected
 
 
 def test_listed_devices() -> None:
     text = "NVIDIA H100 80GB HBM3, 81559\nNVIDIA GB10, [N/A]\n\nNo devices were found\n"
-    found = host_resources.listed(text, 2**20)
+    found = host_resources.parse_accelerator_list(text, 2**20)
     assert found == ["NVIDIA H100 80GB HBM3 (79.6 GiB)", "NVIDIA GB10"]
-    assert load().accelerator(found[0]).id == "H100-SXM-80GB"
+    assert load_catalog().accelerator(found[0]).id == "H100-SXM-80GB"
 
 
 def test_devices_of_installed_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +113,10 @@ def test_devices_of_installed_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     good = tool("good-smi", "echo 'Card A, 1024'; echo 'Card A, 1024'")
     broken = tool("broken-smi", "exit 9")
     absent = DeviceTool(program="absent-smi", arguments=(), memory_unit_bytes=1, source="test")
-    assert host_resources.devices([absent, broken, good]) == ("Card A (1.0 GiB)", "Card A (1.0 GiB)")
+    assert host_resources.list_accelerators([absent, broken, good]) == ("Card A (1.0 GiB)", "Card A (1.0 GiB)")
 
 
 def test_the_shipped_tool_row_is_a_command() -> None:
-    (row,) = parsers.device_tools(DATA)
+    (row,) = parsers.read_device_tools(DATA)
     assert row.program == "nvidia-smi"
     assert row.arguments[0].startswith("--query-gpu=")

@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 from archwright.catalog.probe import machine_probe, probe_worker
-from archwright.catalog.probe.machine_probe import Samples, cached_machine, median, probe_machine, run_worker
+from archwright.catalog.probe.machine_probe import (
+    ProbeSamples,
+    cached_machine,
+    median_with_spread,
+    probe_machine,
+    run_worker,
+)
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
 
-SAMPLES = Samples(bandwidth=(1e10, 2e10, 3e10), matmul=(1e11, 1e11))
+SAMPLES = ProbeSamples(bandwidth=(1e10, 2e10, 3e10), matmul=(1e11, 1e11))
 
 
 def test_the_machine_at_hand_is_probed_and_kept(tmp_path: Path) -> None:
@@ -46,18 +52,18 @@ def test_an_impossible_band_in_the_file_is_unreadable(tmp_path: Path) -> None:
 
 
 def test_the_median_has_a_band_of_at_least_ten_percent() -> None:
-    steady = median([100.0] * 7, "bytes/s")
+    steady = median_with_spread([100.0] * 7, "bytes/s")
     assert steady.value == 100.0
     assert steady.low == pytest.approx(100 / 1.1)
     assert steady.high == pytest.approx(110)
-    spread = median([50, 90, 100, 100, 300], "bytes/s")
+    spread = median_with_spread([50, 90, 100, 100, 300], "bytes/s")
     assert (spread.low, spread.value, spread.high) == (50, 100, 300)
 
 
 def test_single_outliers_of_many_repeats_do_not_count() -> None:
     rates = [100.0] * 18 + [1.0, 900.0]
-    assert median(rates, "bytes/s").low == pytest.approx(100 / 1.1)
-    assert median(rates, "bytes/s").high == pytest.approx(110)
+    assert median_with_spread(rates, "bytes/s").low == pytest.approx(100 / 1.1)
+    assert median_with_spread(rates, "bytes/s").high == pytest.approx(110)
 
 
 def test_a_missing_numpy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +76,7 @@ def test_a_missing_numpy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 def test_a_numpy_that_does_not_load_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
     with pytest.raises(MissingError):
-        probe_worker.measure("")
+        probe_worker.measure_rates("")
 
 
 def test_a_failing_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +101,7 @@ def test_a_quick_disk_is_written_three_times_and_a_slow_one_once(tmp_path: Path)
             at[0] += step
             return at[0]
 
-        return machine_probe.disk_write_rates(tmp_path, clock)
+        return machine_probe.measure_disk_writes(tmp_path, clock)
 
     assert ticks(0.064) == [pytest.approx(machine_probe.DISK_BYTES / 0.064)] * 3
     assert ticks(2.0) == [machine_probe.DISK_BYTES / 2.0]
@@ -110,7 +116,7 @@ def test_repeats_stop_at_the_budget_but_not_before_five() -> None:
             at[0] += step
             return at[0]
 
-        return len(probe_worker.repeated(lambda: None, clock))
+        return len(probe_worker.time_repeats(lambda: None, clock))
 
     assert count(0.01) == 50
     assert count(0.2) == 5
@@ -124,9 +130,9 @@ def test_the_worker_reads_a_large_model_file_and_not_a_small_one(tmp_path: Path)
     with large.open("wb") as file:
         file.truncate((65 << 20) + 5)
     small.write_bytes(b"12345678")
-    assert probe_worker.words(str(large), numpy).nbytes == 65 << 20
+    assert probe_worker.load_words(str(large), numpy).nbytes == 65 << 20
     for path in (str(small), ""):
-        assert probe_worker.words(path, numpy).nbytes == probe_worker.SPAN_BYTES
-    found = probe_worker.measure(str(large))
+        assert probe_worker.load_words(path, numpy).nbytes == probe_worker.SPAN_BYTES
+    found = probe_worker.measure_rates(str(large))
     assert len(found["bandwidth"]) >= 1
     assert len(found["matmul"]) >= 1

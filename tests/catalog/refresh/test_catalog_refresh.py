@@ -11,7 +11,7 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import catalog_diff, fact_view
 from archwright.catalog.refresh import catalog_refresh as refreshing
 from archwright.catalog.refresh.catalog_refresh import RefreshReport
@@ -38,8 +38,8 @@ class Done(NamedTuple):
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     home = Home(tmp_path_factory.mktemp("home"))
     folder = samples.write_all(tmp_path_factory.mktemp("bring"))
-    report = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, folder, None, TODAY)
-    return Done(report, load(home, today=TODAY), home)
+    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, folder, None, TODAY)
+    return Done(report, load_catalog(home, today=TODAY), home)
 
 
 def offer(catalog: Catalog, name: str) -> Offer:
@@ -55,25 +55,25 @@ def test_a_refreshed_price_lies_over_the_shipped_one(done: Done) -> None:
     row = offer(done.catalog, "aws:us-east-1:p5.48xlarge")
     assert (row.on_demand_usd_per_hour, row.as_of, row.price_kind) == (50.0, "2026-11-20", "list")
     assert row.accelerator == "H100-SXM-80GB" and row.spot_usd_per_hour is None
-    (layer, *_) = fact_view.view(done.catalog, "offers", row.id, row).chain
+    (layer, *_) = fact_view.view_fact(done.catalog, "offers", row.id, row).chain
     assert (layer.layer, layer.source_kind) == ("refreshed", "api")
     assert done.catalog.freshness(row) == "fresh"
-    assert offer(done.catalog, "aws:us-east-1:g5.xlarge") == offer(load(), "aws:us-east-1:g5.xlarge")
+    assert offer(done.catalog, "aws:us-east-1:g5.xlarge") == offer(load_catalog(), "aws:us-east-1:g5.xlarge")
 
 
 def test_an_unchanged_list_price_keeps_its_discounts(done: Done) -> None:
-    p5 = offer(load(), "aws:us-east-1:p5.48xlarge")
+    p5 = offer(load_catalog(), "aws:us-east-1:p5.48xlarge")
     below = replace(p5, commit_1y_usd_per_hour=30.0)
     same = replace(p5, as_of="2026-11-20", spot_usd_per_hour=None)
-    kept = refreshed_layer.over(below, same)
+    kept = refreshed_layer.overlay_offer(below, same)
     assert (kept.as_of, kept.spot_usd_per_hour, kept.commit_1y_usd_per_hour) == (
         "2026-11-20",
         p5.spot_usd_per_hour,
         30.0,
     )
-    assert refreshed_layer.over(below, replace(same, spot_usd_per_hour=9.0)).spot_usd_per_hour == 9.0
+    assert refreshed_layer.overlay_offer(below, replace(same, spot_usd_per_hour=9.0)).spot_usd_per_hour == 9.0
     cheaper = replace(same, on_demand_usd_per_hour=50.0)
-    assert refreshed_layer.over(below, cheaper) == cheaper
+    assert refreshed_layer.overlay_offer(below, cheaper) == cheaper
 
 
 def test_a_new_machine_comes_with_the_build_another_file_states(done: Done) -> None:
@@ -148,7 +148,7 @@ def test_of_equal_sources_the_newer_one_counts(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     bring = samples.write_all(tmp_path / "bring")
     (bring / "genai-prices-2026-11-21.json").rename(bring / "genai-prices-2026-11-19.json")
-    report = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
+    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
     (said,) = report.disagreements
     assert "litellm" in said.taken and "genai-prices" in said.other
 
@@ -157,16 +157,16 @@ def test_one_file_is_held_against_the_shipped_price(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     bring = samples.write_all(tmp_path / "bring")
     (bring / "model_prices_and_context_window-2026-11-20.json").unlink()
-    report = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
-    models = {row.id: row for row in load(home, today=TODAY).hosted}
+    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
+    models = {row.id: row for row in load_catalog(home, today=TODAY).hosted}
     assert models["claude-haiku-4-5"].agrees is True
     assert models["claude-haiku-4-5"].batch_output_usd_per_token == pytest.approx(2.5e-6)
     assert [row.subject for row in report.disagreements] == ["gemini:gemini-3.6-flash"]
     # The shipped row came from the very work of the other file: no second source.
     (bring / "genai-prices-2026-11-21.json").unlink()
     (bring / "model_prices_and_context_window.json").write_text(json.dumps(samples.TOKENS))
-    report = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
-    models = {row.id: row for row in load(home, today=TODAY).hosted}
+    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
+    models = {row.id: row for row in load_catalog(home, today=TODAY).hosted}
     assert (models["claude-haiku-4-5"].agrees, models["claude-haiku-4-5"].confidence) == (None, "recalled")
     assert report.disagreements == ()
     assert models["gemini-3.6-flash"].deprecation_date == ""
@@ -200,20 +200,20 @@ def test_the_report_says_what_was_read_and_what_is_missing(done: Done) -> None:
     assert all(row.origin and row.licence for row in report.missing)
     other = offer(done.catalog, "runpod:US:1x_OTHER_SECURE")
     assert (other.confidence, other.as_of) == ("recalled", "")
-    assert done.catalog.digest != load().digest
+    assert done.catalog.digest != load_catalog().digest
 
 
 def test_the_chain_of_layers(done: Done, tmp_path: Path) -> None:
     def chain(catalog: Catalog, table: str, name: str) -> list[tuple[str, float]]:
-        row = fact_view.tables(catalog)[table][name]
-        view = fact_view.view(catalog, table, name, row)
+        row = fact_view.named_rows_by_table(catalog)[table][name]
+        view = fact_view.view_fact(catalog, table, name, row)
         return [(layer.layer, layer.figures[-1].value) for layer in view.chain]
 
     name = "aws:us-east-1:p5.48xlarge"
     assert [layer for layer, _ in chain(done.catalog, "offers", name)] == ["refreshed", "shipped"]
-    assert chain(load(), "offers", "aws:eu-north-1:p5.4xlarge")[0][0] == "derived"
-    assert chain(load(), "offers", "aws:eu-central-1:g5.xlarge")[0][0] == "derived"
-    assert chain(load(), "offers", "azure:australiaeast:Standard_NC24ads_A100_v4")[0][0] == "derived"
+    assert chain(load_catalog(), "offers", "aws:eu-north-1:p5.4xlarge")[0][0] == "derived"
+    assert chain(load_catalog(), "offers", "aws:eu-central-1:g5.xlarge")[0][0] == "derived"
+    assert chain(load_catalog(), "offers", "azure:australiaeast:Standard_NC24ads_A100_v4")[0][0] == "derived"
     hosted = chain(done.catalog, "hosted", "gemini:gemini-3.6-flash")
     assert [layer for layer, _ in hosted][:2] == ["refreshed", "shipped"]
     assert [layer for layer, _ in chain(done.catalog, "tariffs", "electricity DE")] == ["refreshed", "shipped"]
@@ -226,8 +226,8 @@ def test_the_chain_of_layers(done: Done, tmp_path: Path) -> None:
     home.catalog_overlay.write_text(
         "accelerators: {L4: {tdp_w: 70, reason: plate, until: 2099-12-31, as_of: '2026-11-20'}}\n"
     )
-    own = load(home, today=TODAY)
-    view = fact_view.view(own, "accelerators", "L4", own.accelerators["L4"])
+    own = load_catalog(home, today=TODAY)
+    view = fact_view.view_fact(own, "accelerators", "L4", own.accelerators["L4"])
     assert [(layer.layer, layer.source_kind) for layer in view.chain] == [("user", "user"), ("shipped", "repo")]
     watts = [figure.value for layer in view.chain for figure in layer.figures if figure.name == "tdp_w"]
     assert watts == [70.0, 72.0]
@@ -247,38 +247,40 @@ def test_the_machine_at_hand_is_the_measured_layer() -> None:
         probed_at=1.7e9,
     )
     catalog = Catalog(DATA, machine=machine)
-    row = fact_view.tables(catalog)["machine"]["this-machine"]
-    (layer,) = fact_view.view(catalog, "machine", "this-machine", row).chain
+    row = fact_view.named_rows_by_table(catalog)["machine"]["this-machine"]
+    (layer,) = fact_view.view_fact(catalog, "machine", "this-machine", row).chain
     assert (layer.layer, layer.source_kind, layer.as_of) == ("measured", "measured", "2023-11-14")
     stated = {figure.name: (figure.value, figure.unit) for figure in layer.figures}
     assert stated["memory_bandwidth_bytes_per_s.value"] == (9e9, "bytes/s")
     assert stated["memory_bytes"] == (float(8 << 30), "bytes")
-    assert "machine" not in fact_view.tables(load())
+    assert "machine" not in fact_view.named_rows_by_table(load_catalog())
 
 
 def test_a_user_price_lies_over_a_refreshed_one(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     bring = samples.write_all(tmp_path / "bring")
-    refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, bring, "offers", TODAY)
+    refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "offers", TODAY)
     home.catalog_overlay.write_text(
         "offers: {'aws:us-east-1:p5.48xlarge': {on_demand_usd_per_hour: 33.0, price_kind: user,"
         " reason: contract, until: 2099-12-31}}\n"
     )
-    catalog = load(home, today=TODAY)
+    catalog = load_catalog(home, today=TODAY)
     row = offer(catalog, "aws:us-east-1:p5.48xlarge")
     assert row.on_demand_usd_per_hour == 33.0
-    assert fact_view.view(catalog, "offers", row.id, row).chain[0].layer == "user"
+    assert fact_view.view_fact(catalog, "offers", row.id, row).chain[0].layer == "user"
     assert catalog.latest.hosted == ()
 
 
 def test_a_refresh_of_one_class_leaves_the_others(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     bring = samples.write_all(tmp_path / "bring")
-    refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, bring, "storage", TODAY)
+    refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "storage", TODAY)
     (bring / "egress_prices.json").write_text(json.dumps({**samples.EGRESS, "aws": {"tiers": []}}))
     (bring / "object_storage_prices.json").unlink()
-    second = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, bring, "storage", TODAY)
-    third = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, bring, "grid", TODAY)
+    second = refreshing.refresh_catalog(
+        load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "storage", TODAY
+    )
+    third = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "grid", TODAY)
     assert second.kept == {**third.kept, "grid": 0}
     assert third.kept["storage"] == 5 and third.kept["grid"] == 2
     assert {row.feeds for row in third.missing} == set()
@@ -289,16 +291,16 @@ def test_generations_switch_and_roll_back(tmp_path: Path) -> None:
     bring = samples.write_all(tmp_path / "bring")
     layer = home.catalog_refreshed
     for number in range(1, 7):
-        report = refreshing.refresh(load(home, today=TODAY), layer, bring, "grid", TODAY)
+        report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), layer, bring, "grid", TODAY)
         assert report.generation == f"{number:04d}"
     assert sorted(path.name for path in layer.glob("*.msgpack")) == [f"{n:04d}.msgpack" for n in range(3, 7)]
     assert [refreshed_layer.roll_back(layer) for _ in range(4)] == ["0005", "0004", "0003", ""]
-    assert refreshed_layer.current(layer) is None
-    assert load(home, today=TODAY).latest.made_at == ""
+    assert refreshed_layer.current_generation(layer) is None
+    assert load_catalog(home, today=TODAY).latest.made_at == ""
     with pytest.raises(CatalogError) as caught:
         refreshed_layer.roll_back(layer)
     assert caught.value.code == "AW-CAT-08"
-    assert refreshing.refresh(load(home, today=TODAY), layer, bring, "grid", TODAY).generation == "0007"
+    assert refreshing.refresh_catalog(load_catalog(home, today=TODAY), layer, bring, "grid", TODAY).generation == "0007"
     # What was undone does not come back.
     assert refreshed_layer.roll_back(layer) == ""
 
@@ -307,19 +309,19 @@ def test_a_layer_of_another_version_is_refused_and_a_strange_name_ignored(tmp_pa
     home = Home(tmp_path)
     layer = home.folder("catalog", "refreshed")
     (layer / "current").write_text("../../etc/passwd")
-    assert refreshed_layer.current(layer) is None
+    assert refreshed_layer.current_generation(layer) is None
     (layer / "current").write_text("0001")
     for content in (None, b"no layer"):
         if content is not None:
             (layer / "0001.msgpack").write_bytes(content)
         with pytest.raises(CatalogError) as caught:
-            assert Catalog(Path(), latest=refreshed_layer.current(layer)).latest
+            assert Catalog(Path(), latest=refreshed_layer.current_generation(layer)).latest
         assert caught.value.code == "AW-CAT-07"
 
 
 def test_nothing_to_refresh_from_names_the_files(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as caught:
-        refreshing.refresh(load(), tmp_path / "layer", tmp_path, None, TODAY)
+        refreshing.refresh_catalog(load_catalog(), tmp_path / "layer", tmp_path, None, TODAY)
     assert caught.value.code == "AW-CAT-09"
     assert "*instance_types*.json.gz" in caught.value.hint
     assert isinstance(caught.value.result, RefreshReport) and caught.value.result.missing
@@ -340,12 +342,12 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(
     monkeypatch.setattr(refreshing, "LARGEST_BYTES", 100)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CatalogError) as caught:
-        refreshing.refresh(load(), tmp_path / "layer", tmp_path, "grid", TODAY)
+        refreshing.refresh_catalog(load_catalog(), tmp_path / "layer", tmp_path, "grid", TODAY)
     assert says in caught.value.message and name in caught.value.message
 
 
 def test_the_diff_names_every_changed_figure(done: Done) -> None:
-    diff = catalog_diff.diff(done.catalog, {})
+    diff = catalog_diff.diff_catalog(done.catalog, {})
     moved = {f"{change.fact} {change.figure}": [change.before, change.after] for change in diff.changes}
     assert moved["aws:us-east-1:p5.48xlarge on_demand_usd_per_hour"] == [55.04, 50.0]
     assert moved["aws:us-east-1:p5.48xlarge spot_usd_per_hour"][1] is None
@@ -354,7 +356,9 @@ def test_the_diff_names_every_changed_figure(done: Done) -> None:
     assert "aws:us-east-1:m8g.large on_demand_usd_per_hour" not in moved
     assert diff.added["offers aws"] >= 2 and diff.added["tariffs"] == 1
     assert diff.refreshed_on == "2026-11-24"
-    assert catalog_diff.diff(load(), {}) == catalog_diff.CatalogDiff(refreshed_on="", changes=(), added={})
+    assert catalog_diff.diff_catalog(load_catalog(), {}) == catalog_diff.CatalogDiff(
+        refreshed_on="", changes=(), added={}
+    )
 
 
 def test_queries_of_one_provider_equal_those_of_all(done: Done) -> None:

@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import plausibility_checks
-from archwright.catalog.refresh.plausibility_checks import Facts, Finding
-from archwright.catalog.tables.metadata_records import GateException
+from archwright.catalog.refresh.plausibility_checks import CheckedFacts, Finding
+from archwright.catalog.tables.metadata_records import PlausibilityException
 from archwright.catalog.tables.records import Offer
 from archwright.contract.record import replace
 
-CATALOG = load()
-SHIPPED = Facts(CATALOG.accelerators, CATALOG.offers, tuple(CATALOG.models.values()))
+CATALOG = load_catalog()
+SHIPPED = CheckedFacts(CATALOG.accelerators, CATALOG.offers, tuple(CATALOG.models.values()))
 P5 = next(row for row in CATALOG.offers if row.id == "aws:us-east-1:p5.48xlarge")
 M8G = next(row for row in CATALOG.offers if row.id == "aws:us-east-1:m8g.16xlarge")
 
 
-def with_offer(*changed: Offer) -> Facts:
+def with_offer(*changed: Offer) -> CheckedFacts:
     names = {row.id for row in changed}
     return SHIPPED._replace(offers=(*changed, *(row for row in CATALOG.offers if row.id not in names)))
 
 
-def with_accelerator(name: str, **changes: object) -> Facts:
+def with_accelerator(name: str, **changes: object) -> CheckedFacts:
     row = replace(CATALOG.accelerators[name], **changes)
     return SHIPPED._replace(accelerators={**CATALOG.accelerators, name: row})
 
 
-def found(gate: str, facts: Facts) -> list[Finding]:
-    return [one for one in plausibility_checks.run(facts, CATALOG.gate_exceptions) if one.gate == gate]
+def found(gate: str, facts: CheckedFacts) -> list[Finding]:
+    return [one for one in plausibility_checks.run_checks(facts, CATALOG.gate_exceptions) if one.gate == gate]
 
 
 def test_the_shipped_rows_pass_every_gate() -> None:
-    assert plausibility_checks.run(SHIPPED, CATALOG.gate_exceptions) == ()
-    assert len(plausibility_checks.GATES) == 8
+    assert plausibility_checks.run_checks(SHIPPED, CATALOG.gate_exceptions) == ()
+    assert len(plausibility_checks.PLAUSIBILITY_CHECKS) == 8
 
 
 def test_every_exception_has_a_reason_and_a_needless_one_is_found() -> None:
     assert all(row.notes for row in CATALOG.gate_exceptions)
-    extra = GateException(gate="recount", subject="phi-4", notes="none", source="s")
-    (one,) = plausibility_checks.run(SHIPPED, (*CATALOG.gate_exceptions, extra))
+    extra = PlausibilityException(gate="recount", subject="phi-4", notes="none", source="s")
+    (one,) = plausibility_checks.run_checks(SHIPPED, (*CATALOG.gate_exceptions, extra))
     assert (one.gate, one.subject) == (plausibility_checks.EXCEPTIONS, "recount phi-4")
 
 
@@ -147,4 +147,4 @@ def test_an_accelerator_without_a_row_or_a_count(changes: dict[str, object]) -> 
     ],
 )
 def test_a_family_is_the_type_without_its_size(name: str, family: str) -> None:
-    assert plausibility_checks.family(name) == family
+    assert plausibility_checks.machine_family(name) == family

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from archwright.catalog.tables import metadata_parsers, parsers, records, yaml_documents
-from archwright.catalog.tables.csv_table import DATA, Row, confidence, read
+from archwright.catalog.tables.csv_table import DATA, CsvRow, effective_confidence, read_rows
 from archwright.errors import CatalogError
 
 
-def row(**cells: str) -> Row:
-    return Row("t.csv", 7, cells)
+def row(**cells: str) -> CsvRow:
+    return CsvRow("t.csv", 7, cells)
 
 
 @pytest.mark.parametrize("value", ["many", "nan", "inf", "-1"])
@@ -57,19 +57,19 @@ def test_units_and_choices() -> None:
     ],
 )
 def test_confidence(as_of: str, stated: str, expected: str) -> None:
-    assert confidence(as_of, stated) == expected
+    assert effective_confidence(as_of, stated) == expected
 
 
 def test_the_line_of_a_row_after_a_quoted_line_break(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('a,b\n"x\ny",1\nz,2\n')
-    assert [r.line for r in read(tmp_path, "t.csv")] == [3, 4]
+    assert [r.line for r in read_rows(tmp_path, "t.csv")] == [3, 4]
 
 
 def test_a_missing_table_or_document(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as table:
-        parsers.offers(tmp_path)
+        parsers.read_offers(tmp_path)
     with pytest.raises(CatalogError) as document:
-        yaml_documents.engines(tmp_path)
+        yaml_documents.read_engines(tmp_path)
     assert table.value.code == document.value.code == "AW-CAT-03"
 
 
@@ -79,7 +79,7 @@ def test_a_missing_table_or_document(tmp_path: Path) -> None:
 def test_a_broken_document(tmp_path: Path, text: str, line: int | None) -> None:
     (tmp_path / "engines.yaml").write_text(text + "\n")
     with pytest.raises(CatalogError) as caught:
-        yaml_documents.engines(tmp_path)
+        yaml_documents.read_engines(tmp_path)
     assert caught.value.code == "AW-CAT-04"
     assert caught.value.where.file == str(tmp_path / "engines.yaml")
     assert caught.value.where.line == line
@@ -95,12 +95,12 @@ def test_model_scores_above_one_are_ratings_not_shares() -> None:
         original_source="",
         source="s",
     )
-    found = {model.id: model for model in parsers.models(DATA, [score])}
+    found = {model.id: model for model in parsers.read_models(DATA, [score])}
     assert found["SmolLM2-135M-Instruct"].quality == {}
 
 
 def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "source_kinds.csv").write_text("kind,pattern,source,as_of,notes\nrepo,(,s,2026,\n")
     with pytest.raises(CatalogError) as caught:
-        metadata_parsers.source_words(tmp_path)
+        metadata_parsers.read_source_patterns(tmp_path)
     assert (caught.value.code, caught.value.where.line) == ("AW-CAT-02", 2)

@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
-from archwright.catalog.load import load
-from archwright.catalog.tables.guidance_rows import FOLDER, Theme, advice, features
+from archwright.catalog.load import load_catalog
+from archwright.catalog.tables.guidance_rows import FOLDER, Theme, read_advice, read_features
 from archwright.errors import CatalogError
 
 THEMES: tuple[Theme, ...] = get_args(Theme)
@@ -20,13 +20,13 @@ def broken(tmp_path: Path, text: str) -> CatalogError:
     (tmp_path / FOLDER).mkdir(exist_ok=True)
     (tmp_path / FOLDER / "stack.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(CatalogError) as caught:
-        advice("stack", tmp_path)
+        read_advice("stack", tmp_path)
     return caught.value
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_every_shipped_row_has_a_source_a_date_and_words(theme: Theme) -> None:
-    rows = advice(theme)
+    rows = read_advice(theme)
     assert len(rows) > 5
     for row in rows:
         assert row.topic and row.choice and row.why and row.source and row.as_of, row.id
@@ -34,12 +34,12 @@ def test_every_shipped_row_has_a_source_a_date_and_words(theme: Theme) -> None:
 
 
 def test_every_stack_choice_names_what_else_it_could_be_and_why_not() -> None:
-    assert [row.id for row in advice("stack") if not row.alternative or not row.why_not] == []
+    assert [row.id for row in read_advice("stack") if not row.alternative or not row.why_not] == []
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_no_row_stands_behind_one_that_always_fits_where_it_does(theme: Theme) -> None:
-    rows = advice(theme)
+    rows = read_advice(theme)
     for place, row in enumerate(rows):
         before = [one for one in rows[:place] if one.topic == row.topic]
         hidden = [one.id for one in before if set(one.when) <= set(row.when) and set(one.unless) <= set(row.unless)]
@@ -47,14 +47,14 @@ def test_no_row_stands_behind_one_that_always_fits_where_it_does(theme: Theme) -
 
 
 def test_every_clause_is_one_of_a_regulation_of_the_catalog() -> None:
-    known = {f"{name} {rule.clause}" for name, law in load().regulations.items() for rule in law.controls}
-    named = {(row.id, clause) for theme in THEMES for row in advice(theme) for clause in row.clauses}
+    known = {f"{name} {rule.clause}" for name, law in load_catalog().regulations.items() for rule in law.controls}
+    named = {(row.id, clause) for theme in THEMES for row in read_advice(theme) for clause in row.clauses}
     assert [pair for pair in named if pair[1] not in known] == []
 
 
 def test_most_clauses_of_every_regulation_are_spoken_to() -> None:
-    named = {clause for theme in THEMES for row in advice(theme) for clause in row.clauses}
-    for name, law in load().regulations.items():
+    named = {clause for theme in THEMES for row in read_advice(theme) for clause in row.clauses}
+    for name, law in load_catalog().regulations.items():
         said = sum(f"{name} {rule.clause}" in named for rule in law.controls)
         assert said >= 0.5 * len(law.controls), name
 
@@ -62,24 +62,24 @@ def test_most_clauses_of_every_regulation_are_spoken_to() -> None:
 def test_every_feature_answers_a_part_of_some_regulation() -> None:
     parts = {
         part.strip()
-        for law in load().regulations.values()
+        for law in load_catalog().regulations.values()
         for rule in law.controls
         for part in rule.feature.lower().split(",")
     }
-    for feature in features():
+    for feature in read_features():
         assert any(re.fullmatch(feature.words, part) for part in parts), feature.id
         assert feature.proof and feature.source
 
 
 def test_the_digest_of_the_catalog_covers_guidance() -> None:
     """A plan written with other words has another catalog digest."""
-    files = {path.name for path in (load().folder).glob("**/*.yaml")}
+    files = {path.name for path in (load_catalog().folder).glob("**/*.yaml")}
     assert {f"{theme}.yaml" for theme in THEMES} <= files
 
 
 def test_a_missing_file_a_twin_and_a_row_without_source_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as caught:
-        advice("scale", tmp_path)
+        read_advice("scale", tmp_path)
     assert caught.value.code == "AW-CAT-03"
     twin = broken(tmp_path / "", GOOD + GOOD)
     assert twin.code == "AW-CAT-04" and "'one'" in twin.message

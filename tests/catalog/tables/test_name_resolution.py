@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.load import load
-from archwright.catalog.tables.name_resolution import machine
+from archwright.catalog.load import load_catalog
+from archwright.catalog.tables.name_resolution import parse_machine
 from archwright.errors import CatalogError
 
-CATALOG = load()
+CATALOG = load_catalog()
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_the_nearest_spellings_are_offered() -> None:
     [("8x H100 SXM", (8, "H100 SXM")), ("8 × L4", (8, "L4")), ("2X T4", (2, "T4")), ("  L40S ", (1, "L40S"))],
 )
 def test_machine_strings(text: str, expected: tuple[int, str]) -> None:
-    assert machine(text) == expected
+    assert parse_machine(text) == expected

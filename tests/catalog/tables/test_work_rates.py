@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA
-from archwright.catalog.tables.work_rates import work_rates
+from archwright.catalog.tables.work_rates import read_work_rates
 from archwright.errors import CatalogError
 from archwright.sizing.hardware.device_rates import facts, rate
 
-CATALOG = load()
+CATALOG = load_catalog()
 HEAD = "id,item,low,typical,high,unit,source,as_of,confidence,notes\n"
 
 
@@ -29,7 +29,7 @@ def test_every_row_has_a_band_and_says_where_it_comes_from(name: str) -> None:
 
 def test_a_row_without_a_band_takes_that_of_its_confidence(tmp_path: Path) -> None:
     (tmp_path / "work_efficiencies.csv").write_text(HEAD + "a.b,Something,,10,,s,somebody,2026,high,\n")
-    (row,) = work_rates(tmp_path)
+    (row,) = read_work_rates(tmp_path)
     assert (row.low, row.high) == (10, 10)
     for file in DATA.iterdir():
         if file.is_file() and file.name != "work_efficiencies.csv":
@@ -41,7 +41,7 @@ def test_a_row_without_a_band_takes_that_of_its_confidence(tmp_path: Path) -> No
 def test_a_row_without_a_figure_is_refused(tmp_path: Path) -> None:
     (tmp_path / "work_efficiencies.csv").write_text(HEAD + "a.b,Something,,,,s,somebody,2026,high,\n")
     with pytest.raises(CatalogError) as caught:
-        work_rates(tmp_path)
+        read_work_rates(tmp_path)
     assert caught.value.code == "AW-CAT-02"
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from archwright.contract.evidence import Query, Statistic
 from archwright.contract.percentile import percentile
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.metrics import observations
@@ -24,7 +24,7 @@ from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.metrics.observations import OBSERVATIONS, Observation, Reading, Recorder, evaluate, prune
 from archwright.monitor.metrics.request_recorder import Requests
 from archwright.monitor.wal.writer import Ledger
-from archwright.store import Store, Table
+from archwright.store import RecordTable, Store
 
 R = TypeVar("R")
 CHAT = {"workload": "chat", "model": "m", "pool": "main"}
@@ -219,7 +219,7 @@ class RefusingStore(Store):
 
     refuse = False
 
-    def append(self, table: Table[R], rows: Sequence[R]) -> None:
+    def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
         if self.refuse:
             raise StoreError("AW-STO-01", "the store refuses: database or disk is full")
         super().append(table, rows)
@@ -254,7 +254,7 @@ class RefusingWhileFilledStore(RefusingStore):
 
     recorder: Recorder
 
-    def append(self, table: Table[R], rows: Sequence[R]) -> None:
+    def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
         if self.refuse:
             for number in range(7):
                 self.recorder.observe("ttft_s", CHAT, 100.0 + number)
@@ -322,9 +322,9 @@ def test_a_hundred_thousand_observations_are_answered_fast(store: Store) -> None
     assert reading is not None and reading.samples == 20_000
 
 
-def answered(number: int, **more: Any) -> Served:
+def answered(number: int, **more: Any) -> RequestRecord:
     given: dict[str, Any] = {"ttft_s": 0.1 * number, "tpot_s": 0.01, "latency_s": 1.0 * number, "output_tokens": 7}
-    return Served(
+    return RequestRecord(
         at=90.0 + number,
         request_id=f"r{number}",
         **{"status": "ok", "workload": "chat", "model": "m", "pool": "main", "input_tokens": 2, **given, **more},

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from archwright.contract.record import replace
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.metrics.request_recorder import Requests
@@ -20,7 +20,7 @@ def test_a_label_that_finds_the_disk_full_costs_the_page_and_not_the_books(tmp_p
     page = Exposition(folder=home.counters)
     assert page._file is not None
     whole, page._file._labels = page._file._labels, open("/dev/full", "ab", buffering=0)  # noqa: SIM115
-    one = Served(at=1.0, request_id="r", status="ok", tenant="t", key_id="k")
+    one = RequestRecord(at=1.0, request_id="r", status="ok", tenant="t", key_id="k")
     with closing(page), closing(Store(home.store_url)) as store, closing(Ledger(store, home)) as ledger:
         requests = Requests(ledger, page)
         requests.add(one)

@@ -23,7 +23,7 @@ import msgspec
 import pytest
 
 from archwright.access import audit_log
-from archwright.contract.served import Served, asked_at, request_name
+from archwright.contract.served import RequestRecord, make_request_id, request_received_at
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.metrics import observations
@@ -33,12 +33,12 @@ from archwright.monitor.wal import writer as wal_writer
 from archwright.monitor.wal.compaction import BLOCKS, fold_orphans, served, totals
 from archwright.monitor.wal.segments import START, Segment, framed, frames, last_end
 from archwright.monitor.wal.writer import Ledger
-from archwright.store import Instead, Lots, Store
+from archwright.store import ReplacedRows, Store, TableRows
 
 
-def one(number: int, **more: Any) -> Served:
+def one(number: int, **more: Any) -> RequestRecord:
     given: dict[str, Any] = {"tenant": "acme", "model": "m", "input_tokens": 3, "output_tokens": 5, "cost_usd": 1e-6}
-    return Served(at=1_000.0 + number, request_id=f"r{number}", status="ok", **{**given, **more})
+    return RequestRecord(at=1_000.0 + number, request_id=f"r{number}", status="ok", **{**given, **more})
 
 
 def names(store: Store, home: Home | None) -> list[str]:
@@ -270,7 +270,7 @@ class Moody(Store):
     refuse = False
     mute = False
 
-    def append_together(self, lots: Lots, *, synced: bool = False, instead: Instead | None = None) -> None:
+    def append_together(self, lots: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None) -> None:
         if not self.refuse:
             super().append_together(lots, synced=synced, instead=instead)
         if self.refuse or self.mute:
@@ -357,7 +357,9 @@ def test_a_store_that_is_silent_does_not_hold_up_the_end(home: Home) -> None:
     class Silent(Store):
         asked, speaks = threading.Event(), threading.Event()
 
-        def append_together(self, lots: Lots, *, synced: bool = False, instead: Instead | None = None) -> None:
+        def append_together(
+            self, lots: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None
+        ) -> None:
             if synced:
                 self.asked.set()
                 self.speaks.wait()
@@ -592,11 +594,11 @@ def test_those_who_gather_at_once_take_each_lot_once(store: Store, home: Home) -
 
 
 def test_the_id_of_a_request_tells_when_it_came() -> None:
-    ids = [request_name(at, chance) for at in (1.7e9, 1.7e9 + 0.002, 1.8e9) for chance in (0, 2**52 - 1)]
+    ids = [make_request_id(at, chance) for at in (1.7e9, 1.7e9 + 0.002, 1.8e9) for chance in (0, 2**52 - 1)]
     assert ids == sorted(ids) and len(set(ids)) == 6 and {len(name) for name in ids} == {27}
-    assert [asked_at(name) for name in ids[::2]] == pytest.approx([1.7e9, 1.7e9 + 0.002, 1.8e9], abs=1e-3)
+    assert [request_received_at(name) for name in ids[::2]] == pytest.approx([1.7e9, 1.7e9 + 0.002, 1.8e9], abs=1e-3)
     for wrong in ("", "aw-1", "r1", ids[0].upper(), ids[0] + "0"):
-        assert asked_at(wrong) is None
+        assert request_received_at(wrong) is None
 
 
 def test_all_that_waits_is_one_write(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Miss, Option
+from archwright.contract.plan import ConstraintViolation, Option
 from archwright.plan.accounting.budget import OptionDraft, check_limit
 
 from ..option_samples import MONTHS, Made, buy, draft, fact, needs, rent, world, worlds
@@ -86,7 +86,7 @@ def test_a_fact_named_twice_counts_once(catalog: Catalog) -> None:
 def test_over_budget_is_not_feasible_and_still_priced(catalog: Catalog) -> None:
     option = priced(catalog, needs(per_month=99.0), 100)
     assert not option.feasible
-    assert option.misses == (Miss(constraint="per_month", value=100.0, limit=99.0),)
+    assert option.misses == (ConstraintViolation(constraint="per_month", value=100.0, limit=99.0),)
     assert option.total_cost is not None
 
 
@@ -108,7 +108,7 @@ def test_without_terms_there_is_no_price_and_with_none_it_is_zero(catalog: Catal
 
 @pytest.mark.parametrize(("limit", "misses", "notes"), [(None, 0, 0), (3.0, 0, 0), (1.5, 0, 1), (0.9, 1, 0)])
 def test_limits_are_judged_on_the_value(limit: float | None, misses: int, notes: int) -> None:
-    broken: list[Miss] = []
+    broken: list[ConstraintViolation] = []
     said: list[str] = []
     check_limit("x", Estimate(value=1, low=0.5, high=2, unit="s"), limit, broken, said)
     assert (len(broken), len(said)) == (misses, notes)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, TAIL_COUNT, MonteCarloSampler, estimate_band
 from archwright.plan.accounting.provenance import PlanProvenance
 
@@ -40,7 +40,7 @@ def test_a_band_that_reaches_zero_is_normal_on_each_side(low: float, value: floa
 
 
 def test_what_is_certain_or_nothing_does_not_move() -> None:
-    assert set(draws(exact(3, "", "f")).fact("f")) == {1.0}
+    assert set(draws(exact_estimate(3, "", "f")).fact("f")) == {1.0}
     assert set(draws(estimate(-1, 0, 1)).fact("f")) == {1.0}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.evidence import Basis
 from archwright.plan.accounting.provenance import PlanProvenance, find_estimates
 
@@ -26,7 +26,7 @@ def test_the_same_basis_keeps_its_name_and_another_gets_its_own() -> None:
 def test_only_named_bases_are_shown() -> None:
     ledger = PlanProvenance()
     used, unused = ledger.basis("used", "quoted", "d"), ledger.basis("unused", "quoted", "d")
-    held = {"list": (exact(1, "x", used), [exact(2, "x", unused)])}
+    held = {"list": (exact_estimate(1, "x", used), [exact_estimate(2, "x", unused)])}
     assert [b.id for b in ledger.bases(held)] == [used]
     assert [e.value for e in find_estimates(held)] == [1]
 
@@ -72,7 +72,7 @@ def test_facts_that_name_each_other_end() -> None:
 
 def test_what_is_certain_or_reaches_zero_is_its_own_cause() -> None:
     ledger = PlanProvenance()
-    ledger.drive(exact(1, "x", "sure"))
+    ledger.drive(exact_estimate(1, "x", "sure"))
     ledger.drive(Estimate(value=1, low=0, high=2, unit="x", basis="zero"))
     assert (ledger.cause("sure"), ledger.cause("zero")) == (("sure",), ("zero",))
     with pytest.raises(KeyError):

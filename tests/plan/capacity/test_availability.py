@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.plan import Plan
 from archwright.plan.capacity.availability import (
     MACHINE_DOWNTIME_SHARE,
@@ -45,7 +45,7 @@ def test_a_promise_out_of_reach_stops_somewhere() -> None:
 def test_half_of_what_may_be_down_is_left_to_the_place(needed: int) -> None:
     """So a place that is down no longer than that breaks no target, whatever the machines are."""
     for target in (0.9, 0.98, 0.99, 0.995, 0.999, 0.9999):
-        place = FailureDomain("a place", exact(1 - (1 - target) / 2, "share"), "another")
+        place = FailureDomain("a place", exact_estimate(1 - (1 - target) / 2, "share"), "another")
         assert RedundancyRequirement(needed, count_spares(needed, target), place).share().value >= target
 
 

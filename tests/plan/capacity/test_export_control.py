@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.export_rules import export_rules
+from archwright.catalog.tables.export_rules import read_export_rules
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.capacity.export_control import (
@@ -60,5 +60,5 @@ def test_what_is_there_is_rented_or_small_is_not_asked(catalog: Catalog) -> None
 
 
 def test_every_rule_names_its_groups_and_source() -> None:
-    assert all(rule.groups and rule.source for rule in export_rules().values())
-    assert {name for name, rule in export_rules().items() if rule.outcome == "denied"} == {"CU", "IR", "KP", "SY"}
+    assert all(rule.groups and rule.source for rule in read_export_rules().values())
+    assert {name for name, rule in read_export_rules().items() if rule.outcome == "denied"} == {"CU", "IR", "KP", "SY"}

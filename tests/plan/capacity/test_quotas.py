@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.capacity.quotas import check_machine_quotas, check_token_quota
@@ -14,7 +14,7 @@ from archwright.plan.demand.forecast import list_text_demands
 from ..cost.test_operating_costs import needs_of
 from ..fleet_samples import CLOUD, own_fleet, rented_fleet
 
-CATALOG = load()
+CATALOG = load_catalog()
 
 
 @pytest.fixture

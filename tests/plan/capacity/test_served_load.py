@@ -7,9 +7,9 @@ import time
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import exact
-from archwright.contract.needs import SLO, Length, Workload
-from archwright.contract.plan import Miss
+from archwright.contract.estimate import exact_estimate
+from archwright.contract.needs import SLO, TokenLength, Workload
+from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import RedundancyRequirement
@@ -37,8 +37,8 @@ def demand(peak: float, name: str = "support", slo: SLO | None = None) -> Demand
         workload=Workload(name=name, kind="chat", slo=slo or SLO(ttft_p95_s=2.0, tpot_p95_s=0.1)),
         mean=peak / 3,
         peak=peak,
-        input_tokens=Length(mean=1800, p95=4200),
-        output_tokens=Length(mean=220, p95=600),
+        input_tokens=TokenLength(mean=1800, p95=4200),
+        output_tokens=TokenLength(mean=220, p95=600),
         growth=(1.0, 1.1),
         requests_per_month=1e6,
     )
@@ -76,7 +76,7 @@ def test_a_short_peak_is_enough_where_requests_are_many() -> None:
 
 def test_what_a_place_holds(catalog: Catalog) -> None:
     assert count_context_tokens(demand(1.0), catalog.models[MODEL]) == 9728
-    assert default_max_tokens(Length(mean=1, p95=0.2)) == 1
+    assert default_max_tokens(TokenLength(mean=1, p95=0.2)) == 1
 
 
 def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> None:
@@ -131,9 +131,9 @@ def test_two_workloads_are_promised_in_time(catalog: Catalog) -> None:
 
 
 def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
-    load, misses, notes = pooled(catalog, demand(2.0), 1).spec.load, list[Miss](), list[str]()
+    load, misses, notes = pooled(catalog, demand(2.0), 1).spec.load, list[ConstraintViolation](), list[str]()
     slo = SLO(ttft_p95_s=0.5, tpot_p95_s=0.1, latency_p95_s=10.0)
-    check_latency(load, slo, (exact(1.0, "s"), exact(0.05, "s")), (misses, notes))
+    check_latency(load, slo, (exact_estimate(1.0, "s"), exact_estimate(0.05, "s")), (misses, notes))
     assert [(miss.constraint, miss.value) for miss in misses] == [
         ("support.ttft_p95_s", 1.0),
         ("support.latency_p95_s", pytest.approx(1.0 + 0.05 * 219)),
@@ -141,7 +141,7 @@ def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
 
 
 def test_availability_is_judged_the_other_way_round() -> None:
-    misses, notes = list[Miss](), list[str]()
+    misses, notes = list[ConstraintViolation](), list[str]()
     check_availability("w", RedundancyRequirement(1, 0), SLO(availability=0.999), misses, notes)
     check_availability("w", RedundancyRequirement(2, 1), SLO(availability=0.999), misses, notes)
     check_availability("w", RedundancyRequirement(1, 2), SLO(availability=0.999), misses, notes)

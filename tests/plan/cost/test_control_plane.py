@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
-from archwright.contract.needs import SLO, Existing, Needs, Rate, Workload
+from archwright.catalog.load import load_catalog
+from archwright.contract.needs import SLO, ExistingComponent, Needs, RequestRate, Workload
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.needs.reader import parse
-from archwright.needs.template import template
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import read_template
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.control_plane import MAX_SHARED_CORES, list_platform_parts
@@ -27,13 +27,13 @@ from archwright.plan.cost.storage_and_egress import list_stored_items
 
 from ..fleet_samples import CLOUD, HERE, HOSTED, house, own_fleet, rented_fleet
 
-CATALOG = load()
+CATALOG = load_catalog()
 KINDS = ("gateway", "monitoring", "lake")
 Where3 = tuple[Needs, tuple[MachineFleet, ...], tuple[Location, ...]]
 
 
 def needs_of(name: str) -> Needs:
-    return parse(template(name).encode(), "needs.yaml", CATALOG)[0]
+    return parse_needs(read_template(name).encode(), "needs.yaml", CATALOG)[0]
 
 
 def at_home(needs: Needs) -> Where3:
@@ -66,7 +66,7 @@ def times(needs: Needs, factor: float) -> Needs:
         rate = traffic.requests_per_second
         return replace(
             workload,
-            traffic=replace(traffic, requests_per_second=Rate(mean=rate.mean * factor, peak=rate.peak * factor)),
+            traffic=replace(traffic, requests_per_second=RequestRate(mean=rate.mean * factor, peak=rate.peak * factor)),
         )
 
     return each(needs, more)
@@ -78,7 +78,7 @@ def unasked(needs: Needs) -> Needs:
 
 
 def having(needs: Needs, *kinds: str) -> Needs:
-    there = tuple(Existing(kind=kind, product="theirs") for kind in kinds)  # type: ignore[arg-type]
+    there = tuple(ExistingComponent(kind=kind, product="theirs") for kind in kinds)  # type: ignore[arg-type]
     return replace(needs, existing=there)
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
-from archwright.contract.needs import SLO, Existing, Needs, Workload
+from archwright.catalog.load import load_catalog
+from archwright.contract.needs import SLO, ExistingComponent, Needs, Workload
 from archwright.contract.record import replace
-from archwright.needs.reader import parse
-from archwright.needs.template import template
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import read_template
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -24,13 +24,13 @@ from archwright.plan.cost.storage_and_egress import list_stored_items
 
 from ..fleet_samples import CLOUD, CLOUD_EU, HERE, HOSTED, house, own_fleet, rented_fleet
 
-CATALOG = load()
+CATALOG = load_catalog()
 MODELS = {"letters": "Qwen3-32B", "assistant": "Llama-3.3-70B-Instruct", "support-chat": "Qwen3-8B"}
 Case = tuple[Needs, tuple[MachineFleet, ...], tuple[Location, ...]]
 
 
 def needs_of(name: str, **changes: Any) -> Needs:
-    return replace(parse(template(name).encode(), "needs.yaml", CATALOG)[0], **changes)
+    return replace(parse_needs(read_template(name).encode(), "needs.yaml", CATALOG)[0], **changes)
 
 
 def clinic_at_home() -> Case:
@@ -405,7 +405,7 @@ def test_where_nothing_may_be_bought_the_house_charges_for_storage() -> None:
 def test_what_is_there_already_is_not_priced() -> None:
     needs, fleets, where = startup_in_a_cloud()
     kinds = ("lake", "monitoring", "registry")
-    there = tuple(Existing(kind=kind, product="theirs") for kind in kinds)  # type: ignore[arg-type]
+    there = tuple(ExistingComponent(kind=kind, product="theirs") for kind in kinds)  # type: ignore[arg-type]
     kept = [term.line for term in lines(run((replace(needs, existing=there), fleets, where)), "storage")]
     assert all(line.startswith(("vector index", "checkpoints")) for line in kept) and kept
 

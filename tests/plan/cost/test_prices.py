@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.hardware_lifecycle import HardwarePurchase, price_hardware_lifecycle
@@ -17,7 +17,7 @@ from archwright.plan.options.pool_writer import PoolWriter
 from ..fleet_samples import CLOUD, CLOUD_EU, HOSTED
 from .test_operating_costs import needs_of
 
-CATALOG = load()
+CATALOG = load_catalog()
 GB = 1e9
 
 

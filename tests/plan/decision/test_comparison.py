@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import Decision, Rival
-from archwright.contract.estimate import exact
+from archwright.contract.estimate import exact_estimate
 from archwright.contract.needs import Placement
-from archwright.contract.plan import Miss, Option, Plan
+from archwright.contract.plan import ConstraintViolation, Option, Plan
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.cash_flow import make_varying_flow
@@ -81,7 +81,7 @@ def test_equal_options_share_the_chance_and_are_called_equal(catalog: Catalog) -
 
 
 def test_rivals_are_the_feasible_ones_the_cheapest_first(catalog: Catalog) -> None:
-    late = draft("late", rent(1), misses=(Miss(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
+    late = draft("late", rent(1), misses=(ConstraintViolation(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
     unpriced = OptionDraft(name="none", placement="cloud", provider="p")
     made = world(catalog, needs(), {}, draft("x", rent(1)), draft("z", rent(3)), draft("y", rent(3)), late, unpriced)
     assert [rival.option for rival in decided(made)[1].rivals] == ["y", "z"]
@@ -206,8 +206,8 @@ def test_what_another_beats_on_every_axis_is_out(catalog: Catalog) -> None:
 
 
 def test_carbon_and_power_count_where_both_know_them(catalog: Catalog) -> None:
-    kg: dict[str, Any] = {"carbon_kg_per_month": exact(5, "kg")}
-    clean: dict[str, Any] = {"carbon_kg_per_month": exact(1, "kg"), "power_kw": exact(9, "kW")}
+    kg: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(5, "kg")}
+    clean: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(1, "kg"), "power_kw": exact_estimate(9, "kW")}
     made = world(
         catalog, needs(), {}, draft("dark", rent(10)), draft("dirty", rent(20), **kg), draft("clean", rent(30), **clean)
     )
@@ -275,7 +275,7 @@ def test_a_fact_can_flip_by_bringing_an_option_inside_its_limit(catalog: Catalog
 
 
 def test_an_option_that_money_cannot_help_never_flips(catalog: Catalog) -> None:
-    late = draft("y", rent(101, "b"), misses=(Miss(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
+    late = draft("y", rent(101, "b"), misses=(ConstraintViolation(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
     made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), late)
     assert [(driver.basis, driver.flips_at) for driver in decided(made)[1].drivers] == [("a", None)]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from archwright.contract.estimate import exact
+from archwright.contract.estimate import exact_estimate
 from archwright.contract.needs import NeedsSource
-from archwright.contract.plan import Miss, Option, Plan, WorkloadPlan
+from archwright.contract.plan import ConstraintViolation, Option, Plan, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.decision.selection import choose_option, why_infeasible
@@ -24,8 +24,8 @@ LINES = {
 SOURCE = NeedsSource(file="needs.yaml", digest="0" * 64, lines=LINES)
 
 
-def option(name: str, *misses: Miss, cost: float | None = None, placement: Any = "cloud") -> Option:
-    price = None if cost is None else exact(cost, "EUR")
+def option(name: str, *misses: ConstraintViolation, cost: float | None = None, placement: Any = "cloud") -> Option:
+    price = None if cost is None else exact_estimate(cost, "EUR")
     return Option(
         name=name,
         placement=placement,
@@ -59,11 +59,11 @@ def plan(*options: Option) -> Plan:
     )
 
 
-def over(value: float, limit: float, name: str = "per_month") -> Miss:
-    return Miss(constraint=name, value=value, limit=limit)
+def over(value: float, limit: float, name: str = "per_month") -> ConstraintViolation:
+    return ConstraintViolation(constraint=name, value=value, limit=limit)
 
 
-UNSIZED = Miss(constraint="not sized yet", value="hybrid", limit=None)
+UNSIZED = ConstraintViolation(constraint="not sized yet", value="hybrid", limit=None)
 
 
 def test_the_cheapest_feasible_wins_and_nothing_else_changes() -> None:
@@ -90,12 +90,12 @@ def test_what_is_known_to_hold_comes_before_what_nobody_promises() -> None:
     assert changed[1].notes == (
         "chosen before a, at 2,000 EUR more over the horizon: what that one rests on is not known, nobody promises it",
     )
-    also = replace(hoped, name="d", total_cost=exact(2000, "EUR"))
+    also = replace(hoped, name="d", total_cost=exact_estimate(2000, "EUR"))
     said = choose_option((also, hoped, held), None)[1][2].notes
     assert [note.partition(",")[0] for note in said] == ["chosen before a", "chosen before d"], "each cheaper one"
     assert choose_option((hoped,), None)[0] == "a", "where nothing else is feasible it is better than nothing"
     assert choose_option((hoped, held), "hosted-api")[0] == "a", "who prefers it knows"
-    assert choose_option((replace(hoped, total_cost=exact(5000, "EUR")), held), None)[1][1].notes == ()
+    assert choose_option((replace(hoped, total_cost=exact_estimate(5000, "EUR")), held), None)[1][1].notes == ()
 
 
 def test_a_preference_wins_and_its_price_is_printed() -> None:
@@ -137,7 +137,7 @@ def test_the_nearest_option_and_its_relaxation_are_named() -> None:
 
 
 def test_what_nobody_promises_is_no_near_option() -> None:
-    hoped = Miss(constraint="triage.ttft_p95_s", value=0.3, limit=0.2, at_best=True)
+    hoped = ConstraintViolation(constraint="triage.ttft_p95_s", value=0.3, limit=0.2, at_best=True)
     known = over(2, 0.2, "triage.ttft_p95_s")
     error = why_infeasible(plan(option("hoped", hoped, cost=1), option("known", known, cost=2)), SOURCE)
     assert error.nearest == ("known", "hoped") and "hoped with workloads[0].slo.ttft_p95_s at best 0.3" in error.hint
@@ -150,17 +150,17 @@ def test_what_nobody_promises_is_no_near_option() -> None:
     [
         (over(0.3, 0.2, "triage.ttft_p95_s"), "workloads[0].slo.ttft_p95_s", 5),
         (over(0.3, 0.4, "triage.quality.mmlu_pro"), "workloads[0].quality.mmlu_pro", 3),
-        (Miss(constraint="residency", value="unknown", limit="US"), "placement", 1),
+        (ConstraintViolation(constraint="residency", value="unknown", limit="US"), "placement", 1),
         (UNSIZED, "placement.allow", 7),
         (over(0.3, 0.2, "other.ttft_p95_s"), "placement", 1),
         (over(5, 0, "capex"), "budget.capex", 9),
         (over(30, 24, "triage.deadline_h"), "workloads[0].deadline_h", 4),
         (over(30, 24, "triage.gib_per_day"), "workloads[0].traffic.gib_per_day", 3),
-        (Miss(constraint="triage.base", value="x", limit="y"), "workloads[0].base", 3),
+        (ConstraintViolation(constraint="triage.base", value="x", limit="y"), "workloads[0].base", 3),
         (over(50, 40, "power_kw"), "placement.site.power_kw", 1),
     ],
 )
-def test_the_place_is_the_field_or_what_encloses_it(miss: Miss, field: str, line: int) -> None:
+def test_the_place_is_the_field_or_what_encloses_it(miss: ConstraintViolation, field: str, line: int) -> None:
     error = why_infeasible(plan(option("a", miss)), SOURCE)
     assert (error.where.field, error.where.line) == (field, line)
 
@@ -176,7 +176,7 @@ def test_what_no_number_relaxes_gets_the_general_hint() -> None:
 
 
 def pinned(name: str, constraint: str, value: str, cost: float | None) -> Option:
-    return option(name, Miss(constraint=constraint, value=value, limit="what was wished"), cost=cost)
+    return option(name, ConstraintViolation(constraint=constraint, value=value, limit="what was wished"), cost=cost)
 
 
 def test_another_place_or_device_is_offered_where_one_exists_with_its_price() -> None:
@@ -242,5 +242,5 @@ def test_owned_machines_that_could_not_be_counted_on_are_named() -> None:
 
 
 def test_no_hint_invites_to_relax_a_law() -> None:
-    barred = Miss(constraint="export", value="rules bar x to y", limit=None)
+    barred = ConstraintViolation(constraint="export", value="rules bar x to y", limit=None)
     assert why_infeasible(plan(option("a", barred)), SOURCE).hint.startswith("no field lifts a law")

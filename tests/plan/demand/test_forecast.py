@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.contract.needs import Length, Needs, NeedsSource, Rate, Traffic, Workload
+from archwright.contract.needs import Needs, NeedsSource, RequestRate, TokenLength, Traffic, Workload
 from archwright.plan.demand.forecast import (
     Demand,
     compute_monthly_growth,
@@ -26,9 +26,9 @@ Read = Callable[..., tuple[Needs, NeedsSource]]
 
 def workload(**traffic: Any) -> Workload:
     usual: dict[str, Any] = {
-        "requests_per_second": Rate(mean=2.0, peak=6.0),
-        "input_tokens": Length(mean=100, p95=300),
-        "output_tokens": Length(mean=50, p95=120),
+        "requests_per_second": RequestRate(mean=2.0, peak=6.0),
+        "input_tokens": TokenLength(mean=100, p95=300),
+        "output_tokens": TokenLength(mean=50, p95=120),
     }
     return Workload(name="w", kind="chat", traffic=Traffic(**{**usual, **traffic}))
 
@@ -121,7 +121,7 @@ def test_more_growth_is_never_less_load(growth: float, months: int) -> None:
 
 
 def test_what_is_left_above_a_base_and_the_base_are_the_whole() -> None:
-    none = Length(mean=0.0, p95=0.0)
+    none = TokenLength(mean=0.0, p95=0.0)
     growth = compute_monthly_growth(Traffic(growth_per_year=0.5), 24)
     demand = Demand(workload(), 2.0, 6.0, none, none, growth, 1.0, split_load_levels(2.0, 6.0, 12.0))
     kept = (3.0,) * 12 + (0.0,) * 12

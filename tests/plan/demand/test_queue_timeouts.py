@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.contract.plan import Plan, Waits
+from archwright.contract.plan import Plan, QueueTimeouts
 from archwright.contract.record import replace
 from archwright.plan.demand.queue_timeouts import MIN_WAIT_SHARE, _derive_timeout, derive_queue_timeouts
 from archwright.plan.explain.explanation import explain_plan
@@ -28,7 +28,7 @@ def queueing(served_s: float, wait_s: float = 0.0, slow_s: float | None = None) 
     )
 
 
-def of(needs: Needs, *found: Queueing) -> Waits:
+def of(needs: Needs, *found: Queueing) -> QueueTimeouts:
     return derive_queue_timeouts(needs, {"assistant": found})["assistant"]
 
 
@@ -36,7 +36,7 @@ def test_what_the_limit_leaves_for_a_wait(needs_of: Read) -> None:
     needs, _ = needs_of("desk")
     limit = needs.workloads[0].slo.ttft_p95_s
     assert limit == 8.0
-    assert of(needs, queueing(2.0)) == Waits(
+    assert of(needs, queueing(2.0)) == QueueTimeouts(
         wait_s=6.0, overflow_s=6.0, source="TTFT p95 of 8 s less 2 s, predicted at the peak with a slot in hand"
     )
     # Of several pools the slowest; who the plan was made for is let in, also on the slow end of the band.

@@ -10,8 +10,8 @@ import pytest
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.evidence import Prediction, Query
-from archwright.contract.metrics import BY_QUANTITY
-from archwright.contract.needs import SLO, Length, Needs, Workload
+from archwright.contract.metrics import METRIC_BY_QUANTITY
+from archwright.contract.needs import SLO, Needs, TokenLength, Workload
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import Location
@@ -30,7 +30,7 @@ from archwright.sizing.workloads.vision import steady_image
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, Any]]
-NO_TOKENS = Length(mean=0.0, p95=0.0)
+NO_TOKENS = TokenLength(mean=0.0, p95=0.0)
 HOST = Machine("host", None, 0, 16, 64e9)
 
 
@@ -72,7 +72,7 @@ def test_images_are_promised_by_the_latency_sizing_found(catalog: Catalog) -> No
     (prediction,) = found.predictions
     known, sized = prediction.estimate, one.steady.latency_p95_s
     assert (known.value, known.low, known.high, known.unit) == (sized.value, sized.low, sized.high, "s")
-    assert prediction.id == "xray.latency_s.p95" and prediction.metric in BY_QUANTITY
+    assert prediction.id == "xray.latency_s.p95" and prediction.metric in METRIC_BY_QUANTITY
     assert prediction.query == Query(
         metric="latency_s", labels={"workload": "xray"}, statistic="p95", window_s=3600.0, phase=""
     )
@@ -103,7 +103,7 @@ def test_a_providers_workers_have_no_availability_of_ours(catalog: Catalog) -> N
 
 @pytest.mark.parametrize("kind", ["tabular-prediction", "forecast", "embedding"])
 def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> None:
-    slo, words = SLO(latency_p95_s=0.5), Length(mean=200, p95=400)
+    slo, words = SLO(latency_p95_s=0.5), TokenLength(mean=200, p95=400)
     steady = steady_tabular(HOST, "w", 40, slo, catalog)
     if kind == "embedding":
         embedded = steady_embedding(device(catalog), embedding_models(catalog)[0], "w", words, slo, catalog)
@@ -152,7 +152,7 @@ def test_workers_that_start_cold_promise_no_warm_latency(catalog: Catalog) -> No
         assert len(build_provisioned_loads(task, host, steady, RedundancyRequirement(2, 1))) == count
         assert build_provisioned_loads(task._replace(follows="other"), host, steady, RedundancyRequirement(2, 1)) == ()
     said = replace(demand.workload, kind="chat")
-    chat = task._replace(workload=said, demand=demand._replace(workload=said, output_tokens=Length(mean=9, p95=9)))
+    chat = task._replace(workload=said, demand=demand._replace(workload=said, output_tokens=TokenLength(mean=9, p95=9)))
     for placement, up in (("serverless", None), ("cloud", RedundancyRequirement(2, 1))):
         host = CandidateMachine(Location(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
         assert [one.up for one in build_provisioned_loads(chat, host, steady, RedundancyRequirement(2, 1))] == [up]

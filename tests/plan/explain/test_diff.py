@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from archwright.contract.decision import Decision
-from archwright.contract.estimate import exact, within_factor
+from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.evidence import Basis, Control
-from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan, Pool, Purchase
+from archwright.contract.plan import ConstraintViolation, CostLine, MachineFacts, Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.explain.diff import EstimateChange, PlanDiff, TextChange, diff_plans
 from archwright.plan.explain.what_if import WhatIfSummary, compare_what_if
 
 
-def option(name: str, cost: float, *, misses: tuple[Miss, ...] = (), **more: Any) -> Option:
-    price = exact(cost, "EUR", f"{name}.cost")
+def option(name: str, cost: float, *, misses: tuple[ConstraintViolation, ...] = (), **more: Any) -> Option:
+    price = exact_estimate(cost, "EUR", f"{name}.cost")
     return Option(
         name=name,
         placement="cloud",
@@ -26,7 +26,7 @@ def option(name: str, cost: float, *, misses: tuple[Miss, ...] = (), **more: Any
         misses=misses,
         total_cost=price,
         cost_per_month=price.scaled(0.1, unit="EUR/month"),
-        capex=exact(0.0, "EUR"),
+        capex=exact_estimate(0.0, "EUR"),
         **more,
     )
 
@@ -37,7 +37,7 @@ def fact(price: str) -> Basis:
 
 @pytest.fixture
 def before(null_plan: Plan) -> Plan:
-    line = CostLine(name="rent", amount=exact(10.0, "EUR/month"), category="compute")
+    line = CostLine(name="rent", amount=exact_estimate(10.0, "EUR/month"), category="compute")
     bought = Purchase(pool="assistant", machine="m", kind="on-demand", machines=2.0, peak=3)
     options = (option("x", 100, cost_lines=(line,), purchases=(bought,)), option("y", 120))
     return replace(null_plan, chosen="x", options=options, bases=(*null_plan.bases, fact("1 USD/h")))
@@ -100,17 +100,17 @@ def test_this_machine_measured_again_is_a_reason(before: Plan) -> None:
 
 
 def test_another_choice_with_its_money_machines_and_verdicts(before: Plan) -> None:
-    over = Miss(constraint="per_month", value=10.0, limit=9.0)
+    over = ConstraintViolation(constraint="per_month", value=10.0, limit=9.0)
     after = replace(
         before, chosen="y", options=(option("x", 100, misses=(over, over)), option("y", 90), option("z", 1))
     )
     found = diff_plans(before, after)
     assert found.chosen == TextChange(name="chosen", before="x", after="y")
     assert named(found.costs) == ["total", "per month"]
-    assert found.costs[0].before == exact(100.0, "EUR", "x.cost") and found.costs[0].after == exact(
+    assert found.costs[0].before == exact_estimate(100.0, "EUR", "x.cost") and found.costs[0].after == exact_estimate(
         90.0, "EUR", "y.cost"
     )
-    assert found.lines == (EstimateChange(name="rent", before=exact(10.0, "EUR/month"), after=None),)
+    assert found.lines == (EstimateChange(name="rent", before=exact_estimate(10.0, "EUR/month"), after=None),)
     assert found.purchases == (TextChange(name="assistant", before="2 x m on-demand (peak 3)", after=None),)
     assert found.verdicts == (
         TextChange(name="x", before="feasible", after="no: per_month"),
@@ -134,7 +134,7 @@ def test_what_is_said_of_the_choice_differs_by_its_words(before: Plan) -> None:
 
 def test_the_line_that_moved_most_stands_first(before: Plan) -> None:
     def lines(**amounts: float) -> tuple[Option, ...]:
-        made = (CostLine(name=name, amount=exact(amount, "EUR/month")) for name, amount in amounts.items())
+        made = (CostLine(name=name, amount=exact_estimate(amount, "EUR/month")) for name, amount in amounts.items())
         return (option("x", 100, cost_lines=tuple(made)),)
 
     found = diff_plans(replace(before, options=lines(a=1, b=5, c=9)), replace(before, options=lines(a=2, b=9, d=3)))
@@ -143,7 +143,7 @@ def test_the_line_that_moved_most_stands_first(before: Plan) -> None:
 
 def test_a_limit_alone_changes_no_verdict(before: Plan) -> None:
     def over(limit: float) -> tuple[Option, ...]:
-        return (option("x", 100, misses=(Miss(constraint="per_month", value=10.0, limit=limit),)),)
+        return (option("x", 100, misses=(ConstraintViolation(constraint="per_month", value=10.0, limit=limit),)),)
 
     assert diff_plans(replace(before, options=over(9.0)), replace(before, options=over(8.0))).verdicts == ()
 

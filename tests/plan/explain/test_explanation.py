@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.contract.decision import Decision, Driver, Return, Rival, Section, SectionLine
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.decision import CostDriver, Decision, ReturnOnInvestment, Rival, Section, SectionLine
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Basis, Control
-from archwright.contract.plan import Miss, Plan, Purchase, WorkloadPlan
+from archwright.contract.plan import ConstraintViolation, Plan, Purchase, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.errors import UsageError
 from archwright.plan.explain.explanation import explain_plan
@@ -40,9 +40,9 @@ def test_an_option_shows_how_its_machines_are_had_and_what_they_draw(desk: Plan)
     option = replace(
         desk.options[0],
         purchases=(bought,),
-        power_kw=exact(12, "kW"),
-        energy_kwh_per_month=exact(900, "kWh/month"),
-        carbon_kg_per_month=exact(80, "kg/month"),
+        power_kw=exact_estimate(12, "kW"),
+        energy_kwh_per_month=exact_estimate(900, "kWh/month"),
+        carbon_kg_per_month=exact_estimate(80, "kg/month"),
         rack_units=16.0,
     )
     lines = explain_plan(replace(desk, options=(option,)), option.name).splitlines()
@@ -115,9 +115,9 @@ def test_a_cost_line_shows_the_facts_it_rests_on(desk: Plan) -> None:
     assert f"{line.name}: " in explain_plan(plan, "this-machine") and ", once" in explain_plan(plan, "this-machine")
 
 
-def flipping(to: str | None, at: float | None, *, inside: bool = True) -> Driver:
+def flipping(to: str | None, at: float | None, *, inside: bool = True) -> CostDriver:
     price = Estimate(value=4, low=3, high=5, unit="USD/h", basis="price.x")
-    return Driver(
+    return CostDriver(
         basis="price.x", name="price of x", estimate=price, share=0.25, flips_to=to, flips_at=at, inside=inside
     )
 
@@ -131,7 +131,7 @@ def flipping(to: str | None, at: float | None, *, inside: bool = True) -> Driver
         (flipping(None, None, inside=False), "no value in reach changes the choice"),
     ],
 )
-def test_a_driver_shows_what_it_would_change(desk: Plan, driver: Driver, said_of_it: str) -> None:
+def test_a_driver_shows_what_it_would_change(desk: Plan, driver: CostDriver, said_of_it: str) -> None:
     plan = replace(desk, decision=replace(desk.decision, drivers=(driver,)))
     text = explain_plan(plan, "price.x")
     assert text.splitlines()[0] == "driver price.x: price of x, 4 USD/h (3 .. 5)"
@@ -141,7 +141,9 @@ def test_a_driver_shows_what_it_would_change(desk: Plan, driver: Driver, said_of
 
 
 def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
-    returns = Return(value=100.0, cost=exact(60, "EUR"), net=exact(40, "EUR"), payback_month=3, pays=0.9)
+    returns = ReturnOnInvestment(
+        value=100.0, cost=exact_estimate(60, "EUR"), net=exact_estimate(40, "EUR"), payback_month=3, pays=0.9
+    )
     rivals = (
         Rival(option="y", cheaper=0.4, tie=True, break_even_month=7),
         Rival(option="z", cheaper=0.01, tie=False),
@@ -170,7 +172,7 @@ def test_a_section_shows_each_decision_with_its_reason(desk: Plan) -> None:
         proof="bench",
         alternative="InfiniBand",
         why_not="dearer",
-        estimate=exact(400, "Gbit/s"),
+        estimate=exact_estimate(400, "Gbit/s"),
         source="measured",
     )
     bare = SectionLine(topic="front", choice="10G", why="traffic")
@@ -276,10 +278,10 @@ def test_an_unknown_name_gets_the_nearest(desk: Plan) -> None:
     [
         (Estimate(value=0.021, low=0.015, high=0.03, unit="s"), "21 ms (15 .. 30)"),
         (Estimate(value=2.5, low=2, high=3, unit="s"), "2.5 s (2 .. 3)"),
-        (exact(3 * 2.0**30, "bytes"), "3 GiB"),
-        (exact(2.0**20, "bytes"), "1 MiB"),
-        (exact(12345.6, "EUR"), "12,346 EUR"),
-        (exact(10.0, "bytes"), "10 bytes"),
+        (exact_estimate(3 * 2.0**30, "bytes"), "3 GiB"),
+        (exact_estimate(2.0**20, "bytes"), "1 MiB"),
+        (exact_estimate(12345.6, "EUR"), "12,346 EUR"),
+        (exact_estimate(10.0, "bytes"), "10 bytes"),
     ],
 )
 def test_numbers_are_shown_in_the_unit_people_read(estimate: Estimate, text: str) -> None:
@@ -287,5 +289,5 @@ def test_numbers_are_shown_in_the_unit_people_read(estimate: Estimate, text: str
 
 
 def test_a_miss_without_a_value_or_a_limit_reads_well() -> None:
-    assert format_miss(Miss(constraint="x.model", value=None, limit="y")) == "x.model: none, limit y"
-    assert format_miss(Miss(constraint="x", value=0.25, limit=None)) == "x: 0.25"
+    assert format_miss(ConstraintViolation(constraint="x.model", value=None, limit="y")) == "x.model: none, limit y"
+    assert format_miss(ConstraintViolation(constraint="x", value=0.25, limit=None)) == "x: 0.25"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.plan import Miss, Plan
+from archwright.contract.plan import ConstraintViolation, Plan
 from archwright.plan.options.expired_prices import note_undated_prices, prefer_unexpired_prices
 from archwright.plan.options.option_builder import BuiltOption
 
@@ -15,10 +15,10 @@ from ..fleet_samples import own_fleet
 from ..option_samples import buy, draft
 
 Make = Callable[..., Plan]
-LATE = Miss(constraint="a.deadline_h", value=2.0, limit=1.0)
+LATE = ConstraintViolation(constraint="a.deadline_h", value=2.0, limit=1.0)
 
 
-def made(catalog: Catalog, node: str, usd: float, *misses: Miss) -> BuiltOption:
+def made(catalog: Catalog, node: str, usd: float, *misses: ConstraintViolation) -> BuiltOption:
     fleet = own_fleet(needs_named("clinic"), catalog, node, ("letters",))
     return BuiltOption(draft("on-premises", buy(usd), misses=misses, placement="on-premises", fleets=(fleet,)))
 

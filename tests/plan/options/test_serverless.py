@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.serverless_prices import Seconds, paid_by_second
+from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_serverless_prices
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.accounting.budget import UNVERIFIED
@@ -33,8 +33,8 @@ WHERE = Location("serverless", "p", "US", "US")
 
 
 @pytest.fixture(scope="module")
-def case(catalog: Catalog, needs_of: Read) -> tuple[Demand, Steady, Seconds]:
-    needs, row = needs_of("startup")[0], paid_by_second()[0]
+def case(catalog: Catalog, needs_of: Read) -> tuple[Demand, Steady, ServerlessPrice]:
+    needs, row = needs_of("startup")[0], read_serverless_prices()[0]
     demand = list_steady_demands(needs)[0]
     machine = Machine("worker", catalog.accelerators[row.accelerator], 1, 8, 64e9)
     steady = SizingCache(catalog).steady(
@@ -52,7 +52,7 @@ def workers(bill: WorkerUsage) -> float:
     return sum(bill.workers) / len(bill.workers)
 
 
-def kept(demand: Demand, steady: Steady, row: Seconds) -> float:
+def kept(demand: Demand, steady: Steady, row: ServerlessPrice) -> float:
     """Workers where a cold start breaks a limit."""
     bill = estimate_worker_usage(demand, steady, row)
     return workers(bill if bill.coldest <= MAX_COLD_SHARE else estimate_worker_usage(demand, steady, row, warm=True))
@@ -64,7 +64,7 @@ RATES = st.floats(1e-6, 1e3)
 @settings(max_examples=60, deadline=None)
 @given(mean=RATES, over=st.floats(1, 50), hours=st.floats(0.1, 24), more=st.floats(1, 30), longer=st.floats(1, 10))
 def test_no_load_is_cheaper_than_a_smaller_one(
-    case: tuple[Demand, Steady, Seconds], mean: float, over: float, hours: float, more: float, longer: float
+    case: tuple[Demand, Steady, ServerlessPrice], mean: float, over: float, hours: float, more: float, longer: float
 ) -> None:
     """More at the mean, at the peak, at both, or for more hours of the day."""
     demand, steady, row = case
@@ -81,7 +81,7 @@ def test_no_load_is_cheaper_than_a_smaller_one(
 @settings(max_examples=60, deadline=None)
 @given(mean=RATES, over=st.floats(1, 50), hours=st.floats(0.1, 24))
 def test_a_warm_worker_costs_more_and_few_wait(
-    case: tuple[Demand, Steady, Seconds], mean: float, over: float, hours: float
+    case: tuple[Demand, Steady, ServerlessPrice], mean: float, over: float, hours: float
 ) -> None:
     demand, steady, row = case
     load = loaded(demand, mean, mean * over, hours)
@@ -102,7 +102,7 @@ def test_one_in_twenty_waits_after_the_warm_idle_time() -> None:
     assert stay == pytest.approx(324.8, rel=1e-3)
 
 
-def test_the_bill_covers_the_hours_of_a_month(case: tuple[Demand, Steady, Seconds]) -> None:
+def test_the_bill_covers_the_hours_of_a_month(case: tuple[Demand, Steady, ServerlessPrice]) -> None:
     """A load far over what a worker carries takes its share of workers at every hour."""
     demand, steady, row = case
     rate = 100 * steady.requests_per_s.value
@@ -143,7 +143,7 @@ def test_rare_requests_keep_a_worker_warm_where_a_cold_start_breaks_a_limit(plan
 
 def test_a_limit_that_a_start_may_break_is_not_known_to_hold(plan_of: Make) -> None:
     """However few are thought to wait for one: nobody promises when workers start, or how fast they answer."""
-    row = paid_by_second()[0]
+    row = read_serverless_prices()[0]
     tight, loose, slack = (
         [note for note in serverless(plan_of("startup", tabular(0.01, limit))).notes if note.startswith(UNVERIFIED)]
         for limit in (0.05, (row.start_s + row.start_s_high) / 2, row.start_s_high + 1)

@@ -12,10 +12,10 @@ from typing import Any, get_args
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.guidance_rows import Theme, advice
+from archwright.catalog.tables.guidance_rows import Theme, read_advice
 from archwright.cli import parser
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.metrics import METRICS
 from archwright.contract.needs import Needs, NeedsSource, Placement
 from archwright.contract.plan import Launch, Option, Plan, Pool, Purchase, PurchaseKind
@@ -95,7 +95,7 @@ def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str,
         cost_per_month=within_factor(25_000.0, 1.3, f"{needs.budget.currency}/month", basis),
         capex=within_factor(500_000.0, 1.2, needs.budget.currency, basis)
         if purchase == "bought"
-        else exact(0.0, "USD"),
+        else exact_estimate(0.0, "USD"),
         pools=() if hosted else (pool,),
         models={served.name: "m"},
         purchases=(
@@ -184,7 +184,7 @@ def test_every_estimate_names_a_basis_that_the_ledger_holds(chosen: ChosenOption
 @pytest.mark.parametrize("theme", THEMES)
 def test_rows_name_known_traits_words_and_figures(theme: Theme, catalog: Catalog, needs_of: Read) -> None:
     known = build_template_values(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
-    for row in advice(theme):
+    for row in read_advice(theme):
         assert {*row.when, *row.unless} <= set(TRAITS), row.id
         for text in (row.choice, row.why, row.alternative, row.why_not):
             assert {name for _, name, _, _ in string.Formatter().parse(text) if name} <= set(known), row.id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from archwright.contract.decision import SectionLine
-from archwright.contract.needs import Existing, Traffic
+from archwright.contract.needs import ExistingComponent, Traffic
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -109,9 +109,9 @@ def test_a_cache_tier_is_sized_and_not_bought() -> None:
 def test_what_is_there_is_kept() -> None:
     needs, fleets, where = startup_in_a_cloud()
     there = (
-        Existing(kind="lake", product="theirs", url="https://lake"),
-        Existing(kind="registry", product="shelf"),
-        Existing(kind="monitoring", product="watcher"),
+        ExistingComponent(kind="lake", product="theirs", url="https://lake"),
+        ExistingComponent(kind="registry", product="shelf"),
+        ExistingComponent(kind="monitoring", product="watcher"),
     )
     section = build_storage_section(chosen_of((replace(needs, existing=there), fleets, where)))
     kept = {line.topic: line for line in section.lines}

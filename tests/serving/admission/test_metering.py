@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from archwright.access.tables import Scope, scope_name
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.monitor.usage_totals import DAY_S
 from archwright.monitor.wal.writer import Ledger
@@ -42,7 +42,7 @@ def ledger(tmp_path: Path) -> Iterator[Counting]:
 
 
 def spent(ledger: Ledger, key: str, usd: float, at: float = NOW, *, shadow: bool = False) -> None:
-    record = Served(
+    record = RequestRecord(
         at=at, request_id=key, status="ok", tenant="t", key_id=key, user="u", model="m", cost_usd=usd, shadow=shadow
     )
     ledger.append("served", record)

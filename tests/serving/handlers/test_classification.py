@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from archwright.contract.evidence import Query
-from archwright.contract.lineage import node
+from archwright.contract.lineage import format_node
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx import BATCH_ITEMS
 from archwright.engines.onnx_file import Notes
@@ -188,7 +188,7 @@ def test_an_engine_that_fails_or_is_none_is_not_the_clients_fault(platform: Plat
     gone = _ask(platform, {"inputs": [[1, 2, 3]]}, "/v1/predict/gone")
     assert (gone.status, gone.error["code"]) == (503, "engine_unavailable")
     for reply in (failed, odd, gone):
-        assert lineage.parents(platform.store, node("answer", reply.headers["x-request-id"])) == []
+        assert lineage.parents(platform.store, format_node("answer", reply.headers["x-request-id"])) == []
 
 
 def test_a_body_too_large_is_413(platform: Platform) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from archwright.errors import ArchwrightError, EngineError, InternalError, OperateError, StoreError, Where
+from archwright.errors import ArchwrightError, EngineError, ErrorLocation, InternalError, OperateError, StoreError
 from archwright.http_client.client import EngineRefused
 from archwright.serving.http.errors import ApiError, redact_locations, to_api_error
 
 
 def refused(status: int, error: object) -> EngineRefused:
-    return EngineRefused(status, {"error": error}, Where("unix:/run/x.sock"))
+    return EngineRefused(status, {"error": error}, ErrorLocation("unix:/run/x.sock"))
 
 
 @pytest.mark.parametrize(

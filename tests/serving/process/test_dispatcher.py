@@ -16,7 +16,7 @@ import pytest
 from archwright.access.accounts import Accounts, Reservation, accounts_slate
 from archwright.access.api_keys import Keys, Principal
 from archwright.access.audit_log import AuditEvent, AuditLog, events, verify
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.http_client.connection_pool import Sink
@@ -275,7 +275,7 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
         while (found := await said("aw_x", "/v1/models", None))[1] == "invalid_api_key":
             denied += 1
         assert found == (503, "audit_unavailable") and denied > 1, "a refusal is let out while it can be recorded"
-        one = Served(at=1.0, request_id="r", status="ok")
+        one = RequestRecord(at=1.0, request_id="r", status="ok")
         stand.ledger.append("served", one)
         stand.ledger.flush()
         monkeypatch.undo()

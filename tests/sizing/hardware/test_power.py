@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.load import load
-from archwright.contract.estimate import exact
+from archwright.catalog.load import load_catalog
+from archwright.contract.estimate import exact_estimate
 from archwright.sizing.hardware import power
 
-CATALOG = load()
+CATALOG = load_catalog()
 
 
 def test_a_busy_machine_draws_its_load_and_an_idle_one_a_share_of_its_plate() -> None:
@@ -50,6 +50,6 @@ def test_a_region_has_its_own_grid_a_country_its_mean_an_unknown_one_the_span_of
 
 
 def test_carbon_is_energy_times_what_the_grid_emits() -> None:
-    kilograms = power.carbon_kg(exact(1000, "kWh"), exact(56, "g/kWh"), "here")
+    kilograms = power.carbon_kg(exact_estimate(1000, "kWh"), exact_estimate(56, "g/kWh"), "here")
     assert kilograms.value == pytest.approx(56)
     assert (kilograms.unit, kilograms.basis) == ("kg", "here")

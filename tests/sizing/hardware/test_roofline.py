@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
-from archwright.contract.estimate import exact
+from archwright.catalog.load import load_catalog
+from archwright.contract.estimate import exact_estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
 from archwright.sizing.hardware.roofline import Hardware, Roofline, Step, hardware_of_machine, pairs, threads_of
 
-CATALOG = load()
+CATALOG = load_catalog()
 SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
 ROW = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
 DESK = Hardware(
     name="this-machine",
     memory_bytes=24 << 30,
-    bandwidth_bytes_per_s=exact(31e9, "bytes/s"),
-    compute_flops_per_s=exact(100e9, "FLOP/s"),
+    bandwidth_bytes_per_s=exact_estimate(31e9, "bytes/s"),
+    compute_flops_per_s=exact_estimate(100e9, "FLOP/s"),
 )
 
 
@@ -44,7 +44,10 @@ def test_writing_takes_as_long_as_measured(batch: int, context: int, measured: f
 
 
 def test_a_small_model_on_one_core_is_limited_by_arithmetic_and_a_large_one_on_many_by_memory() -> None:
-    large, wide = CATALOG.models["Llama-3.1-8B-Instruct"], replace(DESK, compute_flops_per_s=exact(1e13, "FLOP/s"))
+    large, wide = (
+        CATALOG.models["Llama-3.1-8B-Instruct"],
+        replace(DESK, compute_flops_per_s=exact_estimate(1e13, "FLOP/s")),
+    )
     assert small().bound == "compute"
     roofline = Roofline(large, 5.0e9, ROW, wide)
     assert roofline.bound == "memory"

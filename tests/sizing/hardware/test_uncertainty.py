@@ -7,14 +7,14 @@ import math
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.record import replace
 from archwright.sizing.hardware.uncertainty import at_most, kind, slowness, stratum, widened
 
 
 def test_an_exact_rate_leaves_the_band_of_the_row(catalog: Catalog) -> None:
     row = catalog.efficiency("llamacpp", "Q4_1", "avx512")
-    factors = slowness(row, exact(100e9, "FLOP/s"), 11)
+    factors = slowness(row, exact_estimate(100e9, "FLOP/s"), 11)
     assert factors[0] == pytest.approx(1 / row.low_factor)
     assert factors[5] == pytest.approx(1.0)
     assert factors[-1] == pytest.approx(row.high_factor)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.contract.needs import SLO, Length
+from archwright.contract.needs import SLO, TokenLength
 from archwright.sizing.hardware.roofline import Step
 from archwright.sizing.inference.open_loop import GATEWAY_S, IDLE, LIMITS, UTILISED, Z95, Flow, Most, OpenLoop, flow_of
 from archwright.sizing.step_time.engine_step_times import STEPS_MET, Alone
 
-CHAT = (Length(mean=1800, p95=4200), Length(mean=220, p95=600))
+CHAT = (TokenLength(mean=1800, p95=4200), TokenLength(mean=220, p95=600))
 
 
 class Line(NamedTuple):
@@ -51,14 +51,14 @@ def engine(pace: Plain | None = None, slots: int = 256, chunk: int = 2048) -> Op
 
 
 def test_lengths_are_log_normal_and_cut() -> None:
-    assert flow_of(Length(mean=100, p95=100), Length(mean=10, p95=10)) == Flow(100, 100, 10, 1.0)
+    assert flow_of(TokenLength(mean=100, p95=100), TokenLength(mean=10, p95=10)) == Flow(100, 100, 10, 1.0)
     flow = flow_of(*CHAT)
     sigma = Z95 - math.sqrt(Z95**2 - 2 * math.log(4200 / 1800))
     assert flow.spread == pytest.approx(math.exp(sigma**2))
     assert flow.context == 1910
-    assert flow_of(Length(mean=100, p95=1000), CHAT[1]).spread == pytest.approx(math.exp(Z95**2))
-    assert flow_of(Length(mean=100, p95=390), CHAT[1]).spread == pytest.approx(1.5 * 3.9)
-    assert flow_of(CHAT[0], Length(mean=0.2, p95=0.5)).answer == 1.0
+    assert flow_of(TokenLength(mean=100, p95=1000), CHAT[1]).spread == pytest.approx(math.exp(Z95**2))
+    assert flow_of(TokenLength(mean=100, p95=390), CHAT[1]).spread == pytest.approx(1.5 * 3.9)
+    assert flow_of(CHAT[0], TokenLength(mean=0.2, p95=0.5)).answer == 1.0
 
 
 def test_the_rate_is_littles_law_at_the_time_between_tokens() -> None:
@@ -81,8 +81,8 @@ def test_an_idle_engine_answers_as_if_alone() -> None:
 
 def test_prompts_of_one_length_wait_as_an_m_d_1_queue() -> None:
     """Steps that cost next to nothing: the engine is a server of prompts, and the textbook's wait is in its latency."""
-    length = Length(mean=1000, p95=1000)
-    loop = OpenLoop(Plain(base=1e-4, slope=0.0, token=1e-4), flow_of(length, Length(mean=1, p95=1)), 100, 2048)
+    length = TokenLength(mean=1000, p95=1000)
+    loop = OpenLoop(Plain(base=1e-4, slope=0.0, token=1e-4), flow_of(length, TokenLength(mean=1, p95=1)), 100, 2048)
     at = loop.at_rate(8.0)
     assert at.reading == pytest.approx(0.8, rel=1e-3)
     mean_wait = 0.8 * 0.1 / (2 * 0.2)
@@ -125,7 +125,7 @@ def test_a_rate_out_of_reach_is_a_full_engine() -> None:
 
 
 def test_an_engine_that_reads_for_hours_is_idle_at_fewer_requests() -> None:
-    slow = OpenLoop(Plain(token=1.0), flow_of(CHAT[0], Length(mean=1, p95=1)), 256, 2048)
+    slow = OpenLoop(Plain(token=1.0), flow_of(CHAT[0], TokenLength(mean=1, p95=1)), 256, 2048)
     assert slow.idle.batch < IDLE / 1000
     assert slow.idle.reading < 2 * IDLE
 
@@ -138,8 +138,8 @@ def test_prompts_that_come_faster_than_they_are_read_wait_for_ever() -> None:
 
 lengths = st.tuples(st.floats(1e-3, 1e9), st.floats(1, 6), st.floats(1e-3, 1e9)).map(
     lambda drawn: (
-        Length(mean=drawn[0], p95=drawn[0] * drawn[1]),
-        Length(mean=drawn[2], p95=drawn[2] * 2),
+        TokenLength(mean=drawn[0], p95=drawn[0] * drawn[1]),
+        TokenLength(mean=drawn[2], p95=drawn[2] * 2),
     )
 )
 limits = st.one_of(st.none(), st.floats(1e-4, 1e4))
@@ -149,14 +149,14 @@ paces = st.builds(
 )
 
 
-def most(pace: Plain, flow: tuple[Length, Length], slo: SLO, slots: int = 64) -> Most:
+def most(pace: Plain, flow: tuple[TokenLength, TokenLength], slo: SLO, slots: int = 64) -> Most:
     return OpenLoop(pace, flow_of(*flow), slots, 2048).most(slo)
 
 
 @settings(max_examples=60, deadline=None)
 @given(paces, lengths, slos, st.sampled_from(LIMITS), st.floats(1, 100))
 def test_a_looser_limit_never_carries_less(
-    pace: Plain, flow: tuple[Length, Length], slo: SLO, name: str, looser: float
+    pace: Plain, flow: tuple[TokenLength, TokenLength], slo: SLO, name: str, looser: float
 ) -> None:
     tight = most(pace, flow, slo)
     limit = getattr(slo, name)
@@ -170,13 +170,13 @@ def test_a_looser_limit_never_carries_less(
 @settings(max_examples=60, deadline=None)
 @given(paces, lengths, slos, st.floats(1, 20), st.booleans())
 def test_longer_requests_never_go_faster(
-    pace: Plain, flow: tuple[Length, Length], slo: SLO, longer: float, prompts: bool
+    pace: Plain, flow: tuple[TokenLength, TokenLength], slo: SLO, longer: float, prompts: bool
 ) -> None:
     reads, writes = flow
     if prompts:
-        grown = (Length(mean=reads.mean * longer, p95=reads.p95 * longer), writes)
+        grown = (TokenLength(mean=reads.mean * longer, p95=reads.p95 * longer), writes)
     else:
-        grown = (reads, Length(mean=writes.mean * longer, p95=writes.p95 * longer))
+        grown = (reads, TokenLength(mean=writes.mean * longer, p95=writes.p95 * longer))
     short, long = most(pace, flow, slo), most(pace, grown, slo)
     hair = 100 * OpenLoop(pace, flow_of(*grown), 64, 2048).idle.batch
     if not long.broken and long.point.batch > hair:
@@ -186,7 +186,9 @@ def test_longer_requests_never_go_faster(
 
 @settings(max_examples=60, deadline=None)
 @given(paces, lengths, slos, st.integers(1, 256))
-def test_what_is_found_holds_and_is_a_number(pace: Plain, flow: tuple[Length, Length], slo: SLO, slots: int) -> None:
+def test_what_is_found_holds_and_is_a_number(
+    pace: Plain, flow: tuple[TokenLength, TokenLength], slo: SLO, slots: int
+) -> None:
     found = most(pace, flow, slo, slots)
     assert all(math.isfinite(value) and value > 0 for value in found.point)
     broken = {name for name, _ in found.broken}

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.catalog.tables.records import BAND
-from archwright.contract.needs import SLO, Length
+from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.sizing.hardware.machine import Machine, Steady
@@ -27,8 +27,10 @@ from archwright.sizing.model.weight_groups import shape_of
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.step_work import USABLE, WORKSPACE_BYTES, Worker
 
-CATALOG = load()
-CHAT = TextLoad("support", Length(mean=1800, p95=4200), Length(mean=220, p95=600), SLO(ttft_p95_s=1.0, tpot_p95_s=0.05))
+CATALOG = load_catalog()
+CHAT = TextLoad(
+    "support", TokenLength(mean=1800, p95=4200), TokenLength(mean=220, p95=600), SLO(ttft_p95_s=1.0, tpot_p95_s=0.05)
+)
 FREE = CHAT._replace(slo=SLO())
 SMALL, LARGE = "Llama-3.1-8B-Instruct", "Llama-3.3-70B-Instruct"
 
@@ -116,7 +118,7 @@ def test_what_fits_nowhere_or_no_engine_drives_is_nothing(where: str, model: str
 
 
 def test_one_whole_context_must_fit_beside_the_weights() -> None:
-    long = CHAT._replace(input_tokens=Length(mean=60000, p95=60000))
+    long = CHAT._replace(input_tokens=TokenLength(mean=60000, p95=60000))
     assert carried(machine("A10G")).quantisation == "bf16"
     assert steady_text(machine("A10G"), CATALOG.models[SMALL], long, CATALOG) is None
 
@@ -237,7 +239,7 @@ def test_limits_an_idle_machine_breaks_are_named_with_what_it_reaches() -> None:
 
 
 def test_requests_longer_than_the_model_reads_are_a_miss() -> None:
-    long = FREE._replace(input_tokens=Length(mean=7000, p95=12000))
+    long = FREE._replace(input_tokens=TokenLength(mean=7000, p95=12000))
     found = carried(machine("H100-SXM-80GB"), "SmolLM2-135M-Instruct", long)
     assert [(miss.constraint, miss.value, miss.limit) for miss in found.misses] == [
         ("support.context_tokens", 12600.0, 8192.0)
@@ -263,7 +265,7 @@ slos = st.builds(
 )
 loads = st.builds(
     lambda reads, tail, writes, slo: TextLoad(
-        "w", Length(mean=reads, p95=reads * tail), Length(mean=writes, p95=writes * 2), slo
+        "w", TokenLength(mean=reads, p95=reads * tail), TokenLength(mean=writes, p95=writes * 2), slo
     ),
     st.floats(1e-3, 1e9),
     st.floats(1, 4),
@@ -312,7 +314,7 @@ def test_longer_requests_never_carry_more(
 ) -> None:
     spec = CATALOG.models[model]
     old = asked.input_tokens if prompts else asked.output_tokens
-    new = Length(mean=old.mean * longer, p95=old.p95 * longer)
+    new = TokenLength(mean=old.mean * longer, p95=old.p95 * longer)
     grown = asked._replace(input_tokens=new) if prompts else asked._replace(output_tokens=new)
     short, long = steady_text(where, spec, asked, CATALOG), steady_text(where, spec, grown, CATALOG)
     free = steady_text(where, spec, grown._replace(slo=SLO()), CATALOG)
@@ -358,9 +360,9 @@ def test_engines_and_their_places_never_exceed_a_devices_memory(
 
 
 def test_a_place_holds_twice_the_long_requests_in_whole_steps() -> None:
-    nothing = Requests(Length(mean=0.01, p95=0.1), Length(mean=0.01, p95=0.1))
+    nothing = Requests(TokenLength(mean=0.01, p95=0.1), TokenLength(mean=0.01, p95=0.1))
     assert nothing.context_tokens(CATALOG.models[SMALL]) == 256
-    requests = Requests(Length(mean=100, p95=300), Length(mean=50, p95=80))
+    requests = Requests(TokenLength(mean=100, p95=300), TokenLength(mean=50, p95=80))
     assert requests.context_tokens(CATALOG.models[SMALL]) == 768
     assert requests.held_tokens == 137.5
-    assert Requests(Length(mean=1e5, p95=2e5), CHAT.output_tokens).context_tokens(CATALOG.models[SMALL]) == 131072
+    assert Requests(TokenLength(mean=1e5, p95=2e5), CHAT.output_tokens).context_tokens(CATALOG.models[SMALL]) == 131072

@@ -13,8 +13,8 @@ from itertools import product
 
 import pytest
 
-from archwright.catalog.load import load
-from archwright.contract.needs import SLO, Length
+from archwright.catalog.load import load_catalog
+from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.simulate import pool_simulation
 from archwright.simulate.pool_simulation import PoolSpec, peak
@@ -23,19 +23,19 @@ from archwright.sizing.inference.deployment_layout import engines
 from archwright.sizing.inference.engine_instance import Engine, Requests
 from archwright.sizing.inference.open_loop import OpenLoop, flow_of
 
-CATALOG = load()
+CATALOG = load_catalog()
 MODELS = ("Llama-3.1-8B-Instruct", "Qwen3-32B", "gpt-oss-120b")
 DEVICES = ("A100-80GB-SXM", "H100-SXM-80GB", "MI300X")
 LOADS = {
-    "chat": (Length(mean=600, p95=1500), Length(mean=250, p95=600)),
-    "documents": (Length(mean=3500, p95=6000), Length(mean=300, p95=700)),
-    "writing": (Length(mean=1200, p95=2500), Length(mean=900, p95=1800)),
+    "chat": (TokenLength(mean=600, p95=1500), TokenLength(mean=250, p95=600)),
+    "documents": (TokenLength(mean=3500, p95=6000), TokenLength(mean=300, p95=700)),
+    "writing": (TokenLength(mean=1200, p95=2500), TokenLength(mean=900, p95=1800)),
 }
 HOLDS, BREAKS = 1.07, 0.95
 P95 = 1
 
 
-def engine_for(model: str, device: str, lengths: tuple[Length, Length]) -> Engine:
+def engine_for(model: str, device: str, lengths: tuple[TokenLength, TokenLength]) -> Engine:
     accelerator = CATALOG.accelerators[device]
     for count in (1, 2, 4, 8):
         machine = Machine("m", accelerator, count, 64, 5e11)
@@ -45,7 +45,7 @@ def engine_for(model: str, device: str, lengths: tuple[Length, Length]) -> Engin
     raise AssertionError(f"{model} fits no {device}")
 
 
-def simulated(engine: Engine, lengths: tuple[Length, Length], rate: float) -> tuple[float, float]:
+def simulated(engine: Engine, lengths: tuple[TokenLength, TokenLength], rate: float) -> tuple[float, float]:
     """TTFT and TPOT at p95 of one engine at a rate, steady."""
     spec = LoadSpec(
         workload="w",

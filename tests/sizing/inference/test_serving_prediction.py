@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import within_factor
@@ -17,7 +17,7 @@ from archwright.sizing.inference.serving_prediction import Serving
 from archwright.sizing.step_time import fitted_tables, step_time_model
 from archwright.sizing.step_time.residual_features import version
 
-SUBJECTS = Subjects(Catalog(DATA))
+SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 ASKED = Serving(
     model="Llama-3.1-70B",
     accelerator="h100_sxm",
@@ -187,10 +187,14 @@ def test_a_makers_measured_factor_and_a_power_limit_hold_here_too() -> None:
     small = {"model": "Llama-3.1-8B-Instruct", "devices": 1, "parallelism": "TP1", "precision": "bf16"}
     for device, row in (("MI300X", "serving.speed-AMD"), ("L4", "serving.rate-L4")):
         asked = replace(ASKED, accelerator=device, concurrency=8.0, **small)
-        known, stated = (serving_prediction.resolve(asked, subjects) for subjects in (SUBJECTS, Subjects(plain)))
+        known, stated = (
+            serving_prediction.resolve(asked, subjects) for subjects in (SUBJECTS, BenchmarkNameResolver(plain))
+        )
         share = SUBJECTS.catalog.work_rates[row].typical
         assert known.case.slower * known.case.read_trunk_s == pytest.approx(stated.case.read_trunk_s / share)
-        calibrated, uncalibrated = (serving_prediction.predict(asked, s).tpot_s for s in (SUBJECTS, Subjects(plain)))
+        calibrated, uncalibrated = (
+            serving_prediction.predict(asked, s).tpot_s for s in (SUBJECTS, BenchmarkNameResolver(plain))
+        )
         assert calibrated is not None and uncalibrated is not None
         assert calibrated > uncalibrated
 
@@ -271,7 +275,7 @@ def test_a_host_without_an_engine_is_said() -> None:
     bare = Catalog(DATA)
     bare.__dict__["engines"] = {"vllm": SUBJECTS.catalog.engines["vllm"]}
     with pytest.raises(CatalogError) as caught:
-        serving_prediction.predict(replace(ASKED, accelerator="CPU-EPYC-9654-2S"), Subjects(bare))
+        serving_prediction.predict(replace(ASKED, accelerator="CPU-EPYC-9654-2S"), BenchmarkNameResolver(bare))
     assert caught.value.code == "AW-CAT-30"
 
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
-from archwright.contract.needs import Length, Rate, Traffic, Workload
+from archwright.catalog.load import load_catalog
+from archwright.contract.needs import RequestRate, TokenLength, Traffic, Workload
 from archwright.sizing.infrastructure import network
 from archwright.sizing.infrastructure.network import FAST, MOST_PORTS, PLAIN, WAITING, Job, fabric_of, switches_for
 
-CATALOG = load()
+CATALOG = load_catalog()
 DEVICE = CATALOG.accelerator("H100 SXM")
 RATE = 989e12
 
@@ -82,7 +82,7 @@ def test_switches_one_or_leaves_and_a_spine() -> None:
 
 
 def test_messages_by_kind() -> None:
-    text = Traffic(input_tokens=Length(mean=100, p95=200), output_tokens=Length(mean=10, p95=20))
+    text = Traffic(input_tokens=TokenLength(mean=100, p95=200), output_tokens=TokenLength(mean=10, p95=20))
     token, width = CATALOG.part("answer.token").value, CATALOG.part("text.bytes").value
     chat = network.message_of(Workload(name="a", kind="chat", traffic=text), CATALOG)
     assert chat == network.Message(100 * width, 10 * token, ("answer.token",))
@@ -97,7 +97,7 @@ def test_messages_by_kind() -> None:
 
 
 def test_the_front_end_carries_the_peaks_of_all() -> None:
-    rows = Traffic(requests_per_second=Rate(mean=1, peak=10), features=10)
+    rows = Traffic(requests_per_second=RequestRate(mean=1, peak=10), features=10)
     one = Workload(name="a", kind="tabular-prediction", traffic=rows)
     each = 40 + CATALOG.part("answer.record").value
     silent = Workload(name="b", kind="pretrain")

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.needs import (
     SLO,
     Budget,
     DataProfile,
-    Existing,
-    Length,
+    ExistingComponent,
     Needs,
     Organisation,
-    Rate,
+    RequestRate,
+    TokenLength,
     Traffic,
     Workload,
 )
@@ -26,7 +26,7 @@ from archwright.contract.record import replace
 from archwright.sizing.infrastructure import storage
 from archwright.sizing.infrastructure.storage import GIB, Kept
 
-CATALOG = load()
+CATALOG = load_catalog()
 MODEL = CATALOG.model("Qwen3-32B")
 SIZES = st.floats(0.0, 1e6)
 PACES = st.floats(0.0, 1e4)
@@ -109,7 +109,7 @@ def test_a_regulation_that_asks_for_backup_gets_a_copy_apart() -> None:
 
 
 def test_a_lake_that_is_there_is_not_priced() -> None:
-    needs = needs_with(data=(data(100),), existing=(Existing(kind="lake", product="theirs"),))
+    needs = needs_with(data=(data(100),), existing=(ExistingComponent(kind="lake", product="theirs"),))
     assert tuple(storage.data_sets(needs, CATALOG)) == ()
 
 
@@ -198,13 +198,13 @@ def test_clauses_are_found_by_their_words() -> None:
 
 def test_a_cache_tier_would_hold_the_prompts_of_the_last_minutes(catalog: Catalog) -> None:
     traffic = Traffic(
-        requests_per_second=Rate(mean=1, peak=2),
-        input_tokens=Length(mean=1000, p95=2000),
-        output_tokens=Length(mean=10, p95=20),
+        requests_per_second=RequestRate(mean=1, peak=2),
+        input_tokens=TokenLength(mean=1000, p95=2000),
+        output_tokens=TokenLength(mean=10, p95=20),
     )
     chat = Workload(name="chat", kind="chat", traffic=traffic, slo=SLO())
     once = storage.cache_tier_bytes(chat, MODEL)
-    doubled = replace(traffic, requests_per_second=Rate(mean=1, peak=4))
+    doubled = replace(traffic, requests_per_second=RequestRate(mean=1, peak=4))
     assert storage.cache_tier_bytes(replace(chat, traffic=doubled), MODEL) == pytest.approx(2 * once)
     assert storage.cache_tier_bytes(replace(chat, kind="embedding"), MODEL) == 0
     assert storage.cache_tier_bytes(replace(chat, traffic=Traffic()), MODEL) == 0

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
-from archwright.contract.estimate import exact
+from archwright.catalog.load import load_catalog
+from archwright.contract.estimate import exact_estimate
 from archwright.contract.needs import Budget, DataProfile, Needs, Organisation, Traffic, Workload
 from archwright.sizing.infrastructure.storage import GIB
 from archwright.sizing.infrastructure.vector_index import Index, index_of
 
-CATALOG = load()
+CATALOG = load_catalog()
 RAG = Workload(name="answers", kind="rag", data=("manuals", "tickets"))
 
 
@@ -27,7 +27,7 @@ def needs_with(*workloads: Workload) -> Needs:
 
 
 def index(vectors: float, dimensions: float = 1024) -> Index:
-    return Index("answers", exact(vectors, "vectors"), dimensions, stated=True)
+    return Index("answers", exact_estimate(vectors, "vectors"), dimensions, stated=True)
 
 
 def test_a_vector_in_memory_takes_its_numbers_and_its_links() -> None:

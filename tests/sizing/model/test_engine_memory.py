@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.sizing.model.engine_memory import engine_memory, holds, weights_bytes
 from archwright.sizing.model.tensor_parallel import divides
 
-CATALOG = load()
+CATALOG = load_catalog()
 CPU = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
 SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
 LARGE = CATALOG.models["Llama-3.3-70B-Instruct"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing.model import numeric_precision, parallel_layout
 from archwright.sizing.model.weight_groups import shape_of
 
-SUBJECTS = Subjects(Catalog(DATA))
+SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 
 
 @pytest.mark.parametrize(

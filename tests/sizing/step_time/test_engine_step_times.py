@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
-from archwright.contract.estimate import exact
+from archwright.catalog.load import load_catalog
+from archwright.contract.estimate import exact_estimate
 from archwright.sizing.hardware.roofline import Hardware, Roofline, Step, pairs
 from archwright.sizing.model.numeric_precision import Format
 from archwright.sizing.model.parallel_layout import Layout
@@ -19,7 +19,7 @@ from archwright.sizing.step_time.engine_step_times import Fitted, Host, Kind
 from archwright.sizing.step_time.step_time_model import Traffic, case_of
 from archwright.sizing.step_time.step_work import Device, Worker, device_of
 
-CATALOG, FIT = load(), fitted_tables.load("serving")
+CATALOG, FIT = load_catalog(), fitted_tables.load("serving")
 DENSE, SPARSE, WINDOWED = "Llama-3.1-8B-Instruct", "DeepSeek-V3", "gpt-oss-120b"
 CASES = [(DENSE, 1, "fp8"), (DENSE, 4, "bf16"), (SPARSE, 8, "fp8"), (WINDOWED, 2, "fp8"), (WINDOWED, 1, "int4")]
 
@@ -39,8 +39,8 @@ def host(name: str = "SmolLM2-135M-Instruct") -> Host:
     hardware = Hardware(
         name="host",
         memory_bytes=24 << 30,
-        bandwidth_bytes_per_s=exact(31e9, "bytes/s"),
-        compute_flops_per_s=exact(100e9, "FLOP/s"),
+        bandwidth_bytes_per_s=exact_estimate(31e9, "bytes/s"),
+        compute_flops_per_s=exact_estimate(100e9, "FLOP/s"),
     )
     return Host(Roofline(CATALOG.models[name], 98e6, CATALOG.efficiency("llamacpp", "Q4_1", "avx512"), hardware))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.sizing.hardware.machine import Batch, Machine
 from archwright.sizing.inference import serving_prediction
@@ -28,7 +28,7 @@ from archwright.sizing.training.parallel_strategy import (
 from archwright.sizing.training.token_throughput import FABRIC_BYTES_PER_S
 from archwright.sizing.training.training_memory import Scheme, held
 
-CATALOG = load()
+CATALOG = load_catalog()
 EIGHT, SEVENTY = CATALOG.model("Llama-3.1-8B-Instruct"), CATALOG.model("Llama-3.1-70B-Instruct")
 SMALL = CATALOG.model("SmolLM2-135M-Instruct")
 K = fitted_tables.load("training").coefficients["token"]

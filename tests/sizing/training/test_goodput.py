@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.sizing.training.goodput import Job, goodput, interval, useful
 
-CATALOG = load()
+CATALOG = load_catalog()
 SECONDS = st.floats(1.0, 1e5)
 
 

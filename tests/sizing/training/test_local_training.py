@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
-from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.catalog.load import load_catalog
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.evidence import Prediction
 from archwright.contract.lineage import Task
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
 from archwright.sizing.training.local_training import TrainingLoad, predict_training, run_s, training_rates
 from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
 
-CATALOG = load()
+CATALOG = load_catalog()
 SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
 LORA = Lora(model=SMALL, ffn=1536, rank=8)
 NATIVE = CATALOG.training_efficiency("text-lora", "avx512-bf16")
@@ -33,16 +33,16 @@ def a_load(tokens: float = 512, steps: int = 40, threads: int = 1, rank: int = 8
         task="text-lora",
         steps=steps,
         threads=threads,
-        units=exact(tokens, "tokens"),
-        largest=exact(tokens, "tokens"),
-        learned=exact(0.5, ""),
+        units=exact_estimate(tokens, "tokens"),
+        largest=exact_estimate(tokens, "tokens"),
+        learned=exact_estimate(0.5, ""),
         work=replace(LORA, rank=rank),
     )
 
 
 def of_task(task: Task) -> TrainingLoad:
-    size = exact(64.0, "rows")
-    return replace(a_load(), task=task, units=size, largest=size, learned=exact(1.0, ""), work=KINDS[task])
+    size = exact_estimate(64.0, "rows")
+    return replace(a_load(), task=task, units=size, largest=size, learned=exact_estimate(1.0, ""), work=KINDS[task])
 
 
 def a_machine(cores: int = 2, flops: float = 100e9, spread: float = 1.1) -> MachineFacts:
@@ -80,7 +80,7 @@ def test_forty_steps_by_hand(machine: MachineFacts) -> None:
 )  # fmt: skip
 def test_measured_speeds_lie_within_an_eighth(tokens: int, learned: float, gflops: float, tokens_per_s: float) -> None:
     """By the processor's time, bench/training/measure.py text-lora, 2026-11-24 (the first and last at rank 32)."""
-    load = replace(a_load(tokens, rank=32 if tokens in (60, 1554) else 8), learned=exact(learned, ""))
+    load = replace(a_load(tokens, rank=32 if tokens in (60, 1554) else 8), learned=exact_estimate(learned, ""))
     assert estimates(load, a_machine(flops=gflops * 1e9))[1].value == pytest.approx(tokens_per_s, rel=0.125)
 
 
@@ -91,7 +91,7 @@ def test_measured_speeds_lie_within_an_eighth(tokens: int, learned: float, gflop
 )  # fmt: skip
 def test_measured_peaks_lie_within_a_tenth(largest: int, learned: float, rank: int, peak_mb: float) -> None:
     """Of the resident set, the same runs; the last one through the whole platform."""
-    load = replace(a_load(largest, rank=rank), learned=exact(learned, ""))
+    load = replace(a_load(largest, rank=rank), learned=exact_estimate(learned, ""))
     assert estimates(load, a_machine())[2].value == pytest.approx(peak_mb * 1e6, rel=0.1)
 
 
@@ -110,7 +110,7 @@ def test_every_promise_can_be_asked_for_and_says_why(task: Task) -> None:
     assert {p.id for p in predictions} == {f"assistant.{metric}.last" for metric in units}
     known = {basis.id: basis for basis in bases}
     for promise in predictions:
-        assert promise.query.metric in BY_QUANTITY
+        assert promise.query.metric in METRIC_BY_QUANTITY
         assert (promise.query.labels, promise.query.statistic) == ({"name": "assistant"}, "last")
         basis = known[promise.estimate.basis]
         assert basis.formula and basis.definition and any(row.source in fact for fact in basis.facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.record import replace
@@ -13,7 +13,7 @@ from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.training import token_throughput
 from archwright.sizing.training.token_throughput import Training
 
-SUBJECTS = Subjects(Catalog(DATA))
+SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 ASKED = Training(
     model="Llama 3.1 8B",
     accelerator="H100 SXM 80GB",

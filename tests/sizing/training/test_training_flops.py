@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions, lora_parameters
 
-SMALL = load().models["SmolLM2-135M-Instruct"]
+SMALL = load_catalog().models["SmolLM2-135M-Instruct"]
 LORA = Lora(model=SMALL, ffn=1536, rank=8)
 
 

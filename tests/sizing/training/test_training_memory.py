@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.benchmark_names import Subjects
-from archwright.catalog.load import load
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
+from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.record import replace
 from archwright.sizing.training.training_memory import (
@@ -22,8 +22,8 @@ from archwright.sizing.training.training_memory import (
     layer_bytes,
 )
 
-CATALOG = load()
-SUBJECTS = Subjects(CATALOG)
+CATALOG = load_catalog()
+SUBJECTS = BenchmarkNameResolver(CATALOG)
 GIB = 2.0**30
 EIGHT, SEVENTY = CATALOG.model("Llama-3.1-8B-Instruct"), CATALOG.model("Llama-3.1-70B-Instruct")
 

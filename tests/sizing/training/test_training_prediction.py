@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.benchmark_names import Subjects
-from archwright.catalog.load import load
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
+from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.training import token_throughput
 from archwright.sizing.training.token_throughput import Training
 from archwright.sizing.training.training_prediction import DEFINITIONS, Told, answer, cluster_of, method_of
 
-SUBJECTS = Subjects(load())
+SUBJECTS = BenchmarkNameResolver(load_catalog())
 ASKED = Training(
     model="Llama 3.1 70B",
     accelerator="H100 SXM 80GB",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.sizing.workloads.queueing import Limit, Station, Times, carried, most_busy, wait_p95
 
 ARRIVALS = 40_000
@@ -54,7 +54,9 @@ def test_the_load_holds_its_limit() -> None:
 
 
 def times(fixed: float, own: float, factor: float = 1.0) -> Times:
-    return Times(within_factor(fixed, factor, "s") if fixed else exact(0.0, "s"), within_factor(own, factor, "s"))
+    return Times(
+        within_factor(fixed, factor, "s") if fixed else exact_estimate(0.0, "s"), within_factor(own, factor, "s")
+    )
 
 
 def test_one_at_a_time_carries_the_busy_share_of_the_servers_rate() -> None:

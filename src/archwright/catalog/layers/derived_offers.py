@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from archwright.catalog.tables.metadata_records import Availability, RegionRatio
+from archwright.catalog.tables.metadata_records import RegionAvailability, RegionRatio
 from archwright.catalog.tables.records import Offer
 from archwright.contract.record import replace
 
 # Provider and region to the part of the world in an offer's words; None for a region nobody knows.
-Geo = Callable[[str, str], str | None]
+RegionGeography = Callable[[str, str], str | None]
 
 
-class Deriver:
-    def __init__(self, shipped: Iterable[Offer], stated: Iterable[Availability], geo: Geo) -> None:
+class OfferDeriver:
+    def __init__(self, shipped: Iterable[Offer], stated: Iterable[RegionAvailability], geo: RegionGeography) -> None:
         self._known = {offer.id: offer for offer in shipped}
         self._builds = {(offer.provider, offer.instance_type): offer for offer in self._known.values()}
         self._stated, self._geo = tuple(stated), geo
@@ -34,7 +34,7 @@ class Deriver:
                 found.setdefault(offer.id, offer)
         return found
 
-    def _priced_there(self, row: Availability) -> Offer | None:
+    def _priced_there(self, row: RegionAvailability) -> Offer | None:
         build = self._builds.get((row.provider, row.instance_type))
         if build is None or row.on_demand_usd_per_hour is None:
             return None

@@ -9,20 +9,22 @@ from archwright.contract.lineage import Task
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 
-ANY = "*"
+WILDCARD = "*"
 GPU = "gpu"
 # A row fitted on one instruction set or quantisation says less about another: each foreign key widens both
 # factors by this much. A row that states "*" already carries the width of standing for any.
 WIDEN_PER_KEY = 1.25
 
 
-def choose(rows: Iterable[Efficiency], engine: str, quantisation: str, isa: str) -> Efficiency:
+def choose_efficiency(rows: Iterable[Efficiency], engine: str, quantisation: str, isa: str) -> Efficiency:
     """Exact; else another instruction set of the same kind; else another quantisation; else the generic rows.
 
     Among equals the widest. The row comes back under the asked keys, its factors widened and its confidence
     lowered unless it matched. Raises CatalogError AW-CAT-05 when nothing at all applies.
     """
-    found = [(distance, row) for row in rows if (distance := _distance(row, engine, quantisation, isa)) is not None]
+    found = [
+        (distance, row) for row in rows if (distance := _match_distance(row, engine, quantisation, isa)) is not None
+    ]
     if not found:
         raise CatalogError(
             "AW-CAT-05",
@@ -32,7 +34,7 @@ def choose(rows: Iterable[Efficiency], engine: str, quantisation: str, isa: str)
     distance, row = min(found, key=lambda pair: (pair[0], -pair[1].high_factor))
     if distance == 0:
         return row
-    foreign = (row.quantisation not in (quantisation, ANY)) + (row.isa not in (isa, ANY))
+    foreign = (row.quantisation not in (quantisation, WILDCARD)) + (row.isa not in (isa, WILDCARD))
     widened = WIDEN_PER_KEY**foreign
     return replace(
         row,
@@ -45,23 +47,23 @@ def choose(rows: Iterable[Efficiency], engine: str, quantisation: str, isa: str)
     )
 
 
-def _distance(row: Efficiency, engine: str, quantisation: str, isa: str) -> int | None:
+def _match_distance(row: Efficiency, engine: str, quantisation: str, isa: str) -> int | None:
     """How far a row is from the question, 0 for a match; None when it says nothing about it."""
-    if row.engine not in (engine, ANY):
+    if row.engine not in (engine, WILDCARD):
         return None
     if row.kind != "any" and (row.kind == GPU) != (isa == GPU):
         return None
     return (
-        _step(row.isa, isa, foreign=1, wild=4)
-        + _step(row.quantisation, quantisation, foreign=2, wild=4)
-        + _step(row.engine, engine, foreign=16, wild=16)
+        _key_distance(row.isa, isa, foreign=1, wild=4)
+        + _key_distance(row.quantisation, quantisation, foreign=2, wild=4)
+        + _key_distance(row.engine, engine, foreign=16, wild=16)
     )
 
 
-def _step(own: str, asked: str, *, foreign: int, wild: int) -> int:
+def _key_distance(own: str, asked: str, *, foreign: int, wild: int) -> int:
     if own == asked:
         return 0
-    return wild if own == ANY else foreign
+    return wild if own == WILDCARD else foreign
 
 
 def choose_training(rows: Iterable[TrainingEfficiency], task: Task, isa: str) -> TrainingEfficiency:
@@ -69,11 +71,11 @@ def choose_training(rows: Iterable[TrainingEfficiency], task: Task, isa: str) ->
 
     Raises CatalogError AW-CAT-05 when there is neither.
     """
-    found = {row.isa: row for row in rows if row.task == task and row.isa in (isa, ANY)}
+    found = {row.isa: row for row in rows if row.task == task and row.isa in (isa, WILDCARD)}
     if not found:
         raise CatalogError(
             "AW-CAT-05",
             f"no efficiency is known for training a {task} on {isa}",
             hint="add a row to the catalog's table of training efficiencies",
         )
-    return found.get(isa) or found[ANY]
+    return found.get(isa) or found[WILDCARD]

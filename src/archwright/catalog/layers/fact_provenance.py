@@ -8,10 +8,10 @@ from datetime import date
 from functools import cached_property
 
 from archwright.catalog.layers import freshness
-from archwright.catalog.layers.packaged_tables import Tables
+from archwright.catalog.layers.packaged_tables import CatalogTables
 from archwright.catalog.tables import cost_records, metadata_records, records
-from archwright.catalog.tables.metadata_records import SourceKind, State, TimeToLive
-from archwright.catalog.tables.row_names import name_of
+from archwright.catalog.tables.metadata_records import FreshnessState, SourceKind, TimeToLive
+from archwright.catalog.tables.row_names import row_name
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import replace
 
@@ -26,20 +26,20 @@ TABLE_OF: dict[type[records.Fact], str] = {
     records.Regulation: "regulations",
     records.ResidencyRule: "residency_rules",
     records.Region: "regions",
-    cost_records.Part: "parts",
-    cost_records.Node: "nodes",
+    cost_records.PlanningParameter: "parts",
+    cost_records.ServerSpec: "nodes",
     cost_records.StoragePrice: "storage_prices",
-    cost_records.Commitment: "commitments",
-    cost_records.Surcharge: "surcharges",
-    metadata_records.HostedFact: "hosted_facts",
-    metadata_records.Availability: "availability",
+    cost_records.CommitmentDiscount: "commitments",
+    cost_records.PlatformSurcharge: "surcharges",
+    metadata_records.HostedModelFact: "hosted_facts",
+    metadata_records.RegionAvailability: "availability",
     metadata_records.RegionRatio: "region_ratios",
 }
 SPOT = "spot"
 PROCESSOR, ACCELERATOR = "processor", "accelerator"
 
 
-class Provenance(Tables):
+class FactProvenance(CatalogTables):
     """`today` is the day ages are counted at. Without one, the shipped rows are judged at the day of the newest."""
 
     @cached_property
@@ -49,7 +49,7 @@ class Provenance(Tables):
     @cached_property
     def snapshot(self) -> date:
         """The day the shipped rows were last looked up: the newest of the days they state."""
-        stated = (freshness.date_of(row.as_of) for row in (*self.residency_rules, *self.refresh_sources))
+        stated = (freshness.parse_as_of(row.as_of) for row in (*self.residency_rules, *self.refresh_sources))
         return max((day for day in stated if day is not None), default=date.min)
 
     # --- age
@@ -67,14 +67,14 @@ class Provenance(Tables):
             return (
                 PROCESSOR if row.accelerator is None or (device is not None and device.kind == "cpu") else ACCELERATOR
             )
-        return row.kind if isinstance(row, cost_records.Part) else ""
+        return row.kind if isinstance(row, cost_records.PlanningParameter) else ""
 
     @cached_property
     def _rules(self) -> dict[str, TimeToLive]:
         return {name: rule for rule in self.times_to_live for name in rule.applies_to}
 
-    def freshness(self, row: records.Fact) -> State:
-        return freshness.state(self.time_to_live(row), freshness.age_days(row.as_of, self.today))
+    def freshness(self, row: records.Fact) -> FreshnessState:
+        return freshness.freshness_state(self.time_to_live(row), freshness.age_days(row.as_of, self.today))
 
     def stale(self, facts: Iterable[records.Fact]) -> tuple[str, ...]:
         """Those of `facts` that are stale or expired, each once, in words: what a plan must name."""
@@ -83,11 +83,11 @@ class Provenance(Tables):
     def _old(self, row: records.Fact) -> str:
         rule, age = self.time_to_live(row), freshness.age_days(row.as_of, self.today)
         since = "undated" if age is None else f"of {row.as_of}, about {age} days old"
-        return f"{name_of(row)}: {rule.id if rule else 'fact'} {since}" + (
+        return f"{row_name(row)}: {rule.id if rule else 'fact'} {since}" + (
             f" (good for {rule.ttl_days})" if rule else ""
         )
 
-    def may_advise_buying(self, node: cost_records.Node) -> bool:
+    def may_advise_buying(self, node: cost_records.ServerSpec) -> bool:
         """Whether a plan may advise to buy `node`: not on a purchase price past its limit."""
         return self.freshness(node) != "expired"
 
@@ -99,7 +99,7 @@ class Provenance(Tables):
         """
         spot = isinstance(row, records.Offer) and value == row.spot_usd_per_hour
         made = replace(row.band(value, unit), basis=basis)
-        if isinstance(row, cost_records.Node) and value == row.price_usd:
+        if isinstance(row, cost_records.ServerSpec) and value == row.price_usd:
             made = replace(made, low=min(row.price_low_usd, value), high=max(row.price_high_usd, value))
         return self._aged(row, made, spot=spot)
 
@@ -112,7 +112,7 @@ class Provenance(Tables):
 
     def _aged(self, row: records.Fact, made: Estimate, *, spot: bool = False) -> Estimate:
         rule = self.time_to_live(row, spot=spot)
-        return freshness.widened(made, freshness.drifted(rule, freshness.age_days(row.as_of, self.today)))
+        return freshness.widen_by_drift(made, freshness.drift_factors(rule, freshness.age_days(row.as_of, self.today)))
 
     # --- where from
 
@@ -121,7 +121,7 @@ class Provenance(Tables):
         return next((words.kind for words, pattern in self._patterns if pattern.search(source)), "third_party")
 
     @cached_property
-    def _patterns(self) -> list[tuple[metadata_records.SourceWords, re.Pattern[str]]]:
+    def _patterns(self) -> list[tuple[metadata_records.SourcePattern, re.Pattern[str]]]:
         return [(words, re.compile(words.pattern, re.IGNORECASE)) for words in self.source_words]
 
     def refreshed_offers(self, provider: str) -> frozenset[str]:

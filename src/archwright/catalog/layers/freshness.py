@@ -14,7 +14,7 @@ import math
 import re
 from datetime import date, timedelta
 
-from archwright.catalog.tables.metadata_records import State, TimeToLive
+from archwright.catalog.tables.metadata_records import FreshnessState, TimeToLive
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import replace
 
@@ -24,7 +24,7 @@ YEARS = re.compile(r"\b(\d{4})(?:-(\d{4}))?\b")
 
 
 @functools.lru_cache(maxsize=4096)
-def date_of(as_of: str) -> date | None:
+def parse_as_of(as_of: str) -> date | None:
     """The day in the middle of what `as_of` states; None when it states none."""
     try:
         if found := DAY.search(as_of):
@@ -43,11 +43,11 @@ def date_of(as_of: str) -> date | None:
 
 def age_days(as_of: str, today: date) -> int | None:
     """Never below 0: the middle of the current month may lie ahead."""
-    made = date_of(as_of)
+    made = parse_as_of(as_of)
     return None if made is None else max(0, (today - made) // timedelta(days=1))
 
 
-def state(rule: TimeToLive | None, age: int | None) -> State:
+def freshness_state(rule: TimeToLive | None, age: int | None) -> FreshnessState:
     """A class without a rule does not age."""
     if rule is None:
         return "fresh"
@@ -60,7 +60,7 @@ def state(rule: TimeToLive | None, age: int | None) -> State:
     return "ageing" if age <= 2 * rule.ttl_days else "stale"
 
 
-def drifted(rule: TimeToLive | None, age: int | None) -> tuple[float, float]:
+def drift_factors(rule: TimeToLive | None, age: int | None) -> tuple[float, float]:
     """The factors by which a figure may have moved down and up since it was read."""
     if rule is None:
         return 1.0, 1.0
@@ -68,7 +68,7 @@ def drifted(rule: TimeToLive | None, age: int | None) -> tuple[float, float]:
     return rule.drift_down**share, rule.drift_up**share
 
 
-def widened(estimate: Estimate, drift: tuple[float, float]) -> Estimate:
+def widen_by_drift(estimate: Estimate, drift: tuple[float, float]) -> Estimate:
     """`estimate` with a drift independent of its band; an end at or below zero stays."""
     down, up = drift
     if estimate.value <= 0 or down == up == 1.0:

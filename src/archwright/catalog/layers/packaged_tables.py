@@ -15,8 +15,8 @@ from typing import TypeVar
 import msgspec
 
 from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.layers.derived_offers import Deriver
-from archwright.catalog.layers.user_overlay import Layered, Overlay
+from archwright.catalog.layers.derived_offers import OfferDeriver
+from archwright.catalog.layers.user_overlay import UserOverlay, overlaid_property
 from archwright.catalog.tables import (
     cost_parsers,
     cost_records,
@@ -27,8 +27,8 @@ from archwright.catalog.tables import (
     work_rates,
     yaml_documents,
 )
-from archwright.catalog.tables.csv_table import plain
-from archwright.catalog.tables.row_names import key_of, name_of
+from archwright.catalog.tables.csv_table import table_reader
+from archwright.catalog.tables.row_names import replacement_key, row_name
 from archwright.contract.plan import Artefact, MachineFacts
 from archwright.contract.record import Record, replace
 
@@ -40,22 +40,22 @@ ELSEWHERE = "other"
 DIGESTED = ("*.csv", "**/*.yaml", "**/*.json")
 
 
-def _kept(read: Callable[[Path], list[R]]) -> cached_property[tuple[R, ...]]:
+def _internal_table(read: Callable[[Path], list[R]]) -> cached_property[tuple[R, ...]]:
     """A table as it is read, out of the user's reach."""
     return cached_property(lambda tables: tuple(read(tables.folder)))
 
 
-def _listed(read: Callable[[Path], list[R]]) -> Layered[tuple[R, ...]]:
+def _list_table(read: Callable[[Path], list[R]]) -> overlaid_property[tuple[R, ...]]:
     """A table as it is read."""
-    return Layered(lambda tables: tuple(read(tables.folder)))
+    return overlaid_property(lambda tables: tuple(read(tables.folder)))
 
 
-def _named(read: Callable[[Path], list[R]], key: str = "id") -> Layered[Mapping[str, R]]:
+def _keyed_table(read: Callable[[Path], list[R]], key: str = "id") -> overlaid_property[Mapping[str, R]]:
     """A table by a field of its rows."""
-    return Layered(lambda tables: {getattr(row, key): row for row in read(tables.folder)})
+    return overlaid_property(lambda tables: {getattr(row, key): row for row in read(tables.folder)})
 
 
-class Tables:
+class CatalogTables:
     """`machine` is the measured layer, None before a probe; `latest` the file of the refreshed one, if any."""
 
     def __init__(
@@ -73,9 +73,9 @@ class Tables:
         self._latest_file = latest
         self.machine = machine
 
-    @Layered
+    @overlaid_property
     def accelerators(self) -> Mapping[str, records.Accelerator]:
-        found = {row.id: row for row in parsers.accelerators(self.folder)}
+        found = {row.id: row for row in parsers.read_accelerators(self.folder)}
         return found | {row.id: row for row in self.latest.accelerators if row.id in found}
 
     # --- offers: derived < shipped < refreshed < the user's
@@ -92,9 +92,9 @@ class Tables:
         if provider not in self._offers_by_provider:
             found = {**self.derived_offers.get(provider, {}), **self.shipped_offers.get(provider, {})}
             if provider in self.latest.prices:
-                for offer in refreshed_layer.offers(self.latest.prices[provider]):
+                for offer in refreshed_layer.expand_offers(self.latest.prices[provider]):
                     below = found.get(offer.id)
-                    found[offer.id] = offer if below is None else refreshed_layer.over(below, offer)
+                    found[offer.id] = offer if below is None else refreshed_layer.overlay_offer(below, offer)
             for name in self.own.names("offers") & found.keys():
                 found[name] = self.own.row("offers", found[name])
             self._offers_by_provider[provider] = tuple(found.values())
@@ -111,13 +111,15 @@ class Tables:
     @cached_property
     def shipped_offers(self) -> Mapping[str, Mapping[str, records.Offer]]:
         """Provider, then id."""
-        return _by_provider(parsers.offers(self.folder))
+        return _group_by_provider(parsers.read_offers(self.folder))
 
     @cached_property
     def derived_offers(self) -> Mapping[str, Mapping[str, records.Offer]]:
         """Provider, then id."""
         shipped = [offer for of in self.shipped_offers.values() for offer in of.values()]
-        return _by_provider(Deriver(shipped, self.availability, self.geo).offers(self.region_ratios).values())
+        return _group_by_provider(
+            OfferDeriver(shipped, self.availability, self.geo).offers(self.region_ratios).values()
+        )
 
     def geo(self, provider: str, region: str) -> str | None:
         """The part of the world in an offer's words; None for a region nobody knows."""
@@ -128,109 +130,113 @@ class Tables:
         return next((word for place, word in GEOS.items() if place in groups), ELSEWHERE)
 
     @cached_property
-    def latest(self) -> refreshed_layer.Refreshed:
+    def latest(self) -> refreshed_layer.RefreshedLayer:
         """The refreshed layer, empty before the first refresh."""
-        return refreshed_layer.Refreshed() if self._latest_file is None else refreshed_layer.read(self._latest_file)
+        return (
+            refreshed_layer.RefreshedLayer()
+            if self._latest_file is None
+            else refreshed_layer.read_generation(self._latest_file)
+        )
 
     # --- models
 
-    @Layered
+    @overlaid_property
     def models(self) -> Mapping[str, records.ModelSpec]:
-        found = {row.id: row for row in parsers.models(self.folder, list(self.scores))}
+        found = {row.id: row for row in parsers.read_models(self.folder, list(self.scores))}
         # Shapes come from a refresh, scores do not stand in them.
         newer = {row.id: replace(row, quality=found[row.id].quality) for row in self.latest.models if row.id in found}
         return {**found, **newer}
 
-    @Layered
+    @overlaid_property
     def scores(self) -> tuple[records.QualityScore, ...]:
-        return (*parsers.quality(self.folder), *self.latest.scores)
+        return (*parsers.read_quality_scores(self.folder), *self.latest.scores)
 
-    @Layered
+    @overlaid_property
     def hosted(self) -> tuple[records.HostedModel, ...]:
         """A refreshed price replaces the shipped ones of the same model; a shipped one nobody names any more stays."""
         newer = {(row.provider, row.id) for row in self.latest.hosted}
         kept = [row for row in self.shipped_hosted if (row.provider, row.id) not in newer]
         return (*kept, *self.latest.hosted)
 
-    shipped_hosted = _kept(parsers.hosted)
-    hosted_facts = _listed(plain(metadata_records.HostedFact, "hosted_facts.csv"))
-    engines = _named(yaml_documents.engines)
+    shipped_hosted = _internal_table(parsers.read_hosted_models)
+    hosted_facts = _list_table(table_reader(metadata_records.HostedModelFact, "hosted_facts.csv"))
+    engines = _keyed_table(yaml_documents.read_engines)
 
     @cached_property
     def artefacts(self) -> Mapping[str, Artefact]:
-        return {row.model: row for row in plain(Artefact, "artefacts.csv")(self.folder)}
+        return {row.model: row for row in table_reader(Artefact, "artefacts.csv")(self.folder)}
 
-    quantisations = _named(plain(records.Quantisation, "quantisations.csv"), "quantisation")
-    efficiencies = _listed(plain(records.Efficiency, "efficiencies.csv"))
-    training_efficiencies = _listed(plain(records.TrainingEfficiency, "training_efficiencies.csv"))
-    work_rates = _named(work_rates.work_rates)
+    quantisations = _keyed_table(table_reader(records.Quantisation, "quantisations.csv"), "quantisation")
+    efficiencies = _list_table(table_reader(records.Efficiency, "efficiencies.csv"))
+    training_efficiencies = _list_table(table_reader(records.TrainingEfficiency, "training_efficiencies.csv"))
+    work_rates = _keyed_table(work_rates.work_rates)
 
-    @Layered
+    @overlaid_property
     def embedders(self) -> Mapping[str, records.ModelSpec]:
         """Open models that embed text and answer nothing."""
-        return {row.id: row for row in parsers.architectures(self.folder, "embedders.csv")}
+        return {row.id: row for row in parsers.read_architectures(self.folder, "embedders.csv")}
 
     # --- places and rules
 
-    regulations = _named(yaml_documents.regulations)
-    residency_rules = _listed(plain(records.ResidencyRule, "residency.csv"))
+    regulations = _keyed_table(yaml_documents.read_regulations)
+    residency_rules = _list_table(table_reader(records.ResidencyRule, "residency.csv"))
 
-    @Layered
+    @overlaid_property
     def regions(self) -> Mapping[tuple[str, str], records.Region]:
-        return {(row.provider, row.region): row for row in parsers.regions(self.folder)}
+        return {(row.provider, row.region): row for row in parsers.read_regions(self.folder)}
 
-    countries = _named(parsers.countries, "country")
-    availability = _listed(metadata_parsers.availability)
-    region_ratios = _listed(metadata_parsers.region_ratios)
+    countries = _keyed_table(parsers.read_countries, "country")
+    availability = _list_table(metadata_parsers.read_availability)
+    region_ratios = _list_table(metadata_parsers.read_region_ratios)
 
     # --- money
 
-    exchange_rates = _listed(plain(records.ExchangeRate, "fx.csv"))
+    exchange_rates = _list_table(table_reader(records.ExchangeRate, "fx.csv"))
 
     @cached_property
     def shipped_tariffs(self) -> tuple[records.EnergyTariff, ...]:
-        return tuple(parsers.tariffs(self.folder, list(self.countries.values())))
+        return tuple(parsers.read_tariffs(self.folder, list(self.countries.values())))
 
-    @Layered
+    @overlaid_property
     def tariffs(self) -> tuple[records.EnergyTariff, ...]:
         """Prices and the grid's carbon refreshed each where newer figures came, also for new places."""
-        prices = {name_of(row): row for row in self.latest.tariffs}
+        prices = {row_name(row): row for row in self.latest.tariffs}
         grids = {row.country: row for row in self.latest.grid}
-        found = {name_of(row): row for row in self.shipped_tariffs}
+        found = {row_name(row): row for row in self.shipped_tariffs}
         for name, newer in prices.items():
             found[name] = _with_price(found.get(name), newer)
         known = {row.country for row in found.values() if not row.area}
-        alone = [_grid_alone(row) for row in self.latest.grid if row.country not in known]
+        alone = [_tariff_from_grid(row) for row in self.latest.grid if row.country not in known]
         return (*(_with_grid(row, grids.get(row.country)) for row in found.values()), *alone)
 
-    parts = _named(cost_parsers.parts)
-    nodes = _named(cost_parsers.nodes)
+    parts = _keyed_table(cost_parsers.read_planning_parameters)
+    nodes = _keyed_table(cost_parsers.read_servers)
 
-    @Layered
+    @overlaid_property
     def storage_prices(self) -> tuple[cost_records.StoragePrice, ...]:
         """A provider's refreshed prices of an item replace all shipped ones of it: tiers are only right together."""
-        newer = {key_of(row) for row in self.latest.storage}
-        kept = [row for row in self.shipped_storage_prices if key_of(row) not in newer]
+        newer = {replacement_key(row) for row in self.latest.storage}
+        kept = [row for row in self.shipped_storage_prices if replacement_key(row) not in newer]
         return (*kept, *self.latest.storage)
 
-    shipped_storage_prices = _kept(cost_parsers.storage_prices)
-    commitments = _listed(cost_parsers.commitments)
-    surcharges = _listed(cost_parsers.surcharges)
+    shipped_storage_prices = _internal_table(cost_parsers.read_storage_prices)
+    commitments = _list_table(cost_parsers.read_commitment_discounts)
+    surcharges = _list_table(cost_parsers.read_surcharges)
 
     # --- words and facts about facts
 
-    aliases = _kept(plain(records.Alias, "aliases.csv"))
-    times_to_live = _kept(metadata_parsers.times_to_live)
-    source_words = _kept(metadata_parsers.source_words)
-    refresh_sources = _kept(metadata_parsers.refresh_sources)
-    gate_exceptions = _kept(metadata_parsers.gate_exceptions)
+    aliases = _internal_table(table_reader(records.Alias, "aliases.csv"))
+    times_to_live = _internal_table(metadata_parsers.read_times_to_live)
+    source_words = _internal_table(metadata_parsers.read_source_patterns)
+    refresh_sources = _internal_table(metadata_parsers.read_refresh_sources)
+    gate_exceptions = _internal_table(metadata_parsers.read_plausibility_exceptions)
 
     # --- layers
 
     @cached_property
-    def own(self) -> Overlay:
+    def own(self) -> UserOverlay:
         """The user's own facts."""
-        return Overlay(self._user_file, OVERLAID, self._today or date.min)
+        return UserOverlay(self._user_file, OVERLAID, self._today or date.min)
 
     @property
     def lapsed(self) -> tuple[str, ...]:
@@ -241,7 +247,7 @@ class Tables:
         if table not in self._named:
             rows_of = getattr(self, table)
             listed = rows_of.values() if isinstance(rows_of, Mapping) else rows_of
-            self._named[table] = {name_of(row): row for row in listed}
+            self._named[table] = {row_name(row): row for row in listed}
         return self._named[table]
 
     @cached_property
@@ -249,13 +255,13 @@ class Tables:
         return {}
 
     @cached_property
-    def below_user(self) -> Tables:
+    def below_user(self) -> CatalogTables:
         """The same without the user's facts."""
-        return Tables(self.folder, machine=self.machine, latest=self._latest_file)
+        return CatalogTables(self.folder, machine=self.machine, latest=self._latest_file)
 
     @cached_property
-    def shipped_alone(self) -> Tables:
-        return Tables(self.folder)
+    def shipped_alone(self) -> CatalogTables:
+        return CatalogTables(self.folder)
 
     @cached_property
     def digest(self) -> str:
@@ -272,10 +278,10 @@ class Tables:
 
 
 # What a user's own fact can change.
-OVERLAID = ("offers", *(name for name, value in vars(Tables).items() if isinstance(value, Layered)))
+OVERLAID = ("offers", *(name for name, value in vars(CatalogTables).items() if isinstance(value, overlaid_property)))
 
 
-def _by_provider(offers: Iterable[records.Offer]) -> dict[str, dict[str, records.Offer]]:
+def _group_by_provider(offers: Iterable[records.Offer]) -> dict[str, dict[str, records.Offer]]:
     found: dict[str, dict[str, records.Offer]] = {}
     for offer in offers:
         found.setdefault(offer.provider, {})[offer.id] = offer
@@ -295,7 +301,7 @@ def _with_grid(row: records.EnergyTariff, newer: refreshed_layer.GridCarbon | No
     return replace(row, grid_gco2_per_kwh=newer.gco2_per_kwh, grid_year=newer.year, grid_source=newer.source)
 
 
-def _grid_alone(row: refreshed_layer.GridCarbon) -> records.EnergyTariff:
+def _tariff_from_grid(row: refreshed_layer.GridCarbon) -> records.EnergyTariff:
     return records.EnergyTariff(
         country=row.country,
         area="",

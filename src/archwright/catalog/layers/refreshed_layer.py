@@ -16,14 +16,14 @@ import msgspec
 from archwright.catalog.tables.cost_records import StoragePrice
 from archwright.catalog.tables.records import Accelerator, EnergyTariff, HostedModel, ModelSpec, Offer, QualityScore
 from archwright.contract.record import Record, replace
-from archwright.errors import CatalogError, Where
+from archwright.errors import CatalogError, ErrorLocation
 from archwright.home import write_atomic
 
-CURRENT = "current"
-ENDING = ".msgpack"
+CURRENT_FILE = "current"
+FILE_SUFFIX = ".msgpack"
 GENERATION = re.compile(r"\d{4,}")
 # Generations kept: the current one and those a rollback may go back to.
-KEPT = 4
+GENERATIONS_TO_KEEP = 4
 DISCOUNTED = ("spot_usd_per_hour", "commit_1y_usd_per_hour", "commit_3y_usd_per_hour")
 # Sources round to four or five digits.
 ROUNDING = 5e-4
@@ -47,24 +47,24 @@ class MachineType(Record):
     as_of: str
 
 
-class Place(Record):
+class RegionLocation(Record):
     region: str
     geo: str
 
 
-class Origin(Record):
+class PriceOrigin(Record):
     """Where prices were read, and when."""
 
     source: str
     as_of: str
 
 
-class Prices(Record):
+class ProviderPrices(Record):
     """List and spot prices of one provider, by column; the whole numbers are places in the tables beside it."""
 
     machines: tuple[MachineType, ...] = ()
-    places: tuple[Place, ...] = ()
-    origins: tuple[Origin, ...] = ()
+    places: tuple[RegionLocation, ...] = ()
+    origins: tuple[PriceOrigin, ...] = ()
     machine: list[int] = []
     place: list[int] = []
     origin: list[int] = []
@@ -81,11 +81,11 @@ class GridCarbon(Record):
     source: str
 
 
-class Refreshed(Record):
+class RefreshedLayer(Record):
     """Everything a refresh has brought so far."""
 
     made_at: str = ""
-    prices: dict[str, Prices] = {}
+    prices: dict[str, ProviderPrices] = {}
     hosted: tuple[HostedModel, ...] = ()
     storage: tuple[StoragePrice, ...] = ()
     grid: tuple[GridCarbon, ...] = ()
@@ -95,7 +95,7 @@ class Refreshed(Record):
     accelerators: tuple[Accelerator, ...] = ()
 
 
-def offers(prices: Prices) -> Iterator[Offer]:
+def expand_offers(prices: ProviderPrices) -> Iterator[Offer]:
     """The offers of one provider; a source without a date is recalled like any other."""
     for number, machine_at in enumerate(prices.machine):
         machine, place = prices.machines[machine_at], prices.places[prices.place[number]]
@@ -128,59 +128,59 @@ def offers(prices: Prices) -> Iterator[Offer]:
         )
 
 
-def same(one: float | None, other: float | None) -> bool:
+def is_same_price(one: float | None, other: float | None) -> bool:
     """Whether two prices are one, rounded differently."""
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=ROUNDING)
 
 
-def over(below: Offer, newer: Offer) -> Offer:
+def overlay_offer(below: Offer, newer: Offer) -> Offer:
     """`newer` with what only `below` states: the spot and committed prices of an unchanged list price."""
-    if not same(newer.on_demand_usd_per_hour, below.on_demand_usd_per_hour):
+    if not is_same_price(newer.on_demand_usd_per_hour, below.on_demand_usd_per_hour):
         return newer
     kept = {name: getattr(below, name) for name in DISCOUNTED if getattr(newer, name) is None}
     return replace(newer, **kept)
 
 
-def current(folder: Path) -> Path | None:
+def current_generation(folder: Path) -> Path | None:
     """The file in force; None before the first refresh."""
     name = _current_name(folder)
-    return None if name is None else folder / f"{name}{ENDING}"
+    return None if name is None else folder / f"{name}{FILE_SUFFIX}"
 
 
 def _current_name(folder: Path) -> str | None:
     try:
-        name = (folder / CURRENT).read_text(encoding="utf-8").strip()
+        name = (folder / CURRENT_FILE).read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return name if GENERATION.fullmatch(name) else None
 
 
-def read(path: Path) -> Refreshed:
+def read_generation(path: Path) -> RefreshedLayer:
     """Raises CatalogError AW-CAT-07 for a file that is gone or of another version."""
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=Refreshed)
+        return msgspec.msgpack.decode(path.read_bytes(), type=RefreshedLayer)
     except (OSError, ValueError) as error:
         raise CatalogError(
             "AW-CAT-07",
             f"the refreshed facts cannot be read: {error}",
-            where=Where(str(path)),
+            where=ErrorLocation(str(path)),
             hint="archwright catalog refresh --from DIR again, or --rollback",
         ) from error
 
 
-def write(folder: Path, made: Refreshed) -> str:
+def write_generation(folder: Path, made: RefreshedLayer) -> str:
     """Keep `made` as a new generation and switch to it; returns its name. What was in force stays for a rollback."""
-    taken, now = _generations(folder), int(_current_name(folder) or 0)
+    taken, now = _list_generations(folder), int(_current_name(folder) or 0)
     for undone in (name for name in taken if int(name) > now):
         # A rollback left it behind: going back again must not bring it.
-        (folder / f"{undone}{ENDING}").unlink(missing_ok=True)
+        (folder / f"{undone}{FILE_SUFFIX}").unlink(missing_ok=True)
     name = f"{int(taken[-1]) + 1 if taken else 1:04d}"
-    write_atomic(folder / f"{name}{ENDING}", msgspec.msgpack.encode(made))
-    write_atomic(folder / CURRENT, name.encode())
-    for old in _generations(folder)[:-KEPT]:
-        (folder / f"{old}{ENDING}").unlink(missing_ok=True)
+    write_atomic(folder / f"{name}{FILE_SUFFIX}", msgspec.msgpack.encode(made))
+    write_atomic(folder / CURRENT_FILE, name.encode())
+    for old in _list_generations(folder)[:-GENERATIONS_TO_KEEP]:
+        (folder / f"{old}{FILE_SUFFIX}").unlink(missing_ok=True)
     return name
 
 
@@ -191,15 +191,17 @@ def roll_back(folder: Path) -> str:
     """
     name = _current_name(folder)
     if name is None:
-        raise CatalogError("AW-CAT-08", "nothing was refreshed", where=Where(str(folder)), hint="catalog refresh first")
-    before = [other for other in _generations(folder) if int(other) < int(name)]
+        raise CatalogError(
+            "AW-CAT-08", "nothing was refreshed", where=ErrorLocation(str(folder)), hint="catalog refresh first"
+        )
+    before = [other for other in _list_generations(folder) if int(other) < int(name)]
     if not before:
-        (folder / CURRENT).unlink()
+        (folder / CURRENT_FILE).unlink()
         return ""
-    write_atomic(folder / CURRENT, before[-1].encode())
+    write_atomic(folder / CURRENT_FILE, before[-1].encode())
     return before[-1]
 
 
-def _generations(folder: Path) -> list[str]:
-    names = [path.name.removesuffix(ENDING) for path in folder.glob(f"*{ENDING}")]
+def _list_generations(folder: Path) -> list[str]:
+    names = [path.name.removesuffix(FILE_SUFFIX) for path in folder.glob(f"*{FILE_SUFFIX}")]
     return sorted((name for name in names if GENERATION.fullmatch(name)), key=int)

@@ -14,9 +14,9 @@ import msgspec
 import yaml
 
 from archwright.catalog.tables import name_resolution
-from archwright.catalog.tables.row_names import name_of
+from archwright.catalog.tables.row_names import row_name
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, Where
+from archwright.errors import CatalogError, ErrorLocation
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -25,7 +25,7 @@ REASON, UNTIL = "reason", "until"
 SOURCE = "source"
 
 
-class Own(NamedTuple):
+class UserOverride(NamedTuple):
     """The fields changed of one row; `line` is where it stands, `lines` where each field does."""
 
     fields: dict[str, Any]
@@ -34,7 +34,7 @@ class Own(NamedTuple):
     lines: dict[str, int]
 
 
-class Overlay:
+class UserOverlay:
     """Read on first use. `known`: the tables that can be changed."""
 
     def __init__(self, path: Path | None, known: Iterable[str], today: date) -> None:
@@ -42,14 +42,14 @@ class Overlay:
         self._there = path is not None and path.is_file()
 
     @cached_property
-    def _written(self) -> dict[str, dict[str, Own]]:
-        found: dict[str, dict[str, Own]] = {}
-        for table, line, facts in _pairs(self._tree(), self._refused) if self._there else ():
+    def _written(self) -> dict[str, dict[str, UserOverride]]:
+        found: dict[str, dict[str, UserOverride]] = {}
+        for table, line, facts in _mapping_items(self._tree(), self._refused) if self._there else ():
             if table not in self._known:
-                raise name_resolution.unknown(
-                    "table in the user's catalog", table, self._known, Where(str(self._path), line)
+                raise name_resolution.unknown_name_error(
+                    "table in the user's catalog", table, self._known, ErrorLocation(str(self._path), line)
                 )
-            found[table] = {name: self._own(name, at, node) for name, at, node in _pairs(facts, self._refused)}
+            found[table] = {name: self._own(name, at, node) for name, at, node in _mapping_items(facts, self._refused)}
         return found
 
     def _tree(self) -> yaml.Node | None:
@@ -59,8 +59,8 @@ class Overlay:
             mark = getattr(error, "problem_mark", None)
             raise self._refused(f"not valid YAML: {error}", None if mark is None else mark.line + 1) from error
 
-    def _own(self, name: str, line: int, node: yaml.Node) -> Own:
-        lines = {field: at for field, at, _ in _pairs(node, self._refused)}
+    def _own(self, name: str, line: int, node: yaml.Node) -> UserOverride:
+        lines = {field: at for field, at, _ in _mapping_items(node, self._refused)}
         plain = yaml.constructor.SafeConstructor().construct_document(node)
         fields = {field: value.isoformat() if isinstance(value, date) else value for field, value in plain.items()}
         for needed, hint in ((REASON, "say why it differs, as in `contract 2026-17`"), (UNTIL, "a day: 2027-12-31")):
@@ -71,10 +71,10 @@ class Overlay:
         except ValueError as error:
             what = f"`{UNTIL}` is no day: {fields[UNTIL]!r}"
             raise self._refused(what, lines[UNTIL], UNTIL, "a day: 2027-12-31") from error
-        return Own(fields, until, line, lines)
+        return UserOverride(fields, until, line, lines)
 
     @cached_property
-    def _in_force(self) -> dict[str, dict[str, Own]]:
+    def _in_force(self) -> dict[str, dict[str, UserOverride]]:
         return {
             table: {name: own for name, own in facts.items() if own.until >= self._today}
             for table, facts in self._written.items()
@@ -97,21 +97,23 @@ class Overlay:
         known = set(rows) if facts else set()
         for name, own in facts.items():
             if name not in known:
-                raise name_resolution.unknown(
-                    f"row of {table} in the user's catalog", name, known, Where(str(self._path), own.line)
+                raise name_resolution.unknown_name_error(
+                    f"row of {table} in the user's catalog", name, known, ErrorLocation(str(self._path), own.line)
                 )
 
     def row(self, table: str, row: R) -> R:
         """`row`, with the user's fields over it."""
-        own = self._in_force.get(table, {}).get(name_of(row))
+        own = self._in_force.get(table, {}).get(row_name(row))
         return row if own is None else self._changed(row, own)
 
-    def _changed(self, row: R, own: Own) -> R:
+    def _changed(self, row: R, own: UserOverride) -> R:
         known = set(row.__struct_fields__)
         for field in own.fields.keys() - {REASON, UNTIL}:
             if field not in known:
-                why = name_resolution.unknown("field", field, known, Where(str(self._path), own.lines[field], field))
-                raise self._refused(f"{name_of(row)}: {why.message}", own.lines[field], field, why.hint, why.nearest)
+                why = name_resolution.unknown_name_error(
+                    "field", field, known, ErrorLocation(str(self._path), own.lines[field], field)
+                )
+                raise self._refused(f"{row_name(row)}: {why.message}", own.lines[field], field, why.hint, why.nearest)
         reason = str(own.fields[REASON])
         stated = {field: value for field, value in own.fields.items() if field not in (REASON, UNTIL)}
         said = {SOURCE: reason, "confidence": "high", "notes": f"{reason}; until {own.until}"}
@@ -120,25 +122,25 @@ class Overlay:
             return msgspec.convert({name: plain[name] for name in row.__struct_fields__ if name in plain}, type(row))
         except msgspec.ValidationError as error:
             field = next((name for name in stated if f"$.{name}" in str(error)), "")
-            raise self._refused(f"{name_of(row)}: {error}", own.lines.get(field, own.line), field) from error
+            raise self._refused(f"{row_name(row)}: {error}", own.lines.get(field, own.line), field) from error
 
     def table(self, table: str, rows: T) -> T:
         """A table of records with the user's fields in them, whichever way it is kept."""
         if not self.names(table):
             return rows
         listed: list[Record] = list(rows.values() if isinstance(rows, Mapping) else rows)  # type: ignore[arg-type]
-        self.check(table, map(name_of, listed))
+        self.check(table, map(row_name, listed))
         changed = [self.row(table, row) for row in listed]
         return dict(zip(rows, changed, strict=True)) if isinstance(rows, Mapping) else tuple(changed)  # type: ignore[return-value]
 
     def _refused(
         self, what: str, line: int | None = None, field: str = "", hint: str = "", nearest: tuple[str, ...] = ()
     ) -> CatalogError:
-        where = Where(str(self._path), line, field or None)
+        where = ErrorLocation(str(self._path), line, field or None)
         return CatalogError("AW-CAT-04", what, where=where, hint=hint or "correct it there", nearest=nearest)
 
 
-class Layered(cached_property[T]):
+class overlaid_property(cached_property[T]):
     """A property that reads a table, kept with the user's own facts in it; its name is the table's."""
 
     def __init__(self, read: Callable[[Any], T]) -> None:
@@ -146,7 +148,9 @@ class Layered(cached_property[T]):
         self.__doc__ = read.__doc__
 
 
-def _pairs(node: yaml.Node | None, refused: Callable[..., CatalogError]) -> Iterator[tuple[str, int, yaml.Node]]:
+def _mapping_items(
+    node: yaml.Node | None, refused: Callable[..., CatalogError]
+) -> Iterator[tuple[str, int, yaml.Node]]:
     """Key, line and value of a mapping; nothing of an empty document."""
     if node is None:
         return

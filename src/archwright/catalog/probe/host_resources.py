@@ -42,27 +42,27 @@ def instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:
     """`avx512`, `avx2`, `sse` or `neon`: the widest vectors the processor offers."""
     if (architecture or platform.machine()).lower() in ARM:
         return "neon"
-    flags = set(_text(root / "proc/cpuinfo").split())
+    flags = set(_read_text(root / "proc/cpuinfo").split())
     return next((name for flag, name in X86_SETS if flag in flags), "sse")
 
 
-def training_set(root: Path = ROOT, architecture: str | None = None) -> str:
+def training_instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:
     """The instruction set, with `-bf16` behind it where the processor multiplies 16-bit brain floats itself."""
-    own = bool(NATIVE_BF16 & set(_text(root / "proc/cpuinfo").split()))
+    own = bool(NATIVE_BF16 & set(_read_text(root / "proc/cpuinfo").split()))
     return instruction_set(root, architecture) + ("-bf16" if own else "")
 
 
-def devices(tools: Iterable[DeviceTool]) -> tuple[str, ...]:
+def list_accelerators(tools: Iterable[DeviceTool]) -> tuple[str, ...]:
     """`NAME (N GiB)` of each accelerator that an installed tool lists; none when a tool is absent or fails."""
     found: list[str] = []
     for tool in tools:
         program = shutil.which(tool.program)
         if program is not None:
-            found += listed(_output([program, *tool.arguments]), tool.memory_unit_bytes)
+            found += parse_accelerator_list(_run_tool([program, *tool.arguments]), tool.memory_unit_bytes)
     return tuple(found)
 
 
-def listed(text: str, unit_bytes: int) -> list[str]:
+def parse_accelerator_list(text: str, unit_bytes: int) -> list[str]:
     """Parses `name, memory` lines; a memory that is no number (`[N/A]`) leaves the name alone."""
     found = []
     for line in text.splitlines():
@@ -75,7 +75,7 @@ def listed(text: str, unit_bytes: int) -> list[str]:
     return found
 
 
-def _output(command: list[str]) -> str:
+def _run_tool(command: list[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_DEADLINE_S, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -84,28 +84,31 @@ def _output(command: list[str]) -> str:
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:
-    for folder in _groups(root, "cpu"):
-        quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
+    for folder in _control_groups(root, "cpu"):
+        quota, _, period = _read_text(folder / "cpu.max").strip().partition(" ")
         if not quota:
-            quota, period = _text(folder / "cpu.cfs_quota_us").strip(), _text(folder / "cpu.cfs_period_us").strip()
+            quota, period = (
+                _read_text(folder / "cpu.cfs_quota_us").strip(),
+                _read_text(folder / "cpu.cfs_period_us").strip(),
+            )
         if quota.isdecimal() and period.isdecimal() and int(period) > 0:
             yield int(quota) / int(period)
 
 
 def _memory_limits(root: Path) -> Iterator[int]:
-    for folder in _groups(root, "memory"):
+    for folder in _control_groups(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            limit = _text(folder / name).strip()
+            limit = _read_text(folder / name).strip()
             if limit.isdecimal() and 0 < int(limit) < NO_LIMIT:
                 yield int(limit)
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
     """This process's control group and every one above it, in version 2's tree and in the controller's own.
 
     Inside a container the path of /proc/self/cgroup may not exist below the mount: the top then holds the limits.
     """
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
         match = re.match(r"\d+:([^:]*):/(.*)$", line)
         if match is None:
             continue
@@ -119,7 +122,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
         yield from (top / part for part in (inside, *inside.parents))
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -40,7 +40,7 @@ DISK_REPEATS = 3
 DISK_BUDGET_S = 0.6
 
 
-class Samples(Record):
+class ProbeSamples(Record):
     """What the worker prints: one rate per repeat."""
 
     bandwidth: tuple[float, ...]
@@ -60,7 +60,7 @@ def probe_machine(
     model_file: Path | None,
     *,
     now: Callable[[], float],
-    measure: Callable[[Path | None], Samples] | None = None,
+    measure: Callable[[Path | None], ProbeSamples] | None = None,
 ) -> MachineFacts:
     """Probes in about two seconds and writes `home.machine`.
 
@@ -71,19 +71,19 @@ def probe_machine(
     facts = MachineFacts(
         cores_usable=host_resources.usable_cores(),
         memory_bytes=host_resources.usable_memory(),
-        memory_bandwidth_bytes_per_s=median(samples.bandwidth, "bytes/s"),
-        matmul_flops_per_s=median(samples.matmul, "FLOP/s"),
-        disk_write_bytes_per_s=median(disk_write_rates(folder), "bytes/s"),
+        memory_bandwidth_bytes_per_s=median_with_spread(samples.bandwidth, "bytes/s"),
+        matmul_flops_per_s=median_with_spread(samples.matmul, "FLOP/s"),
+        disk_write_bytes_per_s=median_with_spread(measure_disk_writes(folder), "bytes/s"),
         disk_free_bytes=shutil.disk_usage(folder).free,
         isa=host_resources.instruction_set(),
-        gpus=host_resources.devices(parsers.device_tools(DATA)),
+        gpus=host_resources.list_accelerators(parsers.read_device_tools(DATA)),
         probed_at=now(),
     )
     write_json(home.machine, facts)
     return facts
 
 
-def median(rates: Sequence[float], unit: str) -> Estimate:
+def median_with_spread(rates: Sequence[float], unit: str) -> Estimate:
     """The median with the spread of the repeats as its band, never narrower than 10 %."""
     middle = statistics.median(rates)
     ordered = sorted(rates)
@@ -97,7 +97,7 @@ def median(rates: Sequence[float], unit: str) -> Estimate:
     )
 
 
-def run_worker(model_file: Path | None, *, module: str = WORKER) -> Samples:
+def run_worker(model_file: Path | None, *, module: str = WORKER) -> ProbeSamples:
     """Bandwidth and matrix rate from a child process with one thread and the machine's own kernels."""
     if importlib.util.find_spec("numpy") is None:
         raise missing_extra("local", "numpy", "the probe of this machine")
@@ -107,15 +107,15 @@ def run_worker(model_file: Path | None, *, module: str = WORKER) -> Samples:
         done = subprocess.run(
             command, env=environment, capture_output=True, timeout=WORKER_DEADLINE_S, check=True, cwd="/"
         )
-        return msgspec.json.decode(done.stdout, type=Samples)
+        return msgspec.json.decode(done.stdout, type=ProbeSamples)
     except subprocess.CalledProcessError as error:
         last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise _failed(f"{last[0]} (exit status {error.returncode})") from error
+        raise _probe_error(f"{last[0]} (exit status {error.returncode})") from error
     except (subprocess.TimeoutExpired, msgspec.DecodeError, OSError) as error:
-        raise _failed(str(error)) from error
+        raise _probe_error(str(error)) from error
 
 
-def _failed(reason: str) -> CatalogError:
+def _probe_error(reason: str) -> CatalogError:
     return CatalogError(
         "AW-CAT-06",
         f"the probe of this machine failed: {reason}",
@@ -123,7 +123,7 @@ def _failed(reason: str) -> CatalogError:
     )
 
 
-def disk_write_rates(folder: Path, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+def measure_disk_writes(folder: Path, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Bytes/s of writing 64 MB and waiting for the disk: up to three times, while it is quick."""
     block = os.urandom(BLOCK)
     path = folder / f"probe-{os.getpid()}.tmp"

@@ -18,13 +18,13 @@ from archwright.errors import missing_extra
 SPAN_BYTES = 256 << 20
 # A file that fits the caches would measure those.
 LEAST_FILE_BYTES = 64 << 20
-MATRIX = 1024
+MATRIX_SIZE = 1024
 LEAST_REPEATS = 5
 BUDGET_S = 0.5
 HARD_LIMIT_S = 1.2
 
 
-def repeated(once: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
+def time_repeats(once: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Seconds of each repeat after one warm-up: at least five, more while the budget lasts, fewer only when the
     machine is so slow that five would not end (then at least one).
     """
@@ -39,7 +39,7 @@ def repeated(once: Callable[[], object], clock: Callable[[], float] = time.perf_
     return seconds
 
 
-def words(path: str, numpy: Any) -> Any:
+def load_words(path: str, numpy: Any) -> Any:
     """The array whose reading is timed."""
     if path:
         mapped = numpy.memmap(path, dtype=numpy.uint8, mode="r")
@@ -49,18 +49,18 @@ def words(path: str, numpy: Any) -> Any:
     return numpy.ones(SPAN_BYTES // 8, dtype=numpy.uint64)
 
 
-def measure(path: str) -> dict[str, list[float]]:
+def measure_rates(path: str) -> dict[str, list[float]]:
     try:
         import numpy  # noqa: PLC0415
     except ImportError as error:
         raise missing_extra("local", "numpy", "the probe of this machine") from error
-    data = words(path, numpy)
-    bandwidth = [data.nbytes / took for took in repeated(lambda: numpy.bitwise_or.reduce(data))]
-    left = numpy.random.default_rng(1).random((MATRIX, MATRIX), dtype=numpy.float32)
+    data = load_words(path, numpy)
+    bandwidth = [data.nbytes / took for took in time_repeats(lambda: numpy.bitwise_or.reduce(data))]
+    left = numpy.random.default_rng(1).random((MATRIX_SIZE, MATRIX_SIZE), dtype=numpy.float32)
     out = numpy.empty_like(left)
-    matmul = [2 * MATRIX**3 / took for took in repeated(lambda: numpy.matmul(left, left, out=out))]
+    matmul = [2 * MATRIX_SIZE**3 / took for took in time_repeats(lambda: numpy.matmul(left, left, out=out))]
     return {"bandwidth": bandwidth, "matmul": matmul}
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1] if len(sys.argv) > 1 else "")))
+    print(json.dumps(measure_rates(sys.argv[1] if len(sys.argv) > 1 else "")))

@@ -15,25 +15,25 @@ from typing import TypeVar
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.layers.refreshed_layer import Refreshed
-from archwright.catalog.refresh.figure_merger import FigureIntake
-from archwright.catalog.refresh.hosted_price_merger import ModelIntake
-from archwright.catalog.refresh.machine_price_merger import MachineIntake
-from archwright.catalog.refresh.refresh_input import Aside, Brought, Disagreement, SetAside
+from archwright.catalog.layers.refreshed_layer import RefreshedLayer
+from archwright.catalog.refresh.figure_merger import FigureMerger
+from archwright.catalog.refresh.hosted_price_merger import HostedPriceMerger
+from archwright.catalog.refresh.machine_price_merger import MachinePriceMerger
+from archwright.catalog.refresh.refresh_input import PriceDisagreement, RefreshInput, RefreshReportBuilder, SkippedRows
 from archwright.catalog.sources import ADAPTERS, gzip_file
-from archwright.catalog.sources.source_records import File
+from archwright.catalog.sources.source_records import FileContext
 from archwright.catalog.tables.metadata_records import FactClass, RefreshSource
 from archwright.catalog.tables.records import Fact
-from archwright.catalog.tables.row_names import key_of
+from archwright.catalog.tables.row_names import replacement_key
 from archwright.contract.record import Record, replace
-from archwright.errors import CatalogError, Where
+from archwright.errors import CatalogError, ErrorLocation
 
 F = TypeVar("F", bound=Fact)
 LARGEST_BYTES = 512 << 20
 DAY = re.compile(r"-?\d{4}-\d{2}-\d{2}")
-PACKED = ".gz"
+GZIP_SUFFIX = ".gz"
 # Builds have no use without prices.
-TOGETHER: dict[FactClass, tuple[FactClass, ...]] = dict.fromkeys(("machines", "offers"), ("machines", "offers"))
+COUPLED_CLASSES: dict[FactClass, tuple[FactClass, ...]] = dict.fromkeys(("machines", "offers"), ("machines", "offers"))
 
 
 class FileRead(Record):
@@ -61,91 +61,93 @@ class FileMissing(Record):
 
 
 class RefreshReport(Record):
-    """What a refresh did. `generation` is empty when nothing could be read; `kept` counts the rows now in the layer."""
+    """What a refresh did. `generation` is empty when nothing could be read; `count_rows` counts the rows now in the layer."""
 
     generation: str
     kept: dict[str, int]
     read: tuple[FileRead, ...] = ()
     refused: tuple[FileRefused, ...] = ()
     missing: tuple[FileMissing, ...] = ()
-    set_aside: tuple[SetAside, ...] = ()
-    disagreements: tuple[Disagreement, ...] = ()
+    set_aside: tuple[SkippedRows, ...] = ()
+    disagreements: tuple[PriceDisagreement, ...] = ()
     flags: tuple[str, ...] = ()
 
 
-def refresh(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, today: date) -> RefreshReport:
+def refresh_catalog(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, today: date) -> RefreshReport:
     """Reads `bring`, writes a new generation into `layer` and switches to it.
 
     Raises CatalogError AW-CAT-09, the report with it, when no file of any source could be read.
     """
-    classes = None if only is None else TOGETHER.get(only, (only,))
+    classes = None if only is None else COUPLED_CLASSES.get(only, (only,))
     wanted = [row for row in catalog.refresh_sources if classes is None or row.feeds in classes]
-    files: list[Brought] = []
+    files: list[RefreshInput] = []
     read: list[FileRead] = []
     refused: list[FileRefused] = []
     missing: list[FileMissing] = []
     for source in sorted(wanted, key=lambda row: row.priority):
-        paths = _newest(bring, source.file)
+        paths = _newest_files(bring, source.file)
         if not paths:
-            missing.append(_missing(source))
-        of_source: list[Brought] = []
+            missing.append(_missing_file(source))
+        of_source: list[RefreshInput] = []
         names: list[str] = []
         for path in paths:
             name = path.relative_to(bring).as_posix()
             try:
-                of_source += [_named(catalog, file) for file in _read(path, name, source, today)]
+                of_source += [_with_canonical_provider(catalog, file) for file in _read_file(path, name, source, today)]
                 names.append(name)
             except (CatalogError, ValueError, OSError, RecursionError) as error:
                 refused.append(FileRefused(file=name, why=str(error)))
         files += of_source
         if names:
-            read.append(_said(source, names, of_source))
+            read.append(_summarise_read(source, names, of_source))
     report = RefreshReport(generation="", kept={}, read=tuple(read), refused=tuple(refused), missing=tuple(missing))
     if not files:
-        raise _nothing(bring, report)
+        raise _nothing_read_error(bring, report)
     # Of equal sources the newer one counts: sorting keeps the order of equals.
     files = sorted(sorted(files, key=lambda file: file.as_of, reverse=True), key=lambda file: file.source.priority)
-    aside = Aside()
-    made = _layer(catalog, aside, files, today)
+    aside = RefreshReportBuilder()
+    made = _build_layer(catalog, aside, files, today)
     return replace(
         report,
-        generation=refreshed_layer.write(layer, made),
-        kept=kept(made),
+        generation=refreshed_layer.write_generation(layer, made),
+        kept=count_rows(made),
         set_aside=aside.rows,
         disagreements=tuple(aside.disagreements),
         flags=tuple(aside.flags),
     )
 
 
-def _newest(folder: Path, pattern: str) -> tuple[Path, ...]:
+def _newest_files(folder: Path, pattern: str) -> tuple[Path, ...]:
     """Of the files that differ by the day in their names alone the last one each."""
     found: dict[str, Path] = {}
-    for path in sorted((*folder.glob(pattern), *folder.glob(pattern + PACKED)), key=str):
+    for path in sorted((*folder.glob(pattern), *folder.glob(pattern + GZIP_SUFFIX)), key=str):
         if path.is_file():
-            found[DAY.sub("", path.relative_to(folder).as_posix()).removesuffix(PACKED)] = path
+            found[DAY.sub("", path.relative_to(folder).as_posix()).removesuffix(GZIP_SUFFIX)] = path
     return tuple(found.values())
 
 
-def _read(path: Path, name: str, source: RefreshSource, today: date) -> list[Brought]:
+def _read_file(path: Path, name: str, source: RefreshSource, today: date) -> list[RefreshInput]:
     """One for each provider that the file speaks of."""
     size = path.stat().st_size
     if size > LARGEST_BYTES:
         raise ValueError(f"{size} bytes, more than {LARGEST_BYTES}")
-    found = ADAPTERS[source.adapter](gzip_file.unpacked(path.read_bytes()), File(name.removesuffix(PACKED), today))
+    found = ADAPTERS[source.adapter](
+        gzip_file.decompress_gzip(path.read_bytes()), FileContext(name.removesuffix(GZIP_SUFFIX), today)
+    )
     named = DAY.search(name)
     as_of = found.as_of or (named[0].removeprefix("-") if named else "")
     if as_of > today.isoformat():
         raise ValueError(f"states a day ahead: {as_of}")
     brought_on = today.isoformat()
-    parts = [Brought(replace(source, provider=of), as_of, part, brought_on) for of, part in found.parts]
-    return parts or [Brought(source, as_of, found, brought_on)]
+    parts = [RefreshInput(replace(source, provider=of), as_of, part, brought_on) for of, part in found.parts]
+    return parts or [RefreshInput(source, as_of, found, brought_on)]
 
 
-def _named(catalog: Catalog, file: Brought) -> Brought:
+def _with_canonical_provider(catalog: Catalog, file: RefreshInput) -> RefreshInput:
     return file._replace(source=replace(file.source, provider=catalog.provider_called(file.source.provider)))
 
 
-def _said(source: RefreshSource, names: list[str], files: list[Brought]) -> FileRead:
+def _summarise_read(source: RefreshSource, names: list[str], files: list[RefreshInput]) -> FileRead:
     return FileRead(
         file=names[0] if len(names) == 1 else source.file,
         source=source.id,
@@ -155,34 +157,36 @@ def _said(source: RefreshSource, names: list[str], files: list[Brought]) -> File
     )
 
 
-def _layer(catalog: Catalog, aside: Aside, files: list[Brought], today: date) -> Refreshed:
+def _build_layer(
+    catalog: Catalog, aside: RefreshReportBuilder, files: list[RefreshInput], today: date
+) -> RefreshedLayer:
     """What was there, with what these files bring in place of it."""
-    before, figures = catalog.latest, FigureIntake(catalog, aside)
+    before, figures = catalog.latest, FigureMerger(catalog, aside)
 
-    def of(*classes: FactClass) -> list[Brought]:
+    def of(*classes: FactClass) -> list[RefreshInput]:
         return [file for file in files if file.source.feeds in classes]
 
     return replace(
         before,
         made_at=today.isoformat(),
-        prices={**before.prices, **MachineIntake(catalog, aside).prices(of("machines", "offers"))},
-        hosted=ModelIntake(catalog, aside).hosted(of("hosted")) or before.hosted,
-        storage=_merged(before.storage, figures.storage(of("storage"))),
+        prices={**before.prices, **MachinePriceMerger(catalog, aside).prices(of("machines", "offers"))},
+        hosted=HostedPriceMerger(catalog, aside).hosted(of("hosted")) or before.hosted,
+        storage=_replace_rows(before.storage, figures.storage(of("storage"))),
         grid=figures.grid(of("grid")) or before.grid,
-        tariffs=_merged(before.tariffs, figures.tariffs(of("tariffs"))),
+        tariffs=_replace_rows(before.tariffs, figures.tariffs(of("tariffs"))),
         scores=figures.scores(of("scores")) or before.scores,
-        models=_merged(before.models, figures.models(of("models"))),
-        accelerators=_merged(before.accelerators, figures.accelerators(of("accelerators"))),
+        models=_replace_rows(before.models, figures.models(of("models"))),
+        accelerators=_replace_rows(before.accelerators, figures.accelerators(of("accelerators"))),
     )
 
 
-def _merged(before: tuple[F, ...], new: tuple[F, ...]) -> tuple[F, ...]:
+def _replace_rows(before: tuple[F, ...], new: tuple[F, ...]) -> tuple[F, ...]:
     """Tiers of one price are only right together: what is replaced is the whole of them."""
-    there = {key_of(row) for row in new}
-    return (*(row for row in before if key_of(row) not in there), *new)
+    there = {replacement_key(row) for row in new}
+    return (*(row for row in before if replacement_key(row) not in there), *new)
 
 
-def kept(made: Refreshed) -> dict[str, int]:
+def count_rows(made: RefreshedLayer) -> dict[str, int]:
     return {
         "offers": sum(len(prices.on_demand) for prices in made.prices.values()),
         "hosted": len(made.hosted),
@@ -195,21 +199,21 @@ def kept(made: Refreshed) -> dict[str, int]:
     }
 
 
-def _missing(source: RefreshSource) -> FileMissing:
+def _missing_file(source: RefreshSource) -> FileMissing:
     return FileMissing(file=source.file, feeds=source.feeds, origin=source.origin, licence=source.licence)
 
 
-def _nothing(bring: Path, report: RefreshReport) -> CatalogError:
+def _nothing_read_error(bring: Path, report: RefreshReport) -> CatalogError:
     why = "; ".join(f"{refused.file}: {refused.why}" for refused in report.refused) or "no file of a known source"
     error = CatalogError(
         "AW-CAT-09",
         f"nothing to refresh from: {why}",
-        where=Where(str(bring)),
-        hint="bring files of these names: " + _names(report.missing),
+        where=ErrorLocation(str(bring)),
+        hint="bring files of these names: " + _join_file_names(report.missing),
     )
     error.result = report
     return error
 
 
-def _names(missing: Iterable[FileMissing]) -> str:
+def _join_file_names(missing: Iterable[FileMissing]) -> str:
     return ", ".join(row.file for row in missing)

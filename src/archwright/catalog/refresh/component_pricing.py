@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from archwright.catalog.layers.refreshed_layer import MachineType
-from archwright.catalog.sources.source_records import Price, Rate
-from archwright.catalog.tables.name_resolution import squashed
+from archwright.catalog.sources.source_records import ComponentRate, InstancePrice
+from archwright.catalog.tables.name_resolution import normalise_name
 from archwright.catalog.tables.records import Alias
 
 GIB = 2**30
@@ -19,33 +19,33 @@ CHARGE = "charge"
 # The first word of a rate that names a family: a letter or two, a number, a letter.
 FAMILY = re.compile(r"^([a-z]{1,2}\d[a-z]?)\b", re.IGNORECASE)
 # Machines that pay for a part of a core.
-PARTS_OF_A_CORE = re.compile(r"(micro|small|medium)$")
-Rates = Mapping[tuple[str, str], float]
+FRACTIONAL_CORE = re.compile(r"(micro|small|medium)$")
+ComponentRates = Mapping[tuple[str, str], float]
 
 
-class Summed:
+class ComponentPricing:
     """Prices of `machines` by the rates of a file."""
 
-    def __init__(self, rates: Iterable[Rate], aliases: Iterable[Alias]) -> None:
-        named = {squashed(alias.name): alias.id for alias in aliases if alias.kind == CHARGE}
+    def __init__(self, rates: Iterable[ComponentRate], aliases: Iterable[Alias]) -> None:
+        named = {normalise_name(alias.name): alias.id for alias in aliases if alias.kind == CHARGE}
         self._regions: dict[str, dict[bool, dict[tuple[str, str], float]]] = {}
         for rate in rates:
             family = FAMILY.match(rate.of)
-            of = named.get(squashed(rate.of)) or (family[1].lower() if family else "")
+            of = named.get(normalise_name(rate.of)) or (family[1].lower() if family else "")
             if of or not rate.of:
                 there = self._regions.setdefault(rate.region, {False: {}, True: {}})
                 there[rate.spot].setdefault((rate.part, of), rate.usd_per_hour)
 
-    def prices(self, machines: Iterable[MachineType]) -> Iterator[Price]:
-        listed = [machine for machine in machines if not PARTS_OF_A_CORE.search(machine.instance_type)]
+    def prices(self, machines: Iterable[MachineType]) -> Iterator[InstancePrice]:
+        listed = [machine for machine in machines if not FRACTIONAL_CORE.search(machine.instance_type)]
         for region, rates in self._regions.items():
             for machine in listed:
-                price = _sum(machine, rates[False])
+                price = _sum_components(machine, rates[False])
                 if price is not None:
-                    yield Price(region, machine.instance_type, price, _sum(machine, rates[True]))
+                    yield InstancePrice(region, machine.instance_type, price, _sum_components(machine, rates[True]))
 
 
-def _sum(machine: MachineType, rates: Rates) -> float | None:
+def _sum_components(machine: MachineType, rates: ComponentRates) -> float | None:
     """None when a part has no rate."""
     parts = machine.instance_type.split("-")
     # The particular first: `x1-large` before `x1`.

@@ -10,12 +10,12 @@ import msgspec
 from archwright.catalog.catalog import OVERLAID, Catalog
 from archwright.catalog.layers import refreshed_layer
 from archwright.catalog.tables import records
-from archwright.catalog.tables.metadata_records import SourceKind, State
+from archwright.catalog.tables.metadata_records import FreshnessState, SourceKind
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
 
 # The end of a field's name and its unit; the first that fits. Numbers without one are counts.
-UNITS = (
+UNIT_BY_SUFFIX = (
     ("bytes_per_token_bf16", "bytes/token"),
     ("sliding_window", "tokens"),
     ("flops_per_layer", "FLOP"),
@@ -42,13 +42,13 @@ UNITS = (
     ("_w", "W"),
     ("hours", "h"),
 )
-COUNT = "1"
-MACHINE, HERE = "machine", "this-machine"
+COUNT_UNIT = "1"
+MACHINE, THIS_MACHINE = "machine", "this-machine"
 # Of facts that share a name the first counts: what people ask for stands first.
-FIRST = ("models", "accelerators", "offers", "hosted", "engines", "regulations", "parts", "nodes", "artefacts")
+TABLE_ORDER = ("models", "accelerators", "offers", "hosted", "engines", "regulations", "parts", "nodes", "artefacts")
 
 
-class Figure(Record):
+class FactFigure(Record):
     name: str
     value: float
     unit: str
@@ -62,8 +62,8 @@ class LayerFact(Record):
     source_kind: SourceKind
     as_of: str
     confidence: records.Confidence
-    freshness: State
-    figures: tuple[Figure, ...]
+    freshness: FreshnessState
+    figures: tuple[FactFigure, ...]
 
 
 class FactView(Record):
@@ -75,34 +75,34 @@ class FactView(Record):
     row: dict[str, object]
 
 
-def figures(row: Record) -> tuple[Figure, ...]:
+def list_figures(row: Record) -> tuple[FactFigure, ...]:
     """Every number of a row, also those one level down (`flops.bf16`)."""
-    return tuple(_figures(msgspec.to_builtins(row), "", str(getattr(row, "unit", ""))))
+    return tuple(_walk_figures(msgspec.to_builtins(row), "", str(getattr(row, "unit", ""))))
 
 
-def _figures(fields: dict[str, object], within: str, stated_unit: str) -> Iterator[Figure]:
+def _walk_figures(fields: dict[str, object], within: str, stated_unit: str) -> Iterator[FactFigure]:
     for name, value in fields.items():
         if isinstance(value, bool):
             continue
         if isinstance(value, int | float):
             unit = stated_unit or unit_of(name, unit_of(within))
-            yield Figure(name=f"{within}.{name}" if within else name, value=float(value), unit=unit)
+            yield FactFigure(name=f"{within}.{name}" if within else name, value=float(value), unit=unit)
         elif isinstance(value, dict) and not within:
             inner = {key: part for key, part in value.items() if key != "level"}
-            yield from _figures(inner, name, str(value.get("unit", stated_unit)))
+            yield from _walk_figures(inner, name, str(value.get("unit", stated_unit)))
 
 
-def unit_of(field: str, otherwise: str = COUNT) -> str:
-    return next((unit for ending, unit in UNITS if field.endswith(ending)), otherwise)
+def unit_of(field: str, otherwise: str = COUNT_UNIT) -> str:
+    return next((unit for ending, unit in UNIT_BY_SUFFIX if field.endswith(ending)), otherwise)
 
 
-def view(catalog: Catalog, table: str, name: str, row: Record) -> FactView:
+def view_fact(catalog: Catalog, table: str, name: str, row: Record) -> FactView:
     """Raises nothing: a record that is no fact of a table has a chain of one."""
-    chain = tuple(_layer(catalog, layer, fact) for layer, fact in _stated(catalog, table, name, row))
+    chain = tuple(_describe_layer(catalog, layer, fact) for layer, fact in _stating_layers(catalog, table, name, row))
     return FactView(name=name, table=table, chain=chain, row=msgspec.to_builtins(row))
 
 
-def _layer(catalog: Catalog, layer: records.Layer, row: Record) -> LayerFact:
+def _describe_layer(catalog: Catalog, layer: records.Layer, row: Record) -> LayerFact:
     if isinstance(row, MachineFacts):
         return LayerFact(
             layer=layer,
@@ -111,7 +111,7 @@ def _layer(catalog: Catalog, layer: records.Layer, row: Record) -> LayerFact:
             as_of=datetime.fromtimestamp(row.probed_at, UTC).date().isoformat(),
             confidence="high",
             freshness="fresh",
-            figures=figures(row),
+            figures=list_figures(row),
         )
     fact = row if isinstance(row, records.Fact) else None
     source = str(getattr(row, "source", ""))
@@ -122,11 +122,11 @@ def _layer(catalog: Catalog, layer: records.Layer, row: Record) -> LayerFact:
         as_of=str(getattr(row, "as_of", "")),
         confidence=fact.confidence if fact else "recalled",
         freshness=catalog.freshness(fact) if fact else "fresh",
-        figures=figures(row),
+        figures=list_figures(row),
     )
 
 
-def _stated(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tuple[records.Layer, Record]]:
+def _stating_layers(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tuple[records.Layer, Record]]:
     """The layers from the highest to the lowest, each with its row."""
     found: list[tuple[records.Layer, Record]] = []
     if name in catalog.own.names(table):
@@ -134,7 +134,7 @@ def _stated(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tu
     if table == MACHINE:
         found.append(("measured", row))
     elif table == "offers":
-        found += _offers(catalog, name)
+        found += _offer_layers(catalog, name)
     elif table in OVERLAID:
         newer, older = (of.named(table).get(name) for of in (catalog.below_user, catalog.shipped_alone))
         found += [("refreshed", newer)] if newer is not None and newer != older else []
@@ -142,11 +142,13 @@ def _stated(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tu
     return found or [("shipped", row)]
 
 
-def _offers(catalog: Catalog, name: str) -> Iterator[tuple[records.Layer, Record]]:
+def _offer_layers(catalog: Catalog, name: str) -> Iterator[tuple[records.Layer, Record]]:
     provider = name.partition(":")[0]
     if name in catalog.refreshed_offers(provider):
         yield from (
-            ("refreshed", row) for row in refreshed_layer.offers(catalog.latest.prices[provider]) if row.id == name
+            ("refreshed", row)
+            for row in refreshed_layer.expand_offers(catalog.latest.prices[provider])
+            if row.id == name
         )
     shipped = catalog.shipped_offers.get(provider, {}).get(name)
     if shipped is not None:
@@ -156,8 +158,10 @@ def _offers(catalog: Catalog, name: str) -> Iterator[tuple[records.Layer, Record
         yield "derived", derived
 
 
-def tables(catalog: Catalog) -> dict[str, dict[str, Record]]:
+def named_rows_by_table(catalog: Catalog) -> dict[str, dict[str, Record]]:
     """Everything that has a name of its own, by table."""
-    measured: dict[str, dict[str, Record]] = {} if catalog.machine is None else {MACHINE: {HERE: catalog.machine}}
-    listed = dict.fromkeys((*FIRST, *OVERLAID))
+    measured: dict[str, dict[str, Record]] = (
+        {} if catalog.machine is None else {MACHINE: {THIS_MACHINE: catalog.machine}}
+    )
+    listed = dict.fromkeys((*TABLE_ORDER, *OVERLAID))
     return {**measured, **{table: {**catalog.named(table)} for table in listed}}

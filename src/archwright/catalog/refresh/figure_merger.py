@@ -10,17 +10,23 @@ from collections.abc import Iterable
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.refreshed_layer import GridCarbon
 from archwright.catalog.refresh import plausibility_checks
-from archwright.catalog.refresh.refresh_input import Aside, Brought
-from archwright.catalog.sources.source_records import Architecture, BytePrice, Device, Score, Tariff
+from archwright.catalog.refresh.refresh_input import RefreshInput, RefreshReportBuilder
+from archwright.catalog.sources.source_records import (
+    AcceleratorSpec,
+    BenchmarkScore,
+    BytePrice,
+    CheckpointArchitecture,
+    ElectricityTariff,
+)
 from archwright.catalog.tables import name_resolution
 from archwright.catalog.tables.cost_records import StoragePrice
 from archwright.catalog.tables.records import Accelerator, Confidence, EnergyTariff, ModelSpec, QualityScore
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 
-GRAMS = (0.0, 2000.0)
+GRID_GCO2_RANGE = (0.0, 2000.0)
 # USD per kWh; no business pays less or more.
-KWH = (0.005, 2.0)
+USD_PER_KWH_RANGE = (0.005, 2.0)
 USD = "USD"
 NO_NUMBER = "its price is no number"
 UNKNOWN_COUNTRY = "a country this catalog does not know"
@@ -28,15 +34,15 @@ UNKNOWN_COUNTRY = "a country this catalog does not know"
 KV_BYTES = 4
 
 
-class FigureIntake:
+class FigureMerger:
     """Sources come in the order of their priority: the first that states a figure counts."""
 
-    def __init__(self, catalog: Catalog, aside: Aside) -> None:
+    def __init__(self, catalog: Catalog, aside: RefreshReportBuilder) -> None:
         self._catalog, self._aside = catalog, aside
 
     # --- what storing and moving bytes costs
 
-    def storage(self, brought: Iterable[Brought]) -> tuple[StoragePrice, ...]:
+    def storage(self, brought: Iterable[RefreshInput]) -> tuple[StoragePrice, ...]:
         """Under the item's name in this catalog where it has one."""
         found = []
         for file in brought:
@@ -50,12 +56,12 @@ class FigureIntake:
                     found.append(self._stored(file, price))
         return tuple(found)
 
-    def _stored(self, file: Brought, price: BytePrice) -> StoragePrice:
+    def _stored(self, file: RefreshInput, price: BytePrice) -> StoragePrice:
         alike = (
             row.item
             for row in self._catalog.shipped_storage_prices
             if (row.provider, row.kind) == (price.provider, price.kind)
-            and name_resolution.squashed(row.item).startswith(name_resolution.squashed(price.item))
+            and name_resolution.normalise_name(row.item).startswith(name_resolution.normalise_name(price.item))
         )
         return StoragePrice(
             provider=price.provider,
@@ -67,23 +73,23 @@ class FigureIntake:
             to_bytes=price.to_bytes,
             source=file.words,
             as_of=file.as_of,
-            confidence=_dated(file),
+            confidence=_date_confidence(file),
         )
 
     # --- electricity
 
-    def grid(self, brought: Iterable[Brought]) -> tuple[GridCarbon, ...]:
+    def grid(self, brought: Iterable[RefreshInput]) -> tuple[GridCarbon, ...]:
         """By the country's code where this catalog has it, else by its name."""
         known = self._catalog.countries.values()
-        codes = {name_resolution.squashed(row.name): row.country for row in known}
+        codes = {name_resolution.normalise_name(row.name): row.country for row in known}
         codes |= {row.alpha3: row.country for row in known if row.alpha3}
         found = []
         for file in brought:
             for carbon in file.found.carbon:
-                country = codes.get(carbon.country) or codes.get(name_resolution.squashed(carbon.name))
+                country = codes.get(carbon.country) or codes.get(name_resolution.normalise_name(carbon.name))
                 if country is None:
                     self._aside.put(file.source.id, UNKNOWN_COUNTRY, carbon.name or carbon.country)
-                elif not GRAMS[0] <= carbon.gco2_per_kwh <= GRAMS[1]:
+                elif not GRID_GCO2_RANGE[0] <= carbon.gco2_per_kwh <= GRID_GCO2_RANGE[1]:
                     self._aside.put(file.source.id, "no carbon a grid can have", carbon.country)
                 else:
                     row = GridCarbon(
@@ -92,7 +98,7 @@ class FigureIntake:
                     found.append(row)
         return tuple(found)
 
-    def tariffs(self, brought: Iterable[Brought]) -> tuple[EnergyTariff, ...]:
+    def tariffs(self, brought: Iterable[RefreshInput]) -> tuple[EnergyTariff, ...]:
         """In USD at today's rate; dated by the period the source states."""
         known = {*self._catalog.countries, *(row.country for row in self._catalog.shipped_tariffs)}
         found: dict[tuple[str, str], EnergyTariff] = {}
@@ -105,13 +111,15 @@ class FigureIntake:
                 elif row.commercial_usd_per_kwh is None:
                     # An industry's price alone would stand in for a business's.
                     self._aside.put(file.source.id, "states no price for a business", name)
-                elif not all(price is None or KWH[0] <= price <= KWH[1] for price in prices):
+                elif not all(
+                    price is None or USD_PER_KWH_RANGE[0] <= price <= USD_PER_KWH_RANGE[1] for price in prices
+                ):
                     self._aside.put(file.source.id, "no price a kWh can have", name)
                 else:
                     found.setdefault((row.country, row.area), row)
         return tuple(found.values())
 
-    def _tariff(self, file: Brought, tariff: Tariff) -> EnergyTariff:
+    def _tariff(self, file: RefreshInput, tariff: ElectricityTariff) -> EnergyTariff:
         rate = self._catalog.exchange(tariff.currency, USD).value
         return EnergyTariff(
             country=tariff.country,
@@ -128,7 +136,7 @@ class FigureIntake:
 
     # --- models and accelerators this catalog has a row of
 
-    def scores(self, brought: Iterable[Brought]) -> tuple[QualityScore, ...]:
+    def scores(self, brought: Iterable[RefreshInput]) -> tuple[QualityScore, ...]:
         found = []
         for file in brought:
             for score in file.found.scores:
@@ -137,22 +145,22 @@ class FigureIntake:
                 if model is not None and not 0 < score.score < 1:
                     self._aside.put(file.source.id, "a score that is no share", name)
                 elif model is not None:
-                    found.append(_score(file, score, model.id))
+                    found.append(_quality_score(file, score, model.id))
         return tuple(found)
 
-    def models(self, brought: Iterable[Brought]) -> tuple[ModelSpec, ...]:
+    def models(self, brought: Iterable[RefreshInput]) -> tuple[ModelSpec, ...]:
         """Shapes as the checkpoints state them, laid into this catalog's rows: a licence is in no configuration."""
         found: dict[str, ModelSpec] = {}
         for file in brought:
             for shape in file.found.architectures:
                 model = self._named(file, shape.model)
                 if model is not None:
-                    made = _shaped(file, model, shape)
-                    if self._passes(file, plausibility_checks.Facts({}, models=(made,))):
+                    made = _with_architecture(file, model, shape)
+                    if self._passes(file, plausibility_checks.CheckedFacts({}, models=(made,))):
                         found.setdefault(made.id, made)
         return tuple(found.values())
 
-    def accelerators(self, brought: Iterable[Brought]) -> tuple[Accelerator, ...]:
+    def accelerators(self, brought: Iterable[RefreshInput]) -> tuple[Accelerator, ...]:
         """Rates, bandwidth, links and watts; the memory stays, since software sees less than is sold."""
         found: dict[str, Accelerator] = {}
         for file in brought:
@@ -162,39 +170,39 @@ class FigureIntake:
                 except CatalogError:
                     self._aside.put(file.source.id, "an accelerator this catalog has no row of", device.name)
                     continue
-                made = _sheeted(file, row, device)
+                made = _with_accelerator_sheet(file, row, device)
                 stated = replace(made, memory_bytes=device.memory_bytes)
-                if self._passes(file, plausibility_checks.Facts({made.id: made})) and self._passes(
-                    file, plausibility_checks.Facts({made.id: stated})
+                if self._passes(file, plausibility_checks.CheckedFacts({made.id: made})) and self._passes(
+                    file, plausibility_checks.CheckedFacts({made.id: stated})
                 ):
                     found.setdefault(made.id, made)
         return tuple(found.values())
 
-    def _passes(self, file: Brought, facts: plausibility_checks.Facts) -> bool:
+    def _passes(self, file: RefreshInput, facts: plausibility_checks.CheckedFacts) -> bool:
         """Whether no gate refuses; what it says is set aside."""
         refused = [
             one
-            for one in plausibility_checks.run(facts, self._catalog.gate_exceptions)
+            for one in plausibility_checks.run_checks(facts, self._catalog.gate_exceptions)
             if one.refuses and one.gate != plausibility_checks.EXCEPTIONS
         ]
         for one in refused:
             self._aside.put(file.source.id, f"gate {one.gate}", f"{one.subject}: {one.says}")
         return not refused
 
-    def _named(self, file: Brought, said: str) -> ModelSpec | None:
+    def _named(self, file: RefreshInput, said: str) -> ModelSpec | None:
         """Not by an alias: that one plain name stands for the newest model does not make an older one's figures its."""
         try:
-            return name_resolution.model(said, self._catalog.models, ())
+            return name_resolution.resolve_model(said, self._catalog.models, ())
         except CatalogError:
             self._aside.put(file.source.id, "a model this catalog has no row of", said)
             return None
 
 
-def _dated(file: Brought) -> Confidence:
+def _date_confidence(file: RefreshInput) -> Confidence:
     return "medium" if file.as_of else "recalled"
 
 
-def _score(file: Brought, score: Score, model: str) -> QualityScore:
+def _quality_score(file: RefreshInput, score: BenchmarkScore, model: str) -> QualityScore:
     return QualityScore(
         model=model,
         benchmark=score.benchmark.replace("-", "_"),
@@ -204,11 +212,11 @@ def _score(file: Brought, score: Score, model: str) -> QualityScore:
         original_source=score.link,
         source=file.words,
         as_of=file.as_of,
-        confidence=_dated(file),
+        confidence=_date_confidence(file),
     )
 
 
-def _shaped(file: Brought, row: ModelSpec, shape: Architecture) -> ModelSpec:
+def _with_architecture(file: RefreshInput, row: ModelSpec, shape: CheckpointArchitecture) -> ModelSpec:
     """The file is the thing itself and not a copy of a page: it is as good as the day it was brought."""
     fields = dict(shape.fields)
     if row.attention in plausibility_checks.STANDARD_ATTENTION:
@@ -217,7 +225,7 @@ def _shaped(file: Brought, row: ModelSpec, shape: Architecture) -> ModelSpec:
     return replace(row, **fields, source=file.words, as_of=file.as_of or file.brought_on, confidence="high")
 
 
-def _sheeted(file: Brought, row: Accelerator, device: Device) -> Accelerator:
+def _with_accelerator_sheet(file: RefreshInput, row: Accelerator, device: AcceleratorSpec) -> Accelerator:
     return replace(
         row,
         memory_bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,

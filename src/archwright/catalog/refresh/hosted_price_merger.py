@@ -9,33 +9,33 @@ from collections.abc import Iterable
 from datetime import date
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.refresh.refresh_input import Aside, Brought, Disagreement
-from archwright.catalog.sources.source_records import TokenPrice
+from archwright.catalog.refresh.refresh_input import PriceDisagreement, RefreshInput, RefreshReportBuilder
+from archwright.catalog.sources.source_records import HostedTokenPrice
 from archwright.catalog.tables.records import Confidence, HostedModel
 
 # Two sources agree on a price within this share.
-AGREEMENT = 0.01
+PRICE_TOLERANCE = 0.01
 # USD per token; the dearest model ever listed is far below.
-DEAREST_TOKEN = 1e-3
+MAX_TOKEN_PRICE_USD = 1e-3
 VERSION = re.compile(r"\s+\d[\w.]*$")
 
 
-class ModelIntake:
+class HostedPriceMerger:
     """Sources come in the order of their priority."""
 
-    def __init__(self, catalog: Catalog, aside: Aside) -> None:
+    def __init__(self, catalog: Catalog, aside: RefreshReportBuilder) -> None:
         self._catalog, self._aside = catalog, aside
 
-    def hosted(self, brought: Iterable[Brought]) -> tuple[HostedModel, ...]:
+    def hosted(self, brought: Iterable[RefreshInput]) -> tuple[HostedModel, ...]:
         """The first source's price, with what a second one says beside it: another file, else the shipped row."""
-        stated: dict[tuple[str, str], list[tuple[Brought, TokenPrice]]] = defaultdict(list)
+        stated: dict[tuple[str, str], list[tuple[RefreshInput, HostedTokenPrice]]] = defaultdict(list)
         for file in brought:
             for price in file.found.tokens:
                 provider = self._provider(price.provider)
                 subject = f"{price.provider}:{price.model}"
                 if provider is None:
                     self._aside.put(file.source.id, "a provider this catalog has no hosted models of", subject)
-                elif not (0 <= price.input < DEAREST_TOKEN and 0 < price.output < DEAREST_TOKEN):
+                elif not (0 <= price.input < MAX_TOKEN_PRICE_USD and 0 < price.output < MAX_TOKEN_PRICE_USD):
                     self._aside.put(file.source.id, "free of charge, or no price a token can have", subject)
                 else:
                     stated[provider, price.model].append((file, price))
@@ -47,14 +47,16 @@ class ModelIntake:
         return name if any(row.provider == name for row in self._catalog.shipped_hosted) else None
 
     def _corroborated(
-        self, key: tuple[str, str], found: list[tuple[Brought, TokenPrice]], shipped: HostedModel | None
+        self, key: tuple[str, str], found: list[tuple[RefreshInput, HostedTokenPrice]], shipped: HostedModel | None
     ) -> HostedModel:
         file, first = found[0]
         second = self._second(found, shipped)
-        agrees = None if second is None else _agree((first.input, first.output), second[:2])
+        agrees = None if second is None else _prices_agree((first.input, first.output), second[:2])
         if second is not None and not agrees:
-            subject, taken = ":".join(key), _in_words(first.input, first.output, file.source.id)
-            self._aside.disagreements.append(Disagreement(subject=subject, taken=taken, other=_in_words(*second)))
+            subject, taken = ":".join(key), _format_prices(first.input, first.output, file.source.id)
+            self._aside.disagreements.append(
+                PriceDisagreement(subject=subject, taken=taken, other=_format_prices(*second))
+            )
         sure: Confidence = "medium" if agrees is None else "high" if agrees else "low"
         same = shipped if agrees else None
         return HostedModel(
@@ -68,7 +70,7 @@ class ModelIntake:
             batch_output_usd_per_token=first.batch_output or (same.batch_output_usd_per_token if same else None),
             context_tokens=first.context_tokens or (shipped.context_tokens if shipped else None),
             output_tokens=first.output_tokens or (shipped.output_tokens if shipped else None),
-            deprecation_date=_day(first.deprecation_date) or (shipped.deprecation_date if shipped else ""),
+            deprecation_date=_normalise_day(first.deprecation_date) or (shipped.deprecation_date if shipped else ""),
             successor=shipped.successor if shipped else "",
             agrees=agrees,
             second_input_usd_per_token=None if second is None else second[0],
@@ -79,32 +81,32 @@ class ModelIntake:
         )
 
     def _second(
-        self, found: list[tuple[Brought, TokenPrice]], shipped: HostedModel | None
+        self, found: list[tuple[RefreshInput, HostedTokenPrice]], shipped: HostedModel | None
     ) -> tuple[float, float, str] | None:
         """What another source says of the first one's model: in, out, whose word it is."""
         file = found[0][0]
         for other, price in found[1:]:
             if other is not file:
                 return price.input, price.output, other.source.id
-        if shipped is None or _work(shipped.source) == _work(file.words):
+        if shipped is None or _source_work(shipped.source) == _source_work(file.words):
             return None
         return shipped.input_usd_per_token, shipped.output_usd_per_token, f"shipped, {shipped.as_of}"
 
 
-def _agree(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return all(math.isclose(a, b, rel_tol=AGREEMENT) for a, b in zip(one, other, strict=True))
+def _prices_agree(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=PRICE_TOLERANCE) for a, b in zip(one, other, strict=True))
 
 
-def _in_words(given: float, answered: float, whose: str) -> str:
+def _format_prices(given: float, answered: float, whose: str) -> str:
     return f"{given * 1e6:g} in, {answered * 1e6:g} out USD per million tokens ({whose})"
 
 
-def _work(source: str) -> str:
+def _source_work(source: str) -> str:
     """The package or repository of a source's words, its version aside."""
     return VERSION.sub("", source.partition(":")[0]).strip().lower()
 
 
-def _day(text: str) -> str:
+def _normalise_day(text: str) -> str:
     """A day a plan can compare with; anything else is left out."""
     try:
         return date.fromisoformat(text).isoformat()

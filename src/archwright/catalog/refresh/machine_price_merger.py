@@ -9,11 +9,11 @@ from typing import Generic, NamedTuple, TypeVar
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.layers.refreshed_layer import MachineType, Origin, Place, Prices
+from archwright.catalog.layers.refreshed_layer import MachineType, PriceOrigin, ProviderPrices, RegionLocation
 from archwright.catalog.refresh import plausibility_checks
-from archwright.catalog.refresh.component_pricing import Summed
-from archwright.catalog.refresh.refresh_input import Aside, Brought
-from archwright.catalog.sources.source_records import Build, Price
+from archwright.catalog.refresh.component_pricing import ComponentPricing
+from archwright.catalog.refresh.refresh_input import RefreshInput, RefreshReportBuilder
+from archwright.catalog.sources.source_records import InstancePrice, InstanceSpec
 from archwright.catalog.tables.records import Accelerator, Offer
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
@@ -21,10 +21,10 @@ from archwright.errors import CatalogError
 T = TypeVar("T")
 
 
-class _Row(NamedTuple):
+class _PriceRow(NamedTuple):
     machine: MachineType
-    place: Place
-    origin: Origin
+    place: RegionLocation
+    origin: PriceOrigin
     on_demand: float
     spot: float | None
     commit_1y: float | None = None
@@ -35,24 +35,24 @@ class _Row(NamedTuple):
         return f"{self.machine.provider}:{self.place.region}:{self.machine.instance_type}"
 
 
-class MachineIntake:
+class MachinePriceMerger:
     """Sources come in the order of their priority."""
 
-    def __init__(self, catalog: Catalog, aside: Aside) -> None:
+    def __init__(self, catalog: Catalog, aside: RefreshReportBuilder) -> None:
         self._catalog, self._aside = catalog, aside
         self._memory: dict[tuple[str, str], float] = {}
 
-    def prices(self, brought: Iterable[Brought]) -> dict[str, Prices]:
+    def prices(self, brought: Iterable[RefreshInput]) -> dict[str, ProviderPrices]:
         """New prices of every provider that a source names; the first source of a price wins."""
         files = list(brought)
-        taken: dict[str, dict[str, _Row]] = defaultdict(dict)
+        taken: dict[str, dict[str, _PriceRow]] = defaultdict(dict)
         whence: dict[str, str] = {}
         for provider in dict.fromkeys(file.source.provider for file in files):
             mine = [file for file in files if file.source.provider == provider]
             machines = self._machines(provider, mine)
             for file in mine:
                 counts = {build.instance_type: build.accelerator_count for build in file.found.builds}
-                summed = Summed(file.found.rates, self._catalog.aliases).prices(machines.values())
+                summed = ComponentPricing(file.found.rates, self._catalog.aliases).prices(machines.values())
                 for price in (*file.found.prices, *summed):
                     row = self._priced(file, price, machines, counts)
                     if row is not None and taken[provider].setdefault(row.id, row) is row:
@@ -64,11 +64,11 @@ class MachineIntake:
         # A row that a refused one made look right is refused in the next round.
         while self._gate(taken, whence):
             pass
-        return {provider: _columns(rows.values()) for provider, rows in taken.items() if rows}
+        return {provider: _to_columns(rows.values()) for provider, rows in taken.items() if rows}
 
-    def _machines(self, provider: str, files: list[Brought]) -> dict[str, MachineType]:
+    def _machines(self, provider: str, files: list[RefreshInput]) -> dict[str, MachineType]:
         """Builds by machine type: of this catalog's own offers, else of the first source that knows the type."""
-        known = {offer.instance_type: _machine_of(offer) for offer in self._catalog.offers_of(provider)}
+        known = {offer.instance_type: _machine_from_offer(offer) for offer in self._catalog.offers_of(provider)}
         for file in files:
             for build in file.found.builds:
                 if build.instance_type not in known:
@@ -77,7 +77,7 @@ class MachineIntake:
                         known[build.instance_type] = made
         return known
 
-    def _machine(self, file: Brought, build: Build) -> MachineType | None:
+    def _machine(self, file: RefreshInput, build: InstanceSpec) -> MachineType | None:
         accelerator = None
         if build.accelerator_count:
             accelerator = self._accelerator(build)
@@ -102,7 +102,7 @@ class MachineIntake:
             as_of=file.as_of,
         )
 
-    def _accelerator(self, build: Build) -> str | None:
+    def _accelerator(self, build: InstanceSpec) -> str | None:
         """Of the rows a name covers, the one whose memory is as stated; else the one the plain name means."""
         try:
             plain = self._catalog.accelerator(build.accelerator)
@@ -112,11 +112,11 @@ class MachineIntake:
             return plain.id
         memory = build.memory_gib / (build.accelerator_share or 1.0)
         covered = (plain, *self._catalog.family(build.accelerator))
-        return next((row.id for row in covered if _holds(row, memory)), plain.id)
+        return next((row.id for row in covered if _has_memory(row, memory)), plain.id)
 
     def _priced(
-        self, file: Brought, price: Price, machines: dict[str, MachineType], counts: dict[str, int]
-    ) -> _Row | None:
+        self, file: RefreshInput, price: InstancePrice, machines: dict[str, MachineType], counts: dict[str, int]
+    ) -> _PriceRow | None:
         """`counts`: how many accelerators the price's own source gives the type, where it says so."""
         name, machine = f"{price.region}:{price.instance_type}", machines.get(price.instance_type)
         geo = self._catalog.geo(file.source.provider, price.region)
@@ -130,39 +130,41 @@ class MachineIntake:
             self._aside.put(file.source.id, "its price is no number", name)
         else:
             spot = None if price.spot == price.on_demand else price.spot
-            origin = Origin(source=file.words, as_of=file.as_of)
-            place = Place(region=price.region, geo=geo)
-            return _Row(machine, place, origin, price.on_demand, spot, price.commit_1y, price.commit_3y)
+            origin = PriceOrigin(source=file.words, as_of=file.as_of)
+            place = RegionLocation(region=price.region, geo=geo)
+            return _PriceRow(machine, place, origin, price.on_demand, spot, price.commit_1y, price.commit_3y)
         return None
 
-    def _spotted(self, file: Brought, taken: dict[str, _Row]) -> Iterator[_Row]:
+    def _spotted(self, file: RefreshInput, taken: dict[str, _PriceRow]) -> Iterator[_PriceRow]:
         """Rows with a spot price laid into them: of this refresh, else of what is known already. Both sources stand in
         the row, and the older day: it is no younger than its list price.
         """
         known = {offer.id: offer for offer in self._catalog.offers_of(file.source.provider)} if file.found.spots else {}
         for spot in file.found.spots:
             name = f"{file.source.provider}:{spot.region}:{spot.instance_type}"
-            row = taken.get(name) or (_row_of(known[name]) if name in known else None)
+            row = taken.get(name) or (_row_from_offer(known[name]) if name in known else None)
             if row is None:
                 self._aside.put(file.source.id, "no list price stands beside its spot price", name)
             elif spot.usd_per_hour != row.on_demand:
                 origin = replace(row.origin, source=f"{row.origin.source} ; spot: {file.words}")
                 yield row._replace(spot=spot.usd_per_hour, origin=origin)
 
-    def _gate(self, taken: dict[str, dict[str, _Row]], whence: dict[str, str]) -> bool:
+    def _gate(self, taken: dict[str, dict[str, _PriceRow]], whence: dict[str, str]) -> bool:
         """Takes out what a gate refuses, and says whether anything was. The other offers of this catalog stand beside
         for medians and families."""
         new = {name for rows in taken.values() for name in rows}
-        candidates = [offer for rows in taken.values() for offer in refreshed_layer.offers(_columns(rows.values()))]
+        candidates = [
+            offer for rows in taken.values() for offer in refreshed_layer.expand_offers(_to_columns(rows.values()))
+        ]
         beside = [offer for offer in self._catalog.offers if offer.id not in new]
         memory = {
             offer.id: self._memory[offer.provider, offer.instance_type]
             for offer in candidates
             if (offer.provider, offer.instance_type) in self._memory
         }
-        facts = plausibility_checks.Facts({**self._catalog.accelerators}, (*candidates, *beside), (), memory)
+        facts = plausibility_checks.CheckedFacts({**self._catalog.accelerators}, (*candidates, *beside), (), memory)
         refused, flags = False, list[str]()
-        for finding in plausibility_checks.run(facts, self._catalog.gate_exceptions):
+        for finding in plausibility_checks.run_checks(facts, self._catalog.gate_exceptions):
             provider = finding.subject.partition(":")[0]
             if finding.subject not in new or finding.gate == plausibility_checks.EXCEPTIONS:
                 continue
@@ -176,19 +178,21 @@ class MachineIntake:
         return refused
 
 
-def _holds(row: Accelerator, memory_gib: float) -> bool:
+def _has_memory(row: Accelerator, memory_gib: float) -> bool:
     has = row.memory_bytes / plausibility_checks.GIB
-    return plausibility_checks.USABLE[0] <= has / memory_gib <= 1 / plausibility_checks.USABLE[0]
+    return (
+        plausibility_checks.USABLE_MEMORY_RANGE[0] <= has / memory_gib <= 1 / plausibility_checks.USABLE_MEMORY_RANGE[0]
+    )
 
 
-def _row_of(offer: Offer) -> _Row | None:
+def _row_from_offer(offer: Offer) -> _PriceRow | None:
     """None for a price that was derived or is none: a refresh does not make it a stated one."""
     if offer.on_demand_usd_per_hour is None or offer.price_kind == "derived":
         return None
-    return _Row(
-        machine=_machine_of(offer),
-        place=Place(region=offer.region, geo=offer.geo),
-        origin=Origin(source=offer.source, as_of=offer.as_of),
+    return _PriceRow(
+        machine=_machine_from_offer(offer),
+        place=RegionLocation(region=offer.region, geo=offer.geo),
+        origin=PriceOrigin(source=offer.source, as_of=offer.as_of),
         on_demand=offer.on_demand_usd_per_hour,
         spot=offer.spot_usd_per_hour,
         commit_1y=offer.commit_1y_usd_per_hour,
@@ -196,13 +200,13 @@ def _row_of(offer: Offer) -> _Row | None:
     )
 
 
-def _machine_of(offer: Offer) -> MachineType:
+def _machine_from_offer(offer: Offer) -> MachineType:
     """An offer's build; its source and day are those of the build, not of the price."""
     build = {name: getattr(offer, name) for name in MachineType.__struct_fields__}
     return MachineType(**{**build, "source": offer.spec_source, "as_of": offer.spec_as_of})
 
 
-class _Index(Generic[T]):
+class _ValueIndex(Generic[T]):
     """A table of distinct values, filled as they are met."""
 
     def __init__(self) -> None:
@@ -216,11 +220,11 @@ class _Index(Generic[T]):
         return tuple(self._places)
 
 
-def _columns(rows: Iterable[_Row]) -> Prices:
+def _to_columns(rows: Iterable[_PriceRow]) -> ProviderPrices:
     """Rows as columns beside tables of what they share."""
-    machines, places, origins = _Index[MachineType](), _Index[Place](), _Index[Origin]()
+    machines, places, origins = _ValueIndex[MachineType](), _ValueIndex[RegionLocation](), _ValueIndex[PriceOrigin]()
     listed = list(rows)
-    return Prices(
+    return ProviderPrices(
         machine=[machines.place(row.machine) for row in listed],
         place=[places.place(row.place) for row in listed],
         origin=[origins.place(row.origin) for row in listed],

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from archwright.catalog.tables import guidance_rows, yaml_documents
-from archwright.catalog.tables.csv_table import DATA, read
+from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.home import write_atomic
 
 FILE = "NOTICE"
@@ -23,18 +23,18 @@ the licences' notices lie in LICENSES/. Facts by the project itself are under Ap
 """
 
 
-def work(source: str) -> list[str]:
+def split_works(source: str) -> list[str]:
     """The works a source cell names: `work:path/in/it` without the path, several joined by ` ; `."""
     return [re.split(r":(?=[\w*])", part, maxsplit=1)[0].strip() for part in source.split(" ; ")]
 
 
-def generate(folder: Path = DATA) -> str:
-    return "\n".join([HEAD, *_licences(folder), *_tables(folder), *_documents(folder)])
+def generate_notice(folder: Path = DATA) -> str:
+    return "\n".join([HEAD, *_licence_lines(folder), *_table_lines(folder), *_document_lines(folder)])
 
 
-def _licences(folder: Path) -> list[str]:
+def _licence_lines(folder: Path) -> list[str]:
     lines = ["Works under a licence of their own", ""]
-    for row in read(folder, "licences.csv"):
+    for row in read_rows(folder, "licences.csv"):
         lines += [
             f"  {row.name('work')}: {row.name('licence')} (LICENSES/{row.name('file')}, {row.name('link')})",
             f"    by {row.name('attribution')}",
@@ -44,24 +44,28 @@ def _licences(folder: Path) -> list[str]:
     return lines
 
 
-def _tables(folder: Path) -> list[str]:
+def _table_lines(folder: Path) -> list[str]:
     lines = ["Sources by table (rows)", ""]
     for path in sorted(folder.glob("*.csv")):
         works: Counter[str] = Counter()
-        for row in read(folder, path.name):
-            works.update({name for column in SOURCE_COLUMNS for name in work(row.text(column)) if name})
+        for row in read_rows(folder, path.name):
+            works.update({name for column in SOURCE_COLUMNS for name in split_works(row.text(column)) if name})
         lines += [f"  {path.name}", *(f"    {name} ({count})" for name, count in sorted(works.items())), ""]
     return lines
 
 
-def _documents(folder: Path) -> list[str]:
+def _document_lines(folder: Path) -> list[str]:
     lines = ["Sources by document", ""]
-    for engine in yaml_documents.engines(folder):
+    for engine in yaml_documents.read_engines(folder):
         lines.append(f"  engines.yaml, {engine.id}: {engine.source}")
-    for regulation in yaml_documents.regulations(folder):
+    for regulation in yaml_documents.read_regulations(folder):
         lines.append(f"  regulations/{regulation.id}.yaml: {regulation.source}")
     for path in sorted((folder / guidance_rows.FOLDER).glob("*.yaml")):
-        rows = guidance_rows.features(folder) if path.stem == FEATURES else guidance_rows.advice(path.stem, folder)
+        rows = (
+            guidance_rows.read_features(folder)
+            if path.stem == FEATURES
+            else guidance_rows.read_advice(path.stem, folder)
+        )
         sources = Counter(row.source for row in rows)
         lines += [
             f"  {guidance_rows.FOLDER}/{path.name}",
@@ -71,4 +75,4 @@ def _documents(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    write_atomic(DATA / FILE, generate().encode(), mode=0o644)
+    write_atomic(DATA / FILE, generate_notice().encode(), mode=0o644)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
-from archwright.catalog.tables.metadata_records import GateException
+from archwright.catalog.tables.metadata_records import PlausibilityException
 from archwright.catalog.tables.records import Accelerator, ModelSpec, Offer
 
 # A price of one accelerator is within these of the median of its class and part of the world.
 PRICE_SPREAD = (0.2, 5.0)
 # What software sees of the memory a device is sold with.
-USABLE = (0.85, 1.02)
+USABLE_MEMORY_RANGE = (0.85, 1.02)
 GIB = 2.0**30
 DENSE_RATIOS = (1.0, 2.0)
 RATIO_TOLERANCE = 0.03
@@ -45,7 +45,7 @@ class Finding(NamedTuple):
     refuses: bool = True
 
 
-class Facts(NamedTuple):
+class CheckedFacts(NamedTuple):
     """What the gates look at. `memory_gib`: what a source states of one device of an offer, by the offer's id."""
 
     accelerators: Mapping[str, Accelerator]
@@ -54,7 +54,7 @@ class Facts(NamedTuple):
     memory_gib: Mapping[str, float] = {}
 
 
-def price_of_one(facts: Facts) -> Iterable[Finding]:
+def check_unit_price(facts: CheckedFacts) -> Iterable[Finding]:
     """USD per accelerator-hour within [0.2, 5] x the median of its class and part of the world."""
     prices: dict[tuple[str, str], list[tuple[float, Offer]]] = defaultdict(list)
     for offer in facts.offers:
@@ -70,25 +70,25 @@ def price_of_one(facts: Facts) -> Iterable[Finding]:
                 )
 
 
-def usable_memory(facts: Facts) -> Iterable[Finding]:
+def check_usable_memory(facts: CheckedFacts) -> Iterable[Finding]:
     """Usable GiB within 0.85-1.02 of what the device is sold with; of an offer, of its accelerator's row."""
     for row in facts.accelerators.values():
         sold = [float(word) for word in re.findall(r"\d+(?:\.\d+)?", row.memory_marketing)]
-        if row.kind != "cpu" and sold and not _usable(row.memory_bytes / GIB, max(sold)):
+        if row.kind != "cpu" and sold and not _is_usable_share(row.memory_bytes / GIB, max(sold)):
             yield Finding("usable-memory", row.id, f"{row.memory_bytes / GIB:.4g} GiB of {row.memory_marketing}")
     for offer in facts.offers:
         stated, device = facts.memory_gib.get(offer.id), facts.accelerators.get(offer.accelerator or "")
         if stated is not None and device is not None and device.kind != "cpu":
             has = device.memory_bytes / GIB
-            if not USABLE[0] <= has / stated <= 1 / USABLE[0]:
+            if not USABLE_MEMORY_RANGE[0] <= has / stated <= 1 / USABLE_MEMORY_RANGE[0]:
                 yield Finding("usable-memory", offer.id, f"{stated:.4g} GiB a device; {device.id} has {has:.4g}")
 
 
-def _usable(seen: float, sold: float) -> bool:
-    return USABLE[0] <= seen / sold <= USABLE[1]
+def _is_usable_share(seen: float, sold: float) -> bool:
+    return USABLE_MEMORY_RANGE[0] <= seen / sold <= USABLE_MEMORY_RANGE[1]
 
 
-def dense_rates(facts: Facts) -> Iterable[Finding]:
+def check_dense_rates(facts: CheckedFacts) -> Iterable[Finding]:
     """fp8 and int8 at 1 or 2 times bf16; bf16 at least 3 times fp32 where there are matrix units."""
     for row in facts.accelerators.values():
         wide = row.flops.get("bf16") or row.flops.get("fp16")
@@ -104,68 +104,72 @@ def dense_rates(facts: Facts) -> Iterable[Finding]:
                 )
 
 
-def accelerator_charged(facts: Facts) -> Iterable[Finding]:
+def check_accelerator_charged(facts: CheckedFacts) -> Iterable[Finding]:
     """A machine whose family or name has accelerators states its own: else its price is the host's alone."""
-    with_device = {(o.provider, family(o.instance_type)) for o in facts.offers if o.accelerator_count}
+    with_device = {(o.provider, machine_family(o.instance_type)) for o in facts.offers if o.accelerator_count}
     for offer in facts.offers:
         if offer.accelerator_count:
             continue
-        if (offer.provider, family(offer.instance_type)) in with_device or NAMED_DEVICE.search(offer.instance_type):
+        if (offer.provider, machine_family(offer.instance_type)) in with_device or NAMED_DEVICE.search(
+            offer.instance_type
+        ):
             yield Finding("accelerator-charged", offer.id, "no accelerator, while its family or name has one")
 
 
-def size_order(facts: Facts) -> Iterable[Finding]:
+def check_size_order(facts: CheckedFacts) -> Iterable[Finding]:
     """A larger machine of a family does not cost less; a newer generation that does is flagged."""
-    yield from _larger_is_dearer(facts.offers)
-    yield from _newer_is_not_cheaper(facts.offers)
+    yield from _check_larger_is_dearer(facts.offers)
+    yield from _check_newer_not_cheaper(facts.offers)
 
 
-def _larger_is_dearer(offers: Iterable[Offer]) -> Iterable[Finding]:
+def _check_larger_is_dearer(offers: Iterable[Offer]) -> Iterable[Finding]:
     families: dict[tuple[str, str, str, str | None], list[Offer]] = defaultdict(list)
     for offer in offers:
         if offer.on_demand_usd_per_hour is not None:
-            families[offer.provider, offer.region, family(offer.instance_type), offer.accelerator].append(offer)
+            families[offer.provider, offer.region, machine_family(offer.instance_type), offer.accelerator].append(offer)
     for found in families.values():
-        found.sort(key=_size)
+        found.sort(key=_machine_size)
         for smaller, larger in combinations(found, 2):
-            if _covers(larger, smaller) and _price(larger) < _price(smaller) * (1 - 1e-9):
+            if _is_larger(larger, smaller) and _list_price(larger) < _list_price(smaller) * (1 - 1e-9):
                 yield Finding(
                     "size-order",
                     larger.id,
-                    f"{_price(larger):.4g} USD/h; the smaller {smaller.instance_type} costs {_price(smaller):.4g}",
+                    f"{_list_price(larger):.4g} USD/h; the smaller {smaller.instance_type} costs {_list_price(smaller):.4g}",
                 )
 
 
-def _newer_is_not_cheaper(offers: Iterable[Offer]) -> Iterable[Finding]:
+def _check_newer_not_cheaper(offers: Iterable[Offer]) -> Iterable[Finding]:
     alike: dict[tuple[object, ...], list[tuple[int, Offer]]] = defaultdict(list)
     for offer in offers:
         parts = GENERATION.match(offer.instance_type)
         if parts is None or offer.on_demand_usd_per_hour is None:
             continue
         head, number, tail = [part for part in parts.groups() if part is not None]
-        build = (offer.accelerator, *_size(offer))
+        build = (offer.accelerator, *_machine_size(offer))
         alike[offer.provider, offer.region, head, tail, build].append((int(number), offer))
     for found in alike.values():
         found.sort(key=lambda pair: pair[0])
         for (_, older), (_, newer) in pairwise(found):
-            if _price(newer) < _price(older):
-                says = f"{_price(newer):.4g} USD/h; the older {older.instance_type} costs {_price(older):.4g}"
+            if _list_price(newer) < _list_price(older):
+                says = f"{_list_price(newer):.4g} USD/h; the older {older.instance_type} costs {_list_price(older):.4g}"
                 yield Finding("size-order", newer.id, says, refuses=False)
 
 
-def _size(offer: Offer) -> tuple[int, int, int]:
+def _machine_size(offer: Offer) -> tuple[int, int, int]:
     return offer.accelerator_count, offer.vcpu, offer.ram_bytes
 
 
-def _covers(larger: Offer, smaller: Offer) -> bool:
-    return all(a >= b for a, b in zip(_size(larger), _size(smaller), strict=True)) and _size(larger) != _size(smaller)
+def _is_larger(larger: Offer, smaller: Offer) -> bool:
+    return all(a >= b for a, b in zip(_machine_size(larger), _machine_size(smaller), strict=True)) and _machine_size(
+        larger
+    ) != _machine_size(smaller)
 
 
-def _price(offer: Offer) -> float:
+def _list_price(offer: Offer) -> float:
     return offer.on_demand_usd_per_hour or 0.0
 
 
-def family(instance_type: str) -> str:
+def machine_family(instance_type: str) -> str:
     """The type without its size: what stands before a dot, else with the first (`A_B12x`) or last number left out."""
     head, dot, size = instance_type.partition(".")
     if dot:
@@ -176,16 +180,16 @@ def family(instance_type: str) -> str:
     return instance_type if not found else f"{instance_type[: found[-1].start()]}#{instance_type[found[-1].end() :]}"
 
 
-def recount(facts: Facts) -> Iterable[Finding]:
+def check_parameter_count(facts: CheckedFacts) -> Iterable[Finding]:
     """Parameters from layers, widths, heads, experts and vocabulary within 2 % of the stated count."""
     for model in facts.models:
         if model.attention in STANDARD_ATTENTION and not model.shared_experts:
-            error = min((recounted(model, tied=tied) / model.parameters - 1 for tied in (True, False)), key=abs)
+            error = min((count_parameters(model, tied=tied) / model.parameters - 1 for tied in (True, False)), key=abs)
             if abs(error) > RECOUNT_TOLERANCE:
                 yield Finding("recount", model.id, f"its architecture has {1 + error:.3g} x the stated parameters")
 
 
-def recounted(model: ModelSpec, *, tied: bool) -> float:
+def count_parameters(model: ModelSpec, *, tied: bool) -> float:
     """Parameters of a standard decoder; `tied`: one table serves input and output."""
     attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
     width = model.expert_ffn if model.experts else model.ffn
@@ -193,7 +197,7 @@ def recounted(model: ModelSpec, *, tied: bool) -> float:
     return model.layers * (attention + feed) + model.vocabulary * model.hidden * (1 if tied else 2)
 
 
-def below_list(facts: Facts) -> Iterable[Finding]:
+def check_below_list_price(facts: CheckedFacts) -> Iterable[Finding]:
     """Spot and committed prices lie below the list price, and all are above zero."""
     for offer in facts.offers:
         listed = offer.on_demand_usd_per_hour
@@ -206,7 +210,7 @@ def below_list(facts: Facts) -> Iterable[Finding]:
                 yield Finding("below-list", offer.id, f"{price:.4g} USD/h beside a list price of {listed:.4g}")
 
 
-def known_accelerators(facts: Facts) -> Iterable[Finding]:
+def check_accelerators_known(facts: CheckedFacts) -> Iterable[Finding]:
     """Every accelerator an offer names has a row, and a count if and only if it has a name."""
     for offer in facts.offers:
         if (offer.accelerator is None) != (offer.accelerator_count == 0):
@@ -216,23 +220,23 @@ def known_accelerators(facts: Facts) -> Iterable[Finding]:
             yield Finding("known-accelerators", offer.id, f"no row for {offer.accelerator}")
 
 
-Gate = Callable[[Facts], Iterable[Finding]]
-GATES: dict[str, Gate] = {
-    "price-of-one": price_of_one,
-    "usable-memory": usable_memory,
-    "dense-rates": dense_rates,
-    "accelerator-charged": accelerator_charged,
-    "size-order": size_order,
-    "recount": recount,
-    "below-list": below_list,
-    "known-accelerators": known_accelerators,
+PlausibilityCheck = Callable[[CheckedFacts], Iterable[Finding]]
+PLAUSIBILITY_CHECKS: dict[str, PlausibilityCheck] = {
+    "price-of-one": check_unit_price,
+    "usable-memory": check_usable_memory,
+    "dense-rates": check_dense_rates,
+    "accelerator-charged": check_accelerator_charged,
+    "size-order": check_size_order,
+    "recount": check_parameter_count,
+    "below-list": check_below_list_price,
+    "known-accelerators": check_accelerators_known,
 }
 
 
-def run(facts: Facts, exceptions: Iterable[GateException] = ()) -> tuple[Finding, ...]:
+def run_checks(facts: CheckedFacts, exceptions: Iterable[PlausibilityException] = ()) -> tuple[Finding, ...]:
     """What all gates find, exceptions left out; then the exceptions that none of them needed."""
     allowed = {(row.gate, row.subject) for row in exceptions}
-    found = [finding for gate in GATES.values() for finding in gate(facts)]
+    found = [finding for gate in PLAUSIBILITY_CHECKS.values() for finding in gate(facts)]
     needless = sorted(allowed - {(finding.gate, finding.subject) for finding in found})
     kept = [finding for finding in found if (finding.gate, finding.subject) not in allowed]
     says = "is an exception that the gate does not need"

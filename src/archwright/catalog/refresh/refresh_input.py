@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from archwright.catalog.sources.source_records import Found
+from archwright.catalog.sources.source_records import SourceFacts
 from archwright.catalog.tables.metadata_records import RefreshSource
 from archwright.contract.record import Record
 
 EXAMPLES = 5
 
 
-class Brought(NamedTuple):
+class RefreshInput(NamedTuple):
     """One file: its source, the day it states, what is in it."""
 
     source: RefreshSource
     as_of: str
-    found: Found
+    found: SourceFacts
     brought_on: str = ""
 
     @property
@@ -26,7 +26,7 @@ class Brought(NamedTuple):
         return self.source.origin.partition(", saved as")[0]
 
 
-class SetAside(Record):
+class SkippedRows(Record):
     """Rows that were not taken, and why; the first few by name."""
 
     source: str
@@ -35,7 +35,7 @@ class SetAside(Record):
     examples: tuple[str, ...]
 
 
-class Disagreement(Record):
+class PriceDisagreement(Record):
     """Two sources state different prices of one model; the first is taken, the band covers both."""
 
     subject: str
@@ -43,20 +43,20 @@ class Disagreement(Record):
     other: str
 
 
-class Aside:
+class RefreshReportBuilder:
     """Collects what is not taken, where sources disagree, and what is odd."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], list[str]] = defaultdict(list)
-        self.disagreements: list[Disagreement] = []
+        self.disagreements: list[PriceDisagreement] = []
         self.flags: list[str] = []
 
     def put(self, source: str, reason: str, subject: str) -> None:
         self._rows[source, reason].append(subject)
 
     @property
-    def rows(self) -> tuple[SetAside, ...]:
+    def rows(self) -> tuple[SkippedRows, ...]:
         return tuple(
-            SetAside(source=source, reason=reason, rows=len(found), examples=tuple(found[:EXAMPLES]))
+            SkippedRows(source=source, reason=reason, rows=len(found), examples=tuple(found[:EXAMPLES]))
             for (source, reason), found in self._rows.items()
         )

@@ -27,9 +27,9 @@ from archwright.catalog.sources import (
     token_price_history,
     token_prices,
 )
-from archwright.catalog.sources.source_records import File, Found
+from archwright.catalog.sources.source_records import FileContext, SourceFacts
 
-Adapter = Callable[[bytes, File], Found]
+Adapter = Callable[[bytes, FileContext], SourceFacts]
 
 READERS: dict[str, Adapter] = {
     "go-prices": go_price_tables.read,
@@ -56,8 +56,8 @@ READERS: dict[str, Adapter] = {
 }
 
 
-def _finite(read: Adapter) -> Adapter:
-    def bounded(data: bytes, file: File) -> Found:
+def _reject_overflow(read: Adapter) -> Adapter:
+    def bounded(data: bytes, file: FileContext) -> SourceFacts:
         try:
             return read(data, file)
         except OverflowError as error:
@@ -67,4 +67,4 @@ def _finite(read: Adapter) -> Adapter:
 
 
 # Every adapter raises ValueError for bytes that are not of its format, and for a number that no machine holds.
-ADAPTERS: dict[str, Adapter] = {name: _finite(read) for name, read in READERS.items()}
+ADAPTERS: dict[str, Adapter] = {name: _reject_overflow(read) for name, read in READERS.items()}

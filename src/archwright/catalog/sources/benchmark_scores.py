@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.catalog.sources.source_records import File, Found, Score
+from archwright.catalog.sources.source_records import BenchmarkScore, FileContext, SourceFacts
 
 
 class _Result(msgspec.Struct):
@@ -17,12 +17,12 @@ class _Result(msgspec.Struct):
     updated_at: str = ""
 
 
-def read(data: bytes, _file: File) -> Found:
+def read(data: bytes, _file: FileContext) -> SourceFacts:
     results = msgspec.json.decode(data, type=list[_Result])
-    return Found(
+    return SourceFacts(
         as_of=max((row.updated_at[:10] for row in results), default=""),
         scores=tuple(
-            Score(
+            BenchmarkScore(
                 model=row.model_id,
                 benchmark=row.benchmark_id,
                 score=row.score,

@@ -10,7 +10,7 @@ import re
 import msgspec
 
 from archwright.catalog.sources import pagination
-from archwright.catalog.sources.source_records import File, Found, Rate
+from archwright.catalog.sources.source_records import ComponentRate, FileContext, SourceFacts
 
 HOURS_IN_MONTH = 730
 PART = re.compile(r"^(?:spot preemptible )?(?P<of>.+?) (?P<part>gpu|ram|core)\b", re.IGNORECASE)
@@ -18,7 +18,7 @@ SSD = re.compile(r"^ssd backed local storage", re.IGNORECASE)
 # Disks of spot machines are billed as if they were sold by demand; only the words say so.
 SPOT = "preemptible"
 # Prices of other ways to take the same parts.
-OTHERS = re.compile(r"sole tenancy|reserved|premium|custom|suspended|calendar mode|extended", re.IGNORECASE)
+EXCLUDED_OFFERS = re.compile(r"sole tenancy|reserved|premium|custom|suspended|calendar mode|extended", re.IGNORECASE)
 USES = {"OnDemand": False, "Preemptible": True}
 UNITS = {"h": 1.0, "GiBy.h": 1.0, "GiBy.mo": 1.0 / HOURS_IN_MONTH}
 
@@ -58,17 +58,19 @@ class _Page(msgspec.Struct):
     skus: list[_Sku]
 
 
-def read(data: bytes, _file: File) -> Found:
-    return Found(
-        rates=tuple(rate for page in pagination.decode(data, _Page) for sku in page.skus for rate in _rates(sku))
+def read(data: bytes, _file: FileContext) -> SourceFacts:
+    return SourceFacts(
+        rates=tuple(
+            rate for page in pagination.decode_pages(data, _Page) for sku in page.skus for rate in _component_rates(sku)
+        )
     )
 
 
-def _rates(sku: _Sku) -> list[Rate]:
+def _component_rates(sku: _Sku) -> list[ComponentRate]:
     use = USES.get(sku.category.usage_type)
     expression = sku.pricing_info[-1].pricing_expression if sku.pricing_info else _Expression()
     unit = UNITS.get(expression.usage_unit)
-    if use is None or unit is None or not expression.tiered_rates or OTHERS.search(sku.description):
+    if use is None or unit is None or not expression.tiered_rates or EXCLUDED_OFFERS.search(sku.description):
         return []
     part = PART.match(sku.description) if sku.category.resource_family == "Compute" else None
     if part is None and not SSD.match(sku.description):
@@ -79,4 +81,4 @@ def _rates(sku: _Sku) -> list[Rate]:
         raise ValueError(f"prices in {price.currency_code}, not in USD")
     usd = (int(price.units) + price.nanos / 1e9) * unit
     spot = use or SPOT in sku.description.lower()
-    return [Rate(region, of, kind, usd, spot) for region in sku.service_regions]
+    return [ComponentRate(region, of, kind, usd, spot) for region in sku.service_regions]

@@ -7,13 +7,13 @@ import io
 from collections.abc import Collection, Iterator
 
 # No line of a price list is longer. Not left to the reader's own limit: other readers of the process move it.
-MOST_LINE = 100_000
+MAX_LINE_CHARACTERS = 100_000
 
 
-def rows(data: bytes, needed: Collection[str], head: Iterator[str] | None = None) -> Iterator[dict[str, str]]:
+def read_csv_rows(data: bytes, needed: Collection[str], head: Iterator[str] | None = None) -> Iterator[dict[str, str]]:
     """`head`: lines already begun, where words stand above the columns' names."""
     try:
-        reader = csv.DictReader(lines(data) if head is None else head)
+        reader = csv.DictReader(read_lines(data) if head is None else head)
         missing = set(needed) - set(reader.fieldnames or ())
         if missing:
             raise ValueError(f"lacks the columns {', '.join(sorted(missing))}")
@@ -22,8 +22,8 @@ def rows(data: bytes, needed: Collection[str], head: Iterator[str] | None = None
         raise ValueError(f"not a list of machines: {error}") from error
 
 
-def lines(data: bytes) -> Iterator[str]:
+def read_lines(data: bytes) -> Iterator[str]:
     for line in io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=""):
-        if len(line) > MOST_LINE:
-            raise ValueError(f"not a list of machines: a line of more than {MOST_LINE} characters")
+        if len(line) > MAX_LINE_CHARACTERS:
+            raise ValueError(f"not a list of machines: a line of more than {MAX_LINE_CHARACTERS} characters")
         yield line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.catalog.sources.source_records import Carbon, File, Found
+from archwright.catalog.sources.source_records import CarbonIntensity, FileContext, SourceFacts
 
 
 class _Country(msgspec.Struct):
@@ -13,11 +13,11 @@ class _Country(msgspec.Struct):
     year: int | None = None
 
 
-def read(data: bytes, _file: File) -> Found:
+def read(data: bytes, _file: FileContext) -> SourceFacts:
     countries = msgspec.json.decode(data, type=dict[str, _Country])
-    return Found(
+    return SourceFacts(
         carbon=tuple(
-            Carbon(code, row.country_name, row.carbon_intensity, str(row.year or ""))
+            CarbonIntensity(code, row.country_name, row.carbon_intensity, str(row.year or ""))
             for code, row in countries.items()
             if row.carbon_intensity is not None
         )

@@ -10,7 +10,7 @@ AUTOMATIC_GZIP = 31
 LARGEST_BYTES = 1 << 30
 
 
-def unpacked(data: bytes) -> bytes:
+def decompress_gzip(data: bytes) -> bytes:
     """Raises ValueError for what is no gzip file in spite of its first bytes, or unpacks without end."""
     if not data.startswith(MAGIC):
         return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.catalog.sources.source_records import File, Found, TokenPrice
+from archwright.catalog.sources.source_records import FileContext, HostedTokenPrice, SourceFacts
 
 PER_MILLION = 1e-6
 TEXT = "text"
@@ -39,18 +39,18 @@ class _Provider(msgspec.Struct):
     models: dict[str, _Model]
 
 
-def read(data: bytes, _file: File) -> Found:
+def read(data: bytes, _file: FileContext) -> SourceFacts:
     providers = msgspec.json.decode(data, type=dict[str, _Provider])
-    prices = (_price(provider.id, model) for provider in providers.values() for model in provider.models.values())
-    return Found(tokens=tuple(price for price in prices if price is not None))
+    prices = (_token_price(provider.id, model) for provider in providers.values() for model in provider.models.values())
+    return SourceFacts(tokens=tuple(price for price in prices if price is not None))
 
 
-def _price(provider: str, model: _Model) -> TokenPrice | None:
+def _token_price(provider: str, model: _Model) -> HostedTokenPrice | None:
     """None for what is not priced by the token both ways, answers without text or is withdrawn."""
     cost = model.cost or _Cost()
     if cost.input is None or cost.output is None or TEXT not in model.modalities.output or model.status == "deprecated":
         return None
-    return TokenPrice(
+    return HostedTokenPrice(
         provider=provider,
         model=model.id,
         input=cost.input * PER_MILLION,

@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 from archwright.catalog.sources import csv_lines
-from archwright.catalog.sources.source_records import Build, File, Found, Price
+from archwright.catalog.sources.source_records import FileContext, InstancePrice, InstanceSpec, SourceFacts
 
 GIB = 2**30
 MEBI_IN_GIBI = 1024
 NEEDED = {"InstanceType", "AcceleratorName", "AcceleratorCount", "vCPUs", "MemoryGiB", "Price", "Region"}
 # The second dialect's columns by the first one's names; its spot prices have lines of their own.
-OTHER = {
+CATALOGUE_COLUMNS = {
     "InstanceType": "instance_name",
     "AcceleratorName": "gpu_name",
     "AcceleratorCount": "gpu_count",
@@ -28,7 +28,7 @@ OTHER = {
     "DeviceGiB": "gpu_memory",
     "Arch": "cpu_arch",
 }
-OTHER_NEEDED = {*OTHER.values(), "location", "price", "spot"} - {"cpu_arch"}
+CATALOGUE_NEEDED = {*CATALOGUE_COLUMNS.values(), "location", "price", "spot"} - {"cpu_arch"}
 # The first memory in the column is that of one device; a total comes after it.
 DEVICE_MEMORY = re.compile(r"'MemoryInfo':\s*\{'SizeInMiB':\s*(\d+)")
 ZONE = re.compile(r"(-[a-z]+-?[a-z]+\d)-[a-z]$")
@@ -36,20 +36,24 @@ ZONE = re.compile(r"(-[a-z]+-?[a-z]+\d)-[a-z]$")
 PROVIDER = re.compile(r"-([a-z][a-z0-9]+)(?:-\d{4}-\d{2}-\d{2})?\.csv$")
 
 
-def read(data: bytes, _file: File) -> Found:
-    return _found(csv_lines.rows(data, NEEDED))
+def read(data: bytes, _file: FileContext) -> SourceFacts:
+    return _collect_instances(csv_lines.read_csv_rows(data, NEEDED))
 
 
-def read_catalogue(data: bytes, file: File) -> Found:
+def read_catalogue(data: bytes, file: FileContext) -> SourceFacts:
     """The second dialect; the file's name says whose machines they are."""
     provider = PROVIDER.search(PurePath(file.name).name)
     if provider is None:
         raise ValueError("its name does not end with the provider, as in -NAME.csv")
-    return Found(parts=((provider[1], _found(map(_translated, csv_lines.rows(data, OTHER_NEEDED)))),))
+    return SourceFacts(
+        parts=(
+            (provider[1], _collect_instances(map(_translate_columns, csv_lines.read_csv_rows(data, CATALOGUE_NEEDED)))),
+        )
+    )
 
 
-def _translated(line: dict[str, str]) -> dict[str, str]:
-    cells = {name: line.get(column) or "" for name, column in OTHER.items()}
+def _translate_columns(line: dict[str, str]) -> dict[str, str]:
+    cells = {name: line.get(column) or "" for name, column in CATALOGUE_COLUMNS.items()}
     spot = line["spot"].lower() == "true"
     return {
         **cells,
@@ -59,33 +63,33 @@ def _translated(line: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _found(lines: Iterable[dict[str, str]]) -> Found:
-    builds: dict[str, Build] = {}
+def _collect_instances(lines: Iterable[dict[str, str]]) -> SourceFacts:
+    builds: dict[str, InstanceSpec] = {}
     listed: dict[tuple[str, str], float] = {}
     spots: dict[tuple[str, str], list[float]] = defaultdict(list)
     for line in lines:
         name, key = line["InstanceType"], (line["Region"], line["InstanceType"])
         if not name:
             continue
-        builds.setdefault(name, _build(name, line))
+        builds.setdefault(name, _to_instance_spec(name, line))
         if line["Price"]:
             listed.setdefault(key, float(line["Price"]))
         spots[key].append(float(line.get("SpotPrice") or 0.0))
-    return Found(
+    return SourceFacts(
         builds=tuple(builds.values()),
-        prices=tuple(Price(*key, price, _median(spots[key], price)) for key, price in listed.items()),
+        prices=tuple(InstancePrice(*key, price, _median_spot(spots[key], price)) for key, price in listed.items()),
     )
 
 
-def _median(spots: list[float], listed: float) -> float | None:
+def _median_spot(spots: list[float], listed: float) -> float | None:
     below = [spot for spot in spots if 0 < spot < listed]
     return statistics.median(below) if below else None
 
 
-def _build(name: str, line: dict[str, str]) -> Build:
+def _to_instance_spec(name: str, line: dict[str, str]) -> InstanceSpec:
     memory = DEVICE_MEMORY.search(line.get("GpuInfo") or "")
     stated = line.get("DeviceGiB")
-    return Build(
+    return InstanceSpec(
         instance_type=name,
         accelerator=line["AcceleratorName"],
         accelerator_count=round(float(line["AcceleratorCount"] or 0)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.catalog.sources.source_records import Build, File, Found
+from archwright.catalog.sources.source_records import FileContext, InstanceSpec, SourceFacts
 
 MIB = 2**20
 GIGA = 1e9
@@ -67,17 +67,17 @@ class _Machine(msgspec.Struct):
     network: _Network = msgspec.field(name="NetworkInfo", default_factory=_Network)
 
 
-def read(data: bytes, _file: File) -> Found:
+def read(data: bytes, _file: FileContext) -> SourceFacts:
     machines = msgspec.json.decode(data, type=dict[str, _Machine])
-    return Found(builds=tuple(_build(name, machine) for name, machine in machines.items()))
+    return SourceFacts(builds=tuple(_to_instance_spec(name, machine) for name, machine in machines.items()))
 
 
-def _build(name: str, machine: _Machine) -> Build:
+def _to_instance_spec(name: str, machine: _Machine) -> InstanceSpec:
     """A slice of a device counts as one device of that share."""
     devices = [*machine.gpus.devices, *machine.neurons.devices, *machine.inference.devices]
     first = devices[0] if devices else None
     peak = sum(card.peak_gbps for card in machine.network.cards)
-    return Build(
+    return InstanceSpec(
         instance_type=name,
         accelerator=first.name if first else "",
         accelerator_count=(first.count or first.logical) if first else 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.catalog.sources.source_records import Build, File, Found
+from archwright.catalog.sources.source_records import FileContext, InstanceSpec, SourceFacts
 
 MIB = 2**20
 GIGA = 1e9
@@ -25,12 +25,12 @@ class _Server(msgspec.Struct):
     storage_size: float | None = None
 
 
-def read(data: bytes, _file: File) -> Found:
+def read(data: bytes, _file: FileContext) -> SourceFacts:
     """Nothing for a type that is offered no more."""
     server = msgspec.json.decode(data, type=_Server)
     if server.status.lower() != ACTIVE:
-        return Found()
-    build = Build(
+        return SourceFacts()
+    build = InstanceSpec(
         instance_type=server.api_reference,
         accelerator=server.gpu_model or "",
         # A part of a device counts as one device of that share.
@@ -42,4 +42,4 @@ def read(data: bytes, _file: File) -> Found:
         arch=server.cpu_architecture.lower(),
         local_nvme_bytes=None if server.storage_size is None else round(server.storage_size * GIGA),
     )
-    return Found(parts=((server.vendor_id, Found(builds=(build,))),))
+    return SourceFacts(parts=((server.vendor_id, SourceFacts(builds=(build,))),))

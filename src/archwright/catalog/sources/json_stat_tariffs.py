@@ -10,7 +10,7 @@ from itertools import product
 
 import msgspec
 
-from archwright.catalog.sources.source_records import File, Found, Tariff
+from archwright.catalog.sources.source_records import ElectricityTariff, FileContext, SourceFacts
 
 BANDS = {"MWH500-1999": "commercial", "MWH20000-69999": "industrial"}
 TAX, CURRENCY, UNIT = "X_VAT", "EUR", "KWH"
@@ -40,7 +40,7 @@ class _Cube(msgspec.Struct):
     updated: str = ""
 
 
-def read(data: bytes, _file: File) -> Found:
+def read(data: bytes, _file: FileContext) -> SourceFacts:
     cube = msgspec.json.decode(data, type=_Cube)
     if not {BAND_AT, PLACE_AT, TIME_AT} <= set(cube.id) or not set(cube.id) <= cube.dimension.keys():
         raise ValueError(f"lacks a dimension of {BAND_AT}, {PLACE_AT}, {TIME_AT}")
@@ -54,16 +54,18 @@ def read(data: bytes, _file: File) -> Found:
     newest: dict[str, dict[str, tuple[str, float]]] = {}
     for at, place in enumerate(product(*codes)):
         price, stands = values.get(str(at)), dict(zip(cube.id, place, strict=True))
-        band = _band(stands)
+        band = _consumer_band(stands)
         if price is not None and band:
             of_place = newest.setdefault(stands[PLACE_AT], {})
             of_place[band] = max(of_place.get(band, ("", 0.0)), (stands[TIME_AT], price))
-    return Found(
-        tariffs=tuple(Tariff.newest(PLACES.get(place, place), "", bands, CURRENCY) for place, bands in newest.items())
+    return SourceFacts(
+        tariffs=tuple(
+            ElectricityTariff.newest(PLACES.get(place, place), "", bands, CURRENCY) for place, bands in newest.items()
+        )
     )
 
 
-def _band(stands: dict[str, str]) -> str:
+def _consumer_band(stands: dict[str, str]) -> str:
     """Empty for a cell that is no price of these bands."""
     wanted = {"tax": TAX, "currency": CURRENCY, "unit": UNIT}
     if any(stands.get(name, code) != code for name, code in wanted.items()):

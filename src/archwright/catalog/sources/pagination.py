@@ -9,7 +9,7 @@ import msgspec
 T = TypeVar("T")
 
 
-def decode(data: bytes, page: type[T]) -> list[T]:
+def decode_pages(data: bytes, page: type[T]) -> list[T]:
     """Raises ValueError for what is no page."""
     text = data.strip()
     if text.startswith(b"["):
@@ -20,8 +20,10 @@ def decode(data: bytes, page: type[T]) -> list[T]:
         raise
     except msgspec.DecodeError:
         # A line each.
-        return [msgspec.json.decode(line, type=page) for line in text.splitlines() if line.strip()] or _nothing()
+        return [
+            msgspec.json.decode(line, type=page) for line in text.splitlines() if line.strip()
+        ] or _refuse_empty_file()
 
 
-def _nothing() -> list[T]:
+def _refuse_empty_file() -> list[T]:
     raise ValueError("an empty file")

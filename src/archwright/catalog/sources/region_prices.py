@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.catalog.sources.source_records import File, Found, Price
+from archwright.catalog.sources.source_records import FileContext, InstancePrice, SourceFacts
 
 
 class _Region(msgspec.Struct):
@@ -16,11 +16,11 @@ class _File(msgspec.Struct):
     prices: dict[str, _Region]
 
 
-def read(data: bytes, _file: File) -> Found:
+def read(data: bytes, _file: FileContext) -> SourceFacts:
     file = msgspec.json.decode(data, type=_File)
-    return Found(
+    return SourceFacts(
         prices=tuple(
-            Price(region, name, price, table.spot.get(name))
+            InstancePrice(region, name, price, table.spot.get(name))
             for region, table in file.prices.items()
             for name, price in table.on_demand.items()
         )

@@ -6,14 +6,14 @@ from datetime import date
 from typing import NamedTuple
 
 
-class File(NamedTuple):
+class FileContext(NamedTuple):
     """What an adapter may know beside the bytes: the path below the folder that was brought, and the day."""
 
     name: str
     today: date
 
 
-class Price(NamedTuple):
+class InstancePrice(NamedTuple):
     """List, spot and committed price of a machine type in a region, USD an hour."""
 
     region: str
@@ -24,7 +24,7 @@ class Price(NamedTuple):
     commit_3y: float | None = None
 
 
-class Spot(NamedTuple):
+class SpotPrice(NamedTuple):
     """Spot price of a machine type in a region, USD an hour, where the source states nothing beside it."""
 
     region: str
@@ -32,7 +32,7 @@ class Spot(NamedTuple):
     usd_per_hour: float
 
 
-class Rate(NamedTuple):
+class ComponentRate(NamedTuple):
     """Price of one part of a machine, USD an hour: a `core`, a GiB of `ram` or `ssd`, a `gpu`. `of`: which machines'
     or which accelerator, in the source's words; empty for any.
     """
@@ -44,7 +44,7 @@ class Rate(NamedTuple):
     spot: bool
 
 
-class Build(NamedTuple):
+class InstanceSpec(NamedTuple):
     """What a machine type is. `memory_gib` is that of one accelerator, where the source states it."""
 
     instance_type: str
@@ -60,7 +60,7 @@ class Build(NamedTuple):
     network_note: str = ""
 
 
-class TokenPrice(NamedTuple):
+class HostedTokenPrice(NamedTuple):
     """Price of a hosted model, USD a token."""
 
     provider: str
@@ -88,7 +88,7 @@ class BytePrice(NamedTuple):
     to_bytes: float | None = None
 
 
-class Carbon(NamedTuple):
+class CarbonIntensity(NamedTuple):
     """Mean carbon of a country's electricity; `country` is alpha-3, `name` the source's word for it."""
 
     country: str
@@ -97,7 +97,7 @@ class Carbon(NamedTuple):
     year: str
 
 
-class Tariff(NamedTuple):
+class ElectricityTariff(NamedTuple):
     """Price of a kWh for a business and for industry, in `currency`; `area` is a state of the country."""
 
     country: str
@@ -108,14 +108,14 @@ class Tariff(NamedTuple):
     period: str
 
     @classmethod
-    def newest(cls, country: str, area: str, bands: dict[str, tuple[str, float]], currency: str) -> Tariff:
+    def newest(cls, country: str, area: str, bands: dict[str, tuple[str, float]], currency: str) -> ElectricityTariff:
         """`bands`: of `commercial` and `industrial`, those stated, with the period each price is of."""
         prices = {band: price for band, (_, price) in bands.items()}
         period = max(period for period, _ in bands.values())
         return cls(country, area, prices.get("commercial"), prices.get("industrial"), currency, period)
 
 
-class Score(NamedTuple):
+class BenchmarkScore(NamedTuple):
     """A reported score, as a share; `link` is where the reporter published it."""
 
     model: str
@@ -126,7 +126,7 @@ class Score(NamedTuple):
     link: str
 
 
-class Device(NamedTuple):
+class AcceleratorSpec(NamedTuple):
     """An accelerator: dense rates in FLOP/s per dtype, memory, one way of its scale-up link, watts."""
 
     name: str
@@ -137,31 +137,31 @@ class Device(NamedTuple):
     tdp_w: float | None = None
 
 
-class Architecture(NamedTuple):
+class CheckpointArchitecture(NamedTuple):
     """What a checkpoint's own configuration says of it, by the names of a model's row."""
 
     model: str
     fields: dict[str, int]
 
 
-class Found(NamedTuple):
+class SourceFacts(NamedTuple):
     """`as_of` is the day the bytes themselves state, empty when they state none. `parts`: what one file says of several
     providers, each under its name.
     """
 
     as_of: str = ""
-    prices: tuple[Price, ...] = ()
-    builds: tuple[Build, ...] = ()
-    tokens: tuple[TokenPrice, ...] = ()
+    prices: tuple[InstancePrice, ...] = ()
+    builds: tuple[InstanceSpec, ...] = ()
+    tokens: tuple[HostedTokenPrice, ...] = ()
     stored: tuple[BytePrice, ...] = ()
-    carbon: tuple[Carbon, ...] = ()
-    spots: tuple[Spot, ...] = ()
-    rates: tuple[Rate, ...] = ()
-    tariffs: tuple[Tariff, ...] = ()
-    scores: tuple[Score, ...] = ()
-    devices: tuple[Device, ...] = ()
-    architectures: tuple[Architecture, ...] = ()
-    parts: tuple[tuple[str, Found], ...] = ()
+    carbon: tuple[CarbonIntensity, ...] = ()
+    spots: tuple[SpotPrice, ...] = ()
+    rates: tuple[ComponentRate, ...] = ()
+    tariffs: tuple[ElectricityTariff, ...] = ()
+    scores: tuple[BenchmarkScore, ...] = ()
+    devices: tuple[AcceleratorSpec, ...] = ()
+    architectures: tuple[CheckpointArchitecture, ...] = ()
+    parts: tuple[tuple[str, SourceFacts], ...] = ()
 
     @property
     def rows(self) -> int:

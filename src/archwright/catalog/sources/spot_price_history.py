@@ -9,7 +9,7 @@ from collections import defaultdict
 import msgspec
 
 from archwright.catalog.sources import pagination
-from archwright.catalog.sources.source_records import File, Found, Spot
+from archwright.catalog.sources.source_records import FileContext, SourceFacts, SpotPrice
 
 LINUX = "Linux/UNIX"
 # A zone beside the region's own (`us-west-2-lax-1a`) is a place of its own.
@@ -28,9 +28,9 @@ class _History(msgspec.Struct):
     prices: list[_Price] = msgspec.field(name="SpotPriceHistory")
 
 
-def read(data: bytes, _file: File) -> Found:
+def read(data: bytes, _file: FileContext) -> SourceFacts:
     newest: dict[tuple[str, str], _Price] = {}
-    for page in pagination.decode(data, _History):
+    for page in pagination.decode_pages(data, _History):
         for price in page.prices:
             before = newest.get((price.zone, price.machine))
             if price.system.startswith(LINUX) and (before is None or before.time < price.time):
@@ -39,7 +39,7 @@ def read(data: bytes, _file: File) -> Found:
     for (zone, machine), price in newest.items():
         region = REGION.fullmatch(zone)
         zones[region[1] if region else zone, machine].append(float(price.price))
-    return Found(
+    return SourceFacts(
         as_of=max((price.time for price in newest.values()), default="")[:10],
-        spots=tuple(Spot(*key, statistics.median(prices)) for key, prices in zones.items()),
+        spots=tuple(SpotPrice(*key, statistics.median(prices)) for key, prices in zones.items()),
     )

@@ -10,7 +10,7 @@ import re
 import msgspec
 
 from archwright.catalog.sources import pagination
-from archwright.catalog.sources.source_records import File, Found, Tariff
+from archwright.catalog.sources.source_records import ElectricityTariff, FileContext, SourceFacts
 
 COUNTRY, CURRENCY = "US", "USD"
 CENTS = "cents per kilowatt-hour"
@@ -31,13 +31,13 @@ class _Response(msgspec.Struct):
     data: list[_Row]
 
 
-class _Answer(msgspec.Struct):
+class _Envelope(msgspec.Struct):
     response: _Response
 
 
-def read(data: bytes, _file: File) -> Found:
+def read(data: bytes, _file: FileContext) -> SourceFacts:
     newest: dict[str, dict[str, tuple[str, float]]] = {}
-    for answer in pagination.decode(data, _Answer):
+    for answer in pagination.decode_pages(data, _Envelope):
         for row in answer.response.data:
             sector = SECTORS.get(row.sectorid)
             if sector and row.price is not None and STATE.fullmatch(row.stateid):
@@ -45,9 +45,9 @@ def read(data: bytes, _file: File) -> Found:
                     raise ValueError(f"prices in {row.units}, not in {CENTS}")
                 of = newest.setdefault(row.stateid, {})
                 of[sector] = max(of.get(sector, ("", 0.0)), (row.period, float(row.price) / 100))
-    return Found(
+    return SourceFacts(
         tariffs=tuple(
-            Tariff.newest(COUNTRY, "" if state == COUNTRY else f"{COUNTRY}-{state}", of, CURRENCY)
+            ElectricityTariff.newest(COUNTRY, "" if state == COUNTRY else f"{COUNTRY}-{state}", of, CURRENCY)
             for state, of in newest.items()
         )
     )

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from archwright.catalog.sources.source_records import BytePrice, File, Found
+from archwright.catalog.sources.source_records import BytePrice, FileContext, SourceFacts
 
 GIGA = 1e9
 INTERNET, BETWEEN_REGIONS = "Internet egress", "Inter-region"
@@ -36,8 +36,8 @@ class _Objects(msgspec.Struct):
     region: str = ""
 
 
-def read_egress(data: bytes, _brought: File) -> Found:
-    as_of, providers = _content(data, _Egress)
+def read_egress(data: bytes, _brought: FileContext) -> SourceFacts:
+    as_of, providers = _split_providers(data, _Egress)
     found: list[BytePrice] = []
     for name, stated in providers.items():
         start = stated.free_tier_gb
@@ -49,13 +49,13 @@ def read_egress(data: bytes, _brought: File) -> Found:
         if stated.inter_region_per_gb_usd is not None:
             price = stated.inter_region_per_gb_usd / GIGA
             found.append(BytePrice(name, "", BETWEEN_REGIONS, "egress", price))
-    return Found(as_of=as_of, stored=tuple(found))
+    return SourceFacts(as_of=as_of, stored=tuple(found))
 
 
-def read_objects(data: bytes, _brought: File) -> Found:
+def read_objects(data: bytes, _brought: FileContext) -> SourceFacts:
     """A tier with a capacity limit is a trial's allowance, no price."""
-    as_of, providers = _content(data, _Objects)
-    return Found(
+    as_of, providers = _split_providers(data, _Objects)
+    return SourceFacts(
         as_of=as_of,
         stored=tuple(
             BytePrice(name, stated.region, tier.sku, "object", tier.price_per_gb_month_usd / GIGA)
@@ -66,7 +66,7 @@ def read_objects(data: bytes, _brought: File) -> Found:
     )
 
 
-def _content(data: bytes, form: type[T]) -> tuple[str, dict[str, T]]:
+def _split_providers(data: bytes, form: type[T]) -> tuple[str, dict[str, T]]:
     """The file's date, and what stands under each provider's name beside it."""
     fields = msgspec.json.decode(data, type=dict[str, Any])
     if fields.get("currency", "USD") != "USD":

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.catalog.sources.source_records import File, Found, TokenPrice
+from archwright.catalog.sources.source_records import FileContext, HostedTokenPrice, SourceFacts
 
 PER_MILLION = 1e-6
 
@@ -36,30 +36,30 @@ class _Provider(msgspec.Struct):
     models: list[_Model]
 
 
-def read(data: bytes, file: File) -> Found:
+def read(data: bytes, file: FileContext) -> SourceFacts:
     providers = msgspec.json.decode(data, type=list[_Provider])
-    prices = (_price(provider.id, model, file.today) for provider in providers for model in provider.models)
-    return Found(tokens=tuple(price for price in prices if price is not None))
+    prices = (_token_price(provider.id, model, file.today) for provider in providers for model in provider.models)
+    return SourceFacts(tokens=tuple(price for price in prices if price is not None))
 
 
-def _price(provider: str, model: _Model, today: date) -> TokenPrice | None:
+def _token_price(provider: str, model: _Model, today: date) -> HostedTokenPrice | None:
     """None for what is not priced by the token both ways."""
-    stated = model.prices if isinstance(model.prices, dict) else _in_force(model.prices, today)
-    given, answered = _base(stated.get("input_mtok")), _base(stated.get("output_mtok"))
+    stated = model.prices if isinstance(model.prices, dict) else _current_prices(model.prices, today)
+    given, answered = _base_price(stated.get("input_mtok")), _base_price(stated.get("output_mtok"))
     if given is None or answered is None:
         return None
-    return TokenPrice(
+    return HostedTokenPrice(
         provider=provider,
         model=model.id,
         input=given,
         output=answered,
-        cache_read=_base(stated.get("cache_read_mtok")),
-        cache_write=_base(stated.get("cache_write_mtok")),
+        cache_read=_base_price(stated.get("cache_read_mtok")),
+        cache_write=_base_price(stated.get("cache_write_mtok")),
         context_tokens=model.context_window,
     )
 
 
-def _in_force(periods: list[_Period], today: date) -> dict[str, Any]:
+def _current_prices(periods: list[_Period], today: date) -> dict[str, Any]:
     """Periods stand in the order of their start; hours of the day (a night tariff) are no start and stay out."""
     found: dict[str, Any] = {}
     for period in periods:
@@ -70,7 +70,7 @@ def _in_force(periods: list[_Period], today: date) -> dict[str, Any]:
     return found
 
 
-def _base(price: object) -> float | None:
+def _base_price(price: object) -> float | None:
     """USD per token; a price in tiers has its base."""
     if isinstance(price, dict):
         price = price.get("base")

@@ -6,31 +6,33 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from archwright.catalog.tables import cost_records as rows
-from archwright.catalog.tables.csv_table import Row, read
+from archwright.catalog.tables.csv_table import CsvRow, read_rows
 
 GIB = 2.0**30
 GIGA = 1e9
 # Per unit of the source, bytes: a price per GB or GiB becomes one per byte.
-SIZES = {"GB": GIGA, "GiB": GIB, "GB-month": GIGA, "GiB-month": GIB}
+BYTES_PER_UNIT = {"GB": GIGA, "GiB": GIB, "GB-month": GIGA, "GiB-month": GIB}
 
 
-def parts(folder: Path) -> list[rows.Part]:
+def read_planning_parameters(folder: Path) -> list[rows.PlanningParameter]:
     return [
-        row.record(rows.Part, **between(row)) for file in ("onprem.csv", "operating.csv") for row in read(folder, file)
+        row.record(rows.PlanningParameter, **read_band(row))
+        for file in ("onprem.csv", "operating.csv")
+        for row in read_rows(folder, file)
     ]
 
 
-def between(row: Row) -> dict[str, float]:
+def read_band(row: CsvRow) -> dict[str, float]:
     """Without a low or a high, the typical stands in: the band is then that of the confidence alone."""
     typical = row.required("typical")
     low, high = row.number("low"), row.number("high")
     return {"low": typical if low is None else low, "typical": typical, "high": typical if high is None else high}
 
 
-def nodes(folder: Path) -> list[rows.Node]:
+def read_servers(folder: Path) -> list[rows.ServerSpec]:
     return [
         row.record(
-            rows.Node,
+            rows.ServerSpec,
             accelerator=row.text("accelerator") or None,
             ram_bytes=round(row.required("ram_gib", GIB)),
             power_w=row.required("power_kw", 1e3),
@@ -39,14 +41,14 @@ def nodes(folder: Path) -> list[rows.Node]:
             price_high_usd=row.required("price_usd_high"),
             network_bytes_per_s=row.required("network_gbps", GIGA / 8),
         )
-        for row in read(folder, "nodes.csv")
+        for row in read_rows(folder, "nodes.csv")
     ]
 
 
-def storage_prices(folder: Path) -> list[rows.StoragePrice]:
+def read_storage_prices(folder: Path) -> list[rows.StoragePrice]:
     found = []
-    for row in read(folder, "storage_network.csv"):
-        size = SIZES.get(row.name("unit"))
+    for row in read_rows(folder, "storage_network.csv"):
+        size = BYTES_PER_UNIT.get(row.name("unit"))
         if size is None:
             raise row.broken("unit", "an unknown unit")
         made = row.record(
@@ -60,28 +62,28 @@ def storage_prices(folder: Path) -> list[rows.StoragePrice]:
     return found
 
 
-def commitments(folder: Path) -> list[rows.Commitment]:
+def read_commitment_discounts(folder: Path) -> list[rows.CommitmentDiscount]:
     return [
-        row.record(rows.Commitment, payment=row.text("payment"), discount=row.required("discount_vs_on_demand"))
-        for row in read(folder, "commitments.csv")
+        row.record(rows.CommitmentDiscount, payment=row.text("payment"), discount=row.required("discount_vs_on_demand"))
+        for row in read_rows(folder, "commitments.csv")
     ]
 
 
-def surcharges(folder: Path) -> list[rows.Surcharge]:
+def read_surcharges(folder: Path) -> list[rows.PlatformSurcharge]:
     return [
         row.record(
-            rows.Surcharge,
+            rows.PlatformSurcharge,
             low=row.number("surcharge_pct_low", 0.01),
             high=row.number("surcharge_pct_high", 0.01),
             basis=row.text("basis"),
         )
-        for row in read(folder, "managed_platforms.csv")
+        for row in read_rows(folder, "managed_platforms.csv")
     ]
 
 
-def networked(offers: Iterable[Row], folder: Path) -> Iterable[tuple[Row, tuple[float | None, str]]]:
+def join_network_rates(offers: Iterable[CsvRow], folder: Path) -> Iterable[tuple[CsvRow, tuple[float | None, str]]]:
     """Each offer with the bytes/s of its machine and what is said of them: the price list's own, else its vendor's."""
-    tables = read(folder, "networks.csv") if (folder / "networks.csv").exists() else []
+    tables = read_rows(folder, "networks.csv") if (folder / "networks.csv").exists() else []
     stated = {(row.name("provider"), row.name("instance_type")): row for row in tables}
     for offer in offers:
         own, said = offer.number("network_gbps", GIGA / 8), offer.text("network_note")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from archwright.catalog.tables.records import Fact
 
 
-class Part(Fact):
+class PlanningParameter(Fact):
     """A figure of running machines of one's own, as low, typical and high: a price, a share, a life. `unit` is the
     source's ("USD/server", "fraction", "kW max"); `id` is ours.
     """
@@ -19,7 +19,7 @@ class Part(Fact):
     unit: str
 
 
-class Node(Fact):
+class ServerSpec(Fact):
     """A machine that is bought. `power_w` is the most it draws, its fans included and the building's cooling not."""
 
     id: str
@@ -49,7 +49,7 @@ class StoragePrice(Fact):
     to_bytes: float | None
 
 
-class Commitment(Fact):
+class CommitmentDiscount(Fact):
     """A discount on the on-demand price for a promise of `term_months`; 0 months is spot."""
 
     provider: str
@@ -59,7 +59,7 @@ class Commitment(Fact):
     discount: float
 
 
-class Surcharge(Fact):
+class PlatformSurcharge(Fact):
     """What a managed platform takes on top of the machines, as shares; None where the source states a fixed price,
     which `basis` then holds in words.
     """

@@ -13,14 +13,14 @@ import msgspec
 
 from archwright.catalog.tables.records import Confidence
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, Where
+from archwright.errors import CatalogError, ErrorLocation
 
 R = TypeVar("R", bound=Record)
-Reader = Callable[["Row", str], object]
+CellReader = Callable[["Row", str], object]
 DATA = Path(__file__).parents[1] / "data"
 
 
-class Row:
+class CsvRow:
     """One line of a table; empty cells are absent facts."""
 
     def __init__(self, file: str, line: int, cells: dict[str, str]) -> None:
@@ -32,7 +32,7 @@ class Row:
         return CatalogError(
             "AW-CAT-02",
             f"{what} in {column}: {self.cells.get(column)!r}",
-            where=Where(self.file, self.line, column),
+            where=ErrorLocation(self.file, self.line, column),
             hint="reinstall archwright, or correct the row",
         )
 
@@ -85,44 +85,44 @@ class Row:
         """
         found = {
             name: reader(self, name)
-            for name, reader in _readers(kind)  # type: ignore[arg-type]
-            if name not in given and (name in self.cells or reader is not Row.text)
+            for name, reader in _field_readers(kind)  # type: ignore[arg-type]
+            if name not in given and (name in self.cells or reader is not CsvRow.text)
         }
         if "confidence" not in given and "as_of" in found:
             stated = self.text("confidence") if "confidence" in self.cells else "high"
-            found["confidence"] = confidence(str(found["as_of"]), stated)
+            found["confidence"] = effective_confidence(str(found["as_of"]), stated)
         return kind(**(found | given))
 
 
-def _one_of(literal: object) -> Reader:
+def _literal_reader(literal: object) -> CellReader:
     return lambda row, name: row.one_of(name, literal)
 
 
-def _split(row: Row, name: str) -> tuple[str, ...]:
+def _split_cell(row: CsvRow, name: str) -> tuple[str, ...]:
     return tuple(row.name(name).split())
 
 
 @functools.cache
-def _readers(kind: type[Record]) -> tuple[tuple[str, Reader], ...]:
-    plain: dict[object, Reader] = {
-        float: Row.required,
-        float | None: Row.number,
-        int: Row.count,
-        int | None: Row.whole,
-        tuple[str, ...]: _split,
+def _field_readers(kind: type[Record]) -> tuple[tuple[str, CellReader], ...]:
+    plain: dict[object, CellReader] = {
+        float: CsvRow.required,
+        float | None: CsvRow.number,
+        int: CsvRow.count,
+        int | None: CsvRow.whole,
+        tuple[str, ...]: _split_cell,
     }
-    found: list[tuple[str, Reader]] = []
+    found: list[tuple[str, CellReader]] = []
     for field in msgspec.structs.fields(kind):  # type: ignore[arg-type]
         if field.type is str:
-            found.append((field.name, Row.name if field.required else Row.text))
+            found.append((field.name, CsvRow.name if field.required else CsvRow.text))
         elif field.type in plain:
             found.append((field.name, plain[field.type]))
         elif field.required and get_origin(field.type) is Literal:
-            found.append((field.name, _one_of(field.type)))
+            found.append((field.name, _literal_reader(field.type)))
     return tuple(found)
 
 
-def confidence(as_of: str, stated: str = "high") -> Confidence:
+def effective_confidence(as_of: str, stated: str = "high") -> Confidence:
     """The stated confidence, but `recalled` where the source bears no date."""
     if not as_of or "undated" in as_of:
         return "recalled"
@@ -130,19 +130,22 @@ def confidence(as_of: str, stated: str = "high") -> Confidence:
     return next((level for level in known if level == stated), "recalled")
 
 
-def plain(kind: type[R], file: str) -> Callable[[Path], list[R]]:
+def table_reader(kind: type[R], file: str) -> Callable[[Path], list[R]]:
     """The reader of a table whose columns have the names of the record's fields."""
-    return lambda folder: [row.record(kind) for row in read(folder, file)]
+    return lambda folder: [row.record(kind) for row in read_rows(folder, file)]
 
 
-def read(folder: Path, file: str) -> Iterator[Row]:
+def read_rows(folder: Path, file: str) -> Iterator[CsvRow]:
     path = folder / file
     try:
         with path.open(encoding="utf-8", newline="") as handle:
             reader = csv.DictReader(handle)
             for cells in reader:
-                yield Row(file, reader.line_num, cells)
+                yield CsvRow(file, reader.line_num, cells)
     except FileNotFoundError:
         raise CatalogError(
-            "AW-CAT-03", f"the catalog lacks its table {file}", where=Where(str(path)), hint="reinstall archwright"
+            "AW-CAT-03",
+            f"the catalog lacks its table {file}",
+            where=ErrorLocation(str(path)),
+            hint="reinstall archwright",
         ) from None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from archwright.catalog.tables.csv_table import DATA, read
+from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.catalog.tables.records import Fact
 
 
@@ -20,6 +20,6 @@ class ExportRule(Fact):
 
 
 @functools.cache
-def export_rules(folder: Path = DATA) -> Mapping[str, ExportRule]:
+def read_export_rules(folder: Path = DATA) -> Mapping[str, ExportRule]:
     """Raises CatalogError AW-CAT-02 for a broken row."""
-    return {row.name("country"): row.record(ExportRule) for row in read(folder, "exports.csv")}
+    return {row.name("country"): row.record(ExportRule) for row in read_rows(folder, "exports.csv")}

@@ -16,8 +16,8 @@ from archwright.catalog.tables.csv_table import DATA
 from archwright.catalog.tables.records import Fact
 
 Theme = Literal["stack", "security", "scale", "monitoring", "stages", "practices", "providers"]
-Kept = Literal["gateway", "engine", "lake", "registry", "monitoring", "training"]
-Done = Literal["built-in", "configured"]
+ReplaceableFunction = Literal["gateway", "engine", "lake", "registry", "monitoring", "training"]
+FeatureStatus = Literal["built-in", "configured"]
 FOLDER = "guidance"
 
 
@@ -39,7 +39,7 @@ class Advice(Fact):
     proof: str = ""
     alternative: str = ""
     why_not: str = ""
-    kept: Kept | None = None
+    kept: ReplaceableFunction | None = None
     figure: str = ""
 
 
@@ -48,7 +48,7 @@ class Feature(Fact):
 
     id: str
     words: str
-    status: Done
+    status: FeatureStatus
     proof: str
 
 
@@ -56,27 +56,27 @@ T = TypeVar("T", Advice, Feature)
 
 
 @functools.cache
-def advice(theme: Theme, folder: Path = DATA) -> tuple[Advice, ...]:
+def read_advice(theme: Theme, folder: Path = DATA) -> tuple[Advice, ...]:
     """The rows of a theme in their order. Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for a row that
     has the wrong form, no source or date, or another's id.
     """
     path = folder / FOLDER / f"{theme}.yaml"
-    return tuple(_checked(path, yaml_documents.read(path, list[Advice])))
+    return tuple(_check_rows(path, yaml_documents.read_document(path, list[Advice])))
 
 
 @functools.cache
-def features(folder: Path = DATA) -> tuple[Feature, ...]:
-    """What this release does, by the words that the regulations' rows use. Raises CatalogError as `advice`."""
+def read_features(folder: Path = DATA) -> tuple[Feature, ...]:
+    """What this release does, by the words that the regulations' rows use. Raises CatalogError as `read_advice`."""
     path = folder / FOLDER / "features.yaml"
-    return tuple(_checked(path, yaml_documents.read(path, list[Feature])))
+    return tuple(_check_rows(path, yaml_documents.read_document(path, list[Feature])))
 
 
-def _checked(path: Path, rows: Sequence[T]) -> Sequence[T]:
+def _check_rows(path: Path, rows: Sequence[T]) -> Sequence[T]:
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
-            raise yaml_documents.broken(path, f"two rows are called {row.id!r}")
+            raise yaml_documents.document_error(path, f"two rows are called {row.id!r}")
         if not row.source or not row.as_of:
-            raise yaml_documents.broken(path, f"row {row.id!r} has no source or no date")
+            raise yaml_documents.document_error(path, f"row {row.id!r} has no source or no date")
         seen.add(row.id)
     return rows

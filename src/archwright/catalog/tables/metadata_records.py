@@ -7,12 +7,12 @@ from typing import Literal
 from archwright.catalog.tables.records import Fact
 
 SourceKind = Literal["vendor", "api", "repo", "third_party", "measured", "derived", "assumed", "user", "recalled"]
-State = Literal["fresh", "ageing", "stale", "expired"]
+FreshnessState = Literal["fresh", "ageing", "stale", "expired"]
 HostedKind = Literal["place", "quality"]
 FactClass = Literal["offers", "machines", "hosted", "storage", "grid", "tariffs", "scores", "models", "accelerators"]
 
 
-class Availability(Fact):
+class RegionAvailability(Fact):
     """A provider says that it has this machine type in this region; its list price there where the source has it."""
 
     provider: str
@@ -32,7 +32,7 @@ class RegionRatio(Fact):
     read_from: str
 
 
-class HostedFact(Fact):
+class HostedModelFact(Fact):
     """What is known of a hosted model beside its price: a place where it processes, or a reported score.
 
     `model` "*" stands for all of the provider. `name` is the place or the benchmark; `value` the score.
@@ -60,7 +60,7 @@ class TimeToLive(Fact):
     applies_to: tuple[str, ...]
 
 
-class SourceWords(Fact):
+class SourcePattern(Fact):
     """A source whose text matches `pattern` is of this kind; the first row that matches decides."""
 
     kind: SourceKind
@@ -82,7 +82,7 @@ class RefreshSource(Fact):
     priority: int
 
 
-class GateException(Fact):
+class PlausibilityException(Fact):
     """A row that a gate would refuse and that is right; `notes` say why."""
 
     gate: str

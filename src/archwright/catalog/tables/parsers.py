@@ -7,8 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from archwright.catalog.tables import records
-from archwright.catalog.tables.cost_parsers import networked
-from archwright.catalog.tables.csv_table import Row, confidence, plain, read
+from archwright.catalog.tables.cost_parsers import join_network_rates
+from archwright.catalog.tables.csv_table import CsvRow, effective_confidence, read_rows, table_reader
 
 GIB = 2.0**30
 GIGA = 1e9
@@ -26,15 +26,15 @@ DTYPES = {
 }
 
 
-def accelerators(folder: Path) -> list[records.Accelerator]:
-    return [_accelerator(row) for row in read(folder, "accelerators.csv")]
+def read_accelerators(folder: Path) -> list[records.Accelerator]:
+    return [_parse_accelerator(row) for row in read_rows(folder, "accelerators.csv")]
 
 
-def devices(folder: Path) -> list[records.Accelerator]:
-    return [_accelerator(row) for row in read(folder, "devices.csv")]
+def read_benchmarked_accelerators(folder: Path) -> list[records.Accelerator]:
+    return [_parse_accelerator(row) for row in read_rows(folder, "devices.csv")]
 
 
-def _accelerator(row: Row) -> records.Accelerator:
+def _parse_accelerator(row: CsvRow) -> records.Accelerator:
     rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
     return row.record(
         records.Accelerator,
@@ -54,11 +54,11 @@ def _accelerator(row: Row) -> records.Accelerator:
     )
 
 
-def offers(folder: Path) -> list[records.Offer]:
-    return [_offer(row, network) for row, network in networked(read(folder, "offers.csv"), folder)]
+def read_offers(folder: Path) -> list[records.Offer]:
+    return [_parse_offer(row, network) for row, network in join_network_rates(read_rows(folder, "offers.csv"), folder)]
 
 
-def _offer(row: Row, network: tuple[float | None, str]) -> records.Offer:
+def _parse_offer(row: CsvRow, network: tuple[float | None, str]) -> records.Offer:
     kind, as_of = row.one_of("price_kind", records.PriceKind), row.text("price_as_of")
     listed, spot = row.number("on_demand_usd_h"), row.number("spot_usd_h")
     return row.record(
@@ -80,11 +80,11 @@ def _offer(row: Row, network: tuple[float | None, str]) -> records.Offer:
         spec_as_of=row.text("spec_as_of"),
         source=row.name("price_source"),
         as_of=as_of,
-        confidence=confidence(as_of, "high" if kind == "list" else "low"),
+        confidence=effective_confidence(as_of, "high" if kind == "list" else "low"),
     )
 
 
-def quality(folder: Path) -> list[records.QualityScore]:
+def read_quality_scores(folder: Path) -> list[records.QualityScore]:
     return [
         row.record(
             records.QualityScore,
@@ -93,27 +93,27 @@ def quality(folder: Path) -> list[records.QualityScore]:
             method=row.text("method"),
             reported_by=row.text("reported_by"),
             original_source=row.text("original_source"),
-            confidence=confidence(row.text("as_of"), "medium"),
+            confidence=effective_confidence(row.text("as_of"), "medium"),
         )
-        for row in read(folder, "llm_quality.csv")
+        for row in read_rows(folder, "llm_quality.csv")
     ]
 
 
-def models(folder: Path, scores: list[records.QualityScore]) -> list[records.ModelSpec]:
+def read_models(folder: Path, scores: list[records.QualityScore]) -> list[records.ModelSpec]:
     reported: dict[str, dict[str, float]] = {}
     for score in scores:
         # Ratings (chess-like, over 1) are not shares and cannot be a floor.
         if 0 < score.score < 1:
             known = reported.setdefault(score.model, {})
             known[score.benchmark] = min(score.score, known.get(score.benchmark, 1.0))
-    return [_model(row, reported.get(row.name("model_id"), {})) for row in read(folder, "llms_open.csv")]
+    return [_parse_model(row, reported.get(row.name("model_id"), {})) for row in read_rows(folder, "llms_open.csv")]
 
 
-def architectures(folder: Path, file: str = "architectures.csv") -> list[records.ModelSpec]:
-    return [_model(row, {}) for row in read(folder, file)]
+def read_architectures(folder: Path, file: str = "architectures.csv") -> list[records.ModelSpec]:
+    return [_parse_model(row, {}) for row in read_rows(folder, file)]
 
 
-def _model(row: Row, reported: dict[str, float]) -> records.ModelSpec:
+def _parse_model(row: CsvRow, reported: dict[str, float]) -> records.ModelSpec:
     own = {name: row.number(name) for name in ("mmlu_pro", "gpqa", "ifeval", "livecodebench")}
     stated = {name: share for name, share in own.items() if share is not None}
     lowest = {name: min(stated.get(name, 1.0), reported.get(name, 1.0)) for name in {**stated, **reported}}
@@ -133,11 +133,11 @@ def _model(row: Row, reported: dict[str, float]) -> records.ModelSpec:
     )
 
 
-def hosted(folder: Path) -> list[records.HostedModel]:
-    return [_hosted(row) for row in read(folder, "llms_hosted.csv")]
+def read_hosted_models(folder: Path) -> list[records.HostedModel]:
+    return [_parse_hosted_model(row) for row in read_rows(folder, "llms_hosted.csv")]
 
 
-def _hosted(row: Row) -> records.HostedModel:
+def _parse_hosted_model(row: CsvRow) -> records.HostedModel:
     agrees = {"yes": True, "no": False}.get(row.text("agrees"))
     return row.record(
         records.HostedModel,
@@ -155,44 +155,44 @@ def _hosted(row: Row) -> records.HostedModel:
         agrees=agrees,
         second_input_usd_per_token=row.number("second_source_input", PER_MILLION),
         second_output_usd_per_token=row.number("second_source_output", PER_MILLION),
-        confidence=confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees]),
+        confidence=effective_confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees]),
     )
 
 
-def regions(folder: Path) -> list[records.Region]:
+def read_regions(folder: Path) -> list[records.Region]:
     return [
         row.record(
             records.Region,
             city=row.text("city"),
             grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
-            confidence=confidence(row.text("as_of"), row.text("confidence") or "high"),
+            confidence=effective_confidence(row.text("as_of"), row.text("confidence") or "high"),
             notes=row.text("note"),
         )
         for file in ("regions.csv", "regions_more.csv")
-        for row in read(folder, file)
+        for row in read_rows(folder, file)
     ]
 
 
-def countries(folder: Path) -> list[records.Country]:
+def read_countries(folder: Path) -> list[records.Country]:
     return [
         row.record(records.Country, alpha3=row.text("alpha3"), places=tuple(row.text("places").split()))
-        for row in read(folder, "countries.csv")
+        for row in read_rows(folder, "countries.csv")
     ]
 
 
-def tariffs(folder: Path, known: list[records.Country]) -> list[records.EnergyTariff]:
+def read_tariffs(folder: Path, known: list[records.Country]) -> list[records.EnergyTariff]:
     """Energy rows are keyed by alpha-3, with a state behind a dash; two groups (EU27, WORLD) stay as they are."""
     alpha2 = {country.alpha3: country.country for country in known if country.alpha3}
     found = []
     for file in ("energy.csv", "energy_more.csv"):
-        for row in read(folder, file):
+        for row in read_rows(folder, file):
             code, _, state = row.name("country").partition("-")
             country = alpha2.get(code, code)
-            found.append(_tariff(row, country, f"{country}-{state}" if state else ""))
+            found.append(_parse_tariff(row, country, f"{country}-{state}" if state else ""))
     return found
 
 
-def _tariff(row: Row, country: str, area: str) -> records.EnergyTariff:
+def _parse_tariff(row: CsvRow, country: str, area: str) -> records.EnergyTariff:
     as_of = row.text("price_as_of")
     return records.EnergyTariff(
         country=country,
@@ -204,8 +204,8 @@ def _tariff(row: Row, country: str, area: str) -> records.EnergyTariff:
         grid_source=row.text("grid_source"),
         source=row.text("price_source") or row.name("grid_source"),
         as_of=as_of or row.text("grid_year"),
-        confidence=confidence(as_of, row.text("price_confidence")),
+        confidence=effective_confidence(as_of, row.text("price_confidence")),
     )
 
 
-device_tools = plain(records.DeviceTool, "tools.csv")
+read_device_tools = table_reader(records.DeviceTool, "tools.csv")

@@ -10,22 +10,22 @@ from archwright.contract.record import Record
 
 GIGA = 1e9
 # The fields whose values are a row's name, where they are not `id` or the usual ones.
-FIELDS: dict[type[Record], tuple[str, ...]] = {
+NAME_FIELDS: dict[type[Record], tuple[str, ...]] = {
     records.QualityScore: ("model", "benchmark", "method", "reported_by", "original_source"),
     records.ResidencyRule: ("jurisdiction",),
     records.Efficiency: ("engine", "quantisation", "isa", "kind"),
     records.TrainingEfficiency: ("task", "isa"),
     records.Quantisation: ("quantisation",),
     records.Country: ("country",),
-    metadata_records.HostedFact: ("provider", "model", "kind", "name"),
-    metadata_records.Availability: ("provider", "region", "instance_type"),
+    metadata_records.HostedModelFact: ("provider", "model", "kind", "name"),
+    metadata_records.RegionAvailability: ("provider", "region", "instance_type"),
     metadata_records.RegionRatio: ("provider", "family", "region"),
-    cost_records.Commitment: ("provider", "scope", "term_months", "payment"),
+    cost_records.CommitmentDiscount: ("provider", "scope", "term_months", "payment"),
 }
-USUAL = ("provider", "platform", "region", "item", "component", "scope")
+DEFAULT_NAME_FIELDS = ("provider", "platform", "region", "item", "component", "scope")
 
 
-def name_of(row: Record) -> str:
+def row_name(row: Record) -> str:
     if isinstance(row, records.HostedModel):
         return f"{row.provider}:{row.id}"
     if isinstance(row, records.ExchangeRate):
@@ -34,18 +34,18 @@ def name_of(row: Record) -> str:
         return f"electricity {row.area or row.country}"
     if isinstance(row, cost_records.StoragePrice) and row.from_bytes:
         return f"{row.provider} {row.region} {row.item} from {row.from_bytes / GIGA:g} GB"
-    fields = FIELDS.get(type(row), ("id",) if getattr(row, "id", "") else USUAL)
+    fields = NAME_FIELDS.get(type(row), ("id",) if getattr(row, "id", "") else DEFAULT_NAME_FIELDS)
     said = [str(part) for part in (getattr(row, field, "") for field in fields) if part not in ("", None)]
     return " ".join(said) or str(getattr(row, "model", "") or getattr(row, "source", ""))
 
 
-def key_of(row: Record) -> str:
+def replacement_key(row: Record) -> str:
     """The name of what a newer fact replaces: a price with all its tiers."""
-    return f"{row.provider} {row.kind} {row.item}" if isinstance(row, cost_records.StoragePrice) else name_of(row)
+    return f"{row.provider} {row.kind} {row.item}" if isinstance(row, cost_records.StoragePrice) else row_name(row)
 
 
 # What a plan calls a fact that it takes from one row, and how that row's name then reads.
-IN_PLANS = (
+BASIS_PATTERNS = (
     (r"part\.(.+)", "{0}"),
     (r"price\.(?:node\.|spot\.)?(.+)", "{0}"),
     (r"exchange\.(\w+)-(\w+)", "{1}/{0}"),
@@ -60,9 +60,9 @@ IN_PLANS = (
 )
 
 
-def row_of(basis: str, names: Collection[str]) -> str | None:
+def find_row_of_basis(basis: str, names: Collection[str]) -> str | None:
     """The row, among those with `names`, that a plan's basis of that id was taken from; None where it is no one row."""
-    for pattern, spelling in IN_PLANS:
+    for pattern, spelling in BASIS_PATTERNS:
         found = re.fullmatch(pattern, basis)
         if found is not None:
             # An id is a name in small letters with hyphens for blanks.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from archwright.catalog.tables.csv_table import DATA, read
+from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.catalog.tables.records import Fact
 
 
-class Seconds(Fact):
+class ServerlessPrice(Fact):
     """One worker with one accelerator. `start_s` is from nothing to the first request, paid like work."""
 
     provider: str
@@ -22,6 +22,6 @@ class Seconds(Fact):
 
 
 @functools.cache
-def paid_by_second(folder: Path = DATA) -> tuple[Seconds, ...]:
+def read_serverless_prices(folder: Path = DATA) -> tuple[ServerlessPrice, ...]:
     """Raises CatalogError AW-CAT-02 for a broken row."""
-    return tuple(row.record(Seconds) for row in read(folder, "serverless.csv"))
+    return tuple(row.record(ServerlessPrice) for row in read_rows(folder, "serverless.csv"))

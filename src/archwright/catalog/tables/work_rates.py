@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from archwright.catalog.tables import records
-from archwright.catalog.tables.cost_parsers import between
-from archwright.catalog.tables.csv_table import read
+from archwright.catalog.tables.cost_parsers import read_band
+from archwright.catalog.tables.csv_table import read_rows
 
 
 class WorkRate(records.Fact):
@@ -26,7 +26,8 @@ class WorkRate(records.Fact):
         return f"{self.item}: {figures} ({self.source}, {self.as_of or 'undated'}, {self.confidence})"
 
 
-def work_rates(folder: Path) -> list[WorkRate]:
+def read_work_rates(folder: Path) -> list[WorkRate]:
     return [
-        row.record(WorkRate, unit=row.text("unit"), **between(row)) for row in read(folder, "work_efficiencies.csv")
+        row.record(WorkRate, unit=row.text("unit"), **read_band(row))
+        for row in read_rows(folder, "work_efficiencies.csv")
     ]

@@ -9,34 +9,34 @@ import msgspec
 import yaml
 
 from archwright.catalog.tables import records
-from archwright.errors import CatalogError, Where
+from archwright.errors import CatalogError, ErrorLocation
 
 T = TypeVar("T")
 
 
-def engines(folder: Path) -> list[records.EngineSpec]:
-    return read(folder / "engines.yaml", list[records.EngineSpec])
+def read_engines(folder: Path) -> list[records.EngineSpec]:
+    return read_document(folder / "engines.yaml", list[records.EngineSpec])
 
 
-def regulations(folder: Path) -> list[records.Regulation]:
+def read_regulations(folder: Path) -> list[records.Regulation]:
     files = sorted((folder / "regulations").glob("*.yaml"))
-    return [read(file, records.Regulation) for file in files]
+    return [read_document(file, records.Regulation) for file in files]
 
 
-def read(path: Path, wanted: type[T]) -> T:
+def read_document(path: Path, wanted: type[T]) -> T:
     """Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for one that has another form."""
     try:
         return msgspec.convert(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader), wanted)
     except FileNotFoundError:
         raise CatalogError(
-            "AW-CAT-03", f"the catalog lacks {path.name}", where=Where(str(path)), hint="reinstall archwright"
+            "AW-CAT-03", f"the catalog lacks {path.name}", where=ErrorLocation(str(path)), hint="reinstall archwright"
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise broken(path, f"not valid YAML: {error}", None if mark is None else mark.line + 1) from error
+        raise document_error(path, f"not valid YAML: {error}", None if mark is None else mark.line + 1) from error
     except msgspec.ValidationError as error:
-        raise broken(path, f"a fact has the wrong form: {error}") from error
+        raise document_error(path, f"a fact has the wrong form: {error}") from error
 
 
-def broken(path: Path, what: str, line: int | None = None) -> CatalogError:
-    return CatalogError("AW-CAT-04", what, where=Where(str(path), line), hint="correct it there")
+def document_error(path: Path, what: str, line: int | None = None) -> CatalogError:
+    return CatalogError("AW-CAT-04", what, where=ErrorLocation(str(path), line), hint="correct it there")

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from archwright.contract.metrics import BY_QUANTITY, LATENCY_BOUNDS_S, METRICS, Metric
+from archwright.contract.metrics import LATENCY_BOUNDS_S, METRIC_BY_QUANTITY, METRICS, Metric
 from archwright.monitor.wal.segments import allocate
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -109,13 +109,13 @@ class Exposition:
             self._file = _File(folder, _shape(limit), size)
             self._slots = memoryview(self._file.mapped).cast("d")
             for quantity, *labels in self._file.bound:
-                child = self._made(BY_QUANTITY[quantity], tuple(labels))
+                child = self._made(METRIC_BY_QUANTITY[quantity], tuple(labels))
                 if isinstance(child, Gauge):
                     child.set(0.0)
 
     def bind(self, quantity: str, labels: Mapping[str, str]) -> Child:
         """The child of this label set: labels the metric does not have are left out, missing ones are empty."""
-        metric = BY_QUANTITY[quantity]
+        metric = METRIC_BY_QUANTITY[quantity]
         key = tuple([labels.get(label, "") for label in metric.labels])
         return self._children[quantity].get(key) or self._bind(metric, key)
 

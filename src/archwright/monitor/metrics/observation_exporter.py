@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.metrics.observations import OBSERVATIONS
-from archwright.store import Span, Store
+from archwright.store import ColumnRange, Store
 
 
 class Follower:
@@ -32,7 +32,7 @@ class Follower:
                 self._show(quantity, since)
 
     def _show(self, quantity: str, since: float) -> None:
-        rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, Span("at", since))
+        rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, ColumnRange("at", since))
         # Rows of the very moment shown last are among them again.
         for row in rows[self._seen[quantity] :]:
             self.exposition.record(quantity, row.labels, row.value)

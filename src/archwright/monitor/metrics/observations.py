@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.evidence import Query
-from archwright.contract.metrics import BY_QUANTITY, UNANSWERED
+from archwright.contract.metrics import FAILED_STATUSES, METRIC_BY_QUANTITY
 from archwright.contract.percentile import percentile
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
@@ -24,7 +24,7 @@ from archwright.home import Home
 from archwright.monitor.metrics.exposition import printable
 from archwright.monitor.metrics.request_recorder import VALUES, labels_of
 from archwright.monitor.wal.compaction import BLOCKS, served
-from archwright.store import Span, Store, Table
+from archwright.store import ColumnRange, RecordTable, Store
 
 FLUSH_S = 0.25
 BUFFER_LIMIT = 100_000  # observations kept while the store refuses, some 30 MB
@@ -47,7 +47,7 @@ class Reading(Record):
     window_s: float
 
 
-OBSERVATIONS = Table("observations", Observation, index=("at",))
+OBSERVATIONS = RecordTable("observations", Observation, index=("at",))
 
 
 class Recorder:
@@ -84,7 +84,9 @@ class Recorder:
             return
         kept = {name: printable(text) for name, text in sorted(labels.items())}
         moment = self._clock() if at is None else at
-        self._keep(Observation(quantity=BY_QUANTITY[quantity].quantity, at=moment, value=float(value), labels=kept))
+        self._keep(
+            Observation(quantity=METRIC_BY_QUANTITY[quantity].quantity, at=moment, value=float(value), labels=kept)
+        )
 
     def flush(self) -> bool:
         """Write what is there; False when the store refused and some of it still waits."""
@@ -153,7 +155,7 @@ def evaluate(store: Store, query: Query, until: float, home: Home | None = None)
     memory adds up), and no rate; of training runs each is a value of its own. The share of a counter is what its
     statuses leave of it. Raises StoreError when the store refuses.
     """
-    metric = BY_QUANTITY[query.metric]
+    metric = METRIC_BY_QUANTITY[query.metric]
     found = _observed(store, query, until)
     if query.metric in VALUES:
         found += _requests(store, query, until, home)
@@ -178,8 +180,8 @@ def evaluate(store: Store, query: Query, until: float, home: Home | None = None)
 def prune(store: Store, before: float) -> int:
     """Drop observations older than `before`, and requests: what these add up to stays. Returns how many rows went."""
     last = math.nextafter(before, -math.inf)
-    gone = store.prune(OBSERVATIONS, Span("at", None, last))
-    return gone + store.prune(BLOCKS["served"], Span("last_at", None, last))
+    gone = store.prune(OBSERVATIONS, ColumnRange("at", None, last))
+    return gone + store.prune(BLOCKS["served"], ColumnRange("last_at", None, last))
 
 
 class _Point(NamedTuple):
@@ -192,7 +194,7 @@ class _Point(NamedTuple):
 
 def _observed(store: Store, query: Query, until: float) -> list[_Point]:
     """The matching observations of the window. There are few label sets: each is read once."""
-    span = Span("at", until - query.window_s, until)
+    span = ColumnRange("at", until - query.window_s, until)
     matches: dict[str, bool] = {}
     found: list[_Point] = []
     for at, value, series in store.columns(OBSERVATIONS, ("at", "value", "labels"), {"quantity": query.metric}, span):
@@ -227,7 +229,7 @@ def _requests(store: Store, query: Query, until: float, home: Home | None) -> li
 def _share(points: Sequence[_Point], query: Query) -> Reading | None:
     """Increments whose status counts as answered, among all."""
     kinds = {point.series: msgspec.json.decode(point.series, type=dict[str, str]) for point in points}
-    lost = {series for series, labels in kinds.items() if labels.get("status") in UNANSWERED}
+    lost = {series for series, labels in kinds.items() if labels.get("status") in FAILED_STATUSES}
     whole = math.fsum(point.value for point in points)
     if whole <= 0:
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.errors import ReconcileError, UsageError, Where
+from archwright.errors import ErrorLocation, ReconcileError, UsageError
 
 ANSWER_LIMIT = 4 * 2**20
 TIMEOUT_S = 10.0
@@ -43,7 +43,10 @@ class Prometheus:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
-                "AW-USE-35", "not the URL of a Prometheus", where=Where(None, None, url[:80]), hint="http://HOST:9090"
+                "AW-USE-35",
+                "not the URL of a Prometheus",
+                where=ErrorLocation(None, None, url[:80]),
+                hint="http://HOST:9090",
             )
         host = parts.netloc.rpartition("@")[2]
         self.url = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
@@ -92,7 +95,7 @@ class Prometheus:
             raise ReconcileError(
                 "AW-REC-01",
                 f"the Prometheus cannot be reached: {str(reason) or type(error).__name__}",
-                where=Where(self.url),
+                where=ErrorLocation(self.url),
                 hint=f"check the URL and that it answers: curl {self.url}/-/ready",
             ) from error
 
@@ -115,4 +118,6 @@ class Prometheus:
 
     def _refused(self, reason: str) -> ReconcileError:
         hint = "check the URL, the token, and that this Prometheus scrapes the engine or the gateway"
-        return ReconcileError("AW-REC-02", f"the Prometheus refused: {reason}", where=Where(self.url), hint=hint)
+        return ReconcileError(
+            "AW-REC-02", f"the Prometheus refused: {reason}", where=ErrorLocation(self.url), hint=hint
+        )

@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from archwright.contract.metrics import REQUEST_LABELS
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.monitor.metrics.exposition import Exposition, observed
 from archwright.monitor.trace_exporter import Content, Traces
 from archwright.monitor.wal.writer import Ledger
 
 # What is only measured of an answer that came to its end; None: the request says nothing about it.
-VALUES: Mapping[str, Callable[[Served], float | None]] = {
+VALUES: Mapping[str, Callable[[RequestRecord], float | None]] = {
     "ttft_s": lambda one: one.ttft_s if one.status == "ok" else None,
     "tpot_s": lambda one: one.tpot_s if one.status == "ok" else None,
     "latency_s": lambda one: one.latency_s if one.status == "ok" else None,
@@ -43,7 +43,7 @@ class Requests:
         self._traces = traces
         self._bound: dict[tuple[str, str, str, str], _Bound] = {}
 
-    def add(self, one: Served, content: Content | None = None) -> None:
+    def add(self, one: RequestRecord, content: Content | None = None) -> None:
         """Survives kill -9 once the ledger is flushed. `content` goes into its trace and nowhere else. Raises
         StoreError AW-STO-06."""
         # A label that the disk has no room for costs the page this request, never the books: these have their reserve.
@@ -69,7 +69,7 @@ class Requests:
             bound.input[0] += max(one.input_tokens, 0)
             bound.requests[0] += 1.0
 
-    def _bind(self, one: Served) -> _Bound:
+    def _bind(self, one: RequestRecord) -> _Bound:
         page, labels = self._exposition, labels_of(one)
         made = self._bound[one.workload, one.model, one.pool, one.status] = _Bound(
             ttft=page.histogram("ttft_s", labels).slots,
@@ -82,5 +82,5 @@ class Requests:
         return made
 
 
-def labels_of(one: Served) -> dict[str, str]:
+def labels_of(one: RequestRecord) -> dict[str, str]:
     return {name: getattr(one, name) for name in REQUEST_LABELS}

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.usage_totals import (
@@ -39,7 +39,7 @@ from archwright.monitor.usage_totals import (
 )
 from archwright.monitor.wal.segment_owner import own
 from archwright.monitor.wal.segments import STREAMS, Framed, Segment, folded_in, frames, snapshot, unborn
-from archwright.store import Span, Spans, Store, Table
+from archwright.store import ColumnRange, ColumnRanges, RecordTable, Store
 
 STRETCH_RECORDS = 16_000
 STRETCH_BYTES = 4 << 20
@@ -64,8 +64,8 @@ class Block(Record):
     data: bytes
 
 
-BLOCKS = {stream: Table(f"{stream}_blocks", Block, ("writer", "number"), ("last_at",)) for stream in STREAMS}
-_SERVED = msgspec.json.Decoder(Served)
+BLOCKS = {stream: RecordTable(f"{stream}_blocks", Block, ("writer", "number"), ("last_at",)) for stream in STREAMS}
+_SERVED = msgspec.json.Decoder(RequestRecord)
 
 
 class _Timed(msgspec.Struct):
@@ -213,7 +213,7 @@ def _served_times(data: bytes, sums: Sums) -> list[float]:
     return [one.at for one in found]
 
 
-def _readable(data: bytes) -> list[Served]:
+def _readable(data: bytes) -> list[RequestRecord]:
     """The records of these lines. One that is none (a bug wrote it) stays in its block and is left out here: it must
     not hold up all that come after it."""
     try:
@@ -248,7 +248,7 @@ def lines(
     table = BLOCKS[stream]
     last = store.newest(table)[0]
     since, until = span
-    spans = (Span("last_at", since), Span("first_at", None, until))
+    spans = (ColumnRange("last_at", since), ColumnRange("first_at", None, until))
     unfolded = list(_unfolded(store, stream, tails, last))
     if newest_first:
         yield from reversed(unfolded)
@@ -258,7 +258,9 @@ def lines(
         yield from unfolded
 
 
-def _blocks(store: Store, table: Table[Block], spans: Spans, last: int, *, newest_first: bool) -> Iterator[Lines]:
+def _blocks(
+    store: Store, table: RecordTable[Block], spans: ColumnRanges, last: int, *, newest_first: bool
+) -> Iterator[Lines]:
     seq = last + 1 if newest_first else 0
     while page := store.numbered(table, seq, PAGE, spans, newest_first=newest_first):
         for seq, block in page:
@@ -276,7 +278,7 @@ def _unpacked(seq: int, data: bytes) -> bytes:
 def _unfolded(store: Store, stream: str, tails: dict[str, bytes], last: int) -> Iterator[Lines]:
     place = STREAMS.index(stream)
     for name, data in tails.items():
-        ends = store.columns(BLOCKS[stream], ("end",), {"writer": name}, Span("seq", None, last))
+        ends = store.columns(BLOCKS[stream], ("end",), {"writer": name}, ColumnRange("seq", None, last))
         first = max([folded_in(data), *(end for (end,) in ends)])
         if found := [one.lines[place] for one in frames(data, first) if one.counts[place]]:
             yield Lines(b"\n".join(found))
@@ -284,7 +286,7 @@ def _unfolded(store: Store, stream: str, tails: dict[str, bytes], last: int) -> 
 
 def served(
     store: Store, home: Home | None, span: tuple[float | None, float | None] = (None, None), tenant: str | None = None
-) -> Iterator[Served]:
+) -> Iterator[RequestRecord]:
     """Finished requests that ended within `span` (both ends belong to it), of `tenant` or of all."""
     low = float("-inf") if span[0] is None else span[0]
     high = float("inf") if span[1] is None else span[1]

@@ -17,7 +17,7 @@ from archwright.contract.record import Record
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.wal.segments import BETWEEN, segments
-from archwright.store import Conflict, Store, Table
+from archwright.store import ConflictError, RecordTable, Store
 
 
 class StoreName(Record):
@@ -27,7 +27,7 @@ class StoreName(Record):
     name: str
 
 
-NAMES = Table("store_name", StoreName, unique=("only",))
+NAMES = RecordTable("store_name", StoreName, unique=("only",))
 _known: WeakKeyDictionary[Store, str] = WeakKeyDictionary()
 
 
@@ -44,7 +44,7 @@ def marked(store: Store, name: str) -> str:
     """The name of a new segment."""
     with suppress(StoreError):
         if not name_of(store):
-            with suppress(Conflict):
+            with suppress(ConflictError):
                 store.append(NAMES, [StoreName(only=1, name=secrets.token_hex(4))])
         return name_of(store) + BETWEEN + name
     return name

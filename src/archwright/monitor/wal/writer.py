@@ -19,13 +19,13 @@ from contextlib import suppress
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.errors import ArchwrightError, StoreError, Where, boundary
+from archwright.errors import ArchwrightError, ErrorLocation, StoreError, boundary
 from archwright.home import Home
 from archwright.monitor.usage_totals import gather, merge
 from archwright.monitor.wal.compaction import fold, fold_orphans, look_up
 from archwright.monitor.wal.segment_owner import beside, marked
 from archwright.monitor.wal.segments import FRAME_BYTES, STREAMS, Segment, framed
-from archwright.store import Conflict, Store
+from archwright.store import ConflictError, Store
 
 SEGMENT_BYTES = 8 << 20
 RESERVE_SHARE = 8  # of a segment, an eighth is the reserve
@@ -199,7 +199,7 @@ class Ledger:
         hint = "free disk space; if the store refuses, bring it back"
         if said is not None and said.code != "AW-STO-06":
             message, hint = f"{message}: {said.message}", said.hint or hint
-        return StoreError("AW-STO-06", message, where=Where(str(self.home.root / "ledger")), hint=hint)
+        return StoreError("AW-STO-06", message, where=ErrorLocation(str(self.home.root / "ledger")), hint=hint)
 
     def _run(self) -> None:
         turn = 0
@@ -258,7 +258,7 @@ class Ledger:
         except StoreError as error:
             # Refused, or done and the answer lost: the store knows.
             look_up(self.store, segment)
-            if isinstance(error, Conflict):
+            if isinstance(error, ConflictError):
                 return 0
             raise
         self._ungathered += done.totals

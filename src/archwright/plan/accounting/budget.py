@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Budget, Placement
-from archwright.contract.plan import Category, CostLine, Miss, Option, Pool, Purchase
+from archwright.contract.plan import ConstraintViolation, CostCategory, CostLine, Option, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 USD = "USD"
 # What machines still fetch at the end is in the total, but no money to buy with.
-RECEIVED_CATEGORIES: frozenset[Category] = frozenset({"residual"})
+RECEIVED_CATEGORIES: frozenset[CostCategory] = frozenset({"residual"})
 AT_RISK = "at risk: "
 # A risk of which nobody knows whether it is one: it rests on no promise and no measurement.
 UNVERIFIED = f"{AT_RISK}not known: "
@@ -41,7 +41,7 @@ class OptionDraft(NamedTuple):
     placement: Placement
     provider: str
     regions: tuple[str, ...] = ()
-    misses: tuple[Miss, ...] = ()
+    misses: tuple[ConstraintViolation, ...] = ()
     terms: tuple[CashFlow, ...] | None = None
     pools: tuple[Pool, ...] = ()
     models: dict[str, str] = {}
@@ -156,7 +156,7 @@ class BudgetConverter:
         return CostTotals(
             total=summed(terms, currency),
             month=summed(filter(is_monthly, terms), f"{currency}/month", months),
-            capex=summed(bought, currency) if bought else exact(0.0, currency, self._nothing_bought),
+            capex=summed(bought, currency) if bought else exact_estimate(0.0, currency, self._nothing_bought),
         )
 
     def _line(self, term: CashFlow) -> CostLine:
@@ -201,12 +201,14 @@ class BudgetConverter:
         return self.ledger.basis("capex.none", "formula", "nothing is bought: everything is rented or already there")
 
 
-def check_limit(name: str, estimate: Estimate, limit: float | None, misses: list[Miss], notes: list[str]) -> None:
+def check_limit(
+    name: str, estimate: Estimate, limit: float | None, misses: list[ConstraintViolation], notes: list[str]
+) -> None:
     """A limit is judged on the value; inside the band above the value it is at risk."""
     if limit is None:
         return
     if estimate.value > limit:
-        misses.append(Miss(constraint=name, value=estimate.value, limit=limit))
+        misses.append(ConstraintViolation(constraint=name, value=estimate.value, limit=limit))
     elif estimate.high > limit:
         low, high = format_number(estimate.low), format_number(estimate.high)
         notes.append(f"{AT_RISK}{name} limit {format_number(limit)} lies inside the band {low} .. {high}")

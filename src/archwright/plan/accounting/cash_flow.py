@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.contract.plan import Category
+from archwright.contract.plan import CostCategory
 
 
 class CashFlow(NamedTuple):
@@ -21,7 +21,7 @@ class CashFlow(NamedTuple):
     """
 
     line: str
-    category: Category
+    category: CostCategory
     flow: tuple[float, ...]
     drivers: tuple[str, ...] = ()
     once: bool = False
@@ -34,21 +34,21 @@ class CashFlow(NamedTuple):
 
 
 def make_recurring_flow(
-    line: str, category: Category, usd_per_month: float, months: int, drivers: Iterable[str] = ()
+    line: str, category: CostCategory, usd_per_month: float, months: int, drivers: Iterable[str] = ()
 ) -> CashFlow:
     """The same amount every month."""
     return CashFlow(line, category, (usd_per_month,) * months, tuple(drivers))
 
 
 def make_varying_flow(
-    line: str, category: Category, usd_per_month: Iterable[float], drivers: Iterable[str] = ()
+    line: str, category: CostCategory, usd_per_month: Iterable[float], drivers: Iterable[str] = ()
 ) -> CashFlow:
     """An amount that changes from month to month."""
     return CashFlow(line, category, tuple(usd_per_month), tuple(drivers))
 
 
 def make_one_time_flow(
-    line: str, category: Category, usd: float, months: int, drivers: Iterable[str] = (), *, at_month: int = 0
+    line: str, category: CostCategory, usd: float, months: int, drivers: Iterable[str] = (), *, at_month: int = 0
 ) -> CashFlow:
     """Paid once, in month `at_month`."""
     flow = tuple(usd if month == at_month else 0.0 for month in range(months))

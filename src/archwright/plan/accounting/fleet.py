@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import Offer
 from archwright.contract.needs import Needs, Placement
 from archwright.contract.plan import Option, PurchaseKind
@@ -47,7 +47,7 @@ class MachineFleet(NamedTuple):
     busy: float
     busy_w: float
     offer: Offer | None = None
-    node: Node | None = None
+    node: ServerSpec | None = None
     widths: Mapping[str, int] = MappingProxyType({})
     work: Mapping[str, float] = MappingProxyType({})
 

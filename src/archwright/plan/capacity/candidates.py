@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import Accelerator, ModelSpec, Offer
 from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
@@ -50,7 +50,7 @@ class WorkloadTask(NamedTuple):
     job: BatchJob | None
     models: tuple[ModelSpec | None, ...] = ()
     follows: str | None = None
-    misses: tuple[Miss, ...] = ()
+    misses: tuple[ConstraintViolation, ...] = ()
     notes: tuple[str, ...] = ()
     place: str | None = None
 
@@ -61,7 +61,7 @@ class CandidateMachine(NamedTuple):
     where: Location
     machine: Machine
     offer: Offer | None = None
-    node: Node | None = None
+    node: ServerSpec | None = None
 
 
 def uses_language_model(task: WorkloadTask) -> bool:
@@ -129,7 +129,9 @@ def _with_job_models(task: WorkloadTask, needs: Needs, catalog: Catalog) -> Work
     try:
         return task._replace(models=(catalog.model(base),))
     except CatalogError:
-        return task._replace(misses=(Miss(constraint=f"{task.name}.base", value="not an open model", limit=base),))
+        return task._replace(
+            misses=(ConstraintViolation(constraint=f"{task.name}.base", value="not an open model", limit=base),)
+        )
 
 
 def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
@@ -147,7 +149,7 @@ def _select_embedding_models(task: WorkloadTask, catalog: Catalog) -> ModelCandi
     fixed = task.workload.model
     if fixed is not None:
         models = tuple(model for model in models if model.id.lower() == fixed.lower())
-    miss = Miss(constraint=f"{task.name}.model", value=None, limit=fixed or "an embedding model")
+    miss = ConstraintViolation(constraint=f"{task.name}.model", value=None, limit=fixed or "an embedding model")
     return ModelCandidates(models, () if models else (miss,))
 
 
@@ -318,7 +320,7 @@ def _machine_from_offer(offer: Offer, device: Accelerator | None) -> Machine:
     )
 
 
-def _machine_from_node(node: Node, device: Accelerator | None) -> Machine:
+def _machine_from_node(node: ServerSpec, device: Accelerator | None) -> Machine:
     return Machine(
         id=node.id,
         accelerator=device,

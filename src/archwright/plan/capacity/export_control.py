@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from archwright.catalog.tables.export_rules import export_rules
+from archwright.catalog.tables.export_rules import read_export_rules
 from archwright.catalog.tables.records import Accelerator
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import OptionDraft
 
 ADVANCED_PERFORMANCE = 1600.0
@@ -20,16 +20,16 @@ BITS_PATTERN = re.compile(r"\d+")
 
 def check_export_control(draft: OptionDraft, headquarters: str) -> OptionDraft:
     """What is bought counts, for where it stands and for who buys it; what is rented is not exported."""
-    notes, misses = dict[str, None](), dict[Miss, None]()
+    notes, misses = dict[str, None](), dict[ConstraintViolation, None]()
     for fleet in draft.fleets:
         device = fleet.machine.accelerator
         if fleet.purchase != "bought" or device is None or compute_total_performance(device) < ADVANCED_PERFORMANCE:
             continue
         for country in dict.fromkeys((fleet.where.country, headquarters)):
-            rule = export_rules().get(country)
+            rule = read_export_rules().get(country)
             if rule is not None and rule.outcome == "denied":
                 said = f"US export rules bar {device.id} to {country} (group {rule.groups})"
-                misses[Miss(constraint="export", value=said, limit=None)] = None
+                misses[ConstraintViolation(constraint="export", value=said, limit=None)] = None
             elif rule is not None:
                 said = f"condition: {device.id} for {country} (groups {rule.groups}) takes an export licence"
                 notes[f"{said}: {rule.source}"] = None

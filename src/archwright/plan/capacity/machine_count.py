@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand
@@ -17,7 +17,7 @@ RUN_START_H = 0.25
 ROUNDING = 1e-6
 
 
-def count_job_machines(batch: Batch, job: BatchJob, redone: float = 1.0) -> tuple[int, tuple[Miss, ...]]:
+def count_job_machines(batch: Batch, job: BatchJob, redone: float = 1.0) -> tuple[int, tuple[ConstraintViolation, ...]]:
     """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do: the
     network's where nobody states it, for how much more machines help is then not known.
     """
@@ -30,8 +30,10 @@ def count_job_machines(batch: Batch, job: BatchJob, redone: float = 1.0) -> tupl
     if took(high) > job.deadline_h:
         name = job.workload.name
         if batch.unstated:
-            return high, (Miss(constraint=f"{name}.network", value=UNKNOWN, limit=f"that of {batch.unstated}"),)
-        return high, (Miss(constraint=f"{name}.deadline_h", value=took(high), limit=job.deadline_h),)
+            return high, (
+                ConstraintViolation(constraint=f"{name}.network", value=UNKNOWN, limit=f"that of {batch.unstated}"),
+            )
+        return high, (ConstraintViolation(constraint=f"{name}.deadline_h", value=took(high), limit=job.deadline_h),)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if took(middle) <= job.deadline_h else (middle + 1, high)
@@ -46,7 +48,7 @@ def compute_machine_hours(batch: Batch, job: BatchJob, machines: int, redone: fl
 
 def price_job_runs(
     batch: Batch, job: BatchJob, price: HourlyPrice, redone: float
-) -> tuple[PurchaseTranche, int, tuple[Miss, ...]]:
+) -> tuple[PurchaseTranche, int, tuple[ConstraintViolation, ...]]:
     machines, misses = count_job_machines(batch, job, redone)
     hours = compute_machine_hours(batch, job, machines, redone)
     machines_on = tuple(hour / HOURS_PER_MONTH for hour in hours)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.cost_records import Commitment
+from archwright.catalog.tables.cost_records import CommitmentDiscount
 from archwright.catalog.tables.records import Offer
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
@@ -34,7 +34,7 @@ class HourlyPrice(NamedTuple):
 
     kind: PurchaseKind
     usd_per_hour: float
-    row: Commitment | None = None
+    row: CommitmentDiscount | None = None
 
 
 class PurchaseTranche(NamedTuple):
@@ -99,7 +99,7 @@ class OfferPrices:
             self._known[offer.id] = (listed, *(price for price in promised if price is not None))
         return self._known[offer.id]
 
-    def _discount(self, offer: Offer, term: int) -> Commitment | None:
+    def _discount(self, offer: Offer, term: int) -> CommitmentDiscount | None:
         """A row whose scope names machine types holds for these alone. Of general ones the surest, then the least."""
         fitting = []
         for row in self._rows:

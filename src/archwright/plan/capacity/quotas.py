@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.demand.forecast import Demand
@@ -18,7 +18,9 @@ TOKEN_QUOTA, HOST_QUOTA = "quota.tokens", "quota.hosts"
 PLACEMENT_QUOTAS = {"serverless": "quota.serverless", "on-premises": "quota.bought"}
 
 
-def check_machine_quotas(fleets: Iterable[MachineFleet], catalog: Catalog) -> tuple[tuple[Miss, ...], tuple[str, ...]]:
+def check_machine_quotas(
+    fleets: Iterable[MachineFleet], catalog: Catalog
+) -> tuple[tuple[ConstraintViolation, ...], tuple[str, ...]]:
     """Everything at one provider at once; owned machines are there already."""
     counts = Counter[tuple[str, str]]()
     for fleet in fleets:
@@ -26,14 +28,16 @@ def check_machine_quotas(fleets: Iterable[MachineFleet], catalog: Catalog) -> tu
             counts[fleet.where.provider, _select_quota(fleet, catalog)] += fleet.peak * max(
                 fleet.machine.accelerator_count, 1
             )
-    misses, notes = list[Miss](), list[str]()
+    misses, notes = list[ConstraintViolation](), list[str]()
     for (provider, quota), count in counts.items():
         miss, note = _check_quota(provider, quota, float(count), catalog)
         misses, notes = [*misses, *miss], [*notes, *note]
     return tuple(misses), tuple(notes)
 
 
-def check_token_quota(demand: Demand, provider: str, catalog: Catalog) -> tuple[tuple[Miss, ...], tuple[str, ...]]:
+def check_token_quota(
+    demand: Demand, provider: str, catalog: Catalog
+) -> tuple[tuple[ConstraintViolation, ...], tuple[str, ...]]:
     """Tokens a second at the busiest moment of the horizon, bought from one provider."""
     each = demand.input_tokens.mean + demand.output_tokens.mean
     misses, notes = _check_quota(provider, TOKEN_QUOTA, demand.peak_at_horizon * each, catalog)
@@ -47,10 +51,12 @@ def _select_quota(fleet: MachineFleet, catalog: Catalog) -> str:
     return own if own in catalog.parts else "quota.other"
 
 
-def _check_quota(provider: str, quota: str, count: float, catalog: Catalog) -> tuple[list[Miss], list[str]]:
+def _check_quota(
+    provider: str, quota: str, count: float, catalog: Catalog
+) -> tuple[list[ConstraintViolation], list[str]]:
     held, unit = catalog.part(quota), catalog.parts[quota].unit
     if count > held.high:
-        return [Miss(constraint=f"capacity of {provider}, {unit}", value=count, limit=held.high)], []
+        return [ConstraintViolation(constraint=f"capacity of {provider}, {unit}", value=count, limit=held.high)], []
     if count <= held.value:
         return [], []
     return [], [

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.needs import TEXT_KINDS, Length
+from archwright.contract.needs import TEXT_KINDS, TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import RedundancyRequirement
@@ -136,6 +136,6 @@ def count_context_tokens(demand: Demand, model: ModelSpec) -> int:
     return Requests(demand.input_tokens, demand.output_tokens).context_tokens(model)
 
 
-def default_max_tokens(output: Length) -> int:
+def default_max_tokens(output: TokenLength) -> int:
     """What an answer may take when the request does not say: the 95th percentile the needs name."""
     return max(1, round(output.p95))

@@ -5,41 +5,43 @@ A latency limit (time to the last byte) is judged on TTFT p95 + TPOT p95 x (mean
 
 from __future__ import annotations
 
-from archwright.contract.estimate import Estimate, exact, total
+from archwright.contract.estimate import Estimate, exact_estimate, sum_estimates
 from archwright.contract.needs import SLO
-from archwright.contract.plan import LoadSpec, Miss
+from archwright.contract.plan import ConstraintViolation, LoadSpec
 from archwright.plan.accounting.budget import AT_RISK, check_limit
 from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.simulate.serving_simulation import ServingSpec, one_replica, peak_run
 
 
 def check_latency(
-    load: LoadSpec, slo: SLO, p95: tuple[Estimate, Estimate], found: tuple[list[Miss], list[str]]
+    load: LoadSpec, slo: SLO, p95: tuple[Estimate, Estimate], found: tuple[list[ConstraintViolation], list[str]]
 ) -> None:
     """Latency limits against (TTFT, TPOT) at p95; adds to the misses and notes in `found`."""
     (ttft, tpot), (misses, notes), name = p95, found, load.workload
-    whole = total([ttft, tpot.scaled(max(load.output_tokens.mean - 1, 0.0))], "s")
+    whole = sum_estimates([ttft, tpot.scaled(max(load.output_tokens.mean - 1, 0.0))], "s")
     check_limit(f"{name}.ttft_p95_s", ttft, slo.ttft_p95_s, misses, notes)
     check_limit(f"{name}.tpot_p95_s", tpot, slo.tpot_p95_s, misses, notes)
     check_limit(f"{name}.latency_p95_s", whole, slo.latency_p95_s, misses, notes)
 
 
-def find_latency_misses(spec: ServingSpec, slo: SLO) -> tuple[Miss, ...]:
+def find_latency_misses(spec: ServingSpec, slo: SLO) -> tuple[ConstraintViolation, ...]:
     """The latency limits that one run at the predicted speed breaks: a prediction's values, without their bands."""
-    found, misses = peak_run(one_replica(spec), 1.0), list[Miss]()
-    check_latency(spec.load, slo, (exact(found.ttft_p95_s, "s"), exact(found.tpot_p95_s, "s")), (misses, []))
+    found, misses = peak_run(one_replica(spec), 1.0), list[ConstraintViolation]()
+    check_latency(
+        spec.load, slo, (exact_estimate(found.ttft_p95_s, "s"), exact_estimate(found.tpot_p95_s, "s")), (misses, [])
+    )
     return tuple(misses)
 
 
 def check_availability(
-    workload: str, up: RedundancyRequirement, slo: SLO, misses: list[Miss], notes: list[str]
+    workload: str, up: RedundancyRequirement, slo: SLO, misses: list[ConstraintViolation], notes: list[str]
 ) -> None:
     """Higher is better here; at risk when the limit lies above the band's low end."""
     limit, share = slo.availability, up.share()
     if limit is None:
         return
     if share.value < limit:
-        misses.append(Miss(constraint=f"{workload}.availability", value=share.value, limit=limit))
+        misses.append(ConstraintViolation(constraint=f"{workload}.availability", value=share.value, limit=limit))
     elif share.low < limit:
         notes.append(f"{AT_RISK}{workload}.availability limit {limit:g} lies inside the band {share.low:.4g} .. 1")
     if up.place is not None and up.limited(limit):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Workload
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.demand.forecast import Demand
@@ -29,7 +29,7 @@ FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART, AVAILABILITY_PART = (
 class UnverifiedLevel(NamedTuple):
     """What a limit comes to."""
 
-    misses: tuple[Miss, ...] = ()
+    misses: tuple[ConstraintViolation, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -52,11 +52,11 @@ def _add_in_sequence(*parts: Estimate) -> Estimate:
 
 def check_unverified_latency(demand: Demand, round_trip: str, provider: str, catalog: Catalog) -> UnverifiedLevel:
     """Every stated latency against its band."""
-    slo, misses, notes = demand.workload.slo, list[Miss](), list[str]()
+    slo, misses, notes = demand.workload.slo, list[ConstraintViolation](), list[str]()
     for field, band in estimate_latency_bands(demand, round_trip, catalog).items():
         limit, name = getattr(slo, field), f"{demand.workload.name}.{field}"
         if limit is not None and limit < band.low:
-            misses.append(Miss(constraint=name, value=band.low, limit=limit, at_best=True))
+            misses.append(ConstraintViolation(constraint=name, value=band.low, limit=limit, at_best=True))
         elif limit is not None and limit < band.high:
             notes.append(f"{_format_latency_risk(name, limit, band, provider)}; measure it with `archwright bench URL`")
     return UnverifiedLevel(tuple(misses), tuple(notes))
@@ -85,5 +85,5 @@ def check_unverified_availability(workload: Workload, provider: str, catalog: Ca
     if limit is None or limit <= band.low:
         return UnverifiedLevel()
     if limit > band.high:
-        return UnverifiedLevel((Miss(constraint=name, value=band.high, limit=limit, at_best=True),))
+        return UnverifiedLevel((ConstraintViolation(constraint=name, value=band.high, limit=limit, at_best=True),))
     return UnverifiedLevel((), (f"{UNVERIFIED}{name} limit {limit:g}: nobody promises the availability of {provider}",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import OWN
+from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.cost.control_plane import SERVER_PART, ControlPlaneHosting, list_platform_parts
 from archwright.plan.cost.data_placement import OptionContext, list_online_workloads
@@ -69,7 +69,7 @@ def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str
 def get_own_servers(case: OptionContext) -> ControlPlaneHosting | None:
     """The seat, where it is servers of one's own."""
     seat = case.seat
-    own = seat is not None and seat.offer is None and not seat.shared and seat.where.placement in OWN
+    own = seat is not None and seat.offer is None and not seat.shared and seat.where.placement in OWN_PLACEMENTS
     return seat if own else None
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Placement, Workload
-from archwright.contract.plan import OWN
+from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import ChosenOption, Location, MachineFleet, locate_offer
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -63,7 +63,9 @@ class OptionContext(NamedTuple):
     @property
     def main(self) -> Location | None:
         """Where logs, metrics and the platform's own state lie: a place of one's own first, never a remote site."""
-        return min(self.stores, key=lambda place: (self.remote(place), place.placement not in OWN), default=None)
+        return min(
+            self.stores, key=lambda place: (self.remote(place), place.placement not in OWN_PLACEMENTS), default=None
+        )
 
     def remote(self, place: Location) -> bool:
         """Nothing but workloads of many sites (plants, branches) runs there."""
@@ -92,7 +94,7 @@ class OptionContext(NamedTuple):
             return (
                 not self.inside(data, place),
                 self.remote(place),
-                place.placement not in OWN,
+                place.placement not in OWN_PLACEMENTS,
                 place not in used,
             )
 
@@ -115,7 +117,7 @@ class OptionContext(NamedTuple):
         return self.within(collect_data_bounds(data), place)
 
     def within(self, bounds: ResidencyBounds, place: Location) -> bool:
-        if place.placement in OWN:
+        if place.placement in OWN_PLACEMENTS:
             return is_country_inside(self.catalog, bounds, place.country)
         return is_region_inside(self.catalog, bounds, place.provider, place.region)
 
@@ -130,7 +132,7 @@ def build_option_context(
 ) -> OptionContext:
     places = tuple(dict.fromkeys([*where, *(fleet.where for fleet in fleets)]))
     answers = list_online_workloads(needs)
-    own = any(place.placement in OWN for place in places)
+    own = any(place.placement in OWN_PLACEMENTS for place in places)
     machines = own or any(answers.intersection(fleet.workloads) for fleet in fleets)
     rents = not RENTED_PLACEMENTS.isdisjoint(needs.placement.allow)
     case = OptionContext(

@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.tables.cost_records import Node
-from archwright.contract.estimate import Estimate, exact, product, total
+from archwright.catalog.tables.cost_records import ServerSpec
+from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import TRAINING_KINDS
-from archwright.contract.plan import OWN
+from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow, make_varying_flow
 from archwright.plan.accounting.fleet import Location, MachineFleet
@@ -51,7 +51,7 @@ class SitePowerDraw(NamedTuple):
 
 
 def list_own_places(case: OptionContext) -> tuple[Location, ...]:
-    return tuple(dict.fromkeys(place for place in case.where if place.placement in OWN))
+    return tuple(dict.fromkeys(place for place in case.where if place.placement in OWN_PLACEMENTS))
 
 
 def select_fleets_at(case: OptionContext, where: Location) -> tuple[MachineFleet, ...]:
@@ -78,12 +78,12 @@ def price_machine_upkeep(case: OptionContext) -> list[CashFlow]:
     """Support of all machines of one's own; spare parts and renewal of what is bought. Owned ones go at their end."""
     terms: list[CashFlow] = []
     for fleet in case.fleets:
-        if fleet.where.placement in OWN and fleet.node is not None:
+        if fleet.where.placement in OWN_PLACEMENTS and fleet.node is not None:
             terms += (one._replace(machines_of=fleet.workloads) for one in _price_fleet_upkeep(case, fleet, fleet.node))
     return terms
 
 
-def _price_fleet_upkeep(case: OptionContext, fleet: MachineFleet, node: Node) -> Iterable[CashFlow]:
+def _price_fleet_upkeep(case: OptionContext, fleet: MachineFleet, node: ServerSpec) -> Iterable[CashFlow]:
     price, support, spares = case.quotes.node(node), case.quotes.part("support"), case.quotes.part("spares")
     whole, name = price.usd * fleet.peak, f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}"
     month = price.usd * support.usd / MONTHS_PER_YEAR
@@ -215,7 +215,9 @@ def _estimate_place_power(case: OptionContext, kept: tuple[StoredItem, ...], whe
         formula="(machines at their name plates + storage + switches) x PUE",
         facts=_price_pue(case, where).drivers,
     )
-    return SitePowerDraw(where, _apply_pue(case, where, total(parts or [exact(0.0, "kW")], "kW"), basis), units)
+    return SitePowerDraw(
+        where, _apply_pue(case, where, sum_estimates(parts or [exact_estimate(0.0, "kW")], "kW"), basis), units
+    )
 
 
 def _compute_peak_kw(fleet: MachineFleet, month: int) -> float:
@@ -233,7 +235,7 @@ def _get_name_plate_w(fleet: MachineFleet) -> float:
 def _apply_pue(case: OptionContext, where: Location, bare: Estimate, basis: str) -> Estimate:
     overhead = power.overhead(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
     parts = [bare] if overhead is None else [bare, case.catalog.part(overhead)]
-    return product(parts, bare.unit, basis)
+    return multiply_estimates(parts, bare.unit, basis)
 
 
 def get_building_pue(case: OptionContext, where: Location) -> float:
@@ -319,7 +321,7 @@ def energy_by_place(case: OptionContext, kept: tuple[StoredItem, ...]) -> dict[L
             machines = sum(fleet.machines) / case.months
             watts = case.ledger.driver(estimate_machine_energy(case, fleet).drivers[0])
             parts.append(watts.scaled(machines * HOURS_PER_MONTH / 1000, unit="kWh"))
-        if where.placement in OWN:
+        if where.placement in OWN_PLACEMENTS:
             terabytes = sum_stored_terabytes(kept, where)
             mean = sum(terabytes) / case.months
             parts.append(case.catalog.part("storage.draw").scaled(mean * HOURS_PER_MONTH / 1000, unit="kWh"))
@@ -330,5 +332,5 @@ def energy_by_place(case: OptionContext, kept: tuple[StoredItem, ...]) -> dict[L
             if (seat := get_own_servers(case)) is not None and seat.where == where:
                 there = estimate_server_draw(case, sum(seat.counts) / case.months)
                 parts.append(there.scaled(HOURS_PER_MONTH, unit="kWh"))
-        found[where] = _apply_pue(case, where, total(parts, "kWh"), "")
+        found[where] = _apply_pue(case, where, sum_estimates(parts, "kWh"), "")
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from archwright.contract.plan import Category
+from archwright.contract.plan import CostCategory
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.cost.prices import AgedHardware, PriceBook, UnitPrice
 
@@ -21,7 +21,7 @@ class HardwarePurchase(NamedTuple):
     """Hardware whose unit costs `price`; `units[m]` are needed in month m. `life` is a part of the catalog (years)."""
 
     line: str
-    category: Category
+    category: CostCategory
     price: UnitPrice
     units: Sequence[float]
     life: str
@@ -63,7 +63,7 @@ def _build_cohorts(what: HardwarePurchase, life: int) -> list[PurchaseCohort]:
 
 
 def _price_cohorts(
-    line: str, category: Category, price: UnitPrice, cohorts: list[PurchaseCohort], months: int
+    line: str, category: CostCategory, price: UnitPrice, cohorts: list[PurchaseCohort], months: int
 ) -> CashFlow:
     flow = [0.0] * months
     for cohort in cohorts:

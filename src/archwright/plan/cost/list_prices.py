@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.provenance import PlanProvenance
 
 
-def node_price(node: Node, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
+def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
     """What one costs that is bought, as far apart as quotes are."""
     basis = ledger.basis(
         f"price.node.{node.id}",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, total
+from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.needs import Needs
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
@@ -93,7 +93,7 @@ def _sum_power(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> Estima
         "peak draw at the plug of all places of one's own",
         facts=tuple(place.power_kw.basis for place in places),
     )
-    return total([place.power_kw for place in places], "kW", basis)
+    return sum_estimates([place.power_kw for place in places], "kW", basis)
 
 
 def estimate_energy_and_carbon(
@@ -111,7 +111,7 @@ def _sum_energy(case: OptionContext, by_place: dict[Location, Estimate]) -> Esti
         "electricity of a month, mean over the horizon, cooling included",
         formula="machines x mean draw x hours x PUE, storage and switches of one's own with them",
     )
-    return total(list(by_place.values()), "kWh/month", basis)
+    return sum_estimates(list(by_place.values()), "kWh/month", basis)
 
 
 def _sum_carbon(case: OptionContext, by_place: dict[Location, Estimate]) -> Estimate:
@@ -127,7 +127,7 @@ def _sum_carbon(case: OptionContext, by_place: dict[Location, Estimate]) -> Esti
         formula="kWh x what the grid emits for one, yearly mean of the place",
         facts=tuple(facts),
     )
-    return total(parts, "kg/month", basis)
+    return sum_estimates(parts, "kg/month", basis)
 
 
 def get_grid_intensity(case: OptionContext, where: Location) -> Estimate:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.cost_records import Node, Part, StoragePrice
+from archwright.catalog.tables.cost_records import PlanningParameter, ServerSpec, StoragePrice
 from archwright.catalog.tables.records import BAND, Fact, Offer
-from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.evidence import BasisKind
 from archwright.contract.needs import Needs
 from archwright.contract.record import replace
@@ -86,7 +86,7 @@ class PriceBook:
         """Where figures are from, each source once."""
         return "; ".join(dict.fromkeys(self._catalog.parts[name].source for name in names))
 
-    def node(self, node: Node) -> UnitPrice:
+    def node(self, node: ServerSpec) -> UnitPrice:
         """A machine that is bought."""
         return self._driven(node_price(node, self._catalog, self._ledger))
 
@@ -98,7 +98,7 @@ class PriceBook:
         """USD/kWh: the site's own price in its country, else the country's."""
         site = self._needs.placement.site
         if site is not None and site.country == country and site.electricity_usd_per_kwh is not None:
-            rate = exact(site.electricity_usd_per_kwh, "USD/kWh")
+            rate = exact_estimate(site.electricity_usd_per_kwh, "USD/kWh")
             fact = f"placement.site.electricity_usd_per_kwh: {rate.value:g}"
         else:
             rate = self._catalog.electricity_usd_per_kwh(country)
@@ -201,7 +201,7 @@ class PriceBook:
         return UnitPrice(estimate.value, (self._ledger.drive(estimate),))
 
 
-def _format_part(row: Part) -> str:
+def _format_part(row: PlanningParameter) -> str:
     return f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {_format_source(row)}"
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.needs import Needs, Placement
-from archwright.contract.plan import OWN
+from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.accounting.fleet import Location
@@ -126,7 +126,7 @@ def _choose_fte_floor(case: OptionContext, place: Location) -> str:
 
 def _count_busiest_machines(case: OptionContext, *, own: bool) -> list[float]:
     """Month by month, at its busiest; those of the platform with them."""
-    here = [fleet.at_once for fleet in case.fleets if (fleet.where.placement in OWN) == own]
+    here = [fleet.at_once for fleet in case.fleets if (fleet.where.placement in OWN_PLACEMENTS) == own]
     if case.seat is not None and (case.seat.offer is None) == own:
         here.append(case.seat.counts)
     return [sum(machines[month] for machines in here) for month in range(case.months)]
@@ -139,7 +139,7 @@ def _price_engineer(case: OptionContext) -> UnitPrice:
         if case.catalog.inside(country, place):
             return case.quotes.part(name)
     low, high = (case.catalog.part(name) for name in sorted(name for _, name in SALARY_PARTS))
-    middle = product([low, high], "").value ** 0.5
+    middle = multiply_estimates([low, high], "").value ** 0.5
     basis = case.ledger.basis(
         f"staff.{country}".lower(),
         "assumed",

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.contract.estimate import Estimate, exact, product, total
+from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import TRAINING_KINDS, Workload
-from archwright.contract.plan import OWN
+from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.accounting.fleet import Location, MachineFleet
@@ -176,7 +176,7 @@ class StorageLineItem(NamedTuple):
 def price_storage(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[CashFlow]:
     terms: list[CashFlow] = []
     for heap in _group_line_items(case, kept):
-        if heap.where.placement in OWN:
+        if heap.where.placement in OWN_PLACEMENTS:
             terms += _price_own_storage(case, heap)
             continue
         price = case.quotes.storage(heap.where, heap.tier)
@@ -194,7 +194,7 @@ def _group_line_items(case: OptionContext, kept: tuple[StoredItem, ...]) -> Iter
             drivers = case.quotes.drivers(one.kept.facts)
             yield StorageLineItem(one.kept.name, one.where, one.kept.tier, one.kept.bytes, drivers)
         else:
-            paid = MEDIUM_PARTS[one.kept.tier] if one.where.placement in OWN else one.kept.tier
+            paid = MEDIUM_PARTS[one.kept.tier] if one.where.placement in OWN_PLACEMENTS else one.kept.tier
             own.setdefault((one.where, paid), []).append(one)
     for (where, _), files in own.items():
         names = ", ".join(dict.fromkeys(one.kept.name.split(" of ")[0] for one in files))
@@ -204,9 +204,12 @@ def _group_line_items(case: OptionContext, kept: tuple[StoredItem, ...]) -> Iter
 
 def _register_mean_bytes(case: OptionContext, names: str, files: list[StoredItem]) -> str:
     """The basis of the sum of several kinds of files, each with the band of what it rests on."""
-    parts = [apply_part_bands(case, one.kept.facts, exact(sum(one.kept.bytes) / case.months, "bytes")) for one in files]
+    parts = [
+        apply_part_bands(case, one.kept.facts, exact_estimate(sum(one.kept.bytes) / case.months, "bytes"))
+        for one in files
+    ]
     facts = [driver for one in files for driver in case.quotes.drivers(one.kept.facts)]
-    whole = total(parts, "bytes")
+    whole = sum_estimates(parts, "bytes")
     basis = case.ledger.basis(
         f"bytes.{files[0].where.region}.{names}.{whole.value:.4g}".lower().replace(", ", "+").replace(" ", "-"),
         "formula",
@@ -221,7 +224,7 @@ def apply_part_bands(case: OptionContext, facts: Iterable[str], size: Estimate, 
     """`size` with the bands of the parts of the catalog that it is proportional to."""
     parts = [case.catalog.part(name) for name in facts]
     relative = [part.scaled(1 / part.value, unit="") for part in parts]
-    return product([*relative, size], size.unit, basis)
+    return multiply_estimates([*relative, size], size.unit, basis)
 
 
 def _price_own_storage(case: OptionContext, heap: StorageLineItem) -> list[CashFlow]:
@@ -309,7 +312,7 @@ def list_egress_flows(case: OptionContext, kept: tuple[StoredItem, ...]) -> tupl
 
 def _is_metered(flow: EgressFlow) -> bool:
     place = flow.source.placement
-    return place not in OWN and place != "hosted-api" and sum(flow.bytes) > 0
+    return place not in OWN_PLACEMENTS and place != "hosted-api" and sum(flow.bytes) > 0
 
 
 def _list_response_flows(case: OptionContext) -> Iterable[EgressFlow]:

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.catalog.tables.records import BAND
-from archwright.contract.decision import EVEN, NEAR, Decision, Driver, Rival
+from archwright.contract.decision import NEAR_COST_SHARE, TIE_PROBABILITY, CostDriver, Decision, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
@@ -174,7 +174,7 @@ def _compare_rivals(best: PricedOption, others: list[PricedOption], purse: Budge
             option=other.option.name,
             cheaper=cheaper,
             equal=bool((abs(theirs - ours) <= PRICE_TOLERANCE * widest).all()),
-            tie=_is_near_cost(other.option, best.option) or EVEN[0] <= cheaper <= EVEN[1],
+            tie=_is_near_cost(other.option, best.option) or TIE_PROBABILITY[0] <= cheaper <= TIE_PROBABILITY[1],
             break_even_month=find_break_even_month(best.option.cumulative_cost, other.option.cumulative_cost),
         )
 
@@ -188,7 +188,7 @@ def _get_total_cost(option: Option) -> float:
 
 
 def _is_near_cost(one: Option, other: Option) -> bool:
-    return abs(_get_total_cost(one) - _get_total_cost(other)) < NEAR * abs(_get_total_cost(other))
+    return abs(_get_total_cost(one) - _get_total_cost(other)) < NEAR_COST_SHARE * abs(_get_total_cost(other))
 
 
 def note_near_ties(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
@@ -284,7 +284,7 @@ def _attribute_amount(terms: Iterable[CashFlow], purse: BudgetConverter, by: int
 
 def _rank_drivers(
     best: PricedOption, ways: list[BudgetCandidate], named: Mapping[Hashable, str], purse: BudgetConverter
-) -> tuple[Driver, ...]:
+) -> tuple[CostDriver, ...]:
     """First those that flip the choice inside their own band, the nearest flip first; then by their share."""
     own = next(way.total.moved_by for way in ways if way.name == best.option.name)
     variances = {cause: moved**2 * float(purse.draws.fact(named[cause]).var()) for cause, moved in own.items()}
@@ -313,10 +313,10 @@ def _map_causes_to_drivers(
     return named
 
 
-def _build_driver(name: str, ledger: PlanProvenance, share: float, flip: SwitchPoint | None) -> Driver:
+def _build_driver(name: str, ledger: PlanProvenance, share: float, flip: SwitchPoint | None) -> CostDriver:
     estimate = ledger.driver(name)
     at = estimate.value * flip.factor if flip is not None else None
-    return Driver(
+    return CostDriver(
         basis=name,
         name=ledger.definition(name),
         estimate=estimate,

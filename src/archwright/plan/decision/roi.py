@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
-from archwright.contract.decision import Phase, Return, Schedule
+from archwright.contract.decision import Phase, ReturnOnInvestment, Schedule
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
@@ -89,7 +89,7 @@ def _estimate_month(purse: BudgetConverter, value: float, worlds: Worlds, facts:
 
 def estimate_return(
     needs: Needs, option: Option, terms: tuple[CashFlow, ...], dates: RolloutTimeline, purse: BudgetConverter
-) -> Return | None:
+) -> ReturnOnInvestment | None:
     """None where no goal says what it is worth, or nothing has a price."""
     stated = [goal.value_per_month for goal in needs.goals if goal.value_per_month is not None]
     cost, months = option.total_cost, needs.budget.horizon_months
@@ -116,7 +116,7 @@ def estimate_return(
         f"{dates.adoption[0]:.2g} more"
     )
     paid = zip(earned, option.cumulative_cost, strict=True)
-    return Return(
+    return ReturnOnInvestment(
         value=value,
         cost=cost,
         net=estimate_band(value - cost.value, net, cost.unit, basis),

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 
 from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
-from archwright.contract.plan import Miss, Option, Plan
+from archwright.contract.plan import ConstraintViolation, Option, Plan
 from archwright.contract.record import replace
-from archwright.errors import PlanError, Where
+from archwright.errors import ErrorLocation, PlanError
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.explain.formatting import format_miss, format_number
 
@@ -33,7 +33,7 @@ PIN_CONSTRAINTS = ("accelerators", "regions", "clouds", "stale_facts")
 FIELDS_BY_HOLDER = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
 RELAX_HINT = "allow another placement, or relax that field"
 EXPORT_BARRED_HINT = "no field lifts a law: plan with what it does not bar, smaller accelerators or processors"
-NO_PRICE = Miss(constraint="price", value=None, limit="a price for every part")
+NO_PRICE = ConstraintViolation(constraint="price", value=None, limit="a price for every part")
 # Constraints that a field of `placement` pins.
 PLACEMENT_FIELDS = {
     "accelerators": "placement.accelerators",
@@ -150,7 +150,7 @@ def _format_suggestion(option: Option, steps: str, nearest: Option) -> str:
     return f"{option.name} with {steps} ({format_number(abs(more))} {here.unit} {'more' if more >= 0 else 'less'})"
 
 
-def _compute_gap(miss: Miss) -> float:
+def _compute_gap(miss: ConstraintViolation) -> float:
     """How far over: the ratio that must be given. Another pin (a region, an accelerator) is farther than any number,
     and what nothing relaxes is farthest."""
     if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int) and miss.value > 0:
@@ -160,7 +160,7 @@ def _compute_gap(miss: Miss) -> float:
     return PIN_GAP if _is_pin(miss) else UNREACHABLE_GAP
 
 
-def _is_pin(miss: Miss) -> bool:
+def _is_pin(miss: ConstraintViolation) -> bool:
     """`placement` pins one place or accelerator, and the option has another; or its prices are old, and known."""
     return miss.constraint in PIN_CONSTRAINTS and isinstance(miss.value, str)
 
@@ -182,14 +182,14 @@ def _format_relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
     return ", ".join(_format_relaxed_field(miss, plan, source) for miss in option.misses)
 
 
-def _format_relaxed_field(miss: Miss, plan: Plan, source: NeedsSource) -> str:
+def _format_relaxed_field(miss: ConstraintViolation, plan: Plan, source: NeedsSource) -> str:
     if miss.constraint == "stale_facts":
         return "--accept-stale"
     value = miss.value if _is_pin(miss) else _round_to_pass(miss)
     return f"{_find_needs_field(miss.constraint, plan, source)} {'at best ' if miss.at_best else ''}{value}"
 
 
-def _round_to_pass(miss: Miss) -> str:
+def _round_to_pass(miss: ConstraintViolation) -> str:
     """The value with three digits, rounded to the side that lets it pass."""
     value, limit = float(miss.value or 0), float(miss.limit or 0)
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
@@ -214,9 +214,9 @@ def _find_needs_field(constraint: str, plan: Plan, source: NeedsSource) -> str:
     return next((f"{held}{rest}" for held in holders if f"{held}{rest}" in source.lines), f"{holders[0]}{rest}")
 
 
-def _locate_field(field: str, source: NeedsSource) -> Where:
+def _locate_field(field: str, source: NeedsSource) -> ErrorLocation:
     """The field's line, else that of the nearest enclosing field that was written."""
     path = field
     while path and path not in source.lines:
         path = path[: max(path.rfind("."), path.rfind("["), 0)]
-    return Where(source.file, source.lines.get(path, 1), field)
+    return ErrorLocation(source.file, source.lines.get(path, 1), field)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import DataProfile, Needs, NeedsSource, Workload
-from archwright.errors import PlanError, Where
+from archwright.errors import ErrorLocation, PlanError
 
 UNRESTRICTED = "any"
 ResidencyBounds = tuple[tuple[str, ...], ...]
@@ -39,7 +39,7 @@ def reject_residency_conflict(needs: Needs, source: NeedsSource, catalog: Catalo
             raise PlanError(
                 "AW-PLAN-03",
                 f"workload {workload.name}: no place is inside {' and '.join(said)}",
-                where=Where(source.file, source.lines.get(where, 1), where),
+                where=ErrorLocation(source.file, source.lines.get(where, 1), where),
                 hint="widen one of them, or split the workload by its data",
             )
 

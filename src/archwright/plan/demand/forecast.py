@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, Length, Needs, Period, Traffic, Workload
+from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, Needs, Period, TokenLength, Traffic, Workload
 
 HOURS_PER_MONTH = 730.0
 HOURS_PER_DAY = 24.0
 OFF_HOURS_SHARE = 0.05
 PEAK_SHARE = 1 / 8
-NO_TOKENS = Length(mean=0.0, p95=0.0)
+NO_TOKENS = TokenLength(mean=0.0, p95=0.0)
 RUNS_PER_MONTH: dict[Period, float] = {
     "day": HOURS_PER_MONTH / 24,
     "week": HOURS_PER_MONTH / 168,
@@ -45,8 +45,8 @@ class Demand(NamedTuple):
     workload: Workload
     mean: float
     peak: float
-    input_tokens: Length
-    output_tokens: Length
+    input_tokens: TokenLength
+    output_tokens: TokenLength
     growth: tuple[float, ...]
     requests_per_month: float
     levels: tuple[LoadLevel, ...] = ()

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Workload
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.errors import CatalogError
 from archwright.plan.demand.forecast import Demand
 
@@ -24,7 +24,7 @@ class ModelCandidates(NamedTuple):
     """Open models for one workload, smallest first; `misses` says why there is none."""
 
     models: tuple[ModelSpec, ...]
-    misses: tuple[Miss, ...] = ()
+    misses: tuple[ConstraintViolation, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -51,7 +51,9 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     longest = max((model.context_tokens for model in catalog.models.values()), default=0)
     if demand.context_tokens > longest:
         where = f"{workload.name}.traffic.input_tokens"
-        return ModelCandidates((), (Miss(constraint=where, value=float(longest), limit=float(demand.context_tokens)),))
+        return ModelCandidates(
+            (), (ConstraintViolation(constraint=where, value=float(longest), limit=float(demand.context_tokens)),)
+        )
     kept, unknown = [], 0
     for model in catalog.models.values():
         if _find_misses(demand, model):
@@ -75,21 +77,25 @@ def _check_named_model(demand: Demand, name: str, catalog: Catalog) -> ModelCand
     try:
         model = catalog.model(name)
     except CatalogError:
-        return ModelCandidates((), (Miss(constraint=f"{demand.workload.name}.model", value="not open", limit=name),))
+        return ModelCandidates(
+            (), (ConstraintViolation(constraint=f"{demand.workload.name}.model", value="not open", limit=name),)
+        )
     misses = _find_misses(demand, model)
     if assess_quality(demand.workload, model.quality) != "passes":
         misses += tuple(find_floor_misses(demand.workload, model.quality))
     return ModelCandidates((), misses) if misses else ModelCandidates((model,))
 
 
-def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> list[Miss]:
+def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> list[ConstraintViolation]:
     """One miss per floor that is broken or unknown."""
     found = []
     for benchmark, floor in workload.quality.items():
         share = reported.get(benchmark)
         if share is None or share < floor:
             value = UNKNOWN if share is None else share
-            found.append(Miss(constraint=f"{workload.name}.quality.{benchmark}", value=value, limit=floor))
+            found.append(
+                ConstraintViolation(constraint=f"{workload.name}.quality.{benchmark}", value=value, limit=floor)
+            )
     return found
 
 
@@ -132,18 +138,20 @@ def is_licence_permitted(workload: Workload, model: ModelSpec) -> bool:
     return workload.licence != "commercial" or model.commercial_use != "no"
 
 
-def _find_misses(demand: Demand, model: ModelSpec) -> tuple[Miss, ...]:
+def _find_misses(demand: Demand, model: ModelSpec) -> tuple[ConstraintViolation, ...]:
     """What rules a model out whatever its quality."""
     workload, found = demand.workload, []
     if not is_licence_permitted(workload, model):
-        found.append(Miss(constraint=f"{workload.name}.licence", value=model.licence, limit="commercial"))
+        found.append(
+            ConstraintViolation(constraint=f"{workload.name}.licence", value=model.licence, limit="commercial")
+        )
     if model.context_tokens < demand.context_tokens:
         value, limit = model.context_tokens, demand.context_tokens
-        found.append(Miss(constraint=f"{workload.name}.traffic", value=value, limit=limit))
+        found.append(ConstraintViolation(constraint=f"{workload.name}.traffic", value=value, limit=limit))
     return tuple(found)
 
 
-def _report_no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> Miss:
+def _report_no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> ConstraintViolation:
     """With the best that is known on each floor."""
     floors = ", ".join(f"{name} >= {floor:g}" for name, floor in demand.workload.quality.items())
     best = []
@@ -153,7 +161,9 @@ def _report_no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> Miss
         score, model_id = max(known, default=(0.0, ""))
         best += [f"the best known {name} is {score:.3g} ({model_id})"] if score else []
     value = "; ".join(best) or (UNKNOWN if unknown else None)
-    return Miss(constraint=f"{demand.workload.name}.quality", value=value, limit=floors or "any open model")
+    return ConstraintViolation(
+        constraint=f"{demand.workload.name}.quality", value=value, limit=floors or "any open model"
+    )
 
 
 def format_licence_note(model: ModelSpec) -> tuple[str, ...]:

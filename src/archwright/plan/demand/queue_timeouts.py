@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Waits
+from archwright.contract.plan import QueueTimeouts
 from archwright.simulate.queue_latency import Queueing
 
 # Of the limit, what a request may wait at least.
 MIN_WAIT_SHARE = 0.1
 
 
-def derive_queue_timeouts(needs: Needs, predicted: Mapping[str, tuple[Queueing, ...]]) -> dict[str, Waits]:
+def derive_queue_timeouts(needs: Needs, predicted: Mapping[str, tuple[Queueing, ...]]) -> dict[str, QueueTimeouts]:
     """By workload: `predicted` holds what each pool's prediction says of its queue."""
     limits = {workload.name: workload.slo.ttft_p95_s for workload in needs.workloads}
     return {
@@ -29,7 +29,7 @@ def derive_queue_timeouts(needs: Needs, predicted: Mapping[str, tuple[Queueing, 
     }
 
 
-def _derive_timeout(limit: float, found: Iterable[Queueing]) -> Waits:
+def _derive_timeout(limit: float, found: Iterable[Queueing]) -> QueueTimeouts:
     found = tuple(found)
     served = max(one.served_p95_s.value for one in found)
     planned = min(limit, max(one.wait_p99_s.high for one in found))
@@ -37,7 +37,7 @@ def _derive_timeout(limit: float, found: Iterable[Queueing]) -> Waits:
     leaves = max(limit - served, least)
     floor = f", at least {MIN_WAIT_SHARE:.0%} of the limit" if leaves == least else ""
     beyond = f"; refused beyond {planned:.3g} s, the 99th of 100 waits at the planned peak" if planned > leaves else ""
-    return Waits(
+    return QueueTimeouts(
         wait_s=_round_seconds(max(leaves, planned)),
         overflow_s=_round_seconds(leaves),
         source=f"TTFT p95 of {limit:g} s less {served:.3g} s, predicted at the peak with a slot in hand{floor}{beyond}",

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.guidance_rows import features
-from archwright.contract.estimate import exact
+from archwright.catalog.tables.guidance_rows import read_features
+from archwright.contract.estimate import exact_estimate
 from archwright.contract.evidence import Control, Prediction, Query
 from archwright.contract.needs import Needs, Placement
 from archwright.contract.plan import Option
@@ -71,7 +71,7 @@ def _assess_feature(feature: str) -> tuple[ControlStatus, str]:
 
 
 def _match_feature(part: str) -> tuple[str, str] | None:
-    return next(((one.status, one.proof) for one in features() if re.fullmatch(one.words, part)), None)
+    return next(((one.status, one.proof) for one in read_features() if re.fullmatch(one.words, part)), None)
 
 
 def predict_controls(
@@ -87,7 +87,7 @@ def predict_controls(
             id=f"{control.id}.held",
             metric="control_held",
             workload=PLATFORM,
-            estimate=exact(
+            estimate=exact_estimate(
                 1.0, "share", ledger.basis(f"control.{control.id}", "formula", CHECKED_CONTROLS[control.id])
             ),
             query=Query(

@@ -18,7 +18,7 @@ from typing import NamedTuple, get_args
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import HostedModel
-from archwright.contract.needs import PRIVATE, Needs, Sensitivity, Workload
+from archwright.contract.needs import PRIVATE_SENSITIVITIES, Needs, Sensitivity, Workload
 from archwright.contract.plan import Launch, Pool, TokenPrice, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
@@ -89,7 +89,7 @@ def list_allowed_countries(
     """
     bounds = collect_workload_bounds(needs, workload)
     if not bounds:
-        return (UNRESTRICTED,) if find_strictest_class(needs, workload) in PRIVATE else ()
+        return (UNRESTRICTED,) if find_strictest_class(needs, workload) in PRIVATE_SENSITIVITIES else ()
     inside = {country for country in catalog.countries if is_country_inside(catalog, bounds, country)}
     # A gateway knows countries: a region that is named is the country of the pools in it.
     for pool in pools:
@@ -105,7 +105,7 @@ def map_stricter_residency(
     class the needs have no data of nobody says, nor to a workload that is not for data of people.
     """
     own, found = find_strictest_class(needs, workload), dict[Sensitivity, tuple[str, ...]]()
-    for one in SENSITIVITY_ORDER[SENSITIVITY_ORDER.index(own) + 1 :] if own in PRIVATE else ():
+    for one in SENSITIVITY_ORDER[SENSITIVITY_ORDER.index(own) + 1 :] if own in PRIVATE_SENSITIVITIES else ():
         names = tuple(data.name for data in needs.data if data.sensitivity == one)
         if names:
             both = replace(workload, data=(*workload.data, *names))

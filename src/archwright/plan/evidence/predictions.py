@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from archwright.contract.estimate import Estimate, total
+from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
-from archwright.contract.plan import LoadSpec, Miss
+from archwright.contract.plan import ConstraintViolation, LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import check_limit
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -110,7 +110,7 @@ def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str])
         facts=(names.get(steady.latency_p95_s.basis, ""), *steady.assumptions),
         stratum="at any load up to the planned peak",
     )
-    found, misses = replace(steady.latency_p95_s, basis=basis), list[Miss]()
+    found, misses = replace(steady.latency_p95_s, basis=basis), list[ConstraintViolation]()
     check_limit(f"{workload.name}.latency_p95_s", found, workload.slo.latency_p95_s, misses, notes)
     query = Query(metric="latency_s", labels={"workload": workload.name}, statistic="p95", window_s=HOUR_S)
     return _build_prediction(workload.name, found, query)
@@ -124,7 +124,9 @@ def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str])
     hours = batch.machine_hours
     share, longest = batch.hours(one.machines) / hours.value, hours.high * max(job.growth)
     taken = Estimate(value=hours.value, low=hours.low, high=longest, unit="s").scaled(share * HOUR_S)
-    check_limit(f"{job.workload.name}.deadline_h", taken.scaled(1 / HOUR_S), job.deadline_h, list[Miss](), notes)
+    check_limit(
+        f"{job.workload.name}.deadline_h", taken.scaled(1 / HOUR_S), job.deadline_h, list[ConstraintViolation](), notes
+    )
     if not _is_run_recorded(job.workload):
         return []
     names = ledger.adopt_all(batch.bases)
@@ -207,7 +209,7 @@ def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: Plan
 
 def _note_risks(served: LocalLoad | PooledLoad, prediction: ServingPrediction | PoolPrediction) -> list[str]:
     """Limits inside the bands. A pool was sized by formulas: where the simulation of it breaks a limit, it says so."""
-    misses, notes = list[Miss](), list[str]()
+    misses, notes = list[ConstraintViolation](), list[str]()
     p95 = (prediction.ttft_p95_s, prediction.tpot_p95_s)
     check_latency(served.spec.load, served.demand.workload.slo, p95, (misses, notes))
     if isinstance(prediction, ServingPrediction):
@@ -274,7 +276,7 @@ def list_platform_predictions(
 
 
 def _sum_estimates(parts: list[Estimate]) -> Estimate:
-    return parts[0] if len(parts) == 1 else total(parts, parts[0].unit, parts[0].basis)
+    return parts[0] if len(parts) == 1 else sum_estimates(parts, parts[0].unit, parts[0].basis)
 
 
 def _build_phase_prediction(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.tables.guidance_rows import features
+from archwright.catalog.tables.guidance_rows import read_features
 from archwright.contract.evidence import Control
 from archwright.contract.needs import TRAINING_KINDS
 from archwright.contract.record import replace
@@ -46,7 +46,7 @@ def add_residency_evidence(controls: tuple[Control, ...], chosen: ChosenOption) 
     """The controls of residency with the places of this very option as their evidence."""
     if chosen.option is None or all(control.id != RESIDENCY_CONTROL for control in controls):
         return controls
-    general = next(one.proof for one in features() if one.id == RESIDENCY_FEATURE)
+    general = next(one.proof for one in read_features() if one.id == RESIDENCY_FEATURE)
     said = {RESIDENCY_CONTROL: format_locations(tuple(list_residency_findings(chosen)))}
     return tuple(
         replace(

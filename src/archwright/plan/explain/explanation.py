@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from archwright.contract.decision import Driver, Section
+from archwright.contract.decision import CostDriver, Section
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
-from archwright.errors import UsageError, Where
+from archwright.errors import ErrorLocation, UsageError
 from archwright.plan.explain.formatting import (
     describe_engines,
     describe_purchase,
@@ -49,7 +49,7 @@ def explain_plan(plan: Plan, thing: str | None = None) -> str:
         raise UsageError(
             "AW-USE-21",
             f"the plan holds nothing called {thing!r}",
-            where=Where(plan.needs_file),
+            where=ErrorLocation(plan.needs_file),
             hint=f"nearest: {', '.join(nearest)}" if nearest else "explain without a name shows everything",
             nearest=nearest,
         )
@@ -234,7 +234,7 @@ def _explain_cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
     return lines
 
 
-def _explain_driver(plan: Plan, driver: Driver) -> list[str]:
+def _explain_driver(plan: Plan, driver: CostDriver) -> list[str]:
     lines = [f"driver {driver.basis}: {driver.name}, {format_estimate(driver.estimate)}"]
     lines.append(f"  makes up {driver.share:.0%} of the variance of what {plan.chosen} costs")
     lines.append(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from archwright.contract.decision import Driver, Return, Rival
+from archwright.contract.decision import CostDriver, ReturnOnInvestment, Rival
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import Miss, Pool, Purchase
+from archwright.contract.plan import ConstraintViolation, Pool, Purchase
 
 UNIT_SCALES = {"bytes": ((2.0**30, "GiB"), (2.0**20, "MiB")), "s": ((1.0, "s"), (1e-3, "ms"))}
 
@@ -47,7 +47,7 @@ def format_estimate(estimate: Estimate) -> str:
     return f"{value} {unit}" if low == high else f"{value} {unit} ({low} .. {high})"
 
 
-def format_miss(miss: Miss) -> str:
+def format_miss(miss: ConstraintViolation) -> str:
     """ "per_month: 4,100, limit 3,500"; "chat.ttft_p95_s: at best 0.065, limit 0.001"."""
     limit = f", limit {_format_value(miss.limit)}" if miss.limit is not None else ""
     return f"{miss.constraint}: {'at best ' if miss.at_best else ''}{_format_value(miss.value)}{limit}"
@@ -69,7 +69,7 @@ def describe_rival(rival: Rival) -> str:
     return f"{rival.option} is the cheaper one in {rival.cheaper:.0%} of the draws{tie}; {paid}"
 
 
-def describe_switch_point(driver: Driver) -> str:
+def describe_switch_point(driver: CostDriver) -> str:
     """ "price of ... is 4.2 USD/h (3.1 .. 5.6); at 3.4 cloud-x would be chosen: inside its band"."""
     if driver.flips_at is None:
         return f"{driver.name}: no value in reach changes the choice"
@@ -80,7 +80,7 @@ def describe_switch_point(driver: Driver) -> str:
     )
 
 
-def describe_return(returns: Return) -> str:
+def describe_return(returns: ReturnOnInvestment) -> str:
     """What the goals bring against what the plan costs."""
     payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back in the horizon"
     unit = returns.cost.unit

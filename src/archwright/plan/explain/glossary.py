@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from archwright.contract.plan import Category
+from archwright.contract.plan import CostCategory
 
-CATEGORY_MEANINGS: dict[Category, str] = {
+CATEGORY_MEANINGS: dict[CostCategory, str] = {
     "compute": "machines that are rented, by the hour or committed",
     "tokens": "tokens of models that somebody else hosts",
     "platform": "what a managed platform charges on top of its machines",

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from archwright.catalog.tables.cost_records import Surcharge
+from archwright.catalog.tables.cost_records import PlatformSurcharge
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -145,11 +145,11 @@ class CloudPlanner:
         had = {"regions": regions, "accelerators": devices, "clouds": {provider}}[pin]
         draft = OptionDraft(f"cloud-{provider}-other-{pin}", "cloud", provider)
         built = self._option(draft._replace(notes=(f"it would be in {', '.join(sorted(regions))}",)), found, (), renter)
-        miss = Miss(constraint=pin, value=", ".join(sorted(had)) or "host processors", limit=limit)
+        miss = ConstraintViolation(constraint=pin, value=", ".join(sorted(had)) or "host processors", limit=limit)
         pinned = self._world.needs.placement.regions
         if pin == "clouds" and pinned is not None and not regions & set(pinned):
             # A region's name belongs to one provider: who leaves the provider leaves the region too.
-            there = Miss(constraint="regions", value=", ".join(sorted(regions)), limit=", ".join(pinned))
+            there = ConstraintViolation(constraint="regions", value=", ".join(sorted(regions)), limit=", ".join(pinned))
             built = built._replace(draft=built.draft._replace(misses=(there, *built.draft.misses)))
         yield built._replace(draft=built.draft._replace(regions=(), misses=(miss, *built.draft.misses)))
 
@@ -210,12 +210,12 @@ class CloudPlanner:
             regions, less = ", ".join(sorted({region for _, region in saved})), sum(usd for usd, _ in saved)
             yield f"far from the users the same machines would take {self._world.said(less)} less: {regions}"
 
-    def _surcharges(self, provider: str) -> tuple[Surcharge, ...]:
+    def _surcharges(self, provider: str) -> tuple[PlatformSurcharge, ...]:
         """Managed platforms of the provider that take a share on top of the machines."""
         rows = self._world.catalog.surcharges
         return tuple(row for row in rows if row.platform.split()[0].lower() == provider and row.low is not None)[:1]
 
-    def _managed(self, provider: str, row: Surcharge) -> BuiltOption:
+    def _managed(self, provider: str, row: PlatformSurcharge) -> BuiltOption:
         draft = OptionDraft(f"managed-{provider}", "cloud", provider)
         found = self._listed.find(provider, self._tasks)
         part = join_parts(self._world.writer.rented(pick) for pick in found.picks)
@@ -224,7 +224,7 @@ class CloudPlanner:
         said = f"{row.platform}: {low:.0%} to {high:.0%} on top of the machines ({row.source}); on-demand prices only"
         return built._replace(draft=built.draft._replace(notes=(said, *built.draft.notes)))
 
-    def _extra(self, part: OptionPart, row: Surcharge, shares: tuple[float, float]) -> tuple[CashFlow, ...]:
+    def _extra(self, part: OptionPart, row: PlatformSurcharge, shares: tuple[float, float]) -> tuple[CashFlow, ...]:
         low, high = shares
         if high <= 0:
             return ()

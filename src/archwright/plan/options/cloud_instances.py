@@ -16,7 +16,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.fleet import compute_monthly_peaks
 from archwright.plan.capacity.candidates import (
     CandidateMachine,
@@ -75,7 +75,7 @@ class InstanceChoice(NamedTuple):
     tranches: tuple[PurchaseTranche, ...]
     needed: int
     spares: int
-    misses: tuple[Miss, ...]
+    misses: tuple[ConstraintViolation, ...]
     ways: tuple[HourlyPrice, ...] = ()
     staff_usd: float = 0.0
 
@@ -93,7 +93,7 @@ class InstanceSelection(NamedTuple):
     """One pick for each task, as far as there is one; `misses` says why not."""
 
     picks: tuple[InstanceChoice, ...]
-    misses: tuple[Miss, ...]
+    misses: tuple[ConstraintViolation, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -114,7 +114,7 @@ class InstanceSelector:
 
     def find(self, provider: str, tasks: tuple[WorkloadTask, ...]) -> InstanceSelection:
         """The cheapest pick of every task; followers run the model of whom they follow, chosen for both together."""
-        picks, misses, notes = list[InstanceChoice](), list[Miss](), list[str]()
+        picks, misses, notes = list[InstanceChoice](), list[ConstraintViolation](), list[str]()
         for task in tasks:
             notes += task.notes
             if task.follows is not None:
@@ -366,7 +366,7 @@ class InstanceSelector:
             self._cheapest[key] = tuple(host for group in kept.values() for host in group)
         return self._cheapest[key]
 
-    def _why_not(self, provider: str, family: tuple[WorkloadTask, ...]) -> list[Miss]:
+    def _why_not(self, provider: str, family: tuple[WorkloadTask, ...]) -> list[ConstraintViolation]:
         first = family[0]
         if first.misses:
             return list(first.misses)
@@ -378,9 +378,11 @@ class InstanceSelector:
         model = next((model.id for model in first.models if model is not None), first.workload.kind)
         alone = [t for t in family if not any(self.best(provider, t, (model,)) for model in first.models)]
         stuck = (alone or list(family[1:]) or [first])[0]
-        return [Miss(constraint=f"{stuck.name}.model", value=model, limit="an accelerator that holds it")]
+        return [
+            ConstraintViolation(constraint=f"{stuck.name}.model", value=model, limit="an accelerator that holds it")
+        ]
 
-    def _nowhere(self, provider: str, task: WorkloadTask) -> Miss:
+    def _nowhere(self, provider: str, task: WorkloadTask) -> ConstraintViolation:
         """Offers inside, but not of the pinned accelerators; or none inside at all."""
         bounds, pinned = collect_workload_bounds(self._needs, task.workload), self._needs.placement.accelerators
         sold = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
@@ -393,8 +395,8 @@ class InstanceSelector:
             if here:
                 priced = any(one.on_demand_usd_per_hour for one in here)
                 why = "no engine of the catalog drives it" if priced else "no price known"
-            return Miss(constraint="accelerators", value=why, limit=", ".join(pinned))
-        return Miss(constraint="residency", value="no offer inside", limit=format_bounds(bounds))
+            return ConstraintViolation(constraint="accelerators", value=why, limit=", ".join(pinned))
+        return ConstraintViolation(constraint="residency", value="no offer inside", limit=format_bounds(bounds))
 
 
 def is_host_near_users(needs: Needs, catalog: Catalog, task: WorkloadTask, host: CandidateMachine) -> bool:
@@ -413,7 +415,7 @@ def _rank_choices(picks: tuple[InstanceChoice, ...]) -> tuple[int, float, float,
     )
 
 
-def _compute_worst_overrun(misses: tuple[Miss, ...]) -> float:
+def _compute_worst_overrun(misses: tuple[ConstraintViolation, ...]) -> float:
     """By which factor the farthest limit is missed; 1 where none is, and no factor tells how far the unknown is."""
     pairs = [(miss.value, miss.limit) for miss in misses]
     known = [(v, at) for v, at in pairs if isinstance(v, int | float) and isinstance(at, int | float)]

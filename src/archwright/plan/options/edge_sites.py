@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, SiteGroup
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import MachineFinder, SizingCache, WorkloadTask
@@ -40,9 +40,9 @@ def runs_at_sites(task: WorkloadTask) -> bool:
     return bool(task.workload.sites)
 
 
-def make_sites_miss(task: WorkloadTask, where: str) -> Miss:
+def make_sites_miss(task: WorkloadTask, where: str) -> ConstraintViolation:
     """What an option says that has no machines at the sites."""
-    return Miss(constraint=f"{task.name}.sites", value=where, limit="at every site")
+    return ConstraintViolation(constraint=f"{task.name}.sites", value=where, limit="at every site")
 
 
 def spread_over_countries(group: SiteGroup, home: str) -> tuple[CountrySites, ...]:
@@ -71,7 +71,9 @@ class EdgeSitePlanner:
         name, group = named
         bounds = collect_workload_bounds(self._needs, task.workload)
         if not is_country_inside(self._catalog, bounds, one.country):
-            return OptionPart(misses=(Miss(constraint="residency", value=one.country, limit=format_bounds(bounds)),))
+            return OptionPart(
+                misses=(ConstraintViolation(constraint="residency", value=one.country, limit=format_bounds(bounds)),)
+            )
         # A region of its own name: the house may stand in the same country, with a limit of its own.
         where = Location("on-premises", "on-premises", f"{one.country} {name}", one.country)
         months = self._needs.budget.horizon_months
@@ -82,14 +84,19 @@ class EdgeSitePlanner:
         ]
         if not ways:
             return OptionPart(
-                misses=(Miss(constraint=f"{task.name}.sites", value=None, limit="a machine that carries it"),)
+                misses=(
+                    ConstraintViolation(constraint=f"{task.name}.sites", value=None, limit="a machine that carries it"),
+                )
             )
         stock, way, counts = min(ways, key=lambda found: self._order(group, found))
         made = self._settler.part(((stock, counts),), (way,), f"{task.name} in {one.country}")
         power = stock.kind.power_kw * counts[-1]
         if group.power_kw is not None and power > group.power_kw:
             made = made._replace(
-                misses=(*made.misses, Miss(constraint=f"{task.name}.power_kw", value=power, limit=group.power_kw))
+                misses=(
+                    *made.misses,
+                    ConstraintViolation(constraint=f"{task.name}.power_kw", value=power, limit=group.power_kw),
+                )
             )
         return _multiply_by_sites(made, one)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.layers.freshness import date_of
-from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.layers.freshness import parse_as_of
+from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import Fact
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.options.option_builder import BuiltOption
 
@@ -29,13 +29,13 @@ def refuse_expired_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:
     expired = tuple(node.id for node in _list_bought_nodes(draft) if not catalog.may_advise_buying(node))
     if not expired:
         return draft
-    miss = Miss(constraint="stale_facts", value=", ".join(expired), limit="a price that has not expired")
+    miss = ConstraintViolation(constraint="stale_facts", value=", ".join(expired), limit="a price that has not expired")
     return draft._replace(misses=(*draft.misses, miss))
 
 
 def note_undated_prices(draft: OptionDraft) -> tuple[str, ...]:
     """A price without a date may be older than one that has expired: nobody can say, so it is asked for first."""
-    undated = ", ".join(node.id for node in _list_bought_nodes(draft) if date_of(node.as_of) is None)
+    undated = ", ".join(node.id for node in _list_bought_nodes(draft) if parse_as_of(node.as_of) is None)
     return (f"quote first: the price of {undated} has no date and is no offer",) if undated else ()
 
 
@@ -57,7 +57,7 @@ def prefer_unexpired_prices(
     return fresh._replace(draft=fresh.draft._replace(notes=(*fresh.draft.notes, note)))
 
 
-def _list_bought_nodes(draft: OptionDraft) -> tuple[Node, ...]:
+def _list_bought_nodes(draft: OptionDraft) -> tuple[ServerSpec, ...]:
     bought = (fleet.node for fleet in draft.fleets if fleet.purchase == "bought" and fleet.node is not None)
     return tuple(dict.fromkeys(bought))
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.cost_records import Node
-from archwright.contract.estimate import Estimate, exact
-from archwright.contract.plan import Miss, Purchase
+from archwright.catalog.tables.cost_records import ServerSpec
+from archwright.contract.estimate import Estimate, exact_estimate
+from archwright.contract.plan import ConstraintViolation, Purchase
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
@@ -160,7 +160,9 @@ class HardwareScheduler:
         line = f"{node.id}, bought for {place}"
         return (CashFlow(line, "purchase", flow, drivers, once=True, machines_of=_list_workloads(ways)),)
 
-    def _counted(self, node: Node, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], there: int) -> Estimate:
+    def _counted(
+        self, node: ServerSpec, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], there: int
+    ) -> Estimate:
         """Made from the facts of the work that takes the most of them: options that differ in the rest alone are
         wrong together. `there`: machines of the type that need not be bought.
         """
@@ -291,7 +293,7 @@ def _compute_machines_used(ways: tuple[TaskAssignment, ...], month: int, pace: T
         demand, job, sized = way.task.demand, way.task.job, way.sized
         if isinstance(sized, Steady) and demand is not None:
             carried = pace(sized.requests_per_s)
-            steady = sized._replace(requests_per_s=exact(carried, "requests/s"))
+            steady = sized._replace(requests_per_s=exact_estimate(carried, "requests/s"))
             parts = [compute_machine_share(rate, steady) for rate in way.rates(demand, month)]
             if way.part is not None:
                 parts = _subtract_other_types(way, parts, month // MONTHS_PER_YEAR)
@@ -326,7 +328,7 @@ def _invert_hours(hours: Estimate) -> Estimate:
     )
 
 
-def _list_job_misses(way: TaskAssignment) -> tuple[Miss, ...]:
+def _list_job_misses(way: TaskAssignment) -> tuple[ConstraintViolation, ...]:
     job, batch = way.task.job, way.batch
     return (*batch.misses, *count_job_machines(batch, job)[1]) if batch is not None and job is not None else ()
 

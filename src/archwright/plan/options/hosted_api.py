@@ -17,7 +17,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import BAND, HostedModel
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TEXT_KINDS
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.accounting.fleet import Location
@@ -56,7 +56,7 @@ class TokenPurchase(NamedTuple):
 
     term: CashFlow | None
     model: str | None
-    misses: tuple[Miss, ...]
+    misses: tuple[ConstraintViolation, ...]
     notes: tuple[str, ...]
 
 
@@ -125,19 +125,21 @@ class HostedApiPlanner:
             # A region that the needs name is allowed by its name; any other because of its country.
             yield name if region is None or name in self._named else region.country
 
-    def _places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Miss, ...]]:
+    def _places(
+        self, provider: str, models: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], tuple[ConstraintViolation, ...]]:
         """Where the models process, in the contract's words, and what that breaks; no place when it breaks anything.
         Without a model, where the provider does.
         """
         every = [self._catalog.hosted_places(provider, model) for model in models or ("",)]
         places = tuple(sorted({place for known in every if known is not None for place in known}))
-        unknown, misses = None in every, dict[Miss, None]()
+        unknown, misses = None in every, dict[ConstraintViolation, None]()
         for task in self._text:
             bounds = collect_workload_bounds(self._needs, task.workload)
             outside = [place for place in places if not is_place_inside(self._catalog, bounds, place)]
             if bounds and (unknown or outside):
                 value = ", ".join(dict.fromkeys(display_place(self._catalog, place) for place in outside)) or UNKNOWN
-                misses[Miss(constraint="residency", value=value, limit=format_bounds(bounds))] = None
+                misses[ConstraintViolation(constraint="residency", value=value, limit=format_bounds(bounds))] = None
         if misses:
             return (), tuple(misses)
         said = [display_place(self._catalog, place) for place in places]
@@ -150,14 +152,15 @@ class HostedApiPlanner:
         bound = [task for task in self._rest if task.follows in named]
         for task in bound:
             limit = "a model whose weights can be had"
-            misses.append(Miss(constraint=f"{task.name}.base", value="a hosted model", limit=limit))
+            misses.append(ConstraintViolation(constraint=f"{task.name}.base", value="a hosted model", limit=limit))
         free = tuple(task for task in self._rest if task not in bound)
         found = [self._world.renter.find(cloud, free) for cloud in clouds]
         whole = [one for one in found if len(one.picks) == len(free)]
         if not whole:
             limit = "machines rented beside it"
             misses += [
-                Miss(constraint=f"{task.name}.placement", value="not sold by the token", limit=limit) for task in free
+                ConstraintViolation(constraint=f"{task.name}.placement", value="not sold by the token", limit=limit)
+                for task in free
             ]
             return InstanceSelection((), tuple(misses))
         best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
@@ -172,7 +175,9 @@ class HostedApiPlanner:
         pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
-            return TokenPurchase(None, None, (Miss(constraint=f"{workload.name}.model", value=None, limit=wanted),), ())
+            return TokenPurchase(
+                None, None, (ConstraintViolation(constraint=f"{workload.name}.model", value=None, limit=wanted),), ()
+            )
         # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
         model, known = self._cheapest(pool, demand)
         notes = [

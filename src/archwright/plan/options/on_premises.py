@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.needs import PRIVATE, DataProfile, Needs
-from archwright.contract.plan import Miss
+from archwright.contract.needs import PRIVATE_SENSITIVITIES, DataProfile, Needs
+from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.fleet import Location
@@ -125,10 +125,12 @@ class OnPremisesPlanner:
             misses += task.misses if not found else ()
             if not found and task.place is not None and not self._near(task):
                 regions = f"{task.workload.name}.traffic.regions"
-                misses.append(Miss(constraint=regions, value=self._house.country, limit=task.place))
+                misses.append(ConstraintViolation(constraint=regions, value=self._house.country, limit=task.place))
             elif not found and not task.misses:
                 limit = "a machine that holds it and whose speed is known"
-                misses.append(Miss(constraint=f"{task.name}.model", value=_get_first_model(task), limit=limit))
+                misses.append(
+                    ConstraintViolation(constraint=f"{task.name}.model", value=_get_first_model(task), limit=limit)
+                )
             ways += found
         notes = tuple(note for task in self._tasks for note in task.notes)
         draft = draft._replace(misses=tuple(dict.fromkeys(misses)), notes=(*notes, *self._house.notes))
@@ -137,7 +139,7 @@ class OnPremisesPlanner:
         if draft.placement == "hybrid" and not any(way.choice.outside for way in ways):
             private = all(self._private(task) for task in self._inside)
             why = "data of people stay in the house" if private else "no work that may leave the house"
-            nothing = Miss(constraint="hybrid", value=why, limit=draft.provider)
+            nothing = ConstraintViolation(constraint="hybrid", value=why, limit=draft.provider)
             # It would be the house alone, which is an option of its own.
             return self._world.assembler.built(draft._replace(misses=(nothing,)), OptionPart(), (), whole=False)
         return self._within(draft, tuple(ways))
@@ -160,7 +162,9 @@ class OnPremisesPlanner:
             return last
         solution = self._solve(ways, SolverLimits())
         if solution is None:
-            unequal = Miss(constraint="model", value=None, limit="one model for a workload and what follows it")
+            unequal = ConstraintViolation(
+                constraint="model", value=None, limit="one model for a workload and what follows it"
+            )
             return self._world.assembler.built(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
         return self._built(draft, ways, solution)
 
@@ -271,12 +275,14 @@ class OnPremisesPlanner:
             )
         return limits
 
-    def _residency(self) -> list[Miss]:
+    def _residency(self) -> list[ConstraintViolation]:
         found = []
         for task in self._inside:
             bounds = collect_workload_bounds(self._world.needs, task.workload)
             if not is_country_inside(self._world.catalog, bounds, self._house.country):
-                found.append(Miss(constraint="residency", value=self._house.country, limit=format_bounds(bounds)))
+                found.append(
+                    ConstraintViolation(constraint="residency", value=self._house.country, limit=format_bounds(bounds))
+                )
         return found[:1]
 
     def _near(self, task: WorkloadTask) -> bool:
@@ -363,7 +369,7 @@ class OnPremisesPlanner:
 
     def _private(self, task: WorkloadTask) -> bool:
         used: list[DataProfile] = [data for data in self._world.needs.data if data.name in task.workload.data]
-        return any(data.sensitivity in PRIVATE for data in used)
+        return any(data.sensitivity in PRIVATE_SENSITIVITIES for data in used)
 
 
 def _rank_by_weakness(demand: Demand, steady: Steady, model: ModelSpec | None) -> tuple[int, float, float, float]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import OptionDraft, check_limit, is_capex, is_monthly
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location
@@ -63,7 +63,7 @@ class OptionBuilder:
         return BuiltOption(draft, part.serving, part.assumptions)
 
     def _judge_house(
-        self, where: tuple[Location, ...], found: OperatingCosts, misses: list[Miss], notes: list[str]
+        self, where: tuple[Location, ...], found: OperatingCosts, misses: list[ConstraintViolation], notes: list[str]
     ) -> None:
         """The site's own limits: sites of workloads have theirs, judged there."""
         site = self._needs.placement.site
@@ -72,7 +72,9 @@ class OptionBuilder:
                 continue
             check_limit("power_kw", place.power_kw, site.power_kw, misses, notes)
             if site.rack_units is not None and place.rack_units > site.rack_units:
-                misses.append(Miss(constraint="rack_units", value=place.rack_units, limit=site.rack_units))
+                misses.append(
+                    ConstraintViolation(constraint="rack_units", value=place.rack_units, limit=site.rack_units)
+                )
 
 
 def sum_monthly_usd(terms: tuple[CashFlow, ...]) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Needs, OwnedMachine
 from archwright.contract.plan import PurchaseKind
@@ -87,7 +87,7 @@ class TaskAssignment(NamedTuple):
         return found
 
 
-def require_node(host: CandidateMachine) -> Node:
+def require_node(host: CandidateMachine) -> ServerSpec:
     """Raises ValueError for a rented machine: what one of the house costs is in a row of its own."""
     if host.node is None:
         raise ValueError(f"{host.machine.id} is no machine of a house")

@@ -10,7 +10,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TEXT_KINDS, Site
-from archwright.contract.plan import Launch, Miss, Pool, Purchase
+from archwright.contract.plan import ConstraintViolation, Launch, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
@@ -59,7 +59,7 @@ class OptionPart(NamedTuple):
     purchases: tuple[Purchase, ...] = ()
     models: dict[str, str] = {}
     serving: tuple[ProvisionedLoad | BatchLoad, ...] = ()
-    misses: tuple[Miss, ...] = ()
+    misses: tuple[ConstraintViolation, ...] = ()
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
 

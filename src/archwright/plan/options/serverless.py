@@ -23,10 +23,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import ModelSpec
-from archwright.catalog.tables.serverless_prices import Seconds, paid_by_second
+from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_serverless_prices
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TEXT_KINDS
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import AT_RISK, USD, OptionDraft
 from archwright.plan.accounting.cash_flow import make_varying_flow
 from archwright.plan.accounting.fleet import Location
@@ -63,7 +63,7 @@ MAX_COLD_SHARE = 0.05
 class ServerlessWorker(NamedTuple):
     """A kind of worker in a region."""
 
-    row: Seconds
+    row: ServerlessPrice
     host: CandidateMachine
 
 
@@ -84,7 +84,7 @@ class ServerlessPlanner:
         self._world, self._ledger, self._tasks = world, ledger, tasks
 
     def options(self) -> Iterable[BuiltOption]:
-        providers = sorted({row.provider for row in paid_by_second()})
+        providers = sorted({row.provider for row in read_serverless_prices()})
         named = self._world.needs.placement.clouds
         for provider in [name for name in providers if named is None or name in named] or providers:
             yield self._option(provider)
@@ -94,7 +94,7 @@ class ServerlessPlanner:
         where = self._where(provider)
         if where is None:
             limit = format_bounds(collect_all_bounds(self._world.needs))
-            miss = Miss(constraint="residency", value="no offer inside", limit=limit)
+            miss = ConstraintViolation(constraint="residency", value="no offer inside", limit=limit)
             return self._world.assembler.built(draft._replace(misses=(miss,)), OptionPart(), (), whole=False)
         parts, models = list[OptionPart](), dict[str, tuple[ModelSpec | None, ...]]()
         for task in self._tasks:
@@ -128,7 +128,7 @@ class ServerlessPlanner:
                     where, Machine(f"worker-{row.accelerator}", device, 1, WORKER_CORES, WORKER_RAM_BYTES)
                 ),
             )
-            for row in paid_by_second()
+            for row in read_serverless_prices()
             if row.provider == provider
             and (device := catalog.accelerators.get(row.accelerator)) is not None
             and (allowed is None or device.id in allowed)
@@ -141,7 +141,9 @@ class ServerlessPlanner:
         found = [way for worker in workers for model in models for way in self._ways(task, model, worker)]
         if not found:
             wanted = next((model.id for model in models if model is not None), task.workload.kind)
-            miss = Miss(constraint=f"{task.name}.model", value=wanted, limit="one accelerator that holds it")
+            miss = ConstraintViolation(
+                constraint=f"{task.name}.model", value=wanted, limit="one accelerator that holds it"
+            )
             return OptionPart(misses=task.misses or (miss,)), None
         pick, worker, bill = min(found, key=lambda way: (len(way[0].misses), way[0].usd, way[1].row.accelerator))
         return self._written(task, pick, worker, bill), pick.model
@@ -152,7 +154,7 @@ class ServerlessPlanner:
         sizer, machine = self._world.sizer, worker.host.machine
         steady = sizer.steady(task.demand, model, worker.host) if task.demand is not None else None
         batch = sizer.batch(task.job, model, machine) if task.job is not None else None
-        misses: tuple[Miss, ...] = ()
+        misses: tuple[ConstraintViolation, ...] = ()
         if task.demand is not None and steady is not None and steady.requests_per_s.value > 0:
             bill = estimate_worker_usage(task.demand, steady, worker.row)
             if bill.coldest > MAX_COLD_SHARE and breaks_latency_limit(task.workload.slo, steady, worker.row):
@@ -199,7 +201,7 @@ class ServerlessPlanner:
         )
 
 
-def estimate_worker_usage(demand: Demand, steady: Steady, row: Seconds, *, warm: bool = False) -> WorkerUsage:
+def estimate_worker_usage(demand: Demand, steady: Steady, row: ServerlessPrice, *, warm: bool = False) -> WorkerUsage:
     """Workers paid for, month by month; `warm`: idle for so long that few requests start cold."""
     carried, workers, idle = steady.requests_per_s.value, list[float](), row.idle_s
     waiting, requests, coldest = 0.0, 0.0, 0.0
@@ -232,7 +234,7 @@ def compute_warm_idle_s(rate: float, start_s: float) -> float:
     return math.log((1 + rate * start_s * (1 - MAX_COLD_SHARE)) / MAX_COLD_SHARE) / rate
 
 
-def breaks_latency_limit(slo: SLO, steady: Steady, row: Seconds) -> bool:
+def breaks_latency_limit(slo: SLO, steady: Steady, row: ServerlessPrice) -> bool:
     """Whether a cold start breaks a limit."""
     return any(row.start_s + warm > limit for _, limit, warm in _list_start_limits(slo, steady))
 
@@ -245,7 +247,7 @@ def _list_start_limits(slo: SLO, steady: Steady) -> Iterable[tuple[str, float, f
         yield "latency_p95_s", slo.latency_p95_s, steady.latency_p95_s.value
 
 
-def _note_cold_starts(pick: InstanceChoice, row: Seconds, bill: WorkerUsage) -> Iterable[str]:
+def _note_cold_starts(pick: InstanceChoice, row: ServerlessPrice, bill: WorkerUsage) -> Iterable[str]:
     if pick.steady is None:
         return
     start, name = f"{row.start_s:.0f} s ({row.start_s_low:.0f} .. {row.start_s_high:.0f})", pick.task.name

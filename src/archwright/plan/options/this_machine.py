@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import EngineSpec, ModelSpec
-from archwright.contract.estimate import Estimate, product, within_factor
+from archwright.contract.estimate import Estimate, multiply_estimates, within_factor
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Artefact, Launch, MachineFacts, Miss, Pool
+from archwright.contract.plan import Artefact, ConstraintViolation, Launch, MachineFacts, Pool
 from archwright.contract.record import replace
 from archwright.errors import missing_extra
 from archwright.plan.accounting.budget import USD, OptionDraft
@@ -46,7 +46,7 @@ class ThisMachinePlanner:
         if machine is None:
             if self._needs.placement.allow == (PLACEMENT,):
                 raise missing_extra("local", "xllamacpp", "planning for this machine")
-            return BuiltOption(self._draft([Miss(constraint="machine", value="not probed", limit=None)]))
+            return BuiltOption(self._draft([ConstraintViolation(constraint="machine", value="not probed", limit=None)]))
         misses, notes, served, pools = self._residency(demands), list[str](), list[LocalLoad](), list[Pool]()
         for demand in demands:
             chosen = self._model(demand, misses, notes)
@@ -83,16 +83,21 @@ class ThisMachinePlanner:
         carbon = None if grams is None else replace(carbon_kg(energy, grams), basis=basis)
         return draft._replace(power_kw=draw, energy_kwh_per_month=energy, carbon_kg_per_month=carbon)
 
-    def _draft(self, misses: list[Miss]) -> OptionDraft:
+    def _draft(self, misses: list[ConstraintViolation]) -> OptionDraft:
         return OptionDraft(name=PLACEMENT, placement="this-machine", provider=PLACEMENT, misses=tuple(misses))
 
-    def _residency(self, demands: tuple[Demand, ...]) -> list[Miss]:
+    def _residency(self, demands: tuple[Demand, ...]) -> list[ConstraintViolation]:
         country = self._needs.organisation.country
         limits = [collect_workload_bounds(self._needs, demand.workload) for demand in demands]
         outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
-        return [Miss(constraint="residency", value=country, limit=format_bounds(bounds)) for bounds in outside[:1]]
+        return [
+            ConstraintViolation(constraint="residency", value=country, limit=format_bounds(bounds))
+            for bounds in outside[:1]
+        ]
 
-    def _model(self, demand: Demand, misses: list[Miss], notes: list[str]) -> tuple[ModelSpec, Artefact] | None:
+    def _model(
+        self, demand: Demand, misses: list[ConstraintViolation], notes: list[str]
+    ) -> tuple[ModelSpec, Artefact] | None:
         """The smallest model that passes and whose file the embedded engine runs."""
         found = select_open_models(demand, self._catalog)
         misses.extend(found.misses)
@@ -104,7 +109,9 @@ class ThisMachinePlanner:
                 return model, artefact
         if found.models:
             limit = ", ".join(sorted(self._catalog.artefacts))
-            misses.append(Miss(constraint=f"{demand.workload.name}.model", value="no file to fetch", limit=limit))
+            misses.append(
+                ConstraintViolation(constraint=f"{demand.workload.name}.model", value="no file to fetch", limit=limit)
+            )
         return None
 
     def _serve(
@@ -112,14 +119,16 @@ class ThisMachinePlanner:
         demand: Demand,
         chosen: tuple[ModelSpec, Artefact],
         machine: MachineFacts,
-        misses: list[Miss],
+        misses: list[ConstraintViolation],
         notes: list[str],
     ) -> tuple[LocalLoad, Pool]:
         specs = [self._spec(demand, chosen, machine, slots) for slots in SLOT_COUNTS]
         fitting = [spec for spec in specs if fits(spec)]
         if not fitting:
             name, need = demand.workload.name, memory_of(specs[-1]).total
-            misses.append(Miss(constraint=f"{name}.memory_bytes", value=need, limit=float(machine.memory_bytes)))
+            misses.append(
+                ConstraintViolation(constraint=f"{name}.memory_bytes", value=need, limit=float(machine.memory_bytes))
+            )
         tried = fitting or specs[-1:]
         spec = next((spec for spec in tried if not find_latency_misses(spec, demand.workload.slo)), tried[0])
         spec = replace(spec, load=representative(spec))
@@ -175,17 +184,23 @@ class ThisMachinePlanner:
             artefact=artefact,
         )
 
-    def _judge(self, served: list[LocalLoad], machine: MachineFacts, misses: list[Miss], notes: list[str]) -> None:
+    def _judge(
+        self, served: list[LocalLoad], machine: MachineFacts, misses: list[ConstraintViolation], notes: list[str]
+    ) -> None:
         """What the machine as a whole must hold: availability, memory and disk of all pools together."""
         for one in served:
             slo, name = one.demand.workload.slo, one.demand.workload.name
             check_availability(name, RedundancyRequirement(1, 0), slo, misses, notes)
         memory = sum(peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
-            misses.append(Miss(constraint="memory_bytes", value=memory, limit=float(machine.memory_bytes)))
+            misses.append(
+                ConstraintViolation(constraint="memory_bytes", value=memory, limit=float(machine.memory_bytes))
+            )
         files = sum(disk(one.spec, "").value for one in served)
         if files > machine.disk_free_bytes:
-            misses.append(Miss(constraint="disk_bytes", value=files, limit=float(machine.disk_free_bytes)))
+            misses.append(
+                ConstraintViolation(constraint="disk_bytes", value=files, limit=float(machine.disk_free_bytes))
+            )
         if len(served) > 1:
             names = ", ".join(one.demand.workload.name for one in served)
             notes.append(f"{names} share the machine; each is predicted with the others idle")
@@ -213,14 +228,14 @@ class ThisMachinePlanner:
             f"this machine draws {draw_kw.value * 1000:.0f} W within a factor of 2; the machine itself is paid for",
             f"one machine and its power are up {MACHINE_AVAILABILITY:.1%} of the time, {MACHINE_AVAILABILITY_LOW:.0%} at the low end",
         )
-        return product([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month", basis=basis)
+        return multiply_estimates([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month", basis=basis)
 
 
 def _estimate_draw_kw(machine: MachineFacts) -> Estimate:
     return within_factor((MACHINE_BASE_W + CORE_W * machine.cores_usable) / 1000, POWER_FACTOR, "kW")
 
 
-def _has_miss(misses: list[Miss], constraint: str) -> bool:
+def _has_miss(misses: list[ConstraintViolation], constraint: str) -> bool:
     return any(miss.constraint == constraint for miss in misses)
 
 

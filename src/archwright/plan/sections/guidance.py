@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterator
 
-from archwright.catalog.tables.guidance_rows import Advice, Theme, advice
+from archwright.catalog.tables.guidance_rows import Advice, Theme, read_advice
 from archwright.contract.decision import SectionLine
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import Existing
+from archwright.contract.needs import ExistingComponent
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.sections.plan_traits import build_template_values, derive_traits
 
@@ -27,7 +27,7 @@ def select_guidance(chosen: ChosenOption, theme: Theme) -> tuple[SectionLine, ..
     traits, words = derive_traits(chosen), build_template_values(chosen)
     kept = {own.kind for own in chosen.needs.existing}
     lines: dict[str, SectionLine] = {}
-    for row in advice(theme):
+    for row in read_advice(theme):
         if row.topic not in lines and _matches_traits(row, traits) and row.kept not in kept:
             lines[row.topic] = _build_line(row, words, chosen)
     return tuple(lines.values())
@@ -75,7 +75,7 @@ def _get_figure(row: Advice, chosen: ChosenOption) -> Estimate | None:
     return found
 
 
-def _build_existing_line(own: Existing) -> SectionLine:
+def _build_existing_line(own: ExistingComponent) -> SectionLine:
     form = EXISTING_TOOL_PROOFS.get(own.kind, "") if own.url else ""
     place = f" at {own.url}" if own.url else ""
     unproved = "" if form else "; nothing of ours measures it yet" + ("" if own.url else ": the needs give no url")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.evidence import Query, escape
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.evidence import Query, escape_label_value
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.needs import TEXT_KINDS, Workload
 from archwright.contract.plan import Pool
 from archwright.contract.record import replace
@@ -62,7 +62,7 @@ def _build_series_line(chosen: ChosenOption) -> SectionLine:
     requests = Query(metric="requests", labels={}, statistic="rate", window_s=WINDOW_S)
     return SectionLine(
         topic="Series",
-        choice=", ".join(BY_QUANTITY[quantity].name for quantity in wanted) or "none",
+        choice=", ".join(METRIC_BY_QUANTITY[quantity].name for quantity in wanted) or "none",
         why=(
             "labels are workload, model and pool and never a caller, so that their number stays small; the gateway "
             "shows them at /metrics" + ("" if wanted else "; nothing of this plan answers requests in this release")
@@ -95,7 +95,7 @@ def _build_latency_line(workload: Workload, pool: Pool | None, quantity: str, li
         topic=f"{workload.name}: {QUANTITY_NAMES[quantity]}",
         choice=f"p95 at most {limit:g} s over an hour",
         why=(
-            f"{BY_QUANTITY[quantity].help}; asked for in the needs; wake somebody when it is above {limit:g} for "
+            f"{METRIC_BY_QUANTITY[quantity].help}; asked for in the needs; wake somebody when it is above {limit:g} for "
             f"{SHORT_WINDOW} and for {LONG_WINDOW}{engine}"
         ),
         proof=query.promql(),
@@ -104,8 +104,8 @@ def _build_latency_line(workload: Workload, pool: Pool | None, quantity: str, li
 
 
 def _build_availability_line(workload: Workload, target: float) -> SectionLine:
-    name = BY_QUANTITY["requests"].name
-    own = f'workload="{escape(workload.name)}"'
+    name = METRIC_BY_QUANTITY["requests"].name
+    own = f'workload="{escape_label_value(workload.name)}"'
 
     def share(window: str) -> str:
         failed = f'sum(rate({name}{{{own},status=~"failed|rejected"}}[{window}]))'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Query
 from archwright.contract.needs import TEXT_KINDS
 from archwright.plan.accounting.fleet import ChosenOption, Location, MachineFleet
@@ -69,7 +69,7 @@ def _list_front_end(case: OptionContext) -> Iterator[SectionLine]:
         formula="sum over the workloads of peak requests/s x (bytes of a request + bytes of its answer) x growth",
         facts=case.quotes.drivers(facts),
     )
-    both = apply_part_bands(case, facts, exact(rate, "bytes/s"), basis)
+    both = apply_part_bands(case, facts, exact_estimate(rate, "bytes/s"), basis)
     yield SectionLine(
         topic="Front end",
         choice=f"two {_choose_port_speed(both.high)} Gbit/s ports for the gateways",

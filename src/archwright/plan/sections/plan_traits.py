@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from archwright.contract.needs import PRIVATE, SERVING_KINDS, TEXT_KINDS, TRAINING_KINDS, Needs, Workload
+from archwright.contract.needs import PRIVATE_SENSITIVITIES, SERVING_KINDS, TEXT_KINDS, TRAINING_KINDS, Needs, Workload
 from archwright.contract.plan import Option
 from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -92,7 +92,7 @@ def _derive_needs_traits(needs: Needs) -> Iterator[tuple[str, bool]]:
     yield "grows", any(w.traffic is not None and w.traffic.growth_per_year > 0 for w in needs.workloads)
     yield "bound", bool(list_residency_places(needs))
     classes = {data.sensitivity for data in needs.data}
-    yield "sensitive", bool(classes & PRIVATE)
+    yield "sensitive", bool(classes & PRIVATE_SENSITIVITIES)
     yield "health", "health" in classes
     yield "payment", "payment" in classes
     yield "regulated", bool(needs.regulations)

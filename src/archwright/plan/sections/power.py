@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.decision import SectionLine
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.cost.data_placement import OptionContext
@@ -27,7 +27,7 @@ RACK_UNITS = 42
 class RackGroup(NamedTuple):
     """Racks of one machine type: `each` machines a rack, 0 where air cannot cool one."""
 
-    node: Node
+    node: ServerSpec
     machines: int
     each: int
 
@@ -95,7 +95,7 @@ def _list_cooling_lines(case: OptionContext, plug: SitePowerDraw) -> Iterator[Se
 
 
 def _group_racks(case: OptionContext, plug: SitePowerDraw, limit_kw: float) -> Iterator[RackGroup]:
-    counts: dict[str, tuple[Node, int]] = {}
+    counts: dict[str, tuple[ServerSpec, int]] = {}
     for fleet in select_central_fleets(case, plug.where):
         if fleet.node is not None:
             before = counts.get(fleet.node.id, (fleet.node, 0))[1]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Query
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Option, Pool, Purchase
@@ -180,7 +180,11 @@ def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
         ("the budget for a month", option.cost_per_month, budget.per_month),
         ("the budget for purchases", option.capex, budget.capex),
         ("the power of the site", option.power_kw, site.power_kw if site is not None else None),
-        ("the rack space", None if rack is None else exact(rack, "U"), site.rack_units if site is not None else None),
+        (
+            "the rack space",
+            None if rack is None else exact_estimate(rack, "U"),
+            site.rack_units if site is not None else None,
+        ),
     ]
     measured = [
         _compute_headroom(chosen, name, taken, limit)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Query
-from archwright.contract.plan import OWN
+from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption, Location
 from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
@@ -96,7 +96,7 @@ def _list_existing_stores(case: OptionContext) -> Iterator[SectionLine]:
 
 def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
     kept, kind = one.kept, _classify_item(one.kept)
-    tiers = OWN_TIER_NAMES if one.where.placement in OWN else TIER_NAMES
+    tiers = OWN_TIER_NAMES if one.where.placement in OWN_PLACEMENTS else TIER_NAMES
     first, last = (format_number(kept.bytes[end] / GB) for end in (0, -1))
     grows = f"{first} GB" if first == last else f"{first} GB in the first month, {last} GB in the last"
     alternative, why_not = ALTERNATIVES[kind]
@@ -151,7 +151,7 @@ def _estimate_bytes(case: OptionContext, one: StoredItem) -> Estimate:
         formula=one.kept.why,
         facts=case.quotes.drivers(one.kept.facts),
     )
-    return apply_part_bands(case, one.kept.facts, exact(one.kept.bytes[-1], "bytes"), basis)
+    return apply_part_bands(case, one.kept.facts, exact_estimate(one.kept.bytes[-1], "bytes"), basis)
 
 
 def _list_cache_lines(case: OptionContext) -> Iterator[SectionLine]:

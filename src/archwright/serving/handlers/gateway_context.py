@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Set
 from typing import Any, NamedTuple
 
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
@@ -133,7 +133,7 @@ class GatewayContext:
         principal = exchange.principal
         if exchange.bill is not None:
             exchange.bill.settle(status, figures)
-        one = Served(
+        one = RequestRecord(
             at=self.clock(),
             request_id=exchange.id,
             status=status,

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from archwright.access.api_keys import Principal
-from archwright.contract.served import request_name
+from archwright.contract.served import make_request_id
 from archwright.engines.http_request_parser import Head
 from archwright.errors import ArchwrightError, StoreError
 from archwright.http_client.connection_pool import Sink
@@ -45,7 +45,7 @@ HeaderField = tuple[bytes, bytes]
 
 
 def generate_request_id() -> str:
-    return request_name(time.time(), _ID_RANDOM.getrandbits(52))
+    return make_request_id(time.time(), _ID_RANDOM.getrandbits(52))
 
 
 class Peer(Protocol):

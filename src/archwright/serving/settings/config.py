@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from archwright.contract.record import Record, replace
-from archwright.errors import OperateError, Where, from_os_error
+from archwright.errors import ErrorLocation, OperateError, from_os_error
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.policy.admission import Priority
 from archwright.policy.cache_key import Policy
@@ -214,7 +214,7 @@ def read_config(path: Path) -> GatewayConfig:
 
 def check_config(config: GatewayConfig, file: str = "") -> None:
     """Refuses a configuration that would serve in the clear or could not serve at all."""
-    where = Where(file or None, None, "host")
+    where = ErrorLocation(file or None, None, "host")
     if not is_loopback(config.host) and not (config.tls_certificate and config.tls_key):
         raise OperateError(
             "AW-OPS-11",
@@ -224,7 +224,9 @@ def check_config(config: GatewayConfig, file: str = "") -> None:
         )
     if bool(config.tls_certificate) != bool(config.tls_key):
         hint = "set both tls_certificate and tls_key, or neither"
-        raise OperateError("AW-OPS-12", "half of a TLS pair", where=Where(file or None, None, "tls_key"), hint=hint)
+        raise OperateError(
+            "AW-OPS-12", "half of a TLS pair", where=ErrorLocation(file or None, None, "tls_key"), hint=hint
+        )
     if config.tls_certificate and config.tls_key:
         _check_pair(config.tls_certificate, config.tls_key)
     name, problem = find_invalid_limit(config.limits)
@@ -267,8 +269,8 @@ def bind_listener(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _file_location(path: Path) -> Where:
-    return Where(str(path))
+def _file_location(path: Path) -> ErrorLocation:
+    return ErrorLocation(str(path))
 
 
 def _check_pair(certificate: str, key: str) -> None:
@@ -278,7 +280,7 @@ def _check_pair(certificate: str, key: str) -> None:
         hint = "give a PEM certificate (chain) and its unencrypted private key"
         reason = error.strerror or str(error)
         raise OperateError(
-            "AW-OPS-12", f"cannot use the TLS pair: {reason}", where=Where(certificate), hint=hint
+            "AW-OPS-12", f"cannot use the TLS pair: {reason}", where=ErrorLocation(certificate), hint=hint
         ) from error
 
 
@@ -310,7 +312,7 @@ def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: D
 def _raise_problem(problem: str, field: str, file: str) -> None:
     if problem:
         hint = "correct the file; `archwright up` and `archwright serve` write it from a plan and from options"
-        raise OperateError("AW-OPS-13", f"{field} {problem}", where=Where(file or None, None, field), hint=hint)
+        raise OperateError("AW-OPS-13", f"{field} {problem}", where=ErrorLocation(file or None, None, field), hint=hint)
 
 
 _KEY = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
@@ -375,6 +377,6 @@ def _check_residency(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec], fi
             raise OperateError(
                 "AW-OPS-14",
                 f"{field} carries {data_class} data, and the pool {name!r} lies outside its residency ({inside})",
-                where=Where(file or None, None, field),
+                where=ErrorLocation(file or None, None, field),
                 hint="take the pool out, say its place, or widen the residency",
             )

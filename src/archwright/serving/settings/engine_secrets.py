@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archwright.errors import OperateError, Where
-from archwright.settings import variable
+from archwright.errors import ErrorLocation, OperateError
+from archwright.settings import read_variable
 
 MAX_KEY_BYTES = 8192
 
@@ -19,7 +19,7 @@ def read_secret(reference: str) -> str | None:
     if not reference:
         return None
     kind, _, name = reference.partition(":")
-    found = (variable(name) or "").strip() if kind == "env" else _read_secret_file(name, reference)
+    found = (read_variable(name) or "").strip() if kind == "env" else _read_secret_file(name, reference)
     if not found or not found.isascii() or not found.isprintable():
         raise _missing_secret_error(reference, "holds no key")
     return found
@@ -47,4 +47,4 @@ def _read_secret_file(name: str, reference: str) -> str:
 
 def _missing_secret_error(reference: str, why: str) -> OperateError:
     hint = "export the variable" if reference.startswith("env:") else "write the key into the file, readable by us"
-    return OperateError("AW-OPS-15", f"the key {reference} {why}", where=Where(field=reference), hint=hint)
+    return OperateError("AW-OPS-15", f"the key {reference} {why}", where=ErrorLocation(field=reference), hint=hint)

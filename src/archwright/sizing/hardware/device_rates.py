@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.model import numeric_precision
 
@@ -27,9 +27,9 @@ def speed_at(work: str, machine: Machine, catalog: Catalog) -> tuple[Estimate, t
     """FLOP/s of one device, or of one core, at a network's work (`embedding`, `vision`); the rows it rests on."""
     if machine.accelerator is not None and has_devices(machine):
         stated = machine.accelerator.band(numeric_precision.rate(machine.accelerator, "bf16"), "FLOP/s")
-        return product([stated, rate(catalog, f"{work}.accelerator")], "FLOP/s"), (f"{work}.accelerator",)
+        return multiply_estimates([stated, rate(catalog, f"{work}.accelerator")], "FLOP/s"), (f"{work}.accelerator",)
     used = (f"{work}.host", "host.core", "host.scaling")
-    return product([rate(catalog, name) for name in used], "FLOP/s"), used
+    return multiply_estimates([rate(catalog, name) for name in used], "FLOP/s"), used
 
 
 def host_cores(machine: Machine) -> int:
@@ -39,7 +39,7 @@ def host_cores(machine: Machine) -> int:
 
 def host_flops(machine: Machine, catalog: Catalog) -> Estimate:
     """FLOP/s of matrix products in 32 bits when all cores of the machine work."""
-    each = product([rate(catalog, "host.core"), rate(catalog, "host.scaling")], "FLOP/s")
+    each = multiply_estimates([rate(catalog, "host.core"), rate(catalog, "host.scaling")], "FLOP/s")
     return each if host_cores(machine) == 1 else each.scaled(host_cores(machine))
 
 

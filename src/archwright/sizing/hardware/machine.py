@@ -10,7 +10,7 @@ from typing import NamedTuple
 from archwright.catalog.tables.records import Accelerator
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
-from archwright.contract.plan import Miss, Parallelism
+from archwright.contract.plan import ConstraintViolation, Parallelism
 
 
 class Machine(NamedTuple):
@@ -45,7 +45,7 @@ class Steady(NamedTuple):
     context_tokens: int
     busy_w: float
     bases: tuple[Basis, ...]
-    misses: tuple[Miss, ...] = ()
+    misses: tuple[ConstraintViolation, ...] = ()
     assumptions: tuple[str, ...] = ()
 
 
@@ -62,7 +62,7 @@ class Batch(NamedTuple):
     scaling: float
     busy_w: float
     bases: tuple[Basis, ...]
-    misses: tuple[Miss, ...] = ()
+    misses: tuple[ConstraintViolation, ...] = ()
     assumptions: tuple[str, ...] = ()
     unstated: str = ""
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, product, total
+from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import Placement
 
 # What a building adds, by where machines stand: parts of the catalog. A machine under a desk has no cooling of its own.
@@ -36,7 +36,7 @@ class Draw(NamedTuple):
         """With the machine busy for `share` of the time; the busy part is known within DRAW_FACTOR."""
         at_work = share * self.busy
         band = Estimate(value=at_work, low=at_work / DRAW_FACTOR, high=at_work * DRAW_FACTOR, unit="W")
-        return total([band, self.idle.scaled(1 - share)] if share < 1 else [band], "W", basis)
+        return sum_estimates([band, self.idle.scaled(1 - share)] if share < 1 else [band], "W", basis)
 
 
 def draw_of(busy_w: float, plate_w: float, catalog: Catalog) -> Draw:
@@ -69,4 +69,4 @@ def grid(country: str, catalog: Catalog, region_grams: float | None = None) -> E
 
 
 def carbon_kg(energy_kwh: Estimate, grams_per_kwh: Estimate, basis: str = "") -> Estimate:
-    return product([energy_kwh, grams_per_kwh.scaled(1e-3, unit="kg/kWh")], "kg", basis)
+    return multiply_estimates([energy_kwh, grams_per_kwh.scaled(1e-3, unit="kg/kWh")], "kg", basis)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from archwright.catalog.tables.records import EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Parallelism
 from archwright.sizing.step_time.engine_step_times import Pace
 from archwright.sizing.step_time.step_time_model import ANSWER_HELD
@@ -19,8 +19,8 @@ CONTEXT_STEP = 256
 class Requests(NamedTuple):
     """Lengths of a load's requests."""
 
-    reads: Length
-    writes: Length
+    reads: TokenLength
+    writes: TokenLength
 
     @property
     def held_tokens(self) -> float:

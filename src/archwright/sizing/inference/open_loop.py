@@ -25,7 +25,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
-from archwright.contract.needs import SLO, Length
+from archwright.contract.needs import SLO, TokenLength
 from archwright.sizing.step_time.engine_step_times import Alone, Pace
 
 Z95 = 1.6448536269514722
@@ -63,7 +63,7 @@ class Flow(NamedTuple):
         return self.prompt + self.answer / 2
 
 
-def flow_of(reads: Length, writes: Length) -> Flow:
+def flow_of(reads: TokenLength, writes: TokenLength) -> Flow:
     """Prompts are log-normal, cut at LONGEST x p95: E[X^2] <= cut x E[X]."""
     ratio = max(reads.p95 / reads.mean, 1.0)
     sigma = Z95 - math.sqrt(max(Z95 * Z95 - 2 * math.log(ratio), 0.0))

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.estimate import Estimate, total
+from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import Basis
-from archwright.contract.needs import SLO, Length
-from archwright.contract.plan import Miss
+from archwright.contract.needs import SLO, TokenLength
+from archwright.contract.plan import ConstraintViolation
 from archwright.sizing.hardware.device_rates import busy_w
 from archwright.sizing.hardware.machine import Machine, Steady
 from archwright.sizing.hardware.uncertainty import widened
@@ -30,8 +30,8 @@ class TextLoad(NamedTuple):
     """Requests of a text workload and the limits they are answered within."""
 
     workload: str
-    input_tokens: Length
-    output_tokens: Length
+    input_tokens: TokenLength
+    output_tokens: TokenLength
     slo: SLO
 
     @property
@@ -73,7 +73,7 @@ def _steady(
     return Steady(
         model=model.id,
         requests_per_s=rate,
-        latency_p95_s=total([ttft, tpot.scaled(rest)], "s", waited.id),
+        latency_p95_s=sum_estimates([ttft, tpot.scaled(rest)], "s", waited.id),
         ttft_p95_s=ttft,
         tpot_p95_s=tpot,
         engine=engine.product.id,
@@ -99,13 +99,16 @@ def _times(value: float, band: Estimate, formula: float, basis: str) -> Estimate
     return widened(value, (value * band.low, value * band.high), formula, "s", basis)
 
 
-def _misses(model: ModelSpec, load: TextLoad, broken: tuple[tuple[str, float], ...]) -> tuple[Miss, ...]:
+def _misses(model: ModelSpec, load: TextLoad, broken: tuple[tuple[str, float], ...]) -> tuple[ConstraintViolation, ...]:
     """Limits an idle machine breaks, and requests longer than the model can read."""
-    found = [Miss(constraint=f"{load.workload}.{name}", value=at, limit=getattr(load.slo, name)) for name, at in broken]
+    found = [
+        ConstraintViolation(constraint=f"{load.workload}.{name}", value=at, limit=getattr(load.slo, name))
+        for name, at in broken
+    ]
     longest = load.input_tokens.p95 + load.output_tokens.p95
     if longest > model.context_tokens:
         limit = float(model.context_tokens)
-        found.append(Miss(constraint=f"{load.workload}.context_tokens", value=longest, limit=limit))
+        found.append(ConstraintViolation(constraint=f"{load.workload}.context_tokens", value=longest, limit=limit))
     return tuple(found)
 
 

@@ -14,11 +14,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import Length
+from archwright.contract.needs import TokenLength
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
 from archwright.sizing.inference.closed_loop import QUANTILES, Loop, fitted_loop, loop_of, statistic_of
@@ -147,7 +147,7 @@ def identity(model: ModelSpec) -> str:
     return f"{model.layers}x{model.hidden}x{model.heads}/{model.kv_heads}x{model.experts}"
 
 
-def resolve(asked: Serving, subjects: Subjects) -> Deployment:
+def resolve(asked: Serving, subjects: BenchmarkNameResolver) -> Deployment:
     """Raises CatalogError AW-CAT-01 when model (without a stated count) or accelerator has no row."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
@@ -206,7 +206,7 @@ def _placed(
     return worker, device, assumed
 
 
-def _load(asked: Serving, model: ModelSpec, subjects: Subjects) -> Load:
+def _load(asked: Serving, model: ModelSpec, subjects: BenchmarkNameResolver) -> Load:
     given, made, beams = subjects.load(asked.scenario, model.id)
     prompt, answer = asked.input_tokens, asked.output_tokens
     known = prompt is not None and answer is not None
@@ -218,7 +218,9 @@ def _load(asked: Serving, model: ModelSpec, subjects: Subjects) -> Load:
     )
 
 
-def model_of(name: str, counts: tuple[float | None, float | None], subjects: Subjects) -> tuple[ModelSpec, list[str]]:
+def model_of(
+    name: str, counts: tuple[float | None, float | None], subjects: BenchmarkNameResolver
+) -> tuple[ModelSpec, list[str]]:
     """The row, or for an unknown name an assumed shape of the stated counts; what is weak about it."""
     try:
         return subjects.model(name), []
@@ -267,7 +269,7 @@ def regime_of(found: Deployment) -> str:
     return SHORT if found.case.sent > found.case.held else ""
 
 
-def predict(asked: Serving, subjects: Subjects, fit: fitted_tables.Fit | None = None) -> Answer:
+def predict(asked: Serving, subjects: BenchmarkNameResolver, fit: fitted_tables.Fit | None = None) -> Answer:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
     if subjects.accelerator(asked.accelerator).kind == extrapolation.HOST_KIND:
         return _on_host(asked, subjects)
@@ -327,11 +329,11 @@ def _told(asked: Serving, loop: Loop, around: dict[str, Guess], pace: Guess) -> 
     )
 
 
-def _on_host(asked: Serving, subjects: Subjects) -> Answer:
+def _on_host(asked: Serving, subjects: BenchmarkNameResolver) -> Answer:
     """By the embedded engine's steps at the processor's own rates. Raises CatalogError AW-CAT-30 without an engine."""
     model, weak = model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
     load = _load(asked, model, subjects)
-    reads, writes = (Length(mean=max(size, 1.0), p95=max(size, 1.0)) for size in (load.prompt, load.answer))
+    reads, writes = (TokenLength(mean=max(size, 1.0), p95=max(size, 1.0)) for size in (load.prompt, load.answer))
     engine = host_engine(asked, model, Requests(reads, writes), subjects)
     if asked.concurrency is None:
         load.assumed.append(f"requests in flight: {engine.slots}, all places of the engine")
@@ -350,7 +352,7 @@ def _on_host(asked: Serving, subjects: Subjects) -> Answer:
     )
 
 
-def host_engine(asked: Serving, model: ModelSpec, requests: Requests, subjects: Subjects) -> Engine:
+def host_engine(asked: Serving, model: ModelSpec, requests: Requests, subjects: BenchmarkNameResolver) -> Engine:
     """The embedded engine on the processor that is asked for. Raises CatalogError AW-CAT-30 without one."""
     accelerator, catalog = subjects.accelerator(asked.accelerator), subjects.catalog
     hardware = hardware_of_processor(accelerator, max(asked.devices, 1), catalog)

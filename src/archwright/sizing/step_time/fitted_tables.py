@@ -12,7 +12,7 @@ import msgspec
 
 from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, Where
+from archwright.errors import CatalogError, ErrorLocation
 from archwright.sizing.step_time.boosted_trees import Tree
 
 
@@ -64,5 +64,8 @@ def load(name: str) -> Fit:
         return msgspec.json.decode(path.read_bytes(), type=Fit)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CatalogError(
-            "AW-CAT-03", f"the fitted table is unusable: {error}", where=Where(str(path)), hint="reinstall archwright"
+            "AW-CAT-03",
+            f"the fitted table is unusable: {error}",
+            where=ErrorLocation(str(path)),
+            hint="reinstall archwright",
         ) from error

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
-from archwright.contract.estimate import Estimate, product, total
+from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.sizing.hardware.device_rates import busy_w, facts, has_devices, rate
 from archwright.sizing.hardware.machine import Batch, Machine
@@ -114,13 +114,13 @@ def scale(asked: Question, cluster: Cluster, run: Run, catalog: Catalog) -> Scal
 
 def run_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
     """Device-hours of a run whose steps take `stepping`."""
-    steps = product([stepping, lost.share.dividing(1.0, "")], "h")
-    return total([steps, rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
+    steps = multiply_estimates([stepping, lost.share.dividing(1.0, "")], "h")
+    return sum_estimates([steps, rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
 
 
 def adapters_s(token_s: Guess, catalog: Catalog) -> Guess:
     """What adapters cost beside their arithmetic, and how little that is known."""
-    made = product([token_s.estimate("s"), rate(catalog, "training.lora")], "s")
+    made = multiply_estimates([token_s.estimate("s"), rate(catalog, "training.lora")], "s")
     return Guess(made.value, made.low, made.high)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.evidence import Basis
 from archwright.sizing.hardware.device_rates import busy_w, facts, host_flops, rate
 from archwright.sizing.hardware.machine import Batch, Machine
@@ -38,7 +38,7 @@ def batch_adapters_on_host(
     doubt = Estimate(value=1.0, low=quickest / each / native.low_factor, high=row.high_factor, unit="")
     basis = f"{workload}.{machine.id}.training"
     speed = host_flops(machine, catalog).dividing(1.0, "s/FLOP")
-    running = product([speed, doubt, rate(catalog, "training.stages-finetune").dividing(1.0, "")], "h")
+    running = multiply_estimates([speed, doubt, rate(catalog, "training.stages-finetune").dividing(1.0, "")], "h")
     return Batch(
         model=model.id,
         machine_hours=running.scaled(each * tokens / 3600, unit="h", basis=basis),

@@ -13,7 +13,7 @@ import math
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.sizing.hardware.device_rates import facts, rate
 
 YEAR_S = 365.25 * 86400.0
@@ -53,7 +53,7 @@ class Job(NamedTuple):
 
 
 def goodput(job: Job, catalog: Catalog) -> Goodput:
-    broken = product([catalog.part("failures.gpu"), rate(catalog, "training.interruptions")], "1/year")
+    broken = multiply_estimates([catalog.part("failures.gpu"), rate(catalog, "training.interruptions")], "1/year")
     between = broken.scaled(job.devices).dividing(YEAR_S, "s")
     delta = rate(catalog, "training.checkpoint").scaled(job.machines).dividing(job.checkpoint_bytes, "s")
     restart, stages = rate(catalog, "training.restart"), rate(catalog, job.stages)
@@ -61,7 +61,7 @@ def goodput(job: Job, catalog: Catalog) -> Goodput:
     middle = useful(delta.value, between.value, restart.value)
     best = useful(delta.low, between.high, restart.low)
     running = Estimate(value=middle, low=worst, high=best, unit="")
-    share = product([running, stages], "")
+    share = multiply_estimates([running, stages], "")
     bounded = Estimate(
         value=max(share.value, LEAST), low=max(share.low, LEAST / 2), high=min(max(share.high, LEAST), 1.0), unit=""
     )

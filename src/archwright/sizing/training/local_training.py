@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import TrainingEfficiency
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.evidence import Basis, Prediction, Query
 from archwright.contract.lineage import Task
 from archwright.contract.plan import MachineFacts
@@ -112,9 +112,9 @@ def _times(load: TrainingLoad, rates: Rates, row: TrainingEfficiency, of: str) -
     sizes = [(n, share) for n in (units.low, units.value, units.high) for share in (learned.low, learned.high)]
     costs = [run_s(load, row, size, middle) / (load.steps * size[0]) for size in sizes]
     cost = value / (load.steps * units.value)
-    each = product([Estimate(value=cost, low=min(costs), high=max(costs), unit="s"), *doubts], "s")
+    each = multiply_estimates([Estimate(value=cost, low=min(costs), high=max(costs), unit="s"), *doubts], "s")
     speed = each.dividing(1.0, f"{UNITS[load.task]}/s", f"{of}.speed")
-    return product([seconds, *doubts], "s", f"{of}.time"), speed
+    return multiply_estimates([seconds, *doubts], "s", f"{of}.time"), speed
 
 
 def _memory(load: TrainingLoad, row: TrainingEfficiency, basis: str) -> Estimate:
@@ -126,7 +126,7 @@ def _memory(load: TrainingLoad, row: TrainingEfficiency, basis: str) -> Estimate
     )
     own = Estimate(value=value, low=low, high=high, unit="bytes")
     sure = Estimate(value=1.0, low=1 / row.memory_low_factor, high=row.memory_high_factor, unit="")
-    return product([own, sure], "bytes", basis)
+    return multiply_estimates([own, sure], "bytes", basis)
 
 
 def _promise(name: str, metric: str, estimate: Estimate) -> Prediction:

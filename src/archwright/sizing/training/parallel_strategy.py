@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.sizing.hardware.device_rates import rate
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.serving_prediction import Guess
@@ -262,7 +262,7 @@ def pace(question: Question, choice: Choice, catalog: Catalog, *, trusted: bool 
     )
     guess = serving_prediction.banded(seconds, fit, ("token_s", stratum, ""), doubt)
     own = Estimate(value=guess.value, low=guess.low, high=guess.high, unit="s")
-    made = product([own, behind(question, catalog)], "s")
+    made = multiply_estimates([own, behind(question, catalog)], "s")
     return Guess(made.value, made.low, made.high), stratum
 
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.record import Record
 from archwright.sizing.inference import serving_prediction
@@ -91,7 +91,7 @@ class Pace(NamedTuple):
     weak: tuple[str, ...]
 
 
-def resolve(asked: Training, subjects: Subjects) -> Job:
+def resolve(asked: Training, subjects: BenchmarkNameResolver) -> Job:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = serving_prediction.model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
@@ -189,7 +189,7 @@ def stratum_of(job: Job, seen: Mapping[str, tuple[str, ...]]) -> str:
     return NEW_ACCELERATOR if old_model else NEW_BOTH
 
 
-def predict(asked: Training, subjects: Subjects, fit: fitted_tables.Fit | None = None) -> Pace:
+def predict(asked: Training, subjects: BenchmarkNameResolver, fit: fitted_tables.Fit | None = None) -> Pace:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
     fit = fit or fitted_tables.load("training")
     job = resolve(asked, subjects)

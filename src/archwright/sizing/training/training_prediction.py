@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
-from archwright.contract.estimate import Estimate, exact
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.sizing.hardware.device_rates import facts, rate
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.serving_prediction import Guess
@@ -70,7 +70,7 @@ class Split(NamedTuple):
     weak: tuple[str, ...]
 
 
-def answer(asked: Training, subjects: Subjects, usd_per_hour: float | None = None) -> Told | None:
+def answer(asked: Training, subjects: BenchmarkNameResolver, usd_per_hour: float | None = None) -> Told | None:
     """None where no split fits. Raises CatalogError AW-CAT-01 for a name nobody knows."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = serving_prediction.model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
@@ -116,7 +116,7 @@ def cluster_of(accelerator: Accelerator, devices: int) -> Cluster:
     return Cluster(accelerator, each, max(devices, 1) // each, FABRIC_BYTES_PER_S * each)
 
 
-def _split(asked: Training, question: Question, cluster: Cluster, subjects: Subjects) -> Split | None:
+def _split(asked: Training, question: Question, cluster: Cluster, subjects: BenchmarkNameResolver) -> Split | None:
     scheme = stated(asked.parallelism, cluster.devices)
     if scheme is None:
         choice = best(question, cluster, room(cluster.accelerator, subjects.catalog))
@@ -167,7 +167,7 @@ def _totals(
     hours = run_hours(stepping, lost, cluster, catalog)
     found = {
         "device_hours": stepping,
-        "checkpoint_bytes": exact(written, "bytes"),
+        "checkpoint_bytes": exact_estimate(written, "bytes"),
         "goodput": lost.share,
         "run_device_hours": hours,
         "days": hours.scaled(1 / cluster.devices / 24, unit="days"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import product, total
+from archwright.contract.estimate import multiply_estimates, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.sizing.hardware.device_rates import busy_w, facts, host_cores, rate
 from archwright.sizing.hardware.machine import Batch, Machine
@@ -24,7 +24,9 @@ NAME = "data-processing"
 def batch_data(machine: Machine, gib: float, workload: str, catalog: Catalog) -> Batch:
     """One run over `gib` GiB: every byte ingested and refined once."""
     steps = [rate(catalog, name).dividing(1.0, "s/byte") for name in ("data.ingest", "data.refine")]
-    each = product([total(steps, "s/byte"), rate(catalog, "host.scaling").dividing(1.0, "")], "s/byte")
+    each = multiply_estimates(
+        [sum_estimates(steps, "s/byte"), rate(catalog, "host.scaling").dividing(1.0, "")], "s/byte"
+    )
     cores = host_cores(machine)
     basis = f"{workload}.{machine.id}.work"
     return Batch(

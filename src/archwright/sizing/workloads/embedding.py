@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.estimate import product
+from archwright.contract.estimate import multiply_estimates
 from archwright.contract.evidence import Basis
-from archwright.contract.needs import SLO, Length
+from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.record import replace
 from archwright.sizing.hardware.device_rates import busy_w, facts, has_devices, host_cores, rate, speed_at
 from archwright.sizing.hardware.machine import Batch, Machine, Steady
@@ -54,7 +54,7 @@ def fits(machine: Machine, model: ModelSpec) -> bool:
 
 
 def steady_embedding(
-    machine: Machine, model: ModelSpec, workload: str, input_tokens: Length, slo: SLO, catalog: Catalog
+    machine: Machine, model: ModelSpec, workload: str, input_tokens: TokenLength, slo: SLO, catalog: Catalog
 ) -> Steady | None:
     """What one machine carries; None where the model does not fit. Texts beyond the context are cut to it."""
     if not fits(machine, model):
@@ -63,7 +63,7 @@ def steady_embedding(
     mean, long = min(input_tokens.mean, most), min(input_tokens.p95, most)
     on_device = has_devices(machine)
     speed, used = speed_at("embedding", machine, catalog)
-    own = product([speed.dividing(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
+    own = multiply_estimates([speed.dividing(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
     launch = "embedding.launch" if on_device else "request.host"
     ratio = text_flops(model, long) / text_flops(model, mean)
     times = Times(rate(catalog, launch), own, long=ratio, variation=_variation(ratio))

@@ -17,7 +17,7 @@ import math
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import Miss
+from archwright.contract.plan import ConstraintViolation
 
 LATE = 0.05
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -55,7 +55,7 @@ class Carried(NamedTuple):
     batch: int
     busy: float
     servers: int
-    misses: tuple[Miss, ...]
+    misses: tuple[ConstraintViolation, ...]
 
 
 def wait_p95(station: Station, busy: float) -> float:
@@ -105,10 +105,10 @@ def carried(times: Times, servers: int, limit: Limit, *, batches: bool) -> Carri
     """
     middle, slow, fast = (_arranged(times, part, servers, batches) for part in ("value", "high", "low"))
     bound, cap = math.inf if limit.latency_p95_s is None else limit.latency_p95_s, limit.busy
-    misses: tuple[Miss, ...] = ()
+    misses: tuple[ConstraintViolation, ...] = ()
     idle = min(station.idle_p95_s for station, _ in middle)
     if idle > bound:
-        misses = (Miss(constraint=limit.name, value=idle, limit=bound),)
+        misses = (ConstraintViolation(constraint=limit.name, value=idle, limit=bound),)
         bound = math.inf
     found, lower, upper = (_best(stations, bound, cap) for stations in (middle, slow, fast))
     quickest = min(found.latency, *(station.idle_p95_s for station, _ in fast))

@@ -8,7 +8,7 @@ used: a tree is a chain of look-ups.
 from __future__ import annotations
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, product, total
+from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO
 from archwright.sizing.hardware.device_rates import facts, host_cores, rate
@@ -27,7 +27,7 @@ def row_s(features: int, catalog: Catalog) -> Estimate:
         rate(catalog, "request.host"),
     ]
     slowed = rate(catalog, "host.scaling").dividing(1.0, "")
-    return product([total(parts, "s"), slowed, rate(catalog, "tabular.processors")], "s")
+    return multiply_estimates([sum_estimates(parts, "s"), slowed, rate(catalog, "tabular.processors")], "s")
 
 
 def steady_tabular(machine: Machine, workload: str, features: int, slo: SLO, catalog: Catalog) -> Steady:

@@ -10,7 +10,7 @@ networks up to 620 (a multiply and an add are two). The band is theirs.
 from __future__ import annotations
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO
 from archwright.contract.plan import Parallelism
@@ -33,7 +33,7 @@ def steady_image(
     flops = image_flops(pixels, parameters, catalog)
     device = has_devices(machine)
     speed, used = speed_at("vision", machine, catalog)
-    own = product([flops, speed.dividing(1.0, "s/FLOP")], "s")
+    own = multiply_estimates([flops, speed.dividing(1.0, "s/FLOP")], "s")
     launch = "vision.launch" if device else "request.host"
     servers = machine.accelerator_count if device else host_cores(machine)
     limit = Limit(f"{workload}.latency_p95_s", slo.latency_p95_s, rate(catalog, "load.most").value)
