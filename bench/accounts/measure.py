@@ -26,12 +26,12 @@ from archwright.access.accounts import Accounts, Denied, accounts_slate
 from archwright.access.api_keys import Keys
 from archwright.access.tables import KEYS, LIMITS, TENANTS, KeyRecord, LimitRow, Tenant
 from archwright.home import Home
-from archwright.policy.cache_key import Asked
-from archwright.policy.usage_limits import Limits
+from archwright.policy.cache_key import CacheKeyParts
+from archwright.policy.usage_limits import UsageLimits
 from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
 from archwright.store import Store
 
-WIDE = Limits(rpm=10**8, tpm=10**9, budget_usd=1e8)
+WIDE = UsageLimits(rpm=10**8, tpm=10**9, budget_usd=1e8)
 PEPPER = b"p" * 32
 ASK = (2000, 0.01)
 TOGETHER_S = 3.0
@@ -183,7 +183,7 @@ def many_keys(home: Home, keys: int, tenants: int) -> dict[str, object]:
 def cache(home: Home) -> dict[str, object]:
     made = ResponseCache(home, PEPPER)
     body = {"model": "m", "messages": [{"role": "user", "content": "x" * 900}], "temperature": 0, "user": "ann"}
-    asked = Asked("chat", "m@v1", body)
+    asked = CacheKeyParts("chat", "m@v1", body)
     reply = CachedResponse(b"x" * 1200, 300, 200, 0.01, "m@v1")
     key = made.key("t1", asked, "deterministic")
     assert key is not None

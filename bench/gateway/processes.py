@@ -22,14 +22,14 @@ import msgspec
 from archwright.access.accounts import accounts_slate
 from archwright.access.api_keys import Keys, load_pepper
 from archwright.home import Home
-from archwright.policy.usage_limits import Limits
+from archwright.policy.usage_limits import UsageLimits
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
 from archwright.store import Store
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
 # Looked at in every request, and never what ends one.
-WIDE = Limits(rpm=10**9, tpm=10**9, budget_usd=1e8)
+WIDE = UsageLimits(rpm=10**9, tpm=10**9, budget_usd=1e8)
 PRICE_IN_USD, PRICE_OUT_USD = 0.15e-6, 0.60e-6
 CHAT = b'{"model":"%b","messages":[{"role":"user","content":"x"}],"max_tokens":1}'
 
@@ -145,7 +145,9 @@ class OwnGateway:
     def workers(self) -> list[int]:
         return family(self.pid)[1:]
 
-    def keys(self, tenants: Iterable[str], each: int = 1, limits: Limits = WIDE, whole: Limits = WIDE) -> list[str]:
+    def keys(
+        self, tenants: Iterable[str], each: int = 1, limits: UsageLimits = WIDE, whole: UsageLimits = WIDE
+    ) -> list[str]:
         """New keys, `each` of every tenant: with `limits` of their own and `whole` of their tenant."""
         with closing(Store(self.home.store_url)) as store, closing(accounts_slate(self.home)) as slate:
             keys = Keys(store, load_pepper(self.home), slate=slate)

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 from archwright.contract.served import RequestRecord
 from archwright.monitor.usage import Usage, usage_of
 from archwright.monitor.wal.compaction import served
-from archwright.policy.usage_limits import Limits
+from archwright.policy.usage_limits import UsageLimits
 from archwright.store import Store
 
 from .client import PIECE, Client, Lost, Reply, chat, head
@@ -216,10 +216,10 @@ class Stage:
     def keys(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for tenant in TENANTS:
-            limits = Limits(rpm=100_000, tpm=100_000_000, budget_usd=1000.0, period="month")
-            whole = Limits(budget_usd=POOR_USD) if tenant == "poor" else limits
+            limits = UsageLimits(rpm=100_000, tpm=100_000_000, budget_usd=1000.0, period="month")
+            whole = UsageLimits(budget_usd=POOR_USD) if tenant == "poor" else limits
             if tenant == "slow":
-                limits = Limits(rpm=SLOW_RPM, budget_usd=1000.0, period="day")
+                limits = UsageLimits(rpm=SLOW_RPM, budget_usd=1000.0, period="day")
             found[tenant] = self.gateway.keys([tenant], KEYS, limits, whole)
         return found
 

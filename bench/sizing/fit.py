@@ -23,8 +23,8 @@ LEAST_OF_A_REGIME = 40
 LICENCE = "numbers measured and published by others (sources: docs/accuracy.md); no row of theirs is shipped"
 
 
-def provenance(path: Path, used: int, left_out: int, loss: str) -> fitted_tables.Provenance:
-    return fitted_tables.Provenance(
+def provenance(path: Path, used: int, left_out: int, loss: str) -> fitted_tables.FitProvenance:
+    return fitted_tables.FitProvenance(
         file=path.name,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         rows_used=used,
@@ -36,14 +36,14 @@ def provenance(path: Path, used: int, left_out: int, loss: str) -> fitted_tables
     )
 
 
-def bands_of(outs: Sequence[Out], strata: Sequence[str]) -> list[fitted_tables.Band]:
+def bands_of(outs: Sequence[Out], strata: Sequence[str]) -> list[fitted_tables.ConformalBand]:
     """A band per metric and stratum, and one per regime with rows enough; the whole stratum's comes last."""
     made = []
     for metric in sorted({out.metric for out in outs}):
         for stratum in strata:
             own = [out for out in outs if out.metric == metric and out.stratum == stratum]
             regimes = sorted({out.regime for out in own})
-            plain = [out for out in own if out.regime != serving_prediction.POOLED]
+            plain = [out for out in own if out.regime != serving_prediction.DISAGGREGATED]
             for regime in [name for name in regimes if sum(out.regime == name for out in own) >= LEAST_OF_A_REGIME]:
                 made.append(_band(metric, stratum, regime, [out for out in own if out.regime == regime]))
             if plain:
@@ -51,9 +51,9 @@ def bands_of(outs: Sequence[Out], strata: Sequence[str]) -> list[fitted_tables.B
     return made
 
 
-def _band(metric: str, stratum: str, regime: str, outs: Sequence[Out]) -> fitted_tables.Band:
+def _band(metric: str, stratum: str, regime: str, outs: Sequence[Out]) -> fitted_tables.ConformalBand:
     low, high = validation.band(outs)
-    return fitted_tables.Band(
+    return fitted_tables.ConformalBand(
         metric=metric,
         stratum=stratum,
         regime=regime,
@@ -64,7 +64,7 @@ def _band(metric: str, stratum: str, regime: str, outs: Sequence[Out]) -> fitted
     )
 
 
-def serving_fit(path: Path) -> fitted_tables.Fit:
+def serving_fit(path: Path) -> fitted_tables.FittedTable:
     rows, left_out = fitting.read(path)
     own = fitting.loops(rows)
     tpot = fitting.fit_tpot(rows)
@@ -73,7 +73,7 @@ def serving_fit(path: Path) -> fitted_tables.Fit:
     bands = bands_of(outs, list(validation.STRATA))
     offline = validation.offline(rows)
     bands += [_band("pace_s", stratum, "any", offline) for stratum in validation.STRATA]
-    return fitted_tables.Fit(
+    return fitted_tables.FittedTable(
         provenance=provenance(path, len(own), len(rows) - len(own) + left_out, "soft L1 of log ratios; trees L1"),
         coefficients={
             name: {key: float(f"{value:.5g}") for key, value in sorted(k.items())}

@@ -35,14 +35,14 @@ TREES = {"n_estimators": 150, "num_leaves": 6, "learning_rate": 0.06}
 
 
 class Row(NamedTuple):
-    job: token_throughput.Job
+    job: token_throughput.TrainingJob
     token_s: float
     cells: dict[str, str]
     figures: Estimate
 
     @property
     def model(self) -> str:
-        return serving_prediction.identity(self.job.model)
+        return serving_prediction.model_identity(self.job.model)
 
     @property
     def configuration(self) -> str:
@@ -51,14 +51,14 @@ class Row(NamedTuple):
 
 def read(path: Path) -> tuple[list[Row], int]:
     subjects, rows, left_out = BenchmarkNameResolver(Catalog(DATA)), [], 0
-    for _, cells in benchmark_reader.rows(path):
-        asked, _ = benchmark_reader.training_of(cells)
-        rate = benchmark_reader.number(cells, "tok_s_per_gpu", [])
+    for _, cells in benchmark_reader.read_rows(path):
+        asked, _ = benchmark_reader.parse_training_query(cells)
+        rate = benchmark_reader.read_number(cells, "tok_s_per_gpu", [])
         if not rate:
             left_out += 1
             continue
-        job = token_throughput.resolve(asked, subjects)
-        rows.append(Row(job, 1 / rate, cells, extrapolation.figures(job.accelerator, subjects.catalog)))
+        job = token_throughput.resolve_training_job(asked, subjects)
+        rows.append(Row(job, 1 / rate, cells, extrapolation.spec_uncertainty(job.accelerator, subjects.catalog)))
     return rows, left_out
 
 
@@ -67,14 +67,16 @@ def fit(rows: Sequence[Row]) -> Coefficients:
 
     def errors(tried: Coefficients) -> list[float]:
         k = {**FIXED, **tried}
-        return [math.log(token_throughput.token_s(job, k)) - measured for job, measured in own]
+        return [math.log(token_throughput.seconds_per_token(job, k)) - measured for job, measured in own]
 
     return {**FIXED, **fitting.solved(FREE, errors, SCALE)}
 
 
-def fit_trees(rows: Sequence[Row], k: Coefficients) -> tuple[boosted_trees.Tree, ...]:
-    residuals = [math.log(row.token_s / token_throughput.token_s(row.job, k)) for row in rows]
-    return fitting.fit_trees([token_throughput.features(row.job) for row in rows], residuals, TREES, least=4)
+def fit_trees(rows: Sequence[Row], k: Coefficients) -> tuple[boosted_trees.RegressionTree, ...]:
+    residuals = [math.log(row.token_s / token_throughput.seconds_per_token(row.job, k)) for row in rows]
+    return fitting.fit_trees(
+        [token_throughput.extract_training_features(row.job) for row in rows], residuals, TREES, least=4
+    )
 
 
 STRATA: dict[str, Callable[[Row], str]] = {
@@ -91,7 +93,7 @@ class Out(NamedTuple):
     group: str
     regime: str
     residual: float
-    doubt: serving_prediction.Doubt
+    doubt: serving_prediction.BandWidening
 
     @property
     def weak(self) -> bool:
@@ -106,23 +108,25 @@ def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
         table = () if stratum == token_throughput.NEW_ACCELERATOR else fit_trees(kept, k)
         for row in rows:
             if group_of(row) == group:
-                seconds = token_throughput.token_s(row.job, k) * math.exp(
-                    boosted_trees.total(table, token_throughput.features(row.job))
+                seconds = token_throughput.seconds_per_token(row.job, k) * math.exp(
+                    boosted_trees.sum_trees(table, token_throughput.extract_training_features(row.job))
                 )
-                doubt = serving_prediction.Doubt(serving_prediction.WEAKER ** len(row.job.weak), row.figures)
+                doubt = serving_prediction.BandWidening(
+                    serving_prediction.WEAK_BAND_EXPONENT ** len(row.job.weak), row.figures
+                )
                 found.append(Out(row, "token_s", stratum, group, "", math.log(row.token_s / seconds), doubt))
     return found
 
 
 def training_fit(
-    path: Path, provenance: Callable[[Path, int, int, str], fitted_tables.Provenance]
-) -> fitted_tables.Fit:
+    path: Path, provenance: Callable[[Path, int, int, str], fitted_tables.FitProvenance]
+) -> fitted_tables.FittedTable:
     from bench.sizing.fit import bands_of  # noqa: PLC0415
 
     rows, left_out = read(path)
     k = fit(rows)
     outs = [out for stratum in STRATA for out in out_of_fold(rows, stratum)]
-    return fitted_tables.Fit(
+    return fitted_tables.FittedTable(
         provenance=provenance(path, len(rows), left_out, "soft L1 of log ratios; trees L1"),
         coefficients={"token": {name: float(f"{value:.5g}") for name, value in sorted(k.items())}},
         residuals={"token": fit_trees(rows, k)},

@@ -22,8 +22,8 @@ from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing import benchmark_reader
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import step_time_model
-from archwright.sizing.step_time.boosted_trees import Tree
-from archwright.sizing.step_time.residual_features import features
+from archwright.sizing.step_time.boosted_trees import RegressionTree
+from archwright.sizing.step_time.residual_features import extract_features
 
 Coefficients = dict[str, float]
 
@@ -68,7 +68,7 @@ class Row(NamedTuple):
     """A measured row: what is asked (`found`) and what was measured, in seconds or tokens/s."""
 
     id: str
-    found: serving_prediction.Deployment
+    found: serving_prediction.ResolvedDeployment
     tpot_s: float | None
     ttft_s: float | None
     tokens_per_s: float | None
@@ -77,7 +77,7 @@ class Row(NamedTuple):
 
     @property
     def model(self) -> str:
-        return serving_prediction.identity(self.found.model)
+        return serving_prediction.model_identity(self.found.model)
 
     @property
     def accelerator(self) -> str:
@@ -95,17 +95,17 @@ class Row(NamedTuple):
 def read(path: Path) -> tuple[list[Row], int]:
     """Rows whose model and accelerator are known by name, and how many others there were."""
     subjects, rows, left_out = BenchmarkNameResolver(Catalog(DATA)), [], 0
-    for _, cells in benchmark_reader.rows(path):
+    for _, cells in benchmark_reader.read_rows(path):
         if "unnamed" in cells["accelerator"]:
             left_out += 1
             continue
-        asked, _ = benchmark_reader.serving_of(cells)
-        found = serving_prediction.resolve(asked, subjects)
+        asked, _ = benchmark_reader.parse_serving_query(cells)
+        found = serving_prediction.resolve_deployment(asked, subjects)
         measured = {
-            name: benchmark_reader.number(cells, name, []) for name in ("tpot_ms", "ttft_ms", "throughput_tok_s")
+            name: benchmark_reader.read_number(cells, name, []) for name in ("tpot_ms", "ttft_ms", "throughput_tok_s")
         }
         tpot, ttft = measured["tpot_ms"], measured["ttft_ms"]
-        seen = features(found.case, found.worker, found.device, asked.engine, FAMILIES)
+        seen = extract_features(found.case, found.worker, found.device, asked.engine, FAMILIES)
         row = Row(
             cells["row_id"], found, tpot and tpot / 1e3, ttft and ttft / 1e3, measured["throughput_tok_s"], cells, seen
         )
@@ -147,10 +147,10 @@ def fit_tpot(rows: Sequence[Row]) -> Coefficients:
 
     def errors(tried: Coefficients) -> list[float]:
         k = {**TPOT_FIXED, **tried}
-        return [math.log(step_time_model.tpot_s(case, k)) - measured for case, measured in own]
+        return [math.log(step_time_model.mean_tpot_s(case, k)) - measured for case, measured in own]
 
     k = {**TPOT_FIXED, **solved(TPOT_FREE, errors, 0.1)}
-    apart = [math.log(row.tpot_s / step_time_model.tpot_s(row.found.case, k)) for row in loops(rows) if row.pooled]  # type: ignore[operator]
+    apart = [math.log(row.tpot_s / step_time_model.mean_tpot_s(row.found.case, k)) for row in loops(rows) if row.pooled]  # type: ignore[operator]
     if apart:
         k["pool"] = math.exp(sorted(apart)[len(apart) // 2])
     return k
@@ -160,8 +160,8 @@ def fit_ttft(rows: Sequence[Row], tpot: Coefficients) -> Coefficients:
     ready = [
         (
             row.found.case,
-            step_time_model.step_s(row.found.case, tpot),
-            step_time_model.tpot_s(row.found.case, tpot),
+            step_time_model.decode_step_s(row.found.case, tpot),
+            step_time_model.mean_tpot_s(row.found.case, tpot),
             math.log(row.ttft_s),
         )  # type: ignore[arg-type]
         for row in loops(rows)
@@ -173,7 +173,8 @@ def fit_ttft(rows: Sequence[Row], tpot: Coefficients) -> Coefficients:
         def of(tried: Coefficients) -> list[float]:
             k = {**fixed, **tried}
             return [
-                math.log(step_time_model.ttft_s(case, k, step, pace)) - measured for case, step, pace, measured in own
+                math.log(step_time_model.mean_ttft_s(case, k, step, pace)) - measured
+                for case, step, pace, measured in own
             ]
 
         return of
@@ -183,7 +184,7 @@ def fit_ttft(rows: Sequence[Row], tpot: Coefficients) -> Coefficients:
     return {**k, **solved(POOL_FREE, errors(k, True), 0.3)}
 
 
-def fit_tables(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> dict[str, tuple[Tree, ...]]:
+def fit_tables(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> dict[str, tuple[RegressionTree, ...]]:
     """Residual trees by name, as the predictor asks for them: those of TPOT apart for disaggregated rows."""
     own = loops(rows)
     centres = {row.id: physics(row, tpot, ttft) for row in own}
@@ -200,13 +201,13 @@ def fit_tables(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> d
 
 def physics(row: Row, tpot: Coefficients, ttft: Coefficients) -> tuple[float, float]:
     case = row.found.case
-    pace = step_time_model.tpot_s(case, tpot)
-    return pace, step_time_model.ttft_s(case, ttft, step_time_model.step_s(case, tpot), pace)
+    pace = step_time_model.mean_tpot_s(case, tpot)
+    return pace, step_time_model.mean_ttft_s(case, ttft, step_time_model.decode_step_s(case, tpot), pace)
 
 
 def fit_trees(
     seen: list[list[float]], residuals: list[float], size: dict[str, float] = TREES, least: int = 8
-) -> tuple[Tree, ...]:
+) -> tuple[RegressionTree, ...]:
     model = lightgbm.LGBMRegressor(
         **size,  # type: ignore[arg-type]
         min_child_samples=least,
@@ -225,7 +226,7 @@ def fit_trees(
     return tuple(_table(tree["tree_structure"]) for tree in model.booster_.dump_model()["tree_info"])
 
 
-def _table(root: dict[str, Any]) -> Tree:
+def _table(root: dict[str, Any]) -> RegressionTree:
     feature: list[int] = []
     threshold, value = [], []
     left: list[int] = []
@@ -244,6 +245,6 @@ def _table(root: dict[str, Any]) -> Tree:
         return at
 
     add(root)
-    return Tree(
+    return RegressionTree(
         feature=tuple(feature), threshold=tuple(threshold), left=tuple(left), right=tuple(right), value=tuple(value)
     )

@@ -60,7 +60,7 @@ class Purchase(NamedTuple):
 
 def pools(outs: Sequence[Out], across: bool) -> Iterator[tuple[list[Candidate], float]]:
     """Candidates with a limit; `across` puts accelerators together."""
-    plain = [out for out in outs if out.regime != serving_prediction.POOLED]
+    plain = [out for out in outs if out.regime != serving_prediction.DISAGGREGATED]
     paces = [out for out in plain if out.metric == "tpot_s"]
     firsts = {out.row.id: out for out in plain if out.metric == "ttft_s"}
     errors = {

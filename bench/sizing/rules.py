@@ -19,8 +19,14 @@ from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.sizing.model import parametric_model
-from archwright.sizing.training.cluster_training import Method, Run, Scaled, question, scale
-from archwright.sizing.training.training_prediction import cluster_of
+from archwright.sizing.training.cluster_training import (
+    ClusterRunPrediction,
+    TrainingMethod,
+    TrainingRunSpec,
+    build_training_setup,
+    predict_cluster_run,
+)
+from archwright.sizing.training.training_prediction import build_cluster
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published_runs.csv"
@@ -38,7 +44,7 @@ class Kind(NamedTuple):
 
     name: str
     model: str
-    method: Method
+    method: TrainingMethod
     tokens: float
 
 
@@ -79,17 +85,21 @@ def model_of(name: str, subjects: BenchmarkNameResolver) -> tuple[ModelSpec, boo
     """A row, or for "8B" the middle of the models of that size."""
     if name[:-1].isdigit():
         count = float(name[:-1]) * 1e9
-        return parametric_model.model_of(name, count, count), False
+        return parametric_model.build_parametric_model(name, count, count), False
     return subjects.model(name), True
 
 
-def predicted(kind: Kind, accelerator: Accelerator, devices: int, subjects: BenchmarkNameResolver) -> Scaled | None:
+def predicted(
+    kind: Kind, accelerator: Accelerator, devices: int, subjects: BenchmarkNameResolver
+) -> ClusterRunPrediction | None:
     model, trusted = model_of(kind.model, subjects)
-    asked = question(model, accelerator, kind.method, subjects.catalog)
-    return scale(asked, cluster_of(accelerator, devices), Run(kind.tokens, kind.method, trusted), subjects.catalog)
+    asked = build_training_setup(model, accelerator, kind.method, subjects.catalog)
+    return predict_cluster_run(
+        asked, build_cluster(accelerator, devices), TrainingRunSpec(kind.tokens, kind.method, trusted), subjects.catalog
+    )
 
 
-def in_time(kind: Kind, accelerator: Accelerator, subjects: BenchmarkNameResolver) -> tuple[int, Scaled]:
+def in_time(kind: Kind, accelerator: Accelerator, subjects: BenchmarkNameResolver) -> tuple[int, ClusterRunPrediction]:
     """The fewest devices, in whole machines of eight and doublings, that end in time."""
     devices = 8
     while devices <= MOST_DEVICES:
@@ -131,7 +141,7 @@ def published(subjects: BenchmarkNameResolver) -> tuple[str, int, int]:
     inside, count = 0, 0
     for row in rows():
         accelerator = subjects.accelerator(row["accelerator"])
-        method: Method = row["method"]  # type: ignore[assignment]
+        method: TrainingMethod = row["method"]  # type: ignore[assignment]
         kind = Kind(row["run"], row["model"], method, float(row["tokens_b"]) * 1e9)
         found = predicted(kind, accelerator, int(row["devices"]), subjects)
         hours = float(row["device_hours"])

@@ -49,8 +49,8 @@ def tables(outs: Sequence[Any], strata: Iterable[str]) -> str:
     for metric in sorted({out.metric for out in outs}, key=list(NAMES).index):
         for stratum in strata:
             own = [out for out in outs if out.metric == metric and out.stratum == stratum]
-            plain = [out for out in own if out.regime != serving_prediction.POOLED]
-            pooled = [out for out in own if out.regime == serving_prediction.POOLED]
+            plain = [out for out in own if out.regime != serving_prediction.DISAGGREGATED]
+            pooled = [out for out in own if out.regime == serving_prediction.DISAGGREGATED]
             if plain:
                 made += line(NAMES[metric], stratum, plain, TARGETS.get((metric, stratum), ""))
             if pooled:
@@ -64,7 +64,7 @@ def groups(outs: Sequence[Any], metric: str, stratum: str) -> str:
     own = [
         out
         for out in outs
-        if out.metric == metric and out.stratum == stratum and out.regime != serving_prediction.POOLED
+        if out.metric == metric and out.stratum == stratum and out.regime != serving_prediction.DISAGGREGATED
     ]
     for group in sorted({out.group for out in own}):
         part = [out for out in own if out.group == group]

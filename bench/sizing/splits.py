@@ -14,10 +14,15 @@ from pathlib import Path
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.sizing import benchmark_reader
-from archwright.sizing.training.cluster_training import job_of
-from archwright.sizing.training.parallel_strategy import Question, best, pace, room
-from archwright.sizing.training.training_memory import Subject
-from archwright.sizing.training.training_prediction import cluster_of
+from archwright.sizing.training.cluster_training import build_training_job
+from archwright.sizing.training.parallel_strategy import (
+    TrainingSetup,
+    choose_parallel_plan,
+    device_memory_budget,
+    predict_token_time,
+)
+from archwright.sizing.training.training_memory import TrainableModel
+from archwright.sizing.training.training_prediction import build_cluster
 
 LARGE = 10e9
 Key = tuple[str, str, int, float]
@@ -26,9 +31,9 @@ Key = tuple[str, str, int, float]
 def measured(path: Path, subjects: BenchmarkNameResolver) -> dict[Key, tuple[float, float]]:
     """Best tokens/s a device, and the tokens of its step."""
     found: dict[Key, list[tuple[float, float]]] = defaultdict(list)
-    for _, cells in benchmark_reader.rows(path):
-        asked, _ = benchmark_reader.training_of(cells)
-        rate = benchmark_reader.number(cells, "tok_s_per_gpu", [])
+    for _, cells in benchmark_reader.read_rows(path):
+        asked, _ = benchmark_reader.parse_training_query(cells)
+        rate = benchmark_reader.read_number(cells, "tok_s_per_gpu", [])
         narrow = "8" in asked.precision.lower().replace("bf16", "")
         if rate and asked.devices and asked.sequence_tokens and not narrow:
             names = subjects.model(asked.model).id, subjects.accelerator(asked.accelerator).id
@@ -42,13 +47,15 @@ def main() -> None:
     inside = 0
     for (name, device, count, sequence), (rate, batch) in sorted(measured(Path(sys.argv[1]), subjects).items()):
         model, accelerator = subjects.model(name), subjects.accelerator(device)
-        subject = Subject(model, sequence)
-        asked = Question(subject, max(batch, sequence * count), job_of(model, accelerator, sequence))
-        choice = best(asked, cluster_of(accelerator, count), room(accelerator, subjects.catalog))
+        subject = TrainableModel(model, sequence)
+        asked = TrainingSetup(subject, max(batch, sequence * count), build_training_job(model, accelerator, sequence))
+        choice = choose_parallel_plan(
+            asked, build_cluster(accelerator, count), device_memory_budget(accelerator, subjects.catalog)
+        )
         if choice is None:
             sys.stdout.write(f"{name} on {count} x {device}: no split fits\n")
             continue
-        guess, _ = pace(asked, choice, subjects.catalog)
+        guess, _ = predict_token_time(asked, choice, subjects.catalog)
         inside += guess.low <= 1 / rate <= guess.high
         ratios.append((model.active_parameters, 1 / guess.value / rate))
         said = f"{name} on {count} x {device}, {sequence:.0f} tokens: {rate:,.0f} measured, "

@@ -32,25 +32,26 @@ class Out(NamedTuple):
     group: str
     regime: str
     residual: float
-    doubt: serving_prediction.Doubt
+    doubt: serving_prediction.BandWidening
 
     @property
     def weak(self) -> bool:
         return self.doubt.widen > 1
 
 
-def doubt_of(row: Row) -> serving_prediction.Doubt:
+def doubt_of(row: Row) -> serving_prediction.BandWidening:
     """As a row is answered: what a gate found, and the figures of its device."""
     found = row.found
-    return serving_prediction.Doubt(
-        serving_prediction.WEAKER ** len(found.weak), extrapolation.figures(found.accelerator, found.catalog)
+    return serving_prediction.BandWidening(
+        serving_prediction.WEAK_BAND_EXPONENT ** len(found.weak),
+        extrapolation.spec_uncertainty(found.accelerator, found.catalog),
     )
 
 
-def fitted(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> fitted_tables.Fit:
+def fitted(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> fitted_tables.FittedTable:
     """The predictor's own fit, without what only a shipped one has."""
-    return fitted_tables.Fit(
-        provenance=fitted_tables.Provenance(
+    return fitted_tables.FittedTable(
+        provenance=fitted_tables.FitProvenance(
             file="", sha256="", rows_used=len(rows), rows_left_out=0, date="", command="", licence="", loss=""
         ),
         coefficients={"tpot": tpot, "ttft": ttft},
@@ -70,8 +71,8 @@ def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
         ttft = fit_ttft(kept, tpot)
         fit = fitted(kept, tpot, ttft)
         for row in left:
-            pace, first = serving_prediction.centre(row.found, fit, stratum)
-            regime = serving_prediction.regime_of(row.found)
+            pace, first = serving_prediction.predict_means(row.found, fit, stratum)
+            regime = serving_prediction.classify_regime(row.found)
             alike = group
             if stratum == serving_prediction.NEW_MODEL and row.pooled:
                 # One shape has nine in ten of these rows: bands are judged by groups of model and device.
@@ -88,7 +89,7 @@ def offline(rows: Sequence[Row]) -> list[Out]:
     for row in rows:
         ambiguous = "ambiguous" in row.cells["note"]
         if row.cells["scenario"].startswith("offline") and row.tokens_per_s and not ambiguous:
-            rate = step_time_model.throughput(row.found.case, step_time_model.tpot_s(row.found.case, tpot))
+            rate = step_time_model.output_throughput(row.found.case, step_time_model.mean_tpot_s(row.found.case, tpot))
             found.append(
                 Out(
                     row,

@@ -37,7 +37,7 @@ from archwright.catalog.probe.probe_worker import MATRIX_SIZE
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
 from archwright.settings import child_environment
-from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
+from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 from archwright.training import base_model, image_classifier, task_registry
 from archwright.training.data_order import Cursor, Order
 from archwright.training.trainer import Setup, Solo
@@ -173,13 +173,15 @@ def libraries(task: str) -> None:
         import transformers  # noqa: F401, PLC0415
 
 
-def work_of(given: argparse.Namespace, size: int) -> Lora | Network | Trees:
+def work_of(given: argparse.Namespace, size: int) -> LoraStep | NetworkStep | BoostedTreesStep:
     if given.task == "text-lora":
         model = load_catalog().models[MODEL]
-        return Lora(model=model, ffn=model.ffn or 0, rank=given.rank)
+        return LoraStep(model=model, ffn=model.ffn or 0, rank=given.rank)
     if given.task == "image-classifier":
-        return convolutions((8, 8, 1), image_classifier.CHANNELS, 10, 1797)
-    return Trees(features=FEATURES, trees_per_round=1 if given.classes == 2 else given.classes, data_rows=size)
+        return build_convolution_step((8, 8, 1), image_classifier.CHANNELS, 10, 1797)
+    return BoostedTreesStep(
+        features=FEATURES, trees_per_round=1 if given.classes == 2 else given.classes, data_rows=size
+    )
 
 
 def fit(given: argparse.Namespace, found: list[dict[str, Any]]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from archwright.access.worker_registry import started
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.shared_table import Slate, Transaction
-from archwright.policy.usage_limits import Limits
+from archwright.policy.usage_limits import UsageLimits
 from archwright.store import Store
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
@@ -74,7 +74,7 @@ class World:
         return Accounts(self.slate, self.keys, self.ledger.spent, clock=self.clock, monotonic_us=self.clock.us)
 
     def key(self, tenant: str = "clinic", user: str = "", **limits: object) -> Principal:
-        secret, _ = self.keys.create(tenant, user=user, limits=Limits(**limits))  # type: ignore[arg-type]
+        secret, _ = self.keys.create(tenant, user=user, limits=UsageLimits(**limits))  # type: ignore[arg-type]
         return self.known(secret)
 
     def known(self, secret: str) -> Principal:
@@ -201,8 +201,8 @@ def test_a_budget_needs_a_price(world: World) -> None:
 
 def test_key_user_and_tenant_count_together_and_a_refusal_takes_nothing(world: World) -> None:
     world.keys.create_tenant("clinic")
-    world.keys.limit("tenant", "clinic", "", Limits(rpm=3))
-    world.keys.limit("user", "clinic", "ann@x", Limits(rpm=2))
+    world.keys.limit("tenant", "clinic", "", UsageLimits(rpm=3))
+    world.keys.limit("user", "clinic", "ann@x", UsageLimits(rpm=2))
     world.clock.now += 1
     ann, bob = world.key(user="ann@x", rpm=1), world.key(user="bob")
     assert ann.limited and bob.limited
@@ -306,11 +306,11 @@ def test_a_budget_set_later_counts_what_was_spent_before_it(world: World) -> Non
     principal = world.key(rpm=100)
     world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.5))), 1, 0.5)
     world.ledger.usd[f"key:{principal.key_id}"] = 0.5
-    world.keys.limit("key", "", principal.key_id, Limits(budget_usd=0.6))
+    world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=0.6))
     principal = world.again(principal)
     assert isinstance(world.accounts.reserve(principal, (1, 0.2)), Denied)
     taken(world.accounts.reserve(principal, (1, 0.1)))
-    world.keys.limit("key", "", principal.key_id, Limits(budget_usd=0.6, period="day"))
+    world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=0.6, period="day"))
     world.ledger.usd[f"key:{principal.key_id}"] = 0.1
     principal = world.again(principal)
     taken(world.accounts.reserve(principal, (1, 0.4)))
@@ -322,7 +322,7 @@ def test_a_lowered_budget_and_a_revoked_key_reach_running_streams(world: World) 
     free = world.key()
     streams = [taken(world.accounts.reserve(one, (1, 0.5))) for one in (cheap, dear, free)]
     assert all(world.accounts.still(stream) for stream in streams)
-    world.keys.limit("key", "", dear.key_id, Limits(budget_usd=0.4))
+    world.keys.limit("key", "", dear.key_id, UsageLimits(budget_usd=0.4))
     world.keys.revoke(free.key_id)
     world.clock.now += 0.5
     assert [world.accounts.still(stream) for stream in streams] == [True, False, False]
@@ -335,13 +335,13 @@ def test_a_budget_lowered_to_what_runs_lets_it_run_and_one_of_nothing_does_not(w
     stream = taken(world.accounts.reserve(principal, (1, 0.5)))
     world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.3))), 0, 0.0)
     for budget_usd, goes_on in ((0.5, True), (0.0, False)):
-        world.keys.limit("key", "", principal.key_id, Limits(budget_usd=budget_usd))
+        world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=budget_usd))
         world.clock.now += 0.5
         assert world.accounts.still(stream) == goes_on
 
 
 def test_a_key_that_ends_stops_its_streams(world: World) -> None:
-    secret, record = world.keys.create("clinic", limits=Limits(rpm=5), lives_s=100)
+    secret, record = world.keys.create("clinic", limits=UsageLimits(rpm=5), lives_s=100)
     stream = taken(world.accounts.reserve(world.known(secret), (1, None)))
     world.clock.now += 99
     assert world.accounts.still(stream)
@@ -364,8 +364,12 @@ def test_a_slate_made_anew_is_filled_from_the_ledger(world: World) -> None:
     assert isinstance(world.accounts.reserve(principal, (1, 0.01)), Denied)
 
 
-@pytest.mark.parametrize("then", [Limits(budget_usd=2.0, period="day"), Limits(rpm=5), Limits(budget_usd=2.0, tpm=9)])
-def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservation(world: World, then: Limits) -> None:
+@pytest.mark.parametrize(
+    "then", [UsageLimits(budget_usd=2.0, period="day"), UsageLimits(rpm=5), UsageLimits(budget_usd=2.0, tpm=9)]
+)
+def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservation(
+    world: World, then: UsageLimits
+) -> None:
     principal = world.key(budget_usd=1.0)
     running = taken(world.accounts.reserve(principal, (1, 0.75)))
     world.keys.limit("key", "", principal.key_id, then)
@@ -374,7 +378,7 @@ def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservatio
     world.accounts.settle(running, 1, 0.5)
     world.accounts.settle(other, 1, 0.0)
     world.ledger.usd[f"key:{principal.key_id}"] = 0.5
-    world.keys.limit("key", "", principal.key_id, Limits(budget_usd=2.0, period=then.period))
+    world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=2.0, period=then.period))
     principal = world.again(principal)
     taken(world.accounts.reserve(principal, (1, 1.5)))
     assert isinstance(world.accounts.reserve(principal, (1, 0.001)), Denied)
@@ -456,7 +460,7 @@ def test_together_is_as_one_after_the_other(
         world.clock.now += 1
         world.keys.create_tenant(tenant := f"t{world.clock.now:.0f}")
         keys = [world.key(tenant, budget_usd=budget / 1000), world.key(tenant, tpm=tpm), world.key(tenant)]
-        world.keys.limit("tenant", tenant, tenant, Limits(rpm=12, tpm=3 * tpm + 20))
+        world.keys.limit("tenant", tenant, tenant, UsageLimits(rpm=12, tpm=3 * tpm + 20))
         keys = [world.again(key) for key in keys]
         worker = world.worker()
         wants = [(keys[key], (tokens, None if price is None else price / 1000)) for key, tokens, price in asked]
@@ -592,7 +596,7 @@ def test_processes_at_the_edge_of_a_budget_admit_exactly_what_fits(
     world: World, crew: Crew, fits: int, requests: int, price: int, ends: str
 ) -> None:
     """A budget of `fits` requests and a part of one; three processes ask at once."""
-    secret, _ = world.keys.create("clinic", limits=Limits(budget_usd=(fits * price + 0.9 * (price - 1)) / 1e9))
+    secret, _ = world.keys.create("clinic", limits=UsageLimits(budget_usd=(fits * price + 0.9 * (price - 1)) / 1e9))
     counts = crew.admitted(Told(secret, requests, 10, price / 1e9, ends))
     assert sum(counts) == min(fits, 3 * requests)
 
@@ -602,7 +606,7 @@ def test_processes_at_the_edge_of_a_budget_admit_exactly_what_fits(
 def test_processes_at_the_edge_of_a_rate_admit_exactly_the_burst_and_the_refill(
     world: World, crew: Crew, rpm: int, requests: int, later_s: int
 ) -> None:
-    secret, _ = world.keys.create("clinic", limits=Limits(rpm=rpm))
+    secret, _ = world.keys.create("clinic", limits=UsageLimits(rpm=rpm))
     first = sum(crew.admitted(Told(secret, requests, 1, 0.0)))
     assert first == min(rpm, 3 * requests)
     room = min(rpm, rpm - first + rpm * later_s / 60)
@@ -616,7 +620,7 @@ def test_what_a_killed_worker_held_fits_again_at_once(
     world: World, crew: Crew, fits: int, requests: int, victim: int, money: bool
 ) -> None:
     """By money and by tokens: what the others hold stays taken, to the last request."""
-    limits = Limits(budget_usd=fits / 1000) if money else Limits(tpm=fits * 10)
+    limits = UsageLimits(budget_usd=fits / 1000) if money else UsageLimits(tpm=fits * 10)
     secret, _ = world.keys.create("clinic", limits=limits)
     told = Told(secret, requests, 10, 0.001, "hold")
     counts = crew.admitted(told)
@@ -629,21 +633,21 @@ def test_what_a_killed_worker_held_fits_again_at_once(
 
 def test_what_a_killed_worker_held_ends_no_stream_of_others(world: World, crew: Crew) -> None:
     """Its budget lowered, a stream goes on for what it takes itself; what the dead one reserved nobody will spend."""
-    secret, record = world.keys.create("clinic", limits=Limits(budget_usd=1.0))
+    secret, record = world.keys.create("clinic", limits=UsageLimits(budget_usd=1.0))
     stream = taken(world.accounts.reserve(world.known(secret), (10, 0.1)))
     assert sum(crew.admitted(Told(secret, 1, 10, 0.1, "hold"))) == 3
-    world.keys.limit("key", "", record.id, Limits(budget_usd=0.3))
+    world.keys.limit("key", "", record.id, UsageLimits(budget_usd=0.3))
     world.clock.now += 0.5
     crew.kill(0)
     assert world.accounts.still(stream)
-    world.keys.limit("key", "", record.id, Limits(budget_usd=0.2))
+    world.keys.limit("key", "", record.id, UsageLimits(budget_usd=0.2))
     world.clock.now += 0.5
     assert not world.accounts.still(stream), "what the living hold counts"
 
 
 def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: Crew) -> None:
     """Killed wherever they are, a few times over; afterwards spent + free is the budget."""
-    secret, record = world.keys.create("clinic", limits=Limits(budget_usd=1e6, rpm=10**9))
+    secret, record = world.keys.create("clinic", limits=UsageLimits(budget_usd=1e6, rpm=10**9))
     principal = world.known(secret)
     here = Accounts(world.slate, world.keys, world.ledger.spent)
     for round_ in range(3):
@@ -657,7 +661,7 @@ def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: C
     assert raw is not None
     spent_nusd = int.from_bytes(raw[24:32], "little")
     assert spent_nusd % 1_000_000 == 0 and spent_nusd >= 12_000 * 1_000_000
-    world.keys.limit("key", "", record.id, Limits(budget_usd=spent_nusd / 1e9 + 0.005))
+    world.keys.limit("key", "", record.id, UsageLimits(budget_usd=spent_nusd / 1e9 + 0.005))
     principal = world.again(principal)
     for _ in range(5):
         taken(here.reserve(principal, (10, 0.001)))
@@ -676,7 +680,7 @@ def test_a_process_is_known_by_its_start() -> None:
 def test_a_worker_of_another_namespace_counts_as_living(
     world: World, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret, _ = world.keys.create("clinic", limits=Limits(budget_usd=0.3))
+    secret, _ = world.keys.create("clinic", limits=UsageLimits(budget_usd=0.3))
     principal = world.known(secret)
     assert sum(crew.admitted(Told(secret, 100, 1, 0.001, "hold"))) == 300
     crew.kill(0)
@@ -687,7 +691,7 @@ def test_a_worker_of_another_namespace_counts_as_living(
 
 
 def test_numbers_of_workers_are_never_given_twice_and_the_dead_are_forgotten(world: World, crew: Crew) -> None:
-    secret, _ = world.keys.create("clinic", limits=Limits(rpm=100))
+    secret, _ = world.keys.create("clinic", limits=UsageLimits(rpm=100))
     crew.admitted(Told(secret, 1, 1, 0.0))
     first = world.slate.write(worker_registry.enrol)
     for number in range(3):

@@ -15,7 +15,7 @@ from archwright.access.tables import KEYS, USES, KeyUse, Scope, checksum
 from archwright.errors import StoreError, UsageError
 from archwright.home import Home
 from archwright.monitor.shared_table import Slate
-from archwright.policy.usage_limits import Limits
+from archwright.policy.usage_limits import UsageLimits
 from archwright.store import Store
 
 
@@ -84,7 +84,7 @@ def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: _Clock, sl
 
 def test_a_rotated_key_keeps_its_id_and_both_secrets_work_for_a_while(keys: Keys, store: Store, clock: _Clock) -> None:
     gateway = worker(store, clock)
-    old, record = keys.create("clinic", "admin", user="ann", limits=Limits(rpm=7))
+    old, record = keys.create("clinic", "admin", user="ann", limits=UsageLimits(rpm=7))
     assert gateway.identify(old) is not None
     new, rotated = keys.rotate(record.id, 3600)
     assert (rotated.id, rotated.role, rotated.user, rotated.rpm) == (record.id, "admin", "ann", 7)
@@ -141,20 +141,20 @@ def test_the_newest_limits_hold_and_say_so_to_principals(keys: Keys, store: Stor
     first = gateway.identify(secret)
     assert first is not None and not first.limited and gateway.scopes(first) == ()
     version = gateway.version
-    keys.limit("tenant", "clinic", "", Limits(rpm=100))
-    keys.limit("user", "clinic", "ann@x.org", Limits(tpm=5))
-    keys.limit("user", "clinic", "ann@x.org", Limits(tpm=9))
-    keys.limit("key", "", record.id, Limits(budget_usd=1.5, period="month"))
+    keys.limit("tenant", "clinic", "", UsageLimits(rpm=100))
+    keys.limit("user", "clinic", "ann@x.org", UsageLimits(tpm=5))
+    keys.limit("user", "clinic", "ann@x.org", UsageLimits(tpm=9))
+    keys.limit("key", "", record.id, UsageLimits(budget_usd=1.5, period="month"))
     clock.now += POLL_S
     then = gateway.identify(secret)
     assert then is not None and then.limited and gateway.version > version
     assert gateway.scopes(then) == (
-        Scope("key", f"key:{record.id}", Limits(budget_usd=1.5, period="month")),
-        Scope("user", "user:clinic/ann@x.org", Limits(tpm=9)),
-        Scope("tenant", "tenant:clinic", Limits(rpm=100)),
+        Scope("key", f"key:{record.id}", UsageLimits(budget_usd=1.5, period="month")),
+        Scope("user", "user:clinic/ann@x.org", UsageLimits(tpm=9)),
+        Scope("tenant", "tenant:clinic", UsageLimits(rpm=100)),
     )
     for kind, tenant, name in (("key", "", record.id), ("user", "clinic", "ann@x.org"), ("tenant", "clinic", "")):
-        keys.limit(kind, tenant, name, Limits())  # type: ignore[arg-type]
+        keys.limit(kind, tenant, name, UsageLimits())  # type: ignore[arg-type]
     clock.now += POLL_S
     last = gateway.identify(secret)
     assert last is not None and not last.limited
@@ -170,11 +170,11 @@ def test_limits_of_nothing_and_no_limits_are_refused(keys: Keys) -> None:
         ("user", "clinic", "", "AW-USE-30"),
     ):
         with pytest.raises(UsageError) as caught:
-            keys.limit(kind, tenant, name, Limits(rpm=1))  # type: ignore[arg-type]
+            keys.limit(kind, tenant, name, UsageLimits(rpm=1))  # type: ignore[arg-type]
         assert caught.value.code == code
     for made in (
-        lambda: keys.create("clinic", limits=Limits(rpm=-1)),
-        lambda: keys.limit("tenant", "clinic", "", Limits(budget_usd=-1.0)),
+        lambda: keys.create("clinic", limits=UsageLimits(rpm=-1)),
+        lambda: keys.limit("tenant", "clinic", "", UsageLimits(budget_usd=-1.0)),
         lambda: keys.create("clinic", lives_s=0.0),
         lambda: keys.rotate("key-0", -1.0),
     ):

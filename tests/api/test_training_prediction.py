@@ -26,7 +26,7 @@ from archwright.contract.record import replace
 from archwright.engines.model_files import locate
 from archwright.errors import CatalogError, DataError, MissingError
 from archwright.home import Home
-from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
+from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 from archwright.store import Store
 from archwright.training import image_classifier
 from archwright.training.training_spec import Columns, Image, TrainSpec
@@ -81,7 +81,7 @@ def test_texts_are_looked_at(home: Home, tmp_path: Path) -> None:
     assert units.value == pytest.approx(11_500 / 22) and units.low < 512 < units.high
     assert (largest.low, largest.value, largest.high) == pytest.approx((512, 512 + 57.5, 512 + 57.5))
     assert learned.value == pytest.approx(75 / 115) and learned.low < learned.value < learned.high
-    assert isinstance(kind, Lora) and (kind.rank, kind.ffn, kind.data_bytes) == (8, 1536, version.size_bytes)
+    assert isinstance(kind, LoraStep) and (kind.rank, kind.ffn, kind.data_bytes) == (8, 1536, version.size_bytes)
 
 
 def test_a_plain_text_is_learned_whole(home: Home, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_classes_and_features_are_counted(home: Home, tmp_path: Path, states: in
     version = brought(tmp_path, "readings", rows)
     units, largest, learned, kind = sizes(FLAGS, home, version)
     assert units == largest and (units.value, learned.value) == (45.0, 1.0)
-    assert kind == Trees(features=3, trees_per_round=trees, data_rows=45)
+    assert kind == BoostedTreesStep(features=3, trees_per_round=trees, data_rows=45)
     named = replace(FLAGS, columns=Columns(label="state", features=("a",)))
     assert sizes(named, home, version)[3] == replace(kind, features=1)
 
@@ -136,7 +136,7 @@ def test_pictures_come_in_even_steps(home: Home, tmp_path: Path) -> None:
     version = brought(tmp_path, "digits", [{"label": n} for n in range(100)])
     units, largest, _, kind = sizes(DIGITS, home, version)
     assert (units.value, largest.value) == (45.0, 64.0)
-    assert isinstance(kind, Network) and kind.data_rows == 90
+    assert isinstance(kind, NetworkStep) and kind.data_rows == 90
 
 
 def test_the_network_is_the_one_that_is_trained() -> None:
@@ -144,7 +144,7 @@ def test_the_network_is_the_one_that_is_trained() -> None:
 
     for shape, labels in (((8, 8, 1), 10), ((1, 9, 3), 4)):
         net = image_classifier.network(torch, Image(height=shape[0], width=shape[1], channels=shape[2]), labels, 1)
-        counted = convolutions(shape, image_classifier.CHANNELS, labels, 10)
+        counted = build_convolution_step(shape, image_classifier.CHANNELS, labels, 10)
         assert counted.parameters == sum(parameter.numel() for parameter in net.parameters())
 
 

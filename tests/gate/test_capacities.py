@@ -11,7 +11,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.needs import SLO, TokenLength
 from archwright.sizing.hardware.machine import Machine
-from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
+from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
 
 CATALOG = Catalog(DATA)
 LOAD = TextLoad(
@@ -31,7 +31,7 @@ MACHINES = (
 def carried(row: tuple[str, str | None, int]) -> tuple[float, int]:
     model, accelerator, count = row
     device = CATALOG.accelerators[accelerator] if accelerator else None
-    found = steady_text(Machine("m", device, count, 32, 2e11), CATALOG.models[model], LOAD, CATALOG)
+    found = size_text_serving(Machine("m", device, count, 32, 2e11), CATALOG.models[model], LOAD, CATALOG)
     assert found is not None
     return found.requests_per_s.value, found.devices
 

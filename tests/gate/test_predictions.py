@@ -33,7 +33,7 @@ TRAINED = (
 
 def served(row: tuple[str, str, int, str, str, str, int, int, int]) -> tuple[float, float]:
     model, accelerator, devices, layout, number, engine, sent, prompt, answer = row
-    asked = serving_prediction.Serving(
+    asked = serving_prediction.ServingQuery(
         model=model,
         accelerator=accelerator,
         devices=devices,
@@ -45,7 +45,7 @@ def served(row: tuple[str, str, int, str, str, str, int, int, int]) -> tuple[flo
         input_tokens=float(prompt),
         output_tokens=float(answer),
     )
-    found = serving_prediction.predict(asked, SUBJECTS)
+    found = serving_prediction.predict_deployment(asked, SUBJECTS)
     assert found.tpot_s is not None
     assert found.ttft_s is not None
     return found.tpot_s.value * 1e3, found.ttft_s.value * 1e3
@@ -53,7 +53,7 @@ def served(row: tuple[str, str, int, str, str, str, int, int, int]) -> tuple[flo
 
 def trained(row: tuple[str, str, int, str, str, int]) -> float:
     model, accelerator, devices, layout, number, length = row
-    asked = token_throughput.Training(
+    asked = token_throughput.TrainingQuery(
         model=model,
         accelerator=accelerator,
         devices=devices,
@@ -61,7 +61,7 @@ def trained(row: tuple[str, str, int, str, str, int]) -> float:
         precision=number,
         sequence_tokens=float(length),
     )
-    return token_throughput.predict(asked, SUBJECTS).tokens_per_s.value
+    return token_throughput.predict_throughput(asked, SUBJECTS).tokens_per_s.value
 
 
 SERVED_MS = (

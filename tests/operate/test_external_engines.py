@@ -16,7 +16,7 @@ from archwright import api
 from archwright.contract.plan import Plan
 from archwright.errors import PlanError, UsageError
 from archwright.home import Home
-from archwright.policy.usage_limits import Limits
+from archwright.policy.usage_limits import UsageLimits
 from archwright.serving.settings.config import read_config
 
 from ..api.test_serving import Upstream
@@ -96,7 +96,7 @@ def stage(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         keys = ["manuals-above-mean=CLOUD_KEY"]
         url = api.up("plan.json", detach=True, port=0, engine=engine, key_env=keys).started.url
         stack.callback(api.down)
-        key = api.key.create(tenant="works", limits=Limits(budget_usd=1.0)).key
+        key = api.key.create(tenant="works", limits=UsageLimits(budget_usd=1.0)).key
         yield Stage(plan, upstreams, url, key)
         for one in upstreams.values():
             one.shutdown()

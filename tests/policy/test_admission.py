@@ -8,18 +8,18 @@ from archwright.policy.admission import (
     LONGEST_RETRY_S,
     QUEUE_SHARES,
     Admit,
-    Crowd,
+    PoolLoad,
     Priority,
     Reject,
-    admit,
+    decide_admission,
     queue_limit,
 )
 
 PRIORITIES = st.sampled_from(list(QUEUE_SHARES))
 
 
-def crowd(in_flight: int, slots: int = 4, before: int | None = None, service_s: float = 1.0) -> Crowd:
-    return Crowd(in_flight, slots, in_flight if before is None else before, service_s)
+def crowd(in_flight: int, slots: int = 4, before: int | None = None, service_s: float = 1.0) -> PoolLoad:
+    return PoolLoad(in_flight, slots, in_flight if before is None else before, service_s)
 
 
 @pytest.mark.parametrize(
@@ -27,39 +27,39 @@ def crowd(in_flight: int, slots: int = 4, before: int | None = None, service_s: 
     [(0, Admit(queued=False)), (3, Admit(queued=False)), (4, Admit(queued=True)), (35, Admit(queued=True))],
 )
 def test_admits_slots_then_queue(in_flight: int, expected: Admit) -> None:
-    assert admit(crowd(in_flight), "interactive") == expected
+    assert decide_admission(crowd(in_flight), "interactive") == expected
 
 
 def test_rejects_when_the_queue_is_full() -> None:
     assert queue_limit(4) == 32
-    assert admit(crowd(36), "interactive") == Reject(retry_after_s=1)
-    assert admit(crowd(36, service_s=10), "interactive") == Reject(retry_after_s=8)
+    assert decide_admission(crowd(36), "interactive") == Reject(retry_after_s=1)
+    assert decide_admission(crowd(36, service_s=10), "interactive") == Reject(retry_after_s=8)
 
 
 @pytest.mark.parametrize(("priority", "fit"), [("interactive", 36), ("normal", 28), ("batch", 16)])
 def test_the_least_urgent_are_shed_first(priority: Priority, fit: int) -> None:
-    assert isinstance(admit(crowd(fit - 1), priority), Admit)
-    assert isinstance(admit(crowd(fit), priority), Reject)
+    assert isinstance(decide_admission(crowd(fit - 1), priority), Admit)
+    assert isinstance(decide_admission(crowd(fit), priority), Reject)
 
 
 def test_rejects_without_slots() -> None:
-    assert admit(crowd(0, 0)) == Reject(retry_after_s=2)
+    assert decide_admission(crowd(0, 0)) == Reject(retry_after_s=2)
 
 
 def test_who_would_begin_too_late_is_refused_at_once() -> None:
     # Four run, two wait: the third to come is served after 3 of 4 slots' turns of 2 s.
-    assert admit(crowd(6, service_s=2.0), left_s=1.5) == Admit(queued=True)
-    assert admit(crowd(6, service_s=2.0), left_s=1.4) == Reject(retry_after_s=2, late=True)
+    assert decide_admission(crowd(6, service_s=2.0), left_s=1.5) == Admit(queued=True)
+    assert decide_admission(crowd(6, service_s=2.0), left_s=1.4) == Reject(retry_after_s=2, late=True)
     # Those who wait and are less urgent do not stand before it; and a free slot has no wait.
-    assert admit(crowd(6, before=4, service_s=2.0), left_s=0.5) == Admit(queued=True)
-    assert admit(crowd(3, service_s=2.0), left_s=0.0) == Admit(queued=False)
+    assert decide_admission(crowd(6, before=4, service_s=2.0), left_s=0.5) == Admit(queued=True)
+    assert decide_admission(crowd(3, service_s=2.0), left_s=0.0) == Admit(queued=False)
 
 
 @given(st.integers(0, 500), st.integers(0, 64), PRIORITIES, st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_decision_is_one_of_the_three(
     in_flight: int, slots: int, priority: Priority, service_s: float, left_s: float
 ) -> None:
-    decision = admit(crowd(in_flight, slots, service_s=service_s), priority, left_s)
+    decision = decide_admission(crowd(in_flight, slots, service_s=service_s), priority, left_s)
     if isinstance(decision, Reject):
         assert 1 <= decision.retry_after_s <= LONGEST_RETRY_S
         assert in_flight >= slots, "a free slot is never refused"
@@ -74,6 +74,7 @@ def test_the_more_urgent_is_never_refused_where_the_less_is_taken(
     in_flight: int, slots: int, service_s: float, left_s: float
 ) -> None:
     taken = [
-        isinstance(admit(crowd(in_flight, slots, service_s=service_s), one, left_s), Admit) for one in QUEUE_SHARES
+        isinstance(decide_admission(crowd(in_flight, slots, service_s=service_s), one, left_s), Admit)
+        for one in QUEUE_SHARES
     ]
     assert taken == sorted(taken, reverse=True)

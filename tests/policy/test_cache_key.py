@@ -8,13 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.policy.cache_key import UNDECISIVE, Asked, Kind, Policy, canonical, repeatable
+from archwright.policy.cache_key import (
+    IGNORED_PARAMETERS,
+    CacheKeyParts,
+    CachePolicy,
+    RequestKind,
+    build_canonical_key,
+    is_cacheable,
+)
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
 
 
-def asked(kind: Kind = "chat", version: str = "m@v1", **more: object) -> Asked:
-    return Asked(kind, version, {**HELLO, **more})
+def asked(kind: RequestKind = "chat", version: str = "m@v1", **more: object) -> CacheKeyParts:
+    return CacheKeyParts(kind, version, {**HELLO, **more})
 
 
 @pytest.mark.parametrize(
@@ -24,7 +31,7 @@ def asked(kind: Kind = "chat", version: str = "m@v1", **more: object) -> Asked:
         ("deterministic", asked(), "", True),
         ("deterministic", asked(temperature=0.0), "", True),
         ("deterministic", asked(temperature=0.1), "", False),
-        ("deterministic", Asked("chat", "v", {"messages": []}), "", False),
+        ("deterministic", CacheKeyParts("chat", "v", {"messages": []}), "", False),
         ("deterministic", asked(temperature=1, seed=0), "", True),
         ("deterministic", asked(temperature=1, seed=None), "", False),
         ("deterministic", asked("completion", temperature=1), "", False),
@@ -37,15 +44,15 @@ def asked(kind: Kind = "chat", version: str = "m@v1", **more: object) -> Asked:
         ("deterministic", asked(), "max-age=60", True),
     ],
 )
-def test_what_may_be_told_again(policy: Policy, question: Asked, control: str, wanted: bool) -> None:
-    assert repeatable(policy, question, control) is wanted
+def test_what_may_be_told_again(policy: CachePolicy, question: CacheKeyParts, control: str, wanted: bool) -> None:
+    assert is_cacheable(policy, question, control) is wanted
 
 
 def test_order_and_undecisive_parameters_make_no_difference() -> None:
-    turned = Asked("chat", "m@v1", dict(reversed(HELLO.items())))
-    assert canonical(turned) == canonical(asked())
-    for name in UNDECISIVE:
-        assert canonical(Asked("chat", "m@v1", {**HELLO, name: "x"})) == canonical(asked())
+    turned = CacheKeyParts("chat", "m@v1", dict(reversed(HELLO.items())))
+    assert build_canonical_key(turned) == build_canonical_key(asked())
+    for name in IGNORED_PARAMETERS:
+        assert build_canonical_key(CacheKeyParts("chat", "m@v1", {**HELLO, name: "x"})) == build_canonical_key(asked())
 
 
 @pytest.mark.parametrize(
@@ -64,8 +71,8 @@ def test_order_and_undecisive_parameters_make_no_difference() -> None:
         asked(a_parameter_of_tomorrow=True),
     ],
 )
-def test_whatever_decides_the_answer_makes_another_question(other: Asked) -> None:
-    assert canonical(other) != canonical(asked())
+def test_whatever_decides_the_answer_makes_another_question(other: CacheKeyParts) -> None:
+    assert build_canonical_key(other) != build_canonical_key(asked())
 
 
 VALUES = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
@@ -73,11 +80,11 @@ VALUES = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers(
 
 @given(st.dictionaries(st.text(max_size=5), VALUES, max_size=6))
 def test_only_equal_questions_are_equal(parameters: dict[str, Any]) -> None:
-    parameters = {name: value for name, value in parameters.items() if name not in UNDECISIVE}
-    one = canonical(Asked("chat", "v", parameters))
-    assert canonical(Asked("chat", "v", dict(reversed(parameters.items())))) == one
-    assert canonical(Asked("chat", "v", {**parameters, "one more": 1})) != one
-    assert canonical(Asked("chat", "v", parameters, ("beside",))) not in (
+    parameters = {name: value for name, value in parameters.items() if name not in IGNORED_PARAMETERS}
+    one = build_canonical_key(CacheKeyParts("chat", "v", parameters))
+    assert build_canonical_key(CacheKeyParts("chat", "v", dict(reversed(parameters.items())))) == one
+    assert build_canonical_key(CacheKeyParts("chat", "v", {**parameters, "one more": 1})) != one
+    assert build_canonical_key(CacheKeyParts("chat", "v", parameters, ("beside",))) not in (
         one,
-        canonical(Asked("chat", "v", parameters, ("",))),
+        build_canonical_key(CacheKeyParts("chat", "v", parameters, ("",))),
     )

@@ -9,23 +9,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from archwright.policy.circuit_breaker import (
+    FIRST_OPEN_S,
     LEAST_FAILURES,
     LONGEST_OPEN_S,
-    OPEN_S,
-    PROBE_S,
+    PROBE_TIMEOUT_S,
     PROBES_TO_CLOSE,
     RETRY_RESERVE,
     RETRY_SHARE,
     TIMEOUTS_IN_A_ROW,
     WINDOW_S,
-    Breaker,
-    Outcome,
+    AttemptOutcome,
+    CircuitBreaker,
     RetryBudget,
 )
 
 
-def opened(now: float = 0.0) -> Breaker:
-    breaker = Breaker()
+def opened(now: float = 0.0) -> CircuitBreaker:
+    breaker = CircuitBreaker()
     for _ in range(LEAST_FAILURES):
         breaker.ended("failed", now)
     assert breaker.state == "open"
@@ -33,7 +33,7 @@ def opened(now: float = 0.0) -> Breaker:
 
 
 def test_few_failures_or_a_small_share_change_nothing() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(LEAST_FAILURES - 1):
         breaker.ended("failed", 0.0)
     assert breaker.allows(0.0)
@@ -46,7 +46,7 @@ def test_few_failures_or_a_small_share_change_nothing() -> None:
 
 def test_a_share_counts_over_the_edge_of_a_window_and_is_forgotten_after_two() -> None:
     for later, state in ((WINDOW_S + 1, "open"), (3 * WINDOW_S, "closed")):
-        breaker = Breaker()
+        breaker = CircuitBreaker()
         for _ in range(LEAST_FAILURES - 1):
             breaker.ended("failed", 0.0)
         breaker.ended("failed", later)
@@ -54,7 +54,7 @@ def test_a_share_counts_over_the_edge_of_a_window_and_is_forgotten_after_two() -
 
 
 def test_timeouts_in_a_row_open_at_once() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(50):
         breaker.ended("ok", 0.0)
     for _ in range(TIMEOUTS_IN_A_ROW - 1):
@@ -68,17 +68,17 @@ def test_timeouts_in_a_row_open_at_once() -> None:
 
 def test_one_probe_at_a_time_and_success_closes() -> None:
     breaker = opened()
-    assert not breaker.allows(OPEN_S - 0.1)
+    assert not breaker.allows(FIRST_OPEN_S - 0.1)
     for _ in range(PROBES_TO_CLOSE):
-        assert breaker.allows(OPEN_S)
-        breaker.began(OPEN_S)
-        assert not breaker.allows(OPEN_S), "one at a time"
-        breaker.ended("ok", OPEN_S)
+        assert breaker.allows(FIRST_OPEN_S)
+        breaker.began(FIRST_OPEN_S)
+        assert not breaker.allows(FIRST_OPEN_S), "one at a time"
+        breaker.ended("ok", FIRST_OPEN_S)
     assert breaker.state == "closed"
 
 
 def test_each_failed_probe_doubles_the_pause_up_to_a_limit() -> None:
-    breaker, now, pause = opened(), 0.0, OPEN_S
+    breaker, now, pause = opened(), 0.0, FIRST_OPEN_S
     for _ in range(10):
         now += pause
         assert not breaker.allows(now - 0.001) and breaker.allows(now)
@@ -90,22 +90,22 @@ def test_each_failed_probe_doubles_the_pause_up_to_a_limit() -> None:
 
 def test_a_probe_the_client_left_says_nothing_and_makes_room() -> None:
     breaker = opened()
-    assert breaker.allows(OPEN_S)
-    breaker.began(OPEN_S)
-    breaker.ended("neutral", OPEN_S)
-    assert breaker.state == "half-open" and breaker.allows(OPEN_S)
-    breaker.began(OPEN_S)
-    assert not breaker.allows(OPEN_S + PROBE_S - 1) and breaker.allows(OPEN_S + PROBE_S)
+    assert breaker.allows(FIRST_OPEN_S)
+    breaker.began(FIRST_OPEN_S)
+    breaker.ended("neutral", FIRST_OPEN_S)
+    assert breaker.state == "half-open" and breaker.allows(FIRST_OPEN_S)
+    breaker.began(FIRST_OPEN_S)
+    assert not breaker.allows(FIRST_OPEN_S + PROBE_TIMEOUT_S - 1) and breaker.allows(FIRST_OPEN_S + PROBE_TIMEOUT_S)
 
 
 def test_what_was_under_way_before_it_opened_is_no_probe() -> None:
     breaker = opened()
-    assert breaker.allows(OPEN_S)
-    breaker.began(OPEN_S)
+    assert breaker.allows(FIRST_OPEN_S)
+    breaker.began(FIRST_OPEN_S)
     for outcome in ("neutral", "ok", "ok", "ok", "timeout"):
-        breaker.ended(outcome, OPEN_S + 1, 0.0)
-        assert breaker.state == "half-open" and not breaker.allows(OPEN_S + 1), "one at a time"
-    breaker.ended("failed", OPEN_S + 1, OPEN_S)
+        breaker.ended(outcome, FIRST_OPEN_S + 1, 0.0)
+        assert breaker.state == "half-open" and not breaker.allows(FIRST_OPEN_S + 1), "one at a time"
+    breaker.ended("failed", FIRST_OPEN_S + 1, FIRST_OPEN_S)
     assert breaker.state == "open"
 
 
@@ -114,7 +114,7 @@ class History(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.breaker, self.now, self.running = Breaker(), 0.0, 0
+        self.breaker, self.now, self.running = CircuitBreaker(), 0.0, 0
         self.bad = 0
 
     @rule(pause_s=st.floats(0, 100))
@@ -131,7 +131,7 @@ class History(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(outcome=st.sampled_from(["ok", "failed", "timeout", "neutral"]))
-    def ends(self, outcome: Outcome) -> None:
+    def ends(self, outcome: AttemptOutcome) -> None:
         before = self.breaker.state
         self.bad += outcome in ("failed", "timeout")
         self.breaker.ended(outcome, self.now)
@@ -143,7 +143,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def comes_back(self) -> None:
-        assert copy(self.breaker).allows(self.now + LONGEST_OPEN_S + PROBE_S)
+        assert copy(self.breaker).allows(self.now + LONGEST_OPEN_S + PROBE_TIMEOUT_S)
 
 
 TestHistory = History.TestCase

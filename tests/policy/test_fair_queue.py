@@ -10,7 +10,14 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.policy.fair_queue import AGES, SHORTEST_S, Line, Lines, Patience, age
+from archwright.policy.fair_queue import (
+    SHORTEST_WAIT_S,
+    WAIT_BUCKETS,
+    AbandonmentModel,
+    FairQueue,
+    TenantQueue,
+    find_wait_bucket,
+)
 
 
 class One(NamedTuple):
@@ -30,9 +37,9 @@ class Of(NamedTuple):
     gone: bool = False
 
 
-def learned(left: dict[float, int], stayed: dict[float, int] | None = None) -> Line[One]:
+def learned(left: dict[float, int], stayed: dict[float, int] | None = None) -> TenantQueue[One]:
     """A line that has seen so many leave and stay after waits of so many seconds."""
-    line: Line[One] = Line(Patience())
+    line: TenantQueue[One] = TenantQueue(AbandonmentModel())
     for counts, ended in ((left, True), (stayed or {}, False)):
         for waited_s, count in counts.items():
             for _ in range(count):
@@ -40,12 +47,12 @@ def learned(left: dict[float, int], stayed: dict[float, int] | None = None) -> L
     return line
 
 
-def served(patience: Patience, waited_s: float, *, left: bool) -> None:
-    patience.began(age(waited_s))
-    patience.ended(age(waited_s), left=left)
+def served(patience: AbandonmentModel, waited_s: float, *, left: bool) -> None:
+    patience.began(find_wait_bucket(waited_s))
+    patience.ended(find_wait_bucket(waited_s), left=left)
 
 
-def drained(line: Line[One], now: float) -> list[float]:
+def drained(line: TenantQueue[One], now: float) -> list[float]:
     found = []
     while (one := line.head(now)) is not None:
         assert line.pop() is one
@@ -55,11 +62,11 @@ def drained(line: Line[One], now: float) -> list[float]:
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_longer_wait_is_no_younger(one: float, other: float) -> None:
-    assert 0 <= age(min(one, other)) <= age(max(one, other)) < AGES
+    assert 0 <= find_wait_bucket(min(one, other)) <= find_wait_bucket(max(one, other)) < WAIT_BUCKETS
 
 
 def test_the_steps() -> None:
-    assert [age(seconds) for seconds in (0.0, SHORTEST_S, 0.1, 1.7, 3.3)] == [0, 1, 3, 11, 13]
+    assert [find_wait_bucket(seconds) for seconds in (0.0, SHORTEST_WAIT_S, 0.1, 1.7, 3.3)] == [0, 1, 3, 11, 13]
 
 
 def test_who_waited_as_long_as_those_who_left_comes_after_those_who_will_stay() -> None:
@@ -90,7 +97,7 @@ def test_where_all_leave_whatever_they_waited_the_order_is_that_of_arrival() -> 
 
 def test_an_age_in_doubt_is_tried_by_one_and_forgotten_in_the_end() -> None:
     patience = learned({1.7: 2}).patience
-    at, answers = age(1.7), 0
+    at, answers = find_wait_bucket(1.7), 0
     while patience.poor(at):
         served(patience, 0.3, left=False)
         answers += 1
@@ -117,7 +124,7 @@ LINE = st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=30)
 def test_everybody_who_is_there_is_served_once(
     history: list[tuple[float, bool]], waiting: list[tuple[float, bool]], now: float
 ) -> None:
-    line: Line[One] = Line(Patience())
+    line: TenantQueue[One] = TenantQueue(AbandonmentModel())
     for waited_s, left in history:
         served(line.patience, waited_s, left=left)
     arrivals = [One(since, gone) for since, gone in sorted(waiting)]
@@ -126,7 +133,7 @@ def test_everybody_who_is_there_is_served_once(
     there = [one.since for one in arrivals if not one.gone]
     found = drained(line, now)
     assert sorted(found) == there and list(line) == []
-    poor = [line.patience.poor(age(now - since)) for since in found]
+    poor = [line.patience.poor(find_wait_bucket(now - since)) for since in found]
     assert poor == sorted(poor), "those who will stay first"
     for which in (True, False):
         part = [since for since, one in zip(found, poor, strict=True) if one == which]
@@ -147,7 +154,7 @@ def test_those_who_are_gone_are_let_go_of_and_the_others_keep_their_order() -> N
 def test_where_nobody_left_it_is_first_come_first_served(
     stayed: list[float], waiting: list[tuple[float, bool]]
 ) -> None:
-    line: Line[One] = Line(Patience())
+    line: TenantQueue[One] = TenantQueue(AbandonmentModel())
     for waited_s in stayed:
         served(line.patience, waited_s, left=False)
     for since, _ in sorted(waiting):
@@ -163,7 +170,7 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
     waiting: list[tuple[str, float]], slots: int, history: list[tuple[float, bool]], running: list[str]
 ) -> None:
     """Slots come free in the order they were taken; of those who will likely stay first, and nobody is left out."""
-    lines: Lines[Of] = Lines()
+    lines: FairQueue[Of] = FairQueue()
     for waited_s, left in history:
         served(lines.patience, waited_s, left=left)
     there = [Of(since, tenant) for tenant, since in sorted(waiting, key=itemgetter(1))]
@@ -172,7 +179,7 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
     held = Counter(running)
     while (one := lines.head(100.0, held)) is not None:
         assert lines.pop() is one
-        likely = [of for of in there if not lines.patience.poor(age(100.0 - of.since))] or there
+        likely = [of for of in there if not lines.patience.poor(find_wait_bucket(100.0 - of.since))] or there
         assert held[one.tenant] == min(held[of.tenant] for of in likely)
         assert one is next(of for of in likely if of.tenant == one.tenant)
         there.remove(one)
@@ -184,7 +191,7 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
 
 
 def test_who_will_likely_stay_comes_before_a_tenant_with_fewer_slots() -> None:
-    lines: Lines[One] = Lines()
+    lines: FairQueue[One] = FairQueue()
     for waited_s, left in ((1.7, True), (1.7, True), (0.6, False)):
         served(lines.patience, waited_s, left=left)
     for tenant, since in (("few", 50.0), ("many", 51.4)):
@@ -197,7 +204,7 @@ def test_who_will_likely_stay_comes_before_a_tenant_with_fewer_slots() -> None:
 
 
 def test_one_who_was_passed_by_and_left_is_not_served() -> None:
-    line: Line[Leaving] = Line(learned({1.7: 4}).patience)
+    line: TenantQueue[Leaving] = TenantQueue(learned({1.7: 4}).patience)
     first, second = Leaving(50.0), Leaving(51.0)
     line.add(first)
     line.add(second)
@@ -207,7 +214,7 @@ def test_one_who_was_passed_by_and_left_is_not_served() -> None:
 
 
 def test_tenants_with_as_many_take_turns() -> None:
-    turns: Lines[One] = Lines()
+    turns: FairQueue[One] = FairQueue()
     for since in range(4):
         turns.add("loud", One(float(since)))
     turns.add("quiet", One(9.0))
@@ -220,7 +227,7 @@ def test_tenants_with_as_many_take_turns() -> None:
 
 
 def test_who_comes_last_for_the_tenant_of_whom_most_wait_makes_room() -> None:
-    lines: Lines[One] = Lines()
+    lines: FairQueue[One] = FairQueue()
     assert lines.too_many("quiet") is None and lines.before("quiet") == 0
     lines.add("soft", One(0.5))
     for since in (0.0, 1.0, 2.0):

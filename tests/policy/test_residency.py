@@ -5,20 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.policy.residency import (
-    BOUND,
     CLASSES,
+    RESIDENCY_BOUND_CLASSES,
     STRICTNESS,
     DataClass,
-    Place,
-    Stated,
-    allowed,
-    permitted,
-    spoken_for,
-    strictest,
+    PoolLocation,
+    ResidencyPolicy,
+    has_residency,
+    is_permitted_by_policy,
+    is_within_residency,
+    strictest_class,
 )
 
-HERE, OWN_DE, OWN_US = Place("", True), Place("DE", True), Place("US", True)
-HOSTED_DE, HOSTED_US, HOSTED_SOMEWHERE = Place("DE", False), Place("US", False), Place("", False)
+HERE, OWN_DE, OWN_US = PoolLocation("", True), PoolLocation("DE", True), PoolLocation("US", True)
+HOSTED_DE, HOSTED_US, HOSTED_SOMEWHERE = PoolLocation("DE", False), PoolLocation("US", False), PoolLocation("", False)
 EVERYWHERE = (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US, HOSTED_SOMEWHERE)
 
 
@@ -34,32 +34,34 @@ EVERYWHERE = (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US, HOSTED_SOMEWHERE)
         ("payment", ("any",), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
     ],
 )
-def test_the_table(data_class: DataClass, residency: tuple[str, ...], places: tuple[Place, ...]) -> None:
-    assert tuple(place for place in EVERYWHERE if allowed(data_class, place, residency)) == places
+def test_the_table(data_class: DataClass, residency: tuple[str, ...], places: tuple[PoolLocation, ...]) -> None:
+    assert tuple(place for place in EVERYWHERE if is_within_residency(data_class, place, residency)) == places
 
 
 CLASS = st.sampled_from(CLASSES)
-PLACE = st.builds(Place, st.sampled_from(["", "DE", "FR", "US"]), st.booleans())
+PLACE = st.builds(PoolLocation, st.sampled_from(["", "DE", "FR", "US"]), st.booleans())
 RESIDENCY = st.lists(st.sampled_from(["DE", "FR", "US"]), unique=True)
 
 
 @given(CLASS, CLASS, PLACE, RESIDENCY)
 def test_a_stricter_class_goes_nowhere_a_laxer_may_not(
-    one: DataClass, other: DataClass, place: Place, residency: list[str]
+    one: DataClass, other: DataClass, place: PoolLocation, residency: list[str]
 ) -> None:
-    if STRICTNESS[one] >= STRICTNESS[other] and allowed(one, place, residency):
-        assert allowed(other, place, residency)
+    if STRICTNESS[one] >= STRICTNESS[other] and is_within_residency(one, place, residency):
+        assert is_within_residency(other, place, residency)
 
 
-@given(st.sampled_from(sorted(BOUND)), PLACE, RESIDENCY)
-def test_sensitive_data_is_here_or_in_its_residency(data_class: DataClass, place: Place, residency: list[str]) -> None:
-    inside = place == Place("", True) or place.country in residency
-    assert allowed(data_class, place, residency) == inside
+@given(st.sampled_from(sorted(RESIDENCY_BOUND_CLASSES)), PLACE, RESIDENCY)
+def test_sensitive_data_is_here_or_in_its_residency(
+    data_class: DataClass, place: PoolLocation, residency: list[str]
+) -> None:
+    inside = place == PoolLocation("", True) or place.country in residency
+    assert is_within_residency(data_class, place, residency) == inside
 
 
 @given(st.lists(CLASS, min_size=1))
 def test_the_strictest_holds(classes: list[DataClass]) -> None:
-    found = strictest(classes)
+    found = strictest_class(classes)
     assert found in classes and all(STRICTNESS[found] >= STRICTNESS[one] for one in classes)
 
 
@@ -70,61 +72,65 @@ ANY, DE = ("any",), ("DE",)
     ("data_class", "stated", "places"),
     [
         # As strict as what was stated, or milder: as ever.
-        ("personal", Stated("personal", ANY), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
-        ("personal", Stated("health", DE), (HERE, OWN_DE, HOSTED_DE)),
-        ("payment", Stated("health", ANY), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
-        ("internal", Stated("personal", ()), EVERYWHERE),
+        ("personal", ResidencyPolicy("personal", ANY), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
+        ("personal", ResidencyPolicy("health", DE), (HERE, OWN_DE, HOSTED_DE)),
+        ("payment", ResidencyPolicy("health", ANY), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
+        ("internal", ResidencyPolicy("personal", ()), EVERYWHERE),
         # Stricter, and nobody spoke of it: one's own, inside the residency.
-        ("health", Stated("personal", ANY), (HERE, OWN_DE, OWN_US)),
-        ("payment", Stated("personal", DE), (HERE, OWN_DE)),
-        ("health", Stated("personal", ()), (HERE,)),
-        ("personal", Stated("internal", DE), (HERE, OWN_DE)),
-        ("personal", Stated("internal", ()), (HERE,)),
-        ("health", Stated("personal", ANY, {"payment": DE}), (HERE, OWN_DE)),
+        ("health", ResidencyPolicy("personal", ANY), (HERE, OWN_DE, OWN_US)),
+        ("payment", ResidencyPolicy("personal", DE), (HERE, OWN_DE)),
+        ("health", ResidencyPolicy("personal", ()), (HERE,)),
+        ("personal", ResidencyPolicy("internal", DE), (HERE, OWN_DE)),
+        ("personal", ResidencyPolicy("internal", ()), (HERE,)),
+        ("health", ResidencyPolicy("personal", ANY, {"payment": DE}), (HERE, OWN_DE)),
         # Stricter, and stated: there, and where the milder may be too.
-        ("health", Stated("personal", ANY, {"health": DE}), (HERE, OWN_DE, HOSTED_DE)),
-        ("health", Stated("personal", DE, {"health": ANY}), (HERE, OWN_DE, HOSTED_DE)),
-        ("personal", Stated("internal", (), {"health": DE}), (HERE, OWN_DE, HOSTED_DE)),
-        ("health", Stated("internal", (), {"health": ANY}), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
+        ("health", ResidencyPolicy("personal", ANY, {"health": DE}), (HERE, OWN_DE, HOSTED_DE)),
+        ("health", ResidencyPolicy("personal", DE, {"health": ANY}), (HERE, OWN_DE, HOSTED_DE)),
+        ("personal", ResidencyPolicy("internal", (), {"health": DE}), (HERE, OWN_DE, HOSTED_DE)),
+        ("health", ResidencyPolicy("internal", (), {"health": ANY}), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
         # Stated for several: the nearest speaks, and one as strict is no bound beside it.
-        ("personal", Stated("internal", (), {"personal": DE, "health": ("US",)}), (HERE, OWN_DE, HOSTED_DE)),
-        ("health", Stated("personal", ANY, {"health": ("US",), "payment": DE}), (HERE, OWN_US, HOSTED_US)),
+        ("personal", ResidencyPolicy("internal", (), {"personal": DE, "health": ("US",)}), (HERE, OWN_DE, HOSTED_DE)),
+        ("health", ResidencyPolicy("personal", ANY, {"health": ("US",), "payment": DE}), (HERE, OWN_US, HOSTED_US)),
         # No class: the residency is for all.
-        ("health", Stated("", DE), (HERE, OWN_DE, HOSTED_DE)),
+        ("health", ResidencyPolicy("", DE), (HERE, OWN_DE, HOSTED_DE)),
     ],
 )
 def test_a_residency_speaks_for_its_class_and_milder_ones(
-    data_class: DataClass, stated: Stated, places: tuple[Place, ...]
+    data_class: DataClass, stated: ResidencyPolicy, places: tuple[PoolLocation, ...]
 ) -> None:
-    assert tuple(place for place in EVERYWHERE if permitted(data_class, place, stated)) == places
+    assert tuple(place for place in EVERYWHERE if is_permitted_by_policy(data_class, place, stated)) == places
 
 
 RESIDENCIES = RESIDENCY.map(tuple) | st.just(ANY)
 STATED = st.builds(
-    Stated,
+    ResidencyPolicy,
     st.sampled_from(["", *CLASSES]),
     RESIDENCIES,
-    st.dictionaries(st.sampled_from(sorted(BOUND)), RESIDENCIES),
+    st.dictionaries(st.sampled_from(sorted(RESIDENCY_BOUND_CLASSES)), RESIDENCIES),
 )
 
 
 @given(CLASS, CLASS, PLACE, STATED)
 def test_whatever_is_stated_a_stricter_class_goes_nowhere_a_milder_may_not(
-    one: DataClass, other: DataClass, place: Place, stated: Stated
+    one: DataClass, other: DataClass, place: PoolLocation, stated: ResidencyPolicy
 ) -> None:
-    if STRICTNESS[one] > STRICTNESS[other] and permitted(one, place, stated):
-        assert permitted(other, place, stated)
+    if STRICTNESS[one] > STRICTNESS[other] and is_permitted_by_policy(one, place, stated):
+        assert is_permitted_by_policy(other, place, stated)
 
 
 @given(CLASS, PLACE, STATED)
-def test_what_nobody_spoke_for_stays_with_ones_own(data_class: DataClass, place: Place, stated: Stated) -> None:
-    if permitted(data_class, place, stated) and not spoken_for(data_class, stated):
+def test_what_nobody_spoke_for_stays_with_ones_own(
+    data_class: DataClass, place: PoolLocation, stated: ResidencyPolicy
+) -> None:
+    if is_permitted_by_policy(data_class, place, stated) and not has_residency(data_class, stated):
         assert place.own
 
 
 @given(CLASS, PLACE, st.sampled_from(CLASSES), RESIDENCIES)
 def test_a_plan_whose_class_is_as_strict_goes_where_it_went(
-    data_class: DataClass, place: Place, made_for: DataClass, residency: tuple[str, ...]
+    data_class: DataClass, place: PoolLocation, made_for: DataClass, residency: tuple[str, ...]
 ) -> None:
     if STRICTNESS[made_for] >= STRICTNESS[data_class]:
-        assert permitted(data_class, place, Stated(made_for, residency)) == allowed(data_class, place, residency)
+        assert is_permitted_by_policy(data_class, place, ResidencyPolicy(made_for, residency)) == is_within_residency(
+            data_class, place, residency
+        )

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from archwright.policy.routing import (
     AFFINITY_BOUND,
     ReplicaLoad,
-    by_prefix,
-    drawn,
-    least_work,
-    mixed,
-    seed,
-    split,
+    hash_replica_name,
+    hash_to_fraction,
+    mix_bits,
+    select_by_prefix,
+    select_least_work,
+    select_weighted_index,
 )
 
 
@@ -23,19 +23,19 @@ def load(running: int = 0, slots: int = 2, work: int = 0, *, healthy: bool = Tru
 
 
 def test_least_work_per_slot_wins() -> None:
-    assert least_work([load(work=300), load(work=100), load(work=200)]) == 1
-    assert least_work([load(work=300, slots=4), load(work=200, slots=2)]) == 0
+    assert select_least_work([load(work=300), load(work=100), load(work=200)]) == 1
+    assert select_least_work([load(work=300, slots=4), load(work=200, slots=2)]) == 0
 
 
 def test_ties_go_to_fewer_running_then_to_the_earlier() -> None:
-    assert least_work([load(running=1), load(running=0)]) == 1
-    assert least_work([load(), load()]) == 0
+    assert select_least_work([load(running=1), load(running=0)]) == 1
+    assert select_least_work([load(), load()]) == 0
 
 
 def test_full_and_unhealthy_are_passed_over() -> None:
-    assert least_work([load(healthy=False), load(running=2), load(running=1, work=900)]) == 2
-    assert least_work([load(healthy=False), load(running=2)]) is None
-    assert least_work([]) is None
+    assert select_least_work([load(healthy=False), load(running=2), load(running=1, work=900)]) == 2
+    assert select_least_work([load(healthy=False), load(running=2)]) is None
+    assert select_least_work([]) is None
 
 
 LOADS = st.lists(st.builds(load, st.integers(0, 3), st.integers(1, 3), st.integers(0, 99), healthy=st.booleans()))
@@ -43,7 +43,7 @@ LOADS = st.lists(st.builds(load, st.integers(0, 3), st.integers(1, 3), st.intege
 
 @given(LOADS)
 def test_chosen_can_take_it(loads: list[ReplicaLoad]) -> None:
-    chosen = least_work(loads)
+    chosen = select_least_work(loads)
     able = [one for one in loads if one.healthy and one.running < one.slots]
     assert (chosen is None) == (not able)
     if chosen is not None:
@@ -51,14 +51,14 @@ def test_chosen_can_take_it(loads: list[ReplicaLoad]) -> None:
         assert all(loads[chosen].work_tokens / loads[chosen].slots <= o.work_tokens / o.slots for o in able)
 
 
-SEEDS = [seed(f"unix:engine-{number}") for number in range(8)]
+SEEDS = [hash_replica_name(f"unix:engine-{number}") for number in range(8)]
 
 
 @given(LOADS.filter(bool), st.integers(0, (1 << 64) - 1))
 def test_affinity_takes_whoever_least_work_could(loads: list[ReplicaLoad], prefix: int) -> None:
-    seeds = [seed(str(number)) for number in range(len(loads))]
-    chosen = by_prefix(loads, seeds, prefix)
-    assert (chosen is None) == (least_work(loads) is None)
+    seeds = [hash_replica_name(str(number)) for number in range(len(loads))]
+    chosen = select_by_prefix(loads, seeds, prefix)
+    assert (chosen is None) == (select_least_work(loads) is None)
     if chosen is not None:
         assert loads[chosen].healthy and loads[chosen].running < loads[chosen].slots
 
@@ -69,7 +69,7 @@ def test_no_replica_is_loaded_beyond_the_bound(count: int, prefixes: list[int]) 
     running = [0] * count
     for number, prefix in enumerate(prefixes, 1):
         loads = [load(running=one, slots=64) for one in running]
-        chosen = by_prefix(loads, SEEDS[:count], mixed(prefix))
+        chosen = select_by_prefix(loads, SEEDS[:count], mix_bits(prefix))
         assert chosen is not None
         running[chosen] += 1
         assert running[chosen] <= math.ceil(AFFINITY_BOUND * number / count)
@@ -78,9 +78,9 @@ def test_no_replica_is_loaded_beyond_the_bound(count: int, prefixes: list[int]) 
 @given(st.integers(0, (1 << 64) - 1), st.integers(0, 7))
 def test_a_replica_that_goes_moves_only_its_own(prefix: int, gone: int) -> None:
     idle = [load(slots=8) for _ in SEEDS]
-    before = by_prefix(idle, SEEDS, prefix)
+    before = select_by_prefix(idle, SEEDS, prefix)
     rest = [one for index, one in enumerate(SEEDS) if index != gone]
-    after = by_prefix(idle[1:], rest, prefix)
+    after = select_by_prefix(idle[1:], rest, prefix)
     assert before is not None and after is not None
     if before != gone:
         assert rest[after] == SEEDS[before]
@@ -90,23 +90,23 @@ def test_beginnings_spread_and_stay() -> None:
     idle = [load(slots=8) for _ in SEEDS]
     counts = [0] * len(SEEDS)
     for number in range(8000):
-        prefix = seed(f"beginning {number}")
-        chosen = by_prefix(idle, SEEDS, prefix)
-        assert chosen is not None and chosen == by_prefix(idle, SEEDS, prefix)
+        prefix = hash_replica_name(f"beginning {number}")
+        chosen = select_by_prefix(idle, SEEDS, prefix)
+        assert chosen is not None and chosen == select_by_prefix(idle, SEEDS, prefix)
         counts[chosen] += 1
     assert all(abs(count - 1000) < 5 * math.sqrt(1000) for count in counts), counts
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=6).filter(lambda weights: sum(weights) > 0), st.floats(0, 1))
 def test_a_split_never_chooses_a_weight_of_zero(weights: list[float], at: float) -> None:
-    assert weights[split(weights, min(at, 1 - 2**-53))] > 0
+    assert weights[select_weighted_index(weights, min(at, 1 - 2**-53))] > 0
 
 
 def test_a_split_keeps_its_shares_and_purposes_are_independent() -> None:
     ids = [f"aw-{number:024x}" for number in range(20_000)]
-    canary = [split((0.9, 0.1), drawn(one, "split")) for one in ids]
-    mirrored = [drawn(one, "shadow") < 0.1 for one in ids]
+    canary = [select_weighted_index((0.9, 0.1), hash_to_fraction(one, "split")) for one in ids]
+    mirrored = [hash_to_fraction(one, "shadow") < 0.1 for one in ids]
     assert sum(canary) == pytest.approx(2000, abs=5 * math.sqrt(2000))
     both = sum(one and other for one, other in zip(canary, mirrored, strict=True))
     assert both == pytest.approx(200, abs=5 * math.sqrt(200))
-    assert canary == [split((0.9, 0.1), drawn(one, "split")) for one in ids]
+    assert canary == [select_weighted_index((0.9, 0.1), hash_to_fraction(one, "split")) for one in ids]

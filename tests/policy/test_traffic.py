@@ -15,14 +15,14 @@ from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.policy.traffic import (
-    BLOCK,
-    LONGEST,
+    BLOCK_SIZE,
+    LONGEST_OVER_P95,
     QUARTERS,
-    closed_arrivals,
-    dealt,
+    closed_loop_arrivals,
+    interleave_quarters,
     peak_arrivals,
-    spread_of,
-    stratified,
+    sample_stratified_lengths,
+    solve_lognormal_sigma,
 )
 
 DESK = LoadSpec(
@@ -50,7 +50,7 @@ loads = st.builds(
 def test_the_same_seed_draws_the_same_traffic_and_another_another() -> None:
     assert peak_arrivals(DESK) == peak_arrivals(DESK)
     assert peak_arrivals(DESK) != peak_arrivals(replace(DESK, seed=2))
-    assert list(islice(closed_arrivals(DESK), 40)) == list(islice(closed_arrivals(DESK), 40))
+    assert list(islice(closed_loop_arrivals(DESK), 40)) == list(islice(closed_loop_arrivals(DESK), 40))
 
 
 def test_the_draw_is_pinned_so_that_old_plans_replay_alike() -> None:
@@ -67,25 +67,25 @@ def test_the_peak_holds_the_rate_in_order_of_time(load: LoadSpec) -> None:
     assert times == sorted(times)
     assert 0 <= times[0] <= times[-1] <= load.peak_s
     for arrival in arrivals:
-        assert 1 <= arrival.input_tokens <= max(1, LONGEST * load.input_tokens.p95 + 0.5)
-        assert 2 <= arrival.output_tokens <= max(2, LONGEST * load.output_tokens.p95 + 0.5)
+        assert 1 <= arrival.input_tokens <= max(1, LONGEST_OVER_P95 * load.input_tokens.p95 + 0.5)
+        assert 2 <= arrival.output_tokens <= max(2, LONGEST_OVER_P95 * load.output_tokens.p95 + 0.5)
 
 
 @settings(max_examples=40, deadline=None)
 @given(lengths)
 def test_many_lengths_have_the_mean_and_the_percentile_asked_for(length: TokenLength) -> None:
-    drawn = stratified(length, 4000, random.Random(1), least=1)
+    drawn = sample_stratified_lengths(length, 4000, random.Random(1), least=1)
     assert mean(drawn) == pytest.approx(length.mean, rel=0.02, abs=0.6)
     assert percentile(drawn, 0.95) == pytest.approx(length.p95, rel=0.02, abs=0.6)
 
 
 def test_a_fixed_length_has_no_spread() -> None:
-    assert spread_of(TokenLength(mean=50, p95=50)) == pytest.approx(0.0, abs=1e-9)
-    assert set(stratified(TokenLength(mean=50, p95=50), 20, random.Random(1), least=1)) == {50}
+    assert solve_lognormal_sigma(TokenLength(mean=50, p95=50)) == pytest.approx(0.0, abs=1e-9)
+    assert set(sample_stratified_lengths(TokenLength(mean=50, p95=50), 20, random.Random(1), least=1)) == {50}
 
 
 def test_a_tail_out_of_reach_gets_the_widest_spread() -> None:
-    drawn = stratified(TokenLength(mean=1, p95=1000), 200, random.Random(1), least=1)
+    drawn = sample_stratified_lengths(TokenLength(mean=1, p95=1000), 200, random.Random(1), least=1)
     assert percentile(drawn, 0.95) == pytest.approx(1000, rel=0.5)
     assert max(drawn) == 1500
 
@@ -115,7 +115,7 @@ def test_inputs_and_outputs_are_independent() -> None:
 
 
 def test_the_closed_loop_never_ends_and_every_four_stand_for_the_load() -> None:
-    arrivals = list(islice(closed_arrivals(DESK), 40 * BLOCK))
+    arrivals = list(islice(closed_loop_arrivals(DESK), 40 * BLOCK_SIZE))
     assert {arrival.at_s for arrival in arrivals} == {0.0}
     assert mean(arrival.input_tokens for arrival in arrivals) == pytest.approx(120, rel=0.03)
     for start in range(0, len(arrivals), QUARTERS):
@@ -124,7 +124,7 @@ def test_the_closed_loop_never_ends_and_every_four_stand_for_the_load() -> None:
 
 
 def test_a_block_is_dealt_one_from_each_quarter() -> None:
-    block = dealt(list(range(BLOCK)), random.Random(3))
-    assert sorted(block) == list(range(BLOCK))
-    for start in range(0, BLOCK, QUARTERS):
+    block = interleave_quarters(list(range(BLOCK_SIZE)), random.Random(3))
+    assert sorted(block) == list(range(BLOCK_SIZE))
+    for start in range(0, BLOCK_SIZE, QUARTERS):
         assert sorted(size // QUARTERS for size in block[start : start + QUARTERS]) == [0, 1, 2, 3]

@@ -10,39 +10,41 @@ from hypothesis import strategies as st
 
 from archwright.policy.usage_limits import (
     IMAGE_TOKENS,
-    LARGEST,
+    LARGEST_LEVEL,
     TEMPLATE_TOKENS,
-    UNITS,
-    Ask,
-    Caps,
-    Level,
-    Limits,
-    Short,
-    caps,
-    give_back,
+    UNITS_PER_REQUEST,
+    AccountCaps,
+    AccountLevel,
+    LimitShortfall,
+    UsageLimits,
+    WorstCaseAmount,
+    find_limits_problem,
     nearest_nusd,
-    problem,
-    take,
+    reserve_request,
+    settle_request,
+    to_caps,
     worst_input_tokens,
     worst_nusd,
 )
 
-EMPTY: Level = (0, 0, 0, 0)
+EMPTY: AccountLevel = (0, 0, 0, 0)
 
 
-def admitted(limits: Caps, level: Level, ask: Ask, now_us: int, tries: int) -> tuple[int, Level]:
+def admitted(
+    limits: AccountCaps, level: AccountLevel, ask: WorstCaseAmount, now_us: int, tries: int
+) -> tuple[int, AccountLevel]:
     """How many of `tries` at one moment fit."""
     count = 0
     for _ in range(tries):
-        found = take(limits, level, 0, ask, now_us)
-        if not isinstance(found, Short):
+        found = reserve_request(limits, level, 0, ask, now_us)
+        if not isinstance(found, LimitShortfall):
             count, level = count + 1, found
     return count, level
 
 
 @given(st.integers(1, 700), st.integers(0, 10**15))
 def test_a_burst_is_exactly_n_and_a_minute_refills_exactly_n(rpm: int, now_us: int) -> None:
-    limits, ask = Caps(rpm, -1, -1), (0, 0)
+    limits, ask = AccountCaps(rpm, -1, -1), (0, 0)
     count, level = admitted(limits, EMPTY, ask, now_us, rpm + 3)
     assert count == rpm
     count, level = admitted(limits, level, ask, now_us + 60_000_000, rpm + 3)
@@ -53,7 +55,7 @@ def test_a_burst_is_exactly_n_and_a_minute_refills_exactly_n(rpm: int, now_us: i
 @settings(max_examples=40)
 @given(st.integers(1, 150), st.integers(1, 130))
 def test_the_refill_is_n_sixtieths_a_second(rpm: int, seconds: int) -> None:
-    limits, ask = Caps(rpm, -1, -1), (0, 0)
+    limits, ask = AccountCaps(rpm, -1, -1), (0, 0)
     _, level = admitted(limits, EMPTY, ask, 0, rpm)
     count = 0
     for second in range(1, seconds + 1):
@@ -64,28 +66,30 @@ def test_the_refill_is_n_sixtieths_a_second(rpm: int, seconds: int) -> None:
 
 @given(st.integers(1, 10**9), st.integers(1, 10**6))
 def test_who_waits_as_long_as_told_is_taken_and_not_much_sooner(rpm: int, over: int) -> None:
-    limits, ask = Caps(-1, rpm, -1), (min(over, rpm), 0)
-    level = (0, 0, rpm * UNITS, 0)
-    short = take(limits, level, 0, ask, 0)
-    assert isinstance(short, Short) and short.limit == "tokens" and short.retry_after_s is not None
-    assert not isinstance(take(limits, level, 0, ask, short.retry_after_s * 1_000_000), Short)
+    limits, ask = AccountCaps(-1, rpm, -1), (min(over, rpm), 0)
+    level = (0, 0, rpm * UNITS_PER_REQUEST, 0)
+    short = reserve_request(limits, level, 0, ask, 0)
+    assert isinstance(short, LimitShortfall) and short.limit == "tokens" and short.retry_after_s is not None
+    assert not isinstance(reserve_request(limits, level, 0, ask, short.retry_after_s * 1_000_000), LimitShortfall)
     if short.retry_after_s > 1:
-        assert isinstance(take(limits, level, 0, ask, (short.retry_after_s - 1) * 1_000_000), Short)
+        assert isinstance(reserve_request(limits, level, 0, ask, (short.retry_after_s - 1) * 1_000_000), LimitShortfall)
 
 
 def test_more_tokens_than_a_minute_has_never_fit() -> None:
-    assert take(Caps(-1, 100, -1), EMPTY, 0, (101, 0), 10**12) == Short("tokens", None, held=True)
-    assert take(Caps(0, -1, -1), EMPTY, 0, (0, 0), 10**12) == Short("requests", None)
+    assert reserve_request(AccountCaps(-1, 100, -1), EMPTY, 0, (101, 0), 10**12) == LimitShortfall(
+        "tokens", None, held=True
+    )
+    assert reserve_request(AccountCaps(0, -1, -1), EMPTY, 0, (0, 0), 10**12) == LimitShortfall("requests", None)
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 10**8))
 def test_tokens_not_used_are_free_again(reserved: int, used: int, later_us: int) -> None:
     """Reserving the worst and giving back the difference ends as if the truth had been known, or stricter."""
-    limits = Caps(-1, 2000, -1)
-    taken = take(limits, EMPTY, 0, (reserved, 0), 0)
-    known = take(limits, EMPTY, 0, (used, 0), 0)
-    assert not isinstance(taken, Short) and not isinstance(known, Short)
-    back = give_back(limits, taken, reserved - used, 7, later_us)
+    limits = AccountCaps(-1, 2000, -1)
+    taken = reserve_request(limits, EMPTY, 0, (reserved, 0), 0)
+    known = reserve_request(limits, EMPTY, 0, (used, 0), 0)
+    assert not isinstance(taken, LimitShortfall) and not isinstance(known, LimitShortfall)
+    back = settle_request(limits, taken, reserved - used, 7, later_us)
     truth = max(0, known[2] - limits.tpm * later_us)
     assert back[3] == 7 and back[0] == later_us
     assert back[2] >= truth
@@ -94,65 +98,72 @@ def test_tokens_not_used_are_free_again(reserved: int, used: int, later_us: int)
 
 
 def test_a_clock_that_stands_or_steps_back_gives_nothing_away() -> None:
-    limits = Caps(60, 60, -1)
-    taken = take(limits, (1_000_000, 0, 0, 0), 0, (1, 0), 500_000)
-    assert taken == (1_000_000, UNITS, UNITS, 0)
-    assert give_back(limits, (1_000_000, UNITS, UNITS, 0), 0, 0, 500_000) == (1_000_000, UNITS, UNITS, 0)
+    limits = AccountCaps(60, 60, -1)
+    taken = reserve_request(limits, (1_000_000, 0, 0, 0), 0, (1, 0), 500_000)
+    assert taken == (1_000_000, UNITS_PER_REQUEST, UNITS_PER_REQUEST, 0)
+    assert settle_request(limits, (1_000_000, UNITS_PER_REQUEST, UNITS_PER_REQUEST, 0), 0, 0, 500_000) == (
+        1_000_000,
+        UNITS_PER_REQUEST,
+        UNITS_PER_REQUEST,
+        0,
+    )
 
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**10), max_size=30))
 def test_a_budget_admits_exactly_what_fits(budget: int, prices: list[int]) -> None:
-    limits = Caps(-1, -1, budget)
+    limits = AccountCaps(-1, -1, budget)
     held = 0
     for nusd in prices:
         fits = held + nusd <= budget
-        found = take(limits, EMPTY, held, (10, nusd), 0)
-        assert isinstance(found, Short) is not fits
+        found = reserve_request(limits, EMPTY, held, (10, nusd), 0)
+        assert isinstance(found, LimitShortfall) is not fits
         held += nusd if fits else 0
 
 
 def test_an_account_stays_within_what_is_kept_of_it() -> None:
-    limits = caps(Limits(tpm=60, budget_usd=1.0))
+    limits = to_caps(UsageLimits(tpm=60, budget_usd=1.0))
     level = EMPTY
     for _ in range(3):
-        level = give_back(limits, level, -(1 << 80), 1 << 80, 1)
-    assert level == (1, 0, LARGEST, LARGEST)
+        level = settle_request(limits, level, -(1 << 80), 1 << 80, 1)
+    assert level == (1, 0, LARGEST_LEVEL, LARGEST_LEVEL)
 
 
 def test_what_stops_a_budget() -> None:
-    limits = Caps(-1, -1, 100)
-    assert take(limits, (0, 0, 0, 50), 50, (0, 1), 0) == Short("budget", 1, held=True), "some may come back"
-    assert take(limits, (0, 0, 0, 100), 0, (0, 1), 0) == Short("budget", None)
-    assert take(limits, (0, 0, 0, 100), 0, (0, 0), 0) == (0, 0, 0, 100), "what is free is not stopped"
-    assert take(limits, EMPTY, 0, (0, -1), 0) == Short("unpriced")
-    assert take(Caps(5, 5, -1), EMPTY, 0, (0, -1), 0) == (0, UNITS, 0, 0)
+    limits = AccountCaps(-1, -1, 100)
+    assert reserve_request(limits, (0, 0, 0, 50), 50, (0, 1), 0) == LimitShortfall("budget", 1, held=True), (
+        "some may come back"
+    )
+    assert reserve_request(limits, (0, 0, 0, 100), 0, (0, 1), 0) == LimitShortfall("budget", None)
+    assert reserve_request(limits, (0, 0, 0, 100), 0, (0, 0), 0) == (0, 0, 0, 100), "what is free is not stopped"
+    assert reserve_request(limits, EMPTY, 0, (0, -1), 0) == LimitShortfall("unpriced")
+    assert reserve_request(AccountCaps(5, 5, -1), EMPTY, 0, (0, -1), 0) == (0, UNITS_PER_REQUEST, 0, 0)
 
 
 def test_money_is_whole() -> None:
     assert worst_nusd(0.003) == nearest_nusd(0.003) == 3_000_000
     assert worst_nusd(1e-9) == 1 and worst_nusd(1.2e-9) == 2 and nearest_nusd(1.2e-9) == 1
     assert worst_nusd(0.1 + 0.2) == 300_000_000
-    assert caps(Limits(rpm=5, budget_usd=0.3)) == Caps(5, -1, 300_000_000)
-    assert Limits().none and not Limits(rpm=0).none
+    assert to_caps(UsageLimits(rpm=5, budget_usd=0.3)) == AccountCaps(5, -1, 300_000_000)
+    assert UsageLimits().none and not UsageLimits(rpm=0).none
 
 
 @pytest.mark.parametrize(
     ("limits", "word"),
     [
-        (Limits(rpm=-1), "rpm"),
-        (Limits(tpm=10**10), "tpm"),
-        (Limits(budget_usd=-0.01), "budget_usd"),
-        (Limits(budget_usd=float("nan")), "budget_usd"),
-        (Limits(budget_usd=float("inf")), "budget_usd"),
-        (Limits(period="week"), "period"),  # type: ignore[arg-type]
+        (UsageLimits(rpm=-1), "rpm"),
+        (UsageLimits(tpm=10**10), "tpm"),
+        (UsageLimits(budget_usd=-0.01), "budget_usd"),
+        (UsageLimits(budget_usd=float("nan")), "budget_usd"),
+        (UsageLimits(budget_usd=float("inf")), "budget_usd"),
+        (UsageLimits(period="week"), "period"),  # type: ignore[arg-type]
     ],
 )
-def test_limits_that_are_none_are_named(limits: Limits, word: str) -> None:
-    assert problem(limits).startswith(word)
+def test_limits_that_are_none_are_named(limits: UsageLimits, word: str) -> None:
+    assert find_limits_problem(limits).startswith(word)
 
 
 def test_limits_that_are_some_pass() -> None:
-    assert problem(Limits(rpm=0, tpm=10**9, budget_usd=0.0, period="day")) == ""
+    assert find_limits_problem(UsageLimits(rpm=0, tpm=10**9, budget_usd=0.0, period="day")) == ""
 
 
 @given(st.text())

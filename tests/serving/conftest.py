@@ -29,7 +29,7 @@ from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.monitor.wal.compaction import served
-from archwright.policy.usage_limits import Limits as PolicyLimits
+from archwright.policy.usage_limits import UsageLimits as PolicyLimits
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget

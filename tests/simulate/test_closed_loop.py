@@ -9,11 +9,11 @@ import pytest
 from archwright.catalog.load import load_catalog
 from archwright.contract.needs import TokenLength
 from archwright.contract.percentile import percentile
-from archwright.simulate.continuous_batching import Batching, Request
+from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedRequest
 from archwright.sizing.hardware.machine import Machine
-from archwright.sizing.inference.closed_loop import QUANTILES, Loop, loop_of, statistic_of
-from archwright.sizing.inference.deployment_layout import engines
-from archwright.sizing.inference.engine_instance import Engine, Requests
+from archwright.sizing.inference.closed_loop import QUANTILES, ClosedLoopLatency, parse_statistic, predict_engine_loop
+from archwright.sizing.inference.deployment_layout import list_engine_layouts
+from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
 
 CATALOG = load_catalog()
 # A benchmark sends so many requests for each that is in flight.
@@ -28,25 +28,25 @@ CASES = (
 )
 
 
-def engine_on(device: str | None, model: str, prompt: int, answer: int) -> Engine:
+def engine_on(device: str | None, model: str, prompt: int, answer: int) -> EngineInstance:
     row = CATALOG.accelerators[device] if device else None
     reads, writes = (TokenLength(mean=float(size), p95=float(size)) for size in (prompt, answer))
     machine = Machine("m", row, 1 if device else 0, 32, 2e11)
-    return engines(machine, CATALOG.models[model], Requests(reads, writes), CATALOG)[0]
+    return list_engine_layouts(machine, CATALOG.models[model], RequestLengths(reads, writes), CATALOG)[0]
 
 
-def simulated(engine: Engine, sent: int, prompt: int, answer: int) -> tuple[list[float], list[float]]:
+def simulated(engine: EngineInstance, sent: int, prompt: int, answer: int) -> tuple[list[float], list[float]]:
     """TTFT and TPOT of requests whose lengths are 0.8 to 1.2 of the stated, all there at once, each replaced."""
     left = iter(range(sent * (WAVES - 1)))
     shares = _shares()
 
-    def request(now: float) -> Request:
-        return Request(now, round(prompt * next(shares)), 0, round(answer * next(shares)))
+    def request(now: float) -> SimulatedRequest:
+        return SimulatedRequest(now, round(prompt * next(shares)), 0, round(answer * next(shares)))
 
-    def next_one(now: float) -> Request:
-        return request(now) if next(left, None) is not None else Request(now, 1, 0, 1)
+    def next_one(now: float) -> SimulatedRequest:
+        return request(now) if next(left, None) is not None else SimulatedRequest(now, 1, 0, 1)
 
-    run = Batching(engine.pace, engine.slots, engine.chunk)
+    run = ContinuousBatching(engine.pace, engine.slots, engine.chunk)
     step = engine.pace.decode(prompt + answer / 2).step_s(sent)
     seconds = WAVES * (answer * step + sent * engine.pace.read_s(prompt, prompt * prompt / 2)) * 0.9
     found = run.run([request(0.0) for _ in range(sent)], refill=next_one, until=seconds)
@@ -70,7 +70,7 @@ def test_percentiles_over_the_mean_are_as_simulated(
     device: str | None, model: str, sent: int, prompt: int, answer: int
 ) -> None:
     engine = engine_on(device, model, prompt, answer)
-    loop = loop_of(engine, float(sent), float(prompt), float(answer))
+    loop = predict_engine_loop(engine, float(sent), float(prompt), float(answer))
     firsts, betweens = simulated(engine, sent, prompt, answer)
     for name, share in QUANTILES.items():
         first = percentile(firsts, share) / (sum(firsts) / len(firsts))
@@ -80,8 +80,8 @@ def test_percentiles_over_the_mean_are_as_simulated(
         assert loop.over_mean("tpot_s", name) == pytest.approx(between, rel=0.12), name
 
 
-def loop(**changes: float) -> Loop:
-    plain = Loop(0.02, 1.0, 0.3, 0.2, 3.0, 0.02, 0.002)
+def loop(**changes: float) -> ClosedLoopLatency:
+    plain = ClosedLoopLatency(0.02, 1.0, 0.3, 0.2, 3.0, 0.02, 0.002)
     return plain._replace(**changes)
 
 
@@ -109,4 +109,4 @@ def test_the_statistics_are_in_order_and_the_mean_is_itself() -> None:
     ],
 )
 def test_the_statistic_a_table_asks_for(text: str, name: str) -> None:
-    assert statistic_of(text) == name
+    assert parse_statistic(text) == name

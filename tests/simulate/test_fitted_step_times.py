@@ -11,15 +11,15 @@ from statistics import mean
 import pytest
 
 from archwright.catalog.load import load_catalog
-from archwright.simulate.continuous_batching import Batching, Request
-from archwright.sizing.model.numeric_precision import Format
-from archwright.sizing.model.parallel_layout import Layout
-from archwright.sizing.model.weight_groups import shape_of
+from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedRequest
+from archwright.sizing.model.numeric_precision import NumericPrecision
+from archwright.sizing.model.parallel_layout import ParallelLayout
+from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import fitted_tables, step_time_model
-from archwright.sizing.step_time.engine_step_times import Fitted, Kind
-from archwright.sizing.step_time.step_work import Worker, device_of
+from archwright.sizing.step_time.engine_step_times import CoefficientKey, FittedStepTimes
+from archwright.sizing.step_time.step_work import ShardedModel, build_device_spec
 
-CATALOG, FIT = load_catalog(), fitted_tables.load("serving")
+CATALOG, FIT = load_catalog(), fitted_tables.load_table("serving")
 ROUNDS = 15
 
 
@@ -36,20 +36,20 @@ CASES = (
 @pytest.mark.parametrize(("engine", "load_"), CASES)
 def test_a_closed_loop_is_as_fitted(engine: tuple[str, str, int, str], load_: tuple[int, int, int]) -> None:
     (name, device, width, number), (sent, prompt, answer) = engine, load_
-    model, shape = CATALOG.models[name], shape_of(CATALOG.models[name])
-    worker = Worker(shape, Format(number), Layout(tp=width, moe_tp=1, ep=width))
-    row = device_of(CATALOG.accelerators[device], Format(number), shape.sparse)
-    case = step_time_model.case_of(
-        worker, row, "vllm", model.attention, step_time_model.Traffic(float(sent), prompt, answer)
+    model, shape = CATALOG.models[name], group_weights(CATALOG.models[name])
+    worker = ShardedModel(shape, NumericPrecision(number), ParallelLayout(tp=width, moe_tp=1, ep=width))
+    row = build_device_spec(CATALOG.accelerators[device], NumericPrecision(number), shape.sparse)
+    case = step_time_model.build_step_inputs(
+        worker, row, "vllm", model.attention, step_time_model.ClosedLoopLoad(float(sent), prompt, answer)
     )
     assert case.requests == sent
-    step = step_time_model.step_s(case, FIT.coefficients["tpot"])
-    tpot = step_time_model.tpot_s(case, FIT.coefficients["tpot"])
-    ttft = step_time_model.ttft_s(case, FIT.coefficients["ttft"], step, tpot)
-    pace = Fitted(worker, row, Kind("vllm", model.attention), FIT.coefficients)
-    found = Batching(pace, 256, 2048).run(
-        [Request(0.0, prompt, 0, answer) for _ in range(sent)],
-        refill=lambda now: Request(now, prompt, 0, answer),
+    step = step_time_model.decode_step_s(case, FIT.coefficients["tpot"])
+    tpot = step_time_model.mean_tpot_s(case, FIT.coefficients["tpot"])
+    ttft = step_time_model.mean_ttft_s(case, FIT.coefficients["ttft"], step, tpot)
+    pace = FittedStepTimes(worker, row, CoefficientKey("vllm", model.attention), FIT.coefficients)
+    found = ContinuousBatching(pace, 256, 2048).run(
+        [SimulatedRequest(0.0, prompt, 0, answer) for _ in range(sent)],
+        refill=lambda now: SimulatedRequest(now, prompt, 0, answer),
         until=ROUNDS * answer * tpot,
     )
     alone = pace.alone(float(prompt))

@@ -9,33 +9,33 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
-from archwright.simulate.continuous_batching import Batching, Request
+from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedRequest
 from archwright.simulate.pool_simulation import (
     MOST_CLOSED,
     MOST_WINDOWS,
     PoolPrediction,
-    PoolSpec,
-    beyond_steps,
-    closed,
-    closed_seconds,
-    peak,
+    PoolScenario,
+    closed_loop_seconds,
+    count_windows,
+    model_ttft_overhead,
     predict_pool,
-    windows,
+    simulate_closed_loop,
+    simulate_peak,
 )
 from archwright.sizing.hardware.machine import Machine
-from archwright.sizing.inference.deployment_layout import engines
-from archwright.sizing.inference.engine_instance import Requests
-from archwright.sizing.inference.open_loop import GATEWAY_S, OpenLoop, flow_of
+from archwright.sizing.inference.deployment_layout import list_engine_layouts
+from archwright.sizing.inference.engine_instance import RequestLengths
+from archwright.sizing.inference.open_loop import GATEWAY_S, OpenLoop, build_request_profile
 
 NAMES = tuple(name for name in PoolPrediction.__struct_fields__ if name not in ("queueing", "refused", "bases"))
 READS, WRITES = TokenLength(mean=1800, p95=4200), TokenLength(mean=220, p95=600)
 
 
-def pool_on(device: str | None, model: str, *, rate: float, engines_: int = 1, concurrency: int = 32) -> PoolSpec:
+def pool_on(device: str | None, model: str, *, rate: float, engines_: int = 1, concurrency: int = 32) -> PoolScenario:
     catalog = load_catalog()
     row = catalog.accelerators[device] if device else None
     machine = Machine("m", row, 1 if device else 0, 32, 2e11)
-    (engine,) = engines(machine, catalog.models[model], Requests(READS, WRITES), catalog)
+    (engine,) = list_engine_layouts(machine, catalog.models[model], RequestLengths(READS, WRITES), catalog)
     spec = LoadSpec(
         workload="support",
         model=model,
@@ -44,16 +44,16 @@ def pool_on(device: str | None, model: str, *, rate: float, engines_: int = 1, c
         output_tokens=WRITES,
         concurrency=concurrency,
     )
-    return PoolSpec(model, engine, engines_, spec)
+    return PoolScenario(model, engine, engines_, spec)
 
 
 @pytest.fixture(scope="module")
-def one() -> PoolSpec:
+def one() -> PoolScenario:
     return pool_on("H100-SXM-80GB", "Llama-3.1-8B-Instruct", rate=8.0)
 
 
 @pytest.fixture(scope="module")
-def found(one: PoolSpec) -> PoolPrediction:
+def found(one: PoolScenario) -> PoolPrediction:
     return predict_pool(one)
 
 
@@ -61,7 +61,7 @@ def estimates(prediction: PoolPrediction) -> dict[str, Estimate]:
     return {name: getattr(prediction, name) for name in NAMES}
 
 
-def test_the_same_pool_gives_the_same_promises(one: PoolSpec, found: PoolPrediction) -> None:
+def test_the_same_pool_gives_the_same_promises(one: PoolScenario, found: PoolPrediction) -> None:
     assert predict_pool(one) == found
 
 
@@ -82,24 +82,24 @@ def test_percentiles_are_in_order(found: PoolPrediction) -> None:
     assert found.tpot_p50_s.value < found.tpot_p95_s.value < found.tpot_p99_s.value
 
 
-def test_a_request_alone_takes_what_the_fit_says(one: PoolSpec) -> None:
+def test_a_request_alone_takes_what_the_fit_says(one: PoolScenario) -> None:
     """Its steps, and beyond them what is fitted for the way there; half a step of waiting is in the mean, not here."""
     engine, prompt = one.engine, 1000
-    (alone,) = Batching(engine.pace, engine.slots, engine.chunk).run([Request(0.0, prompt, 0, 50)])
-    step = OpenLoop(engine.pace, flow_of(READS, WRITES), engine.slots, engine.chunk).at_rate(0.0).decode_s
+    (alone,) = ContinuousBatching(engine.pace, engine.slots, engine.chunk).run([SimulatedRequest(0.0, prompt, 0, 50)])
+    step = OpenLoop(engine.pace, build_request_profile(READS, WRITES), engine.slots, engine.chunk).at_rate(0.0).decode_s
     assert alone.ttft_s is not None
-    whole = alone.ttft_s + beyond_steps(one, 0.0)(prompt)
+    whole = alone.ttft_s + model_ttft_overhead(one, 0.0)(prompt)
     assert whole == pytest.approx(engine.pace.alone(prompt).ttft_s(step), abs=1.5 * step)
 
 
-def test_beyond_the_steps_is_never_negative_and_includes_the_gateway_once(one: PoolSpec) -> None:
-    beyond = beyond_steps(one, 8.0)
+def test_beyond_the_steps_is_never_negative_and_includes_the_gateway_once(one: PoolScenario) -> None:
+    beyond = model_ttft_overhead(one, 8.0)
     assert all(beyond(prompt) >= 0 for prompt in (1, 100, 10_000, 100_000))
     slow = one._replace(engine=one.engine._replace(chunk=1 << 30))
-    assert min(peak(slow, 1.0).ttft_s) > GATEWAY_S
+    assert min(simulate_peak(slow, 1.0).ttft_s) > GATEWAY_S
 
 
-def test_engines_share_the_load_and_add_their_tokens(one: PoolSpec, found: PoolPrediction) -> None:
+def test_engines_share_the_load_and_add_their_tokens(one: PoolScenario, found: PoolPrediction) -> None:
     four = one._replace(engines=4, load=replace(one.load, requests_per_second=32.0, concurrency=128))
     together = predict_pool(four)
     assert together.ttft_p95_s.value <= found.ttft_p95_s.value, "no worse than a share at random"
@@ -107,8 +107,8 @@ def test_engines_share_the_load_and_add_their_tokens(one: PoolSpec, found: PoolP
     assert together.tokens_per_s.value == pytest.approx(4 * found.tokens_per_s.value)
 
 
-def test_slower_steps_are_slower_in_everything_and_a_queue_widens_the_band(one: PoolSpec) -> None:
-    fast, slow = peak(one, 1.0), peak(one, 1.5)
+def test_slower_steps_are_slower_in_everything_and_a_queue_widens_the_band(one: PoolScenario) -> None:
+    fast, slow = simulate_peak(one, 1.0), simulate_peak(one, 1.5)
     assert all(a < b for a, b in zip((*fast.ttft_s, *fast.tpot_s), (*slow.ttft_s, *slow.tpot_s), strict=True))
     crowded = pool_on("H100-SXM-80GB", "Llama-3.1-8B-Instruct", rate=22.0)
     assert predict_pool(crowded).ttft_p95_s.factor > 3 * one.engine.speed.first.factor
@@ -127,25 +127,25 @@ def test_a_host_processor_is_a_pool_too() -> None:
 
 
 def test_windows_hold_enough_requests() -> None:
-    assert windows(15.0, 40.0) == 1
-    assert windows(1.0, 45.0) == 14
-    assert windows(0.1, 45.0) == windows(1e-9, 45.0) == MOST_WINDOWS
+    assert count_windows(15.0, 40.0) == 1
+    assert count_windows(1.0, 45.0) == 14
+    assert count_windows(0.1, 45.0) == count_windows(1e-9, 45.0) == MOST_WINDOWS
 
 
-def test_a_window_of_very_many_requests_is_cut(one: PoolSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_of_very_many_requests_is_cut(one: PoolScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archwright.simulate.pool_simulation.MOST_REQUESTS", 100)
     monkeypatch.setattr("archwright.simulate.pool_simulation.REQUESTS", 1)
     cut = one._replace(load=replace(one.load, peak_s=12.5))
-    assert peak(one, 1.0) == peak(cut, 1.0)
+    assert simulate_peak(one, 1.0) == simulate_peak(cut, 1.0)
 
 
-def test_the_closed_loop_is_cut_where_more_would_say_nothing(one: PoolSpec) -> None:
-    assert closed_seconds(one) == one.load.closed_s
+def test_the_closed_loop_is_cut_where_more_would_say_nothing(one: PoolScenario) -> None:
+    assert closed_loop_seconds(one) == one.load.closed_s
     long = one._replace(load=replace(one.load, closed_s=1e6))
-    cut = closed_seconds(long)
+    cut = closed_loop_seconds(long)
     assert cut < 1e3
-    assert closed(long) == pytest.approx(closed(one), rel=0.25)
+    assert simulate_closed_loop(long) == pytest.approx(simulate_closed_loop(one), rel=0.25)
     many = long._replace(load=replace(long.load, concurrency=100_000))
     step = many.engine.pace.decode(1800).step_s(256)
     assert many.engine.slots == 256
-    assert closed_seconds(many) == pytest.approx(MOST_CLOSED / 256 * 220 * step)
+    assert closed_loop_seconds(many) == pytest.approx(MOST_CLOSED / 256 * 220 * step)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from archwright.policy.admission import queue_limit
 from archwright.policy.traffic import Arrival
-from archwright.simulate.replica_dispatch import dispatch
+from archwright.simulate.replica_dispatch import dispatch_arrivals
 
 ARRIVALS = st.lists(
     st.builds(Arrival, st.floats(0, 100), st.integers(1, 2000), st.integers(2, 500)), min_size=1, max_size=60
@@ -24,7 +24,7 @@ def holds(arrival: Arrival) -> float:
 
 @given(ARRIVALS, st.integers(1, 5), st.integers(1, 8))
 def test_everyone_is_dealt_once_and_in_order(arrivals: list[Arrival], engines: int, slots: int) -> None:
-    found = dispatch(arrivals, engines, slots, holds)
+    found = dispatch_arrivals(arrivals, engines, slots, holds)
     assert sorted(one for part in found.parts for one in part) == arrivals
     assert all(part == sorted(part, key=lambda one: one.at_s) for part in found.parts)
     if len(arrivals) <= slots * engines + queue_limit(slots * engines) // 2:
@@ -33,7 +33,7 @@ def test_everyone_is_dealt_once_and_in_order(arrivals: list[Arrival], engines: i
 
 @given(ARRIVALS, st.integers(1, 8))
 def test_a_single_engine_has_them_all(arrivals: list[Arrival], slots: int) -> None:
-    assert dispatch(arrivals, 1, slots, holds).parts == (arrivals,)
+    assert dispatch_arrivals(arrivals, 1, slots, holds).parts == (arrivals,)
 
 
 def test_the_least_work_the_free_slot_and_the_queue() -> None:
@@ -45,16 +45,16 @@ def test_the_least_work_the_free_slot_and_the_queue() -> None:
         Arrival(0.4, 1, 2),
     ]
     # Two engines of two slots: the small ones go where the long one is not, the last waits.
-    parts = dispatch(arrivals, 2, 2, lambda _one: 9.0).parts
+    parts = dispatch_arrivals(arrivals, 2, 2, lambda _one: 9.0).parts
     assert parts == ([arrivals[0], *arrivals[3:]], arrivals[1:3])
     # One slot each: who waits gets the slot that is free first.
-    parts = dispatch(arrivals[:4], 2, 1, lambda one: 9.0 if one.output_tokens == 100 else 0.5).parts
+    parts = dispatch_arrivals(arrivals[:4], 2, 1, lambda one: 9.0 if one.output_tokens == 100 else 0.5).parts
     assert parts == ([arrivals[0]], arrivals[1:4])
 
 
 def test_who_finds_the_queue_full_is_counted_and_stays() -> None:
     crowd = [Arrival(0.001 * number, 10, 10) for number in range(40)]
-    found = dispatch(crowd, 1, 1, lambda _one: 10.0)
+    found = dispatch_arrivals(crowd, 1, 1, lambda _one: 10.0)
     assert found.parts == (crowd,)
     # Of the queue of 20 a class without a name may fill three quarters; who stays counted makes it longer still.
     assert found.refused == 40 - 1 - 15
@@ -71,11 +71,11 @@ def test_it_spreads_the_load_better_than_chance() -> None:
     thinned: tuple[list[Arrival], ...] = tuple([] for _ in range(4))
     for one in arrivals:
         chance.choice(thinned).append(one)
-    assert uneven(dispatch(arrivals, 4, 64, lambda _one: 2.0).parts) < 0.5 * uneven(thinned)
+    assert uneven(dispatch_arrivals(arrivals, 4, 64, lambda _one: 2.0).parts) < 0.5 * uneven(thinned)
 
 
 @pytest.mark.parametrize("engines", [1, 2, 4])
 def test_it_is_the_same_every_time(engines: int) -> None:
     chance = random.Random(7)
     arrivals = sorted(Arrival(chance.uniform(0, 50), 10, chance.randrange(2, 400)) for _ in range(300))
-    assert dispatch(arrivals, engines, 4, holds) == dispatch(arrivals, engines, 4, holds)
+    assert dispatch_arrivals(arrivals, engines, 4, holds) == dispatch_arrivals(arrivals, engines, 4, holds)

@@ -10,18 +10,18 @@ from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.policy.traffic import Arrival
-from archwright.simulate.continuous_batching import Request
+from archwright.simulate.continuous_batching import SimulatedRequest
 from archwright.simulate.serving_simulation import (
-    Run,
     ServingPrediction,
     ServingSpec,
+    SimulationResult,
     binding_rate,
-    fits,
-    memory_of,
-    one_replica,
+    build_request,
+    fits_hardware,
     predict_serving,
-    request_of,
-    run,
+    replica_memory,
+    scale_to_replica,
+    simulate_replica,
 )
 from archwright.sizing.hardware.roofline import Hardware
 
@@ -103,7 +103,7 @@ def test_tail_above_median(desk: ServingSpec) -> None:
 
 
 def test_a_slower_machine_is_slower_in_everything(desk: ServingSpec) -> None:
-    fast, slow = run(desk, 1.0), run(desk, 1.4)
+    fast, slow = simulate_replica(desk, 1.0), simulate_replica(desk, 1.4)
     assert slow.tokens_per_s < fast.tokens_per_s
     for name in ("ttft_p50_s", "ttft_p95_s", "tpot_p50_s", "tpot_p95_s"):
         assert getattr(slow, name) > getattr(fast, name), name
@@ -112,7 +112,7 @@ def test_a_slower_machine_is_slower_in_everything(desk: ServingSpec) -> None:
 def test_overload_is_seen(desk: ServingSpec) -> None:
     """Five times the desk's load exceeds what one thread can serve: the queue grows over the whole phase."""
     crowded = replace(desk, load=replace(desk.load, requests_per_second=1.5))
-    assert run(crowded, 1.0).ttft_p95_s > 5 * run(desk, 1.0).ttft_p95_s
+    assert simulate_replica(crowded, 1.0).ttft_p95_s > 5 * simulate_replica(desk, 1.0).ttft_p95_s
 
 
 def test_what_limits_an_answer_decides_which_rate_counts(desk: ServingSpec, large: ServingSpec) -> None:
@@ -130,8 +130,8 @@ def test_a_less_certain_machine_widens_speeds_only(desk: ServingSpec) -> None:
 
 def test_replicas_share_the_load_and_add_their_memory(large: ServingSpec) -> None:
     four = replace(large, replicas=4, load=replace(large.load, requests_per_second=12.0, concurrency=128))
-    assert one_replica(four).load == large.load
-    assert one_replica(large) is large
+    assert scale_to_replica(four).load == large.load
+    assert scale_to_replica(large) is large
     one, found = predict_serving(large), predict_serving(four)
     assert found.tokens_per_s.value == pytest.approx(4 * one.tokens_per_s.value)
     assert found.ttft_p95_s == one.ttft_p95_s
@@ -144,19 +144,19 @@ def test_more_slots_and_longer_contexts_need_more_memory(desk: ServingSpec) -> N
     values = [predict_serving(replace(desk, slots=slots)).peak_memory_bytes.value for slots in (1, 2, 4, 8)]
     assert values == sorted(values)
     assert values[3] - values[2] == pytest.approx(4 * 1280 * 23_040 * 1.06, rel=0.01)
-    assert memory_of(replace(desk, context_tokens=2560)).cache == 2 * memory_of(desk).cache
+    assert replica_memory(replace(desk, context_tokens=2560)).cache == 2 * replica_memory(desk).cache
 
 
 def test_what_fits_is_about_memory(desk: ServingSpec, large: ServingSpec) -> None:
-    assert fits(desk)
-    assert fits(large)
-    assert not fits(replace(desk, hardware=replace(desk.hardware, memory_bytes=200 << 20)))
+    assert fits_hardware(desk)
+    assert fits_hardware(large)
+    assert not fits_hardware(replace(desk, hardware=replace(desk.hardware, memory_bytes=200 << 20)))
 
 
 def test_a_prompt_holds_its_template_and_the_cached_start_is_not_read(desk: ServingSpec) -> None:
-    assert request_of(Arrival(1.0, 120, 60), 3.0, desk) == Request(3.0, 96, 24, 60)
-    assert request_of(Arrival(1.0, 5, 60), 3.0, desk) == Request(3.0, 7, 24, 60)
-    assert request_of(Arrival(1.0, 241, 60), 3.0, desk) == Request(3.0, 241, 0, 60)
+    assert build_request(Arrival(1.0, 120, 60), 3.0, desk) == SimulatedRequest(3.0, 96, 24, 60)
+    assert build_request(Arrival(1.0, 5, 60), 3.0, desk) == SimulatedRequest(3.0, 7, 24, 60)
+    assert build_request(Arrival(1.0, 241, 60), 3.0, desk) == SimulatedRequest(3.0, 241, 0, 60)
 
 
 def test_a_machine_too_slow_for_a_single_token_promises_nothing(desk: ServingSpec) -> None:
@@ -167,4 +167,4 @@ def test_a_machine_too_slow_for_a_single_token_promises_nothing(desk: ServingSpe
 
 
 def test_run_names_its_figures(desk: ServingSpec) -> None:
-    assert isinstance(run(desk, 1.0), Run)
+    assert isinstance(simulate_replica(desk, 1.0), SimulationResult)

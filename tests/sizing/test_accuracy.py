@@ -32,10 +32,10 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def run(tmp_path: Path, text: str) -> tuple[accuracy.Accuracy, list[dict[str, str]]]:
+def run(tmp_path: Path, text: str) -> tuple[accuracy.AccuracyReport, list[dict[str, str]]]:
     file, out = tmp_path / "in.csv", tmp_path / "out.csv"
     file.write_text(text, encoding="utf-8")
-    made = accuracy.run(file, SUBJECTS, out, write)
+    made = accuracy.score_benchmark(file, SUBJECTS, out, write)
     return made, list(csv.DictReader(io.StringIO(out.read_text())))
 
 
@@ -150,17 +150,17 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_cell_without_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanFileError) as caught:
-        run(tmp_path, f"{HEAD}\n{'x' * (benchmark_reader.MOST_CELL + 10)}\n")
+        run(tmp_path, f"{HEAD}\n{'x' * (benchmark_reader.LONGEST_CELL + 10)}\n")
     assert caught.value.code == "AW-FILE-21"
 
 
 def test_bytes_that_are_no_text_are_read_around(tmp_path: Path) -> None:
     file = tmp_path / "in.csv"
     file.write_bytes(f"{HEAD}\n{GOOD}\n".encode() + b"\xff\x00,\xfe\n")
-    made = accuracy.run(file, SUBJECTS, None, lambda path, body: None)
+    made = accuracy.score_benchmark(file, SUBJECTS, None, lambda path, body: None)
     assert (made.rows, made.answered, made.rows_out) == (2, 1, None)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArchwrightError):
-        list(benchmark_reader.rows(tmp_path / "nothing.csv"))
+        list(benchmark_reader.read_rows(tmp_path / "nothing.csv"))

@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 from archwright.catalog.load import load_catalog
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.record import replace
-from archwright.sizing.hardware.device_rates import busy_w, host_cores, host_flops, rate
-from archwright.sizing.hardware.machine import Batch, Machine, Steady
-from archwright.sizing.workloads.data_processing import batch_data
-from archwright.sizing.workloads.embedding import batch_embedding, embedding_models, steady_embedding, text_flops
-from archwright.sizing.workloads.tabular import row_s, steady_tabular
-from archwright.sizing.workloads.vision import image_flops, steady_image
+from archwright.sizing.hardware.device_rates import busy_power_w, host_cores, host_flops, read_work_rate
+from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
+from archwright.sizing.workloads.data_processing import size_data_processing
+from archwright.sizing.workloads.embedding import (
+    list_embedding_models,
+    size_embedding_batch,
+    size_embedding_serving,
+    text_flops,
+)
+from archwright.sizing.workloads.tabular import row_service_s, size_tabular_serving
+from archwright.sizing.workloads.vision import image_flops, size_image_serving
 
 CATALOG = load_catalog()
 NO_LIMIT = SLO()
@@ -26,7 +31,7 @@ def machine(name: str | None = None, count: int = 1, cores: int = 16) -> Machine
     return Machine(f"{count}x {name}", own, count if name else 0, cores, 64e9)
 
 
-def holds(found: Steady) -> None:
+def holds(found: SteadyCapacity) -> None:
     (basis,) = found.bases
     assert found.requests_per_s.basis == found.latency_p95_s.basis == basis.id
     assert found.requests_per_s.low < found.requests_per_s.value < found.requests_per_s.high
@@ -46,14 +51,14 @@ def test_published_classifiers_lie_in_the_band(parameters: int, gmacs: float) ->
 # NVIDIA/DeepLearningExamples, triton/resnet50: ResNet-50 in 16 bits, images a second at their best.
 @pytest.mark.parametrize(("name", "images"), [("A100-80GB-SXM", 4890), ("T4", 1280)])
 def test_published_image_rates_lie_in_the_band(name: str, images: float) -> None:
-    found = steady_image(machine(name), "w", 224.0 * 224.0, 25.6e6, NO_LIMIT, CATALOG)
-    busy = rate(CATALOG, "load.most").value
+    found = size_image_serving(machine(name), "w", 224.0 * 224.0, 25.6e6, NO_LIMIT, CATALOG)
+    busy = read_work_rate(CATALOG, "load.most").value
     assert found.requests_per_s.low <= images * busy <= found.requests_per_s.high
 
 
 def test_images_on_a_device_and_on_the_host() -> None:
-    device = steady_image(machine("L4"), "images", 1e6, 25e6, SLO(latency_p95_s=1.0), CATALOG)
-    host = steady_image(machine(), "images", 1e6, 25e6, SLO(latency_p95_s=1.0), CATALOG)
+    device = size_image_serving(machine("L4"), "images", 1e6, 25e6, SLO(latency_p95_s=1.0), CATALOG)
+    host = size_image_serving(machine(), "images", 1e6, 25e6, SLO(latency_p95_s=1.0), CATALOG)
     holds(device)
     holds(host)
     assert device.latency_p95_s.value <= 1.0
@@ -63,19 +68,19 @@ def test_images_on_a_device_and_on_the_host() -> None:
     # 149 GFLOP an image on one core of 72 GFLOP/s take longer than a second; the cores together do not.
     assert host.latency_p95_s.value <= 1.0
     assert (host.misses, device.misses) == ((), ())
-    late = steady_image(machine(cores=2), "images", 1e6, 25e6, SLO(latency_p95_s=1.0), CATALOG)
+    late = size_image_serving(machine(cores=2), "images", 1e6, 25e6, SLO(latency_p95_s=1.0), CATALOG)
     assert [miss.constraint for miss in late.misses] == ["images.latency_p95_s"]
 
 
 def test_rows_of_features_take_the_host_even_where_there_is_a_device() -> None:
-    plain = steady_tabular(machine(), "t", 140, SLO(latency_p95_s=0.05), CATALOG)
-    beside = steady_tabular(machine("L4"), "t", 140, SLO(latency_p95_s=0.05), CATALOG)
+    plain = size_tabular_serving(machine(), "t", 140, SLO(latency_p95_s=0.05), CATALOG)
+    beside = size_tabular_serving(machine("L4"), "t", 140, SLO(latency_p95_s=0.05), CATALOG)
     holds(plain)
     assert plain.requests_per_s.value == beside.requests_per_s.value
     assert beside.devices == 0
     assert plain.latency_p95_s.value <= 0.05
     # Measured: 873 us of a core for a request; the trees add a hundredth.
-    assert 0.0008 <= row_s(140, CATALOG).value * rate(CATALOG, "host.scaling").value <= 0.0011
+    assert 0.0008 <= row_service_s(140, CATALOG).value * read_work_rate(CATALOG, "host.scaling").value <= 0.0011
 
 
 # michaelfeil/infinity, docs/benchmarking.md: requests/s of 115,000 tokens in 256 texts; 16 threads for the host.
@@ -84,14 +89,14 @@ def test_rows_of_features_take_the_host_even_where_there_is_a_device() -> None:
     [("L4", "bge-large-en-v1.5", 0.54), (None, "bge-small-en-v1.5", 0.08)],
 )
 def test_published_embedding_rates_lie_in_the_band(name: str | None, model: str, requests: float) -> None:
-    found = batch_embedding(machine(name), CATALOG.embedders[model], "w", 115_000, CATALOG)
+    found = size_embedding_batch(machine(name), CATALOG.embedders[model], "w", 115_000, CATALOG)
     assert found is not None
     assert found.machine_hours.low <= 1 / requests / 3600 <= found.machine_hours.high
     assert found.machine_hours.value == pytest.approx(1 / requests / 3600, rel=0.25)
 
 
 def test_embedding_models_are_open_and_sorted_by_size() -> None:
-    found = embedding_models(CATALOG)
+    found = list_embedding_models(CATALOG)
     assert [model.parameters for model in found] == sorted(model.parameters for model in found)
     assert all(model.source and model.licence for model in found)
     assert not {model.id for model in found} & set(CATALOG.models)
@@ -109,16 +114,16 @@ def test_embedding_flops() -> None:
 def test_embedding_under_a_limit_and_in_bulk() -> None:
     model = CATALOG.embedders["bge-m3"]
     lengths = TokenLength(mean=500, p95=1500)
-    found = steady_embedding(machine("L4"), model, "index", lengths, SLO(latency_p95_s=0.5), CATALOG)
+    found = size_embedding_serving(machine("L4"), model, "index", lengths, SLO(latency_p95_s=0.5), CATALOG)
     assert found is not None
     holds(found)
     assert found.model == "bge-m3"
     assert found.context_tokens == model.context_tokens
     assert found.latency_p95_s.value <= 0.5
-    host = steady_embedding(machine(), model, "index", lengths, NO_LIMIT, CATALOG)
+    host = size_embedding_serving(machine(), model, "index", lengths, NO_LIMIT, CATALOG)
     assert host is not None
     holds(host)
-    bulk = batch_embedding(machine(), model, "index", 154e6, CATALOG)
+    bulk = size_embedding_batch(machine(), model, "index", 154e6, CATALOG)
     assert bulk is not None
     assert bulk.machine_hours.basis == bulk.bases[0].id
     assert bulk.hours(4) == pytest.approx(bulk.hours(1) / 4)
@@ -126,8 +131,8 @@ def test_embedding_under_a_limit_and_in_bulk() -> None:
 
 def test_texts_are_cut_to_the_models_context() -> None:
     model = CATALOG.embedders["bge-large-en-v1.5"]
-    long = steady_embedding(machine("L4"), model, "w", TokenLength(mean=5000, p95=9000), NO_LIMIT, CATALOG)
-    cut = steady_embedding(machine("L4"), model, "w", TokenLength(mean=512, p95=512), NO_LIMIT, CATALOG)
+    long = size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=5000, p95=9000), NO_LIMIT, CATALOG)
+    cut = size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=512, p95=512), NO_LIMIT, CATALOG)
     assert long is not None
     assert cut is not None
     assert long.requests_per_s == cut.requests_per_s
@@ -136,17 +141,17 @@ def test_texts_are_cut_to_the_models_context() -> None:
 def test_an_embedding_model_that_does_not_fit_is_none() -> None:
     model = CATALOG.embedders["Qwen3-Embedding-8B"]
     small = machine()._replace(ram_bytes=8e9)
-    assert steady_embedding(machine("T4"), model, "w", TokenLength(mean=10, p95=20), NO_LIMIT, CATALOG) is None
-    assert batch_embedding(small, model, "w", 1e6, CATALOG) is None
+    assert size_embedding_serving(machine("T4"), model, "w", TokenLength(mean=10, p95=20), NO_LIMIT, CATALOG) is None
+    assert size_embedding_batch(small, model, "w", 1e6, CATALOG) is None
 
 
 def test_data_processing() -> None:
-    found = batch_data(machine(), 2600, "telemetry", CATALOG)
+    found = size_data_processing(machine(), 2600, "telemetry", CATALOG)
     assert found.machine_hours.basis == found.bases[0].id == "telemetry.1x None.work"
     # 1 / (1 / 50 + 1 / 16) MB/s a core, 0.8 of it when all eight work.
     assert found.machine_hours.value == pytest.approx(2600 * GIB / (12.12e6 * 0.8 * 8) / 3600, rel=0.01)
     assert found.hours(3) < found.hours(2) < found.hours(1)
-    assert batch_data(machine(), 0.1, "w", CATALOG).most == 1
+    assert size_data_processing(machine(), 0.1, "w", CATALOG).most == 1
 
 
 def test_two_threads_are_a_core_and_one_core_is_one() -> None:
@@ -158,8 +163,8 @@ def test_two_threads_are_a_core_and_one_core_is_one() -> None:
 def test_a_processors_row_is_the_host() -> None:
     row = machine("CPU-EPYC-9654-2S")
     for found in (
-        steady_image(row, "w", 1e6, 25e6, NO_LIMIT, CATALOG),
-        steady_embedding(row, CATALOG.embedders["bge-m3"], "w", TokenLength(mean=10, p95=20), NO_LIMIT, CATALOG),
+        size_image_serving(row, "w", 1e6, 25e6, NO_LIMIT, CATALOG),
+        size_embedding_serving(row, CATALOG.embedders["bge-m3"], "w", TokenLength(mean=10, p95=20), NO_LIMIT, CATALOG),
     ):
         assert found is not None
         assert found.devices == 0
@@ -167,9 +172,9 @@ def test_a_processors_row_is_the_host() -> None:
 
 def test_draw() -> None:
     device = machine("L4", 4)
-    assert busy_w(device, CATALOG, accelerated=True) > busy_w(device, CATALOG, accelerated=False)
+    assert busy_power_w(device, CATALOG, accelerated=True) > busy_power_w(device, CATALOG, accelerated=False)
     unstated = device._replace(accelerator=replace(CATALOG.accelerator("L4"), tdp_w=None))
-    assert busy_w(unstated, CATALOG, accelerated=True) > busy_w(device, CATALOG, accelerated=True)
+    assert busy_power_w(unstated, CATALOG, accelerated=True) > busy_power_w(device, CATALOG, accelerated=True)
 
 
 @settings(max_examples=30, deadline=None)
@@ -183,7 +188,7 @@ def test_larger_images_or_models_are_never_carried_faster(
     pixels: float, parameters: float, name: str | None, more: float
 ) -> None:
     def carried(wide: float, large: float) -> float:
-        return steady_image(machine(name), "w", wide, large, NO_LIMIT, CATALOG).requests_per_s.value
+        return size_image_serving(machine(name), "w", wide, large, NO_LIMIT, CATALOG).requests_per_s.value
 
     # Of batches within a tenth of the best rate the smallest is taken.
     assert carried(pixels * more, parameters) <= carried(pixels, parameters) / 0.9
@@ -193,10 +198,10 @@ def test_larger_images_or_models_are_never_carried_faster(
 @settings(max_examples=30, deadline=None)
 @given(features=st.integers(1, 2000), cores=st.integers(1, 256), gib=st.floats(0.01, 1e6))
 def test_more_work_takes_longer_and_more_cores_less(features: int, cores: int, gib: float) -> None:
-    assert row_s(features + 1, CATALOG).value > row_s(features, CATALOG).value
+    assert row_service_s(features + 1, CATALOG).value > row_service_s(features, CATALOG).value
 
-    def hours(size: float, threads: int) -> Batch:
-        return batch_data(machine(cores=threads), size, "w", CATALOG)
+    def hours(size: float, threads: int) -> BatchWork:
+        return size_data_processing(machine(cores=threads), size, "w", CATALOG)
 
     assert hours(2 * gib, cores).machine_hours.value > hours(gib, cores).machine_hours.value
     assert hours(gib, 2 * cores).machine_hours.value <= hours(gib, cores).machine_hours.value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from functools import cache
 
-from archwright.policy.usage_limits import Level
+from archwright.policy.usage_limits import AccountLevel
 
 Row = tuple[int, ...]
 PERIOD, HELD = 4, 5  # places in a row
@@ -43,7 +43,7 @@ def held_nusd(row: Row) -> int:
     return row[HELD + 1] if len(row) == HELD + 3 else sum(row[HELD + 1 :: 3])
 
 
-def moved(level: Level, period: int, row: Row, worker: int, nusd: int, tokens: int) -> Row:
+def moved(level: AccountLevel, period: int, row: Row, worker: int, nusd: int, tokens: int) -> Row:
     """The row at another level, the worker's own entry changed by so much; one that holds nothing is gone."""
     others: Row = ()
     if len(row) == HELD + 3 and row[HELD] == worker:  # it is alone, or alone at work

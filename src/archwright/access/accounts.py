@@ -28,23 +28,23 @@ from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.shared_table import Slate, Transaction, slate_file
 from archwright.policy.usage_limits import (
-    NANO,
-    Ask,
-    Caps,
-    Limit,
-    Period,
-    Short,
-    caps,
-    give_back,
+    NUSD_PER_USD,
+    AccountCaps,
+    BudgetPeriod,
+    LimitKind,
+    LimitShortfall,
+    WorstCaseAmount,
     nearest_nusd,
-    take,
+    reserve_request,
+    settle_request,
+    to_caps,
     worst_nusd,
 )
 
 SLATE_BYTES = 32 * 1024 * 1024
 MOMENT_S = 5.0  # the clocks of two workers differ by less, and one that drifts
-_KINDS: tuple[Period, ...] = ("total", "month", "day")
-FREE: Ask = (0, 0)
+_KINDS: tuple[BudgetPeriod, ...] = ("total", "month", "day")
+FREE: WorstCaseAmount = (0, 0)
 Rows = dict[bytes, Row]
 Spent = Callable[[Scope, float], float]
 """USD that a scope has spent since a time (seconds since the epoch; 0: ever)."""
@@ -57,16 +57,16 @@ Worst = tuple[int, float | None]
 class Denied(NamedTuple):
     """The limit that has no room for the request. `retry_after_s` None: waiting does not help."""
 
-    limit: Limit
+    limit: LimitKind
     scope: ScopeKind
     retry_after_s: int | None
 
 
 class Account(NamedTuple):
     key: bytes
-    caps: Caps
+    caps: AccountCaps
     budgeted: bool
-    period: Period
+    period: BudgetPeriod
     scope: Scope
 
 
@@ -76,7 +76,7 @@ class Reservation:
     __slots__ = ("accounts", "ask", "generation", "nusd", "principal", "settled", "tokens", "version")
 
     def __init__(
-        self, principal: Principal, accounts: tuple[Account, ...], ask: Ask, version: int, generation: int
+        self, principal: Principal, accounts: tuple[Account, ...], ask: WorstCaseAmount, version: int, generation: int
     ) -> None:
         self.principal = principal
         self.accounts = accounts
@@ -93,7 +93,7 @@ class Reservation:
 
     @property
     def usd(self) -> float:
-        return self.nusd / NANO
+        return self.nusd / NUSD_PER_USD
 
 
 class _Missing(NamedTuple):
@@ -134,7 +134,7 @@ class Accounts:
         self._worker = 0
         self.ended: list[tuple[Reservation, int, int]] = []
         """Settled and not yet given back: tokens, nano-USD."""
-        self._periods: dict[Period, int] = {}
+        self._periods: dict[BudgetPeriod, int] = {}
         self._day, self._period_end = float("inf"), float("-inf")
         self._turns = 0
         self.strange: set[tuple[int, int]] = set()
@@ -250,7 +250,7 @@ class Accounts:
         transaction: Transaction,
         rows: Rows,
         accounts: tuple[Account, ...],
-        ask: Ask,
+        ask: WorstCaseAmount,
         known: Mapping[bytes, int],
         now_us: int,
     ) -> Denied | _Missing | None:
@@ -273,11 +273,11 @@ class Accounts:
                     period = row[PERIOD]
                     if key in known:  # also when this request is refused: the ledger is asked once
                         rows[key] = row
-            changed = take(account.caps, row[:PERIOD], held_nusd(row), ask, now_us)
-            if isinstance(changed, Short) and changed.held:
+            changed = reserve_request(account.caps, row[:PERIOD], held_nusd(row), ask, now_us)
+            if isinstance(changed, LimitShortfall) and changed.held:
                 row = self._without_dead(transaction, account, row, now_us)
-                changed = take(account.caps, row[:PERIOD], held_nusd(row), ask, now_us)
-            if isinstance(changed, Short):
+                changed = reserve_request(account.caps, row[:PERIOD], held_nusd(row), ask, now_us)
+            if isinstance(changed, LimitShortfall):
                 return self._denied(account, changed)
             taken.append((key, changed, period, row))
         tokens, nusd = ask
@@ -285,7 +285,9 @@ class Accounts:
             rows[key] = moved(level, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
 
-    def _put_back(self, transaction: Transaction, rows: Rows, reservation: Reservation, took: Ask, now_us: int) -> None:
+    def _put_back(
+        self, transaction: Transaction, rows: Rows, reservation: Reservation, took: WorstCaseAmount, now_us: int
+    ) -> None:
         """By what the rows say, not by the limits of then: these may have changed since."""
         tokens, nusd = took
         reserved_tokens, reserved_nusd = reservation.tokens, reservation.nusd
@@ -305,7 +307,7 @@ class Accounts:
                 if now_running > period:
                     fresh = self._untouched_since(now_running, row, now_us)
                     level, period = (*level[:3], 0), now_running if fresh else UNKNOWN
-            level = give_back(account.caps, level, reserved_tokens - tokens, nusd, now_us)
+            level = settle_request(account.caps, level, reserved_tokens - tokens, nusd, now_us)
             rows[key] = moved(level, period, row, self._worker, -reserved_nusd, -reserved_tokens)
 
     def _bears(self, transaction: Transaction, accounts: tuple[Account, ...]) -> bool:
@@ -349,10 +351,10 @@ class Accounts:
                 freed += row[place + 2]
         level = row[:PERIOD]
         if freed:
-            level = give_back(account.caps, level, freed, 0, now_us)
+            level = settle_request(account.caps, level, freed, 0, now_us)
         return (*level, row[PERIOD], *living)
 
-    def _denied(self, account: Account, short: Short) -> Denied:
+    def _denied(self, account: Account, short: LimitShortfall) -> Denied:
         wait_s = short.retry_after_s
         if short.limit == "budget" and wait_s is None and account.period != "total":
             wait_s = max(1, round(_next(account.period, self._clock()) - self._clock()))
@@ -373,11 +375,11 @@ class Accounts:
 
 
 def _account(scope: Scope) -> Account:
-    found = caps(scope.limits)
+    found = to_caps(scope.limits)
     return Account(b"a" + scope.name.encode(), found, found.budget_nusd >= 0, scope.limits.period, scope)
 
 
-def _next(period: Period, now: float) -> float:
+def _next(period: BudgetPeriod, now: float) -> float:
     """When the next day or month begins."""
     day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "day":

@@ -50,7 +50,7 @@ from archwright.contract.record import replace
 from archwright.errors import AccessError, ErrorLocation, UsageError
 from archwright.home import Home
 from archwright.monitor.shared_table import Transaction
-from archwright.policy.usage_limits import Limits
+from archwright.policy.usage_limits import UsageLimits
 from archwright.store import ConflictError
 
 # The door of the room: whoever asks about keys needs no other file.
@@ -85,7 +85,7 @@ class Keys(KnownKeys):
         role: str = "member",
         name: str = "",
         user: str = "",
-        limits: Limits = NO_LIMITS,
+        limits: UsageLimits = NO_LIMITS,
         lives_s: float | None = None,
     ) -> tuple[str, KeyRecord]:
         """A new secret (shown here and never again) and what is kept of it. A tenant that is new is made; after
@@ -142,7 +142,7 @@ class Keys(KnownKeys):
         self._announce()
         return secret, record
 
-    def limit(self, kind: ScopeKind, tenant: str, name: str, limits: Limits) -> LimitRow:
+    def limit(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
         """Set all limits of a key (`name` its id), a user or a tenant; those before hold no longer.
 
         Raises UsageError: AW-USE-30 not a name, AW-USE-34 no such key or tenant, AW-USE-36 no such limit.
@@ -218,7 +218,7 @@ class Keys(KnownKeys):
         newest = {row.id: row for row in self._store.rows(KEYS, None if tenant is None else {"tenant": tenant})}
         return tuple(newest.values())
 
-    def limits(self) -> dict[str, Limits]:
+    def limits(self) -> dict[str, UsageLimits]:
         """Every limit in force, by scope."""
         self._refresh()
         return dict(self._limits)

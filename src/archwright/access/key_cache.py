@@ -38,7 +38,7 @@ from archwright.access.tables import (
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, StoreError, boundary
 from archwright.monitor.shared_table import Slate
-from archwright.policy.usage_limits import Limits
+from archwright.policy.usage_limits import UsageLimits
 from archwright.store import ColumnRange, RecordTable, Store
 
 R = TypeVar("R")
@@ -103,8 +103,8 @@ class KnownKeys:
         self._digests: dict[str, tuple[bytes, ...]] = {}
         self._revoked: set[str] = set()
         self._ends: dict[bytes, float] = {}
-        self._limits: dict[str, Limits] = {}
-        self._alike: dict[Limits, Limits] = {}  # many keys, few kinds of limits
+        self._limits: dict[str, UsageLimits] = {}
+        self._alike: dict[UsageLimits, UsageLimits] = {}  # many keys, few kinds of limits
         self._traced: dict[str, bool] = {}
         self._seen: dict[str, int] = {}
         self._newest: tuple[int, ...] = ()
@@ -261,7 +261,7 @@ class KnownKeys:
         limited = any(not self._limits.get(name, NO_LIMITS).none for _kind, name in scopes_of(principal))
         return principal if limited is principal.limited else replace(principal, limited=limited)
 
-    def _one_of(self, limits: Limits) -> Limits:
+    def _one_of(self, limits: UsageLimits) -> UsageLimits:
         return self._alike.setdefault(limits, limits)
 
     def _use(self, key_id: str) -> None:

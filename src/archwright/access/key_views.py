@@ -5,7 +5,7 @@ from __future__ import annotations
 from archwright.access.api_keys import Keys
 from archwright.access.tables import KeyRecord, scope_name
 from archwright.contract.record import Record
-from archwright.policy.usage_limits import Limits, Period
+from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
 class NewKey(Record):
@@ -35,7 +35,7 @@ class ShownKey(Record):
     rpm: int | None
     tpm: int | None
     budget_usd: float | None
-    period: Period
+    period: BudgetPeriod
 
 
 def new_key(secret: str, record: KeyRecord) -> NewKey:
@@ -49,9 +49,9 @@ def new_key(secret: str, record: KeyRecord) -> NewKey:
     )
 
 
-def shown_key(keys: Keys, record: KeyRecord, known: dict[str, Limits], used: dict[str, float]) -> ShownKey:
+def shown_key(keys: Keys, record: KeyRecord, known: dict[str, UsageLimits], used: dict[str, float]) -> ShownKey:
     """`known` are the limits in force, `used` when keys were last used."""
-    limits = known.get(scope_name("key", name=record.id), Limits())
+    limits = known.get(scope_name("key", name=record.id), UsageLimits())
     return ShownKey(
         id=record.id,
         tenant=record.tenant,

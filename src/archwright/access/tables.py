@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, UsageError
-from archwright.policy.usage_limits import Limits, Period, problem
+from archwright.policy.usage_limits import BudgetPeriod, UsageLimits, find_limits_problem
 from archwright.store import RecordTable
 
 PREFIX = "aw_"
@@ -22,7 +22,7 @@ NAME = re.compile(r"[a-z0-9-]{1,40}")
 USER = re.compile(r"[A-Za-z0-9._@+-]{1,80}")
 ROLE_NAMES = ("owner", "admin", "member", "monitor")
 
-NO_LIMITS = Limits()
+NO_LIMITS = UsageLimits()
 
 ScopeKind = Literal["key", "user", "tenant"]
 
@@ -47,7 +47,7 @@ class KeyRecord(Record):
     rpm: int | None = None
     tpm: int | None = None
     budget_usd: float | None = None
-    period: Period = "total"
+    period: BudgetPeriod = "total"
     expires_at: float | None = None
 
 
@@ -70,7 +70,7 @@ class LimitRow(Record):
     rpm: int | None = None
     tpm: int | None = None
     budget_usd: float | None = None
-    period: Period = "total"
+    period: BudgetPeriod = "total"
     at: float
 
 
@@ -105,7 +105,7 @@ class Scope(NamedTuple):
 
     kind: ScopeKind
     name: str
-    limits: Limits
+    limits: UsageLimits
 
 
 TENANTS = RecordTable("tenants", Tenant, unique=("name",))
@@ -129,8 +129,8 @@ def scopes_of(principal: Principal) -> Iterable[tuple[ScopeKind, str]]:
     yield "tenant", scope_name("tenant", principal.tenant)
 
 
-def limits_of(row: KeyRecord | LimitRow) -> Limits:
-    return Limits(rpm=row.rpm, tpm=row.tpm, budget_usd=row.budget_usd, period=row.period)
+def limits_of(row: KeyRecord | LimitRow) -> UsageLimits:
+    return UsageLimits(rpm=row.rpm, tpm=row.tpm, budget_usd=row.budget_usd, period=row.period)
 
 
 def well_formed(secret: str) -> bool:
@@ -164,8 +164,8 @@ def check_user(name: str) -> None:
         )
 
 
-def check_limits(limits: Limits) -> None:
-    found = problem(limits)
+def check_limits(limits: UsageLimits) -> None:
+    found = find_limits_problem(limits)
     if found:
         raise no_limit(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.access.key_views import NewKey, ShownKey, new_key, shown_key
 from archwright.api.context import acting, audited, keyring
-from archwright.policy.usage_limits import Limits
+from archwright.policy.usage_limits import UsageLimits
 
 DAY_S, HOUR_S = 86_400, 3_600
 
@@ -16,7 +16,7 @@ def create(
     role: str = "member",
     name: str = "",
     expires_in_days: float | None = None,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: UsageLimits = UsageLimits(),  # noqa: B008 - frozen
 ) -> NewKey:
     """Make a key for a tenant, and the tenant when it is new."""
     with acting() as (keys, record_act):
@@ -32,7 +32,7 @@ def list(*, tenant: str | None = None) -> tuple[ShownKey, ...]:  # noqa: A001 - 
         return tuple(shown_key(keys, record, known, used) for record in keys.list(tenant))
 
 
-def limit(id: str, *, limits: Limits = Limits()) -> ShownKey:  # noqa: A002, B008 - the record's field; frozen
+def limit(id: str, *, limits: UsageLimits = UsageLimits()) -> ShownKey:  # noqa: A002, B008 - the record's field; frozen
     """Set all limits of a key; in force in every worker, also for answers under way, within a second."""
     with acting() as (keys, record_act):
         record = keys.limit("key", "", id, limits)

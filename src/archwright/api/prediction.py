@@ -57,7 +57,7 @@ def predict_serving(
     offline = sent.lower() == "max"
     count, name = _devices(on)
     subjects = _subjects()
-    asked = serving_prediction.Serving(
+    asked = serving_prediction.ServingQuery(
         model=model,
         accelerator=name,
         devices=count,
@@ -99,14 +99,18 @@ def predict_serving(
     )
 
 
-def _served(asked: serving_prediction.Serving, on: str, subjects: BenchmarkNameResolver) -> serving_prediction.Answer:
+def _served(
+    asked: serving_prediction.ServingQuery, on: str, subjects: BenchmarkNameResolver
+) -> serving_prediction.DeploymentPrediction:
     """Raises UsageError AW-USE-21 where weights and the cache of one request do not fit."""
     if subjects.accelerator(asked.accelerator).kind == HOST_KIND:
-        return serving_prediction.predict(asked, subjects)
-    found = serving_prediction.resolve(asked, subjects)
+        return serving_prediction.predict_deployment(asked, subjects)
+    found = serving_prediction.resolve_deployment(asked, subjects)
     worker, context = found.worker, found.case.prompt + found.case.answer
     narrower = (
-        ", or a narrower format in the layout" if numeric_precision.parse(asked.precision, asked.model).stated else ""
+        ", or a narrower format in the layout"
+        if numeric_precision.parse_precision(asked.precision, asked.model).stated
+        else ""
     )
     if worker.capacity(found.device.memory, context) < 1:
         sizes = f"{worker.weights() / 1e9:.3g} GB of weights and {worker.cached(context) / 1e9:.3g} GB of cache"
@@ -117,7 +121,7 @@ def _served(asked: serving_prediction.Serving, on: str, subjects: BenchmarkNameR
             where=ErrorLocation(field="on"),
             hint=f"ask for more devices or shorter requests{narrower}",
         )
-    return serving_prediction.answer(found, fitted_tables.load("serving"))
+    return serving_prediction.predict_resolved_deployment(found, fitted_tables.load_table("serving"))
 
 
 def predict_training(
@@ -146,7 +150,7 @@ def predict_training(
     _positive("usd_per_hour", usd_per_hour)
     subjects = _subjects()
     size = _SIZE.match(model)
-    asked = token_throughput.Training(
+    asked = token_throughput.TrainingQuery(
         model=model,
         accelerator=name,
         devices=count,
@@ -158,7 +162,7 @@ def predict_training(
         parallelism=layout,
         recompute="selective" if "selective" in layout.lower() else "full" if "full" in layout.lower() else "",
     )
-    told = training_prediction.answer(asked, subjects, usd_per_hour)
+    told = training_prediction.predict_training_run(asked, subjects, usd_per_hour)
     if told is None:
         raise UsageError(
             "AW-USE-21",
@@ -181,7 +185,7 @@ def predict_training(
     )
 
 
-def accuracy(file: str, *, rows_out: str | None = None) -> scoring.Accuracy:
+def accuracy(file: str, *, rows_out: str | None = None) -> scoring.AccuracyReport:
     """Predict every row of a benchmark table (columns: docs/accuracy.md), score where it holds measurements.
 
     No measured column is looked at for a prediction. Raises PlanFileError for a table that is none, UsageError
@@ -195,7 +199,9 @@ def accuracy(file: str, *, rows_out: str | None = None) -> scoring.Accuracy:
             where=ErrorLocation(field="rows_out"),
             hint="name another file",
         )
-    return scoring.run(Path(file), _subjects(), out, lambda path, text: write_atomic(path, text.encode(), mode=0o644))
+    return scoring.score_benchmark(
+        Path(file), _subjects(), out, lambda path, text: write_atomic(path, text.encode(), mode=0o644)
+    )
 
 
 def _subjects() -> BenchmarkNameResolver:

@@ -25,5 +25,5 @@ class Sized(Record):
 
 def fitted(name: str) -> tuple[str, ...]:
     """Where a fitted table comes from, as a source."""
-    made = fitted_tables.load(name).provenance
+    made = fitted_tables.load_table(name).provenance
     return (f"fitted {made.date} on {made.rows_used} rows of {made.file} (sha256 {made.sha256[:12]}): {made.licence}",)

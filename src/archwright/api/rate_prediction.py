@@ -8,17 +8,17 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.errors import ErrorLocation, UsageError
-from archwright.simulate.pool_simulation import PoolSpec, latencies
+from archwright.simulate.pool_simulation import PoolScenario, predict_latencies
 from archwright.sizing.inference import serving_prediction
-from archwright.sizing.inference.deployment_layout import engine_of
-from archwright.sizing.inference.engine_instance import Engine, Requests
-from archwright.sizing.inference.open_loop import OpenLoop, flow_of
+from archwright.sizing.inference.deployment_layout import build_engine
+from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
+from archwright.sizing.inference.open_loop import OpenLoop, build_request_profile
 from archwright.sizing.step_time import extrapolation, fitted_tables
 
 PEAK_S = 45.0
 
 
-def at_rate(asked: serving_prediction.Serving, rate: float, subjects: BenchmarkNameResolver) -> Sized:
+def at_rate(asked: serving_prediction.ServingQuery, rate: float, subjects: BenchmarkNameResolver) -> Sized:
     """Percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for no rate, AW-USE-21 where no engine
@@ -34,13 +34,17 @@ def at_rate(asked: serving_prediction.Serving, rate: float, subjects: BenchmarkN
     assumed: tuple[str, ...] = ()
     if accelerator.kind == extrapolation.HOST_KIND:
         model, host = subjects.model(asked.model), True
-        engine: Engine | None = serving_prediction.host_engine(asked, model, Requests(reads, writes), subjects)
+        engine: EngineInstance | None = serving_prediction.require_cpu_engine(
+            asked, model, RequestLengths(reads, writes), subjects
+        )
     else:
-        found = serving_prediction.resolve(asked, subjects)
-        unlike = extrapolation.unlike(accelerator, found.case.engine, fitted_tables.load("serving"), subjects.catalog)
+        found = serving_prediction.resolve_deployment(asked, subjects)
+        unlike = extrapolation.list_extrapolations(
+            accelerator, found.case.engine, fitted_tables.load_table("serving"), subjects.catalog
+        )
         model, weak = found.model, (*found.weak, *unlike)
         assumed = tuple(text for text in found.assumed if "in flight" not in text)
-        engine = engine_of(found, Requests(reads, writes))
+        engine = build_engine(found, RequestLengths(reads, writes))
     if engine is None:
         raise UsageError(
             "AW-USE-21",
@@ -57,10 +61,14 @@ def at_rate(asked: serving_prediction.Serving, rate: float, subjects: BenchmarkN
         concurrency=engine.copies,
         peak_s=max(PEAK_S, 1 / rate),
     )
-    most = OpenLoop(engine.pace, flow_of(reads, writes), engine.slots, engine.chunk).at_rate(rate / engine.copies).rate
+    most = (
+        OpenLoop(engine.pace, build_request_profile(reads, writes), engine.slots, engine.chunk)
+        .at_rate(rate / engine.copies)
+        .rate
+    )
     if most * engine.copies < 0.99 * rate:
         weak = (*weak, f"the engines answer {most * engine.copies:.3g} requests/s at most: the wait grows with time")
-    estimates = latencies(PoolSpec(model.id, engine, engine.copies, load))
+    estimates = predict_latencies(PoolScenario(model.id, engine, engine.copies, load))
     return Sized(
         model=model.id,
         accelerator=accelerator.id,

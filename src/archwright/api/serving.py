@@ -16,7 +16,7 @@ from archwright.errors import ErrorLocation, OperateError, UsageError
 from archwright.home import home_of, write_json
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
-from archwright.policy.cache_key import Policy
+from archwright.policy.cache_key import CachePolicy
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.process.master import ListeningSockets, Master
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget, check_config
@@ -130,8 +130,8 @@ def _table(options: Serve) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSp
     if not addresses:
         hint = "--upstream MODEL=URL, the URL of an OpenAI interface, ending in /v1"
         raise UsageError("AW-USE-70", "there is nothing to serve", where=ErrorLocation(field="upstream"), hint=hint)
-    if options.cache not in get_args(Policy):
-        hint = f"one of {', '.join(get_args(Policy))}"
+    if options.cache not in get_args(CachePolicy):
+        hint = f"one of {', '.join(get_args(CachePolicy))}"
         raise UsageError("AW-USE-73", f"no cache {options.cache!r}", where=ErrorLocation(field="cache"), hint=hint)
     prices = {model: _price(text) for model, text in _known(options.price, "price", "MODEL=IN:OUT", addresses).items()}
     keys = _known(options.key_env, "key_env", "MODEL=NAME", addresses)
@@ -157,7 +157,7 @@ def _table(options: Serve) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSp
         )
         for model, found in addresses.items()
     )
-    cache: Policy = msgspec.convert(options.cache, Policy)
+    cache: CachePolicy = msgspec.convert(options.cache, CachePolicy)
     endpoints = tuple(
         EndpointSpec(
             model=model,

@@ -6,7 +6,7 @@ from archwright.access.api_keys import Keys
 from archwright.access.tables import Tenant, scope_name
 from archwright.api.context import acting, keyring
 from archwright.contract.record import Record
-from archwright.policy.usage_limits import Limits, Period
+from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
 class ShownTenant(Record):
@@ -15,7 +15,7 @@ class ShownTenant(Record):
     rpm: int | None
     tpm: int | None
     budget_usd: float | None
-    period: Period
+    period: BudgetPeriod
     content_traced: bool
 
 
@@ -27,7 +27,7 @@ def create(name: str) -> Tenant:
         return tenant
 
 
-def limit(name: str, *, limits: Limits = Limits()) -> ShownTenant:  # noqa: B008 - frozen
+def limit(name: str, *, limits: UsageLimits = UsageLimits()) -> ShownTenant:  # noqa: B008 - frozen
     """Set all limits of a tenant, over all its keys; in force in every worker within a second."""
     with acting() as (keys, record_act):
         keys.limit("tenant", name, "", limits)
@@ -55,8 +55,8 @@ def _one(keys: Keys, name: str) -> ShownTenant:
     return next(_shown(keys, tenant, known) for tenant in keys.tenants() if tenant.name == name)
 
 
-def _shown(keys: Keys, tenant: Tenant, known: dict[str, Limits]) -> ShownTenant:
-    limits = known.get(scope_name("tenant", tenant.name), Limits())
+def _shown(keys: Keys, tenant: Tenant, known: dict[str, UsageLimits]) -> ShownTenant:
+    limits = known.get(scope_name("tenant", tenant.name), UsageLimits())
     return ShownTenant(
         name=tenant.name,
         created_at=tenant.created_at,

@@ -28,9 +28,9 @@ from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
 from archwright.lake import iceberg_tables, version_index
 from archwright.lake.column_kinds import OWN
-from archwright.sizing.hardware.roofline import threads_of
+from archwright.sizing.hardware.roofline import count_engine_threads
 from archwright.sizing.training.local_training import TrainingLoad, predict_training
-from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
+from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 from archwright.store import Store
 from archwright.training import image_classifier
 from archwright.training.training_data import required
@@ -86,7 +86,7 @@ def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -
         name=spec.name,
         task=spec.task,
         steps=spec.steps,
-        threads=spec.threads or threads_of(machine),
+        threads=spec.threads or count_engine_threads(machine),
         units=work.units,
         largest=work.largest,
         learned=work.learned,
@@ -102,7 +102,7 @@ class StepWork(NamedTuple):
     units: Estimate
     largest: Estimate
     learned: Estimate
-    kind: Lora | Network | Trees
+    kind: LoraStep | NetworkStep | BoostedTreesStep
 
 
 def work_of(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
@@ -114,13 +114,15 @@ def work_of(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catal
     rows = max(1, round(version.rows * (1 - spec.held_out)))
     if spec.task == "tabular-classifier":
         classes = len(set(_rows(home, version, [spec.columns.label], None)))
-        trees = Trees(features=_features(spec, version), trees_per_round=1 if classes <= 2 else classes, data_rows=rows)
+        trees = BoostedTreesStep(
+            features=_features(spec, version), trees_per_round=1 if classes <= 2 else classes, data_rows=rows
+        )
         return StepWork(exact_estimate(rows, "rows"), exact_estimate(rows, "rows"), exact_estimate(1.0, ""), trees)
     assert spec.image is not None  # training.spec refuses a spec without
     shape = (spec.image.height, spec.image.width, spec.image.channels)
     most = min(rows, spec.rows_per_step)
     mean = rows / math.ceil(rows / spec.rows_per_step)
-    net = convolutions(shape, image_classifier.CHANNELS, PICTURE_CLASSES, rows)
+    net = build_convolution_step(shape, image_classifier.CHANNELS, PICTURE_CLASSES, rows)
     return StepWork(exact_estimate(mean, "rows"), exact_estimate(most, "rows"), exact_estimate(1.0, ""), net)
 
 
@@ -138,7 +140,7 @@ def _text(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog
     epoch_steps = max(1, round(total / budget))
     units = total / epoch_steps
     few = FEW_BAND if epoch_steps < MANY_STEPS else 1.0
-    kind = Lora(model=model, ffn=model.ffn or 0, rank=spec.rank, data_bytes=version.size_bytes)
+    kind = LoraStep(model=model, ffn=model.ffn or 0, rank=spec.rank, data_bytes=version.size_bytes)
     return StepWork(
         Estimate(value=units, low=units / (STEP_BAND * few), high=units * STEP_BAND * few, unit="tokens"),
         _largest(min(total, budget), mean, max(lengths)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.api.context import acting, keyring
 from archwright.contract.record import Record
-from archwright.policy.usage_limits import Limits, Period
+from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
 class ShownUser(Record):
@@ -16,7 +16,7 @@ class ShownUser(Record):
     rpm: int | None
     tpm: int | None
     budget_usd: float | None
-    period: Period
+    period: BudgetPeriod
 
 
 def list(*, tenant: str | None = None) -> tuple[ShownUser, ...]:  # noqa: A001 - the verb's name
@@ -32,10 +32,10 @@ def list(*, tenant: str | None = None) -> tuple[ShownUser, ...]:  # noqa: A001 -
             if kind == "user" and tenant in (None, owner):
                 known[owner, user] = limits
         found = sorted({*users, *known})
-        return tuple(_shown(*pair, users.get(pair, 0), known.get(pair, Limits())) for pair in found)
+        return tuple(_shown(*pair, users.get(pair, 0), known.get(pair, UsageLimits())) for pair in found)
 
 
-def limit(tenant: str, user: str, *, limits: Limits = Limits()) -> ShownUser:  # noqa: B008 - frozen
+def limit(tenant: str, user: str, *, limits: UsageLimits = UsageLimits()) -> ShownUser:  # noqa: B008 - frozen
     """Set all limits of a user, over all keys; in force in every worker within a second."""
     with acting() as (keys, record_act):
         keys.limit("user", tenant, user, limits)
@@ -44,7 +44,7 @@ def limit(tenant: str, user: str, *, limits: Limits = Limits()) -> ShownUser:  #
         return _shown(tenant, user, len(live), limits)
 
 
-def _shown(tenant: str, user: str, keys: int, limits: Limits) -> ShownUser:
+def _shown(tenant: str, user: str, keys: int, limits: UsageLimits) -> ShownUser:
     return ShownUser(
         tenant=tenant,
         user=user,

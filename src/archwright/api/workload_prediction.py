@@ -12,11 +12,11 @@ from archwright.catalog.tables import name_resolution
 from archwright.contract.needs import SLO, TokenLength
 from archwright.errors import ErrorLocation, UsageError
 from archwright.home import home_of
-from archwright.sizing.hardware.machine import Machine, Steady
-from archwright.sizing.workloads.data_processing import batch_data
-from archwright.sizing.workloads.embedding import steady_embedding
-from archwright.sizing.workloads.tabular import steady_tabular
-from archwright.sizing.workloads.vision import steady_image
+from archwright.sizing.hardware.machine import Machine, SteadyCapacity
+from archwright.sizing.workloads.data_processing import size_data_processing
+from archwright.sizing.workloads.embedding import size_embedding_serving
+from archwright.sizing.workloads.tabular import size_tabular_serving
+from archwright.sizing.workloads.vision import size_image_serving
 
 _HOST = re.compile(r"^\s*(\d{1,5})\s*x?\s*v?cpus?\s*$", re.IGNORECASE)
 _LENGTHS = re.compile(r"^\s*(\d{1,7})(?:\s*\.\.\s*(\d{1,7}))?\s*$")
@@ -50,7 +50,7 @@ def predict_embedding(model: str, *, on: str, tokens: str = "500", latency_p95_s
         raise name_resolution.unknown_name_error("embedding model", model, catalog.embedders)
     machine, mean = _machine(on, catalog), float(length[1])
     lengths = TokenLength(mean=mean, p95=max(mean, float(length[2] or mean)))
-    found = steady_embedding(machine, row, "predict", lengths, SLO(latency_p95_s=latency_p95_s), catalog)
+    found = size_embedding_serving(machine, row, "predict", lengths, SLO(latency_p95_s=latency_p95_s), catalog)
     if found is None:
         raise UsageError(
             "AW-USE-21",
@@ -70,7 +70,7 @@ def predict_image(on: str, *, pixels: float, parameters: float, latency_p95_s: f
     _positive(pixels=pixels, parameters=parameters)
     machine = _machine(on, catalog)
     slo = SLO(latency_p95_s=latency_p95_s)
-    return _steady(steady_image(machine, "predict", pixels, parameters, slo, catalog), machine)
+    return _steady(size_image_serving(machine, "predict", pixels, parameters, slo, catalog), machine)
 
 
 def predict_table(on: str, *, features: int, latency_p95_s: float | None = None) -> Sized:
@@ -81,7 +81,9 @@ def predict_table(on: str, *, features: int, latency_p95_s: float | None = None)
     catalog = _catalog()
     _positive(features=features)
     machine = _machine(on, catalog)
-    return _steady(steady_tabular(machine, "predict", features, SLO(latency_p95_s=latency_p95_s), catalog), machine)
+    return _steady(
+        size_tabular_serving(machine, "predict", features, SLO(latency_p95_s=latency_p95_s), catalog), machine
+    )
 
 
 def predict_data(on: str, *, gib: float) -> Sized:
@@ -92,7 +94,7 @@ def predict_data(on: str, *, gib: float) -> Sized:
     catalog = _catalog()
     _positive(gib=gib)
     machine = _machine(on, catalog)
-    found = batch_data(machine, gib, "predict", catalog)
+    found = size_data_processing(machine, gib, "predict", catalog)
     (basis,) = found.bases
     return Sized(
         model=found.model,
@@ -107,7 +109,7 @@ def predict_data(on: str, *, gib: float) -> Sized:
     )
 
 
-def _steady(found: Steady, machine: Machine) -> Sized:
+def _steady(found: SteadyCapacity, machine: Machine) -> Sized:
     (basis,) = found.bases
     estimates = {"requests_per_s": found.requests_per_s, "latency_p95_s": found.latency_p95_s}
     late = tuple(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from archwright.contract.plan import Bundle, Plan, Pool, ProcessSpec, WorkloadPlan
 from archwright.errors import ErrorLocation, PlanError
-from archwright.policy.residency import BOUND, Place, Stated, permitted
+from archwright.policy.residency import RESIDENCY_BOUND_CLASSES, PoolLocation, ResidencyPolicy, is_permitted_by_policy
 
 STARTUP_DEADLINE_S = 60.0
 
@@ -181,10 +181,10 @@ def _pool(plan: Plan, pool: Pool, at: Reached) -> dict[str, object]:
     }
 
 
-def _place(plan: Plan, pool: Pool) -> Place:
+def _place(plan: Plan, pool: Pool) -> PoolLocation:
     """Where no residency is stated sensitive data stay with engines of one's own, which then stand "here"."""
     here = pool.own and not all(_workload(plan, name).residency for name in pool.workloads)
-    return Place("" if here else pool.country, pool.own)
+    return PoolLocation("" if here else pool.country, pool.own)
 
 
 def _slots(pool: Pool) -> int:
@@ -193,9 +193,9 @@ def _slots(pool: Pool) -> int:
 
 def _endpoint(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str, object]:
     targets = [pool for pool in pools if pool.own] or pools
-    stated = Stated(workload.data_class or "", workload.residency, workload.residency_of)
-    outside = [pool for pool in pools if not permitted("personal", _place(plan, pool), stated)]
-    if outside and workload.data_class in BOUND:
+    stated = ResidencyPolicy(workload.data_class or "", workload.residency, workload.residency_of)
+    outside = [pool for pool in pools if not is_permitted_by_policy("personal", _place(plan, pool), stated)]
+    if outside and workload.data_class in RESIDENCY_BOUND_CLASSES:
         raise PlanError(
             "AW-PLAN-21",
             f"{workload.name} works on {workload.data_class} data, and its pool {outside[0].name} stands in "

@@ -11,7 +11,7 @@ import math
 from typing import Literal, NamedTuple
 
 from archwright.contract.record import Record
-from archwright.policy.overflow import wait_s
+from archwright.policy.overflow import estimate_wait_s
 
 # A queue of four generations per slot is about as long as people wait; the constant lets tiny pools absorb a burst.
 QUEUE_PER_SLOT = 4
@@ -36,7 +36,7 @@ class Reject(Record):
     late: bool = False
 
 
-class Crowd(NamedTuple):
+class PoolLoad(NamedTuple):
     """A pool as one that comes sees it: `in_flight` requests run or wait, `before` of them would be served before it
     (those running, and those waiting that are as urgent or more). `service_s`: how long one holds a slot."""
 
@@ -51,7 +51,7 @@ def queue_limit(slots: int) -> int:
     return QUEUE_PER_SLOT * slots + QUEUE_BASE
 
 
-def admit(crowd: Crowd, priority: Priority = "normal", left_s: float = math.inf) -> Admit | Reject:
+def decide_admission(crowd: PoolLoad, priority: Priority = "normal", left_s: float = math.inf) -> Admit | Reject:
     """Decides on one more request; `left_s` is the time until it must have begun.
 
     A rejected client is told to return when a tenth of the queue should have drained: queue * service / slots / 10,
@@ -64,6 +64,6 @@ def admit(crowd: Crowd, priority: Priority = "normal", left_s: float = math.inf)
         return Reject(retry_after_s=retry_s)
     if crowd.in_flight < slots:
         return Admit(queued=False)
-    if wait_s(crowd.before, slots, crowd.service_s) > left_s:
+    if estimate_wait_s(crowd.before, slots, crowd.service_s) > left_s:
         return Reject(retry_after_s=retry_s, late=True)
     return Admit(queued=True)

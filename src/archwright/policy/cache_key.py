@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-Policy = Literal["off", "deterministic", "all"]
-Kind = Literal["chat", "completion", "messages", "embedding", "predict"]
+CachePolicy = Literal["off", "deterministic", "all"]
+RequestKind = Literal["chat", "completion", "messages", "embedding", "predict"]
 
 # What does not decide the answer: who asks, how it is delivered, what the provider should keep or bill.
-UNDECISIVE = frozenset(
+IGNORED_PARAMETERS = frozenset(
     {
         *("user", "metadata", "stream", "stream_options", "store", "service_tier"),
         *("safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
@@ -21,23 +21,23 @@ _SAMPLED = frozenset({"chat", "completion", "messages"})
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
-class Asked(NamedTuple):
+class CacheKeyParts(NamedTuple):
     """A question as far as a cache needs it: `version` is the model version that would answer, `parameters` the
     validated body of the request, messages and all, `beside` what decides the answer and stands in no body."""
 
-    kind: Kind
+    kind: RequestKind
     version: str
     parameters: Mapping[str, object]
     beside: tuple[object, ...] = ()
 
 
-def repeatable(policy: Policy, asked: Asked, cache_control: str) -> bool:
+def is_cacheable(policy: CachePolicy, asked: CacheKeyParts, cache_control: str) -> bool:
     """Whether this question's answer may come from the cache and go into it.
 
     `deterministic`: only where the caller asked for one answer, not for one of many (temperature 0 or a seed; kinds
     that do not sample always). The client has the last word: no-store or no-cache.
     """
-    if policy == "off" or (cache_control and _declined(cache_control)):
+    if policy == "off" or (cache_control and _declines_cache(cache_control)):
         return False
     if policy == "all" or asked.kind not in _SAMPLED:
         return True
@@ -45,15 +45,15 @@ def repeatable(policy: Policy, asked: Asked, cache_control: str) -> bool:
     return parameters.get("temperature") == 0 or parameters.get("seed") is not None
 
 
-def canonical(asked: Asked) -> bytes:
+def build_canonical_key(asked: CacheKeyParts) -> bytes:
     """Equal for equal questions: JSON with sorted keys of kind, version and whatever decides the answer. A parameter
     nobody here knows decides."""
     parameters = asked.parameters
-    if not UNDECISIVE.isdisjoint(parameters):
-        parameters = {name: value for name, value in parameters.items() if name not in UNDECISIVE}
+    if not IGNORED_PARAMETERS.isdisjoint(parameters):
+        parameters = {name: value for name, value in parameters.items() if name not in IGNORED_PARAMETERS}
     return _ENCODER.encode((asked.kind, asked.version, parameters, *asked.beside))
 
 
-def _declined(cache_control: str) -> bool:
+def _declines_cache(cache_control: str) -> bool:
     words = {word.strip().lower() for word in cache_control.split(",")}
     return not words.isdisjoint(("no-store", "no-cache"))

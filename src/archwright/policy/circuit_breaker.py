@@ -11,25 +11,25 @@ import math
 from typing import Literal
 
 # How a try ended. `neutral`: the client's doing (refused, gone), which says nothing about the pool.
-Outcome = Literal["ok", "failed", "timeout", "neutral"]
-State = Literal["closed", "open", "half-open"]
+AttemptOutcome = Literal["ok", "failed", "timeout", "neutral"]
+BreakerState = Literal["closed", "open", "half-open"]
 
 WINDOW_S = 10.0
 LEAST_FAILURES = 5
 FAILED_SHARE = 0.5
 # A try that ran into its deadline costs as long as a client waits: this many in a row are enough.
 TIMEOUTS_IN_A_ROW = 3
-OPEN_S = 2.0
+FIRST_OPEN_S = 2.0
 LONGEST_OPEN_S = 60.0
 PROBES_TO_CLOSE = 2
 # A probe nobody ended (its process lost it) is given up after this long.
-PROBE_S = 120.0
+PROBE_TIMEOUT_S = 120.0
 
 RETRY_SHARE = 0.2
 RETRY_RESERVE = 10.0
 
 
-class Breaker:
+class CircuitBreaker:
     """`closed`: asked as usual, counted over the present window and the one before. `open`: not asked until a time
     that doubles with each failed probe. `half-open`: one request at a time, PROBES_TO_CLOSE that succeed close it."""
 
@@ -47,8 +47,8 @@ class Breaker:
     )
 
     def reset(self) -> None:
-        self.state: State = "closed"
-        self._open_s = OPEN_S
+        self.state: BreakerState = "closed"
+        self._open_s = FIRST_OPEN_S
         self._total = self._failed = self._timeouts = self._probes = 0
         self._before = (0, 0)
         self._until = self._probe_until = -1.0  # the end of a window or of the pause; of a probe
@@ -71,9 +71,9 @@ class Breaker:
 
     def began(self, now: float) -> None:
         if self.state == "half-open":
-            self._probe_until = now + PROBE_S
+            self._probe_until = now + PROBE_TIMEOUT_S
 
-    def ended(self, outcome: Outcome, now: float, since: float = math.inf) -> None:
+    def ended(self, outcome: AttemptOutcome, now: float, since: float = math.inf) -> None:
         """Every try that began is ended once. One that began (`since`) before the breaker opened says nothing new: it
         is no probe, and makes no room for another."""
         if self.state == "closed":
@@ -81,7 +81,7 @@ class Breaker:
         elif self.state == "half-open" and since >= self._half_since:
             self._probed(outcome, now)
 
-    def _count(self, outcome: Outcome, now: float) -> None:
+    def _count(self, outcome: AttemptOutcome, now: float) -> None:
         if now >= self._until:
             fresh = now < self._until + WINDOW_S
             self._before = (self._total, self._failed) if fresh else (0, 0)
@@ -99,7 +99,7 @@ class Breaker:
         if mostly or self._timeouts >= TIMEOUTS_IN_A_ROW:
             self._open(now)
 
-    def _probed(self, outcome: Outcome, now: float) -> None:
+    def _probed(self, outcome: AttemptOutcome, now: float) -> None:
         self._probe_until = now
         if outcome == "ok":
             self._probes += 1

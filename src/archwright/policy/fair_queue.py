@@ -23,32 +23,32 @@ from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 # Ages in steps of half an octave: 50 ms, 71 ms, 100 ms ... 27 minutes.
-SHORTEST_S, STEPS, AGES = 0.05, 2, 32
+SHORTEST_WAIT_S, BUCKETS_PER_OCTAVE, WAIT_BUCKETS = 0.05, 2, 32
 # How much each answer lets the ones before count less.
-FADE = 1 - 1 / 40
+DECAY = 1 - 1 / 40
 # An age is believed in until more than this share of its clients left; so many that stayed are taken for granted.
-POOR, BELIEF = 0.25, 4.0
+ABANDONED_SHARE, PRIOR_SERVED = 0.25, 4.0
 # Less than this of one lost answer is forgotten. Until then, of those of the age who are being served so many count as
 # lost: a few are tried, and not a whole engine's slots before the first of them has ended.
-FORGOTTEN, DOUBT = 0.02, 2
+NEGLIGIBLE_ABANDONED, TRIAL_REQUESTS = 0.02, 2
 
 
-def age(waited_s: float) -> int:
+def find_wait_bucket(waited_s: float) -> int:
     """The step of a wait."""
-    if waited_s < SHORTEST_S:
+    if waited_s < SHORTEST_WAIT_S:
         return 0
-    return min(AGES - 1, 1 + int(STEPS * math.log2(waited_s / SHORTEST_S)))
+    return min(WAIT_BUCKETS - 1, 1 + int(BUCKETS_PER_OCTAVE * math.log2(waited_s / SHORTEST_WAIT_S)))
 
 
-class Patience:
+class AbandonmentModel:
     """What is known of those who waited for a slot: of each age how many stayed and left, and how many are served."""
 
     __slots__ = ("_kept", "_lost", "_serving", "alert")
 
     def __init__(self) -> None:
         self.alert = False  # whether anybody left lately: else nothing is counted
-        self._kept, self._lost = [0.0] * AGES, [0.0] * AGES
-        self._serving = [0] * AGES
+        self._kept, self._lost = [0.0] * WAIT_BUCKETS, [0.0] * WAIT_BUCKETS
+        self._serving = [0] * WAIT_BUCKETS
 
     def began(self, at: int) -> None:
         """Somebody who waited until the age `at` has a slot; `ended` follows."""
@@ -59,20 +59,20 @@ class Patience:
         self._serving[at] -= 1
         if not (left or self.alert):
             return
-        kept, lost = ([FADE * count for count in counts] for counts in (self._kept, self._lost))
+        kept, lost = ([DECAY * count for count in counts] for counts in (self._kept, self._lost))
         (lost if left else kept)[at] += 1.0
-        self.alert = max(lost) >= FORGOTTEN
-        self._kept, self._lost = (kept, lost) if self.alert else ([0.0] * AGES, [0.0] * AGES)
+        self.alert = max(lost) >= NEGLIGIBLE_ABANDONED
+        self._kept, self._lost = (kept, lost) if self.alert else ([0.0] * WAIT_BUCKETS, [0.0] * WAIT_BUCKETS)
 
     def poor(self, at: int) -> bool:
         """Whether those who are served after such a wait mostly leave before they are answered."""
-        if self._lost[at] < FORGOTTEN:
+        if self._lost[at] < NEGLIGIBLE_ABANDONED:
             return False
-        lost = self._lost[at] + min(self._serving[at], DOUBT)
-        return lost > POOR * (lost + self._kept[at] + BELIEF)
+        lost = self._lost[at] + min(self._serving[at], TRIAL_REQUESTS)
+        return lost > ABANDONED_SHARE * (lost + self._kept[at] + PRIOR_SERVED)
 
 
-class Waiting(Protocol):
+class QueuedRequest(Protocol):
     """One who waits since a time of the line's clock; `gone`: no more."""
 
     @property
@@ -81,15 +81,15 @@ class Waiting(Protocol):
     def gone(self) -> bool: ...
 
 
-W = TypeVar("W", bound=Waiting)
+W = TypeVar("W", bound=QueuedRequest)
 
 
-class Line(Generic[W]):
+class TenantQueue(Generic[W]):
     """Those of one class and tenant who wait; `patience` is that of their class."""
 
     __slots__ = ("_coming", "_next", "_passed", "patience")
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: AbandonmentModel) -> None:
         self.patience = patience
         # Both in order of arrival; whoever was passed by came before all who are still coming.
         self._coming: deque[W] = deque()
@@ -111,13 +111,13 @@ class Line(Generic[W]):
         while passed and passed[0].gone:
             passed.popleft()
         self._next = passed
-        if passed and not (patience.alert and patience.poor(age(now - passed[0].since))):
+        if passed and not (patience.alert and patience.poor(find_wait_bucket(now - passed[0].since))):
             return passed[0]
         while coming:
             one = coming[0]
             if one.gone:
                 coming.popleft()
-            elif patience.alert and patience.poor(age(now - one.since)):
+            elif patience.alert and patience.poor(find_wait_bucket(now - one.since)):
                 passed.append(coming.popleft())
             else:
                 self._next = coming
@@ -139,15 +139,15 @@ class Line(Generic[W]):
                 part.extend(here)
 
 
-class Lines(Generic[W]):
+class FairQueue(Generic[W]):
     """The lines of one class, by tenant: the one whose turn is longest ago first."""
 
     __slots__ = ("_lines", "_next", "_waiting", "patience")
 
     def __init__(self) -> None:
-        self.patience = Patience()
+        self.patience = AbandonmentModel()
         self._waiting: dict[str, int] = {}
-        self._lines: dict[str, Line[W]] = {}
+        self._lines: dict[str, TenantQueue[W]] = {}
         self._next = ""
 
     def __iter__(self) -> Iterator[W]:
@@ -158,7 +158,7 @@ class Lines(Generic[W]):
         self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
         line = self._lines.get(tenant)
         if line is None:
-            line = self._lines[tenant] = Line(self.patience)
+            line = self._lines[tenant] = TenantQueue(self.patience)
         line.add(one)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def wait_s(ahead: int, slots: int, service_s: float) -> float:
+def estimate_wait_s(ahead: int, slots: int, service_s: float) -> float:
     """How long a request waits with `ahead` requests running or waiting before it, when each holds one of `slots`
     for `service_s`: nothing while a slot is free, then a slot is free every service_s / slots. Without slots, for
     ever."""
@@ -12,6 +12,6 @@ def wait_s(ahead: int, slots: int, service_s: float) -> float:
     return max(0, ahead - slots + 1) * service_s / slots
 
 
-def due(own_wait_s: float, limit_s: float, *, other_wait_s: float = 0.0) -> bool:
+def should_overflow(own_wait_s: float, limit_s: float, *, other_wait_s: float = 0.0) -> bool:
     """Whether a request goes elsewhere: its wait would exceed the limit, and elsewhere is the shorter one."""
     return own_wait_s > limit_s and other_wait_s < own_wait_s

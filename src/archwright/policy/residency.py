@@ -17,31 +17,31 @@ from archwright.contract.needs import PRIVATE_SENSITIVITIES, Sensitivity
 
 DataClass = Sensitivity
 CLASSES: tuple[DataClass, ...] = get_args(Sensitivity)
-ANYWHERE = "any"
+ANY_COUNTRY = "any"
 
 # Health and payment data are equally strict; of two equally strict words the first given stays.
 STRICTNESS: dict[DataClass, int] = {"public": 0, "internal": 1, "personal": 2, "health": 3, "payment": 3}
 
 # Data of people stay inside the endpoint's residency; that a machine is ours does not move it there. The other classes
 # go to any pool the endpoint names.
-BOUND = PRIVATE_SENSITIVITIES
+RESIDENCY_BOUND_CLASSES = PRIVATE_SENSITIVITIES
 
 
-class Place(NamedTuple):
+class PoolLocation(NamedTuple):
     """Where a pool's engines stand: the ISO code of a country, or nothing said, which for our own means here."""
 
     country: str
     own: bool
 
 
-def allowed(data_class: DataClass, place: Place, residency: Collection[str]) -> bool:
+def is_within_residency(data_class: DataClass, place: PoolLocation, residency: Collection[str]) -> bool:
     """Whether data of the class may go there. `residency` holds countries, or ANYWHERE; without any, here alone."""
-    if data_class not in BOUND or (place.own and not place.country):
+    if data_class not in RESIDENCY_BOUND_CLASSES or (place.own and not place.country):
         return True
-    return bool(place.country) and (place.country in residency or ANYWHERE in residency)
+    return bool(place.country) and (place.country in residency or ANY_COUNTRY in residency)
 
 
-class Stated(NamedTuple):
+class ResidencyPolicy(NamedTuple):
     """What an endpoint says: the class it was made for and where that may go; where stricter classes may. No class:
     nobody said what its residency is for, so for all."""
 
@@ -50,26 +50,26 @@ class Stated(NamedTuple):
     residency_of: Mapping[DataClass, tuple[str, ...]] = {}
 
 
-def permitted(data_class: DataClass, place: Place, stated: Stated) -> bool:
+def is_permitted_by_policy(data_class: DataClass, place: PoolLocation, stated: ResidencyPolicy) -> bool:
     """Whether data of the class may go there from an endpoint that says so."""
-    if data_class not in BOUND:
+    if data_class not in RESIDENCY_BOUND_CLASSES:
         return True
-    speaking, bounds = _said(data_class, stated)
+    speaking, bounds = _applicable_residencies(data_class, stated)
     if not speaking:
-        return place.own and all(allowed(data_class, place, one) for one in bounds or [()])
-    inside = any(allowed(data_class, place, one) for one in speaking)
-    return inside and all(allowed(data_class, place, one) for one in bounds)
+        return place.own and all(is_within_residency(data_class, place, one) for one in bounds or [()])
+    inside = any(is_within_residency(data_class, place, one) for one in speaking)
+    return inside and all(is_within_residency(data_class, place, one) for one in bounds)
 
 
-def spoken_for(data_class: DataClass, stated: Stated) -> bool:
+def has_residency(data_class: DataClass, stated: ResidencyPolicy) -> bool:
     """Whether a residency was stated for data of the class, or need not be."""
-    return data_class not in BOUND or bool(_said(data_class, stated)[0])
+    return data_class not in RESIDENCY_BOUND_CLASSES or bool(_applicable_residencies(data_class, stated)[0])
 
 
 _Residencies = list[tuple[str, ...]]
 
 
-def _said(data_class: DataClass, stated: Stated) -> tuple[_Residencies, _Residencies]:
+def _applicable_residencies(data_class: DataClass, stated: ResidencyPolicy) -> tuple[_Residencies, _Residencies]:
     """The residencies that speak for the class, the nearest of those stated for it and stricter ones; and those of
     milder classes (of equally strict ones too, where none speaks), which bound it as well."""
     level = STRICTNESS[data_class]
@@ -78,7 +78,7 @@ def _said(data_class: DataClass, stated: Stated) -> tuple[_Residencies, _Residen
     made_for = STRICTNESS[stated.data_class] if stated.data_class else max(STRICTNESS.values())
     if made_for >= level:
         speaking.append((made_for, stated.residency))
-    elif stated.data_class in BOUND or stated.residency:
+    elif stated.data_class in RESIDENCY_BOUND_CLASSES or stated.residency:
         # To a class that may go anywhere no residency is no bound.
         said.append(("internal", made_for, stated.residency))
     nearest = min((strict for strict, _ in speaking), default=level + 1)
@@ -86,6 +86,6 @@ def _said(data_class: DataClass, stated: Stated) -> tuple[_Residencies, _Residen
     return [residency for strict, residency in speaking if strict == nearest], bounds
 
 
-def strictest(classes: Iterable[DataClass]) -> DataClass:
+def strictest_class(classes: Iterable[DataClass]) -> DataClass:
     """Raises ValueError when there is none."""
     return max(classes, key=STRICTNESS.__getitem__)

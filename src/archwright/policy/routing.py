@@ -23,7 +23,7 @@ class ReplicaLoad(Record):
     healthy: bool = True
 
 
-def least_work(replicas: Sequence[ReplicaLoad]) -> int | None:
+def select_least_work(replicas: Sequence[ReplicaLoad]) -> int | None:
     """Index of the healthy replica with a free slot and the least work per slot; None when there is none.
 
     Ties go to fewer running requests, then to the earlier replica, so the choice is a function of its input.
@@ -36,10 +36,10 @@ def least_work(replicas: Sequence[ReplicaLoad]) -> int | None:
     return min(free)[2] if free else None
 
 
-def by_prefix(replicas: Sequence[ReplicaLoad], seeds: Sequence[int], prefix: int) -> int | None:
+def select_by_prefix(replicas: Sequence[ReplicaLoad], seeds: Sequence[int], prefix: int) -> int | None:
     """Index of the replica that has likely read this beginning before; None when no slot is free.
 
-    `prefix` is a hash of the prompt's beginning, `seeds` one number a replica (`seed`). The replicas are ranked by
+    `prefix` is a hash of the prompt's beginning, `seeds` one number a replica (`hash_replica_name`). The replicas are ranked by
     rendezvous hashing, so that one that comes or goes moves only its own share. A favourite that runs more than
     AFFINITY_BOUND times the mean share of all slots is clearly busier: the next in rank is asked instead, and where
     all that are free are beyond the bound, least work decides.
@@ -49,34 +49,34 @@ def by_prefix(replicas: Sequence[ReplicaLoad], seeds: Sequence[int], prefix: int
     if not slots:
         return None
     share = AFFINITY_BOUND * (running + 1) / slots
-    ranked = sorted(range(len(replicas)), key=lambda index: mixed(prefix ^ seeds[index]), reverse=True)
+    ranked = sorted(range(len(replicas)), key=lambda index: mix_bits(prefix ^ seeds[index]), reverse=True)
     for index in ranked:
         load = replicas[index]
         if load.healthy and load.running < min(load.slots, math.ceil(share * load.slots)):
             return index
-    return least_work(replicas)
+    return select_least_work(replicas)
 
 
-def seed(name: str) -> int:
+def hash_replica_name(name: str) -> int:
     """A number for a name, alike in every process."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
-def mixed(value: int) -> int:
+def mix_bits(value: int) -> int:
     """Every bit of the result depends on every bit of `value` (the finaliser of SplitMix64)."""
     value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
     value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _WORD
     return value ^ (value >> 31)
 
 
-def drawn(request_id: str, purpose: str) -> float:
+def hash_to_fraction(request_id: str, purpose: str) -> float:
     """A number in [0, 1) for this request and purpose: uniform, alike in every process, and independent of what is
     drawn of the same request for another purpose."""
     digest = blake2b(request_id.encode(), digest_size=8, person=purpose.encode()).digest()
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
 
 
-def split(weights: Sequence[float], at: float) -> int:
+def select_weighted_index(weights: Sequence[float], at: float) -> int:
     """The index whose share of the weights holds `at` in [0, 1). Weights are >= 0, one at least above it."""
     left = at * sum(weights)
     last = 0

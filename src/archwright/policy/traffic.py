@@ -22,12 +22,12 @@ from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 
 # The longest request there is, as a multiple of the 95th percentile. `sizing` gives a context that holds it.
-LONGEST = 1.5
+LONGEST_OVER_P95 = 1.5
 LEAST_INPUT = 1
 # A single token has no time between tokens: every request can be measured.
 LEAST_OUTPUT = 2
 QUARTERS = 4
-BLOCK = QUARTERS * QUARTERS
+BLOCK_SIZE = QUARTERS * QUARTERS
 
 _NORMAL = NormalDist()
 _Z95 = _NORMAL.inv_cdf(0.95)
@@ -47,26 +47,30 @@ def peak_arrivals(load: LoadSpec) -> tuple[Arrival, ...]:
     chance = random.Random(load.seed)
     count = max(1, round(load.requests_per_second * load.peak_s))
     times = sorted(chance.uniform(0.0, load.peak_s) for _ in range(count))
-    inputs = stratified(load.input_tokens, count, chance, least=LEAST_INPUT)
-    outputs = stratified(load.output_tokens, count, chance, least=LEAST_OUTPUT)
+    inputs = sample_stratified_lengths(load.input_tokens, count, chance, least=LEAST_INPUT)
+    outputs = sample_stratified_lengths(load.output_tokens, count, chance, least=LEAST_OUTPUT)
     chance.shuffle(inputs)
     chance.shuffle(outputs)
     return tuple(Arrival(*fields) for fields in zip(times, inputs, outputs, strict=True))
 
 
-def closed_arrivals(load: LoadSpec) -> Iterator[Arrival]:
+def closed_loop_arrivals(load: LoadSpec) -> Iterator[Arrival]:
     """Requests for the closed loop without an end, in blocks that each represent the load; `at_s` is 0."""
     chance = random.Random(load.seed + 1)
     while True:
-        inputs = dealt(stratified(load.input_tokens, BLOCK, chance, least=LEAST_INPUT), chance)
-        outputs = dealt(stratified(load.output_tokens, BLOCK, chance, least=LEAST_OUTPUT), chance)
+        inputs = interleave_quarters(
+            sample_stratified_lengths(load.input_tokens, BLOCK_SIZE, chance, least=LEAST_INPUT), chance
+        )
+        outputs = interleave_quarters(
+            sample_stratified_lengths(load.output_tokens, BLOCK_SIZE, chance, least=LEAST_OUTPUT), chance
+        )
         for pair in zip(inputs, outputs, strict=True):
             yield Arrival(0.0, *pair)
 
 
-def dealt(ordered: list[int], chance: random.Random) -> list[int]:
+def interleave_quarters(ordered: list[int], chance: random.Random) -> list[int]:
     """A block in groups of four, each with one from every quarter, in random order."""
-    quarters = [ordered[start : start + QUARTERS] for start in range(0, BLOCK, QUARTERS)]
+    quarters = [ordered[start : start + QUARTERS] for start in range(0, BLOCK_SIZE, QUARTERS)]
     for quarter in quarters:
         chance.shuffle(quarter)
     groups = [list(group) for group in zip(*quarters, strict=True)]
@@ -75,10 +79,10 @@ def dealt(ordered: list[int], chance: random.Random) -> list[int]:
     return [size for group in groups for size in group]
 
 
-def stratified(length: TokenLength, count: int, chance: random.Random, *, least: int) -> list[int]:
+def sample_stratified_lengths(length: TokenLength, count: int, chance: random.Random, *, least: int) -> list[int]:
     """`count` lengths in rising order, one from each of `count` equal slices of probability."""
-    spread = spread_of(length)
-    cap = LONGEST * length.p95
+    spread = solve_lognormal_sigma(length)
+    cap = LONGEST_OVER_P95 * length.p95
     drawn = []
     for slice_ in range(count):
         share = max((slice_ + chance.random()) / count, 1e-12)
@@ -87,7 +91,7 @@ def stratified(length: TokenLength, count: int, chance: random.Random, *, least:
     return drawn
 
 
-def spread_of(length: TokenLength) -> float:
+def solve_lognormal_sigma(length: TokenLength) -> float:
     """The log-normal's sigma, by bisection: with the percentile held, a wider spread has a smaller mean.
 
     A mean below about a thirteenth of the percentile is out of reach of this form: then the widest.
@@ -102,6 +106,6 @@ def spread_of(length: TokenLength) -> float:
 
 def _capped_mean(spread: float) -> float:
     """E[min(X, LONGEST p95)] / p95."""
-    mu, cap = -_Z95 * spread, math.log(LONGEST)
+    mu, cap = -_Z95 * spread, math.log(LONGEST_OVER_P95)
     below = math.exp(mu + spread**2 / 2) * _NORMAL.cdf((cap - mu - spread**2) / spread)
-    return below + LONGEST * (1 - _NORMAL.cdf((cap - mu) / spread))
+    return below + LONGEST_OVER_P95 * (1 - _NORMAL.cdf((cap - mu) / spread))

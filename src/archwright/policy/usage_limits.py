@@ -23,33 +23,33 @@ from typing import Literal, NamedTuple, get_args
 
 from archwright.contract.record import Record
 
-Period = Literal["total", "month", "day"]
-Limit = Literal["requests", "tokens", "budget", "unpriced"]
+BudgetPeriod = Literal["total", "month", "day"]
+LimitKind = Literal["requests", "tokens", "budget", "unpriced"]
 
-UNITS = 60_000_000
-NANO = 1_000_000_000
+UNITS_PER_REQUEST = 60_000_000
+NUSD_PER_USD = 1_000_000_000
 TEMPLATE_TOKENS = 512
 IMAGE_TOKENS = 2_833 + 8 * 5_667
 IMAGE_USUAL_TOKENS = 1_105  # gpt-4o's of 2,048 x 4,096 pixels: charged where an engine that worked gave no count
 LARGEST_RATE = 10**9
 LARGEST_BUDGET_USD = 1e9
-LARGEST = 1 << 62  # an account is kept in 64 bits
+LARGEST_LEVEL = 1 << 62  # an account is kept in 64 bits
 
 
-class Limits(Record):
+class UsageLimits(Record):
     """None: no limit. The budget counts over all time, or anew each calendar month or day (UTC)."""
 
     rpm: int | None = None
     tpm: int | None = None
     budget_usd: float | None = None
-    period: Period = "total"
+    period: BudgetPeriod = "total"
 
     @property
     def none(self) -> bool:
         return self.rpm is None and self.tpm is None and self.budget_usd is None
 
 
-def problem(limits: Limits) -> str:
+def find_limits_problem(limits: UsageLimits) -> str:
     """What is wrong with them, "" when nothing."""
     for name in ("rpm", "tpm"):
         rate = getattr(limits, name)
@@ -58,12 +58,12 @@ def problem(limits: Limits) -> str:
     budget = limits.budget_usd
     if budget is not None and not 0 <= budget <= LARGEST_BUDGET_USD:  # also refuses NaN
         return f"budget_usd must be 0 to {LARGEST_BUDGET_USD:,.0f}, not {budget}"
-    if limits.period not in get_args(Period):
-        return f"period must be one of {', '.join(get_args(Period))}, not {limits.period!r}"
+    if limits.period not in get_args(BudgetPeriod):
+        return f"period must be one of {', '.join(get_args(BudgetPeriod))}, not {limits.period!r}"
     return ""
 
 
-class Caps(NamedTuple):
+class AccountCaps(NamedTuple):
     """Limits in the units of the account; -1: none."""
 
     rpm: int
@@ -73,25 +73,25 @@ class Caps(NamedTuple):
 
 # An account at a moment: (at_us, fill level of requests, of tokens, nano-USD spent in the period now running). A bare
 # tuple, since one is made at every reservation and every settlement.
-Level = tuple[int, ...]
+AccountLevel = tuple[int, ...]
 
 
 # The worst case of one request: tokens, nano-USD (-1: it has no price). As bare as a Level.
-Ask = tuple[int, int]
+WorstCaseAmount = tuple[int, int]
 
 
-class Short(NamedTuple):
+class LimitShortfall(NamedTuple):
     """Why it does not fit. `retry_after_s` None: waiting alone does not help; `held` whether requests under way could
     still give back what is missing."""
 
-    limit: Limit
+    limit: LimitKind
     retry_after_s: int | None = None
     held: bool = False
 
 
-def caps(limits: Limits) -> Caps:
+def to_caps(limits: UsageLimits) -> AccountCaps:
     budget = limits.budget_usd
-    return Caps(
+    return AccountCaps(
         -1 if limits.rpm is None else limits.rpm,
         -1 if limits.tpm is None else limits.tpm,
         -1 if budget is None else nearest_nusd(budget),
@@ -100,11 +100,11 @@ def caps(limits: Limits) -> Caps:
 
 def worst_nusd(usd: float) -> int:
     """Rounded up, but not for the last bits of a float: 0.003 USD are 3,000,000 nano-USD, not one more."""
-    return math.ceil(usd * NANO - 1e-3)
+    return math.ceil(usd * NUSD_PER_USD - 1e-3)
 
 
 def nearest_nusd(usd: float) -> int:
-    return round(usd * NANO)
+    return round(usd * NUSD_PER_USD)
 
 
 def worst_input_tokens(text_bytes: int, context_tokens: int, images_tokens: int = 0) -> int:
@@ -113,7 +113,9 @@ def worst_input_tokens(text_bytes: int, context_tokens: int, images_tokens: int 
     return min(text_bytes + TEMPLATE_TOKENS + images_tokens, context_tokens)
 
 
-def take(caps: Caps, level: Level, held_nusd: int, ask: Ask, now_us: int) -> Level | Short:
+def reserve_request(
+    caps: AccountCaps, level: AccountLevel, held_nusd: int, ask: WorstCaseAmount, now_us: int
+) -> AccountLevel | LimitShortfall:
     """The account with `ask` taken from its rates, or why not; nothing is taken then. `held_nusd` is what requests
     under way may still spend: money is reserved by the caller, beside the level."""
     rpm, tpm, budget = caps
@@ -123,25 +125,25 @@ def take(caps: Caps, level: Level, held_nusd: int, ask: Ask, now_us: int) -> Lev
         passed = 0
     if rpm >= 0:
         requests -= rpm * passed
-        requests = requests + UNITS if requests > 0 else UNITS
-        if requests > rpm * UNITS:
-            return Short("requests", _wait_s(requests, rpm) if rpm else None)
+        requests = requests + UNITS_PER_REQUEST if requests > 0 else UNITS_PER_REQUEST
+        if requests > rpm * UNITS_PER_REQUEST:
+            return LimitShortfall("requests", _leak_wait_s(requests, rpm) if rpm else None)
     if tpm >= 0:
         tokens -= tpm * passed
-        tokens = (tokens if tokens > 0 else 0) + ask[0] * UNITS
-        if tokens > tpm * UNITS:
-            return Short("tokens", _wait_s(tokens, tpm) if ask[0] <= tpm else None, held=True)
+        tokens = (tokens if tokens > 0 else 0) + ask[0] * UNITS_PER_REQUEST
+        if tokens > tpm * UNITS_PER_REQUEST:
+            return LimitShortfall("tokens", _leak_wait_s(tokens, tpm) if ask[0] <= tpm else None, held=True)
     if budget >= 0:
         nusd = ask[1]
         if nusd < 0:
-            return Short("unpriced")
+            return LimitShortfall("unpriced")
         if spent_nusd + held_nusd + nusd > budget:
             under_way = spent_nusd + nusd <= budget
-            return Short("budget", 1 if under_way else None, held=held_nusd > 0)
+            return LimitShortfall("budget", 1 if under_way else None, held=held_nusd > 0)
     return at_us + passed, requests, tokens, spent_nusd
 
 
-def give_back(caps: Caps, level: Level, tokens: int, nusd: int, now_us: int) -> Level:
+def settle_request(caps: AccountCaps, level: AccountLevel, tokens: int, nusd: int, now_us: int) -> AccountLevel:
     """The account after a request: `tokens` fewer than reserved (negative: more), `nusd` spent."""
     at_us, requests, left, spent_nusd = level
     rpm, tpm, _budget = caps
@@ -154,11 +156,11 @@ def give_back(caps: Caps, level: Level, tokens: int, nusd: int, now_us: int) -> 
             requests = 0
     if tpm >= 0:
         left -= tpm * passed
-        left = (left if left > 0 else 0) - tokens * UNITS
-        left = min(max(left, 0), LARGEST)
-    return at_us + passed, requests, left, min(spent_nusd + nusd, LARGEST)
+        left = (left if left > 0 else 0) - tokens * UNITS_PER_REQUEST
+        left = min(max(left, 0), LARGEST_LEVEL)
+    return at_us + passed, requests, left, min(spent_nusd + nusd, LARGEST_LEVEL)
 
 
-def _wait_s(level: int, per_minute: int) -> int:
+def _leak_wait_s(level: int, per_minute: int) -> int:
     """Seconds until the level has leaked so far that the request fits."""
-    return max(1, -(-(level - per_minute * UNITS) // (per_minute * 1_000_000)))
+    return max(1, -(-(level - per_minute * UNITS_PER_REQUEST) // (per_minute * 1_000_000)))

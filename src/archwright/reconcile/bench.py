@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from archwright.contract.plan import LoadSpec
 from archwright.errors import ReconcileError
-from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
+from archwright.policy.traffic import Arrival, closed_loop_arrivals, peak_arrivals
 from archwright.reconcile.bench_client import Dialect, Limits, Refused, Target, Trace, Wire
 from archwright.reconcile.bench_result import BenchResult, Phase, Timing
 from archwright.reconcile.prompt_generator import Prompter, Tokens, learn
@@ -166,7 +166,7 @@ class _Run:
 
     async def closed(self, progress: Report | None) -> Phase:
         """Closed loop: each worker sends its next request when the last is answered; the end cuts what still runs."""
-        arrivals = closed_arrivals(self._load)
+        arrivals = closed_loop_arrivals(self._load)
         started_at = self._begin()
         async with self._reported("closed", self._load.closed_s, progress):
             workers = [asyncio.create_task(self._worker(arrivals)) for _ in range(self._load.concurrency)]

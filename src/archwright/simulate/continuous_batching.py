@@ -18,17 +18,17 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from archwright.sizing.hardware.roofline import Step, pairs
+from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
 
 
-class Clock(Protocol):
+class StepTimer(Protocol):
     """How long an engine's iterations take."""
 
-    def step_s(self, step: Step) -> float:
+    def step_s(self, step: EngineStep) -> float:
         """Seconds of one iteration."""
 
 
-class Request(NamedTuple):
+class SimulatedRequest(NamedTuple):
     """One request: when it comes, prompt tokens to read behind `cached_tokens` that need no reading, answer tokens."""
 
     arrival_s: float
@@ -37,11 +37,11 @@ class Request(NamedTuple):
     output_tokens: int
 
 
-class Outcome(NamedTuple):
+class SimulatedOutcome(NamedTuple):
     """What became of a request; `first_s` is None when it ended before any token, `tokens` are those delivered.
     `waited_s`: for a slot."""
 
-    request: Request
+    request: SimulatedRequest
     first_s: float | None
     last_s: float
     tokens: int
@@ -63,12 +63,12 @@ class Outcome(NamedTuple):
         return (self.last_s - self.first_s) / (self.tokens - 1)
 
 
-class _Reading:
+class _PrefillingRequest:
     """A request in a slot whose prompt is being read."""
 
     __slots__ = ("number", "read", "request", "waited_s")
 
-    def __init__(self, request: Request, number: int, waited_s: float) -> None:
+    def __init__(self, request: SimulatedRequest, number: int, waited_s: float) -> None:
         self.request = request
         self.number = number
         self.read = 0
@@ -83,12 +83,12 @@ class _Reading:
         return self.request.cached_tokens + self.read
 
 
-class _Answering(NamedTuple):
+class _DecodingRequest(NamedTuple):
     """A request in a slot whose answer is being written: complete at iteration `end`, in order of admission."""
 
     end: int
     number: int
-    request: Request
+    request: SimulatedRequest
     first_s: float
     waited_s: float
 
@@ -96,27 +96,27 @@ class _Answering(NamedTuple):
         return self.request.output_tokens - (self.end - iteration)
 
 
-class Batching:
+class ContinuousBatching:
     """One replica of an engine with `slots` slots that computes at most `batch_tokens` tokens at once."""
 
-    def __init__(self, clock: Clock, slots: int, batch_tokens: int) -> None:
+    def __init__(self, clock: StepTimer, slots: int, batch_tokens: int) -> None:
         self._clock = clock
         self._slots = slots
         self._batch_tokens = batch_tokens
 
     def run(
         self,
-        requests: Iterable[Request],
+        requests: Iterable[SimulatedRequest],
         *,
-        refill: Callable[[float], Request] | None = None,
+        refill: Callable[[float], SimulatedRequest] | None = None,
         until: float = math.inf,
-    ) -> list[Outcome]:
+    ) -> list[SimulatedOutcome]:
         """Everything that happens before `until`, in the order it ended; what runs or waits then comes last.
 
         With `refill`, each finished request calls it with the moment and the request it returns joins: a closed loop
         (which ends only at `until`).
         """
-        state = _State(requests, refill)
+        state = _BatchState(requests, refill)
         while state.active or state.coming:
             state.admit(self._slots)
             if not state.active:
@@ -129,11 +129,11 @@ class Batching:
                 break
         return state.outcomes()
 
-    def _read(self, state: _State, until: float) -> bool:
+    def _read(self, state: _BatchState, until: float) -> bool:
         """One iteration that reads prompts beside the running answers; False when it would end after `until`."""
         answering = len(state.answering)
         room = max(0, self._batch_tokens - answering)
-        taken: list[tuple[_Reading, int]] = []
+        taken: list[tuple[_PrefillingRequest, int]] = []
         seen, done, tokens = 0.0, 0, 0
         for one in state.reading:
             count = min(one.unread, room)
@@ -141,10 +141,10 @@ class Batching:
                 break
             room -= count
             tokens += count
-            seen += pairs(one.context, count)
+            seen += count_token_pairs(one.context, count)
             done += count == one.unread
             taken.append((one, count))
-        step = Step(
+        step = EngineStep(
             prompt_tokens=tokens,
             prompt_pairs=seen,
             prompts_done=done,
@@ -161,7 +161,7 @@ class Batching:
         state.retire()
         return True
 
-    def _write(self, state: _State, until: float) -> bool:
+    def _write(self, state: _BatchState, until: float) -> bool:
         """Iterations that only write, up to the next answer's end, arrival for a free slot, or `until`."""
         answering, context = len(state.answering), float(state.context)
         steps = state.answering[0].end - state.iteration
@@ -173,33 +173,35 @@ class Batching:
         if steps < 1:
             return False
         middle = context + answering * (steps - 1) / 2
-        lasts = steps * self._clock.step_s(Step(answering=answering, context_tokens=middle))
+        lasts = steps * self._clock.step_s(EngineStep(answering=answering, context_tokens=middle))
         state.pass_iterations(steps, state.now + lasts)
         state.retire()
         return True
 
     def _steps_in(self, seconds: float, answering: int, context: float) -> float:
         """How many writing steps fit; their growth is taken into account once, so rather too few than too many."""
-        shortest_s = self._clock.step_s(Step(answering=answering, context_tokens=context))
+        shortest_s = self._clock.step_s(EngineStep(answering=answering, context_tokens=context))
         middle = context + answering * seconds / shortest_s / 2
-        return seconds / self._clock.step_s(Step(answering=answering, context_tokens=middle))
+        return seconds / self._clock.step_s(EngineStep(answering=answering, context_tokens=middle))
 
 
-class _State:
+class _BatchState:
     """Who waits, who runs, who is done. `context` sums the contexts of the answers being written."""
 
-    def __init__(self, requests: Iterable[Request], refill: Callable[[float], Request] | None) -> None:
+    def __init__(
+        self, requests: Iterable[SimulatedRequest], refill: Callable[[float], SimulatedRequest] | None
+    ) -> None:
         self.now = 0.0
         self.iteration = 0
         self.coming = list(requests)
         heapq.heapify(self.coming)
-        self.reading: deque[_Reading] = deque()
-        self.answering: list[_Answering] = []
+        self.reading: deque[_PrefillingRequest] = deque()
+        self.answering: list[_DecodingRequest] = []
         self.context = 0
         self._refill = refill
         self._admitted = 0
         self._free_at = 0.0  # since when a slot has been free
-        self._done: list[Outcome] = []
+        self._done: list[SimulatedOutcome] = []
 
     @property
     def active(self) -> int:
@@ -208,7 +210,9 @@ class _State:
     def admit(self, slots: int) -> None:
         while self.coming and self.coming[0].arrival_s <= self.now and self.active < slots:
             request = heapq.heappop(self.coming)
-            self.reading.append(_Reading(request, self._admitted, max(0.0, self._free_at - request.arrival_s)))
+            self.reading.append(
+                _PrefillingRequest(request, self._admitted, max(0.0, self._free_at - request.arrival_s))
+            )
             self._admitted += 1
         if self.active == slots:
             self._free_at = math.inf
@@ -224,7 +228,7 @@ class _State:
         for _ in range(count):
             one = self.reading.popleft()
             end = self.iteration + one.request.output_tokens - 1
-            heapq.heappush(self.answering, _Answering(end, one.number, one.request, self.now, one.waited_s))
+            heapq.heappush(self.answering, _DecodingRequest(end, one.number, one.request, self.now, one.waited_s))
             self.context += one.context + 1
 
     def retire(self) -> None:
@@ -235,14 +239,14 @@ class _State:
             one = heapq.heappop(self.answering)
             tokens = one.tokens(self.iteration)
             self.context -= one.request.cached_tokens + one.request.new_tokens + tokens
-            self._done.append(Outcome(one.request, one.first_s, self.now, tokens, one.waited_s))
+            self._done.append(SimulatedOutcome(one.request, one.first_s, self.now, tokens, one.waited_s))
             if self._refill is not None:
                 heapq.heappush(self.coming, self._refill(self.now))
 
-    def outcomes(self) -> list[Outcome]:
-        cut = {one.number: Outcome(one.request, None, self.now, 0, one.waited_s) for one in self.reading}
+    def outcomes(self) -> list[SimulatedOutcome]:
+        cut = {one.number: SimulatedOutcome(one.request, None, self.now, 0, one.waited_s) for one in self.reading}
         for one in self.answering:
             tokens = one.tokens(self.iteration)
-            cut[one.number] = Outcome(one.request, one.first_s, self.now, tokens, one.waited_s)
-        waiting = [Outcome(request, None, self.now, 0) for request in sorted(self.coming)]
+            cut[one.number] = SimulatedOutcome(one.request, one.first_s, self.now, tokens, one.waited_s)
+        waiting = [SimulatedOutcome(request, None, self.now, 0) for request in sorted(self.coming)]
         return [*self._done, *(cut[number] for number in sorted(cut)), *waiting]

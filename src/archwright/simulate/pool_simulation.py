@@ -20,14 +20,19 @@ from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, peak_arrivals
-from archwright.simulate.continuous_batching import Batching, Clock, Request
-from archwright.simulate.queue_latency import Queue, Queueing, queue_of, queueing
-from archwright.simulate.replica_dispatch import dispatch
-from archwright.simulate.serving_simulation import RATE_NOISE, TPOT_NOISE, TTFT_NOISE, closed_loop
-from archwright.sizing.hardware.roofline import Step
-from archwright.sizing.hardware.uncertainty import widened
-from archwright.sizing.inference.engine_instance import Engine
-from archwright.sizing.inference.open_loop import GATEWAY_S, OpenLoop, flow_of
+from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedRequest, StepTimer
+from archwright.simulate.queue_latency import (
+    QueueLatency,
+    QueueLatencyPrediction,
+    measure_queue_latency,
+    predict_queue_latency,
+)
+from archwright.simulate.replica_dispatch import dispatch_arrivals
+from archwright.simulate.serving_simulation import RATE_NOISE, TPOT_NOISE, TTFT_NOISE, run_closed_loop
+from archwright.sizing.hardware.roofline import EngineStep
+from archwright.sizing.hardware.uncertainty import widen_band
+from archwright.sizing.inference.engine_instance import EngineInstance
+from archwright.sizing.inference.open_loop import GATEWAY_S, OpenLoop, build_request_profile
 
 # A window with more requests is cut: what comes later is like what came.
 REQUESTS, MOST_REQUESTS, MOST_WINDOWS = 600, 1200, 32
@@ -38,11 +43,11 @@ MOST_CLOSED = 600
 QUANTILES = (0.5, 0.95, 0.99)
 
 
-class PoolSpec(NamedTuple):
+class PoolScenario(NamedTuple):
     """`engines` equal engines under `load`, which is all of theirs."""
 
     model: str
-    engine: Engine
+    engine: EngineInstance
     engines: int
     load: LoadSpec
 
@@ -58,131 +63,131 @@ class PoolPrediction(Record):
     tpot_p95_s: Estimate
     tpot_p99_s: Estimate
     tokens_per_s: Estimate
-    queueing: Queueing
+    queueing: QueueLatencyPrediction
     refused: float
     bases: tuple[Basis, ...]
 
 
-class Peak(NamedTuple):
+class PeakResult(NamedTuple):
     """Percentiles of an engine's peak at one speed, in the order of QUANTILES; what it says of its queue, and which
     share finds that full."""
 
     ttft_s: tuple[float, ...]
     tpot_s: tuple[float, ...]
-    queue: Queue
+    queue: QueueLatency
     refused: float
 
 
-class _Slowed(NamedTuple):
+class _SlowedTimer(NamedTuple):
     """An engine whose steps take `factor` times as long."""
 
-    clock: Clock
+    clock: StepTimer
     factor: float
 
-    def step_s(self, step: Step) -> float:
+    def step_s(self, step: EngineStep) -> float:
         return self.clock.step_s(step) * self.factor
 
 
-def predict_pool(spec: PoolSpec) -> PoolPrediction:
+def predict_pool(spec: PoolScenario) -> PoolPrediction:
     """All promises for `spec`. Deterministic."""
     speed = spec.engine.speed
-    at_peak, in_loop = bases = _bases(spec)
-    runs = peaks(spec)
-    tokens = closed(spec)
+    at_peak, in_loop = bases = _build_bases(spec)
+    runs = simulate_peaks(spec)
+    tokens = simulate_closed_loop(spec)
     ends = (tokens / speed.steps.high, tokens / speed.steps.low)
     return PoolPrediction(
-        **_latencies(spec, runs, at_peak.id),
-        queueing=queueing([one.queue for one in runs], at_peak.id),
+        **_band_latencies(spec, runs, at_peak.id),
+        queueing=predict_queue_latency([one.queue for one in runs], at_peak.id),
         refused=runs[0].refused,
-        tokens_per_s=widened(tokens, ends, RATE_NOISE, "tokens/s", in_loop.id).scaled(float(spec.engines)),
+        tokens_per_s=widen_band(tokens, ends, RATE_NOISE, "tokens/s", in_loop.id).scaled(float(spec.engines)),
         bases=bases,
     )
 
 
-def latencies(spec: PoolSpec, basis: str = "") -> dict[str, Estimate]:
+def predict_latencies(spec: PoolScenario, basis: str = "") -> dict[str, Estimate]:
     """Percentiles over the requests of the peak by name, `ttft_p95_s`."""
-    return _latencies(spec, peaks(spec), basis)
+    return _band_latencies(spec, simulate_peaks(spec), basis)
 
 
-def peaks(spec: PoolSpec) -> list[Peak]:
+def simulate_peaks(spec: PoolScenario) -> list[PeakResult]:
     """At the predicted speed, at the fast end and at the slow one."""
-    speed, dealt = spec.engine.speed, dealt_of(spec)
-    return [peak(spec, factor, dealt) for factor in (1.0, speed.steps.low, speed.steps.high)]
+    speed, dealt = spec.engine.speed, dispatch_peak(spec)
+    return [simulate_peak(spec, factor, dealt) for factor in (1.0, speed.steps.low, speed.steps.high)]
 
 
-def _latencies(spec: PoolSpec, runs: list[Peak], basis: str) -> dict[str, Estimate]:
+def _band_latencies(spec: PoolScenario, runs: list[PeakResult], basis: str) -> dict[str, Estimate]:
     speed, found = spec.engine.speed, dict[str, Estimate]()
     for place, share in enumerate(QUANTILES):
         first, between = [run.ttft_s[place] for run in runs], [run.tpot_s[place] for run in runs]
-        found[f"ttft_p{share * 100:.0f}_s"] = _banded(first, speed.first, TTFT_NOISE, basis)
-        found[f"tpot_p{share * 100:.0f}_s"] = _banded(between, speed.steps, TPOT_NOISE, basis)
+        found[f"ttft_p{share * 100:.0f}_s"] = _band_percentile(first, speed.first, TTFT_NOISE, basis)
+        found[f"tpot_p{share * 100:.0f}_s"] = _band_percentile(between, speed.steps, TPOT_NOISE, basis)
     return found
 
 
-def _banded(values: list[float], band: Estimate, noise: float, basis: str) -> Estimate:
+def _band_percentile(values: list[float], band: Estimate, noise: float, basis: str) -> Estimate:
     middle = values[0]
     ends = (min(*values, middle * band.low), max(*values, middle * band.high))
-    return widened(middle, ends, noise, "s", basis)
+    return widen_band(middle, ends, noise, "s", basis)
 
 
-class Dealt(NamedTuple):
+class PeakDispatch(NamedTuple):
     """What single engines are given of the peak, and the share of all that finds the queue full."""
 
     parts: list[list[Arrival]]
     refused: float
 
 
-def peak(spec: PoolSpec, factor: float, dealt: Dealt | None = None) -> Peak:
+def simulate_peak(spec: PoolScenario, factor: float, dealt: PeakDispatch | None = None) -> PeakResult:
     """The engines' peak when their steps take `factor` times as long as predicted; who takes what is as predicted."""
     share = spec.load.requests_per_second / spec.engines
-    beyond, engine = beyond_steps(spec, share), engine_of(spec, factor)
-    parts, refused = dealt or dealt_of(spec)
-    found = [one for part in parts for one in engine.run([request_of(arrival, arrival.at_s) for arrival in part])]
+    beyond, engine = model_ttft_overhead(spec, share), build_batching(spec, factor)
+    parts, refused = dealt or dispatch_peak(spec)
+    found = [one for part in parts for one in engine.run([build_request(arrival, arrival.at_s) for arrival in part])]
     begun = [one for one in found if one.ttft_s is not None]
     ttft = [one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor for one in begun if one.ttft_s is not None]
-    tpot = _percentiles([one.tpot_s for one in found if one.tpot_s is not None])
-    return Peak(_percentiles(ttft), tpot, queue_of(begun, ttft), refused)
+    tpot = _latency_percentiles([one.tpot_s for one in found if one.tpot_s is not None])
+    return PeakResult(_latency_percentiles(ttft), tpot, measure_queue_latency(begun, ttft), refused)
 
 
-def dealt_of(spec: PoolSpec) -> Dealt:
+def dispatch_peak(spec: PoolScenario) -> PeakDispatch:
     """As many windows of the peak as hold REQUESTS requests, each of one engine."""
     engines, load = min(spec.engines, MOST_ENGINES), spec.load
     share = load.requests_per_second / spec.engines
-    count, seconds = windows(share, load.peak_s), min(load.peak_s, MOST_REQUESTS / share)
+    count, seconds = count_windows(share, load.peak_s), min(load.peak_s, MOST_REQUESTS / share)
     together = replace(load, requests_per_second=share * engines, peak_s=seconds)
-    holds_s = _holds(spec, share)
+    holds_s = _model_slot_occupancy(spec, share)
     parts, refused, came = list[list[Arrival]](), 0, 0
     while len(parts) < count:
         arrivals = peak_arrivals(replace(together, seed=load.seed + len(parts) // engines))
-        found = dispatch(arrivals, engines, spec.engine.slots, holds_s)
+        found = dispatch_arrivals(arrivals, engines, spec.engine.slots, holds_s)
         parts += found.parts
         refused += found.refused
         came += len(arrivals)
-    return Dealt(parts[:count], refused / came)
+    return PeakDispatch(parts[:count], refused / came)
 
 
-def _holds(spec: PoolSpec, rate: float) -> Callable[[Arrival], float]:
+def _model_slot_occupancy(spec: PoolScenario, rate: float) -> Callable[[Arrival], float]:
     """How long a request keeps its slot at that rate, by the length of its answer."""
-    engine, flow = spec.engine, flow_of(spec.load.input_tokens, spec.load.output_tokens)
+    engine, flow = spec.engine, build_request_profile(spec.load.input_tokens, spec.load.output_tokens)
     at = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate)
     begins_s = engine.pace.alone(flow.prompt).ttft_s(at.decode_s)
     token_s = at.batch / (at.rate * flow.answer)
     return lambda arrival: begins_s + token_s * (arrival.output_tokens - 1)
 
 
-def _percentiles(values: list[float]) -> tuple[float, ...]:
+def _latency_percentiles(values: list[float]) -> tuple[float, ...]:
     return tuple(percentile(values, q) for q in QUANTILES)
 
 
-def windows(rate: float, seconds: float) -> int:
+def count_windows(rate: float, seconds: float) -> int:
     """How many windows hold REQUESTS requests."""
     return max(1, min(MOST_WINDOWS, math.ceil(REQUESTS / max(1.0, rate * seconds))))
 
 
-def beyond_steps(spec: PoolSpec, rate: float) -> Callable[[int], float]:
+def model_ttft_overhead(spec: PoolScenario, rate: float) -> Callable[[int], float]:
     """For a prompt: what its time to a first token is fitted to take beyond the steps it takes part in."""
     engine = spec.engine
-    flow = flow_of(spec.load.input_tokens, spec.load.output_tokens)
+    flow = build_request_profile(spec.load.input_tokens, spec.load.output_tokens)
     decode_s = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate).decode_s
 
     def beyond(prompt: int) -> float:
@@ -192,21 +197,21 @@ def beyond_steps(spec: PoolSpec, rate: float) -> Callable[[int], float]:
     return beyond
 
 
-def engine_of(spec: PoolSpec, factor: float) -> Batching:
-    return Batching(_Slowed(spec.engine.pace, factor), spec.engine.slots, spec.engine.chunk)
+def build_batching(spec: PoolScenario, factor: float) -> ContinuousBatching:
+    return ContinuousBatching(_SlowedTimer(spec.engine.pace, factor), spec.engine.slots, spec.engine.chunk)
 
 
-def request_of(arrival: Arrival, at_s: float) -> Request:
-    return Request(at_s, arrival.input_tokens, 0, arrival.output_tokens)
+def build_request(arrival: Arrival, at_s: float) -> SimulatedRequest:
+    return SimulatedRequest(at_s, arrival.input_tokens, 0, arrival.output_tokens)
 
 
-def closed(spec: PoolSpec) -> float:
+def simulate_closed_loop(spec: PoolScenario) -> float:
     """Answer tokens/s of one engine in the closed loop."""
     at_once = math.ceil(spec.load.concurrency / spec.engines)
-    return closed_loop(engine_of(spec, 1.0), spec.load, at_once, closed_seconds(spec), request_of)
+    return run_closed_loop(build_batching(spec, 1.0), spec.load, at_once, closed_loop_seconds(spec), build_request)
 
 
-def closed_seconds(spec: PoolSpec) -> float:
+def closed_loop_seconds(spec: PoolScenario) -> float:
     """The closed loop's length, cut where MOST_CLOSED requests have been answered: each takes a step for each token."""
     load = spec.load
     at_once = max(min(load.concurrency / spec.engines, spec.engine.slots), 1.0)
@@ -214,7 +219,7 @@ def closed_seconds(spec: PoolSpec) -> float:
     return min(load.closed_s, max(MOST_CLOSED / at_once, 2.0) * step_s * load.output_tokens.mean)
 
 
-def _bases(spec: PoolSpec) -> tuple[Basis, Basis]:
+def _build_bases(spec: PoolScenario) -> tuple[Basis, Basis]:
     """Of the latencies and of the throughput."""
     load, engine, speed = spec.load, spec.engine, spec.engine.speed
     share = load.requests_per_second / spec.engines
@@ -234,7 +239,7 @@ def _bases(spec: PoolSpec) -> tuple[Basis, Basis]:
             *speed.facts,
             stands,
             f"peak {load.requests_per_second:g} requests/s, {share:g} to an engine, each to that with the least work, "
-            f"{windows(share, load.peak_s)} windows of {load.peak_s:g} s, seed {load.seed}",
+            f"{count_windows(share, load.peak_s)} windows of {load.peak_s:g} s, seed {load.seed}",
         ),
     )
     in_loop = Basis(

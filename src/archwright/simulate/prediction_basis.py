@@ -9,11 +9,11 @@ from archwright.catalog.tables.records import Efficiency
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import LoadSpec
 from archwright.sizing.hardware.roofline import Hardware
-from archwright.sizing.hardware.uncertainty import kind, stratum
+from archwright.sizing.hardware.uncertainty import basis_kind, name_stratum
 from archwright.sizing.model.engine_memory import EngineMemory
 
 
-class Names(NamedTuple):
+class BasisIds(NamedTuple):
     """The ids of the bases of one workload."""
 
     ttft: str
@@ -24,24 +24,24 @@ class Names(NamedTuple):
     disk: str
 
 
-def names(workload: str) -> Names:
-    return Names(*(f"{workload}.serving.{field}" for field in Names._fields))
+def build_basis_ids(workload: str) -> BasisIds:
+    return BasisIds(*(f"{workload}.serving.{field}" for field in BasisIds._fields))
 
 
-def bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memory: EngineMemory) -> tuple[Basis, ...]:
+def build_bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memory: EngineMemory) -> tuple[Basis, ...]:
     """One per kind of number, in the order of Names."""
     traffic = (
         f"peak {load.requests_per_second:g} requests/s for {load.peak_s:g} s, closed loop of {load.concurrency} "
         f"for {load.closed_s:g} s, seed {load.seed}"
     )
-    of, shares = names(load.workload), _shares(efficiency)
+    of, shares = build_basis_ids(load.workload), _describe_efficiency(efficiency)
     return (
-        *_simulated(of, stratum(efficiency), (traffic, _rates(hardware), shares)),
-        *_counted(of, efficiency, memory, shares),
+        *_simulated_bases(of, name_stratum(efficiency), (traffic, _describe_hardware(hardware), shares)),
+        *_computed_bases(of, efficiency, memory, shares),
     )
 
 
-def _simulated(of: Names, group: str, facts: tuple[str, ...]) -> Iterator[Basis]:
+def _simulated_bases(of: BasisIds, group: str, facts: tuple[str, ...]) -> Iterator[Basis]:
     """Latencies and throughput."""
     step = "step = max(FLOPs / (share x FLOP/s), bytes / (share x bytes/s)), summed by continuous batching"
     for name, definition, formula in (
@@ -64,9 +64,9 @@ def _simulated(of: Names, group: str, facts: tuple[str, ...]) -> Iterator[Basis]
         yield Basis(id=name, kind="simulated", stratum=group, definition=definition, formula=formula, facts=facts)
 
 
-def _counted(of: Names, efficiency: Efficiency, memory: EngineMemory, shares: str) -> Iterator[Basis]:
+def _computed_bases(of: BasisIds, efficiency: Efficiency, memory: EngineMemory, shares: str) -> Iterator[Basis]:
     """Memory, start-up and disk of the platform."""
-    group, weights = stratum(efficiency), f"weights {memory.weights / 1e6:.1f} MB"
+    group, weights = name_stratum(efficiency), f"weights {memory.weights / 1e6:.1f} MB"
     yield Basis(
         id=of.memory,
         kind="formula",
@@ -77,7 +77,7 @@ def _counted(of: Names, efficiency: Efficiency, memory: EngineMemory, shares: st
     )
     yield Basis(
         id=of.startup,
-        kind=kind(efficiency),
+        kind=basis_kind(efficiency),
         stratum=group,
         definition="`up` called to every process ready; the model file is already there",
         formula="engines one after the other, then the gateway",
@@ -93,7 +93,7 @@ def _counted(of: Names, efficiency: Efficiency, memory: EngineMemory, shares: st
     )
 
 
-def _shares(row: Efficiency) -> str:
+def _describe_efficiency(row: Efficiency) -> str:
     return (
         f"shares of the matrix rate: prompts {row.prefill_share_of_matmul:g}, answers {row.decode_share_of_matmul:g}, "
         f"{row.decode_share_of_matmul_batched:g} from {row.batched_from} together; of the bandwidth "
@@ -102,7 +102,7 @@ def _shares(row: Efficiency) -> str:
     )
 
 
-def _rates(hardware: Hardware) -> str:
+def _describe_hardware(hardware: Hardware) -> str:
     compute, bandwidth = hardware.compute_flops_per_s, hardware.bandwidth_bytes_per_s
     return (
         f"{hardware.name}: {compute.value / 1e9:.0f} GFLOP/s "

@@ -13,29 +13,31 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from archwright.policy.admission import Crowd, Reject, admit
-from archwright.policy.routing import ReplicaLoad, least_work
+from archwright.policy.admission import PoolLoad, Reject, decide_admission
+from archwright.policy.routing import ReplicaLoad, select_least_work
 from archwright.policy.traffic import Arrival
 
 
-class Dispatched(NamedTuple):
+class DispatchResult(NamedTuple):
     """Each engine's part in order of arrival, and how many found the queue full."""
 
     parts: tuple[list[Arrival], ...]
     refused: int
 
 
-def dispatch(arrivals: Sequence[Arrival], engines: int, slots: int, holds_s: Callable[[Arrival], float]) -> Dispatched:
+def dispatch_arrivals(
+    arrivals: Sequence[Arrival], engines: int, slots: int, holds_s: Callable[[Arrival], float]
+) -> DispatchResult:
     """`arrivals` in order of time over equal engines of `slots` slots each."""
-    desk = _Desk(engines, slots, holds_s)
+    desk = _GatewayQueue(engines, slots, holds_s)
     for arrival in arrivals:
         desk.free(arrival.at_s)
         desk.take(arrival)
     desk.free(float("inf"))
-    return Dispatched(tuple(desk.parts), desk.refused)
+    return DispatchResult(tuple(desk.parts), desk.refused)
 
 
-class _Desk:
+class _GatewayQueue:
     def __init__(self, engines: int, slots: int, holds_s: Callable[[Arrival], float]) -> None:
         self.parts: list[list[Arrival]] = [[] for _ in range(engines)]
         self.refused = 0
@@ -55,13 +57,13 @@ class _Desk:
                 self._give(self._queue.popleft(), engine, end)
 
     def take(self, arrival: Arrival) -> None:
-        chosen = None if self._queue else least_work(self._loads)
+        chosen = None if self._queue else select_least_work(self._loads)
         if chosen is not None:
             self._give(arrival, chosen, arrival.at_s)
             return
         inside, begun = len(self._ends) + len(self._queue), sum(map(len, self.parts))
-        crowd = Crowd(inside, self._slots * len(self.parts), inside, self._held_s / max(begun, 1))
-        self.refused += isinstance(admit(crowd), Reject)
+        crowd = PoolLoad(inside, self._slots * len(self.parts), inside, self._held_s / max(begun, 1))
+        self.refused += isinstance(decide_admission(crowd), Reject)
         self._queue.append(arrival)
 
     def _give(self, arrival: Arrival, engine: int, at_s: float) -> None:

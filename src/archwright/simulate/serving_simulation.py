@@ -18,18 +18,23 @@ from archwright.contract.evidence import Basis
 from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
-from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
-from archwright.simulate.continuous_batching import Batching, Outcome, Request
-from archwright.simulate.prediction_basis import bases, names
-from archwright.simulate.queue_latency import Queue, Queueing, queue_of, queueing
+from archwright.policy.traffic import Arrival, closed_loop_arrivals, peak_arrivals
+from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedOutcome, SimulatedRequest
+from archwright.simulate.prediction_basis import build_bases, build_basis_ids
+from archwright.simulate.queue_latency import (
+    QueueLatency,
+    QueueLatencyPrediction,
+    measure_queue_latency,
+    predict_queue_latency,
+)
 from archwright.sizing.hardware.roofline import Hardware, Roofline
-from archwright.sizing.hardware.uncertainty import at_most, measured_here, slowness, widened
+from archwright.sizing.hardware.uncertainty import cap_band, is_measured, slowdown_factors, widen_band
 from archwright.sizing.inference.open_loop import GATEWAY_S
-from archwright.sizing.model.engine_memory import EngineMemory, engine_memory, holds, weights_bytes
+from archwright.sizing.model.engine_memory import EngineMemory, compute_engine_memory, fits_memory, weights_bytes
 
-POINTS = 11
+SPEED_POINTS = 11
 # What a row measured for this very engine, format and instruction set may promise at most, each way.
-WIDEST, WIDEST_TTFT = 1.6, 2.5
+WIDEST_BAND, WIDEST_TTFT_BAND = 1.6, 2.5
 MOST_CLOSED = 2000
 # Noise of one run against another at equal speed, measured on two cores: latency to the first token depends on what
 # the engine was doing at that moment, a rate over many tokens hardly.
@@ -86,11 +91,11 @@ class ServingPrediction(Record):
     peak_memory_bytes: Estimate
     startup_s: Estimate
     disk_bytes: Estimate
-    queueing: Queueing
+    queueing: QueueLatencyPrediction
     bases: tuple[Basis, ...]
 
 
-class Run(NamedTuple):
+class SimulationResult(NamedTuple):
     """The figures of one simulated run."""
 
     ttft_p50_s: float
@@ -100,28 +105,28 @@ class Run(NamedTuple):
     tokens_per_s: float
 
 
-def fits(spec: ServingSpec) -> bool:
+def fits_hardware(spec: ServingSpec) -> bool:
     """Whether a replica's hardware holds it."""
-    return holds(spec.hardware.memory_bytes, memory_of(spec))
+    return fits_memory(spec.hardware.memory_bytes, replica_memory(spec))
 
 
-def memory_of(spec: ServingSpec) -> EngineMemory:
-    return engine_memory(spec.model, spec.weights, spec.efficiency, spec.slots, spec.context_tokens)
+def replica_memory(spec: ServingSpec) -> EngineMemory:
+    return compute_engine_memory(spec.model, spec.weights, spec.efficiency, spec.slots, spec.context_tokens)
 
 
 def predict_serving(spec: ServingSpec) -> ServingPrediction:
     """All promises for `spec`. Deterministic: the same spec gives the same figures."""
-    share = one_replica(spec)
-    factors = (1.0, *slowness(spec.efficiency, binding_rate(spec), POINTS))
-    peaks = [_peak(share, factor) for factor in factors]
-    middle, *runs = (_run(share, factor, peak) for factor, peak in zip(factors, peaks, strict=True))
-    of = names(spec.load.workload)
+    share = scale_to_replica(spec)
+    factors = (1.0, *slowdown_factors(spec.efficiency, binding_rate(spec), SPEED_POINTS))
+    peaks = [_run_peak(share, factor) for factor in factors]
+    middle, *runs = (_add_closed_loop(share, factor, peak) for factor, peak in zip(factors, peaks, strict=True))
+    of = build_basis_ids(spec.load.workload)
 
-    def banded(pick: Callable[[Run], float], noise: float, unit: str, basis: str) -> Estimate:
+    def banded(pick: Callable[[SimulationResult], float], noise: float, unit: str, basis: str) -> Estimate:
         values = [pick(one) for one in (middle, *runs)]
-        found = widened(values[0], (min(values), max(values)), noise, unit, basis)
-        widest = WIDEST_TTFT if basis == of.ttft else WIDEST
-        return at_most(found, widest) if measured_here(spec.efficiency) else found
+        found = widen_band(values[0], (min(values), max(values)), noise, unit, basis)
+        widest = WIDEST_TTFT_BAND if basis == of.ttft else WIDEST_BAND
+        return cap_band(found, widest) if is_measured(spec.efficiency) else found
 
     rate = banded(lambda one: one.tokens_per_s, RATE_NOISE, "tokens/s", of.tokens_per_s)
     return ServingPrediction(
@@ -130,15 +135,15 @@ def predict_serving(spec: ServingSpec) -> ServingPrediction:
         tpot_p50_s=banded(lambda one: one.tpot_p50_s, TPOT_NOISE, "s", of.tpot),
         tpot_p95_s=banded(lambda one: one.tpot_p95_s, TPOT_NOISE, "s", of.tpot),
         tokens_per_s=rate.scaled(float(spec.replicas)),
-        peak_memory_bytes=peak_memory(spec, of.memory),
-        startup_s=startup(spec, of.startup),
-        disk_bytes=disk(spec, of.disk),
-        queueing=queueing([_queue(peaks[index]) for index in (0, 1, -1)], of.ttft),
-        bases=bases(spec.load, spec.efficiency, spec.hardware, memory_of(spec)),
+        peak_memory_bytes=estimate_peak_memory(spec, of.memory),
+        startup_s=estimate_startup(spec, of.startup),
+        disk_bytes=estimate_disk(spec, of.disk),
+        queueing=predict_queue_latency([_measure_queue(peaks[index]) for index in (0, 1, -1)], of.ttft),
+        bases=build_bases(spec.load, spec.efficiency, spec.hardware, replica_memory(spec)),
     )
 
 
-def one_replica(spec: ServingSpec) -> ServingSpec:
+def scale_to_replica(spec: ServingSpec) -> ServingSpec:
     """What one of several replicas sees: its share of the arrivals, as if they were thinned at random."""
     if spec.replicas == 1:
         return spec
@@ -152,38 +157,40 @@ def one_replica(spec: ServingSpec) -> ServingSpec:
 
 def binding_rate(spec: ServingSpec) -> Estimate:
     """The rate of the hardware that limits a single answer: its band is the one that counts."""
-    bound = roofline_of(spec).bound
+    bound = build_roofline(spec).bound
     return spec.hardware.compute_flops_per_s if bound == "compute" else spec.hardware.bandwidth_bytes_per_s
 
 
-def roofline_of(spec: ServingSpec, factor: float = 1.0) -> Roofline:
+def build_roofline(spec: ServingSpec, factor: float = 1.0) -> Roofline:
     return Roofline(spec.model, spec.weights, spec.efficiency, spec.hardware, factor)
 
 
-def run(spec: ServingSpec, factor: float) -> Run:
+def simulate_replica(spec: ServingSpec, factor: float) -> SimulationResult:
     """The peak phase and the closed loop of one replica that is `factor` times as slow as predicted."""
-    return _run(spec, factor, _peak(spec, factor))
+    return _add_closed_loop(spec, factor, _run_peak(spec, factor))
 
 
-def _run(spec: ServingSpec, factor: float, peak: list[Outcome]) -> Run:
-    engine, seconds = engine_of(spec, factor), closed_seconds(spec, factor)
-    made = partial(request_of, spec=spec)
-    return _figures(peak)._replace(tokens_per_s=closed_loop(engine, spec.load, spec.load.concurrency, seconds, made))
+def _add_closed_loop(spec: ServingSpec, factor: float, peak: list[SimulatedOutcome]) -> SimulationResult:
+    engine, seconds = build_batching(spec, factor), closed_loop_seconds(spec, factor)
+    made = partial(build_request, spec=spec)
+    return _summarise_peak(peak)._replace(
+        tokens_per_s=run_closed_loop(engine, spec.load, spec.load.concurrency, seconds, made)
+    )
 
 
-def engine_of(spec: ServingSpec, factor: float) -> Batching:
-    return Batching(roofline_of(spec, factor), spec.slots, spec.batch_tokens)
+def build_batching(spec: ServingSpec, factor: float) -> ContinuousBatching:
+    return ContinuousBatching(build_roofline(spec, factor), spec.slots, spec.batch_tokens)
 
 
-def peak_run(spec: ServingSpec, factor: float) -> Run:
+def simulate_peak(spec: ServingSpec, factor: float) -> SimulationResult:
     """The peak phase alone; its tokens_per_s is 0."""
-    return _figures(_peak(spec, factor))
+    return _summarise_peak(_run_peak(spec, factor))
 
 
-def _figures(peak: list[Outcome]) -> Run:
+def _summarise_peak(peak: list[SimulatedOutcome]) -> SimulationResult:
     ttft = [one.ttft_s + GATEWAY_S for one in peak if one.ttft_s is not None]
     tpot = [one.tpot_s for one in peak if one.tpot_s is not None]
-    return Run(
+    return SimulationResult(
         ttft_p50_s=percentile(ttft, 0.5),
         ttft_p95_s=percentile(ttft, 0.95),
         tpot_p50_s=percentile(tpot, 0.5),
@@ -192,63 +199,67 @@ def _figures(peak: list[Outcome]) -> Run:
     )
 
 
-def _peak(spec: ServingSpec, factor: float) -> list[Outcome]:
-    requests = [request_of(arrival, arrival.at_s, spec) for arrival in peak_arrivals(spec.load)]
-    return engine_of(spec, factor).run(requests)
+def _run_peak(spec: ServingSpec, factor: float) -> list[SimulatedOutcome]:
+    requests = [build_request(arrival, arrival.at_s, spec) for arrival in peak_arrivals(spec.load)]
+    return build_batching(spec, factor).run(requests)
 
 
-def _queue(peak: list[Outcome]) -> Queue:
+def _measure_queue(peak: list[SimulatedOutcome]) -> QueueLatency:
     begun = [one for one in peak if one.ttft_s is not None]
-    return queue_of(begun, [one.ttft_s + GATEWAY_S for one in begun if one.ttft_s is not None])
+    return measure_queue_latency(begun, [one.ttft_s + GATEWAY_S for one in begun if one.ttft_s is not None])
 
 
-def closed_seconds(spec: ServingSpec, factor: float) -> float:
+def closed_loop_seconds(spec: ServingSpec, factor: float) -> float:
     """The closed loop's length, shortened where more than MOST_CLOSED requests would say nothing new.
 
     A request takes at least one step for each of its output tokens.
     """
     at_once, load = min(spec.load.concurrency, spec.slots), spec.load
-    shortest = roofline_of(spec, factor).decode_s(at_once, load.input_tokens.mean) * load.output_tokens.mean
+    shortest = build_roofline(spec, factor).decode_s(at_once, load.input_tokens.mean) * load.output_tokens.mean
     return min(load.closed_s, MOST_CLOSED * shortest / at_once)
 
 
-def closed_loop(
-    engine: Batching, load: LoadSpec, at_once: int, seconds: float, made: Callable[[Arrival, float], Request]
+def run_closed_loop(
+    engine: ContinuousBatching,
+    load: LoadSpec,
+    at_once: int,
+    seconds: float,
+    made: Callable[[Arrival, float], SimulatedRequest],
 ) -> float:
     """Answer tokens/s of an engine with `at_once` requests from an idle start, each followed by the next, unfinished
     answers included; `made` makes a request of an arrival and its time."""
-    arrivals = closed_arrivals(load)
+    arrivals = closed_loop_arrivals(load)
 
-    def next_one(now: float) -> Request:
+    def next_one(now: float) -> SimulatedRequest:
         return made(next(arrivals), now)
 
     found = engine.run([next_one(0.0) for _ in range(at_once)], refill=next_one, until=seconds)
     return sum(one.tokens for one in found) / seconds
 
 
-def request_of(arrival: Arrival, at_s: float, spec: ServingSpec) -> Request:
+def build_request(arrival: Arrival, at_s: float, spec: ServingSpec) -> SimulatedRequest:
     """A prompt is never shorter than its template and one token; what the engine has cached is not read."""
     prompt = max(arrival.input_tokens, spec.template_tokens + 1)
     cached = spec.shared_prefix_tokens if spec.shared_prefix_tokens >= LEAST_CACHED_SHARE * prompt else 0
-    return Request(at_s, prompt - cached, cached, arrival.output_tokens)
+    return SimulatedRequest(at_s, prompt - cached, cached, arrival.output_tokens)
 
 
-def peak_memory(spec: ServingSpec, basis: str) -> Estimate:
+def estimate_peak_memory(spec: ServingSpec, basis: str) -> Estimate:
     """All replicas' engines at their peak, and the platform's own processes."""
     peak = spec.efficiency.memory_peak_share
-    whole = memory_of(spec).total * spec.replicas
+    whole = replica_memory(spec).total * spec.replicas
     engines = Estimate(value=whole * (1 + peak / 2), low=whole * IDLE_SHARE, high=whole * (1 + 2 * peak), unit="bytes")
     return sum_estimates([engines, PROCESSES_BYTES], "bytes", basis)
 
 
-def startup(spec: ServingSpec, basis: str) -> Estimate:
+def estimate_startup(spec: ServingSpec, basis: str) -> Estimate:
     """Engines one after the other, then the gateway."""
     engines = spec.efficiency.startup_s * spec.replicas
     own = Estimate(value=engines, low=engines / START_FACTOR, high=engines * START_FACTOR, unit="s")
     return sum_estimates([own, PLATFORM_START], "s", basis)
 
 
-def disk(spec: ServingSpec, basis: str) -> Estimate:
+def estimate_disk(spec: ServingSpec, basis: str) -> Estimate:
     """The model's file once, and what store and logs grow to in a day of such load."""
     file = Estimate(value=spec.weights, low=spec.weights, high=spec.weights, unit="bytes")
     return sum_estimates([file, WRITTEN_BYTES], "bytes", basis)

@@ -16,9 +16,9 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
 from archwright.sizing import benchmark_reader
-from archwright.sizing.benchmark_reader import Cells, Kind
+from archwright.sizing.benchmark_reader import BenchmarkKind, Cells
 from archwright.sizing.inference import serving_prediction
-from archwright.sizing.inference.serving_prediction import Guess
+from archwright.sizing.inference.serving_prediction import PredictionInterval
 from archwright.sizing.training import token_throughput
 
 # Predicted column, the table's measured one, how to turn ours (SI) into its unit.
@@ -34,14 +34,14 @@ TRAINING_COLUMNS = (
 )
 MOST_CAUSES = 5
 
-Writer = Callable[[Path, str], None]
+FileWriter = Callable[[Path, str], None]
 
 
-class Predicted(NamedTuple):
+class RowPrediction(NamedTuple):
     """One row answered: guesses by predicted column; `stratum` also says what is weak or assumed."""
 
     row_id: str
-    guesses: dict[str, Guess | None]
+    guesses: dict[str, PredictionInterval | None]
     stratum: str
     remark: str
 
@@ -50,7 +50,7 @@ class Predicted(NamedTuple):
         return any(guess is not None for guess in self.guesses.values())
 
 
-class Score(Record):
+class AccuracyScore(Record):
     """How the predictions of one quantity and stratum held; errors in percent of the measured value."""
 
     metric: str
@@ -63,7 +63,7 @@ class Score(Record):
     median_half_width: float
 
 
-class Accuracy(Record):
+class AccuracyReport(Record):
     """What `accuracy` answers."""
 
     file: str
@@ -72,84 +72,88 @@ class Accuracy(Record):
     answered: int
     weak: int
     not_answered: tuple[str, ...]
-    scores: tuple[Score, ...]
+    scores: tuple[AccuracyScore, ...]
     rows_out: str | None = None
 
 
-def predict(cells: Cells, kind: Kind, subjects: BenchmarkNameResolver) -> Predicted:
+def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolver) -> RowPrediction:
     """Never raises for what a row says: a row that names nothing known comes back without guesses."""
     try:
-        return _serving(cells, subjects) if kind == "serving" else _training(cells, subjects)
+        return _predict_serving_row(cells, subjects) if kind == "serving" else _predict_training_row(cells, subjects)
     except CatalogError as error:
         near = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
         columns = SERVING_COLUMNS if kind == "serving" else TRAINING_COLUMNS
         remark = f"{error.message[:200]}{near}"
-        return Predicted(
-            benchmark_reader.text(cells, "row_id"), dict.fromkeys(c for c, _ in columns), "not answered", remark
+        return RowPrediction(
+            benchmark_reader.read_text(cells, "row_id"), dict.fromkeys(c for c, _ in columns), "not answered", remark
         )
 
 
-def _serving(cells: Cells, subjects: BenchmarkNameResolver) -> Predicted:
-    asked, wrong = benchmark_reader.serving_of(cells)
-    found = serving_prediction.predict(asked, subjects)
+def _predict_serving_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPrediction:
+    asked, wrong = benchmark_reader.parse_serving_query(cells)
+    found = serving_prediction.predict_deployment(asked, subjects)
     guesses = {
         "pred_tpot_ms": found.tpot_s and found.tpot_s.scaled(1e3),
         "pred_ttft_ms": found.ttft_s and found.ttft_s.scaled(1e3),
         "pred_throughput_tok_s": found.tokens_per_s,
     }
     said = (found.regime, *(f"weak: {why}" for why in (*found.weak, *wrong)), *(f"assumed {a}" for a in found.assumed))
-    return Predicted(
-        benchmark_reader.text(cells, "row_id"), guesses, found.stratum, "; ".join(part for part in said if part)
+    return RowPrediction(
+        benchmark_reader.read_text(cells, "row_id"), guesses, found.stratum, "; ".join(part for part in said if part)
     )
 
 
-def _training(cells: Cells, subjects: BenchmarkNameResolver) -> Predicted:
-    asked, wrong = benchmark_reader.training_of(cells)
-    found = token_throughput.predict(asked, subjects)
+def _predict_training_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPrediction:
+    asked, wrong = benchmark_reader.parse_training_query(cells)
+    found = token_throughput.predict_throughput(asked, subjects)
     guesses = {
         "pred_tok_s_per_gpu": found.tokens_per_s,
         "pred_gpu_hours": found.device_hours,
         "pred_step_time_s": found.step_s,
     }
     remark = "; ".join(f"weak: {why}" for why in (*found.weak, *wrong))
-    return Predicted(benchmark_reader.text(cells, "row_id"), guesses, found.stratum, remark)
+    return RowPrediction(benchmark_reader.read_text(cells, "row_id"), guesses, found.stratum, remark)
 
 
-def run(path: Path, subjects: BenchmarkNameResolver, rows_out: Path | None, write: Writer) -> Accuracy:
+def score_benchmark(
+    path: Path, subjects: BenchmarkNameResolver, rows_out: Path | None, write: FileWriter
+) -> AccuracyReport:
     """Predicts every row of `path`; `write` puts the text of OUT at a path in one piece."""
-    kind: Kind | None = None
-    predicted: list[Predicted] = []
+    kind: BenchmarkKind | None = None
+    predicted: list[RowPrediction] = []
     measured: list[dict[str, float | None]] = []
-    for _, cells in benchmark_reader.rows(path):
-        kind = kind or benchmark_reader.kind_of(frozenset(cells), path)
-        predicted.append(predict(cells, kind, subjects))
-        measured.append({column: benchmark_reader.number(cells, column, []) for _, column in _columns(kind)})
+    for _, cells in benchmark_reader.read_rows(path):
+        kind = kind or benchmark_reader.detect_kind(frozenset(cells), path)
+        predicted.append(predict_row(cells, kind, subjects))
+        measured.append(
+            {column: benchmark_reader.read_number(cells, column, []) for _, column in _compared_columns(kind)}
+        )
     if kind is None:
-        raise benchmark_reader.empty(path)
+        raise benchmark_reader.empty_table_error(path)
     if rows_out is not None:
-        write(rows_out, as_csv(predicted, kind))
+        write(rows_out, render_predictions_csv(predicted, kind))
     lost = [f"{row.row_id}: {row.remark}" for row in predicted if not row.answered]
-    return Accuracy(
+    return AccuracyReport(
         file=str(path),
         kind=kind,
         rows=len(predicted),
         answered=len(predicted) - len(lost),
         weak=sum("weak:" in row.remark for row in predicted),
         not_answered=tuple(lost[:MOST_CAUSES]),
-        scores=tuple(scores(predicted, measured, kind)),
+        scores=tuple(score_predictions(predicted, measured, kind)),
         rows_out=None if rows_out is None else str(rows_out),
     )
 
 
-def _columns(kind: Kind) -> tuple[tuple[str, str], ...]:
+def _compared_columns(kind: BenchmarkKind) -> tuple[tuple[str, str], ...]:
     return SERVING_COLUMNS if kind == "serving" else TRAINING_COLUMNS
 
 
-def as_csv(predicted: Iterable[Predicted], kind: Kind) -> str:
+def render_predictions_csv(predicted: Iterable[RowPrediction], kind: BenchmarkKind) -> str:
     """OUT: row_id, each prediction with _lo and _hi, stratum with its remarks."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [name for name, _ in _columns(kind)]
+    names = [name for name, _ in _compared_columns(kind)]
     writer.writerow(["row_id", *(part for name in names for part in (name, f"{name}_lo", f"{name}_hi")), "stratum"])
     for row in predicted:
         cells: list[str] = []
@@ -160,9 +164,11 @@ def as_csv(predicted: Iterable[Predicted], kind: Kind) -> str:
     return text.getvalue()
 
 
-def scores(predicted: list[Predicted], measured: list[dict[str, float | None]], kind: Kind) -> Iterator[Score]:
+def score_predictions(
+    predicted: list[RowPrediction], measured: list[dict[str, float | None]], kind: BenchmarkKind
+) -> Iterator[AccuracyScore]:
     """Per quantity: the whole, then each stratum; nothing where nothing was measured."""
-    for name, column in _columns(kind):
+    for name, column in _compared_columns(kind):
         pairs = [
             (row.stratum, guess, truth)
             for row, cells in zip(predicted, measured, strict=True)
@@ -171,14 +177,14 @@ def scores(predicted: list[Predicted], measured: list[dict[str, float | None]], 
         for stratum in ("all", *sorted({stratum for stratum, _, _ in pairs})):
             own = [(guess, truth) for other, guess, truth in pairs if stratum in ("all", other)]
             if own:
-                yield _score(column, stratum, own)
+                yield _score_stratum(column, stratum, own)
 
 
-def _score(metric: str, stratum: str, own: list[tuple[Guess, float]]) -> Score:
+def _score_stratum(metric: str, stratum: str, own: list[tuple[PredictionInterval, float]]) -> AccuracyScore:
     errors = sorted(abs(guess.value / truth - 1) * 100 for guess, truth in own)
     widths = sorted(math.sqrt(guess.high / guess.low) for guess, _ in own)
     inside = sum(guess.low <= truth <= guess.high for guess, truth in own)
-    return Score(
+    return AccuracyScore(
         metric=metric,
         stratum=stratum,
         rows=len(own),

@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Literal
 
 from archwright.errors import ErrorLocation, PlanFileError, from_os_error
-from archwright.sizing.inference.serving_prediction import Serving
-from archwright.sizing.training.token_throughput import Training
+from archwright.sizing.inference.serving_prediction import ServingQuery
+from archwright.sizing.training.token_throughput import TrainingQuery
 
-Kind = Literal["serving", "training"]
+BenchmarkKind = Literal["serving", "training"]
 Cells = Mapping[str, str]
 
-NEEDED: dict[Kind, frozenset[str]] = {
+REQUIRED_COLUMNS: dict[BenchmarkKind, frozenset[str]] = {
     "serving": frozenset({"row_id", "model", "accelerator", "scenario"}),
     "training": frozenset({"row_id", "model", "accelerator", "seq_len"}),
 }
-MOST_CELL = 1_000_000
+LONGEST_CELL = 1_000_000
 MOST_NUMBER = 1e15
 
 
-def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, cells) of each row; cells beyond the header are dropped. Raises PlanFileError AW-FILE-2x."""
-    csv.field_size_limit(MOST_CELL)
+    csv.field_size_limit(LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as handle:
             reader = csv.DictReader((line.replace("\0", "") for line in handle), restval="")
@@ -45,7 +45,7 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         ) from error
 
 
-def empty(path: Path) -> PlanFileError:
+def empty_table_error(path: Path) -> PlanFileError:
     """A header alone, or nothing."""
     return PlanFileError(
         "AW-FILE-22",
@@ -55,12 +55,12 @@ def empty(path: Path) -> PlanFileError:
     )
 
 
-def kind_of(columns: frozenset[str], path: Path) -> Kind:
+def detect_kind(columns: frozenset[str], path: Path) -> BenchmarkKind:
     """By the columns. Raises PlanFileError AW-FILE-20 when neither kind's are all there."""
-    for kind, needed in NEEDED.items():
+    for kind, needed in REQUIRED_COLUMNS.items():
         if needed <= columns:
             return kind
-    lacking = min((sorted(needed - columns) for needed in NEEDED.values()), key=len)
+    lacking = min((sorted(needed - columns) for needed in REQUIRED_COLUMNS.values()), key=len)
     raise PlanFileError(
         "AW-FILE-20",
         f"neither a serving nor a training table: no column {', '.join(lacking)}",
@@ -69,13 +69,13 @@ def kind_of(columns: frozenset[str], path: Path) -> Kind:
     )
 
 
-def text(cells: Cells, column: str) -> str:
+def read_text(cells: Cells, column: str) -> str:
     return cells.get(column, "").strip()
 
 
-def number(cells: Cells, column: str, wrong: list[str]) -> float | None:
+def read_number(cells: Cells, column: str, wrong: list[str]) -> float | None:
     """A finite, non-negative number; anything else is unstated and, if it was not empty, noted in `wrong`."""
-    said = text(cells, column)
+    said = read_text(cells, column)
     if not said:
         return None
     try:
@@ -88,50 +88,50 @@ def number(cells: Cells, column: str, wrong: list[str]) -> float | None:
     return found
 
 
-def serving_of(cells: Cells) -> tuple[Serving, list[str]]:
+def parse_serving_query(cells: Cells) -> tuple[ServingQuery, list[str]]:
     """The question a serving row asks, and what is wrong with its numbers."""
     wrong: list[str] = []
-    devices = number(cells, "n_accelerators", wrong)
-    sent = number(cells, "concurrency_or_batch", wrong)
-    parameters, active = number(cells, "params_b", wrong), number(cells, "active_params_b", wrong)
-    return Serving(
-        model=text(cells, "model"),
-        accelerator=text(cells, "accelerator"),
+    devices = read_number(cells, "n_accelerators", wrong)
+    sent = read_number(cells, "concurrency_or_batch", wrong)
+    parameters, active = read_number(cells, "params_b", wrong), read_number(cells, "active_params_b", wrong)
+    return ServingQuery(
+        model=read_text(cells, "model"),
+        accelerator=read_text(cells, "accelerator"),
         devices=round(min(devices or 0, 1e6)),
-        parallelism=text(cells, "parallelism")[:1000],
-        precision=text(cells, "precision")[:1000],
-        engine=text(cells, "engine")[:1000],
-        scenario=text(cells, "scenario"),
+        parallelism=read_text(cells, "parallelism")[:1000],
+        precision=read_text(cells, "precision")[:1000],
+        engine=read_text(cells, "engine")[:1000],
+        scenario=read_text(cells, "scenario"),
         concurrency=sent or None,
-        input_tokens=_length(number(cells, "input_len", wrong)),
-        output_tokens=_length(number(cells, "output_len", wrong)),
+        input_tokens=_cap_length(read_number(cells, "input_len", wrong)),
+        output_tokens=_cap_length(read_number(cells, "output_len", wrong)),
         parameters=parameters and parameters * 1e9,
         active_parameters=active and active * 1e9,
-        ttft_statistic=text(cells, "ttft_stat"),
-        tpot_statistic=text(cells, "tpot_stat"),
+        ttft_statistic=read_text(cells, "ttft_stat"),
+        tpot_statistic=read_text(cells, "tpot_stat"),
     ), wrong
 
 
-def _length(tokens: float | None) -> float | None:
+def _cap_length(tokens: float | None) -> float | None:
     return None if tokens is None else min(tokens, 1e8)
 
 
-def training_of(cells: Cells) -> tuple[Training, list[str]]:
+def parse_training_query(cells: Cells) -> tuple[TrainingQuery, list[str]]:
     """The question a training row asks, and what is wrong with its numbers."""
     wrong: list[str] = []
-    devices, tokens = number(cells, "n_accelerators", wrong), number(cells, "tokens_b", wrong)
-    parameters, active = number(cells, "params_b", wrong), number(cells, "active_params_b", wrong)
-    return Training(
-        model=text(cells, "model"),
-        accelerator=text(cells, "accelerator"),
+    devices, tokens = read_number(cells, "n_accelerators", wrong), read_number(cells, "tokens_b", wrong)
+    parameters, active = read_number(cells, "params_b", wrong), read_number(cells, "active_params_b", wrong)
+    return TrainingQuery(
+        model=read_text(cells, "model"),
+        accelerator=read_text(cells, "accelerator"),
         devices=round(min(devices or 0, 1e6)),
         parameters=parameters and parameters * 1e9,
         active_parameters=active and active * 1e9,
-        sequence_tokens=_length(number(cells, "seq_len", wrong)),
-        batch_tokens=number(cells, "global_batch_tokens", wrong),
+        sequence_tokens=_cap_length(read_number(cells, "seq_len", wrong)),
+        batch_tokens=read_number(cells, "global_batch_tokens", wrong),
         tokens=tokens and tokens * 1e9,
-        precision=text(cells, "precision")[:1000],
-        parallelism=text(cells, "parallelism")[:1000],
-        recompute=text(cells, "activation_recompute")[:100],
-        framework=text(cells, "framework")[:100],
+        precision=read_text(cells, "precision")[:1000],
+        parallelism=read_text(cells, "parallelism")[:1000],
+        recompute=read_text(cells, "activation_recompute")[:100],
+        framework=read_text(cells, "framework")[:100],
     ), wrong

@@ -16,7 +16,7 @@ from archwright.catalog.tables.records import Fact
 from archwright.contract.lineage import Task
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.home import Home
-from archwright.sizing.training.training_flops import BYTES
+from archwright.sizing.training.training_flops import DTYPE_BYTES
 
 CATALOG = load_catalog()
 # A table's own provenance columns; licences.csv states no figure.
@@ -152,7 +152,7 @@ def test_training_efficiencies_are_shares_and_factors() -> None:
     for row in CATALOG.training_efficiencies:
         assert 0 < row.share_of_matmul < 2 and 0 < row.attention_share_of_matmul < 2
         assert min(row.low_factor, row.high_factor, row.memory_low_factor, row.memory_high_factor) >= 1
-        assert row.dtype in BYTES and row.process_bytes > 1e8
+        assert row.dtype in DTYPE_BYTES and row.process_bytes > 1e8
     # Whatever the processor is, each task has a row that stands for it.
     assert {row.task for row in CATALOG.training_efficiencies if row.isa == "*"} == set(get_args(Task))
 

@@ -11,7 +11,7 @@ from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.catalog.tables.work_rates import read_work_rates
 from archwright.errors import CatalogError
-from archwright.sizing.hardware.device_rates import facts, rate
+from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
 
 CATALOG = load_catalog()
 HEAD = "id,item,low,typical,high,unit,source,as_of,confidence,notes\n"
@@ -34,7 +34,7 @@ def test_a_row_without_a_band_takes_that_of_its_confidence(tmp_path: Path) -> No
     for file in DATA.iterdir():
         if file.is_file() and file.name != "work_efficiencies.csv":
             (tmp_path / file.name).write_bytes(file.read_bytes())
-    found = rate(Catalog(tmp_path), "a.b")
+    found = read_work_rate(Catalog(tmp_path), "a.b")
     assert found.low < found.value == 10 < found.high
 
 
@@ -46,8 +46,8 @@ def test_a_row_without_a_figure_is_refused(tmp_path: Path) -> None:
 
 
 def test_rates_and_what_a_basis_quotes() -> None:
-    found = rate(CATALOG, "host.core", "b")
+    found = read_work_rate(CATALOG, "host.core", "b")
     assert (found.low, found.value, found.high, found.basis) == (50e9, 100e9, 150e9, "b")
     assert found.dividing(1.0, "s/FLOP").low == pytest.approx(1 / 150e9)
-    assert facts(CATALOG, "host.core")[0].startswith("Matrix products of one processor core")
+    assert quote_work_rates(CATALOG, "host.core")[0].startswith("Matrix products of one processor core")
     assert (DATA / "work_efficiencies.csv").is_file()

@@ -26,8 +26,8 @@ from archwright.plan.capacity.service_levels import check_availability, check_la
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.evidence.predictions import predict_served_loads, register_prediction_bases
 from archwright.sizing.hardware.machine import Machine
-from archwright.sizing.inference.open_loop import ASSUMED
-from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
+from archwright.sizing.inference.open_loop import ASSUMPTION
+from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
 
 MODEL = "Llama-3.1-8B-Instruct"
 
@@ -47,7 +47,7 @@ def demand(peak: float, name: str = "support", slo: SLO | None = None) -> Demand
 def pooled(catalog: Catalog, asked: Demand, replicas: int, device: str = "H100-SXM-80GB", count: int = 2) -> PooledLoad:
     machine = Machine("m", catalog.accelerators[device], count, 64, 5e11)
     load = TextLoad(asked.workload.name, asked.input_tokens, asked.output_tokens, asked.workload.slo)
-    steady = steady_text(machine, catalog.models[MODEL], load, catalog)
+    steady = size_text_serving(machine, catalog.models[MODEL], load, catalog)
     assert steady is not None
     found = build_served_load(asked, steady, machine, catalog, replicas=replicas)
     assert isinstance(found, PooledLoad)
@@ -95,7 +95,7 @@ def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> 
     bases = {basis.id for basis in ledger.bases(found.predictions)}
     assert {prediction.estimate.basis for prediction in found.predictions} == bases
     assert any("engines elsewhere" in sentence for sentence in ledger.not_sized)
-    assert ledger.assumptions == (*one.spec.engine.assumptions, ASSUMED)
+    assert ledger.assumptions == (*one.spec.engine.assumptions, ASSUMPTION)
 
 
 def test_bases_of_two_pools_are_kept_apart(catalog: Catalog) -> None:

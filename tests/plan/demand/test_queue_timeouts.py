@@ -14,21 +14,21 @@ from archwright.contract.plan import Plan, QueueTimeouts
 from archwright.contract.record import replace
 from archwright.plan.demand.queue_timeouts import MIN_WAIT_SHARE, _derive_timeout, derive_queue_timeouts
 from archwright.plan.explain.explanation import explain_plan
-from archwright.simulate.continuous_batching import Outcome, Request
-from archwright.simulate.queue_latency import Queueing, queue_of
+from archwright.simulate.continuous_batching import SimulatedOutcome, SimulatedRequest
+from archwright.simulate.queue_latency import QueueLatencyPrediction, measure_queue_latency
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
 
-def queueing(served_s: float, wait_s: float = 0.0, slow_s: float | None = None) -> Queueing:
+def queueing(served_s: float, wait_s: float = 0.0, slow_s: float | None = None) -> QueueLatencyPrediction:
     slow = wait_s if slow_s is None else slow_s
-    return Queueing(
+    return QueueLatencyPrediction(
         served_p95_s=Estimate(value=served_s, low=served_s / 2, high=served_s * 2, unit="s"),
         wait_p99_s=Estimate(value=wait_s, low=0.0, high=slow, unit="s"),
     )
 
 
-def of(needs: Needs, *found: Queueing) -> QueueTimeouts:
+def of(needs: Needs, *found: QueueLatencyPrediction) -> QueueTimeouts:
     return derive_queue_timeouts(needs, {"assistant": found})["assistant"]
 
 
@@ -65,8 +65,8 @@ def test_laws(served_s: float, wait_s: float, slower_s: float) -> None:
 
 
 def test_the_wait_for_a_slot_is_taken_out_of_the_time_to_a_first_token() -> None:
-    begun = [Outcome(Request(0.0, 1, 0, 2), None, 9.0, 2, waited) for waited in (0.0, 0.0, 4.0)]
-    found = queue_of(begun, [1.0, 2.0, 5.5])
+    begun = [SimulatedOutcome(SimulatedRequest(0.0, 1, 0, 2), None, 9.0, 2, waited) for waited in (0.0, 0.0, 4.0)]
+    found = measure_queue_latency(begun, [1.0, 2.0, 5.5])
     assert found.served_p95_s == pytest.approx(1.95) and found.wait_p99_s == pytest.approx(3.92)
 
 

@@ -22,11 +22,11 @@ from archwright.plan.capacity.served_load import BatchLoad, NonTextLoad, build_s
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.evidence.predictions import merge_duplicate_predictions, predict_served_loads, report_unpredicted
 from archwright.plan.options.pool_writer import build_batch_loads, build_provisioned_loads
-from archwright.sizing.hardware.machine import Machine, Steady
-from archwright.sizing.training.cluster_training import batch_finetune
-from archwright.sizing.workloads.embedding import embedding_models, steady_embedding
-from archwright.sizing.workloads.tabular import steady_tabular
-from archwright.sizing.workloads.vision import steady_image
+from archwright.sizing.hardware.machine import Machine, SteadyCapacity
+from archwright.sizing.training.cluster_training import size_finetuning
+from archwright.sizing.workloads.embedding import list_embedding_models, size_embedding_serving
+from archwright.sizing.workloads.tabular import size_tabular_serving
+from archwright.sizing.workloads.vision import size_image_serving
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, Any]]
@@ -45,8 +45,8 @@ def device(catalog: Catalog) -> Machine:
 ALONE = RedundancyRequirement(1, 0)
 
 
-def images(catalog: Catalog, slo: SLO) -> Steady:
-    return steady_image(device(catalog), "xray", 1e6, 25e6, slo, catalog)
+def images(catalog: Catalog, slo: SLO) -> SteadyCapacity:
+    return size_image_serving(device(catalog), "xray", 1e6, 25e6, slo, catalog)
 
 
 def answering(catalog: Catalog, slo: SLO, up: RedundancyRequirement = ALONE) -> NonTextLoad:
@@ -55,7 +55,7 @@ def answering(catalog: Catalog, slo: SLO, up: RedundancyRequirement = ALONE) -> 
 
 def tuning(catalog: Catalog, **changes: Any) -> BatchLoad:
     model = catalog.models["Llama-3.1-8B-Instruct"]
-    batch = batch_finetune(device(catalog), model, "lora", 2e7, "tone", catalog)
+    batch = size_finetuning(device(catalog), model, "lora", 2e7, "tone", catalog)
     assert batch is not None
     workload = Workload(name="tone", kind="finetune", method="lora", tokens=2e7, every="month")
     return BatchLoad(BatchJob(workload, 2e7, 1.0, changes.pop("deadline_h", 1e6), (1.0, 1.5)), batch, 1)._replace(
@@ -104,9 +104,9 @@ def test_a_providers_workers_have_no_availability_of_ours(catalog: Catalog) -> N
 @pytest.mark.parametrize("kind", ["tabular-prediction", "forecast", "embedding"])
 def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> None:
     slo, words = SLO(latency_p95_s=0.5), TokenLength(mean=200, p95=400)
-    steady = steady_tabular(HOST, "w", 40, slo, catalog)
+    steady = size_tabular_serving(HOST, "w", 40, slo, catalog)
     if kind == "embedding":
-        embedded = steady_embedding(device(catalog), embedding_models(catalog)[0], "w", words, slo, catalog)
+        embedded = size_embedding_serving(device(catalog), list_embedding_models(catalog)[0], "w", words, slo, catalog)
         assert embedded is not None
         steady = embedded
     served = (

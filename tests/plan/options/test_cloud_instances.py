@@ -13,7 +13,7 @@ from archwright.contract.plan import Plan
 from archwright.plan.capacity.machine_count import count_job_machines
 from archwright.plan.demand.forecast import BatchJob
 from archwright.sizing.hardware.machine import Machine
-from archwright.sizing.training.cluster_training import batch_pretrain
+from archwright.sizing.training.cluster_training import size_pretraining
 
 Make = Callable[..., Plan]
 
@@ -30,7 +30,7 @@ def test_a_network_that_nobody_states_is_what_is_missed_not_the_deadline(catalog
     silent = Machine("m-8", catalog.accelerators["H100-SXM-80GB"], 8, 200, 2e12)
     job = BatchJob(Workload(name="big", kind="pretrain"), 15e12, 1.0, 2160, (1.0,))
     found = {
-        network: batch_pretrain(replace_network(silent, network), 70e9, 15e12, "big", catalog)
+        network: size_pretraining(replace_network(silent, network), 70e9, 15e12, "big", catalog)
         for network in (None, 25e9 / 8, 3200e9 / 8)
     }
     misses = {network: count_job_machines(batch, job)[1] for network, batch in found.items() if batch is not None}

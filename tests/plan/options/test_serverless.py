@@ -24,7 +24,7 @@ from archwright.plan.options.serverless import (
     compute_warm_idle_s,
     estimate_worker_usage,
 )
-from archwright.sizing.hardware.machine import Machine, Steady
+from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -33,7 +33,7 @@ WHERE = Location("serverless", "p", "US", "US")
 
 
 @pytest.fixture(scope="module")
-def case(catalog: Catalog, needs_of: Read) -> tuple[Demand, Steady, ServerlessPrice]:
+def case(catalog: Catalog, needs_of: Read) -> tuple[Demand, SteadyCapacity, ServerlessPrice]:
     needs, row = needs_of("startup")[0], read_serverless_prices()[0]
     demand = list_steady_demands(needs)[0]
     machine = Machine("worker", catalog.accelerators[row.accelerator], 1, 8, 64e9)
@@ -52,7 +52,7 @@ def workers(bill: WorkerUsage) -> float:
     return sum(bill.workers) / len(bill.workers)
 
 
-def kept(demand: Demand, steady: Steady, row: ServerlessPrice) -> float:
+def kept(demand: Demand, steady: SteadyCapacity, row: ServerlessPrice) -> float:
     """Workers where a cold start breaks a limit."""
     bill = estimate_worker_usage(demand, steady, row)
     return workers(bill if bill.coldest <= MAX_COLD_SHARE else estimate_worker_usage(demand, steady, row, warm=True))
@@ -64,7 +64,12 @@ RATES = st.floats(1e-6, 1e3)
 @settings(max_examples=60, deadline=None)
 @given(mean=RATES, over=st.floats(1, 50), hours=st.floats(0.1, 24), more=st.floats(1, 30), longer=st.floats(1, 10))
 def test_no_load_is_cheaper_than_a_smaller_one(
-    case: tuple[Demand, Steady, ServerlessPrice], mean: float, over: float, hours: float, more: float, longer: float
+    case: tuple[Demand, SteadyCapacity, ServerlessPrice],
+    mean: float,
+    over: float,
+    hours: float,
+    more: float,
+    longer: float,
 ) -> None:
     """More at the mean, at the peak, at both, or for more hours of the day."""
     demand, steady, row = case
@@ -81,7 +86,7 @@ def test_no_load_is_cheaper_than_a_smaller_one(
 @settings(max_examples=60, deadline=None)
 @given(mean=RATES, over=st.floats(1, 50), hours=st.floats(0.1, 24))
 def test_a_warm_worker_costs_more_and_few_wait(
-    case: tuple[Demand, Steady, ServerlessPrice], mean: float, over: float, hours: float
+    case: tuple[Demand, SteadyCapacity, ServerlessPrice], mean: float, over: float, hours: float
 ) -> None:
     demand, steady, row = case
     load = loaded(demand, mean, mean * over, hours)
@@ -102,7 +107,7 @@ def test_one_in_twenty_waits_after_the_warm_idle_time() -> None:
     assert stay == pytest.approx(324.8, rel=1e-3)
 
 
-def test_the_bill_covers_the_hours_of_a_month(case: tuple[Demand, Steady, ServerlessPrice]) -> None:
+def test_the_bill_covers_the_hours_of_a_month(case: tuple[Demand, SteadyCapacity, ServerlessPrice]) -> None:
     """A load far over what a worker carries takes its share of workers at every hour."""
     demand, steady, row = case
     rate = 100 * steady.requests_per_s.value

@@ -90,8 +90,8 @@ def test_a_tune_by_adapters_stays_on_100g() -> None:
 
 
 def test_what_no_fabric_hides_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archwright.sizing.infrastructure.network.WAITING", 1e-6)
-    monkeypatch.setattr("archwright.plan.sections.network.WAITING", 1e-6)
+    monkeypatch.setattr("archwright.sizing.infrastructure.network.MAX_WAIT_SHARE", 1e-6)
+    monkeypatch.setattr("archwright.plan.sections.network.MAX_WAIT_SHARE", 1e-6)
     assert "still" in line_of(manufacturer_in_both(), "house-model: fabric").why
 
 

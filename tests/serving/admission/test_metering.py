@@ -13,11 +13,11 @@ from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.monitor.usage_totals import DAY_S
 from archwright.monitor.wal.writer import Ledger
-from archwright.policy.usage_limits import Limits
+from archwright.policy.usage_limits import UsageLimits
 from archwright.serving.admission.metering import LIMITS_PROPAGATION_S, RecordedSpending
 from archwright.store import Store
 
-LIMITS = Limits(budget_usd=1.0)
+LIMITS = UsageLimits(budget_usd=1.0)
 NOW = time.time()
 
 

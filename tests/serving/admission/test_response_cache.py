@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from archwright.home import Home
-from archwright.policy.cache_key import Asked
+from archwright.policy.cache_key import CacheKeyParts
 from archwright.serving.admission.response_cache import (
     ENTRY_BYTES,
     FRONT_BYTES,
@@ -57,15 +57,17 @@ def cache(tmp_path: Path, clock: Clock) -> Iterator[ResponseCache]:
     made.close()
 
 
-def asked(content: object = "Hi", version: str = "m@v1", temperature: float = 0.0) -> Asked:
-    return Asked("chat", version, {"messages": [{"role": "user", "content": content}], "temperature": temperature})
+def asked(content: object = "Hi", version: str = "m@v1", temperature: float = 0.0) -> CacheKeyParts:
+    return CacheKeyParts(
+        "chat", version, {"messages": [{"role": "user", "content": content}], "temperature": temperature}
+    )
 
 
 def answer(body: bytes = b'{"answer": 1}', version: str = "m@v1") -> CachedResponse:
     return CachedResponse(body, 10, 20, 0.25, version)
 
 
-def key_of(cache: ResponseCache, tenant: str, question: Asked) -> bytes:
+def key_of(cache: ResponseCache, tenant: str, question: CacheKeyParts) -> bytes:
     key = cache.key(tenant, question, "deterministic")
     assert key is not None and len(key) == 16
     return key

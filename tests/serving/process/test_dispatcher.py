@@ -24,7 +24,7 @@ from archwright.journal import Journal
 from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.wal.compaction import served
 from archwright.monitor.wal.writer import Ledger
-from archwright.policy.usage_limits import Limits as KeyLimits
+from archwright.policy.usage_limits import UsageLimits as KeyLimits
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting, RecordedSpending, RequestCharge
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders

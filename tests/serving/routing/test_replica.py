@@ -15,7 +15,7 @@ from tests.serving.conftest import endpoint, null_engine
 from tests.serving.fake_provider import Place, Script, chat_events, standing_in
 
 from archwright.http_client.client import EngineClient
-from archwright.policy.circuit_breaker import LEAST_FAILURES, OPEN_S
+from archwright.policy.circuit_breaker import FIRST_OPEN_S, LEAST_FAILURES
 from archwright.serving.routing.pool import EnginePool, SlotLease
 from archwright.serving.routing.replica import MIN_SILENT_REQUESTS, Replica, SlotRequest
 
@@ -83,7 +83,7 @@ def test_who_is_silent_gets_no_more_until_it_gives_a_sign() -> None:
         stand.clock.now += 1.0
         assert await stand.asked(10) == "b" * 10
         assert stand.pool.usable(stand.clock.now)
-        stand.clock.now += OPEN_S
+        stand.clock.now += FIRST_OPEN_S
         probe = await stand.ask()
         assert probe.replica is first or (await stand.asked(3)).count("a") == 0
         silent = next(lease for lease in held if lease.replica is first)
@@ -152,7 +152,7 @@ def test_one_that_fails_does_not_take_the_pool_with_it() -> None:
         assert stand.pool.usable(stand.clock.now)
         assert await stand.asked(5) == "bbbbb"
         assert (await stand.ask(but=second)).replica is second, "a last resort"
-        stand.clock.now += OPEN_S
+        stand.clock.now += FIRST_OPEN_S
         probe = await stand.ask(but=second)
         assert probe.replica is first
         assert await stand.asked(3) == "bbb", "one at a time"

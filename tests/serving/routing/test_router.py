@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.http_client.client import EngineClient
-from archwright.policy.circuit_breaker import LEAST_FAILURES, OPEN_S, RetryBudget
-from archwright.policy.residency import BOUND, CLASSES, DataClass
+from archwright.policy.circuit_breaker import FIRST_OPEN_S, LEAST_FAILURES, RetryBudget
+from archwright.policy.residency import CLASSES, RESIDENCY_BOUND_CLASSES, DataClass
 from archwright.serving.http.errors import ApiError
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest
@@ -95,7 +95,7 @@ def test_a_pool_that_fails_is_passed_over_and_comes_back_by_one_request() -> Non
     stand = Stand(endpoint(fallback=("f",)), pool("f"))
     stand.fail("p")
     assert stand.order() == ["f"]
-    stand.now += OPEN_S
+    stand.now += FIRST_OPEN_S
     assert stand.order() == ["p", "f"]
     (replica,) = stand.pools["p"].replicas
     replica.sent(stand.now)
@@ -167,7 +167,7 @@ def test_sensitive_data_reach_no_pool_beyond_the_residency_whatever_fails(
     inside = {
         name
         for name, (place, own) in names.items()
-        if data_class not in BOUND or (own and not place) or place in residency
+        if data_class not in RESIDENCY_BOUND_CLASSES or (own and not place) or place in residency
     }
     try:
         found = stand.order(data_class)

@@ -12,7 +12,7 @@ CATALOG = load_catalog()
 
 
 def test_a_busy_machine_draws_its_load_and_an_idle_one_a_share_of_its_plate() -> None:
-    draw = power.draw_of(800, 1000, CATALOG)
+    draw = power.estimate_power_draw(800, 1000, CATALOG)
     idle = CATALOG.part("idle.draw").value * 1000
     assert draw.mean(1.0).value == 800
     assert draw.mean(0.0).value == idle
@@ -21,13 +21,13 @@ def test_a_busy_machine_draws_its_load_and_an_idle_one_a_share_of_its_plate() ->
 
 
 def test_busy_is_never_below_idle() -> None:
-    draw = power.draw_of(0.0, 1000, CATALOG)
+    draw = power.estimate_power_draw(0.0, 1000, CATALOG)
     assert draw.mean(1.0).value == draw.idle.value > 0
 
 
 def test_what_a_building_adds_goes_by_the_place() -> None:
     def part(placement: str, *, colocated: bool = False) -> str | None:
-        return power.overhead(placement, colocated=colocated, catalog=CATALOG)  # type: ignore[arg-type]
+        return power.select_pue_part(placement, colocated=colocated, catalog=CATALOG)  # type: ignore[arg-type]
 
     assert part("on-premises") == "pue.average"
     assert part("on-premises", colocated=True) == "pue.modern"
@@ -36,16 +36,16 @@ def test_what_a_building_adds_goes_by_the_place() -> None:
 
 
 def test_a_kilowatt_for_a_month() -> None:
-    assert power.kwh(1000, 730) == 730
+    assert power.to_kwh(1000, 730) == 730
 
 
 def test_a_region_has_its_own_grid_a_country_its_mean_an_unknown_one_the_span_of_all() -> None:
-    france = power.grid("FR", CATALOG)
+    france = power.estimate_grid_intensity("FR", CATALOG)
     assert france.value == 56
-    assert power.grid("FR", CATALOG, 20.0).value == 20
-    assert power.grid("FR", CATALOG, 20.0).factor == pytest.approx(france.factor)
-    assert power.grid("XX", CATALOG, 20.0).factor == pytest.approx(power.DRAW_FACTOR)
-    unknown = power.grid("XX", CATALOG)
+    assert power.estimate_grid_intensity("FR", CATALOG, 20.0).value == 20
+    assert power.estimate_grid_intensity("FR", CATALOG, 20.0).factor == pytest.approx(france.factor)
+    assert power.estimate_grid_intensity("XX", CATALOG, 20.0).factor == pytest.approx(power.POWER_BAND_FACTOR)
+    unknown = power.estimate_grid_intensity("XX", CATALOG)
     assert unknown.low <= 30 and unknown.high >= 700 and unknown.low < unknown.value < unknown.high
 
 

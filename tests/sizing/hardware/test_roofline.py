@@ -10,7 +10,14 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
-from archwright.sizing.hardware.roofline import Hardware, Roofline, Step, hardware_of_machine, pairs, threads_of
+from archwright.sizing.hardware.roofline import (
+    EngineStep,
+    Hardware,
+    Roofline,
+    build_machine_hardware,
+    count_engine_threads,
+    count_token_pairs,
+)
 
 CATALOG = load_catalog()
 SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
@@ -55,7 +62,7 @@ def test_a_small_model_on_one_core_is_limited_by_arithmetic_and_a_large_one_on_m
 
 
 def test_a_chunk_behind_a_context_costs_what_the_whole_costs_together() -> None:
-    assert pairs(0, 300) == pytest.approx(pairs(0, 100) + pairs(100, 200))
+    assert count_token_pairs(0, 300) == pytest.approx(count_token_pairs(0, 100) + count_token_pairs(100, 200))
 
 
 def test_slowness_scales_every_time() -> None:
@@ -64,8 +71,10 @@ def test_slowness_scales_every_time() -> None:
 
 
 def test_an_answer_beside_a_prompt_costs_like_a_prompt_token() -> None:
-    alone = small().step_s(Step(prompt_tokens=100, prompt_pairs=pairs(0, 100)))
-    beside = small().step_s(Step(prompt_tokens=100, prompt_pairs=pairs(0, 100), answering=1, context_tokens=50))
+    alone = small().step_s(EngineStep(prompt_tokens=100, prompt_pairs=count_token_pairs(0, 100)))
+    beside = small().step_s(
+        EngineStep(prompt_tokens=100, prompt_pairs=count_token_pairs(0, 100), answering=1, context_tokens=50)
+    )
     assert beside - alone < small().decode_s(1, 50)
 
 
@@ -79,22 +88,22 @@ def test_more_work_never_takes_less_time(batch: int, more: int, context: float, 
 
 
 def test_a_step_of_nothing_still_reads_the_weights() -> None:
-    assert small().step_s(Step()) == pytest.approx(98_362_432 / (31e9 * ROW.decode_share_of_bandwidth))
+    assert small().step_s(EngineStep()) == pytest.approx(98_362_432 / (31e9 * ROW.decode_share_of_bandwidth))
 
 
 def test_one_core_is_kept_for_the_gateway(machine: MachineFacts) -> None:
-    assert [threads_of(replace(machine, cores_usable=cores)) for cores in (1, 2, 9)] == [1, 1, 8]
+    assert [count_engine_threads(replace(machine, cores_usable=cores)) for cores in (1, 2, 9)] == [1, 1, 8]
 
 
 def test_one_thread_runs_at_the_probed_rate_with_half_of_its_spread(machine: MachineFacts) -> None:
-    found = hardware_of_machine(machine)
+    found = build_machine_hardware(machine)
     assert found.compute_flops_per_s.value == 100e9
     assert found.compute_flops_per_s.high == pytest.approx(100e9 * 1.1**0.5)
     assert found.bandwidth_bytes_per_s.low == pytest.approx(31e9 / 1.2**0.5)
 
 
 def test_many_threads_are_faster_and_less_certain(machine: MachineFacts) -> None:
-    one, many = hardware_of_machine(machine), hardware_of_machine(replace(machine, cores_usable=17))
+    one, many = build_machine_hardware(machine), build_machine_hardware(replace(machine, cores_usable=17))
     for few, lots in (
         (one.compute_flops_per_s, many.compute_flops_per_s),
         (one.bandwidth_bytes_per_s, many.bandwidth_bytes_per_s),

@@ -10,9 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.contract.needs import SLO, TokenLength
-from archwright.sizing.hardware.roofline import Step
-from archwright.sizing.inference.open_loop import GATEWAY_S, IDLE, LIMITS, UTILISED, Z95, Flow, Most, OpenLoop, flow_of
-from archwright.sizing.step_time.engine_step_times import STEPS_MET, Alone
+from archwright.sizing.hardware.roofline import EngineStep
+from archwright.sizing.inference.open_loop import (
+    GATEWAY_S,
+    IDLE_UTILISATION,
+    LIMITED_LATENCIES,
+    MAX_UTILISATION,
+    Z95,
+    MaxLoad,
+    OpenLoop,
+    RequestProfile,
+    build_request_profile,
+)
+from archwright.sizing.step_time.engine_step_times import STEPS_PER_PREFILL, UncontendedPrefill
 
 CHAT = (TokenLength(mean=1800, p95=4200), TokenLength(mean=220, p95=600))
 
@@ -33,7 +43,7 @@ class Plain(NamedTuple):
     token: float = 1e-5
     started_s: float = 0.0
 
-    def step_s(self, step: Step) -> float:
+    def step_s(self, step: EngineStep) -> float:
         return self.base + self.slope * step.answering + self.token * step.prompt_tokens
 
     def decode(self, context: float) -> Line:
@@ -42,23 +52,25 @@ class Plain(NamedTuple):
     def read_s(self, tokens: float, seen: float) -> float:
         return self.token * tokens
 
-    def alone(self, prompt: float) -> Alone:
-        return Alone(0.0, 0.0, self.token * prompt)
+    def alone(self, prompt: float) -> UncontendedPrefill:
+        return UncontendedPrefill(0.0, 0.0, self.token * prompt)
 
 
 def engine(pace: Plain | None = None, slots: int = 256, chunk: int = 2048) -> OpenLoop:
-    return OpenLoop(pace or Plain(), flow_of(*CHAT), slots, chunk)
+    return OpenLoop(pace or Plain(), build_request_profile(*CHAT), slots, chunk)
 
 
 def test_lengths_are_log_normal_and_cut() -> None:
-    assert flow_of(TokenLength(mean=100, p95=100), TokenLength(mean=10, p95=10)) == Flow(100, 100, 10, 1.0)
-    flow = flow_of(*CHAT)
+    assert build_request_profile(TokenLength(mean=100, p95=100), TokenLength(mean=10, p95=10)) == RequestProfile(
+        100, 100, 10, 1.0
+    )
+    flow = build_request_profile(*CHAT)
     sigma = Z95 - math.sqrt(Z95**2 - 2 * math.log(4200 / 1800))
     assert flow.spread == pytest.approx(math.exp(sigma**2))
     assert flow.context == 1910
-    assert flow_of(TokenLength(mean=100, p95=1000), CHAT[1]).spread == pytest.approx(math.exp(Z95**2))
-    assert flow_of(TokenLength(mean=100, p95=390), CHAT[1]).spread == pytest.approx(1.5 * 3.9)
-    assert flow_of(CHAT[0], TokenLength(mean=0.2, p95=0.5)).answer == 1.0
+    assert build_request_profile(TokenLength(mean=100, p95=1000), CHAT[1]).spread == pytest.approx(math.exp(Z95**2))
+    assert build_request_profile(TokenLength(mean=100, p95=390), CHAT[1]).spread == pytest.approx(1.5 * 3.9)
+    assert build_request_profile(CHAT[0], TokenLength(mean=0.2, p95=0.5)).answer == 1.0
 
 
 def test_the_rate_is_littles_law_at_the_time_between_tokens() -> None:
@@ -71,10 +83,10 @@ def test_the_rate_is_littles_law_at_the_time_between_tokens() -> None:
 
 def test_an_idle_engine_answers_as_if_alone() -> None:
     at = engine().idle
-    assert at.batch == IDLE
+    assert at.batch == IDLE_UTILISATION
     assert at.rate == pytest.approx(0.0, abs=1e-3)
     late = math.hypot(2400 * 1e-5 + 2 * at.decode_s, at.decode_s / 2)
-    alone = 0.018 + STEPS_MET * at.decode_s
+    alone = 0.018 + STEPS_PER_PREFILL * at.decode_s
     assert at.ttft_p95_s == pytest.approx(alone + GATEWAY_S + late, rel=2e-3)
     assert at.latency_p95_s == pytest.approx(at.ttft_p95_s + at.tpot_p95_s * 219)
 
@@ -82,7 +94,9 @@ def test_an_idle_engine_answers_as_if_alone() -> None:
 def test_prompts_of_one_length_wait_as_an_m_d_1_queue() -> None:
     """Steps that cost next to nothing: the engine is a server of prompts, and the textbook's wait is in its latency."""
     length = TokenLength(mean=1000, p95=1000)
-    loop = OpenLoop(Plain(base=1e-4, slope=0.0, token=1e-4), flow_of(length, TokenLength(mean=1, p95=1)), 100, 2048)
+    loop = OpenLoop(
+        Plain(base=1e-4, slope=0.0, token=1e-4), build_request_profile(length, TokenLength(mean=1, p95=1)), 100, 2048
+    )
     at = loop.at_rate(8.0)
     assert at.reading == pytest.approx(0.8, rel=1e-3)
     mean_wait = 0.8 * 0.1 / (2 * 0.2)
@@ -98,10 +112,10 @@ def test_without_limits_a_stated_share_of_what_saturates_it() -> None:
     at = found.point
     crowd = at.inside + Z95 * math.sqrt(at.inside)
     saturated = loop.at_rate(1e9).rate
-    assert at.rate == pytest.approx(UTILISED * saturated, rel=1e-4) or crowd == pytest.approx(256, rel=1e-3)
+    assert at.rate == pytest.approx(MAX_UTILISATION * saturated, rel=1e-4) or crowd == pytest.approx(256, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", LIMITED_LATENCIES)
 def test_a_limit_is_used_up(name: str) -> None:
     free = engine().most(SLO()).point
     idle = engine().idle
@@ -125,9 +139,9 @@ def test_a_rate_out_of_reach_is_a_full_engine() -> None:
 
 
 def test_an_engine_that_reads_for_hours_is_idle_at_fewer_requests() -> None:
-    slow = OpenLoop(Plain(token=1.0), flow_of(CHAT[0], TokenLength(mean=1, p95=1)), 256, 2048)
-    assert slow.idle.batch < IDLE / 1000
-    assert slow.idle.reading < 2 * IDLE
+    slow = OpenLoop(Plain(token=1.0), build_request_profile(CHAT[0], TokenLength(mean=1, p95=1)), 256, 2048)
+    assert slow.idle.batch < IDLE_UTILISATION / 1000
+    assert slow.idle.reading < 2 * IDLE_UTILISATION
 
 
 def test_prompts_that_come_faster_than_they_are_read_wait_for_ever() -> None:
@@ -149,18 +163,20 @@ paces = st.builds(
 )
 
 
-def most(pace: Plain, flow: tuple[TokenLength, TokenLength], slo: SLO, slots: int = 64) -> Most:
-    return OpenLoop(pace, flow_of(*flow), slots, 2048).most(slo)
+def most(pace: Plain, flow: tuple[TokenLength, TokenLength], slo: SLO, slots: int = 64) -> MaxLoad:
+    return OpenLoop(pace, build_request_profile(*flow), slots, 2048).most(slo)
 
 
 @settings(max_examples=60, deadline=None)
-@given(paces, lengths, slos, st.sampled_from(LIMITS), st.floats(1, 100))
+@given(paces, lengths, slos, st.sampled_from(LIMITED_LATENCIES), st.floats(1, 100))
 def test_a_looser_limit_never_carries_less(
     pace: Plain, flow: tuple[TokenLength, TokenLength], slo: SLO, name: str, looser: float
 ) -> None:
     tight = most(pace, flow, slo)
     limit = getattr(slo, name)
-    changed = {field: getattr(slo, field) for field in LIMITS} | {name: None if limit is None else limit * looser}
+    changed = {field: getattr(slo, field) for field in LIMITED_LATENCIES} | {
+        name: None if limit is None else limit * looser
+    }
     loose = most(pace, flow, SLO(**changed))
     assert len(loose.broken) <= len(tight.broken)
     if len(loose.broken) == len(tight.broken):
@@ -178,7 +194,7 @@ def test_longer_requests_never_go_faster(
     else:
         grown = (reads, TokenLength(mean=writes.mean * longer, p95=writes.p95 * longer))
     short, long = most(pace, flow, slo), most(pace, grown, slo)
-    hair = 100 * OpenLoop(pace, flow_of(*grown), 64, 2048).idle.batch
+    hair = 100 * OpenLoop(pace, build_request_profile(*grown), 64, 2048).idle.batch
     if not long.broken and long.point.batch > hair:
         assert short.broken == ()
         assert long.point.rate <= short.point.rate * (1 + 1e-3)
@@ -192,7 +208,7 @@ def test_what_is_found_holds_and_is_a_number(
     found = most(pace, flow, slo, slots)
     assert all(math.isfinite(value) and value > 0 for value in found.point)
     broken = {name for name, _ in found.broken}
-    for name in LIMITS:
+    for name in LIMITED_LATENCIES:
         limit = getattr(slo, name)
         assert limit is None or name in broken or getattr(found.point, name) <= limit
     assert found.point.inside <= slots

@@ -16,16 +16,16 @@ from archwright.catalog.tables.records import BAND
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
-from archwright.sizing.hardware.machine import Machine, Steady
-from archwright.sizing.inference.deployment_layout import engines
-from archwright.sizing.inference.engine_instance import Requests
-from archwright.sizing.inference.open_loop import ASSUMED
-from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
-from archwright.sizing.model.numeric_precision import Format
-from archwright.sizing.model.parallel_layout import Layout
-from archwright.sizing.model.weight_groups import shape_of
+from archwright.sizing.hardware.machine import Machine, SteadyCapacity
+from archwright.sizing.inference.deployment_layout import list_engine_layouts
+from archwright.sizing.inference.engine_instance import RequestLengths
+from archwright.sizing.inference.open_loop import ASSUMPTION
+from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
+from archwright.sizing.model.numeric_precision import NumericPrecision
+from archwright.sizing.model.parallel_layout import ParallelLayout
+from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import fitted_tables
-from archwright.sizing.step_time.step_work import USABLE, WORKSPACE_BYTES, Worker
+from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE, WORKSPACE_BYTES, ShardedModel
 
 CATALOG = load_catalog()
 CHAT = TextLoad(
@@ -40,8 +40,8 @@ def machine(accelerator: str | None, count: int = 1, *, cores: int = 32, ram: fl
     return Machine(f"{count}x {accelerator}", device, count if accelerator else 0, cores, ram)
 
 
-def carried(where: Machine, model: str = SMALL, load_: TextLoad = CHAT, catalog: Catalog = CATALOG) -> Steady:
-    found = steady_text(where, catalog.models[model], load_, catalog)
+def carried(where: Machine, model: str = SMALL, load_: TextLoad = CHAT, catalog: Catalog = CATALOG) -> SteadyCapacity:
+    found = size_text_serving(where, catalog.models[model], load_, catalog)
     assert found is not None
     return found
 
@@ -88,14 +88,14 @@ def test_eight_bits_where_engine_and_device_multiply_them_and_narrower_only_wher
     wide = Catalog(DATA)
     wide.__dict__["engines"] = {"vllm": replace(CATALOG.engines["vllm"], quantisations=("bf16", "odd"))}
     assert carried(machine("H100-SXM-80GB"), catalog=wide).quantisation == "bf16"
-    assert steady_text(machine("H100-SXM-80GB"), CATALOG.models[LARGE], CHAT, wide) is None
+    assert size_text_serving(machine("H100-SXM-80GB"), CATALOG.models[LARGE], CHAT, wide) is None
 
 
 def test_a_model_published_in_four_bits_stays_so() -> None:
     one, old = carried(machine("H100-SXM-80GB"), "gpt-oss-120b"), carried(machine("A100-80GB-SXM"), "gpt-oss-20b")
     assert (one.quantisation, one.devices, old.quantisation) == ("fp4", 1, "fp4")
-    assert steady_text(machine("V100-32GB-SXM2"), CATALOG.models["gpt-oss-20b"], CHAT, CATALOG) is None
-    assert one.assumptions == ("weights in fp4 keep the quality that was reported for the model", ASSUMED)
+    assert size_text_serving(machine("V100-32GB-SXM2"), CATALOG.models["gpt-oss-20b"], CHAT, CATALOG) is None
+    assert one.assumptions == ("weights in fp4 keep the quality that was reported for the model", ASSUMPTION)
 
 
 def test_experts_are_spread_over_the_devices_of_an_engine() -> None:
@@ -104,7 +104,9 @@ def test_experts_are_spread_over_the_devices_of_an_engine() -> None:
 
 
 def test_devices_that_do_not_divide_the_heads_work_in_smaller_groups() -> None:
-    found = engines(machine("H100-SXM-80GB", 8), CATALOG.models["SmolLM2-135M-Instruct"], CHAT.requests, CATALOG)
+    found = list_engine_layouts(
+        machine("H100-SXM-80GB", 8), CATALOG.models["SmolLM2-135M-Instruct"], CHAT.requests, CATALOG
+    )
     assert [engine.devices for engine in found] == [1]
     assert found[0].copies == 8
 
@@ -114,28 +116,28 @@ def test_devices_that_do_not_divide_the_heads_work_in_smaller_groups() -> None:
     [("L4", "DeepSeek-V3"), ("TPUv5e", SMALL), ("V100-16GB-SXM2", "Qwen3-32B")],
 )
 def test_what_fits_nowhere_or_no_engine_drives_is_nothing(where: str, model: str) -> None:
-    assert steady_text(machine(where), CATALOG.models[model], CHAT, CATALOG) is None
+    assert size_text_serving(machine(where), CATALOG.models[model], CHAT, CATALOG) is None
 
 
 def test_one_whole_context_must_fit_beside_the_weights() -> None:
     long = CHAT._replace(input_tokens=TokenLength(mean=60000, p95=60000))
     assert carried(machine("A10G")).quantisation == "bf16"
-    assert steady_text(machine("A10G"), CATALOG.models[SMALL], long, CATALOG) is None
+    assert size_text_serving(machine("A10G"), CATALOG.models[SMALL], long, CATALOG) is None
 
 
 def test_a_device_too_small_for_its_own_run_time_holds_nothing() -> None:
     device = replace(CATALOG.accelerators["L4"], memory_bytes=2 << 30)
     tiny = Machine("tiny", device, 1, 8, 6e10)
-    assert steady_text(tiny, CATALOG.models["SmolLM2-135M-Instruct"], CHAT, CATALOG) is None
+    assert size_text_serving(tiny, CATALOG.models["SmolLM2-135M-Instruct"], CHAT, CATALOG) is None
 
 
 def test_without_an_engine_for_accelerators_nothing_is_guessed() -> None:
     bare = Catalog(DATA)
     bare.__dict__["engines"] = {}
     with pytest.raises(CatalogError) as caught:
-        steady_text(machine("L4"), CATALOG.models[SMALL], CHAT, bare)
+        size_text_serving(machine("L4"), CATALOG.models[SMALL], CHAT, bare)
     assert caught.value.code == "AW-CAT-30"
-    assert steady_text(machine(None), CATALOG.models[SMALL], CHAT, bare) is None
+    assert size_text_serving(machine(None), CATALOG.models[SMALL], CHAT, bare) is None
 
 
 def test_a_host_processor_runs_small_models() -> None:
@@ -147,7 +149,7 @@ def test_a_host_processor_runs_small_models() -> None:
     assert more.requests_per_s.value > 1.5 * host.requests_per_s.value
     few = carried(machine(None, ram=1.6e9), "SmolLM2-135M-Instruct", FREE)
     assert few.slots < host.slots
-    assert steady_text(machine(None, ram=16e9), CATALOG.models[LARGE], FREE, CATALOG) is None
+    assert size_text_serving(machine(None, ram=16e9), CATALOG.models[LARGE], FREE, CATALOG) is None
     processor = Machine("cpu", CATALOG.accelerators["CPU-GRAVITON4"], 1, 32, 256e9)
     assert carried(processor, "SmolLM2-135M-Instruct", FREE).devices == 0
 
@@ -171,12 +173,12 @@ def test_the_band_is_that_of_the_stratum_and_of_the_row() -> None:
     factors = [found.requests_per_s.factor for found in (seen, new_model, new_device, new_both)]
     assert factors[0] == pytest.approx(factors[1])
     assert factors[1] < factors[2] < factors[3]
-    band = fitted_tables.load("serving").band("tpot_s", "unseen model", "")
+    band = fitted_tables.load_table("serving").band("tpot_s", "unseen model", "")
     assert factors[0] >= max(band.high, 1 / band.low)
     unsure = Catalog(DATA)
     row = replace(CATALOG.accelerators["H100-SXM-80GB"], confidence="recalled", as_of="")
     assert BAND[row.confidence] > BAND[CATALOG.accelerators["H100-SXM-80GB"].confidence]
-    doubtful = steady_text(Machine("m", row, 1, 32, 2e11), CATALOG.models[SMALL], CHAT, unsure)
+    doubtful = size_text_serving(Machine("m", row, 1, 32, 2e11), CATALOG.models[SMALL], CHAT, unsure)
     assert doubtful is not None
     assert doubtful.requests_per_s.factor > factors[0]
     assert doubtful.requests_per_s.value == seen.requests_per_s.value
@@ -187,7 +189,7 @@ def test_what_no_row_of_the_fit_is_like_is_less_sure() -> None:
     strange = (replace(row, vendor="another"), replace(row, flops={"fp16": 121e12, "fp8": 242e12}))
     usual = carried(machine("L4"), "Qwen3-4B").requests_per_s.factor
     for device in strange:
-        found = steady_text(Machine("m", device, 1, 32, 2e11), CATALOG.models["Qwen3-4B"], CHAT, CATALOG)
+        found = size_text_serving(Machine("m", device, 1, 32, 2e11), CATALOG.models["Qwen3-4B"], CHAT, CATALOG)
         assert found is not None
         assert found.requests_per_s.factor > 1.1 * usual
 
@@ -199,7 +201,7 @@ def test_a_device_short_of_power_multiplies_at_what_it_sustains() -> None:
     }
     for name in ("T4", "L4"):
         stated, sustained = (
-            engines(machine(name), CATALOG.models["Qwen3-4B"], CHAT.requests, catalog)[0]
+            list_engine_layouts(machine(name), CATALOG.models["Qwen3-4B"], CHAT.requests, catalog)[0]
             for catalog in (plain, CATALOG)
         )
         share = CATALOG.work_rates[f"serving.rate-{name}"].typical
@@ -251,7 +253,7 @@ def test_the_layout_that_breaks_the_fewest_limits_then_the_one_that_carries_most
     loose, tight = carried(where, LARGE, FREE), carried(where, LARGE, FREE._replace(slo=SLO(tpot_p95_s=0.012)))
     assert tight.devices > loose.devices
     assert (tight.misses, loose.misses) == ((), ())
-    assert [engine.devices for engine in engines(where, model, CHAT.requests, CATALOG)] == [1, 2, 4, 8]
+    assert [engine.devices for engine in list_engine_layouts(where, model, CHAT.requests, CATALOG)] == [1, 2, 4, 8]
 
 
 DEVICES = ("T4", "L4", "A10G", "A100-80GB-SXM", "H100-SXM-80GB", "B200-SXM", "MI300X")
@@ -281,7 +283,7 @@ machines = st.one_of(
 @settings(max_examples=60, deadline=None)
 @given(machines, st.sampled_from(MODELS), loads)
 def test_absurd_loads_give_numbers_or_nothing(where: Machine, model: str, asked: TextLoad) -> None:
-    found = steady_text(where, CATALOG.models[model], asked, CATALOG)
+    found = size_text_serving(where, CATALOG.models[model], asked, CATALOG)
     if found is None:
         return
     for estimate in (found.requests_per_s, found.latency_p95_s, found.ttft_p95_s, found.tpot_p95_s):
@@ -301,7 +303,7 @@ def test_a_looser_limit_never_carries_less(where: Machine, model: str, asked: Te
     spec = CATALOG.models[model]
     limit = asked.slo.tpot_p95_s
     relaxed = asked._replace(slo=replace(asked.slo, tpot_p95_s=None if limit is None else limit * looser))
-    tight, loose = steady_text(where, spec, asked, CATALOG), steady_text(where, spec, relaxed, CATALOG)
+    tight, loose = size_text_serving(where, spec, asked, CATALOG), size_text_serving(where, spec, relaxed, CATALOG)
     assert (tight is None) == (loose is None)
     if tight is not None and loose is not None and len(loose.misses) == len(tight.misses):
         assert loose.requests_per_s.value >= tight.requests_per_s.value
@@ -316,8 +318,8 @@ def test_longer_requests_never_carry_more(
     old = asked.input_tokens if prompts else asked.output_tokens
     new = TokenLength(mean=old.mean * longer, p95=old.p95 * longer)
     grown = asked._replace(input_tokens=new) if prompts else asked._replace(output_tokens=new)
-    short, long = steady_text(where, spec, asked, CATALOG), steady_text(where, spec, grown, CATALOG)
-    free = steady_text(where, spec, grown._replace(slo=SLO()), CATALOG)
+    short, long = size_text_serving(where, spec, asked, CATALOG), size_text_serving(where, spec, grown, CATALOG)
+    free = size_text_serving(where, spec, grown._replace(slo=SLO()), CATALOG)
     if long is None or long.misses or free is None:
         return
     assert short is not None
@@ -332,7 +334,10 @@ def test_longer_requests_never_carry_more(
 def test_more_accelerators_with_the_same_engines_carry_more(device: str, model: str, asked: TextLoad) -> None:
     requests = asked.requests
     by_count = [
-        {engine.devices: engine for engine in engines(machine(device, count), CATALOG.models[model], requests, CATALOG)}
+        {
+            engine.devices: engine
+            for engine in list_engine_layouts(machine(device, count), CATALOG.models[model], requests, CATALOG)
+        }
         for count in (1, 2, 4, 8)
     ]
     for fewer, more in pairwise(by_count):
@@ -349,20 +354,28 @@ def test_engines_and_their_places_never_exceed_a_devices_memory(
     device: str, count: int, model: str, asked: TextLoad
 ) -> None:
     spec, row = CATALOG.models[model], CATALOG.accelerators[device]
-    for engine in engines(machine(device, count), spec, asked.requests, CATALOG):
+    for engine in list_engine_layouts(machine(device, count), spec, asked.requests, CATALOG):
         width = engine.devices
         number = "bf16" if engine.quantisation == "fp16" else engine.quantisation
-        worker = Worker(shape_of(spec), Format(number), Layout(tp=width, moe_tp=1, ep=width))
+        worker = ShardedModel(
+            group_weights(spec), NumericPrecision(number), ParallelLayout(tp=width, moe_tp=1, ep=width)
+        )
         held = worker.weights() + engine.slots * worker.cached(asked.requests.held_tokens)
-        assert held <= row.memory_bytes * USABLE - WORKSPACE_BYTES
-        assert worker.weights() + worker.cached(engine.context_tokens) <= row.memory_bytes * USABLE - WORKSPACE_BYTES
+        assert held <= row.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
+        assert (
+            worker.weights() + worker.cached(engine.context_tokens)
+            <= row.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
+        )
         assert engine.copies * width <= count
 
 
 def test_a_place_holds_twice_the_long_requests_in_whole_steps() -> None:
-    nothing = Requests(TokenLength(mean=0.01, p95=0.1), TokenLength(mean=0.01, p95=0.1))
+    nothing = RequestLengths(TokenLength(mean=0.01, p95=0.1), TokenLength(mean=0.01, p95=0.1))
     assert nothing.context_tokens(CATALOG.models[SMALL]) == 256
-    requests = Requests(TokenLength(mean=100, p95=300), TokenLength(mean=50, p95=80))
+    requests = RequestLengths(TokenLength(mean=100, p95=300), TokenLength(mean=50, p95=80))
     assert requests.context_tokens(CATALOG.models[SMALL]) == 768
     assert requests.held_tokens == 137.5
-    assert Requests(TokenLength(mean=1e5, p95=2e5), CHAT.output_tokens).context_tokens(CATALOG.models[SMALL]) == 131072
+    assert (
+        RequestLengths(TokenLength(mean=1e5, p95=2e5), CHAT.output_tokens).context_tokens(CATALOG.models[SMALL])
+        == 131072
+    )

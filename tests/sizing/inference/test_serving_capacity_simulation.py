@@ -17,11 +17,11 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.simulate import pool_simulation
-from archwright.simulate.pool_simulation import PoolSpec, peak
+from archwright.simulate.pool_simulation import PoolScenario, simulate_peak
 from archwright.sizing.hardware.machine import Machine
-from archwright.sizing.inference.deployment_layout import engines
-from archwright.sizing.inference.engine_instance import Engine, Requests
-from archwright.sizing.inference.open_loop import OpenLoop, flow_of
+from archwright.sizing.inference.deployment_layout import list_engine_layouts
+from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
+from archwright.sizing.inference.open_loop import OpenLoop, build_request_profile
 
 CATALOG = load_catalog()
 MODELS = ("Llama-3.1-8B-Instruct", "Qwen3-32B", "gpt-oss-120b")
@@ -35,17 +35,17 @@ HOLDS, BREAKS = 1.07, 0.95
 P95 = 1
 
 
-def engine_for(model: str, device: str, lengths: tuple[TokenLength, TokenLength]) -> Engine:
+def engine_for(model: str, device: str, lengths: tuple[TokenLength, TokenLength]) -> EngineInstance:
     accelerator = CATALOG.accelerators[device]
     for count in (1, 2, 4, 8):
         machine = Machine("m", accelerator, count, 64, 5e11)
-        found = engines(machine, CATALOG.models[model], Requests(*lengths), CATALOG)
+        found = list_engine_layouts(machine, CATALOG.models[model], RequestLengths(*lengths), CATALOG)
         if found:
             return found[-1]
     raise AssertionError(f"{model} fits no {device}")
 
 
-def simulated(engine: Engine, lengths: tuple[TokenLength, TokenLength], rate: float) -> tuple[float, float]:
+def simulated(engine: EngineInstance, lengths: tuple[TokenLength, TokenLength], rate: float) -> tuple[float, float]:
     """TTFT and TPOT at p95 of one engine at a rate, steady."""
     spec = LoadSpec(
         workload="w",
@@ -56,7 +56,7 @@ def simulated(engine: Engine, lengths: tuple[TokenLength, TokenLength], rate: fl
         concurrency=1,
         peak_s=pool_simulation.REQUESTS / rate,
     )
-    found = peak(PoolSpec("m", engine, 1, spec), 1.0)
+    found = simulate_peak(PoolScenario("m", engine, 1, spec), 1.0)
     return found.ttft_s[P95], found.tpot_s[P95]
 
 
@@ -67,7 +67,7 @@ def test_the_capacity_is_where_the_simulation_says(
     monkeypatch.setattr(pool_simulation, "REQUESTS", 1200)
     lengths = LOADS[kind]
     engine = engine_for(model, device, lengths)
-    loop = OpenLoop(engine.pace, flow_of(*lengths), engine.slots, engine.chunk)
+    loop = OpenLoop(engine.pace, build_request_profile(*lengths), engine.slots, engine.chunk)
     idle, free = loop.idle, loop.most(SLO()).point
     for place, name in enumerate(("ttft_p95_s", "tpot_p95_s")):
         limit = (getattr(idle, name) + getattr(free, name)) / 2

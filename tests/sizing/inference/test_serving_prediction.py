@@ -13,12 +13,12 @@ from archwright.contract.estimate import within_factor
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.sizing.inference import serving_prediction
-from archwright.sizing.inference.serving_prediction import Serving
+from archwright.sizing.inference.serving_prediction import ServingQuery
 from archwright.sizing.step_time import fitted_tables, step_time_model
-from archwright.sizing.step_time.residual_features import version
+from archwright.sizing.step_time.residual_features import parse_version
 
 SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
-ASKED = Serving(
+ASKED = ServingQuery(
     model="Llama-3.1-70B",
     accelerator="h100_sxm",
     devices=4,
@@ -35,14 +35,14 @@ ASKED = Serving(
 SENT = (1024.0, 4096.0, 16384.0)
 
 
-def answered(**changes: object) -> serving_prediction.Answer:
-    return serving_prediction.predict(replace(ASKED, **changes), SUBJECTS)
+def answered(**changes: object) -> serving_prediction.DeploymentPrediction:
+    return serving_prediction.predict_deployment(replace(ASKED, **changes), SUBJECTS)
 
 
 def centre(**changes: object) -> tuple[float, float]:
     """TPOT and TTFT of the physics alone, which must be monotone; trees need not be."""
-    found = serving_prediction.resolve(replace(ASKED, **changes), SUBJECTS)
-    return serving_prediction.centre(found, fitted_tables.load("serving"), serving_prediction.NEW_MODEL)
+    found = serving_prediction.resolve_deployment(replace(ASKED, **changes), SUBJECTS)
+    return serving_prediction.predict_means(found, fitted_tables.load_table("serving"), serving_prediction.NEW_MODEL)
 
 
 def test_a_seen_configuration_has_all_three_numbers_inside_their_bands() -> None:
@@ -69,7 +69,7 @@ def test_longer_prompts_never_make_anything_faster() -> None:
 def test_where_the_cache_is_short_requests_wait() -> None:
     fits_in, waits = centre(input_tokens=8000.0), centre(input_tokens=8000.0, concurrency=2000.0)
     assert waits[1] > 100 * fits_in[1]
-    assert answered(input_tokens=8000.0, concurrency=2000.0).regime == serving_prediction.SHORT
+    assert answered(input_tokens=8000.0, concurrency=2000.0).regime == serving_prediction.QUEUEING
 
 
 def test_beyond_what_the_cache_holds_no_more_is_answered() -> None:
@@ -94,10 +94,10 @@ def test_pipeline_stages_hold_more_and_are_not_faster() -> None:
 
 
 def test_experts_spread_over_attention_ranks_exchange_their_tokens() -> None:
-    whole = serving_prediction.resolve(
+    whole = serving_prediction.resolve_deployment(
         replace(ASKED, model="DeepSeek-V3", parallelism="TP1 DP8 EP8", devices=8), SUBJECTS
     )
-    alone = serving_prediction.resolve(
+    alone = serving_prediction.resolve_deployment(
         replace(ASKED, model="DeepSeek-V3", parallelism="TP1 DP8 MoE-TP8 EP1", devices=8), SUBJECTS
     )
     assert whole.case.exchange_s > alone.case.exchange_s == 0
@@ -141,7 +141,9 @@ def test_what_is_not_stated_is_assumed_and_said() -> None:
         "requests in flight: as many as fit",
     ) or found.assumed[0].startswith("parallelism: TP")
     assert len(found.assumed) == 3
-    unplaced = serving_prediction.resolve(replace(ASKED, parallelism="", devices=0, precision="bf16"), SUBJECTS)
+    unplaced = serving_prediction.resolve_deployment(
+        replace(ASKED, parallelism="", devices=0, precision="bf16"), SUBJECTS
+    )
     assert unplaced.worker.layout.tp == 4, "four devices hold 141 GB in 16 bits"
     half = answered(output_tokens=None)
     assert "prompt and answer length" in half.assumed
@@ -151,7 +153,7 @@ def test_suites_bring_their_own_load_and_a_server_keeps_less() -> None:
     suite = {"model": "Llama-2-70B", "concurrency": None, "input_tokens": None, "output_tokens": None}
     offline, server = answered(scenario="mlperf_offline", **suite), answered(scenario="mlperf_server", **suite)
     assert server.tokens_per_s.value == pytest.approx(offline.tokens_per_s.value * serving_prediction.SERVER_SHARE)
-    beams = serving_prediction.resolve(
+    beams = serving_prediction.resolve_deployment(
         replace(ASKED, scenario="mlperf_offline", model="GPT-J 6B", output_tokens=None), SUBJECTS
     )
     assert beams.beams == 4
@@ -166,16 +168,16 @@ def test_an_unstated_engine_is_the_one_that_plans_deploy() -> None:
 
 
 def test_disaggregated_rows_have_trees_of_their_own_whatever_was_seen() -> None:
-    found = serving_prediction.resolve(
+    found = serving_prediction.resolve_deployment(
         replace(ASKED, model="DeepSeek-V3", parallelism="disagg P:2x(TP8 DP1) D:1x(TP8 DP1)", devices=24), SUBJECTS
     )
-    fit = fitted_tables.load("serving")
-    assert serving_prediction.regime_of(found) == serving_prediction.POOLED
+    fit = fitted_tables.load_table("serving")
+    assert serving_prediction.classify_regime(found) == serving_prediction.DISAGGREGATED
     seen, unseen = (
-        serving_prediction.centre(found, fit, stratum)
+        serving_prediction.predict_means(found, fit, stratum)
         for stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL)
     )
-    assert seen[0] == unseen[0] != step_time_model.tpot_s(found.case, fit.coefficients["tpot"])
+    assert seen[0] == unseen[0] != step_time_model.mean_tpot_s(found.case, fit.coefficients["tpot"])
     assert seen[1] != unseen[1]
 
 
@@ -188,19 +190,20 @@ def test_a_makers_measured_factor_and_a_power_limit_hold_here_too() -> None:
     for device, row in (("MI300X", "serving.speed-AMD"), ("L4", "serving.rate-L4")):
         asked = replace(ASKED, accelerator=device, concurrency=8.0, **small)
         known, stated = (
-            serving_prediction.resolve(asked, subjects) for subjects in (SUBJECTS, BenchmarkNameResolver(plain))
+            serving_prediction.resolve_deployment(asked, subjects)
+            for subjects in (SUBJECTS, BenchmarkNameResolver(plain))
         )
         share = SUBJECTS.catalog.work_rates[row].typical
         assert known.case.slower * known.case.read_trunk_s == pytest.approx(stated.case.read_trunk_s / share)
         calibrated, uncalibrated = (
-            serving_prediction.predict(asked, s).tpot_s for s in (SUBJECTS, BenchmarkNameResolver(plain))
+            serving_prediction.predict_deployment(asked, s).tpot_s for s in (SUBJECTS, BenchmarkNameResolver(plain))
         )
         assert calibrated is not None and uncalibrated is not None
         assert calibrated > uncalibrated
 
 
 def test_what_no_fitted_row_is_like_and_old_figures_widen_the_band() -> None:
-    fit = fitted_tables.load("serving")
+    fit = fitted_tables.load_table("serving")
 
     def factor(**changes: object) -> float:
         found = answered(**changes).tpot_s
@@ -212,7 +215,9 @@ def test_what_no_fitted_row_is_like_and_old_figures_widen_the_band() -> None:
     assert factor(accelerator="T4", parallelism="TP4", precision="bf16") > factor(accelerator="L40S", precision="bf16")
     place = ("tpot_s", serving_prediction.SEEN, "")
     fresh, old = (
-        serving_prediction.banded(1.0, fit, place, serving_prediction.Doubt(1.0, within_factor(1.0, size, "")))
+        serving_prediction.apply_band(
+            1.0, fit, place, serving_prediction.BandWidening(1.0, within_factor(1.0, size, ""))
+        )
         for size in (1.1, 1.5)
     )
     assert old.low < fresh.low < fresh.high < old.high
@@ -245,7 +250,7 @@ def test_an_unknown_model_with_a_size_gets_an_assumed_shape() -> None:
         answered(model="Nobody", parameters=1.0)
 
 
-def on_host(**changes: object) -> serving_prediction.Answer:
+def on_host(**changes: object) -> serving_prediction.DeploymentPrediction:
     return answered(model="llama 7B", accelerator="CPU-EPYC-9654-2S", devices=1, parallelism="", **changes)
 
 
@@ -275,7 +280,9 @@ def test_a_host_without_an_engine_is_said() -> None:
     bare = Catalog(DATA)
     bare.__dict__["engines"] = {"vllm": SUBJECTS.catalog.engines["vllm"]}
     with pytest.raises(CatalogError) as caught:
-        serving_prediction.predict(replace(ASKED, accelerator="CPU-EPYC-9654-2S"), BenchmarkNameResolver(bare))
+        serving_prediction.predict_deployment(
+            replace(ASKED, accelerator="CPU-EPYC-9654-2S"), BenchmarkNameResolver(bare)
+        )
     assert caught.value.code == "AW-CAT-30"
 
 
@@ -287,12 +294,12 @@ def test_a_host_processor_has_no_memory_to_exceed() -> None:
 
 @pytest.mark.parametrize(("text", "number"), [("vllm 0.18.0", 1800.0), ("trtllm 1.2", 10200.0), ("trtllm nan", -1.0)])
 def test_versions(text: str, number: float) -> None:
-    assert version(text) == number
+    assert parse_version(text) == number
 
 
 def test_every_band_encloses_its_prediction() -> None:
     for name in ("serving", "training"):
-        for band in fitted_tables.load(name).bands:
+        for band in fitted_tables.load_table(name).bands:
             assert band.low < 1 < band.high
             assert math.isfinite(band.high)
 
@@ -300,13 +307,13 @@ def test_every_band_encloses_its_prediction() -> None:
 def test_a_broken_table_is_said(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitted_tables, "DATA", tmp_path)
     with pytest.raises(CatalogError) as caught:
-        fitted_tables.load("nothing")
+        fitted_tables.load_table("nothing")
     assert caught.value.code == "AW-CAT-03"
 
 
 def test_without_a_format_the_widest_that_fits_and_always_an_answer() -> None:
     said = {
-        (model, count): serving_prediction.resolve(
+        (model, count): serving_prediction.resolve_deployment(
             replace(ASKED, model=model, devices=count, parallelism="", precision=""), SUBJECTS
         )
         for model, count in (("Llama-3.1-70B", 4), ("Llama-3.1-70B", 1), ("Llama-3.1-405B", 1), ("DeepSeek-V3", 16))

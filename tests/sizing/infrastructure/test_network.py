@@ -9,15 +9,23 @@ from hypothesis import strategies as st
 from archwright.catalog.load import load_catalog
 from archwright.contract.needs import RequestRate, TokenLength, Traffic, Workload
 from archwright.sizing.infrastructure import network
-from archwright.sizing.infrastructure.network import FAST, MOST_PORTS, PLAIN, WAITING, Job, fabric_of, switches_for
+from archwright.sizing.infrastructure.network import (
+    FAST_PORT_BYTES_PER_S,
+    MAX_WAIT_SHARE,
+    MOST_PORTS,
+    STANDARD_PORT_BYTES_PER_S,
+    NetworkJob,
+    choose_fabric,
+    plan_switches,
+)
 
 CATALOG = load_catalog()
 DEVICE = CATALOG.accelerator("H100 SXM")
 RATE = 989e12
 
 
-def job(parameters: float = 70e9, trained: float | None = None, machines: int = 4) -> Job:
-    return Job("tune", parameters, parameters if trained is None else trained, machines, 8, RATE)
+def job(parameters: float = 70e9, trained: float | None = None, machines: int = 4) -> NetworkJob:
+    return NetworkJob("tune", parameters, parameters if trained is None else trained, machines, 8, RATE)
 
 
 def test_a_sharded_step_gathers_the_weights_twice_and_scatters_the_gradients() -> None:
@@ -29,71 +37,73 @@ def test_adapters_exchange_only_their_gradients() -> None:
 
 
 def test_a_full_tune_of_a_large_model_takes_a_fast_fabric_and_its_adapters_do_not() -> None:
-    fast, plain = fabric_of(job(), CATALOG), fabric_of(job(trained=1e8), CATALOG)
-    assert fast.waits_plain > WAITING >= fast.waits and fast.ports in (1, 2, 4, 8)
-    assert plain.ports == 0 and plain.waits == plain.waits_plain <= WAITING
+    fast, plain = choose_fabric(job(), CATALOG), choose_fabric(job(trained=1e8), CATALOG)
+    assert fast.waits_plain > MAX_WAIT_SHARE >= fast.waits and fast.ports in (1, 2, 4, 8)
+    assert plain.ports == 0 and plain.waits == plain.waits_plain <= MAX_WAIT_SHARE
 
 
 def test_the_fewest_ports_that_suffice_are_taken() -> None:
-    found = fabric_of(job(), CATALOG)
-    fewer = network.waiting(
+    found = choose_fabric(job(), CATALOG)
+    fewer = network.network_wait_share(
         job().exchanged,
         job().computes_s(CATALOG),
-        found.ports / 2 * FAST,
+        found.ports / 2 * FAST_PORT_BYTES_PER_S,
         CATALOG.part("collective.overlap").value,
     )
-    assert fewer > WAITING
+    assert fewer > MAX_WAIT_SHARE
 
 
 def test_where_no_network_suffices_the_widest_is_taken_and_what_remains_is_said() -> None:
-    greedy = Job("tune", 70e9, 70e9, 4, 8, 100 * RATE)
-    found = fabric_of(greedy, CATALOG)
-    assert found.ports == MOST_PORTS and found.waits > WAITING
+    greedy = NetworkJob("tune", 70e9, 70e9, 4, 8, 100 * RATE)
+    found = choose_fabric(greedy, CATALOG)
+    assert found.ports == MOST_PORTS and found.waits > MAX_WAIT_SHARE
 
 
 @given(st.floats(1e9, 1e12), st.integers(2, 512))
 @settings(max_examples=60)
 def test_a_wider_network_never_waits_longer(parameters: float, machines: int) -> None:
     one = job(parameters, machines=machines)
-    found = fabric_of(one, CATALOG)
+    found = choose_fabric(one, CATALOG)
     assert 0 < found.waits <= found.waits_plain < 1
     assert one.exchanged <= job(parameters, machines=machines + 1).exchanged
 
 
 def test_one_machine_or_an_unknown_model_has_no_job() -> None:
-    assert network.job_of("tune", (1e9, 1e9), 1, 8, DEVICE) is None
-    assert network.job_of("tune", (1e9, 0.0), 4, 8, DEVICE) is None
-    assert network.job_of("tune", (1e9, 1e9), 4, 0, None) is None
-    found = network.job_of("tune", (1e9, 1e9), 4, 8, DEVICE)
+    assert network.build_network_job("tune", (1e9, 1e9), 1, 8, DEVICE) is None
+    assert network.build_network_job("tune", (1e9, 0.0), 4, 8, DEVICE) is None
+    assert network.build_network_job("tune", (1e9, 1e9), 4, 0, None) is None
+    found = network.build_network_job("tune", (1e9, 1e9), 4, 8, DEVICE)
     assert found is not None and found.rate == DEVICE.flops["bf16"]
 
 
 def test_tensors_over_two_machines_exchange_more_than_stages() -> None:
     model = CATALOG.model("Qwen3-32B")
-    tensors, stages = network.over_machines(model, 1.0, 2)
+    tensors, stages = network.cross_machine_bytes(model, 1.0, 2)
     assert stages == 2 * model.hidden
     assert tensors == pytest.approx(4 * model.layers * stages / 2)
 
 
 def test_switches_one_or_leaves_and_a_spine() -> None:
-    assert switches_for(0) == network.Switches(0, 0, 0)
-    assert switches_for(64) == network.Switches(64, 1, 64)
-    assert switches_for(128) == network.Switches(128, 4 + 2, 256)
+    assert plan_switches(0) == network.SwitchTopology(0, 0, 0)
+    assert plan_switches(64) == network.SwitchTopology(64, 1, 64)
+    assert plan_switches(128) == network.SwitchTopology(128, 4 + 2, 256)
 
 
 def test_messages_by_kind() -> None:
     text = Traffic(input_tokens=TokenLength(mean=100, p95=200), output_tokens=TokenLength(mean=10, p95=20))
     token, width = CATALOG.part("answer.token").value, CATALOG.part("text.bytes").value
-    chat = network.message_of(Workload(name="a", kind="chat", traffic=text), CATALOG)
-    assert chat == network.Message(100 * width, 10 * token, ("answer.token",))
-    vector = network.message_of(Workload(name="a", kind="embedding", traffic=text), CATALOG)
+    chat = network.estimate_message_size(Workload(name="a", kind="chat", traffic=text), CATALOG)
+    assert chat == network.MessageSize(100 * width, 10 * token, ("answer.token",))
+    vector = network.estimate_message_size(Workload(name="a", kind="embedding", traffic=text), CATALOG)
     assert vector.answer == 4 * CATALOG.part("vector.dimensions").value
     look = Traffic(image_pixels=1e6, parameters=1e6)
-    picture = network.message_of(Workload(name="a", kind="image-classification", traffic=look), CATALOG)
+    picture = network.estimate_message_size(Workload(name="a", kind="image-classification", traffic=look), CATALOG)
     assert picture.request == 1e6 * CATALOG.part("picture.bytes").value
-    row = network.message_of(Workload(name="a", kind="tabular-prediction", traffic=Traffic(features=10)), CATALOG)
+    row = network.estimate_message_size(
+        Workload(name="a", kind="tabular-prediction", traffic=Traffic(features=10)), CATALOG
+    )
     assert (row.request, row.answer) == (40, CATALOG.part("answer.record").value)
-    assert network.message_of(Workload(name="a", kind="pretrain"), CATALOG) == network.Message(0, 0, ())
+    assert network.estimate_message_size(Workload(name="a", kind="pretrain"), CATALOG) == network.MessageSize(0, 0, ())
 
 
 def test_the_front_end_carries_the_peaks_of_all() -> None:
@@ -101,15 +111,17 @@ def test_the_front_end_carries_the_peaks_of_all() -> None:
     one = Workload(name="a", kind="tabular-prediction", traffic=rows)
     each = 40 + CATALOG.part("answer.record").value
     silent = Workload(name="b", kind="pretrain")
-    assert network.front_end((one, one, silent), CATALOG) == 20 * each
-    assert network.front_end((one,), CATALOG, growth=3) == 30 * each
+    assert network.front_end_bandwidth((one, one, silent), CATALOG) == 20 * each
+    assert network.front_end_bandwidth((one,), CATALOG, growth=3) == 30 * each
 
 
 def test_what_data_processing_takes_in() -> None:
     work = Workload(name="etl", kind="data-processing", traffic=Traffic(gib_per_day=24))
-    assert network.ingest(work) == 730 * 2**30
-    assert network.ingest(Workload(name="etl", kind="data-processing")) == 0
+    assert network.monthly_ingest_bytes(work) == 730 * 2**30
+    assert network.monthly_ingest_bytes(Workload(name="etl", kind="data-processing")) == 0
 
 
 def test_waiting_is_what_arithmetic_does_not_hide() -> None:
-    assert network.waiting(PLAIN, 1.0, PLAIN, 0.5) == pytest.approx(0.5 / 1.5)
+    assert network.network_wait_share(STANDARD_PORT_BYTES_PER_S, 1.0, STANDARD_PORT_BYTES_PER_S, 0.5) == pytest.approx(
+        0.5 / 1.5
+    )

@@ -24,7 +24,7 @@ from archwright.contract.needs import (
 )
 from archwright.contract.record import replace
 from archwright.sizing.infrastructure import storage
-from archwright.sizing.infrastructure.storage import GIB, Kept
+from archwright.sizing.infrastructure.storage import GIB, StoredData
 
 CATALOG = load_catalog()
 MODEL = CATALOG.model("Qwen3-32B")
@@ -52,24 +52,24 @@ def data(size: float = 100.0, growth: float = 0.0, kept: float | None = None, na
 
 
 def test_without_retention_a_data_set_only_grows() -> None:
-    assert storage.held(data(10, 2), 5) == 20 * GIB
+    assert storage.stored_bytes_at(data(10, 2), 5) == 20 * GIB
 
 
 def test_a_data_set_younger_than_its_retention_grows_until_as_much_leaves_as_comes() -> None:
     young = data(310_000, 26_000, 24)
-    assert storage.held(young, 0) == 310_000 * GIB
-    assert storage.held(young, 10) == 570_000 * GIB
-    assert storage.held(young, 40) == 26_000 * 24 * GIB
+    assert storage.stored_bytes_at(young, 0) == 310_000 * GIB
+    assert storage.stored_bytes_at(young, 10) == 570_000 * GIB
+    assert storage.stored_bytes_at(young, 40) == 26_000 * 24 * GIB
 
 
 def test_a_data_set_larger_than_its_pace_explains_shrinks_to_what_the_pace_keeps() -> None:
     old = data(1000, 10, 20)
-    assert storage.held(old, 10) == pytest.approx(600 * GIB)
-    assert storage.held(old, 50) == 200 * GIB
+    assert storage.stored_bytes_at(old, 10) == pytest.approx(600 * GIB)
+    assert storage.stored_bytes_at(old, 50) == 200 * GIB
 
 
 def test_kept_for_no_time_nothing_is_there() -> None:
-    assert storage.held(data(10, 5, 0), 3) == 0
+    assert storage.stored_bytes_at(data(10, 5, 0), 3) == 0
 
 
 @given(SIZES, PACES, RETENTIONS, TIMES, st.floats(1.0, 3.0), st.sampled_from(["size", "growth", "kept"]))
@@ -82,50 +82,55 @@ def test_more_data_or_a_longer_retention_is_never_less(
         "growth": data(size, growth * more, kept),
         "kept": data(size, growth, None if kept is None else kept * more),
     }[what]
-    now = storage.held(data(size, growth, kept), month)
-    assert storage.held(larger, month) >= now * (1 - 1e-9) - 1e-3
+    now = storage.stored_bytes_at(data(size, growth, kept), month)
+    assert storage.stored_bytes_at(larger, month) >= now * (1 - 1e-9) - 1e-3
     assert now >= 0
 
 
 # --- what is kept
 
 
-def only(found: Iterable[Kept]) -> Kept:
+def only(found: Iterable[StoredData]) -> StoredData:
     (one,) = found
     return one
 
 
 def test_a_lake_keeps_versions_too() -> None:
-    kept = only(storage.data_sets(needs_with(data=(data(100),)), CATALOG))
+    kept = only(storage.list_data_sets(needs_with(data=(data(100),)), CATALOG))
     assert kept.most == pytest.approx(100 * GIB * CATALOG.part("lake.versions").value)
     assert (kept.tier, kept.facts) == ("object", ("lake.versions",))
 
 
 def test_a_regulation_that_asks_for_backup_gets_a_copy_apart() -> None:
     needs = needs_with(data=(data(100),), regulations=("iso-27001",))
-    _, backup = storage.data_sets(needs, CATALOG)
+    _, backup = storage.list_data_sets(needs, CATALOG)
     assert (backup.tier, backup.most) == ("archive", 100 * GIB)
     assert "iso-27001 A.8.13" in backup.why
 
 
 def test_a_lake_that_is_there_is_not_priced() -> None:
     needs = needs_with(data=(data(100),), existing=(ExistingComponent(kind="lake", product="theirs"),))
-    assert tuple(storage.data_sets(needs, CATALOG)) == ()
+    assert tuple(storage.list_data_sets(needs, CATALOG)) == ()
 
 
 def test_processing_reads_a_days_data_within_its_deadline() -> None:
     work = Workload(name="etl", kind="data-processing", traffic=Traffic(gib_per_day=3600, deadline_h=1), data=("docs",))
-    assert storage.reading(work) == GIB
-    assert storage.reading(Workload(name="etl", kind="data-processing", traffic=Traffic(gib_per_day=86400))) == GIB
-    assert storage.reading(Workload(name="etl", kind="data-processing")) == 0
-    kept = only(storage.data_sets(needs_with(work, data=(data(),)), CATALOG))
+    assert storage.required_read_bandwidth(work) == GIB
+    assert (
+        storage.required_read_bandwidth(
+            Workload(name="etl", kind="data-processing", traffic=Traffic(gib_per_day=86400))
+        )
+        == GIB
+    )
+    assert storage.required_read_bandwidth(Workload(name="etl", kind="data-processing")) == 0
+    kept = only(storage.list_data_sets(needs_with(work, data=(data(),)), CATALOG))
     assert kept.bandwidth == GIB
 
 
 def test_a_full_fine_tune_keeps_the_state_of_every_parameter() -> None:
     tune = Workload(name="tune", kind="finetune", base="chat", method="full")
     needs = needs_with(Workload(name="chat", kind="chat"), tune)
-    kept = only(storage.checkpoints(needs, {"chat": MODEL}, CATALOG))
+    kept = only(storage.list_checkpoints(needs, {"chat": MODEL}, CATALOG))
     bytes_each, copies = CATALOG.part("checkpoint.bytes").value, CATALOG.part("checkpoint.kept").value
     assert kept.most == pytest.approx(MODEL.parameters * bytes_each * copies)
     assert kept.bandwidth == pytest.approx(MODEL.parameters * bytes_each / CATALOG.part("checkpoint.write").value)
@@ -135,7 +140,7 @@ def test_a_full_fine_tune_keeps_the_state_of_every_parameter() -> None:
 def test_adapters_keep_little_and_on_object_storage() -> None:
     tune = Workload(name="tune", kind="finetune", base="chat", method="lora")
     needs = needs_with(Workload(name="chat", kind="chat"), tune)
-    kept = only(storage.checkpoints(needs, {"chat": MODEL}, CATALOG))
+    kept = only(storage.list_checkpoints(needs, {"chat": MODEL}, CATALOG))
     assert kept.tier == "object"
     copies = CATALOG.part("checkpoint.kept").value
     assert kept.most < 0.01 * copies * MODEL.parameters * CATALOG.part("checkpoint.bytes").value
@@ -143,26 +148,30 @@ def test_adapters_keep_little_and_on_object_storage() -> None:
 
 def test_pretraining_states_its_parameters() -> None:
     run = Workload(name="base", kind="pretrain", parameters=1e9, tokens=2e10)
-    kept = only(storage.checkpoints(needs_with(run), {}, CATALOG))
+    kept = only(storage.list_checkpoints(needs_with(run), {}, CATALOG))
     assert kept.most == pytest.approx(1e9 * CATALOG.part("checkpoint.bytes").value * 3)
 
 
 def test_a_tune_by_adapters_adds_their_file_and_not_the_models() -> None:
     tune = Workload(name="tune", kind="finetune", base="chat", method="lora")
-    chat, adapters = storage.model_files(needs_with(Workload(name="chat", kind="chat"), tune), {"chat": MODEL}, CATALOG)
+    chat, adapters = storage.list_model_files(
+        needs_with(Workload(name="chat", kind="chat"), tune), {"chat": MODEL}, CATALOG
+    )
     assert adapters.most < 0.01 * chat.most
 
 
 def test_what_no_model_is_known_for_is_not_guessed() -> None:
     tune = Workload(name="tune", kind="finetune", base="chat")
     needs = needs_with(Workload(name="chat", kind="chat"), tune)
-    assert tuple(storage.checkpoints(needs, {}, CATALOG)) == ()
-    assert tuple(storage.model_files(needs, {}, CATALOG)) == ()
+    assert tuple(storage.list_checkpoints(needs, {}, CATALOG)) == ()
+    assert tuple(storage.list_model_files(needs, {}, CATALOG)) == ()
 
 
 def test_model_files_are_kept_in_a_few_versions() -> None:
     image = Workload(name="look", kind="image-classification", traffic=Traffic(image_pixels=1e6, parameters=25e6))
-    chat, look = storage.model_files(needs_with(Workload(name="chat", kind="chat"), image), {"chat": MODEL}, CATALOG)
+    chat, look = storage.list_model_files(
+        needs_with(Workload(name="chat", kind="chat"), image), {"chat": MODEL}, CATALOG
+    )
     assert chat.most == pytest.approx(2 * MODEL.parameters * CATALOG.part("model.versions").value)
     assert look.most == pytest.approx(2 * 25e6 * CATALOG.part("model.versions").value)
 
@@ -171,7 +180,7 @@ def test_model_files_are_kept_in_a_few_versions() -> None:
 
 
 def test_logs_fill_up_until_the_first_are_deleted() -> None:
-    kept = storage.logs(needs_with(), (1000.0,) * 24, CATALOG)
+    kept = storage.size_logs(needs_with(), (1000.0,) * 24, CATALOG)
     record = CATALOG.part("log.bytes").value
     window = CATALOG.part("log.days").value * 24 / 730
     assert kept.bytes[0] == pytest.approx(500 * record)
@@ -181,19 +190,19 @@ def test_logs_fill_up_until_the_first_are_deleted() -> None:
 
 def test_the_longest_floor_of_the_regulations_decides_how_long_logs_are_kept() -> None:
     needs = needs_with(regulations=("eu-ai-act", "hipaa"))
-    assert storage.log_days(needs, CATALOG) == (2190.0, ("hipaa 164.316(b)(2)",))
-    assert storage.logs(needs, (1.0,) * 24, CATALOG).facts == ("log.bytes",)
-    assert storage.log_days(needs_with(), CATALOG) == (CATALOG.part("log.days").value, ())
+    assert storage.log_retention_days(needs, CATALOG) == (2190.0, ("hipaa 164.316(b)(2)",))
+    assert storage.size_logs(needs, (1.0,) * 24, CATALOG).facts == ("log.bytes",)
+    assert storage.log_retention_days(needs_with(), CATALOG) == (CATALOG.part("log.days").value, ())
 
 
 def test_metrics_grow_with_machines_and_days() -> None:
-    kept = storage.metrics((2.0, 4.0), 10.0, CATALOG)
+    kept = storage.size_metrics((2.0, 4.0), 10.0, CATALOG)
     assert kept.bytes == (20 * CATALOG.part("metrics.bytes").value, 40 * CATALOG.part("metrics.bytes").value)
 
 
 def test_clauses_are_found_by_their_words() -> None:
-    assert storage.clauses(needs_with(regulations=("gdpr",)), CATALOG, "encryption") == ("gdpr 32",)
-    assert storage.clauses(needs_with(), CATALOG, "encryption") == ()
+    assert storage.find_clauses(needs_with(regulations=("gdpr",)), CATALOG, "encryption") == ("gdpr 32",)
+    assert storage.find_clauses(needs_with(), CATALOG, "encryption") == ()
 
 
 def test_a_cache_tier_would_hold_the_prompts_of_the_last_minutes(catalog: Catalog) -> None:

@@ -10,7 +10,7 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.needs import Budget, DataProfile, Needs, Organisation, Traffic, Workload
 from archwright.sizing.infrastructure.storage import GIB
-from archwright.sizing.infrastructure.vector_index import Index, index_of
+from archwright.sizing.infrastructure.vector_index import VectorIndex, size_vector_index
 
 CATALOG = load_catalog()
 RAG = Workload(name="answers", kind="rag", data=("manuals", "tickets"))
@@ -26,8 +26,8 @@ def needs_with(*workloads: Workload) -> Needs:
     )
 
 
-def index(vectors: float, dimensions: float = 1024) -> Index:
-    return Index("answers", exact_estimate(vectors, "vectors"), dimensions, stated=True)
+def index(vectors: float, dimensions: float = 1024) -> VectorIndex:
+    return VectorIndex("answers", exact_estimate(vectors, "vectors"), dimensions, stated=True)
 
 
 def test_a_vector_in_memory_takes_its_numbers_and_its_links() -> None:
@@ -55,12 +55,12 @@ def test_more_vectors_never_take_less_storage(count: float, more: float, memory:
 
 
 def test_what_looks_nothing_up_has_no_index() -> None:
-    assert index_of(needs_with(RAG), Workload(name="chat", kind="chat", data=("manuals",)), CATALOG) is None
-    assert index_of(needs_with(RAG), Workload(name="answers", kind="rag"), CATALOG) is None
+    assert size_vector_index(needs_with(RAG), Workload(name="chat", kind="chat", data=("manuals",)), CATALOG) is None
+    assert size_vector_index(needs_with(RAG), Workload(name="answers", kind="rag"), CATALOG) is None
 
 
 def test_the_count_is_guessed_from_bytes_with_a_wide_band() -> None:
-    found = index_of(needs_with(RAG), RAG, CATALOG)
+    found = size_vector_index(needs_with(RAG), RAG, CATALOG)
     assert found is not None and not found.stated and found.facts == ("text.share",)
     share, width, chunk = (CATALOG.part(name).value for name in ("text.share", "text.bytes", "chunk.tokens"))
     assert found.vectors.value == pytest.approx(11 * GIB * share / width / chunk)
@@ -70,7 +70,7 @@ def test_the_count_is_guessed_from_bytes_with_a_wide_band() -> None:
 def test_documents_that_an_embedding_workload_states_are_counted() -> None:
     traffic = Traffic(documents=1e6, tokens_per_document=700)
     both = Workload(name="index", kind="embedding", data=("manuals", "tickets"), traffic=traffic)
-    found = index_of(needs_with(RAG, both), RAG, CATALOG)
+    found = size_vector_index(needs_with(RAG, both), RAG, CATALOG)
     assert found is not None and found.stated and found.facts == ()
     assert found.vectors.value == pytest.approx(7e8 / CATALOG.part("chunk.tokens").value)
 
@@ -78,8 +78,8 @@ def test_documents_that_an_embedding_workload_states_are_counted() -> None:
 def test_data_that_nobody_counted_are_guessed_beside_those_that_are() -> None:
     traffic = Traffic(documents=1000, tokens_per_document=700)
     one = Workload(name="index", kind="embedding", data=("tickets",), traffic=traffic)
-    found = index_of(needs_with(RAG, one), RAG, CATALOG)
-    alone = index_of(needs_with(RAG), RAG, CATALOG)
+    found = size_vector_index(needs_with(RAG, one), RAG, CATALOG)
+    alone = size_vector_index(needs_with(RAG), RAG, CATALOG)
     assert found is not None and alone is not None and not found.stated
     tickets = 7e5 / CATALOG.part("chunk.tokens").value
     assert found.vectors.value == pytest.approx(alone.vectors.value * 10 / 11 + tickets)
@@ -87,4 +87,4 @@ def test_data_that_nobody_counted_are_guessed_beside_those_that_are() -> None:
 
 def test_an_embedding_workload_without_documents_states_none() -> None:
     silent = Workload(name="index", kind="embedding", data=("manuals",))
-    assert index_of(needs_with(RAG, silent), RAG, CATALOG) == index_of(needs_with(RAG), RAG, CATALOG)
+    assert size_vector_index(needs_with(RAG, silent), RAG, CATALOG) == size_vector_index(needs_with(RAG), RAG, CATALOG)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
-from archwright.sizing.model.engine_memory import engine_memory, holds, weights_bytes
-from archwright.sizing.model.tensor_parallel import divides
+from archwright.sizing.model.engine_memory import compute_engine_memory, fits_memory, weights_bytes
+from archwright.sizing.model.tensor_parallel import can_split_heads
 
 CATALOG = load_catalog()
 CPU = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
@@ -26,31 +26,31 @@ def test_70_billion_parameters_in_eight_bits() -> None:
 
 
 def test_an_engine_on_a_processor_reserves_every_slot() -> None:
-    found = engine_memory(SMALL, 98_362_432, CPU, 4, 2048)
+    found = compute_engine_memory(SMALL, 98_362_432, CPU, 4, 2048)
     assert found.cache == 4 * 2048 * 23_040
     assert found.total == 98_362_432 + found.cache + CPU.memory_overhead_bytes
 
 
 def test_the_measured_engine_lies_within_a_tenth() -> None:
     """Proportional set size of the idle engine, 4 slots of 2,048 tokens: 358 MB (bench/engine/measure.py)."""
-    assert engine_memory(SMALL, 98_362_432, CPU, 4, 2048).total == pytest.approx(358e6, rel=0.1)
+    assert compute_engine_memory(SMALL, 98_362_432, CPU, 4, 2048).total == pytest.approx(358e6, rel=0.1)
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(256, 32768))
 def test_more_slots_and_longer_contexts_never_need_less(slots: int, more: int, context: int) -> None:
-    base = engine_memory(SMALL, 1e8, CPU, slots, context).total
-    assert engine_memory(SMALL, 1e8, CPU, slots + more, context).total > base
-    assert engine_memory(SMALL, 1e8, CPU, slots, context + more).total > base
+    base = compute_engine_memory(SMALL, 1e8, CPU, slots, context).total
+    assert compute_engine_memory(SMALL, 1e8, CPU, slots + more, context).total > base
+    assert compute_engine_memory(SMALL, 1e8, CPU, slots, context + more).total > base
 
 
 def test_room_is_left_for_the_system() -> None:
-    needed = engine_memory(SMALL, 98_362_432, CPU, 4, 2048)
-    assert holds(needed.total / 0.8 + 1, needed)
-    assert not holds(needed.total, needed)
+    needed = compute_engine_memory(SMALL, 98_362_432, CPU, 4, 2048)
+    assert fits_memory(needed.total / 0.8 + 1, needed)
+    assert not fits_memory(needed.total, needed)
 
 
 def test_heads_are_dealt_evenly(catalog: Catalog) -> None:
-    assert divides(SMALL, 1)
-    assert divides(SMALL, 3)
-    assert not divides(SMALL, 2)
-    assert divides(catalog.models["Llama-3.1-8B-Instruct"], 8)
+    assert can_split_heads(SMALL, 1)
+    assert can_split_heads(SMALL, 3)
+    assert not can_split_heads(SMALL, 2)
+    assert can_split_heads(catalog.models["Llama-3.1-8B-Instruct"], 8)

@@ -8,7 +8,7 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing.model import numeric_precision, parallel_layout
-from archwright.sizing.model.weight_groups import shape_of
+from archwright.sizing.model.weight_groups import group_weights
 
 SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 
@@ -27,34 +27,34 @@ SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
     ],
 )
 def test_ranks(text: str, devices: int, tp: int, dp: int, ep: int) -> None:
-    found = parallel_layout.parse(text)
+    found = parallel_layout.parse_layout(text)
     assert found is not None
     assert (found.devices, found.tp, found.dp, found.ep) == (devices, tp, dp, ep)
 
 
 def test_a_text_without_ranks_is_no_layout() -> None:
-    assert parallel_layout.parse("") is None
-    assert parallel_layout.parse("whatever fits") is None
-    assert parallel_layout.parse("disagg P:1x(TP1 DP1)") is not None, "half a pair is read as plain ranks"
+    assert parallel_layout.parse_layout("") is None
+    assert parallel_layout.parse_layout("whatever fits") is None
+    assert parallel_layout.parse_layout("disagg P:1x(TP1 DP1)") is not None, "half a pair is read as plain ranks"
 
 
 def test_two_pools() -> None:
-    found = parallel_layout.parse("disagg P:2x(TP4 DP1) D:3x(TP8 DP1)")
+    found = parallel_layout.parse_layout("disagg P:2x(TP4 DP1) D:3x(TP8 DP1)")
     assert found is not None
     assert found.prefill is not None
     assert (found.copies, found.tp, found.prefill.copies, found.total) == (3, 8, 2, 32)
-    wide = parallel_layout.parse("disagg P:1x(TP4 DP1) D:1x(TP32 DP1)")
+    wide = parallel_layout.parse_layout("disagg P:1x(TP4 DP1) D:1x(TP32 DP1)")
     assert wide is not None
     assert (wide.tp, wide.dp) == (1, 32), "attention runs on each device of a wide pool"
 
 
 def test_copies_fill_the_devices() -> None:
-    one = parallel_layout.Layout(tp=2)
-    assert parallel_layout.spread(one, 8).copies == 4
-    assert parallel_layout.spread(one, 1).copies == 1
-    pair = parallel_layout.parse("disagg P:1x(TP1 DP1) D:1x(TP1 DP1)")
+    one = parallel_layout.ParallelLayout(tp=2)
+    assert parallel_layout.replicate_layout(one, 8).copies == 4
+    assert parallel_layout.replicate_layout(one, 1).copies == 1
+    pair = parallel_layout.parse_layout("disagg P:1x(TP1 DP1) D:1x(TP1 DP1)")
     assert pair is not None
-    assert parallel_layout.spread(pair, 64).copies == 1
+    assert parallel_layout.replicate_layout(pair, 64).copies == 1
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_copies_fill_the_devices() -> None:
     ],
 )
 def test_formats(precision: str, model: str, name: str, stated: bool) -> None:
-    found = numeric_precision.parse(precision, model)
+    found = numeric_precision.parse_precision(precision, model)
     assert (found.name, found.stated) == (name, stated)
 
 
@@ -83,31 +83,31 @@ def test_formats(precision: str, model: str, name: str, stated: bool) -> None:
     ],
 )
 def test_an_unstated_format_starts_with_the_published_one(model: str, accelerator: str, names: list[str]) -> None:
-    found = numeric_precision.unstated(SUBJECTS.model(model), SUBJECTS.accelerator(accelerator))
+    found = numeric_precision.list_candidate_precisions(SUBJECTS.model(model), SUBJECTS.accelerator(accelerator))
     assert [one.name for one in found] == names
     assert not any(one.stated for one in found[1:])
 
 
 def test_sparse_four_bit_models_keep_their_trunk_wide() -> None:
-    assert numeric_precision.Format("fp4").trunk_bits(sparse=True) == 16
-    assert numeric_precision.Format("fp4").trunk_bits(sparse=False) == 4.5
-    assert numeric_precision.Format("fp8").cache_bits == 8
-    assert numeric_precision.Format("bf16").cache_bits == 16
+    assert numeric_precision.NumericPrecision("fp4").trunk_bits(sparse=True) == 16
+    assert numeric_precision.NumericPrecision("fp4").trunk_bits(sparse=False) == 4.5
+    assert numeric_precision.NumericPrecision("fp8").cache_bits == 8
+    assert numeric_precision.NumericPrecision("bf16").cache_bits == 16
 
 
 def test_a_device_without_the_format_multiplies_in_the_next_wider_one() -> None:
     older, newer = SUBJECTS.accelerator("A100 SXM 80GB"), SUBJECTS.accelerator("b200_sxm")
-    assert numeric_precision.rate(older, "fp8") == older.flops["bf16"]
-    assert numeric_precision.rate(newer, "fp4") == newer.flops["fp4"]
+    assert numeric_precision.matmul_rate(older, "fp8") == older.flops["bf16"]
+    assert numeric_precision.matmul_rate(newer, "fp4") == newer.flops["fp4"]
     bare = SUBJECTS.accelerator("T4")
-    assert numeric_precision.rate(bare, "fp32") == bare.flops["fp32"]
+    assert numeric_precision.matmul_rate(bare, "fp32") == bare.flops["fp32"]
 
 
 def test_the_last_resort_is_the_fastest_rate_known() -> None:
     class Odd:
         flops = {"int8": 7.0}
 
-    assert numeric_precision.rate(Odd(), "bf16") == 7.0  # type: ignore[arg-type]
+    assert numeric_precision.matmul_rate(Odd(), "bf16") == 7.0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_the_last_resort_is_the_fastest_rate_known() -> None:
 )
 def test_groups_of_weights_add_up(name: str) -> None:
     model = SUBJECTS.model(name)
-    assert shape_of(model).parameters == pytest.approx(model.parameters, rel=2e-3)
+    assert group_weights(model).parameters == pytest.approx(model.parameters, rel=2e-3)
 
 
 def test_experts_touched_rise_to_all_of_them() -> None:
-    shape = shape_of(SUBJECTS.model("openai/gpt-oss-120b"))
+    shape = group_weights(SUBJECTS.model("openai/gpt-oss-120b"))
     assert shape.touched(1) == pytest.approx(shape.expert * shape.chosen)
     assert shape.touched(10_000) == pytest.approx(shape.expert * shape.experts)
-    assert shape_of(SUBJECTS.model("Qwen3-32B")).touched(5) == 0
+    assert group_weights(SUBJECTS.model("Qwen3-32B")).touched(5) == 0
 
 
 def test_a_window_bounds_cache_and_attention() -> None:
-    windowed, plain = shape_of(SUBJECTS.model("openai/gpt-oss-120b")), shape_of(SUBJECTS.model("Qwen3-32B"))
+    windowed, plain = group_weights(SUBJECTS.model("openai/gpt-oss-120b")), group_weights(SUBJECTS.model("Qwen3-32B"))
     assert windowed.kept(10_000) < 10_000 * windowed.cache_values
     assert windowed.seen(10_000) < 10_000
     assert windowed.attended(10_000) < 10_000**2 / 2
@@ -136,6 +136,6 @@ def test_a_window_bounds_cache_and_attention() -> None:
 
 
 def test_latent_attention_keeps_one_latent_on_every_rank() -> None:
-    shape = shape_of(SUBJECTS.model("deepseek-ai/DeepSeek-V3"))
+    shape = group_weights(SUBJECTS.model("deepseek-ai/DeepSeek-V3"))
     assert shape.cache_splits == 1
     assert shape.cache_values * 2 == 70272

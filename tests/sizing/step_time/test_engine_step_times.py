@@ -10,39 +10,41 @@ from hypothesis import strategies as st
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import exact_estimate
-from archwright.sizing.hardware.roofline import Hardware, Roofline, Step, pairs
-from archwright.sizing.model.numeric_precision import Format
-from archwright.sizing.model.parallel_layout import Layout
-from archwright.sizing.model.weight_groups import shape_of
+from archwright.sizing.hardware.roofline import EngineStep, Hardware, Roofline, count_token_pairs
+from archwright.sizing.model.numeric_precision import NumericPrecision
+from archwright.sizing.model.parallel_layout import ParallelLayout
+from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import fitted_tables, step_time_model
-from archwright.sizing.step_time.engine_step_times import Fitted, Host, Kind
-from archwright.sizing.step_time.step_time_model import Traffic, case_of
-from archwright.sizing.step_time.step_work import Device, Worker, device_of
+from archwright.sizing.step_time.engine_step_times import CoefficientKey, FittedStepTimes, RooflineStepTimes
+from archwright.sizing.step_time.step_time_model import ClosedLoopLoad, build_step_inputs
+from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel, build_device_spec
 
-CATALOG, FIT = load_catalog(), fitted_tables.load("serving")
+CATALOG, FIT = load_catalog(), fitted_tables.load_table("serving")
 DENSE, SPARSE, WINDOWED = "Llama-3.1-8B-Instruct", "DeepSeek-V3", "gpt-oss-120b"
 CASES = [(DENSE, 1, "fp8"), (DENSE, 4, "bf16"), (SPARSE, 8, "fp8"), (WINDOWED, 2, "fp8"), (WINDOWED, 1, "int4")]
 
 
-def deployed(name: str, width: int, number: str, device: str = "H200-SXM-141GB") -> tuple[Worker, Device]:
-    shape = shape_of(CATALOG.models[name])
-    worker = Worker(shape, Format(number), Layout(tp=width, moe_tp=1, ep=width))
-    return worker, device_of(CATALOG.accelerators[device], Format(number), shape.sparse)
+def deployed(name: str, width: int, number: str, device: str = "H200-SXM-141GB") -> tuple[ShardedModel, DeviceSpec]:
+    shape = group_weights(CATALOG.models[name])
+    worker = ShardedModel(shape, NumericPrecision(number), ParallelLayout(tp=width, moe_tp=1, ep=width))
+    return worker, build_device_spec(CATALOG.accelerators[device], NumericPrecision(number), shape.sparse)
 
 
-def fitted(name: str, width: int = 1, number: str = "fp8", engine: str = "vllm") -> Fitted:
+def fitted(name: str, width: int = 1, number: str = "fp8", engine: str = "vllm") -> FittedStepTimes:
     worker, device = deployed(name, width, number)
-    return Fitted(worker, device, Kind(engine, CATALOG.models[name].attention), FIT.coefficients)
+    return FittedStepTimes(worker, device, CoefficientKey(engine, CATALOG.models[name].attention), FIT.coefficients)
 
 
-def host(name: str = "SmolLM2-135M-Instruct") -> Host:
+def host(name: str = "SmolLM2-135M-Instruct") -> RooflineStepTimes:
     hardware = Hardware(
         name="host",
         memory_bytes=24 << 30,
         bandwidth_bytes_per_s=exact_estimate(31e9, "bytes/s"),
         compute_flops_per_s=exact_estimate(100e9, "FLOP/s"),
     )
-    return Host(Roofline(CATALOG.models[name], 98e6, CATALOG.efficiency("llamacpp", "Q4_1", "avx512"), hardware))
+    return RooflineStepTimes(
+        Roofline(CATALOG.models[name], 98e6, CATALOG.efficiency("llamacpp", "Q4_1", "avx512"), hardware)
+    )
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "new"])
@@ -51,21 +53,21 @@ def test_steps_are_those_of_the_fitted_formulas(name: str, width: int, number: s
     worker, device = deployed(name, width, number)
     pace, attention = fitted(name, width, number, engine), CATALOG.models[name].attention
     for requests, prompt, answer in ((1, 100, 50), (17, 1800, 220), (64, 5000, 1000)):
-        case = case_of(worker, device, engine, attention, Traffic(float(requests), prompt, answer))
+        case = build_step_inputs(worker, device, engine, attention, ClosedLoopLoad(float(requests), prompt, answer))
         tpot, ttft = FIT.coefficients["tpot"], FIT.coefficients["ttft"]
         assert case.requests == requests
         decode = pace.decode(prompt + answer / 2).step_s(requests)
-        assert decode == pytest.approx(step_time_model.step_s(case, tpot), rel=1e-9)
+        assert decode == pytest.approx(step_time_model.decode_step_s(case, tpot), rel=1e-9)
         share = requests / answer
         read = pace.read_s(prompt, prompt * prompt / 2)
         whole = decode + share * read - math.expm1(-share) * pace.started_s
         if name != WINDOWED:
-            assert whole == pytest.approx(step_time_model.tpot_s(case, tpot), rel=1e-9)
-            assert pace.first_s(prompt) == pytest.approx(step_time_model.read_s(case, ttft), rel=1e-9)
+            assert whole == pytest.approx(step_time_model.mean_tpot_s(case, tpot), rel=1e-9)
+            assert pace.first_s(prompt) == pytest.approx(step_time_model.ttft_prefill_s(case, ttft), rel=1e-9)
         else:
             # The first tokens of a prompt see less than a window: the bound used here counts them in full.
-            assert whole == pytest.approx(step_time_model.tpot_s(case, tpot), rel=0.01)
-            assert pace.first_s(prompt) == pytest.approx(step_time_model.read_s(case, ttft), rel=0.01)
+            assert whole == pytest.approx(step_time_model.mean_tpot_s(case, tpot), rel=0.01)
+            assert pace.first_s(prompt) == pytest.approx(step_time_model.ttft_prefill_s(case, ttft), rel=0.01)
 
 
 def test_a_prompt_alone_takes_the_fitted_time_and_never_less_than_its_steps() -> None:
@@ -79,30 +81,34 @@ def test_a_prompt_alone_takes_the_fitted_time_and_never_less_than_its_steps() ->
 def test_a_slower_maker_is_slower_in_all_that_the_device_does() -> None:
     worker, device = deployed(DENSE, 1, "fp8")
     usual = fitted(DENSE)
-    slow = Fitted(worker, device, Kind("vllm", "gqa", 1.5), FIT.coefficients)
+    slow = FittedStepTimes(worker, device, CoefficientKey("vllm", "gqa", 1.5), FIT.coefficients)
     assert slow.decode(900).step_s(8) == pytest.approx(1.5 * usual.decode(900).step_s(8))
     assert slow.read_s(900, 4e5) == pytest.approx(1.5 * usual.read_s(900, 4e5))
     assert slow.first_s(900) == pytest.approx(1.5 * usual.first_s(900))
-    for step in (Step(answering=8, context_tokens=7200.0), Step(prompt_tokens=64, prompt_pairs=2048.0)):
+    for step in (EngineStep(answering=8, context_tokens=7200.0), EngineStep(prompt_tokens=64, prompt_pairs=2048.0)):
         assert slow.step_s(step) == pytest.approx(1.5 * usual.step_s(step))
 
 
 @pytest.mark.parametrize(("name", "width", "number"), CASES)
 def test_a_simulated_step_is_its_parts(name: str, width: int, number: str) -> None:
     pace = fitted(name, width, number)
-    write = Step(answering=8, context_tokens=8 * 900.0)
-    read = Step(prompt_tokens=700, prompt_pairs=pairs(0, 700), prompts_done=1)
-    both = Step(prompt_tokens=700, prompt_pairs=pairs(0, 700), prompts_done=1, answering=8, context_tokens=8 * 900.0)
+    write = EngineStep(answering=8, context_tokens=8 * 900.0)
+    read = EngineStep(prompt_tokens=700, prompt_pairs=count_token_pairs(0, 700), prompts_done=1)
+    both = EngineStep(
+        prompt_tokens=700, prompt_pairs=count_token_pairs(0, 700), prompts_done=1, answering=8, context_tokens=8 * 900.0
+    )
     assert pace.step_s(write) == pace.decode(900).step_s(8)
-    expected = pace.decode(900).step_s(8) + pace.read_s(700, pairs(0, 700)) + pace.started_s
+    expected = pace.decode(900).step_s(8) + pace.read_s(700, count_token_pairs(0, 700)) + pace.started_s
     assert pace.step_s(both) == pytest.approx(expected)
-    assert pace.read_s(700, pairs(0, 700)) < pace.step_s(read) < pace.step_s(both)
+    assert pace.read_s(700, count_token_pairs(0, 700)) < pace.step_s(read) < pace.step_s(both)
 
 
 def test_chunks_of_a_prompt_cost_together_what_it_costs_whole() -> None:
     pace = fitted(SPARSE, 8)
-    whole = pace.read_s(900, pairs(0, 900))
-    assert pace.read_s(400, pairs(0, 400), 0) + pace.read_s(500, pairs(400, 500)) == pytest.approx(whole)
+    whole = pace.read_s(900, count_token_pairs(0, 900))
+    assert pace.read_s(400, count_token_pairs(0, 400), 0) + pace.read_s(
+        500, count_token_pairs(400, 500)
+    ) == pytest.approx(whole)
 
 
 @settings(max_examples=20, deadline=None)
@@ -139,7 +145,9 @@ def test_a_host_runs_at_its_roofline() -> None:
     roofline = pace._roofline
     for batch in (1, 2, 3, 4, 9):
         assert pace.decode(300).step_s(batch) == pytest.approx(roofline.decode_s(batch, 300))
-    step = Step(prompt_tokens=64, prompt_pairs=pairs(0, 64), prompts_done=1, answering=2, context_tokens=200.0)
+    step = EngineStep(
+        prompt_tokens=64, prompt_pairs=count_token_pairs(0, 64), prompts_done=1, answering=2, context_tokens=200.0
+    )
     assert pace.step_s(step) == roofline.step_s(step)
-    assert pace.read_s(384, pairs(0, 384)) == pytest.approx(roofline.prefill_s(384))
+    assert pace.read_s(384, count_token_pairs(0, 384)) == pytest.approx(roofline.prefill_s(384))
     assert pace.alone(384).ttft_s(0.01) == pytest.approx(roofline.prefill_s(384) + 0.015)

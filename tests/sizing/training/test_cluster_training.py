@@ -8,30 +8,36 @@ from hypothesis import strategies as st
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
-from archwright.sizing.hardware.machine import Batch, Machine
+from archwright.sizing.hardware.machine import BatchWork, Machine
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import fitted_tables
-from archwright.sizing.training.cluster_training import Run, batch_finetune, batch_pretrain, question, scale
+from archwright.sizing.training.cluster_training import (
+    TrainingRunSpec,
+    build_training_setup,
+    predict_cluster_run,
+    size_finetuning,
+    size_pretraining,
+)
 from archwright.sizing.training.parallel_strategy import (
     Cluster,
-    adapters_share,
-    behind,
-    best,
-    fits_somehow,
+    adapter_time_share,
+    choose_parallel_plan,
+    device_memory_budget,
+    estimate_published_gap,
+    has_fitting_scheme,
     model_flops,
-    pace,
-    placed,
-    room,
-    scheme_s,
-    stated,
+    parse_scheme,
+    place_job,
+    predict_token_time,
+    scheme_token_s,
 )
 from archwright.sizing.training.token_throughput import FABRIC_BYTES_PER_S
-from archwright.sizing.training.training_memory import Scheme, held
+from archwright.sizing.training.training_memory import ParallelScheme, break_down_memory
 
 CATALOG = load_catalog()
 EIGHT, SEVENTY = CATALOG.model("Llama-3.1-8B-Instruct"), CATALOG.model("Llama-3.1-70B-Instruct")
 SMALL = CATALOG.model("SmolLM2-135M-Instruct")
-K = fitted_tables.load("training").coefficients["token"]
+K = fitted_tables.load_table("training").coefficients["token"]
 NETWORK = 400e9
 
 
@@ -45,7 +51,7 @@ def cluster(machines: int = 1, network: float | None = NETWORK, name: str = "H10
 
 
 def test_a_whole_fine_tune_of_8b_fits_one_machine_and_70b_takes_more() -> None:
-    small, large = (batch_finetune(machine(), m, "full", 2e9, "w", CATALOG) for m in (EIGHT, SEVENTY))
+    small, large = (size_finetuning(machine(), m, "full", 2e9, "w", CATALOG) for m in (EIGHT, SEVENTY))
     assert small is not None
     assert large is not None
     assert small.least == 1
@@ -57,7 +63,7 @@ def test_a_whole_fine_tune_of_8b_fits_one_machine_and_70b_takes_more() -> None:
 
 
 def test_an_estimate_names_its_basis_and_the_basis_its_facts() -> None:
-    found = batch_finetune(machine(), SEVENTY, "lora", 1e9, "house-model", CATALOG)
+    found = size_finetuning(machine(), SEVENTY, "lora", 1e9, "house-model", CATALOG)
     assert found is not None
     (basis,) = found.bases
     assert found.machine_hours.basis == basis.id == "house-model.8x H100-SXM-80GB.training"
@@ -70,25 +76,25 @@ def test_an_estimate_names_its_basis_and_the_basis_its_facts() -> None:
 
 
 def test_what_no_number_of_machines_holds_is_none() -> None:
-    assert batch_finetune(machine("T4", 1), SEVENTY, "full", 2e9, "w", CATALOG) is None
+    assert size_finetuning(machine("T4", 1), SEVENTY, "full", 2e9, "w", CATALOG) is None
 
 
 def test_processors_train_adapters_of_small_models_alone() -> None:
     host = machine(None)
-    found = batch_finetune(host, SMALL, "lora", 15e6, "w", CATALOG)
+    found = size_finetuning(host, SMALL, "lora", 15e6, "w", CATALOG)
     assert found is not None
     assert (found.least, found.most) == (1, 1)
     assert found.machine_hours.basis == found.bases[0].id
-    assert batch_finetune(host, SMALL, "full", 15e6, "w", CATALOG) is None
-    assert batch_finetune(host, SEVENTY, "lora", 15e6, "w", CATALOG) is None
-    assert batch_pretrain(host, 1e9, 1e9, "w", CATALOG) is None
-    few = batch_finetune(host._replace(cores=2), SMALL, "lora", 15e6, "w", CATALOG)
+    assert size_finetuning(host, SMALL, "full", 15e6, "w", CATALOG) is None
+    assert size_finetuning(host, SEVENTY, "lora", 15e6, "w", CATALOG) is None
+    assert size_pretraining(host, 1e9, 1e9, "w", CATALOG) is None
+    few = size_finetuning(host._replace(cores=2), SMALL, "lora", 15e6, "w", CATALOG)
     assert few is not None
     assert few.machine_hours.value > 10 * found.machine_hours.value
 
 
 def test_from_scratch_rests_on_an_assumed_shape_and_says_so() -> None:
-    found = batch_pretrain(machine(), 8e9, 1e12, "w", CATALOG)
+    found = size_pretraining(machine(), 8e9, 1e12, "w", CATALOG)
     assert found is not None
     assert found.model == "8B"
     assert found.bases[0].stratum == serving_prediction.NEW_BOTH
@@ -96,7 +102,7 @@ def test_from_scratch_rests_on_an_assumed_shape_and_says_so() -> None:
 
 
 def test_as_many_machines_as_are_needed_may_be_all_that_help() -> None:
-    found = batch_finetune(machine("L40S", 1, network=1e9), SEVENTY, "full", 2e9, "w", CATALOG)
+    found = size_finetuning(machine("L40S", 1, network=1e9), SEVENTY, "full", 2e9, "w", CATALOG)
     assert found is not None
     assert found.least == found.most > 8
     assert found.scaling == 1.0
@@ -104,36 +110,38 @@ def test_as_many_machines_as_are_needed_may_be_all_that_help() -> None:
 
 def test_no_more_machines_are_asked_for_than_a_job_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archwright.sizing.training.cluster_training.MOST_MACHINES", 4)
-    found = batch_finetune(machine(), EIGHT, "full", 2e9, "w", CATALOG)
+    found = size_finetuning(machine(), EIGHT, "full", 2e9, "w", CATALOG)
     assert found is not None
     assert found.most == 4
 
 
 def test_a_cluster_that_holds_no_split_has_no_scale() -> None:
-    asked = question(SEVENTY, CATALOG.accelerator("L4"), "full", CATALOG)
-    assert scale(asked, Cluster(CATALOG.accelerator("L4"), 1), Run(1e9, "full"), CATALOG) is None
+    asked = build_training_setup(SEVENTY, CATALOG.accelerator("L4"), "full", CATALOG)
+    assert (
+        predict_cluster_run(asked, Cluster(CATALOG.accelerator("L4"), 1), TrainingRunSpec(1e9, "full"), CATALOG) is None
+    )
 
 
 def test_a_slow_network_scales_worse() -> None:
-    fast, slow = (batch_finetune(machine(network=n), EIGHT, "full", 2e9, "w", CATALOG) for n in (NETWORK, 3e9))
+    fast, slow = (size_finetuning(machine(network=n), EIGHT, "full", 2e9, "w", CATALOG) for n in (NETWORK, 3e9))
     assert fast is not None
     assert slow is not None
     assert slow.scaling < fast.scaling
-    assert batch_finetune(machine(network=None), EIGHT, "full", 2e9, "w", CATALOG) is not None
+    assert size_finetuning(machine(network=None), EIGHT, "full", 2e9, "w", CATALOG) is not None
 
 
 def test_ranks_without_links_of_their_own_use_the_bus() -> None:
     own = CATALOG.accelerator("L40S")
-    asked = question(EIGHT, own, "full", CATALOG)
-    wide, group = Scheme(8, 1, 2, 3, 1, 32), Cluster(own, 8, 2, NETWORK)
-    over_bus = scheme_s(asked, wide, placed(asked, wide, group), K)
+    asked = build_training_setup(EIGHT, own, "full", CATALOG)
+    wide, group = ParallelScheme(8, 1, 2, 3, 1, 32), Cluster(own, 8, 2, NETWORK)
+    over_bus = scheme_token_s(asked, wide, place_job(asked, wide, group), K)
     linked = replace(own, scale_up_bytes_per_s=450e9)
-    better = placed(asked, wide, group)._replace(accelerator=linked)
-    assert over_bus > 1.2 * scheme_s(asked, wide, better, K)
+    better = place_job(asked, wide, group)._replace(accelerator=linked)
+    assert over_bus > 1.2 * scheme_token_s(asked, wide, better, K)
 
 
 def test_a_processor_has_its_machines_room() -> None:
-    assert room(CATALOG.accelerator("CPU-EPYC-9654-2S"), CATALOG) == float("inf")
+    assert device_memory_budget(CATALOG.accelerator("CPU-EPYC-9654-2S"), CATALOG) == float("inf")
 
 
 def test_links() -> None:
@@ -146,69 +154,77 @@ def test_links() -> None:
 
 def test_the_choice_fits_and_no_split_is_faster() -> None:
     asked, space = (
-        question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG),
-        room(CATALOG.accelerator("H100-SXM-80GB"), CATALOG),
+        build_training_setup(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG),
+        device_memory_budget(CATALOG.accelerator("H100-SXM-80GB"), CATALOG),
     )
-    found = best(asked, cluster(), space)
+    found = choose_parallel_plan(asked, cluster(), space)
     assert found is not None
     assert found.held.total <= space
     assert found.scheme.devices == 8
-    for other in (Scheme(1, 1, 8, 3, 1, 8), Scheme(8, 1, 1, 1, 1, 64), Scheme(2, 1, 4, 1, 1, 16, "full")):
-        if held(asked.subject, other).total <= space:
-            assert scheme_s(asked, other, placed(asked, other, cluster()), K) >= found.seconds
-    assert best(asked, cluster(), space / 100) is None
-    assert fits_somehow(asked, cluster(), space)
-    assert not fits_somehow(asked, cluster(), space / 100)
+    for other in (
+        ParallelScheme(1, 1, 8, 3, 1, 8),
+        ParallelScheme(8, 1, 1, 1, 1, 64),
+        ParallelScheme(2, 1, 4, 1, 1, 16, "full"),
+    ):
+        if break_down_memory(asked.subject, other).total <= space:
+            assert scheme_token_s(asked, other, place_job(asked, other, cluster()), K) >= found.seconds
+    assert choose_parallel_plan(asked, cluster(), space / 100) is None
+    assert has_fitting_scheme(asked, cluster(), space)
+    assert not has_fitting_scheme(asked, cluster(), space / 100)
 
 
 def test_more_copies_than_sequences_do_not_fit() -> None:
-    asked = question(EIGHT, CATALOG.accelerator("L4"), "lora", CATALOG)._replace(batch=4096.0)
-    assert best(asked, Cluster(CATALOG.accelerator("L4"), 1, 128, NETWORK), 1e12) is None
-    assert not fits_somehow(asked, Cluster(CATALOG.accelerator("L4"), 1, 128, NETWORK), 1e12)
+    asked = build_training_setup(EIGHT, CATALOG.accelerator("L4"), "lora", CATALOG)._replace(batch=4096.0)
+    assert choose_parallel_plan(asked, Cluster(CATALOG.accelerator("L4"), 1, 128, NETWORK), 1e12) is None
+    assert not has_fitting_scheme(asked, Cluster(CATALOG.accelerator("L4"), 1, 128, NETWORK), 1e12)
 
 
 def test_adapters_spare_the_gradients_of_frozen_weights() -> None:
     """4 of 6 FLOPs of the products; with full recomputation 6 of 8."""
-    job = question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG).job
+    job = build_training_setup(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG).job
     products = job._replace(bandwidth=1e30, wide_rate=1e30)
-    assert adapters_share(products, K) == pytest.approx(4 / 6, rel=1e-6)
-    assert adapters_share(products._replace(recompute=1.0), K) == pytest.approx(6 / 8, rel=1e-6)
-    assert adapters_share(job, K) > 4 / 6
+    assert adapter_time_share(products, K) == pytest.approx(4 / 6, rel=1e-6)
+    assert adapter_time_share(products._replace(recompute=1.0), K) == pytest.approx(6 / 8, rel=1e-6)
+    assert adapter_time_share(job, K) > 4 / 6
 
 
 def test_published_throughput_of_adapters_lies_in_the_band() -> None:
     """torchtune's README: 70B adapters on 8 A100, 3,497 tokens/s; recomputed, two sequences of 2,048 a device."""
     own = CATALOG.accelerator("A100-80GB-SXM")
-    asked = question(SEVENTY, own, "lora", CATALOG)
-    found = scale(asked, cluster(name="A100-80GB-SXM"), Run(1e9, "lora"), CATALOG)
+    asked = build_training_setup(SEVENTY, own, "lora", CATALOG)
+    found = predict_cluster_run(asked, cluster(name="A100-80GB-SXM"), TrainingRunSpec(1e9, "lora"), CATALOG)
     assert found is not None
     assert found.token_s.low <= 8 / 3497 <= found.token_s.high
 
 
 def test_the_band_of_physics_alone_is_that_of_a_device_left_out() -> None:
-    asked = question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
-    choice = best(asked, cluster(), 1e12)
+    asked = build_training_setup(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
+    choice = choose_parallel_plan(asked, cluster(), 1e12)
     assert choice is not None
-    assert pace(asked, choice, CATALOG)[1] == serving_prediction.SEEN
-    assert pace(asked, choice, CATALOG, trusted=False)[1] == serving_prediction.NEW_ACCELERATOR
+    assert predict_token_time(asked, choice, CATALOG)[1] == serving_prediction.SEEN
+    assert predict_token_time(asked, choice, CATALOG, trusted=False)[1] == serving_prediction.NEW_ACCELERATOR
     new = choice._replace(job=choice.job._replace(model=CATALOG.model("Gemma-2-9B-it")))
-    assert pace(asked, new, CATALOG, trusted=False)[1] == serving_prediction.NEW_BOTH
+    assert predict_token_time(asked, new, CATALOG, trusted=False)[1] == serving_prediction.NEW_BOTH
     weak = asked._replace(job=asked.job._replace(weak=("something",)))
-    assert pace(weak, choice, CATALOG)[0].high > pace(asked, choice, CATALOG)[0].high
+    assert predict_token_time(weak, choice, CATALOG)[0].high > predict_token_time(asked, choice, CATALOG)[0].high
 
 
 def test_no_choice_beats_the_best_utilisation_ever_published() -> None:
-    asked = question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
-    choice = best(asked, cluster(), 1e12)
+    asked = build_training_setup(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
+    choice = choose_parallel_plan(asked, cluster(), 1e12)
     assert choice is not None
     lucky = choice._replace(seconds=choice.seconds / 10)
     most = CATALOG.work_rates["training.utilisation"].typical
-    assert pace(asked, lucky, CATALOG)[0].value == pytest.approx(model_flops(asked) / (most * asked.job.rate), rel=0.01)
+    assert predict_token_time(asked, lucky, CATALOG)[0].value == pytest.approx(
+        model_flops(asked) / (most * asked.job.rate), rel=0.01
+    )
 
 
 def test_large_models_are_behind_the_fastest_split_by_what_published_ones_were() -> None:
     own = CATALOG.accelerator("H100-SXM-80GB")
-    small, large = (behind(question(m, own, "full", CATALOG), CATALOG) for m in (SMALL, SEVENTY))
+    small, large = (
+        estimate_published_gap(build_training_setup(m, own, "full", CATALOG), CATALOG) for m in (SMALL, SEVENTY)
+    )
     assert (small.low, small.value, small.high) == (1, 1, 1)
     assert 1 < large.low < large.value < large.high
     assert large.value == pytest.approx((70.55 / 8) ** 0.15, rel=1e-3)
@@ -216,27 +232,27 @@ def test_large_models_are_behind_the_fastest_split_by_what_published_ones_were()
 
 def test_a_pipeline_is_for_slow_links() -> None:
     own = CATALOG.accelerator("H100-SXM-80GB")
-    asked = question(SEVENTY, own, "full", CATALOG)
-    fast = best(asked, cluster(8), room(own, CATALOG))
-    slow = best(asked, cluster(8, network=1e9), room(own, CATALOG))
+    asked = build_training_setup(SEVENTY, own, "full", CATALOG)
+    fast = choose_parallel_plan(asked, cluster(8), device_memory_budget(own, CATALOG))
+    slow = choose_parallel_plan(asked, cluster(8, network=1e9), device_memory_budget(own, CATALOG))
     assert fast is not None
     assert slow is not None
     assert fast.scheme.pipeline == 1 < slow.scheme.pipeline
 
 
 def test_what_a_text_states_of_a_split() -> None:
-    assert stated("bf16 full", 8) is None
-    assert stated("TP4 PP2 MBS2 GA8 selective", 64) == Scheme(4, 2, 8, 1, 2, 8, "selective")
-    assert stated("FSDP8 micro 2 accum 3", 8) == Scheme(1, 1, 8, 3, 2, 3)
-    assert stated("TP2 FSDP0", 8) == Scheme(2, 1, 4, 1, 1, 1)
+    assert parse_scheme("bf16 full", 8) is None
+    assert parse_scheme("TP4 PP2 MBS2 GA8 selective", 64) == ParallelScheme(4, 2, 8, 1, 2, 8, "selective")
+    assert parse_scheme("FSDP8 micro 2 accum 3", 8) == ParallelScheme(1, 1, 8, 3, 2, 3)
+    assert parse_scheme("TP2 FSDP0", 8) == ParallelScheme(2, 1, 4, 1, 1, 1)
 
 
 MACHINES = st.sampled_from(["H100-SXM-80GB", "A100-80GB-SXM", "L40S", "MI300X"])
 METHODS = st.sampled_from(["full", "lora"])
 
 
-def run(name: str, method: str, tokens: float) -> Batch:
-    found = batch_finetune(machine(name), EIGHT, "full" if method == "full" else "lora", tokens, "w", CATALOG)
+def run(name: str, method: str, tokens: float) -> BatchWork:
+    found = size_finetuning(machine(name), EIGHT, "full" if method == "full" else "lora", tokens, "w", CATALOG)
     assert found is not None
     return found
 
@@ -260,7 +276,7 @@ def test_more_machines_never_take_longer(name: str, method: str, count: int) -> 
 @given(name=MACHINES, billions=st.floats(0.2, 200.0))
 def test_half_as_many_parameters_more_never_take_fewer_hours(name: str, billions: float) -> None:
     """By halves, not by single parameters: a shape has whole layers, and its width helps the products."""
-    small, large = (batch_pretrain(machine(name), n * 1e9, 1e12, "w", CATALOG) for n in (billions, 1.5 * billions))
+    small, large = (size_pretraining(machine(name), n * 1e9, 1e12, "w", CATALOG) for n in (billions, 1.5 * billions))
     if small is None or large is None:
         assert large is None
         return
@@ -269,8 +285,11 @@ def test_half_as_many_parameters_more_never_take_fewer_hours(name: str, billions
 
 
 def test_a_model_without_a_context_takes_the_usual_sequence() -> None:
-    asked = question(replace(EIGHT, context_tokens=0), CATALOG.accelerator("L4"), "full", CATALOG)
+    asked = build_training_setup(replace(EIGHT, context_tokens=0), CATALOG.accelerator("L4"), "full", CATALOG)
     assert asked.subject.sequence == 4096
     assert (
-        question(replace(EIGHT, context_tokens=512), CATALOG.accelerator("L4"), "full", CATALOG).subject.sequence == 512
+        build_training_setup(
+            replace(EIGHT, context_tokens=512), CATALOG.accelerator("L4"), "full", CATALOG
+        ).subject.sequence
+        == 512
     )

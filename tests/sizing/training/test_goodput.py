@@ -9,19 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.load import load_catalog
-from archwright.sizing.training.goodput import Job, goodput, interval, useful
+from archwright.sizing.training.goodput import GoodputJob, optimal_checkpoint_interval, predict_goodput, useful_share
 
 CATALOG = load_catalog()
 SECONDS = st.floats(1.0, 1e5)
 
 
-def job(devices: int, size: float = 1e12, machines: int = 128) -> Job:
-    return Job(size, devices, machines, "training.stages-finetune")
+def job(devices: int, size: float = 1e12, machines: int = 128) -> GoodputJob:
+    return GoodputJob(size, devices, machines, "training.stages-finetune")
 
 
 def test_the_interval_is_youngs_where_checkpoints_are_short() -> None:
-    assert interval(1.0, 1e6) == pytest.approx(math.sqrt(2e6), rel=1e-2)
-    assert interval(100.0, 40.0) == 100.0
+    assert optimal_checkpoint_interval(1.0, 1e6) == pytest.approx(math.sqrt(2e6), rel=1e-2)
+    assert optimal_checkpoint_interval(100.0, 40.0) == 100.0
 
 
 @settings(max_examples=80, deadline=None)
@@ -34,21 +34,21 @@ def test_no_other_interval_loses_much_less(delta: float, between: float, other: 
     def lost(tau: float) -> float:
         return delta / tau + tau / 2 / between
 
-    best = interval(delta, between)
+    best = optimal_checkpoint_interval(delta, between)
     assert lost(best) <= 1.1 * lost(best * other)
 
 
 @settings(max_examples=60, deadline=None)
 @given(delta=SECONDS, between=SECONDS, restart=SECONDS)
 def test_worse_in_anything_is_never_more_useful(delta: float, between: float, restart: float) -> None:
-    share = useful(delta, between, restart)
+    share = useful_share(delta, between, restart)
     assert 0 < share < 1
-    assert useful(delta, between * 2, restart) >= share
-    assert useful(delta, between, restart * 2) <= share
+    assert useful_share(delta, between * 2, restart) >= share
+    assert useful_share(delta, between, restart * 2) <= share
 
 
 def test_a_large_job_is_interrupted_more_and_writes_faster() -> None:
-    small, large = goodput(job(1024), CATALOG), goodput(job(16384, machines=2048), CATALOG)
+    small, large = predict_goodput(job(1024), CATALOG), predict_goodput(job(16384, machines=2048), CATALOG)
     # arXiv 2407.21783: 419 unexpected interruptions in 54 days on 16,384 accelerators, one in 3.1 hours.
     assert large.between_failures_s.low <= 54 * 86400 / 419 <= large.between_failures_s.high
     assert large.share.value < small.share.value
@@ -58,5 +58,5 @@ def test_a_large_job_is_interrupted_more_and_writes_faster() -> None:
 
 
 def test_what_cannot_go_on_keeps_a_share_above_nothing() -> None:
-    hopeless = goodput(job(10_000_000, size=1e18, machines=1), CATALOG)
+    hopeless = predict_goodput(job(10_000_000, size=1e18, machines=1), CATALOG)
     assert 0 < hopeless.share.low <= hopeless.share.value <= 0.05 + 1e-9

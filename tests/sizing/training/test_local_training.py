@@ -13,17 +13,17 @@ from archwright.contract.lineage import Task
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
-from archwright.sizing.training.local_training import TrainingLoad, predict_training, run_s, training_rates
-from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
+from archwright.sizing.training.local_training import TrainingLoad, predict_training, run_time_s, training_rates
+from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 
 CATALOG = load_catalog()
 SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
-LORA = Lora(model=SMALL, ffn=1536, rank=8)
+LORA = LoraStep(model=SMALL, ffn=1536, rank=8)
 NATIVE = CATALOG.training_efficiency("text-lora", "avx512-bf16")
-KINDS: dict[Task, Lora | Network | Trees] = {
+KINDS: dict[Task, LoraStep | NetworkStep | BoostedTreesStep] = {
     "text-lora": LORA,
-    "image-classifier": convolutions((8, 8, 1), (16, 32), 10, 1797),
-    "tabular-classifier": Trees(features=9, trees_per_round=1, data_rows=44_000),
+    "image-classifier": build_convolution_step((8, 8, 1), (16, 32), 10, 1797),
+    "tabular-classifier": BoostedTreesStep(features=9, trees_per_round=1, data_rows=44_000),
 }
 
 
@@ -146,12 +146,12 @@ def test_the_first_step_costs_more_in_arithmetic_alone() -> None:
     fixed = row.fixed_flops + row.fixed_flops_per_layer + 1000 * row.fixed_flops_per_unit
     arithmetic = 1000 * 9 / row.share_of_matmul
     expected = (40 * fixed + (40 + row.first_steps) * arithmetic) / 1e9
-    assert run_s(load, row, size, rates) == pytest.approx(expected)
+    assert run_time_s(load, row, size, rates) == pytest.approx(expected)
 
 
 def test_fixed_costs_do_not_spread_over_threads() -> None:
     load, row = of_task("image-classifier"), CATALOG.training_efficiency("image-classifier", "avx2")
-    one, many = (run_s(load, row, (64.0, 1.0), (rate, 1e9)) for rate in (1e9, 1e12))
+    one, many = (run_time_s(load, row, (64.0, 1.0), (rate, 1e9)) for rate in (1e9, 1e12))
     assert many > 40 * row.fixed_flops / 1e9 > 0.5 * one
 
 

@@ -11,10 +11,10 @@ from archwright.contract.record import replace
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.training import token_throughput
-from archwright.sizing.training.token_throughput import Training
+from archwright.sizing.training.token_throughput import TrainingQuery
 
 SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
-ASKED = Training(
+ASKED = TrainingQuery(
     model="Llama 3.1 8B",
     accelerator="H100 SXM 80GB",
     devices=8,
@@ -27,12 +27,12 @@ ASKED = Training(
 
 
 def seconds(**changes: object) -> float:
-    job = token_throughput.resolve(replace(ASKED, **changes), SUBJECTS)
-    return token_throughput.token_s(job, fitted_tables.load("training").coefficients["token"])
+    job = token_throughput.resolve_training_job(replace(ASKED, **changes), SUBJECTS)
+    return token_throughput.seconds_per_token(job, fitted_tables.load_table("training").coefficients["token"])
 
 
 def test_rate_step_and_hours_agree() -> None:
-    found = token_throughput.predict(ASKED, SUBJECTS)
+    found = token_throughput.predict_throughput(ASKED, SUBJECTS)
     assert found.stratum == serving_prediction.SEEN
     assert found.step_s is not None
     assert found.device_hours is not None
@@ -42,7 +42,7 @@ def test_rate_step_and_hours_agree() -> None:
 
 
 def test_without_totals_only_the_rate_is_answered() -> None:
-    found = token_throughput.predict(replace(ASKED, batch_tokens=None, tokens=None), SUBJECTS)
+    found = token_throughput.predict_throughput(replace(ASKED, batch_tokens=None, tokens=None), SUBJECTS)
     assert (found.step_s, found.device_hours) == (None, None)
 
 
@@ -65,14 +65,17 @@ def test_a_sparse_model_pays_for_routing() -> None:
 
 def test_strata_and_gates() -> None:
     def stratum(**changes: object) -> str:
-        return token_throughput.predict(replace(ASKED, **changes), SUBJECTS).stratum
+        return token_throughput.predict_throughput(replace(ASKED, **changes), SUBJECTS).stratum
 
     assert stratum(model="Qwen3-32B") == serving_prediction.NEW_MODEL
     assert stratum(accelerator="Gaudi 2") == serving_prediction.NEW_ACCELERATOR
     assert stratum(model="Qwen3-32B", accelerator="Gaudi 2") == serving_prediction.NEW_BOTH
-    assert "parallelism is not stated" in token_throughput.predict(replace(ASKED, parallelism=""), SUBJECTS).weak
+    assert (
+        "parallelism is not stated"
+        in token_throughput.predict_throughput(replace(ASKED, parallelism=""), SUBJECTS).weak
+    )
 
 
 def test_between_machines_the_fabric_is_the_link() -> None:
-    near, far = (token_throughput.resolve(replace(ASKED, devices=n), SUBJECTS) for n in (8, 16))
+    near, far = (token_throughput.resolve_training_job(replace(ASKED, devices=n), SUBJECTS) for n in (8, 16))
     assert far.link < near.link

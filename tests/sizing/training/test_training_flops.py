@@ -6,10 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.catalog.load import load_catalog
-from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions, lora_parameters
+from archwright.sizing.training.training_flops import (
+    BoostedTreesStep,
+    LoraStep,
+    NetworkStep,
+    build_convolution_step,
+    lora_parameters,
+)
 
 SMALL = load_catalog().models["SmolLM2-135M-Instruct"]
-LORA = Lora(model=SMALL, ffn=1536, rank=8)
+LORA = LoraStep(model=SMALL, ffn=1536, rank=8)
 
 
 def test_the_adapters_of_the_small_model() -> None:
@@ -34,14 +40,14 @@ def test_what_a_step_of_512_tokens_holds() -> None:
 
 
 def test_the_rows_lie_in_memory_several_times() -> None:
-    without, with_ = LORA.memory(512, 0.5, "bf16"), Lora(model=SMALL, ffn=1536, rank=8, data_bytes=10**8)
+    without, with_ = LORA.memory(512, 0.5, "bf16"), LoraStep(model=SMALL, ffn=1536, rank=8, data_bytes=10**8)
     found = with_.memory(512, 0.5, "bf16")
     assert found.lasting - without.lasting == found.loading - without.loading == 4 * 10**8
 
 
 def test_the_digits_network() -> None:
     """8 x 8 pixels through 16 and 32 channels to 10 classes: 64 places x 9 x 16, 16 x 9 x 16 x 32, 128 x 10."""
-    net = convolutions((8, 8, 1), (16, 32), 10, 1797)
+    net = build_convolution_step((8, 8, 1), (16, 32), 10, 1797)
     assert net.forward_flops == 2 * (64 * 9 * 16 + 16 * 9 * 16 * 32 + 128 * 10)
     assert net.parameters == 10 * 16 + 145 * 32 + 129 * 10
     assert (net.layers, net.inputs, net.data_rows) == (3, 64, 1797)
@@ -51,20 +57,23 @@ def test_the_digits_network() -> None:
 
 
 def test_a_picture_of_one_line_is_halved_where_it_can_be() -> None:
-    net = convolutions((1, 8, 3), (16, 32), 2, 10)
+    net = build_convolution_step((1, 8, 3), (16, 32), 2, 10)
     assert net.forward_flops == 2 * (8 * 9 * 3 * 16 + 4 * 9 * 16 * 32 + 2 * 32 * 2)
 
 
 def test_rounds_of_trees() -> None:
-    trees = Trees(features=9, trees_per_round=7, data_rows=1000)
+    trees = BoostedTreesStep(features=9, trees_per_round=7, data_rows=1000)
     assert trees.flops(1000, 1.0).dense == 1000 * 9 * 7
     assert trees.layers == 7
     assert trees.memory(1000, 1.0, "fp32") == (1000 * 9 * 6, 1000 * 12 * 7, 0.0)
 
 
 def test_every_kind_says_how_a_step_is_counted() -> None:
-    net, trees = convolutions((8, 8, 1), (16,), 10, 10), Trees(features=2, trees_per_round=1, data_rows=10)
-    kinds: tuple[Lora | Network | Trees, ...] = (LORA, net, trees)
+    net, trees = (
+        build_convolution_step((8, 8, 1), (16,), 10, 10),
+        BoostedTreesStep(features=2, trees_per_round=1, data_rows=10),
+    )
+    kinds: tuple[LoraStep | NetworkStep | BoostedTreesStep, ...] = (LORA, net, trees)
     assert all("share" in kind.formula for kind in kinds)
 
 
@@ -75,5 +84,5 @@ def test_more_never_costs_or_holds_less(tokens: int, more: int, share: float, ot
     assert lots.dense >= few.dense and lots.attention >= few.attention
     held, more_held = (LORA.memory(n, s, "bf16") for n, s in ((tokens, low), (tokens + more, high)))
     assert more_held.step >= held.step and more_held.lasting == held.lasting
-    wide, wider = (Lora(model=SMALL, ffn=1536, rank=r).memory(tokens, low, "bf16") for r in (rank, rank + 1))
+    wide, wider = (LoraStep(model=SMALL, ffn=1536, rank=r).memory(tokens, low, "bf16") for r in (rank, rank + 1))
     assert wider.lasting > wide.lasting

@@ -9,11 +9,17 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.training import token_throughput
-from archwright.sizing.training.token_throughput import Training
-from archwright.sizing.training.training_prediction import DEFINITIONS, Told, answer, cluster_of, method_of
+from archwright.sizing.training.token_throughput import TrainingQuery
+from archwright.sizing.training.training_prediction import (
+    DEFINITIONS,
+    TrainingPrediction,
+    build_cluster,
+    parse_method,
+    predict_training_run,
+)
 
 SUBJECTS = BenchmarkNameResolver(load_catalog())
-ASKED = Training(
+ASKED = TrainingQuery(
     model="Llama 3.1 70B",
     accelerator="H100 SXM 80GB",
     devices=64,
@@ -23,8 +29,8 @@ ASKED = Training(
 )
 
 
-def told(usd: float | None = None, **changes: object) -> Told:
-    found = answer(replace(ASKED, **changes), SUBJECTS, usd)
+def told(usd: float | None = None, **changes: object) -> TrainingPrediction:
+    found = predict_training_run(replace(ASKED, **changes), SUBJECTS, usd)
     assert found is not None
     return found
 
@@ -45,7 +51,7 @@ def test_a_chosen_split_answers_everything_and_says_it_was_chosen() -> None:
 def test_a_stated_split_is_answered_as_benchmarks_are() -> None:
     found = told(parallelism="FSDP64 micro 1 full", recompute="full")
     stated = replace(ASKED, parallelism="FSDP64 micro 1 full", recompute="full")
-    scored = token_throughput.predict(stated, SUBJECTS).tokens_per_s
+    scored = token_throughput.predict_throughput(stated, SUBJECTS).tokens_per_s
     assert found.estimates["tokens_per_s_per_device"].value == pytest.approx(scored.value)
     assert found.assumed == ()
     assert "cost_usd" not in found.estimates
@@ -95,13 +101,13 @@ def test_a_size_without_a_row_is_weak_and_wider() -> None:
 
 
 def test_what_fits_nowhere_is_none() -> None:
-    assert answer(replace(ASKED, accelerator="L4", devices=1), SUBJECTS) is None
+    assert predict_training_run(replace(ASKED, accelerator="L4", devices=1), SUBJECTS) is None
 
 
 def test_methods_and_clusters() -> None:
-    assert [method_of(text) for text in ("bf16 full", "LoRA", "from scratch fp8")] == ["full", "lora", "pretrain"]
+    assert [parse_method(text) for text in ("bf16 full", "LoRA", "from scratch fp8")] == ["full", "lora", "pretrain"]
     own = SUBJECTS.accelerator("H100 SXM 80GB")
-    sizes = [(cluster_of(own, n).per_machine, cluster_of(own, n).machines) for n in (0, 1, 6, 8, 12, 64, 65)]
+    sizes = [(build_cluster(own, n).per_machine, build_cluster(own, n).machines) for n in (0, 1, 6, 8, 12, 64, 65)]
     assert sizes == [(1, 1), (1, 1), (6, 1), (8, 1), (4, 3), (8, 8), (1, 65)]
 
 

@@ -11,13 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.contract.estimate import Estimate, exact_estimate, within_factor
-from archwright.sizing.workloads.queueing import Limit, Station, Times, carried, most_busy, wait_p95
+from archwright.sizing.workloads.queueing import (
+    ServerStation,
+    ServiceLimit,
+    ServiceTimes,
+    find_capacity,
+    max_busy_share,
+    wait_p95,
+)
 
 ARRIVALS = 40_000
-NO_LIMIT = Limit("w.latency_p95_s", None, 0.7)
+NO_LIMIT = ServiceLimit("w.latency_p95_s", None, 0.7)
 
 
-def simulated_p95(station: Station, busy: float, seed: int) -> float:
+def simulated_p95(station: ServerStation, busy: float, seed: int) -> float:
     """First come, first served; service is constant, or exponential where the variation is 1."""
     chance = random.Random(seed)
     rate = busy * station.servers / station.each_s
@@ -35,32 +42,32 @@ def simulated_p95(station: Station, busy: float, seed: int) -> float:
 @pytest.mark.parametrize("variation", [0.0, 1.0])
 @pytest.mark.parametrize("busy", [0.5, 0.7, 0.9])
 def test_the_wait_is_that_of_a_simulation(servers: int, variation: float, busy: float) -> None:
-    station = Station(0.01, 0.01, variation, servers)
+    station = ServerStation(0.01, 0.01, variation, servers)
     found, made = wait_p95(station, busy), simulated_p95(station, busy, seed=servers)
     assert made * 0.8 - 0.001 <= found <= made * 1.5 + 0.004
 
 
 def test_few_wait_at_many_idle_servers() -> None:
-    assert wait_p95(Station(0.01, 0.01, 0.0, 64), 0.3) == 0.0
+    assert wait_p95(ServerStation(0.01, 0.01, 0.0, 64), 0.3) == 0.0
 
 
 def test_the_load_holds_its_limit() -> None:
-    station = Station(0.01, 0.01, 0.0, 4)
-    busy = most_busy(station, 0.015, 0.95)
+    station = ServerStation(0.01, 0.01, 0.0, 4)
+    busy = max_busy_share(station, 0.015, 0.95)
     assert 0 < busy < 0.95
     assert 0.01 + wait_p95(station, busy) == pytest.approx(0.015, rel=1e-3)
-    assert most_busy(station, 1.0, 0.7) == 0.7
-    assert most_busy(station, 0.005, 0.7) == 0.0
+    assert max_busy_share(station, 1.0, 0.7) == 0.7
+    assert max_busy_share(station, 0.005, 0.7) == 0.0
 
 
-def times(fixed: float, own: float, factor: float = 1.0) -> Times:
-    return Times(
+def times(fixed: float, own: float, factor: float = 1.0) -> ServiceTimes:
+    return ServiceTimes(
         within_factor(fixed, factor, "s") if fixed else exact_estimate(0.0, "s"), within_factor(own, factor, "s")
     )
 
 
 def test_one_at_a_time_carries_the_busy_share_of_the_servers_rate() -> None:
-    found = carried(times(0.001, 0.009, 1.5), 4, NO_LIMIT, batches=False)
+    found = find_capacity(times(0.001, 0.009, 1.5), 4, NO_LIMIT, batches=False)
     assert found.requests_per_s.value == pytest.approx(0.7 * 4 / 0.01)
     assert found.requests_per_s.low == pytest.approx(0.7 * 4 / 0.01 / 1.5)
     assert found.requests_per_s.high == pytest.approx(0.7 * 4 / 0.01 * 1.5)
@@ -69,17 +76,17 @@ def test_one_at_a_time_carries_the_busy_share_of_the_servers_rate() -> None:
 
 
 def test_batches_share_the_fixed_part() -> None:
-    single = carried(times(0.002, 0.0001), 1, NO_LIMIT, batches=False)
-    together = carried(times(0.002, 0.0001), 1, NO_LIMIT, batches=True)
-    tight = carried(times(0.002, 0.0001), 1, Limit("w.latency_p95_s", 0.006, 0.7), batches=True)
+    single = find_capacity(times(0.002, 0.0001), 1, NO_LIMIT, batches=False)
+    together = find_capacity(times(0.002, 0.0001), 1, NO_LIMIT, batches=True)
+    tight = find_capacity(times(0.002, 0.0001), 1, ServiceLimit("w.latency_p95_s", 0.006, 0.7), batches=True)
     assert together.batch > tight.batch > 1
     assert together.requests_per_s.value > tight.requests_per_s.value > single.requests_per_s.value
     assert tight.latency_p95_s.value <= 0.006
 
 
 def test_cores_work_together_where_one_alone_is_too_slow() -> None:
-    alone = carried(times(0.0, 1.0), 16, NO_LIMIT, batches=False)
-    crew = carried(times(0.0, 1.0), 16, Limit("w.latency_p95_s", 0.5, 0.7), batches=False)
+    alone = find_capacity(times(0.0, 1.0), 16, NO_LIMIT, batches=False)
+    crew = find_capacity(times(0.0, 1.0), 16, ServiceLimit("w.latency_p95_s", 0.5, 0.7), batches=False)
     assert (alone.servers, crew.servers) == (16, 4)
     assert crew.latency_p95_s.value <= 0.5
     assert crew.requests_per_s.value < alone.requests_per_s.value
@@ -87,7 +94,7 @@ def test_cores_work_together_where_one_alone_is_too_slow() -> None:
 
 
 def test_a_limit_that_nothing_holds_is_a_miss_with_the_figures_without_it() -> None:
-    found = carried(times(0.0, 0.5), 2, Limit("w.latency_p95_s", 0.1, 0.7), batches=False)
+    found = find_capacity(times(0.0, 0.5), 2, ServiceLimit("w.latency_p95_s", 0.1, 0.7), batches=False)
     (miss,) = found.misses
     assert (miss.constraint, miss.limit) == ("w.latency_p95_s", 0.1)
     assert miss.value == pytest.approx(0.5 / 2**0.9)
@@ -95,7 +102,7 @@ def test_a_limit_that_nothing_holds_is_a_miss_with_the_figures_without_it() -> N
 
 
 def test_at_the_slow_end_nothing_may_be_left() -> None:
-    found = carried(times(0.0, 0.09, 2.0), 1, Limit("w.latency_p95_s", 0.1, 0.7), batches=False)
+    found = find_capacity(times(0.0, 0.09, 2.0), 1, ServiceLimit("w.latency_p95_s", 0.1, 0.7), batches=False)
     assert found.misses == ()
     assert found.requests_per_s.low == 0.0
     assert found.requests_per_s.value > 0.0
@@ -113,7 +120,9 @@ def test_laws(own: float, fixed: float, limit: float, servers: int, batches: boo
     """More servers, a looser limit or faster work never carry less; a limit that is kept is kept by the figures."""
 
     def rate(scale: float = 1.0, bound: float = limit, count: int = servers) -> tuple[Estimate, bool, float]:
-        found = carried(times(fixed * scale, own * scale, 1.3), count, Limit("l", bound, 0.7), batches=batches)
+        found = find_capacity(
+            times(fixed * scale, own * scale, 1.3), count, ServiceLimit("l", bound, 0.7), batches=batches
+        )
         return found.requests_per_s, bool(found.misses), found.latency_p95_s.value
 
     plain, missed, latency = rate()

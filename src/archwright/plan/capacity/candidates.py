@@ -27,13 +27,13 @@ from archwright.plan.demand.model_selection import (
     select_open_models,
 )
 from archwright.plan.demand.proximity import select_round_trip
-from archwright.sizing.hardware.machine import Batch, Machine, Steady
-from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
-from archwright.sizing.training.cluster_training import batch_finetune, batch_pretrain
-from archwright.sizing.workloads.data_processing import batch_data
-from archwright.sizing.workloads.embedding import batch_embedding, embedding_models, steady_embedding
-from archwright.sizing.workloads.tabular import steady_tabular
-from archwright.sizing.workloads.vision import steady_image
+from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
+from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
+from archwright.sizing.training.cluster_training import size_finetuning, size_pretraining
+from archwright.sizing.workloads.data_processing import size_data_processing
+from archwright.sizing.workloads.embedding import list_embedding_models, size_embedding_batch, size_embedding_serving
+from archwright.sizing.workloads.tabular import size_tabular_serving
+from archwright.sizing.workloads.vision import size_image_serving
 
 # Assumed: there and back between continents takes 0.1 to 0.3 s; a limit below this leaves too little beside it.
 LATENCY_SENSITIVE_S = 0.5
@@ -145,7 +145,7 @@ def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
 
 
 def _select_embedding_models(task: WorkloadTask, catalog: Catalog) -> ModelCandidates:
-    models = tuple(model for model in embedding_models(catalog) if is_licence_permitted(task.workload, model))
+    models = tuple(model for model in list_embedding_models(catalog) if is_licence_permitted(task.workload, model))
     fixed = task.workload.model
     if fixed is not None:
         models = tuple(model for model in models if model.id.lower() == fixed.lower())
@@ -160,11 +160,11 @@ class SizingCache:
 
     def __init__(self, catalog: Catalog, needs: Needs | None = None) -> None:
         self._catalog, self._needs = catalog, needs
-        self._steady: dict[tuple[object, ...], Steady | None] = {}
-        self._batch: dict[tuple[object, ...], Batch | None] = {}
+        self._steady: dict[tuple[object, ...], SteadyCapacity | None] = {}
+        self._batch: dict[tuple[object, ...], BatchWork | None] = {}
         self._away: dict[tuple[str, str], float] = {}
 
-    def steady(self, demand: Demand, model: ModelSpec | None, host: CandidateMachine) -> Steady | None:
+    def steady(self, demand: Demand, model: ModelSpec | None, host: CandidateMachine) -> SteadyCapacity | None:
         """What one machine carries of the load; None when it does not hold the model."""
         away, machine = self.away_s(demand.workload, host), host.machine
         key = (demand.workload.name, get_model_id(model), away, make_sizing_key(machine))
@@ -184,38 +184,42 @@ class SizingCache:
             ).value
         return self._away[key]
 
-    def batch(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> Batch | None:
+    def batch(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> BatchWork | None:
         """What one run takes on such machines; None when they cannot do it."""
         key = (job.workload.name, get_model_id(model), make_sizing_key(machine), machine.network_bytes_per_s)
         if key not in self._batch:
             self._batch[key] = self._worked(job, model, machine)
         return self._batch[key]
 
-    def _carried(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> Steady | None:
+    def _carried(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> SteadyCapacity | None:
         workload, catalog = demand.workload, self._catalog
         traffic, slo = workload.traffic or Traffic(), workload.slo
         if workload.kind in TEXT_KINDS:
             load = TextLoad(workload.name, demand.input_tokens, demand.output_tokens, slo)
-            return steady_text(machine, model, load, catalog) if model is not None else None
+            return size_text_serving(machine, model, load, catalog) if model is not None else None
         if workload.kind == "embedding":
             reads = demand.input_tokens
-            return steady_embedding(machine, model, workload.name, reads, slo, catalog) if model is not None else None
+            return (
+                size_embedding_serving(machine, model, workload.name, reads, slo, catalog)
+                if model is not None
+                else None
+            )
         if workload.kind == "image-classification":
             pixels, size = traffic.image_pixels or 0.0, traffic.parameters or 0.0
-            return steady_image(machine, workload.name, pixels, size, slo, catalog)
-        return steady_tabular(machine, workload.name, traffic.features or 0, slo, catalog)
+            return size_image_serving(machine, workload.name, pixels, size, slo, catalog)
+        return size_tabular_serving(machine, workload.name, traffic.features or 0, slo, catalog)
 
-    def _worked(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> Batch | None:
+    def _worked(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> BatchWork | None:
         workload, catalog = job.workload, self._catalog
         if workload.kind == "data-processing":
-            return batch_data(machine, job.size, workload.name, catalog)
+            return size_data_processing(machine, job.size, workload.name, catalog)
         if workload.kind == "pretrain":
-            return batch_pretrain(machine, workload.parameters or 0.0, job.size, workload.name, catalog)
+            return size_pretraining(machine, workload.parameters or 0.0, job.size, workload.name, catalog)
         if model is None:
             return None
         if workload.kind == "embedding":
-            return batch_embedding(machine, model, workload.name, job.size, catalog)
-        return batch_finetune(machine, model, workload.method or "lora", job.size, workload.name, catalog)
+            return size_embedding_batch(machine, model, workload.name, job.size, catalog)
+        return size_finetuning(machine, model, workload.method or "lora", job.size, workload.name, catalog)
 
 
 # Limits that the way there and back counts against, and the least that is left for the machine.
@@ -237,7 +241,7 @@ def _tighten_limits(demand: Demand, away: float) -> Demand:
     return demand._replace(workload=replace(demand.workload, slo=kept))
 
 
-def _restore_limits(steady: Steady, demand: Demand, away: float) -> Steady:
+def _restore_limits(steady: SteadyCapacity, demand: Demand, away: float) -> SteadyCapacity:
     """With broken limits as the needs state them, against what their users see."""
     stated = {
         f"{demand.workload.name}.{field}": getattr(demand.workload.slo, field)
@@ -337,7 +341,7 @@ class MachineCapability(NamedTuple):
     host: CandidateMachine
     model: ModelSpec | None
     prices: tuple[float, ...]
-    steady: Steady
+    steady: SteadyCapacity
 
 
 def select_pareto_front(found: Iterable[MachineCapability]) -> tuple[MachineCapability, ...]:

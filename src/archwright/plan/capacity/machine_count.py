@@ -9,7 +9,7 @@ from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand
 from archwright.plan.demand.model_selection import UNKNOWN
-from archwright.sizing.hardware.machine import Batch
+from archwright.sizing.hardware.machine import BatchWork
 
 # Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
 RUN_START_H = 0.25
@@ -17,7 +17,9 @@ RUN_START_H = 0.25
 ROUNDING = 1e-6
 
 
-def count_job_machines(batch: Batch, job: BatchJob, redone: float = 1.0) -> tuple[int, tuple[ConstraintViolation, ...]]:
+def count_job_machines(
+    batch: BatchWork, job: BatchJob, redone: float = 1.0
+) -> tuple[int, tuple[ConstraintViolation, ...]]:
     """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do: the
     network's where nobody states it, for how much more machines help is then not known.
     """
@@ -40,14 +42,14 @@ def count_job_machines(batch: Batch, job: BatchJob, redone: float = 1.0) -> tupl
     return low, ()
 
 
-def compute_machine_hours(batch: Batch, job: BatchJob, machines: int, redone: float = 1.0) -> tuple[float, ...]:
+def compute_machine_hours(batch: BatchWork, job: BatchJob, machines: int, redone: float = 1.0) -> tuple[float, ...]:
     """Hours of all machines together, month by month."""
     runs = job.runs_per_month * machines
     return tuple(runs * (batch.hours(machines) * growth * redone + RUN_START_H) for growth in job.growth)
 
 
 def price_job_runs(
-    batch: Batch, job: BatchJob, price: HourlyPrice, redone: float
+    batch: BatchWork, job: BatchJob, price: HourlyPrice, redone: float
 ) -> tuple[PurchaseTranche, int, tuple[ConstraintViolation, ...]]:
     machines, misses = count_job_machines(batch, job, redone)
     hours = compute_machine_hours(batch, job, machines, redone)

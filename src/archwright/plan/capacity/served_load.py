@@ -13,12 +13,12 @@ from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.demand.forecast import BatchJob, Demand
-from archwright.simulate.pool_simulation import PoolPrediction, PoolSpec, predict_pool
+from archwright.simulate.pool_simulation import PoolPrediction, PoolScenario, predict_pool
 from archwright.simulate.serving_simulation import ServingPrediction, ServingSpec, predict_serving
-from archwright.sizing.hardware.machine import Batch, Machine, Steady
-from archwright.sizing.inference.deployment_layout import engines
-from archwright.sizing.inference.engine_instance import Requests
-from archwright.sizing.inference.open_loop import Z95, OpenLoop, flow_of
+from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
+from archwright.sizing.inference.deployment_layout import list_engine_layouts
+from archwright.sizing.inference.engine_instance import RequestLengths
+from archwright.sizing.inference.open_loop import Z95, OpenLoop, build_request_profile
 
 # A short peak is enough where an engine sees so many requests that more teach nothing.
 PEAK_S, MIN_PEAK_S, PEAK_REQUESTS = 45, 15, 600
@@ -39,7 +39,7 @@ class PooledLoad(NamedTuple):
     """
 
     demand: Demand
-    spec: PoolSpec
+    spec: PoolScenario
     up: RedundancyRequirement | None = RedundancyRequirement(1, 0)
     part: float = 1.0
 
@@ -48,7 +48,7 @@ class NonTextLoad(NamedTuple):
     """A steady load without an answer in tokens (images, rows, embeddings), and what one of its machines does."""
 
     demand: Demand
-    steady: Steady
+    steady: SteadyCapacity
     up: RedundancyRequirement | None = RedundancyRequirement(1, 0)
 
 
@@ -56,7 +56,7 @@ class BatchLoad(NamedTuple):
     """Work with an end, and how many machines one run of it takes at once."""
 
     job: BatchJob
-    batch: Batch
+    batch: BatchWork
     machines: int
 
 
@@ -87,7 +87,7 @@ def predict_load(served: LocalLoad | PooledLoad) -> ServingPrediction | PoolPred
 
 
 def build_served_load(
-    demand: Demand, steady: Steady, machine: Machine, catalog: Catalog, *, replicas: int
+    demand: Demand, steady: SteadyCapacity, machine: Machine, catalog: Catalog, *, replicas: int
 ) -> PooledLoad | NonTextLoad:
     """`replicas` machines with `steady` share the peak of the busiest month. In the closed loop run as many requests
     as are inside at the peak, nineteen times of twenty.
@@ -95,16 +95,16 @@ def build_served_load(
     if demand.workload.kind not in TEXT_KINDS:
         return NonTextLoad(demand, steady)
     model = catalog.models[steady.model]
-    requests = Requests(demand.input_tokens, demand.output_tokens)
-    found = engines(machine, model, requests, catalog)
+    requests = RequestLengths(demand.input_tokens, demand.output_tokens)
+    found = list_engine_layouts(machine, model, requests, catalog)
     engine = next(engine for engine in found if engine.devices == steady.devices)
     count = max(replicas, 1) * engine.copies
     share = demand.peak_at_horizon / count
-    flow = flow_of(demand.input_tokens, demand.output_tokens)
+    flow = build_request_profile(demand.input_tokens, demand.output_tokens)
     inside = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(share).inside
     crowd = min(engine.slots, math.ceil(inside + Z95 * math.sqrt(inside)))
     load = replace(build_load_spec(demand, model.id, crowd * count), peak_s=compute_peak_seconds(share))
-    return PooledLoad(demand, PoolSpec(model.id, engine, count, load))
+    return PooledLoad(demand, PoolScenario(model.id, engine, count, load))
 
 
 def compute_peak_seconds(rate: float) -> float:
@@ -133,7 +133,7 @@ def build_load_spec(demand: Demand, model: str, concurrency: int) -> LoadSpec:
 
 def count_context_tokens(demand: Demand, model: ModelSpec) -> int:
     """Tokens a slot holds: room for long requests, whole steps, never more than the model can."""
-    return Requests(demand.input_tokens, demand.output_tokens).context_tokens(model)
+    return RequestLengths(demand.input_tokens, demand.output_tokens).context_tokens(model)
 
 
 def default_max_tokens(output: TokenLength) -> int:

@@ -10,7 +10,7 @@ from archwright.contract.needs import SLO
 from archwright.contract.plan import ConstraintViolation, LoadSpec
 from archwright.plan.accounting.budget import AT_RISK, check_limit
 from archwright.plan.capacity.availability import RedundancyRequirement
-from archwright.simulate.serving_simulation import ServingSpec, one_replica, peak_run
+from archwright.simulate.serving_simulation import ServingSpec, scale_to_replica, simulate_peak
 
 
 def check_latency(
@@ -26,7 +26,7 @@ def check_latency(
 
 def find_latency_misses(spec: ServingSpec, slo: SLO) -> tuple[ConstraintViolation, ...]:
     """The latency limits that one run at the predicted speed breaks: a prediction's values, without their bands."""
-    found, misses = peak_run(one_replica(spec), 1.0), list[ConstraintViolation]()
+    found, misses = simulate_peak(scale_to_replica(spec), 1.0), list[ConstraintViolation]()
     check_latency(
         spec.load, slo, (exact_estimate(found.ttft_p95_s, "s"), exact_estimate(found.tpot_p95_s, "s")), (misses, [])
     )

@@ -106,16 +106,19 @@ def list_training_fabrics(case: OptionContext) -> tuple[tuple[MachineFleet, Fabr
     """The network of every training job that spans machines, rented ones too."""
     found = []
     for workload in case.needs.workloads:
-        counts = (storage.parameters_of(workload, case.models), storage.trained(workload, case.models))
+        counts = (
+            storage.count_parameters(workload, case.models),
+            storage.count_trained_parameters(workload, case.models),
+        )
         if workload.kind not in TRAINING_KINDS or counts[0] is None or counts[1] is None:
             continue
         for fleet in case.fleets:
             if workload.name in {name.removesuffix(REFRESH_SUFFIX) for name in fleet.workloads}:
                 width = min(fleet.peak, fleet.widths.get(workload.name, fleet.peak))
                 devices, device = fleet.machine.accelerator_count, fleet.machine.accelerator
-                job = network.job_of(workload.name, (counts[0], counts[1]), width, devices, device)
+                job = network.build_network_job(workload.name, (counts[0], counts[1]), width, devices, device)
                 if job is not None:
-                    found.append((fleet, network.fabric_of(job, case.catalog)))
+                    found.append((fleet, network.choose_fabric(job, case.catalog)))
     return tuple(found)
 
 
@@ -151,10 +154,10 @@ def size_network_gear(case: OptionContext, where: Location) -> NetworkGear:
     ports = cards = 0
     for fleet, fabric in list_training_fabrics(case):
         if fleet in here and fabric.ports and fleet.node is not None:
-            has = math.floor(fleet.node.network_bytes_per_s / network.FAST)
+            has = math.floor(fleet.node.network_bytes_per_s / network.FAST_PORT_BYTES_PER_S)
             ports += fabric.ports * fabric.job.machines
             cards += max(0, fabric.ports - has) * fabric.job.machines
-    cluster = network.switches_for(ports)
+    cluster = network.plan_switches(ports)
     return NetworkGear(front, cluster.switches, cluster.links, cards)
 
 
@@ -233,7 +236,7 @@ def _get_name_plate_w(fleet: MachineFleet) -> float:
 
 
 def _apply_pue(case: OptionContext, where: Location, bare: Estimate, basis: str) -> Estimate:
-    overhead = power.overhead(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
+    overhead = power.select_pue_part(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
     parts = [bare] if overhead is None else [bare, case.catalog.part(overhead)]
     return multiply_estimates(parts, bare.unit, basis)
 
@@ -244,13 +247,13 @@ def get_building_pue(case: OptionContext, where: Location) -> float:
 
 
 def _price_pue(case: OptionContext, where: Location) -> UnitPrice:
-    overhead = power.overhead(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
+    overhead = power.select_pue_part(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
     return UnitPrice(1.0, ()) if overhead is None else case.quotes.part(overhead)
 
 
 def estimate_machine_energy(case: OptionContext, fleet: MachineFleet) -> UnitPrice:
     """kWh of one of its machines in a month, without the building; a basis of its own."""
-    watts = power.draw_of(fleet.busy_w, _get_name_plate_w(fleet), case.catalog).mean(fleet.busy)
+    watts = power.estimate_power_draw(fleet.busy_w, _get_name_plate_w(fleet), case.catalog).mean(fleet.busy)
     basis = case.ledger.basis(
         f"draw.{fleet.machine.id}.{'+'.join(fleet.workloads)}.{fleet.busy_w * fleet.busy:.4g}",
         "formula",
@@ -259,7 +262,7 @@ def estimate_machine_energy(case: OptionContext, fleet: MachineFleet) -> UnitPri
         facts=case.quotes.part("idle.draw").drivers,
     )
     case.ledger.drive(replace(watts, basis=basis))
-    return UnitPrice(power.kwh(watts.value, HOURS_PER_MONTH), (basis,))
+    return UnitPrice(power.to_kwh(watts.value, HOURS_PER_MONTH), (basis,))
 
 
 def price_energy(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[CashFlow]:
@@ -284,7 +287,7 @@ def _price_shared_energy(
     terabytes, gear = sum_stored_terabytes(kept, where), size_network_gear(case, where)
     if terabytes:
         one = case.quotes.part("storage.draw")
-        flow = [power.kwh(amount * one.usd, HOURS_PER_MONTH) * kwh.usd for amount in terabytes]
+        flow = [power.to_kwh(amount * one.usd, HOURS_PER_MONTH) * kwh.usd for amount in terabytes]
         yield make_varying_flow(
             f"electricity of storage in {where.region}", "energy", flow, (*kwh.drivers, *one.drivers)
         )

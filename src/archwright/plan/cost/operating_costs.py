@@ -133,7 +133,9 @@ def _sum_carbon(case: OptionContext, by_place: dict[Location, Estimate]) -> Esti
 def get_grid_intensity(case: OptionContext, where: Location) -> Estimate:
     """g/kWh where it stands."""
     region = case.catalog.region(where.provider, where.region)
-    return power.grid(where.country, case.catalog, region.grid_gco2_per_kwh if region is not None else None)
+    return power.estimate_grid_intensity(
+        where.country, case.catalog, region.grid_gco2_per_kwh if region is not None else None
+    )
 
 
 def _join_place_names(by_place: dict[Location, Estimate]) -> str:
@@ -174,7 +176,7 @@ def _collect_notes(case: OptionContext) -> list[str]:
     notes += [f"needs {more:.1f} platform engineers more than there are"] if more > 0 else []
     for fleet, fabric in list_training_fabrics(case):
         has = fleet.machine.network_bytes_per_s
-        if has is not None and fleet.purchase != "bought" and has < fabric.ports * network.FAST:
+        if has is not None and fleet.purchase != "bought" and has < fabric.ports * network.FAST_PORT_BYTES_PER_S:
             notes.append(
                 f"{fabric.job.workload}: {fleet.machine.id} has {has / network.GIGABIT:.0f} Gbit/s, and its job on "
                 f"{fabric.job.machines} machines asks for {fabric.ports} x 400"

@@ -19,7 +19,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.list_prices import hour_price, node_price
-from archwright.sizing.infrastructure.storage import Tier
+from archwright.sizing.infrastructure.storage import StorageTier
 
 TB = 1e12
 # A residual of nothing has no root: scrap is worth something.
@@ -129,7 +129,7 @@ class PriceBook:
         )
         return self._driven(Estimate(value=value, low=low, high=high, unit="prices", basis=basis))
 
-    def storage(self, where: Location, tier: Tier) -> UnitPrice:
+    def storage(self, where: Location, tier: StorageTier) -> UnitPrice:
         """USD per byte and month at a provider. Data in use lie on the dearest object class (the others charge for
         reading); what nobody reads lies on the cheapest; shared files on the cheapest file system; volumes on the
         middle one.
@@ -233,8 +233,8 @@ def _pick_median(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
     return [_sort_by_price(rows)[(len(rows) - 1) // 2]]
 
 
-_ROW_KINDS: dict[Tier, str] = {"object": "object", "archive": "object", "block": "block", "file": "file"}
-_ROW_PICKERS: dict[Tier, Callable[[Sequence[StoragePrice]], list[StoragePrice]]] = {
+_ROW_KINDS: dict[StorageTier, str] = {"object": "object", "archive": "object", "block": "block", "file": "file"}
+_ROW_PICKERS: dict[StorageTier, Callable[[Sequence[StoragePrice]], list[StoragePrice]]] = {
     "object": _pick_most_expensive,
     "archive": _pick_cheapest,
     "block": _pick_median,

@@ -26,10 +26,10 @@ from archwright.plan.cost.hardware_lifecycle import (
 from archwright.plan.cost.prices import TB
 from archwright.plan.demand.forecast import BatchJob, derive_batch_job, forecast_demand
 from archwright.sizing.infrastructure import network, storage
-from archwright.sizing.infrastructure.storage import GIB, Kept, Tier
-from archwright.sizing.infrastructure.vector_index import MEMORY_SHARE, Form, Index, index_of
+from archwright.sizing.infrastructure.storage import GIB, StorageTier, StoredData
+from archwright.sizing.infrastructure.vector_index import MEMORY_SHARE, IndexForm, VectorIndex, size_vector_index
 
-MEDIUM_PARTS: dict[Tier, str] = {
+MEDIUM_PARTS: dict[StorageTier, str] = {
     "object": "storage.disk",
     "archive": "storage.disk",
     "block": "storage.flash",
@@ -43,7 +43,7 @@ ZONE_CROSSING_SHARE = 0.5
 class StoredItem(NamedTuple):
     """A kept thing at a place."""
 
-    kept: Kept
+    kept: StoredData
     where: Location
 
 
@@ -69,7 +69,7 @@ def list_stored_items(case: OptionContext) -> tuple[StoredItem, ...]:
 
 def _list_data_sets(case: OptionContext) -> Iterable[StoredItem]:
     profiles = {data.name: data for data in case.needs.data}
-    for kept in storage.data_sets(case.needs, case.catalog):
+    for kept in storage.list_data_sets(case.needs, case.catalog):
         data = profiles[kept.data]
         home = case.home(data) if kept.tier != "archive" else case.vault(data)
         if home is not None:
@@ -85,9 +85,9 @@ def _list_model_files(case: OptionContext) -> Iterable[StoredItem]:
     and who sells answers or workers by the second keeps those that it serves.
     """
     if not any(line.kind == "registry" for line in case.needs.existing):
-        files = storage.model_files(case.needs, case.models, case.catalog)
+        files = storage.list_model_files(case.needs, case.models, case.catalog)
         yield from _locate_at_runs(case, (kept for kept in files if not _has_provider_weights(case, kept.workload)))
-    yield from _locate_at_runs(case, storage.checkpoints(case.needs, case.models, case.catalog))
+    yield from _locate_at_runs(case, storage.list_checkpoints(case.needs, case.models, case.catalog))
 
 
 def _has_provider_weights(case: OptionContext, workload: str) -> bool:
@@ -101,7 +101,7 @@ def _has_provider_weights(case: OptionContext, workload: str) -> bool:
     return not tuned and all(fleet.where.placement == "serverless" for fleet in mine)
 
 
-def _locate_at_runs(case: OptionContext, things: Iterable[Kept]) -> Iterable[StoredItem]:
+def _locate_at_runs(case: OptionContext, things: Iterable[StoredData]) -> Iterable[StoredItem]:
     workloads = {workload.name: workload for workload in case.needs.workloads}
     for kept in things:
         for place in case.places_of(workloads[kept.workload]):
@@ -116,17 +116,17 @@ def _list_vector_indexes(case: OptionContext) -> Iterable[StoredItem]:
             stored = tuple(index.laid(form).stored_bytes for index in months)
             why = f"{months[-1].vectors.value:,.0f} vectors in the last month, searched in {form} form"
             yield StoredItem(
-                Kept(f"vector index of {workload.name}", "block", stored, months[-1].facts, why=why), place
+                StoredData(f"vector index of {workload.name}", "block", stored, months[-1].facts, why=why), place
             )
 
 
-def build_monthly_indexes(case: OptionContext, workload: Workload) -> list[Index]:
+def build_monthly_indexes(case: OptionContext, workload: Workload) -> list[VectorIndex]:
     """A retrieval's index in each month; none where nothing is looked up."""
-    found = (index_of(case.needs, workload, case.catalog, month + 0.5) for month in range(case.months))
+    found = (size_vector_index(case.needs, workload, case.catalog, month + 0.5) for month in range(case.months))
     return [index for index in found if index is not None]
 
 
-def choose_index_form(case: OptionContext, workload: Workload, place: Location) -> Form:
+def choose_index_form(case: OptionContext, workload: Workload, place: Location) -> IndexForm:
     """The fastest form that the memory at a place holds in every month."""
     largest = max(build_monthly_indexes(case, workload), key=lambda index: index.vectors.value)
     return largest.within(compute_index_memory(case, workload, place)).form
@@ -150,10 +150,10 @@ def _list_logs_and_metrics(case: OptionContext) -> Iterable[StoredItem]:
     requests = [0.0] * case.months
     for workload in case.needs.workloads:
         requests = [total + new for total, new in zip(requests, requests_by_month(case, workload), strict=True)]
-    yield StoredItem(storage.logs(case.needs, tuple(requests), case.catalog), case.main)
+    yield StoredItem(storage.size_logs(case.needs, tuple(requests), case.catalog), case.main)
     machines = [sum(fleet.machines[month] for fleet in case.fleets) for month in range(case.months)]
-    days, _ = storage.log_days(case.needs, case.catalog)
-    yield StoredItem(storage.metrics(tuple(machines), days, case.catalog), case.main)
+    days, _ = storage.log_retention_days(case.needs, case.catalog)
+    yield StoredItem(storage.size_metrics(tuple(machines), days, case.catalog), case.main)
 
 
 def requests_by_month(case: OptionContext, workload: Workload) -> tuple[float, ...]:
@@ -168,7 +168,7 @@ class StorageLineItem(NamedTuple):
 
     name: str
     where: Location
-    tier: Tier
+    tier: StorageTier
     bytes: tuple[float, ...]
     drivers: tuple[str, ...]
 
@@ -286,7 +286,7 @@ def _price_zone_traffic(case: OptionContext) -> Iterable[CashFlow]:
         for workload in case.needs.workloads:
             if workload.name in fleet.workloads and (workload.slo.availability or 0.0) > SPARE_REQUIRED_ABOVE:
                 share = _compute_fleet_share(case, fleet, workload)
-                message = network.message_of(workload, case.catalog)
+                message = network.estimate_message_size(workload, case.catalog)
                 crossing = share * ZONE_CROSSING_SHARE * 2 * (message.request + message.answer)
                 usd = [count * crossing * price.usd for count in requests_by_month(case, workload)]
                 line = f"{workload.name}: traffic between zones of {fleet.where.region}, {fleet.purchase} machines"
@@ -317,7 +317,7 @@ def _is_metered(flow: EgressFlow) -> bool:
 
 def _list_response_flows(case: OptionContext) -> Iterable[EgressFlow]:
     for workload in case.needs.workloads:
-        message = network.message_of(workload, case.catalog)
+        message = network.estimate_message_size(workload, case.catalog)
         sent = [count * message.answer for count in requests_by_month(case, workload)]
         for place, share in case.places_of(workload).items():
             yield EgressFlow(f"answers of {workload.name}", place, tuple(share * one for one in sent), message.facts)
@@ -363,7 +363,7 @@ def _list_model_releases(case: OptionContext) -> Iterable[tuple[EgressFlow, Loca
     served = {workload.name: workload for workload in case.needs.workloads}
     for workload in case.needs.workloads:
         job, base = derive_batch_job(workload, case.months), served.get(workload.base or "")
-        count = storage.trained(workload, case.models)
+        count = storage.count_trained_parameters(workload, case.models)
         if job is None or base is None or count is None:
             continue
         source = next(iter(case.places_of(workload)), None)

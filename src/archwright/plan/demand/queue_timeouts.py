@@ -13,13 +13,15 @@ from collections.abc import Iterable, Mapping
 
 from archwright.contract.needs import Needs
 from archwright.contract.plan import QueueTimeouts
-from archwright.simulate.queue_latency import Queueing
+from archwright.simulate.queue_latency import QueueLatencyPrediction
 
 # Of the limit, what a request may wait at least.
 MIN_WAIT_SHARE = 0.1
 
 
-def derive_queue_timeouts(needs: Needs, predicted: Mapping[str, tuple[Queueing, ...]]) -> dict[str, QueueTimeouts]:
+def derive_queue_timeouts(
+    needs: Needs, predicted: Mapping[str, tuple[QueueLatencyPrediction, ...]]
+) -> dict[str, QueueTimeouts]:
     """By workload: `predicted` holds what each pool's prediction says of its queue."""
     limits = {workload.name: workload.slo.ttft_p95_s for workload in needs.workloads}
     return {
@@ -29,7 +31,7 @@ def derive_queue_timeouts(needs: Needs, predicted: Mapping[str, tuple[Queueing, 
     }
 
 
-def _derive_timeout(limit: float, found: Iterable[Queueing]) -> QueueTimeouts:
+def _derive_timeout(limit: float, found: Iterable[QueueLatencyPrediction]) -> QueueTimeouts:
     found = tuple(found)
     served = max(one.served_p95_s.value for one in found)
     planned = min(limit, max(one.wait_p99_s.high for one in found))

@@ -36,7 +36,7 @@ from archwright.plan.demand.data_residency import (
 )
 from archwright.plan.demand.forecast import Demand, list_steady_demands, list_text_demands
 from archwright.plan.demand.queue_timeouts import derive_queue_timeouts
-from archwright.simulate.queue_latency import Queueing
+from archwright.simulate.queue_latency import QueueLatencyPrediction
 
 # From the mildest to the strictest.
 SENSITIVITY_ORDER: tuple[Sensitivity, ...] = get_args(Sensitivity)
@@ -45,7 +45,7 @@ UPSTREAM_SLOTS = 512
 MAX_WORKERS = 64
 # Hosted providers that do not speak OpenAI's protocol.
 PROTOCOLS = {"anthropic": "anthropic"}
-NO_QUEUES: Mapping[str, tuple[Queueing, ...]] = MappingProxyType({})
+NO_QUEUES: Mapping[str, tuple[QueueLatencyPrediction, ...]] = MappingProxyType({})
 
 
 class GatewaySettings(NamedTuple):
@@ -58,7 +58,10 @@ class GatewaySettings(NamedTuple):
 
 
 def build_gateway_settings(
-    needs: Needs, catalog: Catalog, draft: OptionDraft | None, predicted: Mapping[str, tuple[Queueing, ...]] = NO_QUEUES
+    needs: Needs,
+    catalog: Catalog,
+    draft: OptionDraft | None,
+    predicted: Mapping[str, tuple[QueueLatencyPrediction, ...]] = NO_QUEUES,
 ) -> GatewaySettings:
     """`draft` is the chosen option's, None where nothing was feasible; `predicted` what was of the queues of its pools,
     by workload."""

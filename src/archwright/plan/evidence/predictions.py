@@ -32,9 +32,9 @@ from archwright.plan.capacity.service_levels import check_latency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, derive_batch_job, forecast_demand
 from archwright.plan.explain.formatting import format_number
 from archwright.simulate.pool_simulation import PoolPrediction
-from archwright.simulate.queue_latency import Queueing
+from archwright.simulate.queue_latency import QueueLatencyPrediction
 from archwright.simulate.serving_simulation import ServingPrediction
-from archwright.sizing.inference.open_loop import ASSUMED
+from archwright.sizing.inference.open_loop import ASSUMPTION
 
 DAY_S = 86400.0
 HOUR_S = 3600.0
@@ -48,13 +48,13 @@ class PlanPredictions(NamedTuple):
 
     predictions: tuple[Prediction, ...] = ()
     notes: tuple[str, ...] = ()
-    queues: Mapping[str, tuple[Queueing, ...]] = MappingProxyType({})
+    queues: Mapping[str, tuple[QueueLatencyPrediction, ...]] = MappingProxyType({})
 
 
 def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance) -> PlanPredictions:
     """Only the chosen option is predicted in full: simulated runs for each text workload."""
     own, notes, here = list[Prediction](), list[str](), dict[str, ServingPrediction]()
-    queues = dict[str, tuple[Queueing, ...]]()
+    queues = dict[str, tuple[QueueLatencyPrediction, ...]]()
     for one in served:
         if isinstance(one, BatchLoad):
             own += _predict_run_hours(one, ledger, notes)
@@ -71,7 +71,7 @@ def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance)
         own += _predict_availability(one, ledger)
     if any(isinstance(one, PooledLoad) for one in served):
         ledger.assume(*(said for one in served if isinstance(one, PooledLoad) for said in one.spec.engine.assumptions))
-        ledger.assume(ASSUMED)
+        ledger.assume(ASSUMPTION)
         ledger.leave_out("memory, start-up and disk of engines elsewhere: not promised, nothing measures them yet")
     elif here:
         own += list_platform_predictions(tuple(here), tuple(here.values()))

@@ -56,7 +56,7 @@ from archwright.plan.demand.data_residency import (
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR, get_model_id, is_better_model, is_quality_known
 from archwright.plan.demand.proximity import is_near_users, list_user_places
-from archwright.sizing.hardware.machine import Batch, Steady
+from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
 # Broken limits, by how much, and USD: what nothing better can be below.
 CostLowerBound = tuple[int, float, float]
@@ -70,8 +70,8 @@ class InstanceChoice(NamedTuple):
     task: WorkloadTask
     host: CandidateMachine
     model: ModelSpec | None
-    steady: Steady | None
-    batch: Batch | None
+    steady: SteadyCapacity | None
+    batch: BatchWork | None
     tranches: tuple[PurchaseTranche, ...]
     needed: int
     spares: int
@@ -314,7 +314,7 @@ class InstanceSelector:
         return min(picks, key=lambda pick: _rank_choices((pick,)), default=None)
 
     def _job_pick(
-        self, task: WorkloadTask, job: BatchJob, what: tuple[CandidateMachine, ModelSpec | None, Batch]
+        self, task: WorkloadTask, job: BatchJob, what: tuple[CandidateMachine, ModelSpec | None, BatchWork]
     ) -> InstanceChoice:
         host, model, batch = what
         listed, spot = self.ways(host)[0], self._spot(host)

@@ -39,7 +39,7 @@ from archwright.plan.options.pool_writer import (
     map_workload_model,
     note_fragile_limits,
 )
-from archwright.sizing.hardware.machine import Batch, Steady
+from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
 ThroughputBound = Callable[[Estimate], float]
 
@@ -187,7 +187,7 @@ class HardwareScheduler:
     def _facts(self, way: TaskAssignment) -> tuple[str, ...]:
         sized = way.sized
         names = self._ledger.adopt_all(sized.bases)
-        figure = sized.requests_per_s if isinstance(sized, Steady) else sized.machine_hours
+        figure = sized.requests_per_s if isinstance(sized, SteadyCapacity) else sized.machine_hours
         known = names.get(figure.basis)
         return (*((known,) if known else ()), *sized.assumptions)
 
@@ -215,7 +215,7 @@ class BusiestYear(NamedTuple):
 
 def _size_exclusive_load(way: TaskAssignment, spared: tuple[int, int]) -> BusiestYear:
     most, (spares, counted) = max(way.choice.peak), spared
-    engines = max(way.sized.engines, 1) if isinstance(way.sized, Steady) else 1
+    engines = max(way.sized.engines, 1) if isinstance(way.sized, SteadyCapacity) else 1
     needed = count_machines(most, 1.0)
     count = max(1, math.ceil(most * engines - ROUNDING)) + counted * engines
     return BusiestYear(count, needed, _compute_on_site_share(way), RedundancyRequirement(needed, spares))
@@ -238,7 +238,7 @@ def _size_shared_load(way: TaskAssignment, beside: tuple[TaskAssignment, ...]) -
     last = max(years, key=lambda year: (way.choice.peak[year], year))
     spares = min(_count_load_spares(one, last) for one, count in zip(beside, machines[last], strict=True) if count)
     share = way.part.shares[last] if way.part is not None else 1.0
-    engines = max(way.sized.engines, 1) if isinstance(way.sized, Steady) else 1
+    engines = max(way.sized.engines, 1) if isinstance(way.sized, SteadyCapacity) else 1
     return BusiestYear(
         engines=max(math.ceil(_get_reserved_machines(way, year) * engines - ROUNDING) for year in years),
         machines=count_machines(way.choice.peak[last] * share, 1.0),
@@ -291,7 +291,7 @@ def _compute_machines_used(ways: tuple[TaskAssignment, ...], month: int, pace: T
     peak = mean = width = hours = 0.0
     for way in ways:
         demand, job, sized = way.task.demand, way.task.job, way.sized
-        if isinstance(sized, Steady) and demand is not None:
+        if isinstance(sized, SteadyCapacity) and demand is not None:
             carried = pace(sized.requests_per_s)
             steady = sized._replace(requests_per_s=exact_estimate(carried, "requests/s"))
             parts = [compute_machine_share(rate, steady) for rate in way.rates(demand, month)]
@@ -299,7 +299,7 @@ def _compute_machines_used(ways: tuple[TaskAssignment, ...], month: int, pace: T
                 parts = _subtract_other_types(way, parts, month // MONTHS_PER_YEAR)
             peak, mean = peak + parts[0], mean + parts[1]
             hours += sum(level.hours * part for level, part in zip(demand.levels, parts, strict=True))
-        if not isinstance(sized, Steady) and job is not None:
+        if not isinstance(sized, SteadyCapacity) and job is not None:
             # A slow machine is one on which a run takes longer: the ends of the band are the other way round.
             slower = pace(_invert_hours(sized.machine_hours)) * sized.machine_hours.value
             width += way.width
@@ -363,8 +363,8 @@ def _list_workloads(ways: tuple[TaskAssignment, ...]) -> tuple[str, ...]:
 def _compute_mean_busy(way: TaskAssignment) -> float:
     """Machines' worth of work, mean over the horizon."""
     demand, job, sized = way.task.demand, way.task.job, way.sized
-    if isinstance(sized, Steady) and demand is not None:
+    if isinstance(sized, SteadyCapacity) and demand is not None:
         grown = sum(growth * way.done(demand, month) for month, growth in enumerate(demand.growth))
         return compute_busy_machines(demand, sized, grown / len(demand.growth))
-    hours = compute_machine_hours(sized, job, way.width) if isinstance(sized, Batch) and job is not None else (0.0,)
+    hours = compute_machine_hours(sized, job, way.width) if isinstance(sized, BatchWork) and job is not None else (0.0,)
     return sum(hours) / len(hours) / HOURS_PER_MONTH

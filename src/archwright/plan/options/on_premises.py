@@ -44,7 +44,7 @@ from archwright.plan.options.pool_writer import OptionPart, PoolWriter, Provisio
 from archwright.plan.solver.integer_program import IntegerProgram
 from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SolverLimits
 from archwright.plan.solver.pruning import prune_dominated
-from archwright.sizing.hardware.machine import Steady
+from archwright.sizing.hardware.machine import SteadyCapacity
 
 MAX_ROUNDS = 4
 # A limit is tightened by a little more than what was over it.
@@ -372,7 +372,9 @@ class OnPremisesPlanner:
         return any(data.sensitivity in PRIVATE_SENSITIVITIES for data in used)
 
 
-def _rank_by_weakness(demand: Demand, steady: Steady, model: ModelSpec | None) -> tuple[int, float, float, float]:
+def _rank_by_weakness(
+    demand: Demand, steady: SteadyCapacity, model: ModelSpec | None
+) -> tuple[int, float, float, float]:
     """Broken limits, what is taken of a machine at the peak; of equals the better model, then the lighter one."""
     known = model.quality if model is not None else {}
     score = sum(known.get(benchmark) or 0.0 for benchmark in demand.workload.quality)

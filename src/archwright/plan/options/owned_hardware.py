@@ -30,8 +30,8 @@ from archwright.plan.demand.model_selection import get_model_id, is_better_model
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.pool_writer import compute_busy_machines
 from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, SelectedChoice
-from archwright.sizing.hardware.machine import Batch, Steady
-from archwright.sizing.hardware.power import overhead
+from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
+from archwright.sizing.hardware.power import select_pue_part
 
 # On a host processor a workload takes parts of a machine no smaller than this.
 MIN_MACHINE_SHARE = 1 / 16
@@ -54,8 +54,8 @@ class TaskAssignment(NamedTuple):
     choice: AssignmentChoice
     task: WorkloadTask
     model: ModelSpec | None = None
-    steady: Steady | None = None
-    batch: Batch | None = None
+    steady: SteadyCapacity | None = None
+    batch: BatchWork | None = None
     width: int = 0
     pick: InstanceChoice | None = None
     kept: tuple[float, ...] = ()
@@ -79,7 +79,7 @@ class TaskAssignment(NamedTuple):
         return self.share(month) * sum(level.hours * rate for level, rate in here) * 3600 / demand.requests(month)
 
     @property
-    def sized(self) -> Steady | Batch:
+    def sized(self) -> SteadyCapacity | BatchWork:
         """Raises ValueError where the house does nothing of it."""
         found = self.steady if self.steady is not None else self.batch
         if found is None:
@@ -119,7 +119,7 @@ class OnPremisesSite:
     @property
     def pue(self) -> float:
         """What cooling and conversion add to a machine's draw."""
-        name = overhead("on-premises", colocated=self._needs.placement.site is None, catalog=self._catalog)
+        name = select_pue_part("on-premises", colocated=self._needs.placement.site is None, catalog=self._catalog)
         return self._catalog.part(name).value if name is not None else 1.0
 
     @property
@@ -264,7 +264,12 @@ def _make_accelerator_key(host: CandidateMachine) -> tuple[str | None, int]:
 
 
 def build_steady_choice(
-    task: str, demand: Demand, model: ModelSpec | None, steady: Steady, machine: str, kept: tuple[float, ...] = ()
+    task: str,
+    demand: Demand,
+    model: ModelSpec | None,
+    steady: SteadyCapacity,
+    machine: str,
+    kept: tuple[float, ...] = (),
 ) -> AssignmentChoice:
     """What the busiest month of each year takes; where `kept` says so only up to so many requests/s in each month."""
     busiest = [max(year, key=lambda month: demand.growth[month]) for year in split_into_years(len(demand.growth))]
@@ -312,7 +317,7 @@ def _make_load_key(way: TaskAssignment) -> tuple[str, str, str]:
     return (way.choice.task, way.choice.model, way.choice.outside)
 
 
-def compute_machine_share(rate: float, steady: Steady) -> float:
+def compute_machine_share(rate: float, steady: SteadyCapacity) -> float:
     """Machines that `rate` takes: whole engines where accelerators run them, else parts of a host processor."""
     if rate <= 0:
         return 0.0

@@ -26,7 +26,7 @@ from archwright.plan.cost.list_prices import hour_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import list_model_notes
 from archwright.plan.options.cloud_instances import InstanceChoice
-from archwright.sizing.hardware.machine import Batch, Machine, Steady
+from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
 # Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
 SPOT_PRICE_FACTOR = 1.6
@@ -43,7 +43,7 @@ class ProvisionedLoad(NamedTuple):
     """
 
     demand: Demand
-    steady: Steady
+    steady: SteadyCapacity
     machine: Machine
     machines: int
     up: RedundancyRequirement | None
@@ -182,7 +182,7 @@ class PoolWriter:
         )
         return self._ledger.drive(replace(batch.machine_hours, basis=basis))
 
-    def _counted(self, name: str, demand: Demand, steady: Steady) -> Estimate:
+    def _counted(self, name: str, demand: Demand, steady: SteadyCapacity) -> Estimate:
         names = self._ledger.adopt_all(steady.bases)
         carried = steady.requests_per_s
         basis = self._ledger.basis(
@@ -222,7 +222,9 @@ class PoolWriter:
         found = self._catalog.part(part, basis)
         return FailureDomain(said, replace(found, high=min(1.0, found.high)), beyond)
 
-    def pool(self, task: WorkloadTask, host: CandidateMachine, steady: Steady, replicas: int, suffix: str = "") -> Pool:
+    def pool(
+        self, task: WorkloadTask, host: CandidateMachine, steady: SteadyCapacity, replicas: int, suffix: str = ""
+    ) -> Pool:
         """Raises ValueError for a job: nothing of it is launched to stay."""
         if task.demand is None:
             raise ValueError(f"{task.name}: a job has no pool")
@@ -261,7 +263,7 @@ def survives_zone_loss(needed: int, spares: int) -> bool:
     return total - math.ceil(total / ZONES_PER_REGION) >= needed
 
 
-def note_fragile_limits(task: WorkloadTask, steady: Steady) -> list[str]:
+def note_fragile_limits(task: WorkloadTask, steady: SteadyCapacity) -> list[str]:
     """What is said where the low end of the band holds no limit any more."""
     carried = steady.requests_per_s
     if carried.low >= carried.value * MIN_THROUGHPUT_SHARE:
@@ -271,18 +273,18 @@ def note_fragile_limits(task: WorkloadTask, steady: Steady) -> list[str]:
     ]
 
 
-def list_assumptions(sized: Steady | Batch | None) -> tuple[str, ...]:
+def list_assumptions(sized: SteadyCapacity | BatchWork | None) -> tuple[str, ...]:
     return sized.assumptions if sized is not None else ()
 
 
-def map_workload_model(task: WorkloadTask, model: ModelSpec | None, steady: Steady | None) -> dict[str, str]:
+def map_workload_model(task: WorkloadTask, model: ModelSpec | None, steady: SteadyCapacity | None) -> dict[str, str]:
     """The model of a workload: the catalog's, else what its kind of work is called."""
     name = model.id if model is not None else steady.model if steady is not None else ""
     return {task.workload.name: name} if name else {}
 
 
 def build_provisioned_loads(
-    task: WorkloadTask, host: CandidateMachine, steady: Steady, up: RedundancyRequirement
+    task: WorkloadTask, host: CandidateMachine, steady: SteadyCapacity, up: RedundancyRequirement
 ) -> tuple[ProvisionedLoad, ...]:
     """Of several places the one with the most load. Workers that come and go start cold: only texts are promised there,
     for a warm one.
@@ -295,7 +297,7 @@ def build_provisioned_loads(
     return (ProvisionedLoad(task.demand, steady, host.machine, up.needed, None if passing else up),)
 
 
-def build_batch_loads(task: WorkloadTask, batch: Batch | None, machines: int) -> tuple[BatchLoad, ...]:
+def build_batch_loads(task: WorkloadTask, batch: BatchWork | None, machines: int) -> tuple[BatchLoad, ...]:
     return (BatchLoad(task.job, batch, machines),) if task.job is not None and batch is not None else ()
 
 
@@ -323,7 +325,7 @@ def measure_utilisation(pick: InstanceChoice) -> tuple[float, float]:
     return min(1.0, compute_busy_machines(demand, steady) / there) if there else 1.0, steady.busy_w
 
 
-def compute_busy_machines(demand: Demand, steady: Steady, growth: float | None = None) -> float:
+def compute_busy_machines(demand: Demand, steady: SteadyCapacity, growth: float | None = None) -> float:
     """Machines' worth of work, when the load has grown so much; mean over the horizon."""
     grown = demand.mean_growth if growth is None else growth
     rate = demand.requests_per_month * grown / (HOURS_PER_MONTH * 3600)

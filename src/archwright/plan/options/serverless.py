@@ -52,7 +52,7 @@ from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.options.pool_writer import OptionPart, join_parts
-from archwright.sizing.hardware.machine import Machine, Steady
+from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 
 SECONDS_PER_HOUR = 3600.0
 # Of a worker beside its accelerator, assumed: what such machines have.
@@ -201,7 +201,9 @@ class ServerlessPlanner:
         )
 
 
-def estimate_worker_usage(demand: Demand, steady: Steady, row: ServerlessPrice, *, warm: bool = False) -> WorkerUsage:
+def estimate_worker_usage(
+    demand: Demand, steady: SteadyCapacity, row: ServerlessPrice, *, warm: bool = False
+) -> WorkerUsage:
     """Workers paid for, month by month; `warm`: idle for so long that few requests start cold."""
     carried, workers, idle = steady.requests_per_s.value, list[float](), row.idle_s
     waiting, requests, coldest = 0.0, 0.0, 0.0
@@ -234,12 +236,12 @@ def compute_warm_idle_s(rate: float, start_s: float) -> float:
     return math.log((1 + rate * start_s * (1 - MAX_COLD_SHARE)) / MAX_COLD_SHARE) / rate
 
 
-def breaks_latency_limit(slo: SLO, steady: Steady, row: ServerlessPrice) -> bool:
+def breaks_latency_limit(slo: SLO, steady: SteadyCapacity, row: ServerlessPrice) -> bool:
     """Whether a cold start breaks a limit."""
     return any(row.start_s + warm > limit for _, limit, warm in _list_start_limits(slo, steady))
 
 
-def _list_start_limits(slo: SLO, steady: Steady) -> Iterable[tuple[str, float, float]]:
+def _list_start_limits(slo: SLO, steady: SteadyCapacity) -> Iterable[tuple[str, float, float]]:
     """The limits that a start counts against, and what comes on top of it."""
     if slo.ttft_p95_s is not None and isinstance(steady.ttft_p95_s, Estimate):
         yield "ttft_p95_s", slo.ttft_p95_s, steady.ttft_p95_s.value

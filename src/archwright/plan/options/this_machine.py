@@ -25,10 +25,24 @@ from archwright.plan.demand.data_residency import collect_workload_bounds, forma
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import format_licence_note, select_open_models
 from archwright.plan.options.option_builder import BuiltOption
-from archwright.simulate.peak_selection import representative
-from archwright.simulate.serving_simulation import WIDEST, WIDEST_TTFT, ServingSpec, disk, fits, memory_of, peak_memory
+from archwright.simulate.peak_selection import select_representative_load
+from archwright.simulate.serving_simulation import (
+    WIDEST_BAND,
+    WIDEST_TTFT_BAND,
+    ServingSpec,
+    estimate_disk,
+    estimate_peak_memory,
+    fits_hardware,
+    replica_memory,
+)
 from archwright.sizing.hardware.power import carbon_kg
-from archwright.sizing.hardware.roofline import CORE_W, MACHINE_BASE_W, POWER_FACTOR, hardware_of_machine, threads_of
+from archwright.sizing.hardware.roofline import (
+    CORE_W,
+    MACHINE_BASE_W,
+    POWER_FACTOR,
+    build_machine_hardware,
+    count_engine_threads,
+)
 
 PLACEMENT = "this-machine"
 BATCH_TOKENS = 64
@@ -123,19 +137,19 @@ class ThisMachinePlanner:
         notes: list[str],
     ) -> tuple[LocalLoad, Pool]:
         specs = [self._spec(demand, chosen, machine, slots) for slots in SLOT_COUNTS]
-        fitting = [spec for spec in specs if fits(spec)]
+        fitting = [spec for spec in specs if fits_hardware(spec)]
         if not fitting:
-            name, need = demand.workload.name, memory_of(specs[-1]).total
+            name, need = demand.workload.name, replica_memory(specs[-1]).total
             misses.append(
                 ConstraintViolation(constraint=f"{name}.memory_bytes", value=need, limit=float(machine.memory_bytes))
             )
         tried = fitting or specs[-1:]
         spec = next((spec for spec in tried if not find_latency_misses(spec, demand.workload.slo)), tried[0])
-        spec = replace(spec, load=representative(spec))
+        spec = replace(spec, load=select_representative_load(spec))
         self._ledger.assume(
             f"{demand.workload.name}: the peak window promised, and replayed by bench, is a typical one of many draws "
             "that depends evenly on the machine's speed; another window may differ more, and a simulated band "
-            f"wider than {WIDEST:g} each way ({WIDEST_TTFT:g} for TTFT) is cut there, so a restless "
+            f"wider than {WIDEST_BAND:g} each way ({WIDEST_TTFT_BAND:g} for TTFT) is cut there, so a restless "
             "machine is reported as worse"
         )
         misses.extend(find_latency_misses(spec, demand.workload.slo))
@@ -150,7 +164,7 @@ class ThisMachinePlanner:
             model=model,
             engine=self._engine,
             efficiency=self._catalog.efficiency(self._engine.id, quantisation, machine.isa),
-            hardware=hardware_of_machine(machine),
+            hardware=build_machine_hardware(machine),
             quantisation=quantisation,
             bits_per_weight=self._catalog.quantisations[quantisation].bits_per_weight,
             file_bytes=artefact.size_bytes,
@@ -180,7 +194,7 @@ class ThisMachinePlanner:
             context_tokens=spec.context_tokens,
             default_max_tokens=default_max_tokens(demand.output_tokens),
             quantisation=spec.quantisation,
-            launch=build_launch(self._engine, threads_of(machine)),
+            launch=build_launch(self._engine, count_engine_threads(machine)),
             artefact=artefact,
         )
 
@@ -191,12 +205,12 @@ class ThisMachinePlanner:
         for one in served:
             slo, name = one.demand.workload.slo, one.demand.workload.name
             check_availability(name, RedundancyRequirement(1, 0), slo, misses, notes)
-        memory = sum(peak_memory(one.spec, "").value for one in served)
+        memory = sum(estimate_peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
             misses.append(
                 ConstraintViolation(constraint="memory_bytes", value=memory, limit=float(machine.memory_bytes))
             )
-        files = sum(disk(one.spec, "").value for one in served)
+        files = sum(estimate_disk(one.spec, "").value for one in served)
         if files > machine.disk_free_bytes:
             misses.append(
                 ConstraintViolation(constraint="disk_bytes", value=files, limit=float(machine.disk_free_bytes))

@@ -21,7 +21,7 @@ from archwright.plan.demand.forecast import compute_monthly_growth
 from archwright.plan.explain.formatting import format_number
 from archwright.plan.sections.power import list_power_lines
 from archwright.sizing.infrastructure import network, storage
-from archwright.sizing.infrastructure.network import GIGABIT, PLAIN, WAITING, Fabric
+from archwright.sizing.infrastructure.network import GIGABIT, MAX_WAIT_SHARE, STANDARD_PORT_BYTES_PER_S, Fabric
 
 WINDOW_S = 3600.0
 WAITING_FACTS = ("training.batch", "training.mfu", "collective.overlap")
@@ -56,7 +56,7 @@ def build_network_section(chosen: ChosenOption) -> Section:
 def _list_front_end(case: OptionContext) -> Iterator[SectionLine]:
     workloads = case.needs.workloads
     rate = sum(
-        network.front_end((one,), case.catalog, compute_monthly_growth(one.traffic, case.months)[-1])
+        network.front_end_bandwidth((one,), case.catalog, compute_monthly_growth(one.traffic, case.months)[-1])
         for one in workloads
     )
     if not rate or all(place.placement == "this-machine" for place in case.where):
@@ -83,7 +83,9 @@ def _list_front_end(case: OptionContext) -> Iterator[SectionLine]:
 
 
 def _list_message_facts(case: OptionContext) -> tuple[str, ...]:
-    messages = [network.message_of(workload, case.catalog) for workload in case.needs.workloads if workload.traffic]
+    messages = [
+        network.estimate_message_size(workload, case.catalog) for workload in case.needs.workloads if workload.traffic
+    ]
     return tuple(dict.fromkeys(name for message in messages for name in message.facts))
 
 
@@ -98,7 +100,7 @@ def _list_fabrics(case: OptionContext) -> Iterator[SectionLine]:
         yield SectionLine(
             topic="Cluster fabric",
             choice="none: no training job spans machines",
-            why=f"a 400G fabric pays when a job on several machines waits more than {WAITING:.0%} of its time at 100G",
+            why=f"a 400G fabric pays when a job on several machines waits more than {MAX_WAIT_SHARE:.0%} of its time at 100G",
             proof="archwright runs list",
             alternative="400G Ethernet with RDMA, or InfiniBand",
             why_not="nothing of this plan would use it",
@@ -117,7 +119,7 @@ def _build_fabric_line(case: OptionContext, fleet: MachineFleet, fabric: Fabric)
         return SectionLine(
             topic=f"{job.workload}: fabric between {job.machines} machines",
             choice="100G Ethernet, the machines' own ports",
-            why=f"{reason}, at most {WAITING:.0%} is allowed",
+            why=f"{reason}, at most {MAX_WAIT_SHARE:.0%} is allowed",
             alternative="400G Ethernet with RDMA, or InfiniBand",
             why_not="it would shorten a run by less than it costs",
             estimate=share,
@@ -126,11 +128,11 @@ def _build_fabric_line(case: OptionContext, fleet: MachineFleet, fabric: Fabric)
         )
     gear = size_network_gear(case, fleet.where)
     bought = f"; switches of 64 ports: {gear.fabric}, optical links: {gear.links}" if gear.fabric else ""
-    slow = f", still {fabric.waits:.0%} waiting" if fabric.waits > WAITING else f", then {fabric.waits:.0%}"
+    slow = f", still {fabric.waits:.0%} waiting" if fabric.waits > MAX_WAIT_SHARE else f", then {fabric.waits:.0%}"
     return SectionLine(
         topic=f"{job.workload}: fabric between {job.machines} machines",
         choice=f"{fabric.ports} x 400G a machine, lossless: InfiniBand, or Ethernet with RDMA{bought}",
-        why=f"{reason}, more than {WAITING:.0%}{slow}",
+        why=f"{reason}, more than {MAX_WAIT_SHARE:.0%}{slow}",
         alternative="100G Ethernet",
         why_not=f"{fabric.waits_plain:.0%} of the machines' time, and of their price, would go into waiting",
         estimate=share,
@@ -143,8 +145,12 @@ def _estimate_wait_share(case: OptionContext, fabric: Fabric) -> Estimate:
     """Share of a step spent waiting at 100G, from the ends of what it rests on."""
     batch, mfu, overlap = (case.catalog.part(name) for name in WAITING_FACTS)
     flops = (4 * fabric.job.parameters + 2 * fabric.job.trained) / fabric.job.rate
-    least = network.waiting(fabric.job.exchanged, flops * batch.high / mfu.low, PLAIN, overlap.high)
-    most = network.waiting(fabric.job.exchanged, flops * batch.low / mfu.high, PLAIN, overlap.low)
+    least = network.network_wait_share(
+        fabric.job.exchanged, flops * batch.high / mfu.low, STANDARD_PORT_BYTES_PER_S, overlap.high
+    )
+    most = network.network_wait_share(
+        fabric.job.exchanged, flops * batch.low / mfu.high, STANDARD_PORT_BYTES_PER_S, overlap.low
+    )
     basis = case.ledger.basis(
         f"network.waiting.{fabric.job.workload}",
         "formula",
@@ -165,7 +171,7 @@ def _list_engine_locality(case: OptionContext) -> Iterator[SectionLine]:
     if not served:
         return
     workload, model = max(served, key=lambda one: one[1].parameters)
-    step, stages = network.over_machines(model, 1.0, 2)
+    step, stages = network.cross_machine_bytes(model, 1.0, 2)
     yield SectionLine(
         topic="Engines",
         choice="each inside one machine; replicas beside it, no traffic between them",
@@ -195,12 +201,12 @@ def _list_switches(case: OptionContext) -> Iterator[SectionLine]:
 
 def _list_ingest(case: OptionContext) -> Iterator[SectionLine]:
     for workload in case.needs.workloads:
-        rate = storage.reading(workload)
+        rate = storage.required_read_bandwidth(workload)
         if rate:
             yield SectionLine(
                 topic=f"{workload.name}: data in",
                 choice=f"{_choose_port_speed(rate)} Gbit/s between its data and its machines",
-                why=f"{network.ingest(workload) / GB:,.0f} GB a month, each day's within its deadline: "
+                why=f"{network.monthly_ingest_bytes(workload) / GB:,.0f} GB a month, each day's within its deadline: "
                 f"{rate / GIGABIT:.1f} Gbit/s while it runs",
                 proof="archwright data list",
                 alternative="machines where the data come up",
@@ -217,7 +223,7 @@ def _choose_port_speed(rate: float) -> int:
 
 def _list_egress(case: OptionContext) -> Iterator[SectionLine]:
     out, between = list_egress_flows(case, list_stored_items(case))
-    demanded = storage.clauses(case.needs, case.catalog, r"transfers only|region allow-list")
+    demanded = storage.find_clauses(case.needs, case.catalog, r"transfers only|region allow-list")
     for source in dict.fromkeys(flow.source for flow in (*out, *between)):
         internet = sum(sum(flow.bytes) for flow in out if flow.source == source) / case.months
         regions = sum(sum(flow.bytes) for flow in between if flow.source == source) / case.months
@@ -248,7 +254,7 @@ def _list_boundary(case: OptionContext) -> Iterator[SectionLine]:
         "outbound denied but for a named list",
         why="an engine answers whoever reaches it; the list of outbound addresses is the firewall's to hold, "
         "this release does not set it",
-        demanded_by=storage.clauses(case.needs, case.catalog, words),
+        demanded_by=storage.find_clauses(case.needs, case.catalog, words),
         proof="control platform.tls",
         alternative="one flat network",
         why_not="who takes one machine would have all of them",

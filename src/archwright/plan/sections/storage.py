@@ -20,7 +20,7 @@ from archwright.plan.cost.storage_and_egress import (
 )
 from archwright.plan.explain.formatting import format_estimate, format_number
 from archwright.sizing.infrastructure import storage
-from archwright.sizing.infrastructure.storage import Kept
+from archwright.sizing.infrastructure.storage import StoredData
 
 WINDOW_S = 3600.0
 EMPTY_SUMMARIES = {
@@ -115,11 +115,11 @@ def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
     )
 
 
-def _classify_item(kept: Kept) -> str:
+def _classify_item(kept: StoredData) -> str:
     return next(kind for kind in ALTERNATIVES if kept.name.startswith(kind))
 
 
-def _describe_bandwidth(case: OptionContext, kept: Kept) -> str:
+def _describe_bandwidth(case: OptionContext, kept: StoredData) -> str:
     """The bandwidth that decided the tier."""
     if not kept.bandwidth:
         return ""
@@ -136,9 +136,9 @@ def _list_clauses(case: OptionContext, kind: str) -> tuple[str, ...]:
     if kind == "backup":
         return storage.backup_clauses(case.needs, case.catalog)
     if kind == "logs and audit":
-        return storage.log_days(case.needs, case.catalog)[1]
+        return storage.log_retention_days(case.needs, case.catalog)[1]
     if kind == "data":
-        return storage.clauses(case.needs, case.catalog, r"provenance|lineage|asset inventory")
+        return storage.find_clauses(case.needs, case.catalog, r"provenance|lineage|asset inventory")
     return ()
 
 
@@ -160,7 +160,7 @@ def _list_cache_lines(case: OptionContext) -> Iterator[SectionLine]:
         model = case.models.get(workload.name)
         size = storage.cache_tier_bytes(workload, model) if model is not None else 0.0
         if size:
-            minutes = storage.CACHE_KEPT_S / 60
+            minutes = storage.CACHE_RETENTION_S / 60
             yield SectionLine(
                 topic=f"Cache of conversations of {workload.name}",
                 choice="the engine's own memory; no tier beside it",
@@ -184,7 +184,7 @@ def _list_retention_lines(case: OptionContext) -> Iterator[SectionLine]:
             topic="Retention",
             choice=f"deleted when their time is over: {names}",
             why="sizes above count on it; what is not deleted is paid for, and may have to be answered for",
-            demanded_by=storage.clauses(
+            demanded_by=storage.find_clauses(
                 case.needs, case.catalog, r"retention job|retention$|storage limitation|deletion"
             ),
             proof="archwright data list",

@@ -28,7 +28,7 @@ from archwright.journal import Journal
 from archwright.monitor.usage_totals import DAY_S, NANO
 from archwright.monitor.wal.compaction import totals
 from archwright.monitor.wal.writer import Ledger
-from archwright.policy.cache_key import Asked, Kind
+from archwright.policy.cache_key import CacheKeyParts, RequestKind
 from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, nearest_nusd, worst_input_tokens
 from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
 from archwright.serving.http.errors import ApiError
@@ -84,7 +84,7 @@ class CostAccounting(NamedTuple):
             self.flush()  # no reply follows that would: to other workers it would stay held
         exchange.reserved = None
 
-    def open(self, exchange: HttpExchange, question: GenerationRequest, kind: Kind) -> RequestCharge:
+    def open(self, exchange: HttpExchange, question: GenerationRequest, kind: RequestKind) -> RequestCharge:
         """Room for the worst case of a request that was weighed. Raises Refusal 429 and 403, StoreError."""
         bill = self._bill(exchange, question.endpoint, exchange.asks)
         bill.look_up(question, kind)
@@ -166,7 +166,7 @@ class RequestCharge:
         self._cached_at: bytes | None = None
         self._version = spec.serves
 
-    def look_up(self, question: GenerationRequest, kind: Kind) -> None:
+    def look_up(self, question: GenerationRequest, kind: RequestKind) -> None:
         """Whether the answer is known, and if not, whether it may be kept."""
         cache, spec = self._till.cache, self.spec
         if cache is None or spec.cache == "off":
@@ -176,7 +176,7 @@ class RequestCharge:
         control = self._exchange.header(b"cache-control") or ""
         words = question.body if question.native is None else question.native
         shown = question.model, question.top_logprobs, question.base64
-        asked = Asked(kind, self._version, words, (*shown, question.native is not None, question.betas))
+        asked = CacheKeyParts(kind, self._version, words, (*shown, question.native is not None, question.betas))
         tenant = self.reservation.principal.tenant
         self._cached_at = cache.key(tenant, asked, spec.cache, control)
         if self._cached_at is not None:

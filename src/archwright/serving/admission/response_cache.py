@@ -19,7 +19,7 @@ from typing import NamedTuple
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.shared_table import Slate, Transaction
-from archwright.policy.cache_key import Asked, Policy, canonical, repeatable
+from archwright.policy.cache_key import CacheKeyParts, CachePolicy, build_canonical_key, is_cacheable
 
 CACHE_BYTES = 64 * 1024 * 1024
 TTL_S = 24 * 3600.0
@@ -71,12 +71,12 @@ class ResponseCache:
         self.refused = 0
         """How often the shared table refused."""
 
-    def key(self, tenant: str, asked: Asked, policy: Policy, cache_control: str = "") -> bytes | None:
+    def key(self, tenant: str, asked: CacheKeyParts, policy: CachePolicy, cache_control: str = "") -> bytes | None:
         """Where the answer is kept; None when this question is not for the cache."""
-        if not repeatable(policy, asked, cache_control):
+        if not is_cacheable(policy, asked, cache_control):
             return None
         salt = self._salts.get(tenant) or self._salt(tenant)
-        return hashlib.blake2b(canonical(asked), digest_size=KEY_BYTES, key=salt).digest()
+        return hashlib.blake2b(build_canonical_key(asked), digest_size=KEY_BYTES, key=salt).digest()
 
     def get(self, key: bytes) -> CachedResponse | None:
         now = self._clock()

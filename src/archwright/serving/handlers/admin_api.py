@@ -23,7 +23,7 @@ from archwright.access.tables import scope_name
 from archwright.contract.record import Record
 from archwright.errors import UsageError
 from archwright.monitor.usage import usage_of
-from archwright.policy.usage_limits import Limits, Period
+from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.http.errors import ApiError, bad_request
 from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, HttpExchange
@@ -54,7 +54,7 @@ class KeyCreation(Record):
     rpm: int | None = None
     tpm: int | None = None
     budget_usd: float | None = None
-    period: Period = "total"
+    period: BudgetPeriod = "total"
 
 
 class KeyRotation(Record):
@@ -67,7 +67,7 @@ class ContentTracing(Record):
     traced: bool
 
 
-class UserLimits(Limits):
+class UserLimits(UsageLimits):
     """Limits in force, of what they are."""
 
     tenant: str
@@ -107,7 +107,7 @@ async def get_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str)
 
 
 async def set_tenant_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    wanted = _decode_body(exchange, Limits)
+    wanted = _decode_body(exchange, UsageLimits)
 
     def act() -> object:
         _require_tenant(gateway, exchange, name)
@@ -143,7 +143,7 @@ async def list_tenant_keys(gateway: GatewayContext, exchange: HttpExchange, name
 
 async def create_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     wanted = _decode_body(exchange, KeyCreation)
-    limits = Limits(rpm=wanted.rpm, tpm=wanted.tpm, budget_usd=wanted.budget_usd, period=wanted.period)
+    limits = UsageLimits(rpm=wanted.rpm, tpm=wanted.tpm, budget_usd=wanted.budget_usd, period=wanted.period)
     lives_s = None if wanted.expires_in_days is None else wanted.expires_in_days * DAY_S
     made: list[KeyRecord] = []
 
@@ -172,7 +172,7 @@ async def list_tenant_users(gateway: GatewayContext, exchange: HttpExchange, nam
 
 async def set_user_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     owner, _, user = name.partition("/")
-    wanted = _decode_body(exchange, Limits)
+    wanted = _decode_body(exchange, UsageLimits)
 
     def act() -> object:
         _require_tenant(gateway, exchange, owner)
@@ -207,7 +207,7 @@ async def get_key(gateway: GatewayContext, exchange: HttpExchange, name: str) ->
 
 
 async def set_key_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    wanted = _decode_body(exchange, Limits)
+    wanted = _decode_body(exchange, UsageLimits)
 
     def change(keys: Keys, record: KeyRecord) -> object:
         keys.limit("key", "", record.id, wanted)
@@ -309,16 +309,18 @@ def _describe_key(gateway: GatewayContext, record: KeyRecord) -> ShownKey:
     return shown_key(keys, record, keys.limits(), keys.last_used())
 
 
-def _describe_user(owner: str, user: str, known: dict[str, Limits]) -> UserLimits:
-    return UserLimits(tenant=owner, user=user, **_limit_fields(known.get(scope_name("user", owner, user), Limits())))
+def _describe_user(owner: str, user: str, known: dict[str, UsageLimits]) -> UserLimits:
+    return UserLimits(
+        tenant=owner, user=user, **_limit_fields(known.get(scope_name("user", owner, user), UsageLimits()))
+    )
 
 
-def _describe_tenant(keys: Keys, name: str, known: dict[str, Limits]) -> TenantLimits:
-    limits = _limit_fields(known.get(scope_name("tenant", name), Limits()))
+def _describe_tenant(keys: Keys, name: str, known: dict[str, UsageLimits]) -> TenantLimits:
+    limits = _limit_fields(known.get(scope_name("tenant", name), UsageLimits()))
     return TenantLimits(tenant=name, content_traced=keys.content_traced(name), **limits)
 
 
-def _limit_fields(limits: Limits) -> dict[str, Any]:
+def _limit_fields(limits: UsageLimits) -> dict[str, Any]:
     return {"rpm": limits.rpm, "tpm": limits.tpm, "budget_usd": limits.budget_usd, "period": limits.period}
 
 

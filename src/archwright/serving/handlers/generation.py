@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from archwright.errors import ArchwrightError
 from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import Content
-from archwright.policy.cache_key import Kind
+from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import RequestCharge
 from archwright.serving.events.response_formats import ChatFormat, ResponsePiece, ResponseWriter
 from archwright.serving.events.stream_replay import has_truncated_call, replay_response
@@ -108,7 +108,7 @@ class GenerationHandler:
         return build_trace_content(principal.tenant, self._question, said, apart=self._kind == "messages")
 
     @property
-    def _kind(self) -> Kind:
+    def _kind(self) -> RequestKind:
         if self._exchange.path.startswith(MESSAGES_PATH):
             return "messages"
         return "chat" if self._path == CHAT_PATH else "completion"

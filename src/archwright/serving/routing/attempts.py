@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from archwright.errors import EngineError
 from archwright.http_client.client import EngineRefused
-from archwright.policy.circuit_breaker import Outcome
+from archwright.policy.circuit_breaker import AttemptOutcome
 from archwright.policy.residency import DataClass
 from archwright.serving.http.errors import ApiError, gateway_timeout
 from archwright.serving.http.http_exchange import CLIENT_GONE, HttpExchange
@@ -121,7 +121,7 @@ class Attempts:
     async def _sent(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
         """One try; whatever becomes of it, the engine's breaker learns it."""
         pool, self.tries = self.pool, self.tries + 1
-        outcome: Outcome = "neutral"
+        outcome: AttemptOutcome = "neutral"
         self._replica, self._sent_at = replica, self._router.now()
         replica.sent(self._sent_at)
         try:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from archwright.lake.pii_redaction import FINDERS, KINDS, SUSPECT, Kind
-from archwright.policy.residency import DataClass, strictest
+from archwright.policy.residency import DataClass, strictest_class
 
 # A card's number is what the rules of payment protect; an account's number names a person.
 DATA_CLASS_BY_KIND: dict[Kind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in KINDS}
@@ -54,7 +54,7 @@ _MIN_CARD_NUMBER = 10**12  # a number as long as a card's
 def detect_data_class(body: Any) -> DataClass | None:
     """The strictest class that something in the text of the body is of; None where nothing was found."""
     if _has_token_ids(body):
-        return strictest(DETECTABLE_CLASSES)
+        return strictest_class(DETECTABLE_CLASSES)
     held = [(text, _count_characters(text)) for text in extract_texts(body)]
     for kind in _KINDS_BY_STRICTNESS:
         for text, signs in held:

@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from archwright.policy.admission import QUEUE_SHARES, Crowd, Priority, Reject, admit
-from archwright.policy.fair_queue import Lines, age
-from archwright.policy.overflow import wait_s
-from archwright.policy.routing import by_prefix, least_work
+from archwright.policy.admission import QUEUE_SHARES, PoolLoad, Priority, Reject, decide_admission
+from archwright.policy.fair_queue import FairQueue, find_wait_bucket
+from archwright.policy.overflow import estimate_wait_s
+from archwright.policy.routing import select_by_prefix, select_least_work
 from archwright.serving.http.errors import RETRY_S, ApiError, service_unavailable
 from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.settings.config import EnginePoolSpec
@@ -38,7 +38,7 @@ SILENCE_FACTOR, MIN_SILENCE_S = 4.0, 0.5
 
 
 class SlotLease(msgspec.Struct, frozen=True, gc=False):
-    """A slot in use since `began`; `age` is that of its wait (policy.patience), None without one."""
+    """A slot in use since `began`; `find_wait_bucket` is that of its wait (policy.patience), None without one."""
 
     replica: Replica
     work: SlotRequest
@@ -75,7 +75,7 @@ class EnginePool:
         self._first_s = 1.0
         self._now = now
         self._service_s = 1.0
-        self._lines: dict[Priority, Lines[_Waiter]] = {priority: Lines() for priority in QUEUE_SHARES}
+        self._lines: dict[Priority, FairQueue[_Waiter]] = {priority: FairQueue() for priority in QUEUE_SHARES}
         self._held: dict[str, int] = {}  # slots in use, by tenant
         self._waiting = 0
         self._checking: asyncio.Task[None] | None = None
@@ -102,7 +102,7 @@ class EnginePool:
 
     def wait_s(self, priority: Priority = "normal") -> float:
         """How long one more request of the class would likely wait for a slot; for ever without an engine."""
-        return wait_s(self._before(priority), self.slots, self._service_s) if self.healthy else math.inf
+        return estimate_wait_s(self._before(priority), self.slots, self._service_s) if self.healthy else math.inf
 
     def at_once(self, work: SlotRequest) -> SlotLease | None:
         """A free slot at a replica, to `give` back; None where there is none, or others wait for it."""
@@ -127,7 +127,7 @@ class EnginePool:
             self.in_flight -= 1
             raise
         began = self._now()
-        waited = age(began - since)
+        waited = find_wait_bucket(began - since)
         self._lines[work.priority].patience.began(waited)
         return SlotLease(replica, work, began, waited)
 
@@ -194,8 +194,8 @@ class EnginePool:
         # What still runs on engines that were replaced takes no room from those who come now.
         elsewhere = sum(replica.running for replica in self._former)
         before = self._before(work.priority, work.tenant) - elsewhere
-        crowd = Crowd(self.in_flight - elsewhere, self.slots, before, self._service_s)
-        decision = admit(crowd, work.priority, work.begin_by - self._now())
+        crowd = PoolLoad(self.in_flight - elsewhere, self.slots, before, self._service_s)
+        decision = decide_admission(crowd, work.priority, work.begin_by - self._now())
         if isinstance(decision, Reject):
             if decision.late:
                 raise queue_timeout(decision.retry_after_s)
@@ -224,9 +224,9 @@ class EnginePool:
         asked = self._asked(work.but)
         loads = [replica.load(replica in asked, work.plain) for replica in replicas]
         if work.prefix is None:
-            chosen = least_work(loads)
+            chosen = select_least_work(loads)
         else:
-            chosen = by_prefix(loads, [replica.seed for replica in replicas], work.prefix)
+            chosen = select_by_prefix(loads, [replica.seed for replica in replicas], work.prefix)
         return None if chosen is None else replicas[chosen]
 
     def _asked(self, but: Replica | None) -> list[Replica]:

@@ -15,8 +15,8 @@ import msgspec
 
 from archwright.http_client.client import EngineClient
 from archwright.policy.admission import Priority
-from archwright.policy.circuit_breaker import Breaker, Outcome
-from archwright.policy.routing import ReplicaLoad, seed
+from archwright.policy.circuit_breaker import AttemptOutcome, CircuitBreaker
+from archwright.policy.routing import ReplicaLoad, hash_replica_name
 from archwright.serving.providers import create_provider
 from archwright.serving.settings.config import EnginePoolSpec
 
@@ -45,7 +45,7 @@ class Replica:
         self.client = client
         self.address = address
         self.provider = create_provider(spec)
-        self.seed = seed(address)
+        self.seed = hash_replica_name(address)
         self.slots = spec.slots
         self.version = spec.serves
         self.tuned = spec.adapter
@@ -56,7 +56,7 @@ class Replica:
         self.running = 0
         self.work_tokens = 0
         self.healthy = self.broke = False
-        self.breaker = Breaker()
+        self.breaker = CircuitBreaker()
         self._asked = 0  # requests under way
         self._unanswered = 0  # requests since it last gave a sign of life
         self._silent_s, self._silent_since = 0.0, 0.0  # before the time since which some wait for it
@@ -88,7 +88,7 @@ class Replica:
             self._hangs = False
             self.breaker.reset()
 
-    def ended(self, outcome: Outcome, now: float, since: float = math.inf) -> None:
+    def ended(self, outcome: AttemptOutcome, now: float, since: float = math.inf) -> None:
         """What was sent at `since` is over."""
         self._asked -= 1
         if outcome in ("ok", "failed"):

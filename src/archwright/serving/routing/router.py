@@ -14,9 +14,16 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 from archwright.policy.circuit_breaker import RetryBudget
-from archwright.policy.overflow import due
-from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, spoken_for, strictest
-from archwright.policy.routing import drawn, split
+from archwright.policy.overflow import should_overflow
+from archwright.policy.residency import (
+    CLASSES,
+    RESIDENCY_BOUND_CLASSES,
+    STRICTNESS,
+    DataClass,
+    has_residency,
+    strictest_class,
+)
+from archwright.policy.routing import hash_to_fraction, select_weighted_index
 from archwright.serving.http.errors import ApiError, bad_request, service_unavailable
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.pii_detection import DETECTABLE_CLASSES, detect_data_class
@@ -93,9 +100,9 @@ class Router:
             if header not in STRICTNESS:
                 message = f"{DATA_CLASS_HEADER} must be one of {', '.join(CLASSES)}"
                 raise bad_request(message, DATA_CLASS_HEADER, "invalid_value")
-            found = strictest((found, header))
-        if name in self._detecting and found not in BOUND:
-            found = strictest((found, detect_data_class(body) or found))
+            found = strictest_class((found, header))
+        if name in self._detecting and found not in RESIDENCY_BOUND_CLASSES:
+            found = strictest_class((found, detect_data_class(body) or found))
         return found
 
     def order(self, question: RoutableRequest, data_class: DataClass, request_id: str = "") -> tuple[EnginePool, ...]:
@@ -110,7 +117,7 @@ class Router:
         if not spec.shadow:
             return None
         pool = self._routes[spec.kind, spec.model, spec.workload, data_class].shadow
-        if pool is None or drawn(request_id, "shadow") >= spec.shadow_share:
+        if pool is None or hash_to_fraction(request_id, "shadow") >= spec.shadow_share:
             return None
         free = pool.in_flight < max(1, SHADOW_FREE_SHARE * pool.slots)
         return pool if free and pool.usable(self.now()) else None
@@ -126,20 +133,20 @@ class Router:
     def _chosen(self, route: _EndpointRoute, data_class: DataClass, request_id: str) -> tuple[EnginePool, ...]:
         spec, targets, now = route.spec, list(route.targets), self.now()
         if len(targets) > 1 and any(route.weights):
-            first = targets.pop(split(route.weights, drawn(request_id, "split")))
+            first = targets.pop(select_weighted_index(route.weights, hash_to_fraction(request_id, "split")))
             targets.insert(0, first)
         ours, others = [pool for pool in targets if pool.usable(now)], route.overflow
         elsewhere = [pool for pool in others if pool.usable(now)]
         if ours and elsewhere:
             waits = [min(pool.wait_s(spec.priority) for pool in pools) for pools in (ours, elsewhere)]
-            if due(waits[0], spec.overflow_wait_s, other_wait_s=waits[1]):
+            if should_overflow(waits[0], spec.overflow_wait_s, other_wait_s=waits[1]):
                 ours, elsewhere = elsewhere, ours
         usable = [*ours, *elsewhere, *(pool for pool in route.fallback if pool.usable(now))]
         # Where nothing is known to work one is asked all the same: a breaker chooses, it does not refuse.
         found = usable or [*targets, *others, *route.fallback][:1]
         if not found:
             message = f"no engine of this model may have {data_class} data"
-            if not spoken_for(data_class, spec.stated):
+            if not has_residency(data_class, spec.stated):
                 message += (
                     "; where they may go from here beside your own engines nobody stated: name such data among the "
                     f"workload's in the needs, or set residency_of.{data_class} of the gateway's endpoint"

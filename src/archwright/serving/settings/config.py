@@ -23,8 +23,15 @@ from archwright.contract.record import Record, replace
 from archwright.errors import ErrorLocation, OperateError, from_os_error
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.policy.admission import Priority
-from archwright.policy.cache_key import Policy
-from archwright.policy.residency import ANYWHERE, BOUND, DataClass, Place, Stated, permitted
+from archwright.policy.cache_key import CachePolicy
+from archwright.policy.residency import (
+    ANY_COUNTRY,
+    RESIDENCY_BOUND_CLASSES,
+    DataClass,
+    PoolLocation,
+    ResidencyPolicy,
+    is_permitted_by_policy,
+)
 from archwright.policy.usage_limits import IMAGE_TOKENS
 from archwright.serving.http.client_limits import ClientLimits, find_invalid_limit
 
@@ -126,7 +133,7 @@ class EndpointSpec(Record):
     wait_s: float | None = None
     shadow: str = ""
     shadow_share: float = 0.0
-    cache: Policy = "off"
+    cache: CachePolicy = "off"
 
     @property
     def pool(self) -> str:
@@ -144,8 +151,8 @@ class EndpointSpec(Record):
         return tuple(dict.fromkeys((*self.answering, self.shadow))) if self.shadow else self.answering
 
     @property
-    def stated(self) -> Stated:
-        return Stated(self.data_class, self.residency, self.residency_of)
+    def stated(self) -> ResidencyPolicy:
+        return ResidencyPolicy(self.data_class, self.residency, self.residency_of)
 
 
 class Endpoint(EndpointSpec):
@@ -306,7 +313,7 @@ def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec
 
 def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: DataClass = "personal") -> bool:
     """Whether data of the class may not go from the endpoint to the pool."""
-    return not permitted(data_class, Place(pool.place, pool.own), spec.stated)
+    return not is_permitted_by_policy(data_class, PoolLocation(pool.place, pool.own), spec.stated)
 
 
 def _raise_problem(problem: str, field: str, file: str) -> None:
@@ -363,15 +370,15 @@ def _find_endpoint_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpe
     if not spec.overflow_wait_s >= 0 or not (spec.wait_s is None or spec.wait_s > 0):
         return "needs overflow_wait_s of at least 0 and wait_s above it"
     words = itertools.chain(spec.residency, *spec.residency_of.values())
-    wrong = next((word for word in words if word != ANYWHERE and not _COUNTRY.fullmatch(word)), None)
+    wrong = next((word for word in words if word != ANY_COUNTRY and not _COUNTRY.fullmatch(word)), None)
     if wrong is not None:
-        return f"needs residency as countries of two letters or {ANYWHERE!r}, not {wrong!r}"
+        return f"needs residency as countries of two letters or {ANY_COUNTRY!r}, not {wrong!r}"
     return ""
 
 
 def _check_residency(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec], field: str, file: str) -> None:
     data_class: DataClass = spec.data_class or "internal"
-    for name in spec.pools if data_class in BOUND else ():
+    for name in spec.pools if data_class in RESIDENCY_BOUND_CLASSES else ():
         if is_outside_residency(spec, known[name], data_class):
             inside = ", ".join(spec.residency) or "our own engines here"
             raise OperateError(

@@ -10,7 +10,7 @@ from archwright.sizing.model import numeric_precision
 THREADS_A_CORE = 2
 
 
-def rate(catalog: Catalog, name: str, basis: str = "") -> Estimate:
+def read_work_rate(catalog: Catalog, name: str, basis: str = "") -> Estimate:
     """A figure of work_efficiencies.csv with its band."""
     row = catalog.work_rates[name]
     if row.low < row.high:
@@ -18,18 +18,20 @@ def rate(catalog: Catalog, name: str, basis: str = "") -> Estimate:
     return catalog.estimate(row, row.typical, row.unit, basis)
 
 
-def facts(catalog: Catalog, *names: str) -> tuple[str, ...]:
+def quote_work_rates(catalog: Catalog, *names: str) -> tuple[str, ...]:
     """The rows as a basis quotes them."""
     return tuple(catalog.work_rates[name].fact for name in names)
 
 
-def speed_at(work: str, machine: Machine, catalog: Catalog) -> tuple[Estimate, tuple[str, ...]]:
+def estimate_flops_rate(work: str, machine: Machine, catalog: Catalog) -> tuple[Estimate, tuple[str, ...]]:
     """FLOP/s of one device, or of one core, at a network's work (`embedding`, `vision`); the rows it rests on."""
     if machine.accelerator is not None and has_devices(machine):
-        stated = machine.accelerator.band(numeric_precision.rate(machine.accelerator, "bf16"), "FLOP/s")
-        return multiply_estimates([stated, rate(catalog, f"{work}.accelerator")], "FLOP/s"), (f"{work}.accelerator",)
+        stated = machine.accelerator.band(numeric_precision.matmul_rate(machine.accelerator, "bf16"), "FLOP/s")
+        return multiply_estimates([stated, read_work_rate(catalog, f"{work}.accelerator")], "FLOP/s"), (
+            f"{work}.accelerator",
+        )
     used = (f"{work}.host", "host.core", "host.scaling")
-    return multiply_estimates([rate(catalog, name) for name in used], "FLOP/s"), used
+    return multiply_estimates([read_work_rate(catalog, name) for name in used], "FLOP/s"), used
 
 
 def host_cores(machine: Machine) -> int:
@@ -39,7 +41,7 @@ def host_cores(machine: Machine) -> int:
 
 def host_flops(machine: Machine, catalog: Catalog) -> Estimate:
     """FLOP/s of matrix products in 32 bits when all cores of the machine work."""
-    each = multiply_estimates([rate(catalog, "host.core"), rate(catalog, "host.scaling")], "FLOP/s")
+    each = multiply_estimates([read_work_rate(catalog, "host.core"), read_work_rate(catalog, "host.scaling")], "FLOP/s")
     return each if host_cores(machine) == 1 else each.scaled(host_cores(machine))
 
 
@@ -48,12 +50,12 @@ def has_devices(machine: Machine) -> bool:
     return machine.accelerator is not None and machine.accelerator.memory_bytes > 0
 
 
-def busy_w(machine: Machine, catalog: Catalog, *, accelerated: bool) -> float:
+def busy_power_w(machine: Machine, catalog: Catalog, *, accelerated: bool) -> float:
     """Watts at work: a base, the accelerators at their share of the stated power or else the cores."""
-    base, core = rate(catalog, "host.power-base").value, rate(catalog, "host.power").value
+    base, core = read_work_rate(catalog, "host.power-base").value, read_work_rate(catalog, "host.power").value
     if machine.accelerator is None or not accelerated:
         return base + core * host_cores(machine)
-    stated = machine.accelerator.tdp_w or rate(catalog, "accelerator.power-unstated").value
-    share = rate(catalog, "accelerator.power").value
+    stated = machine.accelerator.tdp_w or read_work_rate(catalog, "accelerator.power-unstated").value
+    share = read_work_rate(catalog, "accelerator.power").value
     # While devices work, about an eighth of the cores feeds them.
     return base + core * host_cores(machine) / 8 + share * stated * machine.accelerator_count

@@ -24,7 +24,7 @@ class Machine(NamedTuple):
     network_bytes_per_s: float | None = None
 
 
-class Steady(NamedTuple):
+class SteadyCapacity(NamedTuple):
     """The most of a steady load that one machine carries with every limit held: `requests_per_s` (with its band), and
     the latencies at that load. A machine runs `engines` equal engines of `devices` accelerators each (0 on a host
     processor). `slots` and `context_tokens` are one engine's. `misses` names the limits that even an idle machine
@@ -49,7 +49,7 @@ class Steady(NamedTuple):
     assumptions: tuple[str, ...] = ()
 
 
-class Batch(NamedTuple):
+class BatchWork(NamedTuple):
     """Work with an end: one run takes `machine_hours` on one machine, `least` to `most` machines at once, each further
     machine at `scaling` of the first (1 is perfect). `misses` says why it does not fit at all. `unstated` names the
     machine where nobody states the network that several of them would work over.

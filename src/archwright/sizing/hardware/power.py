@@ -14,19 +14,19 @@ from archwright.contract.estimate import Estimate, multiply_estimates, sum_estim
 from archwright.contract.needs import Placement
 
 # What a building adds, by where machines stand: parts of the catalog. A machine under a desk has no cooling of its own.
-OVERHEADS: dict[Placement, str] = {
+PUE_PARTS: dict[Placement, str] = {
     "on-premises": "pue.average",
     "hybrid": "pue.average",
     "cloud": "pue.cloud",
     "serverless": "pue.cloud",
     "hosted-api": "pue.cloud",
 }
-COLOCATION_OVERHEAD = "pue.modern"
+COLOCATION_PUE_PART = "pue.modern"
 # A calculated draw at a load against the metered one: utilisation is not what a meter sees. Assumed.
-DRAW_FACTOR = 1.25
+POWER_BAND_FACTOR = 1.25
 
 
-class Draw(NamedTuple):
+class PowerDraw(NamedTuple):
     """One machine's watts: `busy` at its load, `idle` between."""
 
     busy: float
@@ -35,32 +35,32 @@ class Draw(NamedTuple):
     def mean(self, share: float, basis: str = "") -> Estimate:
         """With the machine busy for `share` of the time; the busy part is known within DRAW_FACTOR."""
         at_work = share * self.busy
-        band = Estimate(value=at_work, low=at_work / DRAW_FACTOR, high=at_work * DRAW_FACTOR, unit="W")
+        band = Estimate(value=at_work, low=at_work / POWER_BAND_FACTOR, high=at_work * POWER_BAND_FACTOR, unit="W")
         return sum_estimates([band, self.idle.scaled(1 - share)] if share < 1 else [band], "W", basis)
 
 
-def draw_of(busy_w: float, plate_w: float, catalog: Catalog) -> Draw:
+def estimate_power_draw(busy_w: float, plate_w: float, catalog: Catalog) -> PowerDraw:
     """`plate_w` is the most the machine draws: idle is a share of it, and busy no less than idle."""
     idle = catalog.part("idle.draw").scaled(max(plate_w, busy_w), unit="W")
-    return Draw(max(busy_w, idle.value), idle)
+    return PowerDraw(max(busy_w, idle.value), idle)
 
 
-def overhead(placement: Placement, *, colocated: bool, catalog: Catalog) -> str | None:
+def select_pue_part(placement: Placement, *, colocated: bool, catalog: Catalog) -> str | None:
     """The part that says what the building adds; None where nothing is added."""
     if placement == "on-premises" and colocated:
-        return COLOCATION_OVERHEAD
-    return OVERHEADS.get(placement)
+        return COLOCATION_PUE_PART
+    return PUE_PARTS.get(placement)
 
 
-def kwh(watts: float, hours: float) -> float:
+def to_kwh(watts: float, hours: float) -> float:
     return watts / 1000 * hours
 
 
-def grid(country: str, catalog: Catalog, region_grams: float | None = None) -> Estimate:
+def estimate_grid_intensity(country: str, catalog: Catalog, region_grams: float | None = None) -> Estimate:
     """g/kWh of a place: the region's own figure, the country's, else the middle and the span of every grid known."""
     known = catalog.grid_gco2_per_kwh(country)
     if region_grams is not None:
-        factor = known.factor if known is not None else DRAW_FACTOR
+        factor = known.factor if known is not None else POWER_BAND_FACTOR
         return Estimate(value=region_grams, low=region_grams / factor, high=region_grams * factor, unit="g/kWh")
     if known is not None:
         return known

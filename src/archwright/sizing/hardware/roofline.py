@@ -26,7 +26,7 @@ from archwright.sizing.model.architecture import (
 )
 
 # A phase of traffic lasts a hundred times longer than a repeat of the probe: half of the repeats' spread averages out.
-SPREAD_KEPT = 0.5
+REMAINING_SPREAD = 0.5
 # Measured on two cores: twice the threads read prompts 1.9 times and write answers 1.5 times as fast. A probe of one
 # thread says little about the memory of many: between not scaling at all and scaling fully.
 THREADS_SCALE = 0.9
@@ -47,31 +47,31 @@ class Hardware(Record):
     compute_flops_per_s: Estimate
 
 
-def threads_of(machine: MachineFacts) -> int:
+def count_engine_threads(machine: MachineFacts) -> int:
     """Usable cores but one, which the gateway keeps; at least one."""
     return max(1, machine.cores_usable - 1)
 
 
 def matrix_rate(machine: MachineFacts, threads: int) -> Estimate:
     """The machine's rate of matrix products as sustained over minutes by so many threads."""
-    return _scaled(machine.matmul_flops_per_s, threads, THREADS_SCALE, LEAST_THREADS_SCALE)
+    return _scale_to_threads(machine.matmul_flops_per_s, threads, THREADS_SCALE, LEAST_THREADS_SCALE)
 
 
-def hardware_of_machine(machine: MachineFacts) -> Hardware:
+def build_machine_hardware(machine: MachineFacts) -> Hardware:
     """The machine at hand: its one-thread rates as sustained over minutes, scaled to the engine's threads."""
-    threads = threads_of(machine)
+    threads = count_engine_threads(machine)
     bandwidth = machine.memory_bandwidth_bytes_per_s
     return Hardware(
         name="this-machine",
         memory_bytes=machine.memory_bytes,
         compute_flops_per_s=matrix_rate(machine, threads),
-        bandwidth_bytes_per_s=_scaled(bandwidth, threads, BANDWIDTH_SCALE, 0.0),
+        bandwidth_bytes_per_s=_scale_to_threads(bandwidth, threads, BANDWIDTH_SCALE, 0.0),
     )
 
 
-def _scaled(rate: Estimate, threads: int, power: float, least: float) -> Estimate:
+def _scale_to_threads(rate: Estimate, threads: int, power: float, least: float) -> Estimate:
     """One thread's rate for many, sustained: value x threads^power, between threads^least and threads."""
-    below, above = (rate.low / rate.value) ** SPREAD_KEPT, (rate.high / rate.value) ** SPREAD_KEPT
+    below, above = (rate.low / rate.value) ** REMAINING_SPREAD, (rate.high / rate.value) ** REMAINING_SPREAD
     return Estimate(
         value=rate.value * threads**power,
         low=rate.value * below * threads**least,
@@ -80,7 +80,7 @@ def _scaled(rate: Estimate, threads: int, power: float, least: float) -> Estimat
     )
 
 
-class Step(NamedTuple):
+class EngineStep(NamedTuple):
     """The work of one iteration. `prompt_pairs` sums, over prompt tokens, the tokens each one sees;
     `context_tokens` sums the contexts of the answers that get a token.
     """
@@ -110,7 +110,7 @@ class Roofline:
         self._bytes_per_parameter = weights_bytes / model.parameters
         self._body, self._head = body_parameters(model), head_parameters(model)
 
-    def compute_s(self, step: Step) -> float:
+    def compute_s(self, step: EngineStep) -> float:
         """Seconds of arithmetic."""
         tokens = step.prompt_tokens + step.answering
         share = self._share(tokens, reads_prompt=step.prompt_tokens > 0)
@@ -131,7 +131,7 @@ class Roofline:
         """FLOPs of `tokens` tokens that see `seen` others in all."""
         return tokens * attention_flops(self.model, seen / tokens) if tokens else 0.0
 
-    def memory_s(self, step: Step) -> float:
+    def memory_s(self, step: EngineStep) -> float:
         """Seconds of reading weights and cache."""
         tokens = step.prompt_tokens + step.answering
         read = parameters_touched(self.model, tokens) * self._bytes_per_parameter
@@ -139,24 +139,26 @@ class Roofline:
             read += step.answering * cache_bytes(self.model, step.context_tokens / step.answering)
         return read / self._bandwidth
 
-    def step_s(self, step: Step) -> float:
+    def step_s(self, step: EngineStep) -> float:
         return max(self.compute_s(step), self.memory_s(step))
 
     def prefill_s(self, new_tokens: int, context: int = 0) -> float:
         """A prompt's `new_tokens` read in one step behind `context` tokens already cached."""
-        return self.step_s(Step(prompt_tokens=new_tokens, prompt_pairs=pairs(context, new_tokens), prompts_done=1))
+        return self.step_s(
+            EngineStep(prompt_tokens=new_tokens, prompt_pairs=count_token_pairs(context, new_tokens), prompts_done=1)
+        )
 
     def decode_s(self, batch: int, context: float) -> float:
         """One token for each of `batch` answers with `context` tokens on average: the time between their tokens."""
-        return self.step_s(Step(answering=batch, context_tokens=batch * context))
+        return self.step_s(EngineStep(answering=batch, context_tokens=batch * context))
 
     @property
     def bound(self) -> Literal["compute", "memory"]:
         """What limits a single answer."""
-        step = Step(answering=1, context_tokens=1.0)
+        step = EngineStep(answering=1, context_tokens=1.0)
         return "compute" if self.compute_s(step) >= self.memory_s(step) else "memory"
 
 
-def pairs(context: int, new_tokens: int) -> float:
+def count_token_pairs(context: int, new_tokens: int) -> float:
     """How many tokens `new_tokens` prompt tokens see together behind `context` others: each sees all before it."""
     return new_tokens * (context + new_tokens / 2)

@@ -20,7 +20,7 @@ _TAIL = (1 - LEVEL) / 2
 _WIDTH = _NORMAL.inv_cdf(1 - _TAIL)
 
 
-def slowness(efficiency: Efficiency, rate: Estimate, points: int) -> tuple[float, ...]:
+def slowdown_factors(efficiency: Efficiency, rate: Estimate, points: int) -> tuple[float, ...]:
     """`points` factors on time, from the fast to the slow end of the 90 % band, equal steps of probability apart.
 
     At share q of the way: exp(z(q) / z(0.95) x half-width), the half-width of the side that q lies on.
@@ -32,7 +32,7 @@ def slowness(efficiency: Efficiency, rate: Estimate, points: int) -> tuple[float
     return tuple(math.exp(place * (faster if place < 0 else slower)) for place in places)
 
 
-def widened(middle: float, ends: tuple[float, float], noise: float, unit: str, basis: str) -> Estimate:
+def widen_band(middle: float, ends: tuple[float, float], noise: float, unit: str, basis: str) -> Estimate:
     """`middle` between `ends`, both moved out by the factor `noise`, independent of what made them.
 
     Where the slow end is nothing at all (no token within the window), the band starts at 0.
@@ -46,7 +46,7 @@ def widened(middle: float, ends: tuple[float, float], noise: float, unit: str, b
     return Estimate(value=middle, low=low, high=high, unit=unit, level=LEVEL, basis=basis)
 
 
-def at_most(estimate: Estimate, factor: float) -> Estimate:
+def cap_band(estimate: Estimate, factor: float) -> Estimate:
     """`estimate` with its band cut to `factor` each way: a wider promise is of no use to whom it is made, and a
     machine too restless to keep a narrower one is told so by the verdict."""
     if estimate.value <= 0:
@@ -55,18 +55,18 @@ def at_most(estimate: Estimate, factor: float) -> Estimate:
     return replace(estimate, low=low, high=high)
 
 
-def measured_here(efficiency: Efficiency) -> bool:
+def is_measured(efficiency: Efficiency) -> bool:
     """Whether the row was measured for this very engine, format and instruction set."""
     return efficiency.confidence in ("high", "medium")
 
 
-def kind(efficiency: Efficiency) -> BasisKind:
-    return "measured" if measured_here(efficiency) else "assumed"
+def basis_kind(efficiency: Efficiency) -> BasisKind:
+    return "measured" if is_measured(efficiency) else "assumed"
 
 
-def stratum(efficiency: Efficiency) -> str:
+def name_stratum(efficiency: Efficiency) -> str:
     """Which sort of prediction this is, for judging its band apart from others."""
     named = f"{efficiency.engine} {efficiency.quantisation} {efficiency.isa}"
-    if measured_here(efficiency):
+    if is_measured(efficiency):
         return f"measured row: {named}"
     return f"{'recalled' if efficiency.confidence == 'recalled' else 'derived'} row: {named}"

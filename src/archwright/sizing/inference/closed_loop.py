@@ -16,15 +16,15 @@ from collections.abc import Mapping
 from statistics import NormalDist
 from typing import NamedTuple
 
-from archwright.sizing.inference.engine_instance import Engine
+from archwright.sizing.inference.engine_instance import EngineInstance
 from archwright.sizing.step_time.step_time_model import (
-    Case,
     Coefficients,
-    read_between_s,
-    read_s,
-    step_s,
-    tpot_s,
-    ttft_s,
+    StepTimeInputs,
+    decode_step_s,
+    interleaved_prefill_s,
+    mean_tpot_s,
+    mean_ttft_s,
+    ttft_prefill_s,
 )
 
 MEAN = "mean"
@@ -33,11 +33,11 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 MEDIANS = frozenset({"median", "p50"})
 # At most so many requests of a loop come in a burst; where no fit says how many (hosts), as many as accelerators have.
 MOST_BURST, USUAL_BURST = 0.5, 0.2
-STEADY = 0.7
+TPOT_SPREAD_FACTOR = 0.7
 _NORMAL = NormalDist()
 
 
-class Loop(NamedTuple):
+class ClosedLoopLatency(NamedTuple):
     """Seconds: means, the crowd's part of TTFT, and what spreads requests around the means."""
 
     tpot_s: float
@@ -49,7 +49,7 @@ class Loop(NamedTuple):
     tpot_spread_s: float
 
     def over_mean(self, metric: str, statistic: str) -> float:
-        """The statistic of `ttft_s` or `tpot_s` over its mean."""
+        """The statistic of `mean_ttft_s` or `mean_tpot_s` over its mean."""
         if statistic == MEAN:
             return 1.0
         share = QUANTILES[statistic]
@@ -65,7 +65,7 @@ class Loop(NamedTuple):
         return max(late, 0.0) / self.ttft_s
 
 
-def statistic_of(text: str) -> str:
+def parse_statistic(text: str) -> str:
     """The statistic a table's word asks for; `mean` where it says nothing, or says that it does not know."""
     said = text.lower()
     named = next((name for name in QUANTILES if name in said), None)
@@ -74,28 +74,32 @@ def statistic_of(text: str) -> str:
     return "p50" if said.strip() in MEDIANS else MEAN
 
 
-def fitted_loop(case: Case, fit: Mapping[str, Coefficients], means: tuple[float, float]) -> Loop:
+def predict_fitted_loop(
+    case: StepTimeInputs, fit: Mapping[str, Coefficients], means: tuple[float, float]
+) -> ClosedLoopLatency:
     """Of a fitted deployment whose mean TPOT and TTFT are `means`: the physics' parts in proportion."""
     tpot, ttft = fit["tpot"], fit["ttft"]
-    step, pace = step_s(case, tpot), tpot_s(case, tpot)
-    first, read = ttft_s(case, ttft, step, pace), read_s(case, ttft)
+    step, pace = decode_step_s(case, tpot), mean_tpot_s(case, tpot)
+    first, read = mean_ttft_s(case, ttft, step, pace), ttft_prefill_s(case, ttft)
     pooled = case.prefill_ranks > 0
     before = case.sent * case.ranks / case.prefill_ranks if pooled else case.requests
     crowd = ttft["p_kb"] if pooled else ttft["kb"] * ttft.get(f"engine.{case.engine}", 1.0)
-    between = read_between_s(case, tpot)
+    between = interleaved_prefill_s(case, tpot)
     burst, grown = min(2 * crowd, MOST_BURST), means[1] / first
-    return Loop(
+    return ClosedLoopLatency(
         tpot_s=means[0] if case.answer > 1 else 0.0,
         ttft_s=means[1],
         crowd_s=crowd * before * read * grown,
         burst=burst,
         burst_s=2 * crowd / burst * before * read * grown,
         step_s=0.0 if pooled else step * grown,
-        tpot_spread_s=0.0 if pooled else STEADY * math.sqrt(case.requests) / case.answer * between * means[0] / pace,
+        tpot_spread_s=0.0
+        if pooled
+        else TPOT_SPREAD_FACTOR * math.sqrt(case.requests) / case.answer * between * means[0] / pace,
     )
 
 
-def loop_of(engine: Engine, sent: float, prompt: float, answer: float) -> Loop:
+def predict_engine_loop(engine: EngineInstance, sent: float, prompt: float, answer: float) -> ClosedLoopLatency:
     """Of an engine by its steps' times, where no fit says what a crowd is."""
     pace, batch = engine.pace, max(min(sent, float(engine.slots)), 1.0)
     step = pace.decode(prompt + answer / 2).step_s(batch)
@@ -104,12 +108,12 @@ def loop_of(engine: Engine, sent: float, prompt: float, answer: float) -> Loop:
     tpot = step + share * read - math.expm1(-share) * pace.started_s
     crowd = USUAL_BURST * (batch - 1) * read / 2
     queue = (max(sent / engine.slots, 1.0) - 1) * answer * tpot
-    return Loop(
+    return ClosedLoopLatency(
         tpot_s=tpot if answer > 1 else 0.0,
         ttft_s=pace.alone(prompt).ttft_s(step if batch > 1 else 0.0) + crowd + queue,
         crowd_s=crowd,
         burst=USUAL_BURST,
         burst_s=(batch - 1) * read,
         step_s=step if batch > 1 else 0.0,
-        tpot_spread_s=STEADY * math.sqrt(batch) * read / answer,
+        tpot_spread_s=TPOT_SPREAD_FACTOR * math.sqrt(batch) * read / answer,
     )

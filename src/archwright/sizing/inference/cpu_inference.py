@@ -18,77 +18,79 @@ from archwright.contract.plan import Parallelism
 from archwright.sizing.hardware.device_rates import THREADS_A_CORE, host_cores, host_flops
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.hardware.roofline import Hardware, Roofline
-from archwright.sizing.hardware.uncertainty import kind, slowness
-from archwright.sizing.inference.engine_instance import Engine, Requests, Speed
+from archwright.sizing.hardware.uncertainty import basis_kind, slowdown_factors
+from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed, RequestLengths
 from archwright.sizing.model import numeric_precision
-from archwright.sizing.model.engine_memory import engine_memory, holds, weights_bytes
-from archwright.sizing.step_time.engine_step_times import Host
+from archwright.sizing.model.engine_memory import compute_engine_memory, fits_memory, weights_bytes
+from archwright.sizing.step_time.engine_step_times import RooflineStepTimes
 from archwright.sizing.step_time.extrapolation import HOST_KIND
 
-ANY = "*"
+ANY_ISA = "*"
 # Places of an engine that shares its cores among requests, and prompt tokens read in a step: small, so that a long
 # prompt never stalls running answers.
-SLOTS = (16, 8, 4, 2, 1)
-CHUNK = 64
+SLOT_COUNTS = (16, 8, 4, 2, 1)
+PREFILL_CHUNK_TOKENS = 64
 # Host rows state their cores in words.
 _CORES = re.compile(r"(\d+) cores")
 
 
-def on_host(machine: Machine, model: ModelSpec, requests: Requests, catalog: Catalog) -> Engine | None:
+def build_host_engine(
+    machine: Machine, model: ModelSpec, requests: RequestLengths, catalog: Catalog
+) -> EngineInstance | None:
     """None where the model does not fit the machine's memory, or no engine runs on processors."""
-    return engine_on(hardware_of_host(machine, catalog), model, requests, catalog)
+    return build_cpu_engine(build_host_hardware(machine, catalog), model, requests, catalog)
 
 
-def engine_on(
-    hardware: Hardware, model: ModelSpec, requests: Requests, catalog: Catalog, precision: str = ""
-) -> Engine | None:
+def build_cpu_engine(
+    hardware: Hardware, model: ModelSpec, requests: RequestLengths, catalog: Catalog, precision: str = ""
+) -> EngineInstance | None:
     """The embedded engine on a processor; `precision` of the weights as a table states it, the engine's own else.
-    Memory that is not stated (0) holds every model. None as for `on_host`.
+    Memory that is not stated (0) holds every model. None as for `build_host_engine`.
     """
     product = next((e for e in catalog.engines.values() if e.embedded and e.kind == HOST_KIND), None)
     if product is None or not product.quantisations:
         return None
-    quantisation, bits = _quantisation(precision, product, catalog)
-    efficiency = catalog.efficiency(product.id, quantisation, ANY)
+    quantisation, bits = _choose_quantisation(precision, product, catalog)
+    efficiency = catalog.efficiency(product.id, quantisation, ANY_ISA)
     weights = weights_bytes(model, bits)
     context = requests.context_tokens(model)
     room = hardware.memory_bytes or math.inf
-    for slots in SLOTS:
-        if holds(room, engine_memory(model, weights, efficiency, slots, context)):
+    for slots in SLOT_COUNTS:
+        if fits_memory(room, compute_engine_memory(model, weights, efficiency, slots, context)):
             break
     else:
         return None
     roofline = Roofline(model, weights, efficiency, hardware)
-    return Engine(
+    return EngineInstance(
         product=product,
         quantisation=quantisation,
         devices=0,
         copies=1,
-        pace=Host(roofline),
+        pace=RooflineStepTimes(roofline),
         slots=slots,
         context_tokens=context,
-        chunk=CHUNK,
+        chunk=PREFILL_CHUNK_TOKENS,
         parallelism=Parallelism(),
-        speed=_speed(roofline, hardware, efficiency),
-        assumptions=_said(product, quantisation),
+        speed=_estimate_speed(roofline, hardware, efficiency),
+        assumptions=_quantisation_assumptions(product, quantisation),
     )
 
 
-def _quantisation(precision: str, product: EngineSpec, catalog: Catalog) -> tuple[str, float]:
+def _choose_quantisation(precision: str, product: EngineSpec, catalog: Catalog) -> tuple[str, float]:
     """Name and bits of a weight: the row that the text names, else the format it means."""
     said = precision.lower()
     named = next((name for name in catalog.quantisations if name.lower() in said), None)
-    if named is None and numeric_precision.parse(precision, "").stated:
-        number = numeric_precision.parse(precision, "").name
+    if named is None and numeric_precision.parse_precision(precision, "").stated:
+        number = numeric_precision.parse_precision(precision, "").name
         return number, numeric_precision.WEIGHT_BITS[number]
     named = named or product.quantisations[0]
     return named, catalog.quantisations[named].bits_per_weight
 
 
-def hardware_of_processor(accelerator: Accelerator, count: int, catalog: Catalog) -> Hardware:
+def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Catalog) -> Hardware:
     """Processors by their own row; cores that it states at the rate which the efficiency rows' shares are of."""
     bandwidth, cores = accelerator.memory_bandwidth_bytes_per_s * count, _CORES.search(accelerator.notes)
-    compute = catalog.estimate(accelerator, numeric_precision.rate(accelerator, "fp32") * count, "FLOP/s")
+    compute = catalog.estimate(accelerator, numeric_precision.matmul_rate(accelerator, "fp32") * count, "FLOP/s")
     if cores is not None:
         threads = THREADS_A_CORE * int(cores[1]) * count
         compute = host_flops(Machine(accelerator.id, None, 0, threads, 0.0), catalog)
@@ -100,16 +102,16 @@ def hardware_of_processor(accelerator: Accelerator, count: int, catalog: Catalog
     )
 
 
-def hardware_of_host(machine: Machine, catalog: Catalog) -> Hardware:
+def build_host_hardware(machine: Machine, catalog: Catalog) -> Hardware:
     return Hardware(
         name="host processor",
         memory_bytes=int(machine.ram_bytes),
-        bandwidth_bytes_per_s=bandwidth_of_core(catalog).scaled(float(host_cores(machine))),
+        bandwidth_bytes_per_s=core_bandwidth(catalog).scaled(float(host_cores(machine))),
         compute_flops_per_s=host_flops(machine, catalog),
     )
 
 
-def bandwidth_of_core(catalog: Catalog) -> Estimate:
+def core_bandwidth(catalog: Catalog) -> Estimate:
     """bytes/s of one core when all cores read."""
     each = [
         row.memory_bandwidth_bytes_per_s / int(found.group(1))
@@ -119,10 +121,10 @@ def bandwidth_of_core(catalog: Catalog) -> Estimate:
     return Estimate(value=geometric_mean(each), low=min(each), high=max(each), unit="bytes/s")
 
 
-def _speed(roofline: Roofline, hardware: Hardware, efficiency: Efficiency) -> Speed:
+def _estimate_speed(roofline: Roofline, hardware: Hardware, efficiency: Efficiency) -> EngineSpeed:
     """The efficiency row's band and that of the rate which limits a single answer."""
     bound = hardware.compute_flops_per_s if roofline.bound == "compute" else hardware.bandwidth_bytes_per_s
-    fast, slow = slowness(efficiency, bound, 2)
+    fast, slow = slowdown_factors(efficiency, bound, 2)
     band = Estimate(value=1.0, low=fast, high=slow, unit="")
     facts = (
         f"{hardware.compute_flops_per_s.value / 1e9:.0f} GFLOP/s and {hardware.bandwidth_bytes_per_s.value / 1e9:.0f} "
@@ -130,10 +132,10 @@ def _speed(roofline: Roofline, hardware: Hardware, efficiency: Efficiency) -> Sp
         f"{efficiency.engine} {efficiency.quantisation}: {efficiency.source} "
         f"({efficiency.as_of or 'undated'}, {efficiency.confidence})",
     )
-    return Speed(band, band, f"host processor, {kind(efficiency)} row", facts)
+    return EngineSpeed(band, band, f"host processor, {basis_kind(efficiency)} row", facts)
 
 
-def _said(product: EngineSpec, quantisation: str) -> tuple[str, ...]:
+def _quantisation_assumptions(product: EngineSpec, quantisation: str) -> tuple[str, ...]:
     return (
         f"weights in {quantisation} keep the quality that was reported for the model",
         f"{product.product} gets all cores of a host processor; a file of the model in {quantisation} is at hand",

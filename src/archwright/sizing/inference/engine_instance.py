@@ -8,15 +8,15 @@ from archwright.catalog.tables.records import EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Parallelism
-from archwright.sizing.step_time.engine_step_times import Pace
-from archwright.sizing.step_time.step_time_model import ANSWER_HELD
+from archwright.sizing.step_time.engine_step_times import StepTimes
+from archwright.sizing.step_time.step_time_model import CACHED_ANSWER_SHARE
 
 # Of the 95th percentiles' sum, so that the longest requests are not refused; in whole steps.
-CONTEXT_ROOM = 2.0
+CONTEXT_HEADROOM = 2.0
 CONTEXT_STEP = 256
 
 
-class Requests(NamedTuple):
+class RequestLengths(NamedTuple):
     """Lengths of a load's requests."""
 
     reads: TokenLength
@@ -25,15 +25,15 @@ class Requests(NamedTuple):
     @property
     def held_tokens(self) -> float:
         """What a mean request keeps in the cache as engines admit."""
-        return self.reads.mean + ANSWER_HELD * self.writes.mean
+        return self.reads.mean + CACHED_ANSWER_SHARE * self.writes.mean
 
     def context_tokens(self, model: ModelSpec) -> int:
         """Tokens a place may hold: room for long requests, whole steps, never more than the model can."""
-        wanted = -(-max(round(self.reads.p95 + self.writes.p95), 1) * CONTEXT_ROOM // CONTEXT_STEP) * CONTEXT_STEP
+        wanted = -(-max(round(self.reads.p95 + self.writes.p95), 1) * CONTEXT_HEADROOM // CONTEXT_STEP) * CONTEXT_STEP
         return min(int(wanted), model.context_tokens)
 
 
-class Speed(NamedTuple):
+class EngineSpeed(NamedTuple):
     """How sure an engine's times are: the band of its steps around 1, that of its time to a first token, and why."""
 
     steps: Estimate
@@ -42,7 +42,7 @@ class Speed(NamedTuple):
     facts: tuple[str, ...]
 
 
-class Engine(NamedTuple):
+class EngineInstance(NamedTuple):
     """One of `copies` equal engines of a machine, each on `devices` accelerators (0 on a host processor) with `slots`
     places for requests; it reads at most `chunk` prompt tokens in a step.
     """
@@ -51,10 +51,10 @@ class Engine(NamedTuple):
     quantisation: str
     devices: int
     copies: int
-    pace: Pace
+    pace: StepTimes
     slots: int
     context_tokens: int
     chunk: int
     parallelism: Parallelism
-    speed: Speed
+    speed: EngineSpeed
     assumptions: tuple[str, ...]

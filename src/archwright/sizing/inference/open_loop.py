@@ -26,30 +26,30 @@ from functools import cached_property
 from typing import NamedTuple
 
 from archwright.contract.needs import SLO, TokenLength
-from archwright.sizing.step_time.engine_step_times import Alone, Pace
+from archwright.sizing.step_time.engine_step_times import StepTimes, UncontendedPrefill
 
 Z95 = 1.6448536269514722
-UTILISED = 0.8
+MAX_UTILISATION = 0.8
 # Of the spread of the answers at one moment, what is left of it over an answer's own time: sqrt(2/e), the mean of a
 # count that forgets exponentially, over one time constant.
-CROWD = 0.858
+CONCURRENCY_SPREAD = 0.858
 # The tokens of an answer short enough to meet a prompt or two more than its share, in one request of twenty. A mean
 # answer below a hundred tokens meets more: the simulation of the chosen pool says how much. The number is kept for all
 # lengths, or a longer answer would be credited for averaging, and carry more.
-SHORT = 32.0
+SHORT_ANSWER_TOKENS = 32.0
 # No request is longer than so many times the 95th percentile (policy.traffic draws them so).
-LONGEST = 1.5
+LONGEST_OVER_P95 = 1.5
 # A gateway's part of a first token: parsing, authorisation, one hop. Measured on two cores.
 GATEWAY_S = 0.005
-IDLE = 1e-3
-ASSUMED = (
+IDLE_UTILISATION = 1e-3
+ASSUMPTION = (
     "requests come at random (Poisson), none finds its prompt cached and no token is guessed ahead; an engine is "
-    f"loaded to at most {UTILISED:.0%} of where it saturates"
+    f"loaded to at most {MAX_UTILISATION:.0%} of where it saturates"
 )
-HALVINGS = 18
+BISECTION_STEPS = 18
 
 
-class Flow(NamedTuple):
+class RequestProfile(NamedTuple):
     """Requests as the formulas see them; `spread` is E[prompt^2] / E[prompt]^2."""
 
     prompt: float
@@ -63,14 +63,16 @@ class Flow(NamedTuple):
         return self.prompt + self.answer / 2
 
 
-def flow_of(reads: TokenLength, writes: TokenLength) -> Flow:
+def build_request_profile(reads: TokenLength, writes: TokenLength) -> RequestProfile:
     """Prompts are log-normal, cut at LONGEST x p95: E[X^2] <= cut x E[X]."""
     ratio = max(reads.p95 / reads.mean, 1.0)
     sigma = Z95 - math.sqrt(max(Z95 * Z95 - 2 * math.log(ratio), 0.0))
-    return Flow(reads.mean, max(reads.p95, reads.mean), max(writes.mean, 1.0), min(math.exp(sigma**2), LONGEST * ratio))
+    return RequestProfile(
+        reads.mean, max(reads.p95, reads.mean), max(writes.mean, 1.0), min(math.exp(sigma**2), LONGEST_OVER_P95 * ratio)
+    )
 
 
-class Queue(NamedTuple):
+class QueueState(NamedTuple):
     """An engine at one load. `batch` answers are being written, `inside` requests are in it, `reading` is the share
     of the time that prompts take when they queue; to its first token a request takes `alone_s` and waits `waits_s` in
     the mean, of which the 95th percentile is `late_s` later.
@@ -86,7 +88,7 @@ class Queue(NamedTuple):
     late_s: float
 
 
-class Point(NamedTuple):
+class OperatingPoint(NamedTuple):
     """An engine at one load with its latencies."""
 
     batch: float
@@ -99,70 +101,75 @@ class Point(NamedTuple):
     latency_p95_s: float
 
 
-class Most(NamedTuple):
+class MaxLoad(NamedTuple):
     """The most load; `broken` names the limits that an idle engine breaks, with what it reaches: they were dropped."""
 
-    point: Point
+    point: OperatingPoint
     broken: tuple[tuple[str, float], ...]
 
 
 class OpenLoop:
     """One engine with `slots` places that reads at most `chunk` prompt tokens in a step."""
 
-    def __init__(self, pace: Pace, flow: Flow, slots: int, chunk: int) -> None:
+    def __init__(self, pace: StepTimes, flow: RequestProfile, slots: int, chunk: int) -> None:
         self._pace, self._flow, self._slots, self._chunk = pace, flow, slots, chunk
         self._decode = pace.decode(flow.context)
         self._mean, self._p95 = pace.alone(flow.prompt), pace.alone(flow.prompt_p95)
         self._read_s = pace.read_s(flow.prompt, flow.prompt**2 * flow.spread / 2)
 
     @cached_property
-    def idle(self) -> Point:
+    def idle(self) -> OperatingPoint:
         """An engine that writes, or reads, for IDLE of its time: the least load there is."""
         decode = self._decode.step_s(1)
-        return self.at(IDLE * min(1.0, decode * self._flow.answer / self._queued_s(decode)))
+        return self.at(IDLE_UTILISATION * min(1.0, decode * self._flow.answer / self._queued_s(decode)))
 
-    def _queue(self, batch: float) -> Queue:
+    def _queue(self, batch: float) -> QueueState:
         flow, started = self._flow, self._pace.started_s
         share = batch / flow.answer
         decode = self._decode.step_s(1 + batch)
         rate = share / (decode + share * self._read_s - math.expm1(-share) * started)
         each = self._queued_s(decode)
         mean = self._alone(self._mean, flow.prompt, decode)
-        waits, late = _waits(rate, each, flow.spread)
-        return Queue(batch, rate, decode, batch + rate * (mean + waits), rate * each, mean, waits, late)
+        waits, late = _prefill_waits(rate, each, flow.spread)
+        return QueueState(batch, rate, decode, batch + rate * (mean + waits), rate * each, mean, waits, late)
 
-    def at(self, batch: float) -> Point:
+    def at(self, batch: float) -> OperatingPoint:
         """With so many answers being written."""
         return self._point(self._queue(batch))
 
-    def _point(self, at: Queue) -> Point:
+    def _point(self, at: QueueState) -> OperatingPoint:
         flow, batch, decode = self._flow, at.batch, at.decode_s
         p95, share = self._alone(self._p95, flow.prompt_p95, decode), batch / flow.answer
-        crowd, met = 1 + batch + CROWD * Z95 * math.sqrt(batch), share + Z95 * math.sqrt(share * flow.spread / SHORT)
+        crowd, met = (
+            1 + batch + CONCURRENCY_SPREAD * Z95 * math.sqrt(batch),
+            share + Z95 * math.sqrt(share * flow.spread / SHORT_ANSWER_TOKENS),
+        )
         tpot = self._decode.step_s(crowd) + met * self._read_s - math.expm1(-met) * self._pace.started_s
         late = math.sqrt((p95 - at.alone_s) ** 2 + at.late_s * at.late_s + decode * decode / 4)
         ttft = at.alone_s + at.waits_s + GATEWAY_S + late
-        return Point(batch, at.rate, decode, at.inside, at.reading, ttft, tpot, ttft + tpot * (flow.answer - 1))
+        return OperatingPoint(
+            batch, at.rate, decode, at.inside, at.reading, ttft, tpot, ttft + tpot * (flow.answer - 1)
+        )
 
     def _queued_s(self, decode: float) -> float:
         """What a prompt adds to the wait of those behind it when they queue: steps are full of prompts then."""
         return self._read_s + (decode + self._pace.started_s) * self._flow.prompt / self._chunk
 
-    def _alone(self, alone: Alone, prompt: float, decode: float) -> float:
+    def _alone(self, alone: UncontendedPrefill, prompt: float, decode: float) -> float:
         """A prompt longer than a chunk takes further steps."""
         further = math.ceil(prompt / self._chunk) - 1
         return alone.ttft_s(decode) + further * (decode + self._pace.started_s)
 
-    def most(self, slo: SLO) -> Most:
-        limits = {name: limit for name in LIMITS if (limit := getattr(slo, name)) is not None}
+    def most(self, slo: SLO) -> MaxLoad:
+        limits = {name: limit for name in LIMITED_LATENCIES if (limit := getattr(slo, name)) is not None}
         idle = self.idle
         broken = tuple((name, getattr(idle, name)) for name, limit in limits.items() if getattr(idle, name) > limit)
         for name, _ in broken:
             del limits[name]
         full = self._largest(lambda at: at.reading < 1 and at.inside <= self._slots)
-        ceiling = UTILISED * self._queue(full).rate
+        ceiling = MAX_UTILISATION * self._queue(full).rate
 
-        def holds(at: Queue) -> bool:
+        def holds(at: QueueState) -> bool:
             if at.reading >= 1 or at.rate > ceiling or at.inside + Z95 * math.sqrt(at.inside) > self._slots:
                 return False
             if not limits:
@@ -170,28 +177,28 @@ class OpenLoop:
             point = self._point(at)
             return all(getattr(point, name) <= limit for name, limit in limits.items())
 
-        return Most(self.at(self._largest(holds)), broken)
+        return MaxLoad(self.at(self._largest(holds)), broken)
 
-    def at_rate(self, rate: float) -> Point:
+    def at_rate(self, rate: float) -> OperatingPoint:
         """The point at so many requests/s, or where the engine is full when it cannot carry them."""
         batch = self._largest(lambda at: at.rate <= rate and at.inside <= self._slots)
         return self.at(batch)
 
-    def _largest(self, holds: Callable[[Queue], bool]) -> float:
+    def _largest(self, holds: Callable[[QueueState], bool]) -> float:
         """The largest such batch: what holds at one holds at every smaller one. By halving its logarithm, from the idle
         engine's, which is the least answer, on.
         """
         low, high = self.idle.batch, float(self._slots)
-        for _ in range(HALVINGS):
+        for _ in range(BISECTION_STEPS):
             middle = math.sqrt(low * high)
             low, high = (middle, high) if holds(self._queue(middle)) else (low, middle)
         return low
 
 
-LIMITS = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
+LIMITED_LATENCIES = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
 
 
-def _waits(rate: float, each: float, spread: float) -> tuple[float, float]:
+def _prefill_waits(rate: float, each: float, spread: float) -> tuple[float, float]:
     """Mean wait for other prompts, and how far the 95th percentile lies above; infinite when the queue grows."""
     busy = rate * each
     if busy >= 1:

@@ -13,13 +13,20 @@ from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.plan import ConstraintViolation
-from archwright.sizing.hardware.device_rates import busy_w
-from archwright.sizing.hardware.machine import Machine, Steady
-from archwright.sizing.hardware.uncertainty import widened
-from archwright.sizing.inference.deployment_layout import engines
-from archwright.sizing.inference.engine_instance import Engine, Requests
-from archwright.sizing.inference.open_loop import ASSUMED, UTILISED, Flow, Most, OpenLoop, flow_of
-from archwright.sizing.step_time.engine_step_times import Pace
+from archwright.sizing.hardware.device_rates import busy_power_w
+from archwright.sizing.hardware.machine import Machine, SteadyCapacity
+from archwright.sizing.hardware.uncertainty import widen_band
+from archwright.sizing.inference.deployment_layout import list_engine_layouts
+from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
+from archwright.sizing.inference.open_loop import (
+    ASSUMPTION,
+    MAX_UTILISATION,
+    MaxLoad,
+    OpenLoop,
+    RequestProfile,
+    build_request_profile,
+)
+from archwright.sizing.step_time.engine_step_times import StepTimes
 
 # The formulas against the event simulation of the same steps (`test_serving_capacity_simulation`).
 TTFT_FORMULA, TPOT_FORMULA = 1.25, 1.10
@@ -35,42 +42,42 @@ class TextLoad(NamedTuple):
     slo: SLO
 
     @property
-    def requests(self) -> Requests:
-        return Requests(self.input_tokens, self.output_tokens)
+    def requests(self) -> RequestLengths:
+        return RequestLengths(self.input_tokens, self.output_tokens)
 
     @property
-    def flow(self) -> Flow:
-        return flow_of(self.input_tokens, self.output_tokens)
+    def flow(self) -> RequestProfile:
+        return build_request_profile(self.input_tokens, self.output_tokens)
 
 
-def steady_text(machine: Machine, model: ModelSpec, load: TextLoad, catalog: Catalog) -> Steady | None:
+def size_text_serving(machine: Machine, model: ModelSpec, load: TextLoad, catalog: Catalog) -> SteadyCapacity | None:
     """None where no engine of the catalog drives the machine, or the model does not fit it."""
     found = [
-        (_most(engine.pace, load.flow, engine.slots, engine.chunk, load.slo), engine)
-        for engine in engines(machine, model, load.requests, catalog)
+        (_find_max_load(engine.pace, load.flow, engine.slots, engine.chunk, load.slo), engine)
+        for engine in list_engine_layouts(machine, model, load.requests, catalog)
     ]
     if not found:
         return None
     most, engine = min(found, key=lambda pair: (len(pair[0].broken), -pair[0].point.rate * pair[1].copies))
-    return _steady(machine, model, load, (most, engine), catalog)
+    return _build_text_capacity(machine, model, load, (most, engine), catalog)
 
 
 @lru_cache(maxsize=4096)
-def _most(pace: Pace, flow: Flow, slots: int, chunk: int, slo: SLO) -> Most:
+def _find_max_load(pace: StepTimes, flow: RequestProfile, slots: int, chunk: int, slo: SLO) -> MaxLoad:
     return OpenLoop(pace, flow, slots, chunk).most(slo)
 
 
-def _steady(
-    machine: Machine, model: ModelSpec, load: TextLoad, chosen: tuple[Most, Engine], catalog: Catalog
-) -> Steady:
+def _build_text_capacity(
+    machine: Machine, model: ModelSpec, load: TextLoad, chosen: tuple[MaxLoad, EngineInstance], catalog: Catalog
+) -> SteadyCapacity:
     (point, broken), engine = chosen
     steps, first = engine.speed.steps, engine.speed.first
-    carried, waited = bases = _bases(machine, model, load, engine)
-    rate = _rate(point.rate * engine.copies, steps, carried.id)
-    ttft = _times(point.ttft_p95_s, first, TTFT_FORMULA, waited.id)
-    tpot = _times(point.tpot_p95_s, steps, TPOT_FORMULA, waited.id)
+    carried, waited = bases = _build_bases(machine, model, load, engine)
+    rate = _band_rate(point.rate * engine.copies, steps, carried.id)
+    ttft = _band_latency(point.ttft_p95_s, first, TTFT_FORMULA, waited.id)
+    tpot = _band_latency(point.tpot_p95_s, steps, TPOT_FORMULA, waited.id)
     rest = max(load.output_tokens.mean - 1, 0.0)
-    return Steady(
+    return SteadyCapacity(
         model=model.id,
         requests_per_s=rate,
         latency_p95_s=sum_estimates([ttft, tpot.scaled(rest)], "s", waited.id),
@@ -83,23 +90,25 @@ def _steady(
         parallelism=engine.parallelism,
         slots=engine.slots,
         context_tokens=engine.context_tokens,
-        busy_w=busy_w(machine, catalog, accelerated=engine.devices > 0),
+        busy_w=busy_power_w(machine, catalog, accelerated=engine.devices > 0),
         bases=bases,
-        misses=_misses(model, load, broken),
-        assumptions=(*engine.assumptions, ASSUMED),
+        misses=_list_misses(model, load, broken),
+        assumptions=(*engine.assumptions, ASSUMPTION),
     )
 
 
-def _rate(value: float, steps: Estimate, basis: str) -> Estimate:
+def _band_rate(value: float, steps: Estimate, basis: str) -> Estimate:
     """Requests/s go as the inverse of the steps' times."""
-    return widened(value, (value * (1 / steps.high), value * (1 / steps.low)), CAPACITY_FORMULA, "requests/s", basis)
+    return widen_band(value, (value * (1 / steps.high), value * (1 / steps.low)), CAPACITY_FORMULA, "requests/s", basis)
 
 
-def _times(value: float, band: Estimate, formula: float, basis: str) -> Estimate:
-    return widened(value, (value * band.low, value * band.high), formula, "s", basis)
+def _band_latency(value: float, band: Estimate, formula: float, basis: str) -> Estimate:
+    return widen_band(value, (value * band.low, value * band.high), formula, "s", basis)
 
 
-def _misses(model: ModelSpec, load: TextLoad, broken: tuple[tuple[str, float], ...]) -> tuple[ConstraintViolation, ...]:
+def _list_misses(
+    model: ModelSpec, load: TextLoad, broken: tuple[tuple[str, float], ...]
+) -> tuple[ConstraintViolation, ...]:
     """Limits an idle machine breaks, and requests longer than the model can read."""
     found = [
         ConstraintViolation(constraint=f"{load.workload}.{name}", value=at, limit=getattr(load.slo, name))
@@ -112,7 +121,7 @@ def _misses(model: ModelSpec, load: TextLoad, broken: tuple[tuple[str, float], .
     return tuple(found)
 
 
-def _bases(machine: Machine, model: ModelSpec, load: TextLoad, engine: Engine) -> tuple[Basis, Basis]:
+def _build_bases(machine: Machine, model: ModelSpec, load: TextLoad, engine: EngineInstance) -> tuple[Basis, Basis]:
     """Of the requests/s and of the latencies."""
     name, speed = f"{load.workload}.{{}}.{model.id}.{machine.id}", engine.speed
     reads, writes = load.input_tokens, load.output_tokens
@@ -126,7 +135,7 @@ def _bases(machine: Machine, model: ModelSpec, load: TextLoad, engine: Engine) -
         kind="calibrated",
         stratum=speed.stratum,
         definition="the most Poisson requests/s of one machine at which every p95 limit holds, at most "
-        f"{UTILISED:.0%} of where the engine saturates",
+        f"{MAX_UTILISATION:.0%} of where the engine saturates",
         formula="engines x b / (O T): b answers being written, O tokens each, T = decode step + prompts read between",
         facts=(*speed.facts, lengths),
     )

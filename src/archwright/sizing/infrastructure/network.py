@@ -21,18 +21,18 @@ from archwright.sizing.infrastructure.storage import GIB
 from archwright.sizing.model import numeric_precision
 
 GIGABIT = 1e9 / 8
-PLAIN = 100 * GIGABIT
-FAST = 400 * GIGABIT
+STANDARD_PORT_BYTES_PER_S = 100 * GIGABIT
+FAST_PORT_BYTES_PER_S = 400 * GIGABIT
 # A job may wait for the network so much of its time before a faster one pays: at a tenth, the fastest network there
 # is would save at most a tenth of the machines.
-WAITING = 0.1
+MAX_WAIT_SHARE = 0.1
 # Network cards a machine has room for.
 MOST_PORTS = 8
 SWITCH_PORTS = 64
 BF16_BYTES, FP32_BYTES = 2, 4
 
 
-class Job(NamedTuple):
+class NetworkJob(NamedTuple):
     """Training over `machines` machines of `devices` devices of `rate` FLOP/s. `trained` parameters get gradients."""
 
     workload: str
@@ -63,43 +63,43 @@ class Job(NamedTuple):
 class Fabric(NamedTuple):
     """The network between the machines of a job. `ports` 0: what a machine has for the front end does."""
 
-    job: Job
+    job: NetworkJob
     ports: int
     waits_plain: float
     waits: float
 
 
-def waiting(exchanged: float, computes_s: float, bandwidth: float, overlap: float) -> float:
+def network_wait_share(exchanged: float, computes_s: float, bandwidth: float, overlap: float) -> float:
     """Share of a step spent waiting for the network."""
     waits = (1 - overlap) * exchanged / bandwidth
     return waits / (waits + computes_s)
 
 
-def fabric_of(job: Job, catalog: Catalog) -> Fabric:
+def choose_fabric(job: NetworkJob, catalog: Catalog) -> Fabric:
     """The fewest fast ports a machine with which the job waits at most WAITING of its time."""
     overlap, computes = catalog.part("collective.overlap").value, job.computes_s(catalog)
 
     def share(bandwidth: float) -> float:
-        return waiting(job.exchanged, computes, bandwidth, overlap)
+        return network_wait_share(job.exchanged, computes, bandwidth, overlap)
 
-    plain = share(PLAIN)
-    if plain <= WAITING:
+    plain = share(STANDARD_PORT_BYTES_PER_S)
+    if plain <= MAX_WAIT_SHARE:
         return Fabric(job, 0, plain, plain)
     tried = (1, 2, 4, MOST_PORTS)
-    ports = next((count for count in tried if share(count * FAST) <= WAITING), MOST_PORTS)
-    return Fabric(job, ports, plain, share(ports * FAST))
+    ports = next((count for count in tried if share(count * FAST_PORT_BYTES_PER_S) <= MAX_WAIT_SHARE), MOST_PORTS)
+    return Fabric(job, ports, plain, share(ports * FAST_PORT_BYTES_PER_S))
 
 
-def job_of(
+def build_network_job(
     workload: str, counts: tuple[float, float], machines: int, devices: int, accelerator: Accelerator | None
-) -> Job | None:
+) -> NetworkJob | None:
     """`counts` are a model's parameters and those trained; None where one machine does it or nothing is known."""
     if machines < 2 or accelerator is None or min(counts) <= 0:
         return None
-    return Job(workload, *counts, machines, max(devices, 1), numeric_precision.rate(accelerator, "bf16"))
+    return NetworkJob(workload, *counts, machines, max(devices, 1), numeric_precision.matmul_rate(accelerator, "bf16"))
 
 
-def over_machines(model: ModelSpec, tokens: float, machines: int) -> tuple[float, float]:
+def cross_machine_bytes(model: ModelSpec, tokens: float, machines: int) -> tuple[float, float]:
     """Bytes that one engine over several machines would send per `tokens` tokens of a step: as tensor parallel (two
     all-reduces a layer) and as pipeline stages (one cut). Why engines stay inside a machine.
     """
@@ -107,7 +107,7 @@ def over_machines(model: ModelSpec, tokens: float, machines: int) -> tuple[float
     return 2 * 2 * hidden * model.layers * (machines - 1) / machines, hidden
 
 
-class Switches(NamedTuple):
+class SwitchTopology(NamedTuple):
     """A network without a bottleneck between `ports` ports: one switch, or leaves and a spine."""
 
     ports: int
@@ -115,14 +115,14 @@ class Switches(NamedTuple):
     links: int
 
 
-def switches_for(ports: int) -> Switches:
+def plan_switches(ports: int) -> SwitchTopology:
     if ports <= SWITCH_PORTS:
-        return Switches(ports, 1 if ports else 0, ports)
+        return SwitchTopology(ports, 1 if ports else 0, ports)
     leaves = math.ceil(ports / (SWITCH_PORTS / 2))
-    return Switches(ports, leaves + math.ceil(leaves / 2), 2 * ports)
+    return SwitchTopology(ports, leaves + math.ceil(leaves / 2), 2 * ports)
 
 
-class Message(NamedTuple):
+class MessageSize(NamedTuple):
     """Mean bytes of one request and of its answer on the wire, and the parts of the catalog the answer rests on."""
 
     request: float
@@ -130,33 +130,33 @@ class Message(NamedTuple):
     facts: tuple[str, ...]
 
 
-def message_of(workload: Workload, catalog: Catalog) -> Message:
+def estimate_message_size(workload: Workload, catalog: Catalog) -> MessageSize:
     """Text is streamed token by token; a picture goes up whole; a row of features is a few bytes each."""
     traffic = workload.traffic
     record = catalog.part("answer.record").value
     if traffic is None:
-        return Message(0.0, 0.0, ())
+        return MessageSize(0.0, 0.0, ())
     tokens = (traffic.input_tokens.mean if traffic.input_tokens else 0.0) * catalog.part("text.bytes").value
     if workload.kind in TEXT_KINDS and traffic.output_tokens is not None:
-        return Message(tokens, traffic.output_tokens.mean * catalog.part("answer.token").value, ("answer.token",))
+        return MessageSize(tokens, traffic.output_tokens.mean * catalog.part("answer.token").value, ("answer.token",))
     if workload.kind == "embedding":
-        return Message(tokens, catalog.part("vector.dimensions").value * FP32_BYTES, ("vector.dimensions",))
+        return MessageSize(tokens, catalog.part("vector.dimensions").value * FP32_BYTES, ("vector.dimensions",))
     if traffic.image_pixels is not None:
-        return Message(traffic.image_pixels * catalog.part("picture.bytes").value, record, ("answer.record",))
-    return Message((traffic.features or 0) * FP32_BYTES, record, ("answer.record",))
+        return MessageSize(traffic.image_pixels * catalog.part("picture.bytes").value, record, ("answer.record",))
+    return MessageSize((traffic.features or 0) * FP32_BYTES, record, ("answer.record",))
 
 
-def front_end(workloads: Iterable[Workload], catalog: Catalog, growth: float = 1.0) -> float:
+def front_end_bandwidth(workloads: Iterable[Workload], catalog: Catalog, growth: float = 1.0) -> float:
     """Bytes/s in and out together at the busiest second of all workloads, `growth` times today's."""
     found = 0.0
     for workload in workloads:
         if workload.rate is not None:
-            message = message_of(workload, catalog)
+            message = estimate_message_size(workload, catalog)
             found += workload.rate.peak * (message.request + message.answer)
     return found * growth
 
 
-def ingest(workload: Workload) -> float:
+def monthly_ingest_bytes(workload: Workload) -> float:
     """Bytes of a month that data processing takes in."""
     traffic = workload.traffic
     return 0.0 if traffic is None or traffic.gib_per_day is None else traffic.gib_per_day * GIB * 730 / 24

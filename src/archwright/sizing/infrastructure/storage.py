@@ -19,24 +19,24 @@ from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, DataProfile, N
 from archwright.sizing.model.architecture import cache_bytes
 from archwright.sizing.training.training_flops import lora_parameters
 
-Tier = Literal["object", "archive", "block", "file"]
+StorageTier = Literal["object", "archive", "block", "file"]
 GIB = 2.0**30
 WEIGHT_BYTES = 2
 # Rank of the adapters of a parameter-efficient fine-tune where nobody says.
-RANK = 16
-FLOOR_DAYS = re.compile(r"retention floor (\d+) days")
+ADAPTER_RANK = 16
+RETENTION_FLOOR = re.compile(r"retention floor (\d+) days")
 # How long a conversation's cache is worth keeping beyond its last answer.
-CACHE_KEPT_S = 600.0
+CACHE_RETENTION_S = 600.0
 
 
-class Kept(NamedTuple):
+class StoredData(NamedTuple):
     """One kind of thing: `bytes[m]` in the middle of month m, proportional to each of `facts` (parts of the catalog).
     `bandwidth` is what its busiest reader or writer needs, in bytes/s; `data` names the data set it is or copies,
     `workload` whose model it is.
     """
 
     name: str
-    tier: Tier
+    tier: StorageTier
     bytes: tuple[float, ...]
     facts: tuple[str, ...] = ()
     bandwidth: float = 0.0
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
         return max(self.bytes, default=0.0)
 
 
-def held(data: DataProfile, month: float) -> float:
+def stored_bytes_at(data: DataProfile, month: float) -> float:
     """Bytes in use after `month` months (see above)."""
     size, growth, kept = data.size_gib * GIB, data.growth_gib_per_month * GIB, data.retention_months
     if kept is None:
@@ -59,11 +59,11 @@ def held(data: DataProfile, month: float) -> float:
     return max(size * (1 - month / kept) + growth * month if kept else 0.0, growth * kept)
 
 
-def over(data: DataProfile, months: int) -> tuple[float, ...]:
-    return tuple(held(data, month + 0.5) for month in range(months))
+def stored_bytes_by_month(data: DataProfile, months: int) -> tuple[float, ...]:
+    return tuple(stored_bytes_at(data, month + 0.5) for month in range(months))
 
 
-def data_sets(needs: Needs, catalog: Catalog) -> Iterable[Kept]:
+def list_data_sets(needs: Needs, catalog: Catalog) -> Iterable[StoredData]:
     """Every data set with its versions; a second copy apart where a regulation asks for backup. A lake that is
     already there keeps them, and its own backup.
     """
@@ -73,19 +73,22 @@ def data_sets(needs: Needs, catalog: Catalog) -> Iterable[Kept]:
     versions = catalog.part("lake.versions").value
     copies = catalog.part("backup.copies").value
     for data in needs.data:
-        size = over(data, months)
+        size = stored_bytes_by_month(data, months)
         stored = tuple(versions * amount for amount in size)
         kept = f"kept {data.retention_months:g} months" if data.retention_months is not None else "kept for good"
-        read = max((reading(workload) for workload in needs.workloads if data.name in workload.data), default=0.0)
+        read = max(
+            (required_read_bandwidth(workload) for workload in needs.workloads if data.name in workload.data),
+            default=0.0,
+        )
         why = f"{data.size_gib:g} GiB, {data.growth_gib_per_month:g} more a month, {kept}; x {versions:g} for versions"
-        yield Kept(f"data {data.name}", "object", stored, ("lake.versions",), read, data.name, why=why)
+        yield StoredData(f"data {data.name}", "object", stored, ("lake.versions",), read, data.name, why=why)
         if demanded:
             second = tuple(copies * amount for amount in size)
             why = f"a copy apart: {', '.join(demanded)}"
-            yield Kept(f"backup of {data.name}", "archive", second, ("backup.copies",), data=data.name, why=why)
+            yield StoredData(f"backup of {data.name}", "archive", second, ("backup.copies",), data=data.name, why=why)
 
 
-def reading(workload: Workload) -> float:
+def required_read_bandwidth(workload: Workload) -> float:
     """Bytes/s that data processing must read to hold its deadline."""
     traffic = workload.traffic
     if workload.kind != "data-processing" or traffic is None or traffic.gib_per_day is None:
@@ -93,7 +96,7 @@ def reading(workload: Workload) -> float:
     return traffic.gib_per_day * GIB / ((traffic.deadline_h or 24.0) * 3600)
 
 
-def parameters_of(workload: Workload, models: Mapping[str, ModelSpec]) -> float | None:
+def count_parameters(workload: Workload, models: Mapping[str, ModelSpec]) -> float | None:
     """Parameters of what a workload serves or trains; None when no model is known yet."""
     if workload.parameters is not None:
         return workload.parameters
@@ -103,30 +106,30 @@ def parameters_of(workload: Workload, models: Mapping[str, ModelSpec]) -> float 
     return float(model.parameters) if model is not None else None
 
 
-def trained(workload: Workload, models: Mapping[str, ModelSpec]) -> float | None:
+def count_trained_parameters(workload: Workload, models: Mapping[str, ModelSpec]) -> float | None:
     """Parameters of what training makes, else of what is served: all, or a parameter-efficient tune's adapters."""
     model = models.get(workload.name) or models.get(workload.base or "")
     if workload.kind == "finetune" and workload.method != "full":
-        return float(lora_parameters(model, model.ffn or 4 * model.hidden, RANK)) if model is not None else None
-    return parameters_of(workload, models)
+        return float(lora_parameters(model, model.ffn or 4 * model.hidden, ADAPTER_RANK)) if model is not None else None
+    return count_parameters(workload, models)
 
 
 def checkpoint_bytes(parameters: float, catalog: Catalog) -> float:
     return parameters * catalog.part("checkpoint.bytes").value
 
 
-def checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[Kept]:
+def list_checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[StoredData]:
     """Of each workload that trains: its state, several times, written while the run waits."""
     for workload in needs.workloads:
-        count = trained(workload, models) if workload.kind in TRAINING_KINDS else None
+        count = count_trained_parameters(workload, models) if workload.kind in TRAINING_KINDS else None
         if count is None:
             continue
         one = checkpoint_bytes(count, catalog)
         bandwidth = one / catalog.part("checkpoint.write").value
         size = one * catalog.part("checkpoint.kept").value
-        yield Kept(
+        yield StoredData(
             name=f"checkpoints of {workload.name}",
-            tier=tier_for(bandwidth, catalog),
+            tier=choose_tier(bandwidth, catalog),
             bytes=(size,) * needs.budget.horizon_months,
             facts=("checkpoint.bytes", "checkpoint.kept"),
             bandwidth=bandwidth,
@@ -135,18 +138,18 @@ def checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog)
         )
 
 
-def model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[Kept]:
+def list_model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[StoredData]:
     """Weights of every model that is served, and what training makes of them, in 16 bits, each in a few versions."""
     versions = catalog.part("model.versions").value
     for workload in needs.workloads:
-        count = trained(workload, models)
+        count = count_trained_parameters(workload, models)
         if count is None:
             continue
         one = WEIGHT_BYTES * count
         bandwidth = one / catalog.part("model.load").value
-        yield Kept(
+        yield StoredData(
             name=f"model files of {workload.name}",
-            tier=tier_for(bandwidth, catalog),
+            tier=choose_tier(bandwidth, catalog),
             bytes=(versions * one,) * needs.budget.horizon_months,
             facts=("model.versions",),
             bandwidth=bandwidth,
@@ -156,24 +159,24 @@ def model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog)
         )
 
 
-def tier_for(bandwidth: float, catalog: Catalog) -> Tier:
+def choose_tier(bandwidth: float, catalog: Catalog) -> StorageTier:
     """Object storage as far as one machine's streams carry; shared flash beyond."""
     return "object" if bandwidth <= catalog.part("object.bandwidth").value else "file"
 
 
-def logs(needs: Needs, requests_by_month: tuple[float, ...], catalog: Catalog) -> Kept:
+def size_logs(needs: Needs, requests_by_month: tuple[float, ...], catalog: Catalog) -> StoredData:
     """Logs and audit of the requests of the months that are kept; none were made before the first month."""
-    days, _ = log_days(needs, catalog)
+    days, _ = log_retention_days(needs, catalog)
     record = catalog.part("log.bytes").value
     kept = tuple(
-        record * sum(_within(requests_by_month, month + 0.5, days * 24 / 730))
+        record * sum(_amounts_in_window(requests_by_month, month + 0.5, days * 24 / 730))
         for month in range(len(requests_by_month))
     )
     facts = ("log.bytes",) if days != catalog.part("log.days").value else ("log.bytes", "log.days")
-    return Kept("logs and audit", "object", kept, facts, why=f"every request's record for {days:g} days")
+    return StoredData("logs and audit", "object", kept, facts, why=f"every request's record for {days:g} days")
 
 
-def _within(amounts: tuple[float, ...], now: float, window: float) -> Iterable[float]:
+def _amounts_in_window(amounts: tuple[float, ...], now: float, window: float) -> Iterable[float]:
     """What came between now - window and now, each month's amount spread evenly over it."""
     for month, amount in enumerate(amounts):
         share = min(now, month + 1.0) - max(now - window, float(month))
@@ -181,13 +184,13 @@ def _within(amounts: tuple[float, ...], now: float, window: float) -> Iterable[f
             yield amount * share
 
 
-def log_days(needs: Needs, catalog: Catalog) -> tuple[float, tuple[str, ...]]:
+def log_retention_days(needs: Needs, catalog: Catalog) -> tuple[float, tuple[str, ...]]:
     """Days logs are kept: the longest floor of the regulations and the clauses that set it, else the usual."""
     floors = [
         (float(found.group(1)), f"{name} {rule.clause}")
         for name in needs.regulations
         for rule in catalog.regulations[name].controls
-        if (found := FLOOR_DAYS.search(rule.feature)) is not None
+        if (found := RETENTION_FLOOR.search(rule.feature)) is not None
     ]
     usual = catalog.part("log.days").value
     longest = max((days for days, _ in floors), default=0.0)
@@ -196,18 +199,20 @@ def log_days(needs: Needs, catalog: Catalog) -> tuple[float, tuple[str, ...]]:
     return longest, tuple(clause for days, clause in floors if days == longest)
 
 
-def metrics(machines: tuple[float, ...], days: float, catalog: Catalog) -> Kept:
+def size_metrics(machines: tuple[float, ...], days: float, catalog: Catalog) -> StoredData:
     """Series of so many machines, kept as long as the logs."""
     one = catalog.part("metrics.bytes").value * days
-    return Kept("metrics", "block", tuple(one * count for count in machines), ("metrics.bytes",), why=f"{days:g} days")
+    return StoredData(
+        "metrics", "block", tuple(one * count for count in machines), ("metrics.bytes",), why=f"{days:g} days"
+    )
 
 
 def backup_clauses(needs: Needs, catalog: Catalog) -> tuple[str, ...]:
     """Clauses that ask for a backup, in the order the needs name their regulations."""
-    return clauses(needs, catalog, r"\bbackup\b")
+    return find_clauses(needs, catalog, r"\bbackup\b")
 
 
-def clauses(needs: Needs, catalog: Catalog, words: str) -> tuple[str, ...]:
+def find_clauses(needs: Needs, catalog: Catalog, words: str) -> tuple[str, ...]:
     """Clauses of the needs' regulations whose demand or feature speaks of `words` (a pattern)."""
     said = re.compile(words, re.IGNORECASE)
     return tuple(
@@ -225,4 +230,4 @@ def cache_tier_bytes(workload: Workload, model: ModelSpec) -> float:
         return 0.0
     if traffic.requests_per_second is None or traffic.input_tokens is None:
         return 0.0
-    return traffic.requests_per_second.peak * CACHE_KEPT_S * cache_bytes(model, traffic.input_tokens.mean)
+    return traffic.requests_per_second.peak * CACHE_RETENTION_S * cache_bytes(model, traffic.input_tokens.mean)

@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, Workload
-from archwright.sizing.infrastructure.storage import held
+from archwright.sizing.infrastructure.storage import stored_bytes_at
 
-Form = Literal["memory", "compressed", "disk"]
+IndexForm = Literal["memory", "compressed", "disk"]
 DEGREE = 16
 DISK_DEGREE = 64
 ID_BYTES, NUMBER_BYTES, LINK_BYTES = 8, 4, 4
@@ -27,15 +27,15 @@ CODE_SHARE = 1 / 8
 MEMORY_SHARE = 0.25
 
 
-class Laid(NamedTuple):
+class IndexFootprint(NamedTuple):
     """One form of an index: what it needs in memory and on storage."""
 
-    form: Form
+    form: IndexForm
     memory_bytes: float
     stored_bytes: float
 
 
-class Index(NamedTuple):
+class VectorIndex(NamedTuple):
     """`vectors` with its band; everything else follows. `stated`: most are documents that the needs count."""
 
     workload: str
@@ -48,34 +48,36 @@ class Index(NamedTuple):
         """The part of the catalog that a guessed count is proportional to."""
         return () if self.stated else ("text.share",)
 
-    def laid(self, form: Form) -> Laid:
+    def laid(self, form: IndexForm) -> IndexFootprint:
         count, numbers = self.vectors.value, self.dimensions
         whole = NUMBER_BYTES * numbers
         links = LINK_BYTES * (2 * DEGREE + DEGREE / (DEGREE - 1)) + ID_BYTES
         if form == "memory":
-            return Laid(form, count * (whole + links), count * (whole + links))
+            return IndexFootprint(form, count * (whole + links), count * (whole + links))
         if form == "compressed":
-            return Laid(form, count * (numbers + links), count * (whole + numbers + links))
+            return IndexFootprint(form, count * (numbers + links), count * (whole + numbers + links))
         sectors = math.ceil((whole + LINK_BYTES * (DISK_DEGREE + 1)) / SECTOR)
-        return Laid(form, count * numbers * CODE_SHARE, count * sectors * SECTOR)
+        return IndexFootprint(form, count * numbers * CODE_SHARE, count * sectors * SECTOR)
 
-    def within(self, memory_bytes: float) -> Laid:
+    def within(self, memory_bytes: float) -> IndexFootprint:
         """The fastest form that fits; on disk whatever that takes."""
         forms = (self.laid("memory"), self.laid("compressed"))
         return next((form for form in forms if form.memory_bytes <= memory_bytes), self.laid("disk"))
 
 
-def index_of(needs: Needs, workload: Workload, catalog: Catalog, month: float = 0.0) -> Index | None:
+def size_vector_index(needs: Needs, workload: Workload, catalog: Catalog, month: float = 0.0) -> VectorIndex | None:
     """The index that `workload` looks things up in after so many months; None when it looks up nothing. Where an
     embedding workload states the documents of a data set, they count; the text of others is guessed from their bytes.
     """
     sets = [data for data in needs.data if data.name in workload.data]
     if workload.kind != "rag" or not sets:
         return None
-    makers = [other for other in needs.workloads if _documents(other) and set(other.data) & set(workload.data)]
-    known = sum(_documents(other) for other in makers)
+    makers = [
+        other for other in needs.workloads if _stated_document_tokens(other) and set(other.data) & set(workload.data)
+    ]
+    known = sum(_stated_document_tokens(other) for other in makers)
     covered = {name for other in makers for name in other.data}
-    guessed = _tokens(sum(held(data, month) for data in sets if data.name not in covered), catalog)
+    guessed = _estimate_tokens(sum(stored_bytes_at(data, month) for data in sets if data.name not in covered), catalog)
     chunk = catalog.part("chunk.tokens")
     vectors = Estimate(
         value=(known + guessed.value) / chunk.value,
@@ -83,10 +85,10 @@ def index_of(needs: Needs, workload: Workload, catalog: Catalog, month: float = 
         high=(known + guessed.high) / chunk.low,
         unit="vectors",
     )
-    return Index(workload.name, vectors, catalog.part("vector.dimensions").value, known >= guessed.value)
+    return VectorIndex(workload.name, vectors, catalog.part("vector.dimensions").value, known >= guessed.value)
 
 
-def _documents(workload: Workload) -> float:
+def _stated_document_tokens(workload: Workload) -> float:
     """Tokens of the documents an embedding workload states; 0 when it states none."""
     traffic = workload.traffic
     if workload.kind != "embedding" or traffic is None:
@@ -94,7 +96,7 @@ def _documents(workload: Workload) -> float:
     return (traffic.documents or 0.0) * (traffic.tokens_per_document or 0.0)
 
 
-def _tokens(size: float, catalog: Catalog) -> Estimate:
+def _estimate_tokens(size: float, catalog: Catalog) -> Estimate:
     """Text in so many bytes. Share and bytes of a token are guesses: the band is their corners."""
     share, width = catalog.part("text.share"), catalog.part("text.bytes")
     return Estimate(

@@ -32,7 +32,7 @@ def weights_bytes(model: ModelSpec, bits_per_weight: float, file_bytes: int | No
     return float(file_bytes) if file_bytes is not None else model.parameters * bits_per_weight / 8
 
 
-def engine_memory(
+def compute_engine_memory(
     model: ModelSpec, weights: float, efficiency: Efficiency, slots: int, context_tokens: int
 ) -> EngineMemory:
     """Memory of a replica that runs `slots` requests of up to `context_tokens`."""
@@ -40,6 +40,6 @@ def engine_memory(
     return EngineMemory(weights=weights, cache=cache, overhead=float(efficiency.memory_overhead_bytes))
 
 
-def holds(memory_bytes: float, needed: EngineMemory) -> bool:
+def fits_memory(memory_bytes: float, needed: EngineMemory) -> bool:
     """Whether a machine with `memory_bytes` in all has room."""
     return needed.total <= memory_bytes * USABLE_SHARE

@@ -21,7 +21,7 @@ _WORDS = (
 )
 # Bits a weight takes, scales included: blocks of 16 or 32 with one 8-bit scale.
 WEIGHT_BITS = {"fp4": 4.5, "int4": 4.5, "int8": 8.0, "fp8": 8.0, "fp32": 32.0, "bf16": 16.0}
-WIDER = {
+FALLBACK_DTYPES = {
     "fp4": ("fp4", "fp8", "bf16", "fp16"),
     "fp8": ("fp8", "bf16", "fp16"),
     "int8": ("int8", "fp8", "bf16", "fp16"),
@@ -31,7 +31,7 @@ WIDER = {
 }
 
 
-class Format(NamedTuple):
+class NumericPrecision(NamedTuple):
     """`name` of the weights; `stated` is False where it was assumed."""
 
     name: str
@@ -49,32 +49,32 @@ class Format(NamedTuple):
         return 8.0 if self.name in ("fp4", "fp8", "int8") else 16.0
 
 
-def parse(precision: str, model: str) -> Format:
+def parse_precision(precision: str, model: str) -> NumericPrecision:
     """From the precision column, else from the model's name, else 16 bit: assumed, whatever else is written there."""
     for text in (precision.lower(), model.lower()):
         for name, pattern in _WORDS:
             if pattern.search(text):
-                return Format(name)
-    return Format("bf16", stated=False)
+                return NumericPrecision(name)
+    return NumericPrecision("bf16", stated=False)
 
 
-def published(model: ModelSpec) -> Format:
+def read_published_precision(model: ModelSpec) -> NumericPrecision:
     """Of the checkpoint: what its row states, else what its name says, else 16 bit, assumed."""
-    return parse(model.published_format, model.id)
+    return parse_precision(model.published_format, model.id)
 
 
-def unstated(model: ModelSpec, accelerator: Accelerator) -> list[Format]:
+def list_candidate_precisions(model: ModelSpec, accelerator: Accelerator) -> list[NumericPrecision]:
     """What a deployment that names no format may run in, the likeliest first: the published one, then what engines
     narrow weights to, widest first: formats the device multiplies in, or four bits unpacked to 16.
     """
-    first, rates = published(model), accelerator.flops
+    first, rates = read_published_precision(model), accelerator.flops
     names = ("fp8", "fp4") if "fp4" in rates else ("fp8", "int4") if "fp8" in rates else ("int8", "int4")
-    return [first, *(Format(name, stated=False) for name in names if WEIGHT_BITS[name] < first.expert_bits)]
+    return [first, *(NumericPrecision(name, stated=False) for name in names if WEIGHT_BITS[name] < first.expert_bits)]
 
 
-def rate(accelerator: Accelerator, name: str) -> float:
+def matmul_rate(accelerator: Accelerator, name: str) -> float:
     """Dense FLOP/s the device multiplies weights of that format at; the fp32 rate where nothing else is known."""
-    for dtype in WIDER[name]:
+    for dtype in FALLBACK_DTYPES[name]:
         if dtype in accelerator.flops:
             return accelerator.flops[dtype]
     return max(accelerator.flops.values())

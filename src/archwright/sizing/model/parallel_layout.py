@@ -16,7 +16,7 @@ _RANK = re.compile(r"(MoE-?TP|TP|PP|DP|EP)\s*(\d+)", re.IGNORECASE)
 MOST_RANKS = 4096
 
 
-class Layout(NamedTuple):
+class ParallelLayout(NamedTuple):
     """One worker's ranks and how many workers there are; `prefill` is the other pool of a disaggregated one."""
 
     tp: int = 1
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
     moe_tp: int = 0
     ep: int = 0
     copies: int = 1
-    prefill: Layout | None = None
+    prefill: ParallelLayout | None = None
 
     @property
     def devices(self) -> int:
@@ -37,19 +37,22 @@ class Layout(NamedTuple):
         return self.devices * self.copies + (self.prefill.total if self.prefill is not None else 0)
 
 
-def _rank(text: str) -> int:
+def _parse_rank(text: str) -> int:
     return min(max(int(text or 0), 1), MOST_RANKS)
 
 
-def parse(text: str) -> Layout | None:
+def parse_layout(text: str) -> ParallelLayout | None:
     """None where the text states no ranks."""
-    pools = {kind.upper(): (_rank(count), _rank(tp), _rank(dp)) for kind, count, tp, dp in _PAIR.findall(text)}
+    pools = {
+        kind.upper(): (_parse_rank(count), _parse_rank(tp), _parse_rank(dp))
+        for kind, count, tp, dp in _PAIR.findall(text)
+    }
     if "P" in pools and "D" in pools:
         (copies, tp, dp), (own, own_tp, own_dp) = pools["P"], pools["D"]
-        return _pool(own, own_tp, own_dp)._replace(prefill=_pool(copies, tp, dp))
+        return _pool_layout(own, own_tp, own_dp)._replace(prefill=_pool_layout(copies, tp, dp))
     ranks: dict[str, int] = {}
     for name, size in _RANK.findall(text):
-        ranks.setdefault(name.upper().replace("-", ""), _rank(size))
+        ranks.setdefault(name.upper().replace("-", ""), _parse_rank(size))
     if not ranks:
         return None
     tp, dp = ranks.get("TP", 1), ranks.get("DP", 1)
@@ -59,16 +62,16 @@ def parse(text: str) -> Layout | None:
         # Expert ranks that contradict the attention ranks: keep the expert-parallel degree where it divides them.
         ep = ep if attention % ep == 0 else 1
         moe_tp = attention // ep
-    return Layout(tp=tp, pp=ranks.get("PP", 1), dp=dp, moe_tp=moe_tp, ep=ep)
+    return ParallelLayout(tp=tp, pp=ranks.get("PP", 1), dp=dp, moe_tp=moe_tp, ep=ep)
 
 
-def _pool(copies: int, tp: int, dp: int) -> Layout:
+def _pool_layout(copies: int, tp: int, dp: int) -> ParallelLayout:
     if tp > WIDEST_TENSOR:
         tp, dp = 1, tp * dp
-    return Layout(tp=tp, dp=dp, moe_tp=1, ep=tp * dp, copies=copies)
+    return ParallelLayout(tp=tp, dp=dp, moe_tp=1, ep=tp * dp, copies=copies)
 
 
-def spread(layout: Layout, devices: int) -> Layout:
+def replicate_layout(layout: ParallelLayout, devices: int) -> ParallelLayout:
     """`layout` copied to fill `devices`: whole copies only, at least one."""
     if layout.prefill is not None or devices <= layout.devices:
         return layout

@@ -14,7 +14,7 @@ _KV_HEADS = 8
 _EXPERTS, _CHOSEN = 128, 8
 
 
-def model_of(name: str, parameters: float, active: float) -> ModelSpec:
+def build_parametric_model(name: str, parameters: float, active: float) -> ModelSpec:
     """`parameters` and `active` are counts, 1e6 to 1e14."""
     active = min(active, parameters)
     layers = max(4, round((active / 12 / _RATIO**2) ** (1 / 3)))

@@ -8,6 +8,6 @@ from __future__ import annotations
 from archwright.catalog.tables.records import ModelSpec
 
 
-def divides(model: ModelSpec, count: int) -> bool:
+def can_split_heads(model: ModelSpec, count: int) -> bool:
     """Whether `count` devices can share the model."""
     return count == 1 or model.heads % count == 0

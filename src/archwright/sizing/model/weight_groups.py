@@ -17,12 +17,12 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.sizing.model.architecture import cache_bytes_per_token, head_parameters
 
 # Rotary part that latent attention keeps and multiplies beside the latent: of 64 values in every published shape.
-ROTARY = 64
+ROTARY_VALUES = 64
 # Models up to this size tie the embedding to the head.
-TIED_BELOW = 2.0e9
+TIED_EMBEDDING_PARAMETERS = 2.0e9
 
 
-class Shape(NamedTuple):
+class WeightGroups(NamedTuple):
     """Counts of parameters and values; nothing here depends on hardware or number formats."""
 
     layers: int
@@ -79,9 +79,9 @@ class Shape(NamedTuple):
         return self.cache_values * (self.grows * context + (1 - self.grows) * min(context, self.window))
 
 
-def shape_of(model: ModelSpec) -> Shape:
+def group_weights(model: ModelSpec) -> WeightGroups:
     head = head_parameters(model)
-    embedding = 0.0 if model.parameters < TIED_BELOW else head
+    embedding = 0.0 if model.parameters < TIED_EMBEDDING_PARAMETERS else head
     experts = model.experts if model.experts > model.experts_active else 0
     expert = (model.parameters - model.active_parameters) / (model.experts - model.experts_active) if experts else 0.0
     trunk = model.parameters - expert * experts - head - embedding
@@ -89,7 +89,7 @@ def shape_of(model: ModelSpec) -> Shape:
     rank = model.kv_lora_rank or 0
     grows = model.full_attention_layers / model.layers if model.full_attention_layers else 1.0
     width = float(model.heads * model.head_dim)
-    return Shape(
+    return WeightGroups(
         layers=model.layers,
         hidden=model.hidden,
         trunk=max(trunk, 0.1 * model.active_parameters),
@@ -102,6 +102,6 @@ def shape_of(model: ModelSpec) -> Shape:
         cache_splits=1 if latent else max(model.kv_heads, 1),
         grows=grows,
         window=model.sliding_window or 0,
-        decode_width=model.heads * (rank + ROTARY / 2.0) if latent else width,
-        prefill_width=model.heads * (model.head_dim + ROTARY / 2.0) if latent else width,
+        decode_width=model.heads * (rank + ROTARY_VALUES / 2.0) if latent else width,
+        prefill_width=model.heads * (model.head_dim + ROTARY_VALUES / 2.0) if latent else width,
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from archwright.contract.record import Record
 
 
-class Tree(Record):
+class RegressionTree(Record):
     """Nodes in one list per column; node 0 is the root."""
 
     feature: tuple[int, ...]
@@ -27,5 +27,5 @@ class Tree(Record):
         return self.value[node]
 
 
-def total(trees: Sequence[Tree], features: Sequence[float]) -> float:
+def sum_trees(trees: Sequence[RegressionTree], features: Sequence[float]) -> float:
     return sum(tree.leaf(features) for tree in trees)

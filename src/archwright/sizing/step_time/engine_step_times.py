@@ -12,21 +12,21 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Protocol
 
-from archwright.sizing.hardware.roofline import Roofline, Step, pairs
-from archwright.sizing.step_time.step_time_model import Coefficients, layer_s, routing_s
-from archwright.sizing.step_time.step_work import Device, Worker
+from archwright.sizing.hardware.roofline import EngineStep, Roofline, count_token_pairs
+from archwright.sizing.step_time.step_time_model import Coefficients, expert_routing_s, layer_overhead_s
+from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
 # A request alone meets half a step under way and takes part in one of its own.
-STEPS_MET = 1.5
+STEPS_PER_PREFILL = 1.5
 
 
-class Decode(Protocol):
+class DecodeStep(Protocol):
     """Decode steps at one context."""
 
     def step_s(self, batch: float) -> float: ...
 
 
-class Pace(Protocol):
+class StepTimes(Protocol):
     """What an engine's steps take, in seconds."""
 
     def __hash__(self) -> int: ...
@@ -35,20 +35,20 @@ class Pace(Protocol):
     def started_s(self) -> float:
         """What a step takes longer for reading any prompt at all."""
 
-    def step_s(self, step: Step) -> float:
+    def step_s(self, step: EngineStep) -> float:
         """One step of the simulation."""
 
-    def decode(self, context: float) -> Decode:
+    def decode(self, context: float) -> DecodeStep:
         """Steps that only write, `context` tokens behind each answer; batches need not be whole."""
 
     def read_s(self, tokens: float, seen: float) -> float:
         """How much longer one prompt makes the steps that read it; its tokens see `seen` tokens together."""
 
-    def alone(self, prompt: float) -> Alone:
+    def alone(self, prompt: float) -> UncontendedPrefill:
         """A prompt that waits for no other."""
 
 
-class Alone(NamedTuple):
+class UncontendedPrefill(NamedTuple):
     """To the first token of a prompt that waits for no other: as fitted, never less than the steps it takes part in."""
 
     fitted_s: float
@@ -60,10 +60,10 @@ class Alone(NamedTuple):
         return max(self.fitted_s + self.fitted_steps * decode_s, self.steps_s(decode_s))
 
     def steps_s(self, decode_s: float) -> float:
-        return self.read_s + STEPS_MET * decode_s
+        return self.read_s + STEPS_PER_PREFILL * decode_s
 
 
-class FittedDecode(NamedTuple):
+class FittedDecodeStep(NamedTuple):
     """Linear parts of one step: seconds at the fitted rates, per request where the batch counts."""
 
     weights_s: float
@@ -88,7 +88,7 @@ class FittedDecode(NamedTuple):
         return self.weights_s + self.experts_s * (1 - math.pow(self.missed, max(tokens, 1.0)))
 
 
-class Kind(NamedTuple):
+class CoefficientKey(NamedTuple):
     """What coefficients belong to: the engine's family, the model's attention; `slower` is the time that devices of
     this maker take over that of the fit's.
     """
@@ -98,10 +98,12 @@ class Kind(NamedTuple):
     slower: float = 1.0
 
 
-class Fitted:
+class FittedStepTimes:
     """One engine on `worker`'s layout without data parallel ranks or pipeline stages."""
 
-    def __init__(self, worker: Worker, device: Device, kind: Kind, fit: dict[str, dict[str, float]]) -> None:
+    def __init__(
+        self, worker: ShardedModel, device: DeviceSpec, kind: CoefficientKey, fit: dict[str, dict[str, float]]
+    ) -> None:
         self._worker, self._device, self._tpot, self._ttft = worker, device, fit["tpot"], fit["ttft"]
         self._kind = kind
         shape, k, name = worker.shape, self._tpot, worker.number.name
@@ -109,18 +111,18 @@ class Fitted:
         self._factor = k.get(f"engine.{kind.engine}", 1.0) * k.get(f"format.{name}", 1.0) * kind.slower
         self.started_s = shape.layers * k["opf"] * self._factor
         self._base = self._constants(k, kind.attention)
-        self._prompt = _PromptWork.of(worker, device)
+        self._prompt = _PrefillRates.of(worker, device)
         near, far = (worker.decode(1.0, context).seconds_of_flops(device) for context in (0.0, 1.0))
         rate = self._number / k["ec"]
         self._compute_s, self._seen_s = near * rate, (far - near) * rate
 
-    def _constants(self, k: Coefficients, attention: str) -> FittedDecode:
+    def _constants(self, k: Coefficients, attention: str) -> FittedDecodeStep:
         worker, device, shape = self._worker, self._device, self._worker.shape
-        layer = layer_s(k, worker.layout.tp, attention.split("+"), routing_s(worker, device))
+        layer = layer_overhead_s(k, worker.layout.tp, attention.split("+"), expert_routing_s(worker, device))
         empty = worker.decode(1.0, 0.0)
         to_bytes = worker.number.expert_bits / 8 / worker.expert_ranks
         missed = 1 - shape.chosen / shape.experts if shape.sparse else 0.0
-        return FittedDecode(
+        return FittedDecodeStep(
             weights_s=(empty.bytes - shape.touched(1.0) * to_bytes) / device.bandwidth / k["em"],
             experts_s=shape.expert * shape.experts * to_bytes / device.bandwidth / k["em"],
             missed=missed,
@@ -132,7 +134,7 @@ class Fitted:
             factor=self._factor,
         )
 
-    def decode(self, context: float) -> FittedDecode:
+    def decode(self, context: float) -> FittedDecodeStep:
         worker = self._worker
         return self._base._replace(
             cache_s=worker.cached(context) / self._device.bandwidth / self._tpot["em"],
@@ -153,14 +155,14 @@ class Fitted:
         memory = self._base.memory_s(prompt) * self._tpot["em"] / k["em"]
         return (math.hypot(flops, memory) + prompt * work.exchange_s / k["elp"]) * self._kind.slower
 
-    def alone(self, prompt: float) -> Alone:
+    def alone(self, prompt: float) -> UncontendedPrefill:
         """The fitted mean without the closed loop's crowd."""
         k = self._ttft
         scheduling = k.get(f"engine.{self._kind.engine}", 1.0)
         read = self.read_s(prompt, prompt * prompt / 2) + self.started_s
-        return Alone(self.first_s(prompt) + scheduling * k["t0"], scheduling * k["ks"], read)
+        return UncontendedPrefill(self.first_s(prompt) + scheduling * k["t0"], scheduling * k["ks"], read)
 
-    def step_s(self, step: Step) -> float:
+    def step_s(self, step: EngineStep) -> float:
         if not step.prompt_tokens:
             return self.decode(step.context_tokens / step.answering).step_s(step.answering)
         read = self.read_s(step.prompt_tokens, step.prompt_pairs, step.prompts_done)
@@ -173,7 +175,7 @@ class Fitted:
         return roof + base.plain_s * base.factor + self.started_s
 
 
-class _PromptWork(NamedTuple):
+class _PrefillRates(NamedTuple):
     """Seconds at the stated rates of a prompt's token, of its head, of one pair of tokens that see each other."""
 
     trunk_s: float
@@ -185,7 +187,7 @@ class _PromptWork(NamedTuple):
     window: int
 
     @classmethod
-    def of(cls, worker: Worker, device: Device) -> _PromptWork:
+    def of(cls, worker: ShardedModel, device: DeviceSpec) -> _PrefillRates:
         shape, tp = worker.shape, worker.layout.tp
         one, two = worker.prefill(1.0), worker.prefill(2.0)
         return cls(
@@ -205,7 +207,7 @@ class _PromptWork(NamedTuple):
         return self.pair_s * (self.grows * seen + (1 - self.grows) * min(seen, self.window * tokens))
 
 
-class Host:
+class RooflineStepTimes:
     """One engine on a host processor."""
 
     started_s = 0.0
@@ -217,14 +219,14 @@ class Host:
         self._alone, self._beside = row.decode_share_of_matmul, row.decode_share_of_matmul_batched
         self._from = row.batched_from
 
-    def step_s(self, step: Step) -> float:
+    def step_s(self, step: EngineStep) -> float:
         return self._roofline.step_s(step)
 
-    def decode(self, context: float) -> HostDecode:
+    def decode(self, context: float) -> RooflineDecodeStep:
         roofline = self._roofline
-        near, far = (roofline.compute_s(Step(answering=1, context_tokens=seen)) for seen in (0.0, context))
-        one, two = (roofline.memory_s(Step(answering=batch, context_tokens=batch * context)) for batch in (1, 2))
-        return HostDecode(
+        near, far = (roofline.compute_s(EngineStep(answering=1, context_tokens=seen)) for seen in (0.0, context))
+        one, two = (roofline.memory_s(EngineStep(answering=batch, context_tokens=batch * context)) for batch in (1, 2))
+        return RooflineDecodeStep(
             token_s=near * self._alone,
             attention_s=far - near,
             alone=self._alone,
@@ -237,14 +239,14 @@ class Host:
     def read_s(self, tokens: float, seen: float) -> float:
         """A prompt so short that its tokens count as few costs no more than one that just does not."""
         counts = {math.ceil(tokens), max(math.ceil(tokens), self._from)}
-        steps = (Step(prompt_tokens=count, prompt_pairs=seen, prompts_done=1) for count in counts)
+        steps = (EngineStep(prompt_tokens=count, prompt_pairs=seen, prompts_done=1) for count in counts)
         return min(self._roofline.compute_s(step) for step in steps)
 
-    def alone(self, prompt: float) -> Alone:
-        return Alone(0.0, 0.0, self.read_s(prompt, pairs(0, math.ceil(prompt))))
+    def alone(self, prompt: float) -> UncontendedPrefill:
+        return UncontendedPrefill(0.0, 0.0, self.read_s(prompt, count_token_pairs(0, math.ceil(prompt))))
 
 
-class HostDecode(NamedTuple):
+class RooflineDecodeStep(NamedTuple):
     """The roofline for batches that need not be whole: between the row's two shares the slower of both ends."""
 
     token_s: float

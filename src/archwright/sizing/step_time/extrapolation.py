@@ -15,58 +15,58 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
 from archwright.catalog.tables.work_rates import WorkRate
 from archwright.contract.estimate import Estimate
-from archwright.sizing.step_time.fitted_tables import Fit
-from archwright.sizing.step_time.step_work import Device
+from archwright.sizing.step_time.fitted_tables import FittedTable
+from archwright.sizing.step_time.step_work import DeviceSpec
 
 HOST_KIND = "cpu"
-WIDE = "bf16"
+WIDE_FORMAT = "bf16"
 
 
-def slower(accelerator: Accelerator, catalog: Catalog) -> float:
+def vendor_slowdown(accelerator: Accelerator, catalog: Catalog) -> float:
     """The time that its steps take over what the fit says."""
-    known = _maker(accelerator, catalog)
+    known = _find_vendor_speed(accelerator, catalog)
     return 1.0 if known is None else 1 / known.typical
 
 
-def sustaining(stated: Device, accelerator: Accelerator, catalog: Catalog) -> Device:
+def apply_sustained_rates(stated: DeviceSpec, accelerator: Accelerator, catalog: Catalog) -> DeviceSpec:
     """The device at the rates it sustains."""
-    row = _sustained(accelerator, catalog)
+    row = _find_sustained_rate(accelerator, catalog)
     if row is None:
         return stated
     trunk, expert, wide = (rate * row.typical for rate in (stated.trunk_rate, stated.expert_rate, stated.wide_rate))
     return stated._replace(trunk_rate=trunk, expert_rate=expert, wide_rate=wide)
 
 
-def unlike(accelerator: Accelerator, engine: str, fit: Fit, catalog: Catalog) -> tuple[str, ...]:
+def list_extrapolations(accelerator: Accelerator, engine: str, fit: FittedTable, catalog: Catalog) -> tuple[str, ...]:
     """What no row of the fit is like; `engine` is a family."""
     rows = (catalog.accelerators.get(name) for name in fit.seen["accelerator"])
     makers = {row.vendor for row in rows if row is not None}
     found = []
     if engine not in fit.seen["engine"]:
         found.append("no fitted row is of this engine")
-    if accelerator.vendor not in makers and _maker(accelerator, catalog) is None:
+    if accelerator.vendor not in makers and _find_vendor_speed(accelerator, catalog) is None:
         found.append(f"no fitted row is of a device of {accelerator.vendor}")
-    if WIDE not in accelerator.flops:
+    if WIDE_FORMAT not in accelerator.flops:
         found.append("the device has no bf16, every fitted one has")
     return tuple(found)
 
 
-def figures(accelerator: Accelerator, catalog: Catalog) -> Estimate:
+def spec_uncertainty(accelerator: Accelerator, catalog: Catalog) -> Estimate:
     """What the device's stated figures may be off by: a band around 1, wider with age."""
     return catalog.estimate(accelerator, 1.0, "")
 
 
-def facts(accelerator: Accelerator, catalog: Catalog) -> tuple[str, ...]:
+def extrapolation_facts(accelerator: Accelerator, catalog: Catalog) -> tuple[str, ...]:
     """The measurements used beside the row, as a basis quotes them."""
-    known = (_maker(accelerator, catalog), _sustained(accelerator, catalog))
+    known = (_find_vendor_speed(accelerator, catalog), _find_sustained_rate(accelerator, catalog))
     return tuple(row.fact for row in known if row is not None)
 
 
-def _maker(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
+def _find_vendor_speed(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
     """What devices of its maker were measured to do over what the fit says, where that is another maker's."""
     return catalog.work_rates.get(f"serving.speed-{accelerator.vendor}")
 
 
-def _sustained(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
+def _find_sustained_rate(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
     """What a device whose power is limited sustains of its stated rate, where that is less than others do."""
     return catalog.work_rates.get(f"serving.rate-{accelerator.id}")

@@ -13,10 +13,10 @@ import msgspec
 from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, ErrorLocation
-from archwright.sizing.step_time.boosted_trees import Tree
+from archwright.sizing.step_time.boosted_trees import RegressionTree
 
 
-class Provenance(Record):
+class FitProvenance(Record):
     """What was fitted on, when and how."""
 
     file: str
@@ -29,7 +29,7 @@ class Provenance(Record):
     loss: str
 
 
-class Band(Record):
+class ConformalBand(Record):
     """90 % of grouped out-of-fold measurements lay in value x low to value x high."""
 
     metric: str
@@ -41,27 +41,27 @@ class Band(Record):
     median_error: float
 
 
-class Fit(Record):
+class FittedTable(Record):
     """`coefficients` per target; `seen` per kind of name: what the rows held, as a stratum is asked for."""
 
-    provenance: Provenance
+    provenance: FitProvenance
     coefficients: dict[str, dict[str, float]]
-    residuals: dict[str, tuple[Tree, ...]]
+    residuals: dict[str, tuple[RegressionTree, ...]]
     seen: dict[str, tuple[str, ...]]
-    bands: tuple[Band, ...]
+    bands: tuple[ConformalBand, ...]
 
-    def band(self, metric: str, stratum: str, regime: str) -> Band:
+    def band(self, metric: str, stratum: str, regime: str) -> ConformalBand:
         """The regime's own band, else that of the stratum."""
         own = [row for row in self.bands if row.metric == metric and row.stratum == stratum]
         return next((row for row in own if row.regime == regime), own[-1])
 
 
 @cache
-def load(name: str) -> Fit:
+def load_table(name: str) -> FittedTable:
     """The fit called `name`: serving or training. Raises CatalogError AW-CAT-03 when it is missing or broken."""
     path = DATA / "fits" / f"{name}.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Fit)
+        return msgspec.json.decode(path.read_bytes(), type=FittedTable)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CatalogError(
             "AW-CAT-03",

@@ -9,8 +9,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from archwright.sizing.step_time.step_time_model import Case
-from archwright.sizing.step_time.step_work import Device, Worker
+from archwright.sizing.step_time.step_time_model import StepTimeInputs
+from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
 FORMATS = ("bf16", "fp8", "fp4", "int4", "int8", "fp32")
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?")
@@ -18,7 +18,7 @@ _LAYER_S = 5e-5
 _MOST_SHORT = 8.0
 
 
-def version(engine: str) -> float:
+def parse_version(engine: str) -> float:
     """0.8.1 as 801; -1 where none is stated."""
     found = _VERSION.search(engine)
     if found is None:
@@ -27,7 +27,9 @@ def version(engine: str) -> float:
     return first * 10000.0 + second * 100.0 + third
 
 
-def features(case: Case, worker: Worker, device: Device, engine: str, families: Sequence[str]) -> list[float]:
+def extract_features(
+    case: StepTimeInputs, worker: ShardedModel, device: DeviceSpec, engine: str, families: Sequence[str]
+) -> list[float]:
     """`engine` as stated, `families` in the fit's order."""
     shape, layout = worker.shape, worker.layout
     memory = max(case.memory_s, 1e-9)
@@ -54,7 +56,7 @@ def features(case: Case, worker: Worker, device: Device, engine: str, families: 
         math.log(shape.parameters / 1e9),
         math.log(case.layers),
         float("mla" in case.attention),
-        version(engine),
+        parse_version(engine),
         math.log(case.ranks),
         math.log(layout.total),
         float(layout.prefill.tp if layout.prefill is not None else 0),

@@ -19,16 +19,16 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from archwright.sizing.step_time.step_work import Device, Worker
+from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
 Coefficients = Mapping[str, float]
 
 # The share of an answer a request's cache is planned for: engines admit on what is held, not on the longest answer.
-ANSWER_HELD = 0.75
-LEAST = 1e-9
+CACHED_ANSWER_SHARE = 0.75
+EPSILON = 1e-9
 
 
-class Traffic(NamedTuple):
+class ClosedLoopLoad(NamedTuple):
     """`sent` requests at once to the whole deployment (closed loop), None when as many as fit; tokens per request."""
 
     sent: float | None
@@ -36,7 +36,7 @@ class Traffic(NamedTuple):
     answer: float
 
 
-class Case(NamedTuple):
+class StepTimeInputs(NamedTuple):
     """Everything a coefficient multiplies, in seconds at stated rates; one row of a table or one candidate. `slower`
     is the time that devices of this maker take over that of the fit's.
     """
@@ -73,11 +73,13 @@ class Case(NamedTuple):
         return self.read_trunk_s + self.read_expert_s + self.read_attention_s
 
 
-def case_of(worker: Worker, device: Device, engine: str, attention: str, traffic: Traffic) -> Case:
+def build_step_inputs(
+    worker: ShardedModel, device: DeviceSpec, engine: str, attention: str, traffic: ClosedLoopLoad
+) -> StepTimeInputs:
     layout = worker.layout
-    held = max(worker.capacity(device.memory, traffic.prompt + ANSWER_HELD * traffic.answer), 1.0)
+    held = max(worker.capacity(device.memory, traffic.prompt + CACHED_ANSWER_SHARE * traffic.answer), 1.0)
     ranks = layout.dp * layout.copies * layout.pp
-    sent = held if traffic.sent is None else max(traffic.sent / ranks, LEAST)
+    sent = held if traffic.sent is None else max(traffic.sent / ranks, EPSILON)
     requests = sent if sent < 1 else max(min(sent, held), 1.0)
     if layout.dp == 1:
         requests = max(requests, 1.0)
@@ -86,7 +88,7 @@ def case_of(worker: Worker, device: Device, engine: str, attention: str, traffic
     step = worker.decode(requests, traffic.prompt + traffic.answer / 2)
     read = reader.prefill(traffic.prompt)
     cached = requests * worker.cached(traffic.prompt + traffic.answer / 2) * layout.pp
-    return Case(
+    return StepTimeInputs(
         engine=engine,
         format=worker.number.name,
         attention=tuple(attention.split("+")),
@@ -111,61 +113,61 @@ def case_of(worker: Worker, device: Device, engine: str, attention: str, traffic
         read_exchange_s=read.exchanged / device.link,
         prefill_ranks=0 if pool is None else pool.dp * pool.copies,
         cache_share=cached / step.bytes,
-        routing_s=routing_s(worker, device),
+        routing_s=expert_routing_s(worker, device),
     )
 
 
-def step_s(case: Case, k: Coefficients) -> float:
+def decode_step_s(case: StepTimeInputs, k: Coefficients) -> float:
     """One decode step."""
     compute = case.compute_s * k.get(f"compute.{case.format}", 1.0) / k["ec"]
     memory = case.memory_s / k["em"]
     roof = math.pow(math.pow(memory, k["p"]) + math.pow(compute, k["p"]), 1 / k["p"])
-    layer = layer_s(k, case.tp, case.attention, case.routing_s)
+    layer = layer_overhead_s(k, case.tp, case.attention, case.routing_s)
     plain = roof + case.layers * layer + k["seq"] * case.requests + case.exchange_s / k["el"]
-    return plain * _factor(case, k)
+    return plain * _slowdown_factor(case, k)
 
 
-def routing_s(worker: Worker, device: Device) -> float:
+def expert_routing_s(worker: ShardedModel, device: DeviceSpec) -> float:
     """A byte for each value of a layer's width, in seconds; nothing without experts."""
     return worker.shape.hidden / device.bandwidth if worker.shape.sparse else 0.0
 
 
-def layer_s(k: Coefficients, tp: int, attention: Iterable[str], routing_s: float) -> float:
+def layer_overhead_s(k: Coefficients, tp: int, attention: Iterable[str], routing_s: float) -> float:
     """What a layer takes beside its roofline, in seconds."""
     kinds = sum(k.get(f"attention.{word}", 0.0) for word in attention)
     return k["o"] + k["o_tp"] * math.log2(tp) + kinds + k["routed"] * routing_s
 
 
-def _factor(case: Case, k: Coefficients) -> float:
+def _slowdown_factor(case: StepTimeInputs, k: Coefficients) -> float:
     return case.slower * k.get(f"engine.{case.engine}", 1.0) * k.get(f"format.{case.format}", 1.0)
 
 
-def tpot_s(case: Case, k: Coefficients) -> float:
+def mean_tpot_s(case: StepTimeInputs, k: Coefficients) -> float:
     """Mean time between two tokens of an answer, prompts read in between included."""
-    step = step_s(case, k)
+    step = decode_step_s(case, k)
     if case.prefill_ranks:
         return step * k["pool"]
     prompts = case.requests / case.answer
     started = -math.expm1(-prompts) * case.layers * k["opf"]
-    return step + prompts * read_between_s(case, k) + started * _factor(case, k)
+    return step + prompts * interleaved_prefill_s(case, k) + started * _slowdown_factor(case, k)
 
 
-def read_between_s(case: Case, k: Coefficients) -> float:
+def interleaved_prefill_s(case: StepTimeInputs, k: Coefficients) -> float:
     """What reading one prompt adds to the steps of those who write."""
     read = case.read_s * k.get(f"compute.{case.format}", 1.0) / k["epf"] + case.read_exchange_s / k["el"]
-    return read * _factor(case, k)
+    return read * _slowdown_factor(case, k)
 
 
-def read_s(case: Case, k: Coefficients) -> float:
+def ttft_prefill_s(case: StepTimeInputs, k: Coefficients) -> float:
     """One prompt alone, by the coefficients of TTFT."""
     number = k.get(f"compute.{case.format}", 1.0)
     flops = (case.read_trunk_s * number + case.read_expert_s * number * k["pe"] + case.read_attention_s) / k["epf"]
     return (math.hypot(flops, case.read_memory_s / k["em"]) + case.read_exchange_s / k["elp"]) * case.slower
 
 
-def ttft_s(case: Case, k: Coefficients, step: float, tpot: float) -> float:
+def mean_ttft_s(case: StepTimeInputs, k: Coefficients, step: float, tpot: float) -> float:
     """Mean time to the first token in a closed loop, the first burst included; step and tpot of the same case."""
-    read = read_s(case, k)
+    read = ttft_prefill_s(case, k)
     short = max(case.sent / case.held, 1.0) - 1
     if case.prefill_ranks:
         waiting = case.sent * case.ranks / case.prefill_ranks
@@ -174,6 +176,6 @@ def ttft_s(case: Case, k: Coefficients, step: float, tpot: float) -> float:
     return read + k.get(f"engine.{case.engine}", 1.0) * scheduling + k["kq"] * short * case.answer * tpot
 
 
-def throughput(case: Case, tpot: float) -> float:
+def output_throughput(case: StepTimeInputs, tpot: float) -> float:
     """Output tokens/s of the whole deployment with every place taken."""
-    return case.requests * case.ranks / max(tpot, LEAST)
+    return case.requests * case.ranks / max(tpot, EPSILON)

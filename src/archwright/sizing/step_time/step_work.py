@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from archwright.catalog.tables.records import Accelerator
 from archwright.sizing.model import numeric_precision
-from archwright.sizing.model.numeric_precision import Format
-from archwright.sizing.model.parallel_layout import Layout
-from archwright.sizing.model.weight_groups import Shape
+from archwright.sizing.model.numeric_precision import NumericPrecision
+from archwright.sizing.model.parallel_layout import ParallelLayout
+from archwright.sizing.model.weight_groups import WeightGroups
 
 # Of a device's memory an engine leaves to the run time, to activations and to fragmentation.
-USABLE = 0.92
+USABLE_MEMORY_SHARE = 0.92
 WORKSPACE_BYTES = 3e9
 HEAD_BITS = 16.0
 ACTIVATION_BYTES = 2.0
@@ -27,7 +27,7 @@ ACTIVATION_BYTES = 2.0
 BUS_BYTES_PER_S = 25e9
 
 
-class Device(NamedTuple):
+class DeviceSpec(NamedTuple):
     """What one accelerator gives a worker, in a number format."""
 
     memory: float
@@ -38,7 +38,7 @@ class Device(NamedTuple):
     link: float
 
 
-class Phase(NamedTuple):
+class DeviceStepWork(NamedTuple):
     """Work of one device."""
 
     bytes: float
@@ -47,7 +47,7 @@ class Phase(NamedTuple):
     attention_flops: float
     exchanged: float
 
-    def seconds_of_flops(self, device: Device) -> float:
+    def seconds_of_flops(self, device: DeviceSpec) -> float:
         """At the device's stated rates."""
         return (
             self.trunk_flops / device.trunk_rate
@@ -56,24 +56,24 @@ class Phase(NamedTuple):
         )
 
 
-def device_of(accelerator: Accelerator, number: Format, sparse: bool) -> Device:
+def build_device_spec(accelerator: Accelerator, number: NumericPrecision, sparse: bool) -> DeviceSpec:
     trunk = "bf16" if sparse and number.trunk_bits(sparse) > 8 else number.name
-    return Device(
+    return DeviceSpec(
         memory=float(accelerator.memory_bytes),
         bandwidth=accelerator.memory_bandwidth_bytes_per_s,
-        trunk_rate=numeric_precision.rate(accelerator, trunk),
-        expert_rate=numeric_precision.rate(accelerator, number.name),
-        wide_rate=numeric_precision.rate(accelerator, "bf16"),
+        trunk_rate=numeric_precision.matmul_rate(accelerator, trunk),
+        expert_rate=numeric_precision.matmul_rate(accelerator, number.name),
+        wide_rate=numeric_precision.matmul_rate(accelerator, "bf16"),
         link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
     )
 
 
-class Worker(NamedTuple):
+class ShardedModel(NamedTuple):
     """One engine: a shape in a format over a layout."""
 
-    shape: Shape
-    number: Format
-    layout: Layout
+    shape: WeightGroups
+    number: NumericPrecision
+    layout: ParallelLayout
 
     @property
     def expert_ranks(self) -> int:
@@ -95,16 +95,16 @@ class Worker(NamedTuple):
 
     def capacity(self, memory: float, context: float) -> float:
         """Requests per attention rank whose cache fits beside the weights; below 1 the model does not fit."""
-        room = memory * USABLE - WORKSPACE_BYTES - self.weights()
+        room = memory * USABLE_MEMORY_SHARE - WORKSPACE_BYTES - self.weights()
         return max(room, 0.0) / max(self.cached(context), 1.0)
 
-    def decode(self, requests: float, context: float) -> Phase:
+    def decode(self, requests: float, context: float) -> DeviceStepWork:
         """One step for `requests` per attention rank (per pipeline stage)."""
         shape, number, layout = self
         everyone = requests * layout.dp
         touched = shape.touched(everyone) * number.expert_bits / 8 / self.expert_ranks
         trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
-        return Phase(
+        return DeviceStepWork(
             bytes=trunk + touched + requests * self.cached(context) * layout.pp,
             trunk_flops=2 * (shape.trunk + shape.head) * requests / layout.tp,
             expert_flops=2 * shape.expert * shape.chosen * everyone / self.expert_ranks,
@@ -112,12 +112,12 @@ class Worker(NamedTuple):
             exchanged=self._exchanged(requests),
         )
 
-    def prefill(self, prompt: float) -> Phase:
+    def prefill(self, prompt: float) -> DeviceStepWork:
         """One prompt on one attention rank; the other ranks read theirs at the same time."""
         shape, number, layout = self
         touched = shape.touched(prompt * layout.dp) * number.expert_bits / 8 / self.expert_ranks
         trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
-        return Phase(
+        return DeviceStepWork(
             bytes=trunk + touched,
             trunk_flops=2 * (shape.trunk * prompt + shape.head) / layout.tp,
             expert_flops=2 * shape.expert * shape.chosen * prompt * layout.dp / self.expert_ranks,

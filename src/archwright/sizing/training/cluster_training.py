@@ -16,52 +16,72 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
 from archwright.contract.evidence import Basis
-from archwright.sizing.hardware.device_rates import busy_w, facts, has_devices, rate
-from archwright.sizing.hardware.machine import Batch, Machine
-from archwright.sizing.inference.serving_prediction import Guess
+from archwright.sizing.hardware.device_rates import busy_power_w, has_devices, quote_work_rates, read_work_rate
+from archwright.sizing.hardware.machine import BatchWork, Machine
+from archwright.sizing.inference.serving_prediction import PredictionInterval
 from archwright.sizing.model import numeric_precision, parametric_model
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
-from archwright.sizing.training.cpu_training import batch_adapters_on_host
-from archwright.sizing.training.goodput import FORMULA, Goodput, goodput
-from archwright.sizing.training.goodput import Job as Exposed
-from archwright.sizing.training.parallel_strategy import Choice, Cluster, Question, best, fits_somehow, pace, room
-from archwright.sizing.training.token_throughput import ASSUMED_SEQUENCE, Job
-from archwright.sizing.training.training_memory import Subject, checkpoint_bytes
+from archwright.sizing.training.cpu_training import size_adapter_finetuning
+from archwright.sizing.training.goodput import FORMULA, Goodput, predict_goodput
+from archwright.sizing.training.goodput import GoodputJob as Exposed
+from archwright.sizing.training.parallel_strategy import (
+    Cluster,
+    ParallelPlan,
+    TrainingSetup,
+    choose_parallel_plan,
+    device_memory_budget,
+    has_fitting_scheme,
+    predict_token_time,
+)
+from archwright.sizing.training.token_throughput import ASSUMED_SEQUENCE, TrainingJob
+from archwright.sizing.training.training_memory import TrainableModel, checkpoint_bytes
 
-Method = Literal["full", "lora", "pretrain"]
+TrainingMethod = Literal["full", "lora", "pretrain"]
 HOUR_S = 3600.0
 MOST_MACHINES = 4096
 # From so many parameters on, steps grow with them.
-LARGE = 100e9
+LARGE_MODEL_PARAMETERS = 100e9
 # Twice the machines must give at least this much more speed to be worth having at once.
 WORTH_DOUBLING = 1.3
-STARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, MOST_MACHINES)
-NUMBER = "bf16"
+MACHINE_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, MOST_MACHINES)
+TRAINING_PRECISION = "bf16"
 
 
-class Scaled(NamedTuple):
+class ClusterRunPrediction(NamedTuple):
     """A run on a given cluster. `token_s` are device-seconds; `device_hours` and `days` hold what is lost, too."""
 
-    choice: Choice
-    token_s: Guess
+    choice: ParallelPlan
+    token_s: PredictionInterval
     stratum: str
     goodput: Goodput
     device_hours: Estimate
     days: Estimate
 
 
-def question(model: ModelSpec, accelerator: Accelerator, method: Method, catalog: Catalog) -> Question:
+def build_training_setup(
+    model: ModelSpec, accelerator: Accelerator, method: TrainingMethod, catalog: Catalog
+) -> TrainingSetup:
     """In steps of the usual size, whatever the run's length: more tokens then never take fewer hours."""
-    row = rate(catalog, "training.batch-pretrain" if method == "pretrain" else "training.batch-finetune")
-    usual = min(row.high, row.value * max(1.0, model.parameters / LARGE)) if method == "pretrain" else row.value
+    row = read_work_rate(catalog, "training.batch-pretrain" if method == "pretrain" else "training.batch-finetune")
+    usual = (
+        min(row.high, row.value * max(1.0, model.parameters / LARGE_MODEL_PARAMETERS))
+        if method == "pretrain"
+        else row.value
+    )
     sequence = min(ASSUMED_SEQUENCE, float(model.context_tokens or ASSUMED_SEQUENCE))
-    return Question(Subject(model, sequence, adapters=method == "lora"), usual, job_of(model, accelerator, sequence))
+    return TrainingSetup(
+        TrainableModel(model, sequence, adapters=method == "lora"),
+        usual,
+        build_training_job(model, accelerator, sequence),
+    )
 
 
-def job_of(model: ModelSpec, accelerator: Accelerator, sequence: float, number: str = NUMBER) -> Job:
+def build_training_job(
+    model: ModelSpec, accelerator: Accelerator, sequence: float, number: str = TRAINING_PRECISION
+) -> TrainingJob:
     """Unsplit, on one device: training_scheme.py places it."""
-    return Job(
+    return TrainingJob(
         model=model,
         accelerator=accelerator,
         format=number,
@@ -71,8 +91,8 @@ def job_of(model: ModelSpec, accelerator: Accelerator, sequence: float, number: 
         layers=model.layers,
         hidden=model.hidden,
         sequence=sequence,
-        rate=numeric_precision.rate(accelerator, number),
-        wide_rate=numeric_precision.rate(accelerator, NUMBER),
+        rate=numeric_precision.matmul_rate(accelerator, number),
+        wide_rate=numeric_precision.matmul_rate(accelerator, TRAINING_PRECISION),
         bandwidth=accelerator.memory_bandwidth_bytes_per_s,
         link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
         devices=1,
@@ -86,11 +106,11 @@ def job_of(model: ModelSpec, accelerator: Accelerator, sequence: float, number: 
     )
 
 
-class Run(NamedTuple):
+class TrainingRunSpec(NamedTuple):
     """`trusted`: the model has a row of its own, so its configuration may be a fitted one."""
 
     tokens: float
-    method: Method
+    method: TrainingMethod
     trusted: bool = True
 
     @property
@@ -98,91 +118,103 @@ class Run(NamedTuple):
         return "training.stages-pretrain" if self.method == "pretrain" else "training.stages-finetune"
 
 
-def scale(asked: Question, cluster: Cluster, run: Run, catalog: Catalog) -> Scaled | None:
+def predict_cluster_run(
+    asked: TrainingSetup, cluster: Cluster, run: TrainingRunSpec, catalog: Catalog
+) -> ClusterRunPrediction | None:
     """None where no split of the cluster fits."""
-    choice = best(asked, cluster, room(cluster.accelerator, catalog))
+    choice = choose_parallel_plan(asked, cluster, device_memory_budget(cluster.accelerator, catalog))
     if choice is None:
         return None
-    token_s, stratum = pace(asked, choice, catalog, trusted=run.trusted)
+    token_s, stratum = predict_token_time(asked, choice, catalog, trusted=run.trusted)
     if asked.subject.adapters:
-        token_s = adapters_s(token_s, catalog)
+        token_s = adapter_token_s(token_s, catalog)
     exposed = Exposed(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, run.stages)
-    lost = goodput(exposed, catalog)
-    hours = run_hours(token_s.estimate("s").scaled(run.tokens / HOUR_S), lost, cluster, catalog)
-    return Scaled(choice, token_s, stratum, lost, hours, hours.scaled(1 / cluster.devices / 24, unit="days"))
+    lost = predict_goodput(exposed, catalog)
+    hours = total_device_hours(token_s.estimate("s").scaled(run.tokens / HOUR_S), lost, cluster, catalog)
+    return ClusterRunPrediction(
+        choice, token_s, stratum, lost, hours, hours.scaled(1 / cluster.devices / 24, unit="days")
+    )
 
 
-def run_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
+def total_device_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
     """Device-hours of a run whose steps take `stepping`."""
     steps = multiply_estimates([stepping, lost.share.dividing(1.0, "")], "h")
-    return sum_estimates([steps, rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
+    return sum_estimates([steps, read_work_rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
 
 
-def adapters_s(token_s: Guess, catalog: Catalog) -> Guess:
+def adapter_token_s(token_s: PredictionInterval, catalog: Catalog) -> PredictionInterval:
     """What adapters cost beside their arithmetic, and how little that is known."""
-    made = multiply_estimates([token_s.estimate("s"), rate(catalog, "training.lora")], "s")
-    return Guess(made.value, made.low, made.high)
+    made = multiply_estimates([token_s.estimate("s"), read_work_rate(catalog, "training.lora")], "s")
+    return PredictionInterval(made.value, made.low, made.high)
 
 
-def batch_finetune(
+def size_finetuning(
     machine: Machine, model: ModelSpec, method: Literal["full", "lora"], tokens: float, workload: str, catalog: Catalog
-) -> Batch | None:
+) -> BatchWork | None:
     """One run over `tokens` tokens; None where it fits no number of such machines."""
     if not has_devices(machine):
-        return batch_adapters_on_host(machine, model, tokens, workload, catalog) if method == "lora" else None
-    return _batch(machine, model, Run(tokens, method), workload, catalog)
+        return size_adapter_finetuning(machine, model, tokens, workload, catalog) if method == "lora" else None
+    return _size_training(machine, model, TrainingRunSpec(tokens, method), workload, catalog)
 
 
-def batch_pretrain(machine: Machine, parameters: float, tokens: float, workload: str, catalog: Catalog) -> Batch | None:
+def size_pretraining(
+    machine: Machine, parameters: float, tokens: float, workload: str, catalog: Catalog
+) -> BatchWork | None:
     """A dense model of so many parameters from scratch; its shape is the middle of the open models of that size."""
     if not has_devices(machine):
         return None
-    model = parametric_model.model_of(f"{parameters / 1e9:g}B", parameters, parameters)
-    return _batch(machine, model, Run(tokens, "pretrain", trusted=False), workload, catalog)
+    model = parametric_model.build_parametric_model(f"{parameters / 1e9:g}B", parameters, parameters)
+    return _size_training(machine, model, TrainingRunSpec(tokens, "pretrain", trusted=False), workload, catalog)
 
 
-def _batch(machine: Machine, model: ModelSpec, run: Run, workload: str, catalog: Catalog) -> Batch | None:
+def _size_training(
+    machine: Machine, model: ModelSpec, run: TrainingRunSpec, workload: str, catalog: Catalog
+) -> BatchWork | None:
     assert machine.accelerator is not None
-    asked = question(model, machine.accelerator, run.method, catalog)
+    asked = build_training_setup(model, machine.accelerator, run.method, catalog)
     cluster = Cluster(machine.accelerator, machine.accelerator_count, 1, machine.network_bytes_per_s)
-    space = room(machine.accelerator, catalog)
-    tried = (cluster._replace(machines=n) for n in STARTS)
-    least = next((one for one in tried if fits_somehow(asked, one, space)), None)
-    first = None if least is None else scale(asked, least, run, catalog)
+    space = device_memory_budget(machine.accelerator, catalog)
+    tried = (cluster._replace(machines=n) for n in MACHINE_COUNTS)
+    least = next((one for one in tried if has_fitting_scheme(asked, one, space)), None)
+    first = None if least is None else predict_cluster_run(asked, least, run, catalog)
     if least is None or first is None:
         return None
-    most, last = _most(asked, (least, first.choice), space)
-    scaling = _scaling(asked, (least, first.choice), (most, last))
+    most, last = _widest_useful_cluster(asked, (least, first.choice), space)
+    scaling = _machine_scaling(asked, (least, first.choice), (most, last))
     basis = f"{workload}.{machine.id}.training"
     # What one machine would take, so that `least` of them take what was found for them.
     alone = first.device_hours.scaled((1 + (least.machines - 1) * scaling) / least.devices, basis=basis)
-    return Batch(
+    return BatchWork(
         model=model.id,
         machine_hours=alone,
         least=least.machines,
         most=most.machines,
         scaling=scaling,
-        busy_w=busy_w(machine, catalog, accelerated=True),
-        bases=(_basis(basis, asked, first, run, catalog),),
-        assumptions=_assumptions(asked, run.method),
+        busy_w=busy_power_w(machine, catalog, accelerated=True),
+        bases=(_build_basis(basis, asked, first, run, catalog),),
+        assumptions=_list_assumptions(asked, run.method),
         unstated=machine.id if machine.network_bytes_per_s is None else "",
     )
 
 
-def _most(asked: Question, least: tuple[Cluster, Choice], space: float) -> tuple[Cluster, Choice]:
+def _widest_useful_cluster(
+    asked: TrainingSetup, least: tuple[Cluster, ParallelPlan], space: float
+) -> tuple[Cluster, ParallelPlan]:
     """The most machines worth having at once, by steps of four, then of two."""
     cluster, choice = least
     for step in (4, 2):
         while cluster.machines * step <= MOST_MACHINES:
             wider = cluster._replace(machines=cluster.machines * step)
-            tried = best(asked, wider, space)
+            tried = choose_parallel_plan(asked, wider, space)
             if tried is None or step * choice.seconds / tried.seconds < WORTH_DOUBLING ** math.log2(step):
                 break
             cluster, choice = wider, tried
     return cluster, choice
 
 
-def _scaling(asked: Question, first: tuple[Cluster, Choice], last: tuple[Cluster, Choice]) -> float:
+def _machine_scaling(
+    asked: TrainingSetup, first: tuple[Cluster, ParallelPlan], last: tuple[Cluster, ParallelPlan]
+) -> float:
     """Of each further machine, so that hours = alone / (1 + (n - 1) x scaling) holds at both ends."""
     (least, few), (most, many) = first, last
     if most.machines == least.machines:
@@ -192,16 +224,18 @@ def _scaling(asked: Question, first: tuple[Cluster, Choice], last: tuple[Cluster
     return min(max(found, 0.01), 1.0) if found > 0 else 1.0
 
 
-def _assumptions(asked: Question, method: Method) -> tuple[str, ...]:
+def _list_assumptions(asked: TrainingSetup, method: TrainingMethod) -> tuple[str, ...]:
     kind = {"full": "fine-tuning whole", "lora": "training adapters", "pretrain": "training from scratch"}[method]
     return (
-        f"{kind}: {NUMBER}, sequences of {asked.subject.sequence:,.0f} tokens, steps of {asked.batch:,.0f} tokens, "
+        f"{kind}: {TRAINING_PRECISION}, sequences of {asked.subject.sequence:,.0f} tokens, steps of {asked.batch:,.0f} tokens, "
         "Adam with 32-bit copies",
     )
 
 
-def _basis(name: str, asked: Question, found: Scaled, run: Run, catalog: Catalog) -> Basis:
-    scheme, made = found.choice.scheme, fitted_tables.load("training").provenance
+def _build_basis(
+    name: str, asked: TrainingSetup, found: ClusterRunPrediction, run: TrainingRunSpec, catalog: Catalog
+) -> Basis:
+    scheme, made = found.choice.scheme, fitted_tables.load_table("training").provenance
     model, device = asked.subject.model, asked.job.accelerator
     flops = "4 N + attention, no gradients of frozen weights" if asked.subject.adapters else "6 N + attention"
     return Basis(
@@ -217,7 +251,7 @@ def _basis(name: str, asked: Question, found: Scaled, run: Run, catalog: Catalog
             f"fitted {made.date} on {made.rows_used} measured rows (sha256 {made.sha256[:12]})",
             f"{device.id}: {device.source} ({device.as_of or 'undated'})",
             *found.goodput.facts,
-            *facts(
+            *quote_work_rates(
                 catalog, *(("training.lora",) if asked.subject.adapters else ()), "training.memory", "training.setup"
             ),
         ),

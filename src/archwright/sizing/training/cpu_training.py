@@ -10,10 +10,10 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.evidence import Basis
-from archwright.sizing.hardware.device_rates import busy_w, facts, host_flops, rate
-from archwright.sizing.hardware.machine import Batch, Machine
-from archwright.sizing.training.training_flops import Lora
-from archwright.sizing.training.training_memory import RANK, feed_forward
+from archwright.sizing.hardware.device_rates import busy_power_w, host_flops, quote_work_rates, read_work_rate
+from archwright.sizing.hardware.machine import BatchWork, Machine
+from archwright.sizing.training.training_flops import LoraStep
+from archwright.sizing.training.training_memory import ADAPTER_RANK, feed_forward_width
 
 # A processor whose vectors we do not know: the middle row; the band reaches to the one that multiplies 16-bit itself.
 ISA, NATIVE_ISA = "avx512", "avx512-bf16"
@@ -21,11 +21,11 @@ STEP_TOKENS = 512.0
 LARGEST_SHARE_OF_RAM = 0.8
 
 
-def batch_adapters_on_host(
+def size_adapter_finetuning(
     machine: Machine, model: ModelSpec, tokens: float, workload: str, catalog: Catalog
-) -> Batch | None:
+) -> BatchWork | None:
     """None where the base does not fit the machine's memory. One machine: the project trains on one."""
-    work = Lora(model=model, ffn=feed_forward(model), rank=RANK)
+    work = LoraStep(model=model, ffn=feed_forward_width(model), rank=ADAPTER_RANK)
     row, native = (catalog.training_efficiency("text-lora", isa) for isa in (ISA, NATIVE_ISA))
     needed = work.memory(STEP_TOKENS, 1.0, row.dtype)
     if row.process_bytes + max(needed.loading, needed.lasting + needed.step) > LARGEST_SHARE_OF_RAM * machine.ram_bytes:
@@ -38,14 +38,16 @@ def batch_adapters_on_host(
     doubt = Estimate(value=1.0, low=quickest / each / native.low_factor, high=row.high_factor, unit="")
     basis = f"{workload}.{machine.id}.training"
     speed = host_flops(machine, catalog).dividing(1.0, "s/FLOP")
-    running = multiply_estimates([speed, doubt, rate(catalog, "training.stages-finetune").dividing(1.0, "")], "h")
-    return Batch(
+    running = multiply_estimates(
+        [speed, doubt, read_work_rate(catalog, "training.stages-finetune").dividing(1.0, "")], "h"
+    )
+    return BatchWork(
         model=model.id,
         machine_hours=running.scaled(each * tokens / 3600, unit="h", basis=basis),
         least=1,
         most=1,
         scaling=1.0,
-        busy_w=busy_w(machine, catalog, accelerated=False),
+        busy_w=busy_power_w(machine, catalog, accelerated=False),
         bases=(
             Basis(
                 id=basis,
@@ -56,9 +58,9 @@ def batch_adapters_on_host(
                 facts=(
                     f"{tokens:,.0f} tokens of {model.id}, steps of {STEP_TOKENS:.0f}; {each / 1e9:,.2f} GFLOP a token",
                     f"{row.source} ({row.as_of or 'undated'}, {row.confidence})",
-                    *facts(catalog, "host.core", "host.scaling", "training.stages-finetune"),
+                    *quote_work_rates(catalog, "host.core", "host.scaling", "training.stages-finetune"),
                 ),
             ),
         ),
-        assumptions=(f"adapters of rank {RANK} on processor cores, one machine",),
+        assumptions=(f"adapters of rank {ADAPTER_RANK} on processor cores, one machine",),
     )

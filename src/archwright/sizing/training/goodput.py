@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates
-from archwright.sizing.hardware.device_rates import facts, rate
+from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
 
 YEAR_S = 365.25 * 86400.0
 FORMULA = "stages / (1 + delta / tau + (tau / 2 + R) / M); tau by Daly, M = year / (devices x failures x interruptions)"
 # A job so large that it is interrupted while it writes never ends; below this the figure means "do not".
-LEAST = 0.05
+LEAST_GOODPUT = 0.05
 
 
 class Goodput(NamedTuple):
@@ -30,7 +30,7 @@ class Goodput(NamedTuple):
     facts: tuple[str, ...]
 
 
-def interval(delta: float, between: float) -> float:
+def optimal_checkpoint_interval(delta: float, between: float) -> float:
     """Seconds of work between two checkpoints that lose least; at least the time one takes."""
     if delta >= 2 * between:
         return delta
@@ -38,12 +38,12 @@ def interval(delta: float, between: float) -> float:
     return max(math.sqrt(2 * delta * between) * (1 + math.sqrt(ratio) / 3 + ratio / 9) - delta, delta)
 
 
-def useful(delta: float, between: float, restart: float) -> float:
-    tau = interval(delta, between)
+def useful_share(delta: float, between: float, restart: float) -> float:
+    tau = optimal_checkpoint_interval(delta, between)
     return 1 / (1 + delta / tau + (tau / 2 + restart) / between)
 
 
-class Job(NamedTuple):
+class GoodputJob(NamedTuple):
     """On `devices` accelerators in `machines` machines that all write at once; `stages` is the row of its kind."""
 
     checkpoint_bytes: float
@@ -52,26 +52,31 @@ class Job(NamedTuple):
     stages: str
 
 
-def goodput(job: Job, catalog: Catalog) -> Goodput:
-    broken = multiply_estimates([catalog.part("failures.gpu"), rate(catalog, "training.interruptions")], "1/year")
+def predict_goodput(job: GoodputJob, catalog: Catalog) -> Goodput:
+    broken = multiply_estimates(
+        [catalog.part("failures.gpu"), read_work_rate(catalog, "training.interruptions")], "1/year"
+    )
     between = broken.scaled(job.devices).dividing(YEAR_S, "s")
-    delta = rate(catalog, "training.checkpoint").scaled(job.machines).dividing(job.checkpoint_bytes, "s")
-    restart, stages = rate(catalog, "training.restart"), rate(catalog, job.stages)
-    worst = useful(delta.high, between.low, restart.high)
-    middle = useful(delta.value, between.value, restart.value)
-    best = useful(delta.low, between.high, restart.low)
+    delta = read_work_rate(catalog, "training.checkpoint").scaled(job.machines).dividing(job.checkpoint_bytes, "s")
+    restart, stages = read_work_rate(catalog, "training.restart"), read_work_rate(catalog, job.stages)
+    worst = useful_share(delta.high, between.low, restart.high)
+    middle = useful_share(delta.value, between.value, restart.value)
+    best = useful_share(delta.low, between.high, restart.low)
     running = Estimate(value=middle, low=worst, high=best, unit="")
     share = multiply_estimates([running, stages], "")
     bounded = Estimate(
-        value=max(share.value, LEAST), low=max(share.low, LEAST / 2), high=min(max(share.high, LEAST), 1.0), unit=""
+        value=max(share.value, LEAST_GOODPUT),
+        low=max(share.low, LEAST_GOODPUT / 2),
+        high=min(max(share.high, LEAST_GOODPUT), 1.0),
+        unit="",
     )
     tau = Estimate(
-        value=interval(delta.value, between.value),
-        low=interval(delta.low, between.low),
-        high=interval(delta.high, between.high),
+        value=optimal_checkpoint_interval(delta.value, between.value),
+        low=optimal_checkpoint_interval(delta.low, between.low),
+        high=optimal_checkpoint_interval(delta.high, between.high),
         unit="s",
     )
     named = ("training.interruptions", "training.restart", "training.checkpoint", job.stages)
     row = catalog.parts["failures.gpu"]
     failed = f"{row.item}: {row.typical:g} [{row.low:g}, {row.high:g}] {row.unit} ({row.source}, {row.as_of})"
-    return Goodput(bounded, delta, tau, between, (failed, *facts(catalog, *named)))
+    return Goodput(bounded, delta, tau, between, (failed, *quote_work_rates(catalog, *named)))

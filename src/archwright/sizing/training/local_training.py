@@ -23,11 +23,11 @@ from archwright.contract.lineage import Task
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
 from archwright.sizing.hardware.roofline import matrix_rate
-from archwright.sizing.training.training_flops import Lora, Network, Trees
+from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep
 
 DAY_S = 86400.0
 # Measured: two threads on two busy cores made between 0.7 and 0.9 of what one made.
-NO_CORE_TO_SPARE = 0.7
+CONTENDED_CORE_SHARE = 0.7
 UNITS: dict[Task, str] = {"text-lora": "tokens", "image-classifier": "rows", "tabular-classifier": "rows"}
 
 
@@ -42,7 +42,7 @@ class TrainingLoad(Record):
     units: Estimate
     largest: Estimate
     learned: Estimate
-    work: Lora | Network | Trees
+    work: LoraStep | NetworkStep | BoostedTreesStep
     busy: float = 0.0
 
 
@@ -52,24 +52,24 @@ def predict_training(
     """Time, speed and memory of the run, each with the basis it names."""
     rates = training_rates(machine, load.threads, load.busy)
     of = f"{load.name}.training"
-    seconds, speed = _times(load, rates, efficiency, of)
-    memory = _memory(load, efficiency, f"{of}.memory")
+    seconds, speed = _predict_times(load, rates, efficiency, of)
+    memory = _predict_memory(load, efficiency, f"{of}.memory")
     predictions = (
-        _promise(load.name, "train_s", seconds),
-        _promise(load.name, "train_tokens_per_s", speed),
-        _promise(load.name, "train_memory_bytes", memory),
+        _build_prediction(load.name, "train_s", seconds),
+        _build_prediction(load.name, "train_tokens_per_s", speed),
+        _build_prediction(load.name, "train_memory_bytes", memory),
     )
-    return predictions, _bases(load, rates, efficiency, of)
+    return predictions, _build_bases(load, rates, efficiency, of)
 
 
-class Rates(NamedTuple):
+class MatrixRates(NamedTuple):
     """Of matrix products: of all threads together, for arithmetic, and of one, for what does not spread."""
 
     all: Estimate
     one: Estimate
 
 
-def training_rates(machine: MachineFacts, threads: int, busy: float = 0.0) -> Rates:
+def training_rates(machine: MachineFacts, threads: int, busy: float = 0.0) -> MatrixRates:
     """More threads than cores add nothing; with a core for each and none to spare a neighbour stalls all of them.
 
     A probe of half a second may find a core free where over minutes each of many threads gets its share of the cores:
@@ -77,16 +77,18 @@ def training_rates(machine: MachineFacts, threads: int, busy: float = 0.0) -> Ra
     """
     used = min(threads, machine.cores_usable)
     rate, one = matrix_rate(machine, used), matrix_rate(machine, 1)
-    low = rate.low if used == 1 or used < machine.cores_usable else min(rate.low, one.low * NO_CORE_TO_SPARE)
+    low = rate.low if used == 1 or used < machine.cores_usable else min(rate.low, one.low * CONTENDED_CORE_SHARE)
     fair = min(1.0, machine.cores_usable / (busy + used))
-    return Rates(_low(rate, min(low, rate.high * fair)), _low(one, one.high * fair))
+    return MatrixRates(_with_lower_bound(rate, min(low, rate.high * fair)), _with_lower_bound(one, one.high * fair))
 
 
-def _low(rate: Estimate, low: float) -> Estimate:
+def _with_lower_bound(rate: Estimate, low: float) -> Estimate:
     return Estimate(value=rate.value, low=min(rate.low, low), high=rate.high, unit=rate.unit)
 
 
-def run_s(load: TrainingLoad, row: TrainingEfficiency, size: tuple[float, float], rates: tuple[float, float]) -> float:
+def run_time_s(
+    load: TrainingLoad, row: TrainingEfficiency, size: tuple[float, float], rates: tuple[float, float]
+) -> float:
     """Seconds of all steps of `size` (units, share learned) at these rates (of all threads, of one)."""
     work = load.work.flops(*size)
     arithmetic = work.dense / row.share_of_matmul + work.attention / row.attention_share_of_matmul
@@ -94,30 +96,32 @@ def run_s(load: TrainingLoad, row: TrainingEfficiency, size: tuple[float, float]
     return (row.first_steps + load.steps) * arithmetic / rates[0] + load.steps * fixed / rates[1]
 
 
-def _times(load: TrainingLoad, rates: Rates, row: TrainingEfficiency, of: str) -> tuple[Estimate, Estimate]:
+def _predict_times(
+    load: TrainingLoad, rates: MatrixRates, row: TrainingEfficiency, of: str
+) -> tuple[Estimate, Estimate]:
     """Seconds of the run, and units a second of stepping."""
     units, learned = load.units, load.learned
     middle = (rates.all.value, rates.one.value)
-    value = run_s(load, row, (units.value, learned.value), middle)
+    value = run_time_s(load, row, (units.value, learned.value), middle)
     fast, slow = (rates.all.high, rates.one.high), (rates.all.low, rates.one.low)
-    pace = [run_s(load, row, (units.value, learned.value), end) / value for end in (fast, slow)]
+    pace = [run_time_s(load, row, (units.value, learned.value), end) / value for end in (fast, slow)]
     doubts = [
         Estimate(value=1.0, low=pace[0], high=pace[1], unit=""),
         Estimate(value=1.0, low=1 / row.low_factor, high=row.high_factor, unit=""),
     ]
-    least = run_s(load, row, (units.low, learned.low), middle)
-    most = run_s(load, row, (units.high, learned.high), middle)
+    least = run_time_s(load, row, (units.low, learned.low), middle)
+    most = run_time_s(load, row, (units.high, learned.high), middle)
     seconds = Estimate(value=value, low=least, high=most, unit="s")
     # What a unit costs does not only rise with the units of a step: fixed costs spread over more of them.
     sizes = [(n, share) for n in (units.low, units.value, units.high) for share in (learned.low, learned.high)]
-    costs = [run_s(load, row, size, middle) / (load.steps * size[0]) for size in sizes]
+    costs = [run_time_s(load, row, size, middle) / (load.steps * size[0]) for size in sizes]
     cost = value / (load.steps * units.value)
     each = multiply_estimates([Estimate(value=cost, low=min(costs), high=max(costs), unit="s"), *doubts], "s")
     speed = each.dividing(1.0, f"{UNITS[load.task]}/s", f"{of}.speed")
     return multiply_estimates([seconds, *doubts], "s", f"{of}.time"), speed
 
 
-def _memory(load: TrainingLoad, row: TrainingEfficiency, basis: str) -> Estimate:
+def _predict_memory(load: TrainingLoad, row: TrainingEfficiency, basis: str) -> Estimate:
     """The process and the larger of loading and the largest step."""
     ends = (load.largest.low, load.learned.low), (load.largest.value, load.learned.value)
     held = [load.work.memory(*end, row.dtype) for end in (*ends, (load.largest.high, load.learned.high))]
@@ -129,7 +133,7 @@ def _memory(load: TrainingLoad, row: TrainingEfficiency, basis: str) -> Estimate
     return multiply_estimates([own, sure], "bytes", basis)
 
 
-def _promise(name: str, metric: str, estimate: Estimate) -> Prediction:
+def _build_prediction(name: str, metric: str, estimate: Estimate) -> Prediction:
     return Prediction(
         id=f"{name}.{metric}.last",
         metric=metric,
@@ -139,25 +143,27 @@ def _promise(name: str, metric: str, estimate: Estimate) -> Prediction:
     )
 
 
-def _bases(load: TrainingLoad, rates: Rates, row: TrainingEfficiency, of: str) -> tuple[Basis, ...]:
+def _build_bases(load: TrainingLoad, rates: MatrixRates, row: TrainingEfficiency, of: str) -> tuple[Basis, ...]:
     """One per number, under the ids the estimates name."""
     unit, more = UNITS[load.task], row.first_steps
     step = f"the first step's arithmetic counts {more:g} times more; {load.work.formula}" if more else load.work.formula
-    size, rate, shares, band, source = _facts(load, rates, row)
+    size, rate, shares, band, source = _list_facts(load, rates, row)
     held = load.work.memory(load.largest.value, load.learned.value, row.dtype)
     shown = {"process": row.process_bytes, **held._asdict()}
     parts = ", ".join(f"{name} {part / 1e6:.0f} MB" for name, part in shown.items())
     parts += f"; band 1/{row.memory_low_factor:g} to {row.memory_high_factor:g}"
     timing = (size, rate, shares, band, source)
     return (
-        _basis(
+        _build_basis(
             row,
             f"{of}.time",
             "time spent in steps, first to last; checkpoints are not in it, a step made again counts once",
             (f"steps x step / rate; {step}", *timing),
         ),
-        _basis(row, f"{of}.speed", f"{unit} gone through per second of stepping", (f"units / step; {step}", *timing)),
-        _basis(
+        _build_basis(
+            row, f"{of}.speed", f"{unit} gone through per second of stepping", (f"units / step; {step}", *timing)
+        ),
+        _build_basis(
             row,
             f"{of}.memory",
             "largest resident set of the training process",
@@ -166,7 +172,7 @@ def _bases(load: TrainingLoad, rates: Rates, row: TrainingEfficiency, of: str) -
     )
 
 
-def _facts(load: TrainingLoad, rates: Rates, row: TrainingEfficiency) -> tuple[str, str, str, str, str]:
+def _list_facts(load: TrainingLoad, rates: MatrixRates, row: TrainingEfficiency) -> tuple[str, str, str, str, str]:
     """Size of the work, rate of the machine, shares of it, their band, their source."""
     learned, rate = load.learned, rates.all
     size = f"{load.steps} steps of {load.units.value:,.0f} {UNITS[load.task]}, the largest {load.largest.value:,.0f}"
@@ -184,7 +190,7 @@ def _facts(load: TrainingLoad, rates: Rates, row: TrainingEfficiency) -> tuple[s
     )
 
 
-def _basis(row: TrainingEfficiency, name: str, definition: str, made: tuple[str, ...]) -> Basis:
+def _build_basis(row: TrainingEfficiency, name: str, definition: str, made: tuple[str, ...]) -> Basis:
     """`made`: the formula, then the facts."""
     sure = row.confidence in ("high", "medium")
     return Basis(

@@ -18,40 +18,40 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
 from archwright.contract.estimate import Estimate, multiply_estimates
-from archwright.sizing.hardware.device_rates import rate
+from archwright.sizing.hardware.device_rates import read_work_rate
 from archwright.sizing.inference import serving_prediction
-from archwright.sizing.inference.serving_prediction import Guess
+from archwright.sizing.inference.serving_prediction import PredictionInterval
 from archwright.sizing.step_time import boosted_trees, extrapolation, fitted_tables
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
 from archwright.sizing.training import token_throughput
 from archwright.sizing.training.token_throughput import (
+    DEVICES_PER_MACHINE,
     FABRIC_BYTES_PER_S,
-    IN_A_MACHINE,
-    INSIDE_BYTES_PER_S,
-    RECOMPUTE,
-    Job,
-    exchange_s,
-    token_s,
+    INTRA_MACHINE_BYTES_PER_S,
+    RECOMPUTE_SHARES,
+    TrainingJob,
+    seconds_per_token,
+    tensor_exchange_s,
 )
 from archwright.sizing.training.training_memory import (
-    GRADIENT,
-    MOMENTS,
-    WEIGHT,
-    Held,
-    Scheme,
-    Subject,
-    activations,
-    held,
+    GRADIENT_BYTES,
+    MOMENT_BYTES,
+    WEIGHT_BYTES,
+    MemoryBreakdown,
+    ParallelScheme,
+    TrainableModel,
+    break_down_memory,
+    stored_activation_bytes,
 )
 
 # A network nobody states: 25 Gbit/s for the whole machine.
 NETWORK_BYTES_PER_S = 25e9 / 8
 # From here on parameters are gathered faster than they are used.
 FAST_LINK_BYTES_PER_S = 25e9
-WIDEST_TENSOR, DEEPEST, LARGEST_MICRO = 8, 64, 8
+WIDEST_TENSOR, DEEPEST_PIPELINE, LARGEST_MICRO_BATCH = 8, 64, 8
 # Splits of models up to this size were published about as fast as the choice predicts.
-SMALL = 8e9
-FLOPS_FULL, FLOPS_ADAPTERS, FLOPS_AGAIN = 6.0, 4.0, 2.0
+SMALL_MODEL_PARAMETERS = 8e9
+FLOPS_FULL, FLOPS_ADAPTERS, FLOPS_RECOMPUTE = 6.0, 4.0, 2.0
 
 
 class Cluster(NamedTuple):
@@ -75,26 +75,26 @@ class Cluster(NamedTuple):
         return min(inside, FABRIC_BYTES_PER_S, (self.network or NETWORK_BYTES_PER_S) / self.per_machine)
 
 
-class Choice(NamedTuple):
+class ParallelPlan(NamedTuple):
     """A split that fits, with what it holds on a device and the physics' device-seconds a token."""
 
-    scheme: Scheme
-    held: Held
-    job: Job
+    scheme: ParallelScheme
+    held: MemoryBreakdown
+    job: TrainingJob
     seconds: float
 
 
 _RANK = re.compile(r"\b(FSDP|TP|PP|MBS|micro|GA|accum)\s*(\d+)", re.IGNORECASE)
 
 
-def stated(layout: str, devices: int) -> Scheme | None:
+def parse_scheme(layout: str, devices: int) -> ParallelScheme | None:
     """The split that a text states ("FSDP8 micro 2 full"); None where it states no ranks."""
     ranks = {name.lower(): min(max(int(size), 1), 100_000) for name, size in _RANK.findall(layout)}
     if not ranks.keys() & {"fsdp", "tp", "pp"}:
         return None
     tensor, pipeline = ranks.get("tp", 1), ranks.get("pp", 1)
     again = next((kind for kind in ("selective", "full") if kind in layout.lower()), "none")
-    return Scheme(
+    return ParallelScheme(
         tensor,
         pipeline,
         max(1, devices // (tensor * pipeline)),
@@ -105,42 +105,44 @@ def stated(layout: str, devices: int) -> Scheme | None:
     )
 
 
-class Question(NamedTuple):
+class TrainingSetup(NamedTuple):
     """What is trained in steps of `batch` tokens; `job` resolves names and rates once for all splits."""
 
-    subject: Subject
+    subject: TrainableModel
     batch: float
-    job: Job
+    job: TrainingJob
 
 
-def room(accelerator: Accelerator, catalog: Catalog) -> float:
+def device_memory_budget(accelerator: Accelerator, catalog: Catalog) -> float:
     """Counted bytes a device has room for, half of the way to the worst that was used over the count (what allocators
     waste is in that). A processor takes the memory of its machine, which nobody states here.
     """
     if not accelerator.memory_bytes:
         return math.inf
-    usable = accelerator.memory_bytes - rate(catalog, "training.workspace").value
-    over = rate(catalog, "training.memory")
+    usable = accelerator.memory_bytes - read_work_rate(catalog, "training.workspace").value
+    over = read_work_rate(catalog, "training.memory")
     return usable / math.sqrt(over.value * over.high)
 
 
-def best(question: Question, cluster: Cluster, space: float) -> Choice | None:
+def choose_parallel_plan(question: TrainingSetup, cluster: Cluster, space: float) -> ParallelPlan | None:
     """The fastest split within `space` bytes a device; None where nothing fits. Over fast links a pipeline is taken
     only where nothing else fits: that its stages are never quite equal is not in the physics.
     """
-    splits = list(_splits(question, cluster))
+    splits = list(_iterate_schemes(question, cluster))
     if cluster.link >= FAST_LINK_BYTES_PER_S:
-        found = _fastest(question, cluster, space, [scheme for scheme in splits if scheme.pipeline == 1])
+        found = _fastest_plan(question, cluster, space, [scheme for scheme in splits if scheme.pipeline == 1])
         if found is not None:
             return found
-    return _fastest(question, cluster, space, splits)
+    return _fastest_plan(question, cluster, space, splits)
 
 
-def _fastest(question: Question, cluster: Cluster, space: float, splits: list[Scheme]) -> Choice | None:
-    k = fitted_tables.load("training").coefficients["token"]
-    found: Choice | None = None
+def _fastest_plan(
+    question: TrainingSetup, cluster: Cluster, space: float, splits: list[ParallelScheme]
+) -> ParallelPlan | None:
+    k = fitted_tables.load_table("training").coefficients["token"]
+    found: ParallelPlan | None = None
     for scheme in splits:
-        for micro in _powers(min(LARGEST_MICRO, scheme.rounds)):
+        for micro in _powers_of_two(min(LARGEST_MICRO_BATCH, scheme.rounds)):
             tried = scheme._replace(micro=micro, rounds=scheme.rounds // micro)
             if tried.rounds < tried.pipeline:
                 break
@@ -149,27 +151,30 @@ def _fastest(question: Question, cluster: Cluster, space: float, splits: list[Sc
                 # A larger micro-batch holds more.
                 break
             chosen, bytes_held = kept
-            job = placed(question, chosen, cluster)
-            seconds = scheme_s(question, chosen, job, k)
+            job = place_job(question, chosen, cluster)
+            seconds = scheme_token_s(question, chosen, job, k)
             if found is None or seconds < found.seconds:
-                found = Choice(chosen, bytes_held, job, seconds)
+                found = ParallelPlan(chosen, bytes_held, job, seconds)
     return found
 
 
-def fits_somehow(question: Question, cluster: Cluster, space: float) -> bool:
+def has_fitting_scheme(question: TrainingSetup, cluster: Cluster, space: float) -> bool:
     """Whether any split holds at most `space` bytes a device."""
     subject = question.subject
-    states = (WEIGHT * subject.model.parameters + (GRADIENT + MOMENTS) * subject.trained) / cluster.devices
+    states = (
+        WEIGHT_BYTES * subject.model.parameters + (GRADIENT_BYTES + MOMENT_BYTES) * subject.trained
+    ) / cluster.devices
     return states <= space and any(
-        held(subject, scheme._replace(recompute="full")).total <= space for scheme in _splits(question, cluster)
+        break_down_memory(subject, scheme._replace(recompute="full")).total <= space
+        for scheme in _iterate_schemes(question, cluster)
     )
 
 
-def _splits(question: Question, cluster: Cluster) -> Iterator[Scheme]:
+def _iterate_schemes(question: TrainingSetup, cluster: Cluster) -> Iterator[ParallelScheme]:
     """Whole splits of all devices, one sequence at a time. Tensor ranks stay inside a machine."""
     sequences = max(1, int(question.batch / question.subject.sequence))
-    for tensor in _powers(min(cluster.per_machine, WIDEST_TENSOR)):
-        for pipeline in _powers(min(DEEPEST, question.subject.model.layers)):
+    for tensor in _powers_of_two(min(cluster.per_machine, WIDEST_TENSOR)):
+        for pipeline in _powers_of_two(min(DEEPEST_PIPELINE, question.subject.model.layers)):
             data, rest = divmod(cluster.devices, tensor * pipeline)
             if rest or not data or cluster.per_machine % tensor or data > sequences:
                 continue
@@ -177,103 +182,112 @@ def _splits(question: Question, cluster: Cluster) -> Iterator[Scheme]:
             if rounds < pipeline:
                 continue
             for stage in (3, 1) if pipeline == 1 and data > 1 else (1,):
-                yield Scheme(tensor, pipeline, data, stage, 1, rounds)
+                yield ParallelScheme(tensor, pipeline, data, stage, 1, rounds)
 
 
-def _powers(most: int) -> Iterator[int]:
+def _powers_of_two(most: int) -> Iterator[int]:
     size = 1
     while size <= most:
         yield size
         size *= 2
 
 
-def _least_recompute(subject: Subject, scheme: Scheme, space: float) -> tuple[Scheme, Held] | None:
-    kept = held(subject, scheme)
+def _least_recompute(
+    subject: TrainableModel, scheme: ParallelScheme, space: float
+) -> tuple[ParallelScheme, MemoryBreakdown] | None:
+    kept = break_down_memory(subject, scheme)
     left = space - (kept.total - kept.activations)
-    for again in RECOMPUTE if left > 0 else ():
+    for again in RECOMPUTE_SHARES if left > 0 else ():
         tried = scheme._replace(recompute=again)
-        own = activations(subject, tried)
+        own = stored_activation_bytes(subject, tried)
         if own <= left:
             return tried, kept._replace(activations=own)
     return None
 
 
-def placed(question: Question, scheme: Scheme, cluster: Cluster) -> Job:
+def place_job(question: TrainingSetup, scheme: ParallelScheme, cluster: Cluster) -> TrainingJob:
     return question.job._replace(
         link=cluster.link,
         devices=cluster.devices,
         micro_tokens=scheme.micro * question.subject.sequence,
         bubble=1 + (scheme.pipeline - 1) / scheme.rounds,
-        recompute=RECOMPUTE[scheme.recompute],
+        recompute=RECOMPUTE_SHARES[scheme.recompute],
         tp=scheme.tensor,
         sharded=scheme.stage == 3 and scheme.pipeline == 1 and scheme.data > 1,
         compiled=True,
     )
 
 
-def scheme_s(question: Question, scheme: Scheme, job: Job, k: Mapping[str, float]) -> float:
+def scheme_token_s(question: TrainingSetup, scheme: ParallelScheme, job: TrainingJob, k: Mapping[str, float]) -> float:
     """Device-seconds a token by the physics."""
-    seconds = token_s(job, k)
+    seconds = seconds_per_token(job, k)
     if question.subject.adapters:
-        seconds *= adapters_share(job, k)
+        seconds *= adapter_time_share(job, k)
     inside = job.accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S
-    if scheme.tensor > 1 and job.devices > IN_A_MACHINE and inside < INSIDE_BYTES_PER_S:
-        seconds += (exchange_s(job, k, inside) - exchange_s(job, k, INSIDE_BYTES_PER_S)) * job.bubble
+    if scheme.tensor > 1 and job.devices > DEVICES_PER_MACHINE and inside < INTRA_MACHINE_BYTES_PER_S:
+        seconds += (
+            tensor_exchange_s(job, k, inside) - tensor_exchange_s(job, k, INTRA_MACHINE_BYTES_PER_S)
+        ) * job.bubble
     if scheme.data > 1 and not job.sharded:
         trained = question.subject.trained / (scheme.tensor * scheme.pipeline)
-        sent = 2 * (scheme.data - 1) / scheme.data * GRADIENT * trained
+        sent = 2 * (scheme.data - 1) / scheme.data * GRADIENT_BYTES * trained
         seconds += sent / job.link * scheme.devices / _step_tokens(question, scheme)
     return seconds
 
 
-def adapters_share(job: Job, k: Mapping[str, float]) -> float:
+def adapter_time_share(job: TrainingJob, k: Mapping[str, float]) -> float:
     """Of the time of a token when only adapters are trained: what is left without the spared products."""
-    whole, without = token_s(job, k), token_s(job._replace(rate=math.inf), k)
-    spared = (FLOPS_FULL - FLOPS_ADAPTERS) / (FLOPS_FULL + FLOPS_AGAIN * job.recompute)
+    whole, without = seconds_per_token(job, k), seconds_per_token(job._replace(rate=math.inf), k)
+    spared = (FLOPS_FULL - FLOPS_ADAPTERS) / (FLOPS_FULL + FLOPS_RECOMPUTE * job.recompute)
     return 1 - spared * (whole - without) / whole
 
 
-def _step_tokens(question: Question, scheme: Scheme) -> float:
+def _step_tokens(question: TrainingSetup, scheme: ParallelScheme) -> float:
     return scheme.data * scheme.micro * scheme.rounds * question.subject.sequence
 
 
-def pace(question: Question, choice: Choice, catalog: Catalog, *, trusted: bool = True) -> tuple[Guess, str]:
+def predict_token_time(
+    question: TrainingSetup, choice: ParallelPlan, catalog: Catalog, *, trusted: bool = True
+) -> tuple[PredictionInterval, str]:
     """Device-seconds a token with the band of its stratum. `trusted`: the model has a row, so what was learned about
     the fitted configurations (residual trees) is asked; an assumed shape rests on the physics alone.
 
     The fastest of many predicted splits is partly the luckiest: no faster than the best utilisation ever published, and
     slower by what published runs of large models were behind such a choice.
     """
-    fit = fitted_tables.load("training")
-    stratum = token_throughput.stratum_of(choice.job, fit.seen)
+    fit = fitted_tables.load_table("training")
+    stratum = token_throughput.classify_training_stratum(choice.job, fit.seen)
     seconds = choice.seconds
     known = stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL)
     if known and trusted:
-        seconds *= math.exp(boosted_trees.total(fit.residuals["token"], token_throughput.features(choice.job)))
+        seconds *= math.exp(
+            boosted_trees.sum_trees(fit.residuals["token"], token_throughput.extract_training_features(choice.job))
+        )
     elif known:
         # Physics alone was scored where the device was left out: that is its band.
         stratum = (
             serving_prediction.NEW_ACCELERATOR if stratum == serving_prediction.SEEN else serving_prediction.NEW_BOTH
         )
-    most = rate(catalog, "training.utilisation").value
+    most = read_work_rate(catalog, "training.utilisation").value
     seconds = max(seconds, model_flops(question) / (most * question.job.rate))
-    doubt = serving_prediction.Doubt(
-        serving_prediction.WEAKER ** len(question.job.weak), extrapolation.figures(question.job.accelerator, catalog)
+    doubt = serving_prediction.BandWidening(
+        serving_prediction.WEAK_BAND_EXPONENT ** len(question.job.weak),
+        extrapolation.spec_uncertainty(question.job.accelerator, catalog),
     )
-    guess = serving_prediction.banded(seconds, fit, ("token_s", stratum, ""), doubt)
+    guess = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
     own = Estimate(value=guess.value, low=guess.low, high=guess.high, unit="s")
-    made = multiply_estimates([own, behind(question, catalog)], "s")
-    return Guess(made.value, made.low, made.high), stratum
+    made = multiply_estimates([own, estimate_published_gap(question, catalog)], "s")
+    return PredictionInterval(made.value, made.low, made.high), stratum
 
 
-def behind(question: Question, catalog: Catalog) -> Estimate:
+def estimate_published_gap(question: TrainingSetup, catalog: Catalog) -> Estimate:
     """Time of a token in published runs over that of the chosen split, by the active parameters."""
-    size = max(1.0, question.job.active / SMALL)
-    power = rate(catalog, "training.behind")
+    size = max(1.0, question.job.active / SMALL_MODEL_PARAMETERS)
+    power = read_work_rate(catalog, "training.behind")
     return Estimate(value=size**power.value, low=size**power.low, high=size**power.high, unit="")
 
 
-def model_flops(question: Question) -> float:
+def model_flops(question: TrainingSetup) -> float:
     """Of a token, forward and backward, nothing computed again; attention as throughput.py counts it."""
     job = question.job
     products = FLOPS_ADAPTERS if question.subject.adapters else FLOPS_FULL

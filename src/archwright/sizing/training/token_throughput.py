@@ -32,15 +32,15 @@ SEEN, NEW_MODEL, NEW_ACCELERATOR, NEW_BOTH = (
 )
 # Between machines, one way, for each accelerator: what a 400 Gbit/s port carries.
 FABRIC_BYTES_PER_S = 50e9
-IN_A_MACHINE = 8
+DEVICES_PER_MACHINE = 8
 # Inside the machines of a cluster, whatever the device: the fitted rows' devices all have such links.
-INSIDE_BYTES_PER_S = 300e9
+INTRA_MACHINE_BYTES_PER_S = 300e9
 ASSUMED_SEQUENCE = 4096.0
-RECOMPUTE = {"none": 0.0, "selective": 0.25, "full": 1.0}
+RECOMPUTE_SHARES = {"none": 0.0, "selective": 0.25, "full": 1.0}
 _NUMBERED = re.compile(r"\b(TP|PP|CP|VP|EP|MBS|GA|FSDP|micro|accum)\s*(\d+)", re.IGNORECASE)
 
 
-class Training(Record):
+class TrainingQuery(Record):
     """What is asked, as a benchmark row or a user states it."""
 
     model: str
@@ -57,7 +57,7 @@ class Training(Record):
     framework: str = ""
 
 
-class Job(NamedTuple):
+class TrainingJob(NamedTuple):
     """Resolved and counted: what a coefficient multiplies."""
 
     model: ModelSpec
@@ -83,19 +83,19 @@ class Job(NamedTuple):
     weak: tuple[str, ...]
 
 
-class Pace(NamedTuple):
-    tokens_per_s: serving_prediction.Guess
-    device_hours: serving_prediction.Guess | None
-    step_s: serving_prediction.Guess | None
+class TrainingThroughput(NamedTuple):
+    tokens_per_s: serving_prediction.PredictionInterval
+    device_hours: serving_prediction.PredictionInterval | None
+    step_s: serving_prediction.PredictionInterval | None
     stratum: str
     weak: tuple[str, ...]
 
 
-def resolve(asked: Training, subjects: BenchmarkNameResolver) -> Job:
+def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) -> TrainingJob:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
     accelerator = subjects.accelerator(asked.accelerator)
-    model, weak = serving_prediction.model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
-    number = number_of(asked.precision)
+    model, weak = serving_prediction.resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
+    number = parse_training_precision(asked.precision)
     ranks = {name.lower(): max(1, min(int(size), 100_000)) for name, size in _NUMBERED.findall(asked.parallelism)}
     if not asked.parallelism:
         weak.append("parallelism is not stated")
@@ -103,7 +103,7 @@ def resolve(asked: Training, subjects: BenchmarkNameResolver) -> Job:
     micro = ranks.get("micro", ranks.get("mbs", 1))
     parameters = asked.parameters or float(model.parameters)
     stages, rounds = ranks.get("pp", 1), ranks.get("ga", ranks.get("accum", 8)) * ranks.get("vp", 1)
-    return Job(
+    return TrainingJob(
         model=model,
         accelerator=accelerator,
         format=number,
@@ -113,16 +113,16 @@ def resolve(asked: Training, subjects: BenchmarkNameResolver) -> Job:
         layers=model.layers,
         hidden=model.hidden,
         sequence=sequence,
-        rate=numeric_precision.rate(accelerator, number),
-        wide_rate=numeric_precision.rate(accelerator, "bf16"),
+        rate=numeric_precision.matmul_rate(accelerator, number),
+        wide_rate=numeric_precision.matmul_rate(accelerator, "bf16"),
         bandwidth=accelerator.memory_bandwidth_bytes_per_s,
         link=(accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S)
-        if asked.devices <= IN_A_MACHINE
+        if asked.devices <= DEVICES_PER_MACHINE
         else FABRIC_BYTES_PER_S,
         devices=max(asked.devices, 1),
         micro_tokens=micro * sequence / ranks.get("cp", 1),
         bubble=1 + (stages - 1) / max(rounds, 1),
-        recompute=RECOMPUTE[_recompute(asked.recompute)],
+        recompute=RECOMPUTE_SHARES[_parse_recompute(asked.recompute)],
         tp=ranks.get("tp", 1),
         sharded="fsdp0" not in asked.parallelism.lower() and stages == 1,
         compiled="eager" not in asked.precision.lower(),
@@ -130,19 +130,19 @@ def resolve(asked: Training, subjects: BenchmarkNameResolver) -> Job:
     )
 
 
-def number_of(precision: str) -> str:
+def parse_training_precision(precision: str) -> str:
     said = precision.lower()
     return "fp8" if "fp8" in said or "float8" in said else "fp32" if "fp32" in said else "bf16"
 
 
-def _recompute(text: str) -> str:
+def _parse_recompute(text: str) -> str:
     said = text.lower()
     if "selective" in said:
         return "selective"
     return "full" if said in ("true", "full", "yes", "1") else "none"
 
 
-def token_s(job: Job, k: Mapping[str, float]) -> float:
+def seconds_per_token(job: TrainingJob, k: Mapping[str, float]) -> float:
     """Seconds of one accelerator per token."""
     again = 1 + job.recompute / 3
     shape = 1 + k["d0"] / job.hidden
@@ -150,7 +150,7 @@ def token_s(job: Job, k: Mapping[str, float]) -> float:
     attention = 6 * job.layers * job.hidden * job.sequence * again / (job.wide_rate * k["ea"])
     traffic = k["act"] * job.layers * job.hidden * 2 / job.bandwidth
     shards = k["gather"] * 2 * job.parameters / job.tp / job.micro_tokens / job.link if job.sharded else 0.0
-    exchanged = exchange_s(job, k, job.link if job.devices <= IN_A_MACHINE else INSIDE_BYTES_PER_S)
+    exchanged = tensor_exchange_s(job, k, job.link if job.devices <= DEVICES_PER_MACHINE else INTRA_MACHINE_BYTES_PER_S)
     total = (products + attention + traffic + exchanged + shards) * job.bubble
     total *= 1 if job.compiled else k["eager"]
     if job.active < 0.9 * job.parameters:
@@ -158,12 +158,12 @@ def token_s(job: Job, k: Mapping[str, float]) -> float:
     return total * k.get(f"framework.{job.framework}", 1.0)
 
 
-def exchange_s(job: Job, k: Mapping[str, float], link: float) -> float:
+def tensor_exchange_s(job: TrainingJob, k: Mapping[str, float], link: float) -> float:
     """Of a token: what tensor-parallel ranks tell each other, over `link` bytes/s."""
     return k["ex"] * job.layers * job.hidden * 2 * (job.tp - 1) / job.tp / link
 
 
-def features(job: Job) -> list[float]:
+def extract_training_features(job: TrainingJob) -> list[float]:
     """What a residual tree sees; the order is part of the fitted table."""
     return [
         math.log(job.active),
@@ -182,25 +182,28 @@ def features(job: Job) -> list[float]:
     ]
 
 
-def stratum_of(job: Job, seen: Mapping[str, tuple[str, ...]]) -> str:
-    old_model = serving_prediction.identity(job.model) in seen["model"]
+def classify_training_stratum(job: TrainingJob, seen: Mapping[str, tuple[str, ...]]) -> str:
+    old_model = serving_prediction.model_identity(job.model) in seen["model"]
     if job.accelerator.id in seen["accelerator"]:
         return SEEN if old_model else NEW_MODEL
     return NEW_ACCELERATOR if old_model else NEW_BOTH
 
 
-def predict(asked: Training, subjects: BenchmarkNameResolver, fit: fitted_tables.Fit | None = None) -> Pace:
+def predict_throughput(
+    asked: TrainingQuery, subjects: BenchmarkNameResolver, fit: fitted_tables.FittedTable | None = None
+) -> TrainingThroughput:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
-    fit = fit or fitted_tables.load("training")
-    job = resolve(asked, subjects)
-    stratum = stratum_of(job, fit.seen)
-    seconds = token_s(job, fit.coefficients["token"])
+    fit = fit or fitted_tables.load_table("training")
+    job = resolve_training_job(asked, subjects)
+    stratum = classify_training_stratum(job, fit.seen)
+    seconds = seconds_per_token(job, fit.coefficients["token"])
     if stratum in (SEEN, NEW_MODEL):
-        seconds *= math.exp(boosted_trees.total(fit.residuals["token"], features(job)))
-    doubt = serving_prediction.Doubt(
-        serving_prediction.WEAKER ** len(job.weak), extrapolation.figures(job.accelerator, subjects.catalog)
+        seconds *= math.exp(boosted_trees.sum_trees(fit.residuals["token"], extract_training_features(job)))
+    doubt = serving_prediction.BandWidening(
+        serving_prediction.WEAK_BAND_EXPONENT ** len(job.weak),
+        extrapolation.spec_uncertainty(job.accelerator, subjects.catalog),
     )
-    each = serving_prediction.banded(seconds, fit, ("token_s", stratum, ""), doubt)
+    each = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
     hours = each.scaled(asked.tokens / 3600) if asked.tokens else None
     step = each.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
-    return Pace(each.inverse, hours, step, stratum, job.weak)
+    return TrainingThroughput(each.inverse, hours, step, stratum, job.weak)

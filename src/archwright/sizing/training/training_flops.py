@@ -12,7 +12,7 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.record import Record
 from archwright.sizing.model.architecture import attention_flops, body_parameters, head_parameters
 
-BYTES = {"bf16": 2, "fp32": 4}
+DTYPE_BYTES = {"bf16": 2, "fp32": 4}
 # A trained value: weight, gradient and two moments, in 32 bits each.
 TRAINED_BYTES = 16
 # A base lies on disk in 32 bits, and its file counts as memory while it is read.
@@ -23,14 +23,14 @@ DATA_COPIES = 4
 ATTENTION_PASSES = 3.5
 
 
-class Flops(NamedTuple):
+class StepFlops(NamedTuple):
     """What one step computes. `dense` and `attention` run at shares of their own."""
 
     dense: float
     attention: float = 0.0
 
 
-class Bytes(NamedTuple):
+class StepMemory(NamedTuple):
     """Memory without the process itself: what lasts, what the largest step adds, and what loading needs before it."""
 
     lasting: float
@@ -38,23 +38,23 @@ class Bytes(NamedTuple):
     loading: float = 0.0
 
 
-class Work(Protocol):
+class TrainingStep(Protocol):
     """A kind of training: what a step of so many units computes and holds."""
 
     @property
     def layers(self) -> int:
         """Parts that cost something in a step whatever its size."""
 
-    def flops(self, units: float, learned: float) -> Flops:
+    def flops(self, units: float, learned: float) -> StepFlops:
         """`learned` is the share of the units that is learned from."""
 
-    def memory(self, units: float, learned: float, dtype: str) -> Bytes: ...
+    def memory(self, units: float, learned: float, dtype: str) -> StepMemory: ...
 
     @property
     def formula(self) -> str: ...
 
 
-class Lora(Record):
+class LoraStep(Record):
     """Low-rank adapters on the seven projections of every layer of a frozen base.
 
     FLOPs of a token: 2 P forward and 2 P back through the frozen weights (their gradients are not needed); 6 for each
@@ -84,19 +84,19 @@ class Lora(Record):
             "layer x L; P parameters of the body, A of the adapters, s share learned, a(n) attention to n tokens"
         )
 
-    def flops(self, units: float, learned: float) -> Flops:
+    def flops(self, units: float, learned: float) -> StepFlops:
         body, head = body_parameters(self.model), head_parameters(self.model)
         dense = units * (4 * body + 6 * self.trainable) + 4 * units * learned * head
-        return Flops(dense, units * ATTENTION_PASSES * attention_flops(self.model, units))
+        return StepFlops(dense, units * ATTENTION_PASSES * attention_flops(self.model, units))
 
-    def memory(self, units: float, learned: float, dtype: str) -> Bytes:
-        width, parameters = BYTES[dtype], self.model.parameters
+    def memory(self, units: float, learned: float, dtype: str) -> StepMemory:
+        width, parameters = DTYPE_BYTES[dtype], self.model.parameters
         # Scores: in the base's format, in 32 bits, and their logarithms or, going back, their gradients.
         scores = units * learned * self.model.vocabulary * (width + 8)
         step = self.layers * units * self._kept_bytes(units, width) + scores
         rows = float(DATA_COPIES * self.data_bytes)
         lasting = rows + width * parameters + TRAINED_BYTES * self.trainable
-        return Bytes(lasting, step, loading=rows + parameters * (FILE_BYTES + width))
+        return StepMemory(lasting, step, loading=rows + parameters * (FILE_BYTES + width))
 
     def _kept_bytes(self, units: float, width: int) -> float:
         """Of one token in one layer, counted from what autograd keeps: six inputs of projections and two of norms in
@@ -113,7 +113,7 @@ def lora_parameters(model: ModelSpec, ffn: int, rank: int) -> int:
     return model.layers * rank * (2 * (d + own) + 2 * (d + shared) + 3 * (d + ffn))
 
 
-class Network(Record):
+class NetworkStep(Record):
     """A small network trained whole: three passes of its forward FLOPs a row; `values` are what a row's forward keeps,
     `data_rows` the rows of the data set, which lie in memory."""
 
@@ -128,15 +128,15 @@ class Network(Record):
     def formula(self) -> str:
         return "step = 3 x forward FLOPs x rows / share + fixed + fixed per row x rows"
 
-    def flops(self, units: float, learned: float) -> Flops:
-        return Flops(3 * self.forward_flops * units * learned)
+    def flops(self, units: float, learned: float) -> StepFlops:
+        return StepFlops(3 * self.forward_flops * units * learned)
 
-    def memory(self, units: float, learned: float, dtype: str) -> Bytes:
-        lasting = TRAINED_BYTES * self.parameters + BYTES[dtype] * self.data_rows * self.inputs
-        return Bytes(lasting, 2 * BYTES[dtype] * self.values * units * learned)
+    def memory(self, units: float, learned: float, dtype: str) -> StepMemory:
+        lasting = TRAINED_BYTES * self.parameters + DTYPE_BYTES[dtype] * self.data_rows * self.inputs
+        return StepMemory(lasting, 2 * DTYPE_BYTES[dtype] * self.values * units * learned)
 
 
-class Trees(Record):
+class BoostedTreesStep(Record):
     """Boosted trees: every round reads each feature of each row once for each tree (one, or one a class)."""
 
     features: int
@@ -151,15 +151,19 @@ class Trees(Record):
     def formula(self) -> str:
         return "round = rows x features x trees / share + fixed + fixed per tree x trees + fixed per row x rows"
 
-    def flops(self, units: float, learned: float) -> Flops:
-        return Flops(units * learned * self.features * self.trees_per_round)
+    def flops(self, units: float, learned: float) -> StepFlops:
+        return StepFlops(units * learned * self.features * self.trees_per_round)
 
-    def memory(self, units: float, learned: float, dtype: str) -> Bytes:
+    def memory(self, units: float, learned: float, dtype: str) -> StepMemory:
         """The rows as numbers and as bins; gradients and scores of each tree."""
-        return Bytes(self.data_rows * self.features * (BYTES[dtype] + 2), self.data_rows * 12.0 * self.trees_per_round)
+        return StepMemory(
+            self.data_rows * self.features * (DTYPE_BYTES[dtype] + 2), self.data_rows * 12.0 * self.trees_per_round
+        )
 
 
-def convolutions(shape: tuple[int, int, int], channels: tuple[int, ...], labels: int, rows: int) -> Network:
+def build_convolution_step(
+    shape: tuple[int, int, int], channels: tuple[int, ...], labels: int, rows: int
+) -> NetworkStep:
     """3 x 3 convolutions that keep height and width, each behind it a pooling that halves them, then one linear layer.
 
     `shape` is height, width, channels of a picture; a convolution's output is kept before and after it is rectified.
@@ -172,7 +176,7 @@ def convolutions(shape: tuple[int, int, int], channels: tuple[int, ...], labels:
         values += 2 * height * width * outputs
         height, width, inputs = height // min(2, height), width // min(2, width), outputs
     last = height * width * inputs
-    return Network(
+    return NetworkStep(
         layers=len(channels) + 1,
         parameters=parameters + (last + 1) * labels,
         forward_flops=float(flops + 2 * last * labels),

@@ -23,17 +23,17 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.sizing.model.architecture import head_parameters
 from archwright.sizing.training.training_flops import lora_parameters
 
-WEIGHT, GRADIENT, WIDE_GRADIENT, MOMENTS = 2.0, 2.0, 4.0, 12.0
-ACTIVATION = 2.0
+WEIGHT_BYTES, GRADIENT_BYTES, WIDE_GRADIENT_BYTES, MOMENT_BYTES = 2.0, 2.0, 4.0, 12.0
+ACTIVATION_BYTES = 2.0
 # Selective recomputation drops every other product's output; measured against published peaks.
-KEPT_SELECTIVE = 0.55
+SELECTIVE_ACTIVATION_SHARE = 0.55
 SCORE_BYTES = 14.0
-CHUNKS = 8
+SCORE_CHUNKS = 8
 LAYERS_GATHERED = 2
-RANK = 16
+ADAPTER_RANK = 16
 
 
-class Scheme(NamedTuple):
+class ParallelScheme(NamedTuple):
     """How a run is split: ranks of each kind, the state divided over data-parallel copies (ZeRO `stage`), sequences of
     a micro-batch, micro-batches of a step, and what is computed again ("none", "selective", "full").
     """
@@ -58,7 +58,7 @@ class Scheme(NamedTuple):
         return f"{kind}{self.data} TP{self.tensor} PP{self.pipeline} MBS{self.micro} GA{self.rounds}{again}"
 
 
-class Subject:
+class TrainableModel:
     """What is trained: all of `model`, or adapters of it. Counts are made once: a search asks for them often."""
 
     def __init__(self, model: ModelSpec, sequence: float, adapters: bool = False) -> None:
@@ -70,15 +70,15 @@ class Subject:
     def trained(self) -> float:
         if not self.adapters:
             return float(self.model.parameters)
-        return float(lora_parameters(self.model, feed_forward(self.model), RANK))
+        return float(lora_parameters(self.model, feed_forward_width(self.model), ADAPTER_RANK))
 
     @cached_property
     def layer(self) -> float:
         """Activations of one token in one layer."""
-        return layer_bytes(self.model)
+        return count_activation_bytes(self.model)
 
 
-class Held(NamedTuple):
+class MemoryBreakdown(NamedTuple):
     """Bytes on one device, the fullest."""
 
     weights: float
@@ -93,51 +93,51 @@ class Held(NamedTuple):
         return sum(self)
 
 
-def feed_forward(model: ModelSpec) -> int:
+def feed_forward_width(model: ModelSpec) -> int:
     """Its width; where experts are chosen, of those a token passes."""
     if model.experts and model.expert_ffn:
         return model.expert_ffn * (model.experts_active + model.shared_experts)
     return model.ffn or 4 * model.hidden
 
 
-def gated(model: ModelSpec) -> bool:
+def is_gated(model: ModelSpec) -> bool:
     """Whether its feed-forward has three matrices: which count of parameters comes nearer to the stated one."""
     if model.experts:
         return True
     attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
-    width = feed_forward(model)
+    width = feed_forward_width(model)
     two, three = (model.layers * (attention + n * model.hidden * width) + head_parameters(model) for n in (2, 3))
     return abs(three - model.parameters) <= abs(two - model.parameters)
 
 
-def layer_bytes(model: ModelSpec) -> float:
+def count_activation_bytes(model: ModelSpec) -> float:
     """Activations that one token leaves in one layer when nothing is computed again."""
-    width = feed_forward(model)
-    inner = 3 * width if gated(model) else 2 * width + model.hidden
+    width = feed_forward_width(model)
+    inner = 3 * width if is_gated(model) else 2 * width + model.hidden
     attention = 2 * model.head_dim * (model.heads + model.kv_heads)
-    return ACTIVATION * (4 * model.hidden + attention + inner)
+    return ACTIVATION_BYTES * (4 * model.hidden + attention + inner)
 
 
-def held(subject: Subject, scheme: Scheme) -> Held:
+def break_down_memory(subject: TrainableModel, scheme: ParallelScheme) -> MemoryBreakdown:
     model = subject.model
     split = scheme.tensor * scheme.pipeline
     own, trained = model.parameters / split, subject.trained / split
     copies = scheme.data
     whole = scheme.pipeline > 1
-    gradient = (WIDE_GRADIENT if whole else GRADIENT) * trained
+    gradient = (WIDE_GRADIENT_BYTES if whole else GRADIENT_BYTES) * trained
     sharded = scheme.stage == 3 and not whole and copies > 1
     gathered = LAYERS_GATHERED * own / model.layers + head_parameters(model) / scheme.tensor if sharded else 0.0
-    return Held(
-        weights=WEIGHT * own / (copies if sharded else 1),
+    return MemoryBreakdown(
+        weights=WEIGHT_BYTES * own / (copies if sharded else 1),
         gradients=gradient / (copies if scheme.stage >= 2 and not whole else 1),
-        moments=MOMENTS * trained / (copies if scheme.stage >= 1 else 1),
-        gathered=WEIGHT * gathered,
-        activations=activations(subject, scheme),
-        scores=_scores(subject, scheme),
+        moments=MOMENT_BYTES * trained / (copies if scheme.stage >= 1 else 1),
+        gathered=WEIGHT_BYTES * gathered,
+        activations=stored_activation_bytes(subject, scheme),
+        scores=_score_bytes(subject, scheme),
     )
 
 
-def activations(subject: Subject, scheme: Scheme) -> float:
+def stored_activation_bytes(subject: TrainableModel, scheme: ParallelScheme) -> float:
     """Bytes that a step keeps between forward and backward."""
     tokens = scheme.micro * subject.sequence / scheme.tensor
     layers = subject.model.layers / scheme.pipeline
@@ -146,16 +146,16 @@ def activations(subject: Subject, scheme: Scheme) -> float:
     if scheme.recompute == "none":
         return one * layers * waiting
     if scheme.recompute == "selective":
-        return one * (layers * waiting * KEPT_SELECTIVE + 1)
+        return one * (layers * waiting * SELECTIVE_ACTIVATION_SHARE + 1)
     # While a layer is made again, its activations and their gradients are there.
-    return ACTIVATION * subject.model.hidden * tokens * layers * waiting + 2 * one
+    return ACTIVATION_BYTES * subject.model.hidden * tokens * layers * waiting + 2 * one
 
 
-def _scores(subject: Subject, scheme: Scheme) -> float:
+def _score_bytes(subject: TrainableModel, scheme: ParallelScheme) -> float:
     whole = SCORE_BYTES * scheme.micro * subject.sequence * subject.model.vocabulary / scheme.tensor
-    return whole / CHUNKS if subject.adapters else whole
+    return whole / SCORE_CHUNKS if subject.adapters else whole
 
 
-def checkpoint_bytes(subject: Subject) -> float:
+def checkpoint_bytes(subject: TrainableModel) -> float:
     """What must be written to go on: trained weights and their moments."""
-    return (WEIGHT + MOMENTS) * subject.trained
+    return (WEIGHT_BYTES + MOMENT_BYTES) * subject.trained

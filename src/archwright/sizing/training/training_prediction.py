@@ -12,27 +12,39 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, exact_estimate
-from archwright.sizing.hardware.device_rates import facts, rate
+from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
 from archwright.sizing.inference import serving_prediction
-from archwright.sizing.inference.serving_prediction import Guess
+from archwright.sizing.inference.serving_prediction import PredictionInterval
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.training import token_throughput
-from archwright.sizing.training.cluster_training import HOUR_S, Method, Run, adapters_s, job_of, run_hours
-from archwright.sizing.training.goodput import Goodput, goodput
-from archwright.sizing.training.goodput import Job as Exposed
+from archwright.sizing.training.cluster_training import (
+    HOUR_S,
+    TrainingMethod,
+    TrainingRunSpec,
+    adapter_token_s,
+    build_training_job,
+    total_device_hours,
+)
+from archwright.sizing.training.goodput import Goodput, predict_goodput
+from archwright.sizing.training.goodput import GoodputJob as Exposed
 from archwright.sizing.training.parallel_strategy import (
     Cluster,
-    Question,
-    adapters_share,
-    best,
+    TrainingSetup,
+    adapter_time_share,
+    choose_parallel_plan,
+    device_memory_budget,
     model_flops,
-    pace,
-    placed,
-    room,
-    stated,
+    parse_scheme,
+    place_job,
+    predict_token_time,
 )
-from archwright.sizing.training.token_throughput import ASSUMED_SEQUENCE, FABRIC_BYTES_PER_S, IN_A_MACHINE, Training
-from archwright.sizing.training.training_memory import Subject, checkpoint_bytes, held
+from archwright.sizing.training.token_throughput import (
+    ASSUMED_SEQUENCE,
+    DEVICES_PER_MACHINE,
+    FABRIC_BYTES_PER_S,
+    TrainingQuery,
+)
+from archwright.sizing.training.training_memory import TrainableModel, break_down_memory, checkpoint_bytes
 
 FORMULA = "sizing/training: products, attention, traffic, exchange, bubble (token_throughput.py); memory; goodput"
 DEFINITIONS = {
@@ -49,7 +61,7 @@ DEFINITIONS = {
 }
 
 
-class Told(NamedTuple):
+class TrainingPrediction(NamedTuple):
     model: ModelSpec
     accelerator: Accelerator
     layout: str
@@ -60,111 +72,129 @@ class Told(NamedTuple):
     assumed: tuple[str, ...]
 
 
-class Split(NamedTuple):
+class LayoutPerformance(NamedTuple):
     """Where the work lies and how fast it goes: device-seconds a token, bytes counted on a device."""
 
     layout: str
-    token_s: Guess
+    token_s: PredictionInterval
     bytes_held: float
     stratum: str
     weak: tuple[str, ...]
 
 
-def answer(asked: Training, subjects: BenchmarkNameResolver, usd_per_hour: float | None = None) -> Told | None:
+def predict_training_run(
+    asked: TrainingQuery, subjects: BenchmarkNameResolver, usd_per_hour: float | None = None
+) -> TrainingPrediction | None:
     """None where no split fits. Raises CatalogError AW-CAT-01 for a name nobody knows."""
     accelerator = subjects.accelerator(asked.accelerator)
-    model, weak = serving_prediction.model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
-    method = method_of(asked.parallelism)
-    subject = Subject(model, asked.sequence_tokens or ASSUMED_SEQUENCE, adapters=method == "lora")
-    job = job_of(model, accelerator, subject.sequence, token_throughput.number_of(asked.precision))
+    model, weak = serving_prediction.resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
+    method = parse_method(asked.parallelism)
+    subject = TrainableModel(model, asked.sequence_tokens or ASSUMED_SEQUENCE, adapters=method == "lora")
+    job = build_training_job(
+        model, accelerator, subject.sequence, token_throughput.parse_training_precision(asked.precision)
+    )
     batch = asked.batch_tokens or subject.sequence * max(asked.devices, 1)
-    question = Question(subject, batch, job._replace(weak=tuple(weak)))
-    cluster = cluster_of(accelerator, asked.devices)
-    split = _split(asked, question, cluster, subjects)
+    question = TrainingSetup(subject, batch, job._replace(weak=tuple(weak)))
+    cluster = build_cluster(accelerator, asked.devices)
+    split = _choose_layout(asked, question, cluster, subjects)
     if split is None:
         return None
     catalog = subjects.catalog
-    run = Run(asked.tokens or 0.0, method)
+    run = TrainingRunSpec(asked.tokens or 0.0, method)
     exposed = Exposed(checkpoint_bytes(subject), cluster.devices, cluster.machines, run.stages)
-    lost = goodput(exposed, catalog)
-    estimates = _speeds(split, asked, question, catalog) | _totals(
+    lost = predict_goodput(exposed, catalog)
+    estimates = _speed_estimates(split, asked, question, catalog) | _run_estimates(
         split, run, (cluster, lost, exposed.checkpoint_bytes), usd_per_hour, catalog
     )
     named = ("training.memory", "training.behind", "training.setup", *(("training.lora",) if subject.adapters else ()))
-    return Told(
+    return TrainingPrediction(
         model=model,
         accelerator=accelerator,
         layout=split.layout,
         stratum=split.stratum,
         estimates=estimates,
-        facts=(*lost.facts, *facts(catalog, *named)) if asked.tokens else facts(catalog, *named[:2]),
+        facts=(*lost.facts, *quote_work_rates(catalog, *named))
+        if asked.tokens
+        else quote_work_rates(catalog, *named[:2]),
         weak=split.weak,
-        assumed=() if stated(asked.parallelism, asked.devices) else ("split: the fastest that fits",),
+        assumed=() if parse_scheme(asked.parallelism, asked.devices) else ("split: the fastest that fits",),
     )
 
 
-def method_of(layout: str) -> Method:
+def parse_method(layout: str) -> TrainingMethod:
     said = layout.lower()
     return "lora" if "lora" in said else "pretrain" if "scratch" in said else "full"
 
 
-def cluster_of(accelerator: Accelerator, devices: int) -> Cluster:
+def build_cluster(accelerator: Accelerator, devices: int) -> Cluster:
     """Machines of eight with a port for each device, as the fitted rows have them; one smaller machine."""
-    each = next(size for size in (IN_A_MACHINE, 4, 2, 1) if devices % size == 0)
-    if devices <= IN_A_MACHINE:
+    each = next(size for size in (DEVICES_PER_MACHINE, 4, 2, 1) if devices % size == 0)
+    if devices <= DEVICES_PER_MACHINE:
         each = max(devices, 1)
     return Cluster(accelerator, each, max(devices, 1) // each, FABRIC_BYTES_PER_S * each)
 
 
-def _split(asked: Training, question: Question, cluster: Cluster, subjects: BenchmarkNameResolver) -> Split | None:
-    scheme = stated(asked.parallelism, cluster.devices)
+def _choose_layout(
+    asked: TrainingQuery, question: TrainingSetup, cluster: Cluster, subjects: BenchmarkNameResolver
+) -> LayoutPerformance | None:
+    scheme = parse_scheme(asked.parallelism, cluster.devices)
     if scheme is None:
-        choice = best(question, cluster, room(cluster.accelerator, subjects.catalog))
+        choice = choose_parallel_plan(question, cluster, device_memory_budget(cluster.accelerator, subjects.catalog))
         if choice is None:
             return None
-        token_s, stratum = pace(question, choice, subjects.catalog, trusted=not question.job.weak)
+        token_s, stratum = predict_token_time(question, choice, subjects.catalog, trusted=not question.job.weak)
         weak, text, kept = question.job.weak, choice.scheme.text, choice.held.total
     else:
-        got = token_throughput.predict(asked, subjects)
+        got = token_throughput.predict_throughput(asked, subjects)
         token_s, stratum, weak = got.tokens_per_s.inverse, got.stratum, got.weak
-        kept, text = held(question.subject, scheme).total, scheme.text
+        kept, text = break_down_memory(question.subject, scheme).total, scheme.text
         if question.subject.adapters:
             token_s = token_s.scaled(
-                adapters_share(placed(question, scheme, cluster), fitted_tables.load("training").coefficients["token"])
+                adapter_time_share(
+                    place_job(question, scheme, cluster), fitted_tables.load_table("training").coefficients["token"]
+                )
             )
         if kept > cluster.accelerator.memory_bytes:
             weak = (*weak, "the stated split exceeds the devices' memory")
     if question.subject.adapters:
-        token_s = adapters_s(token_s, subjects.catalog)
-    return Split(text, _possible(token_s, model_flops(question) / question.job.rate), kept, stratum, weak)
+        token_s = adapter_token_s(token_s, subjects.catalog)
+    return LayoutPerformance(
+        text, _cap_utilisation(token_s, model_flops(question) / question.job.rate), kept, stratum, weak
+    )
 
 
-def _possible(token_s: Guess, least_s: float) -> Guess:
+def _cap_utilisation(token_s: PredictionInterval, least_s: float) -> PredictionInterval:
     """No device computes faster than its stated rate: the fast end stops at `least_s`, utilisation 1."""
     return token_s._replace(low=min(max(token_s.low, least_s), token_s.value))
 
 
-def _speeds(split: Split, asked: Training, question: Question, catalog: Catalog) -> dict[str, Estimate]:
+def _speed_estimates(
+    split: LayoutPerformance, asked: TrainingQuery, question: TrainingSetup, catalog: Catalog
+) -> dict[str, Estimate]:
     speed = split.token_s.inverse.estimate("tokens/s")
     found = {
         "tokens_per_s_per_device": speed,
         "mfu": speed.scaled(model_flops(question) / question.job.rate, unit="fraction"),
-        "memory_bytes_per_device": rate(catalog, "training.memory").scaled(split.bytes_held, unit="bytes"),
+        "memory_bytes_per_device": read_work_rate(catalog, "training.memory").scaled(split.bytes_held, unit="bytes"),
     }
     if asked.batch_tokens and asked.devices:
         found["step_s"] = split.token_s.estimate("s").scaled(asked.batch_tokens / asked.devices)
     return found
 
 
-def _totals(
-    split: Split, run: Run, job: tuple[Cluster, Goodput, float], usd_per_hour: float | None, catalog: Catalog
+def _run_estimates(
+    split: LayoutPerformance,
+    run: TrainingRunSpec,
+    job: tuple[Cluster, Goodput, float],
+    usd_per_hour: float | None,
+    catalog: Catalog,
 ) -> dict[str, Estimate]:
     """Of the whole run; nothing where its tokens are not stated. `job` ends with the bytes of a checkpoint."""
     if not run.tokens:
         return {}
     cluster, lost, written = job
     stepping = split.token_s.estimate("s").scaled(run.tokens / HOUR_S, unit="h")
-    hours = run_hours(stepping, lost, cluster, catalog)
+    hours = total_device_hours(stepping, lost, cluster, catalog)
     found = {
         "device_hours": stepping,
         "checkpoint_bytes": exact_estimate(written, "bytes"),

@@ -11,31 +11,31 @@ import math
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import multiply_estimates, sum_estimates
 from archwright.contract.evidence import Basis
-from archwright.sizing.hardware.device_rates import busy_w, facts, host_cores, rate
-from archwright.sizing.hardware.machine import Batch, Machine
+from archwright.sizing.hardware.device_rates import busy_power_w, host_cores, quote_work_rates, read_work_rate
+from archwright.sizing.hardware.machine import BatchWork, Machine
 
 GIB = 2.0**30
 HOUR_S = 3600.0
 # Below this a core has too little to do for its start to pay.
 LEAST_GIB_A_CORE = 0.25
-NAME = "data-processing"
+WORK_NAME = "data-processing"
 
 
-def batch_data(machine: Machine, gib: float, workload: str, catalog: Catalog) -> Batch:
+def size_data_processing(machine: Machine, gib: float, workload: str, catalog: Catalog) -> BatchWork:
     """One run over `gib` GiB: every byte ingested and refined once."""
-    steps = [rate(catalog, name).dividing(1.0, "s/byte") for name in ("data.ingest", "data.refine")]
+    steps = [read_work_rate(catalog, name).dividing(1.0, "s/byte") for name in ("data.ingest", "data.refine")]
     each = multiply_estimates(
-        [sum_estimates(steps, "s/byte"), rate(catalog, "host.scaling").dividing(1.0, "")], "s/byte"
+        [sum_estimates(steps, "s/byte"), read_work_rate(catalog, "host.scaling").dividing(1.0, "")], "s/byte"
     )
     cores = host_cores(machine)
     basis = f"{workload}.{machine.id}.work"
-    return Batch(
-        model=NAME,
+    return BatchWork(
+        model=WORK_NAME,
         machine_hours=each.scaled(gib * GIB / cores / HOUR_S, unit="h", basis=basis),
         least=1,
         most=max(1, math.floor(gib / LEAST_GIB_A_CORE / cores)),
-        scaling=rate(catalog, "data.scaling").value,
-        busy_w=busy_w(machine, catalog, accelerated=False),
+        scaling=read_work_rate(catalog, "data.scaling").value,
+        busy_w=busy_power_w(machine, catalog, accelerated=False),
         bases=(
             Basis(
                 id=basis,
@@ -45,7 +45,7 @@ def batch_data(machine: Machine, gib: float, workload: str, catalog: Catalog) ->
                 formula="GiB x (1 / ingest + 1 / refine) / (cores x scaling)",
                 facts=(
                     f"{gib:,.0f} GiB; cores of a machine: {cores}",
-                    *facts(catalog, "data.ingest", "data.refine", "host.scaling", "data.scaling"),
+                    *quote_work_rates(catalog, "data.ingest", "data.refine", "host.scaling", "data.scaling"),
                 ),
             ),
         ),

@@ -15,12 +15,19 @@ from archwright.contract.estimate import multiply_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.record import replace
-from archwright.sizing.hardware.device_rates import busy_w, facts, has_devices, host_cores, rate, speed_at
-from archwright.sizing.hardware.machine import Batch, Machine, Steady
+from archwright.sizing.hardware.device_rates import (
+    busy_power_w,
+    estimate_flops_rate,
+    has_devices,
+    host_cores,
+    quote_work_rates,
+    read_work_rate,
+)
+from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.model.architecture import attention_flops, body_parameters
-from archwright.sizing.step_time.step_work import USABLE, WORKSPACE_BYTES
-from archwright.sizing.workloads.queueing import Limit, Times, carried
-from archwright.sizing.workloads.vision import steady
+from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE, WORKSPACE_BYTES
+from archwright.sizing.workloads.queueing import ServiceLimit, ServiceTimes, find_capacity
+from archwright.sizing.workloads.vision import build_steady_capacity
 
 BIDIRECTIONAL = "bidirectional"
 BYTES_ON_DEVICE, BYTES_ON_HOST = 2.0, 4.0
@@ -31,10 +38,10 @@ HOUR_S = 3600.0
 NORMAL_95 = 1.645
 ENGINE = "text-embedding"
 # Bulk work has a queue of its own: no limit holds it back.
-BULK_BUSY = 0.95
+BULK_UTILISATION = 0.95
 
 
-def embedding_models(catalog: Catalog) -> Sequence[ModelSpec]:
+def list_embedding_models(catalog: Catalog) -> Sequence[ModelSpec]:
     """The open models made for embedding, smallest first."""
     return sorted(catalog.embedders.values(), key=lambda model: model.parameters)
 
@@ -45,64 +52,68 @@ def text_flops(model: ModelSpec, tokens: float) -> float:
     return tokens * (2 * body_parameters(model) + attention_flops(model, seen))
 
 
-def fits(machine: Machine, model: ModelSpec) -> bool:
+def fits_machine(machine: Machine, model: ModelSpec) -> bool:
     """Each device, or the host, holds a whole copy."""
     if machine.accelerator is not None and has_devices(machine):
-        space = machine.accelerator.memory_bytes * USABLE - WORKSPACE_BYTES
+        space = machine.accelerator.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
         return model.parameters * BYTES_ON_DEVICE <= space
     return model.parameters * BYTES_ON_HOST <= machine.ram_bytes * LARGEST_SHARE_OF_RAM
 
 
-def steady_embedding(
+def size_embedding_serving(
     machine: Machine, model: ModelSpec, workload: str, input_tokens: TokenLength, slo: SLO, catalog: Catalog
-) -> Steady | None:
+) -> SteadyCapacity | None:
     """What one machine carries; None where the model does not fit. Texts beyond the context are cut to it."""
-    if not fits(machine, model):
+    if not fits_machine(machine, model):
         return None
     most = float(model.context_tokens or input_tokens.p95)
     mean, long = min(input_tokens.mean, most), min(input_tokens.p95, most)
     on_device = has_devices(machine)
-    speed, used = speed_at("embedding", machine, catalog)
+    speed, used = estimate_flops_rate("embedding", machine, catalog)
     own = multiply_estimates([speed.dividing(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
     launch = "embedding.launch" if on_device else "request.host"
     ratio = text_flops(model, long) / text_flops(model, mean)
-    times = Times(rate(catalog, launch), own, long=ratio, variation=_variation(ratio))
+    times = ServiceTimes(read_work_rate(catalog, launch), own, long=ratio, variation=_squared_variation(ratio))
     servers = machine.accelerator_count if on_device else host_cores(machine)
-    limit = Limit(f"{workload}.latency_p95_s", slo.latency_p95_s, rate(catalog, "load.most").value)
-    found = carried(times, servers, limit, batches=on_device)
-    basis = _basis(f"{workload}.{machine.id}.capacity", model, mean, facts(catalog, *used, launch, "load.most"))
-    return steady(machine, catalog, found, basis, (model.id, ENGINE))._replace(context_tokens=round(most))
+    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
+    found = find_capacity(times, servers, limit, batches=on_device)
+    basis = _build_basis(
+        f"{workload}.{machine.id}.capacity", model, mean, quote_work_rates(catalog, *used, launch, "load.most")
+    )
+    return build_steady_capacity(machine, catalog, found, basis, (model.id, ENGINE))._replace(
+        context_tokens=round(most)
+    )
 
 
-def _variation(long: float) -> float:
+def _squared_variation(long: float) -> float:
     """Squared variation of a log-normal whose 95th percentile is `long` times its mean, as lengths are drawn."""
     return (max(long, 1.0) - 1) ** 2 / NORMAL_95**2
 
 
-def batch_embedding(
+def size_embedding_batch(
     machine: Machine, model: ModelSpec, workload: str, tokens_per_run: float, catalog: Catalog
-) -> Batch | None:
+) -> BatchWork | None:
     """Embedding so many tokens in bulk; any number of machines shares them evenly."""
-    if not fits(machine, model):
+    if not fits_machine(machine, model):
         return None
     piece = min(PIECE_TOKENS, float(model.context_tokens or PIECE_TOKENS))
-    speed, used = speed_at("embedding", machine, catalog)
+    speed, used = estimate_flops_rate("embedding", machine, catalog)
     servers = machine.accelerator_count if has_devices(machine) else host_cores(machine)
-    each = text_flops(model, piece) / piece * tokens_per_run / servers / BULK_BUSY / HOUR_S
-    basis = _basis(f"{workload}.{machine.id}.work", model, piece, facts(catalog, *used))
-    return Batch(
+    each = text_flops(model, piece) / piece * tokens_per_run / servers / BULK_UTILISATION / HOUR_S
+    basis = _build_basis(f"{workload}.{machine.id}.work", model, piece, quote_work_rates(catalog, *used))
+    return BatchWork(
         model=model.id,
         machine_hours=speed.dividing(1.0, "s/FLOP").scaled(each, unit="h", basis=basis.id),
         least=1,
         most=max(1, int(tokens_per_run / piece / servers)),
         scaling=1.0,
-        busy_w=busy_w(machine, catalog, accelerated=has_devices(machine)),
+        busy_w=busy_power_w(machine, catalog, accelerated=has_devices(machine)),
         bases=(replace(basis, definition="hours of one machine for all tokens of a run, its queue never empty"),),
         assumptions=(f"embedded in pieces of {piece:.0f} tokens",),
     )
 
 
-def _basis(name: str, model: ModelSpec, tokens: float, told: tuple[str, ...]) -> Basis:
+def _build_basis(name: str, model: ModelSpec, tokens: float, told: tuple[str, ...]) -> Basis:
     flops = text_flops(model, tokens)
     return Basis(
         id=name,

@@ -19,17 +19,17 @@ from typing import NamedTuple
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import ConstraintViolation
 
-LATE = 0.05
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-CREWS = (1, 2, 4, 8, 16)
+LATE_SHARE = 0.05
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+THREAD_GROUP_SIZES = (1, 2, 4, 8, 16)
 # Measured on two cores: twice the threads read prompts 1.9 times as fast.
-CREW_POWER = 0.9
+THREAD_SCALING_EXPONENT = 0.9
 # Of the batch before one's own, that much is still to come at the 95th percentile.
-STILL_TO_COME = 0.95
-STEPS = 40
+REMAINING_BATCH_SHARE = 0.95
+BISECTION_STEPS = 40
 
 
-class Station(NamedTuple):
+class ServerStation(NamedTuple):
     """`each_s` of server time a request takes, `idle_p95_s` its latency when nothing else runs."""
 
     each_s: float
@@ -38,7 +38,7 @@ class Station(NamedTuple):
     servers: int
 
 
-class Times(NamedTuple):
+class ServiceTimes(NamedTuple):
     """Seconds of a server: once a batch, and for each request in it; `long` is the 95th percentile over the mean
     of a request's own, `variation` its squared coefficient of variation.
     """
@@ -49,7 +49,7 @@ class Times(NamedTuple):
     variation: float = 0.0
 
 
-class Carried(NamedTuple):
+class CapacityResult(NamedTuple):
     requests_per_s: Estimate
     latency_p95_s: Estimate
     batch: int
@@ -58,30 +58,30 @@ class Carried(NamedTuple):
     misses: tuple[ConstraintViolation, ...]
 
 
-def wait_p95(station: Station, busy: float) -> float:
+def wait_p95(station: ServerStation, busy: float) -> float:
     """Seconds; `busy` below 1."""
     waiting = math.pow(busy, math.sqrt(2 * (station.servers + 1)) - 1)
-    if waiting <= LATE:
+    if waiting <= LATE_SHARE:
         return 0.0
     mean = (1 + station.variation) / 2 * waiting / (station.servers * (1 - busy)) * station.each_s
-    return mean / waiting * math.log(waiting / LATE)
+    return mean / waiting * math.log(waiting / LATE_SHARE)
 
 
-def most_busy(station: Station, limit: float, cap: float) -> float:
+def max_busy_share(station: ServerStation, limit: float, cap: float) -> float:
     """The largest busy share up to `cap` whose latency holds `limit`; 0 where an idle server breaks it."""
     if station.idle_p95_s > limit:
         return 0.0
     if station.idle_p95_s + wait_p95(station, cap) <= limit:
         return cap
     low, high = 0.0, cap
-    for _ in range(STEPS):
+    for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
         held = station.idle_p95_s + wait_p95(station, middle) <= limit
         low, high = (middle, high) if held else (low, middle)
     return low
 
 
-class Limit(NamedTuple):
+class ServiceLimit(NamedTuple):
     """Of the latency's 95th percentile, if any, and of the busy share; `name` is how a miss calls the first."""
 
     name: str
@@ -89,7 +89,7 @@ class Limit(NamedTuple):
     busy: float
 
 
-class Choice(NamedTuple):
+class ServerArrangement(NamedTuple):
     """One arrangement at the most it carries."""
 
     rate: float
@@ -99,21 +99,21 @@ class Choice(NamedTuple):
     servers: int
 
 
-def carried(times: Times, servers: int, limit: Limit, *, batches: bool) -> Carried:
+def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, batches: bool) -> CapacityResult:
     """The most requests/s with the limit held, by devices that take batches or by cores that form crews. Where even an
     idle machine breaks the limit, a miss says so and the figures are those without it.
     """
-    middle, slow, fast = (_arranged(times, part, servers, batches) for part in ("value", "high", "low"))
+    middle, slow, fast = (_candidate_stations(times, part, servers, batches) for part in ("value", "high", "low"))
     bound, cap = math.inf if limit.latency_p95_s is None else limit.latency_p95_s, limit.busy
     misses: tuple[ConstraintViolation, ...] = ()
     idle = min(station.idle_p95_s for station, _ in middle)
     if idle > bound:
         misses = (ConstraintViolation(constraint=limit.name, value=idle, limit=bound),)
         bound = math.inf
-    found, lower, upper = (_best(stations, bound, cap) for stations in (middle, slow, fast))
+    found, lower, upper = (_best_arrangement(stations, bound, cap) for stations in (middle, slow, fast))
     quickest = min(found.latency, *(station.idle_p95_s for station, _ in fast))
     rate, latency = found.rate, found.latency
-    return Carried(
+    return CapacityResult(
         Estimate(value=rate, low=min(lower.rate, rate), high=max(upper.rate, rate), unit="requests/s"),
         Estimate(value=latency, low=quickest, high=max(lower.latency, latency), unit="s"),
         found.batch,
@@ -123,26 +123,26 @@ def carried(times: Times, servers: int, limit: Limit, *, batches: bool) -> Carri
     )
 
 
-def _arranged(times: Times, part: str, servers: int, batches: bool) -> list[tuple[Station, int]]:
+def _candidate_stations(times: ServiceTimes, part: str, servers: int, batches: bool) -> list[tuple[ServerStation, int]]:
     """Stations and their batches: a station for each size of batch, or of crew, at one end of the band."""
     fixed, own = (float(getattr(estimate, part)) for estimate in (times.fixed, times.own))
     found = []
-    for crew in (1,) if batches else (size for size in CREWS if size <= servers):
-        each = own / crew**CREW_POWER
-        found.append((Station(fixed + each, fixed + each * times.long, times.variation, servers // crew), 1))
-    for size in BATCHES[1:] if batches else ():
+    for crew in (1,) if batches else (size for size in THREAD_GROUP_SIZES if size <= servers):
+        each = own / crew**THREAD_SCALING_EXPONENT
+        found.append((ServerStation(fixed + each, fixed + each * times.long, times.variation, servers // crew), 1))
+    for size in BATCH_SIZES[1:] if batches else ():
         whole = fixed + size * own
-        idle = whole - own + own * times.long + STILL_TO_COME * whole
-        found.append((Station(whole / size, idle, times.variation, servers), size))
+        idle = whole - own + own * times.long + REMAINING_BATCH_SHARE * whole
+        found.append((ServerStation(whole / size, idle, times.variation, servers), size))
     return found
 
 
-def _best(stations: list[tuple[Station, int]], limit: float, cap: float) -> Choice:
+def _best_arrangement(stations: list[tuple[ServerStation, int]], limit: float, cap: float) -> ServerArrangement:
     tried = []
     for station, size in stations:
-        busy = most_busy(station, limit, cap)
+        busy = max_busy_share(station, limit, cap)
         latency = station.idle_p95_s + wait_p95(station, busy)
-        tried.append(Choice(busy * station.servers / station.each_s, latency, size, busy, station.servers))
+        tried.append(ServerArrangement(busy * station.servers / station.each_s, latency, size, busy, station.servers))
     most = max(one.rate for one in tried)
     if most <= 0:
         # At the slow end of the band the limit is out of reach: what is left is nothing.

@@ -14,30 +14,37 @@ from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO
 from archwright.contract.plan import Parallelism
-from archwright.sizing.hardware.device_rates import busy_w, facts, has_devices, host_cores, rate, speed_at
-from archwright.sizing.hardware.machine import Machine, Steady
-from archwright.sizing.workloads.queueing import Carried, Limit, Times, carried
+from archwright.sizing.hardware.device_rates import (
+    busy_power_w,
+    estimate_flops_rate,
+    has_devices,
+    host_cores,
+    quote_work_rates,
+    read_work_rate,
+)
+from archwright.sizing.hardware.machine import Machine, SteadyCapacity
+from archwright.sizing.workloads.queueing import CapacityResult, ServiceLimit, ServiceTimes, find_capacity
 
 PIXELS = 224.0 * 224.0
 ENGINE = "onnxruntime"
 
 
 def image_flops(pixels: float, parameters: float, catalog: Catalog) -> Estimate:
-    return rate(catalog, "vision.flops").scaled(parameters * pixels / PIXELS, unit="FLOP")
+    return read_work_rate(catalog, "vision.flops").scaled(parameters * pixels / PIXELS, unit="FLOP")
 
 
-def steady_image(
+def size_image_serving(
     machine: Machine, workload: str, pixels: float, parameters: float, slo: SLO, catalog: Catalog
-) -> Steady:
+) -> SteadyCapacity:
     """What one machine carries; each device, or each crew of cores, classifies on its own."""
     flops = image_flops(pixels, parameters, catalog)
     device = has_devices(machine)
-    speed, used = speed_at("vision", machine, catalog)
+    speed, used = estimate_flops_rate("vision", machine, catalog)
     own = multiply_estimates([flops, speed.dividing(1.0, "s/FLOP")], "s")
     launch = "vision.launch" if device else "request.host"
     servers = machine.accelerator_count if device else host_cores(machine)
-    limit = Limit(f"{workload}.latency_p95_s", slo.latency_p95_s, rate(catalog, "load.most").value)
-    found = carried(Times(rate(catalog, launch), own), servers, limit, batches=device)
+    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
+    found = find_capacity(ServiceTimes(read_work_rate(catalog, launch), own), servers, limit, batches=device)
     basis = f"{workload}.{machine.id}.capacity"
     asked = f"{parameters / 1e6:,.3g} million parameters, {pixels / 1e6:,.3g} megapixels: "
     told = (f"{asked}{flops.value / 1e9:,.3g} GFLOP an image [{flops.low / 1e9:,.3g}, {flops.high / 1e9:,.3g}]",)
@@ -47,25 +54,27 @@ def steady_image(
         stratum="published classifiers of other sizes" if device else "measured here, other processors",
         definition="images a second that one machine takes with the latency's p95 held; p95 from arrival to answer",
         formula="launch + images x parameters x pixels / 50,176 x FLOPs / (share x rate); wait: workloads/queueing.py",
-        facts=told + facts(catalog, "vision.flops", *used, launch, "load.most") + _device(machine),
+        facts=told + quote_work_rates(catalog, "vision.flops", *used, launch, "load.most") + _device_facts(machine),
     )
-    return steady(machine, catalog, found, made, (f"classifier-{parameters / 1e6:g}M", ENGINE))
+    return build_steady_capacity(machine, catalog, found, made, (f"classifier-{parameters / 1e6:g}M", ENGINE))
 
 
-def _device(machine: Machine) -> tuple[str, ...]:
+def _device_facts(machine: Machine) -> tuple[str, ...]:
     accelerator = machine.accelerator
     return () if accelerator is None else (f"{accelerator.id}: {accelerator.source} ({accelerator.as_of})",)
 
 
-def steady(machine: Machine, catalog: Catalog, found: Carried, basis: Basis, names: tuple[str, str]) -> Steady:
+def build_steady_capacity(
+    machine: Machine, catalog: Catalog, found: CapacityResult, basis: Basis, names: tuple[str, str]
+) -> SteadyCapacity:
     """`names`: of the model and of the engine. Every device is an engine of its own; on the host one engine has as many
     workers as were found, which share the cores.
     """
     on_device = has_devices(machine)
-    return Steady(
+    return SteadyCapacity(
         model=names[0],
-        requests_per_s=_named(found.requests_per_s, basis.id),
-        latency_p95_s=_named(found.latency_p95_s, basis.id),
+        requests_per_s=_with_basis(found.requests_per_s, basis.id),
+        latency_p95_s=_with_basis(found.latency_p95_s, basis.id),
         ttft_p95_s=None,
         tpot_p95_s=None,
         engine=names[1],
@@ -75,12 +84,12 @@ def steady(machine: Machine, catalog: Catalog, found: Carried, basis: Basis, nam
         parallelism=Parallelism(),
         slots=found.batch if on_device else found.servers,
         context_tokens=0,
-        busy_w=busy_w(machine, catalog, accelerated=on_device),
+        busy_w=busy_power_w(machine, catalog, accelerated=on_device),
         bases=(basis,),
         misses=found.misses,
         assumptions=(f"kept at most {found.busy:.0%} busy",),
     )
 
 
-def _named(estimate: Estimate, basis: str) -> Estimate:
+def _with_basis(estimate: Estimate, basis: str) -> Estimate:
     return estimate.scaled(1.0, basis=basis)
