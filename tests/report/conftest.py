@@ -12,7 +12,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.plan import ConstraintViolation, Option, Plan, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.report.document import Document
-from archwright.report.document_builder import document_of
+from archwright.report.document_builder import build_document
 
 from .full_plan import BOARD, pool
 
@@ -100,14 +100,14 @@ PLANS: dict[str, Callable[[], Plan]] = {
 
 @pytest.fixture(params=PLANS)
 def any_document(request: pytest.FixtureRequest) -> Document:
-    return document_of(PLANS[request.param](), load_catalog())
+    return build_document(PLANS[request.param](), load_catalog())
 
 
 @pytest.fixture(scope="session")
 def board() -> Document:
-    return document_of(BOARD, load_catalog())
+    return build_document(BOARD, load_catalog())
 
 
 @pytest.fixture(scope="session")
 def hostile() -> Document:
-    return document_of(huge(), load_catalog())
+    return build_document(huge(), load_catalog())

@@ -9,10 +9,10 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.decision import Decision
 from archwright.contract.plan import Plan, WorkloadPlan
 from archwright.contract.record import replace
-from archwright.report.document_builder import document_of
-from archwright.report.html import html
-from archwright.report.pdf import pdf
-from archwright.report.xlsx import xlsx
+from archwright.report.document_builder import build_document
+from archwright.report.html import render_html
+from archwright.report.pdf import render_pdf
+from archwright.report.xlsx import render_xlsx
 
 from .full_plan import BOARD, HYBRID
 from .test_html import Page
@@ -34,8 +34,8 @@ def named(text: str) -> Plan:
 @given(TEXT)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 def test_a_page_and_a_workbook_hold_any_name(text: str) -> None:
-    document = document_of(named(text), load_catalog())
-    page = Page(html(document))
+    document = build_document(named(text), load_catalog())
+    page = Page(render_html(document))
     allowed = {
         "html",
         "head",
@@ -58,11 +58,11 @@ def test_a_page_and_a_workbook_hold_any_name(text: str) -> None:
     allowed |= {"svg", "rect", "line", "text", "polyline", "polygon", "circle"}
     assert {name for name, _ in page.elements} <= allowed
     assert document.plan.organisation.split() == page.text[page.text.index(document.title)].split()[4:]
-    cells = Workbook(xlsx(document)).cells("Assumptions")
+    cells = Workbook(render_xlsx(document)).cells("Assumptions")
     assert cells["B2"].formula is None
 
 
 @given(TEXT)
 @settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 def test_a_pdf_holds_any_name(text: str) -> None:
-    assert pdf(document_of(named(text), load_catalog())).startswith(b"%PDF")
+    assert render_pdf(build_document(named(text), load_catalog())).startswith(b"%PDF")

@@ -14,8 +14,8 @@ from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.plan import Purchase
 from archwright.contract.record import replace
 from archwright.report import charts, cumulative_cost_chart, svg
-from archwright.report.architecture_diagram import architecture, machine_of
-from archwright.report.document import Figure
+from archwright.report.architecture_diagram import describe_machine, draw_architecture
+from archwright.report.document import FigureBlock
 
 from .conftest import HOSTILE, many
 from .full_plan import BOARD, DECISION, HYBRID, PREDICTIONS, pool
@@ -23,21 +23,21 @@ from .full_plan import BOARD, DECISION, HYBRID, PREDICTIONS, pool
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def texts(figure: Figure) -> list[str]:
+def texts(figure: FigureBlock) -> list[str]:
     return [element.text or "" for element in ElementTree.fromstring(figure.svg).iter(f"{SVG}text")]
 
 
-def shapes(figure: Figure, name: str) -> list[ElementTree.Element]:
+def shapes(figure: FigureBlock, name: str) -> list[ElementTree.Element]:
     return list(ElementTree.fromstring(figure.svg).iter(f"{SVG}{name}"))
 
 
-def drawn(figure: Figure | None) -> Figure:
+def drawn(figure: FigureBlock | None) -> FigureBlock:
     assert figure is not None
     return figure
 
 
 def test_options_stand_in_order_with_their_verdict() -> None:
-    figure = drawn(charts.option_costs(BOARD.options, BOARD.chosen, "EUR", 60))
+    figure = drawn(charts.draw_option_costs(BOARD.options, BOARD.chosen, "EUR", 60))
     names = [text for text in texts(figure) if text in {option.name for option in BOARD.options}]
     assert names == ["hybrid-own-base", "cloud-aws-commit-3y", "cloud-azure", "on-premises-only", "cloud-gcp"]
     assert sum("not feasible" in text for text in texts(figure)) == 1
@@ -46,22 +46,22 @@ def test_options_stand_in_order_with_their_verdict() -> None:
 
 
 def test_without_a_price_there_is_no_bar() -> None:
-    assert charts.option_costs(BOARD.options[-1:], None, "EUR", 60) is None
-    assert charts.cost_parts(BOARD.options[-1:], None, "EUR", 60) is None
-    assert cumulative_cost_chart.cumulative(BOARD.options[-1:], None, DECISION, "EUR") is None
-    assert charts.promises(()) is None
-    assert charts.flips(()) is None
+    assert charts.draw_option_costs(BOARD.options[-1:], None, "EUR", 60) is None
+    assert charts.draw_cost_breakdown(BOARD.options[-1:], None, "EUR", 60) is None
+    assert cumulative_cost_chart.draw_cumulative_costs(BOARD.options[-1:], None, DECISION, "EUR") is None
+    assert charts.draw_predictions(()) is None
+    assert charts.draw_sensitivity(()) is None
 
 
 def test_at_most_fourteen_bars_and_the_rest_is_counted() -> None:
     plan = many()
-    figure = drawn(charts.option_costs(plan.options, plan.chosen, "EUR", 60))
+    figure = drawn(charts.draw_option_costs(plan.options, plan.chosen, "EUR", 60))
     assert len([text for text in texts(figure) if text.startswith(("cloud", "hybrid", "on-prem"))]) == 14
     assert f"{len(plan.options) - 14} more options" in figure.note
 
 
 def test_shares_sum_to_the_total() -> None:
-    shares = charts.shares_of(HYBRID, 60)
+    shares = charts.sum_cost_groups(HYBRID, 60)
     assert HYBRID.total_cost is not None
     assert sum(share.amount for share in shares) == pytest.approx(HYBRID.total_cost.value)
     bought = next(share.amount for share in shares if share.group == "Machines bought")
@@ -71,13 +71,13 @@ def test_shares_sum_to_the_total() -> None:
 def test_every_category_is_drawn_in_one_group() -> None:
     from archwright.report.number_format import CATEGORIES  # noqa: PLC0415
 
-    grouped = [category for categories in charts.GROUPS.values() for category in categories]
+    grouped = [category for categories in charts.CATEGORY_GROUPS.values() for category in categories]
     assert sorted(grouped) == sorted(CATEGORIES)
-    assert len(charts.GROUPS) == len(svg.PALETTE)
+    assert len(charts.CATEGORY_GROUPS) == len(svg.PALETTE)
 
 
 def test_break_even_is_marked_where_the_lines_cross() -> None:
-    figure = drawn(cumulative_cost_chart.cumulative(BOARD.options, BOARD.chosen, DECISION, "EUR"))
+    figure = drawn(cumulative_cost_chart.draw_cumulative_costs(BOARD.options, BOARD.chosen, DECISION, "EUR"))
     assert "month 48" in texts(figure)
     assert figure.note == "From month 48 on the chosen one has cost less than cloud-azure."
     lines = {line.get("stroke-dasharray") for line in shapes(figure, "polyline")}
@@ -87,16 +87,18 @@ def test_break_even_is_marked_where_the_lines_cross() -> None:
 def test_a_break_even_beyond_the_line_is_not_drawn() -> None:
     rivals = (*(replace(rival, break_even_month=61) for rival in DECISION.rivals),)
     figure = drawn(
-        cumulative_cost_chart.cumulative(BOARD.options, BOARD.chosen, replace(DECISION, rivals=rivals), "EUR")
+        cumulative_cost_chart.draw_cumulative_costs(
+            BOARD.options, BOARD.chosen, replace(DECISION, rivals=rivals), "EUR"
+        )
     )
     assert figure.note == ""
-    figure = drawn(cumulative_cost_chart.cumulative(BOARD.options, None, DECISION, "EUR"))
+    figure = drawn(cumulative_cost_chart.draw_cumulative_costs(BOARD.options, None, DECISION, "EUR"))
     assert figure.note == ""
 
 
 def test_a_horizon_of_one_month_has_a_picture() -> None:
     short = tuple(replace(option, cumulative_cost=option.cumulative_cost[:1]) for option in BOARD.options)
-    assert "0" in texts(drawn(cumulative_cost_chart.cumulative(short, BOARD.chosen, Decision(), "EUR")))
+    assert "0" in texts(drawn(cumulative_cost_chart.draw_cumulative_costs(short, BOARD.chosen, Decision(), "EUR")))
 
 
 def test_labels_at_the_lines_ends_do_not_overlap() -> None:
@@ -106,7 +108,7 @@ def test_labels_at_the_lines_ends_do_not_overlap() -> None:
         )
         for n in range(5)
     )
-    figure = drawn(cumulative_cost_chart.cumulative(same, None, Decision(), "EUR"))
+    figure = drawn(cumulative_cost_chart.draw_cumulative_costs(same, None, Decision(), "EUR"))
     places = sorted(
         float(element.get("y", "0")) for element in shapes(figure, "text") if (element.text or "").startswith("option-")
     )
@@ -116,7 +118,7 @@ def test_labels_at_the_lines_ends_do_not_overlap() -> None:
 def test_options_that_are_paid_alike_share_a_line() -> None:
     alike = replace(HYBRID, name="twin", cumulative_cost=tuple(paid * 1.009 for paid in HYBRID.cumulative_cost))
     other = replace(HYBRID, name="other", cumulative_cost=tuple(paid * 1.05 for paid in HYBRID.cumulative_cost))
-    figure = drawn(cumulative_cost_chart.cumulative((HYBRID, alike, other), HYBRID.name, Decision(), "EUR"))
+    figure = drawn(cumulative_cost_chart.draw_cumulative_costs((HYBRID, alike, other), HYBRID.name, Decision(), "EUR"))
     assert len(shapes(figure, "polyline")) == 2
     assert f"{HYBRID.name} +1" in texts(figure) and "other" in texts(figure)
     assert figure.note == f"{HYBRID.name} and twin are within 1 %: one line."
@@ -141,27 +143,29 @@ def test_break_evens_close_together_share_a_label(months: tuple[int, ...], label
         replace(DECISION.rivals[0], option=option.name, break_even_month=month)
         for option, month in zip(options, months, strict=True)
     )
-    found = cumulative_cost_chart.cumulative((HYBRID, *options), HYBRID.name, replace(DECISION, rivals=rivals), "EUR")
+    found = cumulative_cost_chart.draw_cumulative_costs(
+        (HYBRID, *options), HYBRID.name, replace(DECISION, rivals=rivals), "EUR"
+    )
     assert [text for text in texts(drawn(found)) if text.startswith("month") and ";" not in text] == labels
     assert len(shapes(drawn(found), "circle")) == len(months) + len(options) + 1
     assert all(f"From month {month} on" in drawn(found).note for month in months)
 
 
 def test_only_times_are_drawn_and_each_with_its_band() -> None:
-    figure = drawn(charts.promises(PREDICTIONS))
+    figure = drawn(charts.draw_predictions(PREDICTIONS))
     assert "assistant.tokens_per_s.rate" not in figure.alt
     assert "downtime.latency_s.p95" in figure.alt
     assert len(shapes(figure, "circle")) == 5
-    assert charts.promises(PREDICTIONS[4:5]) is None
+    assert charts.draw_predictions(PREDICTIONS[4:5]) is None
 
 
 def test_many_promises_are_counted_below() -> None:
-    figure = drawn(charts.promises(PREDICTIONS[:1] * 30))
+    figure = drawn(charts.draw_predictions(PREDICTIONS[:1] * 30))
     assert figure.note == "6 more in the table."
 
 
 def test_a_flip_is_marked_and_said() -> None:
-    figure = drawn(charts.flips(DECISION.drivers))
+    figure = drawn(charts.draw_sensitivity(DECISION.drivers))
     assert len(shapes(figure, "polygon")) == 3
     assert "flips nothing in reach" in texts(figure)
     assert "cloud-aws-commit-3y is chosen" in figure.alt
@@ -171,20 +175,20 @@ def test_facts_of_one_name_are_told_apart() -> None:
     first, second, other = (
         replace(DECISION.drivers[0], basis=basis) for basis in ("price.own.gpu", "price.rent.gpu", "x")
     )
-    names = charts.driver_names((first, second, replace(other, name="electricity")))
+    names = charts.name_drivers((first, second, replace(other, name="electricity")))
     assert names == {"price.own.gpu": "own.gpu", "price.rent.gpu": "rent.gpu", "x": "electricity"}
-    assert "own.gpu" in texts(drawn(charts.flips((first, second))))
+    assert "own.gpu" in texts(drawn(charts.draw_sensitivity((first, second))))
 
 
 def test_facts_that_reach_zero_have_no_factor_to_draw() -> None:
     zero = CostDriver(basis="b", name="n", estimate=exact_estimate(0.0, "x"), share=1.0)
-    assert charts.flips((zero,)) is None
+    assert charts.draw_sensitivity((zero,)) is None
     odd = CostDriver(basis="b", name="n", estimate=within_factor(2.0, 1.2, "x"), share=1.0, flips_to="o", flips_at=-1.0)
-    assert not shapes(drawn(charts.flips((odd,))), "polygon")
+    assert not shapes(drawn(charts.draw_sensitivity((odd,))), "polygon")
 
 
 def test_places_are_framed_by_whose_they_are() -> None:
-    figure = architecture(BOARD, HYBRID)
+    figure = draw_architecture(BOARD, HYBRID)
     said = texts(figure)
     for title in ("Own machines, FR", "aws: rented machines, us-east-1", "aws: hosted models", "Data lake"):
         assert title in said
@@ -202,25 +206,25 @@ def test_machines_that_work_shares_are_drawn_once_and_plants_apart() -> None:
     )
     house = pool("chat", region="FR", placement="on-premises", provider="on-premises")
     plant = replace(house, name="wear-fr", region="FR plants")
-    said = texts(architecture(BOARD, replace(HYBRID, pools=(house, plant), purchases=had, models={"tuned": "m"})))
+    said = texts(draw_architecture(BOARD, replace(HYBRID, pools=(house, plant), purchases=had, models={"tuned": "m"})))
     assert [text for text in said if text.startswith("Own machines")] == ["Own machines, FR", "Own machines, FR plants"]
     assert said.count("on the same 14 x big") == 2 and "Work in runs, no endpoint" not in said
-    alone = texts(architecture(BOARD, replace(HYBRID, pools=(), purchases=had, models={})))
+    alone = texts(draw_architecture(BOARD, replace(HYBRID, pools=(), purchases=had, models={})))
     assert alone.count("on 14 x big") == 1 and alone.count("on the same 14 x big") == 2
 
 
 def test_dates_are_drawn_with_their_bands() -> None:
     ends = [Estimate(value=v, low=v / 2, high=v * 2, unit="months") for v in (4.0, 6.0)]
     phases = tuple(Phase(name=f"step {n}", starts=end.scaled(0.5), ends=end) for n, end in enumerate(ends))
-    figure = drawn(charts.schedule(Schedule(option="x", phases=phases)))
+    figure = drawn(charts.draw_schedule(Schedule(option="x", phases=phases)))
     assert "until month 6" in texts(figure) and "3 to 12" in texts(figure)
     assert "step 0 until month 4, 2 to 8" in figure.alt
-    assert charts.schedule(Schedule(option="x", phases=())) is None
+    assert charts.draw_schedule(Schedule(option="x", phases=())) is None
 
 
 def test_sixty_pools_fit_the_picture() -> None:
     plan = many()
-    figure = architecture(plan, plan.options[0])
+    figure = draw_architecture(plan, plan.options[0])
     height = float(ElementTree.fromstring(figure.svg).get("height", "0"))
     bottoms = [float(rect.get("y", "0")) + float(rect.get("height", "0")) for rect in shapes(figure, "rect")]
     assert max(bottoms) < height < 1000, "no taller than a page"
@@ -229,7 +233,7 @@ def test_sixty_pools_fit_the_picture() -> None:
 
 def test_more_than_nine_pools_of_a_place_are_counted() -> None:
     pools = tuple(pool(f"p{n}", region="FR", placement="cloud", provider="aws") for n in range(30))
-    figure = architecture(BOARD, replace(HYBRID, pools=pools, purchases=(), models={}))
+    figure = draw_architecture(BOARD, replace(HYBRID, pools=pools, purchases=(), models={}))
     assert "22 more pools" in texts(figure)
     assert "p7" in texts(figure)
     assert "p8" not in texts(figure)
@@ -237,22 +241,22 @@ def test_more_than_nine_pools_of_a_place_are_counted() -> None:
 
 def test_a_plan_without_pools_shows_whose_models_answer() -> None:
     hosted = replace(HYBRID, placement="hosted-api", provider="openai", pools=(), models={"assistant": "m"})
-    assert "openai: hosted models" in texts(architecture(BOARD, hosted))
-    none = architecture(replace(BOARD, stack=(), sections=()), replace(hosted, models={}, purchases=()))
+    assert "openai: hosted models" in texts(draw_architecture(BOARD, hosted))
+    none = draw_architecture(replace(BOARD, stack=(), sections=()), replace(hosted, models={}, purchases=()))
     assert "Data lake" not in texts(none)
     assert "no pool" in none.alt
 
 
 def test_a_machine_says_once_what_it_holds() -> None:
     one = pool("p", region="FR", placement="cloud", provider="aws")
-    assert machine_of(one) == "8x H100 SXM"
-    assert machine_of(replace(one, machine="p5.48xlarge")) == "8 x H100-SXM-80GB (p5.48xlarge)"
-    assert machine_of(replace(one, accelerator_count=1)) == "1 x H100-SXM-80GB (8x H100 SXM)"
-    assert machine_of(replace(one, accelerator_count=0, machine="small")) == "small"
+    assert describe_machine(one) == "8x H100 SXM"
+    assert describe_machine(replace(one, machine="p5.48xlarge")) == "8 x H100-SXM-80GB (p5.48xlarge)"
+    assert describe_machine(replace(one, accelerator_count=1)) == "1 x H100-SXM-80GB (8x H100 SXM)"
+    assert describe_machine(replace(one, accelerator_count=0, machine="small")) == "small"
 
 
 def test_texts_are_escaped() -> None:
-    canvas = svg.Canvas(100)
+    canvas = svg.SvgCanvas(100)
     canvas.text((0, 0), HOSTILE.replace("\x07", ""))
     assert "<script" not in canvas.svg(10)
     ElementTree.fromstring(canvas.svg(10))
@@ -261,34 +265,34 @@ def test_texts_are_escaped() -> None:
 @given(st.text(max_size=80), st.floats(min_value=20, max_value=400))
 @settings(max_examples=100)
 def test_what_is_fitted_fits(text: str, room: float) -> None:
-    assert svg.width_of(svg.fit(text, 13, room), 13) <= room
+    assert svg.text_width(svg.fit_text(text, 13, room), 13) <= room
 
 
 @given(st.floats(min_value=1e-6, max_value=1e15))
 @settings(max_examples=100)
 def test_ticks_are_few_even_and_reach_past_the_largest(largest: float) -> None:
-    marks = svg.ticks(largest)
+    marks = svg.axis_ticks(largest)
     assert marks[0] == 0
     assert marks[-1] >= largest * (1 - 1e-6)
     assert 2 <= len(marks) <= 12
 
 
 def test_nothing_to_draw_has_an_axis_too() -> None:
-    assert svg.ticks(0.0) == svg.ticks(float("nan")) == (0.0, 1.0)
+    assert svg.axis_ticks(0.0) == svg.axis_ticks(float("nan")) == (0.0, 1.0)
 
 
 def test_an_exact_cost_has_no_whisker() -> None:
     sure = replace(HYBRID, total_cost=exact_estimate(1e6, "EUR"))
     ink = [
         line
-        for line in shapes(drawn(charts.option_costs((sure,), None, "EUR", 60)), "line")
+        for line in shapes(drawn(charts.draw_option_costs((sure,), None, "EUR", 60)), "line")
         if line.get("stroke") == svg.INK
     ]
     assert ink == []
 
 
 def test_where_no_lake_is_named_the_storage_says_where_data_are() -> None:
-    figure = architecture(replace(BOARD, stack=()), HYBRID)
+    figure = draw_architecture(replace(BOARD, stack=()), HYBRID)
     assert "Data lake" in texts(figure)
     assert any(text.startswith("Object storage for 2.2 PiB") for text in texts(figure))
 
@@ -298,22 +302,22 @@ def test_where_no_lake_is_named_the_storage_says_where_data_are() -> None:
     [("", []), ("one", ["one"]), ("one two three four", ["one two", "three four"]), ("a b c d e f g h i j k l", 2)],
 )
 def test_a_text_wraps_in_so_many_lines(text: str, lines: list[str] | int) -> None:
-    made = svg.wrapped(text, 10, 62, 2)
+    made = svg.wrap_text(text, 10, 62, 2)
     assert len(made) == lines if isinstance(lines, int) else made == lines
-    assert all(svg.width_of(line, 10) <= 62 for line in made)
+    assert all(svg.text_width(line, 10) <= 62 for line in made)
 
 
 def test_what_does_not_fit_loses_whole_words() -> None:
-    assert svg.fit("machines of this type that are bought", 12, 150) == "machines of this type …"
-    assert svg.fit("short", 12, 150) == "short"
+    assert svg.fit_text("machines of this type that are bought", 12, 150) == "machines of this type …"
+    assert svg.fit_text("short", 12, 150) == "short"
 
 
 def test_a_long_name_breaks_at_its_own_marks() -> None:
-    assert svg.wrapped("cloud-aws-other-accelerators", 12, 120, 2) == ["cloud-aws-other-", "accelerators"]
+    assert svg.wrap_text("cloud-aws-other-accelerators", 12, 120, 2) == ["cloud-aws-other-", "accelerators"]
     long = replace(HYBRID, name="cloud-aws-other-accelerators-and-regions")
-    said = texts(drawn(charts.option_costs((long,), None, "EUR", 60)))
+    said = texts(drawn(charts.draw_option_costs((long,), None, "EUR", 60)))
     assert "cloud-aws-other-" in said and "accelerators-and-regions" in said
 
 
 def test_a_long_word_is_cut_in_its_line() -> None:
-    assert all(svg.width_of(line, 10) <= 50 for line in svg.wrapped("Donaudampfschifffahrt " * 3, 10, 50, 2))
+    assert all(svg.text_width(line, 10) <= 50 for line in svg.wrap_text("Donaudampfschifffahrt " * 3, 10, 50, 2))

@@ -8,8 +8,19 @@ from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Query
 from archwright.contract.record import replace
 from archwright.report import decision_chapters, number_format
-from archwright.report.document import Block, Callout, Cell, Document, Items, Note, Span, Table, Tiles, spans
-from archwright.report.document_builder import document_of
+from archwright.report.document import (
+    Block,
+    Callout,
+    Cell,
+    CellNote,
+    Document,
+    Items,
+    TableBlock,
+    TextSpan,
+    Tiles,
+    split_links,
+)
+from archwright.report.document_builder import build_document
 
 from .conftest import EMPTY, nothing_feasible
 from .full_plan import BOARD, DECISION, HYBRID, OPTIONS
@@ -42,7 +53,7 @@ def test_parts_follow_their_readers(board: Document) -> None:
 
 
 def test_the_decision_is_one_sentence() -> None:
-    assert decision_chapters.sentence(BOARD, HYBRID) == (
+    assert decision_chapters.describe_decision(BOARD, HYBRID) == (
         "Choose hybrid-own-base (own and rented machines at aws, in FR, eu-west-3, us-east-1 and ap-southeast-1): "
         f"EUR 17.0{NB}M over 60 months (90{NB}% band 14.6 to 20.5{NB}M), "
         f"with EUR 4.79{NB}M to buy over the horizon and EUR 189{NB}k a month to run without staff. "
@@ -51,8 +62,8 @@ def test_the_decision_is_one_sentence() -> None:
     )
     free = replace(HYBRID, capex=None, cost_per_month=None, regions=())
     plain = replace(BOARD, decision=replace(DECISION, returns=None))
-    assert decision_chapters.sentence(plain, free).endswith("M).")
-    assert decision_chapters.sentence(BOARD, replace(free, total_cost=None)).endswith("; it has no price.")
+    assert decision_chapters.describe_decision(plain, free).endswith("M).")
+    assert decision_chapters.describe_decision(BOARD, replace(free, total_cost=None)).endswith("; it has no price.")
 
 
 def test_a_case_that_does_not_pay_is_said_in_the_sentence(board: Document) -> None:
@@ -60,7 +71,7 @@ def test_a_case_that_does_not_pay_is_said_in_the_sentence(board: Document) -> No
     lost = replace(
         DECISION.returns, net=Estimate(value=-2e6, low=-3e6, high=1e5, unit="EUR"), payback_month=None, pays=0.04
     )
-    document = document_of(replace(BOARD, decision=replace(DECISION, returns=lost)), load_catalog())
+    document = build_document(replace(BOARD, decision=replace(DECISION, returns=lost)), load_catalog())
     assert document.sentence.endswith(
         f"The case does not pay: the goals bring EUR 114{NB}M by the needs' own figures, EUR 2.00{NB}M less than it "
         f"costs; it pays in 4{NB}% of the draws."
@@ -75,21 +86,21 @@ def test_the_dates_of_every_option_stand_with_their_bands() -> None:
     ends = Estimate(value=8, low=5.6, high=14, unit="months")
     phases = (Phase(name="pilot", starts=exact_estimate(6, "months"), ends=ends),)
     dates = (Schedule(option="cloud-x", phases=()), Schedule(option=HYBRID.name, phases=phases))
-    document = document_of(replace(BOARD, decision=replace(DECISION, schedules=dates)), load_catalog())
+    document = build_document(replace(BOARD, decision=replace(DECISION, schedules=dates)), load_catalog())
     assert "Production is expected 8 months after the signature (5.6 to 14)" in said(document, "decision")
     assert "From the signature to whole use" in said(document, "decision")
-    table = next(b for b in blocks(document, "time") if isinstance(b, Table))
+    table = next(b for b in blocks(document, "time") if isinstance(b, TableBlock))
     assert [column.title for column in table.columns] == ["Option", "Pilot ends"]
     assert [row[0].text for row in table.rows] == [HYBRID.name, "cloud-x"] and table.marked == 0
-    assert table.rows[0][1] == Cell("month 8", (Note("", "5.6 to 14"),)) and table.rows[1][1].text == "none"
+    assert table.rows[0][1] == Cell("month 8", (CellNote("", "5.6 to 14"),)) and table.rows[1][1].text == "none"
 
 
 def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
-    document = document_of(nothing_feasible(), load_catalog())
+    document = build_document(nothing_feasible(), load_catalog())
     assert document.sentence == "None of the 6 options looked at satisfies the needs."
     assert {"money", "time", "architecture", "sizing"} & set(chapters(document)) == set()
     single = replace(nothing_feasible(), options=nothing_feasible().options[:1])
-    assert decision_chapters.sentence(single, None) == "The one option looked at does not satisfy the needs."
+    assert decision_chapters.describe_decision(single, None) == "The one option looked at does not satisfy the needs."
     assert "capex 4,800,000, limit 1,000,000" in said(document, "decision")
     assert "What would make one feasible" in said(document, "decision")
     assert "with budget.capex 4,800,000" in said(document, "decision")
@@ -98,20 +109,20 @@ def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
 
 
 def test_an_empty_plan_is_a_document() -> None:
-    document = document_of(EMPTY, load_catalog())
+    document = build_document(EMPTY, load_catalog())
     assert document.sentence == "The plan holds no option."
     assert chapters(document) == ["decision", "risk", "promises", "sources", "reading"]
 
 
 def test_a_dearer_choice_says_what_it_costs_more(board: Document) -> None:
     assert "It is not the cheapest: cloud-aws-commit-3y would cost EUR 332" in said(board, "decision")
-    cheapest = document_of(replace(BOARD, chosen="cloud-aws-commit-3y"), load_catalog())
+    cheapest = build_document(replace(BOARD, chosen="cloud-aws-commit-3y"), load_catalog())
     assert "It is the cheapest; the next, hybrid-own-base, costs EUR 332" in said(cheapest, "decision")
-    only = document_of(replace(BOARD, options=(HYBRID, OPTIONS[-1])), load_catalog())
+    only = build_document(replace(BOARD, options=(HYBRID, OPTIONS[-1])), load_catalog())
     assert "It is the only one" in said(only, "decision")
     free = replace(HYBRID, total_cost=None)
     assert "2 options looked at, 0 feasible." in said(
-        document_of(replace(BOARD, options=(free, OPTIONS[-1])), load_catalog()), "decision"
+        build_document(replace(BOARD, options=(free, OPTIONS[-1])), load_catalog()), "decision"
     )
 
 
@@ -130,14 +141,14 @@ def test_ties_flips_and_limits_at_risk_stand_on_the_first_page(board: Document) 
 
 def test_facts_of_one_name_are_told_apart_on_the_first_page() -> None:
     first, second = (replace(DECISION.drivers[0], basis=basis) for basis in ("price.own", "price.rent"))
-    document = document_of(replace(BOARD, decision=replace(DECISION, drivers=(first, second))), load_catalog())
+    document = build_document(replace(BOARD, decision=replace(DECISION, drivers=(first, second))), load_catalog())
     assert "price of a rented machine (rent)" in said(document, "decision")
 
 
 def test_where_nothing_flips_the_strongest_facts_are_named_all_the_same() -> None:
     still = tuple(replace(driver, flips_to=None, flips_at=None) for driver in DECISION.drivers)
     decided = replace(DECISION, drivers=(*still[:3], DECISION.drivers[0]))
-    first = document_of(replace(BOARD, decision=decided), load_catalog()).parts[0].chapters[0]
+    first = build_document(replace(BOARD, decision=decided), load_catalog()).parts[0].chapters[0]
     named = next(b for b in first.blocks if isinstance(b, Items) and b.title.startswith("Three facts")).items
     assert len(named) == 3
     assert "27.9" in named[0].text
@@ -145,7 +156,7 @@ def test_where_nothing_flips_the_strongest_facts_are_named_all_the_same() -> Non
 
 
 def test_one_fact_is_not_called_three() -> None:
-    document = document_of(replace(BOARD, decision=replace(DECISION, drivers=DECISION.drivers[:1])), load_catalog())
+    document = build_document(replace(BOARD, decision=replace(DECISION, drivers=DECISION.drivers[:1])), load_catalog())
     assert "What to check before signing" in said(document, "decision")
     assert "Three facts" not in said(document, "decision")
 
@@ -153,7 +164,7 @@ def test_one_fact_is_not_called_three() -> None:
 def test_work_in_runs_says_on_what(board: Document) -> None:
     assert "no pool of ours" in said(board, "sizing")
     run = replace(HYBRID.purchases[0], pool="telemetry")
-    document = document_of(replace(BOARD, options=(replace(HYBRID, purchases=(run,)), *OPTIONS[1:])), load_catalog())
+    document = build_document(replace(BOARD, options=(replace(HYBRID, purchases=(run,)), *OPTIONS[1:])), load_catalog())
     assert "in runs, on 8x H100 SXM" in said(document, "sizing")
 
 
@@ -164,13 +175,13 @@ def test_tiles_name_payback_and_break_even(board: Document) -> None:
     assert shown["Worth of the goals, less cost"][1] == "paid back in month 4"
     assert DECISION.returns is not None
     never = replace(DECISION, returns=replace(DECISION.returns, payback_month=None))
-    document = document_of(replace(BOARD, decision=never), load_catalog())
+    document = build_document(replace(BOARD, decision=never), load_catalog())
     assert "not paid back in time" in said(document, "decision")
     assert "does not cover the cost within the horizon" in said(document, "time")
 
 
 def test_every_option_is_in_the_table_and_the_chosen_one_is_marked(board: Document) -> None:
-    table = next(b for c in board.parts[0].chapters if c.id == "options" for b in c.blocks if isinstance(b, Table))
+    table = next(b for c in board.parts[0].chapters if c.id == "options" for b in c.blocks if isinstance(b, TableBlock))
     assert [row[0].text for row in table.rows] == [option.name for option in (HYBRID, *OPTIONS[1:])]
     assert table.marked == 0
     assert table.rows[-1][1] == Cell("no price", tone="quiet")
@@ -179,17 +190,17 @@ def test_every_option_is_in_the_table_and_the_chosen_one_is_marked(board: Docume
 
 def test_a_plan_without_a_decision_has_no_empty_tables() -> None:
     bare = replace(BOARD, decision=Decision(), sections=(), not_sized=(), stale_facts=(), controls=(), assumptions=())
-    document = document_of(bare, load_catalog())
+    document = build_document(bare, load_catalog())
     assert "Pareto" not in said(document, "options")
     assert "controls" not in chapters(document)
     for part in document.parts:
         for chapter in part.chapters:
-            assert all(block.rows for block in chapter.blocks if isinstance(block, Table)), chapter.id
+            assert all(block.rows for block in chapter.blocks if isinstance(block, TableBlock)), chapter.id
             assert all(block.items for block in chapter.blocks if isinstance(block, Items)), chapter.id
 
 
 def test_a_plan_without_a_stack_section_shows_its_stack() -> None:
-    document = document_of(replace(BOARD, sections=()), load_catalog())
+    document = build_document(replace(BOARD, sections=()), load_catalog())
     assert "Delta tables, yours, kept: https://lake.ardent.example" in said(document, "stack")
 
 
@@ -198,7 +209,7 @@ def test_a_section_says_choice_why_proof_and_what_else(board: Document) -> None:
     for text in ("400 Gbit/s RoCE", "Instead of", "InfiniBand NDR", "Why not", "archwright audit verify"):
         assert text in network
     table = next(b for part in board.parts for c in part.chapters if c.id == "storage" for b in c.blocks)
-    assert isinstance(table, Table)
+    assert isinstance(table, TableBlock)
     assert f"2.4{NB}PB" in said(board, "storage"), "thousands, as the words of the section say it"
     assert len(table.columns) == 2, "no column for what no line has"
 
@@ -212,7 +223,7 @@ def test_a_promise_names_stratum_basis_and_query(board: Document) -> None:
 
 def test_a_metric_that_no_table_knows_is_asked_in_words() -> None:
     odd = replace(BOARD.predictions[0], query=Query(metric="mood", labels={}, statistic="mean", window_s=60.0))
-    document = document_of(replace(BOARD, predictions=(odd,), bases=()), load_catalog())
+    document = build_document(replace(BOARD, predictions=(odd,), bases=()), load_catalog())
     assert f"mean of mood over 60{NB}s" in said(document, "promises")
     assert "PromQL" not in said(document, "promises")
     assert "no basis in the plan" in said(document, "promises")
@@ -225,33 +236,33 @@ def test_sources_are_those_of_what_the_plan_names(board: Document) -> None:
     assert [basis.id for basis in board.bases] == [basis.id for basis in BOARD.bases if basis.id != "unused"]
     assert "1 more basis of options not chosen" in said(board, "sources")
     assert "The plan was made with catalog a1b2a1b2a1b2" in said(board, "sources")
-    same = document_of(replace(BOARD, catalog_digest=load_catalog().digest), load_catalog())
+    same = build_document(replace(BOARD, catalog_digest=load_catalog().digest), load_catalog())
     assert "The plan was made with catalog" not in said(same, "sources")
 
 
 def test_addresses_become_links_and_nothing_else_does() -> None:
-    assert spans("see https://example.org/a_(b), then http://x.org.") == (
-        Span("see "),
-        Span("https://example.org/a_(b", "https://example.org/a_(b"),
-        Span("), then "),
-        Span("http://x.org", "http://x.org"),
-        Span("."),
+    assert split_links("see https://example.org/a_(b), then http://x.org.") == (
+        TextSpan("see "),
+        TextSpan("https://example.org/a_(b", "https://example.org/a_(b"),
+        TextSpan("), then "),
+        TextSpan("http://x.org", "http://x.org"),
+        TextSpan("."),
     )
-    assert spans("javascript:alert(1) ftp://x") == (Span("javascript:alert(1) ftp://x"),)
-    assert spans("") == ()
+    assert split_links("javascript:alert(1) ftp://x") == (TextSpan("javascript:alert(1) ftp://x"),)
+    assert split_links("") == ()
 
 
 def test_machines_of_ones_own_have_no_price_an_hour() -> None:
     own = replace(HYBRID, pools=tuple(replace(pool, price_usd_per_hour=None) for pool in HYBRID.pools))
     bare = replace(own, power_kw=None, rack_units=None, energy_kwh_per_month=None, carbon_kg_per_month=None)
-    document = document_of(replace(BOARD, options=(bare, *OPTIONS[1:]), workloads=()), load_catalog())
+    document = build_document(replace(BOARD, options=(bare, *OPTIONS[1:]), workloads=()), load_catalog())
     assert "USD an hour" not in said(document, "sizing")
     mixed = replace(HYBRID, pools=(own.pools[0], *HYBRID.pools[1:]))
-    assert "not rented" in said(document_of(replace(BOARD, options=(mixed, *OPTIONS[1:])), load_catalog()), "sizing")
+    assert "not rented" in said(build_document(replace(BOARD, options=(mixed, *OPTIONS[1:])), load_catalog()), "sizing")
     assert "Rack space" not in said(document, "sizing")
 
 
 def test_a_section_without_lines_is_its_summary() -> None:
     empty = (replace(BOARD.sections[0], lines=()), *BOARD.sections[1:])
-    document = document_of(replace(BOARD, sections=empty), load_catalog())
+    document = build_document(replace(BOARD, sections=empty), load_catalog())
     assert said(document, "network") == repr((BOARD.sections[0].summary, ()))

@@ -12,10 +12,10 @@ from archwright.contract.plan import MachineFacts, Plan
 from archwright.needs.reader import parse_needs
 from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
-from archwright.report.document_builder import document_of
-from archwright.report.html import html
-from archwright.report.pdf import pdf
-from archwright.report.xlsx import xlsx
+from archwright.report.document_builder import build_document
+from archwright.report.html import render_html
+from archwright.report.pdf import render_pdf
+from archwright.report.xlsx import render_xlsx
 
 MACHINE = MachineFacts(
     cores_usable=2,
@@ -37,16 +37,16 @@ def real_plan(request: pytest.FixtureRequest) -> Plan:
 
 
 def test_a_real_plan_fills_every_format(real_plan: Plan) -> None:
-    document = document_of(real_plan, load_catalog())
-    page = html(document)
+    document = build_document(real_plan, load_catalog())
+    page = render_html(document)
     assert len(page) < 500_000
-    assert pdf(document).startswith(b"%PDF")
-    assert xlsx(document).startswith(b"PK")
+    assert render_pdf(document).startswith(b"%PDF")
+    assert render_xlsx(document).startswith(b"PK")
 
 
 def test_everything_a_real_plan_says_is_on_the_page(real_plan: Plan) -> None:
     """Options, cost lines, promises, controls and sections of the choice: none is left out for want of room."""
-    text = html(document_of(real_plan, load_catalog())).decode()
+    text = render_html(build_document(real_plan, load_catalog())).decode()
     chosen = next(option for option in real_plan.options if option.name == real_plan.chosen)
     names = [option.name for option in real_plan.options] + [control.id for control in real_plan.controls]
     names += [promise.id for promise in real_plan.predictions] + [pool.name for pool in chosen.pools]

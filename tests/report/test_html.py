@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from archwright.report.document import Document
-from archwright.report.html import html
+from archwright.report.html import render_html
 
 VOID = {"meta", "col", "link", "img", "br", "rect", "line", "circle", "polyline", "polygon"}
 
@@ -43,20 +43,20 @@ class Page(HTMLParser):
 
 
 def test_nothing_is_fetched_and_nothing_runs(any_document: Document) -> None:
-    page = Page(html(any_document))
+    page = Page(render_html(any_document))
     names = {name for name, _ in page.elements}
     assert not names & {"script", "link", "img", "iframe", "object", "form", "input", "base"}
     attributes = {name for _, found in page.elements for name in found}
     assert not {name for name in attributes if name.startswith("on") or name in ("src", "srcset", "xlink:href")}
     addresses = [a["href"] for a in page.all("a")]
     assert all(address.startswith(("#", "https://", "http://")) for address in addresses)
-    style = re.search(r"<style>(.*?)</style>", html(any_document).decode(), re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", render_html(any_document).decode(), re.DOTALL)
     assert style is not None
     assert not re.search(r"url\(|@import", style.group(1))
 
 
 def test_contents_lead_to_every_chapter(any_document: Document) -> None:
-    page = Page(html(any_document))
+    page = Page(render_html(any_document))
     ids = [found["id"] for _, found in page.elements if "id" in found]
     assert len(ids) == len(set(ids))
     targets = [a["href"][1:] for a in page.all("a") if a["href"].startswith("#")]
@@ -65,7 +65,7 @@ def test_contents_lead_to_every_chapter(any_document: Document) -> None:
 
 
 def test_tables_and_pictures_speak(board: Document) -> None:
-    page = Page(html(board))
+    page = Page(render_html(board))
     assert all(found.get("scope") in ("row", "col") for found in page.all("th"))
     assert len(page.all("caption")) == len(page.all("table"))
     drawn = [found for _, found in page.elements if found.get("role") == "img"]
@@ -75,7 +75,7 @@ def test_tables_and_pictures_speak(board: Document) -> None:
 
 
 def test_a_hostile_name_is_text(hostile: Document) -> None:
-    made = html(hostile)
+    made = render_html(hostile)
     page = Page(made)
     assert page.all("script") == []
     assert b"<script" not in made
@@ -85,18 +85,18 @@ def test_a_hostile_name_is_text(hostile: Document) -> None:
 
 
 def test_only_web_addresses_become_links(board: Document) -> None:
-    page = Page(html(board))
+    page = Page(render_html(board))
     outside = {a["href"] for a in page.all("a") if not a["href"].startswith("#")}
     assert "https://example.org/price-list?region=eu-central-1" in outside
     assert "https://example.org/guide" in outside
 
 
 def test_the_same_plan_gives_the_same_bytes(board: Document) -> None:
-    assert html(board) == html(board)
+    assert render_html(board) == render_html(board)
 
 
 def test_a_report_is_small(any_document: Document) -> None:
-    assert len(html(any_document)) < 500_000
+    assert len(render_html(any_document)) < 500_000
 
 
 def contrast(one: str, other: str) -> float:
@@ -113,7 +113,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_every_ink_can_be_read_on_every_ground(board: Document, scheme: int) -> None:
-    found = re.findall(r":root\{(.*?)\}", html(board).decode())[scheme]
+    found = re.findall(r":root\{(.*?)\}", render_html(board).decode())[scheme]
     colours = dict(pair.split(":") for pair in found.replace("--", "").split(";"))
     full = {name: "#" + value[1:] * 2 if len(value) == 4 else value for name, value in colours.items()}
     for ground in ("paper", "soft", "marked"):

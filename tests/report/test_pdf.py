@@ -7,49 +7,49 @@ import re
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.report.document import Document
-from archwright.report.document_builder import document_of
-from archwright.report.pdf import _breakable, pdf
+from archwright.report.document_builder import build_document
+from archwright.report.pdf import _make_breakable, render_pdf
 
 from .full_plan import BOARD
 
 
 def test_every_plan_has_pages(any_document: Document) -> None:
-    made = pdf(any_document)
+    made = render_pdf(any_document)
     assert made.startswith(b"%PDF-1.7")
     assert made.rstrip().endswith(b"%%EOF")
 
 
 def test_it_is_tagged_and_says_its_language(board: Document) -> None:
-    made = pdf(board)
+    made = render_pdf(board)
     assert b"pdfuaid:part" in made, "PDF/UA-1"
     assert b"dc:language" in made
 
 
 def test_a_script_no_face_can_draw_gives_a_document_all_the_same() -> None:
-    made = pdf(document_of(replace(BOARD, organisation="\U00013080\U00013081"), load_catalog()))
+    made = render_pdf(build_document(replace(BOARD, organisation="\U00013080\U00013081"), load_catalog()))
     assert made.startswith(b"%PDF")
 
 
 def test_markup_in_a_name_is_not_evaluated(hostile: Document) -> None:
     """`#panic(...)` would end the compilation."""
     assert "#panic" in hostile.title
-    assert pdf(hostile).startswith(b"%PDF")
+    assert render_pdf(hostile).startswith(b"%PDF")
 
 
 def test_the_same_plan_gives_the_same_bytes(board: Document) -> None:
-    assert pdf(board) == pdf(board)
+    assert render_pdf(board) == render_pdf(board)
 
 
 def test_its_date_is_the_plans(board: Document) -> None:
-    assert b"2026-11-24T12:00:00" in pdf(board)
+    assert b"2026-11-24T12:00:00" in render_pdf(board)
     naive = replace(BOARD, created_at="2020-02-03T04:05:06")
-    assert b"2020-02-03T04:05:06" in pdf(document_of(naive, load_catalog()))
+    assert b"2020-02-03T04:05:06" in render_pdf(build_document(naive, load_catalog()))
     never = replace(BOARD, created_at="some day")
-    assert b"1970-01-01T00:00:00" in pdf(document_of(never, load_catalog()))
+    assert b"1970-01-01T00:00:00" in render_pdf(build_document(never, load_catalog()))
 
 
 def test_long_words_may_break_anywhere() -> None:
-    assert _breakable("short words stay") == "short words stay"
-    pieces = re.split("\u200b", _breakable("https://example.org/a/very/long/path-of-things" + "x" * 60))
+    assert _make_breakable("short words stay") == "short words stay"
+    pieces = re.split("\u200b", _make_breakable("https://example.org/a/very/long/path-of-things" + "x" * 60))
     assert max(map(len, pieces)) <= 24
     assert "".join(pieces) == "https://example.org/a/very/long/path-of-things" + "x" * 60

@@ -13,8 +13,8 @@ import pytest
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.report.document import Document
-from archwright.report.document_builder import document_of
-from archwright.report.xlsx import letters, xlsx
+from archwright.report.document_builder import build_document
+from archwright.report.xlsx import column_letters, render_xlsx
 
 from .full_plan import BOARD, HYBRID, MONTHS, OPTIONS
 
@@ -52,11 +52,11 @@ class Workbook:
 
 @pytest.fixture(scope="session")
 def book(board: Document) -> Workbook:
-    return Workbook(xlsx(board))
+    return Workbook(render_xlsx(board))
 
 
 def test_every_plan_has_its_sheets(any_document: Document) -> None:
-    names = Workbook(xlsx(any_document)).names
+    names = Workbook(render_xlsx(any_document)).names
     own = ["Cost lines", "By month"] if any_document.plan.chosen is not None else []
     rest = ["Platform", "Predictions", "Controls", "Assumptions", "Sources"]
     assert names == ["Decision", "Options", *own, *rest]
@@ -85,7 +85,7 @@ def calculated(place: str, cells: dict[str, Cell]) -> float:
 def test_months_follow_the_plans_own_flow(book: Workbook) -> None:
     cells = book.cells("By month")
     recurring = sum(not line.once for line in HYBRID.cost_lines)
-    paid, first = letters(recurring + 2), letters(recurring + 3)
+    paid, first = column_letters(recurring + 2), column_letters(recurring + 3)
     assert cells[f"{first}1"].text == "paid so far: hybrid-own-base"
     assert cells[f"{first}{MONTHS + 1}"].number == pytest.approx(HYBRID.cumulative_cost[-1])
     assert cells[f"{paid}2"].formula == f"{first}2"
@@ -93,12 +93,12 @@ def test_months_follow_the_plans_own_flow(book: Workbook) -> None:
     assert cells[f"{paid}{MONTHS + 2}"].formula == f"SUM({paid}2:{paid}{MONTHS + 1})"
     assert cells[f"{paid}{MONTHS + 2}"].number == pytest.approx(HYBRID.cumulative_cost[-1])
     assert cells["B2"].formula == "'Cost lines'!$C$5"
-    assert cells[f"{letters(recurring + 1)}2"].formula == f"SUM(B2:{letters(recurring)}2)"
+    assert cells[f"{column_letters(recurring + 1)}2"].formula == f"SUM(B2:{column_letters(recurring)}2)"
 
 
 def test_an_option_without_a_flow_still_has_its_months() -> None:
     bare = replace(BOARD, options=(replace(HYBRID, cumulative_cost=(), cost_lines=(), total_cost=None),))
-    cells = Workbook(xlsx(document_of(bare, load_catalog()))).cells("By month")
+    cells = Workbook(render_xlsx(build_document(bare, load_catalog()))).cells("By month")
     assert cells[f"A{MONTHS + 1}"].number == MONTHS
 
 
@@ -106,7 +106,7 @@ def test_an_option_without_a_flow_still_has_its_months() -> None:
 def test_a_text_is_never_a_formula(start: str) -> None:
     text = f"{start}HYPERLINK(1+1)"
     named = replace(BOARD, organisation=text, assumptions=(text,), not_sized=(text, "{=1+1}", "https://example.org"))
-    made = Workbook(xlsx(document_of(named, load_catalog())))
+    made = Workbook(render_xlsx(build_document(named, load_catalog())))
     for name in made.names:
         for place, cell in made.cells(name).items():
             assert cell.formula is None or re.match(r"(SUM\(|[A-Z]+\d+[-*]|[A-Z]+2$|'Cost lines'!)", cell.formula), (
@@ -117,23 +117,25 @@ def test_a_text_is_never_a_formula(start: str) -> None:
 
 def test_an_option_that_ends_early_leaves_its_months_empty() -> None:
     short = replace(OPTIONS[1], cumulative_cost=OPTIONS[1].cumulative_cost[:12])
-    cells = Workbook(xlsx(document_of(replace(BOARD, options=(HYBRID, short)), load_catalog()))).cells("By month")
+    cells = Workbook(render_xlsx(build_document(replace(BOARD, options=(HYBRID, short)), load_catalog()))).cells(
+        "By month"
+    )
     column = next(place[:-1] for place, cell in cells.items() if cell.text == f"paid so far: {short.name}")
     assert f"{column}13" in cells
     assert f"{column}14" not in cells
 
 
 def test_a_text_longer_than_a_cell_is_cut() -> None:
-    made = Workbook(xlsx(document_of(replace(BOARD, assumptions=("x" * 40_000,)), load_catalog())))
+    made = Workbook(render_xlsx(build_document(replace(BOARD, assumptions=("x" * 40_000,)), load_catalog())))
     assert len(made.cells("Assumptions")["B2"].text) == 32_767
 
 
 def test_the_same_plan_gives_the_same_bytes_dated_by_the_plan(board: Document, book: Workbook) -> None:
-    assert xlsx(board) == xlsx(board)
+    assert render_xlsx(board) == render_xlsx(board)
     assert "2026-11-24T12:00:00Z" in book.core
-    never = Workbook(xlsx(document_of(replace(BOARD, created_at="some day"), load_catalog())))
+    never = Workbook(render_xlsx(build_document(replace(BOARD, created_at="some day"), load_catalog())))
     assert "1980-01-01T00:00:00Z" in never.core
 
 
 def test_columns_have_letters() -> None:
-    assert [letters(n) for n in (0, 25, 26, 51, 52, 701, 702)] == ["A", "Z", "AA", "AZ", "BA", "ZZ", "AAA"]
+    assert [column_letters(n) for n in (0, 25, 26, 51, 52, 701, 702)] == ["A", "Z", "AA", "AZ", "BA", "ZZ", "AAA"]

@@ -8,12 +8,12 @@ from archwright.catalog.load import load_catalog
 from archwright.errors import ErrorLocation, UsageError
 from archwright.home import write_atomic
 from archwright.plan.plan_file import read_plan
-from archwright.report.document_builder import document_of
-from archwright.report.html import html
-from archwright.report.pdf import pdf
-from archwright.report.xlsx import xlsx
+from archwright.report.document_builder import build_document
+from archwright.report.html import render_html
+from archwright.report.pdf import render_pdf
+from archwright.report.xlsx import render_xlsx
 
-FORMATS = {".html": html, ".pdf": pdf, ".xlsx": xlsx}
+FORMATS = {".html": render_html, ".pdf": render_pdf, ".xlsx": render_xlsx}
 
 
 def report(plan: str, *, output: str) -> Path:
@@ -32,5 +32,5 @@ def report(plan: str, *, output: str) -> Path:
             where=ErrorLocation(output),
             hint=f"end it in {known}",
         )
-    write_atomic(path, write(document_of(read_plan(Path(plan)), load_catalog())), mode=0o644)
+    write_atomic(path, write(build_document(read_plan(Path(plan)), load_catalog())), mode=0o644)
     return path

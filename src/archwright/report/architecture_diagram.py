@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.report import number_format, svg
-from archwright.report.document import Figure
+from archwright.report.document import FigureBlock
 
 WIDTH, EDGE, GAP = 760.0, 2.0, 12.0
 INNER = WIDTH - 2 * EDGE
@@ -16,10 +16,10 @@ HOSTED = ("hosted-api", "hybrid")
 COLUMNS = 3
 # As many lines of boxes as a page holds; a plan with more shows fewer boxes a place, then fewer places.
 MOST_LINES, MOST_BOXES = 4, (9, 6, 3, 1)
-BOX, HEAD, ARROW, UNDER = 112.0, 34.0, 28.0, 84.0
+BOX_HEIGHT, TITLE_HEIGHT, ARROW_HEIGHT, SUPPORT_HEIGHT = 112.0, 34.0, 28.0, 84.0
 LINES_IN_BOX = 5
 # Functions of the stack that stand beside the serving path, in the order work flows through them.
-BESIDE = (
+SUPPORT_FUNCTIONS = (
     ("lake", "Data lake"),
     ("training", "Training"),
     ("registry", "Model registry"),
@@ -27,60 +27,62 @@ BESIDE = (
 )
 
 
-class Box(NamedTuple):
+class DiagramBox(NamedTuple):
     """A title and up to four lines."""
 
     title: str
     lines: tuple[str, ...]
 
 
-class Place(NamedTuple):
+class PoolGroup(NamedTuple):
     """Where machines stand, or whose they are, and the pools there."""
 
     title: str
     own: bool
-    boxes: tuple[Box, ...]
+    boxes: tuple[DiagramBox, ...]
 
 
-def architecture(plan: Plan, option: Option) -> Figure:
+def draw_architecture(plan: Plan, option: Option) -> FigureBlock:
     """From the top: workloads, gateway, places with their pools, data and monitoring."""
-    canvas, places = svg.Canvas(WIDTH), _on_a_page(_places(option))
-    y = _wide(canvas, EDGE, "Who asks", number_format.listed((w.name for w in plan.workloads), most=6))
-    y = _arrow(canvas, y)
+    canvas, places = svg.SvgCanvas(WIDTH), _fit_to_page(_group_pools(option))
+    y = _draw_banner(canvas, EDGE, "Who asks", number_format.format_list((w.name for w in plan.workloads), most=6))
+    y = _draw_arrow(canvas, y)
     front = [line for line in plan.stack if line.function in ("gateway", "access")]
-    kept = number_format.listed(f"{line.product}, yours" for line in front if line.existing)
-    y = _wide(canvas, y, "Gateway", kept or "keys, permissions, limits, routing, audit")
-    y = _house(canvas, _arrow(canvas, y), places) if places else y
-    beside = _beside(plan)
-    y = _row(canvas, _arrow(canvas, y), beside)
+    kept = number_format.format_list(f"{line.product}, yours" for line in front if line.existing)
+    y = _draw_banner(canvas, y, "Gateway", kept or "keys, permissions, limits, routing, audit")
+    y = _draw_groups(canvas, _draw_arrow(canvas, y), places) if places else y
+    beside = _support_boxes(plan)
+    y = _draw_box_row(canvas, _draw_arrow(canvas, y), beside)
     said = "; ".join(
         f"{place.title}: {', '.join(f'{b.title} ({b.lines[0]})' for b in place.boxes)}" for place in places
     )
     alt = f"Requests pass a gateway and reach {said or 'no pool'}. Beside them: {', '.join(b.title for b in beside)}."
-    return Figure(f"Architecture of {option.name}", canvas.svg(y + EDGE), alt)
+    return FigureBlock(f"Architecture of {option.name}", canvas.svg(y + EDGE), alt)
 
 
-def _on_a_page(places: tuple[Place, ...]) -> tuple[Place, ...]:
+def _fit_to_page(places: tuple[PoolGroup, ...]) -> tuple[PoolGroup, ...]:
     """The places with so many of their boxes that they fit; what is left out is counted."""
     shown = places
     for most in MOST_BOXES:
-        shown = tuple(_with_at_most(place, most) for place in places)
-        if sum(max(map(_lines, row)) for row in _in_rows(shown)) <= MOST_LINES:
+        shown = tuple(_limit_boxes(place, most) for place in places)
+        if sum(max(map(_line_count, row)) for row in _arrange_rows(shown)) <= MOST_LINES:
             return shown
     kept = COLUMNS * MOST_LINES - 1
-    rest = Box("listed under Sizing", (number_format.counted(sum(len(p.boxes) for p in places[kept:]), "pool"),))
-    return (*shown[:kept], Place(f"{len(places) - kept} more places", False, (rest,)))
+    rest = DiagramBox(
+        "listed under Sizing", (number_format.format_count(sum(len(p.boxes) for p in places[kept:]), "pool"),)
+    )
+    return (*shown[:kept], PoolGroup(f"{len(places) - kept} more places", False, (rest,)))
 
 
-def _with_at_most(place: Place, most: int) -> Place:
+def _limit_boxes(place: PoolGroup, most: int) -> PoolGroup:
     if len(place.boxes) <= most:
         return place
     rest = len(place.boxes) - most + 1
-    more = Box(number_format.counted(rest, "more pool" if most > 1 else "pool"), ("listed under Sizing",))
+    more = DiagramBox(number_format.format_count(rest, "more pool" if most > 1 else "pool"), ("listed under Sizing",))
     return place._replace(boxes=(*place.boxes[: most - 1], more))
 
 
-def _product(plan: Plan, function: str) -> str:
+def _product_label(plan: Plan, function: str) -> str:
     """What the plan names for a function, with the mark of what is there already."""
     line = next((line for line in plan.stack if line.function == function), None)
     if line is None:
@@ -88,7 +90,7 @@ def _product(plan: Plan, function: str) -> str:
     return f"{line.product} ({'yours, kept' if line.existing else function})"
 
 
-def _places(option: Option) -> tuple[Place, ...]:
+def _group_pools(option: Option) -> tuple[PoolGroup, ...]:
     """Pools by where they stand; models of a provider's where nothing of ours runs."""
     found: dict[tuple[str, str, str], list[Pool]] = {}
     for pool in option.pools:
@@ -99,17 +101,17 @@ def _places(option: Option) -> tuple[Place, ...]:
     for (placement, provider, region), pools in found.items():
         names = {pool.name for pool in pools}
         beside = [had for had in batch if names & set(had.shared_with)]
-        boxes = (*_boxes(pools, option), *(_run(had, option, told=True) for had in beside))
+        boxes = (*_pool_boxes(pools, option), *(_batch_box(had, option, told=True) for had in beside))
         own = placement in ("on-premises", "this-machine")
-        places.append(Place(f"{_whose(placement, provider)}, {region}", own, boxes))
+        places.append(PoolGroup(f"{_group_title(placement, provider)}, {region}", own, boxes))
         batch = [had for had in batch if had not in beside]
     if batch:
         own, told = any(had.kind in ("bought", "owned") for had in batch), set[str]()
-        runs = list[Box]()
+        runs = list[DiagramBox]()
         for had in batch:
-            runs.append(_run(had, option, told=bool(told & set(had.shared_with))))
+            runs.append(_batch_box(had, option, told=bool(told & set(had.shared_with))))
             told.add(had.pool)
-        places.append(Place("Work in runs, no endpoint", own, tuple(runs)))
+        places.append(PoolGroup("Work in runs, no endpoint", own, tuple(runs)))
     pooled |= {had.pool for had in option.purchases}
     hosted = {name: model for name, model in option.models.items() if name not in pooled}
     if hosted:
@@ -117,35 +119,35 @@ def _places(option: Option) -> tuple[Place, ...]:
         for name, model in hosted.items():
             models.setdefault(model, []).append(name)
         hosts = [
-            Box(model, ("a model, no machines", f"for {number_format.listed(names, most=3)}"))
+            DiagramBox(model, ("a model, no machines", f"for {number_format.format_list(names, most=3)}"))
             for model, names in models.items()
         ]
         title = f"{option.provider}: hosted models" if option.placement in HOSTED else "No pool of ours"
-        places.append(Place(title, False, tuple(hosts)))
+        places.append(PoolGroup(title, False, tuple(hosts)))
     return tuple(places)
 
 
-def _run(had: Purchase, option: Option, *, told: bool) -> Box:
+def _batch_box(had: Purchase, option: Option, *, told: bool) -> DiagramBox:
     """Work without an endpoint; `told`: the machines stand in another box already."""
     machines = f"{had.peak} x {had.machine}"
     where = f"on the same {machines}" if told else f"on {machines}"
-    return Box(had.pool, ("in runs, no endpoint", where, *filter(None, (option.models.get(had.pool, ""),))))
+    return DiagramBox(had.pool, ("in runs, no endpoint", where, *filter(None, (option.models.get(had.pool, ""),))))
 
 
-def _whose(placement: str, provider: str) -> str:
+def _group_title(placement: str, provider: str) -> str:
     kind = number_format.PLACEMENTS[placement]
     return kind.capitalize() if provider in number_format.PLACEMENTS else f"{provider}: {kind}"
 
 
-def _boxes(pools: Iterable[Pool], option: Option) -> tuple[Box, ...]:
+def _pool_boxes(pools: Iterable[Pool], option: Option) -> tuple[DiagramBox, ...]:
     counts = {had.pool: had.peak for had in option.purchases}
     return tuple(
-        Box(
+        DiagramBox(
             pool.name,
             (
                 *_machine_lines(pool, counts.get(pool.name)),
                 f"{pool.model} {pool.quantisation}".strip(),
-                f"for {number_format.listed(pool.workloads, most=3)}",
+                f"for {number_format.format_list(pool.workloads, most=3)}",
             ),
         )
         for pool in pools
@@ -154,52 +156,52 @@ def _boxes(pools: Iterable[Pool], option: Option) -> tuple[Box, ...]:
 
 def _machine_lines(pool: Pool, count: int | None) -> tuple[str, ...]:
     """`82 replicas of 1 x ACCELERATOR`, `on 14 x machine`."""
-    device, _, machine = machine_of(pool).partition(" (")
-    replicas = f"{number_format.counted(pool.replicas, 'replica')} of {device}"
+    device, _, machine = describe_machine(pool).partition(" (")
+    replicas = f"{number_format.format_count(pool.replicas, 'replica')} of {device}"
     on = f"{count} x " if count is not None else ""
     return (replicas, f"on {on}{machine.removesuffix(')')}") if machine else (replicas,)
 
 
-def machine_of(pool: Pool) -> str:
+def describe_machine(pool: Pool) -> str:
     """What one replica takes: `8 x ACCELERATOR (machine)`; a machine named by the same count says it once."""
     if not pool.accelerator_count or re.match(rf"{pool.accelerator_count} ?x[ -]", pool.machine):
         return pool.machine
     return f"{pool.accelerator_count} x {pool.accelerator} ({pool.machine})"
 
 
-def _beside(plan: Plan) -> tuple[Box, ...]:
+def _support_boxes(plan: Plan) -> tuple[DiagramBox, ...]:
     """Data, training, registry and monitoring, as far as the plan names them."""
     named = {section.id: section for section in plan.sections}
     boxes = []
-    for function, title in BESIDE:
-        product = _product(plan, function).removesuffix(f" ({function})")
+    for function, title in SUPPORT_FUNCTIONS:
+        product = _product_label(plan, function).removesuffix(f" ({function})")
         if not product and function == "lake" and "storage" in named:
             product = named["storage"].summary.partition(". ")[0]
         if product:
-            boxes.append(Box(title, (product,)))
-    promised = number_format.counted(len(plan.predictions), "promise")
-    return (*boxes, Box("Plan against actual", (f"{promised} measured, then replanned",)))
+            boxes.append(DiagramBox(title, (product,)))
+    promised = number_format.format_count(len(plan.predictions), "promise")
+    return (*boxes, DiagramBox("Plan against actual", (f"{promised} measured, then replanned",)))
 
 
-def _wide(canvas: svg.Canvas, y: float, title: str, text: str) -> float:
+def _draw_banner(canvas: svg.SvgCanvas, y: float, title: str, text: str) -> float:
     canvas.rect((EDGE, y), (INNER, 44), svg.SOFT, rx=6, stroke=svg.RULE)
     canvas.text((EDGE + 16, y + 27), title, size=14, bold=True)
-    canvas.text((EDGE + 116, y + 27), svg.fit(text, 13, INNER - 132))
+    canvas.text((EDGE + 116, y + 27), svg.fit_text(text, 13, INNER - 132))
     return y + 44
 
 
-def _arrow(canvas: svg.Canvas, y: float) -> float:
-    x, end = WIDTH / 2, y + ARROW
+def _draw_arrow(canvas: svg.SvgCanvas, y: float) -> float:
+    x, end = WIDTH / 2, y + ARROW_HEIGHT
     canvas.line((x, y + 3), (x, end - 7), svg.QUIET, stroke_width=1.5)
     canvas.polygon([(x - 5, end - 9), (x + 5, end - 9), (x, end - 2)], svg.QUIET)
     return end
 
 
-def _in_rows(places: Iterable[Place]) -> Iterable[list[Place]]:
+def _arrange_rows(places: Iterable[PoolGroup]) -> Iterable[list[PoolGroup]]:
     """Small places share a row of three columns."""
-    row: list[Place] = []
+    row: list[PoolGroup] = []
     for place in places:
-        if row and sum(map(_columns, (*row, place))) > COLUMNS:
+        if row and sum(map(_column_count, (*row, place))) > COLUMNS:
             yield row
             row = []
         row.append(place)
@@ -207,68 +209,68 @@ def _in_rows(places: Iterable[Place]) -> Iterable[list[Place]]:
         yield row
 
 
-def _columns(place: Place) -> int:
+def _column_count(place: PoolGroup) -> int:
     return min(len(place.boxes), COLUMNS)
 
 
-def _lines(place: Place) -> int:
+def _line_count(place: PoolGroup) -> int:
     return -(-len(place.boxes) // COLUMNS)
 
 
-def _height(place: Place) -> float:
-    return HEAD + _lines(place) * (BOX + 8) + 6
+def _group_height(place: PoolGroup) -> float:
+    return TITLE_HEIGHT + _line_count(place) * (BOX_HEIGHT + 8) + 6
 
 
-def _house(canvas: svg.Canvas, y: float, places: tuple[Place, ...]) -> float:
+def _draw_groups(canvas: svg.SvgCanvas, y: float, places: tuple[PoolGroup, ...]) -> float:
     """All places on one ground, which the gateway's arrow reaches."""
-    rows = list(_in_rows(places))
-    height = GAP + sum(max(map(_height, row)) + GAP for row in rows)
+    rows = list(_arrange_rows(places))
+    height = GAP + sum(max(map(_group_height, row)) + GAP for row in rows)
     canvas.rect((EDGE, y), (INNER, height), svg.SOFT, rx=8, stroke=svg.RULE)
     y += GAP
     for row in rows:
-        y = _row_of_places(canvas, y, row) + GAP
+        y = _draw_group_row(canvas, y, row) + GAP
     return y
 
 
-def _row_of_places(canvas: svg.Canvas, y: float, row: list[Place]) -> float:
+def _draw_group_row(canvas: svg.SvgCanvas, y: float, row: list[PoolGroup]) -> float:
     """Frames beside each other, as wide as what they hold."""
-    total, room = sum(map(_columns, row)), INNER - GAP * (len(row) + 1)
-    widths = [room * _columns(place) / total for place in row]
+    total, room = sum(map(_column_count, row)), INNER - GAP * (len(row) + 1)
+    widths = [room * _column_count(place) / total for place in row]
     lefts = [EDGE + GAP + sum(widths[:at]) + GAP * at for at in range(len(row))]
     frames = zip(row, lefts, widths, strict=True)
-    return max(_place(canvas, (left, y), width, place) for place, left, width in frames)
+    return max(_draw_group(canvas, (left, y), width, place) for place, left, width in frames)
 
 
-def _place(canvas: svg.Canvas, at: tuple[float, float], width: float, place: Place) -> float:
+def _draw_group(canvas: svg.SvgCanvas, at: tuple[float, float], width: float, place: PoolGroup) -> float:
     """A frame, solid for machines of one's own, dashed for somebody else's; returns its lower edge."""
     left, y = at
-    columns, height = _columns(place), _height(place)
+    columns, height = _column_count(place), _group_height(place)
     edge = {} if place.own else {"stroke_dasharray": "6 4"}
     canvas.rect((left, y), (width, height), svg.PAPER, rx=8, stroke=svg.CHOSEN, stroke_width=1.6, **edge)
-    canvas.text((left + GAP, y + 22), svg.fit(place.title, 13, width - 2 * GAP), bold=True, fill=svg.CHOSEN)
+    canvas.text((left + GAP, y + 22), svg.fit_text(place.title, 13, width - 2 * GAP), bold=True, fill=svg.CHOSEN)
     wide = (width - 2 * GAP - (columns - 1) * 8) / columns
     for number, box in enumerate(place.boxes):
         x = left + GAP + (number % columns) * (wide + 8)
-        _box(canvas, (x, y + HEAD + (number // columns) * (BOX + 8)), wide, box)
+        _draw_box(canvas, (x, y + TITLE_HEIGHT + (number // columns) * (BOX_HEIGHT + 8)), wide, box)
     return y + height
 
 
-def _row(canvas: svg.Canvas, y: float, boxes: tuple[Box, ...]) -> float:
+def _draw_box_row(canvas: svg.SvgCanvas, y: float, boxes: tuple[DiagramBox, ...]) -> float:
     width = (INNER - (len(boxes) - 1) * GAP) / len(boxes)
     for number, box in enumerate(boxes):
         left = EDGE + number * (width + GAP)
-        canvas.rect((left, y), (width, UNDER), svg.SOFT, rx=6, stroke=svg.RULE)
-        canvas.text((left + 12, y + 22), svg.fit(box.title, 13, width - 20), bold=True)
-        for line, text in enumerate(svg.wrapped(box.lines[0], 12, width - 20, 3)):
+        canvas.rect((left, y), (width, SUPPORT_HEIGHT), svg.SOFT, rx=6, stroke=svg.RULE)
+        canvas.text((left + 12, y + 22), svg.fit_text(box.title, 13, width - 20), bold=True)
+        for line, text in enumerate(svg.wrap_text(box.lines[0], 12, width - 20, 3)):
             canvas.text((left + 12, y + 40 + 16 * line), text, size=12, fill=svg.QUIET)
-    return y + UNDER
+    return y + SUPPORT_HEIGHT
 
 
-def _box(canvas: svg.Canvas, at: tuple[float, float], width: float, box: Box) -> None:
+def _draw_box(canvas: svg.SvgCanvas, at: tuple[float, float], width: float, box: DiagramBox) -> None:
     x, y = at
-    canvas.rect((x, y), (width, BOX), svg.SOFT, rx=5, stroke=svg.RULE)
-    canvas.text((x + 10, y + 21), svg.fit(box.title, 13, width - 18), bold=True)
+    canvas.rect((x, y), (width, BOX_HEIGHT), svg.SOFT, rx=5, stroke=svg.RULE)
+    canvas.text((x + 10, y + 21), svg.fit_text(box.title, 13, width - 18), bold=True)
     room = LINES_IN_BOX - len(box.lines) + 1
-    lines = [text for line in box.lines for text in svg.wrapped(line, 12, width - 18, max(1, min(2, room)))]
+    lines = [text for line in box.lines for text in svg.wrap_text(line, 12, width - 18, max(1, min(2, room)))]
     for number, line in enumerate(lines[:LINES_IN_BOX]):
         canvas.text((x + 10, y + 40 + number * 16), line, size=12, fill=svg.QUIET)

@@ -12,15 +12,15 @@ from archwright.contract.evidence import Prediction
 from archwright.contract.plan import CostCategory, Option
 from archwright.contract.record import replace
 from archwright.report import number_format, svg
-from archwright.report.document import Figure
+from archwright.report.document import FigureBlock
 
 WIDTH = 760.0
 LEFT, RIGHT = 196.0, 150.0
-ROOM = WIDTH - LEFT - RIGHT
+PLOT_WIDTH = WIDTH - LEFT - RIGHT
 MOST_OPTIONS, MOST_PROMISES, MOST_DRIVERS = 14, 24, 6
 
 # Fourteen categories are too many for the eye: what a reader budgets together is drawn together.
-GROUPS: dict[str, tuple[CostCategory, ...]] = {
+CATEGORY_GROUPS: dict[str, tuple[CostCategory, ...]] = {
     "Machines rented, tokens": ("compute", "tokens", "platform"),
     "Machines bought": ("purchase", "refresh", "residual"),
     "Support, licences": ("support", "licence"),
@@ -31,18 +31,18 @@ GROUPS: dict[str, tuple[CostCategory, ...]] = {
 }
 
 
-def _axis(canvas: svg.Canvas, largest: float, bottom: float) -> float:
+def _draw_axis(canvas: svg.SvgCanvas, largest: float, bottom: float) -> float:
     """Rules from the top to `bottom` at round numbers; returns units per value."""
-    marks = svg.ticks(largest)
-    scale = ROOM / marks[-1]
+    marks = svg.axis_ticks(largest)
+    scale = PLOT_WIDTH / marks[-1]
     for mark in marks:
         x = LEFT + mark * scale
         canvas.line((x, 8), (x, bottom))
-        canvas.text((x, bottom + 18), number_format.tick(mark), size=12, fill=svg.QUIET, anchor="middle")
+        canvas.text((x, bottom + 18), number_format.format_tick(mark), size=12, fill=svg.QUIET, anchor="middle")
     return scale
 
 
-def shown_first(options: Iterable[Option], chosen: str | None) -> list[Option]:
+def order_options(options: Iterable[Option], chosen: str | None) -> list[Option]:
     """Chosen, then feasible, then the others, each from cheap to dear, the unpriced last."""
 
     def rank(option: Option) -> tuple[bool, bool, bool, float]:
@@ -52,29 +52,33 @@ def shown_first(options: Iterable[Option], chosen: str | None) -> list[Option]:
     return sorted(options, key=rank)
 
 
-def option_costs(options: tuple[Option, ...], chosen: str | None, currency: str, months: int) -> Figure | None:
+def draw_option_costs(
+    options: tuple[Option, ...], chosen: str | None, currency: str, months: int
+) -> FigureBlock | None:
     """A bar for each option, its 90 % band as a whisker."""
-    priced = [option for option in shown_first(options, chosen) if option.total_cost is not None]
+    priced = [option for option in order_options(options, chosen) if option.total_cost is not None]
     if not priced:
         return None
     drawn = priced[:MOST_OPTIONS]
-    canvas, step = svg.Canvas(WIDTH), 34.0
+    canvas, step = svg.SvgCanvas(WIDTH), 34.0
     bottom = 12 + step * len(drawn)
-    scale = _axis(canvas, max(max(o.total_cost.high, o.total_cost.value) for o in drawn if o.total_cost), bottom)
+    scale = _draw_axis(canvas, max(max(o.total_cost.high, o.total_cost.value) for o in drawn if o.total_cost), bottom)
     for number, option in enumerate(drawn):
-        _cost_bar(canvas, option, 12 + step * number, scale, is_chosen=option.name == chosen)
+        _draw_cost_bar(canvas, option, 12 + step * number, scale, is_chosen=option.name == chosen)
     canvas.text((LEFT, bottom + 40), f"{currency} over {months} months; whisker: 90 % band", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{o.name}: {number_format.compact(o.total_cost.value)} {currency}" for o in drawn if o.total_cost)
+    alt = "; ".join(
+        f"{o.name}: {number_format.format_compact(o.total_cost.value)} {currency}" for o in drawn if o.total_cost
+    )
     left_out = len(options) - len(drawn)
     note = (
-        f"{number_format.counted(left_out, 'more option')} in the table: dearer, or without a price."
+        f"{number_format.format_count(left_out, 'more option')} in the table: dearer, or without a price."
         if left_out
         else ""
     )
-    return Figure("Cost of the options over the horizon", canvas.svg(bottom + 52), alt, note)
+    return FigureBlock("Cost of the options over the horizon", canvas.svg(bottom + 52), alt, note)
 
 
-def _cost_bar(canvas: svg.Canvas, option: Option, top: float, scale: float, *, is_chosen: bool) -> None:
+def _draw_cost_bar(canvas: svg.SvgCanvas, option: Option, top: float, scale: float, *, is_chosen: bool) -> None:
     cost = option.total_cost
     assert cost is not None
     fill = svg.CHOSEN if is_chosen else svg.OTHER if option.feasible else svg.PAPER
@@ -85,59 +89,66 @@ def _cost_bar(canvas: svg.Canvas, option: Option, top: float, scale: float, *, i
         canvas.line((low, middle), (high, middle), svg.INK, stroke_width=1.4)
         for end in (low, high):
             canvas.line((end, middle - 5), (end, middle + 5), svg.INK, stroke_width=1.4)
-    _label(canvas, option.name, top + 19, bold=is_chosen)
+    _draw_label(canvas, option.name, top + 19, bold=is_chosen)
     verdict = "chosen" if is_chosen else "" if option.feasible else "not feasible"
-    text = f"{number_format.compact(cost.value)}{', ' if verdict else ''}{verdict}"
-    canvas.text((LEFT + ROOM + 14, top + 19), svg.fit(text, 13, RIGHT - 20), bold=is_chosen)
+    text = f"{number_format.format_compact(cost.value)}{', ' if verdict else ''}{verdict}"
+    canvas.text((LEFT + PLOT_WIDTH + 14, top + 19), svg.fit_text(text, 13, RIGHT - 20), bold=is_chosen)
 
 
-def _label(canvas: svg.Canvas, name: str, y: float, *, bold: bool = False) -> None:
+def _draw_label(canvas: svg.SvgCanvas, name: str, y: float, *, bold: bool = False) -> None:
     """A name to the left of its bar, in two lines where one is too short."""
-    size = 13.0 if svg.width_of(name, 13) <= LEFT - 24 else 12.0
-    lines = svg.wrapped(name, size, LEFT - 24, 2)
+    size = 13.0 if svg.text_width(name, 13) <= LEFT - 24 else 12.0
+    lines = svg.wrap_text(name, size, LEFT - 24, 2)
     for row, line in enumerate(lines):
         canvas.text((LEFT - 12, y + 13 * row - 6.5 * (len(lines) - 1)), line, size=size, anchor="end", bold=bold)
 
 
-class Share(NamedTuple):
+class CostShare(NamedTuple):
     group: str
     amount: float
 
 
-def shares_of(option: Option, months: int) -> tuple[Share, ...]:
+def sum_cost_groups(option: Option, months: int) -> tuple[CostShare, ...]:
     """An option's total by group; what is sold at the end lowers what was bought."""
-    sums = dict.fromkeys(GROUPS, 0.0)
+    sums = dict.fromkeys(CATEGORY_GROUPS, 0.0)
     for line in option.cost_lines:
-        group = next(name for name, categories in GROUPS.items() if line.category in categories)
+        group = next(name for name, categories in CATEGORY_GROUPS.items() if line.category in categories)
         sums[group] += line.over(months)
-    return tuple(Share(group, amount) for group, amount in sums.items())
+    return tuple(CostShare(group, amount) for group, amount in sums.items())
 
 
-def cost_parts(options: tuple[Option, ...], chosen: str | None, currency: str, months: int) -> Figure | None:
+def draw_cost_breakdown(
+    options: tuple[Option, ...], chosen: str | None, currency: str, months: int
+) -> FigureBlock | None:
     """What each option's total is made of, stacked."""
-    drawn = [o for o in shown_first(options, chosen) if o.total_cost is not None and o.cost_lines][:6]
+    drawn = [o for o in order_options(options, chosen) if o.total_cost is not None and o.cost_lines][:6]
     if not drawn:
         return None
-    parts = {option.name: shares_of(option, months) for option in drawn}
-    used = [group for group in GROUPS if any(s.amount > 0 for ss in parts.values() for s in ss if s.group == group)]
-    colours = dict(zip(GROUPS, svg.PALETTE, strict=True))
-    canvas, step, top = svg.Canvas(WIDTH), 36.0, 12.0
+    parts = {option.name: sum_cost_groups(option, months) for option in drawn}
+    used = [
+        group for group in CATEGORY_GROUPS if any(s.amount > 0 for ss in parts.values() for s in ss if s.group == group)
+    ]
+    colours = dict(zip(CATEGORY_GROUPS, svg.PALETTE, strict=True))
+    canvas, step, top = svg.SvgCanvas(WIDTH), 36.0, 12.0
     bottom = top + step * len(drawn)
-    scale = _axis(canvas, max(sum(max(s.amount, 0.0) for s in ss) for ss in parts.values()), bottom)
+    scale = _draw_axis(canvas, max(sum(max(s.amount, 0.0) for s in ss) for ss in parts.values()), bottom)
     for row, option in enumerate(drawn):
         y = top + row * step
-        _label(canvas, option.name, y + 21, bold=option.name == chosen)
-        end = _stack(canvas, parts[option.name], y, (scale, colours))
-        canvas.text((end + 10, y + 21), number_format.compact(sum(s.amount for s in parts[option.name])))
-    height = _legend(canvas, used, colours, bottom + 42)
+        _draw_label(canvas, option.name, y + 21, bold=option.name == chosen)
+        end = _draw_stacked_bar(canvas, parts[option.name], y, (scale, colours))
+        canvas.text((end + 10, y + 21), number_format.format_compact(sum(s.amount for s in parts[option.name])))
+    height = _draw_legend(canvas, used, colours, bottom + 42)
     alt = "; ".join(
-        f"{o.name}: " + ", ".join(f"{s.group} {number_format.compact(s.amount)}" for s in parts[o.name] if s.amount)
+        f"{o.name}: "
+        + ", ".join(f"{s.group} {number_format.format_compact(s.amount)}" for s in parts[o.name] if s.amount)
         for o in drawn
     )
-    return Figure("What the cost is made of", canvas.svg(height), alt, f"{currency} over {months} months.")
+    return FigureBlock("What the cost is made of", canvas.svg(height), alt, f"{currency} over {months} months.")
 
 
-def _stack(canvas: svg.Canvas, parts: tuple[Share, ...], y: float, style: tuple[float, dict[str, str]]) -> float:
+def _draw_stacked_bar(
+    canvas: svg.SvgCanvas, parts: tuple[CostShare, ...], y: float, style: tuple[float, dict[str, str]]
+) -> float:
     """Segments from left to right, each with its amount where there is room; returns where they end."""
     (scale, colours), x = style, LEFT
     for share in parts:
@@ -145,18 +156,18 @@ def _stack(canvas: svg.Canvas, parts: tuple[Share, ...], y: float, style: tuple[
         if width <= 0:
             continue
         canvas.rect((x, y + 5), (width, 24), colours[share.group], stroke=svg.PAPER)
-        text = number_format.compact(share.amount)
-        if svg.width_of(text, 11) + 8 < width:
+        text = number_format.format_compact(share.amount)
+        if svg.text_width(text, 11) + 8 < width:
             dark = colours[share.group] in (svg.PALETTE[0], svg.PALETTE[5])
             canvas.text((x + width / 2, y + 21), text, size=11, fill="#fff" if dark else "#000", anchor="middle")
         x += width
     return x
 
 
-def _legend(canvas: svg.Canvas, used: list[str], colours: dict[str, str], y: float) -> float:
+def _draw_legend(canvas: svg.SvgCanvas, used: list[str], colours: dict[str, str], y: float) -> float:
     x = LEFT
     for group in used:
-        wide = svg.width_of(group, 12) + 40
+        wide = svg.text_width(group, 12) + 40
         if x + wide > WIDTH - 10:
             x, y = LEFT, y + 22
         canvas.rect((x, y - 10), (12, 12), colours[group], rx=2)
@@ -165,13 +176,13 @@ def _legend(canvas: svg.Canvas, used: list[str], colours: dict[str, str], y: flo
     return y + 14
 
 
-def schedule(dates: Schedule) -> Figure | None:
+def draw_schedule(dates: Schedule) -> FigureBlock | None:
     """The steps from the signature to whole use, each with the band of its end."""
     if not dates.phases:
         return None
-    canvas, step = svg.Canvas(WIDTH), 34.0
+    canvas, step = svg.SvgCanvas(WIDTH), 34.0
     bottom = 12 + step * len(dates.phases)
-    scale = _axis(canvas, max(phase.ends.high for phase in dates.phases), bottom)
+    scale = _draw_axis(canvas, max(phase.ends.high for phase in dates.phases), bottom)
     for row, phase in enumerate(dates.phases):
         y, start, end = 12 + step * row, LEFT + phase.starts.value * scale, LEFT + phase.ends.value * scale
         canvas.text((LEFT - 12, y + 19), phase.name, anchor="end")
@@ -181,21 +192,25 @@ def schedule(dates: Schedule) -> Figure | None:
         for edge in (low, high):
             canvas.line((edge, y + 9), (edge, y + 19), svg.INK, stroke_width=1.4)
         canvas.text(
-            (LEFT + ROOM + 14, y + 13), f"until month {number_format.number(phase.ends.value, 2)}", size=12, bold=True
+            (LEFT + PLOT_WIDTH + 14, y + 13),
+            f"until month {number_format.format_number(phase.ends.value, 2)}",
+            size=12,
+            bold=True,
         )
-        canvas.text((LEFT + ROOM + 14, y + 26), _until(phase.ends), size=11, fill=svg.QUIET)
+        canvas.text((LEFT + PLOT_WIDTH + 14, y + 26), _format_date_band(phase.ends), size=11, fill=svg.QUIET)
     canvas.text((LEFT, bottom + 40), "months from the signature; whisker: 90 % band", size=12, fill=svg.QUIET)
     alt = "; ".join(
-        f"{p.name} until month {number_format.number(p.ends.value, 2)}, {_until(p.ends)}" for p in dates.phases
+        f"{p.name} until month {number_format.format_number(p.ends.value, 2)}, {_format_date_band(p.ends)}"
+        for p in dates.phases
     )
-    return Figure(f"From the signature to whole use: {dates.option}", canvas.svg(bottom + 52), alt)
+    return FigureBlock(f"From the signature to whole use: {dates.option}", canvas.svg(bottom + 52), alt)
 
 
-def _until(date: Estimate) -> str:
-    return f"{number_format.number(date.low, 2)} to {number_format.number(date.high, 2)}"
+def _format_date_band(date: Estimate) -> str:
+    return f"{number_format.format_number(date.low, 2)} to {number_format.format_number(date.high, 2)}"
 
 
-def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
+def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
     """Every promised latency with its band, on one logarithmic axis."""
     timed = [p for p in predictions if p.estimate.unit == "s" and p.estimate.low > 0]
     drawn = timed[:MOST_PROMISES]
@@ -203,13 +218,13 @@ def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
         return None
     low = 10 ** math.floor(math.log10(min(p.estimate.low for p in drawn)))
     high = 10 ** math.ceil(math.log10(max(p.estimate.high for p in drawn)) + 1e-9)
-    scale = ROOM / math.log10(high / low)
-    canvas, step = svg.Canvas(WIDTH), 34.0
+    scale = PLOT_WIDTH / math.log10(high / low)
+    canvas, step = svg.SvgCanvas(WIDTH), 34.0
     bottom = 8 + step * len(drawn)
     for power in range(round(math.log10(high / low)) + 1):
         x = LEFT + power * scale
         canvas.line((x, 6), (x, bottom))
-        text = number_format.measure(low * 10**power, "s")
+        text = number_format.format_measure(low * 10**power, "s")
         canvas.text((x, bottom + 18), text, size=12, fill=svg.QUIET, anchor="middle")
     for row, promise in enumerate(drawn):
         y = 8 + step * row + step / 2
@@ -217,55 +232,59 @@ def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
             LEFT + math.log10(x / low) * scale
             for x in (promise.estimate.low, promise.estimate.value, promise.estimate.high)
         )
-        _label(canvas, promise.id, y + 4)
+        _draw_label(canvas, promise.id, y + 4)
         canvas.rect((start, y - 4), (max(end - start, 2), 8), svg.PALETTE[4], rx=4)
         canvas.dot((value, y), 5.5, svg.CHOSEN)
-        shown = number_format.measure(promise.estimate.value, "s")
-        canvas.text((LEFT + ROOM + 14, y - 1), shown, bold=True)
-        canvas.text((LEFT + ROOM + 14, y + 13), number_format.band(promise.estimate), size=11, fill=svg.QUIET)
+        shown = number_format.format_measure(promise.estimate.value, "s")
+        canvas.text((LEFT + PLOT_WIDTH + 14, y - 1), shown, bold=True)
+        canvas.text(
+            (LEFT + PLOT_WIDTH + 14, y + 13), number_format.format_band(promise.estimate), size=11, fill=svg.QUIET
+        )
     canvas.text((LEFT, bottom + 40), "dot: value; bar: 90 % band; logarithmic axis", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{p.id}: {number_format.with_band(p.estimate)}" for p in drawn)
+    alt = "; ".join(f"{p.id}: {number_format.format_with_band(p.estimate)}" for p in drawn)
     note = f"{len(timed) - len(drawn)} more in the table." if len(timed) > len(drawn) else ""
-    return Figure("Promised times", canvas.svg(bottom + 52), alt, note)
+    return FigureBlock("Promised times", canvas.svg(bottom + 52), alt, note)
 
 
-def flips(drivers: tuple[CostDriver, ...]) -> Figure | None:
+def draw_sensitivity(drivers: tuple[CostDriver, ...]) -> FigureBlock | None:
     """How far each fact may move, as a factor of its value, and where it would change the choice."""
     drawn = [d for d in drivers if d.estimate.low > 0][:MOST_DRIVERS]
     if not drawn:
         return None
-    reach = max(1.5, *(max(d.estimate.factor, _flip_factor(d) or 1.0) for d in drawn))
+    reach = max(1.5, *(max(d.estimate.factor, _switch_factor(d) or 1.0) for d in drawn))
     edge = math.log(min(reach, 6.0) * 1.08)
-    middle, half = LEFT + ROOM / 2, ROOM / 2
-    canvas, step = svg.Canvas(WIDTH), 62.0
+    middle, half = LEFT + PLOT_WIDTH / 2, PLOT_WIDTH / 2
+    canvas, step = svg.SvgCanvas(WIDTH), 62.0
     bottom = 8 + step * len(drawn)
     for factor in (0.2, 0.5, 1.0, 2.0, 5.0) if edge > math.log(2) else (0.7, 0.8, 1.0, 1.25, 1.5):
         if abs(math.log(factor)) <= edge:
             x = middle + math.log(factor) / edge * half
             canvas.line((x, 6), (x, bottom), svg.QUIET if factor == 1 else svg.RULE)
-            label = f"x{number_format.SPACE}{number_format.number(factor)}"
+            label = f"x{number_format.SPACE}{number_format.format_number(factor)}"
             canvas.text((x, bottom + 18), label, size=12, fill=svg.QUIET, anchor="middle")
-    names = driver_names(drivers)
+    names = name_drivers(drivers)
     for row, driver in enumerate(drawn):
-        _driver_row(canvas, replace(driver, name=names[driver.basis]), 8 + step * row + step / 2, (middle, half, edge))
+        _draw_driver_row(
+            canvas, replace(driver, name=names[driver.basis]), 8 + step * row + step / 2, (middle, half, edge)
+        )
     text = "bar: 90 % band of the fact; diamond: where another option would be chosen"
     canvas.text((LEFT, bottom + 40), text, size=12, fill=svg.QUIET)
-    alt = "; ".join(_said(replace(driver, name=names[driver.basis])) for driver in drawn)
-    return Figure("How far the facts may move before the choice does", canvas.svg(bottom + 52), alt)
+    alt = "; ".join(_describe_driver(replace(driver, name=names[driver.basis])) for driver in drawn)
+    return FigureBlock("How far the facts may move before the choice does", canvas.svg(bottom + 52), alt)
 
 
-def driver_names(drivers: Iterable[CostDriver]) -> dict[str, str]:
+def name_drivers(drivers: Iterable[CostDriver]) -> dict[str, str]:
     """A fact's name by its basis; facts of one name are told apart by what differs in their bases."""
     alike: dict[str, list[str]] = {}
     for driver in drivers:
         alike.setdefault(driver.name, []).append(driver.basis)
     named: dict[str, str] = {}
     for name, bases in alike.items():
-        named |= dict(zip(bases, _short(bases) if len(bases) > 1 else [name], strict=True))
+        named |= dict(zip(bases, _strip_shared_prefix(bases) if len(bases) > 1 else [name], strict=True))
     return named
 
 
-def _short(bases: list[str]) -> list[str]:
+def _strip_shared_prefix(bases: list[str]) -> list[str]:
     """Dotted names without the parts that all of them begin with."""
     parts = [basis.split(".") for basis in bases]
     shared = 0
@@ -274,7 +293,7 @@ def _short(bases: list[str]) -> list[str]:
     return [".".join(part[shared:]) for part in parts]
 
 
-def _flip_factor(driver: CostDriver) -> float | None:
+def _switch_factor(driver: CostDriver) -> float | None:
     """How far away the flip is, either way; None when nothing flips."""
     at = driver.flips_at
     if driver.flips_to is None or at is None or at <= 0:
@@ -282,38 +301,40 @@ def _flip_factor(driver: CostDriver) -> float | None:
     return max(at / driver.estimate.value, driver.estimate.value / at)
 
 
-def _said(driver: CostDriver) -> str:
+def _describe_driver(driver: CostDriver) -> str:
     unit = driver.estimate.unit
-    text = f"{driver.name}: {number_format.with_band(driver.estimate)}"
+    text = f"{driver.name}: {number_format.format_with_band(driver.estimate)}"
     if driver.flips_to is None or driver.flips_at is None:
         return f"{text}, flips nothing in reach"
-    return f"{text}, at {number_format.measure(driver.flips_at, unit)} {driver.flips_to} is chosen"
+    return f"{text}, at {number_format.format_measure(driver.flips_at, unit)} {driver.flips_to} is chosen"
 
 
-def _driver_row(canvas: svg.Canvas, driver: CostDriver, y: float, axis: tuple[float, float, float]) -> None:
+def _draw_driver_row(canvas: svg.SvgCanvas, driver: CostDriver, y: float, axis: tuple[float, float, float]) -> None:
     middle, half, edge = axis
 
     def at(value: float) -> float:
         place = math.log(value / driver.estimate.value) / edge
         return middle + min(max(place, -1.0), 1.0) * half
 
-    named = svg.wrapped(driver.name, 12, LEFT - 16, 3)
+    named = svg.wrap_text(driver.name, 12, LEFT - 16, 3)
     top = y + 4 - 7 * len(named)
     for row, text in enumerate(named):
         canvas.text((LEFT - 12, top + 14 * row), text, size=12, anchor="end", bold=driver.inside)
     about = (
-        f"{number_format.percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
+        f"{number_format.format_percent(driver.share)} of the cost's variance"
+        if driver.share
+        else "in a rival's cost only"
     )
     canvas.text((LEFT - 12, top + 14 * len(named)), about, size=11, fill=svg.QUIET, anchor="end")
     start, end = at(driver.estimate.low), at(driver.estimate.high)
     canvas.rect((start, y - 5), (max(end - start, 2), 10), svg.PALETTE[4], rx=5)
     canvas.dot((middle, y), 4, svg.CHOSEN)
-    right = LEFT + ROOM + 14
+    right = LEFT + PLOT_WIDTH + 14
     if driver.flips_to is None or driver.flips_at is None or driver.flips_at <= 0:
         canvas.text((right, y + 4), "flips nothing in reach", size=11, fill=svg.QUIET)
         return
     x = at(driver.flips_at)
     canvas.polygon([(x, y - 9), (x + 7, y), (x, y + 9), (x - 7, y)], svg.WARN, stroke=svg.PAPER)
-    where = f"at {number_format.measure(driver.flips_at, driver.estimate.unit)}:"
-    canvas.text((right, y - 2), svg.fit(where, 12, RIGHT - 16), size=12, bold=True)
-    canvas.text((right, y + 13), svg.fit(driver.flips_to, 11, RIGHT - 16), size=11)
+    where = f"at {number_format.format_measure(driver.flips_at, driver.estimate.unit)}:"
+    canvas.text((right, y - 2), svg.fit_text(where, 12, RIGHT - 16), size=12, bold=True)
+    canvas.text((right, y + 13), svg.fit_text(driver.flips_to, 11, RIGHT - 16), size=11)

@@ -8,51 +8,59 @@ from collections.abc import Callable, Iterable
 from archwright.contract.decision import Decision
 from archwright.contract.plan import Option
 from archwright.report import number_format, svg
-from archwright.report.charts import WIDTH, shown_first
-from archwright.report.document import Figure
+from archwright.report.charts import WIDTH, order_options
+from archwright.report.document import FigureBlock
 
-At = Callable[[float, float], tuple[float, float]]
+PointMapper = Callable[[float, float], tuple[float, float]]
 MOST_LINES = 5
 # Of the larger of two payments: options that never differ by more are drawn as one line.
-ALIKE = 0.01
+SAME_LINE_TOLERANCE = 0.01
 DASHES = ("none", "7 4", "2 3", "10 3 2 3", "4 4")
 
 
-def cumulative(options: tuple[Option, ...], chosen: str | None, decision: Decision, currency: str) -> Figure | None:
+def draw_cumulative_costs(
+    options: tuple[Option, ...], chosen: str | None, decision: Decision, currency: str
+) -> FigureBlock | None:
     """What has been paid by each month's end; where the chosen one becomes the cheaper, and the goals' worth."""
-    lines = _lines(option for option in shown_first(options, chosen) if option.cumulative_cost and option.feasible)
+    lines = _group_alike_options(
+        option for option in order_options(options, chosen) if option.cumulative_cost and option.feasible
+    )
     drawn = [option for line in lines for option in line]
     if not drawn:
         return None
-    left, right, bottom, canvas = 66.0, 570.0, 300.0, svg.Canvas(WIDTH)
+    left, right, bottom, canvas = 66.0, 570.0, 300.0, svg.SvgCanvas(WIDTH)
     months = max(len(option.cumulative_cost) for option in drawn)
-    marks = svg.ticks(max(max(option.cumulative_cost) for option in drawn))
+    marks = svg.axis_ticks(max(max(option.cumulative_cost) for option in drawn))
     per_month, per_value = (right - left) / months, (bottom - 16) / marks[-1]
 
     def at(month: float, value: float) -> tuple[float, float]:
         return left + month * per_month, bottom - value * per_value
 
-    _grid(canvas, (left, right, bottom), marks, months, at)
+    _draw_grid(canvas, (left, right, bottom), marks, months, at)
     ends = []
     for rank, line in enumerate(lines):
         points = [at(month + 1, value) for month, value in enumerate(line[0].cumulative_cost)]
         canvas.path(points, svg.PALETTE[rank], stroke_dasharray=DASHES[rank], stroke_linejoin="round")
         ends.append((points[-1][1], svg.PALETTE[rank], line))
-    _end_labels(canvas, ends, right + 10, chosen)
-    crossed = _crossings(canvas, lines, chosen, decision, at)
+    _draw_end_labels(canvas, ends, right + 10, chosen)
+    crossed = _draw_break_evens(canvas, lines, chosen, decision, at)
     crossed += [
-        f"{number_format.listed([o.name for o in line])} are within 1 %: one line." for line in lines if len(line) > 1
+        f"{number_format.format_list([o.name for o in line])} are within 1 %: one line."
+        for line in lines
+        if len(line) > 1
     ]
     canvas.text((left, bottom + 44), f"month; {currency} paid by its end", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{o.name} ends at {number_format.compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
-    return Figure("Paid so far, month by month", canvas.svg(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed))
+    alt = "; ".join(f"{o.name} ends at {number_format.format_compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
+    return FigureBlock(
+        "Paid so far, month by month", canvas.svg(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed)
+    )
 
 
-def _lines(options: Iterable[Option]) -> list[list[Option]]:
+def _group_alike_options(options: Iterable[Option]) -> list[list[Option]]:
     """The options of each line, at most MOST_LINES: those that are paid alike month by month share one."""
     lines: list[list[Option]] = []
     for option in options:
-        found = next((line for line in lines if _alike(line[0].cumulative_cost, option.cumulative_cost)), None)
+        found = next((line for line in lines if _is_alike(line[0].cumulative_cost, option.cumulative_cost)), None)
         if found is not None:
             found.append(option)
         elif len(lines) < MOST_LINES:
@@ -60,16 +68,20 @@ def _lines(options: Iterable[Option]) -> list[list[Option]]:
     return lines
 
 
-def _alike(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return len(one) == len(other) and all(math.isclose(a, b, rel_tol=ALIKE) for a, b in zip(one, other, strict=True))
+def _is_alike(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return len(one) == len(other) and all(
+        math.isclose(a, b, rel_tol=SAME_LINE_TOLERANCE) for a, b in zip(one, other, strict=True)
+    )
 
 
-def _grid(canvas: svg.Canvas, edges: tuple[float, float, float], marks: tuple[float, ...], months: int, at: At) -> None:
+def _draw_grid(
+    canvas: svg.SvgCanvas, edges: tuple[float, float, float], marks: tuple[float, ...], months: int, at: PointMapper
+) -> None:
     left, right, _bottom = edges
     for mark in marks:
         _, y = at(0, mark)
         canvas.line((left, y), (right, y))
-        canvas.text((left - 10, y + 4), number_format.tick(mark), size=12, fill=svg.QUIET, anchor="end")
+        canvas.text((left - 10, y + 4), number_format.format_tick(mark), size=12, fill=svg.QUIET, anchor="end")
     step = next(s for s in (1, 3, 6, 12, 24, 60, 120, 1200) if months / s <= 13)
     for month in range(0, months + 1, step):
         x, y = at(month, 0)
@@ -77,19 +89,21 @@ def _grid(canvas: svg.Canvas, edges: tuple[float, float, float], marks: tuple[fl
         canvas.text((x, y + 21), str(month), size=12, fill=svg.QUIET, anchor="middle")
 
 
-def _end_labels(canvas: svg.Canvas, ends: list[tuple[float, str, list[Option]]], x: float, chosen: str | None) -> None:
+def _draw_end_labels(
+    canvas: svg.SvgCanvas, ends: list[tuple[float, str, list[Option]]], x: float, chosen: str | None
+) -> None:
     """Names at the lines' ends, pushed apart where lines end close together; of a shared line the first and a count."""
     placed = -math.inf
     for y, colour, line in sorted(ends, key=lambda end: end[0]):
         first, more = line[0].name, f" +{len(line) - 1}" if len(line) > 1 else ""
-        name = svg.fit(first, 13, WIDTH - x - 16 - svg.width_of(more, 13)) + more
+        name = svg.fit_text(first, 13, WIDTH - x - 16 - svg.text_width(more, 13)) + more
         placed = max(y, placed + 19)
         canvas.dot((x + 3, placed), 4, colour)
         canvas.text((x + 12, placed + 4), name, bold=first == chosen)
 
 
-def _crossings(
-    canvas: svg.Canvas, lines: list[list[Option]], chosen: str | None, decision: Decision, at: At
+def _draw_break_evens(
+    canvas: svg.SvgCanvas, lines: list[list[Option]], chosen: str | None, decision: Decision, at: PointMapper
 ) -> list[str]:
     """Marks each break-even, and says them; those of its own line cross nothing that could be seen."""
     own = next((line[0] for line in lines if line[0].name == chosen), None)
@@ -104,17 +118,17 @@ def _crossings(
     for month, overtaken in sorted(months.items()):
         x, y = at(month, own.cumulative_cost[month - 1])
         canvas.dot((x, y), 6, svg.PAPER, stroke=svg.INK, stroke_width=2)
-        if near and x - at(near[-1][-1], 0)[0] < svg.width_of(_months([88, 88]), 12):
+        if near and x - at(near[-1][-1], 0)[0] < svg.text_width(_format_months([88, 88]), 12):
             near[-1].append(month)
         else:
             near.append([month])
-        said.append(f"From month {month} on the chosen one has cost less than {number_format.listed(overtaken)}.")
+        said.append(f"From month {month} on the chosen one has cost less than {number_format.format_list(overtaken)}.")
     for group in near:
         middle, _ = at((group[0] + group[-1]) / 2, 0)
         _, top = at(0, max(own.cumulative_cost[month - 1] for month in group))
-        canvas.text((middle, top - 14), _months(group), size=12, anchor="middle", bold=True)
+        canvas.text((middle, top - 14), _format_months(group), size=12, anchor="middle", bold=True)
     return said
 
 
-def _months(group: list[int]) -> str:
+def _format_months(group: list[int]) -> str:
     return f"month {group[0]}" if len(group) == 1 else f"months {group[0]} to {group[-1]}"

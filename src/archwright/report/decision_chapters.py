@@ -14,26 +14,26 @@ from archwright.report.document import (
     Block,
     Callout,
     Cell,
+    CellNote,
     Chapter,
     Column,
-    Figure,
+    FigureBlock,
     Item,
     Items,
-    Note,
-    Table,
+    TableBlock,
     Tile,
     Tiles,
-    notes,
-    rows,
+    build_notes,
+    build_rows,
 )
 
 AT_RISK = "at risk"
 # Notes that have a place of their own.
-SAID_ELSEWHERE = (AT_RISK, "a tie", f"within {NEAR_COST_SHARE:.0%}")
-FLIPS_NAMED = 3
+COVERED_NOTES = (AT_RISK, "a tie", f"within {NEAR_COST_SHARE:.0%}")
+SENSITIVITIES_SHOWN = 3
 
 
-def sentence(plan: Plan, option: Option | None) -> str:
+def describe_decision(plan: Plan, option: Option | None) -> str:
     """The decision in one sentence."""
     if option is None:
         if len(plan.options) < 2:
@@ -42,14 +42,14 @@ def sentence(plan: Plan, option: Option | None) -> str:
             )
         return f"None of the {len(plan.options)} options looked at satisfies the needs."
     total = option.total_cost
-    said = f"Choose {option.name} ({number_format.placed(option)})"
+    said = f"Choose {option.name} ({number_format.describe_placement(option)})"
     if total is None:
         return f"{said}; it has no price."
-    band = number_format.compact_band(total)
-    said += f": {plan.currency} {number_format.compact(total.value)} over {plan.horizon}"
-    said += f" ({number_format.percent(total.level)} band {band})" if band else ""
+    band = number_format.format_compact_band(total)
+    said += f": {plan.currency} {number_format.format_compact(total.value)} over {plan.horizon}"
+    said += f" ({number_format.format_percent(total.level)} band {band})" if band else ""
     parts = [
-        f"{plan.currency} {number_format.compact(amount.value)} {when}"
+        f"{plan.currency} {number_format.format_compact(amount.value)} {when}"
         for amount, when in (
             (option.capex, "to buy over the horizon"),
             (option.cost_per_month, "a month to run without staff"),
@@ -57,28 +57,26 @@ def sentence(plan: Plan, option: Option | None) -> str:
         if amount is not None and amount.value > 0
     ]
     said = f"{said}, with {' and '.join(parts)}." if parts else f"{said}."
-    return f"{said} {case_said(plan)}".rstrip()
+    return f"{said} {describe_business_case(plan)}".rstrip()
 
 
-def case_said(plan: Plan) -> str:
+def describe_business_case(plan: Plan) -> str:
     """Whether the case pays, by the needs' own figures; "" where these state no worth."""
     returns = plan.decision.returns
     if returns is None:
         return ""
-    net, odds = returns.net, f"in {number_format.percent(returns.pays)} of the draws"
-    worth = f"the goals bring {plan.currency} {number_format.compact(returns.value)} by the needs' own figures"
+    net, odds = returns.net, f"in {number_format.format_percent(returns.pays)} of the draws"
+    worth = f"the goals bring {plan.currency} {number_format.format_compact(returns.value)} by the needs' own figures"
     if net.value < 0:
         return (
-            f"The case does not pay: {worth}, {plan.currency} {number_format.compact(-net.value)} less than it costs; "
+            f"The case does not pay: {worth}, {plan.currency} {number_format.format_compact(-net.value)} less than it costs; "
             f"it pays {odds}."
         )
     back = f", paid back in month {returns.payback_month}" if returns.payback_month else ""
-    return (
-        f"The case pays {odds}: {worth}, {plan.currency} {number_format.compact(net.value)} more than it costs{back}."
-    )
+    return f"The case pays {odds}: {worth}, {plan.currency} {number_format.format_compact(net.value)} more than it costs{back}."
 
 
-def feasible(plan: Plan) -> list[Option]:
+def rank_feasible_options(plan: Plan) -> list[Option]:
     """Options that satisfy the needs and have a price, cheapest first."""
     found = [(o.total_cost.value, o) for o in plan.options if o.feasible and o.total_cost is not None]
     return [option for _, option in sorted(found, key=lambda pair: pair[0])]
@@ -87,44 +85,52 @@ def feasible(plan: Plan) -> list[Option]:
 def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
     blocks: list[Block] = []
     if option is None:
-        blocks += _nothing_feasible(plan)
+        blocks += _infeasibility_blocks(plan)
     else:
-        blocks += _asked(plan, option)
-        blocks.append(Tiles(tuple(_tiles(plan, option))))
-        blocks += _ties(plan, option)
-        facts = tuple(_flip_items(plan))
-        title = "Three facts to check before signing" if len(facts) == FLIPS_NAMED else "What to check before signing"
-        blocks += _items(title, facts)
-        blocks += _at_risk(option)
-        blocks += _present(next((charts.schedule(s) for s in plan.decision.schedules if s.option == option.name), None))
-        known = (note for note in option.notes if not note.startswith(SAID_ELSEWHERE))
-        blocks += _items("What to know about it", (Item(note) for note in known))
+        blocks += _approval_callout(plan, option)
+        blocks.append(Tiles(tuple(_decision_tiles(plan, option))))
+        blocks += _tie_callout(plan, option)
+        facts = tuple(_sensitivity_items(plan))
+        title = (
+            "Three facts to check before signing"
+            if len(facts) == SENSITIVITIES_SHOWN
+            else "What to check before signing"
+        )
+        blocks += _items_block(title, facts)
+        blocks += _limits_at_risk(option)
+        blocks += _present_figures(
+            next((charts.draw_schedule(s) for s in plan.decision.schedules if s.option == option.name), None)
+        )
+        known = (note for note in option.notes if not note.startswith(COVERED_NOTES))
+        blocks += _items_block("What to know about it", (Item(note) for note in known))
     if plan.not_sized:
-        text = f"{number_format.counted(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
+        text = (
+            f"{number_format.format_count(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
+        )
         blocks.append(Callout("Not sized", text))
-    lead = _why(plan, option) if option is not None else "Why, and what comes nearest."
+    lead = _explain_choice(plan, option) if option is not None else "Why, and what comes nearest."
     return Chapter("decision", "The decision", lead, tuple(blocks))
 
 
-def _asked(plan: Plan, option: Option) -> Iterable[Block]:
+def _approval_callout(plan: Plan, option: Option) -> Iterable[Block]:
     """What is to be approved, and what is there when."""
     if option.total_cost is None or not option.cumulative_cost:
         return
     currency, months = plan.currency, plan.horizon_months
-    text = f"{currency} {number_format.compact(option.total_cost.value)} over {months} months, of it {currency} "
-    text += f"{number_format.compact(option.cumulative_cost[0])} in the first month"
+    text = f"{currency} {number_format.format_compact(option.total_cost.value)} over {months} months, of it {currency} "
+    text += f"{number_format.format_compact(option.cumulative_cost[0])} in the first month"
     if months > 12:
-        text += f" and {currency} {number_format.compact(option.cumulative_cost[11])} in the first year"
+        text += f" and {currency} {number_format.format_compact(option.cumulative_cost[11])} in the first year"
     dates = next((one for one in plan.decision.schedules if one.option == option.name), None)
     pilot = next((phase.ends for phase in dates.phases if phase.name == "pilot"), None) if dates is not None else None
     if pilot is not None:
-        ends = f"{number_format.number(pilot.low, 2)} to {number_format.number(pilot.high, 2)}"
-        text += f". Production is expected {number_format.number(pilot.value, 2)} months after the signature ({ends})"
-    pays = case_said(plan)
+        ends = f"{number_format.format_number(pilot.low, 2)} to {number_format.format_number(pilot.high, 2)}"
+        text += f". Production is expected {number_format.format_number(pilot.value, 2)} months after the signature ({ends})"
+    pays = describe_business_case(plan)
     yield Callout("What it asks for:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
 
 
-def _tiles(plan: Plan, option: Option) -> Iterable[Tile]:
+def _decision_tiles(plan: Plan, option: Option) -> Iterable[Tile]:
     currency = plan.currency
     for label, amount in (
         (f"Total over {plan.horizon}", option.total_cost),
@@ -132,26 +138,30 @@ def _tiles(plan: Plan, option: Option) -> Iterable[Tile]:
         ("To buy, over the horizon", option.capex),
     ):
         if amount is not None:
-            band = number_format.compact_band(amount)
-            said = f"{number_format.percent(amount.level)} band {band}" if band else "exact"
-            yield Tile(label, f"{currency} {number_format.compact(amount.value)}", said)
+            band = number_format.format_compact_band(amount)
+            said = f"{number_format.format_percent(amount.level)} band {band}" if band else "exact"
+            yield Tile(label, f"{currency} {number_format.format_compact(amount.value)}", said)
     returns = plan.decision.returns
     if returns is not None:
         payback = f"paid back in month {returns.payback_month}" if returns.payback_month else "not paid back in time"
-        yield Tile("Worth of the goals, less cost", f"{currency} {number_format.compact(returns.net.value)}", payback)
+        yield Tile(
+            "Worth of the goals, less cost", f"{currency} {number_format.format_compact(returns.net.value)}", payback
+        )
     even = next((r for r in plan.decision.rivals if r.break_even_month is not None and r.break_even_month > 1), None)
     if even is not None:
         yield Tile("Break-even", f"month {even.break_even_month}", f"against {even.option}")
     if option.power_kw is not None:
         yield Tile(
-            "Power at the plug", number_format.measure(option.power_kw.value, "kW"), number_format.band(option.power_kw)
+            "Power at the plug",
+            number_format.format_measure(option.power_kw.value, "kW"),
+            number_format.format_band(option.power_kw),
         )
 
 
-def _why(plan: Plan, option: Option) -> str:
+def _explain_choice(plan: Plan, option: Option) -> str:
     """Its rank by cost, in words; what a dearer choice costs more."""
-    ranked = feasible(plan)
-    looked = f"{number_format.counted(len(plan.options), 'option')} looked at, {len(ranked)} feasible."
+    ranked = rank_feasible_options(plan)
+    looked = f"{number_format.format_count(len(plan.options), 'option')} looked at, {len(ranked)} feasible."
     own = option.total_cost
     if own is None or not ranked:
         return looked
@@ -161,8 +171,8 @@ def _why(plan: Plan, option: Option) -> str:
     first = others[0]
     assert first.total_cost is not None
     more = first.total_cost.value - own.value
-    part = f" ({number_format.percent(abs(more) / own.value)})" if own.value > 0 else ""
-    amount = f"{plan.currency} {number_format.compact(abs(more))}{part}"
+    part = f" ({number_format.format_percent(abs(more) / own.value)})" if own.value > 0 else ""
+    amount = f"{plan.currency} {number_format.format_compact(abs(more))}{part}"
     if more >= 0:
         return f"{looked} It is the cheapest; the next, {first.name}, costs {amount} more."
     return (
@@ -170,13 +180,13 @@ def _why(plan: Plan, option: Option) -> str:
     )
 
 
-def _ties(plan: Plan, option: Option) -> Iterable[Block]:
+def _tie_callout(plan: Plan, option: Option) -> Iterable[Block]:
     tied = [rival for rival in plan.decision.rivals if rival.tie and rival.option != option.name]
     if tied:
         names = "; ".join(
             f"{r.option} costs the same in every draw"
             if r.equal
-            else f"{r.option} is cheaper with probability {number_format.percent(r.cheaper)} ({r.closeness})"
+            else f"{r.option} is cheaper with probability {number_format.format_percent(r.cheaper)} ({r.closeness})"
             for r in tied
         )
         text = "Judged with the same draws of every fact they share, cost does not tell these from the chosen one: "
@@ -184,31 +194,31 @@ def _ties(plan: Plan, option: Option) -> Iterable[Block]:
         yield Callout("A tie", text)
 
 
-def _flip_items(plan: Plan) -> Iterable[Item]:
+def _sensitivity_items(plan: Plan) -> Iterable[Item]:
     """Facts that flip the choice first, then the strongest of the others."""
     ordered = sorted(plan.decision.drivers, key=lambda driver: driver.flips_to is None)
-    names = charts.driver_names(plan.decision.drivers)
-    for driver in ordered[:FLIPS_NAMED]:
+    names = charts.name_drivers(plan.decision.drivers)
+    for driver in ordered[:SENSITIVITIES_SHOWN]:
         shown = names[driver.basis]
-        yield Item(driver.name if shown == driver.name else f"{driver.name} ({shown})", flip_said(driver))
+        yield Item(driver.name if shown == driver.name else f"{driver.name} ({shown})", describe_switch_point(driver))
 
 
-def flip_said(driver: CostDriver) -> str:
+def describe_switch_point(driver: CostDriver) -> str:
     unit, at = driver.estimate.unit, driver.flips_at
-    now = f"taken as {number_format.with_band(driver.estimate)}"
+    now = f"taken as {number_format.format_with_band(driver.estimate)}"
     if driver.flips_to is None or at is None:
         return f"{now}; no value in reach changes the choice"
     where = "inside its band" if driver.inside else "outside its band"
-    return f"{now}; at {number_format.measure(at, unit)}, {where}, {driver.then}"
+    return f"{now}; at {number_format.format_measure(at, unit)}, {where}, {driver.then}"
 
 
-def _at_risk(option: Option | None) -> Iterable[Block]:
+def _limits_at_risk(option: Option | None) -> Iterable[Block]:
     """Limits that lie inside a band: kept by the value, perhaps not by the truth."""
     risky = [note for note in (option.notes if option is not None else ()) if note.startswith(AT_RISK)]
-    return _items("Limits at risk", (Item(note.removeprefix(AT_RISK).lstrip(": ")) for note in risky))
+    return _items_block("Limits at risk", (Item(note.removeprefix(AT_RISK).lstrip(": ")) for note in risky))
 
 
-def _nothing_feasible(plan: Plan) -> Iterable[Block]:
+def _infeasibility_blocks(plan: Plan) -> Iterable[Block]:
     """The nearest options, by how much they miss and what they cost; last what nobody promises."""
     if not plan.options:
         return
@@ -220,19 +230,19 @@ def _nothing_feasible(plan: Plan) -> Iterable[Block]:
     nearest = sorted(plan.options, key=distance)[:3]
     text = "Every option breaks a limit that the needs state as hard. What stands in the way of the nearest:"
     yield Callout("Nothing feasible", text, "bad")
-    yield from _items(
-        "Nearest options", (Item(o.name, "; ".join(map(number_format.missed, o.misses))) for o in nearest)
+    yield from _items_block(
+        "Nearest options", (Item(o.name, "; ".join(map(number_format.describe_miss, o.misses))) for o in nearest)
     )
-    yield from _items("What would make one feasible", map(Item, ways_out(plan)))
+    yield from _items_block("What would make one feasible", map(Item, list_relaxations(plan)))
 
 
-def ways_out(plan: Plan) -> tuple[str, ...]:
+def list_relaxations(plan: Plan) -> tuple[str, ...]:
     """The smallest relaxations, each with what its option costs beyond the nearest: what `plan` prints."""
     said = why_infeasible(plan, NeedsSource(file=plan.needs_file, digest=plan.needs_digest, lines={})).hint
     return tuple(said.removeprefix(FEASIBLE_PREFIX).split(", or ")) if said.startswith(FEASIBLE_PREFIX) else ()
 
 
-def _items(title: str, items: Iterable[Item]) -> Iterable[Block]:
+def _items_block(title: str, items: Iterable[Item]) -> Iterable[Block]:
     found = tuple(items)
     if found:
         yield Items(title, found)
@@ -240,8 +250,8 @@ def _items(title: str, items: Iterable[Item]) -> Iterable[Block]:
 
 def options_chapter(plan: Plan) -> Chapter:
     """Every option looked at, none hidden."""
-    ordered = charts.shown_first(plan.options, plan.chosen)
-    picture = charts.option_costs(plan.options, plan.chosen, plan.currency, plan.horizon_months)
+    ordered = charts.order_options(plan.options, plan.chosen)
+    picture = charts.draw_option_costs(plan.options, plan.chosen, plan.currency, plan.horizon_months)
     rivals = {rival.option: rival for rival in plan.decision.rivals}
     columns = (
         Column("Option", 2.6),
@@ -250,52 +260,58 @@ def options_chapter(plan: Plan) -> Chapter:
         Column("To buy", 1.3, numeric=True),
         Column("Verdict", 2.4),
     )
-    body = rows(_option_row(plan, option, rivals.get(option.name)) for option in ordered)
+    body = build_rows(_option_row(plan, option, rivals.get(option.name)) for option in ordered)
     marked = 0 if plan.chosen is not None and ordered else None
-    axes = number_format.listed((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
+    axes = number_format.format_list((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
     note = f"Pareto: no other option is at least as good in every one of {axes}." if axes else ""
-    table = Table("Options side by side", columns, body, marked, note)
+    table = TableBlock("Options side by side", columns, body, marked, note)
     order = "the chosen one first, then by cost, infeasible ones last" if plan.chosen else "the cheapest first"
-    lead = f"{number_format.counted(len(plan.options), 'option')}: {order}."
-    return Chapter("options", "Options side by side", lead, (*_present(picture), table))
+    lead = f"{number_format.format_count(len(plan.options), 'option')}: {order}."
+    return Chapter("options", "Options side by side", lead, (*_present_figures(picture), table))
 
 
-def _present(picture: Figure | None) -> tuple[Figure, ...]:
+def _present_figures(picture: FigureBlock | None) -> tuple[FigureBlock, ...]:
     return () if picture is None else (picture,)
 
 
 def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cell]:
     is_chosen = option.name == plan.chosen
-    models = number_format.listed(sorted(set(option.models.values())), most=3)
-    yield Cell(option.name, notes(("", number_format.placed(option)), ("", models)), "strong" if is_chosen else "")
+    models = number_format.format_list(sorted(set(option.models.values())), most=3)
+    yield Cell(
+        option.name,
+        build_notes(("", number_format.describe_placement(option)), ("", models)),
+        "strong" if is_chosen else "",
+    )
     for amount in (option.total_cost, option.cost_per_month, option.capex):
-        yield _amount(amount)
+        yield _amount_cell(amount)
     pareto = "on the Pareto front" if option.name in plan.decision.pareto else ""
     cheaper = ""
     if rival is not None and not is_chosen:
-        cheaper = f"cheaper than the chosen one with probability {number_format.percent(rival.cheaper)}"
+        cheaper = f"cheaper than the chosen one with probability {number_format.format_percent(rival.cheaper)}"
         cheaper = (
             "costs the same as the chosen one"
             if rival.equal
             else cheaper + (f": {rival.closeness}" if rival.tie else "")
         )
     if is_chosen:
-        yield Cell("chosen", notes(("", pareto)), "good")
+        yield Cell("chosen", build_notes(("", pareto)), "good")
     elif option.feasible:
-        yield Cell("feasible", notes(("", pareto), ("", cheaper)))
+        yield Cell("feasible", build_notes(("", pareto), ("", cheaper)))
     else:
-        yield Cell("not feasible", notes(*(("", number_format.missed(miss)) for miss in option.misses)), "bad")
+        yield Cell(
+            "not feasible", build_notes(*(("", number_format.describe_miss(miss)) for miss in option.misses)), "bad"
+        )
 
 
-def _amount(amount: Estimate | None) -> Cell:
+def _amount_cell(amount: Estimate | None) -> Cell:
     if amount is None:
         return Cell("no price", tone="quiet")
-    return Cell(number_format.money(amount.value), notes(("", number_format.compact_band(amount))))
+    return Cell(number_format.format_money(amount.value), build_notes(("", number_format.format_compact_band(amount))))
 
 
 def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
     """What could make the plan wrong, strongest first; what it leaves out."""
-    blocks: list[Block] = [*_present(charts.flips(plan.decision.drivers))]
+    blocks: list[Block] = [*_present_figures(charts.draw_sensitivity(plan.decision.drivers))]
     if plan.decision.drivers:
         columns = (
             Column("Fact", 2.2),
@@ -303,33 +319,33 @@ def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
             Column("Of the variance", 1, numeric=True),
             Column("The choice flips", 2.6),
         )
-        body = rows(
+        body = build_rows(
             (
-                Cell(d.name, notes(("", d.basis))),
-                number_format.with_band(d.estimate),
-                number_format.percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
-                _flip_cell(d),
+                Cell(d.name, build_notes(("", d.basis))),
+                number_format.format_with_band(d.estimate),
+                number_format.format_percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
+                _switch_point_cell(d),
             )
             for d in plan.decision.drivers
         )
-        blocks.append(Table("The facts that move the cost most", columns, body))
+        blocks.append(TableBlock("The facts that move the cost most", columns, body))
     confidence = sorted(plan.decision.confidence.items(), key=lambda pair: -pair[1])
     shares = (
-        Item(name, f"{number_format.percent(share)} of the total rests on facts of this confidence")
+        Item(name, f"{number_format.format_percent(share)} of the total rests on facts of this confidence")
         for name, share in confidence
     )
-    blocks += _items("Confidence of the facts", shares)
-    blocks += _at_risk(option)
-    blocks += _items("Not sized", (Item(text) for text in plan.not_sized))
-    blocks += _items("Stale facts, their bands widened", (Item(text) for text in plan.stale_facts))
+    blocks += _items_block("Confidence of the facts", shares)
+    blocks += _limits_at_risk(option)
+    blocks += _items_block("Not sized", (Item(text) for text in plan.not_sized))
+    blocks += _items_block("Stale facts, their bands widened", (Item(text) for text in plan.stale_facts))
     lead = "Facts carry bands; a choice is only as firm as the fact that could overturn it."
     return Chapter("risk", "Risk", lead, tuple(blocks))
 
 
-def _flip_cell(driver: CostDriver) -> Cell:
+def _switch_point_cell(driver: CostDriver) -> Cell:
     if driver.flips_to is None or driver.flips_at is None:
         return Cell("nowhere in reach", tone="quiet")
-    inside = Note("", "inside its band" if driver.inside else "outside its band")
-    at = f"at {number_format.measure(driver.flips_at, driver.estimate.unit)}"
-    limit = notes(("", f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""))
-    return Cell(at, (Note("to", driver.flips_to), *limit, inside), "warn" if driver.inside else "")
+    inside = CellNote("", "inside its band" if driver.inside else "outside its band")
+    at = f"at {number_format.format_measure(driver.flips_at, driver.estimate.unit)}"
+    limit = build_notes(("", f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""))
+    return Cell(at, (CellNote("to", driver.flips_to), *limit, inside), "warn" if driver.inside else "")

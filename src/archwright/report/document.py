@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Plan
-from archwright.report.fact_sources import Source
+from archwright.report.fact_sources import FactSource
 
 Tone = Literal["", "good", "warn", "bad", "quiet", "strong"]
 URL = re.compile(r"https?://[^\s<>\"'`|\\^{}]+[^\s<>\"'`|\\^{}.,;:!?)\]]")
 
 
-class Note(NamedTuple):
+class CellNote(NamedTuple):
     """A smaller line under a cell's text: `why`, `proof` ... and what it says."""
 
     label: str
@@ -27,7 +27,7 @@ class Note(NamedTuple):
 
 class Cell(NamedTuple):
     text: str = ""
-    notes: tuple[Note, ...] = ()
+    notes: tuple[CellNote, ...] = ()
     tone: Tone = ""
 
 
@@ -39,7 +39,7 @@ class Column(NamedTuple):
     numeric: bool = False
 
 
-class Table(NamedTuple):
+class TableBlock(NamedTuple):
     """The first cell of a row is its header. `marked` is the row of what was chosen."""
 
     caption: str
@@ -50,7 +50,7 @@ class Table(NamedTuple):
     kind: str = "table"
 
 
-class Figure(NamedTuple):
+class FigureBlock(NamedTuple):
     """`alt` says in words what the picture shows, with its numbers."""
 
     title: str
@@ -71,7 +71,7 @@ class Tiles(NamedTuple):
     kind: str = "tiles"
 
 
-class Text(NamedTuple):
+class Paragraph(NamedTuple):
     text: str
     tone: Tone = ""
     kind: str = "text"
@@ -98,7 +98,7 @@ class Callout(NamedTuple):
     kind: str = "callout"
 
 
-Block = Table | Figure | Tiles | Text | Items | Callout
+Block = TableBlock | FigureBlock | Tiles | Paragraph | Items | Callout
 
 
 class Chapter(NamedTuple):
@@ -108,7 +108,7 @@ class Chapter(NamedTuple):
     blocks: tuple[Block, ...]
 
 
-class Part(NamedTuple):
+class DocumentPart(NamedTuple):
     title: str
     chapters: tuple[Chapter, ...]
 
@@ -120,35 +120,35 @@ class Document(NamedTuple):
     subtitle: str
     sentence: str
     facts: tuple[Item, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[DocumentPart, ...]
     plan: Plan
-    sources: tuple[Source, ...]
+    sources: tuple[FactSource, ...]
     bases: tuple[Basis, ...]
 
 
-class Span(NamedTuple):
+class TextSpan(NamedTuple):
     """A piece of text, and the address it leads to."""
 
     text: str
     url: str = ""
 
 
-def spans(text: str) -> tuple[Span, ...]:
+def split_links(text: str) -> tuple[TextSpan, ...]:
     """`text` cut where web addresses begin and end."""
-    found, at = list[Span](), 0
+    found, at = list[TextSpan](), 0
     for match in URL.finditer(text):
         if match.start() > at:
-            found.append(Span(text[at : match.start()]))
-        found.append(Span(match.group(), match.group()))
+            found.append(TextSpan(text[at : match.start()]))
+        found.append(TextSpan(match.group(), match.group()))
         at = match.end()
-    return (*found, Span(text[at:])) if at < len(text) else tuple(found)
+    return (*found, TextSpan(text[at:])) if at < len(text) else tuple(found)
 
 
-def rows(cells: Iterable[Iterable[Cell | str]]) -> tuple[tuple[Cell, ...], ...]:
+def build_rows(cells: Iterable[Iterable[Cell | str]]) -> tuple[tuple[Cell, ...], ...]:
     """Rows of a table, plain strings allowed."""
     return tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in cells)
 
 
-def notes(*pairs: tuple[str, str]) -> tuple[Note, ...]:
+def build_notes(*pairs: tuple[str, str]) -> tuple[CellNote, ...]:
     """The notes that have something to say."""
-    return tuple(Note(label, text) for label, text in pairs if text)
+    return tuple(CellNote(label, text) for label, text in pairs if text)

@@ -12,7 +12,7 @@ from archwright.contract.plan import Option, Plan
 from archwright.plan.accounting.provenance import find_estimates, trace_bases
 
 
-class Source(NamedTuple):
+class FactSource(NamedTuple):
     """What a row of the catalog says about itself."""
 
     thing: str
@@ -22,29 +22,29 @@ class Source(NamedTuple):
     confidence: str
 
 
-def sources_of(plan: Plan, option: Option | None, catalog: Catalog) -> tuple[Source, ...]:
+def collect_sources(plan: Plan, option: Option | None, catalog: Catalog) -> tuple[FactSource, ...]:
     """The catalog's rows for models, accelerators and regulations that the chosen option and the controls name."""
     pools = option.pools if option is not None else ()
     models = {*(pool.model for pool in pools), *(option.models.values() if option is not None else ())}
     hosted = {model.id: model for model in catalog.hosted}
-    found: list[Source] = []
+    found: list[FactSource] = []
     for name in sorted(models):
-        found += _source(name, "model", catalog.models.get(name) or hosted.get(name))
+        found += _row_source(name, "model", catalog.models.get(name) or hosted.get(name))
     for name in sorted({pool.accelerator for pool in pools}):
-        found += _source(name, "accelerator", catalog.accelerators.get(name))
+        found += _row_source(name, "accelerator", catalog.accelerators.get(name))
     demanded = {control.demanded_by.split(" ")[0] for control in plan.controls}
     for name in sorted(demanded):
         rule = catalog.regulations.get(name)
-        found += _source(f"{name}: {rule.name}" if rule is not None else name, "regulation", rule)
+        found += _row_source(f"{name}: {rule.name}" if rule is not None else name, "regulation", rule)
     return tuple(found)
 
 
-def _source(thing: str, kind: str, row: Fact | None) -> Iterable[Source]:
+def _row_source(thing: str, kind: str, row: Fact | None) -> Iterable[FactSource]:
     if row is not None:
-        yield Source(thing, kind, row.source, row.as_of or "undated", row.confidence)
+        yield FactSource(thing, kind, row.source, row.as_of or "undated", row.confidence)
 
 
-def bases_behind(plan: Plan, option: Option | None) -> tuple[Basis, ...]:
+def collect_bases(plan: Plan, option: Option | None) -> tuple[Basis, ...]:
     """The bases that the chosen option, the promises and the decision rest on, and those that these name in turn.
 
     Other options' bases stay in plan.json: `explain` shows them.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from archwright.errors import require_extra
-from archwright.report.document import Document, spans
+from archwright.report.document import Document, split_links
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def html(document: Document) -> bytes:
+def render_html(document: Document) -> bytes:
     """Raises MissingError AW-GET-01 without the extra `report`."""
     with require_extra("report", "a report as HTML"):
         import jinja2  # noqa: PLC0415
@@ -23,5 +23,5 @@ def html(document: Document) -> bytes:
     )
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     template = environment.get_template("report.html.j2")
-    text: str = template.render(document=document, spans=spans, style=style)
+    text: str = template.render(document=document, spans=split_links, style=style)
     return text.encode()

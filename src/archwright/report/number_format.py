@@ -20,7 +20,7 @@ BYTES = ((2.0**50, "PiB"), (2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"),
 RATES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 SECONDS = ((86400.0 * 2, 86400.0, "days"), (7200.0, 3600.0, "h"), (1.0, 1.0, "s"), (0.0, 1e-3, "ms"))
 # "B" counts in thousands, as storage is sold and the sections say it; "bytes" in 1024s, as memory is.
-RATED = frozenset({"bytes/s", "B/s", "FLOP/s", "B"})
+DECIMAL_UNITS = frozenset({"bytes/s", "B/s", "FLOP/s", "B"})
 
 CATEGORIES: dict[CostCategory, str] = {
     "compute": "Rented machines",
@@ -48,23 +48,23 @@ PLACEMENTS = {
 }
 
 
-def cleaned(plan: Plan) -> Plan:
+def clean_plan(plan: Plan) -> Plan:
     """The plan without characters that no page can show; what is left of names still agrees everywhere."""
-    return msgspec.convert(_cleaned(msgspec.to_builtins(plan)), type=Plan)
+    return msgspec.convert(_clean_value(msgspec.to_builtins(plan)), type=Plan)
 
 
-def _cleaned(value: object) -> object:
+def _clean_value(value: object) -> object:
     if isinstance(value, str):
         return UNPRINTABLE.sub("\ufffd", value).encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {_cleaned(key): _cleaned(inner) for key, inner in value.items()}
-    return [_cleaned(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {_clean_value(key): _clean_value(inner) for key, inner in value.items()}
+    return [_clean_value(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def number(value: float, digits: int = 3) -> str:
+def format_number(value: float, digits: int = 3) -> str:
     """`4,210,000`, `12.3`, `0.042`: so many significant digits, thousands grouped; from a billion on in words."""
     if abs(value) >= 1e9:
-        return compact(value)
+        return format_compact(value)
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     places = digits - 1 - math.floor(math.log10(abs(value)))
@@ -72,110 +72,110 @@ def number(value: float, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def compact(value: float) -> str:
+def format_compact(value: float) -> str:
     """`4.21 M`: for a headline."""
     # 999,999 is a million, not a thousand thousand.
     size, suffix = next(((s, name) for s, name in COMPACT if abs(value) >= s * 0.9995), (1.0, ""))
     shown = value / size
     digits = 0 if abs(shown) >= 99.95 else 1 if abs(shown) >= 9.995 else 2
-    return f"{shown:,.{digits}f}{SPACE}{suffix}" if suffix else money(value)
+    return f"{shown:,.{digits}f}{SPACE}{suffix}" if suffix else format_money(value)
 
 
-def tick(value: float) -> str:
+def format_tick(value: float) -> str:
     """`20 M`: for an axis."""
-    shown, _, suffix = compact(value).partition(SPACE)
+    shown, _, suffix = format_compact(value).partition(SPACE)
     return f"{shown.rstrip('0').rstrip('.') if '.' in shown else shown}{SPACE}{suffix}".rstrip()
 
 
-def compact_band(estimate: Estimate) -> str:
+def format_compact_band(estimate: Estimate) -> str:
     """`3.60 to 5.12 M`; "" for an exact number."""
     if estimate.low == estimate.high:
         return ""
-    return _joined(compact(estimate.low), compact(estimate.high))
+    return _join_band(format_compact(estimate.low), format_compact(estimate.high))
 
 
-def _joined(low: str, high: str) -> str:
+def _join_band(low: str, high: str) -> str:
     """`low to high`, the unit once when both have it."""
     (a, _, a_unit), (b, _, b_unit) = low.partition(SPACE), high.partition(SPACE)
     return f"{a} to {b}{SPACE}{b_unit}" if a_unit == b_unit and b_unit else f"{low} to {high}"
 
 
-def measure(value: float, unit: str) -> str:
+def format_measure(value: float, unit: str) -> str:
     """`0.0115 s` as `11.5 ms`, `0.42 share` as `42 %`."""
-    size, name = _scale(value, unit)
-    return f"{_figure(value, size, unit)}{SPACE}{name}".rstrip()
+    size, name = _choose_scale(value, unit)
+    return f"{_format_scaled(value, size, unit)}{SPACE}{name}".rstrip()
 
 
-def _figure(value: float, size: float, unit: str) -> str:
+def _format_scaled(value: float, size: float, unit: str) -> str:
     """Three digits; of a share near one, two of what it lacks: 99.96 % is not 100 %."""
     lacks = 1 - value
     if unit != "share" or not 0 < lacks < 0.01:
-        return number(value / size)
+        return format_number(value / size)
     return f"{value / size:.{1 - math.floor(math.log10(lacks / size))}f}".rstrip("0").rstrip(".")
 
 
-def band(estimate: Estimate) -> str:
+def format_band(estimate: Estimate) -> str:
     """`9.1 to 14.6 ms`, in the unit of the value; "exact" without a band."""
     if estimate.low == estimate.high:
         return "exact"
-    size, name = _scale(estimate.value, estimate.unit)
-    low, high = (_figure(end, size, estimate.unit) for end in (estimate.low, estimate.high))
+    size, name = _choose_scale(estimate.value, estimate.unit)
+    low, high = (_format_scaled(end, size, estimate.unit) for end in (estimate.low, estimate.high))
     return f"{low} to {high}{SPACE}{name}".rstrip()
 
 
-def with_band(estimate: Estimate) -> str:
+def format_with_band(estimate: Estimate) -> str:
     """`11.5 ms (9.1 to 14.6 ms)`."""
-    shown = measure(estimate.value, estimate.unit)
-    return shown if estimate.low == estimate.high else f"{shown} ({band(estimate)})"
+    shown = format_measure(estimate.value, estimate.unit)
+    return shown if estimate.low == estimate.high else f"{shown} ({format_band(estimate)})"
 
 
-def _scale(value: float, unit: str) -> tuple[float, str]:
+def _choose_scale(value: float, unit: str) -> tuple[float, str]:
     if unit == "s":
         return next((size, name) for least, size, name in SECONDS if abs(value) >= least)
     if unit == "bytes":
-        return _step(value, BYTES, "")
-    if unit in RATED:
-        return _step(value, RATES, "B/s" if unit == "bytes/s" else unit)
+        return _choose_step(value, BYTES, "")
+    if unit in DECIMAL_UNITS:
+        return _choose_step(value, RATES, "B/s" if unit == "bytes/s" else unit)
     return (0.01, "%") if unit == "share" else (1.0, unit)
 
 
-def _step(value: float, steps: tuple[tuple[float, str], ...], unit: str) -> tuple[float, str]:
+def _choose_step(value: float, steps: tuple[tuple[float, str], ...], unit: str) -> tuple[float, str]:
     size, name = next(((s, n) for s, n in steps if abs(value) >= s), steps[-1])
     return size, name + unit
 
 
-def money(value: float) -> str:
+def format_money(value: float) -> str:
     """An amount in a table: three digits, none of them below a cent."""
-    return "< 0.01" if 0 < abs(value) < 0.01 else number(round(value, 2))
+    return "< 0.01" if 0 < abs(value) < 0.01 else format_number(round(value, 2))
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """Whole percents; what rounds to none is not called none."""
     return f"< 1{SPACE}%" if 0 < abs(share) < 0.005 else f"{share * 100:.0f}{SPACE}%"
 
 
-def missed(miss: ConstraintViolation) -> str:
+def describe_miss(miss: ConstraintViolation) -> str:
     """`per month 4,752, limit 3,500`."""
     workload, quality, benchmark = miss.constraint.partition(".quality.")
     if quality and miss.value == UNREPORTED:
-        return f"{workload}: nobody reports {benchmark} of it; at least {_either(miss.limit)} is asked for"
+        return f"{workload}: nobody reports {benchmark} of it; at least {_format_limit(miss.limit)} is asked for"
     # What a law bars is a sentence of its own.
     name = "" if miss.constraint == "export" else miss.constraint.replace("_", " ")
-    value, limit = _either(miss.value), _either(miss.limit)
+    value, limit = _format_limit(miss.value), _format_limit(miss.limit)
     return f"{name} {'at best ' if miss.at_best else ''}{value}".strip() + (f", limit {limit}" if limit else "")
 
 
-def _either(value: float | str | None) -> str:
+def _format_limit(value: float | str | None) -> str:
     """Five digits: what breaks a limit by a hair must not look equal to it."""
-    return "" if value is None else value if isinstance(value, str) else number(value, 5)
+    return "" if value is None else value if isinstance(value, str) else format_number(value, 5)
 
 
-def exactly(count: float) -> str:
+def format_exact(count: float) -> str:
     """A number that was counted or stated, with all its digits."""
     return f"{count:,.0f}" if count == round(count) else f"{count:,g}"
 
 
-def listed(names: Iterable[str], *, most: int = 4) -> str:
+def format_list(names: Iterable[str], *, most: int = 4) -> str:
     """`a, b and 3 more`."""
     found = list(names)
     if len(found) <= most:
@@ -183,13 +183,13 @@ def listed(names: Iterable[str], *, most: int = 4) -> str:
     return f"{', '.join(found[:most])} and {len(found) - most} more"
 
 
-def counted(count: float, one: str, many: str = "") -> str:
+def format_count(count: float, one: str, many: str = "") -> str:
     """`1 option`, `12 options`."""
-    return f"{exactly(count)} {one if count == 1 else many or one + 's'}"
+    return f"{format_exact(count)} {one if count == 1 else many or one + 's'}"
 
 
-def placed(option: Option) -> str:
+def describe_placement(option: Option) -> str:
     """`own machines, DE`; the provider where it is not the placement's own name."""
     kind = PLACEMENTS[option.placement]
     by = f" at {option.provider}" if option.provider not in PLACEMENTS else ""
-    return f"{kind}{by}" + (f", in {listed(option.regions)}" if option.regions else "")
+    return f"{kind}{by}" + (f", in {format_list(option.regions)}" if option.regions else "")

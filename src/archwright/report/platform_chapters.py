@@ -12,13 +12,25 @@ from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.explain.formatting import format_shares
 from archwright.report import number_format
-from archwright.report.architecture_diagram import architecture, machine_of
-from archwright.report.document import Block, Cell, Chapter, Column, Item, Items, Table, Tile, Tiles, notes, rows
+from archwright.report.architecture_diagram import describe_machine, draw_architecture
+from archwright.report.document import (
+    Block,
+    Cell,
+    Chapter,
+    Column,
+    Item,
+    Items,
+    TableBlock,
+    Tile,
+    Tiles,
+    build_notes,
+    build_rows,
+)
 
-PLATFORM: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
-PRACTICE: tuple[SectionId, ...] = ("stages", "practices", "providers")
+PLATFORM_SECTIONS: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
+PRACTICE_SECTIONS: tuple[SectionId, ...] = ("stages", "practices", "providers")
 RACK_UNITS = 42
-KINDS = {
+PURCHASE_LABELS = {
     "on-demand": "on demand",
     "spot": "spot",
     "commit-1y": "committed for a year",
@@ -31,19 +43,19 @@ KINDS = {
 
 def architecture_chapter(plan: Plan, option: Option) -> Chapter:
     lead = "A solid frame stands in your own house, a dashed one in somebody else's."
-    return Chapter("architecture", "Architecture", lead, (architecture(plan, option),))
+    return Chapter("architecture", "Architecture", lead, (draw_architecture(plan, option),))
 
 
 def sizing_chapter(plan: Plan, option: Option) -> Chapter:
     """What runs where, how many, had how; what it draws."""
     blocks: list[Block] = []
-    tiles = tuple(_tiles(option))
+    tiles = tuple(_facility_tiles(option))
     if tiles:
         blocks.append(Tiles(tiles))
     if plan.workloads:
-        blocks.append(_workloads(plan, option))
+        blocks.append(_workload_table(plan, option))
     if option.pools:
-        blocks += [_pools(option), _launches(option.pools)]
+        blocks += [_pool_table(option), _launch_table(option.pools)]
     if option.purchases:
         columns = (
             Column("Pool", 2),
@@ -52,21 +64,27 @@ def sizing_chapter(plan: Plan, option: Option) -> Chapter:
             Column("Machines, mean", 1.2, numeric=True),
             Column("At the peak", 1.2, numeric=True),
         )
-        body = rows(
-            (_whose(p), p.machine, KINDS[p.kind], number_format.number(p.machines), number_format.exactly(p.peak))
+        body = build_rows(
+            (
+                _pool_label(p),
+                p.machine,
+                PURCHASE_LABELS[p.kind],
+                number_format.format_number(p.machines),
+                number_format.format_exact(p.peak),
+            )
             for p in option.purchases
         )
-        blocks.append(Table("How machines are had", columns, body))
+        blocks.append(TableBlock("How machines are had", columns, body))
     lead = "Replicas are for the peak within the limits of the needs, spares for availability included."
     return Chapter("sizing", "Sizing", lead, tuple(blocks))
 
 
-def _whose(bought: Purchase) -> str:
+def _pool_label(bought: Purchase) -> str:
     """Machines that several pools share stand there once for each."""
     return f"{bought.pool}, with {', '.join(bought.shared_with)}" if bought.shared_with else bought.pool
 
 
-def _tiles(option: Option) -> Iterable[Tile]:
+def _facility_tiles(option: Option) -> Iterable[Tile]:
     for label, estimate in (
         ("Power at the plug", option.power_kw),
         ("Energy a month", option.energy_kwh_per_month),
@@ -74,13 +92,13 @@ def _tiles(option: Option) -> Iterable[Tile]:
     ):
         if estimate is not None:
             shown = replace(estimate, unit=estimate.unit.removesuffix("/month"))
-            yield Tile(label, number_format.measure(shown.value, shown.unit), number_format.band(shown))
+            yield Tile(label, number_format.format_measure(shown.value, shown.unit), number_format.format_band(shown))
     if option.rack_units is not None:
-        racks = number_format.counted(math.ceil(option.rack_units / RACK_UNITS), "rack")
-        yield Tile("Rack space", racks, f"{number_format.number(option.rack_units)} U, {RACK_UNITS} in a rack")
+        racks = number_format.format_count(math.ceil(option.rack_units / RACK_UNITS), "rack")
+        yield Tile("Rack space", racks, f"{number_format.format_number(option.rack_units)} U, {RACK_UNITS} in a rack")
 
 
-def _workloads(plan: Plan, option: Option) -> Table:
+def _workload_table(plan: Plan, option: Option) -> TableBlock:
     runs = {had.pool: f"in runs, on {had.machine}" for had in option.purchases}
     loads = {load.workload: load for load in plan.loads}
     columns = (Column("Workload", 2), Column("Model", 2.2), Column("Pool", 2), Column("Load it was sized for", 3))
@@ -91,17 +109,17 @@ def _workloads(plan: Plan, option: Option) -> Table:
         model = workload.model or (pools[0].model if pools else "no model")
         where = ", ".join(pool.name for pool in pools) or runs.get(workload.name, "no pool of ours")
         if load is not None:
-            said = f"{number_format.number(load.requests_per_second)} requests/s at the peak; tokens in "
+            said = f"{number_format.format_number(load.requests_per_second)} requests/s at the peak; tokens in "
             said += f"{_length(load.input_tokens)}, out {_length(load.output_tokens)}"
         body.append((workload.name, model, where, said))
-    return Table("Workloads", columns, rows(body))
+    return TableBlock("Workloads", columns, build_rows(body))
 
 
 def _length(tokens: TokenLength) -> str:
-    return f"{number_format.exactly(tokens.mean)} (p95 {number_format.exactly(tokens.p95)})"
+    return f"{number_format.format_exact(tokens.mean)} (p95 {number_format.format_exact(tokens.p95)})"
 
 
-def _pools(option: Option) -> Table:
+def _pool_table(option: Option) -> TableBlock:
     columns = (
         Column("Pool", 2),
         Column("Where", 1.8),
@@ -109,19 +127,19 @@ def _pools(option: Option) -> Table:
         Column("Model", 2.4),
     )
     if any(pool.price_usd_per_hour is not None for pool in option.pools):
-        return Table(
+        return TableBlock(
             "Pools",
             (*columns, Column("List price, USD an hour", 1.2, numeric=True)),
-            rows((*_pool_row(pool), _hour(pool)) for pool in option.pools),
+            build_rows((*_pool_row(pool), _hourly_price_cell(pool)) for pool in option.pools),
         )
-    return Table("Pools", columns, rows(_pool_row(pool) for pool in option.pools))
+    return TableBlock("Pools", columns, build_rows(_pool_row(pool) for pool in option.pools))
 
 
-def _hour(pool: Pool) -> Cell:
+def _hourly_price_cell(pool: Pool) -> Cell:
     price = pool.price_usd_per_hour
     if price is None:
         return Cell("not rented", tone="quiet")
-    return Cell(number_format.number(price.value), notes(("", number_format.compact_band(price))))
+    return Cell(number_format.format_number(price.value), build_notes(("", number_format.format_compact_band(price))))
 
 
 def _pool_row(pool: Pool) -> Iterable[Cell]:
@@ -136,31 +154,34 @@ def _pool_row(pool: Pool) -> Iterable[Cell]:
         )
         if count > 1
     ]
-    at_once = f"{number_format.counted(pool.slots, 'request')} at once"
-    at_once += f", {number_format.counted(pool.context_tokens, 'token')} each" if pool.context_tokens else ""
-    yield Cell(pool.name, notes(("for", ", ".join(pool.workloads)), ("share of it, by year", format_shares(pool))))
-    yield Cell(pool.region, notes(("", pool.provider), ("", number_format.PLACEMENTS[pool.placement])))
+    at_once = f"{number_format.format_count(pool.slots, 'request')} at once"
+    at_once += f", {number_format.format_count(pool.context_tokens, 'token')} each" if pool.context_tokens else ""
     yield Cell(
-        f"{number_format.counted(pool.replicas, 'replica')} of {machine_of(pool)}", notes(("split", ", ".join(split)))
+        pool.name, build_notes(("for", ", ".join(pool.workloads)), ("share of it, by year", format_shares(pool)))
     )
-    yield Cell(pool.model, notes(("format", pool.quantisation), ("", at_once if pool.slots else "")))
+    yield Cell(pool.region, build_notes(("", pool.provider), ("", number_format.PLACEMENTS[pool.placement])))
+    yield Cell(
+        f"{number_format.format_count(pool.replicas, 'replica')} of {describe_machine(pool)}",
+        build_notes(("split", ", ".join(split))),
+    )
+    yield Cell(pool.model, build_notes(("format", pool.quantisation), ("", at_once if pool.slots else "")))
 
 
-def _launches(pools: tuple[Pool, ...]) -> Table:
+def _launch_table(pools: tuple[Pool, ...]) -> TableBlock:
     columns = (Column("Pool", 2), Column("Engine", 1.6), Column("Settings", 5))
     body = []
     for pool in pools:
         settings = {**pool.launch.settings, **pool.launch.environment}
         said = ", ".join(f"{name} = {value}" for name, value in sorted(settings.items()))
-        engine = Cell(pool.launch.engine, notes(("at", pool.launch.url or "")))
+        engine = Cell(pool.launch.engine, build_notes(("at", pool.launch.url or "")))
         body.append((pool.name, engine, said or "the engine's own defaults"))
-    return Table("How engines start", columns, rows(body))
+    return TableBlock("How engines start", columns, build_rows(body))
 
 
 def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[Chapter]:
     """The plan's own sections, in our order."""
     for section in plan.sections:
-        assert section.id in (*PLATFORM, *PRACTICE), section.id
+        assert section.id in (*PLATFORM_SECTIONS, *PRACTICE_SECTIONS), section.id
     for name in wanted:
         for section in plan.sections:
             if section.id == name:
@@ -175,27 +196,27 @@ def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[Chap
 
 def _section_blocks(section: Section) -> Iterable[Block]:
     """One table; its third column only where most lines have something to put there."""
-    body = [_line(line) for line in section.lines]
+    body = [_section_row(line) for line in section.lines]
     columns = (Column("Topic", 1.5), Column("Choice", 4), Column("Demanded by, proof, instead of", 3))
     if not body:
         return
     # A column of its own where it is filled; else what it would hold stands below the choice, and none is near empty.
     if 2 * sum(len(cells[2].notes) > 1 for cells in body) >= len(body):
-        yield Table(section.title, columns, tuple(body))
+        yield TableBlock(section.title, columns, tuple(body))
     else:
         joined = ((topic, choice._replace(notes=choice.notes + beside.notes)) for topic, choice, beside in body)
-        yield Table(section.title, (columns[0], columns[1]._replace(share=7)), tuple(joined))
+        yield TableBlock(section.title, (columns[0], columns[1]._replace(share=7)), tuple(joined))
 
 
-def _figure(estimate: Estimate) -> str:
+def _format_estimate(estimate: Estimate) -> str:
     """Bytes in thousands, like the words beside them."""
-    return number_format.with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
+    return number_format.format_with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
 
 
-def _line(line: SectionLine) -> tuple[Cell, Cell, Cell]:
-    figure = _figure(line.estimate) if line.estimate is not None else ""
-    choice = Cell(line.choice, notes(("", figure), ("Why", line.why), ("Source", line.source)))
-    beside = notes(
+def _section_row(line: SectionLine) -> tuple[Cell, Cell, Cell]:
+    figure = _format_estimate(line.estimate) if line.estimate is not None else ""
+    choice = Cell(line.choice, build_notes(("", figure), ("Why", line.why), ("Source", line.source)))
+    beside = build_notes(
         ("Demanded by", "; ".join(line.demanded_by)),
         ("Proof", line.proof),
         ("Instead of", line.alternative),

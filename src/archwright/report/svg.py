@@ -20,12 +20,12 @@ NARROW, WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("mwMW@%&")
 CLASSES = {INK: "i", QUIET: "q", RULE: "r", PAPER: "p", SOFT: "s"}
 
 
-def width_of(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
     """About how wide `text` is in a sans serif of `size`; a little too wide rather than too narrow."""
-    return size * sum(_em(letter) for letter in text)
+    return size * sum(_letter_width(letter) for letter in text)
 
 
-def _em(letter: str) -> float:
+def _letter_width(letter: str) -> float:
     if unicodedata.east_asian_width(letter) in "WF":
         return 1.0
     if letter in NARROW:
@@ -35,46 +35,46 @@ def _em(letter: str) -> float:
     return 0.68 if letter.isupper() else 0.57
 
 
-def fit(text: str, size: float, room: float) -> str:
+def fit_text(text: str, size: float, room: float) -> str:
     """`text`, less its last words when it is wider than `room`; only a word that is wider alone is cut itself."""
     found = text.split()
     text = " ".join(found)
-    if width_of(text, size) <= room:
+    if text_width(text, size) <= room:
         return text
     while len(found) > 1:
         found.pop()
         shorter = f"{' '.join(found).rstrip(',;:')} …"
-        if width_of(shorter, size) <= room:
+        if text_width(shorter, size) <= room:
             return shorter
     kept = list("".join(found))
-    while kept and width_of("".join(kept) + "…", size) > room:
+    while kept and text_width("".join(kept) + "…", size) > room:
         kept.pop()
     return "".join(kept).rstrip() + "…"
 
 
-def wrapped(text: str, size: float, room: float, lines: int) -> list[str]:
+def wrap_text(text: str, size: float, room: float, lines: int) -> list[str]:
     """`text` in at most so many lines of `room`, the last one shortened when there is more."""
-    words, made = [piece for word in text.split() for piece in _pieces(word, size, room)], list[str]()
+    words, made = [piece for word in text.split() for piece in _split_word(word, size, room)], list[str]()
     while words and len(made) < lines - 1:
         taken = 1
-        while taken < len(words) and width_of(" ".join(words[: taken + 1]), size) <= room:
+        while taken < len(words) and text_width(" ".join(words[: taken + 1]), size) <= room:
             taken += 1
-        made.append(fit(" ".join(words[:taken]), size, room))
+        made.append(fit_text(" ".join(words[:taken]), size, room))
         words = words[taken:]
-    return [*made, fit(" ".join(words), size, room)] if words else made
+    return [*made, fit_text(" ".join(words), size, room)] if words else made
 
 
-def _pieces(word: str, size: float, room: float) -> list[str]:
+def _split_word(word: str, size: float, room: float) -> list[str]:
     """A name wider than `room` in as few pieces as its own marks allow."""
     made = [""]
-    for part in re.split(r"(?<=[-._:/])", word) if width_of(word, size) > room else [word]:
-        if made[-1] and width_of(made[-1] + part, size) > room:
+    for part in re.split(r"(?<=[-._:/])", word) if text_width(word, size) > room else [word]:
+        if made[-1] and text_width(made[-1] + part, size) > room:
             made.append("")
         made[-1] += part
     return made
 
 
-def ticks(largest: float, wanted: int = 5) -> tuple[float, ...]:
+def axis_ticks(largest: float, wanted: int = 5) -> tuple[float, ...]:
     """Round numbers from 0 past `largest`."""
     if largest <= 0 or not math.isfinite(largest):
         return (0.0, 1.0)
@@ -84,7 +84,7 @@ def ticks(largest: float, wanted: int = 5) -> tuple[float, ...]:
     return tuple(step * n for n in range(math.ceil(largest / step - 1e-9) + 1))
 
 
-class Canvas:
+class SvgCanvas:
     """Shapes are drawn in the order of the calls, later ones above."""
 
     def __init__(self, width: float) -> None:
@@ -123,7 +123,7 @@ class Canvas:
     ) -> None:
         weight = ' font-weight="600"' if bold else ""
         place = f'x="{at[0]:.1f}" y="{at[1]:.1f}" font-size="{size:g}" text-anchor="{anchor}"{weight}'
-        self._parts.append(f'<text {place} fill="{fill}"{_class(fill)}>{escape(text)}</text>')
+        self._parts.append(f'<text {place} fill="{fill}"{_class_attribute(fill)}>{escape(text)}</text>')
 
     def _add(self, start: str, fill: str, attributes: dict[str, object]) -> None:
         named = "".join(f' {key.replace("_", "-")}="{value}"' for key, value in attributes.items())
@@ -140,5 +140,5 @@ class Canvas:
         return f"<svg {head} {size}>{''.join(self._parts)}</svg>"
 
 
-def _class(fill: str) -> str:
+def _class_attribute(fill: str) -> str:
     return f' class="{CLASSES[fill]}f"' if fill in CLASSES else ""

@@ -13,15 +13,20 @@ from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import Option, Plan
 from archwright.errors import require_extra
 from archwright.report import number_format
-from archwright.report.charts import driver_names, shown_first
-from archwright.report.decision_chapters import flip_said
+from archwright.report.charts import name_drivers, order_options
+from archwright.report.decision_chapters import describe_switch_point
 from archwright.report.document import Document
 
 LONGEST_TEXT = 32_767
 # A text that begins so would be read as a formula by whoever types it again, or saves the sheet as CSV.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-SAFE = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False, "in_memory": True}
-BAND = ("value", "low", "high")
+WORKBOOK_OPTIONS = {
+    "strings_to_formulas": False,
+    "strings_to_urls": False,
+    "strings_to_numbers": False,
+    "in_memory": True,
+}
+BAND_COLUMNS = ("value", "low", "high")
 
 
 class Formula(NamedTuple):
@@ -34,7 +39,7 @@ class Formula(NamedTuple):
 Value = str | float | bool | Formula | None
 
 
-class Book:
+class WorkbookWriter:
     """Writes sheets of rows; knows the formats."""
 
     def __init__(self, workbook: Any) -> None:
@@ -92,31 +97,31 @@ class Book:
         return start
 
 
-def xlsx(document: Document) -> bytes:
+def render_xlsx(document: Document) -> bytes:
     """Raises MissingError AW-GET-01 without the extra `report`."""
     with require_extra("report", "a report as a workbook"):
         import xlsxwriter  # noqa: PLC0415
     stream, plan = io.BytesIO(), document.plan
-    workbook = xlsxwriter.Workbook(stream, SAFE)
-    made = {"title": document.title, "author": "archwright", "created": _made_at(plan)}
+    workbook = xlsxwriter.Workbook(stream, WORKBOOK_OPTIONS)
+    made = {"title": document.title, "author": "archwright", "created": _creation_time(plan)}
     workbook.set_properties({**made, "comments": f"plan {plan.digest[:12]}"})
-    book = Book(workbook)
+    book = WorkbookWriter(workbook)
     option = plan.option
-    _decision(book, document, option)
-    _options(book, plan)
+    _write_decision(book, document, option)
+    _write_options(book, plan)
     if option is not None:
-        lines = _cost_lines(book, plan, option)
-        _months(book, plan, option, lines)
-    _platform(book, plan)
-    _predictions(book, plan)
-    _controls(book, plan)
-    _assumptions(book, plan)
-    _sources(book, document)
+        lines = _write_cost_lines(book, plan, option)
+        _write_months(book, plan, option, lines)
+    _write_platform(book, plan)
+    _write_predictions(book, plan)
+    _write_controls(book, plan)
+    _write_assumptions(book, plan)
+    _write_sources(book, document)
     workbook.close()
     return stream.getvalue()
 
 
-def _made_at(plan: Plan) -> datetime:
+def _creation_time(plan: Plan) -> datetime:
     """Without a time zone, as the format wants it; what is no time counts as the format's first day."""
     try:
         return datetime.fromisoformat(plan.created_at).astimezone(UTC).replace(tzinfo=None)
@@ -124,11 +129,11 @@ def _made_at(plan: Plan) -> datetime:
         return datetime(1980, 1, 1)
 
 
-def _three(estimate: Estimate | None) -> tuple[Value, Value, Value]:
+def _estimate_cells(estimate: Estimate | None) -> tuple[Value, Value, Value]:
     return (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
 
 
-def _decision(book: Book, document: Document, option: Option | None) -> None:
+def _write_decision(book: WorkbookWriter, document: Document, option: Option | None) -> None:
     plan = document.plan
     sheet = book.sheet("Decision", (), (46, 24, 16, 16, 18, 70))
     book.write(sheet, 0, 0, document.title, book.title)
@@ -137,16 +142,16 @@ def _decision(book: Book, document: Document, option: Option | None) -> None:
     sheet.set_row(1, 50)
     facts = ((fact.lead, fact.text) for fact in document.facts)
     row = book.rows(sheet, [*facts, ("Chosen", plan.chosen or "none")], start=3)
-    for title, rows in _decided(plan, option):
+    for title, rows in _decision_blocks(plan, option):
         found = [tuple(values) for values in rows]
         if found:
-            heads = (title, *BAND, "unit") if len(found[0]) > 1 else (title,)
+            heads = (title, *BAND_COLUMNS, "unit") if len(found[0]) > 1 else (title,)
             for column, text in enumerate(heads):
                 book.write(sheet, row + 1, column, text, book.bold)
             row = book.rows(sheet, found, start=row + 2)
 
 
-def _decided(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[Iterable[Value]]]]:
+def _decision_blocks(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[Iterable[Value]]]]:
     """Title and rows of each block: label, value, low, high, unit, words."""
     sums = (
         (f"Total over {plan.horizon}", option.total_cost if option else None),
@@ -154,14 +159,14 @@ def _decided(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[
         ("To buy, over the horizon", option.capex if option else None),
         ("Power at the plug", option.power_kw if option else None),
     )
-    yield "Money", ((label, *_three(e), e.unit) for label, e in sums if e is not None)
+    yield "Money", ((label, *_estimate_cells(e), e.unit) for label, e in sums if e is not None)
     returns = plan.decision.returns
     if returns is not None:
         yield (
             "Return",
             (
                 ("Worth of the goals", returns.value, None, None, plan.currency),
-                ("Worth less cost", *_three(returns.net), returns.net.unit),
+                ("Worth less cost", *_estimate_cells(returns.net), returns.net.unit),
                 ("Paid back in month", returns.payback_month),
                 ("Pays within the horizon, share of the draws", returns.pays),
             ),
@@ -170,23 +175,23 @@ def _decided(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[
         if option is not None and dates.option == option.name:
             yield (
                 "Dates, months from the signature",
-                ((f"End of {p.name}", *_three(p.ends), "months") for p in dates.phases),
+                ((f"End of {p.name}", *_estimate_cells(p.ends), "months") for p in dates.phases),
             )
     drivers = plan.decision.drivers
-    names = driver_names(drivers)
+    names = name_drivers(drivers)
     yield (
         "Facts that move the cost",
-        ((names[d.basis], *_three(d.estimate), d.estimate.unit, flip_said(d)) for d in drivers),
+        ((names[d.basis], *_estimate_cells(d.estimate), d.estimate.unit, describe_switch_point(d)) for d in drivers),
     )
     yield "Notes", ((note,) for note in (option.notes if option else ()))
     yield "Not sized", ((text,) for text in plan.not_sized)
 
 
-def _options(book: Book, plan: Plan) -> None:
-    bands = tuple(f"{name}, {end}" for name in ("total", "a month", "to buy") for end in BAND)
+def _write_options(book: WorkbookWriter, plan: Plan) -> None:
+    bands = tuple(f"{name}, {end}" for name in ("total", "a month", "to buy") for end in BAND_COLUMNS)
     heads = ("option", "verdict", *bands, "placement", "provider", "regions", "misses", "Pareto", "models")
     sheet = book.sheet("Options", heads, (30, 14, *([14] * 9), 16, 16, 24, 40, 9, 40))
-    ordered = shown_first(plan.options, plan.chosen)
+    ordered = order_options(plan.options, plan.chosen)
     end = book.rows(sheet, (_option_row(plan, option) for option in ordered))
     if len(ordered) > 1:
         sheet.autofilter(0, 0, end - 1, len(heads) - 1)
@@ -208,20 +213,20 @@ def _option_row(plan: Plan, option: Option) -> Iterable[Value]:
     yield option.name
     yield "chosen" if option.name == plan.chosen else "feasible" if option.feasible else "not feasible"
     for estimate in (option.total_cost, option.cost_per_month, option.capex):
-        yield from _three(estimate)
+        yield from _estimate_cells(estimate)
     yield from (option.placement, option.provider, ", ".join(option.regions))
-    yield "; ".join(number_format.missed(miss) for miss in option.misses)
+    yield "; ".join(number_format.describe_miss(miss) for miss in option.misses)
     yield option.name in plan.decision.pareto
     yield ", ".join(f"{name}: {model}" for name, model in option.models.items())
 
 
-def _cost_lines(book: Book, plan: Plan, option: Option) -> tuple[tuple[str, int, float], ...]:
+def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple[tuple[str, int, float], ...]:
     """The chosen option's lines, each total a formula; returns the recurring ones with their sheet row and amount."""
     heads = ("cost line", "category", "a month", "low", "high", "once", "low", "high", "months", "over the horizon")
     sheet, months = book.sheet("Cost lines", heads, (38, 24, *([15] * 6), 9, 18)), plan.horizon_months
     recurring, row = [], 1
     for line in option.cost_lines:
-        amount, none = _three(line.amount), (None, None, None)
+        amount, none = _estimate_cells(line.amount), (None, None, None)
         placed = (*none, *amount) if line.once else (*amount, *none)
         formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", line.over(months))
         values: tuple[Value, ...] = (
@@ -252,9 +257,9 @@ def _cost_lines(book: Book, plan: Plan, option: Option) -> tuple[tuple[str, int,
     return tuple(recurring)
 
 
-def _months(book: Book, plan: Plan, option: Option, lines: tuple[tuple[str, int, float], ...]) -> None:
+def _write_months(book: WorkbookWriter, plan: Plan, option: Option, lines: tuple[tuple[str, int, float], ...]) -> None:
     """Month by month: the recurring lines at their mean, and what every option has paid by then, growth included."""
-    others = [o for o in shown_first(plan.options, plan.chosen) if o.cumulative_cost and o.feasible][:8]
+    others = [o for o in order_options(plan.options, plan.chosen) if o.cumulative_cost and o.feasible][:8]
     paid = tuple(f"paid so far: {other.name}" for other in others)
     heads = ("month", *(name for name, _, _ in lines), "recurring, mean", f"paid in the month: {option.name}", *paid)
     sheet = book.sheet("By month", heads, (8, *([16] * (len(heads) - 1))))
@@ -265,28 +270,30 @@ def _months(book: Book, plan: Plan, option: Option, lines: tuple[tuple[str, int,
         for column, (_, at, amount) in enumerate(lines, 1):
             book.write(sheet, row, column, Formula(f"='Cost lines'!$C${at + 1}", amount))
         if lines:
-            text = f"=SUM(B{row + 1}:{letters(mean - 1)}{row + 1})"
+            text = f"=SUM(B{row + 1}:{column_letters(mean - 1)}{row + 1})"
             book.write(sheet, row, mean, Formula(text, sum(amount for _, _, amount in lines)))
         for column, other in enumerate(others, first):
             if month <= len(other.cumulative_cost):
                 book.write(sheet, row, column, other.cumulative_cost[month - 1])
         if others and others[0].name == option.name and month <= len(option.cumulative_cost):
-            book.write(sheet, row, own, _paid_in(option.cumulative_cost, month, letters(first)))
+            book.write(sheet, row, own, _month_formula(option.cumulative_cost, month, column_letters(first)))
     last = plan.horizon_months
     book.write(sheet, last + 1, 0, "sum")
     for column in range(1, own + 1 if others else mean + 1):
-        cells = f"{letters(column)}2:{letters(column)}{last + 1}"
-        book.write(sheet, last + 1, column, Formula(f"=SUM({cells})", _sum_of(option, lines, column, last)), book.total)
-    _lines_chart(book, sheet, (first, len(others), last))
+        cells = f"{column_letters(column)}2:{column_letters(column)}{last + 1}"
+        book.write(
+            sheet, last + 1, column, Formula(f"=SUM({cells})", _column_sum(option, lines, column, last)), book.total
+        )
+    _add_lines_chart(book, sheet, (first, len(others), last))
 
 
-def _paid_in(cumulative: tuple[float, ...], month: int, column: str) -> Formula:
+def _month_formula(cumulative: tuple[float, ...], month: int, column: str) -> Formula:
     if month == 1:
         return Formula(f"={column}2", cumulative[0])
     return Formula(f"={column}{month + 1}-{column}{month}", cumulative[month - 1] - cumulative[month - 2])
 
 
-def _sum_of(option: Option, lines: tuple[tuple[str, int, float], ...], column: int, months: int) -> float:
+def _column_sum(option: Option, lines: tuple[tuple[str, int, float], ...], column: int, months: int) -> float:
     if column <= len(lines):
         return lines[column - 1][2] * months
     if column == len(lines) + 1:
@@ -294,12 +301,12 @@ def _sum_of(option: Option, lines: tuple[tuple[str, int, float], ...], column: i
     return option.cumulative_cost[-1] if option.cumulative_cost else 0.0
 
 
-def letters(column: int) -> str:
+def column_letters(column: int) -> str:
     """0 is A, 26 is AA."""
-    return (letters(column // 26 - 1) if column >= 26 else "") + chr(ord("A") + column % 26)
+    return (column_letters(column // 26 - 1) if column >= 26 else "") + chr(ord("A") + column % 26)
 
 
-def _lines_chart(book: Book, sheet: Any, shape: tuple[int, int, int]) -> None:
+def _add_lines_chart(book: WorkbookWriter, sheet: Any, shape: tuple[int, int, int]) -> None:
     first, count, last = shape
     if not count:
         return
@@ -314,7 +321,7 @@ def _lines_chart(book: Book, sheet: Any, shape: tuple[int, int, int]) -> None:
     sheet.insert_chart(last + 4, 1, chart, {"description": "what each option has cost by each month's end"})
 
 
-def _platform(book: Book, plan: Plan) -> None:
+def _write_platform(book: WorkbookWriter, plan: Plan) -> None:
     bands = ("figure", "low", "high", "unit")
     heads = ("part", "topic", "choice", "why", "demanded by", "proof", "instead of", "why not", *bands, "source")
     sheet = book.sheet("Platform", heads, (16, 22, 40, 50, 26, 30, 24, 40, 12, 12, 12, 12, 40))
@@ -325,7 +332,7 @@ def _platform(book: Book, plan: Plan) -> None:
                 section.title,
                 *(line.topic, line.choice, line.why, "; ".join(line.demanded_by)),
                 *(line.proof, line.alternative, line.why_not),
-                *(*_three(line.estimate), line.estimate.unit if line.estimate is not None else ""),
+                *(*_estimate_cells(line.estimate), line.estimate.unit if line.estimate is not None else ""),
                 line.source,
             )
             for section in plan.sections
@@ -334,8 +341,19 @@ def _platform(book: Book, plan: Plan) -> None:
     )
 
 
-def _predictions(book: Book, plan: Plan) -> None:
-    heads = ("promise", "workload", *BAND, "unit", "level", "stratum", "definition", "formula", "query", "PromQL")
+def _write_predictions(book: WorkbookWriter, plan: Plan) -> None:
+    heads = (
+        "promise",
+        "workload",
+        *BAND_COLUMNS,
+        "unit",
+        "level",
+        "stratum",
+        "definition",
+        "formula",
+        "query",
+        "PromQL",
+    )
     sheet = book.sheet("Predictions", heads, (32, 18, 14, 14, 14, 10, 8, 34, 40, 50, 34, 60))
     known = {basis.id: basis for basis in plan.bases}
     rows = []
@@ -346,18 +364,27 @@ def _predictions(book: Book, plan: Plan) -> None:
         asked = f"{query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".strip()
         promql = query.promql() if query.metric in METRIC_BY_QUANTITY else ""
         rows.append(
-            (promise.id, promise.workload, *_three(estimate), estimate.unit, estimate.level, *said, asked, promql)
+            (
+                promise.id,
+                promise.workload,
+                *_estimate_cells(estimate),
+                estimate.unit,
+                estimate.level,
+                *said,
+                asked,
+                promql,
+            )
         )
     book.rows(sheet, rows)
 
 
-def _controls(book: Book, plan: Plan) -> None:
+def _write_controls(book: WorkbookWriter, plan: Plan) -> None:
     heads = ("control", "demanded by", "demand", "what meets it", "proof", "status")
     sheet = book.sheet("Controls", heads, (30, 24, 50, 44, 44, 16))
     book.rows(sheet, ((c.id, c.demanded_by, c.demand, c.feature, c.evidence, c.status) for c in plan.controls))
 
 
-def _assumptions(book: Book, plan: Plan) -> None:
+def _write_assumptions(book: WorkbookWriter, plan: Plan) -> None:
     sheet = book.sheet("Assumptions", ("kind", "text"), (16, 120))
     book.rows(
         sheet,
@@ -369,7 +396,7 @@ def _assumptions(book: Book, plan: Plan) -> None:
     )
 
 
-def _sources(book: Book, document: Document) -> None:
+def _write_sources(book: WorkbookWriter, document: Document) -> None:
     sheet = book.sheet(
         "Sources", ("what", "kind", "definition, source", "formula, date", "facts"), (40, 16, 60, 50, 90)
     )

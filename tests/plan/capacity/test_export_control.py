@@ -13,7 +13,7 @@ from archwright.plan.capacity.export_control import (
     check_export_control,
     compute_total_performance,
 )
-from archwright.report.number_format import missed
+from archwright.report.number_format import describe_miss
 
 from ..cost.test_operating_costs import needs_of as needs_named
 from ..fleet_samples import house, own_fleet
@@ -44,7 +44,7 @@ def test_where_it_stands_and_who_buys_it_count(catalog: Catalog, country: str, h
 
 def test_a_bar_is_a_sentence(catalog: Catalog) -> None:
     (miss,) = check_export_control(bought(catalog, "KP"), "KP").misses
-    assert missed(miss) == "US export rules bar H100-SXM-80GB to KP (group E:1)"
+    assert describe_miss(miss) == "US export rules bar H100-SXM-80GB to KP (group E:1)"
 
 
 def test_what_is_there_is_rented_or_small_is_not_asked(catalog: Catalog) -> None:
