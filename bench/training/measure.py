@@ -39,10 +39,10 @@ from archwright.home import Home
 from archwright.settings import child_environment
 from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 from archwright.training import base_model, image_classifier, task_registry
-from archwright.training.data_order import Cursor, Order
-from archwright.training.trainer import Setup, Solo
-from archwright.training.training_data import Part, TrainingData
-from archwright.training.training_spec import Image, TrainSpec
+from archwright.training.data_order import Cursor, DataOrder
+from archwright.training.trainer import SingleWorker, TrainerSetup
+from archwright.training.training_data import DataSplit, TrainingData
+from archwright.training.training_spec import ImageSpec, TrainSpec
 
 MODEL = "SmolLM2-135M-Instruct"
 SIZES = {"text-lora": "256,512,1024", "image-classifier": "16,64,256", "tabular-classifier": "4000,16000,64000"}
@@ -84,12 +84,12 @@ def data_of(rows: list[dict[str, Any]]) -> TrainingData:
     import pyarrow as pa  # noqa: PLC0415
 
     table = pa.Table.from_pylist([{"record_id": f"{n:08d}", **row} for n, row in enumerate(rows)])
-    part = Part(table.column("record_id").to_pylist(), table)
+    part = DataSplit(table.column("record_id").to_pylist(), table)
     version = DatasetVersion(
         id="bench@v1", dataset="bench", version=1, at=0.0, action="ingest", parent=None, rows=len(rows), size_bytes=0,
         columns={}, drops={}, changes={}, files=(), content_sha256="",
     )  # fmt: skip
-    return TrainingData(part, Part([], table.slice(0, 0)), version, 0)
+    return TrainingData(part, DataSplit([], table.slice(0, 0)), version, 0)
 
 
 def status(field: str) -> int:
@@ -127,16 +127,16 @@ def measure(given: argparse.Namespace, size: int) -> dict[str, Any]:
     spec = TrainSpec(
         name="bench", task=given.task, dataset="bench", base=MODEL if text else "", steps=given.steps, rank=given.rank,
         tokens_per_step=size if text else 512, rows_per_step=size,
-        image=Image(height=8, width=8, scale=16.0) if given.task == "image-classifier" else None,
+        image=ImageSpec(height=8, width=8, scale=16.0) if given.task == "image-classifier" else None,
     )  # fmt: skip
     data = data_of(rows_of(given.task, size, given.classes))
     probe = Probe()
     libraries(given.task)
     process = status("VmRSS")
-    setup = Setup(spec, data, Home(settings.load().home), Solo(), given.threads, sha256)
-    trainer = task_registry.MAKERS[spec.task](setup)
+    setup = TrainerSetup(spec, data, Home(settings.load().home), SingleWorker(), given.threads, sha256)
+    trainer = task_registry.TRAINER_FACTORIES[spec.task](setup)
     loaded = status("VmHWM")
-    order, lengths = Order(data.train.ids, trainer.lengths(), spec.seed, Cursor()), trainer.lengths()
+    order, lengths = DataOrder(data.train.ids, trainer.lengths(), spec.seed, Cursor()), trainer.lengths()
     steps = []
     for _ in range(given.steps):
         rate = probe.rates()
@@ -242,7 +242,7 @@ def main() -> None:
     for size in map(int, (given.sizes or SIZES[given.task]).split(",")):
         run = subprocess.run(
             [sys.executable, *sys.argv, "--child", str(size)],
-            env=child_environment({**base_model.QUIET, **ONE_THREAD}),
+            env=child_environment({**base_model.OFFLINE_ENVIRONMENT, **ONE_THREAD}),
             stdout=subprocess.PIPE,
             check=True,
         )

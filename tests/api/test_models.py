@@ -323,7 +323,7 @@ def test_from_an_answer_to_its_source_files(stage: Stage, capsys: pytest.Capture
 def test_from_any_id_on_the_way(stage: Stage) -> None:
     stage.version(1)
     stage.version(2)
-    training_runs.append(stage.store, stage.run(2))
+    training_runs.append_run(stage.store, stage.run(2))
     assert api.lineage("digits").model == "digits@v2"
     assert api.lineage("digits@v1").run == "r-digits-1"
     run = api.lineage("r-digits-2")
@@ -334,7 +334,7 @@ def test_from_any_id_on_the_way(stage: Stage) -> None:
 
 
 def test_a_run_that_is_no_version_yet_has_its_data(stage: Stage) -> None:
-    training_runs.append(stage.store, stage.run(7))
+    training_runs.append_run(stage.store, stage.run(7))
     found = api.lineage("r-digits-7")
     assert (found.run, found.dataset_versions, len(found.files)) == ("r-digits-7", ("rows@v1",), 1)
 

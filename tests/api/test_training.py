@@ -120,7 +120,7 @@ def until_step(home: Home, step: int, process: subprocess.Popen[str] | None = No
 def left(home: Home, run: str) -> None:
     """Wait until nobody works on the run."""
     limit = time.monotonic() + 30
-    while training_runs.at_work(home, run):
+    while training_runs.is_locked(home, run):
         assert time.monotonic() < limit, "the training process goes on without its parent"
         time.sleep(0.02)
 
@@ -131,7 +131,7 @@ def left(home: Home, run: str) -> None:
 class Unbroken(NamedTuple):
     ready: Ready
     run: TrainingRun
-    told: list[training.Progress]
+    told: list[training.TrainingProgress]
 
 
 @pytest.fixture(scope="module")
@@ -235,10 +235,10 @@ def test_the_runs_folder_has_two_checkpoints_and_a_whole_result(unbroken: Unbrok
     folder = unbroken.ready.home.run(unbroken.run.id)
     kept = sorted((folder / "checkpoints").iterdir())
     assert [path.name for path in kept] == ["step-00000035", "step-00000040"]
-    assert [atomic_directory.flaw(path) for path in (*kept, folder / "result")] == ["", "", ""]
+    assert [atomic_directory.find_damage(path) for path in (*kept, folder / "result")] == ["", "", ""]
     found = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in found} <= {".json", ".jsonl", ".safetensors", ""}  # no pickle among them
-    assert run_execution.result(unbroken.ready.home, unbroken.run.id).file == "adapter_model.safetensors"
+    assert run_execution.read_result(unbroken.ready.home, unbroken.run.id).file == "adapter_model.safetensors"
 
 
 def test_list_and_show_say_what_train_said(unbroken: Unbroken, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,17 +275,17 @@ def test_killed_twice_and_resumed_it_ends_as_the_unbroken_run_did(ready: Ready, 
     began.communicate()
     left(ready.home, run)
     assert [(one.id, one.status) for one in api.runs.list()] == [(run, "interrupted")]
-    assert training_runs.outcome(ready.home, run) is None
+    assert training_runs.load_outcome(ready.home, run) is None
     again = api.runs.resume(run)
     with pytest.raises(TrainError) as caught:
         for progress in again:
             assert progress.step >= first - EVERY or progress.note
             if progress.step >= second:
                 os.kill(again._launched.pid, signal.SIGKILL)  # type: ignore[union-attr]
-    assert caught.value.code == training_process.KILLED
+    assert caught.value.code == training_process.KILLED_CODE
     broken = api.runs.show(run)
     assert (broken.status, broken.resumed) == ("interrupted", 1)
-    assert training_process.KILLED in broken.error
+    assert training_process.KILLED_CODE in broken.error
     told = list(last := api.runs.resume(run))
     ended = last.result()
     assert [one.step for one in told][-1] == STEPS
@@ -348,7 +348,7 @@ def test_killed_after_its_last_step_it_is_registered_by_resume(ready: Ready, mon
     monkeypatch.setenv("ARCHWRIGHT_HOME", str(ready.home.root))
     stood = api.runs.show(dead.run.id)
     assert (stood.status, stood.model) == ("interrupted", None)
-    assert training_runs.outcome(ready.home, stood.id) is not None
+    assert training_runs.load_outcome(ready.home, stood.id) is not None
     again = api.runs.resume(stood.id)
     assert list(again) == []  # no step is made again
     assert (again.run.status, again.run.model, again.run.resumed) == ("finished", "sensor@v1", 1)
@@ -387,7 +387,7 @@ def test_a_run_whose_dataset_version_is_gone_or_changed_is_refused(ready: Ready)
     stopped.stop()
     run = stopped.run.id
     left(ready.home, run)
-    job = training_runs.job(ready.home, run)
+    job = training_runs.load_job(ready.home, run)
     for changed in (replace(job.version, content_sha256="0" * 64), replace(job.version, id="sensor@v9", version=9)):
         path = ready.home.run(run) / "job.json"
         path.write_bytes(msgspec.json.encode(replace(job, version=changed)))
@@ -433,7 +433,7 @@ def test_a_base_that_was_not_fetched(ready: Ready) -> None:
 
 def test_an_empty_dataset(ready: Ready) -> None:
     with opened() as (_settings, _home, store):
-        version = version_index.find(store, "sensor")
+        version = version_index.find_version(store, "sensor")
         store.append(version_index.VERSIONS, [replace(version, id="none@v1", dataset="none", rows=0)])
     error = refused(written(TABLE.replace("dataset: sensor", "dataset: none")))
     assert (error.code, error.where.field) == ("AW-TRN-12", "dataset")

@@ -29,12 +29,14 @@ from archwright.home import Home
 from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 from archwright.store import Store
 from archwright.training import image_classifier
-from archwright.training.training_spec import Columns, Image, TrainSpec
+from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
 MODEL = "SmolLM2-135M-Instruct"
 LORA = TrainSpec(name="assistant", task="text-lora", dataset="qa", base=MODEL, held_out=0.0)
 FLAGS = TrainSpec(name="pump", task="tabular-classifier", dataset="readings", columns=Columns(label="state"))
-DIGITS = TrainSpec(name="digits", task="image-classifier", dataset="digits", image=Image(height=8, width=8, scale=16.0))
+DIGITS = TrainSpec(
+    name="digits", task="image-classifier", dataset="digits", image=ImageSpec(height=8, width=8, scale=16.0)
+)
 
 
 @pytest.fixture
@@ -143,7 +145,9 @@ def test_the_network_is_the_one_that_is_trained() -> None:
     import torch  # noqa: PLC0415
 
     for shape, labels in (((8, 8, 1), 10), ((1, 9, 3), 4)):
-        net = image_classifier.network(torch, Image(height=shape[0], width=shape[1], channels=shape[2]), labels, 1)
+        net = image_classifier.build_network(
+            torch, ImageSpec(height=shape[0], width=shape[1], channels=shape[2]), labels, 1
+        )
         counted = build_convolution_step(shape, image_classifier.CHANNELS, labels, 10)
         assert counted.parameters == sum(parameter.numel() for parameter in net.parameters())
 
@@ -240,7 +244,7 @@ def test_a_run_without_a_promise_shows_the_reason(home: Home, store: Store, caps
         dataset_version="qa@v1",
         not_predicted="has experts [bold]and[/]",
     )
-    kept.append(store, run)
+    kept.append_run(store, run)
     assert main(("runs", "show", "r-1")) == 0
     assert "no prediction: has experts [bold]and[/]" in capsys.readouterr().out
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from archwright.api.training import Progress, Training
+from archwright.api.training import Training, TrainingProgress
 from archwright.cli import show_train
 from archwright.cli.show_train import Line
 from archwright.contract.estimate import Estimate
@@ -64,8 +64,8 @@ class Clock:
         return self.now
 
 
-def step(number: int, left_s: float = 30.0) -> Progress:
-    return Progress(step=number, steps=40, loss=3.25, units_per_s=204.0, left_s=left_s)
+def step(number: int, left_s: float = 30.0) -> TrainingProgress:
+    return TrainingProgress(step=number, steps=40, loss=3.25, units_per_s=204.0, left_s=left_s)
 
 
 def test_a_terminals_line_is_rewritten_a_few_times_a_second() -> None:
@@ -99,7 +99,7 @@ def test_a_note_stands_on_a_line_of_its_own() -> None:
     out = Terminal()
     line = Line(out, True, Clock())
     line.tell(step(1))
-    line.tell(Progress(step=1, steps=40, note="the checkpoint of step 10 is passed over: it is damaged"))
+    line.tell(TrainingProgress(step=1, steps=40, note="the checkpoint of step 10 is passed over: it is damaged"))
     line.end()
     assert out.getvalue().splitlines()[-1] == "the checkpoint of step 10 is passed over: it is damaged"
     assert out.getvalue().count("\n") == 2

@@ -34,24 +34,24 @@ class Lake:
     def put_rows(self, name: str, rows: Iterable[object]) -> Path:
         return self.put(name, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def ingest(self, name: str = "docs", licence: str = "", path: Path | None = None) -> ingestion.Ingested:
-        order = ingestion.Order(path or self.source, name, licence, lambda: self.at)
-        return ingestion.ingest(self.home, self.store, order)
+    def ingest(self, name: str = "docs", licence: str = "", path: Path | None = None) -> ingestion.IngestResult:
+        order = ingestion.IngestRequest(path or self.source, name, licence, lambda: self.at)
+        return ingestion.ingest_files(self.home, self.store, order)
 
-    def refine(self, steps: str, source: str = "docs", into: str = "docs-clean") -> refinement.Refined:
-        return refinement.refine(
-            self.home, self.store, refinement.Order(self.recipe(steps, source, into), now=lambda: self.at)
+    def refine(self, steps: str, source: str = "docs", into: str = "docs-clean") -> refinement.RefineResult:
+        return refinement.refine_dataset(
+            self.home, self.store, refinement.RefineRequest(self.recipe(steps, source, into), now=lambda: self.at)
         )
 
     def recipe(self, steps: str, source: str = "docs", into: str = "docs-clean") -> recipe.Recipe:
         path = self.root / "recipe.yaml"
         path.write_text(f"from: {source}\ninto: {into}\nsteps: {steps}\n", encoding="utf-8")
-        return recipe.read(path)
+        return recipe.read_recipe(path)
 
     def rows(self, version: DatasetVersion | str, *columns: str) -> list[dict[str, Any]]:
         """In the order of files and rows; without our columns unless asked for."""
-        found = version_index.find(self.store, version) if isinstance(version, str) else version
-        rows = [row for batch in iceberg_tables.read(self.home, found) for row in batch.to_pylist()]
+        found = version_index.find_version(self.store, version) if isinstance(version, str) else version
+        rows = [row for batch in iceberg_tables.read_batches(self.home, found) for row in batch.to_pylist()]
         rows.sort(key=lambda row: (row["source_file"], row["source_row"]))
         names = columns or [name for name in found.columns if name not in ("record_id", "source_file", "source_row")]
         return [{name: row[name] for name in names} for row in rows]
@@ -60,7 +60,7 @@ class Lake:
         return [row[column] for row in self.rows(version, column)]
 
     def quarantined(self, version: DatasetVersion) -> list[tuple[str, int, str]]:
-        path = quarantine.path_of(self.home, version.dataset, version.version)
+        path = quarantine.quarantine_path(self.home, version.dataset, version.version)
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [(row["file"], row["row"], row["reason"]) for row in found]
 

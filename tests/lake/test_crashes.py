@@ -67,8 +67,8 @@ def committed(place: str) -> bool:
 def nothing_lies_about(lake: Lake) -> None:
     """Every data file belongs to a version, and no half-written file is left."""
     named = set()
-    for version in version_index.all(lake.store):
-        table, snapshot = iceberg_tables.snapshot(lake.home, version)
+    for version in version_index.list_versions(lake.store):
+        table, snapshot = iceberg_tables.find_snapshot(lake.home, version)
         named |= {Path(task.file.file_path) for task in table.scan(snapshot_id=snapshot).plan_files()}
     assert lake.data_files() == named
     assert list(lake.home.lake.rglob("*.part")) == []
@@ -82,14 +82,14 @@ def test_an_ingest_killed_and_repeated(lake: Lake, place: str, when: int) -> Non
     lake.put_rows("a.jsonl", [{"n": n, "text": "y" * 50} for n in range(60)])
     lake.put("c.jsonl", '{"n": 100}\nbroken\n')
     assert run(lake, "ingest", place, when) == -signal.SIGKILL
-    assert [version.id for version in version_index.all(lake.store)] == ["docs@v1"]
+    assert [version.id for version in version_index.list_versions(lake.store)] == ["docs@v1"]
     assert lake.values(first, "n") == [*range(60), -1]  # the old version is whole
     again = lake.ingest()
     assert again.new is not committed(place)
     assert (again.version.id, again.version.parent) == ("docs@v2", "docs@v1")
     assert lake.values(again.version, "text") == ["y" * 50] * 60 + [None, None]
     assert lake.quarantined(again.version) == [("c.jsonl", 2, "not JSON")]
-    assert dataset_card.path_of(lake.home, again.version).is_file()
+    assert dataset_card.card_path(lake.home, again.version).is_file()
     edges = lineage.parents(lake.store, "dataset:docs@v2")
     assert sorted(edge.parent for edge in edges) == sorted(f"file:{file.sha256}" for file in again.version.files)
     nothing_lies_about(lake)
@@ -100,7 +100,7 @@ def test_an_ingest_killed_and_repeated(lake: Lake, place: str, when: int) -> Non
 def test_the_first_ingest_killed_and_repeated(lake: Lake, place: str) -> None:
     lake.put_rows("a.jsonl", [{"n": 1}])
     assert run(lake, "ingest", place) == -signal.SIGKILL
-    assert version_index.all(lake.store) == []
+    assert version_index.list_versions(lake.store) == []
     lake.put_rows("a.jsonl", [{"n": "of another kind"}])
     made = lake.ingest().version
     assert made.id == ("docs@v2" if committed(place) else "docs@v1")
@@ -147,7 +147,7 @@ def test_many_processes_at_once_from_nothing(lake: Lake) -> None:
     ended = [(process.communicate()[1], process.returncode) for process in running]
     assert any(status == 0 for _error, status in ended)
     assert all(status == 0 or "another process is writing" in error for error, status in ended)
-    assert [version.id for version in version_index.all(lake.store)] == ["docs@v1"]
+    assert [version.id for version in version_index.list_versions(lake.store)] == ["docs@v1"]
     assert lake.values("docs", "n") == list(range(100))
 
 
@@ -161,7 +161,7 @@ def test_a_lake_the_store_does_not_know_is_repaired_from_its_records(lake: Lake)
         path.unlink()
     fresh = Lake(lake.root)
     assert not fresh.ingest().new
-    assert version_index.all(fresh.store) == [first, second]
+    assert version_index.list_versions(fresh.store) == [first, second]
     fresh.store.close()
 
 
@@ -185,12 +185,12 @@ def test_a_record_that_was_noted_and_never_committed_counts_for_nothing(lake: La
     lake.put_rows("a.jsonl", [{"n": 1}])
     assert run(lake, "ingest", "tables.Draft.commit") == -signal.SIGKILL
     assert list((lake.home.lake / "versions").rglob("v1.json"))
-    version_index.repair(lake.home, lake.store, "docs")
-    version_index.repair(lake.home, lake.store, "never")
-    assert version_index.all(lake.store) == []
+    version_index.repair_index(lake.home, lake.store, "docs")
+    version_index.repair_index(lake.home, lake.store, "never")
+    assert version_index.list_versions(lake.store) == []
 
 
 def test_the_lock_is_free_again_after_use(lake: Lake) -> None:
     for _ in range(2):
-        with dataset_lock.held(lake.home, "docs"):
+        with dataset_lock.lock_dataset(lake.home, "docs"):
             pass

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.lake import csv_reader
-from archwright.lake.text_lines import Line
+from archwright.lake.text_lines import TextLine
 
 from .temporary_lake import Lake
 
@@ -49,5 +49,5 @@ def test_what_the_standard_writer_writes_is_read_back(rows: list[list[str]]) -> 
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     lines = out.getvalue().encode().split(b"\n")
-    stream = (Line(number, text, False) for number, text in enumerate(lines[:-1], 1))
-    assert [row.fields for row in csv_reader._rows(stream, ",")] == rows
+    stream = (TextLine(number, text, False) for number, text in enumerate(lines[:-1], 1))
+    assert [row.fields for row in csv_reader._parse_rows(stream, ",")] == rows

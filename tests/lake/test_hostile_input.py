@@ -80,9 +80,9 @@ def test_memory_is_bounded_by_chunks_not_files(lake: Lake) -> None:
     lake.put("a.jsonl", f"{row}\n" * 250)
     seen = []
     from archwright.lake import jsonl_reader  # noqa: PLC0415
-    from archwright.lake.source_files import find  # noqa: PLC0415
+    from archwright.lake.source_files import scan_sources  # noqa: PLC0415
 
-    for chunk in jsonl_reader.chunks(find(lake.source).sources[0], lambda broken: None):
+    for chunk in jsonl_reader.read_chunks(scan_sources(lake.source).sources[0], lambda broken: None):
         seen.append(sum(map(len, chunk.contents)))
     assert sum(seen) == len(row) * 250
     assert max(seen) < CHUNK_BYTES + len(row)

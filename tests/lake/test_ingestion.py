@@ -58,7 +58,7 @@ def test_every_format_comes_into_one_table(lake: Lake) -> None:
 def test_what_has_not_changed_is_not_read_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.put_rows("a.jsonl", [{"n": 1}])
     first = lake.ingest()
-    monkeypatch.setattr(ingestion, "_made", None)  # would fail if it were called
+    monkeypatch.setattr(ingestion, "_write_version", None)  # would fail if it were called
     again = lake.ingest()
     assert (again.version, again.new, first.new) == (first.version, False, True)
 
@@ -170,9 +170,9 @@ def test_parquet_keeps_kinds_and_writes_out_what_has_none(lake: Lake) -> None:
 
 def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
-        "archwright.lake.jsonl_reader.ROWS",
-        "archwright.lake.csv_reader.ROWS",
-        "archwright.lake.parquet_reader.ROWS",
+        "archwright.lake.jsonl_reader.CHUNK_ROWS",
+        "archwright.lake.csv_reader.CHUNK_ROWS",
+        "archwright.lake.parquet_reader.CHUNK_ROWS",
     ):
         monkeypatch.setattr(name, 7)
     monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 2000)
@@ -182,17 +182,17 @@ def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pyte
     version = lake.ingest().version
     assert lake.values(version, "n") == list(range(150))
     assert len(lake.data_files()) > 5
-    read = [batch["n"].to_pylist() for batch in iceberg_tables.read(lake.home, version, ["n"])]
+    read = [batch["n"].to_pylist() for batch in iceberg_tables.read_batches(lake.home, version, ["n"])]
     assert [n for batch in read for n in batch] == list(range(150))  # as they were written
     lake.put_rows("a.jsonl", [{"n": -1}])
     assert lake.values(lake.ingest().version, "n") == [-1, *range(50, 150)]
 
 
 def test_a_csv_of_many_columns_is_cut_by_values_not_rows(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archwright.lake.csv_reader.CELLS", 1000)
+    monkeypatch.setattr("archwright.lake.csv_reader.CHUNK_CELLS", 1000)
     lake.put("a.csv", ",".join(f"c{n}" for n in range(100)) + "\n" + ("1," * 99 + "1\n") * 25)
-    source = source_files.find(lake.source).sources[0]
-    assert [len(chunk.rows) for chunk in csv_reader.chunks(source, lambda broken: None)] == [10, 10, 5]
+    source = source_files.scan_sources(lake.source).sources[0]
+    assert [len(chunk.rows) for chunk in csv_reader.read_chunks(source, lambda broken: None)] == [10, 10, 5]
     assert lake.ingest().version.rows == 25
 
 
@@ -230,7 +230,7 @@ def test_no_row_at_all_is_refused_and_leaves_nothing(lake: Lake) -> None:
     with pytest.raises(DataError) as caught:
         lake.ingest()
     assert "the files are empty" in caught.value.message
-    assert version_index.all(lake.store) == []
+    assert version_index.list_versions(lake.store) == []
     assert not lake.data_files()
     lake.put_rows("a.jsonl", [{"n": 1.5}])
     assert lake.values(lake.ingest().version, "n") == [1.5]
@@ -238,13 +238,13 @@ def test_no_row_at_all_is_refused_and_leaves_nothing(lake: Lake) -> None:
 
 def test_a_file_that_changes_while_it_is_read(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lake.put_rows("a.jsonl", [{"n": 1}])
-    taken = ingestion.batch_of
+    taken = ingestion.build_record_batch
 
     def appended(*words: object) -> object:
         path.write_text('{"n": 2}\n', encoding="utf-8")
         return taken(*words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ingestion, "batch_of", appended)
+    monkeypatch.setattr(ingestion, "build_record_batch", appended)
     with pytest.raises(DataError) as caught:
         lake.ingest()
     assert code(caught.value) == "AW-DATA-08"
@@ -263,7 +263,7 @@ def test_a_full_disk_loses_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) 
         patched.setattr(pq, "write_table", full)
         with pytest.raises(OSError, match="No space left"):
             lake.ingest()
-    assert [version.id for version in version_index.all(lake.store)] == ["docs@v1"]
+    assert [version.id for version in version_index.list_versions(lake.store)] == ["docs@v1"]
     assert lake.values(lake.ingest().version, "n") == [1, 2]
 
 

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.lake import pii_redaction
-from archwright.lake.pii_redaction import IBAN_LENGTHS, KINDS, SUSPECT, luhn, mod97, redacted, spans
+from archwright.lake.pii_redaction import (
+    CANDIDATE_PATTERNS,
+    IBAN_LENGTHS,
+    PII_KINDS,
+    compute_mod97,
+    find_pii_spans,
+    is_luhn_valid,
+    redact_text,
+)
 
 # Kind, text with the part to be found between brackets.
 POSITIVES = """
@@ -63,36 +71,36 @@ def test_found(line: str) -> None:
     plain = text.replace("{", "").replace("}", "")
     if "call ({" in text:
         plain = "call (555) 234-5678"
-    found = spans(plain)
+    found = find_pii_spans(plain)
     assert [(span.kind, plain[span.start : span.end]) for span in found] == [(kind, place) for place in wanted]
-    assert re.search(SUSPECT[found[0].kind], plain)  # else no column scan would send it here
+    assert re.search(CANDIDATE_PATTERNS[found[0].kind], plain)  # else no column scan would send it here
 
 
 @pytest.mark.parametrize("line", NEGATIVES.strip().splitlines())
 def test_not_found(line: str) -> None:
     for text in (line, *line.split(", ")):
-        assert [(span.kind, text[span.start : span.end]) for span in spans(text)] == []
+        assert [(span.kind, text[span.start : span.end]) for span in find_pii_spans(text)] == []
 
 
 def test_only_what_is_asked_for_is_replaced_and_nothing_passes_for_another_kind() -> None:
     text = "a@b.example 203.0.113.9 call 4111 1111 1111 1111 or +44 20 7946 0100, DE89370400440532013000"
-    assert redacted(text, KINDS) == (
+    assert redact_text(text, PII_KINDS) == (
         "<EMAIL> <IP> call <CARD> or <PHONE>, <IBAN>",
         ["email", "ip", "card", "phone", "iban"],
     )
     only = text.replace("+44 20 7946 0100", "<PHONE>")
-    assert redacted(text, ["phone"]) == (only, ["phone"])
-    assert redacted(text, []) == (text, [])
-    assert redacted("", KINDS) == ("", [])
+    assert redact_text(text, ["phone"]) == (only, ["phone"])
+    assert redact_text(text, []) == (text, [])
+    assert redact_text("", PII_KINDS) == ("", [])
 
 
 def test_only_suspected_kinds_are_looked_for() -> None:
-    assert redacted("a@b.example 203.0.113.9", KINDS, ["ip"]) == ("a@b.example <IP>", ["ip"])
+    assert redact_text("a@b.example 203.0.113.9", PII_KINDS, ["ip"]) == ("a@b.example <IP>", ["ip"])
 
 
 def test_many_places_in_one_text() -> None:
     text = "a@b.example, 203.0.113.9; " * 5000
-    assert len(redacted(text, KINDS)[1]) == 10_000
+    assert len(redact_text(text, PII_KINDS)[1]) == 10_000
 
 
 @pytest.mark.parametrize(
@@ -103,15 +111,15 @@ def test_many_places_in_one_text() -> None:
     ],
 )
 def test_hostile_texts_take_no_longer_than_their_length(text: str) -> None:
-    assert spans(text + " a@b.example")[-1].kind == "email"
+    assert find_pii_spans(text + " a@b.example")[-1].kind == "email"
 
 
 @given(st.text(alphabet=st.sampled_from("0123456789 .:-+()/@abcDEF\n"), max_size=80))
 def test_what_is_found_is_in_order_and_apart(text: str) -> None:
-    found = spans(text)
+    found = find_pii_spans(text)
     for span, following in pairwise(found):
         assert span.start < span.end <= following.start
-    new, kinds = redacted(text, KINDS)
+    new, kinds = redact_text(text, PII_KINDS)
     assert len(kinds) == len(found)
     assert all(f"<{kind.upper()}>" in new for kind in kinds)
 
@@ -119,25 +127,25 @@ def test_what_is_found_is_in_order_and_apart(text: str) -> None:
 @given(st.text(alphabet=st.sampled_from("0123456789 .:-+()/@abcDEF\n"), max_size=80))
 def test_a_column_scan_misses_nothing(text: str) -> None:
     """Each kind's suspicion is wider than the kind."""
-    for span in spans(text):
-        assert re.search(SUSPECT[span.kind], text)
+    for span in find_pii_spans(text):
+        assert re.search(CANDIDATE_PATTERNS[span.kind], text)
 
 
 @given(st.text(alphabet="0123456789", min_size=1, max_size=20))
 def test_luhn_has_one_check_digit(digits: str) -> None:
-    assert sum(luhn(digits + check) for check in "0123456789") == 1
+    assert sum(is_luhn_valid(digits + check) for check in "0123456789") == 1
 
 
 @given(st.text(alphabet="0123456789", min_size=2, max_size=20), st.data())
 def test_luhn_notices_one_wrong_digit(digits: str, data: st.DataObject) -> None:
-    whole = next(digits + check for check in "0123456789" if luhn(digits + check))
+    whole = next(digits + check for check in "0123456789" if is_luhn_valid(digits + check))
     place = data.draw(st.integers(0, len(whole) - 1))
     other = data.draw(st.sampled_from([digit for digit in "0123456789" if digit != whole[place]]))
-    assert not luhn(whole[:place] + other + whole[place + 1 :])
+    assert not is_luhn_valid(whole[:place] + other + whole[place + 1 :])
 
 
 def iban(country: str, account: str) -> str:
-    check = 98 - mod97(f"{country}00{account}")
+    check = 98 - compute_mod97(f"{country}00{account}")
     return f"{country}{check:02d}{account}"
 
 
@@ -146,15 +154,15 @@ def test_every_valid_iban_is_found_and_no_other(country: str, data: st.DataObjec
     length = IBAN_LENGTHS[country] - 4
     account = data.draw(st.text(alphabet="0123456789ABCXYZ", min_size=length, max_size=length))
     whole = iban(country, account)
-    assert mod97(whole) == 1
+    assert compute_mod97(whole) == 1
     text = " ".join(whole[start : start + 4] for start in range(0, len(whole), 4)) if spaced else whole
-    assert (0, len(text), "iban") in spans(text)
+    assert (0, len(text), "iban") in find_pii_spans(text)
     digits = [place for place, sign in enumerate(whole) if sign.isdigit()]
     place = data.draw(st.sampled_from(digits))
     wrong = whole[:place] + ("1" if whole[place] != "1" else "2") + whole[place + 1 :]
-    assert "iban" not in [span.kind for span in spans(wrong)]
+    assert "iban" not in [span.kind for span in find_pii_spans(wrong)]
 
 
 def test_the_table_of_countries() -> None:
     assert (IBAN_LENGTHS["DE"], IBAN_LENGTHS["NO"], IBAN_LENGTHS["MT"], len(IBAN_LENGTHS)) == (22, 15, 31, 78)
-    assert set(pii_redaction.FINDERS) == set(KINDS) == set(SUSPECT)
+    assert set(pii_redaction.FINDERS) == set(PII_KINDS) == set(CANDIDATE_PATTERNS)

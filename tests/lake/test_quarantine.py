@@ -13,7 +13,7 @@ import pytest
 
 from archwright.errors import DataError
 from archwright.lake import iceberg_tables, quarantine, version_index
-from archwright.lake.row_chunks import EXCERPT
+from archwright.lake.row_chunks import EXCERPT_CHARACTERS
 
 from .temporary_lake import Lake, code
 
@@ -133,10 +133,10 @@ def test_rows_longer_than_the_limit(lake: Lake, monkeypatch: pytest.MonkeyPatch,
 def test_the_quarantine_keeps_a_bounded_excerpt(lake: Lake) -> None:
     lake.put("a.jsonl", b'{"n": 1}\n' + b"\0\xff" + b"x" * 5000)
     version = lake.ingest().version
-    path = quarantine.path_of(lake.home, "docs", 1)
+    path = quarantine.quarantine_path(lake.home, "docs", 1)
     row = json.loads(path.read_text(encoding="utf-8"))
     assert row["excerpt"].startswith("\N{SYMBOL FOR NULL}\N{REPLACEMENT CHARACTER}xxx")
-    assert len(row["excerpt"]) == EXCERPT + 3
+    assert len(row["excerpt"]) == EXCERPT_CHARACTERS + 3
     assert path.stat().st_mode & 0o077 == 0 or path.parent.stat().st_mode & 0o077 == 0  # it may hold anything
     assert version.rows == 1
 
@@ -230,7 +230,7 @@ def test_a_file_that_cannot_be_read_refuses_before_anything_changes(
     with pytest.raises(DataError) as caught:
         lake.ingest()
     assert code(caught.value) == expected
-    assert version_index.all(lake.store) == [first]
+    assert version_index.list_versions(lake.store) == [first]
     assert lake.data_files() == files
     assert lake.values(first, "n") == [1]
 
@@ -239,7 +239,7 @@ def test_a_deleted_quarantine_leaves_its_counts(lake: Lake) -> None:
     """Its excerpts may be what somebody wanted gone: the data set goes on."""
     lake.put("a.jsonl", GOOD + b"nope\n")
     first = lake.ingest().version
-    quarantine.path_of(lake.home, "docs", 1).unlink()
+    quarantine.quarantine_path(lake.home, "docs", 1).unlink()
     lake.put("b.jsonl", b'{"n": 2}\nnope\nnope\n')
     second = lake.ingest().version
     assert first.drops == {"quarantine: not JSON": 1}

@@ -14,31 +14,31 @@ from archwright.lake import ray_cluster
 def test_without_ray_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingError, match="work on a cluster needs the package ray") as caught:
-        ray_cluster.load("work on a cluster")
+        ray_cluster.import_ray("work on a cluster")
     assert caught.value.hint == "pip install 'archwright[ray]'"
 
 
 @pytest.mark.parametrize("address", ["auto", "head", ":6379", "head:", "ray://head:x", "127.0.0.1:99999"])
 def test_an_address_is_a_host_and_a_port(address: str) -> None:
     with pytest.raises(OperateError, match="an address is HOST:PORT") as caught:
-        ray_cluster.reach(address)
+        ray_cluster.check_reachable(address)
     assert caught.value.code == "AW-OPS-60" and caught.value.where.field == "ray_address"
 
 
 @pytest.mark.enable_socket
 def test_a_dead_address_is_known_at_once() -> None:
     with pytest.raises(OperateError, match="Connection refused") as caught:
-        ray_cluster.reach("127.0.0.1:1")
+        ray_cluster.check_reachable("127.0.0.1:1")
     assert caught.value.code == "AW-OPS-60"
 
 
 def test_a_machine_that_does_not_share_the_home_is_noticed(tmp_path: Path) -> None:
     folder = tmp_path / "look"
-    assert ray_cluster.seen(str(folder), "m1", "word") == "No such file or directory"
+    assert ray_cluster.probe_shared_home(str(folder), "m1", "word") == "No such file or directory"
     folder.mkdir()
     (folder / "word").write_text("another")
-    assert ray_cluster.seen(str(folder), "m1", "word") == "it sees another folder there"
+    assert ray_cluster.probe_shared_home(str(folder), "m1", "word") == "it sees another folder there"
     assert not (folder / "m1").exists()
     (folder / "word").write_text("word")
-    assert ray_cluster.seen(str(folder), "m1", "word") == ""
+    assert ray_cluster.probe_shared_home(str(folder), "m1", "word") == ""
     assert (folder / "m1").read_text() == "word"

@@ -17,24 +17,24 @@ def batch(**columns: list[Any]) -> pa.RecordBatch:
     """Columns of text (integers for source_row) with unset marks."""
     rows = len(next(iter(columns.values())))
     kinds = {"source_row": pa.int64(), row_status.CHANGES: pa.large_list(TEXT)}
-    unset: dict[str, list[Any]] = {name: [None] * rows for name in (*row_status.TEXTS, row_status.CHANGES)}
+    unset: dict[str, list[Any]] = {name: [None] * rows for name in (*row_status.TEXT_COLUMNS, row_status.CHANGES)}
     named = {**columns, **{name: values for name, values in unset.items() if name not in columns}}
     arrays = [pa.array(values, kinds.get(name, TEXT)) for name, values in named.items()]
     return pa.RecordBatch.from_arrays(arrays, names=list(named))
 
 
 def out(made: pa.RecordBatch) -> list[tuple[str | None, str | None]]:
-    return list(zip(made[row_status.STEP].to_pylist(), made[row_status.REASON].to_pylist(), strict=True))
+    return list(zip(made[row_status.DROP_STEP].to_pylist(), made[row_status.DROP_REASON].to_pylist(), strict=True))
 
 
 @pytest.mark.parametrize(
     "step",
     [
-        recipe_steps.DropEmpty(("a",)),
-        recipe_steps.DropShort(("a",), 5),
-        recipe_steps.Redact(("a",), ("email",)),
-        recipe_steps.Identify(("a",)),
-        recipe_steps.MarkTwins("why"),
+        recipe_steps.DropEmptyRows(("a",)),
+        recipe_steps.DropShortRows(("a",), 5),
+        recipe_steps.RedactPersonalData(("a",), ("email",)),
+        recipe_steps.AddDuplicateKeys(("a",)),
+        recipe_steps.FlagDuplicates("why"),
     ],
 )
 def test_steps_travel_to_other_machines(step: object) -> None:
@@ -42,7 +42,7 @@ def test_steps_travel_to_other_machines(step: object) -> None:
 
 
 def test_drop_empty_names_the_first_column_that_is() -> None:
-    made = recipe_steps.DropEmpty(("a", "b"))(batch(a=["x", " \t", None, "x"], b=["y", None, "y", "\n"]))
+    made = recipe_steps.DropEmptyRows(("a", "b"))(batch(a=["x", " \t", None, "x"], b=["y", None, "y", "\n"]))
     assert out(made) == [
         (None, None),
         ("drop-empty", "a is empty"),
@@ -52,30 +52,30 @@ def test_drop_empty_names_the_first_column_that_is() -> None:
 
 
 def test_drop_short_counts_characters_of_all_columns() -> None:
-    made = recipe_steps.DropShort(("a", "b"), 4)(batch(a=["ab", None, "ü"], b=["cd", None, "öä"]))
+    made = recipe_steps.DropShortRows(("a", "b"), 4)(batch(a=["ab", None, "ü"], b=["cd", None, "öä"]))
     reason = ("drop-short", "shorter than 4 characters")
     assert out(made) == [(None, None), reason, reason]
 
 
 def test_redact_notes_every_change_and_adds_to_earlier_ones() -> None:
     first = batch(a=["a@b.example", "x", None], b=["203.0.113.9", "c@d.example", "x"])
-    made = recipe_steps.Redact(("a", "b"), ("email", "ip"))(first)
+    made = recipe_steps.RedactPersonalData(("a", "b"), ("email", "ip"))(first)
     assert made["a"].to_pylist() == ["<EMAIL>", "x", None]
     assert made["b"].to_pylist() == ["<IP>", "<EMAIL>", "x"]
     assert made[row_status.CHANGES].to_pylist() == [["email", "ip"], ["email"], None]
-    again = recipe_steps.Redact(("a",), ("email",))(row_status.replaced(made, {"a": first["a"]}))
+    again = recipe_steps.RedactPersonalData(("a",), ("email",))(row_status.replace_columns(made, {"a": first["a"]}))
     assert again[row_status.CHANGES].to_pylist() == [["email", "ip", "email"], ["email"], None]
 
 
 def test_redact_leaves_a_batch_without_any_as_it_is() -> None:
     first = batch(a=["a@b.example", "call 12 34", "version 1.2.3.4"])
-    assert recipe_steps.Redact(("a",), ("phone", "ip"))(first) is first
+    assert recipe_steps.RedactPersonalData(("a",), ("phone", "ip"))(first) is first
 
 
 def test_rows_that_are_out_stay_as_they_went() -> None:
-    gone: dict[str, list[Any]] = {row_status.STEP: ["drop-short", None], row_status.REASON: ["why", None]}
+    gone: dict[str, list[Any]] = {row_status.DROP_STEP: ["drop-short", None], row_status.DROP_REASON: ["why", None]}
     first = batch(a=["a@b.example", "a@b.example"], **gone)
-    made = recipe_steps.DropShort(("a",), 99)(recipe_steps.Redact(("a",), ("email",))(first))
+    made = recipe_steps.DropShortRows(("a",), 99)(recipe_steps.RedactPersonalData(("a",), ("email",))(first))
     assert made["a"].to_pylist() == ["a@b.example", "<EMAIL>"]
     assert out(made) == [("drop-short", "why"), ("drop-short", "shorter than 99 characters")]
 
@@ -91,25 +91,27 @@ def placed(**columns: list[Any]) -> pa.RecordBatch:
 
 
 def test_identify_tells_values_apart_that_look_alike() -> None:
-    made = recipe_steps.Identify(("a", "b"))(placed(a=["x", "xy", "x", None, "null"], b=["yz", "z", "yz", None, None]))
-    keys = made[row_status.KEY].to_pylist()
+    made = recipe_steps.AddDuplicateKeys(("a", "b"))(
+        placed(a=["x", "xy", "x", None, "null"], b=["yz", "z", "yz", None, None])
+    )
+    keys = made[row_status.DUPLICATE_KEY].to_pylist()
     assert keys[0] == keys[2]
     assert len(set(keys)) == 4
-    assert made[row_status.PLACE].to_pylist() == sorted(made[row_status.PLACE].to_pylist())
+    assert made[row_status.ROW_POSITION].to_pylist() == sorted(made[row_status.ROW_POSITION].to_pylist())
 
 
 def test_a_row_that_is_out_is_no_twin() -> None:
-    made = recipe_steps.Identify(("a",))(placed(a=["x", "x"], **{row_status.STEP: ["drop-short", None]}))
-    assert made[row_status.KEY].to_pylist()[0] is None
+    made = recipe_steps.AddDuplicateKeys(("a",))(placed(a=["x", "x"], **{row_status.DROP_STEP: ["drop-short", None]}))
+    assert made[row_status.DUPLICATE_KEY].to_pylist()[0] is None
 
 
 def test_twins_are_marked_with_the_record_that_is_kept() -> None:
-    known = recipe_steps.Identify(("a",))(placed(a=["x", "y", "x"]))
-    places = known[row_status.PLACE].to_pylist()
+    known = recipe_steps.AddDuplicateKeys(("a",))(placed(a=["x", "y", "x"]))
+    places = known[row_status.ROW_POSITION].to_pylist()
     firsts = pa.array([places[0], None, places[0]], TEXT)
     arrays = [*known.columns, firsts]
-    joined = pa.RecordBatch.from_arrays(arrays, names=[*known.schema.names, row_status.FIRST])
-    made = recipe_steps.MarkTwins("why")(joined)
+    joined = pa.RecordBatch.from_arrays(arrays, names=[*known.schema.names, row_status.FIRST_POSITION])
+    made = recipe_steps.FlagDuplicates("why")(joined)
     assert out(made) == [(None, None), (None, None), ("drop-duplicates", "why")]
-    assert made[row_status.TWIN].to_pylist() == [None, None, f"{0:064d}"]
-    assert not {row_status.KEY, row_status.PLACE, row_status.FIRST} & set(made.schema.names)
+    assert made[row_status.DUPLICATE_OF].to_pylist() == [None, None, f"{0:064d}"]
+    assert not {row_status.DUPLICATE_KEY, row_status.ROW_POSITION, row_status.FIRST_POSITION} & set(made.schema.names)

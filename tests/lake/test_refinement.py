@@ -18,7 +18,7 @@ from .temporary_lake import Lake, code
 
 
 def drops(lake: Lake, version: int = 1) -> list[dict[str, Any]]:
-    path = refinement.drops_of(lake.home, "docs-clean", version)
+    path = refinement.drops_path(lake.home, "docs-clean", version)
     return sorted(map(json.loads, path.read_text(encoding="utf-8").splitlines()), key=lambda row: str(row["record_id"]))
 
 
@@ -110,7 +110,7 @@ def test_the_same_recipe_on_the_same_version_is_done_once(lake: Lake, monkeypatc
     first = lake.refine("[{redact: {}}]")
     other = lake.refine("[{drop-duplicates: {}}]")
     with monkeypatch.context() as patched:
-        patched.setattr(refinement, "_made", None)
+        patched.setattr(refinement, "_write_version", None)
         assert lake.refine("[{redact: {kinds: [email, iban, card, ip, phone]}}]") == (first.version, False)
         assert lake.refine("[{drop-duplicates: {}}]", source="docs@v1") == (other.version, False)
     lake.put_rows("b.jsonl", [{"t": "new"}])
@@ -120,7 +120,7 @@ def test_the_same_recipe_on_the_same_version_is_done_once(lake: Lake, monkeypatc
     assert lake.refine("[{redact: {}}]", source="docs@v1") == (first.version, False)
     assert lake.values(first.version, "t") == ["<EMAIL>"]
     assert lake.values(third.version, "t") == ["<EMAIL>", "new"]
-    assert (third.version.files, third.version.licence) == (version_index.find(lake.store, "docs").files, "")
+    assert (third.version.files, third.version.licence) == (version_index.find_version(lake.store, "docs").files, "")
 
 
 def test_columns_follow_the_source(lake: Lake) -> None:
@@ -208,11 +208,11 @@ def test_recipes_that_are_refused(lake: Lake, steps_: str, source: str, into: st
     lake.ingest()
     other = lake.put_rows("numbers.jsonl", [{"n": 1}])
     lake.ingest("other", path=other)
-    before = version_index.all(lake.store)
+    before = version_index.list_versions(lake.store)
     with pytest.raises(DataError) as caught:
         lake.refine(steps_, source, into)
     assert code(caught.value) == expected
-    assert version_index.all(lake.store) == before
+    assert version_index.list_versions(lake.store) == before
 
 
 def test_a_refined_data_set_is_not_ingested_into(lake: Lake) -> None:
@@ -230,11 +230,11 @@ def test_where_a_recipe_is_wrong(lake: Lake) -> None:
         "from: docs\ninto: c\nsteps:\n  - redact: {}\n  - drop-short: {characters: many}\n", encoding="utf-8"
     )
     with pytest.raises(DataError) as caught:
-        recipe.read(path)
+        recipe.read_recipe(path)
     assert (caught.value.where.line, caught.value.where.field) == (5, "steps[1].drop-short.characters")
     path.write_text("from: docs\ninto: c\nsteps: [{}]\n", encoding="utf-8")
     with pytest.raises(DataError, match="here is none") as caught:
-        recipe.read(path)
+        recipe.read_recipe(path)
     assert caught.value.where.field == "steps[0]"
 
 
@@ -243,16 +243,16 @@ def test_a_version_of_another_home(lake: Lake) -> None:
     version = lake.ingest().version
     for stranger in (replace(version, version=7, id="docs@v7"), replace(version, dataset="no", id="no@v1")):
         with pytest.raises(DataError) as caught:
-            list(iceberg_tables.read(lake.home, stranger))
+            list(iceberg_tables.read_batches(lake.home, stranger))
         assert code(caught.value) == "AW-DATA-11"
-        with pytest.raises(DataError), daft_engine.frame(lake.home, stranger):
+        with pytest.raises(DataError), daft_engine.open_frame(lake.home, stranger):
             pass
 
 
 def test_without_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "daft", None)
     with pytest.raises(MissingError, match="daft") as caught:
-        daft_engine.daft()
+        daft_engine.load_daft()
     assert caught.value.hint == "pip install 'archwright[lake]'"
 
 
@@ -260,7 +260,7 @@ def test_the_engine_is_told_to_keep_quiet(monkeypatch: pytest.MonkeyPatch) -> No
     import os  # noqa: PLC0415
 
     monkeypatch.delenv("DO_NOT_TRACK", raising=False)
-    daft_engine.daft()
+    daft_engine.load_daft()
     assert (os.environ["DO_NOT_TRACK"], os.environ["DAFT_ANALYTICS_ENABLED"]) == ("1", "0")
     from daft.scarf_telemetry import opted_out  # noqa: PLC0415
 
@@ -271,4 +271,4 @@ def test_a_recipe_file_that_is_not_there(tmp_path: Path) -> None:
     from archwright.errors import UsageError  # noqa: PLC0415
 
     with pytest.raises(UsageError):
-        recipe.read(tmp_path / "no.yaml")
+        recipe.read_recipe(tmp_path / "no.yaml")

@@ -50,7 +50,7 @@ def refined(lake: Lake, home: str, environment: dict[str, str]) -> subprocess.Co
 
 
 def drops(home: Home, dataset: str) -> list[str]:
-    return sorted(refinement.drops_of(home, dataset, 1).read_text().splitlines())
+    return sorted(refinement.drops_path(home, dataset, 1).read_text().splitlines())
 
 
 @pytest.mark.nightly
@@ -82,4 +82,4 @@ def test_a_cluster_that_does_not_see_the_home_is_refused(lake: Lake, ray_cluster
     made = refined(lake, "/proc/self/cwd/home", ray_cluster.environment)
     refusal = json.loads(made.stderr)
     assert refusal["code"] == "AW-OPS-61" and "one shared folder" in refusal["hint"], refusal
-    assert [version.id for version in version_index.all(lake.store)] == ["docs@v1"]
+    assert [version.id for version in version_index.list_versions(lake.store)] == ["docs@v1"]

@@ -25,41 +25,41 @@ def test_a_folder_is_walked_in_order_and_what_is_passed_over_is_named(tmp_path: 
     (root / "up").symlink_to(tmp_path, target_is_directory=True)
     (root / "same.txt").symlink_to(root / "z.txt")
     os.mkfifo(root / "pipe.txt")
-    found = source_files.find(root)
+    found = source_files.scan_sources(root)
     assert [source.name for source in found.sources] == ["B.csv", "b/a.md", "b/c/x.jsonl", "z.txt"]
     assert sorted(line.partition(":")[0] for line in found.passed_over) == [
         *(".git", ".hidden.txt", "link.txt", "pipe.txt", "same.txt", "up")
     ]
     assert "link.txt: a link that leads out of the folder" in found.passed_over
-    assert source_files.find(root / "link.txt").sources[0].name == "link.txt"  # named by the caller: meant
+    assert source_files.scan_sources(root / "link.txt").sources[0].name == "link.txt"  # named by the caller: meant
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        source_files.find(tmp_path)
+        source_files.scan_sources(tmp_path)
     assert code(caught.value) == "AW-DATA-02"
     (tmp_path / ".hidden").write_text("x", encoding="utf-8")
     with pytest.raises(DataError, match=r"1 passed over: \.hidden: hidden"):
-        source_files.find(tmp_path)
+        source_files.scan_sources(tmp_path)
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        source_files.find(tmp_path / "nowhere")
+        source_files.scan_sources(tmp_path / "nowhere")
     assert (caught.value.code, caught.value.where.file) == ("AW-USE-01", str(tmp_path / "nowhere"))
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(DataError) as caught:
-        source_files.find(tmp_path / "pipe.txt")
+        source_files.scan_sources(tmp_path / "pipe.txt")
     assert code(caught.value) == "AW-DATA-06"
 
 
 def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff.txt")).write_text("x", encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        source_files.find(tmp_path)
+        source_files.scan_sources(tmp_path)
     assert code(caught.value) == "AW-DATA-05"
     assert caught.value.lines().isascii()
 
@@ -69,11 +69,11 @@ def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
     [("a.JSONL", "jsonl"), ("a.Csv.GZ", "csv"), ("a.b.parquet", "parquet"), ("x/a.markdown", "text"), ("a.tsv", "csv")],
 )
 def test_formats_go_by_the_name(name: str, form: str) -> None:
-    assert source_files.format_of(name) == form
+    assert source_files.detect_format(name) == form
 
 
 def test_a_pickle_is_refused_with_the_reason_and_the_way_out() -> None:
     with pytest.raises(DataError) as caught:
-        source_files.format_of("model.pkl")
+        source_files.detect_format("model.pkl")
     assert "can run any program" in caught.value.message
     assert "to_parquet" in caught.value.hint

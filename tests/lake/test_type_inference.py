@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.lake import type_inference
-from archwright.lake.column_kinds import KINDS, arrow_type, field_type, kind_of_field, kind_of_type, widest
-from archwright.lake.row_chunks import Chunk
+from archwright.lake.column_kinds import (
+    KINDS,
+    arrow_type,
+    find_widest_kind,
+    iceberg_type,
+    kind_of_arrow_type,
+    kind_of_iceberg_type,
+)
+from archwright.lake.row_chunks import RowChunk
 
 from .temporary_lake import Lake
 
@@ -29,7 +36,7 @@ from .temporary_lake import Lake
     ],
 )
 def test_a_few_strangers_do_not_change_a_column(counted: dict[str, int], kind: str) -> None:
-    assert type_inference.decide(counted) == kind
+    assert type_inference.choose_kind(counted) == kind
 
 
 @pytest.mark.parametrize(
@@ -60,10 +67,10 @@ def test_a_few_strangers_do_not_change_a_column(counted: dict[str, int], kind: s
     ],
 )
 def test_the_kind_of_a_text(text: str, kind: str) -> None:
-    votes: type_inference.Votes = {}
-    type_inference.vote(Chunk([1, 2], [b"", b""], {"a": [text, ""]}, untyped=True), votes)
+    votes: type_inference.KindCounts = {}
+    type_inference.count_kinds(RowChunk([1, 2], [b"", b""], {"a": [text, ""]}, untyped=True), votes)
     assert votes == {"a": {kind: 1}}
-    array, bad = type_inference.convert([text, ""], kind, True)
+    array, bad = type_inference.convert_column([text, ""], kind, True)
     assert array.type == arrow_type(kind)
     assert array[1].as_py() is None
     assert (array[0].as_py() is None) == (text == "nan")
@@ -75,17 +82,17 @@ def test_column_at_once_and_value_by_value_agree(values: list[object]) -> None:
     """What a csv says of a value does not depend on the values beside it."""
     texts = [str(value).strip() for value in values]
     for kind in ("text", "integer", "number", "boolean"):
-        together, bad = type_inference.convert(texts, kind, True)
+        together, bad = type_inference.convert_column(texts, kind, True)
         for place, text in enumerate(texts):
-            alone, wrong = type_inference.convert([text], kind, True)
+            alone, wrong = type_inference.convert_column([text], kind, True)
             assert alone[0].as_py() == together[place].as_py()
             assert wrong == ({0: bad[place]} if place in bad else {})
 
 
 @given(st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans()))
 def test_a_value_fits_the_kind_it_is_said_to_be_of(value: object) -> None:
-    kind = type_inference.decide(type_inference._values_kinds([value]))
-    array, bad = type_inference.convert([value], kind, False)
+    kind = type_inference.choose_kind(type_inference._count_value_kinds([value]))
+    array, bad = type_inference.convert_column([value], kind, False)
     assert (array[0].as_py(), bad) == (value, {})
 
 
@@ -105,16 +112,16 @@ def test_a_value_fits_the_kind_it_is_said_to_be_of(value: object) -> None:
 def test_values_that_do_not_fit(value: object, kind: str, reason: str) -> None:
     fitting: dict[str, list[object]] = {"integer": [7], "number": [0.5], "boolean": [True], "text": ["t"]}
     good = fitting.get(kind, [])
-    array, bad = type_inference.convert([None, value, *good], kind, False)
+    array, bad = type_inference.convert_column([None, value, *good], kind, False)
     assert array.to_pylist() == [None, None, *good]
     assert bad == {1: reason}
 
 
 def test_nothing_fits_times_in_a_csv() -> None:
-    assert type_inference.convert(["x", " "], "date", True)[1] == {
+    assert type_inference.convert_column(["x", " "], "date", True)[1] == {
         0: "a str among times, dates or bytes"
     }  # " " is no value
-    assert type_inference.convert(["x"], "boolean", True)[1] == {0: "not true or false"}
+    assert type_inference.convert_column(["x"], "boolean", True)[1] == {0: "not true or false"}
 
 
 def test_values_as_deep_as_they_can_be_read(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +132,7 @@ def test_values_as_deep_as_they_can_be_read(lake: Lake, monkeypatch: pytest.Monk
         raise RecursionError
 
     monkeypatch.setattr("archwright.lake.type_inference.msgspec.json.encode", deep)
-    assert type_inference.convert([[]], "text", False)[1] == {0: "nested too deep"}
+    assert type_inference.convert_column([[]], "text", False)[1] == {0: "nested too deep"}
 
 
 def test_large_integers_become_text_without_losing_a_digit(lake: Lake) -> None:
@@ -140,6 +147,6 @@ def test_large_integers_beside_fractions(lake: Lake) -> None:
 
 def test_every_kind_has_its_types() -> None:
     for kind in KINDS:
-        assert kind_of_type(arrow_type(kind)) == kind
-        assert kind_of_field(field_type(kind)) == kind
-    assert widest(("integer", "number")) == "number"
+        assert kind_of_arrow_type(arrow_type(kind)) == kind
+        assert kind_of_iceberg_type(iceberg_type(kind)) == kind
+    assert find_widest_kind(("integer", "number")) == "number"

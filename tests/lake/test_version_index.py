@@ -17,17 +17,17 @@ def test_a_name_is_its_newest_version_and_a_near_one_is_offered(lake: Lake) -> N
     lake.ingest()
     lake.put_rows("b.jsonl", [{"n": 2}])
     lake.ingest()
-    assert [version.id for version in version_index.all(lake.store)] == ["docs@v1", "docs@v2"]
-    assert version_index.find(lake.store, "docs").version == 2
-    assert version_index.find(lake.store, "docs@v1").version == 1
+    assert [version.id for version in version_index.list_versions(lake.store)] == ["docs@v1", "docs@v2"]
+    assert version_index.find_version(lake.store, "docs").version == 2
+    assert version_index.find_version(lake.store, "docs@v1").version == 1
     for name in ("doc", "docs@v3"):
         with pytest.raises(DataError) as caught:
-            version_index.find(lake.store, name)
+            version_index.find_version(lake.store, name)
         assert code(caught.value) == "AW-DATA-10"
         assert set(caught.value.nearest) <= {"docs", "docs@v1", "docs@v2"}
         assert "nearest: docs" in caught.value.hint
     with pytest.raises(DataError) as caught:
-        version_index.find(lake.store, "zzz")
+        version_index.find_version(lake.store, "zzz")
     assert caught.value.nearest == ()
     assert caught.value.hint.startswith("archwright data list")
 
@@ -35,7 +35,7 @@ def test_a_name_is_its_newest_version_and_a_near_one_is_offered(lake: Lake) -> N
 def test_the_newest_is_by_number_not_by_text(lake: Lake) -> None:
     made = lake_version()
     lake.store.append(version_index.VERSIONS, [replace(made, id=f"docs@v{n}", version=n) for n in (9, 10, 2)])
-    found = version_index.newest(lake.store, "docs")
+    found = version_index.newest_version(lake.store, "docs")
     assert found is not None
     assert found.id == "docs@v10"
 
@@ -59,7 +59,7 @@ def lake_version() -> DatasetVersion:
 
 
 def test_a_card_says_all_of_it() -> None:
-    text = dataset_card.text_of(lake_version())
+    text = dataset_card.format_card(lake_version())
     for line in (
         "# Data set docs@v1",
         "| made | 1970-01-01 00:00 UTC, ingested from files |",
@@ -88,7 +88,7 @@ def test_a_card_of_a_refined_version() -> None:
         changes={"ip": 2},
         licence="MIT",
     )
-    text = dataset_card.text_of(made)
+    text = dataset_card.format_card(made)
     for line in (
         "refined from docs@v1",
         "| parent | docs@v1 |",
@@ -102,24 +102,24 @@ def test_a_card_of_a_refined_version() -> None:
 
 def test_a_card_of_very_many_files_is_bounded() -> None:
     file = lake_version().files[0]
-    text = dataset_card.text_of(replace(lake_version(), files=(file,) * 1000))
-    assert text.count("ab" * 32) == dataset_card.FILES
+    text = dataset_card.format_card(replace(lake_version(), files=(file,) * 1000))
+    assert text.count("ab" * 32) == dataset_card.MAX_LISTED_FILES
     assert "and 800 more, named in the version's record" in text
 
 
 def test_an_empty_home_holds_nothing(lake: Lake) -> None:
-    assert iceberg_tables.load(lake.home, "docs") is None
+    assert iceberg_tables.load_table(lake.home, "docs") is None
     with pytest.raises(DataError) as caught:
-        list(iceberg_tables.read(lake.home, lake_version()))
+        list(iceberg_tables.read_batches(lake.home, lake_version()))
     assert code(caught.value) == "AW-DATA-11"
 
 
 def test_reading_some_columns_in_the_order_asked_for(lake: Lake) -> None:
     lake.put_rows("a.jsonl", [{"a": 1, "b": "x"}])
     version = lake.ingest().version
-    (batch,) = iceberg_tables.read(lake.home, version, ["b", "record_id", "a"])
+    (batch,) = iceberg_tables.read_batches(lake.home, version, ["b", "record_id", "a"])
     assert batch.schema.names == ["b", "record_id", "a"]
     assert [str(kind) for kind in batch.schema.types] == ["large_string", "large_string", "int64"]
     with pytest.raises(DataError) as caught:
-        list(iceberg_tables.read(lake.home, version, ["c"]))
+        list(iceberg_tables.read_batches(lake.home, version, ["c"]))
     assert code(caught.value) == "AW-DATA-22"

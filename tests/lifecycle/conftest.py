@@ -17,9 +17,9 @@ from archwright.lake import ingestion
 from archwright.lifecycle import model_registry
 from archwright.store import Store
 from archwright.training import base_model, run_execution, training_runs
-from archwright.training.trainer import Result
-from archwright.training.training_loop import Hooks
-from archwright.training.training_runs import Job
+from archwright.training.trainer import TrainedArtefact
+from archwright.training.training_loop import LoopHooks
+from archwright.training.training_runs import ResolvedJob
 from archwright.training.training_spec import TrainSpec
 
 from ..training.tiny_model import NAME, answers, write_model
@@ -42,8 +42,10 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> School:
     shutil.copy(folder / "tiny.gguf", home.model(sha256))
     (folder / "answers.jsonl").write_text(answers(160), encoding="utf-8")
     store = Store(home.store_url)
-    version = ingestion.ingest(home, store, ingestion.Order(folder / "answers.jsonl", "answers", "CC0-1.0")).version
-    base_model.prepare(home, sha256)
+    version = ingestion.ingest_files(
+        home, store, ingestion.IngestRequest(folder / "answers.jsonl", "answers", "CC0-1.0")
+    ).version
+    base_model.prepare_base(home, sha256)
     spec = TrainSpec(
         name="assistant",
         task="text-lora",
@@ -55,9 +57,9 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> School:
         held_out=0.2,
         threads=1,
     )
-    training_runs.begin(home, Job(id=RUN, version=version, threads=1, base_sha256=sha256), spec)
-    run_execution.drive(home, RUN, Hooks(lambda _progress: None))
-    training_runs.append(store, training_run(sha256, version.id))
+    training_runs.create_run(home, ResolvedJob(id=RUN, version=version, threads=1, base_sha256=sha256), spec)
+    run_execution.drive_run(home, RUN, LoopHooks(lambda _progress: None))
+    training_runs.append_run(store, training_run(sha256, version.id))
     store.close()
     return School(home, sha256)
 
@@ -88,7 +90,7 @@ class Pupil(NamedTuple):
         return self.home.run(RUN) / "result"
 
     def register(self) -> ModelVersion:
-        return model_registry.register(self.store, self.home, self.run, run_execution.result(self.home, RUN))
+        return model_registry.register(self.store, self.home, self.run, run_execution.read_result(self.home, RUN))
 
 
 @pytest.fixture
@@ -107,7 +109,9 @@ class Stage:
         self.store = Store(home.store_url)
         source = home.root / "rows.jsonl"
         source.write_text('{"x": 1, "label": "a"}\n', encoding="utf-8")
-        self.dataset = ingestion.ingest(home, self.store, ingestion.Order(source, "rows", "CC0-1.0")).version
+        self.dataset = ingestion.ingest_files(
+            home, self.store, ingestion.IngestRequest(source, "rows", "CC0-1.0")
+        ).version
 
     def run(self, number: int = 1, name: str = "digits", task: Task = "image-classifier") -> TrainingRun:
         folder = self.home.run(f"r-{name}-{number}") / "result"
@@ -136,7 +140,7 @@ class Stage:
         self.store.append(model_registry.EVALUATIONS, [found])
 
 
-RESULT = Result(format="onnx", file="model.onnx", labels=("0", "1"), input_shape=(1, 8, 8))
+RESULT = TrainedArtefact(format="onnx", file="model.onnx", labels=("0", "1"), input_shape=(1, 8, 8))
 PASSED = (Gate(name="quality", passed=True, detail="good"), Gate(name="export", passed=True, detail="equal"))
 
 

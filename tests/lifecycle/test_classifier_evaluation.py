@@ -19,13 +19,13 @@ from archwright.contract.record import replace
 from archwright.engines.onnx_file import Notes
 from archwright.errors import ModelError
 from archwright.home import Home
-from archwright.lake.ingestion import Order, ingest
+from archwright.lake.ingestion import IngestRequest, ingest_files
 from archwright.lifecycle import classifier_evaluation, model_registry
 from archwright.lifecycle.classifier_evaluation import EXPORT, NOT_WORSE, QUALITY, examine
 from archwright.store import Store
 from archwright.training import image_classifier, run_execution
-from archwright.training.classifier_data import Trained
-from archwright.training.training_spec import Columns, Image, TrainSpec
+from archwright.training.classifier_data import TrainedClassifier
+from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
 from ..training.classifier_rows import CANCER, DIGITS, brought_in, cancer, digits, trained_run
 
@@ -50,7 +50,7 @@ class Shop(NamedTuple):
             created_at=time.time(),
             dataset_version=version.id,
         )
-        return model_registry.register(self.store, self.home, record, run_execution.result(self.home, run))
+        return model_registry.register(self.store, self.home, record, run_execution.read_result(self.home, run))
 
     def promote(self, model: ModelVersion) -> None:
         seen = model_registry.history(self.store, model.name)
@@ -110,7 +110,7 @@ def test_the_whole_shuttle_data_set(tmp_path: Path) -> None:
     assert write_shuttle(tmp_path / "shuttle" / "shuttle.csv.gz").startswith("1ed4bfa77233d95b")
     home = Home(tmp_path / "home")
     store = Store(home.store_url)
-    version = ingest(home, store, Order(tmp_path / "shuttle", "shuttle", "CC-BY-4.0")).version
+    version = ingest_files(home, store, IngestRequest(tmp_path / "shuttle", "shuttle", "CC-BY-4.0")).version
     assert version.rows == 49_097
     spec = replace(CANCER, name="shuttle", steps=60, held_out=0.1, columns=Columns(label="anomaly"))
     model = Shop(home, store, version, version).model(spec)
@@ -197,7 +197,7 @@ def _lists(side: int) -> dict[str, Any]:
 
 def test_a_rival_for_pictures_of_another_size_cannot_be_asked(shop: Shop, tmp_path: Path) -> None:
     shapes = {side: brought_in(shop.home, f"lists-{side}", _lists(side), tmp_path) for side in (4, 8)}
-    specs = {side: replace(DIGITS, name="sizes", steps=5, image=Image(height=side, width=side)) for side in shapes}
+    specs = {side: replace(DIGITS, name="sizes", steps=5, image=ImageSpec(height=side, width=side)) for side in shapes}
     shop.promote(shop._replace(digits=shapes[4]).model(specs[4]))
     model = shop._replace(digits=shapes[8]).model(specs[8])
     gate = _by_name(examine(shop.store, shop.home, model))[1][NOT_WORSE]
@@ -219,7 +219,7 @@ def test_a_record_of_other_classes_than_the_files_is_refused(shop: Shop, good: M
 
 def test_a_model_that_says_the_same_to_every_row_cannot_pass_the_export_gate() -> None:
     same = np.tile([0.25, 0.75], (300, 1))
-    trained = Trained(Notes(labels=("a", "b"), shape=(1,)), lambda _: same, lambda _: same[:, ::-1])
+    trained = TrainedClassifier(Notes(labels=("a", "b"), shape=(1,)), lambda _: same, lambda _: same[:, ::-1])
     gate = classifier_evaluation.export(same, trained, np.zeros((300, 1), np.float32))
     assert gate.value == 0.0 and gate.control == 0.0 and not gate.passed
 

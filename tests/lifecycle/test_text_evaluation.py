@@ -19,7 +19,7 @@ from archwright.home import Home
 from archwright.lifecycle import adapter_export, model_registry, text_evaluation
 from archwright.lifecycle.evaluation_engine import Asking
 from archwright.training import training_runs
-from archwright.training.sequence_packing import Encoded
+from archwright.training.sequence_packing import EncodedSample
 
 from .conftest import RUN, Pupil
 
@@ -157,16 +157,16 @@ def test_an_adapter_the_engine_refuses_is_answered_with_its_last_words(pupil: Pu
 
 
 def test_without_held_out_rows_there_is_nothing_to_say(pupil: Pupil) -> None:
-    spec = replace(training_runs.spec(pupil.home, RUN), held_out=0.0)
-    training_runs.begin(pupil.home, training_runs.job(pupil.home, RUN), spec)
+    spec = replace(training_runs.load_spec(pupil.home, RUN), held_out=0.0)
+    training_runs.create_run(pupil.home, training_runs.load_job(pupil.home, RUN), spec)
     with pytest.raises(ModelError) as refused:
         examined(pupil, pupil.register())
     assert refused.value.code == "AW-MOD-31" and "held_out: 0.1" in refused.value.hint
 
 
 def test_few_held_out_rows_pass_no_gate(pupil: Pupil) -> None:
-    spec = replace(training_runs.spec(pupil.home, RUN), held_out=0.02)
-    training_runs.begin(pupil.home, training_runs.job(pupil.home, RUN), spec)
+    spec = replace(training_runs.load_spec(pupil.home, RUN), held_out=0.02)
+    training_runs.create_run(pupil.home, training_runs.load_job(pupil.home, RUN), spec)
     _scores, gates = examined(pupil, pupil.register())
     assert not gates["quality"].passed and "are needed: not shown" in gates["quality"].detail
     assert not gates["export"].passed and "could be compared" in gates["export"].detail
@@ -181,17 +181,17 @@ def test_a_run_whose_folder_is_gone_cannot_be_examined(pupil: Pupil) -> None:
 
 
 def test_windows_lie_around_the_first_learned_token() -> None:
-    long = Encoded(list(range(500)), [place >= 200 for place in range(500)])
+    long = EncodedSample(list(range(500)), [place >= 200 for place in range(500)])
     window = text_evaluation._window(long)
     assert window is not None and window.ids == list(range(200 - text_evaluation.BEFORE, 200 + text_evaluation.AFTER))
     assert [window.ids[place] for place in window.places] == [200, 221, 242, 263]
-    whole = text_evaluation._window(Encoded(list(range(9)), [True] * 9))
+    whole = text_evaluation._window(EncodedSample(list(range(9)), [True] * 9))
     assert whole is not None and whole.ids == list(range(9)) and whole.places == [1, 3, 5, 8]
-    assert text_evaluation._window(Encoded(list(range(9)), [place >= 6 for place in range(9)])) is None
+    assert text_evaluation._window(EncodedSample(list(range(9)), [place >= 6 for place in range(9)])) is None
 
 
 def test_items_are_bounded_by_their_tokens() -> None:
-    item = Encoded(list(range(1500)), [True] * 1500)
-    nothing = Encoded([1], [False])
+    item = EncodedSample(list(range(1500)), [True] * 1500)
+    nothing = EncodedSample([1], [False])
     assert text_evaluation._bounded([nothing, item, item, item]) == [item, item]
-    assert text_evaluation._bounded([Encoded(list(range(5000)), [True] * 5000)]) != []
+    assert text_evaluation._bounded([EncodedSample(list(range(5000)), [True] * 5000)]) != []

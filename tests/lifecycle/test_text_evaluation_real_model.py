@@ -19,8 +19,8 @@ from archwright.lake import ingestion
 from archwright.lifecycle import adapter_export, evaluation, model_registry, text_evaluation
 from archwright.store import Store
 from archwright.training import base_model, run_execution, training_runs
-from archwright.training.training_loop import Hooks
-from archwright.training.training_runs import Job
+from archwright.training.training_loop import LoopHooks
+from archwright.training.training_runs import ResolvedJob
 from archwright.training.training_spec import TrainSpec
 
 BASE = load_catalog().artefacts["SmolLM2-135M-Instruct"]
@@ -43,15 +43,15 @@ def trained(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("real")
     home = Home(folder / "home")
     home.model(BASE.sha256).symlink_to(model_home.model(BASE.sha256))
-    base_model.prepare(home, BASE.sha256)
+    base_model.prepare_base(home, BASE.sha256)
     (folder / "docs.jsonl").write_text(documented(), encoding="utf-8")
     store = Store(home.store_url)
-    version = ingestion.ingest(home, store, ingestion.Order(folder / "docs.jsonl", "docs")).version
+    version = ingestion.ingest_files(home, store, ingestion.IngestRequest(folder / "docs.jsonl", "docs")).version
     spec = TrainSpec(
         name="assistant", task="text-lora", dataset=version.id, base=BASE.model, steps=8, held_out=0.3, threads=1
     )
-    training_runs.begin(home, Job(id=RUN, version=version, threads=1, base_sha256=BASE.sha256), spec)
-    run_execution.drive(home, RUN, Hooks(lambda _progress: None))
+    training_runs.create_run(home, ResolvedJob(id=RUN, version=version, threads=1, base_sha256=BASE.sha256), spec)
+    run_execution.drive_run(home, RUN, LoopHooks(lambda _progress: None))
     run = TrainingRun(
         id=RUN,
         at=0.0,
@@ -63,7 +63,7 @@ def trained(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
         base=BASE.model,
         base_sha256=BASE.sha256,
     )
-    yield store, home, model_registry.register(store, home, run, run_execution.result(home, RUN))
+    yield store, home, model_registry.register(store, home, run, run_execution.read_result(home, RUN))
     store.close()
 
 

@@ -15,13 +15,13 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
-from archwright.lake.ingestion import Order, ingest
+from archwright.lake.ingestion import IngestRequest, ingest_files
 from archwright.store import Store
 from archwright.training import classifier_data, run_execution, training_runs
-from archwright.training.trainer import Setup, Solo, Trainer
-from archwright.training.training_data import Part, TrainingData, is_held_out
-from archwright.training.training_loop import Hooks
-from archwright.training.training_spec import Columns, Image, TrainSpec
+from archwright.training.trainer import SingleWorker, TaskTrainer, TrainerSetup
+from archwright.training.training_data import DataSplit, TrainingData, is_held_out
+from archwright.training.training_loop import LoopHooks
+from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
 DIGITS = TrainSpec(
     name="digits",
@@ -29,7 +29,7 @@ DIGITS = TrainSpec(
     dataset="digits",
     steps=150,
     held_out=0.3,
-    image=Image(height=8, width=8, scale=16.0),
+    image=ImageSpec(height=8, width=8, scale=16.0),
 )
 CANCER = TrainSpec(
     name="cancer", task="tabular-classifier", dataset="cancer", steps=20, held_out=0.3, columns=Columns(label="kind")
@@ -79,15 +79,15 @@ def data_of(columns: Mapping[str, Any], spec: TrainSpec) -> TrainingData:
     table = pa.table({**places, **columns}).sort_by("record_id")
     side = [is_held_out(name, spec.held_out) for name in sorted(ids)]
     parts = [table.filter(pa.array([out is held for out in side])) for held in (False, True)]
-    train, held_out = (Part(part.column("record_id").to_pylist(), part) for part in parts)
+    train, held_out = (DataSplit(part.column("record_id").to_pylist(), part) for part in parts)
     return TrainingData(train, held_out, version_of(columns, rows), 0)
 
 
-def setup_of(columns: Mapping[str, Any], spec: TrainSpec, folder: Path, crew: Any = None) -> Setup:
-    return Setup(spec, data_of(columns, spec), Home(folder), crew or Solo(), 1)
+def setup_of(columns: Mapping[str, Any], spec: TrainSpec, folder: Path, crew: Any = None) -> TrainerSetup:
+    return TrainerSetup(spec, data_of(columns, spec), Home(folder), crew or SingleWorker(), 1)
 
 
-def steps(trainer: Trainer, first: int, last: int, seed: int = 7) -> list[float]:
+def steps(trainer: TaskTrainer, first: int, last: int, seed: int = 7) -> list[float]:
     """Steps `first` to `last` over rows that depend on the step's number alone; their losses."""
     rows, size = len(trainer.lengths()), trainer.budget()
     made = []
@@ -98,7 +98,7 @@ def steps(trainer: Trainer, first: int, last: int, seed: int = 7) -> list[float]
 
 
 def accuracy(answers: Any, data: TrainingData, spec: TrainSpec, labels: Sequence[str]) -> float:
-    truth = classifier_data.truth(data.held_out, data, spec, labels)
+    truth = classifier_data.encode_labels(data.held_out, data, spec, labels)
     return float((answers.argmax(axis=1) == truth).mean())
 
 
@@ -131,20 +131,20 @@ def brought_in(home: Home, name: str, columns: Mapping[str, Any], folder: Path) 
     write_csv(folder / name / "rows.csv", columns)
     store = Store(home.store_url)
     try:
-        return ingest(home, store, Order(folder / name, name, "CC-BY-4.0")).version
+        return ingest_files(home, store, IngestRequest(folder / name, name, "CC-BY-4.0")).version
     finally:
         store.close()
 
 
 def begun(home: Home, spec: TrainSpec, version: DatasetVersion) -> str:
     """A run that has a folder and no step yet."""
-    job = training_runs.Job(id=training_runs.new_id(), version=version, threads=1)
-    training_runs.begin(home, job, spec)
+    job = training_runs.ResolvedJob(id=training_runs.new_id(), version=version, threads=1)
+    training_runs.create_run(home, job, spec)
     return job.id
 
 
 def trained_run(home: Home, spec: TrainSpec, version: DatasetVersion) -> str:
     """A run with all its steps made, in this process."""
     run = begun(home, spec, version)
-    run_execution.drive(home, run, Hooks(lambda _: None))
+    run_execution.drive_run(home, run, LoopHooks(lambda _: None))
     return run

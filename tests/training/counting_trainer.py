@@ -17,10 +17,10 @@ from typing import Any
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
 from archwright.training import training_loop
-from archwright.training.checkpoint import Checkpoints, Keeper
-from archwright.training.trainer import Crew, Result, Setup, Solo, StepResult
-from archwright.training.training_data import Part, TrainingData
-from archwright.training.training_loop import Hooks, State
+from archwright.training.checkpoint import CheckpointManager, LocalCheckpointManager
+from archwright.training.trainer import SingleWorker, StepResult, TrainedArtefact, TrainerSetup, WorkerGroup
+from archwright.training.training_data import DataSplit, TrainingData
+from archwright.training.training_loop import LoopHooks, LoopState
 from archwright.training.training_spec import TrainSpec
 
 SPEC = TrainSpec(
@@ -56,12 +56,12 @@ class Counter:
     def weights_sha256(self) -> str:
         return self.digest
 
-    def save(self, folder: Path) -> Result:
+    def save(self, folder: Path) -> TrainedArtefact:
         (folder / "digest").write_text(self.digest)
-        return Result(format="onnx", file="digest")
+        return TrainedArtefact(format="onnx", file="digest")
 
 
-def setup(spec: TrainSpec = SPEC, ids: Sequence[str] = IDS, crew: Crew | None = None) -> Setup:
+def setup(spec: TrainSpec = SPEC, ids: Sequence[str] = IDS, crew: WorkerGroup | None = None) -> TrainerSetup:
     version = DatasetVersion(
         id="d@v1",
         dataset="d",
@@ -77,14 +77,14 @@ def setup(spec: TrainSpec = SPEC, ids: Sequence[str] = IDS, crew: Crew | None = 
         files=(),
         content_sha256="0" * 64,
     )
-    data = TrainingData(Part(list(ids), None), Part([], None), version, 0)
-    return Setup(spec, data, Home("nowhere"), crew or Solo(), 1)
+    data = TrainingData(DataSplit(list(ids), None), DataSplit([], None), version, 0)
+    return TrainerSetup(spec, data, Home("nowhere"), crew or SingleWorker(), 1)
 
 
-def train(folder: Path, warn: Callable[[str], None] = print) -> tuple[State, Counter]:
+def train(folder: Path, warn: Callable[[str], None] = print) -> tuple[LoopState, Counter]:
     trainer = Counter()
-    keeper: Keeper = Checkpoints(folder, warn)
-    state = training_loop.run(trainer, setup(), keeper, Hooks(lambda _progress: None))
+    keeper: CheckpointManager = LocalCheckpointManager(folder, warn)
+    state = training_loop.run_loop(trainer, setup(), keeper, LoopHooks(lambda _progress: None))
     return state, trainer
 
 

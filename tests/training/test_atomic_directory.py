@@ -15,7 +15,7 @@ FILES = {"a.bin": b"a" * 1000, "b.json": b"{}"}
 def test_what_was_written_is_whole_and_read_back(tmp_path: Path) -> None:
     target = tmp_path / "parent" / "folder"
     atomic_directory.write_files(target, FILES)
-    assert atomic_directory.flaw(target) == ""
+    assert atomic_directory.find_damage(target) == ""
     assert atomic_directory.read_files(target) == FILES
     assert [path.name for path in target.parent.iterdir()] == ["folder"]
 
@@ -25,10 +25,10 @@ def test_folders_inside_are_sealed_too(tmp_path: Path) -> None:
         (folder / "inner").mkdir()
         (folder / "inner" / "file").write_bytes(b"x")
 
-    atomic_directory.write(tmp_path / "t", fill)
-    assert atomic_directory.flaw(tmp_path / "t") == ""
+    atomic_directory.write_directory(tmp_path / "t", fill)
+    assert atomic_directory.find_damage(tmp_path / "t") == ""
     (tmp_path / "t" / "inner" / "file").write_bytes(b"y")
-    assert atomic_directory.flaw(tmp_path / "t") == "inner/file is damaged"
+    assert atomic_directory.find_damage(tmp_path / "t") == "inner/file is damaged"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove", "no manifest", "half a manifest"])
@@ -48,7 +48,7 @@ def test_every_damage_is_found(tmp_path: Path, damage: str) -> None:
         manifest.unlink()
     else:
         manifest.write_bytes(manifest.read_bytes()[:40])
-    assert atomic_directory.flaw(target) != ""
+    assert atomic_directory.find_damage(target) != ""
     with pytest.raises(ValueError, match=r"damaged|cannot be read"):
         atomic_directory.read_files(target)
 
@@ -68,14 +68,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(OperateError) as caught:
-        atomic_directory.write(tmp_path / "t", full)
+        atomic_directory.write_directory(tmp_path / "t", full)
     assert caught.value.code == "AW-OPS-01"
     assert atomic_directory.read_files(tmp_path / "t") == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
 def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path: Path) -> None:
-    left = tmp_path / f"{atomic_directory.LEFTOVER}x"
+    left = tmp_path / f"{atomic_directory.LEFTOVER_PREFIX}x"
     left.mkdir()
     (left / "half").write_bytes(b"")
     atomic_directory.write_files(tmp_path / "t", FILES)
@@ -84,7 +84,7 @@ def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path: Path) -> None:
 
 def test_a_folder_moved_aside_for_one_that_never_came_goes_back(tmp_path: Path) -> None:
     atomic_directory.write_files(tmp_path / "t", FILES)
-    os.rename(tmp_path / "t", tmp_path / f"{atomic_directory.OLD}t")
+    os.rename(tmp_path / "t", tmp_path / f"{atomic_directory.OLD_PREFIX}t")
     atomic_directory.write_files(tmp_path / "u", FILES)
     assert atomic_directory.read_files(tmp_path / "t") == FILES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t", "u"]

@@ -26,7 +26,7 @@ class Converter:
     def __init__(self, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times = 0
         self._tiny = tiny
-        monkeypatch.setattr(base_model, "_convert", self._copy)
+        monkeypatch.setattr(base_model, "_run_dequantisation", self._copy)
 
     def _copy(self, source: Path, folder: Path, model: str) -> None:
         self.times += 1
@@ -44,14 +44,14 @@ def fetched(home: Home, tiny: Tiny) -> Home:
 
 def refused(home: Home, sha256: str) -> ArchwrightError:
     with pytest.raises(ArchwrightError) as caught:
-        base_model.prepare(home, sha256, NAME)
+        base_model.prepare_base(home, sha256, NAME)
     return caught.value
 
 
 def test_the_twin_holds_the_very_numbers_of_the_file(tiny: Tiny) -> None:
     """Made by a real conversion, in the process that prepare starts."""
-    assert atomic_directory.flaw(tiny.twin) == ""
-    model, tokenizer = base_model.load(tiny.twin, "float32")
+    assert atomic_directory.find_damage(tiny.twin) == ""
+    model, tokenizer = base_model.load_base(tiny.twin, "float32")
     tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tiny.file).tensors}
     embedding = model.get_input_embeddings().weight.detach().numpy()
     assert np.array_equal(embedding, tensors["token_embd.weight"])
@@ -62,16 +62,16 @@ def test_the_twin_holds_the_very_numbers_of_the_file(tiny: Tiny) -> None:
 
 
 def test_it_is_loaded_in_the_precision_asked_for(tiny: Tiny) -> None:
-    model, _ = base_model.load(tiny.twin, "bfloat16")
+    model, _ = base_model.load_base(tiny.twin, "bfloat16")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
 def test_it_is_made_once(fetched: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     converter = Converter(tiny, monkeypatch)
-    assert not base_model.ready(fetched, tiny.sha256)
-    folder = base_model.prepare(fetched, tiny.sha256, NAME)
-    assert base_model.ready(fetched, tiny.sha256)
-    assert base_model.prepare(fetched, tiny.sha256, NAME) == folder == fetched.base(tiny.sha256)
+    assert not base_model.is_prepared(fetched, tiny.sha256)
+    folder = base_model.prepare_base(fetched, tiny.sha256, NAME)
+    assert base_model.is_prepared(fetched, tiny.sha256)
+    assert base_model.prepare_base(fetched, tiny.sha256, NAME) == folder == fetched.base(tiny.sha256)
     assert converter.times == 1
 
 
@@ -80,7 +80,8 @@ def test_of_several_at_once_one_makes_it(fetched: Home, tiny: Tiny, monkeypatch:
     converter = Converter(tiny, monkeypatch)
     found: list[Path] = []
     threads = [
-        threading.Thread(target=lambda: found.append(base_model.prepare(fetched, tiny.sha256, NAME))) for _ in range(4)
+        threading.Thread(target=lambda: found.append(base_model.prepare_base(fetched, tiny.sha256, NAME)))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -93,19 +94,19 @@ def test_of_several_at_once_one_makes_it(fetched: Home, tiny: Tiny, monkeypatch:
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_damaged_twin_is_made_again(fetched: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     converter = Converter(tiny, monkeypatch)
-    folder = base_model.prepare(fetched, tiny.sha256, NAME)
+    folder = base_model.prepare_base(fetched, tiny.sha256, NAME)
     whole = (folder / file).read_bytes()
     (folder / file).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert base_model.prepare(fetched, tiny.sha256, NAME) == folder
+    assert base_model.prepare_base(fetched, tiny.sha256, NAME) == folder
     assert (folder / file).read_bytes() == whole
     assert converter.times == 2
 
 
 def test_what_a_killed_conversion_left_is_swept(fetched: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     Converter(tiny, monkeypatch)
-    left = fetched.base(tiny.sha256).parent / f"{atomic_directory.LEFTOVER}dead"
+    left = fetched.base(tiny.sha256).parent / f"{atomic_directory.LEFTOVER_PREFIX}dead"
     left.mkdir()
-    base_model.prepare(fetched, tiny.sha256, NAME)
+    base_model.prepare_base(fetched, tiny.sha256, NAME)
     assert not left.exists()
 
 
@@ -121,7 +122,7 @@ def test_a_damaged_file_is_refused_before_it_is_read(fetched: Home, tiny: Tiny) 
     error = refused(fetched, tiny.sha256)
     assert error.code == "AW-GET-04"
     assert f"archwright models fetch {NAME}" in error.hint
-    assert not base_model.ready(fetched, tiny.sha256)
+    assert not base_model.is_prepared(fetched, tiny.sha256)
 
 
 def test_a_file_that_no_conversion_reads_is_refused_in_words(home: Home) -> None:
@@ -132,7 +133,7 @@ def test_a_file_that_no_conversion_reads_is_refused_in_words(home: Home) -> None
     assert isinstance(error, TrainError)
     assert error.code == "AW-TRN-31"
     assert NAME in error.message
-    assert not base_model.ready(home, sha256)
+    assert not base_model.is_prepared(home, sha256)
     assert [path.name for path in home.base(sha256).parent.iterdir()] == [".lock"]
 
 
@@ -141,7 +142,7 @@ def test_a_full_disk_leaves_nothing_behind(fetched: Home, tiny: Tiny, monkeypatc
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(base_model, "_convert", full)
+    monkeypatch.setattr(base_model, "_run_dequantisation", full)
     error = refused(fetched, tiny.sha256)
     assert isinstance(error, OperateError)
     assert error.code == "AW-OPS-01"
@@ -154,8 +155,8 @@ def test_a_missing_package_answers_with_the_line_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingError) as caught:
-        task_registry.require("text-lora")
+        task_registry.require_packages("text-lora")
     assert (caught.value.code, caught.value.hint) == ("AW-GET-01", "pip install 'archwright[train]'")
     assert package in caught.value.message
     if package == "gguf":
-        task_registry.require("tabular-classifier")  # which reads no GGUF
+        task_registry.require_packages("tabular-classifier")  # which reads no GGUF

@@ -12,8 +12,8 @@ import pytest
 
 from archwright.errors import OperateError
 from archwright.training import atomic_directory, training_loop
-from archwright.training.checkpoint import Checkpoints
-from archwright.training.training_loop import Hooks
+from archwright.training.checkpoint import LocalCheckpointManager
+from archwright.training.training_loop import LoopHooks
 
 from . import counting_trainer
 from .counting_trainer import Counter, setup, train
@@ -28,7 +28,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_the_newest_counts_and_two_are_kept(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path, print)
+    kept = LocalCheckpointManager(tmp_path, print)
     assert kept.newest() is None
     for step in (5, 10, 15):
         kept.keep(step, lambda step=step: {"s": str(step).encode()})  # type: ignore[misc]
@@ -40,7 +40,7 @@ def test_the_newest_counts_and_two_are_kept(tmp_path: Path) -> None:
 
 def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path) -> None:
     warned: list[str] = []
-    kept = Checkpoints(tmp_path, warned.append)
+    kept = LocalCheckpointManager(tmp_path, warned.append)
     kept.keep(1, lambda: {"s": b"1"})
     kept.keep(2, lambda: {"s": b"2"})
     (tmp_path / "step-00000002" / "s").write_bytes(b"3")
@@ -56,7 +56,7 @@ def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path) -> None:
 
 def test_with_none_whole_the_run_is_told_to_begin_again(tmp_path: Path) -> None:
     warned: list[str] = []
-    kept = Checkpoints(tmp_path, warned.append)
+    kept = LocalCheckpointManager(tmp_path, warned.append)
     kept.keep(1, lambda: {"s": b"1"})
     (tmp_path / "step-00000001" / "s").write_bytes(b"3")
     assert kept.newest() is None
@@ -64,9 +64,9 @@ def test_with_none_whole_the_run_is_told_to_begin_again(tmp_path: Path) -> None:
 
 
 def test_nothing_else_in_the_folder_is_taken_for_one(tmp_path: Path) -> None:
-    for name in (f"{atomic_directory.LEFTOVER}x", "step-1", "notes"):
+    for name in (f"{atomic_directory.LEFTOVER_PREFIX}x", "step-1", "notes"):
         (tmp_path / name).mkdir()
-    assert Checkpoints(tmp_path, print).newest() is None
+    assert LocalCheckpointManager(tmp_path, print).newest() is None
 
 
 def test_a_full_disk_while_keeping_costs_the_new_one_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_a_full_disk_while_keeping_costs_the_new_one_only(tmp_path: Path, monkey
     assert caught.value.code == "AW-OPS-01"
     monkeypatch.setattr(os, "fsync", real)
     assert names(tmp_path / "run") == ["step-00000006", "step-00000009"]
-    assert [atomic_directory.flaw(tmp_path / "run" / name) for name in names(tmp_path / "run")] == ["", ""]
+    assert [atomic_directory.find_damage(tmp_path / "run" / name) for name in names(tmp_path / "run")] == ["", ""]
     state, trainer = train(tmp_path / "run")
     assert (state.cursor, trainer.steps) == (unbroken.cursor, 12)
 
@@ -105,7 +105,7 @@ def test_killed_while_a_checkpoint_is_written_nothing_is_lost_or_repeated(tmp_pa
     assert (state.step, state.cursor, state.units) == (12, unbroken.cursor, unbroken.units)
     assert warned == []  # what a kill leaves is no damaged checkpoint
     assert names(tmp_path / "run")[-2:] == ["step-00000009", "step-00000012"]
-    assert not list((tmp_path / "run").glob(f"{atomic_directory.LEFTOVER}*"))
+    assert not list((tmp_path / "run").glob(f"{atomic_directory.LEFTOVER_PREFIX}*"))
 
 
 def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(tmp_path: Path) ->
 
 def test_a_finished_run_makes_no_step(tmp_path: Path) -> None:
     train(tmp_path)
-    told: list[training_loop.Progress] = []
+    told: list[training_loop.TrainingProgress] = []
     trainer = Counter()
-    state = training_loop.run(trainer, setup(), Checkpoints(tmp_path, print), Hooks(told.append))
+    state = training_loop.run_loop(trainer, setup(), LocalCheckpointManager(tmp_path, print), LoopHooks(told.append))
     assert (state.step, told) == (12, [])

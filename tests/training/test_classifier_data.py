@@ -33,15 +33,19 @@ def _data(values: Any, **columns: Any) -> Any:
 )
 def test_labels_are_sorted_as_what_they_are(values: list[Any], labels: tuple[str, ...]) -> None:
     data = _data(values)
-    assert classifier_data.classes(data, SPEC) == labels
-    truth = classifier_data.truth(data.train, data, SPEC, labels)
+    assert classifier_data.collect_labels(data, SPEC) == labels
+    truth = classifier_data.encode_labels(data.train, data, SPEC, labels)
     texts = data.train.table.column("label").to_pylist()
-    assert [labels.index(classifier_data._text(value, data, "label")) for value in texts] == truth.tolist()
+    assert [labels.index(classifier_data._format_label(value, data, "label")) for value in texts] == truth.tolist()
 
 
 def test_a_class_no_row_was_trained_on_is_unknown() -> None:
     data = _data([1, 2, 3])
-    assert sorted(classifier_data.truth(data.train, data, SPEC, ("1", "3")).tolist()) == [classifier_data.UNKNOWN, 0, 1]
+    assert sorted(classifier_data.encode_labels(data.train, data, SPEC, ("1", "3")).tolist()) == [
+        classifier_data.UNKNOWN_LABEL,
+        0,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -56,13 +60,13 @@ def test_a_class_no_row_was_trained_on_is_unknown() -> None:
 )
 def test_what_is_no_label_is_refused(values: list[Any], code: str, said: str) -> None:
     with pytest.raises(TrainError) as refused:
-        classifier_data.classes(_data(values), SPEC)
+        classifier_data.collect_labels(_data(values), SPEC)
     assert refused.value.code == code and said in refused.value.message and refused.value.hint
 
 
 def test_columns_become_floats_of_32_bits() -> None:
     data = _data([0, 1, 0], a=[1, None, 3], b=[True, False, True], c=[0.1, 0.2, 1e20])
-    found = classifier_data.matrix(data.train, ["c", "a", "b"], data)
+    found = classifier_data.build_feature_matrix(data.train, ["c", "a", "b"], data)
     assert found.dtype == np.float32 and found.shape == (3, 3)
     assert np.isnan(found[:, 1]).sum() == 1 and set(found[:, 2]) == {0.0, 1.0}
     assert sorted(found[:, 0]) == pytest.approx([0.1, 0.2, 1e20])
@@ -79,7 +83,7 @@ def test_columns_become_floats_of_32_bits() -> None:
 def test_what_is_no_number_is_refused(column: list[Any], code: str, said: str) -> None:
     data = _data([0, 1, 0], a=column)
     with pytest.raises(TrainError) as refused:
-        classifier_data.matrix(data.train, ["a"], data)
+        classifier_data.build_feature_matrix(data.train, ["a"], data)
     assert refused.value.code == code and said in refused.value.message
     if code == "AW-TRN-43":
         assert refused.value.where.field == "t.csv, row 2"

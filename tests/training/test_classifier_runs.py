@@ -14,7 +14,7 @@ from archwright.contract.record import replace
 from archwright.errors import TrainError
 from archwright.home import Home
 from archwright.training import run_execution, training_process, training_runs
-from archwright.training.training_runs import Outcome
+from archwright.training.training_runs import RunOutcome
 
 from .classifier_rows import CANCER, DIGITS, begun, brought_in, cancer, digits, trained_run
 
@@ -32,10 +32,12 @@ def test_killed_and_resumed_is_as_if_never_killed(tmp_path: Path, name: str) -> 
     whole = trained_run(home, spec, version)
     broken = begun(home, spec, version)
     steps = _killed(home, broken, at=25)
-    assert steps[0] == 1 and training_runs.outcome(home, broken) is None
-    with training_runs.hold(home, broken) as lock:
+    assert steps[0] == 1 and training_runs.load_outcome(home, broken) is None
+    with training_runs.acquire_lock(home, broken) as lock:
         resumed = [
-            progress.step for progress in training_process.start(home, broken, lock) if progress.loss is not None
+            progress.step
+            for progress in training_process.start_process(home, broken, lock)
+            if progress.loss is not None
         ]
     # It went on from a checkpoint: neither from the beginning nor past what was lost.
     assert 1 < resumed[0] <= steps[-1] + 20 and (resumed[0] - 1) % 20 == 0 and resumed[-1] == spec.steps
@@ -47,14 +49,14 @@ def test_killed_and_resumed_is_as_if_never_killed(tmp_path: Path, name: str) -> 
     )
     files = [home.run(run) / "result" / "model.onnx" for run in (whole, broken)]
     assert len({hashlib.sha256(file.read_bytes()).hexdigest() for file in files}) == 1
-    assert run_execution.result(home, broken).labels == run_execution.result(home, whole).labels
+    assert run_execution.read_result(home, broken).labels == run_execution.read_result(home, whole).labels
 
 
 def _killed(home: Home, run: str, at: int) -> list[int]:
     """The steps heard of before SIGKILL."""
     heard: list[int] = []
-    with training_runs.hold(home, run) as lock:
-        process = training_process.start(home, run, lock)
+    with training_runs.acquire_lock(home, run) as lock:
+        process = training_process.start_process(home, run, lock)
         with pytest.raises(TrainError, match="signal 9"):
             for progress in process:
                 heard.append(progress.step)
@@ -63,8 +65,8 @@ def _killed(home: Home, run: str, at: int) -> list[int]:
     return heard
 
 
-def _outcome(home: Home, run: str) -> Outcome:
-    found = training_runs.outcome(home, run)
+def _outcome(home: Home, run: str) -> RunOutcome:
+    found = training_runs.load_outcome(home, run)
     assert found is not None
     return found
 

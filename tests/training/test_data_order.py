@@ -6,26 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.training.data_order import START, Cursor, Order, chained, permutation
+from archwright.training.data_order import EMPTY_DIGEST, Cursor, DataOrder, extend_digest, permute_rows
 
 IDS = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(50)]
 
 
-def walk(order: Order, budget: int, steps: int) -> list[list[int]]:
+def walk(order: DataOrder, budget: int, steps: int) -> list[list[int]]:
     return [order.take(budget) for _ in range(steps)]
 
 
 def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide() -> None:
-    first = permutation(IDS, 1, 0)
+    first = permute_rows(IDS, 1, 0)
     assert sorted(first) == list(range(50))
-    assert first == permutation(IDS, 1, 0)
-    assert first != permutation(IDS, 1, 1) != permutation(IDS, 2, 1)
+    assert first == permute_rows(IDS, 1, 0)
+    assert first != permute_rows(IDS, 1, 1) != permute_rows(IDS, 2, 1)
     assert first != list(range(50))
 
 
 def test_a_row_keeps_its_place_among_the_others_when_rows_go() -> None:
-    whole = [IDS[row] for row in permutation(IDS, 1, 0)]
-    half = [IDS[:25][row] for row in permutation(IDS[:25], 1, 0)]
+    whole = [IDS[row] for row in permute_rows(IDS, 1, 0)]
+    half = [IDS[:25][row] for row in permute_rows(IDS[:25], 1, 0)]
     assert half == [name for name in whole if name in IDS[:25]]
 
 
@@ -36,7 +36,7 @@ def test_every_epoch_has_every_row_once_and_steps_come_near_their_budget(
     lengths: list[int], budget: int, seed: int, steps: int
 ) -> None:
     ids = IDS[: len(lengths)]
-    order = Order(ids, lengths, seed, Cursor())
+    order = DataOrder(ids, lengths, seed, Cursor())
     epochs: dict[int, list[int]] = {}
     for _ in range(steps):
         rows = order.take(budget)
@@ -47,30 +47,30 @@ def test_every_epoch_has_every_row_once_and_steps_come_near_their_budget(
         assert len(rows) == 1 or filled - budget <= lengths[rows[-1]] / 2
     for epoch, rows in epochs.items():
         # A step that holds them all takes them as they are.
-        whole = list(range(len(ids))) if budget >= sum(lengths) else permutation(ids, seed, epoch)
+        whole = list(range(len(ids))) if budget >= sum(lengths) else permute_rows(ids, seed, epoch)
         assert rows == (whole if epoch < max(epochs) else whole[: len(rows)])
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=30), st.integers(16, 200), st.integers(0, 15))
 def test_going_on_from_a_cursor_is_going_on(lengths: list[int], budget: int, broken_after: int) -> None:
     ids = IDS[: len(lengths)]
-    unbroken = Order(ids, lengths, 1, Cursor())
+    unbroken = DataOrder(ids, lengths, 1, Cursor())
     whole = walk(unbroken, budget, 16)
-    before = Order(ids, lengths, 1, Cursor())
+    before = DataOrder(ids, lengths, 1, Cursor())
     made = walk(before, budget, broken_after)
-    after = Order(ids, lengths, 1, before.cursor)
+    after = DataOrder(ids, lengths, 1, before.cursor)
     assert made + walk(after, budget, 16 - broken_after) == whole
     assert after.cursor == unbroken.cursor
 
 
 def test_the_digest_tells_one_order_from_another() -> None:
-    assert chained(START, ["a", "b"]) != chained(START, ["b", "a"])
-    assert chained(chained(START, ["a"]), ["b"]) != chained(START, ["a"])
-    order = Order(IDS, [1] * 50, 1, Cursor())
+    assert extend_digest(EMPTY_DIGEST, ["a", "b"]) != extend_digest(EMPTY_DIGEST, ["b", "a"])
+    assert extend_digest(extend_digest(EMPTY_DIGEST, ["a"]), ["b"]) != extend_digest(EMPTY_DIGEST, ["a"])
+    order = DataOrder(IDS, [1] * 50, 1, Cursor())
     rows = order.take(3)
-    assert order.cursor.order_sha256 == chained(START, [IDS[row] for row in rows])
+    assert order.cursor.order_sha256 == extend_digest(EMPTY_DIGEST, [IDS[row] for row in rows])
 
 
 @pytest.mark.parametrize(("budget", "expected"), [(10, 1), (14, 1), (16, 2), (20, 2), (26, 3)])
 def test_a_step_ends_at_the_row_that_brings_it_nearest(budget: int, expected: int) -> None:
-    assert len(Order(IDS, [10] * 50, 1, Cursor()).take(budget)) == expected
+    assert len(DataOrder(IDS, [10] * 50, 1, Cursor()).take(budget)) == expected

@@ -21,8 +21,8 @@ from archwright.api.training import Training
 from archwright.contract.lineage import TrainingRun
 from archwright.errors import OperateError, TrainError
 from archwright.home import Home
-from archwright.training.text_lora import WEIGHTS
-from archwright.training.training_loop import Progress
+from archwright.training.text_lora import WEIGHTS_FILE
+from archwright.training.training_loop import TrainingProgress
 
 from ..processes import killed, naming
 
@@ -115,7 +115,7 @@ def events(home: Home, run: str) -> list[dict[str, Any]]:
 
 
 def adapter(made: Made, run: TrainingRun) -> dict[str, Any]:
-    found: dict[str, Any] = load_file(made.home.run(run.id) / "result" / WEIGHTS)
+    found: dict[str, Any] = load_file(made.home.run(run.id) / "result" / WEIGHTS_FILE)
     return found
 
 
@@ -194,7 +194,7 @@ def checkpoints(home: Home, run: str) -> list[str]:
     return sorted(path.name for path in (home.run(run) / "checkpoints").iterdir())
 
 
-def asked_to_stop(training: Training) -> Iterator[Progress]:
+def asked_to_stop(training: Training) -> Iterator[TrainingProgress]:
     """As by Ctrl-C, at the first step that is seen."""
     asked = False
     for progress in training:

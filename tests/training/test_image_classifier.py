@@ -17,8 +17,8 @@ from archwright.engines.onnx import Classifier
 from archwright.engines.onnx_file import read_onnx
 from archwright.errors import MissingError, TrainError
 from archwright.training import image_classifier
-from archwright.training.trainer import Result, StepResult
-from archwright.training.training_spec import Columns, Image, TrainSpec
+from archwright.training.trainer import StepResult, TrainedArtefact
+from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
 from .classifier_rows import DIGITS, Pair, accuracy, data_of, digits, setup_of, steps
 
@@ -27,14 +27,14 @@ LABELS = tuple("0123456789")
 
 class Done(NamedTuple):
     folder: Path
-    result: Result
+    result: TrainedArtefact
     losses: list[float]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("digits")
-    trainer = image_classifier.make(setup_of(digits(), DIGITS, folder))
+    trainer = image_classifier.make_trainer(setup_of(digits(), DIGITS, folder))
     assert trainer.budget() == DIGITS.rows_per_step and set(trainer.lengths()) == {1}
     losses = steps(trainer, 0, DIGITS.steps)
     return Done(folder, trainer.save(folder), losses)
@@ -43,19 +43,21 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
 def test_it_learns_digits_it_has_not_seen(done: Done) -> None:
     data = data_of(digits(), DIGITS)
     assert done.losses[0] == pytest.approx(np.log(10), abs=0.2) and done.losses[-1] < 0.3
-    trained = image_classifier.trained(done.folder, data, DIGITS, LABELS)
-    rows = image_classifier.pictures(data.held_out, image_classifier.pixels_of(data, DIGITS), data, DIGITS)
+    trained = image_classifier.load_trained(done.folder, data, DIGITS, LABELS)
+    rows = image_classifier.build_pixel_matrix(
+        data.held_out, image_classifier.select_pixel_columns(data, DIGITS), data, DIGITS
+    )
     assert accuracy(trained.answers(rows), data, DIGITS, LABELS) > 0.93
     assert accuracy(trained.untrained(rows), data, DIGITS, LABELS) < 0.3
 
 
 def test_what_is_served_is_what_was_trained_and_not_what_was_not(done: Done) -> None:
-    assert done.result == Result(format="onnx", file="model.onnx", labels=LABELS, input_shape=(8, 8, 1))
+    assert done.result == TrainedArtefact(format="onnx", file="model.onnx", labels=LABELS, input_shape=(8, 8, 1))
     data = data_of(digits(), DIGITS)
-    trained = image_classifier.trained(done.folder, data, DIGITS, LABELS)
+    trained = image_classifier.load_trained(done.folder, data, DIGITS, LABELS)
     served = Classifier(read_onnx(done.folder / done.result.file))
     assert served.notes == trained.notes and served.notes.features[:2] == ("pixel_00", "pixel_01")
-    rows = image_classifier.pictures(data.held_out, list(served.notes.features), data, DIGITS)
+    rows = image_classifier.build_pixel_matrix(data.held_out, list(served.notes.features), data, DIGITS)
     answers = served.probabilities(rows)
     assert len(rows) > 200 and np.abs(answers.sum(axis=1) - 1).max() < 1e-5
     assert np.abs(answers - trained.answers(rows)).max() < 1e-5
@@ -63,30 +65,30 @@ def test_what_is_served_is_what_was_trained_and_not_what_was_not(done: Done) -> 
 
 
 def test_half_way_and_on_is_the_whole_way(tmp_path: Path) -> None:
-    whole = image_classifier.make(setup_of(digits(), DIGITS, tmp_path))
+    whole = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     losses = steps(whole, 0, 8)
-    half = image_classifier.make(setup_of(digits(), DIGITS, tmp_path))
+    half = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     steps(half, 0, 4)
     state = half.state()
     assert set(json.loads(state["state.json"])) == {"adam"}
-    rest = image_classifier.make(setup_of(digits(), DIGITS, tmp_path))
+    rest = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     rest.restore(state)
     assert rest.weights_sha256() == half.weights_sha256() != whole.weights_sha256()
     assert steps(rest, 4, 8) == losses[4:]
     assert rest.weights_sha256() == whole.weights_sha256()
     # Weights alone would not do: without the optimiser's state the end is another.
-    forgetful = image_classifier.make(setup_of(digits(), DIGITS, tmp_path))
+    forgetful = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     forgetful.restore({**state, "state.json": b'{"adam": []}'})
     steps(forgetful, 4, 8)
     assert forgetful.weights_sha256() != whole.weights_sha256()
 
 
 def test_a_state_before_the_first_step_is_the_beginning(tmp_path: Path) -> None:
-    first, second = (image_classifier.make(setup_of(digits(), DIGITS, tmp_path)) for _ in range(2))
+    first, second = (image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path)) for _ in range(2))
     second.restore(first.state())
     assert steps(first, 0, 2) == steps(second, 0, 2)
     assert first.weights_sha256() == second.weights_sha256()
-    other = image_classifier.make(setup_of(digits(), replace(DIGITS, seed=2), tmp_path))
+    other = image_classifier.make_trainer(setup_of(digits(), replace(DIGITS, seed=2), tmp_path))
     steps(other, 0, 2)
     assert other.weights_sha256() != first.weights_sha256()
 
@@ -95,16 +97,19 @@ def test_making_a_network_leaves_chance_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    image_classifier.make(setup_of(digits(), DIGITS, tmp_path))
+    image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("shares", [(slice(0, None, 2), slice(1, None, 2)), (slice(0, 64), slice(64, 64))])
 def test_two_workers_make_the_step_of_one(tmp_path: Path, shares: tuple[slice, slice]) -> None:
-    alone = image_classifier.make(setup_of(digits(), DIGITS, tmp_path))
+    alone = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     meeting = threading.Barrier(2, timeout=60)
     shared: dict[int, tuple[list[Any], float]] = {}
-    pair = [image_classifier.make(setup_of(digits(), DIGITS, tmp_path, Pair(rank, meeting, shared))) for rank in (0, 1)]
+    pair = [
+        image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path, Pair(rank, meeting, shared)))
+        for rank in (0, 1)
+    ]
     rows = list(range(64))
     found: dict[int, StepResult] = {}
     for _ in range(3):
@@ -134,8 +139,8 @@ def _as_lists(nested: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_column_of_lists_is_the_same_picture(tmp_path: Path, nested: bool) -> None:
-    columns = image_classifier.make(setup_of(digits(), DIGITS, tmp_path))
-    lists = image_classifier.make(setup_of(_as_lists(nested), DIGITS, tmp_path))
+    columns = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
+    lists = image_classifier.make_trainer(setup_of(_as_lists(nested), DIGITS, tmp_path))
     assert steps(columns, 0, 2) == steps(lists, 0, 2)
     assert lists.save(tmp_path).input_shape == (8, 8, 1)
     assert read_onnx(tmp_path / "model.onnx").notes.features == ()
@@ -144,12 +149,12 @@ def test_a_column_of_lists_is_the_same_picture(tmp_path: Path, nested: bool) -> 
 @pytest.mark.parametrize("shape", [(1, 5, 1), (5, 1, 2), (3, 7, 3)])
 def test_small_and_coloured_pictures_are_laid_out_row_by_row(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     height, width, channels = shape
-    given = Image(height=height, width=width, channels=channels, scale=2.0)
+    given = ImageSpec(height=height, width=width, channels=channels, scale=2.0)
     size = height * width * channels
     pixels = np.random.default_rng(1).random((40, size)).astype(np.float32)
     columns = {f"p{place:03d}": pixels[:, place] for place in range(size)}
     spec = replace(DIGITS, image=given, columns=Columns(label="y"))
-    trainer = image_classifier.make(setup_of({**columns, "y": (pixels[:, 0] > 0.5)}, spec, tmp_path))
+    trainer = image_classifier.make_trainer(setup_of({**columns, "y": (pixels[:, 0] > 0.5)}, spec, tmp_path))
     steps(trainer, 0, 3)
     trainer.save(tmp_path)
     pictures = torch.from_numpy(pixels / 2).reshape(40, height, width, channels).permute(0, 3, 1, 2)
@@ -164,14 +169,14 @@ def test_small_and_coloured_pictures_are_laid_out_row_by_row(tmp_path: Path, sha
 
 def _refused(columns: dict[str, Any], spec: TrainSpec, folder: Path) -> TrainError:
     with pytest.raises(TrainError) as refused:
-        image_classifier.make(setup_of(columns, spec, folder))
+        image_classifier.make_trainer(setup_of(columns, spec, folder))
     return refused.value
 
 
 def test_pictures_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    wrong = _refused(digits(), replace(DIGITS, image=Image(height=8, width=9)), tmp_path)
+    wrong = _refused(digits(), replace(DIGITS, image=ImageSpec(height=8, width=9)), tmp_path)
     assert wrong.code == "AW-TRN-44" and "has 64 feature columns" in wrong.message and "72" in wrong.message
-    large = _refused(digits(), replace(DIGITS, image=Image(height=4096, width=4096)), tmp_path)
+    large = _refused(digits(), replace(DIGITS, image=ImageSpec(height=4096, width=4096)), tmp_path)
     assert large.code == "AW-TRN-44" and "scale the pictures down" in large.hint
     assert _refused(digits(), replace(DIGITS, image=None), tmp_path).code == "AW-TRN-02"
     absent = digits() | {"pixel_09": [None, *([1] * 1796)]}
@@ -204,5 +209,5 @@ def test_lists_that_are_no_picture_are_refused_by_their_row(tmp_path: Path, text
 def test_without_torch_the_install_line_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingError) as missing:
-        image_classifier.make(setup_of(digits(), DIGITS, tmp_path))
+        image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     assert missing.value.hint == "pip install 'archwright[train]'"

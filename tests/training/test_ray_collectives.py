@@ -16,9 +16,9 @@ from torch import distributed
 from archwright.errors import MissingError, TrainError
 from archwright.settings import child_environment
 from archwright.training import image_classifier
-from archwright.training.data_order import Cursor, Order
-from archwright.training.ray_collectives import RayCrew
-from archwright.training.trainer import Crew, Solo
+from archwright.training.data_order import Cursor, DataOrder
+from archwright.training.ray_collectives import RayWorkerGroup
+from archwright.training.trainer import SingleWorker, WorkerGroup
 
 from . import classifier_rows
 
@@ -75,7 +75,7 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess
 
 @pytest.mark.parametrize("other", [OTHER], indirect=True, ids=["sums"])
 def test_two_workers_end_with_the_same_bytes_and_know_when_one_is_gone(other: subprocess.Popen[str]) -> None:
-    crew = RayCrew()
+    crew = RayWorkerGroup()
     assert (crew.rank, crew.size) == (0, 2)
     torch.manual_seed(0)
     mine: list[Any] = [torch.randn(3, 5, requires_grad=True), torch.randn(7, dtype=torch.float64)]
@@ -108,11 +108,11 @@ def _weighted(mine: list[Any]) -> Any:
     return torch.cat([(a.detach().double() * 10 + b.double() * 30).reshape(-1) / 40 for a, b in pairs])
 
 
-def trained(folder: Path, crew: Crew, share: int = 1) -> Any:
+def trained(folder: Path, crew: WorkerGroup, share: int = 1) -> Any:
     """The pictures' network after some steps of this worker's rows; of each step only every `share`-th row."""
     setup = classifier_rows.setup_of(classifier_rows.digits(), classifier_rows.DIGITS, folder, crew)
-    trainer = image_classifier.make(setup)
-    order = Order(setup.data.train.ids, trainer.lengths(), setup.spec.seed, Cursor())
+    trainer = image_classifier.make_trainer(setup)
+    order = DataOrder(setup.data.train.ids, trainer.lengths(), setup.spec.seed, Cursor())
     for _ in range(STEPS):
         trainer.step(order.take(trainer.budget())[::share][crew.rank :: crew.size])
     return trainer
@@ -126,16 +126,16 @@ def numbers(trainer: Any) -> Any:
 @pytest.mark.parametrize("other", [TRAINING], indirect=True, ids=["training"])
 def test_two_workers_learn_what_one_learns(other: subprocess.Popen[str], tmp_path: Path) -> None:
     """Up to rounding: half of each step's rows, the control, is a thousand times as far away as is allowed."""
-    together = trained(tmp_path, RayCrew())
+    together = trained(tmp_path, RayWorkerGroup())
     assert other.stdout is not None
     assert other.stdout.readline().strip() == together.weights_sha256()
-    alone = numbers(trained(tmp_path, Solo()))
+    alone = numbers(trained(tmp_path, SingleWorker()))
     assert (numbers(together) - alone).norm() < 1e-5 * alone.norm()
-    assert (numbers(trained(tmp_path, Solo(), share=2)) - alone).norm() > 1e-2 * alone.norm()
+    assert (numbers(trained(tmp_path, SingleWorker(), share=2)) - alone).norm() > 1e-2 * alone.norm()
 
 
 def test_without_torch_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingError) as caught:
-        RayCrew()
+        RayWorkerGroup()
     assert caught.value.hint == "pip install 'archwright[ray]'"

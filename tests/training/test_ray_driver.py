@@ -13,19 +13,19 @@ import pytest
 from archwright.errors import MissingError, TrainError
 from archwright.home import Home
 from archwright.training import ray_collectives, ray_driver, ray_worker, run_execution, task_registry
-from archwright.training.__main__ import driver
-from archwright.training.checkpoint import Kept
-from archwright.training.ray_driver import Death
-from archwright.training.ray_worker import Said
-from archwright.training.training_loop import Hooks, Progress
-from archwright.training.training_process import Failure
+from archwright.training.__main__ import choose_driver
+from archwright.training.checkpoint import RestoredCheckpoint
+from archwright.training.ray_driver import WorkerFailure
+from archwright.training.ray_worker import WorkerMessage
+from archwright.training.training_loop import LoopHooks, TrainingProgress
+from archwright.training.training_process import SerialisedError
 
 
 def test_one_worker_needs_no_ray_and_several_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert driver(1) is run_execution.drive
-    task_registry.require("image-classifier", 1)
-    for ask in (lambda: driver(2), lambda: task_registry.require("image-classifier", 2)):
+    assert choose_driver(1) is run_execution.drive_run
+    task_registry.require_packages("image-classifier", 1)
+    for ask in (lambda: choose_driver(2), lambda: task_registry.require_packages("image-classifier", 2)):
         with pytest.raises(MissingError, match="several workers needs the package ray") as caught:
             ask()
         assert caught.value.hint == "pip install 'archwright[ray]'"
@@ -44,24 +44,24 @@ def test_one_worker_needs_no_ray_and_several_say_how_to_get_it(monkeypatch: pyte
     ],
 )
 def test_cpus_go_round(cpus: list[int], workers: int, threads: int | None, each: int) -> None:
-    assert ray_driver.share(cpus, workers, threads) == each
+    assert ray_driver.allocate_threads(cpus, workers, threads) == each
 
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [([1, 1], 3, None), ([2, 2], 2, 3), ([], 2, None)])
 def test_what_does_not_fit_is_refused(cpus: list[int], workers: int, threads: int | None) -> None:
     with pytest.raises(TrainError, match="do not fit on machines with") as caught:
-        ray_driver.share(cpus, workers, threads)
+        ray_driver.allocate_threads(cpus, workers, threads)
     assert caught.value.code == "AW-TRN-63"
 
 
 def test_a_ray_of_our_own_has_a_secret_and_a_cluster_its_own_rules(home: Home) -> None:
-    first = ray_collectives.environment(home, "")
+    first = ray_collectives.ray_environment(home, "")
     token = Path(first["RAY_AUTH_TOKEN_PATH"])
     assert first["RAY_AUTH_MODE"] == "token" and token.stat().st_mode & 0o777 == 0o600
     assert len(token.read_text()) == 64
     before = token.read_text()
-    assert ray_collectives.environment(home, "") == first and token.read_text() == before
-    joined = ray_collectives.environment(home, "10.0.0.1:6379")
+    assert ray_collectives.ray_environment(home, "") == first and token.read_text() == before
+    joined = ray_collectives.ray_environment(home, "10.0.0.1:6379")
     assert joined["RAY_USAGE_STATS_ENABLED"] == "0"
     assert not [name for name in joined if "AUTH" in name]
 
@@ -85,18 +85,20 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.told: list[Progress] = []
+        self.told: list[TrainingProgress] = []
         self.stop = False
         self.at = 0.0
 
-    def worker(self, rank: int, progress: Progress | None = None, failure: Failure | None = None) -> None:
-        said = Said(
+    def worker(
+        self, rank: int, progress: TrainingProgress | None = None, failure: SerialisedError | None = None
+    ) -> None:
+        said = WorkerMessage(
             at=1.0, rank=rank, pid=os.getpid(), host="here", node=f"n{rank}", progress=progress, failure=failure
         )
         self.write(f"worker-{rank}.jsonl", msgspec.json.encode(said) + b"\n")
 
     def death(self, *ranks: int) -> None:
-        death = Death(at=2.0, ranks=list(ranks), reason="the process is gone")
+        death = WorkerFailure(at=2.0, ranks=list(ranks), reason="the process is gone")
         self.write("deaths.jsonl", msgspec.json.encode(death) + b"\n")
 
     def write(self, name: str, data: bytes) -> None:
@@ -104,7 +106,7 @@ class Scene:
             file.write(data)
 
     def follow(self, fit: Fit) -> None:
-        ray_driver.follow(fit, Hooks(self.told.append, lambda: self.stop, lambda: self.at), self.folder, 9)
+        ray_driver.follow_workers(fit, LoopHooks(self.told.append, lambda: self.stop, lambda: self.at), self.folder, 9)
 
 
 @pytest.fixture
@@ -112,12 +114,12 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
-def step(number: int) -> Progress:
-    return Progress(step=number, steps=9, loss=1.0)
+def step(number: int) -> TrainingProgress:
+    return TrainingProgress(step=number, steps=9, loss=1.0)
 
 
 def test_steps_and_deaths_are_told_and_logged(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = msgspec.json.encode(Said(at=1.0, rank=0, pid=1, host="here", node="n0", progress=step(2))) + b"\n"
+    whole = msgspec.json.encode(WorkerMessage(at=1.0, rank=0, pid=1, host="here", node="n0", progress=step(2))) + b"\n"
     scene.follow(
         Fit(
             lambda: scene.worker(0),
@@ -149,7 +151,7 @@ def test_a_stop_reaches_the_workers_once_they_have_started(scene: Scene) -> None
 
 def test_an_error_of_ours_ends_it_as_it_was_said(scene: Scene) -> None:
     error = TrainError("AW-TRN-30", "the loss is not a number", hint="lower learning_rate")
-    failure = msgspec.convert(error.as_dict(), Failure)
+    failure = msgspec.convert(error.as_dict(), SerialisedError)
     with pytest.raises(TrainError) as caught:
         scene.follow(Fit(lambda: scene.worker(1, failure=failure), error="all gone"))
     assert caught.value.as_dict() == error.as_dict()
@@ -157,7 +159,7 @@ def test_an_error_of_ours_ends_it_as_it_was_said(scene: Scene) -> None:
 
 def test_a_crew_that_never_starts_is_not_waited_for_without_end(scene: Scene) -> None:
     def late() -> None:
-        scene.at += ray_driver.START_S
+        scene.at += ray_driver.START_TIMEOUT_S
 
     with pytest.raises(TrainError, match="no worker has started within 600 s") as caught:
         scene.follow(Fit(late, late, late))
@@ -166,7 +168,7 @@ def test_a_crew_that_never_starts_is_not_waited_for_without_end(scene: Scene) ->
 
 
 def test_workers_that_keep_dying_end_it(scene: Scene) -> None:
-    deaths = [scene.death] * (ray_driver.DEATHS + 1)
+    deaths = [scene.death] * (ray_driver.MAX_FAILURES + 1)
     with pytest.raises(TrainError, match=r"died 4 times; of the last one Ray says: the process") as caught:
         scene.follow(Fit(*deaths, error="worn out"))
     assert caught.value.code == "AW-TRN-61"
@@ -201,9 +203,9 @@ class Keeper:
         self._steps = list(steps)
         self.kept: list[int] = []
 
-    def newest(self) -> Kept | None:
+    def newest(self) -> RestoredCheckpoint | None:
         now = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
-        return Kept(now, {}) if now else None
+        return RestoredCheckpoint(now, {}) if now else None
 
     def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
         self.kept.append(step)
@@ -213,25 +215,25 @@ class Keeper:
 def test_a_crew_goes_on_from_the_checkpoint_of_its_first_worker(steps: tuple[int, ...], waits: int) -> None:
     waited: list[float] = []
     crew = Crew(1, 4)
-    kept = ray_worker.Shared(crew, Keeper(*steps), waited.append).newest()
+    kept = ray_worker.SharedCheckpointManager(crew, Keeper(*steps), waited.append).newest()
     assert kept is not None and kept.step == 4
     assert len(waited) == waits
     assert crew.given == [float(steps[0])]
 
 
 def test_a_crew_without_a_checkpoint_begins_at_the_beginning() -> None:
-    assert ray_worker.Shared(Crew(1, 0), Keeper(0)).newest() is None
+    assert ray_worker.SharedCheckpointManager(Crew(1, 0), Keeper(0)).newest() is None
 
 
 def test_a_checkpoint_that_never_shows_is_an_error() -> None:
     waited: list[float] = []
     with pytest.raises(TrainError, match="worker 1 does not see the checkpoint of step 4") as caught:
-        ray_worker.Shared(Crew(1, 4), Keeper(2), waited.append).newest()
-    assert caught.value.code == "AW-TRN-62" and len(waited) == ray_worker.TRIES
+        ray_worker.SharedCheckpointManager(Crew(1, 4), Keeper(2), waited.append).newest()
+    assert caught.value.code == "AW-TRN-62" and len(waited) == ray_worker.CHECKPOINT_TRIES
 
 
 def test_the_first_worker_alone_keeps_checkpoints() -> None:
     keepers = [Keeper(0), Keeper(0)]
     for rank, keeper in enumerate(keepers):
-        ray_worker.Shared(Crew(rank, 0), keeper).keep(2, lambda: {})
+        ray_worker.SharedCheckpointManager(Crew(rank, 0), keeper).keep(2, lambda: {})
     assert [keeper.kept for keeper in keepers] == [[2], []]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from archwright.training import base_model, sequence_packing
-from archwright.training.sequence_packing import Encoded
+from archwright.training.sequence_packing import EncodedSample
 
 from .tiny_model import Tiny
 
@@ -17,7 +17,7 @@ from .tiny_model import Tiny
 @pytest.fixture(scope="module")
 def model(tiny: Tiny) -> Any:
     """In float32, with weights large enough that every place matters to every later one."""
-    found, _ = base_model.load(tiny.twin, "float32")
+    found, _ = base_model.load_base(tiny.twin, "float32")
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in found.named_parameters():
@@ -26,17 +26,17 @@ def model(tiny: Tiny) -> Any:
     return found
 
 
-def samples(seed: int = 1) -> list[Encoded]:
+def samples(seed: int = 1) -> list[EncodedSample]:
     drawn = random.Random(seed)
     found = []
     for length in (7, 1, 23, 2, 16):
         ids = [drawn.randrange(259) for _ in range(length)]
         start = drawn.randrange(length)
-        found.append(Encoded(ids, [place >= start for place in range(length)]))
+        found.append(EncodedSample(ids, [place >= start for place in range(length)]))
     return found
 
 
-def alone(model: Any, sample: Encoded) -> torch.Tensor:
+def alone(model: Any, sample: EncodedSample) -> torch.Tensor:
     """The losses of a sample by itself, by transformers' own forward: no mask, no positions, the head everywhere."""
     logits = model(input_ids=torch.tensor([sample.ids])).logits[0, :-1]
     targets = torch.tensor(sample.ids[1:], dtype=torch.long)
@@ -47,7 +47,7 @@ def alone(model: Any, sample: Encoded) -> torch.Tensor:
 def test_the_packed_losses_are_those_of_each_sample_alone(model: Any) -> None:
     batch = samples()
     with torch.no_grad():
-        found = sequence_packing.losses(model, batch)
+        found = sequence_packing.compute_losses(model, batch)
         assert [int(count) for count in torch.bincount(found.samples, minlength=5)] == [
             sum(sample.supervised[1:]) for sample in batch
         ]
@@ -59,22 +59,25 @@ def test_the_packed_losses_are_those_of_each_sample_alone(model: Any) -> None:
 def test_without_the_blocks_in_the_mask_it_would_not_be_so(model: Any) -> None:
     """The control: one long sample of the same tokens has other losses, by far more than the tolerance above."""
     batch = samples()
-    joined = Encoded(
+    joined = EncodedSample(
         [token for sample in batch for token in sample.ids],
         [place > 0 and yes for sample in batch for place, yes in enumerate(sample.supervised)],
     )
     with torch.no_grad():
-        apart, together = sequence_packing.losses(model, batch).values, sequence_packing.losses(model, [joined]).values
+        apart, together = (
+            sequence_packing.compute_losses(model, batch).values,
+            sequence_packing.compute_losses(model, [joined]).values,
+        )
     assert len(apart) == len(together)
     assert float((apart - together).abs().max()) > 0.1
 
 
 def test_no_sample_sees_another(model: Any) -> None:
     batch = samples()
-    other = [Encoded([(token + 1) % 259 for token in sample.ids], sample.supervised) for sample in samples()]
+    other = [EncodedSample([(token + 1) % 259 for token in sample.ids], sample.supervised) for sample in samples()]
     with torch.no_grad():
-        before = sequence_packing.losses(model, batch)
-        after = sequence_packing.losses(model, [*other[:2], batch[2], *other[3:]])
+        before = sequence_packing.compute_losses(model, batch)
+        after = sequence_packing.compute_losses(model, [*other[:2], batch[2], *other[3:]])
     torch.testing.assert_close(before.values[before.samples == 2], after.values[after.samples == 2])
     assert not torch.allclose(before.values[before.samples == 4], after.values[after.samples == 4])
 
@@ -82,7 +85,7 @@ def test_no_sample_sees_another(model: Any) -> None:
 def test_gradients_too_are_the_sum_of_each_samples(model: Any) -> None:
     batch = samples()
     weight = model.model.layers[0].self_attn.q_proj.weight
-    sequence_packing.losses(model, batch).values.sum().backward()
+    sequence_packing.compute_losses(model, batch).values.sum().backward()
     packed = weight.grad.clone()
     model.zero_grad()
     for sample in batch:
@@ -93,5 +96,7 @@ def test_gradients_too_are_the_sum_of_each_samples(model: Any) -> None:
 
 def test_a_batch_with_nothing_to_learn_from_has_no_losses(model: Any) -> None:
     with torch.no_grad():
-        found = sequence_packing.losses(model, [Encoded([5], [True]), Encoded([1, 2], [True, False])])
+        found = sequence_packing.compute_losses(
+            model, [EncodedSample([5], [True]), EncodedSample([1, 2], [True, False])]
+        )
     assert len(found.values) == 0

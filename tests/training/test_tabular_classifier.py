@@ -27,11 +27,11 @@ def _differences(folder: Path, columns: dict[str, Any], spec: TrainSpec) -> tupl
     """How far the served answers are from the trees', and from an untrained model's; over every row."""
     data = data_of(columns, spec)
     served = Classifier(read_onnx(folder / "model.onnx"))
-    trained = tabular_classifier.trained(folder, data, spec, served.notes.labels)
+    trained = tabular_classifier.load_trained(folder, data, spec, served.notes.labels)
     assert trained.notes == served.notes
     found = []
     for part in (data.train, data.held_out):
-        rows = classifier_data.matrix(part, list(served.notes.features), data)
+        rows = classifier_data.build_feature_matrix(part, list(served.notes.features), data)
         answers = served.probabilities(rows)
         found.append([np.abs(answers - other(rows)).max() for other in (trained.answers, trained.untrained)])
     return float(max(one[0] for one in found)), float(min(one[1] for one in found))
@@ -39,14 +39,14 @@ def _differences(folder: Path, columns: dict[str, Any], spec: TrainSpec) -> tupl
 
 def test_it_learns_and_serves_what_it_learned(tmp_path: Path) -> None:
     spec, data = CANCER, data_of(cancer(), CANCER)
-    trainer = tabular_classifier.make(setup_of(cancer(), spec, tmp_path))
+    trainer = tabular_classifier.make_trainer(setup_of(cancer(), spec, tmp_path))
     assert trainer.budget() == len(trainer.lengths()) == len(data.train.ids)
     losses = steps(trainer, 0, spec.steps)
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.2
     result = trainer.save(tmp_path)
     assert (result.format, result.labels, result.input_shape) == ("onnx", KINDS, (30,))
-    trained = tabular_classifier.trained(tmp_path, data, spec, KINDS)
-    rows = classifier_data.matrix(data.held_out, list(trained.notes.features), data)
+    trained = tabular_classifier.load_trained(tmp_path, data, spec, KINDS)
+    rows = classifier_data.build_feature_matrix(data.held_out, list(trained.notes.features), data)
     assert accuracy(trained.answers(rows), data, spec, KINDS) > 0.9
     assert accuracy(trained.untrained(rows), data, spec, KINDS) < 0.7
     near, far = _differences(tmp_path, cancer(), spec)
@@ -57,7 +57,7 @@ def test_it_learns_and_serves_what_it_learned(tmp_path: Path) -> None:
 
 def test_missing_values_are_learned_from_and_allowed_where_they_were(tmp_path: Path) -> None:
     columns = cancer(absent=0.2)
-    trainer = tabular_classifier.make(setup_of(columns, CANCER, tmp_path))
+    trainer = tabular_classifier.make_trainer(setup_of(columns, CANCER, tmp_path))
     steps(trainer, 0, 20)
     trainer.save(tmp_path)
     assert read_onnx(tmp_path / "model.onnx").notes.missing == tuple(f"m{place:02d}" for place in range(10))
@@ -67,11 +67,11 @@ def test_missing_values_are_learned_from_and_allowed_where_they_were(tmp_path: P
 
 def test_half_way_and_on_is_the_whole_way(tmp_path: Path) -> None:
     columns = cancer(absent=0.1)
-    whole = tabular_classifier.make(setup_of(columns, CANCER, tmp_path))
+    whole = tabular_classifier.make_trainer(setup_of(columns, CANCER, tmp_path))
     losses = steps(whole, 0, 10)
-    half = tabular_classifier.make(setup_of(columns, CANCER, tmp_path))
+    half = tabular_classifier.make_trainer(setup_of(columns, CANCER, tmp_path))
     steps(half, 0, 6)
-    rest = tabular_classifier.make(setup_of(columns, CANCER, tmp_path))
+    rest = tabular_classifier.make_trainer(setup_of(columns, CANCER, tmp_path))
     rest.restore(half.state())
     assert rest.state() == half.state() and rest.weights_sha256() == half.weights_sha256() != whole.weights_sha256()
     assert steps(rest, 6, 10) == losses[6:]
@@ -84,7 +84,7 @@ def test_half_way_and_on_is_the_whole_way(tmp_path: Path) -> None:
 
 
 def test_a_state_before_the_first_step_is_the_beginning(tmp_path: Path) -> None:
-    first, second = (tabular_classifier.make(setup_of(cancer(), CANCER, tmp_path)) for _ in range(2))
+    first, second = (tabular_classifier.make_trainer(setup_of(cancer(), CANCER, tmp_path)) for _ in range(2))
     second.restore(first.state())
     assert steps(first, 0, 3) == steps(second, 0, 3)
     assert first.weights_sha256() == second.weights_sha256()
@@ -94,16 +94,18 @@ def test_rows_too_few_to_split_are_the_shares_of_their_classes(tmp_path: Path) -
     columns = {name: column[:15] for name, column in cancer().items()}
     spec = replace(CANCER, held_out=0.0)
     columns["kind"] = np.array(["benign"] * 5 + ["malignant"] * 10)
-    trainer = tabular_classifier.make(setup_of(columns, spec, tmp_path))
+    trainer = tabular_classifier.make_trainer(setup_of(columns, spec, tmp_path))
     steps(trainer, 0, 3)
-    again = tabular_classifier.make(setup_of(columns, spec, tmp_path))
+    again = tabular_classifier.make_trainer(setup_of(columns, spec, tmp_path))
     again.restore(trainer.state())
     steps(again, 3, 5)
     steps(trainer, 3, 5)
     assert again.weights_sha256() == trainer.weights_sha256()
     trainer.save(tmp_path)
     data = data_of(columns, spec)
-    rows = classifier_data.matrix(data.train, list(read_onnx(tmp_path / "model.onnx").notes.features), data)
+    rows = classifier_data.build_feature_matrix(
+        data.train, list(read_onnx(tmp_path / "model.onnx").notes.features), data
+    )
     served = Classifier(read_onnx(tmp_path / "model.onnx")).probabilities(rows)
     assert served == pytest.approx(np.tile([1 / 3, 2 / 3], (15, 1)), abs=1e-6)
 
@@ -118,7 +120,7 @@ def _neighbours() -> dict[str, Any]:
 
 def test_thresholds_between_neighbouring_floats_keep_their_sides(tmp_path: Path) -> None:
     spec = replace(CANCER, learning_rate=0.5)
-    trainer = tabular_classifier.make(setup_of(_neighbours(), spec, tmp_path))
+    trainer = tabular_classifier.make_trainer(setup_of(_neighbours(), spec, tmp_path))
     steps(trainer, 0, 20)
     trainer.save(tmp_path)
     near, far = _differences(tmp_path, _neighbours(), spec)
@@ -126,9 +128,9 @@ def test_thresholds_between_neighbouring_floats_keep_their_sides(tmp_path: Path)
 
 
 def test_the_converter_alone_would_not_keep_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabular_classifier, "rounded", lambda text: text)
+    monkeypatch.setattr(tabular_classifier, "round_thresholds", lambda text: text)
     spec = replace(CANCER, learning_rate=0.5)
-    trainer = tabular_classifier.make(setup_of(_neighbours(), spec, tmp_path))
+    trainer = tabular_classifier.make_trainer(setup_of(_neighbours(), spec, tmp_path))
     steps(trainer, 0, 20)
     trainer.save(tmp_path)
     assert _differences(tmp_path, _neighbours(), spec)[0] > 0.05
@@ -136,11 +138,11 @@ def test_the_converter_alone_would_not_keep_them(tmp_path: Path, monkeypatch: py
 
 def test_thresholds_are_rounded_down(tmp_path: Path) -> None:
     given = "tree_sizes=1 2\nthreshold=0.1 -0.1 1e300 -1e300 0.5\nvalue=0.1\n"
-    lines = tabular_classifier.rounded(given).splitlines()
+    lines = tabular_classifier.round_thresholds(given).splitlines()
     values = [float(text) for text in lines[0].partition("=")[2].split()]
     assert lines[1:] == ["value=0.1"]
     assert values[0] < 0.1 and values[1] < -0.1 and values[0] == pytest.approx(0.1) and values[4] == 0.5
-    assert values[2:4] == [classifier_data.LARGEST, -classifier_data.LARGEST]
+    assert values[2:4] == [classifier_data.FLOAT32_MAX, -classifier_data.FLOAT32_MAX]
     assert all(float(np.float32(value)) == value for value in (values[0], values[1], values[4]))
 
 
@@ -154,7 +156,7 @@ def test_constant_columns_and_several_classes(tmp_path: Path) -> None:
         "level": np.digitize(signal, [-0.5, 0.5]) * 10,
     }
     spec = replace(CANCER, columns=Columns(label="level"))
-    trainer = tabular_classifier.make(setup_of(columns, spec, tmp_path))
+    trainer = tabular_classifier.make_trainer(setup_of(columns, spec, tmp_path))
     steps(trainer, 0, 10)
     assert trainer.save(tmp_path).labels == ("0", "10", "20")
     assert read_onnx(tmp_path / "model.onnx").notes.features == ("still", "signal")
@@ -164,7 +166,7 @@ def test_constant_columns_and_several_classes(tmp_path: Path) -> None:
 
 def test_features_are_taken_in_the_order_they_are_named(tmp_path: Path) -> None:
     spec = replace(CANCER, columns=Columns(label="kind", features=("m20", "m03")))
-    trainer = tabular_classifier.make(setup_of(cancer(), spec, tmp_path))
+    trainer = tabular_classifier.make_trainer(setup_of(cancer(), spec, tmp_path))
     steps(trainer, 0, 2)
     trainer.save(tmp_path)
     assert read_onnx(tmp_path / "model.onnx").notes.features == ("m20", "m03")
@@ -172,12 +174,12 @@ def test_features_are_taken_in_the_order_they_are_named(tmp_path: Path) -> None:
 
 def test_several_workers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainError) as refused:
-        tabular_classifier.make(setup_of(cancer(), CANCER, tmp_path, Pair(0, threading.Barrier(2), {})))
+        tabular_classifier.make_trainer(setup_of(cancer(), CANCER, tmp_path, Pair(0, threading.Barrier(2), {})))
     assert (refused.value.code, refused.value.where.field) == ("AW-TRN-45", "workers")
 
 
 def test_without_lightgbm_the_install_line_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(MissingError) as missing:
-        tabular_classifier.make(setup_of(cancer(), CANCER, tmp_path))
+        tabular_classifier.make_trainer(setup_of(cancer(), CANCER, tmp_path))
     assert missing.value.hint == "pip install 'archwright[train]'"

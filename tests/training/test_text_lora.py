@@ -16,10 +16,10 @@ from archwright.contract.record import replace
 from archwright.errors import TrainError
 from archwright.home import Home
 from archwright.training import base_model, text_lora
-from archwright.training.sequence_packing import losses
-from archwright.training.text_lora import Lora, encode, rate
-from archwright.training.trainer import Crew, Setup, Solo
-from archwright.training.training_data import Part, TrainingData
+from archwright.training.sequence_packing import compute_losses
+from archwright.training.text_lora import LoraTrainer, compute_learning_rate, encode_row
+from archwright.training.trainer import SingleWorker, TrainerSetup, WorkerGroup
+from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_spec import Columns, TrainSpec
 
 from .counting_trainer import setup as counted
@@ -45,25 +45,27 @@ class Loaded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def loaded(tiny: Tiny) -> Loaded:
-    return Loaded(lambda dtype: base_model.load(tiny.twin, dtype)[0], base_model.load(tiny.twin, "float32")[1])
+    return Loaded(
+        lambda dtype: base_model.load_base(tiny.twin, dtype)[0], base_model.load_base(tiny.twin, "float32")[1]
+    )
 
 
-def setup(spec: TrainSpec = SPEC, rows: list[dict[str, str]] = ROWS, crew: Crew | None = None) -> Setup:
+def setup(spec: TrainSpec = SPEC, rows: list[dict[str, str]] = ROWS, crew: WorkerGroup | None = None) -> TrainerSetup:
     ids = [f"{n:064x}" for n in range(len(rows))]
-    part = Part(ids, pa.Table.from_pylist(rows))
-    data = TrainingData(part, Part([], None), counted().data.version, 0)
-    return Setup(spec, data, Home("nowhere"), crew or Solo(), 1, "0" * 64)
+    part = DataSplit(ids, pa.Table.from_pylist(rows))
+    data = TrainingData(part, DataSplit([], None), counted().data.version, 0)
+    return TrainerSetup(spec, data, Home("nowhere"), crew or SingleWorker(), 1, "0" * 64)
 
 
-def lora(loaded: Loaded, given: Setup | None = None, dtype: str = "bfloat16") -> Lora:
-    return Lora(loaded.model(dtype), loaded.tokenizer, given or setup())
+def lora(loaded: Loaded, given: TrainerSetup | None = None, dtype: str = "bfloat16") -> LoraTrainer:
+    return LoraTrainer(loaded.model(dtype), loaded.tokenizer, given or setup())
 
 
 # --- rows as the model reads them
 
 
 def test_only_the_completion_and_its_end_are_learned_from(loaded: Loaded) -> None:
-    found = encode(loaded.tokenizer, ROWS[3], SPEC)
+    found = encode_row(loaded.tokenizer, ROWS[3], SPEC)
     read = loaded.tokenizer.decode
     learned = [token for token, yes in zip(found.ids, found.supervised, strict=True) if yes]
     assert read(learned) == "9 then<|end|>"
@@ -73,14 +75,14 @@ def test_only_the_completion_and_its_end_are_learned_from(loaded: Loaded) -> Non
 
 def test_plain_text_is_learned_from_all_along(loaded: Loaded) -> None:
     spec = replace(SPEC, columns=Columns(text="prompt"))
-    found = encode(loaded.tokenizer, {"prompt": "the end"}, spec)
+    found = encode_row(loaded.tokenizer, {"prompt": "the end"}, spec)
     assert loaded.tokenizer.decode(found.ids) == "the end<|end|>"
     assert found.supervised == [False] + [True] * (len(found.ids) - 1)
 
 
 @pytest.mark.parametrize(("prompt", "completion"), [(500, 10), (10, 500), (500, 500), (40, 40)])
 def test_what_is_too_long_is_cut_and_something_is_left_to_learn(loaded: Loaded, prompt: int, completion: int) -> None:
-    found = encode(loaded.tokenizer, {"prompt": "p" * prompt, "completion": "c" * completion}, SPEC)
+    found = encode_row(loaded.tokenizer, {"prompt": "p" * prompt, "completion": "c" * completion}, SPEC)
     assert len(found.ids) == SPEC.tokens_per_step
     read = loaded.tokenizer.decode(found.ids)
     assert "assistant: c" in read
@@ -90,11 +92,11 @@ def test_what_is_too_long_is_cut_and_something_is_left_to_learn(loaded: Loaded, 
 
 def test_a_model_without_a_template_reads_the_prompt_as_it_is(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaded.tokenizer, "chat_template", None)
-    assert text_lora.laid_out(loaded.tokenizer, "the") == "the"
+    assert text_lora.format_prompt(loaded.tokenizer, "the") == "the"
 
 
 def test_an_empty_row_teaches_only_to_end(loaded: Loaded) -> None:
-    found = encode(loaded.tokenizer, {"prompt": "", "completion": ""}, SPEC)
+    found = encode_row(loaded.tokenizer, {"prompt": "", "completion": ""}, SPEC)
     assert sum(found.supervised) == 1
 
 
@@ -103,19 +105,19 @@ def test_an_empty_row_teaches_only_to_end(loaded: Loaded) -> None:
 
 def test_the_rate_rises_falls_and_never_ends_at_nothing() -> None:
     spec = replace(SPEC, steps=100, learning_rate=1.0)
-    rates = [rate(spec, done) for done in range(100)]
+    rates = [compute_learning_rate(spec, done) for done in range(100)]
     assert rates[0] == pytest.approx(0.2, rel=0.01)
     assert max(rates) == rates[4] == pytest.approx(1.0, rel=0.01)
     assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert rates[-1] == pytest.approx(text_lora.FLOOR, rel=0.01)
-    assert rate(replace(spec, steps=1), 0) == 1.0
-    assert rate(replace(spec, learning_rate=None, steps=1), 0) == text_lora.LEARNING_RATE
+    assert rates[-1] == pytest.approx(text_lora.RATE_FLOOR, rel=0.01)
+    assert compute_learning_rate(replace(spec, steps=1), 0) == 1.0
+    assert compute_learning_rate(replace(spec, learning_rate=None, steps=1), 0) == text_lora.LEARNING_RATE
 
 
 # --- steps
 
 
-def all_rows(trainer: Lora) -> list[int]:
+def all_rows(trainer: LoraTrainer) -> list[int]:
     return list(range(len(trainer.lengths())))
 
 
@@ -135,9 +137,9 @@ def test_it_learns_and_nothing_but_the_adapters_moves(loaded: Loaded) -> None:
 
 def test_the_first_loss_is_the_bases_own(loaded: Loaded) -> None:
     """Fresh adapters change nothing."""
-    encoded = [encode(loaded.tokenizer, row, SPEC) for row in ROWS]
+    encoded = [encode_row(loaded.tokenizer, row, SPEC) for row in ROWS]
     with torch.no_grad():
-        plain = float(losses(loaded.model("float32"), encoded).values.mean())
+        plain = float(compute_losses(loaded.model("float32"), encoded).values.mean())
     trainer = lora(loaded, dtype="float32")
     assert trainer.step(all_rows(trainer)).loss == pytest.approx(plain, rel=1e-5)
 
@@ -165,7 +167,7 @@ def test_without_the_moments_it_would_not_be_the_same(loaded: Loaded) -> None:
     for _ in range(2):
         unbroken.step([0, 1])
     state = unbroken.state()
-    after.restore({**state, text_lora.MOMENTS: lora(loaded).state()[text_lora.MOMENTS]})
+    after.restore({**state, text_lora.MOMENTS_FILE: lora(loaded).state()[text_lora.MOMENTS_FILE]})
     assert after.weights_sha256() == unbroken.weights_sha256()
     unbroken.step([2])
     after.step([2])
@@ -201,7 +203,7 @@ class Pair:
         self._both = threading.Barrier(2)
         self._brought: dict[int, tuple[list[torch.Tensor], float]] = {}
 
-    def seat(self, rank: int) -> Crew:
+    def seat(self, rank: int) -> WorkerGroup:
         return Seat(self, rank)
 
     def mean(self, rank: int, tensors: list[torch.Tensor], weight: float) -> None:
@@ -256,27 +258,29 @@ def test_the_result_is_an_adapter_that_peft_reads_back(loaded: Loaded, tmp_path:
     for _ in range(3):
         trainer.step(all_rows(trainer))
     result = trainer.save(tmp_path)
-    assert (result.format, result.file) == ("safetensors", text_lora.WEIGHTS)
-    assert {path.name for path in tmp_path.iterdir()} == {text_lora.WEIGHTS, text_lora.CONFIG}
-    assert '"base_model_name_or_path": "tiny-llama"' in (tmp_path / text_lora.CONFIG).read_text()
+    assert (result.format, result.file) == ("safetensors", text_lora.WEIGHTS_FILE)
+    assert {path.name for path in tmp_path.iterdir()} == {text_lora.WEIGHTS_FILE, text_lora.CONFIG_FILE}
+    assert '"base_model_name_or_path": "tiny-llama"' in (tmp_path / text_lora.CONFIG_FILE).read_text()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft asks transformers by a name that is on its way out
         again = PeftModel.from_pretrained(loaded.model("float32"), str(tmp_path))
-    encoded = [encode(loaded.tokenizer, row, SPEC) for row in ROWS]
+    encoded = [encode_row(loaded.tokenizer, row, SPEC) for row in ROWS]
     with torch.no_grad():
-        torch.testing.assert_close(losses(again, encoded).values, losses(trainer._model, encoded).values)
+        torch.testing.assert_close(
+            compute_losses(again, encoded).values, compute_losses(trainer._model, encoded).values
+        )
 
 
 def test_an_architecture_it_is_not_made_for_is_refused(loaded: Loaded) -> None:
     capped = loaded.model("float32")
     capped.config.final_logit_softcapping = 30.0
     with pytest.raises(TrainError) as caught:
-        text_lora.adapted(capped, SPEC)
+        text_lora.add_adapters(capped, SPEC)
     assert caught.value.code == "AW-TRN-32"
     assert "final_logit_softcapping" in caught.value.message
     odd = loaded.model("float32")
     for layer in odd.model.layers:
         del layer.mlp
     with pytest.raises(TrainError) as caught:
-        text_lora.adapted(odd, SPEC)
+        text_lora.add_adapters(odd, SPEC)
     assert "gate_proj" in caught.value.message

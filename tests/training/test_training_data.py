@@ -34,7 +34,7 @@ def qa(count: int) -> list[dict[str, Any]]:
 def load(home: Home, spec: TrainSpec = SPEC) -> TrainingData:
     store = Store(home.store_url)
     try:
-        return training_data.load(home, store, spec)
+        return training_data.load_training_data(home, store, spec)
     finally:
         store.close()
 
@@ -138,9 +138,9 @@ def test_an_unknown_dataset_names_the_nearest(home: Home) -> None:
 def test_features_are_the_numeric_columns_but_the_label_and_ours(home: Home) -> None:
     ingest([{"a": n, "word": "x", "b": n / 2, "c": n % 2 == 0, "label": n % 3} for n in range(20)])
     found = load(home, TABLE)
-    assert sorted(training_data.features(found.train.table, TABLE)) == ["a", "b", "c"]
+    assert sorted(training_data.feature_columns(found.train.table, TABLE)) == ["a", "b", "c"]
     named = replace(TABLE, columns=Columns(label="label", features=("b", "a")))
-    assert training_data.features(load(home, named).train.table, named) == ["b", "a"]
+    assert training_data.feature_columns(load(home, named).train.table, named) == ["b", "a"]
     assert load(home, named).train.table.column_names == ["record_id", "label", "b", "a"]
 
 
@@ -149,12 +149,12 @@ def test_columns_that_an_earlier_version_left_behind_are_no_features(home: Home)
     ingest([{"new": n, "label": n % 3} for n in range(20)])
     found = load(home, TABLE)
     assert "old" in found.train.table.column_names
-    assert training_data.features(found.train.table, TABLE) == ["new"]
+    assert training_data.feature_columns(found.train.table, TABLE) == ["new"]
 
 
 def test_a_classifier_without_features_is_refused(home: Home) -> None:
     ingest([{"word": "x", "label": n % 3} for n in range(20)])
     found = load(home, TABLE)
     with pytest.raises(TrainError) as caught:
-        training_data.features(found.train.table, TABLE)
+        training_data.feature_columns(found.train.table, TABLE)
     assert caught.value.code == "AW-TRN-13"

@@ -9,10 +9,10 @@ import pytest
 from archwright.contract.record import replace
 from archwright.errors import TrainError
 from archwright.training import training_loop
-from archwright.training.checkpoint import Checkpoints, Kept
-from archwright.training.data_order import Cursor, Order
+from archwright.training.checkpoint import LocalCheckpointManager, RestoredCheckpoint
+from archwright.training.data_order import Cursor, DataOrder
 from archwright.training.trainer import StepResult
-from archwright.training.training_loop import Hooks, Progress
+from archwright.training.training_loop import LoopHooks, TrainingProgress
 
 from .counting_trainer import IDS, SPEC, Counter, setup, train
 
@@ -32,46 +32,46 @@ class Memory:
     """A keeper that keeps all."""
 
     def __init__(self) -> None:
-        self.kept: list[Kept] = []
+        self.kept: list[RestoredCheckpoint] = []
 
-    def newest(self) -> Kept | None:
+    def newest(self) -> RestoredCheckpoint | None:
         return self.kept[-1] if self.kept else None
 
     def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
-        self.kept.append(Kept(step, dict(files())))
+        self.kept.append(RestoredCheckpoint(step, dict(files())))
 
 
 def test_steps_follow_the_order_and_their_figures_add_up() -> None:
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     trainer, memory = Counter(), Memory()
-    state = training_loop.run(trainer, setup(), memory, Hooks(told.append, now=Clock()))
-    order = Order(IDS, [1] * 40, SPEC.seed, Cursor())
+    state = training_loop.run_loop(trainer, setup(), memory, LoopHooks(told.append, now=Clock()))
+    order = DataOrder(IDS, [1] * 40, SPEC.seed, Cursor())
     steps = [order.take(7) for _ in range(12)]
     assert state.cursor == order.cursor
     assert state.units == sum(map(len, steps)) == 80  # an epoch's last step has what is left of it
     assert (state.step, state.loss_first, state.loss_last) == (12, 1.0, 1.0 / 12)
     assert state.stepping_s == 12.0
     assert [one.step for one in told] == list(range(1, 13))
-    assert told[0] == Progress(step=1, steps=12, loss=1.0, units_per_s=7.0, left_s=11.0)
+    assert told[0] == TrainingProgress(step=1, steps=12, loss=1.0, units_per_s=7.0, left_s=11.0)
     assert told[-1].left_s == 0.0
     assert [kept.step for kept in memory.kept] == [3, 6, 9, 12]
 
 
 def test_asked_to_stop_it_keeps_where_it_stands_and_goes_on_from_there() -> None:
     unbroken = Counter()
-    whole = training_loop.run(unbroken, setup(), Memory(), Hooks(lambda _: None, now=Clock()))
-    memory, told = Memory(), list[Progress]()
-    state = training_loop.run(Counter(), setup(), memory, Hooks(told.append, lambda: len(told) == 4, Clock()))
+    whole = training_loop.run_loop(unbroken, setup(), Memory(), LoopHooks(lambda _: None, now=Clock()))
+    memory, told = Memory(), list[TrainingProgress]()
+    state = training_loop.run_loop(Counter(), setup(), memory, LoopHooks(told.append, lambda: len(told) == 4, Clock()))
     assert (state.step, [kept.step for kept in memory.kept]) == (4, [3, 4])
     again = Counter()
-    assert training_loop.run(again, setup(), memory, Hooks(told.append, now=Clock())) == whole
+    assert training_loop.run_loop(again, setup(), memory, LoopHooks(told.append, now=Clock())) == whole
     assert again.digest == unbroken.digest
     assert [one.step for one in told] == list(range(1, 13))
 
 
 def test_asked_to_stop_at_a_checkpoint_it_keeps_no_second_one() -> None:
-    memory, told = Memory(), list[Progress]()
-    training_loop.run(Counter(), setup(), memory, Hooks(told.append, lambda: len(told) == 6))
+    memory, told = Memory(), list[TrainingProgress]()
+    training_loop.run_loop(Counter(), setup(), memory, LoopHooks(told.append, lambda: len(told) == 6))
     assert [kept.step for kept in memory.kept] == [3, 6]
 
 
@@ -82,7 +82,7 @@ def test_a_loss_that_is_no_number_ends_it_and_the_last_good_checkpoint_is_kept(
 ) -> None:
     memory = Memory()
     with pytest.raises(TrainError) as caught:
-        training_loop.run(Counter(losses={at: loss}), setup(), memory, Hooks(lambda _: None))
+        training_loop.run_loop(Counter(losses={at: loss}), setup(), memory, LoopHooks(lambda _: None))
     assert caught.value.code == "AW-TRN-30"
     assert f"step {at}" in caught.value.message
     assert "learning_rate" in caught.value.hint
@@ -93,7 +93,9 @@ def test_a_loss_that_is_no_number_ends_it_and_the_last_good_checkpoint_is_kept(
 def test_a_checkpoint_of_other_rows_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
     with pytest.raises(TrainError) as caught:
-        training_loop.run(Counter(), setup(ids=IDS[1:]), Checkpoints(tmp_path, print), Hooks(lambda _: None))
+        training_loop.run_loop(
+            Counter(), setup(ids=IDS[1:]), LocalCheckpointManager(tmp_path, print), LoopHooks(lambda _: None)
+        )
     assert caught.value.code == "AW-TRN-21"
 
 
@@ -121,11 +123,11 @@ class Watched(Counter):
 
 def test_a_crew_shares_every_step_and_leaves_no_row_out() -> None:
     """Three workers: together they see the steps of one, in turns, and count all of its rows."""
-    order = Order(IDS, [1] * 40, SPEC.seed, Cursor())
+    order = DataOrder(IDS, [1] * 40, SPEC.seed, Cursor())
     steps = [order.take(7) for _ in range(12)]
     crew = [Watched() for _ in range(3)]
     states = [
-        training_loop.run(trainer, setup(crew=Seat(rank, 3)), Memory(), Hooks(lambda _: None, now=Clock()))
+        training_loop.run_loop(trainer, setup(crew=Seat(rank, 3)), Memory(), LoopHooks(lambda _: None, now=Clock()))
         for rank, trainer in enumerate(crew)
     ]
     for rank, trainer in enumerate(crew):
@@ -136,5 +138,7 @@ def test_a_crew_shares_every_step_and_leaves_no_row_out() -> None:
 
 def test_more_workers_than_rows() -> None:
     spec = replace(SPEC, steps=3)
-    state = training_loop.run(Counter(IDS[:2]), setup(spec, IDS[:2], Seat(2, 3)), Memory(), Hooks(lambda _: None))
+    state = training_loop.run_loop(
+        Counter(IDS[:2]), setup(spec, IDS[:2], Seat(2, 3)), Memory(), LoopHooks(lambda _: None)
+    )
     assert state.step == 3

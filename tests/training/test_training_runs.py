@@ -14,10 +14,10 @@ from archwright.errors import ArchwrightError, DataError, ErrorLocation, Interna
 from archwright.home import Home
 from archwright.store import Store
 from archwright.training import run_execution, training_process, training_runs
-from archwright.training.__main__ import driver
-from archwright.training.run_execution import drive
-from archwright.training.training_loop import Progress
-from archwright.training.training_process import Failure, Launched
+from archwright.training.__main__ import choose_driver
+from archwright.training.run_execution import drive_run
+from archwright.training.training_loop import TrainingProgress
+from archwright.training.training_process import SerialisedError, TrainingProcess
 
 from .counting_trainer import SPEC, setup
 
@@ -32,86 +32,86 @@ def store(home: Home) -> Store:
 
 
 def test_the_newest_record_is_the_runs_state(store: Store) -> None:
-    training_runs.append(store, RUN)
-    training_runs.append(store, replace(RUN, id="r-2", name="b"))
-    training_runs.append(store, replace(RUN, at=2.0, status="finished", step=4))
-    assert [(run.id, run.status) for run in training_runs.all(store)] == [("r-1", "finished"), ("r-2", "running")]
-    assert training_runs.find(store, "r-1").step == 4
-    assert training_runs.find(store, "b").id == "r-2"
+    training_runs.append_run(store, RUN)
+    training_runs.append_run(store, replace(RUN, id="r-2", name="b"))
+    training_runs.append_run(store, replace(RUN, at=2.0, status="finished", step=4))
+    assert [(run.id, run.status) for run in training_runs.list_runs(store)] == [("r-1", "finished"), ("r-2", "running")]
+    assert training_runs.find_run(store, "r-1").step == 4
+    assert training_runs.find_run(store, "b").id == "r-2"
     store.close()
 
 
 def test_an_unknown_run_names_the_nearest(store: Store) -> None:
     with pytest.raises(TrainError) as caught:
-        training_runs.find(store, "r-1")
+        training_runs.find_run(store, "r-1")
     assert (caught.value.code, caught.value.hint) == ("AW-TRN-20", "archwright train SPEC starts one")
-    training_runs.append(store, replace(RUN, id="r-12345678"))
+    training_runs.append_run(store, replace(RUN, id="r-12345678"))
     with pytest.raises(TrainError) as caught:
-        training_runs.find(store, "r-12345679")
+        training_runs.find_run(store, "r-12345679")
     assert caught.value.nearest == ("r-12345678",)
     store.close()
 
 
 def test_a_run_that_has_not_ended_is_as_far_as_its_last_whole_line(home: Home, store: Store) -> None:
-    training_runs.append(store, RUN)
+    training_runs.append_run(store, RUN)
     told = home.run(RUN.id) / "progress.jsonl"
     step = b'{"at":1.0,"step":%d,"steps":4,"loss":2.5,"units_per_s":9.0,"left_s":1.0,"note":"","resumed":false}\n'
     told.write_bytes(
         step % 1 + step % 2 + b'{"at":1.0,"step":2,"steps":4,"loss":null,"note":"kept"}\n' + (step % 3)[:20]
     )
-    found = training_runs.find(store, RUN.id, home)
+    found = training_runs.find_run(store, RUN.id, home)
     assert (found.status, found.step, found.loss_last, found.tokens_per_s) == ("interrupted", 2, 2.5, 9.0)
     told.write_bytes(b"{")
-    assert training_runs.find(store, RUN.id, home).step == 0
+    assert training_runs.find_run(store, RUN.id, home).step == 0
     told.write_bytes(step % 3)
-    training_runs.append(store, replace(RUN, at=2.0, status="finished", step=4, loss_last=1.0))
-    assert training_runs.find(store, RUN.id, home).loss_last == 1.0
+    training_runs.append_run(store, replace(RUN, at=2.0, status="finished", step=4, loss_last=1.0))
+    assert training_runs.find_run(store, RUN.id, home).loss_last == 1.0
     store.close()
 
 
 def test_a_run_nobody_works_on_is_interrupted(home: Home, store: Store) -> None:
-    training_runs.append(store, RUN)
-    assert [run.status for run in training_runs.all(store, home)] == ["interrupted"]
+    training_runs.append_run(store, RUN)
+    assert [run.status for run in training_runs.list_runs(store, home)] == ["interrupted"]
     assert not (home.root / "runs").exists()  # a look makes no folder
-    lock = training_runs.hold(home, RUN.id)
-    assert training_runs.find(store, RUN.id, home).status == "running"
+    lock = training_runs.acquire_lock(home, RUN.id)
+    assert training_runs.find_run(store, RUN.id, home).status == "running"
     lock.close()
-    assert training_runs.find(store, RUN.id, home).status == "interrupted"
-    training_runs.append(store, replace(RUN, status="failed"))
-    assert training_runs.find(store, RUN.id, home).status == "failed"
+    assert training_runs.find_run(store, RUN.id, home).status == "interrupted"
+    training_runs.append_run(store, replace(RUN, status="failed"))
+    assert training_runs.find_run(store, RUN.id, home).status == "failed"
     store.close()
 
 
 def test_two_do_not_work_on_one_run(home: Home) -> None:
-    with training_runs.hold(home, RUN.id):
+    with training_runs.acquire_lock(home, RUN.id):
         with pytest.raises(TrainError) as caught:
-            training_runs.hold(home, RUN.id)
+            training_runs.acquire_lock(home, RUN.id)
         assert caught.value.code == "AW-TRN-23"
-    training_runs.hold(home, RUN.id).close()
+    training_runs.acquire_lock(home, RUN.id).close()
 
 
 def test_the_lock_falls_with_the_last_process_that_has_it(home: Home) -> None:
-    lock = training_runs.hold(home, RUN.id)
+    lock = training_runs.acquire_lock(home, RUN.id)
     child = subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, pass_fds=(lock.fileno(),)
     )
     lock.close()
-    assert training_runs.at_work(home, RUN.id)
+    assert training_runs.is_locked(home, RUN.id)
     child.kill()
     child.communicate()
-    assert not training_runs.at_work(home, RUN.id)
+    assert not training_runs.is_locked(home, RUN.id)
 
 
 def test_what_a_run_was_given_is_read_back(home: Home) -> None:
-    job = training_runs.Job(id="r-1", version=setup().data.version, threads=1, base_sha256="0" * 64)
-    training_runs.begin(home, job, SPEC)
-    assert (training_runs.job(home, "r-1"), training_runs.spec(home, "r-1")) == (job, SPEC)
-    assert training_runs.outcome(home, "r-1") is None
+    job = training_runs.ResolvedJob(id="r-1", version=setup().data.version, threads=1, base_sha256="0" * 64)
+    training_runs.create_run(home, job, SPEC)
+    assert (training_runs.load_job(home, "r-1"), training_runs.load_spec(home, "r-1")) == (job, SPEC)
+    assert training_runs.load_outcome(home, "r-1") is None
     (home.run("r-1") / "spec.json").write_text("{")
     for broken in (
-        lambda: training_runs.spec(home, "r-1"),
-        lambda: training_runs.job(home, "r-none"),
-        lambda: run_execution.result(home, "r-1"),
+        lambda: training_runs.load_spec(home, "r-1"),
+        lambda: training_runs.load_job(home, "r-none"),
+        lambda: run_execution.read_result(home, "r-1"),
     ):
         with pytest.raises(TrainError) as caught:
             broken()
@@ -135,21 +135,21 @@ def test_ids_differ() -> None:
     ],
 )
 def test_an_error_crosses_from_process_to_process(error: ArchwrightError) -> None:
-    crossed = msgspec.convert(error.as_dict(), Failure).error()
+    crossed = msgspec.convert(error.as_dict(), SerialisedError).error()
     assert type(crossed) is type(error)
     assert crossed.as_dict() == error.as_dict()
 
 
-def started(code: str, *, ended: bool = True) -> Launched:
+def started(code: str, *, ended: bool = True) -> TrainingProcess:
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    return Launched(process, "r-1", lambda: ended)
+    return TrainingProcess(process, "r-1", lambda: ended)
 
 
 SAYS = 'import sys, time; print(\'{"progress": {"step": 1, "steps": 4, "loss": 2.5}}\', flush=True); '
 
 
 def test_progress_is_heard() -> None:
-    assert list(started(SAYS)) == [Progress(step=1, steps=4, loss=2.5)]
+    assert list(started(SAYS)) == [TrainingProgress(step=1, steps=4, loss=2.5)]
 
 
 def test_a_process_that_was_killed_says_how_to_go_on() -> None:
@@ -160,14 +160,14 @@ def test_a_process_that_was_killed_says_how_to_go_on() -> None:
             heard.append(progress.step)
             os.kill(launched.pid, signal.SIGKILL)
     assert heard == [1]
-    assert (caught.value.code, caught.value.hint) == (training_process.KILLED, "archwright runs resume r-1")
+    assert (caught.value.code, caught.value.hint) == (training_process.KILLED_CODE, "archwright runs resume r-1")
     assert "signal 9" in caught.value.message
 
 
 def test_a_process_that_leaves_before_its_last_step_says_how_to_go_on() -> None:
     with pytest.raises(TrainError) as caught:
         list(started("", ended=False))
-    assert (caught.value.code, caught.value.hint) == (training_process.KILLED, "archwright runs resume r-1")
+    assert (caught.value.code, caught.value.hint) == (training_process.KILLED_CODE, "archwright runs resume r-1")
 
 
 def test_asked_to_stop_twice_it_is_killed() -> None:
@@ -181,8 +181,8 @@ def test_asked_to_stop_twice_it_is_killed() -> None:
 
 def test_the_process_leaves_when_nobody_holds_it(home: Home) -> None:
     """The other end of its standard input closes when its parent dies, however that was."""
-    job = training_runs.Job(id="r-1", version=setup().data.version, threads=1)
-    training_runs.begin(home, job, SPEC)
+    job = training_runs.ResolvedJob(id="r-1", version=setup().data.version, threads=1)
+    training_runs.create_run(home, job, SPEC)
     argv = [sys.executable, "-m", "archwright.training", str(home.root), "r-1"]
     child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     child.communicate(timeout=60)
@@ -190,16 +190,16 @@ def test_the_process_leaves_when_nobody_holds_it(home: Home) -> None:
 
 
 def test_several_workers_without_their_extra(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
-    assert driver(1) is drive
+    assert choose_driver(1) is drive_run
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingError) as caught:
-        driver(2)
+        choose_driver(2)
     assert caught.value.hint == "pip install 'archwright[ray]'"
 
 
 def test_an_error_of_the_training_process_is_ours_here_and_in_its_log(home: Home) -> None:
-    training_runs.begin(home, training_runs.Job(id="r-1", version=setup().data.version, threads=1), SPEC)
-    with training_runs.hold(home, "r-1") as lock, pytest.raises(DataError) as caught:
-        list(training_process.start(home, "r-1", lock))
+    training_runs.create_run(home, training_runs.ResolvedJob(id="r-1", version=setup().data.version, threads=1), SPEC)
+    with training_runs.acquire_lock(home, "r-1") as lock, pytest.raises(DataError) as caught:
+        list(training_process.start_process(home, "r-1", lock))
     assert caught.value.code == "AW-DATA-11"
     assert "AW-DATA-11" in (home.run("r-1") / "log").read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from archwright.errors import ArchwrightError, TrainError
-from archwright.training.training_spec import Columns, Image, TrainSpec, read
+from archwright.training.training_spec import Columns, ImageSpec, TrainSpec, read_spec
 
 TEXT = "name: assistant\ntask: text-lora\ndataset: qa\nbase: some-model\n"
 IMAGE = "name: digits\ntask: image-classifier\ndataset: digits\n"
@@ -15,15 +15,15 @@ def refused(folder: Path, text: str) -> TrainError:
     path = folder / "spec.yaml"
     path.write_text(text)
     with pytest.raises(TrainError) as caught:
-        read(path)
+        read_spec(path)
     return caught.value
 
 
 def test_a_short_spec_has_the_defaults_of_the_demo(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(TEXT)
-    assert read(path) == TrainSpec(name="assistant", task="text-lora", dataset="qa", base="some-model")
-    assert (read(path).steps, read(path).tokens_per_step, read(path).learning_rate) == (40, 512, None)
+    assert read_spec(path) == TrainSpec(name="assistant", task="text-lora", dataset="qa", base="some-model")
+    assert (read_spec(path).steps, read_spec(path).tokens_per_step, read_spec(path).learning_rate) == (40, 512, None)
 
 
 def test_every_field_is_read(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         "checkpoint_every_steps: 1\nheld_out: 0\ncolumns: {label: kind, features: [a, b]}\n"
         "image: {height: 1, width: 2, channels: 1, scale: 255}\n"
     )
-    assert read(path) == TrainSpec(
+    assert read_spec(path) == TrainSpec(
         name="digits",
         task="image-classifier",
         dataset="digits",
@@ -46,7 +46,7 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         checkpoint_every_steps=1,
         held_out=0.0,
         columns=Columns(label="kind", features=("a", "b")),
-        image=Image(height=1, width=2, scale=255.0),
+        image=ImageSpec(height=1, width=2, scale=255.0),
     )
 
 
@@ -127,5 +127,5 @@ def test_a_pickle_as_base_is_refused_with_the_way_out(tmp_path: Path, file: str)
 
 def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArchwrightError) as caught:
-        read(tmp_path / "nowhere.yaml")
+        read_spec(tmp_path / "nowhere.yaml")
     assert caught.value.code == "AW-USE-01"

@@ -60,7 +60,7 @@ def made() -> Tiny:
     home, file = Home(folder / "home"), folder / "tiny.gguf"
     sha256 = write_model(file)
     shutil.copy(file, home.model(sha256))
-    return Tiny(file, base_model.prepare(home, sha256, NAME), sha256)
+    return Tiny(file, base_model.prepare_base(home, sha256, NAME), sha256)
 
 
 def artefact(sha256: str, size_bytes: int) -> Artefact:

@@ -41,7 +41,7 @@ def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
     """Bring a file or a folder of files into the data set `name`: a new version, or the one there is when nothing
     changed. Raises DataError (AW-DATA-*)."""
     with opened() as (_settings, home, store):
-        made = lake_ingest.ingest(home, store, lake_ingest.Order(Path(path), name, licence))
+        made = lake_ingest.ingest_files(home, store, lake_ingest.IngestRequest(Path(path), name, licence))
         if made.new:
             audited(store, "data.ingest", made.version.id)
         return replace(_outcome(made.version, made.new), passed_over=made.passed_over, replaced=made.replaced)
@@ -50,9 +50,11 @@ def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
 def refine(recipe: str) -> DatasetOutcome:
     """Make a version of one data set from a version of another, by the recipe in a file; on the cluster, where the
     setting `ray_address` names one. Raises DataError."""
-    wanted = recipes.read(Path(recipe))
+    wanted = recipes.read_recipe(Path(recipe))
     with opened() as (settings, home, store):
-        made = lake_refine.refine(home, store, lake_refine.Order(wanted, "ray" if settings.ray_address else "native"))
+        made = lake_refine.refine_dataset(
+            home, store, lake_refine.RefineRequest(wanted, "ray" if settings.ray_address else "native")
+        )
         if made.new:
             audited(store, "data.refine", made.version.id)
         return _outcome(made.version, made.new)
@@ -65,22 +67,22 @@ def _outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
 def list() -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name
     """Every version of every data set, in the order they were made."""
     with opened() as (_settings, _home, store):
-        return tuple(version_index.all(store))
+        return tuple(version_index.list_versions(store))
 
 
 def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
     """A version ("docs@v1"; "docs" for the newest) and what is known of it. Raises DataError AW-DATA-10."""
     with opened() as (_settings, home, store):
-        version = version_index.find(store, id)
+        version = version_index.find_version(store, id)
         made = [edge.child.partition(":")[::2] for edge in lineage.children(store, format_node("dataset", version.id))]
-        aside = quarantine.path_of(home, version.dataset, version.version)
-        drops = lake_refine.drops_of(home, version.dataset, version.version)
+        aside = quarantine.quarantine_path(home, version.dataset, version.version)
+        drops = lake_refine.drops_path(home, version.dataset, version.version)
         return DatasetCard(
             version=version,
             models=_named(made, "model"),
             runs=_named(made, "run"),
             refined=_named(made, "dataset"),
-            card=str(dataset_card.path_of(home, version)),
+            card=str(dataset_card.card_path(home, version)),
             quarantine=str(aside) if aside.is_file() and aside.stat().st_size else None,
             drops=str(drops) if drops.is_file() and drops.stat().st_size else None,
         )

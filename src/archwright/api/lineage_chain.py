@@ -54,7 +54,7 @@ def chain_of(store: Store, start: str, answer: LineageEdge | None = None) -> Cha
     kind, _, name = start.partition(":")
     found = edges_of.ancestry(store, start) if answer is None else [answer, *edges_of.ancestry(store, answer.parent)]
     if kind == "run" and not found:  # it is no version yet
-        dataset = format_node("dataset", training_runs.find(store, name).dataset_version)
+        dataset = format_node("dataset", training_runs.find_run(store, name).dataset_version)
         found = edges_of.ancestry(store, dataset)
         nodes = [start, dataset, *(edge.parent for edge in found)]
     else:
@@ -132,17 +132,17 @@ def _start(store: Store, id: str) -> str:  # noqa: A002
 def _known(store: Store, kind: NodeKind, name: str) -> str | None:
     """The full id, if there is such a thing; a bare name is its newest version."""
     if kind == "run":
-        found = [run.id for run in training_runs.all(store) if run.id == name]
+        found = [run.id for run in training_runs.list_runs(store) if run.id == name]
     elif kind == "model":
         found = [version.id for version in model_registry.all(store) if name in (version.id, version.name)]
     else:
-        found = [version.id for version in version_index.all(store) if name in (version.id, version.dataset)]
+        found = [version.id for version in version_index.list_versions(store) if name in (version.id, version.dataset)]
     return found[-1] if found else None
 
 
 def _ids(store: Store) -> list[str]:
     return [
         *(version.id for version in model_registry.all(store)),
-        *(run.id for run in training_runs.all(store)),
-        *(version.id for version in version_index.all(store)),
+        *(run.id for run in training_runs.list_runs(store)),
+        *(version.id for version in version_index.list_versions(store)),
     ]

@@ -26,7 +26,7 @@ from archwright.lifecycle import evaluation, model_formats, model_registry
 from archwright.lifecycle import promotion as promotions
 from archwright.operate import platform_control, rollout
 from archwright.store import Store
-from archwright.training.training_spec import PICKLED
+from archwright.training.training_spec import PICKLE_SUFFIXES
 
 
 class ListedVersion(ModelVersion):
@@ -73,13 +73,13 @@ def fetch(name: str) -> ModelFile:
     home = home_of(settings.load())
     rows = load_catalog(home).artefacts
     if name not in rows:
-        if Path(name).suffix.lower() in PICKLED:
+        if Path(name).suffix.lower() in PICKLE_SUFFIXES:
             model_formats.refuse_pickle(Path(name))
         near = tuple(difflib.get_close_matches(name, rows, 3, 0.3))
         raise UsageError(
             "AW-USE-03", f"no model file called {name!r}", hint=f"known: {', '.join(sorted(rows))}", nearest=near
         )
-    if Path(rows[name].member).suffix.lower() in PICKLED:
+    if Path(rows[name].member).suffix.lower() in PICKLE_SUFFIXES:
         model_formats.refuse_pickle(Path(rows[name].member))
     here = home.model(rows[name].sha256).is_file()
     model_files.fetch(rows[name], home)

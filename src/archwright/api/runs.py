@@ -12,13 +12,13 @@ from archwright.training import training_runs
 def list() -> tuple[TrainingRun, ...]:  # noqa: A001 - the verb's name
     """Every run as it stands, oldest first."""
     with opened() as (_settings, home, store):
-        return tuple(training_runs.all(store, home))
+        return tuple(training_runs.list_runs(store, home))
 
 
 def show(id: str) -> TrainingRun:  # noqa: A002 - the verb's word
     """A run by its id, or the newest of a name. Raises TrainError AW-TRN-20."""
     with opened() as (_settings, home, store):
-        return training_runs.find(store, id, home)
+        return training_runs.find_run(store, id, home)
 
 
 def resume(id: str) -> Training:  # noqa: A002 - the verb's word

@@ -26,11 +26,11 @@ from archwright.lifecycle import model_registry
 from archwright.monitor.metrics.observations import Recorder
 from archwright.store import Store
 from archwright.training import run_execution, task_registry, training_data, training_process, training_runs
-from archwright.training.training_loop import Progress
-from archwright.training.training_runs import Job, Outcome
-from archwright.training.training_spec import TrainSpec, read
+from archwright.training.training_loop import TrainingProgress
+from archwright.training.training_runs import ResolvedJob, RunOutcome
+from archwright.training.training_spec import TrainSpec, read_spec
 
-__all__ = ["Progress", "Training", "resume", "train"]
+__all__ = ["TrainingProgress", "Training", "resume", "train"]
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -44,13 +44,15 @@ class Training:
         self.run = run
         self._home = home
         self._lock = lock
-        self._launched = training_process.start(home, run.id, lock) if lock is not None and steps_to_make else None
+        self._launched = (
+            training_process.start_process(home, run.id, lock) if lock is not None and steps_to_make else None
+        )
 
     @property
     def predictions(self) -> tuple[Prediction, ...]:
         return self.run.predictions
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Iterator[TrainingProgress]:
         """Raises the error the run ended with; the run is on record as failed then."""
         if self._lock is None:
             return
@@ -80,7 +82,7 @@ class Training:
             self._lock.close()
             self._lock = None
 
-    def _followed(self, launched: training_process.Launched) -> Iterator[Progress]:
+    def _followed(self, launched: training_process.TrainingProcess) -> Iterator[TrainingProgress]:
         for progress in launched:
             if progress.loss is not None:
                 first = self.run.loss_first if self.run.loss_first is not None else progress.loss
@@ -91,31 +93,33 @@ class Training:
             yield progress
 
     def _settle(self) -> None:
-        made = training_runs.outcome(self._home, self.run.id)
+        made = training_runs.load_outcome(self._home, self.run.id)
         with opened() as (_settings, _home, store):
             if made is None:
                 self._keep(store, replace(self.run, status="interrupted"))
             else:
                 self._finish(store, made)
 
-    def _finish(self, store: Store, made: Outcome) -> None:
+    def _finish(self, store: Store, made: RunOutcome) -> None:
         finished = _finished(self.run, made)
         if not self.run.deviations:
             _record(store, finished, made)
         # Kept before it is registered: the version's lineage asks for it.
         self._keep(store, finished)
-        version = model_registry.register(store, self._home, finished, run_execution.result(self._home, self.run.id))
+        version = model_registry.register(
+            store, self._home, finished, run_execution.read_result(self._home, self.run.id)
+        )
         self._keep(store, replace(finished, model=version.id))
 
     def _failed(self, error: ArchwrightError) -> None:
-        broken_off = error.code == training_process.KILLED
+        broken_off = error.code == training_process.KILLED_CODE
         status = "finished" if self.run.status == "finished" else "interrupted" if broken_off else "failed"
         with opened() as (_settings, _home, store):
             self._keep(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
 
     def _keep(self, store: Store, run: TrainingRun) -> None:
         self.run = replace(run, at=time.time())
-        training_runs.append(store, self.run)
+        training_runs.append_run(store, self.run)
 
 
 def train(spec: str) -> Training:
@@ -124,8 +128,8 @@ def train(spec: str) -> Training:
     Everything that can be known to be wrong is refused before: TrainError (the spec, its columns), DataError
     (the data set), MissingError (a package, the base's file).
     """
-    chosen = read(Path(spec))
-    task_registry.require(chosen.task, chosen.workers)
+    chosen = read_spec(Path(spec))
+    task_registry.require_packages(chosen.task, chosen.workers)
     with opened() as (_settings, home, store):
         job = _job(home, store, chosen)
         chosen = replace(chosen, dataset=job.version.id)
@@ -148,10 +152,10 @@ def train(spec: str) -> Training:
             bases=forecast.bases,
             not_predicted=forecast.reason,
         )
-        training_runs.begin(home, job, chosen)
-        lock = training_runs.hold(home, run.id)
+        training_runs.create_run(home, job, chosen)
+        lock = training_runs.acquire_lock(home, run.id)
         audited(store, "train", run.id)
-        training_runs.append(store, run)
+        training_runs.append_run(store, run)
     return Training(home, run, lock, steps_to_make=True)
 
 
@@ -162,18 +166,18 @@ def resume(id: str) -> Training:  # noqa: A002 - the verb's word
     (its dataset version is gone or changed).
     """
     with opened() as (_settings, home, store):
-        if _done(run := training_runs.find(store, id, home)):
+        if _done(run := training_runs.find_run(store, id, home)):
             return Training(home, run, None, steps_to_make=False)
-        lock = training_runs.hold(home, run.id)
+        lock = training_runs.acquire_lock(home, run.id)
         try:
-            run = training_runs.find(store, run.id)
-            made = training_runs.outcome(home, run.id)
+            run = training_runs.find_run(store, run.id)
+            made = training_runs.load_outcome(home, run.id)
             if made is None:
-                _unchanged(store, training_runs.job(home, run.id))
-                task_registry.require(run.task, run.workers)
+                _unchanged(store, training_runs.load_job(home, run.id))
+                task_registry.require_packages(run.task, run.workers)
             run = replace(run, at=time.time(), status="running", resumed=run.resumed + 1, error="")
             audited(store, "runs.resume", run.id)
-            training_runs.append(store, run)
+            training_runs.append_run(store, run)
         except BaseException:
             lock.close()
             raise
@@ -184,14 +188,16 @@ def _done(run: TrainingRun) -> bool:
     return run.status == "finished" and run.model is not None
 
 
-def _job(home: Home, store: Store, chosen: TrainSpec) -> Job:
-    version = version_index.find(store, chosen.dataset)
+def _job(home: Home, store: Store, chosen: TrainSpec) -> ResolvedJob:
+    version = version_index.find_version(store, chosen.dataset)
     if version.rows == 0:
         message = f"nothing to train on in {version.id}: it has no rows"
         raise TrainError("AW-TRN-12", message, where=ErrorLocation(field="dataset"), hint="ingest more rows")
     training_data.check_columns(version, chosen)
     threads = chosen.threads or max(1, usable_cores() - 1)
-    return Job(id=training_runs.new_id(), version=version, threads=threads, base_sha256=_base(home, chosen.base))
+    return ResolvedJob(
+        id=training_runs.new_id(), version=version, threads=threads, base_sha256=_base(home, chosen.base)
+    )
 
 
 def _base(home: Home, name: str) -> str:
@@ -211,8 +217,8 @@ def _base(home: Home, name: str) -> str:
     return known[name].sha256
 
 
-def _unchanged(store: Store, job: Job) -> None:
-    standing = [version for version in version_index.all(store) if version.id == job.version.id]
+def _unchanged(store: Store, job: ResolvedJob) -> None:
+    standing = [version for version in version_index.list_versions(store) if version.id == job.version.id]
     if not standing or standing[0].content_sha256 != job.version.content_sha256:
         what = "has changed" if standing else "is gone"
         raise TrainError(
@@ -223,7 +229,7 @@ def _unchanged(store: Store, job: Job) -> None:
         )
 
 
-def _finished(run: TrainingRun, made: Outcome) -> TrainingRun:
+def _finished(run: TrainingRun, made: RunOutcome) -> TrainingRun:
     measured = _measured(made)
     done = replace(
         run,
@@ -240,7 +246,7 @@ def _finished(run: TrainingRun, made: Outcome) -> TrainingRun:
     return replace(done, deviations=tuple(_held(promise, measured, made) for promise in run.predictions))
 
 
-def _measured(made: Outcome) -> dict[str, float]:
+def _measured(made: RunOutcome) -> dict[str, float]:
     speed = made.units / made.stepping_s if made.stepping_s > 0 else 0.0
     return {
         "train_s": made.stepping_s,
@@ -249,7 +255,7 @@ def _measured(made: Outcome) -> dict[str, float]:
     }
 
 
-def _held(promise: Prediction, measured: Mapping[str, float], made: Outcome) -> Deviation:
+def _held(promise: Prediction, measured: Mapping[str, float], made: RunOutcome) -> Deviation:
     """A prediction against what the training process measured."""
     value = measured.get(promise.metric)
     found = None
@@ -272,7 +278,7 @@ def _held(promise: Prediction, measured: Mapping[str, float], made: Outcome) -> 
     )
 
 
-def _record(store: Store, run: TrainingRun, made: Outcome) -> None:
+def _record(store: Store, run: TrainingRun, made: RunOutcome) -> None:
     recorder = Recorder(store)
     try:
         for quantity, value in _measured(made).items():

@@ -27,13 +27,13 @@ from archwright.contract.plan import MachineFacts
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
 from archwright.lake import iceberg_tables, version_index
-from archwright.lake.column_kinds import OWN
+from archwright.lake.column_kinds import SYSTEM_COLUMNS
 from archwright.sizing.hardware.roofline import count_engine_threads
 from archwright.sizing.training.local_training import TrainingLoad, predict_training
 from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 from archwright.store import Store
 from archwright.training import image_classifier
-from archwright.training.training_data import required
+from archwright.training.training_data import required_columns
 from archwright.training.training_spec import TrainSpec
 
 # Rows that are looked at to learn how long texts are.
@@ -74,7 +74,7 @@ def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -
     run that could be trained without being predicted."""
     catalog = load_catalog(home)
     try:
-        work = work_of(spec, home, version_index.find(store, spec.dataset), catalog)
+        work = work_of(spec, home, version_index.find_version(store, spec.dataset), catalog)
         row = catalog.training_efficiency(spec.task, training_instruction_set())
         artefact = catalog.artefacts.get(spec.base)
         machine = probe(home, None if artefact is None else home.model(artefact.sha256))
@@ -129,7 +129,7 @@ def work_of(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catal
 def _text(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
     model = _model(spec.base, catalog)
     artefact = catalog.artefacts.get(spec.base)
-    names = required(spec)
+    names = required_columns(spec)
     template = artefact.template_tokens if artefact is not None and len(names) > 1 else 0
     sample = _rows(home, version, names, SAMPLE_ROWS)
     rows = [_row_tokens(row, template, spec.tokens_per_step) for row in sample]
@@ -176,7 +176,7 @@ def _model(base: str, catalog: Catalog) -> ModelSpec:
 
 
 def _features(spec: TrainSpec, version: DatasetVersion) -> int:
-    mine = {*OWN, spec.columns.label}
+    mine = {*SYSTEM_COLUMNS, spec.columns.label}
     numeric = [name for name, kind in version.columns.items() if kind in NUMERIC and name not in mine]
     return len(spec.columns.features) or len(numeric)
 
@@ -184,7 +184,7 @@ def _features(spec: TrainSpec, version: DatasetVersion) -> int:
 def _rows(home: Home, version: DatasetVersion, names: Sequence[str], limit: int | None) -> list[tuple[object, ...]]:
     """These columns of the first `limit` rows (None: of all) that have a value in each."""
     found: list[tuple[object, ...]] = []
-    for batch in iceberg_tables.read(home, version, names):
+    for batch in iceberg_tables.read_batches(home, version, names):
         columns = (batch.column(name).to_pylist() for name in names)
         found += [row for row in zip(*columns, strict=True) if None not in row]
         if limit is not None and len(found) >= limit:

@@ -10,7 +10,7 @@ from typing import TextIO
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.api.training import Progress, Training
+from archwright.api.training import Training, TrainingProgress
 from archwright.cli import show
 from archwright.cli.number_format import band, pretty, significant
 from archwright.cli.table_layout import plain
@@ -76,7 +76,7 @@ class Line:
         self._told_at: float | None = None
         self._open = False
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: TrainingProgress) -> None:
         if progress.note:
             self.end()
             self._out.write(f"{progress.note}\n")
@@ -97,7 +97,7 @@ class Line:
             self._out.write("\n")
             self._open = False
 
-    def _text(self, progress: Progress) -> str:
+    def _text(self, progress: TrainingProgress) -> str:
         width = len(str(progress.steps))
         parts = [f"step {progress.step:>{width}} of {progress.steps}"]
         if progress.loss is not None:

@@ -12,10 +12,10 @@ from typing import Any
 
 KINDS = ("boolean", "integer", "number", "timestamp", "timestamp-utc", "date", "bytes", "text")
 # Ours in every table, before the source's columns.
-OWN = {"record_id": "text", "source_file": "text", "source_row": "integer"}
+SYSTEM_COLUMNS = {"record_id": "text", "source_file": "text", "source_row": "integer"}
 
 
-def widest(kinds: Iterable[str]) -> str:
+def find_widest_kind(kinds: Iterable[str]) -> str:
     """The kind that holds values of all `kinds`; a column without any value is text."""
     found = set(kinds)
     if len(found) == 1:
@@ -39,19 +39,19 @@ def arrow_type(kind: str) -> Any:
     return made[kind]()
 
 
-def schema_of(columns: Mapping[str, str]) -> Any:
+def arrow_schema(columns: Mapping[str, str]) -> Any:
     """The Arrow schema of a table or batch of ours."""
     import pyarrow as pa  # noqa: PLC0415
 
     return pa.schema([pa.field(name, arrow_type(kind)) for name, kind in columns.items()])
 
 
-def kind_of_type(kind: Any) -> str:
+def kind_of_arrow_type(kind: Any) -> str:
     """The kind that takes up an Arrow type."""
     import pyarrow as pa  # noqa: PLC0415
 
     if pa.types.is_dictionary(kind):
-        return kind_of_type(kind.value_type)
+        return kind_of_arrow_type(kind.value_type)
     if pa.types.is_timestamp(kind):
         return "timestamp-utc" if kind.tz else "timestamp"
     tests = {
@@ -64,7 +64,7 @@ def kind_of_type(kind: Any) -> str:
     return next((name for name, checks in tests.items() if any(check(kind) for check in checks)), "text")
 
 
-def field_type(kind: str) -> Any:
+def iceberg_type(kind: str) -> Any:
     """The table format's type of a kind."""
     from pyiceberg import types  # noqa: PLC0415
 
@@ -81,5 +81,5 @@ def field_type(kind: str) -> Any:
     return made[kind]()
 
 
-def kind_of_field(found: Any) -> str:
-    return next(kind for kind in KINDS if field_type(kind) == found)
+def kind_of_iceberg_type(found: Any) -> str:
+    return next(kind for kind in KINDS if iceberg_type(kind) == found)

@@ -5,42 +5,42 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake.column_kinds import OWN
+from archwright.lake.column_kinds import SYSTEM_COLUMNS
 
-COLUMNS = 4096
-CHARACTERS = 255
-RESERVED = "archwright:"
+MAX_COLUMNS = 4096
+MAX_NAME_CHARACTERS = 255
+RESERVED_PREFIX = "archwright:"
 
 
-def check_count(count: int, file: str) -> None:
+def check_column_count(count: int, file: str) -> None:
     """Raises DataError AW-DATA-13."""
-    if count > COLUMNS:
+    if count > MAX_COLUMNS:
         raise DataError(
             "AW-DATA-13",
-            f"more than {COLUMNS:,} columns",
+            f"more than {MAX_COLUMNS:,} columns",
             where=ErrorLocation(file),
             hint='are the names data? put them into values: {"name": ..., "value": ...}',
         )
 
 
-def check(names: Collection[str], file: str) -> None:
+def check_column_names(names: Collection[str], file: str) -> None:
     """Raises DataError AW-DATA-14 (a name of ours), 15 (no name)."""
     for name in names:
-        if name in OWN or name.startswith(RESERVED):
+        if name in SYSTEM_COLUMNS or name.startswith(RESERVED_PREFIX):
             raise DataError(
                 "AW-DATA-14",
                 f"the column name {name!r} is taken",
                 where=ErrorLocation(file, None, name),
                 hint="archwright gives every row its own columns: rename this one in the source",
             )
-        if nameless(name):
+        if is_invalid_name(name):
             raise DataError(
                 "AW-DATA-15",
                 f"no name for a column: {name[:40]!r}",
                 where=ErrorLocation(file),
-                hint=f"1 to {CHARACTERS} printable characters",
+                hint=f"1 to {MAX_NAME_CHARACTERS} printable characters",
             )
 
 
-def nameless(name: str) -> bool:
-    return not name.strip() or len(name) > CHARACTERS or not name.isprintable()
+def is_invalid_name(name: str) -> bool:
+    return not name.strip() or len(name) > MAX_NAME_CHARACTERS or not name.isprintable()

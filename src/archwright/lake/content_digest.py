@@ -6,11 +6,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-SIZE = 32
-BATCH = 65536
+DIGEST_BYTES = 32
+BATCH_ROWS = 65536
 
 
-class Content:
+class ContentDigest:
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self.rows = 0
@@ -25,10 +25,10 @@ class Content:
         import pyarrow.compute as pc  # noqa: PLC0415
 
         raw = b"".join(self._parts)
-        ids = pa.Array.from_buffers(pa.binary(SIZE), self.rows, [None, pa.py_buffer(raw)])
+        ids = pa.Array.from_buffers(pa.binary(DIGEST_BYTES), self.rows, [None, pa.py_buffer(raw)])
         order = pc.array_sort_indices(ids)
         digest = hashlib.sha256()
-        for start in range(0, self.rows, BATCH):
-            sorted_ids = ids.take(order.slice(start, BATCH))
-            digest.update(sorted_ids.buffers()[1].slice(0, len(sorted_ids) * SIZE))
+        for start in range(0, self.rows, BATCH_ROWS):
+            sorted_ids = ids.take(order.slice(start, BATCH_ROWS))
+            digest.update(sorted_ids.buffers()[1].slice(0, len(sorted_ids) * DIGEST_BYTES))
         return digest.hexdigest()

@@ -16,15 +16,24 @@ import msgspec
 
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake import column_names
-from archwright.lake.row_chunks import CELLS, CHUNK_BYTES, ROWS, Broken, Chunk, Chunks, OnBroken, excerpt
-from archwright.lake.source_files import Source
-from archwright.lake.text_lines import ROW_BYTES, Line, lines
+from archwright.lake.row_chunks import (
+    CHUNK_BYTES,
+    CHUNK_CELLS,
+    CHUNK_ROWS,
+    BrokenRow,
+    BrokenRowHandler,
+    RowChunk,
+    RowChunks,
+    format_excerpt,
+)
+from archwright.lake.source_files import ScannedFile
+from archwright.lake.text_lines import ROW_BYTES, TextLine, read_lines
 
-LINES = 256
+MAX_ROW_LINES = 256
 DELIMITERS = ",\t;|"
 
 
-class _Row(NamedTuple):
+class _CsvRow(NamedTuple):
     """`broken` says why there are no `fields`."""
 
     number: int
@@ -33,32 +42,32 @@ class _Row(NamedTuple):
     broken: str = ""
 
 
-def chunks(source: Source, on_broken: OnBroken) -> Chunks:
+def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
     csv.field_size_limit(ROW_BYTES)  # the module's own limit is 128 KB, for all its readers
-    stream = lines(source)
+    stream = read_lines(source)
     first = next((line for line in stream if line.text.strip()), None)
     if first is None:
         return
-    header, delimiter = _header(source, first)
-    rows: list[_Row] = []
+    header, delimiter = _parse_header(source, first)
+    rows: list[_CsvRow] = []
     size = 0
-    for row in _rows(stream, delimiter):
+    for row in _parse_rows(stream, delimiter):
         reason = row.broken or ("" if len(row.fields) == len(header) else "wrong number of columns")
         if reason:
-            on_broken(Broken(file=source.name, row=row.number, reason=reason, excerpt=excerpt(row.raw)))
+            on_broken(BrokenRow(file=source.name, row=row.number, reason=reason, excerpt=format_excerpt(row.raw)))
             continue
         rows.append(row)
         size += len(row.raw)
-        if len(rows) >= ROWS or size >= CHUNK_BYTES or len(rows) * len(header) >= CELLS:
-            yield _chunk(rows, header)
+        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES or len(rows) * len(header) >= CHUNK_CELLS:
+            yield _build_chunk(rows, header)
             rows, size = [], 0
     if rows:
-        yield _chunk(rows, header)
+        yield _build_chunk(rows, header)
 
 
-def _chunk(rows: list[_Row], header: list[str]) -> Chunk:
+def _build_chunk(rows: list[_CsvRow], header: list[str]) -> RowChunk:
     columns = zip(*(row.fields for row in rows), strict=True)
-    return Chunk(
+    return RowChunk(
         rows=[row.number for row in rows],
         contents=[msgspec.json.encode(row.fields) for row in rows],
         columns={name: list(column) for name, column in zip(header, columns, strict=True)},
@@ -67,29 +76,31 @@ def _chunk(rows: list[_Row], header: list[str]) -> Chunk:
     )
 
 
-def _header(source: Source, line: Line) -> tuple[list[str], str]:
+def _parse_header(source: ScannedFile, line: TextLine) -> tuple[list[str], str]:
     """(names, delimiter). Raises DataError AW-DATA-16."""
     try:
         text = line.text.decode()
     except UnicodeDecodeError as error:
-        raise _no_header(source, line, "it is not UTF-8", "save the file as UTF-8") from error
+        raise _header_error(source, line, "it is not UTF-8", "save the file as UTF-8") from error
     tabbed = ".tsv" in source.name.lower()
     delimiter = "\t" if tabbed else max(DELIMITERS, key=lambda sign: (text.count(sign), -DELIMITERS.index(sign)))
     try:
         found = [name.strip() for name in next(csv.reader((text,), delimiter=delimiter, strict=True))]
     except csv.Error as error:
-        raise _no_header(source, line, str(error), "the first line names the columns") from error
+        raise _header_error(source, line, str(error), "the first line names the columns") from error
     double = next((name for name, count in Counter(found).items() if count > 1), None)
     if double is not None:
-        raise _no_header(source, line, f"the column {double!r} stands there twice", "give every column its own name")
+        raise _header_error(source, line, f"the column {double!r} stands there twice", "give every column its own name")
     if all(_is_number(name) for name in found):
-        raise _no_header(source, line, "the first line holds numbers", "put a line with the columns' names before it")
-    column_names.check_count(len(found), source.name)
-    column_names.check(found, source.name)
+        raise _header_error(
+            source, line, "the first line holds numbers", "put a line with the columns' names before it"
+        )
+    column_names.check_column_count(len(found), source.name)
+    column_names.check_column_names(found, source.name)
     return found, delimiter
 
 
-def _no_header(source: Source, line: Line, why: str, hint: str) -> DataError:
+def _header_error(source: ScannedFile, line: TextLine, why: str, hint: str) -> DataError:
     return DataError("AW-DATA-16", f"no header: {why}", where=ErrorLocation(source.name, line.number), hint=hint)
 
 
@@ -101,27 +112,29 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _rows(stream: Iterator[Line], delimiter: str) -> Iterator[_Row]:
-    waiting: deque[Line] = deque()
+def _parse_rows(stream: Iterator[TextLine], delimiter: str) -> Iterator[_CsvRow]:
+    waiting: deque[TextLine] = deque()
     while True:
         line = waiting.popleft() if waiting else next(stream, None)
         if line is None:
             return
         if line.over:
-            yield _Row(line.number, line.text, [], "row too long")
+            yield _CsvRow(line.number, line.text, [], "row too long")
         elif line.text.strip():
-            together = [line, *_rest(line, waiting, stream)]
-            row = _parsed(together, delimiter)
+            together = [line, *_collect_continuation_lines(line, waiting, stream)]
+            row = _parse_row(together, delimiter)
             if row.broken and len(together) > 1:
                 waiting.extendleft(reversed(together[1:]))
-                row = _parsed(together[:1], delimiter)
+                row = _parse_row(together[:1], delimiter)
             yield row
 
 
-def _rest(line: Line, waiting: deque[Line], stream: Iterator[Line]) -> Iterator[Line]:
+def _collect_continuation_lines(
+    line: TextLine, waiting: deque[TextLine], stream: Iterator[TextLine]
+) -> Iterator[TextLine]:
     """The lines after `line` until every quote is closed, or it can no longer be one row."""
     quotes, taken, size = line.text.count(b'"'), 1, len(line.text)
-    while quotes % 2 and taken < LINES and size <= ROW_BYTES:
+    while quotes % 2 and taken < MAX_ROW_LINES and size <= ROW_BYTES:
         following = waiting.popleft() if waiting else next(stream, None)
         if following is None:
             return
@@ -129,14 +142,14 @@ def _rest(line: Line, waiting: deque[Line], stream: Iterator[Line]) -> Iterator[
         quotes, taken, size = quotes + following.text.count(b'"'), taken + 1, size + len(following.text)
 
 
-def _parsed(together: list[Line], delimiter: str) -> _Row:
+def _parse_row(together: list[TextLine], delimiter: str) -> _CsvRow:
     number, raw = together[0].number, b"\n".join(line.text for line in together)
     if b"\0" in raw:
-        return _Row(number, raw, [], "NUL byte")
+        return _CsvRow(number, raw, [], "NUL byte")
     try:
         found = list(csv.reader((raw.decode(),), delimiter=delimiter, strict=True))
     except UnicodeDecodeError:
-        return _Row(number, raw, [], "not UTF-8")
+        return _CsvRow(number, raw, [], "not UTF-8")
     except csv.Error:
-        return _Row(number, raw, [], "not CSV")
-    return _Row(number, raw, found[0])
+        return _CsvRow(number, raw, [], "not CSV")
+    return _CsvRow(number, raw, found[0])

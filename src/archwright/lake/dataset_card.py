@@ -9,20 +9,20 @@ from pathlib import Path
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home, write_atomic
-from archwright.lake.column_kinds import OWN
+from archwright.lake.column_kinds import SYSTEM_COLUMNS
 
-FILES = 200  # named in the card; the version's record names them all
+MAX_LISTED_FILES = 200  # named in the card; the version's record names them all
 
 
-def path_of(home: Home, version: DatasetVersion) -> Path:
+def card_path(home: Home, version: DatasetVersion) -> Path:
     return home.folder("lake", "cards") / f"{version.id}.md"
 
 
-def write(home: Home, version: DatasetVersion) -> None:
-    write_atomic(path_of(home, version), text_of(version).encode())
+def write_card(home: Home, version: DatasetVersion) -> None:
+    write_atomic(card_path(home, version), format_card(version).encode())
 
 
-def text_of(version: DatasetVersion) -> str:
+def format_card(version: DatasetVersion) -> str:
     made = datetime.fromtimestamp(version.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
     origin = f"refined from {version.parent}" if version.action == "refine" else "ingested from files"
     facts = {
@@ -33,41 +33,45 @@ def text_of(version: DatasetVersion) -> str:
         "version before" if version.action == "ingest" else "parent": version.parent or "none",
         "content (SHA-256)": version.content_sha256,
     }
-    columns = [(name, kind, "ours" if name in OWN else "") for name, kind in version.columns.items()]
+    columns = [(name, kind, "ours" if name in SYSTEM_COLUMNS else "") for name, kind in version.columns.items()]
     files = [(f.path, f"{f.rows:,}", f"{f.quarantined:,}", f"{f.size_bytes:,}", f.sha256) for f in version.files]
-    more = f"\nand {len(files) - FILES:,} more, named in the version's record\n" if len(files) > FILES else ""
+    more = (
+        f"\nand {len(files) - MAX_LISTED_FILES:,} more, named in the version's record\n"
+        if len(files) > MAX_LISTED_FILES
+        else ""
+    )
     parts = [
         f"# Data set {version.id}\n",
-        _table(("", ""), facts.items()),
+        _format_table(("", ""), facts.items()),
         "## Columns\n",
-        _table(("column", "kind", ""), columns),
+        _format_table(("column", "kind", ""), columns),
         "## What did not come along\n",
-        _counts(version.drops, "rows", "every row did"),
+        _format_counts(version.drops, "rows", "every row did"),
         "## What was altered\n",
-        _counts(version.changes, "values", "nothing"),
-        *_recipe(version),
+        _format_counts(version.changes, "values", "nothing"),
+        *_format_recipe(version),
         "## Source files\n",
-        _table(("file", "rows", "quarantined", "bytes", "SHA-256"), files[:FILES]) + more,
+        _format_table(("file", "rows", "quarantined", "bytes", "SHA-256"), files[:MAX_LISTED_FILES]) + more,
     ]
     return "\n".join(parts)
 
 
-def _recipe(version: DatasetVersion) -> list[str]:
+def _format_recipe(version: DatasetVersion) -> list[str]:
     if not version.recipe:
         return []
     return ["## Recipe\n", f"```json\n{json.dumps(json.loads(version.recipe), indent=2)}\n```\n"]
 
 
-def _counts(counts: Mapping[str, int], unit: str, none: str) -> str:
+def _format_counts(counts: Mapping[str, int], unit: str, none: str) -> str:
     rows = [(reason, f"{count:,}") for reason, count in counts.items()]
-    return _table(("why" if unit == "rows" else "what", unit), rows) if rows else f"{none}\n"
+    return _format_table(("why" if unit == "rows" else "what", unit), rows) if rows else f"{none}\n"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def _format_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(map(_escape_cell, line))} |" for line in lines) + "\n"
 
 
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
     """A file may be called anything: nothing in its name is markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -14,7 +14,7 @@ from archwright.home import Home
 
 
 @contextmanager
-def catalog_held(home: Home) -> Iterator[None]:
+def lock_catalog(home: Home) -> Iterator[None]:
     """Waits for the moment in which the catalog is opened, and made when it is not there: two at once would clash."""
     with open(home.folder("lake", "locks") / "catalog", "a", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -22,7 +22,7 @@ def catalog_held(home: Home) -> Iterator[None]:
 
 
 @contextmanager
-def held(home: Home, dataset: str) -> Iterator[None]:
+def lock_dataset(home: Home, dataset: str) -> Iterator[None]:
     """Hold the data set's lock; the system lets go of it when the process dies. Raises DataError AW-DATA-12."""
     path = home.folder("lake", "locks") / f"{dataset}.lock"
     with open(path, "a", encoding="ascii") as file:

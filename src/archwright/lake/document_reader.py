@@ -7,27 +7,27 @@ are noticed anyway, and training packs and cuts to its own length.
 from __future__ import annotations
 
 from archwright.errors import from_os_error
-from archwright.lake.row_chunks import Broken, Chunk, Chunks, OnBroken, excerpt
-from archwright.lake.source_files import Source
+from archwright.lake.row_chunks import BrokenRow, BrokenRowHandler, RowChunk, RowChunks, format_excerpt
+from archwright.lake.source_files import ScannedFile
 from archwright.lake.text_lines import BOM, ROW_BYTES
 
-COLUMN = "text"
+TEXT_COLUMN = "text"
 
 
-def chunks(source: Source, on_broken: OnBroken) -> Chunks:
+def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
     try:
         with open(source.path, "rb") as file:
             raw = file.read(ROW_BYTES + 1).removeprefix(BOM)
     except OSError as error:
         raise from_os_error(error) from error
-    reason = _broken(raw)
+    reason = _find_defect(raw)
     if reason:
-        on_broken(Broken(file=source.name, row=1, reason=reason, excerpt=excerpt(raw)))
+        on_broken(BrokenRow(file=source.name, row=1, reason=reason, excerpt=format_excerpt(raw)))
     else:
-        yield Chunk(rows=[1], contents=[raw], columns={COLUMN: [raw.decode()]})
+        yield RowChunk(rows=[1], contents=[raw], columns={TEXT_COLUMN: [raw.decode()]})
 
 
-def _broken(raw: bytes) -> str:
+def _find_defect(raw: bytes) -> str:
     if len(raw) > ROW_BYTES:
         return "row too long"
     if b"\0" in raw:

@@ -7,37 +7,37 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from archwright.lake import csv_reader, document_reader, jsonl_reader, parquet_reader, type_inference
-from archwright.lake.row_chunks import Broken, Chunks, OnBroken
-from archwright.lake.source_files import Source
-from archwright.lake.type_inference import Votes
+from archwright.lake.row_chunks import BrokenRow, BrokenRowHandler, RowChunks
+from archwright.lake.source_files import ScannedFile
+from archwright.lake.type_inference import KindCounts
 
 
-class Format(NamedTuple):
-    chunks: Callable[[Source, OnBroken], Chunks]
-    survey: Callable[[Source, Votes], None]
+class FileFormat(NamedTuple):
+    chunks: Callable[[ScannedFile, BrokenRowHandler], RowChunks]
+    survey: Callable[[ScannedFile, KindCounts], None]
 
 
-def _by_reading(chunks: Callable[[Source, OnBroken], Chunks]) -> Format:
+def _format_by_reading(chunks: Callable[[ScannedFile, BrokenRowHandler], RowChunks]) -> FileFormat:
     """A format that says nothing about its columns: all of it is read."""
 
-    def survey(source: Source, votes: Votes) -> None:
-        for chunk in chunks(source, _ignored):
-            type_inference.vote(chunk, votes)
+    def survey(source: ScannedFile, votes: KindCounts) -> None:
+        for chunk in chunks(source, _ignore_broken):
+            type_inference.count_kinds(chunk, votes)
 
-    return Format(chunks, survey)
+    return FileFormat(chunks, survey)
 
 
-def _ignored(broken: Broken) -> None:
+def _ignore_broken(broken: BrokenRow) -> None:
     """The second pass keeps it."""
 
 
-def _document(_source: Source, votes: Votes) -> None:
-    votes.setdefault(document_reader.COLUMN, Counter())["text"] += 1
+def _count_document_column(_source: ScannedFile, votes: KindCounts) -> None:
+    votes.setdefault(document_reader.TEXT_COLUMN, Counter())["text"] += 1
 
 
-FORMATS: dict[str, Format] = {
-    "jsonl": _by_reading(jsonl_reader.chunks),
-    "csv": _by_reading(csv_reader.chunks),
-    "parquet": Format(parquet_reader.chunks, parquet_reader.survey),
-    "text": Format(document_reader.chunks, _document),
+FORMATS: dict[str, FileFormat] = {
+    "jsonl": _format_by_reading(jsonl_reader.read_chunks),
+    "csv": _format_by_reading(csv_reader.read_chunks),
+    "parquet": FileFormat(parquet_reader.read_chunks, parquet_reader.count_column_kinds),
+    "text": FileFormat(document_reader.read_chunks, _count_document_column),
 }

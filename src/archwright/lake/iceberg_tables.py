@@ -19,16 +19,16 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation, missing_extra
 from archwright.home import Home
-from archwright.lake.column_kinds import field_type, kind_of_field, kind_of_type, schema_of
-from archwright.lake.dataset_lock import catalog_held
+from archwright.lake.column_kinds import arrow_schema, iceberg_type, kind_of_arrow_type, kind_of_iceberg_type
+from archwright.lake.dataset_lock import lock_catalog
 
 NAMESPACE = "lake"
 FILE_BYTES = 64 * 1024 * 1024
 GROUP_BYTES = 8 * 1024 * 1024
-PROPERTY = "archwright.version"
-CONTENT = "archwright.content"
+VERSION_PROPERTY = "archwright.version"
+CONTENT_PROPERTY = "archwright.content"
 # Column bounds in the metadata would keep personal values beyond the rows: only where they help to find rows.
-PROPERTIES = {
+TABLE_PROPERTIES = {
     "write.metadata.metrics.default": "none",
     "write.metadata.metrics.column.source_file": "full",
     "write.metadata.previous-versions-max": "5",
@@ -36,7 +36,7 @@ PROPERTIES = {
 }
 
 
-class Change(Record):
+class TableChange(Record):
     """What a commit does to a data set's table besides adding rows: `columns` is what it has afterwards (name to
     kind), `replaced` names the source files whose rows go; `rewrite` takes all rows away (a column became other)."""
 
@@ -48,14 +48,14 @@ class Change(Record):
 
 
 @contextmanager
-def opened(home: Home) -> Iterator[Any]:
+def open_catalog(home: Home) -> Iterator[Any]:
     """The catalog of tables in the home's lake. Closed right after use: a connection kept might hold up a commit."""
     try:
         from pyiceberg.catalog.sql import SqlCatalog  # noqa: PLC0415
     except ImportError as error:
         raise missing_extra("lake", "pyiceberg", "the data lake") from error
     # Plain paths, not file:// URLs: a home may have spaces or # in its name.
-    with catalog_held(home):
+    with lock_catalog(home):
         catalog = SqlCatalog(
             NAMESPACE, uri=f"sqlite:///{home.lake / 'catalog.db'}", warehouse=str(home.lake / "tables")
         )
@@ -66,28 +66,28 @@ def opened(home: Home) -> Iterator[Any]:
         catalog.close()
 
 
-def load(home: Home, dataset: str) -> Any | None:
+def load_table(home: Home, dataset: str) -> Any | None:
     """The table of a data set; None when it has none yet."""
     if not (home.lake / "catalog.db").exists():
         return None
     identifier = (NAMESPACE, dataset)
-    with opened(home) as catalog:
+    with open_catalog(home) as catalog:
         return catalog.load_table(identifier) if catalog.table_exists(identifier) else None
 
 
-def tags(table: Any) -> dict[int, str]:
+def read_version_tags(table: Any) -> dict[int, str]:
     """Version -> the digest of its content, as its commit noted it."""
     found = {}
     for name, reference in table.refs().items():
         if name.startswith("v") and name[1:].isdigit():
             noted = table.snapshot_by_id(reference.snapshot_id).summary.additional_properties
-            found[int(name[1:])] = str(noted.get(CONTENT, ""))
+            found[int(name[1:])] = str(noted.get(CONTENT_PROPERTY, ""))
     return found
 
 
-def snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
+def find_snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
     """(table, id of the snapshot the version's tag names). Raises DataError AW-DATA-11 when the lake has it not."""
-    table = load(home, version.dataset)
+    table = load_table(home, version.dataset)
     tag = None if table is None else table.refs().get(f"v{version.version}")
     if table is None or tag is None:
         raise DataError(
@@ -99,12 +99,12 @@ def snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
     return table, int(tag.snapshot_id)
 
 
-def read(home: Home, version: DatasetVersion, columns: Sequence[str] | None = None) -> Iterator[Any]:
+def read_batches(home: Home, version: DatasetVersion, columns: Sequence[str] | None = None) -> Iterator[Any]:
     """The rows of a version as Arrow record batches, in the order they were written; `columns` picks some.
 
-    Raises DataError AW-DATA-11 as `snapshot` does, 22 for a column that is not there.
+    Raises DataError AW-DATA-11 as `find_snapshot` does, 22 for a column that is not there.
     """
-    table, place = snapshot(home, version)
+    table, place = find_snapshot(home, version)
     names = list(columns if columns is not None else version.columns)
     for name in names:
         if name not in version.columns:
@@ -114,14 +114,14 @@ def read(home: Home, version: DatasetVersion, columns: Sequence[str] | None = No
                 where=ErrorLocation(None, None, name),
                 hint=f"columns: {', '.join(list(version.columns)[:24])}",
             )
-    yield from _batches(table.scan(snapshot_id=place).select(*names), names)
+    yield from _scan_batches(table.scan(snapshot_id=place).select(*names), names)
 
 
-def row_bytes(home: Home, version: DatasetVersion) -> int:
+def mean_row_bytes(home: Home, version: DatasetVersion) -> int:
     """How many bytes a row of the version has on average, unpacked."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    table, place = snapshot(home, version)
+    table, place = find_snapshot(home, version)
     total = 0
     for task in table.scan(snapshot_id=place).plan_files():
         found = pq.read_metadata(task.file.file_path)
@@ -129,33 +129,33 @@ def row_bytes(home: Home, version: DatasetVersion) -> int:
     return total // max(1, version.rows)
 
 
-def _batches(scan: Any, names: Sequence[str]) -> Iterator[Any]:
+def _scan_batches(scan: Any, names: Sequence[str]) -> Iterator[Any]:
     from pyiceberg.io.pyarrow import ArrowScan  # noqa: PLC0415
 
     wanted = scan.projection()
     reader = ArrowScan(scan.table_metadata, scan.io, wanted, scan.row_filter)
     for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
         for batch in reader.to_record_batches([task]):
-            yield _ours(batch, names)
+            yield _normalise_batch(batch, names)
 
 
-def _ours(batch: Any, names: Sequence[str]) -> Any:
+def _normalise_batch(batch: Any, names: Sequence[str]) -> Any:
     """The batch with its columns in the order asked for and in our types (the format reads text as large text)."""
     import pyarrow as pa  # noqa: PLC0415
 
-    kinds = {name: kind_of_type(batch.schema.field(name).type) for name in names}
-    fields = schema_of(kinds)
+    kinds = {name: kind_of_arrow_type(batch.schema.field(name).type) for name in names}
+    fields = arrow_schema(kinds)
     return pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in fields], schema=fields)
 
 
-def texts(values: Sequence[str]) -> Any:
+def text_array(values: Sequence[str]) -> Any:
     """An Arrow array of texts, as our tables hold them."""
     import pyarrow as pa  # noqa: PLC0415
 
     return pa.array(values, pa.large_string())
 
 
-class Writer:
+class DataFileWriter:
     """Parquet files for a table's next commit, each at most FILE_BYTES of Arrow memory."""
 
     def __init__(self, folder: Path, schema: Any, start: str) -> None:
@@ -191,10 +191,10 @@ class Writer:
 
 
 @contextmanager
-def drafted(home: Home, change: Change) -> Iterator[Draft]:
+def draft_version(home: Home, change: TableChange) -> Iterator[VersionDraft]:
     """The next version, made within the block; left by an error before its commit, its files are removed."""
-    with opened(home) as catalog:
-        draft = Draft(_table_for(catalog, change), change)
+    with open_catalog(home) as catalog:
+        draft = VersionDraft(_ensure_table(catalog, change), change)
         try:
             yield draft
         except BaseException:
@@ -202,13 +202,13 @@ def drafted(home: Home, change: Change) -> Iterator[Draft]:
             raise
 
 
-class Draft:
+class VersionDraft:
     """The next version of a data set in the making: rows are written, then `stage` and `commit`.
 
     Its caller holds the data set's lock.
     """
 
-    def __init__(self, table: Any, change: Change) -> None:
+    def __init__(self, table: Any, change: TableChange) -> None:
         self._change = change
         self._table = table
         self._transaction = self._table.transaction()
@@ -218,12 +218,12 @@ class Draft:
         folder = Path(self._table.location()) / "data"
         folder.mkdir(parents=True, exist_ok=True)
         start = f"v{change.version:06d}"
-        _sweep(table, folder, start)
-        self.writer = Writer(folder, schema_to_pyarrow(self._transaction.table_metadata.schema()), start)
+        _remove_orphan_files(table, folder, start)
+        self.writer = DataFileWriter(folder, schema_to_pyarrow(self._transaction.table_metadata.schema()), start)
 
     def _arrange(self) -> None:
         """Give the table its columns: new ones are added, those of another kind replaced, others taken away."""
-        present = {f.name: kind_of_field(f.field_type) for f in self._table.schema().fields}
+        present = {f.name: kind_of_iceberg_type(f.field_type) for f in self._table.schema().fields}
         other = [n for n, kind in self._change.columns.items() if n in present and present[n] != kind]
         with self._transaction.update_schema(allow_incompatible_changes=True) as update:
             for name in other:
@@ -233,7 +233,7 @@ class Draft:
         with self._transaction.update_schema() as update:
             for name, kind in self._change.columns.items():
                 if name not in present or name in other:
-                    update.add_column((name,), field_type(kind))
+                    update.add_column((name,), iceberg_type(kind))
 
     def stage(self, content_sha256: str) -> int:
         """Put everything written into the transaction; returns the bytes of the version's files."""
@@ -247,7 +247,7 @@ class Draft:
                 # A replaced file may have had no rows (all of them quarantined).
                 warnings.filterwarnings("ignore", message="Delete operation did not match any records")
                 self._transaction.delete(gone)
-        noted = {PROPERTY: str(self._change.version), CONTENT: content_sha256}
+        noted = {VERSION_PROPERTY: str(self._change.version), CONTENT_PROPERTY: content_sha256}
         self._transaction.add_files(self.writer.paths, snapshot_properties=noted, check_duplicate_files=False)
         snapshot = self._transaction.table_metadata.current_snapshot()
         with ManageSnapshots(self._transaction) as manage:
@@ -265,24 +265,24 @@ class Draft:
             Path(path).unlink(missing_ok=True)
 
 
-def _table_for(catalog: Any, change: Change) -> Any:
+def _ensure_table(catalog: Any, change: TableChange) -> Any:
     identifier = (NAMESPACE, change.dataset)
     if catalog.table_exists(identifier):
         table = catalog.load_table(identifier)
-        if change.version in tags(table):
+        if change.version in read_version_tags(table):
             raise DataError(
                 "AW-DATA-25",
                 f"the lake holds {change.dataset}@v{change.version}, the store does not know it and its record is gone",
                 where=ErrorLocation(None, None, change.dataset),
                 hint="bring back the folder lake/versions of the home from a backup, or take another name",
             )
-        if tags(table):
+        if read_version_tags(table):
             return table
         catalog.drop_table(identifier)  # made for a first version that never was
-    return catalog.create_table(identifier, schema=schema_of(change.columns), properties=PROPERTIES)
+    return catalog.create_table(identifier, schema=arrow_schema(change.columns), properties=TABLE_PROPERTIES)
 
 
-def _sweep(table: Any, folder: Path, start: str) -> None:
+def _remove_orphan_files(table: Any, folder: Path, start: str) -> None:
     """Remove what a killed writer left. That there was one shows in files that begin as the next version's do."""
     if not any(folder.glob(f"{start}-*")):
         return

@@ -20,20 +20,20 @@ from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake import iceberg_tables, schema_inference, type_inference, version_index
-from archwright.lake.column_kinds import OWN, schema_of
-from archwright.lake.content_digest import Content
-from archwright.lake.dataset_lock import held
+from archwright.lake.column_kinds import SYSTEM_COLUMNS, arrow_schema
+from archwright.lake.content_digest import ContentDigest
+from archwright.lake.dataset_lock import lock_dataset
 from archwright.lake.file_formats import FORMATS
-from archwright.lake.quarantine import Quarantine, path_of
-from archwright.lake.rejects_file import written_aside
-from archwright.lake.row_chunks import Broken, Chunk, OnBroken, excerpt
-from archwright.lake.source_files import Source, find, signature
+from archwright.lake.quarantine import Quarantine, quarantine_path
+from archwright.lake.rejects_file import open_rejects_file
+from archwright.lake.row_chunks import BrokenRow, BrokenRowHandler, RowChunk, format_excerpt
+from archwright.lake.source_files import ScannedFile, read_file_signature, scan_sources
 from archwright.store import Store
 
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
-def batch_of(source: Source, chunk: Chunk, kinds: dict[str, str], on_broken: OnBroken) -> Any:
+def build_record_batch(source: ScannedFile, chunk: RowChunk, kinds: dict[str, str], on_broken: BrokenRowHandler) -> Any:
     """A chunk as a record batch with all of `kinds`' columns; rows with a value that does not fit are broken."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
@@ -42,24 +42,24 @@ def batch_of(source: Source, chunk: Chunk, kinds: dict[str, str], on_broken: OnB
     bad: dict[int, str] = {}
     for name, kind in kinds.items():
         if name in chunk.columns:
-            made[name], unfit = type_inference.convert(chunk.columns[name], kind, chunk.untyped)
+            made[name], unfit = type_inference.convert_column(chunk.columns[name], kind, chunk.untyped)
             bad.update({place: f"{reason}: column {name}" for place, reason in unfit.items() if place not in bad})
-        elif name not in OWN:
-            made[name] = pa.nulls(len(chunk.rows), schema_of({name: kind}).field(0).type)
-    made["record_id"] = pa.array(_identities(source.name, chunk), pa.large_string())
+        elif name not in SYSTEM_COLUMNS:
+            made[name] = pa.nulls(len(chunk.rows), arrow_schema({name: kind}).field(0).type)
+    made["record_id"] = pa.array(_compute_record_ids(source.name, chunk), pa.large_string())
     made["source_file"] = pa.array([source.name] * len(chunk.rows), pa.large_string())
     made["source_row"] = pa.array(chunk.rows, pa.int64())
-    schema = schema_of(kinds)
+    schema = arrow_schema(kinds)
     batch = pa.RecordBatch.from_arrays([made[name] for name in schema.names], schema=schema)
     for place in sorted(bad):
-        broken = Broken(
-            file=source.name, row=chunk.rows[place], reason=bad[place], excerpt=excerpt(chunk.contents[place])
+        broken = BrokenRow(
+            file=source.name, row=chunk.rows[place], reason=bad[place], excerpt=format_excerpt(chunk.contents[place])
         )
         on_broken(broken)
     return batch.filter(pc.invert(pa.array([place in bad for place in range(len(chunk.rows))]))) if bad else batch
 
 
-def _identities(name: str, chunk: Chunk) -> list[str]:
+def _compute_record_ids(name: str, chunk: RowChunk) -> list[str]:
     """A record's id: the digest of where it stands and what stands there."""
     start = hashlib.sha256(name.encode() + b"\0" + chunk.header)
     made = []
@@ -71,7 +71,7 @@ def _identities(name: str, chunk: Chunk) -> list[str]:
     return made
 
 
-class Ingested(NamedTuple):
+class IngestResult(NamedTuple):
     """`new` is False when nothing had changed and `version` is the one there was; `replaced` are the files as the
     version before had them, whose rows went."""
 
@@ -81,7 +81,7 @@ class Ingested(NamedTuple):
     replaced: tuple[SourceFile, ...] = ()
 
 
-class Order(NamedTuple):
+class IngestRequest(NamedTuple):
     """What to ingest, into what, under what licence; `now` is the clock."""
 
     path: Path
@@ -90,11 +90,11 @@ class Order(NamedTuple):
     now: Callable[[], float] = time.time
 
 
-def ingest(home: Home, store: Store, order: Order) -> Ingested:
-    check_name(order.name)
-    with held(home, order.name):
-        version_index.repair(home, store, order.name)
-        previous = version_index.newest(store, order.name)
+def ingest_files(home: Home, store: Store, order: IngestRequest) -> IngestResult:
+    check_dataset_name(order.name)
+    with lock_dataset(home, order.name):
+        version_index.repair_index(home, store, order.name)
+        previous = version_index.newest_version(store, order.name)
         if previous is not None and previous.action == "refine":
             raise DataError(
                 "AW-DATA-23",
@@ -102,21 +102,21 @@ def ingest(home: Home, store: Store, order: Order) -> Ingested:
                 where=ErrorLocation(None, None, order.name),
                 hint="ingest into the data set it was made from, then refine again",
             )
-        found = find(order.path)
+        found = scan_sources(order.path)
         known = {file.path: file for file in previous.files} if previous else {}
         fresh = [s for s in found.sources if s.name not in known or known[s.name].sha256 != s.sha256]
         licence = order.licence or (previous.licence if previous else "")
         if previous and not fresh and licence == previous.licence:
-            return Ingested(previous, False, found.passed_over)
-        version = _made(home, order, previous, fresh)
-        version_index.register(home, store, version)
+            return IngestResult(previous, False, found.passed_over)
+        version = _write_version(home, order, previous, fresh)
+        version_index.register_version(home, store, version)
         replaced = tuple(known[source.name] for source in fresh if source.name in known)
-        return Ingested(version, True, found.passed_over, replaced)
+        return IngestResult(version, True, found.passed_over, replaced)
 
 
-def check_name(name: str) -> None:
+def check_dataset_name(name: str) -> None:
     """Raises DataError AW-DATA-01."""
-    if not NAME.fullmatch(name):
+    if not DATASET_NAME.fullmatch(name):
         raise DataError(
             "AW-DATA-01",
             f"no name for a data set: {name!r}",
@@ -125,29 +125,31 @@ def check_name(name: str) -> None:
         )
 
 
-def _made(home: Home, order: Order, previous: DatasetVersion | None, fresh: list[Source]) -> DatasetVersion:
+def _write_version(
+    home: Home, order: IngestRequest, previous: DatasetVersion | None, fresh: list[ScannedFile]
+) -> DatasetVersion:
     """Write and commit the next version."""
-    kinds = schema_inference.decided(fresh, previous)
+    kinds = schema_inference.infer_columns(fresh, previous)
     before = previous.columns if previous else {}
     known = {file.path: file for file in previous.files} if previous else {}
-    change = iceberg_tables.Change(
+    change = iceberg_tables.TableChange(
         dataset=order.name,
         version=previous.version + 1 if previous else 1,
         columns=kinds,
         replaced=tuple(source.name for source in fresh if source.name in known),
         rewrite=any(before[name] != kinds[name] for name in before),
     )
-    content = Content()
+    content = ContentDigest()
     with (
-        written_aside(path_of(home, order.name, change.version)) as aside,
-        iceberg_tables.drafted(home, change) as draft,
+        open_rejects_file(quarantine_path(home, order.name, change.version)) as aside,
+        iceberg_tables.draft_version(home, change) as draft,
     ):
         quarantine = Quarantine(home, aside)
-        _take_over(home, previous, change, draft.writer, content)
+        _copy_unchanged_rows(home, previous, change, draft.writer, content)
         quarantine.take_over(previous, {source.name for source in fresh})
-        files = [_write(source, kinds, draft.writer, quarantine, content) for source in fresh]
+        files = [_write_source(source, kinds, draft.writer, quarantine, content) for source in fresh]
         if not draft.writer.rows and not content.rows:
-            raise _no_row(order, quarantine)
+            raise _no_rows_error(order, quarantine)
         aside.keep()
         size = draft.stage(content.hexdigest())
         version = DatasetVersion(
@@ -166,17 +168,17 @@ def _made(home: Home, order: Order, previous: DatasetVersion | None, fresh: list
             content_sha256=content.hexdigest(),
             licence=order.licence or (previous.licence if previous else ""),
         )
-        version_index.note(home, version)
+        version_index.write_version_record(home, version)
         draft.commit()
     return version
 
 
-def _take_over(
+def _copy_unchanged_rows(
     home: Home,
     previous: DatasetVersion | None,
-    change: iceberg_tables.Change,
-    writer: iceberg_tables.Writer,
-    content: Content,
+    change: iceberg_tables.TableChange,
+    writer: iceberg_tables.DataFileWriter,
+    content: ContentDigest,
 ) -> None:
     """Count the rows that stay; write them again when a column became wider."""
     import pyarrow.compute as pc  # noqa: PLC0415
@@ -184,25 +186,29 @@ def _take_over(
     if previous is None:
         return
     names = None if change.rewrite else ["record_id", "source_file"]
-    for batch in iceberg_tables.read(home, previous, names):
-        kept = batch.filter(pc.invert(pc.is_in(batch["source_file"], iceberg_tables.texts(change.replaced))))
+    for batch in iceberg_tables.read_batches(home, previous, names):
+        kept = batch.filter(pc.invert(pc.is_in(batch["source_file"], iceberg_tables.text_array(change.replaced))))
         content.add(kept["record_id"])
         if change.rewrite:
-            writer.write(type_inference.widened(kept, change.columns))
+            writer.write(type_inference.widen_batch(kept, change.columns))
 
 
-def _write(
-    source: Source, kinds: dict[str, str], writer: iceberg_tables.Writer, quarantine: Quarantine, content: Content
+def _write_source(
+    source: ScannedFile,
+    kinds: dict[str, str],
+    writer: iceberg_tables.DataFileWriter,
+    quarantine: Quarantine,
+    content: ContentDigest,
 ) -> SourceFile:
     """One file's rows into the version."""
     before = quarantine.count(source.name)
     rows = 0
     for chunk in FORMATS[source.format].chunks(source, quarantine.add):
-        batch = batch_of(source, chunk, kinds, quarantine.add)
+        batch = build_record_batch(source, chunk, kinds, quarantine.add)
         writer.write(batch)
         content.add(batch["record_id"])
         rows += batch.num_rows
-    if signature(source.path) != source.signature:
+    if read_file_signature(source.path) != source.signature:
         raise DataError(
             "AW-DATA-08",
             "the file was changed while it was read",
@@ -218,7 +224,7 @@ def _write(
     )
 
 
-def _no_row(order: Order, quarantine: Quarantine) -> DataError:
+def _no_rows_error(order: IngestRequest, quarantine: Quarantine) -> DataError:
     reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.drops().items())
     return DataError(
         "AW-DATA-09",

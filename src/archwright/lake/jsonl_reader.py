@@ -7,47 +7,56 @@ from collections.abc import Mapping
 import msgspec
 
 from archwright.lake import column_names
-from archwright.lake.row_chunks import CELLS, CHUNK_BYTES, ROWS, Broken, Chunk, Chunks, OnBroken, excerpt
-from archwright.lake.source_files import Source
-from archwright.lake.text_lines import Line, lines
+from archwright.lake.row_chunks import (
+    CHUNK_BYTES,
+    CHUNK_CELLS,
+    CHUNK_ROWS,
+    BrokenRow,
+    BrokenRowHandler,
+    RowChunk,
+    RowChunks,
+    format_excerpt,
+)
+from archwright.lake.source_files import ScannedFile
+from archwright.lake.text_lines import TextLine, read_lines
 
 _decode = msgspec.json.Decoder().decode
 
 
-def chunks(source: Source, on_broken: OnBroken) -> Chunks:
+def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
     numbers: list[int] = []
     contents: list[bytes] = []
     records: list[Mapping[str, object]] = []
     keys: set[str] = set()  # of the chunk
     seen: set[str] = set()  # of the file
     size = 0
-    for line in lines(source):
+    for line in read_lines(source):
         if not line.text.strip():
             continue
-        record = _record(line)
+        record = _parse_record(line)
         if not isinstance(record, str) and not keys.issuperset(record):
-            if any(map(column_names.nameless, record)):
+            if any(map(column_names.is_invalid_name, record)):
                 record = "no name for a column"
             else:
-                column_names.check(record.keys() - keys, source.name)
+                column_names.check_column_names(record.keys() - keys, source.name)
                 keys.update(record)
                 seen.update(record)
-                column_names.check_count(len(seen), source.name)
+                column_names.check_column_count(len(seen), source.name)
         if isinstance(record, str):
-            on_broken(Broken(file=source.name, row=line.number, reason=record, excerpt=excerpt(line.text)))
+            on_broken(BrokenRow(file=source.name, row=line.number, reason=record, excerpt=format_excerpt(line.text)))
             continue
         numbers.append(line.number)
         contents.append(line.text)
         records.append(record)
         size += len(line.text)
-        if len(numbers) >= ROWS or size >= CHUNK_BYTES or len(numbers) * len(keys) >= CELLS:
-            yield _chunk(numbers, contents, records)
+        if len(numbers) >= CHUNK_ROWS or size >= CHUNK_BYTES or len(numbers) * len(keys) >= CHUNK_CELLS:
+            yield _build_chunk(numbers, contents, records)
             numbers, contents, records, keys, size = [], [], [], set(), 0
     if numbers:
-        yield _chunk(numbers, contents, records)
+        yield _build_chunk(numbers, contents, records)
 
 
-def _record(line: Line) -> Mapping[str, object] | str:
+def _parse_record(line: TextLine) -> Mapping[str, object] | str:
     """The object on a line, or why there is none."""
     if line.over:
         return "row too long"
@@ -64,9 +73,9 @@ def _record(line: Line) -> Mapping[str, object] | str:
     return found if isinstance(found, dict) else "not a JSON object"
 
 
-def _chunk(numbers: list[int], contents: list[bytes], records: list[Mapping[str, object]]) -> Chunk:
+def _build_chunk(numbers: list[int], contents: list[bytes], records: list[Mapping[str, object]]) -> RowChunk:
     keys: dict[str, None] = {}
     for record in records:
         if keys.keys() != record.keys():
             keys.update(dict.fromkeys(record))
-    return Chunk(numbers, contents, {name: [record.get(name) for record in records] for name in keys})
+    return RowChunk(numbers, contents, {name: [record.get(name) for record in records] for name in keys})

@@ -14,13 +14,21 @@ import msgspec
 
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake import column_names
-from archwright.lake.column_kinds import arrow_type, kind_of_type
-from archwright.lake.row_chunks import CHUNK_BYTES, ROWS, Broken, Chunk, Chunks, OnBroken, excerpt
-from archwright.lake.source_files import Source
+from archwright.lake.column_kinds import arrow_type, kind_of_arrow_type
+from archwright.lake.row_chunks import (
+    CHUNK_BYTES,
+    CHUNK_ROWS,
+    BrokenRow,
+    BrokenRowHandler,
+    RowChunk,
+    RowChunks,
+    format_excerpt,
+)
+from archwright.lake.source_files import ScannedFile
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[Any]:
+def _open_parquet(source: ScannedFile) -> Iterator[Any]:
     """The open file. Raises DataError AW-DATA-17 for one that is broken, when opened or when read."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -37,12 +45,12 @@ def _opened(source: Source) -> Iterator[Any]:
         ) from error
 
 
-def survey(source: Source, votes: dict[str, Counter[str]]) -> None:
+def count_column_kinds(source: ScannedFile, votes: dict[str, Counter[str]]) -> None:
     """Count a column's kind once for every row: the file says it."""
-    with _opened(source) as file:
+    with _open_parquet(source) as file:
         found = file.schema_arrow.names
-        column_names.check_count(len(found), source.name)
-        column_names.check(found, source.name)
+        column_names.check_column_count(len(found), source.name)
+        column_names.check_column_names(found, source.name)
         if len(set(found)) < len(found):
             raise DataError(
                 "AW-DATA-18",
@@ -51,39 +59,39 @@ def survey(source: Source, votes: dict[str, Counter[str]]) -> None:
                 hint="rename one of them",
             )
         for field in file.schema_arrow:
-            votes.setdefault(field.name, Counter())[kind_of_type(field.type)] += file.metadata.num_rows
+            votes.setdefault(field.name, Counter())[kind_of_arrow_type(field.type)] += file.metadata.num_rows
 
 
-def chunks(source: Source, on_broken: OnBroken) -> Chunks:
-    with _opened(source) as file:
+def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
+    with _open_parquet(source) as file:
         size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
-        rows = max(1, min(ROWS, CHUNK_BYTES * file.metadata.num_rows // max(size, 1)))
+        rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES * file.metadata.num_rows // max(size, 1)))
         start = 1
         for batch in file.iter_batches(batch_size=rows):
-            yield from _chunk(source, batch, start, on_broken)
+            yield from _convert_batch(source, batch, start, on_broken)
             start += batch.num_rows
 
 
-def _chunk(source: Source, batch: Any, start: int, on_broken: OnBroken) -> Chunks:
+def _convert_batch(source: ScannedFile, batch: Any, start: int, on_broken: BrokenRowHandler) -> RowChunks:
     import pyarrow as pa  # noqa: PLC0415
 
     bad: dict[int, str] = {}
     columns = {}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        columns[name], unfit = _normal(array)
+        columns[name], unfit = _normalise_column(array)
         bad.update({place: f"{reason}: column {name}" for place, reason in unfit.items() if place not in bad})
-    contents = _contents(columns, batch.num_rows)
+    contents = _encode_rows(columns, batch.num_rows)
     for place in sorted(bad):
-        shown = excerpt(contents[place])
-        on_broken(Broken(file=source.name, row=start + place, reason=bad[place], excerpt=shown))
+        shown = format_excerpt(contents[place])
+        on_broken(BrokenRow(file=source.name, row=start + place, reason=bad[place], excerpt=shown))
     good = [place for place in range(batch.num_rows) if place not in bad]
     if bad:
         columns = {name: array.take(pa.array(good, pa.int64())) for name, array in columns.items()}
     if good:
-        yield Chunk([start + place for place in good], [contents[place] for place in good], columns)
+        yield RowChunk([start + place for place in good], [contents[place] for place in good], columns)
 
 
-def _contents(columns: dict[str, Any], rows: int) -> list[bytes]:
+def _encode_rows(columns: dict[str, Any], rows: int) -> list[bytes]:
     """What identifies each row: its values that are there, by column."""
     lists = {name: array.to_pylist() for name, array in columns.items()}
     return [
@@ -92,16 +100,16 @@ def _contents(columns: dict[str, Any], rows: int) -> list[bytes]:
     ]
 
 
-def _normal(array: Any) -> tuple[Any, dict[int, str]]:
+def _normalise_column(array: Any) -> tuple[Any, dict[int, str]]:
     """The column as one of our kinds, and its broken rows (null in the column)."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
 
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    kind = kind_of_type(array.type)
+    kind = kind_of_arrow_type(array.type)
     if kind == "text":
-        return _texts(array)
+        return _convert_texts(array)
     wrong, reason = None, "number not finite"
     if kind == "number":
         wrong = pc.invert(pc.is_finite(array))
@@ -113,23 +121,23 @@ def _normal(array: Any) -> tuple[Any, dict[int, str]]:
     return pc.if_else(wrong, None, array).cast(arrow_type(kind), safe=False), bad
 
 
-def _texts(array: Any) -> tuple[Any, dict[int, str]]:
+def _convert_texts(array: Any) -> tuple[Any, dict[int, str]]:
     import pyarrow as pa  # noqa: PLC0415
 
     kind = array.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         values = array.to_pylist()
-        made = [None if value is None else _json(value) for value in values]
+        made = [None if value is None else _to_json_text(value) for value in values]
         return pa.array(made, pa.large_string()), {}
     array = array.cast(pa.large_string())
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
-        return _checked(array)
+        return _decode_texts(array)
     return array, {}
 
 
-def _checked(array: Any) -> tuple[Any, dict[int, str]]:
+def _decode_texts(array: Any) -> tuple[Any, dict[int, str]]:
     """Value by value: some are no valid UTF-8."""
     import pyarrow as pa  # noqa: PLC0415
 
@@ -144,7 +152,7 @@ def _checked(array: Any) -> tuple[Any, dict[int, str]]:
     return pa.array(made, pa.large_string()), bad
 
 
-def _json(value: object) -> str:
+def _to_json_text(value: object) -> str:
     """A plain value (a decimal, a time of day) as its text, an object or list as its JSON text."""
     text = msgspec.json.encode(value, enc_hook=str).decode()
     return text[1:-1] if text.startswith('"') else text

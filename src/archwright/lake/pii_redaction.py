@@ -15,10 +15,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
 from typing import Literal, NamedTuple
 
-Kind = Literal["email", "iban", "card", "ip", "phone"]
-KINDS: tuple[Kind, ...] = ("email", "iban", "card", "ip", "phone")
+PiiKind = Literal["email", "iban", "card", "ip", "phone"]
+PII_KINDS: tuple[PiiKind, ...] = ("email", "iban", "card", "ip", "phone")
 # A text without the pattern of a kind holds none of it: Arrow's engine looks through a whole column at once.
-SUSPECT: dict[Kind, str] = {
+CANDIDATE_PATTERNS: dict[PiiKind, str] = {
     "email": r"[^\s]@[^\s]+\.",
     "iban": r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{2}",
     "card": r"[2-6](?:[ -]?[0-9]){12}",
@@ -27,28 +27,28 @@ SUSPECT: dict[Kind, str] = {
 }
 
 
-class Span(NamedTuple):
+class PiiSpan(NamedTuple):
     start: int
     end: int
-    kind: Kind
+    kind: PiiKind
 
 
-def spans(text: str, suspected: Collection[str] = KINDS) -> list[Span]:
+def find_pii_spans(text: str, suspected: Collection[str] = PII_KINDS) -> list[PiiSpan]:
     """Every place found, in order, none overlapping another; only `suspected` kinds are looked for."""
-    taken: list[Span] = []
-    for kind in KINDS:
+    taken: list[PiiSpan] = []
+    for kind in PII_KINDS:
         for start, end in FINDERS[kind](text) if kind in suspected else ():
             place = bisect_left(taken, (start,))
             before = taken[place - 1].end if place else 0
             if before <= start and (place == len(taken) or end <= taken[place].start):
-                taken.insert(place, Span(start, end, kind))
+                taken.insert(place, PiiSpan(start, end, kind))
     return taken
 
 
-def redacted(text: str, kinds: Collection[str], suspected: Collection[str] = KINDS) -> tuple[str, list[str]]:
+def redact_text(text: str, kinds: Collection[str], suspected: Collection[str] = PII_KINDS) -> tuple[str, list[str]]:
     """The text with every place of `kinds` as <EMAIL> and so on, and the kind of each place in order."""
     pieces, found, last = [], [], 0
-    for span in spans(text, suspected):
+    for span in find_pii_spans(text, suspected):
         if span.kind in kinds:
             pieces += [text[last : span.start], f"<{span.kind.upper()}>"]
             found.append(str(span.kind))
@@ -61,7 +61,7 @@ EMAIL = re.compile(
 )
 
 
-def _emails(text: str) -> Iterator[tuple[int, int]]:
+def _find_emails(text: str) -> Iterator[tuple[int, int]]:
     if "@" in text:
         for match in EMAIL.finditer(text):
             yield match.span()
@@ -94,20 +94,20 @@ IBAN_LENGTHS = {
 IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,28}")
 
 
-def _ibans(text: str) -> Iterator[tuple[int, int]]:
+def _find_ibans(text: str) -> Iterator[tuple[int, int]]:
     at = 0
     while match := IBAN.search(text, at):
-        end = _iban_end(match, text)
+        end = _find_iban_end(match, text)
         at = end or match.start() + 2
         if end:
             yield match.start(), end
 
 
-def _iban_end(match: re.Match[str], text: str) -> int:
+def _find_iban_end(match: re.Match[str], text: str) -> int:
     """Where the IBAN that begins here ends, by its country's length; 0 when there is none."""
     length = IBAN_LENGTHS.get(match.group()[:2], 0)
     iban = match.group().replace(" ", "")[:length]
-    if not iban or len(iban) < length or mod97(iban) != 1:
+    if not iban or len(iban) < length or compute_mod97(iban) != 1:
         return 0
     places = [place for place, sign in enumerate(match.group()) if sign != " "]
     end = match.start() + places[length - 1] + 1
@@ -117,7 +117,7 @@ def _iban_end(match: re.Match[str], text: str) -> int:
 _LETTERS = {ord(letter): str(int(letter, 36)) for letter in string.ascii_uppercase}
 
 
-def mod97(iban: str) -> int:
+def compute_mod97(iban: str) -> int:
     """ISO 7064: 1 for a valid one."""
     return int((iban[4:] + iban[:4]).translate(_LETTERS)) % 97
 
@@ -129,17 +129,17 @@ CARD = re.compile(
 )
 
 
-def _cards(text: str) -> Iterator[tuple[int, int]]:
+def _find_cards(text: str) -> Iterator[tuple[int, int]]:
     for match in CARD.finditer(text):
         # What comes after four groups of four may be the next number.
         for end in (match.end(), match.start() + 19):
             digits = re.sub("[ -]", "", text[match.start() : end])
-            if end <= match.end() and _issued(digits) and luhn(digits):
+            if end <= match.end() and _is_issued_card(digits) and is_luhn_valid(digits):
                 yield match.start(), end
                 break
 
 
-def _issued(digits: str) -> bool:
+def _is_issued_card(digits: str) -> bool:
     """Whether an issuer's numbers begin like this and are that long."""
     two, four, length = int(digits[:2]), int(digits[:4]), len(digits)
     if two in (34, 37):
@@ -153,7 +153,7 @@ def _issued(digits: str) -> bool:
     return length in range(16, 20) and (two in (50, 56, 57, 58, 60, 62, 63, 64, 65, 67) or 3528 <= four <= 3589)
 
 
-def luhn(digits: str) -> bool:
+def is_luhn_valid(digits: str) -> bool:
     total = 0
     for place, sign in enumerate(reversed(digits)):
         value = int(sign) * (1 + place % 2)
@@ -161,30 +161,30 @@ def luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-FOUR = re.compile(r"(?<![\w.-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
-SIX = re.compile(r"(?<![\w.:])[0-9A-Fa-f]{4}:[0-9A-Fa-f:]{2,34}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?![\w:])")
+IPV4 = re.compile(r"(?<![\w.-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
+IPV6 = re.compile(r"(?<![\w.:])[0-9A-Fa-f]{4}:[0-9A-Fa-f:]{2,34}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?![\w:])")
 # Words after which four numbers are a version of something.
-VERSIONED = re.compile(
+VERSION_WORDS = re.compile(
     r"(?:\bversions?|\bver\.?|\bv\.?|\brelease[ds]?|\brev(?:ision)?\.?|\bbuild|\bupdate[ds]?(?: to)?|\bupgrade[ds]? to"
     r"|\bfirmware|\bkernel|\b(?:mac ?)?os(?: x)?|\bwindows|\bandroid|\bpatch|\bsection|\bchapter|\boid|==?|~=|>=|<=)"
     r"\s*[:=(]?\s*$",
     re.IGNORECASE,
 )
-BEFORE = 24
+CONTEXT_CHARACTERS = 24
 
 
-def _addresses(text: str) -> Iterator[tuple[int, int]]:
-    for match in FOUR.finditer(text):
-        versioned = VERSIONED.search(text, max(0, match.start() - BEFORE), match.start())
-        if not versioned and _addressed(match.group()):
+def _find_ip_addresses(text: str) -> Iterator[tuple[int, int]]:
+    for match in IPV4.finditer(text):
+        versioned = VERSION_WORDS.search(text, max(0, match.start() - CONTEXT_CHARACTERS), match.start())
+        if not versioned and _is_personal_ip(match.group()):
             yield match.span()
     if ":" in text:
-        for match in SIX.finditer(text):
-            if _addressed(match.group()) and match.group()[0] in "23fF":
+        for match in IPV6.finditer(text):
+            if _is_personal_ip(match.group()) and match.group()[0] in "23fF":
                 yield match.span()
 
 
-def _addressed(text: str) -> bool:
+def _is_personal_ip(text: str) -> bool:
     """Whether it is an address that may be somebody's: not this very machine's, nor nobody's."""
     try:
         found = ipaddress.ip_address(text)
@@ -193,58 +193,62 @@ def _addressed(text: str) -> bool:
     return not (found.is_loopback or found.is_unspecified)
 
 
-CALLED = re.compile(
+PHONE_WORDS = re.compile(
     r"\b(?:(?:tele)?phones?|tel|t[ée]l[ée]fono?|telefon|mobile?|cell|fax|call(?:ed|ing)?|ring|dial|sms|whatsapp|handy"
     r"|portable|rufen?)\b[^\n\d]{0,16}$",
     re.IGNORECASE,
 )
 # A run of digits is one group, whole: tried in every division a hundred of them took minutes.
-INTERNATIONAL = re.compile(
+INTERNATIONAL_PHONE = re.compile(
     r"(?<![\w+.-])(?<!\d )(?:\+|00)[1-9][0-9]{0,2}+(?:[ .\-/]?(?:\(0?[0-9]{1,4}\)|[0-9]++)){1,7}(?![\w-]|[.,][0-9])"
 )
 # A national number in the form of North America, and one with the leading zero or bare digits after a word for it.
-AMERICAN = re.compile(
+NORTH_AMERICAN_PHONE = re.compile(
     r"(?<![\w.+/(-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-]|\.[0-9])"
 )
-DIGITS = re.compile(r"[0-9](?:[ .()/-]{0,3}[0-9]){6,14}")
-NATIONAL = re.compile(r"(?<![\w.+(-])\(?[0-9][0-9()]{0,40}(?:[ .\-/]{1,2}\(?[0-9]+\)?){0,6}(?![\w-]|[.,][0-9])")
+DIGIT_RUN = re.compile(r"[0-9](?:[ .()/-]{0,3}[0-9]){6,14}")
+NATIONAL_PHONE = re.compile(r"(?<![\w.+(-])\(?[0-9][0-9()]{0,40}(?:[ .\-/]{1,2}\(?[0-9]+\)?){0,6}(?![\w-]|[.,][0-9])")
 
 
-def _phones(text: str) -> Iterator[tuple[int, int]]:
-    for match in INTERNATIONAL.finditer(text):
-        if _dialled(match.group(), 15) and not _thousands(match.group()):
+def _find_phones(text: str) -> Iterator[tuple[int, int]]:
+    for match in INTERNATIONAL_PHONE.finditer(text):
+        if _is_dialable(match.group(), 15) and not _is_grouped_number(match.group()):
             yield match.span()
-    for match in AMERICAN.finditer(text):
+    for match in NORTH_AMERICAN_PHONE.finditer(text):
         yield match.span()
-    for run in DIGITS.finditer(text):
+    for run in DIGIT_RUN.finditer(text):
         start = run.start() - text.startswith("(", run.start() - 1)
-        near = NATIONAL.match(text, start)
-        if near and CALLED.search(text, max(0, start - BEFORE), start) and _national(near.group()):
+        near = NATIONAL_PHONE.match(text, start)
+        if (
+            near
+            and PHONE_WORDS.search(text, max(0, start - CONTEXT_CHARACTERS), start)
+            and _is_national_phone(near.group())
+        ):
             yield near.span()
 
 
-def _national(text: str) -> bool:
-    return _dialled(text, 13) and not DATE.fullmatch(text)
+def _is_national_phone(text: str) -> bool:
+    return _is_dialable(text, 13) and not DATE.fullmatch(text)
 
 
 DATE = re.compile(r"[0-9]{4}[-./][0-9]{1,2}[-./][0-9]{1,2}|[0-9]{1,2}[-./][0-9]{1,2}[-./][0-9]{2,4}")
 
 
-def _dialled(text: str, most: int) -> bool:
+def _is_dialable(text: str, most: int) -> bool:
     digits = [sign for sign in text if sign.isdigit()]
     return 7 <= len(digits) <= most and len(set(digits[2:])) > 1
 
 
-def _thousands(text: str) -> bool:
+def _is_grouped_number(text: str) -> bool:
     """+1 000 000 is a number."""
     groups = text.lstrip("+").split(" ")
     return len(groups) > 2 and all(group == "000" for group in groups[1:])
 
 
-FINDERS: dict[Kind, Callable[[str], Iterator[tuple[int, int]]]] = {
-    "email": _emails,
-    "iban": _ibans,
-    "card": _cards,
-    "ip": _addresses,
-    "phone": _phones,
+FINDERS: dict[PiiKind, Callable[[str], Iterator[tuple[int, int]]]] = {
+    "email": _find_emails,
+    "iban": _find_ibans,
+    "card": _find_cards,
+    "ip": _find_ip_addresses,
+    "phone": _find_phones,
 }

@@ -9,26 +9,26 @@ import msgspec
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
-from archwright.lake.rejects_file import Aside
-from archwright.lake.row_chunks import Broken
+from archwright.lake.rejects_file import RejectsWriter
+from archwright.lake.row_chunks import BrokenRow
 
 DELETED = "the record of it was deleted"
 
 
-def path_of(home: Home, dataset: str, version: int) -> Path:
+def quarantine_path(home: Home, dataset: str, version: int) -> Path:
     return home.folder("lake", "quarantine", dataset) / f"v{version}.jsonl"
 
 
 class Quarantine:
     """The quarantine of a version in the making, counted by file and by reason."""
 
-    def __init__(self, home: Home, aside: Aside) -> None:
+    def __init__(self, home: Home, aside: RejectsWriter) -> None:
         self._home = home
         self._aside = aside
         self._files: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
 
-    def add(self, broken: Broken) -> None:
+    def add(self, broken: BrokenRow) -> None:
         self._aside.write(broken)
         self._files[broken.file] += 1
         self._reasons[broken.reason] += 1
@@ -39,9 +39,9 @@ class Quarantine:
         if previous is None:
             return
         try:
-            with open(path_of(self._home, previous.dataset, previous.version), "rb") as lines:
+            with open(quarantine_path(self._home, previous.dataset, previous.version), "rb") as lines:
                 for line in lines:
-                    broken = msgspec.json.decode(line, type=Broken)
+                    broken = msgspec.json.decode(line, type=BrokenRow)
                     if broken.file not in replaced:
                         self.add(broken)
         except FileNotFoundError:

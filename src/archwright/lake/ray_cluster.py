@@ -20,36 +20,36 @@ from typing import Any
 from archwright.errors import ErrorLocation, OperateError, require_extra
 from archwright.home import Home
 
-REACH_S = 10.0
-START_S = 300
+CONNECT_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 300
 HINT = "check ray_address and the cluster, or leave it empty to work on this machine"
 
 
-def load(purpose: str) -> Any:
+def import_ray(purpose: str) -> Any:
     """Ray itself. Raises MissingError AW-GET-01."""
     with require_extra("ray", purpose):
         import ray  # noqa: PLC0415
     return ray
 
 
-def join(ray: Any, address: str, variables: Mapping[str, str]) -> None:
+def join_cluster(ray: Any, address: str, variables: Mapping[str, str]) -> None:
     """Become a driver of the cluster; its workers get the variables. Raises OperateError AW-OPS-60."""
-    reach(address)
-    start(ray, address, {"address": address}, variables)
+    check_reachable(address)
+    start_ray(ray, address, {"address": address}, variables)
 
 
-def start(ray: Any, address: str, options: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+def start_ray(ray: Any, address: str, options: Mapping[str, Any], variables: Mapping[str, str]) -> None:
     """Raises OperateError AW-OPS-60."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        with _at_most(START_S):
+        with _abort_after(START_TIMEOUT_S):
             ray.init(**options, **quiet, runtime_env={"env_vars": dict(variables)})
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise no_cluster(address, error) from error
+        raise cluster_error(address, error) from error
 
 
 @contextmanager
-def _at_most(seconds: int) -> Iterator[None]:
+def _abort_after(seconds: int) -> Iterator[None]:
     """Where Ray cannot start a process of Python it waits without end, and lets no other thread of ours run meanwhile
     (seen): then the kernel ends this process."""
     if threading.current_thread() is not threading.main_thread():
@@ -64,30 +64,30 @@ def _at_most(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def reach(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Ray itself asks a dead address for ten minutes (measured)."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise no_cluster(address, ValueError("an address is HOST:PORT"))
+        raise cluster_error(address, ValueError("an address is HOST:PORT"))
     try:
-        socket.create_connection((host, int(port)), REACH_S).close()
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        raise no_cluster(address, error) from error
+        raise cluster_error(address, error) from error
 
 
-def no_cluster(address: str, error: Exception) -> OperateError:
+def cluster_error(address: str, error: Exception) -> OperateError:
     said = f"no Ray answers at {address}" if address else "Ray does not start here"
     return OperateError(
         "AW-OPS-60", f"{said}: {first_line(error)}", where=ErrorLocation(field="ray_address"), hint=HINT
     )
 
 
-def machines(ray: Any) -> list[Mapping[str, Any]]:
+def list_nodes(ray: Any) -> list[Mapping[str, Any]]:
     """Those that can be given work, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
 
 
-def seen(folder: str, machine: str, word: str) -> str:
+def probe_shared_home(folder: str, machine: str, word: str) -> str:
     """Asked on a machine of the cluster: what keeps it from the home, empty when nothing does."""
     try:
         if (Path(folder) / "word").read_text() != word:
@@ -105,9 +105,9 @@ def check_home(ray: Any, home: Home) -> None:
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
 
-    word, found = secrets.token_hex(8), machines(ray)
+    word, found = secrets.token_hex(8), list_nodes(ray)
     names = [str(node["NodeID"]) for node in found]
-    asked = ray.remote(num_cpus=0)(seen)
+    asked = ray.remote(num_cpus=0)(probe_shared_home)
     folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=home.folder("run")))
     try:
         (folder / "word").write_text(word)
@@ -115,16 +115,18 @@ def check_home(ray: Any, home: Home) -> None:
         flaws = ray.get([task.remote(str(folder), name, word) for task, name in zip(there, names, strict=True)])
         arrived = [(folder / name).exists() for name in names]
     except ray.exceptions.RayError as error:
-        raise _unfit("a machine of the cluster", f"it cannot run archwright ({first_line(error)})", home) from error
+        raise _unsuitable_node_error(
+            "a machine of the cluster", f"it cannot run archwright ({first_line(error)})", home
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for node, flaw, came in zip(found, flaws, arrived, strict=True):
         flaw = flaw or ("" if came else "what it writes does not arrive here")
         if flaw:
-            raise _unfit(f"the machine {node['NodeManagerAddress']}", flaw, home)
+            raise _unsuitable_node_error(f"the machine {node['NodeManagerAddress']}", flaw, home)
 
 
-def _unfit(machine: str, flaw: str, home: Home) -> OperateError:
+def _unsuitable_node_error(machine: str, flaw: str, home: Home) -> OperateError:
     return OperateError(
         "AW-OPS-61",
         f"{machine} cannot take part: {flaw}",

@@ -15,7 +15,7 @@ from archwright.lake import pii_redaction, row_status
 
 
 @dataclass(frozen=True)
-class DropEmpty:
+class DropEmptyRows:
     """Drop rows where one of the columns holds nothing but white space."""
 
     columns: tuple[str, ...]
@@ -25,12 +25,12 @@ class DropEmpty:
 
         for name in self.columns:
             empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(batch.column(name))), 0)
-            batch = row_status.dropped(batch, pc.fill_null(empty, True), "drop-empty", f"{name} is empty")
+            batch = row_status.mark_dropped(batch, pc.fill_null(empty, True), "drop-empty", f"{name} is empty")
         return batch
 
 
 @dataclass(frozen=True)
-class DropShort:
+class DropShortRows:
     """Drop rows whose columns together have fewer characters."""
 
     columns: tuple[str, ...]
@@ -43,11 +43,11 @@ class DropShort:
         for name in self.columns[1:]:
             length = pc.add(length, pc.fill_null(pc.utf8_length(batch.column(name)), 0))
         short = pc.less(length, self.characters)
-        return row_status.dropped(batch, short, "drop-short", f"shorter than {self.characters} characters")
+        return row_status.mark_dropped(batch, short, "drop-short", f"shorter than {self.characters} characters")
 
 
 @dataclass(frozen=True)
-class Redact:
+class RedactPersonalData:
     """Replace what points at a person by the name of its kind (personal.py)."""
 
     columns: tuple[str, ...]
@@ -62,7 +62,7 @@ class Redact:
         for name in self.columns:
             texts: dict[int, str] = {}
             for place, suspected in self._suspects(batch, name).items():
-                text, found = pii_redaction.redacted(batch.column(name)[place].as_py(), self.kinds, suspected)
+                text, found = pii_redaction.redact_text(batch.column(name)[place].as_py(), self.kinds, suspected)
                 if found:
                     texts[place] = text
                     changes.setdefault(place, []).extend(found)
@@ -74,7 +74,7 @@ class Redact:
             return batch
         before = batch.column(row_status.CHANGES).to_pylist()
         words = [[*(old or ()), *changes.get(place, ())] or None for place, old in enumerate(before)]
-        return row_status.replaced(
+        return row_status.replace_columns(
             batch, {**made, row_status.CHANGES: pa.array(words, pa.large_list(pa.large_string()))}
         )
 
@@ -82,9 +82,9 @@ class Redact:
         """Row -> the kinds worth looking for; of rows that are still in and hold one of ours."""
         import pyarrow.compute as pc  # noqa: PLC0415
 
-        still = pc.is_null(batch.column(row_status.STEP))
+        still = pc.is_null(batch.column(row_status.DROP_STEP))
         found: dict[int, list[str]] = {}
-        for kind, pattern in pii_redaction.SUSPECT.items():
+        for kind, pattern in pii_redaction.CANDIDATE_PATTERNS.items():
             hits = pc.and_(still, pc.fill_null(pc.match_substring_regex(batch.column(name), pattern), False))
             for place in pc.indices_nonzero(hits).to_pylist():
                 found.setdefault(place, []).append(kind)
@@ -92,7 +92,7 @@ class Redact:
 
 
 @dataclass(frozen=True)
-class Identify:
+class AddDuplicateKeys:
     """For drop-duplicates: what makes rows the same (the digest of the columns' values), and where each stands."""
 
     columns: tuple[str, ...]
@@ -101,20 +101,20 @@ class Identify:
         import pyarrow as pa  # noqa: PLC0415
 
         lists = [batch.column(name).to_pylist() for name in self.columns]
-        out = batch.column(row_status.STEP).is_valid().to_pylist()
+        out = batch.column(row_status.DROP_STEP).is_valid().to_pylist()
         keys = [
             None if gone else hashlib.sha256(msgspec.json.encode(values)).digest()
             for gone, values in zip(out, zip(*lists, strict=True), strict=True)
         ]
         own = (batch.column(name).to_pylist() for name in ("source_file", "source_row", "record_id"))
         places = [f"{file}\0{row:020d}\0{record}" for file, row, record in zip(*own, strict=True)]
-        names = [*batch.schema.names, row_status.KEY, row_status.PLACE]
+        names = [*batch.schema.names, row_status.DUPLICATE_KEY, row_status.ROW_POSITION]
         arrays = [*batch.columns, pa.array(keys, pa.large_binary()), pa.array(places, pa.large_string())]
         return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
 @dataclass(frozen=True)
-class MarkTwins:
+class FlagDuplicates:
     """For drop-duplicates: drop every row whose FIRST is another one, and note which."""
 
     reason: str
@@ -122,10 +122,12 @@ class MarkTwins:
     def __call__(self, batch: Any) -> Any:
         import pyarrow.compute as pc  # noqa: PLC0415
 
-        first = batch.column(row_status.FIRST)
-        twins = pc.fill_null(pc.not_equal(first, batch.column(row_status.PLACE)), False)
+        first = batch.column(row_status.FIRST_POSITION)
+        twins = pc.fill_null(pc.not_equal(first, batch.column(row_status.ROW_POSITION)), False)
         kept = pc.utf8_slice_codeunits(first, -64)
-        batch = row_status.replaced(batch, {row_status.TWIN: pc.if_else(twins, kept, batch.column(row_status.TWIN))})
-        return row_status.dropped(batch, twins, "drop-duplicates", self.reason).drop_columns(
-            [row_status.KEY, row_status.PLACE, row_status.FIRST]
+        batch = row_status.replace_columns(
+            batch, {row_status.DUPLICATE_OF: pc.if_else(twins, kept, batch.column(row_status.DUPLICATE_OF))}
+        )
+        return row_status.mark_dropped(batch, twins, "drop-duplicates", self.reason).drop_columns(
+            [row_status.DUPLICATE_KEY, row_status.ROW_POSITION, row_status.FIRST_POSITION]
         )

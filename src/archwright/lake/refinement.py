@@ -20,15 +20,15 @@ from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake import daft_engine, iceberg_tables, recipe, row_status, version_index
-from archwright.lake.column_kinds import OWN, schema_of
-from archwright.lake.content_digest import Content
-from archwright.lake.dataset_lock import held
-from archwright.lake.ingestion import check_name
-from archwright.lake.rejects_file import Aside, written_aside
+from archwright.lake.column_kinds import SYSTEM_COLUMNS, arrow_schema
+from archwright.lake.content_digest import ContentDigest
+from archwright.lake.dataset_lock import lock_dataset
+from archwright.lake.ingestion import check_dataset_name
+from archwright.lake.rejects_file import RejectsWriter, open_rejects_file
 from archwright.store import Store
 
 
-class Drop(Record):
+class DroppedRow(Record):
     """A row that did not come along; `kept` is the record that stands for it, of a duplicate."""
 
     record_id: str
@@ -37,14 +37,14 @@ class Drop(Record):
     kept: str | None = None
 
 
-class Refined(NamedTuple):
+class RefineResult(NamedTuple):
     """`new` is False when this recipe had been applied to this version before."""
 
     version: DatasetVersion
     new: bool
 
 
-class Order(NamedTuple):
+class RefineRequest(NamedTuple):
     """What to do, where the engine runs; `now` is the clock."""
 
     recipe: recipe.Recipe
@@ -52,53 +52,57 @@ class Order(NamedTuple):
     now: Callable[[], float] = time.time
 
 
-def drops_of(home: Home, dataset: str, version: int) -> Path:
+def drops_path(home: Home, dataset: str, version: int) -> Path:
     return home.folder("lake", "drops", dataset) / f"v{version}.jsonl"
 
 
-def refine(home: Home, store: Store, order: Order) -> Refined:
+def refine_dataset(home: Home, store: Store, order: RefineRequest) -> RefineResult:
     """Apply the recipe. Raises DataError: AW-DATA-10 (no such source), 23 (into itself or an ingested data set), 24
     (nothing left)."""
     wanted = order.recipe
-    check_name(wanted.into)
-    source = version_index.find(store, wanted.source)
+    check_dataset_name(wanted.into)
+    source = version_index.find_version(store, wanted.source)
     if source.dataset == wanted.into:
-        raise _mixed(wanted.into, "a recipe cannot refine a data set into itself")
-    with held(home, wanted.into):
-        version_index.repair(home, store, wanted.into)
-        previous = version_index.newest(store, wanted.into)
+        raise _target_conflict_error(wanted.into, "a recipe cannot refine a data set into itself")
+    with lock_dataset(home, wanted.into):
+        version_index.repair_index(home, store, wanted.into)
+        previous = version_index.newest_version(store, wanted.into)
         if previous is not None and previous.action != "refine":
-            raise _mixed(wanted.into, f"{previous.id} was ingested from files, a recipe does not write over it")
-        text = recipe.text_of(wanted)
+            raise _target_conflict_error(
+                wanted.into, f"{previous.id} was ingested from files, a recipe does not write over it"
+            )
+        text = recipe.encode_steps(wanted)
         for version in store.rows(version_index.VERSIONS, {"dataset": wanted.into}):
             if version.parent == source.id and version.recipe == text:
-                return Refined(version, False)
-        version = _made(home, order, source, previous)
-        version_index.register(home, store, version)
-        return Refined(version, True)
+                return RefineResult(version, False)
+        version = _write_version(home, order, source, previous)
+        version_index.register_version(home, store, version)
+        return RefineResult(version, True)
 
 
-def _mixed(name: str, message: str) -> DataError:
+def _target_conflict_error(name: str, message: str) -> DataError:
     return DataError(
         "AW-DATA-23", message, where=ErrorLocation(None, None, name), hint="choose another name for `into`"
     )
 
 
-def _made(home: Home, order: Order, source: DatasetVersion, previous: DatasetVersion | None) -> DatasetVersion:
-    change = iceberg_tables.Change(
+def _write_version(
+    home: Home, order: RefineRequest, source: DatasetVersion, previous: DatasetVersion | None
+) -> DatasetVersion:
+    change = iceberg_tables.TableChange(
         dataset=order.recipe.into,
         version=previous.version + 1 if previous else 1,
         columns=source.columns,
         rewrite=True,
     )
-    path = drops_of(home, change.dataset, change.version)
-    with written_aside(path) as aside, iceberg_tables.drafted(home, change) as draft:
-        sink = _Sink(aside, source.columns, draft.writer)
-        with daft_engine.frame(home, source, order.runner) as rows:
-            for batch in daft_engine.batches(recipe.applied(order.recipe, source.columns, rows)):
+    path = drops_path(home, change.dataset, change.version)
+    with open_rejects_file(path) as aside, iceberg_tables.draft_version(home, change) as draft:
+        sink = _RowSink(aside, source.columns, draft.writer)
+        with daft_engine.open_frame(home, source, order.runner) as rows:
+            for batch in daft_engine.stream_batches(recipe.apply_recipe(order.recipe, source.columns, rows)):
                 sink.take(batch)
         if not sink.content.rows:
-            raise _nothing_left(source, sink)
+            raise _empty_result_error(source, sink)
         aside.keep()
         version = DatasetVersion(
             id=f"{change.dataset}@v{change.version}",
@@ -115,28 +119,28 @@ def _made(home: Home, order: Order, source: DatasetVersion, previous: DatasetVer
             files=source.files,
             content_sha256=sink.content.hexdigest(),
             licence=source.licence,
-            recipe=recipe.text_of(order.recipe),
+            recipe=recipe.encode_steps(order.recipe),
         )
-        version_index.note(home, version)
+        version_index.write_version_record(home, version)
         draft.commit()
     return version
 
 
-def _nothing_left(source: DatasetVersion, sink: _Sink) -> DataError:
+def _empty_result_error(source: DatasetVersion, sink: _RowSink) -> DataError:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sink.drops.items())
     hint = "loosen the recipe; nothing was changed"
     return DataError("AW-DATA-24", f"no row is left: {reasons}", where=ErrorLocation(None, None, source.id), hint=hint)
 
 
-class _Sink:
+class _RowSink:
     """Takes the engine's rows: those that are in to the table, those that are out to the list of drops."""
 
-    def __init__(self, aside: Aside, columns: dict[str, str], writer: iceberg_tables.Writer) -> None:
+    def __init__(self, aside: RejectsWriter, columns: dict[str, str], writer: iceberg_tables.DataFileWriter) -> None:
         self._aside = aside
-        self._schema = schema_of(columns)
-        self._texts = [name for name, kind in columns.items() if kind == "text" and name not in OWN]
+        self._schema = arrow_schema(columns)
+        self._texts = [name for name, kind in columns.items() if kind == "text" and name not in SYSTEM_COLUMNS]
         self._writer = writer
-        self.content = Content()
+        self.content = ContentDigest()
         self.drops: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()
 
@@ -144,7 +148,7 @@ class _Sink:
         import pyarrow as pa  # noqa: PLC0415
         import pyarrow.compute as pc  # noqa: PLC0415
 
-        out = pc.is_valid(batch.column(row_status.STEP))
+        out = pc.is_valid(batch.column(row_status.DROP_STEP))
         self._note(batch.filter(out))
         kept = batch.filter(pc.invert(out))
         self.changes.update(pc.list_flatten(kept.column(row_status.CHANGES)).to_pylist())
@@ -154,9 +158,9 @@ class _Sink:
         self._writer.write(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
     def _note(self, out: Any) -> None:
-        names = ("record_id", row_status.STEP, row_status.REASON, row_status.TWIN)
+        names = ("record_id", row_status.DROP_STEP, row_status.DROP_REASON, row_status.DUPLICATE_OF)
         for record, step, reason, twin in zip(*(out.column(name).to_pylist() for name in names), strict=True):
-            drop = Drop(record_id=record, step=step, reason=reason, kept=twin)
+            drop = DroppedRow(record_id=record, step=step, reason=reason, kept=twin)
             self._aside.write(drop)
             self.drops[f"{step}: {reason}"] += 1
 

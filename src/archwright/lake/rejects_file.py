@@ -13,7 +13,7 @@ import msgspec
 from archwright.contract.record import Record
 
 
-class Aside:
+class RejectsWriter:
     """Lines for `path`, which appears when `keep` is called."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
@@ -30,11 +30,11 @@ class Aside:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Aside]:
+def open_rejects_file(path: Path) -> Iterator[RejectsWriter]:
     """Left without `keep`, nothing stays."""
     part = path.with_suffix(".part")  # one name, so that a killed writer's is written over
     with open(part, "wb") as file:
         try:
-            yield Aside(path, file)
+            yield RejectsWriter(path, file)
         finally:
             part.unlink(missing_ok=True)

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from archwright.contract.record import Record
 
-ROWS = 8192
+CHUNK_ROWS = 8192
 CHUNK_BYTES = 8 * 1024 * 1024
-CELLS = 64 * ROWS
-EXCERPT = 200
+CHUNK_CELLS = 64 * CHUNK_ROWS
+EXCERPT_CHARACTERS = 200
 
 
-class Broken(Record):
+class BrokenRow(Record):
     """A row that does not come along, as the quarantine keeps it; `row` counts from 1."""
 
     file: str
@@ -25,10 +25,10 @@ class Broken(Record):
     excerpt: str
 
 
-OnBroken = Callable[[Broken], None]
+BrokenRowHandler = Callable[[BrokenRow], None]
 
 
-class Chunk(NamedTuple):
+class RowChunk(NamedTuple):
     """Rows of one file. `contents` (and `header`, what gives them a meaning) is what a row's identity is made of;
     `columns` holds a list of Python values, or an Arrow array, a column. `untyped` columns are lists of texts whose
     kind is still to be found."""
@@ -40,10 +40,12 @@ class Chunk(NamedTuple):
     header: bytes = b""
 
 
-Chunks = Iterator[Chunk]
+RowChunks = Iterator[RowChunk]
 
 
-def excerpt(content: bytes) -> str:
+def format_excerpt(content: bytes) -> str:
     """The beginning of a row, bounded and printable."""
-    text = content[: EXCERPT * 4].decode("utf-8", errors="replace").replace("\x00", "\N{SYMBOL FOR NULL}")
-    return text[:EXCERPT] + ("..." if len(text) > EXCERPT or len(content) > EXCERPT * 4 else "")
+    text = content[: EXCERPT_CHARACTERS * 4].decode("utf-8", errors="replace").replace("\x00", "\N{SYMBOL FOR NULL}")
+    return text[:EXCERPT_CHARACTERS] + (
+        "..." if len(text) > EXCERPT_CHARACTERS or len(content) > EXCERPT_CHARACTERS * 4 else ""
+    )

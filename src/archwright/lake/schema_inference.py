@@ -9,29 +9,31 @@ from collections.abc import Iterable
 from archwright.contract.lineage import DatasetVersion
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake import column_names, type_inference
-from archwright.lake.column_kinds import OWN, widest
+from archwright.lake.column_kinds import SYSTEM_COLUMNS, find_widest_kind
 from archwright.lake.file_formats import FORMATS
-from archwright.lake.source_files import Source
+from archwright.lake.source_files import ScannedFile
 
 
-def decided(sources: Iterable[Source], previous: DatasetVersion | None) -> dict[str, str]:
+def infer_columns(sources: Iterable[ScannedFile], previous: DatasetVersion | None) -> dict[str, str]:
     """Column -> kind of the next version, ours first. Raises DataError AW-DATA-13 to 19 for columns that cannot be."""
-    before = {name: kind for name, kind in previous.columns.items() if name not in OWN} if previous else {}
+    before = {name: kind for name, kind in previous.columns.items() if name not in SYSTEM_COLUMNS} if previous else {}
     votes = {name: Counter({kind: previous.rows if previous else 0}) for name, kind in before.items()}
     for source in sources:
         FORMATS[source.format].survey(source, votes)
-        column_names.check_count(len(votes), source.name)
-    kinds = {name: _kept(before.get(name), type_inference.decide(counted)) for name, counted in votes.items()}
+        column_names.check_column_count(len(votes), source.name)
+    kinds = {
+        name: _widen_kind(before.get(name), type_inference.choose_kind(counted)) for name, counted in votes.items()
+    }
     for name, kind in kinds.items():
         _check_bytes(name, kind, votes[name], before.get(name))
-    return {**OWN, **kinds}
+    return {**SYSTEM_COLUMNS, **kinds}
 
 
-def _kept(before: str | None, now: str) -> str:
+def _widen_kind(before: str | None, now: str) -> str:
     """A column that is there only becomes wider."""
     if before is None or now == before:
         return now
-    return now if widest((before, now)) == now else before
+    return now if find_widest_kind((before, now)) == now else before
 
 
 def _check_bytes(name: str, kind: str, counted: Counter[str], before: str | None) -> None:

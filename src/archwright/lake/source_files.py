@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from archwright.errors import ArchwrightError, DataError, ErrorLocation, from_os_error
 
-FORMATS = {
+FORMAT_BY_SUFFIX = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".csv": "csv",
@@ -26,13 +26,13 @@ FORMATS = {
     ".md": "text",
     ".markdown": "text",
 }
-PACKED = {"jsonl", "csv"}  # these may be compressed: NAME.csv.gz
-UNPICKLES = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
-BLOCK = 1024 * 1024
-READABLE = "jsonl, csv, parquet, txt, md; jsonl.gz, csv.gz"
+COMPRESSIBLE = {"jsonl", "csv"}  # these may be compressed: NAME.csv.gz
+PICKLE_SUFFIXES = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
+BLOCK_BYTES = 1024 * 1024
+READABLE_FORMATS = "jsonl, csv, parquet, txt, md; jsonl.gz, csv.gz"
 
 
-class Source(NamedTuple):
+class ScannedFile(NamedTuple):
     """A file to ingest; `name` is its path relative to what was ingested, with / between its parts."""
 
     path: Path
@@ -43,40 +43,40 @@ class Source(NamedTuple):
     signature: tuple[int, int, int]
 
 
-class Found(NamedTuple):
-    sources: tuple[Source, ...]
+class SourceScan(NamedTuple):
+    sources: tuple[ScannedFile, ...]
     passed_over: tuple[str, ...]
 
 
-def find(path: Path) -> Found:
+def scan_sources(path: Path) -> SourceScan:
     """Every file to ingest, with its digest. Raises DataError AW-DATA-02 (nothing to read), 03 (no format of ours),
     04 (would have to be unpickled); what the system refuses as OperateError or UsageError."""
     passed_over: list[str] = []
     try:
         root = path.resolve(strict=True)
         whole = root.is_dir()
-        paths = sorted(_walk(root, root, passed_over)) if whole else [root]
+        paths = sorted(_walk_folder(root, root, passed_over)) if whole else [root]
         named = [(file, file.relative_to(root).as_posix() if whole else path.name) for file in paths]
-        forms = [format_of(name) for _file, name in named]
-        sources = tuple(_source(file, name, form) for (file, name), form in zip(named, forms, strict=True))
+        forms = [detect_format(name) for _file, name in named]
+        sources = tuple(_scan_file(file, name, form) for (file, name), form in zip(named, forms, strict=True))
     except OSError as error:
         raise from_os_error(error) from error
     if not sources:
-        raise _nothing(path, passed_over)
-    return Found(sources, tuple(passed_over))
+        raise _no_files_error(path, passed_over)
+    return SourceScan(sources, tuple(passed_over))
 
 
-def _nothing(path: Path, passed_over: list[str]) -> ArchwrightError:
+def _no_files_error(path: Path, passed_over: list[str]) -> ArchwrightError:
     passed = f" ({len(passed_over)} passed over: {', '.join(passed_over[:3])})" if passed_over else ""
     return DataError(
         "AW-DATA-02",
         f"nothing to read in the folder{passed}",
         where=ErrorLocation(str(path)),
-        hint=f"formats: {READABLE}",
+        hint=f"formats: {READABLE_FORMATS}",
     )
 
 
-def _walk(folder: Path, root: Path, passed_over: list[str]) -> Iterator[Path]:
+def _walk_folder(folder: Path, root: Path, passed_over: list[str]) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         name = entry.relative_to(root).as_posix()
         if entry.name.startswith("."):
@@ -86,21 +86,21 @@ def _walk(folder: Path, root: Path, passed_over: list[str]) -> Iterator[Path]:
         elif entry.is_symlink():
             passed_over.append(f"{name}: a link; what it points at is read where it is")
         elif entry.is_dir():
-            yield from _walk(entry, root, passed_over)
+            yield from _walk_folder(entry, root, passed_over)
         elif entry.is_file():
             yield entry
         else:
             passed_over.append(f"{name}: no regular file")
 
 
-def format_of(name: str) -> str:
+def detect_format(name: str) -> str:
     path = PurePosixPath(name)
     packed = path.suffix.lower() == ".gz"
     suffix = (path.with_suffix("") if packed else path).suffix.lower()
-    form = FORMATS.get(suffix)
-    if form is not None and (form in PACKED or not packed):
+    form = FORMAT_BY_SUFFIX.get(suffix)
+    if form is not None and (form in COMPRESSIBLE or not packed):
         return form
-    if suffix in UNPICKLES:
+    if suffix in PICKLE_SUFFIXES:
         raise DataError(
             "AW-DATA-04",
             f"{suffix} files are not read: loading one can run any program its writer put in it",
@@ -111,29 +111,29 @@ def format_of(name: str) -> str:
         "AW-DATA-03",
         f"no format of ours: {suffix or 'a file without an ending'}",
         where=ErrorLocation(name),
-        hint=f"formats: {READABLE}; convert it (a spreadsheet: save as CSV), or move it out of the folder",
+        hint=f"formats: {READABLE_FORMATS}; convert it (a spreadsheet: save as CSV), or move it out of the folder",
     )
 
 
-def _source(path: Path, name: str, form: str) -> Source:
+def _scan_file(path: Path, name: str, form: str) -> ScannedFile:
     try:
         name.encode()
     except UnicodeEncodeError as error:
         raise DataError(
             "AW-DATA-05", "the file's name is not valid Unicode", where=ErrorLocation(ascii(name)), hint="rename it"
         ) from error
-    before = signature(path)
-    digest, size = digest_of(path)
-    return Source(path, name, form, size, digest, before)
+    before = read_file_signature(path)
+    digest, size = compute_file_digest(path)
+    return ScannedFile(path, name, form, size, digest, before)
 
 
-def signature(path: Path) -> tuple[int, int, int]:
+def read_file_signature(path: Path) -> tuple[int, int, int]:
     """Changes when the file does: its inode, bytes, and time of the last write."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def digest_of(path: Path) -> tuple[str, int]:
+def compute_file_digest(path: Path) -> tuple[str, int]:
     """(sha256, bytes) of a file."""
     digest, size = hashlib.sha256(), 0
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -142,7 +142,7 @@ def digest_of(path: Path) -> tuple[str, int]:
             raise DataError(
                 "AW-DATA-06", "no regular file", where=ErrorLocation(str(path)), hint="give a file or a folder"
             )
-        while block := file.read(BLOCK):
+        while block := file.read(BLOCK_BYTES):
             digest.update(block)
             size += len(block)
     return digest.hexdigest(), size

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple, cast
 
 from archwright.errors import DataError, ErrorLocation, from_os_error
-from archwright.lake.source_files import Source
+from archwright.lake.source_files import ScannedFile
 
 ROW_BYTES = 16 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """`text` without its line end; cut to ROW_BYTES when `over`."""
 
     number: int
@@ -23,11 +23,11 @@ class Line(NamedTuple):
     over: bool
 
 
-def lines(source: Source) -> Iterator[Line]:
+def read_lines(source: ScannedFile) -> Iterator[TextLine]:
     """Every line, numbered from 1. Raises DataError AW-DATA-07 for a packed file that is broken."""
     try:
-        with _opened(source) as file:
-            yield from _lines(file)
+        with _open_source(source) as file:
+            yield from _split_lines(file)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             "AW-DATA-07",
@@ -39,13 +39,13 @@ def lines(source: Source) -> Iterator[Line]:
         raise from_os_error(error) from error
 
 
-def _opened(source: Source) -> IO[bytes]:
+def _open_source(source: ScannedFile) -> IO[bytes]:
     if source.name.lower().endswith(".gz"):
         return cast("IO[bytes]", gzip.open(source.path, "rb"))
     return open(source.path, "rb")
 
 
-def _lines(file: IO[bytes]) -> Iterator[Line]:
+def _split_lines(file: IO[bytes]) -> Iterator[TextLine]:
     number = 0
     while raw := file.readline(ROW_BYTES + 1):
         number += 1
@@ -55,4 +55,4 @@ def _lines(file: IO[bytes]) -> Iterator[Line]:
             piece = file.readline(ROW_BYTES)
         if number == 1:
             raw = raw.removeprefix(BOM)
-        yield Line(number, raw.removesuffix(b"\n").removesuffix(b"\r"), over)
+        yield TextLine(number, raw.removesuffix(b"\n").removesuffix(b"\r"), over)

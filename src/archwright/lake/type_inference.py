@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from archwright.lake.column_kinds import arrow_type, schema_of, widest
-from archwright.lake.row_chunks import Chunk
+from archwright.lake.column_kinds import arrow_schema, arrow_type, find_widest_kind
+from archwright.lake.row_chunks import RowChunk
 
-TRUE_SHARE = 0.99
+DOMINANT_SHARE = 0.99
 CANDIDATES = (("boolean",), ("integer", "number"), ("timestamp",), ("timestamp-utc",), ("date",), ("bytes",))
 # Patterns that Arrow (a column at once) and we (value by value) read alike. 007 is a name, and so is what has more
 # digits than an integer holds: as a number it would lose some.
@@ -29,21 +29,23 @@ NOT_FINITE = "^[-+]?(?i:nan|inf|infinity)$"
 BOOLEAN = "^(?i:true|false)$"
 _integer, _number, _not_finite, _boolean = map(re.compile, (INTEGER, NUMBER, NOT_FINITE, BOOLEAN))
 INT64 = range(-(2**63), 2**63)
-Votes = dict[str, Counter[str]]
+KindCounts = dict[str, Counter[str]]
 """Column -> how many values of each kind."""
 
 
-class Unfit(ValueError):
+class ValueConversionError(ValueError):
     """The value is none of the column's kind; says why in words that are counted."""
 
 
-def vote(chunk: Chunk, votes: Votes) -> None:
+def count_kinds(chunk: RowChunk, votes: KindCounts) -> None:
     """Count the kinds of a chunk's values."""
     for name, values in chunk.columns.items():
-        votes.setdefault(name, Counter()).update(_texts_kinds(values) if chunk.untyped else _values_kinds(values))
+        votes.setdefault(name, Counter()).update(
+            _count_text_kinds(values) if chunk.untyped else _count_value_kinds(values)
+        )
 
 
-def _values_kinds(values: Sequence[object]) -> Counter[str]:
+def _count_value_kinds(values: Sequence[object]) -> Counter[str]:
     found: Counter[str] = Counter()
     for kind, count in Counter(map(type, values)).items():
         if kind is int:
@@ -54,7 +56,7 @@ def _values_kinds(values: Sequence[object]) -> Counter[str]:
     return +found
 
 
-def _texts_kinds(values: Sequence[str]) -> Counter[str]:
+def _count_text_kinds(values: Sequence[str]) -> Counter[str]:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
 
@@ -69,16 +71,16 @@ def _texts_kinds(values: Sequence[str]) -> Counter[str]:
     return +Counter(integer=integers, number=numbers, boolean=booleans, text=there - integers - numbers - booleans)
 
 
-def decide(counted: Mapping[str, int]) -> str:
+def choose_kind(counted: Mapping[str, int]) -> str:
     """The kind of a column."""
     total = sum(counted.values())
     for kinds in CANDIDATES:
-        if total and sum(counted.get(kind, 0) for kind in kinds) >= TRUE_SHARE * total:
-            return widest(kind for kind in kinds if counted.get(kind))
-    return widest(kind for kind in counted if counted[kind])
+        if total and sum(counted.get(kind, 0) for kind in kinds) >= DOMINANT_SHARE * total:
+            return find_widest_kind(kind for kind in kinds if counted.get(kind))
+    return find_widest_kind(kind for kind in counted if counted[kind])
 
 
-def convert(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int, str]]:
+def convert_column(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int, str]]:
     """An Arrow array of `kind`, and the rows (by place) whose value does not fit, with the reason; null there."""
     import pyarrow as pa  # noqa: PLC0415
 
@@ -87,23 +89,23 @@ def convert(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int, str]]
         if values.type == wanted:
             return values, {}
         values = values.to_pylist()
-    made = _untyped(values, kind) if untyped else _typed(values, kind)
+    made = _convert_untyped(values, kind) if untyped else _convert_typed(values, kind)
     if made is not None:
         return made, {}
     bad: dict[int, str] = {}
-    one: Callable[[Any], object] = (UNTYPED if untyped else TYPED)[kind]
+    one: Callable[[Any], object] = (UNTYPED_CONVERTERS if untyped else TYPED_CONVERTERS)[kind]
     singles: list[object] = []
     for place, given in enumerate(values):
         value = (given.strip() or None) if untyped else given  # an empty field of a text file is no value
         try:
             singles.append(None if value is None else one(value))
-        except Unfit as error:
+        except ValueConversionError as error:
             bad[place] = str(error)
             singles.append(None)
     return pa.array(singles, wanted), bad
 
 
-def _typed(values: Sequence[object], kind: str) -> Any | None:
+def _convert_typed(values: Sequence[object], kind: str) -> Any | None:
     """All at once when every value is of the very type; None when it has to be done one by one."""
     import pyarrow as pa  # noqa: PLC0415
 
@@ -116,7 +118,7 @@ def _typed(values: Sequence[object], kind: str) -> Any | None:
         return None
 
 
-def _untyped(values: Sequence[str], kind: str) -> Any | None:
+def _convert_untyped(values: Sequence[str], kind: str) -> Any | None:
     """All at once when every text is one of the kind, or empty."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
@@ -133,11 +135,11 @@ def _untyped(values: Sequence[str], kind: str) -> Any | None:
     return made if kind != "number" or pc.all(pc.is_finite(made)).as_py() is not False else None
 
 
-def widened(batch: Any, columns: Mapping[str, str]) -> Any:
+def widen_batch(batch: Any, columns: Mapping[str, str]) -> Any:
     """A batch of an older version with the columns of the new one."""
     import pyarrow as pa  # noqa: PLC0415
 
-    schema = schema_of(columns)
+    schema = arrow_schema(columns)
     arrays = [
         batch.column(field.name).cast(field.type, safe=False)
         if field.name in batch.schema.names
@@ -149,68 +151,72 @@ def widened(batch: Any, columns: Mapping[str, str]) -> Any:
 
 def _typed_text(value: object) -> str:
     if isinstance(value, bytes):
-        raise Unfit("bytes")
+        raise ValueConversionError("bytes")
     try:
         return value if isinstance(value, str) else msgspec.json.encode(value).decode().strip('"')
     except RecursionError as error:
-        raise Unfit("nested too deep") from error
+        raise ValueConversionError("nested too deep") from error
 
 
 def _typed_integer(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value in INT64:
         return value
-    raise Unfit("not an integer")
+    raise ValueConversionError("not an integer")
 
 
 def _typed_number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise Unfit("not a number")
+        raise ValueConversionError("not a number")
     try:
         return float(value)
     except OverflowError as error:
-        raise Unfit("number not finite") from error
+        raise ValueConversionError("number not finite") from error
 
 
 def _typed_boolean(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise Unfit("not true or false")
+    raise ValueConversionError("not true or false")
 
 
-def _never(value: object) -> object:
+def _reject_value(value: object) -> object:
     """Only Parquet says that a value is a time, a date or bytes; and then all of its column are."""
-    raise Unfit(f"a {type(value).__name__} among times, dates or bytes")
+    raise ValueConversionError(f"a {type(value).__name__} among times, dates or bytes")
 
 
 def _untyped_integer(text: str) -> int:
     if _integer.fullmatch(text):
         return int(text)
-    raise Unfit("not an integer")
+    raise ValueConversionError("not an integer")
 
 
 def _untyped_number(text: str) -> float:
     if _number.fullmatch(text) and math.isfinite(found := float(text)):
         return found
-    raise Unfit("number not finite" if _not_finite.fullmatch(text) or _number.fullmatch(text) else "not a number")
+    raise ValueConversionError(
+        "number not finite" if _not_finite.fullmatch(text) or _number.fullmatch(text) else "not a number"
+    )
 
 
 def _untyped_boolean(text: str) -> bool:
     if _boolean.fullmatch(text):
         return text.lower() == "true"
-    raise Unfit("not true or false")
+    raise ValueConversionError("not true or false")
 
 
-_OTHERS: dict[str, Callable[[Any], object]] = dict.fromkeys(("timestamp", "timestamp-utc", "date", "bytes"), _never)
-TYPED: dict[str, Callable[[Any], object]] = {
+_UNCONVERTIBLE: dict[str, Callable[[Any], object]] = dict.fromkeys(
+    ("timestamp", "timestamp-utc", "date", "bytes"), _reject_value
+)
+TYPED_CONVERTERS: dict[str, Callable[[Any], object]] = {
     "text": _typed_text,
     "integer": _typed_integer,
     "number": _typed_number,
     "boolean": _typed_boolean,
-    **_OTHERS,
+    **_UNCONVERTIBLE,
 }
-UNTYPED: dict[str, Callable[[Any], object]] = {
+UNTYPED_CONVERTERS: dict[str, Callable[[Any], object]] = {
     "integer": _untyped_integer,
     "number": _untyped_number,
     "boolean": _untyped_boolean,
-    **_OTHERS,
+    **_UNCONVERTIBLE,
 }

@@ -1,7 +1,7 @@
 """The index of data set versions in the store, and how it is made right after a break.
 
 The truth is the lake: a version exists when its table has its tag. Its record is noted beside the table before the
-commit that makes the tag, and brought into the store after it; `repair` does for every tag what was left undone.
+commit that makes the tag, and brought into the store after it; `repair_index` does for every tag what was left undone.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from archwright.store import RecordTable, Store
 VERSIONS = RecordTable("dataset_versions", DatasetVersion, unique=("id",), index=("dataset",))
 
 
-def all(store: Store) -> list[DatasetVersion]:  # noqa: A001 - the interface's name
+def list_versions(store: Store) -> list[DatasetVersion]:  # noqa: A001 - the interface's name
     """Every version, in order of arrival."""
     return store.rows(VERSIONS)
 
 
-def newest(store: Store, dataset: str) -> DatasetVersion | None:
+def newest_version(store: Store, dataset: str) -> DatasetVersion | None:
     return max(store.rows(VERSIONS, {"dataset": dataset}), key=lambda version: version.version, default=None)
 
 
-def find(store: Store, name: str) -> DatasetVersion:
+def find_version(store: Store, name: str) -> DatasetVersion:
     """ "docs@v1", or "docs" for its newest version. Raises DataError AW-DATA-10."""
     exact = store.rows(VERSIONS, {"id": name})
-    found = exact[0] if exact else newest(store, name)
+    found = exact[0] if exact else newest_version(store, name)
     if found is not None:
         return found
-    known = {version.id for version in all(store)} | {version.dataset for version in all(store)}
+    known = {version.id for version in list_versions(store)} | {version.dataset for version in list_versions(store)}
     near = tuple(difflib.get_close_matches(name, sorted(known), 3, 0.3))
     nearest = f"nearest: {', '.join(near)}; " if near else ""
     raise DataError(
@@ -48,18 +48,18 @@ def find(store: Store, name: str) -> DatasetVersion:
     )
 
 
-def note(home: Home, version: DatasetVersion) -> None:
+def write_version_record(home: Home, version: DatasetVersion) -> None:
     """Write the record of a version that is about to be committed."""
-    write_json(_noted(home, version.dataset, version.version), version)
+    write_json(_record_path(home, version.dataset, version.version), version)
 
 
-def _noted(home: Home, dataset: str, version: int) -> Path:
+def _record_path(home: Home, dataset: str, version: int) -> Path:
     return home.folder("lake", "versions", dataset) / f"v{version}.json"
 
 
-def register(home: Home, store: Store, version: DatasetVersion) -> None:
+def register_version(home: Home, store: Store, version: DatasetVersion) -> None:
     """Bring a committed version into the index: its card, its edges, its row (last: it says all is there)."""
-    dataset_card.write(home, version)
+    dataset_card.write_card(home, version)
     at = version.at
     child = format_node("dataset", version.id)
     edges = []
@@ -77,18 +77,18 @@ def register(home: Home, store: Store, version: DatasetVersion) -> None:
     store.append(VERSIONS, [version])
 
 
-def repair(home: Home, store: Store, dataset: str) -> None:
+def repair_index(home: Home, store: Store, dataset: str) -> None:
     """Bring what was committed and not registered into the index. The caller holds the data set's lock."""
     there = {version.version for version in store.rows(VERSIONS, {"dataset": dataset})}
     paths = home.folder("lake", "versions", dataset).glob("v*.json")
     noted = {int(path.stem[1:]): path for path in paths if path.stem[1:].isdecimal()}
     missing = sorted(noted.keys() - there)
-    table = iceberg_tables.load(home, dataset) if missing else None  # only then worth loading the table's library
-    committed = {} if table is None else iceberg_tables.tags(table)
+    table = iceberg_tables.load_table(home, dataset) if missing else None  # only then worth loading the table's library
+    committed = {} if table is None else iceberg_tables.read_version_tags(table)
     for number in missing:
         try:
             version = msgspec.json.decode(noted[number].read_bytes(), type=DatasetVersion)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue  # half of a note, or none of ours: what it would tell is as good as lost
         if version.content_sha256 == committed.get(number):
-            register(home, store, version)
+            register_version(home, store, version)

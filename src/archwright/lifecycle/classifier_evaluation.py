@@ -33,8 +33,8 @@ from archwright.lake import version_index
 from archwright.lifecycle import classifier_metrics, evaluation_engine, model_registry
 from archwright.store import Store
 from archwright.training import classifier_data, image_classifier, tabular_classifier, training_data, training_runs
-from archwright.training.classifier_data import Trained
-from archwright.training.training_data import Part, TrainingData
+from archwright.training.classifier_data import TrainedClassifier
+from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_spec import TrainSpec
 
 ROWS = 10_000
@@ -59,11 +59,11 @@ class Rows(NamedTuple):
 def examine(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
     """Raises TrainError AW-TRN-22 (the run's folder is gone), ModelError AW-MOD-30 (the engine did not start),
     AW-MOD-31 (no held-out rows), AW-MOD-32 (what was trained is gone)."""
-    spec = training_runs.spec(home, model.run)
-    found = training_data.of_version(home, version_index.find(store, model.dataset_version), spec)
+    spec = training_runs.load_spec(home, model.run)
+    found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), spec)
     trained = _trained(home, model, found, spec)
     part = first(found.held_out, rows_of(trained.notes))
-    truth = classifier_data.truth(part, found, spec, model.labels).tolist()
+    truth = classifier_data.encode_labels(part, found, spec, model.labels).tolist()
     held = Rows(part.ids, part.keys, _numbers(part, trained.notes, found, spec), truth)
     if not held.ids:
         hint = "train it with held_out: 0.1 on more rows"
@@ -73,7 +73,7 @@ def examine(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score,
     asked = _joined(held.numbers, more)
     answers = _served(home, model, asked)
     named = answers[: len(held.ids)].argmax(axis=1).tolist()
-    usual = Counter(classifier_data.truth(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
+    usual = Counter(classifier_data.encode_labels(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
     scores, quality = judge(held.truth, named, model.labels, usual)
     gates = [export(answers, trained, asked), quality]
     rival = model_registry.production(store).get(model.name)
@@ -87,11 +87,11 @@ def rows_of(notes: Notes) -> int:
     return max(EXPORT_ROWS, min(ROWS, CELLS // notes.size))
 
 
-def first(part: Part, rows: int) -> Part:
-    return Part(part.ids[:rows], part.table.slice(0, rows), part.keys[:rows])
+def first(part: DataSplit, rows: int) -> DataSplit:
+    return DataSplit(part.ids[:rows], part.table.slice(0, rows), part.keys[:rows])
 
 
-def export(answers: Any, trained: Trained, rows: Any) -> Gate:
+def export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
     """Whether the engine's answers to the rows are the trained model's."""
     import numpy as np  # noqa: PLC0415
 
@@ -143,7 +143,7 @@ def _against(
     model, spec = mine
     try:
         said = _rival_says(store, home, rival, mine, len(held.ids))
-        share = min(spec.held_out, training_runs.spec(home, rival.run).held_out)
+        share = min(spec.held_out, training_runs.load_spec(home, rival.run).held_out)
     except (TrainError, DataError, EngineError) as error:
         detail = (
             f"cannot be compared with {rival.id}, which is in production: {error.message}. If that is meant, "
@@ -156,7 +156,7 @@ def _against(
         detail = f"cannot be compared with {rival.id}: no row is held out for both; train with the same held_out"
         return (), Gate(name=NOT_WORSE, passed=False, detail=detail)
     truth = [held.truth[place] for place in fair]
-    wanted = [model.labels[is_a] if is_a != classifier_data.UNKNOWN else None for is_a in truth]
+    wanted = [model.labels[is_a] if is_a != classifier_data.UNKNOWN_LABEL else None for is_a in truth]
     old = [said[place] == label for place, label in zip(fair, wanted, strict=True)]
     new = [named[place] == is_a for place, is_a in zip(fair, truth, strict=True)]
     change = classifier_metrics.change(truth, old, new)
@@ -181,7 +181,7 @@ def _rival_says(
     notes = classifier.notes
     model, spec = mine
     theirs = spec if not notes.features else replace(spec, columns=replace(spec.columns, features=notes.features))
-    found = training_data.of_version(home, version_index.find(store, model.dataset_version), theirs)
+    found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), theirs)
     numbers = _numbers(first(found.held_out, rows), notes, found, theirs)
     if numbers.shape[1:] != (notes.size,):
         raise TrainError("AW-TRN-44", f"it takes {notes.size} numbers, these rows have {numbers.shape[1]}")
@@ -192,8 +192,8 @@ def _rival_says(
     return [None if no else notes.labels[place] for no, place in zip(refused.tolist(), best.tolist(), strict=True)]
 
 
-def _trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSpec) -> Trained:
-    task = image_classifier.trained if model.task == "image-classifier" else tabular_classifier.trained
+def _trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSpec) -> TrainedClassifier:
+    task = image_classifier.load_trained if model.task == "image-classifier" else tabular_classifier.load_trained
     folder = home.run(model.run) / "result"
     try:
         return task(folder, found, spec, model.labels)
@@ -203,11 +203,13 @@ def _trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSp
         raise ModelError("AW-MOD-32", message, where=ErrorLocation(str(error.filename or folder)), hint=hint) from error
 
 
-def _numbers(part: Part, notes: Notes, found: TrainingData, spec: TrainSpec) -> Any:
+def _numbers(part: DataSplit, notes: Notes, found: TrainingData, spec: TrainSpec) -> Any:
     """The rows as the model takes them."""
     if spec.task == "image-classifier":
-        return image_classifier.pictures(part, list(notes.features) or [image_classifier.IMAGE_COLUMN], found, spec)
-    return classifier_data.matrix(part, list(notes.features), found)
+        return image_classifier.build_pixel_matrix(
+            part, list(notes.features) or [image_classifier.IMAGE_COLUMN], found, spec
+        )
+    return classifier_data.build_feature_matrix(part, list(notes.features), found)
 
 
 def _joined(one: Any, other: Any) -> Any:

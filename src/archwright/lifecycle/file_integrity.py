@@ -17,7 +17,7 @@ def restore(store: Store, home: Home, model: ModelVersion) -> None:
     `model_registry.register` raises; TrainError AW-TRN-20 or -22 when the run is gone too."""
     if not home.model(model.sha256, model.format).exists():
         model_registry.register(
-            store, home, training_runs.find(store, model.run), run_execution.result(home, model.run)
+            store, home, training_runs.find_run(store, model.run), run_execution.read_result(home, model.run)
         )
     check(home, model)
 

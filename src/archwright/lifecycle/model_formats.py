@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from archwright.contract.lineage import ModelFormat
 from archwright.errors import ErrorLocation, ModelError, from_os_error
-from archwright.training.training_spec import PICKLED
+from archwright.training.training_spec import PICKLE_SUFFIXES
 
 ACCEPTED: dict[str, ModelFormat] = {".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx"}
 HEADER_LIMIT_BYTES = 100_000_000
@@ -19,7 +19,7 @@ HEADER_LIMIT_BYTES = 100_000_000
 
 def check(path: Path) -> ModelFormat:
     """The format of a model file. Raises ModelError AW-MOD-01 (a pickle), AW-MOD-02 (none of ours)."""
-    if path.suffix.lower() in PICKLED:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
         refuse_pickle(path)
     try:
         with path.open("rb") as file:

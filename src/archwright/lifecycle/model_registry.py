@@ -35,7 +35,7 @@ from archwright.lake import version_index
 from archwright.lifecycle import adapter_export, model_formats
 from archwright.monitor import lineage
 from archwright.store import ConflictError, RecordTable, Store
-from archwright.training.trainer import Result
+from archwright.training.trainer import TrainedArtefact
 
 MODELS = RecordTable("model_versions", ModelVersion, unique=("name", "version"), index=("id", "run"))
 EVALUATIONS = RecordTable("evaluations", Evaluation, unique=("id",), index=("model",))
@@ -142,7 +142,7 @@ def next_id(endpoint: str, seen: Sequence[Promotion]) -> str:
     return f"{endpoint}#{len(seen) + 1}"
 
 
-def register(store: Store, home: Home, run: TrainingRun, result: Result) -> ModelVersion:
+def register(store: Store, home: Home, run: TrainingRun, result: TrainedArtefact) -> ModelVersion:
     """The model version of a finished run, made now if it is not there yet; its file and its edges are complete when
     this returns, however often an earlier call was broken off.
 
@@ -156,7 +156,7 @@ def register(store: Store, home: Home, run: TrainingRun, result: Result) -> Mode
     return version
 
 
-def _kept(home: Home, run: TrainingRun, result: Result) -> tuple[ModelFormat, str, int]:
+def _kept(home: Home, run: TrainingRun, result: TrainedArtefact) -> tuple[ModelFormat, str, int]:
     """Bring what is served into the home's models: (format, digest, bytes)."""
     folder = home.run(run.id) / "result"
     if run.task != "text-lora":
@@ -205,7 +205,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _appended(
-    store: Store, home: Home, run: TrainingRun, artefact: tuple[Result, ModelFormat, str, int]
+    store: Store, home: Home, run: TrainingRun, artefact: tuple[TrainedArtefact, ModelFormat, str, int]
 ) -> ModelVersion:
     """The version of this run: the one that is there, else the next number. Whoever loses the race for a number looks
     again, and finds its own run's version if that is what won."""
@@ -243,7 +243,7 @@ def _appended(
 
 def _licence(store: Store, home: Home, run: TrainingRun) -> str:
     """What the version is bound by: the licence of the data and, for an adapter, of the base as its file states it."""
-    data = version_index.find(store, run.dataset_version).licence or NOT_STATED
+    data = version_index.find_version(store, run.dataset_version).licence or NOT_STATED
     parts = [f"data {run.dataset_version}: {data}"]
     if run.base_sha256:
         stated = read_gguf(home.model(run.base_sha256)).values.get("general.license") or NOT_STATED

@@ -13,7 +13,7 @@ from typing import Any
 from archwright.errors import ErrorLocation, ModelError, require_extra
 from archwright.lifecycle import adapter_export, model_formats
 from archwright.training import base_model, sequence_packing
-from archwright.training.sequence_packing import Encoded
+from archwright.training.sequence_packing import EncodedSample
 
 PACKED_TOKENS = 512
 
@@ -25,7 +25,7 @@ class Reference:
         with require_extra("train", "evaluating a language model"):
             import torch  # noqa: PLC0415
         torch.set_num_threads(threads)
-        self._model, self.tokenizer = base_model.load(folder, "float32")
+        self._model, self.tokenizer = base_model.load_base(folder, "float32")
 
     def lay_over(self, folder: Path) -> None:
         """From now on the model is the base with the adapter in `folder`. A pickle is refused, a damaged file too."""
@@ -52,14 +52,14 @@ class Reference:
         """A token that ends a character, whatever the vocabulary."""
         return int(self.tokenizer("a", add_special_tokens=False)["input_ids"][-1])
 
-    def losses(self, items: Sequence[Encoded]) -> list[tuple[float, int]]:
+    def losses(self, items: Sequence[EncodedSample]) -> list[tuple[float, int]]:
         """For each item the sum of its negative log-likelihoods in nats, and over how many supervised tokens."""
         import torch  # noqa: PLC0415
 
         found: list[tuple[float, int]] = []
         with torch.inference_mode():
             for batch in _packed(items):
-                losses = sequence_packing.losses(self._model, batch)
+                losses = sequence_packing.compute_losses(self._model, batch)
                 for number in range(len(batch)):
                     mine = losses.values[losses.samples == number]
                     found.append((float(mine.sum()), len(mine)))
@@ -79,9 +79,9 @@ class Reference:
             return torch.log_softmax(plain.get_output_embeddings()(chosen).float(), dim=-1)
 
 
-def _packed(items: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+def _packed(items: Sequence[EncodedSample]) -> Iterator[list[EncodedSample]]:
     """The items in order, as many at once as fit."""
-    batch: list[Encoded] = []
+    batch: list[EncodedSample] = []
     for item in items:
         if batch and sum(len(other.ids) for other in batch) + len(item.ids) > PACKED_TOKENS:
             yield batch

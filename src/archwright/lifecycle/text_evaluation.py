@@ -24,8 +24,8 @@ from archwright.lifecycle.model_placement import pool_of, read_plan
 from archwright.lifecycle.reference_model import Reference
 from archwright.store import Store
 from archwright.training import base_model, training_data, training_runs
-from archwright.training.sequence_packing import Encoded
-from archwright.training.text_lora import encode
+from archwright.training.sequence_packing import EncodedSample
+from archwright.training.text_lora import encode_row
 
 # Enough for an interval of a few percent; some 20 s on one core for a model of 135 M.
 ITEMS, TOKENS = 64, 3072
@@ -49,10 +49,10 @@ def examine(
 
     Raises TrainError AW-TRN-22 (the run's folder is gone), ModelError AW-MOD-30 (the engine did not start),
     AW-MOD-31 (no held-out rows)."""
-    spec, job = training_runs.spec(home, model.run), training_runs.job(home, model.run)
-    held = training_data.of_version(home, version_index.find(store, model.dataset_version), spec).held_out
-    reference = Reference(base_model.prepare(home, model.base_sha256, model.base), job.threads)
-    items = _bounded(encode(reference.tokenizer, row, spec) for row in held.table.slice(0, ITEMS).to_pylist())
+    spec, job = training_runs.load_spec(home, model.run), training_runs.load_job(home, model.run)
+    held = training_data.load_version(home, version_index.find_version(store, model.dataset_version), spec).held_out
+    reference = Reference(base_model.prepare_base(home, model.base_sha256, model.base), job.threads)
+    items = _bounded(encode_row(reference.tokenizer, row, spec) for row in held.table.slice(0, ITEMS).to_pylist())
     if not items:
         raise ModelError(
             "AW-MOD-31",
@@ -83,14 +83,14 @@ class _Reading(NamedTuple):
     tokens: list[dict[int, float]]
 
 
-def _read(reference: Reference, items: Sequence[Encoded], windows: Sequence[Window]) -> _Reading:
+def _read(reference: Reference, items: Sequence[EncodedSample], windows: Sequence[Window]) -> _Reading:
     tokens = [found for window in windows for found in reference.likeliest(window.ids, window.places, TOP)]
     return _Reading(reference.losses(items), tokens)
 
 
-def _bounded(encoded: Iterable[Encoded]) -> list[Encoded]:
+def _bounded(encoded: Iterable[EncodedSample]) -> list[EncodedSample]:
     """The items that have something to predict, up to TOKENS tokens; the first always."""
-    found: list[Encoded] = []
+    found: list[EncodedSample] = []
     left = TOKENS
     for item in encoded:
         left -= len(item.ids)
@@ -101,7 +101,7 @@ def _bounded(encoded: Iterable[Encoded]) -> list[Encoded]:
     return found
 
 
-def _window(item: Encoded) -> Window | None:
+def _window(item: EncodedSample) -> Window | None:
     """None for an item with fewer supervised tokens than places."""
     first = next(place for place, learned in enumerate(item.supervised) if learned and place > 0)
     begin = max(0, first - BEFORE)

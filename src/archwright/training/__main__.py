@@ -17,14 +17,14 @@ from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import ArchwrightError, boundary, missing_extra
 from archwright.home import Home
 from archwright.training import run_execution, training_runs
-from archwright.training.training_loop import Hooks, Progress
-from archwright.training.training_process import Failure, Line
+from archwright.training.training_loop import LoopHooks, TrainingProgress
+from archwright.training.training_process import ProcessMessage, SerialisedError
 
-Driver = Callable[[Home, str, Hooks], None]
-CLUSTER = "archwright.training.ray_driver"
+Driver = Callable[[Home, str, LoopHooks], None]
+RAY_DRIVER_MODULE = "archwright.training.ray_driver"
 
 
-class Stop:
+class StopSignal:
     """SIGTERM and Ctrl-C: once the loop runs, it ends after the step it is in and keeps a checkpoint; before, there
     is nothing to keep and the process ends at once."""
 
@@ -44,49 +44,49 @@ class Stop:
             raise KeyboardInterrupt
 
 
-class Teller:
+class ProgressReporter:
     """Says progress to whoever started us, and keeps it beside the run."""
 
     def __init__(self, stream: TextIO, home: Home, run: str) -> None:
         self._stream = stream
         self._path = home.run(run) / "progress.jsonl"
 
-    def progress(self, progress: Progress) -> None:
-        self.say(Line(progress=progress))
+    def progress(self, progress: TrainingProgress) -> None:
+        self.say(ProcessMessage(progress=progress))
         try:
             with self._path.open("ab") as file:
                 file.write(msgspec.json.encode({"at": round(time.time(), 3), **msgspec.to_builtins(progress)}) + b"\n")
         except OSError as error:
             print(f"progress is not kept: {error}", file=sys.stderr)  # a full disk ends it at the next checkpoint
 
-    def say(self, line: Line) -> None:
+    def say(self, line: ProcessMessage) -> None:
         self._stream.write(msgspec.json.encode(line).decode() + "\n")
         self._stream.flush()
 
 
-def driver(workers: int) -> Driver:
+def choose_driver(workers: int) -> Driver:
     """Who makes the steps: this process, or a crew. Raises MissingError for a crew without its extra."""
     if workers == 1:
-        return run_execution.drive
-    if find_spec("ray") is None or find_spec(CLUSTER) is None:
+        return run_execution.drive_run
+    if find_spec("ray") is None or find_spec(RAY_DRIVER_MODULE) is None:
         raise missing_extra("ray", "ray", "training with several workers")
-    crew: Driver = import_module(CLUSTER).drive
+    crew: Driver = import_module(RAY_DRIVER_MODULE).drive
     return crew
 
 
 def main(arguments: Sequence[str]) -> int:
-    stop = Stop()
+    stop = StopSignal()
     exit_with_parent()
     # Libraries print where they like: what is ours alone goes to the pipe.
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
         home, run = Home(arguments[0]), arguments[1]
-        teller = Teller(stream, home, run)
+        teller = ProgressReporter(stream, home, run)
         with boundary("training"):
-            driver(training_runs.spec(home, run).workers)(home, run, Hooks(teller.progress, stop))
+            choose_driver(training_runs.load_spec(home, run).workers)(home, run, LoopHooks(teller.progress, stop))
     except ArchwrightError as error:
-        teller.say(Line(failure=msgspec.convert(error.as_dict(), Failure)))
+        teller.say(ProcessMessage(failure=msgspec.convert(error.as_dict(), SerialisedError)))
         print(error.lines(), file=sys.stderr, flush=True)
         return error.exit_status
     except KeyboardInterrupt:

@@ -20,20 +20,20 @@ from archwright.contract.record import Record
 from archwright.errors import from_os_error
 
 MANIFEST = "manifest.json"
-LEFTOVER = ".sealing-"
-OLD = f"{LEFTOVER}old-"
+LEFTOVER_PREFIX = ".sealing-"
+OLD_PREFIX = f"{LEFTOVER_PREFIX}old-"
 
 
-class Entry(Record):
+class ManifestEntry(Record):
     sha256: str
     size_bytes: int
 
 
 class Manifest(Record):
-    files: dict[str, Entry]
+    files: dict[str, ManifestEntry]
 
 
-def write(target: Path, fill: Callable[[Path], None]) -> None:
+def write_directory(target: Path, fill: Callable[[Path], None]) -> None:
     """Make the folder `target` with what `fill` writes into an empty one; a `target` already there is replaced.
 
     Writers of one parent folder must not run at the same time: each sweeps what an earlier one left.
@@ -42,43 +42,43 @@ def write(target: Path, fill: Callable[[Path], None]) -> None:
     parent = target.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
-        scratch = Path(tempfile.mkdtemp(prefix=LEFTOVER, dir=parent))
+        _remove_leftovers(parent)
+        scratch = Path(tempfile.mkdtemp(prefix=LEFTOVER_PREFIX, dir=parent))
         try:
             fill(scratch)
-            _seal(scratch)
+            _write_manifest(scratch)
             if target.exists():
-                os.rename(target, parent / f"{OLD}{target.name}")
+                os.rename(target, parent / f"{OLD_PREFIX}{target.name}")
             os.rename(scratch, target)
-            _sync(parent)
+            _sync_to_disk(parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-            _sweep(parent)
+            _remove_leftovers(parent)
     except OSError as error:
         raise from_os_error(error) from error
 
 
-def _sweep(parent: Path) -> None:
+def _remove_leftovers(parent: Path) -> None:
     """What a crash left goes; a folder that was moved aside for one that never came goes back to its place."""
-    for left in parent.glob(f"{LEFTOVER}*"):
-        place = parent / left.name.removeprefix(OLD)
-        if left.name.startswith(OLD) and not place.exists():
+    for left in parent.glob(f"{LEFTOVER_PREFIX}*"):
+        place = parent / left.name.removeprefix(OLD_PREFIX)
+        if left.name.startswith(OLD_PREFIX) and not place.exists():
             os.rename(left, place)
         else:
             shutil.rmtree(left, ignore_errors=True)
 
 
 def write_files(target: Path, files: Mapping[str, bytes]) -> None:
-    """`write` for what is in memory."""
+    """`write_directory` for what is in memory."""
 
     def fill(folder: Path) -> None:
         for name, data in files.items():
             (folder / name).write_bytes(data)
 
-    write(target, fill)
+    write_directory(target, fill)
 
 
-def flaw(folder: Path) -> str:
+def find_damage(folder: Path) -> str:
     """What is wrong with a sealed folder, empty when every file is as the manifest says. Reads all of it."""
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
@@ -88,7 +88,7 @@ def flaw(folder: Path) -> str:
         return f"its manifest is damaged ({error})"
     for name, entry in manifest.files.items():
         try:
-            if (folder / name).stat().st_size != entry.size_bytes or _digest(folder / name) != entry.sha256:
+            if (folder / name).stat().st_size != entry.size_bytes or _compute_digest(folder / name) != entry.sha256:
                 return f"{name} is damaged"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
@@ -112,23 +112,24 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def _seal(folder: Path) -> None:
+def _write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     entries = {
-        str(path.relative_to(folder)): Entry(sha256=_digest(path), size_bytes=path.stat().st_size) for path in files
+        str(path.relative_to(folder)): ManifestEntry(sha256=_compute_digest(path), size_bytes=path.stat().st_size)
+        for path in files
     }
     manifest = folder / MANIFEST
     manifest.write_bytes(msgspec.json.format(msgspec.json.encode(Manifest(files=entries)), indent=1))
     for path in (*files, manifest, folder):
-        _sync(path)
+        _sync_to_disk(path)
 
 
-def _digest(path: Path) -> str:
+def _compute_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def _sync_to_disk(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -21,7 +21,7 @@ from archwright.home import Home
 from archwright.settings import child_environment
 from archwright.training import atomic_directory
 
-QUIET = {
+OFFLINE_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -30,15 +30,15 @@ QUIET = {
 }
 """For every process that uses transformers: it asks no network, its tokenizers start no threads, and its memory does
 not grow with the number of steps."""
-LIMIT_S = 1800.0
+CONVERSION_TIMEOUT_S = 1800.0
 
 
-def ready(home: Home, sha256: str) -> bool:
-    """Whether the twin is there; `prepare` looks whether it is whole."""
+def is_prepared(home: Home, sha256: str) -> bool:
+    """Whether the twin is there; `prepare_base` looks whether it is whole."""
     return home.base(sha256).is_dir()
 
 
-def prepare(home: Home, sha256: str, model: str = "") -> Path:
+def prepare_base(home: Home, sha256: str, model: str = "") -> Path:
     """The twin's folder, made if it is not there or damaged; of several processes one makes it and the others wait.
 
     `model` is the name an error tells. Raises MissingError AW-GET-02 (the model's file is not here), AW-GET-04 (it is
@@ -47,14 +47,14 @@ def prepare(home: Home, sha256: str, model: str = "") -> Path:
     target = home.base(sha256)
     with open(target.parent / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.is_dir() or atomic_directory.flaw(target):
+        if not target.is_dir() or atomic_directory.find_damage(target):
             source = home.model(sha256)
-            _check(source, sha256, model)
-            atomic_directory.write(target, lambda folder: _convert(source, folder, model))
+            _check_digest(source, sha256, model)
+            atomic_directory.write_directory(target, lambda folder: _run_dequantisation(source, folder, model))
     return target
 
 
-def load(folder: Path, dtype: str) -> tuple[Any, Any]:
+def load_base(folder: Path, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer from a prepared folder; `dtype` is bfloat16 or float32. Nothing leaves the machine."""
     with require_extra("train", "training a language model"):
         import torch  # noqa: PLC0415
@@ -71,7 +71,7 @@ def load(folder: Path, dtype: str) -> tuple[Any, Any]:
     return model.train(False), tokenizer
 
 
-def _check(source: Path, sha256: str, model: str) -> None:
+def _check_digest(source: Path, sha256: str, model: str) -> None:
     try:
         with source.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -86,9 +86,9 @@ def _check(source: Path, sha256: str, model: str) -> None:
         )
 
 
-def _convert(source: Path, folder: Path, model: str) -> None:
+def _run_dequantisation(source: Path, folder: Path, model: str) -> None:
     argv = [sys.executable, "-m", "archwright.training.dequantisation", str(source), str(folder)]
-    environment = child_environment({**QUIET, "OMP_NUM_THREADS": "1"})
+    environment = child_environment({**OFFLINE_ENVIRONMENT, "OMP_NUM_THREADS": "1"})
     # It reads our end of its standard input, so it leaves when we die.
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
@@ -96,7 +96,7 @@ def _convert(source: Path, folder: Path, model: str) -> None:
         try:
             assert child.stderr is not None
             said = child.stderr.read().decode(errors="replace")
-            status = child.wait(LIMIT_S)
+            status = child.wait(CONVERSION_TIMEOUT_S)
         except BaseException:
             child.kill()
             raise

@@ -10,38 +10,38 @@ from typing import NamedTuple, Protocol
 
 from archwright.training import atomic_directory
 
-KEPT = 2
-NAME = re.compile(r"step-(\d{8})")
+KEPT_CHECKPOINTS = 2
+FOLDER_NAME = re.compile(r"step-(\d{8})")
 
 
-class Kept(NamedTuple):
+class RestoredCheckpoint(NamedTuple):
     """A checkpoint as it is taken back: made after `step` steps."""
 
     step: int
     files: dict[str, bytes]
 
 
-class Keeper(Protocol):
+class CheckpointManager(Protocol):
     """Where the loop's checkpoints go. Every worker of a crew calls both; which of them writes is the keeper's affair,
     and only that one needs to ask for `files`."""
 
-    def newest(self) -> Kept | None: ...
+    def newest(self) -> RestoredCheckpoint | None: ...
 
     def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None: ...
 
 
-class Checkpoints:
+class LocalCheckpointManager:
     """In a folder of this machine. `warn` is told of every damaged one."""
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self._folder = folder
         self._warn = warn
 
-    def newest(self) -> Kept | None:
+    def newest(self) -> RestoredCheckpoint | None:
         found = self._found()
         for step, folder in reversed(found):
             try:
-                return Kept(step, atomic_directory.read_files(folder))
+                return RestoredCheckpoint(step, atomic_directory.read_files(folder))
             except ValueError as error:
                 self._warn(f"the checkpoint of step {step} is passed over: {error}")
         if found:
@@ -51,11 +51,11 @@ class Checkpoints:
     def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
         """Raises OperateError AW-OPS-01 when the disk is full; the checkpoints before it are whole then."""
         atomic_directory.write_files(self._folder / f"step-{step:08d}", files())
-        for _, old in self._found()[:-KEPT]:
+        for _, old in self._found()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _found(self) -> list[tuple[int, Path]]:
         if not self._folder.is_dir():
             return []
-        named = ((NAME.fullmatch(path.name), path) for path in self._folder.iterdir())
+        named = ((FOLDER_NAME.fullmatch(path.name), path) for path in self._folder.iterdir())
         return sorted((int(match.group(1)), path) for match, path in named if match)

@@ -18,30 +18,30 @@ import msgspec
 from archwright.engines.onnx_file import LABEL_LIMIT, NOTES_KEY, Notes
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
-from archwright.training.training_data import Part, TrainingData
+from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_spec import TrainSpec
 
-LARGEST = 3.4028235e38
-UNKNOWN = -1
+FLOAT32_MAX = 3.4028235e38
+UNKNOWN_LABEL = -1
 ONNX_FILE = "model.onnx"
-Answers = Callable[[Any], Any]
+ProbabilityFunction = Callable[[Any], Any]
 """Class probabilities (items x classes, 64-bit floats) of rows of numbers (items x features, 32-bit floats)."""
 
 
-class Trained(NamedTuple):
+class TrainedClassifier(NamedTuple):
     """A classifier as training left it, and as it was before its first step: what served answers are held against."""
 
     notes: Notes
-    answers: Answers
-    untrained: Answers
+    answers: ProbabilityFunction
+    untrained: ProbabilityFunction
 
 
-def classes(data: TrainingData, spec: TrainSpec) -> tuple[str, ...]:
+def collect_labels(data: TrainingData, spec: TrainSpec) -> tuple[str, ...]:
     """The labels as texts, in order. Raises TrainError AW-TRN-40 (one class only, or too many) and AW-TRN-41 (values
     that are no labels)."""
     name = spec.columns.label
-    texts = sorted(set(data.train.table.column(name).unique().to_pylist()), key=_order)
-    found = tuple(dict.fromkeys(_text(value, data, name) for value in texts))
+    texts = sorted(set(data.train.table.column(name).unique().to_pylist()), key=_label_sort_key)
+    found = tuple(dict.fromkeys(_format_label(value, data, name) for value in texts))
     if 2 <= len(found) <= LABEL_LIMIT:
         return found
     message = f"the column {name} of {data.version.id} holds {len(found):,} different values in the rows to train on"
@@ -51,19 +51,19 @@ def classes(data: TrainingData, spec: TrainSpec) -> tuple[str, ...]:
     raise TrainError("AW-TRN-40", message, where=ErrorLocation(field="columns: label"), hint=hint)
 
 
-def truth(part: Part, data: TrainingData, spec: TrainSpec, labels: Sequence[str]) -> Any:
+def encode_labels(part: DataSplit, data: TrainingData, spec: TrainSpec, labels: Sequence[str]) -> Any:
     """The index of each row's class, UNKNOWN where the labels lack it."""
     import numpy as np  # noqa: PLC0415
 
     name, index = spec.columns.label, {label: place for place, label in enumerate(labels)}
     values = part.table.column(name).to_pylist()
-    return np.array([index.get(_text(value, data, name), UNKNOWN) for value in values], np.int64)
+    return np.array([index.get(_format_label(value, data, name), UNKNOWN_LABEL) for value in values], np.int64)
 
 
-def matrix(part: Part, names: Sequence[str], data: TrainingData) -> Any:
+def build_feature_matrix(part: DataSplit, names: Sequence[str], data: TrainingData) -> Any:
     """The columns as 32-bit floats, a row an item, NaN where a value is missing. Raises TrainError AW-TRN-42 (no
     numbers) and AW-TRN-43 (infinite, or beyond 32 bits)."""
-    np, pa = libraries()
+    np, pa = import_libraries()
     made = np.empty((len(part.ids), len(names)), np.float32)
     for place, name in enumerate(names):
         column = part.table.column(name)
@@ -72,14 +72,14 @@ def matrix(part: Part, names: Sequence[str], data: TrainingData) -> Any:
             hint = "leave it out of features, or turn it into numbers"
             raise TrainError("AW-TRN-42", message, where=ErrorLocation(field=f"columns: {name}"), hint=hint)
         wide = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        wrong = np.flatnonzero(np.abs(wide) > LARGEST)
+        wrong = np.flatnonzero(np.abs(wide) > FLOAT32_MAX)
         if wrong.size:
-            raise not_a_number(part, int(wrong[0]), name, "is infinite or beyond what 32 bits hold")
+            raise invalid_value_error(part, int(wrong[0]), name, "is infinite or beyond what 32 bits hold")
         made[:, place] = wide
     return made
 
 
-def not_a_number(part: Part, row: int, name: str, what: str) -> TrainError:
+def invalid_value_error(part: DataSplit, row: int, name: str, what: str) -> TrainError:
     """A row that cannot be learned from; its place in its source is said where it was read."""
     place = part.ids[row]
     if {"source_file", "source_row"} <= set(part.table.column_names):
@@ -89,7 +89,7 @@ def not_a_number(part: Part, row: int, name: str, what: str) -> TrainError:
     return TrainError("AW-TRN-43", f"{name} {what}", where=ErrorLocation(field=place), hint=hint)
 
 
-def rate(spec: TrainSpec, usual: float) -> float:
+def choose_learning_rate(spec: TrainSpec, usual: float) -> float:
     return usual if spec.learning_rate is None else spec.learning_rate
 
 
@@ -113,7 +113,7 @@ def write_onnx(folder: Path, model: Any, notes: Notes) -> None:
     write_atomic(folder / ONNX_FILE, model.SerializeToString(deterministic=True))
 
 
-def libraries() -> tuple[Any, Any]:
+def import_libraries() -> tuple[Any, Any]:
     """numpy and pyarrow, or the line that installs them."""
     with require_extra("train", "training a classifier"):
         import numpy as np  # noqa: PLC0415
@@ -121,15 +121,15 @@ def libraries() -> tuple[Any, Any]:
     return np, pa
 
 
-def _order(value: object) -> tuple[int, Any]:
+def _label_sort_key(value: object) -> tuple[int, Any]:
     return (1, value) if isinstance(value, str) else (0, value)
 
 
-def _text(value: object, data: TrainingData, name: str) -> str:
+def _format_label(value: object, data: TrainingData, name: str) -> str:
     """As it would be written in JSON; a whole number is one whether its column is of integers or not."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value == value and abs(value) <= LARGEST:
+    if isinstance(value, float) and value == value and abs(value) <= FLOAT32_MAX:
         return str(int(value)) if value.is_integer() else str(value)
     if isinstance(value, int | str) and value != "":
         return str(value)

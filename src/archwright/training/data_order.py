@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from archwright.contract.record import Record
 
-START = hashlib.sha256(b"").hexdigest()
+EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()
 
 
 class Cursor(Record):
@@ -21,21 +21,21 @@ class Cursor(Record):
 
     epoch: int = 0
     position: int = 0
-    order_sha256: str = START
+    order_sha256: str = EMPTY_DIGEST
 
 
-def permutation(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
+def permute_rows(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
     """Indices of `ids` in the order of the epoch."""
     keys = [hashlib.sha256(f"{seed} {epoch} {name}".encode()).digest() for name in ids]
     return sorted(range(len(ids)), key=keys.__getitem__)
 
 
-def chained(order_sha256: str, ids: Iterable[str]) -> str:
+def extend_digest(order_sha256: str, ids: Iterable[str]) -> str:
     """The digest after these rows too."""
     return hashlib.sha256("\n".join([order_sha256, *ids]).encode()).hexdigest()
 
 
-class Order:
+class DataOrder:
     """Walks through the epochs from a cursor. `lengths[i]` is row i's size in the budget's unit."""
 
     def __init__(self, ids: Sequence[str], lengths: Sequence[int], seed: int, cursor: Cursor) -> None:
@@ -44,7 +44,7 @@ class Order:
         self._lengths = lengths
         self._seed = seed
         self._whole, self._all = sum(lengths), list(range(len(ids)))
-        self._ids_sha256 = chained(START, ids)
+        self._ids_sha256 = extend_digest(EMPTY_DIGEST, ids)
         self._shuffled: int | None = None
         self._rows: list[int] = []
 
@@ -54,11 +54,11 @@ class Order:
         if position == len(self._ids):
             epoch, position = epoch + 1, 0
         if position == 0 and budget >= self._whole:
-            digest = chained(self.cursor.order_sha256, [self._ids_sha256])
+            digest = extend_digest(self.cursor.order_sha256, [self._ids_sha256])
             self.cursor = Cursor(epoch=epoch, position=len(self._ids), order_sha256=digest)
             return self._all
         if self._shuffled != epoch:
-            self._rows, self._shuffled = permutation(self._ids, self._seed, epoch), epoch
+            self._rows, self._shuffled = permute_rows(self._ids, self._seed, epoch), epoch
         end, filled = position, 0
         while end < len(self._rows):
             length = self._lengths[self._rows[end]]
@@ -66,6 +66,6 @@ class Order:
                 break
             end, filled = end + 1, filled + length
         taken = self._rows[position:end]
-        digest = chained(self.cursor.order_sha256, (self._ids[row] for row in taken))
+        digest = extend_digest(self.cursor.order_sha256, (self._ids[row] for row in taken))
         self.cursor = Cursor(epoch=epoch, position=end, order_sha256=digest)
         return taken

@@ -13,7 +13,7 @@ from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import require_extra
 
 
-def dequantise(source: Path, folder: Path) -> None:
+def dequantise_model(source: Path, folder: Path) -> None:
     with require_extra("train", "preparing a base model"):
         import gguf  # noqa: F401, PLC0415 - transformers reads the file with it
         import torch  # noqa: PLC0415
@@ -30,7 +30,7 @@ def dequantise(source: Path, folder: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     exit_with_parent()
-    dequantise(Path(arguments[0]), Path(arguments[1]))
+    dequantise_model(Path(arguments[0]), Path(arguments[1]))
     return 0
 
 

@@ -22,10 +22,10 @@ from archwright.engines.onnx_file import Notes
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training import classifier_data
-from archwright.training.classifier_data import Trained
-from archwright.training.trainer import Result, Setup, StepResult
-from archwright.training.training_data import Part, TrainingData, features
-from archwright.training.training_spec import Image, TrainSpec
+from archwright.training.classifier_data import TrainedClassifier
+from archwright.training.trainer import StepResult, TrainedArtefact, TrainerSetup
+from archwright.training.training_data import DataSplit, TrainingData, feature_columns
+from archwright.training.training_spec import ImageSpec, TrainSpec
 
 LEARNING_RATE = 5e-3
 CHANNELS = (16, 32)
@@ -36,24 +36,26 @@ IMAGE_COLUMN = "image"
 OPSET = 17
 
 
-def make(setup: Setup) -> Trainer:
-    return Trainer(setup)
+def make_trainer(setup: TrainerSetup) -> ImageClassifierTrainer:
+    return ImageClassifierTrainer(setup)
 
 
-class Trainer:
-    def __init__(self, setup: Setup) -> None:
-        self._torch = torch = library()
+class ImageClassifierTrainer:
+    def __init__(self, setup: TrainerSetup) -> None:
+        self._torch = torch = import_torch()
         torch.set_num_threads(setup.threads)
         spec, data = setup.spec, setup.data
         self._crew = setup.crew
-        names = pixels_of(data, spec)
-        self._notes = notes_of(data, spec, names)
-        self._rows = torch.from_numpy(pictures(data.train, names, data, spec))
-        self._truth = torch.from_numpy(classifier_data.truth(data.train, data, spec, self._notes.labels))
+        names = select_pixel_columns(data, spec)
+        self._notes = build_notes(data, spec, names)
+        self._rows = torch.from_numpy(build_pixel_matrix(data.train, names, data, spec))
+        self._truth = torch.from_numpy(classifier_data.encode_labels(data.train, data, spec, self._notes.labels))
         self._rows_per_step = spec.rows_per_step
-        self._image = image_of(spec)
-        self._net = network(torch, self._image, len(self._notes.labels), spec.seed)
-        self._adam = torch.optim.Adam(self._net.parameters(), classifier_data.rate(spec, LEARNING_RATE), foreach=False)
+        self._image = require_image(spec)
+        self._net = build_network(torch, self._image, len(self._notes.labels), spec.seed)
+        self._adam = torch.optim.Adam(
+            self._net.parameters(), classifier_data.choose_learning_rate(spec, LEARNING_RATE), foreach=False
+        )
 
     def lengths(self) -> Sequence[int]:
         return [1] * len(self._truth)
@@ -101,39 +103,43 @@ class Trainer:
     def weights_sha256(self) -> str:
         return classifier_data.weights_sha256({name: tensor.numpy() for name, tensor in self._net.state_dict().items()})
 
-    def save(self, folder: Path) -> Result:
+    def save(self, folder: Path) -> TrainedArtefact:
         from safetensors.torch import save  # noqa: PLC0415
 
         write_atomic(folder / WEIGHTS_FILE, save(self._net.state_dict()))
-        classifier_data.write_onnx(folder, exported(self._torch, self._net, self._notes), self._notes)
-        return Result(
+        classifier_data.write_onnx(folder, export_onnx(self._torch, self._net, self._notes), self._notes)
+        return TrainedArtefact(
             format="onnx", file=classifier_data.ONNX_FILE, labels=self._notes.labels, input_shape=self._notes.shape
         )
 
 
-def trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tuple[str, ...]) -> Trained:
+def load_trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tuple[str, ...]) -> TrainedClassifier:
     """The network in a run's `result` folder, answering without ONNX."""
     from safetensors.torch import load  # noqa: PLC0415
 
-    torch, image = library(), image_of(spec)
-    notes = notes_of(data, spec, pixels_of(data, spec), labels)
-    net = network(torch, image, len(labels), spec.seed)
-    untrained = network(torch, image, len(labels), spec.seed)
+    torch, image = import_torch(), require_image(spec)
+    notes = build_notes(data, spec, select_pixel_columns(data, spec), labels)
+    net = build_network(torch, image, len(labels), spec.seed)
+    untrained = build_network(torch, image, len(labels), spec.seed)
     net.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()))
-    return Trained(notes, lambda rows: _answers(torch, net, rows), lambda rows: _answers(torch, untrained, rows))
+    return TrainedClassifier(
+        notes,
+        lambda rows: _predict_probabilities(torch, net, rows),
+        lambda rows: _predict_probabilities(torch, untrained, rows),
+    )
 
 
-def pixels_of(data: TrainingData, spec: TrainSpec) -> list[str]:
+def select_pixel_columns(data: TrainingData, spec: TrainSpec) -> list[str]:
     """The columns that make a picture."""
     table = data.train.table
     if not spec.columns.features and IMAGE_COLUMN in table.column_names:
         return [IMAGE_COLUMN]
-    return features(table, spec)
+    return feature_columns(table, spec)
 
 
-def notes_of(data: TrainingData, spec: TrainSpec, names: list[str], labels: tuple[str, ...] = ()) -> Notes:
+def build_notes(data: TrainingData, spec: TrainSpec, names: list[str], labels: tuple[str, ...] = ()) -> Notes:
     """Raises TrainError AW-TRN-44 when the columns do not make the spec's picture, or it is too large."""
-    image = image_of(spec)
+    image = require_image(spec)
     shape = (image.height, image.width, image.channels)
     size = image.height * image.width * image.channels
     where = ErrorLocation(field="image")
@@ -146,34 +152,38 @@ def notes_of(data: TrainingData, spec: TrainSpec, names: list[str], labels: tupl
         hint = "correct height, width and channels, or name the pixel columns in columns: features"
         raise TrainError("AW-TRN-44", message, where=where, hint=hint)
     return Notes(
-        labels=labels or classifier_data.classes(data, spec), shape=shape, features=tuple(names) if named else ()
+        labels=labels or classifier_data.collect_labels(data, spec), shape=shape, features=tuple(names) if named else ()
     )
 
 
-def pictures(part: Part, names: list[str], data: TrainingData, spec: TrainSpec) -> Any:
+def build_pixel_matrix(part: DataSplit, names: list[str], data: TrainingData, spec: TrainSpec) -> Any:
     """Raw pixels, a row a picture. Raises TrainError AW-TRN-43 for a pixel that is missing."""
-    np, _ = classifier_data.libraries()
-    rows = classifier_data.matrix(part, names, data) if names != [IMAGE_COLUMN] else _lists(part, image_of(spec))
+    np, _ = classifier_data.import_libraries()
+    rows = (
+        classifier_data.build_feature_matrix(part, names, data)
+        if names != [IMAGE_COLUMN]
+        else _parse_pixel_lists(part, require_image(spec))
+    )
     absent = np.argwhere(np.isnan(rows))
     if absent.size:
         row, pixel = (int(place) for place in absent[0])
-        raise classifier_data.not_a_number(part, row, f"pixel {pixel}", "has no value")
+        raise classifier_data.invalid_value_error(part, row, f"pixel {pixel}", "has no value")
     return rows
 
 
-def image_of(spec: TrainSpec) -> Image:
+def require_image(spec: TrainSpec) -> ImageSpec:
     if spec.image is None:
         raise TrainError("AW-TRN-02", "a picture's shape is missing", where=ErrorLocation(field="image"))
     return spec.image
 
 
-def library() -> Any:
+def import_torch() -> Any:
     with require_extra("train", "training an image classifier"):
         import torch  # noqa: PLC0415
     return torch
 
 
-def network(torch: Any, image: Image, labels: int, seed: int) -> Any:
+def build_network(torch: Any, image: ImageSpec, labels: int, seed: int) -> Any:
     """From rows of raw pixels to scores. Each convolution keeps the size, each pooling halves what can be halved."""
     nn = torch.nn
     with torch.random.fork_rng(devices=[]):
@@ -185,10 +195,10 @@ def network(torch: Any, image: Image, labels: int, seed: int) -> Any:
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(pool)]
             height, width, inputs = height // pool[0], width // pool[1], outputs
         body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * height * width, labels))
-    return _with_pictures(torch, image, body)
+    return _wrap_network(torch, image, body)
 
 
-def _with_pictures(torch: Any, image: Image, body: Any) -> Any:
+def _wrap_network(torch: Any, image: ImageSpec, body: Any) -> Any:
     class Net(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -201,7 +211,7 @@ def _with_pictures(torch: Any, image: Image, body: Any) -> Any:
     return Net()
 
 
-def exported(torch: Any, net: Any, notes: Notes) -> Any:
+def export_onnx(torch: Any, net: Any, notes: Notes) -> Any:
     """The network with its softmax as an ONNX model that takes any number of pictures at once."""
     import onnx  # noqa: PLC0415
 
@@ -222,14 +232,14 @@ def exported(torch: Any, net: Any, notes: Notes) -> Any:
     return onnx.load_from_string(file.getvalue())
 
 
-def _answers(torch: Any, net: Any, rows: Any) -> Any:
+def _predict_probabilities(torch: Any, net: Any, rows: Any) -> Any:
     with torch.inference_mode():
         return torch.softmax(net(torch.from_numpy(rows)), dim=1).double().numpy()
 
 
-def _lists(part: Part, image: Image) -> Any:
+def _parse_pixel_lists(part: DataSplit, image: ImageSpec) -> Any:
     """The lists of the image column, flat or row by row; the lake keeps them as their JSON text."""
-    np, _ = classifier_data.libraries()
+    np, _ = classifier_data.import_libraries()
     shape = (image.height, image.width, image.channels)
     allowed = {(image.height * image.width * image.channels,), shape, shape[:2] if image.channels == 1 else shape}
     found = np.empty((len(part.ids), image.height * image.width * image.channels), np.float32)
@@ -237,10 +247,12 @@ def _lists(part: Part, image: Image) -> Any:
         try:
             picture = np.array(msgspec.json.decode(text), np.float64)
         except (msgspec.DecodeError, TypeError, ValueError) as error:
-            raise classifier_data.not_a_number(part, row, IMAGE_COLUMN, "is not a list of numbers") from error
+            raise classifier_data.invalid_value_error(part, row, IMAGE_COLUMN, "is not a list of numbers") from error
         if picture.shape not in allowed:
-            raise classifier_data.not_a_number(part, row, IMAGE_COLUMN, f"has the shape {picture.shape}, not {shape}")
-        if (np.abs(picture) > classifier_data.LARGEST).any():
-            raise classifier_data.not_a_number(part, row, IMAGE_COLUMN, "is beyond what 32 bits hold")
+            raise classifier_data.invalid_value_error(
+                part, row, IMAGE_COLUMN, f"has the shape {picture.shape}, not {shape}"
+            )
+        if (np.abs(picture) > classifier_data.FLOAT32_MAX).any():
+            raise classifier_data.invalid_value_error(part, row, IMAGE_COLUMN, "is beyond what 32 bits hold")
         found[row] = picture.reshape(-1)
     return found

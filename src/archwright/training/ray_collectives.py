@@ -16,17 +16,17 @@ from archwright.home import Home, write_atomic
 
 PEER_LOST = "AW-TRN-60"
 # A death is noticed at the next health check, so these come every half second.
-JOINED = {
+CLUSTER_VARIABLES = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 # Nobody takes this machine away with notice, so nothing has to watch for that.
-OWN = {**JOINED, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+LOCAL_VARIABLES = {**CLUSTER_VARIABLES, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
-def environment(home: Home, address: str) -> dict[str, str]:
+def ray_environment(home: Home, address: str) -> dict[str, str]:
     """What the driving process must find in its environment before it loads Ray. A Ray of our own lets in who knows
     a secret of the home's; a cluster has its rules, which the user's environment says."""
     quiet = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -38,7 +38,7 @@ def environment(home: Home, address: str) -> dict[str, str]:
     return {**quiet, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
 
-class RayCrew:
+class RayWorkerGroup:
     """The process group must stand already."""
 
     def __init__(self) -> None:

@@ -32,21 +32,21 @@ from archwright.home import Home
 from archwright.journal import Journal
 from archwright.lake import ray_cluster
 from archwright.training import base_model, ray_collectives, ray_worker, training_runs
-from archwright.training.ray_worker import STOP, Crewed, Said
-from archwright.training.training_loop import Hooks, Progress
+from archwright.training.ray_worker import STOP_FILE, WorkerMessage, WorkerSpec
+from archwright.training.training_loop import LoopHooks, TrainingProgress
 
 R = TypeVar("R", bound=Record)
 
 # Deaths in one training process; after that `runs resume` goes on.
-DEATHS = 3
-START_S = 600.0
-LOOK_S = 0.2
-GO_ON = "archwright runs resume goes on from the newest checkpoint; see the run's log"
+MAX_FAILURES = 3
+START_TIMEOUT_S = 600.0
+POLL_INTERVAL_S = 0.2
+RESUME_HINT = "archwright runs resume goes on from the newest checkpoint; see the run's log"
 # A Ray of our own: nothing goes through its object store, which takes its memory at once.
-ALONE = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
+LOCAL_RAY = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
 
 
-class Death(Record):
+class WorkerFailure(Record):
     """A line of Ray's: workers that are gone, and what it says of the first of them."""
 
     at: float
@@ -54,37 +54,37 @@ class Death(Record):
     reason: str
 
 
-def drive(home: Home, run: str, hooks: Hooks) -> None:
+def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
     """Start the workers and see them through to the last step, or to where `hooks.stop` ends it.
 
     Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (they do not fit), AW-TRN-64 (none starts),
     OperateError AW-OPS-60 (no cluster there), AW-OPS-61 (a machine does not see the home), and whatever a worker met.
     """
-    spec, job = training_runs.spec(home, run), training_runs.job(home, run)
+    spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
 
     def note(text: str) -> None:
-        hooks.tell(Progress(step=0, steps=spec.steps, note=text))
+        hooks.tell(TrainingProgress(step=0, steps=spec.steps, note=text))
 
-    if job.base_sha256 and not base_model.ready(home, job.base_sha256):
+    if job.base_sha256 and not base_model.is_prepared(home, job.base_sha256):
         note(f"dequantising {spec.base}, once for all runs")
     if job.base_sha256:
-        base_model.prepare(home, job.base_sha256, spec.base)
+        base_model.prepare_base(home, job.base_sha256, spec.base)
     folder = home.crew(run)
     shutil.rmtree(folder)
     folder = home.crew(run)
-    with _ray(home, run) as ray:
-        machines = ray_cluster.machines(ray)
-        threads = share([int(node["Resources"]["CPU"]) for node in machines], spec.workers, spec.threads)
+    with _open_ray(home, run) as ray:
+        machines = ray_cluster.list_nodes(ray)
+        threads = allocate_threads([int(node["Resources"]["CPU"]) for node in machines], spec.workers, spec.threads)
         note(f"starting {spec.workers} workers on {len(machines)} machine(s), {threads} thread(s) each")
-        given = Crewed(home=str(home.root), run=run, threads=threads)
-        follow(Fit(ray, given, spec.workers), hooks, folder, spec.steps)
-    if training_runs.outcome(home, run) is None and not (folder / STOP).exists():
+        given = WorkerSpec(home=str(home.root), run=run, threads=threads)
+        follow_workers(RayTrainTask(ray, given, spec.workers), hooks, folder, spec.steps)
+    if training_runs.load_outcome(home, run) is None and not (folder / STOP_FILE).exists():
         raise TrainError(
-            "AW-TRN-61", "the workers left before the last step", where=ErrorLocation(field="workers"), hint=GO_ON
+            "AW-TRN-61", "the workers left before the last step", where=ErrorLocation(field="workers"), hint=RESUME_HINT
         )
 
 
-def share(cpus: list[int], workers: int, threads: int | None) -> int:
+def allocate_threads(cpus: list[int], workers: int, threads: int | None) -> int:
     """The CPUs of each worker: `threads`, or as many as every worker can have on machines of so many.
 
     Raises TrainError AW-TRN-63 when the machines are too small.
@@ -102,23 +102,23 @@ def share(cpus: list[int], workers: int, threads: int | None) -> int:
 
 
 @contextmanager
-def _ray(home: Home, run: str) -> Iterator[Any]:
+def _open_ray(home: Home, run: str) -> Iterator[Any]:
     """Ray, joined or started; at the end left, or stopped with all it started and wrote."""
-    ray = ray_cluster.load("training with several workers")
+    ray = ray_cluster.import_ray("training with several workers")
     address = settings.load().ray_address
     # Threads that spin slow each other down.
     variables = {
-        **base_model.QUIET,
-        **(ray_collectives.JOINED if address else ray_collectives.OWN),
+        **base_model.OFFLINE_ENVIRONMENT,
+        **(ray_collectives.CLUSTER_VARIABLES if address else ray_collectives.LOCAL_VARIABLES),
         "GOMP_SPINCOUNT": "1000",
     }
     before = signal.getsignal(signal.SIGTERM)
     try:
         if address:
-            ray_cluster.join(ray, address, variables)
+            ray_cluster.join_cluster(ray, address, variables)
             ray_cluster.check_home(ray, home)
         else:
-            ray_cluster.start(ray, "", {**ALONE, "_temp_dir": str(home.ray(run))}, variables)
+            ray_cluster.start_ray(ray, "", {**LOCAL_RAY, "_temp_dir": str(home.ray(run))}, variables)
         signal.signal(signal.SIGTERM, before)  # Ray would take it for itself
         yield ray
     finally:
@@ -127,19 +127,21 @@ def _ray(home: Home, run: str) -> Iterator[Any]:
             shutil.rmtree(home.ray(run), ignore_errors=True)
 
 
-class Fit:
+class RayTrainTask:
     """Ray Train at work in a task of Ray's: in this process it would have to wait for it, and could not end it."""
 
-    def __init__(self, ray: Any, given: Crewed, workers: int) -> None:
+    def __init__(self, ray: Any, given: WorkerSpec, workers: int) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
 
         here = Affinity(ray.get_runtime_context().get_node_id(), soft=False)
         self._ray = ray
-        self._task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(fit).remote(given, workers)
+        self._task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(run_ray_train).remote(
+            given, workers
+        )
         self.error = ""
 
     def running(self) -> bool:
-        done, _ = self._ray.wait([self._task], timeout=LOOK_S)
+        done, _ = self._ray.wait([self._task], timeout=POLL_INTERVAL_S)
         if not done:
             return True
         try:
@@ -149,7 +151,7 @@ class Fit:
         return False
 
 
-def fit(given: Crewed, workers: int) -> str:
+def run_ray_train(given: WorkerSpec, workers: int) -> str:
     """Why Ray Train gave up, empty when it did not."""
     import ray.train.torch  # noqa: PLC0415
 
@@ -163,14 +165,14 @@ def fit(given: Crewed, workers: int) -> str:
             # A peer that lost it fails too, and says so.
             gone = {rank: e for rank, e in worker_exceptions.items() if not isinstance(e, ConnectionResetError)}
             reason = next(iter(gone.values()), next(iter(worker_exceptions.values())))
-            line = Death(at=time.time(), ranks=sorted(gone), reason=ray_cluster.first_line(reason))
+            line = WorkerFailure(at=time.time(), ranks=sorted(gone), reason=ray_cluster.first_line(reason))
             with deaths.open("ab") as file:
                 file.write(msgspec.json.encode(line) + b"\n")
 
     config = ray.train.RunConfig(
         name="ray",
         storage_path=str(folder),
-        failure_config=ray.train.FailureConfig(max_failures=DEATHS),
+        failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
         callbacks=[Deaths()],
     )
     trainer = ray.train.torch.TorchTrainer(
@@ -189,7 +191,7 @@ def fit(given: Crewed, workers: int) -> str:
     return ""
 
 
-class Tail:
+class LogFollower:
     """Knows how far each file of the crew's has been read."""
 
     def __init__(self) -> None:
@@ -207,7 +209,7 @@ class Tail:
         return [msgspec.json.decode(line, type=kind) for line in new.splitlines()]
 
 
-class Working(Protocol):
+class RunningTask(Protocol):
     """Ray Train at work; `error` says what it came to when it no longer is."""
 
     error: str
@@ -215,68 +217,70 @@ class Working(Protocol):
     def running(self) -> bool: ...
 
 
-def follow(fit: Working, hooks: Hooks, folder: Path, steps: int) -> None:
+def follow_workers(fit: RunningTask, hooks: LoopHooks, folder: Path, steps: int) -> None:
     """Tell what the workers say until Ray Train is done; raise what ended it."""
-    listener = _Listener(hooks, folder, steps)
-    until = hooks.now() + START_S
+    listener = _WorkerMonitor(hooks, folder, steps)
+    until = hooks.now() + START_TIMEOUT_S
     while fit.running():
         # Asked before the first step is told of: who is told may want to stop at once, and keep that step.
         if listener.heard and hooks.stop():
-            (folder / STOP).touch()
+            (folder / STOP_FILE).touch()
         listener.listen()
         if not listener.heard and hooks.now() > until:
-            raise _silent()
+            raise _start_timeout_error()
     listener.listen()
     if fit.error:
-        raise _given_up(fit.error, listener.deaths)
+        raise _worker_failure_error(fit.error, listener.deaths)
 
 
-def _silent() -> TrainError:
+def _start_timeout_error() -> TrainError:
     return TrainError(
         "AW-TRN-64",
-        f"no worker has started within {START_S:.0f} s",
+        f"no worker has started within {START_TIMEOUT_S:.0f} s",
         where=ErrorLocation(field="workers"),
         hint="their CPUs may be taken by other work: wait, lower workers or threads, then archwright runs resume",
     )
 
 
-def _given_up(error: str, deaths: list[Death]) -> ArchwrightError:
+def _worker_failure_error(error: str, deaths: list[WorkerFailure]) -> ArchwrightError:
     if not deaths:
-        return TrainError("AW-TRN-61", f"Ray Train failed: {error}", where=ErrorLocation(field="workers"), hint=GO_ON)
+        return TrainError(
+            "AW-TRN-61", f"Ray Train failed: {error}", where=ErrorLocation(field="workers"), hint=RESUME_HINT
+        )
     return TrainError(
         "AW-TRN-61",
         f"workers died {len(deaths)} times; of the last one Ray says: {deaths[-1].reason}",
         where=ErrorLocation(field="workers"),
-        hint=GO_ON,
+        hint=RESUME_HINT,
     )
 
 
-class _Listener:
+class _WorkerMonitor:
     """`step` is the last one made since this process began, None before the first."""
 
-    def __init__(self, hooks: Hooks, folder: Path, steps: int) -> None:
+    def __init__(self, hooks: LoopHooks, folder: Path, steps: int) -> None:
         self._hooks = hooks
         self._folder = folder
         self._steps = steps
-        self._tail = Tail()
+        self._tail = LogFollower()
         self._journal = Journal("training", sys.stderr)
         self.step: int | None = None
         self.heard = False
-        self.deaths: list[Death] = []
+        self.deaths: list[WorkerFailure] = []
         self._failures: dict[int, ArchwrightError] = {}
 
     def listen(self) -> None:
         """Raises the error that a worker met: the others may be waiting for it, so nothing more will come."""
         for path in sorted(self._folder.glob("worker-*.jsonl")):
-            for said in self._tail.lines(path, Said):
+            for said in self._tail.lines(path, WorkerMessage):
                 self.heard = True
                 self._hear(said)
-        for death in self._tail.lines(self._folder / "deaths.jsonl", Death):
+        for death in self._tail.lines(self._folder / "deaths.jsonl", WorkerFailure):
             self._mourn(death)
         if self._failures:
             raise self._failures[min(self._failures)]
 
-    def _hear(self, said: Said) -> None:
+    def _hear(self, said: WorkerMessage) -> None:
         if said.progress is not None:
             self.step = said.progress.step if not said.progress.note else self.step
             self._hooks.tell(said.progress)
@@ -286,10 +290,10 @@ class _Listener:
             place = {"pid": said.pid, "host": said.host, "node": said.node}
             self._journal.info("worker started", rank=said.rank, **place, started_at=said.at)
 
-    def _mourn(self, death: Death) -> None:
+    def _mourn(self, death: WorkerFailure) -> None:
         self.deaths.append(death)
         who = f"worker {', '.join(map(str, death.ranks))}" if death.ranks else "a worker"
         self._journal.warning("worker died", ranks=death.ranks, reason=death.reason, died_at=round(death.at, 3))
-        again = len(self.deaths) <= DEATHS
+        again = len(self.deaths) <= MAX_FAILURES
         text = f"{who} is gone; {'all begin again from the newest checkpoint' if again else 'that was once too often'}"
-        self._hooks.tell(Progress(step=self.step or 0, steps=self._steps, note=text, resumed=again))
+        self._hooks.tell(TrainingProgress(step=self.step or 0, steps=self._steps, note=text, resumed=again))

@@ -22,19 +22,19 @@ from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, ErrorLocation, TrainError, boundary
 from archwright.home import Home
 from archwright.training import run_execution, training_loop
-from archwright.training.checkpoint import Keeper, Kept
-from archwright.training.ray_collectives import PEER_LOST, RayCrew
-from archwright.training.task_registry import MAKERS
-from archwright.training.training_loop import Hooks, Progress
-from archwright.training.training_process import Failure
+from archwright.training.checkpoint import CheckpointManager, RestoredCheckpoint
+from archwright.training.ray_collectives import PEER_LOST, RayWorkerGroup
+from archwright.training.task_registry import TRAINER_FACTORIES
+from archwright.training.training_loop import LoopHooks, TrainingProgress
+from archwright.training.training_process import SerialisedError
 
 # A shared folder may show another machine's checkpoint late.
-TRIES, TRY_S = 60, 1.0
+CHECKPOINT_TRIES, CHECKPOINT_RETRY_S = 60, 1.0
 # A file in the crew's folder that asks them to keep a checkpoint and end.
-STOP = "stop"
+STOP_FILE = "stop"
 
 
-class Said(Record):
+class WorkerMessage(Record):
     """One line of a worker's file; the first of each start has neither progress nor failure."""
 
     at: float
@@ -42,11 +42,11 @@ class Said(Record):
     pid: int
     host: str
     node: str
-    progress: Progress | None = None
-    failure: Failure | None = None
+    progress: TrainingProgress | None = None
+    failure: SerialisedError | None = None
 
 
-class Crewed(Record):
+class WorkerSpec(Record):
     """What a worker is given: where to work, with how many threads."""
 
     home: str
@@ -54,7 +54,7 @@ class Crewed(Record):
     threads: int
 
 
-class Voice:
+class WorkerLog:
     """A worker's file in the crew's folder."""
 
     def __init__(self, folder: Path, rank: int, node: str) -> None:
@@ -62,8 +62,8 @@ class Voice:
         self._rank = rank
         self._node = node
 
-    def say(self, progress: Progress | None = None, failure: Failure | None = None) -> None:
-        line = Said(
+    def say(self, progress: TrainingProgress | None = None, failure: SerialisedError | None = None) -> None:
+        line = WorkerMessage(
             at=round(time.time(), 3),
             rank=self._rank,
             pid=os.getpid(),
@@ -76,7 +76,7 @@ class Voice:
             file.write(msgspec.json.encode(line) + b"\n")
 
 
-class First(Protocol):
+class Rank0Broadcast(Protocol):
     """A crew whose workers can ask what the first one says."""
 
     rank: int
@@ -84,22 +84,24 @@ class First(Protocol):
     def first(self, value: float) -> float: ...
 
 
-class Shared:
+class SharedCheckpointManager:
     """The keeper of a crew: every worker goes on from the checkpoint the first one chose, and only that one writes."""
 
-    def __init__(self, crew: First, keeper: Keeper, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, crew: Rank0Broadcast, keeper: CheckpointManager, wait: Callable[[float], None] = time.sleep
+    ) -> None:
         self._crew = crew
         self._keeper = keeper
         self._wait = wait
 
-    def newest(self) -> Kept | None:
+    def newest(self) -> RestoredCheckpoint | None:
         """Raises TrainError AW-TRN-62 when this worker does not find what the first one chose."""
         kept = self._keeper.newest()
         chosen = int(self._crew.first(float(kept.step if kept else 0)))
-        for _ in range(TRIES):
+        for _ in range(CHECKPOINT_TRIES):
             if (kept.step if kept else 0) == chosen:
                 return kept
-            self._wait(TRY_S)
+            self._wait(CHECKPOINT_RETRY_S)
             kept = self._keeper.newest()
         raise TrainError(
             "AW-TRN-62",
@@ -117,36 +119,36 @@ def main(given: Mapping[str, str | int]) -> None:
     """Called by Ray Train in each worker, with a process group around it."""
     import ray  # noqa: PLC0415
 
-    task = msgspec.convert(given, Crewed)
-    home, crew = Home(task.home), RayCrew()
+    task = msgspec.convert(given, WorkerSpec)
+    home, crew = Home(task.home), RayWorkerGroup()
     folder = home.crew(task.run)
-    voice = Voice(folder, crew.rank, ray.get_runtime_context().get_node_id())
+    voice = WorkerLog(folder, crew.rank, ray.get_runtime_context().get_node_id())
     voice.say()
     try:
         with boundary("training worker"):
-            _train(home, task, crew, voice)
+            _train_worker(home, task, crew, voice)
     except ArchwrightError as error:
         if error.code == PEER_LOST:
             raise ConnectionResetError(error.message) from None
-        voice.say(failure=msgspec.convert(error.as_dict(), Failure))
+        voice.say(failure=msgspec.convert(error.as_dict(), SerialisedError))
 
 
-def _train(home: Home, task: Crewed, crew: RayCrew, voice: Voice) -> None:
-    setup = run_execution.setup_of(home, task.run, crew)._replace(threads=task.threads)
+def _train_worker(home: Home, task: WorkerSpec, crew: RayWorkerGroup, voice: WorkerLog) -> None:
+    setup = run_execution.build_setup(home, task.run, crew)._replace(threads=task.threads)
     steps, first = setup.spec.steps, crew.rank == 0
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: TrainingProgress) -> None:
         if first:
             voice.say(progress)
 
     def warn(text: str) -> None:
-        tell(Progress(step=0, steps=steps, note=text))
+        tell(TrainingProgress(step=0, steps=steps, note=text))
 
     def stop() -> bool:
-        return crew.first(float(first and home.crew(task.run).joinpath(STOP).exists())) > 0
+        return crew.first(float(first and home.crew(task.run).joinpath(STOP_FILE).exists())) > 0
 
-    trainer = MAKERS[setup.spec.task](setup)
-    keeper = Shared(crew, run_execution.checkpoints(home, task.run, warn))
-    state = training_loop.run(trainer, setup, keeper, Hooks(tell, stop))
+    trainer = TRAINER_FACTORIES[setup.spec.task](setup)
+    keeper = SharedCheckpointManager(crew, run_execution.open_checkpoints(home, task.run, warn))
+    state = training_loop.run_loop(trainer, setup, keeper, LoopHooks(tell, stop))
     if state.step == steps and first:
-        run_execution.conclude(home, task.run, trainer, state)
+        run_execution.save_result(home, task.run, trainer, state)

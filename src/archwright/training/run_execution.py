@@ -12,49 +12,51 @@ import msgspec
 
 from archwright.home import Home
 from archwright.training import atomic_directory, base_model, training_data, training_loop, training_runs
-from archwright.training.checkpoint import Checkpoints
-from archwright.training.task_registry import MAKERS
-from archwright.training.trainer import Crew, Result, Setup, Solo, Trainer
-from archwright.training.training_loop import Hooks, Progress, State
+from archwright.training.checkpoint import LocalCheckpointManager
+from archwright.training.task_registry import TRAINER_FACTORIES
+from archwright.training.trainer import SingleWorker, TaskTrainer, TrainedArtefact, TrainerSetup, WorkerGroup
+from archwright.training.training_loop import LoopHooks, LoopState, TrainingProgress
 
-RESULT = "result.json"
-PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.M)
+RESULT_FILE = "result.json"
+PEAK_MEMORY = re.compile(r"^VmHWM:\s+(\d+) kB$", re.M)
 
 
-def setup_of(home: Home, run: str, crew: Crew) -> Setup:
+def build_setup(home: Home, run: str, crew: WorkerGroup) -> TrainerSetup:
     """Everything a task is made from, the same for whoever goes on with the run."""
-    spec, job = training_runs.spec(home, run), training_runs.job(home, run)
-    return Setup(spec, training_data.of_version(home, job.version, spec), home, crew, job.threads, job.base_sha256)
+    spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
+    return TrainerSetup(
+        spec, training_data.load_version(home, job.version, spec), home, crew, job.threads, job.base_sha256
+    )
 
 
-def checkpoints(home: Home, run: str, warn: Callable[[str], None]) -> Checkpoints:
-    return Checkpoints(home.run(run) / "checkpoints", warn)
+def open_checkpoints(home: Home, run: str, warn: Callable[[str], None]) -> LocalCheckpointManager:
+    return LocalCheckpointManager(home.run(run) / "checkpoints", warn)
 
 
-def drive(home: Home, run: str, hooks: Hooks) -> None:
+def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
     """One process does it all. Afterwards there is an outcome, or `hooks.stop` ended it."""
-    spec, job = training_runs.spec(home, run), training_runs.job(home, run)
+    spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
 
     def note(text: str) -> None:
-        hooks.tell(Progress(step=0, steps=spec.steps, note=text))
+        hooks.tell(TrainingProgress(step=0, steps=spec.steps, note=text))
 
-    if job.base_sha256 and not base_model.ready(home, job.base_sha256):
+    if job.base_sha256 and not base_model.is_prepared(home, job.base_sha256):
         note(f"dequantising {spec.base}, once for all runs")
-    setup = setup_of(home, run, Solo())
-    trainer = MAKERS[spec.task](setup)
-    state = training_loop.run(trainer, setup, checkpoints(home, run, note), hooks)
+    setup = build_setup(home, run, SingleWorker())
+    trainer = TRAINER_FACTORIES[spec.task](setup)
+    state = training_loop.run_loop(trainer, setup, open_checkpoints(home, run, note), hooks)
     if state.step == spec.steps:
-        conclude(home, run, trainer, state)
+        save_result(home, run, trainer, state)
 
 
-def conclude(home: Home, run: str, trainer: Trainer, state: State) -> None:
+def save_result(home: Home, run: str, trainer: TaskTrainer, state: LoopState) -> None:
     """Save the result, then the outcome: who finds an outcome finds a whole result."""
 
     def fill(folder: Path) -> None:
-        (folder / RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(trainer.save(folder))))
+        (folder / RESULT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(trainer.save(folder))))
 
-    atomic_directory.write(home.run(run) / "result", fill)
-    made = training_runs.Outcome(
+    atomic_directory.write_directory(home.run(run) / "result", fill)
+    made = training_runs.RunOutcome(
         step=state.step,
         order_sha256=state.cursor.order_sha256,
         weights_sha256=trainer.weights_sha256(),
@@ -64,19 +66,19 @@ def conclude(home: Home, run: str, trainer: Trainer, state: State) -> None:
         stepping_s=state.stepping_s,
         memory_bytes=peak_memory_bytes(),
     )
-    training_runs.conclude(home, run, made)
+    training_runs.write_outcome(home, run, made)
 
 
-def result(home: Home, run: str) -> Result:
-    """What a run whose steps are made left in its `result` folder. Raises TrainError AW-TRN-22."""
-    return training_runs.read(home.run(run) / "result" / RESULT, Result, run)
+def read_result(home: Home, run: str) -> TrainedArtefact:
+    """What a run whose steps are made left in its `read_result` folder. Raises TrainError AW-TRN-22."""
+    return training_runs.read_record(home.run(run) / "result" / RESULT_FILE, TrainedArtefact, run)
 
 
 def peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int:
     """The largest resident set this process had. Where the system tells it of the program alone, that is taken: the
     usual figure begins with what the parent held when it started us."""
     try:
-        return int(PEAK.findall(status.read_text())[0]) * 1024
+        return int(PEAK_MEMORY.findall(status.read_text())[0]) * 1024
     except (OSError, IndexError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024

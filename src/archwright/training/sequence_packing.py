@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Encoded(NamedTuple):
+class EncodedSample(NamedTuple):
     """A sample: its tokens, and for each whether it is learned from. The first never is: nothing stands before it."""
 
     ids: list[int]
     supervised: list[bool]
 
 
-class Losses(NamedTuple):
+class TokenLosses(NamedTuple):
     """Cross-entropy of every supervised token in order (a float32 tensor), and the sample each belongs to."""
 
     values: Any
     samples: Any
 
 
-def losses(model: Any, batch: Sequence[Encoded]) -> Losses:
+def compute_losses(model: Any, batch: Sequence[EncodedSample]) -> TokenLosses:
     """`model` is a causal language model of transformers, or peft's around one."""
     import torch  # noqa: PLC0415
 
@@ -43,4 +43,4 @@ def losses(model: Any, batch: Sequence[Encoded]) -> Losses:
     before = hidden[:-1][learned[1:]]
     logits = plain.get_output_embeddings()(before).float()
     values = torch.nn.functional.cross_entropy(logits, ids[learned], reduction="none")
-    return Losses(values, samples[learned])
+    return TokenLosses(values, samples[learned])

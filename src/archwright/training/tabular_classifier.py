@@ -24,39 +24,39 @@ from archwright.engines.onnx_file import Notes
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training import classifier_data
-from archwright.training.classifier_data import Trained
-from archwright.training.trainer import Result, Setup, StepResult
-from archwright.training.training_data import TrainingData, features
+from archwright.training.classifier_data import TrainedClassifier
+from archwright.training.trainer import StepResult, TrainedArtefact, TrainerSetup
+from archwright.training.training_data import TrainingData, feature_columns
 from archwright.training.training_spec import TrainSpec
 
 LEARNING_RATE = 0.1
 TREES_FILE = "model.txt"
 OPSET = 15
-SIZES = re.compile(r"^tree_sizes=.*\n", re.M)
-THRESHOLDS = re.compile(r"^threshold=(.+)$", re.M)
+SIZE_LINE = re.compile(r"^tree_sizes=.*\n", re.M)
+THRESHOLD_LINES = re.compile(r"^threshold=(.+)$", re.M)
 # What the answers follow from; the rest of the text is about how the trees came to be.
-WEIGHTS = re.compile(
+WEIGHT_LINES = re.compile(
     r"^(?:num_leaves|split_feature|threshold|decision_type|left_child|right_child|leaf_value)=.*$", re.M
 )
 
 
-def make(setup: Setup) -> Trainer:
-    return Trainer(setup)
+def make_trainer(setup: TrainerSetup) -> TabularClassifierTrainer:
+    return TabularClassifierTrainer(setup)
 
 
-class Trainer:
-    def __init__(self, setup: Setup) -> None:
+class TabularClassifierTrainer:
+    def __init__(self, setup: TrainerSetup) -> None:
         spec, data = setup.spec, setup.data
         if setup.crew.size > 1:
             message = "a tabular classifier trains on one worker"
             raise TrainError("AW-TRN-45", message, where=ErrorLocation(field="workers"), hint="workers: 1")
-        self._library = library()
-        names = features(data.train.table, spec)
-        labels = classifier_data.classes(data, spec)
-        self._rows = classifier_data.matrix(data.train, names, data)
-        self._truth = classifier_data.truth(data.train, data, spec, labels)
-        self._notes = notes_of(names, labels, self._rows)
-        self._given = parameters(spec, len(labels), setup.threads)
+        self._library = import_lightgbm()
+        names = feature_columns(data.train.table, spec)
+        labels = classifier_data.collect_labels(data, spec)
+        self._rows = classifier_data.build_feature_matrix(data.train, names, data)
+        self._truth = classifier_data.encode_labels(data.train, data, spec, labels)
+        self._notes = build_notes(names, labels, self._rows)
+        self._given = build_parameters(spec, len(labels), setup.threads)
         self._kept: str | None = None
         self._booster: Any = None
 
@@ -85,14 +85,14 @@ class Trainer:
     def weights_sha256(self) -> str:
         import numpy as np  # noqa: PLC0415
 
-        text = "\n".join(WEIGHTS.findall(self._text()))
+        text = "\n".join(WEIGHT_LINES.findall(self._text()))
         return classifier_data.weights_sha256({"trees": np.frombuffer(text.encode(), np.uint8)})
 
-    def save(self, folder: Path) -> Result:
+    def save(self, folder: Path) -> TrainedArtefact:
         text = self._text()
         write_atomic(folder / TREES_FILE, text.encode())
-        classifier_data.write_onnx(folder, exported(self._library, text, self._notes), self._notes)
-        return Result(
+        classifier_data.write_onnx(folder, export_onnx(self._library, text, self._notes), self._notes)
+        return TrainedArtefact(
             format="onnx", file=classifier_data.ONNX_FILE, labels=self._notes.labels, input_shape=self._notes.shape
         )
 
@@ -109,19 +109,21 @@ class Trainer:
         return str(self._booster.model_to_string(num_iteration=-1))
 
 
-def trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tuple[str, ...]) -> Trained:
+def load_trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tuple[str, ...]) -> TrainedClassifier:
     """The trees in a run's `result` folder, answering without ONNX; untrained they know the shares of the classes."""
     import numpy as np  # noqa: PLC0415
 
-    names = features(data.train.table, spec)
-    booster = library().Booster(model_str=(folder / TREES_FILE).read_text(encoding="utf-8"))
-    truth = classifier_data.truth(data.train, data, spec, labels)
+    names = feature_columns(data.train.table, spec)
+    booster = import_lightgbm().Booster(model_str=(folder / TREES_FILE).read_text(encoding="utf-8"))
+    truth = classifier_data.encode_labels(data.train, data, spec, labels)
     shares = np.bincount(truth, minlength=len(labels)) / len(truth)
-    notes = notes_of(names, labels, classifier_data.matrix(data.train, names, data))
-    return Trained(notes, lambda rows: _answers(booster, rows), lambda rows: np.tile(shares, (len(rows), 1)))
+    notes = build_notes(names, labels, classifier_data.build_feature_matrix(data.train, names, data))
+    return TrainedClassifier(
+        notes, lambda rows: _predict_probabilities(booster, rows), lambda rows: np.tile(shares, (len(rows), 1))
+    )
 
 
-def notes_of(names: list[str], labels: tuple[str, ...], rows: Any) -> Notes:
+def build_notes(names: list[str], labels: tuple[str, ...], rows: Any) -> Notes:
     import numpy as np  # noqa: PLC0415
 
     absent = np.isnan(rows).any(axis=0)
@@ -129,14 +131,14 @@ def notes_of(names: list[str], labels: tuple[str, ...], rows: Any) -> Notes:
     return Notes(labels=labels, shape=(len(names),), features=tuple(names), missing=missing)
 
 
-def parameters(spec: TrainSpec, labels: int, threads: int) -> dict[str, Any]:
+def build_parameters(spec: TrainSpec, labels: int, threads: int) -> dict[str, Any]:
     """Everything that decides the trees; what is not here is the library's default."""
     two = labels == 2
     return {
         "objective": "binary" if two else "multiclass",
         "metric": "binary_logloss" if two else "multi_logloss",
         "num_class": 1 if two else labels,
-        "learning_rate": classifier_data.rate(spec, LEARNING_RATE),
+        "learning_rate": classifier_data.choose_learning_rate(spec, LEARNING_RATE),
         "seed": spec.seed % (1 << 31),
         "num_threads": threads,
         "deterministic": True,
@@ -145,25 +147,25 @@ def parameters(spec: TrainSpec, labels: int, threads: int) -> dict[str, Any]:
     }
 
 
-def library() -> Any:
+def import_lightgbm() -> Any:
     with require_extra("train", "training a tabular classifier"):
         import lightgbm  # noqa: PLC0415
     return lightgbm
 
 
-def exported(lightgbm: Any, text: str, notes: Notes) -> Any:
+def export_onnx(lightgbm: Any, text: str, notes: Notes) -> Any:
     """The trees as an ONNX model with one output, the probabilities."""
     from onnxmltools import convert_lightgbm  # noqa: PLC0415
     from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
 
-    booster = lightgbm.Booster(model_str=rounded(text))
+    booster = lightgbm.Booster(model_str=round_thresholds(text))
     made = convert_lightgbm(
         booster,
         initial_types=[("features", FloatTensorType([None, notes.size]))],
         zipmap=False,
         target_opset=OPSET,
     )
-    _keep_only(made.graph, "probabilities")
+    _keep_output(made.graph, "probabilities")
     # The converter keeps them in a set, whose order changes from process to process: equal trees are equal bytes.
     ordered = sorted(made.opset_import, key=lambda one: one.domain)
     del made.opset_import[:]
@@ -171,26 +173,26 @@ def exported(lightgbm: Any, text: str, notes: Notes) -> Any:
     return made
 
 
-def rounded(text: str) -> str:
+def round_thresholds(text: str) -> str:
     """The trees with every threshold at the largest 32-bit float not above it. The sizes that go with the text are
     left out: they no longer hold, and the library reads trees without them."""
 
     def down(match: re.Match[str]) -> str:
-        return "threshold=" + " ".join(repr(_down(float(value))) for value in match[1].split())
+        return "threshold=" + " ".join(repr(_round_down(float(value))) for value in match[1].split())
 
-    return THRESHOLDS.sub(down, SIZES.sub("", text))
+    return THRESHOLD_LINES.sub(down, SIZE_LINE.sub("", text))
 
 
-def _down(value: float) -> float:
+def _round_down(value: float) -> float:
     import numpy as np  # noqa: PLC0415
 
-    if abs(value) > classifier_data.LARGEST:  # above every value there is
-        return math.copysign(classifier_data.LARGEST, value)
+    if abs(value) > classifier_data.FLOAT32_MAX:  # above every value there is
+        return math.copysign(classifier_data.FLOAT32_MAX, value)
     nearest = np.float32(value)
     return float(nearest if float(nearest) <= value else np.nextafter(nearest, np.float32(-np.inf)))
 
 
-def _keep_only(graph: Any, name: str) -> None:
+def _keep_output(graph: Any, name: str) -> None:
     """Take away the other outputs, whose declared shapes are wrong, and what only they need."""
     kept = [output for output in graph.output if output.name == name]
     del graph.output[:]
@@ -203,7 +205,7 @@ def _keep_only(graph: Any, name: str) -> None:
             graph.node.remove(node)
 
 
-def _answers(booster: Any, rows: Any) -> Any:
+def _predict_probabilities(booster: Any, rows: Any) -> Any:
     import numpy as np  # noqa: PLC0415
 
     found = booster.predict(rows, num_iteration=-1)

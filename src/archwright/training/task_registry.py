@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from archwright.contract.lineage import Task
 from archwright.errors import missing_extra
-from archwright.training.trainer import Setup, Trainer
+from archwright.training.trainer import TaskTrainer, TrainerSetup
 
 MODULES: dict[Task, str] = {
     "text-lora": "archwright.training.text_lora",
@@ -18,23 +18,25 @@ MODULES: dict[Task, str] = {
 }
 
 
-def _make(module: str, setup: Setup) -> Trainer:
-    made: Trainer = import_module(module).make(setup)
+def _make_trainer(module: str, setup: TrainerSetup) -> TaskTrainer:
+    made: TaskTrainer = import_module(module).make(setup)
     return made
 
 
-MAKERS: dict[Task, Callable[[Setup], Trainer]] = {task: partial(_make, module) for task, module in MODULES.items()}
+TRAINER_FACTORIES: dict[Task, Callable[[TrainerSetup], TaskTrainer]] = {
+    task: partial(_make_trainer, module) for task, module in MODULES.items()
+}
 
-PACKAGES: dict[Task, tuple[str, ...]] = {
+REQUIRED_PACKAGES: dict[Task, tuple[str, ...]] = {
     "text-lora": ("pyarrow", "torch", "transformers", "peft", "safetensors", "gguf"),
     "image-classifier": ("pyarrow", "torch", "safetensors", "onnx"),
     "tabular-classifier": ("pyarrow", "lightgbm", "onnxmltools"),
 }
 
 
-def require(task: Task, workers: int = 1) -> None:
+def require_packages(task: Task, workers: int = 1) -> None:
     """Raises MissingError AW-GET-01 when a package the task or its workers need is not installed; loads none."""
-    for package in PACKAGES[task]:
+    for package in REQUIRED_PACKAGES[task]:
         if find_spec(package) is None:
             raise missing_extra("train", package, f"training a {task}")
     if workers > 1 and find_spec("ray") is None:

@@ -22,57 +22,59 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.training import base_model, sequence_packing
-from archwright.training.sequence_packing import Encoded
-from archwright.training.trainer import Crew, Result, Setup, StepResult
+from archwright.training.sequence_packing import EncodedSample
+from archwright.training.trainer import StepResult, TrainedArtefact, TrainerSetup, WorkerGroup
 from archwright.training.training_spec import TrainSpec
 
 LEARNING_RATE = 2e-3
 WARM_UP = 20
-FLOOR = 0.1
-CLIP = 1.0
+RATE_FLOOR = 0.1
+MAX_GRADIENT_NORM = 1.0
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # What some architectures do to their logits after the head; the loss here would leave it out.
-SCALED = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-STATE, MOMENTS, STEPS = "adapter.safetensors", "moments.safetensors", "steps.json"
+LOGIT_SCALING_FIELDS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+STATE_FILE, MOMENTS_FILE, STEPS_FILE = "adapter.safetensors", "moments.safetensors", "steps.json"
 
 
-class Done(Record):
+class OptimiserSteps(Record):
     steps: int
 
 
-class Kept(NamedTuple):
+class CompactSample(NamedTuple):
     """A row, encoded and small: `start` is the first token that is learned from."""
 
     ids: array[int]
     start: int
 
 
-def make(setup: Setup) -> Lora:
+def make_trainer(setup: TrainerSetup) -> LoraTrainer:
     with require_extra("train", "training a language model"):
         import peft  # noqa: F401, PLC0415 - said before the base is loaded
         import torch  # noqa: PLC0415
     torch.set_num_threads(setup.threads)
     torch.use_deterministic_algorithms(True)
-    model, tokenizer = base_model.load(base_model.prepare(setup.home, setup.base_sha256, setup.spec.base), "bfloat16")
-    return Lora(model, tokenizer, setup)
+    model, tokenizer = base_model.load_base(
+        base_model.prepare_base(setup.home, setup.base_sha256, setup.spec.base), "bfloat16"
+    )
+    return LoraTrainer(model, tokenizer, setup)
 
 
-def encode(tokenizer: Any, row: Mapping[str, Any], spec: TrainSpec) -> Encoded:
+def encode_row(tokenizer: Any, row: Mapping[str, Any], spec: TrainSpec) -> EncodedSample:
     """A row as the model reads it, at most `tokens_per_step` long: what is too much of a prompt is cut at its
     beginning, what is too much of a completion at its end."""
     limit, end = spec.tokens_per_step, tokenizer.eos_token or ""
     if spec.columns.text is not None:
-        ids = _tokens(tokenizer, f"{row[spec.columns.text]}{end}")[:limit]
-        return Encoded(ids, [place > 0 for place in range(len(ids))])
-    prompt = _tokens(tokenizer, laid_out(tokenizer, str(row[spec.columns.prompt])))
-    completion = _tokens(tokenizer, f"{row[spec.columns.completion]}{end}")
+        ids = _tokenise_text(tokenizer, f"{row[spec.columns.text]}{end}")[:limit]
+        return EncodedSample(ids, [place > 0 for place in range(len(ids))])
+    prompt = _tokenise_text(tokenizer, format_prompt(tokenizer, str(row[spec.columns.prompt])))
+    completion = _tokenise_text(tokenizer, f"{row[spec.columns.completion]}{end}")
     prompt = prompt[-max(limit // 2, limit - len(completion)) :]
     ids = (prompt + completion)[:limit]
-    return Encoded(ids, [place >= len(prompt) for place in range(len(ids))])
+    return EncodedSample(ids, [place >= len(prompt) for place in range(len(ids))])
 
 
-def laid_out(tokenizer: Any, prompt: str) -> str:
+def format_prompt(tokenizer: Any, prompt: str) -> str:
     """The prompt in the model's chat template, up to where its answer begins; as it is for a model without one."""
     if not tokenizer.chat_template:
         return prompt
@@ -80,12 +82,12 @@ def laid_out(tokenizer: Any, prompt: str) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def _tokens(tokenizer: Any, text: str) -> list[int]:
+def _tokenise_text(tokenizer: Any, text: str) -> list[int]:
     found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return found
 
 
-def adapted(model: Any, spec: TrainSpec) -> Any:
+def add_adapters(model: Any, spec: TrainSpec) -> Any:
     """The model with fresh adapters, whose first values follow from the seed; they change nothing yet.
 
     Raises TrainError AW-TRN-32 for an architecture this way of training is not made for.
@@ -94,7 +96,7 @@ def adapted(model: Any, spec: TrainSpec) -> Any:
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415
 
     there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    scaled = [name for name in SCALED if getattr(model.config, name, None) not in (None, 1, 1.0)]
+    scaled = [name for name in LOGIT_SCALING_FIELDS if getattr(model.config, name, None) not in (None, 1, 1.0)]
     if not set(PROJECTIONS) <= there or scaled:
         reason = f"it uses {', '.join(scaled)}" if scaled else f"it lacks {', '.join(sorted({*PROJECTIONS} - there))}"
         raise TrainError(
@@ -113,28 +115,30 @@ def adapted(model: Any, spec: TrainSpec) -> Any:
         return get_peft_model(model, config)
 
 
-def rate(spec: TrainSpec, done: int) -> float:
+def compute_learning_rate(spec: TrainSpec, done: int) -> float:
     """The learning rate of the step after `done` steps."""
     top = spec.learning_rate or LEARNING_RATE
     rising = min(1.0, (done + 1) / max(1, spec.steps // WARM_UP))
     falling = 0.5 * (1.0 + math.cos(math.pi * done / spec.steps))
-    return top * rising * (FLOOR + (1.0 - FLOOR) * falling)
+    return top * rising * (RATE_FLOOR + (1.0 - RATE_FLOOR) * falling)
 
 
-class Lora:
+class LoraTrainer:
     """The trainer of `text-lora`."""
 
-    def __init__(self, model: Any, tokenizer: Any, setup: Setup) -> None:
+    def __init__(self, model: Any, tokenizer: Any, setup: TrainerSetup) -> None:
         import torch  # noqa: PLC0415
 
         self._spec = setup.spec
-        self._crew: Crew = setup.crew
-        self._model = adapted(model, setup.spec)
+        self._crew: WorkerGroup = setup.crew
+        self._model = add_adapters(model, setup.spec)
         self._named = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         self._parameters = list(self._named.values())
         self._optimiser = torch.optim.AdamW(self._parameters, lr=1.0, weight_decay=0.0, fused=True)
         self._done = 0
-        self._rows = [_small(encode(tokenizer, row, setup.spec)) for row in setup.data.train.table.to_pylist()]
+        self._rows = [
+            _compact_sample(encode_row(tokenizer, row, setup.spec)) for row in setup.data.train.table.to_pylist()
+        ]
 
     def lengths(self) -> Sequence[int]:
         return [len(row.ids) for row in self._rows]
@@ -146,10 +150,10 @@ class Lora:
         """A step whose loss or gradient is no number changes nothing and answers NaN."""
         import torch  # noqa: PLC0415
 
-        batch = [_encoded(self._rows[row]) for row in rows]
+        batch = [_expand_sample(self._rows[row]) for row in rows]
         loss, learned = torch.zeros(()), sum(any(sample.supervised[1:]) for sample in batch)
         if learned:
-            found = sequence_packing.losses(self._model, batch)
+            found = sequence_packing.compute_losses(self._model, batch)
             loss, learned = found.values.mean(), len(found.values)
             loss.backward()
         loss = loss.detach()
@@ -157,13 +161,13 @@ class Lora:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self._crew.mean([*(p.grad for p in self._parameters), loss], float(learned))
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, CLIP)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
         units = sum(len(sample.ids) for sample in batch)
         if not math.isfinite(float(norm)) or not math.isfinite(float(loss)):
             self._optimiser.zero_grad()
             return StepResult(math.nan, units)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate(self._spec, self._done)
+            group["lr"] = compute_learning_rate(self._spec, self._done)
         self._optimiser.step()
         self._optimiser.zero_grad()
         self._done += 1
@@ -176,27 +180,27 @@ class Lora:
         names = list(self._named)
         moments = {f"{kind}/{names[place]}": value for place, kinds in held.items() for kind, value in kinds.items()}
         return {
-            STATE: save({name: parameter.detach() for name, parameter in self._named.items()}),
-            MOMENTS: save(moments),
-            STEPS: msgspec.json.encode(Done(steps=self._done)),
+            STATE_FILE: save({name: parameter.detach() for name, parameter in self._named.items()}),
+            MOMENTS_FILE: save(moments),
+            STEPS_FILE: msgspec.json.encode(OptimiserSteps(steps=self._done)),
         }
 
     def restore(self, state: Mapping[str, bytes]) -> None:
         import torch  # noqa: PLC0415
         from safetensors.torch import load  # noqa: PLC0415
 
-        held = load(state[STATE])
+        held = load(state[STATE_FILE])
         with torch.no_grad():
             for name, parameter in self._named.items():
                 parameter.copy_(held[name])
         places = {name: place for place, name in enumerate(self._named)}
         moments: dict[int, dict[str, Any]] = {}
-        for key, value in load(state[MOMENTS]).items():
+        for key, value in load(state[MOMENTS_FILE]).items():
             kind, _, name = key.partition("/")
             moments.setdefault(places[name], {})[kind] = value
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        self._done = msgspec.json.decode(state[STEPS], type=Done).steps
+        self._done = msgspec.json.decode(state[STEPS_FILE], type=OptimiserSteps).steps
 
     def weights_sha256(self) -> str:
         digest = hashlib.sha256()
@@ -205,7 +209,7 @@ class Lora:
             digest.update(parameter.detach().numpy().tobytes())
         return digest.hexdigest()
 
-    def save(self, folder: Path) -> Result:
+    def save(self, folder: Path) -> TrainedArtefact:
         """The adapter as peft keeps it; the base is named, not pointed at."""
         from peft import get_peft_model_state_dict  # noqa: PLC0415
         from safetensors.torch import save_file  # noqa: PLC0415
@@ -217,14 +221,14 @@ class Lora:
         # No embedding was trained; left to itself, peft would ask for the base's files by its name.
         found = get_peft_model_state_dict(self._model, save_embedding_layers=False)
         weights = {name: value.contiguous() for name, value in found.items()}
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-        return Result(format="safetensors", file=WEIGHTS)
+        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        return TrainedArtefact(format="safetensors", file=WEIGHTS_FILE)
 
 
-def _small(sample: Encoded) -> Kept:
+def _compact_sample(sample: EncodedSample) -> CompactSample:
     start = next((place for place, learned in enumerate(sample.supervised) if learned), len(sample.ids))
-    return Kept(array("i", sample.ids), start)
+    return CompactSample(array("i", sample.ids), start)
 
 
-def _encoded(row: Kept) -> Encoded:
-    return Encoded(list(row.ids), [place >= row.start for place in range(len(row.ids))])
+def _expand_sample(row: CompactSample) -> EncodedSample:
+    return EncodedSample(list(row.ids), [place >= row.start for place in range(len(row.ids))])

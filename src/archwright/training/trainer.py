@@ -25,7 +25,7 @@ class StepResult(NamedTuple):
     units: int
 
 
-class Result(Record):
+class TrainedArtefact(Record):
     """The trained artefact: `file` inside the run's `result` folder. `labels` name a classifier's outputs in order,
     `input_shape` is one item's."""
 
@@ -35,7 +35,7 @@ class Result(Record):
     input_shape: tuple[int, ...] = ()
 
 
-class Crew(Protocol):
+class WorkerGroup(Protocol):
     """The workers that make a step together; each holds the whole model and a share of the step's rows."""
 
     @property
@@ -48,7 +48,7 @@ class Crew(Protocol):
         """Replace each tensor, in place, by the mean over all workers weighted by each worker's `weight`."""
 
 
-class Solo:
+class SingleWorker:
     """A crew of one."""
 
     rank = 0
@@ -58,18 +58,18 @@ class Solo:
         """The mean over one worker is what it has."""
 
 
-class Setup(NamedTuple):
+class TrainerSetup(NamedTuple):
     """What a task is made from. `base_sha256` is the digest of the base model's file, empty where there is none."""
 
     spec: TrainSpec
     data: TrainingData
     home: Home
-    crew: Crew
+    crew: WorkerGroup
     threads: int
     base_sha256: str = ""
 
 
-class Trainer(Protocol):
+class TaskTrainer(Protocol):
     def lengths(self) -> Sequence[int]:
         """The size of each training row in the step's unit: tokens, or 1 for a classifier's row."""
 
@@ -88,5 +88,5 @@ class Trainer(Protocol):
     def weights_sha256(self) -> str:
         """The digest of the trained weights, of their values and not of a file's layout."""
 
-    def save(self, folder: Path) -> Result:
+    def save(self, folder: Path) -> TrainedArtefact:
         """Write the trained artefact into the folder, which exists."""

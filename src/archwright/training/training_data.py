@@ -16,14 +16,14 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import Home
 from archwright.lake import iceberg_tables, version_index
-from archwright.lake.column_kinds import OWN
+from archwright.lake.column_kinds import SYSTEM_COLUMNS
 from archwright.store import Store
 from archwright.training.training_spec import TrainSpec
 
-KEY = "archwright:key"  # no source has such a column: the lake refuses it
+SPLIT_KEY = "archwright:key"  # no source has such a column: the lake refuses it
 
 
-class Part(NamedTuple):
+class DataSplit(NamedTuple):
     """`ids[i]` is the record_id of row i of `table` (a pyarrow.Table), `keys[i]` what its side was decided by."""
 
     ids: list[str]
@@ -34,18 +34,18 @@ class Part(NamedTuple):
 class TrainingData(NamedTuple):
     """`left_out` counts the rows that lack a text or a label."""
 
-    train: Part
-    held_out: Part
+    train: DataSplit
+    held_out: DataSplit
     version: DatasetVersion
     left_out: int
 
 
-def load(home: Home, store: Store, spec: TrainSpec) -> TrainingData:
-    """The rows of the spec's dataset. Raises DataError AW-DATA-10 (unknown) and what `of_version` raises."""
-    return of_version(home, version_index.find(store, spec.dataset), spec)
+def load_training_data(home: Home, store: Store, spec: TrainSpec) -> TrainingData:
+    """The rows of the spec's dataset. Raises DataError AW-DATA-10 (unknown) and what `load_version` raises."""
+    return load_version(home, version_index.find_version(store, spec.dataset), spec)
 
 
-def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> TrainingData:
+def load_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> TrainingData:
     """Raises TrainError AW-TRN-10 (a column is missing), AW-TRN-11 (a column of the wrong type), AW-TRN-12 (no row
     to train on)."""
     with require_extra("train", "training"):
@@ -53,12 +53,12 @@ def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Training
         import pyarrow.compute as pc  # noqa: PLC0415
     check_columns(version, spec)
     # Whole rows, though some of their columns are not trained on: all specs must hold the same rows out.
-    batches = list(iceberg_tables.read(home, version))
+    batches = list(iceberg_tables.read_batches(home, version))
     if not any(batch.num_rows for batch in batches):
-        raise _empty(version, "it has no rows")
+        raise _no_rows_error(version, "it has no rows")
     table = pa.Table.from_batches(batches).sort_by("record_id")
     rows = table.num_rows
-    for name in required(spec):
+    for name in required_columns(spec):
         column = table.column(name)
         if spec.task == "text-lora" and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             raise TrainError(
@@ -68,18 +68,18 @@ def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Training
                 hint="name a column of texts",
             )
         table = table.filter(pc.is_valid(table.column(name)))
-    table = table.append_column(KEY, pa.array(content_keys(table), pa.string()))
-    side = [is_held_out(key, spec.held_out) for key in table.column(KEY).to_pylist()]
-    kept = wanted(spec) or [name for name in table.column_names if name != KEY]
+    table = table.append_column(SPLIT_KEY, pa.array(content_keys(table), pa.string()))
+    side = [is_held_out(key, spec.held_out) for key in table.column(SPLIT_KEY).to_pylist()]
+    kept = selected_columns(spec) or [name for name in table.column_names if name != SPLIT_KEY]
     held, train = (table.filter(pa.array([out is wish for out in side], pa.bool_())) for wish in (True, False))
     if not train.num_rows:
-        raise _empty(version, f"none of its {rows} rows is left to train on")
-    return TrainingData(_part(train, kept), _part(held, kept), version, rows - table.num_rows)
+        raise _no_rows_error(version, f"none of its {rows} rows is left to train on")
+    return TrainingData(_build_split(train, kept), _build_split(held, kept), version, rows - table.num_rows)
 
 
 def content_keys(table: Any) -> list[str]:
     """A digest of what each row says. A column that is empty there counts as not there: new columns move nothing."""
-    mine = [name for name in table.column_names if name not in OWN]
+    mine = [name for name in table.column_names if name not in SYSTEM_COLUMNS]
     said = ({name: row[name] for name in mine if row[name] is not None} for row in table.select(mine).to_pylist())
     texts = (json.dumps(row, sort_keys=True, default=str) for row in said)
     return [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
@@ -90,21 +90,21 @@ def is_held_out(key: str, share: float) -> bool:
     return drawn < share * float(1 << 64)
 
 
-def required(spec: TrainSpec) -> tuple[str, ...]:
+def required_columns(spec: TrainSpec) -> tuple[str, ...]:
     """The columns every row must fill."""
     if spec.task != "text-lora":
         return (spec.columns.label,)
     return (spec.columns.text,) if spec.columns.text else (spec.columns.prompt, spec.columns.completion)
 
 
-def wanted(spec: TrainSpec) -> list[str] | None:
+def selected_columns(spec: TrainSpec) -> list[str] | None:
     """The columns to read; None is all of them."""
     if spec.task != "text-lora" and not spec.columns.features:
         return None
-    return ["record_id", *required(spec), *(name for name in spec.columns.features if spec.task != "text-lora")]
+    return ["record_id", *required_columns(spec), *(name for name in spec.columns.features if spec.task != "text-lora")]
 
 
-def features(table: Any, spec: TrainSpec) -> list[str]:
+def feature_columns(table: Any, spec: TrainSpec) -> list[str]:
     """The feature columns of a classifier, in the order of the spec, else of the table. A column that earlier versions
     left behind, empty in every row of this one, is none.
 
@@ -115,7 +115,11 @@ def features(table: Any, spec: TrainSpec) -> list[str]:
     if spec.columns.features:
         return list(spec.columns.features)
     tests = (kinds.is_integer, kinds.is_floating, kinds.is_boolean)
-    mine = {*OWN, spec.columns.label, *(name for name in table.column_names if _empty_column(table, name))}
+    mine = {
+        *SYSTEM_COLUMNS,
+        spec.columns.label,
+        *(name for name in table.column_names if _is_empty_column(table, name)),
+    }
     found = [field.name for field in table.schema if field.name not in mine and any(is_a(field.type) for is_a in tests)]
     if not found:
         message = f"the dataset {spec.dataset} has no numeric column besides the label"
@@ -125,25 +129,25 @@ def features(table: Any, spec: TrainSpec) -> list[str]:
     return found
 
 
-def _empty_column(table: Any, name: str) -> bool:
+def _is_empty_column(table: Any, name: str) -> bool:
     return bool(table.column(name).null_count == table.num_rows)
 
 
 def check_columns(version: DatasetVersion, spec: TrainSpec) -> None:
     """Raises TrainError AW-TRN-10 for a column the version does not have."""
-    for name in (*required(spec), *spec.columns.features):
+    for name in (*required_columns(spec), *spec.columns.features):
         if name not in version.columns:
-            near = tuple(difflib.get_close_matches(name, _theirs(version.columns), 3, 0.6))
+            near = tuple(difflib.get_close_matches(name, _source_columns(version.columns), 3, 0.6))
             raise TrainError(
                 "AW-TRN-10",
                 f"the dataset {version.id} has no column {name!r}",
-                where=ErrorLocation(field=f"columns: {_said(name, spec)}"),
-                hint=f"its columns: {', '.join(_theirs(version.columns))}",
+                where=ErrorLocation(field=f"columns: {_find_spec_field(name, spec)}"),
+                hint=f"its columns: {', '.join(_source_columns(version.columns))}",
                 nearest=near,
             )
 
 
-def _said(name: str, spec: TrainSpec) -> str:
+def _find_spec_field(name: str, spec: TrainSpec) -> str:
     """The field of the spec that names the column."""
     said = {"text": spec.columns.text, "prompt": spec.columns.prompt, "completion": spec.columns.completion}
     if spec.task != "text-lora":
@@ -151,18 +155,18 @@ def _said(name: str, spec: TrainSpec) -> str:
     return next((field for field, value in said.items() if value == name), "features")
 
 
-def _theirs(columns: Iterable[str]) -> list[str]:
-    return [name for name in columns if name not in OWN]
+def _source_columns(columns: Iterable[str]) -> list[str]:
+    return [name for name in columns if name not in SYSTEM_COLUMNS]
 
 
-def _part(table: Any, kept: list[str]) -> Part:
-    return Part(
+def _build_split(table: Any, kept: list[str]) -> DataSplit:
+    return DataSplit(
         table.column("record_id").to_pylist(),
         table.select(kept),
-        table.column(KEY).to_pylist(),
+        table.column(SPLIT_KEY).to_pylist(),
     )
 
 
-def _empty(version: DatasetVersion, reason: str) -> TrainError:
+def _no_rows_error(version: DatasetVersion, reason: str) -> TrainError:
     hint = "ingest more rows, or lower held_out"
     return TrainError("AW-TRN-12", f"nothing to train on in {version.id}: {reason}", hint=hint)

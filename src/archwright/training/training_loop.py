@@ -18,16 +18,16 @@ import msgspec
 
 from archwright.contract.record import Record, replace
 from archwright.errors import ErrorLocation, TrainError
-from archwright.training.checkpoint import Keeper
-from archwright.training.data_order import Cursor, Order
-from archwright.training.trainer import Setup, Trainer
+from archwright.training.checkpoint import CheckpointManager
+from archwright.training.data_order import Cursor, DataOrder
+from archwright.training.trainer import TaskTrainer, TrainerSetup
 
-STATE = "loop.json"
+STATE_FILE = "loop.json"
 # Steps the tokens/s and the time left are taken from.
-RECENT = 10
+RECENT_STEPS = 10
 
 
-class Progress(Record):
+class TrainingProgress(Record):
     """One step made, or (`note`) something worth telling before or between; `resumed` tells that the run goes on after
     a break without having ended."""
 
@@ -40,7 +40,7 @@ class Progress(Record):
     resumed: bool = False
 
 
-class State(Record):
+class LoopState(Record):
     """Where a run stands after `step` steps. `units` and `stepping_s` are sums over the steps that counted; `rows`
     digests the ids of all training rows."""
 
@@ -53,36 +53,36 @@ class State(Record):
     stepping_s: float = 0.0
 
 
-class Hooks(NamedTuple):
+class LoopHooks(NamedTuple):
     """`tell` is called after each step; `stop` is asked before each (of a crew: all workers must answer alike)."""
 
-    tell: Callable[[Progress], None]
+    tell: Callable[[TrainingProgress], None]
     stop: Callable[[], bool] = lambda: False
     now: Callable[[], float] = time.monotonic
 
 
-def run(trainer: Trainer, setup: Setup, keeper: Keeper, hooks: Hooks) -> State:
+def run_loop(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManager, hooks: LoopHooks) -> LoopState:
     """From the newest checkpoint to the last step, or to where `stop` ended it: there is a checkpoint of that state.
 
     Raises TrainError AW-TRN-21 (the checkpoint belongs to other rows), AW-TRN-30 (the loss is no number); the last
     good checkpoint is kept then, as after any error of the keeper's.
     """
     spec, ids = setup.spec, setup.data.train.ids
-    state, kept_at = _start(trainer, setup, keeper)
-    order = Order(ids, trainer.lengths(), spec.seed, state.cursor)
+    state, kept_at = _restore_state(trainer, setup, keeper)
+    order = DataOrder(ids, trainer.lengths(), spec.seed, state.cursor)
     lengths, budget = trainer.lengths(), trainer.budget()
     whole = sum(lengths)
-    recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
+    recent: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
 
     def keep() -> None:
-        keeper.keep(state.step, lambda: {**trainer.state(), STATE: msgspec.json.encode(state)})
+        keeper.keep(state.step, lambda: {**trainer.state(), STATE_FILE: msgspec.json.encode(state)})
 
     while state.step < spec.steps and not hooks.stop():
         began = hooks.now()
         rows = order.take(budget)
         result = trainer.step(rows[setup.crew.rank :: setup.crew.size])
         if not math.isfinite(result.loss):
-            raise _no_number(setup, state, kept_at)
+            raise _nonfinite_loss_error(setup, state, kept_at)
         spent, units = hooks.now() - began, whole if len(rows) == len(ids) else sum(lengths[row] for row in rows)
         recent.append((spent, units))
         state = replace(
@@ -94,7 +94,7 @@ def run(trainer: Trainer, setup: Setup, keeper: Keeper, hooks: Hooks) -> State:
             units=state.units + units,
             stepping_s=state.stepping_s + spent,
         )
-        hooks.tell(_progress(state, spec.steps, recent))
+        hooks.tell(_build_progress(state, spec.steps, recent))
         if state.step % spec.checkpoint_every_steps == 0 or state.step == spec.steps:
             keep()
             kept_at = state.step
@@ -107,13 +107,13 @@ def rows_sha256(ids: list[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
-def _start(trainer: Trainer, setup: Setup, keeper: Keeper) -> tuple[State, int]:
+def _restore_state(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManager) -> tuple[LoopState, int]:
     """The state to go on from, and the step of the checkpoint it is from."""
     rows = rows_sha256(setup.data.train.ids)
     kept = keeper.newest()
     if kept is None:
-        return State(rows=rows), 0
-    state = msgspec.json.decode(kept.files[STATE], type=State)
+        return LoopState(rows=rows), 0
+    state = msgspec.json.decode(kept.files[STATE_FILE], type=LoopState)
     if state.rows != rows:
         raise TrainError(
             "AW-TRN-21",
@@ -121,19 +121,19 @@ def _start(trainer: Trainer, setup: Setup, keeper: Keeper) -> tuple[State, int]:
             where=ErrorLocation(field=f"checkpoint of step {state.step}"),
             hint="start a new run: archwright train SPEC",
         )
-    files: Mapping[str, bytes] = {name: data for name, data in kept.files.items() if name != STATE}
+    files: Mapping[str, bytes] = {name: data for name, data in kept.files.items() if name != STATE_FILE}
     trainer.restore(files)
     return state, state.step
 
 
-def _progress(state: State, steps: int, recent: deque[tuple[float, int]]) -> Progress:
+def _build_progress(state: LoopState, steps: int, recent: deque[tuple[float, int]]) -> TrainingProgress:
     spent = math.fsum(seconds for seconds, _ in recent)
     speed = sum(units for _, units in recent) / spent if spent > 0 else None
     left = spent / len(recent) * (steps - state.step)
-    return Progress(step=state.step, steps=steps, loss=state.loss_last, units_per_s=speed, left_s=left)
+    return TrainingProgress(step=state.step, steps=steps, loss=state.loss_last, units_per_s=speed, left_s=left)
 
 
-def _no_number(setup: Setup, state: State, kept_at: int) -> TrainError:
+def _nonfinite_loss_error(setup: TrainerSetup, state: LoopState, kept_at: int) -> TrainError:
     kept = f"the checkpoint of step {kept_at} is kept" if kept_at else "there is no checkpoint yet"
     return TrainError(
         "AW-TRN-30",

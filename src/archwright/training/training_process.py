@@ -20,12 +20,12 @@ from archwright.errors import ERROR_CLASSES, ArchwrightError, ErrorLocation, Int
 from archwright.home import Home
 from archwright.settings import child_environment
 from archwright.training import base_model, ray_collectives, training_runs
-from archwright.training.training_loop import Progress
+from archwright.training.training_loop import TrainingProgress
 
-KILLED = "AW-TRN-24"
+KILLED_CODE = "AW-TRN-24"
 
 
-class Failure(Record):
+class SerialisedError(Record):
     """An error of ours as it crosses from one process to another."""
 
     code: str
@@ -41,14 +41,14 @@ class Failure(Record):
         )
 
 
-class Line(Record):
+class ProcessMessage(Record):
     """What the training process says: one of both."""
 
-    progress: Progress | None = None
-    failure: Failure | None = None
+    progress: TrainingProgress | None = None
+    failure: SerialisedError | None = None
 
 
-class Launched:
+class TrainingProcess:
     """A training process at work. Iterate it to its end; once."""
 
     def __init__(self, process: subprocess.Popen[bytes], run: str, ended: Callable[[], bool]) -> None:
@@ -62,13 +62,13 @@ class Launched:
     def pid(self) -> int:
         return self._process.pid
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Iterator[TrainingProgress]:
         """Ends when the process did: it made all steps, or was asked to stop. Raises the error it ended with, or
         TrainError AW-TRN-24 when something killed it."""
-        failure: Failure | None = None
+        failure: SerialisedError | None = None
         assert self._process.stdout is not None
         for raw in self._process.stdout:
-            line = msgspec.json.decode(raw, type=Line)
+            line = msgspec.json.decode(raw, type=ProcessMessage)
             failure = line.failure or failure
             if line.progress:
                 yield line.progress
@@ -97,20 +97,25 @@ class Launched:
         by = f"signal {-status} ended it" if status < 0 else f"it ended with status {status}"
         memory = " (the system may have run out of memory)" if status == -signal.SIGKILL else ""
         return TrainError(
-            KILLED,
+            KILLED_CODE,
             f"the training process of {self._run} is gone: {by}{memory}",
             where=ErrorLocation(field=f"runs/{self._run}/log"),
             hint=f"archwright runs resume {self._run}",
         )
 
 
-def start(home: Home, run: str, lock: IO[bytes]) -> Launched:
+def start_process(home: Home, run: str, lock: IO[bytes]) -> TrainingProcess:
     """Start the training process of a run whose `lock` the caller holds."""
-    threads = str(training_runs.job(home, run).threads)
+    threads = str(training_runs.load_job(home, run).threads)
     # A spinning barrier makes two threads slower than one as soon as anything else runs (measured).
-    environment = {**base_model.QUIET, "OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "1000", "PYTHONUNBUFFERED": "1"}
-    if training_runs.spec(home, run).workers > 1:
-        environment |= ray_collectives.environment(home, settings.load().ray_address)
+    environment = {
+        **base_model.OFFLINE_ENVIRONMENT,
+        "OMP_NUM_THREADS": threads,
+        "GOMP_SPINCOUNT": "1000",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if training_runs.load_spec(home, run).workers > 1:
+        environment |= ray_collectives.ray_environment(home, settings.load().ray_address)
     try:
         with open(home.run(run) / "log", "ab") as log:
             process = subprocess.Popen(
@@ -124,4 +129,4 @@ def start(home: Home, run: str, lock: IO[bytes]) -> Launched:
             )
     except OSError as error:
         raise from_os_error(error) from error
-    return Launched(process, run, lambda: training_runs.outcome(home, run) is not None)
+    return TrainingProcess(process, run, lambda: training_runs.load_outcome(home, run) is not None)

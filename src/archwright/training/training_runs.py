@@ -1,7 +1,7 @@
 """Training runs: their records in the store, their folder in the home, and who is at work on one.
 
-A run's folder has `spec.json`, `job.json` (what was resolved when it began), `checkpoints/`, `progress.jsonl`, `log`,
-`result/` and `outcome.json` (its steps are made). A lock on `lock` is held by whoever works on it and falls with the
+A run's folder has `load_spec.json`, `load_job.json` (what was resolved when it began), `checkpoints/`, `progress.jsonl`, `log`,
+`result/` and `load_outcome.json` (its steps are made). A lock on `lock` is held by whoever works on it and falls with the
 last of their processes: a run that the store calls running and whose lock is free was broken off.
 """
 
@@ -29,11 +29,11 @@ R = TypeVar("R", bound=Record)
 RUNS = RecordTable("training_runs", TrainingRun, index=("id",))
 
 # Someone who only looks holds the lock for a moment; who wants it tries again.
-TRIES, TRY_S = 10, 0.02
+LOCK_TRIES, LOCK_RETRY_S = 10, 0.02
 TAIL_BYTES = 4096
 
 
-class Job(Record):
+class ResolvedJob(Record):
     """What a run was given when it began, so that going on needs neither the store nor the catalog."""
 
     id: str
@@ -42,7 +42,7 @@ class Job(Record):
     base_sha256: str = ""
 
 
-class Outcome(Record):
+class RunOutcome(Record):
     """A run whose steps are all made and whose result is saved. `units` are tokens, or a classifier's rows."""
 
     step: int
@@ -55,25 +55,25 @@ class Outcome(Record):
     memory_bytes: int
 
 
-def append(store: Store, run: TrainingRun) -> None:
+def append_run(store: Store, run: TrainingRun) -> None:
     store.append(RUNS, [run])
 
 
-def all(store: Store, home: Home | None = None) -> list[TrainingRun]:  # noqa: A001 - runs.all reads well
+def list_runs(store: Store, home: Home | None = None) -> list[TrainingRun]:  # noqa: A001 - runs.all reads well
     """The newest record of every run, oldest run first; with `home` its status is held against its lock."""
     newest: dict[str, TrainingRun] = {}
     for run in store.rows(RUNS):
         newest[run.id] = run
-    return [run if home is None else standing(home, run) for run in newest.values()]
+    return [run if home is None else resolve_status(home, run) for run in newest.values()]
 
 
-def find(store: Store, id: str, home: Home | None = None) -> TrainingRun:  # noqa: A002 - the verb's word
+def find_run(store: Store, id: str, home: Home | None = None) -> TrainingRun:  # noqa: A002 - the verb's word
     """A run by its id, or the newest of a name. Raises TrainError AW-TRN-20."""
     found = store.rows(RUNS, {"id": id}, newest_first=True, limit=1)
     found = found or store.rows(RUNS, {"name": id}, newest_first=True, limit=1)
     if found:
-        return found[0] if home is None else standing(home, found[0])
-    known = [run.id for run in all(store)]
+        return found[0] if home is None else resolve_status(home, found[0])
+    known = [run.id for run in list_runs(store)]
     near = tuple(difflib.get_close_matches(id, known, 3, 0.3))
     hint = f"the newest: {', '.join(known[-3:])}; archwright runs list" if known else "archwright train SPEC starts one"
     raise TrainError(
@@ -81,18 +81,18 @@ def find(store: Store, id: str, home: Home | None = None) -> TrainingRun:  # noq
     )
 
 
-def standing(home: Home, run: TrainingRun) -> TrainingRun:
+def resolve_status(home: Home, run: TrainingRun) -> TrainingRun:
     """The run as it stands: one that nobody works on is not running, whatever was written last; one that has not
     ended is as far as its last step."""
-    if run.status == "running" and not at_work(home, run.id):
+    if run.status == "running" and not is_locked(home, run.id):
         run = replace(run, status="interrupted")
-    last = None if run.status == "finished" else _last_step(home.root / "runs" / run.id / "progress.jsonl")
+    last = None if run.status == "finished" else _read_last_step(home.root / "runs" / run.id / "progress.jsonl")
     if last is None:
         return run
     return replace(run, step=last.step, loss_last=last.loss, tokens_per_s=last.units_per_s)
 
 
-class _Step(msgspec.Struct):
+class _StepLine(msgspec.Struct):
     """What a line of progress.jsonl says about a step."""
 
     step: int
@@ -100,7 +100,7 @@ class _Step(msgspec.Struct):
     units_per_s: float
 
 
-def _last_step(path: Path) -> _Step | None:
+def _read_last_step(path: Path) -> _StepLine | None:
     """The newest whole line that tells a step; a crash may have cut the last one short."""
     try:
         with path.open("rb") as file:
@@ -110,7 +110,7 @@ def _last_step(path: Path) -> _Step | None:
         return None
     for line in reversed(lines):
         try:
-            return msgspec.json.decode(line, type=_Step)
+            return msgspec.json.decode(line, type=_StepLine)
         except msgspec.DecodeError:
             continue
     return None
@@ -120,39 +120,39 @@ def new_id() -> str:
     return f"r-{secrets.token_hex(4)}"
 
 
-def begin(home: Home, job: Job, spec: TrainSpec) -> None:
+def create_run(home: Home, job: ResolvedJob, spec: TrainSpec) -> None:
     folder = home.run(job.id)
     write_json(folder / "spec.json", spec)
     write_json(folder / "job.json", job)
 
 
-def spec(home: Home, run: str) -> TrainSpec:
+def load_spec(home: Home, run: str) -> TrainSpec:
     """The spec of a run. Raises TrainError AW-TRN-22 when its folder is gone or damaged."""
-    return read(home.run(run) / "spec.json", TrainSpec, run)
+    return read_record(home.run(run) / "spec.json", TrainSpec, run)
 
 
-def job(home: Home, run: str) -> Job:
-    return read(home.run(run) / "job.json", Job, run)
+def load_job(home: Home, run: str) -> ResolvedJob:
+    return read_record(home.run(run) / "job.json", ResolvedJob, run)
 
 
-def outcome(home: Home, run: str) -> Outcome | None:
+def load_outcome(home: Home, run: str) -> RunOutcome | None:
     """None while steps are still to be made."""
     path = home.run(run) / "outcome.json"
-    return read(path, Outcome, run) if path.exists() else None
+    return read_record(path, RunOutcome, run) if path.exists() else None
 
 
-def conclude(home: Home, run: str, made: Outcome) -> None:
+def write_outcome(home: Home, run: str, made: RunOutcome) -> None:
     write_json(home.run(run) / "outcome.json", made)
 
 
-def hold(home: Home, run: str) -> IO[bytes]:
+def acquire_lock(home: Home, run: str) -> IO[bytes]:
     """The run's lock; the file stays open in every process that inherits it. Raises TrainError AW-TRN-23."""
     lock = open(home.run(run) / "lock", "ab")  # noqa: SIM115 - held until the run ends
-    for _ in range(TRIES):
+    for _ in range(LOCK_TRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(TRY_S)
+            time.sleep(LOCK_RETRY_S)
         else:
             return lock
     lock.close()
@@ -164,7 +164,7 @@ def hold(home: Home, run: str) -> IO[bytes]:
     )
 
 
-def at_work(home: Home, run: str) -> bool:
+def is_locked(home: Home, run: str) -> bool:
     """Whether a process holds the run's lock."""
     path = home.root / "runs" / run / "lock"  # looked at only: home.run would make it
     try:
@@ -180,7 +180,7 @@ def at_work(home: Home, run: str) -> bool:
     return False
 
 
-def read(path: Path, kind: type[R], run: str) -> R:
+def read_record(path: Path, kind: type[R], run: str) -> R:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, msgspec.MsgspecError) as error:

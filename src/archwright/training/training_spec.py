@@ -20,21 +20,21 @@ from archwright.errors import ErrorLocation, TrainError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Filled = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+NonEmptyText = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class Columns(Record):
     """Where the rows say what to learn. `text` set means plain text instead of prompt and completion; `features`
     empty means every numeric column but the label and our own."""
 
-    prompt: Filled = "prompt"
-    completion: Filled = "completion"
-    text: Filled | None = None
-    label: Filled = "label"
-    features: tuple[Filled, ...] = ()
+    prompt: NonEmptyText = "prompt"
+    completion: NonEmptyText = "completion"
+    text: NonEmptyText | None = None
+    label: NonEmptyText = "label"
+    features: tuple[NonEmptyText, ...] = ()
 
 
-class Image(Record):
+class ImageSpec(Record):
     """How a row's features make a picture: row by row, channels last; values are divided by `scale`."""
 
     height: Annotated[int, msgspec.Meta(ge=1, le=4096)]
@@ -49,7 +49,7 @@ class TrainSpec(Record):
 
     name: Name
     task: Task
-    dataset: Filled
+    dataset: NonEmptyText
     base: Annotated[str, msgspec.Meta(max_length=400)] = ""
     steps: Count = 40
     tokens_per_step: Annotated[int, msgspec.Meta(ge=16, le=8192)] = 512
@@ -63,39 +63,41 @@ class TrainSpec(Record):
     held_out: Annotated[float, msgspec.Meta(ge=0.0, le=0.9)] = 0.1
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
     columns: Columns = Columns()
-    image: Image | None = None
+    image: ImageSpec | None = None
 
 
-PICKLED = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
 
 
-def read(path: Path) -> TrainSpec:
+def read_spec(path: Path) -> TrainSpec:
     """Raises TrainError: AW-TRN-01 the file says something else, AW-TRN-02 fields do not fit together, AW-TRN-03 a
     pickle; OSErrors as `from_os_error` has them."""
-    spec = specfile.read_spec(path, TrainSpec, _refuse)
-    check(spec, str(path))
+    spec = specfile.read_spec(path, TrainSpec, _spec_error)
+    check_spec(spec, str(path))
     return spec
 
 
-def check(spec: TrainSpec, file: str | None = None) -> None:
+def check_spec(spec: TrainSpec, file: str | None = None) -> None:
     """What no single field can say."""
-    if spec.base.lower().endswith(PICKLED):
+    if spec.base.lower().endswith(PICKLE_SUFFIXES):
         message = f"the base {spec.base} is a pickle: opening one runs whatever code is in it"
-        raise TrainError("AW-TRN-03", message, where=ErrorLocation(file, None, "base"), hint=_conversion(spec.base))
+        raise TrainError(
+            "AW-TRN-03", message, where=ErrorLocation(file, None, "base"), hint=_format_conversion_command(spec.base)
+        )
     text = spec.task == "text-lora"
     if text and not spec.base:
-        raise _unfit(file, "base", "text-lora fine-tunes a base model", "base: SmolLM2-135M-Instruct")
+        raise _mismatch_error(file, "base", "text-lora fine-tunes a base model", "base: SmolLM2-135M-Instruct")
     if not text and spec.base:
-        raise _unfit(file, "base", f"{spec.task} has no base model", "leave base out")
+        raise _mismatch_error(file, "base", f"{spec.task} has no base model", "leave base out")
     if spec.task == "image-classifier" and spec.image is None:
-        raise _unfit(file, "image", "a picture's shape is missing", "image: {height: 8, width: 8}")
+        raise _mismatch_error(file, "image", "a picture's shape is missing", "image: {height: 8, width: 8}")
     if spec.task == "tabular-classifier" and spec.workers > 1:
-        raise _unfit(file, "workers", "a tabular classifier trains on one worker", "workers: 1")
+        raise _mismatch_error(file, "workers", "a tabular classifier trains on one worker", "workers: 1")
     if spec.task != "image-classifier" and spec.image is not None:
-        raise _unfit(file, "image", f"{spec.task} has no pictures", "leave image out")
+        raise _mismatch_error(file, "image", f"{spec.task} has no pictures", "leave image out")
 
 
-def _conversion(pickle: str) -> str:
+def _format_conversion_command(pickle: str) -> str:
     """The line that takes the numbers out without running the code."""
     load = "torch.load" + f"({pickle!r}, weights_only=True)"
     code = f"import torch, safetensors.torch as s; s.save_file({load}, {Path(pickle).stem + '.safetensors'!r})"
@@ -103,13 +105,13 @@ def _conversion(pickle: str) -> str:
     return f'{bases}; a file of yours becomes safetensors by: python -c "{code}"'
 
 
-def _unfit(file: str | None, field: str, message: str, hint: str) -> TrainError:
+def _mismatch_error(file: str | None, field: str, message: str, hint: str) -> TrainError:
     return TrainError("AW-TRN-02", message, where=ErrorLocation(file, None, field), hint=hint)
 
 
-def _refuse(message: str, where: ErrorLocation) -> TrainError:
+def _spec_error(message: str, where: ErrorLocation) -> TrainError:
     unknown = re.search(r"unknown field `(.+?)`", message)
-    known = [name for kind in (TrainSpec, Columns, Image) for name in kind.__struct_fields__]
+    known = [name for kind in (TrainSpec, Columns, ImageSpec) for name in kind.__struct_fields__]
     near = tuple(difflib.get_close_matches(unknown.group(1), known, 3, 0.5)) if unknown else ()
     hint = f"did you mean {near[0]}?" if near else "every field, with its limits: docs/training.md"
     if "Invalid enum value" in message:

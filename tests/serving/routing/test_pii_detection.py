@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.lake.pii_redaction import spans
+from archwright.lake.pii_redaction import find_pii_spans
 from archwright.serving.routing.pii_detection import DATA_CLASS_BY_KIND, detect_data_class, extract_texts
 
 ROW = "Bob;Ünal;bob@example.org\n".encode()
@@ -114,7 +114,7 @@ PIECE = st.one_of(
 def test_never_more_than_the_finders_find(pieces: list[str]) -> None:
     """The quick look before the finders changes nothing: what any of them finds raises the class, and only that."""
     body = {"input": pieces}
-    classes = {DATA_CLASS_BY_KIND[span.kind] for text in extract_texts(body) for span in spans(text)}
+    classes = {DATA_CLASS_BY_KIND[span.kind] for text in extract_texts(body) for span in find_pii_spans(text)}
     found = detect_data_class(body)
     # One finder alone may claim what another has the better right to; never the other way.
     assert not classes or found is not None

@@ -18,16 +18,16 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from archwright.lake.pii_redaction import FINDERS, KINDS, SUSPECT, Kind
+from archwright.lake.pii_redaction import CANDIDATE_PATTERNS, FINDERS, PII_KINDS, PiiKind
 from archwright.policy.residency import DataClass, strictest_class
 
 # A card's number is what the rules of payment protect; an account's number names a person.
-DATA_CLASS_BY_KIND: dict[Kind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in KINDS}
+DATA_CLASS_BY_KIND: dict[PiiKind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in PII_KINDS}
 DETECTABLE_CLASSES = frozenset(DATA_CLASS_BY_KIND.values())
 # A column scan's pattern of addresses asks for a dot somewhere behind: of a@a@a@ that is a search for each.
-_SUSPECT = {kind: re.compile(pattern) for kind, pattern in (SUSPECT | {"email": r"\S@\S"}).items()}
+_SUSPECT = {kind: re.compile(pattern) for kind, pattern in (CANDIDATE_PATTERNS | {"email": r"\S@\S"}).items()}
 # The strictest first: nothing more need be looked for once it is found.
-_KINDS_BY_STRICTNESS = sorted(KINDS, key=lambda kind: DATA_CLASS_BY_KIND[kind] != "payment")
+_KINDS_BY_STRICTNESS = sorted(PII_KINDS, key=lambda kind: DATA_CLASS_BY_KIND[kind] != "payment")
 _DIGITS = b"0123456789"
 # The bytes of a picture or a sound; a name of a field that can be nothing else.
 _DATA_URL_PREFIX = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,")
@@ -43,7 +43,7 @@ _HYPHEN = re.compile("[\u2010-\u2015\u2212]")
 # Normalized piece by piece: the marks above and below one letter are sorted, in the square of the time of their number.
 _NORMALISED_CHARACTERS = 128
 _DIGIT = re.compile(r"\d(?<![0-9])")
-_MIN_DIGITS: dict[Kind, int] = {"card": 13, "phone": 7, "iban": 2}
+_MIN_DIGITS: dict[PiiKind, int] = {"card": 13, "phone": 7, "iban": 2}
 MIN_TEXT_CHARACTERS = 6
 MIN_BASE64_CHARACTERS = 512  # what may be bytes and is shorter is searched all the same
 _BINARY_SIBLINGS = frozenset({"media_type", "format"})  # what stands beside the bytes of something
@@ -89,7 +89,7 @@ def _count_characters(text: str) -> _CharacterCounts:
     )
 
 
-def _may_contain(kind: Kind, signs: _CharacterCounts) -> bool:
+def _may_contain(kind: PiiKind, signs: _CharacterCounts) -> bool:
     if kind == "email":
         return signs.ats > 0 and signs.dots > 0
     if kind == "ip":
