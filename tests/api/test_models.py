@@ -123,9 +123,13 @@ def test_an_evaluation_is_kept_audited_and_shown(
     stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.version()
-    monkeypatch.setattr("archwright.lifecycle.classifier_evaluation.examine", lambda store, home, model: ((), PASSED))
+    monkeypatch.setattr(
+        "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), PASSED)
+    )
     assert "may be promoted: archwright models promote digits@v1" in shown(capsys, "models", "evaluate", "digits")
-    monkeypatch.setattr("archwright.lifecycle.classifier_evaluation.examine", lambda store, home, model: ((), FAILED))
+    monkeypatch.setattr(
+        "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), FAILED)
+    )
     text = shown(capsys, "models", "evaluate", "digits", status=1)
     assert "gate export failed" in text and "served differs by 0.5" in text and "may not be promoted" in text
     assert acts(stage) == [("models.evaluate", "digits@v1")] * 2
@@ -137,7 +141,9 @@ def test_a_terminal_hears_what_is_being_done(
     stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.version()
-    monkeypatch.setattr("archwright.lifecycle.classifier_evaluation.examine", lambda store, home, model: ((), PASSED))
+    monkeypatch.setattr(
+        "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), PASSED)
+    )
     api.models.evaluate("digits")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
@@ -246,7 +252,7 @@ def test_a_failing_disk_leaves_production_as_it_is(stage: Stage, monkeypatch: py
     monkeypatch.setattr("archwright.lifecycle.file_integrity.hashlib.file_digest", full)
     with pytest.raises(OperateError):
         api.models.promote("digits")
-    assert model_registry.production(stage.store) == {}
+    assert model_registry.production_versions(stage.store) == {}
 
 
 def test_a_pickle_is_refused_with_the_way_to_convert(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,7 @@ def test_it_became_a_model_version_that_knows_where_it_comes_from(unbroken: Unbr
     run = unbroken.run
     assert run.model == "assistant@v1"
     with opened() as (_settings, home, store):
-        version = model_registry.find(store, run.model)
+        version = model_registry.find_model(store, run.model)
         edges = lineage.ancestry(store, format_node("model", run.model))
     assert (version.run, version.dataset_version, version.base) == (run.id, "answers@v1", NAME)
     assert home.model(version.sha256, version.format).is_file()
@@ -360,7 +360,7 @@ def test_a_registration_that_fails_is_made_up_for(ready: Ready, monkeypatch: pyt
         raise ModelError("AW-MOD-03", "not now")
 
     with monkeypatch.context() as patch:
-        patch.setattr(model_registry, "register", refuse)
+        patch.setattr(model_registry, "register_model", refuse)
         failing = api.train(written(TABLE, steps=4))
         with pytest.raises(ModelError):
             failing.result()

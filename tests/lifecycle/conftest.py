@@ -90,7 +90,7 @@ class Pupil(NamedTuple):
         return self.home.run(RUN) / "result"
 
     def register(self) -> ModelVersion:
-        return model_registry.register(self.store, self.home, self.run, run_execution.read_result(self.home, RUN))
+        return model_registry.register_model(self.store, self.home, self.run, run_execution.read_result(self.home, RUN))
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ class Stage:
 
     def version(self, number: int = 1, name: str = "digits", *, gates: tuple[Gate, ...] | None = None) -> ModelVersion:
         """A registered version; with `gates` an evaluated one."""
-        made = model_registry.register(self.store, self.home, self.run(number, name), RESULT)
+        made = model_registry.register_model(self.store, self.home, self.run(number, name), RESULT)
         if gates is not None:
             self.judged(made, gates)
         return made

@@ -37,21 +37,21 @@ def tensors(path: Path) -> dict[str, Any]:
 
 
 def configured(folder: Path, **changes: object) -> None:
-    path = folder / adapter_export.CONFIG
+    path = folder / adapter_export.CONFIG_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def reweighted(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    save_file(weights, folder / adapter_export.WEIGHTS)
+    save_file(weights, folder / adapter_export.WEIGHTS_FILE)
 
 
 def test_every_pair_is_written_as_llama_cpp_reads_it(base: Path, folder: Path, tmp_path: Path) -> None:
-    adapter_export.export(base, folder, tmp_path / "a.gguf")
+    adapter_export.export_adapter(base, folder, tmp_path / "a.gguf")
     contents, made = read_gguf(tmp_path / "a.gguf"), tensors(tmp_path / "a.gguf")
     wanted = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
     assert {name: contents.values[name] for name in wanted} == wanted
     assert contents.values["adapter.lora.alpha"] == 16.0
-    weights = load_file(folder / adapter_export.WEIGHTS)
+    weights = load_file(folder / adapter_export.WEIGHTS_FILE)
     assert len(made) == len(weights) == 28
     mine = weights["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"].numpy()
     assert np.array_equal(made["blk.1.ffn_down.weight.lora_b"], mine.astype(np.float16))
@@ -61,8 +61,8 @@ def test_every_pair_is_written_as_llama_cpp_reads_it(base: Path, folder: Path, t
 
 def test_rows_of_q_and_k_are_interleaved_head_by_head(base: Path, folder: Path, tmp_path: Path) -> None:
     """Heads of eight rows: 0 4 1 5 2 6 3 7 in each; four heads for q, two for k, and nothing else moves."""
-    adapter_export.export(base, folder, tmp_path / "a.gguf")
-    weights, made = load_file(folder / adapter_export.WEIGHTS), tensors(tmp_path / "a.gguf")
+    adapter_export.export_adapter(base, folder, tmp_path / "a.gguf")
+    weights, made = load_file(folder / adapter_export.WEIGHTS_FILE), tensors(tmp_path / "a.gguf")
     order = [0, 4, 1, 5, 2, 6, 3, 7]
     for module, name, heads in (("q_proj", "attn_q", 4), ("k_proj", "attn_k", 2), ("v_proj", "attn_v", 0)):
         rows = weights[f"base_model.model.model.layers.0.self_attn.{module}.lora_B.weight"].numpy()
@@ -72,13 +72,13 @@ def test_rows_of_q_and_k_are_interleaved_head_by_head(base: Path, folder: Path, 
 
 def test_the_same_adapter_gives_the_same_bytes(base: Path, folder: Path, tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
-        adapter_export.export(base, folder, tmp_path / name)
+        adapter_export.export_adapter(base, folder, tmp_path / name)
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
 
 
 def test_alpha_gives_llama_cpp_the_scale_that_peft_computed(base: Path, folder: Path, tmp_path: Path) -> None:
     configured(folder, use_rslora=True)
-    adapter_export.export(base, folder, tmp_path / "a.gguf")
+    adapter_export.export_adapter(base, folder, tmp_path / "a.gguf")
     alpha = read_gguf(tmp_path / "a.gguf").values["adapter.lora.alpha"]
     assert isinstance(alpha, float) and alpha / 8 == pytest.approx(16 / 8**0.5)
 
@@ -86,7 +86,7 @@ def test_alpha_gives_llama_cpp_the_scale_that_peft_computed(base: Path, folder: 
 def refused(base: Path, folder: Path, code: str = "AW-MOD-03") -> str:
     target = folder.parent / "refused.gguf"
     with pytest.raises(ModelError) as error:
-        adapter_export.export(base, folder, target)
+        adapter_export.export_adapter(base, folder, target)
     assert error.value.code == code and error.value.hint
     assert not target.exists() and list(folder.parent.glob(".model-*")) == []
     return error.value.message
@@ -113,7 +113,7 @@ def test_what_is_no_plain_adapter_is_refused(base: Path, folder: Path, changes: 
 
 
 def test_tensors_that_do_not_fit_are_refused(base: Path, folder: Path) -> None:
-    whole = load_file(folder / adapter_export.WEIGHTS)
+    whole = load_file(folder / adapter_export.WEIGHTS_FILE)
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
     reweighted(folder, {**whole, name: torch.zeros(16, 8)})
     assert "blk.0.attn_q.weight is 16 x 32 in it, and the base has 32 x 32" in refused(base, folder)
@@ -129,22 +129,22 @@ def test_tensors_that_do_not_fit_are_refused(base: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e5])
 def test_an_adapter_that_diverged_is_refused(base: Path, folder: Path, value: float) -> None:
-    whole = load_file(folder / adapter_export.WEIGHTS)
+    whole = load_file(folder / adapter_export.WEIGHTS_FILE)
     name = "base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight"
     reweighted(folder, {**whole, name: torch.full((8, 32), value)})
     assert "the training diverged" in refused(base, folder)
 
 
 def test_a_pickled_adapter_is_answered_with_the_way_to_convert(base: Path, folder: Path) -> None:
-    torch.save(load_file(folder / adapter_export.WEIGHTS), folder / adapter_export.PICKLED_WEIGHTS)
-    (folder / adapter_export.WEIGHTS).unlink()
+    torch.save(load_file(folder / adapter_export.WEIGHTS_FILE), folder / adapter_export.PICKLED_WEIGHTS_FILE)
+    (folder / adapter_export.WEIGHTS_FILE).unlink()
     assert "adapter_model.bin is a pickle" in refused(base, folder, "AW-MOD-01")
-    (folder / adapter_export.PICKLED_WEIGHTS).rename(folder / adapter_export.WEIGHTS)
+    (folder / adapter_export.PICKLED_WEIGHTS_FILE).rename(folder / adapter_export.WEIGHTS_FILE)
     assert "adapter_model.safetensors is a pickle" in refused(base, folder, "AW-MOD-01")
 
 
 def test_damaged_weights_are_refused(base: Path, folder: Path) -> None:
-    path = folder / adapter_export.WEIGHTS
+    path = folder / adapter_export.WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:-100])
     assert "its weights are damaged" in refused(base, folder)
 
@@ -169,12 +169,12 @@ def test_an_unknown_architecture_is_refused(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_base_that_does_not_say_its_heads_is_damaged(folder: Path, tmp_path: Path) -> None:
-    whole = load_file(folder / adapter_export.WEIGHTS)
+    whole = load_file(folder / adapter_export.WEIGHTS_FILE)
     reweighted(folder, {name: value for name, value in whole.items() if "q_proj" in name})
     with pytest.raises(EngineError) as error:
-        adapter_export.export(header(tmp_path / "headless.gguf", "llama"), folder, tmp_path / "a.gguf")
+        adapter_export.export_adapter(header(tmp_path / "headless.gguf", "llama"), folder, tmp_path / "a.gguf")
     assert error.value.code == "AW-ENG-05"
-    adapter_export.export(header(tmp_path / "base.gguf", "llama", head_count=4), folder, tmp_path / "a.gguf")
+    adapter_export.export_adapter(header(tmp_path / "base.gguf", "llama", head_count=4), folder, tmp_path / "a.gguf")
     assert (tmp_path / "a.gguf").is_file()  # without head_count_kv, k has as many heads as q
 
 
@@ -186,6 +186,6 @@ def test_a_full_disk_leaves_no_half_of_an_adapter(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OperateError) as error:
-        adapter_export.export(base, folder, tmp_path / "a.gguf")
+        adapter_export.export_adapter(base, folder, tmp_path / "a.gguf")
     assert error.value.code == "AW-OPS-01" and not (tmp_path / "a.gguf").exists()
     assert list(tmp_path.glob(".model-*")) == []

@@ -21,7 +21,7 @@ from archwright.errors import ModelError
 from archwright.home import Home
 from archwright.lake.ingestion import IngestRequest, ingest_files
 from archwright.lifecycle import classifier_evaluation, model_registry
-from archwright.lifecycle.classifier_evaluation import EXPORT, NOT_WORSE, QUALITY, examine
+from archwright.lifecycle.classifier_evaluation import EXPORT_GATE, NOT_WORSE_GATE, QUALITY_GATE, evaluate_classifier
 from archwright.store import Store
 from archwright.training import image_classifier, run_execution
 from archwright.training.classifier_data import TrainedClassifier
@@ -50,11 +50,11 @@ class Shop(NamedTuple):
             created_at=time.time(),
             dataset_version=version.id,
         )
-        return model_registry.register(self.store, self.home, record, run_execution.read_result(self.home, run))
+        return model_registry.register_model(self.store, self.home, record, run_execution.read_result(self.home, run))
 
     def promote(self, model: ModelVersion) -> None:
-        seen = model_registry.history(self.store, model.name)
-        model_registry.change(self.store, seen, "promote", (model.name, model.id), "test")
+        seen = model_registry.promotion_history(self.store, model.name)
+        model_registry.append_promotion(self.store, seen, "promote", (model.name, model.id), "test")
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +82,13 @@ def _by_name(found: tuple[tuple[Score, ...], tuple[Gate, ...]]) -> tuple[dict[st
 
 
 def test_a_good_image_classifier_passes_with_figures(shop: Shop, good: ModelVersion) -> None:
-    scores, gates = _by_name(examine(shop.store, shop.home, good))
-    assert set(gates) == {EXPORT, QUALITY} and all(gate.passed for gate in gates.values())
+    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, good))
+    assert set(gates) == {EXPORT_GATE, QUALITY_GATE} and all(gate.passed for gate in gates.values())
     right = scores["accuracy"]
     assert right.low < right.value < right.high and right.value > 0.93 and 450 < right.items < 620
     assert right.baseline is not None and 0.05 < right.baseline < 0.15 and right.baseline_name.startswith("always '")
     assert scores["balanced_accuracy"].baseline == 0.1
-    export = gates[EXPORT]
+    export = gates[EXPORT_GATE]
     assert export.value is not None and export.value < 1e-5 and export.limit == 1e-4
     assert export.control is not None and export.control > 0.5
     assert f"over {right.items} rows" in export.detail and "what is served is what was trained" in export.detail
@@ -96,12 +96,12 @@ def test_a_good_image_classifier_passes_with_figures(shop: Shop, good: ModelVers
 
 def test_a_tabular_classifier_too_with_missing_values_and_few_rows(shop: Shop) -> None:
     model = shop.model(replace(CANCER, name="tumours", held_out=0.15))
-    scores, gates = _by_name(examine(shop.store, shop.home, model))
+    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, model))
     assert all(gate.passed for gate in gates.values())
     assert (
-        scores["accuracy"].items < classifier_evaluation.EXPORT_ROWS
+        scores["accuracy"].items < classifier_evaluation.MIN_EXPORT_ROWS
     )  # rows trained on make up for it, in this gate alone
-    assert f"over {classifier_evaluation.EXPORT_ROWS} rows" in gates[EXPORT].detail
+    assert f"over {classifier_evaluation.MIN_EXPORT_ROWS} rows" in gates[EXPORT_GATE].detail
 
 
 @pytest.mark.nightly
@@ -114,7 +114,7 @@ def test_the_whole_shuttle_data_set(tmp_path: Path) -> None:
     assert version.rows == 49_097
     spec = replace(CANCER, name="shuttle", steps=60, held_out=0.1, columns=Columns(label="anomaly"))
     model = Shop(home, store, version, version).model(spec)
-    scores, gates = _by_name(examine(store, home, model))
+    scores, gates = _by_name(evaluate_classifier(store, home, model))
     store.close()
     assert all(gate.passed for gate in gates.values())
     assert scores["balanced_accuracy"].low > 0.98 and scores["accuracy"].items > 4500
@@ -125,50 +125,52 @@ def test_other_weights_than_those_served_fail_the_export_gate(shop: Shop) -> Non
     other = shop.model(replace(DIGITS, name="swapped", steps=30, seed=2))
     weights = [shop.home.run(one.run) / "result" / image_classifier.WEIGHTS_FILE for one in (model, other)]
     shutil.copyfile(weights[1], weights[0])
-    gate = _by_name(examine(shop.store, shop.home, model))[1][EXPORT]
+    gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][EXPORT_GATE]
     assert not gate.passed and gate.value is not None and gate.value > 0.1
     assert "what is served is not what was trained" in gate.detail
     weights[0].unlink()
     with pytest.raises(ModelError) as gone:
-        examine(shop.store, shop.home, model)
+        evaluate_classifier(shop.store, shop.home, model)
     assert gone.value.code == "AW-MOD-32" and "model.safetensors" in str(gone.value.where)
 
 
 def test_a_model_that_learned_nothing_passes_neither_gate(shop: Shop) -> None:
     model = shop.model(replace(DIGITS, name="idle", steps=1, learning_rate=1e-9))
-    gates = _by_name(examine(shop.store, shop.home, model))[1]
-    assert not gates[EXPORT].passed and "a control passes too" in gates[EXPORT].detail
-    assert not gates[QUALITY].passed and "not shown to be better than guessing" in gates[QUALITY].detail
+    gates = _by_name(evaluate_classifier(shop.store, shop.home, model))[1]
+    assert not gates[EXPORT_GATE].passed and "a control passes too" in gates[EXPORT_GATE].detail
+    assert not gates[QUALITY_GATE].passed and "not shown to be better than guessing" in gates[QUALITY_GATE].detail
 
 
 def test_against_production_the_same_is_not_worse_and_the_worse_is_refused(shop: Shop, good: ModelVersion) -> None:
     first = shop.model(replace(DIGITS, name="reader"))
     shop.promote(first)
-    assert NOT_WORSE not in _by_name(examine(shop.store, shop.home, first))[1]  # not against itself
-    scores, gates = _by_name(examine(shop.store, shop.home, shop.model(replace(DIGITS, name="reader"))))
-    assert gates[NOT_WORSE].passed and scores["balanced_accuracy_change"].value == 0.0
+    assert NOT_WORSE_GATE not in _by_name(evaluate_classifier(shop.store, shop.home, first))[1]  # not against itself
+    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(DIGITS, name="reader"))))
+    assert gates[NOT_WORSE_GATE].passed and scores["balanced_accuracy_change"].value == 0.0
     assert scores["balanced_accuracy_change"].baseline_name == "reader@v1"
     worse = shop.model(replace(DIGITS, name="reader", steps=15))
-    scores, gates = _by_name(examine(shop.store, shop.home, worse))
-    assert gates[QUALITY].passed and not gates[NOT_WORSE].passed
-    assert scores["balanced_accuracy_change"].high < 0.0 and "worse than reader@v1" in gates[NOT_WORSE].detail
+    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, worse))
+    assert gates[QUALITY_GATE].passed and not gates[NOT_WORSE_GATE].passed
+    assert scores["balanced_accuracy_change"].high < 0.0 and "worse than reader@v1" in gates[NOT_WORSE_GATE].detail
 
 
 def test_rows_that_production_was_trained_on_do_not_count(shop: Shop) -> None:
     shop.promote(shop.model(replace(DIGITS, name="shares", held_out=0.1)))
-    scores, gates = _by_name(examine(shop.store, shop.home, shop.model(replace(DIGITS, name="shares"))))
+    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(DIGITS, name="shares"))))
     assert scores["balanced_accuracy_change"].items < 0.5 * scores["accuracy"].items
-    assert "rows held out for both" in gates[NOT_WORSE].detail
+    assert "rows held out for both" in gates[NOT_WORSE_GATE].detail
     shop.promote(shop.model(replace(DIGITS, name="shares", held_out=0.0, steps=5)))
-    gate = _by_name(examine(shop.store, shop.home, shop.model(replace(DIGITS, name="shares", steps=5))))[1][NOT_WORSE]
+    gate = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(DIGITS, name="shares", steps=5))))[1][
+        NOT_WORSE_GATE
+    ]
     assert not gate.passed and "no row is held out for both" in gate.detail
 
 
 def test_a_rival_of_other_columns_is_asked_with_its_own(shop: Shop) -> None:
     narrow = Columns(label="kind", features=("m20", "m23"))
     shop.promote(shop.model(replace(CANCER, name="columns", columns=narrow)))
-    scores, gates = _by_name(examine(shop.store, shop.home, shop.model(replace(CANCER, name="columns"))))
-    assert gates[NOT_WORSE].passed and scores["balanced_accuracy_change"].value > -0.05
+    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(CANCER, name="columns"))))
+    assert gates[NOT_WORSE_GATE].passed and scores["balanced_accuracy_change"].value > -0.05
 
 
 def test_a_rival_that_would_refuse_rows_is_wrong_about_them(shop: Shop, tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_a_rival_that_would_refuse_rows_is_wrong_about_them(shop: Shop, tmp_path
     strict = shop._replace(cancer=whole)
     rival = strict.model(replace(CANCER, name="strict"))
     shop.promote(rival)
-    scores = _by_name(examine(shop.store, shop.home, shop.model(replace(CANCER, name="strict"))))[0]
+    scores = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(CANCER, name="strict"))))[0]
     # A tenth of ten columns is missing: two rows in three lack some value, and production would answer none of them.
     assert scores["balanced_accuracy_change"].low > 0.4
 
@@ -184,7 +186,7 @@ def test_a_rival_that_would_refuse_rows_is_wrong_about_them(shop: Shop, tmp_path
 def test_a_rival_that_cannot_be_asked_is_said_with_the_way_out(shop: Shop) -> None:
     shop.promote(shop.model(replace(CANCER, name="moved")))
     model = shop.model(replace(DIGITS, name="moved", steps=60))
-    gate = _by_name(examine(shop.store, shop.home, model))[1][NOT_WORSE]
+    gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][NOT_WORSE_GATE]
     assert not gate.passed and "has no column" in gate.detail and "models rollback moved" in gate.detail
 
 
@@ -200,52 +202,54 @@ def test_a_rival_for_pictures_of_another_size_cannot_be_asked(shop: Shop, tmp_pa
     specs = {side: replace(DIGITS, name="sizes", steps=5, image=ImageSpec(height=side, width=side)) for side in shapes}
     shop.promote(shop._replace(digits=shapes[4]).model(specs[4]))
     model = shop._replace(digits=shapes[8]).model(specs[8])
-    gate = _by_name(examine(shop.store, shop.home, model))[1][NOT_WORSE]
+    gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][NOT_WORSE_GATE]
     assert not gate.passed and "it takes 16 numbers, these rows have 64" in gate.detail
 
 
 def test_without_held_out_rows_nothing_is_judged(shop: Shop) -> None:
     model = shop.model(replace(CANCER, name="all-in", held_out=0.0, steps=2))
     with pytest.raises(ModelError) as refused:
-        examine(shop.store, shop.home, model)
+        evaluate_classifier(shop.store, shop.home, model)
     assert refused.value.code == "AW-MOD-31"
 
 
 def test_a_record_of_other_classes_than_the_files_is_refused(shop: Shop, good: ModelVersion) -> None:
     with pytest.raises(ModelError) as refused:
-        classifier_evaluation._served(shop.home, replace(good, labels=good.labels[::-1]), np.zeros((1, 64), np.float32))
+        classifier_evaluation._query_engine(
+            shop.home, replace(good, labels=good.labels[::-1]), np.zeros((1, 64), np.float32)
+        )
     assert refused.value.code == "AW-MOD-33"
 
 
 def test_a_model_that_says_the_same_to_every_row_cannot_pass_the_export_gate() -> None:
     same = np.tile([0.25, 0.75], (300, 1))
     trained = TrainedClassifier(Notes(labels=("a", "b"), shape=(1,)), lambda _: same, lambda _: same[:, ::-1])
-    gate = classifier_evaluation.export(same, trained, np.zeros((300, 1), np.float32))
+    gate = classifier_evaluation.check_export(same, trained, np.zeros((300, 1), np.float32))
     assert gate.value == 0.0 and gate.control == 0.0 and not gate.passed
 
 
 def test_always_naming_the_common_class_is_no_quality() -> None:
     truth = [0] * 930 + [1] * 70
-    scores, gate = classifier_evaluation.judge(truth, [0] * 1000, ("normal", "fault"), 0)
+    scores, gate = classifier_evaluation.score_quality(truth, [0] * 1000, ("normal", "fault"), 0)
     assert scores[0].value == scores[0].baseline == 0.93 and not gate.passed
     some = [0] * 930 + [1] * 35 + [0] * 35
-    scores, gate = classifier_evaluation.judge(truth, some, ("normal", "fault"), 0)
+    scores, gate = classifier_evaluation.score_quality(truth, some, ("normal", "fault"), 0)
     assert gate.passed and scores[0].value < 0.97 and gate.limit == 0.5
 
 
 def test_a_class_nobody_trained_on_counts_as_wrong() -> None:
-    scores, _ = classifier_evaluation.judge([0, 1, -1, -1], [0, 1, 0, 1], ("a", "b"), 0)
+    scores, _ = classifier_evaluation.score_quality([0, 1, -1, -1], [0, 1, 0, 1], ("a", "b"), 0)
     assert scores[0].value == 0.5 and scores[1].value == pytest.approx(2 / 3)
 
 
 def test_large_pictures_are_fewer_rows() -> None:
     def rows(size: int) -> int:
-        return classifier_evaluation.rows_of(Notes(labels=("a", "b"), shape=(size,)))
+        return classifier_evaluation.row_limit(Notes(labels=("a", "b"), shape=(size,)))
 
     assert (
-        rows(9) == classifier_evaluation.ROWS
+        rows(9) == classifier_evaluation.MAX_ROWS
         and rows(4000) == 2000
-        and rows(60_000) == classifier_evaluation.EXPORT_ROWS
+        and rows(60_000) == classifier_evaluation.MIN_EXPORT_ROWS
     )
 
 
@@ -263,5 +267,5 @@ def test_batches_are_bounded_by_rows_and_by_numbers() -> None:
 
     for width, rows, sizes in ((1, 1000, [512, 488, -1]), (200_000, 3, [2, 1, -1]), (500_000, 2, [1, 1, -1])):
         client = Client()
-        labels, found = asyncio.run(classifier_evaluation._ask(client, [[0.0] * width] * rows))  # type: ignore[arg-type]
+        labels, found = asyncio.run(classifier_evaluation._send_rows(client, [[0.0] * width] * rows))  # type: ignore[arg-type]
         assert client.sizes == sizes and labels == ("a",) and len(found) == rows

@@ -4,7 +4,12 @@ import random
 
 import pytest
 
-from archwright.lifecycle.classifier_metrics import balanced, change, recognised, wilson
+from archwright.lifecycle.classifier_metrics import (
+    balanced_accuracy,
+    balanced_accuracy_change,
+    count_recognised,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,17 +23,17 @@ from archwright.lifecycle.classifier_metrics import balanced, change, recognised
     ],
 )
 def test_wilsons_interval_is_the_published_one(right: int, items: int, low: float, high: float) -> None:
-    found = wilson(right, items)
+    found = wilson_interval(right, items)
     assert list(found) == pytest.approx([right / items, low, high], abs=1e-4)
 
 
 def test_balanced_accuracy_counts_every_class_alike() -> None:
-    counts = recognised([0] * 93 + [1] * 7, [0] * 100)
+    counts = count_recognised([0] * 93 + [1] * 7, [0] * 100)
     assert counts == {0: (93, 93), 1: (0, 7)}
-    found = balanced(counts)
+    found = balanced_accuracy(counts)
     assert found.value == 0.5 and found.low < 0.5 < found.high
-    assert balanced({0: (93, 93), 1: (7, 7)}).low > 0.75
-    assert balanced({0: (9, 10)}) == wilson(9, 10)
+    assert balanced_accuracy({0: (93, 93), 1: (7, 7)}).low > 0.75
+    assert balanced_accuracy({0: (9, 10)}) == wilson_interval(9, 10)
 
 
 def test_of_a_hundred_intervals_some_ninety_five_hold_the_truth() -> None:
@@ -38,7 +43,7 @@ def test_of_a_hundred_intervals_some_ninety_five_hold_the_truth() -> None:
             place: (sum(chance.random() < share for _ in range(rows)), rows)
             for place, (share, rows) in enumerate(zip(shares, (400, 40), strict=True))
         }
-        found = balanced(counts)
+        found = balanced_accuracy(counts)
         covered += found.low <= sum(shares) / 2 <= found.high
     assert 930 <= covered <= 970
 
@@ -46,19 +51,24 @@ def test_of_a_hundred_intervals_some_ninety_five_hold_the_truth() -> None:
 def test_a_paired_change_knows_its_direction_and_its_doubt() -> None:
     truth = [0] * 100 + [1] * 100
     right, wrong = [True] * 200, [False] * 200
-    same = change(truth, right, right)
+    same = balanced_accuracy_change(truth, right, right)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
-    assert change(truth, right, wrong).high == -1.0 and change(truth, wrong, right).low == 1.0
-    worse = change(truth, right, [place % 10 > 0 for place in range(200)])
+    assert (
+        balanced_accuracy_change(truth, right, wrong).high == -1.0
+        and balanced_accuracy_change(truth, wrong, right).low == 1.0
+    )
+    worse = balanced_accuracy_change(truth, right, [place % 10 > 0 for place in range(200)])
     assert worse.value == pytest.approx(-0.1) and worse.high < 0.0
-    unsure = change(truth, [place != 3 for place in range(200)], [place not in (5, 9) for place in range(200)])
+    unsure = balanced_accuracy_change(
+        truth, [place != 3 for place in range(200)], [place not in (5, 9) for place in range(200)]
+    )
     assert unsure.value == pytest.approx(-0.005) and unsure.low < 0.0 < unsure.high
 
 
 def test_a_change_on_a_rare_class_weighs_as_much_as_on_a_common_one() -> None:
     truth = [0] * 990 + [1] * 10
     before, after = [True] * 1000, [True] * 990 + [False] * 10
-    assert change(truth, before, after).value == pytest.approx(-0.5)
+    assert balanced_accuracy_change(truth, before, after).value == pytest.approx(-0.5)
 
 
 def test_paired_intervals_cover_too() -> None:
@@ -67,6 +77,6 @@ def test_paired_intervals_cover_too() -> None:
         truth = [int(place >= 300) for place in range(360)]
         old = [chance.random() < 0.9 for _ in truth]
         new = [chance.random() < (0.8 if is_a else 0.92) for is_a in truth]
-        found = change(truth, old, new)
+        found = balanced_accuracy_change(truth, old, new)
         covered += found.low <= (0.02 - 0.1) / 2 <= found.high
     assert 460 <= covered <= 492

@@ -23,21 +23,21 @@ def silent(_text: str) -> None:
 
 def test_what_was_found_is_kept(pupil: Pupil) -> None:
     made = pupil.register()
-    first = evaluation.evaluate(pupil.store, pupil.home, made, silent)
+    first = evaluation.evaluate_version(pupil.store, pupil.home, made, silent)
     assert first.passed and first.model == made.id
     assert {gate.name for gate in first.gates} == {"quality", "export"}
-    assert model_registry.evaluation(pupil.store, made.id) == first
-    second = evaluation.evaluate(pupil.store, pupil.home, made, silent)
+    assert model_registry.newest_evaluation(pupil.store, made.id) == first
+    second = evaluation.evaluate_version(pupil.store, pupil.home, made, silent)
     assert (second.scores, second.gates) == (first.scores, first.gates)  # the same each time
-    assert model_registry.evaluation(pupil.store, made.id) == second != first
+    assert model_registry.newest_evaluation(pupil.store, made.id) == second != first
 
 
 def test_a_missing_file_is_made_again_from_its_run(pupil: Pupil) -> None:
     made = pupil.register()
     path = pupil.home.model(made.sha256, "gguf")
     path.unlink()
-    assert evaluation.evaluate(pupil.store, pupil.home, made, silent).passed
-    assert path.is_file() and model_registry.all(pupil.store) == [made]
+    assert evaluation.evaluate_version(pupil.store, pupil.home, made, silent).passed
+    assert path.is_file() and model_registry.list_models(pupil.store) == [made]
 
 
 def test_an_altered_file_is_not_looked_at(pupil: Pupil) -> None:
@@ -45,8 +45,8 @@ def test_an_altered_file_is_not_looked_at(pupil: Pupil) -> None:
     path = pupil.home.model(made.sha256, "gguf")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(ModelError) as refused:
-        evaluation.evaluate(pupil.store, pupil.home, made, silent)
-    assert refused.value.code == "AW-MOD-23" and model_registry.evaluation(pupil.store, made.id) is None
+        evaluation.evaluate_version(pupil.store, pupil.home, made, silent)
+    assert refused.value.code == "AW-MOD-23" and model_registry.newest_evaluation(pupil.store, made.id) is None
 
 
 SCRIPT = """
@@ -88,9 +88,9 @@ def test_an_evaluation_killed_in_the_middle_leaves_nothing_and_can_be_repeated(p
     while naming(pupil.home.root, "archwright.engines"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert model_registry.evaluation(pupil.store, made.id) is None
+    assert model_registry.newest_evaluation(pupil.store, made.id) is None
     assert list(pupil.home.folder("run").glob("gate-*"))
-    assert evaluation.evaluate(pupil.store, pupil.home, made, silent).passed
+    assert evaluation.evaluate_version(pupil.store, pupil.home, made, silent).passed
     assert not list(pupil.home.folder("run").iterdir()) and not list(pupil.home.folder("logs").iterdir())
 
 
@@ -110,8 +110,10 @@ def naming(folder: Path, module: str) -> list[int]:
 def test_a_classifier_is_examined_by_its_own(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     made = stage.version()
     told: list[str] = []
-    monkeypatch.setattr("archwright.lifecycle.classifier_evaluation.examine", lambda store, home, model: ((), PASSED))
-    assert evaluation.evaluate(stage.store, stage.home, made, told.append).gates == PASSED
+    monkeypatch.setattr(
+        "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), PASSED)
+    )
+    assert evaluation.evaluate_version(stage.store, stage.home, made, told.append).gates == PASSED
     assert told == ["reading the held-out rows of rows@v1"]
 
 
@@ -121,7 +123,7 @@ def config(**changes: object) -> EngineConfig:
 
 
 def test_an_engine_that_takes_too_long_is_stopped(stage: Stage) -> None:
-    with pytest.raises(ModelError) as late, evaluation_engine.running(stage.home, config(), deadline_s=0.0):
+    with pytest.raises(ModelError) as late, evaluation_engine.run_engine(stage.home, config(), deadline_s=0.0):
         raise AssertionError("it must not be ready")
     assert late.value.code == "AW-MOD-30" and "not ready within 0 s" in late.value.message
     assert not list(stage.home.folder("run").iterdir())
@@ -130,24 +132,26 @@ def test_an_engine_that_takes_too_long_is_stopped(stage: Stage) -> None:
 def test_an_engine_of_another_kind_is_not_taken_at_its_word(stage: Stage) -> None:
     """The null engine answers completions without log-probabilities."""
     with pytest.raises(EngineError):
-        evaluation_engine.log_probabilities(stage.home, config(), evaluation_engine.Asking([[1, 2]], 1, 4))
+        evaluation_engine.query_log_probabilities(
+            stage.home, config(), evaluation_engine.LogProbabilityQuery([[1, 2]], 1, 4)
+        )
     assert not list(stage.home.folder("run").iterdir())
 
 
 @pytest.mark.parametrize("reply", [{}, {"completion_probabilities": []}, {"completion_probabilities": [{"top": 1}]}])
 def test_a_reply_without_figures_is_no_reply(reply: dict[str, object]) -> None:
     with pytest.raises(EngineError) as refused:
-        evaluation_engine._top(reply, "unix:/x")
+        evaluation_engine._parse_top_tokens(reply, "unix:/x")
     assert refused.value.code == "AW-ENG-03" and "archwright[local]" in refused.value.hint
 
 
 def test_last_words_are_the_last_error_else_the_last_line(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("loading\nAW-ENG-05  broken file\n          /x\n")
-    assert evaluation_engine.last_words(log) == "broken file"
+    assert evaluation_engine.read_last_error(log) == "broken file"
     log.write_text("loading\n\nterminate called\n\n")
-    assert evaluation_engine.last_words(log) == "terminate called"
+    assert evaluation_engine.read_last_error(log) == "terminate called"
     log.write_text("x" * 100_000 + "\nthe end\n")
-    assert evaluation_engine.last_words(log) == "the end"
+    assert evaluation_engine.read_last_error(log) == "the end"
     log.write_text("")
-    assert evaluation_engine.last_words(log) == ""
+    assert evaluation_engine.read_last_error(log) == ""

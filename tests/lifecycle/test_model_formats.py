@@ -27,13 +27,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("form", ["safetensors", "gguf", "onnx"])
 def test_the_three_formats_are_taken(files: Path, form: str) -> None:
-    assert model_formats.check(files / f"good.{form}") == form
+    assert model_formats.check_format(files / f"good.{form}") == form
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.pth", "m.bin", "m.pkl", "m.pickle", "m.ckpt", "m.joblib", "M.PT"])
 def test_a_pickle_is_refused_by_its_name_unopened(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError) as refused:
-        model_formats.check(tmp_path / name)  # it is not even there
+        model_formats.check_format(tmp_path / name)  # it is not even there
     assert refused.value.code == "AW-MOD-01" and "safetensors.torch.save_file" in refused.value.hint
 
 
@@ -41,11 +41,11 @@ def test_a_pickle_is_refused_by_its_name_unopened(tmp_path: Path, name: str) -> 
 def test_a_renamed_pickle_is_still_one(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(ModelError) as plain:
-        model_formats.check(tmp_path / name)
+        model_formats.check_format(tmp_path / name)
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(1))
     with pytest.raises(ModelError) as zipped:
-        model_formats.check(tmp_path / name)
+        model_formats.check_format(tmp_path / name)
     assert plain.value.code == zipped.value.code == "AW-MOD-01"
 
 
@@ -64,13 +64,13 @@ def test_a_renamed_pickle_is_still_one(tmp_path: Path, name: str) -> None:
 def test_what_is_none_of_ours_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ModelError) as refused:
-        model_formats.check(tmp_path / name)
+        model_formats.check_format(tmp_path / name)
     assert refused.value.code == "AW-MOD-02" and name in refused.value.message
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        model_formats.check(tmp_path / "none.onnx")
+        model_formats.check_format(tmp_path / "none.onnx")
 
 
 @pytest.mark.parametrize("folder", ["with 'quote", 'with "quotes" and $HOME'])
@@ -79,11 +79,12 @@ def test_the_line_that_converts_a_pickle_converts_it(files: Path, tmp_path: Path
     pickled = tmp_path / folder / "weights.bin"
     pickled.parent.mkdir()
     pickled.write_bytes((files / "weights.bin").read_bytes())
-    line = shlex.split(model_formats.conversion(pickled))
+    line = shlex.split(model_formats.format_conversion_command(pickled))
     assert line[:2] == ["python", "-c"] and len(line) == 3
     subprocess.run(
-        ["bash", "-c", f"exec {shlex.quote(sys.executable)} {model_formats.conversion(pickled)[7:]}"], check=True
+        ["bash", "-c", f"exec {shlex.quote(sys.executable)} {model_formats.format_conversion_command(pickled)[7:]}"],
+        check=True,
     )
     made = pickled.with_suffix(".safetensors")
-    assert model_formats.check(made) == "safetensors"
+    assert model_formats.check_format(made) == "safetensors"
     assert load_file(made)["a"].tolist() == [0.0, 2.0]

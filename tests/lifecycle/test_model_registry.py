@@ -22,9 +22,10 @@ from .conftest import RESULT, Pupil, Stage
 def test_a_run_becomes_the_next_version_of_its_name(stage: Stage) -> None:
     first, second, other = stage.version(1), stage.version(2), stage.version(1, "shuttle")
     assert [v.id for v in (first, second, other)] == ["digits@v1", "digits@v2", "shuttle@v1"]
-    assert model_registry.all(stage.store) == [first, second, other]
+    assert model_registry.list_models(stage.store) == [first, second, other]
     assert (
-        model_registry.find(stage.store, "digits") == second and model_registry.find(stage.store, "digits@v1") == first
+        model_registry.find_model(stage.store, "digits") == second
+        and model_registry.find_model(stage.store, "digits@v1") == first
     )
     assert (first.labels, first.input_shape, first.format) == (("0", "1"), (1, 8, 8), "onnx")
     kept = stage.home.model(first.sha256, "onnx")
@@ -34,20 +35,20 @@ def test_a_run_becomes_the_next_version_of_its_name(stage: Stage) -> None:
 
 def test_an_unknown_version_is_answered_with_those_there_are(stage: Stage) -> None:
     with pytest.raises(ModelError) as none:
-        model_registry.find(stage.store, "digits")
+        model_registry.find_model(stage.store, "digits")
     assert none.value.code == "AW-MOD-10" and none.value.hint == "train one: archwright train SPEC"
     stage.version()
     with pytest.raises(ModelError) as near:
-        model_registry.find(stage.store, "digit@v1")
+        model_registry.find_model(stage.store, "digit@v1")
     assert near.value.nearest == ("digits@v1",) and near.value.hint == "known: digits@v1"
     with pytest.raises(ModelError) as later:
-        model_registry.find(stage.store, "digits@v7")
+        model_registry.find_model(stage.store, "digits@v7")
     assert later.value.hint == "known: digits@v1"
 
 
 def test_registering_again_changes_nothing(stage: Stage) -> None:
     once = stage.version()
-    assert stage.version() == once and model_registry.all(stage.store) == [once]
+    assert stage.version() == once and model_registry.list_models(stage.store) == [once]
     assert len(lineage.parents(stage.store, format_node("model", once.id))) == 2
 
 
@@ -77,9 +78,9 @@ def test_a_kill_between_file_and_record_leaves_no_version_and_the_repetition_mak
         broken.setattr(Store, "append", killed)
         with pytest.raises(Killed):
             stage.version()
-    assert model_registry.all(stage.store) == []
+    assert model_registry.list_models(stage.store) == []
     made = stage.version()
-    assert model_registry.all(stage.store) == [made]
+    assert model_registry.list_models(stage.store) == [made]
     models = [path for path in stage.home.folder("models").iterdir() if path.is_file()]
     assert models == [stage.home.model(made.sha256, "onnx")]
 
@@ -94,7 +95,7 @@ def test_a_kill_between_record_and_edges_is_made_good_by_the_next_look(
         broken.setattr(model_registry, "complete_edges", killed)
         with pytest.raises(Killed):
             stage.version()
-    made = model_registry.find(stage.store, "digits")
+    made = model_registry.find_model(stage.store, "digits")
     assert lineage.parents(stage.store, format_node("model", made.id)) == []
     assert stage.version() == made
     assert len(lineage.parents(stage.store, format_node("model", made.id))) == 2
@@ -119,15 +120,15 @@ def test_a_full_disk_is_said_and_leaves_nothing(stage: Stage, monkeypatch: pytes
         with pytest.raises(OperateError) as refused:
             stage.version()
     assert refused.value.code == "AW-OPS-01"
-    assert model_registry.all(stage.store) == [] and list(stage.home.folder("models").glob(".model-*")) == []
+    assert model_registry.list_models(stage.store) == [] and list(stage.home.folder("models").glob(".model-*")) == []
 
 
 def test_a_pickle_does_not_become_a_version(stage: Stage) -> None:
     run = stage.run()
     (stage.home.run(run.id) / "result" / "model.pkl").write_bytes(b"\x80\x04N.")
     with pytest.raises(ModelError) as refused:
-        model_registry.register(stage.store, stage.home, run, replace(RESULT, file="model.pkl"))
-    assert refused.value.code == "AW-MOD-01" and model_registry.all(stage.store) == []
+        model_registry.register_model(stage.store, stage.home, run, replace(RESULT, file="model.pkl"))
+    assert refused.value.code == "AW-MOD-01" and model_registry.list_models(stage.store) == []
 
 
 def test_two_registrations_of_one_run_at_once_make_one_version(stage: Stage) -> None:
@@ -137,7 +138,7 @@ def test_two_registrations_of_one_run_at_once_make_one_version(stage: Stage) -> 
     def register() -> None:
         together.wait()
         store = Store(stage.home.store_url)
-        found.append(model_registry.register(store, stage.home, run, RESULT))
+        found.append(model_registry.register_model(store, stage.home, run, RESULT))
         store.close()
 
     threads = [threading.Thread(target=register) for _ in range(4)]
@@ -146,7 +147,7 @@ def test_two_registrations_of_one_run_at_once_make_one_version(stage: Stage) -> 
     for thread in threads:
         thread.join()
     assert {version.id for version in found} == {"digits@v1"}
-    assert len(model_registry.all(stage.store)) == 1
+    assert len(model_registry.list_models(stage.store)) == 1
 
 
 def test_two_runs_of_one_name_at_once_get_two_numbers(stage: Stage) -> None:
@@ -156,7 +157,7 @@ def test_two_runs_of_one_name_at_once_get_two_numbers(stage: Stage) -> None:
     def register(number: int) -> None:
         together.wait()
         store = Store(stage.home.store_url)
-        model_registry.register(store, stage.home, runs[number], RESULT)
+        model_registry.register_model(store, stage.home, runs[number], RESULT)
         store.close()
 
     threads = [threading.Thread(target=register, args=(number,)) for number in range(4)]
@@ -164,7 +165,7 @@ def test_two_runs_of_one_name_at_once_get_two_numbers(stage: Stage) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    versions = model_registry.all(stage.store)
+    versions = model_registry.list_models(stage.store)
     assert sorted(v.version for v in versions) == [1, 2, 3, 4] and len({v.run for v in versions}) == 4
 
 
@@ -184,14 +185,14 @@ def test_without_its_base_an_adapter_cannot_be_exported(pupil: Pupil) -> None:
     with pytest.raises(MissingError) as refused:
         pupil.register()
     assert refused.value.code == "AW-GET-02" and "tiny-llama" in refused.value.hint
-    assert model_registry.all(pupil.store) == []
+    assert model_registry.list_models(pupil.store) == []
 
 
 def promoted(stage: Stage, version: ModelVersion | None, at: float, monkeypatch: pytest.MonkeyPatch) -> Promotion:
     monkeypatch.setattr("archwright.lifecycle.model_registry.time.time", lambda: at)
-    seen = model_registry.history(stage.store, "digits")
+    seen = model_registry.promotion_history(stage.store, "digits")
     to = ("digits", version.id if version else None)
-    return model_registry.change(stage.store, seen, "promote" if version else "rollback", to, "me")
+    return model_registry.append_promotion(stage.store, seen, "promote" if version else "rollback", to, "me")
 
 
 def test_what_was_in_production_at_a_time_is_a_query(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,28 +201,35 @@ def test_what_was_in_production_at_a_time_is_a_query(stage: Stage, monkeypatch: 
     promoted(stage, second, 200.0, monkeypatch)
     promoted(stage, first, 300.0, monkeypatch)
     promoted(stage, None, 400.0, monkeypatch)
-    asked = {at: model_registry.production(stage.store, at) for at in (99.0, 100.0, 250.0, 399.0, 400.0)}
+    asked = {at: model_registry.production_versions(stage.store, at) for at in (99.0, 100.0, 250.0, 399.0, 400.0)}
     assert asked == {99.0: {}, 100.0: {"digits": first}, 250.0: {"digits": second}, 399.0: {"digits": first}, 400.0: {}}
-    assert model_registry.production(stage.store) == {}
-    assert [change.id for change in model_registry.history(stage.store)] == [f"digits#{n}" for n in (1, 2, 3, 4)]
-    assert [change.previous for change in model_registry.history(stage.store)] == [None, first.id, second.id, first.id]
+    assert model_registry.production_versions(stage.store) == {}
+    assert [change.id for change in model_registry.promotion_history(stage.store)] == [
+        f"digits#{n}" for n in (1, 2, 3, 4)
+    ]
+    assert [change.previous for change in model_registry.promotion_history(stage.store)] == [
+        None,
+        first.id,
+        second.id,
+        first.id,
+    ]
 
 
 def test_a_clock_set_back_does_not_reorder_the_history(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = stage.version(1), stage.version(2)
     promoted(stage, first, 500.0, monkeypatch)
     later = promoted(stage, second, 400.0, monkeypatch)
-    assert later.at == 500.0 and model_registry.production(stage.store, 500.0) == {"digits": second}
+    assert later.at == 500.0 and model_registry.production_versions(stage.store, 500.0) == {"digits": second}
 
 
 def test_of_two_changes_decided_on_the_same_state_one_is_refused(stage: Stage) -> None:
     first, second = stage.version(1), stage.version(2)
-    seen = model_registry.history(stage.store, "digits")
-    model_registry.change(stage.store, seen, "promote", ("digits", first.id), "anna")
+    seen = model_registry.promotion_history(stage.store, "digits")
+    model_registry.append_promotion(stage.store, seen, "promote", ("digits", first.id), "anna")
     with pytest.raises(ModelError) as refused:
-        model_registry.change(stage.store, seen, "promote", ("digits", second.id), "ben")
+        model_registry.append_promotion(stage.store, seen, "promote", ("digits", second.id), "ben")
     assert refused.value.code == "AW-MOD-20" and "by anna (to digits@v1)" in refused.value.message
-    assert [change.model for change in model_registry.history(stage.store)] == [first.id]
+    assert [change.model for change in model_registry.promotion_history(stage.store)] == [first.id]
 
 
 def test_many_promoting_at_once_leave_a_history_without_forks(stage: Stage) -> None:
@@ -232,8 +240,8 @@ def test_many_promoting_at_once_leave_a_history_without_forks(stage: Stage) -> N
         store = Store(stage.home.store_url)
         together.wait()
         try:
-            model_registry.change(
-                store, model_registry.history(store, "digits"), "promote", ("digits", version.id), version.id
+            model_registry.append_promotion(
+                store, model_registry.promotion_history(store, "digits"), "promote", ("digits", version.id), version.id
             )
         except ArchwrightError as error:
             refused.append(error.code)
@@ -244,7 +252,7 @@ def test_many_promoting_at_once_leave_a_history_without_forks(stage: Stage) -> N
         thread.start()
     for thread in threads:
         thread.join()
-    history = model_registry.history(stage.store, "digits")
+    history = model_registry.promotion_history(stage.store, "digits")
     assert [change.id for change in history] == [f"digits#{n + 1}" for n in range(len(history))]
     assert [change.previous for change in history] == [None, *(change.model for change in history[:-1])]
     assert len(history) + len(refused) == 4 and set(refused) <= {"AW-MOD-20"}
@@ -253,5 +261,5 @@ def test_many_promoting_at_once_leave_a_history_without_forks(stage: Stage) -> N
 def test_a_file_is_kept_whole_under_its_digest(home: Home, tmp_path: Path) -> None:
     source = tmp_path / "file"
     source.write_bytes(os.urandom(3_000_000))
-    digest, size = model_registry.keep_file(home, source, "onnx")
+    digest, size = model_registry.store_file(home, source, "onnx")
     assert size == 3_000_000 and home.model(digest, "onnx").read_bytes() == source.read_bytes()

@@ -20,20 +20,20 @@ FAILED = Gate(name="export", passed=False, detail="served differs by 0.5, limit 
 
 
 def refused(stage: Stage, version: ModelVersion) -> ModelError:
-    before = model_registry.history(stage.store)
+    before = model_registry.promotion_history(stage.store)
     with pytest.raises(ModelError) as error:
-        promotion.promote(stage.store, stage.home, version, "me")
-    assert model_registry.history(stage.store) == before
+        promotion.promote_version(stage.store, stage.home, version, "me")
+    assert model_registry.promotion_history(stage.store) == before
     assert error.value.exit_status == 12 and error.value.hint
     return error.value
 
 
 def test_a_version_that_passed_its_gates_is_promoted(stage: Stage) -> None:
     made = stage.version(gates=PASSED)
-    change = promotion.promote(stage.store, stage.home, made, "anna")
+    change = promotion.promote_version(stage.store, stage.home, made, "anna")
     assert (change.id, change.action, change.endpoint, change.model) == ("digits#1", "promote", "digits", made.id)
     assert (change.previous, change.by) == (None, "anna")
-    assert model_registry.production(stage.store) == {"digits": made}
+    assert model_registry.production_versions(stage.store) == {"digits": made}
 
 
 def test_what_was_never_evaluated_is_refused(stage: Stage) -> None:
@@ -55,7 +55,7 @@ def test_an_evaluation_without_gates_shows_nothing(stage: Stage) -> None:
 def test_the_newest_evaluation_counts(stage: Stage) -> None:
     made = stage.version(gates=(FAILED,))
     stage.judged(made, PASSED)
-    promotion.promote(stage.store, stage.home, made, "me")
+    promotion.promote_version(stage.store, stage.home, made, "me")
     other = stage.version(2, gates=PASSED)
     stage.judged(other, (FAILED,))
     assert refused(stage, other).code == "AW-MOD-22"
@@ -74,7 +74,7 @@ def test_a_missing_or_altered_file_is_refused(stage: Stage) -> None:
 
 def test_what_is_in_production_is_not_promoted_again(stage: Stage) -> None:
     made = stage.version(gates=PASSED)
-    promotion.promote(stage.store, stage.home, made, "me")
+    promotion.promote_version(stage.store, stage.home, made, "me")
     assert refused(stage, made).code == "AW-MOD-24"
 
 
@@ -92,7 +92,7 @@ def test_two_promoting_at_once_one_wins(stage: Stage) -> None:
     def run(version: ModelVersion) -> None:
         store = Slow(stage.home.store_url)
         try:
-            promotion.promote(store, stage.home, version, "me")
+            promotion.promote_version(store, stage.home, version, "me")
         except ModelError as error:
             errors.append(error)
         store.close()
@@ -103,22 +103,22 @@ def test_two_promoting_at_once_one_wins(stage: Stage) -> None:
     for thread in threads:
         thread.join()
     assert [error.code for error in errors] == ["AW-MOD-20"]
-    assert len(model_registry.history(stage.store, "digits")) == 1
+    assert len(model_registry.promotion_history(stage.store, "digits")) == 1
 
 
 def rolled_back(stage: Stage) -> Promotion:
-    return promotion.rollback(stage.store, stage.home, "digits", "me")
+    return promotion.roll_back_endpoint(stage.store, stage.home, "digits", "me")
 
 
 def test_rollback_undoes_step_by_step_down_to_the_plan(stage: Stage) -> None:
     first, second, third = (stage.version(number, gates=PASSED) for number in (1, 2, 3))
     for version in (first, second, third):
-        promotion.promote(stage.store, stage.home, version, "me")
+        promotion.promote_version(stage.store, stage.home, version, "me")
     assert [rolled_back(stage).model for _ in range(3)] == [second.id, first.id, None]
     with pytest.raises(ModelError) as nothing:
         rolled_back(stage)
     assert nothing.value.code == "AW-MOD-26" and "no version of ours is in production" in nothing.value.message
-    assert [(c.action, c.model) for c in model_registry.history(stage.store)] == [
+    assert [(c.action, c.model) for c in model_registry.promotion_history(stage.store)] == [
         ("promote", first.id),
         ("promote", second.id),
         ("promote", third.id),
@@ -131,11 +131,11 @@ def test_rollback_undoes_step_by_step_down_to_the_plan(stage: Stage) -> None:
 def test_after_a_rollback_and_a_promotion_the_way_back_is_the_one_that_led_there(stage: Stage) -> None:
     first, second, third = (stage.version(number, gates=PASSED) for number in (1, 2, 3))
     for version in (first, second):
-        promotion.promote(stage.store, stage.home, version, "me")
+        promotion.promote_version(stage.store, stage.home, version, "me")
     assert rolled_back(stage).model == first.id
-    promotion.promote(stage.store, stage.home, third, "me")
+    promotion.promote_version(stage.store, stage.home, third, "me")
     assert rolled_back(stage).model == first.id  # not second: it had been taken back
-    promotion.promote(stage.store, stage.home, second, "me")  # what was taken back may come again
+    promotion.promote_version(stage.store, stage.home, second, "me")  # what was taken back may come again
     assert rolled_back(stage).model == first.id
 
 
@@ -143,10 +143,10 @@ def test_a_rollback_further_than_one_step_is_followed(stage: Stage) -> None:
     """Whoever writes history may go straight to the plan's own model."""
     first, second = (stage.version(number, gates=PASSED) for number in (1, 2))
     for version in (first, second):
-        promotion.promote(stage.store, stage.home, version, "me")
-    seen = model_registry.history(stage.store, "digits")
-    model_registry.change(stage.store, seen, "rollback", ("digits", None), "supervisor", "it died")
-    promotion.promote(stage.store, stage.home, second, "me")
+        promotion.promote_version(stage.store, stage.home, version, "me")
+    seen = model_registry.promotion_history(stage.store, "digits")
+    model_registry.append_promotion(stage.store, seen, "rollback", ("digits", None), "supervisor", "it died")
+    promotion.promote_version(stage.store, stage.home, second, "me")
     assert rolled_back(stage).model is None
 
 
@@ -154,20 +154,20 @@ def test_nothing_to_roll_back_names_what_is_in_production(stage: Stage) -> None:
     with pytest.raises(ModelError) as nothing:
         rolled_back(stage)
     assert nothing.value.code == "AW-MOD-26" and "nothing was ever promoted" in nothing.value.message
-    promotion.promote(stage.store, stage.home, stage.version(1, "shuttle", gates=PASSED), "me")
+    promotion.promote_version(stage.store, stage.home, stage.version(1, "shuttle", gates=PASSED), "me")
     with pytest.raises(ModelError) as other:
-        promotion.rollback(stage.store, stage.home, "shutle", "me")
+        promotion.roll_back_endpoint(stage.store, stage.home, "shutle", "me")
     assert other.value.hint == "in production: shuttle" and other.value.nearest == ("shuttle",)
 
 
 def test_a_rollback_to_a_file_that_is_gone_is_refused(stage: Stage) -> None:
     first, second = (stage.version(number, gates=PASSED) for number in (1, 2))
     for version in (first, second):
-        promotion.promote(stage.store, stage.home, version, "me")
+        promotion.promote_version(stage.store, stage.home, version, "me")
     stage.home.model(first.sha256, "onnx").unlink()
     with pytest.raises(ModelError) as gone:
         rolled_back(stage)
-    assert gone.value.code == "AW-MOD-23" and model_registry.production(stage.store) == {"digits": second}
+    assert gone.value.code == "AW-MOD-23" and model_registry.production_versions(stage.store) == {"digits": second}
 
 
 def served_by(stage: Stage, plan: Plan, **changes: object) -> None:
@@ -196,11 +196,11 @@ def adapted() -> ModelVersion:
 def test_a_text_model_needs_a_workload_of_its_name_over_its_base(
     stage: Stage, null_plan: Plan, adapted: ModelVersion
 ) -> None:
-    assert model_placement.misfit(model_placement.read_plan(stage.home), adapted) == ""  # no plan yet
+    assert model_placement.find_misfit(model_placement.read_plan(stage.home), adapted) == ""  # no plan yet
 
     def misfit(model: ModelVersion = adapted, **changes: object) -> str:
         served_by(stage, null_plan, **changes)
-        return model_placement.misfit(model_placement.read_plan(stage.home), model)
+        return model_placement.find_misfit(model_placement.read_plan(stage.home), model)
 
     def base(sha256: str) -> Artefact:
         return artefact(sha256, 1)
@@ -227,5 +227,5 @@ def test_a_damaged_plan_is_said(stage: Stage) -> None:
     made = stage.version(gates=PASSED)
     stage.home.plan.write_bytes(b"{")
     with pytest.raises(PlanFileError) as error:
-        promotion.promote(stage.store, stage.home, made, "me")
+        promotion.promote_version(stage.store, stage.home, made, "me")
     assert Path(str(error.value.where.file)) == stage.home.plan

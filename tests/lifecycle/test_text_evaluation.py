@@ -17,7 +17,7 @@ from archwright.contract.record import replace
 from archwright.errors import ModelError, TrainError
 from archwright.home import Home
 from archwright.lifecycle import adapter_export, model_registry, text_evaluation
-from archwright.lifecycle.evaluation_engine import Asking
+from archwright.lifecycle.evaluation_engine import LogProbabilityQuery
 from archwright.training import training_runs
 from archwright.training.sequence_packing import EncodedSample
 
@@ -28,14 +28,14 @@ Change = Callable[[str, Any], Any]
 
 def examined(pupil: Pupil, model: ModelVersion) -> tuple[dict[str, Score], dict[str, Gate]]:
     told: list[str] = []
-    scores, gates = text_evaluation.examine(pupil.store, pupil.home, model, told.append)
+    scores, gates = text_evaluation.evaluate_text_model(pupil.store, pupil.home, model, told.append)
     assert len(told) == 3
     return {score.metric: score for score in scores}, {gate.name: gate for gate in gates}
 
 
 def reweighted(pupil: Pupil, change: Change) -> None:
     """Alter the adapter that the run left."""
-    path = pupil.result / adapter_export.WEIGHTS
+    path = pupil.result / adapter_export.WEIGHTS_FILE
     save_file({name: change(name, value).contiguous() for name, value in load_file(path).items()}, path)
 
 
@@ -58,25 +58,25 @@ def exported_wrongly(pupil: Pupil, change: Callable[[Path], None]) -> Gate:
     made = pupil.register()
     path = pupil.home.folder("models") / "wrong"
     change(path)
-    sha256, size_bytes = model_registry.keep_file(pupil.home, path, "gguf")
+    sha256, size_bytes = model_registry.store_file(pupil.home, path, "gguf")
     return examined(pupil, replace(made, sha256=sha256, size_bytes=size_bytes))[1]["export"]
 
 
 def test_an_export_without_the_reordering_of_q_and_k_fails(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter_export, "interleaved", lambda rows, heads: rows)
+    monkeypatch.setattr(adapter_export, "interleave_rotary_rows", lambda rows, heads: rows)
     found = exported_wrongly(
-        pupil, lambda path: adapter_export.export(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
+        pupil, lambda path: adapter_export.export_adapter(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
     )
     assert not found.passed and "what is served is not what was trained" in found.detail
 
 
 def test_an_export_with_b_zeroed_fails(pupil: Pupil) -> None:
-    whole = (pupil.result / adapter_export.WEIGHTS).read_bytes()
+    whole = (pupil.result / adapter_export.WEIGHTS_FILE).read_bytes()
 
     def export(path: Path) -> None:
         reweighted(pupil, lambda name, value: value * 0.0 if "lora_B" in name else value)
-        adapter_export.export(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
-        (pupil.result / adapter_export.WEIGHTS).write_bytes(whole)
+        adapter_export.export_adapter(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
+        (pupil.result / adapter_export.WEIGHTS_FILE).write_bytes(whole)
 
     found = exported_wrongly(pupil, export)
     assert not found.passed and found.value == pytest.approx(found.control)
@@ -97,24 +97,27 @@ def test_a_merge_to_four_bit_would_not_be_served_as_trained(pupil: Pupil) -> Non
     base = pupil.home.model(pupil.run.base_sha256)
     merged = pupil.home.folder("models") / "merged"
     merge(base, pupil.result, merged)
-    sha256, _ = model_registry.keep_file(pupil.home, merged, "gguf")
-    engine = text_evaluation._engine
+    sha256, _ = model_registry.store_file(pupil.home, merged, "gguf")
+    engine = text_evaluation._query_engine
 
-    def with_merged(home: Home, model: ModelVersion, asking: Asking, adapter_sha256: str | None) -> Any:
+    def with_merged(home: Home, model: ModelVersion, asking: LogProbabilityQuery, adapter_sha256: str | None) -> Any:
         if adapter_sha256 is None:
             return engine(home, model, asking, None)
         return engine(home, replace(model, base_sha256=sha256), asking, None)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(text_evaluation, "_engine", with_merged)
-        found = examined(pupil, model_registry.find(pupil.store, "assistant"))[1]["export"]
+        patched.setattr(text_evaluation, "_query_engine", with_merged)
+        found = examined(pupil, model_registry.find_model(pupil.store, "assistant"))[1]["export"]
     assert not found.passed and "what is served is not what was trained" in found.detail
 
 
 def merge(base: Path, folder: Path, target: Path) -> None:
     """The base with the adapter added in and every matrix rounded to 4 bit."""
-    reader, pairs = gguf.GGUFReader(str(base)), adapter_export._pairs(adapter_export.read_weights(folder), folder)
-    pairs = adapter_export._laid_out(pairs, adapter_export.Heads(4, 2))
+    reader, pairs = (
+        gguf.GGUFReader(str(base)),
+        adapter_export._pair_matrices(adapter_export.read_weights(folder), folder),
+    )
+    pairs = adapter_export._permute_rotary_rows(pairs, adapter_export.HeadCounts(4, 2))
     scale, kind = adapter_export.read_config(folder).scale, gguf.GGMLQuantizationType.Q4_1
     writer = gguf.GGUFWriter(str(target), "llama")
     for name, field in reader.fields.items():
@@ -147,7 +150,7 @@ def test_an_adapter_the_engine_refuses_is_answered_with_its_last_words(pupil: Pu
     made = pupil.register()
     broken = pupil.home.folder("models") / "broken"
     broken.write_bytes(b"GGUF and then nothing")
-    sha256, _ = model_registry.keep_file(pupil.home, broken, "gguf")
+    sha256, _ = model_registry.store_file(pupil.home, broken, "gguf")
     with pytest.raises(ModelError) as refused:
         examined(pupil, replace(made, sha256=sha256))
     assert refused.value.code == "AW-MOD-30" and "not a whole GGUF model file" in refused.value.message
@@ -182,16 +185,18 @@ def test_a_run_whose_folder_is_gone_cannot_be_examined(pupil: Pupil) -> None:
 
 def test_windows_lie_around_the_first_learned_token() -> None:
     long = EncodedSample(list(range(500)), [place >= 200 for place in range(500)])
-    window = text_evaluation._window(long)
-    assert window is not None and window.ids == list(range(200 - text_evaluation.BEFORE, 200 + text_evaluation.AFTER))
+    window = text_evaluation._cut_window(long)
+    assert window is not None and window.ids == list(
+        range(200 - text_evaluation.TOKENS_BEFORE, 200 + text_evaluation.TOKENS_AFTER)
+    )
     assert [window.ids[place] for place in window.places] == [200, 221, 242, 263]
-    whole = text_evaluation._window(EncodedSample(list(range(9)), [True] * 9))
+    whole = text_evaluation._cut_window(EncodedSample(list(range(9)), [True] * 9))
     assert whole is not None and whole.ids == list(range(9)) and whole.places == [1, 3, 5, 8]
-    assert text_evaluation._window(EncodedSample(list(range(9)), [place >= 6 for place in range(9)])) is None
+    assert text_evaluation._cut_window(EncodedSample(list(range(9)), [place >= 6 for place in range(9)])) is None
 
 
 def test_items_are_bounded_by_their_tokens() -> None:
     item = EncodedSample(list(range(1500)), [True] * 1500)
     nothing = EncodedSample([1], [False])
-    assert text_evaluation._bounded([nothing, item, item, item]) == [item, item]
-    assert text_evaluation._bounded([EncodedSample(list(range(5000)), [True] * 5000)]) != []
+    assert text_evaluation._limit_items([nothing, item, item, item]) == [item, item]
+    assert text_evaluation._limit_items([EncodedSample(list(range(5000)), [True] * 5000)]) != []

@@ -63,7 +63,7 @@ def trained(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
         base=BASE.model,
         base_sha256=BASE.sha256,
     )
-    yield store, home, model_registry.register(store, home, run, run_execution.read_result(home, RUN))
+    yield store, home, model_registry.register_model(store, home, run, run_execution.read_result(home, RUN))
     store.close()
 
 
@@ -71,7 +71,7 @@ def trained(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_eight_steps_pass_both_gates(trained: tuple[Store, Home, ModelVersion]) -> None:
     store, home, made = trained
     assert made.licence == f"data docs@v1: not stated; base {BASE.model}: apache-2.0"
-    found = evaluation.evaluate(store, home, made, print)
+    found = evaluation.evaluate_version(store, home, made, print)
     assert found.passed
     export = next(gate for gate in found.gates if gate.name == "export")
     assert export.value is not None and export.limit is not None and export.control is not None
@@ -84,10 +84,10 @@ def test_an_export_without_the_reordering_of_q_and_k_fails(
     trained: tuple[Store, Home, ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, home, made = trained
-    monkeypatch.setattr(adapter_export, "interleaved", lambda rows, heads: rows)
+    monkeypatch.setattr(adapter_export, "interleave_rotary_rows", lambda rows, heads: rows)
     wrong = home.folder("models") / "wrong"
-    adapter_export.export(home.model(BASE.sha256), home.run(RUN) / "result", wrong)
-    sha256, _ = model_registry.keep_file(home, wrong, "gguf")
+    adapter_export.export_adapter(home.model(BASE.sha256), home.run(RUN) / "result", wrong)
+    sha256, _ = model_registry.store_file(home, wrong, "gguf")
     assert not gate_of(store, home, replace(made, sha256=sha256)).passed
 
 
@@ -95,15 +95,17 @@ def test_an_export_without_the_reordering_of_q_and_k_fails(
 def test_an_export_of_half_the_scale_fails(trained: tuple[Store, Home, ModelVersion], tmp_path: Path) -> None:
     store, home, made = trained
     shutil.copytree(home.run(RUN) / "result", tmp_path / "half")
-    config = json.loads((tmp_path / "half" / adapter_export.CONFIG).read_text())
-    (tmp_path / "half" / adapter_export.CONFIG).write_text(
+    config = json.loads((tmp_path / "half" / adapter_export.CONFIG_FILE).read_text())
+    (tmp_path / "half" / adapter_export.CONFIG_FILE).write_text(
         json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2})
     )
     wrong = home.folder("models") / "half"
-    adapter_export.export(home.model(BASE.sha256), tmp_path / "half", wrong)
-    sha256, _ = model_registry.keep_file(home, wrong, "gguf")
+    adapter_export.export_adapter(home.model(BASE.sha256), tmp_path / "half", wrong)
+    sha256, _ = model_registry.store_file(home, wrong, "gguf")
     assert not gate_of(store, home, replace(made, sha256=sha256)).passed
 
 
 def gate_of(store: Store, home: Home, model: ModelVersion) -> Gate:
-    return next(gate for gate in text_evaluation.examine(store, home, model, print)[1] if gate.name == "export")
+    return next(
+        gate for gate in text_evaluation.evaluate_text_model(store, home, model, print)[1] if gate.name == "export"
+    )

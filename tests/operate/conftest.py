@@ -82,18 +82,18 @@ class Stage:
 
     def change(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> Promotion:
         """Into the history, as `models promote` and `rollback` do it."""
-        seen = model_registry.history(self.store, endpoint)
+        seen = model_registry.promotion_history(self.store, endpoint)
         to = (endpoint, version.id if version else None)
-        return model_registry.change(self.store, seen, "promote" if version else "rollback", to, "local")
+        return model_registry.append_promotion(self.store, seen, "promote" if version else "rollback", to, "local")
 
     def switch(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> float:
         """Change and wait until it is served; the seconds that took."""
         began = time.monotonic()
-        rollout.wait(self.home, self.store, self.change(version, endpoint).id, 30.0)
+        rollout.wait_until_served(self.home, self.store, self.change(version, endpoint).id, 30.0)
         return time.monotonic() - began
 
-    def state(self) -> platform_state.State:
-        found = platform_state.running(self.home)
+    def state(self) -> platform_state.PlatformState:
+        found = platform_state.read_running_state(self.home)
         assert found is not None
         return found
 

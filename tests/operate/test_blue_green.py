@@ -17,7 +17,7 @@ from archwright.deploy.single_machine import Listen, bundle
 from archwright.errors import StoreError
 from archwright.journal import Journal
 from archwright.lifecycle import model_registry
-from archwright.operate.blue_green import LEAVING_LIMIT, RETRY_S, Lanes
+from archwright.operate.blue_green import DRAINING_LIMIT, RETRY_S, EndpointRollouts
 from archwright.serving.process.config_reload import ServedRevision, served_revision_file
 from archwright.store import RecordTable, Store
 
@@ -49,7 +49,9 @@ class Bench:
         engine, gateway = made.processes
         # A process that stands for the gateway: what matters of it is its number, and the notes the test writes.
         processes = (replace(engine, **changes), replace(gateway, argv=SLEEPER))
-        self.lanes = Lanes(replace(made, processes=processes), stage.home, self.store, Journal("s", self.journal))
+        self.lanes = EndpointRollouts(
+            replace(made, processes=processes), stage.home, self.store, Journal("s", self.journal)
+        )
         self.lanes.begin()
         while (key := self.lanes.unstarted()) is not None:
             for child in self.lanes.engines[key].children:
@@ -154,7 +156,7 @@ def test_an_engine_that_is_late_changes_nothing(make: Callable[..., Bench]) -> N
     version = bench.stage.version()
     bench.stage.change(version)
     bench.until(lambda: bench.lanes.lanes[ENDPOINT].promotion == "assistant#2")
-    undone = model_registry.history(bench.store, ENDPOINT)[-1]
+    undone = model_registry.promotion_history(bench.store, ENDPOINT)[-1]
     assert (undone.action, undone.model, undone.previous) == ("rollback", None, version.id)
     assert "engine-assistant.v1 was not ready in 0 s" in undone.reason
     assert bench.config()["revision"] == 0
@@ -167,7 +169,7 @@ def test_a_gateway_that_does_not_take_it_up(make: Callable[..., Bench]) -> None:
     bench.until(bench.published)
     bench.tick(100.0)
     bench.tick()
-    undone = model_registry.history(bench.store, ENDPOINT)[-1]
+    undone = model_registry.promotion_history(bench.store, ENDPOINT)[-1]
     assert undone.by == "supervisor" and "AW-OPS-46" in undone.reason
     assert bench.config()["revision"] == 2 and ".v1" not in bench.addresses(), "it is told to stay where it was"
 
@@ -182,19 +184,19 @@ def test_a_store_that_refuses_is_asked_again_and_nothing_is_tried_anew(make: Cal
     assert len(bench.events("rollout.began")) == 1, "engines that failed are not started over and over"
     assert bench.lanes.lanes[ENDPOINT].now.version == ""
     bench.store.refuse = False
-    bench.until(lambda: model_registry.production(bench.store) == {})
+    bench.until(lambda: model_registry.production_versions(bench.store) == {})
     assert bench.events("rollout.undone")[-1]["back_to"] is None
 
 
 def test_versions_do_not_pile_up_in_memory(make: Callable[..., Bench]) -> None:
     """While the answers of two earlier versions go on, a third waits; engines that come back are used again."""
     bench = make()
-    versions = [bench.stage.version() for _ in range(LEAVING_LIMIT + 2)]
+    versions = [bench.stage.version() for _ in range(DRAINING_LIMIT + 2)]
     for version in versions[:-1]:
         bench.stage.change(version)
         bench.arrived()
     running = bench.names()
-    assert len(running) == 2 + LEAVING_LIMIT
+    assert len(running) == 2 + DRAINING_LIMIT
     bench.stage.change(versions[-1])
     for _ in range(5):
         bench.tick()
@@ -214,9 +216,9 @@ def test_at_the_start_it_goes_back_until_something_can_be_served(stage: Stage, m
     stage.home.model(worse.sha256).unlink()
     bench = make()
     assert bench.names() == ["engine-assistant.v1", "engine-assistant"]
-    back = model_registry.history(stage.store, ENDPOINT)[3:]
+    back = model_registry.promotion_history(stage.store, ENDPOINT)[3:]
     assert [(change.model, change.by) for change in back] == [(lost.id, "supervisor"), (good.id, "supervisor")]
     assert bench.lanes.fell("assistant=assistant@v1", "AW-ENG-08 it did not start")
-    assert bench.names() == ["engine-assistant"] and model_registry.production(stage.store) == {}
+    assert bench.names() == ["engine-assistant"] and model_registry.production_versions(stage.store) == {}
     assert not bench.lanes.fell("plan:assistant", "AW-ENG-08"), "there is nothing behind the plan's own model"
     assert {found.name: found.version for found in bench.lanes.endpoints()} == {ENDPOINT: BASE, "night": BASE}

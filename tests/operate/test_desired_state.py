@@ -10,7 +10,13 @@ from archwright.contract.plan import Bundle, Launch, Plan
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.home import Home
-from archwright.operate.desired_state import NOTHING, Layout, Wanted, number, wanted
+from archwright.operate.desired_state import (
+    NOT_SERVED,
+    DesiredVersion,
+    PlatformLayout,
+    promotion_number,
+    read_desired_versions,
+)
 from archwright.serving.settings.config import GatewayConfig, check_config
 
 from .conftest import Stage
@@ -29,7 +35,7 @@ def shared(plan: Plan, **changes: object) -> Bundle:
     return bundle(replace(plan, pools=(pool,)), LISTEN, "")
 
 
-def gateway(layout: Layout, served: list[Wanted]) -> GatewayConfig:
+def gateway(layout: PlatformLayout, served: list[DesiredVersion]) -> GatewayConfig:
     servings = [layout.serving(name, to) for name, to in zip(layout.workloads, served, strict=True)]
     config = msgspec.convert(layout.gateway_process(servings, 7).config, GatewayConfig)
     check_config(config)
@@ -37,8 +43,8 @@ def gateway(layout: Layout, served: list[Wanted]) -> GatewayConfig:
 
 
 def test_a_workload_that_shares_its_pool_gets_engines_of_its_own(null_plan: Plan, version: ModelVersion) -> None:
-    layout = Layout(shared(null_plan))
-    config = gateway(layout, [Wanted("assistant#1", version), Wanted()])
+    layout = PlatformLayout(shared(null_plan))
+    config = gateway(layout, [DesiredVersion("assistant#1", version), DesiredVersion()])
     assert [(spec.workload, spec.pool) for spec in config.endpoints] == [
         ("assistant", "assistant/assistant"),
         ("night", "assistant"),
@@ -49,41 +55,41 @@ def test_a_workload_that_shares_its_pool_gets_engines_of_its_own(null_plan: Plan
     assert (plain.name, plain.serves, plain.addresses[0]) == ("assistant", "null-model", "unix:engine-assistant")
     assert not plain.adapter
     assert config.revision == 7
-    engines = layout.serving("assistant", Wanted("assistant#1", version)).engines
+    engines = layout.serving("assistant", DesiredVersion("assistant#1", version)).engines
     assert [engine.config["adapter_sha256"] for engine in engines] == [version.sha256] * 2
     assert [engine.ready_socket for engine in engines] == [engine.config["socket"] for engine in engines]
 
 
 def test_workloads_on_the_plans_own_model_share_its_engines(null_plan: Plan) -> None:
-    layout = Layout(shared(null_plan))
-    one, two = (layout.serving(name, Wanted()) for name in ("assistant", "night"))
+    layout = PlatformLayout(shared(null_plan))
+    one, two = (layout.serving(name, DesiredVersion()) for name in ("assistant", "night"))
     assert one.key == two.key and one.engines == two.engines and one.version == ""
 
 
 def test_alone_in_its_pool_a_workload_keeps_the_pools_name(null_plan: Plan, version: ModelVersion) -> None:
-    layout = Layout(bundle(null_plan, LISTEN, ""))
-    config = gateway(layout, [Wanted("assistant#1", version)])
+    layout = PlatformLayout(bundle(null_plan, LISTEN, ""))
+    config = gateway(layout, [DesiredVersion("assistant#1", version)])
     assert config.endpoints[0].pool == "assistant"
     assert [(pool.name, pool.version) for pool in config.pools] == [("assistant", version.id)]
 
 
 def test_a_classifier_has_an_endpoint_only_while_in_production(null_plan: Plan, stage: Stage) -> None:
-    layout = Layout(bundle(null_plan, LISTEN, ""))
+    layout = PlatformLayout(bundle(null_plan, LISTEN, ""))
     wear = stage.version("wear", task="tabular-classifier")
-    serving = layout.serving("wear", Wanted("wear#1", wear))
+    serving = layout.serving("wear", DesiredVersion("wear#1", wear))
     assert serving.spec is not None and serving.spec.kind == "predict" and not serving.pools[0].adapter
     assert serving.engines[0].config["engine"] == "onnx"
-    assert layout.serving("wear", Wanted("wear#2")) == NOTHING
+    assert layout.serving("wear", DesiredVersion("wear#2")) == NOT_SERVED
     assert not layout.absent("wear", wear) and layout.absent("poet", stage.version("poet"))
 
 
 def test_why_a_version_cannot_be_served(null_plan: Plan, stage: Stage, home: Home) -> None:
-    layout = Layout(bundle(null_plan, LISTEN, ""))
+    layout = PlatformLayout(bundle(null_plan, LISTEN, ""))
     version = stage.version()
     assert layout.obstacle("assistant", version, home) == ""
     classifier = stage.version(task="image-classifier")
     assert "is a classifier" in layout.obstacle("assistant", classifier, home)
-    engine = layout.serving("assistant", Wanted()).engines[0]
+    engine = layout.serving("assistant", DesiredVersion()).engines[0]
     engine.config["model_sha256"] = "1" * 64
     assert "is an adapter for null-model" in layout.obstacle("assistant", replace(version, base_sha256="2" * 64), home)
     assert layout.obstacle("assistant", replace(version, base_sha256="1" * 64), home) == ""
@@ -94,16 +100,16 @@ def test_why_a_version_cannot_be_served(null_plan: Plan, stage: Stage, home: Hom
 def test_a_foreign_engine_takes_no_adapter(null_plan: Plan, version: ModelVersion, home: Home) -> None:
     launch = Launch(engine="external", url="http://127.0.0.1:9/v1")
     pool = replace(null_plan.pools[0], launch=launch)
-    layout = Layout(bundle(replace(null_plan, pools=(pool,)), LISTEN, ""))
+    layout = PlatformLayout(bundle(replace(null_plan, pools=(pool,)), LISTEN, ""))
     assert "http://127.0.0.1:9/v1" in layout.obstacle("assistant", version, home)
-    assert layout.serving("assistant", Wanted()).engines == ()
+    assert layout.serving("assistant", DesiredVersion()).engines == ()
 
 
 def test_a_second_model_of_a_workload_stays(null_plan: Plan, version: ModelVersion) -> None:
     other = replace(null_plan.pools[0], name="other", model="other-model")
-    layout = Layout(bundle(replace(null_plan, pools=(*null_plan.pools, other)), LISTEN, ""))
+    layout = PlatformLayout(bundle(replace(null_plan, pools=(*null_plan.pools, other)), LISTEN, ""))
     assert list(layout.workloads) == ["assistant", "assistant/other-model"]
-    config = gateway(layout, [Wanted("assistant#1", version), Wanted()])
+    config = gateway(layout, [DesiredVersion("assistant#1", version), DesiredVersion()])
     assert [pool.serves for pool in config.pools] == [version.id, "other-model"]
 
 
@@ -112,6 +118,8 @@ def test_what_is_wanted_is_what_is_in_production(stage: Stage) -> None:
     stage.change(first)
     stage.change(second, "wear")
     stage.change(None)
-    found = wanted(stage.store)
-    assert (found["assistant"], found["wear"].version) == (Wanted("assistant#2"), second)
-    assert [number(found[name].promotion) for name in ("assistant", "wear")] == [2, 1] and number("") == 0
+    found = read_desired_versions(stage.store)
+    assert (found["assistant"], found["wear"].version) == (DesiredVersion("assistant#2"), second)
+    assert [promotion_number(found[name].promotion) for name in ("assistant", "wear")] == [2, 1] and promotion_number(
+        ""
+    ) == 0

@@ -15,7 +15,7 @@ from archwright.cli import show_models
 from archwright.contract.plan import Launch, Plan
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, bundle
-from archwright.operate.desired_state import Layout, Wanted
+from archwright.operate.desired_state import DesiredVersion, PlatformLayout
 from archwright.serving.settings.config import GatewayConfig, check_config
 
 from ..api.test_serving import Upstream
@@ -79,20 +79,20 @@ def test_the_pools_that_do_not_hold_a_version_are_left_out(
 
 
 def test_what_is_configured_while_a_version_serves(null_plan: Plan, stage: Stage) -> None:
-    layout = Layout(bundle(mixed(null_plan, "http://a:1/v1", "http://b:1/v1"), Listen("127.0.0.1", 8470), ""))
+    layout = PlatformLayout(bundle(mixed(null_plan, "http://a:1/v1", "http://b:1/v1"), Listen("127.0.0.1", 8470), ""))
     version: ModelVersion = stage.version()
 
-    def served(to: Wanted) -> tuple[GatewayConfig, tuple[str, ...]]:
+    def served(to: DesiredVersion) -> tuple[GatewayConfig, tuple[str, ...]]:
         serving = layout.serving(ENDPOINT, to)
         config = msgspec.convert(layout.gateway_process([serving], 7).config, GatewayConfig)
         check_config(config)
         return config, serving.left_out
 
-    config, left_out = served(Wanted())
+    config, left_out = served(DesiredVersion())
     (spec,) = config.endpoints
     assert [target.pool for target in spec.targets] == ["assistant", "more"] and spec.overflow == ("cloud",)
     assert left_out == ()
-    config, left_out = served(Wanted("assistant#1", version))
+    config, left_out = served(DesiredVersion("assistant#1", version))
     (spec,) = config.endpoints
     assert [target.pool for target in spec.targets] == ["assistant"] and spec.overflow == ()
     assert [pool.name for pool in config.pools] == ["assistant"] and left_out == ("more", "cloud")

@@ -44,7 +44,7 @@ def until(true: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 def pids(home: Home) -> dict[str, int]:
-    current = platform_state.running(home)
+    current = platform_state.read_running_state(home)
     assert current is not None
     return {"supervisor": current.supervisor_pid, **{p.name: p.pid for p in current.processes}}
 
@@ -69,7 +69,7 @@ def test_up_status_down_and_up_again(plan_file: str, home: Home) -> None:
     assert api.down(dry_run=True).processes == ("engine-assistant", "gateway")
     before = pids(home)
     assert api.down().stopped and api.status().state == "stopped"
-    assert not any(platform_state.alive(pid, "archwright") for pid in before.values())
+    assert not any(platform_state.is_process_alive(pid, "archwright") for pid in before.values())
     again = api.up(plan_file, detach=True, port=0).started
     assert again.key is None, "the key is shown on the first start only"
     assert not api.down(dry_run=True).stopped
@@ -97,7 +97,7 @@ def test_running_twice_is_refused(plan_file: str) -> None:
 
 
 def test_a_port_in_use_is_said(plan_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform_control, "PORT_PATIENCE_S", 0.1)
+    monkeypatch.setattr(platform_control, "PORT_TIMEOUT_S", 0.1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -130,7 +130,7 @@ def test_a_killed_supervisor_leaves_nothing_and_up_works(plan_file: str, home: H
     api.up(plan_file, detach=True, port=0)
     old = pids(home)
     os.kill(old["supervisor"], signal.SIGKILL)
-    until(lambda: not any(platform_state.alive(pid, "archwright") for pid in old.values()))
+    until(lambda: not any(platform_state.is_process_alive(pid, "archwright") for pid in old.values()))
     assert api.status().state == "stopped"
     assert answers(api.up(plan_file, detach=True, port=0).started.url) == 200
 
@@ -198,7 +198,7 @@ def test_attached_it_ends_with_the_command(plan_file: str, home: Home) -> None:
         assert set(msgspec.json.decode(text)) == {"url", "key", "console"}
         old = pids(home)
         foreground.send_signal(signal.SIGKILL)
-    until(lambda: not any(platform_state.alive(pid, "archwright") for pid in old.values()))
+    until(lambda: not any(platform_state.is_process_alive(pid, "archwright") for pid in old.values()))
 
 
 def test_foreground_stops_in_order_on_sigterm(plan_file: str, home: Home) -> None:

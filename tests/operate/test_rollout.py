@@ -80,10 +80,10 @@ def test_several_changes_at_once_end_at_the_last(stage: Stage) -> None:
         assert api.status().state == "running", "an engine that is on its way is no fault"
         stage.switch(third)
     assert clients.failures == []
-    assert clients.versions[-1] == third.id == model_registry.production(stage.store)[ENDPOINT].id
+    assert clients.versions[-1] == third.id == model_registry.production_versions(stage.store)[ENDPOINT].id
     until(lambda: stage.serving() == {"engine-assistant.v3": third.id})
     with pytest.raises(OperateError) as caught:
-        rollout.wait(stage.home, stage.store, overtaken.id)
+        rollout.wait_until_served(stage.home, stage.store, overtaken.id)
     assert caught.value.code == "AW-OPS-42" and "archwright models history assistant" in caught.value.hint
 
 
@@ -140,19 +140,19 @@ def test_killed_in_the_middle_of_a_change(stage: Stage, victim: str) -> None:
     pids = stage.pids()
     os.kill(pids["engine-assistant.v2" if victim == "candidate" else victim], signal.SIGKILL)
     if victim == "supervisor":
-        until(lambda: not any(platform_state.alive(pid, "archwright") for pid in pids.values()))
+        until(lambda: not any(platform_state.is_process_alive(pid, "archwright") for pid in pids.values()))
         stage.up(**NULL)
     if victim == "candidate":
         with pytest.raises(OperateError) as caught:
-            rollout.wait(stage.home, stage.store, change.id)
+            rollout.wait_until_served(stage.home, stage.store, change.id)
         assert caught.value.code == "AW-OPS-40"
-        newest = model_registry.history(stage.store, ENDPOINT)[-1]
+        newest = model_registry.promotion_history(stage.store, ENDPOINT)[-1]
         assert (newest.action, newest.by, newest.model) == ("rollback", "supervisor", first.id)
-        rollout.wait(stage.home, stage.store, newest.id)
+        rollout.wait_until_served(stage.home, stage.store, newest.id)
     else:
-        rollout.wait(stage.home, stage.store, change.id)
+        rollout.wait_until_served(stage.home, stage.store, change.id)
     expected = first if victim == "candidate" else second
-    assert model_registry.production(stage.store)[ENDPOINT].id == expected.id
+    assert model_registry.production_versions(stage.store)[ENDPOINT].id == expected.id
     until(lambda: api.status().state == "running")
     assert chat(stage).version == expected.id
     until(lambda: list(stage.serving().values()) == [expected.id])
@@ -201,7 +201,7 @@ def test_what_cannot_be_served_is_rolled_back_with_the_reason(stage: Stage) -> N
     with pytest.raises(OperateError) as caught:
         stage.switch(version)
     assert caught.value.code == "AW-OPS-40" and "not in the home" in caught.value.message
-    assert model_registry.production(stage.store) == {} and chat(stage).version == BASE
+    assert model_registry.production_versions(stage.store) == {} and chat(stage).version == BASE
     elsewhere = stage.version("poet")
     with pytest.raises(OperateError) as caught:
         stage.switch(elsewhere, "poet")
@@ -218,7 +218,7 @@ def test_what_cannot_be_served_is_rolled_back_with_the_reason(stage: Stage) -> N
 
 
 def test_without_a_platform_nobody_waits(stage: Stage) -> None:
-    rollout.wait(stage.home, stage.store, stage.change(stage.version()).id, 0.0)
+    rollout.wait_until_served(stage.home, stage.store, stage.change(stage.version()).id, 0.0)
     with pytest.raises(ModelError) as caught:
-        rollout.wait(stage.home, stage.store, "assistant#9")
+        rollout.wait_until_served(stage.home, stage.store, "assistant#9")
     assert caught.value.code == "AW-MOD-21"

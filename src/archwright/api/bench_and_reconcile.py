@@ -115,7 +115,7 @@ def _target(home: Home, url: str | None, load: LoadSpec, key_env: str | None, mo
         return Target(url=url, key=key, model=model or load.model)
     address = running_url(home)
     with keyring() as (keys, _home, _store):
-        key = owner_keys.local_key(keys, home)
+        key = owner_keys.get_local_key(keys, home)
     authority = settings.load().tls_certificate or None
     return Target(f"{address}/v1", key, model or load.model, workload=load.workload, ca_file=authority)
 
@@ -123,7 +123,7 @@ def _target(home: Home, url: str | None, load: LoadSpec, key_env: str | None, mo
 def _lifetime(home: Home) -> Window:
     """The window of what has no phase: from `up` until now."""
     now = time.time()
-    status = platform_control.status(home)
+    status = platform_control.read_status(home)
     return Window(name="", started_at=now - (status.up_s or 0.0) - 1.0, ended_at=now)
 
 
@@ -163,7 +163,7 @@ def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reco
 
 def _live(store: Store, home: Home, plan: Plan) -> list[Measurement]:
     """What the running platform saw of real traffic, if it runs this plan."""
-    status = platform_control.status(home)
+    status = platform_control.read_status(home)
     if status.plan_digest != plan.digest:
         return []
     now = time.time()
@@ -176,7 +176,7 @@ def _live(store: Store, home: Home, plan: Plan) -> list[Measurement]:
 
 def _proved(store: Store, home: Home, plan: Plan) -> list[Measurement]:
     """What the running platform answers about the controls that the plan promises."""
-    url = platform_control.status(home).url
+    url = platform_control.read_status(home).url
     if url is None:
         return []
     authority = settings.load().tls_certificate or None
@@ -186,7 +186,7 @@ def _proved(store: Store, home: Home, plan: Plan) -> list[Measurement]:
 def _plan(home: Home, path: str | None) -> Plan:
     if path is not None:
         return read_plan(Path(path))
-    if platform_control.status(home).url is not None:
+    if platform_control.read_status(home).url is not None:
         return read_plan(home.plan)
     here = Path("plan.json")
     if not here.is_file():

@@ -90,9 +90,9 @@ def _disk(home: Home) -> Check:
 
 
 def _port(home: Home, host: str, port: int) -> Check:
-    running = platform_control.status(home)
+    running = platform_control.read_status(home)
     if running.url is not None:
         return Check(name="port", ok=True, detail=f"the platform runs at {running.url}")
-    free = port == 0 or readiness_probe.port_is_free(host, port)
+    free = port == 0 or readiness_probe.is_port_free(host, port)
     detail = f"{host}:{port} {'free' if free else 'in use'}"
     return Check(name="port", ok=free, detail=detail, hint="" if free else "archwright up --port 0")

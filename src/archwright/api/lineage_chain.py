@@ -134,7 +134,7 @@ def _known(store: Store, kind: NodeKind, name: str) -> str | None:
     if kind == "run":
         found = [run.id for run in training_runs.list_runs(store) if run.id == name]
     elif kind == "model":
-        found = [version.id for version in model_registry.all(store) if name in (version.id, version.name)]
+        found = [version.id for version in model_registry.list_models(store) if name in (version.id, version.name)]
     else:
         found = [version.id for version in version_index.list_versions(store) if name in (version.id, version.dataset)]
     return found[-1] if found else None
@@ -142,7 +142,7 @@ def _known(store: Store, kind: NodeKind, name: str) -> str | None:
 
 def _ids(store: Store) -> list[str]:
     return [
-        *(version.id for version in model_registry.all(store)),
+        *(version.id for version in model_registry.list_models(store)),
         *(run.id for run in training_runs.list_runs(store)),
         *(version.id for version in version_index.list_versions(store)),
     ]

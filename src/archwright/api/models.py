@@ -92,8 +92,8 @@ def fetch(name: str) -> ModelFile:
 def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's name
     """Every model file the catalog knows, then every trained version, oldest first."""
     with opened() as (_settings, home, store):
-        served = model_registry.production(store)
-        versions = [_listed(store, home, version, served) for version in model_registry.all(store)]
+        served = model_registry.production_versions(store)
+        versions = [_listed(store, home, version, served) for version in model_registry.list_models(store)]
         return (*known(home), *versions)
 
 
@@ -103,7 +103,7 @@ def show(id: str) -> ModelCard | ModelFile:  # noqa: A002 - the argument's name
         for file in known(home):
             if id in (file.id, file.model):
                 return file
-        return _card(store, home, model_registry.find(store, id))
+        return _card(store, home, model_registry.find_model(store, id))
 
 
 def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
@@ -112,8 +112,8 @@ def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
     Raises ModelError: AW-MOD-10 unknown, -23 its file is damaged, -30 its engine does not start, -31 no held-out rows.
     """
     with opened() as (_settings, home, store):
-        model = model_registry.find(store, id)
-        found = evaluation.evaluate(store, home, model, _tell)
+        model = model_registry.find_model(store, id)
+        found = evaluation.evaluate_version(store, home, model, _tell)
         audited(store, "models.evaluate", model.id)
         return found
 
@@ -126,10 +126,10 @@ def promote(id: str, *, dry_run: bool = False) -> Change:  # noqa: A002 - the ar
     OperateError AW-OPS-4x when the platform could not serve it: then it went back.
     """
     with opened() as (_settings, home, store):
-        model = model_registry.find(store, id)
+        model = model_registry.find_model(store, id)
         if dry_run:
-            return _would(promotions.check(store, home, model), "promote", model.name, model.id)
-        made = promotions.promote(store, home, model, _user())
+            return _would(promotions.check_promotable(store, home, model), "promote", model.name, model.id)
+        made = promotions.promote_version(store, home, model, _user())
         audited(store, "models.promote", f"{made.endpoint} {made.model}")
         return _made(store, home, made)
 
@@ -143,9 +143,9 @@ def rollback(name: str, *, dry_run: bool = False) -> Change:
     endpoint = name.partition("@")[0]
     with opened() as (_settings, home, store):
         if dry_run:
-            seen, before = promotions.target(store, home, endpoint)
+            seen, before = promotions.find_rollback_target(store, home, endpoint)
             return _would(seen, "rollback", endpoint, before)
-        made = promotions.rollback(store, home, endpoint, _user())
+        made = promotions.roll_back_endpoint(store, home, endpoint, _user())
         audited(store, "models.rollback", f"{made.endpoint} {made.model or 'the plan'}")
         return _made(store, home, made)
 
@@ -159,7 +159,7 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
     until = None if at is None else _moment(at)
     endpoint = None if name is None else name.partition("@")[0]
     with opened() as (_settings, _home, store):
-        changes = model_registry.history(store, endpoint)
+        changes = model_registry.promotion_history(store, endpoint)
         if endpoint is not None and not changes:
             _check_name(store, endpoint)
     if until is None:
@@ -169,7 +169,7 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
 
 
 def _listed(store: Store, home: Home, version: ModelVersion, served: dict[str, ModelVersion]) -> ListedVersion:
-    found = model_registry.evaluation(store, version.id)
+    found = model_registry.newest_evaluation(store, version.id)
     return ListedVersion(
         **as_dict(version),
         here=home.model(version.sha256, version.format).is_file(),
@@ -180,9 +180,9 @@ def _listed(store: Store, home: Home, version: ModelVersion, served: dict[str, M
 
 def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
     model_registry.complete_edges(store, version)
-    found = model_registry.evaluation(store, version.id)
-    listed = _listed(store, home, version, model_registry.production(store))
-    changes = model_registry.history(store, version.name)
+    found = model_registry.newest_evaluation(store, version.id)
+    listed = _listed(store, home, version, model_registry.production_versions(store))
+    changes = model_registry.promotion_history(store, version.name)
     return ModelCard(
         **as_dict(listed),
         path=str(home.model(version.sha256, version.format)) if listed.here else None,
@@ -195,7 +195,7 @@ def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
             files=chain_of(store, format_node("model", version.id)).files,
         ),
         production_since=changes[-1].at if listed.in_production else None,
-        left_out=platform_control.left_out(home, version.name) if listed.in_production else (),
+        left_out=platform_control.find_excluded_pools(home, version.name) if listed.in_production else (),
     )
 
 
@@ -203,7 +203,7 @@ def _would(
     seen: Sequence[Promotion], action: Literal["promote", "rollback"], endpoint: str, model: str | None
 ) -> Change:
     return Change(
-        id=model_registry.next_id(endpoint, seen),
+        id=model_registry.next_promotion_id(endpoint, seen),
         at=time.time(),
         action=action,
         endpoint=endpoint,
@@ -217,8 +217,8 @@ def _would(
 
 def _made(store: Store, home: Home, made: Promotion) -> Change:
     """Wait until the running platform serves it."""
-    rollout.wait(home, store, made.id)
-    running = platform_control.status(home).state != "stopped"
+    rollout.wait_until_served(home, store, made.id)
+    running = platform_control.read_status(home).state != "stopped"
     return Change(**as_dict(made), dry_run=False, served=running)
 
 
@@ -250,7 +250,8 @@ def _moment(text: str) -> float:
 
 def _check_name(store: Store, endpoint: str) -> None:
     names = sorted(
-        {version.name for version in model_registry.all(store)} | {c.endpoint for c in model_registry.history(store)}
+        {version.name for version in model_registry.list_models(store)}
+        | {c.endpoint for c in model_registry.promotion_history(store)}
     )
     if endpoint not in names:
         raise ModelError(

@@ -25,7 +25,7 @@ from archwright.deploy.single_machine import Listen, bundle
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, home_of
 from archwright.operate import owner_keys, platform_control, platform_state, readiness_probe, rollout
-from archwright.operate.platform_control import Status
+from archwright.operate.platform_control import PlatformStatus
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.config import check_config as check_gateway
 
@@ -55,12 +55,12 @@ class Platform:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        return platform_control.release(self._process)
+        return platform_control.wait_for_exit(self._process)
 
     def stop(self) -> None:
-        platform_control.down(self._home)
+        platform_control.stop_platform(self._home)
         if not self.detached:
-            platform_control.release(self._process)
+            platform_control.wait_for_exit(self._process)
 
     def __enter__(self) -> Platform:
         return self
@@ -89,7 +89,7 @@ def up(
     chosen = settings.load({"port": port})
     home = home_of(chosen)
     if chosen.port == 0:
-        chosen = settings.load({"port": readiness_probe.free_port(chosen.host)})
+        chosen = settings.load({"port": readiness_probe.find_free_port(chosen.host)})
     made = plan_or_needs(source)
     called_at = time.time()
     listen = Listen(
@@ -105,19 +105,19 @@ def up(
     built = bundle(made, listen, store_url(chosen), elsewhere)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
     here = replace(made, pools=tuple(pool for pool in made.pools if pool.name not in elsewhere))
-    platform_control.check(here, home, chosen.host, chosen.port)
+    platform_control.check_startable(here, home, chosen.host, chosen.port)
     with opened() as (_chosen, _home, store):
-        rollout.check(built, home, store)
+        rollout.check_servable(built, home, store)
         audited(store, "up", made.digest)
-    process = platform_control.start(made, built, home, called_at, attached=not detach)
+    process = platform_control.start_platform(made, built, home, called_at, attached=not detach)
     with keyring() as (keys, _home, _store):  # now only: of a start that failed nobody would have seen it
-        key = owner_keys.first_key(keys)
+        key = owner_keys.create_owner_key(keys)
     return Platform(Started(url=built.url, key=key, console=None), home, process, detached=detach)
 
 
-def status() -> Status:
+def status() -> PlatformStatus:
     """What runs, whether it is ready, how often it was restarted."""
-    return platform_control.status(home_of(settings.load()))
+    return platform_control.read_status(home_of(settings.load()))
 
 
 class Stopped(Record):
@@ -131,9 +131,9 @@ class Stopped(Record):
 def down(*, dry_run: bool = False) -> Stopped:
     """Take the platform of this home down; running requests are finished first."""
     home = home_of(settings.load())
-    current = platform_control.status(home)
+    current = platform_control.read_status(home)
     names = tuple(process.name for process in current.processes)
-    stopped = False if dry_run else platform_control.down(home)
+    stopped = False if dry_run else platform_control.stop_platform(home)
     if stopped:
         with opened() as (_settings, _home, store):
             audited(store, "down", current.plan_digest or "")
@@ -142,7 +142,7 @@ def down(*, dry_run: bool = False) -> Stopped:
 
 def running_url(home: Home) -> str:
     """The URL of the running platform. Raises OperateError AW-OPS-31 when none runs."""
-    current = platform_control.status(home)
+    current = platform_control.read_status(home)
     if current.url is None:
         where = ErrorLocation(str(home.root))
         raise OperateError("AW-OPS-31", "no platform is running", where=where, hint="archwright up --detach")
@@ -166,7 +166,7 @@ def ask(question: str, *, model: str | None = None, max_tokens: int | None = Non
 
     def pieces(answer: Answer) -> Iterator[str]:
         with keyring() as (keys, home, _store):
-            url, key = running_url(home), owner_keys.local_key(keys, home)
+            url, key = running_url(home), owner_keys.get_local_key(keys, home)
         body: dict[str, object] = {
             "model": model or _first_endpoint(home),
             "stream": True,
@@ -202,7 +202,7 @@ def _lines(reply: HTTPResponse) -> Iterator[bytes]:
 
 def _first_endpoint(home: Home) -> str:
     """The first workload: it answers with whatever version is in production, where its model's name would not."""
-    current = platform_state.running(home)
+    current = platform_state.read_running_state(home)
     return current.endpoints[0].name if current is not None and current.endpoints else ""
 
 

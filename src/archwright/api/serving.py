@@ -88,7 +88,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
         pools=pools,
         endpoints=endpoints,
         host=chosen.host,
-        port=chosen.port or readiness_probe.free_port(chosen.host),
+        port=chosen.port or readiness_probe.find_free_port(chosen.host),
         tls_certificate=chosen.tls_certificate or None,
         tls_key=chosen.tls_key or None,
         store_url=chosen.database_url,
@@ -112,7 +112,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
             raise OperateError(
                 "AW-OPS-22", f"a worker ended with status {status}", where=ErrorLocation(str(file)), hint=hint
             )
-        return Serving(_ready(config, owner_keys.first_key(keys)), master)
+        return Serving(_ready(config, owner_keys.create_owner_key(keys)), master)
 
 
 def _ready(config: GatewayConfig, key: str | None) -> Ready:

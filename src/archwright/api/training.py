@@ -106,7 +106,7 @@ class Training:
             _record(store, finished, made)
         # Kept before it is registered: the version's lineage asks for it.
         self._keep(store, finished)
-        version = model_registry.register(
+        version = model_registry.register_model(
             store, self._home, finished, run_execution.read_result(self._home, self.run.id)
         )
         self._keep(store, replace(finished, model=version.id))

@@ -23,8 +23,8 @@ from archwright.engines.gguf import GgufContents, read_gguf
 from archwright.errors import EngineError, ErrorLocation, ModelError, from_os_error, require_extra
 from archwright.lifecycle import model_formats
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PICKLED_WEIGHTS = "adapter_model.bin"
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+PICKLED_WEIGHTS_FILE = "adapter_model.bin"
 # What the exporter knows how to lay out: transformers' module -> llama.cpp's tensor.
 ARCHITECTURES = ("llama",)
 TENSORS = {
@@ -32,10 +32,10 @@ TENSORS = {
     **{"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"},
     "mlp.down_proj": "ffn_down",
 }
-NAME = re.compile(
+TENSOR_NAME = re.compile(
     r"(?:base_model\.model\.)?model\.layers\.(\d+)\.([a-z_]+\.[a-z_]+)\.lora_([AB])(?:\.default)?\.weight"
 )
-F16_LARGEST = 65504.0
+FLOAT16_MAX = 65504.0
 
 
 class PeftConfig(msgspec.Struct):
@@ -58,14 +58,14 @@ class PeftConfig(msgspec.Struct):
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
 
-class Heads(NamedTuple):
+class HeadCounts(NamedTuple):
     """How many attention heads the rows of q and of k are made of."""
 
     query: int
     key: int
 
 
-def export(base: Path, folder: Path, target: Path) -> None:
+def export_adapter(base: Path, folder: Path, target: Path) -> None:
     """Write the adapter in `folder` (as peft saves it) for the model in `base` to `target`, durable and whole.
 
     Raises ModelError: AW-MOD-01 a pickle, AW-MOD-03 an adapter of another kind or another model, AW-MOD-04 an
@@ -81,20 +81,22 @@ def export(base: Path, folder: Path, target: Path) -> None:
             hint=f"known: {', '.join(ARCHITECTURES)}",
         )
     config = read_config(folder)
-    pairs = _pairs(read_weights(folder), folder)
-    _check(pairs, config, contents, folder)
-    _write(target, architecture, config, _laid_out(pairs, _heads(contents, architecture, base)))
+    pairs = _pair_matrices(read_weights(folder), folder)
+    _check_shapes(pairs, config, contents, folder)
+    _write_gguf(
+        target, architecture, config, _permute_rotary_rows(pairs, _read_head_counts(contents, architecture, base))
+    )
 
 
 def read_config(folder: Path) -> PeftConfig:
     """Raises ModelError AW-MOD-03 for what is not a plain LoRA adapter."""
-    path = folder / CONFIG
+    path = folder / CONFIG_FILE
     try:
         config = msgspec.json.decode(path.read_bytes(), type=PeftConfig)
     except OSError as error:
         raise from_os_error(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _unfit(path, f"its configuration cannot be read: {error}") from error
+        raise _invalid_adapter_error(path, f"its configuration cannot be read: {error}") from error
     odd = {
         "peft_type": config.peft_type.upper() != "LORA",
         "bias": config.bias != "none",
@@ -107,55 +109,61 @@ def read_config(folder: Path) -> PeftConfig:
     }
     found = [name for name, is_odd in odd.items() if is_odd]
     if found:
-        raise _unfit(path, f"it is more than low-rank pairs of one scale: {', '.join(found)}")
+        raise _invalid_adapter_error(path, f"it is more than low-rank pairs of one scale: {', '.join(found)}")
     return config
 
 
 def read_weights(folder: Path) -> dict[str, Any]:
     """Name -> array of 32-bit floats."""
-    path = folder / WEIGHTS
-    if not path.is_file() and (folder / PICKLED_WEIGHTS).is_file():
-        model_formats.refuse_pickle(folder / PICKLED_WEIGHTS)
-    model_formats.check(path)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file() and (folder / PICKLED_WEIGHTS_FILE).is_file():
+        model_formats.refuse_pickle(folder / PICKLED_WEIGHTS_FILE)
+    model_formats.check_format(path)
     with require_extra("train", "exporting an adapter"):
         import safetensors  # noqa: PLC0415
         import safetensors.torch  # noqa: PLC0415  numpy has no bf16, which adapters may be kept in
     try:
         return {name: tensor.float().numpy() for name, tensor in safetensors.torch.load_file(path).items()}
     except safetensors.SafetensorError as error:
-        raise _unfit(path, f"its weights are damaged: {error}") from error
+        raise _invalid_adapter_error(path, f"its weights are damaged: {error}") from error
 
 
-def _pairs(weights: Mapping[str, Any], folder: Path) -> dict[str, tuple[Any, Any]]:
+def _pair_matrices(weights: Mapping[str, Any], folder: Path) -> dict[str, tuple[Any, Any]]:
     """llama.cpp's tensor name -> its A and B."""
     halves: dict[str, dict[str, Any]] = {}
     for name, array in weights.items():
-        found = NAME.fullmatch(name)
+        found = TENSOR_NAME.fullmatch(name)
         if found is None or found[2] not in TENSORS:
-            raise _unfit(folder / WEIGHTS, f"it changes {name}, which llama.cpp's adapters cannot")
+            raise _invalid_adapter_error(folder / WEIGHTS_FILE, f"it changes {name}, which llama.cpp's adapters cannot")
         halves.setdefault(f"blk.{found[1]}.{TENSORS[found[2]]}.weight", {})[found[3]] = array
     single = [name for name, half in halves.items() if len(half) != 2]
     if single or not halves:
-        raise _unfit(folder / WEIGHTS, f"half of a pair is missing: {', '.join(single[:3]) or 'it is empty'}")
+        raise _invalid_adapter_error(
+            folder / WEIGHTS_FILE, f"half of a pair is missing: {', '.join(single[:3]) or 'it is empty'}"
+        )
     return {name: (half["A"], half["B"]) for name, half in halves.items()}
 
 
-def _check(pairs: Mapping[str, tuple[Any, Any]], config: PeftConfig, base: GgufContents, folder: Path) -> None:
+def _check_shapes(pairs: Mapping[str, tuple[Any, Any]], config: PeftConfig, base: GgufContents, folder: Path) -> None:
     import numpy as np  # noqa: PLC0415
 
     for name, (a, b) in pairs.items():
         wanted = base.shapes.get(name)
         if wanted != (a.shape[-1], b.shape[0]):
             has = f"{wanted[1]} x {wanted[0]}" if wanted and len(wanted) == 2 else "no such tensor"
-            raise _unfit(folder / WEIGHTS, f"{name} is {b.shape[0]} x {a.shape[-1]} in it, and the base has {has}")
+            raise _invalid_adapter_error(
+                folder / WEIGHTS_FILE, f"{name} is {b.shape[0]} x {a.shape[-1]} in it, and the base has {has}"
+            )
         if (a.shape[0], b.shape[1]) != (config.r, config.r):
-            raise _unfit(folder / WEIGHTS, f"{name} has rank {a.shape[0]}, its configuration says {config.r}")
+            raise _invalid_adapter_error(
+                folder / WEIGHTS_FILE, f"{name} has rank {a.shape[0]}, its configuration says {config.r}"
+            )
         largest = max(np.abs(a).max(), np.abs(b).max())
-        if not largest <= F16_LARGEST:  # also true for NaN
-            raise _unfit(folder / WEIGHTS, f"{name} holds {largest}: the training diverged")
+        if not largest <= FLOAT16_MAX:  # also true for NaN
+            raise _invalid_adapter_error(folder / WEIGHTS_FILE, f"{name} holds {largest}: the training diverged")
 
 
-def _heads(base: GgufContents, architecture: str, path: Path) -> Heads:
+def _read_head_counts(base: GgufContents, architecture: str, path: Path) -> HeadCounts:
     query = base.values.get(f"{architecture}.attention.head_count")
     key = base.values.get(f"{architecture}.attention.head_count_kv", query)
     if not isinstance(query, int) or not isinstance(key, int) or query < 1 or key < 1:
@@ -165,24 +173,24 @@ def _heads(base: GgufContents, architecture: str, path: Path) -> Heads:
             where=ErrorLocation(str(path)),
             hint="remove the file, then run `archwright models fetch` with the model's name",
         )
-    return Heads(query, key)
+    return HeadCounts(query, key)
 
 
-def _laid_out(pairs: Mapping[str, tuple[Any, Any]], heads: Heads) -> dict[str, tuple[Any, Any]]:
+def _permute_rotary_rows(pairs: Mapping[str, tuple[Any, Any]], heads: HeadCounts) -> dict[str, tuple[Any, Any]]:
     count = {"attn_q": heads.query, "attn_k": heads.key}
     return {
-        name: (a, interleaved(b, count[part]) if (part := name.split(".")[2]) in count else b)
+        name: (a, interleave_rotary_rows(b, count[part]) if (part := name.split(".")[2]) in count else b)
         for name, (a, b) in pairs.items()
     }
 
 
-def interleaved(rows: Any, heads: int) -> Any:
+def interleave_rotary_rows(rows: Any, heads: int) -> Any:
     """Rows in llama.cpp's rotary order: within each head, row i and row i + half side by side."""
     total, width = rows.shape
     return rows.reshape(heads, 2, total // heads // 2, width).swapaxes(1, 2).reshape(total, width)
 
 
-def _write(target: Path, architecture: str, config: PeftConfig, pairs: Mapping[str, tuple[Any, Any]]) -> None:
+def _write_gguf(target: Path, architecture: str, config: PeftConfig, pairs: Mapping[str, tuple[Any, Any]]) -> None:
     with require_extra("train", "exporting an adapter"):
         import gguf  # noqa: PLC0415
         import numpy as np  # noqa: PLC0415
@@ -211,7 +219,7 @@ def _write(target: Path, architecture: str, config: PeftConfig, pairs: Mapping[s
         raise from_os_error(error) from error
 
 
-def _unfit(path: Path, reason: str) -> ModelError:
+def _invalid_adapter_error(path: Path, reason: str) -> ModelError:
     return ModelError(
         "AW-MOD-03",
         f"not an adapter that can be exported: {reason}",

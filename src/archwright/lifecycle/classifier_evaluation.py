@@ -37,17 +37,17 @@ from archwright.training.classifier_data import TrainedClassifier
 from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_spec import TrainSpec
 
-ROWS = 10_000
-CELLS = 8_000_000
+MAX_ROWS = 10_000
+MAX_CELLS = 8_000_000
 # What the export gate is decided on at least; rows trained on make up what is lacking: it is not about learning.
-EXPORT_ROWS = 200
-LIMIT = 1e-4
+MIN_EXPORT_ROWS = 200
+EXPORT_LIMIT = 1e-4
 # A request's rows and numbers: the engine reads at most 16 MiB, and a number is some 20 bytes of text.
 BATCH_ROWS, BATCH_CELLS = 512, 400_000
-EXPORT, QUALITY, NOT_WORSE = "export", "quality", "not worse than production"
+EXPORT_GATE, QUALITY_GATE, NOT_WORSE_GATE = "export", "quality", "not worse than production"
 
 
-class Rows(NamedTuple):
+class HeldOutRows(NamedTuple):
     """Held-out rows as numbers with their class (an index of the labels), their ids and what holds them out."""
 
     ids: list[str]
@@ -56,42 +56,42 @@ class Rows(NamedTuple):
     truth: list[int]
 
 
-def examine(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
+def evaluate_classifier(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
     """Raises TrainError AW-TRN-22 (the run's folder is gone), ModelError AW-MOD-30 (the engine did not start),
     AW-MOD-31 (no held-out rows), AW-MOD-32 (what was trained is gone)."""
     spec = training_runs.load_spec(home, model.run)
     found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), spec)
-    trained = _trained(home, model, found, spec)
-    part = first(found.held_out, rows_of(trained.notes))
+    trained = _load_trained(home, model, found, spec)
+    part = take_rows(found.held_out, row_limit(trained.notes))
     truth = classifier_data.encode_labels(part, found, spec, model.labels).tolist()
-    held = Rows(part.ids, part.keys, _numbers(part, trained.notes, found, spec), truth)
+    held = HeldOutRows(part.ids, part.keys, _build_inputs(part, trained.notes, found, spec), truth)
     if not held.ids:
         hint = "train it with held_out: 0.1 on more rows"
         message = f"{model.id} cannot be evaluated: its data set has no held-out row"
         raise ModelError("AW-MOD-31", message, where=ErrorLocation(field=model.dataset_version), hint=hint)
-    more = _numbers(first(found.train, max(0, EXPORT_ROWS - len(held.ids))), trained.notes, found, spec)
-    asked = _joined(held.numbers, more)
-    answers = _served(home, model, asked)
+    more = _build_inputs(take_rows(found.train, max(0, MIN_EXPORT_ROWS - len(held.ids))), trained.notes, found, spec)
+    asked = _concatenate_rows(held.numbers, more)
+    answers = _query_engine(home, model, asked)
     named = answers[: len(held.ids)].argmax(axis=1).tolist()
     usual = Counter(classifier_data.encode_labels(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
-    scores, quality = judge(held.truth, named, model.labels, usual)
-    gates = [export(answers, trained, asked), quality]
-    rival = model_registry.production(store).get(model.name)
+    scores, quality = score_quality(held.truth, named, model.labels, usual)
+    gates = [check_export(answers, trained, asked), quality]
+    rival = model_registry.production_versions(store).get(model.name)
     if rival is not None and rival.id != model.id:
-        against = _against(store, home, rival, (model, spec), held, named)
+        against = _compare_with_production(store, home, rival, (model, spec), held, named)
         scores, gates = (*scores, *against[0]), [*gates, against[1]]
     return scores, tuple(gates)
 
 
-def rows_of(notes: Notes) -> int:
-    return max(EXPORT_ROWS, min(ROWS, CELLS // notes.size))
+def row_limit(notes: Notes) -> int:
+    return max(MIN_EXPORT_ROWS, min(MAX_ROWS, MAX_CELLS // notes.size))
 
 
-def first(part: DataSplit, rows: int) -> DataSplit:
+def take_rows(part: DataSplit, rows: int) -> DataSplit:
     return DataSplit(part.ids[:rows], part.table.slice(0, rows), part.keys[:rows])
 
 
-def export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
+def check_export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
     """Whether the engine's answers to the rows are the trained model's."""
     import numpy as np  # noqa: PLC0415
 
@@ -100,27 +100,29 @@ def export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
     untrained = float(np.abs(answers - trained.untrained(rows)).max())
     moved = float(np.abs(answers - np.roll(wanted, 1, axis=0)).max())
     control = min(untrained, moved)
-    if near > LIMIT:
+    if near > EXPORT_LIMIT:
         verdict = "what is served is not what was trained"
-    elif control <= LIMIT:
+    elif control <= EXPORT_LIMIT:
         verdict = "a control passes too: the model answers as if it had learned nothing, or the same to every row"
     else:
         verdict = "what is served is what was trained"
     figures = (
-        f"probabilities differ by at most {near:.1e} over {len(rows)} rows, limit {LIMIT:.0e}; controls: the model "
+        f"probabilities differ by at most {near:.1e} over {len(rows)} rows, limit {EXPORT_LIMIT:.0e}; controls: the model "
         f"before training {untrained:.2g}, the answers of the row before {moved:.2g}"
     )
-    passed = near <= LIMIT < control
-    return Gate(name=EXPORT, passed=passed, detail=f"{verdict}: {figures}", value=near, limit=LIMIT, control=control)
+    passed = near <= EXPORT_LIMIT < control
+    return Gate(
+        name=EXPORT_GATE, passed=passed, detail=f"{verdict}: {figures}", value=near, limit=EXPORT_LIMIT, control=control
+    )
 
 
-def judge(
+def score_quality(
     truth: Sequence[int], named: Sequence[int], labels: Sequence[str], usual: int
 ) -> tuple[tuple[Score, ...], Gate]:
     """Scores and the gate "quality" of what was named; `usual` is the commonest class of the rows trained on."""
-    items, counts = len(truth), classifier_metrics.recognised(truth, named)
-    right = classifier_metrics.wilson(sum(found for found, _ in counts.values()), items)
-    even = classifier_metrics.balanced(counts)
+    items, counts = len(truth), classifier_metrics.count_recognised(truth, named)
+    right = classifier_metrics.wilson_interval(sum(found for found, _ in counts.values()), items)
+    even = classifier_metrics.balanced_accuracy(counts)
     name = f"always {labels[usual]!r}"
     share = counts.get(usual, (0, 0))[1] / items
     guess = (1 if usual in counts else 0) / len(counts)
@@ -134,32 +136,37 @@ def judge(
         f"{verdict}: balanced accuracy {even} against {guess:.4f} of {name}; accuracy {right} "
         f"against {share:.4f}; {items} held-out rows of {len(counts)} classes"
     )
-    return scores, Gate(name=QUALITY, passed=better, detail=detail, value=even.low, limit=guess)
+    return scores, Gate(name=QUALITY_GATE, passed=better, detail=detail, value=even.low, limit=guess)
 
 
-def _against(
-    store: Store, home: Home, rival: ModelVersion, mine: tuple[ModelVersion, TrainSpec], held: Rows, named: list[int]
+def _compare_with_production(
+    store: Store,
+    home: Home,
+    rival: ModelVersion,
+    mine: tuple[ModelVersion, TrainSpec],
+    held: HeldOutRows,
+    named: list[int],
 ) -> tuple[tuple[Score, ...], Gate]:
     model, spec = mine
     try:
-        said = _rival_says(store, home, rival, mine, len(held.ids))
+        said = _predict_with_production(store, home, rival, mine, len(held.ids))
         share = min(spec.held_out, training_runs.load_spec(home, rival.run).held_out)
     except (TrainError, DataError, EngineError) as error:
         detail = (
             f"cannot be compared with {rival.id}, which is in production: {error.message}. If that is meant, "
             f"roll {model.name} back first: archwright models rollback {model.name}"
         )
-        return (), Gate(name=NOT_WORSE, passed=False, detail=detail)
+        return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
     # What one of them was trained on tells nothing: a row is held out for both below the smaller of the shares.
     fair = [place for place, key in enumerate(held.keys) if training_data.is_held_out(key, share)]
     if not fair:
         detail = f"cannot be compared with {rival.id}: no row is held out for both; train with the same held_out"
-        return (), Gate(name=NOT_WORSE, passed=False, detail=detail)
+        return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
     truth = [held.truth[place] for place in fair]
     wanted = [model.labels[is_a] if is_a != classifier_data.UNKNOWN_LABEL else None for is_a in truth]
     old = [said[place] == label for place, label in zip(fair, wanted, strict=True)]
     new = [named[place] == is_a for place, is_a in zip(fair, truth, strict=True)]
-    change = classifier_metrics.change(truth, old, new)
+    change = classifier_metrics.balanced_accuracy_change(truth, old, new)
     passed = change.high >= 0.0
     detail = (
         f"{'not worse' if passed else 'worse'} than {rival.id} in production: balanced accuracy changes by "
@@ -167,10 +174,10 @@ def _against(
         f"({sum(new)} right, production {sum(old)})"
     )
     score = change.score("balanced_accuracy_change", len(fair), 0.0, rival.id)
-    return (score,), Gate(name=NOT_WORSE, passed=passed, detail=detail, value=change.high, limit=0.0)
+    return (score,), Gate(name=NOT_WORSE_GATE, passed=passed, detail=detail, value=change.high, limit=0.0)
 
 
-def _rival_says(
+def _predict_with_production(
     store: Store, home: Home, rival: ModelVersion, mine: tuple[ModelVersion, TrainSpec], rows: int
 ) -> list[str | None]:
     """The labels the version in production gives the first held-out rows of mine, from the columns it was trained on;
@@ -182,7 +189,7 @@ def _rival_says(
     model, spec = mine
     theirs = spec if not notes.features else replace(spec, columns=replace(spec.columns, features=notes.features))
     found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), theirs)
-    numbers = _numbers(first(found.held_out, rows), notes, found, theirs)
+    numbers = _build_inputs(take_rows(found.held_out, rows), notes, found, theirs)
     if numbers.shape[1:] != (notes.size,):
         raise TrainError("AW-TRN-44", f"it takes {notes.size} numbers, these rows have {numbers.shape[1]}")
     refused = (np.isnan(numbers) & [name not in notes.missing for name in notes.features or range(notes.size)]).any(
@@ -192,7 +199,7 @@ def _rival_says(
     return [None if no else notes.labels[place] for no, place in zip(refused.tolist(), best.tolist(), strict=True)]
 
 
-def _trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSpec) -> TrainedClassifier:
+def _load_trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSpec) -> TrainedClassifier:
     task = image_classifier.load_trained if model.task == "image-classifier" else tabular_classifier.load_trained
     folder = home.run(model.run) / "result"
     try:
@@ -203,7 +210,7 @@ def _trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSp
         raise ModelError("AW-MOD-32", message, where=ErrorLocation(str(error.filename or folder)), hint=hint) from error
 
 
-def _numbers(part: DataSplit, notes: Notes, found: TrainingData, spec: TrainSpec) -> Any:
+def _build_inputs(part: DataSplit, notes: Notes, found: TrainingData, spec: TrainSpec) -> Any:
     """The rows as the model takes them."""
     if spec.task == "image-classifier":
         return image_classifier.build_pixel_matrix(
@@ -212,13 +219,13 @@ def _numbers(part: DataSplit, notes: Notes, found: TrainingData, spec: TrainSpec
     return classifier_data.build_feature_matrix(part, list(notes.features), found)
 
 
-def _joined(one: Any, other: Any) -> Any:
+def _concatenate_rows(one: Any, other: Any) -> Any:
     import numpy as np  # noqa: PLC0415
 
     return np.concatenate([one, other])
 
 
-def _served(home: Home, model: ModelVersion, rows: Any) -> Any:
+def _query_engine(home: Home, model: ModelVersion, rows: Any) -> Any:
     """What the real engine answers to the rows."""
     import numpy as np  # noqa: PLC0415
 
@@ -232,15 +239,15 @@ def _served(home: Home, model: ModelVersion, rows: Any) -> Any:
         model_sha256=model.sha256,
     )
     listed = [[None if value != value else value for value in row] for row in rows.tolist()]
-    with evaluation_engine.running(home, config) as engine:
-        labels, found = asyncio.run(_ask(engine.client(), listed))
+    with evaluation_engine.run_engine(home, config) as engine:
+        labels, found = asyncio.run(_send_rows(engine.client(), listed))
     if labels != model.labels:
         message = f"the file of {model.id} names other classes than its record"
         raise ModelError("AW-MOD-33", message, where=ErrorLocation(field=model.id), hint="train it again")
     return np.array(found, np.float64)
 
 
-async def _ask(client: EngineClient, rows: list[list[float | None]]) -> tuple[tuple[str, ...], list[list[float]]]:
+async def _send_rows(client: EngineClient, rows: list[list[float | None]]) -> tuple[tuple[str, ...], list[list[float]]]:
     """The classes, and the probabilities of each row."""
     found: list[list[float]] = []
     labels: tuple[str, ...] = ()

@@ -12,29 +12,29 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
-from archwright.lifecycle.confidence_interval import Interval
+from archwright.lifecycle.confidence_interval import ConfidenceInterval
 
-Z = NormalDist().inv_cdf(0.975)
+Z_95 = NormalDist().inv_cdf(0.975)
 
 
-def wilson(right: int, items: int) -> Interval:
+def wilson_interval(right: int, items: int) -> ConfidenceInterval:
     """The share `right / items`. There must be an item."""
-    share, weight = right / items, Z * Z / items
+    share, weight = right / items, Z_95 * Z_95 / items
     middle = (share + weight / 2) / (1 + weight)
-    reach = Z * math.sqrt(share * (1 - share) / items + weight / items / 4) / (1 + weight)
-    return Interval(share, max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach)))
+    reach = Z_95 * math.sqrt(share * (1 - share) / items + weight / items / 4) / (1 + weight)
+    return ConfidenceInterval(share, max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach)))
 
 
-def balanced(counts: Mapping[int, tuple[int, int]]) -> Interval:
+def balanced_accuracy(counts: Mapping[int, tuple[int, int]]) -> ConfidenceInterval:
     """Class -> (recognised, rows). There must be a class, and a row of each."""
-    shares = [wilson(right, rows) for right, rows in counts.values()]
+    shares = [wilson_interval(right, rows) for right, rows in counts.values()]
     value = math.fsum(share.value for share in shares) / len(shares)
     below = math.sqrt(math.fsum((share.value - share.low) ** 2 for share in shares)) / len(shares)
     above = math.sqrt(math.fsum((share.high - share.value) ** 2 for share in shares)) / len(shares)
-    return Interval(value, value - below, value + above)
+    return ConfidenceInterval(value, value - below, value + above)
 
 
-def recognised(truth: Sequence[int], named: Sequence[int]) -> dict[int, tuple[int, int]]:
+def count_recognised(truth: Sequence[int], named: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Class -> (rows of it named rightly, rows of it)."""
     found: dict[int, tuple[int, int]] = {}
     for is_a, said in zip(truth, named, strict=True):
@@ -43,7 +43,7 @@ def recognised(truth: Sequence[int], named: Sequence[int]) -> dict[int, tuple[in
     return found
 
 
-def change(truth: Sequence[int], old: Sequence[bool], new: Sequence[bool]) -> Interval:
+def balanced_accuracy_change(truth: Sequence[int], old: Sequence[bool], new: Sequence[bool]) -> ConfidenceInterval:
     """By how much balanced accuracy differs from `old` to `new`, given whether each was right on each row: the mean
     over the classes of the mean difference, its variance that of stratified means."""
     differences: dict[int, list[int]] = {}
@@ -55,5 +55,5 @@ def change(truth: Sequence[int], old: Sequence[bool], new: Sequence[bool]) -> In
         for rows, mean in zip(differences.values(), means, strict=True)
     ]
     value = math.fsum(means) / len(means)
-    reach = Z * math.sqrt(math.fsum(variances)) / len(means)
-    return Interval(value, value - reach, value + reach)
+    reach = Z_95 * math.sqrt(math.fsum(variances)) / len(means)
+    return ConfidenceInterval(value, value - reach, value + reach)

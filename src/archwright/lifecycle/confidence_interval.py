@@ -14,12 +14,12 @@ from archwright.contract.lineage import Score
 
 T = TypeVar("T")
 
-DRAWS = 2000
-TAIL = 0.025
+RESAMPLES = 2000
+TAIL_SHARE = 0.025
 SEED = 1
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     value: float
     low: float
     high: float
@@ -40,12 +40,12 @@ class Interval(NamedTuple):
         )
 
 
-def bootstrap(items: Sequence[T], figure: Callable[[Sequence[T]], float]) -> Interval:
+def bootstrap_interval(items: Sequence[T], figure: Callable[[Sequence[T]], float]) -> ConfidenceInterval:
     """`figure` of the items, and where it lies in 95 of 100 resamplings of them. There must be an item."""
     draw = random.Random(SEED).choices
-    found = sorted(figure(draw(items, k=len(items))) for _ in range(DRAWS))
-    cut = int(TAIL * DRAWS)
-    return Interval(figure(items), found[cut], found[-1 - cut])
+    found = sorted(figure(draw(items, k=len(items))) for _ in range(RESAMPLES))
+    cut = int(TAIL_SHARE * RESAMPLES)
+    return ConfidenceInterval(figure(items), found[cut], found[-1 - cut])
 
 
 def weighted_mean(pairs: Sequence[tuple[float, float]]) -> float:

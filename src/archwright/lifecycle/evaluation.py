@@ -15,16 +15,16 @@ from archwright.lifecycle import classifier_evaluation, file_integrity, model_re
 from archwright.store import Store
 
 
-def evaluate(store: Store, home: Home, model: ModelVersion, tell: Callable[[str], None]) -> Evaluation:
+def evaluate_version(store: Store, home: Home, model: ModelVersion, tell: Callable[[str], None]) -> Evaluation:
     """Scores and gates of a version, appended; `tell` hears what is being done. A missing file is made again from its
     run first; ModelError AW-MOD-23 for one that is not what was registered."""
-    file_integrity.restore(store, home, model)
+    file_integrity.restore_file(store, home, model)
     model_registry.complete_edges(store, model)
     if model.task == "text-lora":
-        scores, gates = text_evaluation.examine(store, home, model, tell)
+        scores, gates = text_evaluation.evaluate_text_model(store, home, model, tell)
     else:
         tell(f"reading the held-out rows of {model.dataset_version}")
-        scores, gates = classifier_evaluation.examine(store, home, model)
+        scores, gates = classifier_evaluation.evaluate_classifier(store, home, model)
     made = Evaluation(id=f"e-{secrets.token_hex(4)}", at=time.time(), model=model.id, scores=scores, gates=gates)
     store.append(model_registry.EVALUATIONS, [made])
     return made

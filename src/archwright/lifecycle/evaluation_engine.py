@@ -27,15 +27,15 @@ from archwright.http_client.client import EngineClient
 from archwright.settings import child_environment
 
 READY_WITHIN_S = 120.0
-GRACE_S = 5.0
+STOP_GRACE_S = 5.0
 TICK_S = 0.02
-WORDS_BYTES = 8192
-PREFIX = "gate-"
-FORCED = 1e4
+LOG_TAIL_BYTES = 8192
+SOCKET_PREFIX = "gate-"
+FORCING_BIAS = 1e4
 _ERROR_LINE = re.compile(r"AW-[A-Z]+-\d\d  (.+)")
 
 
-class Asking(NamedTuple):
+class LogProbabilityQuery(NamedTuple):
     """`prompts` are token ids. Whatever the engine finds likeliest, it is made to say `word`, a token that is a whole
     character: it holds its answer back, figures and all, while a character is incomplete. The figures are of the
     model's own choice, before that is done."""
@@ -45,32 +45,35 @@ class Asking(NamedTuple):
     top: int
 
 
-def log_probabilities(home: Home, config: EngineConfig, asking: Asking) -> list[dict[int, float]]:
+def query_log_probabilities(home: Home, config: EngineConfig, asking: LogProbabilityQuery) -> list[dict[int, float]]:
     """For each prompt: the `top` likeliest next tokens with their log-probabilities."""
-    with running(home, config) as engine:
-        return asyncio.run(_ask(engine.client(), asking))
+    with run_engine(home, config) as engine:
+        return asyncio.run(_send_prompts(engine.client(), asking))
 
 
-async def _ask(client: EngineClient, asking: Asking) -> list[dict[int, float]]:
+async def _send_prompts(client: EngineClient, asking: LogProbabilityQuery) -> list[dict[int, float]]:
     try:
         # One after the other: a prefix of the next prompt is already read then.
-        return [_top(await client.post("/completion", _body(asking, p)), client.address) for p in asking.prompts]
+        return [
+            _parse_top_tokens(await client.post("/completion", _build_request(asking, p)), client.address)
+            for p in asking.prompts
+        ]
     finally:
         await client.close()
 
 
-def _body(asking: Asking, prompt: Sequence[int]) -> dict[str, Any]:
+def _build_request(asking: LogProbabilityQuery, prompt: Sequence[int]) -> dict[str, Any]:
     return {
         "prompt": list(prompt),
         "n_predict": 1,
         "n_probs": asking.top,
         "temperature": 0.0,
         "cache_prompt": True,
-        "logit_bias": [[asking.word, FORCED]],
+        "logit_bias": [[asking.word, FORCING_BIAS]],
     }
 
 
-def _top(reply: dict[str, Any], address: str) -> dict[int, float]:
+def _parse_top_tokens(reply: dict[str, Any], address: str) -> dict[int, float]:
     try:
         first = reply["completion_probabilities"][0]
         return {int(token["id"]): float(token["logprob"]) for token in first["top_logprobs"]}
@@ -84,10 +87,10 @@ def _top(reply: dict[str, Any], address: str) -> dict[int, float]:
 
 
 @contextmanager
-def running(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[Embedded]:
+def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[Embedded]:
     """The engine, ready to be asked; stopped at the end. Raises ModelError AW-MOD-30 with the last words of its log
     when it does not start."""
-    _sweep(home)
+    _remove_leftovers(home)
     file, log = home.config(config.socket), home.log(config.socket)
     write_atomic(file, msgspec.json.encode(config))
     try:
@@ -102,10 +105,10 @@ def running(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S
             )
         try:
             engine = Embedded(home, config)
-            asyncio.run(_until_ready(engine, process, log, deadline_s))
+            asyncio.run(_wait_until_ready(engine, process, log, deadline_s))
             yield engine
         finally:
-            _stop(process)
+            _stop_process(process)
         log.unlink(missing_ok=True)  # of an engine that failed it is kept: the error names it
     finally:
         file.unlink(missing_ok=True)
@@ -114,19 +117,19 @@ def running(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S
 
 def socket_name() -> str:
     """The name of an engine that this process starts for itself."""
-    return f"{PREFIX}{os.getpid()}"
+    return f"{SOCKET_PREFIX}{os.getpid()}"
 
 
-def _sweep(home: Home) -> None:
+def _remove_leftovers(home: Home) -> None:
     """Remove what an evaluation that was killed left behind."""
-    for file in home.folder("run").glob(f"{PREFIX}*.json"):
-        number = file.stem.removeprefix(PREFIX)
-        if number.isdecimal() and not _alive(int(number)):
+    for file in home.folder("run").glob(f"{SOCKET_PREFIX}*.json"):
+        number = file.stem.removeprefix(SOCKET_PREFIX)
+        if number.isdecimal() and not _is_alive(int(number)):
             for left in (home.socket(file.stem), home.log(file.stem), file):
                 left.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):  # a stranger's process is none of ours
@@ -134,29 +137,31 @@ def _alive(pid: int) -> bool:
     return True
 
 
-async def _until_ready(engine: Embedded, process: subprocess.Popen[bytes], log: Path, deadline_s: float) -> None:
+async def _wait_until_ready(engine: Embedded, process: subprocess.Popen[bytes], log: Path, deadline_s: float) -> None:
     client, begin = engine.client(), time.monotonic()
     try:
         while not await client.healthy(engine.health_path):
             if process.poll() is not None:
-                raise _not_started(engine.config, last_words(log) or f"it ended with status {process.returncode}", log)
+                raise _start_error(
+                    engine.config, read_last_error(log) or f"it ended with status {process.returncode}", log
+                )
             if time.monotonic() - begin > deadline_s:
-                raise _not_started(engine.config, f"not ready within {deadline_s:g} s", log)
+                raise _start_error(engine.config, f"not ready within {deadline_s:g} s", log)
             await asyncio.sleep(TICK_S)
     finally:
         await client.close()
 
 
-def last_words(log: Path) -> str:
+def read_last_error(log: Path) -> str:
     """The last error the engine wrote, else its last line."""
     with log.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - WORDS_BYTES))
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [found[1] for line in lines if (found := _ERROR_LINE.match(line))]
     return (errors or lines or [""])[-1]
 
 
-def _not_started(config: EngineConfig, reason: str, log: Path) -> ModelError:
+def _start_error(config: EngineConfig, reason: str, log: Path) -> ModelError:
     return ModelError(
         "AW-MOD-30",
         f"the engine that would serve {config.alias} did not start: {reason}",
@@ -165,10 +170,10 @@ def _not_started(config: EngineConfig, reason: str, log: Path) -> ModelError:
     )
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop_process(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(GRACE_S)
+        process.wait(STOP_GRACE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

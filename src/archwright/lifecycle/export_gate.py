@@ -25,31 +25,31 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from archwright.contract.lineage import Gate
-from archwright.lifecycle.confidence_interval import bootstrap
+from archwright.lifecycle.confidence_interval import bootstrap_interval
 
-NAME = "export"
+GATE_NAME = "export"
 LIMIT_FACTOR = 1.5
 LIMIT_FLOOR = 0.02
 # Beyond this the reference is no reference: it differs from the engine with no adapter anywhere.
 ROUNDING_CEILING = 0.3
-PLACES_AT_LEAST = 32
-ITEMS_AT_LEAST = 8
+MIN_POSITIONS = 32
+MIN_ITEMS = 8
 
-Tokens = Mapping[int, float]
+TokenLogProbabilities = Mapping[int, float]
 """Token -> its log-probability."""
 
 
-class Place(NamedTuple):
+class PositionReadings(NamedTuple):
     """One place of an item. The reference's readings hold its likeliest tokens, the engine's the top of its list."""
 
     item: int
-    trained: Tokens
-    base: Tokens
-    served: Tokens
-    without: Tokens
+    trained: TokenLogProbabilities
+    base: TokenLogProbabilities
+    served: TokenLogProbabilities
+    without: TokenLogProbabilities
 
 
-class Distances(NamedTuple):
+class ItemDistances(NamedTuple):
     """Mean distances over the places of one item, and how many places these are."""
 
     served: float
@@ -58,16 +58,20 @@ class Distances(NamedTuple):
     places: int
 
 
-def decide(places: Sequence[Place]) -> Gate:
+def decide_export_gate(places: Sequence[PositionReadings]) -> Gate:
     """The verdict over all places, with its figures."""
-    items = _by_item(places)
-    if len(places) < PLACES_AT_LEAST or len(items) < ITEMS_AT_LEAST:
+    items = _group_by_item(places)
+    if len(places) < MIN_POSITIONS or len(items) < MIN_ITEMS:
         few = f"only {len(places)} places of {len(items)} held-out items could be compared"
-        return Gate(name=NAME, passed=False, detail=f"{few}; {PLACES_AT_LEAST} of {ITEMS_AT_LEAST} are needed")
-    served, control, rounding = _mean(items, "served"), _mean(items, "control"), _mean(items, "rounding")
-    limit = limit_of(items)
-    above = bootstrap(items, lambda drawn: _mean(drawn, "served") - limit_of(drawn))
-    clear = bootstrap(items, lambda drawn: _mean(drawn, "control") - limit_of(drawn))
+        return Gate(name=GATE_NAME, passed=False, detail=f"{few}; {MIN_POSITIONS} of {MIN_ITEMS} are needed")
+    served, control, rounding = (
+        _mean_distance(items, "served"),
+        _mean_distance(items, "control"),
+        _mean_distance(items, "rounding"),
+    )
+    limit = compute_limit(items)
+    above = bootstrap_interval(items, lambda drawn: _mean_distance(drawn, "served") - compute_limit(drawn))
+    clear = bootstrap_interval(items, lambda drawn: _mean_distance(drawn, "control") - compute_limit(drawn))
     matches, told_apart = above.high <= 0.0, clear.low > 0.0
     if rounding > ROUNDING_CEILING:
         verdict = "the engine differs from the reference without any adapter: the reference is of another model"
@@ -84,37 +88,39 @@ def decide(places: Sequence[Place]) -> Gate:
         f"of {len(items)} held-out items"
     )
     passed = matches and told_apart and rounding <= ROUNDING_CEILING
-    return Gate(name=NAME, passed=passed, detail=f"{verdict}: {figures}", value=served, limit=limit, control=control)
+    return Gate(
+        name=GATE_NAME, passed=passed, detail=f"{verdict}: {figures}", value=served, limit=limit, control=control
+    )
 
 
-def limit_of(items: Sequence[Distances]) -> float:
-    return max(LIMIT_FLOOR, LIMIT_FACTOR * _mean(items, "rounding"))
+def compute_limit(items: Sequence[ItemDistances]) -> float:
+    return max(LIMIT_FLOOR, LIMIT_FACTOR * _mean_distance(items, "rounding"))
 
 
-def _mean(items: Sequence[Distances], name: str) -> float:
+def _mean_distance(items: Sequence[ItemDistances], name: str) -> float:
     total = sum(item.places for item in items)
     return sum(float(getattr(item, name)) * item.places for item in items) / total
 
 
-def _by_item(places: Sequence[Place]) -> list[Distances]:
+def _group_by_item(places: Sequence[PositionReadings]) -> list[ItemDistances]:
     found: dict[int, list[tuple[float, float, float]]] = {}
     for place in places:
         found.setdefault(place.item, []).append(
             (
-                distance(place.trained, place.served),
-                distance(place.base, place.without),
-                distance(place.trained, place.without),
+                log_probability_distance(place.trained, place.served),
+                log_probability_distance(place.base, place.without),
+                log_probability_distance(place.trained, place.without),
             )
         )
-    return [Distances(*_means(rows), len(rows)) for rows in found.values()]
+    return [ItemDistances(*_mean_columns(rows), len(rows)) for rows in found.values()]
 
 
-def _means(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+def _mean_columns(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
     served, rounding, control = (sum(column) / len(rows) for column in zip(*rows, strict=True))
     return served, rounding, control
 
 
-def distance(wanted: Tokens, listed: Tokens) -> float:
+def log_probability_distance(wanted: TokenLogProbabilities, listed: TokenLogProbabilities) -> float:
     """Mean |difference| over the wanted tokens. A token the engine did not list is at most as likely as the last that
     it did: what is known of its distance is counted."""
     last = min(listed.values(), default=0.0)

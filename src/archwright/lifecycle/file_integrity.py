@@ -12,17 +12,17 @@ from archwright.store import Store
 from archwright.training import run_execution, training_runs
 
 
-def restore(store: Store, home: Home, model: ModelVersion) -> None:
-    """Make a missing file again; the same run gives the same bytes. What `check` raises when it does not, and what
+def restore_file(store: Store, home: Home, model: ModelVersion) -> None:
+    """Make a missing file again; the same run gives the same bytes. What `check_file` raises when it does not, and what
     `model_registry.register` raises; TrainError AW-TRN-20 or -22 when the run is gone too."""
     if not home.model(model.sha256, model.format).exists():
-        model_registry.register(
+        model_registry.register_model(
             store, home, training_runs.find_run(store, model.run), run_execution.read_result(home, model.run)
         )
-    check(home, model)
+    check_file(home, model)
 
 
-def check(home: Home, model: ModelVersion) -> None:
+def check_file(home: Home, model: ModelVersion) -> None:
     """Reads all of it. Raises ModelError AW-MOD-23 when the file is missing or altered."""
     path = home.model(model.sha256, model.format)
     try:

@@ -13,11 +13,11 @@ from archwright.contract.lineage import ModelFormat
 from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.training.training_spec import PICKLE_SUFFIXES
 
-ACCEPTED: dict[str, ModelFormat] = {".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx"}
+FORMAT_BY_SUFFIX: dict[str, ModelFormat] = {".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx"}
 HEADER_LIMIT_BYTES = 100_000_000
 
 
-def check(path: Path) -> ModelFormat:
+def check_format(path: Path) -> ModelFormat:
     """The format of a model file. Raises ModelError AW-MOD-01 (a pickle), AW-MOD-02 (none of ours)."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         refuse_pickle(path)
@@ -29,8 +29,8 @@ def check(path: Path) -> ModelFormat:
         raise from_os_error(error) from error
     if _is_pickle(head):
         refuse_pickle(path)
-    form = ACCEPTED.get(path.suffix.lower())
-    if form is None or not _begins_as(form, head, size_bytes):
+    form = FORMAT_BY_SUFFIX.get(path.suffix.lower())
+    if form is None or not _matches_signature(form, head, size_bytes):
         raise ModelError(
             "AW-MOD-02",
             f"not a model file of ours: {path.name}" + (f" does not begin as {form} does" if form else ""),
@@ -45,11 +45,11 @@ def refuse_pickle(path: Path) -> NoReturn:
         "AW-MOD-01",
         f"{path.name} is a pickle: opening one runs whatever code is in it",
         where=ErrorLocation(str(path)),
-        hint=f"convert it where you trust it: {conversion(path)}",
+        hint=f"convert it where you trust it: {format_conversion_command(path)}",
     )
 
 
-def conversion(path: Path) -> str:
+def format_conversion_command(path: Path) -> str:
     """The line that makes safetensors of a pickled state dict, without running the code in it."""
     load = "torch.load" + f"({str(path)!r}, weights_only=True, map_location='cpu')"
     code = (
@@ -66,7 +66,7 @@ def _is_pickle(head: bytes) -> bool:
     return (head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")) or head[:4] == b"PK\3\4"
 
 
-def _begins_as(form: ModelFormat, head: bytes, size_bytes: int) -> bool:
+def _matches_signature(form: ModelFormat, head: bytes, size_bytes: int) -> bool:
     if form == "gguf":
         return head[:4] == b"GGUF"
     if form == "safetensors":

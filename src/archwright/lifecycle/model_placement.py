@@ -26,7 +26,7 @@ def read_plan(home: Home) -> Plan | None:
         ) from error
 
 
-def pool_of(plan: Plan | None, model: ModelVersion) -> Pool | None:
+def find_pool(plan: Plan | None, model: ModelVersion) -> Pool | None:
     """The first pool of the plan that serves the workload of the model's name."""
     for pool in () if plan is None else plan.pools:
         if model.name in pool.workloads:
@@ -34,11 +34,11 @@ def pool_of(plan: Plan | None, model: ModelVersion) -> Pool | None:
     return None
 
 
-def misfit(plan: Plan | None, model: ModelVersion) -> str:
+def find_misfit(plan: Plan | None, model: ModelVersion) -> str:
     """Why this plan cannot serve the model; empty when it can, or when there is no plan yet."""
     if plan is None:
         return ""
-    pool = pool_of(plan, model)
+    pool = find_pool(plan, model)
     if model.task != "text-lora":
         taken = f"{model.name} is a workload of the plan, which serves text"
         return "" if pool is None else taken

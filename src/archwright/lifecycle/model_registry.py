@@ -42,25 +42,25 @@ EVALUATIONS = RecordTable("evaluations", Evaluation, unique=("id",), index=("mod
 PROMOTIONS = RecordTable("promotions", Promotion, unique=("id",), index=("endpoint",))
 
 PIECE_BYTES = 1 << 20
-LEFTOVER = ".model-"
+LEFTOVER_PREFIX = ".model-"
 ABANDONED_AFTER_S = 24 * 3600.0
 NOT_STATED = "not stated"
 Relation = Literal["produced-by", "trained-on"]
 
 
-def all(store: Store) -> list[ModelVersion]:  # noqa: A001 - registry.all reads well, and the built-in is not needed
+def list_models(store: Store) -> list[ModelVersion]:  # noqa: A001 - registry.all reads well, and the built-in is not needed
     """Every version, oldest first."""
     return store.rows(MODELS)
 
 
-def find(store: Store, name: str) -> ModelVersion:
+def find_model(store: Store, name: str) -> ModelVersion:
     """A version by its id ("assistant@v2"), or the newest of a name. Raises ModelError AW-MOD-10."""
     base, _, _ = name.partition("@")
     versions = store.rows(MODELS, {"name": base})
     for version in reversed(versions):
         if name in (version.id, version.name):
             return version
-    known = [version.id for version in (versions or all(store))]
+    known = [version.id for version in (versions or list_models(store))]
     hint = f"known: {', '.join(known[-5:])}" if known else "train one: archwright train SPEC"
     raise ModelError(
         "AW-MOD-10",
@@ -71,35 +71,35 @@ def find(store: Store, name: str) -> ModelVersion:
     )
 
 
-def of_run(store: Store, run: str) -> ModelVersion | None:
+def find_by_run(store: Store, run: str) -> ModelVersion | None:
     """The version a training run became, if it did."""
     found = store.rows(MODELS, {"run": run}, limit=1)
     return found[0] if found else None
 
 
-def evaluation(store: Store, model: str) -> Evaluation | None:
+def newest_evaluation(store: Store, model: str) -> Evaluation | None:
     """The newest evaluation of a version, by its id; None when it was never evaluated."""
     found = store.rows(EVALUATIONS, {"model": model}, newest_first=True, limit=1)
     return found[0] if found else None
 
 
-def history(store: Store, endpoint: str | None = None) -> list[Promotion]:
+def promotion_history(store: Store, endpoint: str | None = None) -> list[Promotion]:
     """Every change of what is served, oldest first: of one endpoint, or of all."""
     return store.rows(PROMOTIONS, None if endpoint is None else {"endpoint": endpoint})
 
 
-def production(store: Store, at: float | None = None) -> dict[str, ModelVersion]:
+def production_versions(store: Store, at: float | None = None) -> dict[str, ModelVersion]:
     """Endpoint -> the version in production at that time, now by default. An endpoint that was rolled back to the
     plan's own model is not among them."""
     standing: dict[str, str | None] = {}
-    for change in history(store):
+    for change in promotion_history(store):
         if at is None or change.at <= at:
             standing[change.endpoint] = change.model
-    served = {version.id: version for version in all(store)}
+    served = {version.id: version for version in list_models(store)}
     return {endpoint: served[model] for endpoint, model in standing.items() if model is not None}
 
 
-def change(
+def append_promotion(
     store: Store,
     seen: Sequence[Promotion],
     action: Literal["promote", "rollback"],
@@ -114,7 +114,7 @@ def change(
     endpoint, model = change_to
     before = seen[-1] if seen else None
     made = Promotion(
-        id=next_id(endpoint, seen),
+        id=next_promotion_id(endpoint, seen),
         # A clock that was set back must not reorder the history.
         at=max(time.time(), before.at if before else 0.0),
         action=action,
@@ -127,7 +127,7 @@ def change(
     try:
         store.append(PROMOTIONS, [made])
     except ConflictError as error:
-        newest = history(store, endpoint)[-1]
+        newest = promotion_history(store, endpoint)[-1]
         raise ModelError(
             "AW-MOD-20",
             f"what {endpoint} serves was changed at the same moment by {newest.by} (to {newest.model or 'the plan'})",
@@ -137,49 +137,49 @@ def change(
     return made
 
 
-def next_id(endpoint: str, seen: Sequence[Promotion]) -> str:
+def next_promotion_id(endpoint: str, seen: Sequence[Promotion]) -> str:
     """The id of the change after `seen`, the endpoint's whole history."""
     return f"{endpoint}#{len(seen) + 1}"
 
 
-def register(store: Store, home: Home, run: TrainingRun, result: TrainedArtefact) -> ModelVersion:
+def register_model(store: Store, home: Home, run: TrainingRun, result: TrainedArtefact) -> ModelVersion:
     """The model version of a finished run, made now if it is not there yet; its file and its edges are complete when
     this returns, however often an earlier call was broken off.
 
     Raises ModelError AW-MOD-01 to -04 for an artefact that cannot be exported, MissingError AW-GET-02 when the base's
     file is gone, OperateError AW-OPS-01 when the disk is full: then nothing is registered.
     """
-    version = of_run(store, run.id)
+    version = find_by_run(store, run.id)
     if version is None or not home.model(version.sha256, version.format).is_file():
-        version = _appended(store, home, run, (result, *_kept(home, run, result)))
+        version = _append_version(store, home, run, (result, *_store_artefact(home, run, result)))
     complete_edges(store, version)
     return version
 
 
-def _kept(home: Home, run: TrainingRun, result: TrainedArtefact) -> tuple[ModelFormat, str, int]:
+def _store_artefact(home: Home, run: TrainingRun, result: TrainedArtefact) -> tuple[ModelFormat, str, int]:
     """Bring what is served into the home's models: (format, digest, bytes)."""
     folder = home.run(run.id) / "result"
     if run.task != "text-lora":
-        model_formats.check(folder / result.file)
-        return result.format, *keep_file(home, folder / result.file, result.format)
+        model_formats.check_format(folder / result.file)
+        return result.format, *store_file(home, folder / result.file, result.format)
     base = home.model(run.base_sha256)
     if not base.is_file():
         raise missing_model(run.base, base)
-    exported = home.folder("models") / f"{LEFTOVER}{run.id}"
+    exported = home.folder("models") / f"{LEFTOVER_PREFIX}{run.id}"
     try:
-        adapter_export.export(base, folder, exported)
-        return "gguf", *keep_file(home, exported, "gguf")
+        adapter_export.export_adapter(base, folder, exported)
+        return "gguf", *store_file(home, exported, "gguf")
     finally:
         exported.unlink(missing_ok=True)
 
 
-def keep_file(home: Home, source: Path, form: str) -> tuple[str, int]:
+def store_file(home: Home, source: Path, form: str) -> tuple[str, int]:
     """Copy a file into the home's models under its digest, whole or not at all: (digest, bytes)."""
     folder = home.folder("models")
-    _sweep(folder)
+    _remove_leftovers(folder)
     digest, size_bytes = hashlib.sha256(), 0
     try:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=LEFTOVER)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=LEFTOVER_PREFIX)
         try:
             with os.fdopen(handle, "wb") as sink, source.open("rb") as data:
                 while piece := data.read(PIECE_BYTES):
@@ -196,21 +196,21 @@ def keep_file(home: Home, source: Path, form: str) -> tuple[str, int]:
     return digest.hexdigest(), size_bytes
 
 
-def _sweep(folder: Path) -> None:
+def _remove_leftovers(folder: Path) -> None:
     """Remove what a killed registration left; a running one is younger."""
-    for left in folder.glob(f"{LEFTOVER}*"):
+    for left in folder.glob(f"{LEFTOVER_PREFIX}*"):
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > ABANDONED_AFTER_S:
                 left.unlink()
 
 
-def _appended(
+def _append_version(
     store: Store, home: Home, run: TrainingRun, artefact: tuple[TrainedArtefact, ModelFormat, str, int]
 ) -> ModelVersion:
     """The version of this run: the one that is there, else the next number. Whoever loses the race for a number looks
     again, and finds its own run's version if that is what won."""
     result, form, sha256, size_bytes = artefact
-    licence = _licence(store, home, run)
+    licence = _describe_licence(store, home, run)
     while True:
         versions_of_name = store.rows(MODELS, {"name": run.name})
         for version in versions_of_name:
@@ -241,7 +241,7 @@ def _appended(
         return made
 
 
-def _licence(store: Store, home: Home, run: TrainingRun) -> str:
+def _describe_licence(store: Store, home: Home, run: TrainingRun) -> str:
     """What the version is bound by: the licence of the data and, for an adapter, of the base as its file states it."""
     data = version_index.find_version(store, run.dataset_version).licence or NOT_STATED
     parts = [f"data {run.dataset_version}: {data}"]

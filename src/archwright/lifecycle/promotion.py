@@ -16,10 +16,10 @@ from archwright.lifecycle import file_integrity, model_placement, model_registry
 from archwright.store import Store
 
 
-def check(store: Store, home: Home, model: ModelVersion) -> list[Promotion]:
+def check_promotable(store: Store, home: Home, model: ModelVersion) -> list[Promotion]:
     """The endpoint's history, if the version may be promoted on it. Raises ModelError: AW-MOD-24 it is in production,
     -27 never evaluated, -22 a gate failed, -23 its file is not whole, -25 the plan has no place for it."""
-    seen = model_registry.history(store, model.name)
+    seen = model_registry.promotion_history(store, model.name)
     if seen and seen[-1].model == model.id:
         raise ModelError(
             "AW-MOD-24",
@@ -27,16 +27,16 @@ def check(store: Store, home: Home, model: ModelVersion) -> list[Promotion]:
             where=ErrorLocation(field=seen[-1].id),
             hint=f"archwright models history {model.name}",
         )
-    _check_gates(model_registry.evaluation(store, model.id), model)
+    _check_gates(model_registry.newest_evaluation(store, model.id), model)
     _check_servable(home, model)
     return seen
 
 
-def promote(store: Store, home: Home, model: ModelVersion, by: str) -> Promotion:
-    """Append the promotion; what `check` raises, or AW-MOD-20 when the endpoint changed meanwhile."""
-    seen = check(store, home, model)
+def promote_version(store: Store, home: Home, model: ModelVersion, by: str) -> Promotion:
+    """Append the promotion; what `check_promotable` raises, or AW-MOD-20 when the endpoint changed meanwhile."""
+    seen = check_promotable(store, home, model)
     model_registry.complete_edges(store, model)
-    return model_registry.change(store, seen, "promote", (model.name, model.id), by)
+    return model_registry.append_promotion(store, seen, "promote", (model.name, model.id), by)
 
 
 def _check_gates(found: Evaluation | None, model: ModelVersion) -> None:
@@ -60,8 +60,8 @@ def _check_gates(found: Evaluation | None, model: ModelVersion) -> None:
 
 
 def _check_servable(home: Home, model: ModelVersion) -> None:
-    file_integrity.check(home, model)
-    reason = model_placement.misfit(model_placement.read_plan(home), model)
+    file_integrity.check_file(home, model)
+    reason = model_placement.find_misfit(model_placement.read_plan(home), model)
     if reason:
         raise ModelError(
             "AW-MOD-25",
@@ -71,13 +71,13 @@ def _check_servable(home: Home, model: ModelVersion) -> None:
         )
 
 
-def target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], str | None]:
+def find_rollback_target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], str | None]:
     """The endpoint's history and what a rollback would go back to: the version promoted before the one in production,
     None for the plan's own model. Raises ModelError AW-MOD-26 when there is nothing to go back from, AW-MOD-23."""
-    seen = model_registry.history(store, endpoint)
+    seen = model_registry.promotion_history(store, endpoint)
     if not seen or seen[-1].model is None:
         state = "no version of ours is in production" if seen else "nothing was ever promoted on it"
-        served = sorted(model_registry.production(store))
+        served = sorted(model_registry.production_versions(store))
         raise ModelError(
             "AW-MOD-26",
             f"nothing to roll back on {endpoint}: {state}",
@@ -85,13 +85,13 @@ def target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], st
             hint=f"in production: {', '.join(served)}" if served else "archwright models promote ID comes before it",
             nearest=tuple(name for name in served if name != endpoint),
         )
-    before = standing_before(seen)
+    before = find_previous_model(seen)
     if before is not None:
-        file_integrity.check(home, model_registry.find(store, before))
+        file_integrity.check_file(home, model_registry.find_model(store, before))
     return seen, before
 
 
-def standing_before(seen: Sequence[Promotion]) -> str | None:
+def find_previous_model(seen: Sequence[Promotion]) -> str | None:
     """What stood before what stands now. Changes are undone like steps of an editor: after promote A, promote B and
     a rollback, A stands, and the next rollback goes to what stood before A, not to B again."""
     standing: list[str | None] = [None]
@@ -106,7 +106,7 @@ def standing_before(seen: Sequence[Promotion]) -> str | None:
     return standing[-2] if len(standing) > 1 else None
 
 
-def rollback(store: Store, home: Home, endpoint: str, by: str, reason: str = "") -> Promotion:
-    """Append the rollback; what `target` raises, or AW-MOD-20 when the endpoint changed meanwhile."""
-    seen, before = target(store, home, endpoint)
-    return model_registry.change(store, seen, "rollback", (endpoint, before), by, reason)
+def roll_back_endpoint(store: Store, home: Home, endpoint: str, by: str, reason: str = "") -> Promotion:
+    """Append the rollback; what `find_rollback_target` raises, or AW-MOD-20 when the endpoint changed meanwhile."""
+    seen, before = find_rollback_target(store, home, endpoint)
+    return model_registry.append_promotion(store, seen, "rollback", (endpoint, before), by, reason)

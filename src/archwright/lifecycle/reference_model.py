@@ -18,7 +18,7 @@ from archwright.training.sequence_packing import EncodedSample
 PACKED_TOKENS = 512
 
 
-class Reference:
+class ReferenceModel:
     """`folder` is the base's dequantised twin."""
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -32,9 +32,12 @@ class Reference:
         with require_extra("train", "evaluating an adapter"):
             from peft import PeftModel  # noqa: PLC0415
         adapter_export.read_config(folder)
-        if not (folder / adapter_export.WEIGHTS).is_file() and (folder / adapter_export.PICKLED_WEIGHTS).is_file():
-            model_formats.refuse_pickle(folder / adapter_export.PICKLED_WEIGHTS)
-        model_formats.check(folder / adapter_export.WEIGHTS)
+        if (
+            not (folder / adapter_export.WEIGHTS_FILE).is_file()
+            and (folder / adapter_export.PICKLED_WEIGHTS_FILE).is_file()
+        ):
+            model_formats.refuse_pickle(folder / adapter_export.PICKLED_WEIGHTS_FILE)
+        model_formats.check_format(folder / adapter_export.WEIGHTS_FILE)
         with warnings.catch_warnings():
             # peft looks for the base's files by its name, and warns of what it does not find.
             warnings.simplefilter("ignore")
@@ -58,7 +61,7 @@ class Reference:
 
         found: list[tuple[float, int]] = []
         with torch.inference_mode():
-            for batch in _packed(items):
+            for batch in _pack_batches(items):
                 losses = sequence_packing.compute_losses(self._model, batch)
                 for number in range(len(batch)):
                     mine = losses.values[losses.samples == number]
@@ -79,7 +82,7 @@ class Reference:
             return torch.log_softmax(plain.get_output_embeddings()(chosen).float(), dim=-1)
 
 
-def _packed(items: Sequence[EncodedSample]) -> Iterator[list[EncodedSample]]:
+def _pack_batches(items: Sequence[EncodedSample]) -> Iterator[list[EncodedSample]]:
     """The items in order, as many at once as fit."""
     batch: list[EncodedSample] = []
     for item in items:

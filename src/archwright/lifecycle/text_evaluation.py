@@ -17,32 +17,32 @@ from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
 from archwright.lake import version_index
 from archwright.lifecycle import evaluation_engine, export_gate
-from archwright.lifecycle.confidence_interval import Interval, bootstrap, weighted_mean
-from archwright.lifecycle.evaluation_engine import Asking
-from archwright.lifecycle.export_gate import Place
-from archwright.lifecycle.model_placement import pool_of, read_plan
-from archwright.lifecycle.reference_model import Reference
+from archwright.lifecycle.confidence_interval import ConfidenceInterval, bootstrap_interval, weighted_mean
+from archwright.lifecycle.evaluation_engine import LogProbabilityQuery
+from archwright.lifecycle.export_gate import PositionReadings
+from archwright.lifecycle.model_placement import find_pool, read_plan
+from archwright.lifecycle.reference_model import ReferenceModel
 from archwright.store import Store
 from archwright.training import base_model, training_data, training_runs
 from archwright.training.sequence_packing import EncodedSample
 from archwright.training.text_lora import encode_row
 
 # Enough for an interval of a few percent; some 20 s on one core for a model of 135 M.
-ITEMS, TOKENS = 64, 3072
+MAX_ITEMS, MAX_TOKENS = 64, 3072
 # The gate reads windows around the beginning of what is learned: twelve of them, four places each.
-WINDOWS, PLACES = 12, 4
-BEFORE, AFTER = 96, 64
-TOP, LISTED = 8, 200
+MAX_WINDOWS, POSITIONS_PER_WINDOW = 12, 4
+TOKENS_BEFORE, TOKENS_AFTER = 96, 64
+TOP_TOKENS, LISTED_TOKENS = 8, 200
 
 
-class Window(NamedTuple):
+class TokenWindow(NamedTuple):
     """A stretch of an item's tokens, and the places in it whose token is looked at."""
 
     ids: list[int]
     places: list[int]
 
 
-def examine(
+def evaluate_text_model(
     store: Store, home: Home, model: ModelVersion, tell: Callable[[str], None]
 ) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
     """Scores against the base, and the gates quality and export; `tell` hears what is being done.
@@ -51,8 +51,10 @@ def examine(
     AW-MOD-31 (no held-out rows)."""
     spec, job = training_runs.load_spec(home, model.run), training_runs.load_job(home, model.run)
     held = training_data.load_version(home, version_index.find_version(store, model.dataset_version), spec).held_out
-    reference = Reference(base_model.prepare_base(home, model.base_sha256, model.base), job.threads)
-    items = _bounded(encode_row(reference.tokenizer, row, spec) for row in held.table.slice(0, ITEMS).to_pylist())
+    reference = ReferenceModel(base_model.prepare_base(home, model.base_sha256, model.base), job.threads)
+    items = _limit_items(
+        encode_row(reference.tokenizer, row, spec) for row in held.table.slice(0, MAX_ITEMS).to_pylist()
+    )
     if not items:
         raise ModelError(
             "AW-MOD-31",
@@ -60,38 +62,42 @@ def examine(
             where=ErrorLocation(field=model.dataset_version),
             hint="train it with held_out: 0.1 on more rows",
         )
-    windows = [window for item in items if (window := _window(item)) is not None][:WINDOWS]
+    windows = [window for item in items if (window := _cut_window(item)) is not None][:MAX_WINDOWS]
     tell(f"reading {len(items)} held-out items with {model.base}")
-    plain = _read(reference, items, windows)
+    plain = _measure_model(reference, items, windows)
     tell(f"reading them with {model.id}")
     reference.lay_over(home.run(model.run) / "result")
-    tuned = _read(reference, items, windows)
-    asking = Asking(
-        [window.ids[:place] for window in windows for place in window.places], reference.whole_character(), LISTED
+    tuned = _measure_model(reference, items, windows)
+    asking = LogProbabilityQuery(
+        [window.ids[:place] for window in windows for place in window.places],
+        reference.whole_character(),
+        LISTED_TOKENS,
     )
     del reference
     tell("asking the engine, with the adapter and without")
-    with_adapter = _engine(home, model, asking, model.sha256)
-    without = _engine(home, model, asking, None)
-    readings = zip(_numbers(windows), tuned.tokens, plain.tokens, with_adapter, without, strict=True)
-    scores, quality = _quality(plain.losses, tuned.losses, model)
-    return scores, (quality, export_gate.decide([Place(*reading) for reading in readings]))
+    with_adapter = _query_engine(home, model, asking, model.sha256)
+    without = _query_engine(home, model, asking, None)
+    readings = zip(_number_positions(windows), tuned.tokens, plain.tokens, with_adapter, without, strict=True)
+    scores, quality = _quality_gate(plain.losses, tuned.losses, model)
+    return scores, (quality, export_gate.decide_export_gate([PositionReadings(*reading) for reading in readings]))
 
 
-class _Reading(NamedTuple):
+class _ModelReadings(NamedTuple):
     losses: list[tuple[float, int]]
     tokens: list[dict[int, float]]
 
 
-def _read(reference: Reference, items: Sequence[EncodedSample], windows: Sequence[Window]) -> _Reading:
-    tokens = [found for window in windows for found in reference.likeliest(window.ids, window.places, TOP)]
-    return _Reading(reference.losses(items), tokens)
+def _measure_model(
+    reference: ReferenceModel, items: Sequence[EncodedSample], windows: Sequence[TokenWindow]
+) -> _ModelReadings:
+    tokens = [found for window in windows for found in reference.likeliest(window.ids, window.places, TOP_TOKENS)]
+    return _ModelReadings(reference.losses(items), tokens)
 
 
-def _bounded(encoded: Iterable[EncodedSample]) -> list[EncodedSample]:
+def _limit_items(encoded: Iterable[EncodedSample]) -> list[EncodedSample]:
     """The items that have something to predict, up to TOKENS tokens; the first always."""
     found: list[EncodedSample] = []
-    left = TOKENS
+    left = MAX_TOKENS
     for item in encoded:
         left -= len(item.ids)
         if found and left < 0:
@@ -101,54 +107,59 @@ def _bounded(encoded: Iterable[EncodedSample]) -> list[EncodedSample]:
     return found
 
 
-def _window(item: EncodedSample) -> Window | None:
+def _cut_window(item: EncodedSample) -> TokenWindow | None:
     """None for an item with fewer supervised tokens than places."""
     first = next(place for place, learned in enumerate(item.supervised) if learned and place > 0)
-    begin = max(0, first - BEFORE)
-    ids = item.ids[begin : first + AFTER]
+    begin = max(0, first - TOKENS_BEFORE)
+    ids = item.ids[begin : first + TOKENS_AFTER]
     choice = [place - begin for place in range(first, begin + len(ids)) if item.supervised[place]]
-    if len(choice) < PLACES:
+    if len(choice) < POSITIONS_PER_WINDOW:
         return None
-    return Window(ids, [choice[number * (len(choice) - 1) // (PLACES - 1)] for number in range(PLACES)])
+    return TokenWindow(
+        ids,
+        [choice[number * (len(choice) - 1) // (POSITIONS_PER_WINDOW - 1)] for number in range(POSITIONS_PER_WINDOW)],
+    )
 
 
-def _numbers(windows: Sequence[Window]) -> list[int]:
+def _number_positions(windows: Sequence[TokenWindow]) -> list[int]:
     return [number for number, window in enumerate(windows) for _ in window.places]
 
 
-def _engine(home: Home, model: ModelVersion, asking: Asking, adapter_sha256: str | None) -> list[dict[int, float]]:
+def _query_engine(
+    home: Home, model: ModelVersion, asking: LogProbabilityQuery, adapter_sha256: str | None
+) -> list[dict[int, float]]:
     """What the engine serves at every place, started with the settings that the plan of this home gives it."""
-    pool = pool_of(read_plan(home), model)
+    pool = find_pool(read_plan(home), model)
     config = EngineConfig(
         engine="llamacpp",
         socket=evaluation_engine.socket_name(),
         alias=model.id,
         slots=1,
-        context_tokens=BEFORE + AFTER + 1,
+        context_tokens=TOKENS_BEFORE + TOKENS_AFTER + 1,
         default_max_tokens=1,
         model_sha256=model.base_sha256,
         adapter_sha256=adapter_sha256,
         settings={} if pool is None else pool.launch.settings,
     )
-    return evaluation_engine.log_probabilities(home, config, asking)
+    return evaluation_engine.query_log_probabilities(home, config, asking)
 
 
-def _quality(
+def _quality_gate(
     plain: Sequence[tuple[float, int]], tuned: Sequence[tuple[float, int]], model: ModelVersion
 ) -> tuple[tuple[Score, ...], Gate]:
-    before, after = bootstrap(plain, weighted_mean), bootstrap(tuned, weighted_mean)
+    before, after = bootstrap_interval(plain, weighted_mean), bootstrap_interval(tuned, weighted_mean)
     both = [(mine[0] - its[0], mine[1]) for mine, its in zip(tuned, plain, strict=True)]
-    change = bootstrap(both, weighted_mean)
+    change = bootstrap_interval(both, weighted_mean)
     items = len(tuned)
 
     scores = (
         after.score("nll_per_token", items, before.value, model.base),
         change.score("nll_per_token_change", items, 0.0, model.base),
-        Interval(*map(math.exp, after)).score("perplexity", items, math.exp(before.value), model.base),
+        ConfidenceInterval(*map(math.exp, after)).score("perplexity", items, math.exp(before.value), model.base),
     )
-    enough = items >= export_gate.ITEMS_AT_LEAST
+    enough = items >= export_gate.MIN_ITEMS
     better = enough and change.high < 0.0
-    few = f"only {items} held-out items, {export_gate.ITEMS_AT_LEAST} are needed: "
+    few = f"only {items} held-out items, {export_gate.MIN_ITEMS} are needed: "
     verdict = "better than its base" if better else "not shown to be better than its base"
     detail = (
         f"{'' if enough else few}{verdict}: {after.value:.4f} nats a token against {before.value:.4f}, change "

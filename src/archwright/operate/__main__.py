@@ -19,14 +19,14 @@ from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import Recorder
 from archwright.operate import platform_state
-from archwright.operate.blue_green import Lanes
+from archwright.operate.blue_green import EndpointRollouts
 from archwright.operate.supervisor import Supervisor
 from archwright.store import Store
 
 
-def supervise(home: Home, up_called_at: float) -> None:
+def run_supervisor(home: Home, up_called_at: float) -> None:
     """Run the Bundle in the home until SIGTERM or SIGINT."""
-    lock = _acquire(home)
+    lock = _acquire_lock(home)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -36,13 +36,15 @@ def supervise(home: Home, up_called_at: float) -> None:
     recorder = Recorder(store)
     journal = Journal("supervisor", level=chosen.log_level)
     try:
-        lanes = Lanes(bundle, home, store, journal)
+        lanes = EndpointRollouts(bundle, home, store, journal)
         Supervisor(lanes, home, recorder, journal, up_called_at=up_called_at).run(stop)
     except ArchwrightError as error:
-        failure = platform_state.Failure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
-        platform_state.write(
+        failure = platform_state.StartupFailure(
+            code=error.code, message=error.message, hint=error.hint, file=error.where.file
+        )
+        platform_state.write_state(
             home,
-            platform_state.State(
+            platform_state.PlatformState(
                 supervisor_pid=os.getpid(),
                 url=bundle.url,
                 plan_digest=bundle.plan_digest,
@@ -57,10 +59,10 @@ def supervise(home: Home, up_called_at: float) -> None:
         lock.close()
 
 
-def _acquire(home: Home) -> TextIO:
+def _acquire_lock(home: Home) -> TextIO:
     """The home's lock; patient for a second, because `status` takes it for a moment to look."""
     for _ in range(20):
-        lock = platform_state.acquire(home)
+        lock = platform_state.acquire_lock(home)
         if lock is not None:
             return lock
         time.sleep(0.05)
@@ -72,7 +74,7 @@ def main(argv: list[str]) -> int:
         exit_with_parent()
     try:
         with boundary("supervisor"):
-            supervise(Home(argv[0]), float(argv[1]) if len(argv) > 1 else time.time())
+            run_supervisor(Home(argv[0]), float(argv[1]) if len(argv) > 1 else time.time())
     except ArchwrightError as error:
         sys.stderr.write(error.lines() + "\n")
         return error.exit_status

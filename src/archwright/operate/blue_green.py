@@ -20,26 +20,32 @@ from archwright.errors import ArchwrightError, ModelError, boundary
 from archwright.home import Home, write_json
 from archwright.journal import Journal
 from archwright.lifecycle import model_registry
-from archwright.operate.child_process import Child
-from archwright.operate.desired_state import NOTHING, Layout, Serving, Wanted, wanted
-from archwright.operate.platform_state import EndpointState, Phase
+from archwright.operate.child_process import ChildProcess
+from archwright.operate.desired_state import (
+    NOT_SERVED,
+    DesiredVersion,
+    PlatformLayout,
+    ServedEndpoint,
+    read_desired_versions,
+)
+from archwright.operate.platform_state import EndpointState, ProcessPhase
 from archwright.serving.process.config_reload import ServedRevision, read_served_revision, served_revision_file
 from archwright.store import Store
 
 SUPERVISOR = "supervisor"
-PROBE_S = 0.25  # what is loading may be slow to answer, and others are watched meanwhile
+PROBE_TIMEOUT_S = 0.25  # what is loading may be slow to answer, and others are watched meanwhile
 RETRY_S = 1.0
 GRACE_S = 12.0
 # A gateway that lives notes what it serves within a second; it may have to be started anew before it does.
-ARRIVAL_S = 60.0
+GATEWAY_TIMEOUT_S = 60.0
 # Engines of one endpoint that still finish requests; beyond it the next one waits, as memory is not without end.
-LEAVING_LIMIT = 2
+DRAINING_LIMIT = 2
 
 
-class Engines:
+class EngineProcesses:
     """The processes behind one key. `unused_since` is the gateway's revision from which on no lane needs them."""
 
-    def __init__(self, endpoint: str, version: str, children: tuple[Child, ...]) -> None:
+    def __init__(self, endpoint: str, version: str, children: tuple[ChildProcess, ...]) -> None:
         self.endpoint = endpoint
         self.version = version
         self.children = children
@@ -55,39 +61,39 @@ class Engines:
     def ready(self) -> bool:
         return all(child.ready for child in self.children)
 
-    def dead(self) -> Child | None:
+    def dead(self) -> ChildProcess | None:
         return next((child for child in self.children if child.exited() is not None), None)
 
 
-class Lane:
+class EndpointRollout:
     """`revision` is the gateway's that has the lane at `next`; None while the engines of `next` start."""
 
-    def __init__(self, name: str, now: Serving) -> None:
+    def __init__(self, name: str, now: ServedEndpoint) -> None:
         self.name = name
         self.now = now
         self.promotion = ""
-        self.next: Serving | None = None
+        self.next: ServedEndpoint | None = None
         self.next_promotion = ""
         self.late_at = 0.0
         self.revision: int | None = None
 
     @property
-    def published(self) -> Serving:
+    def published(self) -> ServedEndpoint:
         """What the gateway's newest configuration says of it."""
         return self.now if self.next is None or self.revision is None else self.next
 
 
-class Lanes:
+class EndpointRollouts:
     """`gateway` is the process whose configuration is written; `changed` is set when there is news to tell."""
 
     def __init__(self, bundle: Bundle, home: Home, store: Store, journal: Journal) -> None:
         self.bundle = bundle
-        self.layout = Layout(bundle)
+        self.layout = PlatformLayout(bundle)
         self.tls = bundle.url.startswith("https:")
-        self.gateway = Child(self.layout.gateway, home, tls=self.tls)
-        self.lanes: dict[str, Lane] = {}
-        self.engines: dict[str, Engines] = {}
-        self.wanted: dict[str, Wanted] = {}
+        self.gateway = ChildProcess(self.layout.gateway, home, tls=self.tls)
+        self.lanes: dict[str, EndpointRollout] = {}
+        self.engines: dict[str, EngineProcesses] = {}
+        self.wanted: dict[str, DesiredVersion] = {}
         self.notes: tuple[str, ...] = ()
         self.changed = False
         self._home = home
@@ -103,7 +109,7 @@ class Lanes:
         """Every lane stands on what is in production, before any process runs. Raises StoreError."""
         served_revision_file(self._home).unlink(missing_ok=True)
         for name, spec in self.layout.workloads.items():
-            self.lanes[name] = Lane(name, self.layout.plain(spec))
+            self.lanes[name] = EndpointRollout(name, self.layout.plain(spec))
         self._read()
         for lane in list(self.lanes.values()):
             self._stand(lane)
@@ -144,18 +150,18 @@ class Lanes:
                 self._journal.error("rollout.stuck", **error.as_dict())
             self._said = error.message
 
-    def standing(self) -> list[Child]:
+    def standing(self) -> list[ChildProcess]:
         """The processes that serve, engines first: what dies of these is started again."""
         used = self._used()
         found = [child for key, engines in self.engines.items() if key in used for child in engines.children]
         return [*found, self.gateway]
 
-    def processes(self) -> Iterator[tuple[Child, str, Phase]]:
+    def processes(self) -> Iterator[tuple[ChildProcess, str, ProcessPhase]]:
         """Every process with the version it serves and its place in a change; the gateway last."""
         used = self._used()
         coming = {lane.next.key for lane in self.lanes.values() if lane.next is not None}
         for key, engines in self.engines.items():
-            phase: Phase = "serving" if key in used else "starting" if key in coming else "leaving"
+            phase: ProcessPhase = "serving" if key in used else "starting" if key in coming else "leaving"
             for child in engines.children:
                 yield child, engines.version or str(child.spec.config["alias"]), phase
         yield self.gateway, "", "serving"
@@ -177,30 +183,30 @@ class Lanes:
         seq = self._store.newest(model_registry.PROMOTIONS)[0]
         if seq == self._seq:
             return
-        found = wanted(self._store)
+        found = read_desired_versions(self._store)
         notes = []
         for name, to in found.items():
             if to.version is not None and self.layout.absent(name, to.version):
                 notes.append(f"{to.version.id} is in production, but this plan has no workload {name}")
-                found[name] = Wanted(to.promotion)
+                found[name] = DesiredVersion(to.promotion)
             elif to.version is not None and name not in self.lanes:
-                self.lanes[name] = Lane(name, NOTHING)
+                self.lanes[name] = EndpointRollout(name, NOT_SERVED)
         self.wanted, self.notes, self._seq, self.changed = found, tuple(notes), seq, True
 
-    def _stand(self, lane: Lane) -> None:
+    def _stand(self, lane: EndpointRollout) -> None:
         """At the start: on what is in production; where that cannot be served, on what it goes back to."""
         tried: set[str | None] = set()
-        while reason := self._reason(lane, to := self.wanted.get(lane.name, Wanted())):
+        while reason := self._reason(lane, to := self.wanted.get(lane.name, DesiredVersion())):
             tried.add(to.version.id if to.version else None)
-            earlier = (change.model for change in reversed(model_registry.history(self._store, lane.name)))
+            earlier = (change.model for change in reversed(model_registry.promotion_history(self._store, lane.name)))
             self._go_back(lane, to, next((model for model in earlier if model not in tried), None), reason)
             self._read()
         lane.now, lane.promotion = self.layout.serving(lane.name, to), to.promotion
         self._made(lane.name, lane.now)
 
-    def _advance(self, lane: Lane, now: float) -> None:
-        to = self.wanted.get(lane.name, Wanted())
-        if lane.next is not None and lane.revision is None and lane.next.version != _id(to):
+    def _advance(self, lane: EndpointRollout, now: float) -> None:
+        to = self.wanted.get(lane.name, DesiredVersion())
+        if lane.next is not None and lane.revision is None and lane.next.version != _version_id(to):
             lane.next = None  # overtaken before it was ready
         if lane.next is None:
             self._depart(lane, to, now)
@@ -210,8 +216,8 @@ class Lanes:
         else:
             self._arrive(lane, lane.next, now)
 
-    def _depart(self, lane: Lane, to: Wanted, now: float) -> None:
-        if lane.now.version == _id(to):
+    def _depart(self, lane: EndpointRollout, to: DesiredVersion, now: float) -> None:
+        if lane.now.version == _version_id(to):
             self.changed |= lane.promotion != to.promotion
             lane.promotion = to.promotion
             return
@@ -231,28 +237,28 @@ class Lanes:
         self._journal.info("rollout.began", endpoint=lane.name, promotion=to.promotion, version=serving.version)
         self.changed = True
 
-    def _start(self, lane: Lane, to: Serving, now: float) -> None:
+    def _start(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
         """The new engines load; when all are ready the gateway is told."""
         engines = self.engines.get(to.key)
         if dead := self._died(to.key):
-            self._turn_back(lane, _words(dead))
+            self._turn_back(lane, _format_last_error(dead))
             return
         if engines is not None and not engines.ready:
             for child in engines.children:
                 if not child.ready and to.key not in self._used():  # those that serve are probed by the supervisor
-                    child.probe(PROBE_S)
+                    child.probe(PROBE_TIMEOUT_S)
             if not engines.ready:
                 if now > lane.late_at:
                     slow = next(child for child in engines.children if not child.ready)
                     late = f"{slow.spec.name} was not ready in {slow.spec.startup_deadline_s:g} s"
-                    self._turn_back(lane, f"{late}: {_words(slow)}")
+                    self._turn_back(lane, f"{late}: {_format_last_error(slow)}")
                 return
         self._revision += 1
-        lane.revision, lane.late_at = self._revision, now + ARRIVAL_S
+        lane.revision, lane.late_at = self._revision, now + GATEWAY_TIMEOUT_S
         self.changed = True
         self._publish()
 
-    def _arrive(self, lane: Lane, to: Serving, now: float) -> None:
+    def _arrive(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
         """The gateway was told; when it says so, the lane has changed."""
         note = self._note()
         if note is not None and note.revision >= (lane.revision or 0):
@@ -260,11 +266,11 @@ class Lanes:
             self._journal.info("rollout.done", endpoint=lane.name, promotion=lane.promotion, version=to.version)
             self.changed = True
         elif dead := self._died(to.key):
-            self._turn_back(lane, _words(dead))
+            self._turn_back(lane, _format_last_error(dead))
         elif now > lane.late_at:
-            self._turn_back(lane, f"AW-OPS-46 the gateway did not take it up in {ARRIVAL_S:g} s")
+            self._turn_back(lane, f"AW-OPS-46 the gateway did not take it up in {GATEWAY_TIMEOUT_S:g} s")
 
-    def _turn_back(self, lane: Lane, reason: str) -> None:
+    def _turn_back(self, lane: EndpointRollout, reason: str) -> None:
         """The lane stays where it is; the next step writes that down."""
         self._failed[lane.next_promotion] = reason
         self._journal.error("rollout.failed", endpoint=lane.name, promotion=lane.next_promotion, reason=reason)
@@ -274,34 +280,34 @@ class Lanes:
             self._revision += 1
             self._publish()
 
-    def _reason(self, lane: Lane, to: Wanted) -> str:
+    def _reason(self, lane: EndpointRollout, to: DesiredVersion) -> str:
         """Why this cannot be served; empty when nothing is known against it."""
         found = self._failed.get(to.promotion, "")
         return found or (self.layout.obstacle(lane.name, to.version, self._home) if to.version else "")
 
-    def _go_back(self, lane: Lane, to: Wanted, model: str | None, reason: str) -> None:
+    def _go_back(self, lane: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
         """Add the rollback to the history, unless that has gone on meanwhile."""
-        seen = model_registry.history(self._store, lane.name)
+        seen = model_registry.promotion_history(self._store, lane.name)
         if not seen or seen[-1].id != to.promotion:
             return
         try:
-            model_registry.change(self._store, seen, "rollback", (lane.name, model), SUPERVISOR, reason)
+            model_registry.append_promotion(self._store, seen, "rollback", (lane.name, model), SUPERVISOR, reason)
         except ModelError:  # somebody was faster: what they want is read next
             return
         self._journal.error("rollout.undone", endpoint=lane.name, promotion=to.promotion, back_to=model, reason=reason)
 
-    def _made(self, endpoint: str, serving: Serving) -> Engines | None:
+    def _made(self, endpoint: str, serving: ServedEndpoint) -> EngineProcesses | None:
         """The engines of this key, in use from now on."""
         if not serving.engines:
             return None
         engines = self.engines.get(serving.key)
         if engines is None:
-            children = tuple(Child(spec, self._home, tls=self.tls) for spec in serving.engines)
-            engines = self.engines[serving.key] = Engines(endpoint, serving.version, children)
+            children = tuple(ChildProcess(spec, self._home, tls=self.tls) for spec in serving.engines)
+            engines = self.engines[serving.key] = EngineProcesses(endpoint, serving.version, children)
         engines.unused_since = None
         return engines
 
-    def _room(self, lane: Lane, key: str) -> bool:
+    def _room(self, lane: EndpointRollout, key: str) -> bool:
         """Whether engines of this key can be had now: they are not just ending, nor too many of the lane's others."""
         if self._died(key):
             self._bury(key)
@@ -309,7 +315,7 @@ class Lanes:
         if known is not None:
             return known.kill_at is None
         leaving = [one for one in self.engines.values() if one.endpoint == lane.name and one.unused_since is not None]
-        return len(leaving) < LEAVING_LIMIT
+        return len(leaving) < DRAINING_LIMIT
 
     def _let_go(self, now: float) -> None:
         """Stop what no lane needs and the gateway has let go of."""
@@ -317,10 +323,10 @@ class Lanes:
         note = None
         for key, engines in [(key, engines) for key, engines in self.engines.items() if key not in needed]:
             if engines.unused_since is None:
-                engines.unused_since, engines.free_at = self._revision, now + self.layout.request_s + ARRIVAL_S
+                engines.unused_since, engines.free_at = self._revision, now + self.layout.request_s + GATEWAY_TIMEOUT_S
                 self.changed = True
             note = note or self._note()
-            if engines.kill_at is None and (now > engines.free_at or _released(engines, note)):
+            if engines.kill_at is None and (now > engines.free_at or _is_released(engines, note)):
                 engines.kill_at = now + GRACE_S
                 for child in engines.children:
                     child.terminate()
@@ -347,7 +353,7 @@ class Lanes:
     def _used(self) -> set[str]:
         return {lane.now.key for lane in self.lanes.values()}
 
-    def _died(self, key: str) -> Child | None:
+    def _died(self, key: str) -> ChildProcess | None:
         """One of the engines that is dead, and that nobody starts again: those that serve already are."""
         engines = self.engines.get(key)
         return None if engines is None or key in self._used() else engines.dead()
@@ -358,16 +364,16 @@ class Lanes:
         return note if note is not None and note.pid == self.gateway.pid else None
 
 
-def _id(to: Wanted) -> str:
+def _version_id(to: DesiredVersion) -> str:
     return to.version.id if to.version is not None else ""
 
 
-def _words(child: Child) -> str:
+def _format_last_error(child: ChildProcess) -> str:
     code, message, _ = child.last_words()
     return f"{code} {message}"
 
 
-def _released(engines: Engines, note: ServedRevision | None) -> bool:
+def _is_released(engines: EngineProcesses, note: ServedRevision | None) -> bool:
     if note is None or engines.unused_since is None or note.revision < engines.unused_since:
         return False
     return not any(f"unix:{child.spec.name}" in note.leaving for child in engines.children)

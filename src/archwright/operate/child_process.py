@@ -17,7 +17,7 @@ LOG_LIMIT_BYTES = 10_000_000
 _ERROR_LINE = re.compile(r"(AW-[A-Z]+-\d+)\s+(.*)")
 
 
-class Child:
+class ChildProcess:
     """`restarts` counts starts after the first. The child's stdin is a pipe that only we hold: when we die, it
     reads end of file and leaves, whatever killed us."""
 
@@ -64,7 +64,7 @@ class Child:
 
     def probe(self, timeout_s: float = readiness_probe.TIMEOUT_S) -> bool:
         """Ask once. Any answer shows it alive; 200 shows it ready."""
-        status = readiness_probe.status_of(self.spec, self._home, tls=self._tls, timeout_s=timeout_s)
+        status = readiness_probe.request_ready_status(self.spec, self._home, tls=self._tls, timeout_s=timeout_s)
         self.silent_probes = self.silent_probes + 1 if status is None else 0
         self.ready = status == 200
         return self.ready

@@ -24,14 +24,14 @@ PREDICT_SLOTS = 4
 PREDICT_DEADLINE_S = 60.0
 
 
-class Wanted(NamedTuple):
+class DesiredVersion(NamedTuple):
     """What the newest promotion of an endpoint says: `version` None is the plan's own model, or nothing."""
 
     promotion: str = ""
     version: ModelVersion | None = None
 
 
-class Serving(NamedTuple):
+class ServedEndpoint(NamedTuple):
     """An endpoint as it is served, with the pools it names, its own first: `version` is empty for the plan's own
     model; without `spec` there is no endpoint. `left_out` are pools of the plan that cannot answer as the version."""
 
@@ -47,24 +47,24 @@ class Serving(NamedTuple):
         return self.pools[0].serves if self.pools else ""
 
 
-NOTHING = Serving("", "", None, (), ())
+NOT_SERVED = ServedEndpoint("", "", None, (), ())
 
 
-def wanted(store: Store) -> dict[str, Wanted]:
+def read_desired_versions(store: Store) -> dict[str, DesiredVersion]:
     """The newest promotion of each endpoint, as `model_registry.production` reads it."""
-    versions = {version.id: version for version in model_registry.all(store)}
+    versions = {version.id: version for version in model_registry.list_models(store)}
     return {
-        change.endpoint: Wanted(change.id, versions[change.model] if change.model else None)
-        for change in model_registry.history(store)
+        change.endpoint: DesiredVersion(change.id, versions[change.model] if change.model else None)
+        for change in model_registry.promotion_history(store)
     }
 
 
-def number(promotion: str) -> int:
+def promotion_number(promotion: str) -> int:
     """Which change of its endpoint a promotion is, from 1; 0 for none."""
     return int(promotion.rpartition("#")[2] or 0)
 
 
-class Layout:
+class PlatformLayout:
     """The plan's own processes and endpoints, and what may take their place."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -83,22 +83,22 @@ class Layout:
         """How long a request may last at most."""
         return self._config.limits.request_s
 
-    def plain(self, spec: EndpointSpec) -> Serving:
+    def plain(self, spec: EndpointSpec) -> ServedEndpoint:
         """The plan's own model."""
-        return Serving("", f"plan:{spec.pool}", spec, self._pools_of(spec), self._engines_of(spec))
+        return ServedEndpoint("", f"plan:{spec.pool}", spec, self._pools_of(spec), self._engines_of(spec))
 
-    def serving(self, endpoint: str, to: Wanted) -> Serving:
+    def serving(self, endpoint: str, to: DesiredVersion) -> ServedEndpoint:
         """What serves an endpoint as `to` wants it; `obstacle` was asked before."""
         spec, version = self.workloads.get(endpoint), to.version
         if version is None:
-            return NOTHING if spec is None else self.plain(spec)
+            return NOT_SERVED if spec is None else self.plain(spec)
         key = f"{endpoint}={version.id}"
         if spec is None:
-            engine = _classifier(f"predict-{endpoint}.v{version.version}", version)
-            pool = _predict_pool(endpoint, engine.name, version.id)
-            return Serving(version.id, key, _predict_spec(endpoint, pool.name), (pool,), (engine,))
+            engine = _build_classifier_process(f"predict-{endpoint}.v{version.version}", version)
+            pool = _build_predict_pool(endpoint, engine.name, version.id)
+            return ServedEndpoint(version.id, key, _build_predict_endpoint(endpoint, pool.name), (pool,), (engine,))
         engines = tuple(
-            _with_adapter(engine, f"engine-{endpoint}.v{version.version}", index, version)
+            _add_adapter(engine, f"engine-{endpoint}.v{version.version}", index, version)
             for index, engine in enumerate(self._engines_of(spec))
         )
         # The plan's own pool of the endpoint gives way to one of the version. The others hold the plan's model: under
@@ -114,7 +114,7 @@ class Layout:
         )
         changed = replace(spec, targets=(WeightedTarget(pool=pool.name),), overflow=(), fallback=())
         shadows = tuple(other for other in others if other.name == spec.shadow)
-        return Serving(version.id, key, changed, (pool, *shadows), engines, spec.answering[1:])
+        return ServedEndpoint(version.id, key, changed, (pool, *shadows), engines, spec.answering[1:])
 
     def obstacle(self, endpoint: str, version: ModelVersion, home: Home) -> str:
         """Why the platform of this plan cannot serve the version at the endpoint; empty when it can."""
@@ -138,7 +138,7 @@ class Layout:
         """Whether this plan has no place for the version: text needs a workload of its name."""
         return version.task == "text-lora" and endpoint not in self.workloads
 
-    def gateway_process(self, served: Iterable[Serving], revision: int) -> ProcessSpec:
+    def gateway_process(self, served: Iterable[ServedEndpoint], revision: int) -> ProcessSpec:
         """The gateway's process with a configuration that serves this."""
         present = [serving for serving in served if serving.spec is not None]
         endpoints = tuple(serving.spec for serving in present)
@@ -154,15 +154,15 @@ class Layout:
         return tuple(self._engines[name] for name in names if name in self._engines)
 
 
-def _with_adapter(engine: ProcessSpec, name: str, index: int, version: ModelVersion) -> ProcessSpec:
-    return _named(engine, name if index == 0 else f"{name}-{index}", {"adapter_sha256": version.sha256})
+def _add_adapter(engine: ProcessSpec, name: str, index: int, version: ModelVersion) -> ProcessSpec:
+    return _rename_engine(engine, name if index == 0 else f"{name}-{index}", {"adapter_sha256": version.sha256})
 
 
-def _named(engine: ProcessSpec, name: str, changes: Mapping[str, object]) -> ProcessSpec:
+def _rename_engine(engine: ProcessSpec, name: str, changes: Mapping[str, object]) -> ProcessSpec:
     return replace(engine, name=name, ready_socket=name, config={**engine.config, "socket": name, **changes})
 
 
-def _classifier(name: str, version: ModelVersion) -> ProcessSpec:
+def _build_classifier_process(name: str, version: ModelVersion) -> ProcessSpec:
     return ProcessSpec(
         name=name,
         argv=("-m", "archwright.engines", "{home}", "{config}"),
@@ -180,7 +180,7 @@ def _classifier(name: str, version: ModelVersion) -> ProcessSpec:
     )
 
 
-def _predict_pool(endpoint: str, engine: str, version: str) -> EnginePoolSpec:
+def _build_predict_pool(endpoint: str, engine: str, version: str) -> EnginePoolSpec:
     return EnginePoolSpec(
         name=f"predict/{endpoint}",
         addresses=(f"unix:{engine}",),
@@ -191,7 +191,7 @@ def _predict_pool(endpoint: str, engine: str, version: str) -> EnginePoolSpec:
     )
 
 
-def _predict_spec(endpoint: str, pool: str) -> EndpointSpec:
+def _build_predict_endpoint(endpoint: str, pool: str) -> EndpointSpec:
     return EndpointSpec(
         model=endpoint, workload=endpoint, targets=(WeightedTarget(pool=pool),), default_max_tokens=1, kind="predict"
     )

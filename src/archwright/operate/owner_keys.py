@@ -9,24 +9,24 @@ from __future__ import annotations
 from archwright.access.api_keys import Keys
 from archwright.home import Home, write_atomic
 
-TENANT = "default"
+OWNER_TENANT = "default"
 
 
-def first_key(keys: Keys) -> str | None:
+def create_owner_key(keys: Keys) -> str | None:
     """The owner's key on the first start of a home, None ever after: it is shown once."""
     if any(key.name == "owner" for key in keys.list()):
         return None
-    secret, _record = keys.create(TENANT, role="owner", name="owner")
+    secret, _record = keys.create(OWNER_TENANT, role="owner", name="owner")
     return secret
 
 
-def local_key(keys: Keys, home: Home) -> str:
+def get_local_key(keys: Keys, home: Home) -> str:
     """The key of this machine's local verbs."""
     path = home.folder("secrets") / "local-key"
     if path.is_file():
         secret = path.read_text(encoding="ascii").strip()
         if keys.identify(secret) is not None:
             return secret
-    secret, _record = keys.create(TENANT, role="owner", name="local")
+    secret, _record = keys.create(OWNER_TENANT, role="owner", name="local")
     write_atomic(path, secret.encode("ascii"))
     return secret

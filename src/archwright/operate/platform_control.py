@@ -1,4 +1,4 @@
-"""`up`, `status`, `down`: the platform of one home, seen from outside its supervisor."""
+"""`up`, `read_status`, `stop_platform`: the platform of one home, seen from outside its supervisor."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from archwright.operate.platform_state import ProcessState
 from archwright.settings import child_environment
 
 WAIT_TICK_S = 0.02
-PORT_PATIENCE_S = 3.0
-BURIAL_S = 0.5
-DOWN_PATIENCE_S = 30.0
-SUPERVISOR = "archwright.operate"
+PORT_TIMEOUT_S = 3.0
+LOCK_RELEASE_TIMEOUT_S = 0.5
+DOWN_TIMEOUT_S = 30.0
+SUPERVISOR_MODULE = "archwright.operate"
 
 
-class Status(Record):
+class PlatformStatus(Record):
     """`state` is running, starting, degraded (a process that serves is not ready) or stopped. `notes`: what is in
     production and not served, or served alone."""
 
@@ -38,9 +38,9 @@ class Status(Record):
     notes: tuple[str, ...] = ()
 
 
-def check(plan: Plan, home: Home, host: str, port: int) -> None:
+def check_startable(plan: Plan, home: Home, host: str, port: int) -> None:
     """Everything that can be refused before a process starts: running already, model missing, port in use."""
-    current = _settled(home)
+    current = _read_settled_state(home)
     if current is not None:
         raise OperateError(
             "AW-OPS-30",
@@ -48,11 +48,11 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
             where=ErrorLocation(str(home.root)),
             hint="archwright status shows it, archwright down stops it",
         )
-    for artefact in _artefacts(plan.pools):
+    for artefact in _list_artefacts(plan.pools):
         model_files.locate(artefact, home)
     # What a killed platform left behind needs a moment to notice and go.
-    deadline = time.monotonic() + PORT_PATIENCE_S
-    while not readiness_probe.port_is_free(host, port):
+    deadline = time.monotonic() + PORT_TIMEOUT_S
+    while not readiness_probe.is_port_free(host, port):
         if time.monotonic() > deadline:
             raise OperateError(
                 "AW-OPS-03",
@@ -63,19 +63,21 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
         time.sleep(0.1)
 
 
-def _settled(home: Home) -> platform_state.State | None:
+def _read_settled_state(home: Home) -> platform_state.PlatformState | None:
     """The running state; a supervisor killed a moment ago holds its lock until the kernel has buried it."""
-    deadline = time.monotonic() + BURIAL_S
-    while (current := platform_state.running(home)) is not None and time.monotonic() < deadline:
+    deadline = time.monotonic() + LOCK_RELEASE_TIMEOUT_S
+    while (current := platform_state.read_running_state(home)) is not None and time.monotonic() < deadline:
         time.sleep(WAIT_TICK_S)
     return current
 
 
-def _artefacts(pools: tuple[Pool, ...]) -> list[Artefact]:
+def _list_artefacts(pools: tuple[Pool, ...]) -> list[Artefact]:
     return [pool.artefact for pool in pools if pool.artefact is not None]
 
 
-def start(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attached: bool) -> subprocess.Popen[bytes]:
+def start_platform(
+    plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attached: bool
+) -> subprocess.Popen[bytes]:
     """Start the supervisor and wait until everything is ready. Raises what kept it from getting there.
 
     `attached`: the supervisor leaves when this process does, however that ends.
@@ -84,7 +86,7 @@ def start(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attach
     write_json(home.config("bundle"), bundle)
     home.state.unlink(missing_ok=True)
     flags = ["--attached"] if attached else []
-    argv = [sys.executable, "-m", SUPERVISOR, str(home.root), repr(up_called_at), *flags]
+    argv = [sys.executable, "-m", SUPERVISOR_MODULE, str(home.root), repr(up_called_at), *flags]
     with open(home.log("supervisor"), "ab") as log:
         process = subprocess.Popen(
             argv,
@@ -98,7 +100,7 @@ def start(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attach
         _wait_ready(home, process)
     except BaseException:
         process.terminate()
-        release(process)
+        wait_for_exit(process)
         raise
     if not attached:
         # It outlives us on purpose: without this, Python would warn that we forgot it.
@@ -106,7 +108,7 @@ def start(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attach
     return process
 
 
-def release(process: subprocess.Popen[bytes]) -> int:
+def wait_for_exit(process: subprocess.Popen[bytes]) -> int:
     """Wait for the supervisor's end and let go of its pipe; its exit status."""
     status = process.wait()
     if process.stdin is not None:
@@ -117,7 +119,7 @@ def release(process: subprocess.Popen[bytes]) -> int:
 def _wait_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
     while True:
         exited = process.poll() is not None
-        current = platform_state.read(home)
+        current = platform_state.read_state(home)
         if current is not None and current.failure is not None:
             failure = current.failure
             raise OperateError(failure.code, failure.message, where=ErrorLocation(failure.file), hint=failure.hint)
@@ -130,53 +132,55 @@ def _wait_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
         time.sleep(WAIT_TICK_S)
 
 
-def status(home: Home, clock: Callable[[], float] = time.time) -> Status:
-    current = platform_state.running(home)
+def read_status(home: Home, clock: Callable[[], float] = time.time) -> PlatformStatus:
+    current = platform_state.read_running_state(home)
     if current is None:
-        return Status(state="stopped")
+        return PlatformStatus(state="stopped")
     ready = all(p.ready for p in current.processes if p.phase == "serving")
     word = "starting" if current.ready_s is None else "running" if ready else "degraded"
-    return Status(
+    return PlatformStatus(
         state=word,
         url=current.url,
         plan_digest=current.plan_digest,
         ready_s=current.ready_s,
         up_s=round(clock() - current.started_at, 1),
         processes=current.processes,
-        notes=(*current.notes, *filter(None, map(_alone, current.endpoints))),
+        notes=(*current.notes, *filter(None, map(_describe_excluded_pools, current.endpoints))),
     )
 
 
-def left_out(home: Home, endpoint: str) -> tuple[str, ...]:
+def find_excluded_pools(home: Home, endpoint: str) -> tuple[str, ...]:
     """The pools of the running platform that get none of the endpoint's requests: they do not hold its version."""
-    current = platform_state.running(home)
+    current = platform_state.read_running_state(home)
     found = () if current is None else current.endpoints
     return next((one.left_out for one in found if one.name == endpoint), ())
 
 
-def _alone(endpoint: platform_state.EndpointState) -> str:
+def _describe_excluded_pools(endpoint: platform_state.EndpointState) -> str:
     if not endpoint.left_out:
         return ""
     pools = ", ".join(endpoint.left_out)
     return f"{endpoint.version} alone answers at {endpoint.name}: {pools} cannot serve it and get none of its requests"
 
 
-def down(home: Home) -> bool:
+def stop_platform(home: Home) -> bool:
     """Stop the platform of this home: True when one ran. Running requests get their grace from the gateway."""
-    current = platform_state.running(home)
+    current = platform_state.read_running_state(home)
     if current is None:
         return False
-    _signal(current.supervisor_pid, signal.SIGTERM, SUPERVISOR)
-    deadline = time.monotonic() + DOWN_PATIENCE_S
-    while platform_state.running(home) is not None or platform_state.alive(current.supervisor_pid, SUPERVISOR):
+    _send_signal(current.supervisor_pid, signal.SIGTERM, SUPERVISOR_MODULE)
+    deadline = time.monotonic() + DOWN_TIMEOUT_S
+    while platform_state.read_running_state(home) is not None or platform_state.is_process_alive(
+        current.supervisor_pid, SUPERVISOR_MODULE
+    ):
         if time.monotonic() > deadline:
-            _signal(current.supervisor_pid, signal.SIGKILL, SUPERVISOR)
+            _send_signal(current.supervisor_pid, signal.SIGKILL, SUPERVISOR_MODULE)
             for process in current.processes:
-                _signal(process.pid, signal.SIGKILL, "archwright.")
+                _send_signal(process.pid, signal.SIGKILL, "archwright.")
         time.sleep(WAIT_TICK_S)
     return True
 
 
-def _signal(pid: int, number: signal.Signals, module: str) -> None:
-    if platform_state.alive(pid, module):
+def _send_signal(pid: int, number: signal.Signals, module: str) -> None:
+    if platform_state.is_process_alive(pid, module):
         os.kill(pid, number)

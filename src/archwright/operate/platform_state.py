@@ -15,7 +15,7 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.home import Home, write_json
 
-Phase = Literal["serving", "starting", "leaving"]
+ProcessPhase = Literal["serving", "starting", "leaving"]
 
 
 class ProcessState(Record):
@@ -27,7 +27,7 @@ class ProcessState(Record):
     ready: bool
     restarts: int
     serves: str = ""
-    phase: Phase = "serving"
+    phase: ProcessPhase = "serving"
 
 
 class EndpointState(Record):
@@ -41,7 +41,7 @@ class EndpointState(Record):
     left_out: tuple[str, ...] = ()
 
 
-class Failure(Record):
+class StartupFailure(Record):
     """Why the platform did not come up, in the words of an ArchwrightError."""
 
     code: str
@@ -50,7 +50,7 @@ class Failure(Record):
     file: str | None = None
 
 
-class State(Record):
+class PlatformState(Record):
     """`ready_s`: `up` called to everything ready, None while starting. Times are seconds since the epoch.
 
     `seen` is the newest promotion of each endpoint that was taken notice of; `notes` are what is in production and not
@@ -62,26 +62,26 @@ class State(Record):
     plan_digest: str
     started_at: float
     ready_s: float | None = None
-    failure: Failure | None = None
+    failure: StartupFailure | None = None
     processes: tuple[ProcessState, ...] = ()
     endpoints: tuple[EndpointState, ...] = ()
     seen: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 
 
-def write(home: Home, state: State) -> None:
+def write_state(home: Home, state: PlatformState) -> None:
     write_json(home.state, state)
 
 
-def read(home: Home) -> State | None:
+def read_state(home: Home) -> PlatformState | None:
     """The last state written; None when there is none or a crash of the machine left it unreadable."""
     try:
-        return msgspec.json.decode(home.state.read_bytes(), type=State)
+        return msgspec.json.decode(home.state.read_bytes(), type=PlatformState)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 
-def acquire(home: Home) -> TextIO | None:
+def acquire_lock(home: Home) -> TextIO | None:
     """Take the home's lock for the life of the returned file; None when another supervisor holds it."""
     file = open(home.lock, "a", encoding="ascii")  # noqa: SIM115 - held until the process ends
     try:
@@ -92,16 +92,16 @@ def acquire(home: Home) -> TextIO | None:
     return file
 
 
-def running(home: Home) -> State | None:
+def read_running_state(home: Home) -> PlatformState | None:
     """The state of the living supervisor of this home, or None."""
-    held = acquire(home)
+    held = acquire_lock(home)
     if held is not None:
         held.close()
         return None
-    return read(home)
+    return read_state(home)
 
 
-def alive(pid: int, module: str) -> bool:
+def is_process_alive(pid: int, module: str) -> bool:
     """Whether `pid` is a process of ours running `module` (a number may have been given to a stranger since)."""
     try:
         os.kill(pid, 0)

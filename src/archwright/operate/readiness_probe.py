@@ -23,9 +23,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def status_of(spec: ProcessSpec, home: Home, *, tls: bool = False, timeout_s: float = TIMEOUT_S) -> int | None:
+def request_ready_status(
+    spec: ProcessSpec, home: Home, *, tls: bool = False, timeout_s: float = TIMEOUT_S
+) -> int | None:
     """HTTP status of the process's ready path; None when nobody answers in time."""
-    connection = _connection(spec, home, tls, timeout_s)
+    connection = _open_connection(spec, home, tls, timeout_s)
     try:
         connection.request("GET", spec.ready_path)
         return connection.getresponse().status
@@ -35,7 +37,7 @@ def status_of(spec: ProcessSpec, home: Home, *, tls: bool = False, timeout_s: fl
         connection.close()
 
 
-def _connection(spec: ProcessSpec, home: Home, tls: bool, timeout_s: float) -> http.client.HTTPConnection:
+def _open_connection(spec: ProcessSpec, home: Home, tls: bool, timeout_s: float) -> http.client.HTTPConnection:
     if spec.ready_socket is not None:
         return _UnixConnection(str(home.socket(spec.ready_socket)), timeout_s)
     port = spec.ready_port or 0
@@ -47,7 +49,7 @@ def _connection(spec: ProcessSpec, home: Home, tls: bool, timeout_s: float) -> h
     return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
 
 
-def port_is_free(host: str, port: int) -> bool:
+def is_port_free(host: str, port: int) -> bool:
     """Whether a server could bind there now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
@@ -59,7 +61,7 @@ def port_is_free(host: str, port: int) -> bool:
     return True
 
 
-def free_port(host: str) -> int:
+def find_free_port(host: str) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
         trial.bind((host, 0))

@@ -29,14 +29,14 @@ def _pss_bytes(pid: int) -> int | None:
 
 def disk_bytes(home: Home, processes: Iterable[ProcessSpec]) -> int:
     """Bytes of what these processes keep in the home: their models, the store, logs and run files."""
-    files = list({path for process in processes for path in _models(home, process.config)})
+    files = list({path for process in processes for path in _model_paths(home, process.config)})
     files += [p for p in home.root.glob("archwright.db*") if p.is_file()]
     for folder in (home.folder("logs"), home.folder("run")):
         files += [p for p in folder.iterdir() if p.is_file()]
-    return sum(_size(path) for path in files)
+    return sum(_file_size(path) for path in files)
 
 
-def _models(home: Home, config: dict[str, object]) -> Iterator[Path]:
+def _model_paths(home: Home, config: dict[str, object]) -> Iterator[Path]:
     form = "onnx" if config.get("engine") == "onnx" else "gguf"
     if config.get("model_sha256"):
         yield home.model(str(config["model_sha256"]), form)
@@ -44,7 +44,7 @@ def _models(home: Home, config: dict[str, object]) -> Iterator[Path]:
         yield home.model(str(config["adapter_sha256"]))
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -15,19 +15,19 @@ from archwright.home import Home
 from archwright.lifecycle import file_integrity, model_registry
 from archwright.operate import platform_state
 from archwright.operate.blue_green import SUPERVISOR
-from archwright.operate.desired_state import Layout, number, wanted
+from archwright.operate.desired_state import PlatformLayout, promotion_number, read_desired_versions
 from archwright.store import Store
 
 TICK_S = 0.05
 
 
-def check(bundle: Bundle, home: Home, store: Store) -> None:
+def check_servable(bundle: Bundle, home: Home, store: Store) -> None:
     """Raises OperateError AW-OPS-44 when a version in production cannot be served by this plan from this home."""
-    layout = Layout(bundle)
-    for endpoint, to in wanted(store).items():
+    layout = PlatformLayout(bundle)
+    for endpoint, to in read_desired_versions(store).items():
         if to.version is None or layout.absent(endpoint, to.version):
             continue
-        reason = layout.obstacle(endpoint, to.version, home) or _damage(home, to.version)
+        reason = layout.obstacle(endpoint, to.version, home) or _find_damage(home, to.version)
         if reason:
             raise OperateError(
                 "AW-OPS-44",
@@ -37,16 +37,16 @@ def check(bundle: Bundle, home: Home, store: Store) -> None:
             )
 
 
-def _damage(home: Home, version: ModelVersion) -> str:
+def _find_damage(home: Home, version: ModelVersion) -> str:
     """What is wrong with the version's file, read whole; empty when it is the one that was registered."""
     try:
-        file_integrity.check(home, version)
+        file_integrity.check_file(home, version)
     except ModelError as error:
         return error.message
     return ""
 
 
-def wait(home: Home, store: Store, promotion_id: str, timeout_s: float = 60.0) -> None:
+def wait_until_served(home: Home, store: Store, promotion_id: str, timeout_s: float = 60.0) -> None:
     """Until the running platform serves what the promotion or rollback says; at once when none runs.
 
     Raises OperateError: AW-OPS-40 it cannot be served, and the supervisor went back; AW-OPS-41 not served in time;
@@ -54,11 +54,13 @@ def wait(home: Home, store: Store, promotion_id: str, timeout_s: float = 60.0) -
     when there is no such promotion.
     """
     endpoint = promotion_id.rpartition("#")[0]
-    made = next((change for change in model_registry.history(store, endpoint) if change.id == promotion_id), None)
+    made = next(
+        (change for change in model_registry.promotion_history(store, endpoint) if change.id == promotion_id), None
+    )
     if made is None:
         raise ModelError("AW-MOD-21", f"no promotion called {promotion_id!r}", where=ErrorLocation(field=promotion_id))
     deadline = time.monotonic() + timeout_s
-    while (current := platform_state.running(home)) is not None and not _served(current, made):
+    while (current := platform_state.read_running_state(home)) is not None and not _is_served(current, made):
         _check_history(store, made)
         if time.monotonic() > deadline:
             raise OperateError(
@@ -70,14 +72,14 @@ def wait(home: Home, store: Store, promotion_id: str, timeout_s: float = 60.0) -
         time.sleep(TICK_S)
 
 
-def _served(current: platform_state.State, made: Promotion) -> bool:
+def _is_served(current: platform_state.PlatformState, made: Promotion) -> bool:
     """Whether it is served. Raises AW-OPS-43 where it never will."""
     if current.failure is not None:
         return True
     endpoint = next((found for found in current.endpoints if found.name == made.endpoint), None)
     if endpoint is not None:
         return endpoint.promotion == made.id
-    if number(current.seen.get(made.endpoint, "")) < number(made.id):
+    if promotion_number(current.seen.get(made.endpoint, "")) < promotion_number(made.id):
         return False
     if made.model is not None:
         raise OperateError(
@@ -91,7 +93,11 @@ def _served(current: platform_state.State, made: Promotion) -> bool:
 
 def _check_history(store: Store, made: Promotion) -> None:
     """Raises when the history went on after `made`."""
-    later = [change for change in model_registry.history(store, made.endpoint) if number(change.id) > number(made.id)]
+    later = [
+        change
+        for change in model_registry.promotion_history(store, made.endpoint)
+        if promotion_number(change.id) > promotion_number(made.id)
+    ]
     if not later:
         return
     if later[0].by == SUPERVISOR:

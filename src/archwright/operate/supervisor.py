@@ -19,8 +19,8 @@ from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import Recorder
 from archwright.operate import platform_state, resource_usage
-from archwright.operate.blue_green import Lanes
-from archwright.operate.child_process import Child
+from archwright.operate.blue_green import EndpointRollouts
+from archwright.operate.child_process import ChildProcess
 
 TICK_S = 0.1
 START_TICK_S = 0.02
@@ -29,16 +29,16 @@ SILENT_LIMIT = 5
 BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.2, 5.0, 30.0
 SAMPLE_EVERY_S, SLOW_SAMPLE_EVERY_S = 1.0, 15.0
 # Memory is looked at each second and written when it grew by this share, else with the slow samples.
-GROWTH = 1.005
+MEMORY_GROWTH = 1.005
 PRUNE_EVERY_S, RETENTION_S = 3600.0, 7 * 86400.0
 GRACE_S = 12.0
-PLATFORM = {"process": "platform"}
+PLATFORM_LABELS = {"process": "platform"}
 
 
 class Supervisor:
     def __init__(
         self,
-        lanes: Lanes,
+        lanes: EndpointRollouts,
         home: Home,
         recorder: Recorder,
         journal: Journal,
@@ -79,21 +79,21 @@ class Supervisor:
                     raise
         self._start(self._lanes.gateway, stop)
         self._ready_s = self._clock() - self._up_called_at
-        self._recorder.observe("startup_s", PLATFORM, self._ready_s, self._clock())
+        self._recorder.observe("startup_s", PLATFORM_LABELS, self._ready_s, self._clock())
         self._sample(self._clock())
         self._write_state()
         self._journal.info("platform.ready", url=self._bundle.url, ready_s=round(self._ready_s, 3))
 
-    def _all(self) -> list[Child]:
+    def _all(self) -> list[ChildProcess]:
         return [child for child, _, _ in self._lanes.processes()]
 
-    def _start(self, child: Child, stop: Event) -> None:
+    def _start(self, child: ChildProcess, stop: Event) -> None:
         child.start(self._clock())
         self._journal.info("process.started", name=child.spec.name, pid=child.pid)
         self._write_state()
         self._wait_ready(child, stop)
 
-    def _wait_ready(self, child: Child, stop: Event) -> None:
+    def _wait_ready(self, child: ChildProcess, stop: Event) -> None:
         deadline = self._clock() + child.spec.startup_deadline_s
         while not child.probe():
             late = self._clock() > deadline
@@ -120,7 +120,7 @@ class Supervisor:
         if now >= self._next_sample:
             self._sample(now)
 
-    def _revive(self, child: Child, now: float) -> None:
+    def _revive(self, child: ChildProcess, now: float) -> None:
         if child.next_start_at <= child.started_at:
             lived = now - child.started_at
             wait = BACKOFF_S if lived > HEALTHY_S else min(BACKOFF_LIMIT_S, BACKOFF_S * 2 ** min(child.restarts, 6))
@@ -157,12 +157,12 @@ class Supervisor:
         self._next_sample = now + SAMPLE_EVERY_S
         slow = now >= self._next_slow_sample
         used = resource_usage.memory_bytes([os.getpid(), *(child.pid for child in self._all())])
-        if used is not None and (slow or used > self._memory * GROWTH):
+        if used is not None and (slow or used > self._memory * MEMORY_GROWTH):
             self._memory = float(used)
-            self._recorder.observe("peak_memory_bytes", PLATFORM, self._memory, now)
+            self._recorder.observe("peak_memory_bytes", PLATFORM_LABELS, self._memory, now)
         if slow:
             self._next_slow_sample = now + SLOW_SAMPLE_EVERY_S
-            self._recorder.observe("disk_bytes", PLATFORM, float(self._disk_bytes()), now)
+            self._recorder.observe("disk_bytes", PLATFORM_LABELS, float(self._disk_bytes()), now)
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY_S
             self._recorder.prune(now - RETENTION_S)
@@ -178,9 +178,9 @@ class Supervisor:
             )
             for c, serves, phase in lanes.processes()
         )
-        platform_state.write(
+        platform_state.write_state(
             self._home,
-            platform_state.State(
+            platform_state.PlatformState(
                 supervisor_pid=os.getpid(),
                 url=self._bundle.url,
                 plan_digest=self._bundle.plan_digest,
