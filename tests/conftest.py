@@ -27,7 +27,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Prediction, Query, Statistic
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, WorkloadPlan
-from archwright.engines.model_files import fetch
+from archwright.engines.model_files import fetch_model
 from archwright.home import Home
 
 from .processes import killed
@@ -47,7 +47,7 @@ def model_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     if installed.is_file():
         home.model(artefact.sha256).symlink_to(installed)
     else:
-        fetch(artefact, home)
+        fetch_model(artefact, home)
     with home.model(artefact.sha256).open("rb") as data:
         assert hashlib.file_digest(data, "sha256").hexdigest() == artefact.sha256
     return home

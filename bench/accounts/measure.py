@@ -22,8 +22,8 @@ from typing import Any
 
 import lmdb
 
-from archwright.access.accounts import Accounts, Denied, accounts_slate
-from archwright.access.api_keys import Keys
+from archwright.access.accounts import Accounts, LimitDenial, open_accounts_table
+from archwright.access.api_keys import KeyStore
 from archwright.access.tables import KEYS, LIMITS, TENANTS, KeyRecord, LimitRow, Tenant
 from archwright.home import Home
 from archwright.policy.cache_key import CacheKeyParts
@@ -72,15 +72,15 @@ def lmdb_modes() -> dict[str, float]:
 def worker(root: str, secret: str, other_us: float, answer: Any) -> None:
     """Reserves and settles for a while, with so much other work between, as a request has."""
     home = Home(root)
-    slate = accounts_slate(home)
-    keys = Keys(Store(home.store_url), PEPPER, slate=slate)
+    slate = open_accounts_table(home)
+    keys = KeyStore(Store(home.store_url), PEPPER, slate=slate)
     accounts = Accounts(slate, keys, lambda _scope, _since: 0.0)
     principal = keys.identify(secret)
     assert principal is not None
     walls, cpu, begin = [], time.process_time(), time.monotonic()
     while (now := time.monotonic()) - begin < TOGETHER_S:
         taken = accounts.reserve(principal, ASK)
-        assert not isinstance(taken, Denied)
+        assert not isinstance(taken, LimitDenial)
         accounts.settle(taken, 500, 0.002)
         walls.append(time.monotonic() - now)
         until = time.process_time() + other_us / 1e6
@@ -107,8 +107,8 @@ def together(home: Home, secret: str, count: int, other_us: float) -> dict[str, 
 
 
 def limits(home: Home) -> dict[str, object]:
-    store, slate = Store(home.store_url), accounts_slate(home)
-    keys = Keys(store, PEPPER, slate=slate)
+    store, slate = Store(home.store_url), open_accounts_table(home)
+    keys = KeyStore(store, PEPPER, slate=slate)
     keys.create_tenant("wide")
     keys.create_tenant("free")
     keys.limit("tenant", "wide", "", WIDE)
@@ -122,12 +122,12 @@ def limits(home: Home) -> dict[str, object]:
 
         def both(principal: Any = principal) -> None:
             taken = accounts.reserve(principal, ASK)
-            assert not isinstance(taken, Denied)
+            assert not isinstance(taken, LimitDenial)
             accounts.settle(taken, 500, 0.002)
 
         found[f"reserve + settle, {name}"] = cpu_us(both)
         held = accounts.reserve(principal, ASK)
-        assert not isinstance(held, Denied)
+        assert not isinstance(held, LimitDenial)
         found[f"still, {name}"] = cpu_us(lambda held=held: accounts.still(held))  # type: ignore[misc]
     found["identify"] = cpu_us(lambda: keys.identify(limited))
     slate.close()
@@ -168,10 +168,10 @@ def many_keys(home: Home, keys: int, tenants: int) -> dict[str, object]:
     store.append(LIMITS, [LimitRow(scope=f"tenant:t{number}", tpm=10**6, at=0.0) for number in range(tenants)])
     store.close()
     gc.collect()
-    first = Keys(Store("sqlite://"), PEPPER)
+    first = KeyStore(Store("sqlite://"), PEPPER)
     first.follow()  # the store's own memory, and what it imports, is not that of the keys
     before = resident_bytes()
-    known, begin = Keys(Store(home.store_url), PEPPER), time.process_time()
+    known, begin = KeyStore(Store(home.store_url), PEPPER), time.process_time()
     known.follow()
     return {
         "keys": len(known._live),

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from archwright.access.accounts import accounts_slate
-from archwright.access.api_keys import Keys, load_pepper
+from archwright.access.accounts import open_accounts_table
+from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.home import Home
 from archwright.policy.usage_limits import UsageLimits
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
@@ -149,8 +149,8 @@ class OwnGateway:
         self, tenants: Iterable[str], each: int = 1, limits: UsageLimits = WIDE, whole: UsageLimits = WIDE
     ) -> list[str]:
         """New keys, `each` of every tenant: with `limits` of their own and `whole` of their tenant."""
-        with closing(Store(self.home.store_url)) as store, closing(accounts_slate(self.home)) as slate:
-            keys = Keys(store, load_pepper(self.home), slate=slate)
+        with closing(Store(self.home.store_url)) as store, closing(open_accounts_table(self.home)) as slate:
+            keys = KeyStore(store, load_pepper(self.home), slate=slate)
             found = []
             for tenant in tenants:
                 found += [keys.create(tenant, limits=limits)[0] for _ in range(each)]

@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from archwright.contract.served import RequestRecord
-from archwright.monitor.usage import Usage, usage_of
-from archwright.monitor.wal.compaction import served
+from archwright.monitor.usage import UsageRow, read_usage
+from archwright.monitor.wal.compaction import read_served
 from archwright.policy.usage_limits import UsageLimits
 from archwright.store import Store
 
@@ -332,8 +332,8 @@ def billed(stage: Stage, counted: Counted) -> tuple[dict[str, Any], list[str]]:
     """The books against what clients saw."""
     home = stage.gateway.home
     with closing(Store(home.store_url)) as store:
-        usage = {one.tenant: one for one in usage_of(store, home, None, "tenant")}
-        records = list(served(store, home))
+        usage = {one.tenant: one for one in read_usage(store, home, None, "tenant")}
+        records = list(read_served(store, home))
     faults: list[str] = []
     by_id = {one.request_id: one for one in records}
     if len(by_id) < len(records):
@@ -401,7 +401,7 @@ def _sum_records(found: list[RequestRecord]) -> list[int]:
     return [len(found), sum(one.input_tokens for one in found), sum(one.output_tokens for one in found)]
 
 
-def _sums(tenant: str, usage: Usage, own: list[RequestRecord]) -> list[str]:
+def _sums(tenant: str, usage: UsageRow, own: list[RequestRecord]) -> list[str]:
     told = [usage.requests, usage.input_tokens, usage.output_tokens]
     nano = sum(round((one.cost_usd or 0.0) * 1e9) for one in own)
     if told != _sum_records(own) or round(usage.cost_usd * 1e9) != nano:

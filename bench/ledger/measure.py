@@ -19,9 +19,9 @@ from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.contract.served import RequestRecord, make_request_id
 from archwright.home import Home
 from archwright.monitor.metrics.exposition import Exposition
-from archwright.monitor.metrics.request_recorder import Requests
+from archwright.monitor.metrics.request_recorder import RequestRecorder
 from archwright.monitor.wal import writer as books
-from archwright.monitor.wal.compaction import BLOCKS, totals
+from archwright.monitor.wal.compaction import BLOCKS, read_usage_totals
 from archwright.store import Store
 
 REQUESTS = 50_000
@@ -86,8 +86,8 @@ def measure(given: list[tuple[AuditEvent, RequestRecord]], turn: int, folder: Pa
     books.SYNC_S = 1e6
     home = Home(folder)
     store = Store(home.store_url)
-    ledger = books.Ledger(store, home)
-    log, requests = AuditLog(ledger), Requests(ledger, Exposition())
+    ledger = books.WalWriter(store, home)
+    log, requests = AuditLog(ledger), RequestRecorder(ledger, Exposition())
     append_s = flush_s = 0.0
     for start in range(0, len(given), turn):
         began = time.process_time()
@@ -103,10 +103,10 @@ def measure(given: list[tuple[AuditEvent, RequestRecord]], turn: int, folder: Pa
     fold_s = time.process_time() - began
     ledger.close()
     began = time.process_time()
-    assert sum(total.requests for total in totals(store, home, ("tenant", "model", "day"))) == len(given)
+    assert sum(total.requests for total in read_usage_totals(store, home, ("tenant", "model", "day"))) == len(given)
     usage_s = time.process_time() - began
     began = time.process_time()
-    assert audit_log.checked(store) == (len(given), None)
+    assert audit_log.check_chain(store) == (len(given), None)
     verify_s = time.process_time() - began
     stored = sum(len(block.data) for table in BLOCKS.values() for block in store.rows(table))
     store.close()

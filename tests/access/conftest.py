@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.access.api_keys import Keys
+from archwright.access.api_keys import KeyStore
 from archwright.home import Home
 from archwright.store import Store
 
@@ -35,5 +35,5 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def keys(store: Store, clock: Clock) -> Keys:
-    return Keys(store, b"p" * 32, clock=clock, monotonic=clock)
+def keys(store: Store, clock: Clock) -> KeyStore:
+    return KeyStore(store, b"p" * 32, clock=clock, monotonic=clock)

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archwright.access import worker_registry
-from archwright.access.accounts import Accounts, Denied, Reservation, accounts_slate
-from archwright.access.api_keys import Keys, Principal
-from archwright.access.tables import Scope
-from archwright.access.worker_registry import started
+from archwright.access.accounts import Accounts, LimitDenial, Reservation, open_accounts_table
+from archwright.access.api_keys import KeyStore, Principal
+from archwright.access.tables import LimitScope
+from archwright.access.worker_registry import read_process_start
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.shared_table import Slate, Transaction
+from archwright.monitor.shared_table import SharedTable, Transaction
 from archwright.policy.usage_limits import UsageLimits
 from archwright.store import Store
 
@@ -55,7 +55,7 @@ class Ledger:
         self.usd: dict[str, float] = {}
         self.asked: list[tuple[str, float]] = []
 
-    def spent(self, scope: Scope, since: float) -> float:
+    def spent(self, scope: LimitScope, since: float) -> float:
         self.asked.append((scope.name, since))
         return self.usd.get(scope.name, 0.0)
 
@@ -65,8 +65,8 @@ class World:
         self.clock = Clock()
         self.ledger = Ledger()
         self.store = Store(home.store_url)
-        self.slate = accounts_slate(home)
-        self.keys = Keys(self.store, b"p" * 32, clock=self.clock, monotonic=self.clock, slate=self.slate)
+        self.slate = open_accounts_table(home)
+        self.keys = KeyStore(self.store, b"p" * 32, clock=self.clock, monotonic=self.clock, slate=self.slate)
         self.accounts = self.worker()
 
     def worker(self) -> Accounts:
@@ -102,7 +102,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.store.close()
 
 
-def taken(found: Reservation | Denied) -> Reservation:
+def taken(found: Reservation | LimitDenial) -> Reservation:
     assert isinstance(found, Reservation), found
     return found
 
@@ -121,24 +121,24 @@ def test_requests_a_minute(world: World) -> None:
     principal = world.key(rpm=6)
     found = [world.accounts.reserve(principal, (1, None)) for _ in range(8)]
     assert [isinstance(one, Reservation) for one in found] == [True] * 6 + [False] * 2
-    assert found[6] == Denied("requests", "key", 10)
+    assert found[6] == LimitDenial("requests", "key", 10)
     world.clock.now += 9.999
-    assert world.accounts.reserve(principal, (1, None)) == Denied("requests", "key", 1)
+    assert world.accounts.reserve(principal, (1, None)) == LimitDenial("requests", "key", 1)
     world.clock.now += 0.001
     taken(world.accounts.reserve(principal, (1, None)))
-    assert isinstance(world.accounts.reserve(principal, (1, None)), Denied)
+    assert isinstance(world.accounts.reserve(principal, (1, None)), LimitDenial)
 
 
 def test_tokens_are_reserved_at_worst_and_the_difference_comes_back(world: World) -> None:
     principal = world.key(tpm=1000)
     first = taken(world.accounts.reserve(principal, (900, None)))
-    assert world.accounts.reserve(principal, (900, None)) == Denied("tokens", "key", 48)
+    assert world.accounts.reserve(principal, (900, None)) == LimitDenial("tokens", "key", 48)
     world.accounts.settle(first, 100, 0.0)
     second = taken(world.accounts.reserve(principal, (900, None)))
-    assert world.accounts.reserve(principal, (1, None)) == Denied("tokens", "key", 1)
+    assert world.accounts.reserve(principal, (1, None)) == LimitDenial("tokens", "key", 1)
     world.accounts.settle(second, 900, 0.0)
     world.clock.now += 60
-    assert world.accounts.reserve(principal, (1001, None)) == Denied("tokens", "key", None)
+    assert world.accounts.reserve(principal, (1001, None)) == LimitDenial("tokens", "key", None)
     taken(world.accounts.reserve(principal, (1000, None)))
 
 
@@ -147,31 +147,31 @@ def test_money_is_reserved_at_worst_and_settled_once(world: World) -> None:
     first = taken(world.accounts.reserve(principal, (10, 0.1)))
     assert first.usd == pytest.approx(0.1) and first.limited
     second, third = (taken(world.accounts.reserve(principal, (10, 0.1))) for _ in range(2))
-    assert world.accounts.reserve(principal, (10, 1e-9)) == Denied("budget", "key", 1)
+    assert world.accounts.reserve(principal, (10, 1e-9)) == LimitDenial("budget", "key", 1)
     world.accounts.settle(first, 5, 0.05)
     world.accounts.settle(first, 5, 0.05)
     taken(world.accounts.reserve(principal, (10, 0.05)))
-    assert isinstance(world.accounts.reserve(principal, (10, 1e-9)), Denied)
+    assert isinstance(world.accounts.reserve(principal, (10, 1e-9)), LimitDenial)
     world.accounts.settle(second, 10, 0.1)
     world.accounts.settle(third, 10, 0.15)
-    assert world.accounts.reserve(principal, (10, 1e-9)) == Denied("budget", "key", None)
+    assert world.accounts.reserve(principal, (10, 1e-9)) == LimitDenial("budget", "key", None)
 
 
 def test_what_ended_is_given_back_with_the_next_request_and_at_the_latest_by_flush(world: World) -> None:
     principal, other = world.key(budget_usd=0.3), world.worker()
     first, second = (taken(world.accounts.reserve(principal, (10, 0.1))) for _ in range(2))
     world.accounts.settle(first, 10, 0.05)
-    assert isinstance(other.reserve(principal, (10, 0.15)), Denied), "to others it is still held"
-    assert isinstance(world.accounts.reserve(principal, (10, 0.2)), Denied), "a refusal gives back what ended, too"
+    assert isinstance(other.reserve(principal, (10, 0.15)), LimitDenial), "to others it is still held"
+    assert isinstance(world.accounts.reserve(principal, (10, 0.2)), LimitDenial), "a refusal gives back what ended, too"
     third = taken(other.reserve(principal, (10, 0.15)))
     world.accounts.settle(second, 10, 0.0)
     world.accounts.flush()
     world.accounts.flush()
     taken(other.reserve(principal, (10, 0.1)))
-    assert isinstance(other.reserve(principal, (10, 1e-9)), Denied)
+    assert isinstance(other.reserve(principal, (10, 1e-9)), LimitDenial)
     other.settle(third, 10, 0.0)
     taken(other.reserve(principal, (10, 0.15)))
-    assert isinstance(world.accounts.reserve(principal, (10, 1e-9)), Denied)
+    assert isinstance(world.accounts.reserve(principal, (10, 1e-9)), LimitDenial)
 
 
 def test_a_table_that_refuses_keeps_what_ended_held_and_waits_for_the_flush(world: World) -> None:
@@ -189,13 +189,13 @@ def test_a_table_that_refuses_keeps_what_ended_held_and_waits_for_the_flush(worl
     with pytest.raises(StoreError, match="refuses"):
         world.accounts.flush()
     world.opened_again()
-    assert isinstance(world.accounts.reserve(principal, (10, 0.1)), Denied), "never free"
+    assert isinstance(world.accounts.reserve(principal, (10, 0.1)), LimitDenial), "never free"
     world.accounts.flush()
 
 
 def test_a_budget_needs_a_price(world: World) -> None:
     principal = world.key(budget_usd=1.0)
-    assert world.accounts.reserve(principal, (10, None)) == Denied("unpriced", "key", None)
+    assert world.accounts.reserve(principal, (10, None)) == LimitDenial("unpriced", "key", None)
     taken(world.accounts.reserve(world.key(rpm=5), (10, None)))
 
 
@@ -207,12 +207,12 @@ def test_key_user_and_tenant_count_together_and_a_refusal_takes_nothing(world: W
     ann, bob = world.key(user="ann@x", rpm=1), world.key(user="bob")
     assert ann.limited and bob.limited
     taken(world.accounts.reserve(ann, (1, None)))
-    assert world.accounts.reserve(ann, (1, None)) == Denied("requests", "key", 60)
+    assert world.accounts.reserve(ann, (1, None)) == LimitDenial("requests", "key", 60)
     second = world.key(user="ann@x")
     taken(world.accounts.reserve(second, (1, None)))
-    assert world.accounts.reserve(second, (1, None)) == Denied("requests", "user", 30)
+    assert world.accounts.reserve(second, (1, None)) == LimitDenial("requests", "user", 30)
     taken(world.accounts.reserve(bob, (1, None)))
-    assert world.accounts.reserve(bob, (1, None)) == Denied("requests", "tenant", 20)
+    assert world.accounts.reserve(bob, (1, None)) == LimitDenial("requests", "tenant", 20)
     other = world.key(tenant="bank", user="ann@x")
     assert not other.limited, "a user of the same name elsewhere is another"
 
@@ -221,35 +221,35 @@ def test_a_budget_of_a_month_or_a_day_starts_anew(world: World) -> None:
     day, month = world.key(budget_usd=1.0, period="day"), world.key(budget_usd=1.0, period="month")
     for principal in (day, month):
         world.accounts.settle(taken(world.accounts.reserve(principal, (1, 1.0))), 1, 1.0)
-    assert world.accounts.reserve(day, (1, 0.1)) == Denied("budget", "key", 12 * 3600)
-    assert world.accounts.reserve(month, (1, 0.1)) == Denied("budget", "key", (5 * 24 + 12) * 3600)
+    assert world.accounts.reserve(day, (1, 0.1)) == LimitDenial("budget", "key", 12 * 3600)
+    assert world.accounts.reserve(month, (1, 0.1)) == LimitDenial("budget", "key", (5 * 24 + 12) * 3600)
     world.clock.now += 12 * 3600
     over_midnight = taken(world.accounts.reserve(day, (1, 0.4)))
-    assert isinstance(world.accounts.reserve(month, (1, 0.1)), Denied)
+    assert isinstance(world.accounts.reserve(month, (1, 0.1)), LimitDenial)
     world.clock.now += 5 * 24 * 3600
     taken(world.accounts.reserve(month, (1, 1.0)))
     world.accounts.settle(over_midnight, 1, 0.4)
     taken(world.accounts.reserve(day, (1, 0.6)))
-    assert isinstance(world.accounts.reserve(day, (1, 0.1)), Denied), "charged on the day it ended"
+    assert isinstance(world.accounts.reserve(day, (1, 0.1)), LimitDenial), "charged on the day it ended"
 
 
 def test_midnight_is_seen_by_one_worker_before_the_other(world: World) -> None:
     principal = world.key(budget_usd=1.0, period="day")
     late = world.worker()
     yesterday = taken(world.accounts.reserve(principal, (1, 1.0)))
-    assert isinstance(late.reserve(principal, (1, 0.1)), Denied)
+    assert isinstance(late.reserve(principal, (1, 0.1)), LimitDenial)
     world.clock.now += 12 * 3600
     world.accounts.settle(yesterday, 1, 1.0)
-    assert isinstance(world.accounts.reserve(principal, (1, 0.1)), Denied), "it ended today"
+    assert isinstance(world.accounts.reserve(principal, (1, 0.1)), LimitDenial), "it ended today"
     late._period_end = world.clock.now + 1  # as if its clock stood a second behind
-    assert isinstance(late.reserve(principal, (1, 0.1)), Denied)
+    assert isinstance(late.reserve(principal, (1, 0.1)), LimitDenial)
     world.clock.now += 24 * 3600
     over = taken(world.accounts.reserve(principal, (1, 1.0)))
     world.clock.now += 24 * 3600
     world.accounts.settle(over, 1, 0.25)
     world.accounts.flush()
     taken(late.reserve(principal, (1, 0.75)))
-    assert isinstance(late.reserve(principal, (1, 0.01)), Denied)
+    assert isinstance(late.reserve(principal, (1, 0.01)), LimitDenial)
 
 
 @pytest.mark.parametrize("period", ["month", "day"])
@@ -283,7 +283,7 @@ def test_a_clock_that_was_set_and_set_back_leaves_budgets_as_they_were(
         other.flush()
         world.ledger.usd[spent] = 0.875
     for worker in (other, world.accounts):
-        assert isinstance(worker.reserve(principal, (1, 0.25)), Denied), "of this period 0.875 is spent"
+        assert isinstance(worker.reserve(principal, (1, 0.25)), LimitDenial), "of this period 0.875 is spent"
         worker.settle(taken(worker.reserve(principal, (1, 0.125))), 1, 0.0)
         worker.flush()
     world.clock.now += 32 * 86_400
@@ -297,7 +297,7 @@ def test_what_was_spent_before_the_boot_counts(world: World) -> None:
     principal = world.key(budget_usd=1.0, period="month")
     world.ledger.usd[f"key:{principal.key_id}"] = 0.75
     taken(world.accounts.reserve(principal, (1, 0.25)))
-    assert isinstance(world.accounts.reserve(principal, (1, 0.01)), Denied)
+    assert isinstance(world.accounts.reserve(principal, (1, 0.01)), LimitDenial)
     begin = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
     assert world.ledger.asked == [(f"key:{principal.key_id}", begin)], "asked once"
 
@@ -308,7 +308,7 @@ def test_a_budget_set_later_counts_what_was_spent_before_it(world: World) -> Non
     world.ledger.usd[f"key:{principal.key_id}"] = 0.5
     world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=0.6))
     principal = world.again(principal)
-    assert isinstance(world.accounts.reserve(principal, (1, 0.2)), Denied)
+    assert isinstance(world.accounts.reserve(principal, (1, 0.2)), LimitDenial)
     taken(world.accounts.reserve(principal, (1, 0.1)))
     world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=0.6, period="day"))
     world.ledger.usd[f"key:{principal.key_id}"] = 0.1
@@ -361,7 +361,7 @@ def test_a_slate_made_anew_is_filled_from_the_ledger(world: World) -> None:
     world.ledger.usd[f"key:{principal.key_id}"] = 0.75
     world.accounts.settle(before, 1, 0.5)
     taken(world.accounts.reserve(principal, (1, 0.25)))
-    assert isinstance(world.accounts.reserve(principal, (1, 0.01)), Denied)
+    assert isinstance(world.accounts.reserve(principal, (1, 0.01)), LimitDenial)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservatio
     world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=2.0, period=then.period))
     principal = world.again(principal)
     taken(world.accounts.reserve(principal, (1, 1.5)))
-    assert isinstance(world.accounts.reserve(principal, (1, 0.001)), Denied)
+    assert isinstance(world.accounts.reserve(principal, (1, 0.001)), LimitDenial)
 
 
 def test_a_slate_lost_under_a_request_gives_no_tokens_away(world: World) -> None:
@@ -393,11 +393,11 @@ def test_a_slate_lost_under_a_request_gives_no_tokens_away(world: World) -> None
     taken(world.accounts.reserve(principal, (50, None)))
     world.accounts.settle(running, 20, 0.0)
     world.accounts.flush()
-    assert isinstance(world.worker().reserve(principal, (50, None)), Denied)
+    assert isinstance(world.worker().reserve(principal, (50, None)), LimitDenial)
 
 
 def test_a_ledger_that_refuses_denies(world: World) -> None:
-    def refuses(_scope: Scope, _since: float) -> float:
+    def refuses(_scope: LimitScope, _since: float) -> float:
         raise StoreError("AW-STO-01", "the store refuses")
 
     accounts = Accounts(world.slate, world.keys, refuses, clock=world.clock, monotonic_us=world.clock.us)
@@ -465,12 +465,12 @@ def test_together_is_as_one_after_the_other(
         worker = world.worker()
         wants = [(keys[key], (tokens, None if price is None else price / 1000)) for key, tokens, price in asked]
         found = worker.reserve_all(wants) if together else [worker.reserve(*one) for one in wants]
-        answers.append([one if isinstance(one, Denied) else None for one in found])
+        answers.append([one if isinstance(one, LimitDenial) else None for one in found])
         for one in found:
             if isinstance(one, Reservation):
                 worker.settle(one, 0, 0.0)
         worker.flush()
-        left.append([isinstance(worker.reserve(key, (tpm, budget / 1000)), Denied) for key in keys])
+        left.append([isinstance(worker.reserve(key, (tpm, budget / 1000)), LimitDenial) for key in keys])
     assert answers[0] == answers[1] and left[0] == left[1]
 
 
@@ -478,7 +478,7 @@ def test_of_those_who_come_together_exactly_those_that_fit_are_taken(world: Worl
     principal = world.key(budget_usd=0.02)
     found = world.accounts.reserve_all([(principal, (10, 0.001))] * 50)
     assert [isinstance(one, Reservation) for one in found] == [True] * 20 + [False] * 30
-    assert isinstance(world.worker().reserve(principal, (10, 1e-9)), Denied)
+    assert isinstance(world.worker().reserve(principal, (10, 1e-9)), LimitDenial)
     assert len(world.ledger.asked) == 1, "the ledger is asked once for all of them"
 
 
@@ -487,7 +487,7 @@ def test_a_ledger_that_refuses_one_of_them_leaves_the_others_taken_once(world: W
     known, new, free = world.key(budget_usd=0.02), world.key(budget_usd=0.02), world.key()
     world.accounts.settle(taken(world.accounts.reserve(known, (1, 0.01))), 0, 0.0)
 
-    def refuses(_scope: Scope, _since: float) -> float:
+    def refuses(_scope: LimitScope, _since: float) -> float:
         raise StoreError("AW-STO-01", "the store refuses")
 
     world.accounts._spent = refuses
@@ -665,16 +665,16 @@ def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: C
     principal = world.again(principal)
     for _ in range(5):
         taken(here.reserve(principal, (10, 0.001)))
-    assert isinstance(here.reserve(principal, (10, 0.001)), Denied)
+    assert isinstance(here.reserve(principal, (10, 0.001)), LimitDenial)
 
 
 def test_a_process_is_known_by_its_start() -> None:
-    assert started(os.getpid()) == started(os.getpid()) != 0
+    assert read_process_start(os.getpid()) == read_process_start(os.getpid()) != 0
     child = subprocess.Popen([sys.executable, "-c", "pass"])
-    while started(child.pid) is not None:
+    while read_process_start(child.pid) is not None:
         os.sched_yield()
     assert child.wait() == 0, "it was a zombie until now"
-    assert started(child.pid) is None
+    assert read_process_start(child.pid) is None
 
 
 def test_a_worker_of_another_namespace_counts_as_living(
@@ -685,19 +685,19 @@ def test_a_worker_of_another_namespace_counts_as_living(
     assert sum(crew.admitted(Told(secret, 100, 1, 0.001, "hold"))) == 300
     crew.kill(0)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(worker_registry, "_namespace", lambda: 7)
-        assert isinstance(world.accounts.reserve(principal, (1, 0.001)), Denied)
+        elsewhere.setattr(worker_registry, "_read_pid_namespace", lambda: 7)
+        assert isinstance(world.accounts.reserve(principal, (1, 0.001)), LimitDenial)
     taken(world.accounts.reserve(principal, (1, 0.001)))
 
 
 def test_numbers_of_workers_are_never_given_twice_and_the_dead_are_forgotten(world: World, crew: Crew) -> None:
     secret, _ = world.keys.create("clinic", limits=UsageLimits(rpm=100))
     crew.admitted(Told(secret, 1, 1, 0.0))
-    first = world.slate.write(worker_registry.enrol)
+    first = world.slate.write(worker_registry.register_worker)
     for number in range(3):
         crew.kill(number)
-    assert world.slate.write(worker_registry.enrol) == first + 1
-    living = [number for number in range(first + 2) if world.slate.read(worker_registry.alive, number)]
+    assert world.slate.write(worker_registry.register_worker) == first + 1
+    living = [number for number in range(first + 2) if world.slate.read(worker_registry.is_worker_alive, number)]
     assert living == [first, first + 1] and world.slate.read(_rows, b"w") == 2
 
 
@@ -707,13 +707,13 @@ def _rows(transaction: Transaction, prefix: bytes) -> int:
 
 
 def test_without_proc_a_process_is_known_by_its_id(tmp_path: Path) -> None:
-    assert started(os.getpid(), tmp_path) == 0
+    assert read_process_start(os.getpid(), tmp_path) == 0
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
-    assert started(child.pid, tmp_path) is None
+    assert read_process_start(child.pid, tmp_path) is None
 
 
 def test_a_slate_is_opened_where_the_home_says(tmp_path: Path) -> None:
-    slate: Slate = accounts_slate(Home(tmp_path / "home"))
+    slate: SharedTable = open_accounts_table(Home(tmp_path / "home"))
     slate.close()
     assert [path.name.split("-")[0] for path in (tmp_path / "home" / "run" / "slates").iterdir()] == ["accounts"] * 2

@@ -21,12 +21,12 @@ from archwright.access.api_keys import (
     SECRET_LENGTH,
     UNKNOWN_POLL_S,
     KeyRecord,
-    Keys,
+    KeyStore,
     Principal,
+    is_well_formed,
     load_pepper,
-    well_formed,
 )
-from archwright.access.tables import ENDS, KEYS
+from archwright.access.tables import KEYS, SECRET_EXPIRIES
 from archwright.errors import AccessError, StoreError, UsageError
 from archwright.home import Home
 from archwright.store import RecordTable, Store
@@ -39,24 +39,24 @@ class _Clock:
         return self.now
 
 
-def other_process(store: Store, clock: Callable[[], float]) -> Keys:
+def other_process(store: Store, clock: Callable[[], float]) -> KeyStore:
     """Keys as another process would open them: nothing in memory yet."""
-    return Keys(Store(store.url), b"p" * 32, clock=clock, monotonic=clock)
+    return KeyStore(Store(store.url), b"p" * 32, clock=clock, monotonic=clock)
 
 
-def test_a_key_identifies_its_tenant_and_role(keys: Keys) -> None:
+def test_a_key_identifies_its_tenant_and_role(keys: KeyStore) -> None:
     secret, record = keys.create("clinic", "admin", "ward-7")
     assert keys.identify(secret) == Principal(key_id=record.id, tenant="clinic", role="admin")
     assert secret.startswith("aw_") and len(secret) == SECRET_LENGTH == 52
     assert (record.name, record.prefix, record.created_at) == ("ward-7", secret[:10], 1_000.0)
 
 
-def test_the_digest_is_hmac_sha_256_under_the_pepper(keys: Keys) -> None:
+def test_the_digest_is_hmac_sha_256_under_the_pepper(keys: KeyStore) -> None:
     secret, record = keys.create("clinic")
     assert record.digest == hmac.digest(b"p" * 32, secret.encode(), "sha256").hex()
 
 
-def test_neither_record_nor_database_holds_the_secret(keys: Keys, store: Store, tmp_path: Path) -> None:
+def test_neither_record_nor_database_holds_the_secret(keys: KeyStore, store: Store, tmp_path: Path) -> None:
     secret, record = keys.create("clinic")
     assert secret[10:] not in repr(record)
     store.close()
@@ -66,17 +66,17 @@ def test_neither_record_nor_database_holds_the_secret(keys: Keys, store: Store, 
     assert record.digest.encode() in kept
 
 
-def test_the_pepper_decides(keys: Keys, store: Store) -> None:
+def test_the_pepper_decides(keys: KeyStore, store: Store) -> None:
     secret, _ = keys.create("clinic")
-    assert Keys(store, b"q" * 32).identify(secret) is None
+    assert KeyStore(store, b"q" * 32).identify(secret) is None
 
 
 def test_secrets_differ() -> None:
-    assert len({Keys(Store("sqlite://"), b"").create("t")[0] for _ in range(5)}) == 5
+    assert len({KeyStore(Store("sqlite://"), b"").create("t")[0] for _ in range(5)}) == 5
 
 
 @pytest.mark.parametrize("change", ["cut", "longer", "letter", "prefix", "not-ascii", "empty", "checksum"])
-def test_a_mistyped_secret_is_refused_without_the_store(keys: Keys, store: Store, change: str) -> None:
+def test_a_mistyped_secret_is_refused_without_the_store(keys: KeyStore, store: Store, change: str) -> None:
     secret, _ = keys.create("clinic")
     swapped = "A" if secret[20] != "A" else "B"
     wrong = {
@@ -88,16 +88,16 @@ def test_a_mistyped_secret_is_refused_without_the_store(keys: Keys, store: Store
         "empty": "",
         "checksum": secret[:-6] + ("AAAAAA" if not secret.endswith("AAAAAA") else "AAAAAB"),
     }[change]
-    assert not well_formed(wrong)
-    assert Keys(Store("sqlite:////nowhere/at/all.db"), b"p" * 32).identify(wrong) is None
+    assert not is_well_formed(wrong)
+    assert KeyStore(Store("sqlite:////nowhere/at/all.db"), b"p" * 32).identify(wrong) is None
 
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_check(text: str) -> None:
-    assert not well_formed(text)
+    assert not is_well_formed(text)
 
 
-def test_a_key_of_another_process_is_seen_at_once(keys: Keys, store: Store, clock: _Clock) -> None:
+def test_a_key_of_another_process_is_seen_at_once(keys: KeyStore, store: Store, clock: _Clock) -> None:
     gateway = other_process(store, clock)
     first, _ = keys.create("clinic")
     assert gateway.identify(first) is not None
@@ -106,7 +106,7 @@ def test_a_key_of_another_process_is_seen_at_once(keys: Keys, store: Store, cloc
     assert gateway.identify(second) is not None
 
 
-def test_unknown_keys_do_not_flood_the_store(keys: Keys, store: Store, clock: _Clock) -> None:
+def test_unknown_keys_do_not_flood_the_store(keys: KeyStore, store: Store, clock: _Clock) -> None:
     gateway = other_process(store, clock)
     known, _ = keys.create("clinic")
     assert gateway.identify(known) is not None
@@ -118,7 +118,7 @@ def test_unknown_keys_do_not_flood_the_store(keys: Keys, store: Store, clock: _C
 
 
 def test_a_revoked_key_is_refused_here_at_once_and_elsewhere_within_the_poll(
-    keys: Keys, store: Store, clock: _Clock
+    keys: KeyStore, store: Store, clock: _Clock
 ) -> None:
     gateway = other_process(store, clock)
     secret, record = keys.create("clinic")
@@ -133,7 +133,7 @@ def test_a_revoked_key_is_refused_here_at_once_and_elsewhere_within_the_poll(
     assert POLL_S <= 1.0
 
 
-def test_revoking_twice_is_once_and_an_unknown_key_is_an_error(keys: Keys) -> None:
+def test_revoking_twice_is_once_and_an_unknown_key_is_an_error(keys: KeyStore) -> None:
     _, record = keys.create("clinic")
     assert not keys.revoked(record.id)
     keys.revoke(record.id)
@@ -144,7 +144,7 @@ def test_revoking_twice_is_once_and_an_unknown_key_is_an_error(keys: Keys) -> No
     assert caught.value.code == "AW-USE-34"
 
 
-def test_a_key_revoked_before_it_was_seen_is_never_live(keys: Keys, store: Store, clock: _Clock) -> None:
+def test_a_key_revoked_before_it_was_seen_is_never_live(keys: KeyStore, store: Store, clock: _Clock) -> None:
     secret, record = keys.create("clinic")
     keys.revoke(record.id)
     assert other_process(store, clock).identify(secret) is None
@@ -152,7 +152,7 @@ def test_a_key_revoked_before_it_was_seen_is_never_live(keys: Keys, store: Store
 
 def test_a_revocation_that_arrives_before_its_key_counts(store: Store, clock: _Clock) -> None:
     """The two tables are read one after the other; a key and its revocation may both come in between."""
-    maker, gateway = Keys(store, b"p" * 32), other_process(store, clock)
+    maker, gateway = KeyStore(store, b"p" * 32), other_process(store, clock)
     secret, record = maker.create("clinic")
     maker.revoke(record.id)
     gateway._seen["keys"] = store.newest(KEYS)[0]  # it read the keys just before this one was written
@@ -162,7 +162,7 @@ def test_a_revocation_that_arrives_before_its_key_counts(store: Store, clock: _C
     assert gateway.identify(secret) is None
 
 
-def test_tenants_see_only_their_own_keys(keys: Keys) -> None:
+def test_tenants_see_only_their_own_keys(keys: KeyStore) -> None:
     _, one = keys.create("clinic", name="a")
     _, two = keys.create("bank", name="b")
     assert keys.list("clinic") == (one,)
@@ -171,7 +171,7 @@ def test_tenants_see_only_their_own_keys(keys: Keys) -> None:
     assert keys.list() == (one, two)
 
 
-def test_tenants_are_unique_and_made_with_their_first_key(keys: Keys) -> None:
+def test_tenants_are_unique_and_made_with_their_first_key(keys: KeyStore) -> None:
     assert keys.create_tenant("clinic").created_at == 1_000.0
     keys.create("clinic")
     keys.create("bank")
@@ -183,7 +183,7 @@ def test_tenants_are_unique_and_made_with_their_first_key(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Clinic", "a b", "a" * 41, "../x", "a\n", "ü", "';--"])
-def test_names_are_checked(keys: Keys, name: str) -> None:
+def test_names_are_checked(keys: KeyStore, name: str) -> None:
     with pytest.raises(UsageError, match="name") as caught:
         keys.create_tenant(name)
     assert caught.value.code == "AW-USE-30"
@@ -195,7 +195,7 @@ def test_names_are_checked(keys: Keys, name: str) -> None:
     assert keys.list() == () and keys.tenants() == ()
 
 
-def test_an_unknown_role_is_refused(keys: Keys) -> None:
+def test_an_unknown_role_is_refused(keys: KeyStore) -> None:
     with pytest.raises(UsageError, match="no role 'root'") as caught:
         keys.create("clinic", "root")
     assert caught.value.code == "AW-USE-33"
@@ -204,7 +204,7 @@ def test_an_unknown_role_is_refused(keys: Keys) -> None:
 def test_when_revocations_cannot_be_read_identify_says_so(tmp_path: Path, clock: _Clock) -> None:
     """The caller denies: a revoked key must not pass because a disk is gone."""
     file = tmp_path / "archwright.db"
-    keys = Keys(Store(f"sqlite:///{file}"), b"p" * 32, clock=clock, monotonic=clock)
+    keys = KeyStore(Store(f"sqlite:///{file}"), b"p" * 32, clock=clock, monotonic=clock)
     secret, _ = keys.create("clinic")
     assert keys.identify(secret) is not None
     keys._store.close()
@@ -217,7 +217,7 @@ def test_when_revocations_cannot_be_read_identify_says_so(tmp_path: Path, clock:
 
 
 def test_a_revocation_read_when_another_table_could_not_be_counts_all_the_same(
-    keys: Keys, store: Store, clock: _Clock, monkeypatch: pytest.MonkeyPatch
+    keys: KeyStore, store: Store, clock: _Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret, record = keys.create("clinic")
     other = other_process(store, clock)
@@ -236,21 +236,21 @@ def test_a_revocation_read_when_another_table_could_not_be_counts_all_the_same(
 
 def _there(table: RecordTable[Any]) -> RecordTable[Any]:
     """A database whose connection ends between two questions."""
-    if table is ENDS:
+    if table is SECRET_EXPIRIES:
         raise StoreError("AW-STO-01", "the connection is gone")
     return table
 
 
-def test_threads_agree(keys: Keys) -> None:
+def test_threads_agree(keys: KeyStore) -> None:
     made = [keys.create("clinic")[0] for _ in range(20)]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(keys.identify, made * 20))
     assert all(found)
 
 
-def test_a_tenant_made_by_two_at_once_is_one(keys: Keys, store: Store, clock: _Clock) -> None:
+def test_a_tenant_made_by_two_at_once_is_one(keys: KeyStore, store: Store, clock: _Clock) -> None:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: Keys(store, b"p" * 32).create("clinic"), range(8)))
+        list(pool.map(lambda _: KeyStore(store, b"p" * 32).create("clinic"), range(8)))
     assert [tenant.name for tenant in keys.tenants()] == ["clinic"]
     assert len(keys.list("clinic")) == 8
 

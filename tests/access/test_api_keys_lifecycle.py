@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from archwright.access.accounts import accounts_slate, has_accounts
-from archwright.access.api_keys import POLL_S, UNKNOWN_POLL_S, Keys
-from archwright.access.key_cache import DAY_S, NOTE_USES_S, USES_KEPT_DAYS
-from archwright.access.tables import KEYS, USES, KeyUse, Scope, checksum
+from archwright.access.accounts import has_accounts_table, open_accounts_table
+from archwright.access.api_keys import POLL_S, UNKNOWN_POLL_S, KeyStore
+from archwright.access.key_cache import DAY_S, USE_RETENTION_DAYS, WRITE_USES_S
+from archwright.access.tables import KEY_USES, KEYS, KeyUse, LimitScope, compute_checksum
 from archwright.errors import StoreError, UsageError
 from archwright.home import Home
-from archwright.monitor.shared_table import Slate
+from archwright.monitor.shared_table import SharedTable
 from archwright.policy.usage_limits import UsageLimits
 from archwright.store import Store
 
@@ -27,25 +27,25 @@ class _Clock:
 
 
 @pytest.fixture
-def slate(tmp_path: Path) -> Iterator[Slate]:
+def slate(tmp_path: Path) -> Iterator[SharedTable]:
     home = Home(tmp_path / "home")
-    assert not has_accounts(home)
-    opened = accounts_slate(home)
-    assert has_accounts(home)
+    assert not has_accounts_table(home)
+    opened = open_accounts_table(home)
+    assert has_accounts_table(home)
     yield opened
     opened.close()
 
 
-def worker(store: Store, clock: _Clock, slate: Slate | None = None) -> Keys:
-    return Keys(Store(store.url), b"p" * 32, clock=clock, monotonic=clock, slate=slate)
+def worker(store: Store, clock: _Clock, slate: SharedTable | None = None) -> KeyStore:
+    return KeyStore(Store(store.url), b"p" * 32, clock=clock, monotonic=clock, slate=slate)
 
 
 def unknown(number: int) -> str:
     body = f"{number:043d}"
-    return "aw_" + body + checksum(body)
+    return "aw_" + body + compute_checksum(body)
 
 
-def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: _Clock, slate: Slate) -> None:
+def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: _Clock, slate: SharedTable) -> None:
     """The same instant: nothing but the slate can tell."""
     here, gateway = worker(store, clock, slate), worker(store, clock, slate)
     for number in range(20):
@@ -55,7 +55,7 @@ def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: _Cl
         assert found is not None and found.key_id == record.id
 
 
-def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: _Clock, slate: Slate) -> None:
+def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: _Clock, slate: SharedTable) -> None:
     class Counting(Store):
         reads = 0
 
@@ -64,14 +64,14 @@ def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: _Cloc
             return super().numbered(*args, **kwargs)  # type: ignore[arg-type, return-value]
 
     counting = Counting(store.url)
-    gateway = Keys(counting, b"p" * 32, clock=clock, monotonic=clock, slate=slate)
+    gateway = KeyStore(counting, b"p" * 32, clock=clock, monotonic=clock, slate=slate)
     for number in range(500):
         assert gateway.identify(unknown(number)) is None
     assert counting.reads == 5, "one reading of five tables"
     counting.close()
 
 
-def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: _Clock, slate: Slate) -> None:
+def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: _Clock, slate: SharedTable) -> None:
     """A worker that reads between the row and the word for it reads once more, and misses nothing."""
     here, gateway = worker(store, clock), worker(store, clock, slate)
     assert gateway.identify(unknown(1)) is None
@@ -82,7 +82,9 @@ def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: _Clock, sl
     assert gateway.identify(secret) is not None
 
 
-def test_a_rotated_key_keeps_its_id_and_both_secrets_work_for_a_while(keys: Keys, store: Store, clock: _Clock) -> None:
+def test_a_rotated_key_keeps_its_id_and_both_secrets_work_for_a_while(
+    keys: KeyStore, store: Store, clock: _Clock
+) -> None:
     gateway = worker(store, clock)
     old, record = keys.create("clinic", "admin", user="ann", limits=UsageLimits(rpm=7))
     assert gateway.identify(old) is not None
@@ -104,7 +106,7 @@ def test_a_rotated_key_keeps_its_id_and_both_secrets_work_for_a_while(keys: Keys
     assert caught.value.code == "AW-USE-34"
 
 
-def test_rotated_at_once_the_old_secret_is_refused(keys: Keys, store: Store, clock: _Clock) -> None:
+def test_rotated_at_once_the_old_secret_is_refused(keys: KeyStore, store: Store, clock: _Clock) -> None:
     gateway = worker(store, clock)
     first, record = keys.create("clinic")
     assert gateway.identify(first) is not None
@@ -125,7 +127,7 @@ def test_an_end_read_before_its_secret_counts(store: Store, clock: _Clock) -> No
     assert gateway.identify(old) is None
 
 
-def test_a_key_expires(keys: Keys, store: Store, clock: _Clock) -> None:
+def test_a_key_expires(keys: KeyStore, store: Store, clock: _Clock) -> None:
     gateway = worker(store, clock)
     secret, record = keys.create("clinic", lives_s=60)
     assert record.expires_at == clock.now + 60
@@ -135,7 +137,7 @@ def test_a_key_expires(keys: Keys, store: Store, clock: _Clock) -> None:
     assert gateway.identify(secret) is None and not gateway.live(record.id)
 
 
-def test_the_newest_limits_hold_and_say_so_to_principals(keys: Keys, store: Store, clock: _Clock) -> None:
+def test_the_newest_limits_hold_and_say_so_to_principals(keys: KeyStore, store: Store, clock: _Clock) -> None:
     gateway = worker(store, clock)
     secret, record = keys.create("clinic", user="ann@x.org")
     first = gateway.identify(secret)
@@ -149,9 +151,9 @@ def test_the_newest_limits_hold_and_say_so_to_principals(keys: Keys, store: Stor
     then = gateway.identify(secret)
     assert then is not None and then.limited and gateway.version > version
     assert gateway.scopes(then) == (
-        Scope("key", f"key:{record.id}", UsageLimits(budget_usd=1.5, period="month")),
-        Scope("user", "user:clinic/ann@x.org", UsageLimits(tpm=9)),
-        Scope("tenant", "tenant:clinic", UsageLimits(rpm=100)),
+        LimitScope("key", f"key:{record.id}", UsageLimits(budget_usd=1.5, period="month")),
+        LimitScope("user", "user:clinic/ann@x.org", UsageLimits(tpm=9)),
+        LimitScope("tenant", "tenant:clinic", UsageLimits(rpm=100)),
     )
     for kind, tenant, name in (("key", "", record.id), ("user", "clinic", "ann@x.org"), ("tenant", "clinic", "")):
         keys.limit(kind, tenant, name, UsageLimits())  # type: ignore[arg-type]
@@ -160,7 +162,7 @@ def test_the_newest_limits_hold_and_say_so_to_principals(keys: Keys, store: Stor
     assert last is not None and not last.limited
 
 
-def test_limits_of_nothing_and_no_limits_are_refused(keys: Keys) -> None:
+def test_limits_of_nothing_and_no_limits_are_refused(keys: KeyStore) -> None:
     keys.create_tenant("clinic")
     for kind, tenant, name, code in (
         ("key", "", "key-0", "AW-USE-34"),
@@ -186,32 +188,32 @@ def test_limits_of_nothing_and_no_limits_are_refused(keys: Keys) -> None:
     assert keys.list() == ()
 
 
-def test_the_last_use_is_known_by_the_day_and_written_seldom(keys: Keys, store: Store, clock: _Clock) -> None:
+def test_the_last_use_is_known_by_the_day_and_written_seldom(keys: KeyStore, store: Store, clock: _Clock) -> None:
     secret, record = keys.create("clinic")
     idle, _ = keys.create("clinic")
     for _ in range(100):
         assert keys.identify(secret) is not None
     assert keys.last_used() == {}
-    clock.now += NOTE_USES_S
+    clock.now += WRITE_USES_S
     assert keys.identify(secret) is not None
-    _until(lambda: len(store.rows(USES)) == 1)
+    _until(lambda: len(store.rows(KEY_USES)) == 1)
     assert keys.last_used() == {record.id: clock.now // DAY_S * DAY_S}
-    clock.now += USES_KEPT_DAYS * DAY_S
+    clock.now += USE_RETENTION_DAYS * DAY_S
     for _ in range(2):
         assert keys.identify(idle) is not None
-        clock.now += NOTE_USES_S
+        clock.now += WRITE_USES_S
     keys.follow()
-    _until(lambda: all(use.key_id != record.id for use in store.rows(USES)))
+    _until(lambda: all(use.key_id != record.id for use in store.rows(KEY_USES)))
     assert record.id not in keys.last_used(), "long ago is forgotten"
 
 
-def test_uses_that_cannot_be_written_wait(keys: Keys, clock: _Clock, store: Store) -> None:
+def test_uses_that_cannot_be_written_wait(keys: KeyStore, clock: _Clock, store: Store) -> None:
     class Refusing(Store):
         def append(self, *_args: object) -> None:
             raise StoreError("AW-STO-01", "the store refuses")
 
     refusing = Refusing(store.url)
-    gateway = Keys(refusing, b"p" * 32, clock=clock, monotonic=clock)
+    gateway = KeyStore(refusing, b"p" * 32, clock=clock, monotonic=clock)
     gateway.note_uses([KeyUse(key_id="key-1", day=3)])
     assert gateway._unwritten == [KeyUse(key_id="key-1", day=3)]
     refusing.close()

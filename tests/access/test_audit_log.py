@@ -18,13 +18,21 @@ from pathlib import Path
 
 import pytest
 
-from archwright.access.audit_log import AuditEvent, AuditLog, checked, digest, events, tip, verify
+from archwright.access.audit_log import (
+    AuditEvent,
+    AuditLog,
+    check_chain,
+    find_broken_record,
+    hash_lines,
+    read_chain_tip,
+    read_entries,
+)
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.wal import compaction
 from archwright.monitor.wal.compaction import BLOCKS
-from archwright.monitor.wal.segments import Segment
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.segments import WalSegment
+from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
 
 Blocks = dict[int, list[bytes]]
@@ -49,15 +57,15 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def ledger(store: Store, home: Home) -> Iterator[Ledger]:
-    made = Ledger(store, home)
+def ledger(store: Store, home: Home) -> Iterator[WalWriter]:
+    made = WalWriter(store, home)
     yield made
     made.close()
 
 
 def fill(store: Store, home: Home, count: int, turn: int = 1) -> None:
     """`turn` records are written at once: a group of the chain."""
-    ledger = Ledger(store, home)
+    ledger = WalWriter(store, home)
     log = AuditLog(ledger)
     for number in range(count):
         log.record(event(number))
@@ -66,11 +74,13 @@ def fill(store: Store, home: Home, count: int, turn: int = 1) -> None:
     ledger.close()
 
 
-def test_an_event_is_there_for_everybody_when_the_ledger_is_flushed(store: Store, home: Home, ledger: Ledger) -> None:
+def test_an_event_is_there_for_everybody_when_the_ledger_is_flushed(
+    store: Store, home: Home, ledger: WalWriter
+) -> None:
     AuditLog(ledger).record(event(1, reason="role member"))
-    assert events(Store(store.url), home) == []
+    assert read_entries(Store(store.url), home) == []
     ledger.flush()
-    (entry,) = events(Store(store.url), home)
+    (entry,) = read_entries(Store(store.url), home)
     assert (entry.request_id, entry.reason, entry.effect, entry.number, entry.prev) == (
         "r1",
         "role member",
@@ -79,11 +89,11 @@ def test_an_event_is_there_for_everybody_when_the_ledger_is_flushed(store: Store
         "",
     )
     ledger.fold()
-    assert events(store, home) == events(store) == [entry]
+    assert read_entries(store, home) == read_entries(store) == [entry]
 
 
 def test_many_keep_their_order_across_blocks_segments_and_what_is_not_folded(store: Store, home: Home) -> None:
-    ledger = Ledger(store, home, segment_bytes=64 << 10)
+    ledger = WalWriter(store, home, segment_bytes=64 << 10)
     log = AuditLog(ledger)
     for number in range(1_500):
         log.record(event(number))
@@ -93,12 +103,12 @@ def test_many_keep_their_order_across_blocks_segments_and_what_is_not_folded(sto
             ledger.fold()
     ledger.flush()
     names = [f"r{number}" for number in range(1_500)]
-    assert [entry.request_id for entry in reversed(events(store, home))] == names
-    assert checked(store, home) == (1_500, None)
+    assert [entry.request_id for entry in reversed(read_entries(store, home))] == names
+    assert check_chain(store, home) == (1_500, None)
     ledger.close()
-    assert [entry.request_id for entry in reversed(events(store))] == names
-    assert checked(store) == (1_500, None)
-    assert tip(store) == events(store, limit=1)[0].hash
+    assert [entry.request_id for entry in reversed(read_entries(store))] == names
+    assert check_chain(store) == (1_500, None)
+    assert read_chain_tip(store) == read_entries(store, limit=1)[0].hash
     assert not list(home.ledger.glob("*.segment"))
 
 
@@ -124,47 +134,47 @@ def parted(lines: list[bytes]) -> list[list[bytes]]:
 
 def test_every_event_knows_its_place_in_the_chain(store: Store, home: Home) -> None:
     fill(store, home, 7, 3)
-    found = events(store)[::-1]
+    found = read_entries(store)[::-1]
     assert [entry.number for entry in found] == list(range(7))
     assert [entry.request_id for entry in found] == [f"r{number}" for number in range(7)]
     assert len({entry.hash for entry in found}) == 3 and len({entry.chain for entry in found}) == 1
     assert [entry.prev for entry in found] == ["", "", "", *[found[0].hash] * 3, found[3].hash]
-    assert found[6].hash == tip(store)
+    assert found[6].hash == read_chain_tip(store)
 
 
 def test_two_logs_of_one_ledger_have_chains_of_their_own(store: Store, home: Home) -> None:
-    ledger = Ledger(store, home)
+    ledger = WalWriter(store, home)
     one, other = AuditLog(ledger), AuditLog(ledger)
     for number in range(60):
         (one if number % 5 < 3 else other).record(event(number))
         if number % 13 == 0:
             ledger.flush()
     ledger.close()
-    assert checked(store) == (60, None)
-    assert [entry.request_id for entry in reversed(events(store))] == [f"r{number}" for number in range(60)]
-    assert len({entry.chain for entry in events(store)}) == 2
+    assert check_chain(store) == (60, None)
+    assert [entry.request_id for entry in reversed(read_entries(store))] == [f"r{number}" for number in range(60)]
+    assert len({entry.chain for entry in read_entries(store)}) == 2
 
 
 def test_a_text_cannot_pretend_to_be_a_link(store: Store, home: Home) -> None:
-    ledger = Ledger(store, home)
+    ledger = WalWriter(store, home)
     log = AuditLog(ledger)
     for number in range(4):
         log.record(event(number, resource=',"chain":"0","number":7,"prev":""}'))
     ledger.close()
-    assert checked(store) == (4, None) and len({entry.hash for entry in events(store)}) == 1
+    assert check_chain(store) == (4, None) and len({entry.hash for entry in read_entries(store)}) == 1
 
 
-def test_events_are_filtered(store: Store, ledger: Ledger) -> None:
+def test_events_are_filtered(store: Store, ledger: WalWriter) -> None:
     log = AuditLog(ledger)
     for number in range(6):
         log.record(event(number, "clinic" if number % 2 else "bank"))
     ledger.flush()
     ledger.fold()
-    assert [entry.request_id for entry in events(store, tenant="bank")] == ["r4", "r2", "r0"]
-    assert [entry.request_id for entry in events(store, None, {"request_id": "r3"})] == ["r3"]
-    assert [entry.request_id for entry in events(store, span=(1_001.0, 1_002.0))] == ["r2", "r1"]
-    assert len(events(store, limit=2)) == 2
-    assert events(store, None, {"effect": "deny"}, tenant="clinic") == []
+    assert [entry.request_id for entry in read_entries(store, tenant="bank")] == ["r4", "r2", "r0"]
+    assert [entry.request_id for entry in read_entries(store, None, {"request_id": "r3"})] == ["r3"]
+    assert [entry.request_id for entry in read_entries(store, span=(1_001.0, 1_002.0))] == ["r2", "r1"]
+    assert len(read_entries(store, limit=2)) == 2
+    assert read_entries(store, None, {"effect": "deny"}, tenant="clinic") == []
 
 
 def rewritten(home: Home, change: Callable[[Blocks], object]) -> None:
@@ -231,14 +241,14 @@ TAMPER: dict[str, tuple[Callable[[Blocks], object], dict[int, int]]] = {
 @pytest.mark.parametrize("turn", [1, 5])
 @pytest.mark.parametrize("how", TAMPER)
 def test_tampering_is_found(store: Store, home: Home, how: str, turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 10)
+    monkeypatch.setattr(compaction, "RANGE_RECORDS", 10)
     fill(store, home, 100, turn)
-    assert checked(store) == (100, None)
+    assert check_chain(store) == (100, None)
     change, expected = TAMPER[how]
     rewritten(home, lambda blocks: None)
-    assert verify(store) is None
+    assert find_broken_record(store) is None
     rewritten(home, change)
-    assert verify(store) == expected[turn]
+    assert find_broken_record(store) == expected[turn]
 
 
 @pytest.mark.parametrize("sql", ["tip = printf('%064d', 1)", "data = x'00'"])
@@ -249,15 +259,15 @@ def test_a_block_that_does_not_fit_itself_is_found(store: Store, home: Home, sql
     connection.execute(f"update audit_blocks set {sql}")
     connection.commit()
     connection.close()
-    assert verify(store) == (10 if "tip" in sql else 1)
+    assert find_broken_record(store) == (10 if "tip" in sql else 1)
 
 
 @pytest.mark.parametrize("turn", [1, 3])
 def test_every_single_deleted_or_altered_record_but_the_last_is_found(
     store: Store, home: Home, turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 6)
-    monkeypatch.setattr(compaction, "PAGE", 2)
+    monkeypatch.setattr(compaction, "RANGE_RECORDS", 6)
+    monkeypatch.setattr(compaction, "BLOCKS_PER_READ", 2)
     fill(store, home, 40, turn)
     kept = store.rows(BLOCKS["audit"])
     for number in random.Random(3).sample(range(39), 12):
@@ -267,38 +277,38 @@ def test_every_single_deleted_or_altered_record_but_the_last_is_found(
             edit(block, place, b'"resource":""', b'"resource":"x"'),
         ):
             rewritten(home, change)
-            assert verify(store) in range(number + 1, number + turn + 2)
+            assert find_broken_record(store) in range(number + 1, number + turn + 2)
             connection = sqlite3.connect(home.root / "archwright.db")
             connection.execute("delete from audit_blocks")
             connection.execute("delete from sqlite_sequence")
             connection.commit()
             connection.close()
             store.append(BLOCKS["audit"], kept)
-    assert verify(store) is None
+    assert find_broken_record(store) is None
 
 
 def test_an_empty_log_holds(store: Store) -> None:
-    assert checked(store) == (0, None)
-    assert tip(store) == ""
+    assert check_chain(store) == (0, None)
+    assert read_chain_tip(store) == ""
 
 
 def test_a_cut_tail_shows_against_a_tip_kept_elsewhere(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 4)
+    monkeypatch.setattr(compaction, "RANGE_RECORDS", 4)
     fill(store, home, 10)
-    kept = tip(store)
+    kept = read_chain_tip(store)
     rewritten(home, lambda blocks: blocks.pop(3))
-    assert verify(store) is None, "documented: not visible from the chain alone"
-    assert tip(store) != kept
+    assert find_broken_record(store) is None, "documented: not visible from the chain alone"
+    assert read_chain_tip(store) != kept
 
 
 def test_a_removed_writer_shows_when_a_later_one_started(store: Store, home: Home) -> None:
     fill(store, home, 5)
     fill(store, home, 5)
-    assert checked(store) == (10, None)
+    assert check_chain(store) == (10, None)
     rewritten(home, lambda blocks: blocks.pop(1))
-    assert verify(store) == 1
+    assert find_broken_record(store) == 1
 
 
 PROGRAM = """
@@ -326,8 +336,8 @@ def test_several_processes_write_at_once(store: Store, home: Home) -> None:
         for n in range(3)
     ]
     assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
-    assert checked(store) == (450, None)
-    assert len({entry.chain for entry in events(store)}) == 3
+    assert check_chain(store) == (450, None)
+    assert len({entry.chain for entry in read_entries(store)}) == 3
 
 
 def test_what_was_acknowledged_survives_kill_9(store: Store, home: Home) -> None:
@@ -343,12 +353,12 @@ def test_what_was_acknowledged_survives_kill_9(store: Store, home: Home) -> None
         acknowledged = 30 + len(process.stdout.read().splitlines())
         process.wait(timeout=10)
         process.stdout.close()
-        assert len(events(store, home, tenant=tenant)) >= acknowledged - 1  # the last line may be half written
-        assert verify(store, home) is None
+        assert len(read_entries(store, home, tenant=tenant)) >= acknowledged - 1  # the last line may be half written
+        assert find_broken_record(store, home) is None
 
 
 def test_fails_closed_and_goes_on_with_its_chain(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = Ledger(store, home, segment_bytes=8 << 10)
+    ledger = WalWriter(store, home, segment_bytes=8 << 10)
     log = AuditLog(ledger)
     log.record(event(1))
     ledger.flush()
@@ -367,12 +377,12 @@ def test_fails_closed_and_goes_on_with_its_chain(store: Store, home: Home, monke
     monkeypatch.undo()
     log.record(event(written + 1))
     ledger.close()
-    assert checked(store) == (written + 1, None)
-    assert len({entry.chain for entry in events(store)}) == 1
+    assert check_chain(store) == (written + 1, None)
+    assert len({entry.chain for entry in read_entries(store)}) == 1
 
 
 def test_closed_means_refused(store: Store, home: Home) -> None:
-    ledger = Ledger(store, home)
+    ledger = WalWriter(store, home)
     log = AuditLog(ledger)
     ledger.close()
     with pytest.raises(StoreError) as caught:
@@ -381,19 +391,19 @@ def test_closed_means_refused(store: Store, home: Home) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\nb", "\ud800", "x" * 10_000, "\x1b[2J", "ünï©ode 中"])
-def test_texts_from_outside_cannot_stop_the_log(store: Store, ledger: Ledger, text: str) -> None:
+def test_texts_from_outside_cannot_stop_the_log(store: Store, ledger: WalWriter, text: str) -> None:
     AuditLog(ledger).record(
         AuditEvent(at=1, tenant="t", key_id="k", action="a", permission="p", effect="deny", resource=text)
     )
     ledger.flush()
     ledger.fold()
-    (entry,) = events(store)
+    (entry,) = read_entries(store)
     assert entry.resource.isprintable() and len(entry.resource) <= 256
-    assert checked(store) == (1, None)
-    assert entry.hash == tip(store) and len(digest(b"")) == 64
+    assert check_chain(store) == (1, None)
+    assert entry.hash == read_chain_tip(store) and len(hash_lines(b"")) == 64
 
 
-def test_threads_share_a_chain(store: Store, ledger: Ledger) -> None:
+def test_threads_share_a_chain(store: Store, ledger: WalWriter) -> None:
     log = AuditLog(ledger)
 
     def work() -> None:
@@ -407,19 +417,19 @@ def test_threads_share_a_chain(store: Store, ledger: Ledger) -> None:
         thread.join()
     ledger.flush()
     ledger.fold()
-    assert checked(store) == (1_200, None)
+    assert check_chain(store) == (1_200, None)
 
 
-def test_records_and_their_links_are_one_write(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_and_their_links_are_one_write(ledger: WalWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they cost in time is measured by bench/ledger; here, that none asks the kernel for anything of its own."""
     written: list[int] = []
-    write = Segment.write
+    write = WalSegment.write
 
-    def counted(self: Segment, data: bytes) -> None:
+    def counted(self: WalSegment, data: bytes) -> None:
         written.append(data.count(b'"effect"'))
         write(self, data)
 
-    monkeypatch.setattr(Segment, "write", counted)
+    monkeypatch.setattr(WalSegment, "write", counted)
     log = AuditLog(ledger)
     for number in range(2_000):
         log.record(event(number))
@@ -430,9 +440,9 @@ def test_records_and_their_links_are_one_write(ledger: Ledger, monkeypatch: pyte
 
 @pytest.mark.nightly
 def test_one_changed_record_of_many_is_found(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 1_000)
+    monkeypatch.setattr(compaction, "RANGE_RECORDS", 1_000)
     fill(store, home, 100_000, 10)
-    assert checked(store) == (100_000, None)
+    assert check_chain(store) == (100_000, None)
     rewritten(home, edit(77, 776, b'"reason":""', b'"reason":"x"'))
-    assert verify(store) == sum(block.count for block in store.rows(BLOCKS["audit"], limit=76)) + 781
-    assert len(events(store, limit=10)) == 10
+    assert find_broken_record(store) == sum(block.count for block in store.rows(BLOCKS["audit"], limit=76)) + 781
+    assert len(read_entries(store, limit=10)) == 10

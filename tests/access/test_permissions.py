@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from archwright.access.api_keys import ROLE_NAMES, Principal
-from archwright.access.permissions import PERMISSIONS, ROLES, allowed, may_grant, scope
+from archwright.access.permissions import PERMISSIONS, ROLES, get_tenant_scope, is_allowed, may_grant
 
 
 def principal(role: str) -> Principal:
@@ -23,18 +23,18 @@ def test_roles_and_permissions_fit_together() -> None:
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 def test_allowed_exactly_what_the_role_holds(role: str) -> None:
-    assert {name for name in PERMISSIONS if allowed(principal(role), name)} == ROLES[role]
+    assert {name for name in PERMISSIONS if is_allowed(principal(role), name)} == ROLES[role]
 
 
 def test_what_nobody_knows_is_denied() -> None:
-    assert not allowed(principal("owner"), "models.delete")
-    assert not allowed(principal("root"), "models.read")
-    assert not allowed(principal(""), "")
+    assert not is_allowed(principal("owner"), "models.delete")
+    assert not is_allowed(principal("root"), "models.read")
+    assert not is_allowed(principal(""), "")
 
 
 def test_only_the_operator_reaches_across_tenants() -> None:
-    assert scope(principal("owner")) is None
-    assert [scope(principal(role)) for role in ("admin", "member", "monitor", "root")] == ["clinic"] * 4
+    assert get_tenant_scope(principal("owner")) is None
+    assert [get_tenant_scope(principal(role)) for role in ("admin", "member", "monitor", "root")] == ["clinic"] * 4
 
 
 @pytest.mark.parametrize(

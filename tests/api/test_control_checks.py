@@ -132,7 +132,7 @@ def deny(number: int) -> AuditEvent:
 
 
 def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, socket_enabled: None) -> None:
-    ledger = books.Ledger(store, home)
+    ledger = books.WalWriter(store, home)
     log = AuditLog(ledger)
     for number in range(3):
         log.record(deny(number))

@@ -35,7 +35,7 @@ def source(tmp_path: Path, home: Home) -> Path:
 def actions(home: Home) -> list[tuple[str, str]]:
     store = Store(home.store_url)
     try:
-        return [(event.action, event.resource) for event in audit_log.events(store)]
+        return [(event.action, event.resource) for event in audit_log.read_entries(store)]
     finally:
         store.close()
 
@@ -75,7 +75,7 @@ def test_what_is_known_of_a_version(source: Path, home: Home, capsys: pytest.Cap
     store = Store(home.store_url)
     made = [("run:r-1", "trained-on"), ("model:m@v1", "trained-on"), ("model:m@v1", "trained-on")]
     edges = [LineageEdge(at=0.0, child=child, parent="dataset:docs@v1", relation="trained-on") for child, _ in made]
-    lineage.append(store, edges)
+    lineage.append_edges(store, edges)
     store.close()
     found = api.data.show("docs")
     assert (found.version.id, found.runs, found.models, found.refined) == (

@@ -25,7 +25,7 @@ from archwright.errors import ModelError, OperateError, UsageError
 from archwright.home import Home
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.writer import WalWriter
 from archwright.training import training_runs
 
 from ..lifecycle.conftest import PASSED, Stage
@@ -54,7 +54,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> s
 
 
 def acts(stage: Stage) -> list[tuple[str, str]]:
-    return [(event.action, event.resource) for event in reversed(audit_log.events(stage.store))]
+    return [(event.action, event.resource) for event in reversed(audit_log.read_entries(stage.store))]
 
 
 def test_the_list_has_files_and_versions_each_with_its_id(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,7 +298,7 @@ def answered(stage: Stage, model: str, **more: Any) -> str:
     """The record of a request that `model` answered."""
     now = time.time()
     name = make_request_id(now, 7)
-    ledger = Ledger(stage.store, stage.home)
+    ledger = WalWriter(stage.store, stage.home)
     ledger.append("served", RequestRecord(at=now + 1.0, request_id=name, status="ok", version=model, **more))
     ledger.flush()
     ledger.close()
@@ -361,7 +361,7 @@ def test_an_answer_of_the_plans_own_model_ends_there(stage: Stage, capsys: pytes
 
 def test_a_file_nobody_recorded_is_still_named_by_its_digest(stage: Stage) -> None:
     edge = LineageEdge(at=1.0, child="dataset:rows@v1", parent="file:abc", relation="ingested")
-    lineage.append(stage.store, [edge])
+    lineage.append_edges(stage.store, [edge])
     found = api.lineage("rows@v1").files
     assert [file.sha256 for file in found] == [stage.dataset.files[0].sha256, "abc"] and found[1].path == ""
 

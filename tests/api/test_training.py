@@ -199,7 +199,7 @@ def test_it_became_a_model_version_that_knows_where_it_comes_from(unbroken: Unbr
     assert run.model == "assistant@v1"
     with opened() as (_settings, home, store):
         version = model_registry.find_model(store, run.model)
-        edges = lineage.ancestry(store, format_node("model", run.model))
+        edges = lineage.trace_ancestry(store, format_node("model", run.model))
     assert (version.run, version.dataset_version, version.base) == (run.id, "answers@v1", NAME)
     assert home.model(version.sha256, version.format).is_file()
     assert {(edge.child, edge.relation, edge.parent.partition(":")[0]) for edge in edges} >= {

@@ -23,7 +23,7 @@ from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.lineage import DatasetVersion, TrainingRun
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
-from archwright.engines.model_files import locate
+from archwright.engines.model_files import locate_model
 from archwright.errors import CatalogError, DataError, MissingError
 from archwright.home import Home
 from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
@@ -258,7 +258,7 @@ def test_a_real_run_keeps_its_promises(home: Home, model_home: Home, tmp_path: P
     """Eight steps of the real recipe. Memory has to hold; the speed, a promise for nine of ten runs and here beside
     whatever else the machine does, in one of two."""
     artefact = load_catalog().artefacts[MODEL]
-    home.model(artefact.sha256).symlink_to(locate(artefact, model_home))
+    home.model(artefact.sha256).symlink_to(locate_model(artefact, model_home))
     parts = [(name, part) for name, text in sorted(topics.topics.items()) for part in text.split("\n\n")]
     rows = [{"prompt": f"What about {name}?", "completion": part} for name, part in parts if 60 < len(part) < 1200]
     brought(tmp_path, "qa", rows)

@@ -12,7 +12,7 @@ from archwright.cli import main
 from archwright.contract.served import RequestRecord
 from archwright.errors import UsageError
 from archwright.home import Home
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
 
 DAY_S = 86_400.0
@@ -22,7 +22,7 @@ DAY_S = 86_400.0
 def books(home: Home) -> None:
     """Two days of two tenants: the first day folded, the second not yet, its gateway gone."""
     store = Store(home.store_url)
-    ledger = Ledger(store, home)
+    ledger = WalWriter(store, home)
     for number in range(6):
         one = RequestRecord(
             at=20_000 * DAY_S + (number // 3) * DAY_S + number,

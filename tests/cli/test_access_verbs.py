@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from archwright.access.accounts import accounts_slate
-from archwright.access.api_keys import Keys, load_pepper
+from archwright.access.accounts import open_accounts_table
+from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.cli import main
 from archwright.home import Home
 from archwright.store import Store
@@ -55,7 +55,7 @@ def test_a_key_with_everything(home: Home, capsys: pytest.CaptureFixture[str]) -
     (row,) = said(capsys, "key", "list")
     assert row["prefix"] == again["key"][:10] and row["rpm"] == 5
     store = Store(home.store_url)
-    keys = Keys(store, load_pepper(home))
+    keys = KeyStore(store, load_pepper(home))
     assert keys.identify(made["key"]) is None and keys.identify(again["key"]) is not None
     store.close()
     assert said(capsys, "key", "revoke", made["id"])["revoked"]
@@ -75,7 +75,7 @@ def no_room() -> Iterator[None]:
 def test_what_cannot_be_written_down_is_not_done(home: Home, capsys: pytest.CaptureFixture[str], act: str) -> None:
     """It once made a key whose secret nobody saw, rotated one away, and the audit trail had no word of it."""
     store = Store(home.store_url)
-    keys = Keys(store, load_pepper(home))
+    keys = KeyStore(store, load_pepper(home))
     secret, record = keys.create("acme")
     assert main([*act.replace("ID", record.id).split(), "--json"]) == 8
     error = json.loads(capsys.readouterr().err)
@@ -142,8 +142,8 @@ def test_what_makes_no_sense_is_said(home: Home, capsys: pytest.CaptureFixture[s
 
 
 def test_workers_of_this_machine_hear_of_a_key_at_once(home: Home) -> None:
-    slate, store = accounts_slate(home), Store(home.store_url)
-    gateway = Keys(store, load_pepper(home), monotonic=lambda: 1.0, slate=slate)  # time stands: no poll
+    slate, store = open_accounts_table(home), Store(home.store_url)
+    gateway = KeyStore(store, load_pepper(home), monotonic=lambda: 1.0, slate=slate)  # time stands: no poll
     gateway.follow()
     words = [sys.executable, "-m", "archwright", "key", "create", "--json"]
     made = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from archwright.catalog.load import load_catalog
-from archwright.engines.embedded_engine import Embedded
+from archwright.engines.embedded_engine import EmbeddedEngine
 from archwright.engines.engine_config import EngineConfig
-from archwright.engines.engine_protocol import until_ready
+from archwright.engines.engine_protocol import wait_until_ready
 from archwright.home import Home
 from archwright.settings import child_environment
 
@@ -29,7 +29,7 @@ class Child:
     def __init__(self, home: Home, config: EngineConfig) -> None:
         self.home = home
         self.config = config
-        self.engine = Embedded(home, config)
+        self.engine = EmbeddedEngine(home, config)
         self.log = home.log(config.socket)
         self.started_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
@@ -46,7 +46,7 @@ class Child:
                 stderr=log,
                 env=child_environment({"GOMP_SPINCOUNT": "1000"}),
             )
-        asyncio.run(until_ready(self.engine, READY_WITHIN_S))
+        asyncio.run(wait_until_ready(self.engine, READY_WITHIN_S))
         return time.monotonic() - begin
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from archwright.engines.onnx_file import NOTES_KEY, Notes
+from archwright.engines.onnx_file import SIGNATURE_KEY, ModelSignature
 from archwright.home import Home
 
-NAMED = Notes(labels=("low", "high"), shape=(3,), features=("a", "b", "c"), missing=("c",))
-PICTURE = Notes(labels=("low", "high"), shape=(2, 2, 1))
+NAMED = ModelSignature(labels=("low", "high"), shape=(3,), features=("a", "b", "c"), missing=("c",))
+PICTURE = ModelSignature(labels=("low", "high"), shape=(2, 2, 1))
 
 
-def model(notes: Notes | None = NAMED, outputs: int = 2, bias: float = 0.0) -> Any:
+def model(notes: ModelSignature | None = NAMED, outputs: int = 2, bias: float = 0.0) -> Any:
     """The probability of "high" is the logistic of twice the item's sum, NaN counting as zero."""
     size = 3 if notes is None else notes.size
     column = np.ones((size, 1), np.float32)
@@ -42,7 +42,7 @@ def model(notes: Notes | None = NAMED, outputs: int = 2, bias: float = 0.0) -> A
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     if notes is not None:
-        helper.set_model_props(made, {NOTES_KEY: msgspec.json.encode(notes).decode()})
+        helper.set_model_props(made, {SIGNATURE_KEY: msgspec.json.encode(notes).decode()})
     return made
 
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from archwright.engines.embedded_engine import Embedded
+from archwright.engines.embedded_engine import EmbeddedEngine
 from archwright.engines.engine_config import EngineConfig
-from archwright.engines.engine_protocol import Engine
-from archwright.engines.external_engine import External
+from archwright.engines.engine_protocol import InferenceEngine
+from archwright.engines.external_engine import ExternalEngine
 from archwright.errors import EngineError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
@@ -56,7 +56,7 @@ def child(request: pytest.FixtureRequest, model_home: Home) -> Iterator[Child]:
 
 
 @pytest.fixture(params=["embedded", pytest.param("external", marks=pytest.mark.enable_socket)])
-def engine(request: pytest.FixtureRequest, child: Child) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, child: Child) -> Iterator[InferenceEngine]:
     if request.param == "embedded":
         yield child.engine
         return
@@ -64,12 +64,12 @@ def engine(request: pytest.FixtureRequest, child: Child) -> Iterator[Engine]:
     with subprocess.Popen(bridge, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        yield External(f"http://127.0.0.1:{port}/v1")
+        yield ExternalEngine(f"http://127.0.0.1:{port}/v1")
         process.communicate()
 
 
 @pytest.fixture(scope="module", params=["null", "llamacpp"])
-def embedder(request: pytest.FixtureRequest, model_home: Home) -> Iterator[Engine]:
+def embedder(request: pytest.FixtureRequest, model_home: Home) -> Iterator[InferenceEngine]:
     child = Child(model_home, _config(request.param, f"{request.param}-embeds", embeddings=True))
     child.start()
     yield child.engine
@@ -103,7 +103,7 @@ async def _reply(client: EngineClient, body: dict[str, Any], path: str = CHAT) -
     return Reply(text, choices[-1]["finish_reason"], usage, events)
 
 
-def _with(engine: Engine, act: Callable[[EngineClient], Awaitable[T]]) -> T:
+def _with(engine: InferenceEngine, act: Callable[[EngineClient], Awaitable[T]]) -> T:
     async def run() -> T:
         client = engine.client()
         try:
@@ -125,13 +125,13 @@ async def _until(client: EngineClient, busy: bool, within_s: float) -> None:
             await asyncio.sleep(0.02)
 
 
-def test_is_healthy_and_names_its_model_by_alias(engine: Engine) -> None:
+def test_is_healthy_and_names_its_model_by_alias(engine: InferenceEngine) -> None:
     assert _with(engine, lambda client: client.healthy(engine.health_path))
     models = _with(engine, lambda client: client.get("/models"))
     assert [model["id"] for model in models["data"]] == ["small"]
 
 
-def test_streams_a_chat_in_pieces_with_a_reason_and_usage(engine: Engine) -> None:
+def test_streams_a_chat_in_pieces_with_a_reason_and_usage(engine: InferenceEngine) -> None:
     reply = _with(engine, lambda client: _reply(client, _ask()))
     assert reply.text and len(reply.events) > 5
     assert reply.finish_reason in ("length", "stop")
@@ -139,13 +139,13 @@ def test_streams_a_chat_in_pieces_with_a_reason_and_usage(engine: Engine) -> Non
     assert reply.usage["total_tokens"] == reply.usage["prompt_tokens"] + reply.usage["completion_tokens"]
 
 
-def test_streams_a_plain_completion(engine: Engine) -> None:
+def test_streams_a_plain_completion(engine: InferenceEngine) -> None:
     body = {"prompt": "One, two, three,", "stream": True, "max_tokens": 6, "temperature": 0}
     reply = _with(engine, lambda client: _reply(client, body, "/v1/completions"))
     assert reply.text and reply.finish_reason in ("length", "stop")
 
 
-def test_answers_without_streaming_too(engine: Engine) -> None:
+def test_answers_without_streaming_too(engine: InferenceEngine) -> None:
     body = {**_ask(stream=False)}
     del body["stream_options"]
     reply = _with(engine, lambda client: client.post(CHAT, body))
@@ -153,19 +153,19 @@ def test_answers_without_streaming_too(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 7])
-def test_respects_max_tokens(engine: Engine, limit: int) -> None:
+def test_respects_max_tokens(engine: InferenceEngine, limit: int) -> None:
     reply = _with(engine, lambda client: _reply(client, _ask(max_tokens=limit)))
     assert (reply.usage["completion_tokens"], reply.finish_reason) == (limit, "length")
 
 
-def test_a_request_without_max_tokens_gets_the_default(engine: Engine) -> None:
+def test_a_request_without_max_tokens_gets_the_default(engine: InferenceEngine) -> None:
     body = _ask(messages=[{"role": "user", "content": "Tell a very long story about the sea."}])
     del body["max_tokens"]
     reply = _with(engine, lambda client: _reply(client, body))
     assert (reply.usage["completion_tokens"], reply.finish_reason) == (DEFAULT_MAX_TOKENS, "length")
 
 
-def test_stops_at_a_stop_string_and_leaves_it_out(engine: Engine) -> None:
+def test_stops_at_a_stop_string_and_leaves_it_out(engine: InferenceEngine) -> None:
     async def act(client: EngineClient) -> tuple[Reply, str, Reply]:
         free = await _reply(client, _ask(cache_prompt=False))
         stop = free.text.split()[3]
@@ -176,7 +176,7 @@ def test_stops_at_a_stop_string_and_leaves_it_out(engine: Engine) -> None:
     assert free.text.startswith(stopped.text.rstrip())
 
 
-def test_the_same_seed_gives_the_same_text(engine: Engine) -> None:
+def test_the_same_seed_gives_the_same_text(engine: InferenceEngine) -> None:
     async def act(client: EngineClient) -> set[str]:
         body = _ask(seed=11, temperature=1.0, cache_prompt=False)
         return {(await _reply(client, body)).text for _ in range(3)}
@@ -184,7 +184,7 @@ def test_the_same_seed_gives_the_same_text(engine: Engine) -> None:
     assert len(_with(engine, act)) == 1
 
 
-def test_a_schema_is_obeyed(engine: Engine) -> None:
+def test_a_schema_is_obeyed(engine: InferenceEngine) -> None:
     fields = {"city": {"type": "string", "minLength": 1, "maxLength": 12}, "large": {"type": "boolean"}}
     schema = {"type": "object", "properties": fields, "required": ["city", "large"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
@@ -194,14 +194,14 @@ def test_a_schema_is_obeyed(engine: Engine) -> None:
     assert 1 <= len(document["city"]) <= 12 and reply.finish_reason == "stop"
 
 
-def test_a_bad_schema_is_refused_as_the_callers_fault(engine: Engine) -> None:
+def test_a_bad_schema_is_refused_as_the_callers_fault(engine: InferenceEngine) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "place", "schema": {"type": "banana"}}}
     with pytest.raises(EngineRefused, match="banana") as refused:
         _with(engine, lambda client: _reply(client, _ask(response_format=form)))
     assert 400 <= refused.value.status < 500
 
 
-def test_a_prompt_longer_than_the_context_is_refused_with_its_length(engine: Engine) -> None:
+def test_a_prompt_longer_than_the_context_is_refused_with_its_length(engine: InferenceEngine) -> None:
     body = _ask(messages=[{"role": "user", "content": "word " * (CONTEXT_TOKENS + 50)}])
     with pytest.raises(EngineRefused) as refused:
         _with(engine, lambda client: _reply(client, body))
@@ -209,7 +209,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_its_length(engine: Eng
     assert refused.value.body["error"]["n_prompt_tokens"] > CONTEXT_TOKENS
 
 
-def test_closing_the_stream_in_decode_frees_the_engine(engine: Engine) -> None:
+def test_closing_the_stream_in_decode_frees_the_engine(engine: InferenceEngine) -> None:
     async def act(client: EngineClient) -> None:
         async with aclosing(client.stream(CHAT, _ask(max_tokens=600, ignore_eos=True))) as stream:
             for _ in range(4):
@@ -220,7 +220,7 @@ def test_closing_the_stream_in_decode_frees_the_engine(engine: Engine) -> None:
     _with(engine, act)
 
 
-def test_cancelling_while_a_prompt_is_read_frees_the_engine(engine: Engine) -> None:
+def test_cancelling_while_a_prompt_is_read_frees_the_engine(engine: InferenceEngine) -> None:
     async def act(client: EngineClient) -> None:
         task = asyncio.create_task(_reply(client, _long()))
         await asyncio.sleep(0.1)
@@ -230,7 +230,7 @@ def test_cancelling_while_a_prompt_is_read_frees_the_engine(engine: Engine) -> N
         assert task.cancelled()
         # An engine we only know by URL cannot be asked for progress, and looks for closed connections when it was
         # left alone for a second: polling its metrics meanwhile would keep it from that.
-        pause_s = 0.0 if isinstance(engine, Embedded) else 1.1
+        pause_s = 0.0 if isinstance(engine, EmbeddedEngine) else 1.1
         await asyncio.sleep(pause_s)
         await _until(client, False, FREE_WITHIN_S)
 
@@ -253,7 +253,7 @@ def test_cancelling_while_a_prompt_is_read_is_seen_beside_a_busy_neighbour(child
     assert _with(child.engine, act) < FREE_WITHIN_S + 0.5
 
 
-def test_eight_cancelled_long_streams_leave_the_next_answer_as_fast(engine: Engine) -> None:
+def test_eight_cancelled_long_streams_leave_the_next_answer_as_fast(engine: InferenceEngine) -> None:
     async def timed(client: EngineClient) -> float:
         begin = time.monotonic()
         await _reply(client, _ask(max_tokens=8, cache_prompt=False))
@@ -273,7 +273,7 @@ def test_eight_cancelled_long_streams_leave_the_next_answer_as_fast(engine: Engi
     assert after <= 4 * before + 15.0
 
 
-def test_embeds_texts_repeatably(embedder: Engine) -> None:
+def test_embeds_texts_repeatably(embedder: InferenceEngine) -> None:
     async def act(client: EngineClient) -> list[list[float]]:
         found = []
         for texts in (["the sea", "a tax form", "the sea"], ["a tax form"]):
@@ -287,7 +287,7 @@ def test_embeds_texts_repeatably(embedder: Engine) -> None:
     assert form == pytest.approx(alone, abs=1e-3), "whatever it is read with"
 
 
-def test_embeds_as_much_as_its_context_holds(embedder: Engine) -> None:
+def test_embeds_as_much_as_its_context_holds(embedder: InferenceEngine) -> None:
     async def act(client: EngineClient) -> tuple[list[float], list[float]]:
         long = "the sea and the ships upon it " * 60
         vectors = []
@@ -300,7 +300,7 @@ def test_embeds_as_much_as_its_context_holds(embedder: Engine) -> None:
     assert alone == pytest.approx(beside, abs=1e-3)
 
 
-def test_embeds_token_ids(embedder: Engine) -> None:
+def test_embeds_token_ids(embedder: InferenceEngine) -> None:
     async def act(client: EngineClient) -> tuple[list[list[float]], int]:
         reply = await client.post("/embeddings", {"model": "small", "input": [[10, 20, 30], [40], [10, 20, 30]]})
         return [row["embedding"] for row in reply["data"]], reply["usage"]["prompt_tokens"]
@@ -310,7 +310,7 @@ def test_embeds_token_ids(embedder: Engine) -> None:
     assert tokens == 7
 
 
-def test_answers_request_after_request_without_a_pause(engine: Engine) -> None:
+def test_answers_request_after_request_without_a_pause(engine: InferenceEngine) -> None:
     async def act(client: EngineClient) -> list[int]:
         return [(await _reply(client, _ask(max_tokens=1))).usage["completion_tokens"] for _ in range(8)]
 

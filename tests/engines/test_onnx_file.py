@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from archwright.engines import onnx_file
-from archwright.engines.onnx_file import Notes, read_onnx
+from archwright.engines.onnx_file import ModelSignature, read_onnx
 from archwright.errors import EngineError
 
 from .onnx_models import NAMED, PICTURE, model
@@ -125,7 +125,7 @@ def test_a_tensor_in_another_file_is_refused_wherever_it_hides(tmp_path: Path, m
 def test_a_model_without_notes_or_with_wrong_ones_is_not_ours(tmp_path: Path) -> None:
     assert "does not say" in _refused(tmp_path, model(None).SerializeToString()).message
     wrong = model(None)
-    helper.set_model_props(wrong, {onnx_file.NOTES_KEY: '{"labels": ["a"], "shape": [3]}'})
+    helper.set_model_props(wrong, {onnx_file.SIGNATURE_KEY: '{"labels": ["a"], "shape": [3]}'})
     assert "labels" in _refused(tmp_path, wrong.SerializeToString()).message
 
 
@@ -143,7 +143,7 @@ def test_a_model_without_notes_or_with_wrong_ones_is_not_ours(tmp_path: Path) ->
 )
 def test_notes_that_cannot_be_true_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        Notes(**{"labels": ("a", "b"), "shape": (3,), **fields})
+        ModelSignature(**{"labels": ("a", "b"), "shape": (3,), **fields})
 
 
 def test_a_file_of_too_many_parts_or_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

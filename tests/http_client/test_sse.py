@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.errors import EngineError
-from archwright.http_client.sse import Event, EventParser
+from archwright.http_client.sse import EventParser, ServerSentEvent
 
 LINES = st.sampled_from(
     [
@@ -28,7 +28,7 @@ ENDS = st.sampled_from(["\n", "\r", "\r\n"])
 STREAM = st.lists(st.tuples(LINES, ENDS), max_size=14).map(lambda pairs: "".join(a + b for a, b in pairs).encode())
 
 
-def _events(*chunks: bytes) -> list[Event]:
+def _events(*chunks: bytes) -> list[ServerSentEvent]:
     parser = EventParser()
     return [event for chunk in chunks for event in parser.feed(chunk)]
 
@@ -36,21 +36,21 @@ def _events(*chunks: bytes) -> list[Event]:
 @pytest.mark.parametrize(
     ("stream", "expected"),
     [
-        (b"data: a\n\n", [Event("", b"a")]),
-        (b"data: a\r\n\r\ndata: b\r\n\r\n", [Event("", b"a"), Event("", b"b")]),
-        (b"data: a\r\rdata: b\r\r", [Event("", b"a"), Event("", b"b")]),
-        (b"data: a\ndata:b\n\n", [Event("", b"a\nb")]),
-        (b": ping\n\ndata: a\n\n", [Event("", b"a")]),
-        (b"event: error\ndata: a\n\ndata: b\n\n", [Event("error", b"a"), Event("", b"b")]),
-        (b"event: error\n\ndata: b\n\n", [Event("", b"b")]),
-        (b'error: {"code":500}\n\n', [Event("error", b'{"code":500}')]),
-        (b"\xef\xbb\xbfdata: a\n\n", [Event("", b"a")]),
-        (b"data\n\n", [Event("", b"")]),
+        (b"data: a\n\n", [ServerSentEvent("", b"a")]),
+        (b"data: a\r\n\r\ndata: b\r\n\r\n", [ServerSentEvent("", b"a"), ServerSentEvent("", b"b")]),
+        (b"data: a\r\rdata: b\r\r", [ServerSentEvent("", b"a"), ServerSentEvent("", b"b")]),
+        (b"data: a\ndata:b\n\n", [ServerSentEvent("", b"a\nb")]),
+        (b": ping\n\ndata: a\n\n", [ServerSentEvent("", b"a")]),
+        (b"event: error\ndata: a\n\ndata: b\n\n", [ServerSentEvent("error", b"a"), ServerSentEvent("", b"b")]),
+        (b"event: error\n\ndata: b\n\n", [ServerSentEvent("", b"b")]),
+        (b'error: {"code":500}\n\n', [ServerSentEvent("error", b'{"code":500}')]),
+        (b"\xef\xbb\xbfdata: a\n\n", [ServerSentEvent("", b"a")]),
+        (b"data\n\n", [ServerSentEvent("", b"")]),
         (b"data: cut off", []),
         (b"data: cut off\n", []),
     ],
 )
-def test_events_as_the_standard_says(stream: bytes, expected: list[Event]) -> None:
+def test_events_as_the_standard_says(stream: bytes, expected: list[ServerSentEvent]) -> None:
     assert _events(stream) == expected
     assert _events(*(bytes([byte]) for byte in stream)) == expected
 

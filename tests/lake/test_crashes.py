@@ -90,7 +90,7 @@ def test_an_ingest_killed_and_repeated(lake: Lake, place: str, when: int) -> Non
     assert lake.values(again.version, "text") == ["y" * 50] * 60 + [None, None]
     assert lake.quarantined(again.version) == [("c.jsonl", 2, "not JSON")]
     assert dataset_card.card_path(lake.home, again.version).is_file()
-    edges = lineage.parents(lake.store, "dataset:docs@v2")
+    edges = lineage.read_parents(lake.store, "dataset:docs@v2")
     assert sorted(edge.parent for edge in edges) == sorted(f"file:{file.sha256}" for file in again.version.files)
     nothing_lies_about(lake)
     assert not lake.ingest().new

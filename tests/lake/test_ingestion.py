@@ -200,7 +200,7 @@ def test_edges_lead_to_every_file(lake: Lake) -> None:
     lake.put_rows("a.jsonl", [{"n": 1}])
     lake.put_rows("same.jsonl", [{"n": 1}])
     version = lake.ingest().version
-    edges = lineage.parents(lake.store, "dataset:docs@v1")
+    edges = lineage.read_parents(lake.store, "dataset:docs@v1")
     assert [(edge.parent, edge.relation, edge.at) for edge in edges] == [
         (f"file:{version.files[0].sha256}", "ingested", 1000.0)
     ]

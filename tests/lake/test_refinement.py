@@ -164,7 +164,8 @@ def test_lineage(lake: Lake) -> None:
     lake.ingest()
     version = lake.refine("[{redact: {}}]").version
     found = [
-        (edge.parent.partition(":")[0], edge.relation) for edge in lineage.ancestry(lake.store, f"dataset:{version.id}")
+        (edge.parent.partition(":")[0], edge.relation)
+        for edge in lineage.trace_ancestry(lake.store, f"dataset:{version.id}")
     ]
     assert found == [("dataset", "refined"), ("file", "ingested")]
 

@@ -16,7 +16,7 @@ from examples.full.corpus import write_shuttle
 
 from archwright.contract.lineage import DatasetVersion, Gate, ModelVersion, Score, TrainingRun
 from archwright.contract.record import replace
-from archwright.engines.onnx_file import Notes
+from archwright.engines.onnx_file import ModelSignature
 from archwright.errors import ModelError
 from archwright.home import Home
 from archwright.lake.ingestion import IngestRequest, ingest_files
@@ -223,7 +223,7 @@ def test_a_record_of_other_classes_than_the_files_is_refused(shop: Shop, good: M
 
 def test_a_model_that_says_the_same_to_every_row_cannot_pass_the_export_gate() -> None:
     same = np.tile([0.25, 0.75], (300, 1))
-    trained = TrainedClassifier(Notes(labels=("a", "b"), shape=(1,)), lambda _: same, lambda _: same[:, ::-1])
+    trained = TrainedClassifier(ModelSignature(labels=("a", "b"), shape=(1,)), lambda _: same, lambda _: same[:, ::-1])
     gate = classifier_evaluation.check_export(same, trained, np.zeros((300, 1), np.float32))
     assert gate.value == 0.0 and gate.control == 0.0 and not gate.passed
 
@@ -244,7 +244,7 @@ def test_a_class_nobody_trained_on_counts_as_wrong() -> None:
 
 def test_large_pictures_are_fewer_rows() -> None:
     def rows(size: int) -> int:
-        return classifier_evaluation.row_limit(Notes(labels=("a", "b"), shape=(size,)))
+        return classifier_evaluation.row_limit(ModelSignature(labels=("a", "b"), shape=(size,)))
 
     assert (
         rows(9) == classifier_evaluation.MAX_ROWS

@@ -49,12 +49,14 @@ def test_an_unknown_version_is_answered_with_those_there_are(stage: Stage) -> No
 def test_registering_again_changes_nothing(stage: Stage) -> None:
     once = stage.version()
     assert stage.version() == once and model_registry.list_models(stage.store) == [once]
-    assert len(lineage.parents(stage.store, format_node("model", once.id))) == 2
+    assert len(lineage.read_parents(stage.store, format_node("model", once.id))) == 2
 
 
 def test_edges_lead_from_the_version_to_its_data(stage: Stage) -> None:
     made = stage.version()
-    found = {(e.child, e.relation, e.parent) for e in lineage.ancestry(stage.store, format_node("model", made.id))}
+    found = {
+        (e.child, e.relation, e.parent) for e in lineage.trace_ancestry(stage.store, format_node("model", made.id))
+    }
     digest = stage.dataset.files[0].sha256
     assert found == {
         ("model:digits@v1", "produced-by", "run:r-digits-1"),
@@ -96,9 +98,9 @@ def test_a_kill_between_record_and_edges_is_made_good_by_the_next_look(
         with pytest.raises(Killed):
             stage.version()
     made = model_registry.find_model(stage.store, "digits")
-    assert lineage.parents(stage.store, format_node("model", made.id)) == []
+    assert lineage.read_parents(stage.store, format_node("model", made.id)) == []
     assert stage.version() == made
-    assert len(lineage.parents(stage.store, format_node("model", made.id))) == 2
+    assert len(lineage.read_parents(stage.store, format_node("model", made.id))) == 2
 
 
 def test_what_a_killed_registration_left_is_swept_once_it_is_old(stage: Stage) -> None:

@@ -18,10 +18,10 @@ def test_a_walk_to_the_sources_takes_each_edge_once(home: Home) -> None:
     data, files = format_node("dataset", "d@v2"), [format_node("file", "a"), format_node("file", "b")]
     edges = [edge(data, file) for file in files]
     edges += [edge(answer, model), edge(model, run), edge(model, data), edge(run, data), edge(data, data)]
-    lineage.append(store, edges)
-    walked = lineage.ancestry(store, answer)
+    lineage.append_edges(store, edges)
+    walked = lineage.trace_ancestry(store, answer)
     assert {(e.child, e.parent) for e in walked} == {(e.child, e.parent) for e in edges}
     assert [e.parent for e in walked][:2] == [model, run]
-    assert [e.child for e in lineage.children(store, data)] == [model, run, data]
-    assert lineage.ancestry(store, files[0]) == []
+    assert [e.child for e in lineage.read_children(store, data)] == [model, run, data]
+    assert lineage.trace_ancestry(store, files[0]) == []
     store.close()

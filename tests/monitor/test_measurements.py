@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.contract.evidence import Measurement
 from archwright.contract.record import replace
-from archwright.monitor.measurements import of_plan, save
+from archwright.monitor.measurements import read_plan_measurements, save_measurements
 from archwright.store import Store
 
 ONE = Measurement(
@@ -23,11 +23,11 @@ ONE = Measurement(
 
 def test_those_of_the_plan_in_order_of_arrival(store: Store) -> None:
     late = replace(ONE, at=20.0, value=0.3)
-    save(store, [late, ONE])
-    save(store, [replace(ONE, plan_digest="e", at=99.0)])
-    assert of_plan(store, "d") == [late, ONE]
+    save_measurements(store, [late, ONE])
+    save_measurements(store, [replace(ONE, plan_digest="e", at=99.0)])
+    assert read_plan_measurements(store, "d") == [late, ONE]
 
 
 def test_nothing_measured_is_nothing(store: Store) -> None:
-    save(store, [])
-    assert of_plan(store, "d") == []
+    save_measurements(store, [])
+    assert read_plan_measurements(store, "d") == []

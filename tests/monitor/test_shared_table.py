@@ -20,14 +20,14 @@ import pytest
 
 from archwright.errors import OperateError, StoreError
 from archwright.monitor import shared_table as module
-from archwright.monitor.shared_table import Slate, Transaction, boot_id, slate_file
+from archwright.monitor.shared_table import SharedTable, Transaction, read_boot_id, shared_table_path
 
 SIZE = 1024 * 1024
 
 
 @pytest.fixture
-def slate(tmp_path: Path) -> Iterator[Slate]:
-    opened = Slate(tmp_path, "test", SIZE)
+def slate(tmp_path: Path) -> Iterator[SharedTable]:
+    opened = SharedTable(tmp_path, "test", SIZE)
     yield opened
     opened.close()
 
@@ -36,7 +36,7 @@ def put(transaction: Transaction, key: bytes, value: bytes) -> None:
     transaction.put(key, value)
 
 
-def test_what_is_written_is_read_and_an_error_takes_it_back(slate: Slate) -> None:
+def test_what_is_written_is_read_and_an_error_takes_it_back(slate: SharedTable) -> None:
     slate.write(put, b"a", b"1")
 
     def half(transaction: Transaction) -> None:
@@ -50,14 +50,16 @@ def test_what_is_written_is_read_and_an_error_takes_it_back(slate: Slate) -> Non
     assert slate.write(lambda transaction: transaction.get(b"a")) == b"1"
 
 
-def test_it_is_private_and_allocated_whole(slate: Slate, tmp_path: Path) -> None:
+def test_it_is_private_and_allocated_whole(slate: SharedTable, tmp_path: Path) -> None:
     files = sorted(tmp_path.iterdir())
-    assert [path.name for path in files] == [slate_file(tmp_path, "test", SIZE).name + end for end in ("", "-lock")]
+    assert [path.name for path in files] == [
+        shared_table_path(tmp_path, "test", SIZE).name + end for end in ("", "-lock")
+    ]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert files[0].stat().st_blocks * 512 >= SIZE, "a disk that is full later must not be a SIGBUS"
 
 
-def test_full_is_said_and_the_rest_stays(slate: Slate) -> None:
+def test_full_is_said_and_the_rest_stays(slate: SharedTable) -> None:
     slate.write(put, b"a", b"1")
     with pytest.raises(StoreError, match="full") as caught:
         for number in range(SIZE):
@@ -80,14 +82,14 @@ def test_full_is_said_and_the_rest_stays(slate: Slate) -> None:
 def test_a_slate_of_another_boot_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "boot_id"
     other.write_text("11111111-0000\n")
-    monkeypatch.setattr(module, "boot_id", lambda: boot_id(other))
-    opened = Slate(tmp_path, "test", SIZE)
+    monkeypatch.setattr(module, "read_boot_id", lambda: read_boot_id(other))
+    opened = SharedTable(tmp_path, "test", SIZE)
     opened.write(put, b"a", b"1")
     opened.close()
-    neighbour = Slate(tmp_path, "testing", SIZE)
+    neighbour = SharedTable(tmp_path, "testing", SIZE)
     neighbour.close()
     other.write_text("22222222-0000\n")
-    opened = Slate(tmp_path, "test", SIZE)
+    opened = SharedTable(tmp_path, "test", SIZE)
     assert opened.get(b"a") is None
     opened.close()
     left = {path.name for path in tmp_path.glob("*.lmdb")}
@@ -95,35 +97,35 @@ def test_a_slate_of_another_boot_is_gone(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_a_boot_id_there_is_one_slate(tmp_path: Path) -> None:
-    assert boot_id(tmp_path / "none") == "any"
-    assert len(boot_id()) == 8
+    assert read_boot_id(tmp_path / "none") == "any"
+    assert len(read_boot_id()) == 8
 
 
 @pytest.mark.parametrize("damage", ["overwritten", "cut", "empty"])
 def test_a_damaged_slate_is_made_anew(tmp_path: Path, damage: str) -> None:
-    opened = Slate(tmp_path, "test", SIZE)
+    opened = SharedTable(tmp_path, "test", SIZE)
     opened.write(put, b"a", b"1")
     opened.close()
-    path = slate_file(tmp_path, "test", SIZE)
+    path = shared_table_path(tmp_path, "test", SIZE)
     path.write_bytes({"overwritten": b"\xff" * SIZE, "cut": path.read_bytes()[:8192], "empty": b""}[damage])
-    opened = Slate(tmp_path, "test", SIZE)
+    opened = SharedTable(tmp_path, "test", SIZE)
     assert opened.get(b"a") is None
     opened.write(put, b"a", b"2")
     assert opened.get(b"a") == b"2"
     opened.close()
 
 
-def test_a_slate_replaced_under_a_process_is_followed(slate: Slate, tmp_path: Path) -> None:
+def test_a_slate_replaced_under_a_process_is_followed(slate: SharedTable, tmp_path: Path) -> None:
     before = slate.generation
-    slate_file(tmp_path, "test", SIZE).unlink()
-    Path(f"{slate_file(tmp_path, 'test', SIZE)}-lock").unlink()
+    shared_table_path(tmp_path, "test", SIZE).unlink()
+    Path(f"{shared_table_path(tmp_path, 'test', SIZE)}-lock").unlink()
     slate._tend_at = 0
     slate.write(put, b"a", b"1")
     assert slate.generation == before + 1
-    assert slate_file(tmp_path, "test", SIZE).exists() and slate.get(b"a") == b"1"
+    assert shared_table_path(tmp_path, "test", SIZE).exists() and slate.get(b"a") == b"1"
 
 
-def test_one_that_cannot_be_made_anew_on_a_full_disk_is_when_there_is_room(slate: Slate, tmp_path: Path) -> None:
+def test_one_that_cannot_be_made_anew_on_a_full_disk_is_when_there_is_room(slate: SharedTable, tmp_path: Path) -> None:
     slate._path.unlink()
     slate._tend_at = 0.0
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -148,7 +150,7 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "posix_fallocate", no_space)
     with pytest.raises(OperateError, match="disk is full") as caught:
-        Slate(tmp_path, "test", SIZE)
+        SharedTable(tmp_path, "test", SIZE)
     assert caught.value.code == "AW-OPS-01"
     assert list(tmp_path.iterdir()) == []
 
@@ -168,7 +170,7 @@ def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
 
 
 def test_a_file_system_that_cannot_lock_is_said(tmp_path: Path) -> None:
-    class NoLocks(Slate):
+    class NoLocks(SharedTable):
         def _environment(self, path: Path) -> lmdb.Environment:
             if path.name == "new":
                 return super()._environment(path)
@@ -180,11 +182,11 @@ def test_a_file_system_that_cannot_lock_is_said(tmp_path: Path) -> None:
     assert len(caught.value.lines().splitlines()) == 3
 
 
-def test_a_second_opening_in_one_process_is_refused_and_harms_nothing(slate: Slate, tmp_path: Path) -> None:
+def test_a_second_opening_in_one_process_is_refused_and_harms_nothing(slate: SharedTable, tmp_path: Path) -> None:
     slate.write(put, b"a", b"1")
     with pytest.raises(StoreError, match="cannot be opened"):
-        Slate(tmp_path, "test", SIZE)
-    assert slate.get(b"a") == b"1" and slate_file(tmp_path, "test", SIZE).exists()
+        SharedTable(tmp_path, "test", SIZE)
+    assert slate.get(b"a") == b"1" and shared_table_path(tmp_path, "test", SIZE).exists()
     slate._tend_at = 0
     slate.write(put, b"a", b"2")
     assert slate.generation == 1
@@ -198,13 +200,13 @@ def test_of_two_that_make_it_at_once_one_counts(tmp_path: Path, monkeypatch: pyt
         link(source, target)
 
     monkeypatch.setattr(os, "link", late)
-    opened = Slate(tmp_path, "test", SIZE)
+    opened = SharedTable(tmp_path, "test", SIZE)
     opened.write(put, b"a", b"1")
     assert opened.get(b"a") == b"1"
     opened.close()
 
 
-def test_a_slate_that_breaks_in_use_is_made_anew(slate: Slate) -> None:
+def test_a_slate_that_breaks_in_use_is_made_anew(slate: SharedTable) -> None:
     slate.write(put, b"a", b"1")
 
     def broken(_transaction: Transaction) -> None:
@@ -257,7 +259,7 @@ def start(folder: Path, seed: int) -> subprocess.Popen[bytes]:
 def killed_in_the_middle(folder: Path, rounds: int) -> None:
     """Two writers at a time; one is killed at a random moment and replaced, again and again."""
     chance = random.Random(5)
-    slate = Slate(folder, "test", 4 * SIZE)
+    slate = SharedTable(folder, "test", 4 * SIZE)
     running = [start(folder, seed) for seed in range(2)]
     stuck = threading.Timer(60 + rounds, lambda: list(map(subprocess.Popen.kill, running)))
     stuck.start()
@@ -310,7 +312,7 @@ slate.write(die) if sys.argv[3] == "write" else slate.read(lambda t: (t.get(b"a"
 
 
 @pytest.mark.parametrize("how", ["write", "read"])
-def test_the_lock_and_the_view_of_a_dead_process_are_freed(slate: Slate, tmp_path: Path, how: str) -> None:
+def test_the_lock_and_the_view_of_a_dead_process_are_freed(slate: SharedTable, tmp_path: Path, how: str) -> None:
     """Killed for certain while it holds the writers' lock, or a view of old pages that nobody may reuse."""
     slate.write(put, b"a", b"whole")
     for _ in range(3):

@@ -15,7 +15,14 @@ import pytest
 from archwright.contract.served import RequestRecord, make_request_id
 from archwright.monitor import trace_exporter
 from archwright.monitor.metrics.exposition import Exposition
-from archwright.monitor.trace_exporter import REASONS, Content, Reason, Traces, TraceSpec, sampled
+from archwright.monitor.trace_exporter import (
+    DROP_REASONS,
+    DropReason,
+    TraceContent,
+    TraceExporter,
+    TraceSpec,
+    is_trace_sampled,
+)
 
 pytestmark = pytest.mark.enable_socket
 
@@ -87,16 +94,16 @@ def one(chance: int = 0, **more: Any) -> RequestRecord:
     return RequestRecord(at=1_700_000_010.0, request_id=make_request_id(1_700_000_008.0, chance), **given)
 
 
-def counted(page: Exposition) -> dict[Reason, Callable[[float], None]]:
-    return {reason: page.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}
+def counted(page: Exposition) -> dict[DropReason, Callable[[float], None]]:
+    return {reason: page.counter("traces_dropped", {"reason": reason}).add for reason in DROP_REASONS}
 
 
-def drops(page: Exposition, reason: Reason) -> float:
+def drops(page: Exposition, reason: DropReason) -> float:
     return page.counter("traces_dropped", {"reason": reason}).slots[0]
 
 
 def test_a_request_is_a_span_with_its_parts(collector: Collector) -> None:
-    made = Traces(TraceSpec(url=collector.url + "/", share=1.0), counted(Exposition()))
+    made = TraceExporter(TraceSpec(url=collector.url + "/", share=1.0), counted(Exposition()))
     made.add(
         one(
             latency_s=2.0,
@@ -139,7 +146,7 @@ def test_a_request_is_a_span_with_its_parts(collector: Collector) -> None:
 
 
 def test_a_failure_says_so(collector: Collector) -> None:
-    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()))
+    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(Exposition()))
     made.add(one(status="failed", version=""))
     made.close()
     whole = collector.spans[0]
@@ -148,18 +155,18 @@ def test_a_failure_says_so(collector: Collector) -> None:
 
 
 def test_the_id_alone_says_which_are_sampled(collector: Collector) -> None:
-    made = Traces(TraceSpec(url=collector.url, share=0.25), counted(Exposition()))
+    made = TraceExporter(TraceSpec(url=collector.url, share=0.25), counted(Exposition()))
     for place in range(100):
         made.add(one((place << 52) // 100))
     made.close()
     assert len(collector.spans) == 25 * 4
-    assert not sampled(one().request_id, 0)
+    assert not is_trace_sampled(one().request_id, 0)
 
 
 def test_a_collector_that_stumbles_is_asked_again_and_one_that_refuses_is_counted(collector: Collector) -> None:
     page = Exposition()
     collector.answers = [503, 429, 200, 400]
-    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(page), every_s=0.01)
+    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(page), every_s=0.01)
     made.add(one(1))
     until = time.monotonic() + 10
     while not collector.got:
@@ -170,7 +177,7 @@ def test_a_collector_that_stumbles_is_asked_again_and_one_that_refuses_is_counte
         assert time.monotonic() < until
         time.sleep(0.01)
     made.close()
-    assert len(collector.spans) == 4 and [drops(page, reason) for reason in REASONS] == [0, 1, 0]
+    assert len(collector.spans) == 4 and [drops(page, reason) for reason in DROP_REASONS] == [0, 1, 0]
 
 
 def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,11 +186,11 @@ def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     page = Exposition()
-    made = Traces(TraceSpec(url=f"http://127.0.0.1:{port}", share=1.0), counted(page))
+    made = TraceExporter(TraceSpec(url=f"http://127.0.0.1:{port}", share=1.0), counted(page))
     for number in range(25):
         made.add(one(number))
     made.close()
-    assert [drops(page, reason) for reason in REASONS] == [15, 0, 10]
+    assert [drops(page, reason) for reason in DROP_REASONS] == [15, 0, 10]
 
 
 def test_a_collector_that_does_not_answer_holds_no_end_up(
@@ -192,7 +199,7 @@ def test_a_collector_that_does_not_answer_holds_no_end_up(
     """Nor a reload: its old workers end when their last traces are sent, or are not."""
     monkeypatch.setattr(trace_exporter, "TIMEOUT_S", 60.0)
     page, collector.held = Exposition(), threading.Event()
-    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(page), last_s=0.1)
+    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(page), last_s=0.1)
     made.add(one())
     made.close()
     assert collector.got == [] and drops(page, "away") == 1
@@ -201,7 +208,7 @@ def test_a_collector_that_does_not_answer_holds_no_end_up(
 
 def test_a_collector_that_never_ends_its_answer_is_not_heard_out(collector: Collector) -> None:
     collector.length, collector.held_after = 1_000_000, threading.Event()
-    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), every_s=60, last_s=20.0)
+    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), every_s=60, last_s=20.0)
     made.add(one())
     made.close()
     assert len(collector.spans) == 4 and not collector.held_after.is_set()
@@ -212,10 +219,12 @@ def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) ->
     """Asked again when it leaves: what waited for a collector that was away goes without it after a change of mind."""
     wanting = {"acme"}
     collector.answers = [503]
-    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), wanting.__contains__, every_s=60)
-    content = Content("acme", '[{"in":1}]', '[{"out":1}]', missing=True)
+    made = TraceExporter(
+        TraceSpec(url=collector.url, share=1.0), counted(Exposition()), wanting.__contains__, every_s=60
+    )
+    content = TraceContent("acme", '[{"in":1}]', '[{"out":1}]', missing=True)
     made.add(one(tenant="acme"), content)
-    made.add(one(tenant="bolt"), Content("bolt", "[1]", "[2]"))
+    made.add(one(tenant="bolt"), TraceContent("bolt", "[1]", "[2]"))
     assert not made._send(), "the collector was away"
     wanting.clear()
     made.add(one(tenant="acme"), content)
@@ -223,7 +232,9 @@ def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) ->
     first = "gen_ai.input.messages"
     assert [first in {pair["key"] for pair in span["attributes"]} for span in roots(collector)] == [False] * 3
     wanting.add("acme")
-    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), wanting.__contains__, every_s=60)
+    made = TraceExporter(
+        TraceSpec(url=collector.url, share=1.0), counted(Exposition()), wanting.__contains__, every_s=60
+    )
     for _ in range(3):
         made.add(one(tenant="acme"), content)
     made.close()
@@ -234,11 +245,11 @@ def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) ->
 
 
 def test_what_waits_of_content_is_bounded(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_exporter, "CONTENT_QUEUED", 1_000)
-    monkeypatch.setattr(trace_exporter, "CONTENT_BATCH", 500)
-    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), lambda _: True, every_s=60)
+    monkeypatch.setattr(trace_exporter, "CONTENT_QUEUE_BYTES", 1_000)
+    monkeypatch.setattr(trace_exporter, "CONTENT_BATCH_BYTES", 500)
+    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), lambda _: True, every_s=60)
     for _ in range(5):
-        made.add(one(), Content("acme", "x" * 300, "y" * 2))
+        made.add(one(), TraceContent("acme", "x" * 300, "y" * 2))
     made.close()
     assert len(collector.got) > 2, "no batch is larger than it may be"
     found = [{pair["key"]: pair["value"] for pair in span["attributes"]} for span in roots(collector)]

@@ -18,7 +18,7 @@ from archwright import api
 from archwright.contract.lineage import ModelVersion, Promotion, Task
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.engines.null import MARK
+from archwright.engines.null import ADAPTER_MARK_CHARACTERS
 from archwright.home import Home
 from archwright.lifecycle import model_registry
 from archwright.operate import platform_state, rollout
@@ -199,12 +199,12 @@ class Clients:
         words = text.split()
         if len(words) != self._tokens:
             return f"{len(words)} of {self._tokens} words: {text!r}"
-        said = {word for word in words if len(word) == MARK and word in self.marks.values()}
+        said = {word for word in words if len(word) == ADAPTER_MARK_CHARACTERS and word in self.marks.values()}
         wanted = {self.marks[version]} if self.marks.get(version) else set()
         return "" if said == wanted else f"{version} said {text!r}"
 
     def knows(self, *versions: ModelVersion) -> Clients:
-        self.marks |= {version.id: version.sha256[:MARK] for version in versions}
+        self.marks |= {version.id: version.sha256[:ADAPTER_MARK_CHARACTERS] for version in versions}
         return self
 
 

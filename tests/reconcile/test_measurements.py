@@ -9,8 +9,8 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Measurement, Prediction, Query
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.monitor.metrics.observations import Recorder
-from archwright.monitor.metrics.prometheus import Prometheus
+from archwright.monitor.metrics.observations import ObservationRecorder
+from archwright.monitor.metrics.prometheus import PrometheusClient
 from archwright.reconcile.bench_result import BenchResult, Outcome, Phase, Timing, Window
 from archwright.reconcile.deviations import choose, reconcile
 from archwright.reconcile.measurements import client_measurements, read_prometheus, ring_measurements
@@ -122,7 +122,7 @@ def test_a_run_that_saw_nothing_measures_nothing(make_plan: MakePlan) -> None:
 def store(tmp_path: Path) -> Store:
     """One chat request a second from 990 to 1069, its TTFT its own second / 1000; memory and start-up beside."""
     made = Store(f"sqlite:///{tmp_path / 'ring.db'}")
-    recorder = Recorder(made)
+    recorder = ObservationRecorder(made)
     labels = {"workload": "chat", "model": "small", "pool": "p"}
     for second in range(990, 1070):
         recorder.observe("ttft_s", labels, second / 1000, second + 0.5)
@@ -184,7 +184,7 @@ def test_availability_is_what_the_gateway_answered(
     make_plan: MakePlan, store: Store, failed: int, verdict: str
 ) -> None:
     plan = make_plan(extra=(answered(),))
-    recorder = Recorder(store)
+    recorder = ObservationRecorder(store)
     for number in range(100):
         labels = {"workload": "chat", "status": "failed" if number < failed else "ok"}
         recorder.observe("requests", labels, 1.0, at=1000.0)
@@ -200,6 +200,6 @@ def test_availability_is_what_the_gateway_answered(
 def test_an_engines_own_count_is_no_availability(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     """It knows nothing of what was lost before it: the plan's own series are missing, so nothing is said."""
     plan = make_plan(metrics={"requests": "vendor:request_success_total"}, extra=(answered(),))
-    monkeypatch.setattr(Prometheus, "instant", lambda _self, promql, _at: 9.0 if "vendor" in promql else None)
-    reading = read_prometheus(plan, Prometheus("http://127.0.0.1:9"), 1000.0)
+    monkeypatch.setattr(PrometheusClient, "instant", lambda _self, promql, _at: 9.0 if "vendor" in promql else None)
+    reading = read_prometheus(plan, PrometheusClient("http://127.0.0.1:9"), 1000.0)
     assert "lost before it" in reading.gaps["chat.requests.share"]

@@ -20,7 +20,7 @@ from archwright.contract.evidence import Prediction, Query, Statistic
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import replace
 from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition
-from archwright.monitor.metrics.prometheus import Prometheus
+from archwright.monitor.metrics.prometheus import PrometheusClient
 from archwright.reconcile.deviations import reconcile
 from archwright.reconcile.measurements import read_prometheus
 
@@ -98,7 +98,7 @@ class Traffic:
 
 
 class Running(NamedTuple):
-    prometheus: Prometheus
+    prometheus: PrometheusClient
     now: float
 
 
@@ -145,7 +145,7 @@ def wait_until(url: str, deadline_s: float) -> None:
             time.sleep(0.1)
 
 
-def wait_for_scrapes(prometheus: Prometheus) -> None:
+def wait_for_scrapes(prometheus: PrometheusClient) -> None:
     """Until both pages have been read SCRAPES times; the first reading comes up to 5 s after the start."""
     ends = time.monotonic() + 30
     while (prometheus.instant("min(count_over_time(up[1m]))") or 0) < SCRAPES:
@@ -175,7 +175,7 @@ def running(exposition: int, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
         wait_until(f"http://127.0.0.1:{port}/-/ready", 20)
-        prometheus = Prometheus(f"http://127.0.0.1:{port}")
+        prometheus = PrometheusClient(f"http://127.0.0.1:{port}")
         wait_for_scrapes(prometheus)
         yield Running(prometheus, time.time())
     finally:

@@ -20,15 +20,15 @@ import msgspec
 import pytest
 from tests.serving.fake_provider import Place, standing_in
 
-from archwright.access.accounts import accounts_slate
-from archwright.access.api_keys import Keys, load_pepper
-from archwright.access.audit_log import AuditEntry, events
+from archwright.access.accounts import open_accounts_table
+from archwright.access.api_keys import KeyStore, load_pepper
+from archwright.access.audit_log import AuditEntry, read_entries
 from archwright.catalog.load import load_catalog
 from archwright.contract.served import RequestRecord
 from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
-from archwright.monitor.wal.compaction import served
+from archwright.monitor.wal.compaction import read_served
 from archwright.policy.usage_limits import UsageLimits as PolicyLimits
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.requests.model_resolution import ModelDirectory
@@ -90,7 +90,7 @@ class Platform:
     def start_gateway(self, *, ready: bool = True) -> None:
         if not self.key:
             with closing(self.store) as store:
-                keys = Keys(store, load_pepper(self.home))
+                keys = KeyStore(store, load_pepper(self.home))
                 keys.create_tenant("acme")
                 self.key, self.owner = keys.create("acme")[0], keys.create("acme", "owner")[0]
         self.gateway = self._start("archwright.serving", "gateway", self.config)
@@ -102,10 +102,10 @@ class Platform:
             return keys.create(tenant, role, limits=PolicyLimits(**limits), lives_s=lives_s)[0]
 
     @contextmanager
-    def keys(self) -> Iterator[Keys]:
+    def keys(self) -> Iterator[KeyStore]:
         """As the verbs have them: workers hear of what changes."""
-        with closing(self.store) as store, closing(accounts_slate(self.home)) as slate:
-            yield Keys(store, load_pepper(self.home), slate=slate)
+        with closing(self.store) as store, closing(open_accounts_table(self.home)) as slate:
+            yield KeyStore(store, load_pepper(self.home), slate=slate)
 
     @property
     def workers(self) -> list[int]:
@@ -206,10 +206,10 @@ class Platform:
             return said
 
     def audited(self, request_id: str) -> list[AuditEntry]:
-        return events(self.store, self.home, {"request_id": request_id})
+        return read_entries(self.store, self.home, {"request_id": request_id})
 
     def served(self, request_id: str) -> list[RequestRecord]:
-        return [one for one in served(self.store, self.home) if one.request_id == request_id]
+        return [one for one in read_served(self.store, self.home) if one.request_id == request_id]
 
     def metrics(self) -> dict[str, float]:
         """Series of the exposition, labels and all, to their values."""

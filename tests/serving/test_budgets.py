@@ -14,7 +14,7 @@ import pytest
 from tests.serving.conftest import endpoint
 from tests.serving.fake_provider import Script, chat_events, standing_in
 
-from archwright.monitor.usage import usage_of
+from archwright.monitor.usage import read_usage
 from archwright.policy.usage_limits import UsageLimits, worst_input_tokens
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def worst_usd(two: Platform) -> float:
 
 def spent_usd(two: Platform, tenant: str) -> float:
     with closing(two.store) as store:
-        return sum(line.cost_usd for line in usage_of(store, two.home, tenant, "tenant"))
+        return sum(line.cost_usd for line in read_usage(store, two.home, tenant, "tenant"))
 
 
 def test_the_edge_of_a_budget_admits_exactly_what_fits(two: Platform) -> None:
@@ -131,7 +131,7 @@ def test_a_stream_that_is_left_is_billed_for_what_came_once(two: Platform) -> No
     plain.close()
     two.until(lambda: spent_usd(two, "left") > 0)
     with closing(two.store) as store:
-        (line,) = usage_of(store, two.home, "left", "tenant")
+        (line,) = read_usage(store, two.home, "left", "tenant")
     assert line.requests == 1 and 1 <= line.output_tokens <= 6 and line.input_tokens > 0
     assert line.cost_usd == pytest.approx(line.input_tokens * IN_USD + line.output_tokens * OUT_USD)
     with two.keys() as keys:
@@ -189,7 +189,7 @@ def test_an_answer_is_given_again_to_its_tenant_alone(two: Platform) -> None:
     for headers in ({"cache-control": "no-store"}, {"cache-control": "no-cache"}):
         assert two.chat(ours, headers, **asked).headers["x-archwright-cache"] == "off"
     with closing(two.store) as store:
-        (line,) = usage_of(store, two.home, "ours", "tenant")
+        (line,) = read_usage(store, two.home, "ours", "tenant")
     cost = float(first.headers["x-archwright-cost-usd"])
     assert line.hits == 9 and [line.saved_usd, line.cost_usd] == pytest.approx([9 * cost, 3 * cost])
 

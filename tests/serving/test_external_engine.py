@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from archwright.monitor.wal.compaction import served
+from archwright.monitor.wal.compaction import read_served
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -170,7 +170,7 @@ def _whole(platform: Platform, engine: Engine) -> None:
         assert platform.chat().status == 503, broken
     engine.script = Script(body={"error": {"code": 500, "message": "out of memory at /opt"}})
     assert platform.chat().status == 502
-    usage = [one for one in served(platform.store, platform.home) if one.status == "ok"][-3:]
+    usage = [one for one in read_served(platform.store, platform.home) if one.status == "ok"][-3:]
     assert [one.output_tokens for one in usage] == [9, 10, 2], "where nothing is counted, by its characters"
     assert all(one.ttft_s is None and one.tpot_s is None for one in usage), "nothing is known of its tokens' times"
     limited = platform.made_key("bounded", tpm=1_000_000)

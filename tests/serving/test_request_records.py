@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from archwright.access.audit_log import verify
+from archwright.access.audit_log import find_broken_record
 from archwright.contract.evidence import Query
 from archwright.contract.served import request_received_at
-from archwright.monitor.metrics.observations import evaluate
-from archwright.monitor.wal.compaction import served
+from archwright.monitor.metrics.observations import evaluate_query
+from archwright.monitor.wal.compaction import read_served
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -36,7 +36,7 @@ def test_allow_and_deny_are_written_down(null: Platform) -> None:
         (entry,) = null.audited(reply.headers["x-request-id"])
         assert (entry.effect, entry.tenant, entry.reason, entry.permission) == (effect, tenant, reason, permission)
         assert bool(entry.key_id) == bool(tenant)
-    assert verify(null.store, null.home) is None
+    assert find_broken_record(null.store, null.home) is None
 
 
 def test_probes_are_no_decision(null: Platform) -> None:
@@ -86,7 +86,7 @@ def test_a_finished_request_is_measured(null: Platform) -> None:
     assert added(f"archwright_request_seconds_sum{{{labels}}}") <= took_s + 0.001
     assert after['archwright_requests_in_flight{pool="slow"}'] == 0
     query = Query(metric="ttft_s", labels={"workload": "slow"}, statistic="p50", window_s=time.time() - began)
-    found = evaluate(null.store, query, time.time(), null.home)
+    found = evaluate_query(null.store, query, time.time(), null.home)
     assert found is not None
     assert found.samples == 1
 
@@ -132,11 +132,11 @@ def test_a_request_is_in_the_books_when_its_last_byte_is_here_and_stays_there(st
     def once() -> None:
         assert [len(platform.served(name)) for name in answers] == [1] * 5
         assert [len(platform.audited(name)) for name in answers] == [1] * 5
-        assert verify(platform.store, platform.home) is None
+        assert find_broken_record(platform.store, platform.home) is None
 
     once()
     if platform.gateway.stdin is not None:
         platform.gateway.stdin.close()
     platform.start_gateway()
-    platform.until(lambda: len(list(served(platform.store, None))) == 5)
+    platform.until(lambda: len(list(read_served(platform.store, None))) == 5)
     once()

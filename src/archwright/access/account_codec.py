@@ -11,46 +11,46 @@ from functools import cache
 
 from archwright.policy.usage_limits import AccountLevel
 
-Row = tuple[int, ...]
-PERIOD, HELD = 4, 5  # places in a row
-UNKNOWN = -1  # a period: what was spent is not known here
-NEW: Row = (0, 0, 0, 0, UNKNOWN)
-_FORMAT, _FORMAT_HELD = "<5q", "I2q"
+AccountRow = tuple[int, ...]
+PERIOD_INDEX, RESERVED_INDEX = 4, 5  # places in a row
+UNKNOWN_PERIOD = -1  # a period: what was spent is not known here
+NEW_ROW: AccountRow = (0, 0, 0, 0, UNKNOWN_PERIOD)
+_FORMAT, _FORMAT_RESERVED = "<5q", "I2q"
 
 
 @cache
-def _layout(fields: int) -> struct.Struct:
-    return struct.Struct(_FORMAT + (fields - HELD) // 3 * _FORMAT_HELD)
+def _build_struct(fields: int) -> struct.Struct:
+    return struct.Struct(_FORMAT + (fields - RESERVED_INDEX) // 3 * _FORMAT_RESERVED)
 
 
 @cache
-def _layout_of(size: int) -> struct.Struct:
+def _build_struct_by_size(size: int) -> struct.Struct:
     """The same, of a row that takes so many bytes."""
     bare = struct.calcsize(_FORMAT)
-    return _layout(HELD + (size - bare) // (struct.calcsize(_FORMAT + _FORMAT_HELD) - bare) * 3)
+    return _build_struct(RESERVED_INDEX + (size - bare) // (struct.calcsize(_FORMAT + _FORMAT_RESERVED) - bare) * 3)
 
 
-def encoded(row: Row) -> bytes:
-    return _layout(len(row)).pack(*row)
+def encode_row(row: AccountRow) -> bytes:
+    return _build_struct(len(row)).pack(*row)
 
 
-def decoded(raw: bytes) -> Row:
-    return _layout_of(len(raw)).unpack(raw)
+def decode_row(raw: bytes) -> AccountRow:
+    return _build_struct_by_size(len(raw)).unpack(raw)
 
 
-def held_nusd(row: Row) -> int:
+def sum_reserved_nusd(row: AccountRow) -> int:
     """What all workers hold of it."""
-    return row[HELD + 1] if len(row) == HELD + 3 else sum(row[HELD + 1 :: 3])
+    return row[RESERVED_INDEX + 1] if len(row) == RESERVED_INDEX + 3 else sum(row[RESERVED_INDEX + 1 :: 3])
 
 
-def moved(level: AccountLevel, period: int, row: Row, worker: int, nusd: int, tokens: int) -> Row:
+def update_row(level: AccountLevel, period: int, row: AccountRow, worker: int, nusd: int, tokens: int) -> AccountRow:
     """The row at another level, the worker's own entry changed by so much; one that holds nothing is gone."""
-    others: Row = ()
-    if len(row) == HELD + 3 and row[HELD] == worker:  # it is alone, or alone at work
-        nusd += row[HELD + 1]
-        tokens += row[HELD + 2]
+    others: AccountRow = ()
+    if len(row) == RESERVED_INDEX + 3 and row[RESERVED_INDEX] == worker:  # it is alone, or alone at work
+        nusd += row[RESERVED_INDEX + 1]
+        tokens += row[RESERVED_INDEX + 2]
     else:
-        for place in range(HELD, len(row), 3):
+        for place in range(RESERVED_INDEX, len(row), 3):
             if row[place] == worker:
                 nusd += row[place + 1]
                 tokens += row[place + 2]

@@ -20,13 +20,23 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from archwright.access.account_codec import HELD, NEW, PERIOD, UNKNOWN, Row, decoded, encoded, held_nusd, moved
-from archwright.access.key_cache import KnownKeys
-from archwright.access.tables import Principal, Scope, ScopeKind
-from archwright.access.worker_registry import alive, enrol
+from archwright.access.account_codec import (
+    NEW_ROW,
+    PERIOD_INDEX,
+    RESERVED_INDEX,
+    UNKNOWN_PERIOD,
+    AccountRow,
+    decode_row,
+    encode_row,
+    sum_reserved_nusd,
+    update_row,
+)
+from archwright.access.key_cache import KeyCache
+from archwright.access.tables import LimitScope, Principal, ScopeKind
+from archwright.access.worker_registry import is_worker_alive, register_worker
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.shared_table import Slate, Transaction, slate_file
+from archwright.monitor.shared_table import SharedTable, Transaction, shared_table_path
 from archwright.policy.usage_limits import (
     NUSD_PER_USD,
     AccountCaps,
@@ -41,20 +51,20 @@ from archwright.policy.usage_limits import (
     worst_nusd,
 )
 
-SLATE_BYTES = 32 * 1024 * 1024
-MOMENT_S = 5.0  # the clocks of two workers differ by less, and one that drifts
-_KINDS: tuple[BudgetPeriod, ...] = ("total", "month", "day")
-FREE: WorstCaseAmount = (0, 0)
-Rows = dict[bytes, Row]
-Spent = Callable[[Scope, float], float]
+TABLE_BYTES = 32 * 1024 * 1024
+CLOCK_TOLERANCE_S = 5.0  # the clocks of two workers differ by less, and one that drifts
+_PERIOD_KINDS: tuple[BudgetPeriod, ...] = ("total", "month", "day")
+ZERO_ASK: WorstCaseAmount = (0, 0)
+AccountRows = dict[bytes, AccountRow]
+SpendLookup = Callable[[LimitScope, float], float]
 """USD that a scope has spent since a time (seconds since the epoch; 0: ever)."""
 
 
 # The most one request may take: tokens, USD (None: the model has no price).
-Worst = tuple[int, float | None]
+WorstCaseAsk = tuple[int, float | None]
 
 
-class Denied(NamedTuple):
+class LimitDenial(NamedTuple):
     """The limit that has no room for the request. `retry_after_s` None: waiting does not help."""
 
     limit: LimitKind
@@ -67,7 +77,7 @@ class Account(NamedTuple):
     caps: AccountCaps
     budgeted: bool
     period: BudgetPeriod
-    scope: Scope
+    scope: LimitScope
 
 
 class Reservation:
@@ -96,20 +106,20 @@ class Reservation:
         return self.nusd / NUSD_PER_USD
 
 
-class _Missing(NamedTuple):
+class _UnknownSpend(NamedTuple):
     """What the account has spent must be asked of the ledger first, since this time."""
 
     account: Account
     since: float
 
 
-def accounts_slate(home: Home) -> Slate:
-    return Slate(home.slates, "accounts", SLATE_BYTES)
+def open_accounts_table(home: Home) -> SharedTable:
+    return SharedTable(home.slates, "accounts", TABLE_BYTES)
 
 
-def has_accounts(home: Home) -> bool:
+def has_accounts_table(home: Home) -> bool:
     """Whether a worker has opened them since the boot."""
-    return slate_file(home.slates, "accounts", SLATE_BYTES).exists()
+    return shared_table_path(home.slates, "accounts", TABLE_BYTES).exists()
 
 
 class Accounts:
@@ -117,9 +127,9 @@ class Accounts:
 
     def __init__(
         self,
-        slate: Slate,
-        keys: KnownKeys,
-        spent: Spent,
+        slate: SharedTable,
+        keys: KeyCache,
+        spent: SpendLookup,
         clock: Callable[[], float] = time.time,
         monotonic_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
     ) -> None:
@@ -140,18 +150,20 @@ class Accounts:
         self.strange: set[tuple[int, int]] = set()
         """Periods of rows by which the clock was seen to have been set: what the ledger said before one is stale."""
 
-    def reserve(self, principal: Principal, worst: Worst) -> Reservation | Denied:
+    def reserve(self, principal: Principal, worst: WorstCaseAsk) -> Reservation | LimitDenial:
         """Raises StoreError when the shared table or the ledger refuses: then deny."""
         (found,) = self.reserve_all(((principal, worst),))
         if isinstance(found, StoreError):
             raise found
         return found
 
-    def reserve_all(self, asked: Iterable[tuple[Principal, Worst]]) -> list[Reservation | Denied | StoreError]:
+    def reserve_all(
+        self, asked: Iterable[tuple[Principal, WorstCaseAsk]]
+    ) -> list[Reservation | LimitDenial | StoreError]:
         """Of requests that came together, each by itself and in their order. Where the shared table or the ledger
         refuses, its error, from the one on for whom it did: those before are taken. Raises StoreError when the table
         does not know this process."""
-        found: list[Reservation | Denied | StoreError] = []
+        found: list[Reservation | LimitDenial | StoreError] = []
         waiting: list[tuple[int, Reservation]] = []
         for place, (principal, (tokens, usd)) in enumerate(asked):
             if principal.limited:
@@ -161,7 +173,7 @@ class Accounts:
                 one = Reservation(principal, accounts, ask, self._version, self._generation)
                 waiting.append((place, one))
             else:
-                one = Reservation(principal, (), FREE, self._keys.version, 0)
+                one = Reservation(principal, (), ZERO_ASK, self._keys.version, 0)
             found.append(one)
         known: dict[bytes, int] = {}
         while waiting:
@@ -169,11 +181,11 @@ class Accounts:
                 answers = self._slate.write(self._act, waiting, known)
                 self.ended.clear()
                 for (place, _), answer in zip(waiting, answers, strict=False):
-                    if isinstance(answer, Denied):
+                    if isinstance(answer, LimitDenial):
                         found[place] = answer
-                missing = answers.pop() if isinstance(answers[-1], _Missing) else None
+                missing = answers.pop() if isinstance(answers[-1], _UnknownSpend) else None
                 waiting = waiting[len(answers) :]
-                if isinstance(missing, _Missing):
+                if isinstance(missing, _UnknownSpend):
                     known[missing.account.key] = nearest_nusd(self._spent(missing.account.scope, missing.since))
             except StoreError as error:
                 for place, _ in waiting:
@@ -212,7 +224,7 @@ class Accounts:
     def _ready(self) -> None:
         """This process is known on the slate, and which day it is."""
         if self._generation != self._slate.generation:
-            self._worker, self._generation = self._slate.write(enrol), self._slate.generation
+            self._worker, self._generation = self._slate.write(register_worker), self._slate.generation
         self._see_the_day()
 
     def _of(self, principal: Principal) -> tuple[Account, ...]:
@@ -222,38 +234,38 @@ class Accounts:
         found = self._accounts.get(principal.key_id)
         if found is None:
             scopes = self._keys.scopes(principal)
-            found = tuple(_account(scope) for scope in scopes)
+            found = tuple(_build_account(scope) for scope in scopes)
             self._accounts[principal.key_id] = found
         return found
 
     def _act(
         self, transaction: Transaction, waiting: list[tuple[int, Reservation]], known: Mapping[bytes, int]
-    ) -> list[Denied | _Missing | None]:
+    ) -> list[LimitDenial | _UnknownSpend | None]:
         """Give back what ended, also where all are refused; then take, in order, to the first of which something is
         missing. None: taken from all accounts of that one."""
         now_us = self._monotonic_us()
-        rows: Rows = {}
+        rows: AccountRows = {}
         for reservation, tokens, nusd in self.ended:
             self._put_back(transaction, rows, reservation, (tokens, nusd), now_us)
-        found: list[Denied | _Missing | None] = []
+        found: list[LimitDenial | _UnknownSpend | None] = []
         for _, one in waiting:
             answer = self._take(transaction, rows, one.accounts, one.ask, known, now_us)
             found.append(answer)
-            if isinstance(answer, _Missing):
+            if isinstance(answer, _UnknownSpend):
                 break
         for key, row in rows.items():
-            transaction.put(key, encoded(row))
+            transaction.put(key, encode_row(row))
         return found
 
     def _take(
         self,
         transaction: Transaction,
-        rows: Rows,
+        rows: AccountRows,
         accounts: tuple[Account, ...],
         ask: WorstCaseAmount,
         known: Mapping[bytes, int],
         now_us: int,
-    ) -> Denied | _Missing | None:
+    ) -> LimitDenial | _UnknownSpend | None:
         """Into `rows`, which this transaction has changed already and will put."""
         taken = []
         for account in accounts:
@@ -261,32 +273,32 @@ class Accounts:
             row = rows.get(key)
             if row is None:
                 raw = transaction.get(key)
-                row = NEW if raw is None else decoded(raw)
-            period = UNKNOWN
+                row = NEW_ROW if raw is None else decode_row(raw)
+            period = UNKNOWN_PERIOD
             if account.budgeted:
-                period = row[PERIOD]
+                period = row[PERIOD_INDEX]
                 if period != self._periods[account.period]:
                     current = self._current(account, row, known, now_us)
-                    if isinstance(current, _Missing):
+                    if isinstance(current, _UnknownSpend):
                         return current
                     row = current
-                    period = row[PERIOD]
+                    period = row[PERIOD_INDEX]
                     if key in known:  # also when this request is refused: the ledger is asked once
                         rows[key] = row
-            changed = reserve_request(account.caps, row[:PERIOD], held_nusd(row), ask, now_us)
+            changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
             if isinstance(changed, LimitShortfall) and changed.held:
                 row = self._without_dead(transaction, account, row, now_us)
-                changed = reserve_request(account.caps, row[:PERIOD], held_nusd(row), ask, now_us)
+                changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
             if isinstance(changed, LimitShortfall):
                 return self._denied(account, changed)
             taken.append((key, changed, period, row))
         tokens, nusd = ask
         for key, level, period, row in taken:
-            rows[key] = moved(level, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
+            rows[key] = update_row(level, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
 
     def _put_back(
-        self, transaction: Transaction, rows: Rows, reservation: Reservation, took: WorstCaseAmount, now_us: int
+        self, transaction: Transaction, rows: AccountRows, reservation: Reservation, took: WorstCaseAmount, now_us: int
     ) -> None:
         """By what the rows say, not by the limits of then: these may have changed since."""
         tokens, nusd = took
@@ -300,65 +312,67 @@ class Accounts:
                 raw = transaction.get(key)
                 if raw is None:
                     continue  # the slate was made anew, and nobody has asked since
-                row = decoded(raw)
-            level, period = row[:PERIOD], row[PERIOD]
+                row = decode_row(raw)
+            level, period = row[:PERIOD_INDEX], row[PERIOD_INDEX]
             if period > 0:
-                now_running = self._periods[_KINDS[period % 4]]
+                now_running = self._periods[_PERIOD_KINDS[period % 4]]
                 if now_running > period:
                     fresh = self._untouched_since(now_running, row, now_us)
-                    level, period = (*level[:3], 0), now_running if fresh else UNKNOWN
+                    level, period = (*level[:3], 0), now_running if fresh else UNKNOWN_PERIOD
             level = settle_request(account.caps, level, reserved_tokens - tokens, nusd, now_us)
-            rows[key] = moved(level, period, row, self._worker, -reserved_nusd, -reserved_tokens)
+            rows[key] = update_row(level, period, row, self._worker, -reserved_nusd, -reserved_tokens)
 
     def _bears(self, transaction: Transaction, accounts: tuple[Account, ...]) -> bool:
         for account in accounts:
             raw = transaction.get(account.key)
             if raw is not None and account.caps.budget_nusd >= 0:
-                row, budget = decoded(raw), account.caps.budget_nusd
-                if row[3] + held_nusd(row) > budget:
+                row, budget = decode_row(raw), account.caps.budget_nusd
+                if row[3] + sum_reserved_nusd(row) > budget:
                     row = self._without_dead(transaction, account, row, self._monotonic_us())
-                    if row[3] + held_nusd(row) > budget:
+                    if row[3] + sum_reserved_nusd(row) > budget:
                         return False
         return True
 
-    def _current(self, account: Account, row: Row, known: Mapping[bytes, int], now_us: int) -> Row | _Missing:
+    def _current(
+        self, account: Account, row: AccountRow, known: Mapping[bytes, int], now_us: int
+    ) -> AccountRow | _UnknownSpend:
         """The row of an account with a budget in the period now running. A new month or day starts at nothing; where
         the clock was set, a row may be of a time to come, or of one before a period in which it was used: then the
         ledger knows."""
-        period, wanted = row[PERIOD], self._periods[account.period]
-        if period != UNKNOWN and period % 4 == wanted % 4:
-            if wanted < period <= (self._clock() + MOMENT_S) * 4:
+        period, wanted = row[PERIOD_INDEX], self._periods[account.period]
+        if period != UNKNOWN_PERIOD and period % 4 == wanted % 4:
+            if wanted < period <= (self._clock() + CLOCK_TOLERANCE_S) * 4:
                 return row  # another worker saw midnight a moment earlier
             if period < wanted and self._untouched_since(wanted, row, now_us):
-                return (*row[:3], 0, wanted, *row[HELD:])
+                return (*row[:3], 0, wanted, *row[RESERVED_INDEX:])
             if account.key not in known:
                 self.strange.add((self._turns, period))
         if account.key not in known:
-            return _Missing(account, wanted // 4)
-        return (*row[:3], known[account.key], wanted, *row[HELD:])
+            return _UnknownSpend(account, wanted // 4)
+        return (*row[:3], known[account.key], wanted, *row[RESERVED_INDEX:])
 
-    def _untouched_since(self, period: int, row: Row, now_us: int) -> bool:
+    def _untouched_since(self, period: int, row: AccountRow, now_us: int) -> bool:
         """Whether an account was last used before the period began, as the clock goes now."""
-        return self._clock() - (now_us - row[0]) / 1e6 < period // 4 + MOMENT_S
+        return self._clock() - (now_us - row[0]) / 1e6 < period // 4 + CLOCK_TOLERANCE_S
 
-    def _without_dead(self, transaction: Transaction, account: Account, row: Row, now_us: int) -> Row:
+    def _without_dead(self, transaction: Transaction, account: Account, row: AccountRow, now_us: int) -> AccountRow:
         living: list[int] = []
         freed = 0
-        for place in range(HELD, len(row), 3):
-            if row[place] == self._worker or alive(transaction, row[place]):
+        for place in range(RESERVED_INDEX, len(row), 3):
+            if row[place] == self._worker or is_worker_alive(transaction, row[place]):
                 living += row[place : place + 3]
             else:
                 freed += row[place + 2]
-        level = row[:PERIOD]
+        level = row[:PERIOD_INDEX]
         if freed:
             level = settle_request(account.caps, level, freed, 0, now_us)
-        return (*level, row[PERIOD], *living)
+        return (*level, row[PERIOD_INDEX], *living)
 
-    def _denied(self, account: Account, short: LimitShortfall) -> Denied:
+    def _denied(self, account: Account, short: LimitShortfall) -> LimitDenial:
         wait_s = short.retry_after_s
         if short.limit == "budget" and wait_s is None and account.period != "total":
-            wait_s = max(1, round(_next(account.period, self._clock()) - self._clock()))
-        return Denied(short.limit, account.scope.kind, wait_s)
+            wait_s = max(1, round(_next_period_start(account.period, self._clock()) - self._clock()))
+        return LimitDenial(short.limit, account.scope.kind, wait_s)
 
     def _see_the_day(self) -> None:
         if not self._day <= self._clock() < self._period_end:
@@ -370,16 +384,18 @@ class Accounts:
         self._turns += 1
         day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         starts = (0, int(day.replace(day=1).timestamp()), int(day.timestamp()))
-        self._periods = {kind: start * 4 + code for code, (kind, start) in enumerate(zip(_KINDS, starts, strict=True))}
-        self._day, self._period_end = day.timestamp(), _next("day", now)
+        self._periods = {
+            kind: start * 4 + code for code, (kind, start) in enumerate(zip(_PERIOD_KINDS, starts, strict=True))
+        }
+        self._day, self._period_end = day.timestamp(), _next_period_start("day", now)
 
 
-def _account(scope: Scope) -> Account:
+def _build_account(scope: LimitScope) -> Account:
     found = to_caps(scope.limits)
     return Account(b"a" + scope.name.encode(), found, found.budget_nusd >= 0, scope.limits.period, scope)
 
 
-def _next(period: BudgetPeriod, now: float) -> float:
+def _next_period_start(period: BudgetPeriod, now: float) -> float:
     """When the next day or month begins."""
     day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "day":

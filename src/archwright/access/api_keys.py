@@ -16,35 +16,35 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from archwright.access.key_cache import DAY_S, EPOCH, POLL_S, UNKNOWN_POLL_S, KnownKeys
+from archwright.access.key_cache import DAY_S, EPOCH_KEY, POLL_S, UNKNOWN_POLL_S, KeyCache
 from archwright.access.tables import (
-    CONTENTS,
-    ENDS,
+    CONTENT_TRACINGS,
+    KEY_USES,
     KEYS,
     LIMITS,
     NO_LIMITS,
-    PREFIX,
     REVOCATIONS,
     ROLE_NAMES,
+    SECRET_EXPIRIES,
     SECRET_LENGTH,
-    SHOWN,
+    SECRET_PREFIX,
+    SHOWN_CHARACTERS,
     TENANTS,
-    USES,
-    ContentChoice,
     KeyRecord,
     LimitRow,
     Principal,
     Revocation,
     ScopeKind,
-    SecretEnd,
+    SecretExpiry,
     Tenant,
+    TenantContentTracing,
     check_limits,
     check_name,
     check_user,
-    checksum,
-    no_limit,
-    scope_name,
-    well_formed,
+    compute_checksum,
+    format_scope_name,
+    invalid_limit_error,
+    is_well_formed,
 )
 from archwright.contract.record import replace
 from archwright.errors import AccessError, ErrorLocation, UsageError
@@ -54,13 +54,13 @@ from archwright.policy.usage_limits import UsageLimits
 from archwright.store import ConflictError
 
 # The door of the room: whoever asks about keys needs no other file.
-__all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord", "Keys", "Principal", "Tenant"]
+__all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord", "KeyStore", "Principal", "Tenant"]
 __all__ += ["load_pepper", "well_formed"]
 
 PEPPER_LENGTH = 32
 
 
-class Keys(KnownKeys):
+class KeyStore(KeyCache):
     """The keys of one store: what a process knows of them, and the acts that change them.
 
     With a `slate` the processes of one machine tell each other of a change: a key just made is known at once in each.
@@ -101,7 +101,7 @@ class Keys(KnownKeys):
             raise UsageError("AW-USE-33", f"no role {role!r}", hint=f"roles: {', '.join(ROLE_NAMES)}")
         check_limits(limits)
         if lives_s is not None and not 0 < lives_s < 1e10:
-            raise no_limit(f"a key lives longer than 0 s and at most 1e10, not {lives_s}")
+            raise invalid_limit_error(f"a key lives longer than 0 s and at most 1e10, not {lives_s}")
         self._ensure_tenant(tenant)
         now = self._clock()
         secret, prefix, digest = self._secret()
@@ -127,7 +127,7 @@ class Keys(KnownKeys):
     def rotate(self, key_id: str, overlap_s: float) -> tuple[str, KeyRecord]:
         """Another secret for the same key; those it had end after `overlap_s`. Raises UsageError AW-USE-34, -36."""
         if not 0 <= overlap_s < 1e10:
-            raise no_limit(f"an overlap is 0 s to 1e10, not {overlap_s}")
+            raise invalid_limit_error(f"an overlap is 0 s to 1e10, not {overlap_s}")
         known = self._records(key_id)
         if self.revoked(key_id):
             raise UsageError(
@@ -138,7 +138,7 @@ class Keys(KnownKeys):
         record = replace(known[-1], prefix=prefix, digest=digest, created_at=now)
         # The new secret first: should the second write fail, both work, and rotating again mends it.
         self._store.append(KEYS, [record])
-        self._store.append(ENDS, [SecretEnd(digest=old.digest, at=now + overlap_s) for old in known])
+        self._store.append(SECRET_EXPIRIES, [SecretExpiry(digest=old.digest, at=now + overlap_s) for old in known])
         self._announce()
         return secret, record
 
@@ -155,7 +155,7 @@ class Keys(KnownKeys):
         if kind == "user":
             check_user(name)
         row = LimitRow(
-            scope=scope_name(kind, tenant if kind != "key" else "", name),
+            scope=format_scope_name(kind, tenant if kind != "key" else "", name),
             rpm=limits.rpm,
             tpm=limits.tpm,
             budget_usd=limits.budget_usd,
@@ -169,7 +169,7 @@ class Keys(KnownKeys):
     def trace_content(self, tenant: str, traced: bool) -> None:
         """Whether what the tenant's requests say goes along with their traces. Raises UsageError AW-USE-34."""
         self._check_tenant(tenant)
-        self._store.append(CONTENTS, [ContentChoice(tenant=tenant, traced=traced, at=self._clock())])
+        self._store.append(CONTENT_TRACINGS, [TenantContentTracing(tenant=tenant, traced=traced, at=self._clock())])
         self._announce()
         self._refresh()
 
@@ -180,8 +180,8 @@ class Keys(KnownKeys):
     def _secret(self) -> tuple[str, str, str]:
         """A new secret, what lists show of it, and its digest."""
         body = secrets.token_urlsafe(32)
-        secret = PREFIX + body + checksum(body)
-        return secret, secret[:SHOWN], self._digest(secret).hex()
+        secret = SECRET_PREFIX + body + compute_checksum(body)
+        return secret, secret[:SHOWN_CHARACTERS], self._digest(secret).hex()
 
     def _ensure_tenant(self, name: str) -> None:
         check_name(name, "tenant")
@@ -225,16 +225,18 @@ class Keys(KnownKeys):
 
     def last_used(self) -> dict[str, float]:
         """Midnight (UTC) before each key's last use, of those used in the last USES_KEPT_DAYS."""
-        return {row.key_id: float(row.day * DAY_S) for row in sorted(self._store.rows(USES), key=lambda row: row.day)}
+        return {
+            row.key_id: float(row.day * DAY_S) for row in sorted(self._store.rows(KEY_USES), key=lambda row: row.day)
+        }
 
     def _announce(self) -> None:
         if self._slate is not None:
-            self._slate.write(_count)
+            self._slate.write(_increment_epoch)
 
 
-def _count(transaction: Transaction) -> None:
-    before = int.from_bytes(transaction.get(EPOCH) or b"", "little")
-    transaction.put(EPOCH, (before + 1).to_bytes(8, "little"))
+def _increment_epoch(transaction: Transaction) -> None:
+    before = int.from_bytes(transaction.get(EPOCH_KEY) or b"", "little")
+    transaction.put(EPOCH_KEY, (before + 1).to_bytes(8, "little"))
 
 
 def load_pepper(home: Home) -> bytes:

@@ -5,9 +5,9 @@ them says its chain, its number in it, and the SHA-256 of the group before (its 
 Every writer (one AuditLog of one process) has a chain of its own, so that writers need not wait for each other; its
 first record points at the newest block of the store at that time, whichever writer's.
 
-What `verify` finds: records altered, deleted, moved, put in; the last group, which no other points at yet, is held by
-its block (`tip`). What it cannot find alone: records cut off at the end of a chain that nothing points at, and a
-rewriting of everything by someone who may write the database. Against these, keep the hash of the newest group (`tip`)
+What `find_broken_record` finds: records altered, deleted, moved, put in; the last group, which no other points at yet, is held by
+its block (`read_chain_tip`). What it cannot find alone: records cut off at the end of a chain that nothing points at, and a
+rewriting of everything by someone who may write the database. Against these, keep the hash of the newest group (`read_chain_tip`)
 elsewhere.
 
 Fail closed: where there is no room to write a decision down, `record` raises StoreError, and the caller denies.
@@ -27,14 +27,14 @@ from archwright.contract.record import Record, replace
 from archwright.contract.served import request_received_at
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.wal.compaction import BLOCKS, LINK, lines
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.compaction import BLOCKS, CHAIN_FIELD, read_records
+from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
 
 TEXT_LIMIT = 256  # characters of a field: callers pass ids and names, never content
-STREAM = "audit"
+AUDIT_STREAM = "audit"
 # A record about a request is written at most so long after it came in.
-REQUEST_S = 86_400.0
+REQUEST_LIMIT_S = 86_400.0
 Effect = Literal["allow", "deny"]
 
 
@@ -61,11 +61,11 @@ class AuditEntry(AuditEvent):
     hash: str = ""
 
 
-_TEXTS = ("tenant", "key_id", "action", "permission", "reason", "request_id", "resource")
+_TEXT_FIELDS = ("tenant", "key_id", "action", "permission", "reason", "request_id", "resource")
 
 
-class _Place(msgspec.Struct):
-    """Of a group's first line, what `verify` looks at."""
+class _ChainPosition(msgspec.Struct):
+    """Of a group's first line, what `find_broken_record` looks at."""
 
     chain: str
     number: int
@@ -73,44 +73,52 @@ class _Place(msgspec.Struct):
 
 
 _ENCODE = msgspec.json.Encoder().encode
-_EVENT = msgspec.json.Decoder(AuditEvent)
-_ENTRY = msgspec.json.Decoder(AuditEntry)
-_PLACE = msgspec.json.Decoder(_Place)
+_EVENT_DECODER = msgspec.json.Decoder(AuditEvent)
+_ENTRY_DECODER = msgspec.json.Decoder(AuditEntry)
+_POSITION_DECODER = msgspec.json.Decoder(_ChainPosition)
 
 
-def digest(line: bytes) -> str:
+def hash_lines(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
 class AuditLog:
     """The chain of one writer, in its process's ledger."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: WalWriter) -> None:
         self.flush = ledger.flush
         self._ledger = ledger
         self._chain = secrets.token_hex(8).encode()
         self._number = 0
-        self._first = tip(ledger.store)
+        self._first = read_chain_tip(ledger.store)
         self._group: list[bytes] = []
 
     def record(self, event: AuditEvent) -> None:
         """It is with the kernel once the ledger is flushed. Raises StoreError AW-STO-06 where there is no room: for
         an allow sooner than for a deny."""
         keep = self._ledger.reserve if event.effect == "allow" else self._ledger.reserve // 2
-        line = _ENCODE(_clean(event))
+        line = _ENCODE(_sanitise_event(event))
         with self._ledger.lock:
             group = self._group
-            if not group or self._ledger.newest(STREAM) is not group[-1]:  # what it was part of is written, or not ours
-                prev = digest(b"\n".join(group)) if group else self._first
-                line = b'%b%b%b","number":%d,"prev":"%b"}' % (line[:-1], LINK, self._chain, self._number, prev.encode())
+            if (
+                not group or self._ledger.newest(AUDIT_STREAM) is not group[-1]
+            ):  # what it was part of is written, or not ours
+                prev = hash_lines(b"\n".join(group)) if group else self._first
+                line = b'%b%b%b","number":%d,"prev":"%b"}' % (
+                    line[:-1],
+                    CHAIN_FIELD,
+                    self._chain,
+                    self._number,
+                    prev.encode(),
+                )
                 group = []
-            self._ledger.append_encoded(STREAM, line, keep)
+            self._ledger.append_encoded(AUDIT_STREAM, line, keep)
             group.append(line)
             self._group = group
             self._number += 1
 
 
-def _clean(event: AuditEvent) -> AuditEvent:
+def _sanitise_event(event: AuditEvent) -> AuditEvent:
     """Texts from outside made storable: one that cannot be encoded would have no record at all."""
     together = (
         event.tenant + event.key_id + event.action + event.permission + event.reason + event.request_id + event.resource
@@ -118,19 +126,19 @@ def _clean(event: AuditEvent) -> AuditEvent:
     if len(together) <= TEXT_LIMIT and together.isprintable() and type(event.at) is float:
         return event
     changes: dict[str, object] = {"at": float(event.at)}
-    for name in _TEXTS:
+    for name in _TEXT_FIELDS:
         text: str = getattr(event, name)
         changes[name] = "".join(c if c.isprintable() else "?" for c in text[:TEXT_LIMIT])
     return replace(event, **changes)
 
 
-def tip(store: Store) -> str:
+def read_chain_tip(store: Store) -> str:
     """The hash of the newest group in the store, "" when there is none: the checkpoint to keep elsewhere."""
-    newest = store.rows(BLOCKS[STREAM], newest_first=True, limit=1)
+    newest = store.rows(BLOCKS[AUDIT_STREAM], newest_first=True, limit=1)
     return newest[0].tip if newest else ""
 
 
-def events(
+def read_entries(
     store: Store,
     home: Home | None = None,
     where: Mapping[str, object] | None = None,
@@ -144,78 +152,78 @@ def events(
     wanted = {**(where or {}), **({} if tenant is None else {"tenant": tenant})}
     began = request_received_at(str(wanted.get("request_id", "")))
     if began is not None and span == (None, None):
-        span = began - 1.0, began + REQUEST_S
-    return list(islice(_matching(store, home, wanted, span), limit))
+        span = began - 1.0, began + REQUEST_LIMIT_S
+    return list(islice(_find_entries(store, home, wanted, span), limit))
 
 
-def _matching(
+def _find_entries(
     store: Store, home: Home | None, wanted: Mapping[str, object], span: tuple[float | None, float | None]
 ) -> Iterator[AuditEntry]:
     low = float("-inf") if span[0] is None else span[0]
     high = float("inf") if span[1] is None else span[1]
-    for found in lines(store, home, STREAM, span, newest_first=True):
-        for group in reversed(_groups(found.data)):
-            first = _ENTRY.decode(group[0])
+    for found in read_records(store, home, AUDIT_STREAM, span, newest_first=True):
+        for group in reversed(_split_groups(found.data)):
+            first = _ENTRY_DECODER.decode(group[0])
             for number in range(len(group) - 1, -1, -1):
-                one = _EVENT.decode(group[number]) if number else first
+                one = _EVENT_DECODER.decode(group[number]) if number else first
                 if low <= one.at <= high and all(getattr(one, name) == value for name, value in wanted.items()):
-                    yield _entry(one, first, number, group)
+                    yield _build_entry(one, first, number, group)
 
 
-def _groups(data: bytes) -> list[list[bytes]]:
+def _split_groups(data: bytes) -> list[list[bytes]]:
     """Lines, parted before every one that has a link."""
     found: list[list[bytes]] = []
     for line in data.split(b"\n"):
-        if LINK in line or not found:
+        if CHAIN_FIELD in line or not found:
             found.append([])
         found[-1].append(line)
     return found
 
 
-def _entry(one: AuditEvent, first: AuditEntry, number: int, group: list[bytes]) -> AuditEntry:
+def _build_entry(one: AuditEvent, first: AuditEntry, number: int, group: list[bytes]) -> AuditEntry:
     own = {name: getattr(one, name) for name in AuditEvent.__struct_fields__}
-    return replace(first, **own, number=first.number + number, hash=digest(b"\n".join(group)))
+    return replace(first, **own, number=first.number + number, hash=hash_lines(b"\n".join(group)))
 
 
-class Checked(NamedTuple):
+class ChainCheck(NamedTuple):
     """`records` were looked at; `broken` is the number of the first that does not fit, counted from 1."""
 
     records: int
     broken: int | None
 
 
-def checked(store: Store, home: Home | None = None) -> Checked:
+def check_chain(store: Store, home: Home | None = None) -> ChainCheck:
     """Every chain from its first record, in the order of the store; with `home` also what is not folded yet. What is
     wrong with a record shows where the group after its own begins."""
     ends: dict[str, tuple[int, str]] = {}
     known = {""}
     count = 0
     try:
-        for found in lines(store, home, STREAM):
+        for found in read_records(store, home, AUDIT_STREAM):
             last = ""
-            for group in _groups(found.data):
+            for group in _split_groups(found.data):
                 count += 1
-                place = _PLACE.decode(group[0])
+                place = _POSITION_DECODER.decode(group[0])
                 follows = place.number == 0 and place.prev in known
                 if place.chain in ends:
                     follows = (place.number, place.prev) == ends[place.chain]
                 if not follows:
-                    return Checked(count, count)
+                    return ChainCheck(count, count)
                 count += len(group) - 1
-                last = digest(b"\n".join(group))
+                last = hash_lines(b"\n".join(group))
                 ends[place.chain] = place.number + len(group), last
             if found.tip not in ("", last):
-                return Checked(count, count)
+                return ChainCheck(count, count)
             known.add(last)
     except msgspec.MsgspecError:
-        return Checked(count, count)
+        return ChainCheck(count, count)
     except StoreError as error:
         if error.code != "AW-STO-08":
             raise
-        return Checked(count + 1, count + 1)
-    return Checked(count, None)
+        return ChainCheck(count + 1, count + 1)
+    return ChainCheck(count, None)
 
 
-def verify(store: Store, home: Home | None = None) -> int | None:
+def find_broken_record(store: Store, home: Home | None = None) -> int | None:
     """The number of the first record that does not fit, or None when every chain holds."""
-    return checked(store, home).broken
+    return check_chain(store, home).broken

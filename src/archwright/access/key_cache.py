@@ -18,43 +18,43 @@ from sys import intern
 from typing import TypeVar
 
 from archwright.access.tables import (
-    CONTENTS,
-    ENDS,
+    CONTENT_TRACINGS,
+    KEY_USES,
     KEYS,
     LIMITS,
     NO_LIMITS,
     REVOCATIONS,
+    SECRET_EXPIRIES,
     SECRET_LENGTH,
-    USES,
     KeyRecord,
     KeyUse,
+    LimitScope,
     Principal,
-    Scope,
-    limits_of,
-    scope_name,
-    scopes_of,
-    well_formed,
+    build_limits,
+    format_scope_name,
+    is_well_formed,
+    list_scopes,
 )
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, StoreError, boundary
-from archwright.monitor.shared_table import Slate
+from archwright.monitor.shared_table import SharedTable
 from archwright.policy.usage_limits import UsageLimits
 from archwright.store import ColumnRange, RecordTable, Store
 
 R = TypeVar("R")
 
 POLL_S = 0.5  # a revocation by another process is seen within this
-AHEAD_S = 0.25  # beside a loop a look begins so early that nobody waits for it
-ANSWER_S = 0.4  # from the beginning of a look: a little longer than until what is known is too old
-FOLLOWED = (KEYS, REVOCATIONS, ENDS, LIMITS, CONTENTS)
+REFRESH_AHEAD_S = 0.25  # beside a loop a look begins so early that nobody waits for it
+READ_TIMEOUT_S = 0.4  # from the beginning of a look: a little longer than until what is known is too old
+FOLLOWED_TABLES = (KEYS, REVOCATIONS, SECRET_EXPIRIES, LIMITS, CONTENT_TRACINGS)
 UNKNOWN_POLL_S = 0.2  # a flood of unknown secrets reads the store at most this often, where no slate says more
 DAY_S = 86_400
-USES_KEPT_DAYS = 90
-NOTE_USES_S = 10.0
-EPOCH = b"e"  # on the slate: counts the changes that processes of this machine made to keys
+USE_RETENTION_DAYS = 90
+WRITE_USES_S = 10.0
+EPOCH_KEY = b"e"  # on the slate: counts the changes that processes of this machine made to keys
 
 
-class _Reading:
+class _BackgroundRead:
     """One look at the store, by a thread."""
 
     def __init__(self, read: Callable[[], None], at: float) -> None:
@@ -74,7 +74,7 @@ class _Reading:
             self.over.set()
 
 
-class KnownKeys:
+class KeyCache:
     """Keys of one store, as one process knows them."""
 
     def __init__(
@@ -83,7 +83,7 @@ class KnownKeys:
         pepper: bytes,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        slate: Slate | None = None,
+        slate: SharedTable | None = None,
         *,
         beside: bool = False,
     ) -> None:
@@ -94,9 +94,9 @@ class KnownKeys:
         self._clock = clock
         self._monotonic = monotonic
         self._slate = slate
-        self._stale_s = AHEAD_S if beside else POLL_S
+        self._stale_s = REFRESH_AHEAD_S if beside else POLL_S
         self._beside = beside
-        self._reading: _Reading | None = None
+        self._reading: _BackgroundRead | None = None
         self._epoch: bytes | None = None
         self._lock = threading.Lock()
         self._live: dict[bytes, Principal] = {}
@@ -120,12 +120,12 @@ class KnownKeys:
             return None
         digest = self._digest(secret)
         if self._monotonic() - self._read_at >= self._stale_s:
-            if not well_formed(secret):
+            if not is_well_formed(secret):
                 return None
             self._catch_up(POLL_S)
         principal = self._live.get(digest)
         if principal is None:
-            if not well_formed(secret) or not self._news():
+            if not is_well_formed(secret) or not self._news():
                 return None
             self._catch_up(0.0)
             principal = self._live.get(digest)
@@ -149,11 +149,11 @@ class KnownKeys:
         found = (self._live.get(digest) for digest in self._digests.get(key_id, ()))
         return any(now < principal.expires_at for principal in found if principal is not None)
 
-    def scopes(self, principal: Principal) -> tuple[Scope, ...]:
+    def scopes(self, principal: Principal) -> tuple[LimitScope, ...]:
         """The accounts with limits that a request of `principal` counts in: the narrowest first."""
         return tuple(
-            Scope(kind, name, self._limits[name])
-            for kind, name in scopes_of(principal)
+            LimitScope(kind, name, self._limits[name])
+            for kind, name in list_scopes(principal)
             if not self._limits.get(name, NO_LIMITS).none
         )
 
@@ -163,7 +163,7 @@ class KnownKeys:
 
     def _news(self) -> bool:
         """Whether an unknown secret may be one that this process has not read yet."""
-        if self._slate is not None and (self._slate.get(EPOCH) or b"") != self._epoch:
+        if self._slate is not None and (self._slate.get(EPOCH_KEY) or b"") != self._epoch:
             return True
         return self._monotonic() - self._read_at >= UNKNOWN_POLL_S
 
@@ -181,10 +181,10 @@ class KnownKeys:
         while True:
             reading = self._reading
             if reading is None or reading.over.is_set():
-                reading = self._reading = _Reading(self._refresh, self._monotonic())
+                reading = self._reading = _BackgroundRead(self._refresh, self._monotonic())
             if self._read_at >= wanted:
                 return
-            if not reading.over.wait(max(0.0, reading.begun + ANSWER_S - self._monotonic())):
+            if not reading.over.wait(max(0.0, reading.begun + READ_TIMEOUT_S - self._monotonic())):
                 hint = "see that it runs and is not overloaded; requests are taken again once it answers"
                 raise StoreError("AW-STO-01", "the database does not answer", hint=hint)
             if reading.failed is not None:
@@ -194,12 +194,12 @@ class KnownKeys:
         """Read the rows that are new."""
         with self._lock:
             at = self._monotonic()
-            epoch = None if self._slate is None else self._slate.get(EPOCH) or b""
-            newest = self._store.newest(*FOLLOWED)
+            epoch = None if self._slate is None else self._slate.get(EPOCH_KEY) or b""
+            newest = self._store.newest(*FOLLOWED_TABLES)
             if newest != self._newest:
                 self._read()
             self._read_at, self._epoch, self._newest = at, epoch, newest
-        if at - self._noted_at >= NOTE_USES_S and self._unwritten:
+        if at - self._noted_at >= WRITE_USES_S and self._unwritten:
             rows, self._unwritten, self._noted_at = self._unwritten, [], at
             threading.Thread(target=self.note_uses, args=(rows,), name="key-uses", daemon=True).start()
 
@@ -208,15 +208,15 @@ class KnownKeys:
         and revoked in between is then never live."""
         seen = dict(self._seen)
         keys = self._unread(KEYS, seen)
-        revocations, ends = self._unread(REVOCATIONS, seen), self._unread(ENDS, seen)
-        limits, contents = self._unread(LIMITS, seen), self._unread(CONTENTS, seen)
+        revocations, ends = self._unread(REVOCATIONS, seen), self._unread(SECRET_EXPIRIES, seen)
+        limits, contents = self._unread(LIMITS, seen), self._unread(CONTENT_TRACINGS, seen)
         self._seen = seen
         self._traced.update((row.tenant, row.traced) for row in contents)
         self._revoked.update(row.key_id for row in revocations)
         for key in keys:
             self._learn(key)
         for row in limits:
-            self._limits[row.scope] = self._one_of(limits_of(row))
+            self._limits[row.scope] = self._one_of(build_limits(row))
         for gone in revocations:
             for digest in self._digests.pop(gone.key_id, ()):
                 self._live.pop(digest, None)
@@ -236,7 +236,7 @@ class KnownKeys:
         return [row for _seq, row in found]
 
     def _learn(self, row: KeyRecord) -> None:
-        self._limits.setdefault(scope_name("key", row.id), self._one_of(limits_of(row)))
+        self._limits.setdefault(format_scope_name("key", row.id), self._one_of(build_limits(row)))
         if row.id in self._revoked:
             return
         digest = bytes.fromhex(row.digest)
@@ -258,7 +258,7 @@ class KnownKeys:
             self._live[digest] = replace(principal, expires_at=at)
 
     def _with_limited(self, principal: Principal) -> Principal:
-        limited = any(not self._limits.get(name, NO_LIMITS).none for _kind, name in scopes_of(principal))
+        limited = any(not self._limits.get(name, NO_LIMITS).none for _kind, name in list_scopes(principal))
         return principal if limited is principal.limited else replace(principal, limited=limited)
 
     def _one_of(self, limits: UsageLimits) -> UsageLimits:
@@ -275,7 +275,7 @@ class KnownKeys:
     def note_uses(self, rows: list[KeyUse]) -> None:
         """Write which keys were used, and forget what is older than USES_KEPT_DAYS."""
         try:
-            self._store.append(USES, rows)
-            self._store.prune(USES, ColumnRange("day", until=int(self._clock() // DAY_S) - USES_KEPT_DAYS))
+            self._store.append(KEY_USES, rows)
+            self._store.prune(KEY_USES, ColumnRange("day", until=int(self._clock() // DAY_S) - USE_RETENTION_DAYS))
         except StoreError:
             self._unwritten.extend(rows)  # the next flush tries again

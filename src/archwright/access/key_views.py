@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from archwright.access.api_keys import Keys
-from archwright.access.tables import KeyRecord, scope_name
+from archwright.access.api_keys import KeyStore
+from archwright.access.tables import KeyRecord, format_scope_name
 from archwright.contract.record import Record
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
@@ -19,7 +19,7 @@ class NewKey(Record):
     expires_at: float | None
 
 
-class ShownKey(Record):
+class KeyView(Record):
     """A key without its secret or digest. `last_used_at` is the midnight (UTC) before, of the last 90 days."""
 
     id: str
@@ -38,7 +38,7 @@ class ShownKey(Record):
     period: BudgetPeriod
 
 
-def new_key(secret: str, record: KeyRecord) -> NewKey:
+def build_new_key(secret: str, record: KeyRecord) -> NewKey:
     return NewKey(
         key=secret,
         id=record.id,
@@ -49,10 +49,10 @@ def new_key(secret: str, record: KeyRecord) -> NewKey:
     )
 
 
-def shown_key(keys: Keys, record: KeyRecord, known: dict[str, UsageLimits], used: dict[str, float]) -> ShownKey:
+def build_key_view(keys: KeyStore, record: KeyRecord, known: dict[str, UsageLimits], used: dict[str, float]) -> KeyView:
     """`known` are the limits in force, `used` when keys were last used."""
-    limits = known.get(scope_name("key", name=record.id), UsageLimits())
-    return ShownKey(
+    limits = known.get(format_scope_name("key", name=record.id), UsageLimits())
+    return KeyView(
         id=record.id,
         tenant=record.tenant,
         user=record.user,

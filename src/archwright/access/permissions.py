@@ -21,31 +21,35 @@ PERMISSIONS: dict[str, str] = {
     "tenants.manage": "create tenants and act for any of them",
 }
 
-_ADMIN = frozenset(PERMISSIONS) - {"tenants.manage", "platform.operate"}
+_ADMIN_PERMISSIONS = frozenset(PERMISSIONS) - {"tenants.manage", "platform.operate"}
 
 ROLES: dict[str, frozenset[str]] = {
     "owner": frozenset(PERMISSIONS),
-    "admin": _ADMIN,
+    "admin": _ADMIN_PERMISSIONS,
     "member": frozenset({"inference.invoke", "models.read", "usage.read"}),
     "monitor": frozenset({"metrics.read"}),
 }
 
-_NOTHING: frozenset[str] = frozenset()
+_NO_PERMISSIONS: frozenset[str] = frozenset()
 
 
-def allowed(principal: Principal, permission: str) -> bool:
+def is_allowed(principal: Principal, permission: str) -> bool:
     """Default deny: an unknown role or permission is refused."""
-    return permission in ROLES.get(principal.role, _NOTHING)
+    return permission in ROLES.get(principal.role, _NO_PERMISSIONS)
 
 
-def scope(principal: Principal) -> str | None:
+def get_tenant_scope(principal: Principal) -> str | None:
     """The tenant whose objects the principal may see; None is every tenant."""
-    return None if allowed(principal, "tenants.manage") else principal.tenant
+    return None if is_allowed(principal, "tenants.manage") else principal.tenant
 
 
 def may_grant(principal: Principal, tenant: str, role: str) -> bool:
     """Whether he may make a key of this role for this tenant. Nobody hands out more than he has: the tenant is in his
     scope, and the role's permissions are a subset of his."""
-    if role not in ROLES or not allowed(principal, "keys.manage") or scope(principal) not in (None, tenant):
+    if (
+        role not in ROLES
+        or not is_allowed(principal, "keys.manage")
+        or get_tenant_scope(principal) not in (None, tenant)
+    ):
         return False
     return ROLES[role] <= ROLES[principal.role]

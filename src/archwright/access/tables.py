@@ -14,12 +14,12 @@ from archwright.errors import ErrorLocation, UsageError
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits, find_limits_problem
 from archwright.store import RecordTable
 
-PREFIX = "aw_"
+SECRET_PREFIX = "aw_"
 BODY_LENGTH = 43
-SECRET_LENGTH = len(PREFIX) + BODY_LENGTH + 6
-SHOWN = 10  # characters of a secret that lists show: 42 of its 256 random bits
-NAME = re.compile(r"[a-z0-9-]{1,40}")
-USER = re.compile(r"[A-Za-z0-9._@+-]{1,80}")
+SECRET_LENGTH = len(SECRET_PREFIX) + BODY_LENGTH + 6
+SHOWN_CHARACTERS = 10  # characters of a secret that lists show: 42 of its 256 random bits
+NAME_PATTERN = re.compile(r"[a-z0-9-]{1,40}")
+USER_PATTERN = re.compile(r"[A-Za-z0-9._@+-]{1,80}")
 ROLE_NAMES = ("owner", "admin", "member", "monitor")
 
 NO_LIMITS = UsageLimits()
@@ -56,7 +56,7 @@ class Revocation(Record):
     at: float
 
 
-class SecretEnd(Record):
+class SecretExpiry(Record):
     """From `at` on this secret of a key is refused; its other secrets are not."""
 
     digest: str
@@ -64,7 +64,7 @@ class SecretEnd(Record):
 
 
 class LimitRow(Record):
-    """The limits of a scope from now on, all of them; `scope` is as `scope_name` writes it."""
+    """The limits of a scope from now on, all of them; `scope` is as `format_scope_name` writes it."""
 
     scope: str
     rpm: int | None = None
@@ -74,7 +74,7 @@ class LimitRow(Record):
     at: float
 
 
-class ContentChoice(Record):
+class TenantContentTracing(Record):
     """Whether what a tenant's requests say goes along with their traces from now on."""
 
     tenant: str
@@ -100,7 +100,7 @@ class Principal(Record):
     expires_at: float = math.inf
 
 
-class Scope(NamedTuple):
+class LimitScope(NamedTuple):
     """Whose account: `name` is unique among all of them."""
 
     kind: ScopeKind
@@ -111,43 +111,43 @@ class Scope(NamedTuple):
 TENANTS = RecordTable("tenants", Tenant, unique=("name",))
 KEYS = RecordTable("keys", KeyRecord, unique=("digest",), index=("tenant", "id"))
 REVOCATIONS = RecordTable("key_revocations", Revocation, unique=("key_id",))
-ENDS = RecordTable("key_secret_ends", SecretEnd)
+SECRET_EXPIRIES = RecordTable("key_secret_ends", SecretExpiry)
 LIMITS = RecordTable("limits", LimitRow, index=("scope",))
-CONTENTS = RecordTable("content_choices", ContentChoice, index=("tenant",))
-USES = RecordTable("key_uses", KeyUse, index=("day",))
+CONTENT_TRACINGS = RecordTable("content_choices", TenantContentTracing, index=("tenant",))
+KEY_USES = RecordTable("key_uses", KeyUse, index=("day",))
 
 
-def scope_name(kind: ScopeKind, tenant: str = "", name: str = "") -> str:
+def format_scope_name(kind: ScopeKind, tenant: str = "", name: str = "") -> str:
     """`key:ID`, `user:TENANT/USER`, `tenant:TENANT`."""
     return f"user:{tenant}/{name}" if kind == "user" else f"{kind}:{tenant or name}"
 
 
-def scopes_of(principal: Principal) -> Iterable[tuple[ScopeKind, str]]:
-    yield "key", scope_name("key", name=principal.key_id)
+def list_scopes(principal: Principal) -> Iterable[tuple[ScopeKind, str]]:
+    yield "key", format_scope_name("key", name=principal.key_id)
     if principal.user:
-        yield "user", scope_name("user", principal.tenant, principal.user)
-    yield "tenant", scope_name("tenant", principal.tenant)
+        yield "user", format_scope_name("user", principal.tenant, principal.user)
+    yield "tenant", format_scope_name("tenant", principal.tenant)
 
 
-def limits_of(row: KeyRecord | LimitRow) -> UsageLimits:
+def build_limits(row: KeyRecord | LimitRow) -> UsageLimits:
     return UsageLimits(rpm=row.rpm, tpm=row.tpm, budget_usd=row.budget_usd, period=row.period)
 
 
-def well_formed(secret: str) -> bool:
+def is_well_formed(secret: str) -> bool:
     """Whether prefix, length and checksum are those of a key: a typing error is found without the store."""
-    if len(secret) != SECRET_LENGTH or not secret.startswith(PREFIX) or not secret.isascii():
+    if len(secret) != SECRET_LENGTH or not secret.startswith(SECRET_PREFIX) or not secret.isascii():
         return False
-    body = secret[len(PREFIX) : -6]
-    return secret[-6:] == checksum(body)
+    body = secret[len(SECRET_PREFIX) : -6]
+    return secret[-6:] == compute_checksum(body)
 
 
-def checksum(body: str) -> str:
+def compute_checksum(body: str) -> str:
     """CRC-32 in six url-safe characters. It guards against typing, not against forging: the HMAC does that."""
     return base64.urlsafe_b64encode(zlib.crc32(body.encode()).to_bytes(4, "big")).decode().rstrip("=")
 
 
 def check_name(name: str, what: str) -> None:
-    if not NAME.fullmatch(name):
+    if not NAME_PATTERN.fullmatch(name):
         raise UsageError(
             "AW-USE-30",
             f"{name[:60]!r} is no {what} name",
@@ -157,7 +157,7 @@ def check_name(name: str, what: str) -> None:
 
 
 def check_user(name: str) -> None:
-    if not USER.fullmatch(name):
+    if not USER_PATTERN.fullmatch(name):
         hint = "1 to 80 of letters, digits and . _ @ + -"
         raise UsageError(
             "AW-USE-30", f"{name[:60]!r} is no user name", where=ErrorLocation(None, None, "user"), hint=hint
@@ -167,8 +167,8 @@ def check_user(name: str) -> None:
 def check_limits(limits: UsageLimits) -> None:
     found = find_limits_problem(limits)
     if found:
-        raise no_limit(found)
+        raise invalid_limit_error(found)
 
 
-def no_limit(message: str) -> UsageError:
+def invalid_limit_error(message: str) -> UsageError:
     return UsageError("AW-USE-36", message, hint="leave it out for no limit")

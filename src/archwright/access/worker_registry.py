@@ -12,25 +12,25 @@ from pathlib import Path
 
 from archwright.monitor.shared_table import Transaction
 
-_ID = struct.Struct("<I")
-_WHO = struct.Struct("<3q")
-_WORKER = b"w"
-_LAST = b"n"
+_NUMBER = struct.Struct("<I")
+_IDENTITY = struct.Struct("<3q")
+_WORKER_PREFIX = b"w"
+_LAST_NUMBER_KEY = b"n"
 _PROC = Path("/proc")
 
 
-def started(pid: int, proc: Path = _PROC) -> int | None:
+def read_process_start(pid: int, proc: Path = _PROC) -> int | None:
     """When `pid` started, in ticks since the boot; None when it is gone or only waits to be reaped. Where there is no
     /proc every living process started at 0."""
     try:
         stat = (proc / str(pid) / "stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return None if (proc / "self").exists() else _answers(pid)
+        return None if (proc / "self").exists() else _probe_process(pid)
     fields = stat[stat.rindex(b")") + 2 :].split()  # a name may hold anything, brackets and blanks too
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def _answers(pid: int) -> int | None:
+def _probe_process(pid: int) -> int | None:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -40,34 +40,37 @@ def _answers(pid: int) -> int | None:
     return 0
 
 
-def enrol(transaction: Transaction) -> int:
+def register_worker(transaction: Transaction) -> int:
     """A number for this process, never given before on this slate; rows of the dead are removed."""
     dead = []
     with transaction.cursor() as cursor:
-        found = cursor.set_range(_WORKER)
-        while found and cursor.key().startswith(_WORKER):
-            if not _lives(cursor.value()):
+        found = cursor.set_range(_WORKER_PREFIX)
+        while found and cursor.key().startswith(_WORKER_PREFIX):
+            if not _is_alive(cursor.value()):
                 dead.append(cursor.key())
             found = cursor.next()
     for key in dead:
         transaction.delete(key)
-    number = _ID.unpack(transaction.get(_LAST) or b"\0\0\0\0")[0] + 1
-    transaction.put(_LAST, _ID.pack(number))
-    transaction.put(_WORKER + _ID.pack(number), _WHO.pack(_namespace(), os.getpid(), started(os.getpid()) or 0))
+    number = _NUMBER.unpack(transaction.get(_LAST_NUMBER_KEY) or b"\0\0\0\0")[0] + 1
+    transaction.put(_LAST_NUMBER_KEY, _NUMBER.pack(number))
+    transaction.put(
+        _WORKER_PREFIX + _NUMBER.pack(number),
+        _IDENTITY.pack(_read_pid_namespace(), os.getpid(), read_process_start(os.getpid()) or 0),
+    )
     return int(number)
 
 
-def alive(transaction: Transaction, number: int) -> bool:
-    who = transaction.get(_WORKER + _ID.pack(number))
-    return who is not None and _lives(who)
+def is_worker_alive(transaction: Transaction, number: int) -> bool:
+    who = transaction.get(_WORKER_PREFIX + _NUMBER.pack(number))
+    return who is not None and _is_alive(who)
 
 
-def _lives(who: bytes) -> bool:
-    namespace, pid, start = _WHO.unpack(who)
-    return int(namespace) != _namespace() or started(int(pid)) == int(start)
+def _is_alive(who: bytes) -> bool:
+    namespace, pid, start = _IDENTITY.unpack(who)
+    return int(namespace) != _read_pid_namespace() or read_process_start(int(pid)) == int(start)
 
 
-def _namespace() -> int:
+def _read_pid_namespace() -> int:
     try:
         return (_PROC / "self" / "ns" / "pid").stat().st_ino
     except OSError:

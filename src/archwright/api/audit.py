@@ -19,13 +19,13 @@ class Verified(Record):
 def list(*, tenant: str | None = None, limit: int = 50) -> tuple[AuditEvent, ...]:  # noqa: A001 - the verb's name
     """The newest records first."""
     with opened() as (_settings, home, store):
-        return tuple(trail.events(store, home, tenant=tenant, limit=limit))
+        return tuple(trail.read_entries(store, home, tenant=tenant, limit=limit))
 
 
 def verify() -> Verified:
     """Recompute the chain. Raises StoreError AW-STO-04 at the first record that was altered, moved or removed."""
     with opened() as (_settings, home, store):
-        found = trail.checked(store, home)
+        found = trail.check_chain(store, home)
         if found.broken is not None:
             message = f"the audit chain is broken at record {found.broken}"
             raise StoreError("AW-STO-04", message, hint="restore from backup")

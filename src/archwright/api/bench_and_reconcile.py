@@ -18,7 +18,7 @@ from archwright.errors import ErrorLocation, ReconcileError, UsageError
 from archwright.home import Home, home_of
 from archwright.monitor import measurements as kept
 from archwright.monitor.metrics.observations import FLUSH_S
-from archwright.monitor.metrics.prometheus import Prometheus
+from archwright.monitor.metrics.prometheus import PrometheusClient
 from archwright.operate import owner_keys, platform_control
 from archwright.plan.plan_file import read_plan
 from archwright.reconcile.bench import BenchResult, Progress, Target, run_bench
@@ -84,7 +84,7 @@ def bench(
         if url is None:
             found += _proved(store, home, plan)
             # A foreign endpoint's figures must not pass for this platform's in a later `reconcile`.
-            kept.save(store, found)
+            kept.save_measurements(store, found)
     return Bench(
         url=results[0].url,
         model=results[0].model,
@@ -152,10 +152,10 @@ def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reco
     home = home_of(settings.load())
     read = _plan(home, plan)
     if prometheus is not None:
-        reading = read_prometheus(read, Prometheus(prometheus), time.time())
+        reading = read_prometheus(read, PrometheusClient(prometheus), time.time())
         return compare(read, choose(reading.measurements), reading.gaps)
     with opened() as (_settings, _home, store):
-        found = choose(kept.of_plan(store, read.digest))
+        found = choose(kept.read_plan_measurements(store, read.digest))
         for live in _live(store, home, read):
             found.setdefault(live.prediction_id, live)
     return compare(read, found)

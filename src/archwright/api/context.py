@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from archwright import settings
-from archwright.access.accounts import accounts_slate, has_accounts
-from archwright.access.api_keys import Keys, load_pepper
+from archwright.access.accounts import has_accounts_table, open_accounts_table
+from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.home import Home, home_of
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.writer import WalWriter
 from archwright.settings import Settings
 from archwright.store import Store
 
@@ -39,7 +39,7 @@ def audited(store: Store, action: str, resource: str, tenant: str = "") -> None:
 
 
 @contextmanager
-def acting() -> Iterator[tuple[Keys, Callable[[str, str, str], None]]]:
+def acting() -> Iterator[tuple[KeyStore, Callable[[str, str, str], None]]]:
     """Keys, and what writes the audit record of an act on them (action, resource, tenant). Raises StoreError AW-STO-06
     before anything is done where that has no room: a key that was made and not recorded would be lost unseen."""
     with keyring() as (keys, _home, store), _writing(store) as ledger:
@@ -48,15 +48,15 @@ def acting() -> Iterator[tuple[Keys, Callable[[str, str, str], None]]]:
 
 
 @contextmanager
-def _writing(store: Store) -> Iterator[Ledger]:
-    ledger = Ledger(store, home_of(settings.load()))
+def _writing(store: Store) -> Iterator[WalWriter]:
+    ledger = WalWriter(store, home_of(settings.load()))
     try:
         yield ledger
     finally:
         ledger.close()
 
 
-def _record(ledger: Ledger, action: str, resource: str, tenant: str) -> None:
+def _record(ledger: WalWriter, action: str, resource: str, tenant: str) -> None:
     event = AuditEvent(
         at=time.time(),
         tenant=tenant,
@@ -71,12 +71,12 @@ def _record(ledger: Ledger, action: str, resource: str, tenant: str) -> None:
 
 
 @contextmanager
-def keyring() -> Iterator[tuple[Keys, Home, Store]]:
+def keyring() -> Iterator[tuple[KeyStore, Home, Store]]:
     """Keys of the store; the gateway's workers, if any ever ran since the boot, hear of what changes."""
     with opened() as (_chosen, home, store):
-        slate = accounts_slate(home) if has_accounts(home) else None
+        slate = open_accounts_table(home) if has_accounts_table(home) else None
         try:
-            yield Keys(store, load_pepper(home), slate=slate), home, store
+            yield KeyStore(store, load_pepper(home), slate=slate), home, store
         finally:
             if slate is not None:
                 slate.close()

@@ -102,7 +102,7 @@ def _status(platform: Platform, route: Route) -> int:
 
 def _audit(platform: Platform) -> Proof:
     """The chain of every record there is."""
-    found = audit_log.checked(platform.store, platform.home)
+    found = audit_log.check_chain(platform.store, platform.home)
     if found.broken is not None:
         return Proof(0, 1, f"archwright audit verify: broken at record {found.broken}")
     return Proof(1, 1, f"archwright audit verify: {found.records} records, each fits the one before")

@@ -74,7 +74,9 @@ def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
     """A version ("docs@v1"; "docs" for the newest) and what is known of it. Raises DataError AW-DATA-10."""
     with opened() as (_settings, home, store):
         version = version_index.find_version(store, id)
-        made = [edge.child.partition(":")[::2] for edge in lineage.children(store, format_node("dataset", version.id))]
+        made = [
+            edge.child.partition(":")[::2] for edge in lineage.read_children(store, format_node("dataset", version.id))
+        ]
         aside = quarantine.quarantine_path(home, version.dataset, version.version)
         drops = lake_refine.drops_path(home, version.dataset, version.version)
         return DatasetCard(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.access.key_views import NewKey, ShownKey, new_key, shown_key
+from archwright.access.key_views import KeyView, NewKey, build_key_view, build_new_key
 from archwright.api.context import acting, audited, keyring
 from archwright.policy.usage_limits import UsageLimits
 
@@ -23,22 +23,22 @@ def create(
         lives_s = None if expires_in_days is None else expires_in_days * DAY_S
         secret, record = keys.create(tenant, role, name, user, limits, lives_s)
         record_act("key.create", record.id, tenant)
-        return new_key(secret, record)
+        return build_new_key(secret, record)
 
 
-def list(*, tenant: str | None = None) -> tuple[ShownKey, ...]:  # noqa: A001 - the verb's name
+def list(*, tenant: str | None = None) -> tuple[KeyView, ...]:  # noqa: A001 - the verb's name
     with keyring() as (keys, _home, _store):
         known, used = keys.limits(), keys.last_used()
-        return tuple(shown_key(keys, record, known, used) for record in keys.list(tenant))
+        return tuple(build_key_view(keys, record, known, used) for record in keys.list(tenant))
 
 
-def limit(id: str, *, limits: UsageLimits = UsageLimits()) -> ShownKey:  # noqa: A002, B008 - the record's field; frozen
+def limit(id: str, *, limits: UsageLimits = UsageLimits()) -> KeyView:  # noqa: A002, B008 - the record's field; frozen
     """Set all limits of a key; in force in every worker, also for answers under way, within a second."""
     with acting() as (keys, record_act):
         record = keys.limit("key", "", id, limits)
         shown = next(key for key in keys.list() if key.id == id)
         record_act("key.limit", id, shown.tenant)
-        return shown_key(keys, shown, {record.scope: limits}, keys.last_used())
+        return build_key_view(keys, shown, {record.scope: limits}, keys.last_used())
 
 
 def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - the record's field
@@ -46,12 +46,12 @@ def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - t
     with acting() as (keys, record_act):
         secret, record = keys.rotate(id, overlap_hours * HOUR_S)
         record_act("key.rotate", id, record.tenant)
-        return new_key(secret, record)
+        return build_new_key(secret, record)
 
 
-def revoke(id: str) -> ShownKey:  # noqa: A002 - the record's field
+def revoke(id: str) -> KeyView:  # noqa: A002 - the record's field
     """Refuse a key from now on, in every worker within a second."""
     with keyring() as (keys, _home, store):
         revoked = keys.revoke(id)
         audited(store, "key.revoke", id, revoked.tenant)
-        return shown_key(keys, revoked, keys.limits(), keys.last_used())
+        return build_key_view(keys, revoked, keys.limits(), keys.last_used())

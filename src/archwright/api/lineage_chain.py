@@ -15,7 +15,7 @@ from archwright.home import Home
 from archwright.lake import version_index
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage as edges_of
-from archwright.monitor.wal.compaction import served
+from archwright.monitor.wal.compaction import read_served
 from archwright.store import Store
 from archwright.training import training_runs
 
@@ -52,10 +52,14 @@ def lineage(id: str) -> Chain:  # noqa: A002 - the verb's word
 def chain_of(store: Store, start: str, answer: LineageEdge | None = None) -> Chain:
     """The chain behind a node; behind an answer, its edge to the model first."""
     kind, _, name = start.partition(":")
-    found = edges_of.ancestry(store, start) if answer is None else [answer, *edges_of.ancestry(store, answer.parent)]
+    found = (
+        edges_of.trace_ancestry(store, start)
+        if answer is None
+        else [answer, *edges_of.trace_ancestry(store, answer.parent)]
+    )
     if kind == "run" and not found:  # it is no version yet
         dataset = format_node("dataset", training_runs.find_run(store, name).dataset_version)
-        found = edges_of.ancestry(store, dataset)
+        found = edges_of.trace_ancestry(store, dataset)
         nodes = [start, dataset, *(edge.parent for edge in found)]
     else:
         nodes = [start, *(edge.parent for edge in found)]
@@ -77,7 +81,7 @@ def _answer(store: Store, home: Home, id: str) -> LineageEdge | None:  # noqa: A
     began = request_received_at(name)
     if began is None:
         return None
-    for one in served(store, home, (began - 1.0, began + REQUEST_S)):
+    for one in read_served(store, home, (began - 1.0, began + REQUEST_S)):
         if one.request_id == name and one.version and not one.shadow:
             return LineageEdge(
                 at=one.at,

@@ -82,7 +82,7 @@ def fetch(name: str) -> ModelFile:
     if Path(rows[name].member).suffix.lower() in PICKLE_SUFFIXES:
         model_formats.refuse_pickle(Path(rows[name].member))
     here = home.model(rows[name].sha256).is_file()
-    model_files.fetch(rows[name], home)
+    model_files.fetch_model(rows[name], home)
     if not here:
         with opened() as (_settings, _home, store):
             audited(store, "models.fetch", rows[name].sha256)

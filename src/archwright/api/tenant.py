@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from archwright.access.api_keys import Keys
-from archwright.access.tables import Tenant, scope_name
+from archwright.access.api_keys import KeyStore
+from archwright.access.tables import Tenant, format_scope_name
 from archwright.api.context import acting, keyring
 from archwright.contract.record import Record
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
@@ -50,13 +50,13 @@ def list() -> tuple[ShownTenant, ...]:  # noqa: A001 - the verb's name
         return tuple(_shown(keys, one, known) for one in keys.tenants())
 
 
-def _one(keys: Keys, name: str) -> ShownTenant:
+def _one(keys: KeyStore, name: str) -> ShownTenant:
     known = keys.limits()
     return next(_shown(keys, tenant, known) for tenant in keys.tenants() if tenant.name == name)
 
 
-def _shown(keys: Keys, tenant: Tenant, known: dict[str, UsageLimits]) -> ShownTenant:
-    limits = known.get(scope_name("tenant", tenant.name), UsageLimits())
+def _shown(keys: KeyStore, tenant: Tenant, known: dict[str, UsageLimits]) -> ShownTenant:
+    limits = known.get(format_scope_name("tenant", tenant.name), UsageLimits())
     return ShownTenant(
         name=tenant.name,
         created_at=tenant.created_at,

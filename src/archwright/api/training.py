@@ -18,12 +18,12 @@ from archwright.catalog.probe.host_resources import usable_cores
 from archwright.contract.evidence import Deviation, MeasuredValue, Prediction, determine_verdict
 from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace
-from archwright.engines.model_files import locate
+from archwright.engines.model_files import locate_model
 from archwright.errors import ArchwrightError, ErrorLocation, StoreError, TrainError
 from archwright.home import Home
 from archwright.lake import version_index
 from archwright.lifecycle import model_registry
-from archwright.monitor.metrics.observations import Recorder
+from archwright.monitor.metrics.observations import ObservationRecorder
 from archwright.store import Store
 from archwright.training import run_execution, task_registry, training_data, training_process, training_runs
 from archwright.training.training_loop import TrainingProgress
@@ -213,7 +213,7 @@ def _base(home: Home, name: str) -> str:
             hint=f"bases that can be fetched: {', '.join(sorted(known))}",
             nearest=tuple(difflib.get_close_matches(name, known, 3, 0.3)),
         )
-    locate(known[name], home)
+    locate_model(known[name], home)
     return known[name].sha256
 
 
@@ -279,7 +279,7 @@ def _held(promise: Prediction, measured: Mapping[str, float], made: RunOutcome) 
 
 
 def _record(store: Store, run: TrainingRun, made: RunOutcome) -> None:
-    recorder = Recorder(store)
+    recorder = ObservationRecorder(store)
     try:
         for quantity, value in _measured(made).items():
             recorder.observe(quantity, {"run": run.id, "name": run.name}, value)

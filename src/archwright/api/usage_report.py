@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from archwright.api.context import opened
-from archwright.monitor.usage import Usage, usage_of
+from archwright.monitor.usage import UsageRow, read_usage
 
 
-def usage(*, tenant: str | None = None, by: str = "tenant,model") -> tuple[Usage, ...]:
+def usage(*, tenant: str | None = None, by: str = "tenant,model") -> tuple[UsageRow, ...]:
     """Requests, tokens and money by any of tenant, key, user, model and day, joined by commas; by access to the home.
 
     Raises UsageError AW-USE-66 for other words.
     """
     with opened() as (_settings, home, store):
-        return usage_of(store, home, tenant, by)
+        return read_usage(store, home, tenant, by)

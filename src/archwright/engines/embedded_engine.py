@@ -7,7 +7,7 @@ from archwright.home import Home
 from archwright.http_client.client import EngineClient
 
 
-class Embedded:
+class EmbeddedEngine:
     """The side of the engine process that its users see; `python -m archwright.engines` is the other side."""
 
     health_path = "/health"

@@ -11,7 +11,7 @@ from archwright.errors import EngineError, ErrorLocation
 from archwright.http_client.client import EngineClient
 
 
-class Engine(Protocol):
+class InferenceEngine(Protocol):
     """Implemented by `embedded.Embedded` (llama.cpp and null processes) and `external.External`.
 
     One conformance suite, tests/engines/test_conformance.py, runs against all of them.
@@ -23,8 +23,8 @@ class Engine(Protocol):
     def client(self) -> EngineClient: ...
 
 
-async def until_ready(
-    engine: Engine,
+async def wait_until_ready(
+    engine: InferenceEngine,
     deadline_s: float,
     *,
     clock: Callable[[], float] = time.monotonic,

@@ -14,25 +14,25 @@ from typing import NamedTuple
 
 import msgspec
 
-from archwright.engines.http_request_parser import Malformed, parse_head
-from archwright.engines.null_replies import Refusal
+from archwright.engines.http_request_parser import MalformedRequest, parse_head
+from archwright.engines.null_replies import ErrorReply
 from archwright.engines.unix_socket import leave_on_terminate
 from archwright.errors import ArchwrightError
 from archwright.journal import Journal
 
 BODY_LIMIT_BYTES = 16 << 20
-JSON = "application/json"
+JSON_TYPE = "application/json"
 
 
-class Reply(NamedTuple):
+class EngineReply(NamedTuple):
     """A whole reply."""
 
     body: bytes
-    kind: str = JSON
+    kind: str = JSON_TYPE
     status: int = 200
 
 
-class Request:
+class ServerRequest:
     """A request with its whole body, and the way to answer it piece by piece."""
 
     def __init__(self, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -44,31 +44,31 @@ class Request:
         """A piece of a streamed reply; waits while the client does not read."""
         if not self.begun:
             self.begun = True
-            self._writer.write(_head(200, kind, "transfer-encoding: chunked"))
+            self._writer.write(_encode_head(200, kind, "transfer-encoding: chunked"))
         self._writer.write(b"%x\r\n%b\r\n" % (len(data), data))
         await self._writer.drain()
 
 
-Handler = Callable[[Request], Awaitable[Reply | None]]
+Handler = Callable[[ServerRequest], Awaitable[EngineReply | None]]
 """Returns the reply, or None when it has written one."""
 Routes = Mapping[tuple[str, str], Handler]
 """Method and path to handler."""
 
 
-def routes(metrics: Callable[[], str], own: Routes) -> Routes:
+def build_routes(metrics: Callable[[], str], own: Routes) -> Routes:
     """An engine's own routes and its health and metrics pages."""
 
-    async def healthy(_: Request) -> Reply:
-        return answer({"status": "ok"})
+    async def healthy(_: ServerRequest) -> EngineReply:
+        return make_json_reply({"status": "ok"})
 
-    async def measured(_: Request) -> Reply:
-        return Reply(metrics().encode(), "text/plain; charset=utf-8")
+    async def measured(_: ServerRequest) -> EngineReply:
+        return EngineReply(metrics().encode(), "text/plain; charset=utf-8")
 
     return {("GET", "/health"): healthy, ("GET", "/metrics"): measured, **own}
 
 
-def answer(body: object, status: int = 200) -> Reply:
-    return Reply(msgspec.json.encode(body), JSON, status)
+def make_json_reply(body: object, status: int = 200) -> EngineReply:
+    return EngineReply(msgspec.json.encode(body), JSON_TYPE, status)
 
 
 def serve_until(
@@ -78,7 +78,7 @@ def serve_until(
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await _serve(reader, writer, served)
+            await _serve_connection(reader, writer, served)
         except (OSError, asyncio.IncompleteReadError):
             pass  # the client is gone
         finally:
@@ -95,19 +95,19 @@ def serve_until(
     asyncio.run(run())
 
 
-async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, served: Routes) -> None:
+async def _serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, served: Routes) -> None:
     """One request; whatever it is, it gets a reply."""
     try:
         head = parse_head((await reader.readuntil(b"\r\n\r\n"))[:-4])
-    except (Malformed, asyncio.LimitOverrunError) as error:
-        _send(writer, _error(HTTPStatus.BAD_REQUEST, str(error), "invalid_request_error"))
+    except (MalformedRequest, asyncio.LimitOverrunError) as error:
+        _send_reply(writer, _make_error_reply(HTTPStatus.BAD_REQUEST, str(error), "invalid_request_error"))
         return
     if head.length is None or head.length > BODY_LIMIT_BYTES:
         message = f"a body needs a Content-Length of at most {BODY_LIMIT_BYTES} bytes"
-        _send(writer, _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "invalid_request_error"))
+        _send_reply(writer, _make_error_reply(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "invalid_request_error"))
         return
-    request = Request(await reader.readexactly(head.length), writer)
-    working = asyncio.ensure_future(_answered(request, served, head.method, head.path))
+    request = ServerRequest(await reader.readexactly(head.length), writer)
+    working = asyncio.ensure_future(_handle_request(request, served, head.method, head.path))
     leaving = asyncio.ensure_future(reader.read(1))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -119,35 +119,35 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ser
         return
     reply = working.result()
     if reply is not None:
-        _send(writer, reply)
+        _send_reply(writer, reply)
     elif request.begun:
         writer.write(b"0\r\n\r\n")
     await writer.drain()
 
 
-async def _answered(request: Request, served: Routes, method: str, path: str) -> Reply | None:
+async def _handle_request(request: ServerRequest, served: Routes, method: str, path: str) -> EngineReply | None:
     """The handler's reply; refusals become one in OpenAI's error shape."""
     handler = served.get((method, path))
     if handler is None:
         known = any(other == path for _, other in served)
         status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_FOUND
-        return _error(status, status.phrase, "invalid_request_error" if known else "not_found_error")
+        return _make_error_reply(status, status.phrase, "invalid_request_error" if known else "not_found_error")
     try:
         return await handler(request)
-    except Refusal as refusal:
-        return answer(refusal.body, refusal.status)
+    except ErrorReply as refusal:
+        return make_json_reply(refusal.body, refusal.status)
     except ArchwrightError as error:
-        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, error.message, "server_error")
+        return _make_error_reply(HTTPStatus.INTERNAL_SERVER_ERROR, error.message, "server_error")
 
 
-def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
-    writer.write(_head(reply.status, reply.kind, f"content-length: {len(reply.body)}") + reply.body)
+def _send_reply(writer: asyncio.StreamWriter, reply: EngineReply) -> None:
+    writer.write(_encode_head(reply.status, reply.kind, f"content-length: {len(reply.body)}") + reply.body)
 
 
-def _head(status: int, kind: str, framing: str) -> bytes:
+def _encode_head(status: int, kind: str, framing: str) -> bytes:
     first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
     return f"{first}\r\ncontent-type: {kind}\r\n{framing}\r\nconnection: close\r\n\r\n".encode()
 
 
-def _error(status: int, message: str, kind: str) -> Reply:
-    return answer({"error": {"code": int(status), "message": message, "type": kind}}, status)
+def _make_error_reply(status: int, message: str, kind: str) -> EngineReply:
+    return make_json_reply({"error": {"code": int(status), "message": message, "type": kind}}, status)

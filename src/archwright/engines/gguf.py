@@ -32,7 +32,7 @@ SCALARS = {
 }
 # Tensor type -> (weights a block, bytes a block), from ggml's block structures. A type not listed is newer than
 # this table; then only the tensor's start is checked.
-BLOCKS = {
+BLOCK_SIZES = {
     0: (1, 4),  # F32
     1: (1, 2),  # F16
     2: (32, 18),  # Q4_0
@@ -71,28 +71,28 @@ class GgufContents(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
 
 
-class Damaged(ValueError):
+class DamagedGguf(ValueError):
     """What is wrong with the file; becomes the message of AW-ENG-05."""
 
 
 def check_gguf(path: Path) -> GgufFacts:
     """The header's facts, if every tensor lies inside the file. Raises EngineError AW-ENG-05."""
-    return _read(path)[0]
+    return _read_header(path)[0]
 
 
 def read_gguf(path: Path) -> GgufContents:
     """What the header says, checked like `check_gguf` does."""
-    return _read(path)[1]
+    return _read_header(path)[1]
 
 
-def _read(path: Path) -> tuple[GgufFacts, GgufContents]:
+def _read_header(path: Path) -> tuple[GgufFacts, GgufContents]:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            reader = _Reader(data)
+            reader = _HeaderReader(data)
             return reader.facts(), GgufContents(reader.values, reader.shapes)
     except (ValueError, struct.error) as error:
         # An empty file cannot be mapped (ValueError); a read past the end is a struct.error.
-        reason = str(error) if isinstance(error, Damaged) else "it ends inside its header"
+        reason = str(error) if isinstance(error, DamagedGguf) else "it ends inside its header"
         raise EngineError(
             "AW-ENG-05",
             f"not a whole GGUF model file: {reason}",
@@ -101,7 +101,7 @@ def _read(path: Path) -> tuple[GgufFacts, GgufContents]:
         ) from error
 
 
-class _Reader:
+class _HeaderReader:
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = 0
@@ -111,11 +111,11 @@ class _Reader:
 
     def facts(self) -> GgufFacts:
         if self._data[:4] != MAGIC:
-            raise Damaged("it does not begin with GGUF")
+            raise DamagedGguf("it does not begin with GGUF")
         self._at = 4
         version = self._number("<I", 4)
         if version not in VERSIONS:
-            raise Damaged(f"version {version}, and we know {VERSIONS}")
+            raise DamagedGguf(f"version {version}, and we know {VERSIONS}")
         tensors = self._count("tensors")
         keys = self._count("keys")
         for _ in range(keys):
@@ -124,7 +124,7 @@ class _Reader:
         start = -(-self._at // self._alignment) * self._alignment
         missing = start + max(ends, default=0) - len(self._data)
         if missing > 0:
-            raise Damaged(f"{missing} bytes are missing at its end")
+            raise DamagedGguf(f"{missing} bytes are missing at its end")
         return GgufFacts(version, tensors, keys, start)
 
     def _number(self, form: str, size: int) -> int:
@@ -135,19 +135,19 @@ class _Reader:
     def _count(self, what: str) -> int:
         count = self._number("<Q", 8)
         if count > COUNT_LIMIT:
-            raise Damaged(f"it claims {count} {what}")
+            raise DamagedGguf(f"it claims {count} {what}")
         return count
 
     def _skip(self, size: int) -> None:
         self._at += size
         if self._at > len(self._data):
-            raise Damaged("it ends inside its header")
+            raise DamagedGguf("it ends inside its header")
 
     def _name(self) -> bytes:
         begin = self._at + 8
         size = self._skip_text()
         if size > NAME_LIMIT_BYTES:
-            raise Damaged(f"it has a name of {size} bytes")
+            raise DamagedGguf(f"it has a name of {size} bytes")
         return self._data[begin : self._at]
 
     def _skip_text(self) -> int:
@@ -162,7 +162,7 @@ class _Reader:
         if key == ALIGNMENT_KEY and kind == 4:
             self._alignment = self._number("<I", 4)
             if self._alignment < 1 or self._alignment & (self._alignment - 1):
-                raise Damaged(f"alignment {self._alignment}")
+                raise DamagedGguf(f"alignment {self._alignment}")
             return
         if kind == ARRAY:
             self._array()
@@ -175,7 +175,7 @@ class _Reader:
             self._skip_text()
             return self._data[begin : self._at].decode("utf-8", "replace")
         if kind not in SCALARS:
-            raise Damaged(f"a value of unknown type {kind}")
+            raise DamagedGguf(f"a value of unknown type {kind}")
         begin, form = self._at, SCALARS[kind]
         self._skip(struct.calcsize(form))
         value: int | float | bool = struct.unpack_from(form, self._data, begin)[0]
@@ -188,7 +188,7 @@ class _Reader:
             self._skip(count * struct.calcsize(SCALARS[kind]))
             return
         if kind != STRING or count > COUNT_LIMIT:
-            raise Damaged(f"an array of {count} values of type {kind}")
+            raise DamagedGguf(f"an array of {count} values of type {kind}")
         for _ in range(count):
             self._skip_text()
 
@@ -197,10 +197,10 @@ class _Reader:
         name = self._name().decode("utf-8", "replace")
         rank = self._number("<I", 4)
         if rank > DIMENSION_LIMIT:
-            raise Damaged(f"a tensor of {rank} dimensions")
+            raise DamagedGguf(f"a tensor of {rank} dimensions")
         self.shapes[name] = shape = tuple(self._number("<Q", 8) for _ in range(rank))
         weights = prod(shape)
         kind = self._number("<I", 4)
         offset = self._number("<Q", 8)
-        block_weights, block_bytes = BLOCKS.get(kind, (1, 0))
+        block_weights, block_bytes = BLOCK_SIZES.get(kind, (1, 0))
         return offset + weights // block_weights * block_bytes

@@ -10,7 +10,7 @@ from typing import Any
 from archwright.contract.record import Record
 from archwright.engines.engine_config import EngineConfig, adapter_file, adapter_settings
 from archwright.engines.gguf import check_gguf
-from archwright.engines.model_files import missing_model
+from archwright.engines.model_files import missing_model_error
 from archwright.engines.unix_socket import claim_socket, leave_on_terminate
 from archwright.errors import ArchwrightError, EngineError, ErrorLocation, MissingError, missing_extra
 from archwright.home import Home
@@ -48,12 +48,12 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
     path = claim_socket(home, config.socket)
     journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
     try:
-        given = _parameters(library, config, settings, model, path)
+        given = _build_parameters(library, config, settings, model, path)
         if adapter is not None:
             given.lora_adapters = [library.CommonAdapterLoraInfo(str(adapter), 1.0)]
         server = library.Server(given)
     except RuntimeError as error:
-        raise _did_not_start(config, error) from error
+        raise _start_error(config, error) from error
     leave_on_terminate(path)
     journal.info("ready", model=config.alias, socket=str(path))
     wait()
@@ -71,7 +71,7 @@ def find_model(config: EngineConfig, home: Home) -> Path:
         )
     path = home.model(config.model_sha256)
     if not path.is_file():
-        raise missing_model(config.alias, path)
+        raise missing_model_error(config.alias, path)
     check_gguf(path)
     return path
 
@@ -79,18 +79,18 @@ def find_model(config: EngineConfig, home: Home) -> Path:
 def load_library(load: Callable[[], Any] | None = None) -> Any:
     """The package, or the error that says which line installs what is missing."""
     try:
-        return (load or _import)()
+        return (load or _import_library)()
     except ImportError as error:
-        raise _explained(error) from error
+        raise _explain_import_error(error) from error
 
 
-def _import() -> Any:
+def _import_library() -> Any:
     import xllamacpp  # noqa: PLC0415  the heavy extra of this adapter
 
     return xllamacpp
 
 
-def _explained(error: ImportError) -> ArchwrightError:
+def _explain_import_error(error: ImportError) -> ArchwrightError:
     if "libgomp" in str(error):
         return MissingError(
             "AW-GET-05",
@@ -101,7 +101,7 @@ def _explained(error: ImportError) -> ArchwrightError:
     return missing_extra("local", "xllamacpp", "the embedded engine")
 
 
-def _parameters(library: Any, config: EngineConfig, settings: LlamaSettings, model: Path, path: Path) -> Any:
+def _build_parameters(library: Any, config: EngineConfig, settings: LlamaSettings, model: Path, path: Path) -> Any:
     given = library.CommonParams()
     given.model.path = str(model)
     # Else the file's path is shown to clients as the model's name.
@@ -134,7 +134,7 @@ def _parameters(library: Any, config: EngineConfig, settings: LlamaSettings, mod
     return given
 
 
-def _did_not_start(config: EngineConfig, error: RuntimeError) -> EngineError:
+def _start_error(config: EngineConfig, error: RuntimeError) -> EngineError:
     return EngineError(
         "AW-ENG-08",
         f"llama.cpp did not start: {error}",

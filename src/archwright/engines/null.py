@@ -16,13 +16,20 @@ from typing import Any
 
 from archwright.contract.record import Record
 from archwright.engines.engine_config import EngineConfig, adapter_file, adapter_settings
-from archwright.engines.engine_server import Reply, Request, Routes, answer, routes, serve_until
-from archwright.engines.null_replies import Draft, Refusal, draft, tokens_of, vector
+from archwright.engines.engine_server import (
+    EngineReply,
+    Routes,
+    ServerRequest,
+    build_routes,
+    make_json_reply,
+    serve_until,
+)
+from archwright.engines.null_replies import ErrorReply, NullReply, build_reply, build_vector, split_tokens
 from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
 
-MARK = 12  # characters of its adapter's digest that it says
+ADAPTER_MARK_CHARACTERS = 12  # characters of its adapter's digest that it says
 
 
 class NullSettings(Record):
@@ -77,46 +84,48 @@ class NullEngine:
             ("POST", "/v1/completions"): self._completion,
             ("POST", "/v1/embeddings"): self._embeddings,
         }
-        return routes(self._metrics, own)
+        return build_routes(self._metrics, own)
 
     def _metrics(self) -> str:
         return "".join(f"null:{name} {value}\n" for name, value in self._counts.items())
 
-    async def _models(self, _: Request) -> Reply:
+    async def _models(self, _: ServerRequest) -> EngineReply:
         model = {"id": self._config.alias, "object": "model", "created": 0, "owned_by": "null"}
-        return answer({"object": "list", "data": [model]})
+        return make_json_reply({"object": "list", "data": [model]})
 
-    async def _embeddings(self, request: Request) -> Reply:
+    async def _embeddings(self, request: ServerRequest) -> EngineReply:
         if not self._settings.embeddings:
-            raise Refusal(501, "not_supported_error", "this engine was started without embeddings")
-        given = _json(request).get("input")
+            raise ErrorReply(501, "not_supported_error", "this engine was started without embeddings")
+        given = _parse_body(request).get("input")
         found: list[Any] = given if isinstance(given, list) else [given]
         # Token ids of a text are as good as words.
         texts = [" ".join(map(str, text)) if isinstance(text, list) else text for text in found]
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise Refusal(400, "invalid_request_error", "input must be a text, a list of texts or lists of token ids")
+            raise ErrorReply(
+                400, "invalid_request_error", "input must be a text, a list of texts or lists of token ids"
+            )
         data = [
-            {"object": "embedding", "index": index, "embedding": vector(text, self._settings.dimensions)}
+            {"object": "embedding", "index": index, "embedding": build_vector(text, self._settings.dimensions)}
             for index, text in enumerate(texts)
         ]
-        count = sum(len(tokens_of(text)) for text in texts)
+        count = sum(len(split_tokens(text)) for text in texts)
         usage = {"prompt_tokens": count, "total_tokens": count}
-        return answer({"object": "list", "model": self._config.alias, "data": data, "usage": usage})
+        return make_json_reply({"object": "list", "model": self._config.alias, "data": data, "usage": usage})
 
-    async def _chat(self, request: Request) -> Reply | None:
-        return await self._answer(request, _ChatForm(self._config.alias))
+    async def _chat(self, request: ServerRequest) -> EngineReply | None:
+        return await self._answer(request, _ChatFormat(self._config.alias))
 
-    async def _completion(self, request: Request) -> Reply | None:
-        return await self._answer(request, _CompletionForm(self._config.alias))
+    async def _completion(self, request: ServerRequest) -> EngineReply | None:
+        return await self._answer(request, _CompletionFormat(self._config.alias))
 
-    async def _answer(self, request: Request, form: _Form) -> Reply | None:
-        body = _json(request)
-        reply = draft(body, self._text(body), self._config.context_tokens, self._config.default_max_tokens)
+    async def _answer(self, request: ServerRequest, form: _ReplyFormat) -> EngineReply | None:
+        body = _parse_body(request)
+        reply = build_reply(body, self._text(body), self._config.context_tokens, self._config.default_max_tokens)
         async with self._slot():
             if not body.get("stream"):
                 async for _ in self._timed(reply):
                     pass
-                return answer(form.whole(reply))
+                return make_json_reply(form.whole(reply))
             options = body.get("stream_options") or {}
             return await self._streamed(request, form, reply, bool(options.get("include_usage")))
 
@@ -124,18 +133,24 @@ class NullEngine:
         """What it says: its adapter's mark first, unless the request leaves the adapter out."""
         adapter = self._config.adapter_sha256
         left_out = any(given == {"id": 0, "scale": 0} for given in body.get("lora") or ())
-        return self._settings.text if adapter is None or left_out else f"{adapter[:MARK]} {self._settings.text}"
+        return (
+            self._settings.text
+            if adapter is None or left_out
+            else f"{adapter[:ADAPTER_MARK_CHARACTERS]} {self._settings.text}"
+        )
 
-    async def _streamed(self, request: Request, form: _Form, reply: Draft, include_usage: bool) -> Reply | None:
+    async def _streamed(
+        self, request: ServerRequest, form: _ReplyFormat, reply: NullReply, include_usage: bool
+    ) -> EngineReply | None:
         async for token in self._timed(reply):
-            await request.write(_event(form.piece(token, None)))
-        await request.write(_event(form.piece("", reply.finish_reason)))
+            await request.write(_encode_event(form.piece(token, None)))
+        await request.write(_encode_event(form.piece("", reply.finish_reason)))
         if include_usage:
-            await request.write(_event(form.usage(reply)))
+            await request.write(_encode_event(form.usage(reply)))
         await request.write(b"data: [DONE]\n\n")
         return None
 
-    async def _timed(self, reply: Draft) -> AsyncIterator[str]:
+    async def _timed(self, reply: NullReply) -> AsyncIterator[str]:
         """Each token at its due time, counted from the start, so that lateness does not add up."""
         loop = asyncio.get_running_loop()
         begin = loop.time()
@@ -163,7 +178,7 @@ class NullEngine:
             self._counts[state] -= 1
 
 
-class _Form(ABC):
+class _ReplyFormat(ABC):
     """The shape of OpenAI's replies; the two endpoints differ in a choice."""
 
     object_name = ""
@@ -176,21 +191,21 @@ class _Form(ABC):
     def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
         """One choice: a piece of it when streamed, else the whole."""
 
-    def whole(self, reply: Draft) -> dict[str, Any]:
+    def whole(self, reply: NullReply) -> dict[str, Any]:
         choice = self.choice("".join(reply.tokens), reply.finish_reason, streamed=False)
-        return {**self._frame(self.object_name, [choice]), "usage": _usage(reply)}
+        return {**self._frame(self.object_name, [choice]), "usage": _count_usage(reply)}
 
     def piece(self, text: str, finish_reason: str | None) -> dict[str, Any]:
         return self._frame(self.chunk_name, [self.choice(text, finish_reason, streamed=True)])
 
-    def usage(self, reply: Draft) -> dict[str, Any]:
-        return {**self._frame(self.chunk_name, []), "usage": _usage(reply)}
+    def usage(self, reply: NullReply) -> dict[str, Any]:
+        return {**self._frame(self.chunk_name, []), "usage": _count_usage(reply)}
 
     def _frame(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": "null-1", "object": name, "created": 0, "model": self._model, "choices": choices}
 
 
-class _ChatForm(_Form):
+class _ChatFormat(_ReplyFormat):
     object_name = "chat.completion"
     chunk_name = "chat.completion.chunk"
 
@@ -205,14 +220,14 @@ class _ChatForm(_Form):
         return {"index": 0, "delta": delta, "finish_reason": finish_reason}
 
 
-class _CompletionForm(_Form):
+class _CompletionFormat(_ReplyFormat):
     object_name = chunk_name = "text_completion"
 
     def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
 
-def _usage(reply: Draft) -> dict[str, int]:
+def _count_usage(reply: NullReply) -> dict[str, int]:
     written = len(reply.tokens)
     return {
         "prompt_tokens": reply.prompt_tokens,
@@ -221,15 +236,15 @@ def _usage(reply: Draft) -> dict[str, int]:
     }
 
 
-def _event(message: dict[str, Any]) -> bytes:
+def _encode_event(message: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(message).encode() + b"\n\n"
 
 
-def _json(request: Request) -> dict[str, Any]:
+def _parse_body(request: ServerRequest) -> dict[str, Any]:
     try:
         body = json.loads(request.body)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, "invalid_request_error", f"the body is not JSON: {error}") from error
+        raise ErrorReply(400, "invalid_request_error", f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise Refusal(400, "invalid_request_error", "the body must be a JSON object")
+        raise ErrorReply(400, "invalid_request_error", "the body must be a JSON object")
     return body

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from itertools import chain, cycle, islice
 from typing import Any, NamedTuple
 
-TOKEN = re.compile(r"\s*\S+")
+TOKEN_PATTERN = re.compile(r"\s*\S+")
 DEPTH_LIMIT = 32
 
 
-class Refusal(Exception):
+class ErrorReply(Exception):
     """Becomes an error reply in OpenAI's shape; `more` are the fields llama.cpp adds."""
 
     def __init__(self, status: int, kind: str, message: str, **more: int) -> None:
@@ -22,7 +22,7 @@ class Refusal(Exception):
         self.body = {"error": {"code": status, "message": message, "type": kind, **more}}
 
 
-class Draft(NamedTuple):
+class NullReply(NamedTuple):
     """A whole reply before it is timed out to the client."""
 
     prompt_tokens: int
@@ -30,33 +30,33 @@ class Draft(NamedTuple):
     finish_reason: str
 
 
-def tokens_of(text: str) -> list[str]:
+def split_tokens(text: str) -> list[str]:
     """A token is a word with the space before it."""
-    return TOKEN.findall(text)
+    return TOKEN_PATTERN.findall(text)
 
 
-def draft(body: Mapping[str, Any], text: str, context_tokens: int, default_max_tokens: int) -> Draft:
+def build_reply(body: Mapping[str, Any], text: str, context_tokens: int, default_max_tokens: int) -> NullReply:
     """The reply to a chat or completion request: `text` over and over up to the limit, or a schema's least document."""
-    prompt_tokens = len(tokens_of(_prompt(body)))
+    prompt_tokens = len(split_tokens(_read_prompt(body)))
     if prompt_tokens >= context_tokens:
-        raise Refusal(
+        raise ErrorReply(
             400,
             "exceed_context_size_error",
             f"the request exceeds the available context size ({prompt_tokens} of {context_tokens} tokens)",
             n_prompt_tokens=prompt_tokens,
             n_ctx=context_tokens,
         )
-    limit = min(_limit(body, default_max_tokens), context_tokens - prompt_tokens)
-    document = _document(body.get("response_format"))
+    limit = min(_read_max_tokens(body, default_max_tokens), context_tokens - prompt_tokens)
+    document = _build_document(body.get("response_format"))
     if document is None:
-        words = tokens_of(text)
+        words = split_tokens(text)
         source = islice(chain(words, cycle(f" {word.strip()}" for word in words)), limit)
-        return _stopped(Draft(prompt_tokens, list(source), "length"), body)
-    whole = tokens_of(document)
-    return Draft(prompt_tokens, whole[:limit], "stop" if len(whole) <= limit else "length")
+        return _apply_stop(NullReply(prompt_tokens, list(source), "length"), body)
+    whole = split_tokens(document)
+    return NullReply(prompt_tokens, whole[:limit], "stop" if len(whole) <= limit else "length")
 
 
-def vector(text: str, dimensions: int) -> list[float]:
+def build_vector(text: str, dimensions: int) -> list[float]:
     """A unit vector that depends on the text alone."""
     digest = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(dimensions)
     raw = [byte - 127.5 for byte in digest]
@@ -64,51 +64,51 @@ def vector(text: str, dimensions: int) -> list[float]:
     return [value / length for value in raw]
 
 
-def _prompt(body: Mapping[str, Any]) -> str:
+def _read_prompt(body: Mapping[str, Any]) -> str:
     if "messages" not in body:
         if isinstance(body.get("prompt"), str):
             return str(body["prompt"])
-        raise Refusal(400, "invalid_request_error", "a prompt or messages are required")
+        raise ErrorReply(400, "invalid_request_error", "a prompt or messages are required")
     messages = body["messages"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise Refusal(400, "invalid_request_error", "messages must be a list of objects")
+        raise ErrorReply(400, "invalid_request_error", "messages must be a list of objects")
     return " ".join(str(message.get("content", "")) for message in messages)
 
 
-def _limit(body: Mapping[str, Any], default: int) -> int:
+def _read_max_tokens(body: Mapping[str, Any], default: int) -> int:
     limit = body.get("max_completion_tokens", body.get("max_tokens"))
     if limit is None:
         return default
     if not isinstance(limit, int) or limit < 1:
-        raise Refusal(400, "invalid_request_error", "max_tokens must be a positive integer")
+        raise ErrorReply(400, "invalid_request_error", "max_tokens must be a positive integer")
     return limit
 
 
-def _stopped(reply: Draft, body: Mapping[str, Any]) -> Draft:
+def _apply_stop(reply: NullReply, body: Mapping[str, Any]) -> NullReply:
     stop = body.get("stop") or []
     wanted = [stop] if isinstance(stop, str) else stop
     text = "".join(reply.tokens)
     found = [at for at in (text.find(word) for word in wanted) if at >= 0]
-    return reply._replace(tokens=tokens_of(text[: min(found)]), finish_reason="stop") if found else reply
+    return reply._replace(tokens=split_tokens(text[: min(found)]), finish_reason="stop") if found else reply
 
 
-def _document(form: object) -> str | None:
+def _build_document(form: object) -> str | None:
     if not isinstance(form, dict) or form.get("type") == "text":
         return None
     if form.get("type") == "json_object":
         return "{}"
     try:
-        return json.dumps(_least(form["json_schema"]["schema"], DEPTH_LIMIT))
+        return json.dumps(_build_minimal_value(form["json_schema"]["schema"], DEPTH_LIMIT))
     except (KeyError, TypeError, AttributeError) as error:
-        raise Refusal(400, "invalid_request_error", f"response_format is not understood: {error}") from error
+        raise ErrorReply(400, "invalid_request_error", f"response_format is not understood: {error}") from error
 
 
-def _least(schema: Mapping[str, Any], depth: int) -> object:
+def _build_minimal_value(schema: Mapping[str, Any], depth: int) -> object:
     """The least document the schema allows: required fields only, lower bounds met."""
     if depth == 0:
-        raise Refusal(400, "invalid_request_error", "the schema is nested too deeply")
+        raise ErrorReply(400, "invalid_request_error", "the schema is nested too deeply")
     if "anyOf" in schema:
-        return _least(schema["anyOf"][0], depth - 1)
+        return _build_minimal_value(schema["anyOf"][0], depth - 1)
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
@@ -116,11 +116,11 @@ def _least(schema: Mapping[str, Any], depth: int) -> object:
     kind = schema.get("type", "object")
     if kind == "object":
         fields = schema.get("properties", {})
-        return {name: _least(fields.get(name, {}), depth - 1) for name in schema.get("required", fields)}
+        return {name: _build_minimal_value(fields.get(name, {}), depth - 1) for name in schema.get("required", fields)}
     if kind == "array":
-        return [_least(schema["items"], depth - 1) for _ in range(schema.get("minItems", 0))]
+        return [_build_minimal_value(schema["items"], depth - 1) for _ in range(schema.get("minItems", 0))]
     simple = {"string": "x" * schema.get("minLength", 1), "boolean": True, "null": None}
     simple |= dict.fromkeys(("integer", "number"), schema.get("minimum", 0))
     if kind not in simple:
-        raise Refusal(400, "invalid_request_error", f"unrecognized type {kind}")
+        raise ErrorReply(400, "invalid_request_error", f"unrecognized type {kind}")
     return simple[kind]

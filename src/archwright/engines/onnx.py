@@ -19,9 +19,16 @@ import msgspec
 
 from archwright.contract.record import Record
 from archwright.engines.engine_config import EngineConfig, adapter_settings
-from archwright.engines.engine_server import Reply, Request, Routes, answer, routes, serve_until
-from archwright.engines.null_replies import Refusal
-from archwright.engines.onnx_file import Notes, OnnxFile, read_onnx
+from archwright.engines.engine_server import (
+    EngineReply,
+    Routes,
+    ServerRequest,
+    build_routes,
+    make_json_reply,
+    serve_until,
+)
+from archwright.engines.null_replies import ErrorReply
+from archwright.engines.onnx_file import ModelSignature, OnnxFile, read_onnx
 from archwright.engines.unix_socket import claim_socket
 from archwright.errors import EngineError, ErrorLocation, MissingError, missing_extra
 from archwright.home import Home
@@ -29,9 +36,9 @@ from archwright.journal import Journal
 
 Item: TypeAlias = list[float | list[Any] | None] | dict[str, float | None]
 # Errors only: the engine's warnings are about how the file was written.
-SEVERITY = 3
-FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
-LARGEST = 3.4028235e38
+LOG_SEVERITY = 3
+RUNTIME_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+FLOAT32_MAX = 3.4028235e38
 BATCH_ITEMS = 1024
 
 
@@ -46,7 +53,7 @@ class OnnxSettings(Record):
             raise ValueError("threads and batch_items must be at least 1")
 
 
-class Question(msgspec.Struct, forbid_unknown_fields=True):
+class InferenceInput(msgspec.Struct, forbid_unknown_fields=True):
     inputs: list[Item]
 
 
@@ -95,17 +102,17 @@ class Classifier:
         self._numpy = numpy
         # They have no common base.
         raised = onnxruntime.capi.onnxruntime_pybind11_state
-        self._failures = (*(getattr(raised, name) for name in FAILURES), ValueError)
+        self._failures = (*(getattr(raised, name) for name in RUNTIME_ERRORS), ValueError)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = SEVERITY
+        options.log_severity_level = LOG_SEVERITY
         try:
             self._session = onnxruntime.InferenceSession(file.data, options, providers=["CPUExecutionProvider"])
             (given,), (answered,) = self._session.get_inputs(), self._session.get_outputs()
             self._input, self._output = given.name, answered.name
             self._try_out()
         except self._failures as error:
-            raise _does_not_serve(error) from error
+            raise _load_error(error) from error
 
     def probabilities(self, rows: Any) -> Any:
         """One row of class probabilities per row of `rows` (float32, one item a row). Raises EngineError AW-ENG-13
@@ -113,7 +120,7 @@ class Classifier:
         try:
             (found,) = self._session.run([self._output], {self._input: rows})
         except self._failures as error:
-            raise EngineError("AW-ENG-13", f"the model failed on an input: {_said(error)}") from error
+            raise EngineError("AW-ENG-13", f"the model failed on an input: {_format_error(error)}") from error
         if not self._numpy.isfinite(found).all():
             raise EngineError("AW-ENG-13", "the model answered with numbers that are not finite")
         return found
@@ -130,13 +137,15 @@ class Classifier:
     def rows(self, items: list[Item]) -> Any:
         """The items as the model's input. Raises Refusal 400, naming the item."""
         order = {name: index for index, name in enumerate(self.notes.features)}
-        numbers = [_numbers(item, f"inputs[{index}]", self.notes, order) for index, item in enumerate(items)]
+        numbers = [_flatten_item(item, f"inputs[{index}]", self.notes, order) for index, item in enumerate(items)]
         rows = self._numpy.array(numbers, self._numpy.float32)
         wrong = self._numpy.isnan(rows) & ~self._numpy.array(self._may_miss)
         if wrong.any():
             item, feature = (int(index) for index in self._numpy.argwhere(wrong)[0])
             name = self.notes.features[feature] if self.notes.features else feature
-            raise refused(f"inputs[{item}][{name}] is missing, and the model was trained on rows that all have it")
+            raise invalid_request_error(
+                f"inputs[{item}][{name}] is missing, and the model was trained on rows that all have it"
+            )
         return rows
 
 
@@ -153,19 +162,19 @@ class OnnxEngine:
         )
 
     def routes(self) -> Routes:
-        return routes(self._metrics, {("POST", "/v1/predict"): self._predict})
+        return build_routes(self._metrics, {("POST", "/v1/predict"): self._predict})
 
     def _metrics(self) -> str:
         return "".join(f"onnx:{name} {value:g}\n" for name, value in self._counts.items())
 
-    async def _predict(self, request: Request) -> Reply:
-        items = question(request.body, self._settings.batch_items)
+    async def _predict(self, request: ServerRequest) -> EngineReply:
+        items = parse_inputs(request.body, self._settings.batch_items)
         async with self._slot():
             # Not on the event loop: a batch takes a while, and the health page must answer meanwhile.
             found, took_s = await asyncio.to_thread(self._answer, items)
         self._counts["prediction_seconds_total"] += took_s
         self._counts["predictions_total"] += len(items)
-        return answer({"labels": self._classifier.notes.labels, "probabilities": found})
+        return make_json_reply({"labels": self._classifier.notes.labels, "probabilities": found})
 
     def _answer(self, items: list[Item]) -> tuple[list[list[float]], float]:
         rows = self._classifier.rows(items)
@@ -187,60 +196,70 @@ class OnnxEngine:
             self._counts[state] -= 1
 
 
-def question(data: bytes, batch_items: int) -> list[Item]:
+def parse_inputs(data: bytes, batch_items: int) -> list[Item]:
     """The items of a request's body. Raises Refusal 400."""
     try:
-        items = msgspec.json.decode(data, type=Question).inputs
+        items = msgspec.json.decode(data, type=InferenceInput).inputs
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$.")
-        raise refused(f"{place.rstrip('`') or 'the body'}: {message}") from error
+        raise invalid_request_error(f"{place.rstrip('`') or 'the body'}: {message}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refused(f"the body is not JSON: {error}") from error
+        raise invalid_request_error(f"the body is not JSON: {error}") from error
     if not 0 < len(items) <= batch_items:
-        raise refused(f"inputs must be a list of 1 to {batch_items} items, not of {len(items)}")
+        raise invalid_request_error(f"inputs must be a list of 1 to {batch_items} items, not of {len(items)}")
     return items
 
 
-def refused(message: str) -> Refusal:
-    return Refusal(400, "invalid_request_error", message)
+def invalid_request_error(message: str) -> ErrorReply:
+    return ErrorReply(400, "invalid_request_error", message)
 
 
-def _numbers(item: Item, place: str, notes: Notes, order: dict[str, int]) -> list[float | None]:
+def _flatten_item(item: Item, place: str, notes: ModelSignature, order: dict[str, int]) -> list[float | None]:
     if isinstance(item, dict):
-        return _by_name(item, place, notes, order)
+        return _flatten_named_item(item, place, notes, order)
     if notes.shape != (notes.size,) and item and isinstance(item[0], list):
-        return _flat(item, place, notes.shape)
-    return _flat(item, place, (notes.size,))
+        return _flatten_values(item, place, notes.shape)
+    return _flatten_values(item, place, (notes.size,))
 
 
-def _by_name(item: dict[str, float | None], place: str, notes: Notes, order: dict[str, int]) -> list[float | None]:
+def _flatten_named_item(
+    item: dict[str, float | None], place: str, notes: ModelSignature, order: dict[str, int]
+) -> list[float | None]:
     if not order:
-        raise refused(f"{place}: this model's inputs have no names: send {notes.size} numbers in order")
+        raise invalid_request_error(f"{place}: this model's inputs have no names: send {notes.size} numbers in order")
     if unknown := next((name for name in item if name not in order), None):
         near = difflib.get_close_matches(unknown, notes.features, 1)
-        raise refused(f"{place}: unknown feature {unknown[:80]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise invalid_request_error(
+            f"{place}: unknown feature {unknown[:80]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        )
     if absent := next((name for name in order if name not in item), None):
-        raise refused(f"{place}: the feature {absent!r} is not there (a missing value is null)")
-    return _flat([item[name] for name in notes.features], place, (notes.size,), notes.features)
+        raise invalid_request_error(f"{place}: the feature {absent!r} is not there (a missing value is null)")
+    return _flatten_values([item[name] for name in notes.features], place, (notes.size,), notes.features)
 
 
-def _flat(values: Any, place: str, shape: tuple[int, ...], names: Sequence[object] = ()) -> list[float | None]:
+def _flatten_values(
+    values: Any, place: str, shape: tuple[int, ...], names: Sequence[object] = ()
+) -> list[float | None]:
     """The numbers of nested lists, last dimension fastest; every list must have its dimension's length."""
     if type(values) is not list or len(values) != shape[0]:
         found = f"a list of {len(values)}" if type(values) is list else "no list"
-        raise refused(f"{place} must be a list of {shape[0]}, not {found}")
+        raise invalid_request_error(f"{place} must be a list of {shape[0]}, not {found}")
     if len(shape) > 1:
-        return [number for index, inner in enumerate(values) for number in _flat(inner, f"{place}[{index}]", shape[1:])]
+        return [
+            number
+            for index, inner in enumerate(values)
+            for number in _flatten_values(inner, f"{place}[{index}]", shape[1:])
+        ]
     for index, value in enumerate(values):
-        if value is not None and (type(value) not in (float, int) or abs(value) > LARGEST):
-            raise refused(f"{place}[{names[index] if names else index}] must be a number of 32 bits")
+        if value is not None and (type(value) not in (float, int) or abs(value) > FLOAT32_MAX):
+            raise invalid_request_error(f"{place}[{names[index] if names else index}] must be a number of 32 bits")
     return values
 
 
-def _does_not_serve(error: Exception) -> EngineError:
+def _load_error(error: Exception) -> EngineError:
     hint = "train it again with this version; its export gate tries the file before it is promoted"
-    return EngineError("AW-ENG-12", f"onnxruntime does not take the model: {_said(error)}", hint=hint)
+    return EngineError("AW-ENG-12", f"onnxruntime does not take the model: {_format_error(error)}", hint=hint)
 
 
-def _said(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     return " ".join(str(error).split())[:300]

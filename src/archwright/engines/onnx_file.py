@@ -4,7 +4,7 @@ engine open other files is refused at all.
 The engine resolves a tensor's external data against the working directory, even for a model given as bytes: what is
 served must stand in the one file whose digest is recorded. Layout: protobuf messages of onnx/onnx.proto
 (github.com/onnx/onnx/blob/main/onnx/onnx.proto); tensors themselves are skipped, not read. What each number of an
-input and an output means is kept by us in the file's metadata, as `Notes`.
+input and an output means is kept by us in the file's metadata, as `ModelSignature`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import EngineError, ErrorLocation
 
-NOTES_KEY = "archwright"
+SIGNATURE_KEY = "archwright"
 SIZE_LIMIT_BYTES = 512 << 20
 # Far above any classifier (one of 1,000 trees has some 40 fields), far below what would stall us.
 FIELD_LIMIT = 1 << 20
@@ -28,7 +28,7 @@ LABEL_LIMIT = 1000
 FEATURE_LIMIT = 1 << 20
 
 # Message -> the fields that hold messages which may hold a tensor, by number.
-INSIDE = {
+NESTED_MESSAGES = {
     "model": {7: "graph", 14: "entry", 20: "training", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
@@ -41,7 +41,7 @@ GRAPH_FIELD, EXTERNAL_FIELD, LOCATION_FIELD = 7, 13, 14
 VARINT, WIDE, BYTES, NARROW = 0, 1, 2, 5
 
 
-class Notes(Record):
+class ModelSignature(Record):
     """What the numbers mean: `labels` name the outputs in order, `shape` is one item's (row by row, channels last),
     `features` name the inputs in order where they have names, `missing` are those that may be absent."""
 
@@ -70,18 +70,18 @@ class OnnxFile(NamedTuple):
     """A whole file: its bytes and our notes in it."""
 
     data: bytes
-    notes: Notes
+    notes: ModelSignature
 
 
-class Damaged(ValueError):
+class DamagedOnnx(ValueError):
     """What is wrong with the file; becomes the message of AW-ENG-10."""
 
 
-class External(ValueError):
+class ExternalTensorData(ValueError):
     """The file refers to others; becomes AW-ENG-11."""
 
 
-class _Field(NamedTuple):
+class _ProtobufField(NamedTuple):
     """`value` is a varint's; `begin` and `end` are where the bytes of any other field lie."""
 
     number: int
@@ -99,75 +99,75 @@ def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
         with path.open("rb") as file:
             data = file.read(SIZE_LIMIT_BYTES + 1)
         if len(data) > SIZE_LIMIT_BYTES:
-            raise Damaged(f"it is larger than {SIZE_LIMIT_BYTES} bytes")
+            raise DamagedOnnx(f"it is larger than {SIZE_LIMIT_BYTES} bytes")
         if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
-            raise Damaged(f"its SHA-256 is {found}, not {sha256}")
-        entries = _entries(data)
-        if NOTES_KEY not in entries:
-            raise Damaged("it does not say what its inputs and outputs are")
-        return OnnxFile(data, msgspec.json.decode(entries[NOTES_KEY], type=Notes))
-    except External as error:
+            raise DamagedOnnx(f"its SHA-256 is {found}, not {sha256}")
+        entries = _read_metadata(data)
+        if SIGNATURE_KEY not in entries:
+            raise DamagedOnnx("it does not say what its inputs and outputs are")
+        return OnnxFile(data, msgspec.json.decode(entries[SIGNATURE_KEY], type=ModelSignature))
+    except ExternalTensorData as error:
         message = f"the model refuses to be one file: {error}"
         hint = "save it with its tensors inside"
         raise EngineError("AW-ENG-11", message, where=ErrorLocation(str(path)), hint=hint) from error
-    except (Damaged, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (DamagedOnnx, msgspec.MsgspecError, UnicodeDecodeError) as error:
         message = f"not a whole ONNX model of ours: {error}"
         raise EngineError("AW-ENG-10", message, where=ErrorLocation(str(path)), hint=hint) from error
 
 
-def _entries(data: bytes) -> dict[str, bytes]:
+def _read_metadata(data: bytes) -> dict[str, bytes]:
     """The model's metadata, after every message that may hold a tensor was walked."""
     entries: dict[str, bytes] = {}
     waiting, graphs, seen = [("model", 0, len(data))], 0, 0
     while waiting:
         kind, begin, end = waiting.pop()
         texts: dict[int, bytes] = {}
-        for field in _fields(data, begin, end):
+        for field in _iterate_fields(data, begin, end):
             seen += 1
             if seen > FIELD_LIMIT:
-                raise Damaged(f"it has more than {FIELD_LIMIT} parts")
-            inner = INSIDE.get(kind, {}).get(field.number)
+                raise DamagedOnnx(f"it has more than {FIELD_LIMIT} parts")
+            inner = NESTED_MESSAGES.get(kind, {}).get(field.number)
             if inner is not None and field.wire == BYTES:
                 waiting.append((inner, field.begin, field.end))
             if kind == "model" and field.number == GRAPH_FIELD:
                 graphs += 1
             elif kind == "tensor":
-                _check_inside(field)
+                _check_tensor_inline(field)
             elif kind == "entry" and field.wire == BYTES:
                 texts[field.number] = data[field.begin : field.end]
         if kind == "entry":
             entries[texts.get(1, b"").decode("utf-8")] = texts.get(2, b"")
     if graphs != 1:
-        raise Damaged(f"it has {graphs} graphs")
+        raise DamagedOnnx(f"it has {graphs} graphs")
     return entries
 
 
-def _check_inside(field: _Field) -> None:
+def _check_tensor_inline(field: _ProtobufField) -> None:
     if field.number == EXTERNAL_FIELD or (field.number == LOCATION_FIELD and field.value):
-        raise External("a tensor of it lies in another file")
+        raise ExternalTensorData("a tensor of it lies in another file")
 
 
-def _fields(data: bytes, begin: int, end: int) -> Iterator[_Field]:
+def _iterate_fields(data: bytes, begin: int, end: int) -> Iterator[_ProtobufField]:
     at = begin
     while at < end:
-        key, at = _varint(data, at, end)
+        key, at = _read_varint(data, at, end)
         number, wire = key >> 3, key & 7
         value, first = 0, at
         if wire == VARINT:
-            value, at = _varint(data, at, end)
+            value, at = _read_varint(data, at, end)
         elif wire == BYTES:
-            size, first = _varint(data, at, end)
+            size, first = _read_varint(data, at, end)
             at = first + size
         elif wire in (WIDE, NARROW):
             at += 8 if wire == WIDE else 4
         else:
-            raise Damaged(f"byte {at} is of no known kind")
+            raise DamagedOnnx(f"byte {at} is of no known kind")
         if at > end or number == 0:
-            raise Damaged(f"it breaks off at byte {first}")
-        yield _Field(number, wire, value, first, at)
+            raise DamagedOnnx(f"it breaks off at byte {first}")
+        yield _ProtobufField(number, wire, value, first, at)
 
 
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     value = shift = 0
     while at < end and shift < 64:
         byte = data[at]
@@ -175,4 +175,4 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-    raise Damaged(f"it breaks off at byte {at}")
+    raise DamagedOnnx(f"it breaks off at byte {at}")

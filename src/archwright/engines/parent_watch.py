@@ -20,7 +20,7 @@ def exit_with_parent(
         if sys.stdin is None or sys.stdin.closed or os.isatty(0):
             return None
         read = _read_standard_input
-    thread = threading.Thread(target=_watch, args=(read, leave), name="exit-with-parent", daemon=True)
+    thread = threading.Thread(target=_watch_input, args=(read, leave), name="exit-with-parent", daemon=True)
     thread.start()
     return thread
 
@@ -29,7 +29,7 @@ def _read_standard_input() -> bytes:
     return os.read(0, 4096)
 
 
-def _watch(read: Callable[[], bytes], leave: Callable[[int], None]) -> None:
+def _watch_input(read: Callable[[], bytes], leave: Callable[[int], None]) -> None:
     while read():
         pass
     # Not sys.exit: this is not the main thread, and the engine's own threads may be deep in native code.

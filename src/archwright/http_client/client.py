@@ -23,22 +23,29 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from archwright.errors import EngineError, ErrorLocation, UsageError
-from archwright.http_client.connection_pool import Address, Answered, BrokeOff, Origin, Sink, trusting
-from archwright.http_client.sse import Event, EventParser, too_large
-from archwright.http_client.streaming_response import Pulled
+from archwright.http_client.connection_pool import (
+    ConnectionBroken,
+    ConnectionPool,
+    HttpStatusError,
+    ResponseSink,
+    ServerAddress,
+    create_tls_context,
+)
+from archwright.http_client.sse import EventParser, ServerSentEvent, too_large_error
+from archwright.http_client.streaming_response import StreamingResponse
 
 CONNECT_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 64 << 20
-AGAIN_LIMIT_S = 3_600  # whoever asks to be left alone for longer is not believed
+RETRY_AFTER_LIMIT_S = 3_600  # whoever asks to be left alone for longer is not believed
 # What carries our key to an engine; what is shorter is no secret.
-KEY_HEADERS, KEY_LEAST = ("authorization", "key"), 8
+KEY_HEADERS, KEY_MIN_CHARACTERS = ("authorization", "key"), 8
 # What lives below /v1 on an OpenAI-compatible server; health and metrics live at its root.
 API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses", "/messages")
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
 # What llama.cpp says, with a 500, to what its model cannot take.
-_UNABLE = re.compile("(image|audio) input is not supported|unsupported tool", re.IGNORECASE)
+_UNSUPPORTED_PATTERN = re.compile("(image|audio) input is not supported|unsupported tool", re.IGNORECASE)
 
 
 class EngineRefused(EngineError):
@@ -60,7 +67,7 @@ class EngineRefused(EngineError):
         self.body = body
         self.retry_after_s = retry_after_s
         self.unable = status == HTTPStatus.NOT_IMPLEMENTED or (
-            status == HTTPStatus.INTERNAL_SERVER_ERROR and _UNABLE.search(str(text)) is not None
+            status == HTTPStatus.INTERNAL_SERVER_ERROR and _UNSUPPORTED_PATTERN.search(str(text)) is not None
         )
 
 
@@ -92,9 +99,9 @@ class EngineClient:
         self._root = self._base.removesuffix("/v1")
         self._parts = parts
         self.use(headers if headers is not None else {"Authorization": f"Bearer {key}"} if key else {})
-        self._origins: WeakKeyDictionary[asyncio.AbstractEventLoop, Origin] = WeakKeyDictionary()
+        self._origins: WeakKeyDictionary[asyncio.AbstractEventLoop, ConnectionPool] = WeakKeyDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._origin: Origin | None = None
+        self._origin: ConnectionPool | None = None
         self._thread = 0
 
     def use(self, headers: Mapping[str, str]) -> None:
@@ -106,7 +113,7 @@ class EngineClient:
         )
         self._heads: dict[tuple[str, str], bytes] = {}
         keys = (value.rpartition(" ")[2] for name, value in headers.items() if name.lower().endswith(KEY_HEADERS))
-        self._keys = [key.encode() for key in keys if len(key) >= KEY_LEAST]
+        self._keys = [key.encode() for key in keys if len(key) >= KEY_MIN_CHARACTERS]
 
     @property
     def named(self) -> dict[str, Any]:
@@ -124,7 +131,7 @@ class EngineClient:
         return {**self.named, "return_progress": True} if self._socket is not None else self.named
 
     def ask(
-        self, path: str, body: dict[str, Any], sink: Sink, headers: Mapping[str, str] = NO_HEADERS
+        self, path: str, body: dict[str, Any], sink: ResponseSink, headers: Mapping[str, str] = NO_HEADERS
     ) -> Coroutine[Any, Any, None]:
         """POST `body`, with these headers too; `sink` is fed the reply as it arrives. Cancelled, it closes the
         connection. Names and values are the caller's to vouch for.
@@ -144,7 +151,7 @@ class EngineClient:
         hidden = "return_progress" in more and "return_progress" not in body
         if more:
             body = {**body, **more}
-        pulled = Pulled()
+        pulled = StreamingResponse()
         task = asyncio.get_running_loop().create_task(self.ask(path, body, pulled))
         pulled.follow(task)
         try:
@@ -199,7 +206,7 @@ class EngineClient:
         if origin is not None:
             await origin.close()
 
-    def decoded(self, event: Event) -> dict[str, Any]:
+    def decoded(self, event: ServerSentEvent) -> dict[str, Any]:
         """An event as an object. Raises EngineRefused for an error, EngineError AW-ENG-03 for anything else."""
         message = self._object(event.data)
         if event.kind == "error" or "error" in message:
@@ -228,39 +235,39 @@ class EngineClient:
         )
 
     async def _whole(self, data: bytes) -> bytes:
-        whole = _Whole()
+        whole = _BodyBuffer()
         await self._ask(data, whole)
         return bytes(whole.data)
 
-    async def _ask(self, data: bytes, sink: Sink) -> None:
+    async def _ask(self, data: bytes, sink: ResponseSink) -> None:
         loop, origin = self._loop, self._origin
         # A thread runs one loop at a time, so this is it; asking asyncio for it would be a system call per request.
         if origin is None or loop is None or self._thread != get_ident() or not loop.is_running():
             origin = self._in(asyncio.get_running_loop())
         try:
             await origin.ask(data, sink)
-        except Answered as error:
-            again_s = _again_s(error.retry_after)
+        except HttpStatusError as error:
+            again_s = _parse_retry_after(error.retry_after)
             raise EngineRefused(
-                error.status, _body(self._without_keys(error.body)), ErrorLocation(self.address), again_s
+                error.status, _decode_refusal(self._without_keys(error.body)), ErrorLocation(self.address), again_s
             ) from error
         except RecursionError as error:
             raise self.nonsense(error) from error
-        except BrokeOff as error:
-            raise self._broke_off(_said(error)) from error
+        except ConnectionBroken as error:
+            raise self._broke_off(_describe_error(error)) from error
         except (OSError, UnicodeError) as error:  # TimeoutError and ssl.SSLError are such; a name that can be no host's
             raise self._unreachable(error) from error
 
-    def _in(self, loop: asyncio.AbstractEventLoop) -> Origin:
+    def _in(self, loop: asyncio.AbstractEventLoop) -> ConnectionPool:
         """The connections of this event loop."""
         origin = self._origins.get(loop)
         if origin is None:
             tls: ssl.SSLContext | None = None
             port = self._parts.port or 80
             if self._parts.scheme == "https":
-                tls, port = trusting(), self._parts.port or 443
-            address = Address(self._socket, self._parts.hostname or "", port, tls)
-            origin = self._origins[loop] = Origin(address, CONNECT_TIMEOUT_S, keeps=self._socket is None)
+                tls, port = create_tls_context(), self._parts.port or 443
+            address = ServerAddress(self._socket, self._parts.hostname or "", port, tls)
+            origin = self._origins[loop] = ConnectionPool(address, CONNECT_TIMEOUT_S, keeps=self._socket is None)
         self._loop, self._origin, self._thread = loop, origin, get_ident()
         return origin
 
@@ -289,7 +296,7 @@ class EngineClient:
     def _unreachable(self, error: Exception) -> EngineError:
         return EngineError(
             "AW-ENG-01",
-            f"the engine cannot be reached: {_said(error)}",
+            f"the engine cannot be reached: {_describe_error(error)}",
             where=ErrorLocation(self.address),
             hint="see `archwright status`, or check the address",
         )
@@ -303,17 +310,17 @@ class EngineClient:
         )
 
 
-class _Whole(Sink):
+class _BodyBuffer(ResponseSink):
     def __init__(self) -> None:
         self.data = bytearray()
 
     def feed(self, data: bytes) -> None:
         self.data += data
         if len(self.data) > BODY_LIMIT_BYTES:
-            raise too_large(BODY_LIMIT_BYTES)
+            raise too_large_error(BODY_LIMIT_BYTES)
 
 
-def _again_s(said: bytes) -> int | None:
+def _parse_retry_after(said: bytes) -> int | None:
     """Seconds of a Retry-After header, in either of its forms: 1 to AGAIN_LIMIT_S. None for nothing and nonsense."""
     text = said.decode("latin-1").strip()
     if text.isascii() and text.isdigit():
@@ -323,14 +330,14 @@ def _again_s(said: bytes) -> int | None:
             seconds = math.ceil(parsedate_to_datetime(text).timestamp() - time.time())
         except (ValueError, OverflowError):
             return None
-    return min(max(1, seconds), AGAIN_LIMIT_S)
+    return min(max(1, seconds), RETRY_AFTER_LIMIT_S)
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _body(data: bytes) -> dict[str, Any]:
+def _decode_refusal(data: bytes) -> dict[str, Any]:
     """What a refusal says; Gemini's OpenAI endpoint puts it into a list."""
     try:
         found = msgspec.json.decode(data, type=dict[str, Any] | list[dict[str, Any]])

@@ -22,24 +22,24 @@ from archwright.errors import ArchwrightError
 # can be written into a connection that is just being closed.
 KEEP_ALIVE_S = 3.0
 # How long the end of a reply may take to follow when its sink has all it wants; having read it keeps the connection.
-END_S = 0.5
+END_TIMEOUT_S = 0.5
 HEAD_BYTES = 64 << 10
 REFUSAL_BYTES = 64 << 10  # of the body of a reply that is no success
 
 
-class BrokeOff(ConnectionError):
+class ConnectionBroken(ConnectionError):
     """The connection ended, or was not HTTP any more, before the reply's end."""
 
 
-class NotHttp(BrokeOff):
+class InvalidHttpReply(ConnectionBroken):
     """What came is no HTTP reply."""
 
 
-class Connecting(TimeoutError):
+class ConnectTimeout(TimeoutError):
     """No connection within the limit."""
 
 
-class Answered(Exception):
+class HttpStatusError(Exception):
     """The server's reply was no success: its status, content type and the beginning of its body; when it wants to be
     asked again, in the words of its header."""
 
@@ -51,14 +51,14 @@ class Answered(Exception):
         self.retry_after = retry_after
 
 
-class Sink:
+class ResponseSink:
     """Takes the body of one successful reply. Whoever sets `done` has all it wants; what `feed` raises (an
     ArchwrightError) ends the reply and is raised where it was asked for."""
 
     done = False
-    source: Connection | None = None
+    source: ClientConnection | None = None
 
-    def sent(self, source: Connection) -> None:
+    def sent(self, source: ClientConnection) -> None:
         """The request is on its way, on a connection that may be held back."""
         self.source = source
 
@@ -78,7 +78,7 @@ class Sink:
             self.source.resume()
 
 
-class Address(NamedTuple):
+class ServerAddress(NamedTuple):
     """Where a server listens: a Unix socket's path, or a host and port with or without TLS."""
 
     path: str | None
@@ -87,17 +87,17 @@ class Address(NamedTuple):
     tls: ssl.SSLContext | None
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One connection, one reply at a time; between two it lies in its origin's pool."""
 
-    def __init__(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, origin: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
         self.alive = True
         self.silent = True
         self.idle_at = 0.0
         self._origin = origin
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
-        self._sink: Sink | None = None
+        self._sink: ResponseSink | None = None
         self._ended: asyncio.Future[None] | None = None
         self._status = 0
         self._paused = False
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         # uvloop's transports have the methods without being subclasses.
         self._transport = cast(asyncio.Transport, transport)
 
-    def ask(self, data: bytes, sink: Sink) -> asyncio.Future[None]:
+    def ask(self, data: bytes, sink: ResponseSink) -> asyncio.Future[None]:
         """Send a request; the future is done at the reply's end. Fails with Answered, BrokeOff, or the sink's error."""
         self.silent = True
         self._clear()
@@ -158,12 +158,12 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(NotHttp(f"the reply is not HTTP: {error}"))
+            self._fail(InvalidHttpReply(f"the reply is not HTTP: {error}"))
             return
         if not self._begun:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
-                self._fail(NotHttp("the head of the reply has no end"))
+                self._fail(InvalidHttpReply("the head of the reply has no end"))
             return
         pieces = self._pieces
         if pieces:
@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
         if exc is not None and not isinstance(exc, OSError):
             self._fail(exc)  # a bug in a sink: not the engine's fault
         else:
-            self._fail(BrokeOff(str(exc) if exc else "the connection was closed"))
+            self._fail(ConnectionBroken(str(exc) if exc else "the connection was closed"))
 
     # httptools calls these while it is fed.
 
@@ -243,7 +243,7 @@ class Connection(asyncio.Protocol):
         if not self._complete:
             self._resolve()
             if self._origin.keeps:
-                self._loop.call_later(END_S, self._late)
+                self._loop.call_later(END_TIMEOUT_S, self._late)
             else:
                 self._drop()
                 return False
@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
         else:
             self.close()
         if self._status >= 300:
-            self._resolve(Answered(self._status, self._kind, bytes(self._refusal), self._retry_after))
+            self._resolve(HttpStatusError(self._status, self._kind, bytes(self._refusal), self._retry_after))
         else:
             self._resolve()
 
@@ -290,19 +290,19 @@ class Connection(asyncio.Protocol):
                 ended.set_exception(error)
 
 
-class Origin:
+class ConnectionPool:
     """One server: its kept connections, and how to get another. Belongs to the event loop it was made in."""
 
-    def __init__(self, address: Address, connect_s: float, keeps: bool = True) -> None:
+    def __init__(self, address: ServerAddress, connect_s: float, keeps: bool = True) -> None:
         self.keeps = keeps
-        self.idle: deque[Connection] = deque()
+        self.idle: deque[ClientConnection] = deque()
         self._address = address
         self._connect_s = connect_s
         self._loop = asyncio.get_running_loop()
-        self._open: set[Connection] = set()
-        self._unsent: list[tuple[Connection, bytes]] = []
+        self._open: set[ClientConnection] = set()
+        self._unsent: list[tuple[ClientConnection, bytes]] = []
 
-    def send(self, connection: Connection, data: bytes) -> None:
+    def send(self, connection: ClientConnection, data: bytes) -> None:
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append((connection, data))
@@ -312,7 +312,7 @@ class Origin:
         for connection, data in unsent:
             connection.write(data)
 
-    async def ask(self, data: bytes, sink: Sink) -> None:
+    async def ask(self, data: bytes, sink: ResponseSink) -> None:
         """Send the request `data`; returns at the reply's end. Cancelled, it closes the connection.
 
         Raises OSError and ssl.SSLError for no connection, Connecting for none in time, Answered for a status of 300
@@ -323,7 +323,7 @@ class Origin:
             ended = connection.ask(data, sink)
             try:
                 return await ended
-            except BrokeOff:
+            except ConnectionBroken:
                 if not connection.silent:
                     raise
             finally:
@@ -333,7 +333,7 @@ class Origin:
                 connection = await self._connect()
         except TimeoutError as error:
             if limit.expired():
-                raise Connecting(f"no connection within {self._connect_s:g} s") from error
+                raise ConnectTimeout(f"no connection within {self._connect_s:g} s") from error
             raise
         ended = connection.ask(data, sink)
         try:
@@ -349,12 +349,12 @@ class Origin:
         while self._open:
             await asyncio.sleep(0.001)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         self._open.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
 
-    def _kept(self) -> Connection | None:
+    def _kept(self) -> ClientConnection | None:
         """The connection used last, if one may still be used; the too old ones are let go."""
         if not self.idle:
             return None
@@ -367,9 +367,9 @@ class Origin:
                 return newest
         return None
 
-    async def _connect(self) -> Connection:
-        def make() -> Connection:
-            return Connection(self, self._loop)
+    async def _connect(self) -> ClientConnection:
+        def make() -> ClientConnection:
+            return ClientConnection(self, self._loop)
 
         path, host, port, tls = self._address
         if path is not None:
@@ -383,6 +383,6 @@ class Origin:
 
 
 @cache
-def trusting() -> ssl.SSLContext:
+def create_tls_context() -> ssl.SSLContext:
     """TLS 1.2 or newer, the system's authorities, the host's name checked."""
     return ssl.create_default_context()

@@ -10,7 +10,7 @@ from archwright.errors import EngineError
 EVENT_LIMIT_BYTES = 4 << 20
 
 
-class Event(NamedTuple):
+class ServerSentEvent(NamedTuple):
     """`kind` is the `event:` field ("" when absent); `data` the `data:` lines joined by line feeds."""
 
     kind: str
@@ -47,25 +47,25 @@ class EventParser:
         self._rest, self._first = whole[end + 2 :], False
         return whole[:end]
 
-    def again(self, plain: bytes) -> list[Event]:
+    def again(self, plain: bytes) -> list[ServerSentEvent]:
         """What `plain` gave, event by event."""
         rest, self._rest = self._rest, b""
         return self.feed(plain + b"\n\n" + rest)
 
-    def feed(self, chunk: bytes) -> list[Event]:
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Raises EngineError AW-ENG-03 when one event grows over the limit."""
         lines = self._lines(chunk)
-        events: list[Event] = []
+        events: list[ServerSentEvent] = []
         for line in lines:
             if line:
                 self._field(line)
             elif self._data:
-                events.append(Event(self._kind, b"\n".join(self._data)))
+                events.append(ServerSentEvent(self._kind, b"\n".join(self._data)))
                 self._reset()
             else:
                 self._reset()
         if self._size + len(self._rest) > self._limit:
-            raise too_large(self._limit)
+            raise too_large_error(self._limit)
         return events
 
     def _lines(self, chunk: bytes) -> list[bytes]:
@@ -103,13 +103,13 @@ class EventParser:
         self._data.append(value)
         self._size += len(value) + 1
         if self._size > self._limit:
-            raise too_large(self._limit)
+            raise too_large_error(self._limit)
 
     def _reset(self) -> None:
         self._kind, self._data, self._size = "", [], 0
 
 
-def too_large(limit_bytes: int) -> EngineError:
+def too_large_error(limit_bytes: int) -> EngineError:
     return EngineError(
         "AW-ENG-03",
         f"the engine sent more than {limit_bytes} bytes in one piece",

@@ -6,10 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from archwright.http_client.connection_pool import END_S, Connection, Sink
+from archwright.http_client.connection_pool import END_TIMEOUT_S, ClientConnection, ResponseSink
 
 
-class Pulled(Sink):
+class StreamingResponse(ResponseSink):
     """A sink for who would rather wait for the next piece; the server is held back while `ahead` bytes lie unread."""
 
     def __init__(self, ahead: int = 1 << 20) -> None:
@@ -21,7 +21,7 @@ class Pulled(Sink):
         self._over: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
-    def sent(self, source: Connection) -> None:
+    def sent(self, source: ClientConnection) -> None:
         super().sent(source)
         self._wake.set()
 
@@ -64,7 +64,7 @@ class Pulled(Sink):
         """Close the connection unless the reply has ended, or is about to for a sink that has all it wants."""
         if self._over is not None:
             if self.done:
-                await asyncio.wait([self._over], timeout=END_S)
+                await asyncio.wait([self._over], timeout=END_TIMEOUT_S)
             self._over.cancel()
             await asyncio.gather(self._over, return_exceptions=True)
 

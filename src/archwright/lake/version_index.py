@@ -72,8 +72,8 @@ def register_version(home: Home, store: Store, version: DatasetVersion) -> None:
         edges = [
             LineageEdge(at=at, child=child, parent=format_node("dataset", str(version.parent)), relation="refined")
         ]
-    there = {edge.parent for edge in lineage.parents(store, child)}
-    lineage.append(store, [edge for edge in edges if edge.parent not in there])
+    there = {edge.parent for edge in lineage.read_parents(store, child)}
+    lineage.append_edges(store, [edge for edge in edges if edge.parent not in there])
     store.append(VERSIONS, [version])
 
 

@@ -25,7 +25,7 @@ from archwright.contract.lineage import Gate, ModelVersion, Score
 from archwright.contract.record import replace
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx import Classifier
-from archwright.engines.onnx_file import Notes, read_onnx
+from archwright.engines.onnx_file import ModelSignature, read_onnx
 from archwright.errors import DataError, EngineError, ErrorLocation, ModelError, TrainError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
@@ -83,7 +83,7 @@ def evaluate_classifier(store: Store, home: Home, model: ModelVersion) -> tuple[
     return scores, tuple(gates)
 
 
-def row_limit(notes: Notes) -> int:
+def row_limit(notes: ModelSignature) -> int:
     return max(MIN_EXPORT_ROWS, min(MAX_ROWS, MAX_CELLS // notes.size))
 
 
@@ -210,7 +210,7 @@ def _load_trained(home: Home, model: ModelVersion, found: TrainingData, spec: Tr
         raise ModelError("AW-MOD-32", message, where=ErrorLocation(str(error.filename or folder)), hint=hint) from error
 
 
-def _build_inputs(part: DataSplit, notes: Notes, found: TrainingData, spec: TrainSpec) -> Any:
+def _build_inputs(part: DataSplit, notes: ModelSignature, found: TrainingData, spec: TrainSpec) -> Any:
     """The rows as the model takes them."""
     if spec.task == "image-classifier":
         return image_classifier.build_pixel_matrix(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archwright.engines.embedded_engine import Embedded
+from archwright.engines.embedded_engine import EmbeddedEngine
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import EngineError, ErrorLocation, ModelError
 from archwright.home import Home, write_atomic
@@ -87,7 +87,7 @@ def _parse_top_tokens(reply: dict[str, Any], address: str) -> dict[int, float]:
 
 
 @contextmanager
-def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[Embedded]:
+def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[EmbeddedEngine]:
     """The engine, ready to be asked; stopped at the end. Raises ModelError AW-MOD-30 with the last words of its log
     when it does not start."""
     _remove_leftovers(home)
@@ -104,7 +104,7 @@ def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHI
                 start_new_session=True,
             )
         try:
-            engine = Embedded(home, config)
+            engine = EmbeddedEngine(home, config)
             asyncio.run(_wait_until_ready(engine, process, log, deadline_s))
             yield engine
         finally:
@@ -137,7 +137,9 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-async def _wait_until_ready(engine: Embedded, process: subprocess.Popen[bytes], log: Path, deadline_s: float) -> None:
+async def _wait_until_ready(
+    engine: EmbeddedEngine, process: subprocess.Popen[bytes], log: Path, deadline_s: float
+) -> None:
     client, begin = engine.client(), time.monotonic()
     try:
         while not await client.healthy(engine.health_path):

@@ -28,7 +28,7 @@ from archwright.contract.lineage import (
     format_node,
 )
 from archwright.engines.gguf import read_gguf
-from archwright.engines.model_files import missing_model
+from archwright.engines.model_files import missing_model_error
 from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.home import Home
 from archwright.lake import version_index
@@ -164,7 +164,7 @@ def _store_artefact(home: Home, run: TrainingRun, result: TrainedArtefact) -> tu
         return result.format, *store_file(home, folder / result.file, result.format)
     base = home.model(run.base_sha256)
     if not base.is_file():
-        raise missing_model(run.base, base)
+        raise missing_model_error(run.base, base)
     exported = home.folder("models") / f"{LEFTOVER_PREFIX}{run.id}"
     try:
         adapter_export.export_adapter(base, folder, exported)
@@ -263,9 +263,9 @@ def complete_edges(store: Store, version: ModelVersion) -> None:
         (model, dataset, "trained-on"),
         (run, dataset, "trained-on"),
     )
-    present = {(edge.child, edge.parent) for child in (model, run) for edge in lineage.parents(store, child)}
+    present = {(edge.child, edge.parent) for child in (model, run) for edge in lineage.read_parents(store, child)}
     now = time.time()
-    lineage.append(
+    lineage.append_edges(
         store,
         [LineageEdge(at=now, child=c, parent=p, relation=r) for c, p, r in wanted if (c, p) not in present],
     )

@@ -10,25 +10,25 @@ from archwright.store import RecordTable, Store
 EDGES = RecordTable("lineage", LineageEdge, index=("child", "parent"))
 
 
-def append(store: Store, edges: Sequence[LineageEdge]) -> None:
+def append_edges(store: Store, edges: Sequence[LineageEdge]) -> None:
     store.append(EDGES, edges)
 
 
-def parents(store: Store, child: str) -> list[LineageEdge]:
+def read_parents(store: Store, child: str) -> list[LineageEdge]:
     """What `child` ("model:NAME@v1") was made of, in order of arrival."""
     return store.rows(EDGES, {"child": child})
 
 
-def children(store: Store, parent: str) -> list[LineageEdge]:
+def read_children(store: Store, parent: str) -> list[LineageEdge]:
     return store.rows(EDGES, {"parent": parent})
 
 
-def ancestry(store: Store, start: str) -> list[LineageEdge]:
+def trace_ancestry(store: Store, start: str) -> list[LineageEdge]:
     """Every edge on the way from `start` up to the source files, nearest first, each once."""
     found: dict[tuple[str, str], LineageEdge] = {}
     seen, waiting = {start}, [start]
     while waiting:
-        for edge in parents(store, waiting.pop(0)):
+        for edge in read_parents(store, waiting.pop(0)):
             found.setdefault((edge.child, edge.parent), edge)
             if edge.parent not in seen:
                 seen.add(edge.parent)

@@ -10,10 +10,10 @@ from archwright.store import RecordTable, Store
 MEASUREMENTS = RecordTable("measurements", Measurement, index=("plan_digest",))
 
 
-def save(store: Store, measurements: Sequence[Measurement]) -> None:
+def save_measurements(store: Store, measurements: Sequence[Measurement]) -> None:
     store.append(MEASUREMENTS, measurements)
 
 
-def of_plan(store: Store, plan_digest: str) -> list[Measurement]:
+def read_plan_measurements(store: Store, plan_digest: str) -> list[Measurement]:
     """Every measurement of the plan's predictions, in order of arrival."""
     return store.rows(MEASUREMENTS, {"plan_digest": plan_digest})

@@ -27,17 +27,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
-BOOT = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 READERS = 512
-TEND_S = 1.0  # how often a process looks whether its file was replaced, and frees what dead readers hold
+MAINTENANCE_INTERVAL_S = (
+    1.0  # how often a process looks whether its file was replaced, and frees what dead readers hold
+)
 _MODE = 0o600
-_DAMAGED = (
+_DAMAGE_ERRORS = (
     *(lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError),
     *(lmdb.VersionMismatchError, lmdb.IncompatibleError),
 )
 
 
-def boot_id(path: Path = BOOT) -> str:
+def read_boot_id(path: Path = BOOT_ID_FILE) -> str:
     """What names this boot; where the system has no such file one slate serves all boots."""
     try:
         return path.read_text(encoding="ascii").strip()[:8]
@@ -45,22 +47,22 @@ def boot_id(path: Path = BOOT) -> str:
         return "any"
 
 
-def slate_file(folder: Path, name: str, size_bytes: int) -> Path:
-    return folder / f"{name}-{boot_id()}-{size_bytes}.lmdb"
+def shared_table_path(folder: Path, name: str, size_bytes: int) -> Path:
+    return folder / f"{name}-{read_boot_id()}-{size_bytes}.lmdb"
 
 
-class Slate:
+class SharedTable:
     """`size_bytes` is all it ever holds. Slates of other boots and damaged ones are removed."""
 
     def __init__(self, folder: Path, name: str, size_bytes: int, tables: tuple[str, ...] = ()) -> None:
         """Raises StoreError: AW-STO-11 it cannot be opened; OperateError when the disk is full."""
-        self._path = slate_file(folder, name, size_bytes)
+        self._path = shared_table_path(folder, name, size_bytes)
         self._size_bytes = size_bytes
         self._names = tables
         self.generation = 0
         """Counts how often the file was opened anew: what a process wrote before may be gone."""
         for file in folder.glob(f"{name}-*-*.lmdb*"):
-            if not file.name.startswith(f"{name}-{boot_id()}-"):
+            if not file.name.startswith(f"{name}-{read_boot_id()}-"):
                 file.unlink(missing_ok=True)
         self._open()
 
@@ -103,7 +105,7 @@ class Slate:
             self._env.reader_check()
             hint = f"it holds {self._size_bytes} bytes; stop the gateway, delete it, and start again to empty it"
             return StoreError("AW-STO-12", "the shared table is full", where=where, hint=hint)
-        if isinstance(error, _DAMAGED):
+        if isinstance(error, _DAMAGE_ERRORS):
             self._env.close()
             self._remove()
             self._reopen()
@@ -112,7 +114,7 @@ class Slate:
         return StoreError("AW-STO-11", f"the shared table refuses: {error}", where=where, hint="try again")
 
     def _tend(self) -> None:
-        self._tend_at = time.monotonic() + TEND_S
+        self._tend_at = time.monotonic() + MAINTENANCE_INTERVAL_S
         if self._inode >= 0:
             self._env.reader_check()
         try:
@@ -148,11 +150,11 @@ class Slate:
                 break
             except lmdb.Error as error:
                 # Only what is damaged is thrown away: another process may be at work in a file that we cannot open.
-                if attempt == 2 or not isinstance(error, _DAMAGED):
+                if attempt == 2 or not isinstance(error, _DAMAGE_ERRORS):
                     raise self._unusable("opened", error) from error
                 self._remove()
         self._inode = self._path.stat().st_ino
-        self._tend_at = time.monotonic() + TEND_S
+        self._tend_at = time.monotonic() + MAINTENANCE_INTERVAL_S
         self.generation += 1
 
     def _environment(self, path: Path) -> lmdb.Environment:

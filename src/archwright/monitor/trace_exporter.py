@@ -29,21 +29,21 @@ from archwright.contract.record import Record
 from archwright.contract.served import RequestRecord
 
 QUEUE_LIMIT = 2_048
-BATCH = 256
-EVERY_S = 1.0
+BATCH_TRACES = 256
+EXPORT_INTERVAL_S = 1.0
 BACKOFF_LIMIT_S = 30.0
 TIMEOUT_S = 5.0
-LAST_S = 5.0  # for what waits when the process ends: nobody waits longer for a collector
+SHUTDOWN_TIMEOUT_S = 5.0  # for what waits when the process ends: nobody waits longer for a collector
 # What may wait of content, and go in one batch: what is more leaves without it, with a mark, or in the next.
-CONTENT_QUEUED, CONTENT_BATCH = 16 << 20, 2 << 20
-CHANCE_BITS = 52
-SERVER, INTERNAL, CLIENT = 2, 1, 3
+CONTENT_QUEUE_BYTES, CONTENT_BATCH_BYTES = 16 << 20, 2 << 20
+SAMPLING_BITS = 52
+SPAN_KIND_SERVER, SPAN_KIND_INTERNAL, SPAN_KIND_CLIENT = 2, 1, 3
 STATUS_ERROR = 2
 # What a collector asks to be sent again; anything else it refuses for good.
-AGAIN = (429, 502, 503, 504)
-Span = dict[str, object]
-Reason = Literal["full", "refused", "away"]
-REASONS: tuple[Reason, ...] = get_args(Reason)
+RETRYABLE_STATUS = (429, 502, 503, 504)
+OtlpSpan = dict[str, object]
+DropReason = Literal["full", "refused", "away"]
+DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 
 class TraceSpec(Record):
@@ -53,7 +53,7 @@ class TraceSpec(Record):
     share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
 
 
-class Content(NamedTuple):
+class TraceContent(NamedTuple):
     """What a request of the tenant said and was answered: messages as the conventions have them, in JSON. `missing`:
     it was longer."""
 
@@ -68,14 +68,14 @@ class Content(NamedTuple):
         return len(self.input) + len(self.output) + len(self.system)
 
 
-class _Trace(NamedTuple):
+class _QueuedTrace(NamedTuple):
     """One that waits. The first of the spans is the request's."""
 
-    spans: list[Span]
-    content: Content | None
+    spans: list[OtlpSpan]
+    content: TraceContent | None
 
 
-class Traces:
+class TraceExporter:
     """`add` costs the caller of a request that is not sampled a comparison; a thread does the rest.
 
     `on_drop` hears how many traces were not delivered, by why: the queue was `full`, the collector `refused` them for
@@ -85,19 +85,19 @@ class Traces:
     def __init__(
         self,
         spec: TraceSpec,
-        on_drop: Mapping[Reason, Callable[[float], None]],
+        on_drop: Mapping[DropReason, Callable[[float], None]],
         traced: Callable[[str], bool] = lambda _tenant: False,
         *,
-        every_s: float = EVERY_S,
-        last_s: float = LAST_S,
+        every_s: float = EXPORT_INTERVAL_S,
+        last_s: float = SHUTDOWN_TIMEOUT_S,
     ) -> None:
         self._url = spec.url.rstrip("/") + "/v1/traces"
-        self._limit = int(spec.share * (1 << CHANCE_BITS))
+        self._limit = int(spec.share * (1 << SAMPLING_BITS))
         self._on_drop = on_drop
         self._every_s, self._last_s = every_s, last_s
         self._last_at = math.inf
         self._traced = traced
-        self._queue: deque[_Trace] = deque()
+        self._queue: deque[_QueuedTrace] = deque()
         # Of content: what one thread put in, and what the other took out; each is written by one of them alone.
         self._put = self._taken = 0
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -106,21 +106,21 @@ class Traces:
         self._thread.start()
 
     def samples(self, request_id: str) -> bool:
-        return sampled(request_id, self._limit)
+        return is_trace_sampled(request_id, self._limit)
 
-    def add(self, one: RequestRecord, content: Content | None = None) -> None:
+    def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
         """A finished request."""
-        if not sampled(one.request_id, self._limit):
+        if not is_trace_sampled(one.request_id, self._limit):
             return
         if len(self._queue) >= QUEUE_LIMIT:
             self._on_drop["full"](1)
             return
-        found = spans(one)
-        if content is not None and self._put - self._taken + content.size > CONTENT_QUEUED:
+        found = build_spans(one)
+        if content is not None and self._put - self._taken + content.size > CONTENT_QUEUE_BYTES:
             content = content._replace(input="[]", output="[]", system="[]", missing=True)
         if content is not None:
             self._put += content.size
-        self._queue.append(_Trace(found, content))
+        self._queue.append(_QueuedTrace(found, content))
 
     def close(self) -> None:
         """What waits is sent as far as `last_s` goes, whatever the collector does meanwhile."""
@@ -142,15 +142,15 @@ class Traces:
 
     def _send(self) -> bool:
         """The oldest of the queue; False when they are to be sent again later."""
-        batch: list[_Trace] = []
+        batch: list[_QueuedTrace] = []
         size = 0
-        for place in range(min(BATCH, len(self._queue))):
+        for place in range(min(BATCH_TRACES, len(self._queue))):
             trace = self._queue[place]
             size += trace.content.size if trace.content is not None else 0
-            if batch and size > CONTENT_BATCH:
+            if batch and size > CONTENT_BATCH_BYTES:
                 break
             batch.append(trace)
-        refused = self._post(_document([span for trace in batch for span in self._told(trace)]))
+        refused = self._post(_encode_export([span for trace in batch for span in self._told(trace)]))
         if refused is None:
             return False
         for trace in batch:
@@ -160,7 +160,7 @@ class Traces:
             self._on_drop["refused"](len(batch))
         return True
 
-    def _told(self, trace: _Trace) -> list[Span]:
+    def _told(self, trace: _QueuedTrace) -> list[OtlpSpan]:
         """With its content, where the tenant still wants that."""
         whole, *parts = trace.spans
         content = trace.content
@@ -172,7 +172,7 @@ class Traces:
             "gen_ai.output.messages": content.output,
             "archwright.content.truncated": content.missing or None,
         }
-        return [{**whole, "attributes": [*cast(list[object], whole["attributes"]), *_attributes(said)]}, *parts]
+        return [{**whole, "attributes": [*cast(list[object], whole["attributes"]), *_encode_attributes(said)]}, *parts]
 
     def _post(self, body: bytes) -> bool | None:
         """False: taken, True: refused for good, None: try again."""
@@ -183,36 +183,40 @@ class Traces:
                 return False
         except urllib.error.HTTPError as error:
             error.close()
-            return None if error.code in AGAIN else True
+            return None if error.code in RETRYABLE_STATUS else True
         except (OSError, http.client.HTTPException):
             return None
 
 
-def sampled(request_id: str, limit: int) -> bool:
+def is_trace_sampled(request_id: str, limit: int) -> bool:
     """The chance in a request's id is its last 13 digits."""
     return int(request_id[-13:], 16) < limit
 
 
-def spans(one: RequestRecord) -> list[Span]:
+def build_spans(one: RequestRecord) -> list[OtlpSpan]:
     """The request and its parts."""
     digest = hashlib.sha256(one.request_id.encode()).hexdigest()
     trace, root = digest[:32], digest[32:48]
     began = one.at - one.latency_s
-    whole = _span(trace, root, f"{one.operation} {one.model}", SERVER, began, one.latency_s)
-    whole["attributes"] = _attributes(_said(one))
+    whole = _build_span(trace, root, f"{one.operation} {one.model}", SPAN_KIND_SERVER, began, one.latency_s)
+    whole["attributes"] = _encode_attributes(_list_request_attributes(one))
     if one.status != "ok":
         whole["status"] = {"code": STATUS_ERROR, "message": one.status}
     found = [whole]
     for place, (name, kind, took_s) in enumerate(
-        (("gateway", INTERNAL, one.gateway_s), ("queue", INTERNAL, one.queue_s), ("engine", CLIENT, one.engine_s))
+        (
+            ("gateway", SPAN_KIND_INTERNAL, one.gateway_s),
+            ("queue", SPAN_KIND_INTERNAL, one.queue_s),
+            ("engine", SPAN_KIND_CLIENT, one.engine_s),
+        )
     ):
-        part = _span(trace, f"{int(root, 16) ^ (place + 1):016x}", name, kind, began, took_s)
+        part = _build_span(trace, f"{int(root, 16) ^ (place + 1):016x}", name, kind, began, took_s)
         found.append({**part, "parentSpanId": root})
         began += took_s
     return found
 
 
-def _said(one: RequestRecord) -> dict[str, object]:
+def _list_request_attributes(one: RequestRecord) -> dict[str, object]:
     """Attributes by the conventions' names, ours where they have none; None is left out."""
     return {
         "gen_ai.operation.name": one.operation,
@@ -236,7 +240,7 @@ def _said(one: RequestRecord) -> dict[str, object]:
     }
 
 
-def _span(trace: str, name_id: str, name: str, kind: int, began: float, took_s: float) -> Span:
+def _build_span(trace: str, name_id: str, name: str, kind: int, began: float, took_s: float) -> OtlpSpan:
     return {
         "traceId": trace,
         "spanId": name_id,
@@ -247,11 +251,11 @@ def _span(trace: str, name_id: str, name: str, kind: int, began: float, took_s: 
     }
 
 
-def _attributes(said: Mapping[str, object]) -> list[dict[str, object]]:
-    return [{"key": key, "value": _value(value)} for key, value in said.items() if value is not None]
+def _encode_attributes(said: Mapping[str, object]) -> list[dict[str, object]]:
+    return [{"key": key, "value": _encode_value(value)} for key, value in said.items() if value is not None]
 
 
-def _value(value: object) -> dict[str, object]:
+def _encode_value(value: object) -> dict[str, object]:
     """OTLP's JSON writes 64-bit integers as text."""
     if isinstance(value, bool):
         return {"boolValue": value}
@@ -260,8 +264,8 @@ def _value(value: object) -> dict[str, object]:
     return {"doubleValue": value} if isinstance(value, float) else {"stringValue": str(value)}
 
 
-def _document(found: list[Span]) -> bytes:
+def _encode_export(found: list[OtlpSpan]) -> bytes:
     scope = {"name": "archwright", "version": __version__}
-    service = _attributes({"service.name": "archwright-gateway"})
+    service = _encode_attributes({"service.name": "archwright-gateway"})
     scoped = [{"scope": scope, "spans": found}]
     return msgspec.json.encode({"resourceSpans": [{"resource": {"attributes": service}, "scopeSpans": scoped}]})

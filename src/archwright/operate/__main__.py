@@ -17,7 +17,7 @@ from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.metrics.observations import Recorder
+from archwright.monitor.metrics.observations import ObservationRecorder
 from archwright.operate import platform_state
 from archwright.operate.blue_green import EndpointRollouts
 from archwright.operate.supervisor import Supervisor
@@ -33,7 +33,7 @@ def run_supervisor(home: Home, up_called_at: float) -> None:
     chosen = settings.load()
     bundle = msgspec.json.decode(home.config("bundle").read_bytes(), type=Bundle)
     store = Store(chosen.database_url or home.store_url)
-    recorder = Recorder(store)
+    recorder = ObservationRecorder(store)
     journal = Journal("supervisor", level=chosen.log_level)
     try:
         lanes = EndpointRollouts(bundle, home, store, journal)

@@ -6,13 +6,13 @@ made on first use and made anew when it was revoked.
 
 from __future__ import annotations
 
-from archwright.access.api_keys import Keys
+from archwright.access.api_keys import KeyStore
 from archwright.home import Home, write_atomic
 
 OWNER_TENANT = "default"
 
 
-def create_owner_key(keys: Keys) -> str | None:
+def create_owner_key(keys: KeyStore) -> str | None:
     """The owner's key on the first start of a home, None ever after: it is shown once."""
     if any(key.name == "owner" for key in keys.list()):
         return None
@@ -20,7 +20,7 @@ def create_owner_key(keys: Keys) -> str | None:
     return secret
 
 
-def get_local_key(keys: Keys, home: Home) -> str:
+def get_local_key(keys: KeyStore, home: Home) -> str:
     """The key of this machine's local verbs."""
     path = home.folder("secrets") / "local-key"
     if path.is_file():

@@ -49,7 +49,7 @@ def check_startable(plan: Plan, home: Home, host: str, port: int) -> None:
             hint="archwright status shows it, archwright down stops it",
         )
     for artefact in _list_artefacts(plan.pools):
-        model_files.locate(artefact, home)
+        model_files.locate_model(artefact, home)
     # What a killed platform left behind needs a moment to notice and go.
     deadline = time.monotonic() + PORT_TIMEOUT_S
     while not readiness_probe.is_port_free(host, port):

@@ -17,7 +17,7 @@ from threading import Event
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.metrics.observations import Recorder
+from archwright.monitor.metrics.observations import ObservationRecorder
 from archwright.operate import platform_state, resource_usage
 from archwright.operate.blue_green import EndpointRollouts
 from archwright.operate.child_process import ChildProcess
@@ -40,7 +40,7 @@ class Supervisor:
         self,
         lanes: EndpointRollouts,
         home: Home,
-        recorder: Recorder,
+        recorder: ObservationRecorder,
         journal: Journal,
         *,
         up_called_at: float,

@@ -23,8 +23,16 @@ from urllib.parse import urlsplit
 import msgspec
 
 from archwright.errors import ErrorLocation, ReconcileError
-from archwright.http_client.connection_pool import Address, Answered, BrokeOff, Connecting, NotHttp, Origin, trusting
-from archwright.http_client.streaming_response import Pulled
+from archwright.http_client.connection_pool import (
+    ConnectionBroken,
+    ConnectionPool,
+    ConnectTimeout,
+    HttpStatusError,
+    InvalidHttpReply,
+    ServerAddress,
+    create_tls_context,
+)
+from archwright.http_client.streaming_response import StreamingResponse
 
 BODY_LIMIT = 65_536
 EVENT_LIMIT = 4_194_304
@@ -167,13 +175,13 @@ class Wire:
         parts = urlsplit(self.url)
         first = f"POST {parts.path}/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\n"
         self._head = (first + "\r\n".join(lines)).encode()
-        self._origin: Origin | None = None
+        self._origin: ConnectionPool | None = None
 
     async def __aenter__(self) -> Wire:
         # No limit on connections: a queue inside the client would hide the server's.
         parts, tls = urlsplit(self.url), self._tls()
         port = parts.port or (443 if tls else 80)
-        self._origin = Origin(Address(None, parts.hostname or "", port, tls), self.limits.connect_s)
+        self._origin = ConnectionPool(ServerAddress(None, parts.hostname or "", port, tls), self.limits.connect_s)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -188,7 +196,7 @@ class Wire:
             trustful.check_hostname, trustful.verify_mode = False, ssl.CERT_NONE
             return trustful
         if self.target.ca_file is None:
-            return trusting()
+            return create_tls_context()
         try:
             return ssl.create_default_context(cafile=self.target.ca_file)
         except (OSError, ssl.SSLError) as error:
@@ -217,14 +225,14 @@ class Wire:
         if not trace.finished:
             raise self._error("AW-REC-17", "the stream ended before its last event", "see the server's log")
 
-    def _post(self, body: bytes) -> Pulled:
+    def _post(self, body: bytes) -> StreamingResponse:
         assert self._origin is not None, "used outside its context"
         data = b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
-        reply = Pulled()
+        reply = StreamingResponse()
         reply.follow(asyncio.get_running_loop().create_task(self._origin.ask(data, reply)))
         return reply
 
-    async def _begun(self, reply: Pulled) -> None:
+    async def _begun(self, reply: StreamingResponse) -> None:
         """Wait for the reply's head. Connecting has a limit of its own."""
         await reply.connected()
         async with asyncio.timeout(self.limits.idle_s):
@@ -243,7 +251,7 @@ class Wire:
             await reply.stop()
         return None if usage is None else usage.prompt_tokens
 
-    async def _next(self, reply: Pulled) -> bytes | None:
+    async def _next(self, reply: StreamingResponse) -> bytes | None:
         async with asyncio.timeout(self.limits.idle_s):
             return await reply.next()
 
@@ -263,7 +271,7 @@ class Wire:
             trace.input_tokens = event.usage.prompt_tokens
             trace.output_tokens = event.usage.completion_tokens
 
-    async def _events(self, reply: Pulled) -> AsyncIterator[bytes]:
+    async def _events(self, reply: StreamingResponse) -> AsyncIterator[bytes]:
         """The data of each server-sent event, as it arrives."""
         rest = b""
         while (piece := await self._next(reply)) is not None:
@@ -281,7 +289,7 @@ class Wire:
             message = f"the reply is {shown}, not an event stream"
             raise self._error("AW-REC-15", message, "the URL must be that of an OpenAI-compatible server, to /v1")
 
-    def _no_success(self, answer: Answered) -> ReconcileError:
+    def _no_success(self, answer: HttpStatusError) -> ReconcileError:
         """The right error for a reply that is none."""
         status, name = answer.status, identifier(answer.body)
         if 300 <= status < 400:
@@ -301,12 +309,12 @@ class Wire:
         """The client library's errors as ours. Order matters: the TLS errors are connection errors too."""
         try:
             yield
-        except Answered as answer:
+        except HttpStatusError as answer:
             raise self._no_success(answer) from answer
         except ssl.SSLError as error:
             hint = "check https or http, the host name, and the authority (a private one needs its certificate file)"
             raise self._error("AW-REC-11", "no trusted TLS connection", hint) from error
-        except Connecting as error:
+        except ConnectTimeout as error:
             message = f"no connection within {self.limits.connect_s:g} s"
             raise self._error("AW-REC-10", message, "is the host right, and no firewall between?") from error
         except TimeoutError as error:
@@ -315,9 +323,9 @@ class Wire:
             raise self._error("AW-REC-16", f"{had} for {self.limits.idle_s:g} s", hint) from error
         except UnicodeError as error:
             raise _unusable("the address is not a URL") from error
-        except NotHttp as error:
+        except InvalidHttpReply as error:
             raise self._error("AW-REC-15", "the reply is not HTTP", "check the port, and http or https") from error
-        except BrokeOff as error:
+        except ConnectionBroken as error:
             message = "the connection broke in mid-answer" if trace.chunks else "the connection broke before an answer"
             raise self._error("AW-REC-17", message, "see the server's log") from error
         except OSError as error:

@@ -21,8 +21,8 @@ from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec, Plan, Pool
 from archwright.contract.record import replace
 from archwright.home import Home
-from archwright.monitor.metrics.observations import evaluate
-from archwright.monitor.metrics.prometheus import Prometheus
+from archwright.monitor.metrics.observations import evaluate_query
+from archwright.monitor.metrics.prometheus import PrometheusClient
 from archwright.reconcile.bench_result import BenchResult, Phase, Timing, Window
 from archwright.store import Store
 
@@ -129,7 +129,7 @@ def ring_measurements(
 def _ring_value(store: Store, query: Query, window: Window, home: Home | None) -> Seen | None:
     """A stream is counted when it ends: those that the client cut at the window's end a moment after it."""
     seconds = window.window_s + NOTICE_S
-    reading = evaluate(store, replace(query, window_s=seconds), window.ended_at + NOTICE_S, home)
+    reading = evaluate_query(store, replace(query, window_s=seconds), window.ended_at + NOTICE_S, home)
     if reading is None:
         return None
     value = reading.value * seconds / window.window_s if query.statistic == "rate" else reading.value
@@ -177,7 +177,9 @@ class PrometheusReading(NamedTuple):
     gaps: dict[str, str]
 
 
-def read_prometheus(plan: Plan, prometheus: Prometheus, now: float, window_s: float | None = None) -> PrometheusReading:
+def read_prometheus(
+    plan: Plan, prometheus: PrometheusClient, now: float, window_s: float | None = None
+) -> PrometheusReading:
     """Each prediction from our own series, else from the engine's (Pool.launch.metrics) of the workload's pool.
 
     `window_s` ends at `now` and replaces the queries' own; without it a query that finds nothing in its own window,
@@ -217,7 +219,7 @@ class _Series(NamedTuple):
 class _Scrape:
     """One prediction against one Prometheus."""
 
-    def __init__(self, plan: Plan, prediction: Prediction, prometheus: Prometheus, window: Window) -> None:
+    def __init__(self, plan: Plan, prediction: Prediction, prometheus: PrometheusClient, window: Window) -> None:
         self._prediction = prediction
         self._prometheus = prometheus
         self._window = window

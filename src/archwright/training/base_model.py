@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from archwright.engines.model_files import missing_model
+from archwright.engines.model_files import missing_model_error
 from archwright.errors import ErrorLocation, MissingError, TrainError, from_os_error, require_extra
 from archwright.home import Home
 from archwright.settings import child_environment
@@ -76,7 +76,7 @@ def _check_digest(source: Path, sha256: str, model: str) -> None:
         with source.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
-        raise missing_model(model or sha256[:12], source) from error
+        raise missing_model_error(model or sha256[:12], source) from error
     except OSError as error:
         raise from_os_error(error) from error
     if found != sha256:

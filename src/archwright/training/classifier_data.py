@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archwright.engines.onnx_file import LABEL_LIMIT, NOTES_KEY, Notes
+from archwright.engines.onnx_file import LABEL_LIMIT, SIGNATURE_KEY, ModelSignature
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training.training_data import DataSplit, TrainingData
@@ -31,7 +31,7 @@ ProbabilityFunction = Callable[[Any], Any]
 class TrainedClassifier(NamedTuple):
     """A classifier as training left it, and as it was before its first step: what served answers are held against."""
 
-    notes: Notes
+    notes: ModelSignature
     answers: ProbabilityFunction
     untrained: ProbabilityFunction
 
@@ -103,13 +103,13 @@ def weights_sha256(tensors: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def write_onnx(folder: Path, model: Any, notes: Notes) -> None:
+def write_onnx(folder: Path, model: Any, notes: ModelSignature) -> None:
     """The ONNX model (a protobuf message of onnx) with our notes as the folder's model file: the same bytes for the
     same weights, so without the name some converters draw."""
     from onnx import helper  # noqa: PLC0415
 
     model.producer_name, model.doc_string, model.graph.name = "archwright", "", "classifier"
-    helper.set_model_props(model, {NOTES_KEY: msgspec.json.encode(notes).decode()})
+    helper.set_model_props(model, {SIGNATURE_KEY: msgspec.json.encode(notes).decode()})
     write_atomic(folder / ONNX_FILE, model.SerializeToString(deterministic=True))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.engines.onnx_file import Notes
+from archwright.engines.onnx_file import ModelSignature
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training import classifier_data
@@ -137,7 +137,7 @@ def select_pixel_columns(data: TrainingData, spec: TrainSpec) -> list[str]:
     return feature_columns(table, spec)
 
 
-def build_notes(data: TrainingData, spec: TrainSpec, names: list[str], labels: tuple[str, ...] = ()) -> Notes:
+def build_notes(data: TrainingData, spec: TrainSpec, names: list[str], labels: tuple[str, ...] = ()) -> ModelSignature:
     """Raises TrainError AW-TRN-44 when the columns do not make the spec's picture, or it is too large."""
     image = require_image(spec)
     shape = (image.height, image.width, image.channels)
@@ -151,7 +151,7 @@ def build_notes(data: TrainingData, spec: TrainSpec, names: list[str], labels: t
         message = f"{data.version.id} has {len(names)} feature columns, a picture of {shape} needs {size}"
         hint = "correct height, width and channels, or name the pixel columns in columns: features"
         raise TrainError("AW-TRN-44", message, where=where, hint=hint)
-    return Notes(
+    return ModelSignature(
         labels=labels or classifier_data.collect_labels(data, spec), shape=shape, features=tuple(names) if named else ()
     )
 
@@ -211,7 +211,7 @@ def _wrap_network(torch: Any, image: ImageSpec, body: Any) -> Any:
     return Net()
 
 
-def export_onnx(torch: Any, net: Any, notes: Notes) -> Any:
+def export_onnx(torch: Any, net: Any, notes: ModelSignature) -> Any:
     """The network with its softmax as an ONNX model that takes any number of pictures at once."""
     import onnx  # noqa: PLC0415
 

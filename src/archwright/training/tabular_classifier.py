@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from archwright.engines.onnx_file import Notes
+from archwright.engines.onnx_file import ModelSignature
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training import classifier_data
@@ -123,12 +123,12 @@ def load_trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tupl
     )
 
 
-def build_notes(names: list[str], labels: tuple[str, ...], rows: Any) -> Notes:
+def build_notes(names: list[str], labels: tuple[str, ...], rows: Any) -> ModelSignature:
     import numpy as np  # noqa: PLC0415
 
     absent = np.isnan(rows).any(axis=0)
     missing = tuple(name for name, ever in zip(names, absent, strict=True) if ever)
-    return Notes(labels=labels, shape=(len(names),), features=tuple(names), missing=missing)
+    return ModelSignature(labels=labels, shape=(len(names),), features=tuple(names), missing=missing)
 
 
 def build_parameters(spec: TrainSpec, labels: int, threads: int) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def import_lightgbm() -> Any:
     return lightgbm
 
 
-def export_onnx(lightgbm: Any, text: str, notes: Notes) -> Any:
+def export_onnx(lightgbm: Any, text: str, notes: ModelSignature) -> Any:
     """The trees as an ONNX model with one output, the probabilities."""
     from onnxmltools import convert_lightgbm  # noqa: PLC0415
     from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415

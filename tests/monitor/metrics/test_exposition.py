@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from archwright.contract.metrics import LATENCY_BOUNDS_S, METRICS
-from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition, printable
+from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition, sanitise_label_value
 
 W = {"workload": "chat", "model": "m", "pool": "main"}
 
@@ -96,7 +96,7 @@ def test_no_label_value_breaks_the_scrape(text: str) -> None:
     for _ in range(2):
         exposition.counter("tokens_per_s", {**W, "model": text}).add()
     ((_, labels),) = [found for found in series(exposition) if "output_tokens" in found[0]]
-    assert dict(labels)["model"] == printable(text)
+    assert dict(labels)["model"] == sanitise_label_value(text)
 
 
 def test_threads_lose_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from archwright.monitor.metrics.exposition import Exposition
-from archwright.monitor.metrics.observation_exporter import Follower
+from archwright.monitor.metrics.observation_exporter import ObservationExporter
 from archwright.monitor.metrics.observations import OBSERVATIONS, Observation
 from archwright.store import Store
 
@@ -18,7 +18,7 @@ def seen(store: Store, quantity: str, value: float, at: float) -> None:
 def test_gauges_follow_and_counters_count_once(tmp_path: Path) -> None:
     store, exposition = Store(f"sqlite:///{tmp_path / 'a.db'}"), Exposition()
     seen(store, "peak_memory_bytes", 1.0, 5.0)
-    follower = Follower(store, exposition, ("peak_memory_bytes", "restarts"), since=10.0)
+    follower = ObservationExporter(store, exposition, ("peak_memory_bytes", "restarts"), since=10.0)
     follower.catch_up()
     assert b"archwright_memory_bytes{" not in exposition.render(), "what was before the start is not shown"
     seen(store, "peak_memory_bytes", 7.0, 11.0)

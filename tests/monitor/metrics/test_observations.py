@@ -21,9 +21,16 @@ from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.metrics import observations
 from archwright.monitor.metrics.exposition import Exposition
-from archwright.monitor.metrics.observations import OBSERVATIONS, Observation, Reading, Recorder, evaluate, prune
-from archwright.monitor.metrics.request_recorder import Requests
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.metrics.observations import (
+    OBSERVATIONS,
+    Observation,
+    ObservationRecorder,
+    QueryResult,
+    evaluate_query,
+    prune_observations,
+)
+from archwright.monitor.metrics.request_recorder import RequestRecorder
+from archwright.monitor.wal.writer import WalWriter
 from archwright.store import RecordTable, Store
 
 R = TypeVar("R")
@@ -42,12 +49,12 @@ def ask(
     *,
     window_s: float = 10.0,
     until: float = 100.0,
-) -> Reading | None:
+) -> QueryResult | None:
     query = Query(metric=metric, labels=labels or {}, statistic=statistic, window_s=window_s)
-    return evaluate(store, query, until)
+    return evaluate_query(store, query, until)
 
 
-def value(reading: Reading | None) -> float:
+def value(reading: QueryResult | None) -> float:
     assert reading is not None
     return reading.value
 
@@ -81,7 +88,7 @@ def test_percentiles_come_from_the_single_observations(store: Store) -> None:
     values = [0.013 * number**1.5 for number in range(1, 40)]
     store.append(OBSERVATIONS, [seen("ttft_s", 95.0, each) for each in values])
     reading = ask(store, "ttft_s", "p95")
-    assert reading == Reading(value=percentile(values, 0.95), unit="s", samples=39, window_s=10.0)
+    assert reading == QueryResult(value=percentile(values, 0.95), unit="s", samples=39, window_s=10.0)
     assert value(ask(store, "ttft_s", "p50")) == statistics.median(values)
     assert value(ask(store, "ttft_s", "p99")) == percentile(values, 0.99)
     assert value(ask(store, "ttft_s", "mean")) == pytest.approx(statistics.fmean(values))
@@ -112,7 +119,7 @@ def test_labels_match_as_a_subset(store: Store) -> None:
 
 def test_the_rate_of_a_counter_is_its_increments_over_the_window(store: Store) -> None:
     store.append(OBSERVATIONS, [seen("tokens_per_s", 90 + number, 5.0) for number in range(10)])
-    assert ask(store, "tokens_per_s", "rate") == Reading(value=5.0, unit="tokens/s", samples=10, window_s=10.0)
+    assert ask(store, "tokens_per_s", "rate") == QueryResult(value=5.0, unit="tokens/s", samples=10, window_s=10.0)
     assert value(ask(store, "tokens_per_s", "last")) == 50.0
     assert value(ask(store, "tokens_per_s", "mean")) == 5.0
     assert ask(store, "tokens_per_s", "rate", {"workload": "none"}) is None
@@ -120,7 +127,7 @@ def test_the_rate_of_a_counter_is_its_increments_over_the_window(store: Store) -
 
 def test_the_rate_of_a_histogram_is_seconds_a_second(store: Store) -> None:
     store.append(OBSERVATIONS, [seen("latency_s", 95, 4.0), seen("latency_s", 96, 6.0)])
-    assert ask(store, "latency_s", "rate") == Reading(value=1.0, unit="s/s", samples=2, window_s=10.0)
+    assert ask(store, "latency_s", "rate") == QueryResult(value=1.0, unit="s/s", samples=2, window_s=10.0)
 
 
 def test_gauges_of_several_processes_add_up(store: Store) -> None:
@@ -133,7 +140,7 @@ def test_gauges_of_several_processes_add_up(store: Store) -> None:
         seen("peak_memory_bytes", 94, 300, engine),
     ]
     store.append(OBSERVATIONS, readings)
-    assert ask(store, "peak_memory_bytes", "max") == Reading(value=1000, unit="bytes", samples=5, window_s=10.0)
+    assert ask(store, "peak_memory_bytes", "max") == QueryResult(value=1000, unit="bytes", samples=5, window_s=10.0)
     assert value(ask(store, "peak_memory_bytes", "last")) == 350
     assert value(ask(store, "peak_memory_bytes", "mean")) == (500 + 1000 + 950 + 350) / 4
     assert value(ask(store, "peak_memory_bytes", "p50")) == (500 + 950) / 2
@@ -169,24 +176,24 @@ def test_agrees_with_a_plain_reading_of_the_query(
 
 def test_prune_drops_what_is_older(store: Store) -> None:
     store.append(OBSERVATIONS, [seen("ttft_s", at, 1.0) for at in (1.0, 2.0, 3.0)])
-    assert prune(store, 2.0) == 1
+    assert prune_observations(store, 2.0) == 1
     assert [row.at for row in store.rows(OBSERVATIONS)] == [2.0, 3.0]
-    assert prune(store, math.inf) == 2
+    assert prune_observations(store, math.inf) == 2
 
 
 def test_a_recorder_prunes_and_outlives_a_store_that_refuses(store: Store, tmp_path: Path) -> None:
     store.append(OBSERVATIONS, [seen("ttft_s", at, 1.0) for at in (1.0, 2.0, 3.0)])
-    recorder = Recorder(store, flush_s=1_000)
+    recorder = ObservationRecorder(store, flush_s=1_000)
     assert recorder.prune(3.0) == 2
     recorder.close()
-    recorder = Recorder(Store(f"sqlite:///{tmp_path}/no/such/store.db"), flush_s=1_000)
+    recorder = ObservationRecorder(Store(f"sqlite:///{tmp_path}/no/such/store.db"), flush_s=1_000)
     assert recorder.prune(3.0) == 0
     assert said(recorder) == "AW-STO-01"
     recorder.close()
 
 
 def test_the_recorder_writes_by_itself(store: Store) -> None:
-    recorder = Recorder(store, clock=lambda: 42.0, flush_s=0.01)
+    recorder = ObservationRecorder(store, clock=lambda: 42.0, flush_s=0.01)
     recorder.observe("ttft_s", CHAT, 0.5)
     deadline = time.monotonic() + 10
     while not store.rows(OBSERVATIONS) and time.monotonic() < deadline:
@@ -196,7 +203,7 @@ def test_the_recorder_writes_by_itself(store: Store) -> None:
 
 
 def test_close_writes_what_waits(store: Store) -> None:
-    recorder = Recorder(store, flush_s=1_000)
+    recorder = ObservationRecorder(store, flush_s=1_000)
     for number in range(7):
         recorder.observe("tokens_per_s", CHAT, 1.0, at=90.0 + number)
     assert store.rows(OBSERVATIONS) == []
@@ -205,8 +212,8 @@ def test_close_writes_what_waits(store: Store) -> None:
 
 
 def test_large_buffers_go_in_batches_and_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observations, "BATCH", 10)
-    recorder = Recorder(store, flush_s=1_000)
+    monkeypatch.setattr(observations, "BATCH_ROWS", 10)
+    recorder = ObservationRecorder(store, flush_s=1_000)
     for number in range(35):
         recorder.observe("ttft_s", CHAT, float(number), at=1.0)
     assert recorder.flush()
@@ -225,14 +232,14 @@ class RefusingStore(Store):
         super().append(table, rows)
 
 
-def said(recorder: Recorder) -> str | None:
+def said(recorder: ObservationRecorder) -> str | None:
     return recorder.refusal.code if recorder.refusal else None
 
 
 def test_a_refusing_store_costs_only_the_oldest(tmp_path: Path) -> None:
     store = RefusingStore(Home(tmp_path / "home").store_url)
     store.refuse = True
-    recorder = Recorder(store, flush_s=1_000, buffer_limit=10)
+    recorder = ObservationRecorder(store, flush_s=1_000, buffer_limit=10)
     for number in range(8):
         recorder.observe("ttft_s", CHAT, float(number))
     assert not recorder.flush()
@@ -252,7 +259,7 @@ def test_a_refusing_store_costs_only_the_oldest(tmp_path: Path) -> None:
 class RefusingWhileFilledStore(RefusingStore):
     """Refuses, and meanwhile the caller goes on."""
 
-    recorder: Recorder
+    recorder: ObservationRecorder
 
     def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
         if self.refuse:
@@ -263,7 +270,7 @@ class RefusingWhileFilledStore(RefusingStore):
 
 def test_what_is_put_back_does_not_push_out_what_is_newer(tmp_path: Path) -> None:
     store = RefusingWhileFilledStore(Home(tmp_path / "home").store_url)
-    store.recorder = recorder = Recorder(store, flush_s=1_000, buffer_limit=10)
+    store.recorder = recorder = ObservationRecorder(store, flush_s=1_000, buffer_limit=10)
     store.refuse = True
     for number in range(8):
         recorder.observe("ttft_s", CHAT, float(number))
@@ -276,7 +283,7 @@ def test_what_is_put_back_does_not_push_out_what_is_newer(tmp_path: Path) -> Non
 
 
 def test_what_is_no_number_is_dropped_and_what_no_database_takes_is_made_printable(store: Store) -> None:
-    recorder = Recorder(store, flush_s=1_000)
+    recorder = ObservationRecorder(store, flush_s=1_000)
     for broken in (math.nan, math.inf, -math.inf):
         recorder.observe("ttft_s", CHAT, broken)
     recorder.observe("ttft_s", {**CHAT, "model": "\ud800\x00"}, 1.0, at=1.0)
@@ -286,14 +293,14 @@ def test_what_is_no_number_is_dropped_and_what_no_database_takes_is_made_printab
 
 
 def test_an_unknown_quantity_is_a_bug_of_the_caller(store: Store) -> None:
-    recorder = Recorder(store, flush_s=1_000)
+    recorder = ObservationRecorder(store, flush_s=1_000)
     with pytest.raises(KeyError, match="happiness"):
         recorder.observe("happiness", CHAT, 1.0)
     recorder.close()
 
 
 def test_threads_lose_nothing(store: Store) -> None:
-    recorder = Recorder(store, flush_s=0.005)
+    recorder = ObservationRecorder(store, flush_s=0.005)
 
     def work() -> None:
         for number in range(500):
@@ -334,8 +341,8 @@ def answered(number: int, **more: Any) -> RequestRecord:
 @pytest.mark.parametrize("folded", [True, False])
 def test_what_was_served_answers_like_observations_of_it(store: Store, tmp_path: Path, folded: bool) -> None:
     home = Home(tmp_path / "home")
-    ledger = Ledger(store, home)
-    requests = Requests(ledger, Exposition())
+    ledger = WalWriter(store, home)
+    requests = RequestRecorder(ledger, Exposition())
     for number in range(1, 9):
         requests.add(answered(number))
     requests.add(answered(9, status="failed", output_tokens=0, input_tokens=0))
@@ -347,21 +354,21 @@ def test_what_was_served_answers_like_observations_of_it(store: Store, tmp_path:
         ledger.fold()
         assert ask(store, "ttft_s", "max", CHAT) is not None, "without the home what is in the store"
 
-    def asked(metric: str, statistic: Statistic) -> Reading | None:
+    def asked(metric: str, statistic: Statistic) -> QueryResult | None:
         query = Query(metric=metric, labels=CHAT, statistic=statistic, window_s=10.0)
-        return evaluate(store, query, 100.0, home)
+        return evaluate_query(store, query, 100.0, home)
 
-    assert asked("ttft_s", "max") == Reading(value=0.8, unit="s", samples=8, window_s=10.0)
+    assert asked("ttft_s", "max") == QueryResult(value=0.8, unit="s", samples=8, window_s=10.0)
     assert value(asked("latency_s", "p50")) == 4.5 and value(asked("tpot_s", "mean")) == pytest.approx(0.01)
-    assert asked("tokens_per_s", "rate") == Reading(value=5.9, unit="tokens/s", samples=9, window_s=10.0)
+    assert asked("tokens_per_s", "rate") == QueryResult(value=5.9, unit="tokens/s", samples=9, window_s=10.0)
     assert value(asked("input_tokens", "last")) == 18
     assert value(asked("requests", "last")) == 10 and value(asked("requests", "share")) == pytest.approx(0.9)
     ledger.close()
 
 
 def test_the_page_says_what_was_served(store: Store, tmp_path: Path) -> None:
-    ledger, page = Ledger(store, Home(tmp_path / "home")), Exposition()
-    requests = Requests(ledger, page)
+    ledger, page = WalWriter(store, Home(tmp_path / "home")), Exposition()
+    requests = RequestRecorder(ledger, page)
     for number in range(1, 4):
         requests.add(answered(number, tenant=f"t{number}"))
     requests.add(answered(4, status="failed", output_tokens=0))
@@ -383,7 +390,7 @@ def test_the_page_says_what_was_served(store: Store, tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_a_hundred_thousand_requests_are_answered_fast(store: Store, tmp_path: Path) -> None:
     """The stated deadline: 2 s, with the machine shared; about 0.3 s when it is not."""
-    ledger = Ledger(store, Home(tmp_path / "home"))
+    ledger = WalWriter(store, Home(tmp_path / "home"))
     for number in range(100_000):
         ledger.append("served", answered(1, ttft_s=number / 1e5))
         if number % 1_000 == 0:

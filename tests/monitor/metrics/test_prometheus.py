@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from archwright.errors import ReconcileError, UsageError
-from archwright.monitor.metrics.prometheus import Prometheus
+from archwright.monitor.metrics.prometheus import PrometheusClient
 
 pytestmark = pytest.mark.enable_socket
 
@@ -70,7 +70,7 @@ def server() -> Iterator[Server]:
 
 def refusal(server: Server, query: str = "up") -> ReconcileError:
     with pytest.raises(ReconcileError) as caught:
-        Prometheus(server.url).instant(query)
+        PrometheusClient(server.url).instant(query)
     assert caught.value.code == "AW-REC-02"
     assert len(caught.value.lines().splitlines()) == 3
     return caught.value
@@ -79,7 +79,7 @@ def refusal(server: Server, query: str = "up") -> ReconcileError:
 def test_a_vector_of_one_is_its_number(server: Server) -> None:
     server.yields("vector", [{"metric": {}, "value": [1700000000.1, "0.25"]}])
     query = 'sum(rate(x{a="b"}[5m]))'
-    assert Prometheus(server.url + "/").instant(query) == 0.25
+    assert PrometheusClient(server.url + "/").instant(query) == 0.25
     path, fields, headers = server.asked[0]
     assert (path, fields) == ("/api/v1/query", {"query": [query]})
     assert "Authorization" not in headers
@@ -87,7 +87,7 @@ def test_a_vector_of_one_is_its_number(server: Server) -> None:
 
 def test_a_scalar_and_a_time(server: Server) -> None:
     server.yields("scalar", [1700000000, "3"])
-    assert Prometheus(server.url + "/prefix").instant("scalar(x)", at=1700000000.5) == 3.0
+    assert PrometheusClient(server.url + "/prefix").instant("scalar(x)", at=1700000000.5) == 3.0
     path, fields, _ = server.asked[0]
     assert (path, fields["time"]) == ("/prefix/api/v1/query", ["1700000000.5"])
 
@@ -95,12 +95,12 @@ def test_a_scalar_and_a_time(server: Server) -> None:
 @pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
 def test_what_is_no_number_is_none(server: Server, text: str) -> None:
     server.yields("vector", [{"metric": {}, "value": [1, text]}])
-    assert Prometheus(server.url).instant("x") is None
+    assert PrometheusClient(server.url).instant("x") is None
 
 
 def test_an_empty_vector_is_none(server: Server) -> None:
     server.yields("vector", [])
-    assert Prometheus(server.url).instant("x") is None
+    assert PrometheusClient(server.url).instant("x") is None
 
 
 @pytest.mark.parametrize(
@@ -147,14 +147,14 @@ def test_what_is_not_a_prometheus_is_refused(server: Server, status: int, body: 
 def test_the_token_goes_along_and_is_never_shown(server: Server) -> None:
     server.answer = (401, b"")
     with pytest.raises(ReconcileError) as caught:
-        Prometheus(server.url, "s3cret").instant("up")
+        PrometheusClient(server.url, "s3cret").instant("up")
     assert server.asked[0][2]["Authorization"] == "Bearer s3cret"
     assert "s3cret" not in caught.value.lines()
 
 
 def test_user_and_password_of_the_url_go_as_basic_and_are_never_shown(server: Server) -> None:
     server.answer = (503, b"")
-    prometheus = Prometheus(server.url.replace("://", "://ann:p%40ss@"))
+    prometheus = PrometheusClient(server.url.replace("://", "://ann:p%40ss@"))
     with pytest.raises(ReconcileError) as caught:
         prometheus.instant("up")
     assert server.asked[0][2]["Authorization"] == "Basic " + base64.b64encode(b"ann:p@ss").decode()
@@ -163,7 +163,7 @@ def test_user_and_password_of_the_url_go_as_basic_and_are_never_shown(server: Se
 
 def test_nobody_there(server: Server) -> None:
     with pytest.raises(ReconcileError, match="cannot be reached") as caught:
-        Prometheus("http://127.0.0.1:1").instant("up")
+        PrometheusClient("http://127.0.0.1:1").instant("up")
     assert caught.value.code == "AW-REC-01"
     assert "127.0.0.1:1" in caught.value.lines()
 
@@ -171,7 +171,7 @@ def test_nobody_there(server: Server) -> None:
 def test_nobody_answers(server: Server) -> None:
     server.wait = threading.Event()
     with pytest.raises(ReconcileError, match="timed out") as caught:
-        Prometheus(server.url, timeout_s=0.1).instant("up")
+        PrometheusClient(server.url, timeout_s=0.1).instant("up")
     server.wait.set()
     assert caught.value.code == "AW-REC-01"
 
@@ -179,5 +179,5 @@ def test_nobody_answers(server: Server) -> None:
 @pytest.mark.parametrize("url", ["", "localhost:9090", "file:///etc/passwd", "ftp://host", "http://", "http:///x"])
 def test_only_http_urls(url: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Prometheus(url)
+        PrometheusClient(url)
     assert caught.value.code == "AW-USE-35"

@@ -9,9 +9,9 @@ from archwright.contract.record import replace
 from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.monitor.metrics.exposition import Exposition
-from archwright.monitor.metrics.request_recorder import Requests
-from archwright.monitor.wal.compaction import served
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.metrics.request_recorder import RequestRecorder
+from archwright.monitor.wal.compaction import read_served
+from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
 
 
@@ -21,12 +21,12 @@ def test_a_label_that_finds_the_disk_full_costs_the_page_and_not_the_books(tmp_p
     assert page._file is not None
     whole, page._file._labels = page._file._labels, open("/dev/full", "ab", buffering=0)  # noqa: SIM115
     one = RequestRecord(at=1.0, request_id="r", status="ok", tenant="t", key_id="k")
-    with closing(page), closing(Store(home.store_url)) as store, closing(Ledger(store, home)) as ledger:
-        requests = Requests(ledger, page)
+    with closing(page), closing(Store(home.store_url)) as store, closing(WalWriter(store, home)) as ledger:
+        requests = RequestRecorder(ledger, page)
         requests.add(one)
         page._file._labels.close()
         page._file._labels = whole
         requests.add(replace(one, request_id="s"))
         ledger.flush()
-        assert [record.request_id for record in served(store, home)] == ["r", "s"]
+        assert [record.request_id for record in read_served(store, home)] == ["r", "s"]
         assert 'status="ok",workload=""} 1.0' in page.render().decode(), "what came when there was room again"

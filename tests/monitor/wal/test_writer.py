@@ -27,12 +27,21 @@ from archwright.contract.served import RequestRecord, make_request_id, request_r
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.metrics import observations
-from archwright.monitor.usage_totals import LOTS, MONEY_LIMIT, TOKENS_LIMIT, TOTAL_BY, TOTALS, gather, lot_of, merge
+from archwright.monitor.usage_totals import (
+    MONEY_LIMIT,
+    TOKENS_LIMIT,
+    USAGE_DELTAS,
+    USAGE_DIMENSIONS,
+    USAGE_TOTALS,
+    encode_delta,
+    gather_deltas,
+    merge_totals,
+)
 from archwright.monitor.wal import compaction
 from archwright.monitor.wal import writer as wal_writer
-from archwright.monitor.wal.compaction import BLOCKS, fold_orphans, served, totals
-from archwright.monitor.wal.segments import START, Segment, framed, frames, last_end
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.compaction import BLOCKS, compact_orphans, read_served, read_usage_totals
+from archwright.monitor.wal.segments import DATA_START, WalSegment, encode_batch, find_data_end, read_batches
+from archwright.monitor.wal.writer import WalWriter
 from archwright.store import ReplacedRows, Store, TableRows
 
 
@@ -42,7 +51,7 @@ def one(number: int, **more: Any) -> RequestRecord:
 
 
 def names(store: Store, home: Home | None) -> list[str]:
-    return [record.request_id for record in served(store, home)]
+    return [record.request_id for record in read_served(store, home)]
 
 
 @pytest.fixture
@@ -118,14 +127,14 @@ def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
         for turn, least in enumerate(acknowledged):
             assert counts[str(turn)] >= least
             assert f"{turn}-{counts[str(turn)] - 1}" in found, "whole from the first on"
-        assert {total.tenant: total.requests for total in totals(store, home, ("tenant",))} == {
+        assert {total.tenant: total.requests for total in read_usage_totals(store, home, ("tenant",))} == {
             f"t{turn}": count for turn, count in counts.items()
         }
-        records, broken = audit_log.checked(store, home)
+        records, broken = audit_log.check_chain(store, home)
         # A write that was cut short may have brought a decision without its end: nobody was told of either.
         assert broken is None and len(found) <= records <= len(found) + rounds
         until = time.monotonic() + 5
-        while fold_orphans(store, home) or list(home.ledger.glob("*.segment")):
+        while compact_orphans(store, home) or list(home.ledger.glob("*.segment")):
             assert time.monotonic() < until
     assert sum(block.count for block in store.rows(BLOCKS["served"])) == len(found)
 
@@ -147,7 +156,7 @@ def test_a_writer_killed_over_another_database_loses_and_doubles_nothing(postgre
 
 
 def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, home: Home) -> None:
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     books.append("served", one(1))
     books.append("served", one(2))
     assert names(store, home) == []
@@ -160,7 +169,7 @@ def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, h
 
 
 def test_the_thread_folds_by_itself(store: Store, home: Home) -> None:
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     books.append("served", one(1))
     books.flush()
     until = time.monotonic() + 10
@@ -171,9 +180,9 @@ def test_the_thread_folds_by_itself(store: Store, home: Home) -> None:
 
 
 def test_records_are_found_by_time_and_tenant(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 4)
-    monkeypatch.setattr(compaction, "PAGE", 2)
-    books = Ledger(store, home)
+    monkeypatch.setattr(compaction, "RANGE_RECORDS", 4)
+    monkeypatch.setattr(compaction, "BLOCKS_PER_READ", 2)
+    books = WalWriter(store, home)
     for number in range(40):
         books.append("served", one(number, tenant="bank" if number % 2 else "acme"))
     books.flush()
@@ -181,25 +190,25 @@ def test_records_are_found_by_time_and_tenant(store: Store, home: Home, monkeypa
     for number in range(40, 50):
         books.append("served", one(number, tenant="acme"))
     books.flush()
-    found = [record.request_id for record in served(store, home, (1_017.0, 1_042.0), "acme")]
+    found = [record.request_id for record in read_served(store, home, (1_017.0, 1_042.0), "acme")]
     assert found == [f"r{number}" for number in range(17, 43) if number % 2 == 0 or number >= 40]
-    assert len(list(served(store, home))) == 50
+    assert len(list(read_served(store, home))) == 50
     books.close()
 
 
 def test_a_torn_tail_is_recognised() -> None:
-    whole = framed([b'{"at":1}'], []) + framed([b'{"at":2}', b'{"at":3}'], [b"[4]", b"[5]"])
-    torn = framed([b'{"at":6}'], [b"[7]"])
+    whole = encode_batch([b'{"at":1}'], []) + encode_batch([b'{"at":2}', b'{"at":3}'], [b"[4]", b"[5]"])
+    torn = encode_batch([b'{"at":6}'], [b"[7]"])
     for cut in range(len(torn)):
-        data = bytes(START) + whole + torn[:cut] + bytes(100)
-        first, second = frames(data)
+        data = bytes(DATA_START) + whole + torn[:cut] + bytes(100)
+        first, second = read_batches(data)
         assert (first.counts, first.lines) == ((1, 0), (b'{"at":1}', b""))
         assert (second.counts, second.lines) == ((2, 2), (b'{"at":2}\n{"at":3}', b"[4]\n[5]"))
-        assert second.end == last_end(data) == START + len(whole)
+        assert second.end == find_data_end(data) == DATA_START + len(whole)
     for place in range(len(torn)):
-        flipped = bytearray(bytes(START) + whole + torn)
-        flipped[START + len(whole) + place] ^= 1
-        assert last_end(bytes(flipped)) == START + len(whole)
+        flipped = bytearray(bytes(DATA_START) + whole + torn)
+        flipped[DATA_START + len(whole) + place] ^= 1
+        assert find_data_end(bytes(flipped)) == DATA_START + len(whole)
 
 
 def before(stream: int, payload: bytes) -> bytes:
@@ -209,7 +218,7 @@ def before(stream: int, payload: bytes) -> bytes:
 
 def test_what_an_earlier_version_left_is_folded(store: Store, home: Home) -> None:
     """Killed while it wrote: its segment has a frame for each record, and each of its audit records a link."""
-    data, prev = bytes(START), ""
+    data, prev = bytes(DATA_START), ""
     for number in range(3):
         event = {"at": 1.0, "tenant": "t", "key_id": "k", "action": "a", "permission": "p", "effect": "allow"}
         line = msgspec.json.encode({**event, "chain": "c0", "number": number, "prev": prev})
@@ -218,18 +227,20 @@ def test_what_an_earlier_version_left_is_folded(store: Store, home: Home) -> Non
     (home.ledger / "0-000000.segment").write_bytes(data + before(1, b"[1.0]")[:-1] + bytes(100))
     for _ in range(2):
         assert names(store, home) == ["r0", "r1", "r2"]
-        assert audit_log.checked(store, home) == (3, None)
-        assert [entry.number for entry in audit_log.events(store, home)] == [2, 1, 0]
-        fold_orphans(store, home)
-    assert audit_log.tip(store) == prev == audit_log.events(store)[0].hash and not list(home.ledger.glob("*.segment"))
+        assert audit_log.check_chain(store, home) == (3, None)
+        assert [entry.number for entry in audit_log.read_entries(store, home)] == [2, 1, 0]
+        compact_orphans(store, home)
+    assert audit_log.read_chain_tip(store) == prev == audit_log.read_entries(store)[0].hash and not list(
+        home.ledger.glob("*.segment")
+    )
 
 
 def test_what_is_written_at_once_may_be_longer_than_a_stretch(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "STRETCH_BYTES", 100)
-    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 10)
-    books = Ledger(store, home)
+    monkeypatch.setattr(compaction, "RANGE_BYTES", 100)
+    monkeypatch.setattr(compaction, "RANGE_RECORDS", 10)
+    books = WalWriter(store, home)
     for number in range(50):
         books.append("served", one(number))
         if number in (20, 40, 45):
@@ -240,12 +251,12 @@ def test_what_is_written_at_once_may_be_longer_than_a_stretch(
 
 
 def test_a_segment_damaged_under_its_writer_is_said_and_not_gone_round(store: Store, home: Home) -> None:
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     books.append("served", one(1))
     books.flush()
     (path,) = home.ledger.glob("*.segment")
     with path.open("r+b") as file:
-        file.seek(START + 40)
+        file.seek(DATA_START + 40)
         file.write(b"?")
     with pytest.raises(StoreError) as caught:
         books.fold()
@@ -254,13 +265,13 @@ def test_a_segment_damaged_under_its_writer_is_said_and_not_gone_round(store: St
 
 
 def test_a_segment_of_a_living_writer_is_left_alone(store: Store, home: Home) -> None:
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     books.append("served", one(1))
     books.flush()
     (path,) = home.ledger.glob("*.segment")
-    assert Segment.adopt(path) is None
+    assert WalSegment.adopt(path) is None
     books.fold()
-    assert fold_orphans(store, home) == 0 and path.exists()
+    assert compact_orphans(store, home) == 0 and path.exists()
     books.close()
 
 
@@ -280,7 +291,7 @@ class Moody(Store):
 @pytest.mark.parametrize("mood", ["refuse", "mute"])
 def test_what_the_store_refuses_waits_and_comes_once(tmp_path: Path, home: Home, mood: str) -> None:
     store = Moody(home.store_url)
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     setattr(store, mood, True)
     for number in range(5):
         books.append("served", one(number))
@@ -293,7 +304,7 @@ def test_what_the_store_refuses_waits_and_comes_once(tmp_path: Path, home: Home,
     setattr(store, mood, False)
     books.close()
     assert names(store, None) == ["r0", "r1", "r2", "r3", "r4"]
-    assert [total.requests for total in totals(store, None, ())] == [5]
+    assert [total.requests for total in read_usage_totals(store, None, ())] == [5]
 
 
 def test_what_a_dead_writer_left_is_not_folded_into_another_store(store: Store, home: Home) -> None:
@@ -311,11 +322,11 @@ os._exit(9)
 """
     url = f"sqlite:///{home.root / 'other.db'}"
     subprocess.run([sys.executable, "-c", script, str(home.root), url], check=False)
-    assert names(store, home) == [] and totals(store, home, ("tenant",)) == []
-    assert fold_orphans(store, home) == 0
+    assert names(store, home) == [] and read_usage_totals(store, home, ("tenant",)) == []
+    assert compact_orphans(store, home) == 0
     other = Store(url)
     assert names(other, home) == ["r1"]
-    assert fold_orphans(other, home) == 1 and names(other, home) == ["r1"]
+    assert compact_orphans(other, home) == 1 and names(other, home) == ["r1"]
     assert not list(home.ledger.glob("*.segment"))
     other.close()
 
@@ -324,7 +335,7 @@ def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, mon
     """The first segment had no store's name, the next had: sorted by it, they were read in the wrong order."""
     store = Moody(home.store_url)
     store.refuse = True
-    books = Ledger(store, home, segment_bytes=16 << 10)
+    books = WalWriter(store, home, segment_bytes=16 << 10)
     monkeypatch.setattr(books, "_fold", lambda least: 0)
     monkeypatch.setattr(books, "_name", "f" * 16)
     log = audit_log.AuditLog(books)
@@ -334,10 +345,10 @@ def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, mon
         books.flush()
         store.refuse = False
     assert {path.stem.count(".") for path in home.ledger.glob("*.segment")} == {0, 1}
-    assert audit_log.verify(store, home) is None
+    assert audit_log.find_broken_record(store, home) is None
     monkeypatch.undo()
     books.close()
-    assert audit_log.verify(store, None) is None
+    assert audit_log.find_broken_record(store, None) is None
     store.close()
 
 
@@ -345,9 +356,9 @@ def test_what_waits_for_another_store_takes_no_room_of_this_one(home: Home, monk
     """A database that is away for hours is given up for another: that one's gateway let nobody in."""
     monkeypatch.setattr(wal_writer, "SEGMENTS_LIMIT", 4)
     for number in range(4):
-        Segment.make(home.ledger, f"0123abcd.{number:016}-000000", 4 << 10).close()
+        WalSegment.make(home.ledger, f"0123abcd.{number:016}-000000", 4 << 10).close()
     store = Store(home.store_url)
-    books = Ledger(store, home, segment_bytes=4 << 10)
+    books = WalWriter(store, home, segment_bytes=4 << 10)
     assert books.room
     books.close()
     store.close()
@@ -366,7 +377,7 @@ def test_a_store_that_is_silent_does_not_hold_up_the_end(home: Home) -> None:
             super().append_together(lots, synced=synced, instead=instead)
 
     store = Silent(home.store_url)
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     books.append("served", one(1))
     books.flush()
     assert store.asked.wait(30)
@@ -383,7 +394,7 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next segment was there before it was used: read last, it had what came after what was read first."""
-    books = Ledger(store, home, segment_bytes=16 << 10)
+    books = WalWriter(store, home, segment_bytes=16 << 10)
     monkeypatch.setattr(books, "_fold", lambda least: 0)  # a fold late
     log = audit_log.AuditLog(books)
 
@@ -410,7 +421,7 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", open_slowly)
-        assert audit_log.verify(store, home) is None
+        assert audit_log.find_broken_record(store, home) is None
     monkeypatch.undo()
     books.close()
 
@@ -421,7 +432,7 @@ def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(
     monkeypatch.setattr(wal_writer, "SEGMENTS_LIMIT", 4)
     store = Moody(home.store_url)
     store.refuse = True
-    books = Ledger(store, home, segment_bytes=4 << 10)
+    books = WalWriter(store, home, segment_bytes=4 << 10)
     written = 0
     with pytest.raises(StoreError) as caught:
         while True:
@@ -440,7 +451,7 @@ def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(
 
 
 def test_a_write_that_fails_is_tried_again(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     books.append("served", one(1))
     books.flush()
 
@@ -459,7 +470,7 @@ def test_a_write_that_fails_is_tried_again(store: Store, home: Home, monkeypatch
 
 
 def test_a_record_of_absurd_length_and_a_closed_ledger_are_refused(store: Store, home: Home) -> None:
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     with pytest.raises(StoreError) as caught:
         books.append("served", one(1, route="x" * 70_000))
     assert caught.value.code == "AW-STO-07"
@@ -473,10 +484,10 @@ def test_readers_see_each_record_once_while_it_is_folded(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wal_writer, "SYNC_S", 0.001)
-    monkeypatch.setattr(wal_writer, "FOLD_EVERY", 1)
+    monkeypatch.setattr(wal_writer, "COMPACT_EVERY_SYNCS", 1)
     monkeypatch.setattr(wal_writer, "MERGE_ROWS", 3)
-    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 5)
-    books = Ledger(store, home, segment_bytes=16 << 10)
+    monkeypatch.setattr(compaction, "RANGE_RECORDS", 5)
+    books = WalWriter(store, home, segment_bytes=16 << 10)
     written = 0
     stop = threading.Event()
 
@@ -495,44 +506,51 @@ def test_readers_see_each_record_once_while_it_is_folded(
         found = names(store, home)
         assert len(found) == len(set(found)) and len(found) >= before
         before = written
-        requests = sum(total.requests for total in totals(Store(store.url), home, ("tenant", "day")))
+        requests = sum(total.requests for total in read_usage_totals(Store(store.url), home, ("tenant", "day")))
         assert before <= requests <= written + 1
     stop.set()
     writer.join()
     books.close()
-    assert sum(total.requests for total in totals(store, home, ())) == written
+    assert sum(total.requests for total in read_usage_totals(store, home, ())) == written
 
 
 def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: Home) -> None:
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     books.append("served", one(1, cost_usd=0.1))
     books.append("served", one(2, cost_usd=0.2, user="ann"))
     books.append("served", one(86_400, cost_usd=None, cache="hit", saved_usd=0.3))
     books.append("served", one(4, shadow=True))
     books.flush()
-    before = sorted(totals(store, home, TOTAL_BY), key=repr)
+    before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
     books.fold()
-    assert sorted(totals(store, home, TOTAL_BY), key=repr) == before
-    assert (len(store.rows(LOTS)), len(store.rows(TOTALS))) == (0, 4), "the first fold of a process gathers"
+    assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
+    assert (len(store.rows(USAGE_DELTAS)), len(store.rows(USAGE_TOTALS))) == (0, 4), (
+        "the first fold of a process gathers"
+    )
     for number in (1, 2):
         books.append("served", one(number, cost_usd=0.0, input_tokens=0, output_tokens=0, shadow=True))
         books.flush()
         books.fold()
-    assert len(store.rows(LOTS)) == 2
-    assert (gather(store), gather(store), len(store.rows(LOTS)), merge(store)) == (1, 0, 0, 4)
-    before = sorted(totals(store, home, TOTAL_BY), key=repr)
-    assert observations.prune(store, 1e6) == 3
+    assert len(store.rows(USAGE_DELTAS)) == 2
+    assert (gather_deltas(store), gather_deltas(store), len(store.rows(USAGE_DELTAS)), merge_totals(store)) == (
+        1,
+        0,
+        0,
+        4,
+    )
+    before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
+    assert observations.prune_observations(store, 1e6) == 3
     assert names(store, home) == [] and books.fold() == 0
-    assert sorted(totals(store, home, TOTAL_BY), key=repr) == before
-    (own, shadow) = sorted(totals(store, home, ("shadow",)), key=lambda total: total.shadow)
+    assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
+    (own, shadow) = sorted(read_usage_totals(store, home, ("shadow",)), key=lambda total: total.shadow)
     assert (own.requests, own.hits, own.cost_nano_usd, own.saved_nano_usd) == (3, 1, 300_000_000, 300_000_000)
     assert (own.input_tokens, own.output_tokens, shadow.requests) == (9, 15, 3)
-    assert {total.day for total in totals(store, home, ("day",))} == {0, 1}
+    assert {total.day for total in read_usage_totals(store, home, ("day",))} == {0, 1}
     books.close()
 
 
 def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: Store, home: Home) -> None:
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     newer = [*json.loads(msgspec.json.encode(one(2))), "a field of tomorrow"]
     for line in (msgspec.json.encode(one(1)), b'["x"]', b'[1.0,"r","ok",7]', b"{", msgspec.json.encode(newer)):
         books.append_encoded("served", line, 0)
@@ -540,7 +558,7 @@ def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: S
     books.flush()
     for _ in range(2):
         assert names(store, home) == ["r1", "r2", "r3"]
-        (total,) = totals(store, home, ())
+        (total,) = read_usage_totals(store, home, ())
         assert (total.requests, total.input_tokens, total.output_tokens) == (3, 6 + TOKENS_LIMIT, 10)
         assert (total.cost_nano_usd, total.saved_nano_usd) == (2_000 + MONEY_LIMIT, 0)
         books.fold()
@@ -551,7 +569,7 @@ def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: S
 def test_usage_of_ten_million_requests_is_told_in_a_second(store: Store, home: Home) -> None:
     """10,000 blocks of a thousand, each of five keys, none merged yet: the worst that folding leaves."""
     lots = [
-        lot_of(
+        encode_delta(
             {
                 (20_000 + block // 1_000, f"t{key}", f"k{(block + key) % 50}", "", "m", False): [200, 0, 1, 1, 7, 0]
                 for key in range(5)
@@ -559,8 +577,8 @@ def test_usage_of_ten_million_requests_is_told_in_a_second(store: Store, home: H
         )
         for block in range(10_000)
     ]
-    store.append(LOTS, lots)
-    found = totals(store, home, ("tenant", "model", "day"))
+    store.append(USAGE_DELTAS, lots)
+    found = read_usage_totals(store, home, ("tenant", "model", "day"))
     assert sum(total.requests for total in found) == 10_000_000
 
 
@@ -571,26 +589,27 @@ def test_those_who_gather_at_once_take_each_lot_once(store: Store, home: Home) -
     def gathers() -> None:
         mine = Store(store.url)
         while not stop.is_set():
-            gather(mine)
-            merge(mine)
+            gather_deltas(mine)
+            merge_totals(mine)
         mine.close()
 
-    gather(store)  # the tables are there
+    gather_deltas(store)  # the tables are there
     threads = [threading.Thread(target=gathers) for _ in range(4)]
     for thread in threads:
         thread.start()
     for number in range(60):
         store.append(
-            LOTS, [lot_of({(number % 3, "t", f"k{key}", "", "m", False): [1, 0, 2, 3, 4, 5] for key in range(4)})]
+            USAGE_DELTAS,
+            [encode_delta({(number % 3, "t", f"k{key}", "", "m", False): [1, 0, 2, 3, 4, 5] for key in range(4)})],
         )
-        (total,) = totals(store, home, ())
+        (total,) = read_usage_totals(store, home, ())
         assert (total.requests, total.saved_nano_usd) == (4 * number + 4, 20 * number + 20)
     stop.set()
     for thread in threads:
         thread.join()
-    gather(store)
-    assert merge(store) == 12 and store.rows(LOTS) == []
-    assert sum(total.requests for total in totals(store, home, TOTAL_BY)) == 240
+    gather_deltas(store)
+    assert merge_totals(store) == 12 and store.rows(USAGE_DELTAS) == []
+    assert sum(total.requests for total in read_usage_totals(store, home, USAGE_DIMENSIONS)) == 240
 
 
 def test_the_id_of_a_request_tells_when_it_came() -> None:
@@ -604,14 +623,14 @@ def test_the_id_of_a_request_tells_when_it_came() -> None:
 def test_all_that_waits_is_one_write(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a record costs in time is measured by bench/ledger."""
     written: list[int] = []
-    write = Segment.write
+    write = WalSegment.write
 
-    def counted(self: Segment, data: bytes) -> None:
+    def counted(self: WalSegment, data: bytes) -> None:
         written.append(len(data))
         write(self, data)
 
-    monkeypatch.setattr(Segment, "write", counted)
-    books, record = Ledger(store, home), one(1)
+    monkeypatch.setattr(WalSegment, "write", counted)
+    books, record = WalWriter(store, home), one(1)
     for _ in range(2_000):
         books.append("served", record)
     assert not written
@@ -623,7 +642,7 @@ def test_all_that_waits_is_one_write(store: Store, home: Home, monkeypatch: pyte
 
 def test_a_segment_that_gets_full_while_it_is_folded_comes_before_its_successor(store: Store, home: Home) -> None:
     """Else what waits of it would stand behind, and an audit chain in that order is a broken one."""
-    books = Ledger(store, home, segment_bytes=4 << 10)
+    books = WalWriter(store, home, segment_bytes=4 << 10)
     books._stop.set()
     books._thread.join()
     written: list[str] = []
@@ -636,10 +655,10 @@ def test_a_segment_that_gets_full_while_it_is_folded_comes_before_its_successor(
             books.flush()
             written.append(one(len(written)).request_id)
 
-    class Meanwhile(deque[Segment]):
+    class Meanwhile(deque[WalSegment]):
         """Where the interpreter may switch to the thread that serves."""
 
-        def __iter__(self) -> Iterator[Segment]:
+        def __iter__(self) -> Iterator[WalSegment]:
             yield from super().__iter__()
             if serving.ident is None:
                 serving.start()
@@ -660,13 +679,13 @@ def test_what_a_crash_left_of_a_segment_being_made_goes_and_one_being_made_stays
     for path in (old, young):
         path.write_bytes(bytes(100))
     os.utime(old, (time.time() - 100, time.time() - 100))
-    assert fold_orphans(store, home) == 0
+    assert compact_orphans(store, home) == 0
     assert not old.exists() and young.exists()
 
 
 def test_one_process_at_a_time_folds_what_others_left(store: Store, home: Home) -> None:
     """In order: an audit chain goes on from one segment to the next."""
-    books = Ledger(store, home)
+    books = WalWriter(store, home)
     books.append("served", one(1))
     books.flush()
     (path,) = home.ledger.glob("*.segment")
@@ -674,6 +693,6 @@ def test_one_process_at_a_time_folds_what_others_left(store: Store, home: Home) 
     left.write_bytes(path.read_bytes())  # as if its writer were gone
     with (home.ledger / "orphans.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert fold_orphans(store, home) == 0 and left.exists()
-    assert fold_orphans(store, home) == 1 and not left.exists()
+        assert compact_orphans(store, home) == 0 and left.exists()
+    assert compact_orphans(store, home) == 1 and not left.exists()
     books.close()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from archwright.access.tables import Scope, scope_name
+from archwright.access.tables import LimitScope, format_scope_name
 from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.monitor.usage_totals import DAY_S
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.usage_limits import UsageLimits
 from archwright.serving.admission.metering import LIMITS_PROPAGATION_S, RecordedSpending
 from archwright.store import Store
@@ -21,7 +21,7 @@ LIMITS = UsageLimits(budget_usd=1.0)
 NOW = time.time()
 
 
-class Counting(Ledger):
+class Counting(WalWriter):
     """A ledger that counts how often it was asked."""
 
     asked = 0
@@ -41,7 +41,7 @@ def ledger(tmp_path: Path) -> Iterator[Counting]:
     store.close()
 
 
-def spent(ledger: Ledger, key: str, usd: float, at: float = NOW, *, shadow: bool = False) -> None:
+def spent(ledger: WalWriter, key: str, usd: float, at: float = NOW, *, shadow: bool = False) -> None:
     record = RequestRecord(
         at=at, request_id=key, status="ok", tenant="t", key_id=key, user="u", model="m", cost_usd=usd, shadow=shadow
     )
@@ -55,11 +55,11 @@ def test_all_scopes_are_added_up_once_until_something_changes(ledger: Counting) 
     spent(ledger, "k1", 9.0, shadow=True)
     stamp, clock = [1], [0.0]
     spending = RecordedSpending(ledger, ledger.home, lambda: tuple(stamp), lambda: clock[0])
-    keys = [Scope("key", scope_name("key", name=f"k{number}"), LIMITS) for number in range(50)]
+    keys = [LimitScope("key", format_scope_name("key", name=f"k{number}"), LIMITS) for number in range(50)]
     assert {spending(key, 0.0) for key in keys} == {0.75}
-    assert spending(Scope("tenant", scope_name("tenant", "t"), LIMITS), 0.0) == 37.5
-    assert spending(Scope("user", scope_name("user", "t", "u"), LIMITS), 0.0) == 37.5
-    assert spending(Scope("key", scope_name("key", name="new"), LIMITS), 0.0) == 0.0
+    assert spending(LimitScope("tenant", format_scope_name("tenant", "t"), LIMITS), 0.0) == 37.5
+    assert spending(LimitScope("user", format_scope_name("user", "t", "u"), LIMITS), 0.0) == 37.5
+    assert spending(LimitScope("key", format_scope_name("key", name="new"), LIMITS), 0.0) == 0.0
     asked = ledger.asked
     assert asked == 1
     assert {spending(key, NOW - DAY_S) for key in keys} == {0.5}, "of this period alone"
@@ -80,7 +80,7 @@ def test_what_was_written_while_the_clock_was_ahead_is_no_month_s_before(ledger:
     spent(ledger, "k", 0.5)
     spent(ledger, "k", 0.25, NOW + 4 * 365 * DAY_S)
     spending = RecordedSpending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW)
-    key = Scope("key", scope_name("key", name="k"), LIMITS)
+    key = LimitScope("key", format_scope_name("key", name="k"), LIMITS)
     assert spending(key, NOW - NOW % DAY_S) == 0.5
     assert spending(key, 0.0) == 0.75, "but of all time"
     spending = RecordedSpending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW + 4 * 365 * DAY_S)

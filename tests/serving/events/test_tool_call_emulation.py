@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from archwright.http_client.sse import Event
+from archwright.http_client.sse import ServerSentEvent
 from archwright.serving.events.engine_events import DONE_MARK
 from archwright.serving.events.schema_bounds import SCHEMA_BOUNDS, bound_schemas
 from archwright.serving.events.tool_call_emulation import ToolCallReader, emulate_tools, involves_tools
@@ -32,8 +32,8 @@ def asked(**changes: Any) -> dict[str, Any]:
     return {"messages": [USER], "max_tokens": 200, "tools": [tool("f"), tool("g")], **changes}
 
 
-def event(finish: str | None = None, **delta: Any) -> Event:
-    return Event("", json.dumps({"choices": [{"delta": delta, "finish_reason": finish}]}).encode())
+def event(finish: str | None = None, **delta: Any) -> ServerSentEvent:
+    return ServerSentEvent("", json.dumps({"choices": [{"delta": delta, "finish_reason": finish}]}).encode())
 
 
 def told(pieces: list[str], finish: str = "stop", *, formed: bool = False) -> tuple[str, str, str, str | None]:
@@ -41,7 +41,7 @@ def told(pieces: list[str], finish: str = "stop", *, formed: bool = False) -> tu
     reader = ToolCallReader(formed=formed)
     text = name = arguments = ""
     found = None
-    for one in [*(event(content=piece) for piece in pieces), event(finish), Event("", DONE_MARK)]:
+    for one in [*(event(content=piece) for piece in pieces), event(finish), ServerSentEvent("", DONE_MARK)]:
         for seen in reader.read(one):
             for choice in seen.choices or ():
                 assert choice.delta is not None
@@ -88,7 +88,7 @@ def test_a_call_that_was_cut_off_says_so() -> None:
 
 def test_what_is_no_choice_passes() -> None:
     reader = ToolCallReader()
-    (only,) = reader.read(Event("", b'{"choices": [], "usage": {"completion_tokens": 3}}'))
+    (only,) = reader.read(ServerSentEvent("", b'{"choices": [], "usage": {"completion_tokens": 3}}'))
     assert only.usage == {"completion_tokens": 3}
     first, _ = reader.read(event(reasoning_content="hm"))
     assert first.choices is not None and first.choices[0].delta is not None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.serving.conftest import Platform, Reply, endpoint, free_port, null_engine, table
 
-from archwright.access.audit_log import events
+from archwright.access.audit_log import read_entries
 from archwright.access.permissions import ROLES
 from archwright.home import Home
 from archwright.serving.process.routes import ADMIN_ROUTES, ROUTES, find_admin_route
@@ -171,7 +171,7 @@ def test_a_key_is_made_limited_rotated_used_and_revoked(door: Door) -> None:
     assert [(line["user"], line["requests"]) for line in usage if line["key"] == made["id"]] == [("ann", 1)]
     assert door.by("admin", "DELETE", f"/admin/keys/{made['id']}").json["revoked"]
     assert door.platform.chat(rotated["key"], max_tokens=1).status == 401
-    kept = events(door.platform.store, door.platform.home, {"resource": made["id"]}, tenant=TENANT)
+    kept = read_entries(door.platform.store, door.platform.home, {"resource": made["id"]}, tenant=TENANT)
     assert [one.action for one in reversed(kept)] == ["key.create", "key.limit", "key.rotate", "key.revoke"]
     told = door.by("admin", "GET", f"/admin/tenants/{TENANT}/audit").json["data"]
     assert {one["tenant"] for one in told} == {TENANT} and "key.revoke" in [one["action"] for one in told]
@@ -202,7 +202,7 @@ def test_what_was_begun_with_a_key_since_taken_away_is_not_done(door: Door, end:
 def test_what_is_refused_is_written_down_too(door: Door) -> None:
     foreign = door.key_of(OTHER)
     reply = door.by("admin", "DELETE", f"/admin/keys/{foreign}")
-    (kept,) = events(door.platform.store, door.platform.home, {"resource": foreign}, tenant=TENANT)
+    (kept,) = read_entries(door.platform.store, door.platform.home, {"resource": foreign}, tenant=TENANT)
     assert (kept.effect, kept.request_id) == ("deny", reply.headers["x-request-id"])
 
 

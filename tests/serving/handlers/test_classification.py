@@ -12,11 +12,11 @@ from archwright.contract.evidence import Query
 from archwright.contract.lineage import format_node
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx import BATCH_ITEMS
-from archwright.engines.onnx_file import Notes
+from archwright.engines.onnx_file import ModelSignature
 from archwright.errors import EngineError
 from archwright.home import Home
 from archwright.monitor import lineage
-from archwright.monitor.metrics.observations import evaluate
+from archwright.monitor.metrics.observations import evaluate_query
 from archwright.serving.handlers import classification
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.errors import ApiError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.enable_socket
 PATH = "/v1/predict/sorter"
-MANY = Notes(labels=tuple(f"class-{number}" for number in range(40)), shape=(3,))
+MANY = ModelSignature(labels=tuple(f"class-{number}" for number in range(40)), shape=(3,))
 
 
 def _spec(name: str, socket: str, **changes: Any) -> Entry:
@@ -118,11 +118,11 @@ def test_what_a_plan_promises_of_a_classifier_is_recorded(platform: Platform) ->
     latency = Query(metric="latency_s", labels=labels, statistic="p95", window_s=3600.0)
     share = Query(metric="requests", labels=labels, statistic="share", window_s=3600.0)
     deadline = time.monotonic() + 5
-    while (seen := evaluate(platform.store, latency, time.time())) is None or seen.samples < 20:
+    while (seen := evaluate_query(platform.store, latency, time.time())) is None or seen.samples < 20:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert seen.unit == "s" and 0 < seen.value <= time.time() - began
-    answered = evaluate(platform.store, share, time.time(), platform.home)
+    answered = evaluate_query(platform.store, share, time.time(), platform.home)
     assert answered is not None and (answered.value, answered.unit) == (1.0, "share")
     assert any(
         name.startswith("archwright_request_seconds_count") and 'workload="sorter"' in name and count >= 20
@@ -188,7 +188,7 @@ def test_an_engine_that_fails_or_is_none_is_not_the_clients_fault(platform: Plat
     gone = _ask(platform, {"inputs": [[1, 2, 3]]}, "/v1/predict/gone")
     assert (gone.status, gone.error["code"]) == (503, "engine_unavailable")
     for reply in (failed, odd, gone):
-        assert lineage.parents(platform.store, format_node("answer", reply.headers["x-request-id"])) == []
+        assert lineage.read_parents(platform.store, format_node("answer", reply.headers["x-request-id"])) == []
 
 
 def test_a_body_too_large_is_413(platform: Platform) -> None:

@@ -15,7 +15,7 @@ from tests.monitor.test_trace_exporter import Collector, collector
 from tests.serving.conftest import Platform, Reply, directory, endpoint, free_port
 from tests.serving.fake_provider import Place, Script, chat_events
 
-from archwright.access.audit_log import events
+from archwright.access.audit_log import read_entries
 from archwright.access.key_cache import POLL_S
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.serving.events.engine_events import FunctionCall, ToolCall
@@ -118,7 +118,7 @@ def test_content_leaves_only_where_its_tenant_turned_that_on(scene: Scene) -> No
     time.sleep(POLL_S)
     ids = [scene.chat(stream=number % 2 == 0) for number in range(8)]
     assert not any(set(KEYS) & set(told) for told in map(scene.told, ids))
-    acts = [(one.action, one.effect) for one in events(platform.store, platform.home, tenant="acme", limit=200)]
+    acts = [(one.action, one.effect) for one in read_entries(platform.store, platform.home, tenant="acme", limit=200)]
     assert ("content.trace", "allow") in acts
     platform.close()
     for path in platform.home.root.rglob("*"):

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from archwright.access.accounts import Accounts, Reservation, accounts_slate
-from archwright.access.api_keys import Keys, Principal
-from archwright.access.audit_log import AuditEvent, AuditLog, events, verify
+from archwright.access.accounts import Accounts, Reservation, open_accounts_table
+from archwright.access.api_keys import KeyStore, Principal
+from archwright.access.audit_log import AuditEvent, AuditLog, find_broken_record, read_entries
 from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
-from archwright.http_client.connection_pool import Sink
+from archwright.http_client.connection_pool import ResponseSink
 from archwright.journal import Journal
 from archwright.monitor.metrics.exposition import Exposition
-from archwright.monitor.wal.compaction import served
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.compaction import read_served
+from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.usage_limits import UsageLimits as KeyLimits
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting, RecordedSpending, RequestCharge
@@ -44,14 +44,14 @@ class Stand:
 
     def __init__(self, folder: Path, **limits: Any) -> None:
         self.store = Store(f"sqlite:///{folder}/a.db")
-        keys = Keys(self.store, b"p" * 32)
+        keys = KeyStore(self.store, b"p" * 32)
         keys.create_tenant("acme")
         self.key = keys.create("acme")[0]
         self.exposition = Exposition()
-        self.ledger = Ledger(self.store, Home(folder), segment_bytes=SEGMENT_BYTES)
+        self.ledger = WalWriter(self.store, Home(folder), segment_bytes=SEGMENT_BYTES)
         self.journal = io.StringIO()
         entry = endpoint(workload="w", addresses=("unix:none",), default_max_tokens=1, context_tokens=9, slots=1)
-        journal, slate = Journal("gateway", self.journal), accounts_slate(Home(folder))
+        journal, slate = Journal("gateway", self.journal), open_accounts_table(Home(folder))
         self.gateway = GatewayContext(
             table(entry, limits=ClientLimits(**limits)),
             Home(folder),
@@ -131,7 +131,7 @@ def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothin
     pool.replicas[0].healthy = True
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
     assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 500
-    (record,) = served(stand.store, Home(tmp_path))
+    (record,) = read_served(stand.store, Home(tmp_path))
     assert (record.status, record.input_tokens, record.output_tokens) == ("failed", 0, 0)
 
 
@@ -142,16 +142,16 @@ def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
     (pool,) = stand.gateway.pools.values()
     pool.replicas[0].healthy = True
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
-    identify = Keys.identify
+    identify = KeyStore.identify
 
-    def gone(keys: Keys, secret: str) -> Principal | None:
+    def gone(keys: KeyStore, secret: str) -> Principal | None:
         known = identify(keys, secret)
         if known is not None:
             keys.revoke(known.key_id)
             keys._refresh()
         return known
 
-    monkeypatch.setattr(Keys, "identify", gone)
+    monkeypatch.setattr(KeyStore, "identify", gone)
     assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 401
 
 
@@ -280,11 +280,11 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
         stand.ledger.flush()
         monkeypatch.undo()
         assert (await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable"
-        records = list(served(stand.store, Home(tmp_path)))
+        records = list(read_served(stand.store, Home(tmp_path)))
         assert [record.status for record in records if record != one] == ["failed"] * (admitted + 2)
-        effects = [event.effect for event in events(stand.store, Home(tmp_path))]
+        effects = [event.effect for event in read_entries(stand.store, Home(tmp_path))]
         assert (effects.count("allow"), effects.count("deny")) == (admitted + 2, denied)
-        assert verify(stand.store, Home(tmp_path)) is None
+        assert find_broken_record(stand.store, Home(tmp_path)) is None
         await stand.gateway.fleet.close()
 
     asyncio.run(scenario())
@@ -375,7 +375,7 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
     async def scenario() -> None:
         connection = stand.server().accept()
 
-        async def ask(_client: EngineClient, _path: str, _body: object, sink: Sink, _headers: object) -> None:
+        async def ask(_client: EngineClient, _path: str, _body: object, sink: ResponseSink, _headers: object) -> None:
             sink.feed(event)
             connection.connection_lost(None)
             await asyncio.sleep(60)
@@ -388,7 +388,7 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
         await stand.gateway.fleet.close()
 
     asyncio.run(scenario())
-    (record,) = served(stand.store, Home(tmp_path))
+    (record,) = read_served(stand.store, Home(tmp_path))
     assert (record.status, record.input_tokens, record.output_tokens) == ("cancelled", 1, 1), (
         "and what it got is billed"
     )

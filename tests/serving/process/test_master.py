@@ -19,8 +19,8 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.home import write_atomic
-from archwright.monitor.usage import usage_of
-from archwright.monitor.wal.compaction import served
+from archwright.monitor.usage import read_usage
+from archwright.monitor.wal.compaction import read_served
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.process.config_reload import read_served_revision, served_revision_file
 
@@ -170,7 +170,7 @@ def test_a_killed_worker_loses_no_settled_request(two: Platform) -> None:
     lost = len(found) - len(load.done)
     assert 0 <= lost <= len(load.failed), "written and not answered: at most those that were cut off"
     with closing(two.store) as store:
-        (line,) = usage_of(store, two.home, "acme", "tenant")
+        (line,) = read_usage(store, two.home, "acme", "tenant")
     assert line.cost_usd == pytest.approx(sum(one.cost_usd or 0.0 for one in _all_served(two)))
     assert line.cost_usd >= sum(load.done.values()) - 1e-9
 
@@ -260,7 +260,7 @@ def _replaced(platform: Platform, victim: int) -> bool:
 
 def _all_served(platform: Platform) -> list[Any]:
     with closing(platform.store) as store:
-        return list(served(store, platform.home))
+        return list(read_served(store, platform.home))
 
 
 def _lives(pid: int) -> bool:

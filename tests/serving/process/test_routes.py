@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from archwright.access.permissions import PERMISSIONS
-from archwright.access.tables import checksum, well_formed
+from archwright.access.tables import compute_checksum, is_well_formed
 from archwright.serving.process.routes import ROUTES, find_route
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def test_every_carrier_gives_the_same_identity_and_the_same_restrictions(null: P
     secret = null.made_key("acme", known, lives_s=1e-6 if role == "expired" else None)
     if role == "unknown":
         body = "B" * 43
-        secret = "aw_" + body + checksum(body)
-        assert well_formed(secret)
+        secret = "aw_" + body + compute_checksum(body)
+        assert is_well_formed(secret)
     wanted = {"member": (200, 403), "owner": (200, 200), "monitor": (403, 200)}.get(role, (401, 401))
     for headers in carriers(secret):
         found = [null.ask("GET", path, key=None, headers=headers) for path in ("/v1/models", "/metrics")]
@@ -148,7 +148,7 @@ def test_every_carrier_gives_the_same_identity_and_the_same_restrictions(null: P
 
 def test_a_key_made_right_after_an_unknown_one_is_known(null: Platform) -> None:
     for _ in range(5):
-        unknown = "aw_" + (body := token_urlsafe(32)) + checksum(body)
+        unknown = "aw_" + (body := token_urlsafe(32)) + compute_checksum(body)
         assert null.ask("GET", "/v1/models", key=unknown).status == 401
         assert null.ask("GET", "/v1/models", key=null.made_key("acme")).status == 200
 

@@ -11,7 +11,7 @@ import pytest
 from tests.serving.fake_provider import Place, Script, block, message_end, message_events, message_start, use, words
 
 from archwright.errors import ArchwrightError
-from archwright.http_client.sse import Event
+from archwright.http_client.sse import ServerSentEvent
 from archwright.serving.providers.anthropic import AnthropicProvider, MessagesEventReader, to_messages_request
 
 if TYPE_CHECKING:
@@ -437,7 +437,7 @@ def seen(*events: dict[str, Any]) -> tuple[list[Any], bool]:
     found: list[Any] = []
     for event in events:
         assert not reader.done
-        found += reader.read(Event(event["type"], json.dumps(event).encode()))
+        found += reader.read(ServerSentEvent(event["type"], json.dumps(event).encode()))
     return [choice for one in found for choice in one.choices or [one.error or one.usage]], reader.done
 
 
@@ -495,8 +495,8 @@ def test_an_error_of_each_kind_has_its_status() -> None:
 def test_usage_is_the_last_word_on_each_count() -> None:
     reader = MessagesEventReader()
     start = message_start(input_tokens=5, cache_creation_input_tokens=2, cache_read_input_tokens=3, output_tokens=1)
-    assert list(reader.read(Event("", json.dumps(start).encode()))) == []
-    (end,) = reader.read(Event("", json.dumps(message_end("end_turn", 7)[0]).encode()))
+    assert list(reader.read(ServerSentEvent("", json.dumps(start).encode()))) == []
+    (end,) = reader.read(ServerSentEvent("", json.dumps(message_end("end_turn", 7)[0]).encode()))
     assert end.usage == {
         "prompt_tokens": 10,
         "completion_tokens": 7,

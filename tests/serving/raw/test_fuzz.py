@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import httptools
 import pytest
 
-from archwright.engines.http_request_parser import Chunks, Head, Malformed, parse_head
+from archwright.engines.http_request_parser import ChunkedBody, MalformedRequest, RequestHead, parse_head
 
 from .cases import ASK, BODY, CHUNKED, GET, IN_CHUNKS, LENGTH, OK, POST
 from .replies import parsed
@@ -189,7 +189,7 @@ class Witness:
         self.done = True
 
 
-def taken(data: bytes) -> tuple[Head, bytes, int] | None:
+def taken(data: bytes) -> tuple[RequestHead, bytes, int] | None:
     """The first request as our grammar reads it: head, body, and where it ends; None for none."""
     start = 2 if data.startswith(b"\r\n") else 0
     end = data.find(b"\r\n\r\n", start)
@@ -200,10 +200,10 @@ def taken(data: bytes) -> tuple[Head, bytes, int] | None:
         rest = data[end + 4 :]
         if head.length is not None:
             return (head, rest[: head.length], end + 4 + head.length) if len(rest) >= head.length else None
-        chunks = Chunks(1_000, 8_192)
+        chunks = ChunkedBody(1_000, 8_192)
         body = chunks.feed(rest)
         return (head, body, len(data) - len(chunks.rest)) if chunks.done else None
-    except Malformed:
+    except MalformedRequest:
         return None
 
 

@@ -25,16 +25,16 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.metrics import LATENCY_BOUNDS_S, METRIC_BY_QUANTITY, METRICS, Metric
-from archwright.monitor.wal.segments import allocate
+from archwright.monitor.wal.segments import allocate_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LIMIT = 64  # label sets per metric: 3 histograms of 98 series each stay below 20,000 series
-OTHER = "other"
+LABEL_SETS_LIMIT = 64  # label sets per metric: 3 histograms of 98 series each stay below 20,000 series
+OTHER_LABEL = "other"
 SLOT_BYTES = 8
 BUCKETS = len(LATENCY_BOUNDS_S) + 1
-SUFFIX = ".counters"
+COUNTERS_SUFFIX = ".counters"
 LABELS_SUFFIX = ".labels"
-Key = tuple[str, ...]
+LabelValues = tuple[str, ...]
 
 
 class _Child:
@@ -68,23 +68,23 @@ class Histogram(_Child):
 
     def observe(self, value: float) -> None:
         with self._lock:
-            observed(self.slots, value)
+            add_observation(self.slots, value)
 
     def record(self, value: float) -> None:
         self.observe(value)
 
 
-def observed(slots: memoryview[float], value: float) -> None:
+def add_observation(slots: memoryview[float], value: float) -> None:
     """The lock of the page is held."""
     slots[bisect_left(LATENCY_BOUNDS_S, value)] += 1.0
     slots[BUCKETS] += value
 
 
 Child = Counter | Gauge | Histogram
-KINDS: dict[str, type[Counter | Gauge | Histogram]] = {"histogram": Histogram, "counter": Counter, "gauge": Gauge}
+CHILD_TYPES: dict[str, type[Counter | Gauge | Histogram]] = {"histogram": Histogram, "counter": Counter, "gauge": Gauge}
 
 
-class _Place(NamedTuple):
+class _SlotRange(NamedTuple):
     """Where a metric's children lie: `width` slots each from `first`."""
 
     first: int
@@ -95,18 +95,18 @@ class Exposition:
     """Safe to share between threads. `folder` is where the processes that are summed up keep their slots; without it
     this one stands alone."""
 
-    def __init__(self, limit: int = LIMIT, folder: Path | None = None) -> None:
+    def __init__(self, limit: int = LABEL_SETS_LIMIT, folder: Path | None = None) -> None:
         self._limit = limit
         self.lock = threading.Lock()  # of every slot: who has it may write several at once
         self._binding = threading.Lock()
-        self._places, count = _places(limit)
-        self._children: dict[str, dict[Key, Child]] = {metric.quantity: {} for metric in METRICS}
-        self._file: _File | None = None
+        self._places, count = _compute_slot_ranges(limit)
+        self._children: dict[str, dict[LabelValues, Child]] = {metric.quantity: {} for metric in METRICS}
+        self._file: _CountersFile | None = None
         size = count * SLOT_BYTES
         if folder is None:
             self._slots = memoryview(bytearray(size)).cast("d")
         else:
-            self._file = _File(folder, _shape(limit), size)
+            self._file = _CountersFile(folder, _hash_layout(limit), size)
             self._slots = memoryview(self._file.mapped).cast("d")
             for quantity, *labels in self._file.bound:
                 child = self._made(METRIC_BY_QUANTITY[quantity], tuple(labels))
@@ -143,7 +143,7 @@ class Exposition:
 
     def render(self, beside: Exposition | None = None) -> bytes:
         """Every series, those of the other processes added, and those that stand on another exposition only."""
-        found: dict[str, dict[Key, list[float]]] = {metric.quantity: {} for metric in METRICS}
+        found: dict[str, dict[LabelValues, list[float]]] = {metric.quantity: {} for metric in METRICS}
         known = [*self._children.items(), *(beside._children.items() if beside is not None else ())]
         for quantity, children in known:
             for key, child in tuple(children.items()):
@@ -151,14 +151,16 @@ class Exposition:
         if self._file is not None:
             for bound, slots in self._file.others():
                 self._sum(found, bound, slots)
-        return "".join(_text(metric, found[metric.quantity]) for metric in METRICS).encode()
+        return "".join(_render_metric(metric, found[metric.quantity]) for metric in METRICS).encode()
 
     def close(self) -> None:
         """The slots stay for those who sum them."""
         if self._file is not None:
             self._file.close()
 
-    def _sum(self, found: dict[str, dict[Key, list[float]]], bound: list[list[str]], slots: memoryview[float]) -> None:
+    def _sum(
+        self, found: dict[str, dict[LabelValues, list[float]]], bound: list[list[str]], slots: memoryview[float]
+    ) -> None:
         order: Counted[str] = Counted()
         for quantity, *labels in bound:
             place = self._places[quantity]
@@ -168,27 +170,27 @@ class Exposition:
             ours = found[quantity].get(tuple(labels), [0.0] * place.width)
             found[quantity][tuple(labels)] = [one + other for one, other in zip(ours, theirs, strict=True)]
 
-    def _bind(self, metric: Metric, key: Key) -> Child:
+    def _bind(self, metric: Metric, key: LabelValues) -> Child:
         known = self._children[metric.quantity]
-        key = tuple(printable(text) for text in key)
+        key = tuple(sanitise_label_value(text) for text in key)
         with self._binding:
             if len(known) >= self._limit and key not in known:
-                key = (OTHER,) * len(key)
+                key = (OTHER_LABEL,) * len(key)
             if key not in known:
                 if self._file is not None:
                     self._file.label([metric.quantity, *key])
                 self._made(metric, key)
             return known[key]
 
-    def _made(self, metric: Metric, key: Key) -> Child:
+    def _made(self, metric: Metric, key: LabelValues) -> Child:
         known, place = self._children[metric.quantity], self._places[metric.quantity]
         first = place.first + len(known) * place.width
-        child = KINDS[metric.kind](self._slots[first : first + place.width], self.lock)
+        child = CHILD_TYPES[metric.kind](self._slots[first : first + place.width], self.lock)
         known[key] = child
         return child
 
 
-class _File:
+class _CountersFile:
     """The slots of this process, mapped, and beside them the labels in the order in which they were bound. The lock
     says that the process lives. Who comes new takes the file of one that ended and counts on, so that no counter goes
     back; when nobody lives, it begins anew."""
@@ -199,7 +201,7 @@ class _File:
             fcntl.flock(starting, fcntl.LOCK_EX)
             left = self._left(size)
             if left is None:
-                self._path = folder / f"{shape}-{os.urandom(8).hex()}{SUFFIX}"
+                self._path = folder / f"{shape}-{os.urandom(8).hex()}{COUNTERS_SUFFIX}"
                 self._file = self._path.open("w+b", buffering=0)
                 fcntl.flock(self._file, fcntl.LOCK_EX)
                 self._allocate(size)
@@ -209,13 +211,13 @@ class _File:
         self._labels = self._path.with_suffix(LABELS_SUFFIX).open("a+b", buffering=0)
         self._labels.seek(0)
         lines = self._labels.read()
-        self.bound = _label_sets(lines)
+        self.bound = _parse_label_sets(lines)
         self._labels.truncate(lines.rfind(b"\n") + 1)  # what a crash left of a line would spoil the next one
 
     def _allocate(self, size: int) -> None:
         """A page that is not there yet would be a SIGBUS at its first count, should the disk be full by then."""
         try:
-            allocate(self._file.fileno(), size)
+            allocate_bytes(self._file.fileno(), size)
         except OSError:
             self._path.unlink()
             self._file.close()
@@ -224,7 +226,7 @@ class _File:
     def _left(self, size: int) -> tuple[Path, FileIO] | None:
         """A file whose process ended, its lock taken; None when there is none. Without a living process all go."""
         ended, living = [], 0
-        for path in self._folder.glob(f"*{SUFFIX}"):
+        for path in self._folder.glob(f"*{COUNTERS_SUFFIX}"):
             file = path.open("r+b", buffering=0)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -252,10 +254,10 @@ class _File:
 
     def others(self) -> Iterator[tuple[list[list[str]], memoryview[float]]]:
         """Labels and slots of every other process, of those that ended too."""
-        for path in self._folder.glob(f"{self._shape}-*{SUFFIX}"):
+        for path in self._folder.glob(f"{self._shape}-*{COUNTERS_SUFFIX}"):
             if path != self._path:
                 with suppress(FileNotFoundError):
-                    labels = _label_sets(path.with_suffix(LABELS_SUFFIX).read_bytes())
+                    labels = _parse_label_sets(path.with_suffix(LABELS_SUFFIX).read_bytes())
                     yield labels, memoryview(path.read_bytes()).cast("d")
 
     def close(self) -> None:
@@ -264,55 +266,57 @@ class _File:
         self._file.close()
 
 
-def _label_sets(lines: bytes) -> list[list[str]]:
+def _parse_label_sets(lines: bytes) -> list[list[str]]:
     return [msgspec.json.decode(line, type=list[str]) for line in lines[: lines.rfind(b"\n") + 1].splitlines()]
 
 
-def printable(text: str) -> str:
+def sanitise_label_value(text: str) -> str:
     """A label value that every reader takes: one that cannot be encoded would hold up everything behind it."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _places(limit: int) -> tuple[dict[str, _Place], int]:
+def _compute_slot_ranges(limit: int) -> tuple[dict[str, _SlotRange], int]:
     """The slots of every metric for `limit` label sets and the other one, and how many that makes."""
     found, first = {}, 0
     for metric in METRICS:
         width = BUCKETS + 1 if metric.kind == "histogram" else 1
-        found[metric.quantity] = _Place(first, width)
+        found[metric.quantity] = _SlotRange(first, width)
         first += width * (limit + 1)
     return found, first
 
 
-def _shape(limit: int) -> str:
+def _hash_layout(limit: int) -> str:
     """Files of another shape (another version of us) are not read."""
     shape = [limit, LATENCY_BOUNDS_S, *((metric.name, metric.labels) for metric in METRICS)]
     return hashlib.sha256(msgspec.json.encode(shape)).hexdigest()[:12]
 
 
-def _text(metric: Metric, children: Mapping[Key, Sequence[float]]) -> str:
+def _render_metric(metric: Metric, children: Mapping[LabelValues, Sequence[float]]) -> str:
     """The series of one metric as Prometheus reads them."""
     lines = [f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n"]
     for key, slots in children.items():
-        labels = sorted(f'{name}="{_escaped(value)}"' for name, value in zip(metric.labels, key, strict=True))
+        labels = sorted(
+            f'{name}="{_escape_label_value(value)}"' for name, value in zip(metric.labels, key, strict=True)
+        )
         if metric.kind == "histogram":
-            lines.append(_histogram(metric.name, ",".join(labels), slots))
+            lines.append(_render_histogram(metric.name, ",".join(labels), slots))
         else:
             named = f"{{{','.join(labels)}}}" if labels else ""
             lines.append(f"{metric.name}{named} {slots[0]}\n")
     return "".join(lines)
 
 
-_LE = [*(f'le="{bound}"' for bound in LATENCY_BOUNDS_S), 'le="+Inf"']
+_BUCKET_LABELS = [*(f'le="{bound}"' for bound in LATENCY_BOUNDS_S), 'le="+Inf"']
 
 
-def _histogram(name: str, labels: str, slots: Sequence[float]) -> str:
+def _render_histogram(name: str, labels: str, slots: Sequence[float]) -> str:
     lines, total = [], 0.0
-    for bound, count in zip(_LE, slots, strict=False):
+    for bound, count in zip(_BUCKET_LABELS, slots, strict=False):
         total += count
         lines.append(f"{name}_bucket{{{bound},{labels}}} {total}\n")
     lines.append(f"{name}_count{{{labels}}} {total}\n{name}_sum{{{labels}}} {slots[BUCKETS]}\n")
     return "".join(lines)
 
 
-def _escaped(value: str) -> str:
+def _escape_label_value(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

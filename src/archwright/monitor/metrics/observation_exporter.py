@@ -15,7 +15,7 @@ from archwright.monitor.metrics.observations import OBSERVATIONS
 from archwright.store import ColumnRange, Store
 
 
-class Follower:
+class ObservationExporter:
     """`catch_up` shows the observations of `quantities` that arrived after `since` and were not shown yet."""
 
     def __init__(self, store: Store, exposition: Exposition, quantities: Iterable[str], since: float) -> None:

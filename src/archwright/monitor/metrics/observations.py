@@ -21,14 +21,14 @@ from archwright.contract.percentile import percentile
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home
-from archwright.monitor.metrics.exposition import printable
-from archwright.monitor.metrics.request_recorder import VALUES, labels_of
-from archwright.monitor.wal.compaction import BLOCKS, served
+from archwright.monitor.metrics.exposition import sanitise_label_value
+from archwright.monitor.metrics.request_recorder import REQUEST_VALUES, extract_labels
+from archwright.monitor.wal.compaction import BLOCKS, read_served
 from archwright.store import ColumnRange, RecordTable, Store
 
 FLUSH_S = 0.25
 BUFFER_LIMIT = 100_000  # observations kept while the store refuses, some 30 MB
-BATCH = 5_000  # rows of one transaction: others get their turn at the store
+BATCH_ROWS = 5_000  # rows of one transaction: others get their turn at the store
 
 
 class Observation(Record):
@@ -38,7 +38,7 @@ class Observation(Record):
     labels: dict[str, str]
 
 
-class Reading(Record):
+class QueryResult(Record):
     """The answer to a Query: `samples` observations stand behind it."""
 
     value: float
@@ -50,7 +50,7 @@ class Reading(Record):
 OBSERVATIONS = RecordTable("observations", Observation, index=("at",))
 
 
-class Recorder:
+class ObservationRecorder:
     """Takes observations without ever blocking the caller; a thread writes them.
 
     While the store refuses, the newest BUFFER_LIMIT observations are kept and `dropped` counts the others;
@@ -82,7 +82,7 @@ class Recorder:
         if not math.isfinite(value):
             self.dropped += 1
             return
-        kept = {name: printable(text) for name, text in sorted(labels.items())}
+        kept = {name: sanitise_label_value(text) for name, text in sorted(labels.items())}
         moment = self._clock() if at is None else at
         self._keep(
             Observation(quantity=METRIC_BY_QUANTITY[quantity].quantity, at=moment, value=float(value), labels=kept)
@@ -107,7 +107,7 @@ class Recorder:
         """Drop what is older than `before` from the store, 0 when it refuses: the next time will do."""
         try:
             with boundary("recorder"):
-                return prune(self._store, before)
+                return prune_observations(self._store, before)
         except ArchwrightError as error:
             self.refusal = error
             return 0
@@ -131,7 +131,7 @@ class Recorder:
     def _take(self) -> list[Observation]:
         """Up to BATCH from the front. Only the holder of `_writing` takes; a full buffer may shrink meanwhile."""
         batch: list[Observation] = []
-        while len(batch) < BATCH:
+        while len(batch) < BATCH_ROWS:
             try:
                 batch.append(self._buffer.popleft())
             except IndexError:
@@ -145,7 +145,7 @@ class Recorder:
         self._buffer.extendleft(reversed(kept))
 
 
-def evaluate(store: Store, query: Query, until: float, home: Home | None = None) -> Reading | None:
+def evaluate_query(store: Store, query: Query, until: float, home: Home | None = None) -> QueryResult | None:
     """The query's answer over [until - window_s, until], or None when nothing was observed. Of requests it counts
     what is in the store (a second old), and with `home` what this machine has only just written down.
 
@@ -156,16 +156,16 @@ def evaluate(store: Store, query: Query, until: float, home: Home | None = None)
     statuses leave of it. Raises StoreError when the store refuses.
     """
     metric = METRIC_BY_QUANTITY[query.metric]
-    found = _observed(store, query, until)
-    if query.metric in VALUES:
-        found += _requests(store, query, until, home)
+    found = _select_observations(store, query, until)
+    if query.metric in REQUEST_VALUES:
+        found += _select_requests(store, query, until, home)
     found.sort(key=lambda point: point.at)
     if not found:
         return None
-    values = _sums(found) if metric.kind == "gauge" and not metric.per_run else [row.value for row in found]
+    values = _sum_series(found) if metric.kind == "gauge" and not metric.per_run else [row.value for row in found]
     unit = metric.unit
     if query.statistic == "share":
-        return _share(found, query)
+        return _compute_share(found, query)
     if query.statistic == "rate":
         if metric.kind == "gauge":
             return None
@@ -173,18 +173,18 @@ def evaluate(store: Store, query: Query, until: float, home: Home | None = None)
     elif query.statistic == "last" and metric.kind == "counter":
         value = math.fsum(values)
     else:
-        value = _statistic(query, values)
-    return Reading(value=value, unit=unit, samples=len(found), window_s=query.window_s)
+        value = _compute_statistic(query, values)
+    return QueryResult(value=value, unit=unit, samples=len(found), window_s=query.window_s)
 
 
-def prune(store: Store, before: float) -> int:
+def prune_observations(store: Store, before: float) -> int:
     """Drop observations older than `before`, and requests: what these add up to stays. Returns how many rows went."""
     last = math.nextafter(before, -math.inf)
     gone = store.prune(OBSERVATIONS, ColumnRange("at", None, last))
     return gone + store.prune(BLOCKS["served"], ColumnRange("last_at", None, last))
 
 
-class _Point(NamedTuple):
+class _Sample(NamedTuple):
     """A matching observation; `series` is its labels as stored."""
 
     at: float
@@ -192,41 +192,41 @@ class _Point(NamedTuple):
     series: str
 
 
-def _observed(store: Store, query: Query, until: float) -> list[_Point]:
+def _select_observations(store: Store, query: Query, until: float) -> list[_Sample]:
     """The matching observations of the window. There are few label sets: each is read once."""
     span = ColumnRange("at", until - query.window_s, until)
     matches: dict[str, bool] = {}
-    found: list[_Point] = []
+    found: list[_Sample] = []
     for at, value, series in store.columns(OBSERVATIONS, ("at", "value", "labels"), {"quantity": query.metric}, span):
         match = matches.get(series)
         if match is None:
             match = matches[series] = query.labels.items() <= msgspec.json.decode(series, type=dict[str, str]).items()
         if match:
-            found.append(_Point(at, value, series))
+            found.append(_Sample(at, value, series))
     return found
 
 
-def _requests(store: Store, query: Query, until: float, home: Home | None) -> list[_Point]:
+def _select_requests(store: Store, query: Query, until: float, home: Home | None) -> list[_Sample]:
     """The matching requests that ended in the window."""
-    value_of = VALUES[query.metric]
+    value_of = REQUEST_VALUES[query.metric]
     series: dict[tuple[str, ...], str | None] = {}
-    found: list[_Point] = []
-    for one in served(store, home, (until - query.window_s, until)):
+    found: list[_Sample] = []
+    for one in read_served(store, home, (until - query.window_s, until)):
         value = None if one.shadow else value_of(one)
         if value is None:
             continue
         key = (one.workload, one.model, one.pool, one.status)
         if key not in series:
-            labels = labels_of(one) | ({"status": one.status} if query.metric == "requests" else {})
+            labels = extract_labels(one) | ({"status": one.status} if query.metric == "requests" else {})
             matching = query.labels.items() <= labels.items()
             series[key] = msgspec.json.encode(labels).decode() if matching else None
         name = series[key]
         if name is not None:
-            found.append(_Point(one.at, value, name))
+            found.append(_Sample(one.at, value, name))
     return found
 
 
-def _share(points: Sequence[_Point], query: Query) -> Reading | None:
+def _compute_share(points: Sequence[_Sample], query: Query) -> QueryResult | None:
     """Increments whose status counts as answered, among all."""
     kinds = {point.series: msgspec.json.decode(point.series, type=dict[str, str]) for point in points}
     lost = {series for series, labels in kinds.items() if labels.get("status") in FAILED_STATUSES}
@@ -234,10 +234,10 @@ def _share(points: Sequence[_Point], query: Query) -> Reading | None:
     if whole <= 0:
         return None
     failed = math.fsum(point.value for point in points if point.series in lost)
-    return Reading(value=1 - failed / whole, unit="share", samples=len(points), window_s=query.window_s)
+    return QueryResult(value=1 - failed / whole, unit="share", samples=len(points), window_s=query.window_s)
 
 
-def _statistic(query: Query, values: Sequence[float]) -> float:
+def _compute_statistic(query: Query, values: Sequence[float]) -> float:
     if query.q is not None:
         return percentile(values, query.q)
     if query.statistic == "mean":
@@ -245,7 +245,7 @@ def _statistic(query: Query, values: Sequence[float]) -> float:
     return max(values) if query.statistic == "max" else values[-1]
 
 
-def _sums(points: Sequence[_Point]) -> list[float]:
+def _sum_series(points: Sequence[_Sample]) -> list[float]:
     """After each moment with readings, the sum over series of the newest reading of each."""
     newest: dict[str, float] = {}
     sums: list[float] = []

@@ -14,29 +14,29 @@ import msgspec
 
 from archwright.errors import ErrorLocation, ReconcileError, UsageError
 
-ANSWER_LIMIT = 4 * 2**20
+RESPONSE_LIMIT_BYTES = 4 * 2**20
 TIMEOUT_S = 10.0
 
 
-class _StayThere(urllib.request.HTTPRedirectHandler):
+class _RedirectRefusal(urllib.request.HTTPRedirectHandler):
     """A redirect is refused: it would carry the token to a host nobody named."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
-class _Data(msgspec.Struct):
+class _QueryData(msgspec.Struct):
     resultType: str
     result: list[Any]
 
 
-class _Answer(msgspec.Struct):
+class _QueryResponse(msgspec.Struct):
     status: str
-    data: _Data | None = None
+    data: _QueryData | None = None
     error: str = ""
 
 
-class Prometheus:
+class PrometheusClient:
     """`url` is its root ("http://host:9090", a path prefix and user:password@ are kept); `token` goes as Bearer."""
 
     def __init__(self, url: str, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
@@ -57,7 +57,7 @@ class Prometheus:
         elif parts.username is not None:
             pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-        self._opener = urllib.request.build_opener(_StayThere, urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(_RedirectRefusal, urllib.request.ProxyHandler({}))
 
     def instant(self, promql: str, at: float | None = None) -> float | None:
         """The one number `promql` yields (now, or at that epoch second); None when there is none: empty, NaN, Inf.
@@ -83,12 +83,12 @@ class Prometheus:
         request = urllib.request.Request(self.url + path, data=data, headers=self._headers)
         try:
             with self._opener.open(request, timeout=self._timeout_s) as reply:
-                body: bytes = reply.read(ANSWER_LIMIT)
+                body: bytes = reply.read(RESPONSE_LIMIT_BYTES)
                 return body
         except urllib.error.HTTPError as error:
             with error:
                 if error.code in (400, 422):
-                    return error.read(ANSWER_LIMIT)
+                    return error.read(RESPONSE_LIMIT_BYTES)
                 raise self._refused(f"HTTP {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
@@ -99,9 +99,9 @@ class Prometheus:
                 hint=f"check the URL and that it answers: curl {self.url}/-/ready",
             ) from error
 
-    def _parsed(self, body: bytes) -> _Answer:
+    def _parsed(self, body: bytes) -> _QueryResponse:
         try:
-            answer = msgspec.json.decode(body, type=_Answer)
+            answer = msgspec.json.decode(body, type=_QueryResponse)
         except msgspec.DecodeError as error:
             raise self._refused("the answer is not a Prometheus's JSON") from error
         if answer.status != "success":

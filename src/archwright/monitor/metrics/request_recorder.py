@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from archwright.contract.metrics import REQUEST_LABELS
 from archwright.contract.served import RequestRecord
-from archwright.monitor.metrics.exposition import Exposition, observed
-from archwright.monitor.trace_exporter import Content, Traces
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.metrics.exposition import Exposition, add_observation
+from archwright.monitor.trace_exporter import TraceContent, TraceExporter
+from archwright.monitor.wal.writer import WalWriter
 
 # What is only measured of an answer that came to its end; None: the request says nothing about it.
-VALUES: Mapping[str, Callable[[RequestRecord], float | None]] = {
+REQUEST_VALUES: Mapping[str, Callable[[RequestRecord], float | None]] = {
     "ttft_s": lambda one: one.ttft_s if one.status == "ok" else None,
     "tpot_s": lambda one: one.tpot_s if one.status == "ok" else None,
     "latency_s": lambda one: one.latency_s if one.status == "ok" else None,
@@ -23,7 +23,7 @@ VALUES: Mapping[str, Callable[[RequestRecord], float | None]] = {
 }
 
 
-class _Bound(NamedTuple):
+class _BoundSeries(NamedTuple):
     """The slots of one (workload, model, pool, status)."""
 
     ttft: memoryview[float]
@@ -34,16 +34,16 @@ class _Bound(NamedTuple):
     requests: memoryview[float]
 
 
-class Requests:
+class RequestRecorder:
     """Where a process that serves writes down what it served: in its ledger, on the page, and in traces."""
 
-    def __init__(self, ledger: Ledger, exposition: Exposition, traces: Traces | None = None) -> None:
+    def __init__(self, ledger: WalWriter, exposition: Exposition, traces: TraceExporter | None = None) -> None:
         self._ledger = ledger
         self._exposition = exposition
         self._traces = traces
-        self._bound: dict[tuple[str, str, str, str], _Bound] = {}
+        self._bound: dict[tuple[str, str, str, str], _BoundSeries] = {}
 
-    def add(self, one: RequestRecord, content: Content | None = None) -> None:
+    def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
         """Survives kill -9 once the ledger is flushed. `content` goes into its trace and nowhere else. Raises
         StoreError AW-STO-06."""
         # A label that the disk has no room for costs the page this request, never the books: these have their reserve.
@@ -60,18 +60,18 @@ class Requests:
             return
         with self._exposition.lock:
             if one.status == "ok":
-                observed(bound.latency, one.latency_s)
+                add_observation(bound.latency, one.latency_s)
                 if one.ttft_s is not None:
-                    observed(bound.ttft, one.ttft_s)
+                    add_observation(bound.ttft, one.ttft_s)
                 if one.tpot_s is not None:
-                    observed(bound.tpot, one.tpot_s)
+                    add_observation(bound.tpot, one.tpot_s)
             bound.output[0] += max(one.output_tokens, 0)
             bound.input[0] += max(one.input_tokens, 0)
             bound.requests[0] += 1.0
 
-    def _bind(self, one: RequestRecord) -> _Bound:
-        page, labels = self._exposition, labels_of(one)
-        made = self._bound[one.workload, one.model, one.pool, one.status] = _Bound(
+    def _bind(self, one: RequestRecord) -> _BoundSeries:
+        page, labels = self._exposition, extract_labels(one)
+        made = self._bound[one.workload, one.model, one.pool, one.status] = _BoundSeries(
             ttft=page.histogram("ttft_s", labels).slots,
             tpot=page.histogram("tpot_s", labels).slots,
             latency=page.histogram("latency_s", labels).slots,
@@ -82,5 +82,5 @@ class Requests:
         return made
 
 
-def labels_of(one: RequestRecord) -> dict[str, str]:
+def extract_labels(one: RequestRecord) -> dict[str, str]:
     return {name: getattr(one, name) for name in REQUEST_LABELS}

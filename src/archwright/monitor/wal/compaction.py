@@ -25,33 +25,41 @@ from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.usage_totals import (
-    LOTS,
-    TOTAL_BY,
-    TOTAL_OF,
-    TOTALS,
-    Sums,
-    Total,
-    add,
-    add_line,
-    lot_of,
-    take,
-    total_of,
+    USAGE_DELTAS,
+    USAGE_DIMENSIONS,
+    USAGE_MEASURES,
+    USAGE_TOTALS,
+    UsageSums,
+    UsageTotal,
+    add_served,
+    add_sums,
+    apply_deltas,
+    build_total,
+    encode_delta,
 )
-from archwright.monitor.wal.segment_owner import own
-from archwright.monitor.wal.segments import STREAMS, Framed, Segment, folded_in, frames, snapshot, unborn
+from archwright.monitor.wal.segment_owner import list_store_segments
+from archwright.monitor.wal.segments import (
+    STREAMS,
+    CommittedBatch,
+    WalSegment,
+    list_unfinished_segments,
+    read_batches,
+    read_compacted_offset,
+    read_segments,
+)
 from archwright.store import ColumnRange, ColumnRanges, RecordTable, Store
 
-STRETCH_RECORDS = 16_000
-STRETCH_BYTES = 4 << 20
+RANGE_RECORDS = 16_000
+RANGE_BYTES = 4 << 20
 PIECE_BYTES = 32 << 10
-PAGE = 16  # blocks read at once
-LINK = b',"chain":"'  # within a text of a line its quotes would be escaped
+BLOCKS_PER_READ = 16  # blocks read at once
+CHAIN_FIELD = b',"chain":"'  # within a text of a line its quotes would be escaped
 
 
-class Block(Record):
+class RecordBlock(Record):
     """Records of one stream, one JSON a line, compressed; of the segment `writer` the bytes from `number` to `end`.
 
-    `tip` is the SHA-256 of the last group (`last_group`).
+    `tip` is the SHA-256 of the last group (`extract_last_group`).
     """
 
     writer: str
@@ -64,18 +72,20 @@ class Block(Record):
     data: bytes
 
 
-BLOCKS = {stream: RecordTable(f"{stream}_blocks", Block, ("writer", "number"), ("last_at",)) for stream in STREAMS}
-_SERVED = msgspec.json.Decoder(RequestRecord)
+BLOCKS = {
+    stream: RecordTable(f"{stream}_blocks", RecordBlock, ("writer", "number"), ("last_at",)) for stream in STREAMS
+}
+_SERVED_DECODER = msgspec.json.Decoder(RequestRecord)
 
 
 class _Timed(msgspec.Struct):
     at: float
 
 
-_TIMED = msgspec.json.Decoder(_Timed)
+_TIMED_DECODER = msgspec.json.Decoder(_Timed)
 
 
-class Stretch(NamedTuple):
+class CompactedRange(NamedTuple):
     """Where in a segment it ends, and how many records and rows of totals it made."""
 
     end: int
@@ -83,47 +93,50 @@ class Stretch(NamedTuple):
     totals: int
 
 
-def fold(store: Store, segment: Segment) -> Stretch:
+def compact_range(store: Store, segment: WalSegment) -> CompactedRange:
     """The next stretch of `segment`, as one transaction. Raises StoreError; Conflict when somebody else had it."""
     start = end = segment.folded
-    sums: Sums = {}
-    making = {"audit": _Making(_audit_times), "served": _Making(lambda data: _served_times(data, sums))}
+    sums: UsageSums = {}
+    making = {
+        "audit": _BlockBuilder(_read_audit_times),
+        "served": _BlockBuilder(lambda data: _aggregate_served(data, sums)),
+    }
     both = tuple(making.values())
     count = 0
-    for one in _frames(segment, start):
+    for one in _read_range_batches(segment, start):
         for made, records, lines in zip(both, one.counts, one.lines, strict=True):
             if records:
                 made.take(records, lines)
         count, end = count + sum(one.counts), start + one.end
-        if count >= STRETCH_RECORDS:
+        if count >= RANGE_RECORDS:
             break
     lots = [(BLOCKS[stream], [made.block(segment.name, start, end)]) for stream, made in making.items() if made.count]
-    store.append_together([*lots, (LOTS, [lot_of(sums)] if sums else [])], synced=True)
+    store.append_together([*lots, (USAGE_DELTAS, [encode_delta(sums)] if sums else [])], synced=True)
     segment.mark(end)
-    return Stretch(end, count, len(sums))
+    return CompactedRange(end, count, len(sums))
 
 
-def _frames(segment: Segment, start: int) -> Iterator[Framed]:
+def _read_range_batches(segment: WalSegment, start: int) -> Iterator[CommittedBatch]:
     """Those of the next stretch; at least one: what was written at once may be longer. Raises StoreError."""
-    for limit in (STRETCH_BYTES, segment.size):
-        found = frames(segment.part(start, limit), 0)
+    for limit in (RANGE_BYTES, segment.size):
+        found = read_batches(segment.part(start, limit), 0)
         first = next(found, None)
         if first is not None:
             return chain((first,), found)
     raise StoreError("AW-STO-08", f"{segment.name} is damaged at byte {start}", hint="restore from backup")
 
 
-def fold_all(store: Store, segment: Segment) -> int:
+def compact_segment(store: Store, segment: WalSegment) -> int:
     """What is left of a segment that nobody writes, then the file goes; how many records. Raises StoreError."""
-    look_up(store, segment)
+    update_compacted_offset(store, segment)
     records = 0
     while segment.folded < segment.written:
-        records += fold(store, segment).records
+        records += compact_range(store, segment).records
     segment.remove()
     return records
 
 
-def fold_orphans(store: Store, home: Home) -> int:
+def compact_orphans(store: Store, home: Home) -> int:
     """Segments of writers that are gone, in their order (audit chains go on from one to the next), so by one process
     at a time; how many records they held. Raises StoreError."""
     with (home.ledger / "orphans.lock").open("wb") as lock:
@@ -132,30 +145,30 @@ def fold_orphans(store: Store, home: Home) -> int:
         except BlockingIOError:
             return 0
         records = 0
-        for path in [*own(store, home), *unborn(home.ledger)]:
-            segment = Segment.adopt(path)
+        for path in [*list_store_segments(store, home), *list_unfinished_segments(home.ledger)]:
+            segment = WalSegment.adopt(path)
             if segment is not None:
                 try:
-                    records += fold_all(store, segment)
+                    records += compact_segment(store, segment)
                 finally:
                     segment.close()
     return records
 
 
-def look_up(store: Store, segment: Segment) -> None:
+def update_compacted_offset(store: Store, segment: WalSegment) -> None:
     """How far a segment is in the store, asked of it: a writer may have been killed before it could note it."""
     ends = [store.columns(table, ("end",), {"writer": segment.name}) for table in BLOCKS.values()]
     segment.mark(max([segment.folded, *(end for found in ends for (end,) in found)]))
 
 
-def last_group(lines: bytes) -> bytes:
+def extract_last_group(lines: bytes) -> bytes:
     """From the last line on that has a link (the audit log writes them): what the next link points at. Where none has,
     the last line."""
-    link = lines.rfind(LINK)
+    link = lines.rfind(CHAIN_FIELD)
     return lines[lines.rfind(b"\n", 0, link if link >= 0 else None) + 1 :]
 
 
-class _Making:
+class _BlockBuilder:
     """A block in the making, a piece at a time: while it is in the processor's cache, and so that whoever serves in the
     same process waits for no piece long. `times` looks at the lines of one."""
 
@@ -176,18 +189,18 @@ class _Making:
         if self._waiting >= PIECE_BYTES:
             self._pack()
 
-    def block(self, writer: str, start: int, end: int) -> Block:
+    def block(self, writer: str, start: int, end: int) -> RecordBlock:
         if self._lines:
             self._pack()
         first_at, last_at = self._span if self._span[0] <= self._span[1] else (0.0, 0.0)
-        return Block(
+        return RecordBlock(
             writer=writer,
             number=start,
             end=end,
             first_at=first_at,
             last_at=last_at,
             count=self.count,
-            tip=hashlib.sha256(last_group(self._last)).hexdigest(),
+            tip=hashlib.sha256(extract_last_group(self._last)).hexdigest(),
             data=b"".join((*self._packed, self._packer.flush())),
         )
 
@@ -203,30 +216,30 @@ class _Making:
         self._waiting, self._last = 0, data
 
 
-def _audit_times(data: bytes) -> list[float]:
-    return [one.at for one in _TIMED.decode_lines(data)]
+def _read_audit_times(data: bytes) -> list[float]:
+    return [one.at for one in _TIMED_DECODER.decode_lines(data)]
 
 
-def _served_times(data: bytes, sums: Sums) -> list[float]:
-    found = _readable(data)
-    add(sums, found)
+def _aggregate_served(data: bytes, sums: UsageSums) -> list[float]:
+    found = _decode_served(data)
+    add_served(sums, found)
     return [one.at for one in found]
 
 
-def _readable(data: bytes) -> list[RequestRecord]:
+def _decode_served(data: bytes) -> list[RequestRecord]:
     """The records of these lines. One that is none (a bug wrote it) stays in its block and is left out here: it must
     not hold up all that come after it."""
     try:
-        return _SERVED.decode_lines(data)
+        return _SERVED_DECODER.decode_lines(data)
     except msgspec.MsgspecError:
         found = []
         for line in data.split(b"\n"):
             with suppress(msgspec.MsgspecError):
-                found.append(_SERVED.decode(line))
+                found.append(_SERVED_DECODER.decode(line))
         return found
 
 
-class Lines(NamedTuple):
+class RecordStream(NamedTuple):
     """Records of one stream in their order, one JSON a line; `tip` is what their block says of the last, "" where there
     is no block."""
 
@@ -234,85 +247,85 @@ class Lines(NamedTuple):
     tip: str = ""
 
 
-def lines(
+def read_records(
     store: Store,
     home: Home | None,
     stream: str,
     span: tuple[float | None, float | None] = (None, None),
     *,
     newest_first: bool = False,
-) -> Iterator[Lines]:
+) -> Iterator[RecordStream]:
     """Every record of `stream`, each once; blocks that do not touch `span` are left out. With `home` also what this
     machine has not folded yet. Raises StoreError."""
-    tails = {} if home is None else snapshot(own(store, home))
+    tails = {} if home is None else read_segments(list_store_segments(store, home))
     table = BLOCKS[stream]
     last = store.newest(table)[0]
     since, until = span
     spans = (ColumnRange("last_at", since), ColumnRange("first_at", None, until))
-    unfolded = list(_unfolded(store, stream, tails, last))
+    unfolded = list(_read_uncompacted(store, stream, tails, last))
     if newest_first:
         yield from reversed(unfolded)
-        yield from _blocks(store, table, spans, last, newest_first=True)
+        yield from _read_blocks(store, table, spans, last, newest_first=True)
     else:
-        yield from _blocks(store, table, spans, last, newest_first=False)
+        yield from _read_blocks(store, table, spans, last, newest_first=False)
         yield from unfolded
 
 
-def _blocks(
-    store: Store, table: RecordTable[Block], spans: ColumnRanges, last: int, *, newest_first: bool
-) -> Iterator[Lines]:
+def _read_blocks(
+    store: Store, table: RecordTable[RecordBlock], spans: ColumnRanges, last: int, *, newest_first: bool
+) -> Iterator[RecordStream]:
     seq = last + 1 if newest_first else 0
-    while page := store.numbered(table, seq, PAGE, spans, newest_first=newest_first):
+    while page := store.numbered(table, seq, BLOCKS_PER_READ, spans, newest_first=newest_first):
         for seq, block in page:
             if seq <= last:
-                yield Lines(_unpacked(seq, block.data), block.tip)
+                yield RecordStream(_decompress_block(seq, block.data), block.tip)
 
 
-def _unpacked(seq: int, data: bytes) -> bytes:
+def _decompress_block(seq: int, data: bytes) -> bytes:
     try:
         return zlib.decompress(data)
     except zlib.error as error:
         raise StoreError("AW-STO-08", f"block {seq} is damaged: {error}", hint="restore from backup") from error
 
 
-def _unfolded(store: Store, stream: str, tails: dict[str, bytes], last: int) -> Iterator[Lines]:
+def _read_uncompacted(store: Store, stream: str, tails: dict[str, bytes], last: int) -> Iterator[RecordStream]:
     place = STREAMS.index(stream)
     for name, data in tails.items():
         ends = store.columns(BLOCKS[stream], ("end",), {"writer": name}, ColumnRange("seq", None, last))
-        first = max([folded_in(data), *(end for (end,) in ends)])
-        if found := [one.lines[place] for one in frames(data, first) if one.counts[place]]:
-            yield Lines(b"\n".join(found))
+        first = max([read_compacted_offset(data), *(end for (end,) in ends)])
+        if found := [one.lines[place] for one in read_batches(data, first) if one.counts[place]]:
+            yield RecordStream(b"\n".join(found))
 
 
-def served(
+def read_served(
     store: Store, home: Home | None, span: tuple[float | None, float | None] = (None, None), tenant: str | None = None
 ) -> Iterator[RequestRecord]:
     """Finished requests that ended within `span` (both ends belong to it), of `tenant` or of all."""
     low = float("-inf") if span[0] is None else span[0]
     high = float("inf") if span[1] is None else span[1]
-    for one in lines(store, home, "served", span):
-        for record in _readable(one.data):
+    for one in read_records(store, home, "served", span):
+        for record in _decode_served(one.data):
             if low <= record.at <= high and (tenant is None or record.tenant == tenant):
                 yield record
 
 
-def totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[Total]:
+def read_usage_totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[UsageTotal]:
     """What every request ever served adds up to, each counted once, for each value of `by` (of TOTAL_BY; the fields
     left out are empty). Folded and not folded are read as of one moment. Raises StoreError."""
     table = BLOCKS["served"]
     # Made now: a snapshot does not see a table made after it.
-    store.newest(table, TOTALS, LOTS)
-    tails = {} if home is None else snapshot(own(store, home))
+    store.newest(table, USAGE_TOTALS, USAGE_DELTAS)
+    tails = {} if home is None else read_segments(list_store_segments(store, home))
     with store.snapshot():
-        kept = store.sums(TOTALS, by, TOTAL_OF)
-        lots = store.rows(LOTS)
-        unfolded = list(_unfolded(store, "served", tails, store.newest(table)[0]))
-    fresh: Sums = {}
+        kept = store.sums(USAGE_TOTALS, by, USAGE_MEASURES)
+        lots = store.rows(USAGE_DELTAS)
+        unfolded = list(_read_uncompacted(store, "served", tails, store.newest(table)[0]))
+    fresh: UsageSums = {}
     for one in unfolded:
-        add(fresh, _readable(one.data))
-    sums: Sums = {row[: len(by)]: list(row[len(by) :]) for row in kept}
-    places = [TOTAL_BY.index(name) for name in by]
-    take(sums, lots, places)
+        add_served(fresh, _decode_served(one.data))
+    sums: UsageSums = {row[: len(by)]: list(row[len(by) :]) for row in kept}
+    places = [USAGE_DIMENSIONS.index(name) for name in by]
+    apply_deltas(sums, lots, places)
     for key, line in fresh.items():
-        add_line(sums, tuple([key[place] for place in places]), line)
-    return [total_of(by, key, line) for key, line in sums.items()]
+        add_sums(sums, tuple([key[place] for place in places]), line)
+    return [build_total(by, key, line) for key, line in sums.items()]

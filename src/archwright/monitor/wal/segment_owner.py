@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from archwright.contract.record import Record
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.wal.segments import BETWEEN, segments
+from archwright.monitor.wal.segments import OWNER_SEPARATOR, list_segments
 from archwright.store import ConflictError, RecordTable, Store
 
 
@@ -27,35 +27,35 @@ class StoreName(Record):
     name: str
 
 
-NAMES = RecordTable("store_name", StoreName, unique=("only",))
-_known: WeakKeyDictionary[Store, str] = WeakKeyDictionary()
+STORE_NAMES = RecordTable("store_name", StoreName, unique=("only",))
+_names_by_store: WeakKeyDictionary[Store, str] = WeakKeyDictionary()
 
 
-def name_of(store: Store) -> str:
+def read_store_name(store: Store) -> str:
     """ "" while it has none: nobody wrote for it yet. Raises StoreError when it cannot be asked."""
-    found = _known.get(store, "")
+    found = _names_by_store.get(store, "")
     if not found:
-        for row in store.rows(NAMES):
-            found = _known[store] = row.name
+        for row in store.rows(STORE_NAMES):
+            found = _names_by_store[store] = row.name
     return found
 
 
-def marked(store: Store, name: str) -> str:
+def name_segment(store: Store, name: str) -> str:
     """The name of a new segment."""
     with suppress(StoreError):
-        if not name_of(store):
+        if not read_store_name(store):
             with suppress(ConflictError):
-                store.append(NAMES, [StoreName(only=1, name=secrets.token_hex(4))])
-        return name_of(store) + BETWEEN + name
+                store.append(STORE_NAMES, [StoreName(only=1, name=secrets.token_hex(4))])
+        return read_store_name(store) + OWNER_SEPARATOR + name
     return name
 
 
-def own(store: Store, home: Home) -> list[Path]:
+def list_store_segments(store: Store, home: Home) -> list[Path]:
     """The segments that are of this store or of none, oldest first. Raises StoreError when it cannot be asked."""
-    return beside(home, name_of(store) + BETWEEN)
+    return list_sibling_segments(home, read_store_name(store) + OWNER_SEPARATOR)
 
 
-def beside(home: Home, name: str) -> list[Path]:
+def list_sibling_segments(home: Home, name: str) -> list[Path]:
     """The segments that are of the same store as the one of this name, or of none."""
-    mine = {name.rpartition(BETWEEN)[0], ""}
-    return [path for path in segments(home.ledger) if path.stem.rpartition(BETWEEN)[0] in mine]
+    mine = {name.rpartition(OWNER_SEPARATOR)[0], ""}
+    return [path for path in list_segments(home.ledger) if path.stem.rpartition(OWNER_SEPARATOR)[0] in mine]

@@ -20,22 +20,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 STREAMS = ("audit", "served")
-SUFFIX = ".segment"
-BETWEEN = "."  # the name of its store, where it has one, and that of its writer
+SEGMENT_SUFFIX = ".segment"
+OWNER_SEPARATOR = "."  # the name of its store, where it has one, and that of its writer
 # While a segment is made it has no lock for a moment: it gets its name when it has one.
-UNBORN = ".new"
-MAKING_S = 60.0
+UNFINISHED_SUFFIX = ".new"
+UNFINISHED_AGE_S = 60.0
 _HEAD = struct.Struct("<IIB")
 HEAD_BYTES = _HEAD.size
 # In the place of the number of a stream: of both. Version 0.1 framed each record by itself, and may have left some.
-_BOTH = len(STREAMS)
+_BOTH_STREAMS = len(STREAMS)
 _PARTS = struct.Struct("<III")
 FRAME_BYTES = HEAD_BYTES + _PARTS.size
-_FOLDED = struct.Struct("<Q")
-START = _FOLDED.size
+_COMPACTED = struct.Struct("<Q")
+DATA_START = _COMPACTED.size
 
 
-class Framed(NamedTuple):
+class CommittedBatch(NamedTuple):
     """What was written at once: of each of STREAMS how many records, and these, one a line; `end` is the offset behind
     it."""
 
@@ -44,27 +44,27 @@ class Framed(NamedTuple):
     end: int
 
 
-class Segment:
+class WalSegment:
     """An open segment; `written` bytes of `size` are in the kernel, `folded` of them in the store."""
 
     def __init__(self, path: Path, handle: int, size: int) -> None:
         self.path = path
-        self.name = path.name.removesuffix(SUFFIX)
+        self.name = path.name.removesuffix(SEGMENT_SUFFIX)
         self.size = size
-        self.written = START
-        self.folded = START
+        self.written = DATA_START
+        self.folded = DATA_START
         self._handle = handle
 
     @classmethod
-    def make(cls, folder: Path, name: str, size: int) -> Segment:
+    def make(cls, folder: Path, name: str, size: int) -> WalSegment:
         """A new one, its bytes allocated and its lock held. Raises OSError when the disk does not have them."""
-        path, unborn = folder / (name + SUFFIX), folder / (name + UNBORN)
+        path, unborn = folder / (name + SEGMENT_SUFFIX), folder / (name + UNFINISHED_SUFFIX)
         handle = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            allocate(handle, size)
+            allocate_bytes(handle, size)
             os.rename(unborn, path)
-            _sync_names(folder)
+            _sync_folder(folder)
         except OSError:
             unborn.unlink(missing_ok=True)
             os.close(handle)
@@ -72,7 +72,7 @@ class Segment:
         return cls(path, handle, size)
 
     @classmethod
-    def adopt(cls, path: Path) -> Segment | None:
+    def adopt(cls, path: Path) -> WalSegment | None:
         """A segment whose writer is gone, its lock taken; None while somebody has it, or when it is gone."""
         try:
             handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -89,7 +89,7 @@ class Segment:
             return None
         segment = cls(path, handle, found.st_size)
         data = os.pread(handle, found.st_size, 0)
-        segment.folded, segment.written = folded_in(data), last_end(data)
+        segment.folded, segment.written = read_compacted_offset(data), find_data_end(data)
         return segment
 
     def write(self, data: bytes) -> None:
@@ -105,7 +105,7 @@ class Segment:
     def mark(self, folded: int) -> None:
         """Up to there it is in the store."""
         self.folded = folded
-        os.pwrite(self._handle, _FOLDED.pack(folded), 0)
+        os.pwrite(self._handle, _COMPACTED.pack(folded), 0)
 
     def part(self, start: int, limit: int) -> bytes:
         """Up to `limit` of the written bytes from `start`."""
@@ -122,82 +122,82 @@ class Segment:
             self._handle = -1
 
 
-def framed(audit: Sequence[bytes], served: Sequence[bytes]) -> bytes:
+def encode_batch(audit: Sequence[bytes], served: Sequence[bytes]) -> bytes:
     """Records as they stand in a segment, one a line."""
     first, second = b"\n".join(audit), b"\n".join(served)
     parts = _PARTS.pack(len(audit), len(served), len(first))
     checksum = zlib.crc32(second, zlib.crc32(first, zlib.crc32(parts)))
-    head = _HEAD.pack(len(parts) + len(first) + len(second), checksum, _BOTH)
+    head = _HEAD.pack(len(parts) + len(first) + len(second), checksum, _BOTH_STREAMS)
     return b"".join((head, parts, first, second))
 
 
-def frames(data: bytes, start: int = START) -> Iterator[Framed]:
+def read_batches(data: bytes, start: int = DATA_START) -> Iterator[CommittedBatch]:
     """The whole frames of a segment's bytes from `start`, up to the first that is torn or was never written."""
     unpack, limit = _HEAD.unpack_from, len(data)
     while start + HEAD_BYTES <= limit:
         length, checksum, code = unpack(data, start)
         end = start + HEAD_BYTES + length
-        if not length or end > limit or code > _BOTH:
+        if not length or end > limit or code > _BOTH_STREAMS:
             return
         payload = data[start + HEAD_BYTES : end]
         if zlib.crc32(payload) != checksum:
             return
-        yield _framed(payload, code, end)
+        yield _decode_batch(payload, code, end)
         start = end
 
 
-def _framed(payload: bytes, code: int, end: int) -> Framed:
-    if code == _BOTH:
+def _decode_batch(payload: bytes, code: int, end: int) -> CommittedBatch:
+    if code == _BOTH_STREAMS:
         audit, served, size = _PARTS.unpack_from(payload)
         behind = _PARTS.size + size
-        return Framed((audit, served), (payload[_PARTS.size : behind], payload[behind:]), end)
-    return Framed((0, 1), (b"", payload), end) if code else Framed((1, 0), (payload, b""), end)
+        return CommittedBatch((audit, served), (payload[_PARTS.size : behind], payload[behind:]), end)
+    return CommittedBatch((0, 1), (b"", payload), end) if code else CommittedBatch((1, 0), (payload, b""), end)
 
 
-def folded_in(data: bytes) -> int:
+def read_compacted_offset(data: bytes) -> int:
     """What a segment says of itself."""
-    (folded,) = _FOLDED.unpack_from(data.ljust(START, b"\0"))
-    return max(START, int(folded))
+    (folded,) = _COMPACTED.unpack_from(data.ljust(DATA_START, b"\0"))
+    return max(DATA_START, int(folded))
 
 
-def last_end(data: bytes) -> int:
-    end = START
-    for one in frames(data):
+def find_data_end(data: bytes) -> int:
+    end = DATA_START
+    for one in read_batches(data):
         end = one.end
     return end
 
 
-def snapshot(paths: Sequence[Path]) -> dict[str, bytes]:
+def read_segments(paths: Sequence[Path]) -> dict[str, bytes]:
     """What each of these segments holds, if anything, as it stands, by name and in their order: those in use too. The
     newest is read first: of what its writer writes meanwhile none is here whose predecessors are not."""
     found: dict[str, bytes] = {}
     for path in reversed(paths):
         with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
-            data = file.read(START + HEAD_BYTES)
-            if data[START:].strip(b"\0"):
-                found[path.name.removesuffix(SUFFIX)] = data + file.read()
+            data = file.read(DATA_START + HEAD_BYTES)
+            if data[DATA_START:].strip(b"\0"):
+                found[path.name.removesuffix(SEGMENT_SUFFIX)] = data + file.read()
     return dict(reversed(found.items()))
 
 
-def segments(folder: Path) -> list[Path]:
+def list_segments(folder: Path) -> list[Path]:
     """Oldest first, of each writer: it may have begun while its store could not be asked for its name."""
-    return sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem.rpartition(BETWEEN)[2])
+    return sorted(folder.glob(f"*{SEGMENT_SUFFIX}"), key=lambda path: path.stem.rpartition(OWNER_SEPARATOR)[2])
 
 
-def unborn(folder: Path) -> list[Path]:
+def list_unfinished_segments(folder: Path) -> list[Path]:
     """What a crash left of segments that were never used: not those being made just now."""
     now = time.time()
-    return [path for path in folder.glob(f"*{UNBORN}") if _age_s(path, now) > MAKING_S]
+    return [path for path in folder.glob(f"*{UNFINISHED_SUFFIX}") if _file_age_s(path, now) > UNFINISHED_AGE_S]
 
 
-def _age_s(path: Path, now: float) -> float:
+def _file_age_s(path: Path, now: float) -> float:
     try:
         return now - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
 
 
-def _sync_names(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -205,7 +205,7 @@ def _sync_names(folder: Path) -> None:
         os.close(handle)
 
 
-def allocate(handle: int, size: int) -> None:
+def allocate_bytes(handle: int, size: int) -> None:
     """The bytes of a new file, taken from the disk. Raises OSError when it does not have them."""
     fallocate = getattr(os, "posix_fallocate", None)
     if fallocate is not None:

@@ -21,10 +21,10 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, ErrorLocation, StoreError, boundary
 from archwright.home import Home
-from archwright.monitor.usage_totals import gather, merge
-from archwright.monitor.wal.compaction import fold, fold_orphans, look_up
-from archwright.monitor.wal.segment_owner import beside, marked
-from archwright.monitor.wal.segments import FRAME_BYTES, STREAMS, Segment, framed
+from archwright.monitor.usage_totals import gather_deltas, merge_totals
+from archwright.monitor.wal.compaction import compact_orphans, compact_range, update_compacted_offset
+from archwright.monitor.wal.segment_owner import list_sibling_segments, name_segment
+from archwright.monitor.wal.segments import FRAME_BYTES, STREAMS, WalSegment, encode_batch
 from archwright.store import ConflictError, Store
 
 SEGMENT_BYTES = 8 << 20
@@ -32,12 +32,12 @@ RESERVE_SHARE = 8  # of a segment, an eighth is the reserve
 RECORD_BYTES = 64 << 10
 SEGMENTS_LIMIT = 128  # of a store on this machine, 1 GB: while it refuses, so much is kept before admissions end
 SYNC_S = 0.2
-FOLD_EVERY = 5  # syncs: a second
-ORPHANS_EVERY = 150  # syncs: half a minute
-LOTS_ROWS, GATHER_TIMES, MERGE_ROWS = 2_000, 8, 2_000
+COMPACT_EVERY_SYNCS = 5  # syncs: a second
+ORPHANS_EVERY_SYNCS = 150  # syncs: half a minute
+DELTA_ROWS, DELTA_ROWS_FACTOR, MERGE_ROWS = 2_000, 8, 2_000
 
 
-class Ledger:
+class WalWriter:
     """One per process. Safe to share between threads.
 
     `refusal` is what the store or the disk said last when folding or allocating, None when it went well. `lock` is for
@@ -59,13 +59,13 @@ class Ledger:
         self._audit, self._served = self._waiting.values()
         # Bytes that can be appended whatever happens to the disk; the thread may have made it more since.
         self._left = 0
-        self._current: Segment | None = None
-        self._next: Segment | None = None
-        self._full: deque[Segment] = deque()
+        self._current: WalSegment | None = None
+        self._next: WalSegment | None = None
+        self._full: deque[WalSegment] = deque()
         self._unsynced = False
         # With its first fold a process gathers what those before it left: none may live to do it.
-        self._ungathered, self._unmerged = LOTS_ROWS, 0
-        self._gather_at, self._merge_at = LOTS_ROWS, MERGE_ROWS
+        self._ungathered, self._unmerged = DELTA_ROWS, 0
+        self._gather_at, self._merge_at = DELTA_ROWS, MERGE_ROWS
         self._closed = False
         self._encode = msgspec.json.Encoder().encode
         self._stop = threading.Event()
@@ -114,7 +114,7 @@ class Ledger:
         with self.lock:
             if not self._audit and not self._served:
                 return
-            data = framed(self._audit, self._served)
+            data = encode_batch(self._audit, self._served)
             try:
                 self._holding(len(data)).write(data)
             except OSError as error:
@@ -147,7 +147,7 @@ class Ledger:
             self._current, self._next = None, None
             self._full.clear()
 
-    def _holding(self, size: int) -> Segment:
+    def _holding(self, size: int) -> WalSegment:
         """The segment that takes `size` bytes; the lock is held. Raises OSError, StoreError."""
         current = self._current
         if current is not None and current.size - current.written >= size:
@@ -184,10 +184,10 @@ class Ledger:
                 return
             try:
                 with boundary("ledger"):
-                    name = marked(self.store, f"{self._name}-{self._made:06d}")
-                    if len(beside(self.home, name)) >= SEGMENTS_LIMIT:
+                    name = name_segment(self.store, f"{self._name}-{self._made:06d}")
+                    if len(list_sibling_segments(self.home, name)) >= SEGMENTS_LIMIT:
                         raise self._no_room()
-                    self._next = Segment.make(self.home.ledger, name, self._size)
+                    self._next = WalSegment.make(self.home.ledger, name, self._size)
                     self._made += 1
             except ArchwrightError as error:
                 self.refusal = error
@@ -207,10 +207,10 @@ class Ledger:
             try:
                 with boundary("ledger"):
                     self._sync()
-                    if turn % ORPHANS_EVERY == 0:
-                        fold_orphans(self.store, self.home)
+                    if turn % ORPHANS_EVERY_SYNCS == 0:
+                        compact_orphans(self.store, self.home)
                     with self._folding:
-                        self._fold(0 if turn % FOLD_EVERY == 0 else SEGMENT_BYTES // 4)
+                        self._fold(0 if turn % COMPACT_EVERY_SYNCS == 0 else SEGMENT_BYTES // 4)
                     self.refusal = None
             except ArchwrightError as error:
                 self.refusal = error
@@ -244,20 +244,20 @@ class Ledger:
         if records and self._ungathered >= self._gather_at:
             # The rarer the more keys ask: what it costs a request does not depend on them. Who reads usage adds up what
             # waits: some 0.1 s for the totals of 10,000 keys.
-            rows = gather(self.store)
-            self._gather_at, self._ungathered = max(LOTS_ROWS, GATHER_TIMES * rows), 0
+            rows = gather_deltas(self.store)
+            self._gather_at, self._ungathered = max(DELTA_ROWS, DELTA_ROWS_FACTOR * rows), 0
             self._unmerged += rows
         if self._unmerged >= self._merge_at:
             # As often as the rows have grown by half: what merging costs a row does not depend on how many there are.
-            self._merge_at, self._unmerged = max(MERGE_ROWS, merge(self.store) // 2), 0
+            self._merge_at, self._unmerged = max(MERGE_ROWS, merge_totals(self.store) // 2), 0
         return records
 
-    def _fold_once(self, segment: Segment) -> int:
+    def _fold_once(self, segment: WalSegment) -> int:
         try:
-            done = fold(self.store, segment)
+            done = compact_range(self.store, segment)
         except StoreError as error:
             # Refused, or done and the answer lost: the store knows.
-            look_up(self.store, segment)
+            update_compacted_offset(self.store, segment)
             if isinstance(error, ConflictError):
                 return 0
             raise

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from archwright.access.api_keys import Keys, Principal
+from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.audit_log import AuditEvent, AuditLog, Effect
-from archwright.access.permissions import allowed
+from archwright.access.permissions import is_allowed
 from archwright.errors import StoreError
 from archwright.monitor.metrics.exposition import Counter, Exposition
 from archwright.serving.http.errors import ApiError
@@ -36,7 +36,7 @@ class RouteRequirement(NamedTuple):
 
 class RequestAuthorizer:
     def __init__(
-        self, keys: Keys, audit: AuditLog, exposition: Exposition, clock: Callable[[], float] = time.time
+        self, keys: KeyStore, audit: AuditLog, exposition: Exposition, clock: Callable[[], float] = time.time
     ) -> None:
         self._keys = keys
         self._audit = audit
@@ -59,7 +59,7 @@ class RequestAuthorizer:
         if wish.permission is None:
             self._record(exchange, wish, principal, "no such route")
             raise _no_route_error(exchange, wish)
-        if not allowed(principal, wish.permission):
+        if not is_allowed(principal, wish.permission):
             self._record(exchange, wish, principal, "not permitted to this role")
             message = f"this key's role {principal.role!r} lacks the permission {wish.permission!r}"
             raise ApiError(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions")

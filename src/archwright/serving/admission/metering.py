@@ -18,16 +18,16 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
-from archwright.access.accounts import Accounts, Denied, Reservation
-from archwright.access.api_keys import Keys, Principal
+from archwright.access.accounts import Accounts, LimitDenial, Reservation
+from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.key_cache import POLL_S
-from archwright.access.tables import Scope, scope_name
+from archwright.access.tables import LimitScope, format_scope_name
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.usage_totals import DAY_S, NANO
-from archwright.monitor.wal.compaction import totals
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.compaction import read_usage_totals
+from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.cache_key import CacheKeyParts, RequestKind
 from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, nearest_nusd, worst_input_tokens
 from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
@@ -57,7 +57,7 @@ class CostAccounting(NamedTuple):
     """One per process; without `cache` nothing is kept."""
 
     accounts: Accounts
-    keys: Keys
+    keys: KeyStore
     journal: Journal
     cache: ResponseCache | None = None
 
@@ -97,7 +97,7 @@ class CostAccounting(NamedTuple):
     def admit(self, exchange: HttpExchange) -> None:
         """A request that costs nothing but its place among the requests. Raises as `open` does."""
         found = self.accounts.reserve(_require_principal(exchange), (0, 0.0))
-        if isinstance(found, Denied):
+        if isinstance(found, LimitDenial):
             raise limit_exceeded(found)
         self.accounts.settle(found, 0, 0.0)
 
@@ -114,7 +114,7 @@ class CostAccounting(NamedTuple):
         found, exchange.reserved = exchange.reserved, None
         if found is None:
             found = self.accounts.reserve(_require_principal(exchange), asks[:2])
-        if isinstance(found, Denied):
+        if isinstance(found, LimitDenial):
             raise limit_exceeded(found)
         found.version = exchange.keys_version  # what was taken away since it was let in is looked at
         bill = exchange.bill = RequestCharge(self, exchange, spec, found)
@@ -288,7 +288,7 @@ def _bound_input_tokens(body_bytes: int, question: GenerationRequest) -> tuple[i
     return worst_input_tokens(text_bytes, spec.context_tokens, images_tokens), estimate
 
 
-def limit_exceeded(by: Denied) -> ApiError:
+def limit_exceeded(by: LimitDenial) -> ApiError:
     """What the caller is told: how long to wait, where waiting helps."""
     if by.limit == "unpriced":
         message = f"this {by.scope} has a budget, and the model has no price"
@@ -308,7 +308,7 @@ class RecordedSpending:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: WalWriter,
         home: Home,
         stamp: Callable[[], object],
         now: Callable[[], float],
@@ -323,7 +323,7 @@ class RecordedSpending:
         self._again_at = 0.0
         self._sums: dict[int, Counter[str]] = {}  # by the first day that counts
 
-    def __call__(self, scope: Scope, since: float) -> float:
+    def __call__(self, scope: LimitScope, since: float) -> float:
         now, stamp = self._now(), self._stamp()
         if stamp != self._read:
             self._read, self._again_at, self._sums = stamp, now + LIMITS_PROPAGATION_S, {}
@@ -338,9 +338,9 @@ class RecordedSpending:
         self._ledger.flush()
         found: Counter[str] = Counter()
         by, today = ("tenant", "key_id", "user", "shadow"), int(self._clock() // DAY_S)
-        for one in totals(self._ledger.store, self._home, ("day", *by) if day else by):
+        for one in read_usage_totals(self._ledger.store, self._home, ("day", *by) if day else by):
             if not one.shadow and (not day or day <= one.day <= today):
-                found[scope_name("key", name=one.key_id)] += one.cost_nano_usd
-                found[scope_name("user", one.tenant, one.user)] += one.cost_nano_usd
-                found[scope_name("tenant", one.tenant)] += one.cost_nano_usd
+                found[format_scope_name("key", name=one.key_id)] += one.cost_nano_usd
+                found[format_scope_name("user", one.tenant, one.user)] += one.cost_nano_usd
+                found[format_scope_name("tenant", one.tenant)] += one.cost_nano_usd
         return found

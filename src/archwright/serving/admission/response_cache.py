@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.shared_table import Slate, Transaction
+from archwright.monitor.shared_table import SharedTable, Transaction
 from archwright.policy.cache_key import CacheKeyParts, CachePolicy, build_canonical_key, is_cacheable
 
 CACHE_BYTES = 64 * 1024 * 1024
@@ -59,7 +59,7 @@ class ResponseCache:
         ttl_s: float = TTL_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._slate = Slate(home.slates, "cache", size_bytes, _GENERATIONS)
+        self._slate = SharedTable(home.slates, "cache", size_bytes, _GENERATIONS)
         # Pages of a dropped generation are free only when no reader is left that may look at them.
         self._share_bytes = size_bytes * 3 // 8
         self._pepper = pepper

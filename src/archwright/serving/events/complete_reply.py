@@ -7,7 +7,7 @@ request for a stream with one object of JSON, some send a stream's events under 
 from __future__ import annotations
 
 from archwright.http_client.client import BODY_LIMIT_BYTES
-from archwright.http_client.sse import Event, EventParser, too_large
+from archwright.http_client.sse import EventParser, ServerSentEvent, too_large_error
 
 EVENT_STREAM = b"text/event-stream"
 # How a stream may begin: its fields, a comment, and the one that older llama.cpp servers add.
@@ -26,7 +26,7 @@ class CompleteReplyParser(EventParser):
     def plain(self, chunk: bytes) -> bytes | None:
         return super().plain(chunk) if self._streams else None
 
-    def feed(self, chunk: bytes) -> list[Event]:
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         if self._streams is None:
             begin = chunk.lstrip()
             if not begin:
@@ -37,5 +37,5 @@ class CompleteReplyParser(EventParser):
         self.body.append(chunk)
         self._bytes += len(chunk)
         if self._bytes > BODY_LIMIT_BYTES:
-            raise too_large(BODY_LIMIT_BYTES)
+            raise too_large_error(BODY_LIMIT_BYTES)
         return []

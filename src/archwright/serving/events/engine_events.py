@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from archwright.http_client.sse import Event
+from archwright.http_client.sse import ServerSentEvent
 
 DONE_MARK = b"[DONE]"
 
@@ -139,5 +139,5 @@ class EventReader(Protocol):
 
     done: bool
 
-    def read(self, event: Event) -> Iterable[EngineEvent]:
+    def read(self, event: ServerSentEvent) -> Iterable[EngineEvent]:
         """Raises msgspec.DecodeError for nonsense."""

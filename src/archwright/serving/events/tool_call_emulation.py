@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.http_client.sse import Event
+from archwright.http_client.sse import ServerSentEvent
 from archwright.serving.events.engine_events import (
     DONE_MARK,
     ChoiceDelta,
@@ -159,7 +159,7 @@ class ToolCallReader:
         self._rest = ""
         self._state = "head"
 
-    def read(self, event: Event) -> Iterable[EngineEvent]:
+    def read(self, event: ServerSentEvent) -> Iterable[EngineEvent]:
         if event.data == DONE_MARK:
             self.done = True
             return ()

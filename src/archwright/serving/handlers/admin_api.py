@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from archwright.access import audit_log
-from archwright.access.api_keys import KeyRecord, Keys, Principal
-from archwright.access.key_views import ShownKey, new_key, shown_key
-from archwright.access.permissions import may_grant, scope
-from archwright.access.tables import scope_name
+from archwright.access.api_keys import KeyRecord, KeyStore, Principal
+from archwright.access.key_views import KeyView, build_key_view, build_new_key
+from archwright.access.permissions import get_tenant_scope, may_grant
+from archwright.access.tables import format_scope_name
 from archwright.contract.record import Record
 from archwright.errors import UsageError
-from archwright.monitor.usage import usage_of
+from archwright.monitor.usage import read_usage
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.http.errors import ApiError, bad_request
@@ -112,7 +112,7 @@ async def set_tenant_limits(gateway: GatewayContext, exchange: HttpExchange, nam
     def act() -> object:
         _require_tenant(gateway, exchange, name)
         gateway.till.keys.limit("tenant", name, "", wanted)
-        return _describe_tenant(gateway.till.keys, name, {scope_name("tenant", name): wanted})
+        return _describe_tenant(gateway.till.keys, name, {format_scope_name("tenant", name): wanted})
 
     await _run_and_reply(gateway, exchange, act, lambda: AdminAction("tenant.limit", name, name))
 
@@ -136,7 +136,7 @@ async def list_tenant_keys(gateway: GatewayContext, exchange: HttpExchange, name
     def act() -> object:
         _require_tenant(gateway, exchange, name)
         known, used = keys.limits(), keys.last_used()
-        return {"data": [shown_key(keys, record, known, used) for record in keys.list(name)]}
+        return {"data": [build_key_view(keys, record, known, used) for record in keys.list(name)]}
 
     await _run_and_reply(gateway, exchange, act)
 
@@ -152,7 +152,7 @@ async def create_key(gateway: GatewayContext, exchange: HttpExchange, name: str)
         _require_grant(gateway, exchange, name, wanted.role, "key.create")
         secret, record = gateway.till.keys.create(name, wanted.role, wanted.name, wanted.user, limits, lives_s)
         made.append(record)
-        return new_key(secret, record)
+        return build_new_key(secret, record)
 
     await _run_and_reply(gateway, exchange, act, lambda: AdminAction("key.create", made[0].id, name))
 
@@ -162,7 +162,7 @@ async def list_tenant_users(gateway: GatewayContext, exchange: HttpExchange, nam
 
     def act() -> object:
         _require_tenant(gateway, exchange, name)
-        known, prefix = keys.limits(), scope_name("user", name, "")
+        known, prefix = keys.limits(), format_scope_name("user", name, "")
         users = {key.user for key in keys.list(name) if key.user}
         users |= {one.removeprefix(prefix) for one in known if one.startswith(prefix)}
         return {"data": [_describe_user(name, user, known) for user in sorted(users)]}
@@ -177,7 +177,7 @@ async def set_user_limits(gateway: GatewayContext, exchange: HttpExchange, name:
     def act() -> object:
         _require_tenant(gateway, exchange, owner)
         gateway.till.keys.limit("user", owner, user, wanted)
-        return _describe_user(owner, user, {scope_name("user", owner, user): wanted})
+        return _describe_user(owner, user, {format_scope_name("user", owner, user): wanted})
 
     await _run_and_reply(gateway, exchange, act, lambda: AdminAction("user.limit", user, owner))
 
@@ -187,7 +187,7 @@ async def get_tenant_usage(gateway: GatewayContext, exchange: HttpExchange, name
 
     def act() -> object:
         _require_tenant(gateway, exchange, name)
-        return {"data": usage_of(gateway.store, gateway.home, name, "key,user,model,day")}
+        return {"data": read_usage(gateway.store, gateway.home, name, "key,user,model,day")}
 
     await _run_and_reply(gateway, exchange, act)
 
@@ -197,7 +197,7 @@ async def get_tenant_audit(gateway: GatewayContext, exchange: HttpExchange, name
 
     def act() -> object:
         _require_tenant(gateway, exchange, name)
-        return {"data": audit_log.events(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)}
+        return {"data": audit_log.read_entries(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)}
 
     await _run_and_reply(gateway, exchange, act)
 
@@ -209,7 +209,7 @@ async def get_key(gateway: GatewayContext, exchange: HttpExchange, name: str) ->
 async def set_key_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     wanted = _decode_body(exchange, UsageLimits)
 
-    def change(keys: Keys, record: KeyRecord) -> object:
+    def change(keys: KeyStore, record: KeyRecord) -> object:
         keys.limit("key", "", record.id, wanted)
         return _describe_key(gateway, record)
 
@@ -223,7 +223,7 @@ async def rotate_key(gateway: GatewayContext, exchange: HttpExchange, name: str)
         exchange,
         name,
         "key.rotate",
-        lambda keys, record: new_key(*keys.rotate(record.id, wanted.overlap_hours * HOUR_S)),
+        lambda keys, record: build_new_key(*keys.rotate(record.id, wanted.overlap_hours * HOUR_S)),
     )
 
 
@@ -234,7 +234,11 @@ async def revoke_key(gateway: GatewayContext, exchange: HttpExchange, name: str)
 
 
 async def _change_key(
-    gateway: GatewayContext, exchange: HttpExchange, name: str, action: str, change: Callable[[Keys, KeyRecord], object]
+    gateway: GatewayContext,
+    exchange: HttpExchange,
+    name: str,
+    action: str,
+    change: Callable[[KeyStore, KeyRecord], object],
 ) -> None:
     """An act on a key, by who may have one like it."""
     of: list[str] = []
@@ -272,7 +276,7 @@ def _require_principal(exchange: HttpExchange) -> Principal:
 
 def _require_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     """Raises Refusal 404 for a tenant that is not there, or not his to see."""
-    seen = scope(_require_principal(exchange))
+    seen = get_tenant_scope(_require_principal(exchange))
     if seen not in (None, name):
         gateway.guard.acted(exchange, "tenant.see", name, _require_principal(exchange).tenant, "not in his scope")
         raise _not_found_error("tenant")
@@ -282,7 +286,7 @@ def _require_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) 
 
 def _require_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> KeyRecord:
     """Raises Refusal 404 for a key that is not there, or not his to see."""
-    seen = scope(_require_principal(exchange))
+    seen = get_tenant_scope(_require_principal(exchange))
     record = gateway.till.keys.record(name)
     if record is None:
         raise _not_found_error("key")
@@ -304,19 +308,19 @@ def _not_found_error(what: str) -> ApiError:
     return ApiError(HTTPStatus.NOT_FOUND, f"there is no such {what}", openai_code="not_found")
 
 
-def _describe_key(gateway: GatewayContext, record: KeyRecord) -> ShownKey:
+def _describe_key(gateway: GatewayContext, record: KeyRecord) -> KeyView:
     keys = gateway.till.keys
-    return shown_key(keys, record, keys.limits(), keys.last_used())
+    return build_key_view(keys, record, keys.limits(), keys.last_used())
 
 
 def _describe_user(owner: str, user: str, known: dict[str, UsageLimits]) -> UserLimits:
     return UserLimits(
-        tenant=owner, user=user, **_limit_fields(known.get(scope_name("user", owner, user), UsageLimits()))
+        tenant=owner, user=user, **_limit_fields(known.get(format_scope_name("user", owner, user), UsageLimits()))
     )
 
 
-def _describe_tenant(keys: Keys, name: str, known: dict[str, UsageLimits]) -> TenantLimits:
-    limits = _limit_fields(known.get(scope_name("tenant", name), UsageLimits()))
+def _describe_tenant(keys: KeyStore, name: str, known: dict[str, UsageLimits]) -> TenantLimits:
+    limits = _limit_fields(known.get(format_scope_name("tenant", name), UsageLimits()))
     return TenantLimits(tenant=name, content_traced=keys.content_traced(name), **limits)
 
 

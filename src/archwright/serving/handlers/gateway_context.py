@@ -12,10 +12,10 @@ from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.exposition import Exposition
-from archwright.monitor.metrics.observation_exporter import Follower
-from archwright.monitor.metrics.request_recorder import Requests
-from archwright.monitor.trace_exporter import Content, Traces
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.metrics.observation_exporter import ObservationExporter
+from archwright.monitor.metrics.request_recorder import RequestRecorder
+from archwright.monitor.trace_exporter import TraceContent, TraceExporter
+from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.circuit_breaker import RetryBudget
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting
@@ -34,9 +34,9 @@ from archwright.serving.settings.config import EndpointSpec, GatewayConfig
 class Recorders(NamedTuple):
     """What the gateway writes to: what it served and decided, the page a Prometheus scrapes, a collector's traces."""
 
-    ledger: Ledger
+    ledger: WalWriter
     exposition: Exposition
-    traces: Traces | None = None
+    traces: TraceExporter | None = None
 
 
 class GatewayContext:
@@ -61,12 +61,12 @@ class GatewayContext:
         self.now: Callable[[], float] = time.monotonic
         self.started_at = int(self.clock())
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
-        self.follower: Follower | None = None
+        self.follower: ObservationExporter | None = None
         self._ledger = books.ledger
         self.till = till
         self.home = home
         self.store = books.ledger.store
-        self._requests = Requests(*books)
+        self._requests = RequestRecorder(*books)
         self._traces = books.traces
         self.fleet = PoolRegistry(config.pools, home)
         self._shown: Set[str] = frozenset()  # pools whose load is on the page
@@ -124,7 +124,7 @@ class GatewayContext:
         spec: EndpointSpec,
         status: str,
         figures: dict[str, Any],
-        content: Content | None = None,
+        content: TraceContent | None = None,
     ) -> None:
         """Write down how a request ended, once, before its last bytes leave (`flush`); `figures` are fields of its
         record. Raises Refusal 503."""
@@ -159,7 +159,7 @@ class GatewayContext:
         spec: EndpointSpec,
         status: str,
         figures: dict[str, Any],
-        content: Content | None = None,
+        content: TraceContent | None = None,
     ) -> None:
         """The same for a request that is over without an answer: nobody is left to be told that it failed, and no reply
         whose turn would have it written down."""

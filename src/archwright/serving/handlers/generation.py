@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from archwright.errors import ArchwrightError
 from archwright.http_client.client import EngineRefused
-from archwright.monitor.trace_exporter import Content
+from archwright.monitor.trace_exporter import TraceContent
 from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import RequestCharge
 from archwright.serving.events.response_formats import ChatFormat, ResponsePiece, ResponseWriter
@@ -98,7 +98,7 @@ class GenerationHandler:
             if status != "ok" and isinstance(sink, BufferedRelay):
                 sink.forget()
 
-    def _content(self) -> Content:
+    def _content(self) -> TraceContent:
         """For the trace: what was asked, and what came of an answer."""
         bill, principal = self._exchange.bill, self._exchange.principal
         assert principal is not None, "let in without a principal"

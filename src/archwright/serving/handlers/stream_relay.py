@@ -15,7 +15,7 @@ import msgspec
 
 from archwright.errors import EngineError
 from archwright.http_client.client import EngineClient
-from archwright.http_client.connection_pool import Sink
+from archwright.http_client.connection_pool import ResponseSink
 from archwright.http_client.sse import EventParser
 from archwright.serving.events.choice_accumulator import ChoiceAccumulator, build_piece
 from archwright.serving.events.complete_reply import EVENT_STREAM as STREAM
@@ -48,7 +48,7 @@ PIECE_NUMBER = attrgetter("number")
 TEMPLATE_AFTER, TEMPLATE_INTERVAL = 2, 16
 
 
-class EngineRelay(Sink):
+class EngineRelay(ResponseSink):
     """Reads one engine's stream. `begun` once it said anything; `finished` once it gave a finish reason. `on_first`
     is called with its first event."""
 

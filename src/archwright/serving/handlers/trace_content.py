@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.monitor.trace_exporter import Content
+from archwright.monitor.trace_exporter import TraceContent
 from archwright.serving.events.response_formats import ResponsePiece
 from archwright.serving.events.stream_replay import parse_pieces
 from archwright.serving.requests.request_validation import GenerationRequest
@@ -30,7 +30,7 @@ _encode = msgspec.json.Encoder().encode
 
 def build_trace_content(
     tenant: str, question: GenerationRequest, said: Sequence[ResponsePiece] | bytes, *, apart: bool
-) -> Content:
+) -> TraceContent:
     """`said` is what came of an answer so far, or a whole reply from the cache; `apart`: the client's interface has the
     system's words beside the conversation."""
     body: Mapping[str, Any] = question.body if question.native is None else question.native
@@ -45,7 +45,7 @@ def build_trace_content(
         told.message(str(one.get("role"))[:MAX_NAME_CHARACTERS], _message_parts(one)) for one in reversed(messages)
     ]
     outputs = [heard.message("assistant", parts, finish) for parts, finish in _response_messages(said)]
-    return Content(
+    return TraceContent(
         tenant,
         _encode_list(reversed([one for one in inputs if one["parts"]])),
         _encode_list(outputs),

@@ -14,7 +14,13 @@ from collections import Counter
 from http import HTTPStatus
 from typing import Protocol, cast
 
-from archwright.engines.http_request_parser import Chunks, Head, Malformed, check_begun, parse_head
+from archwright.engines.http_request_parser import (
+    ChunkedBody,
+    MalformedRequest,
+    RequestHead,
+    check_partial_head,
+    parse_head,
+)
 from archwright.serving.http.body_quota import BodyQuota
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.errors import ApiError
@@ -100,7 +106,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _clear(self) -> None:
         self._pieces: list[bytes] = []
-        self._chunks: Chunks | None = None
+        self._chunks: ChunkedBody | None = None
         self._left_bytes = 0  # of the body, or that may still be read at the end
         self._size = 0
 
@@ -167,7 +173,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             while self._step():
                 continue
-        except Malformed as error:
+        except MalformedRequest as error:
             self._malformed(error)
         if self.left and self._exchange is None and self._state != STATE_END:
             self._transport.close()
@@ -198,25 +204,25 @@ class HttpConnection(asyncio.Protocol):
             self._due = self._outbox.now() + self._limits.headers_s
         end = data.find(b"\r\n\r\n", self._searched)
         if end > self._limits.header_bytes or (end < 0 and len(data) > self._limits.header_bytes):
-            raise Malformed("the request's headers are too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            raise MalformedRequest("the request's headers are too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if end < 0:
-            check_begun(data[:2048])
+            check_partial_head(data[:2048])
             self._searched = max(0, len(data) - 3)
             return False
         head = parse_head(data[:end])
         if len(head.headers) + len(head.repeated) > self._limits.headers:
-            raise Malformed("the request has too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            raise MalformedRequest("the request has too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self._buffer = data[end + 4 :]
         self._searched = 0
         self._begin(head)
         return True
 
-    def _begin(self, head: Head) -> None:
+    def _begin(self, head: RequestHead) -> None:
         """The headers are whole: is it let in?"""
         self._clear()
         self._state, self._fresh = STATE_BODY, False
         if head.length is None:
-            self._chunks = Chunks(self._limits.chunks, self._limits.header_bytes)
+            self._chunks = ChunkedBody(self._limits.chunks, self._limits.header_bytes)
         else:
             self._left_bytes = head.length
         if not head.keep:
@@ -293,7 +299,7 @@ class HttpConnection(asyncio.Protocol):
         if self._exchange is not None and not self._exchange.finished:
             self._exchange.refuse(refusal)
 
-    def _malformed(self, error: Malformed) -> None:
+    def _malformed(self, error: MalformedRequest) -> None:
         codes = {400: "bad_http", 413: "request_too_large", 431: "headers_too_large"}
         message = f"this is not valid HTTP: {error.reason}" if error.status == HTTPStatus.BAD_REQUEST else error.reason
         self._stop(ApiError(error.status, message, openai_code=codes.get(error.status, "bad_http")))

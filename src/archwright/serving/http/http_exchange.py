@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from archwright.access.api_keys import Principal
 from archwright.contract.served import make_request_id
-from archwright.engines.http_request_parser import Head
+from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, StoreError
-from archwright.http_client.connection_pool import Sink
+from archwright.http_client.connection_pool import ResponseSink
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.errors import MESSAGES_PATH, ApiError, gateway_timeout, service_unavailable
 
@@ -143,7 +143,7 @@ class HttpExchange:
         *("_phase_until", "_watched", "_whole_until"),
     )
 
-    def __init__(self, head: Head, line: Peer, outbox: ResponseBuffer) -> None:
+    def __init__(self, head: RequestHead, line: Peer, outbox: ResponseBuffer) -> None:
         self.id = generate_request_id()
         self.head = head
         self.method = head.method
@@ -159,7 +159,7 @@ class HttpExchange:
         self.started = self.finished = False
         self.status = 0
         self.task: asyncio.Task[None] | None = None
-        self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
+        self.sink: ResponseSink | None = None  # who is fed by the engine; held back while the client does not read
         self.found: Any = None  # its route (serving.routes.Found)
         self.principal: Principal | None = None
         self.keys_version = 0  # of what was known of keys when it was let in

@@ -19,16 +19,16 @@ from typing import NamedTuple
 import msgspec
 import uvloop
 
-from archwright.access.accounts import Accounts, accounts_slate
-from archwright.access.api_keys import Keys, load_pepper
+from archwright.access.accounts import Accounts, open_accounts_table
+from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.access.audit_log import AuditLog
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.exposition import Exposition
-from archwright.monitor.metrics.observation_exporter import Follower
-from archwright.monitor.trace_exporter import REASONS, Traces
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.metrics.observation_exporter import ObservationExporter
+from archwright.monitor.trace_exporter import DROP_REASONS, TraceExporter
+from archwright.monitor.wal.writer import WalWriter
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting, RecordedSpending
 from archwright.serving.admission.response_cache import ResponseCache
@@ -77,13 +77,13 @@ class _BoundedExecutor(ThreadPoolExecutor):
 def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContext, journal: Journal) -> None:
     """Serve until SIGTERM (finish quickly) or HAND_OVER (finish all); `file` is where `config` was read."""
     store = Store(config.store_url or home.store_url)
-    ledger, exposition = Ledger(store, home), Exposition(folder=home.counters)
-    slate, pepper = accounts_slate(home), load_pepper(home)
-    keys = Keys(store, pepper, slate=slate, beside=True)
+    ledger, exposition = WalWriter(store, home), Exposition(folder=home.counters)
+    slate, pepper = open_accounts_table(home), load_pepper(home)
+    keys = KeyStore(store, pepper, slate=slate, beside=True)
     traces = None
     if config.traces is not None:
-        dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}
-        traces = Traces(config.traces, dropped, partial(_is_content_traced, keys))
+        dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in DROP_REASONS}
+        traces = TraceExporter(config.traces, dropped, partial(_is_content_traced, keys))
     cache = ResponseCache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
     spending = RecordedSpending(
         ledger, home, lambda: (keys.version, slate.generation, len(accounts.strange)), time.monotonic
@@ -92,7 +92,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContex
     till = CostAccounting(accounts, keys, journal, cache)
     guard = RequestAuthorizer(keys, AuditLog(ledger), exposition)
     gateway = GatewayContext(config, home, guard, Recorders(ledger, exposition, traces), till, journal)
-    gateway.follower = Follower(store, Exposition(), SUPERVISOR_METRICS, since=post.since)
+    gateway.follower = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=post.since)
     _raise_file_limit()
     # What exists now lives as long as the process; the collector need not look at it again. A request makes some
     # hundred objects and leaves no cycle: looking every seventh request, as by default, costs a twentieth of all.
@@ -150,7 +150,7 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, post: W
         await asyncio.gather(*(drain_connections(server) for server in servers.values()))
 
 
-def _is_content_traced(keys: Keys, tenant: str) -> bool:
+def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
     """Whether the tenant wants its content in traces now; where that cannot be read, no."""
     try:
         keys.follow()

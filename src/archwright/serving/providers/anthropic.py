@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefused
-from archwright.http_client.sse import Event
+from archwright.http_client.sse import ServerSentEvent
 from archwright.serving.events.engine_events import ChoiceDelta, CompletionChoice, EngineEvent, FunctionCall, ToolCall
 from archwright.serving.http.errors import ENGINE_OVERLOADED, ApiError, bad_request
 from archwright.serving.providers.protocol import EngineRequest
@@ -287,7 +287,7 @@ class MessagesEventReader:
         self._calls: dict[int, int] = {}  # block to number of the call
         self._silent: set[int] = set()  # blocks of calls without a word of arguments yet
 
-    def read(self, event: Event) -> Iterable[EngineEvent]:
+    def read(self, event: ServerSentEvent) -> Iterable[EngineEvent]:
         told = _decode(event.data)
         if told.type == "content_block_delta" and told.delta is not None:
             return self._delta(told.index, told.delta)
