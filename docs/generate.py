@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from archwright import settings
-from archwright.cli import parser
+from archwright.cli import build_parser
 from archwright.cli.verbs import VERBS
 from archwright.contract.metrics import METRICS
 
@@ -73,7 +73,7 @@ def errors() -> str:
 
 
 def main() -> int:
-    parser()
+    build_parser()
     stale = 0
     for name, text in (("reference.md", reference()), ("errors.md", errors())):
         path = ROOT / "docs" / name

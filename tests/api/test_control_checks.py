@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from archwright.access.audit_log import AuditEvent, AuditLog
-from archwright.api.control_checks import CHECKS, Platform, control_measurements
+from archwright.api.control_checks import CHECKS, PlatformConnection, control_measurements
 from archwright.contract.evidence import Control, Measurement
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
@@ -19,7 +19,7 @@ from archwright.monitor.wal import writer as books
 from archwright.monitor.wal.compaction import BLOCKS
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.evidence.controls import CHECKED_CONTROLS, predict_controls
-from archwright.reconcile.deviations import choose, reconcile
+from archwright.reconcile.deviations import reconcile_plan, select_measurements
 from archwright.serving.process.routes import ROUTES
 from archwright.store import Store
 
@@ -76,7 +76,7 @@ def plan(null_plan: Plan) -> Plan:
     return replace(null_plan, controls=controls, predictions=promised, bases=ledger.bases(promised))
 
 
-def measured(plan: Plan, platform: Platform) -> dict[str, Measurement]:
+def measured(plan: Plan, platform: PlatformConnection) -> dict[str, Measurement]:
     found = control_measurements(plan, platform, 1000.0)
     return {measurement.prediction_id.removesuffix(".held"): measurement for measurement in found}
 
@@ -98,7 +98,7 @@ def test_nothing_is_promised_where_no_platform_of_ours_is_brought_up(plan: Plan)
 
 
 def test_every_guarded_route_is_asked_without_a_key(plan: Plan, gateway: str, store: Store) -> None:
-    keys = measured(plan, Platform(gateway, None, store))["platform.access-keys"]
+    keys = measured(plan, PlatformConnection(gateway, None, store))["platform.access-keys"]
     assert (keys.value, keys.samples, keys.unit) == (1.0, len(GUARDED), "share")
     assert {(method, path) for method, path, _ in Gateway.asked} == {
         (route.method, route.path + ("x" if route.tail else "")) for route in GUARDED
@@ -110,8 +110,10 @@ def test_one_open_route_breaks_the_promise(
     plan: Plan, gateway: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Gateway, "open_paths", frozenset({"/metrics"}))
-    found = control_measurements(plan, Platform(gateway, None, store), 1000.0)
-    deviations = {deviation.prediction_id: deviation for deviation in reconcile(plan, choose(found)).deviations}
+    found = control_measurements(plan, PlatformConnection(gateway, None, store), 1000.0)
+    deviations = {
+        deviation.prediction_id: deviation for deviation in reconcile_plan(plan, select_measurements(found)).deviations
+    }
     keys = deviations["platform.access-keys.held"]
     assert keys.verdict == "worse" and keys.measured is not None
     assert keys.measured.value == pytest.approx((len(GUARDED) - 1) / len(GUARDED))
@@ -121,7 +123,7 @@ def test_one_open_route_breaks_the_promise(
 
 
 def test_a_gateway_that_does_not_answer_proves_nothing(plan: Plan, store: Store, socket_enabled: None) -> None:
-    found = measured(plan, Platform(HERE, None, store))
+    found = measured(plan, PlatformConnection(HERE, None, store))
     assert "platform.access-keys" not in found and set(found) == {"platform.audit", "platform.tls"}
 
 
@@ -138,12 +140,12 @@ def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, 
         log.record(deny(number))
         ledger.flush()
         ledger.fold()
-    whole = measured(plan, Platform(HERE, None, store, home))["platform.audit"]
+    whole = measured(plan, PlatformConnection(HERE, None, store, home))["platform.audit"]
     ledger.close()
     assert whole.value == 1.0 and "3 records" in whole.evidence
     row = store.rows(BLOCKS["audit"])[1]
     store.append(BLOCKS["audit"], [replace(row, number=7)])
-    broken = measured(plan, Platform(HERE, None, store))["platform.audit"]
+    broken = measured(plan, PlatformConnection(HERE, None, store))["platform.audit"]
     assert broken.value == 0.0 and "broken at record 4" in broken.evidence
 
 
@@ -159,9 +161,9 @@ def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, 
     ],
 )
 def test_in_the_clear_only_on_the_loopback_address(url: str, held: float, store: Store) -> None:
-    proof = CHECKS["platform.tls"](Platform(url, None, store))
+    proof = CHECKS["platform.tls"](PlatformConnection(url, None, store))
     assert proof is not None and proof.held / proof.asked == held
 
 
 def test_other_promises_are_left_alone(null_plan: Plan, store: Store) -> None:
-    assert control_measurements(null_plan, Platform(HERE, None, store), 1.0) == []
+    assert control_measurements(null_plan, PlatformConnection(HERE, None, store), 1.0) == []

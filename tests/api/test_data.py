@@ -103,9 +103,9 @@ def test_large_versions_are_cut_for_people_only(source: Path, home: Home, capsys
     file = SourceFile(path="[red]x", sha256="ab" * 32, size_bytes=1, rows=1)
     wide = {f"pixel_{number:03d}": "integer" for number in range(784)}
     large = replace(made, files=(file,) * 1000, columns=wide, passed_over=("a: hidden",) * 9)
-    show_data.outcome(large)
+    show_data.print_outcome(large)
     assert "and 4 more (--json names them)" in capsys.readouterr().out
-    show_data.card(replace(api.data.show("docs"), version=large))
+    show_data.print_card(replace(api.data.show("docs"), version=large))
     out = capsys.readouterr().out
     assert "and 760 more" in out
     assert "and 988 more" in out

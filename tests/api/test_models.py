@@ -14,7 +14,7 @@ import pytest
 
 from archwright import api
 from archwright.access import audit_log
-from archwright.api.lineage_chain import Chain
+from archwright.api.lineage_chain import LineageChain
 from archwright.api.model_files import ModelFile
 from archwright.api.models import ModelCard
 from archwright.cli import main
@@ -354,7 +354,7 @@ def test_a_model_goes_before_a_data_set_of_its_name_unless_the_kind_is_said(stag
 
 def test_an_answer_of_the_plans_own_model_ends_there(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     answer = answered(stage, "SmolLM2-135M-Instruct")
-    found: Chain = api.lineage(answer)
+    found: LineageChain = api.lineage(answer)
     assert (found.model, found.run, found.files) == ("SmolLM2-135M-Instruct", None, ())
     assert "the plan's own model, not trained here" in shown(capsys, "lineage", answer)
 

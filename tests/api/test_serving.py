@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tests.serving.fake_provider import standing_in
 
-from archwright.api.serving import Serve, _table
+from archwright.api.serving import ServeOptions, _build_pools_and_endpoints
 from archwright.serving.settings.config import is_outside_residency
 from archwright.settings import child_environment
 
@@ -255,6 +255,6 @@ def test_a_port_in_use(shell: Shell, upstream: Upstream) -> None:
     ],
 )
 def test_personal_data_do_not_go_to_an_upstream_outside(url: str, ours: bool) -> None:
-    pools, endpoints = _table(Serve(upstream=(f"m={url}",)))
+    pools, endpoints = _build_pools_and_endpoints(ServeOptions(upstream=(f"m={url}",)))
     assert is_outside_residency(endpoints[0], pools[0]) is not ours
     assert not is_outside_residency(endpoints[0], pools[0], "internal")

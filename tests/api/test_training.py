@@ -18,8 +18,8 @@ import pytest
 
 from archwright import api
 from archwright.api import training, training_prediction
-from archwright.api.context import opened
-from archwright.api.training_prediction import Forecast
+from archwright.api.context import open_home
+from archwright.api.training_prediction import RunForecast
 from archwright.catalog.catalog import Catalog
 from archwright.cli import main
 from archwright.contract.estimate import Estimate
@@ -82,7 +82,7 @@ def make(folder: Path, tiny: Tiny) -> Ready:  # noqa: F811
 
 def known(patch: pytest.MonkeyPatch, artefact: Artefact) -> None:
     patch.setattr(Catalog, "artefacts", property(lambda self: {artefact.model: artefact}))
-    patch.setattr(training_prediction, "forecast", lambda *_: Forecast(reason="a test's"))
+    patch.setattr(training_prediction, "forecast_run", lambda *_: RunForecast(reason="a test's"))
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def made_once(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
         patch.chdir(folder)
         made = make(folder / "home", tiny)
         known(patch, made.artefact)
-        patch.setattr(training_prediction, "forecast", lambda *_: Forecast(predictions=PROMISES))
+        patch.setattr(training_prediction, "forecast_run", lambda *_: RunForecast(predictions=PROMISES))
         begun = api.train(written(SPEC))
         told = list(begun)
         return Unbroken(made, begun.result(), told)
@@ -197,7 +197,7 @@ def test_a_run_learns_and_is_on_record(unbroken: Unbroken) -> None:
 def test_it_became_a_model_version_that_knows_where_it_comes_from(unbroken: Unbroken) -> None:
     run = unbroken.run
     assert run.model == "assistant@v1"
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         version = model_registry.find_model(store, run.model)
         edges = lineage.trace_ancestry(store, format_node("model", run.model))
     assert (version.run, version.dataset_version, version.base) == (run.id, "answers@v1", NAME)
@@ -225,7 +225,7 @@ def test_what_was_promised_is_held_against_what_was_measured(unbroken: Unbroken)
     assert measured["train_s"].value == run.train_s
     assert measured["train_memory_bytes"] is not None
     assert 5e7 < measured["train_memory_bytes"].value < 3e9
-    with opened() as (_settings, _home, store):
+    with open_home() as (_settings, _home, store):
         kept = {row.quantity: row for row in store.rows(OBSERVATIONS)}
     assert kept["train_tokens_per_s"].value == run.tokens_per_s
     assert {row.labels["run"] for row in kept.values()} == {run.id}
@@ -340,7 +340,7 @@ def test_a_running_run_is_not_taken_up_a_second_time(ready: Ready) -> None:
 
 
 def test_killed_after_its_last_step_it_is_registered_by_resume(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.Training, "_settle", lambda self: None)  # as a process that is gone does
+    monkeypatch.setattr(training.TrainingSession, "_settle", lambda self: None)  # as a process that is gone does
     dead = api.train(written(TABLE, steps=4))
     dead.result()
     monkeypatch.undo()
@@ -432,7 +432,7 @@ def test_a_base_that_was_not_fetched(ready: Ready) -> None:
 
 
 def test_an_empty_dataset(ready: Ready) -> None:
-    with opened() as (_settings, _home, store):
+    with open_home() as (_settings, _home, store):
         version = version_index.find_version(store, "sensor")
         store.append(version_index.VERSIONS, [replace(version, id="none@v1", dataset="none", rows=0)])
     error = refused(written(TABLE.replace("dataset: sensor", "dataset: none")))

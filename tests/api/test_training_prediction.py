@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from archwright.api import data, runs
 from archwright.api import training as api_training
-from archwright.api.training_prediction import Forecast, forecast, probed, work_of
+from archwright.api.training_prediction import RunForecast, estimate_step_work, forecast_run, probe_machine_now
 from archwright.catalog.load import load_catalog
 from archwright.cli import main
 from archwright.contract.estimate import Estimate, within_factor
@@ -73,7 +73,7 @@ def questions(count: int, prompt: int = 40, completion: int = 300) -> list[dict[
 
 
 def sizes(spec: TrainSpec, home: Home, version: DatasetVersion) -> tuple[Estimate, Estimate, Estimate, Any]:
-    return tuple(work_of(spec, home, version, load_catalog()))  # type: ignore[return-value]
+    return tuple(estimate_step_work(spec, home, version, load_catalog()))  # type: ignore[return-value]
 
 
 def test_texts_are_looked_at(home: Home, tmp_path: Path) -> None:
@@ -160,11 +160,11 @@ def test_the_spec_and_the_machine_become_promises(home: Home, store: Store, tmp_
         asked.append(file)
         return machine(at, file)
 
-    found = forecast(LORA, home, store, noted)
+    found = forecast_run(LORA, home, store, noted)
     assert [p.metric for p in found.predictions] == ["train_s", "train_tokens_per_s", "train_memory_bytes"]
     assert {p.estimate.basis for p in found.predictions} == {basis.id for basis in found.bases}
     assert asked == [home.model(load_catalog().artefacts[MODEL].sha256)] and found.reason == ""
-    twice = forecast(replace(LORA, steps=80, threads=2), home, store, machine)
+    twice = forecast_run(replace(LORA, steps=80, threads=2), home, store, machine)
     assert twice.predictions[0].estimate.value < 2 * found.predictions[0].estimate.value
 
 
@@ -186,18 +186,18 @@ def test_what_is_not_predicted_says_why(home: Home, store: Store, tmp_path: Path
         "no numpy": (LORA, failing(MissingError("AW-GET-01", "no numpy"))),
     }
     for reason, (spec, probe) in cases.items():
-        found = forecast(spec, home, store, probe)
-        assert reason in found.reason and found == Forecast(reason=found.reason)
+        found = forecast_run(spec, home, store, probe)
+        assert reason in found.reason and found == RunForecast(reason=found.reason)
 
 
 def test_an_unknown_data_set_is_refused(home: Home, store: Store) -> None:
     with pytest.raises(DataError, match="qa") as caught:
-        forecast(LORA, home, store, machine)
+        forecast_run(LORA, home, store, machine)
     assert caught.value.code == "AW-DATA-10"
 
 
 def test_this_machine_is_probed(home: Home) -> None:
-    found = probed(home, None)
+    found = probe_machine_now(home, None)
     assert found.matmul_flops_per_s.value > 1e9 and home.machine.is_file()
 
 

@@ -33,7 +33,7 @@ def test_an_error_is_three_lines_on_standard_error(home: Home, capsys: pytest.Ca
 
 def test_what_others_said_does_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     said = "Grüße\n\ttab \x1b]0;owned\x07\x1b[2J\x9b1A\r end"
-    show.stream(iter([said]))
+    show.print_stream(iter([said]))
     sys.stdout.write(OperateError("AW-OPS-32", said).lines())
     out = capsys.readouterr().out
     assert out.isascii() is False and not any(sign in out for sign in "\x1b\x07\x9b\r") and "Grüße\n\ttab" in out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.cli.number_format import band, money, pretty, significant
+from archwright.cli.number_format import format_band, format_money, format_quantity, format_significant
 from archwright.contract.estimate import Estimate, exact_estimate
 
 
@@ -29,14 +29,19 @@ from archwright.contract.estimate import Estimate, exact_estimate
     ],
 )
 def test_pretty(value: float, unit: str, shown: str) -> None:
-    assert pretty(value, unit) == shown
+    assert format_quantity(value, unit) == shown
 
 
 def test_band_says_the_unit_once_when_it_is_the_same() -> None:
-    assert band(Estimate(value=0.012, low=0.01, high=0.015, unit="s")) == "10.0 to 15.0 ms"
-    assert band(Estimate(value=0.9, low=0.5, high=1.5, unit="s")) == "500 ms to 1.50 s"
-    assert band(exact_estimate(3, "EUR")) == "3.00 EUR"
+    assert format_band(Estimate(value=0.012, low=0.01, high=0.015, unit="s")) == "10.0 to 15.0 ms"
+    assert format_band(Estimate(value=0.9, low=0.5, high=1.5, unit="s")) == "500 ms to 1.50 s"
+    assert format_band(exact_estimate(3, "EUR")) == "3.00 EUR"
 
 
 def test_money_and_digits() -> None:
-    assert (money(99.994), money(100), significant(12.34), significant(123.4)) == ("99.99", "100", "12.3", "123")
+    assert (format_money(99.994), format_money(100), format_significant(12.34), format_significant(123.4)) == (
+        "99.99",
+        "100",
+        "12.3",
+        "123",
+    )

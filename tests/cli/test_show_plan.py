@@ -80,7 +80,7 @@ def decided(null_plan: Plan) -> Plan:
 
 
 def shown(result: object, capsys: pytest.CaptureFixture[str]) -> str:
-    assert show_plan.plan(result) == 0
+    assert show_plan.print_plan(result) == 0
     return capsys.readouterr().out
 
 
@@ -179,7 +179,7 @@ def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFix
         needs_digest="1" * 64,
         assumptions=("[said]",),
     )
-    assert show_diff.diff(diff_plans(decided, moved)) == 0
+    assert show_diff.print_diff(diff_plans(decided, moved)) == 0
     text = capsys.readouterr().out
     assert "because the needs differ (needs.yaml)" in text
     assert "the choice goes from best to near" in text
@@ -193,12 +193,12 @@ def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFix
 
 
 def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_diff.diff(diff_plans(decided, decided)) == 0
+    assert show_diff.print_diff(diff_plans(decided, decided)) == 0
     assert "nothing differs" in capsys.readouterr().out
     dollars = replace(decided.options[4], total_cost=exact_estimate(30000.0, "USD", "null"))
     many = tuple(f"assumption {number}" for number in range(20))
     changed = replace(decided, options=(*decided.options[:4], dollars, *decided.options[5:]), assumptions=many)
-    assert show_diff.diff(diff_plans(decided, changed)) == 0
+    assert show_diff.print_diff(diff_plans(decided, changed)) == 0
     text = capsys.readouterr().out
     assert "the choice stays" in text and "and 8 more: --json shows all" in text
     assert any(" ".join(line.split()) == "dear 30,000 EUR 30,000 USD" for line in text.splitlines())
@@ -209,7 +209,7 @@ def test_a_fact_that_differs_in_part_is_shown_in_part(decided: Plan, capsys: pyt
         name="fact", before="weights 3; as long as ever; sure", after="weights 4; as long as ever; sure; new"
     )
     found = replace(diff_plans(decided, decided), facts=(row, TextChange(name="less", before="a; b", after="a")))
-    assert show_diff.diff(found) == 0
+    assert show_diff.print_diff(found) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert {"- weights 3", "+ weights 4; new", "- b", "+ nothing else"} <= set(lines)
     assert not any("as long as ever" in line for line in lines)

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from archwright.api.training import Training, TrainingProgress
+from archwright.api.training import TrainingProgress, TrainingSession
 from archwright.cli import show_train
-from archwright.cli.show_train import Line
+from archwright.cli.show_train import ProgressLine
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Deviation, MeasuredValue, Prediction, Query
 from archwright.contract.lineage import TrainingRun
@@ -70,7 +70,7 @@ def step(number: int, left_s: float = 30.0) -> TrainingProgress:
 
 def test_a_terminals_line_is_rewritten_a_few_times_a_second() -> None:
     out, clock = Terminal(), Clock()
-    line = Line(out, True, clock)
+    line = ProgressLine(out, True, clock)
     for number in range(1, 11):
         line.tell(step(number))
         clock.now += 0.1
@@ -84,7 +84,7 @@ def test_a_terminals_line_is_rewritten_a_few_times_a_second() -> None:
 
 def test_a_file_gets_a_line_every_few_seconds_and_the_last_one_always() -> None:
     out, clock = io.StringIO(), Clock()
-    line = Line(out, False, clock)
+    line = ProgressLine(out, False, clock)
     for number in range(1, 41):
         line.tell(step(number))
         clock.now += 0.5
@@ -97,7 +97,7 @@ def test_a_file_gets_a_line_every_few_seconds_and_the_last_one_always() -> None:
 
 def test_a_note_stands_on_a_line_of_its_own() -> None:
     out = Terminal()
-    line = Line(out, True, Clock())
+    line = ProgressLine(out, True, Clock())
     line.tell(step(1))
     line.tell(TrainingProgress(step=1, steps=40, note="the checkpoint of step 10 is passed over: it is damaged"))
     line.end()
@@ -108,27 +108,27 @@ def test_a_note_stands_on_a_line_of_its_own() -> None:
 @pytest.mark.parametrize(("left_s", "text"), [(0.4, "less than 1 s left"), (51.6, "52 s left"), (600.0, "10 min left")])
 def test_the_time_left_in_words(left_s: float, text: str) -> None:
     out = io.StringIO()
-    Line(out, True, Clock()).tell(step(1, left_s))
+    ProgressLine(out, True, Clock()).tell(step(1, left_s))
     assert out.getvalue().strip().endswith(text)
 
 
 def test_runs_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_train.runs((RUN, replace(RUN, id="r-2", status="interrupted", model=None, loss_last=None))) == 0
+    assert show_train.print_runs((RUN, replace(RUN, id="r-2", status="interrupted", model=None, loss_last=None))) == 0
     head, first, second = capsys.readouterr().out.splitlines()
     assert head.split()[:4] == ["run", "name", "task", "status"]
     assert ("r-1" in first) and ("40 of 40" in first) and ("assistant@v1" in first)
     assert second.split()[-1] == "-"
-    assert show_train.runs(()) == 0
+    assert show_train.print_runs(()) == 0
     assert "archwright train" in capsys.readouterr().out
 
 
 def test_a_run_with_its_promises_kept_or_not(capsys: pytest.CaptureFixture[str]) -> None:
-    show_train.run(replace(RUN, predictions=(PROMISE,), deviations=(HELD,), resumed=1))
+    show_train.print_run(replace(RUN, predictions=(PROMISE,), deviations=(HELD,), resumed=1))
     shown = capsys.readouterr().out
     for part in ("resumed once", "assistant@v1", "4.0000 at first, 2.5000 at last", "Plan versus actual", "worse"):
         assert part in shown
     assert "go on with" not in shown
-    show_train.run(replace(RUN, status="failed", error="AW-TRN-30 no number", predictions=(PROMISE,), model=None))
+    show_train.print_run(replace(RUN, status="failed", error="AW-TRN-30 no number", predictions=(PROMISE,), model=None))
     shown = capsys.readouterr().out
     assert "AW-TRN-30 no number" in shown
     assert "Promises" in shown
@@ -136,11 +136,11 @@ def test_a_run_with_its_promises_kept_or_not(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_finished_run_has_nothing_to_follow(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    done = Training(home, RUN, None, steps_to_make=False)
-    assert show_train.training(done) == 0
+    done = TrainingSession(home, RUN, None, steps_to_make=False)
+    assert show_train.print_training(done) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert show_train.as_json(done) == 0
     assert json.loads(capsys.readouterr().out)["id"] == "r-1"
-    stopped = Training(home, replace(RUN, status="interrupted", step=7), None, steps_to_make=False)
-    assert show_train.training(stopped) == show_train.as_json(stopped) == 130
+    stopped = TrainingSession(home, replace(RUN, status="interrupted", step=7), None, steps_to_make=False)
+    assert show_train.print_training(stopped) == show_train.as_json(stopped) == 130
     assert "interrupted at step 7 of 40; go on with: archwright runs resume r-1" in capsys.readouterr().out

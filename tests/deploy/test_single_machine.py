@@ -8,17 +8,17 @@ import pytest
 from archwright.contract.needs import Sensitivity
 from archwright.contract.plan import Plan, QueueTimeouts, TokenPrice
 from archwright.contract.record import replace
-from archwright.deploy.single_machine import Listen, Reached, bundle
+from archwright.deploy.single_machine import ExternalEndpoints, GatewayOptions, build_bundle
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import PlanError
 from archwright.serving.settings.config import GatewayConfig, WeightedTarget, check_config, is_outside_residency
 
-LISTEN = Listen("127.0.0.1", 8470)
+LISTEN = GatewayOptions("127.0.0.1", 8470)
 
 
 def test_one_engine_a_replica_then_the_gateway(null_plan: Plan) -> None:
     pool = replace(null_plan.pools[0], replicas=2)
-    built = bundle(replace(null_plan, pools=(pool,)), LISTEN, "sqlite://")
+    built = build_bundle(replace(null_plan, pools=(pool,)), LISTEN, "sqlite://")
     assert [process.name for process in built.processes] == ["engine-assistant", "engine-assistant-1", "gateway"]
     assert built.processes[-1].after == ("engine-assistant", "engine-assistant-1")
     assert built.url == "http://127.0.0.1:8470"
@@ -26,7 +26,7 @@ def test_one_engine_a_replica_then_the_gateway(null_plan: Plan) -> None:
 
 def test_the_run_wing_reads_what_the_design_wing_writes(null_plan: Plan) -> None:
     """The wings do not import each other: here the two ends are held together."""
-    built = bundle(null_plan, LISTEN, "sqlite://")
+    built = build_bundle(null_plan, LISTEN, "sqlite://")
     engine = msgspec.convert(built.processes[0].config, EngineConfig)
     gateway = msgspec.convert(built.processes[-1].config, GatewayConfig)
     assert engine.socket == built.processes[0].ready_socket
@@ -39,15 +39,15 @@ def test_the_run_wing_reads_what_the_design_wing_writes(null_plan: Plan) -> None
 def test_an_external_engine_has_no_process(null_plan: Plan) -> None:
     launch = replace(null_plan.pools[0].launch, engine="external", url="http://127.0.0.1:9/v1")
     pool = replace(null_plan.pools[0], launch=launch)
-    built = bundle(replace(null_plan, pools=(pool,)), LISTEN, "sqlite://")
+    built = build_bundle(replace(null_plan, pools=(pool,)), LISTEN, "sqlite://")
     assert [process.name for process in built.processes] == ["gateway"]
     gateway = msgspec.convert(built.processes[0].config, GatewayConfig)
     assert gateway.pools[0].addresses == ("http://127.0.0.1:9/v1",)
 
 
-def refusal(plan: Plan, reached: dict[str, Reached] | None = None) -> PlanError:
+def refusal(plan: Plan, reached: dict[str, ExternalEndpoints] | None = None) -> PlanError:
     with pytest.raises(PlanError) as caught:
-        bundle(plan, LISTEN, "sqlite://", reached or {})
+        build_bundle(plan, LISTEN, "sqlite://", reached or {})
     return caught.value
 
 
@@ -90,16 +90,16 @@ def mixed(null_plan: Plan, data_class: Sensitivity | None, residency: tuple[str,
     return replace(null_plan, pools=(away, house), workloads=(workload,), gateway_workers=3)
 
 
-def gateway_of(plan: Plan, reached: dict[str, Reached]) -> GatewayConfig:
+def gateway_of(plan: Plan, reached: dict[str, ExternalEndpoints]) -> GatewayConfig:
     """As the run wing reads and checks it."""
-    built = bundle(plan, LISTEN, "sqlite://", reached)
+    built = build_bundle(plan, LISTEN, "sqlite://", reached)
     assert [process.name for process in built.processes] == ["gateway"]
     config = msgspec.convert(built.processes[0].config, GatewayConfig)
     check_config(config)
     return config
 
 
-REACHED = {"house": Reached((URL, f"{URL}/2/v1")), "away": Reached((AWAY,), "CLOUD_KEY")}
+REACHED = {"house": ExternalEndpoints((URL, f"{URL}/2/v1")), "away": ExternalEndpoints((AWAY,), "CLOUD_KEY")}
 
 
 def test_own_pools_are_targets_and_those_outside_take_what_is_too_much(null_plan: Plan) -> None:
@@ -175,19 +175,20 @@ def test_machines_that_are_not_there_every_year_may_be_absent(null_plan: Plan) -
 def test_a_pool_of_this_machine_may_be_elsewhere_too_and_speak_otherwise(null_plan: Plan) -> None:
     launch = replace(null_plan.pools[0].launch, settings={"protocol": "anthropic"})
     (pool,) = gateway_of(
-        replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),)), {"assistant": Reached((URL,))}
+        replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),)),
+        {"assistant": ExternalEndpoints((URL,))},
     ).pools
     assert (pool.addresses, pool.protocol, pool.health_path) == ((URL,), "anthropic", "")
 
 
 def test_urls() -> None:
-    assert Listen("::1", 1).url == "http://[::1]:1"
-    assert Listen("0.0.0.0", 443, "c.pem", "k.pem").url == "https://0.0.0.0:443"
+    assert GatewayOptions("::1", 1).url == "http://[::1]:1"
+    assert GatewayOptions("0.0.0.0", 443, "c.pem", "k.pem").url == "https://0.0.0.0:443"
 
 
 def test_what_the_settings_say_is_in_the_configuration(null_plan: Plan) -> None:
-    def config(listen: Listen) -> GatewayConfig:
-        return msgspec.convert(bundle(null_plan, listen, "").processes[-1].config, GatewayConfig)
+    def config(listen: GatewayOptions) -> GatewayConfig:
+        return msgspec.convert(build_bundle(null_plan, listen, "").processes[-1].config, GatewayConfig)
 
     plain = config(LISTEN)
     assert plain.admin_port is None and {spec.cache for spec in plain.endpoints} == {"off"}

@@ -13,7 +13,7 @@ import pytest
 
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.deploy.single_machine import Listen, bundle
+from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.errors import StoreError
 from archwright.journal import Journal
 from archwright.lifecycle import model_registry
@@ -45,7 +45,7 @@ class Bench:
         self.journal = io.StringIO()
         self.store = Refusing(stage.home.store_url)
         pool = replace(plan.pools[0], workloads=(ENDPOINT, "night"))
-        made = bundle(replace(plan, pools=(pool,)), Listen("127.0.0.1", 8470), "")
+        made = build_bundle(replace(plan, pools=(pool,)), GatewayOptions("127.0.0.1", 8470), "")
         engine, gateway = made.processes
         # A process that stands for the gateway: what matters of it is its number, and the notes the test writes.
         processes = (replace(engine, **changes), replace(gateway, argv=SLEEPER))

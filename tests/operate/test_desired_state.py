@@ -8,7 +8,7 @@ import pytest
 from archwright.contract.lineage import ModelVersion
 from archwright.contract.plan import Bundle, Launch, Plan
 from archwright.contract.record import replace
-from archwright.deploy.single_machine import Listen, bundle
+from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.home import Home
 from archwright.operate.desired_state import (
     NOT_SERVED,
@@ -21,7 +21,7 @@ from archwright.serving.settings.config import GatewayConfig, check_config
 
 from .conftest import Stage
 
-LISTEN = Listen("127.0.0.1", 8470)
+LISTEN = GatewayOptions("127.0.0.1", 8470)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def version(stage: Stage) -> ModelVersion:
 def shared(plan: Plan, **changes: object) -> Bundle:
     """Two workloads on one pool of two replicas."""
     pool = replace(plan.pools[0], workloads=("assistant", "night"), replicas=2, **changes)
-    return bundle(replace(plan, pools=(pool,)), LISTEN, "")
+    return build_bundle(replace(plan, pools=(pool,)), LISTEN, "")
 
 
 def gateway(layout: PlatformLayout, served: list[DesiredVersion]) -> GatewayConfig:
@@ -67,14 +67,14 @@ def test_workloads_on_the_plans_own_model_share_its_engines(null_plan: Plan) -> 
 
 
 def test_alone_in_its_pool_a_workload_keeps_the_pools_name(null_plan: Plan, version: ModelVersion) -> None:
-    layout = PlatformLayout(bundle(null_plan, LISTEN, ""))
+    layout = PlatformLayout(build_bundle(null_plan, LISTEN, ""))
     config = gateway(layout, [DesiredVersion("assistant#1", version)])
     assert config.endpoints[0].pool == "assistant"
     assert [(pool.name, pool.version) for pool in config.pools] == [("assistant", version.id)]
 
 
 def test_a_classifier_has_an_endpoint_only_while_in_production(null_plan: Plan, stage: Stage) -> None:
-    layout = PlatformLayout(bundle(null_plan, LISTEN, ""))
+    layout = PlatformLayout(build_bundle(null_plan, LISTEN, ""))
     wear = stage.version("wear", task="tabular-classifier")
     serving = layout.serving("wear", DesiredVersion("wear#1", wear))
     assert serving.spec is not None and serving.spec.kind == "predict" and not serving.pools[0].adapter
@@ -84,7 +84,7 @@ def test_a_classifier_has_an_endpoint_only_while_in_production(null_plan: Plan, 
 
 
 def test_why_a_version_cannot_be_served(null_plan: Plan, stage: Stage, home: Home) -> None:
-    layout = PlatformLayout(bundle(null_plan, LISTEN, ""))
+    layout = PlatformLayout(build_bundle(null_plan, LISTEN, ""))
     version = stage.version()
     assert layout.obstacle("assistant", version, home) == ""
     classifier = stage.version(task="image-classifier")
@@ -100,14 +100,14 @@ def test_why_a_version_cannot_be_served(null_plan: Plan, stage: Stage, home: Hom
 def test_a_foreign_engine_takes_no_adapter(null_plan: Plan, version: ModelVersion, home: Home) -> None:
     launch = Launch(engine="external", url="http://127.0.0.1:9/v1")
     pool = replace(null_plan.pools[0], launch=launch)
-    layout = PlatformLayout(bundle(replace(null_plan, pools=(pool,)), LISTEN, ""))
+    layout = PlatformLayout(build_bundle(replace(null_plan, pools=(pool,)), LISTEN, ""))
     assert "http://127.0.0.1:9/v1" in layout.obstacle("assistant", version, home)
     assert layout.serving("assistant", DesiredVersion()).engines == ()
 
 
 def test_a_second_model_of_a_workload_stays(null_plan: Plan, version: ModelVersion) -> None:
     other = replace(null_plan.pools[0], name="other", model="other-model")
-    layout = PlatformLayout(bundle(replace(null_plan, pools=(*null_plan.pools, other)), LISTEN, ""))
+    layout = PlatformLayout(build_bundle(replace(null_plan, pools=(*null_plan.pools, other)), LISTEN, ""))
     assert list(layout.workloads) == ["assistant", "assistant/other-model"]
     config = gateway(layout, [DesiredVersion("assistant#1", version), DesiredVersion()])
     assert [pool.serves for pool in config.pools] == [version.id, "other-model"]

@@ -14,7 +14,7 @@ from archwright.api.models import ModelCard
 from archwright.cli import show_models
 from archwright.contract.plan import Launch, Plan
 from archwright.contract.record import replace
-from archwright.deploy.single_machine import Listen, bundle
+from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.operate.desired_state import DesiredVersion, PlatformLayout
 from archwright.serving.settings.config import GatewayConfig, check_config
 
@@ -69,7 +69,7 @@ def test_the_pools_that_do_not_hold_a_version_are_left_out(
     assert note.startswith(f"{version.id} alone answers at {ENDPOINT}: more, cloud cannot serve it")
     card = api.models.show(version.id)
     assert isinstance(card, ModelCard) and card.left_out == ("more", "cloud")
-    show_models.model(card)
+    show_models.print_model(card)
     assert "alone      more, cloud cannot serve it" in capsys.readouterr().out
     stage.switch(None)
     assert answered(stage) == {BASE} and more.asked, "they are back"
@@ -79,7 +79,9 @@ def test_the_pools_that_do_not_hold_a_version_are_left_out(
 
 
 def test_what_is_configured_while_a_version_serves(null_plan: Plan, stage: Stage) -> None:
-    layout = PlatformLayout(bundle(mixed(null_plan, "http://a:1/v1", "http://b:1/v1"), Listen("127.0.0.1", 8470), ""))
+    layout = PlatformLayout(
+        build_bundle(mixed(null_plan, "http://a:1/v1", "http://b:1/v1"), GatewayOptions("127.0.0.1", 8470), "")
+    )
     version: ModelVersion = stage.version()
 
     def served(to: DesiredVersion) -> tuple[GatewayConfig, tuple[str, ...]]:

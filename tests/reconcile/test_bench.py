@@ -17,7 +17,7 @@ from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.errors import ReconcileError
 from archwright.policy.traffic import peak_arrivals
-from archwright.reconcile.bench import BenchResult, Limits, Progress, Target, run_bench
+from archwright.reconcile.bench import BenchProgress, BenchResult, BenchTarget, BenchTimeouts, run_bench
 
 from .fake_endpoint import Request, Response
 
@@ -30,14 +30,14 @@ Serve = Callable[..., str]
 KEY = "sk-never-shown-0123456789"
 # As the endpoints of conftest.py count: probes, tokens of the template, tokens a word.
 PROBES, TEMPLATE, PER_WORD = 2, 12, 1.25
-QUICK = Limits(connect_s=2.0, idle_s=0.4, drain_s=0.4)
+QUICK = BenchTimeouts(connect_s=2.0, idle_s=0.4, drain_s=0.4)
 
 
-def bench(url: str, load: LoadSpec, limits: Limits = QUICK, **target: Any) -> BenchResult:
-    return run_bench(Target(url, KEY, "small", **target), load, limits=limits, chance=random.Random(5))
+def bench(url: str, load: LoadSpec, limits: BenchTimeouts = QUICK, **target: Any) -> BenchResult:
+    return run_bench(BenchTarget(url, KEY, "small", **target), load, limits=limits, chance=random.Random(5))
 
 
-def failure(serve: Serve, endpoint: Endpoint, load: LoadSpec, limits: Limits = QUICK) -> ReconcileError:
+def failure(serve: Serve, endpoint: Endpoint, load: LoadSpec, limits: BenchTimeouts = QUICK) -> ReconcileError:
     with pytest.raises(ReconcileError) as caught:
         bench(serve(endpoint), load, limits)
     return caught.value
@@ -48,7 +48,7 @@ def test_the_client_agrees_with_a_server_of_known_timings(
 ) -> None:
     endpoint = foreign(ttft_s=0.08, tpot_s=0.012)
     load = replace(load, closed_s=1.5)
-    result = bench(serve(endpoint), load, Limits(), workload="chat")
+    result = bench(serve(endpoint), load, BenchTimeouts(), workload="chat")
     peak, closed = result.phase("peak"), result.phase("closed")
     assert peak is not None and closed is not None
     ttft = statistics.median(peak.values(lambda r: r.ttft_s) + closed.values(lambda r: r.ttft_s))
@@ -96,7 +96,7 @@ def test_neither_key_nor_prompt_nor_answer_is_in_the_result(
     assert KEY not in text
     assert endpoint.bodies[PROBES]["messages"][0]["content"] not in text
     assert "word word" not in text
-    assert KEY not in repr(Target("http://h/v1", KEY, "m"))
+    assert KEY not in repr(BenchTarget("http://h/v1", KEY, "m"))
     assert "x-archwright-workload" not in endpoint.headers[0]
 
 
@@ -173,7 +173,7 @@ def test_a_connection_that_the_server_let_go_between_requests_is_no_failure(
 
 
 def test_requests_sent_late_are_counted_and_said(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
-    result = run_bench(Target(serve(foreign()), None, "small"), load, lambda _: time.sleep(0.2), limits=QUICK)
+    result = run_bench(BenchTarget(serve(foreign()), None, "small"), load, lambda _: time.sleep(0.2), limits=QUICK)
     peak = result.phase("peak")
     assert peak is not None
     assert peak.late > 0
@@ -198,13 +198,13 @@ def test_a_phase_in_which_everything_fails_is_an_error(serve: Serve, foreign: ty
 def test_a_server_that_stops_answering_is_an_error(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
     endpoint = foreign(fault=foreign.hanging)
     with pytest.raises(ReconcileError) as caught:
-        bench(serve(endpoint), replace(load, peak_s=0.5), Limits(idle_s=2.0, drain_s=0.2))
+        bench(serve(endpoint), replace(load, peak_s=0.5), BenchTimeouts(idle_s=2.0, drain_s=0.2))
     assert (caught.value.code, "none of the" in caught.value.message) == ("AW-REC-16", True)
 
 
 def test_the_drain_is_bounded_and_what_it_cuts_is_noted(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
     endpoint = foreign(fault=foreign.stalling, faulty=lambda n: n > PROBES and n % 4 == 0)
-    result = bench(serve(endpoint), load, Limits(idle_s=2.5, drain_s=0.2))
+    result = bench(serve(endpoint), load, BenchTimeouts(idle_s=2.5, drain_s=0.2))
     peak = result.phase("peak")
     assert peak is not None
     assert peak.count("cut") > 0
@@ -223,8 +223,8 @@ def test_short_answers_are_noted(serve: Serve, foreign: type[Endpoint], load: Lo
 
 
 def test_progress_is_told_for_both_phases(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
-    told: list[Progress] = []
-    run_bench(Target(serve(foreign()), None, "small"), load, told.append, limits=QUICK)
+    told: list[BenchProgress] = []
+    run_bench(BenchTarget(serve(foreign()), None, "small"), load, told.append, limits=QUICK)
     assert {progress.phase for progress in told} == {"peak", "closed"}
     last = [progress for progress in told if progress.phase == "peak"][-1]
     assert (last.started, last.finished, last.failed) == (len(peak_arrivals(load)), len(peak_arrivals(load)), 0)
@@ -234,8 +234,8 @@ def test_progress_is_told_for_both_phases(serve: Serve, foreign: type[Endpoint],
 def test_a_broken_progress_callback_does_not_stop_the_bench_half_way(
     serve: Serve, foreign: type[Endpoint], load: LoadSpec
 ) -> None:
-    def broken(progress: Progress) -> None:
+    def broken(progress: BenchProgress) -> None:
         raise RuntimeError("closed terminal")
 
     with pytest.raises(RuntimeError, match="closed terminal"):
-        run_bench(Target(serve(foreign()), None, "small"), load, broken, limits=QUICK)
+        run_bench(BenchTarget(serve(foreign()), None, "small"), load, broken, limits=QUICK)

@@ -16,8 +16,8 @@ import pytest
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.errors import ReconcileError
-from archwright.reconcile.bench import BenchResult, Limits, Target, drive, run_bench
-from archwright.reconcile.bench_client import base_url
+from archwright.reconcile.bench import BenchResult, BenchTarget, BenchTimeouts, drive_load, run_bench
+from archwright.reconcile.bench_client import normalise_base_url
 
 if TYPE_CHECKING:
     from tests.reconcile.conftest import Endpoint
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.enable_socket
 
 Serve = Callable[..., str]
 KEY = "sk-never-shown-0123456789"
-QUICK = Limits(connect_s=2.0, idle_s=0.4, drain_s=0.4)
+QUICK = BenchTimeouts(connect_s=2.0, idle_s=0.4, drain_s=0.4)
 
 
-def bench(url: str, load: LoadSpec, limits: Limits = QUICK, **target: Any) -> BenchResult:
-    return run_bench(Target(url, KEY, "small", **target), load, limits=limits)
+def bench(url: str, load: LoadSpec, limits: BenchTimeouts = QUICK, **target: Any) -> BenchResult:
+    return run_bench(BenchTarget(url, KEY, "small", **target), load, limits=limits)
 
 
 def refusal(url: str, load: LoadSpec, **target: Any) -> ReconcileError:
@@ -114,7 +114,7 @@ def test_a_host_that_never_completes_a_connection(load: LoadSpec) -> None:
             filler.connect_ex(("127.0.0.1", port))
             fillers.append(filler)
         with pytest.raises(ReconcileError) as caught:
-            bench(f"http://127.0.0.1:{port}/v1", load, Limits(connect_s=0.3, idle_s=5.0))
+            bench(f"http://127.0.0.1:{port}/v1", load, BenchTimeouts(connect_s=0.3, idle_s=5.0))
         for filler in fillers:
             filler.close()
     assert (caught.value.code, "no connection within 0.3 s" in caught.value.message) == ("AW-REC-10", True)
@@ -132,7 +132,7 @@ def test_a_port_that_speaks_something_else(load: LoadSpec, serve: Serve) -> None
         port = server.sockets[0].getsockname()[1]
         async with server:
             with pytest.raises(ReconcileError) as caught:
-                await drive(Target(f"http://127.0.0.1:{port}/v1", None, "m"), load, limits=QUICK)
+                await drive_load(BenchTarget(f"http://127.0.0.1:{port}/v1", None, "m"), load, limits=QUICK)
         return caught.value.code
 
     assert asyncio.run(scenario()) == "AW-REC-15"
@@ -183,7 +183,7 @@ def test_tls_is_verified_unless_told_otherwise(
     ],
 )
 def test_addresses(given: str, used: str) -> None:
-    assert base_url(given) == used
+    assert normalise_base_url(given) == used
 
 
 @pytest.mark.parametrize(
@@ -208,6 +208,6 @@ def test_addresses_that_cannot_be_used(url: str, load: LoadSpec) -> None:
 
 def test_a_key_that_no_header_can_carry(load: LoadSpec) -> None:
     with pytest.raises(ReconcileError) as caught:
-        run_bench(Target("http://127.0.0.1:9/v1", "secret\nkey", "m"), load)
+        run_bench(BenchTarget("http://127.0.0.1:9/v1", "secret\nkey", "m"), load)
     assert caught.value.code == "AW-REC-19"
     assert "secret" not in caught.value.lines()

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.reconcile.bench_result import BenchResult, Outcome, Phase, Timing
+from archwright.reconcile.bench_result import BenchPhase, BenchRequestTiming, BenchResult, RequestOutcome
 
 
-def timing(outcome: Outcome = "finished", *, first: float | None = 1.2, tokens: int = 11, chunks: int = 11) -> Timing:
-    return Timing(
+def timing(
+    outcome: RequestOutcome = "finished", *, first: float | None = 1.2, tokens: int = 11, chunks: int = 11
+) -> BenchRequestTiming:
+    return BenchRequestTiming(
         due_s=0.9,
         sent_s=1.0,
         first_s=first,
@@ -20,8 +22,8 @@ def timing(outcome: Outcome = "finished", *, first: float | None = 1.2, tokens: 
     )
 
 
-def phase(*requests: Timing) -> Phase:
-    return Phase(name="closed", started_at=100.0, ended_at=110.0, load_s=10.0, requests=requests)
+def phase(*requests: BenchRequestTiming) -> BenchPhase:
+    return BenchPhase(name="closed", started_at=100.0, ended_at=110.0, load_s=10.0, requests=requests)
 
 
 def test_the_definitions() -> None:

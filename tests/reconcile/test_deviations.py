@@ -8,7 +8,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Measurement, Prediction, Query, Statistic
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.reconcile.deviations import choose, reconcile
+from archwright.reconcile.deviations import reconcile_plan, select_measurements
 
 NUMBERS = st.floats(0, 1e12, allow_nan=False)
 EMPTY = Plan(
@@ -66,7 +66,7 @@ def test_within_exactly_when_inside_the_band_and_coverage_counts_it(
 ) -> None:
     plan = replace(EMPTY, predictions=tuple(prediction(str(n), band, metric) for n, (band, _) in enumerate(cases)))
     measured = {str(n): measurement(plan, str(n), value) for n, (_, value) in enumerate(cases) if value is not None}
-    result = reconcile(plan, measured)
+    result = reconcile_plan(plan, measured)
     assert [deviation.prediction_id for deviation in result.deviations] == [p.id for p in plan.predictions]
     held = 0
     for deviation, (band, value) in zip(result.deviations, cases, strict=True):
@@ -82,7 +82,7 @@ def test_within_exactly_when_inside_the_band_and_coverage_counts_it(
             assert deviation.verdict == ("worse" if metric == "tokens_per_s" else "better")
         held += low <= value <= high
     assert result.coverage == (held / len(measured) if measured else None)
-    assert reconcile(plan, measured) == result
+    assert reconcile_plan(plan, measured) == result
 
 
 @pytest.mark.parametrize(
@@ -97,16 +97,16 @@ def test_within_exactly_when_inside_the_band_and_coverage_counts_it(
 )
 def test_a_measurement_that_answers_nothing_is_unknown_and_says_why(changes: dict[str, object], why: str) -> None:
     plan = replace(EMPTY, predictions=(prediction("a", (1, 2, 3)),))
-    (deviation,) = reconcile(plan, {"a": measurement(plan, "a", 2.0, **changes)}).deviations
+    (deviation,) = reconcile_plan(plan, {"a": measurement(plan, "a", 2.0, **changes)}).deviations
     assert (deviation.measured, deviation.verdict) == (None, "unknown")
     assert deviation.evidence == f"asked  # {why}"
 
 
 def test_a_gap_is_said_beside_the_query() -> None:
     plan = replace(EMPTY, predictions=(prediction("a", (1, 2, 3)),))
-    (deviation,) = reconcile(plan, {}, {"a": "nobody asked"}).deviations
+    (deviation,) = reconcile_plan(plan, {}, {"a": "nobody asked"}).deviations
     assert deviation.evidence == plan.predictions[0].query.promql() + "  # nobody asked"
-    (plain,) = reconcile(plan, {}).deviations
+    (plain,) = reconcile_plan(plan, {}).deviations
     assert plain.evidence == plan.predictions[0].query.promql()
 
 
@@ -116,7 +116,7 @@ def test_a_gap_is_said_beside_the_query() -> None:
 )
 def test_only_the_four_statistics_of_the_answer_are_printed(statistic: Statistic, printed: str, samples: int) -> None:
     plan = replace(EMPTY, predictions=(prediction("a", (1, 2, 3)),))
-    (deviation,) = reconcile(plan, {"a": measurement(plan, "a", 2.0, statistic=statistic)}).deviations
+    (deviation,) = reconcile_plan(plan, {"a": measurement(plan, "a", 2.0, statistic=statistic)}).deviations
     assert deviation.measured is not None
     assert (deviation.measured.statistic, deviation.measured.samples) == (printed, samples)
 
@@ -129,8 +129,8 @@ def test_the_newest_window_wins_and_inside_it_the_better_source() -> None:
     strange = measurement(plan, "a", 4.0, source="oracle", at=100.4)
     old_gateway = measurement(plan, "a", 5.0, source="gateway", at=50.0)
     other = measurement(plan, "b", 6.0, source="client")
-    assert choose([client, gateway, scraped, strange, old_gateway, other]) == {"a": gateway, "b": other}
-    assert choose([old_gateway, client])["a"] == client
-    assert choose([strange, scraped])["a"] == scraped
-    assert choose([old_gateway, gateway])["a"] == gateway
-    assert choose([]) == {}
+    assert select_measurements([client, gateway, scraped, strange, old_gateway, other]) == {"a": gateway, "b": other}
+    assert select_measurements([old_gateway, client])["a"] == client
+    assert select_measurements([strange, scraped])["a"] == scraped
+    assert select_measurements([old_gateway, gateway])["a"] == gateway
+    assert select_measurements([]) == {}

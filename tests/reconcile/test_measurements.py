@@ -11,20 +11,20 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.monitor.metrics.observations import ObservationRecorder
 from archwright.monitor.metrics.prometheus import PrometheusClient
-from archwright.reconcile.bench_result import BenchResult, Outcome, Phase, Timing, Window
-from archwright.reconcile.deviations import choose, reconcile
-from archwright.reconcile.measurements import client_measurements, read_prometheus, ring_measurements
+from archwright.reconcile.bench_result import BenchPhase, BenchRequestTiming, BenchResult, RequestOutcome, TimeWindow
+from archwright.reconcile.deviations import reconcile_plan, select_measurements
+from archwright.reconcile.measurements import client_measurements, platform_measurements, read_prometheus
 from archwright.store import Store
 
 MakePlan = Callable[..., Plan]
 Predict = Callable[..., Prediction]
 
 
-def timing(ttft_s: float | None, tokens: int = 11, outcome: Outcome = "finished") -> Timing:
+def timing(ttft_s: float | None, tokens: int = 11, outcome: RequestOutcome = "finished") -> BenchRequestTiming:
     """Sent at 1.0; a tenth of a second a token; ended at 9.0 if it never had content."""
     first = None if ttft_s is None else 1.0 + ttft_s
     last = None if first is None else first + 0.1 * (tokens - 1)
-    return Timing(
+    return BenchRequestTiming(
         due_s=1.0,
         sent_s=1.0,
         first_s=first,
@@ -38,7 +38,7 @@ def timing(ttft_s: float | None, tokens: int = 11, outcome: Outcome = "finished"
     )
 
 
-def result(peak: list[Timing], closed: list[Timing]) -> BenchResult:
+def result(peak: list[BenchRequestTiming], closed: list[BenchRequestTiming]) -> BenchResult:
     return BenchResult(
         url="http://h/v1",
         model="small",
@@ -46,8 +46,8 @@ def result(peak: list[Timing], closed: list[Timing]) -> BenchResult:
         tokens_per_word=1.2,
         template_tokens=10.0,
         phases=(
-            Phase(name="peak", started_at=1000.0, ended_at=1050.0, load_s=45.0, requests=tuple(peak)),
-            Phase(name="closed", started_at=1050.0, ended_at=1060.0, load_s=10.0, requests=tuple(closed)),
+            BenchPhase(name="peak", started_at=1000.0, ended_at=1050.0, load_s=45.0, requests=tuple(peak)),
+            BenchPhase(name="closed", started_at=1050.0, ended_at=1060.0, load_s=10.0, requests=tuple(closed)),
         ),
         notes=(),
     )
@@ -146,7 +146,7 @@ def test_the_ring_is_asked_over_the_very_window_of_the_phase(
         unlabelled(predict("peak_memory_bytes", "max", "", 5e8, ""), 20),
     )
     plan = make_plan(extra=extra)
-    found = by_id(ring_measurements(store, plan, run.windows))
+    found = by_id(platform_measurements(store, plan, run.windows))
     assert found["chat.ttft_s.p50"].value == pytest.approx(1.0245, abs=0.001)
     assert (found["chat.ttft_s.p50"].samples, found["chat.ttft_s.p50"].window_s) == (50, 50.0)
     assert found["chat.ttft_s.p50"].evidence.endswith("[50s])))  # phase peak")
@@ -163,11 +163,11 @@ def test_the_ring_is_asked_over_the_very_window_of_the_phase(
 
 def test_a_named_whole_window_is_taken_as_it_is(store: Store, make_plan: MakePlan, predict: Predict) -> None:
     plan = make_plan(extra=(unlabelled(predict("startup_s", "last", "", 1.5, ""), 300),))
-    late = Window(name="", started_at=950.0, ended_at=1060.0)
-    assert ring_measurements(store, plan, [late]) == []
-    (found,) = ring_measurements(store, plan, [replace(late, started_at=899.0)])
+    late = TimeWindow(name="", started_at=950.0, ended_at=1060.0)
+    assert platform_measurements(store, plan, [late]) == []
+    (found,) = platform_measurements(store, plan, [replace(late, started_at=899.0)])
     assert (found.prediction_id, found.window_s) == (".startup_s.last", 161.0)
-    assert ring_measurements(store, plan, []) == []
+    assert platform_measurements(store, plan, []) == []
     store.close()
 
 
@@ -189,8 +189,8 @@ def test_availability_is_what_the_gateway_answered(
         labels = {"workload": "chat", "status": "failed" if number < failed else "ok"}
         recorder.observe("requests", labels, 1.0, at=1000.0)
     recorder.close()
-    found = ring_measurements(store, plan, [Window(name="", started_at=950.0, ended_at=1001.0)])
-    deviation = next(d for d in reconcile(plan, choose(found)).deviations if d.metric == "requests")
+    found = platform_measurements(store, plan, [TimeWindow(name="", started_at=950.0, ended_at=1001.0)])
+    deviation = next(d for d in reconcile_plan(plan, select_measurements(found)).deviations if d.metric == "requests")
     assert deviation.measured is not None
     assert deviation.measured.value == pytest.approx(1 - failed / 100)
     assert deviation.measured.statistic == "mean"

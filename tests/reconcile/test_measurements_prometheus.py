@@ -21,7 +21,7 @@ from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import replace
 from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition
 from archwright.monitor.metrics.prometheus import PrometheusClient
-from archwright.reconcile.deviations import reconcile
+from archwright.reconcile.deviations import reconcile_plan
 from archwright.reconcile.measurements import read_prometheus
 
 pytestmark = pytest.mark.enable_socket
@@ -196,7 +196,7 @@ def test_our_own_names(running: Running, make_plan: MakePlan, predict: Predict) 
     plan = owned(make_plan(values=VALUES, extra=(predict("ttft_s", "mean", "closed", TTFT_S, "chat"),)))
     read = read_prometheus(plan, running.prometheus, running.now, WINDOW_S)
     assert read.gaps == {}
-    result = reconcile(plan, {m.prediction_id: m for m in read.measurements}, read.gaps)
+    result = reconcile_plan(plan, {m.prediction_id: m for m in read.measurements}, read.gaps)
     assert {d.verdict for d in result.deviations} == {"within"}
     assert result.coverage == 1.0
     measured = {m.prediction_id: m for m in read.measurements}
@@ -262,7 +262,7 @@ def test_tokens_per_s_of_a_window_too_quiet_stays_unmeasured(
     assert "is unknown" in gaps_of(make_plan(metrics=blind), running)["chat.tokens_per_s.rate"]
     unloaded = make_plan(metrics=ENGINE, loads=())
     assert gaps_of(unloaded, running) == {"chat.tokens_per_s.rate": "the plan states no load for it"}
-    result = reconcile(crowded, {}, gaps)
+    result = reconcile_plan(crowded, {}, gaps)
     assert result.deviations[-1].evidence.endswith(gaps["chat.tokens_per_s.rate"])
 
 

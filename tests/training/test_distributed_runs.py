@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
 from archwright import api
-from archwright.api.training import Training
+from archwright.api.training import TrainingSession
 from archwright.contract.lineage import TrainingRun
 from archwright.errors import OperateError, TrainError
 from archwright.home import Home
@@ -194,7 +194,7 @@ def checkpoints(home: Home, run: str) -> list[str]:
     return sorted(path.name for path in (home.run(run) / "checkpoints").iterdir())
 
 
-def asked_to_stop(training: Training) -> Iterator[TrainingProgress]:
+def asked_to_stop(training: TrainingSession) -> Iterator[TrainingProgress]:
     """As by Ctrl-C, at the first step that is seen."""
     asked = False
     for progress in training:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from archwright.access import audit_log as trail
 from archwright.access.audit_log import AuditEvent
-from archwright.api.context import opened
+from archwright.api.context import open_home
 from archwright.contract.record import Record
 from archwright.errors import StoreError
 
 
-class Verified(Record):
+class AuditVerification(Record):
     """The chain is whole; `records` were checked."""
 
     whole: bool
@@ -18,15 +18,15 @@ class Verified(Record):
 
 def list(*, tenant: str | None = None, limit: int = 50) -> tuple[AuditEvent, ...]:  # noqa: A001 - the verb's name
     """The newest records first."""
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         return tuple(trail.read_entries(store, home, tenant=tenant, limit=limit))
 
 
-def verify() -> Verified:
+def verify() -> AuditVerification:
     """Recompute the chain. Raises StoreError AW-STO-04 at the first record that was altered, moved or removed."""
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         found = trail.check_chain(store, home)
         if found.broken is not None:
             message = f"the audit chain is broken at record {found.broken}"
             raise StoreError("AW-STO-04", message, hint="restore from backup")
-        return Verified(whole=True, records=found.records)
+        return AuditVerification(whole=True, records=found.records)

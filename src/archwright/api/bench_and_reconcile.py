@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from archwright import settings
-from archwright.api.context import keyring, opened
-from archwright.api.control_checks import Platform, control_measurements
+from archwright.api.context import open_home, open_keys
+from archwright.api.control_checks import PlatformConnection, control_measurements
 from archwright.api.platform_lifecycle import running_url
 from archwright.contract.evidence import Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
@@ -21,11 +21,11 @@ from archwright.monitor.metrics.observations import FLUSH_S
 from archwright.monitor.metrics.prometheus import PrometheusClient
 from archwright.operate import owner_keys, platform_control
 from archwright.plan.plan_file import read_plan
-from archwright.reconcile.bench import BenchResult, Progress, Target, run_bench
-from archwright.reconcile.bench_result import Phase, Window
-from archwright.reconcile.deviations import choose
-from archwright.reconcile.deviations import reconcile as compare
-from archwright.reconcile.measurements import client_measurements, read_prometheus, ring_measurements
+from archwright.reconcile.bench import BenchProgress, BenchResult, BenchTarget, run_bench
+from archwright.reconcile.bench_result import BenchPhase, TimeWindow
+from archwright.reconcile.deviations import reconcile_plan as compare
+from archwright.reconcile.deviations import select_measurements
+from archwright.reconcile.measurements import client_measurements, platform_measurements, read_prometheus
 from archwright.store import Store
 
 # Both the gateway and the supervisor have written what they saw after two of their flushes.
@@ -44,7 +44,7 @@ class PhaseSummary(Record):
     output_tokens: float
 
 
-class Bench(Record):
+class BenchReport(Record):
     """What `bench --json` prints: the phases driven, remarks, and plan versus actual."""
 
     url: str
@@ -56,14 +56,14 @@ class Bench(Record):
 
 def bench(
     url: str | None = None, *, against: str | None = None, key_env: str | None = None, model: str | None = None
-) -> Bench:
+) -> BenchReport:
     """Drive a plan's traffic at an endpoint by a client with its own clock, and hold the plan against it.
 
     Without `url` the running platform is driven, and what it recorded itself counts first. Raises ReconcileError
     (AW-REC-10 to 19) when the endpoint cannot be measured.
     """
     home = home_of(settings.load())
-    plan = _plan(home, against)
+    plan = _find_plan(home, against)
     if not plan.loads:
         raise UsageError(
             "AW-USE-05",
@@ -71,30 +71,30 @@ def bench(
             hint="plan a chat, rag, completion or batch-text workload",
         )
     results: list[BenchResult] = []
-    with opened() as (_settings, _home, store):
+    with open_home() as (_settings, _home, store):
         for load in plan.loads:
-            target = _target(home, url, load, key_env, model)
-            results.append(run_bench(target, load, _progress()))
+            target = _build_target(home, url, load, key_env, model)
+            results.append(run_bench(target, load, _make_progress_printer()))
         time.sleep(SETTLE_S)
         found: list[Measurement] = []
         for result in results:
             found += client_measurements(plan, result)
             if url is None:
-                found += ring_measurements(store, plan, [*result.windows, _lifetime(home)], home)
+                found += platform_measurements(store, plan, [*result.windows, _uptime_window(home)], home)
         if url is None:
-            found += _proved(store, home, plan)
+            found += _measure_controls(store, home, plan)
             # A foreign endpoint's figures must not pass for this platform's in a later `reconcile`.
             kept.save_measurements(store, found)
-    return Bench(
+    return BenchReport(
         url=results[0].url,
         model=results[0].model,
-        phases=tuple(_summary(result.workload, phase) for result in results for phase in result.phases),
+        phases=tuple(_summarise_phase(result.workload, phase) for result in results for phase in result.phases),
         notes=tuple(note for result in results for note in result.notes),
-        reconciliation=compare(plan, choose(found)),
+        reconciliation=compare(plan, select_measurements(found)),
     )
 
 
-def _summary(workload: str, phase: Phase) -> PhaseSummary:
+def _summarise_phase(workload: str, phase: BenchPhase) -> PhaseSummary:
     return PhaseSummary(
         workload=workload,
         name=phase.name,
@@ -106,33 +106,33 @@ def _summary(workload: str, phase: Phase) -> PhaseSummary:
     )
 
 
-def _target(home: Home, url: str | None, load: LoadSpec, key_env: str | None, model: str | None) -> Target:
+def _build_target(home: Home, url: str | None, load: LoadSpec, key_env: str | None, model: str | None) -> BenchTarget:
     if url is not None:
         key = None if key_env is None else settings.read_variable(key_env)
         if key_env is not None and not key:
             where = ErrorLocation(None, None, "--key-env")
             raise UsageError("AW-USE-06", f"{key_env} is not set", where=where, hint=f"export {key_env}=...")
-        return Target(url=url, key=key, model=model or load.model)
+        return BenchTarget(url=url, key=key, model=model or load.model)
     address = running_url(home)
-    with keyring() as (keys, _home, _store):
+    with open_keys() as (keys, _home, _store):
         key = owner_keys.get_local_key(keys, home)
     authority = settings.load().tls_certificate or None
-    return Target(f"{address}/v1", key, model or load.model, workload=load.workload, ca_file=authority)
+    return BenchTarget(f"{address}/v1", key, model or load.model, workload=load.workload, ca_file=authority)
 
 
-def _lifetime(home: Home) -> Window:
+def _uptime_window(home: Home) -> TimeWindow:
     """The window of what has no phase: from `up` until now."""
     now = time.time()
     status = platform_control.read_status(home)
-    return Window(name="", started_at=now - (status.up_s or 0.0) - 1.0, ended_at=now)
+    return TimeWindow(name="", started_at=now - (status.up_s or 0.0) - 1.0, ended_at=now)
 
 
-def _progress() -> Callable[[Progress], None] | None:
+def _make_progress_printer() -> Callable[[BenchProgress], None] | None:
     """One line on the terminal, rewritten; nothing when the output is not one."""
     if not sys.stderr.isatty():
         return None
 
-    def show(progress: Progress) -> None:
+    def show(progress: BenchProgress) -> None:
         end = "\n" if progress.elapsed_s >= progress.total_s else ""
         sys.stderr.write(
             f"\r{progress.phase}: {progress.elapsed_s:4.0f} of {progress.total_s:.0f} s, "
@@ -150,40 +150,40 @@ def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reco
     what was never benched is read from what the platform records. With `prometheus` everything is read from there.
     """
     home = home_of(settings.load())
-    read = _plan(home, plan)
+    read = _find_plan(home, plan)
     if prometheus is not None:
         reading = read_prometheus(read, PrometheusClient(prometheus), time.time())
-        return compare(read, choose(reading.measurements), reading.gaps)
-    with opened() as (_settings, _home, store):
-        found = choose(kept.read_plan_measurements(store, read.digest))
-        for live in _live(store, home, read):
+        return compare(read, select_measurements(reading.measurements), reading.gaps)
+    with open_home() as (_settings, _home, store):
+        found = select_measurements(kept.read_plan_measurements(store, read.digest))
+        for live in _read_live_measurements(store, home, read):
             found.setdefault(live.prediction_id, live)
     return compare(read, found)
 
 
-def _live(store: Store, home: Home, plan: Plan) -> list[Measurement]:
+def _read_live_measurements(store: Store, home: Home, plan: Plan) -> list[Measurement]:
     """What the running platform saw of real traffic, if it runs this plan."""
     status = platform_control.read_status(home)
     if status.plan_digest != plan.digest:
         return []
     now = time.time()
-    windows = [_lifetime(home)]
+    windows = [_uptime_window(home)]
     peaks = [p.query.window_s for p in plan.predictions if p.query.phase == "peak"]
     if peaks:
-        windows.append(Window(name="peak", started_at=now - max(peaks), ended_at=now))
-    return [*ring_measurements(store, plan, windows, home), *_proved(store, home, plan)]
+        windows.append(TimeWindow(name="peak", started_at=now - max(peaks), ended_at=now))
+    return [*platform_measurements(store, plan, windows, home), *_measure_controls(store, home, plan)]
 
 
-def _proved(store: Store, home: Home, plan: Plan) -> list[Measurement]:
+def _measure_controls(store: Store, home: Home, plan: Plan) -> list[Measurement]:
     """What the running platform answers about the controls that the plan promises."""
     url = platform_control.read_status(home).url
     if url is None:
         return []
     authority = settings.load().tls_certificate or None
-    return control_measurements(plan, Platform(url, authority, store, home), time.time())
+    return control_measurements(plan, PlatformConnection(url, authority, store, home), time.time())
 
 
-def _plan(home: Home, path: str | None) -> Plan:
+def _find_plan(home: Home, path: str | None) -> Plan:
     if path is not None:
         return read_plan(Path(path))
     if platform_control.read_status(home).url is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from archwright import settings
-from archwright.api.context import audited, opened
+from archwright.api.context import open_home, write_audit_record
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
 from archwright.catalog.load import load_catalog
@@ -93,7 +93,7 @@ def show(name: str) -> FactView:
     catalog = load_catalog(home_of(settings.load()))
     tables = fact_view.named_rows_by_table(catalog)
     within = [key for rows in tables.values() for key in rows]
-    for spelling in (name, *_aliased(catalog, name), *filter(None, (find_row_of_basis(name, within),))):
+    for spelling in (name, *_resolve_aliases(catalog, name), *filter(None, (find_row_of_basis(name, within),))):
         for table, rows in tables.items():
             if spelling in rows:
                 return fact_view.view_fact(catalog, table, spelling, rows[spelling])
@@ -101,7 +101,7 @@ def show(name: str) -> FactView:
     raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=_did_you_mean(near), nearest=near)
 
 
-def _aliased(catalog: Catalog, name: str) -> Iterator[str]:
+def _resolve_aliases(catalog: Catalog, name: str) -> Iterator[str]:
     """The ids of what is also called so, as needs files and other tools spell it."""
     for known in (catalog.accelerator, catalog.model):
         try:
@@ -124,10 +124,10 @@ def check() -> CatalogCheck:
     )
     return CatalogCheck(
         tables=tuple(
-            _table(catalog, name, rows.values()) for name, rows in fact_view.named_rows_by_table(catalog).items()
+            _check_table(catalog, name, rows.values()) for name, rows in fact_view.named_rows_by_table(catalog).items()
         ),
         gates=tuple(
-            _gate(catalog, name, found)
+            _check_gate(catalog, name, found)
             for name in (*plausibility_checks.PLAUSIBILITY_CHECKS, plausibility_checks.EXCEPTIONS)
         ),
         findings=tuple(
@@ -141,7 +141,7 @@ def check() -> CatalogCheck:
     )
 
 
-def _table(catalog: Catalog, name: str, rows: Iterable[Record]) -> TableCheck:
+def _check_table(catalog: Catalog, name: str, rows: Iterable[Record]) -> TableCheck:
     listed = list(rows)
     states = [catalog.freshness(row) for row in listed if isinstance(row, Fact)]
     return TableCheck(
@@ -154,7 +154,7 @@ def _table(catalog: Catalog, name: str, rows: Iterable[Record]) -> TableCheck:
     )
 
 
-def _gate(catalog: Catalog, name: str, found: Iterable[plausibility_checks.Finding]) -> GateCheck:
+def _check_gate(catalog: Catalog, name: str, found: Iterable[plausibility_checks.Finding]) -> GateCheck:
     mine = [one.refuses for one in found if one.gate == name]
     return GateCheck(
         gate=name,
@@ -169,10 +169,10 @@ def diff(plan: str | None = None) -> CatalogDiff:
     the one the platform runs and the folder's plan.json.
     """
     home = home_of(settings.load())
-    return catalog_diff.diff_catalog(load_catalog(home), _plans(home, plan))
+    return catalog_diff.diff_catalog(load_catalog(home), _read_plans(home, plan))
 
 
-def _plans(home: Home, plan: str | None) -> dict[str, Plan]:
+def _read_plans(home: Home, plan: str | None) -> dict[str, Plan]:
     paths = [Path(plan)] if plan is not None else [path for path in (home.plan, Path(PLAN_FILE)) if path.is_file()]
     return {str(path): read_plan(path) for path in paths}
 
@@ -181,15 +181,15 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
     """Lay newer facts over the shipped ones, from files of public sources in `from_dir`: nothing is fetched. `only`
     takes one class of them. `rollback` goes back to what was in force before the last refresh.
     """
-    feeds = _class(only)
+    feeds = _parse_fact_class(only)
     if (from_dir is None) == (not rollback):
         raise UsageError(
             "AW-USE-14", "refresh takes either a folder or a rollback", hint="catalog refresh --from DIR, or --rollback"
         )
-    with opened() as (_chosen, home, store):
+    with open_home() as (_chosen, home, store):
         if from_dir is None:
             name = refreshed_layer.roll_back(home.catalog_refreshed)
-            audited(store, "catalog.rollback", name or "shipped")
+            write_audit_record(store, "catalog.rollback", name or "shipped")
             return RefreshReport(generation=name, kept=refreshing.count_rows(load_catalog(home).latest))
         folder = Path(from_dir)
         if not folder.is_dir():
@@ -200,11 +200,11 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
         report = refreshing.refresh_catalog(
             load_catalog(home), home.catalog_refreshed, folder, feeds, datetime.now(UTC).date()
         )
-        audited(store, "catalog.refresh", report.generation)
+        write_audit_record(store, "catalog.refresh", report.generation)
         return report
 
 
-def _class(only: str | None) -> FactClass | None:
+def _parse_fact_class(only: str | None) -> FactClass | None:
     known: tuple[FactClass, ...] = get_args(FactClass)
     if only is None:
         return None

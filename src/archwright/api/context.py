@@ -22,7 +22,7 @@ def store_url(chosen: Settings) -> str:
 
 
 @contextmanager
-def opened(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings, Home, Store]]:
+def open_home(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings, Home, Store]]:
     """Settings, home and an open store, closed at the end."""
     chosen = settings.load(flags)
     store = Store(store_url(chosen))
@@ -32,23 +32,23 @@ def opened(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings
         store.close()
 
 
-def audited(store: Store, action: str, resource: str, tenant: str = "") -> None:
+def write_audit_record(store: Store, action: str, resource: str, tenant: str = "") -> None:
     """Write the audit record of an act by this machine's owner; it survives kill -9 when this returns."""
-    with _writing(store) as ledger:
-        _record(ledger, action, resource, tenant)
+    with _open_wal(store) as ledger:
+        _record_event(ledger, action, resource, tenant)
 
 
 @contextmanager
-def acting() -> Iterator[tuple[KeyStore, Callable[[str, str, str], None]]]:
+def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], None]]]:
     """Keys, and what writes the audit record of an act on them (action, resource, tenant). Raises StoreError AW-STO-06
     before anything is done where that has no room: a key that was made and not recorded would be lost unseen."""
-    with keyring() as (keys, _home, store), _writing(store) as ledger:
+    with open_keys() as (keys, _home, store), _open_wal(store) as ledger:
         ledger.check_room()
-        yield keys, partial(_record, ledger)
+        yield keys, partial(_record_event, ledger)
 
 
 @contextmanager
-def _writing(store: Store) -> Iterator[WalWriter]:
+def _open_wal(store: Store) -> Iterator[WalWriter]:
     ledger = WalWriter(store, home_of(settings.load()))
     try:
         yield ledger
@@ -56,7 +56,7 @@ def _writing(store: Store) -> Iterator[WalWriter]:
         ledger.close()
 
 
-def _record(ledger: WalWriter, action: str, resource: str, tenant: str) -> None:
+def _record_event(ledger: WalWriter, action: str, resource: str, tenant: str) -> None:
     event = AuditEvent(
         at=time.time(),
         tenant=tenant,
@@ -71,9 +71,9 @@ def _record(ledger: WalWriter, action: str, resource: str, tenant: str) -> None:
 
 
 @contextmanager
-def keyring() -> Iterator[tuple[KeyStore, Home, Store]]:
+def open_keys() -> Iterator[tuple[KeyStore, Home, Store]]:
     """Keys of the store; the gateway's workers, if any ever ran since the boot, hear of what changes."""
-    with opened() as (_chosen, home, store):
+    with open_home() as (_chosen, home, store):
         slate = open_accounts_table(home) if has_accounts_table(home) else None
         try:
             yield KeyStore(store, load_pepper(home), slate=slate), home, store

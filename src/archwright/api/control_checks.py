@@ -22,13 +22,13 @@ from archwright.home import Home
 from archwright.serving.process.routes import ROUTES, Route
 from archwright.store import Store
 
-METRIC = "control_held"
+CONTROL_METRIC = "control_held"
 TIMEOUT_S = 5.0
 # What stands for the name at the end of a path that takes one.
-ANY_NAME = "x"
+PLACEHOLDER_NAME = "x"
 
 
-class Platform(NamedTuple):
+class PlatformConnection(NamedTuple):
     """Where the gateway is reached, whom its certificate is checked against, and its records."""
 
     url: str
@@ -37,7 +37,7 @@ class Platform(NamedTuple):
     home: Home | None = None
 
 
-class Proof(NamedTuple):
+class ControlCheckResult(NamedTuple):
     """How many of the questions were answered as they should, and what was asked."""
 
     held: int
@@ -45,18 +45,18 @@ class Proof(NamedTuple):
     evidence: str
 
 
-def control_measurements(plan: Plan, platform: Platform, now: float) -> list[Measurement]:
+def control_measurements(plan: Plan, platform: PlatformConnection, now: float) -> list[Measurement]:
     """One measurement for each control that the plan promises; what cannot be asked just now is left out."""
     found = []
     for prediction in plan.predictions:
-        check = CHECKS.get(prediction.query.labels.get("control", "")) if prediction.metric == METRIC else None
+        check = CHECKS.get(prediction.query.labels.get("control", "")) if prediction.metric == CONTROL_METRIC else None
         proof = check(platform) if check is not None else None
         if proof is not None and proof.asked:
-            found.append(_measurement(plan, prediction, proof, now))
+            found.append(_build_measurement(plan, prediction, proof, now))
     return found
 
 
-def _measurement(plan: Plan, prediction: Prediction, proof: Proof, now: float) -> Measurement:
+def _build_measurement(plan: Plan, prediction: Prediction, proof: ControlCheckResult, now: float) -> Measurement:
     return Measurement(
         plan_digest=plan.digest,
         prediction_id=prediction.id,
@@ -71,19 +71,21 @@ def _measurement(plan: Plan, prediction: Prediction, proof: Proof, now: float) -
     )
 
 
-def _keys(platform: Platform) -> Proof | None:
+def _check_keys(platform: PlatformConnection) -> ControlCheckResult | None:
     """Every route but the probes, without a key. None when the gateway does not answer."""
     guarded = [route for route in ROUTES if route.permission is not None]
     try:
-        refused = sum(_status(platform, route) == HTTPStatus.UNAUTHORIZED for route in guarded)
+        refused = sum(_request_status(platform, route) == HTTPStatus.UNAUTHORIZED for route in guarded)
     except OSError:
         return None
-    return Proof(refused, len(guarded), f"{refused} of {len(guarded)} guarded routes answer 401 without a key")
+    return ControlCheckResult(
+        refused, len(guarded), f"{refused} of {len(guarded)} guarded routes answer 401 without a key"
+    )
 
 
-def _status(platform: Platform, route: Route) -> int:
+def _request_status(platform: PlatformConnection, route: Route) -> int:
     """Raises OSError when nothing answers."""
-    address = f"{platform.url}{route.path}{ANY_NAME if route.tail else ''}"
+    address = f"{platform.url}{route.path}{PLACEHOLDER_NAME if route.tail else ''}"
     request = urllib.request.Request(
         address,
         data=b"{}" if route.method == "POST" else None,
@@ -100,15 +102,15 @@ def _status(platform: Platform, route: Route) -> int:
         return error.code
 
 
-def _audit(platform: Platform) -> Proof:
+def _check_audit(platform: PlatformConnection) -> ControlCheckResult:
     """The chain of every record there is."""
     found = audit_log.check_chain(platform.store, platform.home)
     if found.broken is not None:
-        return Proof(0, 1, f"archwright audit verify: broken at record {found.broken}")
-    return Proof(1, 1, f"archwright audit verify: {found.records} records, each fits the one before")
+        return ControlCheckResult(0, 1, f"archwright audit verify: broken at record {found.broken}")
+    return ControlCheckResult(1, 1, f"archwright audit verify: {found.records} records, each fits the one before")
 
 
-def _sealed(platform: Platform) -> Proof:
+def _check_encryption(platform: PlatformConnection) -> ControlCheckResult:
     """TLS, or an address that only this machine reaches."""
     parts = urlsplit(platform.url)
     host = parts.hostname or ""
@@ -117,11 +119,11 @@ def _sealed(platform: Platform) -> Proof:
     except ValueError:
         here = host == "localhost"
     held = parts.scheme == "https" or here
-    return Proof(int(held), 1, f"the gateway is reached at {parts.scheme}://{host}")
+    return ControlCheckResult(int(held), 1, f"the gateway is reached at {parts.scheme}://{host}")
 
 
-CHECKS: dict[str, Callable[[Platform], Proof | None]] = {
-    "platform.access-keys": _keys,
-    "platform.audit": _audit,
-    "platform.tls": _sealed,
+CHECKS: dict[str, Callable[[PlatformConnection], ControlCheckResult | None]] = {
+    "platform.access-keys": _check_keys,
+    "platform.audit": _check_audit,
+    "platform.tls": _check_encryption,
 }

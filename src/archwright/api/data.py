@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from archwright.api.context import audited, opened
+from archwright.api.context import open_home, write_audit_record
 from archwright.contract.lineage import DatasetVersion, SourceFile, format_node
 from archwright.contract.record import Record, as_dict, replace
 from archwright.lake import dataset_card, quarantine, version_index
@@ -40,39 +40,39 @@ class DatasetCard(Record):
 def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
     """Bring a file or a folder of files into the data set `name`: a new version, or the one there is when nothing
     changed. Raises DataError (AW-DATA-*)."""
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         made = lake_ingest.ingest_files(home, store, lake_ingest.IngestRequest(Path(path), name, licence))
         if made.new:
-            audited(store, "data.ingest", made.version.id)
-        return replace(_outcome(made.version, made.new), passed_over=made.passed_over, replaced=made.replaced)
+            write_audit_record(store, "data.ingest", made.version.id)
+        return replace(_build_outcome(made.version, made.new), passed_over=made.passed_over, replaced=made.replaced)
 
 
 def refine(recipe: str) -> DatasetOutcome:
     """Make a version of one data set from a version of another, by the recipe in a file; on the cluster, where the
     setting `ray_address` names one. Raises DataError."""
     wanted = recipes.read_recipe(Path(recipe))
-    with opened() as (settings, home, store):
+    with open_home() as (settings, home, store):
         made = lake_refine.refine_dataset(
             home, store, lake_refine.RefineRequest(wanted, "ray" if settings.ray_address else "native")
         )
         if made.new:
-            audited(store, "data.refine", made.version.id)
-        return _outcome(made.version, made.new)
+            write_audit_record(store, "data.refine", made.version.id)
+        return _build_outcome(made.version, made.new)
 
 
-def _outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
+def _build_outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
     return DatasetOutcome(**as_dict(version), new=new)
 
 
 def list() -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name
     """Every version of every data set, in the order they were made."""
-    with opened() as (_settings, _home, store):
+    with open_home() as (_settings, _home, store):
         return tuple(version_index.list_versions(store))
 
 
 def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
     """A version ("docs@v1"; "docs" for the newest) and what is known of it. Raises DataError AW-DATA-10."""
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         version = version_index.find_version(store, id)
         made = [
             edge.child.partition(":")[::2] for edge in lineage.read_children(store, format_node("dataset", version.id))
@@ -81,14 +81,14 @@ def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
         drops = lake_refine.drops_path(home, version.dataset, version.version)
         return DatasetCard(
             version=version,
-            models=_named(made, "model"),
-            runs=_named(made, "run"),
-            refined=_named(made, "dataset"),
+            models=_select_names(made, "model"),
+            runs=_select_names(made, "run"),
+            refined=_select_names(made, "dataset"),
             card=str(dataset_card.card_path(home, version)),
             quarantine=str(aside) if aside.is_file() and aside.stat().st_size else None,
             drops=str(drops) if drops.is_file() and drops.stat().st_size else None,
         )
 
 
-def _named(made: Iterable[Sequence[str]], kind: str) -> tuple[str, ...]:
+def _select_names(made: Iterable[Sequence[str]], kind: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for found, name in made if found == kind))

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archwright import settings
-from archwright.api.serving import engine_url, once, pairs
+from archwright.api.serving import check_engine_url, parse_pairs, require_unique
 from archwright.contract.plan import Plan
-from archwright.deploy.single_machine import Reached, texts
+from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
 from archwright.errors import ErrorLocation, UsageError
 
 
-def reached(plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | None) -> dict[str, Reached]:
+def parse_external_engines(
+    plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | None
+) -> dict[str, ExternalEndpoints]:
     """Raises UsageError AW-USE-70, AW-USE-71 for a text that is none, AW-USE-72 for a pool or variable there is not."""
-    named, urls = {pool.name for pool in texts(plan)}, dict[str, tuple[str, ...]]()
-    for pool, url in pairs(engine, "engine", "POOL=URL"):
+    named, urls = {pool.name for pool in list_text_pools(plan)}, dict[str, tuple[str, ...]]()
+    for pool, url in parse_pairs(engine, "engine", "POOL=URL"):
         _refuse_unknown(pool, named, "engine")
-        urls[pool] = (*urls.get(pool, ()), engine_url(url, "engine"))
-    keys = once(pairs(key_env, "key_env", "POOL=NAME"), "key_env")
+        urls[pool] = (*urls.get(pool, ()), check_engine_url(url, "engine"))
+    keys = require_unique(parse_pairs(key_env, "key_env", "POOL=NAME"), "key_env")
     for pool, name in keys.items():
         _refuse_unknown(pool, urls, "key_env")
         if settings.read_variable(name) is None:
@@ -25,7 +27,7 @@ def reached(plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | N
             raise UsageError(
                 "AW-USE-72", f"the variable {name!r} is not set", where=ErrorLocation(field="key_env"), hint=hint
             )
-    return {pool: Reached(found, keys.get(pool, "")) for pool, found in urls.items()}
+    return {pool: ExternalEndpoints(found, keys.get(pool, "")) for pool, found in urls.items()}
 
 
 def _refuse_unknown(pool: str, known: Sequence[str] | set[str] | dict[str, tuple[str, ...]], field: str) -> None:

@@ -8,7 +8,7 @@ import shutil
 import sys
 
 from archwright import settings as configuration
-from archwright.api.model_files import known
+from archwright.api.model_files import list_model_files
 from archwright.contract.record import Record
 from archwright.home import Home, home_of
 from archwright.operate import platform_control, readiness_probe
@@ -26,12 +26,12 @@ def settings() -> tuple[Setting, ...]:
     """Each setting in force and where it came from."""
     chosen = configuration.load()
     return tuple(
-        Setting(name=name, value=_shown(name, getattr(chosen, name)), source=chosen.sources[name])
+        Setting(name=name, value=_mask_password(name, getattr(chosen, name)), source=chosen.sources[name])
         for name in configuration.NAMES
     )
 
 
-def _shown(name: str, value: object) -> str:
+def _mask_password(name: str, value: object) -> str:
     """A database URL may hold a password."""
     text = str(value)
     if name == "database_url" and "@" in text:
@@ -40,7 +40,7 @@ def _shown(name: str, value: object) -> str:
     return text
 
 
-class Check(Record):
+class DoctorCheck(Record):
     """One thing `up` needs; `hint` is what to do when it is missing."""
 
     name: str
@@ -49,50 +49,50 @@ class Check(Record):
     hint: str = ""
 
 
-def doctor() -> tuple[Check, ...]:
+def doctor() -> tuple[DoctorCheck, ...]:
     """Everything `up` needs, looked at without changing anything."""
     chosen = configuration.load()
     home = home_of(chosen)
     return (
-        Check(name="python", ok=sys.version_info >= (3, 11), detail=sys.version.split()[0]),
-        _package("xllamacpp", "engine"),
-        _package("numpy", "probe"),
-        _openmp(),
-        _models(home),
-        _disk(home),
-        _port(home, chosen.host, chosen.port),
+        DoctorCheck(name="python", ok=sys.version_info >= (3, 11), detail=sys.version.split()[0]),
+        _check_package("xllamacpp", "engine"),
+        _check_package("numpy", "probe"),
+        _check_openmp(),
+        _check_models(home),
+        _check_disk(home),
+        _check_port(home, chosen.host, chosen.port),
     )
 
 
-def _package(name: str, purpose: str) -> Check:
+def _check_package(name: str, purpose: str) -> DoctorCheck:
     here = importlib.util.find_spec(name) is not None
     hint = "" if here else "pip install 'archwright[local]'"
-    return Check(name=purpose, ok=here, detail=f"{name} {'installed' if here else 'missing'}", hint=hint)
+    return DoctorCheck(name=purpose, ok=here, detail=f"{name} {'installed' if here else 'missing'}", hint=hint)
 
 
-def _openmp() -> Check:
+def _check_openmp() -> DoctorCheck:
     found = sys.platform != "linux" or ctypes.util.find_library("gomp") is not None
     hint = "" if found else "apt-get install libgomp1"
-    return Check(name="openmp", ok=found, detail="libgomp found" if found else "libgomp missing", hint=hint)
+    return DoctorCheck(name="openmp", ok=found, detail="libgomp found" if found else "libgomp missing", hint=hint)
 
 
-def _models(home: Home) -> Check:
-    files = known(home)
+def _check_models(home: Home) -> DoctorCheck:
+    files = list_model_files(home)
     here = [file.model for file in files if file.here]
     hint = "" if here else f"archwright models fetch {files[0].model}"
-    return Check(name="model", ok=bool(here), detail=", ".join(here) or "none fetched", hint=hint)
+    return DoctorCheck(name="model", ok=bool(here), detail=", ".join(here) or "none fetched", hint=hint)
 
 
-def _disk(home: Home) -> Check:
+def _check_disk(home: Home) -> DoctorCheck:
     free = shutil.disk_usage(home.folder()).free
     ok = free >= DISK_NEEDED_BYTES
-    return Check(name="disk", ok=ok, detail=f"{free / 1e9:.1f} GB free", hint="" if ok else "free 1 GB")
+    return DoctorCheck(name="disk", ok=ok, detail=f"{free / 1e9:.1f} GB free", hint="" if ok else "free 1 GB")
 
 
-def _port(home: Home, host: str, port: int) -> Check:
+def _check_port(home: Home, host: str, port: int) -> DoctorCheck:
     running = platform_control.read_status(home)
     if running.url is not None:
-        return Check(name="port", ok=True, detail=f"the platform runs at {running.url}")
+        return DoctorCheck(name="port", ok=True, detail=f"the platform runs at {running.url}")
     free = port == 0 or readiness_probe.is_port_free(host, port)
     detail = f"{host}:{port} {'free' if free else 'in use'}"
-    return Check(name="port", ok=free, detail=detail, hint="" if free else "archwright up --port 0")
+    return DoctorCheck(name="port", ok=free, detail=detail, hint="" if free else "archwright up --port 0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archwright.access.key_views import KeyView, NewKey, build_key_view, build_new_key
-from archwright.api.context import acting, audited, keyring
+from archwright.api.context import open_audited_keys, open_keys, write_audit_record
 from archwright.policy.usage_limits import UsageLimits
 
 DAY_S, HOUR_S = 86_400, 3_600
@@ -19,7 +19,7 @@ def create(
     limits: UsageLimits = UsageLimits(),  # noqa: B008 - frozen
 ) -> NewKey:
     """Make a key for a tenant, and the tenant when it is new."""
-    with acting() as (keys, record_act):
+    with open_audited_keys() as (keys, record_act):
         lives_s = None if expires_in_days is None else expires_in_days * DAY_S
         secret, record = keys.create(tenant, role, name, user, limits, lives_s)
         record_act("key.create", record.id, tenant)
@@ -27,14 +27,14 @@ def create(
 
 
 def list(*, tenant: str | None = None) -> tuple[KeyView, ...]:  # noqa: A001 - the verb's name
-    with keyring() as (keys, _home, _store):
+    with open_keys() as (keys, _home, _store):
         known, used = keys.limits(), keys.last_used()
         return tuple(build_key_view(keys, record, known, used) for record in keys.list(tenant))
 
 
 def limit(id: str, *, limits: UsageLimits = UsageLimits()) -> KeyView:  # noqa: A002, B008 - the record's field; frozen
     """Set all limits of a key; in force in every worker, also for answers under way, within a second."""
-    with acting() as (keys, record_act):
+    with open_audited_keys() as (keys, record_act):
         record = keys.limit("key", "", id, limits)
         shown = next(key for key in keys.list() if key.id == id)
         record_act("key.limit", id, shown.tenant)
@@ -43,7 +43,7 @@ def limit(id: str, *, limits: UsageLimits = UsageLimits()) -> KeyView:  # noqa: 
 
 def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - the record's field
     """Another secret for the same key: its id, limits and usage stay; the old secret ends after the overlap."""
-    with acting() as (keys, record_act):
+    with open_audited_keys() as (keys, record_act):
         secret, record = keys.rotate(id, overlap_hours * HOUR_S)
         record_act("key.rotate", id, record.tenant)
         return build_new_key(secret, record)
@@ -51,7 +51,7 @@ def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - t
 
 def revoke(id: str) -> KeyView:  # noqa: A002 - the record's field
     """Refuse a key from now on, in every worker within a second."""
-    with keyring() as (keys, _home, store):
+    with open_keys() as (keys, _home, store):
         revoked = keys.revoke(id)
-        audited(store, "key.revoke", id, revoked.tenant)
+        write_audit_record(store, "key.revoke", id, revoked.tenant)
         return build_key_view(keys, revoked, keys.limits(), keys.last_used())

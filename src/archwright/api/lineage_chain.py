@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Literal
 
-from archwright.api.context import opened
+from archwright.api.context import open_home
 from archwright.contract.lineage import DatasetVersion, LineageEdge, NodeKind, SourceFile, format_node
 from archwright.contract.record import Record, replace
 from archwright.contract.served import request_received_at
@@ -22,10 +22,10 @@ from archwright.training import training_runs
 KINDS: tuple[NodeKind, ...] = ("model", "run", "dataset")
 ANSWERED: Literal["answered-by"] = "answered-by"
 # A request ends at most so long after it came in.
-REQUEST_S = 86_400.0
+REQUEST_LIMIT_S = 86_400.0
 
 
-class Chain(Record):
+class LineageChain(Record):
     """Where something comes from. `model` is a version's id, or the name of the plan's own model, which has no run;
     `dataset_versions` begin with what was trained on; `files` are the source files, each once."""
 
@@ -38,18 +38,18 @@ class Chain(Record):
     edges: tuple[LineageEdge, ...]
 
 
-def lineage(id: str) -> Chain:  # noqa: A002 - the verb's word
+def lineage(id: str) -> LineageChain:  # noqa: A002 - the verb's word
     """The chain behind an id: an answer's request id ("aw-..."), a model version, a run, a data set version. Where a
     model and a data set share a name it is the model; "dataset:NAME@v1" says which is meant.
 
     Raises ModelError AW-MOD-11 for an id nobody knows.
     """
-    with opened() as (_settings, home, store):
-        answer = _answer(store, home, id)
-        return chain_of(store, _start(store, id) if answer is None else answer.child, answer)
+    with open_home() as (_settings, home, store):
+        answer = _find_answer_edge(store, home, id)
+        return build_chain(store, _find_start_node(store, id) if answer is None else answer.child, answer)
 
 
-def chain_of(store: Store, start: str, answer: LineageEdge | None = None) -> Chain:
+def build_chain(store: Store, start: str, answer: LineageEdge | None = None) -> LineageChain:
     """The chain behind a node; behind an answer, its edge to the model first."""
     kind, _, name = start.partition(":")
     found = (
@@ -63,25 +63,25 @@ def chain_of(store: Store, start: str, answer: LineageEdge | None = None) -> Cha
         nodes = [start, dataset, *(edge.parent for edge in found)]
     else:
         nodes = [start, *(edge.parent for edge in found)]
-    datasets = _named(nodes, "dataset")
-    return Chain(
+    datasets = _select_names(nodes, "dataset")
+    return LineageChain(
         id=name,
-        answer=next(iter(_named(nodes, "answer")), None),
-        model=next(iter(_named(nodes, "model")), None),
-        run=next(iter(_named(nodes, "run")), None),
+        answer=next(iter(_select_names(nodes, "answer")), None),
+        model=next(iter(_select_names(nodes, "model")), None),
+        run=next(iter(_select_names(nodes, "run")), None),
         dataset_versions=datasets,
-        files=_files(store, datasets, _named(nodes, "file")),
+        files=_collect_files(store, datasets, _select_names(nodes, "file")),
         edges=tuple(found),
     )
 
 
-def _answer(store: Store, home: Home, id: str) -> LineageEdge | None:  # noqa: A002
+def _find_answer_edge(store: Store, home: Home, id: str) -> LineageEdge | None:  # noqa: A002
     """From an answer to the model that gave it, out of the record of the request: found by the time in its id."""
     name = id.removeprefix("answer:")
     began = request_received_at(name)
     if began is None:
         return None
-    for one in read_served(store, home, (began - 1.0, began + REQUEST_S)):
+    for one in read_served(store, home, (began - 1.0, began + REQUEST_LIMIT_S)):
         if one.request_id == name and one.version and not one.shadow:
             return LineageEdge(
                 at=one.at,
@@ -92,14 +92,14 @@ def _answer(store: Store, home: Home, id: str) -> LineageEdge | None:  # noqa: A
     return None
 
 
-def _named(nodes: Iterable[str], kind: str) -> tuple[str, ...]:
+def _select_names(nodes: Iterable[str], kind: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.partition(":")[2] for name in nodes if name.partition(":")[0] == kind))
 
 
-def _files(store: Store, datasets: Iterable[str], digests: Iterable[str]) -> tuple[SourceFile, ...]:
+def _collect_files(store: Store, datasets: Iterable[str], digests: Iterable[str]) -> tuple[SourceFile, ...]:
     """The files behind these digests; two files of equal content have one digest and are two files."""
     known: dict[str, dict[str, SourceFile]] = {}
-    for version in _versions(store, datasets):
+    for version in _read_versions(store, datasets):
         for file in version.files:
             known.setdefault(file.sha256, {}).setdefault(file.path, file)
     lost = SourceFile(path="", sha256="", size_bytes=0, rows=0)
@@ -108,19 +108,19 @@ def _files(store: Store, datasets: Iterable[str], digests: Iterable[str]) -> tup
     )
 
 
-def _versions(store: Store, names: Iterable[str]) -> list[DatasetVersion]:
+def _read_versions(store: Store, names: Iterable[str]) -> list[DatasetVersion]:
     return [version for name in names for version in store.rows(version_index.VERSIONS, {"id": name})]
 
 
-def _start(store: Store, id: str) -> str:  # noqa: A002
+def _find_start_node(store: Store, id: str) -> str:  # noqa: A002
     """The node an id names."""
     kind, colon, name = id.partition(":")
     wanted = [known for known in KINDS if not colon or kind == known]
     for known in wanted:
-        found = _known(store, known, name if colon else id)
+        found = _find_full_id(store, known, name if colon else id)
         if found is not None:
             return format_node(known, found)
-    names = _ids(store)
+    names = _list_ids(store)
     near = tuple(difflib.get_close_matches(id, names, 3, 0.5))
     raise ModelError(
         "AW-MOD-11",
@@ -133,7 +133,7 @@ def _start(store: Store, id: str) -> str:  # noqa: A002
     )
 
 
-def _known(store: Store, kind: NodeKind, name: str) -> str | None:
+def _find_full_id(store: Store, kind: NodeKind, name: str) -> str | None:
     """The full id, if there is such a thing; a bare name is its newest version."""
     if kind == "run":
         found = [run.id for run in training_runs.list_runs(store) if run.id == name]
@@ -144,7 +144,7 @@ def _known(store: Store, kind: NodeKind, name: str) -> str | None:
     return found[-1] if found else None
 
 
-def _ids(store: Store) -> list[str]:
+def _list_ids(store: Store) -> list[str]:
     return [
         *(version.id for version in model_registry.list_models(store)),
         *(run.id for run in training_runs.list_runs(store)),

@@ -23,7 +23,7 @@ class ModelFile(Record):
     path: str | None
 
 
-def known(home: Home) -> tuple[ModelFile, ...]:
+def list_model_files(home: Home) -> tuple[ModelFile, ...]:
     """Every model file of the catalog, by the model's name."""
     found = []
     for model, artefact in sorted(load_catalog(home).artefacts.items()):

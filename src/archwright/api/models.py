@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from archwright import settings
-from archwright.api.context import audited, opened
-from archwright.api.lineage_chain import chain_of
-from archwright.api.model_files import ModelFile, known
+from archwright.api.context import open_home, write_audit_record
+from archwright.api.lineage_chain import build_chain
+from archwright.api.model_files import ModelFile, list_model_files
 from archwright.catalog.load import load_catalog
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, format_node
 from archwright.contract.record import Record, as_dict
@@ -38,7 +38,7 @@ class ListedVersion(ModelVersion):
     in_production: bool
 
 
-class Origin(Record):
+class VersionOrigin(Record):
     """What a version was made of."""
 
     run: str
@@ -55,12 +55,12 @@ class ModelCard(ListedVersion):
     evaluated_at: float | None
     scores: tuple[Score, ...]
     gates: tuple[Gate, ...]
-    lineage: Origin
+    lineage: VersionOrigin
     production_since: float | None
     left_out: tuple[str, ...]
 
 
-class Change(Promotion):
+class PromotionOutcome(Promotion):
     """A promotion or rollback and what came of it: `served` says that the running platform serves it now; without a
     running one it will from the next `up`. With `dry_run` nothing was changed."""
 
@@ -84,26 +84,28 @@ def fetch(name: str) -> ModelFile:
     here = home.model(rows[name].sha256).is_file()
     model_files.fetch_model(rows[name], home)
     if not here:
-        with opened() as (_settings, _home, store):
-            audited(store, "models.fetch", rows[name].sha256)
-    return next(model for model in known(home) if model.model == name)
+        with open_home() as (_settings, _home, store):
+            write_audit_record(store, "models.fetch", rows[name].sha256)
+    return next(model for model in list_model_files(home) if model.model == name)
 
 
 def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's name
     """Every model file the catalog knows, then every trained version, oldest first."""
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         served = model_registry.production_versions(store)
-        versions = [_listed(store, home, version, served) for version in model_registry.list_models(store)]
-        return (*known(home), *versions)
+        versions = [
+            _build_listed_version(store, home, version, served) for version in model_registry.list_models(store)
+        ]
+        return (*list_model_files(home), *versions)
 
 
 def show(id: str) -> ModelCard | ModelFile:  # noqa: A002 - the argument's name
     """A version ("assistant@v2"; "assistant" for the newest) or a model file. Raises ModelError AW-MOD-10."""
-    with opened() as (_settings, home, store):
-        for file in known(home):
+    with open_home() as (_settings, home, store):
+        for file in list_model_files(home):
             if id in (file.id, file.model):
                 return file
-        return _card(store, home, model_registry.find_model(store, id))
+        return _build_card(store, home, model_registry.find_model(store, id))
 
 
 def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
@@ -111,43 +113,43 @@ def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
 
     Raises ModelError: AW-MOD-10 unknown, -23 its file is damaged, -30 its engine does not start, -31 no held-out rows.
     """
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         model = model_registry.find_model(store, id)
-        found = evaluation.evaluate_version(store, home, model, _tell)
-        audited(store, "models.evaluate", model.id)
+        found = evaluation.evaluate_version(store, home, model, _print_progress)
+        write_audit_record(store, "models.evaluate", model.id)
         return found
 
 
-def promote(id: str, *, dry_run: bool = False) -> Change:  # noqa: A002 - the argument's name
+def promote(id: str, *, dry_run: bool = False) -> PromotionOutcome:  # noqa: A002 - the argument's name
     """Put a version into production at the endpoint of its name; returns when the running platform serves it.
 
     Raises ModelError: AW-MOD-10 unknown, -27 never evaluated, -22 a gate failed, -23 its file is missing or damaged,
     -24 in production already, -25 the plan has no place for it, -20 somebody else changed the endpoint meanwhile;
     OperateError AW-OPS-4x when the platform could not serve it: then it went back.
     """
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         model = model_registry.find_model(store, id)
         if dry_run:
-            return _would(promotions.check_promotable(store, home, model), "promote", model.name, model.id)
-        made = promotions.promote_version(store, home, model, _user())
-        audited(store, "models.promote", f"{made.endpoint} {made.model}")
-        return _made(store, home, made)
+            return _build_dry_run(promotions.check_promotable(store, home, model), "promote", model.name, model.id)
+        made = promotions.promote_version(store, home, model, _read_user_name())
+        write_audit_record(store, "models.promote", f"{made.endpoint} {made.model}")
+        return _wait_until_served(store, home, made)
 
 
-def rollback(name: str, *, dry_run: bool = False) -> Change:
+def rollback(name: str, *, dry_run: bool = False) -> PromotionOutcome:
     """Put back into production what an endpoint served before: an earlier version, else the plan's own model.
 
     Raises ModelError: AW-MOD-26 nothing to roll back, -23 the earlier file is missing or damaged, -20 somebody else
     changed the endpoint meanwhile.
     """
     endpoint = name.partition("@")[0]
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         if dry_run:
             seen, before = promotions.find_rollback_target(store, home, endpoint)
-            return _would(seen, "rollback", endpoint, before)
-        made = promotions.roll_back_endpoint(store, home, endpoint, _user())
-        audited(store, "models.rollback", f"{made.endpoint} {made.model or 'the plan'}")
-        return _made(store, home, made)
+            return _build_dry_run(seen, "rollback", endpoint, before)
+        made = promotions.roll_back_endpoint(store, home, endpoint, _read_user_name())
+        write_audit_record(store, "models.rollback", f"{made.endpoint} {made.model or 'the plan'}")
+        return _wait_until_served(store, home, made)
 
 
 def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotion, ...]:
@@ -156,9 +158,9 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
 
     Raises ModelError AW-MOD-12 for a name that nothing was ever trained or promoted under, UsageError AW-USE-50.
     """
-    until = None if at is None else _moment(at)
+    until = None if at is None else _parse_time(at)
     endpoint = None if name is None else name.partition("@")[0]
-    with opened() as (_settings, _home, store):
+    with open_home() as (_settings, _home, store):
         changes = model_registry.promotion_history(store, endpoint)
         if endpoint is not None and not changes:
             _check_name(store, endpoint)
@@ -168,7 +170,9 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
     return tuple(standing.values())
 
 
-def _listed(store: Store, home: Home, version: ModelVersion, served: dict[str, ModelVersion]) -> ListedVersion:
+def _build_listed_version(
+    store: Store, home: Home, version: ModelVersion, served: dict[str, ModelVersion]
+) -> ListedVersion:
     found = model_registry.newest_evaluation(store, version.id)
     return ListedVersion(
         **as_dict(version),
@@ -178,10 +182,10 @@ def _listed(store: Store, home: Home, version: ModelVersion, served: dict[str, M
     )
 
 
-def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
+def _build_card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
     model_registry.complete_edges(store, version)
     found = model_registry.newest_evaluation(store, version.id)
-    listed = _listed(store, home, version, model_registry.production_versions(store))
+    listed = _build_listed_version(store, home, version, model_registry.production_versions(store))
     changes = model_registry.promotion_history(store, version.name)
     return ModelCard(
         **as_dict(listed),
@@ -189,40 +193,40 @@ def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
         evaluated_at=found.at if found else None,
         scores=found.scores if found else (),
         gates=found.gates if found else (),
-        lineage=Origin(
+        lineage=VersionOrigin(
             run=version.run,
             dataset_version=version.dataset_version,
-            files=chain_of(store, format_node("model", version.id)).files,
+            files=build_chain(store, format_node("model", version.id)).files,
         ),
         production_since=changes[-1].at if listed.in_production else None,
         left_out=platform_control.find_excluded_pools(home, version.name) if listed.in_production else (),
     )
 
 
-def _would(
+def _build_dry_run(
     seen: Sequence[Promotion], action: Literal["promote", "rollback"], endpoint: str, model: str | None
-) -> Change:
-    return Change(
+) -> PromotionOutcome:
+    return PromotionOutcome(
         id=model_registry.next_promotion_id(endpoint, seen),
         at=time.time(),
         action=action,
         endpoint=endpoint,
         model=model,
         previous=seen[-1].model if seen else None,
-        by=_user(),
+        by=_read_user_name(),
         dry_run=True,
         served=False,
     )
 
 
-def _made(store: Store, home: Home, made: Promotion) -> Change:
+def _wait_until_served(store: Store, home: Home, made: Promotion) -> PromotionOutcome:
     """Wait until the running platform serves it."""
     rollout.wait_until_served(home, store, made.id)
     running = platform_control.read_status(home).state != "stopped"
-    return Change(**as_dict(made), dry_run=False, served=running)
+    return PromotionOutcome(**as_dict(made), dry_run=False, served=running)
 
 
-def _user() -> str:
+def _read_user_name() -> str:
     """Who this machine says we are."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
@@ -230,13 +234,13 @@ def _user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _tell(text: str) -> None:
+def _print_progress(text: str) -> None:
     """To a person who waits; a program that reads standard error finds only errors there."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
 
 
-def _moment(text: str) -> float:
+def _parse_time(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError) as error:

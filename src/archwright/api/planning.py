@@ -65,8 +65,8 @@ def plan(
     """
     if what_if is not None:
         texts = (what_if,) if isinstance(what_if, str) else tuple(what_if)
-        return _what_if(Path(needs), parse_changes(texts), output, accept_stale=accept_stale)
-    made, source = _made(Path(needs), accept_stale=accept_stale)
+        return _make_what_if(Path(needs), parse_changes(texts), output, accept_stale=accept_stale)
+    made, source = _make_plan_from_needs(Path(needs), accept_stale=accept_stale)
     if output is not None:
         write_plan(made, Path(output))
     if made.chosen is None:
@@ -76,13 +76,13 @@ def plan(
     return made
 
 
-def _what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | None, *, accept_stale: bool) -> WhatIf:
+def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | None, *, accept_stale: bool) -> WhatIf:
     """Both plans are made with the same catalog on the machine as it is now."""
     home = home_of(settings.load())
     catalog = load_catalog(home)
     wanted, source = read_needs(path, catalog)
     changed, changed_source = read_changed_needs(path, changes, catalog)
-    machine, now = _machine(wanted, home) or _machine(changed, home), datetime.now(UTC)
+    machine, now = _probe_this_machine(wanted, home) or _probe_this_machine(changed, home), datetime.now(UTC)
     before = make_plan(wanted, source, catalog, machine, now, accept_stale=accept_stale)
     after = make_plan(changed, changed_source, catalog, machine, now, accept_stale=accept_stale)
     if output is not None:
@@ -91,22 +91,22 @@ def _what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | None, *
     return held_against(before, after, tuple(f"{change.key}={change.value}" for change in changes), refused)
 
 
-def _feasible(path: Path) -> Plan:
-    made, source = _made(path)
+def _make_feasible_plan(path: Path) -> Plan:
+    made, source = _make_plan_from_needs(path)
     if made.chosen is None:
         raise why_infeasible(made, source)
     return made
 
 
-def _made(path: Path, *, accept_stale: bool = False) -> tuple[Plan, NeedsSource]:
+def _make_plan_from_needs(path: Path, *, accept_stale: bool = False) -> tuple[Plan, NeedsSource]:
     home = home_of(settings.load())
     catalog = load_catalog(home)
     wanted, source = read_needs(path, catalog)
-    now, machine = datetime.now(UTC), _machine(wanted, home)
+    now, machine = datetime.now(UTC), _probe_this_machine(wanted, home)
     return make_plan(wanted, source, catalog, machine, now, accept_stale=accept_stale), source
 
 
-def _machine(wanted: Needs, home: Home) -> MachineFacts | None:
+def _probe_this_machine(wanted: Needs, home: Home) -> MachineFacts | None:
     """This machine is probed when it is a candidate: at every plan, because its neighbours change."""
     if "this-machine" not in wanted.placement.allow:
         return None
@@ -125,14 +125,14 @@ def diff(before: str, after: str) -> differing.PlanDiff:
     return differing.diff_plans(read_plan(Path(before)), read_plan(Path(after)))
 
 
-def plan_or_needs(source: str | None) -> Plan:
+def load_or_make_plan(source: str | None) -> Plan:
     """What `up` takes: its argument, else plan.json, else needs.yaml of the folder, else the built-in desk needs."""
     candidates = [source] if source else ["plan.json", "needs.yaml"]
     for name in candidates:
         path = Path(name)
         if path.is_file() or source:
-            return read_plan(path) if path.suffix == ".json" else _feasible(path)
+            return read_plan(path) if path.suffix == ".json" else _make_feasible_plan(path)
     home = home_of(settings.load())
     desk = home.folder("run") / "needs.yaml"
     write_atomic(desk, needs_template("desk").encode())
-    return _feasible(desk)
+    return _make_feasible_plan(desk)

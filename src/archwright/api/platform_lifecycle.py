@@ -17,11 +17,11 @@ from types import FrameType, TracebackType
 import msgspec
 
 from archwright import settings
-from archwright.api.context import audited, keyring, opened, store_url
-from archwright.api.external_engines import reached
-from archwright.api.planning import plan_or_needs
+from archwright.api.context import open_home, open_keys, store_url, write_audit_record
+from archwright.api.external_engines import parse_external_engines
+from archwright.api.planning import load_or_make_plan
 from archwright.contract.record import Record, replace
-from archwright.deploy.single_machine import Listen, bundle
+from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, home_of
 from archwright.operate import owner_keys, platform_control, platform_state, readiness_probe, rollout
@@ -30,7 +30,7 @@ from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.config import check_config as check_gateway
 
 
-class Started(Record):
+class UpResult(Record):
     """What `up --json` prints. `key` is shown on the first start of a home only; `console` is not built yet."""
 
     url: str
@@ -38,10 +38,10 @@ class Started(Record):
     console: str | None
 
 
-class Platform:
+class PlatformHandle:
     """A platform that is up. Without `detach` it lives as long as this process: `wait()` for it, or use `with`."""
 
-    def __init__(self, started: Started, home: Home, process: subprocess.Popen[bytes], *, detached: bool) -> None:
+    def __init__(self, started: UpResult, home: Home, process: subprocess.Popen[bytes], *, detached: bool) -> None:
         self.started = started
         self.detached = detached
         self._home = home
@@ -62,7 +62,7 @@ class Platform:
         if not self.detached:
             platform_control.wait_for_exit(self._process)
 
-    def __enter__(self) -> Platform:
+    def __enter__(self) -> PlatformHandle:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -76,7 +76,7 @@ def up(
     port: int | None = None,
     engine: Sequence[str] | None = None,
     key_env: Sequence[str] | None = None,
-) -> Platform:
+) -> PlatformHandle:
     """Bring a plan up and return when every process is ready.
 
     `source` is a plan.json or a needs file; else plan.json, else needs.yaml of the folder, else the desk needs.
@@ -90,9 +90,9 @@ def up(
     home = home_of(chosen)
     if chosen.port == 0:
         chosen = settings.load({"port": readiness_probe.find_free_port(chosen.host)})
-    made = plan_or_needs(source)
+    made = load_or_make_plan(source)
     called_at = time.time()
-    listen = Listen(
+    listen = GatewayOptions(
         chosen.host,
         chosen.port,
         chosen.tls_certificate,
@@ -101,18 +101,18 @@ def up(
         chosen.admin_port,
         chosen.cache,
     )
-    elsewhere = reached(made, engine, key_env)
-    built = bundle(made, listen, store_url(chosen), elsewhere)
+    elsewhere = parse_external_engines(made, engine, key_env)
+    built = build_bundle(made, listen, store_url(chosen), elsewhere)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
     here = replace(made, pools=tuple(pool for pool in made.pools if pool.name not in elsewhere))
     platform_control.check_startable(here, home, chosen.host, chosen.port)
-    with opened() as (_chosen, _home, store):
+    with open_home() as (_chosen, _home, store):
         rollout.check_servable(built, home, store)
-        audited(store, "up", made.digest)
+        write_audit_record(store, "up", made.digest)
     process = platform_control.start_platform(made, built, home, called_at, attached=not detach)
-    with keyring() as (keys, _home, _store):  # now only: of a start that failed nobody would have seen it
+    with open_keys() as (keys, _home, _store):  # now only: of a start that failed nobody would have seen it
         key = owner_keys.create_owner_key(keys)
-    return Platform(Started(url=built.url, key=key, console=None), home, process, detached=detach)
+    return PlatformHandle(UpResult(url=built.url, key=key, console=None), home, process, detached=detach)
 
 
 def status() -> PlatformStatus:
@@ -120,7 +120,7 @@ def status() -> PlatformStatus:
     return platform_control.read_status(home_of(settings.load()))
 
 
-class Stopped(Record):
+class DownResult(Record):
     """What `down` did, or would do."""
 
     stopped: bool
@@ -128,16 +128,16 @@ class Stopped(Record):
     processes: tuple[str, ...]
 
 
-def down(*, dry_run: bool = False) -> Stopped:
+def down(*, dry_run: bool = False) -> DownResult:
     """Take the platform of this home down; running requests are finished first."""
     home = home_of(settings.load())
     current = platform_control.read_status(home)
     names = tuple(process.name for process in current.processes)
     stopped = False if dry_run else platform_control.stop_platform(home)
     if stopped:
-        with opened() as (_settings, _home, store):
-            audited(store, "down", current.plan_digest or "")
-    return Stopped(stopped=stopped, dry_run=dry_run, processes=names)
+        with open_home() as (_settings, _home, store):
+            write_audit_record(store, "down", current.plan_digest or "")
+    return DownResult(stopped=stopped, dry_run=dry_run, processes=names)
 
 
 def running_url(home: Home) -> str:
@@ -149,11 +149,11 @@ def running_url(home: Home) -> str:
     return current.url
 
 
-class Answer(Iterator[str]):
+class AnswerStream(Iterator[str]):
     """The pieces of an answer as they are generated. From the first piece on, `model` is the version that answers and
     `request` the answer's id, which `lineage` takes."""
 
-    def __init__(self, pieces: Callable[[Answer], Iterator[str]]) -> None:
+    def __init__(self, pieces: Callable[[AnswerStream], Iterator[str]]) -> None:
         self.model = self.request = ""
         self._pieces = pieces(self)
 
@@ -161,11 +161,11 @@ class Answer(Iterator[str]):
         return next(self._pieces)
 
 
-def ask(question: str, *, model: str | None = None, max_tokens: int | None = None) -> Answer:
+def ask(question: str, *, model: str | None = None, max_tokens: int | None = None) -> AnswerStream:
     """Ask the running platform as its owner; the answer comes piece by piece as it is generated."""
 
-    def pieces(answer: Answer) -> Iterator[str]:
-        with keyring() as (keys, home, _store):
+    def pieces(answer: AnswerStream) -> Iterator[str]:
+        with open_keys() as (keys, home, _store):
             url, key = running_url(home), owner_keys.get_local_key(keys, home)
         body: dict[str, object] = {
             "model": model or _first_endpoint(home),
@@ -174,15 +174,15 @@ def ask(question: str, *, model: str | None = None, max_tokens: int | None = Non
         }
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
-        with _call(f"{url}/v1/chat/completions", key, json.dumps(body).encode()) as reply:
+        with _post_request(f"{url}/v1/chat/completions", key, json.dumps(body).encode()) as reply:
             answer.model, answer.request = reply.headers["x-archwright-model"], reply.headers["x-request-id"]
-            yield from _contents(reply, url)
+            yield from _read_contents(reply, url)
 
-    return Answer(pieces)
+    return AnswerStream(pieces)
 
 
-def _contents(reply: HTTPResponse, url: str) -> Iterator[str]:
-    for line in _lines(reply):
+def _read_contents(reply: HTTPResponse, url: str) -> Iterator[str]:
+    for line in _read_lines(reply):
         if line.startswith(b"data: {"):
             event = json.loads(line[6:])
             if "error" in event:
@@ -194,7 +194,7 @@ def _contents(reply: HTTPResponse, url: str) -> Iterator[str]:
     raise OperateError("AW-OPS-33", "the answer broke off", where=ErrorLocation(url), hint="archwright status")
 
 
-def _lines(reply: HTTPResponse) -> Iterator[bytes]:
+def _read_lines(reply: HTTPResponse) -> Iterator[bytes]:
     """To the end of the connection, however it came."""
     with suppress(OSError, HTTPException):
         yield from reply
@@ -206,7 +206,7 @@ def _first_endpoint(home: Home) -> str:
     return current.endpoints[0].name if current is not None and current.endpoints else ""
 
 
-def _call(url: str, key: str, body: bytes) -> HTTPResponse:
+def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:
     chosen = settings.load()
     context = ssl.create_default_context(cafile=chosen.tls_certificate) if chosen.tls_certificate else None
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}

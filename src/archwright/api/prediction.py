@@ -7,7 +7,7 @@ from pathlib import Path
 
 from archwright import settings
 from archwright.api import prediction_result, rate_prediction
-from archwright.api.prediction_result import Sized
+from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
@@ -21,12 +21,17 @@ from archwright.sizing.step_time.extrapolation import HOST_KIND
 from archwright.sizing.training import token_throughput, training_prediction
 
 # Of nothing there is no prediction: each count is one or more.
-_SOME = r"0*[1-9]\d{0,8}"
-_LOAD = re.compile(rf"^\s*({_SOME}|max)\s*x\s*({_SOME})\s*\+\s*({_SOME})\s*$", re.IGNORECASE)
-_RATE = re.compile(rf"^\s*(\d{{1,9}}(?:\.\d{{1,6}})?)\s*/\s*s\s*x\s*({_SOME})\s*\+\s*({_SOME})\s*$", re.IGNORECASE)
-_BATCH = re.compile(rf"^\s*({_SOME})\s*x\s*({_SOME})\s*$", re.IGNORECASE)
+_POSITIVE_INTEGER = r"0*[1-9]\d{0,8}"
+_LOAD = re.compile(
+    rf"^\s*({_POSITIVE_INTEGER}|max)\s*x\s*({_POSITIVE_INTEGER})\s*\+\s*({_POSITIVE_INTEGER})\s*$", re.IGNORECASE
+)
+_RATE = re.compile(
+    rf"^\s*(\d{{1,9}}(?:\.\d{{1,6}})?)\s*/\s*s\s*x\s*({_POSITIVE_INTEGER})\s*\+\s*({_POSITIVE_INTEGER})\s*$",
+    re.IGNORECASE,
+)
+_BATCH = re.compile(rf"^\s*({_POSITIVE_INTEGER})\s*x\s*({_POSITIVE_INTEGER})\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"^\s*(\d{1,4}(?:\.\d{1,4})?)\s*([mbt])\s*$", re.IGNORECASE)
-MOST = 1e18
+LARGEST_COUNT = 1e18
 _SIZES = {"m": 1e6, "b": 1e9, "t": 1e12}
 _DEFINITIONS = {
     "tpot_s": "mean time between tokens of an answer in a closed loop, first token excluded",
@@ -37,12 +42,12 @@ _FORMULA = (
     "sizing/step_time/step_time_model.py: smooth maximum of memory and compute, launches, prompts read in between"
 )
 _HOST_FORMULA = "sizing/inference/cpu_inference.py: roofline of the engine's efficiency row, prompts read in between"
-_LATER = "over the requests of the same closed loop"
+_LOOP_DEFINITION = "over the requests of the same closed loop"
 
 
 def predict_serving(
     model: str, *, on: str, load: str = "max x 1024 + 1024", engine: str = "", layout: str = ""
-) -> Sized:
+) -> SizingPrediction:
     """TPOT, TTFT (means and percentiles over requests) and output tokens/s of `model` on `on` ("4x NAME") under `load`:
     requests in flight x prompt + answer tokens, or `max x ...` for as many as fit. `2.5/s x ...` are requests that come
     at random: then the plan's simulation answers. `layout` holds ranks and number format ("TP4 fp8").
@@ -52,11 +57,11 @@ def predict_serving(
     """
     timed, found = _RATE.match(load), _LOAD.match(load)
     if timed is None and found is None:
-        raise _no_load(load, "64x1024+512, max x 1024+512, or 2.5/s x 1024+512")
+        raise _invalid_load_error(load, "64x1024+512, max x 1024+512, or 2.5/s x 1024+512")
     sent, prompt, answer = (timed or found).groups()  # type: ignore[union-attr]
     offline = sent.lower() == "max"
-    count, name = _devices(on)
-    subjects = _subjects()
+    count, name = _parse_devices(on)
+    subjects = _load_subjects()
     asked = serving_prediction.ServingQuery(
         model=model,
         accelerator=name,
@@ -70,8 +75,8 @@ def predict_serving(
         output_tokens=float(answer),
     )
     if timed is not None:
-        return rate_prediction.at_rate(asked, float(sent), subjects)
-    got = _served(asked, on, subjects)
+        return rate_prediction.predict_at_rate(asked, float(sent), subjects)
+    got = _predict_closed_loop(asked, on, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
     estimates = {
@@ -81,16 +86,16 @@ def predict_serving(
     }
     accelerator = subjects.accelerator(name)
     host = accelerator.kind == HOST_KIND
-    return Sized(
+    return SizingPrediction(
         model=subjects.model(model).id,
         accelerator=accelerator.id,
         devices=count,
         stratum=", ".join(part for part in (got.stratum, got.regime) if part),
         estimates=estimates,
-        definitions={key: _DEFINITIONS.get(key, _LATER) for key in estimates},
+        definitions={key: _DEFINITIONS.get(key, _LOOP_DEFINITION) for key in estimates},
         formula=_HOST_FORMULA if host else _FORMULA,
         sources=(
-            *(() if host else prediction_result.fitted("serving")),
+            *(() if host else prediction_result.cite_fitted_table("serving")),
             subjects.model(model).source,
             accelerator.source,
         ),
@@ -99,7 +104,7 @@ def predict_serving(
     )
 
 
-def _served(
+def _predict_closed_loop(
     asked: serving_prediction.ServingQuery, on: str, subjects: BenchmarkNameResolver
 ) -> serving_prediction.DeploymentPrediction:
     """Raises UsageError AW-USE-21 where weights and the cache of one request do not fit."""
@@ -132,7 +137,7 @@ def predict_training(
     layout: str = "",
     tokens: float | None = None,
     usd_per_hour: float | None = None,
-) -> Sized:
+) -> SizingPrediction:
     """Tokens/s and memory per device and step time of training `model` (a name, or a size such as "13B") on `on`
     ("64x NAME") with a batch of `load`: sequences x tokens. For `tokens` in all also device hours, days, goodput and,
     at `usd_per_hour` a device, the cost. `layout` holds ranks, format and recompute as a benchmark states them; without
@@ -143,12 +148,12 @@ def predict_training(
     """
     found = _BATCH.match(load)
     if found is None:
-        raise _no_load(load, "256x4096: sequences x tokens")
+        raise _invalid_load_error(load, "256x4096: sequences x tokens")
     sequences, length = (float(part) for part in found.groups())
-    count, name = _devices(on)
-    _positive("tokens", tokens)
-    _positive("usd_per_hour", usd_per_hour)
-    subjects = _subjects()
+    count, name = _parse_devices(on)
+    _check_positive("tokens", tokens)
+    _check_positive("usd_per_hour", usd_per_hour)
+    subjects = _load_subjects()
     size = _SIZE.match(model)
     asked = token_throughput.TrainingQuery(
         model=model,
@@ -170,7 +175,7 @@ def predict_training(
             where=ErrorLocation(field="on"),
             hint="ask for more devices, shorter sequences, or lora in the layout",
         )
-    return Sized(
+    return SizingPrediction(
         model=told.model.id,
         accelerator=told.accelerator.id,
         devices=count,
@@ -178,7 +183,12 @@ def predict_training(
         estimates=told.estimates,
         definitions={key: text for key, text in training_prediction.DEFINITIONS.items() if key in told.estimates},
         formula=training_prediction.FORMULA,
-        sources=(*prediction_result.fitted("training"), told.model.source, told.accelerator.source, *told.facts),
+        sources=(
+            *prediction_result.cite_fitted_table("training"),
+            told.model.source,
+            told.accelerator.source,
+            *told.facts,
+        ),
         weak=told.weak,
         assumed=told.assumed,
         layout=told.layout,
@@ -200,15 +210,15 @@ def accuracy(file: str, *, rows_out: str | None = None) -> scoring.AccuracyRepor
             hint="name another file",
         )
     return scoring.score_benchmark(
-        Path(file), _subjects(), out, lambda path, text: write_atomic(path, text.encode(), mode=0o644)
+        Path(file), _load_subjects(), out, lambda path, text: write_atomic(path, text.encode(), mode=0o644)
     )
 
 
-def _subjects() -> BenchmarkNameResolver:
+def _load_subjects() -> BenchmarkNameResolver:
     return BenchmarkNameResolver(load_catalog(home_of(settings.load())))
 
 
-def _devices(on: str) -> tuple[int, str]:
+def _parse_devices(on: str) -> tuple[int, str]:
     """Raises UsageError AW-USE-23 for none."""
     count, name = name_resolution.parse_machine(on)
     if count < 1:
@@ -216,13 +226,13 @@ def _devices(on: str) -> tuple[int, str]:
     return count, name
 
 
-def _positive(name: str, value: float | None) -> None:
+def _check_positive(name: str, value: float | None) -> None:
     """Raises UsageError AW-USE-23."""
-    if value is not None and not 0 < value <= MOST:
+    if value is not None and not 0 < value <= LARGEST_COUNT:
         raise UsageError("AW-USE-23", f"{name} is {value:g}", where=ErrorLocation(field=name), hint="a positive number")
 
 
-def _no_load(load: str, example: str) -> UsageError:
+def _invalid_load_error(load: str, example: str) -> UsageError:
     return UsageError(
         "AW-USE-20",
         f"not a load: {load!r}",

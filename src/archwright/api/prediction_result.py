@@ -7,7 +7,7 @@ from archwright.contract.record import Record
 from archwright.sizing.step_time import fitted_tables
 
 
-class Sized(Record):
+class SizingPrediction(Record):
     """A prediction: its numbers with bands, why they may be believed, what is weak or assumed about them."""
 
     model: str
@@ -23,7 +23,7 @@ class Sized(Record):
     layout: str = ""
 
 
-def fitted(name: str) -> tuple[str, ...]:
+def cite_fitted_table(name: str) -> tuple[str, ...]:
     """Where a fitted table comes from, as a source."""
     made = fitted_tables.load_table(name).provenance
     return (f"fitted {made.date} on {made.rows_used} rows of {made.file} (sha256 {made.sha256[:12]}): {made.licence}",)

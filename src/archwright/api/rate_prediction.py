@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archwright.api import prediction_result
-from archwright.api.prediction_result import Sized
+from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
@@ -18,7 +18,9 @@ from archwright.sizing.step_time import extrapolation, fitted_tables
 PEAK_S = 45.0
 
 
-def at_rate(asked: serving_prediction.ServingQuery, rate: float, subjects: BenchmarkNameResolver) -> Sized:
+def predict_at_rate(
+    asked: serving_prediction.ServingQuery, rate: float, subjects: BenchmarkNameResolver
+) -> SizingPrediction:
     """Percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for no rate, AW-USE-21 where no engine
@@ -69,7 +71,7 @@ def at_rate(asked: serving_prediction.ServingQuery, rate: float, subjects: Bench
     if most * engine.copies < 0.99 * rate:
         weak = (*weak, f"the engines answer {most * engine.copies:.3g} requests/s at most: the wait grows with time")
     estimates = predict_latencies(PoolScenario(model.id, engine, engine.copies, load))
-    return Sized(
+    return SizingPrediction(
         model=model.id,
         accelerator=accelerator.id,
         devices=asked.devices,
@@ -77,7 +79,7 @@ def at_rate(asked: serving_prediction.ServingQuery, rate: float, subjects: Bench
         estimates=estimates,
         definitions=dict.fromkeys(estimates, "over requests that come at random (Poisson), lengths as stated"),
         formula="continuous batching event by event with the fitted steps (simulate/pool_simulation.py)",
-        sources=(*(() if host else prediction_result.fitted("serving")), model.source, *engine.speed.facts),
+        sources=(*(() if host else prediction_result.cite_fitted_table("serving")), model.source, *engine.speed.facts),
         weak=weak,
         assumed=(*assumed, *engine.assumptions),
     )

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from archwright.api import training
-from archwright.api.context import opened
-from archwright.api.training import Training
+from archwright.api.context import open_home
+from archwright.api.training import TrainingSession
 from archwright.contract.lineage import TrainingRun
 from archwright.training import training_runs
 
 
 def list() -> tuple[TrainingRun, ...]:  # noqa: A001 - the verb's name
     """Every run as it stands, oldest first."""
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         return tuple(training_runs.list_runs(store, home))
 
 
 def show(id: str) -> TrainingRun:  # noqa: A002 - the verb's word
     """A run by its id, or the newest of a name. Raises TrainError AW-TRN-20."""
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         return training_runs.find_run(store, id, home)
 
 
-def resume(id: str) -> Training:  # noqa: A002 - the verb's word
+def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
     """Go on with a run that was broken off, from its newest whole checkpoint."""
     return training.resume(id)

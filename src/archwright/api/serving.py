@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from archwright import settings
-from archwright.api.context import audited, keyring
+from archwright.api.context import open_keys, write_audit_record
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, OperateError, UsageError
 from archwright.home import home_of, write_json
@@ -22,15 +22,15 @@ from archwright.serving.process.master import ListeningSockets, Master
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget, check_config
 
 MILLION = 1e6
-WORKERS = 64
+WORKERS_LIMIT = 64
 BODY_BYTES = 32 << 20  # images come as base64
 # Names that no public server has (RFC 6762, RFC 6761, and the domain reserved for private use).
-NEAR = (".local", ".localhost", ".internal")
+PRIVATE_SUFFIXES = (".local", ".localhost", ".internal")
 # What an upstream's engines bear is theirs to say; these bound what one gateway asks of them.
 SLOTS, CONTEXT_TOKENS, DEFAULT_MAX_TOKENS = 512, 1 << 20, 4096
 
 
-class Serve(Record):
+class ServeOptions(Record):
     """`upstream` and `key_env` are NAME=VALUE texts, `price` MODEL=IN:OUT in USD per million tokens."""
 
     upstream: tuple[str, ...] | None = None
@@ -43,7 +43,7 @@ class Serve(Record):
     admin_port: int | None = None
 
 
-class Ready(Record):
+class GatewayReady(Record):
     """`key` is shown on the first start of a home only; `admin` is where the administration interface is."""
 
     url: str
@@ -51,10 +51,10 @@ class Ready(Record):
     admin: str | None
 
 
-class Serving:
+class GatewayHandle:
     """A gateway whose workers take requests. It lives as long as this process: `wait()` for it, or use `with`."""
 
-    def __init__(self, ready: Ready, master: Master) -> None:
+    def __init__(self, ready: GatewayReady, master: Master) -> None:
         self.ready = ready
         self._master = master
 
@@ -66,14 +66,14 @@ class Serving:
     def stop(self) -> None:
         self._master.stop()
 
-    def __enter__(self) -> Serving:
+    def __enter__(self) -> GatewayHandle:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
 
-def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
+def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: B008 - frozen
     """Serve upstreams and return when every worker takes requests. The workers are forks of this process: call it from
     the main thread, before others start.
 
@@ -81,9 +81,9 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
     none, OperateError for a taken port or an address that needs TLS, AW-OPS-22 when a worker does not start.
     """
     chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
-    if not 1 <= options.workers <= WORKERS:
-        raise UsageError("AW-USE-73", f"workers must be 1 to {WORKERS}", where=ErrorLocation(field="workers"))
-    pools, endpoints = _table(options)
+    if not 1 <= options.workers <= WORKERS_LIMIT:
+        raise UsageError("AW-USE-73", f"workers must be 1 to {WORKERS_LIMIT}", where=ErrorLocation(field="workers"))
+    pools, endpoints = _build_pools_and_endpoints(options)
     config = GatewayConfig(
         pools=pools,
         endpoints=endpoints,
@@ -104,37 +104,40 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
     write_json(file, config)
     master = Master(config, file, home, bound, supervised=False)
     master.begin()  # first: what is done here meanwhile costs no time
-    with keyring() as (keys, _home, store):
-        audited(store, "serve", config.url)
+    with open_keys() as (keys, _home, store):
+        write_audit_record(store, "serve", config.url)
         status = master.started()
         if status:
             hint = "its own words stand above"
             raise OperateError(
                 "AW-OPS-22", f"a worker ended with status {status}", where=ErrorLocation(str(file)), hint=hint
             )
-        return Serving(_ready(config, owner_keys.create_owner_key(keys)), master)
+        return GatewayHandle(_build_ready(config, owner_keys.create_owner_key(keys)), master)
 
 
-def _ready(config: GatewayConfig, key: str | None) -> Ready:
+def _build_ready(config: GatewayConfig, key: str | None) -> GatewayReady:
     url = config.url.removesuffix("/v1")
     admin = None
     if config.admin_port is not None:
         admin = f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
-    return Ready(url=url, key=key, admin=admin)
+    return GatewayReady(url=url, key=key, admin=admin)
 
 
-def _table(options: Serve) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSpec, ...]]:
+def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSpec, ...]]:
     addresses: dict[str, list[str]] = {}
-    for model, url in pairs(options.upstream, "upstream", "MODEL=URL"):
-        addresses.setdefault(model, []).append(engine_url(url, "upstream"))
+    for model, url in parse_pairs(options.upstream, "upstream", "MODEL=URL"):
+        addresses.setdefault(model, []).append(check_engine_url(url, "upstream"))
     if not addresses:
         hint = "--upstream MODEL=URL, the URL of an OpenAI interface, ending in /v1"
         raise UsageError("AW-USE-70", "there is nothing to serve", where=ErrorLocation(field="upstream"), hint=hint)
     if options.cache not in get_args(CachePolicy):
         hint = f"one of {', '.join(get_args(CachePolicy))}"
         raise UsageError("AW-USE-73", f"no cache {options.cache!r}", where=ErrorLocation(field="cache"), hint=hint)
-    prices = {model: _price(text) for model, text in _known(options.price, "price", "MODEL=IN:OUT", addresses).items()}
-    keys = _known(options.key_env, "key_env", "MODEL=NAME", addresses)
+    prices = {
+        model: _parse_price(text)
+        for model, text in _parse_served_pairs(options.price, "price", "MODEL=IN:OUT", addresses).items()
+    }
+    keys = _parse_served_pairs(options.key_env, "key_env", "MODEL=NAME", addresses)
     for name in keys.values():
         if settings.read_variable(name) is None:
             hint = "export it, or leave --key-env out"
@@ -150,7 +153,7 @@ def _table(options: Serve) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSp
             context_tokens=CONTEXT_TOKENS,
             key=f"env:{keys[model]}" if model in keys else "",
             health_path="",
-            own=all(map(_near, found)),
+            own=all(map(_is_private_address, found)),
             price_in_usd=prices.get(model, (None, None))[0],
             price_out_usd=prices.get(model, (None, None))[1],
             vision=True,
@@ -173,7 +176,7 @@ def _table(options: Serve) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSp
     return pools, endpoints
 
 
-def pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str, str]]:
+def parse_pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str, str]]:
     """NAME=VALUE texts taken apart. Raises UsageError AW-USE-70."""
     found = []
     for text in texts or ():
@@ -185,7 +188,7 @@ def pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str,
     return found
 
 
-def once(told: Iterable[tuple[str, str]], field: str) -> dict[str, str]:
+def require_unique(told: Iterable[tuple[str, str]], field: str) -> dict[str, str]:
     """What is told of each name, where that is one thing. Raises UsageError AW-USE-72."""
     found: dict[str, str] = {}
     for name, value in told:
@@ -195,9 +198,9 @@ def once(told: Iterable[tuple[str, str]], field: str) -> dict[str, str]:
     return found
 
 
-def _known(texts: Iterable[str] | None, field: str, form: str, models: Iterable[str]) -> dict[str, str]:
+def _parse_served_pairs(texts: Iterable[str] | None, field: str, form: str, models: Iterable[str]) -> dict[str, str]:
     """Each about a model that is served."""
-    found = once(pairs(texts, field, form), field)
+    found = require_unique(parse_pairs(texts, field, form), field)
     for model in found:
         if model not in models:
             hint = f"--upstream {model}=URL, or one of {', '.join(models)}"
@@ -207,7 +210,7 @@ def _known(texts: Iterable[str] | None, field: str, form: str, models: Iterable[
     return found
 
 
-def engine_url(url: str, field: str) -> str:
+def check_engine_url(url: str, field: str) -> str:
     """The URL of an OpenAI interface. Raises UsageError AW-USE-71."""
     hint = "a URL such as http://host:8000/v1"
     try:
@@ -223,16 +226,16 @@ def engine_url(url: str, field: str) -> str:
     return url.rstrip("/")
 
 
-def _near(url: str) -> bool:
+def _is_private_address(url: str) -> bool:
     """Whether an upstream stands in a network of ours: all others are outside, as far as anybody here knows."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
-        return "." not in host or host.endswith(NEAR)
+        return "." not in host or host.endswith(PRIVATE_SUFFIXES)
 
 
-def _price(text: str) -> tuple[float, float]:
+def _parse_price(text: str) -> tuple[float, float]:
     """USD per token, in and out."""
     try:
         dear = [float(part) / MILLION for part in text.split(":")]

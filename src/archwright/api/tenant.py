@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from archwright.access.api_keys import KeyStore
 from archwright.access.tables import Tenant, format_scope_name
-from archwright.api.context import acting, keyring
+from archwright.api.context import open_audited_keys, open_keys
 from archwright.contract.record import Record
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
-class ShownTenant(Record):
+class TenantView(Record):
     name: str
     created_at: float
     rpm: int | None
@@ -21,43 +21,43 @@ class ShownTenant(Record):
 
 def create(name: str) -> Tenant:
     """Make a tenant; UsageError AW-USE-31 when it exists."""
-    with acting() as (keys, record_act):
+    with open_audited_keys() as (keys, record_act):
         tenant = keys.create_tenant(name)
         record_act("tenant.create", name, name)
         return tenant
 
 
-def limit(name: str, *, limits: UsageLimits = UsageLimits()) -> ShownTenant:  # noqa: B008 - frozen
+def limit(name: str, *, limits: UsageLimits = UsageLimits()) -> TenantView:  # noqa: B008 - frozen
     """Set all limits of a tenant, over all its keys; in force in every worker within a second."""
-    with acting() as (keys, record_act):
+    with open_audited_keys() as (keys, record_act):
         keys.limit("tenant", name, "", limits)
         record_act("tenant.limit", name, name)
-        return _one(keys, name)
+        return _find_view(keys, name)
 
 
-def content(name: str, *, traced: bool = False) -> ShownTenant:
+def content(name: str, *, traced: bool = False) -> TenantView:
     """Have what a tenant's requests say go along with their traces, or no longer; in force in every worker within a
     second."""
-    with acting() as (keys, record_act):
+    with open_audited_keys() as (keys, record_act):
         keys.trace_content(name, traced)
         record_act("content.trace" if traced else "content.keep", name, name)
-        return _one(keys, name)
+        return _find_view(keys, name)
 
 
-def list() -> tuple[ShownTenant, ...]:  # noqa: A001 - the verb's name
-    with keyring() as (keys, _home, _store):
+def list() -> tuple[TenantView, ...]:  # noqa: A001 - the verb's name
+    with open_keys() as (keys, _home, _store):
         known = keys.limits()
-        return tuple(_shown(keys, one, known) for one in keys.tenants())
+        return tuple(_build_view(keys, one, known) for one in keys.tenants())
 
 
-def _one(keys: KeyStore, name: str) -> ShownTenant:
+def _find_view(keys: KeyStore, name: str) -> TenantView:
     known = keys.limits()
-    return next(_shown(keys, tenant, known) for tenant in keys.tenants() if tenant.name == name)
+    return next(_build_view(keys, tenant, known) for tenant in keys.tenants() if tenant.name == name)
 
 
-def _shown(keys: KeyStore, tenant: Tenant, known: dict[str, UsageLimits]) -> ShownTenant:
+def _build_view(keys: KeyStore, tenant: Tenant, known: dict[str, UsageLimits]) -> TenantView:
     limits = known.get(format_scope_name("tenant", tenant.name), UsageLimits())
-    return ShownTenant(
+    return TenantView(
         name=tenant.name,
         created_at=tenant.created_at,
         rpm=limits.rpm,

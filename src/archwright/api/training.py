@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from archwright.api import training_prediction
-from archwright.api.context import audited, opened
+from archwright.api.context import open_home, write_audit_record
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.host_resources import usable_cores
 from archwright.contract.evidence import Deviation, MeasuredValue, Prediction, determine_verdict
@@ -30,12 +30,12 @@ from archwright.training.training_loop import TrainingProgress
 from archwright.training.training_runs import ResolvedJob, RunOutcome
 from archwright.training.training_spec import TrainSpec, read_spec
 
-__all__ = ["TrainingProgress", "Training", "resume", "train"]
+__all__ = ["TrainingProgress", "TrainingSession", "resume", "train"]
 
-ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Training:
+class TrainingSession:
     """A run at work. Iterate it for its progress, once, or ask for its `result()`; leaving it ends the run, which
     `training_runs.resume` takes up again. `predictions` were made before its first step."""
 
@@ -58,7 +58,7 @@ class Training:
             return
         try:
             if self._launched is not None:
-                with _asked(self._launched.stop):
+                with _stop_on_signals(self._launched.stop):
                     yield from self._followed(self._launched)
             self._settle()
         except ArchwrightError as error:
@@ -88,22 +88,22 @@ class Training:
                 first = self.run.loss_first if self.run.loss_first is not None else progress.loss
                 self.run = replace(self.run, step=progress.step, loss_first=first, loss_last=progress.loss)
             if progress.resumed:
-                with opened() as (_settings, _home, store):
+                with open_home() as (_settings, _home, store):
                     self._keep(store, replace(self.run, resumed=self.run.resumed + 1))
             yield progress
 
     def _settle(self) -> None:
         made = training_runs.load_outcome(self._home, self.run.id)
-        with opened() as (_settings, _home, store):
+        with open_home() as (_settings, _home, store):
             if made is None:
                 self._keep(store, replace(self.run, status="interrupted"))
             else:
                 self._finish(store, made)
 
     def _finish(self, store: Store, made: RunOutcome) -> None:
-        finished = _finished(self.run, made)
+        finished = _build_finished_run(self.run, made)
         if not self.run.deviations:
-            _record(store, finished, made)
+            _record_observations(store, finished, made)
         # Kept before it is registered: the version's lineage asks for it.
         self._keep(store, finished)
         version = model_registry.register_model(
@@ -114,7 +114,7 @@ class Training:
     def _failed(self, error: ArchwrightError) -> None:
         broken_off = error.code == training_process.KILLED_CODE
         status = "finished" if self.run.status == "finished" else "interrupted" if broken_off else "failed"
-        with opened() as (_settings, _home, store):
+        with open_home() as (_settings, _home, store):
             self._keep(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
 
     def _keep(self, store: Store, run: TrainingRun) -> None:
@@ -122,7 +122,7 @@ class Training:
         training_runs.append_run(store, self.run)
 
 
-def train(spec: str) -> Training:
+def train(spec: str) -> TrainingSession:
     """Train what a spec file says; the run is on record when this returns, and its process at work.
 
     Everything that can be known to be wrong is refused before: TrainError (the spec, its columns), DataError
@@ -130,10 +130,10 @@ def train(spec: str) -> Training:
     """
     chosen = read_spec(Path(spec))
     task_registry.require_packages(chosen.task, chosen.workers)
-    with opened() as (_settings, home, store):
-        job = _job(home, store, chosen)
+    with open_home() as (_settings, home, store):
+        job = _build_job(home, store, chosen)
         chosen = replace(chosen, dataset=job.version.id)
-        forecast = training_prediction.forecast(chosen, home, store)
+        forecast = training_prediction.forecast_run(chosen, home, store)
         now = time.time()
         run = TrainingRun(
             id=job.id,
@@ -154,41 +154,41 @@ def train(spec: str) -> Training:
         )
         training_runs.create_run(home, job, chosen)
         lock = training_runs.acquire_lock(home, run.id)
-        audited(store, "train", run.id)
+        write_audit_record(store, "train", run.id)
         training_runs.append_run(store, run)
-    return Training(home, run, lock, steps_to_make=True)
+    return TrainingSession(home, run, lock, steps_to_make=True)
 
 
-def resume(id: str) -> Training:  # noqa: A002 - the verb's word
+def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
     """Go on with a run that was broken off or failed; a finished one is left as it is.
 
     Raises TrainError AW-TRN-20 (no such run), AW-TRN-22 (its folder is gone), AW-TRN-23 (it is running), AW-TRN-25
     (its dataset version is gone or changed).
     """
-    with opened() as (_settings, home, store):
-        if _done(run := training_runs.find_run(store, id, home)):
-            return Training(home, run, None, steps_to_make=False)
+    with open_home() as (_settings, home, store):
+        if _is_done(run := training_runs.find_run(store, id, home)):
+            return TrainingSession(home, run, None, steps_to_make=False)
         lock = training_runs.acquire_lock(home, run.id)
         try:
             run = training_runs.find_run(store, run.id)
             made = training_runs.load_outcome(home, run.id)
             if made is None:
-                _unchanged(store, training_runs.load_job(home, run.id))
+                _check_dataset_unchanged(store, training_runs.load_job(home, run.id))
                 task_registry.require_packages(run.task, run.workers)
             run = replace(run, at=time.time(), status="running", resumed=run.resumed + 1, error="")
-            audited(store, "runs.resume", run.id)
+            write_audit_record(store, "runs.resume", run.id)
             training_runs.append_run(store, run)
         except BaseException:
             lock.close()
             raise
-    return Training(home, run, lock, steps_to_make=made is None)
+    return TrainingSession(home, run, lock, steps_to_make=made is None)
 
 
-def _done(run: TrainingRun) -> bool:
+def _is_done(run: TrainingRun) -> bool:
     return run.status == "finished" and run.model is not None
 
 
-def _job(home: Home, store: Store, chosen: TrainSpec) -> ResolvedJob:
+def _build_job(home: Home, store: Store, chosen: TrainSpec) -> ResolvedJob:
     version = version_index.find_version(store, chosen.dataset)
     if version.rows == 0:
         message = f"nothing to train on in {version.id}: it has no rows"
@@ -196,11 +196,11 @@ def _job(home: Home, store: Store, chosen: TrainSpec) -> ResolvedJob:
     training_data.check_columns(version, chosen)
     threads = chosen.threads or max(1, usable_cores() - 1)
     return ResolvedJob(
-        id=training_runs.new_id(), version=version, threads=threads, base_sha256=_base(home, chosen.base)
+        id=training_runs.new_id(), version=version, threads=threads, base_sha256=_find_base_digest(home, chosen.base)
     )
 
 
-def _base(home: Home, name: str) -> str:
+def _find_base_digest(home: Home, name: str) -> str:
     """The digest of the base's file, which is here. Raises TrainError AW-TRN-04 for a name without a model file."""
     if not name:
         return ""
@@ -217,7 +217,7 @@ def _base(home: Home, name: str) -> str:
     return known[name].sha256
 
 
-def _unchanged(store: Store, job: ResolvedJob) -> None:
+def _check_dataset_unchanged(store: Store, job: ResolvedJob) -> None:
     standing = [version for version in version_index.list_versions(store) if version.id == job.version.id]
     if not standing or standing[0].content_sha256 != job.version.content_sha256:
         what = "has changed" if standing else "is gone"
@@ -229,8 +229,8 @@ def _unchanged(store: Store, job: ResolvedJob) -> None:
         )
 
 
-def _finished(run: TrainingRun, made: RunOutcome) -> TrainingRun:
-    measured = _measured(made)
+def _build_finished_run(run: TrainingRun, made: RunOutcome) -> TrainingRun:
+    measured = _measure_outcome(made)
     done = replace(
         run,
         status="finished",
@@ -243,10 +243,10 @@ def _finished(run: TrainingRun, made: RunOutcome) -> TrainingRun:
         weights_sha256=made.weights_sha256,
         error="",
     )
-    return replace(done, deviations=tuple(_held(promise, measured, made) for promise in run.predictions))
+    return replace(done, deviations=tuple(_build_deviation(promise, measured, made) for promise in run.predictions))
 
 
-def _measured(made: RunOutcome) -> dict[str, float]:
+def _measure_outcome(made: RunOutcome) -> dict[str, float]:
     speed = made.units / made.stepping_s if made.stepping_s > 0 else 0.0
     return {
         "train_s": made.stepping_s,
@@ -255,7 +255,7 @@ def _measured(made: RunOutcome) -> dict[str, float]:
     }
 
 
-def _held(promise: Prediction, measured: Mapping[str, float], made: RunOutcome) -> Deviation:
+def _build_deviation(promise: Prediction, measured: Mapping[str, float], made: RunOutcome) -> Deviation:
     """A prediction against what the training process measured."""
     value = measured.get(promise.metric)
     found = None
@@ -278,22 +278,22 @@ def _held(promise: Prediction, measured: Mapping[str, float], made: RunOutcome) 
     )
 
 
-def _record(store: Store, run: TrainingRun, made: RunOutcome) -> None:
+def _record_observations(store: Store, run: TrainingRun, made: RunOutcome) -> None:
     recorder = ObservationRecorder(store)
     try:
-        for quantity, value in _measured(made).items():
+        for quantity, value in _measure_outcome(made).items():
             recorder.observe(quantity, {"run": run.id, "name": run.name}, value)
     finally:
         recorder.close()
 
 
 @contextmanager
-def _asked(stop: Callable[[], None]) -> Iterator[None]:
+def _stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """While the block lasts, Ctrl-C and the like ask the run to keep a checkpoint and end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda _number, _frame: stop()) for number in ASKING}
+    before = {number: signal.signal(number, lambda _number, _frame: stop()) for number in STOP_SIGNALS}
     try:
         yield
     finally:

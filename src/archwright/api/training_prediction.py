@@ -44,8 +44,8 @@ CHARACTERS_BAND = 1.3
 # Steps end at the row that brings them nearest to their budget: measured means lie within this of it.
 STEP_BAND = 1.1
 # An epoch's last step is short: with few steps an epoch that shows.
-MANY_STEPS = 8
-FEW_BAND = 1.4
+MANY_EPOCH_STEPS = 8
+FEW_STEPS_BAND = 1.4
 NUMERIC = ("boolean", "integer", "number")
 # How many classes pictures have changes next to nothing.
 PICTURE_CLASSES = 10
@@ -53,7 +53,7 @@ PICTURE_CLASSES = 10
 Probe = Callable[[Home, Path | None], MachineFacts]
 
 
-class Forecast(NamedTuple):
+class RunForecast(NamedTuple):
     """`reason` says why there are no predictions."""
 
     predictions: tuple[Prediction, ...] = ()
@@ -65,23 +65,23 @@ class Unpredictable(Exception):
     """Nothing sure can be said about a run, for this reason."""
 
 
-def probed(home: Home, model_file: Path | None) -> MachineFacts:
+def probe_machine_now(home: Home, model_file: Path | None) -> MachineFacts:
     return probe_machine(home, model_file, now=time.time)
 
 
-def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -> Forecast:
+def forecast_run(spec: TrainSpec, home: Home, store: Store, probe: Probe = probe_machine_now) -> RunForecast:
     """Raises DataError AW-DATA-10 and AW-DATA-11 where the data set is not what the spec says; nothing else stops a
     run that could be trained without being predicted."""
     catalog = load_catalog(home)
     try:
-        work = work_of(spec, home, version_index.find_version(store, spec.dataset), catalog)
+        work = estimate_step_work(spec, home, version_index.find_version(store, spec.dataset), catalog)
         row = catalog.training_efficiency(spec.task, training_instruction_set())
         artefact = catalog.artefacts.get(spec.base)
         machine = probe(home, None if artefact is None else home.model(artefact.sha256))
     except Unpredictable as reason:
-        return Forecast(reason=str(reason))
+        return RunForecast(reason=str(reason))
     except (CatalogError, MissingError) as error:
-        return Forecast(reason=error.message)
+        return RunForecast(reason=error.message)
     made = TrainingLoad(
         name=spec.name,
         task=spec.task,
@@ -93,7 +93,7 @@ def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -
         work=work.kind,
         busy=os.getloadavg()[0],
     )
-    return Forecast(*predict_training(made, machine, row))
+    return RunForecast(*predict_training(made, machine, row))
 
 
 class StepWork(NamedTuple):
@@ -105,17 +105,17 @@ class StepWork(NamedTuple):
     kind: LoraStep | NetworkStep | BoostedTreesStep
 
 
-def work_of(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
+def estimate_step_work(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
     """Raises Unpredictable."""
     if spec.workers > 1:
         raise Unpredictable("what several workers lose by waiting for each other was never measured")
     if spec.task == "text-lora":
-        return _text(spec, home, version, catalog)
+        return _estimate_text_work(spec, home, version, catalog)
     rows = max(1, round(version.rows * (1 - spec.held_out)))
     if spec.task == "tabular-classifier":
-        classes = len(set(_rows(home, version, [spec.columns.label], None)))
+        classes = len(set(_read_rows(home, version, [spec.columns.label], None)))
         trees = BoostedTreesStep(
-            features=_features(spec, version), trees_per_round=1 if classes <= 2 else classes, data_rows=rows
+            features=_count_features(spec, version), trees_per_round=1 if classes <= 2 else classes, data_rows=rows
         )
         return StepWork(exact_estimate(rows, "rows"), exact_estimate(rows, "rows"), exact_estimate(1.0, ""), trees)
     assert spec.image is not None  # training.spec refuses a spec without
@@ -126,30 +126,30 @@ def work_of(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catal
     return StepWork(exact_estimate(mean, "rows"), exact_estimate(most, "rows"), exact_estimate(1.0, ""), net)
 
 
-def _text(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
-    model = _model(spec.base, catalog)
+def _estimate_text_work(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
+    model = _find_model(spec.base, catalog)
     artefact = catalog.artefacts.get(spec.base)
     names = required_columns(spec)
     template = artefact.template_tokens if artefact is not None and len(names) > 1 else 0
-    sample = _rows(home, version, names, SAMPLE_ROWS)
-    rows = [_row_tokens(row, template, spec.tokens_per_step) for row in sample]
+    sample = _read_rows(home, version, names, SAMPLE_ROWS)
+    rows = [_estimate_row_tokens(row, template, spec.tokens_per_step) for row in sample]
     lengths = [sum(row) for row in rows] or [1.0]
     mean = statistics.fmean(lengths)
     total = max(1.0, mean * version.rows * (1 - spec.held_out))
     budget = float(spec.tokens_per_step)
     epoch_steps = max(1, round(total / budget))
     units = total / epoch_steps
-    few = FEW_BAND if epoch_steps < MANY_STEPS else 1.0
+    few = FEW_STEPS_BAND if epoch_steps < MANY_EPOCH_STEPS else 1.0
     kind = LoraStep(model=model, ffn=model.ffn or 0, rank=spec.rank, data_bytes=version.size_bytes)
     return StepWork(
         Estimate(value=units, low=units / (STEP_BAND * few), high=units * STEP_BAND * few, unit="tokens"),
-        _largest(min(total, budget), mean, max(lengths)),
-        _learned(sum(row[-1] for row in rows) / sum(lengths) if rows else 1.0),
+        _estimate_largest(min(total, budget), mean, max(lengths)),
+        _estimate_learned(sum(row[-1] for row in rows) / sum(lengths) if rows else 1.0),
         kind,
     )
 
 
-def _row_tokens(texts: tuple[object, ...], template: int, limit: int) -> tuple[float, ...]:
+def _estimate_row_tokens(texts: tuple[object, ...], template: int, limit: int) -> tuple[float, ...]:
     """About how many tokens each text of a row has, the prompt with its template; a row is cut to a step."""
     counts = [len(str(text)) / CHARACTERS_PER_TOKEN for text in texts]
     counts[0] += template
@@ -157,16 +157,16 @@ def _row_tokens(texts: tuple[object, ...], template: int, limit: int) -> tuple[f
     return tuple(count / over for count in counts)
 
 
-def _largest(budget: float, mean: float, longest: float) -> Estimate:
+def _estimate_largest(budget: float, mean: float, longest: float) -> Estimate:
     """Of many steps: each ends at the row nearest to its budget, so it may hold half of a long row too much."""
     return Estimate(value=budget + max(mean / 2, longest / 3), low=budget, high=budget + longest / 2, unit="tokens")
 
 
-def _learned(share: float) -> Estimate:
+def _estimate_learned(share: float) -> Estimate:
     return Estimate(value=share, low=share / CHARACTERS_BAND, high=min(1.0, share * CHARACTERS_BAND), unit="")
 
 
-def _model(base: str, catalog: Catalog) -> ModelSpec:
+def _find_model(base: str, catalog: Catalog) -> ModelSpec:
     model = catalog.models.get(base)
     if model is None:
         raise Unpredictable(f"the catalog has no architecture of {base}")
@@ -175,13 +175,15 @@ def _model(base: str, catalog: Catalog) -> ModelSpec:
     return model
 
 
-def _features(spec: TrainSpec, version: DatasetVersion) -> int:
+def _count_features(spec: TrainSpec, version: DatasetVersion) -> int:
     mine = {*SYSTEM_COLUMNS, spec.columns.label}
     numeric = [name for name, kind in version.columns.items() if kind in NUMERIC and name not in mine]
     return len(spec.columns.features) or len(numeric)
 
 
-def _rows(home: Home, version: DatasetVersion, names: Sequence[str], limit: int | None) -> list[tuple[object, ...]]:
+def _read_rows(
+    home: Home, version: DatasetVersion, names: Sequence[str], limit: int | None
+) -> list[tuple[object, ...]]:
     """These columns of the first `limit` rows (None: of all) that have a value in each."""
     found: list[tuple[object, ...]] = []
     for batch in iceberg_tables.read_batches(home, version, names):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.api.context import opened
+from archwright.api.context import open_home
 from archwright.monitor.usage import UsageRow, read_usage
 
 
@@ -11,5 +11,5 @@ def usage(*, tenant: str | None = None, by: str = "tenant,model") -> tuple[Usage
 
     Raises UsageError AW-USE-66 for other words.
     """
-    with opened() as (_settings, home, store):
+    with open_home() as (_settings, home, store):
         return read_usage(store, home, tenant, by)

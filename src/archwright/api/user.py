@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from archwright.api.context import acting, keyring
+from archwright.api.context import open_audited_keys, open_keys
 from archwright.contract.record import Record
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
-class ShownUser(Record):
+class UserView(Record):
     """`keys` counts those not revoked."""
 
     tenant: str
@@ -19,8 +19,8 @@ class ShownUser(Record):
     period: BudgetPeriod
 
 
-def list(*, tenant: str | None = None) -> tuple[ShownUser, ...]:  # noqa: A001 - the verb's name
-    with keyring() as (keys, _home, _store):
+def list(*, tenant: str | None = None) -> tuple[UserView, ...]:  # noqa: A001 - the verb's name
+    with open_keys() as (keys, _home, _store):
         users = {(key.tenant, key.user): 0 for key in keys.list(tenant) if key.user}
         for key in keys.list(tenant):
             if key.user and not keys.revoked(key.id):
@@ -32,20 +32,20 @@ def list(*, tenant: str | None = None) -> tuple[ShownUser, ...]:  # noqa: A001 -
             if kind == "user" and tenant in (None, owner):
                 known[owner, user] = limits
         found = sorted({*users, *known})
-        return tuple(_shown(*pair, users.get(pair, 0), known.get(pair, UsageLimits())) for pair in found)
+        return tuple(_build_view(*pair, users.get(pair, 0), known.get(pair, UsageLimits())) for pair in found)
 
 
-def limit(tenant: str, user: str, *, limits: UsageLimits = UsageLimits()) -> ShownUser:  # noqa: B008 - frozen
+def limit(tenant: str, user: str, *, limits: UsageLimits = UsageLimits()) -> UserView:  # noqa: B008 - frozen
     """Set all limits of a user, over all keys; in force in every worker within a second."""
-    with acting() as (keys, record_act):
+    with open_audited_keys() as (keys, record_act):
         keys.limit("user", tenant, user, limits)
         record_act("user.limit", user, tenant)
         live = [key for key in keys.list(tenant) if key.user == user and not keys.revoked(key.id)]
-        return _shown(tenant, user, len(live), limits)
+        return _build_view(tenant, user, len(live), limits)
 
 
-def _shown(tenant: str, user: str, keys: int, limits: UsageLimits) -> ShownUser:
-    return ShownUser(
+def _build_view(tenant: str, user: str, keys: int, limits: UsageLimits) -> UserView:
+    return UserView(
         tenant=tenant,
         user=user,
         keys=keys,

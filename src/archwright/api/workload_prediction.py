@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from archwright import settings
-from archwright.api.prediction_result import Sized
+from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
@@ -29,14 +29,16 @@ _DEFINITIONS = {
 }
 
 
-def predict_embedding(model: str, *, on: str, tokens: str = "500", latency_p95_s: float | None = None) -> Sized:
+def predict_embedding(
+    model: str, *, on: str, tokens: str = "500", latency_p95_s: float | None = None
+) -> SizingPrediction:
     """Texts a second that `on` ("1x NAME", or "16 vCPU") embeds with `model`, texts of `tokens` tokens (mean, or
     mean..p95), within a latency if one is given.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a length that is none, AW-USE-21
     where the model does not fit.
     """
-    catalog, length = _catalog(), _LENGTHS.match(tokens)
+    catalog, length = _load_home_catalog(), _LENGTHS.match(tokens)
     if length is None or not int(length[1]):
         raise UsageError(
             "AW-USE-20",
@@ -48,7 +50,7 @@ def predict_embedding(model: str, *, on: str, tokens: str = "500", latency_p95_s
     row = known.get(name_resolution.normalise_name(model.rsplit("/", 1)[-1]))
     if row is None:
         raise name_resolution.unknown_name_error("embedding model", model, catalog.embedders)
-    machine, mean = _machine(on, catalog), float(length[1])
+    machine, mean = _parse_machine(on, catalog), float(length[1])
     lengths = TokenLength(mean=mean, p95=max(mean, float(length[2] or mean)))
     found = size_embedding_serving(machine, row, "predict", lengths, SLO(latency_p95_s=latency_p95_s), catalog)
     if found is None:
@@ -58,48 +60,48 @@ def predict_embedding(model: str, *, on: str, tokens: str = "500", latency_p95_s
             where=ErrorLocation(field="on"),
             hint="ask for a device with more memory",
         )
-    return _steady(found, machine)
+    return _build_steady_prediction(found, machine)
 
 
-def predict_image(on: str, *, pixels: float, parameters: float, latency_p95_s: float | None = None) -> Sized:
+def predict_image(on: str, *, pixels: float, parameters: float, latency_p95_s: float | None = None) -> SizingPrediction:
     """Images of `pixels` pixels a second that `on` classifies with a network of `parameters` parameters.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none.
     """
-    catalog = _catalog()
-    _positive(pixels=pixels, parameters=parameters)
-    machine = _machine(on, catalog)
+    catalog = _load_home_catalog()
+    _check_positive(pixels=pixels, parameters=parameters)
+    machine = _parse_machine(on, catalog)
     slo = SLO(latency_p95_s=latency_p95_s)
-    return _steady(size_image_serving(machine, "predict", pixels, parameters, slo, catalog), machine)
+    return _build_steady_prediction(size_image_serving(machine, "predict", pixels, parameters, slo, catalog), machine)
 
 
-def predict_table(on: str, *, features: int, latency_p95_s: float | None = None) -> Sized:
+def predict_table(on: str, *, features: int, latency_p95_s: float | None = None) -> SizingPrediction:
     """Rows of `features` features a second that the cores of `on` predict from, by boosted trees.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a count that is none.
     """
-    catalog = _catalog()
-    _positive(features=features)
-    machine = _machine(on, catalog)
-    return _steady(
+    catalog = _load_home_catalog()
+    _check_positive(features=features)
+    machine = _parse_machine(on, catalog)
+    return _build_steady_prediction(
         size_tabular_serving(machine, "predict", features, SLO(latency_p95_s=latency_p95_s), catalog), machine
     )
 
 
-def predict_data(on: str, *, gib: float) -> Sized:
+def predict_data(on: str, *, gib: float) -> SizingPrediction:
     """Hours that the cores of `on` take to ingest and refine `gib` GiB.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none.
     """
-    catalog = _catalog()
-    _positive(gib=gib)
-    machine = _machine(on, catalog)
+    catalog = _load_home_catalog()
+    _check_positive(gib=gib)
+    machine = _parse_machine(on, catalog)
     found = size_data_processing(machine, gib, "predict", catalog)
     (basis,) = found.bases
-    return Sized(
+    return SizingPrediction(
         model=found.model,
-        accelerator=_named(machine),
-        devices=_count(machine),
+        accelerator=_format_accelerator(machine),
+        devices=_count_devices(machine),
         stratum=basis.stratum,
         estimates={"machine_hours": found.machine_hours},
         definitions={"machine_hours": _DEFINITIONS["machine_hours"]},
@@ -109,16 +111,16 @@ def predict_data(on: str, *, gib: float) -> Sized:
     )
 
 
-def _steady(found: SteadyCapacity, machine: Machine) -> Sized:
+def _build_steady_prediction(found: SteadyCapacity, machine: Machine) -> SizingPrediction:
     (basis,) = found.bases
     estimates = {"requests_per_s": found.requests_per_s, "latency_p95_s": found.latency_p95_s}
     late = tuple(
         f"an idle machine takes {miss.value:.3g} s; the figures are without the limit" for miss in found.misses
     )
-    return Sized(
+    return SizingPrediction(
         model=found.model,
-        accelerator=_named(machine),
-        devices=_count(machine),
+        accelerator=_format_accelerator(machine),
+        devices=_count_devices(machine),
         stratum=basis.stratum,
         estimates=estimates,
         definitions={name: _DEFINITIONS[name] for name in estimates},
@@ -129,11 +131,11 @@ def _steady(found: SteadyCapacity, machine: Machine) -> Sized:
     )
 
 
-def _catalog() -> Catalog:
+def _load_home_catalog() -> Catalog:
     return load_catalog(home_of(settings.load()))
 
 
-def _machine(on: str, catalog: Catalog) -> Machine:
+def _parse_machine(on: str, catalog: Catalog) -> Machine:
     host = _HOST.match(on)
     if host is not None:
         return Machine(on, None, 0, max(1, int(host[1])), _RAM_BYTES)
@@ -149,15 +151,15 @@ def _machine(on: str, catalog: Catalog) -> Machine:
     return Machine(on, accelerator, max(count, 1), _THREADS, _RAM_BYTES)
 
 
-def _named(machine: Machine) -> str:
+def _format_accelerator(machine: Machine) -> str:
     return "vCPU" if machine.accelerator is None else machine.accelerator.id
 
 
-def _count(machine: Machine) -> int:
+def _count_devices(machine: Machine) -> int:
     return machine.cores if machine.accelerator is None else machine.accelerator_count
 
 
-def _positive(**sizes: float) -> None:
+def _check_positive(**sizes: float) -> None:
     for field, size in sizes.items():
         if not 0 < size < 1e15:
             raise UsageError(

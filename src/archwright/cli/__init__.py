@@ -17,7 +17,7 @@ from archwright.cli.verb_spec import Arg, Verb
 from archwright.cli.verbs import GROUPS, VERBS
 from archwright.errors import ArchwrightError, ErrorLocation, UsageError, boundary
 
-TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
+ARGUMENT_TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError("AW-USE-07", message, where=ErrorLocation(self.prog), hint=f"{self.prog} --help")
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The parser of every verb, built from the rows of cli/verbs.py."""
     top = _Parser(
         prog="archwright",
@@ -49,11 +49,11 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(verb=verb)
         one.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
         for arg in verb.args:
-            _add(one, arg)
+            _add_argument(one, arg)
     return top
 
 
-def _add(one: argparse.ArgumentParser, arg: Arg) -> None:
+def _add_argument(one: argparse.ArgumentParser, arg: Arg) -> None:
     if arg.positional:
         one.add_argument(arg.name, nargs=None if arg.required else "?", help=arg.help, metavar=arg.metavar or arg.name)
         return
@@ -65,7 +65,7 @@ def _add(one: argparse.ArgumentParser, arg: Arg) -> None:
     if arg.kind == "texts":
         one.add_argument(*names, dest=arg.name, action="append", help=arg.help, metavar=metavar)
         return
-    kind = TYPES[arg.kind]
+    kind = ARGUMENT_TYPES[arg.kind]
     one.add_argument(
         *names, dest=arg.name, type=kind, default=arg.default, required=arg.required, help=arg.help, metavar=metavar
     )
@@ -90,20 +90,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_unless_closed(words: Sequence[str]) -> int:
     """A reader that closes the pipe (`| head`) ends the command quietly, as it ends other tools."""
-    parsed = parser().parse_args(words)
+    parsed = build_parser().parse_args(words)
     verb: Verb = parsed.verb
     try:
-        return _run(verb, parsed)
+        return _run_verb(verb, parsed)
     except ArchwrightError as error:
         if error.result is not None:
-            _show(verb, error.result, parsed.as_json)
+            _show_result(verb, error.result, parsed.as_json)
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
-def _run(verb: Verb, parsed: argparse.Namespace) -> int:
+def _run_verb(verb: Verb, parsed: argparse.Namespace) -> int:
     function: Any = import_module("archwright.api")
     for part in verb.function.split("."):
         function = getattr(function, part)
@@ -112,10 +112,10 @@ def _run(verb: Verb, parsed: argparse.Namespace) -> int:
     for name in {arg.of for arg in verb.args if arg.of}:
         record = type(inspect.signature(function).parameters[name].default)
         options[name] = record(**{arg.name: getattr(parsed, arg.name) for arg in verb.args if arg.of == name})
-    return _show(verb, function(*positional, **options), parsed.as_json)
+    return _show_result(verb, function(*positional, **options), parsed.as_json)
 
 
-def _show(verb: Verb, result: object, as_json: bool) -> int:
+def _show_result(verb: Verb, result: object, as_json: bool) -> int:
     room, _, name = verb.show.rpartition(".")
     function = "as_json" if as_json else name
     status: int = getattr(import_module(f"archwright.cli.{room or 'show'}"), function)(result)

@@ -12,7 +12,7 @@ LIMITS = (
 )
 KEY_ID = Arg("id", "the key's id", positional=True, required=True)
 TENANT = Arg("tenant", "the tenant", positional=True, required=True)
-ONLY = Arg("tenant", "only this tenant's")
+ONLY_TENANT = Arg("tenant", "only this tenant's")
 
 ACCESS_VERBS: tuple[Verb, ...] = (
     Verb(
@@ -37,7 +37,7 @@ ACCESS_VERBS: tuple[Verb, ...] = (
             Arg("traced", "from now on; without this, no longer", "flag"),
         ),
     ),
-    Verb(("user", "list"), "user.list", "users, by their keys and limits", (ONLY,), "table"),
+    Verb(("user", "list"), "user.list", "users, by their keys and limits", (ONLY_TENANT,), "table"),
     Verb(
         ("user", "limit"),
         "user.limit",
@@ -57,7 +57,7 @@ ACCESS_VERBS: tuple[Verb, ...] = (
             *LIMITS,
         ),
     ),
-    Verb(("key", "list"), "key.list", "keys without their secrets", (ONLY,), "table"),
+    Verb(("key", "list"), "key.list", "keys without their secrets", (ONLY_TENANT,), "table"),
     Verb(("key", "limit"), "key.limit", "set all limits of a key; what is left out has none", (KEY_ID, *LIMITS)),
     Verb(
         ("key", "rotate"),

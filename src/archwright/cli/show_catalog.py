@@ -7,53 +7,53 @@ from collections.abc import Iterable
 from rich.markup import escape
 
 from archwright.api.catalog import CatalogCheck, CatalogDiff, FactView, LayerFact, RefreshReport
-from archwright.cli.show import as_json, console, table, text
-from archwright.cli.table_layout import plain
+from archwright.cli.show import as_json, make_console, print_table, print_text
+from archwright.cli.table_layout import make_plain_table
 
-__all__ = ["as_json", "check", "diff", "fact", "refreshed"]
+__all__ = ["as_json", "print_check", "print_diff", "print_fact", "print_refresh"]
 
 # Lines shown of a long list; --json has them all.
-LINES = 30
+SHOWN_ROWS = 30
 
 
-def fact(result: FactView) -> int:
+def print_fact(result: FactView) -> int:
     """The figures of each layer beside each other, then what the row in force says in words, then the sources."""
-    out = console()
+    out = make_console()
     out.print(f"[bold]{escape(result.name)}[/]  ({result.table})", soft_wrap=True)
-    drawn = plain("figure", "unit", *(layer.layer for layer in result.chain))
+    drawn = make_plain_table("figure", "unit", *(layer.layer for layer in result.chain))
     stated = [{figure.name: figure.value for figure in layer.figures} for layer in result.chain]
     units = {figure.name: figure.unit for layer in result.chain for figure in layer.figures}
     for name, unit in units.items():
-        drawn.add_row(name.replace("_", " "), unit, *(_number(values.get(name)) for values in stated))
+        drawn.add_row(name.replace("_", " "), unit, *(_format_number(values.get(name)) for values in stated))
     out.print(drawn)
-    words = {name: value for name, value in result.row.items() if name not in units and _is_said(name, value)}
+    words = {name: value for name, value in result.row.items() if name not in units and _is_shown(name, value)}
     width = max(map(len, words), default=0)
     for name, value in words.items():
         out.print(f"{name.replace('_', ' '):<{width}}  {escape(str(value))}", soft_wrap=True)
     for layer in result.chain:
-        out.print(_origin(layer), soft_wrap=True)
+        out.print(_format_layer(layer), soft_wrap=True)
     return 0
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "-" if value is None else f"{value:.6g}"
 
 
-def _is_said(name: str, value: object) -> bool:
+def _is_shown(name: str, value: object) -> bool:
     return value not in (None, "", (), [], {}) and name not in ("source", "as_of", "confidence", "id")
 
 
-def _origin(layer: LayerFact) -> str:
+def _format_layer(layer: LayerFact) -> str:
     age = f"{layer.as_of or 'undated'}, {layer.freshness}"
     return f"{layer.layer}: {escape(layer.source)}  ({layer.source_kind}; {age}; confidence {layer.confidence})"
 
 
-def check(result: CatalogCheck) -> int:
+def print_check(result: CatalogCheck) -> int:
     """Tables, gates and their findings; the exit status says whether a gate refuses a row."""
-    table(result.tables)
-    out = console()
+    print_table(result.tables)
+    out = make_console()
     out.print()
-    table(result.gates)
+    print_table(result.gates)
     for finding in result.findings:
         mark = "[red]refused[/]" if finding.refuses else "[yellow]odd[/]"
         out.print(f"{mark}  {finding.gate}: {escape(finding.subject)}: {escape(finding.says)}", soft_wrap=True)
@@ -61,68 +61,70 @@ def check(result: CatalogCheck) -> int:
     if result.lapsed:
         out.print(f"your own facts that hold no more: {escape(', '.join(result.lapsed))}", soft_wrap=True)
     refreshed_on = result.refreshed_on or "never"
-    text(f"ages counted at {result.today}; refreshed {refreshed_on}; catalog {result.digest[:12]}")
+    print_text(f"ages counted at {result.today}; refreshed {refreshed_on}; catalog {result.digest[:12]}")
     return int(any(finding.refuses for finding in result.findings))
 
 
-def diff(result: CatalogDiff) -> int:
+def print_diff(result: CatalogDiff) -> int:
     if not result.refreshed_on:
-        return text("nothing was refreshed: archwright catalog refresh --from DIR")
-    out = console()
+        return print_text("nothing was refreshed: archwright catalog refresh --from DIR")
+    out = make_console()
     out.print(f"refreshed {result.refreshed_on}: {len(result.changes):,} figures changed")
-    drawn = plain("fact", "figure", "unit", "before", "after", "change")
-    for change in sorted(result.changes, key=lambda change: -_moved(change.before, change.after))[:LINES]:
-        share = "gone" if change.after is None else _percent(change.before, change.after)
-        numbers = (_number(change.before), _number(change.after), share)
+    drawn = make_plain_table("fact", "figure", "unit", "before", "after", "change")
+    for change in sorted(result.changes, key=lambda change: -_relative_change(change.before, change.after))[
+        :SHOWN_ROWS
+    ]:
+        share = "gone" if change.after is None else _format_percent(change.before, change.after)
+        numbers = (_format_number(change.before), _format_number(change.after), share)
         drawn.add_row(escape(change.fact), change.figure.replace("_", " "), change.unit, *numbers)
     if result.changes:
         out.print(drawn)
-    _more(len(result.changes))
+    _print_remaining(len(result.changes))
     for name, count in result.added.items():
-        text(f"new: {count:,} {name}")
+        print_text(f"new: {count:,} {name}")
     for plan in result.plans:
         facts = ", ".join(plan.facts)
         out.print(f"{escape(plan.plan)} ({escape(plan.organisation)}) rests on {escape(facts)}", soft_wrap=True)
     if not result.plans:
-        text("no plan at hand rests on a changed fact")
+        print_text("no plan at hand rests on a changed fact")
     return 0
 
 
-def _moved(before: float, after: float | None) -> float:
+def _relative_change(before: float, after: float | None) -> float:
     return 0.0 if after is None or not before else abs(after / before - 1)
 
 
-def _percent(before: float, after: float) -> str:
+def _format_percent(before: float, after: float) -> str:
     return f"{after / before - 1:+.1%}" if before else "-"
 
 
-def _more(count: int) -> None:
-    if count > LINES:
-        text(f"and {count - LINES:,} more (--json names them)")
+def _print_remaining(count: int) -> None:
+    if count > SHOWN_ROWS:
+        print_text(f"and {count - SHOWN_ROWS:,} more (--json names them)")
 
 
-def refreshed(result: RefreshReport) -> int:
+def print_refresh(result: RefreshReport) -> int:
     """What was read, what was set aside and why, where sources disagree, which files are still to be brought."""
     if result.generation:
         kept = ", ".join(f"{count:,} {name}" for name, count in result.kept.items())
-        text(f"refreshed facts in force: generation {result.generation}: {kept}")
+        print_text(f"refreshed facts in force: generation {result.generation}: {kept}")
     elif not (result.refused or result.missing):
-        text("the shipped facts are in force")
-    _listed("read", result.read)
-    _listed("not read", result.refused)
-    _listed("set aside", result.set_aside)
-    _listed("two sources disagree; the first counts, the band covers both", result.disagreements)
-    out = console()
-    for flag in result.flags[:LINES]:
+        print_text("the shipped facts are in force")
+    _print_rows("read", result.read)
+    _print_rows("not read", result.refused)
+    _print_rows("set aside", result.set_aside)
+    _print_rows("two sources disagree; the first counts, the band covers both", result.disagreements)
+    out = make_console()
+    for flag in result.flags[:SHOWN_ROWS]:
         out.print(f"odd: {escape(flag)}", soft_wrap=True)
-    _more(len(result.flags))
-    _listed("not brought: a file of this name, from there", result.missing)
+    _print_remaining(len(result.flags))
+    _print_rows("not brought: a file of this name, from there", result.missing)
     return 0
 
 
-def _listed(title: str, rows: Iterable[object]) -> None:
+def _print_rows(title: str, rows: Iterable[object]) -> None:
     listed = list(rows)
     if listed:
-        console().print(f"\n[bold]{title}[/]")
-        table(listed[:LINES])
-        _more(len(listed))
+        make_console().print(f"\n[bold]{title}[/]")
+        print_table(listed[:SHOWN_ROWS])
+        _print_remaining(len(listed))

@@ -6,17 +6,17 @@ import sys
 
 import msgspec
 
-from archwright.api.serving import Serving
+from archwright.api.serving import GatewayHandle
 
 
-def as_json(result: Serving) -> int:
+def as_json(result: GatewayHandle) -> int:
     """One line, so that whoever waits for it reads one line."""
     sys.stdout.write(msgspec.json.encode(result.ready).decode() + "\n")
     sys.stdout.flush()
     return result.wait()
 
 
-def serving(result: Serving) -> int:
+def print_serving(result: GatewayHandle) -> int:
     ready = result.ready
     key = ready.key or "(shown on the first start; make another with: archwright key create)"
     admin = f"\nadmin  {ready.admin}" if ready.admin else ""

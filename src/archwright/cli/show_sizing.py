@@ -6,21 +6,24 @@ from typing import Any
 
 from rich.markup import escape
 
-from archwright.cli.number_format import band, pretty
-from archwright.cli.show import as_json, console
-from archwright.cli.table_layout import plain
+from archwright.cli.number_format import format_band, format_quantity
+from archwright.cli.show import as_json, make_console
+from archwright.cli.table_layout import make_plain_table
 
-__all__ = ["accuracy", "as_json", "sized"]
+__all__ = ["print_accuracy", "as_json", "print_prediction"]
 
 
-def sized(result: Any) -> int:
+def print_prediction(result: Any) -> int:
     """The numbers with bands, then what they rest on."""
-    out = console()
+    out = make_console()
     out.print(f"\n[bold]{escape(result.model)}[/] on {result.devices} x {escape(result.accelerator)}")
-    drawn = plain("", "value", "90 % band", "", right={"value", "90 % band"})
+    drawn = make_plain_table("", "value", "90 % band", "", right={"value", "90 % band"})
     for name, estimate in result.estimates.items():
         drawn.add_row(
-            name, pretty(estimate.value, estimate.unit), band(estimate), escape(result.definitions.get(name, ""))
+            name,
+            format_quantity(estimate.value, estimate.unit),
+            format_band(estimate),
+            escape(result.definitions.get(name, "")),
         )
     out.print(drawn)
     if result.layout:
@@ -35,9 +38,9 @@ def sized(result: Any) -> int:
     return 0
 
 
-def accuracy(result: Any) -> int:
+def print_accuracy(result: Any) -> int:
     """How many rows were answered; error and coverage per quantity and stratum."""
-    out = console()
+    out = make_console()
     out.print(
         f"{escape(result.file)}: {result.kind}, {result.answered} of {result.rows} rows answered, {result.weak} weak"
     )
@@ -45,7 +48,7 @@ def accuracy(result: Any) -> int:
         out.print(f"  not answered: {escape(line)}")
     if result.scores:
         numbers = ("rows", "median error", "mean", "p90", "in the 90 % band", "half-width")
-        drawn = plain("quantity", "stratum", *numbers, right=numbers)
+        drawn = make_plain_table("quantity", "stratum", *numbers, right=numbers)
         for row in result.scores:
             errors = (row.median_error_percent, row.mean_error_percent, row.p90_error_percent)
             drawn.add_row(

@@ -10,62 +10,64 @@ from typing import TextIO
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.api.training import Training, TrainingProgress
+from archwright.api.training import TrainingProgress, TrainingSession
 from archwright.cli import show
-from archwright.cli.number_format import band, pretty, significant
-from archwright.cli.table_layout import plain
+from archwright.cli.number_format import format_band, format_quantity, format_significant
+from archwright.cli.table_layout import make_plain_table
 from archwright.contract.evidence import Basis, Prediction
 from archwright.contract.lineage import TrainingRun
 
 # A terminal's line is rewritten, a file gets lines: few enough to be read.
-TERMINAL_S, FILE_S = 0.25, 5.0
+TERMINAL_INTERVAL_S, FILE_INTERVAL_S = 0.25, 5.0
 INTERRUPTED = 130
 
 
 def as_json(result: object) -> int:
-    if not isinstance(result, Training):
+    if not isinstance(result, TrainingSession):
         return show.as_json(result)
     run = result.result()
     show.as_json(run)
-    return _status(run)
+    return _exit_status(run)
 
 
-def training(result: Training) -> int:
+def print_training(result: TrainingSession) -> int:
     """Follows the run to its end."""
     began = result.run
-    out = show.console()
+    out = show.make_console()
     if began.status == "finished":
         out.print(f"run {began.id} is finished: nothing to do")
-        return _outcome(began)
-    again = f", resumed {_times(began.resumed)}" if began.resumed else ""
+        return _print_outcome(began)
+    again = f", resumed {_format_times(began.resumed)}" if began.resumed else ""
     out.print(
         f"run [bold]{began.id}[/]: {escape(began.name)} ({began.task}) on {escape(began.dataset_version)}, "
         f"{began.steps} steps{again}",
         soft_wrap=True,
     )
     if not began.resumed:
-        _promised(began)
-    line = Line(sys.stdout, began.task == "text-lora")
+        _print_predictions(began)
+    line = ProgressLine(sys.stdout, began.task == "text-lora")
     for progress in result:
         line.tell(progress)
     line.end()
     ended = result.run
     if ended.status == "interrupted":
         # Not through the console, which would break the line where somebody copies it.
-        show.text(f"interrupted at step {ended.step} of {ended.steps}; go on with: archwright runs resume {ended.id}")
+        show.print_text(
+            f"interrupted at step {ended.step} of {ended.steps}; go on with: archwright runs resume {ended.id}"
+        )
         return INTERRUPTED
-    return _outcome(ended)
+    return _print_outcome(ended)
 
 
-def _times(number: int) -> str:
+def _format_times(number: int) -> str:
     return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
-def _status(run: TrainingRun) -> int:
+def _exit_status(run: TrainingRun) -> int:
     return INTERRUPTED if run.status == "interrupted" else 0
 
 
-class Line:
+class ProgressLine:
     """Progress on one line that a terminal rewrites; elsewhere a line now and then, and always the last step's."""
 
     def __init__(self, out: TextIO, text: bool, now: Callable[[], float] = time.monotonic) -> None:
@@ -82,7 +84,7 @@ class Line:
             self._out.write(f"{progress.note}\n")
             self._out.flush()
             return
-        now, pause = self._now(), TERMINAL_S if self._terminal else FILE_S
+        now, pause = self._now(), TERMINAL_INTERVAL_S if self._terminal else FILE_INTERVAL_S
         if self._told_at is not None and now - self._told_at < pause and progress.step < progress.steps:
             return
         self._told_at = now
@@ -103,55 +105,60 @@ class Line:
         if progress.loss is not None:
             parts.append(f"loss {progress.loss:.4f}")
         if progress.units_per_s is not None:
-            parts.append(f"{significant(progress.units_per_s)} {self._unit}/s")
+            parts.append(f"{format_significant(progress.units_per_s)} {self._unit}/s")
         if progress.left_s is not None and progress.step < progress.steps:
-            parts.append(_left(progress.left_s))
+            parts.append(_format_time_left(progress.left_s))
         return "  ".join(parts)
 
 
-def _left(left_s: float) -> str:
+def _format_time_left(left_s: float) -> str:
     if left_s < 1:
         return "less than 1 s left"
     return f"{left_s:.0f} s left" if left_s < 120 else f"{left_s / 60:.0f} min left"
 
 
-def runs(result: tuple[TrainingRun, ...]) -> int:
+def print_runs(result: tuple[TrainingRun, ...]) -> int:
     if not result:
-        return show.text("none; train one: archwright train spec.yaml")
-    drawn = plain("run", "name", "task", "status", "step", "loss", "dataset", "model", right={"step", "loss"})
+        return show.print_text("none; train one: archwright train spec.yaml")
+    drawn = make_plain_table(
+        "run", "name", "task", "status", "step", "loss", "dataset", "model", right={"step", "loss"}
+    )
     for one in result:
         loss = "-" if one.loss_last is None else f"{one.loss_last:.4f}"
         step = f"{one.step} of {one.steps}"
         texts = (one.id, one.name, one.task, one.status, step, loss, one.dataset_version, one.model or "-")
         drawn.add_row(*map(escape, texts))
-    show.console().print(drawn)
+    show.make_console().print(drawn)
     return 0
 
 
-def run(result: TrainingRun) -> int:
+def print_run(result: TrainingRun) -> int:
     """One run: what it was, what came of it, how the promises held and what they rested on."""
-    _outcome(result)
-    _why(result.bases)
+    _print_outcome(result)
+    _print_bases(result.bases)
     return 0
 
 
-def _outcome(result: TrainingRun) -> int:
-    out = show.console()
-    for name, value in _facts(result):
+def _print_outcome(result: TrainingRun) -> int:
+    out = show.make_console()
+    for name, value in _list_facts(result):
         out.print(f"{name:<10}{escape(value)}")
     if result.deviations:
-        out.print(show.compared(result.deviations, samples=False))
+        out.print(show.make_deviations_table(result.deviations, samples=False))
     else:
-        _promised(result)
+        _print_predictions(result)
     if result.status in ("interrupted", "failed"):
-        show.text(f"go on with: archwright runs resume {result.id}")
+        show.print_text(f"go on with: archwright runs resume {result.id}")
     return 0
 
 
-def _facts(result: TrainingRun) -> list[tuple[str, str]]:
+def _list_facts(result: TrainingRun) -> list[tuple[str, str]]:
     unit = "tokens" if result.task == "text-lora" else "rows"
     facts = [
-        ("run", f"{result.id}  {result.status}" + (f", resumed {_times(result.resumed)}" if result.resumed else "")),
+        (
+            "run",
+            f"{result.id}  {result.status}" + (f", resumed {_format_times(result.resumed)}" if result.resumed else ""),
+        ),
         ("model", result.model or "-"),
         ("name", f"{result.name} ({result.task})"),
         ("dataset", result.dataset_version),
@@ -162,7 +169,9 @@ def _facts(result: TrainingRun) -> list[tuple[str, str]]:
     if result.loss_last is not None and result.loss_first is not None:
         facts.append(("loss", f"{result.loss_first:.4f} at first, {result.loss_last:.4f} at last"))
     if result.tokens_per_s:
-        facts.append(("time", f"{pretty(result.train_s, 's')}, {significant(result.tokens_per_s)} {unit}/s"))
+        facts.append(
+            ("time", f"{format_quantity(result.train_s, 's')}, {format_significant(result.tokens_per_s)} {unit}/s")
+        )
     if result.weights_sha256:
         facts.append(("weights", f"{result.weights_sha256[:12]}, order of rows {result.order_sha256[:12]}"))
     if result.error:
@@ -170,16 +179,16 @@ def _facts(result: TrainingRun) -> list[tuple[str, str]]:
     return facts
 
 
-def _promised(run: TrainingRun) -> None:
+def _print_predictions(run: TrainingRun) -> None:
     if run.predictions:
-        show.console().print(_promises(run.predictions))
+        show.make_console().print(_make_predictions_table(run.predictions))
     elif run.not_predicted:
-        show.console().print(f"no prediction: {escape(run.not_predicted)}")
+        show.make_console().print(f"no prediction: {escape(run.not_predicted)}")
 
 
-def _why(bases: tuple[Basis, ...]) -> None:
+def _print_bases(bases: tuple[Basis, ...]) -> None:
     """What the promised numbers mean and how they were made, then what they rest on, each fact once."""
-    out = show.console()
+    out = show.make_console()
     for basis in bases:
         out.print(f"[bold]{basis.id.rpartition('.')[2]}[/]: {escape(basis.definition)}")
         out.print(f"  {escape(basis.formula)}")
@@ -190,11 +199,11 @@ def _why(bases: tuple[Basis, ...]) -> None:
         out.print(f"  {escape(fact)}")
 
 
-def _promises(predictions: tuple[Prediction, ...]) -> Table:
+def _make_predictions_table(predictions: tuple[Prediction, ...]) -> Table:
     drawn = Table(title="Promises", title_justify="left", header_style="bold")
     for name in ("prediction", "value", "90 % band"):
         drawn.add_column(name, justify="left" if name == "prediction" else "right", no_wrap=True)
     for promise in predictions:
         estimate = promise.estimate
-        drawn.add_row(escape(promise.id), pretty(estimate.value, estimate.unit), band(estimate))
+        drawn.add_row(escape(promise.id), format_quantity(estimate.value, estimate.unit), format_band(estimate))
     return drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from archwright.cli.verb_spec import Arg, Verb
 
 MODEL = Arg("model", "a model", positional=True, required=True)
-ON = Arg("on", "count and accelerator", required=True, metavar="4xNAME")
+ON_DEVICES = Arg("on", "count and accelerator", required=True, metavar="4xNAME")
 MACHINE = Arg("on", "count and accelerator, or vCPUs", positional=True, required=True, metavar="MACHINE")
 LATENCY = Arg("latency_p95_s", "the latency's limit", "number")
 
@@ -16,7 +16,7 @@ SIZING_VERBS: tuple[Verb, ...] = (
         "latency and throughput of a model on accelerators, with bands",
         (
             MODEL,
-            ON,
+            ON_DEVICES,
             Arg(
                 "load",
                 "requests in flight x prompt + answer tokens",
@@ -34,7 +34,7 @@ SIZING_VERBS: tuple[Verb, ...] = (
         "throughput, memory, device hours and cost of a training run, with bands",
         (
             Arg("model", "a model, or a size such as 13B", positional=True, required=True),
-            ON,
+            ON_DEVICES,
             Arg("load", "sequences in a batch x tokens of each", default="256x4096", metavar="256x4096"),
             Arg(
                 "layout",

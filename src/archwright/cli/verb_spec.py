@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 # "texts" may be given several times.
-Kind = Literal["text", "texts", "integer", "number", "flag"]
+ArgKind = Literal["text", "texts", "integer", "number", "flag"]
 
 
 class Arg(NamedTuple):
@@ -14,7 +14,7 @@ class Arg(NamedTuple):
 
     name: str
     help: str
-    kind: Kind = "text"
+    kind: ArgKind = "text"
     positional: bool = False
     required: bool = False
     default: object = None

@@ -22,7 +22,7 @@ from archwright.policy.residency import RESIDENCY_BOUND_CLASSES, PoolLocation, R
 STARTUP_DEADLINE_S = 60.0
 
 
-class Listen(NamedTuple):
+class GatewayOptions(NamedTuple):
     """Where the gateway listens, who gets its traces and which answers it gives again; TLS files are needed for any
     address but loopback. `admin_port` 0: no administration."""
 
@@ -41,29 +41,33 @@ class Listen(NamedTuple):
         return f"{scheme}://{host}:{self.port}"
 
 
-class Reached(NamedTuple):
+class ExternalEndpoints(NamedTuple):
     """Engines of a pool that run elsewhere: where they answer, and the variable that holds their key."""
 
     urls: tuple[str, ...]
     key_env: str = ""
 
 
-NOWHERE: Mapping[str, Reached] = MappingProxyType({})
+NO_EXTERNAL_ENDPOINTS: Mapping[str, ExternalEndpoints] = MappingProxyType({})
 
 
-def bundle(plan: Plan, listen: Listen, store_url: str, reached: Mapping[str, Reached] = NOWHERE) -> Bundle:
+def build_bundle(
+    plan: Plan, listen: GatewayOptions, store_url: str, reached: Mapping[str, ExternalEndpoints] = NO_EXTERNAL_ENDPOINTS
+) -> Bundle:
     """The processes of `plan` on this machine: one per engine replica, then the gateway. Pools in `reached` run
     already and need none.
 
     Raises PlanError AW-PLAN-20 when a pool neither runs on this machine nor is reached, AW-PLAN-21 when one stands
     where the data of its workload may not go.
     """
-    served = _served(plan, reached)
-    engines = [_engine(pool, replica) for pool, at in served if not at.urls for replica in range(pool.replicas)]
+    served = _locate_pools(plan, reached)
+    engines = [
+        _build_engine_process(pool, replica) for pool, at in served if not at.urls for replica in range(pool.replicas)
+    ]
     gateway = ProcessSpec(
         name="gateway",
         argv=("-m", "archwright.serving", "{home}", "{config}"),
-        config=_gateway_config(plan, listen, store_url, served),
+        config=_build_gateway_config(plan, listen, store_url, served),
         ready_path="/readyz",
         ready_port=listen.port,
         startup_deadline_s=STARTUP_DEADLINE_S,
@@ -72,20 +76,20 @@ def bundle(plan: Plan, listen: Listen, store_url: str, reached: Mapping[str, Rea
     return Bundle(plan_digest=plan.digest, processes=(*engines, gateway), url=listen.url)
 
 
-def texts(plan: Plan) -> tuple[Pool, ...]:
+def list_text_pools(plan: Plan) -> tuple[Pool, ...]:
     """What the plan's gateway asks: machines' pools, then what is bought by the token."""
     return tuple(pool for pool in (*plan.pools, *plan.upstreams) if pool.kind == "text")
 
 
-Served = tuple[tuple[Pool, Reached], ...]
+LocatedPools = tuple[tuple[Pool, ExternalEndpoints], ...]
 
 
-def _served(plan: Plan, reached: Mapping[str, Reached]) -> Served:
+def _locate_pools(plan: Plan, reached: Mapping[str, ExternalEndpoints]) -> LocatedPools:
     """Each pool and where it is, without URL where its engines are to be started here."""
-    pools, found, missing = texts(plan), list[tuple[Pool, Reached]](), list[Pool]()
+    pools, found, missing = list_text_pools(plan), list[tuple[Pool, ExternalEndpoints]](), list[Pool]()
     for pool in pools:
         key, url = str(pool.launch.settings.get("key_env", "")), pool.launch.url
-        at = reached.get(pool.name, Reached((url,) if url is not None else (), key))
+        at = reached.get(pool.name, ExternalEndpoints((url,) if url is not None else (), key))
         if at.urls or pool.placement == "this-machine":
             found.append((pool, at))
         else:
@@ -108,8 +112,8 @@ def _served(plan: Plan, reached: Mapping[str, Reached]) -> Served:
     return tuple(found)
 
 
-def _engine(pool: Pool, replica: int) -> ProcessSpec:
-    name = _engine_name(pool, replica)
+def _build_engine_process(pool: Pool, replica: int) -> ProcessSpec:
+    name = _format_engine_name(pool, replica)
     return ProcessSpec(
         name=name,
         argv=("-m", "archwright.engines", "{home}", "{config}"),
@@ -130,11 +134,13 @@ def _engine(pool: Pool, replica: int) -> ProcessSpec:
     )
 
 
-def _engine_name(pool: Pool, replica: int) -> str:
+def _format_engine_name(pool: Pool, replica: int) -> str:
     return f"engine-{pool.name}" if replica == 0 else f"engine-{pool.name}-{replica}"
 
 
-def _gateway_config(plan: Plan, listen: Listen, store_url: str, served: Served) -> dict[str, object]:
+def _build_gateway_config(
+    plan: Plan, listen: GatewayOptions, store_url: str, served: LocatedPools
+) -> dict[str, object]:
     together: dict[tuple[str, str], list[Pool]] = {}
     for pool, _ in served:
         for workload in pool.workloads:
@@ -145,9 +151,9 @@ def _gateway_config(plan: Plan, listen: Listen, store_url: str, served: Served) 
         "tls_certificate": listen.tls_certificate or None,
         "tls_key": listen.tls_key or None,
         "store_url": store_url,
-        "pools": [_pool(plan, pool, at) for pool, at in served],
+        "pools": [_build_pool_config(plan, pool, at) for pool, at in served],
         "endpoints": [
-            {**_endpoint(plan, _workload(plan, name), pools), "cache": listen.cache}
+            {**_build_endpoint_config(plan, _find_workload(plan, name), pools), "cache": listen.cache}
             for (name, _), pools in together.items()
         ],
         "plan_digest": plan.digest,
@@ -157,12 +163,12 @@ def _gateway_config(plan: Plan, listen: Listen, store_url: str, served: Served) 
     }
 
 
-def _workload(plan: Plan, name: str) -> WorkloadPlan:
+def _find_workload(plan: Plan, name: str) -> WorkloadPlan:
     return next((one for one in plan.workloads if one.name == name), WorkloadPlan(name=name, model=None, pools=()))
 
 
-def _pool(plan: Plan, pool: Pool, at: Reached) -> dict[str, object]:
-    addresses = at.urls or tuple(f"unix:{_engine_name(pool, replica)}" for replica in range(pool.replicas))
+def _build_pool_config(plan: Plan, pool: Pool, at: ExternalEndpoints) -> dict[str, object]:
+    addresses = at.urls or tuple(f"unix:{_format_engine_name(pool, replica)}" for replica in range(pool.replicas))
     price = pool.price_per_token
     return {
         "name": pool.name,
@@ -172,29 +178,29 @@ def _pool(plan: Plan, pool: Pool, at: Reached) -> dict[str, object]:
         "key": f"env:{at.key_env}" if at.key_env else "",
         # What stands between us and engines elsewhere may know no such path.
         "health_path": "" if at.urls else pool.launch.health_path,
-        "slots": -(-_slots(pool) // len(addresses)),
+        "slots": -(-_count_slots(pool) // len(addresses)),
         "context_tokens": pool.context_tokens,
         "own": pool.own,
-        "place": _place(plan, pool).country,
+        "place": _resolve_place(plan, pool).country,
         "price_in_usd": price.input_usd if price is not None else None,
         "price_out_usd": price.output_usd if price is not None else None,
     }
 
 
-def _place(plan: Plan, pool: Pool) -> PoolLocation:
+def _resolve_place(plan: Plan, pool: Pool) -> PoolLocation:
     """Where no residency is stated sensitive data stay with engines of one's own, which then stand "here"."""
-    here = pool.own and not all(_workload(plan, name).residency for name in pool.workloads)
+    here = pool.own and not all(_find_workload(plan, name).residency for name in pool.workloads)
     return PoolLocation("" if here else pool.country, pool.own)
 
 
-def _slots(pool: Pool) -> int:
+def _count_slots(pool: Pool) -> int:
     return pool.slots * pool.replicas
 
 
-def _endpoint(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str, object]:
+def _build_endpoint_config(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str, object]:
     targets = [pool for pool in pools if pool.own] or pools
     stated = ResidencyPolicy(workload.data_class or "", workload.residency, workload.residency_of)
-    outside = [pool for pool in pools if not is_permitted_by_policy("personal", _place(plan, pool), stated)]
+    outside = [pool for pool in pools if not is_permitted_by_policy("personal", _resolve_place(plan, pool), stated)]
     if outside and workload.data_class in RESIDENCY_BOUND_CLASSES:
         raise PlanError(
             "AW-PLAN-21",
@@ -207,7 +213,7 @@ def _endpoint(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str
     return {
         "model": pools[0].model,
         "workload": workload.name,
-        "targets": [{"pool": pool.name, "weight": float(_slots(pool))} for pool in targets],
+        "targets": [{"pool": pool.name, "weight": float(_count_slots(pool))} for pool in targets],
         "overflow": [pool.name for pool in pools if pool not in targets],
         **({"wait_s": waits.wait_s, "overflow_wait_s": waits.overflow_s} if waits is not None else {}),
         "default_max_tokens": targets[0].default_max_tokens,

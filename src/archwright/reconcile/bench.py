@@ -19,30 +19,37 @@ from typing import NamedTuple, TypeVar
 from archwright.contract.plan import LoadSpec
 from archwright.errors import ReconcileError
 from archwright.policy.traffic import Arrival, closed_loop_arrivals, peak_arrivals
-from archwright.reconcile.bench_client import Dialect, Limits, Refused, Target, Trace, Wire
-from archwright.reconcile.bench_result import BenchResult, Phase, Timing
-from archwright.reconcile.prompt_generator import Prompter, Tokens, learn
+from archwright.reconcile.bench_client import (
+    BenchClient,
+    BenchTarget,
+    BenchTimeouts,
+    RequestDialect,
+    RequestRefused,
+    RequestTrace,
+)
+from archwright.reconcile.bench_result import BenchPhase, BenchRequestTiming, BenchResult
+from archwright.reconcile.prompt_generator import PromptGenerator, PromptTokenModel, fit_token_model
 
-__all__ = ["BenchResult", "Limits", "Progress", "Target", "drive", "run_bench"]
+__all__ = ["BenchResult", "BenchTimeouts", "BenchProgress", "BenchTarget", "drive_load", "run_bench"]
 
 T = TypeVar("T")
 
-DEADLINES = Limits()
+DEFAULT_TIMEOUTS = BenchTimeouts()
 PROBE_WORDS = (8, 72)
 # From what an endpoint should take to what the oldest and the strictest take.
 DIALECTS = (
-    Dialect(),
-    Dialect(ignore_eos=False),
-    Dialect(ignore_eos=False, usage=False),
-    Dialect(ignore_eos=False, limit_field="max_completion_tokens"),
-    Dialect(ignore_eos=False, usage=False, limit_field="max_completion_tokens"),
+    RequestDialect(),
+    RequestDialect(ignore_eos=False),
+    RequestDialect(ignore_eos=False, usage=False),
+    RequestDialect(ignore_eos=False, limit_field="max_completion_tokens"),
+    RequestDialect(ignore_eos=False, usage=False, limit_field="max_completion_tokens"),
 )
 # A worker of the closed loop that met a failure waits: a server that refuses at once must not be hammered.
 PAUSE_AFTER_FAILURE_S = 0.25
-TICK_S = 0.5
+PROGRESS_INTERVAL_S = 0.5
 
 
-class Progress(NamedTuple):
+class BenchProgress(NamedTuple):
     """How far a phase is; given to the `progress` callback twice a second and at each phase's end."""
 
     phase: str
@@ -53,38 +60,38 @@ class Progress(NamedTuple):
     failed: int
 
 
-Report = Callable[[Progress], None]
+ProgressCallback = Callable[[BenchProgress], None]
 
 
 def run_bench(
-    target: Target,
+    target: BenchTarget,
     load: LoadSpec,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
     *,
-    limits: Limits = DEADLINES,
+    limits: BenchTimeouts = DEFAULT_TIMEOUTS,
     chance: random.Random | None = None,
 ) -> BenchResult:
-    """Drive `load` at `target` and wait for it (`drive` is the same inside an event loop).
+    """Drive `load` at `target` and wait for it (`drive_load` is the same inside an event loop).
 
     Raises ReconcileError (AW-REC-10 to 19, see wire.py) when the endpoint cannot be measured: at the first probe, or
     when no request of a phase got any answer. Single failures are counted in the result instead.
     """
-    return asyncio.run(drive(target, load, progress, limits=limits, chance=chance))
+    return asyncio.run(drive_load(target, load, progress, limits=limits, chance=chance))
 
 
-async def drive(
-    target: Target,
+async def drive_load(
+    target: BenchTarget,
     load: LoadSpec,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
     *,
-    limits: Limits = DEADLINES,
+    limits: BenchTimeouts = DEFAULT_TIMEOUTS,
     chance: random.Random | None = None,
 ) -> BenchResult:
     """As `run_bench`. `chance` makes the prompts' words; left out, no two runs share a prompt."""
-    async with Wire(target, limits) as wire:
-        prompter = Prompter(chance or random.Random())
-        dialect, tokens, reported = await _acquaint(wire, prompter)
-        run = _Run(wire, load, dialect, tokens, prompter)
+    async with BenchClient(target, limits) as wire:
+        prompter = PromptGenerator(chance or random.Random())
+        dialect, tokens, reported = await _detect_dialect(wire, prompter)
+        run = _BenchRun(wire, load, dialect, tokens, prompter)
         phases = [await run.peak(progress), await run.closed(progress)]
         notes = [*_dialect_notes(target, wire.url, dialect, tokens, reported)]
         for phase in phases:
@@ -100,35 +107,39 @@ async def drive(
     )
 
 
-async def _acquaint(wire: Wire, prompter: Prompter) -> tuple[Dialect, Tokens, bool]:
+async def _detect_dialect(
+    wire: BenchClient, prompter: PromptGenerator
+) -> tuple[RequestDialect, PromptTokenModel, bool]:
     """Which dialect the endpoint speaks, how it counts tokens, and whether it reports usage in streams."""
     model = wire.target.model
-    refusal: Refused | None = None
+    refusal: RequestRefused | None = None
     for dialect in DIALECTS:
         try:
-            first = await _probe(wire, dialect.body(model, prompter.prompt(PROBE_WORDS[0]), 1))
-        except Refused as error:
+            first = await _send_probe(wire, dialect.body(model, prompter.prompt(PROBE_WORDS[0]), 1))
+        except RequestRefused as error:
             refusal = refusal or error
             continue
         counts = [first.input_tokens]
         if first.input_tokens is not None:
-            counts.append((await _probe(wire, dialect.body(model, prompter.prompt(PROBE_WORDS[1]), 1))).input_tokens)
+            counts.append(
+                (await _send_probe(wire, dialect.body(model, prompter.prompt(PROBE_WORDS[1]), 1))).input_tokens
+            )
         else:
             plain = [dialect.body(model, prompter.prompt(words), 1, stream=False) for words in PROBE_WORDS]
-            counts = [await _bounded(wire, wire.prompt_tokens(body)) for body in plain]
-        tokens = learn(((PROBE_WORDS[0], counts[0]), (PROBE_WORDS[1], counts[1])))
+            counts = [await _with_timeout(wire, wire.prompt_tokens(body)) for body in plain]
+        tokens = fit_token_model(((PROBE_WORDS[0], counts[0]), (PROBE_WORDS[1], counts[1])))
         return dialect, tokens, first.output_tokens is not None
     assert refusal is not None
     raise refusal
 
 
-async def _probe(wire: Wire, body: bytes) -> Trace:
-    trace = Trace()
-    await _bounded(wire, wire.stream(body, trace))
+async def _send_probe(wire: BenchClient, body: bytes) -> RequestTrace:
+    trace = RequestTrace()
+    await _with_timeout(wire, wire.stream(body, trace))
     return trace
 
 
-async def _bounded(wire: Wire, request: Awaitable[T]) -> T:
+async def _with_timeout(wire: BenchClient, request: Awaitable[T]) -> T:
     """One short request. Its whole time is bounded too: a stream of keep-alives is no answer."""
     try:
         async with asyncio.timeout(2 * wire.limits.idle_s):
@@ -138,19 +149,26 @@ async def _bounded(wire: Wire, request: Awaitable[T]) -> T:
         raise ReconcileError("AW-REC-16", message, where=wire.place, hint="is the server overloaded?") from error
 
 
-class _Run:
+class _BenchRun:
     """The two phases against one acquainted endpoint."""
 
-    def __init__(self, wire: Wire, load: LoadSpec, dialect: Dialect, tokens: Tokens, prompter: Prompter) -> None:
+    def __init__(
+        self,
+        wire: BenchClient,
+        load: LoadSpec,
+        dialect: RequestDialect,
+        tokens: PromptTokenModel,
+        prompter: PromptGenerator,
+    ) -> None:
         self._wire = wire
         self._load = load
         self._dialect = dialect
         self._tokens = tokens
         self._prompter = prompter
-        self._sent: list[tuple[Arrival, float, Trace]] = []
+        self._sent: list[tuple[Arrival, float, RequestTrace]] = []
         self._epoch = 0.0
 
-    async def peak(self, progress: Report | None) -> Phase:
+    async def peak(self, progress: ProgressCallback | None) -> BenchPhase:
         """Open loop: every arrival at its moment, then a bounded wait for the last answers."""
         arrivals = peak_arrivals(self._load)
         bodies = [self._body(arrival) for arrival in arrivals]
@@ -161,16 +179,16 @@ class _Run:
                 await asyncio.sleep(max(0.0, arrival.at_s - self._elapsed()))
                 tasks.append(asyncio.create_task(self._request(arrival, body, arrival.at_s)))
             await asyncio.sleep(max(0.0, self._load.peak_s - self._elapsed()))
-            await _end(tasks, self._wire.limits.drain_s)
+            await _finish_tasks(tasks, self._wire.limits.drain_s)
         return self._phase("peak", started_at, self._load.peak_s)
 
-    async def closed(self, progress: Report | None) -> Phase:
+    async def closed(self, progress: ProgressCallback | None) -> BenchPhase:
         """Closed loop: each worker sends its next request when the last is answered; the end cuts what still runs."""
         arrivals = closed_loop_arrivals(self._load)
         started_at = self._begin()
         async with self._reported("closed", self._load.closed_s, progress):
             workers = [asyncio.create_task(self._worker(arrivals)) for _ in range(self._load.concurrency)]
-            await _end(workers, self._load.closed_s)
+            await _finish_tasks(workers, self._load.closed_s)
         return self._phase("closed", started_at, self._load.closed_s)
 
     async def _worker(self, arrivals: Iterator[Arrival]) -> None:
@@ -184,8 +202,8 @@ class _Run:
         prompt = self._prompter.prompt(self._tokens.words(arrival.input_tokens))
         return self._dialect.body(self._wire.target.model, prompt, arrival.output_tokens)
 
-    async def _request(self, arrival: Arrival, body: bytes, due_s: float) -> Trace:
-        trace = Trace()
+    async def _request(self, arrival: Arrival, body: bytes, due_s: float) -> RequestTrace:
+        trace = RequestTrace()
         self._sent.append((arrival, due_s, trace))
         try:
             await self._wire.stream(body, trace)
@@ -201,19 +219,21 @@ class _Run:
     def _elapsed(self) -> float:
         return self._wire.clock() - self._epoch
 
-    def _phase(self, name: str, started_at: float, load_s: float) -> Phase:
+    def _phase(self, name: str, started_at: float, load_s: float) -> BenchPhase:
         elapsed = self._elapsed()
         requests = tuple(self._timing(*sent) for sent in self._sent if sent[2].sent is not None)
         _require_answers(name, [trace for _, _, trace in self._sent], self._wire)
-        return Phase(name=name, started_at=started_at, ended_at=started_at + elapsed, load_s=load_s, requests=requests)
+        return BenchPhase(
+            name=name, started_at=started_at, ended_at=started_at + elapsed, load_s=load_s, requests=requests
+        )
 
-    def _timing(self, arrival: Arrival, due_s: float, trace: Trace) -> Timing:
+    def _timing(self, arrival: Arrival, due_s: float, trace: RequestTrace) -> BenchRequestTiming:
         offsets = [
             None if at is None else at - self._epoch for at in (trace.sent, trace.first, trace.last, trace.ended)
         ]
         sent_s, first_s, last_s, ended_s = offsets
         assert sent_s is not None
-        return Timing(
+        return BenchRequestTiming(
             due_s=due_s,
             sent_s=sent_s,
             first_s=first_s,
@@ -229,7 +249,7 @@ class _Run:
         )
 
     @asynccontextmanager
-    async def _reported(self, phase: str, total_s: float, progress: Report | None) -> AsyncIterator[None]:
+    async def _reported(self, phase: str, total_s: float, progress: ProgressCallback | None) -> AsyncIterator[None]:
         if progress is None:
             yield
             return
@@ -240,18 +260,18 @@ class _Run:
             ticker.cancel()
             progress(self._progress(phase, total_s))
 
-    async def _tick(self, phase: str, total_s: float, progress: Report) -> None:
+    async def _tick(self, phase: str, total_s: float, progress: ProgressCallback) -> None:
         while True:
             progress(self._progress(phase, total_s))
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
 
-    def _progress(self, phase: str, total_s: float) -> Progress:
+    def _progress(self, phase: str, total_s: float) -> BenchProgress:
         failed = sum(1 for _, _, trace in self._sent if trace.error is not None)
         finished = sum(1 for _, _, trace in self._sent if trace.finished and trace.error is None)
-        return Progress(phase, self._elapsed(), total_s, len(self._sent), finished, failed)
+        return BenchProgress(phase, self._elapsed(), total_s, len(self._sent), finished, failed)
 
 
-async def _end(tasks: list[asyncio.Task[None]] | list[asyncio.Task[Trace]], timeout_s: float) -> None:
+async def _finish_tasks(tasks: list[asyncio.Task[None]] | list[asyncio.Task[RequestTrace]], timeout_s: float) -> None:
     """Wait at most `timeout_s`, end the rest, and let nothing but a cancellation pass unseen."""
     waiting: list[asyncio.Task[object]] = [*tasks]
     if waiting:
@@ -263,7 +283,7 @@ async def _end(tasks: list[asyncio.Task[None]] | list[asyncio.Task[Trace]], time
             raise outcome
 
 
-def _require_answers(phase: str, traces: list[Trace], wire: Wire) -> None:
+def _require_answers(phase: str, traces: list[RequestTrace], wire: BenchClient) -> None:
     """A phase in which no request got any content measures nothing: raise its commonest error."""
     if any(trace.chunks for trace in traces):
         return
@@ -277,7 +297,9 @@ def _require_answers(phase: str, traces: list[Trace], wire: Wire) -> None:
     raise ReconcileError(common, message, where=error.where, hint=error.hint) from error
 
 
-def _dialect_notes(target: Target, url: str, dialect: Dialect, tokens: Tokens, reported: bool) -> Iterable[str]:
+def _dialect_notes(
+    target: BenchTarget, url: str, dialect: RequestDialect, tokens: PromptTokenModel, reported: bool
+) -> Iterable[str]:
     if not dialect.ignore_eos:
         yield "the endpoint refuses ignore_eos: answers may end before the planned length"
     if not reported:
@@ -294,7 +316,7 @@ def _dialect_notes(target: Target, url: str, dialect: Dialect, tokens: Tokens, r
         yield "the endpoint's certificate was not verified"
 
 
-def _phase_notes(phase: Phase) -> Iterable[str]:
+def _phase_notes(phase: BenchPhase) -> Iterable[str]:
     total = len(phase.requests)
     if phase.late:
         worst = max(request.late_s for request in phase.requests)

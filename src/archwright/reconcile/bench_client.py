@@ -34,12 +34,12 @@ from archwright.http_client.connection_pool import (
 )
 from archwright.http_client.streaming_response import StreamingResponse
 
-BODY_LIMIT = 65_536
-EVENT_LIMIT = 4_194_304
-IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+BODY_LIMIT_BYTES = 65_536
+EVENT_LIMIT_BYTES = 4_194_304
+IDENTIFIER_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 
-class Target(NamedTuple):
+class BenchTarget(NamedTuple):
     """An OpenAI-compatible endpoint. `url` ends in /v1 (a bare host gets it); `ca_file` adds a private authority.
 
     `workload` goes along as a header where our own gateway must choose between workloads that share a model.
@@ -56,7 +56,7 @@ class Target(NamedTuple):
         return f"Target({self.url!r}, model={self.model!r})"
 
 
-class Limits(NamedTuple):
+class BenchTimeouts(NamedTuple):
     """Deadlines: to connect, between two pieces of a reply, and for the peak's last answers once arrivals end."""
 
     connect_s: float = 10.0
@@ -64,7 +64,7 @@ class Limits(NamedTuple):
     drain_s: float = 30.0
 
 
-class Dialect(NamedTuple):
+class RequestDialect(NamedTuple):
     """Which fields beyond the oldest interface the endpoint takes."""
 
     ignore_eos: bool = True
@@ -85,7 +85,7 @@ class Dialect(NamedTuple):
         return msgspec.json.encode(fields)
 
 
-class Trace:
+class RequestTrace:
     """Filled in while the stream runs, so that a request ended from outside leaves what it had."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Trace:
         self.error: ReconcileError | None = None
 
 
-class Refused(ReconcileError):
+class RequestRefused(ReconcileError):
     """The server answered 400 or 422: perhaps only a field it does not know."""
 
 
@@ -120,47 +120,49 @@ class _Usage(msgspec.Struct):
     completion_tokens: int | None = None
 
 
-class _Event(msgspec.Struct):
+class _StreamEvent(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: object = None
 
 
-class _Answer(msgspec.Struct):
+class _CompletionReply(msgspec.Struct):
     usage: _Usage | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Event)
-_PLAIN = msgspec.json.Decoder(_Answer)
+_EVENT_DECODER = msgspec.json.Decoder(_StreamEvent)
+_REPLY_DECODER = msgspec.json.Decoder(_CompletionReply)
 
 
-def base_url(url: str) -> str:
+def normalise_base_url(url: str) -> str:
     """The address without a trailing slash. Raises ReconcileError (AW-REC-19); never shows what may be a secret."""
     try:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError as error:
-        raise _unusable("the address is not a URL") from error
+        raise _address_error("the address is not a URL") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise _unusable("the address must begin with http:// or https:// and name a host")
+        raise _address_error("the address must begin with http:// or https:// and name a host")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise _unusable("the address must hold no user, password, query or fragment")
+        raise _address_error("the address must hold no user, password, query or fragment")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     where = host if port is None else f"{host}:{port}"
     return f"{parts.scheme}://{where}{parts.path.rstrip('/') or '/v1'}"
 
 
-def _unusable(message: str) -> ReconcileError:
+def _address_error(message: str) -> ReconcileError:
     hint = "as in http://127.0.0.1:8000/v1 ; a key is named with --key-env"
     return ReconcileError("AW-REC-19", message, where=ErrorLocation(field="url"), hint=hint)
 
 
-class Wire:
+class BenchClient:
     """A session with one endpoint; `clock` is the client's own, monotonic."""
 
-    def __init__(self, target: Target, limits: Limits, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, target: BenchTarget, limits: BenchTimeouts, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.target = target
-        self.url = base_url(target.url)
+        self.url = normalise_base_url(target.url)
         self.clock = clock
         self.place = ErrorLocation(f"{self.url}/chat/completions")
         self.limits = limits
@@ -177,7 +179,7 @@ class Wire:
         self._head = (first + "\r\n".join(lines)).encode()
         self._origin: ConnectionPool | None = None
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> BenchClient:
         # No limit on connections: a queue inside the client would hide the server's.
         parts, tls = urlsplit(self.url), self._tls()
         port = parts.port or (443 if tls else 80)
@@ -206,7 +208,7 @@ class Wire:
             )
             raise ReconcileError("AW-REC-11", "cannot read the certificate file", where=where, hint=hint) from error
 
-    async def stream(self, body: bytes, trace: Trace) -> None:
+    async def stream(self, body: bytes, trace: RequestTrace) -> None:
         """Send `body`, read the stream to its end. Raises ReconcileError; `trace` then holds what had come."""
         trace.sent = self.clock()
         reply = self._post(body)
@@ -242,11 +244,11 @@ class Wire:
         """The prompt's tokens as a plain (not streamed) answer counts them; None where it does not."""
         reply, data = self._post(body), b""
         try:
-            with self._translated(Trace()):
+            with self._translated(RequestTrace()):
                 await self._begun(reply)
-                while len(data) < BODY_LIMIT and (piece := await self._next(reply)) is not None:
+                while len(data) < BODY_LIMIT_BYTES and (piece := await self._next(reply)) is not None:
                     data += piece
-                usage = _PLAIN.decode(data[:BODY_LIMIT]).usage
+                usage = _REPLY_DECODER.decode(data[:BODY_LIMIT_BYTES]).usage
         finally:
             await reply.stop()
         return None if usage is None else usage.prompt_tokens
@@ -255,8 +257,8 @@ class Wire:
         async with asyncio.timeout(self.limits.idle_s):
             return await reply.next()
 
-    def _note(self, data: bytes, trace: Trace) -> None:
-        event = _DECODER.decode(data)
+    def _note(self, data: bytes, trace: RequestTrace) -> None:
+        event = _EVENT_DECODER.decode(data)
         if event.error:
             raise self._error("AW-REC-17", "the server reported an error inside the stream", "see the server's log")
         now = self.clock()
@@ -279,7 +281,7 @@ class Wire:
             for line in lines:
                 if line.startswith(b"data:"):
                     yield line[5:].strip()
-            if len(rest) > EVENT_LIMIT:
+            if len(rest) > EVENT_LIMIT_BYTES:
                 raise self._error("AW-REC-15", "an event of the stream has no end", "check that the URL is right")
 
     def _accept(self, kind: bytes) -> None:
@@ -291,7 +293,7 @@ class Wire:
 
     def _no_success(self, answer: HttpStatusError) -> ReconcileError:
         """The right error for a reply that is none."""
-        status, name = answer.status, identifier(answer.body)
+        status, name = answer.status, extract_error_identifier(answer.body)
         if 300 <= status < 400:
             message = f"the server redirects ({status}); following would hand the key to another address"
             return self._error("AW-REC-14", message, "give the final URL")
@@ -301,11 +303,11 @@ class Wire:
             message = f"{status}: no model {self.target.model!r}, or no chat completions at this address"
             return self._error("AW-REC-13", message, f"see which models it has: GET {self.url}/models")
         message = f"the server answers {status}" + (f" ({name})" if name else "")
-        kind = Refused if status in (400, 422) else ReconcileError
+        kind = RequestRefused if status in (400, 422) else ReconcileError
         return kind("AW-REC-18", message, where=self.place, hint="see the server's log; check the model and its limits")
 
     @contextmanager
-    def _translated(self, trace: Trace) -> Iterator[None]:
+    def _translated(self, trace: RequestTrace) -> Iterator[None]:
         """The client library's errors as ours. Order matters: the TLS errors are connection errors too."""
         try:
             yield
@@ -322,7 +324,7 @@ class Wire:
             hint = "is the server overloaded, or is it another kind of service?"
             raise self._error("AW-REC-16", f"{had} for {self.limits.idle_s:g} s", hint) from error
         except UnicodeError as error:
-            raise _unusable("the address is not a URL") from error
+            raise _address_error("the address is not a URL") from error
         except InvalidHttpReply as error:
             raise self._error("AW-REC-15", "the reply is not HTTP", "check the port, and http or https") from error
         except ConnectionBroken as error:
@@ -341,7 +343,7 @@ class Wire:
         return ReconcileError(code, message, where=self.place, hint=hint)
 
 
-def identifier(body: bytes) -> str:
+def extract_error_identifier(body: bytes) -> str:
     """The error's code or type when it is a plain identifier, else nothing."""
     try:
         decoded = msgspec.json.decode(body)
@@ -349,4 +351,4 @@ def identifier(body: bytes) -> str:
         return ""
     error = decoded.get("error") if isinstance(decoded, dict) else None
     names = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
-    return next((name for name in names if isinstance(name, str) and IDENTIFIER.fullmatch(name)), "")
+    return next((name for name in names if isinstance(name, str) and IDENTIFIER_PATTERN.fullmatch(name)), "")

@@ -7,13 +7,13 @@ from typing import Literal
 
 from archwright.contract.record import Record
 
-Outcome = Literal["finished", "failed", "cut"]
+RequestOutcome = Literal["finished", "failed", "cut"]
 
 # A request sent this much after its planned moment is reported: the client was late, not the server.
-LATE_S = 0.05
+LATE_THRESHOLD_S = 0.05
 
 
-class Window(Record):
+class TimeWindow(Record):
     """A stretch of wall time, in seconds since the epoch; `name` is a Query's phase, "" the whole."""
 
     name: str
@@ -25,7 +25,7 @@ class Window(Record):
         return self.ended_at - self.started_at
 
 
-class Timing(Record):
+class BenchRequestTiming(Record):
     """One request by the client's own clock; `*_s` count from the beginning of its phase.
 
     `due_s` is when the plan's traffic wanted it sent, `sent_s` when it was. `output_tokens` is the server's usage,
@@ -42,7 +42,7 @@ class Timing(Record):
     input_tokens: int | None
     output_tokens: int
     chunks: int
-    outcome: Outcome
+    outcome: RequestOutcome
     code: str = ""
     reason: str = ""
 
@@ -68,21 +68,21 @@ class Timing(Record):
         return self.ended_s - self.sent_s if self.outcome == "finished" else None
 
 
-class Phase(Window):
+class BenchPhase(TimeWindow):
     """One phase and its requests. `load_s` is how long load was offered; the peak's window also holds its drain."""
 
     load_s: float
-    requests: tuple[Timing, ...]
+    requests: tuple[BenchRequestTiming, ...]
 
-    def values(self, of: Callable[[Timing], float | None]) -> list[float]:
+    def values(self, of: Callable[[BenchRequestTiming], float | None]) -> list[float]:
         return [value for value in map(of, self.requests) if value is not None]
 
-    def count(self, outcome: Outcome) -> int:
+    def count(self, outcome: RequestOutcome) -> int:
         return sum(1 for request in self.requests if request.outcome == outcome)
 
     @property
     def late(self) -> int:
-        return sum(1 for request in self.requests if request.late_s > LATE_S)
+        return sum(1 for request in self.requests if request.late_s > LATE_THRESHOLD_S)
 
     @property
     def tokens_delivered(self) -> float:
@@ -105,13 +105,13 @@ class BenchResult(Record):
     workload: str
     tokens_per_word: float
     template_tokens: float
-    phases: tuple[Phase, ...]
+    phases: tuple[BenchPhase, ...]
     notes: tuple[str, ...]
 
-    def phase(self, name: str) -> Phase | None:
+    def phase(self, name: str) -> BenchPhase | None:
         return next((phase for phase in self.phases if phase.name == name), None)
 
     @property
-    def windows(self) -> tuple[Window, ...]:
+    def windows(self) -> tuple[TimeWindow, ...]:
         """The windows of the phases, for `ring_measurements`."""
         return self.phases

@@ -21,10 +21,10 @@ from archwright.contract.record import replace
 SOURCES = ("gateway", "supervisor", "client", "prometheus")
 
 # How a statistic is called in the answer: a rate is a mean over its window; of one last value all statistics are equal.
-_PRINTED: dict[str, Statistic] = {"rate": "mean", "last": "max", "share": "mean"}
+_DISPLAYED_STATISTICS: dict[str, Statistic] = {"rate": "mean", "last": "max", "share": "mean"}
 
 
-def reconcile(
+def reconcile_plan(
     plan: Plan, measurements: Mapping[str, Measurement], gaps: Mapping[str, str] | None = None
 ) -> Reconciliation:
     """Every prediction in the plan's order with its verdict (contract.evidence.judge).
@@ -35,7 +35,7 @@ def reconcile(
     """
     digest = plan.digest
     deviations = tuple(
-        _deviation(prediction, digest, measurements.get(prediction.id), (gaps or {}).get(prediction.id, ""))
+        _build_deviation(prediction, digest, measurements.get(prediction.id), (gaps or {}).get(prediction.id, ""))
         for prediction in plan.predictions
     )
     measured = [deviation for deviation in deviations if deviation.measured is not None]
@@ -45,7 +45,7 @@ def reconcile(
     )
 
 
-def choose(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
+def select_measurements(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
     """One measurement a prediction: the newest window wins; among those that overlap it, SOURCES decides.
 
     So a gateway's reading beats the client's of the same run, and never hides a client's newer run.
@@ -53,25 +53,25 @@ def choose(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
     grouped: dict[str, list[Measurement]] = {}
     for measurement in measurements:
         grouped.setdefault(measurement.prediction_id, []).append(measurement)
-    return {name: _best(group) for name, group in grouped.items()}
+    return {name: _select_measurement(group) for name, group in grouped.items()}
 
 
-def _best(group: list[Measurement]) -> Measurement:
+def _select_measurement(group: list[Measurement]) -> Measurement:
     newest = max(group, key=lambda m: m.at)
     rivals = [m for m in group if m.at >= newest.at - newest.window_s]
-    return min(rivals, key=lambda m: (_rank(m.source), -m.at))
+    return min(rivals, key=lambda m: (_rank_source(m.source), -m.at))
 
 
-def _rank(source: str) -> int:
+def _rank_source(source: str) -> int:
     return SOURCES.index(source) if source in SOURCES else len(SOURCES)
 
 
-def _deviation(prediction: Prediction, digest: str, measurement: Measurement | None, gap: str) -> Deviation:
+def _build_deviation(prediction: Prediction, digest: str, measurement: Measurement | None, gap: str) -> Deviation:
     measured, evidence = None, prediction.query.promql()
     if measurement is not None:
         evidence = measurement.evidence
-        gap = _unusable(prediction, digest, measurement)
-        measured = None if gap else _printed(measurement)
+        gap = _explain_unusable(prediction, digest, measurement)
+        measured = None if gap else _to_displayed(measurement)
     return Deviation(
         prediction_id=prediction.id,
         metric=prediction.metric,
@@ -83,7 +83,7 @@ def _deviation(prediction: Prediction, digest: str, measurement: Measurement | N
     )
 
 
-def _unusable(prediction: Prediction, digest: str, measurement: Measurement) -> str:
+def _explain_unusable(prediction: Prediction, digest: str, measurement: Measurement) -> str:
     """Why a measurement answers nothing; "" when it does."""
     if measurement.plan_digest != digest:
         return "measured for another plan"
@@ -94,8 +94,8 @@ def _unusable(prediction: Prediction, digest: str, measurement: Measurement) -> 
     return "" if math.isfinite(measurement.value) else "not a finite number"
 
 
-def _printed(measurement: Measurement) -> MeasuredValue:
+def _to_displayed(measurement: Measurement) -> MeasuredValue:
     measured = measurement.measured()
-    statistic = _PRINTED.get(measured.statistic, measured.statistic)
+    statistic = _DISPLAYED_STATISTICS.get(measured.statistic, measured.statistic)
     samples = 1 if measured.statistic == "last" else measured.samples
     return replace(measured, statistic=statistic, samples=samples)

@@ -23,18 +23,18 @@ from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.monitor.metrics.observations import evaluate_query
 from archwright.monitor.metrics.prometheus import PrometheusClient
-from archwright.reconcile.bench_result import BenchResult, Phase, Timing, Window
+from archwright.reconcile.bench_result import BenchPhase, BenchRequestTiming, BenchResult, TimeWindow
 from archwright.store import Store
 
 BUSY_SHARE = 0.8
 # How long the gateway may take to notice that a client has gone.
-NOTICE_S = 0.25
+DISCONNECT_NOTICE_S = 0.25
 # Scrapes are 15 to 60 s apart where nobody chose otherwise, and a rate needs two.
-SCRAPED_S = 300.0
+SCRAPE_WINDOW_S = 300.0
 # The label by which an engine that exposes its own series tells its models apart.
 MODEL_LABEL = "model_name"
 
-_OF_REQUEST: dict[str, Callable[[Timing], float | None]] = {
+_REQUEST_METRICS: dict[str, Callable[[BenchRequestTiming], float | None]] = {
     "ttft_s": lambda request: request.ttft_s,
     "tpot_s": lambda request: request.tpot_s,
     "latency_s": lambda request: request.latency_s,
@@ -46,52 +46,52 @@ def client_measurements(plan: Plan, result: BenchResult) -> list[Measurement]:
     digest = plan.digest
     found: list[Measurement] = []
     for prediction in plan.predictions:
-        phases = _phases(prediction, result)
+        phases = _select_phases(prediction, result)
         if prediction.workload != result.workload or not phases:
             continue
-        value, samples = _client_value(prediction, phases)
+        value, samples = _compute_client_value(prediction, phases)
         if value is None:
             continue
-        window = _whole(phases)
+        window = _span_windows(phases)
         query = replace(prediction.query, window_s=window.window_s)
         sent = sum(len(phase.requests) for phase in phases)
         names = " and ".join(phase.name for phase in phases)
         evidence = (
             f"{query.promql()}  # by the client's clock at {result.url}, phase {names}, {samples} of {sent} requests"
         )
-        found.append(_measurement(digest, prediction, Seen("client", window, value, samples, evidence)))
+        found.append(_build_measurement(digest, prediction, SourceReading("client", window, value, samples, evidence)))
     return found
 
 
-def _phases(prediction: Prediction, result: BenchResult) -> list[Phase]:
+def _select_phases(prediction: Prediction, result: BenchResult) -> list[BenchPhase]:
     """The phases that count: the query's; for any phase all, but tokens/s only where the load is closed."""
     wanted = prediction.query.phase or ("closed" if prediction.metric == "tokens_per_s" else "")
     return [phase for phase in result.phases if wanted in ("", phase.name)]
 
 
-def _client_value(prediction: Prediction, phases: list[Phase]) -> tuple[float | None, int]:
+def _compute_client_value(prediction: Prediction, phases: list[BenchPhase]) -> tuple[float | None, int]:
     if prediction.metric == "tokens_per_s":
         samples = sum(1 for phase in phases for request in phase.requests if request.chunks)
         seconds = sum(phase.window_s for phase in phases)
         tokens = sum(phase.tokens_delivered for phase in phases)
         return (tokens / seconds, samples) if samples and seconds > 0 else (None, 0)
-    of = _OF_REQUEST.get(prediction.metric)
+    of = _REQUEST_METRICS.get(prediction.metric)
     if of is None:
         return None, 0
     values = [value for phase in phases for value in phase.values(of)]
     if prediction.metric == "ttft_s":
-        values += [waited for phase in phases if phase.name == "peak" for waited in phase.values(_waited)]
-    return _statistic(values, prediction.query.statistic), len(values)
+        values += [waited for phase in phases if phase.name == "peak" for waited in phase.values(_unanswered_wait_s)]
+    return _compute_statistic(values, prediction.query.statistic), len(values)
 
 
-def _waited(request: Timing) -> float | None:
+def _unanswered_wait_s(request: BenchRequestTiming) -> float | None:
     """How long a request that we ended had waited without content."""
     if request.outcome != "cut" or request.first_s is not None:
         return None
     return request.ended_s - request.sent_s
 
 
-def _statistic(values: list[float], statistic: Statistic) -> float | None:
+def _compute_statistic(values: list[float], statistic: Statistic) -> float | None:
     if not values:
         return None
     if statistic in QUANTILE:
@@ -101,8 +101,8 @@ def _statistic(values: list[float], statistic: Statistic) -> float | None:
     return sum(values) / len(values) if statistic == "mean" else None
 
 
-def ring_measurements(
-    store: Store, plan: Plan, windows: Sequence[Window], home: Home | None = None
+def platform_measurements(
+    store: Store, plan: Plan, windows: Sequence[TimeWindow], home: Home | None = None
 ) -> list[Measurement]:
     """What the platform recorded, each prediction over its phase's window (`BenchResult.windows`); with `home` up to
     this moment.
@@ -116,46 +116,46 @@ def ring_measurements(
     for prediction in plan.predictions:
         window = named.get(prediction.query.phase)
         if window is None and not prediction.query.phase and windows:
-            window = _at_least(_whole(windows), prediction.query.window_s)
+            window = _extend_window(_span_windows(windows), prediction.query.window_s)
         if window is None:
             continue
         query = replace(prediction.query, window_s=window.window_s)
-        seen = _ring_value(store, query, window, home)
+        seen = _read_platform_value(store, query, window, home)
         if seen is not None:
-            found.append(_measurement(digest, prediction, seen))
+            found.append(_build_measurement(digest, prediction, seen))
     return found
 
 
-def _ring_value(store: Store, query: Query, window: Window, home: Home | None) -> Seen | None:
+def _read_platform_value(store: Store, query: Query, window: TimeWindow, home: Home | None) -> SourceReading | None:
     """A stream is counted when it ends: those that the client cut at the window's end a moment after it."""
-    seconds = window.window_s + NOTICE_S
-    reading = evaluate_query(store, replace(query, window_s=seconds), window.ended_at + NOTICE_S, home)
+    seconds = window.window_s + DISCONNECT_NOTICE_S
+    reading = evaluate_query(store, replace(query, window_s=seconds), window.ended_at + DISCONNECT_NOTICE_S, home)
     if reading is None:
         return None
     value = reading.value * seconds / window.window_s if query.statistic == "rate" else reading.value
     evidence = query.promql() + (f"  # phase {query.phase}" if query.phase else "")
-    return Seen("gateway", window, value, reading.samples, evidence)
+    return SourceReading("gateway", window, value, reading.samples, evidence)
 
 
-def _whole(windows: Sequence[Window]) -> Window:
-    return Window(name="", started_at=min(w.started_at for w in windows), ended_at=max(w.ended_at for w in windows))
+def _span_windows(windows: Sequence[TimeWindow]) -> TimeWindow:
+    return TimeWindow(name="", started_at=min(w.started_at for w in windows), ended_at=max(w.ended_at for w in windows))
 
 
-def _at_least(window: Window, window_s: float) -> Window:
+def _extend_window(window: TimeWindow, window_s: float) -> TimeWindow:
     return replace(window, started_at=min(window.started_at, window.ended_at - window_s))
 
 
-class Seen(NamedTuple):
+class SourceReading(NamedTuple):
     """One value as a source saw it."""
 
     source: str
-    window: Window
+    window: TimeWindow
     value: float
     samples: int
     evidence: str
 
 
-def _measurement(digest: str, prediction: Prediction, seen: Seen) -> Measurement:
+def _build_measurement(digest: str, prediction: Prediction, seen: SourceReading) -> Measurement:
     return Measurement(
         plan_digest=digest,
         prediction_id=prediction.id,
@@ -192,21 +192,21 @@ def read_prometheus(
     gaps: dict[str, str] = {}
     for prediction in plan.predictions:
         own = prediction.query.window_s
-        tried = sorted({own, max(own, SCRAPED_S)}) if window_s is None else [window_s]
-        seen: Seen | str = ""
+        tried = sorted({own, max(own, SCRAPE_WINDOW_S)}) if window_s is None else [window_s]
+        seen: SourceReading | str = ""
         for seconds in tried:
-            window = Window(name="", started_at=now - seconds, ended_at=now)
-            seen = _Scrape(plan, prediction, prometheus, window).read()
-            if isinstance(seen, Seen):
+            window = TimeWindow(name="", started_at=now - seconds, ended_at=now)
+            seen = _PrometheusPrediction(plan, prediction, prometheus, window).read()
+            if isinstance(seen, SourceReading):
                 break
-        if isinstance(seen, Seen):
-            measurements.append(_measurement(digest, prediction, seen))
+        if isinstance(seen, SourceReading):
+            measurements.append(_build_measurement(digest, prediction, seen))
         else:
             gaps[prediction.id] = seen
     return PrometheusReading(tuple(measurements), gaps)
 
 
-class _Series(NamedTuple):
+class _MetricSeries(NamedTuple):
     """Where a quantity is read: `names` maps quantities to an engine's series, empty for our own."""
 
     names: dict[str, str]
@@ -216,10 +216,10 @@ class _Series(NamedTuple):
         return self.names.get(quantity)
 
 
-class _Scrape:
+class _PrometheusPrediction:
     """One prediction against one Prometheus."""
 
-    def __init__(self, plan: Plan, prediction: Prediction, prometheus: PrometheusClient, window: Window) -> None:
+    def __init__(self, plan: Plan, prediction: Prediction, prometheus: PrometheusClient, window: TimeWindow) -> None:
         self._prediction = prediction
         self._prometheus = prometheus
         self._window = window
@@ -229,9 +229,9 @@ class _Scrape:
         name = next((w.pools[0] for w in plan.workloads if w.name == prediction.workload and w.pools), None)
         self._pool = None if name is None else plan.pool(name)
 
-    def read(self) -> Seen | str:
+    def read(self) -> SourceReading | str:
         """The reading, or why there is none."""
-        own = _Series({}, self._query.labels)
+        own = _MetricSeries({}, self._query.labels)
         if self._samples(own) >= 1:
             return self._take(own)
         if self._pool is None or self._query.metric not in self._pool.launch.metrics:
@@ -242,18 +242,18 @@ class _Scrape:
             return "the engine does not tell the pool's workloads apart"
         return self._foreign(self._pool)
 
-    def _foreign(self, pool: Pool) -> Seen | str:
-        named = _Series(pool.launch.metrics, {MODEL_LABEL: pool.model})
+    def _foreign(self, pool: Pool) -> SourceReading | str:
+        named = _MetricSeries(pool.launch.metrics, {MODEL_LABEL: pool.model})
         if self._samples(named) >= 1:
             return self._take(named)
-        anonymous = _Series(pool.launch.metrics, {})
+        anonymous = _MetricSeries(pool.launch.metrics, {})
         if self._samples(anonymous) < 1:
             return "neither our own series nor the engine's show anything in the window"
         if self._models(anonymous) > 1:
             return f"this Prometheus knows several models, none of them called {escape_label_value(pool.model)}"
         return self._take(anonymous)
 
-    def _take(self, series: _Series) -> Seen | str:
+    def _take(self, series: _MetricSeries) -> SourceReading | str:
         if self._query.metric == "tokens_per_s" and (gap := self._idle(series)):
             return gap
         promql = self._query.promql(series.of(self._query.metric), series.labels)
@@ -261,9 +261,9 @@ class _Scrape:
         if value is None:
             return "the Prometheus has no value for the query"
         samples = max(1, round(self._samples(series)))
-        return Seen("prometheus", self._window, value, samples, promql + self._remark(samples))
+        return SourceReading("prometheus", self._window, value, samples, promql + self._remark(samples))
 
-    def _idle(self, series: _Series) -> str:
+    def _idle(self, series: _MetricSeries) -> str:
         """Why tokens/s over this window is not tokens/s at the planned concurrency; "" when it is."""
         if self._load is None:
             return "the plan states no load for it"
@@ -277,7 +277,7 @@ class _Scrape:
             )
         return ""
 
-    def _in_flight(self, series: _Series) -> float | None:
+    def _in_flight(self, series: _MetricSeries) -> float | None:
         """Mean number of requests in flight: seconds of latency per second (Little), else the engine's own gauge."""
         seconds, labels = self._window.window_s, series.labels
         query = Query(metric="latency_s", labels=labels, statistic="rate", window_s=seconds)
@@ -290,11 +290,11 @@ class _Scrape:
     def _ask(self, promql: str) -> float | None:
         return self._prometheus.instant(promql, self._window.ended_at)
 
-    def _samples(self, series: _Series) -> float:
+    def _samples(self, series: _MetricSeries) -> float:
         promql = self._query.promql_samples(series.of(self._query.metric), series.labels)
         return self._ask(promql) or 0.0
 
-    def _models(self, series: _Series) -> float:
+    def _models(self, series: _MetricSeries) -> float:
         suffix = "_count" if METRIC_BY_QUANTITY[self._query.metric].kind == "histogram" else ""
         name = series.of(self._query.metric)
         return self._ask(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
@@ -303,14 +303,14 @@ class _Scrape:
         """The load the window saw, where it can be told, beside the load the prediction was made for."""
         if self._load is None or METRIC_BY_QUANTITY[self._query.metric].kind != "histogram":
             return ""
-        return f"  # {_per_second(samples, self._window)} in the window, {_planned(self._load, self._query.phase)}"
+        return f"  # {_format_request_rate(samples, self._window)} in the window, {_format_planned_load(self._load, self._query.phase)}"
 
 
-def _per_second(samples: int, window: Window) -> str:
+def _format_request_rate(samples: int, window: TimeWindow) -> str:
     return f"{samples / window.window_s:.3g} requests/s"
 
 
-def _planned(load: LoadSpec, phase: str) -> str:
+def _format_planned_load(load: LoadSpec, phase: str) -> str:
     if phase == "closed":
         return f"predicted for {load.concurrency} at once"
     return f"predicted for {load.requests_per_second:.3g}/s"

@@ -28,11 +28,11 @@ _WORDS = (
 WORDS: tuple[str, ...] = tuple(_WORDS.split())
 
 # Used only where a server reports no usage at all: English text on common vocabularies.
-GUESSED_TOKENS_PER_WORD = 1.3
-GUESSED_TEMPLATE_TOKENS = 8.0
+DEFAULT_TOKENS_PER_WORD = 1.3
+DEFAULT_TEMPLATE_TOKENS = 8.0
 
 
-class Tokens(NamedTuple):
+class PromptTokenModel(NamedTuple):
     """What the two probes taught: a prompt of `w` words is `template + per_word * w` tokens."""
 
     per_word: float
@@ -43,16 +43,16 @@ class Tokens(NamedTuple):
         return max(1, round((tokens - self.template) / self.per_word))
 
 
-def learn(probes: tuple[tuple[int, int | None], tuple[int, int | None]]) -> Tokens:
+def fit_token_model(probes: tuple[tuple[int, int | None], tuple[int, int | None]]) -> PromptTokenModel:
     """Tokens per word and overhead from two (words, prompt_tokens); a guess where the server told nothing usable."""
     (short_words, short_tokens), (long_words, long_tokens) = probes
     if short_tokens is None or long_tokens is None or long_tokens <= short_tokens:
-        return Tokens(GUESSED_TOKENS_PER_WORD, GUESSED_TEMPLATE_TOKENS, guessed=True)
+        return PromptTokenModel(DEFAULT_TOKENS_PER_WORD, DEFAULT_TEMPLATE_TOKENS, guessed=True)
     per_word = (long_tokens - short_tokens) / (long_words - short_words)
-    return Tokens(per_word, max(0.0, short_tokens - per_word * short_words))
+    return PromptTokenModel(per_word, max(0.0, short_tokens - per_word * short_words))
 
 
-class Prompter:
+class PromptGenerator:
     """Makes prompts; `chance` fresh for each run, or a server's cache would remember the last run's."""
 
     def __init__(self, chance: random.Random) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.guidance_rows import Theme, read_advice
-from archwright.cli import parser
+from archwright.cli import build_parser
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.metrics import METRICS
@@ -161,7 +161,7 @@ def test_a_proof_is_a_verb_that_parses_a_series_of_ours_or_a_control(chosen: Cho
     series = {metric.name for metric in METRICS}
     for line in lines_of(chosen):
         if line.proof.startswith("archwright "):
-            parser().parse_args(shlex.split(line.proof)[1:])
+            build_parser().parse_args(shlex.split(line.proof)[1:])
         elif "archwright_" in line.proof:
             named = set(re.findall(r"archwright_\w+", line.proof))
             assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= series, line.topic
