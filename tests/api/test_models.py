@@ -288,7 +288,7 @@ def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch
         raise KeyError(number)
 
     monkeypatch.setattr("archwright.api.models.pwd.getpwuid", nobody)
-    assert api.models._user() == f"uid {os.getuid()}"
+    assert api.models._read_user_name() == f"uid {os.getuid()}"
 
 
 # --- lineage -------------------------------------------------------------------------------------------------------

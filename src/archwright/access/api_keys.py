@@ -55,7 +55,7 @@ from archwright.store import ConflictError
 
 # The door of the room: whoever asks about keys needs no other file.
 __all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord", "KeyStore", "Principal", "Tenant"]
-__all__ += ["load_pepper", "well_formed"]
+__all__ += ["load_pepper", "is_well_formed"]
 
 PEPPER_LENGTH = 32
 

@@ -21,7 +21,7 @@ from archwright.store import RecordTable, Store
 VERSIONS = RecordTable("dataset_versions", DatasetVersion, unique=("id",), index=("dataset",))
 
 
-def list_versions(store: Store) -> list[DatasetVersion]:  # noqa: A001 - the interface's name
+def list_versions(store: Store) -> list[DatasetVersion]:
     """Every version, in order of arrival."""
     return store.rows(VERSIONS)
 

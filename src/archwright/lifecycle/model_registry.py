@@ -48,7 +48,7 @@ NOT_STATED = "not stated"
 Relation = Literal["produced-by", "trained-on"]
 
 
-def list_models(store: Store) -> list[ModelVersion]:  # noqa: A001 - registry.all reads well, and the built-in is not needed
+def list_models(store: Store) -> list[ModelVersion]:
     """Every version, oldest first."""
     return store.rows(MODELS)
 

@@ -59,7 +59,7 @@ def append_run(store: Store, run: TrainingRun) -> None:
     store.append(RUNS, [run])
 
 
-def list_runs(store: Store, home: Home | None = None) -> list[TrainingRun]:  # noqa: A001 - runs.all reads well
+def list_runs(store: Store, home: Home | None = None) -> list[TrainingRun]:
     """The newest record of every run, oldest run first; with `home` its status is held against its lock."""
     newest: dict[str, TrainingRun] = {}
     for run in store.rows(RUNS):

@@ -38,11 +38,11 @@ def works(task: str, model: str, machine: str, *, width: float, hours: float) ->
     return AssignmentChoice(task, model, machine, hours=(hours,), width=width, work_usd=(0.0,))
 
 
-def solved(
+def solved(  # type: ignore[no-untyped-def]
     choices: tuple[AssignmentChoice, ...],
     kinds: tuple[MachineSupply, ...] = (SMALL, LARGE),
-    limits: SolverLimits = SolverLimits(),
-):  # type: ignore[no-untyped-def]  # noqa: B008
+    limits: SolverLimits = SolverLimits(),  # noqa: B008
+):
     return IntegerProgram(choices, kinds, {}).solve(limits)
 
 

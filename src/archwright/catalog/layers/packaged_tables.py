@@ -24,7 +24,7 @@ from archwright.catalog.tables import (
     metadata_records,
     parsers,
     records,
-    work_rates,
+    work_rate_parsers,
     yaml_documents,
 )
 from archwright.catalog.tables.csv_table import table_reader
@@ -169,7 +169,7 @@ class CatalogTables:
     quantisations = _keyed_table(table_reader(records.Quantisation, "quantisations.csv"), "quantisation")
     efficiencies = _list_table(table_reader(records.Efficiency, "efficiencies.csv"))
     training_efficiencies = _list_table(table_reader(records.TrainingEfficiency, "training_efficiencies.csv"))
-    work_rates = _keyed_table(work_rates.work_rates)
+    work_rates = _keyed_table(work_rate_parsers.read_work_rates)
 
     @overlaid_property
     def embedders(self) -> Mapping[str, records.ModelSpec]:

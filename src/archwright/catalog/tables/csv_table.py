@@ -16,7 +16,7 @@ from archwright.contract.record import Record
 from archwright.errors import CatalogError, ErrorLocation
 
 R = TypeVar("R", bound=Record)
-CellReader = Callable[["Row", str], object]
+CellReader = Callable[["CsvRow", str], object]
 DATA = Path(__file__).parents[1] / "data"
 
 

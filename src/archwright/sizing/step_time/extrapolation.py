@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
-from archwright.catalog.tables.work_rates import WorkRate
+from archwright.catalog.tables.work_rate_parsers import WorkRate
 from archwright.contract.estimate import Estimate
 from archwright.sizing.step_time.fitted_tables import FittedTable
 from archwright.sizing.step_time.step_work import DeviceSpec

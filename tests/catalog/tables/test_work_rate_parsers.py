@@ -9,7 +9,7 @@ import pytest
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA
-from archwright.catalog.tables.work_rates import read_work_rates
+from archwright.catalog.tables.work_rate_parsers import read_work_rates
 from archwright.errors import CatalogError
 from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
 
