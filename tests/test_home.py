@@ -52,7 +52,7 @@ def test_each_thing_has_a_place_of_its_own(tmp_path: Path) -> None:
     places = [
         home.pepper,
         home.model("f" * 64),
-        home.machine,
+        home.machine_facts,
         home.catalog_overlay,
         home.plan,
         home.state,

@@ -111,9 +111,9 @@ THING = st.builds(
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(THING, min_size=1, max_size=4))
 def test_any_record_comes_back(store: Store, rows: list[Thing]) -> None:
-    before = store.newest(FREE)[0]
+    before = store.newest_seq(FREE)[0]
     store.append(FREE, rows)
-    assert [row for _, row in store.numbered(FREE, before)] == rows
+    assert [row for _, row in store.numbered_rows(FREE, before)] == rows
 
 
 def test_order_filter_span_limit(store: Store) -> None:
@@ -135,14 +135,14 @@ def test_order_filter_span_limit(store: Store) -> None:
 
 
 def test_a_reader_keeps_up_by_numbers(store: Store) -> None:
-    assert store.numbered(FREE) == []
+    assert store.numbered_rows(FREE) == []
     store.append(FREE, [Thing(name="a"), Thing(name="b")])
-    (one, _), (two, second) = store.numbered(FREE)
+    (one, _), (two, second) = store.numbered_rows(FREE)
     assert (one < two, second.name) == (True, "b")
     store.append(FREE, [Thing(name="c"), Thing(name="d")])
-    assert [row.name for _, row in store.numbered(FREE, two)] == ["c", "d"]
-    assert [row.name for _, row in store.numbered(FREE, two, limit=1)] == ["c"]
-    assert store.numbered(FREE, store.newest(FREE)[0]) == []
+    assert [row.name for _, row in store.numbered_rows(FREE, two)] == ["c", "d"]
+    assert [row.name for _, row in store.numbered_rows(FREE, two, limit=1)] == ["c"]
+    assert store.numbered_rows(FREE, store.newest_seq(FREE)[0]) == []
 
 
 def test_columns_as_stored(store: Store) -> None:
@@ -153,7 +153,7 @@ def test_columns_as_stored(store: Store) -> None:
 
 def test_nothing_to_append_is_nothing(store: Store) -> None:
     store.append(FREE, [])
-    assert store.newest(FREE)[0] == 0
+    assert store.newest_seq(FREE)[0] == 0
 
 
 def test_a_conflict_writes_nothing_of_its_transaction(store: Store) -> None:
@@ -166,13 +166,13 @@ def test_a_conflict_writes_nothing_of_its_transaction(store: Store) -> None:
 
 def test_pruned_numbers_are_never_given_again(store: Store) -> None:
     store.append(FREE, [Thing(name=f"n{number}", at=float(number)) for number in range(4)])
-    last = store.newest(FREE)[0]
+    last = store.newest_seq(FREE)[0]
     assert store.prune(FREE, ColumnRange("at", until=1.0)) == 2
     assert [row.name for row in store.rows(FREE)] == ["n2", "n3"]
     assert store.prune(FREE, ColumnRange("at")) == 2
-    assert store.newest(FREE)[0] == 0
+    assert store.newest_seq(FREE)[0] == 0
     store.append(FREE, [Thing(name="new")])
-    assert store.newest(FREE)[0] > last
+    assert store.newest_seq(FREE)[0] > last
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_threads_share_a_store(store: Store) -> None:
         try:
             for number in range(50):
                 store.append(FREE, [Thing(name=f"{name}{number}")])
-                store.newest(FREE)[0]
+                store.newest_seq(FREE)[0]
         except StoreError as error:
             errors.append(error)
 
@@ -271,8 +271,8 @@ def test_processes_append_at_once_and_a_reader_misses_nothing(store: Store, url:
         process.start()
     seen: list[str] = []
     seq = 0
-    while any(process.is_alive() for process in started) or store.newest(FREE)[0] > seq:
-        page = store.numbered(FREE, seq)
+    while any(process.is_alive() for process in started) or store.newest_seq(FREE)[0] > seq:
+        page = store.numbered_rows(FREE, seq)
         seen += [row.name for _, row in page]
         seq = page[-1][0] if page else seq
         time.sleep(0.005)
@@ -354,6 +354,6 @@ def test_counts_are_merged_while_others_append_merge_and_read(store: Store, url:
 def test_numbered_rows_from_either_end_and_in_a_span(store: Store) -> None:
     store.append(FREE, [Thing(name=str(number), at=float(number)) for number in range(10)])
     spans = (ColumnRange("at", 2.0), ColumnRange("count", None, 0))
-    assert [row.name for _, row in store.numbered(FREE, 4, 2, spans)] == ["4", "5"]
-    assert [row.name for _, row in store.numbered(FREE, 0, 2, spans, newest_first=True)] == ["9", "8"]
-    assert [seq for seq, _ in store.numbered(FREE, 5, None, spans, newest_first=True)] == [4, 3]
+    assert [row.name for _, row in store.numbered_rows(FREE, 4, 2, spans)] == ["4", "5"]
+    assert [row.name for _, row in store.numbered_rows(FREE, 0, 2, spans, newest_first=True)] == ["9", "8"]
+    assert [seq for seq, _ in store.numbered_rows(FREE, 5, None, spans, newest_first=True)] == [4, 3]

@@ -101,7 +101,7 @@ def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "store.db"
     file.write_bytes(content)
     with pytest.raises(StoreError, match="not a database") as caught:
-        Store(f"sqlite:///{file}").newest(ROWS)
+        Store(f"sqlite:///{file}").newest_seq(ROWS)
     three_lines(caught.value)
     assert file.read_bytes() == content
 

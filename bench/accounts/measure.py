@@ -111,7 +111,7 @@ def limits(home: Home) -> dict[str, object]:
     keys = KeyStore(store, PEPPER, slate=slate)
     keys.create_tenant("wide")
     keys.create_tenant("free")
-    keys.limit("tenant", "wide", "", WIDE)
+    keys.set_limits("tenant", "wide", "", WIDE)
     limited, _ = keys.create("wide", limits=WIDE)
     free, _ = keys.create("free")
     accounts = Accounts(slate, keys, lambda _scope, _since: 0.0)
@@ -128,7 +128,7 @@ def limits(home: Home) -> dict[str, object]:
         found[f"reserve + settle, {name}"] = cpu_us(both)
         held = accounts.reserve(principal, ASK)
         assert not isinstance(held, LimitDenial)
-        found[f"still, {name}"] = cpu_us(lambda held=held: accounts.still(held))  # type: ignore[misc]
+        found[f"still, {name}"] = cpu_us(lambda held=held: accounts.may_continue(held))  # type: ignore[misc]
     found["identify"] = cpu_us(lambda: keys.identify(limited))
     slate.close()
     store.close()
@@ -169,10 +169,10 @@ def many_keys(home: Home, keys: int, tenants: int) -> dict[str, object]:
     store.close()
     gc.collect()
     first = KeyStore(Store("sqlite://"), PEPPER)
-    first.follow()  # the store's own memory, and what it imports, is not that of the keys
+    first.refresh_version()  # the store's own memory, and what it imports, is not that of the keys
     before = resident_bytes()
     known, begin = KeyStore(Store(home.store_url), PEPPER), time.process_time()
-    known.follow()
+    known.refresh_version()
     return {
         "keys": len(known._live),
         "first read, ms of CPU": round((time.process_time() - begin) * 1000),
@@ -185,7 +185,7 @@ def cache(home: Home) -> dict[str, object]:
     body = {"model": "m", "messages": [{"role": "user", "content": "x" * 900}], "temperature": 0, "user": "ann"}
     asked = CacheKeyParts("chat", "m@v1", body)
     reply = CachedResponse(b"x" * 1200, 300, 200, 0.01, "m@v1")
-    key = made.key("t1", asked, "deterministic")
+    key = made.cache_key("t1", asked, "deterministic")
     assert key is not None
     made.put(key, reply)
 
@@ -195,7 +195,7 @@ def cache(home: Home) -> dict[str, object]:
         assert made.get(key) is not None
 
     found: dict[str, object] = {
-        "key of 1 kB": cpu_us(lambda: made.key("t1", asked, "deterministic")),
+        "key of 1 kB": cpu_us(lambda: made.cache_key("t1", asked, "deterministic")),
         "get, in the process": cpu_us(lambda: made.get(key)),
         "get, shared": cpu_us(cold),
         "get, miss": cpu_us(lambda: made.get(b"0" * 16)),

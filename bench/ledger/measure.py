@@ -97,9 +97,9 @@ def measure(given: list[tuple[AuditEvent, RequestRecord]], turn: int, folder: Pa
         half = time.process_time()
         ledger.flush()
         append_s, flush_s = append_s + half - began, flush_s + time.process_time() - half
-    segments = sum(path.stat().st_blocks and path.stat().st_size for path in home.ledger.glob("*.segment"))
+    segments = sum(path.stat().st_blocks and path.stat().st_size for path in home.write_ahead_log.glob("*.segment"))
     began = time.process_time()
-    ledger.fold()
+    ledger.compact()
     fold_s = time.process_time() - began
     ledger.close()
     began = time.process_time()

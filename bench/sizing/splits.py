@@ -59,7 +59,7 @@ def main() -> None:
         inside += guess.low <= 1 / rate <= guess.high
         ratios.append((model.active_parameters, 1 / guess.value / rate))
         said = f"{name} on {count} x {device}, {sequence:.0f} tokens: {rate:,.0f} measured, "
-        sys.stdout.write(f"{said}{1 / guess.value:,.0f} predicted for {choice.scheme.text}\n")
+        sys.stdout.write(f"{said}{1 / guess.value:,.0f} predicted for {choice.scheme.layout_text}\n")
     for word, own in (("all", ratios), ("large", [one for one in ratios if one[0] > LARGE])):
         found = sorted(ratio for _, ratio in own)
         ends = found[len(found) // 20], statistics.median(found), found[len(found) * 19 // 20]

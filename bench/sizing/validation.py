@@ -142,7 +142,7 @@ def coverage(outs: Sequence[Out]) -> tuple[float, float]:
             continue
         made = band(others)
         for out in (out for out in outs if out.group == group):
-            low, high = out.doubt.around([made])
+            low, high = out.doubt.combine_bands([made])
             inside += low <= math.exp(out.residual) <= high
             widths.append(math.sqrt(high / low))
     return inside / max(len(widths), 1), quantile(widths, 0.5) if widths else math.nan

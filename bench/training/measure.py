@@ -141,7 +141,7 @@ def measure(given: argparse.Namespace, size: int) -> dict[str, Any]:
     for _ in range(given.steps):
         rate = probe.rates()
         taken: list[list[int]] = []
-        took = timed(lambda taken=taken: taken.append(order.take(trainer.budget())))  # type: ignore[misc]
+        took = timed(lambda taken=taken: taken.append(order.next_rows(trainer.budget())))  # type: ignore[misc]
         rows = taken[0]
         wall, own = timed(lambda rows=rows: trainer.step(rows))  # type: ignore[misc]
         learned = (

@@ -52,7 +52,7 @@ class Home:
         """A model file (base, adapter, classifier) under its digest; `form` is gguf, onnx or safetensors."""
         return self.folder("models") / f"{sha256}.{form}"
 
-    def base(self, sha256: str) -> Path:
+    def dequantised_base(self, sha256: str) -> Path:
         """The dequantised twin of a quantised base model, made once for training by whoever needs it first."""
         return self.folder("models", "bases") / sha256
 
@@ -65,11 +65,11 @@ class Home:
         """Everything a training run writes: spec, progress, checkpoints, log, result."""
         return self.folder("runs", run)
 
-    def crew(self, run: str) -> Path:
+    def worker_group(self, run: str) -> Path:
         """What the workers of a run tell each other and whoever started them."""
         return self.folder("runs", run, "crew")
 
-    def ray(self, run: str) -> Path:
+    def ray_session(self, run: str) -> Path:
         """Where a Ray started for a run keeps its sessions: not in the home, its Unix sockets are 65 bytes longer."""
         name = hashlib.sha256(os.fsencode(self.root / run)).hexdigest()[:12]
         return _private_folder(Path(tempfile.gettempdir()) / f"aw-{name}")
@@ -80,7 +80,7 @@ class Home:
         return self.folder("secrets") / "ray-token"
 
     @property
-    def machine(self) -> Path:
+    def machine_facts(self) -> Path:
         """The probe's result: the measured layer of the catalog. Its folder is made by the probe, not by a reader."""
         return self.root / "measured" / "machine.json"
 
@@ -95,7 +95,7 @@ class Home:
         return self.root / "catalog" / "refreshed"
 
     @property
-    def ledger(self) -> Path:
+    def write_ahead_log(self) -> Path:
         """What was written down and is not in the store yet."""
         return self.folder("ledger")
 
@@ -118,7 +118,7 @@ class Home:
         return self.folder("run") / "supervisor.lock"
 
     @property
-    def slates(self) -> Path:
+    def shared_tables(self) -> Path:
         """What the worker processes of this machine share."""
         return self.folder("run", "slates")
 

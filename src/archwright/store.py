@@ -153,7 +153,7 @@ class Store:
         if not filled:
             return
         gone = [] if instead is None else [(self._table(instead[0]), instead)]
-        with self._guard(), self._engine.begin() as connection:
+        with self._translate_errors(), self._engine.begin() as connection:
             if synced and connection.dialect.name == "sqlite":  # the connection stays so
                 connection.exec_driver_sql("PRAGMA synchronous=FULL")
             _lock_tables(connection, *(columns for columns, _ in (*filled, *gone)))
@@ -177,9 +177,9 @@ class Store:
     ) -> list[R]:
         """Rows matching `where` (column = value) and `span`, in order of arrival."""
         conditions = _where_conditions(self._table(table), where, span)
-        return [row for _seq, row in self._found(table, conditions, limit, newest_first=newest_first)]
+        return [row for _seq, row in self._select_rows(table, conditions, limit, newest_first=newest_first)]
 
-    def numbered(
+    def numbered_rows(
         self,
         table: RecordTable[R],
         after: int = 0,
@@ -194,16 +194,16 @@ class Store:
         conditions, seq = _where_conditions(columns, None, span), columns.c.seq
         if after or not newest_first:
             conditions.append(seq < after if newest_first else seq > after)
-        return self._found(table, conditions, limit, newest_first=newest_first)
+        return self._select_rows(table, conditions, limit, newest_first=newest_first)
 
-    def _found(
+    def _select_rows(
         self, table: RecordTable[R], conditions: list[sa.ColumnElement[bool]], limit: int | None, *, newest_first: bool
     ) -> list[tuple[int, R]]:
         columns, layout = self._table(table), _cached_layout(table.record)
         seq = columns.c.seq
         query = sa.select(*[columns.c[field.name] for field in layout], seq).where(*conditions)
         query = query.order_by(seq.desc() if newest_first else seq).limit(limit)
-        with self._guard(), self._reading() as connection:
+        with self._translate_errors(), self._read_connection() as connection:
             found = connection.execute(query).all()
         return [(row[-1], _decode_row(table.record, layout, row)) for row in found]
 
@@ -217,13 +217,13 @@ class Store:
         """Some columns of the rows as they are stored (JSON as text), in order of arrival: for readers of many."""
         columns = self._table(table)
         query = sa.select(*[columns.c[name] for name in names]).where(*_where_conditions(columns, where, span))
-        with self._guard(), self._reading() as connection:
+        with self._translate_errors(), self._read_connection() as connection:
             return connection.execute(query.order_by(columns.c.seq)).all()
 
     def sums(self, table: RecordTable[R], by: tuple[str, ...], of: tuple[str, ...]) -> list[tuple[Any, ...]]:
         """For each distinct `by`: its values, then the sums of the integer columns `of`; of no rows, nothing."""
         columns = self._table(table)
-        with self._guard(), self._reading() as connection:
+        with self._translate_errors(), self._read_connection() as connection:
             found = connection.execute(_select_sums(columns, by, of)).all()
         return [(*row[: len(by)], *map(int, row[len(by) :])) for row in found if row[-1] is not None]
 
@@ -232,8 +232,8 @@ class Store:
         returns how many rows there are then. In one transaction, and what `sums` answers stays the same: others may
         append, read and merge meanwhile."""
         columns = self._table(table)
-        (last,) = self.newest(table)
-        with self._guard(), self._engine.begin() as connection:
+        (last,) = self.newest_seq(table)
+        with self._translate_errors(), self._engine.begin() as connection:
             _lock_tables(connection, columns)
             merged = _select_sums(columns, by, of).where(columns.c.seq <= last)
             connection.execute(columns.insert().from_select([*by, *of], merged))
@@ -243,7 +243,7 @@ class Store:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """While inside, this thread's reads all see the store as it was at the first of them."""
-        with self._guard(), self._engine.connect() as connection:
+        with self._translate_errors(), self._engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execution_options(isolation_level="REPEATABLE READ")
             else:
@@ -254,25 +254,25 @@ class Store:
             finally:
                 self._pinned.connection = None
 
-    def newest(self, *tables: RecordTable[Any]) -> tuple[int, ...]:
+    def newest_seq(self, *tables: RecordTable[Any]) -> tuple[int, ...]:
         """The number of the newest row of each, 0 when empty, in one question: a cheap way to see whether anything was
         appended."""
         if tables not in self._questions:
             numbers = [sa.select(sa.func.max(self._table(table).c.seq)).scalar_subquery() for table in tables]
             self._questions[tables] = sa.select(*numbers)
-        with self._guard(), self._reading() as connection:
+        with self._translate_errors(), self._read_connection() as connection:
             return tuple(int(number or 0) for number in connection.execute(self._questions[tables]).one())
 
     def prune(self, table: RecordTable[R], span: ColumnRange) -> int:
         """Drop rows of `span`; returns how many."""
         columns = self._table(table)
-        with self._guard(), self._engine.begin() as connection:
+        with self._translate_errors(), self._engine.begin() as connection:
             return int(connection.execute(columns.delete().where(*_where_conditions(columns, None, span))).rowcount)
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def _reading(self) -> AbstractContextManager[sa.Connection]:
+    def _read_connection(self) -> AbstractContextManager[sa.Connection]:
         pinned: sa.Connection | None = getattr(self._pinned, "connection", None)
         return self._engine.connect() if pinned is None else nullcontext(pinned)
 
@@ -280,10 +280,10 @@ class Store:
         if table.name not in self._tables:
             with self._making:
                 if table.name not in self._tables:
-                    self._tables[table.name] = self._make(table)
+                    self._tables[table.name] = self._define_table(table)
         return self._tables[table.name]
 
-    def _make(self, table: RecordTable[R]) -> sa.Table:
+    def _define_table(self, table: RecordTable[R]) -> sa.Table:
         columns: list[sa.Column[Any]] = [
             sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True)
         ]
@@ -291,12 +291,12 @@ class Store:
             columns.append(sa.Column(field.name, field.column, index=field.name in table.index))
         constraints = [sa.UniqueConstraint(*table.unique)] if table.unique else []
         made = sa.Table(table.name, sa.MetaData(), *columns, *constraints, sqlite_autoincrement=True)
-        with self._guard():
-            self._create(made)
-            self._widen(made)
+        with self._translate_errors():
+            self._create_table(made)
+            self._add_missing_columns(made)
         return made
 
-    def _create(self, made: sa.Table) -> None:
+    def _create_table(self, made: sa.Table) -> None:
         """Create the table; two processes may do so at once, and the loser is content."""
         try:
             made.create(self._engine, checkfirst=True)
@@ -304,23 +304,23 @@ class Store:
             if not sa.inspect(self._engine).has_table(made.name):
                 raise
 
-    def _widen(self, made: sa.Table) -> None:
+    def _add_missing_columns(self, made: sa.Table) -> None:
         """Add the columns of fields that the record gained since the table was made."""
         quote = self._engine.dialect.identifier_preparer.quote
-        for column in self._missing(made):
+        for column in self._missing_columns(made):
             kind = column.type.compile(self._engine.dialect)
             try:
                 with self._engine.begin() as connection:
                     connection.exec_driver_sql(f"ALTER TABLE {quote(made.name)} ADD COLUMN {quote(column.name)} {kind}")
             except (sa.exc.OperationalError, sa.exc.ProgrammingError):
-                if column in self._missing(made):  # else another process was first
+                if column in self._missing_columns(made):  # else another process was first
                     raise
 
-    def _missing(self, made: sa.Table) -> list[sa.Column[Any]]:
+    def _missing_columns(self, made: sa.Table) -> list[sa.Column[Any]]:
         present = {column["name"] for column in sa.inspect(self._engine).get_columns(made.name)}
         return [column for column in made.columns if column.name not in present]
 
-    def _guard(self) -> _ErrorTranslator:
+    def _translate_errors(self) -> _ErrorTranslator:
         return _ErrorTranslator(self._engine.url.render_as_string(hide_password=True))
 
 

@@ -90,7 +90,7 @@ class World:
     def again(self, principal: Principal) -> Principal:
         """As the next request of the same key would be identified, a poll later."""
         self.clock.now += 1
-        self.keys.follow()
+        self.keys.refresh_version()
         return next(known for known in self.keys._live.values() if known.key_id == principal.key_id)
 
 
@@ -201,8 +201,8 @@ def test_a_budget_needs_a_price(world: World) -> None:
 
 def test_key_user_and_tenant_count_together_and_a_refusal_takes_nothing(world: World) -> None:
     world.keys.create_tenant("clinic")
-    world.keys.limit("tenant", "clinic", "", UsageLimits(rpm=3))
-    world.keys.limit("user", "clinic", "ann@x", UsageLimits(rpm=2))
+    world.keys.set_limits("tenant", "clinic", "", UsageLimits(rpm=3))
+    world.keys.set_limits("user", "clinic", "ann@x", UsageLimits(rpm=2))
     world.clock.now += 1
     ann, bob = world.key(user="ann@x", rpm=1), world.key(user="bob")
     assert ann.limited and bob.limited
@@ -306,11 +306,11 @@ def test_a_budget_set_later_counts_what_was_spent_before_it(world: World) -> Non
     principal = world.key(rpm=100)
     world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.5))), 1, 0.5)
     world.ledger.usd[f"key:{principal.key_id}"] = 0.5
-    world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=0.6))
+    world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=0.6))
     principal = world.again(principal)
     assert isinstance(world.accounts.reserve(principal, (1, 0.2)), LimitDenial)
     taken(world.accounts.reserve(principal, (1, 0.1)))
-    world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=0.6, period="day"))
+    world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=0.6, period="day"))
     world.ledger.usd[f"key:{principal.key_id}"] = 0.1
     principal = world.again(principal)
     taken(world.accounts.reserve(principal, (1, 0.4)))
@@ -321,13 +321,13 @@ def test_a_lowered_budget_and_a_revoked_key_reach_running_streams(world: World) 
     cheap, dear = world.key(budget_usd=1.0), world.key(budget_usd=1.0)
     free = world.key()
     streams = [taken(world.accounts.reserve(one, (1, 0.5))) for one in (cheap, dear, free)]
-    assert all(world.accounts.still(stream) for stream in streams)
-    world.keys.limit("key", "", dear.key_id, UsageLimits(budget_usd=0.4))
+    assert all(world.accounts.may_continue(stream) for stream in streams)
+    world.keys.set_limits("key", "", dear.key_id, UsageLimits(budget_usd=0.4))
     world.keys.revoke(free.key_id)
     world.clock.now += 0.5
-    assert [world.accounts.still(stream) for stream in streams] == [True, False, False]
+    assert [world.accounts.may_continue(stream) for stream in streams] == [True, False, False]
     world.clock.now += 0.5
-    assert world.accounts.still(streams[0])
+    assert world.accounts.may_continue(streams[0])
 
 
 def test_a_budget_lowered_to_what_runs_lets_it_run_and_one_of_nothing_does_not(world: World) -> None:
@@ -335,28 +335,28 @@ def test_a_budget_lowered_to_what_runs_lets_it_run_and_one_of_nothing_does_not(w
     stream = taken(world.accounts.reserve(principal, (1, 0.5)))
     world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.3))), 0, 0.0)
     for budget_usd, goes_on in ((0.5, True), (0.0, False)):
-        world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=budget_usd))
+        world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=budget_usd))
         world.clock.now += 0.5
-        assert world.accounts.still(stream) == goes_on
+        assert world.accounts.may_continue(stream) == goes_on
 
 
 def test_a_key_that_ends_stops_its_streams(world: World) -> None:
     secret, record = world.keys.create("clinic", limits=UsageLimits(rpm=5), lives_s=100)
     stream = taken(world.accounts.reserve(world.known(secret), (1, None)))
     world.clock.now += 99
-    assert world.accounts.still(stream)
+    assert world.accounts.may_continue(stream)
     world.keys.rotate(record.id, 0)
     world.clock.now += 0.5
-    assert world.accounts.still(stream), "another secret of the key goes on"
+    assert world.accounts.may_continue(stream), "another secret of the key goes on"
     world.clock.now += 1
-    assert not world.accounts.still(stream)
+    assert not world.accounts.may_continue(stream)
 
 
 def test_a_slate_made_anew_is_filled_from_the_ledger(world: World) -> None:
     principal = world.key(budget_usd=1.0)
     before = taken(world.accounts.reserve(principal, (1, 0.5)))
     world.slate._env.close()
-    world.slate._remove()
+    world.slate._remove_files()
     world.slate._open()
     world.ledger.usd[f"key:{principal.key_id}"] = 0.75
     world.accounts.settle(before, 1, 0.5)
@@ -372,13 +372,13 @@ def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservatio
 ) -> None:
     principal = world.key(budget_usd=1.0)
     running = taken(world.accounts.reserve(principal, (1, 0.75)))
-    world.keys.limit("key", "", principal.key_id, then)
+    world.keys.set_limits("key", "", principal.key_id, then)
     principal = world.again(principal)
     other = taken(world.accounts.reserve(principal, (1, 0.1)))
     world.accounts.settle(running, 1, 0.5)
     world.accounts.settle(other, 1, 0.0)
     world.ledger.usd[f"key:{principal.key_id}"] = 0.5
-    world.keys.limit("key", "", principal.key_id, UsageLimits(budget_usd=2.0, period=then.period))
+    world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=2.0, period=then.period))
     principal = world.again(principal)
     taken(world.accounts.reserve(principal, (1, 1.5)))
     assert isinstance(world.accounts.reserve(principal, (1, 0.001)), LimitDenial)
@@ -388,7 +388,7 @@ def test_a_slate_lost_under_a_request_gives_no_tokens_away(world: World) -> None
     principal = world.key(tpm=100)
     running = taken(world.accounts.reserve(principal, (80, None)))
     world.slate._env.close()
-    world.slate._remove()
+    world.slate._remove_files()
     world.slate._open()
     taken(world.accounts.reserve(principal, (50, None)))
     world.accounts.settle(running, 20, 0.0)
@@ -460,7 +460,7 @@ def test_together_is_as_one_after_the_other(
         world.clock.now += 1
         world.keys.create_tenant(tenant := f"t{world.clock.now:.0f}")
         keys = [world.key(tenant, budget_usd=budget / 1000), world.key(tenant, tpm=tpm), world.key(tenant)]
-        world.keys.limit("tenant", tenant, tenant, UsageLimits(rpm=12, tpm=3 * tpm + 20))
+        world.keys.set_limits("tenant", tenant, tenant, UsageLimits(rpm=12, tpm=3 * tpm + 20))
         keys = [world.again(key) for key in keys]
         worker = world.worker()
         wants = [(keys[key], (tokens, None if price is None else price / 1000)) for key, tokens, price in asked]
@@ -636,13 +636,13 @@ def test_what_a_killed_worker_held_ends_no_stream_of_others(world: World, crew: 
     secret, record = world.keys.create("clinic", limits=UsageLimits(budget_usd=1.0))
     stream = taken(world.accounts.reserve(world.known(secret), (10, 0.1)))
     assert sum(crew.admitted(Told(secret, 1, 10, 0.1, "hold"))) == 3
-    world.keys.limit("key", "", record.id, UsageLimits(budget_usd=0.3))
+    world.keys.set_limits("key", "", record.id, UsageLimits(budget_usd=0.3))
     world.clock.now += 0.5
     crew.kill(0)
-    assert world.accounts.still(stream)
-    world.keys.limit("key", "", record.id, UsageLimits(budget_usd=0.2))
+    assert world.accounts.may_continue(stream)
+    world.keys.set_limits("key", "", record.id, UsageLimits(budget_usd=0.2))
     world.clock.now += 0.5
-    assert not world.accounts.still(stream), "what the living hold counts"
+    assert not world.accounts.may_continue(stream), "what the living hold counts"
 
 
 def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: Crew) -> None:
@@ -657,11 +657,11 @@ def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: C
         here.flush()
         for number in range(3):
             crew.kill(number)
-    raw = world.slate.get(here._of(principal)[0].key)
+    raw = world.slate.get(here._get_accounts(principal)[0].key)
     assert raw is not None
     spent_nusd = int.from_bytes(raw[24:32], "little")
     assert spent_nusd % 1_000_000 == 0 and spent_nusd >= 12_000 * 1_000_000
-    world.keys.limit("key", "", record.id, UsageLimits(budget_usd=spent_nusd / 1e9 + 0.005))
+    world.keys.set_limits("key", "", record.id, UsageLimits(budget_usd=spent_nusd / 1e9 + 0.005))
     principal = world.again(principal)
     for _ in range(5):
         taken(here.reserve(principal, (10, 0.001)))

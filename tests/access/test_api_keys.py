@@ -135,10 +135,10 @@ def test_a_revoked_key_is_refused_here_at_once_and_elsewhere_within_the_poll(
 
 def test_revoking_twice_is_once_and_an_unknown_key_is_an_error(keys: KeyStore) -> None:
     _, record = keys.create("clinic")
-    assert not keys.revoked(record.id)
+    assert not keys.is_revoked(record.id)
     keys.revoke(record.id)
     keys.revoke(record.id)
-    assert keys.revoked(record.id)
+    assert keys.is_revoked(record.id)
     with pytest.raises(UsageError, match="no key") as caught:
         keys.revoke("key-0")
     assert caught.value.code == "AW-USE-34"
@@ -155,7 +155,7 @@ def test_a_revocation_that_arrives_before_its_key_counts(store: Store, clock: _C
     maker, gateway = KeyStore(store, b"p" * 32), other_process(store, clock)
     secret, record = maker.create("clinic")
     maker.revoke(record.id)
-    gateway._seen["keys"] = store.newest(KEYS)[0]  # it read the keys just before this one was written
+    gateway._seen["keys"] = store.newest_seq(KEYS)[0]  # it read the keys just before this one was written
     assert gateway.identify(secret) is None
     gateway._seen["keys"] = 0
     clock.now += 1
@@ -176,7 +176,7 @@ def test_tenants_are_unique_and_made_with_their_first_key(keys: KeyStore) -> Non
     keys.create("clinic")
     keys.create("bank")
     keys.create("bank")
-    assert [tenant.name for tenant in keys.tenants()] == ["clinic", "bank"]
+    assert [tenant.name for tenant in keys.list_tenants()] == ["clinic", "bank"]
     with pytest.raises(UsageError, match="exists") as caught:
         keys.create_tenant("bank")
     assert caught.value.code == "AW-USE-31"
@@ -192,7 +192,7 @@ def test_names_are_checked(keys: KeyStore, name: str) -> None:
     if name:
         with pytest.raises(UsageError):
             keys.create("clinic", name=name)
-    assert keys.list() == () and keys.tenants() == ()
+    assert keys.list() == () and keys.list_tenants() == ()
 
 
 def test_an_unknown_role_is_refused(keys: KeyStore) -> None:
@@ -226,8 +226,8 @@ def test_a_revocation_read_when_another_table_could_not_be_counts_all_the_same(
     later, _ = keys.create("clinic")
     clock.now += 1
     with monkeypatch.context() as broken:
-        read = other._store.numbered
-        broken.setattr(other._store, "numbered", lambda table, *rest: read(_there(table), *rest))
+        read = other._store.numbered_rows
+        broken.setattr(other._store, "numbered_rows", lambda table, *rest: read(_there(table), *rest))
         with pytest.raises(StoreError, match="gone"):
             other.identify(secret)
     clock.now += 1
@@ -251,7 +251,7 @@ def test_threads_agree(keys: KeyStore) -> None:
 def test_a_tenant_made_by_two_at_once_is_one(keys: KeyStore, store: Store, clock: _Clock) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: KeyStore(store, b"p" * 32).create("clinic"), range(8)))
-    assert [tenant.name for tenant in keys.tenants()] == ["clinic"]
+    assert [tenant.name for tenant in keys.list_tenants()] == ["clinic"]
     assert len(keys.list("clinic")) == 8
 
 

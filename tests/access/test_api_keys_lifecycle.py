@@ -59,9 +59,9 @@ def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: _Cloc
     class Counting(Store):
         reads = 0
 
-        def numbered(self, *args: object, **kwargs: object) -> list[object]:  # type: ignore[override]
+        def numbered_rows(self, *args: object, **kwargs: object) -> list[object]:  # type: ignore[override]
             self.reads += 1
-            return super().numbered(*args, **kwargs)  # type: ignore[arg-type, return-value]
+            return super().numbered_rows(*args, **kwargs)  # type: ignore[arg-type, return-value]
 
     counting = Counting(store.url)
     gateway = KeyStore(counting, b"p" * 32, clock=clock, monotonic=clock, slate=slate)
@@ -78,7 +78,7 @@ def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: _Clock, sl
     secret, _ = here.create("clinic")  # the row, no word yet
     assert gateway.identify(secret) is None
     here._slate = slate
-    here._announce()
+    here._announce_change()
     assert gateway.identify(secret) is not None
 
 
@@ -120,7 +120,7 @@ def test_an_end_read_before_its_secret_counts(store: Store, clock: _Clock) -> No
     maker, gateway = worker(store, clock), worker(store, clock)
     old, record = maker.create("clinic")
     maker.rotate(record.id, 0)
-    gateway._seen["keys"] = store.newest(KEYS)[0]  # it read the keys just before these were written
+    gateway._seen["keys"] = store.newest_seq(KEYS)[0]  # it read the keys just before these were written
     assert gateway.identify(old) is None
     gateway._seen["keys"] = 0
     clock.now += 1
@@ -132,31 +132,31 @@ def test_a_key_expires(keys: KeyStore, store: Store, clock: _Clock) -> None:
     secret, record = keys.create("clinic", lives_s=60)
     assert record.expires_at == clock.now + 60
     clock.now += 59.9
-    assert gateway.identify(secret) is not None and gateway.live(record.id)
+    assert gateway.identify(secret) is not None and gateway.is_live(record.id)
     clock.now += 0.1
-    assert gateway.identify(secret) is None and not gateway.live(record.id)
+    assert gateway.identify(secret) is None and not gateway.is_live(record.id)
 
 
 def test_the_newest_limits_hold_and_say_so_to_principals(keys: KeyStore, store: Store, clock: _Clock) -> None:
     gateway = worker(store, clock)
     secret, record = keys.create("clinic", user="ann@x.org")
     first = gateway.identify(secret)
-    assert first is not None and not first.limited and gateway.scopes(first) == ()
+    assert first is not None and not first.limited and gateway.list_limited_scopes(first) == ()
     version = gateway.version
-    keys.limit("tenant", "clinic", "", UsageLimits(rpm=100))
-    keys.limit("user", "clinic", "ann@x.org", UsageLimits(tpm=5))
-    keys.limit("user", "clinic", "ann@x.org", UsageLimits(tpm=9))
-    keys.limit("key", "", record.id, UsageLimits(budget_usd=1.5, period="month"))
+    keys.set_limits("tenant", "clinic", "", UsageLimits(rpm=100))
+    keys.set_limits("user", "clinic", "ann@x.org", UsageLimits(tpm=5))
+    keys.set_limits("user", "clinic", "ann@x.org", UsageLimits(tpm=9))
+    keys.set_limits("key", "", record.id, UsageLimits(budget_usd=1.5, period="month"))
     clock.now += POLL_S
     then = gateway.identify(secret)
     assert then is not None and then.limited and gateway.version > version
-    assert gateway.scopes(then) == (
+    assert gateway.list_limited_scopes(then) == (
         LimitScope("key", f"key:{record.id}", UsageLimits(budget_usd=1.5, period="month")),
         LimitScope("user", "user:clinic/ann@x.org", UsageLimits(tpm=9)),
         LimitScope("tenant", "tenant:clinic", UsageLimits(rpm=100)),
     )
     for kind, tenant, name in (("key", "", record.id), ("user", "clinic", "ann@x.org"), ("tenant", "clinic", "")):
-        keys.limit(kind, tenant, name, UsageLimits())  # type: ignore[arg-type]
+        keys.set_limits(kind, tenant, name, UsageLimits())  # type: ignore[arg-type]
     clock.now += POLL_S
     last = gateway.identify(secret)
     assert last is not None and not last.limited
@@ -172,11 +172,11 @@ def test_limits_of_nothing_and_no_limits_are_refused(keys: KeyStore) -> None:
         ("user", "clinic", "", "AW-USE-30"),
     ):
         with pytest.raises(UsageError) as caught:
-            keys.limit(kind, tenant, name, UsageLimits(rpm=1))  # type: ignore[arg-type]
+            keys.set_limits(kind, tenant, name, UsageLimits(rpm=1))  # type: ignore[arg-type]
         assert caught.value.code == code
     for made in (
         lambda: keys.create("clinic", limits=UsageLimits(rpm=-1)),
-        lambda: keys.limit("tenant", "clinic", "", UsageLimits(budget_usd=-1.0)),
+        lambda: keys.set_limits("tenant", "clinic", "", UsageLimits(budget_usd=-1.0)),
         lambda: keys.create("clinic", lives_s=0.0),
         lambda: keys.rotate("key-0", -1.0),
     ):
@@ -202,7 +202,7 @@ def test_the_last_use_is_known_by_the_day_and_written_seldom(keys: KeyStore, sto
     for _ in range(2):
         assert keys.identify(idle) is not None
         clock.now += WRITE_USES_S
-    keys.follow()
+    keys.refresh_version()
     _until(lambda: all(use.key_id != record.id for use in store.rows(KEY_USES)))
     assert record.id not in keys.last_used(), "long ago is forgotten"
 
@@ -214,7 +214,7 @@ def test_uses_that_cannot_be_written_wait(keys: KeyStore, clock: _Clock, store: 
 
     refusing = Refusing(store.url)
     gateway = KeyStore(refusing, b"p" * 32, clock=clock, monotonic=clock)
-    gateway.note_uses([KeyUse(key_id="key-1", day=3)])
+    gateway.write_uses([KeyUse(key_id="key-1", day=3)])
     assert gateway._unwritten == [KeyUse(key_id="key-1", day=3)]
     refusing.close()
 

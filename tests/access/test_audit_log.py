@@ -88,7 +88,7 @@ def test_an_event_is_there_for_everybody_when_the_ledger_is_flushed(
         0,
         "",
     )
-    ledger.fold()
+    ledger.compact()
     assert read_entries(store, home) == read_entries(store) == [entry]
 
 
@@ -100,7 +100,7 @@ def test_many_keep_their_order_across_blocks_segments_and_what_is_not_folded(sto
         if number % 7 == 0:
             ledger.flush()
         if number == 1_200:
-            ledger.fold()
+            ledger.compact()
     ledger.flush()
     names = [f"r{number}" for number in range(1_500)]
     assert [entry.request_id for entry in reversed(read_entries(store, home))] == names
@@ -109,7 +109,7 @@ def test_many_keep_their_order_across_blocks_segments_and_what_is_not_folded(sto
     assert [entry.request_id for entry in reversed(read_entries(store))] == names
     assert check_chain(store) == (1_500, None)
     assert read_chain_tip(store) == read_entries(store, limit=1)[0].hash
-    assert not list(home.ledger.glob("*.segment"))
+    assert not list(home.write_ahead_log.glob("*.segment"))
 
 
 def test_the_chain_can_be_verified_without_our_code(store: Store, home: Home) -> None:
@@ -169,7 +169,7 @@ def test_events_are_filtered(store: Store, ledger: WalWriter) -> None:
     for number in range(6):
         log.record(event(number, "clinic" if number % 2 else "bank"))
     ledger.flush()
-    ledger.fold()
+    ledger.compact()
     assert [entry.request_id for entry in read_entries(store, tenant="bank")] == ["r4", "r2", "r0"]
     assert [entry.request_id for entry in read_entries(store, None, {"request_id": "r3"})] == ["r3"]
     assert [entry.request_id for entry in read_entries(store, span=(1_001.0, 1_002.0))] == ["r2", "r1"]
@@ -396,7 +396,7 @@ def test_texts_from_outside_cannot_stop_the_log(store: Store, ledger: WalWriter,
         AuditEvent(at=1, tenant="t", key_id="k", action="a", permission="p", effect="deny", resource=text)
     )
     ledger.flush()
-    ledger.fold()
+    ledger.compact()
     (entry,) = read_entries(store)
     assert entry.resource.isprintable() and len(entry.resource) <= 256
     assert check_chain(store) == (1, None)
@@ -416,7 +416,7 @@ def test_threads_share_a_chain(store: Store, ledger: WalWriter) -> None:
     for thread in threads:
         thread.join()
     ledger.flush()
-    ledger.fold()
+    ledger.compact()
     assert check_chain(store) == (1_200, None)
 
 

@@ -73,7 +73,7 @@ def plan(null_plan: Plan) -> Plan:
         for name in ("platform.access-keys", "needs.residency", "platform.audit", "platform.tls")
     )
     promised = predict_controls(controls, null_plan.options[0], ledger)
-    return replace(null_plan, controls=controls, predictions=promised, bases=ledger.bases(promised))
+    return replace(null_plan, controls=controls, predictions=promised, bases=ledger.collect_bases(promised))
 
 
 def measured(plan: Plan, platform: PlatformConnection) -> dict[str, Measurement]:
@@ -139,7 +139,7 @@ def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, 
     for number in range(3):
         log.record(deny(number))
         ledger.flush()
-        ledger.fold()
+        ledger.compact()
     whole = measured(plan, PlatformConnection(HERE, None, store, home))["platform.audit"]
     ledger.close()
     assert whole.value == 1.0 and "3 records" in whole.evidence

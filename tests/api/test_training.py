@@ -340,7 +340,7 @@ def test_a_running_run_is_not_taken_up_a_second_time(ready: Ready) -> None:
 
 
 def test_killed_after_its_last_step_it_is_registered_by_resume(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.TrainingSession, "_settle", lambda self: None)  # as a process that is gone does
+    monkeypatch.setattr(training.TrainingSession, "_record_end", lambda self: None)  # as a process that is gone does
     dead = api.train(written(TABLE, steps=4))
     dead.result()
     monkeypatch.undo()

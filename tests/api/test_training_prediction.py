@@ -198,7 +198,7 @@ def test_an_unknown_data_set_is_refused(home: Home, store: Store) -> None:
 
 def test_this_machine_is_probed(home: Home) -> None:
     found = probe_machine_now(home, None)
-    assert found.matmul_flops_per_s.value > 1e9 and home.machine.is_file()
+    assert found.matmul_flops_per_s.value > 1e9 and home.machine_facts.is_file()
 
 
 def digit_rows() -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def books(home: Home) -> None:
         ledger.append("served", one)
         ledger.flush()
         if number == 2:
-            ledger.fold()
+            ledger.compact()
     ledger.append("served", RequestRecord(at=20_000 * DAY_S, request_id="s", status="ok", model="next", shadow=True))
     ledger.close()
     store.close()

@@ -251,7 +251,7 @@ def test_figures_lie_over_the_shipped_ones_and_show_their_layers(done: Done) -> 
     states = {row.area: row for row in catalog.tariffs}
     assert states["US-VA"].commercial_usd_per_kwh == 0.14 and states["US-VA"].grid_gco2_per_kwh == 369
     for table, name in (("accelerators", "H100-SXM-80GB"), ("models", "Qwen3-32B"), ("tariffs", "electricity DE")):
-        view = fact_view.view_fact(catalog, table, name, catalog.named(table)[name])
+        view = fact_view.view_fact(catalog, table, name, catalog.rows_by_name(table)[name])
         assert [layer.layer for layer in view.chain] == ["refreshed", "shipped"], name
     moved = {f"{change.fact} {change.figure}" for change in catalog_diff.diff_catalog(catalog, {}).changes}
     assert "H100-SXM-80GB memory_bandwidth_bytes_per_s" in moved and "electricity US-VA commercial_usd_per_kwh" in moved

@@ -78,27 +78,27 @@ def test_benchmarks_are_shares() -> None:
 
 
 def test_exchange_is_banded_and_inverts() -> None:
-    dollars = CATALOG.exchange("EUR", "USD")
+    dollars = CATALOG.exchange_rate("EUR", "USD")
     assert (dollars.value, dollars.low, dollars.high, dollars.unit) == (1.1172, 1.113, 1.1974, "USD/EUR")
-    euros = CATALOG.exchange("USD", "EUR")
+    euros = CATALOG.exchange_rate("USD", "EUR")
     assert euros.value * dollars.value == pytest.approx(1)
     assert euros.low == pytest.approx(1 / dollars.high)
-    cross = CATALOG.exchange("USD", "GBP")
+    cross = CATALOG.exchange_rate("USD", "GBP")
     assert cross.low < cross.value < cross.high
     assert cross.value == pytest.approx(0.8338 / 1.1172)
-    assert CATALOG.exchange("CHF", "CHF").factor == 1.0
+    assert CATALOG.exchange_rate("CHF", "CHF").factor == 1.0
     assert {"EUR", "USD", "GBP", "JPY"} <= CATALOG.currencies
 
 
 @pytest.mark.parametrize(("base", "quote"), [("EUR", "USDD"), ("USDD", "EUR"), ("XXX", "XXX")])
 def test_an_unknown_currency_is_refused_with_the_nearest(base: str, quote: str) -> None:
     with pytest.raises(CatalogError) as caught:
-        CATALOG.exchange(base, quote)
+        CATALOG.exchange_rate(base, quote)
     assert caught.value.code == "AW-CAT-01"
 
 
 def test_a_rate_outside_its_own_year_widens_the_band() -> None:
-    norway = CATALOG.exchange("EUR", "NOK")
+    norway = CATALOG.exchange_rate("EUR", "NOK")
     assert norway.low == norway.value < norway.high
 
 
@@ -122,12 +122,12 @@ def test_a_rate_outside_its_own_year_widens_the_band() -> None:
     ],
 )
 def test_inside(country: str, place: str, answer: bool) -> None:
-    assert CATALOG.inside(country, place) is answer
+    assert CATALOG.is_inside(country, place) is answer
 
 
 def test_an_unknown_place_is_refused_with_the_nearest() -> None:
     with pytest.raises(CatalogError) as caught:
-        CATALOG.inside("DE", "EAA")
+        CATALOG.is_inside("DE", "EAA")
     assert "EEA" in caught.value.nearest
 
 
@@ -194,10 +194,14 @@ def test_regulation_text_keeps_its_commas() -> None:
 
 
 def test_families_and_machines() -> None:
-    assert [row.id for row in CATALOG.family("H100")] == ["H100-SXM-80GB", "H100-PCIe-80GB", "H100-NVL-94GB"]
-    assert [row.id for row in CATALOG.family("Trillium")] == ["TPUv6e"]
-    assert CATALOG.family("abacus") == ()
-    count, row = CATALOG.machine_named("8x H100 SXM")
+    assert [row.id for row in CATALOG.accelerator_family("H100")] == [
+        "H100-SXM-80GB",
+        "H100-PCIe-80GB",
+        "H100-NVL-94GB",
+    ]
+    assert [row.id for row in CATALOG.accelerator_family("Trillium")] == ["TPUv6e"]
+    assert CATALOG.accelerator_family("abacus") == ()
+    count, row = CATALOG.resolve_machine("8x H100 SXM")
     assert (count, row.id) == (8, "H100-SXM-80GB")
     assert CATALOG.model("meta-llama/Llama-3.1-8B-Instruct").id == "Llama-3.1-8B-Instruct"
 

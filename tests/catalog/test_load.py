@@ -89,7 +89,7 @@ def test_a_contract_price_holds_until_its_day(tmp_path: Path, written: str) -> N
     last, after = (load_catalog(home, today=day) for day in (date(2026, 12, 31), date(2027, 1, 1)))
     prices = [next(row for row in c.offers if row.id == name).on_demand_usd_per_hour for c in (last, after)]
     assert prices == [0.4, 0.526]
-    assert (last.lapsed, after.lapsed) == ((), (name,))
+    assert (last.expired_overrides, after.expired_overrides) == ((), (name,))
     assert (layer(last, "offers", name), layer(after, "offers", name)) == ("user", "shipped")
     assert last.digest != after.digest
 

@@ -80,9 +80,9 @@ def test_what_cannot_be_written_down_is_not_done(home: Home, capsys: pytest.Capt
     assert main([*act.replace("ID", record.id).split(), "--json"]) == 8
     error = json.loads(capsys.readouterr().err)
     assert error["code"] == "AW-STO-06" and "File too large" in error["message"], error
-    assert [tenant.name for tenant in keys.tenants()] == ["acme"]
+    assert [tenant.name for tenant in keys.list_tenants()] == ["acme"]
     (kept,) = keys.list()
-    assert kept == record and keys.identify(secret) is not None and not keys.limits()[f"key:{record.id}"].rpm
+    assert kept == record and keys.identify(secret) is not None and not keys.read_limits()[f"key:{record.id}"].rpm
     store.close()
 
 
@@ -144,7 +144,7 @@ def test_what_makes_no_sense_is_said(home: Home, capsys: pytest.CaptureFixture[s
 def test_workers_of_this_machine_hear_of_a_key_at_once(home: Home) -> None:
     slate, store = open_accounts_table(home), Store(home.store_url)
     gateway = KeyStore(store, load_pepper(home), monotonic=lambda: 1.0, slate=slate)  # time stands: no poll
-    gateway.follow()
+    gateway.refresh_version()
     words = [sys.executable, "-m", "archwright", "key", "create", "--json"]
     made = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
     assert gateway.identify(made["key"]) is not None

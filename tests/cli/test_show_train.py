@@ -72,9 +72,9 @@ def test_a_terminals_line_is_rewritten_a_few_times_a_second() -> None:
     out, clock = Terminal(), Clock()
     line = ProgressLine(out, True, clock)
     for number in range(1, 11):
-        line.tell(step(number))
+        line.update(step(number))
         clock.now += 0.1
-    line.tell(step(40, 0.0))
+    line.update(step(40, 0.0))
     line.end()
     shown = [part.removeprefix("\x1b[K") for part in out.getvalue().split("\r")[1:]]
     assert [text.split()[1] for text in shown] == ["1", "4", "7", "10", "40"]
@@ -86,7 +86,7 @@ def test_a_file_gets_a_line_every_few_seconds_and_the_last_one_always() -> None:
     out, clock = io.StringIO(), Clock()
     line = ProgressLine(out, False, clock)
     for number in range(1, 41):
-        line.tell(step(number))
+        line.update(step(number))
         clock.now += 0.5
     line.end()
     lines = out.getvalue().splitlines()
@@ -98,8 +98,8 @@ def test_a_file_gets_a_line_every_few_seconds_and_the_last_one_always() -> None:
 def test_a_note_stands_on_a_line_of_its_own() -> None:
     out = Terminal()
     line = ProgressLine(out, True, Clock())
-    line.tell(step(1))
-    line.tell(TrainingProgress(step=1, steps=40, note="the checkpoint of step 10 is passed over: it is damaged"))
+    line.update(step(1))
+    line.update(TrainingProgress(step=1, steps=40, note="the checkpoint of step 10 is passed over: it is damaged"))
     line.end()
     assert out.getvalue().splitlines()[-1] == "the checkpoint of step 10 is passed over: it is damaged"
     assert out.getvalue().count("\n") == 2
@@ -108,7 +108,7 @@ def test_a_note_stands_on_a_line_of_its_own() -> None:
 @pytest.mark.parametrize(("left_s", "text"), [(0.4, "less than 1 s left"), (51.6, "52 s left"), (600.0, "10 min left")])
 def test_the_time_left_in_words(left_s: float, text: str) -> None:
     out = io.StringIO()
-    ProgressLine(out, True, Clock()).tell(step(1, left_s))
+    ProgressLine(out, True, Clock()).update(step(1, left_s))
     assert out.getvalue().strip().endswith(text)
 
 

@@ -45,7 +45,7 @@ def test_factor() -> None:
 
 def test_holds_includes_both_ends() -> None:
     band = Estimate(value=2.0, low=1.0, high=3.0, unit="s")
-    assert [band.holds(x) for x in (0.999, 1.0, 2.0, 3.0, 3.001)] == [False, True, True, True, False]
+    assert [band.contains(x) for x in (0.999, 1.0, 2.0, 3.0, 3.001)] == [False, True, True, True, False]
 
 
 @given(estimates, positive)
@@ -57,7 +57,7 @@ def test_scaling_keeps_the_factor(estimate: Estimate, by: float) -> None:
 
 @given(estimates, positive)
 def test_what_divides_changes_its_ends(estimate: Estimate, amount: float) -> None:
-    each = estimate.dividing(amount, "s", "b")
+    each = estimate.divide_amount(amount, "s", "b")
     assert (each.value, each.low, each.high) == tuple(amount / x for x in (estimate.value, estimate.high, estimate.low))
     assert (each.unit, each.basis, each.level) == ("s", "b", estimate.level)
 
@@ -118,5 +118,5 @@ def test_the_band_of_a_product_has_its_level() -> None:
     inside = 0
     for _ in range(5_000):
         sample = math.prod(e.value * e.factor ** (draw.gauss(0, 1) / z) for e in parts)
-        inside += result.holds(sample)
+        inside += result.contains(sample)
     assert 0.88 < inside / 5_000 < 0.92

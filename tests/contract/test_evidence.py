@@ -103,8 +103,8 @@ def test_escaped_values_cannot_leave_their_quotes(text: str) -> None:
 
 
 def test_only_percentiles_have_a_quantile() -> None:
-    assert query("ttft_s", "p99").q == 0.99
-    assert query("ttft_s", "mean").q is None
+    assert query("ttft_s", "p99").quantile == 0.99
+    assert query("ttft_s", "mean").quantile is None
 
 
 BAND = Estimate(value=2.0, low=1.0, high=4.0, unit="s")
@@ -147,4 +147,4 @@ def test_a_measurement_prints_as_measured() -> None:
         window_s=45.0,
         evidence="q",
     )
-    assert kept.measured() == MeasuredValue(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)
+    assert kept.to_measured_value() == MeasuredValue(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)

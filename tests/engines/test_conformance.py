@@ -115,7 +115,7 @@ def _with(engine: InferenceEngine, act: Callable[[EngineClient], Awaitable[T]]) 
 
 
 async def _processing(client: EngineClient) -> int:
-    lines = (await client.text("/metrics")).splitlines()
+    lines = (await client.get_text("/metrics")).splitlines()
     return sum(int(float(line.split()[1])) for line in lines if ":requests_processing " in line and line[0] != "#")
 
 

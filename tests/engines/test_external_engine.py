@@ -16,8 +16,8 @@ from .test_engine_config import CONFIG
 
 def test_the_key_is_read_from_the_variable_it_is_named_by() -> None:
     engine = ExternalEngine("https://a/v1", "A_KEY", read={"A_KEY": "secret"}.get)
-    assert b"Authorization: Bearer secret\r\n" in engine.client()._message("GET", "/models")
-    assert b"Authorization" not in ExternalEngine("https://a/v1").client()._message("GET", "/models")
+    assert b"Authorization: Bearer secret\r\n" in engine.client()._encode_request("GET", "/models")
+    assert b"Authorization" not in ExternalEngine("https://a/v1").client()._encode_request("GET", "/models")
 
 
 @pytest.mark.parametrize("value", [None, ""])

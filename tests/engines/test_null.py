@@ -50,7 +50,7 @@ async def _stream(client: EngineClient, **more: object) -> list[dict[str, Any]]:
 
 
 async def _counts(client: EngineClient) -> dict[str, int]:
-    lines = (await client.text("/metrics")).splitlines()
+    lines = (await client.get_text("/metrics")).splitlines()
     return {name.removeprefix("null:"): int(value) for name, value in (line.split() for line in lines)}
 
 

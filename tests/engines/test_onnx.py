@@ -160,7 +160,7 @@ def test_health_and_counts(tmp_path: Path) -> None:
     async def act(client: EngineClient) -> str:
         assert await client.healthy()
         await asyncio.gather(*(client.post(PATH, {"inputs": [[1, 2, 3]] * 3}) for _ in range(5)))
-        return await client.text("/metrics")
+        return await client.get_text("/metrics")
 
     counts = dict(line.split() for line in _serve(tmp_path, act).splitlines())
     assert counts["onnx:predictions_total"] == "15" and float(counts["onnx:prediction_seconds_total"]) > 0
@@ -235,9 +235,9 @@ def test_rows_become_floats_of_32_bits(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(model().SerializeToString())
     classifier = onnx.Classifier(read_onnx(path))
-    rows = classifier.rows([[0.1, 2, 3], {"a": 1, "b": 2, "c": None}])
+    rows = classifier.build_rows([[0.1, 2, 3], {"a": 1, "b": 2, "c": None}])
     assert rows.dtype == np.float32 and np.isnan(rows[1, 2]) and rows.shape == (2, 3)
-    assert classifier.probabilities(rows).shape == (2, 2)
+    assert classifier.predict_probabilities(rows).shape == (2, 2)
     with pytest.raises(EngineError) as failed:
-        classifier.probabilities(rows[:, :2])
+        classifier.predict_probabilities(rows[:, :2])
     assert failed.value.code == "AW-ENG-13"

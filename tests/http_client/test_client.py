@@ -182,7 +182,7 @@ def test_a_mute_engine_is_not_healthy(tmp_path: Path) -> None:
 
 def test_plain_replies_and_texts(tmp_path: Path) -> None:
     async def act(client: EngineClient) -> tuple[dict[str, Any], dict[str, Any], str]:
-        return await client.post("/embeddings", {}), await client.get("v1/models"), await client.text("/metrics")
+        return await client.post("/embeddings", {}), await client.get("v1/models"), await client.get_text("/metrics")
 
     replies = [_plain(b'{"a": 1}'), _plain(b'{"b": 2}'), _plain(b"c 3\n")]
     got, heard = _against(tmp_path, replies, act)
@@ -269,7 +269,7 @@ def test_many_at_once_share_kept_connections_and_each_gets_its_own_reply() -> No
         async with _serving(echo, None) as client:
 
             async def often(name: str) -> list[str]:
-                return [await client.text(f"/{name}/{number}") for number in range(30)]
+                return [await client.get_text(f"/{name}/{number}") for number in range(30)]
 
             async with asyncio.timeout(10):
                 found = await asyncio.gather(*(often(str(name)) for name in range(20)))

@@ -171,9 +171,9 @@ def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
 
 def test_a_file_system_that_cannot_lock_is_said(tmp_path: Path) -> None:
     class NoLocks(SharedTable):
-        def _environment(self, path: Path) -> lmdb.Environment:
+        def _open_environment(self, path: Path) -> lmdb.Environment:
             if path.name == "new":
-                return super()._environment(path)
+                return super()._open_environment(path)
             raise lmdb.LockError(f"{path}: Function not implemented")
 
     with pytest.raises(StoreError, match="cannot be opened") as caught:

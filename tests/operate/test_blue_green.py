@@ -53,7 +53,7 @@ class Bench:
             replace(made, processes=processes), stage.home, self.store, Journal("s", self.journal)
         )
         self.lanes.begin()
-        while (key := self.lanes.unstarted()) is not None:
+        while (key := self.lanes.next_unstarted()) is not None:
             for child in self.lanes.engines[key].children:
                 child.start(self.now)
         self.lanes.gateway.start(self.now)
@@ -218,7 +218,9 @@ def test_at_the_start_it_goes_back_until_something_can_be_served(stage: Stage, m
     assert bench.names() == ["engine-assistant.v1", "engine-assistant"]
     back = model_registry.promotion_history(stage.store, ENDPOINT)[3:]
     assert [(change.model, change.by) for change in back] == [(lost.id, "supervisor"), (good.id, "supervisor")]
-    assert bench.lanes.fell("assistant=assistant@v1", "AW-ENG-08 it did not start")
+    assert bench.lanes.handle_start_failure("assistant=assistant@v1", "AW-ENG-08 it did not start")
     assert bench.names() == ["engine-assistant"] and model_registry.production_versions(stage.store) == {}
-    assert not bench.lanes.fell("plan:assistant", "AW-ENG-08"), "there is nothing behind the plan's own model"
+    assert not bench.lanes.handle_start_failure("plan:assistant", "AW-ENG-08"), (
+        "there is nothing behind the plan's own model"
+    )
     assert {found.name: found.version for found in bench.lanes.endpoints()} == {ENDPOINT: BASE, "night": BASE}

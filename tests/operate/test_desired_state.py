@@ -36,8 +36,8 @@ def shared(plan: Plan, **changes: object) -> Bundle:
 
 
 def gateway(layout: PlatformLayout, served: list[DesiredVersion]) -> GatewayConfig:
-    servings = [layout.serving(name, to) for name, to in zip(layout.workloads, served, strict=True)]
-    config = msgspec.convert(layout.gateway_process(servings, 7).config, GatewayConfig)
+    servings = [layout.endpoint_of_version(name, to) for name, to in zip(layout.workloads, served, strict=True)]
+    config = msgspec.convert(layout.build_gateway_process(servings, 7).config, GatewayConfig)
     check_config(config)
     return config
 
@@ -55,14 +55,14 @@ def test_a_workload_that_shares_its_pool_gets_engines_of_its_own(null_plan: Plan
     assert (plain.name, plain.serves, plain.addresses[0]) == ("assistant", "null-model", "unix:engine-assistant")
     assert not plain.adapter
     assert config.revision == 7
-    engines = layout.serving("assistant", DesiredVersion("assistant#1", version)).engines
+    engines = layout.endpoint_of_version("assistant", DesiredVersion("assistant#1", version)).engines
     assert [engine.config["adapter_sha256"] for engine in engines] == [version.sha256] * 2
     assert [engine.ready_socket for engine in engines] == [engine.config["socket"] for engine in engines]
 
 
 def test_workloads_on_the_plans_own_model_share_its_engines(null_plan: Plan) -> None:
     layout = PlatformLayout(shared(null_plan))
-    one, two = (layout.serving(name, DesiredVersion()) for name in ("assistant", "night"))
+    one, two = (layout.endpoint_of_version(name, DesiredVersion()) for name in ("assistant", "night"))
     assert one.key == two.key and one.engines == two.engines and one.version == ""
 
 
@@ -76,33 +76,35 @@ def test_alone_in_its_pool_a_workload_keeps_the_pools_name(null_plan: Plan, vers
 def test_a_classifier_has_an_endpoint_only_while_in_production(null_plan: Plan, stage: Stage) -> None:
     layout = PlatformLayout(build_bundle(null_plan, LISTEN, ""))
     wear = stage.version("wear", task="tabular-classifier")
-    serving = layout.serving("wear", DesiredVersion("wear#1", wear))
+    serving = layout.endpoint_of_version("wear", DesiredVersion("wear#1", wear))
     assert serving.spec is not None and serving.spec.kind == "predict" and not serving.pools[0].adapter
     assert serving.engines[0].config["engine"] == "onnx"
-    assert layout.serving("wear", DesiredVersion("wear#2")) == NOT_SERVED
-    assert not layout.absent("wear", wear) and layout.absent("poet", stage.version("poet"))
+    assert layout.endpoint_of_version("wear", DesiredVersion("wear#2")) == NOT_SERVED
+    assert not layout.has_no_workload("wear", wear) and layout.has_no_workload("poet", stage.version("poet"))
 
 
 def test_why_a_version_cannot_be_served(null_plan: Plan, stage: Stage, home: Home) -> None:
     layout = PlatformLayout(build_bundle(null_plan, LISTEN, ""))
     version = stage.version()
-    assert layout.obstacle("assistant", version, home) == ""
+    assert layout.find_obstacle("assistant", version, home) == ""
     classifier = stage.version(task="image-classifier")
-    assert "is a classifier" in layout.obstacle("assistant", classifier, home)
-    engine = layout.serving("assistant", DesiredVersion()).engines[0]
+    assert "is a classifier" in layout.find_obstacle("assistant", classifier, home)
+    engine = layout.endpoint_of_version("assistant", DesiredVersion()).engines[0]
     engine.config["model_sha256"] = "1" * 64
-    assert "is an adapter for null-model" in layout.obstacle("assistant", replace(version, base_sha256="2" * 64), home)
-    assert layout.obstacle("assistant", replace(version, base_sha256="1" * 64), home) == ""
+    assert "is an adapter for null-model" in layout.find_obstacle(
+        "assistant", replace(version, base_sha256="2" * 64), home
+    )
+    assert layout.find_obstacle("assistant", replace(version, base_sha256="1" * 64), home) == ""
     home.model(version.sha256).unlink()
-    assert "not in the home" in layout.obstacle("assistant", version, home)
+    assert "not in the home" in layout.find_obstacle("assistant", version, home)
 
 
 def test_a_foreign_engine_takes_no_adapter(null_plan: Plan, version: ModelVersion, home: Home) -> None:
     launch = Launch(engine="external", url="http://127.0.0.1:9/v1")
     pool = replace(null_plan.pools[0], launch=launch)
     layout = PlatformLayout(build_bundle(replace(null_plan, pools=(pool,)), LISTEN, ""))
-    assert "http://127.0.0.1:9/v1" in layout.obstacle("assistant", version, home)
-    assert layout.serving("assistant", DesiredVersion()).engines == ()
+    assert "http://127.0.0.1:9/v1" in layout.find_obstacle("assistant", version, home)
+    assert layout.endpoint_of_version("assistant", DesiredVersion()).engines == ()
 
 
 def test_a_second_model_of_a_workload_stays(null_plan: Plan, version: ModelVersion) -> None:

@@ -85,8 +85,8 @@ def test_what_is_configured_while_a_version_serves(null_plan: Plan, stage: Stage
     version: ModelVersion = stage.version()
 
     def served(to: DesiredVersion) -> tuple[GatewayConfig, tuple[str, ...]]:
-        serving = layout.serving(ENDPOINT, to)
-        config = msgspec.convert(layout.gateway_process([serving], 7).config, GatewayConfig)
+        serving = layout.endpoint_of_version(ENDPOINT, to)
+        config = msgspec.convert(layout.build_gateway_process([serving], 7).config, GatewayConfig)
         check_config(config)
         return config, serving.left_out
 

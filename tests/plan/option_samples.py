@@ -28,7 +28,7 @@ class World(NamedTuple):
 
     @property
     def options(self) -> tuple[Option, ...]:
-        return self.purse.options(self.drafts)
+        return self.purse.price_options(self.drafts)
 
 
 def needs(
@@ -47,8 +47,8 @@ def needs(
 def world(catalog: Catalog, wanted: Needs, facts: dict[str, Estimate], *drafts: OptionDraft) -> World:
     ledger = PlanProvenance()
     for name, estimate in facts.items():
-        ledger.basis(name, "quoted", f"price of {name}")
-        ledger.drive(estimate)
+        ledger.create_basis(name, "quoted", f"price of {name}")
+        ledger.register_driver(estimate)
     return World(wanted, ledger, BudgetConverter(wanted.budget, catalog, ledger), drafts)
 
 

@@ -301,7 +301,7 @@ def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
     demand, row = list_steady_demands(needs)[0], read_serverless_prices()[0]
     task = list_tasks(needs, catalog)[0]
-    worker = InstanceSelector(needs, catalog, sizer := SizingCache(catalog)).inside("aws", task)[0]
+    worker = InstanceSelector(needs, catalog, sizer := SizingCache(catalog)).allowed_machines("aws", task)[0]
     steady = sizer.steady(
         demand,
         catalog.models["Phi-4-mini-instruct"],
@@ -309,7 +309,7 @@ def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:
     )
     assert steady is not None
     rates = (1e-6, 1e-3, 1e-1, 10.0)
-    bills = [estimate_worker_usage(demand.part(rate / demand.mean), steady, row) for rate in rates]
+    bills = [estimate_worker_usage(demand.scaled_by(rate / demand.mean), steady, row) for rate in rates]
     means = [sum(bill.workers) / len(bill.workers) for bill in bills]
     assert means == sorted(means) and means[0] < 0.01
     assert [bill.cold for bill in bills] == sorted((bill.cold for bill in bills), reverse=True)
@@ -334,7 +334,7 @@ def test_a_base_that_is_no_open_model(needs_of: Read, catalog: Catalog) -> None:
     closed = replace(needs, workloads=(chat, replace(tune, base="nobody's"), index))
     found = next(task for task in list_tasks(closed, catalog) if task.name == "tone")
     assert (found.models, found.misses[0].constraint) == ((), "tone.base")
-    missing = InstanceSelector(closed, catalog, SizingCache(catalog)).find("aws", (found,))
+    missing = InstanceSelector(closed, catalog, SizingCache(catalog)).select_instances("aws", (found,))
     assert missing.picks == () and missing.misses == found.misses
 
 
@@ -377,7 +377,7 @@ def test_pretraining_has_its_machines(plan_of: Make) -> None:
 def test_nobody_promises_what_nothing_of_ours_serves(needs_of: Read, catalog: Catalog) -> None:
     ledger = PlanProvenance()
     planner = Planner(needs_of("startup")[0], catalog, ledger)
-    promised, served = planner.promised(None)
+    promised, served = planner.predict_chosen(None)
     assert (promised.predictions, served) == ((), ())
 
 
@@ -405,7 +405,7 @@ def test_a_short_limit_is_answered_inside_each_place(plan_of: Make, catalog: Cat
     assert len({pool.model for pool in pools.values()}) == 1
     for name, place in (("support-chat", "US"), ("support-chat-eea", "EEA")):
         region = catalog.region("aws", pools[name].region)
-        assert region is not None and catalog.inside(region.country, place)
+        assert region is not None and catalog.is_inside(region.country, place)
     assert any("each answered from inside" in text for text in plan.assumptions)
     assert not any("one region answers" in text for text in plan.not_sized)
     assert {prediction.workload for prediction in plan.predictions} <= {"support-chat", "tone", ""}

@@ -151,7 +151,10 @@ def test_no_machine_of_a_plan_stands_outside_the_residency(plan_of: Make, catalo
             if pool.workloads == ("downtime",):
                 continue
             known = catalog.region(pool.provider, pool.region)
-            assert catalog.inside(known.country if known is not None else pool.region, bound), (option.name, pool.name)
+            assert catalog.is_inside(known.country if known is not None else pool.region, bound), (
+                option.name,
+                pool.name,
+            )
 
 
 @pytest.mark.nightly  # a time: not for a machine that is busy with other tests

@@ -66,7 +66,7 @@ def test_more_than_an_ordinary_customer_gets_is_said(plan_of: Make, catalog: Cat
 
     plan = plan_of("startup", huge)
     cloud = next(option for option in plan.options if option.placement == "cloud")
-    assert max(bought.peak for bought in cloud.purchases) > catalog.part(f"quota.{cloud.provider}").value
+    assert max(bought.peak for bought in cloud.purchases) > catalog.parameter(f"quota.{cloud.provider}").value
     assert any(note.startswith(f"{UNVERIFIED}capacity needs a contract") for note in cloud.notes)
 
 

@@ -191,7 +191,7 @@ def test_the_manufacturer_stays_in_the_eea(plan_of: Make, catalog: Catalog) -> N
         assert option.regions
         for region in option.regions:
             known = catalog.region(option.provider, region)
-            assert catalog.inside(known.country if known is not None else region, "EEA")
+            assert catalog.is_inside(known.country if known is not None else region, "EEA")
     assert any("one region answers all" in text and "US 30%" in text for text in plan.not_sized)
 
 
@@ -404,7 +404,7 @@ def test_no_option_names_a_region_outside_the_residency(plan_of: Make, catalog: 
         for region in option.regions:
             known = catalog.region(option.provider, region)
             country = known.country if known is not None else region
-            inside = [p == region or (p.upper() == p and catalog.inside(country, p)) for p in places if p != "any"]
+            inside = [p == region or (p.upper() == p and catalog.is_inside(country, p)) for p in places if p != "any"]
             assert "any" in places or any(inside)
         if not option.regions and option.placement == "cloud":
             assert "residency" in {miss.constraint for miss in option.misses}

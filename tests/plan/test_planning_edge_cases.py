@@ -45,7 +45,7 @@ def option_of(plan: Plan, placement: str) -> Option:
 
 
 def host_of(needs: Needs, catalog: Catalog, accelerator: str = "L4") -> CandidateMachine:
-    hosts = MachineFinder(needs, catalog).rented("gcp")
+    hosts = MachineFinder(needs, catalog).list_rented("gcp")
     return next(h for h in hosts if h.machine.accelerator is not None and h.machine.accelerator.id == accelerator)
 
 
@@ -104,7 +104,7 @@ def test_the_fewest_machines_that_keep_a_deadline(needs_of: Read, catalog: Catal
     needs, _ = needs_of("manufacturer")
     task = list_tasks(needs, catalog)[-1]
     assert task.job is not None
-    host = next(h for h in MachineFinder(needs, catalog).rented("aws") if h.machine.cores >= 16)
+    host = next(h for h in MachineFinder(needs, catalog).list_rented("aws") if h.machine.cores >= 16)
     batch = SizingCache(catalog).batch(task.job, None, host.machine)
     assert batch is not None
     for deadline in (0.4, 1.0, 3.0, 24.0):
@@ -120,7 +120,7 @@ def test_work_without_a_model_finds_no_offer_outside(needs_of: Read, catalog: Ca
     needs, _ = needs_of("clinic")
     bound = replace(needs, data=tuple(replace(data, residency=("AQ",)) for data in needs.data))
     xray = list_tasks(bound, catalog)[1]
-    found = InstanceSelector(bound, catalog, SizingCache(catalog)).find("aws", (xray,))
+    found = InstanceSelector(bound, catalog, SizingCache(catalog)).select_instances("aws", (xray,))
     assert found.picks == () and found.misses[0].constraint == "residency"
 
 
@@ -136,11 +136,11 @@ def test_a_writer_refuses_what_is_no_rented_machine_or_no_load(needs_of: Read, c
     assert steady is not None
     bare = InstanceChoice(chat, host._replace(offer=None), None, steady, None, (), 1, 0, ())
     with pytest.raises(ValueError, match="has an offer"):
-        writer.rented(bare)
+        writer.write_rented(bare)
     with pytest.raises(ValueError, match="neither a steady load nor a job"):
-        writer.machines(InstanceChoice(chat, host, None, None, None, (), 1, 0, ()))
+        writer.record_machine_count(InstanceChoice(chat, host, None, None, None, (), 1, 0, ()))
     with pytest.raises(ValueError, match="a job has no pool"):
-        writer.pool(tune, host, steady, 1)
+        writer.build_pool(tune, host, steady, 1)
 
 
 def test_an_offers_own_promise_is_a_fact_of_its_own(needs_of: Read, catalog: Catalog) -> None:
@@ -148,13 +148,13 @@ def test_an_offers_own_promise_is_a_fact_of_its_own(needs_of: Read, catalog: Cat
     offer = next(offer for offer in catalog.offers if offer.commit_1y_usd_per_hour)
     ledger = PlanProvenance()
     renter = InstanceSelector(needs, catalog, SizingCache(catalog))
-    host = next(h for h in renter.inside(offer.provider, list_tasks(needs, catalog)[0]) if h.offer == offer)
+    host = next(h for h in renter.allowed_machines(offer.provider, list_tasks(needs, catalog)[0]) if h.offer == offer)
     chat = list_tasks(needs, catalog)[0]
-    ways = renter.ways(host)
+    ways = renter.list_prices(host)
     tranche = PurchaseTranche("commit-1y", (1.0,), (1.0,), 1)
     pick = InstanceChoice(chat, host, None, None, None, (tranche,), 1, 0, (), ways)
-    (basis,) = PoolWriter(catalog, ledger).price(offer, tranche, pick)
-    assert ledger.driver(basis).value == offer.commit_1y_usd_per_hour
+    (basis,) = PoolWriter(catalog, ledger).record_price_drivers(offer, tranche, pick)
+    assert ledger.driver_estimate(basis).value == offer.commit_1y_usd_per_hour
 
 
 # --- the house
@@ -165,7 +165,7 @@ def test_only_machines_of_a_house_have_a_node(needs_of: Read, catalog: Catalog) 
     with pytest.raises(ValueError, match="no machine of a house"):
         require_node(host_of(needs, catalog))
     with pytest.raises(ValueError, match="nothing of it runs in the house"):
-        _ = TaskAssignment(AssignmentChoice("a", "", None), list_tasks(needs, catalog)[0]).sized
+        _ = TaskAssignment(AssignmentChoice("a", "", None), list_tasks(needs, catalog)[0]).sizing_result
 
 
 def test_owned_machines_nobody_knows_are_left_out_and_said(needs_of: Read, catalog: Catalog) -> None:
@@ -271,5 +271,5 @@ def test_old_prices_may_be_accepted(needs_of: Read, catalog: Catalog, monkeypatc
 def test_a_planner_looks_only_at_what_is_allowed(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("manufacturer")
     hybrid = replace(needs, placement=replace(needs.placement, allow=("hybrid",), clouds=("aws",)))
-    found = Planner(hybrid, catalog, PlanProvenance()).look(None, NOW)
+    found = Planner(hybrid, catalog, PlanProvenance()).evaluate_options(None, NOW)
     assert [one.draft.name for one in found] == ["hybrid-aws"]

@@ -27,7 +27,7 @@ from archwright.policy.circuit_breaker import (
 def opened(now: float = 0.0) -> CircuitBreaker:
     breaker = CircuitBreaker()
     for _ in range(LEAST_FAILURES):
-        breaker.ended("failed", now)
+        breaker.record_end("failed", now)
     assert breaker.state == "open"
     return breaker
 
@@ -35,12 +35,12 @@ def opened(now: float = 0.0) -> CircuitBreaker:
 def test_few_failures_or_a_small_share_change_nothing() -> None:
     breaker = CircuitBreaker()
     for _ in range(LEAST_FAILURES - 1):
-        breaker.ended("failed", 0.0)
+        breaker.record_end("failed", 0.0)
     assert breaker.allows(0.0)
     for _ in range(20):
-        breaker.ended("ok", 1.0)
+        breaker.record_end("ok", 1.0)
     for _ in range(10):
-        breaker.ended("failed", 2.0)
+        breaker.record_end("failed", 2.0)
     assert breaker.state == "closed"
 
 
@@ -48,21 +48,21 @@ def test_a_share_counts_over_the_edge_of_a_window_and_is_forgotten_after_two() -
     for later, state in ((WINDOW_S + 1, "open"), (3 * WINDOW_S, "closed")):
         breaker = CircuitBreaker()
         for _ in range(LEAST_FAILURES - 1):
-            breaker.ended("failed", 0.0)
-        breaker.ended("failed", later)
+            breaker.record_end("failed", 0.0)
+        breaker.record_end("failed", later)
         assert breaker.state == state
 
 
 def test_timeouts_in_a_row_open_at_once() -> None:
     breaker = CircuitBreaker()
     for _ in range(50):
-        breaker.ended("ok", 0.0)
+        breaker.record_end("ok", 0.0)
     for _ in range(TIMEOUTS_IN_A_ROW - 1):
-        breaker.ended("timeout", 1.0)
-    breaker.ended("ok", 1.0)
+        breaker.record_end("timeout", 1.0)
+    breaker.record_end("ok", 1.0)
     for _ in range(TIMEOUTS_IN_A_ROW):
         assert breaker.state == "closed"
-        breaker.ended("timeout", 1.0)
+        breaker.record_end("timeout", 1.0)
     assert breaker.state == "open" and not breaker.allows(1.0)
 
 
@@ -71,9 +71,9 @@ def test_one_probe_at_a_time_and_success_closes() -> None:
     assert not breaker.allows(FIRST_OPEN_S - 0.1)
     for _ in range(PROBES_TO_CLOSE):
         assert breaker.allows(FIRST_OPEN_S)
-        breaker.began(FIRST_OPEN_S)
+        breaker.record_start(FIRST_OPEN_S)
         assert not breaker.allows(FIRST_OPEN_S), "one at a time"
-        breaker.ended("ok", FIRST_OPEN_S)
+        breaker.record_end("ok", FIRST_OPEN_S)
     assert breaker.state == "closed"
 
 
@@ -82,8 +82,8 @@ def test_each_failed_probe_doubles_the_pause_up_to_a_limit() -> None:
     for _ in range(10):
         now += pause
         assert not breaker.allows(now - 0.001) and breaker.allows(now)
-        breaker.began(now)
-        breaker.ended("failed", now)
+        breaker.record_start(now)
+        breaker.record_end("failed", now)
         pause = min(LONGEST_OPEN_S, 2 * pause)
     assert pause == LONGEST_OPEN_S
 
@@ -91,21 +91,21 @@ def test_each_failed_probe_doubles_the_pause_up_to_a_limit() -> None:
 def test_a_probe_the_client_left_says_nothing_and_makes_room() -> None:
     breaker = opened()
     assert breaker.allows(FIRST_OPEN_S)
-    breaker.began(FIRST_OPEN_S)
-    breaker.ended("neutral", FIRST_OPEN_S)
+    breaker.record_start(FIRST_OPEN_S)
+    breaker.record_end("neutral", FIRST_OPEN_S)
     assert breaker.state == "half-open" and breaker.allows(FIRST_OPEN_S)
-    breaker.began(FIRST_OPEN_S)
+    breaker.record_start(FIRST_OPEN_S)
     assert not breaker.allows(FIRST_OPEN_S + PROBE_TIMEOUT_S - 1) and breaker.allows(FIRST_OPEN_S + PROBE_TIMEOUT_S)
 
 
 def test_what_was_under_way_before_it_opened_is_no_probe() -> None:
     breaker = opened()
     assert breaker.allows(FIRST_OPEN_S)
-    breaker.began(FIRST_OPEN_S)
+    breaker.record_start(FIRST_OPEN_S)
     for outcome in ("neutral", "ok", "ok", "ok", "timeout"):
-        breaker.ended(outcome, FIRST_OPEN_S + 1, 0.0)
+        breaker.record_end(outcome, FIRST_OPEN_S + 1, 0.0)
         assert breaker.state == "half-open" and not breaker.allows(FIRST_OPEN_S + 1), "one at a time"
-    breaker.ended("failed", FIRST_OPEN_S + 1, FIRST_OPEN_S)
+    breaker.record_end("failed", FIRST_OPEN_S + 1, FIRST_OPEN_S)
     assert breaker.state == "open"
 
 
@@ -124,7 +124,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.breaker.allows(self.now))
     @rule()
     def begins(self) -> None:
-        self.breaker.began(self.now)
+        self.breaker.record_start(self.now)
         self.running += 1
         if self.breaker.state == "half-open":
             assert not self.breaker.allows(self.now)
@@ -134,7 +134,7 @@ class History(RuleBasedStateMachine):
     def ends(self, outcome: AttemptOutcome) -> None:
         before = self.breaker.state
         self.bad += outcome in ("failed", "timeout")
-        self.breaker.ended(outcome, self.now)
+        self.breaker.record_end(outcome, self.now)
         self.running -= 1
         if outcome in ("ok", "neutral"):
             assert self.breaker.state == before or (before, self.breaker.state) == ("half-open", "closed")
@@ -154,8 +154,8 @@ TestHistory.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 def test_in_a_total_outage_retries_are_a_share_of_requests(requests: int, wanted: int) -> None:
     budget, spent = RetryBudget(), 0
     for _ in range(requests):
-        budget.asked()
-        spent += sum(budget.spend() for _ in range(wanted))
+        budget.record_request()
+        spent += sum(budget.try_spend() for _ in range(wanted))
     assert spent <= RETRY_RESERVE + RETRY_SHARE * requests
     if requests >= RETRY_RESERVE:
         assert spent >= RETRY_SHARE * requests, "what the share allows is allowed"

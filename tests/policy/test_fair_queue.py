@@ -48,13 +48,13 @@ def learned(left: dict[float, int], stayed: dict[float, int] | None = None) -> T
 
 
 def served(patience: AbandonmentModel, waited_s: float, *, left: bool) -> None:
-    patience.began(find_wait_bucket(waited_s))
-    patience.ended(find_wait_bucket(waited_s), left=left)
+    patience.record_start(find_wait_bucket(waited_s))
+    patience.record_end(find_wait_bucket(waited_s), left=left)
 
 
 def drained(line: TenantQueue[One], now: float) -> list[float]:
     found = []
-    while (one := line.head(now)) is not None:
+    while (one := line.peek_next(now)) is not None:
         assert line.pop() is one
         found.append(one.since)
     return found
@@ -74,9 +74,9 @@ def test_who_waited_as_long_as_those_who_left_comes_after_those_who_will_stay() 
     for since in (50.0, 51.0, 51.4):
         line.add(One(since))
     # After 1.7 s the oldest is of the age at which clients left; after 5 s nobody knows, and it is first again.
-    assert line.head(51.7) == One(51.0)
+    assert line.peek_next(51.7) == One(51.0)
     assert [one.since for one in line] == [50.0, 51.0, 51.4]
-    assert line.head(55.0) == One(50.0)
+    assert line.peek_next(55.0) == One(50.0)
     assert drained(line, 51.7) == [51.0, 51.4, 50.0]
 
 
@@ -85,7 +85,7 @@ def test_one_who_left_is_no_reason_and_two_are() -> None:
         line = learned({1.7: times})
         line.add(One(0.0))
         line.add(One(1.0))
-        assert line.head(1.7) == One(first)
+        assert line.peek_next(1.7) == One(first)
 
 
 def test_where_all_leave_whatever_they_waited_the_order_is_that_of_arrival() -> None:
@@ -98,19 +98,19 @@ def test_where_all_leave_whatever_they_waited_the_order_is_that_of_arrival() -> 
 def test_an_age_in_doubt_is_tried_by_one_and_forgotten_in_the_end() -> None:
     patience = learned({1.7: 2}).patience
     at, answers = find_wait_bucket(1.7), 0
-    while patience.poor(at):
+    while patience.is_likely_abandoned(at):
         served(patience, 0.3, left=False)
         answers += 1
     assert 5 <= answers <= 60
     for _ in range(60):
         served(patience, 0.3, left=False)
-    patience.began(at)
-    assert not patience.poor(at)
-    patience.began(at)
-    assert patience.poor(at), "two more are not sent after it before the first has ended"
-    patience.ended(at, left=False)
-    patience.ended(at, left=False)
-    assert not patience.poor(at)
+    patience.record_start(at)
+    assert not patience.is_likely_abandoned(at)
+    patience.record_start(at)
+    assert patience.is_likely_abandoned(at), "two more are not sent after it before the first has ended"
+    patience.record_end(at, left=False)
+    patience.record_end(at, left=False)
+    assert not patience.is_likely_abandoned(at)
     for _ in range(300):
         served(patience, 0.3, left=False)
     assert not patience.alert
@@ -133,7 +133,7 @@ def test_everybody_who_is_there_is_served_once(
     there = [one.since for one in arrivals if not one.gone]
     found = drained(line, now)
     assert sorted(found) == there and list(line) == []
-    poor = [line.patience.poor(find_wait_bucket(now - since)) for since in found]
+    poor = [line.patience.is_likely_abandoned(find_wait_bucket(now - since)) for since in found]
     assert poor == sorted(poor), "those who will stay first"
     for which in (True, False):
         part = [since for since, one in zip(found, poor, strict=True) if one == which]
@@ -144,8 +144,8 @@ def test_those_who_are_gone_are_let_go_of_and_the_others_keep_their_order() -> N
     line = learned({1.0: 3})
     for since, gone in ((0.0, True), (0.1, False), (0.2, True), (4.0, False), (4.1, True), (4.2, False)):
         line.add(One(since, gone))
-    assert line.head(1.2) == One(4.0), "the older ones are passed by"
-    line.tidy()
+    assert line.peek_next(1.2) == One(4.0), "the older ones are passed by"
+    line.remove_departed()
     assert [one.since for one in line] == [0.1, 4.0, 4.2]
     assert drained(line, 1e4) == [0.1, 4.0, 4.2]
 
@@ -177,9 +177,11 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
     for of in there:
         lines.add(of.tenant, of)
     held = Counter(running)
-    while (one := lines.head(100.0, held)) is not None:
+    while (one := lines.peek_next(100.0, held)) is not None:
         assert lines.pop() is one
-        likely = [of for of in there if not lines.patience.poor(find_wait_bucket(100.0 - of.since))] or there
+        likely = [
+            of for of in there if not lines.patience.is_likely_abandoned(find_wait_bucket(100.0 - of.since))
+        ] or there
         assert held[one.tenant] == min(held[of.tenant] for of in likely)
         assert one is next(of for of in likely if of.tenant == one.tenant)
         there.remove(one)
@@ -197,7 +199,7 @@ def test_who_will_likely_stay_comes_before_a_tenant_with_fewer_slots() -> None:
     for tenant, since in (("few", 50.0), ("many", 51.4)):
         lines.add(tenant, One(since))
     found = []
-    while (one := lines.head(51.7, {"many": 3})) is not None:
+    while (one := lines.peek_next(51.7, {"many": 3})) is not None:
         lines.pop()
         found.append(one.since)
     assert found == [51.4, 50.0]
@@ -208,9 +210,9 @@ def test_one_who_was_passed_by_and_left_is_not_served() -> None:
     first, second = Leaving(50.0), Leaving(51.0)
     line.add(first)
     line.add(second)
-    assert line.head(51.7) is second
+    assert line.peek_next(51.7) is second
     first.gone = True
-    assert line.head(55.0) is second
+    assert line.peek_next(55.0) is second
 
 
 def test_tenants_with_as_many_take_turns() -> None:
@@ -220,7 +222,7 @@ def test_tenants_with_as_many_take_turns() -> None:
     turns.add("quiet", One(9.0))
     turns.add("quiet", One(10.0))
     order = []
-    while (found := turns.head(10.0, {})) is not None:
+    while (found := turns.peek_next(10.0, {})) is not None:
         turns.pop()
         order.append(found.since)
     assert order == [0.0, 9.0, 1.0, 10.0, 2.0, 3.0]
@@ -228,18 +230,18 @@ def test_tenants_with_as_many_take_turns() -> None:
 
 def test_who_comes_last_for_the_tenant_of_whom_most_wait_makes_room() -> None:
     lines: FairQueue[One] = FairQueue()
-    assert lines.too_many("quiet") is None and lines.before("quiet") == 0
+    assert lines.find_displaceable("quiet") is None and lines.count_ahead("quiet") == 0
     lines.add("soft", One(0.5))
     for since in (0.0, 1.0, 2.0):
         lines.add("loud", One(since, gone=since == 2.0))
-    assert lines.too_many("quiet") == One(1.0), "not one who is gone"
-    assert lines.too_many("loud") is None
-    lines.left("soft")
-    assert (lines.before("quiet"), lines.before("loud")) == (1, 3)
+    assert lines.find_displaceable("quiet") == One(1.0), "not one who is gone"
+    assert lines.find_displaceable("loud") is None
+    lines.record_departure("soft")
+    assert (lines.count_ahead("quiet"), lines.count_ahead("loud")) == (1, 3)
     for since in (3.0, 4.0):
         lines.add("quiet", One(since))
-    assert lines.too_many("quiet") is None, "as many of each"
-    assert (lines.before("quiet"), lines.before("loud"), lines.count) == (2 + 3, 3 + 2, 5)
+    assert lines.find_displaceable("quiet") is None, "as many of each"
+    assert (lines.count_ahead("quiet"), lines.count_ahead("loud"), lines.count) == (2 + 3, 3 + 2, 5)
     for _ in range(2):
-        lines.left("loud")
-    assert (lines.before("quiet"), lines.count) == (2 + 1, 3)
+        lines.record_departure("loud")
+    assert (lines.count_ahead("quiet"), lines.count) == (2 + 1, 3)

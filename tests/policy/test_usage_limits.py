@@ -144,7 +144,7 @@ def test_money_is_whole() -> None:
     assert worst_nusd(1e-9) == 1 and worst_nusd(1.2e-9) == 2 and nearest_nusd(1.2e-9) == 1
     assert worst_nusd(0.1 + 0.2) == 300_000_000
     assert to_caps(UsageLimits(rpm=5, budget_usd=0.3)) == AccountCaps(5, -1, 300_000_000)
-    assert UsageLimits().none and not UsageLimits(rpm=0).none
+    assert UsageLimits().is_unlimited and not UsageLimits(rpm=0).is_unlimited
 
 
 @pytest.mark.parametrize(

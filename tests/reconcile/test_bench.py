@@ -51,8 +51,8 @@ def test_the_client_agrees_with_a_server_of_known_timings(
     result = bench(serve(endpoint), load, BenchTimeouts(), workload="chat")
     peak, closed = result.phase("peak"), result.phase("closed")
     assert peak is not None and closed is not None
-    ttft = statistics.median(peak.values(lambda r: r.ttft_s) + closed.values(lambda r: r.ttft_s))
-    tpot = statistics.median(peak.values(lambda r: r.tpot_s) + closed.values(lambda r: r.tpot_s))
+    ttft = statistics.median(peak.collect_values(lambda r: r.ttft_s) + closed.collect_values(lambda r: r.ttft_s))
+    tpot = statistics.median(peak.collect_values(lambda r: r.tpot_s) + closed.collect_values(lambda r: r.tpot_s))
     assert ttft == pytest.approx(statistics.median(endpoint.ttfts), rel=0.25)
     assert tpot == pytest.approx(statistics.median(endpoint.tpots), rel=0.25)
     assert [request.due_s for request in peak.requests] == [arrival.at_s for arrival in peak_arrivals(load)]
@@ -176,8 +176,8 @@ def test_requests_sent_late_are_counted_and_said(serve: Serve, foreign: type[End
     result = run_bench(BenchTarget(serve(foreign()), None, "small"), load, lambda _: time.sleep(0.2), limits=QUICK)
     peak = result.phase("peak")
     assert peak is not None
-    assert peak.late > 0
-    assert f"peak: {peak.late} of {len(peak.requests)} requests were sent late" in " ".join(result.notes)
+    assert peak.late_count > 0
+    assert f"peak: {peak.late_count} of {len(peak.requests)} requests were sent late" in " ".join(result.notes)
 
 
 def test_a_key_over_plain_http_beyond_this_machine_is_noted(

@@ -48,7 +48,12 @@ def test_a_phase_counts_tokens_of_cut_streams_at_the_finished_rate() -> None:
     counted = phase(timing(tokens=20, chunks=10), timing("cut", tokens=5, chunks=5), timing("failed", chunks=9))
     assert counted.tokens_delivered == 20 + 2 * 5
     assert phase(timing("cut", chunks=4)).tokens_delivered == 4
-    assert (counted.count("finished"), counted.count("cut"), counted.count("failed"), counted.late) == (1, 1, 1, 3)
+    assert (counted.count("finished"), counted.count("cut"), counted.count("failed"), counted.late_count) == (
+        1,
+        1,
+        1,
+        3,
+    )
     assert counted.window_s == 10.0
 
 

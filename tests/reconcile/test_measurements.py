@@ -200,6 +200,8 @@ def test_availability_is_what_the_gateway_answered(
 def test_an_engines_own_count_is_no_availability(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     """It knows nothing of what was lost before it: the plan's own series are missing, so nothing is said."""
     plan = make_plan(metrics={"requests": "vendor:request_success_total"}, extra=(answered(),))
-    monkeypatch.setattr(PrometheusClient, "instant", lambda _self, promql, _at: 9.0 if "vendor" in promql else None)
+    monkeypatch.setattr(
+        PrometheusClient, "query_instant", lambda _self, promql, _at: 9.0 if "vendor" in promql else None
+    )
     reading = read_prometheus(plan, PrometheusClient("http://127.0.0.1:9"), 1000.0)
     assert "lost before it" in reading.gaps["chat.requests.share"]

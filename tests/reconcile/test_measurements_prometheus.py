@@ -148,7 +148,7 @@ def wait_until(url: str, deadline_s: float) -> None:
 def wait_for_scrapes(prometheus: PrometheusClient) -> None:
     """Until both pages have been read SCRAPES times; the first reading comes up to 5 s after the start."""
     ends = time.monotonic() + 30
-    while (prometheus.instant("min(count_over_time(up[1m]))") or 0) < SCRAPES:
+    while (prometheus.query_instant("min(count_over_time(up[1m]))") or 0) < SCRAPES:
         if time.monotonic() > ends:
             pytest.fail("the Prometheus does not scrape")
         time.sleep(0.2)
@@ -214,7 +214,7 @@ def test_shares_and_runs(running: Running) -> None:
 
     def asked(metric: str, statistic: Statistic, labels: dict[str, str]) -> float | None:
         query = Query(metric=metric, labels=labels, statistic=statistic, window_s=WINDOW_S)
-        return running.prometheus.instant(query.promql(), running.now)
+        return running.prometheus.query_instant(query.promql(), running.now)
 
     assert asked("requests", "share", {"workload": "own"}) == pytest.approx(0.8, abs=0.06)
     assert asked("requests", "share", {"workload": "calm"}) == 1.0

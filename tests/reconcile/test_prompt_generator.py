@@ -20,7 +20,7 @@ def test_two_probes_recover_a_linear_tokenizer(per_word: float, template: int) -
     assert not tokens.guessed
     assert abs(tokens.per_word - per_word) <= 1 / 64
     for wanted in (100, 500, 2000):
-        made = template + per_word * tokens.words(wanted)
+        made = template + per_word * tokens.count_words(wanted)
         assert abs(made - wanted) <= 2 + 0.05 * wanted
 
 
@@ -32,18 +32,18 @@ def test_a_server_that_counts_nothing_or_nonsense_is_guessed() -> None:
 
 
 def test_a_wish_shorter_than_the_template_still_makes_a_word() -> None:
-    assert PromptTokenModel(1.0, 30.0).words(5) == 1
+    assert PromptTokenModel(1.0, 30.0).count_words(5) == 1
 
 
 @given(st.integers(0, 2**32), st.integers(2, 40))
 def test_no_two_prompts_of_a_run_open_alike(seed: int, words: int) -> None:
     prompter = PromptGenerator(random.Random(seed))
-    prompts = [prompter.prompt(words).split() for _ in range(500)]
+    prompts = [prompter.generate(words).split() for _ in range(500)]
     assert all(len(prompt) == words for prompt in prompts)
     assert len({tuple(prompt[:2]) for prompt in prompts}) == len(prompts)
     assert prompts[0][0] != prompts[1][0]
 
 
 def test_one_word_and_two_runs() -> None:
-    assert PromptGenerator(random.Random(1)).prompt(1) in WORDS
-    assert PromptGenerator(random.Random(1)).prompt(30) != PromptGenerator(random.Random(2)).prompt(30)
+    assert PromptGenerator(random.Random(1)).generate(1) in WORDS
+    assert PromptGenerator(random.Random(1)).generate(30) != PromptGenerator(random.Random(2)).generate(30)

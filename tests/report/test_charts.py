@@ -258,8 +258,8 @@ def test_a_machine_says_once_what_it_holds() -> None:
 def test_texts_are_escaped() -> None:
     canvas = svg.SvgCanvas(100)
     canvas.text((0, 0), HOSTILE.replace("\x07", ""))
-    assert "<script" not in canvas.svg(10)
-    ElementTree.fromstring(canvas.svg(10))
+    assert "<script" not in canvas.render(10)
+    ElementTree.fromstring(canvas.render(10))
 
 
 @given(st.text(max_size=80), st.floats(min_value=20, max_value=400))

@@ -176,7 +176,7 @@ class Platform:
         async def page() -> str:
             client = EngineClient(f"unix:{self.home.socket(name)}")
             try:
-                return await client.text("/metrics")
+                return await client.get_text("/metrics")
             finally:
                 await client.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Paper:
+class RecordingPeer:
     """A line that keeps what is sent."""
 
     left = False
@@ -14,10 +14,10 @@ class Paper:
     def send(self, data: bytes) -> None:
         self.said += data
 
-    def keeps(self) -> bool:
+    def is_reusable(self) -> bool:
         return True
 
-    def over(self) -> None:
+    def on_response_sent(self) -> None:
         """Nothing follows."""
 
     def abort(self) -> None:

@@ -136,7 +136,7 @@ def test_a_stream_that_is_left_is_billed_for_what_came_once(two: Platform) -> No
     assert line.cost_usd == pytest.approx(line.input_tokens * IN_USD + line.output_tokens * OUT_USD)
     with two.keys() as keys:
         (record,) = keys.list("left")
-        keys.limit("key", "", record.id, UsageLimits(budget_usd=line.cost_usd + worst_usd(two)))
+        keys.set_limits("key", "", record.id, UsageLimits(budget_usd=line.cost_usd + worst_usd(two)))
     assert two.chat(key, max_tokens=LENGTH).status == 200, "nothing of its reservation is left"
 
 
@@ -152,7 +152,7 @@ def test_a_stream_ends_when_its_key_or_budget_is_taken(start: Start, act: str, c
         if act == "revoke":
             keys.revoke(record.id)
         else:
-            keys.limit("key", "", record.id, UsageLimits(budget_usd=0.0))
+            keys.set_limits("key", "", record.id, UsageLimits(budget_usd=0.0))
     while not said.endswith(b"0\r\n\r\n"):
         said += plain.recv(4096)
     last = said.rpartition(b"data: ")[2].partition(b"\n")[0]
@@ -242,7 +242,7 @@ def test_each_text_of_many_may_fill_the_context(two: Platform) -> None:
         two.ask("POST", "/v1/embeddings", body, key=key, headers={"cache-control": "no-store"})
     assert spent_usd(two, "vectors") <= budget
     with two.keys() as keys:
-        keys.limit("tenant", "vectors", "", UsageLimits(budget_usd=1.0))
+        keys.set_limits("tenant", "vectors", "", UsageLimits(budget_usd=1.0))
     rich = two.made_key("vectors")
     assert two.ask("POST", "/v1/embeddings", body, key=rich).status == 200
 

@@ -95,14 +95,16 @@ class Load:
         came = self._loop.time()
         self.asked[priority] += 1
         try:
-            lease = await self._pool.take(SlotRequest(1, priority=priority, begin_by=came + PATIENCE_S - 2 * SERVICE_S))
+            lease = await self._pool.acquire(
+                SlotRequest(1, priority=priority, begin_by=came + PATIENCE_S - 2 * SERVICE_S)
+            )
         except ApiError as refused:
             assert refused.status == 429 and refused.retry_after_s is not None and refused.retry_after_s >= 1
             self.refused[priority] += 1
             self.refused_after_s.append(self._loop.time() - came)
             return
         await asyncio.sleep(SERVICE_S * self._chance.uniform(0.5, 1.5))
-        self._pool.give(lease)
+        self._pool.release(lease)
         self.useful[priority] += self._loop.time() <= came + PATIENCE_S
 
 
@@ -136,14 +138,14 @@ class Leaving(Load):
         self.asked[priority] += 1
         try:
             async with asyncio.timeout(self._patience_s(self._chance)):
-                lease = await self._pool.take(SlotRequest(1, priority=priority))
+                lease = await self._pool.acquire(SlotRequest(1, priority=priority))
                 self.order.append(came)
                 left = True
                 try:
                     await asyncio.sleep(self.service_s * self._chance.uniform(0.8, 1.2))
                     left = False
                 finally:
-                    self._pool.give(lease, left=left)
+                    self._pool.release(lease, left=left)
         except ApiError:
             self.refused[priority] += 1
         except TimeoutError:
@@ -207,10 +209,10 @@ def test_the_patient_are_served_as_if_nothing_were_learned() -> None:
 def test_a_program_that_is_killed_with_its_requests_keeps_no_patient_one_from_being_served() -> None:
     async def scenario() -> None:
         served, loop = pool(), asyncio.get_running_loop()
-        killed = [asyncio.create_task(served.take(SlotRequest(1, priority="batch"))) for _ in range(24)]
+        killed = [asyncio.create_task(served.acquire(SlotRequest(1, priority="batch"))) for _ in range(24)]
         for number in range(2 * SLOTS):
             lease = await killed[number]
-            loop.call_later(1.0 + number // SLOTS, partial(served.give, lease, left=True))
+            loop.call_later(1.0 + number // SLOTS, partial(served.release, lease, left=True))
         for task in killed:
             task.cancel()
         await asyncio.gather(*killed, return_exceptions=True)
@@ -244,16 +246,16 @@ def test_the_urgent_overtake_and_within_a_class_it_is_first_come() -> None:
         served, order = pool(1), []
 
         async def use(name: str, priority: Priority) -> None:
-            lease = await served.take(SlotRequest(1, priority=priority))
+            lease = await served.acquire(SlotRequest(1, priority=priority))
             order.append(name)
             await asyncio.sleep(1.0)
-            served.give(lease)
+            served.release(lease)
 
         asked: list[tuple[str, Priority]] = [("first", "batch"), ("b1", "batch"), ("n1", "normal"), ("b2", "batch")]
         asked += [("i1", "interactive"), ("n2", "normal"), ("i2", "interactive")]
         await asyncio.gather(*(use(name, priority) for name, priority in asked))
         assert order == ["first", "i1", "i2", "n1", "n2", "b1", "b2"]
-        assert served.in_flight == 0 and served.wait_s() == 0.0
+        assert served.in_flight == 0 and served.estimated_wait_s() == 0.0
 
     run(scenario)
 
@@ -261,22 +263,24 @@ def test_the_urgent_overtake_and_within_a_class_it_is_first_come() -> None:
 def test_who_waits_past_its_time_is_told_when_a_slot_is_free_or_at_the_next_look() -> None:
     async def scenario() -> None:
         loop, served = asyncio.get_running_loop(), pool(1)
-        held = await served.take(SlotRequest(1))
-        waiting = [asyncio.create_task(served.take(SlotRequest(1, begin_by=until))) for until in (2.0, 9.0, math.inf)]
+        held = await served.acquire(SlotRequest(1))
+        waiting = [
+            asyncio.create_task(served.acquire(SlotRequest(1, begin_by=until))) for until in (2.0, 9.0, math.inf)
+        ]
         await asyncio.sleep(3.0)
-        served.give(held)
+        served.release(held)
         with pytest.raises(ApiError) as refused:
             await waiting[0]
         assert (refused.value.status, refused.value.openai_code, loop.time()) == (429, "queue_late", 3.0)
         second = await waiting[1]
-        late = asyncio.create_task(served.take(SlotRequest(1, priority="batch", begin_by=10.0)))
+        late = asyncio.create_task(served.acquire(SlotRequest(1, priority="batch", begin_by=10.0)))
         await asyncio.sleep(8.0)
-        await served.check()
+        await served.check_health()
         with pytest.raises(ApiError) as refused:
             await late
         assert refused.value.openai_code == "queue_late" and not waiting[2].done()
-        served.give(second)
-        served.give(await waiting[2])
+        served.release(second)
+        served.release(await waiting[2])
         assert served.in_flight == 0
 
     run(scenario)

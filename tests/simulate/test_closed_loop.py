@@ -47,11 +47,11 @@ def simulated(engine: EngineInstance, sent: int, prompt: int, answer: int) -> tu
         return request(now) if next(left, None) is not None else SimulatedRequest(now, 1, 0, 1)
 
     run = ContinuousBatching(engine.pace, engine.slots, engine.chunk)
-    step = engine.pace.decode(prompt + answer / 2).step_s(sent)
-    seconds = WAVES * (answer * step + sent * engine.pace.read_s(prompt, prompt * prompt / 2)) * 0.9
+    step = engine.pace.decode_step(prompt + answer / 2).step_s(sent)
+    seconds = WAVES * (answer * step + sent * engine.pace.prefill_s(prompt, prompt * prompt / 2)) * 0.9
     found = run.run([request(0.0) for _ in range(sent)], refill=next_one, until=seconds)
     long = [one for one in found if one.request.output_tokens > 1]
-    alone = engine.pace.alone(float(prompt))
+    alone = engine.pace.uncontended_prefill(float(prompt))
     beyond = alone.ttft_s(step) - alone.steps_s(step)
     firsts = [one.ttft_s + beyond for one in long if one.ttft_s is not None]
     return firsts, [one.tpot_s for one in long if one.tpot_s is not None]
@@ -76,8 +76,8 @@ def test_percentiles_over_the_mean_are_as_simulated(
         first = percentile(firsts, share) / (sum(firsts) / len(firsts))
         between = percentile(betweens, share) / (sum(betweens) / len(betweens))
         low, high = TTFT_HELD[name]
-        assert low < loop.over_mean("ttft_s", name) / first < high, name
-        assert loop.over_mean("tpot_s", name) == pytest.approx(between, rel=0.12), name
+        assert low < loop.ratio_to_mean("ttft_s", name) / first < high, name
+        assert loop.ratio_to_mean("tpot_s", name) == pytest.approx(between, rel=0.12), name
 
 
 def loop(**changes: float) -> ClosedLoopLatency:
@@ -87,13 +87,13 @@ def loop(**changes: float) -> ClosedLoopLatency:
 
 def test_the_statistics_are_in_order_and_the_mean_is_itself() -> None:
     for metric in ("ttft_s", "tpot_s"):
-        low, middle, high = (loop().over_mean(metric, name) for name in QUANTILES)
+        low, middle, high = (loop().ratio_to_mean(metric, name) for name in QUANTILES)
         assert 0 < low < middle < high
-        assert loop().over_mean(metric, "mean") == 1.0
-    assert loop().over_mean("tpot_s", "p50") == 1.0
+        assert loop().ratio_to_mean(metric, "mean") == 1.0
+    assert loop().ratio_to_mean("tpot_s", "p50") == 1.0
     alone = loop(crowd_s=0.0, burst_s=0.0, tpot_spread_s=0.0)
-    assert alone.over_mean("tpot_s", "p99") == 1.0
-    assert 1.0 <= alone.over_mean("ttft_s", "p99") < 1.02
+    assert alone.ratio_to_mean("tpot_s", "p99") == 1.0
+    assert 1.0 <= alone.ratio_to_mean("ttft_s", "p99") < 1.02
 
 
 @pytest.mark.parametrize(

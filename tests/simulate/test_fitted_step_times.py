@@ -52,7 +52,7 @@ def test_a_closed_loop_is_as_fitted(engine: tuple[str, str, int, str], load_: tu
         refill=lambda now: SimulatedRequest(now, prompt, 0, answer),
         until=ROUNDS * answer * tpot,
     )
-    alone = pace.alone(float(prompt))
+    alone = pace.uncontended_prefill(float(prompt))
     beyond = alone.ttft_s(step) - alone.steps_s(step)
     assert mean(one.tpot_s for one in found if one.tpot_s is not None) == pytest.approx(tpot, rel=0.05)
     first = mean(one.ttft_s for one in found if one.finished and one.ttft_s is not None) + beyond

@@ -89,7 +89,7 @@ def test_a_request_alone_takes_what_the_fit_says(one: PoolScenario) -> None:
     step = OpenLoop(engine.pace, build_request_profile(READS, WRITES), engine.slots, engine.chunk).at_rate(0.0).decode_s
     assert alone.ttft_s is not None
     whole = alone.ttft_s + model_ttft_overhead(one, 0.0)(prompt)
-    assert whole == pytest.approx(engine.pace.alone(prompt).ttft_s(step), abs=1.5 * step)
+    assert whole == pytest.approx(engine.pace.uncontended_prefill(prompt).ttft_s(step), abs=1.5 * step)
 
 
 def test_beyond_the_steps_is_never_negative_and_includes_the_gateway_once(one: PoolScenario) -> None:
@@ -146,6 +146,6 @@ def test_the_closed_loop_is_cut_where_more_would_say_nothing(one: PoolScenario) 
     assert cut < 1e3
     assert simulate_closed_loop(long) == pytest.approx(simulate_closed_loop(one), rel=0.25)
     many = long._replace(load=replace(long.load, concurrency=100_000))
-    step = many.engine.pace.decode(1800).step_s(256)
+    step = many.engine.pace.decode_step(1800).step_s(256)
     assert many.engine.slots == 256
     assert closed_loop_seconds(many) == pytest.approx(MOST_CLOSED / 256 * 220 * step)

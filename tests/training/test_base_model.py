@@ -71,7 +71,7 @@ def test_it_is_made_once(fetched: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPa
     assert not base_model.is_prepared(fetched, tiny.sha256)
     folder = base_model.prepare_base(fetched, tiny.sha256, NAME)
     assert base_model.is_prepared(fetched, tiny.sha256)
-    assert base_model.prepare_base(fetched, tiny.sha256, NAME) == folder == fetched.base(tiny.sha256)
+    assert base_model.prepare_base(fetched, tiny.sha256, NAME) == folder == fetched.dequantised_base(tiny.sha256)
     assert converter.times == 1
 
 
@@ -87,7 +87,7 @@ def test_of_several_at_once_one_makes_it(fetched: Home, tiny: Tiny, monkeypatch:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [fetched.base(tiny.sha256)] * 4
+    assert found == [fetched.dequantised_base(tiny.sha256)] * 4
     assert converter.times == 1
 
 
@@ -104,7 +104,7 @@ def test_a_damaged_twin_is_made_again(fetched: Home, tiny: Tiny, monkeypatch: py
 
 def test_what_a_killed_conversion_left_is_swept(fetched: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     Converter(tiny, monkeypatch)
-    left = fetched.base(tiny.sha256).parent / f"{atomic_directory.LEFTOVER_PREFIX}dead"
+    left = fetched.dequantised_base(tiny.sha256).parent / f"{atomic_directory.LEFTOVER_PREFIX}dead"
     left.mkdir()
     base_model.prepare_base(fetched, tiny.sha256, NAME)
     assert not left.exists()
@@ -134,7 +134,7 @@ def test_a_file_that_no_conversion_reads_is_refused_in_words(home: Home) -> None
     assert error.code == "AW-TRN-31"
     assert NAME in error.message
     assert not base_model.is_prepared(home, sha256)
-    assert [path.name for path in home.base(sha256).parent.iterdir()] == [".lock"]
+    assert [path.name for path in home.dequantised_base(sha256).parent.iterdir()] == [".lock"]
 
 
 def test_a_full_disk_leaves_nothing_behind(fetched: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_nothing_behind(fetched: Home, tiny: Tiny, monkeypatc
     error = refused(fetched, tiny.sha256)
     assert isinstance(error, OperateError)
     assert error.code == "AW-OPS-01"
-    assert [path.name for path in fetched.base(tiny.sha256).parent.iterdir()] == [".lock"]
+    assert [path.name for path in fetched.dequantised_base(tiny.sha256).parent.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("package", ["torch", "peft", "gguf"])

@@ -31,7 +31,7 @@ def test_the_newest_counts_and_two_are_kept(tmp_path: Path) -> None:
     kept = LocalCheckpointManager(tmp_path, print)
     assert kept.newest() is None
     for step in (5, 10, 15):
-        kept.keep(step, lambda step=step: {"s": str(step).encode()})  # type: ignore[misc]
+        kept.save(step, lambda step=step: {"s": str(step).encode()})  # type: ignore[misc]
     newest = kept.newest()
     assert newest is not None
     assert (newest.step, newest.files) == (15, {"s": b"15"})
@@ -41,14 +41,14 @@ def test_the_newest_counts_and_two_are_kept(tmp_path: Path) -> None:
 def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path) -> None:
     warned: list[str] = []
     kept = LocalCheckpointManager(tmp_path, warned.append)
-    kept.keep(1, lambda: {"s": b"1"})
-    kept.keep(2, lambda: {"s": b"2"})
+    kept.save(1, lambda: {"s": b"1"})
+    kept.save(2, lambda: {"s": b"2"})
     (tmp_path / "step-00000002" / "s").write_bytes(b"3")
     newest = kept.newest()
     assert newest is not None
     assert (newest.step, newest.files) == (1, {"s": b"1"})
     assert warned == ["the checkpoint of step 2 is passed over: s is damaged"]
-    kept.keep(2, lambda: {"s": b"again"})
+    kept.save(2, lambda: {"s": b"again"})
     newest = kept.newest()
     assert newest is not None
     assert newest.files == {"s": b"again"}
@@ -57,7 +57,7 @@ def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path) -> None:
 def test_with_none_whole_the_run_is_told_to_begin_again(tmp_path: Path) -> None:
     warned: list[str] = []
     kept = LocalCheckpointManager(tmp_path, warned.append)
-    kept.keep(1, lambda: {"s": b"1"})
+    kept.save(1, lambda: {"s": b"1"})
     (tmp_path / "step-00000001" / "s").write_bytes(b"3")
     assert kept.newest() is None
     assert warned[-1] == "no checkpoint is whole: the run begins again from its first step"

@@ -12,7 +12,7 @@ IDS = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(50)]
 
 
 def walk(order: DataOrder, budget: int, steps: int) -> list[list[int]]:
-    return [order.take(budget) for _ in range(steps)]
+    return [order.next_rows(budget) for _ in range(steps)]
 
 
 def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide() -> None:
@@ -39,7 +39,7 @@ def test_every_epoch_has_every_row_once_and_steps_come_near_their_budget(
     order = DataOrder(ids, lengths, seed, Cursor())
     epochs: dict[int, list[int]] = {}
     for _ in range(steps):
-        rows = order.take(budget)
+        rows = order.next_rows(budget)
         assert rows
         epochs.setdefault(order.cursor.epoch, []).extend(rows)
         filled = sum(lengths[row] for row in rows)
@@ -67,10 +67,10 @@ def test_the_digest_tells_one_order_from_another() -> None:
     assert extend_digest(EMPTY_DIGEST, ["a", "b"]) != extend_digest(EMPTY_DIGEST, ["b", "a"])
     assert extend_digest(extend_digest(EMPTY_DIGEST, ["a"]), ["b"]) != extend_digest(EMPTY_DIGEST, ["a"])
     order = DataOrder(IDS, [1] * 50, 1, Cursor())
-    rows = order.take(3)
+    rows = order.next_rows(3)
     assert order.cursor.order_sha256 == extend_digest(EMPTY_DIGEST, [IDS[row] for row in rows])
 
 
 @pytest.mark.parametrize(("budget", "expected"), [(10, 1), (14, 1), (16, 2), (20, 2), (26, 3)])
 def test_a_step_ends_at_the_row_that_brings_it_nearest(budget: int, expected: int) -> None:
-    assert len(DataOrder(IDS, [10] * 50, 1, Cursor()).take(budget)) == expected
+    assert len(DataOrder(IDS, [10] * 50, 1, Cursor()).next_rows(budget)) == expected

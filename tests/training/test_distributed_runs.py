@@ -175,7 +175,7 @@ def pictures(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
     yield tmp_path
     killed(home.root)
     for run in api.runs.list():
-        shutil.rmtree(home.ray(run.id))
+        shutil.rmtree(home.ray_session(run.id))
 
 
 def driving(home: Home) -> int:
@@ -226,7 +226,7 @@ def test_ray_on_this_machine_goes_on_after_any_end_and_leaves_nothing(home: Home
     made = api.runs.resume(run).result()
     assert (made.status, made.step, made.resumed) == ("finished", 600, 2)
     assert killed(home.root) == []
-    assert list(home.ray(run).iterdir()) == []
+    assert list(home.ray_session(run).iterdir()) == []
 
     alone = api.train(spec(pictures, PICTURES, 1)).result()
     assert made.order_sha256 == alone.order_sha256

@@ -58,7 +58,7 @@ def test_what_is_served_is_what_was_trained_and_not_what_was_not(done: Done) -> 
     served = Classifier(read_onnx(done.folder / done.result.file))
     assert served.notes == trained.notes and served.notes.features[:2] == ("pixel_00", "pixel_01")
     rows = image_classifier.build_pixel_matrix(data.held_out, list(served.notes.features), data, DIGITS)
-    answers = served.probabilities(rows)
+    answers = served.predict_probabilities(rows)
     assert len(rows) > 200 and np.abs(answers.sum(axis=1) - 1).max() < 1e-5
     assert np.abs(answers - trained.answers(rows)).max() < 1e-5
     assert np.abs(answers - trained.untrained(rows)).max() > 0.5
@@ -162,8 +162,8 @@ def test_small_and_coloured_pictures_are_laid_out_row_by_row(tmp_path: Path, sha
         expected = torch.softmax(trainer._net.body(pictures), dim=1).numpy()
     served = Classifier(read_onnx(tmp_path / "model.onnx"))
     assert served.notes.labels == ("false", "true") and served.notes.shape == shape
-    assert np.abs(served.probabilities(pixels) - expected).max() < 1e-5
-    nested = served.rows(pixels[:2].reshape(2, *shape).tolist())
+    assert np.abs(served.predict_probabilities(pixels) - expected).max() < 1e-5
+    nested = served.build_rows(pixels[:2].reshape(2, *shape).tolist())
     assert np.array_equal(nested, pixels[:2])
 
 

@@ -114,7 +114,7 @@ def trained(folder: Path, crew: WorkerGroup, share: int = 1) -> Any:
     trainer = image_classifier.make_trainer(setup)
     order = DataOrder(setup.data.train.ids, trainer.lengths(), setup.spec.seed, Cursor())
     for _ in range(STEPS):
-        trainer.step(order.take(trainer.budget())[::share][crew.rank :: crew.size])
+        trainer.step(order.next_rows(trainer.budget())[::share][crew.rank :: crew.size])
     return trainer
 
 

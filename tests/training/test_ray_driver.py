@@ -191,7 +191,7 @@ class Crew:
         self._chosen = chosen
         self.given: list[float] = []
 
-    def first(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         self.given.append(value)
         return float(self._chosen)
 
@@ -207,7 +207,7 @@ class Keeper:
         now = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
         return RestoredCheckpoint(now, {}) if now else None
 
-    def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
+    def save(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
         self.kept.append(step)
 
 
@@ -235,5 +235,5 @@ def test_a_checkpoint_that_never_shows_is_an_error() -> None:
 def test_the_first_worker_alone_keeps_checkpoints() -> None:
     keepers = [Keeper(0), Keeper(0)]
     for rank, keeper in enumerate(keepers):
-        ray_worker.SharedCheckpointManager(Crew(rank, 0), keeper).keep(2, lambda: {})
+        ray_worker.SharedCheckpointManager(Crew(rank, 0), keeper).save(2, lambda: {})
     assert [keeper.kept for keeper in keepers] == [[2], []]

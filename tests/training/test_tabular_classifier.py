@@ -32,7 +32,7 @@ def _differences(folder: Path, columns: dict[str, Any], spec: TrainSpec) -> tupl
     found = []
     for part in (data.train, data.held_out):
         rows = classifier_data.build_feature_matrix(part, list(served.notes.features), data)
-        answers = served.probabilities(rows)
+        answers = served.predict_probabilities(rows)
         found.append([np.abs(answers - other(rows)).max() for other in (trained.answers, trained.untrained)])
     return float(max(one[0] for one in found)), float(min(one[1] for one in found))
 
@@ -106,7 +106,7 @@ def test_rows_too_few_to_split_are_the_shares_of_their_classes(tmp_path: Path) -
     rows = classifier_data.build_feature_matrix(
         data.train, list(read_onnx(tmp_path / "model.onnx").notes.features), data
     )
-    served = Classifier(read_onnx(tmp_path / "model.onnx")).probabilities(rows)
+    served = Classifier(read_onnx(tmp_path / "model.onnx")).predict_probabilities(rows)
     assert served == pytest.approx(np.tile([1 / 3, 2 / 3], (15, 1)), abs=1e-6)
 
 

@@ -37,7 +37,7 @@ class Memory:
     def newest(self) -> RestoredCheckpoint | None:
         return self.kept[-1] if self.kept else None
 
-    def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
+    def save(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
         self.kept.append(RestoredCheckpoint(step, dict(files())))
 
 
@@ -46,7 +46,7 @@ def test_steps_follow_the_order_and_their_figures_add_up() -> None:
     trainer, memory = Counter(), Memory()
     state = training_loop.run_loop(trainer, setup(), memory, LoopHooks(told.append, now=Clock()))
     order = DataOrder(IDS, [1] * 40, SPEC.seed, Cursor())
-    steps = [order.take(7) for _ in range(12)]
+    steps = [order.next_rows(7) for _ in range(12)]
     assert state.cursor == order.cursor
     assert state.units == sum(map(len, steps)) == 80  # an epoch's last step has what is left of it
     assert (state.step, state.loss_first, state.loss_last) == (12, 1.0, 1.0 / 12)
@@ -124,7 +124,7 @@ class Watched(Counter):
 def test_a_crew_shares_every_step_and_leaves_no_row_out() -> None:
     """Three workers: together they see the steps of one, in turns, and count all of its rows."""
     order = DataOrder(IDS, [1] * 40, SPEC.seed, Cursor())
-    steps = [order.take(7) for _ in range(12)]
+    steps = [order.next_rows(7) for _ in range(12)]
     crew = [Watched() for _ in range(3)]
     states = [
         training_loop.run_loop(trainer, setup(crew=Seat(rank, 3)), Memory(), LoopHooks(lambda _: None, now=Clock()))

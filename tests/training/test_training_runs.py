@@ -135,7 +135,7 @@ def test_ids_differ() -> None:
     ],
 )
 def test_an_error_crosses_from_process_to_process(error: ArchwrightError) -> None:
-    crossed = msgspec.convert(error.as_dict(), SerialisedError).error()
+    crossed = msgspec.convert(error.as_dict(), SerialisedError).to_exception()
     assert type(crossed) is type(error)
     assert crossed.as_dict() == error.as_dict()
 

@@ -48,7 +48,7 @@ class Tiny(NamedTuple):
     def into(self, home: Home) -> Artefact:
         """Bring both into a home."""
         shutil.copy(self.file, home.model(self.sha256))
-        shutil.copytree(self.twin, home.base(self.sha256))
+        shutil.copytree(self.twin, home.dequantised_base(self.sha256))
         return artefact(self.sha256, self.file.stat().st_size)
 
 

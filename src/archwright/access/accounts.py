@@ -114,12 +114,12 @@ class _UnknownSpend(NamedTuple):
 
 
 def open_accounts_table(home: Home) -> SharedTable:
-    return SharedTable(home.slates, "accounts", TABLE_BYTES)
+    return SharedTable(home.shared_tables, "accounts", TABLE_BYTES)
 
 
 def has_accounts_table(home: Home) -> bool:
     """Whether a worker has opened them since the boot."""
-    return shared_table_path(home.slates, "accounts", TABLE_BYTES).exists()
+    return shared_table_path(home.shared_tables, "accounts", TABLE_BYTES).exists()
 
 
 class Accounts:
@@ -168,8 +168,8 @@ class Accounts:
         for place, (principal, (tokens, usd)) in enumerate(asked):
             if principal.limited:
                 if not waiting:
-                    self._ready()
-                accounts, ask = self._of(principal), (tokens, -1 if usd is None else worst_nusd(usd))
+                    self._ensure_registered()
+                accounts, ask = self._get_accounts(principal), (tokens, -1 if usd is None else worst_nusd(usd))
                 one = Reservation(principal, accounts, ask, self._version, self._generation)
                 waiting.append((place, one))
             else:
@@ -178,7 +178,7 @@ class Accounts:
         known: dict[bytes, int] = {}
         while waiting:
             try:
-                answers = self._slate.write(self._act, waiting, known)
+                answers = self._slate.write(self._settle_and_reserve, waiting, known)
                 self.ended.clear()
                 for (place, _), answer in zip(waiting, answers, strict=False):
                     if isinstance(answer, LimitDenial):
@@ -203,42 +203,42 @@ class Accounts:
         """Give back now what ended. Raises StoreError: it stays held, as long as this process lives."""
         if not self.ended:
             return
-        self._see_the_day()
+        self._roll_periods_if_due()
         try:
-            self._slate.write(self._act, [], {})
+            self._slate.write(self._settle_and_reserve, [], {})
         finally:
             self.ended.clear()
 
-    def still(self, reservation: Reservation) -> bool:
+    def may_continue(self, reservation: Reservation) -> bool:
         """Whether a request under way may go on: its key lives, and its budgets, if they were lowered meanwhile, still
         bear all that is spent and reserved. Cheap until something changed. Raises StoreError: then stop."""
-        version = self._keys.follow()
+        version = self._keys.refresh_version()
         if version == reservation.version and self._clock() < reservation.principal.expires_at:
             return True
-        if not self._keys.live(reservation.principal.key_id):
+        if not self._keys.is_live(reservation.principal.key_id):
             return False
         reservation.version = version
         self.flush()
-        return self._slate.read(self._bears, self._of(reservation.principal))
+        return self._slate.read(self._is_within_budget, self._get_accounts(reservation.principal))
 
-    def _ready(self) -> None:
+    def _ensure_registered(self) -> None:
         """This process is known on the slate, and which day it is."""
         if self._generation != self._slate.generation:
             self._worker, self._generation = self._slate.write(register_worker), self._slate.generation
-        self._see_the_day()
+        self._roll_periods_if_due()
 
-    def _of(self, principal: Principal) -> tuple[Account, ...]:
+    def _get_accounts(self, principal: Principal) -> tuple[Account, ...]:
         if self._version != self._keys.version:
             self._accounts.clear()
             self._version = self._keys.version
         found = self._accounts.get(principal.key_id)
         if found is None:
-            scopes = self._keys.scopes(principal)
+            scopes = self._keys.list_limited_scopes(principal)
             found = tuple(_build_account(scope) for scope in scopes)
             self._accounts[principal.key_id] = found
         return found
 
-    def _act(
+    def _settle_and_reserve(
         self, transaction: Transaction, waiting: list[tuple[int, Reservation]], known: Mapping[bytes, int]
     ) -> list[LimitDenial | _UnknownSpend | None]:
         """Give back what ended, also where all are refused; then take, in order, to the first of which something is
@@ -246,10 +246,10 @@ class Accounts:
         now_us = self._monotonic_us()
         rows: AccountRows = {}
         for reservation, tokens, nusd in self.ended:
-            self._put_back(transaction, rows, reservation, (tokens, nusd), now_us)
+            self._settle_in_rows(transaction, rows, reservation, (tokens, nusd), now_us)
         found: list[LimitDenial | _UnknownSpend | None] = []
         for _, one in waiting:
-            answer = self._take(transaction, rows, one.accounts, one.ask, known, now_us)
+            answer = self._reserve_in_rows(transaction, rows, one.accounts, one.ask, known, now_us)
             found.append(answer)
             if isinstance(answer, _UnknownSpend):
                 break
@@ -257,7 +257,7 @@ class Accounts:
             transaction.put(key, encode_row(row))
         return found
 
-    def _take(
+    def _reserve_in_rows(
         self,
         transaction: Transaction,
         rows: AccountRows,
@@ -278,7 +278,7 @@ class Accounts:
             if account.budgeted:
                 period = row[PERIOD_INDEX]
                 if period != self._periods[account.period]:
-                    current = self._current(account, row, known, now_us)
+                    current = self._current_period_row(account, row, known, now_us)
                     if isinstance(current, _UnknownSpend):
                         return current
                     row = current
@@ -287,17 +287,17 @@ class Accounts:
                         rows[key] = row
             changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
             if isinstance(changed, LimitShortfall) and changed.held:
-                row = self._without_dead(transaction, account, row, now_us)
+                row = self._drop_dead_workers(transaction, account, row, now_us)
                 changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
             if isinstance(changed, LimitShortfall):
-                return self._denied(account, changed)
+                return self._build_denial(account, changed)
             taken.append((key, changed, period, row))
         tokens, nusd = ask
         for key, level, period, row in taken:
             rows[key] = update_row(level, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
 
-    def _put_back(
+    def _settle_in_rows(
         self, transaction: Transaction, rows: AccountRows, reservation: Reservation, took: WorstCaseAmount, now_us: int
     ) -> None:
         """By what the rows say, not by the limits of then: these may have changed since."""
@@ -317,23 +317,23 @@ class Accounts:
             if period > 0:
                 now_running = self._periods[_PERIOD_KINDS[period % 4]]
                 if now_running > period:
-                    fresh = self._untouched_since(now_running, row, now_us)
+                    fresh = self._is_unused_since(now_running, row, now_us)
                     level, period = (*level[:3], 0), now_running if fresh else UNKNOWN_PERIOD
             level = settle_request(account.caps, level, reserved_tokens - tokens, nusd, now_us)
             rows[key] = update_row(level, period, row, self._worker, -reserved_nusd, -reserved_tokens)
 
-    def _bears(self, transaction: Transaction, accounts: tuple[Account, ...]) -> bool:
+    def _is_within_budget(self, transaction: Transaction, accounts: tuple[Account, ...]) -> bool:
         for account in accounts:
             raw = transaction.get(account.key)
             if raw is not None and account.caps.budget_nusd >= 0:
                 row, budget = decode_row(raw), account.caps.budget_nusd
                 if row[3] + sum_reserved_nusd(row) > budget:
-                    row = self._without_dead(transaction, account, row, self._monotonic_us())
+                    row = self._drop_dead_workers(transaction, account, row, self._monotonic_us())
                     if row[3] + sum_reserved_nusd(row) > budget:
                         return False
         return True
 
-    def _current(
+    def _current_period_row(
         self, account: Account, row: AccountRow, known: Mapping[bytes, int], now_us: int
     ) -> AccountRow | _UnknownSpend:
         """The row of an account with a budget in the period now running. A new month or day starts at nothing; where
@@ -343,7 +343,7 @@ class Accounts:
         if period != UNKNOWN_PERIOD and period % 4 == wanted % 4:
             if wanted < period <= (self._clock() + CLOCK_TOLERANCE_S) * 4:
                 return row  # another worker saw midnight a moment earlier
-            if period < wanted and self._untouched_since(wanted, row, now_us):
+            if period < wanted and self._is_unused_since(wanted, row, now_us):
                 return (*row[:3], 0, wanted, *row[RESERVED_INDEX:])
             if account.key not in known:
                 self.strange.add((self._turns, period))
@@ -351,11 +351,13 @@ class Accounts:
             return _UnknownSpend(account, wanted // 4)
         return (*row[:3], known[account.key], wanted, *row[RESERVED_INDEX:])
 
-    def _untouched_since(self, period: int, row: AccountRow, now_us: int) -> bool:
+    def _is_unused_since(self, period: int, row: AccountRow, now_us: int) -> bool:
         """Whether an account was last used before the period began, as the clock goes now."""
         return self._clock() - (now_us - row[0]) / 1e6 < period // 4 + CLOCK_TOLERANCE_S
 
-    def _without_dead(self, transaction: Transaction, account: Account, row: AccountRow, now_us: int) -> AccountRow:
+    def _drop_dead_workers(
+        self, transaction: Transaction, account: Account, row: AccountRow, now_us: int
+    ) -> AccountRow:
         living: list[int] = []
         freed = 0
         for place in range(RESERVED_INDEX, len(row), 3):
@@ -368,17 +370,17 @@ class Accounts:
             level = settle_request(account.caps, level, freed, 0, now_us)
         return (*level, row[PERIOD_INDEX], *living)
 
-    def _denied(self, account: Account, short: LimitShortfall) -> LimitDenial:
+    def _build_denial(self, account: Account, short: LimitShortfall) -> LimitDenial:
         wait_s = short.retry_after_s
         if short.limit == "budget" and wait_s is None and account.period != "total":
             wait_s = max(1, round(_next_period_start(account.period, self._clock()) - self._clock()))
         return LimitDenial(short.limit, account.scope.kind, wait_s)
 
-    def _see_the_day(self) -> None:
+    def _roll_periods_if_due(self) -> None:
         if not self._day <= self._clock() < self._period_end:
-            self._turn()
+            self._roll_periods()
 
-    def _turn(self) -> None:
+    def _roll_periods(self) -> None:
         """Another day: which period each kind of budget is in, as its start in seconds, times 4, plus its kind."""
         now = self._clock()
         self._turns += 1

@@ -76,7 +76,7 @@ class KeyStore(KeyCache):
             raise UsageError("AW-USE-31", f"the tenant {name!r} exists", hint="choose another name") from error
         return tenant
 
-    def tenants(self) -> tuple[Tenant, ...]:
+    def list_tenants(self) -> tuple[Tenant, ...]:
         return tuple(self._store.rows(TENANTS))
 
     def create(
@@ -104,7 +104,7 @@ class KeyStore(KeyCache):
             raise invalid_limit_error(f"a key lives longer than 0 s and at most 1e10, not {lives_s}")
         self._ensure_tenant(tenant)
         now = self._clock()
-        secret, prefix, digest = self._secret()
+        secret, prefix, digest = self._generate_secret()
         record = KeyRecord(
             id="key-" + secrets.token_hex(8),
             tenant=tenant,
@@ -121,35 +121,35 @@ class KeyStore(KeyCache):
             expires_at=None if lives_s is None else now + lives_s,
         )
         self._store.append(KEYS, [record])
-        self._announce()
+        self._announce_change()
         return secret, record
 
     def rotate(self, key_id: str, overlap_s: float) -> tuple[str, KeyRecord]:
         """Another secret for the same key; those it had end after `overlap_s`. Raises UsageError AW-USE-34, -36."""
         if not 0 <= overlap_s < 1e10:
             raise invalid_limit_error(f"an overlap is 0 s to 1e10, not {overlap_s}")
-        known = self._records(key_id)
-        if self.revoked(key_id):
+        known = self._require_records(key_id)
+        if self.is_revoked(key_id):
             raise UsageError(
                 "AW-USE-34", f"the key {key_id!r} is revoked", hint="make a new one: archwright key create"
             )
         now = self._clock()
-        secret, prefix, digest = self._secret()
+        secret, prefix, digest = self._generate_secret()
         record = replace(known[-1], prefix=prefix, digest=digest, created_at=now)
         # The new secret first: should the second write fail, both work, and rotating again mends it.
         self._store.append(KEYS, [record])
         self._store.append(SECRET_EXPIRIES, [SecretExpiry(digest=old.digest, at=now + overlap_s) for old in known])
-        self._announce()
+        self._announce_change()
         return secret, record
 
-    def limit(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
+    def set_limits(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
         """Set all limits of a key (`name` its id), a user or a tenant; those before hold no longer.
 
         Raises UsageError: AW-USE-30 not a name, AW-USE-34 no such key or tenant, AW-USE-36 no such limit.
         """
         check_limits(limits)
         if kind == "key":
-            self._records(name)
+            self._require_records(name)
         else:
             self._check_tenant(tenant)
         if kind == "user":
@@ -163,21 +163,21 @@ class KeyStore(KeyCache):
             at=self._clock(),
         )
         self._store.append(LIMITS, [row])
-        self._announce()
+        self._announce_change()
         return row
 
-    def trace_content(self, tenant: str, traced: bool) -> None:
+    def set_content_tracing(self, tenant: str, traced: bool) -> None:
         """Whether what the tenant's requests say goes along with their traces. Raises UsageError AW-USE-34."""
         self._check_tenant(tenant)
         self._store.append(CONTENT_TRACINGS, [TenantContentTracing(tenant=tenant, traced=traced, at=self._clock())])
-        self._announce()
+        self._announce_change()
         self._refresh()
 
     def _check_tenant(self, name: str) -> None:
         if not self._store.rows(TENANTS, {"name": name}, limit=1):
             raise UsageError("AW-USE-34", f"no tenant {name[:60]!r}", hint="see `archwright tenant list`")
 
-    def _secret(self) -> tuple[str, str, str]:
+    def _generate_secret(self) -> tuple[str, str, str]:
         """A new secret, what lists show of it, and its digest."""
         body = secrets.token_urlsafe(32)
         secret = SECRET_PREFIX + body + compute_checksum(body)
@@ -189,28 +189,28 @@ class KeyStore(KeyCache):
             with contextlib.suppress(ConflictError):
                 self._store.append(TENANTS, [Tenant(name=name, created_at=self._clock())])
 
-    def _records(self, key_id: str) -> list[KeyRecord]:
+    def _require_records(self, key_id: str) -> list[KeyRecord]:
         """Oldest first. Raises UsageError AW-USE-34."""
         found = self._store.rows(KEYS, {"id": key_id})
         if not found:
             raise UsageError("AW-USE-34", f"no key {key_id[:60]!r}", hint="see `archwright key list`")
         return found
 
-    def record(self, key_id: str) -> KeyRecord | None:
+    def find_record(self, key_id: str) -> KeyRecord | None:
         """What is kept of a key, revoked or not; None when there is none."""
         found = self._store.rows(KEYS, {"id": key_id})
         return found[-1] if found else None
 
     def revoke(self, key_id: str) -> KeyRecord:
         """Refused here at once, in other processes within POLL_S; twice is once. Raises UsageError AW-USE-34."""
-        found = self._records(key_id)
+        found = self._require_records(key_id)
         with contextlib.suppress(ConflictError):
             self._store.append(REVOCATIONS, [Revocation(key_id=key_id, at=self._clock())])
-        self._announce()
+        self._announce_change()
         self._refresh()
         return found[-1]
 
-    def revoked(self, key_id: str) -> bool:
+    def is_revoked(self, key_id: str) -> bool:
         return bool(self._store.rows(REVOCATIONS, {"key_id": key_id}, limit=1))
 
     def list(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
@@ -218,7 +218,7 @@ class KeyStore(KeyCache):
         newest = {row.id: row for row in self._store.rows(KEYS, None if tenant is None else {"tenant": tenant})}
         return tuple(newest.values())
 
-    def limits(self) -> dict[str, UsageLimits]:
+    def read_limits(self) -> dict[str, UsageLimits]:
         """Every limit in force, by scope."""
         self._refresh()
         return dict(self._limits)
@@ -229,7 +229,7 @@ class KeyStore(KeyCache):
             row.key_id: float(row.day * DAY_S) for row in sorted(self._store.rows(KEY_USES), key=lambda row: row.day)
         }
 
-    def _announce(self) -> None:
+    def _announce_change(self) -> None:
         if self._slate is not None:
             self._slate.write(_increment_epoch)
 

@@ -101,7 +101,7 @@ class AuditLog:
         with self._ledger.lock:
             group = self._group
             if (
-                not group or self._ledger.newest(AUDIT_STREAM) is not group[-1]
+                not group or self._ledger.last_pending(AUDIT_STREAM) is not group[-1]
             ):  # what it was part of is written, or not ours
                 prev = hash_lines(b"\n".join(group)) if group else self._first
                 line = b'%b%b%b","number":%d,"prev":"%b"}' % (

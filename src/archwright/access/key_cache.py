@@ -122,46 +122,46 @@ class KeyCache:
         if self._monotonic() - self._read_at >= self._stale_s:
             if not is_well_formed(secret):
                 return None
-            self._catch_up(POLL_S)
+            self._ensure_fresh(POLL_S)
         principal = self._live.get(digest)
         if principal is None:
-            if not is_well_formed(secret) or not self._news():
+            if not is_well_formed(secret) or not self._may_be_unread():
                 return None
-            self._catch_up(0.0)
+            self._ensure_fresh(0.0)
             principal = self._live.get(digest)
             if principal is None:
                 return None
         if self._clock() >= principal.expires_at:
             return None
         if principal.key_id not in self._used:
-            self._use(principal.key_id)
+            self._record_use(principal.key_id)
         return principal
 
-    def follow(self) -> int:
+    def refresh_version(self) -> int:
         """`version`, at most POLL_S old: for work under way. Raises StoreError as `identify` does."""
         if self._monotonic() - self._read_at >= self._stale_s:
-            self._catch_up(POLL_S)
+            self._ensure_fresh(POLL_S)
         return self.version
 
-    def live(self, key_id: str) -> bool:
+    def is_live(self, key_id: str) -> bool:
         """Whether any secret of the key is still taken."""
         now = self._clock()
         found = (self._live.get(digest) for digest in self._digests.get(key_id, ()))
         return any(now < principal.expires_at for principal in found if principal is not None)
 
-    def scopes(self, principal: Principal) -> tuple[LimitScope, ...]:
+    def list_limited_scopes(self, principal: Principal) -> tuple[LimitScope, ...]:
         """The accounts with limits that a request of `principal` counts in: the narrowest first."""
         return tuple(
             LimitScope(kind, name, self._limits[name])
             for kind, name in list_scopes(principal)
-            if not self._limits.get(name, NO_LIMITS).none
+            if not self._limits.get(name, NO_LIMITS).is_unlimited
         )
 
-    def content_traced(self, tenant: str) -> bool:
+    def is_content_traced(self, tenant: str) -> bool:
         """Whether the tenant wants what its requests say in their traces: as far as was read."""
         return self._traced.get(tenant, False)
 
-    def _news(self) -> bool:
+    def _may_be_unread(self) -> bool:
         """Whether an unknown secret may be one that this process has not read yet."""
         if self._slate is not None and (self._slate.get(EPOCH_KEY) or b"") != self._epoch:
             return True
@@ -172,7 +172,7 @@ class KeyCache:
         keyed.update(secret.encode())
         return keyed.digest()
 
-    def _catch_up(self, age_s: float) -> None:
+    def _ensure_fresh(self, age_s: float) -> None:
         """Know what the store had so long ago at most. Raises StoreError when it cannot be read, or is silent."""
         if not self._beside or self._read_at == float("-inf"):
             self._refresh()
@@ -195,48 +195,48 @@ class KeyCache:
         with self._lock:
             at = self._monotonic()
             epoch = None if self._slate is None else self._slate.get(EPOCH_KEY) or b""
-            newest = self._store.newest(*FOLLOWED_TABLES)
+            newest = self._store.newest_seq(*FOLLOWED_TABLES)
             if newest != self._newest:
-                self._read()
+                self._apply_new_rows()
             self._read_at, self._epoch, self._newest = at, epoch, newest
         if at - self._noted_at >= WRITE_USES_S and self._unwritten:
             rows, self._unwritten, self._noted_at = self._unwritten, [], at
-            threading.Thread(target=self.note_uses, args=(rows,), name="key-uses", daemon=True).start()
+            threading.Thread(target=self.write_uses, args=(rows,), name="key-uses", daemon=True).start()
 
-    def _read(self) -> None:
+    def _apply_new_rows(self) -> None:
         """Of every table, or of none: what one of them refuses must not lose what another told. Keys first: a key made
         and revoked in between is then never live."""
         seen = dict(self._seen)
-        keys = self._unread(KEYS, seen)
-        revocations, ends = self._unread(REVOCATIONS, seen), self._unread(SECRET_EXPIRIES, seen)
-        limits, contents = self._unread(LIMITS, seen), self._unread(CONTENT_TRACINGS, seen)
+        keys = self._fetch_new_rows(KEYS, seen)
+        revocations, ends = self._fetch_new_rows(REVOCATIONS, seen), self._fetch_new_rows(SECRET_EXPIRIES, seen)
+        limits, contents = self._fetch_new_rows(LIMITS, seen), self._fetch_new_rows(CONTENT_TRACINGS, seen)
         self._seen = seen
         self._traced.update((row.tenant, row.traced) for row in contents)
         self._revoked.update(row.key_id for row in revocations)
         for key in keys:
-            self._learn(key)
+            self._add_key(key)
         for row in limits:
-            self._limits[row.scope] = self._one_of(build_limits(row))
+            self._limits[row.scope] = self._intern_limits(build_limits(row))
         for gone in revocations:
             for digest in self._digests.pop(gone.key_id, ()):
                 self._live.pop(digest, None)
         for end in ends:
-            self._end(bytes.fromhex(end.digest), end.at)
+            self._expire_secret(bytes.fromhex(end.digest), end.at)
         if limits:
             for digest, principal in self._live.items():
-                self._live[digest] = self._with_limited(principal)
+                self._live[digest] = self._mark_limited(principal)
         if revocations or ends or limits:
             self.version += 1
 
-    def _unread(self, table: RecordTable[R], seen: dict[str, int]) -> list[R]:
+    def _fetch_new_rows(self, table: RecordTable[R], seen: dict[str, int]) -> list[R]:
         """Beyond what was `seen`, which moves on."""
-        found = self._store.numbered(table, seen.get(table.name, 0))
+        found = self._store.numbered_rows(table, seen.get(table.name, 0))
         if found:
             seen[table.name] = found[-1][0]
         return [row for _seq, row in found]
 
-    def _learn(self, row: KeyRecord) -> None:
-        self._limits.setdefault(format_scope_name("key", row.id), self._one_of(build_limits(row)))
+    def _add_key(self, row: KeyRecord) -> None:
+        self._limits.setdefault(format_scope_name("key", row.id), self._intern_limits(build_limits(row)))
         if row.id in self._revoked:
             return
         digest = bytes.fromhex(row.digest)
@@ -247,24 +247,24 @@ class KeyCache:
             user=intern(row.user),
             expires_at=min(math.inf if row.expires_at is None else row.expires_at, self._ends.get(digest, math.inf)),
         )
-        self._live[digest] = self._with_limited(principal)
+        self._live[digest] = self._mark_limited(principal)
         self._digests[row.id] = (*self._digests.get(row.id, ()), digest)
 
-    def _end(self, digest: bytes, at: float) -> None:
+    def _expire_secret(self, digest: bytes, at: float) -> None:
         """Kept beside: the two tables are read one after the other, and a secret may come after its end."""
         self._ends[digest] = min(at, self._ends.get(digest, math.inf))
         principal = self._live.get(digest)
         if principal is not None and at < principal.expires_at:
             self._live[digest] = replace(principal, expires_at=at)
 
-    def _with_limited(self, principal: Principal) -> Principal:
-        limited = any(not self._limits.get(name, NO_LIMITS).none for _kind, name in list_scopes(principal))
+    def _mark_limited(self, principal: Principal) -> Principal:
+        limited = any(not self._limits.get(name, NO_LIMITS).is_unlimited for _kind, name in list_scopes(principal))
         return principal if limited is principal.limited else replace(principal, limited=limited)
 
-    def _one_of(self, limits: UsageLimits) -> UsageLimits:
+    def _intern_limits(self, limits: UsageLimits) -> UsageLimits:
         return self._alike.setdefault(limits, limits)
 
-    def _use(self, key_id: str) -> None:
+    def _record_use(self, key_id: str) -> None:
         """Once a day and key; written by a thread, so that no request waits for the disk."""
         day = int(self._clock() // DAY_S)
         if day != self._day:
@@ -272,7 +272,7 @@ class KeyCache:
         self._used.add(key_id)
         self._unwritten.append(KeyUse(key_id=key_id, day=day))
 
-    def note_uses(self, rows: list[KeyUse]) -> None:
+    def write_uses(self, rows: list[KeyUse]) -> None:
         """Write which keys were used, and forget what is older than USES_KEPT_DAYS."""
         try:
             self._store.append(KEY_USES, rows)

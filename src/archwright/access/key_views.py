@@ -62,7 +62,7 @@ def build_key_view(keys: KeyStore, record: KeyRecord, known: dict[str, UsageLimi
         created_at=record.created_at,
         expires_at=record.expires_at,
         last_used_at=used.get(record.id),
-        revoked=keys.revoked(record.id),
+        revoked=keys.is_revoked(record.id),
         rpm=limits.rpm,
         tpm=limits.tpm,
         budget_usd=limits.budget_usd,

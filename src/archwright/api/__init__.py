@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 GROUPS = ("audit", "catalog", "data", "key", "models", "runs", "tenant", "user")
 HOMES = {
-    "inspecting": ("doctor", "settings"),
-    "measuring": ("bench", "reconcile"),
-    "origins": ("lineage",),
+    "installation": ("doctor", "settings"),
+    "bench_and_reconcile": ("bench", "reconcile"),
+    "lineage_chain": ("lineage",),
     "planning": ("diff", "explain", "init", "plan"),
-    "predicting": ("accuracy", "predict_serving", "predict_training"),
-    "predicting_work": ("predict_data", "predict_embedding", "predict_image", "predict_table"),
-    "reporting": ("report",),
-    "running": ("ask", "down", "status", "up"),
+    "prediction": ("accuracy", "predict_serving", "predict_training"),
+    "workload_prediction": ("predict_data", "predict_embedding", "predict_image", "predict_table"),
+    "report_document": ("report",),
+    "platform_lifecycle": ("ask", "down", "status", "up"),
     "serving": ("serve",),
     "training": ("train",),
-    "metering": ("usage",),
+    "usage_report": ("usage",),
 }
 
 __all__ = [

@@ -101,7 +101,7 @@ def _summarise_phase(workload: str, phase: BenchPhase) -> PhaseSummary:
         seconds=round(phase.window_s, 1),
         requests=len(phase.requests),
         failed=phase.count("failed"),
-        late=phase.late,
+        late=phase.late_count,
         output_tokens=phase.tokens_delivered,
     )
 

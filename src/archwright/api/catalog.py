@@ -133,10 +133,10 @@ def check() -> CatalogCheck:
         findings=tuple(
             GateFinding(gate=one.gate, subject=one.subject, says=one.says, refuses=one.refuses) for one in found
         ),
-        unpriced=catalog.unpriced(),
-        lapsed=catalog.lapsed,
+        unpriced=catalog.unpriced_accelerators(),
+        lapsed=catalog.expired_overrides,
         today=catalog.today.isoformat(),
-        refreshed_on=catalog.latest.made_at,
+        refreshed_on=catalog.refreshed_layer.made_at,
         digest=catalog.digest,
     )
 
@@ -190,7 +190,7 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
         if from_dir is None:
             name = refreshed_layer.roll_back(home.catalog_refreshed)
             write_audit_record(store, "catalog.rollback", name or "shipped")
-            return RefreshReport(generation=name, kept=refreshing.count_rows(load_catalog(home).latest))
+            return RefreshReport(generation=name, kept=refreshing.count_rows(load_catalog(home).refreshed_layer))
         folder = Path(from_dir)
         if not folder.is_dir():
             raise UsageError(

@@ -28,14 +28,14 @@ def create(
 
 def list(*, tenant: str | None = None) -> tuple[KeyView, ...]:  # noqa: A001 - the verb's name
     with open_keys() as (keys, _home, _store):
-        known, used = keys.limits(), keys.last_used()
+        known, used = keys.read_limits(), keys.last_used()
         return tuple(build_key_view(keys, record, known, used) for record in keys.list(tenant))
 
 
 def limit(id: str, *, limits: UsageLimits = UsageLimits()) -> KeyView:  # noqa: A002, B008 - the record's field; frozen
     """Set all limits of a key; in force in every worker, also for answers under way, within a second."""
     with open_audited_keys() as (keys, record_act):
-        record = keys.limit("key", "", id, limits)
+        record = keys.set_limits("key", "", id, limits)
         shown = next(key for key in keys.list() if key.id == id)
         record_act("key.limit", id, shown.tenant)
         return build_key_view(keys, shown, {record.scope: limits}, keys.last_used())
@@ -54,4 +54,4 @@ def revoke(id: str) -> KeyView:  # noqa: A002 - the record's field
     with open_keys() as (keys, _home, store):
         revoked = keys.revoke(id)
         write_audit_record(store, "key.revoke", id, revoked.tenant)
-        return build_key_view(keys, revoked, keys.limits(), keys.last_used())
+        return build_key_view(keys, revoked, keys.read_limits(), keys.last_used())

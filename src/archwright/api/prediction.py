@@ -80,7 +80,7 @@ def predict_serving(
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
     estimates = {
-        key: guess.estimate("tokens/s" if key == "tokens_per_s" else "s")
+        key: guess.to_estimate("tokens/s" if key == "tokens_per_s" else "s")
         for key, guess in guesses.items()
         if guess is not None
     }
@@ -118,7 +118,7 @@ def _predict_closed_loop(
         else ""
     )
     if worker.capacity(found.device.memory, context) < 1:
-        sizes = f"{worker.weights() / 1e9:.3g} GB of weights and {worker.cached(context) / 1e9:.3g} GB of cache"
+        sizes = f"{worker.weight_bytes() / 1e9:.3g} GB of weights and {worker.request_cache_bytes(context) / 1e9:.3g} GB of cache"
         raise UsageError(
             "AW-USE-21",
             f"{asked.model} in {worker.number.name} does not fit {on}: {sizes} for one request of {context:,.0f} tokens"

@@ -103,10 +103,10 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     file = home.config(f"serve-{config.port}")
     write_json(file, config)
     master = Master(config, file, home, bound, supervised=False)
-    master.begin()  # first: what is done here meanwhile costs no time
+    master.start()  # first: what is done here meanwhile costs no time
     with open_keys() as (keys, _home, store):
         write_audit_record(store, "serve", config.url)
-        status = master.started()
+        status = master.wait_until_ready()
         if status:
             hint = "its own words stand above"
             raise OperateError(

@@ -30,7 +30,7 @@ def create(name: str) -> Tenant:
 def limit(name: str, *, limits: UsageLimits = UsageLimits()) -> TenantView:  # noqa: B008 - frozen
     """Set all limits of a tenant, over all its keys; in force in every worker within a second."""
     with open_audited_keys() as (keys, record_act):
-        keys.limit("tenant", name, "", limits)
+        keys.set_limits("tenant", name, "", limits)
         record_act("tenant.limit", name, name)
         return _find_view(keys, name)
 
@@ -39,20 +39,20 @@ def content(name: str, *, traced: bool = False) -> TenantView:
     """Have what a tenant's requests say go along with their traces, or no longer; in force in every worker within a
     second."""
     with open_audited_keys() as (keys, record_act):
-        keys.trace_content(name, traced)
+        keys.set_content_tracing(name, traced)
         record_act("content.trace" if traced else "content.keep", name, name)
         return _find_view(keys, name)
 
 
 def list() -> tuple[TenantView, ...]:  # noqa: A001 - the verb's name
     with open_keys() as (keys, _home, _store):
-        known = keys.limits()
-        return tuple(_build_view(keys, one, known) for one in keys.tenants())
+        known = keys.read_limits()
+        return tuple(_build_view(keys, one, known) for one in keys.list_tenants())
 
 
 def _find_view(keys: KeyStore, name: str) -> TenantView:
-    known = keys.limits()
-    return next(_build_view(keys, tenant, known) for tenant in keys.tenants() if tenant.name == name)
+    known = keys.read_limits()
+    return next(_build_view(keys, tenant, known) for tenant in keys.list_tenants() if tenant.name == name)
 
 
 def _build_view(keys: KeyStore, tenant: Tenant, known: dict[str, UsageLimits]) -> TenantView:
@@ -64,5 +64,5 @@ def _build_view(keys: KeyStore, tenant: Tenant, known: dict[str, UsageLimits]) -
         tpm=limits.tpm,
         budget_usd=limits.budget_usd,
         period=limits.period,
-        content_traced=keys.content_traced(tenant.name),
+        content_traced=keys.is_content_traced(tenant.name),
     )

@@ -59,11 +59,11 @@ class TrainingSession:
         try:
             if self._launched is not None:
                 with _stop_on_signals(self._launched.stop):
-                    yield from self._followed(self._launched)
-            self._settle()
+                    yield from self._follow_process(self._launched)
+            self._record_end()
         except ArchwrightError as error:
             with suppress(StoreError):  # a full disk, most likely: the run shows as interrupted then
-                self._failed(error)
+                self._record_failure(error)
             raise
         finally:
             self.stop()
@@ -82,21 +82,21 @@ class TrainingSession:
             self._lock.close()
             self._lock = None
 
-    def _followed(self, launched: training_process.TrainingProcess) -> Iterator[TrainingProgress]:
+    def _follow_process(self, launched: training_process.TrainingProcess) -> Iterator[TrainingProgress]:
         for progress in launched:
             if progress.loss is not None:
                 first = self.run.loss_first if self.run.loss_first is not None else progress.loss
                 self.run = replace(self.run, step=progress.step, loss_first=first, loss_last=progress.loss)
             if progress.resumed:
                 with open_home() as (_settings, _home, store):
-                    self._keep(store, replace(self.run, resumed=self.run.resumed + 1))
+                    self._save_run(store, replace(self.run, resumed=self.run.resumed + 1))
             yield progress
 
-    def _settle(self) -> None:
+    def _record_end(self) -> None:
         made = training_runs.load_outcome(self._home, self.run.id)
         with open_home() as (_settings, _home, store):
             if made is None:
-                self._keep(store, replace(self.run, status="interrupted"))
+                self._save_run(store, replace(self.run, status="interrupted"))
             else:
                 self._finish(store, made)
 
@@ -105,19 +105,19 @@ class TrainingSession:
         if not self.run.deviations:
             _record_observations(store, finished, made)
         # Kept before it is registered: the version's lineage asks for it.
-        self._keep(store, finished)
+        self._save_run(store, finished)
         version = model_registry.register_model(
             store, self._home, finished, run_execution.read_result(self._home, self.run.id)
         )
-        self._keep(store, replace(finished, model=version.id))
+        self._save_run(store, replace(finished, model=version.id))
 
-    def _failed(self, error: ArchwrightError) -> None:
+    def _record_failure(self, error: ArchwrightError) -> None:
         broken_off = error.code == training_process.KILLED_CODE
         status = "finished" if self.run.status == "finished" else "interrupted" if broken_off else "failed"
         with open_home() as (_settings, _home, store):
-            self._keep(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
+            self._save_run(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
 
-    def _keep(self, store: Store, run: TrainingRun) -> None:
+    def _save_run(self, store: Store, run: TrainingRun) -> None:
         self.run = replace(run, at=time.time())
         training_runs.append_run(store, self.run)
 

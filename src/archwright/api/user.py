@@ -23,10 +23,10 @@ def list(*, tenant: str | None = None) -> tuple[UserView, ...]:  # noqa: A001 - 
     with open_keys() as (keys, _home, _store):
         users = {(key.tenant, key.user): 0 for key in keys.list(tenant) if key.user}
         for key in keys.list(tenant):
-            if key.user and not keys.revoked(key.id):
+            if key.user and not keys.is_revoked(key.id):
                 users[key.tenant, key.user] += 1
         known = {}
-        for scope, limits in keys.limits().items():
+        for scope, limits in keys.read_limits().items():
             kind, _, name = scope.partition(":")
             owner, _, user = name.partition("/")
             if kind == "user" and tenant in (None, owner):
@@ -38,9 +38,9 @@ def list(*, tenant: str | None = None) -> tuple[UserView, ...]:  # noqa: A001 - 
 def limit(tenant: str, user: str, *, limits: UsageLimits = UsageLimits()) -> UserView:  # noqa: B008 - frozen
     """Set all limits of a user, over all keys; in force in every worker within a second."""
     with open_audited_keys() as (keys, record_act):
-        keys.limit("user", tenant, user, limits)
+        keys.set_limits("user", tenant, user, limits)
         record_act("user.limit", user, tenant)
-        live = [key for key in keys.list(tenant) if key.user == user and not keys.revoked(key.id)]
+        live = [key for key in keys.list(tenant) if key.user == user and not keys.is_revoked(key.id)]
         return _build_view(tenant, user, len(live), limits)
 
 

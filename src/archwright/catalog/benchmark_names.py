@@ -40,10 +40,10 @@ class BenchmarkNameResolver:
     def _spellings(self) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:
         found: dict[str, dict[str, str]] = {"model": {}, "accelerator": {}, "engine": {}}
         for row in read_rows(DATA, "benchmark_names.csv"):
-            name = row.name("name")
-            found[row.name("kind")][name if row.name("kind") == "engine" else name_resolution.normalise_name(name)] = (
-                row.name("id")
-            )
+            name = row.required_text("name")
+            found[row.required_text("kind")][
+                name if row.required_text("kind") == "engine" else name_resolution.normalise_name(name)
+            ] = row.required_text("id")
         return found["model"], found["accelerator"], found["engine"]
 
     @property
@@ -68,26 +68,26 @@ class BenchmarkNameResolver:
             self._accelerators[name] = found
         return self._accelerators[name]
 
-    def engine(self, text: str) -> str:
+    def engine_family(self, text: str) -> str:
         """The family of an engine and version as text; `other` when the name is new."""
         said = text.lower()
         return next((family for name, family in self._spellings[2].items() if name in said), OTHER_ENGINE)
 
     @cached_property
-    def _loads(self) -> tuple[tuple[str, str, float, float, int], ...]:
+    def _scenario_loads(self) -> tuple[tuple[str, str, float, float, int], ...]:
         return tuple(
             (
                 row.text("suite"),
                 row.text("model"),
-                row.required("input_tokens"),
-                row.required("output_tokens"),
+                row.required_number("input_tokens"),
+                row.required_number("output_tokens"),
                 row.count("beams"),
             )
             for row in read_rows(DATA, "benchmark_loads.csv")
         )
 
-    def load(self, scenario: str, model: str) -> tuple[float, float, int]:
+    def scenario_load(self, scenario: str, model: str) -> tuple[float, float, int]:
         """Mean input and output tokens and beams of a benchmark suite's scenario, else the assumed load."""
-        *suites, assumed = self._loads
+        *suites, assumed = self._scenario_loads
         named = (row for row in suites if scenario.startswith(row[0]) and row[1] == model)
         return next(named, assumed)[2:]

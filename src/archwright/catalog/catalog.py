@@ -42,34 +42,34 @@ class Catalog(FactProvenance):
 
     @cached_property
     def providers(self) -> frozenset[str]:
-        sold = {*self._sellers, *(model.provider for model in self.hosted)}
+        sold = {*self._providers_with_offers, *(model.provider for model in self.hosted)}
         return frozenset(sold) | OWN_PROVIDERS
 
     @cached_property
-    def groups(self) -> frozenset[str]:
+    def country_groups(self) -> frozenset[str]:
         return frozenset(place for country in self.countries.values() for place in country.places)
 
     @cached_property
     def places(self) -> frozenset[str]:
         """Everything a residency or a pinned region may name: countries, groups, `any`, providers' regions."""
         regions = {row.region for row in self.regions.values()}
-        return frozenset({ANY_PLACE, *self.countries, *self.groups, *regions})
+        return frozenset({ANY_PLACE, *self.countries, *self.country_groups, *regions})
 
     def accelerator(self, name: str) -> records.Accelerator:
         """By id, alias or family. Raises CatalogError (AW-CAT-01) with the nearest spellings."""
         return name_resolution.resolve_accelerator(name, self.accelerators, self.aliases)
 
-    def family(self, name: str) -> tuple[records.Accelerator, ...]:
+    def accelerator_family(self, name: str) -> tuple[records.Accelerator, ...]:
         """Every accelerator the name covers, empty when none."""
         return name_resolution.match_accelerator_family(name, self.accelerators, self.aliases) or tuple(
-            row for row in [self.accelerators.get(self._alias("accelerator", name))] if row is not None
+            row for row in [self.accelerators.get(self._resolve_alias("accelerator", name))] if row is not None
         )
 
-    def devices(self, families: Iterable[str]) -> frozenset[str]:
+    def accelerator_ids(self, families: Iterable[str]) -> frozenset[str]:
         """The ids of all accelerators that these names cover."""
-        return frozenset(row.id for name in families for row in self.family(name))
+        return frozenset(row.id for name in families for row in self.accelerator_family(name))
 
-    def machine_named(self, text: str) -> tuple[int, records.Accelerator]:
+    def resolve_machine(self, text: str) -> tuple[int, records.Accelerator]:
         """A machine string like `8x NAME`: how many of which accelerator."""
         count, name = name_resolution.parse_machine(text)
         return count, self.accelerator(name)
@@ -78,11 +78,11 @@ class Catalog(FactProvenance):
         """By id, alias, or as a model hub spells it. Raises CatalogError (AW-CAT-01)."""
         return name_resolution.resolve_model(name, self.models, self.aliases)
 
-    def provider_called(self, said: str) -> str:
+    def canonical_provider(self, said: str) -> str:
         """How this catalog calls a provider that a price table calls `said`."""
         return next((a.id for a in self.aliases if a.kind == "provider" and a.name == said), said)
 
-    def _alias(self, kind: str, name: str) -> str:
+    def _resolve_alias(self, kind: str, name: str) -> str:
         asked = name_resolution.normalise_name(name)
         return next(
             (a.id for a in self.aliases if a.kind == kind and name_resolution.normalise_name(a.name) == asked), ""
@@ -91,7 +91,7 @@ class Catalog(FactProvenance):
     # --- questions
 
     @cached_property
-    def server(self) -> records.EngineSpec:
+    def default_engine(self) -> records.EngineSpec:
         """The first engine of the table that runs on accelerators and answers over HTTP: what plans deploy, and what
         is meant where nobody states an engine. Raises CatalogError AW-CAT-30 where there is none.
         """
@@ -100,7 +100,7 @@ class Catalog(FactProvenance):
                 return engine
         raise CatalogError("AW-CAT-30", "no engine in the catalog runs on accelerators", hint="add a row to engines")
 
-    def exchange(self, base: str, quote: str) -> Estimate:
+    def exchange_rate(self, base: str, quote: str) -> Estimate:
         """How many `quote` one `base` buys: the latest rate, banded by the twelve months' low and high.
 
         Crosses go through EUR; the two bands combine as independent.
@@ -110,7 +110,7 @@ class Catalog(FactProvenance):
             self._per_euro(base)
             return exact_estimate(1.0, unit)
         bought, paid = self._per_euro(quote), self._per_euro(base)
-        return multiply_estimates([bought, paid.dividing(1.0, "")], unit)
+        return multiply_estimates([bought, paid.divide_amount(1.0, "")], unit)
 
     def _per_euro(self, currency: str) -> Estimate:
         if currency == BASE_CURRENCY:
@@ -143,7 +143,7 @@ class Catalog(FactProvenance):
     def _open_quality(self) -> dict[str, dict[str, float]]:
         return {name_resolution.normalise_name(model.id): dict(model.quality) for model in self.models.values()}
 
-    def unpriced(self) -> tuple[str, ...]:
+    def unpriced_accelerators(self) -> tuple[str, ...]:
         """Accelerators that nobody sells here: neither rented by an offer nor bought in a node."""
         sold = {offer.accelerator for offer in self.offers} | {node.accelerator for node in self.nodes.values()}
         return tuple(name for name, row in self.accelerators.items() if name not in sold and row.kind != "cpu")
@@ -151,7 +151,7 @@ class Catalog(FactProvenance):
     def region(self, provider: str, region: str) -> records.Region | None:
         return self.regions.get((provider, region))
 
-    def inside(self, country: str, place: str) -> bool:
+    def is_inside(self, country: str, place: str) -> bool:
         """Whether `country` (alpha-2) lies in `place`: a country, a group such as EEA, `any`, or the country of a
         provider's region of that name. Raises CatalogError (AW-CAT-01) for a place nobody knows.
         """
@@ -176,7 +176,7 @@ class Catalog(FactProvenance):
         """The commercial price, else the industrial one; a member without a row takes its union's average and any
         other country the world's middle, both with the wide band of a stand-in.
         """
-        for code in (country, *self._stand_ins(country)):
+        for code in (country, *self._fallback_areas(country)):
             for row in self._tariffs_of(code):
                 price = row.commercial_usd_per_kwh or row.industrial_usd_per_kwh
                 if price is not None:
@@ -192,7 +192,7 @@ class Catalog(FactProvenance):
                 return within_factor(row.grid_gco2_per_kwh, records.BAND["medium"], "g/kWh")
         return None
 
-    def _stand_ins(self, country: str) -> Iterable[str]:
+    def _fallback_areas(self, country: str) -> Iterable[str]:
         known = self.countries.get(country)
         return ("EU27", "WORLD") if known is not None and "EU" in known.places else ("WORLD",)
 

@@ -24,7 +24,7 @@ def load_catalog(home: Home | None = None, *, today: date | None = None) -> Cata
         return _packaged_catalog(today)
     stamps = (
         _modified_ns(home.catalog_overlay),
-        _modified_ns(home.machine),
+        _modified_ns(home.machine_facts),
         _modified_ns(home.catalog_refreshed / refreshed_layer.CURRENT_FILE),
     )
     return _home_catalog(str(home.root), stamps, today or datetime.now(UTC).date())

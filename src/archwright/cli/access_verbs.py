@@ -21,7 +21,7 @@ ACCESS_VERBS: tuple[Verb, ...] = (
         "make a tenant",
         (Arg("name", "lower case letters, digits, dashes", positional=True, required=True),),
     ),
-    Verb(("tenant", "list"), "tenant.list", "tenants and their limits", (), "table"),
+    Verb(("tenant", "list"), "tenant.list", "tenants and their limits", (), "print_table"),
     Verb(
         ("tenant", "limit"),
         "tenant.limit",
@@ -37,7 +37,7 @@ ACCESS_VERBS: tuple[Verb, ...] = (
             Arg("traced", "from now on; without this, no longer", "flag"),
         ),
     ),
-    Verb(("user", "list"), "user.list", "users, by their keys and limits", (ONLY_TENANT,), "table"),
+    Verb(("user", "list"), "user.list", "users, by their keys and limits", (ONLY_TENANT,), "print_table"),
     Verb(
         ("user", "limit"),
         "user.limit",
@@ -57,7 +57,7 @@ ACCESS_VERBS: tuple[Verb, ...] = (
             *LIMITS,
         ),
     ),
-    Verb(("key", "list"), "key.list", "keys without their secrets", (ONLY_TENANT,), "table"),
+    Verb(("key", "list"), "key.list", "keys without their secrets", (ONLY_TENANT,), "print_table"),
     Verb(("key", "limit"), "key.limit", "set all limits of a key; what is left out has none", (KEY_ID, *LIMITS)),
     Verb(
         ("key", "rotate"),

@@ -10,21 +10,21 @@ CATALOG_VERBS: tuple[Verb, ...] = (
         "catalog.show",
         "a fact: each layer that states it, with source and age",
         (Arg("name", "a model, accelerator, offer, part, node, price ...", positional=True, required=True),),
-        "show_catalog.fact",
+        "show_catalog.print_fact",
     ),
     Verb(
         ("catalog", "check"),
         "catalog.check",
         "rows, age and sources of the tables; what the plausibility gates find",
         (),
-        "show_catalog.check",
+        "show_catalog.print_check",
     ),
     Verb(
         ("catalog", "diff"),
         "catalog.diff",
         "what a refresh has changed, and which plans rest on it",
         (Arg("plan", "a plan.json; default: the running plan and the folder's", positional=True),),
-        "show_catalog.diff",
+        "show_catalog.print_diff",
     ),
     Verb(
         ("catalog", "refresh"),
@@ -35,6 +35,6 @@ CATALOG_VERBS: tuple[Verb, ...] = (
             Arg("only", "one class: offers, machines, hosted, storage or grid", metavar="CLASS"),
             Arg("rollback", "go back to what was in force before the last refresh", "flag"),
         ),
-        "show_catalog.refreshed",
+        "show_catalog.print_refresh",
     ),
 )

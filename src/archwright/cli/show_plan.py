@@ -82,7 +82,7 @@ def _describe_decision(result: Plan) -> Iterable[str]:
     """What to do, what it costs, how sure that is, what it earns: one line each."""
     feasible = sum(option.feasible for option in result.options)
     looked = f"{feasible} of {len(result.options)} options feasible"
-    option = result.option
+    option = result.chosen_option
     if option is None:
         yield f"[bold yellow]No option satisfies the needs[/] ({len(result.options)} looked at)"
         return
@@ -107,14 +107,14 @@ def _describe_cost(result: Plan, option: Option) -> str:
     assert total is not None and month is not None and capex is not None
     bought = f", {format_money(capex.value)} to buy" if capex.value else ", nothing to buy"
     return (
-        f"[bold]{format_money(total.value)} {result.currency}[/] over {result.horizon} "
+        f"[bold]{format_money(total.value)} {result.currency}[/] over {result.horizon_label} "
         f"(90 %: {format_money(total.low)} to {format_money(total.high)}); {format_money(month.value)} a month without staff{bought}"
     )
 
 
 def _describe_categories(result: Plan, option: Option) -> str:
     """What the total pays for, the most first; what comes back is taken off."""
-    spent = option.spent(result.horizon_months)
+    spent = option.cost_by_category(result.horizon_months)
     largest = sorted(spent.items(), key=lambda entry: -abs(entry[1]))[:SHOWN_CATEGORIES]
     return f"of it {', '.join(f'{name} {format_money(amount)}' for name, amount in largest)}"
 
@@ -151,7 +151,7 @@ def _print_feasible_options(out: Console, result: Plan, options: list[Option]) -
     table = make_titled_table("Options")
     for name in ("", "option"):
         table.add_column(name, overflow="fold")
-    for name in (f"{result.currency} in {result.horizon}", "90 % band", "to buy", MONTHLY_COLUMN, "cheaper"):
+    for name in (f"{result.currency} in {result.horizon_label}", "90 % band", "to buy", MONTHLY_COLUMN, "cheaper"):
         table.add_column(name, justify="right", no_wrap=True)
     for option in options:
         total, month, capex = option.total_cost, option.cost_per_month, option.capex
@@ -193,7 +193,7 @@ def _print_infeasible_options(out: Console, result: Plan, options: list[Option])
         return
     table = make_titled_table("Not feasible")
     table.add_column("option", overflow="fold")
-    for name in (f"{result.currency} in {result.horizon}", MONTHLY_COLUMN):
+    for name in (f"{result.currency} in {result.horizon_label}", MONTHLY_COLUMN):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("because", overflow="fold", style="yellow")
     for option in options:
@@ -253,7 +253,7 @@ def _format_switch_point(driver: CostDriver) -> str:
     if driver.flips_at is None:
         return "no value in reach changes the choice"
     place = "[yellow]inside the band[/]" if driver.inside else "outside the band"
-    return f"at {_format_four_digits(driver.flips_at)} {escape(driver.then)}: {place}"
+    return f"at {_format_four_digits(driver.flips_at)} {escape(driver.consequence)}: {place}"
 
 
 def _print_sections(out: Console, result: Plan) -> None:

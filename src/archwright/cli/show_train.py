@@ -47,7 +47,7 @@ def print_training(result: TrainingSession) -> int:
         _print_predictions(began)
     line = ProgressLine(sys.stdout, began.task == "text-lora")
     for progress in result:
-        line.tell(progress)
+        line.update(progress)
     line.end()
     ended = result.run
     if ended.status == "interrupted":
@@ -78,7 +78,7 @@ class ProgressLine:
         self._told_at: float | None = None
         self._open = False
 
-    def tell(self, progress: TrainingProgress) -> None:
+    def update(self, progress: TrainingProgress) -> None:
         if progress.note:
             self.end()
             self._out.write(f"{progress.note}\n")
@@ -88,7 +88,7 @@ class ProgressLine:
         if self._told_at is not None and now - self._told_at < pause and progress.step < progress.steps:
             return
         self._told_at = now
-        text = self._text(progress)
+        text = self._format_progress(progress)
         self._out.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         self._out.flush()
         self._open = self._terminal
@@ -99,7 +99,7 @@ class ProgressLine:
             self._out.write("\n")
             self._open = False
 
-    def _text(self, progress: TrainingProgress) -> str:
+    def _format_progress(self, progress: TrainingProgress) -> str:
         width = len(str(progress.steps))
         parts = [f"step {progress.step:>{width}} of {progress.steps}"]
         if progress.loss is not None:

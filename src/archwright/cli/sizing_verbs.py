@@ -26,7 +26,7 @@ SIZING_VERBS: tuple[Verb, ...] = (
             Arg("engine", "engine and version", default=""),
             Arg("layout", "ranks and number format", default="", metavar="'TP4 fp8'"),
         ),
-        "show_sizing.sized",
+        "show_sizing.print_prediction",
     ),
     Verb(
         ("predict", "training"),
@@ -45,7 +45,7 @@ SIZING_VERBS: tuple[Verb, ...] = (
             Arg("tokens", "tokens of the whole run", "number"),
             Arg("usd_per_hour", "price of one device, for the cost of the run", "number"),
         ),
-        "show_sizing.sized",
+        "show_sizing.print_prediction",
     ),
     Verb(
         ("predict", "embedding"),
@@ -57,7 +57,7 @@ SIZING_VERBS: tuple[Verb, ...] = (
             Arg("tokens", "tokens of a text: mean, or mean..p95", default="500", metavar="500..1500"),
             LATENCY,
         ),
-        "show_sizing.sized",
+        "show_sizing.print_prediction",
     ),
     Verb(
         ("predict", "image"),
@@ -69,21 +69,21 @@ SIZING_VERBS: tuple[Verb, ...] = (
             Arg("parameters", "parameters of the network", "number", required=True),
             LATENCY,
         ),
-        "show_sizing.sized",
+        "show_sizing.print_prediction",
     ),
     Verb(
         ("predict", "table"),
         "predict_table",
         "rows of features a second that a machine predicts from, with bands",
         (MACHINE, Arg("features", "features of a row", "integer", required=True), LATENCY),
-        "show_sizing.sized",
+        "show_sizing.print_prediction",
     ),
     Verb(
         ("predict", "data"),
         "predict_data",
         "hours a machine takes to ingest and refine data, with bands",
         (MACHINE, Arg("gib", "GiB of data", "number", required=True)),
-        "show_sizing.sized",
+        "show_sizing.print_prediction",
     ),
     Verb(
         ("accuracy",),
@@ -93,6 +93,6 @@ SIZING_VERBS: tuple[Verb, ...] = (
             Arg("file", "a CSV table", positional=True, required=True, metavar="FILE.csv"),
             Arg("rows_out", "write the predictions there", metavar="OUT.csv"),
         ),
-        "show_sizing.accuracy",
+        "show_sizing.print_accuracy",
     ),
 )

@@ -25,10 +25,10 @@ class Arg(NamedTuple):
 
 class Verb(NamedTuple):
     """`show` names the function that prints its result for people: of cli/show.py, or of another file as
-    "show_data.versions". Such a file has an `as_json` too (cli/show.py's, imported, where nothing is special)."""
+    "show_data.print_versions". Such a file has an `as_json` too (cli/show.py's, imported, where nothing is special)."""
 
     words: tuple[str, ...]
     function: str
     help: str
     args: tuple[Arg, ...] = ()
-    show: str = "record"
+    show: str = "print_record"

@@ -24,7 +24,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("template", "desk, startup, clinic or manufacturer", default="desk"),
             Arg("output", "file to write", default="needs.yaml", short="-o"),
         ),
-        "path",
+        "print_path",
     ),
     Verb(
         ("plan",),
@@ -36,7 +36,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("what_if", "the plan with a field changed, and what that changes", "texts", metavar="KEY=VALUE"),
             Arg("accept_stale", "advise buying even by prices that have expired", "flag"),
         ),
-        "show_plan.plan",
+        "show_plan.print_plan",
     ),
     Verb(
         ("explain",),
@@ -50,7 +50,7 @@ VERBS: tuple[Verb, ...] = (
                 positional=True,
             ),
         ),
-        "text",
+        "print_text",
     ),
     Verb(
         ("diff",),
@@ -60,7 +60,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("before", "a plan.json", positional=True, required=True, metavar="A.json"),
             Arg("after", "another", positional=True, required=True, metavar="B.json"),
         ),
-        "show_diff.diff",
+        "show_diff.print_diff",
     ),
     Verb(
         ("up",),
@@ -75,7 +75,7 @@ VERBS: tuple[Verb, ...] = (
             ),
             Arg("key_env", "the variable that holds those engines' own key", "texts", metavar="POOL=NAME"),
         ),
-        "platform",
+        "print_platform",
     ),
     Verb(
         ("serve",),
@@ -99,17 +99,17 @@ VERBS: tuple[Verb, ...] = (
             Arg("cache", "answers given again: off, deterministic or all", default="off", of="options"),
             Arg("admin_port", "where the administration interface listens", "integer", of="options"),
         ),
-        "show_serve.serving",
+        "show_serve.print_serving",
     ),
-    Verb(("status",), "status", "what runs", (), "status"),
+    Verb(("status",), "status", "what runs", (), "print_status"),
     Verb(
         ("down",),
         "down",
         "take the platform down",
         (Arg("dry_run", "only say what would be stopped", "flag"),),
-        "stopped",
+        "print_stopped",
     ),
-    Verb(("doctor",), "doctor", "check what this machine has and lacks", (), "checks"),
+    Verb(("doctor",), "doctor", "check what this machine has and lacks", (), "print_checks"),
     Verb(
         ("ask",),
         "ask",
@@ -119,7 +119,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("model", "a model or workload; default: the first"),
             Arg("max_tokens", "longest answer in tokens", "integer"),
         ),
-        "stream",
+        "print_stream",
     ),
     Verb(
         ("bench",),
@@ -131,7 +131,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("key_env", "the variable that holds the endpoint's key", metavar="NAME"),
             Arg("model", "the model's name at the endpoint"),
         ),
-        "bench",
+        "print_bench",
     ),
     Verb(
         ("reconcile",),
@@ -141,7 +141,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("plan", "a plan.json; default: the running plan, else plan.json", positional=True),
             Arg("prometheus", "read the measurements from this Prometheus", metavar="URL"),
         ),
-        "reconciliation",
+        "print_reconciliation",
     ),
     Verb(
         ("report",),
@@ -151,7 +151,7 @@ VERBS: tuple[Verb, ...] = (
             PLAN_FILE,
             Arg("output", "file to write: .html, .pdf or .xlsx", required=True, short="-o", metavar="FILE"),
         ),
-        "path",
+        "print_path",
     ),
     *SIZING_VERBS,
     *DATA_VERBS,
@@ -166,18 +166,18 @@ VERBS: tuple[Verb, ...] = (
             Arg("tenant", "only this tenant's"),
             Arg("by", "what is told apart, joined by commas", default="tenant,model", metavar="WORDS"),
         ),
-        "table",
+        "print_table",
     ),
     Verb(
         ("audit", "list"),
         "audit.list",
         "access decisions and administrative acts",
         (Arg("tenant", "only this tenant's"), Arg("limit", "newest first", "integer", default=50)),
-        "table",
+        "print_table",
     ),
     Verb(("audit", "verify"), "audit.verify", "check the chain of audit records"),
     *CATALOG_VERBS,
-    Verb(("settings",), "settings", "each setting and where it came from", (), "table"),
+    Verb(("settings",), "settings", "each setting and where it came from", (), "print_table"),
 )
 
 GROUPS: dict[str, str] = {

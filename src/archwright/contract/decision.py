@@ -59,7 +59,7 @@ class CostDriver(Record):
     limit: str = ""
 
     @property
-    def then(self) -> str:
+    def consequence(self) -> str:
         """What happens at the flip: "cloud-x would be chosen", and the limit behind it."""
         said = f"{self.flips_to} would be chosen" if self.flips_to else "nothing would be feasible"
         return f"the budget's {self.limit.replace('_', ' ')} limit is reached and {said}" if self.limit else said

@@ -43,7 +43,7 @@ class Estimate(Record):
             return math.inf
         return max(self.value / self.low, self.high / self.value)
 
-    def holds(self, measured: float) -> bool:
+    def contains(self, measured: float) -> bool:
         return self.low <= measured <= self.high
 
     def scaled(self, by: float, *, unit: str | None = None, basis: str | None = None) -> Estimate:
@@ -57,7 +57,7 @@ class Estimate(Record):
             basis=self.basis if basis is None else basis,
         )
 
-    def dividing(self, amount: float, unit: str, basis: str = "") -> Estimate:
+    def divide_amount(self, amount: float, unit: str, basis: str = "") -> Estimate:
         """`amount` over it: its ends change places. It is above 0."""
         return Estimate(
             value=amount / self.value,

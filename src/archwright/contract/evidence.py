@@ -44,53 +44,53 @@ class Query(Record):
     phase: str = ""
 
     @property
-    def q(self) -> float | None:
+    def quantile(self) -> float | None:
         return QUANTILE.get(self.statistic)
 
     def promql(self, series: str | None = None, labels: dict[str, str] | None = None) -> str:
         """PromQL over `series` (default: our own name for `metric`) selected by `labels` (default: own)."""
-        name, selector, window = self._parts(series, labels)
+        name, selector, window = self._promql_parts(series, labels)
         kind = METRIC_BY_QUANTITY[self.metric].kind
         if self.statistic == "share":
-            return self._of_share(name, selector, window)
+            return self._share_promql(name, selector, window)
         if kind == "histogram":
-            return self._of_histogram(name, selector, window)
+            return self._histogram_promql(name, selector, window)
         if self.statistic == "rate":
             return f"sum(rate({name}{selector}[{window}]))"
         if kind == "counter":
             return f"sum(increase({name}{selector}[{window}]))"
-        if METRIC_BY_QUANTITY[self.metric].per_run:
-            return self._of_runs(f"last_over_time({name}{selector}[{window}])")
+        if METRIC_BY_QUANTITY[self.metric].is_per_run:
+            return self._runs_promql(f"last_over_time({name}{selector}[{window}])")
         over = f"(sum({name}{selector})[{window}:1s])"
-        if self.q is not None:
-            return f"quantile_over_time({self.q}, sum({name}{selector})[{window}:1s])"
+        if self.quantile is not None:
+            return f"quantile_over_time({self.quantile}, sum({name}{selector})[{window}:1s])"
         over_time = {"max": "max_over_time", "mean": "avg_over_time"}.get(self.statistic)
         return f"{over_time}{over}" if over_time else f"sum({name}{selector})"
 
-    def _of_share(self, name: str, selector: str, window: str) -> str:
+    def _share_promql(self, name: str, selector: str, window: str) -> str:
         """A status nobody ended with has no series yet: that is none, not unknown."""
         lost = f'status=~"{"|".join(FAILED_STATUSES)}"'
         narrowed = f"{selector[:-1]},{lost}}}" if selector else f"{{{lost}}}"
         failed = f"(sum(increase({name}{narrowed}[{window}])) or vector(0))"
         return f"1 - {failed} / sum(increase({name}{selector}[{window}]))"
 
-    def _of_runs(self, values: str) -> str:
+    def _runs_promql(self, values: str) -> str:
         """Over runs, each with one value."""
-        if self.q is not None:
-            return f"quantile({self.q}, {values})"
+        if self.quantile is not None:
+            return f"quantile({self.quantile}, {values})"
         return f"avg({values})" if self.statistic == "mean" else f"max({values})"
 
-    def _of_histogram(self, name: str, selector: str, window: str) -> str:
+    def _histogram_promql(self, name: str, selector: str, window: str) -> str:
         """Quantiles and the largest bucket (max) from the buckets, mean and rate from sum and count."""
         total = f"sum(increase({name}_sum{selector}[{window}]))"
         if self.statistic == "mean":
             return f"{total} / sum(increase({name}_count{selector}[{window}]))"
         if self.statistic == "rate":
             return f"sum(rate({name}_sum{selector}[{window}]))"
-        q = 1.0 if self.q is None else self.q
+        q = 1.0 if self.quantile is None else self.quantile
         return f"histogram_quantile({q}, sum by (le) (increase({name}_bucket{selector}[{window}])))"
 
-    def _parts(self, series: str | None, labels: dict[str, str] | None) -> tuple[str, str, str]:
+    def _promql_parts(self, series: str | None, labels: dict[str, str] | None) -> tuple[str, str, str]:
         """Series name, selector and window as PromQL writes them."""
         chosen = self.labels if labels is None else labels
         inner = ",".join(f'{key}="{escape_label_value(value)}"' for key, value in sorted(chosen.items()))
@@ -99,7 +99,7 @@ class Query(Record):
 
     def promql_samples(self, series: str | None = None, labels: dict[str, str] | None = None) -> str:
         """PromQL for how many samples stand behind `promql`."""
-        name, selector, window = self._parts(series, labels)
+        name, selector, window = self._promql_parts(series, labels)
         if METRIC_BY_QUANTITY[self.metric].kind == "histogram":
             return f"sum(increase({name}_count{selector}[{window}]))"
         return f"sum(count_over_time({name}{selector}[{window}]))"
@@ -158,7 +158,7 @@ class Measurement(Record):
     window_s: float
     evidence: str
 
-    def measured(self) -> MeasuredValue:
+    def to_measured_value(self) -> MeasuredValue:
         return MeasuredValue(
             value=self.value,
             unit=self.unit,
@@ -192,7 +192,7 @@ def determine_verdict(metric: str, predicted: Estimate, measured: float | None) 
     """The verdict follows from band and measurement alone; what is not a number was not measured."""
     if measured is None or math.isnan(measured):
         return "unknown"
-    if predicted.holds(measured):
+    if predicted.contains(measured):
         return "within"
     above = measured > predicted.high
     return "better" if above == (metric in HIGHER_IS_BETTER) else "worse"

@@ -23,7 +23,7 @@ class Metric(NamedTuple):
     otel: str = ""
 
     @property
-    def per_run(self) -> bool:
+    def is_per_run(self) -> bool:
         """Each series is a run of its own with one value: two runs of a name are two values, not a sum."""
         return "run" in self.labels
 

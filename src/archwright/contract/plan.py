@@ -122,7 +122,7 @@ class Pool(Record):
     price_per_token: TokenPrice | None = None
 
     @property
-    def own(self) -> bool:
+    def is_on_own_hardware(self) -> bool:
         return self.placement in OWN_PLACEMENTS
 
 
@@ -138,7 +138,7 @@ class CostLine(Record):
     category: CostCategory = "compute"
     drivers: tuple[str, ...] = ()
 
-    def over(self, months: int) -> float:
+    def total_over(self, months: int) -> float:
         """What it comes to in so many months."""
         return self.amount.value if self.once else self.amount.value * months
 
@@ -192,11 +192,11 @@ class Option(Record):
     energy_kwh_per_month: Estimate | None = None
     carbon_kg_per_month: Estimate | None = None
 
-    def spent(self, months: int) -> dict[CostCategory, float]:
+    def cost_by_category(self, months: int) -> dict[CostCategory, float]:
         """What its lines come to in so many months, by category; what comes back is taken off."""
         sums: dict[CostCategory, float] = {}
         for line in self.cost_lines:
-            sums[line.category] = sums.get(line.category, 0.0) + line.over(months)
+            sums[line.category] = sums.get(line.category, 0.0) + line.total_over(months)
         return sums
 
 
@@ -310,11 +310,11 @@ class Plan(Record):
         return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
     @property
-    def horizon(self) -> str:
+    def horizon_label(self) -> str:
         return f"{self.horizon_months} month{'' if self.horizon_months == 1 else 's'}"
 
     @property
-    def option(self) -> Option | None:
+    def chosen_option(self) -> Option | None:
         """The chosen one."""
         return next((option for option in self.options if option.name == self.chosen), None)
 

@@ -180,7 +180,7 @@ def _build_pool_config(plan: Plan, pool: Pool, at: ExternalEndpoints) -> dict[st
         "health_path": "" if at.urls else pool.launch.health_path,
         "slots": -(-_count_slots(pool) // len(addresses)),
         "context_tokens": pool.context_tokens,
-        "own": pool.own,
+        "own": pool.is_on_own_hardware,
         "place": _resolve_place(plan, pool).country,
         "price_in_usd": price.input_usd if price is not None else None,
         "price_out_usd": price.output_usd if price is not None else None,
@@ -189,8 +189,8 @@ def _build_pool_config(plan: Plan, pool: Pool, at: ExternalEndpoints) -> dict[st
 
 def _resolve_place(plan: Plan, pool: Pool) -> PoolLocation:
     """Where no residency is stated sensitive data stay with engines of one's own, which then stand "here"."""
-    here = pool.own and not all(_find_workload(plan, name).residency for name in pool.workloads)
-    return PoolLocation("" if here else pool.country, pool.own)
+    here = pool.is_on_own_hardware and not all(_find_workload(plan, name).residency for name in pool.workloads)
+    return PoolLocation("" if here else pool.country, pool.is_on_own_hardware)
 
 
 def _count_slots(pool: Pool) -> int:
@@ -198,7 +198,7 @@ def _count_slots(pool: Pool) -> int:
 
 
 def _build_endpoint_config(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str, object]:
-    targets = [pool for pool in pools if pool.own] or pools
+    targets = [pool for pool in pools if pool.is_on_own_hardware] or pools
     stated = ResidencyPolicy(workload.data_class or "", workload.residency, workload.residency_of)
     outside = [pool for pool in pools if not is_permitted_by_policy("personal", _resolve_place(plan, pool), stated)]
     if outside and workload.data_class in RESIDENCY_BOUND_CLASSES:

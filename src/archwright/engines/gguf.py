@@ -89,7 +89,7 @@ def _read_header(path: Path) -> tuple[GgufFacts, GgufContents]:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             reader = _HeaderReader(data)
-            return reader.facts(), GgufContents(reader.values, reader.shapes)
+            return reader.read_facts(), GgufContents(reader.values, reader.shapes)
     except (ValueError, struct.error) as error:
         # An empty file cannot be mapped (ValueError); a read past the end is a struct.error.
         reason = str(error) if isinstance(error, DamagedGguf) else "it ends inside its header"
@@ -109,31 +109,31 @@ class _HeaderReader:
         self.values: dict[str, str | int | float | bool] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
 
-    def facts(self) -> GgufFacts:
+    def read_facts(self) -> GgufFacts:
         if self._data[:4] != MAGIC:
             raise DamagedGguf("it does not begin with GGUF")
         self._at = 4
-        version = self._number("<I", 4)
+        version = self._read_number("<I", 4)
         if version not in VERSIONS:
             raise DamagedGguf(f"version {version}, and we know {VERSIONS}")
-        tensors = self._count("tensors")
-        keys = self._count("keys")
+        tensors = self._read_count("tensors")
+        keys = self._read_count("keys")
         for _ in range(keys):
-            self._key_value()
-        ends = [self._tensor_end() for _ in range(tensors)]
+            self._read_key_value()
+        ends = [self._read_tensor_end() for _ in range(tensors)]
         start = -(-self._at // self._alignment) * self._alignment
         missing = start + max(ends, default=0) - len(self._data)
         if missing > 0:
             raise DamagedGguf(f"{missing} bytes are missing at its end")
         return GgufFacts(version, tensors, keys, start)
 
-    def _number(self, form: str, size: int) -> int:
+    def _read_number(self, form: str, size: int) -> int:
         (number,) = struct.unpack_from(form, self._data, self._at)
         self._at += size
         return int(number)
 
-    def _count(self, what: str) -> int:
-        count = self._number("<Q", 8)
+    def _read_count(self, what: str) -> int:
+        count = self._read_number("<Q", 8)
         if count > COUNT_LIMIT:
             raise DamagedGguf(f"it claims {count} {what}")
         return count
@@ -143,7 +143,7 @@ class _HeaderReader:
         if self._at > len(self._data):
             raise DamagedGguf("it ends inside its header")
 
-    def _name(self) -> bytes:
+    def _read_name(self) -> bytes:
         begin = self._at + 8
         size = self._skip_text()
         if size > NAME_LIMIT_BYTES:
@@ -152,24 +152,24 @@ class _HeaderReader:
 
     def _skip_text(self) -> int:
         """Its size; the words of a vocabulary are skipped, not copied."""
-        size = self._number("<Q", 8)
+        size = self._read_number("<Q", 8)
         self._skip(size)
         return size
 
-    def _key_value(self) -> None:
-        key = self._name()
-        kind = self._number("<I", 4)
+    def _read_key_value(self) -> None:
+        key = self._read_name()
+        kind = self._read_number("<I", 4)
         if key == ALIGNMENT_KEY and kind == 4:
-            self._alignment = self._number("<I", 4)
+            self._alignment = self._read_number("<I", 4)
             if self._alignment < 1 or self._alignment & (self._alignment - 1):
                 raise DamagedGguf(f"alignment {self._alignment}")
             return
         if kind == ARRAY:
-            self._array()
+            self._skip_array()
         else:
-            self.values[key.decode("utf-8", "replace")] = self._value(kind)
+            self.values[key.decode("utf-8", "replace")] = self._read_value(kind)
 
-    def _value(self, kind: int) -> str | int | float | bool:
+    def _read_value(self, kind: int) -> str | int | float | bool:
         if kind == STRING:
             begin = self._at + 8
             self._skip_text()
@@ -181,9 +181,9 @@ class _HeaderReader:
         value: int | float | bool = struct.unpack_from(form, self._data, begin)[0]
         return value
 
-    def _array(self) -> None:
-        kind = self._number("<I", 4)
-        count = self._number("<Q", 8)
+    def _skip_array(self) -> None:
+        kind = self._read_number("<I", 4)
+        count = self._read_number("<Q", 8)
         if kind in SCALARS:
             self._skip(count * struct.calcsize(SCALARS[kind]))
             return
@@ -192,15 +192,15 @@ class _HeaderReader:
         for _ in range(count):
             self._skip_text()
 
-    def _tensor_end(self) -> int:
+    def _read_tensor_end(self) -> int:
         """Where the tensor ends, counted from the start of the data."""
-        name = self._name().decode("utf-8", "replace")
-        rank = self._number("<I", 4)
+        name = self._read_name().decode("utf-8", "replace")
+        rank = self._read_number("<I", 4)
         if rank > DIMENSION_LIMIT:
             raise DamagedGguf(f"a tensor of {rank} dimensions")
-        self.shapes[name] = shape = tuple(self._number("<Q", 8) for _ in range(rank))
+        self.shapes[name] = shape = tuple(self._read_number("<Q", 8) for _ in range(rank))
         weights = prod(shape)
-        kind = self._number("<I", 4)
-        offset = self._number("<Q", 8)
+        kind = self._read_number("<I", 4)
+        offset = self._read_number("<Q", 8)
         block_weights, block_bytes = BLOCK_SIZES.get(kind, (1, 0))
         return offset + weights // block_weights * block_bytes

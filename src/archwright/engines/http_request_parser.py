@@ -185,28 +185,28 @@ class ChunkedBody:
                 if len(buffer) - at >= _LINE_BYTES:
                     raise MalformedRequest("a chunk's first line is too long")
                 break
-            self._line(bytes(buffer[at : end + 1]))
+            self._parse_line(bytes(buffer[at : end + 1]))
             at = end + 1
         del buffer[:at]
         if self.done:
             self.rest = bytes(buffer)
         return b"".join(found) if len(found) != 1 else found[0]
 
-    def _line(self, line: bytes) -> None:
+    def _parse_line(self, line: bytes) -> None:
         """The CRLF behind a chunk, the size of the next, or a line of the trailer."""
         text = line[:-2]
         if not line.endswith(b"\r\n") or text.translate(None, _TEXT) or b"\r" in text:
             raise MalformedRequest("a line of the chunked body does not end in CRLF")
         if self._in_trailer:
-            self._trailer(text)
+            self._parse_trailer(text)
         elif self._in_chunk:
             if text:
                 raise MalformedRequest("a chunk is longer than it said")
             self._in_chunk = False
         else:
-            self._size(text)
+            self._parse_size(text)
 
-    def _size(self, text: bytes) -> None:
+    def _parse_size(self, text: bytes) -> None:
         size = _CHUNK.fullmatch(text)
         if size is None:
             raise MalformedRequest("a chunk has no size")
@@ -216,7 +216,7 @@ class ChunkedBody:
         if self._chunks < 0:
             raise MalformedRequest("the body comes in too many pieces", 413)
 
-    def _trailer(self, text: bytes) -> None:
+    def _parse_trailer(self, text: bytes) -> None:
         self._trailer_bytes -= len(text) + 2
         name, colon, _ = text.partition(b":")
         if not text:

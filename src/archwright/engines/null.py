@@ -113,23 +113,23 @@ class NullEngine:
         return make_json_reply({"object": "list", "model": self._config.alias, "data": data, "usage": usage})
 
     async def _chat(self, request: ServerRequest) -> EngineReply | None:
-        return await self._answer(request, _ChatFormat(self._config.alias))
+        return await self._generate(request, _ChatFormat(self._config.alias))
 
     async def _completion(self, request: ServerRequest) -> EngineReply | None:
-        return await self._answer(request, _CompletionFormat(self._config.alias))
+        return await self._generate(request, _CompletionFormat(self._config.alias))
 
-    async def _answer(self, request: ServerRequest, form: _ReplyFormat) -> EngineReply | None:
+    async def _generate(self, request: ServerRequest, form: _ReplyFormat) -> EngineReply | None:
         body = _parse_body(request)
-        reply = build_reply(body, self._text(body), self._config.context_tokens, self._config.default_max_tokens)
-        async with self._slot():
+        reply = build_reply(body, self._reply_text(body), self._config.context_tokens, self._config.default_max_tokens)
+        async with self._hold_slot():
             if not body.get("stream"):
-                async for _ in self._timed(reply):
+                async for _ in self._timed_tokens(reply):
                     pass
-                return make_json_reply(form.whole(reply))
+                return make_json_reply(form.complete_reply(reply))
             options = body.get("stream_options") or {}
-            return await self._streamed(request, form, reply, bool(options.get("include_usage")))
+            return await self._stream_reply(request, form, reply, bool(options.get("include_usage")))
 
-    def _text(self, body: dict[str, Any]) -> str:
+    def _reply_text(self, body: dict[str, Any]) -> str:
         """What it says: its adapter's mark first, unless the request leaves the adapter out."""
         adapter = self._config.adapter_sha256
         left_out = any(given == {"id": 0, "scale": 0} for given in body.get("lora") or ())
@@ -139,18 +139,18 @@ class NullEngine:
             else f"{adapter[:ADAPTER_MARK_CHARACTERS]} {self._settings.text}"
         )
 
-    async def _streamed(
+    async def _stream_reply(
         self, request: ServerRequest, form: _ReplyFormat, reply: NullReply, include_usage: bool
     ) -> EngineReply | None:
-        async for token in self._timed(reply):
-            await request.write(_encode_event(form.piece(token, None)))
-        await request.write(_encode_event(form.piece("", reply.finish_reason)))
+        async for token in self._timed_tokens(reply):
+            await request.write(_encode_event(form.stream_chunk(token, None)))
+        await request.write(_encode_event(form.stream_chunk("", reply.finish_reason)))
         if include_usage:
-            await request.write(_encode_event(form.usage(reply)))
+            await request.write(_encode_event(form.usage_chunk(reply)))
         await request.write(b"data: [DONE]\n\n")
         return None
 
-    async def _timed(self, reply: NullReply) -> AsyncIterator[str]:
+    async def _timed_tokens(self, reply: NullReply) -> AsyncIterator[str]:
         """Each token at its due time, counted from the start, so that lateness does not add up."""
         loop = asyncio.get_running_loop()
         begin = loop.time()
@@ -162,7 +162,7 @@ class NullEngine:
             yield token
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
+    async def _hold_slot(self) -> AsyncIterator[None]:
         state = "requests_deferred"
         self._counts[state] += 1
         try:
@@ -191,17 +191,17 @@ class _ReplyFormat(ABC):
     def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
         """One choice: a piece of it when streamed, else the whole."""
 
-    def whole(self, reply: NullReply) -> dict[str, Any]:
+    def complete_reply(self, reply: NullReply) -> dict[str, Any]:
         choice = self.choice("".join(reply.tokens), reply.finish_reason, streamed=False)
-        return {**self._frame(self.object_name, [choice]), "usage": _count_usage(reply)}
+        return {**self._wrap_choices(self.object_name, [choice]), "usage": _count_usage(reply)}
 
-    def piece(self, text: str, finish_reason: str | None) -> dict[str, Any]:
-        return self._frame(self.chunk_name, [self.choice(text, finish_reason, streamed=True)])
+    def stream_chunk(self, text: str, finish_reason: str | None) -> dict[str, Any]:
+        return self._wrap_choices(self.chunk_name, [self.choice(text, finish_reason, streamed=True)])
 
-    def usage(self, reply: NullReply) -> dict[str, Any]:
-        return {**self._frame(self.chunk_name, []), "usage": _count_usage(reply)}
+    def usage_chunk(self, reply: NullReply) -> dict[str, Any]:
+        return {**self._wrap_choices(self.chunk_name, []), "usage": _count_usage(reply)}
 
-    def _frame(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _wrap_choices(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": "null-1", "object": name, "created": 0, "model": self._model, "choices": choices}
 
 

@@ -110,11 +110,11 @@ class Classifier:
             self._session = onnxruntime.InferenceSession(file.data, options, providers=["CPUExecutionProvider"])
             (given,), (answered,) = self._session.get_inputs(), self._session.get_outputs()
             self._input, self._output = given.name, answered.name
-            self._try_out()
+            self._check_output_shape()
         except self._failures as error:
             raise _load_error(error) from error
 
-    def probabilities(self, rows: Any) -> Any:
+    def predict_probabilities(self, rows: Any) -> Any:
         """One row of class probabilities per row of `rows` (float32, one item a row). Raises EngineError AW-ENG-13
         when the model gives none."""
         try:
@@ -125,7 +125,7 @@ class Classifier:
             raise EngineError("AW-ENG-13", "the model answered with numbers that are not finite")
         return found
 
-    def _try_out(self) -> None:
+    def _check_output_shape(self) -> None:
         """A model that cannot answer is found at its start, not by the first caller."""
         for items in (1, 2):
             rows = self._numpy.zeros((items, self.notes.size), self._numpy.float32)
@@ -134,7 +134,7 @@ class Classifier:
             if found.shape != wanted:
                 raise ValueError(f"it answers {items} items with the shape {found.shape}, not {wanted}")
 
-    def rows(self, items: list[Item]) -> Any:
+    def build_rows(self, items: list[Item]) -> Any:
         """The items as the model's input. Raises Refusal 400, naming the item."""
         order = {name: index for index, name in enumerate(self.notes.features)}
         numbers = [_flatten_item(item, f"inputs[{index}]", self.notes, order) for index, item in enumerate(items)]
@@ -169,21 +169,21 @@ class OnnxEngine:
 
     async def _predict(self, request: ServerRequest) -> EngineReply:
         items = parse_inputs(request.body, self._settings.batch_items)
-        async with self._slot():
+        async with self._hold_slot():
             # Not on the event loop: a batch takes a while, and the health page must answer meanwhile.
-            found, took_s = await asyncio.to_thread(self._answer, items)
+            found, took_s = await asyncio.to_thread(self._predict_items, items)
         self._counts["prediction_seconds_total"] += took_s
         self._counts["predictions_total"] += len(items)
         return make_json_reply({"labels": self._classifier.notes.labels, "probabilities": found})
 
-    def _answer(self, items: list[Item]) -> tuple[list[list[float]], float]:
-        rows = self._classifier.rows(items)
+    def _predict_items(self, items: list[Item]) -> tuple[list[list[float]], float]:
+        rows = self._classifier.build_rows(items)
         began = time.perf_counter()
-        found = self._classifier.probabilities(rows).tolist()
+        found = self._classifier.predict_probabilities(rows).tolist()
         return found, time.perf_counter() - began
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
+    async def _hold_slot(self) -> AsyncIterator[None]:
         state = "requests_deferred"
         self._counts[state] += 1
         try:

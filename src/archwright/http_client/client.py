@@ -98,13 +98,13 @@ class EngineClient:
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         self._root = self._base.removesuffix("/v1")
         self._parts = parts
-        self.use(headers if headers is not None else {"Authorization": f"Bearer {key}"} if key else {})
+        self.set_headers(headers if headers is not None else {"Authorization": f"Bearer {key}"} if key else {})
         self._origins: WeakKeyDictionary[asyncio.AbstractEventLoop, ConnectionPool] = WeakKeyDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._origin: ConnectionPool | None = None
         self._thread = 0
 
-    def use(self, headers: Mapping[str, str]) -> None:
+    def set_headers(self, headers: Mapping[str, str]) -> None:
         """These carry the key from the next request on."""
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._lines = (
@@ -116,21 +116,21 @@ class EngineClient:
         self._keys = [key.encode() for key in keys if len(key) >= KEY_MIN_CHARACTERS]
 
     @property
-    def named(self) -> dict[str, Any]:
+    def model_override(self) -> dict[str, Any]:
         """The model's name there, where it is another."""
         return {"model": self._model} if self._model else {}
 
     @property
-    def asks_more(self) -> dict[str, Any]:
+    def extra_fields(self) -> dict[str, Any]:
         """What a generation is asked beside the caller's wishes: to report on the reading of its prompt.
 
         llama.cpp looks for a closed connection once a second without a result, and any neighbour's result starts
         that second anew: a prompt nobody waits for would be read to its end. Reporting progress makes it write, and
         so notice, after each batch. The reports stay inside: no caller asked for them.
         """
-        return {**self.named, "return_progress": True} if self._socket is not None else self.named
+        return {**self.model_override, "return_progress": True} if self._socket is not None else self.model_override
 
-    def ask(
+    def send_request(
         self, path: str, body: dict[str, Any], sink: ResponseSink, headers: Mapping[str, str] = NO_HEADERS
     ) -> Coroutine[Any, Any, None]:
         """POST `body`, with these headers too; `sink` is fed the reply as it arrives. Cancelled, it closes the
@@ -139,7 +139,7 @@ class EngineClient:
         Raises EngineRefused for a status of 300 or more, EngineError AW-ENG-01 when the engine cannot be reached,
         AW-ENG-02 when it breaks off, and what the sink raises.
         """
-        return self._ask(self._message("POST", path, _encode(body), headers), sink)
+        return self._send_encoded(self._encode_request("POST", path, _encode(body), headers), sink)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The decoded events until [DONE]. Closing the iterator, or cancelling its task, closes the connection.
@@ -147,50 +147,50 @@ class EngineClient:
         Raises what `ask` does, EngineRefused for an error event, AW-ENG-02 when the engine breaks off before [DONE],
         AW-ENG-03 when it speaks nonsense.
         """
-        more = self.asks_more
+        more = self.extra_fields
         hidden = "return_progress" in more and "return_progress" not in body
         if more:
             body = {**body, **more}
         pulled = StreamingResponse()
-        task = asyncio.get_running_loop().create_task(self.ask(path, body, pulled))
-        pulled.follow(task)
+        task = asyncio.get_running_loop().create_task(self.send_request(path, body, pulled))
+        pulled.attach_task(task)
         try:
             parser = EventParser()
-            while (piece := await pulled.next()) is not None:
+            while (piece := await pulled.next_piece()) is not None:
                 for event in parser.feed(piece):
                     if event.data == b"[DONE]":
                         pulled.done = True
                         return
-                    message = self.decoded(event)
+                    message = self.decode_event(event)
                     if not (hidden and "prompt_progress" in message):
                         yield message
-            raise self._broke_off("the stream ended without [DONE]")
+            raise self._broken_error("the stream ended without [DONE]")
         finally:
             await pulled.stop()
 
     async def post(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS) -> dict[str, Any]:
-        return self._object(await self._whole(self._message("POST", path, _encode(body), headers)))
+        return self._decode_object(await self._read_body(self._encode_request("POST", path, _encode(body), headers)))
 
     async def get(self, path: str) -> dict[str, Any]:
-        return self._object(await self._whole(self._message("GET", path)))
+        return self._decode_object(await self._read_body(self._encode_request("GET", path)))
 
-    async def text(self, path: str) -> str:
+    async def get_text(self, path: str) -> str:
         """A page that is not JSON, such as the engine's metrics."""
-        return (await self._whole(self._message("GET", path))).decode("utf-8", "replace")
+        return (await self._read_body(self._encode_request("GET", path))).decode("utf-8", "replace")
 
     async def healthy(self, path: str = "/health", timeout_s: float = 2.0) -> bool:
         """Whether GET `path` answers with a status below 300 in time; without a path, whether it is there."""
         try:
             async with asyncio.timeout(timeout_s):
                 if path:
-                    await self._whole(self._message("GET", path))
+                    await self._read_body(self._encode_request("GET", path))
                 else:
-                    await self._connected()
+                    await self._probe_connection()
         except (EngineError, OSError, UnicodeError):  # TimeoutError is one; a name that can be no host's
             return False
         return True
 
-    async def _connected(self) -> None:
+    async def _probe_connection(self) -> None:
         if self._socket is not None:
             _reader, writer = await asyncio.open_unix_connection(self._socket)
         else:
@@ -206,27 +206,27 @@ class EngineClient:
         if origin is not None:
             await origin.close()
 
-    def decoded(self, event: ServerSentEvent) -> dict[str, Any]:
+    def decode_event(self, event: ServerSentEvent) -> dict[str, Any]:
         """An event as an object. Raises EngineRefused for an error, EngineError AW-ENG-03 for anything else."""
-        message = self._object(event.data)
+        message = self._decode_object(event.data)
         if event.kind == "error" or "error" in message:
-            raise self.refused(message.get("error", message))
+            raise self.reported_error(message.get("error", message))
         return message
 
-    def refused(self, detail: object) -> EngineRefused:
+    def reported_error(self, detail: object) -> EngineRefused:
         """The error that an event of a stream reports."""
         code = detail.get("code") if isinstance(detail, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-        said = msgspec.json.decode(self._without_keys(_encode(detail)))
+        said = msgspec.json.decode(self._redact_keys(_encode(detail)))
         return EngineRefused(status, {"error": said}, ErrorLocation(self.address))
 
-    def _without_keys(self, said: bytes) -> bytes:
+    def _redact_keys(self, said: bytes) -> bytes:
         """Some quote the key that they refuse, proxies all that they were sent: whoever asked is told what was said."""
         for key in self._keys:
             said = said.replace(key, b"...")
         return said
 
-    def nonsense(self, error: object) -> EngineError:
+    def invalid_reply_error(self, error: object) -> EngineError:
         return EngineError(
             "AW-ENG-03",
             f"the engine's reply is not a JSON object: {error}",
@@ -234,31 +234,31 @@ class EngineClient:
             hint="check that the address is an OpenAI-compatible endpoint ending in /v1",
         )
 
-    async def _whole(self, data: bytes) -> bytes:
+    async def _read_body(self, data: bytes) -> bytes:
         whole = _BodyBuffer()
-        await self._ask(data, whole)
+        await self._send_encoded(data, whole)
         return bytes(whole.data)
 
-    async def _ask(self, data: bytes, sink: ResponseSink) -> None:
+    async def _send_encoded(self, data: bytes, sink: ResponseSink) -> None:
         loop, origin = self._loop, self._origin
         # A thread runs one loop at a time, so this is it; asking asyncio for it would be a system call per request.
         if origin is None or loop is None or self._thread != get_ident() or not loop.is_running():
-            origin = self._in(asyncio.get_running_loop())
+            origin = self._pool_of_loop(asyncio.get_running_loop())
         try:
-            await origin.ask(data, sink)
+            await origin.send_request(data, sink)
         except HttpStatusError as error:
             again_s = _parse_retry_after(error.retry_after)
             raise EngineRefused(
-                error.status, _decode_refusal(self._without_keys(error.body)), ErrorLocation(self.address), again_s
+                error.status, _decode_refusal(self._redact_keys(error.body)), ErrorLocation(self.address), again_s
             ) from error
         except RecursionError as error:
-            raise self.nonsense(error) from error
+            raise self.invalid_reply_error(error) from error
         except ConnectionBroken as error:
-            raise self._broke_off(_describe_error(error)) from error
+            raise self._broken_error(_describe_error(error)) from error
         except (OSError, UnicodeError) as error:  # TimeoutError and ssl.SSLError are such; a name that can be no host's
-            raise self._unreachable(error) from error
+            raise self._unreachable_error(error) from error
 
-    def _in(self, loop: asyncio.AbstractEventLoop) -> ConnectionPool:
+    def _pool_of_loop(self, loop: asyncio.AbstractEventLoop) -> ConnectionPool:
         """The connections of this event loop."""
         origin = self._origins.get(loop)
         if origin is None:
@@ -271,7 +271,9 @@ class EngineClient:
         self._loop, self._origin, self._thread = loop, origin, get_ident()
         return origin
 
-    def _message(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS) -> bytes:
+    def _encode_request(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS
+    ) -> bytes:
         head = self._heads.get((method, path))
         if head is None:
             target = urlsplit(self._url(path)).path
@@ -287,13 +289,13 @@ class EngineClient:
         below_v1 = path.removeprefix("/").startswith("v1/") or tail in API_PATHS
         return (self._base if below_v1 else self._root) + tail
 
-    def _object(self, data: bytes) -> dict[str, Any]:
+    def _decode_object(self, data: bytes) -> dict[str, Any]:
         try:
             return msgspec.json.decode(data, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self.nonsense(error) from error
+            raise self.invalid_reply_error(error) from error
 
-    def _unreachable(self, error: Exception) -> EngineError:
+    def _unreachable_error(self, error: Exception) -> EngineError:
         return EngineError(
             "AW-ENG-01",
             f"the engine cannot be reached: {_describe_error(error)}",
@@ -301,7 +303,7 @@ class EngineClient:
             hint="see `archwright status`, or check the address",
         )
 
-    def _broke_off(self, reason: str) -> EngineError:
+    def _broken_error(self, reason: str) -> EngineError:
         return EngineError(
             "AW-ENG-02",
             f"the engine broke off: {reason}",

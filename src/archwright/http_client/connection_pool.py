@@ -101,9 +101,9 @@ class ClientConnection(asyncio.Protocol):
         self._ended: asyncio.Future[None] | None = None
         self._status = 0
         self._paused = False
-        self._clear()
+        self._reset()
 
-    def _clear(self) -> None:
+    def _reset(self) -> None:
         self._kind = self._retry_after = b""
         self._sized = False
         self._begun = self._complete = self._keep = self._content = False
@@ -115,21 +115,21 @@ class ClientConnection(asyncio.Protocol):
         # uvloop's transports have the methods without being subclasses.
         self._transport = cast(asyncio.Transport, transport)
 
-    def ask(self, data: bytes, sink: ResponseSink) -> asyncio.Future[None]:
+    def send_request(self, data: bytes, sink: ResponseSink) -> asyncio.Future[None]:
         """Send a request; the future is done at the reply's end. Fails with Answered, BrokeOff, or the sink's error."""
         self.silent = True
-        self._clear()
+        self._reset()
         sink.sent(self)
         self._sink = sink
         self._ended = ended = self._loop.create_future()
-        self._origin.send(self, data)
+        self._origin.queue_write(self, data)
         return ended
 
     def write(self, data: bytes) -> None:
         if self.alive:
             self._transport.write(data)
 
-    def leave(self, ended: asyncio.Future[None]) -> None:
+    def release(self, ended: asyncio.Future[None]) -> None:
         """Nobody waits for the reply any more: unless it had ended (then another may be under way), the connection
         goes."""
         if self._ended is ended:
@@ -185,7 +185,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
-        self._origin.forget(self)
+        self._origin.discard(self)
         if exc is not None and not isinstance(exc, OSError):
             self._fail(exc)  # a bug in a sink: not the engine's fault
         else:
@@ -243,13 +243,13 @@ class ClientConnection(asyncio.Protocol):
         if not self._complete:
             self._resolve()
             if self._origin.keeps:
-                self._loop.call_later(END_TIMEOUT_S, self._late)
+                self._loop.call_later(END_TIMEOUT_S, self._drop_if_late)
             else:
                 self._drop()
                 return False
         return True
 
-    def _late(self) -> None:
+    def _drop_if_late(self) -> None:
         """Still not at the end of a reply whose sink was content."""
         if self._sink is not None and self._content and not self._complete:
             self._drop()
@@ -302,7 +302,7 @@ class ConnectionPool:
         self._open: set[ClientConnection] = set()
         self._unsent: list[tuple[ClientConnection, bytes]] = []
 
-    def send(self, connection: ClientConnection, data: bytes) -> None:
+    def queue_write(self, connection: ClientConnection, data: bytes) -> None:
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append((connection, data))
@@ -312,22 +312,22 @@ class ConnectionPool:
         for connection, data in unsent:
             connection.write(data)
 
-    async def ask(self, data: bytes, sink: ResponseSink) -> None:
+    async def send_request(self, data: bytes, sink: ResponseSink) -> None:
         """Send the request `data`; returns at the reply's end. Cancelled, it closes the connection.
 
         Raises OSError and ssl.SSLError for no connection, Connecting for none in time, Answered for a status of 300
         or more, BrokeOff, and what the sink raises.
         """
-        connection = self._kept()
+        connection = self._take_idle()
         if connection is not None:
-            ended = connection.ask(data, sink)
+            ended = connection.send_request(data, sink)
             try:
                 return await ended
             except ConnectionBroken:
                 if not connection.silent:
                     raise
             finally:
-                connection.leave(ended)
+                connection.release(ended)
         try:
             async with asyncio.timeout(self._connect_s) as limit:
                 connection = await self._connect()
@@ -335,11 +335,11 @@ class ConnectionPool:
             if limit.expired():
                 raise ConnectTimeout(f"no connection within {self._connect_s:g} s") from error
             raise
-        ended = connection.ask(data, sink)
+        ended = connection.send_request(data, sink)
         try:
             await ended
         finally:
-            connection.leave(ended)
+            connection.release(ended)
 
     async def close(self) -> None:
         """Close every connection; returns once their sockets are."""
@@ -349,12 +349,12 @@ class ConnectionPool:
         while self._open:
             await asyncio.sleep(0.001)
 
-    def forget(self, connection: ClientConnection) -> None:
+    def discard(self, connection: ClientConnection) -> None:
         self._open.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
 
-    def _kept(self) -> ClientConnection | None:
+    def _take_idle(self) -> ClientConnection | None:
         """The connection used last, if one may still be used; the too old ones are let go."""
         if not self.idle:
             return None

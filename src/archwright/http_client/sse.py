@@ -30,11 +30,11 @@ class EventParser:
         self._size = 0
 
     @property
-    def between(self) -> bool:
+    def is_between_events(self) -> bool:
         """Whether the next byte begins an event."""
         return not (self._rest or self._data or self._kind or self._after_return)
 
-    def plain(self, chunk: bytes) -> bytes | None:
+    def take_plain_events(self, chunk: bytes) -> bytes | None:
         """The whole events up to the end of `chunk`, from `data: ` to before the last empty line, where they look as
         nearly every engine writes them: one line of data and an empty one. Else None: then `feed` it. What is behind
         the last empty line waits for more."""
@@ -47,18 +47,18 @@ class EventParser:
         self._rest, self._first = whole[end + 2 :], False
         return whole[:end]
 
-    def again(self, plain: bytes) -> list[ServerSentEvent]:
+    def parse_plain_events(self, plain: bytes) -> list[ServerSentEvent]:
         """What `plain` gave, event by event."""
         rest, self._rest = self._rest, b""
         return self.feed(plain + b"\n\n" + rest)
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Raises EngineError AW-ENG-03 when one event grows over the limit."""
-        lines = self._lines(chunk)
+        lines = self._split_lines(chunk)
         events: list[ServerSentEvent] = []
         for line in lines:
             if line:
-                self._field(line)
+                self._parse_field(line)
             elif self._data:
                 events.append(ServerSentEvent(self._kind, b"\n".join(self._data)))
                 self._reset()
@@ -68,7 +68,7 @@ class EventParser:
             raise too_large_error(self._limit)
         return events
 
-    def _lines(self, chunk: bytes) -> list[bytes]:
+    def _split_lines(self, chunk: bytes) -> list[bytes]:
         # A line ends in LF, CR or CRLF, and the border of two chunks may fall inside a CRLF.
         if not chunk:
             return []
@@ -87,19 +87,19 @@ class EventParser:
             lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
         return lines
 
-    def _field(self, line: bytes) -> None:
+    def _parse_field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._take(value)
+            self._append_data(value)
         elif name == b"event":
             self._kind = value.decode("utf-8", "replace")
         elif name == b"error":
             # Older llama.cpp servers report a failure in mid-stream as a field of that name.
             self._kind = "error"
-            self._take(value)
+            self._append_data(value)
 
-    def _take(self, value: bytes) -> None:
+    def _append_data(self, value: bytes) -> None:
         self._data.append(value)
         self._size += len(value) + 1
         if self._size > self._limit:

@@ -36,22 +36,22 @@ class StreamingResponse(ResponseSink):
         if self._size > self._ahead:
             self.pause()
 
-    def follow(self, asking: asyncio.Task[None]) -> None:
+    def attach_task(self, asking: asyncio.Task[None]) -> None:
         """`asking` is the task that feeds this sink; `stop` it at the end."""
         self._over = asking
         asking.add_done_callback(lambda _: self._wake.set())
 
-    async def connected(self) -> None:
+    async def wait_until_sent(self) -> None:
         """Wait until the request is on its way, or raise why it is not."""
-        await self._until(lambda: self.source is not None)
+        await self._wait_until(lambda: self.source is not None)
 
-    async def head(self) -> None:
+    async def wait_for_head(self) -> None:
         """Wait until the reply has begun, or raise why it does not."""
-        await self._until(lambda: self.begun)
+        await self._wait_until(lambda: self.begun)
 
-    async def next(self) -> bytes | None:
+    async def next_piece(self) -> bytes | None:
         """The next piece of the body, None at its end. Raises what `Origin.ask` does."""
-        await self._until(lambda: bool(self._pieces))
+        await self._wait_until(lambda: bool(self._pieces))
         if not self._pieces:
             return None
         piece = self._pieces.popleft()
@@ -68,7 +68,7 @@ class StreamingResponse(ResponseSink):
             self._over.cancel()
             await asyncio.gather(self._over, return_exceptions=True)
 
-    async def _until(self, enough: Callable[[], bool]) -> None:
+    async def _wait_until(self, enough: Callable[[], bool]) -> None:
         assert self._over is not None, "nothing was asked"
         while not enough() and not self._over.done():
             self._wake.clear()

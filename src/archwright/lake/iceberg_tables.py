@@ -198,7 +198,7 @@ def draft_version(home: Home, change: TableChange) -> Iterator[VersionDraft]:
         try:
             yield draft
         except BaseException:
-            draft.drop()
+            draft.discard()
             raise
 
 
@@ -212,7 +212,7 @@ class VersionDraft:
         self._change = change
         self._table = table
         self._transaction = self._table.transaction()
-        self._arrange()
+        self._update_schema()
         from pyiceberg.io.pyarrow import schema_to_pyarrow  # noqa: PLC0415
 
         folder = Path(self._table.location()) / "data"
@@ -221,7 +221,7 @@ class VersionDraft:
         _remove_orphan_files(table, folder, start)
         self.writer = DataFileWriter(folder, schema_to_pyarrow(self._transaction.table_metadata.schema()), start)
 
-    def _arrange(self) -> None:
+    def _update_schema(self) -> None:
         """Give the table its columns: new ones are added, those of another kind replaced, others taken away."""
         present = {f.name: kind_of_iceberg_type(f.field_type) for f in self._table.schema().fields}
         other = [n for n, kind in self._change.columns.items() if n in present and present[n] != kind]
@@ -259,7 +259,7 @@ class VersionDraft:
         self.writer.paths = []
         self._transaction.commit_transaction()
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Remove what was written: the version is not wanted."""
         for path in self.writer.paths:
             Path(path).unlink(missing_ok=True)

@@ -146,11 +146,11 @@ def _write_version(
     ):
         quarantine = Quarantine(home, aside)
         _copy_unchanged_rows(home, previous, change, draft.writer, content)
-        quarantine.take_over(previous, {source.name for source in fresh})
+        quarantine.copy_unchanged(previous, {source.name for source in fresh})
         files = [_write_source(source, kinds, draft.writer, quarantine, content) for source in fresh]
         if not draft.writer.rows and not content.rows:
             raise _no_rows_error(order, quarantine)
-        aside.keep()
+        aside.commit()
         size = draft.stage(content.hexdigest())
         version = DatasetVersion(
             id=f"{order.name}@v{change.version}",

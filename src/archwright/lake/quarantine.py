@@ -33,7 +33,7 @@ class Quarantine:
         self._files[broken.file] += 1
         self._reasons[broken.reason] += 1
 
-    def take_over(self, previous: DatasetVersion | None, replaced: set[str]) -> None:
+    def copy_unchanged(self, previous: DatasetVersion | None, replaced: set[str]) -> None:
         """Keep what the version before had quarantined of files that stay as they are; of a quarantine that somebody
         deleted (it holds excerpts) the counts."""
         if previous is None:

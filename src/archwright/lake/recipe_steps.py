@@ -61,7 +61,7 @@ class RedactPersonalData:
         made: dict[str, Any] = {}
         for name in self.columns:
             texts: dict[int, str] = {}
-            for place, suspected in self._suspects(batch, name).items():
+            for place, suspected in self._find_candidates(batch, name).items():
                 text, found = pii_redaction.redact_text(batch.column(name)[place].as_py(), self.kinds, suspected)
                 if found:
                     texts[place] = text
@@ -78,7 +78,7 @@ class RedactPersonalData:
             batch, {**made, row_status.CHANGES: pa.array(words, pa.large_list(pa.large_string()))}
         )
 
-    def _suspects(self, batch: Any, name: str) -> dict[int, list[str]]:
+    def _find_candidates(self, batch: Any, name: str) -> dict[int, list[str]]:
         """Row -> the kinds worth looking for; of rows that are still in and hold one of ours."""
         import pyarrow.compute as pc  # noqa: PLC0415
 

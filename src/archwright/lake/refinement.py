@@ -100,10 +100,10 @@ def _write_version(
         sink = _RowSink(aside, source.columns, draft.writer)
         with daft_engine.open_frame(home, source, order.runner) as rows:
             for batch in daft_engine.stream_batches(recipe.apply_recipe(order.recipe, source.columns, rows)):
-                sink.take(batch)
+                sink.write_batch(batch)
         if not sink.content.rows:
             raise _empty_result_error(source, sink)
-        aside.keep()
+        aside.commit()
         version = DatasetVersion(
             id=f"{change.dataset}@v{change.version}",
             dataset=change.dataset,
@@ -144,27 +144,27 @@ class _RowSink:
         self.drops: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()
 
-    def take(self, batch: Any) -> None:
+    def write_batch(self, batch: Any) -> None:
         import pyarrow as pa  # noqa: PLC0415
         import pyarrow.compute as pc  # noqa: PLC0415
 
         out = pc.is_valid(batch.column(row_status.DROP_STEP))
-        self._note(batch.filter(out))
+        self._record_drops(batch.filter(out))
         kept = batch.filter(pc.invert(out))
         self.changes.update(pc.list_flatten(kept.column(row_status.CHANGES)).to_pylist())
-        self.content.add(self._identities(kept))
+        self.content.add(self._content_ids(kept))
         fields = list(self._schema)
         arrays = [kept.column(field.name).cast(field.type) for field in fields]
         self._writer.write(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
-    def _note(self, out: Any) -> None:
+    def _record_drops(self, out: Any) -> None:
         names = ("record_id", row_status.DROP_STEP, row_status.DROP_REASON, row_status.DUPLICATE_OF)
         for record, step, reason, twin in zip(*(out.column(name).to_pylist() for name in names), strict=True):
             drop = DroppedRow(record_id=record, step=step, reason=reason, kept=twin)
             self._aside.write(drop)
             self.drops[f"{step}: {reason}"] += 1
 
-    def _identities(self, kept: Any) -> Any:
+    def _content_ids(self, kept: Any) -> Any:
         """What a row counts as in the content digest: its id, and with it what it holds now where it was altered."""
         import pyarrow as pa  # noqa: PLC0415
         import pyarrow.compute as pc  # noqa: PLC0415

@@ -23,7 +23,7 @@ class RejectsWriter:
     def write(self, row: Record) -> None:
         self._file.write(msgspec.json.encode(row) + b"\n")
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         os.replace(self._file.name, self._path)

@@ -127,8 +127,8 @@ def score_quality(
     share = counts.get(usual, (0, 0))[1] / items
     guess = (1 if usual in counts else 0) / len(counts)
     scores = (
-        right.score("accuracy", items, share, name),
-        even.score("balanced_accuracy", items, guess, name),
+        right.to_score("accuracy", items, share, name),
+        even.to_score("balanced_accuracy", items, guess, name),
     )
     better = even.low > guess
     verdict = "better than guessing" if better else "not shown to be better than guessing"
@@ -173,7 +173,7 @@ def _compare_with_production(
         f"{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}] over {len(fair)} rows held out for both "
         f"({sum(new)} right, production {sum(old)})"
     )
-    score = change.score("balanced_accuracy_change", len(fair), 0.0, rival.id)
+    score = change.to_score("balanced_accuracy_change", len(fair), 0.0, rival.id)
     return (score,), Gate(name=NOT_WORSE_GATE, passed=passed, detail=detail, value=change.high, limit=0.0)
 
 
@@ -195,7 +195,7 @@ def _predict_with_production(
     refused = (np.isnan(numbers) & [name not in notes.missing for name in notes.features or range(notes.size)]).any(
         axis=1
     )
-    best = classifier.probabilities(numbers).argmax(axis=1)
+    best = classifier.predict_probabilities(numbers).argmax(axis=1)
     return [None if no else notes.labels[place] for no, place in zip(refused.tolist(), best.tolist(), strict=True)]
 
 

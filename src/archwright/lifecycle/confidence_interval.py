@@ -27,7 +27,7 @@ class ConfidenceInterval(NamedTuple):
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
-    def score(self, metric: str, items: int, baseline: float, name: str) -> Score:
+    def to_score(self, metric: str, items: int, baseline: float, name: str) -> Score:
         """As the score of `metric` over so many items; `name` is what the baseline is of."""
         return Score(
             metric=metric,

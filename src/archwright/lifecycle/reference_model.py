@@ -27,7 +27,7 @@ class ReferenceModel:
         torch.set_num_threads(threads)
         self._model, self.tokenizer = base_model.load_base(folder, "float32")
 
-    def lay_over(self, folder: Path) -> None:
+    def load_adapter(self, folder: Path) -> None:
         """From now on the model is the base with the adapter in `folder`. A pickle is refused, a damaged file too."""
         with require_extra("train", "evaluating an adapter"):
             from peft import PeftModel  # noqa: PLC0415
@@ -51,7 +51,7 @@ class ReferenceModel:
                     hint="train it again: archwright train SPEC",
                 ) from error
 
-    def whole_character(self) -> int:
+    def find_whole_character(self) -> int:
         """A token that ends a character, whatever the vocabulary."""
         return int(self.tokenizer("a", add_special_tokens=False)["input_ids"][-1])
 
@@ -68,11 +68,14 @@ class ReferenceModel:
                     found.append((float(mine.sum()), len(mine)))
         return found
 
-    def likeliest(self, ids: Sequence[int], places: Sequence[int], top: int) -> list[dict[int, float]]:
+    def top_tokens(self, ids: Sequence[int], places: Sequence[int], top: int) -> list[dict[int, float]]:
         """At each place the `top` likeliest tokens to stand there, given those before it."""
-        return [{int(token): float(row[token]) for token in row.topk(top).indices} for row in self._rows(ids, places)]
+        return [
+            {int(token): float(row[token]) for token in row.topk(top).indices}
+            for row in self._log_probabilities(ids, places)
+        ]
 
-    def _rows(self, ids: Sequence[int], places: Sequence[int]) -> Any:
+    def _log_probabilities(self, ids: Sequence[int], places: Sequence[int]) -> Any:
         import torch  # noqa: PLC0415
 
         plain = self._model.get_base_model() if hasattr(self._model, "get_base_model") else self._model

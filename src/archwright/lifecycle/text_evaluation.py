@@ -66,11 +66,11 @@ def evaluate_text_model(
     tell(f"reading {len(items)} held-out items with {model.base}")
     plain = _measure_model(reference, items, windows)
     tell(f"reading them with {model.id}")
-    reference.lay_over(home.run(model.run) / "result")
+    reference.load_adapter(home.run(model.run) / "result")
     tuned = _measure_model(reference, items, windows)
     asking = LogProbabilityQuery(
         [window.ids[:place] for window in windows for place in window.places],
-        reference.whole_character(),
+        reference.find_whole_character(),
         LISTED_TOKENS,
     )
     del reference
@@ -90,7 +90,7 @@ class _ModelReadings(NamedTuple):
 def _measure_model(
     reference: ReferenceModel, items: Sequence[EncodedSample], windows: Sequence[TokenWindow]
 ) -> _ModelReadings:
-    tokens = [found for window in windows for found in reference.likeliest(window.ids, window.places, TOP_TOKENS)]
+    tokens = [found for window in windows for found in reference.top_tokens(window.ids, window.places, TOP_TOKENS)]
     return _ModelReadings(reference.losses(items), tokens)
 
 
@@ -153,9 +153,9 @@ def _quality_gate(
     items = len(tuned)
 
     scores = (
-        after.score("nll_per_token", items, before.value, model.base),
-        change.score("nll_per_token_change", items, 0.0, model.base),
-        ConfidenceInterval(*map(math.exp, after)).score("perplexity", items, math.exp(before.value), model.base),
+        after.to_score("nll_per_token", items, before.value, model.base),
+        change.to_score("nll_per_token_change", items, 0.0, model.base),
+        ConfidenceInterval(*map(math.exp, after)).to_score("perplexity", items, math.exp(before.value), model.base),
     )
     enough = items >= export_gate.MIN_ITEMS
     better = enough and change.high < 0.0

@@ -74,11 +74,11 @@ class SharedTable:
         """
         try:
             if time.monotonic() >= self._tend_at:
-                self._tend()
+                self._maintain()
             with self._env.begin(write=True) as transaction:
                 return act(transaction, *args, **kwargs)
         except lmdb.Error as error:
-            raise self._failed(error) from error
+            raise self._handle_error(error) from error
 
     def get(self, key: bytes) -> bytes | None:
         """The bytes under `key` of the unnamed table."""
@@ -86,7 +86,7 @@ class SharedTable:
             with self._env.begin() as transaction:
                 return transaction.get(key)
         except lmdb.Error as error:
-            raise self._failed(error) from error
+            raise self._handle_error(error) from error
 
     def read(self, act: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What `act` answers from one consistent view; it may not write."""
@@ -94,12 +94,12 @@ class SharedTable:
             with self._env.begin() as transaction:
                 return act(transaction, *args, **kwargs)
         except lmdb.Error as error:
-            raise self._failed(error) from error
+            raise self._handle_error(error) from error
 
     def close(self) -> None:
         self._env.close()
 
-    def _failed(self, error: lmdb.Error) -> StoreError:
+    def _handle_error(self, error: lmdb.Error) -> StoreError:
         where = ErrorLocation(str(self._path))
         if isinstance(error, lmdb.MapFullError):
             self._env.reader_check()
@@ -107,13 +107,13 @@ class SharedTable:
             return StoreError("AW-STO-12", "the shared table is full", where=where, hint=hint)
         if isinstance(error, _DAMAGE_ERRORS):
             self._env.close()
-            self._remove()
+            self._remove_files()
             self._reopen()
         elif self._inode < 0 and time.monotonic() >= self._tend_at:
-            self._tend()
+            self._maintain()
         return StoreError("AW-STO-11", f"the shared table refuses: {error}", where=where, hint="try again")
 
-    def _tend(self) -> None:
+    def _maintain(self) -> None:
         self._tend_at = time.monotonic() + MAINTENANCE_INTERVAL_S
         if self._inode >= 0:
             self._env.reader_check()
@@ -131,9 +131,9 @@ class SharedTable:
         try:
             self._open()
         except (OSError, OperateError, UsageError) as error:
-            raise self._unusable("made anew", error) from error
+            raise self._unusable_error("made anew", error) from error
 
-    def _unusable(self, act: str, error: Exception) -> StoreError:
+    def _unusable_error(self, act: str, error: Exception) -> StoreError:
         hint = "the home must be on a local disk of this machine, with room; a process opens it once"
         where = ErrorLocation(str(self._path))
         return StoreError("AW-STO-11", f"the shared table cannot be {act}: {error}", where=where, hint=hint)
@@ -142,22 +142,22 @@ class SharedTable:
         for attempt in (1, 2):
             try:
                 if not self._path.exists():
-                    self._make()
+                    self._create_file()
                 if self._path.stat().st_size < self._size_bytes:
                     raise lmdb.InvalidError(f"{self._path} is cut short")
-                self._env = self._environment(self._path)
+                self._env = self._open_environment(self._path)
                 self.tables = {name: self._env.open_db(name.encode()) for name in self._names}
                 break
             except lmdb.Error as error:
                 # Only what is damaged is thrown away: another process may be at work in a file that we cannot open.
                 if attempt == 2 or not isinstance(error, _DAMAGE_ERRORS):
-                    raise self._unusable("opened", error) from error
-                self._remove()
+                    raise self._unusable_error("opened", error) from error
+                self._remove_files()
         self._inode = self._path.stat().st_ino
         self._tend_at = time.monotonic() + MAINTENANCE_INTERVAL_S
         self.generation += 1
 
-    def _environment(self, path: Path) -> lmdb.Environment:
+    def _open_environment(self, path: Path) -> lmdb.Environment:
         return lmdb.open(
             str(path),
             map_size=self._size_bytes,
@@ -170,11 +170,11 @@ class SharedTable:
             max_dbs=len(self._names),
         )
 
-    def _make(self) -> None:
+    def _create_file(self) -> None:
         """A whole, allocated file is linked into place; when another process was first, its file counts."""
         with tempfile.TemporaryDirectory(dir=self._path.parent, prefix=".slate.") as made:
             path = Path(made) / "new"
-            self._environment(path).close()
+            self._open_environment(path).close()
             try:
                 with open(path, "r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, self._size_bytes)
@@ -185,6 +185,6 @@ class SharedTable:
             except FileExistsError:
                 return
 
-    def _remove(self) -> None:
+    def _remove_files(self) -> None:
         self._path.unlink(missing_ok=True)
         Path(f"{self._path}-lock").unlink(missing_ok=True)

@@ -105,7 +105,7 @@ class TraceExporter:
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
 
-    def samples(self, request_id: str) -> bool:
+    def is_sampled(self, request_id: str) -> bool:
         return is_trace_sampled(request_id, self._limit)
 
     def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
@@ -150,7 +150,7 @@ class TraceExporter:
             if batch and size > CONTENT_BATCH_BYTES:
                 break
             batch.append(trace)
-        refused = self._post(_encode_export([span for trace in batch for span in self._told(trace)]))
+        refused = self._post(_encode_export([span for trace in batch for span in self._with_content(trace)]))
         if refused is None:
             return False
         for trace in batch:
@@ -160,7 +160,7 @@ class TraceExporter:
             self._on_drop["refused"](len(batch))
         return True
 
-    def _told(self, trace: _QueuedTrace) -> list[OtlpSpan]:
+    def _with_content(self, trace: _QueuedTrace) -> list[OtlpSpan]:
         """With its content, where the tenant still wants that."""
         whole, *parts = trace.spans
         content = trace.content

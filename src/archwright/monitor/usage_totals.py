@@ -106,7 +106,7 @@ def add_sums(sums: UsageSums, key: tuple[object, ...], line: list[int]) -> None:
 def gather_deltas(store: Store) -> int:
     """Put the lots into the totals, one row for all that belong together; how many rows came of them. Others may
     fold, read, gather and merge meanwhile. Raises StoreError."""
-    found = store.numbered(USAGE_DELTAS)
+    found = store.numbered_rows(USAGE_DELTAS)
     sums: UsageSums = {}
     apply_deltas(sums, [lot for _, lot in found], list(range(len(USAGE_DIMENSIONS))))
     rows = [build_total(USAGE_DIMENSIONS, key, line) for key, line in sums.items()]

@@ -43,7 +43,7 @@ class NumberRange(NamedTuple):
     above: bool = False
     below: bool = False
 
-    def holds(self, value: float) -> bool:
+    def contains(self, value: float) -> bool:
         """False for NaN, too."""
         high = value < self.high if self.below else value <= self.high
         return high and (value > self.low if self.above else value >= self.low)
@@ -123,7 +123,7 @@ def _check_range(allowed: NumberRange, value: object, path: str) -> Iterator[Nee
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _check_range(allowed, item, join_path(path, name))
-    elif isinstance(value, int | float) and not allowed.holds(value):
+    elif isinstance(value, int | float) and not allowed.contains(value):
         yield NeedsProblem(
             OUT_OF_RANGE, path, f"{last_field_name(path)} cannot be {value:g}", f"write a number of {allowed}"
         )

@@ -42,7 +42,7 @@ def needs_type_info() -> inspect.Type:
 def check_types(value: object) -> tuple[object, list[NeedsProblem]]:
     """The value ready for msgspec.convert (`15.0e+6` made whole where a whole number is due), and what is wrong."""
     walk = _TypeChecker()
-    return walk.value(needs_type_info(), value, ""), walk.problems
+    return walk.check_value(needs_type_info(), value, ""), walk.problems
 
 
 class _TypeChecker:
@@ -55,16 +55,16 @@ class _TypeChecker:
             inspect.DictType: self._mapping,
             inspect.LiteralType: self._choice,
             inspect.UnionType: self._optional,
-            inspect.IntType: self._whole,
+            inspect.IntType: self._integer,
             inspect.FloatType: self._number,
             inspect.StrType: self._text,
-            inspect.BoolType: self._truth,
+            inspect.BoolType: self._boolean,
         }
 
-    def value(self, kind: inspect.Type, raw: object, path: str) -> object:
+    def check_value(self, kind: inspect.Type, raw: object, path: str) -> object:
         return self.checks[type(kind)](kind, raw, path)
 
-    def _wrong(self, path: str, due: str, raw: object, hint: str) -> None:
+    def _add_type_problem(self, path: str, due: str, raw: object, hint: str) -> None:
         hint = _EMPTY_HINT if raw is None else hint
         self.problems.append(
             NeedsProblem(WRONG_TYPE, path, f"{last_field_name(path)} must be {due}, not {_describe_value(raw)}", hint)
@@ -75,7 +75,7 @@ class _TypeChecker:
         required = [name for name, field in fields.items() if field.required]
         if not isinstance(raw, dict):
             known = ", ".join(required or fields)
-            self._wrong(path, f"a mapping ({known})", raw, "write its fields below it, indented, or in { }")
+            self._add_type_problem(path, f"a mapping ({known})", raw, "write its fields below it, indented, or in { }")
             return raw
         made: dict[str, object] = {}
         for name, item in raw.items():
@@ -83,7 +83,7 @@ class _TypeChecker:
             if field is None:
                 self._unknown(path, name, list(fields))
             else:
-                made[name] = self.value(field.type, item, join_path(path, name))
+                made[name] = self.check_value(field.type, item, join_path(path, name))
         for name in required:
             if name not in raw:
                 message = f"the field {name} is missing"
@@ -101,15 +101,15 @@ class _TypeChecker:
 
     def _list(self, kind: inspect.VarTupleType, raw: object, path: str) -> object:
         if not isinstance(raw, list):
-            self._wrong(path, "a list", raw, "put it in [ ], or each item on a line of its own after a dash")
+            self._add_type_problem(path, "a list", raw, "put it in [ ], or each item on a line of its own after a dash")
             return raw
-        return [self.value(kind.item_type, item, f"{path}[{index}]") for index, item in enumerate(raw)]
+        return [self.check_value(kind.item_type, item, f"{path}[{index}]") for index, item in enumerate(raw)]
 
     def _mapping(self, kind: inspect.DictType, raw: object, path: str) -> object:
         if not isinstance(raw, dict):
-            self._wrong(path, "a mapping", raw, "write `name: value` below it, indented, or in { }")
+            self._add_type_problem(path, "a mapping", raw, "write `name: value` below it, indented, or in { }")
             return raw
-        return {name: self.value(kind.value_type, item, join_path(path, name)) for name, item in raw.items()}
+        return {name: self.check_value(kind.value_type, item, join_path(path, name)) for name, item in raw.items()}
 
     def _choice(self, kind: inspect.LiteralType, raw: object, path: str) -> object:
         # `1 == True` in Python: the type must match, too.
@@ -124,19 +124,19 @@ class _TypeChecker:
         if raw is None:
             return None
         inner = next(option for option in kind.types if not isinstance(option, inspect.NoneType))
-        return self.value(inner, raw, path)
+        return self.check_value(inner, raw, path)
 
-    def _whole(self, kind: inspect.IntType, raw: object, path: str) -> object:
+    def _integer(self, kind: inspect.IntType, raw: object, path: str) -> object:
         if isinstance(raw, float) and raw.is_integer():
             raw = int(raw)
         if isinstance(raw, float) and raw == raw and abs(raw) != float("inf"):
-            self._wrong(path, "a whole number", raw, "round it")
+            self._add_type_problem(path, "a whole number", raw, "round it")
             return raw
         return self._number(kind, raw, path)
 
     def _number(self, kind: inspect.Type, raw: object, path: str) -> object:
         if isinstance(raw, bool) or not isinstance(raw, int | float):
-            self._wrong(path, "a number", raw, _NUMBER_HINT)
+            self._add_type_problem(path, "a number", raw, _NUMBER_HINT)
         elif not abs(raw) <= MAX_NUMBER:
             hint = f"a finite number, at most {MAX_NUMBER:.0e}"
             self.problems.append(
@@ -146,12 +146,12 @@ class _TypeChecker:
 
     def _text(self, kind: inspect.StrType, raw: object, path: str) -> object:
         if not isinstance(raw, str):
-            self._wrong(path, "a text", raw, "put it in quotes")
+            self._add_type_problem(path, "a text", raw, "put it in quotes")
         return raw
 
-    def _truth(self, kind: inspect.BoolType, raw: object, path: str) -> object:
+    def _boolean(self, kind: inspect.BoolType, raw: object, path: str) -> object:
         if not isinstance(raw, bool):
-            self._wrong(path, "true or false", raw, "write true or false, without quotes")
+            self._add_type_problem(path, "true or false", raw, "write true or false, without quotes")
         return raw
 
 

@@ -100,7 +100,7 @@ class _TreeBuilder:
             closed = self.open.pop()
             self.ends[closed.path] = len(self.lines)
         elif isinstance(event, yaml.NodeEvent):
-            self._plain(event, line)
+            self._check_node(event, line)
             if isinstance(event, yaml.ScalarEvent):
                 self._scalar(event, line)
             else:
@@ -114,7 +114,7 @@ class _TreeBuilder:
         if event.tags:
             raise self.refuse(REFUSED_YAML, line, "a %TAG directive is not read", "delete it")
 
-    def _plain(self, event: yaml.NodeEvent, line: int) -> None:
+    def _check_node(self, event: yaml.NodeEvent, line: int) -> None:
         """No anchors, no tags, not too many entries."""
         self.entries += 1
         if self.entries > MAX_ENTRIES:
@@ -139,7 +139,7 @@ class _TreeBuilder:
         path = self.path()
         # A container stands where its field's name stands, not where its first entry does.
         self.lines[path] = parent.key_line if parent is not None and isinstance(parent.value, dict) else line
-        self._put(value)
+        self._add_value(value)
         self.open.append(_Container(path, value))
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
@@ -154,7 +154,7 @@ class _TreeBuilder:
             raise self.refuse(BAD_TEXT, line, message, "delete it and type the text again")
         empty_field = plain and not text and parent is not None and isinstance(parent.value, dict)
         self.lines[self.path()] = parent.key_line if empty_field and parent is not None else line
-        self._put(resolve_scalar(text) if plain else text)
+        self._add_value(resolve_scalar(text) if plain else text)
 
     def _key(self, parent: _Container, text: str, plain: bool, line: int) -> None:
         if plain and text == "<<":
@@ -173,7 +173,7 @@ class _TreeBuilder:
             message = f"{quote_value(text)} stands here a second time; the first is on line {first}"
             raise self.refuse(DUPLICATE_KEY, line, message, "keep one of the two")
 
-    def _put(self, value: object) -> None:
+    def _add_value(self, value: object) -> None:
         if self.open:
             self.open[-1].add(value)
         else:

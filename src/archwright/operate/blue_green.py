@@ -61,8 +61,8 @@ class EngineProcesses:
     def ready(self) -> bool:
         return all(child.ready for child in self.children)
 
-    def dead(self) -> ChildProcess | None:
-        return next((child for child in self.children if child.exited() is not None), None)
+    def find_dead(self) -> ChildProcess | None:
+        return next((child for child in self.children if child.exit_status() is not None), None)
 
 
 class EndpointRollout:
@@ -109,26 +109,26 @@ class EndpointRollouts:
         """Every lane stands on what is in production, before any process runs. Raises StoreError."""
         served_revision_file(self._home).unlink(missing_ok=True)
         for name, spec in self.layout.workloads.items():
-            self.lanes[name] = EndpointRollout(name, self.layout.plain(spec))
-        self._read()
+            self.lanes[name] = EndpointRollout(name, self.layout.endpoint_of_plan(spec))
+        self._read_history()
         for lane in list(self.lanes.values()):
-            self._stand(lane)
-        self._publish()
+            self._serve_production(lane)
+        self._write_gateway_config()
 
-    def unstarted(self) -> str | None:
+    def next_unstarted(self) -> str | None:
         """The key of engines that are to serve and were never started."""
         return next((key for key, engines in self.engines.items() if not engines.started), None)
 
-    def fell(self, key: str, reason: str) -> bool:
+    def handle_start_failure(self, key: str, reason: str) -> bool:
         """Engines did not come up at the start of the platform: the lane they were for goes back, which is written
         down, and stands on others. False where there is nothing to go back to: they are the plan's own."""
         lane = next((lane for lane in self.lanes.values() if lane.now.key == key and lane.now.version), None)
         if lane is None:
             return False
         self._failed[lane.promotion] = reason
-        self._bury(key)
-        self._stand(lane)
-        self._publish()
+        self._remove_engines(key)
+        self._serve_production(lane)
+        self._write_gateway_config()
         return True
 
     def step(self, now: float) -> None:
@@ -137,12 +137,12 @@ class EndpointRollouts:
             return
         try:
             with boundary("rollout"):
-                self._read()
+                self._read_history()
                 if self._written < self._revision:
-                    self._publish()
+                    self._write_gateway_config()
                 for lane in self.lanes.values():
                     self._advance(lane, now)
-                self._let_go(now)
+                self._stop_unused_engines(now)
             self._said = ""
         except ArchwrightError as error:
             self._next_step = now + RETRY_S
@@ -150,15 +150,15 @@ class EndpointRollouts:
                 self._journal.error("rollout.stuck", **error.as_dict())
             self._said = error.message
 
-    def standing(self) -> list[ChildProcess]:
+    def serving_processes(self) -> list[ChildProcess]:
         """The processes that serve, engines first: what dies of these is started again."""
-        used = self._used()
+        used = self._serving_keys()
         found = [child for key, engines in self.engines.items() if key in used for child in engines.children]
         return [*found, self.gateway]
 
     def processes(self) -> Iterator[tuple[ChildProcess, str, ProcessPhase]]:
         """Every process with the version it serves and its place in a change; the gateway last."""
-        used = self._used()
+        used = self._serving_keys()
         coming = {lane.next.key for lane in self.lanes.values() if lane.next is not None}
         for key, engines in self.engines.items():
             phase: ProcessPhase = "serving" if key in used else "starting" if key in coming else "leaving"
@@ -178,56 +178,56 @@ class EndpointRollouts:
             for lane in self.lanes.values()
         )
 
-    def _read(self) -> None:
+    def _read_history(self) -> None:
         """The history, when it grew. A classifier's lane comes to be with its first promotion."""
-        seq = self._store.newest(model_registry.PROMOTIONS)[0]
+        seq = self._store.newest_seq(model_registry.PROMOTIONS)[0]
         if seq == self._seq:
             return
         found = read_desired_versions(self._store)
         notes = []
         for name, to in found.items():
-            if to.version is not None and self.layout.absent(name, to.version):
+            if to.version is not None and self.layout.has_no_workload(name, to.version):
                 notes.append(f"{to.version.id} is in production, but this plan has no workload {name}")
                 found[name] = DesiredVersion(to.promotion)
             elif to.version is not None and name not in self.lanes:
                 self.lanes[name] = EndpointRollout(name, NOT_SERVED)
         self.wanted, self.notes, self._seq, self.changed = found, tuple(notes), seq, True
 
-    def _stand(self, lane: EndpointRollout) -> None:
+    def _serve_production(self, lane: EndpointRollout) -> None:
         """At the start: on what is in production; where that cannot be served, on what it goes back to."""
         tried: set[str | None] = set()
-        while reason := self._reason(lane, to := self.wanted.get(lane.name, DesiredVersion())):
+        while reason := self._find_obstacle(lane, to := self.wanted.get(lane.name, DesiredVersion())):
             tried.add(to.version.id if to.version else None)
             earlier = (change.model for change in reversed(model_registry.promotion_history(self._store, lane.name)))
-            self._go_back(lane, to, next((model for model in earlier if model not in tried), None), reason)
-            self._read()
-        lane.now, lane.promotion = self.layout.serving(lane.name, to), to.promotion
-        self._made(lane.name, lane.now)
+            self._append_rollback(lane, to, next((model for model in earlier if model not in tried), None), reason)
+            self._read_history()
+        lane.now, lane.promotion = self.layout.endpoint_of_version(lane.name, to), to.promotion
+        self._ensure_engines(lane.name, lane.now)
 
     def _advance(self, lane: EndpointRollout, now: float) -> None:
         to = self.wanted.get(lane.name, DesiredVersion())
         if lane.next is not None and lane.revision is None and lane.next.version != _version_id(to):
             lane.next = None  # overtaken before it was ready
         if lane.next is None:
-            self._depart(lane, to, now)
+            self._begin_rollout(lane, to, now)
         elif lane.revision is None:
             lane.next_promotion = to.promotion
-            self._start(lane, lane.next, now)
+            self._await_engines(lane, lane.next, now)
         else:
-            self._arrive(lane, lane.next, now)
+            self._await_gateway(lane, lane.next, now)
 
-    def _depart(self, lane: EndpointRollout, to: DesiredVersion, now: float) -> None:
+    def _begin_rollout(self, lane: EndpointRollout, to: DesiredVersion, now: float) -> None:
         if lane.now.version == _version_id(to):
             self.changed |= lane.promotion != to.promotion
             lane.promotion = to.promotion
             return
-        if reason := self._reason(lane, to):
-            self._go_back(lane, to, lane.now.version or None, reason)
+        if reason := self._find_obstacle(lane, to):
+            self._append_rollback(lane, to, lane.now.version or None, reason)
             return
-        serving = self.layout.serving(lane.name, to)
-        if not self._room(lane, serving.key):
+        serving = self.layout.endpoint_of_version(lane.name, to)
+        if not self._has_capacity(lane, serving.key):
             return
-        engines = self._made(lane.name, serving)
+        engines = self._ensure_engines(lane.name, serving)
         for child in engines.children if engines is not None else ():
             if not child.pid:
                 child.start(now)
@@ -237,40 +237,42 @@ class EndpointRollouts:
         self._journal.info("rollout.began", endpoint=lane.name, promotion=to.promotion, version=serving.version)
         self.changed = True
 
-    def _start(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
+    def _await_engines(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
         """The new engines load; when all are ready the gateway is told."""
         engines = self.engines.get(to.key)
-        if dead := self._died(to.key):
-            self._turn_back(lane, _format_last_error(dead))
+        if dead := self._find_dead_engine(to.key):
+            self._abort_rollout(lane, _format_last_error(dead))
             return
         if engines is not None and not engines.ready:
             for child in engines.children:
-                if not child.ready and to.key not in self._used():  # those that serve are probed by the supervisor
+                if (
+                    not child.ready and to.key not in self._serving_keys()
+                ):  # those that serve are probed by the supervisor
                     child.probe(PROBE_TIMEOUT_S)
             if not engines.ready:
                 if now > lane.late_at:
                     slow = next(child for child in engines.children if not child.ready)
                     late = f"{slow.spec.name} was not ready in {slow.spec.startup_deadline_s:g} s"
-                    self._turn_back(lane, f"{late}: {_format_last_error(slow)}")
+                    self._abort_rollout(lane, f"{late}: {_format_last_error(slow)}")
                 return
         self._revision += 1
         lane.revision, lane.late_at = self._revision, now + GATEWAY_TIMEOUT_S
         self.changed = True
-        self._publish()
+        self._write_gateway_config()
 
-    def _arrive(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
+    def _await_gateway(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
         """The gateway was told; when it says so, the lane has changed."""
-        note = self._note()
+        note = self._read_served_revision()
         if note is not None and note.revision >= (lane.revision or 0):
             lane.now, lane.promotion, lane.next, lane.revision = to, lane.next_promotion, None, None
             self._journal.info("rollout.done", endpoint=lane.name, promotion=lane.promotion, version=to.version)
             self.changed = True
-        elif dead := self._died(to.key):
-            self._turn_back(lane, _format_last_error(dead))
+        elif dead := self._find_dead_engine(to.key):
+            self._abort_rollout(lane, _format_last_error(dead))
         elif now > lane.late_at:
-            self._turn_back(lane, f"AW-OPS-46 the gateway did not take it up in {GATEWAY_TIMEOUT_S:g} s")
+            self._abort_rollout(lane, f"AW-OPS-46 the gateway did not take it up in {GATEWAY_TIMEOUT_S:g} s")
 
-    def _turn_back(self, lane: EndpointRollout, reason: str) -> None:
+    def _abort_rollout(self, lane: EndpointRollout, reason: str) -> None:
         """The lane stays where it is; the next step writes that down."""
         self._failed[lane.next_promotion] = reason
         self._journal.error("rollout.failed", endpoint=lane.name, promotion=lane.next_promotion, reason=reason)
@@ -278,14 +280,14 @@ class EndpointRollouts:
         self.changed = True
         if published:
             self._revision += 1
-            self._publish()
+            self._write_gateway_config()
 
-    def _reason(self, lane: EndpointRollout, to: DesiredVersion) -> str:
+    def _find_obstacle(self, lane: EndpointRollout, to: DesiredVersion) -> str:
         """Why this cannot be served; empty when nothing is known against it."""
         found = self._failed.get(to.promotion, "")
-        return found or (self.layout.obstacle(lane.name, to.version, self._home) if to.version else "")
+        return found or (self.layout.find_obstacle(lane.name, to.version, self._home) if to.version else "")
 
-    def _go_back(self, lane: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
+    def _append_rollback(self, lane: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
         """Add the rollback to the history, unless that has gone on meanwhile."""
         seen = model_registry.promotion_history(self._store, lane.name)
         if not seen or seen[-1].id != to.promotion:
@@ -296,7 +298,7 @@ class EndpointRollouts:
             return
         self._journal.error("rollout.undone", endpoint=lane.name, promotion=to.promotion, back_to=model, reason=reason)
 
-    def _made(self, endpoint: str, serving: ServedEndpoint) -> EngineProcesses | None:
+    def _ensure_engines(self, endpoint: str, serving: ServedEndpoint) -> EngineProcesses | None:
         """The engines of this key, in use from now on."""
         if not serving.engines:
             return None
@@ -307,58 +309,58 @@ class EndpointRollouts:
         engines.unused_since = None
         return engines
 
-    def _room(self, lane: EndpointRollout, key: str) -> bool:
+    def _has_capacity(self, lane: EndpointRollout, key: str) -> bool:
         """Whether engines of this key can be had now: they are not just ending, nor too many of the lane's others."""
-        if self._died(key):
-            self._bury(key)
+        if self._find_dead_engine(key):
+            self._remove_engines(key)
         known = self.engines.get(key)
         if known is not None:
             return known.kill_at is None
         leaving = [one for one in self.engines.values() if one.endpoint == lane.name and one.unused_since is not None]
         return len(leaving) < DRAINING_LIMIT
 
-    def _let_go(self, now: float) -> None:
+    def _stop_unused_engines(self, now: float) -> None:
         """Stop what no lane needs and the gateway has let go of."""
-        needed = self._used() | {lane.next.key for lane in self.lanes.values() if lane.next is not None}
+        needed = self._serving_keys() | {lane.next.key for lane in self.lanes.values() if lane.next is not None}
         note = None
         for key, engines in [(key, engines) for key, engines in self.engines.items() if key not in needed]:
             if engines.unused_since is None:
                 engines.unused_since, engines.free_at = self._revision, now + self.layout.request_s + GATEWAY_TIMEOUT_S
                 self.changed = True
-            note = note or self._note()
+            note = note or self._read_served_revision()
             if engines.kill_at is None and (now > engines.free_at or _is_released(engines, note)):
                 engines.kill_at = now + GRACE_S
                 for child in engines.children:
                     child.terminate()
-            gone = all(child.exited() is not None for child in engines.children)
+            gone = all(child.exit_status() is not None for child in engines.children)
             if gone or (engines.kill_at is not None and now > engines.kill_at):
-                self._bury(key)
+                self._remove_engines(key)
 
-    def _bury(self, key: str) -> None:
+    def _remove_engines(self, key: str) -> None:
         engines = self.engines.pop(key)
         for child in engines.children:
             child.stop(0.0)
             if engines.version:
-                child.forget()
+                child.remove_files()
             self._journal.info("process.stopped", name=child.spec.name, served=engines.version)
         self.changed = True
 
-    def _publish(self) -> None:
+    def _write_gateway_config(self) -> None:
         """Write the gateway's configuration; one that is started anew reads the same."""
-        process = self.layout.gateway_process([lane.published for lane in self.lanes.values()], self._revision)
+        process = self.layout.build_gateway_process([lane.published for lane in self.lanes.values()], self._revision)
         self.gateway.spec = replace(self.gateway.spec, config=process.config)
         write_json(self._home.config(process.name), process.config)
         self._written = self._revision
 
-    def _used(self) -> set[str]:
+    def _serving_keys(self) -> set[str]:
         return {lane.now.key for lane in self.lanes.values()}
 
-    def _died(self, key: str) -> ChildProcess | None:
+    def _find_dead_engine(self, key: str) -> ChildProcess | None:
         """One of the engines that is dead, and that nobody starts again: those that serve already are."""
         engines = self.engines.get(key)
-        return None if engines is None or key in self._used() else engines.dead()
+        return None if engines is None or key in self._serving_keys() else engines.find_dead()
 
-    def _note(self) -> ServedRevision | None:
+    def _read_served_revision(self) -> ServedRevision | None:
         """The note of the gateway that runs now; another's says nothing."""
         note = read_served_revision(self._home)
         return note if note is not None and note.pid == self.gateway.pid else None
@@ -369,7 +371,7 @@ def _version_id(to: DesiredVersion) -> str:
 
 
 def _format_last_error(child: ChildProcess) -> str:
-    code, message, _ = child.last_words()
+    code, message, _ = child.read_last_error()
     return f"{code} {message}"
 
 

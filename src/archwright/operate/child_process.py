@@ -46,7 +46,7 @@ class ChildProcess:
         write_json(config, self.spec.config)
         names = {"{home}": str(self._home.root), "{config}": str(config)}
         argv = [sys.executable, *(names.get(part, part) for part in self.spec.argv)]
-        self._rotate()
+        self._rotate_log()
         with open(self.log, "ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
@@ -59,7 +59,7 @@ class ChildProcess:
             )
         self.started_at, self.ready, self.silent_probes = now, False, 0
 
-    def exited(self) -> int | None:
+    def exit_status(self) -> int | None:
         return self._process.poll() if self._process else None
 
     def probe(self, timeout_s: float = readiness_probe.TIMEOUT_S) -> bool:
@@ -88,13 +88,13 @@ class ChildProcess:
             self._process.stdin.close()
         self.ready = False
 
-    def forget(self) -> None:
+    def remove_files(self) -> None:
         """Remove what a process that will not come again leaves in the home; its log stays."""
         self._home.config(self.spec.name).unlink(missing_ok=True)
         if self.spec.ready_socket is not None:
             self._home.socket(self.spec.ready_socket).unlink(missing_ok=True)
 
-    def last_words(self) -> tuple[str, str, str]:
+    def read_last_error(self) -> tuple[str, str, str]:
         """(code, message, hint) of the error it logged since its start, else its last line."""
         try:
             text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
@@ -107,6 +107,6 @@ class ChildProcess:
                 return found.group(1), found.group(2), lines[-1] if number < len(lines) - 1 else ""
         return "AW-OPS-21", lines[-1] if lines else "it said nothing", f"see {self.log}"
 
-    def _rotate(self) -> None:
+    def _rotate_log(self) -> None:
         if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))

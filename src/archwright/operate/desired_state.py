@@ -83,15 +83,15 @@ class PlatformLayout:
         """How long a request may last at most."""
         return self._config.limits.request_s
 
-    def plain(self, spec: EndpointSpec) -> ServedEndpoint:
+    def endpoint_of_plan(self, spec: EndpointSpec) -> ServedEndpoint:
         """The plan's own model."""
         return ServedEndpoint("", f"plan:{spec.pool}", spec, self._pools_of(spec), self._engines_of(spec))
 
-    def serving(self, endpoint: str, to: DesiredVersion) -> ServedEndpoint:
+    def endpoint_of_version(self, endpoint: str, to: DesiredVersion) -> ServedEndpoint:
         """What serves an endpoint as `to` wants it; `obstacle` was asked before."""
         spec, version = self.workloads.get(endpoint), to.version
         if version is None:
-            return NOT_SERVED if spec is None else self.plain(spec)
+            return NOT_SERVED if spec is None else self.endpoint_of_plan(spec)
         key = f"{endpoint}={version.id}"
         if spec is None:
             engine = _build_classifier_process(f"predict-{endpoint}.v{version.version}", version)
@@ -114,9 +114,9 @@ class PlatformLayout:
         )
         changed = replace(spec, targets=(WeightedTarget(pool=pool.name),), overflow=(), fallback=())
         shadows = tuple(other for other in others if other.name == spec.shadow)
-        return ServedEndpoint(version.id, key, changed, (pool, *shadows), engines, spec.answering[1:])
+        return ServedEndpoint(version.id, key, changed, (pool, *shadows), engines, spec.serving_pools[1:])
 
-    def obstacle(self, endpoint: str, version: ModelVersion, home: Home) -> str:
+    def find_obstacle(self, endpoint: str, version: ModelVersion, home: Home) -> str:
         """Why the platform of this plan cannot serve the version at the endpoint; empty when it can."""
         if not home.model(version.sha256, version.format).is_file():
             return f"the file of {version.id} is not in the home ({version.sha256[:12]}.{version.format})"
@@ -134,11 +134,11 @@ class PlatformLayout:
             return f"{version.id} is an adapter for {version.base}, and the plan serves {endpoint} with {spec.model}"
         return ""
 
-    def absent(self, endpoint: str, version: ModelVersion) -> bool:
+    def has_no_workload(self, endpoint: str, version: ModelVersion) -> bool:
         """Whether this plan has no place for the version: text needs a workload of its name."""
         return version.task == "text-lora" and endpoint not in self.workloads
 
-    def gateway_process(self, served: Iterable[ServedEndpoint], revision: int) -> ProcessSpec:
+    def build_gateway_process(self, served: Iterable[ServedEndpoint], revision: int) -> ProcessSpec:
         """The gateway's process with a configuration that serves this."""
         present = [serving for serving in served if serving.spec is not None]
         endpoints = tuple(serving.spec for serving in present)

@@ -25,9 +25,9 @@ def check_servable(bundle: Bundle, home: Home, store: Store) -> None:
     """Raises OperateError AW-OPS-44 when a version in production cannot be served by this plan from this home."""
     layout = PlatformLayout(bundle)
     for endpoint, to in read_desired_versions(store).items():
-        if to.version is None or layout.absent(endpoint, to.version):
+        if to.version is None or layout.has_no_workload(endpoint, to.version):
             continue
-        reason = layout.obstacle(endpoint, to.version, home) or _find_damage(home, to.version)
+        reason = layout.find_obstacle(endpoint, to.version, home) or _find_damage(home, to.version)
         if reason:
             raise OperateError(
                 "AW-OPS-44",

@@ -64,30 +64,30 @@ class Supervisor:
             while not stop.wait(TICK_S):
                 self._watch()
         finally:
-            for child in reversed(self._all()):
+            for child in reversed(self._list_children()):
                 child.stop(GRACE_S)
             self._journal.info("platform.stopped")
 
     def _start_all(self, stop: Event) -> None:
         self._lanes.begin()
-        while (key := self._lanes.unstarted()) is not None and not stop.is_set():
+        while (key := self._lanes.next_unstarted()) is not None and not stop.is_set():
             try:
                 for child in self._lanes.engines[key].children:
-                    self._start(child, stop)
+                    self._start_child(child, stop)
             except OperateError as error:
-                if not self._lanes.fell(key, f"{error.code} {error.message}"):
+                if not self._lanes.handle_start_failure(key, f"{error.code} {error.message}"):
                     raise
-        self._start(self._lanes.gateway, stop)
+        self._start_child(self._lanes.gateway, stop)
         self._ready_s = self._clock() - self._up_called_at
         self._recorder.observe("startup_s", PLATFORM_LABELS, self._ready_s, self._clock())
-        self._sample(self._clock())
+        self._sample_usage(self._clock())
         self._write_state()
         self._journal.info("platform.ready", url=self._bundle.url, ready_s=round(self._ready_s, 3))
 
-    def _all(self) -> list[ChildProcess]:
+    def _list_children(self) -> list[ChildProcess]:
         return [child for child, _, _ in self._lanes.processes()]
 
-    def _start(self, child: ChildProcess, stop: Event) -> None:
+    def _start_child(self, child: ChildProcess, stop: Event) -> None:
         child.start(self._clock())
         self._journal.info("process.started", name=child.spec.name, pid=child.pid)
         self._write_state()
@@ -97,8 +97,8 @@ class Supervisor:
         deadline = self._clock() + child.spec.startup_deadline_s
         while not child.probe():
             late = self._clock() > deadline
-            if child.exited() is not None or late:
-                code, message, hint = child.last_words()
+            if child.exit_status() is not None or late:
+                code, message, hint = child.read_last_error()
                 if late:
                     message = f"{child.spec.name} was not ready in {child.spec.startup_deadline_s:.0f} s: {message}"
                 raise OperateError(code, message, where=ErrorLocation(str(child.log)), hint=hint)
@@ -107,9 +107,9 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = self._clock()
-        for child in self._lanes.standing():
-            if child.exited() is not None:
-                self._revive(child, now)
+        for child in self._lanes.serving_processes():
+            if child.exit_status() is not None:
+                self._restart_dead(child, now)
         self._lanes.step(now)
         if self._lanes.changed:
             self._lanes.changed = False
@@ -118,15 +118,19 @@ class Supervisor:
             self._next_probe = now + PROBE_EVERY_S
             self._probe_all()
         if now >= self._next_sample:
-            self._sample(now)
+            self._sample_usage(now)
 
-    def _revive(self, child: ChildProcess, now: float) -> None:
+    def _restart_dead(self, child: ChildProcess, now: float) -> None:
         if child.next_start_at <= child.started_at:
             lived = now - child.started_at
             wait = BACKOFF_S if lived > HEALTHY_S else min(BACKOFF_LIMIT_S, BACKOFF_S * 2 ** min(child.restarts, 6))
             child.ready, child.next_start_at = False, now + wait
             self._journal.error(
-                "process.died", name=child.spec.name, status=child.exited(), reason=child.last_words()[1], wait_s=wait
+                "process.died",
+                name=child.spec.name,
+                status=child.exit_status(),
+                reason=child.read_last_error()[1],
+                wait_s=wait,
             )
             self._write_state()
         if now < child.next_start_at:
@@ -140,8 +144,8 @@ class Supervisor:
         self._write_state()
 
     def _probe_all(self) -> None:
-        for child in self._lanes.standing():
-            if child.exited() is not None:
+        for child in self._lanes.serving_processes():
+            if child.exit_status() is not None:
                 continue
             was_ready = child.ready
             child.probe()
@@ -153,10 +157,10 @@ class Supervisor:
             if not child.ready:
                 self._next_probe = min(self._next_probe, self._clock() + TICK_S)
 
-    def _sample(self, now: float) -> None:
+    def _sample_usage(self, now: float) -> None:
         self._next_sample = now + SAMPLE_EVERY_S
         slow = now >= self._next_slow_sample
-        used = resource_usage.memory_bytes([os.getpid(), *(child.pid for child in self._all())])
+        used = resource_usage.memory_bytes([os.getpid(), *(child.pid for child in self._list_children())])
         if used is not None and (slow or used > self._memory * MEMORY_GROWTH):
             self._memory = float(used)
             self._recorder.observe("peak_memory_bytes", PLATFORM_LABELS, self._memory, now)
@@ -168,7 +172,7 @@ class Supervisor:
             self._recorder.prune(now - RETENTION_S)
 
     def _disk_bytes(self) -> int:
-        return resource_usage.disk_bytes(self._home, [child.spec for child in self._all()])
+        return resource_usage.disk_bytes(self._home, [child.spec for child in self._list_children()])
 
     def _write_state(self) -> None:
         lanes, up = self._lanes, self._ready_s is not None

@@ -23,20 +23,20 @@ ON_PREMISES_PLACEMENTS = frozenset({"on-premises", "hybrid"})
 def record_default_assumptions(needs: Needs, ledger: PlanProvenance) -> None:
     """A field counts as defaulted when it holds the default: stating it means the same."""
     for workload in needs.workloads:
-        ledger.assume(*_list_workload_defaults(workload))
+        ledger.add_assumptions(*_list_workload_defaults(workload))
     for data in needs.data:
         if data.residency == ("any",):
-            ledger.assume(f"data {data.name}: residency any")
+            ledger.add_assumptions(f"data {data.name}: residency any")
     placement = needs.placement
     if placement.regions is None:
-        ledger.assume("placement.regions: any region inside the residency of the data")
+        ledger.add_assumptions("placement.regions: any region inside the residency of the data")
     if placement.accelerators is None:
-        ledger.assume("placement.accelerators: any the catalog has")
+        ledger.add_assumptions("placement.accelerators: any the catalog has")
     if needs.budget.per_month is None:
-        ledger.assume("budget.per_month: no limit")
+        ledger.add_assumptions("budget.per_month: no limit")
     if needs.budget.capex == 0:
-        ledger.assume("budget.capex: 0, nothing may be bought")
-    ledger.assume(f"a month has {HOURS_PER_MONTH:g} hours")
+        ledger.add_assumptions("budget.capex: 0, nothing may be bought")
+    ledger.add_assumptions(f"a month has {HOURS_PER_MONTH:g} hours")
 
 
 def _list_workload_defaults(workload: Workload) -> Iterable[str]:
@@ -74,32 +74,32 @@ def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledge
     if allow == {"this-machine"}:
         return
     if steady:
-        ledger.assume(*_list_steady_rules(steady))
-    ledger.assume(*_list_location_rules(tasks))
+        ledger.add_assumptions(*_list_steady_rules(steady))
+    ledger.add_assumptions(*_list_location_rules(tasks))
     if any(task.job is not None for task in tasks):
-        ledger.assume(*_list_job_rules(tasks))
+        ledger.add_assumptions(*_list_job_rules(tasks))
     if allow & {"cloud", "hybrid", "hosted-api"}:
-        ledger.assume(
+        ledger.add_assumptions(
             "rented machines are had by the hour, or promised for one or three years where that costs less over the "
             "horizon; no promise reaches beyond it"
         )
     if needs.placement.spot:
-        ledger.assume(
+        ledger.add_assumptions(
             f"interruptible machines do jobs only, of at most {MAX_SPOT_MACHINES} machines at once (one that is taken away "
             f"stops them all), whose interruptions cost {SPOT_REDONE_SHARE:.0%} of their hours again; a "
             "steady load never depends on them"
         )
     if allow & ON_PREMISES_PLACEMENTS:
         if steady and (needs.placement.site is None or needs.placement.site.tier is None):
-            ledger.assume(
+            ledger.add_assumptions(
                 f"placement.site.tier: {DEFAULT_TIER}, power and cooling of the house can be maintained at work"
             )
-        ledger.assume(
+        ledger.add_assumptions(
             "machines are bought at the start of each year for the busiest month of it; workloads of the house share "
             "them, and jobs run beside the mean load, not through the peak"
         )
     if "hybrid" in allow:
-        ledger.assume("hybrid: work on data of people (personal, health, payment) stays in the house")
+        ledger.add_assumptions("hybrid: work on data of people (personal, health, payment) stays in the house")
 
 
 def _list_steady_rules(steady: list[WorkloadTask]) -> Iterable[str]:

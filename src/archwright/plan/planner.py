@@ -68,11 +68,11 @@ def make_plan(
     machine = _record_machine_probe(machine, ledger) if machine is not None else None
     record_default_assumptions(needs, ledger)
     planner = Planner(needs, catalog, ledger, accept_stale=accept_stale)
-    looked = planner.look(machine, now)
+    looked = planner.evaluate_options(machine, now)
     drafts, purse = tuple(one.draft for one in looked), planner.purse
-    concluded = compare_options(needs, purse.options(drafts), drafts, ledger, purse)
+    concluded = compare_options(needs, purse.price_options(drafts), drafts, ledger, purse)
     best = next((one for one in looked if one.draft.name == concluded.chosen), None)
-    promised, served = planner.promised(best)
+    promised, served = planner.predict_chosen(best)
     told = build_gateway_settings(needs, catalog, best.draft if best is not None else None, promised.queues)
     options = tuple(_annotate_option(o, promised, told) if o.name == concluded.chosen else o for o in concluded.options)
     option = next((one for one in options if one.name == concluded.chosen), None)
@@ -95,7 +95,7 @@ def make_plan(
         predictions=predictions,
         controls=controls,
         assumptions=ledger.assumptions,
-        bases=ledger.bases(options, predictions, machine, concluded.decision, sections),
+        bases=ledger.collect_bases(options, predictions, machine, concluded.decision, sections),
         loads=list_load_specs(served),
         stack=_list_software_stack(needs, catalog, option),
         not_sized=ledger.not_sized,
@@ -117,7 +117,7 @@ def _record_machine_probe(machine: MachineFacts, ledger: PlanProvenance) -> Mach
     def based(name: str, rate: Estimate, definition: str) -> Estimate:
         facts = (f"probed {when}",)
         formula = "median of the repeats; band: their spread, at least 10 % each way"
-        basis = ledger.basis(f"machine.{name}", "measured", definition, formula=formula, facts=facts)
+        basis = ledger.create_basis(f"machine.{name}", "measured", definition, formula=formula, facts=facts)
         return replace(rate, basis=basis)
 
     memory, matmul, disk = (
@@ -152,21 +152,21 @@ class Planner:
             writer=writer,
             settler=HardwareScheduler(catalog, ledger, writer),
             assembler=OptionBuilder(needs, catalog, ledger),
-            usd=1 / self.purse.rate,
+            usd=1 / self.purse.exchange_rate,
         )
 
-    def look(self, machine: MachineFacts | None, now: datetime) -> list[BuiltOption]:
+    def evaluate_options(self, machine: MachineFacts | None, now: datetime) -> list[BuiltOption]:
         """Every allowed placement, in a fixed order."""
         allow, found = self._needs.placement.allow, list[BuiltOption]()
         if "this-machine" in allow:
-            found.append(self._local(machine))
-        found += [one._replace(draft=self._dated(one.draft)) for one in self._elsewhere(now)]
-        return [one._replace(draft=self._complete(one.draft)) for one in found]
+            found.append(self._local_option(machine))
+        found += [one._replace(draft=self._refuse_unsellable(one.draft)) for one in self._remote_options(now)]
+        return [one._replace(draft=self._mark_unsized(one.draft)) for one in found]
 
-    def _elsewhere(self, now: datetime) -> Iterable[BuiltOption]:
+    def _remote_options(self, now: datetime) -> Iterable[BuiltOption]:
         allow, tasks = self._needs.placement.allow, self._tasks
         clouds = choose_clouds(self.world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
-        yield from self._housed(clouds)
+        yield from self._on_premises_options(clouds)
         if "cloud" in allow:
             yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
         if "hosted-api" in allow:
@@ -174,24 +174,24 @@ class Planner:
         if "serverless" in allow:
             yield from ServerlessPlanner(self.world, self._ledger, tasks).options()
 
-    def _housed(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
+    def _on_premises_options(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
         """With machines of the house: without those whose price has expired where that is possible."""
         allow, catalog = self._needs.placement.allow, self._catalog
         every = OnPremisesPlanner(self.world, self._tasks)
         fresh: OnPremisesPlanner | None = None
         rest = clouds if "hybrid" in allow else ()
         for provider in (None, *rest) if "on-premises" in allow else rest:
-            found = every.option(provider)
+            found = every.plan_option(provider)
             if self._accept_stale or refuse_expired_prices(found.draft, catalog) == found.draft:
                 yield found  # the best of all machines has none of them
                 continue
             fresh = fresh or OnPremisesPlanner(self.world, self._tasks, expired=False)
-            dated = fresh.option(provider)
+            dated = fresh.plan_option(provider)
             # What they would save is said once, of the house.
             said = provider is not None and not dated.draft.misses
-            yield dated if said else prefer_unexpired_prices(dated, found, catalog, self.world.said)
+            yield dated if said else prefer_unexpired_prices(dated, found, catalog, self.world.format_amount)
 
-    def _local(self, machine: MachineFacts | None) -> BuiltOption:
+    def _local_option(self, machine: MachineFacts | None) -> BuiltOption:
         """Texts only: nothing predicts other work on the machine at hand."""
         demands = list_text_demands(self._needs)
         local = ThisMachinePlanner(self._needs, self._catalog, self._ledger).plan(demands, machine)
@@ -200,13 +200,13 @@ class Planner:
         draft = local.draft
         if others:
             note = f"for the texts only; not included: {', '.join(others)}"
-            self._ledger.leave_out(f"on this machine: {', '.join(others)} (texts only are planned there yet)")
+            self._ledger.add_not_sized(f"on this machine: {', '.join(others)} (texts only are planned there yet)")
             draft = draft._replace(notes=(*draft.notes, note))
         return local._replace(
             draft=draft if demands else draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
         )
 
-    def _dated(self, draft: OptionDraft) -> OptionDraft:
+    def _refuse_unsellable(self, draft: OptionDraft) -> OptionDraft:
         """Nothing is bought by an expired price, by an undated one only after a quote, nor where it may not be sold."""
         draft = check_export_control(
             draft._replace(notes=(*note_undated_prices(draft), *draft.notes)), self._needs.organisation.country
@@ -214,7 +214,7 @@ class Planner:
         known = any(miss.constraint == "stale_facts" for miss in draft.misses)
         return draft if self._accept_stale or known else refuse_expired_prices(draft, self._catalog)
 
-    def _complete(self, draft: OptionDraft) -> OptionDraft:
+    def _mark_unsized(self, draft: OptionDraft) -> OptionDraft:
         """An option that sizes nothing is no option; one that leaves workloads out says so."""
         if not self._tasks:
             return draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
@@ -223,17 +223,17 @@ class Planner:
             return draft._replace(notes=(*draft.notes, note))
         return draft
 
-    def promised(self, best: BuiltOption | None) -> tuple[PlanPredictions, tuple[ServedLoad, ...]]:
+    def predict_chosen(self, best: BuiltOption | None) -> tuple[PlanPredictions, tuple[ServedLoad, ...]]:
         """Only the chosen option is predicted in full."""
         if best is None:
             return PlanPredictions(), ()
-        self._ledger.assume(*best.assumptions)
-        served = best.served or tuple(self._served(one) for one in best.serving)
+        self._ledger.add_assumptions(*best.assumptions)
+        served = best.served or tuple(self._resolve_load(one) for one in best.serving)
         found = predict_served_loads(served, self._ledger)
         report_unpredicted(self._needs, found.predictions, self._ledger)
         return found, served
 
-    def _served(self, one: ProvisionedLoad | BatchLoad) -> ServedLoad:
+    def _resolve_load(self, one: ProvisionedLoad | BatchLoad) -> ServedLoad:
         if isinstance(one, BatchLoad):
             return one
         found = build_served_load(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines)

@@ -20,12 +20,12 @@ def report_unsupported(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: Pl
     missing = list_unsized_workloads(needs, tasks)
     kinds = {workload.name: workload.kind for workload in needs.workloads}
     for name in missing:
-        ledger.leave_out(f"workload {name} ({kinds[name]}): its cost is not included, its traffic says too little")
+        ledger.add_not_sized(f"workload {name} ({kinds[name]}): its cost is not included, its traffic says too little")
     for workload in needs.workloads:
         apart = any(task.place is not None for task in tasks if task.workload.name == workload.name)
         if workload.regions and not apart:
             places = ", ".join(f"{place} {share:.0%}" for place, share in workload.regions.items())
-            ledger.leave_out(
+            ledger.add_not_sized(
                 f"workload {workload.name}: one region answers all of its traffic ({places}); the way there and back "
                 "(about 0.1 to 0.3 s between continents) comes on top of its latencies, which count from the gateway"
             )

@@ -69,19 +69,19 @@ class CircuitBreaker:
         """Leave it alone from now on, whatever it was."""
         self._open(now)
 
-    def began(self, now: float) -> None:
+    def record_start(self, now: float) -> None:
         if self.state == "half-open":
             self._probe_until = now + PROBE_TIMEOUT_S
 
-    def ended(self, outcome: AttemptOutcome, now: float, since: float = math.inf) -> None:
+    def record_end(self, outcome: AttemptOutcome, now: float, since: float = math.inf) -> None:
         """Every try that began is ended once. One that began (`since`) before the breaker opened says nothing new: it
         is no probe, and makes no room for another."""
         if self.state == "closed":
-            self._count(outcome, now)
+            self._record_attempt(outcome, now)
         elif self.state == "half-open" and since >= self._half_since:
-            self._probed(outcome, now)
+            self._record_probe(outcome, now)
 
-    def _count(self, outcome: AttemptOutcome, now: float) -> None:
+    def _record_attempt(self, outcome: AttemptOutcome, now: float) -> None:
         if now >= self._until:
             fresh = now < self._until + WINDOW_S
             self._before = (self._total, self._failed) if fresh else (0, 0)
@@ -99,7 +99,7 @@ class CircuitBreaker:
         if mostly or self._timeouts >= TIMEOUTS_IN_A_ROW:
             self._open(now)
 
-    def _probed(self, outcome: AttemptOutcome, now: float) -> None:
+    def _record_probe(self, outcome: AttemptOutcome, now: float) -> None:
         self._probe_until = now
         if outcome == "ok":
             self._probes += 1
@@ -122,11 +122,11 @@ class RetryBudget:
     def __init__(self) -> None:
         self._left = RETRY_RESERVE
 
-    def asked(self) -> None:
+    def record_request(self) -> None:
         """A request came."""
         self._left = min(RETRY_RESERVE, self._left + RETRY_SHARE)
 
-    def spend(self) -> bool:
+    def try_spend(self) -> bool:
         """Whether one may be tried again, which it then is."""
         if self._left < 1:
             return False

@@ -50,11 +50,11 @@ class AbandonmentModel:
         self._kept, self._lost = [0.0] * WAIT_BUCKETS, [0.0] * WAIT_BUCKETS
         self._serving = [0] * WAIT_BUCKETS
 
-    def began(self, at: int) -> None:
+    def record_start(self, at: int) -> None:
         """Somebody who waited until the age `at` has a slot; `ended` follows."""
         self._serving[at] += 1
 
-    def ended(self, at: int, *, left: bool) -> None:
+    def record_end(self, at: int, *, left: bool) -> None:
         """`left`: before anything of the answer came."""
         self._serving[at] -= 1
         if not (left or self.alert):
@@ -64,7 +64,7 @@ class AbandonmentModel:
         self.alert = max(lost) >= NEGLIGIBLE_ABANDONED
         self._kept, self._lost = (kept, lost) if self.alert else ([0.0] * WAIT_BUCKETS, [0.0] * WAIT_BUCKETS)
 
-    def poor(self, at: int) -> bool:
+    def is_likely_abandoned(self, at: int) -> bool:
         """Whether those who are served after such a wait mostly leave before they are answered."""
         if self._lost[at] < NEGLIGIBLE_ABANDONED:
             return False
@@ -105,19 +105,19 @@ class TenantQueue(Generic[W]):
     def add(self, one: W) -> None:
         self._coming.append(one)
 
-    def head(self, now: float, *, whoever: bool = True) -> W | None:
+    def peek_next(self, now: float, *, whoever: bool = True) -> W | None:
         """Whose turn it is; `pop` takes it out. `whoever`: else only one who is likely to be still there."""
         coming, passed, patience = self._coming, self._passed, self.patience
         while passed and passed[0].gone:
             passed.popleft()
         self._next = passed
-        if passed and not (patience.alert and patience.poor(find_wait_bucket(now - passed[0].since))):
+        if passed and not (patience.alert and patience.is_likely_abandoned(find_wait_bucket(now - passed[0].since))):
             return passed[0]
         while coming:
             one = coming[0]
             if one.gone:
                 coming.popleft()
-            elif patience.alert and patience.poor(find_wait_bucket(now - one.since)):
+            elif patience.alert and patience.is_likely_abandoned(find_wait_bucket(now - one.since)):
                 passed.append(coming.popleft())
             else:
                 self._next = coming
@@ -130,7 +130,7 @@ class TenantQueue(Generic[W]):
     def newest(self) -> W | None:
         return next((one for one in chain(reversed(self._coming), reversed(self._passed)) if not one.gone), None)
 
-    def tidy(self) -> None:
+    def remove_departed(self) -> None:
         """Let go of those who are gone, wherever they stand: in a line whose turn does not come nobody else does."""
         for part in (self._coming, self._passed):
             here = [one for one in part if not one.gone]
@@ -166,31 +166,31 @@ class FairQueue(Generic[W]):
         """How many wait in all."""
         return sum(self._waiting.values())
 
-    def left(self, tenant: str) -> None:
+    def record_departure(self, tenant: str) -> None:
         waiting = self._waiting.pop(tenant) - 1
         if waiting:
             self._waiting[tenant] = waiting
 
-    def before(self, tenant: str) -> int:
+    def count_ahead(self, tenant: str) -> int:
         """How many are likely served before one more of the tenant: of each other as many as of itself."""
         own = self._waiting.get(tenant, 0)
         return sum(min(own + (other != tenant), count) for other, count in self._waiting.items())
 
-    def too_many(self, tenant: str) -> W | None:
+    def find_displaceable(self, tenant: str) -> W | None:
         """Who came last for the tenant of whom most wait, where those are more than would then wait for this one."""
         most = max(self._waiting, key=self._waiting.__getitem__, default=tenant)
         if self._waiting.get(most, 0) <= self._waiting.get(tenant, 0) + 1 or most not in self._lines:
             return None
         return self._lines[most].newest()
 
-    def head(self, now: float, held: Mapping[str, int]) -> W | None:
+    def peek_next(self, now: float, held: Mapping[str, int]) -> W | None:
         """Whose turn it is where the tenants hold so many slots; `pop` takes it out."""
         if not self._lines:
             return None
         turns = sorted(self._lines, key=lambda tenant: held.get(tenant, 0))
         for whoever in (False, True):
             for tenant in turns:
-                one = self._lines[tenant].head(now, whoever=whoever)
+                one = self._lines[tenant].peek_next(now, whoever=whoever)
                 if one is not None:
                     self._next = tenant
                     return one
@@ -204,7 +204,7 @@ class FairQueue(Generic[W]):
             self._lines[self._next] = line
         return one
 
-    def tidy(self) -> None:
+    def remove_departed(self) -> None:
         for line in self._lines.values():
-            line.tidy()
+            line.remove_departed()
         self._lines = {tenant: line for tenant, line in self._lines.items() if line}

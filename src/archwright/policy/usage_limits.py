@@ -45,7 +45,7 @@ class UsageLimits(Record):
     period: BudgetPeriod = "total"
 
     @property
-    def none(self) -> bool:
+    def is_unlimited(self) -> bool:
         return self.rpm is None and self.tpm is None and self.budget_usd is None
 
 

@@ -92,7 +92,7 @@ async def drive_load(
         prompter = PromptGenerator(chance or random.Random())
         dialect, tokens, reported = await _detect_dialect(wire, prompter)
         run = _BenchRun(wire, load, dialect, tokens, prompter)
-        phases = [await run.peak(progress), await run.closed(progress)]
+        phases = [await run.run_peak(progress), await run.run_closed_loop(progress)]
         notes = [*_dialect_notes(target, wire.url, dialect, tokens, reported)]
         for phase in phases:
             notes.extend(_phase_notes(phase))
@@ -115,18 +115,18 @@ async def _detect_dialect(
     refusal: RequestRefused | None = None
     for dialect in DIALECTS:
         try:
-            first = await _send_probe(wire, dialect.body(model, prompter.prompt(PROBE_WORDS[0]), 1))
+            first = await _send_probe(wire, dialect.build_body(model, prompter.generate(PROBE_WORDS[0]), 1))
         except RequestRefused as error:
             refusal = refusal or error
             continue
         counts = [first.input_tokens]
         if first.input_tokens is not None:
             counts.append(
-                (await _send_probe(wire, dialect.body(model, prompter.prompt(PROBE_WORDS[1]), 1))).input_tokens
+                (await _send_probe(wire, dialect.build_body(model, prompter.generate(PROBE_WORDS[1]), 1))).input_tokens
             )
         else:
-            plain = [dialect.body(model, prompter.prompt(words), 1, stream=False) for words in PROBE_WORDS]
-            counts = [await _with_timeout(wire, wire.prompt_tokens(body)) for body in plain]
+            plain = [dialect.build_body(model, prompter.generate(words), 1, stream=False) for words in PROBE_WORDS]
+            counts = [await _with_timeout(wire, wire.count_prompt_tokens(body)) for body in plain]
         tokens = fit_token_model(((PROBE_WORDS[0], counts[0]), (PROBE_WORDS[1], counts[1])))
         return dialect, tokens, first.output_tokens is not None
     assert refusal is not None
@@ -168,41 +168,41 @@ class _BenchRun:
         self._sent: list[tuple[Arrival, float, RequestTrace]] = []
         self._epoch = 0.0
 
-    async def peak(self, progress: ProgressCallback | None) -> BenchPhase:
+    async def run_peak(self, progress: ProgressCallback | None) -> BenchPhase:
         """Open loop: every arrival at its moment, then a bounded wait for the last answers."""
         arrivals = peak_arrivals(self._load)
-        bodies = [self._body(arrival) for arrival in arrivals]
-        started_at = self._begin()
+        bodies = [self._build_body(arrival) for arrival in arrivals]
+        started_at = self._start_phase()
         tasks = []
-        async with self._reported("peak", self._load.peak_s, progress):
+        async with self._report_progress("peak", self._load.peak_s, progress):
             for arrival, body in zip(arrivals, bodies, strict=True):
                 await asyncio.sleep(max(0.0, arrival.at_s - self._elapsed()))
-                tasks.append(asyncio.create_task(self._request(arrival, body, arrival.at_s)))
+                tasks.append(asyncio.create_task(self._send_request(arrival, body, arrival.at_s)))
             await asyncio.sleep(max(0.0, self._load.peak_s - self._elapsed()))
             await _finish_tasks(tasks, self._wire.limits.drain_s)
-        return self._phase("peak", started_at, self._load.peak_s)
+        return self._build_phase("peak", started_at, self._load.peak_s)
 
-    async def closed(self, progress: ProgressCallback | None) -> BenchPhase:
+    async def run_closed_loop(self, progress: ProgressCallback | None) -> BenchPhase:
         """Closed loop: each worker sends its next request when the last is answered; the end cuts what still runs."""
         arrivals = closed_loop_arrivals(self._load)
-        started_at = self._begin()
-        async with self._reported("closed", self._load.closed_s, progress):
+        started_at = self._start_phase()
+        async with self._report_progress("closed", self._load.closed_s, progress):
             workers = [asyncio.create_task(self._worker(arrivals)) for _ in range(self._load.concurrency)]
             await _finish_tasks(workers, self._load.closed_s)
-        return self._phase("closed", started_at, self._load.closed_s)
+        return self._build_phase("closed", started_at, self._load.closed_s)
 
     async def _worker(self, arrivals: Iterator[Arrival]) -> None:
         while True:
             arrival = next(arrivals)
-            trace = await self._request(arrival, self._body(arrival), self._elapsed())
+            trace = await self._send_request(arrival, self._build_body(arrival), self._elapsed())
             if trace.error is not None:
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
 
-    def _body(self, arrival: Arrival) -> bytes:
-        prompt = self._prompter.prompt(self._tokens.words(arrival.input_tokens))
-        return self._dialect.body(self._wire.target.model, prompt, arrival.output_tokens)
+    def _build_body(self, arrival: Arrival) -> bytes:
+        prompt = self._prompter.generate(self._tokens.count_words(arrival.input_tokens))
+        return self._dialect.build_body(self._wire.target.model, prompt, arrival.output_tokens)
 
-    async def _request(self, arrival: Arrival, body: bytes, due_s: float) -> RequestTrace:
+    async def _send_request(self, arrival: Arrival, body: bytes, due_s: float) -> RequestTrace:
         trace = RequestTrace()
         self._sent.append((arrival, due_s, trace))
         try:
@@ -211,7 +211,7 @@ class _BenchRun:
             trace.error = error
         return trace
 
-    def _begin(self) -> float:
+    def _start_phase(self) -> float:
         self._sent = []
         self._epoch = self._wire.clock()
         return time.time()
@@ -219,15 +219,15 @@ class _BenchRun:
     def _elapsed(self) -> float:
         return self._wire.clock() - self._epoch
 
-    def _phase(self, name: str, started_at: float, load_s: float) -> BenchPhase:
+    def _build_phase(self, name: str, started_at: float, load_s: float) -> BenchPhase:
         elapsed = self._elapsed()
-        requests = tuple(self._timing(*sent) for sent in self._sent if sent[2].sent is not None)
+        requests = tuple(self._build_timing(*sent) for sent in self._sent if sent[2].sent is not None)
         _require_answers(name, [trace for _, _, trace in self._sent], self._wire)
         return BenchPhase(
             name=name, started_at=started_at, ended_at=started_at + elapsed, load_s=load_s, requests=requests
         )
 
-    def _timing(self, arrival: Arrival, due_s: float, trace: RequestTrace) -> BenchRequestTiming:
+    def _build_timing(self, arrival: Arrival, due_s: float, trace: RequestTrace) -> BenchRequestTiming:
         offsets = [
             None if at is None else at - self._epoch for at in (trace.sent, trace.first, trace.last, trace.ended)
         ]
@@ -249,23 +249,25 @@ class _BenchRun:
         )
 
     @asynccontextmanager
-    async def _reported(self, phase: str, total_s: float, progress: ProgressCallback | None) -> AsyncIterator[None]:
+    async def _report_progress(
+        self, phase: str, total_s: float, progress: ProgressCallback | None
+    ) -> AsyncIterator[None]:
         if progress is None:
             yield
             return
-        ticker = asyncio.create_task(self._tick(phase, total_s, progress))
+        ticker = asyncio.create_task(self._report_periodically(phase, total_s, progress))
         try:
             yield
         finally:
             ticker.cancel()
-            progress(self._progress(phase, total_s))
+            progress(self._current_progress(phase, total_s))
 
-    async def _tick(self, phase: str, total_s: float, progress: ProgressCallback) -> None:
+    async def _report_periodically(self, phase: str, total_s: float, progress: ProgressCallback) -> None:
         while True:
-            progress(self._progress(phase, total_s))
+            progress(self._current_progress(phase, total_s))
             await asyncio.sleep(PROGRESS_INTERVAL_S)
 
-    def _progress(self, phase: str, total_s: float) -> BenchProgress:
+    def _current_progress(self, phase: str, total_s: float) -> BenchProgress:
         failed = sum(1 for _, _, trace in self._sent if trace.error is not None)
         finished = sum(1 for _, _, trace in self._sent if trace.finished and trace.error is None)
         return BenchProgress(phase, self._elapsed(), total_s, len(self._sent), finished, failed)
@@ -318,9 +320,9 @@ def _dialect_notes(
 
 def _phase_notes(phase: BenchPhase) -> Iterable[str]:
     total = len(phase.requests)
-    if phase.late:
+    if phase.late_count:
         worst = max(request.late_s for request in phase.requests)
-        yield f"{phase.name}: {phase.late} of {total} requests were sent late, the latest by {worst:.2f} s"
+        yield f"{phase.name}: {phase.late_count} of {total} requests were sent late, the latest by {worst:.2f} s"
     failures = Counter((request.code, request.reason) for request in phase.requests if request.outcome == "failed")
     for (code, reason), count in sorted(failures.items()):
         yield f"{phase.name}: {count} of {total} requests failed: {code} {reason}"

@@ -71,7 +71,7 @@ class RequestDialect(NamedTuple):
     usage: bool = True
     limit_field: str = "max_tokens"
 
-    def body(self, model: str, prompt: str, max_tokens: int, *, stream: bool = True) -> bytes:
+    def build_body(self, model: str, prompt: str, max_tokens: int, *, stream: bool = True) -> bytes:
         fields: dict[str, object] = {
             "model": model,
             "messages": [{"role": "user", "content": prompt}],
@@ -181,7 +181,7 @@ class BenchClient:
 
     async def __aenter__(self) -> BenchClient:
         # No limit on connections: a queue inside the client would hide the server's.
-        parts, tls = urlsplit(self.url), self._tls()
+        parts, tls = urlsplit(self.url), self._tls_context()
         port = parts.port or (443 if tls else 80)
         self._origin = ConnectionPool(ServerAddress(None, parts.hostname or "", port, tls), self.limits.connect_s)
         return self
@@ -190,7 +190,7 @@ class BenchClient:
         if self._origin is not None:
             await self._origin.close()
 
-    def _tls(self) -> ssl.SSLContext | None:
+    def _tls_context(self) -> ssl.SSLContext | None:
         if not self.url.startswith("https:"):
             return None
         if not self.target.verify_tls:
@@ -213,14 +213,14 @@ class BenchClient:
         trace.sent = self.clock()
         reply = self._post(body)
         try:
-            with self._translated(trace):
-                await self._begun(reply)
-                self._accept(reply.kind)
-                async for data in self._events(reply):
+            with self._translate_errors(trace):
+                await self._wait_for_head(reply)
+                self._check_content_type(reply.kind)
+                async for data in self._iterate_events(reply):
                     if data == b"[DONE]":
                         trace.finished = reply.done = True
                         break
-                    self._note(data, trace)
+                    self._record_event(data, trace)
         finally:
             trace.ended = self.clock()
             await reply.stop()
@@ -231,33 +231,33 @@ class BenchClient:
         assert self._origin is not None, "used outside its context"
         data = b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
         reply = StreamingResponse()
-        reply.follow(asyncio.get_running_loop().create_task(self._origin.ask(data, reply)))
+        reply.attach_task(asyncio.get_running_loop().create_task(self._origin.send_request(data, reply)))
         return reply
 
-    async def _begun(self, reply: StreamingResponse) -> None:
+    async def _wait_for_head(self, reply: StreamingResponse) -> None:
         """Wait for the reply's head. Connecting has a limit of its own."""
-        await reply.connected()
+        await reply.wait_until_sent()
         async with asyncio.timeout(self.limits.idle_s):
-            await reply.head()
+            await reply.wait_for_head()
 
-    async def prompt_tokens(self, body: bytes) -> int | None:
+    async def count_prompt_tokens(self, body: bytes) -> int | None:
         """The prompt's tokens as a plain (not streamed) answer counts them; None where it does not."""
         reply, data = self._post(body), b""
         try:
-            with self._translated(RequestTrace()):
-                await self._begun(reply)
-                while len(data) < BODY_LIMIT_BYTES and (piece := await self._next(reply)) is not None:
+            with self._translate_errors(RequestTrace()):
+                await self._wait_for_head(reply)
+                while len(data) < BODY_LIMIT_BYTES and (piece := await self._next_piece(reply)) is not None:
                     data += piece
                 usage = _REPLY_DECODER.decode(data[:BODY_LIMIT_BYTES]).usage
         finally:
             await reply.stop()
         return None if usage is None else usage.prompt_tokens
 
-    async def _next(self, reply: StreamingResponse) -> bytes | None:
+    async def _next_piece(self, reply: StreamingResponse) -> bytes | None:
         async with asyncio.timeout(self.limits.idle_s):
-            return await reply.next()
+            return await reply.next_piece()
 
-    def _note(self, data: bytes, trace: RequestTrace) -> None:
+    def _record_event(self, data: bytes, trace: RequestTrace) -> None:
         event = _EVENT_DECODER.decode(data)
         if event.error:
             raise self._error("AW-REC-17", "the server reported an error inside the stream", "see the server's log")
@@ -273,10 +273,10 @@ class BenchClient:
             trace.input_tokens = event.usage.prompt_tokens
             trace.output_tokens = event.usage.completion_tokens
 
-    async def _events(self, reply: StreamingResponse) -> AsyncIterator[bytes]:
+    async def _iterate_events(self, reply: StreamingResponse) -> AsyncIterator[bytes]:
         """The data of each server-sent event, as it arrives."""
         rest = b""
-        while (piece := await self._next(reply)) is not None:
+        while (piece := await self._next_piece(reply)) is not None:
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 if line.startswith(b"data:"):
@@ -284,14 +284,14 @@ class BenchClient:
             if len(rest) > EVENT_LIMIT_BYTES:
                 raise self._error("AW-REC-15", "an event of the stream has no end", "check that the URL is right")
 
-    def _accept(self, kind: bytes) -> None:
+    def _check_content_type(self, kind: bytes) -> None:
         """Pass a stream."""
         shown = kind.partition(b";")[0].strip().lower().decode("latin-1") or "application/octet-stream"
         if shown not in ("text/event-stream", "text/plain", "application/octet-stream"):
             message = f"the reply is {shown}, not an event stream"
             raise self._error("AW-REC-15", message, "the URL must be that of an OpenAI-compatible server, to /v1")
 
-    def _no_success(self, answer: HttpStatusError) -> ReconcileError:
+    def _status_error(self, answer: HttpStatusError) -> ReconcileError:
         """The right error for a reply that is none."""
         status, name = answer.status, extract_error_identifier(answer.body)
         if 300 <= status < 400:
@@ -307,12 +307,12 @@ class BenchClient:
         return kind("AW-REC-18", message, where=self.place, hint="see the server's log; check the model and its limits")
 
     @contextmanager
-    def _translated(self, trace: RequestTrace) -> Iterator[None]:
+    def _translate_errors(self, trace: RequestTrace) -> Iterator[None]:
         """The client library's errors as ours. Order matters: the TLS errors are connection errors too."""
         try:
             yield
         except HttpStatusError as answer:
-            raise self._no_success(answer) from answer
+            raise self._status_error(answer) from answer
         except ssl.SSLError as error:
             hint = "check https or http, the host name, and the authority (a private one needs its certificate file)"
             raise self._error("AW-REC-11", "no trusted TLS connection", hint) from error

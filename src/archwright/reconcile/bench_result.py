@@ -74,14 +74,14 @@ class BenchPhase(TimeWindow):
     load_s: float
     requests: tuple[BenchRequestTiming, ...]
 
-    def values(self, of: Callable[[BenchRequestTiming], float | None]) -> list[float]:
+    def collect_values(self, of: Callable[[BenchRequestTiming], float | None]) -> list[float]:
         return [value for value in map(of, self.requests) if value is not None]
 
     def count(self, outcome: RequestOutcome) -> int:
         return sum(1 for request in self.requests if request.outcome == outcome)
 
     @property
-    def late(self) -> int:
+    def late_count(self) -> int:
         return sum(1 for request in self.requests if request.late_s > LATE_THRESHOLD_S)
 
     @property

@@ -95,7 +95,7 @@ def _explain_unusable(prediction: Prediction, digest: str, measurement: Measurem
 
 
 def _to_displayed(measurement: Measurement) -> MeasuredValue:
-    measured = measurement.measured()
+    measured = measurement.to_measured_value()
     statistic = _DISPLAYED_STATISTICS.get(measured.statistic, measured.statistic)
     samples = 1 if measured.statistic == "last" else measured.samples
     return replace(measured, statistic=statistic, samples=samples)

@@ -78,9 +78,11 @@ def _compute_client_value(prediction: Prediction, phases: list[BenchPhase]) -> t
     of = _REQUEST_METRICS.get(prediction.metric)
     if of is None:
         return None, 0
-    values = [value for phase in phases for value in phase.values(of)]
+    values = [value for phase in phases for value in phase.collect_values(of)]
     if prediction.metric == "ttft_s":
-        values += [waited for phase in phases if phase.name == "peak" for waited in phase.values(_unanswered_wait_s)]
+        values += [
+            waited for phase in phases if phase.name == "peak" for waited in phase.collect_values(_unanswered_wait_s)
+        ]
     return _compute_statistic(values, prediction.query.statistic), len(values)
 
 
@@ -212,7 +214,7 @@ class _MetricSeries(NamedTuple):
     names: dict[str, str]
     labels: dict[str, str]
 
-    def of(self, quantity: str) -> str | None:
+    def name_of(self, quantity: str) -> str | None:
         return self.names.get(quantity)
 
 
@@ -232,42 +234,42 @@ class _PrometheusPrediction:
     def read(self) -> SourceReading | str:
         """The reading, or why there is none."""
         own = _MetricSeries({}, self._query.labels)
-        if self._samples(own) >= 1:
-            return self._take(own)
+        if self._count_samples(own) >= 1:
+            return self._read_series(own)
         if self._pool is None or self._query.metric not in self._pool.launch.metrics:
             return "our own series shows nothing in the window"
         if self._query.statistic == "share":
             return "an engine counts what it answered, not what was lost before it"
         if len(self._pool.workloads) > 1:
             return "the engine does not tell the pool's workloads apart"
-        return self._foreign(self._pool)
+        return self._read_engine_series(self._pool)
 
-    def _foreign(self, pool: Pool) -> SourceReading | str:
+    def _read_engine_series(self, pool: Pool) -> SourceReading | str:
         named = _MetricSeries(pool.launch.metrics, {MODEL_LABEL: pool.model})
-        if self._samples(named) >= 1:
-            return self._take(named)
+        if self._count_samples(named) >= 1:
+            return self._read_series(named)
         anonymous = _MetricSeries(pool.launch.metrics, {})
-        if self._samples(anonymous) < 1:
+        if self._count_samples(anonymous) < 1:
             return "neither our own series nor the engine's show anything in the window"
-        if self._models(anonymous) > 1:
+        if self._count_models(anonymous) > 1:
             return f"this Prometheus knows several models, none of them called {escape_label_value(pool.model)}"
-        return self._take(anonymous)
+        return self._read_series(anonymous)
 
-    def _take(self, series: _MetricSeries) -> SourceReading | str:
-        if self._query.metric == "tokens_per_s" and (gap := self._idle(series)):
+    def _read_series(self, series: _MetricSeries) -> SourceReading | str:
+        if self._query.metric == "tokens_per_s" and (gap := self._explain_idle(series)):
             return gap
-        promql = self._query.promql(series.of(self._query.metric), series.labels)
-        value = self._ask(promql)
+        promql = self._query.promql(series.name_of(self._query.metric), series.labels)
+        value = self._query_value(promql)
         if value is None:
             return "the Prometheus has no value for the query"
-        samples = max(1, round(self._samples(series)))
-        return SourceReading("prometheus", self._window, value, samples, promql + self._remark(samples))
+        samples = max(1, round(self._count_samples(series)))
+        return SourceReading("prometheus", self._window, value, samples, promql + self._describe_load(samples))
 
-    def _idle(self, series: _MetricSeries) -> str:
+    def _explain_idle(self, series: _MetricSeries) -> str:
         """Why tokens/s over this window is not tokens/s at the planned concurrency; "" when it is."""
         if self._load is None:
             return "the plan states no load for it"
-        running = self._in_flight(series)
+        running = self._mean_in_flight(series)
         if running is None:
             return "how many requests ran at once is unknown: neither latencies nor a gauge of them here"
         if running < BUSY_SHARE * self._load.concurrency:
@@ -277,7 +279,7 @@ class _PrometheusPrediction:
             )
         return ""
 
-    def _in_flight(self, series: _MetricSeries) -> float | None:
+    def _mean_in_flight(self, series: _MetricSeries) -> float | None:
         """Mean number of requests in flight: seconds of latency per second (Little), else the engine's own gauge."""
         seconds, labels = self._window.window_s, series.labels
         query = Query(metric="latency_s", labels=labels, statistic="rate", window_s=seconds)
@@ -285,21 +287,21 @@ class _PrometheusPrediction:
             if "in_flight" not in series.names:
                 return None
             query = Query(metric="in_flight", labels=labels, statistic="mean", window_s=seconds)
-        return self._ask(query.promql(series.of(query.metric)))
+        return self._query_value(query.promql(series.name_of(query.metric)))
 
-    def _ask(self, promql: str) -> float | None:
-        return self._prometheus.instant(promql, self._window.ended_at)
+    def _query_value(self, promql: str) -> float | None:
+        return self._prometheus.query_instant(promql, self._window.ended_at)
 
-    def _samples(self, series: _MetricSeries) -> float:
-        promql = self._query.promql_samples(series.of(self._query.metric), series.labels)
-        return self._ask(promql) or 0.0
+    def _count_samples(self, series: _MetricSeries) -> float:
+        promql = self._query.promql_samples(series.name_of(self._query.metric), series.labels)
+        return self._query_value(promql) or 0.0
 
-    def _models(self, series: _MetricSeries) -> float:
+    def _count_models(self, series: _MetricSeries) -> float:
         suffix = "_count" if METRIC_BY_QUANTITY[self._query.metric].kind == "histogram" else ""
-        name = series.of(self._query.metric)
-        return self._ask(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
+        name = series.name_of(self._query.metric)
+        return self._query_value(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
 
-    def _remark(self, samples: int) -> str:
+    def _describe_load(self, samples: int) -> str:
         """The load the window saw, where it can be told, beside the load the prediction was made for."""
         if self._load is None or METRIC_BY_QUANTITY[self._query.metric].kind != "histogram":
             return ""

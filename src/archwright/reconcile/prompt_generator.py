@@ -39,7 +39,7 @@ class PromptTokenModel(NamedTuple):
     template: float
     guessed: bool = False
 
-    def words(self, tokens: int) -> int:
+    def count_words(self, tokens: int) -> int:
         return max(1, round((tokens - self.template) / self.per_word))
 
 
@@ -60,7 +60,7 @@ class PromptGenerator:
         self._order = chance.sample(WORDS, len(WORDS))
         self._made = 0
 
-    def prompt(self, words: int) -> str:
+    def generate(self, words: int) -> str:
         first, second = divmod(self._made, len(self._order))
         self._made += 1
         opening = [self._order[second], self._order[first % len(self._order)]]

@@ -57,7 +57,7 @@ def draw_architecture(plan: Plan, option: Option) -> FigureBlock:
         f"{place.title}: {', '.join(f'{b.title} ({b.lines[0]})' for b in place.boxes)}" for place in places
     )
     alt = f"Requests pass a gateway and reach {said or 'no pool'}. Beside them: {', '.join(b.title for b in beside)}."
-    return FigureBlock(f"Architecture of {option.name}", canvas.svg(y + EDGE), alt)
+    return FigureBlock(f"Architecture of {option.name}", canvas.render(y + EDGE), alt)
 
 
 def _fit_to_page(places: tuple[PoolGroup, ...]) -> tuple[PoolGroup, ...]:

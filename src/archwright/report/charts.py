@@ -75,7 +75,7 @@ def draw_option_costs(
         if left_out
         else ""
     )
-    return FigureBlock("Cost of the options over the horizon", canvas.svg(bottom + 52), alt, note)
+    return FigureBlock("Cost of the options over the horizon", canvas.render(bottom + 52), alt, note)
 
 
 def _draw_cost_bar(canvas: svg.SvgCanvas, option: Option, top: float, scale: float, *, is_chosen: bool) -> None:
@@ -113,7 +113,7 @@ def sum_cost_groups(option: Option, months: int) -> tuple[CostShare, ...]:
     sums = dict.fromkeys(CATEGORY_GROUPS, 0.0)
     for line in option.cost_lines:
         group = next(name for name, categories in CATEGORY_GROUPS.items() if line.category in categories)
-        sums[group] += line.over(months)
+        sums[group] += line.total_over(months)
     return tuple(CostShare(group, amount) for group, amount in sums.items())
 
 
@@ -143,7 +143,7 @@ def draw_cost_breakdown(
         + ", ".join(f"{s.group} {number_format.format_compact(s.amount)}" for s in parts[o.name] if s.amount)
         for o in drawn
     )
-    return FigureBlock("What the cost is made of", canvas.svg(height), alt, f"{currency} over {months} months.")
+    return FigureBlock("What the cost is made of", canvas.render(height), alt, f"{currency} over {months} months.")
 
 
 def _draw_stacked_bar(
@@ -203,7 +203,7 @@ def draw_schedule(dates: Schedule) -> FigureBlock | None:
         f"{p.name} until month {number_format.format_number(p.ends.value, 2)}, {_format_date_band(p.ends)}"
         for p in dates.phases
     )
-    return FigureBlock(f"From the signature to whole use: {dates.option}", canvas.svg(bottom + 52), alt)
+    return FigureBlock(f"From the signature to whole use: {dates.option}", canvas.render(bottom + 52), alt)
 
 
 def _format_date_band(date: Estimate) -> str:
@@ -243,7 +243,7 @@ def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
     canvas.text((LEFT, bottom + 40), "dot: value; bar: 90 % band; logarithmic axis", size=12, fill=svg.QUIET)
     alt = "; ".join(f"{p.id}: {number_format.format_with_band(p.estimate)}" for p in drawn)
     note = f"{len(timed) - len(drawn)} more in the table." if len(timed) > len(drawn) else ""
-    return FigureBlock("Promised times", canvas.svg(bottom + 52), alt, note)
+    return FigureBlock("Promised times", canvas.render(bottom + 52), alt, note)
 
 
 def draw_sensitivity(drivers: tuple[CostDriver, ...]) -> FigureBlock | None:
@@ -270,7 +270,7 @@ def draw_sensitivity(drivers: tuple[CostDriver, ...]) -> FigureBlock | None:
     text = "bar: 90 % band of the fact; diamond: where another option would be chosen"
     canvas.text((LEFT, bottom + 40), text, size=12, fill=svg.QUIET)
     alt = "; ".join(_describe_driver(replace(driver, name=names[driver.basis])) for driver in drawn)
-    return FigureBlock("How far the facts may move before the choice does", canvas.svg(bottom + 52), alt)
+    return FigureBlock("How far the facts may move before the choice does", canvas.render(bottom + 52), alt)
 
 
 def name_drivers(drivers: Iterable[CostDriver]) -> dict[str, str]:

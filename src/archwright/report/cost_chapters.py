@@ -31,13 +31,13 @@ def cost_summary_chapter(plan: Plan, option: Option) -> Chapter:
         share = number_format.format_percent(returns.pays)
         text += f"({number_format.format_compact_band(returns.net)}), and is above nothing in {share} of the draws."
         blocks.append(Paragraph(text))
-    lead = f"Every amount in {plan.currency}, over {plan.horizon} where nothing else is said."
+    lead = f"Every amount in {plan.currency}, over {plan.horizon_label} where nothing else is said."
     return Chapter("money", "Money", lead, tuple(blocks))
 
 
 def _category_table(plan: Plan, option: Option) -> TableBlock:
     """Every category that costs or brings something, the largest first."""
-    sums = option.spent(plan.horizon_months)
+    sums = option.cost_by_category(plan.horizon_months)
     counts = Counter(line.category for line in option.cost_lines)
     whole = sum(sums.values())
     columns = (
@@ -73,7 +73,7 @@ def _category_table(plan: Plan, option: Option) -> TableBlock:
 def cost_lines_chapter(plan: Plan, option: Option) -> Chapter:
     """The bill line by line."""
     months = plan.horizon_months
-    ordered = sorted(option.cost_lines, key=lambda c: -abs(c.over(months)))
+    ordered = sorted(option.cost_lines, key=lambda c: -abs(c.total_over(months)))
     columns = (
         Column("Cost line", 3),
         Column("A month", 1.3, numeric=True),
@@ -89,7 +89,7 @@ def _cost_row(line: CostLine, months: int) -> tuple[Cell, ...]:
     amount = Cell(
         number_format.format_money(line.amount.value), build_notes(("", number_format.format_compact_band(line.amount)))
     )
-    whole = number_format.format_money(line.over(months))
+    whole = number_format.format_money(line.total_over(months))
     named = Cell(line.name, build_notes(("", number_format.CATEGORIES[line.category])))
     return (named, Cell(), amount, Cell(whole)) if line.once else (named, amount, Cell(), Cell(whole))
 

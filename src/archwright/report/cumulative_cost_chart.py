@@ -52,7 +52,7 @@ def draw_cumulative_costs(
     canvas.text((left, bottom + 44), f"month; {currency} paid by its end", size=12, fill=svg.QUIET)
     alt = "; ".join(f"{o.name} ends at {number_format.format_compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
     return FigureBlock(
-        "Paid so far, month by month", canvas.svg(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed)
+        "Paid so far, month by month", canvas.render(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed)
     )
 
 

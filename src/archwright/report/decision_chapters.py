@@ -46,7 +46,7 @@ def describe_decision(plan: Plan, option: Option | None) -> str:
     if total is None:
         return f"{said}; it has no price."
     band = number_format.format_compact_band(total)
-    said += f": {plan.currency} {number_format.format_compact(total.value)} over {plan.horizon}"
+    said += f": {plan.currency} {number_format.format_compact(total.value)} over {plan.horizon_label}"
     said += f" ({number_format.format_percent(total.level)} band {band})" if band else ""
     parts = [
         f"{plan.currency} {number_format.format_compact(amount.value)} {when}"
@@ -133,7 +133,7 @@ def _approval_callout(plan: Plan, option: Option) -> Iterable[Block]:
 def _decision_tiles(plan: Plan, option: Option) -> Iterable[Tile]:
     currency = plan.currency
     for label, amount in (
-        (f"Total over {plan.horizon}", option.total_cost),
+        (f"Total over {plan.horizon_label}", option.total_cost),
         ("A month to run, without staff", option.cost_per_month),
         ("To buy, over the horizon", option.capex),
     ):
@@ -209,7 +209,7 @@ def describe_switch_point(driver: CostDriver) -> str:
     if driver.flips_to is None or at is None:
         return f"{now}; no value in reach changes the choice"
     where = "inside its band" if driver.inside else "outside its band"
-    return f"{now}; at {number_format.format_measure(at, unit)}, {where}, {driver.then}"
+    return f"{now}; at {number_format.format_measure(at, unit)}, {where}, {driver.consequence}"
 
 
 def _limits_at_risk(option: Option | None) -> Iterable[Block]:

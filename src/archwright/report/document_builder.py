@@ -12,7 +12,7 @@ from archwright.report.fact_sources import collect_bases, collect_sources
 def build_document(plan: Plan, catalog: Catalog) -> Document:
     """Parts in the order of their readers: who decides, who builds, who checks. What the plan lacks has no chapter."""
     digest, plan = plan.digest, number_format.clean_plan(plan)
-    option = plan.option
+    option = plan.chosen_option
     decide = [decision_chapters.decision_chapter(plan, option)]
     build: list[Chapter] = []
     if option is not None:
@@ -42,7 +42,7 @@ def build_document(plan: Plan, catalog: Catalog) -> Document:
     )
     return Document(
         title=f"AI platform plan for {plan.organisation}",
-        subtitle=f"{plan.horizon}, {plan.currency}",
+        subtitle=f"{plan.horizon_label}, {plan.currency}",
         sentence=decision_chapters.describe_decision(plan, option),
         facts=_cover_facts(plan, digest),
         parts=tuple(part for part in parts if part.chapters),

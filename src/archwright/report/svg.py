@@ -133,7 +133,7 @@ class SvgCanvas:
         marked = f' class="{" ".join(classes)}"' if classes else ""
         self._parts.append(f'{start} fill="{fill}"{named}{marked}/>')
 
-    def svg(self, height: float) -> str:
+    def render(self, height: float) -> str:
         """The picture; its words for who cannot see it stand in the document beside it."""
         head = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {height:.0f}"'
         size = f'width="{self.width:g}" height="{height:.0f}" font-family="{escape(FONT)}"'

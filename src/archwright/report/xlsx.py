@@ -55,13 +55,13 @@ class WorkbookWriter:
         self.small = workbook.add_format({"num_format": "0.0000", "valign": "top"})
         self.total = workbook.add_format({"num_format": "#,##0", "bold": True, "top": 1})
 
-    def style(self, value: float) -> Any:
+    def number_style(self, value: float) -> Any:
         """As many digits as a number of that size deserves."""
         if abs(value) >= 100 or value == round(value):
             return self.whole
         return self.cents if abs(value) >= 1 else self.small
 
-    def sheet(self, name: str, heads: Sequence[str], widths: Sequence[float]) -> Any:
+    def add_sheet(self, name: str, heads: Sequence[str], widths: Sequence[float]) -> Any:
         """An empty sheet with its head row frozen, printed on one page's width."""
         sheet = self.workbook.add_worksheet(name)
         for column, width in enumerate(widths):
@@ -76,7 +76,7 @@ class WorkbookWriter:
         sheet.set_footer("&L&A&R&P / &N")
         return sheet
 
-    def write(self, sheet: Any, row: int, column: int, value: Value, style: Any = None) -> None:
+    def write_cell(self, sheet: Any, row: int, column: int, value: Value, style: Any = None) -> None:
         """By type; text stays text whatever it begins with."""
         if isinstance(value, str):
             style = self.quoted if value.startswith(FORMULA_STARTS) else style or self.text
@@ -84,15 +84,15 @@ class WorkbookWriter:
         elif isinstance(value, bool):
             sheet.write_string(row, column, "yes" if value else "no", self.text)
         elif isinstance(value, Formula):
-            sheet.write_formula(row, column, value.text, style or self.style(value.value), value.value)
+            sheet.write_formula(row, column, value.text, style or self.number_style(value.value), value.value)
         elif value is not None:
-            sheet.write_number(row, column, value, style or self.style(value))
+            sheet.write_number(row, column, value, style or self.number_style(value))
 
-    def rows(self, sheet: Any, rows: Iterable[Iterable[Value]], *, start: int = 1) -> int:
+    def write_rows(self, sheet: Any, rows: Iterable[Iterable[Value]], *, start: int = 1) -> int:
         """Returns the row after the last."""
         for values in rows:
             for column, value in enumerate(values):
-                self.write(sheet, start, column, value)
+                self.write_cell(sheet, start, column, value)
             start += 1
         return start
 
@@ -106,7 +106,7 @@ def render_xlsx(document: Document) -> bytes:
     made = {"title": document.title, "author": "archwright", "created": _creation_time(plan)}
     workbook.set_properties({**made, "comments": f"plan {plan.digest[:12]}"})
     book = WorkbookWriter(workbook)
-    option = plan.option
+    option = plan.chosen_option
     _write_decision(book, document, option)
     _write_options(book, plan)
     if option is not None:
@@ -135,26 +135,26 @@ def _estimate_cells(estimate: Estimate | None) -> tuple[Value, Value, Value]:
 
 def _write_decision(book: WorkbookWriter, document: Document, option: Option | None) -> None:
     plan = document.plan
-    sheet = book.sheet("Decision", (), (46, 24, 16, 16, 18, 70))
-    book.write(sheet, 0, 0, document.title, book.title)
+    sheet = book.add_sheet("Decision", (), (46, 24, 16, 16, 18, 70))
+    book.write_cell(sheet, 0, 0, document.title, book.title)
     sheet.merge_range(1, 0, 1, 5, "", book.text)
-    book.write(sheet, 1, 0, document.sentence)
+    book.write_cell(sheet, 1, 0, document.sentence)
     sheet.set_row(1, 50)
     facts = ((fact.lead, fact.text) for fact in document.facts)
-    row = book.rows(sheet, [*facts, ("Chosen", plan.chosen or "none")], start=3)
+    row = book.write_rows(sheet, [*facts, ("Chosen", plan.chosen or "none")], start=3)
     for title, rows in _decision_blocks(plan, option):
         found = [tuple(values) for values in rows]
         if found:
             heads = (title, *BAND_COLUMNS, "unit") if len(found[0]) > 1 else (title,)
             for column, text in enumerate(heads):
-                book.write(sheet, row + 1, column, text, book.bold)
-            row = book.rows(sheet, found, start=row + 2)
+                book.write_cell(sheet, row + 1, column, text, book.bold)
+            row = book.write_rows(sheet, found, start=row + 2)
 
 
 def _decision_blocks(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[Iterable[Value]]]]:
     """Title and rows of each block: label, value, low, high, unit, words."""
     sums = (
-        (f"Total over {plan.horizon}", option.total_cost if option else None),
+        (f"Total over {plan.horizon_label}", option.total_cost if option else None),
         ("A month to run, without staff", option.cost_per_month if option else None),
         ("To buy, over the horizon", option.capex if option else None),
         ("Power at the plug", option.power_kw if option else None),
@@ -190,9 +190,9 @@ def _decision_blocks(plan: Plan, option: Option | None) -> Iterable[tuple[str, I
 def _write_options(book: WorkbookWriter, plan: Plan) -> None:
     bands = tuple(f"{name}, {end}" for name in ("total", "a month", "to buy") for end in BAND_COLUMNS)
     heads = ("option", "verdict", *bands, "placement", "provider", "regions", "misses", "Pareto", "models")
-    sheet = book.sheet("Options", heads, (30, 14, *([14] * 9), 16, 16, 24, 40, 9, 40))
+    sheet = book.add_sheet("Options", heads, (30, 14, *([14] * 9), 16, 16, 24, 40, 9, 40))
     ordered = order_options(plan.options, plan.chosen)
-    end = book.rows(sheet, (_option_row(plan, option) for option in ordered))
+    end = book.write_rows(sheet, (_option_row(plan, option) for option in ordered))
     if len(ordered) > 1:
         sheet.autofilter(0, 0, end - 1, len(heads) - 1)
     priced = [number for number, option in enumerate(ordered) if option.total_cost is not None]
@@ -201,7 +201,7 @@ def _write_options(book: WorkbookWriter, plan: Plan) -> None:
         chart = book.workbook.add_chart({"type": "bar"})
         names, values = ["Options", 1, 0, last, 0], ["Options", 1, 2, last, 2]
         chart.add_series({"categories": names, "values": values, "name": plan.currency, "fill": {"color": "#0072B2"}})
-        chart.set_title({"name": f"Total over {plan.horizon}"})
+        chart.set_title({"name": f"Total over {plan.horizon_label}"})
         chart.set_legend({"none": True})
         chart.set_y_axis({"reverse": True})
         chart.set_x_axis({"num_format": "#,##0", "major_gridlines": {"visible": True, "line": {"color": "#DBE1E7"}}})
@@ -223,12 +223,12 @@ def _option_row(plan: Plan, option: Option) -> Iterable[Value]:
 def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple[tuple[str, int, float], ...]:
     """The chosen option's lines, each total a formula; returns the recurring ones with their sheet row and amount."""
     heads = ("cost line", "category", "a month", "low", "high", "once", "low", "high", "months", "over the horizon")
-    sheet, months = book.sheet("Cost lines", heads, (38, 24, *([15] * 6), 9, 18)), plan.horizon_months
+    sheet, months = book.add_sheet("Cost lines", heads, (38, 24, *([15] * 6), 9, 18)), plan.horizon_months
     recurring, row = [], 1
     for line in option.cost_lines:
         amount, none = _estimate_cells(line.amount), (None, None, None)
         placed = (*none, *amount) if line.once else (*amount, *none)
-        formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", line.over(months))
+        formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", line.total_over(months))
         values: tuple[Value, ...] = (
             line.name,
             number_format.CATEGORIES[line.category],
@@ -236,7 +236,7 @@ def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple
             float(months),
             formula,
         )
-        book.rows(sheet, [values], start=row)
+        book.write_rows(sheet, [values], start=row)
         if not line.once:
             recurring.append((line.name, row, line.amount.value))
         row += 1
@@ -246,14 +246,14 @@ def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple
         5: sum(line.amount.value for line in option.cost_lines if line.once),
     }
     values_of[9] = values_of[2] * months + values_of[5]
-    book.write(sheet, row, 0, "Sum")
+    book.write_cell(sheet, row, 0, "Sum")
     for column, letter in sums.items():
         text = f"=SUM({letter}2:{letter}{max(row, 2)})"
-        book.write(sheet, row, column, Formula(text, values_of[column]), book.total)
+        book.write_cell(sheet, row, column, Formula(text, values_of[column]), book.total)
     if option.total_cost is not None:
-        book.rows(sheet, [("Total of the plan", *([None] * 8), option.total_cost.value)], start=row + 1)
+        book.write_rows(sheet, [("Total of the plan", *([None] * 8), option.total_cost.value)], start=row + 1)
         difference = Formula(f"=J{row + 1}-J{row + 2}", values_of[9] - option.total_cost.value)
-        book.rows(sheet, [("Difference", *([None] * 8), difference)], start=row + 2)
+        book.write_rows(sheet, [("Difference", *([None] * 8), difference)], start=row + 2)
     return tuple(recurring)
 
 
@@ -262,26 +262,26 @@ def _write_months(book: WorkbookWriter, plan: Plan, option: Option, lines: tuple
     others = [o for o in order_options(plan.options, plan.chosen) if o.cumulative_cost and o.feasible][:8]
     paid = tuple(f"paid so far: {other.name}" for other in others)
     heads = ("month", *(name for name, _, _ in lines), "recurring, mean", f"paid in the month: {option.name}", *paid)
-    sheet = book.sheet("By month", heads, (8, *([16] * (len(heads) - 1))))
+    sheet = book.add_sheet("By month", heads, (8, *([16] * (len(heads) - 1))))
     mean, own, first = len(lines) + 1, len(lines) + 2, len(lines) + 3
     for month in range(1, plan.horizon_months + 1):
         row = month
-        book.write(sheet, row, 0, month)
+        book.write_cell(sheet, row, 0, month)
         for column, (_, at, amount) in enumerate(lines, 1):
-            book.write(sheet, row, column, Formula(f"='Cost lines'!$C${at + 1}", amount))
+            book.write_cell(sheet, row, column, Formula(f"='Cost lines'!$C${at + 1}", amount))
         if lines:
             text = f"=SUM(B{row + 1}:{column_letters(mean - 1)}{row + 1})"
-            book.write(sheet, row, mean, Formula(text, sum(amount for _, _, amount in lines)))
+            book.write_cell(sheet, row, mean, Formula(text, sum(amount for _, _, amount in lines)))
         for column, other in enumerate(others, first):
             if month <= len(other.cumulative_cost):
-                book.write(sheet, row, column, other.cumulative_cost[month - 1])
+                book.write_cell(sheet, row, column, other.cumulative_cost[month - 1])
         if others and others[0].name == option.name and month <= len(option.cumulative_cost):
-            book.write(sheet, row, own, _month_formula(option.cumulative_cost, month, column_letters(first)))
+            book.write_cell(sheet, row, own, _month_formula(option.cumulative_cost, month, column_letters(first)))
     last = plan.horizon_months
-    book.write(sheet, last + 1, 0, "sum")
+    book.write_cell(sheet, last + 1, 0, "sum")
     for column in range(1, own + 1 if others else mean + 1):
         cells = f"{column_letters(column)}2:{column_letters(column)}{last + 1}"
-        book.write(
+        book.write_cell(
             sheet, last + 1, column, Formula(f"=SUM({cells})", _column_sum(option, lines, column, last)), book.total
         )
     _add_lines_chart(book, sheet, (first, len(others), last))
@@ -324,8 +324,8 @@ def _add_lines_chart(book: WorkbookWriter, sheet: Any, shape: tuple[int, int, in
 def _write_platform(book: WorkbookWriter, plan: Plan) -> None:
     bands = ("figure", "low", "high", "unit")
     heads = ("part", "topic", "choice", "why", "demanded by", "proof", "instead of", "why not", *bands, "source")
-    sheet = book.sheet("Platform", heads, (16, 22, 40, 50, 26, 30, 24, 40, 12, 12, 12, 12, 40))
-    book.rows(
+    sheet = book.add_sheet("Platform", heads, (16, 22, 40, 50, 26, 30, 24, 40, 12, 12, 12, 12, 40))
+    book.write_rows(
         sheet,
         (
             (
@@ -354,7 +354,7 @@ def _write_predictions(book: WorkbookWriter, plan: Plan) -> None:
         "query",
         "PromQL",
     )
-    sheet = book.sheet("Predictions", heads, (32, 18, 14, 14, 14, 10, 8, 34, 40, 50, 34, 60))
+    sheet = book.add_sheet("Predictions", heads, (32, 18, 14, 14, 14, 10, 8, 34, 40, 50, 34, 60))
     known = {basis.id: basis for basis in plan.bases}
     rows = []
     for promise in plan.predictions:
@@ -375,18 +375,18 @@ def _write_predictions(book: WorkbookWriter, plan: Plan) -> None:
                 promql,
             )
         )
-    book.rows(sheet, rows)
+    book.write_rows(sheet, rows)
 
 
 def _write_controls(book: WorkbookWriter, plan: Plan) -> None:
     heads = ("control", "demanded by", "demand", "what meets it", "proof", "status")
-    sheet = book.sheet("Controls", heads, (30, 24, 50, 44, 44, 16))
-    book.rows(sheet, ((c.id, c.demanded_by, c.demand, c.feature, c.evidence, c.status) for c in plan.controls))
+    sheet = book.add_sheet("Controls", heads, (30, 24, 50, 44, 44, 16))
+    book.write_rows(sheet, ((c.id, c.demanded_by, c.demand, c.feature, c.evidence, c.status) for c in plan.controls))
 
 
 def _write_assumptions(book: WorkbookWriter, plan: Plan) -> None:
-    sheet = book.sheet("Assumptions", ("kind", "text"), (16, 120))
-    book.rows(
+    sheet = book.add_sheet("Assumptions", ("kind", "text"), (16, 120))
+    book.write_rows(
         sheet,
         chain(
             (("assumed", text) for text in plan.assumptions),
@@ -397,10 +397,10 @@ def _write_assumptions(book: WorkbookWriter, plan: Plan) -> None:
 
 
 def _write_sources(book: WorkbookWriter, document: Document) -> None:
-    sheet = book.sheet(
+    sheet = book.add_sheet(
         "Sources", ("what", "kind", "definition, source", "formula, date", "facts"), (40, 16, 60, 50, 90)
     )
-    book.rows(
+    book.write_rows(
         sheet,
         chain(
             ((s.thing, s.kind, s.source, s.as_of, s.confidence) for s in document.sources),

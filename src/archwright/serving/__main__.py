@@ -26,8 +26,8 @@ def main(arguments: Sequence[str]) -> int:
             # A terminal, or no standard input at all, means that nobody supervises.
             supervised = sys.stdin is not None and not sys.stdin.closed and not os.isatty(0)
             master = Master(config, file, Home(arguments[0]), ListeningSockets(config), supervised=supervised)
-            master.begin()
-            status = master.started()
+            master.start()
+            status = master.wait_until_ready()
             if status == 0:
                 master.run()
             return status

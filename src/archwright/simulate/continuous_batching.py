@@ -124,12 +124,12 @@ class ContinuousBatching:
                 if state.now >= until:
                     break
                 continue
-            going_on = self._read(state, until) if state.reading else self._write(state, until)
+            going_on = self._run_prefill_step(state, until) if state.reading else self._run_decode_steps(state, until)
             if not going_on:
                 break
         return state.outcomes()
 
-    def _read(self, state: _BatchState, until: float) -> bool:
+    def _run_prefill_step(self, state: _BatchState, until: float) -> bool:
         """One iteration that reads prompts beside the running answers; False when it would end after `until`."""
         answering = len(state.answering)
         room = max(0, self._batch_tokens - answering)
@@ -154,31 +154,31 @@ class ContinuousBatching:
         end = state.now + self._clock.step_s(step)
         if end > until:
             return False
-        state.pass_iterations(1, end)
+        state.advance(1, end)
         for one, count in taken:
             one.read += count
-        state.begin_answers(done)
-        state.retire()
+        state.start_decoding(done)
+        state.release_finished()
         return True
 
-    def _write(self, state: _BatchState, until: float) -> bool:
+    def _run_decode_steps(self, state: _BatchState, until: float) -> bool:
         """Iterations that only write, up to the next answer's end, arrival for a free slot, or `until`."""
         answering, context = len(state.answering), float(state.context)
         steps = state.answering[0].end - state.iteration
         if state.coming and answering < self._slots:
             gap = state.coming[0].arrival_s - state.now
-            steps = min(steps, max(1, math.ceil(self._steps_in(gap, answering, context))))
+            steps = min(steps, max(1, math.ceil(self._decode_steps_within(gap, answering, context))))
         if until < math.inf:
-            steps = min(steps, int(self._steps_in(until - state.now, answering, context)))
+            steps = min(steps, int(self._decode_steps_within(until - state.now, answering, context)))
         if steps < 1:
             return False
         middle = context + answering * (steps - 1) / 2
         lasts = steps * self._clock.step_s(EngineStep(answering=answering, context_tokens=middle))
-        state.pass_iterations(steps, state.now + lasts)
-        state.retire()
+        state.advance(steps, state.now + lasts)
+        state.release_finished()
         return True
 
-    def _steps_in(self, seconds: float, answering: int, context: float) -> float:
+    def _decode_steps_within(self, seconds: float, answering: int, context: float) -> float:
         """How many writing steps fit; their growth is taken into account once, so rather too few than too many."""
         shortest_s = self._clock.step_s(EngineStep(answering=answering, context_tokens=context))
         middle = context + answering * seconds / shortest_s / 2
@@ -217,13 +217,13 @@ class _BatchState:
         if self.active == slots:
             self._free_at = math.inf
 
-    def pass_iterations(self, count: int, now: float) -> None:
+    def advance(self, count: int, now: float) -> None:
         """Each answer being written gets `count` tokens."""
         self.now = now
         self.iteration += count
         self.context += count * len(self.answering)
 
-    def begin_answers(self, count: int) -> None:
+    def start_decoding(self, count: int) -> None:
         """The first token of the `count` oldest prompts, which are read."""
         for _ in range(count):
             one = self.reading.popleft()
@@ -231,7 +231,7 @@ class _BatchState:
             heapq.heappush(self.answering, _DecodingRequest(end, one.number, one.request, self.now, one.waited_s))
             self.context += one.context + 1
 
-    def retire(self) -> None:
+    def release_finished(self) -> None:
         """Free the slots of complete answers."""
         if self._free_at == math.inf and self.answering and self.answering[0].end <= self.iteration:
             self._free_at = self.now

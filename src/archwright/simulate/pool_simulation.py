@@ -170,7 +170,7 @@ def _model_slot_occupancy(spec: PoolScenario, rate: float) -> Callable[[Arrival]
     """How long a request keeps its slot at that rate, by the length of its answer."""
     engine, flow = spec.engine, build_request_profile(spec.load.input_tokens, spec.load.output_tokens)
     at = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate)
-    begins_s = engine.pace.alone(flow.prompt).ttft_s(at.decode_s)
+    begins_s = engine.pace.uncontended_prefill(flow.prompt).ttft_s(at.decode_s)
     token_s = at.batch / (at.rate * flow.answer)
     return lambda arrival: begins_s + token_s * (arrival.output_tokens - 1)
 
@@ -191,7 +191,7 @@ def model_ttft_overhead(spec: PoolScenario, rate: float) -> Callable[[int], floa
     decode_s = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate).decode_s
 
     def beyond(prompt: int) -> float:
-        alone = engine.pace.alone(float(prompt))
+        alone = engine.pace.uncontended_prefill(float(prompt))
         return alone.ttft_s(decode_s) - alone.steps_s(decode_s)
 
     return beyond
@@ -215,7 +215,7 @@ def closed_loop_seconds(spec: PoolScenario) -> float:
     """The closed loop's length, cut where MOST_CLOSED requests have been answered: each takes a step for each token."""
     load = spec.load
     at_once = max(min(load.concurrency / spec.engines, spec.engine.slots), 1.0)
-    step_s = spec.engine.pace.decode(load.input_tokens.mean).step_s(at_once)
+    step_s = spec.engine.pace.decode_step(load.input_tokens.mean).step_s(at_once)
     return min(load.closed_s, max(MOST_CLOSED / at_once, 2.0) * step_s * load.output_tokens.mean)
 
 

@@ -31,9 +31,9 @@ def dispatch_arrivals(
     """`arrivals` in order of time over equal engines of `slots` slots each."""
     desk = _GatewayQueue(engines, slots, holds_s)
     for arrival in arrivals:
-        desk.free(arrival.at_s)
-        desk.take(arrival)
-    desk.free(float("inf"))
+        desk.release_slots(arrival.at_s)
+        desk.accept(arrival)
+    desk.release_slots(float("inf"))
     return DispatchResult(tuple(desk.parts), desk.refused)
 
 
@@ -48,32 +48,32 @@ class _GatewayQueue:
         self._queue: deque[Arrival] = deque()
         self._held_s = 0.0
 
-    def free(self, now: float) -> None:
+    def release_slots(self, now: float) -> None:
         """Everything that ends until `now`; who waits gets what came free."""
         while self._ends and self._ends[0][0] <= now:
             end, engine, tokens = heapq.heappop(self._ends)
-            self._change(engine, -1, -tokens)
+            self._update_load(engine, -1, -tokens)
             if self._queue:
-                self._give(self._queue.popleft(), engine, end)
+                self._assign(self._queue.popleft(), engine, end)
 
-    def take(self, arrival: Arrival) -> None:
+    def accept(self, arrival: Arrival) -> None:
         chosen = None if self._queue else select_least_work(self._loads)
         if chosen is not None:
-            self._give(arrival, chosen, arrival.at_s)
+            self._assign(arrival, chosen, arrival.at_s)
             return
         inside, begun = len(self._ends) + len(self._queue), sum(map(len, self.parts))
         crowd = PoolLoad(inside, self._slots * len(self.parts), inside, self._held_s / max(begun, 1))
         self.refused += isinstance(decide_admission(crowd), Reject)
         self._queue.append(arrival)
 
-    def _give(self, arrival: Arrival, engine: int, at_s: float) -> None:
+    def _assign(self, arrival: Arrival, engine: int, at_s: float) -> None:
         holds_s, tokens = self._holds_s(arrival), arrival.input_tokens + arrival.output_tokens
         self.parts[engine].append(arrival)
         self._held_s += holds_s
-        self._change(engine, +1, tokens)
+        self._update_load(engine, +1, tokens)
         heapq.heappush(self._ends, (at_s + holds_s, engine, tokens))
 
-    def _change(self, engine: int, running: int, tokens: int) -> None:
+    def _update_load(self, engine: int, running: int, tokens: int) -> None:
         load = self._loads[engine]
         self._loads[engine] = ReplicaLoad(
             running=load.running + running, slots=load.slots, work_tokens=load.work_tokens + tokens

@@ -46,7 +46,7 @@ class RowPrediction(NamedTuple):
     remark: str
 
     @property
-    def answered(self) -> bool:
+    def has_prediction(self) -> bool:
         return any(guess is not None for guess in self.guesses.values())
 
 
@@ -132,7 +132,7 @@ def score_benchmark(
         raise benchmark_reader.empty_table_error(path)
     if rows_out is not None:
         write(rows_out, render_predictions_csv(predicted, kind))
-    lost = [f"{row.row_id}: {row.remark}" for row in predicted if not row.answered]
+    lost = [f"{row.row_id}: {row.remark}" for row in predicted if not row.has_prediction]
     return AccuracyReport(
         file=str(path),
         kind=kind,

@@ -32,13 +32,13 @@ class StopSignal:
         self._looping = False
         self._asked = False
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._request_stop)
 
     def __call__(self) -> bool:
         self._looping = True
         return self._asked
 
-    def _ask(self, _number: int, _frame: object) -> None:
+    def _request_stop(self, _number: int, _frame: object) -> None:
         self._asked = True
         if not self._looping:
             raise KeyboardInterrupt
@@ -51,15 +51,15 @@ class ProgressReporter:
         self._stream = stream
         self._path = home.run(run) / "progress.jsonl"
 
-    def progress(self, progress: TrainingProgress) -> None:
-        self.say(ProcessMessage(progress=progress))
+    def report_progress(self, progress: TrainingProgress) -> None:
+        self.write_message(ProcessMessage(progress=progress))
         try:
             with self._path.open("ab") as file:
                 file.write(msgspec.json.encode({"at": round(time.time(), 3), **msgspec.to_builtins(progress)}) + b"\n")
         except OSError as error:
             print(f"progress is not kept: {error}", file=sys.stderr)  # a full disk ends it at the next checkpoint
 
-    def say(self, line: ProcessMessage) -> None:
+    def write_message(self, line: ProcessMessage) -> None:
         self._stream.write(msgspec.json.encode(line).decode() + "\n")
         self._stream.flush()
 
@@ -70,7 +70,7 @@ def choose_driver(workers: int) -> Driver:
         return run_execution.drive_run
     if find_spec("ray") is None or find_spec(RAY_DRIVER_MODULE) is None:
         raise missing_extra("ray", "ray", "training with several workers")
-    crew: Driver = import_module(RAY_DRIVER_MODULE).drive
+    crew: Driver = import_module(RAY_DRIVER_MODULE).drive_run
     return crew
 
 
@@ -84,9 +84,11 @@ def main(arguments: Sequence[str]) -> int:
         home, run = Home(arguments[0]), arguments[1]
         teller = ProgressReporter(stream, home, run)
         with boundary("training"):
-            choose_driver(training_runs.load_spec(home, run).workers)(home, run, LoopHooks(teller.progress, stop))
+            choose_driver(training_runs.load_spec(home, run).workers)(
+                home, run, LoopHooks(teller.report_progress, stop)
+            )
     except ArchwrightError as error:
-        teller.say(ProcessMessage(failure=msgspec.convert(error.as_dict(), SerialisedError)))
+        teller.write_message(ProcessMessage(failure=msgspec.convert(error.as_dict(), SerialisedError)))
         print(error.lines(), file=sys.stderr, flush=True)
         return error.exit_status
     except KeyboardInterrupt:

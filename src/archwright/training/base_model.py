@@ -35,7 +35,7 @@ CONVERSION_TIMEOUT_S = 1800.0
 
 def is_prepared(home: Home, sha256: str) -> bool:
     """Whether the twin is there; `prepare_base` looks whether it is whole."""
-    return home.base(sha256).is_dir()
+    return home.dequantised_base(sha256).is_dir()
 
 
 def prepare_base(home: Home, sha256: str, model: str = "") -> Path:
@@ -44,7 +44,7 @@ def prepare_base(home: Home, sha256: str, model: str = "") -> Path:
     `model` is the name an error tells. Raises MissingError AW-GET-02 (the model's file is not here), AW-GET-04 (it is
     damaged), AW-GET-01 (a package), TrainError AW-TRN-31 (it cannot be converted), OperateError AW-OPS-01 (disk full).
     """
-    target = home.base(sha256)
+    target = home.dequantised_base(sha256)
     with open(target.parent / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir() or atomic_directory.find_damage(target):

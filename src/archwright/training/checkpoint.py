@@ -27,7 +27,7 @@ class CheckpointManager(Protocol):
 
     def newest(self) -> RestoredCheckpoint | None: ...
 
-    def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None: ...
+    def save(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None: ...
 
 
 class LocalCheckpointManager:
@@ -38,7 +38,7 @@ class LocalCheckpointManager:
         self._warn = warn
 
     def newest(self) -> RestoredCheckpoint | None:
-        found = self._found()
+        found = self._list_checkpoints()
         for step, folder in reversed(found):
             try:
                 return RestoredCheckpoint(step, atomic_directory.read_files(folder))
@@ -48,13 +48,13 @@ class LocalCheckpointManager:
             self._warn("no checkpoint is whole: the run begins again from its first step")
         return None
 
-    def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
+    def save(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
         """Raises OperateError AW-OPS-01 when the disk is full; the checkpoints before it are whole then."""
         atomic_directory.write_files(self._folder / f"step-{step:08d}", files())
-        for _, old in self._found()[:-KEPT_CHECKPOINTS]:
+        for _, old in self._list_checkpoints()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def _found(self) -> list[tuple[int, Path]]:
+    def _list_checkpoints(self) -> list[tuple[int, Path]]:
         if not self._folder.is_dir():
             return []
         named = ((FOLDER_NAME.fullmatch(path.name), path) for path in self._folder.iterdir())

@@ -48,7 +48,7 @@ class DataOrder:
         self._shuffled: int | None = None
         self._rows: list[int] = []
 
-    def take(self, budget: int) -> list[int]:
+    def next_rows(self, budget: int) -> list[int]:
         """The rows of the next step; the cursor moves past them."""
         epoch, position = self.cursor.epoch, self.cursor.position
         if position == len(self._ids):

@@ -57,7 +57,7 @@ class RayWorkerGroup:
             # A worker without rows takes part with zeros, not with 0 times whatever its tensors hold.
             parts = [part * weight if weight else torch.zeros_like(part) for part in parts]
             flat = torch.cat([*parts, parts[0].new_tensor([weight])])
-            self._sum(flat)
+            self._all_reduce(flat)
             if flat[-1] > 0:  # else no worker had a row that counts, and there is nothing but zeros
                 flat /= flat[-1].clone()
             at = 0
@@ -65,7 +65,7 @@ class RayWorkerGroup:
                 tensor.copy_(flat[at : at + tensor.numel()].view_as(tensor))
                 at += tensor.numel()
 
-    def first(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """What the first worker gives, known to all: they decide alike even where they see different things."""
         import torch  # noqa: PLC0415
 
@@ -73,7 +73,7 @@ class RayWorkerGroup:
         self.mean([told], 1.0 if self.rank == 0 else 0.0)
         return float(told)
 
-    def _sum(self, flat: Any) -> None:
+    def _all_reduce(self, flat: Any) -> None:
         try:
             self._group.all_reduce(flat)
         except RuntimeError as error:

@@ -69,9 +69,9 @@ def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
         note(f"dequantising {spec.base}, once for all runs")
     if job.base_sha256:
         base_model.prepare_base(home, job.base_sha256, spec.base)
-    folder = home.crew(run)
+    folder = home.worker_group(run)
     shutil.rmtree(folder)
-    folder = home.crew(run)
+    folder = home.worker_group(run)
     with _open_ray(home, run) as ray:
         machines = ray_cluster.list_nodes(ray)
         threads = allocate_threads([int(node["Resources"]["CPU"]) for node in machines], spec.workers, spec.threads)
@@ -118,13 +118,13 @@ def _open_ray(home: Home, run: str) -> Iterator[Any]:
             ray_cluster.join_cluster(ray, address, variables)
             ray_cluster.check_home(ray, home)
         else:
-            ray_cluster.start_ray(ray, "", {**LOCAL_RAY, "_temp_dir": str(home.ray(run))}, variables)
+            ray_cluster.start_ray(ray, "", {**LOCAL_RAY, "_temp_dir": str(home.ray_session(run))}, variables)
         signal.signal(signal.SIGTERM, before)  # Ray would take it for itself
         yield ray
     finally:
         ray.shutdown()
         if not address:
-            shutil.rmtree(home.ray(run), ignore_errors=True)
+            shutil.rmtree(home.ray_session(run), ignore_errors=True)
 
 
 class RayTrainTask:
@@ -155,7 +155,7 @@ def run_ray_train(given: WorkerSpec, workers: int) -> str:
     """Why Ray Train gave up, empty when it did not."""
     import ray.train.torch  # noqa: PLC0415
 
-    folder = Home(given.home).crew(given.run)
+    folder = Home(given.home).worker_group(given.run)
     deaths = folder / "deaths.jsonl"
 
     class Deaths(ray.train.UserCallback):  # type: ignore[misc]
@@ -197,7 +197,7 @@ class LogFollower:
     def __init__(self) -> None:
         self._read: dict[Path, int] = {}
 
-    def lines(self, path: Path, kind: type[R]) -> list[R]:
+    def read_new_lines(self, path: Path, kind: type[R]) -> list[R]:
         """The whole lines that came since."""
         at = self._read.get(path, 0)
         if not path.exists():
@@ -225,10 +225,10 @@ def follow_workers(fit: RunningTask, hooks: LoopHooks, folder: Path, steps: int)
         # Asked before the first step is told of: who is told may want to stop at once, and keep that step.
         if listener.heard and hooks.stop():
             (folder / STOP_FILE).touch()
-        listener.listen()
+        listener.poll_workers()
         if not listener.heard and hooks.now() > until:
             raise _start_timeout_error()
-    listener.listen()
+    listener.poll_workers()
     if fit.error:
         raise _worker_failure_error(fit.error, listener.deaths)
 
@@ -269,28 +269,28 @@ class _WorkerMonitor:
         self.deaths: list[WorkerFailure] = []
         self._failures: dict[int, ArchwrightError] = {}
 
-    def listen(self) -> None:
+    def poll_workers(self) -> None:
         """Raises the error that a worker met: the others may be waiting for it, so nothing more will come."""
         for path in sorted(self._folder.glob("worker-*.jsonl")):
-            for said in self._tail.lines(path, WorkerMessage):
+            for said in self._tail.read_new_lines(path, WorkerMessage):
                 self.heard = True
-                self._hear(said)
-        for death in self._tail.lines(self._folder / "deaths.jsonl", WorkerFailure):
-            self._mourn(death)
+                self._handle_message(said)
+        for death in self._tail.read_new_lines(self._folder / "deaths.jsonl", WorkerFailure):
+            self._record_failure(death)
         if self._failures:
             raise self._failures[min(self._failures)]
 
-    def _hear(self, said: WorkerMessage) -> None:
+    def _handle_message(self, said: WorkerMessage) -> None:
         if said.progress is not None:
             self.step = said.progress.step if not said.progress.note else self.step
             self._hooks.tell(said.progress)
         elif said.failure is not None:
-            self._failures[said.rank] = said.failure.error()
+            self._failures[said.rank] = said.failure.to_exception()
         else:
             place = {"pid": said.pid, "host": said.host, "node": said.node}
             self._journal.info("worker started", rank=said.rank, **place, started_at=said.at)
 
-    def _mourn(self, death: WorkerFailure) -> None:
+    def _record_failure(self, death: WorkerFailure) -> None:
         self.deaths.append(death)
         who = f"worker {', '.join(map(str, death.ranks))}" if death.ranks else "a worker"
         self._journal.warning("worker died", ranks=death.ranks, reason=death.reason, died_at=round(death.at, 3))

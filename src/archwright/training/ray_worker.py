@@ -62,7 +62,7 @@ class WorkerLog:
         self._rank = rank
         self._node = node
 
-    def say(self, progress: TrainingProgress | None = None, failure: SerialisedError | None = None) -> None:
+    def write(self, progress: TrainingProgress | None = None, failure: SerialisedError | None = None) -> None:
         line = WorkerMessage(
             at=round(time.time(), 3),
             rank=self._rank,
@@ -81,7 +81,7 @@ class Rank0Broadcast(Protocol):
 
     rank: int
 
-    def first(self, value: float) -> float: ...
+    def broadcast(self, value: float) -> float: ...
 
 
 class SharedCheckpointManager:
@@ -97,7 +97,7 @@ class SharedCheckpointManager:
     def newest(self) -> RestoredCheckpoint | None:
         """Raises TrainError AW-TRN-62 when this worker does not find what the first one chose."""
         kept = self._keeper.newest()
-        chosen = int(self._crew.first(float(kept.step if kept else 0)))
+        chosen = int(self._crew.broadcast(float(kept.step if kept else 0)))
         for _ in range(CHECKPOINT_TRIES):
             if (kept.step if kept else 0) == chosen:
                 return kept
@@ -110,9 +110,9 @@ class SharedCheckpointManager:
             hint="the home must be one shared folder for all machines of the cluster",
         )
 
-    def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
+    def save(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
         if self._crew.rank == 0:
-            self._keeper.keep(step, files)
+            self._keeper.save(step, files)
 
 
 def main(given: Mapping[str, str | int]) -> None:
@@ -121,16 +121,16 @@ def main(given: Mapping[str, str | int]) -> None:
 
     task = msgspec.convert(given, WorkerSpec)
     home, crew = Home(task.home), RayWorkerGroup()
-    folder = home.crew(task.run)
+    folder = home.worker_group(task.run)
     voice = WorkerLog(folder, crew.rank, ray.get_runtime_context().get_node_id())
-    voice.say()
+    voice.write()
     try:
         with boundary("training worker"):
             _train_worker(home, task, crew, voice)
     except ArchwrightError as error:
         if error.code == PEER_LOST:
             raise ConnectionResetError(error.message) from None
-        voice.say(failure=msgspec.convert(error.as_dict(), SerialisedError))
+        voice.write(failure=msgspec.convert(error.as_dict(), SerialisedError))
 
 
 def _train_worker(home: Home, task: WorkerSpec, crew: RayWorkerGroup, voice: WorkerLog) -> None:
@@ -139,13 +139,13 @@ def _train_worker(home: Home, task: WorkerSpec, crew: RayWorkerGroup, voice: Wor
 
     def tell(progress: TrainingProgress) -> None:
         if first:
-            voice.say(progress)
+            voice.write(progress)
 
     def warn(text: str) -> None:
         tell(TrainingProgress(step=0, steps=steps, note=text))
 
     def stop() -> bool:
-        return crew.first(float(first and home.crew(task.run).joinpath(STOP_FILE).exists())) > 0
+        return crew.broadcast(float(first and home.worker_group(task.run).joinpath(STOP_FILE).exists())) > 0
 
     trainer = TRAINER_FACTORIES[setup.spec.task](setup)
     keeper = SharedCheckpointManager(crew, run_execution.open_checkpoints(home, task.run, warn))

@@ -69,14 +69,14 @@ class TabularClassifierTrainer:
     def step(self, rows: Sequence[int]) -> StepResult:
         """One more round, on all rows."""
         if self._booster is None:
-            self._booster = self._begun()
+            self._booster = self._start_boosting()
         else:
             self._booster.update()
         ((_, _, loss, _, *_),) = self._booster.eval_train()
         return StepResult(float(loss), len(self._truth))
 
     def state(self) -> dict[str, bytes]:
-        return {TREES_FILE: self._text().encode()}
+        return {TREES_FILE: self._model_text().encode()}
 
     def restore(self, state: Mapping[str, bytes]) -> None:
         self._kept = state[TREES_FILE].decode() or None
@@ -85,24 +85,24 @@ class TabularClassifierTrainer:
     def weights_sha256(self) -> str:
         import numpy as np  # noqa: PLC0415
 
-        text = "\n".join(WEIGHT_LINES.findall(self._text()))
+        text = "\n".join(WEIGHT_LINES.findall(self._model_text()))
         return classifier_data.weights_sha256({"trees": np.frombuffer(text.encode(), np.uint8)})
 
     def save(self, folder: Path) -> TrainedArtefact:
-        text = self._text()
+        text = self._model_text()
         write_atomic(folder / TREES_FILE, text.encode())
         classifier_data.write_onnx(folder, export_onnx(self._library, text, self._notes), self._notes)
         return TrainedArtefact(
             format="onnx", file=classifier_data.ONNX_FILE, labels=self._notes.labels, input_shape=self._notes.shape
         )
 
-    def _begun(self) -> Any:
+    def _start_boosting(self) -> Any:
         """The first round of this process: on the trees that were kept, if any."""
         table = self._library.Dataset(self._rows, self._truth, params=self._given, free_raw_data=False)
         before = None if self._kept is None else self._library.Booster(model_str=self._kept)
         return self._library.train(self._given, table, 1, init_model=before, keep_training_booster=True)
 
-    def _text(self) -> str:
+    def _model_text(self) -> str:
         """The trees; nothing before the first round."""
         if self._booster is None:
             return self._kept or ""

@@ -1,4 +1,4 @@
-"""The tasks by name. Each stands in a module of its own with a `make(setup)`, loaded when a run needs it."""
+"""The tasks by name. Each stands in a module of its own with a `make_trainer(setup)`, loaded when a run needs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODULES: dict[Task, str] = {
 
 
 def _make_trainer(module: str, setup: TrainerSetup) -> TaskTrainer:
-    made: TaskTrainer = import_module(module).make(setup)
+    made: TaskTrainer = import_module(module).make_trainer(setup)
     return made
 
 

@@ -75,11 +75,11 @@ def run_loop(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManage
     recent: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
 
     def keep() -> None:
-        keeper.keep(state.step, lambda: {**trainer.state(), STATE_FILE: msgspec.json.encode(state)})
+        keeper.save(state.step, lambda: {**trainer.state(), STATE_FILE: msgspec.json.encode(state)})
 
     while state.step < spec.steps and not hooks.stop():
         began = hooks.now()
-        rows = order.take(budget)
+        rows = order.next_rows(budget)
         result = trainer.step(rows[setup.crew.rank :: setup.crew.size])
         if not math.isfinite(result.loss):
             raise _nonfinite_loss_error(setup, state, kept_at)

@@ -34,7 +34,7 @@ class SerialisedError(Record):
     hint: str
     nearest: list[str]
 
-    def error(self) -> ArchwrightError:
+    def to_exception(self) -> ArchwrightError:
         kind = ERROR_CLASSES.get(self.code.split("-")[1], InternalError)
         return kind(
             self.code, self.message, where=ErrorLocation(**self.where), hint=self.hint, nearest=tuple(self.nearest)
@@ -75,10 +75,10 @@ class TrainingProcess:
         status = self._process.wait()
         self.close()
         if failure is not None:
-            raise failure.error()
+            raise failure.to_exception()
         # A signal that comes before the first step ends it with status 0, and no step made.
         if (status != 0 or not self._ended()) and not self.asked_to_stop:
-            raise self._killed(status)
+            raise self._killed_error(status)
 
     def stop(self) -> None:
         """Ask for a checkpoint and an end; asked a second time, it is killed."""
@@ -93,7 +93,7 @@ class TrainingProcess:
                 pipe.close()
         self._process.wait()
 
-    def _killed(self, status: int) -> TrainError:
+    def _killed_error(self, status: int) -> TrainError:
         by = f"signal {-status} ended it" if status < 0 else f"it ended with status {status}"
         memory = " (the system may have run out of memory)" if status == -signal.SIGKILL else ""
         return TrainError(

@@ -72,7 +72,7 @@ def test_every_region_of_an_offer_has_a_part_of_the_world() -> None:
 
 
 def test_what_nobody_sells_is_said() -> None:
-    unpriced = set(CATALOG.unpriced())
+    unpriced = set(CATALOG.unpriced_accelerators())
     assert {"TPUv5e", "TPUv6e", "TPU7x", "MI325X"} <= unpriced
     assert not unpriced & {"H100-SXM-80GB", "MI300X", "Gaudi3", "L4"}
     assert not any(CATALOG.accelerators[name].kind == "cpu" for name in unpriced)

@@ -103,8 +103,8 @@ def test_ninety_days_later_accelerator_prices_are_marked_and_processor_prices_no
     assert day is not None
     now, later = load_catalog(today=day), load_catalog(today=day + timedelta(days=90))
     assert [now.freshness(row) for row in (accelerated, plain)] == ["fresh", "fresh"]
-    assert now.stale([accelerated, plain]) == ()
-    assert later.stale([accelerated, plain, accelerated]) == (
+    assert now.describe_stale_facts([accelerated, plain]) == ()
+    assert later.describe_stale_facts([accelerated, plain, accelerated]) == (
         "aws:us-east-1:p5.48xlarge: accelerator list price of 2026-07-20, about 90 days old (good for 30)",
     )
     price = accelerated.on_demand_usd_per_hour or 0.0
@@ -140,13 +140,13 @@ def test_a_nodes_price_keeps_its_own_low_and_high() -> None:
 
 def test_parts_age_by_their_kind() -> None:
     young, old = load_catalog(today=date(2026, 7, 2)), load_catalog(today=date(2027, 7, 2))
-    assert old.part("gpu.h100").low < young.part("gpu.h100").low == CATALOG.parts["gpu.h100"].low
-    assert old.part("life.gpu") == young.part("life.gpu")
-    assert young.part("residual").low == 0.0
+    assert old.parameter("gpu.h100").low < young.parameter("gpu.h100").low == CATALOG.parts["gpu.h100"].low
+    assert old.parameter("life.gpu") == young.parameter("life.gpu")
+    assert young.parameter("residual").low == 0.0
 
 
 def test_ages_are_counted_today_for_a_home_and_at_the_snapshot_without_one(tmp_path: object) -> None:
-    assert CATALOG.today == TODAY == CATALOG.snapshot
+    assert CATALOG.today == TODAY == CATALOG.snapshot_date
     home = Home(str(tmp_path))
     assert load_catalog(home, today=date(2027, 1, 1)).today == date(2027, 1, 1)
     assert load_catalog(home).today >= date(2026, 11, 24)

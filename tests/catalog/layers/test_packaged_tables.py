@@ -94,14 +94,14 @@ def test_every_name_in_an_offer_joins() -> None:
         assert artefact.model in CATALOG.models
     for region in CATALOG.regions.values():
         assert region.country in CATALOG.countries, region.region
-        assert (region.data_zone == "EEA") == CATALOG.inside(region.country, "EEA"), region.region
+        assert (region.data_zone == "EEA") == CATALOG.is_inside(region.country, "EEA"), region.region
     assert {row.country for row in CATALOG.tariffs} - set(CATALOG.countries) == {"EU27", "WORLD"}
 
 
 def test_parameters_recount_from_the_architecture() -> None:
     checked = 0
     for row in read_rows(DATA, "llms_open.csv"):
-        model = CATALOG.models[row.name("model_id")]
+        model = CATALOG.models[row.required_text("model_id")]
         if not row.text("param_check_pct") or model.shared_experts:
             continue
         checked += 1

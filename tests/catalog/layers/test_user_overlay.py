@@ -36,21 +36,21 @@ def refusal(root: Path, text: str, table: str = "parts") -> CatalogError:
 
 @pytest.mark.parametrize("table", OVERLAID)
 def test_every_table_takes_the_users_row_and_shows_it(table: str, tmp_path: Path) -> None:
-    shipped = load_catalog(today=TODAY).named(table)
+    shipped = load_catalog(today=TODAY).rows_by_name(table)
     name = next(iter(shipped))
     catalog = own(tmp_path, {table: {name: {**OWN, "notes": "ours", "source": "the contract"}}})
-    row = catalog.named(table)[name]
+    row = catalog.rows_by_name(table)[name]
     assert isinstance(row, Fact)
     assert (row.source, row.notes, row.confidence) == ("the contract", "ours", "high")
     view = fact_view.view_fact(catalog, table, name, fact_view.named_rows_by_table(catalog)[table][name])
     assert view.chain[0].layer == view.chain[0].source_kind == "user" and len(view.chain) == 2
     others = [other for other in shipped if other != name]
-    assert all(catalog.named(table)[other] == shipped[other] for other in others)
+    assert all(catalog.rows_by_name(table)[other] == shipped[other] for other in others)
 
 
 def test_every_kind_of_fact_that_ages_can_be_the_users() -> None:
     assert set(TABLE_OF.values()) <= set(OVERLAID)
-    kinds = {type(row) for table in OVERLAID for row in load_catalog(today=TODAY).named(table).values()}
+    kinds = {type(row) for table in OVERLAID for row in load_catalog(today=TODAY).rows_by_name(table).values()}
     assert kinds >= set(TABLE_OF)
 
 
@@ -70,7 +70,7 @@ def test_what_a_plan_reads_follows_the_user(tmp_path: Path) -> None:
         },
     )
     assert catalog.electricity_usd_per_kwh("DE").value == 0.11
-    assert catalog.exchange("EUR", "USD").value == 1.2
+    assert catalog.exchange_rate("EUR", "USD").value == 1.2
     assert catalog.hosted_places("openai", "any") == ("EEA",)
     assert catalog.nodes["8x-h100"].price_usd == 2e5
     assert catalog.parts["staff.europe"].typical == 60000
@@ -84,9 +84,9 @@ def test_an_own_fact_lapses_after_its_day(tmp_path: Path) -> None:
     facts = {"tariffs": {"electricity DE": {**OWN, "commercial_usd_per_kwh": 0.11}}}
     after = own(tmp_path, facts, date(2028, 1, 1))
     assert after.electricity_usd_per_kwh("DE").value == 0.27
-    row = after.named("tariffs")["electricity DE"]
+    row = after.rows_by_name("tariffs")["electricity DE"]
     (layer,) = fact_view.view_fact(after, "tariffs", "electricity DE", row).chain
-    assert (after.lapsed, layer.layer) == (("electricity DE",), "shipped")
+    assert (after.expired_overrides, layer.layer) == (("electricity DE",), "shipped")
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,6 @@ def test_names_are_those_of_one_row() -> None:
     twice = {}
     for table in OVERLAID:
         rows = getattr(catalog, table)
-        twice[table] = len(rows) - len(catalog.named(table))
+        twice[table] = len(rows) - len(catalog.rows_by_name(table))
     assert {table: count for table, count in twice.items() if count} == {"scores": 1, "hosted": 5}
-    assert msgspec.to_builtins(catalog.named("offers")["aws:us-east-1:p5.48xlarge"])["provider"] == "aws"
+    assert msgspec.to_builtins(catalog.rows_by_name("offers")["aws:us-east-1:p5.48xlarge"])["provider"] == "aws"

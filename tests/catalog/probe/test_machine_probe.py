@@ -31,7 +31,7 @@ def test_the_machine_at_hand_is_probed_and_kept(tmp_path: Path) -> None:
     assert facts.disk_write_bytes_per_s.value > 1e5
     assert facts.disk_free_bytes > 0
     assert cached_machine(home) == facts
-    assert [path.name for path in home.machine.parent.iterdir()] == ["machine.json"]
+    assert [path.name for path in home.machine_facts.parent.iterdir()] == ["machine.json"]
 
 
 def test_nothing_cached_or_unreadable(tmp_path: Path) -> None:
@@ -39,15 +39,15 @@ def test_nothing_cached_or_unreadable(tmp_path: Path) -> None:
     assert cached_machine(home) is None
     home.folder("measured")
     for text in (b"", b"{", b'{"cores_usable": 2}', b'{"cores_usable": "two"}', b"\xff"):
-        home.machine.write_bytes(text)
+        home.machine_facts.write_bytes(text)
         assert cached_machine(home) is None
 
 
 def test_an_impossible_band_in_the_file_is_unreadable(tmp_path: Path) -> None:
     home = Home(tmp_path)
     probe_machine(home, None, now=lambda: 1.0, measure=lambda _: SAMPLES)
-    text = home.machine.read_text()
-    home.machine.write_text(text.replace("20000000000.0", "90000000000.0"))
+    text = home.machine_facts.read_text()
+    home.machine_facts.write_text(text.replace("20000000000.0", "90000000000.0"))
     assert cached_machine(home) is None
 
 

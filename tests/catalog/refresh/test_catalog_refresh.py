@@ -193,7 +193,9 @@ def test_bytes_and_carbon(done: Done) -> None:
 def test_the_report_says_what_was_read_and_what_is_missing(done: Done) -> None:
     report = done.report
     assert report.generation == "0001" and report.refused == ()
-    assert report.kept["offers"] == sum(len(prices.on_demand) for prices in done.catalog.latest.prices.values())
+    assert report.kept["offers"] == sum(
+        len(prices.on_demand) for prices in done.catalog.refreshed_layer.prices.values()
+    )
     days = {row.source: row.as_of for row in report.read}
     assert (days["karpenter-aws"], days["litellm"], days["skypilot-runpod"]) == ("2026-11-20", "2026-11-20", "")
     assert {row.file for row in report.missing} >= {"*skypilot*nebius*.csv"}
@@ -268,7 +270,7 @@ def test_a_user_price_lies_over_a_refreshed_one(tmp_path: Path) -> None:
     row = offer(catalog, "aws:us-east-1:p5.48xlarge")
     assert row.on_demand_usd_per_hour == 33.0
     assert fact_view.view_fact(catalog, "offers", row.id, row).chain[0].layer == "user"
-    assert catalog.latest.hosted == ()
+    assert catalog.refreshed_layer.hosted == ()
 
 
 def test_a_refresh_of_one_class_leaves_the_others(tmp_path: Path) -> None:
@@ -296,7 +298,7 @@ def test_generations_switch_and_roll_back(tmp_path: Path) -> None:
     assert sorted(path.name for path in layer.glob("*.msgpack")) == [f"{n:04d}.msgpack" for n in range(3, 7)]
     assert [refreshed_layer.roll_back(layer) for _ in range(4)] == ["0005", "0004", "0003", ""]
     assert refreshed_layer.current_generation(layer) is None
-    assert load_catalog(home, today=TODAY).latest.made_at == ""
+    assert load_catalog(home, today=TODAY).refreshed_layer.made_at == ""
     with pytest.raises(CatalogError) as caught:
         refreshed_layer.roll_back(layer)
     assert caught.value.code == "AW-CAT-08"
@@ -315,7 +317,7 @@ def test_a_layer_of_another_version_is_refused_and_a_strange_name_ignored(tmp_pa
         if content is not None:
             (layer / "0001.msgpack").write_bytes(content)
         with pytest.raises(CatalogError) as caught:
-            assert Catalog(Path(), latest=refreshed_layer.current_generation(layer)).latest
+            assert Catalog(Path(), latest=refreshed_layer.current_generation(layer)).refreshed_layer
         assert caught.value.code == "AW-CAT-07"
 
 

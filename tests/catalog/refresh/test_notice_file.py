@@ -11,7 +11,7 @@ def test_the_shipped_notice_is_the_generated_one() -> None:
 
 
 def test_the_notices_of_every_licence_are_shipped() -> None:
-    files = {row.name("file") for row in read_rows(DATA, "licences.csv")}
+    files = {row.required_text("file") for row in read_rows(DATA, "licences.csv")}
     assert files == {path.name for path in (DATA / "LICENSES").iterdir()}
     assert {"CC-BY-SA-4.0.txt", "CC-BY-4.0.txt"} <= files
 
@@ -21,7 +21,7 @@ def test_every_licensed_work_is_one_a_table_names() -> None:
     cells = {
         row.text(column) for table in tables for row in read_rows(DATA, table) for column in notice_file.SOURCE_COLUMNS
     }
-    works = [row.name("work") for row in read_rows(DATA, "licences.csv")]
+    works = [row.required_text("work") for row in read_rows(DATA, "licences.csv")]
     assert [work for work in works if not any(work in cell for cell in cells)] == []
 
 

@@ -27,18 +27,18 @@ def test_a_number_that_is_none(value: str) -> None:
 def test_empty_cells() -> None:
     empty = row(price="", name=" ")
     assert empty.number("price") is None
-    assert empty.whole("price") is None
+    assert empty.whole_number("price") is None
     assert empty.count("price") == 0
     assert empty.text("absent") == ""
     with pytest.raises(CatalogError):
-        empty.name("name")
+        empty.required_text("name")
     with pytest.raises(CatalogError):
-        empty.required("price")
+        empty.required_number("price")
 
 
 def test_units_and_choices() -> None:
-    assert row(mem="2").whole("mem", 2.0**30) == 2 * 2**30
-    assert math.isclose(row(price="3").required("price", 1e-6), 3e-6)
+    assert row(mem="2").whole_number("mem", 2.0**30) == 2 * 2**30
+    assert math.isclose(row(price="3").required_number("price", 1e-6), 3e-6)
     assert row(kind="gpu").one_of("kind", records.DeviceKind) == "gpu"
     with pytest.raises(CatalogError) as caught:
         row(kind="abacus").one_of("kind", records.DeviceKind)

@@ -48,6 +48,6 @@ def test_a_row_without_a_figure_is_refused(tmp_path: Path) -> None:
 def test_rates_and_what_a_basis_quotes() -> None:
     found = read_work_rate(CATALOG, "host.core", "b")
     assert (found.low, found.value, found.high, found.basis) == (50e9, 100e9, 150e9, "b")
-    assert found.dividing(1.0, "s/FLOP").low == pytest.approx(1 / 150e9)
+    assert found.divide_amount(1.0, "s/FLOP").low == pytest.approx(1 / 150e9)
     assert quote_work_rates(CATALOG, "host.core")[0].startswith("Matrix products of one processor core")
     assert (DATA / "work_efficiencies.csv").is_file()

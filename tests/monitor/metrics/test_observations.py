@@ -312,7 +312,7 @@ def test_threads_lose_nothing(store: Store) -> None:
     for thread in threads:
         thread.join()
     recorder.close()
-    assert store.newest(OBSERVATIONS)[0] == len(store.rows(OBSERVATIONS)) == 2_000
+    assert store.newest_seq(OBSERVATIONS)[0] == len(store.rows(OBSERVATIONS)) == 2_000
     assert recorder.dropped == 0
 
 
@@ -351,7 +351,7 @@ def test_what_was_served_answers_like_observations_of_it(store: Store, tmp_path:
     requests.add(answered(9, shadow=True))
     ledger.flush()
     if folded:
-        ledger.fold()
+        ledger.compact()
         assert ask(store, "ttft_s", "max", CHAT) is not None, "without the home what is in the store"
 
     def asked(metric: str, statistic: Statistic) -> QueryResult | None:

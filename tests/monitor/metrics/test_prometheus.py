@@ -70,7 +70,7 @@ def server() -> Iterator[Server]:
 
 def refusal(server: Server, query: str = "up") -> ReconcileError:
     with pytest.raises(ReconcileError) as caught:
-        PrometheusClient(server.url).instant(query)
+        PrometheusClient(server.url).query_instant(query)
     assert caught.value.code == "AW-REC-02"
     assert len(caught.value.lines().splitlines()) == 3
     return caught.value
@@ -79,7 +79,7 @@ def refusal(server: Server, query: str = "up") -> ReconcileError:
 def test_a_vector_of_one_is_its_number(server: Server) -> None:
     server.yields("vector", [{"metric": {}, "value": [1700000000.1, "0.25"]}])
     query = 'sum(rate(x{a="b"}[5m]))'
-    assert PrometheusClient(server.url + "/").instant(query) == 0.25
+    assert PrometheusClient(server.url + "/").query_instant(query) == 0.25
     path, fields, headers = server.asked[0]
     assert (path, fields) == ("/api/v1/query", {"query": [query]})
     assert "Authorization" not in headers
@@ -87,7 +87,7 @@ def test_a_vector_of_one_is_its_number(server: Server) -> None:
 
 def test_a_scalar_and_a_time(server: Server) -> None:
     server.yields("scalar", [1700000000, "3"])
-    assert PrometheusClient(server.url + "/prefix").instant("scalar(x)", at=1700000000.5) == 3.0
+    assert PrometheusClient(server.url + "/prefix").query_instant("scalar(x)", at=1700000000.5) == 3.0
     path, fields, _ = server.asked[0]
     assert (path, fields["time"]) == ("/prefix/api/v1/query", ["1700000000.5"])
 
@@ -95,12 +95,12 @@ def test_a_scalar_and_a_time(server: Server) -> None:
 @pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
 def test_what_is_no_number_is_none(server: Server, text: str) -> None:
     server.yields("vector", [{"metric": {}, "value": [1, text]}])
-    assert PrometheusClient(server.url).instant("x") is None
+    assert PrometheusClient(server.url).query_instant("x") is None
 
 
 def test_an_empty_vector_is_none(server: Server) -> None:
     server.yields("vector", [])
-    assert PrometheusClient(server.url).instant("x") is None
+    assert PrometheusClient(server.url).query_instant("x") is None
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_what_is_not_a_prometheus_is_refused(server: Server, status: int, body: 
 def test_the_token_goes_along_and_is_never_shown(server: Server) -> None:
     server.answer = (401, b"")
     with pytest.raises(ReconcileError) as caught:
-        PrometheusClient(server.url, "s3cret").instant("up")
+        PrometheusClient(server.url, "s3cret").query_instant("up")
     assert server.asked[0][2]["Authorization"] == "Bearer s3cret"
     assert "s3cret" not in caught.value.lines()
 
@@ -156,14 +156,14 @@ def test_user_and_password_of_the_url_go_as_basic_and_are_never_shown(server: Se
     server.answer = (503, b"")
     prometheus = PrometheusClient(server.url.replace("://", "://ann:p%40ss@"))
     with pytest.raises(ReconcileError) as caught:
-        prometheus.instant("up")
+        prometheus.query_instant("up")
     assert server.asked[0][2]["Authorization"] == "Basic " + base64.b64encode(b"ann:p@ss").decode()
     assert "p%40ss" not in caught.value.lines() and "p@ss" not in caught.value.lines()
 
 
 def test_nobody_there(server: Server) -> None:
     with pytest.raises(ReconcileError, match="cannot be reached") as caught:
-        PrometheusClient("http://127.0.0.1:1").instant("up")
+        PrometheusClient("http://127.0.0.1:1").query_instant("up")
     assert caught.value.code == "AW-REC-01"
     assert "127.0.0.1:1" in caught.value.lines()
 
@@ -171,7 +171,7 @@ def test_nobody_there(server: Server) -> None:
 def test_nobody_answers(server: Server) -> None:
     server.wait = threading.Event()
     with pytest.raises(ReconcileError, match="timed out") as caught:
-        PrometheusClient(server.url, timeout_s=0.1).instant("up")
+        PrometheusClient(server.url, timeout_s=0.1).query_instant("up")
     server.wait.set()
     assert caught.value.code == "AW-REC-01"
 

@@ -134,7 +134,7 @@ def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
         # A write that was cut short may have brought a decision without its end: nobody was told of either.
         assert broken is None and len(found) <= records <= len(found) + rounds
         until = time.monotonic() + 5
-        while compact_orphans(store, home) or list(home.ledger.glob("*.segment")):
+        while compact_orphans(store, home) or list(home.write_ahead_log.glob("*.segment")):
             assert time.monotonic() < until
     assert sum(block.count for block in store.rows(BLOCKS["served"])) == len(found)
 
@@ -162,10 +162,10 @@ def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, h
     assert names(store, home) == []
     books.flush()
     assert names(store, home) == ["r1", "r2"] and names(store, None) == []
-    assert books.fold() == 2
+    assert books.compact() == 2
     assert names(store, home) == names(store, None) == ["r1", "r2"]
     books.close()
-    assert list(home.ledger.glob("*.segment")) == []
+    assert list(home.write_ahead_log.glob("*.segment")) == []
 
 
 def test_the_thread_folds_by_itself(store: Store, home: Home) -> None:
@@ -186,7 +186,7 @@ def test_records_are_found_by_time_and_tenant(store: Store, home: Home, monkeypa
     for number in range(40):
         books.append("served", one(number, tenant="bank" if number % 2 else "acme"))
     books.flush()
-    books.fold()
+    books.compact()
     for number in range(40, 50):
         books.append("served", one(number, tenant="acme"))
     books.flush()
@@ -224,14 +224,14 @@ def test_what_an_earlier_version_left_is_folded(store: Store, home: Home) -> Non
         line = msgspec.json.encode({**event, "chain": "c0", "number": number, "prev": prev})
         data += before(0, line) + before(1, msgspec.json.encode(one(number)))
         prev = hashlib.sha256(line).hexdigest()
-    (home.ledger / "0-000000.segment").write_bytes(data + before(1, b"[1.0]")[:-1] + bytes(100))
+    (home.write_ahead_log / "0-000000.segment").write_bytes(data + before(1, b"[1.0]")[:-1] + bytes(100))
     for _ in range(2):
         assert names(store, home) == ["r0", "r1", "r2"]
         assert audit_log.check_chain(store, home) == (3, None)
         assert [entry.number for entry in audit_log.read_entries(store, home)] == [2, 1, 0]
         compact_orphans(store, home)
     assert audit_log.read_chain_tip(store) == prev == audit_log.read_entries(store)[0].hash and not list(
-        home.ledger.glob("*.segment")
+        home.write_ahead_log.glob("*.segment")
     )
 
 
@@ -254,12 +254,12 @@ def test_a_segment_damaged_under_its_writer_is_said_and_not_gone_round(store: St
     books = WalWriter(store, home)
     books.append("served", one(1))
     books.flush()
-    (path,) = home.ledger.glob("*.segment")
+    (path,) = home.write_ahead_log.glob("*.segment")
     with path.open("r+b") as file:
         file.seek(DATA_START + 40)
         file.write(b"?")
     with pytest.raises(StoreError) as caught:
-        books.fold()
+        books.compact()
     assert caught.value.code == "AW-STO-08" and path.stem in str(caught.value)
     books.close()
 
@@ -268,9 +268,9 @@ def test_a_segment_of_a_living_writer_is_left_alone(store: Store, home: Home) ->
     books = WalWriter(store, home)
     books.append("served", one(1))
     books.flush()
-    (path,) = home.ledger.glob("*.segment")
+    (path,) = home.write_ahead_log.glob("*.segment")
     assert WalSegment.adopt(path) is None
-    books.fold()
+    books.compact()
     assert compact_orphans(store, home) == 0 and path.exists()
     books.close()
 
@@ -297,7 +297,7 @@ def test_what_the_store_refuses_waits_and_comes_once(tmp_path: Path, home: Home,
         books.append("served", one(number))
         books.flush()
         with pytest.raises(StoreError):
-            books.fold()
+            books.compact()
             assert mood == "mute"  # nothing was left to fold: the time before had been heard after all
             raise StoreError("AW-STO-01", "as above")
         assert names(store, home) == [f"r{count}" for count in range(number + 1)]
@@ -327,7 +327,7 @@ os._exit(9)
     other = Store(url)
     assert names(other, home) == ["r1"]
     assert compact_orphans(other, home) == 1 and names(other, home) == ["r1"]
-    assert not list(home.ledger.glob("*.segment"))
+    assert not list(home.write_ahead_log.glob("*.segment"))
     other.close()
 
 
@@ -336,15 +336,15 @@ def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, mon
     store = Moody(home.store_url)
     store.refuse = True
     books = WalWriter(store, home, segment_bytes=16 << 10)
-    monkeypatch.setattr(books, "_fold", lambda least: 0)
+    monkeypatch.setattr(books, "_compact_segments", lambda least: 0)
     monkeypatch.setattr(books, "_name", "f" * 16)
     log = audit_log.AuditLog(books)
-    while len(list(home.ledger.glob("*.segment"))) < 4:
+    while len(list(home.write_ahead_log.glob("*.segment"))) < 4:
         event = audit_log.AuditEvent(at=1.0, tenant="acme", key_id="k", action="c", permission="p", effect="deny")
         log.record(event)
         books.flush()
         store.refuse = False
-    assert {path.stem.count(".") for path in home.ledger.glob("*.segment")} == {0, 1}
+    assert {path.stem.count(".") for path in home.write_ahead_log.glob("*.segment")} == {0, 1}
     assert audit_log.find_broken_record(store, home) is None
     monkeypatch.undo()
     books.close()
@@ -356,10 +356,10 @@ def test_what_waits_for_another_store_takes_no_room_of_this_one(home: Home, monk
     """A database that is away for hours is given up for another: that one's gateway let nobody in."""
     monkeypatch.setattr(wal_writer, "SEGMENTS_LIMIT", 4)
     for number in range(4):
-        WalSegment.make(home.ledger, f"0123abcd.{number:016}-000000", 4 << 10).close()
+        WalSegment.create(home.write_ahead_log, f"0123abcd.{number:016}-000000", 4 << 10).close()
     store = Store(home.store_url)
     books = WalWriter(store, home, segment_bytes=4 << 10)
-    assert books.room
+    assert books.has_space
     books.close()
     store.close()
 
@@ -395,7 +395,7 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
 ) -> None:
     """The next segment was there before it was used: read last, it had what came after what was read first."""
     books = WalWriter(store, home, segment_bytes=16 << 10)
-    monkeypatch.setattr(books, "_fold", lambda least: 0)  # a fold late
+    monkeypatch.setattr(books, "_compact_segments", lambda least: 0)  # a fold late
     log = audit_log.AuditLog(books)
 
     def write() -> None:
@@ -405,7 +405,7 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
         log.record(event)
         books.flush()
 
-    while len(list(home.ledger.glob("*.segment"))) < 2:
+    while len(list(home.write_ahead_log.glob("*.segment"))) < 2:
         write()
     read = Path.open
 
@@ -440,12 +440,12 @@ def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(
             written += 1
             books.flush()
     assert caught.value.code == "AW-STO-06"
-    assert len(list(home.ledger.glob("*.segment"))) == 4
+    assert len(list(home.write_ahead_log.glob("*.segment"))) == 4
     books.append("served", one(written))  # of a request let in before
     books.flush()
     store.refuse = False
-    books.fold()
-    assert books.room
+    books.compact()
+    assert books.has_space
     books.close()
     assert names(store, None) == [f"r{number}" for number in range(written + 1)]
 
@@ -522,7 +522,7 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     books.append("served", one(4, shadow=True))
     books.flush()
     before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
-    books.fold()
+    books.compact()
     assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
     assert (len(store.rows(USAGE_DELTAS)), len(store.rows(USAGE_TOTALS))) == (0, 4), (
         "the first fold of a process gathers"
@@ -530,7 +530,7 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     for number in (1, 2):
         books.append("served", one(number, cost_usd=0.0, input_tokens=0, output_tokens=0, shadow=True))
         books.flush()
-        books.fold()
+        books.compact()
     assert len(store.rows(USAGE_DELTAS)) == 2
     assert (gather_deltas(store), gather_deltas(store), len(store.rows(USAGE_DELTAS)), merge_totals(store)) == (
         1,
@@ -540,7 +540,7 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     )
     before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
     assert observations.prune_observations(store, 1e6) == 3
-    assert names(store, home) == [] and books.fold() == 0
+    assert names(store, home) == [] and books.compact() == 0
     assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
     (own, shadow) = sorted(read_usage_totals(store, home, ("shadow",)), key=lambda total: total.shadow)
     assert (own.requests, own.hits, own.cost_nano_usd, own.saved_nano_usd) == (3, 1, 300_000_000, 300_000_000)
@@ -561,9 +561,9 @@ def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: S
         (total,) = read_usage_totals(store, home, ())
         assert (total.requests, total.input_tokens, total.output_tokens) == (3, 6 + TOKENS_LIMIT, 10)
         assert (total.cost_nano_usd, total.saved_nano_usd) == (2_000 + MONEY_LIMIT, 0)
-        books.fold()
+        books.compact()
     books.close()
-    assert list(home.ledger.glob("*.segment")) == []
+    assert list(home.write_ahead_log.glob("*.segment")) == []
 
 
 def test_usage_of_ten_million_requests_is_told_in_a_second(store: Store, home: Home) -> None:
@@ -667,15 +667,15 @@ def test_a_segment_that_gets_full_while_it_is_folded_comes_before_its_successor(
     write()
     serving = threading.Thread(target=write)
     books._full = Meanwhile()
-    books.fold()
+    books.compact()
     serving.join()
-    books.fold()
+    books.compact()
     books.close()
     assert names(store, None) == written
 
 
 def test_what_a_crash_left_of_a_segment_being_made_goes_and_one_being_made_stays(store: Store, home: Home) -> None:
-    old, young = home.ledger / "a-000000.new", home.ledger / "b-000000.new"
+    old, young = home.write_ahead_log / "a-000000.new", home.write_ahead_log / "b-000000.new"
     for path in (old, young):
         path.write_bytes(bytes(100))
     os.utime(old, (time.time() - 100, time.time() - 100))
@@ -688,10 +688,10 @@ def test_one_process_at_a_time_folds_what_others_left(store: Store, home: Home) 
     books = WalWriter(store, home)
     books.append("served", one(1))
     books.flush()
-    (path,) = home.ledger.glob("*.segment")
-    left = home.ledger / "0-000000.segment"
+    (path,) = home.write_ahead_log.glob("*.segment")
+    left = home.write_ahead_log / "0-000000.segment"
     left.write_bytes(path.read_bytes())  # as if its writer were gone
-    with (home.ledger / "orphans.lock").open("wb") as lock:
+    with (home.write_ahead_log / "orphans.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert compact_orphans(store, home) == 0 and left.exists()
     assert compact_orphans(store, home) == 1 and not left.exists()

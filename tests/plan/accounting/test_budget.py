@@ -36,7 +36,7 @@ def test_dollars_stay_dollars(catalog: Catalog) -> None:
 
 
 def test_another_currency_adds_the_band_of_its_rate(catalog: Catalog) -> None:
-    rate = catalog.exchange("USD", "EUR")
+    rate = catalog.exchange_rate("USD", "EUR")
     option = priced(catalog, needs("EUR"), 100)
     cost = option.cost_per_month
     assert cost is not None and cost.unit == "EUR/month"
@@ -48,7 +48,7 @@ def test_another_currency_adds_the_band_of_its_rate(catalog: Catalog) -> None:
 
 def test_the_basis_of_a_sum_names_the_facts_of_its_lines(catalog: Catalog) -> None:
     made = world(catalog, needs("EUR"), {"a": fact("a"), "b": fact("b")}, draft("o", rent(1, "a"), rent(2, "b", "a")))
-    bases = {basis.id: basis for basis in made.ledger.bases(made.options)}
+    bases = {basis.id: basis for basis in made.ledger.collect_bases(made.options)}
     assert bases["o.cost"].facts == ("a", "exchange.usd-eur", "b")
     assert {"a", "b", "exchange.usd-eur", "cost.line", "capex.none"} <= bases.keys()
 

@@ -14,7 +14,7 @@ from archwright.plan.accounting.provenance import PlanProvenance
 def draws(*facts: Estimate) -> MonteCarloSampler:
     ledger = PlanProvenance()
     for fact in facts:
-        ledger.drive(fact)
+        ledger.register_driver(fact)
     return MonteCarloSampler(ledger)
 
 
@@ -26,7 +26,7 @@ def estimate(low: float, value: float, high: float, level: float = 0.9) -> Estim
 @settings(max_examples=20)
 def test_a_single_fact_keeps_its_own_band(below: float, above: float, value: float) -> None:
     fact = estimate(value * below, value, value * above)
-    low, high = draws(fact).spread(("f",))
+    low, high = draws(fact).relative_band(("f",))
     assert (low, high) == pytest.approx((below, above), rel=0.02)
 
 
@@ -34,18 +34,18 @@ def test_a_single_fact_keeps_its_own_band(below: float, above: float, value: flo
     ("low", "value", "high"), [(-1, 2, 3), (0, 1, 4), (-5, -2, -1)], ids=["below zero", "to zero", "a gain"]
 )
 def test_a_band_that_reaches_zero_is_normal_on_each_side(low: float, value: float, high: float) -> None:
-    made = draws(estimate(low, value, high)).product(("f",)) * value
+    made = draws(estimate(low, value, high)).sample_product(("f",)) * value
     around = estimate_band(value, made, "", "")
     assert (around.low, around.high) == pytest.approx((low, high), abs=0.02 * (high - low))
 
 
 def test_what_is_certain_or_nothing_does_not_move() -> None:
-    assert set(draws(exact_estimate(3, "", "f")).fact("f")) == {1.0}
-    assert set(draws(estimate(-1, 0, 1)).fact("f")) == {1.0}
+    assert set(draws(exact_estimate(3, "", "f")).sample_driver("f")) == {1.0}
+    assert set(draws(estimate(-1, 0, 1)).sample_driver("f")) == {1.0}
 
 
 def test_a_band_of_a_lower_level_is_wider_at_ninety_percent() -> None:
-    sure, unsure = (draws(estimate(0.5, 1, 2, level)).spread(("f",)) for level in (1.0, 0.5))
+    sure, unsure = (draws(estimate(0.5, 1, 2, level)).relative_band(("f",)) for level in (1.0, 0.5))
     assert sure[0] > 0.5 and sure[1] < 2
     assert unsure[0] < 0.5 and unsure[1] > 2
 
@@ -53,30 +53,30 @@ def test_a_band_of_a_lower_level_is_wider_at_ninety_percent() -> None:
 def test_independent_facts_add_in_logs_and_a_sum_of_two_is_surer_than_twice_one() -> None:
     two = MonteCarloSampler(ledger := PlanProvenance())
     for name in ("a", "b"):
-        ledger.drive(within_factor(1, 2, "", name))
-    low, high = two.spread(("a", "b"))
+        ledger.register_driver(within_factor(1, 2, "", name))
+    low, high = two.relative_band(("a", "b"))
     assert (low, high) == pytest.approx((2 ** -(2**0.5), 2 ** (2**0.5)), rel=0.05)
-    together = two.sum({("a",): 1.0, ("b",): 1.0})
-    alone = two.sum({("a",): 2.0})
+    together = two.sample_sum({("a",): 1.0, ("b",): 1.0})
+    alone = two.sample_sum({("a",): 2.0})
     assert estimate_band(2, together, "", "").high < estimate_band(2, alone, "", "").high
-    assert (two.sum({("a",): 3.0}) == 3 * two.fact("a")).all()
+    assert (two.sample_sum({("a",): 3.0}) == 3 * two.sample_driver("a")).all()
 
 
 def test_the_draws_of_a_fact_depend_on_its_name_alone() -> None:
     alone = draws(within_factor(1, 2, "", "a"))
     among = draws(within_factor(1, 3, "", "b"), within_factor(1, 2, "", "a"))
-    among.product(("b",))
-    assert (alone.fact("a") == among.fact("a")).all()
-    assert not (among.fact("a") == among.fact("b")).all()
+    among.sample_product(("b",))
+    assert (alone.sample_driver("a") == among.sample_driver("a")).all()
+    assert not (among.sample_driver("a") == among.sample_driver("b")).all()
 
 
 def test_a_fact_nobody_keeps_is_an_error() -> None:
     with pytest.raises(KeyError):
-        draws().fact("nobody")
+        draws().sample_driver("nobody")
 
 
 def test_the_band_leaves_five_percent_on_each_side_and_holds_its_value() -> None:
-    made = draws(within_factor(1, 2, "", "f")).fact("f")
+    made = draws(within_factor(1, 2, "", "f")).sample_driver("f")
     around = estimate_band(1.0, made, "EUR", "b")
     assert (around.unit, around.level, around.basis) == ("EUR", 0.9, "b")
     assert (made < around.low).sum() == (made > around.high).sum() == TAIL_COUNT == SAMPLE_COUNT // 20
@@ -85,9 +85,9 @@ def test_the_band_leaves_five_percent_on_each_side_and_holds_its_value() -> None
 
 def test_what_was_made_from_the_same_facts_moves_together() -> None:
     ledger = PlanProvenance()
-    ledger.basis("speed", "calibrated", "d")
+    ledger.create_basis("speed", "calibrated", "d")
     for name, factor in (("here", 1.5), ("there", 2.0)):
-        ledger.basis(name, "formula", "d", facts=("speed",))
-        ledger.drive(within_factor(1, factor, "", name))
+        ledger.create_basis(name, "formula", "d", facts=("speed",))
+        ledger.register_driver(within_factor(1, factor, "", name))
     made = MonteCarloSampler(ledger)
-    assert ((made.fact("here") > 1) == (made.fact("there") > 1)).all()
+    assert ((made.sample_driver("here") > 1) == (made.sample_driver("there") > 1)).all()

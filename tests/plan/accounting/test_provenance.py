@@ -15,27 +15,27 @@ def basis(name: str, definition: str) -> Basis:
 
 def test_the_same_basis_keeps_its_name_and_another_gets_its_own() -> None:
     ledger = PlanProvenance()
-    assert ledger.adopt(basis("a", "one")) == "a"
-    assert ledger.adopt(basis("a", "one")) == "a"
-    assert ledger.adopt(basis("a", "two")) == "a.2"
-    assert ledger.adopt(basis("a", "three")) == "a.3"
-    assert ledger.adopt(basis("a", "two")) == "a.2"
-    assert ledger.adopt_all([basis("b", "x")]) == {"b": "b"}
+    assert ledger.register_basis(basis("a", "one")) == "a"
+    assert ledger.register_basis(basis("a", "one")) == "a"
+    assert ledger.register_basis(basis("a", "two")) == "a.2"
+    assert ledger.register_basis(basis("a", "three")) == "a.3"
+    assert ledger.register_basis(basis("a", "two")) == "a.2"
+    assert ledger.register_bases([basis("b", "x")]) == {"b": "b"}
 
 
 def test_only_named_bases_are_shown() -> None:
     ledger = PlanProvenance()
-    used, unused = ledger.basis("used", "quoted", "d"), ledger.basis("unused", "quoted", "d")
+    used, unused = ledger.create_basis("used", "quoted", "d"), ledger.create_basis("unused", "quoted", "d")
     held = {"list": (exact_estimate(1, "x", used), [exact_estimate(2, "x", unused)])}
-    assert [b.id for b in ledger.bases(held)] == [used]
+    assert [b.id for b in ledger.collect_bases(held)] == [used]
     assert [e.value for e in find_estimates(held)] == [1]
 
 
 def test_sentences_are_kept_once_in_order() -> None:
     ledger = PlanProvenance()
-    ledger.assume("b", "a")
-    ledger.assume("b")
-    ledger.leave_out("x")
+    ledger.add_assumptions("b", "a")
+    ledger.add_assumptions("b")
+    ledger.add_not_sized("x")
     assert (ledger.assumptions, ledger.not_sized) == (("b", "a"), ("x",))
 
 
@@ -45,40 +45,40 @@ def driven(factor: float, name: str) -> Estimate:
 
 def test_numbers_made_from_the_same_facts_have_one_cause() -> None:
     ledger = PlanProvenance()
-    speed, other = ledger.basis("speed", "calibrated", "d"), ledger.basis("other", "calibrated", "d")
+    speed, other = ledger.create_basis("speed", "calibrated", "d"), ledger.create_basis("other", "calibrated", "d")
     made = {
-        name: ledger.basis(name, "formula", "d", facts=facts)
+        name: ledger.create_basis(name, "formula", "d", facts=facts)
         for name, facts in {
             "here": (speed, "words"),
-            "there": (ledger.basis("between", "formula", "d", facts=(speed,)),),
+            "there": (ledger.create_basis("between", "formula", "d", facts=(speed,)),),
             "both": (speed, other),
             "wider": (speed,),
         }.items()
     }
     for name in made:
-        ledger.drive(driven(2.0 if name == "wider" else 1.5, name))
-    assert [ledger.roots(name) for name in made] == [("speed",), ("speed",), ("other", "speed"), ("speed",)]
-    assert ledger.cause("here") == ledger.cause("there")
-    assert len({ledger.cause(name) for name in made}) == 3
+        ledger.register_driver(driven(2.0 if name == "wider" else 1.5, name))
+    assert [ledger.root_facts(name) for name in made] == [("speed",), ("speed",), ("other", "speed"), ("speed",)]
+    assert ledger.uncertainty_key("here") == ledger.uncertainty_key("there")
+    assert len({ledger.uncertainty_key(name) for name in made}) == 3
 
 
 def test_facts_that_name_each_other_end() -> None:
     ledger = PlanProvenance()
-    ledger.basis("a", "formula", "d", facts=("b",))
-    ledger.basis("b", "formula", "d", facts=("a",))
-    assert ledger.roots("a") == ("a",)
-    assert ledger.roots("nobody") == ("nobody",)
+    ledger.create_basis("a", "formula", "d", facts=("b",))
+    ledger.create_basis("b", "formula", "d", facts=("a",))
+    assert ledger.root_facts("a") == ("a",)
+    assert ledger.root_facts("nobody") == ("nobody",)
 
 
 def test_what_is_certain_or_reaches_zero_is_its_own_cause() -> None:
     ledger = PlanProvenance()
-    ledger.drive(exact_estimate(1, "x", "sure"))
-    ledger.drive(Estimate(value=1, low=0, high=2, unit="x", basis="zero"))
-    assert (ledger.cause("sure"), ledger.cause("zero")) == (("sure",), ("zero",))
+    ledger.register_driver(exact_estimate(1, "x", "sure"))
+    ledger.register_driver(Estimate(value=1, low=0, high=2, unit="x", basis="zero"))
+    assert (ledger.uncertainty_key("sure"), ledger.uncertainty_key("zero")) == (("sure",), ("zero",))
     with pytest.raises(KeyError):
-        ledger.cause("nobody")
+        ledger.uncertainty_key("nobody")
 
 
 def test_a_definition_is_found_by_its_basis() -> None:
     ledger = PlanProvenance()
-    assert ledger.definition(ledger.basis("a", "quoted", "what it is")) == "what it is"
+    assert ledger.definition(ledger.create_basis("a", "quoted", "what it is")) == "what it is"

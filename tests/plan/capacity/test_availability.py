@@ -46,16 +46,22 @@ def test_half_of_what_may_be_down_is_left_to_the_place(needed: int) -> None:
     """So a place that is down no longer than that breaks no target, whatever the machines are."""
     for target in (0.9, 0.98, 0.99, 0.995, 0.999, 0.9999):
         place = FailureDomain("a place", exact_estimate(1 - (1 - target) / 2, "share"), "another")
-        assert RedundancyRequirement(needed, count_spares(needed, target), place).share().value >= target
+        assert (
+            RedundancyRequirement(needed, count_spares(needed, target), place).estimate_availability().value >= target
+        )
 
 
 def test_no_spare_makes_a_place_better_than_it_is() -> None:
     place = FailureDomain("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
     up = RedundancyRequirement(3, 2, place)
-    assert up.share().value == pytest.approx(0.9998 * compute_availability(3, 2))
-    assert up.share().low == pytest.approx(0.997 * compute_availability(3, 2, 0.98))
-    assert up.limited(0.9999) and not up.limited(0.9998 - 1e-9) and not RedundancyRequirement(3, 2).limited(1 - 1e-12)
-    assert RedundancyRequirement(3, 2).share().value == compute_availability(3, 2)
+    assert up.estimate_availability().value == pytest.approx(0.9998 * compute_availability(3, 2))
+    assert up.estimate_availability().low == pytest.approx(0.997 * compute_availability(3, 2, 0.98))
+    assert (
+        up.is_limited_by_place(0.9999)
+        and not up.is_limited_by_place(0.9998 - 1e-9)
+        and not RedundancyRequirement(3, 2).is_limited_by_place(1 - 1e-12)
+    )
+    assert RedundancyRequirement(3, 2).estimate_availability().value == compute_availability(3, 2)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +150,7 @@ def test_a_load_that_is_shared_is_up_as_its_worst_year_and_its_place_let_it() ->
     good, bad = ((2, 0.5), (2, 0.5)), ((2, 0.5), (1, 0.5))
     up = RedundancyRequirement(2, 1, place, (good, bad, good))
     assert compute_shared_availability(bad) < compute_shared_availability(good)
-    assert up.share().value == pytest.approx(0.9998 * compute_shared_availability(bad))
-    assert up.share().low == pytest.approx(0.997 * compute_shared_availability(bad, 0.98))
-    assert up._replace(place=None).share().value == compute_shared_availability(bad)
-    assert up.limited(0.9999) and not up.limited(0.9997)
+    assert up.estimate_availability().value == pytest.approx(0.9998 * compute_shared_availability(bad))
+    assert up.estimate_availability().low == pytest.approx(0.997 * compute_shared_availability(bad, 0.98))
+    assert up._replace(place=None).estimate_availability().value == compute_shared_availability(bad)
+    assert up.is_limited_by_place(0.9999) and not up.is_limited_by_place(0.9997)

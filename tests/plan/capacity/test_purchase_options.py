@@ -122,10 +122,10 @@ def test_a_discount_for_one_type_is_not_that_of_others(catalog: Catalog) -> None
 def test_up_front_payments_are_no_spend_of_a_month(catalog: Catalog) -> None:
     market = OfferPrices(catalog, spot=False)
     for offer in (offer_of(catalog, "aws", "L4"), offer_of(catalog, "azure", "T4")):
-        rows = [price.row for price in market.ways(offer)]
+        rows = [price.row for price in market.list_prices(offer)]
         assert all(row is None or row.payment != "all upfront" for row in rows)
     small = next(offer for offer in catalog.offers if offer.provider == "lambda")
-    assert [price.kind for price in market.ways(small)] == ["on-demand"], "no row states a discount"
+    assert [price.kind for price in market.list_prices(small)] == ["on-demand"], "no row states a discount"
 
 
 def test_interruptible_machines_only_where_the_needs_allow_and_a_price_is_stated(catalog: Catalog) -> None:
@@ -140,5 +140,5 @@ def test_ways_start_with_the_hour(catalog: Catalog) -> None:
     market = OfferPrices(catalog, spot=False)
     for offer in itertools.islice(catalog.offers, 40):
         if offer.on_demand_usd_per_hour:
-            assert market.ways(offer)[0] == HourlyPrice("on-demand", offer.on_demand_usd_per_hour)
-            assert market.ways(offer) is market.ways(offer)
+            assert market.list_prices(offer)[0] == HourlyPrice("on-demand", offer.on_demand_usd_per_hour)
+            assert market.list_prices(offer) is market.list_prices(offer)

@@ -27,7 +27,7 @@ def rented(count: int) -> MachineFleet:
 
 
 def test_all_machines_at_one_provider_count_together(catalog: Catalog) -> None:
-    quota, each = catalog.part("quota.aws"), rented(1).machine.accelerator_count
+    quota, each = catalog.parameter("quota.aws"), rented(1).machine.accelerator_count
     usual, most = int(quota.value / each), int(quota.high / each)
     half = rented(usual // 2)
     assert check_machine_quotas([half], catalog) == check_machine_quotas([half, half], catalog) == ((), ())
@@ -50,16 +50,16 @@ def test_workers_are_fewer_than_machines_and_owned_ones_are_there(catalog: Catal
 
 def test_tokens_have_a_tier_too(catalog: Catalog) -> None:
     (demand,) = list_text_demands(needs_of("startup"))
-    quota = catalog.part("quota.tokens")
+    quota = catalog.parameter("quota.tokens")
     per_second = demand.peak_at_horizon * (demand.input_tokens.mean + demand.output_tokens.mean)
     for share, found in ((0.99, (0, 0)), (1.01, (0, 1))):
-        busy = demand.part(share * quota.value / per_second)
+        busy = demand.scaled_by(share * quota.value / per_second)
         misses, notes = check_token_quota(busy, "p", catalog)
         assert (len(misses), len(notes)) == found
-    assert check_token_quota(demand.part(1.01 * quota.high / per_second), "p", catalog)[0]
+    assert check_token_quota(demand.scaled_by(1.01 * quota.high / per_second), "p", catalog)[0]
 
 
 def test_people_look_after_all_that_runs_at_once() -> None:
     fleet = rented(1)._replace(machines=(0.1, 0.2), peak=400)
-    assert fleet.at_once == (200.0, 400.0)
-    assert fleet._replace(machines=(0.0, 0.0)).at_once == (0.0, 0.0)
+    assert fleet.monthly_peaks == (200.0, 400.0)
+    assert fleet._replace(machines=(0.0, 0.0)).monthly_peaks == (0.0, 0.0)

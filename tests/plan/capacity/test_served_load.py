@@ -92,7 +92,7 @@ def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> 
         "support.tokens_per_s.rate",
     ]
     assert {prediction.query.phase for prediction in found.predictions} == {"peak", "closed"}
-    bases = {basis.id for basis in ledger.bases(found.predictions)}
+    bases = {basis.id for basis in ledger.collect_bases(found.predictions)}
     assert {prediction.estimate.basis for prediction in found.predictions} == bases
     assert any("engines elsewhere" in sentence for sentence in ledger.not_sized)
     assert ledger.assumptions == (*one.spec.engine.assumptions, ASSUMPTION)

@@ -113,7 +113,7 @@ def test_a_large_load_takes_more_of_them_as_it_grows() -> None:
     assert seat is not None and seat.offer is not None
     assert seat.counts[0] < seat.counts[-1] and list(seat.counts) == sorted(seat.counts)
     assert (seat.counts[-1] - 5) * seat.offer.vcpu < seat.cores <= seat.counts[-1] * seat.offer.vcpu
-    machines = ledger.driver(seat.machines)
+    machines = ledger.driver_estimate(seat.machines)
     assert machines.low < machines.value < machines.high, "as uncertain as what a request takes"
     (line,) = [term for term in run(in_a_cloud(needs)).terms if term.category == "platform"]
     assert line.line.startswith(f"host of gateway, database, monitoring, catalogue: {seat.counts[0]} to ")
@@ -202,7 +202,7 @@ def test_a_small_platform_without_spare_shares_a_machine_and_says_so(
     found = run((needs, roomy, where))
     assert paid(found) == 0 and any("share a machine that answers" in note for note in found.notes)
     seat = case((times(needs, 500.0), roomy, where)).seat
-    assert seat is not None and not seat.shared and seat.cores > MAX_SHARED_CORES
+    assert seat is not None and not seat.is_shared and seat.cores > MAX_SHARED_CORES
     leaving = tuple(fleet._replace(machines=(1.0,) * 12 + (0.0,) * (len(fleet.machines) - 12)) for fleet in roomy)
     assert paid(run((needs, leaving, where))) > 0, "a machine that goes shares nothing afterwards"
     narrow = tuple(fleet._replace(machine=fleet.machine._replace(cores=4)) for fleet in fleets)
@@ -253,7 +253,7 @@ def test_servers_of_a_house_are_bought_supported_powered_and_looked_after() -> N
     first = next(term for term in lines.values() if term.once and term.flow[0] > 0)
     assert first.sum == pytest.approx(2 * CATALOG.parts["platform.server"].typical)
     assert {term.category for term in lines.values()} == {"platform", "support", "energy", "residual"}
-    draw = 2 * CATALOG.parts["platform.server-draw"].typical * CATALOG.part("pue.average").value
+    draw = 2 * CATALOG.parts["platform.server-draw"].typical * CATALOG.parameter("pue.average").value
     (there,), (before,) = estimate_site_power(here, kept), estimate_site_power(bare, kept)
     assert there.power_kw.value - before.power_kw.value == pytest.approx(draw)
     assert there.rack_units - before.rack_units == 2

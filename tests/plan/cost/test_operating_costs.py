@@ -98,7 +98,7 @@ def test_every_flow_has_the_horizons_length_and_rests_on_facts_of_the_ledger(cas
     made, ledger = case(), PlanProvenance()
     for term in run(made, ledger).terms:
         assert len(term.flow) == made[0].budget.horizon_months
-        assert all(ledger.driver(driver).value > 0 for driver in term.drivers), term.line
+        assert all(ledger.driver_estimate(driver).value > 0 for driver in term.drivers), term.line
         assert term.drivers, term.line
 
 
@@ -116,7 +116,7 @@ def test_every_number_names_a_basis(case: Callable[[], Case]) -> None:
     ledger = PlanProvenance()
     found = run(case(), ledger)
     numbers = [found.power_kw, found.energy_kwh_per_month, found.carbon_kg_per_month]
-    known = {basis.id for basis in ledger.bases(*[number for number in numbers if number is not None])}
+    known = {basis.id for basis in ledger.collect_bases(*[number for number in numbers if number is not None])}
     assert all(number is None or number.basis in known for number in numbers)
 
 
@@ -209,8 +209,8 @@ def test_what_is_not_known_of_people_is_half_shared_and_half_the_floors_own() ->
         for fleets, where in (((rented,), (CLOUD,)), ((), (HOSTED,)))
     )
     assert cloud & tokens == {"staff.need"} and len(cloud) == len(tokens) == 2
-    floor = CATALOG.part("staff.own")
-    both = [ledger.driver(name) for name in cloud]
+    floor = CATALOG.parameter("staff.own")
+    both = [ledger.driver_estimate(name) for name in cloud]
     assert sum(math.log(each.high) ** 2 for each in both) == pytest.approx(math.log(floor.high / floor.value) ** 2)
 
 
@@ -219,8 +219,8 @@ def test_a_country_without_a_rate_gets_a_middle_with_a_wide_band() -> None:
     elsewhere = replace(needs, organisation=replace(needs.organisation, country="BR"))
     ledger = PlanProvenance()
     (rate,) = (d for d in one(run((elsewhere, fleets, where), ledger), "staff").drivers if d.startswith("staff.br"))
-    low, high = CATALOG.part("staff.europe"), CATALOG.part("staff.us")
-    band = ledger.driver(rate)
+    low, high = CATALOG.parameter("staff.europe"), CATALOG.parameter("staff.us")
+    band = ledger.driver_estimate(rate)
     assert low.value < band.value < high.value and band.low < low.low and band.high == high.high
 
 
@@ -231,7 +231,7 @@ def test_a_site_of_ones_own_pays_no_rent_and_its_own_price_of_electricity() -> N
     ledger = PlanProvenance()
     found = run(clinic_at_home(), ledger)
     assert lines(found, "facility") == []
-    assert ledger.driver("electricity.de").value == 0.24
+    assert ledger.driver_estimate("electricity.de").value == 0.24
     assert "part.pue.average" in one(found, "energy", "letters").drivers
 
 
@@ -240,9 +240,9 @@ def test_without_a_site_machines_stand_in_rented_space() -> None:
     bare = replace(needs, placement=replace(needs.placement, site=None))
     found = run((bare, fleets, where))
     rent = one(found, "facility")
-    pue = CATALOG.part("pue.modern").value
+    pue = CATALOG.parameter("pue.modern").value
     assert found.power_kw is not None
-    assert rent.flow[0] == pytest.approx(found.power_kw.value / pue * CATALOG.part("colo.kw-month").value)
+    assert rent.flow[0] == pytest.approx(found.power_kw.value / pue * CATALOG.parameter("colo.kw-month").value)
     assert "part.pue.modern" in one(found, "energy", "letters").drivers
 
 
@@ -250,7 +250,7 @@ def test_bought_machines_are_renewed_after_their_life_and_sold_at_the_end() -> N
     found, node = run(clinic_at_home()), CATALOG.nodes["8x-h100"]
     renewal, sold = one(found, "refresh", "8x-h100"), one(found, "residual", "8x-h100")
     assert renewal.flow[48] == node.price_usd and sum(map(bool, renewal.flow)) == 1
-    assert sold.flow[-1] == pytest.approx(-node.price_usd * CATALOG.part("residual").value ** (12 / 48))
+    assert sold.flow[-1] == pytest.approx(-node.price_usd * CATALOG.parameter("residual").value ** (12 / 48))
 
 
 def test_the_purchase_itself_is_stated_elsewhere() -> None:
@@ -260,8 +260,8 @@ def test_the_purchase_itself_is_stated_elsewhere() -> None:
 def test_support_and_spare_parts_of_bought_machines() -> None:
     found, node = run(clinic_at_home()), CATALOG.nodes["8x-h100"]
     support, parts = one(found, "support", "support of 8x-h100"), one(found, "support", "spare parts of 8x-h100")
-    assert support.flow[0] == pytest.approx(node.price_usd * CATALOG.part("support").value / 12)
-    assert parts.once and parts.sum == pytest.approx(node.price_usd * CATALOG.part("spares").value)
+    assert support.flow[0] == pytest.approx(node.price_usd * CATALOG.parameter("support").value / 12)
+    assert parts.once and parts.sum == pytest.approx(node.price_usd * CATALOG.parameter("spares").value)
 
 
 def test_machines_that_come_later_are_supported_and_renewed_later() -> None:
@@ -313,7 +313,7 @@ def test_an_owned_machine_without_a_row_costs_electricity() -> None:
 def test_peak_power_and_room_are_those_of_machines_storage_and_switches() -> None:
     found = run(clinic_at_home())
     (place,) = found.places
-    bare = (10.2 + 2 * 1.1) * CATALOG.part("pue.average").value
+    bare = (10.2 + 2 * 1.1) * CATALOG.parameter("pue.average").value
     assert found.power_kw is not None and found.power_kw.value == place.power_kw.value > bare
     assert place.rack_units == found.rack_units
     assert found.rack_units is not None and found.rack_units > 8 + 2 * 2
@@ -370,7 +370,7 @@ def test_machines_without_fast_ports_get_cards() -> None:
     slow = own_fleet(needs, CATALOG, "8x-l40s", ("house-model",), 4, house("FR"))
     found = run((needs, (slow,), (house("FR"),)))
     cards = next(term for term in lines(found, "network", "cards") if term.category == "network")
-    assert cards.sum % CATALOG.part("nic.400g").value == 0
+    assert cards.sum % CATALOG.parameter("nic.400g").value == 0
 
 
 def test_a_tune_on_one_machine_needs_no_network_between() -> None:
@@ -488,7 +488,7 @@ def test_the_platforms_own_files_are_one_line_a_place_and_price() -> None:
     small = one(run(startup_in_a_cloud(), ledger), "storage", "model files, checkpoints, logs and audit")
     assert small.line.endswith("object storage in us-east-1")
     (driver,) = (driver for driver in small.drivers if driver.startswith("bytes"))
-    band = ledger.driver(driver)
+    band = ledger.driver_estimate(driver)
     assert band.low < band.value < band.high and band.unit == "bytes"
 
 

@@ -30,28 +30,28 @@ def quotes(ledger: PlanProvenance | None = None) -> PriceBook:
 
 def test_the_first_bytes_of_a_month_are_free_and_each_step_has_its_price() -> None:
     prices = quotes().egress(CLOUD)
-    assert prices.usd(100 * GB) == 0
-    assert prices.usd(10_000 * GB) == pytest.approx(9_900 * 0.09)
-    assert prices.usd(20_000 * GB) == pytest.approx(9_900 * 0.09 + 10_000 * 0.085)
+    assert prices.cost_usd(100 * GB) == 0
+    assert prices.cost_usd(10_000 * GB) == pytest.approx(9_900 * 0.09)
+    assert prices.cost_usd(20_000 * GB) == pytest.approx(9_900 * 0.09 + 10_000 * 0.085)
     assert prices.drivers == ("egress.aws",)
 
 
 def test_another_region_than_the_sources_has_a_spread() -> None:
-    spread = CATALOG.part("region.spread").value
+    spread = CATALOG.parameter("region.spread").value
     elsewhere = quotes().egress(CLOUD_EU)
-    assert elsewhere.usd(10_000 * GB) == pytest.approx(9_900 * 0.09 * spread)
+    assert elsewhere.cost_usd(10_000 * GB) == pytest.approx(9_900 * 0.09 * spread)
     assert elsewhere.drivers == ("egress.aws", "part.region.spread")
 
 
 def test_a_provider_that_waives_traffic_charges_nothing() -> None:
-    assert quotes().egress(Location("cloud", "lambda", "us-east-1", "US")).usd(TB) == 0
+    assert quotes().egress(Location("cloud", "lambda", "us-east-1", "US")).cost_usd(TB) == 0
 
 
 @given(st.floats(0, 1e15), st.floats(0, 1e15))
 @settings(max_examples=50)
 def test_more_traffic_never_costs_less(less: float, more: float) -> None:
     prices = quotes().egress(CLOUD)
-    assert prices.usd(less + more) >= prices.usd(less)
+    assert prices.cost_usd(less + more) >= prices.cost_usd(less)
 
 
 def test_regions_and_zones() -> None:
@@ -74,7 +74,7 @@ def test_data_in_use_lie_on_the_class_that_charges_nothing_for_reading() -> None
 def test_a_provider_without_a_price_takes_the_middle_of_the_others_with_the_widest_band() -> None:
     ledger = PlanProvenance()
     price = quotes(ledger).storage(HOSTED, "object")
-    band = ledger.driver(price.drivers[0])
+    band = ledger.driver_estimate(price.drivers[0])
     assert band.value == pytest.approx(0.02 / GB) and band.factor >= 1.6
     assert ledger.assumptions == ("openai: no price of object storage in the catalog; gcp's stands in",)
 
@@ -87,15 +87,15 @@ def test_a_machines_price_is_one_fact_whoever_pays_for_it() -> None:
     node = CATALOG.nodes["8x-h100"]
     bought = node_price(node, CATALOG, ledger)
     (driver,) = quotes(ledger).node(node).drivers
-    assert ledger.drive(bought) == driver and ledger.driver(driver) == bought
+    assert ledger.register_driver(bought) == driver and ledger.driver_estimate(driver) == bought
 
 
 def test_a_rented_machines_price_is_one_fact_whoever_pays_for_it() -> None:
     ledger = PlanProvenance()
     offer = next(one for one in CATALOG.offers if one.on_demand_usd_per_hour)
-    listed = PoolWriter(CATALOG, ledger).listed(offer)
+    listed = PoolWriter(CATALOG, ledger).record_list_price(offer)
     (driver,) = quotes(ledger).offer(offer).drivers
-    assert listed.basis == driver and ledger.driver(driver) == listed
+    assert listed.basis == driver and ledger.driver_estimate(driver) == listed
 
 
 def test_sources_are_named_once() -> None:
@@ -104,10 +104,10 @@ def test_sources_are_named_once() -> None:
 
 
 def test_hardware_is_worth_a_falling_share_of_its_price() -> None:
-    residual = CATALOG.part("residual").value
-    assert quotes().worth([AgedHardware(2.0, 0, 48)]).usd == 2
-    assert quotes().worth([AgedHardware(1.0, 48, 48)]).usd == pytest.approx(residual)
-    assert quotes().worth([AgedHardware(1.0, 24, 48), AgedHardware(1.0, 48, 48)]).usd == pytest.approx(
+    residual = CATALOG.parameter("residual").value
+    assert quotes().residual_value([AgedHardware(2.0, 0, 48)]).usd == 2
+    assert quotes().residual_value([AgedHardware(1.0, 48, 48)]).usd == pytest.approx(residual)
+    assert quotes().residual_value([AgedHardware(1.0, 24, 48), AgedHardware(1.0, 48, 48)]).usd == pytest.approx(
         residual**0.5 + residual
     )
 
@@ -145,7 +145,7 @@ def test_what_is_bought_year_by_year_is_renewed_and_sold_by_its_age() -> None:
     )
     assert {month: usd / price.usd for month, usd in enumerate(first.flow) if usd} == {0: 1, 12: 2}
     assert {month: usd / price.usd for month, usd in enumerate(again.flow) if usd} == {48: 1}
-    residual = CATALOG.part("residual").value
+    residual = CATALOG.parameter("residual").value
     assert sold.flow[-1] == pytest.approx(-price.usd * (residual ** (12 / 48) + 2 * residual))
 
 

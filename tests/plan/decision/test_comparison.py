@@ -91,7 +91,7 @@ def test_rivals_are_the_feasible_ones_the_cheapest_first(catalog: Catalog) -> No
 @QUICK
 def test_the_chances_of_two_options_sum_to_one(catalog: Catalog, given_: Made) -> None:
     made = world(catalog, *given_[:2], *given_[2])
-    one, two = (made.purse.worlds(draft.terms or ()) for draft in made.drafts[:2])
+    one, two = (made.purse.sample_total(draft.terms or ()) for draft in made.drafts[:2])
     assert compute_chance_cheaper(one, two) + compute_chance_cheaper(two, one) == pytest.approx(1)
 
 
@@ -168,7 +168,7 @@ def test_the_value_today_is_as_uncertain_as_what_it_is_made_of(catalog: Catalog)
 
 
 def test_the_value_of_the_payments_today_is_said(catalog: Catalog) -> None:
-    rate = catalog.part("capital").value
+    rate = catalog.parameter("capital").value
     today = sum(100 / (1 + rate) ** (month / 12) for month in range(MONTHS))
     plain = notes_of(world(catalog, needs(), {}, draft("x", rent(100))))
     assert f"{today:,.0f} USD" in plain[-1] and "goals" not in plain[-1]
@@ -250,7 +250,7 @@ def test_a_fact_of_a_rival_can_flip_the_choice(catalog: Catalog) -> None:
     made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(120, "b")))
     first, second = decided(made)[1].drivers
     assert (first.basis, first.share, first.flips_to, first.inside) == ("a", 1.0, "y", True)
-    assert first.limit == "" and first.then == "y would be chosen"
+    assert first.limit == "" and first.consequence == "y would be chosen"
     assert first.flips_at == pytest.approx(12)
     assert (second.basis, second.share, second.flips_to, second.inside) == ("b", 0.0, "y", True)
     assert second.flips_at == pytest.approx(20 * 100 / 120)
@@ -260,7 +260,7 @@ def test_a_fact_can_flip_by_breaking_a_limit(catalog: Catalog) -> None:
     made = world(catalog, needs(per_month=110.0), FACTS, draft("x", rent(100, "a")))
     (driver,) = decided(made)[1].drivers
     assert (driver.flips_to, driver.inside, driver.limit) == (None, True, "per_month")
-    assert driver.then == "the budget's per month limit is reached and nothing would be feasible"
+    assert driver.consequence == "the budget's per month limit is reached and nothing would be feasible"
     assert driver.flips_at == pytest.approx(11)
 
 
@@ -281,7 +281,7 @@ def test_an_option_that_money_cannot_help_never_flips(catalog: Catalog) -> None:
 
 
 def test_the_exchange_rate_is_a_driver_that_only_limits_can_flip(catalog: Catalog) -> None:
-    rate = catalog.exchange("USD", "EUR")
+    rate = catalog.exchange_rate("USD", "EUR")
     wanted = needs("EUR", per_month=100 * rate.value * 1.01)
     made = world(catalog, wanted, FACTS, draft("x", rent(100)), draft("y", rent(100.5, "a")))
     drivers = {driver.basis: driver for driver in decided(made)[1].drivers}
@@ -294,10 +294,10 @@ def test_numbers_from_one_fact_are_one_driver(catalog: Catalog) -> None:
     facts = {"mine": fact("mine", 3, 1.5), "theirs": fact("theirs", 3, 1.5), "b": B}
     drafts = (draft("x", rent(100, "mine")), draft("y", rent(110, "theirs")), draft("z", rent(115, "b")))
     made = world(catalog, needs(), {}, *drafts)
-    made.ledger.basis("speed", "calibrated", "requests/s")
+    made.ledger.create_basis("speed", "calibrated", "requests/s")
     for name, estimate in facts.items():
-        made.ledger.basis(name, "formula", "machines", facts=("speed",) if name != "b" else ())
-        made.ledger.drive(estimate)
+        made.ledger.create_basis(name, "formula", "machines", facts=("speed",) if name != "b" else ())
+        made.ledger.register_driver(estimate)
     decision = decided(made)[1]
     assert decision.rivals[0].option == "y" and decision.rivals[0].cheaper == 0.0
     assert [(driver.basis, driver.flips_to) for driver in decision.drivers] == [("mine", "z"), ("b", "z")]
@@ -338,12 +338,14 @@ def chosen_at(made: World, driver: str, factor: float) -> str | None:
 
     def moved(one: OptionDraft) -> OptionDraft:
         terms = (
-            term._replace(flow=tuple(factor * x for x in term.flow)) if driver in made.purse.drivers(term) else term
+            term._replace(flow=tuple(factor * x for x in term.flow))
+            if driver in made.purse.list_drivers(term)
+            else term
             for term in one.terms or ()
         )
         return one._replace(terms=tuple(terms))
 
-    options = made.purse.options(tuple(map(moved, made.drafts)))
+    options = made.purse.price_options(tuple(map(moved, made.drafts)))
     return choose_option(options, made.needs.placement.prefer)[0]
 
 
@@ -379,7 +381,7 @@ def test_what_the_goals_bring_against_what_it_costs(catalog: Catalog) -> None:
     assert returns.net.low == pytest.approx(1500 - returns.cost.high)
     assert returns.payback_month == 3  # 150 m >= 300 + 50 m
     assert returns.pays == 1.0
-    assert {"decision.return", "x.cost", "a"} <= {basis.id for basis in made.ledger.bases(returns)}
+    assert {"decision.return", "x.cost", "a"} <= {basis.id for basis in made.ledger.collect_bases(returns)}
 
 
 def test_nothing_is_earned_before_production_and_the_whole_only_in_time(catalog: Catalog) -> None:

@@ -106,7 +106,7 @@ def test_a_day_has_a_peak_a_mean_and_the_hours_outside() -> None:
 def test_a_part_of_a_load_is_less_of_everything_but_length() -> None:
     demand = forecast_demand(workload(), 3)
     assert demand is not None
-    half = demand.part(0.5)
+    half = demand.scaled_by(0.5)
     assert (half.peak, half.mean, half.requests_per_month) == (3.0, 1.0, demand.requests_per_month / 2)
     assert [level.rate for level in half.levels] == [level.rate / 2 for level in demand.levels]
     assert (half.input_tokens, half.growth) == (demand.input_tokens, demand.growth)
@@ -125,7 +125,7 @@ def test_what_is_left_above_a_base_and_the_base_are_the_whole() -> None:
     growth = compute_monthly_growth(Traffic(growth_per_year=0.5), 24)
     demand = Demand(workload(), 2.0, 6.0, none, none, growth, 1.0, split_load_levels(2.0, 6.0, 12.0))
     kept = (3.0,) * 12 + (0.0,) * 12
-    above = demand.above(kept)
+    above = demand.excess_over(kept)
     assert above.rates(0) == (3.0, 0.0, 0.0) and above.rates(12) == pytest.approx(demand.rates(12))
     assert above.peak_at_horizon == pytest.approx(demand.peak_at_horizon)
     assert sum(map(above.requests, range(12, 24))) == pytest.approx(sum(map(demand.requests, range(12, 24))))

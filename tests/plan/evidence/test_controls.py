@@ -73,7 +73,7 @@ def test_what_reconcile_can_ask_is_promised_where_a_platform_is_brought_up(
         "platform.audit",
         "platform.tls",
     ]
-    assert {promise.estimate.basis for promise in promised} == {basis.id for basis in ledger.bases(promised)}
+    assert {promise.estimate.basis for promise in promised} == {basis.id for basis in ledger.collect_bases(promised)}
     assert predict_controls(controls, replace(desk.options[0], placement="cloud"), ledger) == ()
     assert predict_controls(controls, None, ledger) == ()
 

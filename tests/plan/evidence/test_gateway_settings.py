@@ -60,7 +60,10 @@ def test_machines_that_are_shared_are_paid_by_the_work_done_on_them(
 ) -> None:
     """What is not paid by the texts is paid by the pictures, whose answers have no tokens."""
     plan, needs = plan_of("clinic"), needs_of("clinic")[0]
-    option, rate = next(one for one in plan.options if one.name == plan.chosen), catalog.exchange("USD", "EUR").value
+    option, rate = (
+        next(one for one in plan.options if one.name == plan.chosen),
+        catalog.exchange_rate("USD", "EUR").value,
+    )
     ours = [line for line in option.cost_lines if "8x-mi300x" in line.name]
     once, months = sum(line.amount.value for line in ours if line.once), plan.horizon_months
     whole = (once + months * sum(line.amount.value for line in ours if not line.once)) / rate
@@ -71,7 +74,7 @@ def test_machines_that_are_shared_are_paid_by_the_work_done_on_them(
 
 def test_who_owns_the_machine_pays_its_electricity(desk: Plan, needs_of: Read, catalog: Catalog) -> None:
     (line,) = next(one for one in desk.options if one.name == desk.chosen).cost_lines
-    usd = line.amount.value * desk.horizon_months / catalog.exchange("USD", "EUR").value
+    usd = line.amount.value * desk.horizon_months / catalog.exchange_rate("USD", "EUR").value
     assert paid(desk, needs_of("desk")[0], "assistant") == pytest.approx(usd)
 
 
@@ -171,7 +174,7 @@ def test_an_upstream_has_the_list_price_and_no_machines(plan_of: Make, needs_of:
     option = next(one for one in plan.options if one.name == plan.chosen)
     (line,) = (line for line in option.cost_lines if line.category == "tokens")
     demand, price = list_text_demands(needs_of("startup", free)[0])[0], upstream.price_per_token
-    assert price is not None and not upstream.own
+    assert price is not None and not upstream.is_on_own_hardware
     each = demand.input_tokens.mean * price.input_usd + demand.output_tokens.mean * price.output_usd
     assert demand.requests_per_month * demand.mean_growth * each == pytest.approx(line.amount.value)
     assert (upstream.country, upstream.launch.settings) == ("CN", {})

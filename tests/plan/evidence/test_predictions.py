@@ -77,7 +77,7 @@ def test_images_are_promised_by_the_latency_sizing_found(catalog: Catalog) -> No
         metric="latency_s", labels={"workload": "xray"}, statistic="p95", window_s=3600.0, phase=""
     )
     assert 'archwright_request_seconds_bucket{workload="xray"}' in prediction.query.promql()
-    (basis, capacity) = ledger.bases(found.predictions)
+    (basis, capacity) = ledger.collect_bases(found.predictions)
     assert {basis.id, capacity.id} == {"xray.latency", "xray.m.capacity"}
     assert found.notes == () and list_load_specs((one,)) == ()
 
@@ -174,7 +174,7 @@ def test_a_tuning_run_is_promised_by_its_hours(catalog: Catalog) -> None:
     assert prediction.estimate.high == pytest.approx(hours.high * 1.5 * 3600)
     assert prediction.query.labels == {"name": "tone"}
     assert prediction.query.window_s == pytest.approx(730 * 3600)
-    assert prediction.estimate.basis in {basis.id for basis in ledger.bases(found.predictions)}
+    assert prediction.estimate.basis in {basis.id for basis in ledger.collect_bases(found.predictions)}
     assert found.notes == ()
 
 

@@ -49,7 +49,7 @@ def named(found: tuple[TextChange, ...] | tuple[EstimateChange, ...]) -> list[st
 
 def test_the_same_plan_differs_in_nothing(before: Plan) -> None:
     found = diff_plans(before, replace(before, created_at="later"))
-    assert found.same and found.because == () and found.chosen is None
+    assert found.is_empty and found.because == () and found.chosen is None
     assert found == PlanDiff(before=before.digest, after=before.digest, because=(), chosen=None)
 
 
@@ -64,7 +64,7 @@ def test_the_reasons_are_named(before: Plan) -> None:
         "facts have aged",
     ]
     assert "needs.yaml and other.yaml" in reasons[0]
-    assert not diff_plans(before, after).same
+    assert not diff_plans(before, after).is_empty
 
 
 @pytest.mark.parametrize(

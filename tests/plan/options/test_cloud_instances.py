@@ -91,8 +91,8 @@ def test_machines_stand_where_the_users_are_and_what_that_costs_is_said(plan_of:
         document["workloads"][0]["traffic"]["regions"] = {"APAC": 0.5, "EEA": 0.5}
 
     home, both = plan_of("startup", chat_alone), plan_of("startup", from_both)
-    assert all(catalog.inside(country, "EEA") for country in countries(home, catalog))
-    assert all(catalog.inside(c, "EEA") or catalog.inside(c, "APAC") for c in countries(both, catalog))
+    assert all(catalog.is_inside(country, "EEA") for country in countries(home, catalog))
+    assert all(catalog.is_inside(c, "EEA") or catalog.is_inside(c, "APAC") for c in countries(both, catalog))
     notes = [note for option in home.options for note in option.notes if note.startswith("far from the users")]
     assert notes and all("EUR less" in note for note in notes)
 
@@ -108,7 +108,7 @@ def test_far_machines_are_taken_where_none_is_near(plan_of: Make, catalog: Catal
 
 def test_the_way_there_counts_against_the_limit(plan_of: Make, catalog: Catalog) -> None:
     """What is answered in time nearby comes too late from far away, and is told against the limit as it was stated."""
-    far = catalog.part("roundtrip.far").value
+    far = catalog.parameter("roundtrip.far").value
 
     def hurried(document: dict[str, Any]) -> None:
         chat_alone(document)

@@ -270,7 +270,7 @@ def test_a_limit_that_nobody_can_keep_is_missed_and_one_that_everybody_keeps_is_
     catalog: Catalog, needs_of: Read
 ) -> None:
     far, first, read, token = (
-        catalog.part(name) for name in ("roundtrip.far", "hosted.first", "hosted.read", "hosted.token")
+        catalog.parameter(name) for name in ("roundtrip.far", "hosted.first", "hosted.read", "hosted.token")
     )
     fastest, slowest = far.low + first.low + 4200 / read.high, far.high + first.high + 4200 / read.low
 
@@ -288,7 +288,7 @@ def test_a_limit_that_nobody_can_keep_is_missed_and_one_that_everybody_keeps_is_
 
 
 def test_an_answer_from_nearby_takes_less_of_the_limit(catalog: Catalog, needs_of: Read) -> None:
-    tight = catalog.part("roundtrip.country").low + catalog.part("hosted.first").low + 0.022
+    tight = catalog.parameter("roundtrip.country").low + catalog.parameter("hosted.first").low + 0.022
     found = drafts(catalog, needs_of("startup", limited(ttft_p95_s=tight))[0])
     missed = {provider: [m.constraint for m in draft.misses] for provider, draft in found.items()}
     assert "support-chat.ttft_p95_s" in missed["deepseek"] and "support-chat.ttft_p95_s" not in missed["openai"]

@@ -61,7 +61,7 @@ def test_every_line_says_what_why_and_what_else(case: Case) -> None:
         assert line.topic and line.choice and line.why
         assert bool(line.alternative) == bool(line.why_not)
         assert all(clause.split()[0] in chosen.needs.regulations for clause in line.demanded_by)
-    kept = {basis.id for basis in chosen.ledger.bases(section)}
+    kept = {basis.id for basis in chosen.ledger.collect_bases(section)}
     assert {line.estimate.basis for line in section.lines if line.estimate is not None} <= kept
 
 

@@ -60,7 +60,7 @@ def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str,
     if choice is None:
         return ChosenOption(needs, catalog, ledger, None, ())
     placement, provider, region, purchase = choice
-    basis = ledger.basis("cost", "assumed", "what it costs")
+    basis = ledger.create_basis("cost", "assumed", "what it costs")
     where = Location(placement, provider, region, region[:2])
     hosted, here, months = placement == "hosted-api", placement == "this-machine", needs.budget.horizon_months
     fleets = tuple(
@@ -176,7 +176,7 @@ def test_what_nothing_proves_says_so(chosen: ChosenOption) -> None:
 
 def test_every_estimate_names_a_basis_that_the_ledger_holds(chosen: ChosenOption) -> None:
     sections = build_sections(chosen)
-    bases = {basis.id for basis in chosen.ledger.bases(sections)}
+    bases = {basis.id for basis in chosen.ledger.collect_bases(sections)}
     named = [line.estimate.basis for section in sections for line in section.lines if line.estimate is not None]
     assert {name for name in named if name} <= bases
 

@@ -39,7 +39,7 @@ def test_every_line_says_what_why_and_what_else(case: Case) -> None:
         assert line.choice and line.why and line.alternative and line.why_not
         assert all(clause.split()[0] in chosen.needs.regulations for clause in line.demanded_by)
         assert line.proof or "release" in line.why or line.topic.startswith("Size of"), line.topic
-    kept = {basis.id for basis in chosen.ledger.bases(section)}
+    kept = {basis.id for basis in chosen.ledger.collect_bases(section)}
     assert {line.estimate.basis for line in section.lines if line.estimate is not None} <= kept
 
 

@@ -107,16 +107,16 @@ def test_a_limit_takes_the_dearer_way() -> None:
 def test_a_hybrid_has_something_outside_and_something_in_the_house() -> None:
     out = AssignmentChoice("a", "", None, usd=100.0, outside="o")
     program = IntegerProgram((runs("a", "", "small", peak=1.0), out), (SMALL,), {})
-    program.be_hybrid()
+    program.require_hybrid()
     assert program.solve(SolverLimits()) is None, "one task cannot be in both places"
     both = runs("a", "", "small", peak=0.5, usd=50.0, outside="o")
     program = IntegerProgram((runs("a", "", "small", peak=1.0), out, both), (SMALL,), {})
-    program.be_hybrid()
+    program.require_hybrid()
     found = program.solve(SolverLimits())
     assert found is not None and [one.choice for one in found.taken] == [2]
     cheap = AssignmentChoice("b", "", None, usd=1.0, outside="o")
     program = IntegerProgram((out, cheap), (SMALL,), {})
-    program.be_hybrid()
+    program.require_hybrid()
     assert program.solve(SolverLimits()) is not None, "nothing can stay, so nothing must"
 
 
@@ -209,7 +209,7 @@ def test_what_is_paid_once_decides_for_all_or_none() -> None:
     )
     for usd, outside in ((7.0, 2), (9.0, 0)):
         program = IntegerProgram(ways, (SMALL,), {})
-        program.once(usd, (1, 3))
+        program.add_one_time_cost(usd, (1, 3))
         found = program.solve(SolverLimits())
         assert found is not None and sum(bool(ways[one.choice].outside) for one in found.taken) == outside
 
@@ -246,7 +246,7 @@ class Shared(NamedTuple):
     def solved(self) -> float:
         found = IntegerProgram(self.choices, self.kinds, {}).solve(SolverLimits())
         assert found is not None
-        return sum(kind.sum(kind.usd, count) for kind, count in zip(self.kinds, found.machines, strict=True))
+        return sum(kind.sum_over_years(kind.usd, count) for kind, count in zip(self.kinds, found.machines, strict=True))
 
     def stands(self, year: int, old: int, new: int) -> bool:
         """Whether the load is carried whichever type's spares are down; a type that serves has all of them."""

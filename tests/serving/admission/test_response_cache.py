@@ -68,7 +68,7 @@ def answer(body: bytes = b'{"answer": 1}', version: str = "m@v1") -> CachedRespo
 
 
 def key_of(cache: ResponseCache, tenant: str, question: CacheKeyParts) -> bytes:
-    key = cache.key(tenant, question, "deterministic")
+    key = cache.cache_key(tenant, question, "deterministic")
     assert key is not None and len(key) == 16
     return key
 
@@ -100,10 +100,10 @@ def test_a_new_version_never_tells_the_old_ones_answer(cache: ResponseCache) -> 
 
 
 def test_what_is_not_for_the_cache_has_no_key(cache: ResponseCache) -> None:
-    assert cache.key("clinic", asked(temperature=1.0), "deterministic") is None
-    assert cache.key("clinic", asked(), "off") is None
-    assert cache.key("clinic", asked(), "all", "no-store") is None
-    assert cache.key("clinic", asked(temperature=1.0), "all") is not None
+    assert cache.cache_key("clinic", asked(temperature=1.0), "deterministic") is None
+    assert cache.cache_key("clinic", asked(), "off") is None
+    assert cache.cache_key("clinic", asked(), "all", "no-store") is None
+    assert cache.cache_key("clinic", asked(temperature=1.0), "all") is not None
 
 
 def test_an_answer_is_told_until_its_time_is_over(cache: ResponseCache, clock: Clock) -> None:
@@ -126,7 +126,7 @@ def test_it_forgets_the_old_within_its_bytes_and_keeps_what_is_used(cache: Respo
         if number % 50 == 0:
             assert cold(cache).get(used) == answer(b"used"), number
     assert cache.refused == 0
-    kept = [cache._slate.read(cache._look, key) is not None for key in keys]
+    kept = [cache._slate.read(cache._read_entry, key) is not None for key in keys]
     assert all(kept[-700:]) and not any(kept[:15_000])
 
 
@@ -200,7 +200,7 @@ def test_a_chat_told_again_as_a_stream_says_the_same() -> None:
     envelope, wanted = ResponseEnvelope("chatcmpl-1", 5, "assistant", "fp"), ResponseOptions(None, 0)
     whole = ResponsePiece("Hello", "think", None, "length")
     used = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    body = OpenAIWriter(ChatFormat(), envelope, wanted).whole([whole], used)
+    body = OpenAIWriter(ChatFormat(), envelope, wanted).encode_response([whole], used)
     events = events_of(replay_response(body, include_usage=True))
     assert {(event["id"], event["object"], event["created"]) for event in events} == {
         ("chatcmpl-1", "chat.completion.chunk", 5)
@@ -224,9 +224,9 @@ def test_calls_of_tools_are_numbered_in_a_stream() -> None:
 
 def test_a_completion_told_again_as_a_stream_says_the_same() -> None:
     whole = ResponsePiece("Hello", "", None, "stop")
-    body = OpenAIWriter(CompletionFormat(), ResponseEnvelope("cmpl-1", 5, "m", ""), ResponseOptions(None, 0)).whole(
-        [whole], None
-    )
+    body = OpenAIWriter(
+        CompletionFormat(), ResponseEnvelope("cmpl-1", 5, "m", ""), ResponseOptions(None, 0)
+    ).encode_response([whole], None)
     choices = [event["choices"][0] for event in events_of(replay_response(body, include_usage=True))]
     assert [(choice["text"], choice["finish_reason"]) for choice in choices] == [("Hello", None), ("", "stop")]
 
@@ -239,7 +239,7 @@ def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatForm
     chat = shape is ChatFormat
     calls = [ToolCall(0, "c1", FunctionCall("f", "{}"))] if chat else []
     given = [ResponsePiece("Hi", "", [entry], "stop", number=n, calls=calls) for n in (0, 1)]
-    body = OpenAIWriter(shape(), ResponseEnvelope("id", 5, "m", ""), ResponseOptions(1, 7, choices=2)).whole(
+    body = OpenAIWriter(shape(), ResponseEnvelope("id", 5, "m", ""), ResponseOptions(1, 7, choices=2)).encode_response(
         given, None
     )
     events = [event["choices"][0] for event in events_of(replay_response(body, include_usage=True))]
@@ -253,9 +253,9 @@ def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatForm
 
 def test_a_reply_is_told_again_as_a_message() -> None:
     whole = ResponsePiece("Hello", "", None, "stop")
-    body = OpenAIWriter(ChatFormat(), ResponseEnvelope("chatcmpl-1", 5, "m", ""), ResponseOptions(None, 0)).whole(
-        [whole], None
-    )
+    body = OpenAIWriter(
+        ChatFormat(), ResponseEnvelope("chatcmpl-1", 5, "m", ""), ResponseOptions(None, 0)
+    ).encode_response([whole], None)
     told = encode_stream(
         MessagesWriter(ResponseEnvelope("msg_1", 5, "m", "")), parse_pieces(json.loads(body)), None
     ).decode()

@@ -142,5 +142,5 @@ def test_an_engine_that_hangs_is_not_waited_for_as_long_as_a_request_may_take(st
 
 def test_the_time_for_a_whole_answer() -> None:
     limits = ClientLimits()
-    assert limits.whole_s(16) == limits.first_token_s + 16 * limits.token_s < limits.request_s
-    assert limits.whole_s(100_000) == limits.request_s
+    assert limits.complete_reply_timeout_s(16) == limits.first_token_s + 16 * limits.token_s < limits.request_s
+    assert limits.complete_reply_timeout_s(100_000) == limits.request_s

@@ -9,7 +9,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serving.recording_peer import Paper
+from tests.serving.recording_peer import RecordingPeer
 
 from archwright.engines.http_request_parser import parse_head
 from archwright.http_client.client import EngineClient
@@ -73,14 +73,14 @@ def test_what_is_of_the_form_is_what_the_decoder_finds(kind: str, first: str, te
     first, text = (one.encode("utf-8", "ignore").decode() for one in (first, text))
     form = derive_template(event(kind, first))
     if form is not None:
-        assert form.text(event(kind, first)) == first
-        assert form.text(event(kind, text, escaped=escaped)) == text == decoded(event(kind, text))
+        assert form.match_one(event(kind, first)) == first
+        assert form.match_one(event(kind, text, escaped=escaped)) == text == decoded(event(kind, text))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_engine_has_a_form(kind: str) -> None:
     form = derive_template(event(kind, " word"))
-    assert form is not None and form.text(event(kind, " other")) == " other"
+    assert form is not None and form.match_one(event(kind, " other")) == " other"
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_every_engine_has_a_form(kind: str) -> None:
 )
 def test_what_is_no_text_is_left_to_the_decoder(between: bytes) -> None:
     form = derive_template(event("bare", "word"))
-    assert form is not None and form.text(KINDS["bare"].replace(b"TEXT", between)) is None
+    assert form is not None and form.match_one(KINDS["bare"].replace(b"TEXT", between)) is None
 
 
 @given(st.lists(st.sampled_from(WORDS) | st.text(min_size=1), min_size=1, max_size=5), st.sampled_from(sorted(KINDS)))
 def test_events_together_are_what_they_are_apart(texts: list[str], kind: str) -> None:
     texts = [text.encode("utf-8", "ignore").decode() or " " for text in texts]
     form = derive_template(event(kind, " word"))
-    assert form is not None and form.texts(b"".join(event(kind, text) for text in texts)) == texts
+    assert form is not None and form.match_all(b"".join(event(kind, text) for text in texts)) == texts
     assert len(event(kind, "a") * 2) > form.one >= len(event(kind, "a"))
 
 
@@ -109,7 +109,7 @@ def test_events_that_are_none_alone_are_none_together() -> None:
     broken = b'%b"a","b%b%bc"%b' % (before, behind, before, behind)
     nothing, half = event("bare", "a") + event("bare", ""), event("bare", "a") + event("bare", "b")[:-1]
     other = event("bare", "a") + b": x\n" + event("bare", "b")
-    assert [form.texts(data) for data in (broken, nothing, half, other, b"")] == [None] * 5
+    assert [form.match_all(data) for data in (broken, nothing, half, other, b"")] == [None] * 5
 
 
 def test_other_bytes_are_left_to_the_decoder() -> None:
@@ -121,7 +121,7 @@ def test_other_bytes_are_left_to_the_decoder() -> None:
         *(one.replace(b'"finish_reason":null', b'"finish_reason":"stop"'), one[one.index(b'"word"') :]),
         *(one[: one.index(b"}")], one.replace(b"\n\n", b"\r\n\r\n"), b"data: [DONE]\n\n"),
     ]
-    assert [form.text(other) for other in others] == [None] * len(others)
+    assert [form.match_one(other) for other in others] == [None] * len(others)
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def relayed(
     """What a client is sent, event by event, what is kept for the cache, and what was counted."""
 
     async def run() -> tuple[list[bytes], list[ResponsePiece], int, bool]:
-        paper = Paper()
+        paper = RecordingPeer()
         exchange = HttpExchange(
             HEAD, paper, ResponseBuffer(ClientLimits(), asyncio.get_running_loop().time, lambda: None)
         )
         meter = RequestTiming(exchange.received_at)
         relay = StreamingRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-        relay.set(
+        relay.configure(
             OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0)),
             logprobs=False,
             keeps=True,

@@ -42,16 +42,16 @@ def test_log_probabilities_of_either_style_read_alike() -> None:
 def test_chat_log_probabilities_are_cut_to_what_was_asked() -> None:
     piece = ResponsePiece("a", "", [entry("a", -0.1, a=-0.1, b=-2.0)], None)
     shape = ChatFormat()
-    assert shape.chunk(piece, NOTHING)["logprobs"] is None
-    assert shape.chunk(piece, ResponseOptions(0, 0))["logprobs"]["content"][0]["top_logprobs"] == []
-    assert len(shape.chunk(piece, ResponseOptions(1, 0))["logprobs"]["content"][0]["top_logprobs"]) == 1
+    assert shape.chunk_choice(piece, NOTHING)["logprobs"] is None
+    assert shape.chunk_choice(piece, ResponseOptions(0, 0))["logprobs"]["content"][0]["top_logprobs"] == []
+    assert len(shape.chunk_choice(piece, ResponseOptions(1, 0))["logprobs"]["content"][0]["top_logprobs"]) == 1
 
 
 def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
     shape = CompletionFormat()
     wanted = ResponseOptions(1, 10)
-    first = shape.chunk(ResponsePiece("ab", "", [entry("ab", -0.1, x=-0.05)], None), wanted)["logprobs"]
-    second = shape.chunk(ResponsePiece("c", "", [entry("c", -0.2, c=-0.2)], "stop"), wanted)["logprobs"]
+    first = shape.chunk_choice(ResponsePiece("ab", "", [entry("ab", -0.1, x=-0.05)], None), wanted)["logprobs"]
+    second = shape.chunk_choice(ResponsePiece("c", "", [entry("c", -0.2, c=-0.2)], "stop"), wanted)["logprobs"]
     assert first == {
         "tokens": ["ab"],
         "token_logprobs": [-0.1],
@@ -59,12 +59,12 @@ def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
         "text_offset": [10],
     }
     assert (second["text_offset"], second["top_logprobs"]) == ([12], [{"c": -0.2}])
-    assert shape.chunk(ResponsePiece("d", "", None, None), wanted)["logprobs"] is None
+    assert shape.chunk_choice(ResponsePiece("d", "", None, None), wanted)["logprobs"] is None
 
 
 def test_a_whole_reply_with_reasoning() -> None:
     chunks = OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), NOTHING)
-    body = json.loads(chunks.whole([ResponsePiece("ab", "why", None, "stop")], None))
+    body = json.loads(chunks.encode_response([ResponsePiece("ab", "why", None, "stop")], None))
     assert body == {
         "id": "id",
         "object": "chat.completion",
@@ -83,19 +83,21 @@ def test_a_whole_reply_with_reasoning() -> None:
 
 
 def test_a_reasoning_chunk() -> None:
-    assert ChatFormat().chunk(ResponsePiece("", "why", None, None), NOTHING)["delta"] == {"reasoning_content": "why"}
+    assert ChatFormat().chunk_choice(ResponsePiece("", "why", None, None), NOTHING)["delta"] == {
+        "reasoning_content": "why"
+    }
 
 
 def test_calls_whole_and_in_pieces() -> None:
     call = ToolCall(1, "c1", FunctionCall("f", "{}"))
-    whole = ChatFormat().choice(ResponsePiece("", "", None, "tool_calls", [call]), NOTHING)["message"]
+    whole = ChatFormat().complete_choice(ResponsePiece("", "", None, "tool_calls", [call]), NOTHING)["message"]
     assert whole["content"] is None
     assert whole["tool_calls"] == [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    more = ChatFormat().chunk(
+    more = ChatFormat().chunk_choice(
         ResponsePiece("", "", None, None, [ToolCall(1, None, FunctionCall(None, "x"))], number=2), NOTHING
     )
     assert (more["index"], more["delta"]) == (2, {"tool_calls": [{"index": 1, "function": {"arguments": "x"}}]})
-    assert ChatFormat().chunk(ResponsePiece("", "", None, None, (), "no"), NOTHING)["delta"] == {"refusal": "no"}
+    assert ChatFormat().chunk_choice(ResponsePiece("", "", None, None, (), "no"), NOTHING)["delta"] == {"refusal": "no"}
 
 
 @pytest.mark.parametrize(
@@ -129,17 +131,17 @@ def test_usage_keeps_the_interface_alone(found: object, kept: dict[str, Any] | N
 def test_a_chunk_of_text_alone_is_what_the_long_way_makes(shape: ChoiceFormat, include_usage: bool) -> None:
     chunks = OpenAIWriter(shape, ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0, include_usage))
     for text in ("x", ' "\\\n', "ä€😀", "\x00\u2028"):
-        assert chunks.text(text) == chunks.piece(ResponsePiece(text, "", None, None))
+        assert chunks.encode_text(text) == chunks.encode_piece(ResponsePiece(text, "", None, None))
 
 
 def test_chunks_repeat_the_envelope() -> None:
     chunks = OpenAIWriter(
         CompletionFormat(), ResponseEnvelope("id", 1, "m", "fp"), ResponseOptions(None, 0, include_usage=True)
     )
-    sent = chunks.text("x") + chunks.end({"total_tokens": 1})
+    sent = chunks.encode_text("x") + chunks.encode_end({"total_tokens": 1})
     *parts, done = sent.decode().strip().split("\n\n")
     assert done == "data: [DONE]"
-    assert chunks.end(None) == b"data: [DONE]\n\n"
+    assert chunks.encode_end(None) == b"data: [DONE]\n\n"
     first, second = (json.loads(part[6:]) for part in parts)
     assert first["choices"][0]["text"] == "x"
     assert first["usage"] is None

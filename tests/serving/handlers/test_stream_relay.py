@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
-from tests.serving.recording_peer import Paper
+from tests.serving.recording_peer import RecordingPeer
 
 from archwright.engines.http_request_parser import parse_head
 from archwright.errors import EngineError
@@ -55,7 +55,7 @@ def fed(
     make: Callable[[HttpExchange, RequestTiming], SOME_RELAY], *pieces: bytes
 ) -> tuple[SOME_RELAY, bytes, RequestTiming]:
     async def run() -> tuple[SOME_RELAY, bytes, RequestTiming]:
-        paper = Paper()
+        paper = RecordingPeer()
         exchange = HttpExchange(
             HEAD, paper, ResponseBuffer(ClientLimits(), asyncio.get_running_loop().time, lambda: None)
         )
@@ -75,7 +75,9 @@ def gathered(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
 
 def streamed(exchange: HttpExchange, meter: RequestTiming) -> StreamingRelay:
     relay = StreamingRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-    relay.set(OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0)), logprobs=False)
+    relay.configure(
+        OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0)), logprobs=False
+    )
     return relay
 
 
@@ -195,7 +197,7 @@ def test_an_event_of_which_nothing_is_told_ends_no_stream() -> None:
 
     def message(exchange: HttpExchange, meter: RequestTiming) -> StreamingRelay:
         relay = StreamingRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-        relay.set(MessagesWriter(ResponseEnvelope("msg_1", 1, "m", "")), logprobs=False)
+        relay.configure(MessagesWriter(ResponseEnvelope("msg_1", 1, "m", "")), logprobs=False)
         return relay
 
     text = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
@@ -218,7 +220,7 @@ def test_what_came_whole_without_a_count_is_estimated_by_all_its_words() -> None
     body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
     relay, _, meter = fed(replied, body[:9], body[9:])
     relay.choices = 1
-    relay.ended()
+    relay.finish_reply()
     assert (relay.pieces[0].text, meter.used, meter.tokens) == ("x" * 400, None, 1_200 // CHARACTERS_PER_TOKEN)
 
 
@@ -230,7 +232,7 @@ def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes
         return relay
 
     relay, _, meter = fed(told, events({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}))
-    relay.ended()
+    relay.finish_reply()
     assert (relay.pieces[0].text, meter.chunks) == ("a", 1)
 
 
@@ -242,7 +244,7 @@ def test_it_is_one_too_where_it_comes_byte_by_byte() -> None:
 
     data = events({"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
     relay, _, _ = fed(plain, *(data[at : at + 1] for at in range(len(data))))
-    relay.ended()
+    relay.finish_reply()
     assert relay.pieces == [ResponsePiece("x", "", [], "stop", [])]
 
 
@@ -250,14 +252,14 @@ def test_a_choice_that_comes_twice_is_nonsense() -> None:
     choice = {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}
     relay, _, _ = fed(replied, json.dumps({"choices": [choice, choice]}).encode())
     with pytest.raises(EngineError, match="twice"):
-        relay.ended()
+        relay.finish_reply()
 
 
 def test_a_bug_in_the_books_leaves_no_client_waiting() -> None:
-    gone: list[Paper] = []
+    gone: list[RecordingPeer] = []
     noticed: list[object] = []
 
-    class Torn(Paper):
+    class Torn(RecordingPeer):
         def abort(self) -> None:
             gone.append(self)
 

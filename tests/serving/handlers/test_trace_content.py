@@ -114,7 +114,7 @@ def test_content_leaves_only_where_its_tenant_turned_that_on(scene: Scene) -> No
         assert "archwright.content.truncated" not in told
     assert not set(KEYS) & set(scene.told(scene.chat("bolt"))), "each for itself"
     with platform.keys() as keys:
-        keys.trace_content("acme", False)
+        keys.set_content_tracing("acme", False)
     time.sleep(POLL_S)
     ids = [scene.chat(stream=number % 2 == 0) for number in range(8)]
     assert not any(set(KEYS) & set(told) for told in map(scene.told, ids))
@@ -130,7 +130,7 @@ def test_content_leaves_only_where_its_tenant_turned_that_on(scene: Scene) -> No
 def test_whatever_the_interface_and_however_it_ends(scene: Scene, place: Place) -> None:
     platform = scene.platform
     with platform.keys() as keys:
-        keys.trace_content("acme", True)
+        keys.set_content_tracing("acme", True)
     time.sleep(POLL_S)
     asked = {"model": "m", "max_tokens": 9, "system": "brief", "messages": [{"role": "user", "content": SECRET}]}
     reply = platform.ask("POST", "/v1/messages", asked, key=scene.keys["acme"])

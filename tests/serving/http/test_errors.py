@@ -43,7 +43,7 @@ def refused(status: int, error: object) -> EngineRefused:
 def test_mapping(error: ArchwrightError, status: int, code: str) -> None:
     found = to_api_error(error)
     assert (found.status, found.openai_code) == (status, code)
-    said = found.encoded()
+    said = found.encode_body()
     for secret in (b"/src", b"/run", b"sk-123", b"unix:"):
         assert secret not in said
     if status in (429, 502, 503):
@@ -90,7 +90,7 @@ def test_long_texts_are_cut() -> None:
     ],
 )
 def test_types(status: int, kind: str) -> None:
-    body: Any = ApiError(status, "x").body()
+    body: Any = ApiError(status, "x").openai_body()
     assert body["error"]["type"] == kind
 
 

@@ -184,13 +184,13 @@ def test_refused_by_place(changes: dict[str, Any], param: str) -> None:
 def written(pieces: list[ResponsePiece], used: dict[str, Any] | None = None) -> tuple[list[Any], Any]:
     """The events of a stream, and the whole message of the last piece."""
     writer = MessagesWriter(ResponseEnvelope("msg_1", 1, "m", ""), ("END",))
-    data = writer.first() + b"".join(map(writer.piece, pieces)) + writer.end(used)
+    data = writer.encode_start() + b"".join(map(writer.encode_piece, pieces)) + writer.encode_end(used)
     events = []
     for block in data.decode().strip().split("\n\n"):
         kind, _, said = block.partition("\n")
         events.append(json.loads(said.removeprefix("data: ")))
         assert kind == f"event: {events[-1]['type']}"
-    return events, json.loads(writer.whole(pieces[-1:], used))
+    return events, json.loads(writer.encode_response(pieces[-1:], used))
 
 
 def test_blocks_are_opened_and_closed_in_order() -> None:
@@ -355,12 +355,12 @@ def test_however_it_is_mixed_everything_is_told_once_and_in_order(data: st.DataO
 def test_what_waits_for_nothing_leaves_at_once() -> None:
     writer = MessagesWriter(ResponseEnvelope("msg_1", 1, "m", ""))
     for piece in (part(0, "", "f"), part(0, '{"a'), part(0, '": 1}'), part(1, "{}", "g")):
-        assert writer.piece(piece)
-    assert writer.text("x") and writer.piece(part(2, '{"c', "h"))
-    assert not writer.text("held")
+        assert writer.encode_piece(piece)
+    assert writer.encode_text("x") and writer.encode_piece(part(2, '{"c', "h"))
+    assert not writer.encode_text("held")
     with pytest.raises(EngineError) as caught:
         for _ in range(BUFFER_LIMIT_BYTES // 1_000):
-            writer.text("x" * 1_000)
+            writer.encode_text("x" * 1_000)
     assert caught.value.code == "AW-ENG-03"
 
 

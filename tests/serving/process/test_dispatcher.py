@@ -73,7 +73,7 @@ class Stand:
         """One request over a pair of sockets."""
         server = self.server()
         ours, theirs = socket.socketpair()
-        await server.loop.connect_accepted_socket(server.accept, ours)
+        await server.loop.connect_accepted_socket(server.create_connection, ours)
         reader, writer = await asyncio.open_connection(sock=theirs)
         first = f"GET {path}" if body is None else f"POST {path}"
         writer.write(f"{first} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n".encode())
@@ -126,7 +126,7 @@ def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothin
     def broken(*_asked: object) -> None:
         raise ValueError("unforeseen")
 
-    monkeypatch.setattr(EngineClient, "ask", broken)
+    monkeypatch.setattr(EngineClient, "send_request", broken)
     (pool,) = stand.gateway.pools.values()
     pool.replicas[0].healthy = True
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
@@ -156,7 +156,7 @@ def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
 
 
 def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    reserve, opened = CostAccounting.reserve, CostAccounting.open
+    reserve, opened = CostAccounting.reserve, CostAccounting.open_charge
 
     def gone(till: CostAccounting, exchanges: list[Any]) -> None:
         for exchange in exchanges:
@@ -166,11 +166,11 @@ def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monke
 
     def looked(till: CostAccounting, *asked: Any) -> RequestCharge:
         bill = opened(till, *asked)
-        bill.look(0, 0.0)
+        bill.check_spend(0, 0.0)
         return bill
 
     monkeypatch.setattr(CostAccounting, "reserve", gone)
-    monkeypatch.setattr(CostAccounting, "open", looked)
+    monkeypatch.setattr(CostAccounting, "open_charge", looked)
     (pool,) = stand.gateway.pools.values()
     pool.replicas[0].healthy = True
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
@@ -183,7 +183,7 @@ def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is
     class Changing(CostAccounting):
         def reserve(self, exchanges: list[Any]) -> None:
             reserve(self, exchanges)
-            stand.gateway._route(config)
+            stand.gateway._rebuild_routing(config)
 
     stand.gateway.till = Changing(*stand.gateway.till)
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
@@ -205,8 +205,8 @@ def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypa
     monkeypatch.setattr(EngineClient, "healthy", healthy)
 
     async def scenario() -> None:
-        async with stand.app.running(stand.server()), asyncio.timeout(5):
-            while not stand.gateway.ready:
+        async with stand.app.run_background_tasks(stand.server()), asyncio.timeout(5):
+            while not stand.gateway.ready_pool_count:
                 await asyncio.sleep(0.01)
             assert await stand.call("/readyz") == (200, {"ready": True, "pools": {"ready": 1, "total": 1}})
 
@@ -228,11 +228,11 @@ def test_a_full_disk_leaves_the_deadlines(tmp_path: Path) -> None:
 
     async def scenario() -> bytes:
         server = stand.server()
-        async with stand.app.running(server), asyncio.timeout(10):
+        async with stand.app.run_background_tasks(server), asyncio.timeout(10):
             while "sweep failed" not in stand.journal.getvalue():
                 await asyncio.sleep(0.01)
             ours, theirs = socket.socketpair()
-            await server.loop.connect_accepted_socket(server.accept, ours)
+            await server.loop.connect_accepted_socket(server.create_connection, ours)
             reader, writer = await asyncio.open_connection(sock=theirs)
             said = await reader.readline()
             writer.close()
@@ -314,9 +314,9 @@ def test_a_pool_that_is_gone_has_no_load(stand: Stand) -> None:
     (pool,) = gateway.pools.values()
     line = f'archwright_requests_in_flight{{pool="{pool.name}"}} '
     pool.in_flight = 2
-    assert line + "2.0" in gateway.metrics().decode()
+    assert line + "2.0" in gateway.render_metrics().decode()
     gateway.fleet.pools = {}
-    assert line + "0.0" in gateway.metrics().decode()
+    assert line + "0.0" in gateway.render_metrics().decode()
 
 
 class Gone(asyncio.Transport):
@@ -341,7 +341,7 @@ def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand,
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
 
     async def scenario() -> None:
-        connection = stand.server().accept()
+        connection = stand.server().create_connection()
         connection.connection_made(Gone())
         connection.data_received(head % (secret.encode(), len(body)) + body)
         for _ in range(turns):
@@ -373,14 +373,14 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
     pool.replicas[0].healthy = True
 
     async def scenario() -> None:
-        connection = stand.server().accept()
+        connection = stand.server().create_connection()
 
         async def ask(_client: EngineClient, _path: str, _body: object, sink: ResponseSink, _headers: object) -> None:
             sink.feed(event)
             connection.connection_lost(None)
             await asyncio.sleep(60)
 
-        monkeypatch.setattr(EngineClient, "ask", ask)
+        monkeypatch.setattr(EngineClient, "send_request", ask)
         connection.connection_made(Gone())
         connection.data_received(head % (secret.encode(), len(body)) + body)
         for _ in range(10):

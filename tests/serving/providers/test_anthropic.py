@@ -512,12 +512,12 @@ def test_what_a_provider_cannot_be_told() -> None:
         with pytest.raises(ArchwrightError):
             to_messages_request(body)
     with pytest.raises(ArchwrightError, match="does not answer at"):
-        AnthropicProvider().ask("/completions", plain, None)
+        AnthropicProvider().build_request("/completions", plain, None)
     kept = to_messages_request(
         {**plain, "tools": [TOOL], "tool_choice": "none", "parallel_tool_calls": False, "top_k": 4}
     )
     assert (kept["tool_choice"], kept["top_k"]) == ({"type": "none"}, 4)
-    assert AnthropicProvider().ask("/chat/completions", plain, {"model": "m", "x": 1}).body == {
+    assert AnthropicProvider().build_request("/chat/completions", plain, {"model": "m", "x": 1}).body == {
         "model": "v",
         "x": 1,
         "stream": True,

@@ -397,7 +397,7 @@ def test_token_ids_are_as_many_tokens_as_there_are() -> None:
 def test_refusals_are_openai_errors() -> None:
     with pytest.raises(ApiError) as caught:
         validate_chat({"model": "m", "messages": HELLO, "temperature": 9}, DIRECTORY, None)
-    assert json.loads(caught.value.encoded()) == {
+    assert json.loads(caught.value.encode_body()) == {
         "error": {
             "message": "'temperature' must be a number from 0 to 2",
             "type": "invalid_request_error",
@@ -429,10 +429,10 @@ def test_classifiers_are_no_models_of_a_generation() -> None:
     both = directory(spec("m", "desk"), spec("wear", "wear", kind="predict", version="wear@v1"))
     assert both.names == ("m", "desk")
     with pytest.raises(ApiError):
-        both.find("wear", None)
-    found = both.predictor("wear")
+        both.resolve("wear", None)
+    found = both.find_classifier("wear")
     assert found is not None and (found.kind, found.workload) == ("predict", "wear")
-    assert both.predictor("desk") is None
+    assert both.find_classifier("desk") is None
 
 
 ABROAD = directory(

@@ -58,19 +58,19 @@ class Door:
 
     async def ask(self, number: int = 0, header: str | None = None, within_s: float = 10.0) -> tuple[str, Attempts]:
         """The answer's text and how it came."""
-        found = self.router.data_class(self.question.endpoint, header, self.question.body)
+        found = self.router.classify_request(self.question.endpoint, header, self.question.body)
         until = self.router.now() + within_s
-        course = Attempts(self.router, self.router.order(self.question, found, f"aw-{number:024x}"), until)
+        course = Attempts(self.router, self.router.select_pools(self.question, found, f"aw-{number:024x}"), until)
 
         async def send(replica: Replica) -> str:
             self.sent.append(replica.address)
             pieces: list[str] = []
             async for event in replica.client.stream("/chat/completions", self.question.body):
-                course.begin()
+                course.mark_started()
                 pieces += [choice["delta"].get("content") or "" for choice in event["choices"]]
             return "".join(pieces)
 
-        return await course.answer(self.router.work(self.question, "", found, until), send), course
+        return await course.run(self.router.build_slot_request(self.question, "", found, until), send), course
 
 
 async def counted(engines: Platform, name: str) -> dict[str, float]:
@@ -90,7 +90,7 @@ def through(home: Home, config: GatewayConfig, scenario: Callable[[Door], Awaita
         door = Door(home, config)
         async with AsyncExitStack() as stack, asyncio.timeout(60):
             stack.push_async_callback(door.fleet.close)
-            await door.fleet.check()
+            await door.fleet.check_health()
             await scenario(door)
 
     asyncio.run(run())
@@ -103,7 +103,7 @@ def test_our_engine_dies_and_the_fallback_answers(engines: Platform) -> None:
         engines.kill_engine("own")
         text, course = await door.ask()
         assert text.startswith("other") and course.pool.name == "other" and course.tries == 2
-        await door.fleet.check()
+        await door.fleet.check_health()
         text, course = await door.ask()
         assert text.startswith("other") and course.tries == 1, "known to be down: not asked first"
 
@@ -116,7 +116,7 @@ async def _only_own_answer(engines: Platform, door: Door, headers: list[str]) ->
     for header in headers:
         with pytest.raises((ApiError, EngineError)):
             await door.ask(header=header)
-    await door.fleet.check()
+    await door.fleet.check_health()
     for header in set(headers):
         with pytest.raises(ApiError) as refused:
             await door.ask(header=header)
@@ -157,25 +157,25 @@ def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_no
     async def scenario(door: Door) -> None:
         (pool,) = door.fleet.pools.values()
         until = door.router.now() + 10.0
-        work = door.router.work(door.question, "", "internal", until)
+        work = door.router.build_slot_request(door.question, "", "internal", until)
 
         async def waits_and_leaves(heard: bool) -> bool:
-            held = [await pool.take(work) for _ in range(pool.slots)]
+            held = [await pool.acquire(work) for _ in range(pool.slots)]
             course, sent = Attempts(door.router, (pool,), until), asyncio.Event()
 
             async def send(_replica: Replica) -> None:
                 if heard:
-                    course.begin()
+                    course.mark_started()
                 sent.set()
                 await asyncio.Event().wait()
 
-            asked = asyncio.create_task(course.answer(work, send))
+            asked = asyncio.create_task(course.run(work, send))
             await asyncio.sleep(0)
-            pool.give(held.pop())
+            pool.release(held.pop())
             await sent.wait()
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
-            pool.give(held.pop())
+            pool.release(held.pop())
             return pool._lines["normal"].patience.alert
 
         assert not await waits_and_leaves(heard=True)
@@ -212,11 +212,11 @@ def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platform) -> 
 
         requests = 200
         for number in range(requests):
-            order = door.router.order(door.question, "internal", str(number))
+            order = door.router.select_pools(door.question, "internal", str(number))
             with pytest.raises(EngineRefused):
-                await Attempts(door.router, order, door.router.now() + 5).answer(SlotRequest(1), send)
+                await Attempts(door.router, order, door.router.now() + 5).run(SlotRequest(1), send)
         assert requests <= tries <= requests + RETRY_RESERVE + RETRY_SHARE * requests
-        assert not any(served.usable(door.router.now()) for served in door.fleet.pools.values())
+        assert not any(served.is_usable(door.router.now()) for served in door.fleet.pools.values())
 
     through(engines.home, table(broken, more=(pool("other"),)), scenario)
 
@@ -246,9 +246,9 @@ def test_the_clients_own_mistake_is_asked_once(engines: Platform) -> None:
             tries += 1
             return await replica.client.post("/chat/completions", {"messages": 7})
 
-        order = door.router.order(door.question, "internal", "x")
+        order = door.router.select_pools(door.question, "internal", "x")
         with pytest.raises(EngineRefused) as refused:
-            await Attempts(door.router, order, door.router.now() + 5).answer(SlotRequest(1), send)
+            await Attempts(door.router, order, door.router.now() + 5).run(SlotRequest(1), send)
         assert refused.value.status == 400 and tries == 1
 
     through(engines.home, table(own(fallback=("other",)), more=(pool("other"),)), scenario)
@@ -259,7 +259,7 @@ def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
     engines: Platform, times: int, healthy: bool, tries: int
 ) -> None:
     async def scenario(door: Door) -> None:
-        course = Attempts(door.router, door.router.order(door.question, "internal", "x"), door.router.now() + 5)
+        course = Attempts(door.router, door.router.select_pools(door.question, "internal", "x"), door.router.now() + 5)
 
         async def send(_replica: Replica) -> str:
             if course.tries <= times:
@@ -269,10 +269,10 @@ def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
             return "answered"
 
         if tries > times:
-            assert await course.answer(SlotRequest(1), send) == "answered"
+            assert await course.run(SlotRequest(1), send) == "answered"
         else:
             with pytest.raises(EngineError):
-                await course.answer(SlotRequest(1), send)
+                await course.run(SlotRequest(1), send)
         assert course.tries == tries
 
     through(engines.home, table(own()), scenario)
@@ -280,15 +280,15 @@ def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
 
 def test_nothing_is_asked_again_once_the_answer_began(engines: Platform) -> None:
     async def scenario(door: Door) -> None:
-        order = door.router.order(door.question, "internal", "x")
+        order = door.router.select_pools(door.question, "internal", "x")
         course = Attempts(door.router, order, door.router.now() + 5)
 
         async def send(_replica: Replica) -> str:
-            course.begin()
+            course.mark_started()
             raise EngineError("AW-ENG-02", "the engine broke off")
 
         with pytest.raises(EngineError):
-            await course.answer(SlotRequest(1), send)
+            await course.run(SlotRequest(1), send)
         assert course.tries == 1
 
     through(engines.home, table(own(fallback=("other",)), more=(pool("other"),)), scenario)

@@ -41,11 +41,11 @@ def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[EnginePo
 
 @asynccontextmanager
 async def lease(served: EnginePool, tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
-    taken = await served.take(SlotRequest(tokens, plain=plain))
+    taken = await served.acquire(SlotRequest(tokens, plain=plain))
     try:
         yield taken.replica
     finally:
-        served.give(taken)
+        served.release(taken)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -125,18 +125,18 @@ def test_leaving_while_waiting_gives_nothing_away() -> None:
 def test_who_left_a_line_whose_turn_does_not_come_is_let_go_of() -> None:
     async def scenario() -> None:
         made, _ = pool()
-        await made.check()
+        await made.check_health()
         async with lease(made, 1):
-            urgent = asyncio.create_task(made.take(SlotRequest(1, priority="interactive")))
-            late = [asyncio.create_task(made.take(SlotRequest(1, priority="batch"))) for _ in range(5)]
+            urgent = asyncio.create_task(made.acquire(SlotRequest(1, priority="interactive")))
+            late = [asyncio.create_task(made.acquire(SlotRequest(1, priority="batch"))) for _ in range(5)]
             await settle()
             for one in late[1:]:
                 one.cancel()
             await settle()
-            await made.check()
+            await made.check_health()
             assert len(list(made._lines["batch"])) == 1
-        made.give(await urgent)
-        made.give(await late[0])
+        made.release(await urgent)
+        made.release(await late[0])
         assert made.in_flight == 0
 
     run(scenario)
@@ -147,14 +147,14 @@ def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
 
     async def scenario() -> None:
         made, _ = pool(slots=2)
-        await made.check()
+        await made.check_health()
         served: list[str] = []
 
         async def use(tenant: str) -> None:
-            held = await made.take(SlotRequest(1, tenant))
+            held = await made.acquire(SlotRequest(1, tenant))
             served.append(tenant)
             await settle()
-            made.give(held)
+            made.release(held)
 
         loud = [asyncio.create_task(use("loud")) for _ in range(12)]
         await settle()
@@ -169,22 +169,22 @@ def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
 def test_a_full_queue_has_room_for_who_has_fewer_in_it() -> None:
     async def scenario() -> None:
         made, _ = pool()
-        await made.check()
-        held = await made.take(SlotRequest(1, "loud"))
-        loud = [asyncio.create_task(made.take(SlotRequest(1, "loud"))) for _ in range(40)]
+        await made.check_health()
+        held = await made.acquire(SlotRequest(1, "loud"))
+        loud = [asyncio.create_task(made.acquire(SlotRequest(1, "loud"))) for _ in range(40)]
         await settle()
         refused = [task for task in loud if task.done()]
         assert refused and all(_status(task) == 429 for task in refused)
         quiet = asyncio.create_task(
-            made.take(SlotRequest(1, "quiet", begin_by=asyncio.get_running_loop().time() + 2.5))
+            made.acquire(SlotRequest(1, "quiet", begin_by=asyncio.get_running_loop().time() + 2.5))
         )
         await settle()
         waiting = [task for task in loud if not task.done()]
         (evicted,) = (task for task in loud if task.done() and task not in refused)
         assert _status(evicted) == 429 and loud.index(evicted) == len(waiting), "of those let in who came last"
-        made.give(held)
+        made.release(held)
         for task in (waiting[0], quiet, *waiting[1:]):
-            made.give(await task)
+            made.release(await task)
         assert made.in_flight == 0 and made._held == {}
 
     run(scenario)
@@ -232,7 +232,7 @@ def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
             await settle()
             waiting[0].cancel()
             pulses[0].well = False
-            await made.failed(replica)
+            await made.handle_failure(replica)
             found = await asyncio.gather(*waiting, return_exceptions=True)
         assert isinstance(found[0], asyncio.CancelledError)
         assert all(isinstance(one, ApiError) and one.status == 503 for one in found[1:])
@@ -254,7 +254,7 @@ def test_a_healthy_replica_is_used_and_a_returned_one_serves_the_queue() -> None
             await settle()
             assert not waiting.done()
             pulses[1].well = True
-            await made.check()
+            await made.check_health()
             assert await waiting is made.replicas[1]
 
     run(scenario)
@@ -263,7 +263,7 @@ def test_a_healthy_replica_is_used_and_a_returned_one_serves_the_queue() -> None
 def test_callers_at_the_same_time_share_one_look() -> None:
     async def scenario() -> None:
         made, pulses = pool()
-        await asyncio.gather(*(made.check() for _ in range(10)))
+        await asyncio.gather(*(made.check_health() for _ in range(10)))
         assert pulses[0].asked == 1
 
     run(scenario)
@@ -275,7 +275,7 @@ def test_a_busy_engine_is_not_taken_for_dead() -> None:
 
         async def healthy_when(delay_s: float) -> bool:
             pulses[0].delay_s = delay_s
-            await made.check()
+            await made.check_health()
             return made.healthy
 
         async with lease(made, 1):
@@ -335,7 +335,7 @@ def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
         spec = endpoint(slots=1, version="m@v1").pool
         new = Replica(Pulse(), spec, "unix:new")
         new.healthy = True
-        made.replace(spec, (new,))
+        made.replace_replicas(spec, (new,))
         await settle()
         assert (old.running, new.running) == (1, 1)
         late = [asyncio.create_task(use()) for _ in range(15)]

@@ -41,14 +41,14 @@ class Stand:
         self.pool = EnginePool(spec, tuple(found), lambda: self.clock.now)
 
     async def ask(self, but: Replica | None = None) -> SlotLease:
-        lease = await self.pool.take(SlotRequest(1, but=but))
-        lease.replica.sent(self.clock.now)
+        lease = await self.pool.acquire(SlotRequest(1, but=but))
+        lease.replica.record_sent(self.clock.now)
         return lease
 
     def answer(self, lease: SlotLease) -> None:
-        self.pool.heard(lease.replica, 0.0)
-        lease.replica.ended("ok", self.clock.now)
-        self.pool.give(lease)
+        self.pool.record_first_response(lease.replica, 0.0)
+        lease.replica.record_end("ok", self.clock.now)
+        self.pool.release(lease)
 
     async def asked(self, count: int) -> str:
         """Who is asked when each answers at once."""
@@ -82,13 +82,13 @@ def test_who_is_silent_gets_no_more_until_it_gives_a_sign() -> None:
         stand.answer(lease)
         stand.clock.now += 1.0
         assert await stand.asked(10) == "b" * 10
-        assert stand.pool.usable(stand.clock.now)
+        assert stand.pool.is_usable(stand.clock.now)
         stand.clock.now += FIRST_OPEN_S
         probe = await stand.ask()
         assert probe.replica is first or (await stand.asked(3)).count("a") == 0
         silent = next(lease for lease in held if lease.replica is first)
         stand.answer(silent)
-        assert first.trusted(stand.clock.now, PATIENCE_S), "slow is not dead"
+        assert first.is_trusted(stand.clock.now, PATIENCE_S), "slow is not dead"
         assert first.breaker.state == "closed"
 
     run(scenario)
@@ -102,19 +102,19 @@ def test_silence_is_what_somebody_waits_through() -> None:
         first, _ = stand.pool.replicas
 
         def left_after(waited_s: float) -> None:
-            first.sent(stand.clock.now)
+            first.record_sent(stand.clock.now)
             stand.clock.now += waited_s
-            first.ended("neutral", stand.clock.now)
+            first.record_end("neutral", stand.clock.now)
 
         for _ in range(MIN_SILENT_REQUESTS):
             left_after(0.1)
         stand.clock.now += 100.0
-        assert first.trusted(stand.clock.now, PATIENCE_S)
+        assert first.is_trusted(stand.clock.now, PATIENCE_S)
         left_after(PATIENCE_S / 2)
-        assert first.trusted(stand.clock.now, PATIENCE_S)
+        assert first.is_trusted(stand.clock.now, PATIENCE_S)
         stand.clock.now += 100.0
         left_after(PATIENCE_S / 2)
-        assert not first.trusted(stand.clock.now, PATIENCE_S)
+        assert not first.is_trusted(stand.clock.now, PATIENCE_S)
 
     run(scenario)
 
@@ -126,7 +126,7 @@ def test_where_all_are_silent_all_are_asked() -> None:
         stand.clock.now += PATIENCE_S + 1.0
         held += [await stand.ask() for _ in range(4)]
         assert len({lease.replica for lease in held[-4:]}) == 2
-        assert not stand.pool.usable(stand.clock.now), "another pool would be asked first"
+        assert not stand.pool.is_usable(stand.clock.now), "another pool would be asked first"
 
     run(scenario)
 
@@ -137,7 +137,7 @@ def test_one_alone_is_never_taken_for_silent() -> None:
         for _ in range(5):
             await stand.ask()
         stand.clock.now += 1_000.0
-        assert stand.pool.usable(stand.clock.now)
+        assert stand.pool.is_usable(stand.clock.now)
 
     run(scenario)
 
@@ -147,9 +147,9 @@ def test_one_that_fails_does_not_take_the_pool_with_it() -> None:
         stand = Stand()
         first, second = stand.pool.replicas
         for _ in range(LEAST_FAILURES):
-            first.sent(stand.clock.now)
-            first.ended("failed", stand.clock.now)
-        assert stand.pool.usable(stand.clock.now)
+            first.record_sent(stand.clock.now)
+            first.record_end("failed", stand.clock.now)
+        assert stand.pool.is_usable(stand.clock.now)
         assert await stand.asked(5) == "bbbbb"
         assert (await stand.ask(but=second)).replica is second, "a last resort"
         stand.clock.now += FIRST_OPEN_S

@@ -48,13 +48,13 @@ class Stand:
         return GenerationRequest(model="m", endpoint=self.spec, body={"messages": HELLO, **body})
 
     def order(self, data_class: DataClass = "internal", request_id: str = "aw-1") -> list[str]:
-        return [pool.name for pool in self.router.order(self.question(), data_class, request_id)]
+        return [pool.name for pool in self.router.select_pools(self.question(), data_class, request_id)]
 
     def fail(self, name: str, times: int = LEAST_FAILURES) -> None:
         for _ in range(times):
             for replica in self.pools[name].replicas:
-                replica.sent(self.now)
-                replica.ended("failed", self.now)
+                replica.record_sent(self.now)
+                replica.record_end("failed", self.now)
 
     def down(self, *names: str) -> None:
         for name in names:
@@ -63,7 +63,7 @@ class Stand:
 
     def busy(self, name: str, count: int) -> list[SlotLease]:
         async def taken() -> list[SlotLease]:
-            return [await self.pools[name].take(SlotRequest(1)) for _ in range(count)]
+            return [await self.pools[name].acquire(SlotRequest(1)) for _ in range(count)]
 
         return asyncio.run(taken())
 
@@ -98,10 +98,10 @@ def test_a_pool_that_fails_is_passed_over_and_comes_back_by_one_request() -> Non
     stand.now += FIRST_OPEN_S
     assert stand.order() == ["p", "f"]
     (replica,) = stand.pools["p"].replicas
-    replica.sent(stand.now)
+    replica.record_sent(stand.now)
     assert stand.order() == ["f"], "one at a time"
     for _ in range(2):
-        replica.ended("ok", stand.now)
+        replica.record_end("ok", stand.now)
     assert stand.order() == ["p", "f"]
 
 
@@ -123,9 +123,9 @@ def test_our_own_first_and_outside_only_when_the_queue_is_too_long() -> None:
     assert stand.order() == ["p", "o", "f"], "a wait of one turn of a second keeps the limit"
 
     async def queue_up() -> None:
-        waiting = [asyncio.ensure_future(stand.pools["p"].take(SlotRequest(1))) for _ in range(2)]
+        waiting = [asyncio.ensure_future(stand.pools["p"].acquire(SlotRequest(1))) for _ in range(2)]
         await asyncio.sleep(0)
-        assert stand.pools["p"].wait_s() == 3.0
+        assert stand.pools["p"].estimated_wait_s() == 3.0
         assert stand.order() == ["o", "p", "f"]
         for one in waiting:
             one.cancel()
@@ -133,7 +133,7 @@ def test_our_own_first_and_outside_only_when_the_queue_is_too_long() -> None:
 
     asyncio.run(queue_up())
     assert stand.order() == ["p", "o", "f"]
-    stand.pools["p"].give(held[0])
+    stand.pools["p"].release(held[0])
     stand.down("p")
     assert stand.order() == ["o", "f"]
 
@@ -200,13 +200,13 @@ def test_only_what_may_have_the_data_mirrors_them() -> None:
     ids = [f"aw-{number:024x}" for number in range(4000)]
 
     def mirrored(data_class: DataClass) -> int:
-        return sum(stand.router.shadow(stand.question(), data_class, one) is not None for one in ids)
+        return sum(stand.router.select_shadow(stand.question(), data_class, one) is not None for one in ids)
 
     assert mirrored("internal") == pytest.approx(1000, abs=5 * math.sqrt(1000))
     assert mirrored("personal") == 0
     held = stand.busy("s", 1)
     assert mirrored("internal") == 0, "half of its slots are taken: dropped"
-    stand.pools["s"].give(held[0])
+    stand.pools["s"].release(held[0])
     stand.fail("s")
     assert mirrored("internal") == 0
     assert stand.order() == ["p"], "a shadow answers nobody"
@@ -238,14 +238,14 @@ def test_the_strictest_of_endpoint_caller_and_text(
     more = () if of_endpoint == "health" else (OUTSIDE,)
     fallback = tuple(one.name for one in more)
     stand = Stand(endpoint(data_class=of_endpoint, fallback=fallback), *more)
-    assert stand.router.data_class(stand.spec, header, body) == expected
+    assert stand.router.classify_request(stand.spec, header, body) == expected
 
 
 @pytest.mark.parametrize("word", ["", "Personal", "secret", "health "])
 def test_a_word_that_is_no_class_is_refused(word: str) -> None:
     stand = Stand(endpoint())
     with pytest.raises(ApiError) as refused:
-        stand.router.data_class(stand.spec, word, {})
+        stand.router.classify_request(stand.spec, word, {})
     assert refused.value.status == 400 and "health" in refused.value.message
 
 
@@ -259,13 +259,13 @@ def test_text_is_read_only_where_it_matters_or_where_it_is_asked_for() -> None:
         ({"shadow": "cloud", "shadow_share": 0.1}, (OUTSIDE,), "personal"),
     ):
         stand = Stand(endpoint(**changes), *more)
-        assert stand.router.data_class(stand.spec, None, MAIL) == expected, changes
+        assert stand.router.classify_request(stand.spec, None, MAIL) == expected, changes
 
 
 def test_a_card_is_looked_for_where_it_may_not_go_though_personal_data_may() -> None:
     stand = Stand(endpoint(fallback=("cloud",), residency_of={"personal": ("any",)}), OUTSIDE)
     card = {"messages": [{"role": "user", "content": "Charge 4111 1111 1111 1111, please."}]}
-    assert stand.router.data_class(stand.spec, None, card) == "payment"
+    assert stand.router.classify_request(stand.spec, None, card) == "payment"
     assert stand.order("payment") == ["p"] and stand.order("personal") == ["p", "cloud"]
 
 
@@ -285,11 +285,11 @@ def test_work_carries_urgency_deadline_and_prefix() -> None:
     entry = endpoint(addresses=("unix:a", "unix:b"), priority="batch", wait_s=5.0)
     stand = Stand(entry)
     stand.now = 10.0
-    work = stand.router.work(stand.question(), "", "internal", 100.0)
+    work = stand.router.build_slot_request(stand.question(), "", "internal", 100.0)
     assert (work.priority, work.begin_by, work.prefix) == ("batch", 15.0, hash_prefix({"messages": HELLO}))
-    assert stand.router.work(stand.question(), "", "internal", 12.0).begin_by == 12.0
+    assert stand.router.build_slot_request(stand.question(), "", "internal", 12.0).begin_by == 12.0
     alone = Stand(endpoint())
-    work = alone.router.work(alone.question(), "", "internal", 7.0)
+    work = alone.router.build_slot_request(alone.question(), "", "internal", 7.0)
     assert (work.priority, work.begin_by, work.prefix, work.but) == ("normal", 7.0, None, None)
 
 
@@ -299,11 +299,11 @@ def test_conversations_stay_with_a_replica_until_it_is_clearly_busier() -> None:
 
     async def scenario() -> None:
         for prefix, _ in itertools.product(range(20), range(3)):
-            lease = await served.take(SlotRequest(10, prefix=prefix))
+            lease = await served.acquire(SlotRequest(10, prefix=prefix))
             first = homes.setdefault(prefix, lease.replica.address)
             assert lease.replica.address == first
-            served.give(lease)
-        leases = [await served.take(SlotRequest(10, prefix=7)) for _ in range(12)]
+            served.release(lease)
+        leases = [await served.acquire(SlotRequest(10, prefix=7)) for _ in range(12)]
         assert leases[0].replica.address == homes[7]
         assert [replica.running for replica in served.replicas] == [4, 4, 4]
 

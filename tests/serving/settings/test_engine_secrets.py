@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def sent_key(fleet: PoolRegistry) -> bytes:
     (served,) = fleet.pools.values()
-    return served.replicas[0].client._message("GET", "/models")
+    return served.replicas[0].client._encode_request("GET", "/models")
 
 
 def test_a_variable_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,17 +56,17 @@ def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> None:
         spec = endpoint(key=f"file:{file}", health_path="").pool
         fleet = PoolRegistry((spec,), Home(tmp_path / "home"))
         assert b"Bearer sk-old\r\n" in sent_key(fleet)
-        await fleet.check()
+        await fleet.check_health()
         file.write_text("sk-new")
-        await fleet.check()
+        await fleet.check_health()
         assert b"Bearer sk-new\r\n" in sent_key(fleet) and b"sk-old" not in sent_key(fleet)
         file.unlink()
         with pytest.raises(OperateError) as caught:
-            await fleet.check()
+            await fleet.check_health()
         assert caught.value.code == "AW-OPS-15"
         assert b"Bearer sk-new\r\n" in sent_key(fleet), "what is in use stays in use"
         file.write_text("sk-newest")
-        await fleet.check()
+        await fleet.check_health()
         assert b"Bearer sk-newest\r\n" in sent_key(fleet)
         await fleet.close()
 

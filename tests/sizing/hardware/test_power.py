@@ -13,7 +13,7 @@ CATALOG = load_catalog()
 
 def test_a_busy_machine_draws_its_load_and_an_idle_one_a_share_of_its_plate() -> None:
     draw = power.estimate_power_draw(800, 1000, CATALOG)
-    idle = CATALOG.part("idle.draw").value * 1000
+    idle = CATALOG.parameter("idle.draw").value * 1000
     assert draw.mean(1.0).value == 800
     assert draw.mean(0.0).value == idle
     assert draw.mean(0.5).value == pytest.approx(400 + idle / 2)

@@ -46,13 +46,13 @@ class Plain(NamedTuple):
     def step_s(self, step: EngineStep) -> float:
         return self.base + self.slope * step.answering + self.token * step.prompt_tokens
 
-    def decode(self, context: float) -> Line:
+    def decode_step(self, context: float) -> Line:
         return Line(self.base, self.slope * (1 + context / 1e4))
 
-    def read_s(self, tokens: float, seen: float) -> float:
+    def prefill_s(self, tokens: float, seen: float) -> float:
         return self.token * tokens
 
-    def alone(self, prompt: float) -> UncontendedPrefill:
+    def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
         return UncontendedPrefill(0.0, 0.0, self.token * prompt)
 
 
@@ -74,11 +74,11 @@ def test_lengths_are_log_normal_and_cut() -> None:
 
 
 def test_the_rate_is_littles_law_at_the_time_between_tokens() -> None:
-    at = engine().at(20.0)
+    at = engine().at_batch(20.0)
     pace, share = Plain(), 20 / 220
-    decode = pace.decode(1910).step_s(21)
+    decode = pace.decode_step(1910).step_s(21)
     assert at.decode_s == decode
-    assert at.rate == pytest.approx(20 / (220 * (decode + share * pace.read_s(1800, 0))))
+    assert at.rate == pytest.approx(20 / (220 * (decode + share * pace.prefill_s(1800, 0))))
 
 
 def test_an_idle_engine_answers_as_if_alone() -> None:
@@ -107,7 +107,7 @@ def test_prompts_of_one_length_wait_as_an_m_d_1_queue() -> None:
 
 def test_without_limits_a_stated_share_of_what_saturates_it() -> None:
     loop = engine()
-    found = loop.most(SLO())
+    found = loop.find_max_load(SLO())
     assert found.broken == ()
     at = found.point
     crowd = at.inside + Z95 * math.sqrt(at.inside)
@@ -117,19 +117,19 @@ def test_without_limits_a_stated_share_of_what_saturates_it() -> None:
 
 @pytest.mark.parametrize("name", LIMITED_LATENCIES)
 def test_a_limit_is_used_up(name: str) -> None:
-    free = engine().most(SLO()).point
+    free = engine().find_max_load(SLO()).point
     idle = engine().idle
     limit = (getattr(free, name) + getattr(idle, name)) / 2
-    held = engine().most(SLO(**{name: limit}))
+    held = engine().find_max_load(SLO(**{name: limit}))
     assert getattr(held.point, name) == pytest.approx(limit, rel=1e-3)
     assert getattr(held.point, name) <= limit
     assert held.point.rate < free.rate
 
 
 def test_a_limit_that_an_idle_engine_breaks_is_named_and_dropped() -> None:
-    found = engine().most(SLO(ttft_p95_s=0.001, tpot_p95_s=0.05))
+    found = engine().find_max_load(SLO(ttft_p95_s=0.001, tpot_p95_s=0.05))
     assert found.broken == (("ttft_p95_s", engine().idle.ttft_p95_s),)
-    assert found.point == engine().most(SLO(tpot_p95_s=0.05)).point
+    assert found.point == engine().find_max_load(SLO(tpot_p95_s=0.05)).point
 
 
 def test_a_rate_out_of_reach_is_a_full_engine() -> None:
@@ -145,7 +145,7 @@ def test_an_engine_that_reads_for_hours_is_idle_at_fewer_requests() -> None:
 
 
 def test_prompts_that_come_faster_than_they_are_read_wait_for_ever() -> None:
-    at = engine(Plain(token=1e-3), chunk=256).at(200.0)
+    at = engine(Plain(token=1e-3), chunk=256).at_batch(200.0)
     assert at.reading >= 1
     assert at.ttft_p95_s == at.inside == math.inf
 
@@ -164,7 +164,7 @@ paces = st.builds(
 
 
 def most(pace: Plain, flow: tuple[TokenLength, TokenLength], slo: SLO, slots: int = 64) -> MaxLoad:
-    return OpenLoop(pace, build_request_profile(*flow), slots, 2048).most(slo)
+    return OpenLoop(pace, build_request_profile(*flow), slots, 2048).find_max_load(slo)
 
 
 @settings(max_examples=60, deadline=None)

@@ -173,7 +173,7 @@ def test_the_band_is_that_of_the_stratum_and_of_the_row() -> None:
     factors = [found.requests_per_s.factor for found in (seen, new_model, new_device, new_both)]
     assert factors[0] == pytest.approx(factors[1])
     assert factors[1] < factors[2] < factors[3]
-    band = fitted_tables.load_table("serving").band("tpot_s", "unseen model", "")
+    band = fitted_tables.load_table("serving").find_band("tpot_s", "unseen model", "")
     assert factors[0] >= max(band.high, 1 / band.low)
     unsure = Catalog(DATA)
     row = replace(CATALOG.accelerators["H100-SXM-80GB"], confidence="recalled", as_of="")
@@ -205,8 +205,10 @@ def test_a_device_short_of_power_multiplies_at_what_it_sustains() -> None:
             for catalog in (plain, CATALOG)
         )
         share = CATALOG.work_rates[f"serving.rate-{name}"].typical
-        assert stated.pace.read_s(1000, 5e5) == pytest.approx(share * sustained.pace.read_s(1000, 5e5), rel=0.01)
-        assert stated.pace.decode(1000).step_s(1) == pytest.approx(sustained.pace.decode(1000).step_s(1), rel=0.01)
+        assert stated.pace.prefill_s(1000, 5e5) == pytest.approx(share * sustained.pace.prefill_s(1000, 5e5), rel=0.01)
+        assert stated.pace.decode_step(1000).step_s(1) == pytest.approx(
+            sustained.pace.decode_step(1000).step_s(1), rel=0.01
+        )
         assert "sustained" in sustained.speed.facts[-1]
 
 
@@ -360,10 +362,10 @@ def test_engines_and_their_places_never_exceed_a_devices_memory(
         worker = ShardedModel(
             group_weights(spec), NumericPrecision(number), ParallelLayout(tp=width, moe_tp=1, ep=width)
         )
-        held = worker.weights() + engine.slots * worker.cached(asked.requests.held_tokens)
+        held = worker.weight_bytes() + engine.slots * worker.request_cache_bytes(asked.requests.mean_cached_tokens)
         assert held <= row.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
         assert (
-            worker.weights() + worker.cached(engine.context_tokens)
+            worker.weight_bytes() + worker.request_cache_bytes(engine.context_tokens)
             <= row.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
         )
         assert engine.copies * width <= count
@@ -374,7 +376,7 @@ def test_a_place_holds_twice_the_long_requests_in_whole_steps() -> None:
     assert nothing.context_tokens(CATALOG.models[SMALL]) == 256
     requests = RequestLengths(TokenLength(mean=100, p95=300), TokenLength(mean=50, p95=80))
     assert requests.context_tokens(CATALOG.models[SMALL]) == 768
-    assert requests.held_tokens == 137.5
+    assert requests.mean_cached_tokens == 137.5
     assert (
         RequestLengths(TokenLength(mean=1e5, p95=2e5), CHAT.output_tokens).context_tokens(CATALOG.models[SMALL])
         == 131072

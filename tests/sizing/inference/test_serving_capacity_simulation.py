@@ -68,9 +68,9 @@ def test_the_capacity_is_where_the_simulation_says(
     lengths = LOADS[kind]
     engine = engine_for(model, device, lengths)
     loop = OpenLoop(engine.pace, build_request_profile(*lengths), engine.slots, engine.chunk)
-    idle, free = loop.idle, loop.most(SLO()).point
+    idle, free = loop.idle, loop.find_max_load(SLO()).point
     for place, name in enumerate(("ttft_p95_s", "tpot_p95_s")):
         limit = (getattr(idle, name) + getattr(free, name)) / 2
-        rate = loop.most(SLO(**{name: limit})).point.rate
+        rate = loop.find_max_load(SLO(**{name: limit})).point.rate
         assert simulated(engine, lengths, 0.95 * rate)[place] <= limit * HOLDS, name
         assert simulated(engine, lengths, 1.6 * rate)[place] >= limit * BREAKS, name

@@ -163,7 +163,7 @@ def test_an_unstated_engine_is_the_one_that_plans_deploy() -> None:
     unstated, stated = answered(engine=""), answered(engine="vllm")
     assert unstated.stratum == serving_prediction.SEEN
     assert unstated[:4] == stated[:4]
-    assert f"engine: {SUBJECTS.catalog.server.id}" in unstated.assumed
+    assert f"engine: {SUBJECTS.catalog.default_engine.id}" in unstated.assumed
     assert not any(text.startswith("engine") for text in stated.assumed)
 
 

@@ -29,11 +29,11 @@ def job(parameters: float = 70e9, trained: float | None = None, machines: int = 
 
 
 def test_a_sharded_step_gathers_the_weights_twice_and_scatters_the_gradients() -> None:
-    assert job().exchanged == pytest.approx(3 * 2 * 70e9 * 3 / 4)
+    assert job().exchanged_bytes == pytest.approx(3 * 2 * 70e9 * 3 / 4)
 
 
 def test_adapters_exchange_only_their_gradients() -> None:
-    assert job(trained=1e8).exchanged == pytest.approx(2 * 4 * 1e8 * 3 / 4)
+    assert job(trained=1e8).exchanged_bytes == pytest.approx(2 * 4 * 1e8 * 3 / 4)
 
 
 def test_a_full_tune_of_a_large_model_takes_a_fast_fabric_and_its_adapters_do_not() -> None:
@@ -45,10 +45,10 @@ def test_a_full_tune_of_a_large_model_takes_a_fast_fabric_and_its_adapters_do_no
 def test_the_fewest_ports_that_suffice_are_taken() -> None:
     found = choose_fabric(job(), CATALOG)
     fewer = network.network_wait_share(
-        job().exchanged,
-        job().computes_s(CATALOG),
+        job().exchanged_bytes,
+        job().compute_s(CATALOG),
         found.ports / 2 * FAST_PORT_BYTES_PER_S,
-        CATALOG.part("collective.overlap").value,
+        CATALOG.parameter("collective.overlap").value,
     )
     assert fewer > MAX_WAIT_SHARE
 
@@ -65,7 +65,7 @@ def test_a_wider_network_never_waits_longer(parameters: float, machines: int) ->
     one = job(parameters, machines=machines)
     found = choose_fabric(one, CATALOG)
     assert 0 < found.waits <= found.waits_plain < 1
-    assert one.exchanged <= job(parameters, machines=machines + 1).exchanged
+    assert one.exchanged_bytes <= job(parameters, machines=machines + 1).exchanged_bytes
 
 
 def test_one_machine_or_an_unknown_model_has_no_job() -> None:
@@ -91,25 +91,25 @@ def test_switches_one_or_leaves_and_a_spine() -> None:
 
 def test_messages_by_kind() -> None:
     text = Traffic(input_tokens=TokenLength(mean=100, p95=200), output_tokens=TokenLength(mean=10, p95=20))
-    token, width = CATALOG.part("answer.token").value, CATALOG.part("text.bytes").value
+    token, width = CATALOG.parameter("answer.token").value, CATALOG.parameter("text.bytes").value
     chat = network.estimate_message_size(Workload(name="a", kind="chat", traffic=text), CATALOG)
     assert chat == network.MessageSize(100 * width, 10 * token, ("answer.token",))
     vector = network.estimate_message_size(Workload(name="a", kind="embedding", traffic=text), CATALOG)
-    assert vector.answer == 4 * CATALOG.part("vector.dimensions").value
+    assert vector.answer == 4 * CATALOG.parameter("vector.dimensions").value
     look = Traffic(image_pixels=1e6, parameters=1e6)
     picture = network.estimate_message_size(Workload(name="a", kind="image-classification", traffic=look), CATALOG)
-    assert picture.request == 1e6 * CATALOG.part("picture.bytes").value
+    assert picture.request == 1e6 * CATALOG.parameter("picture.bytes").value
     row = network.estimate_message_size(
         Workload(name="a", kind="tabular-prediction", traffic=Traffic(features=10)), CATALOG
     )
-    assert (row.request, row.answer) == (40, CATALOG.part("answer.record").value)
+    assert (row.request, row.answer) == (40, CATALOG.parameter("answer.record").value)
     assert network.estimate_message_size(Workload(name="a", kind="pretrain"), CATALOG) == network.MessageSize(0, 0, ())
 
 
 def test_the_front_end_carries_the_peaks_of_all() -> None:
     rows = Traffic(requests_per_second=RequestRate(mean=1, peak=10), features=10)
     one = Workload(name="a", kind="tabular-prediction", traffic=rows)
-    each = 40 + CATALOG.part("answer.record").value
+    each = 40 + CATALOG.parameter("answer.record").value
     silent = Workload(name="b", kind="pretrain")
     assert network.front_end_bandwidth((one, one, silent), CATALOG) == 20 * each
     assert network.front_end_bandwidth((one,), CATALOG, growth=3) == 30 * each

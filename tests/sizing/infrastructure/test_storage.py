@@ -97,14 +97,14 @@ def only(found: Iterable[StoredData]) -> StoredData:
 
 def test_a_lake_keeps_versions_too() -> None:
     kept = only(storage.list_data_sets(needs_with(data=(data(100),)), CATALOG))
-    assert kept.most == pytest.approx(100 * GIB * CATALOG.part("lake.versions").value)
+    assert kept.peak_bytes == pytest.approx(100 * GIB * CATALOG.parameter("lake.versions").value)
     assert (kept.tier, kept.facts) == ("object", ("lake.versions",))
 
 
 def test_a_regulation_that_asks_for_backup_gets_a_copy_apart() -> None:
     needs = needs_with(data=(data(100),), regulations=("iso-27001",))
     _, backup = storage.list_data_sets(needs, CATALOG)
-    assert (backup.tier, backup.most) == ("archive", 100 * GIB)
+    assert (backup.tier, backup.peak_bytes) == ("archive", 100 * GIB)
     assert "iso-27001 A.8.13" in backup.why
 
 
@@ -131,9 +131,9 @@ def test_a_full_fine_tune_keeps_the_state_of_every_parameter() -> None:
     tune = Workload(name="tune", kind="finetune", base="chat", method="full")
     needs = needs_with(Workload(name="chat", kind="chat"), tune)
     kept = only(storage.list_checkpoints(needs, {"chat": MODEL}, CATALOG))
-    bytes_each, copies = CATALOG.part("checkpoint.bytes").value, CATALOG.part("checkpoint.kept").value
-    assert kept.most == pytest.approx(MODEL.parameters * bytes_each * copies)
-    assert kept.bandwidth == pytest.approx(MODEL.parameters * bytes_each / CATALOG.part("checkpoint.write").value)
+    bytes_each, copies = CATALOG.parameter("checkpoint.bytes").value, CATALOG.parameter("checkpoint.kept").value
+    assert kept.peak_bytes == pytest.approx(MODEL.parameters * bytes_each * copies)
+    assert kept.bandwidth == pytest.approx(MODEL.parameters * bytes_each / CATALOG.parameter("checkpoint.write").value)
     assert kept.tier == "file", "7 GB/s is more than one machine writes to object storage"
 
 
@@ -142,14 +142,14 @@ def test_adapters_keep_little_and_on_object_storage() -> None:
     needs = needs_with(Workload(name="chat", kind="chat"), tune)
     kept = only(storage.list_checkpoints(needs, {"chat": MODEL}, CATALOG))
     assert kept.tier == "object"
-    copies = CATALOG.part("checkpoint.kept").value
-    assert kept.most < 0.01 * copies * MODEL.parameters * CATALOG.part("checkpoint.bytes").value
+    copies = CATALOG.parameter("checkpoint.kept").value
+    assert kept.peak_bytes < 0.01 * copies * MODEL.parameters * CATALOG.parameter("checkpoint.bytes").value
 
 
 def test_pretraining_states_its_parameters() -> None:
     run = Workload(name="base", kind="pretrain", parameters=1e9, tokens=2e10)
     kept = only(storage.list_checkpoints(needs_with(run), {}, CATALOG))
-    assert kept.most == pytest.approx(1e9 * CATALOG.part("checkpoint.bytes").value * 3)
+    assert kept.peak_bytes == pytest.approx(1e9 * CATALOG.parameter("checkpoint.bytes").value * 3)
 
 
 def test_a_tune_by_adapters_adds_their_file_and_not_the_models() -> None:
@@ -157,7 +157,7 @@ def test_a_tune_by_adapters_adds_their_file_and_not_the_models() -> None:
     chat, adapters = storage.list_model_files(
         needs_with(Workload(name="chat", kind="chat"), tune), {"chat": MODEL}, CATALOG
     )
-    assert adapters.most < 0.01 * chat.most
+    assert adapters.peak_bytes < 0.01 * chat.peak_bytes
 
 
 def test_what_no_model_is_known_for_is_not_guessed() -> None:
@@ -172,8 +172,8 @@ def test_model_files_are_kept_in_a_few_versions() -> None:
     chat, look = storage.list_model_files(
         needs_with(Workload(name="chat", kind="chat"), image), {"chat": MODEL}, CATALOG
     )
-    assert chat.most == pytest.approx(2 * MODEL.parameters * CATALOG.part("model.versions").value)
-    assert look.most == pytest.approx(2 * 25e6 * CATALOG.part("model.versions").value)
+    assert chat.peak_bytes == pytest.approx(2 * MODEL.parameters * CATALOG.parameter("model.versions").value)
+    assert look.peak_bytes == pytest.approx(2 * 25e6 * CATALOG.parameter("model.versions").value)
 
 
 # --- logs, metrics, cache
@@ -181,8 +181,8 @@ def test_model_files_are_kept_in_a_few_versions() -> None:
 
 def test_logs_fill_up_until_the_first_are_deleted() -> None:
     kept = storage.size_logs(needs_with(), (1000.0,) * 24, CATALOG)
-    record = CATALOG.part("log.bytes").value
-    window = CATALOG.part("log.days").value * 24 / 730
+    record = CATALOG.parameter("log.bytes").value
+    window = CATALOG.parameter("log.days").value * 24 / 730
     assert kept.bytes[0] == pytest.approx(500 * record)
     assert kept.bytes[-1] == pytest.approx(window * 1000 * record)
     assert kept.facts == ("log.bytes", "log.days")
@@ -192,12 +192,12 @@ def test_the_longest_floor_of_the_regulations_decides_how_long_logs_are_kept() -
     needs = needs_with(regulations=("eu-ai-act", "hipaa"))
     assert storage.log_retention_days(needs, CATALOG) == (2190.0, ("hipaa 164.316(b)(2)",))
     assert storage.size_logs(needs, (1.0,) * 24, CATALOG).facts == ("log.bytes",)
-    assert storage.log_retention_days(needs_with(), CATALOG) == (CATALOG.part("log.days").value, ())
+    assert storage.log_retention_days(needs_with(), CATALOG) == (CATALOG.parameter("log.days").value, ())
 
 
 def test_metrics_grow_with_machines_and_days() -> None:
     kept = storage.size_metrics((2.0, 4.0), 10.0, CATALOG)
-    assert kept.bytes == (20 * CATALOG.part("metrics.bytes").value, 40 * CATALOG.part("metrics.bytes").value)
+    assert kept.bytes == (20 * CATALOG.parameter("metrics.bytes").value, 40 * CATALOG.parameter("metrics.bytes").value)
 
 
 def test_clauses_are_found_by_their_words() -> None:

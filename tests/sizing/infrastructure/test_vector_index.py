@@ -31,27 +31,27 @@ def index(vectors: float, dimensions: float = 1024) -> VectorIndex:
 
 
 def test_a_vector_in_memory_takes_its_numbers_and_its_links() -> None:
-    assert index(1).laid("memory").memory_bytes == pytest.approx(4 * 1024 + 4 * (32 + 16 / 15) + 8)
+    assert index(1).footprint("memory").memory_bytes == pytest.approx(4 * 1024 + 4 * (32 + 16 / 15) + 8)
 
 
 def test_on_disk_a_vector_takes_whole_sectors_and_an_eighth_of_its_numbers_in_memory() -> None:
-    laid = index(10).laid("disk")
+    laid = index(10).footprint("disk")
     assert (laid.memory_bytes, laid.stored_bytes) == (10 * 128, 10 * 2 * 4096)
-    assert index(1, 384).laid("disk").stored_bytes == 4096
+    assert index(1, 384).footprint("disk").stored_bytes == 4096
 
 
 def test_the_fastest_form_that_fits_is_taken() -> None:
     many = index(1e6)
-    assert many.within(1e12).form == "memory"
-    assert many.within(2e9).form == "compressed"
-    assert many.within(1e8).form == "disk"
+    assert many.fastest_fitting(1e12).form == "memory"
+    assert many.fastest_fitting(2e9).form == "compressed"
+    assert many.fastest_fitting(1e8).form == "disk"
 
 
 @given(st.floats(1, 1e9), st.floats(1.0, 4.0), st.floats(1e6, 1e12), st.sampled_from([384.0, 768.0, 1024.0, 3072.0]))
 @settings(max_examples=100)
 def test_more_vectors_never_take_less_storage(count: float, more: float, memory: float, dimensions: float) -> None:
     few, many = index(count, dimensions), index(count * more, dimensions)
-    assert many.within(memory).stored_bytes >= few.within(memory).stored_bytes * (1 - 1e-9)
+    assert many.fastest_fitting(memory).stored_bytes >= few.fastest_fitting(memory).stored_bytes * (1 - 1e-9)
 
 
 def test_what_looks_nothing_up_has_no_index() -> None:
@@ -62,7 +62,7 @@ def test_what_looks_nothing_up_has_no_index() -> None:
 def test_the_count_is_guessed_from_bytes_with_a_wide_band() -> None:
     found = size_vector_index(needs_with(RAG), RAG, CATALOG)
     assert found is not None and not found.stated and found.facts == ("text.share",)
-    share, width, chunk = (CATALOG.part(name).value for name in ("text.share", "text.bytes", "chunk.tokens"))
+    share, width, chunk = (CATALOG.parameter(name).value for name in ("text.share", "text.bytes", "chunk.tokens"))
     assert found.vectors.value == pytest.approx(11 * GIB * share / width / chunk)
     assert found.vectors.factor > 10
 
@@ -72,7 +72,7 @@ def test_documents_that_an_embedding_workload_states_are_counted() -> None:
     both = Workload(name="index", kind="embedding", data=("manuals", "tickets"), traffic=traffic)
     found = size_vector_index(needs_with(RAG, both), RAG, CATALOG)
     assert found is not None and found.stated and found.facts == ()
-    assert found.vectors.value == pytest.approx(7e8 / CATALOG.part("chunk.tokens").value)
+    assert found.vectors.value == pytest.approx(7e8 / CATALOG.parameter("chunk.tokens").value)
 
 
 def test_data_that_nobody_counted_are_guessed_beside_those_that_are() -> None:
@@ -81,7 +81,7 @@ def test_data_that_nobody_counted_are_guessed_beside_those_that_are() -> None:
     found = size_vector_index(needs_with(RAG, one), RAG, CATALOG)
     alone = size_vector_index(needs_with(RAG), RAG, CATALOG)
     assert found is not None and alone is not None and not found.stated
-    tickets = 7e5 / CATALOG.part("chunk.tokens").value
+    tickets = 7e5 / CATALOG.parameter("chunk.tokens").value
     assert found.vectors.value == pytest.approx(alone.vectors.value * 10 / 11 + tickets)
 
 

@@ -120,19 +120,19 @@ def test_groups_of_weights_add_up(name: str) -> None:
 
 def test_experts_touched_rise_to_all_of_them() -> None:
     shape = group_weights(SUBJECTS.model("openai/gpt-oss-120b"))
-    assert shape.touched(1) == pytest.approx(shape.expert * shape.chosen)
-    assert shape.touched(10_000) == pytest.approx(shape.expert * shape.experts)
-    assert group_weights(SUBJECTS.model("Qwen3-32B")).touched(5) == 0
+    assert shape.touched_expert_parameters(1) == pytest.approx(shape.expert * shape.chosen)
+    assert shape.touched_expert_parameters(10_000) == pytest.approx(shape.expert * shape.experts)
+    assert group_weights(SUBJECTS.model("Qwen3-32B")).touched_expert_parameters(5) == 0
 
 
 def test_a_window_bounds_cache_and_attention() -> None:
     windowed, plain = group_weights(SUBJECTS.model("openai/gpt-oss-120b")), group_weights(SUBJECTS.model("Qwen3-32B"))
-    assert windowed.kept(10_000) < 10_000 * windowed.cache_values
-    assert windowed.seen(10_000) < 10_000
-    assert windowed.attended(10_000) < 10_000**2 / 2
-    assert windowed.attended(100) == 100**2 / 2, "shorter than the window"
-    assert plain.kept(10_000) == 10_000 * plain.cache_values
-    assert plain.attended(10_000) == 10_000**2 / 2
+    assert windowed.cache_value_count(10_000) < 10_000 * windowed.cache_values
+    assert windowed.mean_attended_tokens(10_000) < 10_000
+    assert windowed.prompt_attention_pairs(10_000) < 10_000**2 / 2
+    assert windowed.prompt_attention_pairs(100) == 100**2 / 2, "shorter than the window"
+    assert plain.cache_value_count(10_000) == 10_000 * plain.cache_values
+    assert plain.prompt_attention_pairs(10_000) == 10_000**2 / 2
 
 
 def test_latent_attention_keeps_one_latent_on_every_rank() -> None:

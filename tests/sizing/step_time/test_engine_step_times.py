@@ -56,24 +56,24 @@ def test_steps_are_those_of_the_fitted_formulas(name: str, width: int, number: s
         case = build_step_inputs(worker, device, engine, attention, ClosedLoopLoad(float(requests), prompt, answer))
         tpot, ttft = FIT.coefficients["tpot"], FIT.coefficients["ttft"]
         assert case.requests == requests
-        decode = pace.decode(prompt + answer / 2).step_s(requests)
+        decode = pace.decode_step(prompt + answer / 2).step_s(requests)
         assert decode == pytest.approx(step_time_model.decode_step_s(case, tpot), rel=1e-9)
         share = requests / answer
-        read = pace.read_s(prompt, prompt * prompt / 2)
+        read = pace.prefill_s(prompt, prompt * prompt / 2)
         whole = decode + share * read - math.expm1(-share) * pace.started_s
         if name != WINDOWED:
             assert whole == pytest.approx(step_time_model.mean_tpot_s(case, tpot), rel=1e-9)
-            assert pace.first_s(prompt) == pytest.approx(step_time_model.ttft_prefill_s(case, ttft), rel=1e-9)
+            assert pace.ttft_prefill_s(prompt) == pytest.approx(step_time_model.ttft_prefill_s(case, ttft), rel=1e-9)
         else:
             # The first tokens of a prompt see less than a window: the bound used here counts them in full.
             assert whole == pytest.approx(step_time_model.mean_tpot_s(case, tpot), rel=0.01)
-            assert pace.first_s(prompt) == pytest.approx(step_time_model.ttft_prefill_s(case, ttft), rel=0.01)
+            assert pace.ttft_prefill_s(prompt) == pytest.approx(step_time_model.ttft_prefill_s(case, ttft), rel=0.01)
 
 
 def test_a_prompt_alone_takes_the_fitted_time_and_never_less_than_its_steps() -> None:
     pace, k = fitted(DENSE), FIT.coefficients["ttft"]
-    short, scheduling = pace.alone(500), k["engine.vllm"]
-    assert short.ttft_s(0.01) == pytest.approx(pace.first_s(500) + scheduling * (k["t0"] + k["ks"] * 0.01))
+    short, scheduling = pace.uncontended_prefill(500), k["engine.vllm"]
+    assert short.ttft_s(0.01) == pytest.approx(pace.ttft_prefill_s(500) + scheduling * (k["t0"] + k["ks"] * 0.01))
     crowded = short._replace(fitted_s=0.0, fitted_steps=0.0)
     assert crowded.ttft_s(0.01) == crowded.steps_s(0.01) == pytest.approx(short.read_s + 0.015)
 
@@ -82,9 +82,9 @@ def test_a_slower_maker_is_slower_in_all_that_the_device_does() -> None:
     worker, device = deployed(DENSE, 1, "fp8")
     usual = fitted(DENSE)
     slow = FittedStepTimes(worker, device, CoefficientKey("vllm", "gqa", 1.5), FIT.coefficients)
-    assert slow.decode(900).step_s(8) == pytest.approx(1.5 * usual.decode(900).step_s(8))
-    assert slow.read_s(900, 4e5) == pytest.approx(1.5 * usual.read_s(900, 4e5))
-    assert slow.first_s(900) == pytest.approx(1.5 * usual.first_s(900))
+    assert slow.decode_step(900).step_s(8) == pytest.approx(1.5 * usual.decode_step(900).step_s(8))
+    assert slow.prefill_s(900, 4e5) == pytest.approx(1.5 * usual.prefill_s(900, 4e5))
+    assert slow.ttft_prefill_s(900) == pytest.approx(1.5 * usual.ttft_prefill_s(900))
     for step in (EngineStep(answering=8, context_tokens=7200.0), EngineStep(prompt_tokens=64, prompt_pairs=2048.0)):
         assert slow.step_s(step) == pytest.approx(1.5 * usual.step_s(step))
 
@@ -97,16 +97,16 @@ def test_a_simulated_step_is_its_parts(name: str, width: int, number: str) -> No
     both = EngineStep(
         prompt_tokens=700, prompt_pairs=count_token_pairs(0, 700), prompts_done=1, answering=8, context_tokens=8 * 900.0
     )
-    assert pace.step_s(write) == pace.decode(900).step_s(8)
-    expected = pace.decode(900).step_s(8) + pace.read_s(700, count_token_pairs(0, 700)) + pace.started_s
+    assert pace.step_s(write) == pace.decode_step(900).step_s(8)
+    expected = pace.decode_step(900).step_s(8) + pace.prefill_s(700, count_token_pairs(0, 700)) + pace.started_s
     assert pace.step_s(both) == pytest.approx(expected)
-    assert pace.read_s(700, count_token_pairs(0, 700)) < pace.step_s(read) < pace.step_s(both)
+    assert pace.prefill_s(700, count_token_pairs(0, 700)) < pace.step_s(read) < pace.step_s(both)
 
 
 def test_chunks_of_a_prompt_cost_together_what_it_costs_whole() -> None:
     pace = fitted(SPARSE, 8)
-    whole = pace.read_s(900, count_token_pairs(0, 900))
-    assert pace.read_s(400, count_token_pairs(0, 400), 0) + pace.read_s(
+    whole = pace.prefill_s(900, count_token_pairs(0, 900))
+    assert pace.prefill_s(400, count_token_pairs(0, 400), 0) + pace.prefill_s(
         500, count_token_pairs(400, 500)
     ) == pytest.approx(whole)
 
@@ -123,10 +123,10 @@ def test_more_work_never_takes_less_time(
     case: tuple[str, int, str], batch: float, more: float, context: float, longer: float
 ) -> None:
     for pace in (fitted(*case), host()):
-        assert pace.decode(context).step_s(batch + more) >= pace.decode(context).step_s(batch) * (1 - 1e-12)
-        assert pace.decode(context + longer).step_s(batch) >= pace.decode(context).step_s(batch) * (1 - 1e-12)
-        assert pace.read_s(context + longer, (context + longer) ** 2) >= pace.read_s(context, context**2)
-        assert pace.alone(context + longer).ttft_s(0.01) >= pace.alone(context).ttft_s(0.01)
+        assert pace.decode_step(context).step_s(batch + more) >= pace.decode_step(context).step_s(batch) * (1 - 1e-12)
+        assert pace.decode_step(context + longer).step_s(batch) >= pace.decode_step(context).step_s(batch) * (1 - 1e-12)
+        assert pace.prefill_s(context + longer, (context + longer) ** 2) >= pace.prefill_s(context, context**2)
+        assert pace.uncontended_prefill(context + longer).ttft_s(0.01) >= pace.uncontended_prefill(context).ttft_s(0.01)
 
 
 @settings(max_examples=20, deadline=None)
@@ -136,7 +136,7 @@ def test_answers_together_never_cost_more_each(
 ) -> None:
     """On this rests that the rate of an engine rises with the answers in it (open_loop.py)."""
     for pace in (fitted(*case), host()):
-        decode = pace.decode(context)
+        decode = pace.decode_step(context)
         assert decode.step_s(batch + more) / (batch + more) <= decode.step_s(batch) / batch * (1 + 1e-12)
 
 
@@ -144,10 +144,10 @@ def test_a_host_runs_at_its_roofline() -> None:
     pace = host()
     roofline = pace._roofline
     for batch in (1, 2, 3, 4, 9):
-        assert pace.decode(300).step_s(batch) == pytest.approx(roofline.decode_s(batch, 300))
+        assert pace.decode_step(300).step_s(batch) == pytest.approx(roofline.decode_s(batch, 300))
     step = EngineStep(
         prompt_tokens=64, prompt_pairs=count_token_pairs(0, 64), prompts_done=1, answering=2, context_tokens=200.0
     )
     assert pace.step_s(step) == roofline.step_s(step)
-    assert pace.read_s(384, count_token_pairs(0, 384)) == pytest.approx(roofline.prefill_s(384))
-    assert pace.alone(384).ttft_s(0.01) == pytest.approx(roofline.prefill_s(384) + 0.015)
+    assert pace.prefill_s(384, count_token_pairs(0, 384)) == pytest.approx(roofline.prefill_s(384))
+    assert pace.uncontended_prefill(384).ttft_s(0.01) == pytest.approx(roofline.prefill_s(384) + 0.015)

@@ -27,18 +27,20 @@ class OfferDeriver:
     def offers(self, ratios: Iterable[RegionRatio]) -> dict[str, Offer]:
         """The derived offers by id; none that the known ones hold already."""
         found: dict[str, Offer] = {}
-        candidates = [self._priced_there(row) for row in self._stated]
-        candidates += [self._by_ratio(offer, ratio) for ratio in ratios for offer in self._family(ratio)]
+        candidates = [self._from_stated_price(row) for row in self._stated]
+        candidates += [
+            self._from_region_ratio(offer, ratio) for ratio in ratios for offer in self._family_offers(ratio)
+        ]
         for offer in candidates:
             if offer is not None and offer.id not in self._known:
                 found.setdefault(offer.id, offer)
         return found
 
-    def _priced_there(self, row: RegionAvailability) -> Offer | None:
+    def _from_stated_price(self, row: RegionAvailability) -> Offer | None:
         build = self._builds.get((row.provider, row.instance_type))
         if build is None or row.on_demand_usd_per_hour is None:
             return None
-        return self._moved(
+        return self._in_region(
             build,
             row.region,
             on_demand_usd_per_hour=row.on_demand_usd_per_hour,
@@ -49,17 +51,17 @@ class OfferDeriver:
             notes=f"build as in {build.region}",
         )
 
-    def _family(self, ratio: RegionRatio) -> Iterable[Offer]:
+    def _family_offers(self, ratio: RegionRatio) -> Iterable[Offer]:
         """The sizes of the family at home that can be had in the ratio's region."""
         return [
             offer
             for offer in self._known.values()
             if (offer.provider, offer.region) == (ratio.provider, ratio.home)
             and offer.instance_type.partition(".")[0] == ratio.family
-            and self._sold(offer, ratio)
+            and self._is_sold(offer, ratio)
         ]
 
-    def _sold(self, offer: Offer, ratio: RegionRatio) -> bool:
+    def _is_sold(self, offer: Offer, ratio: RegionRatio) -> bool:
         """The type the ratio was read from is sold there, and what is stated; so are processors of its family, unless
         their regions are stated and this is none of them.
         """
@@ -67,10 +69,10 @@ class OfferDeriver:
             return True
         return offer.accelerator is None and (offer.provider, offer.instance_type) not in self._listed
 
-    def _by_ratio(self, offer: Offer, ratio: RegionRatio) -> Offer | None:
+    def _from_region_ratio(self, offer: Offer, ratio: RegionRatio) -> Offer | None:
         if offer.on_demand_usd_per_hour is None:
             return None
-        return self._moved(
+        return self._in_region(
             offer,
             ratio.region,
             on_demand_usd_per_hour=offer.on_demand_usd_per_hour * ratio.ratio,
@@ -81,7 +83,7 @@ class OfferDeriver:
             notes="derived; check with catalog refresh before use",
         )
 
-    def _moved(self, build: Offer, region: str, **changes: object) -> Offer | None:
+    def _in_region(self, build: Offer, region: str, **changes: object) -> Offer | None:
         geo = self._geo(build.provider, region)
         if geo is None:
             return None

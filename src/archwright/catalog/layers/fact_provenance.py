@@ -44,10 +44,10 @@ class FactProvenance(CatalogTables):
 
     @cached_property
     def today(self) -> date:
-        return self._today or self.snapshot
+        return self._today or self.snapshot_date
 
     @cached_property
-    def snapshot(self) -> date:
+    def snapshot_date(self) -> date:
         """The day the shipped rows were last looked up: the newest of the days they state."""
         stated = (freshness.parse_as_of(row.as_of) for row in (*self.residency_rules, *self.refresh_sources))
         return max((day for day in stated if day is not None), default=date.min)
@@ -57,11 +57,11 @@ class FactProvenance(CatalogTables):
     def time_to_live(self, row: records.Fact, *, spot: bool = False) -> TimeToLive | None:
         """The rule of the row's class; None for what does not age."""
         table = TABLE_OF.get(type(row), "")
-        kind = self._kind_of(row)
+        kind = self._fact_kind(row)
         names = (SPOT,) if spot else (f"{table}:{kind}", table)
-        return next((self._rules[name] for name in names if name in self._rules), None)
+        return next((self._ttl_rules[name] for name in names if name in self._ttl_rules), None)
 
-    def _kind_of(self, row: records.Fact) -> str:
+    def _fact_kind(self, row: records.Fact) -> str:
         if isinstance(row, records.Offer):
             device = self.accelerators.get(row.accelerator or "")
             return (
@@ -70,17 +70,19 @@ class FactProvenance(CatalogTables):
         return row.kind if isinstance(row, cost_records.PlanningParameter) else ""
 
     @cached_property
-    def _rules(self) -> dict[str, TimeToLive]:
+    def _ttl_rules(self) -> dict[str, TimeToLive]:
         return {name: rule for rule in self.times_to_live for name in rule.applies_to}
 
     def freshness(self, row: records.Fact) -> FreshnessState:
         return freshness.freshness_state(self.time_to_live(row), freshness.age_days(row.as_of, self.today))
 
-    def stale(self, facts: Iterable[records.Fact]) -> tuple[str, ...]:
+    def describe_stale_facts(self, facts: Iterable[records.Fact]) -> tuple[str, ...]:
         """Those of `facts` that are stale or expired, each once, in words: what a plan must name."""
-        return tuple(dict.fromkeys(self._old(row) for row in facts if self.freshness(row) in ("stale", "expired")))
+        return tuple(
+            dict.fromkeys(self._describe_age(row) for row in facts if self.freshness(row) in ("stale", "expired"))
+        )
 
-    def _old(self, row: records.Fact) -> str:
+    def _describe_age(self, row: records.Fact) -> str:
         rule, age = self.time_to_live(row), freshness.age_days(row.as_of, self.today)
         since = "undated" if age is None else f"of {row.as_of}, about {age} days old"
         return f"{row_name(row)}: {rule.id if rule else 'fact'} {since}" + (
@@ -101,16 +103,16 @@ class FactProvenance(CatalogTables):
         made = replace(row.band(value, unit), basis=basis)
         if isinstance(row, cost_records.ServerSpec) and value == row.price_usd:
             made = replace(made, low=min(row.price_low_usd, value), high=max(row.price_high_usd, value))
-        return self._aged(row, made, spot=spot)
+        return self._widen_with_age(row, made, spot=spot)
 
-    def part(self, name: str, basis: str = "") -> Estimate:
+    def parameter(self, name: str, basis: str = "") -> Estimate:
         """A figure of running machines of one's own, between the source's low and high, wider when it is old."""
         row = self.parts[name]
         widest = row.band(row.typical, row.unit)
         low, high = (row.low, row.high) if row.low < row.high else (widest.low, widest.high)
-        return self._aged(row, Estimate(value=row.typical, low=low, high=high, unit=row.unit, basis=basis))
+        return self._widen_with_age(row, Estimate(value=row.typical, low=low, high=high, unit=row.unit, basis=basis))
 
-    def _aged(self, row: records.Fact, made: Estimate, *, spot: bool = False) -> Estimate:
+    def _widen_with_age(self, row: records.Fact, made: Estimate, *, spot: bool = False) -> Estimate:
         rule = self.time_to_live(row, spot=spot)
         return freshness.widen_by_drift(made, freshness.drift_factors(rule, freshness.age_days(row.as_of, self.today)))
 
@@ -126,7 +128,7 @@ class FactProvenance(CatalogTables):
 
     def refreshed_offers(self, provider: str) -> frozenset[str]:
         """The ids of the offers that a refresh brought."""
-        prices = self.latest.prices.get(provider)
+        prices = self.refreshed_layer.prices.get(provider)
         if prices is None:
             return frozenset()
         pairs = zip(prices.machine, prices.place, strict=True)

@@ -76,27 +76,27 @@ class CatalogTables:
     @overlaid_property
     def accelerators(self) -> Mapping[str, records.Accelerator]:
         found = {row.id: row for row in parsers.read_accelerators(self.folder)}
-        return found | {row.id: row for row in self.latest.accelerators if row.id in found}
+        return found | {row.id: row for row in self.refreshed_layer.accelerators if row.id in found}
 
     # --- offers: derived < shipped < refreshed < the user's
 
     @cached_property
     def offers(self) -> tuple[records.Offer, ...]:
         """Every offer. A planner that looks at one provider asks `offers_of`: the refreshed layer may hold 100,000."""
-        found = tuple(offer for provider in self._sellers for offer in self.offers_of(provider))
-        self.own.check("offers", (offer.id for offer in found))
+        found = tuple(offer for provider in self._providers_with_offers for offer in self.offers_of(provider))
+        self.user_overlay.check_names("offers", (offer.id for offer in found))
         return found
 
     def offers_of(self, provider: str) -> tuple[records.Offer, ...]:
         """The offers of one provider, by layer, the highest wins."""
         if provider not in self._offers_by_provider:
             found = {**self.derived_offers.get(provider, {}), **self.shipped_offers.get(provider, {})}
-            if provider in self.latest.prices:
-                for offer in refreshed_layer.expand_offers(self.latest.prices[provider]):
+            if provider in self.refreshed_layer.prices:
+                for offer in refreshed_layer.expand_offers(self.refreshed_layer.prices[provider]):
                     below = found.get(offer.id)
                     found[offer.id] = offer if below is None else refreshed_layer.overlay_offer(below, offer)
-            for name in self.own.names("offers") & found.keys():
-                found[name] = self.own.row("offers", found[name])
+            for name in self.user_overlay.overridden_names("offers") & found.keys():
+                found[name] = self.user_overlay.apply_to_row("offers", found[name])
             self._offers_by_provider[provider] = tuple(found.values())
         return self._offers_by_provider[provider]
 
@@ -105,8 +105,8 @@ class CatalogTables:
         return {}
 
     @cached_property
-    def _sellers(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([*self.shipped_offers, *self.derived_offers, *self.latest.prices]))
+    def _providers_with_offers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.shipped_offers, *self.derived_offers, *self.refreshed_layer.prices]))
 
     @cached_property
     def shipped_offers(self) -> Mapping[str, Mapping[str, records.Offer]]:
@@ -130,7 +130,7 @@ class CatalogTables:
         return next((word for place, word in GEOS.items() if place in groups), ELSEWHERE)
 
     @cached_property
-    def latest(self) -> refreshed_layer.RefreshedLayer:
+    def refreshed_layer(self) -> refreshed_layer.RefreshedLayer:
         """The refreshed layer, empty before the first refresh."""
         return (
             refreshed_layer.RefreshedLayer()
@@ -144,19 +144,23 @@ class CatalogTables:
     def models(self) -> Mapping[str, records.ModelSpec]:
         found = {row.id: row for row in parsers.read_models(self.folder, list(self.scores))}
         # Shapes come from a refresh, scores do not stand in them.
-        newer = {row.id: replace(row, quality=found[row.id].quality) for row in self.latest.models if row.id in found}
+        newer = {
+            row.id: replace(row, quality=found[row.id].quality)
+            for row in self.refreshed_layer.models
+            if row.id in found
+        }
         return {**found, **newer}
 
     @overlaid_property
     def scores(self) -> tuple[records.QualityScore, ...]:
-        return (*parsers.read_quality_scores(self.folder), *self.latest.scores)
+        return (*parsers.read_quality_scores(self.folder), *self.refreshed_layer.scores)
 
     @overlaid_property
     def hosted(self) -> tuple[records.HostedModel, ...]:
         """A refreshed price replaces the shipped ones of the same model; a shipped one nobody names any more stays."""
-        newer = {(row.provider, row.id) for row in self.latest.hosted}
+        newer = {(row.provider, row.id) for row in self.refreshed_layer.hosted}
         kept = [row for row in self.shipped_hosted if (row.provider, row.id) not in newer]
-        return (*kept, *self.latest.hosted)
+        return (*kept, *self.refreshed_layer.hosted)
 
     shipped_hosted = _internal_table(parsers.read_hosted_models)
     hosted_facts = _list_table(table_reader(metadata_records.HostedModelFact, "hosted_facts.csv"))
@@ -200,13 +204,13 @@ class CatalogTables:
     @overlaid_property
     def tariffs(self) -> tuple[records.EnergyTariff, ...]:
         """Prices and the grid's carbon refreshed each where newer figures came, also for new places."""
-        prices = {row_name(row): row for row in self.latest.tariffs}
-        grids = {row.country: row for row in self.latest.grid}
+        prices = {row_name(row): row for row in self.refreshed_layer.tariffs}
+        grids = {row.country: row for row in self.refreshed_layer.grid}
         found = {row_name(row): row for row in self.shipped_tariffs}
         for name, newer in prices.items():
             found[name] = _with_price(found.get(name), newer)
         known = {row.country for row in found.values() if not row.area}
-        alone = [_tariff_from_grid(row) for row in self.latest.grid if row.country not in known]
+        alone = [_tariff_from_grid(row) for row in self.refreshed_layer.grid if row.country not in known]
         return (*(_with_grid(row, grids.get(row.country)) for row in found.values()), *alone)
 
     parts = _keyed_table(cost_parsers.read_planning_parameters)
@@ -215,9 +219,9 @@ class CatalogTables:
     @overlaid_property
     def storage_prices(self) -> tuple[cost_records.StoragePrice, ...]:
         """A provider's refreshed prices of an item replace all shipped ones of it: tiers are only right together."""
-        newer = {replacement_key(row) for row in self.latest.storage}
+        newer = {replacement_key(row) for row in self.refreshed_layer.storage}
         kept = [row for row in self.shipped_storage_prices if replacement_key(row) not in newer]
-        return (*kept, *self.latest.storage)
+        return (*kept, *self.refreshed_layer.storage)
 
     shipped_storage_prices = _internal_table(cost_parsers.read_storage_prices)
     commitments = _list_table(cost_parsers.read_commitment_discounts)
@@ -234,33 +238,33 @@ class CatalogTables:
     # --- layers
 
     @cached_property
-    def own(self) -> UserOverlay:
+    def user_overlay(self) -> UserOverlay:
         """The user's own facts."""
         return UserOverlay(self._user_file, OVERLAID, self._today or date.min)
 
     @property
-    def lapsed(self) -> tuple[str, ...]:
-        return self.own.lapsed
+    def expired_overrides(self) -> tuple[str, ...]:
+        return self.user_overlay.expired_overrides
 
-    def named(self, table: str) -> Mapping[str, Record]:
+    def rows_by_name(self, table: str) -> Mapping[str, Record]:
         """The rows of a table by their names."""
-        if table not in self._named:
+        if table not in self._rows_by_name:
             rows_of = getattr(self, table)
             listed = rows_of.values() if isinstance(rows_of, Mapping) else rows_of
-            self._named[table] = {row_name(row): row for row in listed}
-        return self._named[table]
+            self._rows_by_name[table] = {row_name(row): row for row in listed}
+        return self._rows_by_name[table]
 
     @cached_property
-    def _named(self) -> dict[str, dict[str, Record]]:
+    def _rows_by_name(self) -> dict[str, dict[str, Record]]:
         return {}
 
     @cached_property
-    def below_user(self) -> CatalogTables:
+    def without_user_overlay(self) -> CatalogTables:
         """The same without the user's facts."""
         return CatalogTables(self.folder, machine=self.machine, latest=self._latest_file)
 
     @cached_property
-    def shipped_alone(self) -> CatalogTables:
+    def packaged_only(self) -> CatalogTables:
         return CatalogTables(self.folder)
 
     @cached_property
@@ -271,9 +275,11 @@ class CatalogTables:
         for path in files:
             total.update(path.relative_to(self.folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         if self._latest_file is not None:
-            total.update(msgspec.msgpack.encode(self.latest))
+            total.update(msgspec.msgpack.encode(self.refreshed_layer))
         if self._user_file is not None and self._user_file.is_file():
-            total.update(self._user_file.read_bytes() + b"\0".join(name.encode() for name in self.own.lapsed))
+            total.update(
+                self._user_file.read_bytes() + b"\0".join(name.encode() for name in self.user_overlay.expired_overrides)
+            )
         return total.hexdigest()
 
 

@@ -42,58 +42,61 @@ class UserOverlay:
         self._there = path is not None and path.is_file()
 
     @cached_property
-    def _written(self) -> dict[str, dict[str, UserOverride]]:
+    def _overrides(self) -> dict[str, dict[str, UserOverride]]:
         found: dict[str, dict[str, UserOverride]] = {}
-        for table, line, facts in _mapping_items(self._tree(), self._refused) if self._there else ():
+        for table, line, facts in _mapping_items(self._compose_yaml(), self._overlay_error) if self._there else ():
             if table not in self._known:
                 raise name_resolution.unknown_name_error(
                     "table in the user's catalog", table, self._known, ErrorLocation(str(self._path), line)
                 )
-            found[table] = {name: self._own(name, at, node) for name, at, node in _mapping_items(facts, self._refused)}
+            found[table] = {
+                name: self._parse_override(name, at, node)
+                for name, at, node in _mapping_items(facts, self._overlay_error)
+            }
         return found
 
-    def _tree(self) -> yaml.Node | None:
+    def _compose_yaml(self) -> yaml.Node | None:
         try:
             return yaml.compose(self._path.read_bytes(), Loader=yaml.CSafeLoader)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            raise self._refused(f"not valid YAML: {error}", None if mark is None else mark.line + 1) from error
+            raise self._overlay_error(f"not valid YAML: {error}", None if mark is None else mark.line + 1) from error
 
-    def _own(self, name: str, line: int, node: yaml.Node) -> UserOverride:
-        lines = {field: at for field, at, _ in _mapping_items(node, self._refused)}
+    def _parse_override(self, name: str, line: int, node: yaml.Node) -> UserOverride:
+        lines = {field: at for field, at, _ in _mapping_items(node, self._overlay_error)}
         plain = yaml.constructor.SafeConstructor().construct_document(node)
         fields = {field: value.isoformat() if isinstance(value, date) else value for field, value in plain.items()}
         for needed, hint in ((REASON, "say why it differs, as in `contract 2026-17`"), (UNTIL, "a day: 2027-12-31")):
             if not fields.get(needed):
-                raise self._refused(f"{name}: an own fact needs `{needed}`", line, needed, hint)
+                raise self._overlay_error(f"{name}: an own fact needs `{needed}`", line, needed, hint)
         try:
             until = date.fromisoformat(str(fields[UNTIL]))
         except ValueError as error:
             what = f"`{UNTIL}` is no day: {fields[UNTIL]!r}"
-            raise self._refused(what, lines[UNTIL], UNTIL, "a day: 2027-12-31") from error
+            raise self._overlay_error(what, lines[UNTIL], UNTIL, "a day: 2027-12-31") from error
         return UserOverride(fields, until, line, lines)
 
     @cached_property
-    def _in_force(self) -> dict[str, dict[str, UserOverride]]:
+    def _active_overrides(self) -> dict[str, dict[str, UserOverride]]:
         return {
             table: {name: own for name, own in facts.items() if own.until >= self._today}
-            for table, facts in self._written.items()
+            for table, facts in self._overrides.items()
         }
 
     @cached_property
-    def lapsed(self) -> tuple[str, ...]:
+    def expired_overrides(self) -> tuple[str, ...]:
         """Facts whose last day has passed: they count no more, and somebody should know."""
         return tuple(
-            sorted(name for facts in self._written.values() for name, own in facts.items() if own.until < self._today)
+            sorted(name for facts in self._overrides.values() for name, own in facts.items() if own.until < self._today)
         )
 
-    def names(self, table: str) -> frozenset[str]:
+    def overridden_names(self, table: str) -> frozenset[str]:
         """The rows of `table` that are the user's."""
-        return frozenset(self._in_force.get(table, {}))
+        return frozenset(self._active_overrides.get(table, {}))
 
-    def check(self, table: str, rows: Iterable[str]) -> None:
+    def check_names(self, table: str, rows: Iterable[str]) -> None:
         """Raises CatalogError AW-CAT-01 when the user's facts name a row that is none."""
-        facts = self._in_force.get(table, {})
+        facts = self._active_overrides.get(table, {})
         known = set(rows) if facts else set()
         for name, own in facts.items():
             if name not in known:
@@ -101,19 +104,21 @@ class UserOverlay:
                     f"row of {table} in the user's catalog", name, known, ErrorLocation(str(self._path), own.line)
                 )
 
-    def row(self, table: str, row: R) -> R:
+    def apply_to_row(self, table: str, row: R) -> R:
         """`row`, with the user's fields over it."""
-        own = self._in_force.get(table, {}).get(row_name(row))
-        return row if own is None else self._changed(row, own)
+        own = self._active_overrides.get(table, {}).get(row_name(row))
+        return row if own is None else self._override_row(row, own)
 
-    def _changed(self, row: R, own: UserOverride) -> R:
+    def _override_row(self, row: R, own: UserOverride) -> R:
         known = set(row.__struct_fields__)
         for field in own.fields.keys() - {REASON, UNTIL}:
             if field not in known:
                 why = name_resolution.unknown_name_error(
                     "field", field, known, ErrorLocation(str(self._path), own.lines[field], field)
                 )
-                raise self._refused(f"{row_name(row)}: {why.message}", own.lines[field], field, why.hint, why.nearest)
+                raise self._overlay_error(
+                    f"{row_name(row)}: {why.message}", own.lines[field], field, why.hint, why.nearest
+                )
         reason = str(own.fields[REASON])
         stated = {field: value for field, value in own.fields.items() if field not in (REASON, UNTIL)}
         said = {SOURCE: reason, "confidence": "high", "notes": f"{reason}; until {own.until}"}
@@ -122,18 +127,18 @@ class UserOverlay:
             return msgspec.convert({name: plain[name] for name in row.__struct_fields__ if name in plain}, type(row))
         except msgspec.ValidationError as error:
             field = next((name for name in stated if f"$.{name}" in str(error)), "")
-            raise self._refused(f"{row_name(row)}: {error}", own.lines.get(field, own.line), field) from error
+            raise self._overlay_error(f"{row_name(row)}: {error}", own.lines.get(field, own.line), field) from error
 
-    def table(self, table: str, rows: T) -> T:
+    def apply_to_table(self, table: str, rows: T) -> T:
         """A table of records with the user's fields in them, whichever way it is kept."""
-        if not self.names(table):
+        if not self.overridden_names(table):
             return rows
         listed: list[Record] = list(rows.values() if isinstance(rows, Mapping) else rows)  # type: ignore[arg-type]
-        self.check(table, map(row_name, listed))
-        changed = [self.row(table, row) for row in listed]
+        self.check_names(table, map(row_name, listed))
+        changed = [self.apply_to_row(table, row) for row in listed]
         return dict(zip(rows, changed, strict=True)) if isinstance(rows, Mapping) else tuple(changed)  # type: ignore[return-value]
 
-    def _refused(
+    def _overlay_error(
         self, what: str, line: int | None = None, field: str = "", hint: str = "", nearest: tuple[str, ...] = ()
     ) -> CatalogError:
         where = ErrorLocation(str(self._path), line, field or None)

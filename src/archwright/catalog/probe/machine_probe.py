@@ -50,7 +50,7 @@ class ProbeSamples(Record):
 def cached_machine(home: Home) -> MachineFacts | None:
     """The measured layer of `home`, None when absent or unreadable (an older version's file is unreadable)."""
     try:
-        return msgspec.json.decode(home.machine.read_bytes(), type=MachineFacts)
+        return msgspec.json.decode(home.machine_facts.read_bytes(), type=MachineFacts)
     except (OSError, ValueError):
         return None
 
@@ -79,7 +79,7 @@ def probe_machine(
         gpus=host_resources.list_accelerators(parsers.read_device_tools(DATA)),
         probed_at=now(),
     )
-    write_json(home.machine, facts)
+    write_json(home.machine_facts, facts)
     return facts
 
 

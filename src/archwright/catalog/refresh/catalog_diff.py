@@ -50,7 +50,7 @@ def diff_catalog(catalog: Catalog, plans: dict[str, Plan]) -> CatalogDiff:
     changes = tuple(sorted(_figure_changes(catalog), key=lambda change: (change.fact, change.figure)))
     touched = {change.fact for change in changes}
     return CatalogDiff(
-        refreshed_on=catalog.latest.made_at,
+        refreshed_on=catalog.refreshed_layer.made_at,
         changes=changes,
         added=dict(sorted(_count_new_facts(catalog).items())),
         plans=tuple(
@@ -60,7 +60,7 @@ def diff_catalog(catalog: Catalog, plans: dict[str, Plan]) -> CatalogDiff:
 
 
 def _figure_changes(catalog: Catalog) -> Iterator[FigureChange]:
-    for provider, prices in catalog.latest.prices.items():
+    for provider, prices in catalog.refreshed_layer.prices.items():
         below = {**catalog.derived_offers.get(provider, {}), **catalog.shipped_offers.get(provider, {})}
         for offer in refreshed_layer.expand_offers(prices):
             if offer.id in below:
@@ -68,7 +68,7 @@ def _figure_changes(catalog: Catalog) -> Iterator[FigureChange]:
                     offer.id, below[offer.id], refreshed_layer.overlay_offer(below[offer.id], offer)
                 )
     for table in REFRESHED_TABLES:
-        newer, older = catalog.below_user.named(table), catalog.shipped_alone.named(table)
+        newer, older = catalog.without_user_overlay.rows_by_name(table), catalog.packaged_only.rows_by_name(table)
         for name, row in newer.items():
             if name in older and row != older[name]:
                 yield from _compare_rows(name, older[name], row)
@@ -91,12 +91,12 @@ def _compare_rows(name: str, before: Record, after: Record) -> Iterator[FigureCh
 
 def _count_new_facts(catalog: Catalog) -> Counter[str]:
     found: Counter[str] = Counter()
-    for provider in catalog.latest.prices:
+    for provider in catalog.refreshed_layer.prices:
         known = {*catalog.derived_offers.get(provider, {}), *catalog.shipped_offers.get(provider, {})}
         found[f"offers {provider}"] = len(catalog.refreshed_offers(provider) - known)
     for table in REFRESHED_TABLES:
-        older = catalog.shipped_alone.named(table)
-        new = (row for name, row in catalog.below_user.named(table).items() if name not in older)
+        older = catalog.packaged_only.rows_by_name(table)
+        new = (row for name, row in catalog.without_user_overlay.rows_by_name(table).items() if name not in older)
         found.update(f"{table} {getattr(row, 'provider', '')}".strip() for row in new)
     return +found
 

@@ -111,7 +111,7 @@ def refresh_catalog(catalog: Catalog, layer: Path, bring: Path, only: FactClass 
         report,
         generation=refreshed_layer.write_generation(layer, made),
         kept=count_rows(made),
-        set_aside=aside.rows,
+        set_aside=aside.skipped_rows,
         disagreements=tuple(aside.disagreements),
         flags=tuple(aside.flags),
     )
@@ -144,7 +144,7 @@ def _read_file(path: Path, name: str, source: RefreshSource, today: date) -> lis
 
 
 def _with_canonical_provider(catalog: Catalog, file: RefreshInput) -> RefreshInput:
-    return file._replace(source=replace(file.source, provider=catalog.provider_called(file.source.provider)))
+    return file._replace(source=replace(file.source, provider=catalog.canonical_provider(file.source.provider)))
 
 
 def _summarise_read(source: RefreshSource, names: list[str], files: list[RefreshInput]) -> FileRead:
@@ -161,7 +161,7 @@ def _build_layer(
     catalog: Catalog, aside: RefreshReportBuilder, files: list[RefreshInput], today: date
 ) -> RefreshedLayer:
     """What was there, with what these files bring in place of it."""
-    before, figures = catalog.latest, FigureMerger(catalog, aside)
+    before, figures = catalog.refreshed_layer, FigureMerger(catalog, aside)
 
     def of(*classes: FactClass) -> list[RefreshInput]:
         return [file for file in files if file.source.feeds in classes]
@@ -169,14 +169,14 @@ def _build_layer(
     return replace(
         before,
         made_at=today.isoformat(),
-        prices={**before.prices, **MachinePriceMerger(catalog, aside).prices(of("machines", "offers"))},
-        hosted=HostedPriceMerger(catalog, aside).hosted(of("hosted")) or before.hosted,
-        storage=_replace_rows(before.storage, figures.storage(of("storage"))),
-        grid=figures.grid(of("grid")) or before.grid,
-        tariffs=_replace_rows(before.tariffs, figures.tariffs(of("tariffs"))),
-        scores=figures.scores(of("scores")) or before.scores,
-        models=_replace_rows(before.models, figures.models(of("models"))),
-        accelerators=_replace_rows(before.accelerators, figures.accelerators(of("accelerators"))),
+        prices={**before.prices, **MachinePriceMerger(catalog, aside).merge_prices(of("machines", "offers"))},
+        hosted=HostedPriceMerger(catalog, aside).merge_hosted_prices(of("hosted")) or before.hosted,
+        storage=_replace_rows(before.storage, figures.merge_storage_prices(of("storage"))),
+        grid=figures.merge_grid_carbon(of("grid")) or before.grid,
+        tariffs=_replace_rows(before.tariffs, figures.merge_tariffs(of("tariffs"))),
+        scores=figures.merge_scores(of("scores")) or before.scores,
+        models=_replace_rows(before.models, figures.merge_models(of("models"))),
+        accelerators=_replace_rows(before.accelerators, figures.merge_accelerators(of("accelerators"))),
     )
 
 

@@ -36,7 +36,7 @@ class ComponentPricing:
                 there = self._regions.setdefault(rate.region, {False: {}, True: {}})
                 there[rate.spot].setdefault((rate.part, of), rate.usd_per_hour)
 
-    def prices(self, machines: Iterable[MachineType]) -> Iterator[InstancePrice]:
+    def machine_prices(self, machines: Iterable[MachineType]) -> Iterator[InstancePrice]:
         listed = [machine for machine in machines if not FRACTIONAL_CORE.search(machine.instance_type)]
         for region, rates in self._regions.items():
             for machine in listed:

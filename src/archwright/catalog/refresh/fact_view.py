@@ -129,14 +129,16 @@ def _describe_layer(catalog: Catalog, layer: records.Layer, row: Record) -> Laye
 def _stating_layers(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tuple[records.Layer, Record]]:
     """The layers from the highest to the lowest, each with its row."""
     found: list[tuple[records.Layer, Record]] = []
-    if name in catalog.own.names(table):
+    if name in catalog.user_overlay.overridden_names(table):
         found.append(("user", row))
     if table == MACHINE:
         found.append(("measured", row))
     elif table == "offers":
         found += _offer_layers(catalog, name)
     elif table in OVERLAID:
-        newer, older = (of.named(table).get(name) for of in (catalog.below_user, catalog.shipped_alone))
+        newer, older = (
+            of.rows_by_name(table).get(name) for of in (catalog.without_user_overlay, catalog.packaged_only)
+        )
         found += [("refreshed", newer)] if newer is not None and newer != older else []
         found += [("shipped", older)] if older is not None else []
     return found or [("shipped", row)]
@@ -147,7 +149,7 @@ def _offer_layers(catalog: Catalog, name: str) -> Iterator[tuple[records.Layer, 
     if name in catalog.refreshed_offers(provider):
         yield from (
             ("refreshed", row)
-            for row in refreshed_layer.expand_offers(catalog.latest.prices[provider])
+            for row in refreshed_layer.expand_offers(catalog.refreshed_layer.prices[provider])
             if row.id == name
         )
     shipped = catalog.shipped_offers.get(provider, {}).get(name)
@@ -164,4 +166,4 @@ def named_rows_by_table(catalog: Catalog) -> dict[str, dict[str, Record]]:
         {} if catalog.machine is None else {MACHINE: {THIS_MACHINE: catalog.machine}}
     )
     listed = dict.fromkeys((*TABLE_ORDER, *OVERLAID))
-    return {**measured, **{table: {**catalog.named(table)} for table in listed}}
+    return {**measured, **{table: {**catalog.rows_by_name(table)} for table in listed}}

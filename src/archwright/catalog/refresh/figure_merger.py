@@ -42,21 +42,21 @@ class FigureMerger:
 
     # --- what storing and moving bytes costs
 
-    def storage(self, brought: Iterable[RefreshInput]) -> tuple[StoragePrice, ...]:
+    def merge_storage_prices(self, brought: Iterable[RefreshInput]) -> tuple[StoragePrice, ...]:
         """Under the item's name in this catalog where it has one."""
         found = []
         for file in brought:
             for price in file.found.stored:
                 name = f"{price.provider}: {price.item}"
                 if price.provider not in self._catalog.providers:
-                    self._aside.put(file.source.id, "a provider this catalog does not know", name)
+                    self._aside.skip_row(file.source.id, "a provider this catalog does not know", name)
                 elif not (math.isfinite(price.usd_per_byte) and price.usd_per_byte >= 0):
-                    self._aside.put(file.source.id, NO_NUMBER, name)
+                    self._aside.skip_row(file.source.id, NO_NUMBER, name)
                 else:
-                    found.append(self._stored(file, price))
+                    found.append(self._storage_price(file, price))
         return tuple(found)
 
-    def _stored(self, file: RefreshInput, price: BytePrice) -> StoragePrice:
+    def _storage_price(self, file: RefreshInput, price: BytePrice) -> StoragePrice:
         alike = (
             row.item
             for row in self._catalog.shipped_storage_prices
@@ -71,14 +71,14 @@ class FigureMerger:
             usd_per_byte=price.usd_per_byte,
             from_bytes=price.from_bytes,
             to_bytes=price.to_bytes,
-            source=file.words,
+            source=file.source_label,
             as_of=file.as_of,
             confidence=_date_confidence(file),
         )
 
     # --- electricity
 
-    def grid(self, brought: Iterable[RefreshInput]) -> tuple[GridCarbon, ...]:
+    def merge_grid_carbon(self, brought: Iterable[RefreshInput]) -> tuple[GridCarbon, ...]:
         """By the country's code where this catalog has it, else by its name."""
         known = self._catalog.countries.values()
         codes = {name_resolution.normalise_name(row.name): row.country for row in known}
@@ -88,39 +88,39 @@ class FigureMerger:
             for carbon in file.found.carbon:
                 country = codes.get(carbon.country) or codes.get(name_resolution.normalise_name(carbon.name))
                 if country is None:
-                    self._aside.put(file.source.id, UNKNOWN_COUNTRY, carbon.name or carbon.country)
+                    self._aside.skip_row(file.source.id, UNKNOWN_COUNTRY, carbon.name or carbon.country)
                 elif not GRID_GCO2_RANGE[0] <= carbon.gco2_per_kwh <= GRID_GCO2_RANGE[1]:
-                    self._aside.put(file.source.id, "no carbon a grid can have", carbon.country)
+                    self._aside.skip_row(file.source.id, "no carbon a grid can have", carbon.country)
                 else:
                     row = GridCarbon(
-                        country=country, gco2_per_kwh=carbon.gco2_per_kwh, year=carbon.year, source=file.words
+                        country=country, gco2_per_kwh=carbon.gco2_per_kwh, year=carbon.year, source=file.source_label
                     )
                     found.append(row)
         return tuple(found)
 
-    def tariffs(self, brought: Iterable[RefreshInput]) -> tuple[EnergyTariff, ...]:
+    def merge_tariffs(self, brought: Iterable[RefreshInput]) -> tuple[EnergyTariff, ...]:
         """In USD at today's rate; dated by the period the source states."""
         known = {*self._catalog.countries, *(row.country for row in self._catalog.shipped_tariffs)}
         found: dict[tuple[str, str], EnergyTariff] = {}
         for file in brought:
             for tariff in file.found.tariffs:
-                row, name = self._tariff(file, tariff), tariff.area or tariff.country
+                row, name = self._convert_tariff(file, tariff), tariff.area or tariff.country
                 prices = (row.commercial_usd_per_kwh, row.industrial_usd_per_kwh)
                 if tariff.country not in known:
-                    self._aside.put(file.source.id, UNKNOWN_COUNTRY, name)
+                    self._aside.skip_row(file.source.id, UNKNOWN_COUNTRY, name)
                 elif row.commercial_usd_per_kwh is None:
                     # An industry's price alone would stand in for a business's.
-                    self._aside.put(file.source.id, "states no price for a business", name)
+                    self._aside.skip_row(file.source.id, "states no price for a business", name)
                 elif not all(
                     price is None or USD_PER_KWH_RANGE[0] <= price <= USD_PER_KWH_RANGE[1] for price in prices
                 ):
-                    self._aside.put(file.source.id, "no price a kWh can have", name)
+                    self._aside.skip_row(file.source.id, "no price a kWh can have", name)
                 else:
                     found.setdefault((row.country, row.area), row)
         return tuple(found.values())
 
-    def _tariff(self, file: RefreshInput, tariff: ElectricityTariff) -> EnergyTariff:
-        rate = self._catalog.exchange(tariff.currency, USD).value
+    def _convert_tariff(self, file: RefreshInput, tariff: ElectricityTariff) -> EnergyTariff:
+        rate = self._catalog.exchange_rate(tariff.currency, USD).value
         return EnergyTariff(
             country=tariff.country,
             area=tariff.area,
@@ -129,38 +129,38 @@ class FigureMerger:
             grid_gco2_per_kwh=None,
             grid_year="",
             grid_source="",
-            source=file.words if tariff.currency == USD else f"{file.words} x {rate:g}",
+            source=file.source_label if tariff.currency == USD else f"{file.source_label} x {rate:g}",
             as_of=tariff.period,
             confidence="high",
         )
 
     # --- models and accelerators this catalog has a row of
 
-    def scores(self, brought: Iterable[RefreshInput]) -> tuple[QualityScore, ...]:
+    def merge_scores(self, brought: Iterable[RefreshInput]) -> tuple[QualityScore, ...]:
         found = []
         for file in brought:
             for score in file.found.scores:
                 name = f"{score.model}: {score.benchmark}"
-                model = self._named(file, score.model)
+                model = self._resolve_model(file, score.model)
                 if model is not None and not 0 < score.score < 1:
-                    self._aside.put(file.source.id, "a score that is no share", name)
+                    self._aside.skip_row(file.source.id, "a score that is no share", name)
                 elif model is not None:
                     found.append(_quality_score(file, score, model.id))
         return tuple(found)
 
-    def models(self, brought: Iterable[RefreshInput]) -> tuple[ModelSpec, ...]:
+    def merge_models(self, brought: Iterable[RefreshInput]) -> tuple[ModelSpec, ...]:
         """Shapes as the checkpoints state them, laid into this catalog's rows: a licence is in no configuration."""
         found: dict[str, ModelSpec] = {}
         for file in brought:
             for shape in file.found.architectures:
-                model = self._named(file, shape.model)
+                model = self._resolve_model(file, shape.model)
                 if model is not None:
                     made = _with_architecture(file, model, shape)
-                    if self._passes(file, plausibility_checks.CheckedFacts({}, models=(made,))):
+                    if self._passes_checks(file, plausibility_checks.CheckedFacts({}, models=(made,))):
                         found.setdefault(made.id, made)
         return tuple(found.values())
 
-    def accelerators(self, brought: Iterable[RefreshInput]) -> tuple[Accelerator, ...]:
+    def merge_accelerators(self, brought: Iterable[RefreshInput]) -> tuple[Accelerator, ...]:
         """Rates, bandwidth, links and watts; the memory stays, since software sees less than is sold."""
         found: dict[str, Accelerator] = {}
         for file in brought:
@@ -168,17 +168,17 @@ class FigureMerger:
                 try:
                     row = self._catalog.accelerator(device.name)
                 except CatalogError:
-                    self._aside.put(file.source.id, "an accelerator this catalog has no row of", device.name)
+                    self._aside.skip_row(file.source.id, "an accelerator this catalog has no row of", device.name)
                     continue
                 made = _with_accelerator_sheet(file, row, device)
                 stated = replace(made, memory_bytes=device.memory_bytes)
-                if self._passes(file, plausibility_checks.CheckedFacts({made.id: made})) and self._passes(
+                if self._passes_checks(file, plausibility_checks.CheckedFacts({made.id: made})) and self._passes_checks(
                     file, plausibility_checks.CheckedFacts({made.id: stated})
                 ):
                     found.setdefault(made.id, made)
         return tuple(found.values())
 
-    def _passes(self, file: RefreshInput, facts: plausibility_checks.CheckedFacts) -> bool:
+    def _passes_checks(self, file: RefreshInput, facts: plausibility_checks.CheckedFacts) -> bool:
         """Whether no gate refuses; what it says is set aside."""
         refused = [
             one
@@ -186,15 +186,15 @@ class FigureMerger:
             if one.refuses and one.gate != plausibility_checks.EXCEPTIONS
         ]
         for one in refused:
-            self._aside.put(file.source.id, f"gate {one.gate}", f"{one.subject}: {one.says}")
+            self._aside.skip_row(file.source.id, f"gate {one.gate}", f"{one.subject}: {one.says}")
         return not refused
 
-    def _named(self, file: RefreshInput, said: str) -> ModelSpec | None:
+    def _resolve_model(self, file: RefreshInput, said: str) -> ModelSpec | None:
         """Not by an alias: that one plain name stands for the newest model does not make an older one's figures its."""
         try:
             return name_resolution.resolve_model(said, self._catalog.models, ())
         except CatalogError:
-            self._aside.put(file.source.id, "a model this catalog has no row of", said)
+            self._aside.skip_row(file.source.id, "a model this catalog has no row of", said)
             return None
 
 
@@ -210,7 +210,7 @@ def _quality_score(file: RefreshInput, score: BenchmarkScore, model: str) -> Qua
         method=score.method,
         reported_by=score.reported_by,
         original_source=score.link,
-        source=file.words,
+        source=file.source_label,
         as_of=file.as_of,
         confidence=_date_confidence(file),
     )
@@ -222,7 +222,7 @@ def _with_architecture(file: RefreshInput, row: ModelSpec, shape: CheckpointArch
     if row.attention in plausibility_checks.STANDARD_ATTENTION:
         layers, heads, wide = (fields.get(name, getattr(row, name)) for name in ("layers", "kv_heads", "head_dim"))
         fields["kv_bytes_per_token_bf16"] = KV_BYTES * layers * heads * wide
-    return replace(row, **fields, source=file.words, as_of=file.as_of or file.brought_on, confidence="high")
+    return replace(row, **fields, source=file.source_label, as_of=file.as_of or file.brought_on, confidence="high")
 
 
 def _with_accelerator_sheet(file: RefreshInput, row: Accelerator, device: AcceleratorSpec) -> Accelerator:
@@ -232,7 +232,7 @@ def _with_accelerator_sheet(file: RefreshInput, row: Accelerator, device: Accele
         flops={**row.flops, **device.flops},
         scale_up_bytes_per_s=device.scale_up_bytes_per_s or row.scale_up_bytes_per_s,
         tdp_w=device.tdp_w or row.tdp_w,
-        source=file.words,
+        source=file.source_label,
         as_of=file.as_of,
         confidence="high" if file.as_of else row.confidence,
     )

@@ -26,31 +26,31 @@ class HostedPriceMerger:
     def __init__(self, catalog: Catalog, aside: RefreshReportBuilder) -> None:
         self._catalog, self._aside = catalog, aside
 
-    def hosted(self, brought: Iterable[RefreshInput]) -> tuple[HostedModel, ...]:
+    def merge_hosted_prices(self, brought: Iterable[RefreshInput]) -> tuple[HostedModel, ...]:
         """The first source's price, with what a second one says beside it: another file, else the shipped row."""
         stated: dict[tuple[str, str], list[tuple[RefreshInput, HostedTokenPrice]]] = defaultdict(list)
         for file in brought:
             for price in file.found.tokens:
-                provider = self._provider(price.provider)
+                provider = self._known_provider(price.provider)
                 subject = f"{price.provider}:{price.model}"
                 if provider is None:
-                    self._aside.put(file.source.id, "a provider this catalog has no hosted models of", subject)
+                    self._aside.skip_row(file.source.id, "a provider this catalog has no hosted models of", subject)
                 elif not (0 <= price.input < MAX_TOKEN_PRICE_USD and 0 < price.output < MAX_TOKEN_PRICE_USD):
-                    self._aside.put(file.source.id, "free of charge, or no price a token can have", subject)
+                    self._aside.skip_row(file.source.id, "free of charge, or no price a token can have", subject)
                 else:
                     stated[provider, price.model].append((file, price))
         shipped = {(row.provider, row.id): row for row in self._catalog.shipped_hosted}
-        return tuple(self._corroborated(key, found, shipped.get(key)) for key, found in stated.items())
+        return tuple(self._corroborate_price(key, found, shipped.get(key)) for key, found in stated.items())
 
-    def _provider(self, said: str) -> str | None:
-        name = self._catalog.provider_called(said)
+    def _known_provider(self, said: str) -> str | None:
+        name = self._catalog.canonical_provider(said)
         return name if any(row.provider == name for row in self._catalog.shipped_hosted) else None
 
-    def _corroborated(
+    def _corroborate_price(
         self, key: tuple[str, str], found: list[tuple[RefreshInput, HostedTokenPrice]], shipped: HostedModel | None
     ) -> HostedModel:
         file, first = found[0]
-        second = self._second(found, shipped)
+        second = self._second_price(found, shipped)
         agrees = None if second is None else _prices_agree((first.input, first.output), second[:2])
         if second is not None and not agrees:
             subject, taken = ":".join(key), _format_prices(first.input, first.output, file.source.id)
@@ -75,12 +75,12 @@ class HostedPriceMerger:
             agrees=agrees,
             second_input_usd_per_token=None if second is None else second[0],
             second_output_usd_per_token=None if second is None else second[1],
-            source=file.words,
+            source=file.source_label,
             as_of=file.as_of,
             confidence=sure if file.as_of else "recalled",
         )
 
-    def _second(
+    def _second_price(
         self, found: list[tuple[RefreshInput, HostedTokenPrice]], shipped: HostedModel | None
     ) -> tuple[float, float, str] | None:
         """What another source says of the first one's model: in, out, whose word it is."""
@@ -88,7 +88,7 @@ class HostedPriceMerger:
         for other, price in found[1:]:
             if other is not file:
                 return price.input, price.output, other.source.id
-        if shipped is None or _source_work(shipped.source) == _source_work(file.words):
+        if shipped is None or _source_work(shipped.source) == _source_work(file.source_label):
             return None
         return shipped.input_usd_per_token, shipped.output_usd_per_token, f"shipped, {shipped.as_of}"
 

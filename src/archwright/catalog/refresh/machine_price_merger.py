@@ -42,47 +42,47 @@ class MachinePriceMerger:
         self._catalog, self._aside = catalog, aside
         self._memory: dict[tuple[str, str], float] = {}
 
-    def prices(self, brought: Iterable[RefreshInput]) -> dict[str, ProviderPrices]:
+    def merge_prices(self, brought: Iterable[RefreshInput]) -> dict[str, ProviderPrices]:
         """New prices of every provider that a source names; the first source of a price wins."""
         files = list(brought)
         taken: dict[str, dict[str, _PriceRow]] = defaultdict(dict)
         whence: dict[str, str] = {}
         for provider in dict.fromkeys(file.source.provider for file in files):
             mine = [file for file in files if file.source.provider == provider]
-            machines = self._machines(provider, mine)
+            machines = self._machine_types(provider, mine)
             for file in mine:
                 counts = {build.instance_type: build.accelerator_count for build in file.found.builds}
-                summed = ComponentPricing(file.found.rates, self._catalog.aliases).prices(machines.values())
+                summed = ComponentPricing(file.found.rates, self._catalog.aliases).machine_prices(machines.values())
                 for price in (*file.found.prices, *summed):
-                    row = self._priced(file, price, machines, counts)
+                    row = self._price_row(file, price, machines, counts)
                     if row is not None and taken[provider].setdefault(row.id, row) is row:
                         whence[row.id] = file.source.id
             for file in mine:
-                for row in self._spotted(file, taken[provider]):
+                for row in self._with_spot_prices(file, taken[provider]):
                     taken[provider][row.id] = row
                     whence.setdefault(row.id, file.source.id)
         # A row that a refused one made look right is refused in the next round.
-        while self._gate(taken, whence):
+        while self._drop_implausible(taken, whence):
             pass
         return {provider: _to_columns(rows.values()) for provider, rows in taken.items() if rows}
 
-    def _machines(self, provider: str, files: list[RefreshInput]) -> dict[str, MachineType]:
+    def _machine_types(self, provider: str, files: list[RefreshInput]) -> dict[str, MachineType]:
         """Builds by machine type: of this catalog's own offers, else of the first source that knows the type."""
         known = {offer.instance_type: _machine_from_offer(offer) for offer in self._catalog.offers_of(provider)}
         for file in files:
             for build in file.found.builds:
                 if build.instance_type not in known:
-                    made = self._machine(file, build)
+                    made = self._machine_type(file, build)
                     if made is not None:
                         known[build.instance_type] = made
         return known
 
-    def _machine(self, file: RefreshInput, build: InstanceSpec) -> MachineType | None:
+    def _machine_type(self, file: RefreshInput, build: InstanceSpec) -> MachineType | None:
         accelerator = None
         if build.accelerator_count:
-            accelerator = self._accelerator(build)
+            accelerator = self._resolve_accelerator(build)
             if accelerator is None:
-                self._aside.put(
+                self._aside.skip_row(
                     file.source.id,
                     f"accelerator {build.accelerator or 'without a name'} is unknown",
                     build.instance_type,
@@ -92,17 +92,17 @@ class MachinePriceMerger:
                 memory = build.memory_gib / (build.accelerator_share or 1.0)
                 self._memory[file.source.provider, build.instance_type] = memory
         if not build.vcpu or not build.ram_bytes:
-            self._aside.put(file.source.id, "no processors or no memory stated", build.instance_type)
+            self._aside.skip_row(file.source.id, "no processors or no memory stated", build.instance_type)
             return None
         stated = {name: value for name, value in build._asdict().items() if name != "memory_gib"}
         return MachineType(
             **{**stated, "accelerator": accelerator},
             provider=file.source.provider,
-            source=file.words,
+            source=file.source_label,
             as_of=file.as_of,
         )
 
-    def _accelerator(self, build: InstanceSpec) -> str | None:
+    def _resolve_accelerator(self, build: InstanceSpec) -> str | None:
         """Of the rows a name covers, the one whose memory is as stated; else the one the plain name means."""
         try:
             plain = self._catalog.accelerator(build.accelerator)
@@ -111,31 +111,33 @@ class MachinePriceMerger:
         if not build.memory_gib:
             return plain.id
         memory = build.memory_gib / (build.accelerator_share or 1.0)
-        covered = (plain, *self._catalog.family(build.accelerator))
+        covered = (plain, *self._catalog.accelerator_family(build.accelerator))
         return next((row.id for row in covered if _has_memory(row, memory)), plain.id)
 
-    def _priced(
+    def _price_row(
         self, file: RefreshInput, price: InstancePrice, machines: dict[str, MachineType], counts: dict[str, int]
     ) -> _PriceRow | None:
         """`counts`: how many accelerators the price's own source gives the type, where it says so."""
         name, machine = f"{price.region}:{price.instance_type}", machines.get(price.instance_type)
         geo = self._catalog.geo(file.source.provider, price.region)
         if machine is None:
-            self._aside.put(file.source.id, "its machine type has no known build", name)
+            self._aside.skip_row(file.source.id, "its machine type has no known build", name)
         elif counts.get(price.instance_type, machine.accelerator_count) != machine.accelerator_count:
-            self._aside.put(file.source.id, "its source counts other accelerators: the price may be the host's", name)
+            self._aside.skip_row(
+                file.source.id, "its source counts other accelerators: the price may be the host's", name
+            )
         elif geo is None:
-            self._aside.put(file.source.id, "its region is unknown, so is its residency", name)
+            self._aside.skip_row(file.source.id, "its region is unknown, so is its residency", name)
         elif not math.isfinite(price.on_demand):
-            self._aside.put(file.source.id, "its price is no number", name)
+            self._aside.skip_row(file.source.id, "its price is no number", name)
         else:
             spot = None if price.spot == price.on_demand else price.spot
-            origin = PriceOrigin(source=file.words, as_of=file.as_of)
+            origin = PriceOrigin(source=file.source_label, as_of=file.as_of)
             place = RegionLocation(region=price.region, geo=geo)
             return _PriceRow(machine, place, origin, price.on_demand, spot, price.commit_1y, price.commit_3y)
         return None
 
-    def _spotted(self, file: RefreshInput, taken: dict[str, _PriceRow]) -> Iterator[_PriceRow]:
+    def _with_spot_prices(self, file: RefreshInput, taken: dict[str, _PriceRow]) -> Iterator[_PriceRow]:
         """Rows with a spot price laid into them: of this refresh, else of what is known already. Both sources stand in
         the row, and the older day: it is no younger than its list price.
         """
@@ -144,12 +146,12 @@ class MachinePriceMerger:
             name = f"{file.source.provider}:{spot.region}:{spot.instance_type}"
             row = taken.get(name) or (_row_from_offer(known[name]) if name in known else None)
             if row is None:
-                self._aside.put(file.source.id, "no list price stands beside its spot price", name)
+                self._aside.skip_row(file.source.id, "no list price stands beside its spot price", name)
             elif spot.usd_per_hour != row.on_demand:
-                origin = replace(row.origin, source=f"{row.origin.source} ; spot: {file.words}")
+                origin = replace(row.origin, source=f"{row.origin.source} ; spot: {file.source_label}")
                 yield row._replace(spot=spot.usd_per_hour, origin=origin)
 
-    def _gate(self, taken: dict[str, dict[str, _PriceRow]], whence: dict[str, str]) -> bool:
+    def _drop_implausible(self, taken: dict[str, dict[str, _PriceRow]], whence: dict[str, str]) -> bool:
         """Takes out what a gate refuses, and says whether anything was. The other offers of this catalog stand beside
         for medians and families."""
         new = {name for rows in taken.values() for name in rows}
@@ -172,7 +174,9 @@ class MachinePriceMerger:
                 flags.append(f"{finding.gate}: {finding.subject}: {finding.says}")
             elif taken[provider].pop(finding.subject, None) is not None:
                 refused = True
-                self._aside.put(whence[finding.subject], f"gate {finding.gate}", f"{finding.subject}: {finding.says}")
+                self._aside.skip_row(
+                    whence[finding.subject], f"gate {finding.gate}", f"{finding.subject}: {finding.says}"
+                )
         if not refused:
             self._aside.flags += flags
         return refused
@@ -212,7 +216,7 @@ class _ValueIndex(Generic[T]):
     def __init__(self) -> None:
         self._places: dict[T, int] = {}
 
-    def place(self, value: T) -> int:
+    def position(self, value: T) -> int:
         return self._places.setdefault(value, len(self._places))
 
     @property
@@ -225,9 +229,9 @@ def _to_columns(rows: Iterable[_PriceRow]) -> ProviderPrices:
     machines, places, origins = _ValueIndex[MachineType](), _ValueIndex[RegionLocation](), _ValueIndex[PriceOrigin]()
     listed = list(rows)
     return ProviderPrices(
-        machine=[machines.place(row.machine) for row in listed],
-        place=[places.place(row.place) for row in listed],
-        origin=[origins.place(row.origin) for row in listed],
+        machine=[machines.position(row.machine) for row in listed],
+        place=[places.position(row.place) for row in listed],
+        origin=[origins.position(row.origin) for row in listed],
         on_demand=[row.on_demand for row in listed],
         spot=[row.spot for row in listed],
         commit_1y=[row.commit_1y for row in listed],

@@ -36,9 +36,9 @@ def _licence_lines(folder: Path) -> list[str]:
     lines = ["Works under a licence of their own", ""]
     for row in read_rows(folder, "licences.csv"):
         lines += [
-            f"  {row.name('work')}: {row.name('licence')} (LICENSES/{row.name('file')}, {row.name('link')})",
-            f"    by {row.name('attribution')}",
-            f"    {row.name('covers')}",
+            f"  {row.required_text('work')}: {row.required_text('licence')} (LICENSES/{row.required_text('file')}, {row.required_text('link')})",
+            f"    by {row.required_text('attribution')}",
+            f"    {row.required_text('covers')}",
             "",
         ]
     return lines

@@ -21,7 +21,7 @@ class RefreshInput(NamedTuple):
     brought_on: str = ""
 
     @property
-    def words(self) -> str:
+    def source_label(self) -> str:
         """As a row's `source` names it."""
         return self.source.origin.partition(", saved as")[0]
 
@@ -51,11 +51,11 @@ class RefreshReportBuilder:
         self.disagreements: list[PriceDisagreement] = []
         self.flags: list[str] = []
 
-    def put(self, source: str, reason: str, subject: str) -> None:
+    def skip_row(self, source: str, reason: str, subject: str) -> None:
         self._rows[source, reason].append(subject)
 
     @property
-    def rows(self) -> tuple[SkippedRows, ...]:
+    def skipped_rows(self) -> tuple[SkippedRows, ...]:
         return tuple(
             SkippedRows(source=source, reason=reason, rows=len(found), examples=tuple(found[:EXAMPLES]))
             for (source, reason), found in self._rows.items()

@@ -60,7 +60,8 @@ def read(data: bytes, _file: FileContext) -> SourceFacts:
             of_place[band] = max(of_place.get(band, ("", 0.0)), (stands[TIME_AT], price))
     return SourceFacts(
         tariffs=tuple(
-            ElectricityTariff.newest(PLACES.get(place, place), "", bands, CURRENCY) for place, bands in newest.items()
+            ElectricityTariff.from_bands(PLACES.get(place, place), "", bands, CURRENCY)
+            for place, bands in newest.items()
         )
     )
 

@@ -108,7 +108,9 @@ class ElectricityTariff(NamedTuple):
     period: str
 
     @classmethod
-    def newest(cls, country: str, area: str, bands: dict[str, tuple[str, float]], currency: str) -> ElectricityTariff:
+    def from_bands(
+        cls, country: str, area: str, bands: dict[str, tuple[str, float]], currency: str
+    ) -> ElectricityTariff:
         """`bands`: of `commercial` and `industrial`, those stated, with the period each price is of."""
         prices = {band: price for band, (_, price) in bands.items()}
         period = max(period for period, _ in bands.values())

@@ -47,7 +47,7 @@ def read(data: bytes, _file: FileContext) -> SourceFacts:
                 of[sector] = max(of.get(sector, ("", 0.0)), (row.period, float(row.price) / 100))
     return SourceFacts(
         tariffs=tuple(
-            ElectricityTariff.newest(COUNTRY, "" if state == COUNTRY else f"{COUNTRY}-{state}", of, CURRENCY)
+            ElectricityTariff.from_bands(COUNTRY, "" if state == COUNTRY else f"{COUNTRY}-{state}", of, CURRENCY)
             for state, of in newest.items()
         )
     )

@@ -28,7 +28,7 @@ class CsvRow:
         self.line = line
         self.cells = cells
 
-    def broken(self, column: str, what: str) -> CatalogError:
+    def cell_error(self, column: str, what: str) -> CatalogError:
         return CatalogError(
             "AW-CAT-02",
             f"{what} in {column}: {self.cells.get(column)!r}",
@@ -39,17 +39,17 @@ class CsvRow:
     def text(self, column: str) -> str:
         return (self.cells.get(column) or "").strip()
 
-    def name(self, column: str) -> str:
+    def required_text(self, column: str) -> str:
         value = self.text(column)
         if not value:
-            raise self.broken(column, "nothing")
+            raise self.cell_error(column, "nothing")
         return value
 
     def one_of(self, column: str, literal: Any) -> Any:
         """The cell, which must be one of the values of a Literal type."""
         value = self.text(column)
         if value not in get_args(literal):
-            raise self.broken(column, f"not one of {', '.join(get_args(literal))}")
+            raise self.cell_error(column, f"not one of {', '.join(get_args(literal))}")
         return value
 
     def number(self, column: str, unit: float = 1.0) -> float | None:
@@ -60,26 +60,26 @@ class CsvRow:
         try:
             number = float(value)
         except ValueError:
-            raise self.broken(column, "not a number") from None
+            raise self.cell_error(column, "not a number") from None
         if not math.isfinite(number) or number < 0:
-            raise self.broken(column, "not a finite, positive number")
+            raise self.cell_error(column, "not a finite, positive number")
         return number * unit
 
-    def required(self, column: str, unit: float = 1.0) -> float:
+    def required_number(self, column: str, unit: float = 1.0) -> float:
         number = self.number(column, unit)
         if number is None:
-            raise self.broken(column, "nothing")
+            raise self.cell_error(column, "nothing")
         return number
 
-    def whole(self, column: str, unit: float = 1.0) -> int | None:
+    def whole_number(self, column: str, unit: float = 1.0) -> int | None:
         number = self.number(column, unit)
         return None if number is None else round(number)
 
     def count(self, column: str) -> int:
         """A count; an empty cell is zero."""
-        return self.whole(column) or 0
+        return self.whole_number(column) or 0
 
-    def record(self, kind: type[R], **given: object) -> R:
+    def to_record(self, kind: type[R], **given: object) -> R:
         """The row as a record, a column of its name for every field; `given` are those that the table has in other
         words or units. Words without a default must be there, as must numbers that cannot be absent.
         """
@@ -99,22 +99,22 @@ def _literal_reader(literal: object) -> CellReader:
 
 
 def _split_cell(row: CsvRow, name: str) -> tuple[str, ...]:
-    return tuple(row.name(name).split())
+    return tuple(row.required_text(name).split())
 
 
 @functools.cache
 def _field_readers(kind: type[Record]) -> tuple[tuple[str, CellReader], ...]:
     plain: dict[object, CellReader] = {
-        float: CsvRow.required,
+        float: CsvRow.required_number,
         float | None: CsvRow.number,
         int: CsvRow.count,
-        int | None: CsvRow.whole,
+        int | None: CsvRow.whole_number,
         tuple[str, ...]: _split_cell,
     }
     found: list[tuple[str, CellReader]] = []
     for field in msgspec.structs.fields(kind):  # type: ignore[arg-type]
         if field.type is str:
-            found.append((field.name, CsvRow.name if field.required else CsvRow.text))
+            found.append((field.name, CsvRow.required_text if field.required else CsvRow.text))
         elif field.type in plain:
             found.append((field.name, plain[field.type]))
         elif field.required and get_origin(field.type) is Literal:
@@ -132,7 +132,7 @@ def effective_confidence(as_of: str, stated: str = "high") -> Confidence:
 
 def table_reader(kind: type[R], file: str) -> Callable[[Path], list[R]]:
     """The reader of a table whose columns have the names of the record's fields."""
-    return lambda folder: [row.record(kind) for row in read_rows(folder, file)]
+    return lambda folder: [row.to_record(kind) for row in read_rows(folder, file)]
 
 
 def read_rows(folder: Path, file: str) -> Iterator[CsvRow]:

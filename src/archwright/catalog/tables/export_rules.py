@@ -22,4 +22,4 @@ class ExportRule(Fact):
 @functools.cache
 def read_export_rules(folder: Path = DATA) -> Mapping[str, ExportRule]:
     """Raises CatalogError AW-CAT-02 for a broken row."""
-    return {row.name("country"): row.record(ExportRule) for row in read_rows(folder, "exports.csv")}
+    return {row.required_text("country"): row.to_record(ExportRule) for row in read_rows(folder, "exports.csv")}

@@ -13,20 +13,20 @@ from archwright.catalog.tables.csv_table import CsvRow, effective_confidence, re
 def read_availability(folder: Path) -> list[rows.RegionAvailability]:
     """One table per provider, named after it."""
     return [
-        row.record(rows.RegionAvailability, provider=provider, on_demand_usd_per_hour=row.number("on_demand_usd_h"))
+        row.to_record(rows.RegionAvailability, provider=provider, on_demand_usd_per_hour=row.number("on_demand_usd_h"))
         for provider, row in _rows_by_provider(folder, "_availability.csv")
     ]
 
 
 def read_region_ratios(folder: Path) -> list[rows.RegionRatio]:
     return [
-        row.record(
+        row.to_record(
             rows.RegionRatio,
             provider=provider,
-            family=row.name("family").partition(".")[0],
+            family=row.required_text("family").partition(".")[0],
             home=_home_region(row),
-            ratio=row.required(_ratio_column(row)),
-            read_from=row.name("family"),
+            ratio=row.required_number(_ratio_column(row)),
+            read_from=row.required_text("family"),
             confidence=effective_confidence(row.text("as_of"), "low"),
         )
         for provider, row in _rows_by_provider(folder, "_region_multipliers.csv")
@@ -49,29 +49,29 @@ def _home_region(row: CsvRow) -> str:
 
 
 def read_times_to_live(folder: Path) -> list[rows.TimeToLive]:
-    return [row.record(rows.TimeToLive, id=row.name("class")) for row in read_rows(folder, "ttl.csv")]
+    return [row.to_record(rows.TimeToLive, id=row.required_text("class")) for row in read_rows(folder, "ttl.csv")]
 
 
 def read_source_patterns(folder: Path) -> list[rows.SourcePattern]:
     found = []
     for row in read_rows(folder, "source_kinds.csv"):
         try:
-            re.compile(row.name("pattern"))
+            re.compile(row.required_text("pattern"))
         except re.error:
-            raise row.broken("pattern", "not a pattern") from None
-        found.append(row.record(rows.SourcePattern))
+            raise row.cell_error("pattern", "not a pattern") from None
+        found.append(row.to_record(rows.SourcePattern))
     return found
 
 
 def read_refresh_sources(folder: Path) -> list[rows.RefreshSource]:
     return [
-        row.record(rows.RefreshSource, feeds=row.one_of("class", rows.FactClass), provider=row.text("provider"))
+        row.to_record(rows.RefreshSource, feeds=row.one_of("class", rows.FactClass), provider=row.text("provider"))
         for row in read_rows(folder, "refresh_sources.csv")
     ]
 
 
 def read_plausibility_exceptions(folder: Path) -> list[rows.PlausibilityException]:
     return [
-        row.record(rows.PlausibilityException, notes=row.name("reason"))
+        row.to_record(rows.PlausibilityException, notes=row.required_text("reason"))
         for row in read_rows(folder, "gate_exceptions.csv")
     ]

@@ -36,14 +36,14 @@ def read_benchmarked_accelerators(folder: Path) -> list[records.Accelerator]:
 
 def _parse_accelerator(row: CsvRow) -> records.Accelerator:
     rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
-    return row.record(
+    return row.to_record(
         records.Accelerator,
-        id=row.name("accel_id"),
+        id=row.required_text("accel_id"),
         arch=row.text("arch"),
         form=row.text("form"),
-        memory_bytes=row.whole("mem_gib", GIB) or 0,
+        memory_bytes=row.whole_number("mem_gib", GIB) or 0,
         memory_marketing=row.text("mem_marketing"),
-        memory_bandwidth_bytes_per_s=row.required("mem_bw_gbs", GIGA),
+        memory_bandwidth_bytes_per_s=row.required_number("mem_bw_gbs", GIGA),
         flops={dtype: rate for dtype, rate in rates.items() if rate is not None},
         sparsity=row.text("sparsity_2to4") == "yes",
         scale_up=row.text("scale_up"),
@@ -61,15 +61,15 @@ def read_offers(folder: Path) -> list[records.Offer]:
 def _parse_offer(row: CsvRow, network: tuple[float | None, str]) -> records.Offer:
     kind, as_of = row.one_of("price_kind", records.PriceKind), row.text("price_as_of")
     listed, spot = row.number("on_demand_usd_h"), row.number("spot_usd_h")
-    return row.record(
+    return row.to_record(
         records.Offer,
-        id=row.name("offer_id"),
+        id=row.required_text("offer_id"),
         accelerator=row.text("accelerator") or None,
         accelerator_count=row.count("accel_count"),
-        accelerator_share=row.required("accel_share"),
-        ram_bytes=round(row.required("ram_gib", GIB)),
+        accelerator_share=row.required_number("accel_share"),
+        ram_bytes=round(row.required_number("ram_gib", GIB)),
         arch=row.text("arch"),
-        local_nvme_bytes=row.whole("local_nvme_gb", GIGA),
+        local_nvme_bytes=row.whole_number("local_nvme_gb", GIGA),
         network_bytes_per_s=network[0],
         network_note=network[1],
         on_demand_usd_per_hour=listed,
@@ -78,7 +78,7 @@ def _parse_offer(row: CsvRow, network: tuple[float | None, str]) -> records.Offe
         commit_3y_usd_per_hour=row.number("commit_3y_usd_h"),
         spec_source=row.text("spec_source"),
         spec_as_of=row.text("spec_as_of"),
-        source=row.name("price_source"),
+        source=row.required_text("price_source"),
         as_of=as_of,
         confidence=effective_confidence(as_of, "high" if kind == "list" else "low"),
     )
@@ -86,10 +86,10 @@ def _parse_offer(row: CsvRow, network: tuple[float | None, str]) -> records.Offe
 
 def read_quality_scores(folder: Path) -> list[records.QualityScore]:
     return [
-        row.record(
+        row.to_record(
             records.QualityScore,
-            model=row.name("model_id"),
-            benchmark=row.name("benchmark").replace("-", "_"),
+            model=row.required_text("model_id"),
+            benchmark=row.required_text("benchmark").replace("-", "_"),
             method=row.text("method"),
             reported_by=row.text("reported_by"),
             original_source=row.text("original_source"),
@@ -106,7 +106,9 @@ def read_models(folder: Path, scores: list[records.QualityScore]) -> list[record
         if 0 < score.score < 1:
             known = reported.setdefault(score.model, {})
             known[score.benchmark] = min(score.score, known.get(score.benchmark, 1.0))
-    return [_parse_model(row, reported.get(row.name("model_id"), {})) for row in read_rows(folder, "llms_open.csv")]
+    return [
+        _parse_model(row, reported.get(row.required_text("model_id"), {})) for row in read_rows(folder, "llms_open.csv")
+    ]
 
 
 def read_architectures(folder: Path, file: str = "architectures.csv") -> list[records.ModelSpec]:
@@ -117,14 +119,14 @@ def _parse_model(row: CsvRow, reported: dict[str, float]) -> records.ModelSpec:
     own = {name: row.number(name) for name in ("mmlu_pro", "gpqa", "ifeval", "livecodebench")}
     stated = {name: share for name, share in own.items() if share is not None}
     lowest = {name: min(stated.get(name, 1.0), reported.get(name, 1.0)) for name in {**stated, **reported}}
-    return row.record(
+    return row.to_record(
         records.ModelSpec,
-        id=row.name("model_id"),
+        id=row.required_text("model_id"),
         org=row.text("org"),
-        parameters=round(row.required("params_total_b", GIGA)),
-        active_parameters=round(row.required("params_active_b", GIGA)),
-        ffn=row.whole("ffn_intermediate"),
-        expert_ffn=row.whole("moe_intermediate"),
+        parameters=round(row.required_number("params_total_b", GIGA)),
+        active_parameters=round(row.required_number("params_active_b", GIGA)),
+        ffn=row.whole_number("ffn_intermediate"),
+        expert_ffn=row.whole_number("moe_intermediate"),
         vocabulary=row.count("vocab"),
         context_tokens=row.count("context_max"),
         licence_conditions=row.text("licence_conditions"),
@@ -139,17 +141,17 @@ def read_hosted_models(folder: Path) -> list[records.HostedModel]:
 
 def _parse_hosted_model(row: CsvRow) -> records.HostedModel:
     agrees = {"yes": True, "no": False}.get(row.text("agrees"))
-    return row.record(
+    return row.to_record(
         records.HostedModel,
-        id=row.name("model_id"),
-        input_usd_per_token=row.required("input_usd_mtok", PER_MILLION),
-        output_usd_per_token=row.required("output_usd_mtok", PER_MILLION),
+        id=row.required_text("model_id"),
+        input_usd_per_token=row.required_number("input_usd_mtok", PER_MILLION),
+        output_usd_per_token=row.required_number("output_usd_mtok", PER_MILLION),
         cache_read_usd_per_token=row.number("cache_read_usd_mtok", PER_MILLION),
         cache_write_usd_per_token=row.number("cache_write_usd_mtok", PER_MILLION),
         batch_input_usd_per_token=row.number("batch_input_usd_mtok", PER_MILLION),
         batch_output_usd_per_token=row.number("batch_output_usd_mtok", PER_MILLION),
-        context_tokens=row.whole("context_max"),
-        output_tokens=row.whole("output_max"),
+        context_tokens=row.whole_number("context_max"),
+        output_tokens=row.whole_number("output_max"),
         deprecation_date=row.text("deprecation_date"),
         successor=row.text("successor"),
         agrees=agrees,
@@ -161,7 +163,7 @@ def _parse_hosted_model(row: CsvRow) -> records.HostedModel:
 
 def read_regions(folder: Path) -> list[records.Region]:
     return [
-        row.record(
+        row.to_record(
             records.Region,
             city=row.text("city"),
             grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
@@ -175,7 +177,7 @@ def read_regions(folder: Path) -> list[records.Region]:
 
 def read_countries(folder: Path) -> list[records.Country]:
     return [
-        row.record(records.Country, alpha3=row.text("alpha3"), places=tuple(row.text("places").split()))
+        row.to_record(records.Country, alpha3=row.text("alpha3"), places=tuple(row.text("places").split()))
         for row in read_rows(folder, "countries.csv")
     ]
 
@@ -186,7 +188,7 @@ def read_tariffs(folder: Path, known: list[records.Country]) -> list[records.Ene
     found = []
     for file in ("energy.csv", "energy_more.csv"):
         for row in read_rows(folder, file):
-            code, _, state = row.name("country").partition("-")
+            code, _, state = row.required_text("country").partition("-")
             country = alpha2.get(code, code)
             found.append(_parse_tariff(row, country, f"{country}-{state}" if state else ""))
     return found
@@ -202,7 +204,7 @@ def _parse_tariff(row: CsvRow, country: str, area: str) -> records.EnergyTariff:
         grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
         grid_year=row.text("grid_year"),
         grid_source=row.text("grid_source"),
-        source=row.text("price_source") or row.name("grid_source"),
+        source=row.text("price_source") or row.required_text("grid_source"),
         as_of=as_of or row.text("grid_year"),
         confidence=effective_confidence(as_of, row.text("price_confidence")),
     )

@@ -24,4 +24,4 @@ class ServerlessPrice(Fact):
 @functools.cache
 def read_serverless_prices(folder: Path = DATA) -> tuple[ServerlessPrice, ...]:
     """Raises CatalogError AW-CAT-02 for a broken row."""
-    return tuple(row.record(ServerlessPrice) for row in read_rows(folder, "serverless.csv"))
+    return tuple(row.to_record(ServerlessPrice) for row in read_rows(folder, "serverless.csv"))

@@ -28,6 +28,6 @@ class WorkRate(records.Fact):
 
 def read_work_rates(folder: Path) -> list[WorkRate]:
     return [
-        row.record(WorkRate, unit=row.text("unit"), **read_band(row))
+        row.to_record(WorkRate, unit=row.text("unit"), **read_band(row))
         for row in read_rows(folder, "work_efficiencies.csv")
     ]

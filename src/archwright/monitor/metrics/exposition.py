@@ -109,7 +109,7 @@ class Exposition:
             self._file = _CountersFile(folder, _hash_layout(limit), size)
             self._slots = memoryview(self._file.mapped).cast("d")
             for quantity, *labels in self._file.bound:
-                child = self._made(METRIC_BY_QUANTITY[quantity], tuple(labels))
+                child = self._create_child(METRIC_BY_QUANTITY[quantity], tuple(labels))
                 if isinstance(child, Gauge):
                     child.set(0.0)
 
@@ -149,8 +149,8 @@ class Exposition:
             for key, child in tuple(children.items()):
                 found[quantity][key] = list(child.slots)
         if self._file is not None:
-            for bound, slots in self._file.others():
-                self._sum(found, bound, slots)
+            for bound, slots in self._file.read_others():
+                self._add_process(found, bound, slots)
         return "".join(_render_metric(metric, found[metric.quantity]) for metric in METRICS).encode()
 
     def close(self) -> None:
@@ -158,7 +158,7 @@ class Exposition:
         if self._file is not None:
             self._file.close()
 
-    def _sum(
+    def _add_process(
         self, found: dict[str, dict[LabelValues, list[float]]], bound: list[list[str]], slots: memoryview[float]
     ) -> None:
         order: Counted[str] = Counted()
@@ -178,11 +178,11 @@ class Exposition:
                 key = (OTHER_LABEL,) * len(key)
             if key not in known:
                 if self._file is not None:
-                    self._file.label([metric.quantity, *key])
-                self._made(metric, key)
+                    self._file.append_labels([metric.quantity, *key])
+                self._create_child(metric, key)
             return known[key]
 
-    def _made(self, metric: Metric, key: LabelValues) -> Child:
+    def _create_child(self, metric: Metric, key: LabelValues) -> Child:
         known, place = self._children[metric.quantity], self._places[metric.quantity]
         first = place.first + len(known) * place.width
         child = CHILD_TYPES[metric.kind](self._slots[first : first + place.width], self.lock)
@@ -199,7 +199,7 @@ class _CountersFile:
         self._folder, self._shape = folder, shape
         with (folder / "counters.lock").open("wb") as starting:
             fcntl.flock(starting, fcntl.LOCK_EX)
-            left = self._left(size)
+            left = self._claim_abandoned(size)
             if left is None:
                 self._path = folder / f"{shape}-{os.urandom(8).hex()}{COUNTERS_SUFFIX}"
                 self._file = self._path.open("w+b", buffering=0)
@@ -223,7 +223,7 @@ class _CountersFile:
             self._file.close()
             raise
 
-    def _left(self, size: int) -> tuple[Path, FileIO] | None:
+    def _claim_abandoned(self, size: int) -> tuple[Path, FileIO] | None:
         """A file whose process ended, its lock taken; None when there is none. Without a living process all go."""
         ended, living = [], 0
         for path in self._folder.glob(f"*{COUNTERS_SUFFIX}"):
@@ -244,7 +244,7 @@ class _CountersFile:
                 path.with_suffix(LABELS_SUFFIX).unlink(missing_ok=True)
         return usable[0] if usable else None
 
-    def label(self, names: list[str]) -> None:
+    def append_labels(self, names: list[str]) -> None:
         """Whole or not at all: behind half a line nobody could read the page any more. Raises OSError."""
         line = msgspec.json.encode(names) + b"\n"
         size = os.fstat(self._labels.fileno()).st_size
@@ -252,7 +252,7 @@ class _CountersFile:
             self._labels.truncate(size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
-    def others(self) -> Iterator[tuple[list[list[str]], memoryview[float]]]:
+    def read_others(self) -> Iterator[tuple[list[list[str]], memoryview[float]]]:
         """Labels and slots of every other process, of those that ended too."""
         for path in self._folder.glob(f"{self._shape}-*{COUNTERS_SUFFIX}"):
             if path != self._path:

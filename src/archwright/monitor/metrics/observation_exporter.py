@@ -29,9 +29,9 @@ class ObservationExporter:
         """Reads the store: not for an event loop. Raises StoreError when the store refuses."""
         with self._lock:
             for quantity, since in self._since.items():
-                self._show(quantity, since)
+                self._export_quantity(quantity, since)
 
-    def _show(self, quantity: str, since: float) -> None:
+    def _export_quantity(self, quantity: str, since: float) -> None:
         rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, ColumnRange("at", since))
         # Rows of the very moment shown last are among them again.
         for row in rows[self._seen[quantity] :]:

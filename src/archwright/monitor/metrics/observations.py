@@ -84,7 +84,7 @@ class ObservationRecorder:
             return
         kept = {name: sanitise_label_value(text) for name, text in sorted(labels.items())}
         moment = self._clock() if at is None else at
-        self._keep(
+        self._buffer_observation(
             Observation(quantity=METRIC_BY_QUANTITY[quantity].quantity, at=moment, value=float(value), labels=kept)
         )
 
@@ -92,13 +92,13 @@ class ObservationRecorder:
         """Write what is there; False when the store refused and some of it still waits."""
         with self._writing:
             while self._buffer:
-                batch = self._take()
+                batch = self._take_batch()
                 try:
                     with boundary("recorder"):
                         self._store.append(OBSERVATIONS, batch)
                 except ArchwrightError as error:
                     self.refusal = error
-                    self._put_back(batch)
+                    self._restore_batch(batch)
                     return False
                 self.refusal = None
         return True
@@ -122,13 +122,13 @@ class ObservationRecorder:
         while not self._stop.wait(self._flush_s):
             self.flush()
 
-    def _keep(self, observation: Observation) -> None:
+    def _buffer_observation(self, observation: Observation) -> None:
         self._buffer.append(observation)
         if len(self._buffer) > self._limit:
             self._buffer.popleft()
             self.dropped += 1
 
-    def _take(self) -> list[Observation]:
+    def _take_batch(self) -> list[Observation]:
         """Up to BATCH from the front. Only the holder of `_writing` takes; a full buffer may shrink meanwhile."""
         batch: list[Observation] = []
         while len(batch) < BATCH_ROWS:
@@ -138,7 +138,7 @@ class ObservationRecorder:
                 break
         return batch
 
-    def _put_back(self, batch: list[Observation]) -> None:
+    def _restore_batch(self, batch: list[Observation]) -> None:
         room = max(0, self._limit - len(self._buffer))
         kept = batch[len(batch) - room :] if room < len(batch) else batch
         self.dropped += len(batch) - len(kept)
@@ -162,7 +162,7 @@ def evaluate_query(store: Store, query: Query, until: float, home: Home | None =
     found.sort(key=lambda point: point.at)
     if not found:
         return None
-    values = _sum_series(found) if metric.kind == "gauge" and not metric.per_run else [row.value for row in found]
+    values = _sum_series(found) if metric.kind == "gauge" and not metric.is_per_run else [row.value for row in found]
     unit = metric.unit
     if query.statistic == "share":
         return _compute_share(found, query)
@@ -238,8 +238,8 @@ def _compute_share(points: Sequence[_Sample], query: Query) -> QueryResult | Non
 
 
 def _compute_statistic(query: Query, values: Sequence[float]) -> float:
-    if query.q is not None:
-        return percentile(values, query.q)
+    if query.quantile is not None:
+        return percentile(values, query.quantile)
     if query.statistic == "mean":
         return math.fsum(values) / len(values)
     return max(values) if query.statistic == "max" else values[-1]

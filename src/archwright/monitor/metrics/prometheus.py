@@ -59,23 +59,23 @@ class PrometheusClient:
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         self._opener = urllib.request.build_opener(_RedirectRefusal, urllib.request.ProxyHandler({}))
 
-    def instant(self, promql: str, at: float | None = None) -> float | None:
+    def query_instant(self, promql: str, at: float | None = None) -> float | None:
         """The one number `promql` yields (now, or at that epoch second); None when there is none: empty, NaN, Inf.
 
         Raises ReconcileError: AW-REC-01 cannot be reached, AW-REC-02 refused the query or answered otherwise.
         """
         fields = {"query": promql} if at is None else {"query": promql, "time": repr(at)}
-        answer = self._parsed(self._post("/api/v1/query", fields))
+        answer = self._decode_response(self._post("/api/v1/query", fields))
         if answer.data is None:
-            raise self._refused("it answered without data")
+            raise self._query_error("it answered without data")
         result, kind = answer.data.result, answer.data.resultType
         if kind == "scalar":
-            return self._number(result)
+            return self._parse_value(result)
         if kind != "vector":
-            raise self._refused(f"the query yields a {kind}, not a number")
+            raise self._query_error(f"the query yields a {kind}, not a number")
         if len(result) > 1:
-            raise self._refused(f"the query yields {len(result)} series, not one")
-        return self._number(result[0].get("value")) if result else None
+            raise self._query_error(f"the query yields {len(result)} series, not one")
+        return self._parse_value(result[0].get("value")) if result else None
 
     def _post(self, path: str, fields: dict[str, str]) -> bytes:
         """The body of the answer; a 4xx or 5xx with a body is an answer too, since it says why."""
@@ -89,7 +89,7 @@ class PrometheusClient:
             with error:
                 if error.code in (400, 422):
                     return error.read(RESPONSE_LIMIT_BYTES)
-                raise self._refused(f"HTTP {error.code} {error.reason}") from error
+                raise self._query_error(f"HTTP {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise ReconcileError(
@@ -99,24 +99,24 @@ class PrometheusClient:
                 hint=f"check the URL and that it answers: curl {self.url}/-/ready",
             ) from error
 
-    def _parsed(self, body: bytes) -> _QueryResponse:
+    def _decode_response(self, body: bytes) -> _QueryResponse:
         try:
             answer = msgspec.json.decode(body, type=_QueryResponse)
         except msgspec.DecodeError as error:
-            raise self._refused("the answer is not a Prometheus's JSON") from error
+            raise self._query_error("the answer is not a Prometheus's JSON") from error
         if answer.status != "success":
-            raise self._refused(answer.error or "no reason given")
+            raise self._query_error(answer.error or "no reason given")
         return answer
 
-    def _number(self, pair: object) -> float | None:
+    def _parse_value(self, pair: object) -> float | None:
         """The value of a [time, "value"] pair."""
         try:
             value = float(pair[1])  # type: ignore[index]
         except (TypeError, ValueError, IndexError, KeyError) as error:
-            raise self._refused("the answer holds no number") from error
+            raise self._query_error("the answer holds no number") from error
         return value if math.isfinite(value) else None
 
-    def _refused(self, reason: str) -> ReconcileError:
+    def _query_error(self, reason: str) -> ReconcileError:
         hint = "check the URL, the token, and that this Prometheus scrapes the engine or the gateway"
         return ReconcileError(
             "AW-REC-02", f"the Prometheus refused: {reason}", where=ErrorLocation(self.url), hint=hint

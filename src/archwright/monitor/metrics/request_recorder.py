@@ -52,7 +52,7 @@ class RequestRecorder:
             bound = self._bound.get((one.workload, one.model, one.pool, one.status))
             if bound is None:
                 with suppress(OSError):
-                    bound = self._bind(one)
+                    bound = self._bind_series(one)
         self._ledger.append("served", one)
         if self._traces is not None:
             self._traces.add(one, content)
@@ -69,7 +69,7 @@ class RequestRecorder:
             bound.input[0] += max(one.input_tokens, 0)
             bound.requests[0] += 1.0
 
-    def _bind(self, one: RequestRecord) -> _BoundSeries:
+    def _bind_series(self, one: RequestRecord) -> _BoundSeries:
         page, labels = self._exposition, extract_labels(one)
         made = self._bound[one.workload, one.model, one.pool, one.status] = _BoundSeries(
             ttft=page.histogram("ttft_s", labels).slots,

@@ -106,20 +106,20 @@ def compact_range(store: Store, segment: WalSegment) -> CompactedRange:
     for one in _read_range_batches(segment, start):
         for made, records, lines in zip(both, one.counts, one.lines, strict=True):
             if records:
-                made.take(records, lines)
+                made.add_lines(records, lines)
         count, end = count + sum(one.counts), start + one.end
         if count >= RANGE_RECORDS:
             break
-    lots = [(BLOCKS[stream], [made.block(segment.name, start, end)]) for stream, made in making.items() if made.count]
+    lots = [(BLOCKS[stream], [made.build(segment.name, start, end)]) for stream, made in making.items() if made.count]
     store.append_together([*lots, (USAGE_DELTAS, [encode_delta(sums)] if sums else [])], synced=True)
-    segment.mark(end)
+    segment.mark_compacted(end)
     return CompactedRange(end, count, len(sums))
 
 
 def _read_range_batches(segment: WalSegment, start: int) -> Iterator[CommittedBatch]:
     """Those of the next stretch; at least one: what was written at once may be longer. Raises StoreError."""
     for limit in (RANGE_BYTES, segment.size):
-        found = read_batches(segment.part(start, limit), 0)
+        found = read_batches(segment.read_range(start, limit), 0)
         first = next(found, None)
         if first is not None:
             return chain((first,), found)
@@ -139,13 +139,13 @@ def compact_segment(store: Store, segment: WalSegment) -> int:
 def compact_orphans(store: Store, home: Home) -> int:
     """Segments of writers that are gone, in their order (audit chains go on from one to the next), so by one process
     at a time; how many records they held. Raises StoreError."""
-    with (home.ledger / "orphans.lock").open("wb") as lock:
+    with (home.write_ahead_log / "orphans.lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return 0
         records = 0
-        for path in [*list_store_segments(store, home), *list_unfinished_segments(home.ledger)]:
+        for path in [*list_store_segments(store, home), *list_unfinished_segments(home.write_ahead_log)]:
             segment = WalSegment.adopt(path)
             if segment is not None:
                 try:
@@ -158,7 +158,7 @@ def compact_orphans(store: Store, home: Home) -> int:
 def update_compacted_offset(store: Store, segment: WalSegment) -> None:
     """How far a segment is in the store, asked of it: a writer may have been killed before it could note it."""
     ends = [store.columns(table, ("end",), {"writer": segment.name}) for table in BLOCKS.values()]
-    segment.mark(max([segment.folded, *(end for found in ends for (end,) in found)]))
+    segment.mark_compacted(max([segment.folded, *(end for found in ends for (end,) in found)]))
 
 
 def extract_last_group(lines: bytes) -> bytes:
@@ -182,16 +182,16 @@ class _BlockBuilder:
         self._waiting = 0
         self._last = b""
 
-    def take(self, records: int, lines: bytes) -> None:
+    def add_lines(self, records: int, lines: bytes) -> None:
         self.count += records
         self._lines.append(lines)
         self._waiting += len(lines)
         if self._waiting >= PIECE_BYTES:
-            self._pack()
+            self._compress_lines()
 
-    def block(self, writer: str, start: int, end: int) -> RecordBlock:
+    def build(self, writer: str, start: int, end: int) -> RecordBlock:
         if self._lines:
-            self._pack()
+            self._compress_lines()
         first_at, last_at = self._span if self._span[0] <= self._span[1] else (0.0, 0.0)
         return RecordBlock(
             writer=writer,
@@ -204,7 +204,7 @@ class _BlockBuilder:
             data=b"".join((*self._packed, self._packer.flush())),
         )
 
-    def _pack(self) -> None:
+    def _compress_lines(self) -> None:
         data = b"\n".join(self._lines)
         if self._last:
             self._packed.append(self._packer.compress(b"\n"))
@@ -259,7 +259,7 @@ def read_records(
     machine has not folded yet. Raises StoreError."""
     tails = {} if home is None else read_segments(list_store_segments(store, home))
     table = BLOCKS[stream]
-    last = store.newest(table)[0]
+    last = store.newest_seq(table)[0]
     since, until = span
     spans = (ColumnRange("last_at", since), ColumnRange("first_at", None, until))
     unfolded = list(_read_uncompacted(store, stream, tails, last))
@@ -275,7 +275,7 @@ def _read_blocks(
     store: Store, table: RecordTable[RecordBlock], spans: ColumnRanges, last: int, *, newest_first: bool
 ) -> Iterator[RecordStream]:
     seq = last + 1 if newest_first else 0
-    while page := store.numbered(table, seq, BLOCKS_PER_READ, spans, newest_first=newest_first):
+    while page := store.numbered_rows(table, seq, BLOCKS_PER_READ, spans, newest_first=newest_first):
         for seq, block in page:
             if seq <= last:
                 yield RecordStream(_decompress_block(seq, block.data), block.tip)
@@ -314,12 +314,12 @@ def read_usage_totals(store: Store, home: Home | None, by: tuple[str, ...]) -> l
     left out are empty). Folded and not folded are read as of one moment. Raises StoreError."""
     table = BLOCKS["served"]
     # Made now: a snapshot does not see a table made after it.
-    store.newest(table, USAGE_TOTALS, USAGE_DELTAS)
+    store.newest_seq(table, USAGE_TOTALS, USAGE_DELTAS)
     tails = {} if home is None else read_segments(list_store_segments(store, home))
     with store.snapshot():
         kept = store.sums(USAGE_TOTALS, by, USAGE_MEASURES)
         lots = store.rows(USAGE_DELTAS)
-        unfolded = list(_read_uncompacted(store, "served", tails, store.newest(table)[0]))
+        unfolded = list(_read_uncompacted(store, "served", tails, store.newest_seq(table)[0]))
     fresh: UsageSums = {}
     for one in unfolded:
         add_served(fresh, _decode_served(one.data))

@@ -58,4 +58,4 @@ def list_store_segments(store: Store, home: Home) -> list[Path]:
 def list_sibling_segments(home: Home, name: str) -> list[Path]:
     """The segments that are of the same store as the one of this name, or of none."""
     mine = {name.rpartition(OWNER_SEPARATOR)[0], ""}
-    return [path for path in list_segments(home.ledger) if path.stem.rpartition(OWNER_SEPARATOR)[0] in mine]
+    return [path for path in list_segments(home.write_ahead_log) if path.stem.rpartition(OWNER_SEPARATOR)[0] in mine]

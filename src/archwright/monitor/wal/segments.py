@@ -56,7 +56,7 @@ class WalSegment:
         self._handle = handle
 
     @classmethod
-    def make(cls, folder: Path, name: str, size: int) -> WalSegment:
+    def create(cls, folder: Path, name: str, size: int) -> WalSegment:
         """A new one, its bytes allocated and its lock held. Raises OSError when the disk does not have them."""
         path, unborn = folder / (name + SEGMENT_SUFFIX), folder / (name + UNFINISHED_SUFFIX)
         handle = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -102,12 +102,12 @@ class WalSegment:
     def sync(self) -> None:
         getattr(os, "fdatasync", os.fsync)(self._handle)
 
-    def mark(self, folded: int) -> None:
+    def mark_compacted(self, folded: int) -> None:
         """Up to there it is in the store."""
         self.folded = folded
         os.pwrite(self._handle, _COMPACTED.pack(folded), 0)
 
-    def part(self, start: int, limit: int) -> bytes:
+    def read_range(self, start: int, limit: int) -> bytes:
         """Up to `limit` of the written bytes from `start`."""
         return os.pread(self._handle, min(limit, self.written - start), start)
 

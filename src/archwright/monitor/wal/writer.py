@@ -73,17 +73,17 @@ class WalWriter:
         self._thread.start()
 
     @property
-    def room(self) -> bool:
+    def has_space(self) -> bool:
         """Whether new work may be let in."""
         with self.lock:
-            return self._roomy(self.reserve)
+            return self._ensure_space(self.reserve)
 
-    def check_room(self) -> None:
+    def check_space(self) -> None:
         """Raises StoreError AW-STO-06 unless new work may be let in."""
-        if not self.room:
-            raise self._no_room()
+        if not self.has_space:
+            raise self._no_space_error()
 
-    def newest(self, stream: str) -> bytes | None:
+    def last_pending(self, stream: str) -> bytes | None:
         """The last line that waits for the next flush; the caller has the lock."""
         waiting = self._waiting[stream]
         return waiting[-1] if waiting else None
@@ -101,8 +101,8 @@ class WalWriter:
         with self.lock:
             if self._closed:
                 raise StoreError("AW-STO-05", "the ledger is closed", hint="start it again")
-            if self._left - size <= keep and not self._roomy(keep + size):
-                raise self._no_room()
+            if self._left - size <= keep and not self._ensure_space(keep + size):
+                raise self._no_space_error()
             self._waiting[stream].append(payload)
             self._left -= size
 
@@ -116,18 +116,18 @@ class WalWriter:
                 return
             data = encode_batch(self._audit, self._served)
             try:
-                self._holding(len(data)).write(data)
+                self._segment_with_space(len(data)).write(data)
             except OSError as error:
-                raise self._no_room() from error
+                raise self._no_space_error() from error
             self._audit.clear()
             self._served.clear()
-            self._left = self._free()
+            self._left = self._free_bytes()
             self._unsynced = True
 
-    def fold(self) -> int:
+    def compact(self) -> int:
         """Everything written so far into the store; how many records. Raises StoreError."""
         with self._folding:
-            return self._fold(0)
+            return self._compact_segments(0)
 
     def close(self, within_s: float | None = None) -> None:
         """Write and fold what there is, then stop; what the store refuses, or has not taken `within_s`, stays in its
@@ -147,37 +147,37 @@ class WalWriter:
             self._current, self._next = None, None
             self._full.clear()
 
-    def _holding(self, size: int) -> WalSegment:
+    def _segment_with_space(self, size: int) -> WalSegment:
         """The segment that takes `size` bytes; the lock is held. Raises OSError, StoreError."""
         current = self._current
         if current is not None and current.size - current.written >= size:
             return current
         if self._next is None:
-            self._allocate()
+            self._allocate_next()
         if self._next is None or self._next.size - self._next.written < size:
-            raise self._no_room()
+            raise self._no_space_error()
         if current is not None:
             self._full.append(current)
         self._current, self._next = self._next, None
         return self._current
 
-    def _free(self) -> int:
+    def _free_bytes(self) -> int:
         """What is flushed at once goes into one segment: the rest of this one, or the next."""
         current, following = self._current, self._next
         left = current.size - current.written if current is not None else 0
         return max(left, following.size - following.written if following is not None else 0) - FRAME_BYTES
 
-    def _roomy(self, wanted: int) -> bool:
+    def _ensure_space(self, wanted: int) -> bool:
         """Another look by the caller, who has the lock: the thread may just not have been there yet."""
-        if self._next is None and self._free() - self._pending() <= wanted:
-            self._allocate()
-        self._left = self._free() - self._pending()
+        if self._next is None and self._free_bytes() - self._pending_bytes() <= wanted:
+            self._allocate_next()
+        self._left = self._free_bytes() - self._pending_bytes()
         return self._left > wanted
 
-    def _pending(self) -> int:
+    def _pending_bytes(self) -> int:
         return sum(len(line) + 1 for lines in self._waiting.values() for line in lines)
 
-    def _allocate(self) -> None:
+    def _allocate_next(self) -> None:
         """Make the next segment, if there is room for it."""
         with self._making, suppress(ArchwrightError):
             if self._next is not None:
@@ -186,14 +186,14 @@ class WalWriter:
                 with boundary("ledger"):
                     name = name_segment(self.store, f"{self._name}-{self._made:06d}")
                     if len(list_sibling_segments(self.home, name)) >= SEGMENTS_LIMIT:
-                        raise self._no_room()
-                    self._next = WalSegment.make(self.home.ledger, name, self._size)
+                        raise self._no_space_error()
+                    self._next = WalSegment.create(self.home.write_ahead_log, name, self._size)
                     self._made += 1
             except ArchwrightError as error:
                 self.refusal = error
                 raise
 
-    def _no_room(self) -> StoreError:
+    def _no_space_error(self) -> StoreError:
         """With what the disk or the store said, where that is known: a full disk is not the only reason."""
         said, message = self.refusal, "no room to write down what is decided"
         hint = "free disk space; if the store refuses, bring it back"
@@ -210,13 +210,13 @@ class WalWriter:
                     if turn % ORPHANS_EVERY_SYNCS == 0:
                         compact_orphans(self.store, self.home)
                     with self._folding:
-                        self._fold(0 if turn % COMPACT_EVERY_SYNCS == 0 else SEGMENT_BYTES // 4)
+                        self._compact_segments(0 if turn % COMPACT_EVERY_SYNCS == 0 else SEGMENT_BYTES // 4)
                     self.refusal = None
             except ArchwrightError as error:
                 self.refusal = error
             turn += 1
         with self._folding, suppress(ArchwrightError), boundary("ledger"):
-            self._fold(0)
+            self._compact_segments(0)
 
     def _sync(self) -> None:
         """What was written is on the disk when this returns, and the next segment is there when it will be needed."""
@@ -227,9 +227,9 @@ class WalWriter:
                     segment.sync()
         current = self._current
         if current is not None and current.written > current.size // 4 and self._next is None:
-            self._allocate()
+            self._allocate_next()
 
-    def _fold(self, least: int) -> int:
+    def _compact_segments(self, least: int) -> int:
         """Fold segments of which at least `least` bytes wait, and full ones; the caller holds `_folding`."""
         records = 0
         with self.lock:  # one that is full in between would be left out, and its successor folded before it
@@ -238,7 +238,7 @@ class WalWriter:
             if segment is None or (segment is self._current and segment.written - segment.folded < least):
                 continue
             while segment.folded < segment.written:
-                records += self._fold_once(segment)
+                records += self._compact_once(segment)
         while self._full and self._full[0].folded == self._full[0].written:
             self._full.popleft().remove()
         if records and self._ungathered >= self._gather_at:
@@ -252,7 +252,7 @@ class WalWriter:
             self._merge_at, self._unmerged = max(MERGE_ROWS, merge_totals(self.store) // 2), 0
         return records
 
-    def _fold_once(self, segment: WalSegment) -> int:
+    def _compact_once(self, segment: WalSegment) -> int:
         try:
             done = compact_range(self.store, segment)
         except StoreError as error:

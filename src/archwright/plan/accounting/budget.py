@@ -79,12 +79,12 @@ class BudgetConverter:
         self.ledger = ledger
         self.catalog = catalog
         self.draws = MonteCarloSampler(ledger)
-        self.exchange = self._exchange() if budget.currency != USD else None
+        self.exchange = self._register_exchange_rate() if budget.currency != USD else None
 
-    def _exchange(self) -> Estimate:
+    def _register_exchange_rate(self) -> Estimate:
         currency = self.budget.currency
-        rate = self.catalog.exchange(USD, currency)
-        basis = self.ledger.basis(
+        rate = self.catalog.exchange_rate(USD, currency)
+        basis = self.ledger.create_basis(
             f"exchange.{USD}-{currency}".lower(),
             "quoted",
             f"how many {currency} one {USD} buys",
@@ -92,33 +92,33 @@ class BudgetConverter:
             facts=(f"1 {USD} = {rate.value:.4f} {currency}", *((rate.basis,) if rate.basis else ())),
         )
         held = replace(rate, basis=basis)
-        self.ledger.drive(held)
+        self.ledger.register_driver(held)
         return held
 
     @property
-    def rate(self) -> float:
+    def exchange_rate(self) -> float:
         return self.exchange.value if self.exchange is not None else 1.0
 
-    def drivers(self, term: CashFlow) -> tuple[str, ...]:
+    def list_drivers(self, term: CashFlow) -> tuple[str, ...]:
         """Everything the term's amount in the budget's currency is proportional to."""
         rate = () if self.exchange is None else (self.exchange.basis,)
         return (*sorted(set(term.drivers)), *rate)
 
-    def worlds(self, terms: Iterable[CashFlow]) -> Worlds:
+    def sample_total(self, terms: Iterable[CashFlow]) -> Worlds:
         """The sum of the terms over the horizon in every world, in the budget's currency."""
         flows: dict[tuple[str, ...], float] = {}
         for term in terms:
-            drivers = self.drivers(term)
-            flows[drivers] = flows.get(drivers, 0.0) + term.sum * self.rate
-        return self.draws.sum(flows)
+            drivers = self.list_drivers(term)
+            flows[drivers] = flows.get(drivers, 0.0) + term.sum * self.exchange_rate
+        return self.draws.sample_sum(flows)
 
-    def options(self, drafts: tuple[OptionDraft, ...]) -> tuple[Option, ...]:
-        return tuple(self.option(draft) for draft in drafts)
+    def price_options(self, drafts: tuple[OptionDraft, ...]) -> tuple[Option, ...]:
+        return tuple(self.price_option(draft) for draft in drafts)
 
-    def option(self, draft: OptionDraft) -> Option:
+    def price_option(self, draft: OptionDraft) -> Option:
         """The draft with its sums; over budget means not feasible, a limit inside the band means at risk."""
         misses, notes = list(draft.misses), list(draft.notes)
-        sums = self._sums(draft, draft.terms) if draft.terms is not None else None
+        sums = self._total_costs(draft, draft.terms) if draft.terms is not None else None
         if sums is not None:
             check_limit("per_month", sums.month, self.budget.per_month, misses, notes)
             check_limit("capex", sums.capex, self.budget.capex, misses, notes)
@@ -132,11 +132,11 @@ class BudgetConverter:
             total_cost=sums.total if sums is not None else None,
             cost_per_month=sums.month if sums is not None else None,
             capex=sums.capex if sums is not None else None,
-            cost_lines=tuple(self._line(term) for term in draft.terms or ()),
+            cost_lines=tuple(self._cost_line(term) for term in draft.terms or ()),
             pools=draft.pools,
             models=draft.models,
             notes=tuple(dict.fromkeys(notes)),
-            cumulative_cost=tuple(self._cumulative(draft.terms)) if draft.terms is not None else (),
+            cumulative_cost=tuple(self._accumulate_cost(draft.terms)) if draft.terms is not None else (),
             purchases=draft.purchases,
             power_kw=draft.power_kw,
             rack_units=draft.rack_units,
@@ -144,13 +144,13 @@ class BudgetConverter:
             carbon_kg_per_month=draft.carbon_kg_per_month,
         )
 
-    def _sums(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> CostTotals:
+    def _total_costs(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> CostTotals:
         months, currency, basis = self.budget.horizon_months, self.budget.currency, self._sum_basis(draft, terms)
 
         def summed(chosen: Iterable[CashFlow], unit: str, by: float = 1.0, why: str = basis) -> Estimate:
             found = tuple(chosen)
-            value = sum(term.sum for term in found) * self.rate / by
-            return estimate_band(value, self.worlds(found) / by, unit, why)
+            value = sum(term.sum for term in found) * self.exchange_rate / by
+            return estimate_band(value, self.sample_total(found) / by, unit, why)
 
         bought = [term for term in terms if is_capex(term)]
         return CostTotals(
@@ -159,12 +159,12 @@ class BudgetConverter:
             capex=summed(bought, currency) if bought else exact_estimate(0.0, currency, self._nothing_bought),
         )
 
-    def _line(self, term: CashFlow) -> CostLine:
+    def _cost_line(self, term: CashFlow) -> CostLine:
         """A term in the budget's currency, with the band of its facts and of the exchange rate."""
         by = 1 if term.once else self.budget.horizon_months
         unit = self.budget.currency if term.once else f"{self.budget.currency}/month"
-        drivers, value = self.drivers(term), term.sum * self.rate / by
-        low, high = sorted(value * end for end in self.draws.spread(drivers))
+        drivers, value = self.list_drivers(term), term.sum * self.exchange_rate / by
+        low, high = sorted(value * end for end in self.draws.relative_band(drivers))
         return CostLine(
             name=term.line,
             amount=Estimate(value=value, low=low, high=high, unit=unit, basis=self._line_basis),
@@ -174,23 +174,25 @@ class BudgetConverter:
             drivers=drivers,
         )
 
-    def _cumulative(self, terms: tuple[CashFlow, ...]) -> Iterable[float]:
-        paid = (self.rate * sum(term.flow[month] for term in terms) for month in range(self.budget.horizon_months))
+    def _accumulate_cost(self, terms: tuple[CashFlow, ...]) -> Iterable[float]:
+        paid = (
+            self.exchange_rate * sum(term.flow[month] for term in terms) for month in range(self.budget.horizon_months)
+        )
         return itertools.accumulate(paid)
 
     def _sum_basis(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> str:
-        return self.ledger.basis(
+        return self.ledger.create_basis(
             f"{draft.name}.cost",
             "formula",
             "recurring spend without staff, mean over the horizon with growth; the total counts every line",
             formula=f"sum of the cost lines over {self.budget.horizon_months} months; band: 5 and 95 % of "
             f"{SAMPLE_COUNT:,} joint draws of the facts",
-            facts=tuple(dict.fromkeys(driver for term in terms for driver in self.drivers(term))),
+            facts=tuple(dict.fromkeys(driver for term in terms for driver in self.list_drivers(term))),
         )
 
     @cached_property
     def _line_basis(self) -> str:
-        return self.ledger.basis(
+        return self.ledger.create_basis(
             COST_LINE_BASIS,
             "formula",
             "a flow of money, proportional to each of the facts that the line names as its drivers",
@@ -198,7 +200,9 @@ class BudgetConverter:
 
     @cached_property
     def _nothing_bought(self) -> str:
-        return self.ledger.basis("capex.none", "formula", "nothing is bought: everything is rented or already there")
+        return self.ledger.create_basis(
+            "capex.none", "formula", "nothing is bought: everything is rented or already there"
+        )
 
 
 def check_limit(

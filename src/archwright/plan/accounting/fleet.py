@@ -52,7 +52,7 @@ class MachineFleet(NamedTuple):
     work: Mapping[str, float] = MappingProxyType({})
 
     @property
-    def at_once(self) -> tuple[float, ...]:
+    def monthly_peaks(self) -> tuple[float, ...]:
         """The most that run at once in each month: who looks after them looks after all of these."""
         return compute_monthly_peaks(self.machines, self.peak)
 

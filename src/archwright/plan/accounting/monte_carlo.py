@@ -81,37 +81,37 @@ class MonteCarloSampler:
         self._products: dict[tuple[str, ...], Worlds] = {}
         self._spreads: dict[tuple[str, ...], tuple[float, float]] = {}
 
-    def fact(self, driver: str) -> Worlds:
+    def sample_driver(self, driver: str) -> Worlds:
         """Factors of one driver. Raises KeyError when the ledger holds no estimate for it."""
         if driver not in self._facts:
             self._facts[driver] = sample_factors(
-                self._ledger.driver(driver), _shuffle_quantiles(self._ledger.roots(driver))
+                self._ledger.driver_estimate(driver), _shuffle_quantiles(self._ledger.root_facts(driver))
             )
         return self._facts[driver]
 
-    def product(self, drivers: tuple[str, ...]) -> Worlds:
+    def sample_product(self, drivers: tuple[str, ...]) -> Worlds:
         """Factors of a flow that is proportional to each of these."""
         import numpy as np  # noqa: PLC0415
 
         if drivers not in self._products:
             made = np.ones(SAMPLE_COUNT)
             for driver in drivers:
-                made = made * self.fact(driver)
+                made = made * self.sample_driver(driver)
             self._products[drivers] = made
         return self._products[drivers]
 
-    def spread(self, drivers: tuple[str, ...]) -> tuple[float, float]:
+    def relative_band(self, drivers: tuple[str, ...]) -> tuple[float, float]:
         """The band of such a flow around 1."""
         if drivers not in self._spreads:
-            around = estimate_band(1.0, self.product(drivers), "", "")
+            around = estimate_band(1.0, self.sample_product(drivers), "", "")
             self._spreads[drivers] = (around.low, around.high)
         return self._spreads[drivers]
 
-    def sum(self, flows: Mapping[tuple[str, ...], float]) -> Worlds:
+    def sample_sum(self, flows: Mapping[tuple[str, ...], float]) -> Worlds:
         """The sum in each world of flows, given by what they are proportional to."""
         import numpy as np  # noqa: PLC0415
 
         made = np.zeros(SAMPLE_COUNT)
         for drivers, amount in flows.items():
-            made = made + amount * self.product(drivers)
+            made = made + amount * self.sample_product(drivers)
         return made

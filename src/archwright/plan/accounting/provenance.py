@@ -24,7 +24,7 @@ class PlanProvenance:
         self._not_sized: dict[str, None] = {}
         self._drivers: dict[str, Estimate] = {}
 
-    def adopt(self, basis: Basis) -> str:
+    def register_basis(self, basis: Basis) -> str:
         """Keep `basis`; returns its id here, which differs when another basis already has that name."""
         name, number = basis.id, 1
         while name in self._bases and replace(self._bases[name], id=basis.id) != basis:
@@ -33,11 +33,11 @@ class PlanProvenance:
         self._bases[name] = replace(basis, id=name)
         return name
 
-    def adopt_all(self, bases: Iterable[Basis]) -> dict[str, str]:
+    def register_bases(self, bases: Iterable[Basis]) -> dict[str, str]:
         """Keep all; returns old id -> id here."""
-        return {basis.id: self.adopt(basis) for basis in bases}
+        return {basis.id: self.register_basis(basis) for basis in bases}
 
-    def basis(
+    def create_basis(
         self,
         name: str,
         kind: BasisKind,
@@ -49,18 +49,18 @@ class PlanProvenance:
     ) -> str:
         """A basis in words; returns the id an Estimate refers to."""
         made = Basis(id=name, kind=kind, stratum=stratum or kind, definition=definition, formula=formula, facts=facts)
-        return self.adopt(made)
+        return self.register_basis(made)
 
-    def drive(self, estimate: Estimate) -> str:
+    def register_driver(self, estimate: Estimate) -> str:
         """Keep a fact that costs are proportional to, under its basis; returns that basis. The first one stays."""
         self._drivers.setdefault(estimate.basis, estimate)
         return estimate.basis
 
-    def driver(self, basis: str) -> Estimate:
+    def driver_estimate(self, basis: str) -> Estimate:
         """Raises KeyError."""
         return self._drivers[basis]
 
-    def roots(self, basis: str) -> tuple[str, ...]:
+    def root_facts(self, basis: str) -> tuple[str, ...]:
         """The facts a number was made from, down to those made from no other; itself when it is one of these."""
         found, seen, open_ = set[str](), set[str](), [basis]
         while open_:
@@ -73,7 +73,7 @@ class PlanProvenance:
                 found.add(name)
         return tuple(sorted(found)) or (basis,)
 
-    def cause(self, driver: str) -> tuple[object, ...]:
+    def uncertainty_key(self, driver: str) -> tuple[object, ...]:
         """What makes a driver uncertain: numbers made from the same facts, and as uncertain, are off by the same factor
         together. Raises KeyError.
         """
@@ -81,16 +81,16 @@ class PlanProvenance:
         if estimate.low <= 0 or estimate.low == estimate.high:
             return (driver,)
         widths = (math.log(estimate.value / estimate.low), math.log(estimate.high / estimate.value))
-        return (*self.roots(driver), *(round(width, BAND_WIDTH_DIGITS) for width in widths))
+        return (*self.root_facts(driver), *(round(width, BAND_WIDTH_DIGITS) for width in widths))
 
     def definition(self, basis: str) -> str:
         """What the number of that basis means, in words. Raises KeyError."""
         return self._bases[basis].definition
 
-    def assume(self, *sentences: str) -> None:
+    def add_assumptions(self, *sentences: str) -> None:
         self._assumptions.update(dict.fromkeys(sentences))
 
-    def leave_out(self, *sentences: str) -> None:
+    def add_not_sized(self, *sentences: str) -> None:
         self._not_sized.update(dict.fromkeys(sentences))
 
     @property
@@ -101,7 +101,7 @@ class PlanProvenance:
     def not_sized(self) -> tuple[str, ...]:
         return tuple(self._not_sized)
 
-    def bases(self, *holders: object) -> tuple[Basis, ...]:
+    def collect_bases(self, *holders: object) -> tuple[Basis, ...]:
         """The bases that the estimates inside `holders` name, and those that these name as facts."""
         named = {estimate.basis for holder in holders for estimate in find_estimates(holder)}
         return trace_bases(named, [basis for _, basis in sorted(self._bases.items())])

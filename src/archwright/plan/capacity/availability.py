@@ -47,20 +47,20 @@ class RedundancyRequirement(NamedTuple):
     place: FailureDomain | None = None
     among: tuple[LoadSharing, ...] = ()
 
-    def machines(self, machine: float = MACHINE_AVAILABILITY) -> float:
+    def machine_availability(self, machine: float = MACHINE_AVAILABILITY) -> float:
         """The share of time that enough of them are up, in the worst year."""
         if not self.among:
             return compute_availability(self.needed, self.spares, machine)
         return min(compute_shared_availability(one, machine) for one in self.among)
 
-    def share(self, basis: str = "") -> Estimate:
+    def estimate_availability(self, basis: str = "") -> Estimate:
         """Of the time; at best nothing is ever down."""
         at, low = (1.0, 1.0) if self.place is None else (self.place.up.value, self.place.up.low)
-        value = at * self.machines()
-        lowest = min(value, low * self.machines(MACHINE_AVAILABILITY_LOW))
+        value = at * self.machine_availability()
+        lowest = min(value, low * self.machine_availability(MACHINE_AVAILABILITY_LOW))
         return Estimate(value=value, low=lowest, high=1.0, unit="share", basis=basis)
 
-    def limited(self, target: float) -> bool:
+    def is_limited_by_place(self, target: float) -> bool:
         """Whether no number of spares would hold it: the place breaks it alone."""
         return self.place is not None and self.place.up.value * compute_availability(self.needed, MAX_SPARES) < target
 

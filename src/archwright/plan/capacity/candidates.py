@@ -113,7 +113,7 @@ def _split_by_place(task: WorkloadTask, needs: Needs, catalog: Catalog) -> list[
     if not shares or task.demand is None:
         return [task]
     parts = [
-        task._replace(name=f"{task.name}-{place.lower()}", place=place, demand=task.demand.part(share))
+        task._replace(name=f"{task.name}-{place.lower()}", place=place, demand=task.demand.scaled_by(share))
         for place, share in shares
     ]
     first = parts[0]._replace(name=task.name)
@@ -166,20 +166,20 @@ class SizingCache:
 
     def steady(self, demand: Demand, model: ModelSpec | None, host: CandidateMachine) -> SteadyCapacity | None:
         """What one machine carries of the load; None when it does not hold the model."""
-        away, machine = self.away_s(demand.workload, host), host.machine
+        away, machine = self.round_trip_s(demand.workload, host), host.machine
         key = (demand.workload.name, get_model_id(model), away, make_sizing_key(machine))
         if key not in self._steady:
-            found = self._carried(_tighten_limits(demand, away), model, machine)
+            found = self._size_steady(_tighten_limits(demand, away), model, machine)
             self._steady[key] = found if found is None or not away else _restore_limits(found, demand, away)
         return self._steady[key]
 
-    def away_s(self, workload: Workload, host: CandidateMachine) -> float:
+    def round_trip_s(self, workload: Workload, host: CandidateMachine) -> float:
         """There and back between a machine and the users; no way at all where it stands beside them."""
         if self._needs is None or workload.sites or not _list_latency_limits(workload.slo):
             return 0.0
         key = (workload.name, host.where.country)
         if key not in self._away:
-            self._away[key] = self._catalog.part(
+            self._away[key] = self._catalog.parameter(
                 select_round_trip(self._needs, self._catalog, workload, host.where.country)
             ).value
         return self._away[key]
@@ -188,10 +188,10 @@ class SizingCache:
         """What one run takes on such machines; None when they cannot do it."""
         key = (job.workload.name, get_model_id(model), make_sizing_key(machine), machine.network_bytes_per_s)
         if key not in self._batch:
-            self._batch[key] = self._worked(job, model, machine)
+            self._batch[key] = self._size_batch(job, model, machine)
         return self._batch[key]
 
-    def _carried(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> SteadyCapacity | None:
+    def _size_steady(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> SteadyCapacity | None:
         workload, catalog = demand.workload, self._catalog
         traffic, slo = workload.traffic or Traffic(), workload.slo
         if workload.kind in TEXT_KINDS:
@@ -209,7 +209,7 @@ class SizingCache:
             return size_image_serving(machine, workload.name, pixels, size, slo, catalog)
         return size_tabular_serving(machine, workload.name, traffic.features or 0, slo, catalog)
 
-    def _worked(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> BatchWork | None:
+    def _size_batch(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> BatchWork | None:
         workload, catalog = job.workload, self._catalog
         if workload.kind == "data-processing":
             return size_data_processing(machine, job.size, workload.name, catalog)
@@ -273,14 +273,14 @@ class MachineFinder:
     def __init__(self, needs: Needs, catalog: Catalog) -> None:
         self._needs, self._catalog = needs, catalog
         named = needs.placement.accelerators
-        self._pinned = None if named is None else catalog.devices(named)
+        self._pinned = None if named is None else catalog.accelerator_ids(named)
         self._driven = {engine.kind for engine in catalog.engines.values()}
 
-    def fit(self, task: WorkloadTask, host: CandidateMachine) -> bool:
+    def is_suitable(self, task: WorkloadTask, host: CandidateMachine) -> bool:
         """Language runs on the accelerators that are pinned; other work may stay on host processors."""
         return self._pinned is None or host.machine.accelerator is not None or not uses_language_model(task)
 
-    def rented(self, provider: str) -> tuple[CandidateMachine, ...]:
+    def list_rented(self, provider: str) -> tuple[CandidateMachine, ...]:
         """Whole machines with a list price; accelerators only where an engine drives them."""
         found = []
         for offer in self._catalog.offers:
@@ -288,7 +288,7 @@ class MachineFinder:
             if offer.provider != provider or not offer.on_demand_usd_per_hour or not whole:
                 continue
             device = self._catalog.accelerators.get(offer.accelerator or "")
-            if (offer.accelerator is None or self._drives(device)) and self._allowed(offer.accelerator):
+            if (offer.accelerator is None or self._has_engine(device)) and self._is_allowed(offer.accelerator):
                 found.append(
                     CandidateMachine(
                         locate_offer(self._catalog, offer), _machine_from_offer(offer, device), offer=offer
@@ -296,19 +296,19 @@ class MachineFinder:
                 )
         return tuple(found)
 
-    def bought(self, where: Location) -> tuple[CandidateMachine, ...]:
+    def list_purchasable(self, where: Location) -> tuple[CandidateMachine, ...]:
         """Machines to buy for the house."""
         found = []
         for node in self._catalog.nodes.values():
             device = self._catalog.accelerators.get(node.accelerator or "")
-            if (node.accelerator is None or self._drives(device)) and self._allowed(node.accelerator):
+            if (node.accelerator is None or self._has_engine(device)) and self._is_allowed(node.accelerator):
                 found.append(CandidateMachine(where, _machine_from_node(node, device), node=node))
         return tuple(found)
 
-    def _drives(self, device: Accelerator | None) -> bool:
+    def _has_engine(self, device: Accelerator | None) -> bool:
         return device is not None and device.kind in self._driven
 
-    def _allowed(self, accelerator: str | None) -> bool:
+    def _is_allowed(self, accelerator: str | None) -> bool:
         """A pinned list says which accelerators may be used; machines without any are not accelerators."""
         return self._pinned is None or accelerator is None or accelerator in self._pinned
 

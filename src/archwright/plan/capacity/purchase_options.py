@@ -57,7 +57,7 @@ class RunningHours(NamedTuple):
     counts: tuple[int, ...]
 
     @property
-    def steps(self) -> list[tuple[int, float]]:
+    def duration_curve(self) -> list[tuple[int, float]]:
         """(count, hours in which at least so many run) for every count that occurs, the greatest first."""
         steps: dict[int, float] = {}
         above = 0.0
@@ -87,11 +87,11 @@ class OfferPrices:
             return None
         if own is not None:
             return HourlyPrice(KIND_BY_TERM[term], own)
-        row = self._discount(offer, term)
+        row = self._find_discount(offer, term)
         listed = offer.on_demand_usd_per_hour or 0.0
         return HourlyPrice(KIND_BY_TERM[term], listed * (1 - row.discount), row) if row is not None else None
 
-    def ways(self, offer: Offer) -> tuple[HourlyPrice, ...]:
+    def list_prices(self, offer: Offer) -> tuple[HourlyPrice, ...]:
         """By the hour first, then the promises."""
         if offer.id not in self._known:
             listed = HourlyPrice("on-demand", offer.on_demand_usd_per_hour or 0.0)
@@ -99,7 +99,7 @@ class OfferPrices:
             self._known[offer.id] = (listed, *(price for price in promised if price is not None))
         return self._known[offer.id]
 
-    def _discount(self, offer: Offer, term: int) -> CommitmentDiscount | None:
+    def _find_discount(self, offer: Offer, term: int) -> CommitmentDiscount | None:
         """A row whose scope names machine types holds for these alone. Of general ones the surest, then the least."""
         fitting = []
         for row in self._rows:
@@ -120,7 +120,7 @@ def select_purchase_mix(months: Sequence[RunningHours], ways: Sequence[HourlyPri
     usd: dict[PurchaseKind, list[float]] = {price.kind: [0.0] * len(months) for price in ways}
     peaks: dict[PurchaseKind, list[int]] = {price.kind: [0] * len(months) for price in ways}
     below = 0
-    left = [month.steps for month in months]
+    left = [month.duration_curve for month in months]
     # Between two counts that occur, every machine runs the same hours.
     for count in sorted({count for month in months for count in month.counts if count}):
         alike, below = count - below, count

@@ -54,7 +54,7 @@ def _select_quota(fleet: MachineFleet, catalog: Catalog) -> str:
 def _check_quota(
     provider: str, quota: str, count: float, catalog: Catalog
 ) -> tuple[list[ConstraintViolation], list[str]]:
-    held, unit = catalog.part(quota), catalog.parts[quota].unit
+    held, unit = catalog.parameter(quota), catalog.parts[quota].unit
     if count > held.high:
         return [ConstraintViolation(constraint=f"capacity of {provider}, {unit}", value=count, limit=held.high)], []
     if count <= held.value:

@@ -37,14 +37,14 @@ def check_availability(
     workload: str, up: RedundancyRequirement, slo: SLO, misses: list[ConstraintViolation], notes: list[str]
 ) -> None:
     """Higher is better here; at risk when the limit lies above the band's low end."""
-    limit, share = slo.availability, up.share()
+    limit, share = slo.availability, up.estimate_availability()
     if limit is None:
         return
     if share.value < limit:
         misses.append(ConstraintViolation(constraint=f"{workload}.availability", value=share.value, limit=limit))
     elif share.low < limit:
         notes.append(f"{AT_RISK}{workload}.availability limit {limit:g} lies inside the band {share.low:.4g} .. 1")
-    if up.place is not None and up.limited(limit):
+    if up.place is not None and up.is_limited_by_place(limit):
         notes.append(
             f"{workload}: availability {limit:.6g} is more than {up.place.said} gives, which is up "
             f"{up.place.up.value:.6g} of the time whatever its machines do: it takes {up.place.beyond}"

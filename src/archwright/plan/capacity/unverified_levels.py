@@ -37,9 +37,13 @@ def estimate_latency_bands(demand: Demand, round_trip: str, catalog: Catalog) ->
     """The band of each latency, in seconds: TTFT p95 = round trip + first token + p95 prompt / reading rate; whole =
     TTFT + time of a token x (mean answer - 1). `round_trip` is a part of the catalog.
     """
-    read, token, prompt = catalog.part(READING_RATE_PART), catalog.part(TOKEN_TIME_PART), demand.input_tokens.p95
-    reading = read.dividing(prompt, "s")
-    ttft = _add_in_sequence(catalog.part(round_trip), catalog.part(FIRST_TOKEN_PART), reading)
+    read, token, prompt = (
+        catalog.parameter(READING_RATE_PART),
+        catalog.parameter(TOKEN_TIME_PART),
+        demand.input_tokens.p95,
+    )
+    reading = read.divide_amount(prompt, "s")
+    ttft = _add_in_sequence(catalog.parameter(round_trip), catalog.parameter(FIRST_TOKEN_PART), reading)
     written = token.scaled(max(demand.output_tokens.mean - 1, 0.0), unit="s")
     return {"ttft_p95_s": ttft, "tpot_p95_s": token, "latency_p95_s": _add_in_sequence(ttft, written)}
 
@@ -81,7 +85,7 @@ def _format_latency_risk(name: str, limit: float, band: Estimate, provider: str)
 
 def check_unverified_availability(workload: Workload, provider: str, catalog: Catalog) -> UnverifiedLevel:
     """The miss or the note of a stated availability."""
-    limit, name, band = workload.slo.availability, f"{workload.name}.availability", catalog.part(AVAILABILITY_PART)
+    limit, name, band = workload.slo.availability, f"{workload.name}.availability", catalog.parameter(AVAILABILITY_PART)
     if limit is None or limit <= band.low:
         return UnverifiedLevel()
     if limit > band.high:

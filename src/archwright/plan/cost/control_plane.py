@@ -50,7 +50,7 @@ class ControlPlaneHosting(NamedTuple):
     offer: Offer | None = None
 
     @property
-    def shared(self) -> bool:
+    def is_shared(self) -> bool:
         return not any(self.counts)
 
 
@@ -62,7 +62,7 @@ class ControlPlaneSizer:
         self._demands = tuple(demand for demand in list_steady_demands(needs) if not demand.workload.sites)
         self._parts = list_platform_parts(needs)
 
-    def seat(
+    def choose_hosting(
         self, place: Location, fleets: tuple[MachineFleet, ...], *, host: Offer | None
     ) -> ControlPlaneHosting | None:
         """Its machines at `place`, or near it where none are sold there; None where it takes none, or none are known.
@@ -70,27 +70,29 @@ class ControlPlaneSizer:
         """
         if not self._demands or not self._parts or place.placement == "this-machine":
             return None
-        cores = self._cores("typical")
-        if max(cores) <= MAX_SHARED_CORES and not self._spares(1) and _has_spare_cores(fleets, place):
+        cores = self._peak_cores("typical")
+        if max(cores) <= MAX_SHARED_CORES and not self._spare_count(1) and _has_spare_cores(fleets, place):
             return ControlPlaneHosting(place, self._parts, (0,) * len(cores), "", max(cores))
         if place.placement == "on-premises":
-            each = round(self._catalog.part(SERVER_CORES_PART).value)
-            return self._seat(place, each, f"{SERVER_PART}.{place.region}")
-        found = next((fitting for fitting in self._sold(place, beside_retrieval=host is not None) if fitting), None)
+            each = round(self._catalog.parameter(SERVER_CORES_PART).value)
+            return self._build_hosting(place, each, f"{SERVER_PART}.{place.region}")
+        found = next(
+            (fitting for fitting in self._offers_by_distance(place, beside_retrieval=host is not None) if fitting), None
+        )
         if found is None:
             return None
-        seats = (self._rented(offer) for offer in found)
+        seats = (self._rented_hosting(offer) for offer in found)
         return min(seats, key=lambda seat: (_compute_hourly_usd(seat), seat.offer.id if seat.offer is not None else ""))
 
-    def _rented(self, offer: Offer) -> ControlPlaneHosting:
-        return self._seat(locate_offer(self._catalog, offer), offer.vcpu, offer.id)._replace(offer=offer)
+    def _rented_hosting(self, offer: Offer) -> ControlPlaneHosting:
+        return self._build_hosting(locate_offer(self._catalog, offer), offer.vcpu, offer.id)._replace(offer=offer)
 
-    def _seat(self, where: Location, each: int, name: str) -> ControlPlaneHosting:
-        counts = self._counts(each, "typical")
-        ends = [sum(self._counts(each, end)) / len(counts) for end in ("low", "high")]
+    def _build_hosting(self, where: Location, each: int, name: str) -> ControlPlaneHosting:
+        counts = self._machine_counts(each, "typical")
+        ends = [sum(self._machine_counts(each, end)) / len(counts) for end in ("low", "high")]
         value = sum(counts) / len(counts)
-        cores = self._cores("typical")
-        basis = self._ledger.basis(
+        cores = self._peak_cores("typical")
+        basis = self._ledger.create_basis(
             f"platform.machines.{name}".lower(),
             "formula",
             f"machines of {', '.join(self._parts)}, mean over the horizon, spares included",
@@ -98,60 +100,60 @@ class ControlPlaneSizer:
                 f"cores at the peak ({cores[0]:.3g} in the first month, {max(cores):.3g} at most) / {each} a machine, "
                 "rounded up, and the spares that availability asks for"
             ),
-            facts=tuple(self._said(row) for row in self._rows()),
+            facts=tuple(self._format_fact(row) for row in self._fact_names()),
         )
         made = Estimate(value=value, low=min(ends[0], value), high=max(ends[1], value), unit="machines", basis=basis)
-        return ControlPlaneHosting(where, self._parts, counts, self._ledger.drive(made), max(cores))
+        return ControlPlaneHosting(where, self._parts, counts, self._ledger.register_driver(made), max(cores))
 
-    def _counts(self, each: int, end: str) -> tuple[int, ...]:
-        needed = (max(1, math.ceil(cores / each)) for cores in self._cores(end))
-        return tuple(count + self._spares(count) for count in needed)
+    def _machine_counts(self, each: int, end: str) -> tuple[int, ...]:
+        needed = (max(1, math.ceil(cores / each)) for cores in self._peak_cores(end))
+        return tuple(count + self._spare_count(count) for count in needed)
 
-    def _spares(self, count: int) -> int:
+    def _spare_count(self, count: int) -> int:
         """Who asks waits for the gateway alone: what else is down for a while stops nobody."""
         asked = [target for one in self._demands if (target := one.workload.slo.availability) is not None]
         return count_spares(count, max(asked)) if asked and "gateway" in self._parts else 0
 
-    def _cores(self, end: str) -> tuple[float, ...]:
+    def _peak_cores(self, end: str) -> tuple[float, ...]:
         """Month by month, at one end of every fact."""
-        idle = sum(self._fact(f"platform.{part}", end) for part in self._parts if part != "gateway")
-        return tuple(self._with_gateway(idle, end))
+        idle = sum(self._fact_value(f"platform.{part}", end) for part in self._parts if part != "gateway")
+        return tuple(self._add_gateway_cores(idle, end))
 
     @property
     def gateway_cores(self) -> float:
         """What the gateway alone takes at the peak of the first year, which it is brought up for; none where it is not
         ours."""
         first = split_into_years(self._needs.budget.horizon_months)[0]
-        return max(self._with_gateway(0.0, "typical")[month] for month in first)
+        return max(self._add_gateway_cores(0.0, "typical")[month] for month in first)
 
-    def _with_gateway(self, idle: float, end: str) -> list[float]:
+    def _add_gateway_cores(self, idle: float, end: str) -> list[float]:
         months = [idle] * self._needs.budget.horizon_months
         if "gateway" in self._parts:
             for demand in self._demands:
-                each = self._each(demand, end)
+                each = self._core_seconds_per_request(demand, end)
                 months = [now + each * demand.peak * growth for now, growth in zip(months, demand.growth, strict=True)]
         return months
 
-    def _each(self, demand: Demand, end: str) -> float:
+    def _core_seconds_per_request(self, demand: Demand, end: str) -> float:
         """Core-seconds a request, at the busy share that a core is planned for."""
-        answered = demand.output_tokens.mean * self._fact("gateway.token", end)
-        busy = self._fact("gateway.busy", {"low": "high", "high": "low"}.get(end, end))
-        return (self._fact("gateway.request", end) + answered) / busy + self._fact("database.request", end)
+        answered = demand.output_tokens.mean * self._fact_value("gateway.token", end)
+        busy = self._fact_value("gateway.busy", {"low": "high", "high": "low"}.get(end, end))
+        return (self._fact_value("gateway.request", end) + answered) / busy + self._fact_value("database.request", end)
 
-    def _fact(self, name: str, end: str) -> float:
+    def _fact_value(self, name: str, end: str) -> float:
         row = self._catalog.parts[name]
         return {"low": row.low, "typical": row.typical, "high": row.high}[end]
 
-    def _rows(self) -> Iterable[str]:
+    def _fact_names(self) -> Iterable[str]:
         if "gateway" in self._parts:
             yield from ("gateway.request", "gateway.token", "gateway.busy", "database.request")
         yield from (f"platform.{part}" for part in self._parts if part != "gateway")
 
-    def _said(self, name: str) -> str:
+    def _format_fact(self, name: str) -> str:
         row = self._catalog.parts[name]
         return f"{name}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {row.source}"
 
-    def _sold(self, place: Location, *, beside_retrieval: bool) -> Iterable[tuple[Offer, ...]]:
+    def _offers_by_distance(self, place: Location, *, beside_retrieval: bool) -> Iterable[tuple[Offer, ...]]:
         """Small machines there, then elsewhere at the provider, then the nearest of all, inside all data's bounds."""
         least = (HOST_CORES, HOST_RAM_BYTES) if beside_retrieval else (MIN_CORES, MIN_RAM_BYTES)
         small = [

@@ -29,11 +29,11 @@ def price_control_plane(case: OptionContext) -> list[CashFlow]:
     if seat is None:
         bought = case.where and all(place.placement == "hosted-api" for place in case.where)
         if bought and list_online_workloads(case.needs) and list_platform_parts(case.needs):
-            case.ledger.assume(
+            case.ledger.add_assumptions(
                 "the gateway of a hosted model runs on a machine that is there: no machine may be rented"
             )
         return []
-    if seat.shared:
+    if seat.is_shared:
         return []
     name = f"host of {', '.join(seat.parts)}: {_format_count_range(seat)} x "
     if seat.offer is None:
@@ -61,21 +61,23 @@ def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str
             case.quotes, HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
         )
         return
-    rent = price.usd / (MONTHS_PER_YEAR * case.quotes.years(SERVER_LIFE))
-    case.ledger.assume("budget.capex 0: servers of the platform are charged by the month, their price spread over life")
+    rent = price.usd / (MONTHS_PER_YEAR * case.quotes.lifetime_years(SERVER_LIFE))
+    case.ledger.add_assumptions(
+        "budget.capex 0: servers of the platform are charged by the month, their price spread over life"
+    )
     yield make_varying_flow(line, "platform", [rent * count for count in seat.counts], unit.drivers)
 
 
 def get_own_servers(case: OptionContext) -> ControlPlaneHosting | None:
     """The seat, where it is servers of one's own."""
     seat = case.seat
-    own = seat is not None and seat.offer is None and not seat.shared and seat.where.placement in OWN_PLACEMENTS
+    own = seat is not None and seat.offer is None and not seat.is_shared and seat.where.placement in OWN_PLACEMENTS
     return seat if own else None
 
 
 def estimate_server_draw(case: OptionContext, count: float) -> Estimate:
     """kW of so many such servers."""
-    return case.catalog.part(SERVER_DRAW_PART).scaled(count, unit="kW")
+    return case.catalog.parameter(SERVER_DRAW_PART).scaled(count, unit="kW")
 
 
 def price_server_energy(case: OptionContext, seat: ControlPlaneHosting, kwh: UnitPrice) -> CashFlow:

@@ -45,7 +45,7 @@ class OptionContext(NamedTuple):
     seat: ControlPlaneHosting | None = None
 
     @property
-    def stores(self) -> tuple[Location, ...]:
+    def storage_locations(self) -> tuple[Location, ...]:
         """Where bytes may lie: the option's places, or the platform's host beside a model that answers elsewhere. Only
         where nothing else is known, with the provider of that model.
         """
@@ -61,19 +61,21 @@ class OptionContext(NamedTuple):
         return self.needs.budget.horizon_months
 
     @property
-    def main(self) -> Location | None:
+    def main_location(self) -> Location | None:
         """Where logs, metrics and the platform's own state lie: a place of one's own first, never a remote site."""
         return min(
-            self.stores, key=lambda place: (self.remote(place), place.placement not in OWN_PLACEMENTS), default=None
+            self.storage_locations,
+            key=lambda place: (self.is_remote_site(place), place.placement not in OWN_PLACEMENTS),
+            default=None,
         )
 
-    def remote(self, place: Location) -> bool:
+    def is_remote_site(self, place: Location) -> bool:
         """Nothing but workloads of many sites (plants, branches) runs there."""
         sited = {workload.name for workload in self.needs.workloads if workload.sites}
         here = [fleet for fleet in self.fleets if fleet.where == place]
         return bool(here) and all(sited.issuperset(fleet.workloads) for fleet in here)
 
-    def places_of(self, workload: Workload) -> dict[Location, float]:
+    def load_shares(self, workload: Workload) -> dict[Location, float]:
         """Shares of a workload's work, by the accelerators (else machines) that do it; the main place without any."""
         weights: dict[Location, float] = {}
         for fleet in self.fleets:
@@ -83,40 +85,40 @@ class OptionContext(NamedTuple):
         whole = sum(weights.values())
         if whole > 0:
             return {place: weight / whole for place, weight in weights.items()}
-        return {self.main: 1.0} if self.main is not None else {}
+        return {self.main_location: 1.0} if self.main_location is not None else {}
 
-    def home(self, data: DataProfile) -> Location | None:
+    def home_location(self, data: DataProfile) -> Location | None:
         """Where a data set lies: inside its residency, in the house before anywhere else, then where it is used."""
         users = [workload for workload in self.needs.workloads if data.name in workload.data]
-        used = {place for workload in users for place in self.places_of(workload)}
+        used = {place for workload in users for place in self.load_shares(workload)}
 
         def strangeness(place: Location) -> tuple[bool, bool, bool, bool]:
             return (
-                not self.inside(data, place),
-                self.remote(place),
+                not self.may_store_data(data, place),
+                self.is_remote_site(place),
                 place.placement not in OWN_PLACEMENTS,
                 place not in used,
             )
 
-        return min(self.stores, key=strangeness, default=None)
+        return min(self.storage_locations, key=strangeness, default=None)
 
-    def vault(self, data: DataProfile) -> Location | None:
+    def backup_location(self, data: DataProfile) -> Location | None:
         """Where its backup lies: at another of the option's places, where it may, else beside it on other disks."""
-        home = self.home(data)
-        others = (place for place in self.stores if place != home and not self.remote(place))
-        return next((place for place in others if self.inside(data, place)), home)
+        home = self.home_location(data)
+        others = (place for place in self.storage_locations if place != home and not self.is_remote_site(place))
+        return next((place for place in others if self.may_store_data(data, place)), home)
 
-    def copies(self, data: DataProfile) -> tuple[Location, ...]:
+    def copy_locations(self, data: DataProfile) -> tuple[Location, ...]:
         """Places beside its home that answer from it and where it may go."""
-        home = self.home(data)
+        home = self.home_location(data)
         readers = [one for one in self.needs.workloads if one.kind in TEXT_KINDS and data.name in one.data]
-        places = {place: None for workload in readers for place in self.places_of(workload)}
-        return tuple(place for place in places if place != home and self.inside(data, place))
+        places = {place: None for workload in readers for place in self.load_shares(workload)}
+        return tuple(place for place in places if place != home and self.may_store_data(data, place))
 
-    def inside(self, data: DataProfile, place: Location) -> bool:
-        return self.within(collect_data_bounds(data), place)
+    def may_store_data(self, data: DataProfile, place: Location) -> bool:
+        return self.is_within_bounds(collect_data_bounds(data), place)
 
-    def within(self, bounds: ResidencyBounds, place: Location) -> bool:
+    def is_within_bounds(self, bounds: ResidencyBounds, place: Location) -> bool:
         if place.placement in OWN_PLACEMENTS:
             return is_country_inside(self.catalog, bounds, place.country)
         return is_region_inside(self.catalog, bounds, place.provider, place.region)
@@ -145,9 +147,11 @@ def build_option_context(
         models=resolve_open_models(needs, catalog, models),
         host=find_host_offer(needs, catalog) if places and answers and rents and not machines else None,
     )
-    if case.main is None or (case.main.placement == "hosted-api" and case.host is None):
+    if case.main_location is None or (case.main_location.placement == "hosted-api" and case.host is None):
         return case
-    return case._replace(seat=ControlPlaneSizer(needs, catalog, ledger).seat(case.main, fleets, host=case.host))
+    return case._replace(
+        seat=ControlPlaneSizer(needs, catalog, ledger).choose_hosting(case.main_location, fleets, host=case.host)
+    )
 
 
 def list_online_workloads(needs: Needs) -> frozenset[str]:

@@ -141,7 +141,7 @@ SWITCH_DRAW_PARTS = ("switch.front-draw", "switch.fabric-draw")
 def estimate_switch_draw(case: OptionContext, gear: NetworkGear) -> list[Estimate]:
     """kW of the switches of each kind there are."""
     counts = zip(SWITCH_DRAW_PARTS, (gear.front, gear.fabric), strict=True)
-    return [case.catalog.part(name).scaled(count, unit="kW") for name, count in counts if count]
+    return [case.catalog.parameter(name).scaled(count, unit="kW") for name, count in counts if count]
 
 
 def size_network_gear(case: OptionContext, where: Location) -> NetworkGear:
@@ -190,7 +190,9 @@ def price_network_gear(case: OptionContext) -> list[CashFlow]:
 
 def estimate_site_power(case: OptionContext, kept: tuple[StoredItem, ...]) -> tuple[SitePowerDraw, ...]:
     """Each place of one's own at its peak. What stands at remote sites (plants, branches) draws there, not here."""
-    return tuple(_estimate_place_power(case, kept, where) for where in list_own_places(case) if not case.remote(where))
+    return tuple(
+        _estimate_place_power(case, kept, where) for where in list_own_places(case) if not case.is_remote_site(where)
+    )
 
 
 def _estimate_place_power(case: OptionContext, kept: tuple[StoredItem, ...], where: Location) -> SitePowerDraw:
@@ -203,15 +205,15 @@ def _estimate_place_power(case: OptionContext, kept: tuple[StoredItem, ...], whe
     units = max(sum(_count_rack_units(fleet, month) for fleet in here) for month in range(case.months))
     terabytes, gear = max(sum_stored_terabytes(kept, where), default=0.0), size_network_gear(case, where)
     if terabytes:
-        parts.append(case.catalog.part("storage.draw").scaled(terabytes / 1000, unit="kW"))
-        units += math.ceil(case.catalog.part("storage.space").value * terabytes)
+        parts.append(case.catalog.parameter("storage.draw").scaled(terabytes / 1000, unit="kW"))
+        units += math.ceil(case.catalog.parameter("storage.space").value * terabytes)
     if gear.switches:
         parts += estimate_switch_draw(case, gear)
         units += gear.switches
     if (seat := get_own_servers(case)) is not None and seat.where == where:
         parts.append(estimate_server_draw(case, max(seat.counts)))
         units += SERVER_RACK_UNITS * max(seat.counts)
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"power.{where.placement}.{where.region}".lower(),
         "formula",
         "peak draw at the plug, cooling included",
@@ -224,11 +226,11 @@ def _estimate_place_power(case: OptionContext, kept: tuple[StoredItem, ...], whe
 
 
 def _compute_peak_kw(fleet: MachineFleet, month: int) -> float:
-    return max(_get_name_plate_w(fleet), fleet.busy_w) * fleet.at_once[month] / 1000
+    return max(_get_name_plate_w(fleet), fleet.busy_w) * fleet.monthly_peaks[month] / 1000
 
 
 def _count_rack_units(fleet: MachineFleet, month: int) -> float:
-    return fleet.node.rack_units * fleet.at_once[month] if fleet.node is not None else 0.0
+    return fleet.node.rack_units * fleet.monthly_peaks[month] if fleet.node is not None else 0.0
 
 
 def _get_name_plate_w(fleet: MachineFleet) -> float:
@@ -237,7 +239,7 @@ def _get_name_plate_w(fleet: MachineFleet) -> float:
 
 def _apply_pue(case: OptionContext, where: Location, bare: Estimate, basis: str) -> Estimate:
     overhead = power.select_pue_part(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
-    parts = [bare] if overhead is None else [bare, case.catalog.part(overhead)]
+    parts = [bare] if overhead is None else [bare, case.catalog.parameter(overhead)]
     return multiply_estimates(parts, bare.unit, basis)
 
 
@@ -254,14 +256,14 @@ def _price_pue(case: OptionContext, where: Location) -> UnitPrice:
 def estimate_machine_energy(case: OptionContext, fleet: MachineFleet) -> UnitPrice:
     """kWh of one of its machines in a month, without the building; a basis of its own."""
     watts = power.estimate_power_draw(fleet.busy_w, _get_name_plate_w(fleet), case.catalog).mean(fleet.busy)
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"draw.{fleet.machine.id}.{'+'.join(fleet.workloads)}.{fleet.busy_w * fleet.busy:.4g}",
         "formula",
         f"mean draw of a machine: {fleet.machine.id}",
         formula=f"busy {fleet.busy:.0%} of the time at {fleet.busy_w:,.0f} W, else idle",
         facts=case.quotes.part("idle.draw").drivers,
     )
-    case.ledger.drive(replace(watts, basis=basis))
+    case.ledger.register_driver(replace(watts, basis=basis))
     return UnitPrice(power.to_kwh(watts.value, HOURS_PER_MONTH), (basis,))
 
 
@@ -322,12 +324,12 @@ def energy_by_place(case: OptionContext, kept: tuple[StoredItem, ...]) -> dict[L
         parts = []
         for fleet in select_fleets_at(case, where):
             machines = sum(fleet.machines) / case.months
-            watts = case.ledger.driver(estimate_machine_energy(case, fleet).drivers[0])
+            watts = case.ledger.driver_estimate(estimate_machine_energy(case, fleet).drivers[0])
             parts.append(watts.scaled(machines * HOURS_PER_MONTH / 1000, unit="kWh"))
         if where.placement in OWN_PLACEMENTS:
             terabytes = sum_stored_terabytes(kept, where)
             mean = sum(terabytes) / case.months
-            parts.append(case.catalog.part("storage.draw").scaled(mean * HOURS_PER_MONTH / 1000, unit="kWh"))
+            parts.append(case.catalog.parameter("storage.draw").scaled(mean * HOURS_PER_MONTH / 1000, unit="kWh"))
             parts += [
                 one.scaled(HOURS_PER_MONTH, unit="kWh")
                 for one in estimate_switch_draw(case, size_network_gear(case, where))

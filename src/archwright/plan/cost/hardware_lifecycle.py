@@ -37,7 +37,7 @@ class PurchaseCohort(NamedTuple):
 
 def price_hardware_lifecycle(quotes: PriceBook, what: HardwarePurchase, *, first_paid: bool = True) -> list[CashFlow]:
     """The purchase (unless somebody else states it: `first_paid` False), renewals, and what is left at the end."""
-    life = max(1, round(MONTHS_PER_YEAR * quotes.years(what.life)))
+    life = max(1, round(MONTHS_PER_YEAR * quotes.lifetime_years(what.life)))
     months, cohorts = len(what.units), _build_cohorts(what, life)
     terms = []
     if first_paid:
@@ -74,7 +74,7 @@ def _price_cohorts(
 def _credit_residual_value(
     quotes: PriceBook, what: HardwarePurchase, left: list[AgedHardware], months: int
 ) -> CashFlow:
-    worth = quotes.worth(left)
+    worth = quotes.residual_value(left)
     flow = [0.0] * months
     flow[-1] = -what.price.usd * worth.usd
     drivers = (*what.price.drivers, *worth.drivers)

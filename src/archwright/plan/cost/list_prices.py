@@ -12,7 +12,7 @@ from archwright.plan.accounting.provenance import PlanProvenance
 
 def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
     """What one costs that is bought, as far apart as quotes are."""
-    basis = ledger.basis(
+    basis = ledger.create_basis(
         f"price.node.{node.id}",
         "quoted",
         "price of one machine, bought",
@@ -28,7 +28,7 @@ def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Es
 def hour_price(offer: Offer, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
     """An hour of one that is rented, at its list price."""
     price = offer.on_demand_usd_per_hour or 0.0
-    basis = ledger.basis(
+    basis = ledger.create_basis(
         f"price.{offer.id}",
         "quoted",
         "on-demand price of one machine for an hour",

@@ -87,7 +87,7 @@ def estimate_operating_costs(
 def _sum_power(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> Estimate | None:
     if not places:
         return None
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"power.{'+'.join(place.where.region for place in places)}".lower(),
         "formula",
         "peak draw at the plug of all places of one's own",
@@ -105,7 +105,7 @@ def estimate_energy_and_carbon(
 
 
 def _sum_energy(case: OptionContext, by_place: dict[Location, Estimate]) -> Estimate:
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"energy.{_join_place_names(by_place)}",
         "formula",
         "electricity of a month, mean over the horizon, cooling included",
@@ -120,7 +120,7 @@ def _sum_carbon(case: OptionContext, by_place: dict[Location, Estimate]) -> Esti
         grams = get_grid_intensity(case, where)
         parts.append(power.carbon_kg(energy, grams))
         facts.append(f"{where.region or where.country}: {grams.value:.0f} g/kWh ({grams.low:.0f} .. {grams.high:.0f})")
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"carbon.{_join_place_names(by_place)}",
         "formula",
         "carbon of a month's electricity, mean over the horizon; making the hardware is not in here",
@@ -146,15 +146,15 @@ def _record_assumptions(case: OptionContext) -> None:
     """What the figures above took for granted, once in a plan."""
     if all(place.placement == "this-machine" for place in case.where):
         return
-    case.ledger.assume(
+    case.ledger.add_assumptions(
         "data count in every option at its own price of storage, also those that are there already",
         "no control plane of a managed cluster and no vendor's software licence is priced: the stack needs none",
         "engineers who build models and products are the same in every option and not counted; platform engineers are",
     )
     if any(place.placement == "on-premises" for place in list_own_places(case)):
-        case.ledger.assume(
-            f"machines of one's own are renewed after {case.quotes.years(GPU_LIFE):g} years (with accelerators) or "
-            f"{case.quotes.years(SERVER_LIFE):g} (without), and sold at the end of the horizon for what their age "
+        case.ledger.add_assumptions(
+            f"machines of one's own are renewed after {case.quotes.lifetime_years(GPU_LIFE):g} years (with accelerators) or "
+            f"{case.quotes.lifetime_years(SERVER_LIFE):g} (without), and sold at the end of the horizon for what their age "
             "leaves; renewals within the horizon are capex, what machines sell for is not deducted",
             "the house has its line to the internet: traffic out of it costs nothing more",
             "owned machines are sunk: neither their purchase nor what they would sell for counts; they serve until the "
@@ -163,7 +163,7 @@ def _record_assumptions(case: OptionContext) -> None:
 
 
 def _note_shared_machine(case: OptionContext) -> Iterable[str]:
-    if case.seat is not None and case.seat.shared:
+    if case.seat is not None and case.seat.is_shared:
         yield (
             f"{', '.join(case.seat.parts)} take {case.seat.cores:.2g} cores at the peak and share a machine that "
             "answers: nobody asks for a spare"

@@ -50,7 +50,7 @@ class EgressPriceList(NamedTuple):
     drivers: tuple[str, ...]
     factor: float
 
-    def usd(self, amount: float) -> float:
+    def cost_usd(self, amount: float) -> float:
         """What `amount` bytes of a month cost: each step's price for what lies in it; below the first they are free."""
         ends = [*(step.start for step in self.steps[1:]), float("inf")]
         priced = (
@@ -75,8 +75,8 @@ class PriceBook:
         """A figure of running machines of one's own, or of running at all."""
         row = self._catalog.parts[name]
         kind: BasisKind = "assumed" if row.source.startswith(ASSUMED_SOURCES) else "quoted"
-        basis = self._ledger.basis(f"part.{name}", kind, row.item, facts=(_format_part(row),), stratum=row.kind)
-        return self._driven(self._catalog.part(name, basis))
+        basis = self._ledger.create_basis(f"part.{name}", kind, row.item, facts=(_format_part(row),), stratum=row.kind)
+        return self._register_price(self._catalog.parameter(name, basis))
 
     def drivers(self, names: Iterable[str]) -> tuple[str, ...]:
         """The bases of such figures."""
@@ -88,11 +88,11 @@ class PriceBook:
 
     def node(self, node: ServerSpec) -> UnitPrice:
         """A machine that is bought."""
-        return self._driven(node_price(node, self._catalog, self._ledger))
+        return self._register_price(node_price(node, self._catalog, self._ledger))
 
     def offer(self, offer: Offer) -> UnitPrice:
         """An hour of a rented machine at its list price."""
-        return self._driven(hour_price(offer, self._catalog, self._ledger))
+        return self._register_price(hour_price(offer, self._catalog, self._ledger))
 
     def electricity(self, country: str) -> UnitPrice:
         """USD/kWh: the site's own price in its country, else the country's."""
@@ -103,31 +103,31 @@ class PriceBook:
         else:
             rate = self._catalog.electricity_usd_per_kwh(country)
             fact = f"electricity in {country}: {rate.value:.3g} USD/kWh ({rate.low:.3g} .. {rate.high:.3g})"
-        basis = self._ledger.basis(
+        basis = self._ledger.create_basis(
             f"electricity.{country}".lower(), "quoted", f"electricity in {country}", facts=(fact,)
         )
-        return self._driven(replace(rate, basis=basis))
+        return self._register_price(replace(rate, basis=basis))
 
-    def years(self, life: str) -> float:
+    def lifetime_years(self, life: str) -> float:
         """A life of the catalog."""
         return self._catalog.parts[life].typical
 
-    def worth(self, left: Sequence[AgedHardware]) -> UnitPrice:
+    def residual_value(self, left: Sequence[AgedHardware]) -> UnitPrice:
         """What hardware sells for at the end of the horizon, in prices of a new unit: units x residual^(age / life)."""
-        residual = self._catalog.part("residual")
+        residual = self._catalog.parameter("residual")
         low, value, high = (
             sum(one.units * max(MIN_RESIDUAL_SHARE, share) ** (one.age / one.life) for one in left)
             for share in (residual.low, residual.value, residual.high)
         )
         ages = ", ".join(f"{one.units:.4g} after {one.age} of {one.life} months" for one in left)
-        basis = self._ledger.basis(
+        basis = self._ledger.create_basis(
             f"worth.{value:.4g}",
             "formula",
             "what hardware sells for at the end of the horizon, in prices of a new one",
             formula=f"residual share ^ (age / life), summed: {ages}",
             facts=self.part("residual").drivers,
         )
-        return self._driven(Estimate(value=value, low=low, high=high, unit="prices", basis=basis))
+        return self._register_price(Estimate(value=value, low=low, high=high, unit="prices", basis=basis))
 
     def storage(self, where: Location, tier: StorageTier) -> UnitPrice:
         """USD per byte and month at a provider. Data in use lie on the dearest object class (the others charge for
@@ -135,22 +135,26 @@ class PriceBook:
         middle one.
         """
         pick = _ROW_PICKERS[tier]
-        rows, stand_in = self._rows(where.provider, lambda row: row.kind == _ROW_KINDS[tier], pick)
-        return self._per_byte(where, rows[0], f"storage.{tier}.{where.provider}", f"{tier} storage", stand_in=stand_in)
+        rows, stand_in = self._select_price_rows(where.provider, lambda row: row.kind == _ROW_KINDS[tier], pick)
+        return self._byte_price(
+            where, rows[0], f"storage.{tier}.{where.provider}", f"{tier} storage", stand_in=stand_in
+        )
 
     def egress(self, where: Location) -> EgressPriceList:
         """Bytes to the internet, by the steps of a month's volume."""
-        rows, stand_in = self._rows(where.provider, _is_internet_egress, _sort_by_volume)
+        rows, stand_in = self._select_price_rows(where.provider, _is_internet_egress, _sort_by_volume)
         first = next((row for row in rows if row.usd_per_byte), rows[0])
-        price = self._per_byte(where, first, f"egress.{where.provider}", "traffic to the internet", stand_in=stand_in)
+        price = self._byte_price(where, first, f"egress.{where.provider}", "traffic to the internet", stand_in=stand_in)
         steps = tuple(VolumePriceTier(row.from_bytes, row.usd_per_byte) for row in rows)
         return EgressPriceList(steps, price.drivers, price.usd / first.usd_per_byte if first.usd_per_byte else 1.0)
 
     def between_regions(self, where: Location) -> UnitPrice:
         """USD per byte between regions of one provider."""
-        rows, stand_in = self._rows(where.provider, lambda row: "inter-region" in row.item.lower(), _pick_median)
+        rows, stand_in = self._select_price_rows(
+            where.provider, lambda row: "inter-region" in row.item.lower(), _pick_median
+        )
         name = f"between-regions.{where.provider}"
-        return self._per_byte(where, rows[0], name, "traffic between regions", stand_in=stand_in)
+        return self._byte_price(where, rows[0], name, "traffic between regions", stand_in=stand_in)
 
     def between_zones(self, where: Location) -> UnitPrice | None:
         """USD per byte and direction between zones of a region, None where the catalog knows of no charge."""
@@ -158,9 +162,11 @@ class PriceBook:
         own = [row for row in rows if row.provider == where.provider]
         if not own:
             return None
-        return self._per_byte(where, own[0], f"between-zones.{where.provider}", "traffic between zones", stand_in=False)
+        return self._byte_price(
+            where, own[0], f"between-zones.{where.provider}", "traffic between zones", stand_in=False
+        )
 
-    def _rows(
+    def _select_price_rows(
         self,
         provider: str,
         wanted: Callable[[StoragePrice], bool],
@@ -178,27 +184,29 @@ class PriceBook:
         others.sort(key=lambda rows: (rows[0].usd_per_byte, rows[0].provider))
         return others[(len(others) - 1) // 2], True
 
-    def _per_byte(self, where: Location, row: StoragePrice, name: str, what: str, *, stand_in: bool) -> UnitPrice:
+    def _byte_price(self, where: Location, row: StoragePrice, name: str, what: str, *, stand_in: bool) -> UnitPrice:
         unit = "USD/byte"
         estimate = self._catalog.estimate(row, row.usd_per_byte, unit)
         if stand_in:
             estimate = within_factor(row.usd_per_byte, max(BAND["recalled"], estimate.factor), unit)
-            self._ledger.assume(f"{where.provider}: no price of {what} in the catalog; {row.provider}'s stands in")
-        basis = self._ledger.basis(
+            self._ledger.add_assumptions(
+                f"{where.provider}: no price of {what} in the catalog; {row.provider}'s stands in"
+            )
+        basis = self._ledger.create_basis(
             name,
             "assumed" if stand_in else "quoted",
             f"{what} at {where.provider}",
             facts=(f"{row.provider} {row.item}: {row.usd_per_byte * 1e9:.4g} USD/GB, {_format_source(row)}",),
             stratum="another provider's price" if stand_in else "list price",
         )
-        price = self._driven(replace(estimate, basis=basis))
+        price = self._register_price(replace(estimate, basis=basis))
         if not row.region or row.region == where.region:
             return price
         spread = self.part("region.spread")
         return UnitPrice(price.usd * spread.usd, (*price.drivers, *spread.drivers))
 
-    def _driven(self, estimate: Estimate) -> UnitPrice:
-        return UnitPrice(estimate.value, (self._ledger.drive(estimate),))
+    def _register_price(self, estimate: Estimate) -> UnitPrice:
+        return UnitPrice(estimate.value, (self._ledger.register_driver(estimate),))
 
 
 def _format_part(row: PlanningParameter) -> str:

@@ -57,22 +57,22 @@ def _make_staff_flow(case: OptionContext, line: str, flow: list[float], drivers:
 
 def compute_machine_staff_usd(needs: Needs, catalog: Catalog, *, own: bool) -> float:
     """USD a month of the people whom one more machine takes: what makes few large machines cheaper than many."""
-    return _get_engineer_usd(needs, catalog) / 12 / catalog.part(SERVERS_PER_FTE_PARTS[own]).value
+    return _get_engineer_usd(needs, catalog) / 12 / catalog.parameter(SERVERS_PER_FTE_PARTS[own]).value
 
 
 def compute_serving_staff_usd(needs: Needs, catalog: Catalog) -> float:
     """USD over the horizon of the people who look after rented machines that answer, beyond those for jobs alone."""
-    more = catalog.part(FTE_FLOOR_PARTS["cloud"]).value - catalog.part(BATCH_ONLY_FLOOR).value
+    more = catalog.parameter(FTE_FLOOR_PARTS["cloud"]).value - catalog.parameter(BATCH_ONLY_FLOOR).value
     return max(0.0, more) * _get_engineer_usd(needs, catalog) / 12 * needs.budget.horizon_months
 
 
 def _get_engineer_usd(needs: Needs, catalog: Catalog) -> float:
     """The figure that `_price_engineer` keeps as a fact."""
     country = needs.organisation.country
-    named = next((name for place, name in SALARY_PARTS if catalog.inside(country, place)), None)
+    named = next((name for place, name in SALARY_PARTS if catalog.is_inside(country, place)), None)
     if named is not None:
-        return catalog.part(named).value
-    return math.prod(catalog.part(name).value for _, name in SALARY_PARTS) ** 0.5
+        return catalog.parameter(named).value
+    return math.prod(catalog.parameter(name).value for _, name in SALARY_PARTS) ** 0.5
 
 
 def count_missing_engineers(case: OptionContext) -> float:
@@ -90,9 +90,9 @@ def _estimate_fte(case: OptionContext) -> tuple[tuple[float, ...], UnitPrice]:
     floors = tuple(
         dict.fromkeys(_choose_fte_floor(case, place) for place in case.where if place.placement in FTE_FLOOR_PARTS)
     )
-    flow = [sum(case.catalog.part(name).value for name in floors)] * case.months
+    flow = [sum(case.catalog.parameter(name).value for name in floors)] * case.months
     for own, name in SERVERS_PER_FTE_PARTS.items():
-        each = 1 / case.catalog.part(name).value
+        each = 1 / case.catalog.parameter(name).value
         flow = [now + count * each for now, count in zip(flow, _count_busiest_machines(case, own=own), strict=True)]
     return tuple(flow), UnitPrice(
         1.0, (_register_headcount_band(case, ""), _register_headcount_band(case, "+".join(sorted(floors))))
@@ -103,7 +103,7 @@ def _register_headcount_band(case: OptionContext, floors: str) -> str:
     """The half that all options share, or that of some floors."""
     names = sorted({*FTE_FLOOR_PARTS.values(), BATCH_ONLY_FLOOR, *SERVERS_PER_FTE_PARTS.values()})
     whose = f", with {floors}" if floors else ""
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"staff.need{'.' if floors else ''}{floors}",
         "assumed",
         f"people a platform takes, against those counted{whose}",
@@ -111,9 +111,9 @@ def _register_headcount_band(case: OptionContext, floors: str) -> str:
         "log, of that of a house's floor",
         facts=case.quotes.drivers(names),
     )
-    floor = case.catalog.part(FTE_FLOOR_PARTS["on-premises"])
+    floor = case.catalog.parameter(FTE_FLOOR_PARTS["on-premises"])
     low, high = ((end / floor.value) ** 0.5**0.5 for end in (floor.low, floor.high))
-    return case.ledger.drive(Estimate(value=1.0, low=low, high=high, unit="", basis=basis))
+    return case.ledger.register_driver(Estimate(value=1.0, low=low, high=high, unit="", basis=basis))
 
 
 def _choose_fte_floor(case: OptionContext, place: Location) -> str:
@@ -126,7 +126,7 @@ def _choose_fte_floor(case: OptionContext, place: Location) -> str:
 
 def _count_busiest_machines(case: OptionContext, *, own: bool) -> list[float]:
     """Month by month, at its busiest; those of the platform with them."""
-    here = [fleet.at_once for fleet in case.fleets if (fleet.where.placement in OWN_PLACEMENTS) == own]
+    here = [fleet.monthly_peaks for fleet in case.fleets if (fleet.where.placement in OWN_PLACEMENTS) == own]
     if case.seat is not None and (case.seat.offer is None) == own:
         here.append(case.seat.counts)
     return [sum(machines[month] for machines in here) for month in range(case.months)]
@@ -136,11 +136,11 @@ def _price_engineer(case: OptionContext) -> UnitPrice:
     """USD of one FTE a year: of the organisation's part of the world, else between the two that are known."""
     country = case.needs.organisation.country
     for place, name in SALARY_PARTS:
-        if case.catalog.inside(country, place):
+        if case.catalog.is_inside(country, place):
             return case.quotes.part(name)
-    low, high = (case.catalog.part(name) for name in sorted(name for _, name in SALARY_PARTS))
+    low, high = (case.catalog.parameter(name) for name in sorted(name for _, name in SALARY_PARTS))
     middle = multiply_estimates([low, high], "").value ** 0.5
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"staff.{country}".lower(),
         "assumed",
         f"a platform engineer in {country}, loaded",
@@ -148,4 +148,4 @@ def _price_engineer(case: OptionContext) -> UnitPrice:
         facts=tuple(driver for _, name in SALARY_PARTS for driver in case.quotes.part(name).drivers),
     )
     rate = Estimate(value=middle, low=low.low / 2, high=high.high, unit=f"{USD}/FTE-year", basis=basis)
-    return UnitPrice(middle, (case.ledger.drive(rate),))
+    return UnitPrice(middle, (case.ledger.register_driver(rate),))

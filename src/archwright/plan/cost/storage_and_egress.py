@@ -64,18 +64,18 @@ def list_stored_items(case: OptionContext) -> tuple[StoredItem, ...]:
         *_list_vector_indexes(case),
         *_list_logs_and_metrics(case),
     ]
-    return tuple(one for one in found if one.where.placement != THIS_MACHINE and one.kept.most > 0)
+    return tuple(one for one in found if one.where.placement != THIS_MACHINE and one.kept.peak_bytes > 0)
 
 
 def _list_data_sets(case: OptionContext) -> Iterable[StoredItem]:
     profiles = {data.name: data for data in case.needs.data}
     for kept in storage.list_data_sets(case.needs, case.catalog):
         data = profiles[kept.data]
-        home = case.home(data) if kept.tier != "archive" else case.vault(data)
+        home = case.home_location(data) if kept.tier != "archive" else case.backup_location(data)
         if home is not None:
             yield StoredItem(kept, home)
         if kept.tier != "archive":
-            for place in case.copies(data):
+            for place in case.copy_locations(data):
                 why = "a copy where it is answered from"
                 yield StoredItem(kept._replace(name=f"{kept.name}, copy", why=why), place)
 
@@ -104,16 +104,16 @@ def _has_provider_weights(case: OptionContext, workload: str) -> bool:
 def _locate_at_runs(case: OptionContext, things: Iterable[StoredData]) -> Iterable[StoredItem]:
     workloads = {workload.name: workload for workload in case.needs.workloads}
     for kept in things:
-        for place in case.places_of(workloads[kept.workload]):
+        for place in case.load_shares(workloads[kept.workload]):
             yield StoredItem(kept, place)
 
 
 def _list_vector_indexes(case: OptionContext) -> Iterable[StoredItem]:
     for workload in case.needs.workloads:
         months = build_monthly_indexes(case, workload)
-        for place in case.places_of(workload) if months else ():
+        for place in case.load_shares(workload) if months else ():
             form = choose_index_form(case, workload, place)
-            stored = tuple(index.laid(form).stored_bytes for index in months)
+            stored = tuple(index.footprint(form).stored_bytes for index in months)
             why = f"{months[-1].vectors.value:,.0f} vectors in the last month, searched in {form} form"
             yield StoredItem(
                 StoredData(f"vector index of {workload.name}", "block", stored, months[-1].facts, why=why), place
@@ -129,12 +129,12 @@ def build_monthly_indexes(case: OptionContext, workload: Workload) -> list[Vecto
 def choose_index_form(case: OptionContext, workload: Workload, place: Location) -> IndexForm:
     """The fastest form that the memory at a place holds in every month."""
     largest = max(build_monthly_indexes(case, workload), key=lambda index: index.vectors.value)
-    return largest.within(compute_index_memory(case, workload, place)).form
+    return largest.fastest_fitting(compute_index_memory(case, workload, place)).form
 
 
 def compute_index_memory(case: OptionContext, workload: Workload, place: Location) -> float:
     """Host memory an index may take on the machines that answer at a place."""
-    if case.host is not None and place == case.main:
+    if case.host is not None and place == case.main_location:
         return MEMORY_SHARE * case.host.ram_bytes
     return MEMORY_SHARE * sum(
         min(fleet.machines) * fleet.machine.ram_bytes
@@ -145,15 +145,15 @@ def compute_index_memory(case: OptionContext, workload: Workload, place: Locatio
 
 def _list_logs_and_metrics(case: OptionContext) -> Iterable[StoredItem]:
     """Logs and metrics lie at the main place; a monitoring system that is there keeps both."""
-    if case.main is None or any(line.kind == "monitoring" for line in case.needs.existing):
+    if case.main_location is None or any(line.kind == "monitoring" for line in case.needs.existing):
         return
     requests = [0.0] * case.months
     for workload in case.needs.workloads:
         requests = [total + new for total, new in zip(requests, requests_by_month(case, workload), strict=True)]
-    yield StoredItem(storage.size_logs(case.needs, tuple(requests), case.catalog), case.main)
+    yield StoredItem(storage.size_logs(case.needs, tuple(requests), case.catalog), case.main_location)
     machines = [sum(fleet.machines[month] for fleet in case.fleets) for month in range(case.months)]
     days, _ = storage.log_retention_days(case.needs, case.catalog)
-    yield StoredItem(storage.size_metrics(tuple(machines), days, case.catalog), case.main)
+    yield StoredItem(storage.size_metrics(tuple(machines), days, case.catalog), case.main_location)
 
 
 def requests_by_month(case: OptionContext, workload: Workload) -> tuple[float, ...]:
@@ -210,19 +210,19 @@ def _register_mean_bytes(case: OptionContext, names: str, files: list[StoredItem
     ]
     facts = [driver for one in files for driver in case.quotes.drivers(one.kept.facts)]
     whole = sum_estimates(parts, "bytes")
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"bytes.{files[0].where.region}.{names}.{whole.value:.4g}".lower().replace(", ", "+").replace(" ", "-"),
         "formula",
         f"bytes kept, mean over the horizon: {names}",
         formula="; ".join(f"{one.kept.name}: {one.kept.why}" for one in files),
         facts=tuple(dict.fromkeys(facts)),
     )
-    return case.ledger.drive(replace(whole, basis=basis))
+    return case.ledger.register_driver(replace(whole, basis=basis))
 
 
 def apply_part_bands(case: OptionContext, facts: Iterable[str], size: Estimate, basis: str = "") -> Estimate:
     """`size` with the bands of the parts of the catalog that it is proportional to."""
-    parts = [case.catalog.part(name) for name in facts]
+    parts = [case.catalog.parameter(name) for name in facts]
     relative = [part.scaled(1 / part.value, unit="") for part in parts]
     return multiply_estimates([*relative, size], size.unit, basis)
 
@@ -236,8 +236,10 @@ def _price_own_storage(case: OptionContext, heap: StorageLineItem) -> list[CashF
     if case.needs.budget.capex > 0:
         line = f"{heap.name}: {medium} bought{_format_region_suffix(heap.where)}"
         return price_hardware_lifecycle(case.quotes, HardwarePurchase(line, "storage", unit, terabytes, SERVER_LIFE))
-    month = unit.usd / (MONTHS_PER_YEAR * case.quotes.years(SERVER_LIFE))
-    case.ledger.assume("budget.capex 0: storage of the house is charged by the month, its price spread over its life")
+    month = unit.usd / (MONTHS_PER_YEAR * case.quotes.lifetime_years(SERVER_LIFE))
+    case.ledger.add_assumptions(
+        "budget.capex 0: storage of the house is charged by the month, its price spread over its life"
+    )
     line = f"{heap.name}: {medium} of the house{_format_region_suffix(heap.where)}"
     return [make_varying_flow(line, "storage", [month * amount for amount in terabytes], unit.drivers)]
 
@@ -263,7 +265,7 @@ def price_egress(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[Cash
         flows = [flow for flow in out if flow.source == source]
         prices = case.quotes.egress(source)
         whole = [sum(month) for month in zip(*(flow.bytes for flow in flows), strict=True)]
-        rate = [prices.usd(amount) / amount if amount else 0.0 for amount in whole]
+        rate = [prices.cost_usd(amount) / amount if amount else 0.0 for amount in whole]
         for flow in flows:
             usd = [amount * one for amount, one in zip(flow.bytes, rate, strict=True)]
             line = f"{flow.name}: traffic out of {source.region or source.provider}"
@@ -319,7 +321,7 @@ def _list_response_flows(case: OptionContext) -> Iterable[EgressFlow]:
     for workload in case.needs.workloads:
         message = network.estimate_message_size(workload, case.catalog)
         sent = [count * message.answer for count in requests_by_month(case, workload)]
-        for place, share in case.places_of(workload).items():
+        for place, share in case.load_shares(workload).items():
             yield EgressFlow(f"answers of {workload.name}", place, tuple(share * one for one in sent), message.facts)
 
 
@@ -328,7 +330,7 @@ def _list_copy_flows(case: OptionContext, kept: tuple[StoredItem, ...]) -> Itera
     profiles = {data.name: data for data in case.needs.data}
     for one in kept:
         data = profiles.get(one.kept.data)
-        home = case.home(data) if data is not None else None
+        home = case.home_location(data) if data is not None else None
         if data is None or home is None or one.where == home:
             continue
         sent = [data.growth_gib_per_month * GIB] * case.months
@@ -341,11 +343,11 @@ def _list_remote_reads(case: OptionContext) -> Iterable[tuple[EgressFlow, Locati
     for workload in case.needs.workloads:
         job = derive_batch_job(workload, case.months)
         sets = [data for data in case.needs.data if data.name in workload.data]
-        home = case.home(sets[0]) if sets else None
+        home = case.home_location(sets[0]) if sets else None
         if job is None or home is None:
             continue
         read, facts = _compute_run_bytes(case, job)
-        for place, share in case.places_of(workload).items():
+        for place, share in case.load_shares(workload).items():
             if place != home:
                 sent = tuple(share * read * job.runs_per_month * growth for growth in job.growth)
                 yield EgressFlow(f"{workload.name} reads {sets[0].name}", home, sent, facts), place
@@ -355,7 +357,7 @@ def _compute_run_bytes(case: OptionContext, job: BatchJob) -> tuple[float, tuple
     """What one run reads, and what that rests on."""
     if job.workload.kind == "data-processing":
         return job.size * GIB, ()
-    return job.size * case.catalog.part("text.bytes").value, ("text.bytes",)
+    return job.size * case.catalog.parameter("text.bytes").value, ("text.bytes",)
 
 
 def _list_model_releases(case: OptionContext) -> Iterable[tuple[EgressFlow, Location]]:
@@ -366,8 +368,8 @@ def _list_model_releases(case: OptionContext) -> Iterable[tuple[EgressFlow, Loca
         count = storage.count_trained_parameters(workload, case.models)
         if job is None or base is None or count is None:
             continue
-        source = next(iter(case.places_of(workload)), None)
+        source = next(iter(case.load_shares(workload)), None)
         sent = (storage.WEIGHT_BYTES * count * job.runs_per_month,) * case.months
-        for place in case.places_of(base):
+        for place in case.load_shares(base):
             if source is not None and place != source:
                 yield EgressFlow(f"model of {workload.name}", source, sent), place

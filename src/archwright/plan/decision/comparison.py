@@ -165,10 +165,10 @@ def compute_chance_cheaper(one: Worlds, other: Worlds) -> float:
 
 def _compare_rivals(best: PricedOption, others: list[PricedOption], purse: BudgetConverter) -> tuple[Rival, ...]:
     """The feasible others against the chosen one, the cheapest first."""
-    ours = purse.worlds(best.terms)
+    ours = purse.sample_total(best.terms)
 
     def compared(other: PricedOption) -> Rival:
-        theirs = purse.worlds(other.terms)
+        theirs = purse.sample_total(other.terms)
         cheaper, widest = compute_chance_cheaper(theirs, ours), float(abs(ours).max())
         return Rival(
             option=other.option.name,
@@ -226,7 +226,7 @@ def note_cost_without_staff(
     """How many people an option takes is assumed; where another one is cheaper without them, the order without them."""
     compared = {one.name for one in options if one.feasible and is_unverified(one) == is_unverified(best)}
     paid = sorted(
-        (sum(term.sum for term in draft.terms if term.category != STAFF_CATEGORY) * purse.rate, draft.name)
+        (sum(term.sum for term in draft.terms if term.category != STAFF_CATEGORY) * purse.exchange_rate, draft.name)
         for draft in drafts
         if draft.terms is not None and draft.name in compared
     )
@@ -275,9 +275,9 @@ def _list_budget_candidates(
 def _attribute_amount(terms: Iterable[CashFlow], purse: BudgetConverter, by: int) -> AttributedAmount:
     value, moved = 0.0, dict[Hashable, float]()
     for term in terms:
-        amount = term.sum * purse.rate / by
+        amount = term.sum * purse.exchange_rate / by
         value += amount
-        for cause in dict.fromkeys(map(purse.ledger.cause, purse.drivers(term))):
+        for cause in dict.fromkeys(map(purse.ledger.uncertainty_key, purse.list_drivers(term))):
             moved[cause] = moved.get(cause, 0.0) + amount
     return AttributedAmount(value, moved)
 
@@ -287,13 +287,13 @@ def _rank_drivers(
 ) -> tuple[CostDriver, ...]:
     """First those that flip the choice inside their own band, the nearest flip first; then by their share."""
     own = next(way.total.moved_by for way in ways if way.name == best.option.name)
-    variances = {cause: moved**2 * float(purse.draws.fact(named[cause]).var()) for cause, moved in own.items()}
+    variances = {cause: moved**2 * float(purse.draws.sample_driver(named[cause]).var()) for cause, moved in own.items()}
     whole = sum(variances.values()) or 1.0
     flips = SwitchPointFinder(ways, best.option.name, purse.budget)
     found = []
     for cause in dict.fromkeys(cause for way in ways for cause in way.total.moved_by):
         name = named[cause]
-        flip = flips.nearest(cause, purse.ledger.driver(name))
+        flip = flips.nearest_switch(cause, purse.ledger.driver_estimate(name))
         driver = _build_driver(name, purse.ledger, variances.get(cause, 0.0) / whole, flip)
         if driver.inside or driver.share >= MIN_DRIVER_SHARE:
             away = flip.away if flip is not None and driver.inside else 1.0
@@ -306,15 +306,15 @@ def _map_causes_to_drivers(
 ) -> dict[Hashable, str]:
     """For each cause the driver to show: one of the chosen option's where it has one, else the first by name."""
     named = dict[Hashable, str]()
-    rest = sorted({driver for one in others for term in one.terms for driver in purse.drivers(term)})
-    own = sorted({driver for term in best.terms for driver in purse.drivers(term)})
+    rest = sorted({driver for one in others for term in one.terms for driver in purse.list_drivers(term)})
+    own = sorted({driver for term in best.terms for driver in purse.list_drivers(term)})
     for driver in (*own, *rest):
-        named.setdefault(purse.ledger.cause(driver), driver)
+        named.setdefault(purse.ledger.uncertainty_key(driver), driver)
     return named
 
 
 def _build_driver(name: str, ledger: PlanProvenance, share: float, flip: SwitchPoint | None) -> CostDriver:
-    estimate = ledger.driver(name)
+    estimate = ledger.driver_estimate(name)
     at = estimate.value * flip.factor if flip is not None else None
     return CostDriver(
         basis=name,
@@ -324,7 +324,7 @@ def _build_driver(name: str, ledger: PlanProvenance, share: float, flip: SwitchP
         flips_to=flip.to if flip is not None else None,
         flips_at=at,
         limit=flip.limit if flip is not None else "",
-        inside=at is not None and estimate.low < estimate.high and estimate.holds(at),
+        inside=at is not None and estimate.low < estimate.high and estimate.contains(at),
     )
 
 
@@ -334,7 +334,7 @@ def _compute_confidence_shares(
     """The share of the money that rests on facts of each confidence; a line rests on each of its facts alike."""
     weights: dict[str, float] = {}
     for term in terms:
-        widths = [ledger.driver(driver).factor for driver in purse.drivers(term)] or [1.0]
+        widths = [ledger.driver_estimate(driver).factor for driver in purse.list_drivers(term)] or [1.0]
         for width in widths:
             name = next((name for name, factor in CONFIDENCE_BANDS if width <= factor * (1 + 1e-9)), LOWEST_CONFIDENCE)
             weights[name] = weights.get(name, 0.0) + abs(term.sum) / len(widths)

@@ -70,7 +70,7 @@ def estimate_timeline(option: Option, needs: Needs, purse: BudgetConverter) -> R
         before = _estimate_month(purse, at, worlds, tuple(facts))
         price = quotes.part(part)
         facts += price.drivers
-        taken = (price.usd, price.usd * purse.draws.product(price.drivers))
+        taken = (price.usd, price.usd * purse.draws.sample_product(price.drivers))
         at, worlds = at + taken[0], worlds + taken[1]
         phases.append(Phase(name=name, starts=before, ends=_estimate_month(purse, at, worlds, tuple(facts))))
     stands = _estimate_month(purse, *production, tuple(facts[:-1]))
@@ -81,7 +81,7 @@ def estimate_timeline(option: Option, needs: Needs, purse: BudgetConverter) -> R
 
 def _estimate_month(purse: BudgetConverter, value: float, worlds: Worlds, facts: tuple[str, ...]) -> Estimate:
     name = f"schedule.{'+'.join(fact.removeprefix('part.').removesuffix('.months') for fact in facts) or 'signature'}"
-    basis = purse.ledger.basis(
+    basis = purse.ledger.create_basis(
         name, "formula", "months from the signature", formula="the steps so far, one after the other", facts=facts
     )
     return estimate_band(value, worlds, "months", basis)
@@ -101,8 +101,8 @@ def estimate_return(
     shares = _compute_benefit_shares(months, np.array([dates.production.value]), np.array([dates.adoption[0]]))[0]
     drawn = worth * _compute_benefit_shares(months, dates.starts, dates.adoption[1])
     earned = tuple(itertools.accumulate(worth * float(share) for share in shares))
-    value, net = earned[-1], drawn.sum(axis=1) - purse.worlds(terms)
-    basis = purse.ledger.basis(
+    value, net = earned[-1], drawn.sum(axis=1) - purse.sample_total(terms)
+    basis = purse.ledger.create_basis(
         "decision.return",
         "formula",
         "what the goals are worth over the horizon less what the plan costs; nothing before production, then evenly "
@@ -110,7 +110,7 @@ def estimate_return(
         formula=f"{worth:,.10g} {needs.budget.currency}/month x months of whole use - total cost; band: joint draws",
         facts=(cost.basis, *dates.facts),
     )
-    purse.ledger.assume(
+    purse.ledger.add_assumptions(
         f"the goals' worth begins in month {dates.production.value:.3g} ({dates.production.low:.2g} .. "
         f"{dates.production.high:.2g}) after the signature, and grows evenly to the whole within "
         f"{dates.adoption[0]:.2g} more"
@@ -150,16 +150,16 @@ def describe_present_value(
         return ""
     price = quotes.part(CAPITAL_PART)
     # The first row is at the facts' own values.
-    rates = price.usd * np.append(1.0, purse.draws.product(price.drivers))
+    rates = price.usd * np.append(1.0, purse.draws.sample_product(price.drivers))
     discount = (1 + rates)[:, None] ** (-np.arange(months + 1)[None, :] / MONTHS_PER_YEAR)
     flows: dict[tuple[str, ...], Worlds] = {}
     for term in terms:
-        drivers = purse.drivers(term)
-        flows[drivers] = flows.get(drivers, np.zeros(months)) + np.array(term.flow) * purse.rate
+        drivers = purse.list_drivers(term)
+        flows[drivers] = flows.get(drivers, np.zeros(months)) + np.array(term.flow) * purse.exchange_rate
     costs = np.zeros(SAMPLE_COUNT + 1)
     for drivers, flow in flows.items():
-        costs += np.append(1.0, purse.draws.product(drivers)) * (discount[:, :-1] @ flow)
-    rate = purse.catalog.part(CAPITAL_PART)
+        costs += np.append(1.0, purse.draws.sample_product(drivers)) * (discount[:, :-1] @ flow)
+    rate = purse.catalog.parameter(CAPITAL_PART)
     said = f"present value of all payments at {rate.value:.0%} a year ({rate.low:.0%} .. {rate.high:.0%}): "
     said += _format_range(costs, unit)
     goals = sum(goal.value_per_month or 0.0 for goal in needs.goals)

@@ -73,7 +73,7 @@ class SwitchPointFinder:
         self._limits = (no_limit if budget.per_month is None else budget.per_month, budget.capex)
         self._values = [np.array([s.value for s in sums]) for sums in zip(*map(_list_amounts, self._ways), strict=True)]
 
-    def nearest(self, cause: Hashable, estimate: Estimate) -> SwitchPoint | None:
+    def nearest_switch(self, cause: Hashable, estimate: Estimate) -> SwitchPoint | None:
         """The flip nearest in terms of the fact's own band; `estimate` is that of a driver with this cause."""
         import numpy as np  # noqa: PLC0415
 
@@ -81,9 +81,9 @@ class SwitchPointFinder:
             np.array([s.moved_by.get(cause, 0.0) for s in sums])
             for sums in zip(*map(_list_amounts, self._ways), strict=True)
         ]
-        points = self._crossings(slopes)
+        points = self._crossing_factors(slopes)
         beside = np.concatenate([points * (1 - CROSSING_OFFSET), points * (1 + CROSSING_OFFSET)])
-        chosen = self._choices(slopes, beside)
+        chosen = self._choices_at(slopes, beside)
         flips = [
             SwitchPoint(
                 float(factor),
@@ -94,9 +94,9 @@ class SwitchPointFinder:
             if index != self._chosen and not (index >= 0 and self._ways[index].near)
         ]
         nearest = min(flips, key=lambda flip: (flip.away, abs(math.log(flip.factor))), default=None)
-        return nearest._replace(limit=self._crossed(slopes, nearest)) if nearest is not None else None
+        return nearest._replace(limit=self._crossed_limit(slopes, nearest)) if nearest is not None else None
 
-    def _crossed(self, slopes: list[Worlds], flip: SwitchPoint) -> str:
+    def _crossed_limit(self, slopes: list[Worlds], flip: SwitchPoint) -> str:
         """Which limit the chosen option or the other one meets at the flip."""
         ways = {self._chosen, *(index for index, way in enumerate(self._ways) if way.name == flip.to)}
         for name, limit, value, slope in zip(BUDGET_LIMITS, self._limits, self._values[1:], slopes[1:], strict=True):
@@ -105,7 +105,7 @@ class SwitchPointFinder:
                 return name
         return ""
 
-    def _crossings(self, slopes: list[Worlds]) -> Worlds:
+    def _crossing_factors(self, slopes: list[Worlds]) -> Worlds:
         """Factors in reach at which a total meets the chosen one's or that of one near it, or a sum its limit."""
         import numpy as np  # noqa: PLC0415
 
@@ -122,7 +122,7 @@ class SwitchPointFinder:
         points = np.concatenate(found)
         return points[(points >= 1 / MAX_FACTOR) & (points <= MAX_FACTOR)]
 
-    def _choices(self, slopes: list[Worlds], factors: Worlds) -> Iterable[int]:
+    def _choices_at(self, slopes: list[Worlds], factors: Worlds) -> Iterable[int]:
         """The index of the way chosen at each factor, -1 where none is feasible."""
         import numpy as np  # noqa: PLC0415
 

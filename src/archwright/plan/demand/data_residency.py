@@ -90,9 +90,9 @@ def is_country_inside(catalog: Catalog, bounds: ResidencyBounds, country: str) -
 
 def _contains_country(catalog: Catalog, place: str, country: str | None) -> bool:
     """Only countries and groups hold others: another region of the same country is not the region that was named."""
-    if country is None or not (place in catalog.countries or place in catalog.groups):
+    if country is None or not (place in catalog.countries or place in catalog.country_groups):
         return False
-    return catalog.inside(country, place)
+    return catalog.is_inside(country, place)
 
 
 def format_bounds(bounds: ResidencyBounds) -> str:

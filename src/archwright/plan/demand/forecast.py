@@ -61,7 +61,7 @@ class Demand(NamedTuple):
         """Of a month as its levels have it: somewhat more than the mean."""
         return sum(level.hours * rate for level, rate in zip(self.levels, self.rates(month), strict=True)) * 3600
 
-    def above(self, kept: tuple[float, ...]) -> Demand:
+    def excess_over(self, kept: tuple[float, ...]) -> Demand:
         """What is left of the load above so many requests/s in each month."""
         rest, months = self._replace(elsewhere=kept), range(len(self.growth))
         return rest._replace(
@@ -78,7 +78,7 @@ class Demand(NamedTuple):
     def mean_growth(self) -> float:
         return sum(self.growth) / len(self.growth)
 
-    def part(self, share: float) -> Demand:
+    def scaled_by(self, share: float) -> Demand:
         """A share of the load, wherever it is served."""
         return self._replace(
             mean=self.mean * share,

@@ -25,7 +25,7 @@ def rank_proximity(needs: Needs, catalog: Catalog, country: str) -> ProximityRan
     """Of something in `country` from the organisation; traffic counts in workloads whose traffic names places."""
     elsewhere, home = 0.0, needs.organisation.country
     for workload in needs.workloads:
-        elsewhere += sum(share for place, share in workload.regions.items() if not catalog.inside(country, place))
+        elsewhere += sum(share for place, share in workload.regions.items() if not catalog.is_inside(country, place))
     return ProximityRank(
         traffic_elsewhere=round(elsewhere, SHARE_DIGITS),
         abroad=country != home,
@@ -52,7 +52,7 @@ def select_round_trip(needs: Needs, catalog: Catalog, workload: Workload, countr
 
 
 def _shares_group(catalog: Catalog, country: str, place: str) -> bool:
-    return catalog.inside(country, place) or not _list_country_groups(catalog, country).isdisjoint(
+    return catalog.is_inside(country, place) or not _list_country_groups(catalog, country).isdisjoint(
         _list_country_groups(catalog, place)
     )
 

@@ -55,7 +55,7 @@ def list_controls(needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> tup
             )
     later = sum(control.status == "later" for control in found)
     if later:
-        ledger.leave_out(f"controls: {later} of {len(found)} demanded controls come with a later release")
+        ledger.add_not_sized(f"controls: {later} of {len(found)} demanded controls come with a later release")
     return tuple(found)
 
 
@@ -88,7 +88,7 @@ def predict_controls(
             metric="control_held",
             workload=PLATFORM,
             estimate=exact_estimate(
-                1.0, "share", ledger.basis(f"control.{control.id}", "formula", CHECKED_CONTROLS[control.id])
+                1.0, "share", ledger.create_basis(f"control.{control.id}", "formula", CHECKED_CONTROLS[control.id])
             ),
             query=Query(
                 metric="control_held", labels={"control": control.id}, statistic="mean", window_s=CHECK_WINDOW_S

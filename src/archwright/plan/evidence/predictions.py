@@ -70,9 +70,11 @@ def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance)
                 here[one.spec.load.workload] = prediction
         own += _predict_availability(one, ledger)
     if any(isinstance(one, PooledLoad) for one in served):
-        ledger.assume(*(said for one in served if isinstance(one, PooledLoad) for said in one.spec.engine.assumptions))
-        ledger.assume(ASSUMPTION)
-        ledger.leave_out("memory, start-up and disk of engines elsewhere: not promised, nothing measures them yet")
+        ledger.add_assumptions(
+            *(said for one in served if isinstance(one, PooledLoad) for said in one.spec.engine.assumptions)
+        )
+        ledger.add_assumptions(ASSUMPTION)
+        ledger.add_not_sized("memory, start-up and disk of engines elsewhere: not promised, nothing measures them yet")
     elif here:
         own += list_platform_predictions(tuple(here), tuple(here.values()))
     together = {one.spec.load.workload for one in served if isinstance(one, PooledLoad) and one.part < 1}
@@ -101,8 +103,8 @@ def merge_duplicate_predictions(found: Iterable[Prediction], together: Collectio
 def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str]) -> Prediction:
     """The latency that sizing found, under a basis that says what is asked of whom."""
     workload, steady = one.demand.workload, one.steady
-    names = ledger.adopt_all(steady.bases)
-    basis = ledger.basis(
+    names = ledger.register_bases(steady.bases)
+    basis = ledger.create_basis(
         f"{workload.name}.latency",
         "formula",
         "95th percentile over single requests, one item each: request received to last byte of the answer",
@@ -129,8 +131,8 @@ def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str])
     )
     if not _is_run_recorded(job.workload):
         return []
-    names = ledger.adopt_all(batch.bases)
-    basis = ledger.basis(
+    names = ledger.register_bases(batch.bases)
+    basis = ledger.create_basis(
         f"{job.workload.name}.run",
         "formula",
         f"first to last step of one run on {one.machines} machines; loading and export are not in it",
@@ -154,7 +156,7 @@ def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: Pla
     if workload.slo.availability is None or up is None:
         return []
     place = f"{up.place.said}, up {up.place.up.value:.6g} of the time" if up.place is not None else "not counted"
-    basis = ledger.basis(
+    basis = ledger.create_basis(
         f"{workload.name}.availability",
         "assumed",
         "share of the requests at the gateway that were not failed or rejected",
@@ -168,7 +170,7 @@ def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: Pla
             *((up.place.up.basis,) if up.place is not None else ()),
         ),
     )
-    share = up.share(basis)
+    share = up.estimate_availability(basis)
     query = Query(metric="requests", labels={"workload": workload.name}, statistic="share", window_s=WEEK_S)
     return [_build_prediction(workload.name, share, query)]
 
@@ -204,7 +206,7 @@ def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: Plan
         (up, "availability of {}: not promised, nothing of ours stands behind it"),
     ):
         if names:
-            ledger.leave_out(said.format(", ".join(names)))
+            ledger.add_not_sized(said.format(", ".join(names)))
 
 
 def _note_risks(served: LocalLoad | PooledLoad, prediction: ServingPrediction | PoolPrediction) -> list[str]:
@@ -229,7 +231,7 @@ P = TypeVar("P", bound=ServingPrediction | PoolPrediction)
 
 def register_prediction_bases(prediction: P, ledger: PlanProvenance) -> P:
     """The prediction with its bases kept in the ledger and its estimates naming them there."""
-    names = ledger.adopt_all(prediction.bases)
+    names = ledger.register_bases(prediction.bases)
     renamed: dict[str, Estimate] = {}
     for field in prediction.__struct_fields__:
         estimate = getattr(prediction, field)

@@ -77,7 +77,7 @@ def list_residency_findings(chosen: ChosenOption) -> Iterable[ResidencyFinding]:
     yield from _list_pool_findings(case, chosen)
     if case.seat is not None:
         yield from _list_gateway_findings(case, case.seat.where)
-    for place in case.stores:
+    for place in case.storage_locations:
         # The disk of this machine is there already, so nothing of it is among what is paid for.
         if place.placement == "this-machine":
             yield from (
@@ -133,4 +133,4 @@ def _find_item_bounds(case: OptionContext, one: StoredItem) -> ResidencyBounds:
 
 
 def _make_finding(case: OptionContext, name: str, where: Location, bounds: ResidencyBounds) -> ResidencyFinding:
-    return ResidencyFinding(name, where.region or where.country, bounds, case.within(bounds, where))
+    return ResidencyFinding(name, where.region or where.country, bounds, case.is_within_bounds(bounds, where))

@@ -58,13 +58,13 @@ class PlanDiff(Record):
     assumptions: tuple[TextChange, ...] = ()
 
     @property
-    def same(self) -> bool:
+    def is_empty(self) -> bool:
         return not any(getattr(self, name) for name in self.__struct_fields__ if name not in ("before", "after"))
 
 
 def diff_plans(before: Plan, after: Plan) -> PlanDiff:
     """The differences from `before` to `after`."""
-    old, new = before.option, after.option
+    old, new = before.chosen_option, after.chosen_option
     return PlanDiff(
         before=before.digest,
         after=after.digest,

@@ -113,7 +113,7 @@ def _normalise_word(word: str) -> str:
 
 
 def _explain_term(plan: Plan, head: str, shown: Callable[[Option], list[str]]) -> list[str]:
-    option = plan.option
+    option = plan.chosen_option
     return [head, *_indent_lines(filter(None, shown(option)))] if option is not None else [head]
 
 
@@ -123,10 +123,10 @@ def _format_amount(plan: Plan, amount: Estimate | None) -> str:
 
 def _explain_category(plan: Plan, category: str, meaning: str) -> list[str]:
     """What the chosen option pays of it, and for what."""
-    option = plan.option
+    option = plan.chosen_option
     lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
-    whole = sum(line.over(plan.horizon_months) for line in lines)
-    said = f"{format_number(whole)} {plan.currency} over {plan.horizon} in {plan.chosen}"
+    whole = sum(line.total_over(plan.horizon_months) for line in lines)
+    said = f"{format_number(whole)} {plan.currency} over {plan.horizon_label} in {plan.chosen}"
     return [
         f"{category}: {meaning}",
         f"  {said}" if lines else f"  none in {plan.chosen}",
@@ -139,7 +139,7 @@ def _format_cost_line(line: CostLine) -> str:
 
 
 def _explain_choice(plan: Plan) -> list[str]:
-    lines = [f"plan for {plan.organisation}, {plan.horizon}, {plan.currency}"]
+    lines = [f"plan for {plan.organisation}, {plan.horizon_label}, {plan.currency}"]
     lines.append(f"chosen: {plan.chosen or 'nothing: no option satisfies the needs'}")
     lines += _format_section("why", _list_choice_reasons(plan))
     lines += ["", "options"]
@@ -157,7 +157,7 @@ def _explain_choice(plan: Plan) -> list[str]:
 def _list_choice_reasons(plan: Plan) -> Iterator[str]:
     """What the choice rests on: what was near, what would flip it, what it earns."""
     decision = plan.decision
-    chosen = plan.option
+    chosen = plan.chosen_option
     yield from (chosen.notes if chosen is not None else ())
     if decision.pareto:
         yield f"no other option is as good in each of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
@@ -176,7 +176,7 @@ def _format_section(title: str, rows: Iterable[str]) -> list[str]:
 
 
 def _summarise_workload(plan: Plan, workload: WorkloadPlan) -> str:
-    option = plan.option
+    option = plan.chosen_option
     if option is None:
         return f"{workload.name}: in no option that satisfies the needs"
     runs = [bought for bought in option.purchases if bought.pool == workload.name]
@@ -209,7 +209,7 @@ def _explain_option(plan: Plan, option: Option) -> list[str]:
         lines.append(f"  rack units: {format_number(option.rack_units)}")
     lines += _indent_lines(map(_format_cost_line, option.cost_lines))
     if option.total_cost is not None:
-        lines.append(f"  total over {plan.horizon}: {format_estimate(option.total_cost)}")
+        lines.append(f"  total over {plan.horizon_label}: {format_estimate(option.total_cost)}")
         lines += _indent_lines(_explain_estimate_basis(plan, option.total_cost))
     lines += [line for pool in option.pools for line in _indent_lines(_explain_pool(plan, pool))]
     lines += [f"  note: {note}" for note in option.notes]
@@ -277,7 +277,7 @@ def _explain_pool(plan: Plan, pool: Pool) -> list[str]:
 
 def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
     """Where it runs, what it was sized for, what it is promised and what it costs, alone or with others."""
-    lines, option = [_summarise_workload(plan, workload)], plan.option
+    lines, option = [_summarise_workload(plan, workload)], plan.chosen_option
     pools = (pool for pool in plan.pools if pool.name in workload.pools and pool.shares)
     lines += [f"  {format_shares(pool)} of its requests, year by year: {pool.name}" for pool in pools]
     for load in plan.loads:

@@ -75,9 +75,7 @@ def describe_switch_point(driver: CostDriver) -> str:
         return f"{driver.name}: no value in reach changes the choice"
     place = "inside" if driver.inside else "outside"
     at = format_precise_number(driver.flips_at)
-    return (
-        f"{driver.name} ({driver.basis}) is {format_estimate(driver.estimate)}; at {at} {driver.then}: {place} its band"
-    )
+    return f"{driver.name} ({driver.basis}) is {format_estimate(driver.estimate)}; at {at} {driver.consequence}: {place} its band"
 
 
 def describe_return(returns: ReturnOnInvestment) -> str:

@@ -42,7 +42,7 @@ def compare_what_if(before: Plan, after: Plan, changes: tuple[str, ...], refused
 
 
 def _summarise_choice(plan: Plan) -> WhatIfSummary:
-    option = plan.option
+    option = plan.chosen_option
     if option is None:
         return WhatIfSummary(option=None)
     return WhatIfSummary(

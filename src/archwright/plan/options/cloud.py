@@ -38,7 +38,7 @@ def choose_clouds(world: PlanningContext, ledger: PlanProvenance) -> tuple[str, 
     if named is not None:
         return tuple(sorted(provider for provider in named if provider in sold))
     largest = tuple(sorted(name for name, _ in sold.most_common(DEFAULT_CLOUDS)))
-    ledger.assume(f"placement.clouds: {', '.join(largest)}, the clouds with the most offers in the catalog")
+    ledger.add_assumptions(f"placement.clouds: {', '.join(largest)}, the clouds with the most offers in the catalog")
     return largest
 
 
@@ -47,11 +47,11 @@ class CloudPlanner:
         self._world, self._ledger = world, ledger
         sites = EdgeSitePlanner(world.needs, world.catalog, world.sizer, world.settler)
         self._sited = tuple(task for task in tasks if runs_at_sites(task))
-        self._sites = join_parts(sites.part(task) for task in self._sited)
-        self._tasks = tuple(self._led(task) for task in tasks if not runs_at_sites(task))
+        self._sites = join_parts(sites.plan_task(task) for task in self._sited)
+        self._tasks = tuple(self._follow_site_model(task) for task in tasks if not runs_at_sites(task))
         self._listed = InstanceSelector(world.needs, world.catalog, world.sizer, promises=False)
 
-    def _led(self, task: WorkloadTask) -> WorkloadTask:
+    def _follow_site_model(self, task: WorkloadTask) -> WorkloadTask:
         """What follows a task of the sites runs the model that was chosen there."""
         leader = next((one for one in self._sited if one.name == task.follows), None)
         if leader is None:
@@ -65,20 +65,20 @@ class CloudPlanner:
         for provider in providers:
             draft, found = (
                 OptionDraft(f"cloud-{provider}", "cloud", provider),
-                self._world.renter.find(provider, self._tasks),
+                self._world.renter.select_instances(provider, self._tasks),
             )
             complete = len(found.picks) == len(self._tasks)
             whole += [provider] if complete else []
-            named = draft._replace(notes=() if complete else self._listed_in(provider))
+            named = draft._replace(notes=() if complete else self._note_listed_regions(provider))
             every = self._variants(provider, found) if complete else (found,)
-            yield min((self._option(named, one, (), self._world.renter) for one in every), key=_rank_by_cost)
+            yield min((self._build_option(named, one, (), self._world.renter) for one in every), key=_rank_by_cost)
             if not complete:
-                yield from self._elsewhere(provider)
+                yield from self._options_without_pin(provider)
         if not whole:
-            yield from self._others(providers)
+            yield from self._other_provider_options(providers)
         for provider in whole:
             for row in self._surcharges(provider):
-                yield self._managed(provider, row)
+                yield self._managed_option(provider, row)
 
     def _variants(self, provider: str, found: InstanceSelection) -> tuple[InstanceSelection, ...]:
         """The cheapest machine of every task; the same without machines that may be taken away; all of it in each of
@@ -89,38 +89,38 @@ class CloudPlanner:
         kinds = [needs]
         if needs.placement.spot:
             kinds.append(replace(needs, placement=replace(needs.placement, spot=False)))
-            variants.append(self._renter(kinds[1]).find(provider, self._tasks))
+            variants.append(self._selector_for(kinds[1]).select_instances(provider, self._tasks))
         regions = {pick.host.where.region for one in variants for pick in one.picks}
         if len(regions) > 1:
             for region in sorted(regions):
-                variants += [self._renter(kind, region).find(provider, self._tasks) for kind in kinds]
+                variants += [self._selector_for(kind, region).select_instances(provider, self._tasks) for kind in kinds]
         whole = [one for one in variants if len(one.picks) == len(self._tasks)]
         return tuple({tuple(_make_placement_key(pick) for pick in one.picks): one for one in reversed(whole)}.values())
 
-    def _renter(self, needs: Needs, region: str | None = None) -> InstanceSelector:
+    def _selector_for(self, needs: Needs, region: str | None = None) -> InstanceSelector:
         return InstanceSelector(needs, self._world.catalog, self._world.sizer, region=region)
 
-    def _listed_in(self, provider: str) -> tuple[str, ...]:
+    def _note_listed_regions(self, provider: str) -> tuple[str, ...]:
         """Where the provider says it has the pinned accelerators, with or without a price in the catalog."""
         pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
-        wanted = catalog.devices(pins or ())
+        wanted = catalog.accelerator_ids(pins or ())
         types = {o.instance_type for o in catalog.offers if o.provider == provider and o.accelerator in wanted}
         rows = (row for row in catalog.availability if row.provider == provider and row.instance_type in types)
         regions = sorted({row.region for row in rows})
         return (f"{', '.join(pins or ())} at {provider}: in {', '.join(regions)}",) if regions else ()
 
-    def _elsewhere(self, provider: str) -> Iterable[BuiltOption]:
+    def _options_without_pin(self, provider: str) -> Iterable[BuiltOption]:
         """What the provider has when one pin is given up: the same machines at another place, others at the same."""
         needs = self._world.needs
         pins = needs.placement
         if pins.accelerators is not None and pins.regions is not None:
             free = replace(needs, placement=replace(pins, regions=None))
-            yield from self._relaxed(provider, free, "regions", ", ".join(pins.regions))
+            yield from self._relaxed_option(provider, free, "regions", ", ".join(pins.regions))
         if pins.accelerators is not None:
             free = replace(needs, placement=replace(pins, accelerators=None))
-            yield from self._relaxed(provider, free, "accelerators", ", ".join(pins.accelerators))
+            yield from self._relaxed_option(provider, free, "accelerators", ", ".join(pins.accelerators))
 
-    def _others(self, providers: tuple[str, ...]) -> Iterable[BuiltOption]:
+    def _other_provider_options(self, providers: tuple[str, ...]) -> Iterable[BuiltOption]:
         """The providers beside those that are named, in any region where the data may be."""
         needs = self._world.needs
         if needs.placement.clouds is None:
@@ -128,14 +128,14 @@ class CloudPlanner:
         free = replace(needs, placement=replace(needs.placement, regions=None))
         sold = {offer.provider for offer in self._world.catalog.offers}
         for provider in sorted(sold - set(providers)):
-            yield from self._relaxed(provider, free, "clouds", ", ".join(needs.placement.clouds))
+            yield from self._relaxed_option(provider, free, "clouds", ", ".join(needs.placement.clouds))
 
-    def _relaxed(self, provider: str, free: Needs, pin: str, limit: str) -> Iterable[BuiltOption]:
+    def _relaxed_option(self, provider: str, free: Needs, pin: str, limit: str) -> Iterable[BuiltOption]:
         """An option that misses that pin alone; none when the provider has nothing even so. It names no region as its
         own, for it has none inside.
         """
         renter = InstanceSelector(free, self._world.catalog, self._world.sizer)
-        found = renter.find(provider, self._tasks)
+        found = renter.select_instances(provider, self._tasks)
         if len(found.picks) < len(self._tasks):
             return
         regions = {pick.host.where.region for pick in found.picks}
@@ -144,7 +144,9 @@ class CloudPlanner:
         }
         had = {"regions": regions, "accelerators": devices, "clouds": {provider}}[pin]
         draft = OptionDraft(f"cloud-{provider}-other-{pin}", "cloud", provider)
-        built = self._option(draft._replace(notes=(f"it would be in {', '.join(sorted(regions))}",)), found, (), renter)
+        built = self._build_option(
+            draft._replace(notes=(f"it would be in {', '.join(sorted(regions))}",)), found, (), renter
+        )
         miss = ConstraintViolation(constraint=pin, value=", ".join(sorted(had)) or "host processors", limit=limit)
         pinned = self._world.needs.placement.regions
         if pin == "clouds" and pinned is not None and not regions & set(pinned):
@@ -153,7 +155,7 @@ class CloudPlanner:
             built = built._replace(draft=built.draft._replace(misses=(there, *built.draft.misses)))
         yield built._replace(draft=built.draft._replace(regions=(), misses=(miss, *built.draft.misses)))
 
-    def _option(
+    def _build_option(
         self,
         draft: OptionDraft,
         found: InstanceSelection,
@@ -162,7 +164,7 @@ class CloudPlanner:
     ) -> BuiltOption:
         # Where some data may not be, none of the option's machines are named.
         outside = any(miss.constraint == "residency" for miss in found.misses)
-        rented = OptionPart() if outside else join_parts(self._world.writer.rented(pick) for pick in found.picks)
+        rented = OptionPart() if outside else join_parts(self._world.writer.write_rented(pick) for pick in found.picks)
         where = sort_main_first(rented)
         part = join_parts([rented._replace(terms=(*rented.terms, *extra)), OptionPart() if outside else self._sites])
         part = part._replace(notes=(*found.notes, *part.notes))
@@ -170,15 +172,22 @@ class CloudPlanner:
         missing = () if self._tasks else tuple(make_sites_miss(task, "a cloud region") for task in self._sited)
         regions = tuple(sorted({place.region for place in where}))
         better = (
-            (*self._better(draft.provider, found, renter), *self._afar(found, renter)) if renter is not None else ()
+            (*self._note_better_models(draft.provider, found, renter), *self._note_remote_savings(found, renter))
+            if renter is not None
+            else ()
         )
-        notes = (*draft.notes, *self._spread(draft.provider, regions), *self._at_the_sites(), *better)
+        notes = (
+            *draft.notes,
+            *self._note_spread_regions(draft.provider, regions),
+            *self._note_site_machines(),
+            *better,
+        )
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=notes)
-        return self._world.assembler.built(
+        return self._world.assembler.build(
             draft, part, where, whole=len(found.picks) == len(self._tasks) and not outside
         )
 
-    def _spread(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
+    def _note_spread_regions(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
         catalog, bounds = self._world.catalog, collect_all_bounds(self._world.needs)
         sold = dict.fromkeys(offer.region for offer in catalog.offers if offer.provider == provider)
         if len(regions) > 1:
@@ -187,55 +196,59 @@ class CloudPlanner:
                 why = "no region is inside what bounds the data of all workloads"
             yield f"spread over {', '.join(regions)}: {why}"
 
-    def _at_the_sites(self) -> Iterable[str]:
+    def _note_site_machines(self) -> Iterable[str]:
         for task in self._sited:
             sites = ", ".join(task.workload.sites)
             yield f"{task.name}: on machines bought for its sites ({sites}); the rest is rented"
 
-    def _better(self, provider: str, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
+    def _note_better_models(self, provider: str, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
         """What a better model would cost."""
         months = self._world.needs.budget.horizon_months
         for pick in found.picks:
-            better = renter.better(provider, pick) or renter.known(provider, pick)
+            better = renter.better_model_choice(provider, pick) or renter.cheapest_known_quality(provider, pick)
             if better is not None and better.model is not None and pick.model is not None:
                 rated = [(model.id, format_scores(pick.task.workload, model)) for model in (better.model, pick.model)]
                 named = [f"{name} ({known or 'not known'})" for name, known in rated]
-                more = f"{self._world.said((better.usd - pick.usd) / months)} a month more"
+                more = f"{self._world.format_amount((better.usd - pick.usd) / months)} a month more"
                 yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
 
-    def _afar(self, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
+    def _note_remote_savings(self, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
         """What regions far from the users would save."""
-        saved = [(usd, region) for usd, region in map(renter.afar, found.picks) if usd > 0]
+        saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]
         if saved:
             regions, less = ", ".join(sorted({region for _, region in saved})), sum(usd for usd, _ in saved)
-            yield f"far from the users the same machines would take {self._world.said(less)} less: {regions}"
+            yield f"far from the users the same machines would take {self._world.format_amount(less)} less: {regions}"
 
     def _surcharges(self, provider: str) -> tuple[PlatformSurcharge, ...]:
         """Managed platforms of the provider that take a share on top of the machines."""
         rows = self._world.catalog.surcharges
         return tuple(row for row in rows if row.platform.split()[0].lower() == provider and row.low is not None)[:1]
 
-    def _managed(self, provider: str, row: PlatformSurcharge) -> BuiltOption:
+    def _managed_option(self, provider: str, row: PlatformSurcharge) -> BuiltOption:
         draft = OptionDraft(f"managed-{provider}", "cloud", provider)
-        found = self._listed.find(provider, self._tasks)
-        part = join_parts(self._world.writer.rented(pick) for pick in found.picks)
+        found = self._listed.select_instances(provider, self._tasks)
+        part = join_parts(self._world.writer.write_rented(pick) for pick in found.picks)
         low, high = row.low or 0.0, row.high or 0.0
-        built = self._option(draft, found, self._extra(part, row, (low, high)))
+        built = self._build_option(draft, found, self._price_surcharge(part, row, (low, high)))
         said = f"{row.platform}: {low:.0%} to {high:.0%} on top of the machines ({row.source}); on-demand prices only"
         return built._replace(draft=built.draft._replace(notes=(said, *built.draft.notes)))
 
-    def _extra(self, part: OptionPart, row: PlatformSurcharge, shares: tuple[float, float]) -> tuple[CashFlow, ...]:
+    def _price_surcharge(
+        self, part: OptionPart, row: PlatformSurcharge, shares: tuple[float, float]
+    ) -> tuple[CashFlow, ...]:
         low, high = shares
         if high <= 0:
             return ()
         share = (low + high) / 2
-        basis = self._ledger.basis(
+        basis = self._ledger.create_basis(
             f"surcharge.{row.platform}".replace(" ", "-").lower(),
             "quoted",
             "share on top of the machines' price that the managed platform takes",
             facts=(f"{row.platform}, {row.component}: {row.source}, {row.as_of or 'undated'}",),
         )
-        driver = self._ledger.drive(Estimate(value=share, low=low or share / 2, high=high, unit="share", basis=basis))
+        driver = self._ledger.register_driver(
+            Estimate(value=share, low=low or share / 2, high=high, unit="share", basis=basis)
+        )
         return tuple(
             term._replace(
                 line=f"{row.platform} on {term.line}",

@@ -112,7 +112,7 @@ class InstanceSelector:
         self._here: dict[str, tuple[CandidateMachine, ...]] = {}
         self._cheapest: dict[tuple[object, ...], tuple[CandidateMachine, ...]] = {}
 
-    def find(self, provider: str, tasks: tuple[WorkloadTask, ...]) -> InstanceSelection:
+    def select_instances(self, provider: str, tasks: tuple[WorkloadTask, ...]) -> InstanceSelection:
         """The cheapest pick of every task; followers run the model of whom they follow, chosen for both together."""
         picks, misses, notes = list[InstanceChoice](), list[ConstraintViolation](), list[str]()
         for task in tasks:
@@ -120,55 +120,56 @@ class InstanceSelector:
             if task.follows is not None:
                 continue
             family = (task, *(other for other in tasks if other.follows == task.name))
-            together = self._family(provider, family)
+            together = self._select_family(provider, family)
             picks += together
             misses += [miss for pick in together for miss in pick.misses]
             if not together:
-                misses += self._why_not(provider, family)
+                misses += self._explain_failure(provider, family)
         return InstanceSelection(tuple(picks), tuple(dict.fromkeys(misses)), tuple(notes))
 
-    def _family(self, provider: str, family: tuple[WorkloadTask, ...]) -> tuple[InstanceChoice, ...]:
+    def _select_family(self, provider: str, family: tuple[WorkloadTask, ...]) -> tuple[InstanceChoice, ...]:
         first = family[0]
         if len(family) == 1:
-            pick = self.best(provider, first, first.models)
+            pick = self.best_choice(provider, first, first.models)
             return (pick,) if pick is not None else ()
         best = tuple[InstanceChoice, ...]()
-        for least, model in self._ranked(provider, first):
+        for least, model in self._rank_models(provider, first):
             # What follows costs something too: no model whose bound is dearer than the best whole can still win.
             if best and least >= _rank_choices(best)[:3]:
                 break
-            first_pick = self.best(provider, first, (model,))
+            first_pick = self.best_choice(provider, first, (model,))
             if first_pick is None or (best and _rank_choices((first_pick,))[:3] >= _rank_choices(best)[:3]):
                 continue
-            others = [self.best(provider, task, (model,)) for task in family[1:]]
+            others = [self.best_choice(provider, task, (model,)) for task in family[1:]]
             picks = (first_pick, *(pick for pick in others if pick is not None))
             if len(picks) == len(family):
                 best = min(best or picks, picks, key=_rank_choices)
         return best
 
-    def _ranked(self, provider: str, task: WorkloadTask) -> list[tuple[CostLowerBound, ModelSpec | None]]:
+    def _rank_models(self, provider: str, task: WorkloadTask) -> list[tuple[CostLowerBound, ModelSpec | None]]:
         """Models by the least that the task can cost with them."""
         found, demand = [], task.demand
         loads = LoadDurationCurve(demand) if demand is not None else None
         for model in task.models:
-            least = self._least(provider, task, model, loads) if loads is not None else (0, 1.0, 0.0)
+            least = self._lowest_cost_bound(provider, task, model, loads) if loads is not None else (0, 1.0, 0.0)
             if least is not None:
                 found.append((least, model))
         return sorted(found, key=lambda pair: (pair[0], get_model_id(pair[1])))
 
-    def _least(
+    def _lowest_cost_bound(
         self, provider: str, task: WorkloadTask, model: ModelSpec | None, loads: LoadDurationCurve
     ) -> CostLowerBound | None:
         """Where its users are, else anywhere, as `best` looks for it."""
         for here in (True, False):
             least = min(
-                (_bound_cost(one, loads) for one in self._carrying(provider, task, (model,), here)), default=None
+                (_bound_cost(one, loads) for one in self._capable_machines(provider, task, (model,), here)),
+                default=None,
             )
             if least is not None and (least[0] == 0 or not here):
                 return least
         return None
 
-    def _carrying(
+    def _capable_machines(
         self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...], near: bool
     ) -> tuple[MachineCapability, ...]:
         """The machine types, each with each of the models that it holds, that no other beats. What one carries hangs on
@@ -179,43 +180,47 @@ class InstanceSelector:
         if key in self._carried:
             return self._carried[key]
         found = []
-        for host in self._cheap(provider, task, near):
+        for host in self._cheapest_machines(provider, task, near):
             for model in models if task.demand is not None else ():
                 steady = self._sizer.steady(task.demand, model, host) if task.demand is not None else None
                 if steady is not None and steady.requests_per_s.value > 0:
-                    found.append(MachineCapability(host, model, self._prices(host), steady))
+                    found.append(MachineCapability(host, model, self._hourly_prices(host), steady))
         self._carried[key] = select_pareto_front(found)
         return self._carried[key]
 
-    def best(self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...]) -> InstanceChoice | None:
+    def best_choice(
+        self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...]
+    ) -> InstanceChoice | None:
         """The cheapest that breaks the fewest limits, where its users are; elsewhere only where that breaks fewer. None
         when nothing holds the task.
         """
         key = (provider, task.name, tuple(get_model_id(model) for model in models))
         if key not in self._known:
-            pick = self._best(provider, task, models, near=True)
+            pick = self._find_best(provider, task, models, near=True)
             if pick is None or pick.misses:
-                far = self._best(provider, task, models, near=False)
+                far = self._find_best(provider, task, models, near=False)
                 pick = far if pick is None or (far is not None and len(far.misses) < len(pick.misses)) else pick
-            self._known[key] = self._preferred(provider, pick) if pick is not None and len(models) > 1 else pick
+            self._known[key] = (
+                self._prefer_known_quality(provider, pick) if pick is not None and len(models) > 1 else pick
+            )
         return self._known[key]
 
-    def _preferred(self, provider: str, pick: InstanceChoice) -> InstanceChoice:
+    def _prefer_known_quality(self, provider: str, pick: InstanceChoice) -> InstanceChoice:
         """A model whose quality is known where it costs about as much, and a better one where it costs the same."""
-        known = self.known(provider, pick)
+        known = self.cheapest_known_quality(provider, pick)
         if (
             known is not None
             and len(known.misses) <= len(pick.misses)
             and known.cost <= SIMILAR_COST_FACTOR * pick.cost
         ):
             pick = known
-        while (other := self.better(provider, pick)) is not None:
+        while (other := self.better_model_choice(provider, pick)) is not None:
             if len(other.misses) > len(pick.misses) or other.cost > pick.cost * (1 + ROUNDING):
                 break
             pick = other
         return pick
 
-    def known(self, provider: str, pick: InstanceChoice) -> InstanceChoice | None:
+    def cheapest_known_quality(self, provider: str, pick: InstanceChoice) -> InstanceChoice | None:
         """Where nobody reported the quality of a pick's model, the cheapest one of which it is known."""
         task = pick.task
         if pick.model is None or is_quality_known(task.workload, pick.model.quality):
@@ -223,48 +228,48 @@ class InstanceSelector:
         models = tuple(
             model for model in task.models if model is not None and is_quality_known(task.workload, model.quality)
         )
-        return self.best(provider, task, models) if models else None
+        return self.best_choice(provider, task, models) if models else None
 
-    def _best(
+    def _find_best(
         self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, near: bool
     ) -> InstanceChoice | None:
         if task.demand is not None:
-            return self._best_steady(task, task.demand, self._carrying(provider, task, models, near))
-        return self._best_job(task, models, self._cheap(provider, task, near))
+            return self._best_steady(task, task.demand, self._capable_machines(provider, task, models, near))
+        return self._best_job(task, models, self._cheapest_machines(provider, task, near))
 
-    def afar(self, pick: InstanceChoice) -> tuple[float, str]:
+    def remote_saving(self, pick: InstanceChoice) -> tuple[float, str]:
         """USD over the horizon that the same machines would take less in the cheapest region far from the users, and
         that region; nothing where there is none.
         """
         offer, task = pick.host.offer, pick.task
         if offer is None or not is_host_near_users(self._needs, self._catalog, task, pick.host):
             return 0.0, ""
-        alike = (h for h in self.inside(offer.provider, task) if h.machine.id == pick.host.machine.id)
-        least = min(alike, key=self._prices, default=pick.host)
-        return pick.usd * (1 - self._prices(least)[0] / self._prices(pick.host)[0]), least.where.region
+        alike = (h for h in self.allowed_machines(offer.provider, task) if h.machine.id == pick.host.machine.id)
+        least = min(alike, key=self._hourly_prices, default=pick.host)
+        return pick.usd * (1 - self._hourly_prices(least)[0] / self._hourly_prices(pick.host)[0]), least.where.region
 
-    def better(self, provider: str, pick: InstanceChoice) -> InstanceChoice | None:
+    def better_model_choice(self, provider: str, pick: InstanceChoice) -> InstanceChoice | None:
         """The same task with the cheapest model that is clearly better."""
         task, best = pick.task, None
-        for least, model in self._ranked(provider, task) if task.demand is not None else ():
+        for least, model in self._rank_models(provider, task) if task.demand is not None else ():
             if best is not None and least >= _rank_choices((best,))[:3]:
                 break
             if model is not None and pick.model is not None and is_better_model(task.workload, model, pick.model):
-                tried = self.best(provider, task, (model,))
+                tried = self.best_choice(provider, task, (model,))
                 found = [one for one in (best, tried) if one is not None]
                 best = min(found, key=lambda one: _rank_choices((one,)), default=None)
         return best
 
-    def inside(self, provider: str, task: WorkloadTask) -> tuple[CandidateMachine, ...]:
+    def allowed_machines(self, provider: str, task: WorkloadTask) -> tuple[CandidateMachine, ...]:
         """The provider's machines where the task's data may go: inside the bounds of all data where the provider has
         such a region, so that work without bounds does not stray to another continent.
         """
         if provider not in self._here:
-            self._here[provider] = self._hosts.rented(provider)
+            self._here[provider] = self._hosts.list_rented(provider)
         here = tuple(
             host
             for host in self._here[provider]
-            if self._region in (None, host.where.region) and self._hosts.fit(task, host)
+            if self._region in (None, host.where.region) and self._hosts.is_suitable(task, host)
         )
         regions = dict.fromkeys(host.where.region for host in here)
         near: ResidencyBounds = ((task.place,),) if task.place is not None else ()
@@ -283,23 +288,23 @@ class InstanceSelector:
         for least, _, one in sorted((_bound_cost(one, loads), index, one) for index, one in enumerate(found)):
             if best is not None and least >= _rank_choices((best,))[:3]:
                 break
-            pick = self._steady_pick(task, demand, one)
+            pick = self._steady_choice(task, demand, one)
             best = pick if best is None else min(best, pick, key=lambda p: _rank_choices((p,)))
         return best
 
-    def _steady_pick(self, task: WorkloadTask, demand: Demand, one: MachineCapability) -> InstanceChoice:
+    def _steady_choice(self, task: WorkloadTask, demand: Demand, one: MachineCapability) -> InstanceChoice:
         months = compute_running_hours(demand, one.steady.requests_per_s.value)
         most = max(max(month.counts) for month in months)
         spares = next(s for n, s in count_peak_machines(demand, one.steady.requests_per_s.value) if n + s == most)
-        ways = self.ways(one.host)
+        ways = self.list_prices(one.host)
         tranches = select_purchase_mix(months, ways)
         broken = tuple(one.steady.misses)
-        staff = self._staff(tranches)
+        staff = self._staff_usd(tranches)
         return InstanceChoice(
             task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways, staff
         )
 
-    def _staff(self, tranches: tuple[PurchaseTranche, ...]) -> float:
+    def _staff_usd(self, tranches: tuple[PurchaseTranche, ...]) -> float:
         return self._each * sum(sum(compute_monthly_peaks(tranche.machines, tranche.peak)) for tranche in tranches)
 
     def _best_job(
@@ -310,14 +315,14 @@ class InstanceSelector:
             for model in models:
                 batch = self._sizer.batch(task.job, model, host.machine) if task.job is not None else None
                 if batch is not None and task.job is not None:
-                    picks.append(self._job_pick(task, task.job, (host, model, batch)))
+                    picks.append(self._job_choice(task, task.job, (host, model, batch)))
         return min(picks, key=lambda pick: _rank_choices((pick,)), default=None)
 
-    def _job_pick(
+    def _job_choice(
         self, task: WorkloadTask, job: BatchJob, what: tuple[CandidateMachine, ModelSpec | None, BatchWork]
     ) -> InstanceChoice:
         host, model, batch = what
-        listed, spot = self.ways(host)[0], self._spot(host)
+        listed, spot = self.list_prices(host)[0], self._spot_price(host)
         ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + SPOT_REDONE_SHARE)]
         found = [price_job_runs(batch, job, price, redone) for price, redone in ways]
         found = [run for run in found if run[0].kind != KIND_BY_TERM[SPOT] or run[1] <= MAX_SPOT_MACHINES]
@@ -325,23 +330,23 @@ class InstanceSelector:
             found, key=lambda run: (len(run[2]), _compute_worst_overrun(run[2]), run[0].sum)
         )
         prices = tuple(price for price, _ in ways)
-        broken, staff = (*batch.misses, *misses), self._staff((tranche,))
+        broken, staff = (*batch.misses, *misses), self._staff_usd((tranche,))
         return InstanceChoice(task, host, model, None, batch, (tranche,), machines, 0, broken, prices, staff)
 
-    def ways(self, host: CandidateMachine) -> tuple[HourlyPrice, ...]:
-        ways = self._market.ways(host.offer) if host.offer is not None else ()
+    def list_prices(self, host: CandidateMachine) -> tuple[HourlyPrice, ...]:
+        ways = self._market.list_prices(host.offer) if host.offer is not None else ()
         return ways if self._promises else ways[:1]
 
-    def _spot(self, host: CandidateMachine) -> HourlyPrice | None:
+    def _spot_price(self, host: CandidateMachine) -> HourlyPrice | None:
         return self._market.price(host.offer, SPOT) if host.offer is not None and self._promises else None
 
-    def _prices(self, host: CandidateMachine) -> tuple[float, ...]:
+    def _hourly_prices(self, host: CandidateMachine) -> tuple[float, ...]:
         """By the hour, for one year, for three; a way that is not sold costs what the next shorter one does."""
-        by_kind = {price.kind: price.usd_per_hour for price in self.ways(host)}
+        by_kind = {price.kind: price.usd_per_hour for price in self.list_prices(host)}
         listed = by_kind["on-demand"]
         return (listed, by_kind.get("commit-1y", listed), by_kind.get("commit-3y", listed))
 
-    def _cheap(self, provider: str, task: WorkloadTask, near: bool) -> tuple[CandidateMachine, ...]:
+    def _cheapest_machines(self, provider: str, task: WorkloadTask, near: bool) -> tuple[CandidateMachine, ...]:
         """Of machines that carry the same, those that are not dearer in every way. With `is_near_users` only where users are."""
         # How many work together hangs on their network; one alone does not.
         joint = task.job is not None
@@ -352,43 +357,45 @@ class InstanceSelector:
         key = (provider, bounds, task.place, uses_language_model(task), joint, near, asked, task.workload.slo)
         if key not in self._cheapest:
             kept: dict[tuple[object, ...], list[CandidateMachine]] = {}
-            inside = self.inside(provider, task)
+            inside = self.allowed_machines(provider, task)
             hosts = [host for host in inside if not near or is_host_near_users(self._needs, self._catalog, task, host)]
-            for host in sorted(hosts, key=lambda h: (self._prices(h), h.offer.id if h.offer is not None else "")):
+            for host in sorted(
+                hosts, key=lambda h: (self._hourly_prices(h), h.offer.id if h.offer is not None else "")
+            ):
                 kind = (
                     *make_sizing_key(host.machine),
-                    self._sizer.away_s(task.workload, host),
+                    self._sizer.round_trip_s(task.workload, host),
                     host.machine.network_bytes_per_s if joint else None,
                 )
-                group, prices = kept.setdefault(kind, []), self._prices(host)
-                if not any(all(a <= b for a, b in zip(self._prices(o), prices, strict=True)) for o in group):
+                group, prices = kept.setdefault(kind, []), self._hourly_prices(host)
+                if not any(all(a <= b for a, b in zip(self._hourly_prices(o), prices, strict=True)) for o in group):
                     group.append(host)
             self._cheapest[key] = tuple(host for group in kept.values() for host in group)
         return self._cheapest[key]
 
-    def _why_not(self, provider: str, family: tuple[WorkloadTask, ...]) -> list[ConstraintViolation]:
+    def _explain_failure(self, provider: str, family: tuple[WorkloadTask, ...]) -> list[ConstraintViolation]:
         first = family[0]
         if first.misses:
             return list(first.misses)
-        hosts = self.inside(provider, first)
+        hosts = self.allowed_machines(provider, first)
         if not any(host.machine.accelerator is not None for host in hosts) and first.models != (None,):
-            return [self._nowhere(provider, first)]
+            return [self._explain_missing_offer(provider, first)]
         if not hosts:
-            return [self._nowhere(provider, first)]
+            return [self._explain_missing_offer(provider, first)]
         model = next((model.id for model in first.models if model is not None), first.workload.kind)
-        alone = [t for t in family if not any(self.best(provider, t, (model,)) for model in first.models)]
+        alone = [t for t in family if not any(self.best_choice(provider, t, (model,)) for model in first.models)]
         stuck = (alone or list(family[1:]) or [first])[0]
         return [
             ConstraintViolation(constraint=f"{stuck.name}.model", value=model, limit="an accelerator that holds it")
         ]
 
-    def _nowhere(self, provider: str, task: WorkloadTask) -> ConstraintViolation:
+    def _explain_missing_offer(self, provider: str, task: WorkloadTask) -> ConstraintViolation:
         """Offers inside, but not of the pinned accelerators; or none inside at all."""
         bounds, pinned = collect_workload_bounds(self._needs, task.workload), self._needs.placement.accelerators
         sold = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
         inside = [one for one in sold if is_region_inside(self._catalog, bounds, provider, one.region)]
         if pinned is not None and inside:
-            wanted = self._catalog.devices(pinned)
+            wanted = self._catalog.accelerator_ids(pinned)
             here = [one for one in inside if one.accelerator in wanted]
             where = "in the regions" if self._needs.placement.regions is not None else "inside the residency"
             why = f"no offer {where}" if any(one.accelerator in wanted for one in sold) else "no offer at this provider"

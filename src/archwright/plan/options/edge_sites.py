@@ -57,17 +57,17 @@ class EdgeSitePlanner:
     def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, settler: HardwareScheduler) -> None:
         self._needs, self._catalog, self._sizer, self._settler = needs, catalog, sizer, settler
 
-    def part(self, task: WorkloadTask) -> OptionPart:
+    def plan_task(self, task: WorkloadTask) -> OptionPart:
         """One fleet and one pool for each country."""
         groups = [self._needs.sites[name] for name in task.workload.sites]
         total, home = sum(group.count for group in groups), self._needs.organisation.country
         held = []
         for name, group in zip(task.workload.sites, groups, strict=True):
             for one in spread_over_countries(group, home):
-                held.append(self._country(_scale_to_site(task, total), (name, group), one))
+                held.append(self._plan_country(_scale_to_site(task, total), (name, group), one))
         return join_parts(held)
 
-    def _country(self, task: WorkloadTask, named: tuple[str, SiteGroup], one: CountrySites) -> OptionPart:
+    def _plan_country(self, task: WorkloadTask, named: tuple[str, SiteGroup], one: CountrySites) -> OptionPart:
         name, group = named
         bounds = collect_workload_bounds(self._needs, task.workload)
         if not is_country_inside(self._catalog, bounds, one.country):
@@ -79,8 +79,8 @@ class EdgeSitePlanner:
         months = self._needs.budget.horizon_months
         ways = [
             (stock, way, count_machines_by_month((way,), months))
-            for stock in self._stocks(where)
-            for way in self._ways(task, stock)
+            for stock in self._list_stocks(where)
+            for way in self._list_assignments(task, stock)
         ]
         if not ways:
             return OptionPart(
@@ -88,8 +88,8 @@ class EdgeSitePlanner:
                     ConstraintViolation(constraint=f"{task.name}.sites", value=None, limit="a machine that carries it"),
                 )
             )
-        stock, way, counts = min(ways, key=lambda found: self._order(group, found))
-        made = self._settler.part(((stock, counts),), (way,), f"{task.name} in {one.country}")
+        stock, way, counts = min(ways, key=lambda found: self._rank_machines(group, found))
+        made = self._settler.write_part(((stock, counts),), (way,), f"{task.name} in {one.country}")
         power = stock.kind.power_kw * counts[-1]
         if group.power_kw is not None and power > group.power_kw:
             made = made._replace(
@@ -100,7 +100,7 @@ class EdgeSitePlanner:
             )
         return _multiply_by_sites(made, one)
 
-    def _order(
+    def _rank_machines(
         self, group: SiteGroup, found: tuple[HardwareStock, TaskAssignment, tuple[int, ...]]
     ) -> tuple[bool, int, float]:
         stock, way, counts = found
@@ -111,8 +111,8 @@ class EdgeSitePlanner:
             stock.kind.usd[0] * count,
         )
 
-    def _stocks(self, where: Location) -> tuple[HardwareStock, ...]:
-        pue = self._catalog.part("pue.average").value
+    def _list_stocks(self, where: Location) -> tuple[HardwareStock, ...]:
+        pue = self._catalog.parameter("pue.average").value
         return tuple(
             HardwareStock(
                 host,
@@ -121,11 +121,11 @@ class EdgeSitePlanner:
                     host.node.id, (host.node.price_usd,), (), (), host.node.power_w / WATTS_PER_KW * pue, 0.0
                 ),
             )
-            for host in MachineFinder(self._needs, self._catalog).bought(where)
+            for host in MachineFinder(self._needs, self._catalog).list_purchasable(where)
             if host.node is not None
         )
 
-    def _ways(self, task: WorkloadTask, stock: HardwareStock) -> list[TaskAssignment]:
+    def _list_assignments(self, task: WorkloadTask, stock: HardwareStock) -> list[TaskAssignment]:
         demand = task.demand
         if demand is None:
             return []
@@ -143,7 +143,7 @@ class EdgeSitePlanner:
 
 def _scale_to_site(task: WorkloadTask, sites: int) -> WorkloadTask:
     """The task as one site sees it."""
-    return task._replace(demand=task.demand.part(1 / sites)) if task.demand is not None else task
+    return task._replace(demand=task.demand.scaled_by(1 / sites)) if task.demand is not None else task
 
 
 def _multiply_by_sites(part: OptionPart, one: CountrySites) -> OptionPart:

@@ -21,7 +21,7 @@ def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tupl
             row = fleet.offer or fleet.node
             if row is not None:
                 rows[row.id] = row
-    return catalog.stale(rows.values())
+    return catalog.describe_stale_facts(rows.values())
 
 
 def refuse_expired_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:

@@ -50,7 +50,7 @@ class HardwareScheduler:
     def __init__(self, catalog: Catalog, ledger: PlanProvenance, writer: PoolWriter) -> None:
         self._catalog, self._ledger, self._writer = catalog, ledger, writer
 
-    def part(
+    def write_part(
         self, had: tuple[tuple[HardwareStock, tuple[int, ...]], ...], ways: tuple[TaskAssignment, ...], place: str
     ) -> OptionPart:
         """`had`: the machines of each stock, month by month. `place` sets facts of one option apart from those of
@@ -61,10 +61,10 @@ class HardwareScheduler:
             mine = tuple(way for way in ways if way.choice.machine == machine)
             there = [(stock, counts) for stock, counts in had if stock.kind.machine == machine and any(counts)]
             if mine and there:
-                held.append(self._type(there, mine, ways, place))
+                held.append(self._write_type(there, mine, ways, place))
         return join_parts(held)
 
-    def _type(
+    def _write_type(
         self,
         stocks: list[tuple[HardwareStock, tuple[int, ...]]],
         ways: tuple[TaskAssignment, ...],
@@ -73,18 +73,18 @@ class HardwareScheduler:
     ) -> OptionPart:
         """`every`: of all types, those that share a load with these among them."""
         whole = tuple(map(sum, zip(*(counts for _, counts in stocks), strict=True)))
-        held, pools = [self._stock(stock, ways, (counts, whole), place) for stock, counts in stocks], list[str]()
+        held, pools = [self._write_stock(stock, ways, (counts, whole), place) for stock, counts in stocks], list[str]()
         pools += dict.fromkeys(map(_format_pool_name, ways))
         # The spares are one workload's engines on paper: whichever machine fails, they take what ran on it.
         first = max(ways, key=lambda way: max(way.choice.peak, default=0.0))
         spares = max(max(way.choice.spares, default=0) for way in ways)
         for way in ways:
             beside = tuple(one for one in every if one.part is not None and one.task.name == way.task.name)
-            part = self._way(stocks, way, (spares, spares if way is first else 0), beside)
+            part = self._write_assignment(stocks, way, (spares, spares if way is first else 0), beside)
             held.append(_mark_shared_purchases(part, tuple(pools)))
         return join_parts(held)
 
-    def _stock(
+    def _write_stock(
         self,
         stock: HardwareStock,
         ways: tuple[TaskAssignment, ...],
@@ -93,10 +93,12 @@ class HardwareScheduler:
     ) -> OptionPart:
         """`counts`: machines of this stock, and of the whole type."""
         mine, whole = counts
-        terms = self._bought(stock, ways, mine, (place, whole[-1] - mine[-1])) if stock.purchase == "bought" else ()
+        terms = (
+            self._price_purchase(stock, ways, mine, (place, whole[-1] - mine[-1])) if stock.purchase == "bought" else ()
+        )
         return OptionPart(terms=terms, fleets=(_build_fleet(stock, ways, mine, whole),))
 
-    def _way(
+    def _write_assignment(
         self,
         stocks: list[tuple[HardwareStock, tuple[int, ...]]],
         way: TaskAssignment,
@@ -128,16 +130,16 @@ class HardwareScheduler:
             return made._replace(misses=_list_job_misses(way), serving=working, assumptions=list_assumptions(way.batch))
         misses, said, host = list(steady.misses), [*made.notes, *note_fragile_limits(task, steady)], stocks[0][0].host
         running = _size_exclusive_load(way, spared) if way.part is None else _size_shared_load(way, beside)
-        up = self._writer.placed(task, host.where, running.up)
+        up = self._writer.add_failure_domain(task, host.where, running.up)
         check_availability(task.workload.name, up, task.workload.slo, misses, said)
-        pool = self._writer.pool(task, host, steady, running.engines, way.suffix)
+        pool = self._writer.build_pool(task, host, steady, running.engines, way.suffix)
         if way.part is not None or way.kept:
             years = split_into_years(len(demand.growth))
-            done = (sum(way.done(demand, month) for month in year) / len(year) for year in years)
+            done = (sum(way.served_share(demand, month) for month in year) / len(year) for year in years)
             pool = replace(pool, shares=tuple(round(share, 6) for share in done))
         if way.part is not None:
             said += [] if way.suffix else [_describe_shared_load(beside)]
-        served = task._replace(demand=demand.part(running.share))
+        served = task._replace(demand=demand.scaled_by(running.share))
         serving = build_provisioned_loads(served, host, steady, up) if running.share > ROUNDING else ()
         return made._replace(
             pools=(pool,),
@@ -147,7 +149,7 @@ class HardwareScheduler:
             assumptions=list_assumptions(steady),
         )
 
-    def _bought(
+    def _price_purchase(
         self, stock: HardwareStock, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], where: tuple[str, int]
     ) -> tuple[CashFlow, ...]:
         """`where`: the place, and the machines that are there already."""
@@ -155,24 +157,24 @@ class HardwareScheduler:
         price = node_price(node, self._catalog, self._ledger)
         before = (0, *counts[:-1])
         flow = tuple(price.value * (now - then) for now, then in zip(counts, before, strict=True))
-        number = self._counted(node, ways, counts, there)
-        drivers = (self._ledger.drive(price), self._ledger.drive(number))
+        number = self._estimate_machine_count(node, ways, counts, there)
+        drivers = (self._ledger.register_driver(price), self._ledger.register_driver(number))
         line = f"{node.id}, bought for {place}"
         return (CashFlow(line, "purchase", flow, drivers, once=True, machines_of=_list_workloads(ways)),)
 
-    def _counted(
+    def _estimate_machine_count(
         self, node: ServerSpec, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], there: int
     ) -> Estimate:
         """Made from the facts of the work that takes the most of them: options that differ in the rest alone are
         wrong together. `there`: machines of the type that need not be bought.
         """
         most = max(ways, key=_rank_by_machines)
-        basis = self._ledger.basis(
+        basis = self._ledger.create_basis(
             f"machines.{node.id}.{most.task.name}.{most.choice.model or most.task.workload.kind}.{counts[-1]}".lower(),
             "formula",
             "machines of this type that are bought by the end of the horizon, spares included",
             formula="what workloads take of machines in the busiest hour, summed, rounded up, and spares they share",
-            facts=self._facts(most),
+            facts=self._sizing_facts(most),
         )
         value, months = counts[-1], len(counts)
         fast = count_machines_by_month(ways, months, lambda carried: carried.high)[-1] - there
@@ -184,9 +186,9 @@ class HardwareScheduler:
         )
         return Estimate(value=value, low=max(0, min(fast, value)), high=max(slow, value), unit="machines", basis=basis)
 
-    def _facts(self, way: TaskAssignment) -> tuple[str, ...]:
-        sized = way.sized
-        names = self._ledger.adopt_all(sized.bases)
+    def _sizing_facts(self, way: TaskAssignment) -> tuple[str, ...]:
+        sized = way.sizing_result
+        names = self._ledger.register_bases(sized.bases)
         figure = sized.requests_per_s if isinstance(sized, SteadyCapacity) else sized.machine_hours
         known = names.get(figure.basis)
         return (*((known,) if known else ()), *sized.assumptions)
@@ -215,7 +217,7 @@ class BusiestYear(NamedTuple):
 
 def _size_exclusive_load(way: TaskAssignment, spared: tuple[int, int]) -> BusiestYear:
     most, (spares, counted) = max(way.choice.peak), spared
-    engines = max(way.sized.engines, 1) if isinstance(way.sized, SteadyCapacity) else 1
+    engines = max(way.sizing_result.engines, 1) if isinstance(way.sizing_result, SteadyCapacity) else 1
     needed = count_machines(most, 1.0)
     count = max(1, math.ceil(most * engines - ROUNDING)) + counted * engines
     return BusiestYear(count, needed, _compute_on_site_share(way), RedundancyRequirement(needed, spares))
@@ -238,7 +240,7 @@ def _size_shared_load(way: TaskAssignment, beside: tuple[TaskAssignment, ...]) -
     last = max(years, key=lambda year: (way.choice.peak[year], year))
     spares = min(_count_load_spares(one, last) for one, count in zip(beside, machines[last], strict=True) if count)
     share = way.part.shares[last] if way.part is not None else 1.0
-    engines = max(way.sized.engines, 1) if isinstance(way.sized, SteadyCapacity) else 1
+    engines = max(way.sizing_result.engines, 1) if isinstance(way.sizing_result, SteadyCapacity) else 1
     return BusiestYear(
         engines=max(math.ceil(_get_reserved_machines(way, year) * engines - ROUNDING) for year in years),
         machines=count_machines(way.choice.peak[last] * share, 1.0),
@@ -290,7 +292,7 @@ def _count_exclusive_spares(way: TaskAssignment, year: int) -> int:
 def _compute_machines_used(ways: tuple[TaskAssignment, ...], month: int, pace: ThroughputBound) -> float:
     peak = mean = width = hours = 0.0
     for way in ways:
-        demand, job, sized = way.task.demand, way.task.job, way.sized
+        demand, job, sized = way.task.demand, way.task.job, way.sizing_result
         if isinstance(sized, SteadyCapacity) and demand is not None:
             carried = pace(sized.requests_per_s)
             steady = sized._replace(requests_per_s=exact_estimate(carried, "requests/s"))
@@ -310,7 +312,7 @@ def _compute_machines_used(ways: tuple[TaskAssignment, ...], month: int, pace: T
 def _subtract_other_types(way: TaskAssignment, parts: list[float], year: int) -> list[float]:
     """Of a load that is shared: what other types do not take, however much this type would take of it alone."""
     elsewhere = way.choice.peak[year] - _get_reserved_machines(way, year)
-    share = 1 - way.share(year * MONTHS_PER_YEAR)
+    share = 1 - way.load_share(year * MONTHS_PER_YEAR)
     return [max(0.0, parts[0] - elsewhere), *(max(0.0, part - way.choice.mean[year] * share) for part in parts[1:])]
 
 
@@ -339,7 +341,7 @@ def _build_fleet(
     """`busy` is the work done against the machines there, of the `whole` type; `busy_w` weighs each workload's draw by
     its work.
     """
-    work = [(_compute_mean_busy(way), way.sized.busy_w) for way in ways]
+    work = [(_compute_mean_busy(way), way.sizing_result.busy_w) for way in ways]
     total, there = sum(share for share, _ in work), sum(whole) / len(whole)
     return MachineFleet(
         where=stock.host.where,
@@ -362,9 +364,9 @@ def _list_workloads(ways: tuple[TaskAssignment, ...]) -> tuple[str, ...]:
 
 def _compute_mean_busy(way: TaskAssignment) -> float:
     """Machines' worth of work, mean over the horizon."""
-    demand, job, sized = way.task.demand, way.task.job, way.sized
+    demand, job, sized = way.task.demand, way.task.job, way.sizing_result
     if isinstance(sized, SteadyCapacity) and demand is not None:
-        grown = sum(growth * way.done(demand, month) for month, growth in enumerate(demand.growth))
+        grown = sum(growth * way.served_share(demand, month) for month, growth in enumerate(demand.growth))
         return compute_busy_machines(demand, sized, grown / len(demand.growth))
     hours = compute_machine_hours(sized, job, way.width) if isinstance(sized, BatchWork) and job is not None else (0.0,)
     return sum(hours) / len(hours) / HOURS_PER_MONTH

@@ -77,16 +77,16 @@ class HostedApiPlanner:
     def options(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
         sold = {model.provider for model in self._catalog.hosted}
         named = set(self._needs.placement.clouds or ()) & sold
-        beside = self._beside(clouds if "cloud" in self._needs.placement.allow else ())
+        beside = self._select_other_machines(clouds if "cloud" in self._needs.placement.allow else ())
         for provider in sorted(named or sold) if self._text else ():
-            yield self._option(provider, beside)
+            yield self._build_option(provider, beside)
 
-    def _option(self, provider: str, beside: InstanceSelection) -> BuiltOption:
-        bought = [self._buy(provider, task.demand) for task in self._text if task.demand is not None]
+    def _build_option(self, provider: str, beside: InstanceSelection) -> BuiltOption:
+        bought = [self._choose_model(provider, task.demand) for task in self._text if task.demand is not None]
         priced = tuple(part.term for part in bought if part.term is not None)
         models = {task.workload.name: p.model for task, p in zip(self._text, bought, strict=True) if p.model}
-        places, misses = self._places(provider, tuple(models.values()))
-        rented = join_parts(self._world.writer.rented(pick) for pick in beside.picks)
+        places, misses = self._processing_places(provider, tuple(models.values()))
+        rented = join_parts(self._world.writer.write_rented(pick) for pick in beside.picks)
         part = join_parts([OptionPart(terms=priced, models=models), rented])
         home = next((place for place in places if place in self._catalog.countries), self._needs.organisation.country)
         where = (Location("hosted-api", provider, places[0] if places else "", home),)
@@ -94,17 +94,17 @@ class HostedApiPlanner:
             f"{PLACEMENT}-{provider}",
             "hosted-api",
             provider,
-            regions=tuple(dict.fromkeys([*places, *self._beside_places(part, where)])) if places else (),
+            regions=tuple(dict.fromkeys([*places, *self._rented_countries(part, where)])) if places else (),
             misses=(*(miss for one in bought for miss in one.misses), *misses, *beside.misses),
             notes=(
-                *self._beside_it(beside, rented),
+                *self._note_other_work(beside, rented),
                 *(note for one in bought for note in one.notes),
                 *beside.notes,
             ),
         )
-        return self._world.assembler.built(draft, part, where, whole=len(priced) == len(self._text))
+        return self._world.assembler.build(draft, part, where, whole=len(priced) == len(self._text))
 
-    def _beside_it(self, beside: InstanceSelection, rented: OptionPart) -> Iterable[str]:
+    def _note_other_work(self, beside: InstanceSelection, rented: OptionPart) -> Iterable[str]:
         """What is done elsewhere, and what is not done at all."""
         for fleet in rented.fleets:
             yield f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
@@ -113,7 +113,7 @@ class HostedApiPlanner:
         if missing:
             yield f"the price leaves out what it cannot do: {', '.join(missing)}"
 
-    def _beside_places(self, part: OptionPart, where: tuple[Location, ...]) -> Iterable[str]:
+    def _rented_countries(self, part: OptionPart, where: tuple[Location, ...]) -> Iterable[str]:
         """Countries of the machines rented beside the provider and of the gateway's host, where the bytes lie: a region
         of another provider than the option's would mean nothing there, unless the needs name it.
         """
@@ -125,7 +125,7 @@ class HostedApiPlanner:
             # A region that the needs name is allowed by its name; any other because of its country.
             yield name if region is None or name in self._named else region.country
 
-    def _places(
+    def _processing_places(
         self, provider: str, models: tuple[str, ...]
     ) -> tuple[tuple[str, ...], tuple[ConstraintViolation, ...]]:
         """Where the models process, in the contract's words, and what that breaks; no place when it breaks anything.
@@ -145,7 +145,7 @@ class HostedApiPlanner:
         said = [display_place(self._catalog, place) for place in places]
         return tuple(dict.fromkeys([*said, UNRESTRICTED] if unknown else said)), ()
 
-    def _beside(self, clouds: tuple[str, ...]) -> InstanceSelection:
+    def _select_other_machines(self, clouds: tuple[str, ...]) -> InstanceSelection:
         """The cheapest machines for what is not text, the same for every provider."""
         misses = [make_sites_miss(task, "a hosted model") for task in (*self._text, *self._rest) if runs_at_sites(task)]
         named = {task.name for task in self._text}
@@ -154,7 +154,7 @@ class HostedApiPlanner:
             limit = "a model whose weights can be had"
             misses.append(ConstraintViolation(constraint=f"{task.name}.base", value="a hosted model", limit=limit))
         free = tuple(task for task in self._rest if task not in bound)
-        found = [self._world.renter.find(cloud, free) for cloud in clouds]
+        found = [self._world.renter.select_instances(cloud, free) for cloud in clouds]
         whole = [one for one in found if len(one.picks) == len(free)]
         if not whole:
             limit = "machines rented beside it"
@@ -166,12 +166,12 @@ class HostedApiPlanner:
         best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
         return best._replace(misses=(*best.misses, *misses))
 
-    def _buy(self, provider: str, demand: Demand) -> TokenPurchase:
+    def _choose_model(self, provider: str, demand: Demand) -> TokenPurchase:
         """The cheapest model that passes the floors, else the cheapest whose quality nobody reported, as a miss."""
-        workload, offered = demand.workload, self._offered(provider, demand)
+        workload, offered = demand.workload, self._eligible_models(provider, demand)
         by_standing: dict[str, list[HostedModel]] = {"passes": [], "unknown": [], "below": []}
         for model in offered:
-            by_standing[assess_quality(workload, self._reported(model, demand))].append(model)
+            by_standing[assess_quality(workload, self._reported_quality(model, demand))].append(model)
         pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
@@ -179,52 +179,56 @@ class HostedApiPlanner:
                 None, None, (ConstraintViolation(constraint=f"{workload.name}.model", value=None, limit=wanted),), ()
             )
         # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
-        model, known = self._cheapest(pool, demand)
+        model, known = self._cheapest_models(pool, demand)
         notes = [
-            *format_unrated_note(workload, model.id, self._reported(model, demand)),
-            *self._next(known, model, demand),
+            *format_unrated_note(workload, model.id, self._reported_quality(model, demand)),
+            *self._note_known_model(known, model, demand),
         ]
-        misses = tuple(find_floor_misses(workload, self._reported(model, demand))) if not by_standing["passes"] else ()
+        misses = (
+            tuple(find_floor_misses(workload, self._reported_quality(model, demand)))
+            if not by_standing["passes"]
+            else ()
+        )
         down = check_unverified_availability(workload, provider, self._catalog)
-        slow = check_unverified_latency(demand, self._way_there(demand, model), provider, self._catalog)
+        slow = check_unverified_latency(demand, self._nearest_round_trip(demand, model), provider, self._catalog)
         scarce, said = check_token_quota(demand, provider, self._catalog)
         notes += [f"{workload.name}: {model.id}", *slow.notes, *down.notes, *said]
         if misses and by_standing["unknown"]:
             notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
         if model.deprecation_date:
             notes.append(f"{model.id} is withdrawn on {model.deprecation_date}; successor: {model.successor or 'none'}")
-        price, line = self._price(model, demand), f"{workload.name}: {provider} tokens"
+        price, line = self._estimate_price(model, demand), f"{workload.name}: {provider} tokens"
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
-        term = make_varying_flow(line, "tokens", monthly, (self._ledger.drive(price),))
+        term = make_varying_flow(line, "tokens", monthly, (self._ledger.register_driver(price),))
         return TokenPurchase(term, model.id, (*misses, *slow.misses, *down.misses, *scarce), tuple(notes))
 
-    def _cheapest(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
+    def _cheapest_models(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
         """The cheapest, one of known quality where that costs about as much; and the cheapest of known quality."""
 
         def rank(model: HostedModel) -> tuple[bool, float, str]:
-            return self._ends(model), self._month_usd(model, demand), model.id
+            return self._is_withdrawn_early(model), self._model_monthly_usd(model, demand), model.id
 
         model = min(pool, key=rank)
-        rated_ones = (one for one in pool if is_quality_known(demand.workload, self._reported(one, demand)))
+        rated_ones = (one for one in pool if is_quality_known(demand.workload, self._reported_quality(one, demand)))
         known = min(rated_ones, key=rank, default=model)
         (ends, usd, _), (known_ends, known_usd, _) = rank(model), rank(known)
         return (known if (known_ends, known_usd) <= (ends, SIMILAR_COST_FACTOR * usd) else model), known
 
-    def _next(self, known: HostedModel, model: HostedModel, demand: Demand) -> Iterable[str]:
+    def _note_known_model(self, known: HostedModel, model: HostedModel, demand: Demand) -> Iterable[str]:
         """The price of a model whose quality is known, where another is taken."""
         if known is not model:
-            more = self._month_usd(known, demand) - self._month_usd(model, demand)
-            costs = f"costs {self._world.said(more)} a month more than {model.id}"
+            more = self._model_monthly_usd(known, demand) - self._model_monthly_usd(model, demand)
+            costs = f"costs {self._world.format_amount(more)} a month more than {model.id}"
             yield f"{demand.workload.name}: {known.id}, whose quality is known, {costs}"
 
-    def _way_there(self, demand: Demand, model: HostedModel) -> str:
+    def _nearest_round_trip(self, demand: Demand, model: HostedModel) -> str:
         """The round trip to the nearest of the countries where the model may answer; a far one where nobody knows."""
         places = self._catalog.hosted_places(model.provider, model.id) or ()
         countries = [row.country for row in self._catalog.countries.values() if {row.country, *row.places} & {*places}]
         ways = (select_round_trip(self._needs, self._catalog, demand.workload, one) for one in countries or [""])
-        return min(ways, key=lambda name: self._catalog.part(name).value)
+        return min(ways, key=lambda name: self._catalog.parameter(name).value)
 
-    def _offered(self, provider: str, demand: Demand) -> list[HostedModel]:
+    def _eligible_models(self, provider: str, demand: Demand) -> list[HostedModel]:
         """Sold by the token, not withdrawn, wide enough; the fixed model only, when the needs fix one."""
         fixed = demand.workload.model
         return [
@@ -238,29 +242,31 @@ class HostedApiPlanner:
             and (fixed is None or model.id.lower() == fixed.lower())
         ]
 
-    def _ends(self, model: HostedModel) -> bool:
+    def _is_withdrawn_early(self, model: HostedModel) -> bool:
         """Whether it is withdrawn before the horizon ends."""
         last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
         return bool(model.deprecation_date) and date.fromisoformat(model.deprecation_date) < last
 
-    def _reported(self, model: HostedModel, demand: Demand) -> dict[str, float | None]:
+    def _reported_quality(self, model: HostedModel, demand: Demand) -> dict[str, float | None]:
         """Its own figures, else those of the open model of the same name."""
         known = self._catalog.hosted_quality(model.provider, model.id)
         return {benchmark: known.get(benchmark) for benchmark in demand.workload.quality}
 
-    def _month_usd(self, model: HostedModel, demand: Demand) -> float:
-        return self._usd(demand, model.input_usd_per_token, model.output_usd_per_token)
+    def _model_monthly_usd(self, model: HostedModel, demand: Demand) -> float:
+        return self._token_monthly_usd(demand, model.input_usd_per_token, model.output_usd_per_token)
 
-    def _usd(self, demand: Demand, input_usd: float, output_usd: float) -> float:
+    def _token_monthly_usd(self, demand: Demand, input_usd: float, output_usd: float) -> float:
         per_request = demand.input_tokens.mean * input_usd + demand.output_tokens.mean * output_usd
         return demand.requests_per_month * demand.mean_growth * per_request
 
-    def _price(self, model: HostedModel, demand: Demand) -> Estimate:
-        value, band = self._month_usd(model, demand), BAND["high" if model.agrees else model.confidence]
+    def _estimate_price(self, model: HostedModel, demand: Demand) -> Estimate:
+        value, band = self._model_monthly_usd(model, demand), BAND["high" if model.agrees else model.confidence]
         second = value
         if model.second_input_usd_per_token is not None and model.second_output_usd_per_token is not None:
-            second = self._usd(demand, model.second_input_usd_per_token, model.second_output_usd_per_token)
-        basis = self._ledger.basis(
+            second = self._token_monthly_usd(
+                demand, model.second_input_usd_per_token, model.second_output_usd_per_token
+            )
+        basis = self._ledger.create_basis(
             f"{demand.workload.name}.tokens.{model.provider}",
             "quoted",
             "tokens bought per month, mean over the horizon; prompts repeated from a cache are not deducted",

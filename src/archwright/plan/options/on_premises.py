@@ -65,7 +65,7 @@ class PlanningContext(NamedTuple):
     assembler: OptionBuilder
     usd: float  # what one unit of the budget's currency is
 
-    def said(self, usd: float) -> str:
+    def format_amount(self, usd: float) -> str:
         """An amount in words, in the currency that the needs are in."""
         return f"{usd / self.usd:,.0f} {self.needs.budget.currency}"
 
@@ -78,10 +78,10 @@ class OnPremisesPlanner:
         # The year of each month.
         self._years = tuple(year for year, span in enumerate(self._spans) for _ in span)
         self._inside = tuple(task for task in tasks if not runs_at_sites(task))
-        self._sites = self._at_sites()
-        self._models = {task.name: self._tried(task) for task in tasks}
+        self._sites = self._plan_site_workloads()
+        self._models = {task.name: self._models_to_try(task) for task in tasks}
 
-    def _tried(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
+    def _models_to_try(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
         """Of a task that others follow, or whose load is shared with machines that are owned, only the models of which
         each machine type carries the most: what is light to answer with is light to train.
         """
@@ -97,33 +97,35 @@ class OnPremisesPlanner:
             kept |= {get_model_id(model): model for _, model in strongest}
         return tuple(model for model in task.models if get_model_id(model) in kept)
 
-    def option(self, provider: str | None) -> BuiltOption:
+    def plan_option(self, provider: str | None) -> BuiltOption:
         """All of it here, or the rest at a provider."""
-        return self.on_premises() if provider is None else self.hybrid(provider)
+        return self.plan_on_premises() if provider is None else self.plan_hybrid(provider)
 
-    def on_premises(self) -> BuiltOption:
+    def plan_on_premises(self) -> BuiltOption:
         draft = OptionDraft("on-premises", "on-premises", "on-premises", regions=(self._house.country,))
-        return self._option(draft, {task.name: () for task in self._inside})
+        return self._optimise_option(draft, {task.name: () for task in self._inside})
 
-    def hybrid(self, provider: str) -> BuiltOption:
+    def plan_hybrid(self, provider: str) -> BuiltOption:
         """The rest at one provider."""
         draft = OptionDraft(f"hybrid-{provider}", "hybrid", provider, regions=(self._house.country,))
-        return self._option(draft, {task.name: self._outside(provider, task) for task in self._inside})
+        return self._optimise_option(
+            draft, {task.name: self._cloud_assignments(provider, task) for task in self._inside}
+        )
 
-    def _at_sites(self) -> OptionPart:
+    def _plan_site_workloads(self) -> OptionPart:
         world = self._world
         sites = EdgeSitePlanner(world.needs, world.catalog, world.sizer, world.settler)
-        return join_parts(sites.part(task) for task in self._tasks if runs_at_sites(task))
+        return join_parts(sites.plan_task(task) for task in self._tasks if runs_at_sites(task))
 
-    def _option(self, draft: OptionDraft, outside: Mapping[str, Iterable[TaskAssignment]]) -> BuiltOption:
-        misses, ways = self._residency(), list[TaskAssignment]()
+    def _optimise_option(self, draft: OptionDraft, outside: Mapping[str, Iterable[TaskAssignment]]) -> BuiltOption:
+        misses, ways = self._check_residency(), list[TaskAssignment]()
         if misses:
             draft = draft._replace(regions=(), misses=tuple(misses))
-            return self._world.assembler.built(draft, OptionPart(notes=tuple(self._house.notes)), (), whole=False)
+            return self._world.assembler.build(draft, OptionPart(notes=tuple(self._house.notes)), (), whole=False)
         for task in self._inside:
-            found = [*self._at_home(task), *outside[task.name]]
+            found = [*self._on_site_assignments(task), *outside[task.name]]
             misses += task.misses if not found else ()
-            if not found and task.place is not None and not self._near(task):
+            if not found and task.place is not None and not self._is_near_task(task):
                 regions = f"{task.workload.name}.traffic.regions"
                 misses.append(ConstraintViolation(constraint=regions, value=self._house.country, limit=task.place))
             elif not found and not task.misses:
@@ -135,26 +137,26 @@ class OnPremisesPlanner:
         notes = tuple(note for task in self._tasks for note in task.notes)
         draft = draft._replace(misses=tuple(dict.fromkeys(misses)), notes=(*notes, *self._house.notes))
         if misses:
-            return self._world.assembler.built(draft, self._sites, (), whole=False)
+            return self._world.assembler.build(draft, self._sites, (), whole=False)
         if draft.placement == "hybrid" and not any(way.choice.outside for way in ways):
-            private = all(self._private(task) for task in self._inside)
+            private = all(self._uses_private_data(task) for task in self._inside)
             why = "data of people stay in the house" if private else "no work that may leave the house"
             nothing = ConstraintViolation(constraint="hybrid", value=why, limit=draft.provider)
             # It would be the house alone, which is an option of its own.
-            return self._world.assembler.built(draft._replace(misses=(nothing,)), OptionPart(), (), whole=False)
-        return self._within(draft, tuple(ways))
+            return self._world.assembler.build(draft._replace(misses=(nothing,)), OptionPart(), (), whole=False)
+        return self._solve_within_limits(draft, tuple(ways))
 
-    def _within(self, draft: OptionDraft, ways: tuple[TaskAssignment, ...]) -> BuiltOption:
+    def _solve_within_limits(self, draft: OptionDraft, ways: tuple[TaskAssignment, ...]) -> BuiltOption:
         """Asked again with tighter limits while what runs beside the machines breaks one; without any when none can
         be kept: an option over a limit is shown, not hidden.
         """
-        limits, last, ways = self._limits(), None, self._undominated(ways)
+        limits, last, ways = self._initial_limits(), None, self._prune_assignments(ways)
         for _ in range(MAX_ROUNDS):
             solution = self._solve(ways, limits)
             if solution is None:
                 break
-            last = self._built(draft, ways, solution)
-            tighter = self._tightened(limits, last.draft, ways, solution)
+            last = self._build_from_solution(draft, ways, solution)
+            tighter = self._tighten_limits(limits, last.draft, ways, solution)
             if tighter == limits:
                 return last
             limits = tighter
@@ -165,15 +167,15 @@ class OnPremisesPlanner:
             unequal = ConstraintViolation(
                 constraint="model", value=None, limit="one model for a workload and what follows it"
             )
-            return self._world.assembler.built(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
-        return self._built(draft, ways, solution)
+            return self._world.assembler.build(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
+        return self._build_from_solution(draft, ways, solution)
 
-    def _undominated(self, ways: tuple[TaskAssignment, ...]) -> tuple[TaskAssignment, ...]:
-        kept = set(prune_dominated(tuple(way.choice for way in ways), self._kinds, self._follows))
+    def _prune_assignments(self, ways: tuple[TaskAssignment, ...]) -> tuple[TaskAssignment, ...]:
+        kept = set(prune_dominated(tuple(way.choice for way in ways), self._machine_kinds, self._follows))
         return tuple(way for way in ways if way.choice in kept)
 
     @property
-    def _kinds(self) -> tuple[MachineSupply, ...]:
+    def _machine_kinds(self) -> tuple[MachineSupply, ...]:
         return tuple(stock.kind for stock in self._house.stocks)
 
     @property
@@ -182,15 +184,17 @@ class OnPremisesPlanner:
 
     def _solve(self, ways: tuple[TaskAssignment, ...], limits: SolverLimits) -> MipSolution | None:
         choices = tuple(way.choice for way in ways)
-        program = IntegerProgram(choices, self._kinds, self._follows)
+        program = IntegerProgram(choices, self._machine_kinds, self._follows)
         if any(choice.outside for choice in choices):
-            program.be_hybrid()
+            program.require_hybrid()
             # Who looks after machines that answer is there for one workload as for all.
             answering = (i for i, way in enumerate(ways) if way.choice.outside and way.task.demand is not None)
-            program.once(compute_serving_staff_usd(self._world.needs, self._world.catalog), answering)
+            program.add_one_time_cost(compute_serving_staff_usd(self._world.needs, self._world.catalog), answering)
         return program.solve(limits)
 
-    def _built(self, draft: OptionDraft, ways: tuple[TaskAssignment, ...], solution: MipSolution) -> BuiltOption:
+    def _build_from_solution(
+        self, draft: OptionDraft, ways: tuple[TaskAssignment, ...], solution: MipSolution
+    ) -> BuiltOption:
         used = [(ways[one.choice], one if one.shares else None) for one in solution.taken]
         # In the needs' order, which names lines: the program's own would rename them with every change of the needs.
         names, apart = (
@@ -200,18 +204,21 @@ class OnPremisesPlanner:
         taken, world = tuple(sorted(apart, key=lambda way: names.index(way.task.name))), self._world
         held = zip(self._house.stocks, solution.machines, strict=True)
         had = tuple((stock, tuple(counts[year] for year in self._years)) for stock, counts in held)
-        home = world.settler.part(had, taken, draft.name)
+        home = world.settler.write_part(had, taken, draft.name)
         picks = {way.pick.task.name: way.pick for way in taken if way.pick is not None}
-        rented = [self._beside(world.writer.rented(pick), pick) for pick in picks.values()]
+        rented = [self._mark_overflow_share(world.writer.write_rented(pick), pick) for pick in picks.values()]
         part = join_parts([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
-        said = (*self._house.idle(part.fleets), *(note for way in taken for note in self._better(way)))
+        said = (
+            *self._house.describe_idle_machines(part.fleets),
+            *(note for way in taken for note in self._note_better_model(way)),
+        )
         draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *said))
         where: tuple[Location, ...] = (self._house.where,)
-        return world.assembler.built(draft, part, where, whole=True)
+        return world.assembler.build(draft, part, where, whole=True)
 
     @staticmethod
-    def _beside(part: OptionPart, pick: InstanceChoice) -> OptionPart:
+    def _mark_overflow_share(part: OptionPart, pick: InstanceChoice) -> OptionPart:
         """Rented machines that serve what is above another part of the same load say so."""
         demand = pick.task.demand
         if demand is None or not demand.elsewhere:
@@ -224,12 +231,16 @@ class OnPremisesPlanner:
         serving = (one._replace(part=0.0) if isinstance(one, ProvisionedLoad) else one for one in part.serving)
         return part._replace(serving=tuple(serving), pools=tuple(replace(pool, shares=shares) for pool in part.pools))
 
-    def _better(self, way: TaskAssignment) -> Iterable[str]:
+    def _note_better_model(self, way: TaskAssignment) -> Iterable[str]:
         """What a better model would take of the same machines."""
         workload, model, machine = way.task.workload, way.model, way.choice.machine
         if way.steady is None or model is None or machine is None or way.suffix:
             return
-        here = [w for w in self._house.ways(way.task, way.task.models, followed=True) if w.choice.machine == machine]
+        here = [
+            w
+            for w in self._house.list_assignments(way.task, way.task.models, followed=True)
+            if w.choice.machine == machine
+        ]
         able = [
             w
             for w in here
@@ -244,7 +255,7 @@ class OnPremisesPlanner:
                 f"{here_taken:.3g}"
             )
 
-    def _limits(self) -> SolverLimits:
+    def _initial_limits(self) -> SolverLimits:
         needs, site = self._world.needs, self._world.needs.placement.site
         spent = sum(term.sum for term in self._sites.terms if term.once)
         return SolverLimits(
@@ -253,7 +264,7 @@ class OnPremisesPlanner:
             rack_units=site.rack_units if site is not None else None,
         )
 
-    def _tightened(
+    def _tighten_limits(
         self, limits: SolverLimits, draft: OptionDraft, ways: tuple[TaskAssignment, ...], solution: MipSolution
     ) -> SolverLimits:
         """`limits`, less what the option was over."""
@@ -269,13 +280,13 @@ class OnPremisesPlanner:
             used = (ways[one.choice].choice for one in solution.taken)
             counted = sum({choice.task: choice.usd_per_month for choice in used}.values())
             stocks = zip(self._house.stocks, solution.machines, strict=True)
-            counted += sum(stock.kind.sum(stock.kind.usd_per_month, counts) for stock, counts in stocks)
+            counted += sum(stock.kind.sum_over_years(stock.kind.usd_per_month, counts) for stock, counts in stocks)
             limits = limits._replace(
                 usd_per_month=min(counted, limits.usd_per_month or counted) - over * TIGHTENING_MARGIN
             )
         return limits
 
-    def _residency(self) -> list[ConstraintViolation]:
+    def _check_residency(self) -> list[ConstraintViolation]:
         found = []
         for task in self._inside:
             bounds = collect_workload_bounds(self._world.needs, task.workload)
@@ -285,89 +296,93 @@ class OnPremisesPlanner:
                 )
         return found[:1]
 
-    def _near(self, task: WorkloadTask) -> bool:
+    def _is_near_task(self, task: WorkloadTask) -> bool:
         """Whether the house is where the task must be answered."""
         place: ResidencyBounds = ((task.place,),) if task.place is not None else ()
         return is_country_inside(self._world.catalog, place, self._house.country)
 
-    def _at_home(self, task: WorkloadTask) -> list[TaskAssignment]:
-        if not self._near(task):
+    def _on_site_assignments(self, task: WorkloadTask) -> list[TaskAssignment]:
+        if not self._is_near_task(task):
             return []
         followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
-        return add_shared_spares(self._house.ways(task, self._of(task), followed=followed), self._house.owned)
+        return add_shared_spares(
+            self._house.list_assignments(task, self._models_for(task), followed=followed), self._house.owned_types
+        )
 
-    def _of(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
+    def _models_for(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
         """The models a task may run: those of whom it follows."""
         return self._models.get(task.follows if task.follows is not None else task.name, ())
 
-    def _outside(self, provider: str, task: WorkloadTask) -> Iterable[TaskAssignment]:
+    def _cloud_assignments(self, provider: str, task: WorkloadTask) -> Iterable[TaskAssignment]:
         """What may leave the house: whole, or the load above the mean."""
-        if self._private(task):
+        if self._uses_private_data(task):
             return
         renter = self._world.renter
         followed = any(other.follows == task.name for other in self._inside)
         if task.follows is not None or followed:
-            groups: list[tuple[ModelSpec | None, ...]] = [(model,) for model in self._of(task)]
+            groups: list[tuple[ModelSpec | None, ...]] = [(model,) for model in self._models_for(task)]
         else:
-            groups = [self._of(task)]
+            groups = [self._models_for(task)]
         for models in groups:
-            pick = renter.best(provider, task, models)
+            pick = renter.best_choice(provider, task, models)
             if pick is not None and not pick.misses:
-                yield self._rented(task, pick)
+                yield self._rented_assignment(task, pick)
         if task.demand is not None and not followed:
-            yield from self._above(provider, task, task.demand)
+            yield from self._overflow_assignments(provider, task, task.demand)
 
-    def _above(self, provider: str, task: WorkloadTask, demand: Demand) -> Iterable[TaskAssignment]:
+    def _overflow_assignments(self, provider: str, task: WorkloadTask, demand: Demand) -> Iterable[TaskAssignment]:
         """The mean stays and the peaks go out; or so much stays as some of the owned machines carry while they last."""
         found, alone = (
             list[TaskAssignment](),
             replace(demand.workload, slo=replace(demand.workload.slo, availability=None)),
         )
-        for way in self._at_home(task):
+        for way in self._on_site_assignments(task):
             if way.steady is None or way.choice.machine is None or count_broken_limits(way):
                 continue
             mean = tuple(demand.levels[1].rate * growth for growth in demand.growth)
             # In the house are spares for the peaks; what is served outside for months has its own there.
-            found += self._parted(provider, way, demand._replace(workload=alone), (ABOVE_MEAN_SUFFIX, mean))
-            for machines, name in self._bases(way.choice.machine):
+            found += self._split_load(provider, way, demand._replace(workload=alone), (ABOVE_MEAN_SUFFIX, mean))
+            for machines, name in self._owned_base_loads(way.choice.machine):
                 carried = tuple(way.steady.requests_per_s.value * machines[year] for year in self._years)
-                found += self._parted(provider, way, demand, (f"-above-{name}", carried))
-        yield from add_shared_spares(found, self._house.owned)
+                found += self._split_load(provider, way, demand, (f"-above-{name}", carried))
+        yield from add_shared_spares(found, self._house.owned_types)
 
-    def _bases(self, machine: str) -> Iterable[tuple[tuple[int, ...], str]]:
+    def _owned_base_loads(self, machine: str) -> Iterable[tuple[tuple[int, ...], str]]:
         """So many owned machines of a type in each year, and a name."""
         owned = [stock.kind.most for stock in self._house.stocks if stock.kind.machine == machine and stock.kind.most]
         there = tuple(map(sum, zip(*owned, strict=True)))
         for count in range(1, max(there, default=0) + 1):
             yield tuple(min(count, one) for one in there), f"{count}-{machine}"
 
-    def _parted(
+    def _split_load(
         self, provider: str, way: TaskAssignment, demand: Demand, named: tuple[str, tuple[float, ...]]
     ) -> Iterable[TaskAssignment]:
         (name, kept), whole, steady, machine = named, way.task.demand, way.steady, way.choice.machine
-        above = demand.above(kept)
+        above = demand.excess_over(kept)
         if whole is None or steady is None or machine is None or above.peak <= 0:
             return
         rest = way.task._replace(name=f"{way.task.name}{name}", demand=above, workload=above.workload)
-        pick = self._world.renter.best(provider, rest, (way.model,))
+        pick = self._world.renter.best_choice(provider, rest, (way.model,))
         if pick is not None and not pick.misses:
             parted = way._replace(pick=pick, kept=kept)
             choice = build_steady_choice(way.task.name, whole, way.model, steady, machine, kept)._replace(
                 outside=rest.name
             )
             work = [(usd, year) for usd, year in zip(way.choice.work_usd, self._spans, strict=True)]
-            done = tuple(usd * sum(parted.done(whole, m) for m in year) / len(year) for usd, year in work)
-            yield parted._replace(choice=choice._replace(usd=pick.cost, usd_per_month=self._paid(pick), work_usd=done))
+            done = tuple(usd * sum(parted.served_share(whole, m) for m in year) / len(year) for usd, year in work)
+            yield parted._replace(
+                choice=choice._replace(usd=pick.cost, usd_per_month=self._monthly_usd(pick), work_usd=done)
+            )
 
-    def _rented(self, task: WorkloadTask, pick: InstanceChoice) -> TaskAssignment:
+    def _rented_assignment(self, task: WorkloadTask, pick: InstanceChoice) -> TaskAssignment:
         model = get_model_id(pick.model)
-        choice = AssignmentChoice(task.name, model, None, pick.cost, self._paid(pick), outside=pick.task.name)
+        choice = AssignmentChoice(task.name, model, None, pick.cost, self._monthly_usd(pick), outside=pick.task.name)
         return TaskAssignment(choice, task, pick.model, pick=pick)
 
-    def _paid(self, pick: InstanceChoice) -> float:
+    def _monthly_usd(self, pick: InstanceChoice) -> float:
         return pick.usd / self._world.needs.budget.horizon_months
 
-    def _private(self, task: WorkloadTask) -> bool:
+    def _uses_private_data(self, task: WorkloadTask) -> bool:
         used: list[DataProfile] = [data for data in self._world.needs.data if data.name in task.workload.data]
         return any(data.sensitivity in PRIVATE_SENSITIVITIES for data in used)
 

@@ -32,7 +32,7 @@ class OptionBuilder:
     def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
 
-    def built(self, draft: OptionDraft, part: OptionPart, where: tuple[Location, ...], *, whole: bool) -> BuiltOption:
+    def build(self, draft: OptionDraft, part: OptionPart, where: tuple[Location, ...], *, whole: bool) -> BuiltOption:
         """`draft` says name, placement, provider and regions; `whole`: every workload has its place, so there is a
         price. The first of `where` is the option's main place.
         """
@@ -50,7 +50,7 @@ class OptionBuilder:
         every = tuple(dict.fromkeys((*where, *list_fleet_places(part.fleets))))
         found = estimate_operating_costs(self._needs, self._catalog, self._ledger, part.fleets, every, part.models)
         misses, notes = list(draft.misses), [*draft.notes, *found.notes]
-        self._judge_house(where, found, misses, notes)
+        self._check_site_limits(where, found, misses, notes)
         draft = draft._replace(
             terms=(*part.terms, *found.terms),
             power_kw=found.power_kw,
@@ -62,7 +62,7 @@ class OptionBuilder:
         )
         return BuiltOption(draft, part.serving, part.assumptions)
 
-    def _judge_house(
+    def _check_site_limits(
         self, where: tuple[Location, ...], found: OperatingCosts, misses: list[ConstraintViolation], notes: list[str]
     ) -> None:
         """The site's own limits: sites of workloads have theirs, judged there."""

@@ -62,7 +62,7 @@ class TaskAssignment(NamedTuple):
     suffix: str = ""
     part: SelectedChoice | None = None
 
-    def share(self, month: int) -> float:
+    def load_share(self, month: int) -> float:
         """Of its task's load, in a month."""
         return 1.0 if self.part is None else self.part.shares[month // MONTHS_PER_YEAR]
 
@@ -71,15 +71,15 @@ class TaskAssignment(NamedTuple):
         found = demand.rates(month)
         return tuple(min(rate, self.kept[month]) for rate in found) if self.kept else found
 
-    def done(self, demand: Demand, month: int) -> float:
+    def served_share(self, demand: Demand, month: int) -> float:
         """The part of a month's requests that is served so."""
         if not self.kept:
-            return self.share(month)
+            return self.load_share(month)
         here = zip(demand.levels, self.rates(demand, month), strict=True)
-        return self.share(month) * sum(level.hours * rate for level, rate in here) * 3600 / demand.requests(month)
+        return self.load_share(month) * sum(level.hours * rate for level, rate in here) * 3600 / demand.requests(month)
 
     @property
-    def sized(self) -> SteadyCapacity | BatchWork:
+    def sizing_result(self) -> SteadyCapacity | BatchWork:
         """Raises ValueError where the house does nothing of it."""
         found = self.steady if self.steady is not None else self.batch
         if found is None:
@@ -106,13 +106,13 @@ class OnPremisesSite:
         self.country = site.country if site is not None else needs.organisation.country
         self.where = Location("on-premises", "on-premises", self.country, self.country)
         self._allowed = MachineFinder(needs, catalog)
-        self._hosts = self._allowed.bought(self.where)
+        self._hosts = self._allowed.list_purchasable(self.where)
         self._found: dict[tuple[str, tuple[str, ...], bool], list[TaskAssignment]] = {}
         self.notes: list[str] = []
-        self.stocks = tuple((*self._owned(), *self._bought()))
+        self.stocks = tuple((*self._owned_stocks(), *self._purchasable_stocks()))
 
     @property
-    def owned(self) -> frozenset[str]:
+    def owned_types(self) -> frozenset[str]:
         """Types of which machines are owned."""
         return frozenset(stock.kind.machine for stock in self.stocks if stock.purchase == "owned")
 
@@ -120,7 +120,7 @@ class OnPremisesSite:
     def pue(self) -> float:
         """What cooling and conversion add to a machine's draw."""
         name = select_pue_part("on-premises", colocated=self._needs.placement.site is None, catalog=self._catalog)
-        return self._catalog.part(name).value if name is not None else 1.0
+        return self._catalog.parameter(name).value if name is not None else 1.0
 
     @property
     def usd_per_kwh(self) -> float:
@@ -129,42 +129,42 @@ class OnPremisesSite:
             return site.electricity_usd_per_kwh
         return self._catalog.electricity_usd_per_kwh(self.country).value
 
-    def _bought(self) -> Iterable[HardwareStock]:
+    def _purchasable_stocks(self) -> Iterable[HardwareStock]:
         for host in self._hosts:
             if self._expired or self._catalog.may_advise_buying(require_node(host)):
-                yield HardwareStock(host, "bought", self._kind(host, None))
+                yield HardwareStock(host, "bought", self._machine_kind(host, None))
 
-    def _owned(self) -> Iterable[HardwareStock]:
+    def _owned_stocks(self) -> Iterable[HardwareStock]:
         for owned in self._needs.placement.owned:
-            host = self._known(owned)
+            host = self._find_host(owned)
             if host is None:
                 self.notes.append(
                     f"owned {owned.count} x {owned.machine} are left out: no row of a bought machine is like them"
                 )
                 continue
-            left = round((self._life(host) - owned.age_months) / MONTHS_PER_YEAR)
+            left = round((self._life_months(host) - owned.age_months) / MONTHS_PER_YEAR)
             if left <= 0:
                 self.notes.append(f"owned {owned.count} x {owned.machine} are left out: their economic life is over")
                 continue
             most = tuple(owned.count if year < left else 0 for year in range(len(self._years)))
-            yield HardwareStock(host, "owned", self._kind(host, most))
+            yield HardwareStock(host, "owned", self._machine_kind(host, most))
 
-    def _life(self, host: CandidateMachine) -> int:
+    def _life_months(self, host: CandidateMachine) -> int:
         """Months."""
         name = GPU_LIFE if host.machine.accelerator is not None else SERVER_LIFE
-        return max(1, round(MONTHS_PER_YEAR * self._catalog.part(name).value))
+        return max(1, round(MONTHS_PER_YEAR * self._catalog.parameter(name).value))
 
-    def _known(self, owned: OwnedMachine) -> CandidateMachine | None:
+    def _find_host(self, owned: OwnedMachine) -> CandidateMachine | None:
         try:
-            count, device = self._catalog.machine_named(owned.machine)
+            count, device = self._catalog.resolve_machine(owned.machine)
         except CatalogError:
             return None
         wanted = (device.id, count)
         return next((host for host in self._hosts if _make_accelerator_key(host) == wanted), None)
 
-    def _kind(self, host: CandidateMachine, most: tuple[int, ...] | None) -> MachineSupply:
+    def _machine_kind(self, host: CandidateMachine, most: tuple[int, ...] | None) -> MachineSupply:
         """`most`: of machines that are owned. The same sums as in upkeep.py, renewal.py and staffing.py."""
-        node, months, part = require_node(host), self._needs.budget.horizon_months, self._catalog.part
+        node, months, part = require_node(host), self._needs.budget.horizon_months, self._catalog.parameter
         kw = node.power_w / 1000 * self.pue
         support = node.price_usd * part("support").value / MONTHS_PER_YEAR
         monthly = kw * part("idle.draw").value * HOURS_PER_MONTH * self.usd_per_kwh + support
@@ -175,7 +175,7 @@ class OnPremisesSite:
             whole = tuple((monthly + staff) * months_used for months_used in used)
             return MachineSupply(node.id, whole, spent, (0.0,) * len(used), kw, node.rack_units, most)
         left = tuple(float(months - year[0]) for year in self._years)
-        life, residual = self._life(host), max(MIN_RESIDUAL_SHARE, part("residual").value)
+        life, residual = self._life_months(host), max(MIN_RESIDUAL_SHARE, part("residual").value)
         generations = tuple(math.ceil(one / life) for one in left)
         again = tuple(n - residual ** ((one - (n - 1) * life) / life) for n, one in zip(generations, left, strict=True))
         spares = part("spares").value * node.price_usd
@@ -186,11 +186,11 @@ class OnPremisesSite:
         capex = tuple(node.price_usd * n + spares for n in generations)
         return MachineSupply(node.id, whole, spent, capex, kw, node.rack_units)
 
-    def idle(self, fleets: tuple[MachineFleet, ...]) -> tuple[str, ...]:
+    def describe_idle_machines(self, fleets: tuple[MachineFleet, ...]) -> tuple[str, ...]:
         """What is said of owned machines that are left out."""
         used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
         currency = self._needs.budget.currency
-        rate = self._catalog.exchange("USD", currency).value
+        rate = self._catalog.exchange_rate("USD", currency).value
         return tuple(
             f"{left} of {max(stock.kind.most)} owned {stock.host.machine.id} have no work: one costs "
             f"{sum(stock.kind.usd) * rate:,.0f} {currency} over the horizon for support, energy and people: more than "
@@ -199,22 +199,26 @@ class OnPremisesSite:
             if stock.kind.most is not None and (left := max(stock.kind.most) - used.get(stock.host.machine.id, 0)) > 0
         )
 
-    def ways(self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[TaskAssignment]:
+    def list_assignments(
+        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, followed: bool
+    ) -> list[TaskAssignment]:
         """Every way to do the task in the house; those that keep all limits, when there are any."""
         key = (task.name, tuple(get_model_id(model) for model in models), followed)
         if key not in self._found:
-            self._found[key] = self._ways(task, models, followed=followed)
+            self._found[key] = self._find_assignments(task, models, followed=followed)
         return self._found[key]
 
-    def _ways(
+    def _find_assignments(
         self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, followed: bool
     ) -> list[TaskAssignment]:
         found = [
             way
             for host in {stock.host.machine.id: stock.host for stock in self.stocks}.values()
-            if self._allowed.fit(task, host)
+            if self._allowed.is_suitable(task, host)
             for way in (
-                self._steady_ways(task, models, host) if task.demand is not None else self._job_ways(task, models, host)
+                self._steady_assignments(task, models, host)
+                if task.demand is not None
+                else self._job_assignments(task, models, host)
             )
         ]
         kept = [way for way in found if not count_broken_limits(way)] or found
@@ -223,7 +227,7 @@ class OnPremisesSite:
         owns = any(stock.purchase == "owned" for stock in self.stocks)
         return kept if followed or (owns and task.demand is not None) else _select_strongest_models(kept)
 
-    def _steady_ways(
+    def _steady_assignments(
         self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], host: CandidateMachine
     ) -> Iterable[TaskAssignment]:
         for model in models:
@@ -232,17 +236,17 @@ class OnPremisesSite:
             if demand is not None and steady is not None and steady.requests_per_s.value > 0:
                 choice = build_steady_choice(task.name, demand, model, steady, host.machine.id)
                 working = tuple(compute_busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
-                yield TaskAssignment(self._worked(choice, host, steady.busy_w, working), task, model, steady)
+                yield TaskAssignment(self._add_work_cost(choice, host, steady.busy_w, working), task, model, steady)
 
-    def _worked(
+    def _add_work_cost(
         self, choice: AssignmentChoice, host: CandidateMachine, busy_w: float, hours: tuple[float, ...]
     ) -> AssignmentChoice:
         """With what its work costs: the electricity of machines that work `hours` in each month, beyond idling."""
-        idle = self._catalog.part("idle.draw").value * max(require_node(host).power_w, busy_w)
+        idle = self._catalog.parameter("idle.draw").value * max(require_node(host).power_w, busy_w)
         usd = max(0.0, busy_w - idle) / 1000 * self.pue * self.usd_per_kwh
         return choice._replace(work_usd=tuple(usd * sum(hours[month] for month in year) for year in self._years))
 
-    def _job_ways(
+    def _job_assignments(
         self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], host: CandidateMachine
     ) -> Iterable[TaskAssignment]:
         for model in models:
@@ -255,7 +259,9 @@ class OnPremisesSite:
                 choice = AssignmentChoice(
                     task.name, get_model_id(model), host.machine.id, width=float(width), hours=most
                 )
-                yield TaskAssignment(self._worked(choice, host, batch.busy_w, hours), task, model, None, batch, width)
+                yield TaskAssignment(
+                    self._add_work_cost(choice, host, batch.busy_w, hours), task, model, None, batch, width
+                )
 
 
 def _make_accelerator_key(host: CandidateMachine) -> tuple[str | None, int]:

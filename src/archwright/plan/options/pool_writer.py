@@ -86,19 +86,21 @@ class PoolWriter:
     def __init__(self, catalog: Catalog, ledger: PlanProvenance, site: Site | None = None) -> None:
         self._catalog, self._ledger, self._site = catalog, ledger, site
 
-    def rented(self, pick: InstanceChoice) -> OptionPart:
+    def write_rented(self, pick: InstanceChoice) -> OptionPart:
         offer = pick.host.offer
         if offer is None:
             raise ValueError(f"{pick.task.name}: a rented machine has an offer")
-        count = self.machines(pick)
-        made = self.unpriced(pick)
-        price = self.listed(offer).scaled(1 / max(pick.steady.engines, 1)) if pick.steady is not None else None
+        count = self.record_machine_count(pick)
+        made = self.write_unpriced(pick)
+        price = (
+            self.record_list_price(offer).scaled(1 / max(pick.steady.engines, 1)) if pick.steady is not None else None
+        )
         return made._replace(
-            terms=tuple(self._term(pick, offer, tranche, count) for tranche in pick.tranches),
+            terms=tuple(self._price_tranche(pick, offer, tranche, count) for tranche in pick.tranches),
             pools=tuple(replace(pool, price_usd_per_hour=price) for pool in made.pools),
         )
 
-    def unpriced(self, pick: InstanceChoice) -> OptionPart:
+    def write_unpriced(self, pick: InstanceChoice) -> OptionPart:
         """All but the money."""
         machine, task = pick.host.machine.id, pick.task
         made = OptionPart(
@@ -112,46 +114,48 @@ class PoolWriter:
         if pick.steady is None:
             return made._replace(serving=build_batch_loads(task, pick.batch, pick.needed))
         misses, notes, slo = list(pick.misses), list(made.notes), task.workload.slo
-        up = self.placed(task, pick.host.where, RedundancyRequirement(pick.needed, pick.spares))
+        up = self.add_failure_domain(task, pick.host.where, RedundancyRequirement(pick.needed, pick.spares))
         if pick.host.where.placement != "serverless":
             check_availability(task.workload.name, up, slo, misses, notes)
         notes += note_fragile_limits(task, pick.steady)
         replicas = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
-        pool = self.pool(task, pick.host, pick.steady, replicas)
+        pool = self.build_pool(task, pick.host, pick.steady, replicas)
         serving = build_provisioned_loads(task, pick.host, pick.steady, up)
         return made._replace(pools=(pool,), serving=serving, misses=tuple(misses), notes=tuple(notes))
 
-    def _term(self, pick: InstanceChoice, offer: Offer, tranche: PurchaseTranche, count: str) -> CashFlow:
+    def _price_tranche(self, pick: InstanceChoice, offer: Offer, tranche: PurchaseTranche, count: str) -> CashFlow:
         line = f"{pick.task.name}: {offer.instance_type} in {offer.region}, {tranche.kind}"
-        paid = make_varying_flow(line, "compute", tranche.usd, (count, *self.price(offer, tranche, pick)))
+        paid = make_varying_flow(
+            line, "compute", tranche.usd, (count, *self.record_price_drivers(offer, tranche, pick))
+        )
         return paid._replace(machines_of=(pick.task.workload.name,))
 
-    def listed(self, offer: Offer) -> Estimate:
+    def record_list_price(self, offer: Offer) -> Estimate:
         """The list price of an hour, kept as a fact that costs rest on."""
         found = hour_price(offer, self._catalog, self._ledger)
-        self._ledger.drive(found)
+        self._ledger.register_driver(found)
         return found
 
-    def price(self, offer: Offer, tranche: PurchaseTranche, pick: InstanceChoice) -> tuple[str, ...]:
+    def record_price_drivers(self, offer: Offer, tranche: PurchaseTranche, pick: InstanceChoice) -> tuple[str, ...]:
         """The bases of what an hour costs in this way."""
-        listed = self.listed(offer)
+        listed = self.record_list_price(offer)
         if tranche.kind == "on-demand":
             return (listed.basis,)
         paid = next(price for price in pick.ways if price.kind == tranche.kind)
         if paid.row is None:
-            return (self._ledger.drive(self._own_price(offer, paid)),)
+            return (self._ledger.register_driver(self._estimate_offer_price(offer, paid)),)
         row, share = paid.row, 1 - paid.row.discount
-        basis = self._ledger.basis(
+        basis = self._ledger.create_basis(
             f"discount.{row.provider}.{tranche.kind}.{row.scope}".replace(" ", "-").lower(),
             "quoted",
             f"share of the list price paid for {tranche.kind} machines",
             formula=f"1 - {row.discount:g}",
             facts=(f"{row.provider}, {row.scope}: {row.source}, {row.as_of or 'undated'}",),
         )
-        return (listed.basis, self._ledger.drive(self._catalog.estimate(row, share, "share", basis)))
+        return (listed.basis, self._ledger.register_driver(self._catalog.estimate(row, share, "share", basis)))
 
-    def _own_price(self, offer: Offer, paid: HourlyPrice) -> Estimate:
-        basis = self._ledger.basis(
+    def _estimate_offer_price(self, offer: Offer, paid: HourlyPrice) -> Estimate:
+        basis = self._ledger.create_basis(
             f"price.{paid.kind}.{offer.id}",
             "quoted",
             f"price of one {paid.kind} machine for an hour",
@@ -162,30 +166,30 @@ class PoolWriter:
             return within_factor(paid.usd_per_hour, SPOT_PRICE_FACTOR, f"{USD}/h", basis)
         return self._catalog.estimate(offer, paid.usd_per_hour, f"{USD}/h", basis)
 
-    def machines(self, pick: InstanceChoice) -> str:
+    def record_machine_count(self, pick: InstanceChoice) -> str:
         """The basis of how many machines the work takes: as uncertain as what one of them does."""
         task, machine = pick.task, pick.host.machine
         device = machine.accelerator
         kind = f"{machine.accelerator_count}x-{device.id}" if device is not None else f"{machine.cores}-cores"
         name = f"machines.{task.name}.{pick.model.id if pick.model is not None else task.workload.kind}.{kind}"
         if pick.steady is not None and task.demand is not None:
-            return self._ledger.drive(self._counted(name, task.demand, pick.steady))
+            return self._ledger.register_driver(self._estimate_machine_count(name, task.demand, pick.steady))
         batch = pick.batch
         if batch is None:
             raise ValueError(f"{task.name}: neither a steady load nor a job")
-        names = self._ledger.adopt_all(batch.bases)
-        basis = self._ledger.basis(
+        names = self._ledger.register_bases(batch.bases)
+        basis = self._ledger.create_basis(
             name,
             "formula",
             "machine-hours of one run",
             facts=(names.get(batch.machine_hours.basis, ""), *batch.assumptions),
         )
-        return self._ledger.drive(replace(batch.machine_hours, basis=basis))
+        return self._ledger.register_driver(replace(batch.machine_hours, basis=basis))
 
-    def _counted(self, name: str, demand: Demand, steady: SteadyCapacity) -> Estimate:
-        names = self._ledger.adopt_all(steady.bases)
+    def _estimate_machine_count(self, name: str, demand: Demand, steady: SteadyCapacity) -> Estimate:
+        names = self._ledger.register_bases(steady.bases)
         carried = steady.requests_per_s
-        basis = self._ledger.basis(
+        basis = self._ledger.create_basis(
             name,
             "formula",
             "machines that run on average over the horizon, spares included",
@@ -200,7 +204,9 @@ class PoolWriter:
         high = compute_mean_machines(demand, max(carried.low, carried.value * MIN_THROUGHPUT_SHARE))
         return Estimate(value=value, low=min(low, value), high=max(high, value), unit="machines", basis=basis)
 
-    def placed(self, task: WorkloadTask, where: Location, up: RedundancyRequirement) -> RedundancyRequirement:
+    def add_failure_domain(
+        self, task: WorkloadTask, where: Location, up: RedundancyRequirement
+    ) -> RedundancyRequirement:
         """With the place they stand in. What stops the place of a workload's own sites (a plant, a branch) stops what
         asks there too, so it does not count.
         """
@@ -208,21 +214,21 @@ class PoolWriter:
             return up
         if where.placement == "on-premises":
             tier = self._site.tier if self._site is not None and self._site.tier is not None else DEFAULT_TIER
-            place = self._place(f"site.tier-{tier}", f"one data centre of tier {tier}", "a second")
+            place = self._build_failure_domain(f"site.tier-{tier}", f"one data centre of tier {tier}", "a second")
         elif survives_zone_loss(up.needed, up.spares):
-            place = self._place("site.region", "one region", "a second region")
+            place = self._build_failure_domain("site.region", "one region", "a second region")
         else:
-            place = self._place("site.zone", "one zone", "spares for a lost zone, or a second region")
+            place = self._build_failure_domain("site.zone", "one zone", "spares for a lost zone, or a second region")
         return up._replace(place=place)
 
-    def _place(self, part: str, said: str, beyond: str) -> FailureDomain:
+    def _build_failure_domain(self, part: str, said: str, beyond: str) -> FailureDomain:
         row = self._catalog.parts[part]
         fact = f"{part}: {row.low:g} .. {row.typical:g} .. {row.high:g}, {row.source}"
-        basis = self._ledger.basis(f"part.{part}", "quoted", row.item, facts=(fact,), stratum=row.kind)
-        found = self._catalog.part(part, basis)
+        basis = self._ledger.create_basis(f"part.{part}", "quoted", row.item, facts=(fact,), stratum=row.kind)
+        found = self._catalog.parameter(part, basis)
         return FailureDomain(said, replace(found, high=min(1.0, found.high)), beyond)
 
-    def pool(
+    def build_pool(
         self, task: WorkloadTask, host: CandidateMachine, steady: SteadyCapacity, replicas: int, suffix: str = ""
     ) -> Pool:
         """Raises ValueError for a job: nothing of it is launched to stay."""

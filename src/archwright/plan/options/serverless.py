@@ -87,27 +87,27 @@ class ServerlessPlanner:
         providers = sorted({row.provider for row in read_serverless_prices()})
         named = self._world.needs.placement.clouds
         for provider in [name for name in providers if named is None or name in named] or providers:
-            yield self._option(provider)
+            yield self._build_option(provider)
 
-    def _option(self, provider: str) -> BuiltOption:
+    def _build_option(self, provider: str) -> BuiltOption:
         draft = OptionDraft(f"serverless-{provider}", "serverless", provider)
-        where = self._where(provider)
+        where = self._choose_region(provider)
         if where is None:
             limit = format_bounds(collect_all_bounds(self._world.needs))
             miss = ConstraintViolation(constraint="residency", value="no offer inside", limit=limit)
-            return self._world.assembler.built(draft._replace(misses=(miss,)), OptionPart(), (), whole=False)
+            return self._world.assembler.build(draft._replace(misses=(miss,)), OptionPart(), (), whole=False)
         parts, models = list[OptionPart](), dict[str, tuple[ModelSpec | None, ...]]()
         for task in self._tasks:
             found = models.get(task.follows, ()) if task.follows is not None else task.models
-            part, model = self._part(task, found, self._workers(provider, where))
+            part, model = self._choose_worker(task, found, self._list_workers(provider, where))
             models[task.name] = (model,)
             parts.append(part)
         sites = tuple(make_sites_miss(task, "a provider's region") for task in self._tasks if runs_at_sites(task))
         part = join_parts(parts)
         draft = draft._replace(regions=(where.region,), misses=sites)
-        return self._world.assembler.built(draft, part, (where,), whole=all(one.terms for one in parts))
+        return self._world.assembler.build(draft, part, (where,), whole=all(one.terms for one in parts))
 
-    def _where(self, provider: str) -> Location | None:
+    def _choose_region(self, provider: str) -> Location | None:
         """The nearest region where all data may be; a worker costs the same in each."""
         catalog, bounds = self._world.catalog, collect_all_bounds(self._world.needs)
         bounds += tuple(b for task in self._tasks for b in collect_workload_bounds(self._world.needs, task.workload))
@@ -118,9 +118,9 @@ class ServerlessPlanner:
         nearest = min(inside, key=lambda row: (rank_proximity(self._world.needs, catalog, row.country), row.region))
         return Location("serverless", provider, nearest.region, nearest.country)
 
-    def _workers(self, provider: str, where: Location) -> tuple[ServerlessWorker, ...]:
+    def _list_workers(self, provider: str, where: Location) -> tuple[ServerlessWorker, ...]:
         pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
-        allowed = None if pins is None else catalog.devices(pins)
+        allowed = None if pins is None else catalog.accelerator_ids(pins)
         return tuple(
             ServerlessWorker(
                 row,
@@ -134,11 +134,11 @@ class ServerlessPlanner:
             and (allowed is None or device.id in allowed)
         )
 
-    def _part(
+    def _choose_worker(
         self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], workers: tuple[ServerlessWorker, ...]
     ) -> tuple[OptionPart, ModelSpec | None]:
         """The cheapest worker and model that break the fewest limits."""
-        found = [way for worker in workers for model in models for way in self._ways(task, model, worker)]
+        found = [way for worker in workers for model in models for way in self._list_choices(task, model, worker)]
         if not found:
             wanted = next((model.id for model in models if model is not None), task.workload.kind)
             miss = ConstraintViolation(
@@ -146,9 +146,9 @@ class ServerlessPlanner:
             )
             return OptionPart(misses=task.misses or (miss,)), None
         pick, worker, bill = min(found, key=lambda way: (len(way[0].misses), way[0].usd, way[1].row.accelerator))
-        return self._written(task, pick, worker, bill), pick.model
+        return self._write_part(task, pick, worker, bill), pick.model
 
-    def _ways(
+    def _list_choices(
         self, task: WorkloadTask, model: ModelSpec | None, worker: ServerlessWorker
     ) -> Iterable[tuple[InstanceChoice, ServerlessWorker, WorkerUsage]]:
         sizer, machine = self._world.sizer, worker.host.machine
@@ -171,20 +171,20 @@ class ServerlessPlanner:
         tranche = PurchaseTranche("per-second", bill.workers, usd, bill.peak)
         yield InstanceChoice(task, worker.host, model, steady, batch, (tranche,), bill.peak, 0, misses), worker, bill
 
-    def _written(
+    def _write_part(
         self, task: WorkloadTask, pick: InstanceChoice, worker: ServerlessWorker, bill: WorkerUsage
     ) -> OptionPart:
         row, writer = worker.row, self._world.writer
-        basis = self._ledger.basis(
+        basis = self._ledger.create_basis(
             f"price.second.{row.provider}.{row.accelerator}".lower(),
             "quoted",
             "price of one worker for a second",
             facts=(f"{row.provider} {row.accelerator}: {row.usd_per_second:g} USD/s, {row.source}, {row.as_of}",),
         )
         price = self._world.catalog.estimate(row, row.usd_per_second, f"{USD}/s", basis)
-        drivers = (self._ledger.drive(price), writer.machines(pick))
+        drivers = (self._ledger.register_driver(price), writer.record_machine_count(pick))
         line = f"{task.name}: seconds of {row.accelerator} in {worker.host.where.region}"
-        made = writer.unpriced(pick)
+        made = writer.write_unpriced(pick)
         down = (
             check_unverified_availability(task.workload, row.provider, self._world.catalog)
             if task.demand is not None

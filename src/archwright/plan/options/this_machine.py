@@ -60,31 +60,33 @@ class ThisMachinePlanner:
         if machine is None:
             if self._needs.placement.allow == (PLACEMENT,):
                 raise missing_extra("local", "xllamacpp", "planning for this machine")
-            return BuiltOption(self._draft([ConstraintViolation(constraint="machine", value="not probed", limit=None)]))
-        misses, notes, served, pools = self._residency(demands), list[str](), list[LocalLoad](), list[Pool]()
+            return BuiltOption(
+                self._make_draft([ConstraintViolation(constraint="machine", value="not probed", limit=None)])
+            )
+        misses, notes, served, pools = self._check_residency(demands), list[str](), list[LocalLoad](), list[Pool]()
         for demand in demands:
-            chosen = self._model(demand, misses, notes)
+            chosen = self._choose_model(demand, misses, notes)
             if chosen is not None:
-                one, pool = self._serve(demand, chosen, machine, misses, notes)
+                one, pool = self._choose_slots(demand, chosen, machine, misses, notes)
                 served.append(one)
                 pools.append(pool)
-        self._judge(served, machine, misses, notes)
-        power, months = self._electricity(machine), self._needs.budget.horizon_months
-        paid = make_recurring_flow("electricity", "energy", power.value, months, (self._ledger.drive(power),))
+        self._check_machine_limits(served, machine, misses, notes)
+        power, months = self._price_electricity(machine), self._needs.budget.horizon_months
+        paid = make_recurring_flow("electricity", "energy", power.value, months, (self._ledger.register_driver(power),))
         terms = (paid._replace(machines_of=tuple(one.demand.workload.name for one in served)),)
         whole = served and len(served) == len(demands)
-        draft = self._draft(misses)._replace(
+        draft = self._make_draft(misses)._replace(
             regions=(self._needs.organisation.country,) if not _has_miss(misses, "residency") else (),
             terms=terms if whole else None,
             pools=tuple(pools),
             models={one.demand.workload.name: one.spec.model.id for one in served},
             notes=tuple(notes),
         )
-        return BuiltOption(self._drawing(draft, machine), served=tuple(served))
+        return BuiltOption(self._with_power_and_carbon(draft, machine), served=tuple(served))
 
-    def _drawing(self, draft: OptionDraft, machine: MachineFacts) -> OptionDraft:
+    def _with_power_and_carbon(self, draft: OptionDraft, machine: MachineFacts) -> OptionDraft:
         """With what the machine draws, uses in a month and what that emits, where the grid is known."""
-        basis = self._ledger.basis(
+        basis = self._ledger.create_basis(
             "this-machine.power",
             "assumed",
             "draw of the machine at work, its energy of a month switched on all the time, and the carbon of that",
@@ -97,10 +99,10 @@ class ThisMachinePlanner:
         carbon = None if grams is None else replace(carbon_kg(energy, grams), basis=basis)
         return draft._replace(power_kw=draw, energy_kwh_per_month=energy, carbon_kg_per_month=carbon)
 
-    def _draft(self, misses: list[ConstraintViolation]) -> OptionDraft:
+    def _make_draft(self, misses: list[ConstraintViolation]) -> OptionDraft:
         return OptionDraft(name=PLACEMENT, placement="this-machine", provider=PLACEMENT, misses=tuple(misses))
 
-    def _residency(self, demands: tuple[Demand, ...]) -> list[ConstraintViolation]:
+    def _check_residency(self, demands: tuple[Demand, ...]) -> list[ConstraintViolation]:
         country = self._needs.organisation.country
         limits = [collect_workload_bounds(self._needs, demand.workload) for demand in demands]
         outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
@@ -109,7 +111,7 @@ class ThisMachinePlanner:
             for bounds in outside[:1]
         ]
 
-    def _model(
+    def _choose_model(
         self, demand: Demand, misses: list[ConstraintViolation], notes: list[str]
     ) -> tuple[ModelSpec, Artefact] | None:
         """The smallest model that passes and whose file the embedded engine runs."""
@@ -128,7 +130,7 @@ class ThisMachinePlanner:
             )
         return None
 
-    def _serve(
+    def _choose_slots(
         self,
         demand: Demand,
         chosen: tuple[ModelSpec, Artefact],
@@ -136,7 +138,7 @@ class ThisMachinePlanner:
         misses: list[ConstraintViolation],
         notes: list[str],
     ) -> tuple[LocalLoad, Pool]:
-        specs = [self._spec(demand, chosen, machine, slots) for slots in SLOT_COUNTS]
+        specs = [self._build_spec(demand, chosen, machine, slots) for slots in SLOT_COUNTS]
         fitting = [spec for spec in specs if fits_hardware(spec)]
         if not fitting:
             name, need = demand.workload.name, replica_memory(specs[-1]).total
@@ -146,16 +148,16 @@ class ThisMachinePlanner:
         tried = fitting or specs[-1:]
         spec = next((spec for spec in tried if not find_latency_misses(spec, demand.workload.slo)), tried[0])
         spec = replace(spec, load=select_representative_load(spec))
-        self._ledger.assume(
+        self._ledger.add_assumptions(
             f"{demand.workload.name}: the peak window promised, and replayed by bench, is a typical one of many draws "
             "that depends evenly on the machine's speed; another window may differ more, and a simulated band "
             f"wider than {WIDEST_BAND:g} each way ({WIDEST_TTFT_BAND:g} for TTFT) is cut there, so a restless "
             "machine is reported as worse"
         )
         misses.extend(find_latency_misses(spec, demand.workload.slo))
-        return LocalLoad(demand, spec), self._pool(demand, spec, chosen[1], machine)
+        return LocalLoad(demand, spec), self._build_pool(demand, spec, chosen[1], machine)
 
-    def _spec(
+    def _build_spec(
         self, demand: Demand, chosen: tuple[ModelSpec, Artefact], machine: MachineFacts, slots: int
     ) -> ServingSpec:
         model, artefact = chosen
@@ -177,7 +179,7 @@ class ThisMachinePlanner:
             shared_prefix_tokens=artefact.shared_prefix_tokens,
         )
 
-    def _pool(self, demand: Demand, spec: ServingSpec, artefact: Artefact, machine: MachineFacts) -> Pool:
+    def _build_pool(self, demand: Demand, spec: ServingSpec, artefact: Artefact, machine: MachineFacts) -> Pool:
         return Pool(
             name=demand.workload.name,
             model=spec.model.id,
@@ -198,7 +200,7 @@ class ThisMachinePlanner:
             artefact=artefact,
         )
 
-    def _judge(
+    def _check_machine_limits(
         self, served: list[LocalLoad], machine: MachineFacts, misses: list[ConstraintViolation], notes: list[str]
     ) -> None:
         """What the machine as a whole must hold: availability, memory and disk of all pools together."""
@@ -219,7 +221,7 @@ class ThisMachinePlanner:
             names = ", ".join(one.demand.workload.name for one in served)
             notes.append(f"{names} share the machine; each is predicted with the others idle")
 
-    def _electricity(self, machine: MachineFacts) -> Estimate:
+    def _price_electricity(self, machine: MachineFacts) -> Estimate:
         """kWh of a month at the estimated draw, at the site's own price or the country's."""
         site, country = self._needs.placement.site, self._needs.organisation.country
         draw_kw = _estimate_draw_kw(machine)
@@ -229,7 +231,7 @@ class ThisMachinePlanner:
         else:
             price = self._catalog.electricity_usd_per_kwh(country)
             fact = f"electricity in {country}: {price.value:.3g} USD/kWh"
-        basis = self._ledger.basis(
+        basis = self._ledger.create_basis(
             "this-machine.electricity",
             "assumed",
             "the machine's electricity per month, switched on all the time",
@@ -238,7 +240,7 @@ class ThisMachinePlanner:
             ),
             facts=(fact, "power was not measured: a factor of 2 each way"),
         )
-        self._ledger.assume(
+        self._ledger.add_assumptions(
             f"this machine draws {draw_kw.value * 1000:.0f} W within a factor of 2; the machine itself is paid for",
             f"one machine and its power are up {MACHINE_AVAILABILITY:.1%} of the time, {MACHINE_AVAILABILITY_LOW:.0%} at the low end",
         )

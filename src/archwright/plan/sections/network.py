@@ -62,7 +62,7 @@ def _list_front_end(case: OptionContext) -> Iterator[SectionLine]:
     if not rate or all(place.placement == "this-machine" for place in case.where):
         return
     facts = _list_message_facts(case)
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         "network.front-end",
         "formula",
         "bytes of requests and answers at the busiest second of the horizon",
@@ -110,7 +110,7 @@ def _list_fabrics(case: OptionContext) -> Iterator[SectionLine]:
 def _build_fabric_line(case: OptionContext, fleet: MachineFleet, fabric: Fabric) -> SectionLine:
     job, kind = fabric.job, "adapters" if fabric.job.trained < fabric.job.parameters else "weights and gradients"
     reason = (
-        f"{job.machines} machines exchange {job.exchanged / GB:,.1f} GB of {kind} each a step: "
+        f"{job.machines} machines exchange {job.exchanged_bytes / GB:,.1f} GB of {kind} each a step: "
         f"{fabric.waits_plain:.0%} of the time waiting at 100G"
     )
     proof = Query(metric="train_tokens_per_s", labels={}, statistic="mean", window_s=WINDOW_S).promql()
@@ -143,15 +143,15 @@ def _build_fabric_line(case: OptionContext, fleet: MachineFleet, fabric: Fabric)
 
 def _estimate_wait_share(case: OptionContext, fabric: Fabric) -> Estimate:
     """Share of a step spent waiting at 100G, from the ends of what it rests on."""
-    batch, mfu, overlap = (case.catalog.part(name) for name in WAITING_FACTS)
+    batch, mfu, overlap = (case.catalog.parameter(name) for name in WAITING_FACTS)
     flops = (4 * fabric.job.parameters + 2 * fabric.job.trained) / fabric.job.rate
     least = network.network_wait_share(
-        fabric.job.exchanged, flops * batch.high / mfu.low, STANDARD_PORT_BYTES_PER_S, overlap.high
+        fabric.job.exchanged_bytes, flops * batch.high / mfu.low, STANDARD_PORT_BYTES_PER_S, overlap.high
     )
     most = network.network_wait_share(
-        fabric.job.exchanged, flops * batch.low / mfu.high, STANDARD_PORT_BYTES_PER_S, overlap.low
+        fabric.job.exchanged_bytes, flops * batch.low / mfu.high, STANDARD_PORT_BYTES_PER_S, overlap.low
     )
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"network.waiting.{fabric.job.workload}",
         "formula",
         "share of a training step spent waiting for the network at 100G",

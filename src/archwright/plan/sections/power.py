@@ -51,7 +51,7 @@ def _build_power_line(case: OptionContext, plug: SitePowerDraw) -> SectionLine:
         limits = [f"{site.power_kw:g} kW" if site.power_kw is not None else ""]
         limits += [f"{site.rack_units:g} rack units" if site.rack_units is not None else ""]
     room = ", ".join(limit for limit in limits if limit)
-    modern = case.catalog.part("pue.modern").value
+    modern = case.catalog.parameter("pue.modern").value
     return SectionLine(
         topic=f"Power in {plug.where.region}",
         choice=f"{format_number(plug.power_kw.value)} kW at the plug, {format_number(plug.rack_units)} rack units",
@@ -70,7 +70,7 @@ def _build_power_line(case: OptionContext, plug: SitePowerDraw) -> SectionLine:
 
 
 def _list_cooling_lines(case: OptionContext, plug: SitePowerDraw) -> Iterator[SectionLine]:
-    limit = case.catalog.part("cooling.air").value
+    limit = case.catalog.parameter("cooling.air").value
     for racks in _group_racks(case, plug, limit):
         draw = racks.node.power_w / 1000
         name = f"Racks of {racks.node.id} in {plug.where.region}"

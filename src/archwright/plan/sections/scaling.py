@@ -135,7 +135,7 @@ def _list_machine_losses(chosen: ChosenOption) -> Iterator[SectionLine]:
     for workload in chosen.needs.workloads:
         mine = [fleet for fleet in chosen.fleets if workload.name in fleet.workloads]
         months = range(chosen.needs.budget.horizon_months)
-        machines = round(max(sum(fleet.at_once[month] for fleet in mine) for month in months))
+        machines = round(max(sum(fleet.monthly_peaks[month] for fleet in mine) for month in months))
         if workload.slo.availability is not None and machines:
             yield _build_loss_line(chosen, workload, workload.slo.availability, machines)
 
@@ -195,14 +195,14 @@ def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
 
 
 def _compute_headroom(chosen: ChosenOption, name: str, taken: Estimate, limit: float) -> Headroom:
-    basis = chosen.ledger.basis(
+    basis = chosen.ledger.create_basis(
         f"headroom.{name.removeprefix('the ').replace(' ', '-')}",
         "formula",
         f"how often this plan fits into {name}",
         formula=f"{limit:,.10g} / {taken.value:,.10g} {taken.unit}; holds if it grows in proportion to the load",
         facts=(taken.basis,) if taken.basis else (),
     )
-    return Headroom(name, taken, limit, taken.dividing(limit, "times", basis))
+    return Headroom(name, taken, limit, taken.divide_amount(limit, "times", basis))
 
 
 def _list_limit_lines(tightest: list[Headroom]) -> Iterator[SectionLine]:

@@ -123,7 +123,7 @@ def _describe_bandwidth(case: OptionContext, kept: StoredData) -> str:
     """The bandwidth that decided the tier."""
     if not kept.bandwidth:
         return ""
-    limit = case.catalog.part("object.bandwidth")
+    limit = case.catalog.parameter("object.bandwidth")
     if kept.tier == "file":
         return (
             f"; {kept.bandwidth / GB:.1f} GB/s, more than the {limit.value / GB:g} a machine gets from object storage"
@@ -144,7 +144,7 @@ def _list_clauses(case: OptionContext, kind: str) -> tuple[str, ...]:
 
 def _estimate_bytes(case: OptionContext, one: StoredItem) -> Estimate:
     """What is kept in the last month, with the bands of what it rests on."""
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"bytes.{one.kept.name}.{_display_name(one.where)}".lower().replace(" ", "-"),
         "formula",
         f"bytes in the last month: {one.kept.name}",
@@ -197,13 +197,13 @@ def _list_index_estimates(case: OptionContext) -> Iterator[SectionLine]:
     """Indexes whose size rests on a guess."""
     for workload in case.needs.workloads:
         months = build_monthly_indexes(case, workload)
-        place = next(iter(case.places_of(workload)), None)
+        place = next(iter(case.load_shares(workload)), None)
         if not months or months[-1].stated or place is None:
             continue
         last, form = months[-1], choose_index_form(case, workload, place)
         yield SectionLine(
             topic=f"Size of the index of {workload.name}",
-            choice=f"searched in {form} form: {format_number(last.laid(form).memory_bytes / GB)} GB of host memory",
+            choice=f"searched in {form} form: {format_number(last.footprint(form).memory_bytes / GB)} GB of host memory",
             why=f"{format_estimate(last.vectors)}: guessed from the bytes of its data, the widest unknown of this section",
             alternative="count the documents",
             why_not="state an embedding workload with documents and tokens_per_document, and the guess is gone",
@@ -214,7 +214,7 @@ def _list_index_estimates(case: OptionContext) -> Iterator[SectionLine]:
 
 def _estimate_vectors(case: OptionContext, vectors: Estimate, workload: str) -> Estimate:
     names = ("text.share", "text.bytes", "chunk.tokens")
-    basis = case.ledger.basis(
+    basis = case.ledger.create_basis(
         f"vectors.{workload}",
         "formula",
         "vectors of a retrieval's index in the last month",

@@ -56,9 +56,9 @@ class IntegerProgram:
         self._years = range(len(kinds[0].usd) if kinds else 0)
         self._owned = {kind.machine for kind in kinds if kind.most is not None}
         self._solver: Any = _make_quiet_solver(highspy)
-        self._stock = [self._machines(kind) for kind in kinds]
+        self._stock = [self._add_machine_columns(kind) for kind in kinds]
         types = dict.fromkeys(kind.machine for kind in kinds)
-        self._spares = {(machine, year): self._column(0.0) for machine in types for year in self._years}
+        self._spares = {(machine, year): self._add_column(0.0) for machine in types for year in self._years}
         self._used: dict[int, int] = {}
         self._share: dict[tuple[int, int, str], int] = {}
         self._parts: dict[tuple[int, int, str], int] = {}
@@ -69,34 +69,34 @@ class IntegerProgram:
         groups: dict[tuple[str, str, bool, str], list[int]] = {}
         for index, one in enumerate(choices):
             groups.setdefault((one.task, one.model, one.machine is None, one.outside), []).append(index)
-        self._groups = [(self._group(mine), mine) for mine in groups.values()]
+        self._groups = [(self._add_choice_group(mine), mine) for mine in groups.values()]
         for task in dict.fromkeys(choice.task for choice in choices):
-            self._row({z: 1.0 for z, mine in self._groups if choices[mine[0]].task == task}, 1.0, 1.0)
+            self._add_row({z: 1.0 for z, mine in self._groups if choices[mine[0]].task == task}, 1.0, 1.0)
         for task, followed in follows.items():
-            self._follow(task, followed)
+            self._add_model_rows(task, followed)
         for machine in types:
             for year in self._years:
-                self._type(machine, year)
+                self._add_capacity_rows(machine, year)
 
-    def be_hybrid(self) -> None:
+    def require_hybrid(self) -> None:
         """Something goes outside, in part at least, and something stays."""
         for outside in (True, False):
             some = {z: 1.0 for z, mine in self._groups if _runs_on_side(self._choices[mine[0]], outside=outside)}
             if some:
-                self._row(some, math.inf, 1.0)
+                self._add_row(some, math.inf, 1.0)
 
-    def once(self, usd: float, some: Iterable[int]) -> None:
+    def add_one_time_cost(self, usd: float, some: Iterable[int]) -> None:
         """Paid once where any of these choices is used, however many."""
-        paid, wanted = self._column(usd, 1.0), set(some)
+        paid, wanted = self._add_column(usd, 1.0), set(some)
         for z, mine in self._groups:
             if wanted.intersection(mine):
-                self._row({z: 1.0, paid: -1.0}, 0.0)
+                self._add_row({z: 1.0, paid: -1.0}, 0.0)
 
     def solve(self, limits: SolverLimits) -> MipSolution | None:
         """None when no solution keeps the limits."""
-        self._limits(limits)
+        self._add_limit_rows(limits)
         if self._share:
-            self._narrow()
+            self._reduce_problem()
         self._solver.run()
         status = self._solver.getModelStatus()
         if status == self._highs.HighsModelStatus.kInfeasible:
@@ -106,7 +106,7 @@ class IntegerProgram:
         if status != self._highs.HighsModelStatus.kOptimal and not feasible:
             raise PlanError("AW-PLAN-09", f"the optimisation ended without an answer: {status.name}")
         found = self._solver.getSolution().col_value
-        every = (self._taken(index, found) for index in range(len(self._choices)))
+        every = (self._read_choice(index, found) for index in range(len(self._choices)))
         taken = [one for one in every if one is not None]
         # What does all of its task shares it with nobody.
         tasks = Counter(self._choices[one.choice].task for one in taken)
@@ -116,25 +116,25 @@ class IntegerProgram:
 
     # --- what cannot be in the least
 
-    def _narrow(self) -> None:
+    def _reduce_problem(self) -> None:
         """Leaves out choices with which even fractions of machines cost more than a solution that is known: the least
         stays the same, and is found in a tenth of the time. Known is the best of the choices that fractions use.
         """
         choices = {*self._used.values(), *(z for z, _ in self._groups)}
-        least = self._relaxed()
+        least = self._solve_relaxation()
         if least is None:
             return
         first = self._solver.getSolution()
         found, duals = first.col_value, first.col_dual
         unused = [number for number in choices if found[number] < MIN_SHARE]
-        self._bound(unused, 0.0)
+        self._set_upper_bounds(unused, 0.0)
         self._solver.run()
         known = self._solver.getInfo()
         if known.primal_solution_status != self._highs.SolutionStatus.kSolutionStatusFeasible:
-            self._bound(unused, 1.0)
+            self._set_upper_bounds(unused, 1.0)
             return
         most, solution = known.objective_function_value * (1 + MIN_SHARE), self._solver.getSolution()
-        self._bound(unused, 1.0)
+        self._set_upper_bounds(unused, 1.0)
         types: dict[str, list[int]] = {}
         for index, number in self._used.items():
             types.setdefault(self._choices[index].machine or "", []).append(number)
@@ -142,19 +142,19 @@ class IntegerProgram:
         for some in (*([z] for z, _ in self._groups), *types.values(), *([number] for number in self._used.values())):
             # By duality one of these costs their least reduced cost more; only where that leaves it open it is solved.
             surely = least + min(duals[number] for number in some) > most
-            if not gone.issuperset(some) and (surely or self._dearer(some, most)):
-                self._bound(some, 0.0)
+            if not gone.issuperset(some) and (surely or self._exceeds_cost(some, most)):
+                self._set_upper_bounds(some, 0.0)
                 gone.update(some)
         self._solver.setSolution(solution)
 
-    def _dearer(self, some: list[int], most: float) -> bool:
+    def _exceeds_cost(self, some: list[int], most: float) -> bool:
         """Whether one of these costs more, with whatever else."""
-        self._row(dict.fromkeys(some, 1.0), math.inf, 1.0)
-        least, last = self._relaxed(), self._solver.getNumRow() - 1
+        self._add_row(dict.fromkeys(some, 1.0), math.inf, 1.0)
+        least, last = self._solve_relaxation(), self._solver.getNumRow() - 1
         self._solver.deleteRows(1, [last])
         return least is None or least > most
 
-    def _relaxed(self) -> float | None:
+    def _solve_relaxation(self) -> float | None:
         """The least when machines need not be whole; None when there is none."""
         # From the solution before, a row more: nothing to simplify first.
         self._solver.setOptionValue("solve_relaxation", True)
@@ -165,13 +165,13 @@ class IntegerProgram:
         best = self._solver.getModelStatus() == self._highs.HighsModelStatus.kOptimal
         return float(self._solver.getInfo().objective_function_value) if best else None
 
-    def _bound(self, numbers: Iterable[int], upper: float) -> None:
+    def _set_upper_bounds(self, numbers: Iterable[int], upper: float) -> None:
         for number in numbers:
             self._solver.changeColBounds(number, 0.0, upper)
 
     # --- columns and rows
 
-    def _column(self, cost: float, upper: float = math.inf, *, whole: bool = False) -> int:
+    def _add_column(self, cost: float, upper: float = math.inf, *, whole: bool = False) -> int:
         """The number of a new variable, from 0 to `upper`."""
         self._solver.addCol(cost, 0.0, upper, 0, [], [])
         number: int = self._solver.getNumCol() - 1
@@ -179,135 +179,142 @@ class IntegerProgram:
             self._solver.changeColIntegrality(number, self._highs.HighsVarType.kInteger)
         return number
 
-    def _row(self, terms: RowCoefficients, upper: float, lower: float = -math.inf) -> None:
+    def _add_row(self, terms: RowCoefficients, upper: float, lower: float = -math.inf) -> None:
         held = {index: value for index, value in terms.items() if value}
         self._solver.addRow(lower, upper, len(held), list(held), list(held.values()))
 
-    def _machines(self, kind: MachineSupply) -> list[int]:
+    def _add_machine_columns(self, kind: MachineSupply) -> list[int]:
         most = kind.most or (math.inf,) * len(self._years)
-        found = [self._column(usd, n, whole=True) for usd, n in zip(kind.weights(kind.usd), most, strict=True)]
+        found = [
+            self._add_column(usd, n, whole=True) for usd, n in zip(kind.yearly_increments(kind.usd), most, strict=True)
+        ]
         if kind.most is None:
             for before, after in itertools.pairwise(found):
-                self._row({before: 1.0, after: -1.0}, 0.0)
+                self._add_row({before: 1.0, after: -1.0}, 0.0)
         return found
 
-    def _group(self, mine: list[int]) -> int:
+    def _add_choice_group(self, mine: list[int]) -> int:
         """The choices of one task with one model; the number of the variable that says whether it is used."""
         first = self._choices[mine[0]]
-        used = self._column(first.usd, 1.0, whole=True)
+        used = self._add_column(first.usd, 1.0, whole=True)
         own = [i for i in mine if self._choices[i].machine in self._owned and self._choices[i].peak]
         if first.machine is None:
             self._used[mine[0]] = used
         elif own:
-            self._sharing(used, own, [i for i in mine if i not in own])
+            self._add_shared_load(used, own, [i for i in mine if i not in own])
         else:
             for i in mine:
-                self._used[i] = self._column(sum(self._choices[i].work_usd), 1.0, whole=True)
-            self._row({**{self._used[i]: 1.0 for i in mine}, used: -1.0}, 0.0, 0.0)
+                self._used[i] = self._add_column(sum(self._choices[i].work_usd), 1.0, whole=True)
+            self._add_row({**{self._used[i]: 1.0 for i in mine}, used: -1.0}, 0.0, 0.0)
         return used
 
-    def _sharing(self, used: int, own: list[int], others: list[int]) -> None:
+    def _add_shared_load(self, used: int, own: list[int], others: list[int]) -> None:
         """A load that types of which machines are owned (`own`) may share with one that is bought (of `others`)."""
         for i in others:
-            self._used[i] = self._column(0.0, 1.0, whole=True)
-        self._row({**{self._used[i]: 1.0 for i in others}, used: -1.0}, 0.0)
+            self._used[i] = self._add_column(0.0, 1.0, whole=True)
+        self._add_row({**{self._used[i]: 1.0 for i in others}, used: -1.0}, 0.0)
         downs = (BOUGHT_TYPE, *dict.fromkeys(self._choices[i].machine or "" for i in own))
         self._downs |= dict.fromkeys((*own, *others), downs)
         for year in self._years:
-            serves = {i: self._column(0.0, 1.0, whole=True) for i in own}
-            bought = self._column(0.0, 1.0 if others else 0.0, whole=True)
+            serves = {i: self._add_column(0.0, 1.0, whole=True) for i in own}
+            bought = self._add_column(0.0, 1.0 if others else 0.0, whole=True)
             for one in (*serves.values(), bought):
-                self._row({one: 1.0, used: -1.0}, 0.0)
+                self._add_row({one: 1.0, used: -1.0}, 0.0)
             # Whole by itself: of the types that may be bought one is, and it serves or not.
-            there = {i: self._column(0.0, 1.0) for i in others}
+            there = {i: self._add_column(0.0, 1.0) for i in others}
             for i, one in there.items():
-                self._row({one: 1.0, self._used[i]: -1.0}, 0.0)
-            self._row({**dict.fromkeys(there.values(), 1.0), bought: -1.0}, 0.0, 0.0)
+                self._add_row({one: 1.0, self._used[i]: -1.0}, 0.0)
+            self._add_row({**dict.fromkeys(there.values(), 1.0), bought: -1.0}, 0.0, 0.0)
             for down in downs:
-                self._shared(used, {**serves, **there}, year, down)
-            self._backed(serves, there, year)
+                self._add_failure_shares(used, {**serves, **there}, year, down)
+            self._add_spare_rows(serves, there, year)
 
-    def _shared(self, used: int, serves: Mapping[int, int], year: int, down: str) -> None:
+    def _add_failure_shares(self, used: int, serves: Mapping[int, int], year: int, down: str) -> None:
         """The shares of a year, with those machines down."""
         share = {}
         for i, one in serves.items():
             choice = self._choices[i]
             cost = choice.work_usd[year] if down == BOUGHT_TYPE and choice.work_usd else 0.0
-            share[i] = self._share[i, year, down] = self._column(cost, 1.0)
-            self._row({share[i]: 1.0, one: -1.0}, 0.0)
+            share[i] = self._share[i, year, down] = self._add_column(cost, 1.0)
+            self._add_row({share[i]: 1.0, one: -1.0}, 0.0)
             if choice.machine in self._crowded:
-                parts = self._parts[i, year, down] = self._column(0.0, whole=True)
-                self._row({share[i]: choice.peak[year] * choice.parts, parts: -1.0}, 0.0)
-        self._row({**dict.fromkeys(share.values(), 1.0), used: -1.0}, 0.0, 0.0)
+                parts = self._parts[i, year, down] = self._add_column(0.0, whole=True)
+                self._add_row({share[i]: choice.peak[year] * choice.parts, parts: -1.0}, 0.0)
+        self._add_row({**dict.fromkeys(share.values(), 1.0), used: -1.0}, 0.0, 0.0)
 
-    def _backed(self, serves: dict[int, int], there: dict[int, int], year: int) -> None:
+    def _add_spare_rows(self, serves: dict[int, int], there: dict[int, int], year: int) -> None:
         """Spares of a load that may be shared: each type that serves has its own, or those of all that serve."""
         for i, one in (*serves.items(), *there.items()):
             choice = self._choices[i]
             spares, both = self._spares[choice.machine or "", year], float(choice.beside[year])
-            self._row({one: float(choice.spares[year]), spares: -1.0}, 0.0)
+            self._add_row({one: float(choice.spares[year]), spares: -1.0}, 0.0)
             for also in (number for other, number in serves.items() if other != i):
-                self._row({one: both, also: both, spares: -1.0}, both)
+                self._add_row({one: both, also: both, spares: -1.0}, both)
         backed = {one: float(self._choices[i].beside[year]) for i, one in there.items()}
         most = max(backed.values(), default=0.0)
         for i, one in serves.items():
-            self._row({**backed, one: most, self._spares[self._choices[i].machine or "", year]: -1.0}, most)
+            self._add_row({**backed, one: most, self._spares[self._choices[i].machine or "", year]: -1.0}, most)
 
-    def _follow(self, task: str, followed: str) -> None:
+    def _add_model_rows(self, task: str, followed: str) -> None:
         heads = [(z, self._choices[mine[0]]) for z, mine in self._groups]
         for model in {choice.model: None for _, choice in heads if choice.task in (task, followed)}:
             signs = {task: 1.0, followed: -1.0}
             mine = {z: signs[c.task] for z, c in heads if c.task in signs and c.model == model}
-            self._row(mine, 0.0, 0.0)
+            self._add_row(mine, 0.0, 0.0)
 
-    def _type(self, machine: str, year: int) -> None:
+    def _add_capacity_rows(self, machine: str, year: int) -> None:
         mine = [(i, choice) for i, choice in enumerate(self._choices) if choice.machine == machine]
         had = [stock[year] for kind, stock in zip(self._kinds, self._stock, strict=True) if kind.machine == machine]
         spares, here = self._spares[machine, year], machine if machine in self._owned else BOUGHT_TYPE
         steady = [(i, choice) for i, choice in mine if choice.peak]
         for down in sorted({here}.union(*(self._downs.get(i, ()) for i, _ in steady))):
             room = {**dict.fromkeys(had, -1.0), **({spares: 1.0} if down == here else {})}
-            self._row({**dict(self._peak(i, year, down) for i, _ in steady), **room}, ROW_TOLERANCE)
-            mean = {self._did(i, year, down): c.mean[year] + c.width for i, c in mine if c.mean}
-            self._row({**mean, **{self._used[i]: c.width for i, c in mine if not c.mean}, **room}, ROW_TOLERANCE)
+            self._add_row({**dict(self._peak_column(i, year, down) for i, _ in steady), **room}, ROW_TOLERANCE)
+            mean = {self._share_column(i, year, down): c.mean[year] + c.width for i, c in mine if c.mean}
+            self._add_row({**mean, **{self._used[i]: c.width for i, c in mine if not c.mean}, **room}, ROW_TOLERANCE)
         month = {**dict.fromkeys(had, -HOURS_PER_MONTH), spares: HOURS_PER_MONTH}
-        self._row(
-            {**{self._did(i, year, BOUGHT_TYPE): c.hours[year] for i, c in mine if c.hours}, **month}, ROW_TOLERANCE
+        self._add_row(
+            {**{self._share_column(i, year, BOUGHT_TYPE): c.hours[year] for i, c in mine if c.hours}, **month},
+            ROW_TOLERANCE,
         )
         for i, choice in steady:
             if (i, year, BOUGHT_TYPE) not in self._share and choice.spares[year]:
-                self._row({self._used[i]: float(choice.spares[year]), spares: -1.0}, 0.0)
+                self._add_row({self._used[i]: float(choice.spares[year]), spares: -1.0}, 0.0)
 
-    def _did(self, index: int, year: int, down: str) -> int:
+    def _share_column(self, index: int, year: int, down: str) -> int:
         """The variable of a choice's share."""
         found = self._share.get((index, year, down), self._share.get((index, year, BOUGHT_TYPE)))
         return self._used[index] if found is None else found
 
-    def _peak(self, index: int, year: int, down: str) -> tuple[int, float]:
+    def _peak_column(self, index: int, year: int, down: str) -> tuple[int, float]:
         """The variable that says how much of a machine the busiest hour takes, and how much of one a unit of it is."""
         choice, when = self._choices[index], down if (index, year, down) in self._share else BOUGHT_TYPE
         parts = self._parts.get((index, year, when))
-        return (self._did(index, year, when), choice.peak[year]) if parts is None else (parts, 1 / choice.parts)
+        return (
+            (self._share_column(index, year, when), choice.peak[year]) if parts is None else (parts, 1 / choice.parts)
+        )
 
-    def _limits(self, limits: SolverLimits) -> None:
+    def _add_limit_rows(self, limits: SolverLimits) -> None:
         stocks = list(zip(self._stock, self._kinds, strict=True))
 
         def over(values: Iterable[tuple[list[int], list[float]]]) -> dict[int, float]:
             return {number: one for columns, found in values for number, one in zip(columns, found, strict=True)}
 
         if limits.capex_usd is not None:
-            self._row(over((columns, kind.weights(kind.capex_usd)) for columns, kind in stocks), limits.capex_usd)
+            self._add_row(
+                over((columns, kind.yearly_increments(kind.capex_usd)) for columns, kind in stocks), limits.capex_usd
+            )
         for year in self._years:
             if limits.power_kw is not None:
-                self._row({columns[year]: kind.power_kw for columns, kind in stocks}, limits.power_kw)
+                self._add_row({columns[year]: kind.power_kw for columns, kind in stocks}, limits.power_kw)
             if limits.rack_units is not None:
-                self._row({columns[year]: kind.rack_units for columns, kind in stocks}, limits.rack_units)
+                self._add_row({columns[year]: kind.rack_units for columns, kind in stocks}, limits.rack_units)
         if limits.usd_per_month is not None:
             paid = {z: self._choices[mine[0]].usd_per_month for z, mine in self._groups}
-            machines = over((columns, kind.weights(kind.usd_per_month)) for columns, kind in stocks)
-            self._row({**paid, **machines}, limits.usd_per_month)
+            machines = over((columns, kind.yearly_increments(kind.usd_per_month)) for columns, kind in stocks)
+            self._add_row({**paid, **machines}, limits.usd_per_month)
 
-    def _taken(self, index: int, found: list[float]) -> SelectedChoice | None:
+    def _read_choice(self, index: int, found: list[float]) -> SelectedChoice | None:
         """None where the choice does nothing."""
         choice, downs = self._choices[index], self._downs.get(index, ())
         if not downs:

@@ -44,11 +44,11 @@ class MachineSupply(NamedTuple):
     rack_units: float
     most: tuple[int, ...] | None = None
 
-    def sum(self, values: tuple[float, ...], machines: tuple[int, ...]) -> float:
+    def sum_over_years(self, values: tuple[float, ...], machines: tuple[int, ...]) -> float:
         """Of `values` (a field), for so many machines in each year."""
-        return sum(a * b for a, b in zip(self.weights(values), machines, strict=True))
+        return sum(a * b for a, b in zip(self.yearly_increments(values), machines, strict=True))
 
-    def weights(self, values: tuple[float, ...]) -> list[float]:
+    def yearly_increments(self, values: tuple[float, ...]) -> list[float]:
         """What one machine more in one year alone adds: one that is bought then is not bought a year later."""
         if self.most is not None:
             return list(values)

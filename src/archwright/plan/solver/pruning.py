@@ -75,7 +75,10 @@ def _costs_no_more(one: MachineSupply, other: MachineSupply) -> bool:
     return (
         one.power_kw <= other.power_kw
         and one.rack_units <= other.rack_units
-        and all(_all_at_most(one.weights(getattr(one, f)), other.weights(getattr(other, f))) for f in fields)
+        and all(
+            _all_at_most(one.yearly_increments(getattr(one, f)), other.yearly_increments(getattr(other, f)))
+            for f in fields
+        )
     )
 
 

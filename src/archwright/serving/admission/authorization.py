@@ -44,42 +44,42 @@ class RequestAuthorizer:
         self._decisions: dict[tuple[str, str], Counter] = {}
         self._clock = clock
 
-    def admit(self, exchange: HttpExchange, wish: RouteRequirement) -> Principal:
+    def authorize(self, exchange: HttpExchange, wish: RouteRequirement) -> Principal:
         """The principal, or the Refusal: 401 unknown, 404 and 405 nothing there, 403 not allowed. In this order, so
         that a stranger learns nothing about which paths exist."""
         secret = read_credential(exchange)
         exchange.keys_version = self._keys.version  # before: more may be known at any moment
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
-            self._record(exchange, wish, None, "no key" if secret is None else "unknown key")
+            self._record_decision(exchange, wish, None, "no key" if secret is None else "unknown key")
             message = (
                 "no API key: send 'Authorization: Bearer aw_...'" if secret is None else "the API key is not valid"
             )
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
         if wish.permission is None:
-            self._record(exchange, wish, principal, "no such route")
+            self._record_decision(exchange, wish, principal, "no such route")
             raise _no_route_error(exchange, wish)
         if not is_allowed(principal, wish.permission):
-            self._record(exchange, wish, principal, "not permitted to this role")
+            self._record_decision(exchange, wish, principal, "not permitted to this role")
             message = f"this key's role {principal.role!r} lacks the permission {wish.permission!r}"
             raise ApiError(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions")
-        self._record(exchange, wish, principal, "")
+        self._record_decision(exchange, wish, principal, "")
         return principal
 
-    def still(self, exchange: HttpExchange, wish: RouteRequirement) -> None:
+    def reauthorize(self, exchange: HttpExchange, wish: RouteRequirement) -> None:
         """Its body has come, maybe long after its head: what was taken away since is not his any more. Raises Refusal
         401, StoreError."""
         principal = exchange.principal
         assert principal is not None, "let in without a principal"
-        if self._keys.follow() == exchange.keys_version and self._clock() < principal.expires_at:
+        if self._keys.refresh_version() == exchange.keys_version and self._clock() < principal.expires_at:
             return
         known = self._keys.identify(read_credential(exchange) or "")
         if known is None:
-            self._record(exchange, wish, principal, "the key was taken away before the body came")
+            self._record_decision(exchange, wish, principal, "the key was taken away before the body came")
             raise ApiError(HTTPStatus.UNAUTHORIZED, "the API key is not valid", openai_code="invalid_api_key")
         exchange.principal = known
 
-    def acted(self, exchange: HttpExchange, action: str, resource: str, tenant: str, refused: str = "") -> None:
+    def record_action(self, exchange: HttpExchange, action: str, resource: str, tenant: str, refused: str = "") -> None:
         """Write down what was done to what, or why not. Raises Refusal 503 where there is no room for it."""
         principal = exchange.principal
         event = AuditEvent(
@@ -98,10 +98,12 @@ class RequestAuthorizer:
         except StoreError as error:
             raise audit_unavailable() from error
 
-    def _record(self, exchange: HttpExchange, wish: RouteRequirement, principal: Principal | None, reason: str) -> None:
+    def _record_decision(
+        self, exchange: HttpExchange, wish: RouteRequirement, principal: Principal | None, reason: str
+    ) -> None:
         permission = wish.permission or "none"
         effect: Effect = "deny" if reason else "allow"
-        (self._decisions.get((effect, permission)) or self._counter(effect, permission)).add()
+        (self._decisions.get((effect, permission)) or self._decision_counter(effect, permission)).add()
         event = AuditEvent(
             at=self._clock(),
             tenant=principal.tenant if principal else "",
@@ -118,7 +120,7 @@ class RequestAuthorizer:
             raise audit_unavailable() from error
         exchange.principal = principal
 
-    def _counter(self, effect: str, permission: str) -> Counter:
+    def _decision_counter(self, effect: str, permission: str) -> Counter:
         labels = {"effect": effect, "permission": permission}
         made = self._decisions[effect, permission] = self._exposition.counter("decisions", labels)
         return made

@@ -61,7 +61,7 @@ class CostAccounting(NamedTuple):
     journal: Journal
     cache: ResponseCache | None = None
 
-    def weigh(self, exchange: HttpExchange, question: GenerationRequest) -> None:
+    def estimate_worst_case(self, exchange: HttpExchange, question: GenerationRequest) -> None:
         """What the request may take at most: with it, it is reserved together with others."""
         answer = int(question.body.get("max_tokens", 0)) * question.choices
         worst_input, estimate = _bound_input_tokens(len(exchange.body), question)
@@ -84,17 +84,17 @@ class CostAccounting(NamedTuple):
             self.flush()  # no reply follows that would: to other workers it would stay held
         exchange.reserved = None
 
-    def open(self, exchange: HttpExchange, question: GenerationRequest, kind: RequestKind) -> RequestCharge:
+    def open_charge(self, exchange: HttpExchange, question: GenerationRequest, kind: RequestKind) -> RequestCharge:
         """Room for the worst case of a request that was weighed. Raises Refusal 429 and 403, StoreError."""
-        bill = self._bill(exchange, question.endpoint, exchange.asks)
-        bill.look_up(question, kind)
+        bill = self._create_charge(exchange, question.endpoint, exchange.asks)
+        bill.look_up_cache(question, kind)
         return bill
 
-    def plain(self, exchange: HttpExchange, spec: Endpoint) -> RequestCharge:
+    def open_flat_charge(self, exchange: HttpExchange, spec: Endpoint) -> RequestCharge:
         """The same for a request that has no tokens."""
-        return self._bill(exchange, spec, WorstCase(0, compute_cost_usd(spec.prices, 0, 0), 0, 0))
+        return self._create_charge(exchange, spec, WorstCase(0, compute_cost_usd(spec.prices, 0, 0), 0, 0))
 
-    def admit(self, exchange: HttpExchange) -> None:
+    def count_request(self, exchange: HttpExchange) -> None:
         """A request that costs nothing but its place among the requests. Raises as `open` does."""
         found = self.accounts.reserve(_require_principal(exchange), (0, 0.0))
         if isinstance(found, LimitDenial):
@@ -110,7 +110,7 @@ class CostAccounting(NamedTuple):
             # The records count: the accounts ask the ledger when they are made anew.
             self.journal.error("not settled", requests=count, **error.as_dict())
 
-    def _bill(self, exchange: HttpExchange, spec: Endpoint, asks: WorstCase) -> RequestCharge:
+    def _create_charge(self, exchange: HttpExchange, spec: Endpoint, asks: WorstCase) -> RequestCharge:
         found, exchange.reserved = exchange.reserved, None
         if found is None:
             found = self.accounts.reserve(_require_principal(exchange), asks[:2])
@@ -166,7 +166,7 @@ class RequestCharge:
         self._cached_at: bytes | None = None
         self._version = spec.serves
 
-    def look_up(self, question: GenerationRequest, kind: RequestKind) -> None:
+    def look_up_cache(self, question: GenerationRequest, kind: RequestKind) -> None:
         """Whether the answer is known, and if not, whether it may be kept."""
         cache, spec = self._till.cache, self.spec
         if cache is None or spec.cache == "off":
@@ -178,7 +178,7 @@ class RequestCharge:
         shown = question.model, question.top_logprobs, question.base64
         asked = CacheKeyParts(kind, self._version, words, (*shown, question.native is not None, question.betas))
         tenant = self.reservation.principal.tenant
-        self._cached_at = cache.key(tenant, asked, spec.cache, control)
+        self._cached_at = cache.cache_key(tenant, asked, spec.cache, control)
         if self._cached_at is not None:
             self.known = cache.get(self._cached_at)
             self.cache = "miss" if self.known is None else "hit"
@@ -186,18 +186,18 @@ class RequestCharge:
                 self._exchange.model, self._exchange.route = self.known.version, self.spec.pool
 
     @property
-    def keeps(self) -> bool:
+    def is_cacheable(self) -> bool:
         """Whether the answer is wanted for the cache."""
         return self._cached_at is not None and self.known is None
 
-    def keep(self, body: bytes, input_tokens: int, output_tokens: int) -> None:
+    def cache_response(self, body: bytes, input_tokens: int, output_tokens: int) -> None:
         """The whole reply, for the next who asks; not when another version gave it than was looked for."""
         cache = self._till.cache
         if cache is None or self._cached_at is None or self._exchange.model != self._version:
             return
         cache.put(self._cached_at, CachedResponse(body, input_tokens, output_tokens, self.usd or 0.0, self._version))
 
-    def answered_at(self, prices: Prices) -> None:
+    def set_prices(self, prices: Prices) -> None:
         """What the pool takes that answers; no more than was reserved, where its price went up since."""
         (dear_in, dear_out), (most_in, most_out) = prices, self.spec.prices
         if dear_in is None or dear_out is None or most_in is None or most_out is None:
@@ -213,7 +213,7 @@ class RequestCharge:
         usd = compute_cost_usd(self.prices, input_tokens, output_tokens) or 0.0
         return input_tokens + output_tokens <= reservation.tokens and usd <= self.most_usd
 
-    def look(self, delivered: int, now: float) -> None:
+    def check_spend(self, delivered: int, now: float) -> None:
         """Called while an answer comes, at `look_at` and when more than `most` pieces have. Raises Refusal: it ends."""
         if delivered > self.most:
             raise ApiError(
@@ -223,9 +223,9 @@ class RequestCharge:
             )
         self.look_at = now + CHECK_INTERVAL_S
         till, principal = self._till, self.reservation.principal
-        if till.accounts.still(self.reservation):
+        if till.accounts.may_continue(self.reservation):
             return
-        if not till.keys.live(principal.key_id):
+        if not till.keys.is_live(principal.key_id):
             message = "the API key is no longer valid; the answer ends here"
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
         message = "the budget was lowered below what is spent; the answer ends here"
@@ -258,7 +258,7 @@ class RequestCharge:
             found.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
         return found
 
-    def told(self, used: dict[str, Any] | None) -> dict[str, Any] | None:
+    def add_cost(self, used: dict[str, Any] | None) -> dict[str, Any] | None:
         """The count of tokens that ends a stream, with what they cost."""
         return used if used is None or self.usd is None else {**used, "cost_usd": round(self.usd, 9)}
 
@@ -331,10 +331,10 @@ class RecordedSpending:
             self._again_at, self._sums = math.inf, {}
         day = int(since // DAY_S)
         if day not in self._sums:
-            self._sums[day] = self._added(day)
+            self._sums[day] = self._sum_since(day)
         return self._sums[day][scope.name] / NANO
 
-    def _added(self, day: int) -> Counter[str]:
+    def _sum_since(self, day: int) -> Counter[str]:
         self._ledger.flush()
         found: Counter[str] = Counter()
         by, today = ("tenant", "key_id", "user", "shadow"), int(self._clock() // DAY_S)

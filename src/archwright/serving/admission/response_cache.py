@@ -59,7 +59,7 @@ class ResponseCache:
         ttl_s: float = TTL_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._slate = SharedTable(home.slates, "cache", size_bytes, _GENERATIONS)
+        self._slate = SharedTable(home.shared_tables, "cache", size_bytes, _GENERATIONS)
         # Pages of a dropped generation are free only when no reader is left that may look at them.
         self._share_bytes = size_bytes * 3 // 8
         self._pepper = pepper
@@ -71,11 +71,13 @@ class ResponseCache:
         self.refused = 0
         """How often the shared table refused."""
 
-    def key(self, tenant: str, asked: CacheKeyParts, policy: CachePolicy, cache_control: str = "") -> bytes | None:
+    def cache_key(
+        self, tenant: str, asked: CacheKeyParts, policy: CachePolicy, cache_control: str = ""
+    ) -> bytes | None:
         """Where the answer is kept; None when this question is not for the cache."""
         if not is_cacheable(policy, asked, cache_control):
             return None
-        salt = self._salts.get(tenant) or self._salt(tenant)
+        salt = self._salts.get(tenant) or self._tenant_salt(tenant)
         return hashlib.blake2b(build_canonical_key(asked), digest_size=KEY_BYTES, key=salt).digest()
 
     def get(self, key: bytes) -> CachedResponse | None:
@@ -84,9 +86,9 @@ class ResponseCache:
         if known is not None:
             if now < known[0]:
                 return known[1]
-            self._forget(key)
+            self._drop_from_front(key)
         try:
-            found = self._slate.read(self._look, key)
+            found = self._slate.read(self._read_entry, key)
             if found is None:
                 return None
             raw, young = found
@@ -94,11 +96,11 @@ class ResponseCache:
             if now >= expires_at:
                 return None
             if not young:
-                self._slate.write(self._keep, key, raw)
+                self._slate.write(self._write_entry, key, raw)
         except StoreError:
             self.refused += 1
             return None
-        self._remember(key, expires_at, cached)
+        self._add_to_front(key, expires_at, cached)
         return cached
 
     def put(self, key: bytes, cached: CachedResponse) -> None:
@@ -107,23 +109,23 @@ class ResponseCache:
         if len(raw) > min(ENTRY_BYTES, self._share_bytes):
             return
         try:
-            self._slate.write(self._keep, key, raw)
+            self._slate.write(self._write_entry, key, raw)
         except StoreError:
             self.refused += 1
             return
-        self._remember(key, expires_at, cached)
+        self._add_to_front(key, expires_at, cached)
 
     def close(self) -> None:
         self._slate.close()
 
-    def _salt(self, tenant: str) -> bytes:
+    def _tenant_salt(self, tenant: str) -> bytes:
         if len(self._salts) >= MAX_SALTS:
             self._salts.clear()
         salt = hmac.digest(self._pepper, b"cache of " + tenant.encode(), "sha256")
         self._salts[tenant] = salt
         return salt
 
-    def _look(self, transaction: Transaction, key: bytes) -> tuple[bytes, bool] | None:
+    def _read_entry(self, transaction: Transaction, key: bytes) -> tuple[bytes, bool] | None:
         """The entry, and whether it stands in the young generation."""
         young = _STATE.unpack(transaction.get(_STATE_KEY) or bytes(_STATE.size))[0]
         for number in (young, 1 - young):
@@ -135,7 +137,7 @@ class ResponseCache:
                 return b"".join((raw, *rest)) if rest else raw, number == young
         return None
 
-    def _keep(self, transaction: Transaction, key: bytes, raw: bytes) -> None:
+    def _write_entry(self, transaction: Transaction, key: bytes, raw: bytes) -> None:
         young, size = _STATE.unpack(transaction.get(_STATE_KEY) or bytes(_STATE.size))
         needed = _estimate_page_bytes(len(raw))
         if size + needed > self._share_bytes:
@@ -147,16 +149,16 @@ class ResponseCache:
             transaction.put(_piece_key(key, at), raw[at : at + PIECE_BYTES], db=table)
         transaction.put(_STATE_KEY, _STATE.pack(young, size + needed))
 
-    def _remember(self, key: bytes, expires_at: float, cached: CachedResponse) -> None:
-        self._forget(key)
+    def _add_to_front(self, key: bytes, expires_at: float, cached: CachedResponse) -> None:
+        self._drop_from_front(key)
         if len(cached.body) > FRONT_BYTES // 16:
             return
         self._front[key] = (expires_at, cached)
         self._front_bytes += len(cached.body)
         while len(self._front) > FRONT_ENTRIES or self._front_bytes > FRONT_BYTES:
-            self._forget(next(iter(self._front)))
+            self._drop_from_front(next(iter(self._front)))
 
-    def _forget(self, key: bytes) -> None:
+    def _drop_from_front(self, key: bytes) -> None:
         known = self._front.pop(key, None)
         if known is not None:
             self._front_bytes -= len(known[1].body)

@@ -27,27 +27,27 @@ class ChoiceAccumulator:
         self.refusals.append(piece.refusal)
         self.entries += piece.entries or ()
         for call in piece.calls:
-            self._call(call)
+            self._add_tool_call(call)
         self.signature += piece.signature
         self.redacted += piece.redacted
         self.stop = piece.stop or self.stop
         self.finish = piece.finish or self.finish
 
-    def _call(self, call: ToolCall) -> None:
-        said = call.said
+    def _add_tool_call(self, call: ToolCall) -> None:
+        said = call.called_function
         known = self.calls.get(call.index)
         if known is None:
             function, custom = (FunctionCall(said.name), None) if call.custom is None else (None, CustomCall(said.name))
             known = self.calls[call.index] = ToolCall(call.index, call.id, function, custom, call.extra_content), []
         first, words = known
-        first.id, first.said.name = first.id or call.id, first.said.name or said.name
+        first.id, first.called_function.name = first.id or call.id, first.called_function.name or said.name
         first.extra_content = first.extra_content or call.extra_content
         words.append(said.arguments or "")
 
-    def piece(self, number: int) -> ResponsePiece:
+    def to_piece(self, number: int) -> ResponsePiece:
         calls = []
         for _, (call, words) in sorted(self.calls.items()):
-            call.said.arguments = "".join(words)
+            call.called_function.arguments = "".join(words)
             calls.append(call)
         texts = "".join(self.texts), "".join(self.reasonings)
         refusal = "".join(self.refusals)

@@ -23,8 +23,8 @@ class CompleteReplyParser(EventParser):
         self._bytes = 0
         self._streams: bool | None = None
 
-    def plain(self, chunk: bytes) -> bytes | None:
-        return super().plain(chunk) if self._streams else None
+    def take_plain_events(self, chunk: bytes) -> bytes | None:
+        return super().take_plain_events(chunk) if self._streams else None
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         if self._streams is None:

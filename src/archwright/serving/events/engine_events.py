@@ -38,7 +38,7 @@ class ToolCall(msgspec.Struct, gc=False):
     extra_content: Any = None
 
     @property
-    def said(self) -> FunctionCall:
+    def called_function(self) -> FunctionCall:
         return self.function or self.custom or FunctionCall()
 
 

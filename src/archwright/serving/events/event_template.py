@@ -29,7 +29,7 @@ class EventTemplate:
         self._around = len(self._joint)
         self.one = 2 * self._around
 
-    def text(self, event: bytes) -> str | None:
+    def match_one(self, event: bytes) -> str | None:
         """What one event brings; None where it is not of this form."""
         between = event.removeprefix(self._before).removesuffix(self._behind)
         if len(event) - len(between) != self._around:
@@ -39,7 +39,7 @@ class EventTemplate:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 
-    def texts(self, events: bytes) -> list[str] | None:
+    def match_all(self, events: bytes) -> list[str] | None:
         """What whole events bring, each something; None where not all are of this form."""
         between = events.removeprefix(self._before).removesuffix(self._behind)
         if len(events) - len(between) != self._around:

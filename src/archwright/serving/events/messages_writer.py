@@ -69,44 +69,46 @@ class MessagesWriter:
         self._finish: ResponsePiece | None = None
         self._behind = b""
 
-    def first(self) -> bytes:
+    def encode_start(self) -> bytes:
         usage = {"input_tokens": 0, "output_tokens": 0}
-        return _encode_event("message_start", message=self._message([], None, usage)) + _encode_event("ping")
+        return _encode_event("message_start", message=self._build_message([], None, usage)) + _encode_event("ping")
 
-    def text(self, text: str) -> bytes:
+    def encode_text(self, text: str) -> bytes:
         if self._open != "text":
-            return self._put(TEXT_INDEX, ResponsePiece(text, "", None, None))
+            return self._write_or_buffer(TEXT_INDEX, ResponsePiece(text, "", None, None))
         return b"%b%b}}\n\n" % (self._behind, _encode(text))
 
-    def piece(self, piece: ResponsePiece) -> bytes:
+    def encode_piece(self, piece: ResponsePiece) -> bytes:
         if piece.finish:
             self._finish = piece
         out = b""
         if piece.text or piece.refusal or piece.reasoning or piece.signature or piece.redacted:
-            out = self._put(TEXT_INDEX, piece._replace(calls=()))
+            out = self._write_or_buffer(TEXT_INDEX, piece._replace(calls=()))
         for call in piece.calls:
-            out += self._put(call.index, ResponsePiece("", "", None, None, (call,)))
+            out += self._write_or_buffer(call.index, ResponsePiece("", "", None, None, (call,)))
         return out
 
-    def _put(self, number: int, piece: ResponsePiece) -> bytes:
+    def _write_or_buffer(self, number: int, piece: ResponsePiece) -> bytes:
         """What is written now. Nothing for a call whose block is closed: its arguments were whole."""
         if number != self._call:
             if number in self._begun:
                 return b""
-            if self._waits:
-                self._hold(number, piece)
+            if self._is_block_incomplete:
+                self._buffer_piece(number, piece)
                 return b""
-        return self._write(piece) + self._released()
+        return self._write_piece(piece) + self._flush_buffered()
 
     @property
-    def _waits(self) -> bool:
+    def _is_block_incomplete(self) -> bool:
         """Whether more must come of the block that is open."""
         return self._call is not None and not self._arguments.closed and not self._ended
 
-    def _hold(self, number: int, piece: ResponsePiece) -> None:
+    def _buffer_piece(self, number: int, piece: ResponsePiece) -> None:
         said = (piece.text, piece.refusal, piece.reasoning, piece.signature, *piece.redacted)
         self._room -= (
-            PIECE_OVERHEAD_BYTES + sum(map(len, said)) + sum(len(call.said.arguments or "") for call in piece.calls)
+            PIECE_OVERHEAD_BYTES
+            + sum(map(len, said))
+            + sum(len(call.called_function.arguments or "") for call in piece.calls)
         )
         if self._room < 0:
             raise EngineError(
@@ -116,54 +118,54 @@ class MessagesWriter:
             )
         self._held.setdefault(number, []).append(piece)
 
-    def _released(self) -> bytes:
+    def _flush_buffered(self) -> bytes:
         """What waited, up to a call that is not whole either."""
         out = b""
-        while self._held and not self._waits:
-            out += b"".join(map(self._write, self._held.pop(next(iter(self._held)))))
+        while self._held and not self._is_block_incomplete:
+            out += b"".join(map(self._write_piece, self._held.pop(next(iter(self._held)))))
         if not self._held:
             self._room = BUFFER_LIMIT_BYTES
         return out
 
-    def _write(self, piece: ResponsePiece) -> bytes:
-        out = self._thought(piece) if piece.reasoning or piece.signature else b""
+    def _write_piece(self, piece: ResponsePiece) -> bytes:
+        out = self._write_thinking(piece) if piece.reasoning or piece.signature else b""
         for data in piece.redacted:
-            out += self._begin("redacted_thinking", {"type": "redacted_thinking", "data": data})
+            out += self._open_block("redacted_thinking", {"type": "redacted_thinking", "data": data})
         if piece.text or piece.refusal:
             if self._open != "text":
-                out += self._begin("text", {"type": "text", "text": ""})
-            out += self.text(piece.text + piece.refusal)
+                out += self._open_block("text", {"type": "text", "text": ""})
+            out += self.encode_text(piece.text + piece.refusal)
         for call in piece.calls:
-            out += self._called(call)
+            out += self._write_tool_call(call)
         return out
 
-    def _thought(self, piece: ResponsePiece) -> bytes:
+    def _write_thinking(self, piece: ResponsePiece) -> bytes:
         out = b""
         if self._open != "thinking":
-            out = self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+            out = self._open_block("thinking", {"type": "thinking", "thinking": "", "signature": ""})
         if piece.reasoning:
-            out += self._delta({"type": "thinking_delta", "thinking": piece.reasoning})
+            out += self._encode_delta({"type": "thinking_delta", "thinking": piece.reasoning})
         if piece.signature:
-            out += self._delta({"type": "signature_delta", "signature": piece.signature})
+            out += self._encode_delta({"type": "signature_delta", "signature": piece.signature})
         return out
 
-    def _called(self, call: ToolCall) -> bytes:
-        function, out = call.said, b""
+    def _write_tool_call(self, call: ToolCall) -> bytes:
+        function, out = call.called_function, b""
         if call.index not in self._begun:
-            out = self._begin(
+            out = self._open_block(
                 "tool_use", {"type": "tool_use", "id": call.id or "", "name": function.name or "", "input": {}}
             )
             self._begun.add(call.index)
             self._call, self._arguments = call.index, _JsonObjectScanner()
         if function.arguments:
             self._arguments.feed(function.arguments)
-            out += self._delta({"type": "input_json_delta", "partial_json": function.arguments})
+            out += self._encode_delta({"type": "input_json_delta", "partial_json": function.arguments})
         return out
 
-    def end(self, used: dict[str, Any] | None) -> bytes:
+    def encode_end(self, used: dict[str, Any] | None) -> bytes:
         self._ended = True  # nothing more can come
-        out = self._released() + self._close()
-        reason, stop = self._reason(self._finish)
+        out = self._flush_buffered() + self._close_block()
+        reason, stop = self._map_stop_reason(self._finish)
         delta = {"stop_reason": reason, "stop_sequence": stop}
         return (
             out
@@ -171,7 +173,7 @@ class MessagesWriter:
             + _encode_event("message_stop")
         )
 
-    def whole(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
+    def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
         piece = pieces[0]
         blocks: list[dict[str, Any]] = []
         if piece.reasoning or piece.signature:  # which may be all that is shown of it
@@ -180,18 +182,18 @@ class MessagesWriter:
         if piece.text or piece.refusal:
             blocks.append({"type": "text", "text": piece.text + piece.refusal})
         for call in piece.calls:
-            name, said = call.said.name, call.said.arguments
+            name, said = call.called_function.name, call.called_function.arguments
             blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": _parse_arguments(said)})
-        return _encode(self._message(blocks, piece, to_messages_usage(used)))
+        return _encode(self._build_message(blocks, piece, to_messages_usage(used)))
 
-    def _message(
+    def _build_message(
         self, blocks: list[dict[str, Any]], piece: ResponsePiece | None, usage: dict[str, Any]
     ) -> dict[str, Any]:
-        reason, stop = self._reason(piece)
+        reason, stop = self._map_stop_reason(piece)
         head = {"id": self._envelope.id, "type": "message", "role": "assistant", "model": self._envelope.model}
         return {**head, "content": blocks, "stop_reason": reason, "stop_sequence": stop, "usage": usage}
 
-    def _reason(self, piece: ResponsePiece | None) -> tuple[str | None, str | None]:
+    def _map_stop_reason(self, piece: ResponsePiece | None) -> tuple[str | None, str | None]:
         if piece is None or piece.finish is None:
             return None, None
         if piece.finish == "stop" and piece.stop in self._stops:
@@ -200,20 +202,20 @@ class MessagesWriter:
             return "tool_use", None  # many say "stop" of a call that had to be made
         return STOP_REASONS.get(piece.finish, "end_turn"), None
 
-    def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
-        out = self._close() + _encode_event("content_block_start", index=self._blocks, content_block=block)
+    def _open_block(self, kind: str, block: dict[str, Any]) -> bytes:
+        out = self._close_block() + _encode_event("content_block_start", index=self._blocks, content_block=block)
         self._open, self._blocks = kind, self._blocks + 1
         head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % (self._blocks - 1)
         self._behind = head + b'"delta":{"type":"text_delta","text":'
         return out
 
-    def _close(self) -> bytes:
+    def _close_block(self) -> bytes:
         if not self._open:
             return b""
         self._open, self._call = "", None
         return _encode_event("content_block_stop", index=self._blocks - 1)
 
-    def _delta(self, delta: dict[str, Any]) -> bytes:
+    def _encode_delta(self, delta: dict[str, Any]) -> bytes:
         return _encode_event("content_block_delta", index=self._blocks - 1, delta=delta)
 
 

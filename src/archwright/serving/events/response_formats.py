@@ -47,16 +47,16 @@ class ResponseEnvelope(msgspec.Struct, frozen=True, gc=False):
 class ResponseWriter(Protocol):
     """Writes one reply in its client's language: as a stream (`first`, pieces, `end`) or as one `whole`."""
 
-    def first(self) -> bytes: ...
+    def encode_start(self) -> bytes: ...
 
-    def text(self, text: str) -> bytes:
+    def encode_text(self, text: str) -> bytes:
         """A piece of the first choice that is text alone: nearly every one is."""
 
-    def piece(self, piece: ResponsePiece) -> bytes: ...
+    def encode_piece(self, piece: ResponsePiece) -> bytes: ...
 
-    def end(self, used: dict[str, Any] | None) -> bytes: ...
+    def encode_end(self, used: dict[str, Any] | None) -> bytes: ...
 
-    def whole(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes: ...
+    def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes: ...
 
 
 class ChoiceFormat(Protocol):
@@ -69,11 +69,11 @@ class ChoiceFormat(Protocol):
     chunk_object: str
     text: tuple[bytes, bytes]
 
-    def first(self, index: int) -> dict[str, Any] | None: ...
+    def start_choice(self, index: int) -> dict[str, Any] | None: ...
 
-    def chunk(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
+    def chunk_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
 
-    def choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
+    def complete_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, gc=False):
@@ -93,11 +93,11 @@ class ChatFormat:
     chunk_object = "chat.completion.chunk"
     text = (b'{"index":0,"delta":{"content":', b'},"logprobs":null,"finish_reason":null}')
 
-    def first(self, index: int) -> dict[str, Any] | None:
+    def start_choice(self, index: int) -> dict[str, Any] | None:
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def chunk(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
+    def chunk_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
         delta: dict[str, Any] = {}
         if piece.text:
             delta["content"] = piece.text
@@ -110,7 +110,7 @@ class ChatFormat:
         logprobs = chat_logprobs(piece.entries, wanted)
         return {"index": piece.number, "delta": delta, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
+    def complete_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
         nothing = not piece.text and (piece.calls or piece.refusal)
         message: dict[str, Any] = {"role": "assistant", "content": None if nothing else piece.text}
         message["refusal"] = piece.refusal or None
@@ -147,19 +147,19 @@ class CompletionFormat:
         self._echoes = echoes
         self._offsets: dict[int, int] = {}
 
-    def first(self, index: int) -> dict[str, Any] | None:
+    def start_choice(self, index: int) -> dict[str, Any] | None:
         return None
 
-    def chunk(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
-        logprobs = self._logprobs(piece, wanted)
+    def chunk_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
+        logprobs = self._format_logprobs(piece, wanted)
         return {"index": piece.number, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
+    def complete_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
         """All of it, also where it has gone out as a stream already."""
         self._offsets.pop(piece.number, None)
-        return self.chunk(piece, wanted)
+        return self.chunk_choice(piece, wanted)
 
-    def _logprobs(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any] | None:
+    def _format_logprobs(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any] | None:
         found = piece.entries
         if wanted.top_logprobs is None or not found:
             return None
@@ -256,28 +256,28 @@ class OpenAIWriter:
         before, behind = shape.text
         self._before, self._behind = self._head + before, behind + self._tail
 
-    def first(self) -> bytes:
-        found = [self._shape.first(index) for index in range(self._wanted.choices)]
-        return b"".join(self._choice(choice) for choice in found if choice is not None)
+    def encode_start(self) -> bytes:
+        found = [self._shape.start_choice(index) for index in range(self._wanted.choices)]
+        return b"".join(self._encode_choice(choice) for choice in found if choice is not None)
 
-    def text(self, text: str) -> bytes:
+    def encode_text(self, text: str) -> bytes:
         return self._before + _encode(text) + self._behind
 
-    def piece(self, piece: ResponsePiece) -> bytes:
-        return self._choice(self._shape.chunk(piece, self._wanted))
+    def encode_piece(self, piece: ResponsePiece) -> bytes:
+        return self._encode_choice(self._shape.chunk_choice(piece, self._wanted))
 
-    def end(self, used: dict[str, Any] | None) -> bytes:
+    def encode_end(self, used: dict[str, Any] | None) -> bytes:
         if not (self._wanted.include_usage and used):
             return DONE_EVENT
         return self._head + b'],"usage":' + _encode(used) + b"}\n\n" + DONE_EVENT
 
-    def whole(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
-        choices = [self._shape.choice(piece, self._wanted) for piece in pieces]
+    def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
+        choices = [self._shape.complete_choice(piece, self._wanted) for piece in pieces]
         return _encode(
             {**_envelope_fields(self._envelope, self._shape.reply_object), "choices": choices, "usage": used}
         )
 
-    def _choice(self, choice: dict[str, Any]) -> bytes:
+    def _encode_choice(self, choice: dict[str, Any]) -> bytes:
         return self._head + _encode(choice) + self._tail
 
 

@@ -33,7 +33,7 @@ def bound_schemas(given: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list
     defined: dict[str, Any] = {}
     for number, schema in enumerate(given):
         bound = next(
-            (bound for bound in SCHEMA_BOUNDS if _LongestDocument(schema, bound).of(schema) <= tokens),
+            (bound for bound in SCHEMA_BOUNDS if _LongestDocument(schema, bound).tokens_of(schema) <= tokens),
             SCHEMA_BOUNDS[-1],
         )
         name = f"tool{number}"
@@ -81,33 +81,35 @@ class _LongestDocument:
         self._whole, self._bound = whole, bound
         self._known: dict[int, int] = {}
 
-    def of(self, node: Any) -> int:
+    def tokens_of(self, node: Any) -> int:
         if type(node) is not dict:
             return LITERAL_TOKENS
         known = self._known.get(id(node))
         if known is None:
             self._known[id(node)] = UNBOUNDED_TOKENS
-            known = self._known[id(node)] = min(UNBOUNDED_TOKENS, self._of(node))
+            known = self._known[id(node)] = min(UNBOUNDED_TOKENS, self._compute_tokens(node))
         return known
 
-    def _of(self, node: Mapping[str, Any]) -> int:
+    def _compute_tokens(self, node: Mapping[str, Any]) -> int:
         if "$ref" in node:
-            return self.of(_resolve_pointer(node["$ref"], self._whole))
+            return self.tokens_of(_resolve_pointer(node["$ref"], self._whole))
         values = [*_list_field(node, "enum"), *([node["const"]] if "const" in node else [])]
         if values:
             return max(len(str(value)) + LITERAL_TOKENS for value in values)
         forms = [*_list_field(node, "anyOf"), *_list_field(node, "oneOf"), *_list_field(node, "allOf")]
-        return max((*map(self.of, forms), *(self._of_type(kind, node) for kind in _schema_types(node))))
+        return max((*map(self.tokens_of, forms), *(self._tokens_of_type(kind, node) for kind in _schema_types(node))))
 
-    def _of_type(self, kind: Any, node: Mapping[str, Any]) -> int:
+    def _tokens_of_type(self, kind: Any, node: Mapping[str, Any]) -> int:
         if kind == "string":
             return LITERAL_TOKENS + _integer_field(node, "maxLength", self._bound.characters)
         if kind == "array":
-            each = self.of(node.get("items")) + MARK_TOKENS
+            each = self.tokens_of(node.get("items")) + MARK_TOKENS
             return 2 * MARK_TOKENS + each * _integer_field(node, "maxItems", self._bound.items)
         fields = node.get("properties")
         if type(fields) is dict:
-            return 2 * MARK_TOKENS + sum(len(name) + 2 * MARK_TOKENS + self.of(inner) for name, inner in fields.items())
+            return 2 * MARK_TOKENS + sum(
+                len(name) + 2 * MARK_TOKENS + self.tokens_of(inner) for name, inner in fields.items()
+            )
         return NUMBER_TOKENS
 
 

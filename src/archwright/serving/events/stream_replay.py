@@ -60,15 +60,17 @@ def _replay_message(reply: dict[str, Any]) -> bytes:
     """Block by block, as the reply has them."""
     stop = reply["stop_sequence"]
     writer = MessagesWriter(ResponseEnvelope(reply["id"], 0, reply["model"], ""), () if stop is None else (stop,))
-    told = [writer.first()]
+    told = [writer.encode_start()]
     for number, block in enumerate(reply["content"]):
-        told.append(writer.piece(_parse_block(number, block)))
+        told.append(writer.encode_piece(_parse_block(number, block)))
     told.append(
-        writer.piece(ResponsePiece("", "", None, FINISH_REASONS.get(reply["stop_reason"], "stop"), stop=stop or ""))
+        writer.encode_piece(
+            ResponsePiece("", "", None, FINISH_REASONS.get(reply["stop_reason"], "stop"), stop=stop or "")
+        )
     )
     read, cached = reply["usage"]["input_tokens"], reply["usage"]["cache_read_input_tokens"]
     used = {"prompt_tokens": read + cached, "completion_tokens": reply["usage"]["output_tokens"]}
-    told.append(writer.end({**used, "prompt_tokens_details": {"cached_tokens": cached}}))
+    told.append(writer.encode_end({**used, "prompt_tokens_details": {"cached_tokens": cached}}))
     return b"".join(told)
 
 
@@ -86,7 +88,7 @@ def _parse_block(number: int, block: dict[str, Any]) -> ResponsePiece:
 def encode_stream(writer: ResponseWriter, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
     """All of it at once, in as few events as keep each client's parser content: for each choice its role, what it
     says, its end."""
-    return b"".join((writer.first(), *encode_pieces(writer, pieces), writer.end(used)))
+    return b"".join((writer.encode_start(), *encode_pieces(writer, pieces), writer.encode_end(used)))
 
 
 def encode_pieces(writer: ResponseWriter, pieces: Sequence[ResponsePiece]) -> Iterator[bytes]:
@@ -94,8 +96,8 @@ def encode_pieces(writer: ResponseWriter, pieces: Sequence[ResponsePiece]) -> It
     for piece in pieces:
         # Nearly all are text alone, which is written without making objects of it.
         alone = piece.text and piece == (piece.text, "", None, piece.finish, [], "", 0, "", "", ())
-        yield writer.text(piece.text) if alone else writer.piece(piece._replace(finish=None))
-        yield writer.piece(ResponsePiece("", "", None, piece.finish, number=piece.number, stop=piece.stop))
+        yield writer.encode_text(piece.text) if alone else writer.encode_piece(piece._replace(finish=None))
+        yield writer.encode_piece(ResponsePiece("", "", None, piece.finish, number=piece.number, stop=piece.stop))
 
 
 def _parse_choice(choice: dict[str, Any], said: dict[str, Any]) -> ResponsePiece:

@@ -36,9 +36,9 @@ class RequestTiming:
             return None
         return (self.last_at - self.first_at) / (self.tokens - 1)
 
-    def own_s(self, now: float) -> float:
+    def gateway_time_s(self, now: float) -> float:
         """Our own share so far: before the engine was asked, less the wait for a slot, and since its last word."""
         return self.asked_at - self.received_at - self.queued_s + now - self.event_at
 
-    def overhead(self, now: float) -> tuple[bytes, bytes]:
-        return (b"x-archwright-overhead-us", b"%d" % round(self.own_s(now) * 1e6))
+    def overhead_header(self, now: float) -> tuple[bytes, bytes]:
+        return (b"x-archwright-overhead-us", b"%d" % round(self.gateway_time_s(now) * 1e6))

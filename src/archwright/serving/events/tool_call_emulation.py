@@ -169,7 +169,7 @@ class ToolCallReader:
         choice, delta = seen.choices[0], seen.choices[0].delta
         seen.choices = None
         self._rest += delta.content or ""
-        deltas = list(self._said(last=choice.finish_reason is not None))
+        deltas = list(self._read_deltas(last=choice.finish_reason is not None))
         if delta.reasoning_content or delta.reasoning:
             deltas.insert(0, ChoiceDelta(reasoning_content=delta.reasoning_content or delta.reasoning))
         found = [EngineEvent([CompletionChoice(delta=one)]) for one in deltas]
@@ -178,7 +178,7 @@ class ToolCallReader:
             found.append(EngineEvent([CompletionChoice(delta=ChoiceDelta(), finish_reason=finish)]))
         return [*found, seen]
 
-    def _said(self, *, last: bool) -> Iterable[ChoiceDelta]:
+    def _read_deltas(self, *, last: bool) -> Iterable[ChoiceDelta]:
         if self._state == "head":
             if match := _CALL_START.match(self._rest):
                 self._state, self._rest = "call", self._rest[match.end() :]
@@ -187,15 +187,15 @@ class ToolCallReader:
             elif match := (_JSON_START if self._formed else _TEXT_START).match(self._rest):
                 self._state, self._rest = "answer", self._rest[match.end() :]
         if self._state == "call":
-            said = self._value(last=last)
+            said = self._read_json_value(last=last)
             if said:
                 yield ChoiceDelta(tool_calls=[ToolCall(0, None, FunctionCall(None, said))])
         elif self._state == "answer":
-            said = self._value(last=last) if self._formed else self._answer()
+            said = self._read_json_value(last=last) if self._formed else self._read_text()
             if said:
                 yield ChoiceDelta(content=said)
 
-    def _value(self, *, last: bool) -> str:
+    def _read_json_value(self, *, last: bool) -> str:
         """All but what may be the end of the object around them."""
         said = self._rest.rstrip(_OBJECT_END)
         held = self._rest = self._rest[len(said) :]
@@ -204,7 +204,7 @@ class ToolCallReader:
             said, self._rest = said + closed.removesuffix("}").rstrip(), ""
         return said
 
-    def _answer(self) -> str:
+    def _read_text(self) -> str:
         whole = _DECODABLE_STRING.match(self._rest)[0]  # type: ignore[index]
         self._rest = self._rest[len(whole) :]
         return msgspec.json.decode(f'"{whole}"', type=str) if whole else ""

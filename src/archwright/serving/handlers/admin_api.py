@@ -82,8 +82,8 @@ async def list_tenants(gateway: GatewayContext, exchange: HttpExchange, _name: s
     keys = gateway.till.keys
 
     def act() -> object:
-        known = keys.limits()
-        return {"data": [_describe_tenant(keys, one.name, known) for one in keys.tenants()]}
+        known = keys.read_limits()
+        return {"data": [_describe_tenant(keys, one.name, known) for one in keys.list_tenants()]}
 
     await _run_and_reply(gateway, exchange, act)
 
@@ -101,7 +101,7 @@ async def create_tenant(gateway: GatewayContext, exchange: HttpExchange, _name: 
 async def get_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     def act() -> object:
         _require_tenant(gateway, exchange, name)
-        return _describe_tenant(gateway.till.keys, name, gateway.till.keys.limits())
+        return _describe_tenant(gateway.till.keys, name, gateway.till.keys.read_limits())
 
     await _run_and_reply(gateway, exchange, act)
 
@@ -111,7 +111,7 @@ async def set_tenant_limits(gateway: GatewayContext, exchange: HttpExchange, nam
 
     def act() -> object:
         _require_tenant(gateway, exchange, name)
-        gateway.till.keys.limit("tenant", name, "", wanted)
+        gateway.till.keys.set_limits("tenant", name, "", wanted)
         return _describe_tenant(gateway.till.keys, name, {format_scope_name("tenant", name): wanted})
 
     await _run_and_reply(gateway, exchange, act, lambda: AdminAction("tenant.limit", name, name))
@@ -122,8 +122,8 @@ async def set_content_tracing(gateway: GatewayContext, exchange: HttpExchange, n
 
     def act() -> object:
         _require_tenant(gateway, exchange, name)
-        gateway.till.keys.trace_content(name, wanted.traced)
-        return _describe_tenant(gateway.till.keys, name, gateway.till.keys.limits())
+        gateway.till.keys.set_content_tracing(name, wanted.traced)
+        return _describe_tenant(gateway.till.keys, name, gateway.till.keys.read_limits())
 
     await _run_and_reply(
         gateway, exchange, act, lambda: AdminAction(f"content.{'trace' if wanted.traced else 'keep'}", name, name)
@@ -135,7 +135,7 @@ async def list_tenant_keys(gateway: GatewayContext, exchange: HttpExchange, name
 
     def act() -> object:
         _require_tenant(gateway, exchange, name)
-        known, used = keys.limits(), keys.last_used()
+        known, used = keys.read_limits(), keys.last_used()
         return {"data": [build_key_view(keys, record, known, used) for record in keys.list(name)]}
 
     await _run_and_reply(gateway, exchange, act)
@@ -162,7 +162,7 @@ async def list_tenant_users(gateway: GatewayContext, exchange: HttpExchange, nam
 
     def act() -> object:
         _require_tenant(gateway, exchange, name)
-        known, prefix = keys.limits(), format_scope_name("user", name, "")
+        known, prefix = keys.read_limits(), format_scope_name("user", name, "")
         users = {key.user for key in keys.list(name) if key.user}
         users |= {one.removeprefix(prefix) for one in known if one.startswith(prefix)}
         return {"data": [_describe_user(name, user, known) for user in sorted(users)]}
@@ -176,7 +176,7 @@ async def set_user_limits(gateway: GatewayContext, exchange: HttpExchange, name:
 
     def act() -> object:
         _require_tenant(gateway, exchange, owner)
-        gateway.till.keys.limit("user", owner, user, wanted)
+        gateway.till.keys.set_limits("user", owner, user, wanted)
         return _describe_user(owner, user, {format_scope_name("user", owner, user): wanted})
 
     await _run_and_reply(gateway, exchange, act, lambda: AdminAction("user.limit", user, owner))
@@ -210,7 +210,7 @@ async def set_key_limits(gateway: GatewayContext, exchange: HttpExchange, name: 
     wanted = _decode_body(exchange, UsageLimits)
 
     def change(keys: KeyStore, record: KeyRecord) -> object:
-        keys.limit("key", "", record.id, wanted)
+        keys.set_limits("key", "", record.id, wanted)
         return _describe_key(gateway, record)
 
     await _change_key(gateway, exchange, name, "key.limit", change)
@@ -265,7 +265,7 @@ async def _run_and_reply(
         status = HTTPStatus.CONFLICT if error.code == _NAME_TAKEN else HTTPStatus.BAD_REQUEST
         raise ApiError(status, error.message, openai_code=error.code) from error
     if done is not None:
-        gateway.guard.acted(exchange, *done())
+        gateway.guard.record_action(exchange, *done())
     exchange.reply(HTTPStatus.OK, msgspec.json.encode(found), JSON_CONTENT_TYPE)
 
 
@@ -278,20 +278,22 @@ def _require_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) 
     """Raises Refusal 404 for a tenant that is not there, or not his to see."""
     seen = get_tenant_scope(_require_principal(exchange))
     if seen not in (None, name):
-        gateway.guard.acted(exchange, "tenant.see", name, _require_principal(exchange).tenant, "not in his scope")
+        gateway.guard.record_action(
+            exchange, "tenant.see", name, _require_principal(exchange).tenant, "not in his scope"
+        )
         raise _not_found_error("tenant")
-    if all(one.name != name for one in gateway.till.keys.tenants()):
+    if all(one.name != name for one in gateway.till.keys.list_tenants()):
         raise _not_found_error("tenant")
 
 
 def _require_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> KeyRecord:
     """Raises Refusal 404 for a key that is not there, or not his to see."""
     seen = get_tenant_scope(_require_principal(exchange))
-    record = gateway.till.keys.record(name)
+    record = gateway.till.keys.find_record(name)
     if record is None:
         raise _not_found_error("key")
     if seen not in (None, record.tenant):
-        gateway.guard.acted(exchange, "key.see", name, _require_principal(exchange).tenant, "not in his scope")
+        gateway.guard.record_action(exchange, "key.see", name, _require_principal(exchange).tenant, "not in his scope")
         raise _not_found_error("key")
     return record
 
@@ -299,7 +301,7 @@ def _require_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> 
 def _require_grant(gateway: GatewayContext, exchange: HttpExchange, owner: str, role: str, action: str) -> None:
     """Raises Refusal 403 for a key that would let him do more than his own does."""
     if not may_grant(_require_principal(exchange), owner, role):
-        gateway.guard.acted(exchange, action, role, owner, "more than his own role")
+        gateway.guard.record_action(exchange, action, role, owner, "more than his own role")
         message = f"your key may not make or change a key of the role {role[:40]!r}"
         raise ApiError(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions", param="role")
 
@@ -310,7 +312,7 @@ def _not_found_error(what: str) -> ApiError:
 
 def _describe_key(gateway: GatewayContext, record: KeyRecord) -> KeyView:
     keys = gateway.till.keys
-    return build_key_view(keys, record, keys.limits(), keys.last_used())
+    return build_key_view(keys, record, keys.read_limits(), keys.last_used())
 
 
 def _describe_user(owner: str, user: str, known: dict[str, UsageLimits]) -> UserLimits:
@@ -321,7 +323,7 @@ def _describe_user(owner: str, user: str, known: dict[str, UsageLimits]) -> User
 
 def _describe_tenant(keys: KeyStore, name: str, known: dict[str, UsageLimits]) -> TenantLimits:
     limits = _limit_fields(known.get(format_scope_name("tenant", name), UsageLimits()))
-    return TenantLimits(tenant=name, content_traced=keys.content_traced(name), **limits)
+    return TenantLimits(tenant=name, content_traced=keys.is_content_traced(name), **limits)
 
 
 def _limit_fields(limits: UsageLimits) -> dict[str, Any]:

@@ -43,15 +43,15 @@ async def serve_classification(
     """Answer the client; measured whatever happens."""
     spec, status = question.endpoint, "failed"
     try:
-        exchange.watch()
-        exchange.phase(PHASE_FIRST_TOKEN, exchange.limits.first_token_s)
-        bill = gateway.till.plain(exchange, spec)
+        exchange.watch_disconnect()
+        exchange.start_phase(PHASE_FIRST_TOKEN, exchange.limits.first_token_s)
+        bill = gateway.till.open_flat_charge(exchange, spec)
         found = await _query_engine(gateway, exchange, question)
         if len(found.probabilities) * len(found.labels) > INLINE_PROBABILITIES:
             body = await asyncio.to_thread(_build_response, found, spec, exchange.model)
         else:
             body = _build_response(found, spec, exchange.model)
-        gateway.served(exchange, spec, "ok", {"pool": spec.pool, "operation": "predict"})
+        gateway.record_request(exchange, spec, "ok", {"pool": spec.pool, "operation": "predict"})
         exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, bill.headers())
     except asyncio.CancelledError:
         status = classify_stop(exchange)
@@ -60,12 +60,12 @@ async def serve_classification(
         status = classify_failure(error)
         raise
     finally:
-        gateway.ended(exchange, spec, status, {"pool": spec.pool, "operation": "predict"})
+        gateway.record_interrupted(exchange, spec, status, {"pool": spec.pool, "operation": "predict"})
 
 
 def parse_classification_request(data: bytes, directory: ModelDirectory, name: str) -> ClassificationRequest:
     """The request's body and the endpoint it is for. Raises Refusal 404 and 400."""
-    spec = directory.predictor(name)
+    spec = directory.find_classifier(name)
     if spec is None:
         message = f"the classifier {name[:MAX_MODEL_NAME_CHARACTERS]!r} does not exist"
         if name in directory.names:
@@ -105,7 +105,7 @@ async def _query_engine(
         return found
 
     try:
-        return await course.answer(
+        return await course.run(
             SlotRequest(len(question.inputs), course.tenant, priority=question.endpoint.priority), send
         )
     except EngineRefused as error:

@@ -29,9 +29,9 @@ async def serve_embeddings(gateway: GatewayContext, exchange: HttpExchange, ques
     """Answer the client; measured whatever happens."""
     spec, status, meter = question.endpoint, "failed", RequestTiming(exchange.received_at)
     try:
-        exchange.watch()
-        exchange.phase(PHASE_FIRST_TOKEN, exchange.limits.first_token_s)
-        bill = gateway.till.open(exchange, question, "embedding")
+        exchange.watch_disconnect()
+        exchange.start_phase(PHASE_FIRST_TOKEN, exchange.limits.first_token_s)
+        bill = gateway.till.open_charge(exchange, question, "embedding")
         if bill.known is not None:
             body, tokens = bill.known.body, 0
         else:
@@ -43,13 +43,13 @@ async def serve_embeddings(gateway: GatewayContext, exchange: HttpExchange, ques
             "operation": "embeddings",
             "input_tokens": tokens,
             "queue_s": meter.queued_s,
-            "gateway_s": meter.own_s(exchange.now()),
+            "gateway_s": meter.gateway_time_s(exchange.now()),
             "engine_s": meter.event_at - meter.asked_at,
         }
-        gateway.served(exchange, spec, "ok", figures)
-        if bill.keeps:
-            bill.keep(body, tokens, 0)
-        exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, [meter.overhead(exchange.now()), *bill.headers()])
+        gateway.record_request(exchange, spec, "ok", figures)
+        if bill.is_cacheable:
+            bill.cache_response(body, tokens, 0)
+        exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, [meter.overhead_header(exchange.now()), *bill.headers()])
     except asyncio.CancelledError:
         status = classify_stop(exchange)
         raise
@@ -57,7 +57,7 @@ async def serve_embeddings(gateway: GatewayContext, exchange: HttpExchange, ques
         status = classify_failure(error)
         raise
     finally:
-        gateway.ended(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings"})
+        gateway.record_interrupted(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings"})
 
 
 async def _query_engine(
@@ -79,15 +79,13 @@ async def _query_engine(
                 "unsupported_model",
             )
         exchange.model, exchange.route = replica.version, course.pool.name
-        bill.answered_at(replica.prices)
+        bill.set_prices(replica.prices)
         meter.queued_s, meter.asked_at = course.queued_s, exchange.now()
-        found = await replica.client.post(PATH, {**question.body, **replica.client.named})
+        found = await replica.client.post(PATH, {**question.body, **replica.client.model_override})
         meter.event_at = exchange.now()
         return found
 
-    return await course.answer(
-        SlotRequest(question.work_tokens, course.tenant, priority=question.endpoint.priority), send
-    )
+    return await course.run(SlotRequest(question.work_tokens, course.tenant, priority=question.endpoint.priority), send)
 
 
 class _EmbeddingVector(msgspec.Struct):

@@ -71,33 +71,35 @@ class GatewayContext:
         self.fleet = PoolRegistry(config.pools, home)
         self._shown: Set[str] = frozenset()  # pools whose load is on the page
         self._budget = RetryBudget()
-        self._shadows = ShadowTraffic(self.now, self._compared)
-        self._route(config)
+        self._shadows = ShadowTraffic(self.now, self._record_comparison)
+        self._rebuild_routing(config)
 
     @property
     def pools(self) -> Mapping[str, EnginePool]:
         return self.fleet.pools
 
-    async def change(self, config: GatewayConfig) -> bool:
+    async def apply_config(self, config: GatewayConfig) -> bool:
         """Serve its endpoints from now on; False, and nothing changed, while a new engine does not answer."""
-        if not await self.fleet.change(config.pools):
+        if not await self.fleet.replace_pools(config.pools):
             return False
-        self._route(config)
+        self._rebuild_routing(config)
         return True
 
-    def _route(self, config: GatewayConfig) -> None:
+    def _rebuild_routing(self, config: GatewayConfig) -> None:
         self._endpoints = config.endpoints
         self.directory = ModelDirectory(config.pools, config.endpoints)
         self.router = Router(self.pools, config.endpoints, self._budget, self.now)
 
-    def mirror(self, name: str, question: GenerationRequest, course: Attempts, path: str) -> asyncio.Future[str] | None:
+    def mirror_request(
+        self, name: str, question: GenerationRequest, course: Attempts, path: str
+    ) -> asyncio.Future[str] | None:
         """Ask the endpoint's shadow as well, where this request is one of its share; the future takes the answer."""
         if not question.endpoint.shadow:
             return None
-        pool = self.router.shadow(question, course.data_class, name)
+        pool = self.router.select_shadow(question, course.data_class, name)
         if pool is None:
             return None
-        work = self.router.work(question, course.tenant, course.data_class, course.until)
+        work = self.router.build_slot_request(question, course.tenant, course.data_class, course.until)
         return self._shadows.mirror(name, pool, work, (path, question.body))
 
     def flush(self) -> None:
@@ -109,16 +111,16 @@ class GatewayContext:
         self.till.flush()
         await self._shadows.close()
         await self.fleet.close()
-        self.show_load()  # the page outlives this process
+        self.publish_load()  # the page outlives this process
 
-    def traces_content(self, exchange: HttpExchange) -> bool:
+    def is_content_traced(self, exchange: HttpExchange) -> bool:
         """Whether what this request says goes along with its trace: it is sampled, and its tenant turned that on."""
         traces, principal = self._traces, exchange.principal
-        if traces is None or principal is None or not traces.samples(exchange.id):
+        if traces is None or principal is None or not traces.is_sampled(exchange.id):
             return False
-        return self.till.keys.content_traced(principal.tenant)
+        return self.till.keys.is_content_traced(principal.tenant)
 
-    def served(
+    def record_request(
         self,
         exchange: HttpExchange,
         spec: EndpointSpec,
@@ -153,7 +155,7 @@ class GatewayContext:
         except StoreError as error:
             raise service_unavailable("the answer could not be recorded; try again", "record_unavailable") from error
 
-    def ended(
+    def record_interrupted(
         self,
         exchange: HttpExchange,
         spec: EndpointSpec,
@@ -166,34 +168,34 @@ class GatewayContext:
         if exchange.recorded:
             return
         try:
-            self.served(exchange, spec, status, figures, content)
+            self.record_request(exchange, spec, status, figures, content)
             self.flush()
         except (ApiError, StoreError) as error:
             self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
 
     @property
-    def ready(self) -> int:
+    def ready_pool_count(self) -> int:
         """How many pools have a healthy engine."""
         return sum(pool.healthy for pool in self.pools.values())
 
     @property
-    def answers(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether every endpoint has a pool with a healthy engine: a stand-in that is down keeps nobody waiting."""
-        return all(any(self.pools[name].healthy for name in spec.answering) for spec in self._endpoints)
+        return all(any(self.pools[name].healthy for name in spec.serving_pools) for spec in self._endpoints)
 
-    def metrics(self) -> bytes:
+    def render_metrics(self) -> bytes:
         """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
-        self.show_load()
+        self.publish_load()
         if self.follower is None:
             return self.exposition.render()
         self.follower.catch_up()
         return self.exposition.render(self.follower.exposition)
 
-    def _compared(self, found: ShadowComparison) -> None:
+    def _record_comparison(self, found: ShadowComparison) -> None:
         self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()
         self.journal.info("shadow", **found._asdict())
 
-    def show_load(self) -> None:
+    def publish_load(self) -> None:
         """On the page that other processes of this gateway render too: every moment, and when it is asked for."""
         loads = self.fleet.in_flight()
         for pool in self._shown | loads.keys():  # one that is gone shows nothing any more

@@ -71,14 +71,16 @@ class GenerationHandler:
         """Answer the client; measured whatever happens."""
         status = "failed"  # a bug, where nothing else is said
         try:
-            self._exchange.watch()
-            self._exchange.phase(PHASE_FIRST_TOKEN, self._exchange.limits.first_token_s)
-            self._tells = self._gateway.traces_content(self._exchange)
-            self._bill = bill = self._gateway.till.open(self._exchange, self._question, self._kind)
-            relay = None if bill.known is not None else await self._ask()
-            content = self._content() if self._tells else None
-            self._gateway.served(self._exchange, self._question.endpoint, "ok", self._figures(), content)
-            self._answer(relay)
+            self._exchange.watch_disconnect()
+            self._exchange.start_phase(PHASE_FIRST_TOKEN, self._exchange.limits.first_token_s)
+            self._tells = self._gateway.is_content_traced(self._exchange)
+            self._bill = bill = self._gateway.till.open_charge(self._exchange, self._question, self._interface_kind)
+            relay = None if bill.known is not None else await self._run_attempts()
+            content = self._build_trace_content() if self._tells else None
+            self._gateway.record_request(
+                self._exchange, self._question.endpoint, "ok", self._request_figures(), content
+            )
+            self._send_response(relay)
             status = "ok"
             if relay is not None and self._shadow is not None and not self._shadow.done():
                 self._shadow.set_result("".join(relay.heard or ()))
@@ -93,107 +95,115 @@ class GenerationHandler:
             if self._shadow is not None:
                 self._shadow.cancel()  # without effect where it has the answer
             if not self._exchange.recorded:
-                content = self._content() if self._tells else None
-                self._gateway.ended(self._exchange, self._question.endpoint, status, self._figures(), content)
+                content = self._build_trace_content() if self._tells else None
+                self._gateway.record_interrupted(
+                    self._exchange, self._question.endpoint, status, self._request_figures(), content
+                )
             if status != "ok" and isinstance(sink, BufferedRelay):
-                sink.forget()
+                sink.clear()
 
-    def _content(self) -> TraceContent:
+    def _build_trace_content(self) -> TraceContent:
         """For the trace: what was asked, and what came of an answer."""
         bill, principal = self._exchange.bill, self._exchange.principal
         assert principal is not None, "let in without a principal"
         said: Sequence[ResponsePiece] | bytes = self._relayed.pieces if self._relayed is not None else ()
         if isinstance(bill, RequestCharge) and bill.known is not None:
             said = bill.known.body
-        return build_trace_content(principal.tenant, self._question, said, apart=self._kind == "messages")
+        return build_trace_content(principal.tenant, self._question, said, apart=self._interface_kind == "messages")
 
     @property
-    def _kind(self) -> RequestKind:
+    def _interface_kind(self) -> RequestKind:
         if self._exchange.path.startswith(MESSAGES_PATH):
             return "messages"
         return "chat" if self._path == CHAT_PATH else "completion"
 
-    def _answer(self, relay: EngineRelay | None) -> None:
+    def _send_response(self, relay: EngineRelay | None) -> None:
         """The one reply, or the end of the stream; without a relay what the cache holds."""
         exchange, meter, bill = self._exchange, self._meter, self._bill
         body = b""
         if relay is None:
             assert bill.known is not None, "neither asked nor known"
             body = bill.known.body
-        elif isinstance(relay, BufferedRelay) and (bill.keeps or not self._question.stream):
-            body = self._writer.whole(relay.pieces, meter.used)
-            if bill.keeps and not has_truncated_call(relay.pieces):
-                bill.keep(body, meter.input_tokens, meter.tokens)
-        headers = [meter.overhead(exchange.now()), *bill.headers()]
+        elif isinstance(relay, BufferedRelay) and (bill.is_cacheable or not self._question.stream):
+            body = self._writer.encode_response(relay.pieces, meter.used)
+            if bill.is_cacheable and not has_truncated_call(relay.pieces):
+                bill.cache_response(body, meter.input_tokens, meter.tokens)
+        headers = [meter.overhead_header(exchange.now()), *bill.headers()]
         if not self._question.stream:
             exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
         elif relay is None:
-            exchange.start(HTTPStatus.OK, EVENT_STREAM_TYPE, [*STREAM_HEADERS, *headers])
-            exchange.finish(replay_response(body, include_usage=self._question.include_usage, told=bill.told))
+            exchange.start_stream(HTTPStatus.OK, EVENT_STREAM_TYPE, [*STREAM_HEADERS, *headers])
+            exchange.finish(replay_response(body, include_usage=self._question.include_usage, told=bill.add_cost))
         else:
-            exchange.finish(self._writer.end(bill.told(meter.used)))
+            exchange.finish(self._writer.encode_end(bill.add_cost(meter.used)))
 
-    async def _ask(self) -> EngineRelay:
+    async def _run_attempts(self) -> EngineRelay:
         """What the engine says, from a slot of a pool to its finish reason; asked again where nothing came."""
         question, router = self._question, self._gateway.router
         course = self._course = start_attempts(router, self._exchange, question, question.native or question.body)
-        self._shadow = self._gateway.mirror(self._exchange.id, question, course, self._path)
-        return await course.answer(router.work(question, course.tenant, course.data_class, course.until), self._send)
+        self._shadow = self._gateway.mirror_request(self._exchange.id, question, course, self._path)
+        return await course.run(
+            router.build_slot_request(question, course.tenant, course.data_class, course.until), self._query_replica
+        )
 
-    async def _send(self, replica: Replica) -> EngineRelay:
+    async def _query_replica(self, replica: Replica) -> EngineRelay:
         meter = self._meter
         self._bill.asked = True
         meter.asked_at = meter.event_at = self._exchange.now()
         while True:
-            asked, version = self._asked(replica)
-            relay = self._exchange.sink = self._relay(replica, version, asked.whole)
+            asked, version = self._build_engine_request(replica)
+            relay = self._exchange.sink = self._create_relay(replica, version, asked.whole)
             relay.reader = asked.reader
             try:
-                await replica.client.ask(asked.path, asked.body, relay, asked.headers)
+                await replica.client.send_request(asked.path, asked.body, relay, asked.headers)
             except EngineRefused as error:
-                if not replica.provider.corrected(asked, error):
+                if not replica.provider.adapt_request(asked, error):
                     raise
                 continue
-            relay.ended()
+            relay.finish_reply()
             return relay
 
-    def _relay(self, replica: Replica, version: str, whole: bool) -> EngineRelay:
+    def _create_relay(self, replica: Replica, version: str, whole: bool) -> EngineRelay:
         exchange, meter, course, bill = self._exchange, self._meter, self._course, self._bill
         assert course is not None, "nothing is sent before a course is set"
         meter.queued_s = course.queued_s
 
         def first() -> None:
             exchange.model, exchange.route = version, course.pool.name
-            bill.answered_at(replica.prices)
-            course.begin()
+            bill.set_prices(replica.prices)
+            course.mark_started()
 
         relay: BufferedRelay | StreamingRelay
         if self._question.stream:
             relay = StreamingRelay(exchange, self._meter, replica.client, first)
-            relay.set(
-                self._writer, logprobs=self._question.top_logprobs is not None, keeps=self._bill.keeps or self._tells
+            relay.configure(
+                self._writer,
+                logprobs=self._question.top_logprobs is not None,
+                keeps=self._bill.is_cacheable or self._tells,
             )
         else:
             relay = BufferedRelay(exchange, self._meter, replica.client, first)
             if whole:
                 tokens = int(self._question.body["max_tokens"]) * self._question.choices
-                exchange.phase(PHASE_FIRST_TOKEN, exchange.limits.whole_s(tokens))
+                exchange.start_phase(PHASE_FIRST_TOKEN, exchange.limits.complete_reply_timeout_s(tokens))
         self._relayed = relay if self._tells else None
         relay.choices = self._question.choices
         relay.heard = [] if self._shadow is not None else None
         return relay
 
-    def _asked(self, replica: Replica) -> tuple[EngineRequest, str]:
+    def _build_engine_request(self, replica: Replica) -> tuple[EngineRequest, str]:
         """What this engine is sent, and the version that answers it."""
-        question, course, more = self._question, self._course, replica.client.asks_more
+        question, course, more = self._question, self._course, replica.client.extra_fields
         assert course is not None, "nothing is asked before a course is set"
-        whole = not question.stream and not replica.strict and course.alone
-        asked = replica.provider.ask(self._path, question.body, question.native, whole=whole, betas=question.betas)
+        whole = not question.stream and not replica.strict and course.is_only_engine
+        asked = replica.provider.build_request(
+            self._path, question.body, question.native, whole=whole, betas=question.betas
+        )
         if question.plain and replica.tuned:
             return replace(asked, body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
         return replace(asked, body={**asked.body, **more}) if more else asked, replica.version
 
-    def _figures(self) -> dict[str, Any]:
+    def _request_figures(self) -> dict[str, Any]:
         meter, course = self._meter, self._course
         return {
             "pool": course.pool.name if course is not None else self._question.endpoint.pool,
@@ -206,7 +216,7 @@ class GenerationHandler:
             "ttft_s": meter.first_at - meter.received_at if meter.first_at is not None else None,
             "tpot_s": meter.tpot_s,
             "queue_s": meter.queued_s,
-            "gateway_s": meter.own_s(self._exchange.now()),
+            "gateway_s": meter.gateway_time_s(self._exchange.now()),
             "engine_s": meter.event_at - meter.asked_at,
         }
 

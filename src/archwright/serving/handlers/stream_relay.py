@@ -72,7 +72,7 @@ class EngineRelay(ResponseSink):
     def finished(self) -> bool:
         return self._ends >= self.choices
 
-    def take(self, text: str, choice: CompletionChoice) -> None:
+    def take_choice(self, text: str, choice: CompletionChoice) -> None:
         """One choice of an event, and the text it brings."""
         raise AssertionError("a relay knows what to do with an event")
 
@@ -80,7 +80,7 @@ class EngineRelay(ResponseSink):
         """Of some events nothing but the text they bring."""
         raise AssertionError("a relay knows what to do with texts")
 
-    def ended(self) -> None:
+    def finish_reply(self) -> None:
         """The engine's reply is over. Raises EngineError where it was no whole answer: without OpenAI's end mark, which
         some servers do not write, it is one where each choice has its finish reason."""
         if not self.done and (self.reader is not None or not self.finished):
@@ -91,39 +91,39 @@ class EngineRelay(ResponseSink):
     def feed(self, data: bytes) -> None:
         self.meter.event_at = self.exchange.now()
         if self.reader is not None:
-            self._through(self.reader, data)
+            self._feed_reader(self.reader, data)
             return
-        plain = self._parser.plain(data)
-        events = None if plain is None else self._together(plain)
+        plain = self._parser.take_plain_events(data)
+        events = None if plain is None else self._decode_batch(plain)
         if events is not None:
-            self._see_all(events)
+            self._process_events(events)
             return
-        for event in self._parser.feed(data) if plain is None else self._parser.again(plain):
+        for event in self._parser.feed(data) if plain is None else self._parser.parse_plain_events(plain):
             if event.data == DONE_MARK:
                 self.done = True
                 return
             if event.kind == "error":
-                raise self._client.refused(self._client.decoded(event))
+                raise self._client.reported_error(self._client.decode_event(event))
             try:
                 seen = read_event(event.data)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise self._client.nonsense(error) from error
-            self._see(seen)
+                raise self._client.invalid_reply_error(error) from error
+            self._process_event(seen)
 
-    def _through(self, reader: EventReader, data: bytes) -> None:
+    def _feed_reader(self, reader: EventReader, data: bytes) -> None:
         """Read by who knows the engine's language."""
         for event in self._parser.feed(data):
             try:
                 seen = list(reader.read(event))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise self._client.nonsense(error) from error
+                raise self._client.invalid_reply_error(error) from error
             for one in seen:
-                self._see(one)
+                self._process_event(one)
             if reader.done:
                 self.done = True
                 return
 
-    def _together(self, plain: bytes) -> list[EngineEvent] | None:
+    def _decode_batch(self, plain: bytes) -> list[EngineEvent] | None:
         """The events of one read, decoded in one go; None where they are not each one line of JSON."""
         done = plain.endswith(DONE_SUFFIX)
         if done:
@@ -138,7 +138,7 @@ class EngineRelay(ResponseSink):
         self.done = done
         return events
 
-    def _see_all(self, events: list[EngineEvent]) -> None:
+    def _process_events(self, events: list[EngineEvent]) -> None:
         """Those that are a piece of text and nothing else, as nearly all are, go together."""
         texts: list[str] = []
         for event in events:
@@ -147,13 +147,13 @@ class EngineRelay(ResponseSink):
                 texts.append(text)
                 continue
             if texts:
-                self._texts_alone(texts)
+                self._process_texts(texts)
                 texts = []
-            self._see(event)
+            self._process_event(event)
         if texts:
-            self._texts_alone(texts)
+            self._process_texts(texts)
 
-    def _texts_alone(self, texts: list[str]) -> None:
+    def _process_texts(self, texts: list[str]) -> None:
         meter = self.meter
         if not self.begun:
             self.begun = True
@@ -166,11 +166,11 @@ class EngineRelay(ResponseSink):
             self.heard += texts
         self.take_texts(texts)
 
-    def _see(self, event: EngineEvent) -> None:
+    def _process_event(self, event: EngineEvent) -> None:
         """Note its time and the count of tokens; take its one choice, if it has any."""
         meter = self.meter
         if event.error is not None:
-            raise self._client.refused(event.error)
+            raise self._client.reported_error(event.error)
         if event.prompt_progress is not None:
             return
         if not self.begun:
@@ -179,15 +179,15 @@ class EngineRelay(ResponseSink):
         if event.usage is not None:
             meter.used = parse_usage(event.usage) or meter.used
         for choice in event.choices or ():
-            self._see_choice(choice)
+            self._process_choice(choice)
 
-    def _check(self, choice: CompletionChoice) -> None:
+    def _check_index(self, choice: CompletionChoice) -> None:
         if not 0 <= choice.index < self.choices:
-            raise self._client.nonsense("a choice nobody asked for")
+            raise self._client.invalid_reply_error("a choice nobody asked for")
 
-    def _see_choice(self, choice: CompletionChoice) -> None:
+    def _process_choice(self, choice: CompletionChoice) -> None:
         meter, delta = self.meter, choice.delta
-        self._check(choice)
+        self._check_index(choice)
         text = (delta.content if delta is not None else choice.text) or ""
         if text or (delta is not None and (delta.reasoning_content or delta.reasoning or delta.tool_calls)):
             meter.chunks += 1
@@ -198,14 +198,14 @@ class EngineRelay(ResponseSink):
             # The end counts as a token's time: the last token is often the invisible end mark, which usage counts.
             meter.last_at = meter.event_at
         if delta is not None and delta.tool_calls:
-            self._number(choice.index, delta.tool_calls)
+            self._renumber_calls(choice.index, delta.tool_calls)
         if choice.finish_reason:
             self._ends += 1
         if self.heard is not None:
             self.heard.append(text)
-        self.take(text, choice)
+        self.take_choice(text, choice)
 
-    def _number(self, choice: int, calls: list[ToolCall]) -> None:
+    def _renumber_calls(self, choice: int, calls: list[ToolCall]) -> None:
         """In the order they began. Some servers call each of several calls the first: what has a name, and an id that
         the one known by that number has not, is another. Under None stands how many a choice has."""
         if self._calls is None:
@@ -213,7 +213,7 @@ class EngineRelay(ResponseSink):
         known = self._calls
         for call in calls:
             before, number = known.get((choice, call.index), ("", -1))
-            if number < 0 or (before and call.id and call.id != before and call.said.name):
+            if number < 0 or (before and call.id and call.id != before and call.called_function.name):
                 number = known.get((choice, None), ("", 0))[1]
                 known[choice, None] = "", number + 1
                 known[choice, call.index] = call.id or "", number
@@ -236,13 +236,13 @@ class BufferedRelay(EngineRelay):
         if not kind.lower().startswith(STREAM):
             self._parser = self._whole = CompleteReplyParser()
 
-    def ended(self) -> None:
+    def finish_reply(self) -> None:
         if self._whole is not None and self._whole.body:
-            self._read(b"".join(self._whole.body))
+            self._read_complete(b"".join(self._whole.body))
             self.done = True
-        super().ended()
+        super().finish_reply()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """What came of an answer that failed: its error leads here, in a circle that the collector finds late."""
         self._kept.clear()
         self._told.clear()
@@ -254,65 +254,65 @@ class BufferedRelay(EngineRelay):
         exchange, meter = self.exchange, self.meter
         bill = exchange.bill
         if bill is not None and meter.chunks > bill.most and not self.finished:
-            bill.look(meter.chunks, meter.event_at)
-        exchange.heard(meter.event_at)
+            bill.check_spend(meter.chunks, meter.event_at)
+        exchange.extend_stall_deadline(meter.event_at)
 
     def take_texts(self, texts: list[str]) -> None:
         self._kept[0].texts += texts
 
-    def take(self, text: str, choice: CompletionChoice) -> None:
+    def take_choice(self, text: str, choice: CompletionChoice) -> None:
         self._kept[choice.index].add(build_piece(text, choice))
 
     @property
     def pieces(self) -> list[ResponsePiece]:
         if self._told:
             return sorted(self._told, key=PIECE_NUMBER)
-        return [kept.piece(index) for index, kept in sorted(self._kept.items())] or [ChoiceAccumulator().piece(0)]
+        return [kept.to_piece(index) for index, kept in sorted(self._kept.items())] or [ChoiceAccumulator().to_piece(0)]
 
-    def _read(self, body: bytes) -> None:
+    def _read_complete(self, body: bytes) -> None:
         """A reply that came whole: nothing is known of its tokens' times."""
         meter = self.meter
         if self.reader is not None:
-            raise self._client.nonsense("one object, where only a stream can be read")
+            raise self._client.invalid_reply_error("one object, where only a stream can be read")
         meter.event_at = self.exchange.now()
         try:
             reply = read_event(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._client.nonsense(error) from error
+            raise self._client.invalid_reply_error(error) from error
         if reply.error is not None:
-            raise self._client.refused(reply.error)
+            raise self._client.reported_error(reply.error)
         self.begun = True
         self.on_first()
         meter.used = parse_usage(reply.usage)
         characters = 0
         for choice in reply.choices or ():
-            self._check(choice)
+            self._check_index(choice)
             said = choice.delta = choice.message
             text = (said.content if said is not None else choice.text) or ""
             for number, call in enumerate(said.tool_calls or () if said is not None else ()):
                 call.index = number
             piece = build_piece(text, choice)
             characters += len(text) + len(piece.reasoning) + len(piece.refusal)
-            characters += sum(len(call.said.arguments or "") for call in piece.calls)
+            characters += sum(len(call.called_function.arguments or "") for call in piece.calls)
             self._ends += bool(choice.finish_reason)
             self._told.append(piece)
             if self.heard is not None:
                 self.heard.append(text)
         if len({piece.number for piece in self._told}) < len(self._told):
-            raise self._client.nonsense("a choice twice")
+            raise self._client.invalid_reply_error("a choice twice")
         # Where the engine counts nothing: what its words are estimated to be.
         meter.chunks = max(len(self._told), characters // CHARACTERS_PER_TOKEN)
         bill = self.exchange.bill
         if bill is not None and not bill.covers(meter.input_tokens, meter.tokens):
             # As a stream would have been: ended where it was longer than reserved, and billed to there.
             meter.used, meter.chunks = None, bill.most
-            bill.look(bill.most + 1, meter.event_at)
+            bill.check_spend(bill.most + 1, meter.event_at)
 
 
 class StreamingRelay(BufferedRelay):
     """Passes on what comes, in the client's own form."""
 
-    def set(self, writer: ResponseWriter, *, logprobs: bool, keeps: bool = False) -> None:
+    def configure(self, writer: ResponseWriter, *, logprobs: bool, keeps: bool = False) -> None:
         """`keeps`: what comes is kept as well, for the cache."""
         self._writer, self._logprobs, self._keeps = writer, logprobs, keeps
         self._out: list[bytes] = []
@@ -325,73 +325,73 @@ class StreamingRelay(BufferedRelay):
         if form is not None and (bill is None or meter.chunks < bill.most):
             texts = None
             if len(data) > form.one:
-                texts = form.texts(data)
-            elif text := form.text(data):
+                texts = form.match_all(data)
+            elif text := form.match_one(data):
                 if self.heard is None and not self._keeps:
                     meter.event_at = meter.last_at = now = exchange.now()
                     meter.chunks += 1
-                    exchange.heard(now)
-                    exchange.write(self._writer.text(text))
+                    exchange.extend_stall_deadline(now)
+                    exchange.write(self._writer.encode_text(text))
                     return
                 texts = [text]
             if texts and (bill is None or meter.chunks + len(texts) <= bill.most):
-                self._formed(texts)
+                self._write_texts(texts)
                 return
         self._form = None
-        self._decode(data)
+        self._feed_decoder(data)
         if self.done or self.reader is not None:
             return
         if meter.chunks >= self._form_at:
             form, self._form_at = derive_template(data) or form, meter.chunks + TEMPLATE_INTERVAL
-        if self._parser.between:
+        if self._parser.is_between_events:
             self._form = form
 
-    def _formed(self, texts: list[str]) -> None:
+    def _write_texts(self, texts: list[str]) -> None:
         self.meter.event_at = now = self.exchange.now()
-        self._texts_alone(texts)
-        self.exchange.heard(now)
-        self._leave()
+        self._process_texts(texts)
+        self.exchange.extend_stall_deadline(now)
+        self._flush_output()
 
-    def _decode(self, data: bytes) -> None:
+    def _feed_decoder(self, data: bytes) -> None:
         try:
             super().feed(data)
         finally:
             if self.begun and not self.exchange.started:
-                self._open()
-            self._leave()
+                self._start_response()
+            self._flush_output()
 
-    def _leave(self) -> None:
+    def _flush_output(self) -> None:
         out = self._out
         if out:
             self.exchange.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
 
-    def ended(self) -> None:
-        super().ended()
+    def finish_reply(self) -> None:
+        super().finish_reply()
         if self._told:
-            self._open()
+            self._start_response()
             self.exchange.write(b"".join(encode_pieces(self._writer, self.pieces)))
 
     def take_texts(self, texts: list[str]) -> None:
-        self._out += map(self._writer.text, texts)
+        self._out += map(self._writer.encode_text, texts)
         if self._keeps:
             super().take_texts(texts)
 
-    def take(self, text: str, choice: CompletionChoice) -> None:
+    def take_choice(self, text: str, choice: CompletionChoice) -> None:
         piece = build_piece(text, choice, logprobs=self._logprobs)
         # A token may show no text of its own: half of a character, or what a stop text may begin with.
         more = piece.reasoning or piece.calls or piece.refusal or piece.signature or piece.entries or piece.redacted
         if text or piece.finish or more:
-            self._out.append(self._writer.piece(piece))
+            self._out.append(self._writer.encode_piece(piece))
         if self._keeps:
-            super().take(text, choice)
+            super().take_choice(text, choice)
 
-    def _open(self) -> None:
+    def _start_response(self) -> None:
         exchange = self.exchange
-        headers = [*STREAM_HEADERS, self.meter.overhead(exchange.now())]
+        headers = [*STREAM_HEADERS, self.meter.overhead_header(exchange.now())]
         if exchange.bill is not None:
             headers += exchange.bill.headers()
-        exchange.start(HTTPStatus.OK, EVENT_STREAM_TYPE, headers)
-        first = self._writer.first()
+        exchange.start_stream(HTTPStatus.OK, EVENT_STREAM_TYPE, headers)
+        first = self._writer.encode_start()
         if first:
             exchange.write(first)

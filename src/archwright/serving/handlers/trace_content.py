@@ -42,14 +42,15 @@ def build_trace_content(
     if "prompt" in body:
         messages = [{"role": "user", "content": body["prompt"]}]
     inputs = [
-        told.message(str(one.get("role"))[:MAX_NAME_CHARACTERS], _message_parts(one)) for one in reversed(messages)
+        told.format_message(str(one.get("role"))[:MAX_NAME_CHARACTERS], _message_parts(one))
+        for one in reversed(messages)
     ]
-    outputs = [heard.message("assistant", parts, finish) for parts, finish in _response_messages(said)]
+    outputs = [heard.format_message("assistant", parts, finish) for parts, finish in _response_messages(said)]
     return TraceContent(
         tenant,
         _encode_list(reversed([one for one in inputs if one["parts"]])),
         _encode_list(outputs),
-        _encode_list(ordered.cut(system)),
+        _encode_list(ordered.truncate_parts(system)),
         any(room.missing for room in (told, heard, ordered)),
     )
 
@@ -61,11 +62,11 @@ class _CharacterBudget:
         self.missing = False
         self._left, self._parts = MAX_CHARACTERS, MAX_PARTS
 
-    def message(self, role: str, parts: Iterable[Part], finish: str | None = None) -> dict[str, Any]:
+    def format_message(self, role: str, parts: Iterable[Part], finish: str | None = None) -> dict[str, Any]:
         ended = {} if finish is None else {"finish_reason": finish}
-        return {"role": role, "parts": self.cut(parts), **ended}
+        return {"role": role, "parts": self.truncate_parts(parts), **ended}
 
-    def cut(self, parts: Iterable[Part]) -> list[Part]:
+    def truncate_parts(self, parts: Iterable[Part]) -> list[Part]:
         """The parts for which there is room, their one long field cut to it."""
         found = []
         for part in parts:
@@ -73,10 +74,10 @@ class _CharacterBudget:
                 self.missing = True
                 break
             self._parts -= 1
-            found.append({name: self._fitted(name, value) for name, value in part.items()})
+            found.append({name: self._truncate_field(name, value) for name, value in part.items()})
         return found
 
-    def _fitted(self, name: str, value: str) -> str:
+    def _truncate_field(self, name: str, value: str) -> str:
         if name not in ("content", "arguments", "response"):
             return value[:MAX_NAME_CHARACTERS]
         left = self._left
@@ -142,7 +143,7 @@ def _piece_parts(piece: ResponsePiece) -> list[Part]:
     texts = (("reasoning", piece.reasoning), ("text", piece.text), ("text", piece.refusal))
     parts: list[Part] = [{"type": kind, "content": text} for kind, text in texts if text]
     for call in piece.calls:
-        parts.append(_tool_call_part(call.id, call.said.name, call.said.arguments or ""))
+        parts.append(_tool_call_part(call.id, call.called_function.name, call.called_function.arguments or ""))
     return parts
 
 

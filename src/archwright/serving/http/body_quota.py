@@ -17,14 +17,14 @@ class BodyQuota:
         self._held = held
         self._size, self._tenant = 0, ""
 
-    def grow(self, tenant: str, size: int) -> int:
+    def set_size(self, tenant: str, size: int) -> int:
         """It is this tenant's, and as large now; how much of that tenant's there is."""
         held = self._held
         held[tenant] += size - self._size
         self._size, self._tenant = size, tenant
         return held[tenant]
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self._size:
             self._held[self._tenant] -= self._size
             if not self._held[self._tenant]:

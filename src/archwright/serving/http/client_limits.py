@@ -32,7 +32,7 @@ class ClientLimits(Record):
     sweep_s: float = 0.25
     health_s: float = 1.0
 
-    def whole_s(self, tokens: int) -> float:
+    def complete_reply_timeout_s(self, tokens: int) -> float:
         """How long an engine may be silent that answers whole, with so many tokens at most."""
         return min(self.request_s, self.first_token_s + tokens * self.token_s)
 

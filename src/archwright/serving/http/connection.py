@@ -50,10 +50,10 @@ STATE_NEXT, STATE_HEAD, STATE_BODY, STATE_REPLY, STATE_END = range(5)
 
 
 class Application(Protocol):
-    def begin(self, exchange: HttpExchange) -> bool:
+    def on_headers(self, exchange: HttpExchange) -> bool:
         """The headers are whole: let the request in, or answer it and return False."""
 
-    def arrived(self, exchange: HttpExchange) -> None:
+    def on_request(self, exchange: HttpExchange) -> None:
         """The body is there too: answer."""
 
 
@@ -71,15 +71,15 @@ class HttpServer:
         self.closing = self.ending = False
         self.loop = asyncio.get_running_loop()
 
-    def accept(self) -> HttpConnection:
+    def create_connection(self) -> HttpConnection:
         return HttpConnection(self)
 
-    def sweep(self) -> None:
+    def check_deadlines(self) -> None:
         """Deadlines of every connection."""
         now = self.outbox.now()
-        self.outbox.tick()
+        self.outbox.refresh_date()
         for connection in tuple(self.connections):
-            connection.sweep(now)
+            connection.check_deadlines(now)
 
 
 class HttpConnection(asyncio.Protocol):
@@ -102,9 +102,9 @@ class HttpConnection(asyncio.Protocol):
         self._stalled_at: float | None = None
         self._due = 0.0
         self._share = BodyQuota(server.held)
-        self._clear()
+        self._reset_body()
 
-    def _clear(self) -> None:
+    def _reset_body(self) -> None:
         self._pieces: list[bytes] = []
         self._chunks: ChunkedBody | None = None
         self._left_bytes = 0  # of the body, or that may still be read at the end
@@ -134,7 +134,7 @@ class HttpConnection(asyncio.Protocol):
         if not server.addresses[self._address]:
             del server.addresses[self._address]
         self._closing = True
-        self._share.let_go()
+        self._share.release()
         if self._exchange is not None:
             self._exchange.end(CLIENT_GONE)
             self._exchange.finished = True
@@ -145,7 +145,7 @@ class HttpConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or (self._state == STATE_BODY and not exchange.finished):
             return False  # what is half a request will never be whole
-        exchange.left()
+        exchange.on_client_closed()
         return not self._tls  # which has no half-closed state
 
     def pause_writing(self) -> None:
@@ -165,16 +165,16 @@ class HttpConnection(asyncio.Protocol):
                 self._paused = True
                 self._transport.pause_reading()
             return
-        self._advance()
+        self._process_buffer()
 
     # What was read.
 
-    def _advance(self) -> None:
+    def _process_buffer(self) -> None:
         try:
             while self._step():
                 continue
         except MalformedRequest as error:
-            self._malformed(error)
+            self._refuse_malformed(error)
         if self.left and self._exchange is None and self._state != STATE_END:
             self._transport.close()
 
@@ -214,12 +214,12 @@ class HttpConnection(asyncio.Protocol):
             raise MalformedRequest("the request has too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self._buffer = data[end + 4 :]
         self._searched = 0
-        self._begin(head)
+        self._begin_request(head)
         return True
 
-    def _begin(self, head: RequestHead) -> None:
+    def _begin_request(self, head: RequestHead) -> None:
         """The headers are whole: is it let in?"""
-        self._clear()
+        self._reset_body()
         self._state, self._fresh = STATE_BODY, False
         if head.length is None:
             self._chunks = ChunkedBody(self._limits.chunks, self._limits.header_bytes)
@@ -231,10 +231,10 @@ class HttpConnection(asyncio.Protocol):
         exchange = self._exchange = HttpExchange(head, self, self._outbox)
         self._refused = False
         limit = self._limits.body_bytes
-        if not self._server.application.begin(exchange):
+        if not self._server.application.on_headers(exchange):
             self._refused = True
         elif self._left_bytes > limit:
-            self._refuse(body_too_large(limit))
+            self._refuse_body(body_too_large(limit))
         elif head.expects and not self._buffer and (self._left_bytes or self._chunks):
             self._transport.write(CONTINUE)
 
@@ -258,61 +258,61 @@ class HttpConnection(asyncio.Protocol):
             if not whole and self._size > SKIP_BYTES:
                 self._closing = True
         else:
-            self._take(piece)
+            self._take_body(piece)
         if not whole or self._state != STATE_BODY:
             return False
-        self._whole()
+        self._complete_request()
         return self._state != STATE_REPLY
 
-    def _take(self, piece: bytes) -> None:
+    def _take_body(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > self._limits.body_bytes:
-            self._refuse(body_too_large(self._limits.body_bytes))
+            self._refuse_body(body_too_large(self._limits.body_bytes))
         elif piece:
             self._pieces.append(piece)
-            if self._size > SKIP_BYTES and self._crowds():
-                self._refuse(tenant_quota_exceeded())
+            if self._size > SKIP_BYTES and self._exceeds_tenant_quota():
+                self._refuse_body(tenant_quota_exceeded())
 
-    def _crowds(self) -> bool:
+    def _exceeds_tenant_quota(self) -> bool:
         """Whether it is too much with the tenant's other large bodies; alone it never is, or it would come for ever."""
         principal = None if self._exchange is None else self._exchange.principal
-        held = self._share.grow("" if principal is None else principal.tenant, self._size)
+        held = self._share.set_size("" if principal is None else principal.tenant, self._size)
         return held > max(self._size, self._limits.tenant_bytes)
 
-    def _whole(self) -> None:
+    def _complete_request(self) -> None:
         """The request is whole: its answer may begin, or has been given."""
         exchange, pieces = self._exchange, self._pieces
         if exchange is None:  # it was refused, and that is sent
-            self._next()
+            self._await_request()
             return
         self._state = STATE_REPLY
         if not self._refused:
             exchange.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._pieces = []
-            self._server.application.arrived(exchange)
+            self._server.application.on_request(exchange)
 
-    def _refuse(self, refusal: ApiError) -> None:
+    def _refuse_body(self, refusal: ApiError) -> None:
         """No more of this request is wanted."""
         self._refused = True
         self._pieces = []
-        self._share.let_go()
+        self._share.release()
         if self._exchange is not None and not self._exchange.finished:
-            self._exchange.refuse(refusal)
+            self._exchange.reply_error(refusal)
 
-    def _malformed(self, error: MalformedRequest) -> None:
+    def _refuse_malformed(self, error: MalformedRequest) -> None:
         codes = {400: "bad_http", 413: "request_too_large", 431: "headers_too_large"}
         message = f"this is not valid HTTP: {error.reason}" if error.status == HTTPStatus.BAD_REQUEST else error.reason
-        self._stop(ApiError(error.status, message, openai_code=codes.get(error.status, "bad_http")))
+        self._refuse_and_close(ApiError(error.status, message, openai_code=codes.get(error.status, "bad_http")))
 
-    def _stop(self, refusal: ApiError) -> None:
+    def _refuse_and_close(self, refusal: ApiError) -> None:
         """Say this and close."""
         self._closing = True
         self._buffer = b""
         if self._exchange is None:
             self._transport.write(encode_bare_response(refusal, self._outbox.date))
-            self._end()
+            self._close_gracefully()
         else:
-            self._refuse(refusal)
+            self._refuse_body(refusal)
             self._state = STATE_END
             self._left_bytes = LINGER_BYTES
 
@@ -322,7 +322,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(data)
 
-    def keeps(self) -> bool:
+    def is_reusable(self) -> bool:
         if self._closing or self._server.closing:
             self._closing = True
             return False
@@ -333,17 +333,17 @@ class HttpConnection(asyncio.Protocol):
             self._closing = self._chunks is not None or left > SKIP_BYTES or (expects and left > 0)
         return not self._closing
 
-    def over(self) -> None:
+    def on_response_sent(self) -> None:
         self._exchange = None
-        self._share.let_go()
+        self._share.release()
         if self._closing or self._server.ending:
-            self._end()
+            self._close_gracefully()
         elif self._state == STATE_REPLY:
-            self._next()
+            self._await_request()
         elif self.left:
             self._transport.close()
 
-    def _next(self) -> None:
+    def _await_request(self) -> None:
         """Ready for another request; it may already be here."""
         self._state, self._searched = STATE_NEXT, 0
         self._due = self._outbox.now() + KEEP_ALIVE_S
@@ -351,11 +351,11 @@ class HttpConnection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         if self._buffer:
-            self._advance()
+            self._process_buffer()
         elif self.left:
             self._transport.close()
 
-    def _end(self) -> None:
+    def _close_gracefully(self) -> None:
         """Close once the client has what was sent; at once where nothing unread can turn that into a reset."""
         if (self._state == STATE_REPLY and not self._buffer) or self.left:
             self._transport.close()
@@ -371,27 +371,27 @@ class HttpConnection(asyncio.Protocol):
 
     # Its time.
 
-    def sweep(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         if self._stalled_at is not None:
             if now >= self._stalled_at + self._limits.client_stall_s:
                 self.abort()
         elif self._state == STATE_REPLY and self._exchange is not None:
-            self._exchange.sweep(now)
+            self._exchange.check_deadlines(now)
         elif now >= self._due:
-            self._late()
+            self._handle_timeout()
 
-    def _late(self) -> None:
+    def _handle_timeout(self) -> None:
         if self._state == STATE_HEAD or self._fresh:
             message = "the headers did not arrive in time"
-            self._stop(ApiError(HTTPStatus.REQUEST_TIMEOUT, message, openai_code="timeout"))
+            self._refuse_and_close(ApiError(HTTPStatus.REQUEST_TIMEOUT, message, openai_code="timeout"))
         elif self._state == STATE_BODY and self._exchange is not None and not self._exchange.finished:
-            self._stop(early_end_error(PHASE_BODY))
+            self._refuse_and_close(early_end_error(PHASE_BODY))
         elif self._state == STATE_NEXT and not self._transport.get_write_buffer_size():
             self._transport.close()
         else:
             self._transport.abort()
 
-    def leave(self, silent_s: float) -> None:
+    def close_if_idle(self, silent_s: float) -> None:
         """Nothing new is begun here once nothing has come for so long: who was just answered and told that the
         connection is kept (a stream says so as it begins) may be sending already."""
         if self._exchange is None and self._state in (STATE_NEXT, STATE_HEAD):
@@ -404,7 +404,7 @@ class HttpConnection(asyncio.Protocol):
         if self._exchange is not None and self._exchange.task is not None:
             self._exchange.end(reason)
         elif self._exchange is not None and not self._exchange.finished:
-            self._stop(early_end_error(reason))
+            self._refuse_and_close(early_end_error(reason))
 
     def abort(self) -> None:
         self._transport.abort()

@@ -60,7 +60,7 @@ class ApiError(ArchwrightError):
         self.param = param
         self.retry_after_s = retry_after_s
 
-    def body(self) -> dict[str, object]:
+    def openai_body(self) -> dict[str, object]:
         fallback = "server_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
         quota = self.openai_code == "insufficient_quota"
         kind = "insufficient_quota" if quota else _ERROR_TYPES.get(HTTPStatus(self.status), fallback)
@@ -74,14 +74,14 @@ class ApiError(ArchwrightError):
             error["details"] = {"error_code": self.openai_code}
         return {"type": "error", "error": error}
 
-    def encoded(self, path: str = "") -> bytes:
+    def encode_body(self, path: str = "") -> bytes:
         """In the language of who asked at `path`."""
-        return msgspec.json.encode(self.messages_body() if path.startswith(MESSAGES_PATH) else self.body())
+        return msgspec.json.encode(self.messages_body() if path.startswith(MESSAGES_PATH) else self.openai_body())
 
-    def event(self, path: str) -> bytes:
+    def encode_event(self, path: str) -> bytes:
         """As the last event of a stream."""
         kind = b"event: error\n" if path.startswith(MESSAGES_PATH) else b""
-        return b"%bdata: %b\n\n" % (kind, self.encoded(path))
+        return b"%bdata: %b\n\n" % (kind, self.encode_body(path))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         found = []

@@ -55,10 +55,10 @@ class Peer(Protocol):
 
     def send(self, data: bytes) -> None: ...
 
-    def keeps(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether another request may follow on it after this reply."""
 
-    def over(self) -> None:
+    def on_response_sent(self) -> None:
         """The reply is whole and sent."""
 
     def abort(self) -> None: ...
@@ -70,7 +70,7 @@ class SpendCap(Protocol):
     most: int
     look_at: float
 
-    def look(self, delivered: int, now: float) -> None: ...
+    def check_spend(self, delivered: int, now: float) -> None: ...
 
     def covers(self, input_tokens: int, output_tokens: int) -> bool: ...
 
@@ -90,30 +90,30 @@ class ResponseBuffer:
         self._flush = flush
         self._loop = asyncio.get_running_loop()
         self._waiting: list[HttpExchange] = []
-        self.tick()
+        self.refresh_date()
 
-    def tick(self) -> None:
+    def refresh_date(self) -> None:
         """Called every moment: the date of replies moves on."""
         self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
-    def put(self, exchange: HttpExchange) -> None:
+    def enqueue(self, exchange: HttpExchange) -> None:
         if not self._waiting:
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._flush_waiting)
         self._waiting.append(exchange)
 
-    def _turn(self) -> None:
+    def _flush_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         try:
             self._flush()
         except StoreError:
             for exchange in waiting:
-                exchange.unrecorded(audit_unavailable())
+                exchange.fail_unrecorded(audit_unavailable())
         except BaseException:  # a bug: it must not leave clients waiting for ever
             for exchange in waiting:
                 exchange.abort()
             raise
         for exchange in waiting:
-            exchange.depart()
+            exchange.flush()
 
 
 class HttpExchange:
@@ -178,15 +178,15 @@ class HttpExchange:
         value = self.head.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    def phase(self, name: str, limit_s: float) -> None:
+    def start_phase(self, name: str, limit_s: float) -> None:
         """From now on waiting for `name`, at most `limit_s`."""
         self._phase, self._phase_until = name, self.now() + limit_s
 
-    def heard(self, now: float) -> None:
+    def extend_stall_deadline(self, now: float) -> None:
         """The engine said something; the next word must follow in time."""
         self._phase, self._phase_until = PHASE_STALL, now + self.limits.stall_s
 
-    def sweep(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Called every moment while it lives."""
         if now >= self._phase_until:
             self.end(self._phase)
@@ -194,23 +194,23 @@ class HttpExchange:
             self.end(PHASE_REQUEST)
         elif self.bill is not None and now >= self.bill.look_at and self.task is not None:
             try:
-                self.bill.look(0, now)
+                self.bill.check_spend(0, now)
             except ArchwrightError as error:
                 self.why = error
                 self.end(STOPPED)
 
-    def watch(self) -> None:
+    def watch_disconnect(self) -> None:
         """From now on a client that closes its side ends the work, also if it already has."""
         self._watched = True
         if self._line.left:
             self.end(CLIENT_GONE)
 
-    def left(self) -> None:
+    def on_client_closed(self) -> None:
         """The client has closed its side. Until an engine works for it, it may still want its answer."""
         if self._watched:
             self.end(CLIENT_GONE)
 
-    def late(self) -> bool:
+    def is_engine_timeout(self) -> bool:
         """Whether its work was ended because an engine did not say a word, or the next one, in time."""
         return self.ended in (PHASE_FIRST_TOKEN, PHASE_STALL)
 
@@ -230,18 +230,18 @@ class HttpExchange:
     def reply(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
         """A whole reply at once."""
         found = [*headers, (b"content-length", b"%d" % len(body))]
-        head = self._head(status, content_type, found)
-        self._put(head if self.method == "HEAD" else head + body)
+        head = self._encode_head(status, content_type, found)
+        self._enqueue(head if self.method == "HEAD" else head + body)
         self.finished = True
 
-    def refuse(self, refusal: ApiError) -> None:
+    def reply_error(self, refusal: ApiError) -> None:
         self.model = self.route = ""  # no model says no
-        self.reply(refusal.status, refusal.encoded(self.path), JSON_CONTENT_TYPE, refusal.headers())
+        self.reply(refusal.status, refusal.encode_body(self.path), JSON_CONTENT_TYPE, refusal.headers())
 
-    def start(self, status: int, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
+    def start_stream(self, status: int, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
         """The head of a reply that comes in pieces."""
         framing = [(b"transfer-encoding", b"chunked")] if self.head.version else []
-        self._put(self._head(status, content_type, [*headers, *framing]))
+        self._enqueue(self._encode_head(status, content_type, [*headers, *framing]))
 
     def write(self, data: bytes) -> None:
         """A piece of a streamed reply; dropped is what comes after its end (an engine is stopped a moment later), and
@@ -252,28 +252,28 @@ class HttpExchange:
         if self._departed and not self._outgoing:
             self._line.send(framed)
         else:
-            self._put(framed)
+            self._enqueue(framed)
 
     def finish(self, data: bytes = b"") -> None:
         """The last piece of a streamed reply: it waits for the records of its turn."""
         if self.finished:
             return
         if not self.head.version:
-            self._put(data)
+            self._enqueue(data)
         else:
-            self._put(b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK) if data else _LAST_CHUNK)
+            self._enqueue(b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK) if data else _LAST_CHUNK)
         self.finished = True
 
-    def unrecorded(self, refusal: ApiError) -> None:
+    def fail_unrecorded(self, refusal: ApiError) -> None:
         """Instead of what was to leave in this turn: that it could not be recorded."""
         self._outgoing, self.finished = [b""], False
         if self._departed:
-            self.finish(refusal.event(self.path))
+            self.finish(refusal.encode_event(self.path))
         else:
-            self.refuse(refusal)
+            self.reply_error(refusal)
         self.end(UNRECORDED)
 
-    def depart(self) -> None:
+    def flush(self) -> None:
         """What was put in this turn goes to the client."""
         outgoing = self._outgoing
         data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
@@ -283,14 +283,14 @@ class HttpExchange:
         if self.finished:
             if self.recorded:  # else who left just now is still to be settled with
                 self.bill = None  # which knows this exchange: in a circle both would wait for the garbage collector
-            self._line.over()
+            self._line.on_response_sent()
 
-    def _put(self, data: bytes) -> None:
+    def _enqueue(self, data: bytes) -> None:
         if not self._outgoing:
-            self._outbox.put(self)
+            self._outbox.enqueue(self)
         self._outgoing.append(data)
 
-    def _head(self, status: int, content_type: str, headers: Iterable[HeaderField]) -> bytes:
+    def _encode_head(self, status: int, content_type: str, headers: Iterable[HeaderField]) -> bytes:
         self.started, self.status = True, status
         said = f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
         if self.path.startswith(MESSAGES_PATH):
@@ -300,13 +300,13 @@ class HttpExchange:
         if self.route:
             said += f"x-archwright-route: {self.route}\r\n"
         fields = b"".join([b"%b: %b\r\n" % field for field in headers])
-        end = b"\r\n" if self._line.keeps() else b"connection: close\r\n\r\n"
+        end = b"\r\n" if self._line.is_reusable() else b"connection: close\r\n\r\n"
         return b"%b%b%b%b%b" % (_STATUS_LINES[status], self._outbox.date, said.encode(), fields, end)
 
 
 def encode_bare_response(refusal: ApiError, date: bytes) -> bytes:
     """The reply to what never became a request."""
-    body = refusal.encoded()
+    body = refusal.encode_body()
     return (
         b"%b%bcontent-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
         % (

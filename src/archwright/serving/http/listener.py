@@ -30,7 +30,7 @@ class Listener:
 
     def open(self) -> None:
         self._open = True
-        self._server.loop.add_reader(self._bound, self._accept)
+        self._server.loop.add_reader(self._bound, self._accept_connection)
 
     def close(self) -> None:
         """In this process; others that share the socket go on."""
@@ -38,33 +38,35 @@ class Listener:
         self._server.loop.remove_reader(self._bound)
         self._bound.close()
 
-    async def greeted(self) -> None:
+    async def wait_for_handshakes(self) -> None:
         """Who was let in just before is one of the server's connections now."""
         await asyncio.gather(*self._greeting)
 
-    def _accept(self) -> None:
+    def _accept_connection(self) -> None:
         try:
             connection, _address = self._bound.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return  # another worker was first, or the client has gone
         except OSError:
             self._server.loop.remove_reader(self._bound)
-            self._server.loop.call_later(ACCEPT_RETRY_S, self._reopen)
+            self._server.loop.call_later(ACCEPT_RETRY_S, self._resume)
             return
         connection.setblocking(False)
-        task = self._server.loop.create_task(self._greet(connection))
+        task = self._server.loop.create_task(self._start_connection(connection))
         self._greeting.add(task)
         task.add_done_callback(self._greeting.discard)
 
-    def _reopen(self) -> None:
+    def _resume(self) -> None:
         if self._open:
             self.open()
 
-    async def _greet(self, connection: socket.socket) -> None:
+    async def _start_connection(self, connection: socket.socket) -> None:
         server, tls = self._server, self._tls
         wait_s = server.limits.headers_s if tls else None
         with suppress(OSError):  # ssl.SSLError is one, and a handshake that takes too long
-            await server.loop.connect_accepted_socket(server.accept, connection, ssl=tls, ssl_handshake_timeout=wait_s)
+            await server.loop.connect_accepted_socket(
+                server.create_connection, connection, ssl=tls, ssl_handshake_timeout=wait_s
+            )
 
 
 async def drain_connections(server: HttpServer) -> None:
@@ -93,5 +95,5 @@ async def _wait_until_empty(server: HttpServer, limit_s: float, idle_s: float) -
     while server.connections and (passed := server.outbox.now() - began) < limit_s:
         if passed >= idle_s:
             for connection in tuple(server.connections):
-                connection.leave(idle_s)
+                connection.close_if_idle(idle_s)
         await asyncio.sleep(0.01)

@@ -54,7 +54,7 @@ def translate_request(
     body: Mapping[str, Any], directory: ModelDirectory, workload: str | None, betas: str | None = None
 ) -> GenerationRequest:
     """What the request asks, of the endpoint it names; `betas` is its header. Raises Refusal."""
-    found = directory.find(body.get("model"), workload)
+    found = directory.resolve(body.get("model"), workload)
     endpoint = found.endpoints[0]
     require_field(body.get("max_tokens"), "max_tokens")
     if body.get("thread") is not None:

@@ -65,38 +65,40 @@ class ConfigWatcher:
         self._stamp: tuple[int, int] | None = None
         self._noted: ServedRevision | None = None
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """Before the first request: who takes a dead worker's place was told what held at the last start or reload.
         What keeps it from more `follow` says."""
         with suppress(ArchwrightError), boundary("change of endpoints"):
-            await self._change()
+            await self._apply_change()
 
-    async def look(self) -> None:
+    async def check_once(self) -> None:
         """Change over if there is something new, then note what is served. Raises what keeps it from either: the
         next look tries again."""
-        await self._change()
-        note = ServedRevision(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
+        await self._apply_change()
+        note = ServedRevision(
+            pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.close_drained()
+        )
         if note != self._noted:
             self._tell(note)
             self._noted = note
 
-    async def _change(self) -> None:
-        stamp = self._stamped()
+    async def _apply_change(self) -> None:
+        stamp = self._read_stamp()
         if stamp != self._stamp:
-            config = await asyncio.to_thread(self._read)
-            if config.revision == self._revision or await self._gateway.change(config):
+            config = await asyncio.to_thread(self._read_config)
+            if config.revision == self._revision or await self._gateway.apply_config(config):
                 serves = {pool.name: pool.serves for pool in config.pools}
                 versions = {f"{spec.kind} {spec.workload}": serves[spec.pool] for spec in config.endpoints}
                 self._gateway.journal.info("serving", revision=config.revision, **versions)
                 self._revision, self._stamp = config.revision, stamp
 
-    async def follow(self, every_s: float) -> None:
+    async def watch_file(self, every_s: float) -> None:
         """Look every moment, for ever. What goes wrong is said once, not every moment."""
         said = ""
         while True:
             try:
                 with boundary("change of endpoints"):
-                    await self.look()
+                    await self.check_once()
                 said = ""
             except ArchwrightError as error:
                 if error.message != said:
@@ -104,10 +106,10 @@ class ConfigWatcher:
                 said = error.message
             await asyncio.sleep(every_s)
 
-    def _read(self) -> GatewayConfig:
+    def _read_config(self) -> GatewayConfig:
         """This worker's part of it. How many share the work now was said at the last start or reload."""
         return split_among_workers(replace(read_config(self._file), workers=self._gateway.config.workers))
 
-    def _stamped(self) -> tuple[int, int]:
+    def _read_stamp(self) -> tuple[int, int]:
         found = self._file.stat()
         return found.st_ino, found.st_mtime_ns

@@ -37,25 +37,25 @@ class Dispatcher:
         self._changes = changes
         self._arrived: list[HttpExchange] = []
 
-    def begin(self, exchange: HttpExchange) -> bool:
+    def on_headers(self, exchange: HttpExchange) -> bool:
         """The headers are whole: let the request in, or say no before its body is read."""
         try:
             with REQUEST_BOUNDARY:
                 exchange.found = found = self._find(exchange.method, exchange.path)
                 if found.wish is not None:
-                    self._gateway.guard.admit(exchange, found.wish)
+                    self._gateway.guard.authorize(exchange, found.wish)
         except ArchwrightError as error:
-            self._answer(exchange, error)
+            self._reply_error(exchange, error)
             return False
         return True
 
-    def arrived(self, exchange: HttpExchange) -> None:
+    def on_request(self, exchange: HttpExchange) -> None:
         """Answer a request that was let in."""
         if not self._arrived:
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._start_arrived)
         self._arrived.append(exchange)
 
-    def _turn(self) -> None:
+    def _start_arrived(self) -> None:
         """What arrived in this turn of the event loop begins; what it may cost is reserved for all of it together."""
         arrived, self._arrived = self._arrived, []
         work: list[tuple[HttpExchange, Coroutine[Any, Any, None]]] = []
@@ -67,37 +67,37 @@ class Dispatcher:
                     found = exchange.found
                     assert found is not None and found.route is not None, "let in without a route"
                     if found.wish is not None:
-                        self._gateway.guard.still(exchange, found.wish)
+                        self._gateway.guard.reauthorize(exchange, found.wish)
                     work.append((exchange, found.route.handler(self._gateway, exchange, found.name)))
             except ArchwrightError as error:
-                self._answer(exchange, error)
+                self._reply_error(exchange, error)
         loop = asyncio.get_running_loop()
         try:
             self._gateway.till.reserve([exchange for exchange, _ in work if exchange.asks is not None])
         finally:
             for exchange, handling in work:
-                exchange.task = loop.create_task(self._handle(exchange, handling))
+                exchange.task = loop.create_task(self._run_handler(exchange, handling))
 
-    async def _handle(self, exchange: HttpExchange, work: Coroutine[Any, Any, None]) -> None:
+    async def _run_handler(self, exchange: HttpExchange, work: Coroutine[Any, Any, None]) -> None:
         """Answer, whatever happens."""
         exchange.begun = True
         if exchange.ended is not None:
             work.close()
             self._gateway.till.release(exchange)
-            self._ended(exchange)
+            self._reply_stopped(exchange)
             exchange.task = None
             return
         try:
             with REQUEST_BOUNDARY:
                 await work
         except ArchwrightError as error:
-            self._answer(exchange, error)
+            self._reply_error(exchange, error)
         except asyncio.CancelledError:
-            self._ended(exchange)
+            self._reply_stopped(exchange)
         finally:
             exchange.task = None
 
-    def _answer(self, exchange: HttpExchange, error: ArchwrightError) -> None:
+    def _reply_error(self, exchange: HttpExchange, error: ArchwrightError) -> None:
         """Tell the client: as a reply where none has begun, else as the stream's last event."""
         refusal = to_api_error(error)
         if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -105,11 +105,11 @@ class Dispatcher:
                 "request failed", request=exchange.id, status=refusal.status, **describe_cause(error)
             )
         if exchange.started:
-            exchange.finish(refusal.event(exchange.path))
+            exchange.finish(refusal.encode_event(exchange.path))
         else:
-            exchange.refuse(refusal)
+            exchange.reply_error(refusal)
 
-    def _ended(self, exchange: HttpExchange) -> None:
+    def _reply_stopped(self, exchange: HttpExchange) -> None:
         """The work was stopped: by the client, by a deadline, or because the process shuts down."""
         reason = exchange.ended or SHUTDOWN
         if exchange.finished:
@@ -117,20 +117,23 @@ class Dispatcher:
         if reason in (CLIENT_GONE, PHASE_CLIENT):
             exchange.abort()
         elif exchange.why is not None:
-            self._answer(exchange, exchange.why)
+            self._reply_error(exchange, exchange.why)
         else:
-            self._answer(exchange, early_end_error(reason))
+            self._reply_error(exchange, early_end_error(reason))
 
     @asynccontextmanager
-    async def running(self, *servers: HttpServer) -> AsyncIterator[None]:
+    async def run_background_tasks(self, *servers: HttpServer) -> AsyncIterator[None]:
         """What goes on beside the requests: deadlines, the engines' health, memory, changes of endpoints."""
         limits = self._gateway.config.limits
         if self._changes is not None:
-            await self._changes.begin()
-        loops = [asyncio.create_task(self._sweep(servers, limits.sweep_s)), asyncio.create_task(self._look())]
+            await self._changes.start()
+        loops = [
+            asyncio.create_task(self._sweep_deadlines(servers, limits.sweep_s)),
+            asyncio.create_task(self._check_health()),
+        ]
         loops.append(asyncio.create_task(memory_trim.trim_periodically()))
         if self._changes is not None:
-            loops.append(asyncio.create_task(self._changes.follow(limits.sweep_s)))
+            loops.append(asyncio.create_task(self._changes.watch_file(limits.sweep_s)))
         try:
             yield
         finally:
@@ -139,7 +142,7 @@ class Dispatcher:
             await asyncio.gather(*loops, return_exceptions=True)
             await self._gateway.close()
 
-    async def _sweep(self, servers: tuple[HttpServer, ...], every_s: float) -> None:
+    async def _sweep_deadlines(self, servers: tuple[HttpServer, ...], every_s: float) -> None:
         """For ever, whatever goes wrong (the page may find a full disk): without it nothing has a deadline."""
         said = ""
         while True:
@@ -147,20 +150,20 @@ class Dispatcher:
             try:
                 with boundary("sweep"):
                     for server in servers:
-                        server.sweep()
-                    self._gateway.show_load()
+                        server.check_deadlines()
+                    self._gateway.publish_load()
                 said = ""
             except ArchwrightError as error:
                 if error.message != said:
                     self._gateway.journal.error("sweep failed", **error.as_dict())
                 said = error.message
 
-    async def _look(self) -> None:
+    async def _check_health(self) -> None:
         """The health of every engine, at once and then every moment."""
         while True:
             try:
                 with boundary("health"):
-                    await self._gateway.fleet.check()
+                    await self._gateway.fleet.check_health()
             except ArchwrightError as error:
                 self._gateway.journal.error("health check failed", **error.as_dict())
             await asyncio.sleep(self._gateway.config.limits.health_s)

@@ -93,40 +93,40 @@ class Master:
         self._noted: ServedRevision | None = None
         self._refused: dict[str, int | None] = {}
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Start the workers."""
         self._wake.setblocking(False)
         self._wake_end.setblocking(False)
         signal.set_wakeup_fd(self._wake_end.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda _number, _frame: None)
-        self._fill()
+        self._start_missing_workers()
 
-    def started(self) -> int:
+    def wait_until_ready(self) -> int:
         """Return when all workers take requests: 0; else what the one ended with that could not, which said why."""
         until = time.monotonic() + READY_TIMEOUT_S
         while not all(worker.note for worker in self.workers):
-            self._listen(POLL_INTERVAL_S)
+            self._wait_for_events(POLL_INTERVAL_S)
             gone = self._reap()
-            if gone or self._told_to_stop() or time.monotonic() > until:
-                self._end()
+            if gone or self._is_stop_requested() or time.monotonic() > until:
+                self._shut_down()
                 return gone[0][1] if gone else EXIT_FAILED
         return 0
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT, or the end of who supervises."""
         try:
-            while not self._told_to_stop():
+            while not self._is_stop_requested():
                 self._step()
-                self._listen(POLL_INTERVAL_S)
+                self._wait_for_events(POLL_INTERVAL_S)
         finally:
-            self._end()
+            self._shut_down()
             self._journal.info("master stopped")
 
     def stop(self) -> None:
-        self._end()
+        self._shut_down()
 
-    def _told_to_stop(self) -> bool:
+    def _is_stop_requested(self) -> bool:
         return signal.SIGTERM in self._woken or signal.SIGINT in self._woken
 
     def _step(self) -> None:
@@ -136,14 +136,14 @@ class Master:
                 self._reload()
         self._woken.clear()
         for worker, status in self._reap():
-            self._lost(worker, status)
+            self._handle_lost_worker(worker, status)
         if self._ready_by is not None:
-            self._replace()
-        if time.monotonic() >= self._start_at and not self._allowed(self._fill):
+            self._replace_workers()
+        if time.monotonic() >= self._start_at and not self._try_system_call(self._start_missing_workers):
             self._start_at = time.monotonic() + BACKOFF_LIMIT_S
-        self._allowed(self._note)
+        self._try_system_call(self._write_served_revision)
 
-    def _allowed(self, act: Callable[[], None]) -> bool:
+    def _try_system_call(self, act: Callable[[], None]) -> bool:
         """Whether the system had room for it: a process, a descriptor, the disk. Else it is tried again, and said once:
         those who serve go on."""
         try:
@@ -156,7 +156,7 @@ class Master:
         self._refused.pop(act.__name__, None)
         return True
 
-    def _fill(self) -> None:
+    def _start_missing_workers(self) -> None:
         """As many workers of this generation as there should be."""
         missing = self._config.workers - sum(w.generation == self._generation and not w.leaving for w in self.workers)
         for _ in range(missing):
@@ -173,14 +173,14 @@ class Master:
         if pid == 0:
             status = EXIT_FAILED
             try:
-                status = self._work(heard, said)
+                status = self._run_worker(heard, said)
             finally:
                 os._exit(status)
         os.close(said)
         os.set_blocking(heard, False)
         self.workers.append(WorkerProcess(pid, heard, time.monotonic(), self._generation))
 
-    def _work(self, heard: int, said: int) -> int:
+    def _run_worker(self, heard: int, said: int) -> int:
         """In the child: nothing of the master's is left but the ports and the pipes."""
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
@@ -200,7 +200,7 @@ class Master:
             return error.exit_status
         return 0
 
-    def _listen(self, limit_s: float) -> None:
+    def _wait_for_events(self, limit_s: float) -> None:
         """Wait for a signal, a worker's word, or the end of who supervises."""
         sources = [self._wake.fileno(), *(worker.said for worker in self.workers)]
         if self._supervised:
@@ -216,9 +216,9 @@ class Master:
             self._woken.append(signal.SIGTERM)
         for worker in self.workers:
             if worker.said in readable:
-                self._hear(worker)
+                self._read_worker(worker)
 
-    def _hear(self, worker: WorkerProcess) -> None:
+    def _read_worker(self, worker: WorkerProcess) -> None:
         worker.heard += os.read(worker.said, 65_536)
         whole, _, worker.heard = worker.heard.rpartition(b"\n")
         if whole:
@@ -235,7 +235,7 @@ class Master:
                 gone.append((worker, os.waitstatus_to_exitcode(status)))
         return gone
 
-    def _lost(self, worker: WorkerProcess, status: int) -> None:
+    def _handle_lost_worker(self, worker: WorkerProcess, status: int) -> None:
         if worker.leaving:
             return
         lived = time.monotonic() - worker.started_at
@@ -259,27 +259,27 @@ class Master:
         self._ready_by = time.monotonic() + READY_TIMEOUT_S
         self._journal.info("reloading", workers=config.workers)
 
-    def _replace(self) -> None:
+    def _replace_workers(self) -> None:
         """The old go when all the new take requests; when these do not in time, they go."""
         assert self._ready_by is not None, "nothing is replaced"
         new = [worker for worker in self.workers if worker.generation == self._generation and not worker.leaving]
         if len(new) == self._config.workers and all(worker.note for worker in new):
-            self._leave([worker for worker in self.workers if worker not in new], HAND_OVER_SIGNAL)
+            self._signal_workers([worker for worker in self.workers if worker not in new], HAND_OVER_SIGNAL)
             self._ready_by, self._failures = None, 0
             self._journal.info("reloaded", workers=len(new))
         elif time.monotonic() > self._ready_by:
-            self._leave(new, signal.SIGKILL)
+            self._signal_workers(new, signal.SIGKILL)
             self._ready_by = None
             self._config, self._generation = self._before, self._generation - 1
             self._journal.error("reload failed", message="the new workers did not start; the old ones stay")
 
-    def _leave(self, workers: list[WorkerProcess], how: signal.Signals) -> None:
+    def _signal_workers(self, workers: list[WorkerProcess], how: signal.Signals) -> None:
         for worker in workers:
             if not worker.leaving:
                 worker.leaving = True
                 os.kill(worker.pid, how)
 
-    def _note(self) -> None:
+    def _write_served_revision(self) -> None:
         """What all that live serve together, for the supervisor."""
         if not all(worker.note for worker in self.workers):
             return  # who starts serves nothing yet, and does not say so for long
@@ -288,7 +288,7 @@ class Master:
             write_atomic(served_revision_file(self._home, self._file.stem), msgspec.json.encode(note))
             self._noted = note
 
-    def _end(self) -> None:
+    def _shut_down(self) -> None:
         """Every worker, in order; who does not end in time is killed."""
         self._bound.close()
         for worker in self.workers:
@@ -300,7 +300,7 @@ class Master:
                     os.kill(worker.pid, signal.SIGKILL)
             self._reap()
             if self.workers:
-                self._listen(0.05)
+                self._wait_for_events(0.05)
         signal.set_wakeup_fd(-1)
         for descriptor in (self._life, self._life_end):
             os.close(descriptor)

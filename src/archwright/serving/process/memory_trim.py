@@ -26,7 +26,7 @@ class HeapTrimmer:
         self._trim = trim
         self._least = resident()
 
-    def look(self) -> None:
+    def trim_if_grown(self) -> None:
         now = self._resident()
         if now > self._least + GROWN_BYTES:
             self._trim()
@@ -43,7 +43,7 @@ async def trim_periodically() -> None:
     while True:
         await asyncio.sleep(CHECK_INTERVAL_S)
         with suppress(OSError):  # no descriptor left: the next time
-            slack.look()
+            slack.trim_if_grown()
 
 
 def _read_resident_bytes() -> int:

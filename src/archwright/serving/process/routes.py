@@ -72,7 +72,7 @@ def handle_message(gateway: GatewayContext, exchange: HttpExchange, _name: str) 
     question = request_translation.translate_request(
         body, gateway.directory, exchange.header(WORKLOAD_HEADER), exchange.header(request_translation.BETA_HEADER)
     )
-    gateway.till.weigh(exchange, question)
+    gateway.till.estimate_worst_case(exchange, question)
     writer = MessagesWriter(_build_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
     return GenerationHandler(gateway, exchange, question, ChatFormat.path, writer).run()
 
@@ -83,23 +83,25 @@ async def handle_token_count(gateway: GatewayContext, exchange: HttpExchange, _n
     question = request_translation.translate_request(
         body, gateway.directory, exchange.header(WORKLOAD_HEADER), exchange.header(request_translation.BETA_HEADER)
     )
-    exchange.watch()
-    gateway.till.admit(exchange)
+    exchange.watch_disconnect()
+    gateway.till.count_request(exchange)
     course = start_attempts(gateway.router, exchange, question, question.native or question.body)
 
     async def count(replica: Replica) -> int:
-        named = replica.client.named
+        named = replica.client.model_override
         native = None if question.native is None else {**question.native, **named}
-        return await replica.provider.count(replica.client, {**question.body, **named}, native, question.betas)
+        return await replica.provider.count_tokens(replica.client, {**question.body, **named}, native, question.betas)
 
-    counted = await course.answer(gateway.router.work(question, course.tenant, course.data_class, course.until), count)
+    counted = await course.run(
+        gateway.router.build_slot_request(question, course.tenant, course.data_class, course.until), count
+    )
     _reply_json(exchange, HTTPStatus.OK, {"input_tokens": counted})
 
 
 def _run_generation(
     gateway: GatewayContext, exchange: HttpExchange, question: GenerationRequest, shape: ChoiceFormat
 ) -> Coroutine[Any, Any, None]:
-    gateway.till.weigh(exchange, question)
+    gateway.till.estimate_worst_case(exchange, question)
     wanted = ResponseOptions(
         question.top_logprobs, question.prompt_characters, question.include_usage, question.choices
     )
@@ -118,7 +120,7 @@ def _build_envelope(
 def handle_embeddings(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode_body(exchange.body)
     question = request_validation.validate_embedding(body, gateway.directory, exchange.header(WORKLOAD_HEADER))
-    gateway.till.weigh(exchange, question)
+    gateway.till.estimate_worst_case(exchange, question)
     return serve_embeddings(gateway, exchange, question)
 
 
@@ -145,7 +147,7 @@ async def get_model(gateway: GatewayContext, exchange: HttpExchange, name: str) 
 
 async def get_metrics(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
     # Tens of thousands of series take long to write out: not on the loop that streams.
-    page = await asyncio.to_thread(gateway.metrics)
+    page = await asyncio.to_thread(gateway.render_metrics)
     exchange.reply(HTTPStatus.OK, page, CONTENT_TYPE)
 
 
@@ -156,9 +158,11 @@ async def healthz(_gateway: GatewayContext, exchange: HttpExchange, _name: str) 
 
 async def readyz(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
     """Every endpoint has an engine. Counts of pools only: this page is open to everyone."""
-    ready = gateway.answers
+    ready = gateway.is_ready
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    _reply_json(exchange, status, {"ready": ready, "pools": {"ready": gateway.ready, "total": len(gateway.pools)}})
+    _reply_json(
+        exchange, status, {"ready": ready, "pools": {"ready": gateway.ready_pool_count, "total": len(gateway.pools)}}
+    )
 
 
 ROUTES: tuple[Route, ...] = (

@@ -136,7 +136,7 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, post: W
     tls = None
     if config.tls_certificate and config.tls_key:
         tls = _create_tls_context(config.tls_certificate, config.tls_key)
-    async with app.running(*servers.values()):
+    async with app.run_background_tasks(*servers.values()):
         doors = [Listener(bound, server, tls) for bound, server in servers.items()]
         for door in doors:
             door.open()
@@ -144,7 +144,7 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, post: W
         await over.wait()
         for door in doors:
             door.close()
-        await asyncio.gather(*(door.greeted() for door in doors))
+        await asyncio.gather(*(door.wait_for_handshakes() for door in doors))
         if not stop.is_set():
             await asyncio.gather(*(hand_over_connections(server, stop) for server in servers.values()))
         await asyncio.gather(*(drain_connections(server) for server in servers.values()))
@@ -153,10 +153,10 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, post: W
 def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
     """Whether the tenant wants its content in traces now; where that cannot be read, no."""
     try:
-        keys.follow()
+        keys.refresh_version()
     except StoreError:
         return False
-    return keys.content_traced(tenant)
+    return keys.is_content_traced(tenant)
 
 
 def _report_revision(said: int, note: ServedRevision) -> None:

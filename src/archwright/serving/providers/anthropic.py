@@ -74,7 +74,7 @@ class AnthropicProvider:
     def headers(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key, "anthropic-version": API_VERSION}
 
-    def ask(
+    def build_request(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
         del whole  # long answers are refused there unless they stream
@@ -87,14 +87,14 @@ class AnthropicProvider:
             )
         return EngineRequest(PATH, to_messages_request(body), MessagesEventReader())
 
-    def corrected(self, asked: EngineRequest, error: EngineRefused) -> bool:
+    def adapt_request(self, asked: EngineRequest, error: EngineRefused) -> bool:
         del asked, error
         return False
 
-    async def count(
+    async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
     ) -> int:
-        asked = self.ask("/chat/completions", body, native, betas=betas)
+        asked = self.build_request("/chat/completions", body, native, betas=betas)
         kept = {name: value for name, value in asked.body.items() if name in PROMPT_FIELDS}
         found = (await client.post(f"v1{PATH}/count_tokens", kept, asked.headers)).get("input_tokens")
         return found if type(found) is int else 0
@@ -290,23 +290,23 @@ class MessagesEventReader:
     def read(self, event: ServerSentEvent) -> Iterable[EngineEvent]:
         told = _decode(event.data)
         if told.type == "content_block_delta" and told.delta is not None:
-            return self._delta(told.index, told.delta)
+            return self._read_block_delta(told.index, told.delta)
         if told.type == "content_block_start" and told.content_block is not None:
-            return self._begin(told.index, told.content_block)
+            return self._read_block_start(told.index, told.content_block)
         if told.type == "content_block_stop" and told.index in self._silent:
             return [_tool_call_event(ToolCall(self._calls[told.index], None, FunctionCall(None, "{}")))]
         if told.type == "message_start" and told.message is not None:
-            self._count(told.message.usage)
+            self._update_usage(told.message.usage)
             return ()
         if told.type == "message_delta":
-            return self._end(told)
+            return self._read_message_delta(told)
         if told.type == "error":
             found = told.error or {}
             return [EngineEvent(error={**found, "code": ERROR_STATUSES.get(str(found.get("type")), 500)})]
         self.done = told.type == "message_stop"
         return ()  # a ping, or what a later version says
 
-    def _begin(self, index: int, block: _BlockDelta) -> Iterable[EngineEvent]:
+    def _read_block_start(self, index: int, block: _BlockDelta) -> Iterable[EngineEvent]:
         if block.type == "tool_use":
             self._calls[index] = number = len(self._calls)
             self._silent.add(index)
@@ -315,7 +315,7 @@ class MessagesEventReader:
             return [_delta_event(ChoiceDelta(redacted=block.data))]
         return [_delta_event(ChoiceDelta(content=block.text))] if block.text else ()
 
-    def _delta(self, index: int, said: _BlockDelta) -> Iterable[EngineEvent]:
+    def _read_block_delta(self, index: int, said: _BlockDelta) -> Iterable[EngineEvent]:
         if said.text:
             return [_delta_event(ChoiceDelta(content=said.text))]
         if said.partial_json and index in self._calls:
@@ -325,21 +325,21 @@ class MessagesEventReader:
             return [_delta_event(ChoiceDelta(reasoning_content=said.thinking))]
         return [_delta_event(ChoiceDelta(signature=said.signature))] if said.signature else ()
 
-    def _end(self, told: _StreamEvent) -> Iterable[EngineEvent]:
-        self._count(told.usage)
+    def _read_message_delta(self, told: _StreamEvent) -> Iterable[EngineEvent]:
+        self._update_usage(told.usage)
         said = told.delta or _BlockDelta()
         finish = FINISH_REASONS.get(said.stop_reason, "stop") if said.stop_reason else None
         choice = CompletionChoice(delta=ChoiceDelta(), finish_reason=finish, stop_reason=said.stop_sequence)
-        return [EngineEvent([choice], self._usage())]
+        return [EngineEvent([choice], self._to_openai_usage())]
 
-    def _count(self, used: _Usage | None) -> None:
+    def _update_usage(self, used: _Usage | None) -> None:
         """The counts of a stream add nothing up: the last word on each holds."""
         for name in _Usage.__struct_fields__ if used is not None else ():
             value = getattr(used, name)
             if value is not None:
                 setattr(self._used, name, value)
 
-    def _usage(self) -> dict[str, Any]:
+    def _to_openai_usage(self) -> dict[str, Any]:
         used = self._used
         cached = used.cache_read_input_tokens or 0
         read = (used.input_tokens or 0) + cached + (used.cache_creation_input_tokens or 0)

@@ -30,7 +30,7 @@ class OpenAIProvider:
     def headers(self, key: str) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
-    def ask(
+    def build_request(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
         del native, betas  # the same question in a language this engine does not speak
@@ -42,7 +42,7 @@ class OpenAIProvider:
         told, reader = tool_call_emulation.emulate_tools(body)
         return EngineRequest(path, {**told, **STREAM_FIELDS}, reader)
 
-    def corrected(self, asked: EngineRequest, error: EngineRefused) -> bool:
+    def adapt_request(self, asked: EngineRequest, error: EngineRefused) -> bool:
         if error.status != HTTPStatus.BAD_REQUEST or MAX_TOKENS_FIELD not in asked.body or asked.path != CHAT_PATH:
             return False
         detail = error.body.get("error")
@@ -51,11 +51,11 @@ class OpenAIProvider:
         self._length = MAX_COMPLETION_TOKENS_FIELD
         return True
 
-    async def count(
+    async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
     ) -> int:
         """As llama.cpp counts: the template's words, then their tokens. The interface itself has no such question."""
-        asked = self.ask("/chat/completions", body, native, betas=betas).body
+        asked = self.build_request("/chat/completions", body, native, betas=betas).body
         try:
             prompt = (await client.post("/apply-template", {"messages": asked["messages"]})).get("prompt")
             tokens = (await client.post("/tokenize", {"content": prompt, **TOKENIZE_OPTIONS})).get("tokens")

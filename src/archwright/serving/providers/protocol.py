@@ -26,16 +26,16 @@ class Provider(Protocol):
     def headers(self, key: str) -> Mapping[str, str]:
         """What carries the key, and whatever else every request needs."""
 
-    def ask(
+    def build_request(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
         """`body` is OpenAI's; `native` the client's own where it spoke the Messages interface, `betas` what it wants of
         that beside its version. `whole`: one piece would do. Raises Refusal 400 for what this protocol cannot say."""
 
-    def corrected(self, asked: EngineRequest, error: EngineRefused) -> bool:
+    def adapt_request(self, asked: EngineRequest, error: EngineRefused) -> bool:
         """Whether the engine refused how we put the question, and `ask` puts it otherwise from now on."""
 
-    async def count(
+    async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
     ) -> int:
         """The tokens of the prompt, by the engine itself. Raises Refusal 400 where it counts none."""

@@ -61,7 +61,7 @@ def parse_chat(data: bytes, directory: ModelDirectory, workload: str | None) -> 
 def _build_plain_request(
     asked: _PlainChat, directory: ModelDirectory, workload: str | None
 ) -> GenerationRequest | None:
-    found = directory.find(asked.model, workload)
+    found = directory.resolve(asked.model, workload)
     endpoint = found.endpoints[0]
     length = asked.max_tokens or asked.max_completion_tokens or endpoint.default_max_tokens
     other, options = asked.max_completion_tokens, asked.stream_options

@@ -39,10 +39,10 @@ class ModelDirectory:
         self.names = tuple(dict.fromkeys([spec.model for spec in texts] + [spec.workload for spec in texts]))
         self._tuned = {name for name, pool in known.items() if pool.adapter}
         self._workloads = {spec.workload for spec in texts}
-        self._by_name = {name: self._fitting(name) for name in self.names}
+        self._by_name = {name: self._matching_endpoints(name) for name in self.names}
         self._predictors = {spec.workload: spec for spec in whole if spec.kind == "predict"}
 
-    def find(self, model: Any, workload: str | None) -> ResolvedModel:
+    def resolve(self, model: Any, workload: str | None) -> ResolvedModel:
         name = check_text(require_field(model, "model"), "model", MAX_MODEL_NAME_CHARACTERS)
         fit = self._by_name.get(name, ())
         if workload is not None:
@@ -53,18 +53,18 @@ class ModelDirectory:
             raise ApiError(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
         return ResolvedModel(name, fit, plain=workload is None and name not in self._workloads)
 
-    def predictor(self, name: str) -> Endpoint | None:
+    def find_classifier(self, name: str) -> Endpoint | None:
         """The endpoint behind /v1/predict/`name`."""
         return self._predictors.get(name)
 
-    def _fitting(self, name: str) -> tuple[Endpoint, ...]:
+    def _matching_endpoints(self, name: str) -> tuple[Endpoint, ...]:
         fit = [spec for spec in self.endpoints if name in (spec.model, spec.workload)]
         # Who asks for the model itself is best served where nothing is laid over it.
         return tuple(fit if name in self._workloads else sorted(fit, key=lambda spec: spec.pool in self._tuned))
 
 
 def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec]) -> Endpoint:
-    pools = [known[name] for name in spec.answering]
+    pools = [known[name] for name in spec.serving_pools]
     protocols = {pool.protocol for pool in pools}
     stated = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
     resolved = {

@@ -209,7 +209,7 @@ OPERATOR_FIELDS = frozenset(
 
 
 def validate_chat(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
-    return validate_chat_fields(_without_model(body), directory.find(body.get("model"), workload))
+    return validate_chat_fields(_without_model(body), directory.resolve(body.get("model"), workload))
 
 
 def validate_chat_fields(body: Mapping[str, Any], found: ResolvedModel) -> GenerationRequest:
@@ -222,7 +222,7 @@ def validate_chat_fields(body: Mapping[str, Any], found: ResolvedModel) -> Gener
 
 
 def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
-    found = directory.find(body.get("model"), workload)
+    found = directory.resolve(body.get("model"), workload)
     fields = check_fields(_without_model(body), COMPLETION_FIELDS, found.endpoints[0])
     require_field(fields.get("prompt"), "prompt")
     top = fields.pop("logprobs", None)
@@ -233,7 +233,7 @@ def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, work
 
 
 def validate_embedding(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
-    found = directory.find(body.get("model"), workload)
+    found = directory.resolve(body.get("model"), workload)
     able = next((spec for spec in found.endpoints if spec.embeddings), None)
     if able is None:
         raise bad_request(f"the model {found.name!r} cannot make embeddings", "model", "unsupported_model")

@@ -69,61 +69,61 @@ class Attempts:
         self.data_class: DataClass = "internal"
         self.tenant = ""
         self.exchange: HttpExchange | None = None
-        router.budget.asked()
+        router.budget.record_request()
 
     @property
-    def alone(self) -> bool:
+    def is_only_engine(self) -> bool:
         """Whether the time of a first token decides nothing: there is no limit for it and no other engine."""
         return not self._rest and len(self.pool.replicas) == 1 and self.pool.spec.first_token_s is None
 
-    def begin(self) -> None:
+    def mark_started(self) -> None:
         """The first piece of the answer is there: from now on it is this pool's."""
         if not self.begun and self._replica is not None:
-            self.pool.heard(self._replica, self._router.now() - self._sent_at)
+            self.pool.record_first_response(self._replica, self._router.now() - self._sent_at)
         self.begun = True
         if self._timer is not None:
             self._timer.reschedule(None)
 
-    async def answer(self, work: SlotRequest, send: Callable[[Replica], Awaitable[T]]) -> T:
+    async def run(self, work: SlotRequest, send: Callable[[Replica], Awaitable[T]]) -> T:
         """What `send` makes of a replica it is given a slot of. Raises what the last try raised, Refusal 504 where
         none began in time."""
         while True:
             pool = self.pool
-            lease = pool.at_once(work)
+            lease = pool.try_acquire(work)
             if lease is None:
                 queued_at = self._router.now()
                 try:
-                    lease = await pool.take(work)
+                    lease = await pool.acquire(work)
                 except ApiError:
-                    if not self._next():
+                    if not self._move_to_next_pool():
                         raise
                     continue
                 finally:
                     self.queued_s += self._router.now() - queued_at
             left = False
             try:
-                return await self._sent(lease.replica, send)
+                return await self._try_replica(lease.replica, send)
             except asyncio.CancelledError:
-                left = self._unheard()
+                left = self._left_before_output()
                 raise
             except (EngineError, TimeoutError) as error:
                 if isinstance(error, EngineError) and not isinstance(error, EngineRefused):
-                    await pool.failed(lease.replica)
-                if self._may_try_again(error):
+                    await pool.handle_failure(lease.replica)
+                if self._prepare_retry(error):
                     work = replace(work, but=lease.replica)
                     continue
                 if isinstance(error, TimeoutError):
                     raise gateway_timeout("the model did not begin to answer in time") from error
                 raise
             finally:
-                pool.give(lease, left=left)
+                pool.release(lease, left=left)
 
-    async def _sent(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
+    async def _try_replica(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
         """One try; whatever becomes of it, the engine's breaker learns it."""
         pool, self.tries = self.pool, self.tries + 1
         outcome: AttemptOutcome = "neutral"
         self._replica, self._sent_at = replica, self._router.now()
-        replica.sent(self._sent_at)
+        replica.record_sent(self._sent_at)
         try:
             limit_s = pool.spec.first_token_s
             if limit_s is None and not self._rest:
@@ -138,7 +138,7 @@ class Attempts:
             outcome = "timeout"
             raise
         except asyncio.CancelledError:
-            waited = not self.begun and self._router.now() - self._sent_at > pool.patience_s
+            waited = not self.begun and self._router.now() - self._sent_at > pool.silence_limit_s
             outcome = "timeout" if waited or self._late() else "neutral"
             raise
         except EngineRefused as error:
@@ -150,26 +150,26 @@ class Attempts:
         finally:
             self._timer = None
             if outcome == "ok":
-                self.begin()
-            replica.ended(outcome, self._router.now(), self._sent_at)
+                self.mark_started()
+            replica.record_end(outcome, self._router.now(), self._sent_at)
 
-    def _unheard(self) -> bool:
+    def _left_before_output(self) -> bool:
         """Whether whoever left had been told nothing yet: of one reply the half is nothing."""
         exchange = self.exchange
         return not self.begun if exchange is None else exchange.ended == CLIENT_GONE and not exchange.started
 
-    def _may_try_again(self, error: Exception) -> bool:
+    def _prepare_retry(self, error: Exception) -> bool:
         """Whether `pool` is now one to ask after a try that was sent and failed."""
         if self.begun or (isinstance(error, EngineRefused) and not _is_engine_fault(error)):
             return False
         broke_off = isinstance(error, EngineError) and error.code in BROKEN_CONNECTION_CODES
         same = self._again and self.pool.healthy and (broke_off or len(self.pool.replicas) > 1)
-        if self._router.now() < self.until and same and self._router.budget.spend():
+        if self._router.now() < self.until and same and self._router.budget.try_spend():
             self._again = False
             return True
-        return self._next()
+        return self._move_to_next_pool()
 
-    def _next(self) -> bool:
+    def _move_to_next_pool(self) -> bool:
         if not self._rest or self._router.now() >= self.until:
             return False
         self.pool, self._again = self._rest.pop(0), True
@@ -179,9 +179,9 @@ class Attempts:
 def start_attempts(router: Router, exchange: HttpExchange, question: RoutableRequest, said: Any) -> Attempts:
     """The course of a request with `said` in its body. Raises Refusal 400 for a data class that is none, 403 where no
     pool may have its data."""
-    data_class = router.data_class(question.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), said)
+    data_class = router.classify_request(question.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), said)
     until = exchange.received_at + exchange.limits.first_token_s
-    course = Attempts(router, router.order(question, data_class, exchange.id), until, exchange.late)
+    course = Attempts(router, router.select_pools(question, data_class, exchange.id), until, exchange.is_engine_timeout)
     course.data_class, course.exchange = data_class, exchange
     course.tenant = exchange.principal.tenant if exchange.principal is not None else ""
     return course

@@ -31,12 +31,12 @@ class PoolRegistry:
         self._gone: list[EnginePool] = []
         self._stamps: dict[str, tuple[int, int] | None] = {}
         self.pools: Mapping[str, EnginePool] = {}
-        self._take(pools, self._wanted(pools))
+        self._apply_pools(pools, self._build_replicas(pools))
 
-    async def change(self, pools: tuple[EnginePoolSpec, ...]) -> bool:
+    async def replace_pools(self, pools: tuple[EnginePoolSpec, ...]) -> bool:
         """Serve this table from now on; False, and nothing changed, while an engine new in it does not answer."""
-        wanted = self._wanted(pools)
-        present = {id(replica) for replica in self._replicas()}
+        wanted = self._build_replicas(pools)
+        present = {id(replica) for replica in self._all_replicas()}
         fresh = [(replica, spec) for spec in pools for replica in wanted[spec.name] if id(replica) not in present]
         well = await asyncio.gather(
             *(one.client.healthy(spec.health_path, HEALTH_CHECK_TIMEOUT_S) for one, spec in fresh)
@@ -47,22 +47,22 @@ class PoolRegistry:
             return False
         for good, (replica, _) in zip(well, fresh, strict=True):
             replica.healthy = good
-        self._take(pools, wanted)
+        self._apply_pools(pools, wanted)
         return True
 
-    async def leaving(self) -> tuple[str, ...]:
+    async def close_drained(self) -> tuple[str, ...]:
         """The addresses that still work for requests of an earlier table; what is done is let go."""
         self._gone = [pool for pool in self._gone if pool.in_flight]
-        done = [replica for replica in self._leaving if not self._busy(replica)]
+        done = [replica for replica in self._leaving if not self._is_busy(replica)]
         self._leaving = [replica for replica in self._leaving if replica not in done]
         for replica in done:
             await replica.client.close()
         return tuple(sorted(replica.address for replica in self._leaving))
 
-    async def check(self) -> None:
+    async def check_health(self) -> None:
         """The health of every engine, with the keys their files hold now. Raises OperateError AW-OPS-15 for a file
         that went away: its engines keep the key they had."""
-        await asyncio.gather(*(pool.check() for pool in (*self.pools.values(), *self._gone)))
+        await asyncio.gather(*(pool.check_health() for pool in (*self.pools.values(), *self._gone)))
         for pool in self.pools.values():
             reference = pool.spec.key
             now = read_stamp(reference)
@@ -70,7 +70,7 @@ class PoolRegistry:
                 found = read_secret(reference)
                 for other in self.pools.values():
                     for replica in other.replicas if other.spec.key == reference else ():
-                        replica.client.use(replica.provider.headers(found or ""))
+                        replica.client.set_headers(replica.provider.headers(found or ""))
                 self._stamps[reference] = now
 
     def in_flight(self) -> Counter[str]:
@@ -81,32 +81,32 @@ class PoolRegistry:
         return found
 
     async def close(self) -> None:
-        for replica in self._replicas():
+        for replica in self._all_replicas():
             await replica.client.close()
 
-    def _busy(self, replica: Replica) -> bool:
+    def _is_busy(self, replica: Replica) -> bool:
         return replica.running > 0 or any(replica in pool.replicas for pool in self._gone)
 
-    def _replicas(self) -> Iterable[Replica]:
+    def _all_replicas(self) -> Iterable[Replica]:
         return [*(replica for pool in self.pools.values() for replica in pool.replicas), *self._leaving]
 
-    def _wanted(self, pools: tuple[EnginePoolSpec, ...]) -> dict[str, tuple[Replica, ...]]:
+    def _build_replicas(self, pools: tuple[EnginePoolSpec, ...]) -> dict[str, tuple[Replica, ...]]:
         """The replicas of each pool; an engine that is known at its address, and asked as before, is the same one, with
         what it runs."""
         for spec in pools:
             self._stamps.setdefault(spec.key, read_stamp(spec.key))
-        known = {replica.identity: replica for replica in self._replicas()}
+        known = {replica.identity: replica for replica in self._all_replicas()}
         return {
             spec.name: tuple(
-                known.get(replica_identity(spec, address)) or Replica(self._client(address, spec), spec, address)
+                known.get(replica_identity(spec, address)) or Replica(self._create_client(address, spec), spec, address)
                 for address in spec.addresses
             )
             for spec in pools
         }
 
-    def _take(self, pools: tuple[EnginePoolSpec, ...], wanted: Mapping[str, tuple[Replica, ...]]) -> None:
+    def _apply_pools(self, pools: tuple[EnginePoolSpec, ...], wanted: Mapping[str, tuple[Replica, ...]]) -> None:
         """The change itself: nothing here waits."""
-        before = list(self._replicas())
+        before = list(self._all_replicas())
         taken: dict[str, EnginePool] = {}
         known = {pool.name: pool for pool in (*self._gone, *self.pools.values())}
         for spec in pools:
@@ -114,14 +114,14 @@ class PoolRegistry:
             if pool is None:
                 pool = EnginePool(spec, replicas)
             else:
-                pool.replace(spec, replicas)
+                pool.replace_replicas(spec, replicas)
             taken[spec.name] = pool
         self._gone = [pool for name, pool in known.items() if name not in taken]
         staying = {id(replica) for replicas in wanted.values() for replica in replicas}
         self._leaving = [replica for replica in before if id(replica) not in staying]
         self.pools = taken
 
-    def _client(self, address: str, spec: EnginePoolSpec) -> EngineClient:
+    def _create_client(self, address: str, spec: EnginePoolSpec) -> EngineClient:
         if address.startswith("unix:"):
             address = f"unix:{self._home.socket(address.removeprefix('unix:'))}"
         headers = create_provider(spec).headers(read_secret(spec.key) or "")

@@ -62,7 +62,7 @@ class Replica:
         self._silent_s, self._silent_since = 0.0, 0.0  # before the time since which some wait for it
         self._hangs = False  # why the breaker is open
 
-    def trusted(self, now: float, patience_s: float) -> bool:
+    def is_trusted(self, now: float, patience_s: float) -> bool:
         """Whether it may be asked as far as what it did lately goes."""
         if self._unanswered >= MIN_SILENT_REQUESTS:
             silent_s = self._silent_s + (now - self._silent_since if self._asked else 0.0)
@@ -71,7 +71,7 @@ class Replica:
                 self.breaker.trip(now)
         return self.breaker.allows(now)
 
-    def sent(self, now: float) -> None:
+    def record_sent(self, now: float) -> None:
         """It is asked; `ended` follows, and `heard` where an answer begins."""
         if not self._unanswered:
             self._silent_s, self._silent_since = 0.0, now
@@ -80,24 +80,24 @@ class Replica:
         self._asked += 1
         self._unanswered += 1
         if self.breaker.state != "closed":
-            self.breaker.began(now)
+            self.breaker.record_start(now)
 
-    def heard(self) -> None:
+    def record_response(self) -> None:
         self._unanswered = 0
         if self._hangs:
             self._hangs = False
             self.breaker.reset()
 
-    def ended(self, outcome: AttemptOutcome, now: float, since: float = math.inf) -> None:
+    def record_end(self, outcome: AttemptOutcome, now: float, since: float = math.inf) -> None:
         """What was sent at `since` is over."""
         self._asked -= 1
         if outcome in ("ok", "failed"):
-            self.heard()  # it speaks, well or not
+            self.record_response()  # it speaks, well or not
         elif not self._asked:
             self._silent_s += now - self._silent_since
-        self.breaker.ended(outcome, now, since)
+        self.breaker.record_end(outcome, now, since)
 
-    def open_to(self, plain: bool) -> bool:
+    def is_open_to(self, plain: bool) -> bool:
         return self.healthy and (not self.tuned or not self.running or self.plain == plain)
 
     def load(self, asked: bool, plain: bool) -> ReplicaLoad:
@@ -106,10 +106,10 @@ class Replica:
             running=self.running,
             slots=self.slots,
             work_tokens=self.work_tokens,
-            healthy=asked and self.open_to(plain),
+            healthy=asked and self.is_open_to(plain),
         )
 
-    def take(self, work: SlotRequest) -> None:
+    def occupy(self, work: SlotRequest) -> None:
         if not self.running:
             self.plain = work.plain
         self.running += 1

@@ -88,7 +88,7 @@ class Router:
             for data_class in CLASSES:
                 self._routes[*name, data_class] = _build_route(spec, pools, data_class)
 
-    def data_class(self, spec: EndpointSpec, header: str | None, body: Any) -> DataClass:
+    def classify_request(self, spec: EndpointSpec, header: str | None, body: Any) -> DataClass:
         """The class of a request's data: the strictest of the endpoint's, the caller's word (which can raise it,
         never lower it) and what detection finds. Raises Refusal 400 for a word that is no class, 503 for an endpoint of
         the table before: a request is read one turn of the event loop before its work begins."""
@@ -105,13 +105,15 @@ class Router:
             found = strictest_class((found, detect_data_class(body) or found))
         return found
 
-    def order(self, question: RoutableRequest, data_class: DataClass, request_id: str = "") -> tuple[EnginePool, ...]:
+    def select_pools(
+        self, question: RoutableRequest, data_class: DataClass, request_id: str = ""
+    ) -> tuple[EnginePool, ...]:
         """The pools to try, never none. Raises Refusal 403 where no pool may have data of the class."""
         spec = question.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
-        return route.single or self._chosen(route, data_class, request_id)
+        return route.single or self._order_pools(route, data_class, request_id)
 
-    def shadow(self, question: RoutableRequest, data_class: DataClass, request_id: str) -> EnginePool | None:
+    def select_shadow(self, question: RoutableRequest, data_class: DataClass, request_id: str) -> EnginePool | None:
         """The pool that is asked the same for comparison; None for most requests, and under load for all."""
         spec = question.endpoint
         if not spec.shadow:
@@ -120,9 +122,11 @@ class Router:
         if pool is None or hash_to_fraction(request_id, "shadow") >= spec.shadow_share:
             return None
         free = pool.in_flight < max(1, SHADOW_FREE_SHARE * pool.slots)
-        return pool if free and pool.usable(self.now()) else None
+        return pool if free and pool.is_usable(self.now()) else None
 
-    def work(self, question: GenerationRequest, tenant: str, data_class: DataClass, until: float) -> SlotRequest:
+    def build_slot_request(
+        self, question: GenerationRequest, tenant: str, data_class: DataClass, until: float
+    ) -> SlotRequest:
         """What the pools are asked for: a slot by `until` at the latest, earlier where the endpoint says so."""
         spec = question.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
@@ -130,23 +134,23 @@ class Router:
         prefix = hash_prefix(question.body) if route.affine else None
         return SlotRequest(question.work_tokens, tenant, question.plain, spec.priority, begin_by, prefix)
 
-    def _chosen(self, route: _EndpointRoute, data_class: DataClass, request_id: str) -> tuple[EnginePool, ...]:
+    def _order_pools(self, route: _EndpointRoute, data_class: DataClass, request_id: str) -> tuple[EnginePool, ...]:
         spec, targets, now = route.spec, list(route.targets), self.now()
         if len(targets) > 1 and any(route.weights):
             first = targets.pop(select_weighted_index(route.weights, hash_to_fraction(request_id, "split")))
             targets.insert(0, first)
-        ours, others = [pool for pool in targets if pool.usable(now)], route.overflow
-        elsewhere = [pool for pool in others if pool.usable(now)]
+        ours, others = [pool for pool in targets if pool.is_usable(now)], route.overflow
+        elsewhere = [pool for pool in others if pool.is_usable(now)]
         if ours and elsewhere:
-            waits = [min(pool.wait_s(spec.priority) for pool in pools) for pools in (ours, elsewhere)]
+            waits = [min(pool.estimated_wait_s(spec.priority) for pool in pools) for pools in (ours, elsewhere)]
             if should_overflow(waits[0], spec.overflow_wait_s, other_wait_s=waits[1]):
                 ours, elsewhere = elsewhere, ours
-        usable = [*ours, *elsewhere, *(pool for pool in route.fallback if pool.usable(now))]
+        usable = [*ours, *elsewhere, *(pool for pool in route.fallback if pool.is_usable(now))]
         # Where nothing is known to work one is asked all the same: a breaker chooses, it does not refuse.
         found = usable or [*targets, *others, *route.fallback][:1]
         if not found:
             message = f"no engine of this model may have {data_class} data"
-            if not has_residency(data_class, spec.stated):
+            if not has_residency(data_class, spec.residency_policy):
                 message += (
                     "; where they may go from here beside your own engines nobody stated: name such data among the "
                     f"workload's in the needs, or set residency_of.{data_class} of the gateway's endpoint"

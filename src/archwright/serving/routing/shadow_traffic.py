@@ -51,7 +51,7 @@ class ShadowTraffic:
             return None
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
-        task = loop.create_task(self._follow(request_id, pool, work, asked, answer))
+        task = loop.create_task(self._run_shadow(request_id, pool, work, asked, answer))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return answer
@@ -61,7 +61,7 @@ class ShadowTraffic:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _follow(
+    async def _run_shadow(
         self,
         request_id: str,
         pool: EnginePool,
@@ -73,7 +73,7 @@ class ShadowTraffic:
         try:
             with boundary("shadow"):  # the engine may say anything
                 async with asyncio.timeout(SHADOW_TIMEOUT_S):
-                    version, said = await self._said(pool, work, asked)
+                    version, said = await self._query_shadow(pool, work, asked)
         except ArchwrightError:
             pass  # said stays None: it failed
         latency_s = self._now() - begun
@@ -90,20 +90,22 @@ class ShadowTraffic:
             ShadowComparison(request_id, pool.name, version, verdict, word_similarity(said, theirs), latency_s)
         )
 
-    async def _said(self, pool: EnginePool, work: SlotRequest, asked: tuple[str, dict[str, Any]]) -> tuple[str, str]:
+    async def _query_shadow(
+        self, pool: EnginePool, work: SlotRequest, asked: tuple[str, dict[str, Any]]
+    ) -> tuple[str, str]:
         path, body = asked
-        lease = await pool.take(replace(work, priority="batch"))
+        lease = await pool.acquire(replace(work, priority="batch"))
         sent_at = self._now()
-        lease.replica.sent(sent_at)
+        lease.replica.record_sent(sent_at)
         ended = False
         try:
-            put = lease.replica.provider.ask(path, body, None)
+            put = lease.replica.provider.build_request(path, body, None)
             pieces = [_event_text(event) async for event in lease.replica.client.stream(put.path, put.body)]
             ended = True
             return lease.replica.version, "".join(pieces)
         finally:
-            lease.replica.ended("ok" if ended else "failed", self._now(), sent_at)
-            pool.give(lease)
+            lease.replica.record_end("ok" if ended else "failed", self._now(), sent_at)
+            pool.release(lease)
 
 
 def word_similarity(one: str, other: str) -> float:

@@ -141,17 +141,17 @@ class EndpointSpec(Record):
         return self.targets[0].pool
 
     @property
-    def answering(self) -> tuple[str, ...]:
+    def serving_pools(self) -> tuple[str, ...]:
         """Every pool whose answer a client may get, in the order they come in question."""
         return tuple(dict.fromkeys((*(target.pool for target in self.targets), *self.overflow, *self.fallback)))
 
     @property
     def pools(self) -> tuple[str, ...]:
         """Every pool a request's text may reach."""
-        return tuple(dict.fromkeys((*self.answering, self.shadow))) if self.shadow else self.answering
+        return tuple(dict.fromkeys((*self.serving_pools, self.shadow))) if self.shadow else self.serving_pools
 
     @property
-    def stated(self) -> ResidencyPolicy:
+    def residency_policy(self) -> ResidencyPolicy:
         return ResidencyPolicy(self.data_class, self.residency, self.residency_of)
 
 
@@ -313,7 +313,7 @@ def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec
 
 def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: DataClass = "personal") -> bool:
     """Whether data of the class may not go from the endpoint to the pool."""
-    return not is_permitted_by_policy(data_class, PoolLocation(pool.place, pool.own), spec.stated)
+    return not is_permitted_by_policy(data_class, PoolLocation(pool.place, pool.own), spec.residency_policy)
 
 
 def _raise_problem(problem: str, field: str, file: str) -> None:
@@ -352,9 +352,9 @@ def _find_targets_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec
     weights = [target.weight for target in spec.targets]
     if not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
         return "needs weights of at least 0, and one above it"
-    if len(spec.answering) < len(spec.targets) + len(spec.overflow) + len(spec.fallback):
+    if len(spec.serving_pools) < len(spec.targets) + len(spec.overflow) + len(spec.fallback):
         return "names a pool twice among targets, overflow and fallback"
-    if spec.shadow in spec.answering:
+    if spec.shadow in spec.serving_pools:
         return f"names {spec.shadow!r} as shadow of itself"
     if spec.shadow and known[spec.shadow].protocol != "openai":
         return f"names {spec.shadow!r} as shadow, which does not speak OpenAI's protocol: nothing to compare with yet"
@@ -362,7 +362,7 @@ def _find_targets_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec
 
 
 def _find_endpoint_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec]) -> str:
-    context = min(known[name].context_tokens for name in spec.answering)
+    context = min(known[name].context_tokens for name in spec.serving_pools)
     if spec.default_max_tokens < 1 or not 0 <= spec.context_tokens <= context:
         return f"needs default_max_tokens of at least 1 and context_tokens of at most its pools' {context}"
     if not 0 <= spec.shadow_share <= 1 or bool(spec.shadow) != (spec.shadow_share > 0):

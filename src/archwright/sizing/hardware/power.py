@@ -41,7 +41,7 @@ class PowerDraw(NamedTuple):
 
 def estimate_power_draw(busy_w: float, plate_w: float, catalog: Catalog) -> PowerDraw:
     """`plate_w` is the most the machine draws: idle is a share of it, and busy no less than idle."""
-    idle = catalog.part("idle.draw").scaled(max(plate_w, busy_w), unit="W")
+    idle = catalog.parameter("idle.draw").scaled(max(plate_w, busy_w), unit="W")
     return PowerDraw(max(busy_w, idle.value), idle)
 
 

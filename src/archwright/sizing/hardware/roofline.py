@@ -113,21 +113,21 @@ class Roofline:
     def compute_s(self, step: EngineStep) -> float:
         """Seconds of arithmetic."""
         tokens = step.prompt_tokens + step.answering
-        share = self._share(tokens, reads_prompt=step.prompt_tokens > 0)
+        share = self._matmul_share(tokens, reads_prompt=step.prompt_tokens > 0)
         weights = 2 * self._body * tokens + 2 * self._head * (step.prompts_done + step.answering)
         return (
             weights / share
-            + self._attention(step.prompt_tokens, step.prompt_pairs) / share
-            + self._attention(step.answering, step.context_tokens) / self.efficiency.attention_share_of_matmul
+            + self._attention_flops(step.prompt_tokens, step.prompt_pairs) / share
+            + self._attention_flops(step.answering, step.context_tokens) / self.efficiency.attention_share_of_matmul
         ) / self._compute
 
-    def _share(self, tokens: int, *, reads_prompt: bool) -> float:
+    def _matmul_share(self, tokens: int, *, reads_prompt: bool) -> float:
         row = self.efficiency
         if tokens < row.batched_from:
             return row.decode_share_of_matmul
         return row.prefill_share_of_matmul if reads_prompt else row.decode_share_of_matmul_batched
 
-    def _attention(self, tokens: int, seen: float) -> float:
+    def _attention_flops(self, tokens: int, seen: float) -> float:
         """FLOPs of `tokens` tokens that see `seen` others in all."""
         return tokens * attention_flops(self.model, seen / tokens) if tokens else 0.0
 

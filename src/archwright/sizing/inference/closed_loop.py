@@ -48,7 +48,7 @@ class ClosedLoopLatency(NamedTuple):
     step_s: float
     tpot_spread_s: float
 
-    def over_mean(self, metric: str, statistic: str) -> float:
+    def ratio_to_mean(self, metric: str, statistic: str) -> float:
         """The statistic of `mean_ttft_s` or `mean_tpot_s` over its mean."""
         if statistic == MEAN:
             return 1.0
@@ -102,15 +102,15 @@ def predict_fitted_loop(
 def predict_engine_loop(engine: EngineInstance, sent: float, prompt: float, answer: float) -> ClosedLoopLatency:
     """Of an engine by its steps' times, where no fit says what a crowd is."""
     pace, batch = engine.pace, max(min(sent, float(engine.slots)), 1.0)
-    step = pace.decode(prompt + answer / 2).step_s(batch)
-    read = pace.read_s(prompt, prompt * prompt / 2)
+    step = pace.decode_step(prompt + answer / 2).step_s(batch)
+    read = pace.prefill_s(prompt, prompt * prompt / 2)
     share = batch / answer
     tpot = step + share * read - math.expm1(-share) * pace.started_s
     crowd = USUAL_BURST * (batch - 1) * read / 2
     queue = (max(sent / engine.slots, 1.0) - 1) * answer * tpot
     return ClosedLoopLatency(
         tpot_s=tpot if answer > 1 else 0.0,
-        ttft_s=pace.alone(prompt).ttft_s(step if batch > 1 else 0.0) + crowd + queue,
+        ttft_s=pace.uncontended_prefill(prompt).ttft_s(step if batch > 1 else 0.0) + crowd + queue,
         crowd_s=crowd,
         burst=USUAL_BURST,
         burst_s=(batch - 1) * read,

@@ -66,7 +66,7 @@ def list_engine_layouts(
 def _iterate_accelerator_layouts(
     machine: Machine, accelerator: Accelerator, model: ModelSpec, requests: RequestLengths, catalog: Catalog
 ) -> Iterator[EngineInstance]:
-    product, shape = catalog.server, group_weights(model)
+    product, shape = catalog.default_engine, group_weights(model)
     widths = [width for width in TENSOR_WIDTHS if width <= machine.accelerator_count and can_split_heads(model, width)]
     wanted = _candidate_precisions(product, accelerator, model) if accelerator.kind == product.kind else []
     number = next(
@@ -85,7 +85,7 @@ def _iterate_accelerator_layouts(
     kind = CoefficientKey(product.id, model.attention, extrapolation.vendor_slowdown(accelerator, catalog))
     for width in widths:
         worker = ShardedModel(shape, number, _tensor_layout(width))
-        slots = min(math.floor(worker.capacity(device.memory, requests.held_tokens)), MOST_SLOTS)
+        slots = min(math.floor(worker.capacity(device.memory, requests.mean_cached_tokens)), MOST_SLOTS)
         if slots < 1 or worker.capacity(device.memory, context) < 1:
             continue
         yield EngineInstance(
@@ -121,7 +121,7 @@ def _candidate_precisions(product: EngineSpec, accelerator: Accelerator, model: 
 def _weight_share(shape: WeightGroups, number: NumericPrecision, accelerator: Accelerator, width: int) -> float:
     """Share of what a device leaves that weights over `width` devices take."""
     room = accelerator.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
-    return ShardedModel(shape, number, _tensor_layout(width)).weights() / room if room > 0 else math.inf
+    return ShardedModel(shape, number, _tensor_layout(width)).weight_bytes() / room if room > 0 else math.inf
 
 
 def _tensor_layout(width: int) -> ParallelLayout:
@@ -135,11 +135,11 @@ def build_engine(found: serving_prediction.ResolvedDeployment, requests: Request
     """
     worker, case, catalog = found.worker, found.case, found.catalog
     placed = worker.layout
-    slots = min(math.floor(worker.capacity(found.device.memory, requests.held_tokens)), MOST_SLOTS)
+    slots = min(math.floor(worker.capacity(found.device.memory, requests.mean_cached_tokens)), MOST_SLOTS)
     if placed.dp > 1 or placed.pp > 1 or placed.prefill is not None or slots < 1:
         return None
     return EngineInstance(
-        product=catalog.engines.get(case.engine) or replace(catalog.server, id=case.engine),
+        product=catalog.engines.get(case.engine) or replace(catalog.default_engine, id=case.engine),
         quantisation=worker.number.name,
         devices=placed.devices,
         copies=placed.copies,
@@ -172,7 +172,7 @@ def estimate_speed(
     )
     doubt = serving_prediction.BandWidening(widen, extrapolation.spec_uncertainty(accelerator, catalog))
     bands = (serving_prediction.apply_band(1.0, fit, (metric, stratum, ""), doubt) for metric in ("tpot_s", "ttft_s"))
-    steps, first = (band.estimate("") for band in bands)
+    steps, first = (band.to_estimate("") for band in bands)
     named = f"{serving_prediction.SEEN}, physics alone" if found == serving_prediction.SEEN else stratum
     made = fit.provenance
     facts = (

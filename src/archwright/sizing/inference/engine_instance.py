@@ -23,7 +23,7 @@ class RequestLengths(NamedTuple):
     writes: TokenLength
 
     @property
-    def held_tokens(self) -> float:
+    def mean_cached_tokens(self) -> float:
         """What a mean request keeps in the cache as engines admit."""
         return self.reads.mean + CACHED_ANSWER_SHARE * self.writes.mean
 

@@ -113,33 +113,33 @@ class OpenLoop:
 
     def __init__(self, pace: StepTimes, flow: RequestProfile, slots: int, chunk: int) -> None:
         self._pace, self._flow, self._slots, self._chunk = pace, flow, slots, chunk
-        self._decode = pace.decode(flow.context)
-        self._mean, self._p95 = pace.alone(flow.prompt), pace.alone(flow.prompt_p95)
-        self._read_s = pace.read_s(flow.prompt, flow.prompt**2 * flow.spread / 2)
+        self._decode = pace.decode_step(flow.context)
+        self._mean, self._p95 = pace.uncontended_prefill(flow.prompt), pace.uncontended_prefill(flow.prompt_p95)
+        self._read_s = pace.prefill_s(flow.prompt, flow.prompt**2 * flow.spread / 2)
 
     @cached_property
     def idle(self) -> OperatingPoint:
         """An engine that writes, or reads, for IDLE of its time: the least load there is."""
         decode = self._decode.step_s(1)
-        return self.at(IDLE_UTILISATION * min(1.0, decode * self._flow.answer / self._queued_s(decode)))
+        return self.at_batch(IDLE_UTILISATION * min(1.0, decode * self._flow.answer / self._queued_prefill_s(decode)))
 
-    def _queue(self, batch: float) -> QueueState:
+    def _queue_state(self, batch: float) -> QueueState:
         flow, started = self._flow, self._pace.started_s
         share = batch / flow.answer
         decode = self._decode.step_s(1 + batch)
         rate = share / (decode + share * self._read_s - math.expm1(-share) * started)
-        each = self._queued_s(decode)
-        mean = self._alone(self._mean, flow.prompt, decode)
+        each = self._queued_prefill_s(decode)
+        mean = self._uncontended_ttft_s(self._mean, flow.prompt, decode)
         waits, late = _prefill_waits(rate, each, flow.spread)
         return QueueState(batch, rate, decode, batch + rate * (mean + waits), rate * each, mean, waits, late)
 
-    def at(self, batch: float) -> OperatingPoint:
+    def at_batch(self, batch: float) -> OperatingPoint:
         """With so many answers being written."""
-        return self._point(self._queue(batch))
+        return self._operating_point(self._queue_state(batch))
 
-    def _point(self, at: QueueState) -> OperatingPoint:
+    def _operating_point(self, at: QueueState) -> OperatingPoint:
         flow, batch, decode = self._flow, at.batch, at.decode_s
-        p95, share = self._alone(self._p95, flow.prompt_p95, decode), batch / flow.answer
+        p95, share = self._uncontended_ttft_s(self._p95, flow.prompt_p95, decode), batch / flow.answer
         crowd, met = (
             1 + batch + CONCURRENCY_SPREAD * Z95 * math.sqrt(batch),
             share + Z95 * math.sqrt(share * flow.spread / SHORT_ANSWER_TOKENS),
@@ -151,47 +151,47 @@ class OpenLoop:
             batch, at.rate, decode, at.inside, at.reading, ttft, tpot, ttft + tpot * (flow.answer - 1)
         )
 
-    def _queued_s(self, decode: float) -> float:
+    def _queued_prefill_s(self, decode: float) -> float:
         """What a prompt adds to the wait of those behind it when they queue: steps are full of prompts then."""
         return self._read_s + (decode + self._pace.started_s) * self._flow.prompt / self._chunk
 
-    def _alone(self, alone: UncontendedPrefill, prompt: float, decode: float) -> float:
+    def _uncontended_ttft_s(self, alone: UncontendedPrefill, prompt: float, decode: float) -> float:
         """A prompt longer than a chunk takes further steps."""
         further = math.ceil(prompt / self._chunk) - 1
         return alone.ttft_s(decode) + further * (decode + self._pace.started_s)
 
-    def most(self, slo: SLO) -> MaxLoad:
+    def find_max_load(self, slo: SLO) -> MaxLoad:
         limits = {name: limit for name in LIMITED_LATENCIES if (limit := getattr(slo, name)) is not None}
         idle = self.idle
         broken = tuple((name, getattr(idle, name)) for name, limit in limits.items() if getattr(idle, name) > limit)
         for name, _ in broken:
             del limits[name]
-        full = self._largest(lambda at: at.reading < 1 and at.inside <= self._slots)
-        ceiling = MAX_UTILISATION * self._queue(full).rate
+        full = self._largest_batch(lambda at: at.reading < 1 and at.inside <= self._slots)
+        ceiling = MAX_UTILISATION * self._queue_state(full).rate
 
         def holds(at: QueueState) -> bool:
             if at.reading >= 1 or at.rate > ceiling or at.inside + Z95 * math.sqrt(at.inside) > self._slots:
                 return False
             if not limits:
                 return True
-            point = self._point(at)
+            point = self._operating_point(at)
             return all(getattr(point, name) <= limit for name, limit in limits.items())
 
-        return MaxLoad(self.at(self._largest(holds)), broken)
+        return MaxLoad(self.at_batch(self._largest_batch(holds)), broken)
 
     def at_rate(self, rate: float) -> OperatingPoint:
         """The point at so many requests/s, or where the engine is full when it cannot carry them."""
-        batch = self._largest(lambda at: at.rate <= rate and at.inside <= self._slots)
-        return self.at(batch)
+        batch = self._largest_batch(lambda at: at.rate <= rate and at.inside <= self._slots)
+        return self.at_batch(batch)
 
-    def _largest(self, holds: Callable[[QueueState], bool]) -> float:
+    def _largest_batch(self, holds: Callable[[QueueState], bool]) -> float:
         """The largest such batch: what holds at one holds at every smaller one. By halving its logarithm, from the idle
         engine's, which is the least answer, on.
         """
         low, high = self.idle.batch, float(self._slots)
         for _ in range(BISECTION_STEPS):
             middle = math.sqrt(low * high)
-            low, high = (middle, high) if holds(self._queue(middle)) else (low, middle)
+            low, high = (middle, high) if holds(self._queue_state(middle)) else (low, middle)
         return low
 
 

@@ -64,7 +64,7 @@ def size_text_serving(machine: Machine, model: ModelSpec, load: TextLoad, catalo
 
 @lru_cache(maxsize=4096)
 def _find_max_load(pace: StepTimes, flow: RequestProfile, slots: int, chunk: int, slo: SLO) -> MaxLoad:
-    return OpenLoop(pace, flow, slots, chunk).most(slo)
+    return OpenLoop(pace, flow, slots, chunk).find_max_load(slo)
 
 
 def _build_text_capacity(

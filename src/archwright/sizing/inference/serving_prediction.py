@@ -85,10 +85,10 @@ class PredictionInterval(NamedTuple):
     def inverse(self) -> PredictionInterval:
         return PredictionInterval(1 / self.value, 1 / self.high, 1 / self.low)
 
-    def estimate(self, unit: str) -> Estimate:
+    def to_estimate(self, unit: str) -> Estimate:
         return Estimate(value=self.value, low=self.low, high=self.high, unit=unit)
 
-    def powered(self, by: float) -> PredictionInterval:
+    def widen(self, by: float) -> PredictionInterval:
         """The logarithms of the band times `by`."""
         low, high = (math.pow(end / self.value, by) for end in (self.low, self.high))
         return PredictionInterval(self.value, self.value * low, self.value * high)
@@ -100,7 +100,7 @@ class BandWidening(NamedTuple):
     widen: float
     figures: Estimate
 
-    def around(self, bands: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    def combine_bands(self, bands: Sequence[tuple[float, float]]) -> tuple[float, float]:
         """Factors (low, high): independent `bands` add as squares of logarithms, wider by all that is here."""
         low, high = (
             math.hypot(math.hypot(*(math.log(band[end]) for band in bands)) * self.widen, math.log(own))
@@ -165,9 +165,9 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
     if asked.concurrency is None:
         load.assumed.append("requests in flight: as many as fit")
     if not asked.engine.strip():
-        load.assumed.append(f"engine: {subjects.catalog.server.id}")
+        load.assumed.append(f"engine: {subjects.catalog.default_engine.id}")
     traffic = step_time_model.ClosedLoopLoad(sent=asked.concurrency, prompt=load.prompt, answer=load.answer)
-    engine = subjects.engine(asked.engine.strip() or subjects.catalog.server.id)
+    engine = subjects.engine_family(asked.engine.strip() or subjects.catalog.default_engine.id)
     case = step_time_model.build_step_inputs(worker, device, engine, model.attention, traffic)
     case = case._replace(slower=extrapolation.vendor_slowdown(accelerator, subjects.catalog))
     weak += _list_weaknesses(worker, device)
@@ -217,7 +217,7 @@ def _place_deployment(
 
 
 def _resolve_lengths(asked: ServingQuery, model: ModelSpec, subjects: BenchmarkNameResolver) -> ResolvedLengths:
-    given, made, beams = subjects.load(asked.scenario, model.id)
+    given, made, beams = subjects.scenario_load(asked.scenario, model.id)
     prompt, answer = asked.input_tokens, asked.output_tokens
     known = prompt is not None and answer is not None
     return ResolvedLengths(
@@ -250,7 +250,7 @@ def _narrowest_layout(worker: ShardedModel, device: DeviceSpec, devices: int) ->
         limit = parallel_layout.WIDEST_TENSOR
     while tp * 2 <= limit:
         tried = worker._replace(layout=parallel_layout.ParallelLayout(tp=tp, moe_tp=tp, ep=1))
-        if tried.weights() < 0.75 * device.memory:
+        if tried.weight_bytes() < 0.75 * device.memory:
             break
         tp *= 2
     return parallel_layout.ParallelLayout(tp=tp, moe_tp=tp, ep=1)
@@ -259,7 +259,7 @@ def _narrowest_layout(worker: ShardedModel, device: DeviceSpec, devices: int) ->
 def _list_weaknesses(worker: ShardedModel, device: DeviceSpec) -> list[str]:
     found = []
     # A host processor has no memory of its own stated.
-    if device.memory and worker.weights() > device.memory:
+    if device.memory and worker.weight_bytes() > device.memory:
         found.append("the weights exceed the devices' memory")
     return found
 
@@ -330,8 +330,8 @@ def _assemble_prediction(
     """Latencies with the bands `around` their means, and the rate whose inverse is `pace`."""
 
     def of(metric: str, statistic: str) -> PredictionInterval:
-        value = getattr(loop, metric) * loop.over_mean(metric, statistic)
-        band = around[metric].powered(WEAK_BAND_EXPONENT) if statistic in TAIL_PERCENTILES else around[metric]
+        value = getattr(loop, metric) * loop.ratio_to_mean(metric, statistic)
+        band = around[metric].widen(WEAK_BAND_EXPONENT) if statistic in TAIL_PERCENTILES else around[metric]
         return band.scaled(value)
 
     writes = loop.tpot_s > 0
@@ -364,7 +364,7 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
     loop = predict_engine_loop(engine, asked.concurrency or float(engine.slots), reads.mean, writes.mean)
     widen = WEAK_BAND_EXPONENT ** len(weak)
     around = {
-        name: PredictionInterval(1.0, band.low, band.high).powered(widen)
+        name: PredictionInterval(1.0, band.low, band.high).widen(widen)
         for name, band in (("tpot_s", engine.speed.steps), ("ttft_s", engine.speed.first))
     }
     told = loop.ttft_s + writes.mean * loop.tpot_s
@@ -411,5 +411,7 @@ def apply_band(
     """`place`: metric, stratum, regime. Where model and accelerator are both new, the two bands add as squares."""
     metric, stratum, regime = place
     names = (NEW_MODEL, NEW_ACCELERATOR) if stratum == NEW_BOTH else (stratum,)
-    low, high = doubt.around([(band.low, band.high) for band in (fit.band(metric, name, regime) for name in names)])
+    low, high = doubt.combine_bands(
+        [(band.low, band.high) for band in (fit.find_band(metric, name, regime) for name in names)]
+    )
     return PredictionInterval(value, value * low, value * high)

@@ -43,21 +43,21 @@ class NetworkJob(NamedTuple):
     rate: float
 
     @property
-    def others(self) -> float:
+    def remote_share(self) -> float:
         """(n - 1) / n: the share of anything spread evenly that lies elsewhere."""
         return (self.machines - 1) / self.machines
 
     @property
-    def exchanged(self) -> float:
+    def exchanged_bytes(self) -> float:
         """Bytes through one machine's network in a step, data parallel over the machines."""
         if self.trained < self.parameters:
-            return 2 * FP32_BYTES * self.trained * self.others
-        return 3 * BF16_BYTES * self.parameters * self.others
+            return 2 * FP32_BYTES * self.trained * self.remote_share
+        return 3 * BF16_BYTES * self.parameters * self.remote_share
 
-    def computes_s(self, catalog: Catalog) -> float:
+    def compute_s(self, catalog: Catalog) -> float:
         """A step's arithmetic on one device's tokens."""
-        flops = (4 * self.parameters + 2 * self.trained) * catalog.part("training.batch").value
-        return flops / (self.rate * catalog.part("training.mfu").value)
+        flops = (4 * self.parameters + 2 * self.trained) * catalog.parameter("training.batch").value
+        return flops / (self.rate * catalog.parameter("training.mfu").value)
 
 
 class Fabric(NamedTuple):
@@ -77,10 +77,10 @@ def network_wait_share(exchanged: float, computes_s: float, bandwidth: float, ov
 
 def choose_fabric(job: NetworkJob, catalog: Catalog) -> Fabric:
     """The fewest fast ports a machine with which the job waits at most WAITING of its time."""
-    overlap, computes = catalog.part("collective.overlap").value, job.computes_s(catalog)
+    overlap, computes = catalog.parameter("collective.overlap").value, job.compute_s(catalog)
 
     def share(bandwidth: float) -> float:
-        return network_wait_share(job.exchanged, computes, bandwidth, overlap)
+        return network_wait_share(job.exchanged_bytes, computes, bandwidth, overlap)
 
     plain = share(STANDARD_PORT_BYTES_PER_S)
     if plain <= MAX_WAIT_SHARE:
@@ -133,16 +133,18 @@ class MessageSize(NamedTuple):
 def estimate_message_size(workload: Workload, catalog: Catalog) -> MessageSize:
     """Text is streamed token by token; a picture goes up whole; a row of features is a few bytes each."""
     traffic = workload.traffic
-    record = catalog.part("answer.record").value
+    record = catalog.parameter("answer.record").value
     if traffic is None:
         return MessageSize(0.0, 0.0, ())
-    tokens = (traffic.input_tokens.mean if traffic.input_tokens else 0.0) * catalog.part("text.bytes").value
+    tokens = (traffic.input_tokens.mean if traffic.input_tokens else 0.0) * catalog.parameter("text.bytes").value
     if workload.kind in TEXT_KINDS and traffic.output_tokens is not None:
-        return MessageSize(tokens, traffic.output_tokens.mean * catalog.part("answer.token").value, ("answer.token",))
+        return MessageSize(
+            tokens, traffic.output_tokens.mean * catalog.parameter("answer.token").value, ("answer.token",)
+        )
     if workload.kind == "embedding":
-        return MessageSize(tokens, catalog.part("vector.dimensions").value * FP32_BYTES, ("vector.dimensions",))
+        return MessageSize(tokens, catalog.parameter("vector.dimensions").value * FP32_BYTES, ("vector.dimensions",))
     if traffic.image_pixels is not None:
-        return MessageSize(traffic.image_pixels * catalog.part("picture.bytes").value, record, ("answer.record",))
+        return MessageSize(traffic.image_pixels * catalog.parameter("picture.bytes").value, record, ("answer.record",))
     return MessageSize((traffic.features or 0) * FP32_BYTES, record, ("answer.record",))
 
 

@@ -45,7 +45,7 @@ class StoredData(NamedTuple):
     why: str = ""
 
     @property
-    def most(self) -> float:
+    def peak_bytes(self) -> float:
         return max(self.bytes, default=0.0)
 
 
@@ -70,8 +70,8 @@ def list_data_sets(needs: Needs, catalog: Catalog) -> Iterable[StoredData]:
     if any(line.kind == "lake" for line in needs.existing):
         return
     months, demanded = needs.budget.horizon_months, backup_clauses(needs, catalog)
-    versions = catalog.part("lake.versions").value
-    copies = catalog.part("backup.copies").value
+    versions = catalog.parameter("lake.versions").value
+    copies = catalog.parameter("backup.copies").value
     for data in needs.data:
         size = stored_bytes_by_month(data, months)
         stored = tuple(versions * amount for amount in size)
@@ -115,7 +115,7 @@ def count_trained_parameters(workload: Workload, models: Mapping[str, ModelSpec]
 
 
 def checkpoint_bytes(parameters: float, catalog: Catalog) -> float:
-    return parameters * catalog.part("checkpoint.bytes").value
+    return parameters * catalog.parameter("checkpoint.bytes").value
 
 
 def list_checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[StoredData]:
@@ -125,8 +125,8 @@ def list_checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
         if count is None:
             continue
         one = checkpoint_bytes(count, catalog)
-        bandwidth = one / catalog.part("checkpoint.write").value
-        size = one * catalog.part("checkpoint.kept").value
+        bandwidth = one / catalog.parameter("checkpoint.write").value
+        size = one * catalog.parameter("checkpoint.kept").value
         yield StoredData(
             name=f"checkpoints of {workload.name}",
             tier=choose_tier(bandwidth, catalog),
@@ -134,19 +134,19 @@ def list_checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
             facts=("checkpoint.bytes", "checkpoint.kept"),
             bandwidth=bandwidth,
             workload=workload.name,
-            why=f"{count / 1e9:.3g}e9 trained parameters, written within {catalog.part('checkpoint.write').value:g} s",
+            why=f"{count / 1e9:.3g}e9 trained parameters, written within {catalog.parameter('checkpoint.write').value:g} s",
         )
 
 
 def list_model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[StoredData]:
     """Weights of every model that is served, and what training makes of them, in 16 bits, each in a few versions."""
-    versions = catalog.part("model.versions").value
+    versions = catalog.parameter("model.versions").value
     for workload in needs.workloads:
         count = count_trained_parameters(workload, models)
         if count is None:
             continue
         one = WEIGHT_BYTES * count
-        bandwidth = one / catalog.part("model.load").value
+        bandwidth = one / catalog.parameter("model.load").value
         yield StoredData(
             name=f"model files of {workload.name}",
             tier=choose_tier(bandwidth, catalog),
@@ -155,24 +155,24 @@ def list_model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
             bandwidth=bandwidth,
             workload=workload.name,
             why=f"{count / 1e9:.3g}e9 parameters, a new replica reads them within "
-            f"{catalog.part('model.load').value:g} s",
+            f"{catalog.parameter('model.load').value:g} s",
         )
 
 
 def choose_tier(bandwidth: float, catalog: Catalog) -> StorageTier:
     """Object storage as far as one machine's streams carry; shared flash beyond."""
-    return "object" if bandwidth <= catalog.part("object.bandwidth").value else "file"
+    return "object" if bandwidth <= catalog.parameter("object.bandwidth").value else "file"
 
 
 def size_logs(needs: Needs, requests_by_month: tuple[float, ...], catalog: Catalog) -> StoredData:
     """Logs and audit of the requests of the months that are kept; none were made before the first month."""
     days, _ = log_retention_days(needs, catalog)
-    record = catalog.part("log.bytes").value
+    record = catalog.parameter("log.bytes").value
     kept = tuple(
         record * sum(_amounts_in_window(requests_by_month, month + 0.5, days * 24 / 730))
         for month in range(len(requests_by_month))
     )
-    facts = ("log.bytes",) if days != catalog.part("log.days").value else ("log.bytes", "log.days")
+    facts = ("log.bytes",) if days != catalog.parameter("log.days").value else ("log.bytes", "log.days")
     return StoredData("logs and audit", "object", kept, facts, why=f"every request's record for {days:g} days")
 
 
@@ -192,7 +192,7 @@ def log_retention_days(needs: Needs, catalog: Catalog) -> tuple[float, tuple[str
         for rule in catalog.regulations[name].controls
         if (found := RETENTION_FLOOR.search(rule.feature)) is not None
     ]
-    usual = catalog.part("log.days").value
+    usual = catalog.parameter("log.days").value
     longest = max((days for days, _ in floors), default=0.0)
     if longest <= usual:
         return usual, tuple(clause for _, clause in floors)
@@ -201,7 +201,7 @@ def log_retention_days(needs: Needs, catalog: Catalog) -> tuple[float, tuple[str
 
 def size_metrics(machines: tuple[float, ...], days: float, catalog: Catalog) -> StoredData:
     """Series of so many machines, kept as long as the logs."""
-    one = catalog.part("metrics.bytes").value * days
+    one = catalog.parameter("metrics.bytes").value * days
     return StoredData(
         "metrics", "block", tuple(one * count for count in machines), ("metrics.bytes",), why=f"{days:g} days"
     )

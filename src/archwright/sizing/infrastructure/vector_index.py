@@ -48,7 +48,7 @@ class VectorIndex(NamedTuple):
         """The part of the catalog that a guessed count is proportional to."""
         return () if self.stated else ("text.share",)
 
-    def laid(self, form: IndexForm) -> IndexFootprint:
+    def footprint(self, form: IndexForm) -> IndexFootprint:
         count, numbers = self.vectors.value, self.dimensions
         whole = NUMBER_BYTES * numbers
         links = LINK_BYTES * (2 * DEGREE + DEGREE / (DEGREE - 1)) + ID_BYTES
@@ -59,10 +59,10 @@ class VectorIndex(NamedTuple):
         sectors = math.ceil((whole + LINK_BYTES * (DISK_DEGREE + 1)) / SECTOR)
         return IndexFootprint(form, count * numbers * CODE_SHARE, count * sectors * SECTOR)
 
-    def within(self, memory_bytes: float) -> IndexFootprint:
+    def fastest_fitting(self, memory_bytes: float) -> IndexFootprint:
         """The fastest form that fits; on disk whatever that takes."""
-        forms = (self.laid("memory"), self.laid("compressed"))
-        return next((form for form in forms if form.memory_bytes <= memory_bytes), self.laid("disk"))
+        forms = (self.footprint("memory"), self.footprint("compressed"))
+        return next((form for form in forms if form.memory_bytes <= memory_bytes), self.footprint("disk"))
 
 
 def size_vector_index(needs: Needs, workload: Workload, catalog: Catalog, month: float = 0.0) -> VectorIndex | None:
@@ -78,14 +78,14 @@ def size_vector_index(needs: Needs, workload: Workload, catalog: Catalog, month:
     known = sum(_stated_document_tokens(other) for other in makers)
     covered = {name for other in makers for name in other.data}
     guessed = _estimate_tokens(sum(stored_bytes_at(data, month) for data in sets if data.name not in covered), catalog)
-    chunk = catalog.part("chunk.tokens")
+    chunk = catalog.parameter("chunk.tokens")
     vectors = Estimate(
         value=(known + guessed.value) / chunk.value,
         low=(known + guessed.low) / chunk.high,
         high=(known + guessed.high) / chunk.low,
         unit="vectors",
     )
-    return VectorIndex(workload.name, vectors, catalog.part("vector.dimensions").value, known >= guessed.value)
+    return VectorIndex(workload.name, vectors, catalog.parameter("vector.dimensions").value, known >= guessed.value)
 
 
 def _stated_document_tokens(workload: Workload) -> float:
@@ -98,7 +98,7 @@ def _stated_document_tokens(workload: Workload) -> float:
 
 def _estimate_tokens(size: float, catalog: Catalog) -> Estimate:
     """Text in so many bytes. Share and bytes of a token are guesses: the band is their corners."""
-    share, width = catalog.part("text.share"), catalog.part("text.bytes")
+    share, width = catalog.parameter("text.share"), catalog.parameter("text.bytes")
     return Estimate(
         value=size * share.value / width.value,
         low=size * share.low / width.high,

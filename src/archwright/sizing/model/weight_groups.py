@@ -52,19 +52,19 @@ class WeightGroups(NamedTuple):
     def active(self) -> float:
         return self.trunk + self.expert * self.chosen
 
-    def touched(self, tokens: float) -> float:
+    def touched_expert_parameters(self, tokens: float) -> float:
         """Expert parameters a step of `tokens` tokens reads, all layers together."""
         if not self.experts:
             return 0.0
         return self.expert * self.experts * (1 - math.pow(1 - self.chosen / self.experts, max(tokens, 1.0)))
 
-    def seen(self, context: float) -> float:
+    def mean_attended_tokens(self, context: float) -> float:
         """Mean over the layers of the tokens attended to, of `context` there are."""
         if not self.window:
             return self.grows * context
         return self.grows * context + (1 - self.grows) * min(context, self.window)
 
-    def attended(self, prompt: float) -> float:
+    def prompt_attention_pairs(self, prompt: float) -> float:
         """Sum over a prompt's tokens of the tokens each sees, mean over the layers (causal)."""
         whole = prompt * prompt / 2
         if not self.window:
@@ -72,7 +72,7 @@ class WeightGroups(NamedTuple):
         short = whole if prompt <= self.window else self.window * (prompt - self.window / 2)
         return self.grows * whole + (1 - self.grows) * short
 
-    def kept(self, context: float) -> float:
+    def cache_value_count(self, context: float) -> float:
         """Cache values of one request that holds `context` tokens."""
         if not self.window:
             return self.cache_values * context

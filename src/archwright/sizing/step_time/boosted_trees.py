@@ -19,7 +19,7 @@ class RegressionTree(Record):
     right: tuple[int, ...]
     value: tuple[float, ...]
 
-    def leaf(self, features: Sequence[float]) -> float:
+    def leaf_value(self, features: Sequence[float]) -> float:
         node = 0
         while self.feature[node] >= 0:
             goes_left = features[self.feature[node]] <= self.threshold[node]
@@ -28,4 +28,4 @@ class RegressionTree(Record):
 
 
 def sum_trees(trees: Sequence[RegressionTree], features: Sequence[float]) -> float:
-    return sum(tree.leaf(features) for tree in trees)
+    return sum(tree.leaf_value(features) for tree in trees)

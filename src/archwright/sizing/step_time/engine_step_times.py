@@ -38,13 +38,13 @@ class StepTimes(Protocol):
     def step_s(self, step: EngineStep) -> float:
         """One step of the simulation."""
 
-    def decode(self, context: float) -> DecodeStep:
+    def decode_step(self, context: float) -> DecodeStep:
         """Steps that only write, `context` tokens behind each answer; batches need not be whole."""
 
-    def read_s(self, tokens: float, seen: float) -> float:
+    def prefill_s(self, tokens: float, seen: float) -> float:
         """How much longer one prompt makes the steps that read it; its tokens see `seen` tokens together."""
 
-    def alone(self, prompt: float) -> UncontendedPrefill:
+    def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
         """A prompt that waits for no other."""
 
 
@@ -110,20 +110,20 @@ class FittedStepTimes:
         self._number = k.get(f"compute.{name}", 1.0)
         self._factor = k.get(f"engine.{kind.engine}", 1.0) * k.get(f"format.{name}", 1.0) * kind.slower
         self.started_s = shape.layers * k["opf"] * self._factor
-        self._base = self._constants(k, kind.attention)
-        self._prompt = _PrefillRates.of(worker, device)
-        near, far = (worker.decode(1.0, context).seconds_of_flops(device) for context in (0.0, 1.0))
+        self._base = self._decode_constants(k, kind.attention)
+        self._prompt = _PrefillRates.from_worker(worker, device)
+        near, far = (worker.decode(1.0, context).compute_s(device) for context in (0.0, 1.0))
         rate = self._number / k["ec"]
         self._compute_s, self._seen_s = near * rate, (far - near) * rate
 
-    def _constants(self, k: Coefficients, attention: str) -> FittedDecodeStep:
+    def _decode_constants(self, k: Coefficients, attention: str) -> FittedDecodeStep:
         worker, device, shape = self._worker, self._device, self._worker.shape
         layer = layer_overhead_s(k, worker.layout.tp, attention.split("+"), expert_routing_s(worker, device))
         empty = worker.decode(1.0, 0.0)
         to_bytes = worker.number.expert_bits / 8 / worker.expert_ranks
         missed = 1 - shape.chosen / shape.experts if shape.sparse else 0.0
         return FittedDecodeStep(
-            weights_s=(empty.bytes - shape.touched(1.0) * to_bytes) / device.bandwidth / k["em"],
+            weights_s=(empty.bytes - shape.touched_expert_parameters(1.0) * to_bytes) / device.bandwidth / k["em"],
             experts_s=shape.expert * shape.experts * to_bytes / device.bandwidth / k["em"],
             missed=missed,
             cache_s=0.0,
@@ -134,19 +134,19 @@ class FittedStepTimes:
             factor=self._factor,
         )
 
-    def decode(self, context: float) -> FittedDecodeStep:
+    def decode_step(self, context: float) -> FittedDecodeStep:
         worker = self._worker
         return self._base._replace(
-            cache_s=worker.cached(context) / self._device.bandwidth / self._tpot["em"],
-            compute_s=self._compute_s + self._seen_s * worker.shape.seen(context),
+            cache_s=worker.request_cache_bytes(context) / self._device.bandwidth / self._tpot["em"],
+            compute_s=self._compute_s + self._seen_s * worker.shape.mean_attended_tokens(context),
         )
 
-    def read_s(self, tokens: float, seen: float, prompts: int = 1) -> float:
+    def prefill_s(self, tokens: float, seen: float, prompts: int = 1) -> float:
         work, k = self._prompt, self._tpot
         flops = tokens * (work.trunk_s + work.expert_s) + prompts * work.head_s + work.attention_s(tokens, seen)
         return (flops * self._number / k["epf"] + tokens * work.exchange_s / k["el"]) * self._factor
 
-    def first_s(self, prompt: float) -> float:
+    def ttft_prefill_s(self, prompt: float) -> float:
         """One prompt alone, by the coefficients of TTFT."""
         work, k = self._prompt, self._ttft
         number = k.get(f"compute.{self._worker.number.name}", 1.0)
@@ -155,19 +155,19 @@ class FittedStepTimes:
         memory = self._base.memory_s(prompt) * self._tpot["em"] / k["em"]
         return (math.hypot(flops, memory) + prompt * work.exchange_s / k["elp"]) * self._kind.slower
 
-    def alone(self, prompt: float) -> UncontendedPrefill:
+    def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
         """The fitted mean without the closed loop's crowd."""
         k = self._ttft
         scheduling = k.get(f"engine.{self._kind.engine}", 1.0)
-        read = self.read_s(prompt, prompt * prompt / 2) + self.started_s
-        return UncontendedPrefill(self.first_s(prompt) + scheduling * k["t0"], scheduling * k["ks"], read)
+        read = self.prefill_s(prompt, prompt * prompt / 2) + self.started_s
+        return UncontendedPrefill(self.ttft_prefill_s(prompt) + scheduling * k["t0"], scheduling * k["ks"], read)
 
     def step_s(self, step: EngineStep) -> float:
         if not step.prompt_tokens:
-            return self.decode(step.context_tokens / step.answering).step_s(step.answering)
-        read = self.read_s(step.prompt_tokens, step.prompt_pairs, step.prompts_done)
+            return self.decode_step(step.context_tokens / step.answering).step_s(step.answering)
+        read = self.prefill_s(step.prompt_tokens, step.prompt_pairs, step.prompts_done)
         if step.answering:
-            wrote = self.decode(step.context_tokens / step.answering).step_s(step.answering)
+            wrote = self.decode_step(step.context_tokens / step.answering).step_s(step.answering)
             return wrote + read + self.started_s
         base = self._base
         memory = base.memory_s(1.0) * base.factor
@@ -187,7 +187,7 @@ class _PrefillRates(NamedTuple):
     window: int
 
     @classmethod
-    def of(cls, worker: ShardedModel, device: DeviceSpec) -> _PrefillRates:
+    def from_worker(cls, worker: ShardedModel, device: DeviceSpec) -> _PrefillRates:
         shape, tp = worker.shape, worker.layout.tp
         one, two = worker.prefill(1.0), worker.prefill(2.0)
         return cls(
@@ -222,7 +222,7 @@ class RooflineStepTimes:
     def step_s(self, step: EngineStep) -> float:
         return self._roofline.step_s(step)
 
-    def decode(self, context: float) -> RooflineDecodeStep:
+    def decode_step(self, context: float) -> RooflineDecodeStep:
         roofline = self._roofline
         near, far = (roofline.compute_s(EngineStep(answering=1, context_tokens=seen)) for seen in (0.0, context))
         one, two = (roofline.memory_s(EngineStep(answering=batch, context_tokens=batch * context)) for batch in (1, 2))
@@ -236,14 +236,14 @@ class RooflineStepTimes:
             request_s=two - one,
         )
 
-    def read_s(self, tokens: float, seen: float) -> float:
+    def prefill_s(self, tokens: float, seen: float) -> float:
         """A prompt so short that its tokens count as few costs no more than one that just does not."""
         counts = {math.ceil(tokens), max(math.ceil(tokens), self._from)}
         steps = (EngineStep(prompt_tokens=count, prompt_pairs=seen, prompts_done=1) for count in counts)
         return min(self._roofline.compute_s(step) for step in steps)
 
-    def alone(self, prompt: float) -> UncontendedPrefill:
-        return UncontendedPrefill(0.0, 0.0, self.read_s(prompt, count_token_pairs(0, math.ceil(prompt))))
+    def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
+        return UncontendedPrefill(0.0, 0.0, self.prefill_s(prompt, count_token_pairs(0, math.ceil(prompt))))
 
 
 class RooflineDecodeStep(NamedTuple):

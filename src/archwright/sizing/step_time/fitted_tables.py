@@ -50,7 +50,7 @@ class FittedTable(Record):
     seen: dict[str, tuple[str, ...]]
     bands: tuple[ConformalBand, ...]
 
-    def band(self, metric: str, stratum: str, regime: str) -> ConformalBand:
+    def find_band(self, metric: str, stratum: str, regime: str) -> ConformalBand:
         """The regime's own band, else that of the stratum."""
         own = [row for row in self.bands if row.metric == metric and row.stratum == stratum]
         return next((row for row in own if row.regime == regime), own[-1])

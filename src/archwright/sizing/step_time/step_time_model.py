@@ -87,7 +87,7 @@ def build_step_inputs(
     reader = worker if pool is None else worker._replace(layout=pool)
     step = worker.decode(requests, traffic.prompt + traffic.answer / 2)
     read = reader.prefill(traffic.prompt)
-    cached = requests * worker.cached(traffic.prompt + traffic.answer / 2) * layout.pp
+    cached = requests * worker.request_cache_bytes(traffic.prompt + traffic.answer / 2) * layout.pp
     return StepTimeInputs(
         engine=engine,
         format=worker.number.name,
@@ -104,7 +104,7 @@ def build_step_inputs(
         prompt=traffic.prompt,
         answer=max(traffic.answer, 1.0),
         memory_s=step.bytes / device.bandwidth,
-        compute_s=step.seconds_of_flops(device),
+        compute_s=step.compute_s(device),
         exchange_s=step.exchanged / device.link,
         read_trunk_s=read.trunk_flops / device.trunk_rate,
         read_expert_s=read.expert_flops / device.expert_rate,

@@ -47,7 +47,7 @@ class DeviceStepWork(NamedTuple):
     attention_flops: float
     exchanged: float
 
-    def seconds_of_flops(self, device: DeviceSpec) -> float:
+    def compute_s(self, device: DeviceSpec) -> float:
         """At the device's stated rates."""
         return (
             self.trunk_flops / device.trunk_rate
@@ -79,7 +79,7 @@ class ShardedModel(NamedTuple):
     def expert_ranks(self) -> int:
         return max(self.layout.moe_tp * self.layout.ep, self.layout.tp * self.layout.dp)
 
-    def weights(self) -> float:
+    def weight_bytes(self) -> float:
         """Bytes on one device."""
         shape, number, layout = self
         trunk = shape.trunk * number.trunk_bits(shape.sparse) / 8 / layout.tp
@@ -87,45 +87,50 @@ class ShardedModel(NamedTuple):
         experts = shape.expert * shape.experts * number.expert_bits / 8 / self.expert_ranks
         return (trunk + wide + experts) / layout.pp
 
-    def cached(self, context: float) -> float:
+    def request_cache_bytes(self, context: float) -> float:
         """Cache bytes one request keeps on one device of its attention rank."""
         shape, number, layout = self
         split = min(layout.tp, shape.cache_splits)
-        return shape.kept(context) * number.cache_bits / 8 / split / layout.pp
+        return shape.cache_value_count(context) * number.cache_bits / 8 / split / layout.pp
 
     def capacity(self, memory: float, context: float) -> float:
         """Requests per attention rank whose cache fits beside the weights; below 1 the model does not fit."""
-        room = memory * USABLE_MEMORY_SHARE - WORKSPACE_BYTES - self.weights()
-        return max(room, 0.0) / max(self.cached(context), 1.0)
+        room = memory * USABLE_MEMORY_SHARE - WORKSPACE_BYTES - self.weight_bytes()
+        return max(room, 0.0) / max(self.request_cache_bytes(context), 1.0)
 
     def decode(self, requests: float, context: float) -> DeviceStepWork:
         """One step for `requests` per attention rank (per pipeline stage)."""
         shape, number, layout = self
         everyone = requests * layout.dp
-        touched = shape.touched(everyone) * number.expert_bits / 8 / self.expert_ranks
+        touched = shape.touched_expert_parameters(everyone) * number.expert_bits / 8 / self.expert_ranks
         trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
         return DeviceStepWork(
-            bytes=trunk + touched + requests * self.cached(context) * layout.pp,
+            bytes=trunk + touched + requests * self.request_cache_bytes(context) * layout.pp,
             trunk_flops=2 * (shape.trunk + shape.head) * requests / layout.tp,
             expert_flops=2 * shape.expert * shape.chosen * everyone / self.expert_ranks,
-            attention_flops=4 * shape.decode_width * shape.layers * requests * shape.seen(context) / layout.tp,
-            exchanged=self._exchanged(requests),
+            attention_flops=4
+            * shape.decode_width
+            * shape.layers
+            * requests
+            * shape.mean_attended_tokens(context)
+            / layout.tp,
+            exchanged=self._exchanged_bytes(requests),
         )
 
     def prefill(self, prompt: float) -> DeviceStepWork:
         """One prompt on one attention rank; the other ranks read theirs at the same time."""
         shape, number, layout = self
-        touched = shape.touched(prompt * layout.dp) * number.expert_bits / 8 / self.expert_ranks
+        touched = shape.touched_expert_parameters(prompt * layout.dp) * number.expert_bits / 8 / self.expert_ranks
         trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
         return DeviceStepWork(
             bytes=trunk + touched,
             trunk_flops=2 * (shape.trunk * prompt + shape.head) / layout.tp,
             expert_flops=2 * shape.expert * shape.chosen * prompt * layout.dp / self.expert_ranks,
-            attention_flops=4 * shape.prefill_width * shape.layers * shape.attended(prompt) / layout.tp,
-            exchanged=self._exchanged(prompt),
+            attention_flops=4 * shape.prefill_width * shape.layers * shape.prompt_attention_pairs(prompt) / layout.tp,
+            exchanged=self._exchanged_bytes(prompt),
         )
 
-    def _exchanged(self, tokens: float) -> float:
+    def _exchanged_bytes(self, tokens: float) -> float:
         """Bytes one device sends for `tokens` tokens of its attention rank."""
         shape, _, layout = self
         hidden = tokens * shape.hidden * ACTIVATION_BYTES * shape.layers

@@ -130,7 +130,7 @@ def predict_cluster_run(
         token_s = adapter_token_s(token_s, catalog)
     exposed = Exposed(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, run.stages)
     lost = predict_goodput(exposed, catalog)
-    hours = total_device_hours(token_s.estimate("s").scaled(run.tokens / HOUR_S), lost, cluster, catalog)
+    hours = total_device_hours(token_s.to_estimate("s").scaled(run.tokens / HOUR_S), lost, cluster, catalog)
     return ClusterRunPrediction(
         choice, token_s, stratum, lost, hours, hours.scaled(1 / cluster.devices / 24, unit="days")
     )
@@ -138,13 +138,13 @@ def predict_cluster_run(
 
 def total_device_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
     """Device-hours of a run whose steps take `stepping`."""
-    steps = multiply_estimates([stepping, lost.share.dividing(1.0, "")], "h")
+    steps = multiply_estimates([stepping, lost.share.divide_amount(1.0, "")], "h")
     return sum_estimates([steps, read_work_rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
 
 
 def adapter_token_s(token_s: PredictionInterval, catalog: Catalog) -> PredictionInterval:
     """What adapters cost beside their arithmetic, and how little that is known."""
-    made = multiply_estimates([token_s.estimate("s"), read_work_rate(catalog, "training.lora")], "s")
+    made = multiply_estimates([token_s.to_estimate("s"), read_work_rate(catalog, "training.lora")], "s")
     return PredictionInterval(made.value, made.low, made.high)
 
 
@@ -246,7 +246,7 @@ def _build_basis(
         formula=f"tokens x device-seconds a token ({flops}; throughput.py) / goodput + setup; goodput = {FORMULA}",
         facts=(
             f"{run.tokens:,.0f} tokens; {model.id}: {model.parameters / 1e9:,.3g} billion parameters ({model.source})",
-            f"fastest split that fits {scheme.devices} x {device.id}: {scheme.text}; "
+            f"fastest split that fits {scheme.devices} x {device.id}: {scheme.layout_text}; "
             f"{found.choice.held.total / 2**30:,.0f} GiB counted on each",
             f"fitted {made.date} on {made.rows_used} measured rows (sha256 {made.sha256[:12]})",
             f"{device.id}: {device.source} ({device.as_of or 'undated'})",

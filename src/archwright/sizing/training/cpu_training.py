@@ -37,9 +37,9 @@ def size_adapter_finetuning(
     quickest = dense / native.share_of_matmul + attention / native.attention_share_of_matmul + fixed
     doubt = Estimate(value=1.0, low=quickest / each / native.low_factor, high=row.high_factor, unit="")
     basis = f"{workload}.{machine.id}.training"
-    speed = host_flops(machine, catalog).dividing(1.0, "s/FLOP")
+    speed = host_flops(machine, catalog).divide_amount(1.0, "s/FLOP")
     running = multiply_estimates(
-        [speed, doubt, read_work_rate(catalog, "training.stages-finetune").dividing(1.0, "")], "h"
+        [speed, doubt, read_work_rate(catalog, "training.stages-finetune").divide_amount(1.0, "")], "h"
     )
     return BatchWork(
         model=model.id,

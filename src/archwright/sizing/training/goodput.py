@@ -54,10 +54,10 @@ class GoodputJob(NamedTuple):
 
 def predict_goodput(job: GoodputJob, catalog: Catalog) -> Goodput:
     broken = multiply_estimates(
-        [catalog.part("failures.gpu"), read_work_rate(catalog, "training.interruptions")], "1/year"
+        [catalog.parameter("failures.gpu"), read_work_rate(catalog, "training.interruptions")], "1/year"
     )
-    between = broken.scaled(job.devices).dividing(YEAR_S, "s")
-    delta = read_work_rate(catalog, "training.checkpoint").scaled(job.machines).dividing(job.checkpoint_bytes, "s")
+    between = broken.scaled(job.devices).divide_amount(YEAR_S, "s")
+    delta = read_work_rate(catalog, "training.checkpoint").scaled(job.machines).divide_amount(job.checkpoint_bytes, "s")
     restart, stages = read_work_rate(catalog, "training.restart"), read_work_rate(catalog, job.stages)
     worst = useful_share(delta.high, between.low, restart.high)
     middle = useful_share(delta.value, between.value, restart.value)

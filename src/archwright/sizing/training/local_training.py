@@ -117,7 +117,7 @@ def _predict_times(
     costs = [run_time_s(load, row, size, middle) / (load.steps * size[0]) for size in sizes]
     cost = value / (load.steps * units.value)
     each = multiply_estimates([Estimate(value=cost, low=min(costs), high=max(costs), unit="s"), *doubts], "s")
-    speed = each.dividing(1.0, f"{UNITS[load.task]}/s", f"{of}.speed")
+    speed = each.divide_amount(1.0, f"{UNITS[load.task]}/s", f"{of}.speed")
     return multiply_estimates([seconds, *doubts], "s", f"{of}.time"), speed
 
 

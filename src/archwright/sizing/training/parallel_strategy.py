@@ -162,7 +162,7 @@ def has_fitting_scheme(question: TrainingSetup, cluster: Cluster, space: float) 
     """Whether any split holds at most `space` bytes a device."""
     subject = question.subject
     states = (
-        WEIGHT_BYTES * subject.model.parameters + (GRADIENT_BYTES + MOMENT_BYTES) * subject.trained
+        WEIGHT_BYTES * subject.model.parameters + (GRADIENT_BYTES + MOMENT_BYTES) * subject.trained_parameters
     ) / cluster.devices
     return states <= space and any(
         break_down_memory(subject, scheme._replace(recompute="full")).total <= space
@@ -229,7 +229,7 @@ def scheme_token_s(question: TrainingSetup, scheme: ParallelScheme, job: Trainin
             tensor_exchange_s(job, k, inside) - tensor_exchange_s(job, k, INTRA_MACHINE_BYTES_PER_S)
         ) * job.bubble
     if scheme.data > 1 and not job.sharded:
-        trained = question.subject.trained / (scheme.tensor * scheme.pipeline)
+        trained = question.subject.trained_parameters / (scheme.tensor * scheme.pipeline)
         sent = 2 * (scheme.data - 1) / scheme.data * GRADIENT_BYTES * trained
         seconds += sent / job.link * scheme.devices / _step_tokens(question, scheme)
     return seconds

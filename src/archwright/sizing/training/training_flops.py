@@ -93,12 +93,12 @@ class LoraStep(Record):
         width, parameters = DTYPE_BYTES[dtype], self.model.parameters
         # Scores: in the base's format, in 32 bits, and their logarithms or, going back, their gradients.
         scores = units * learned * self.model.vocabulary * (width + 8)
-        step = self.layers * units * self._kept_bytes(units, width) + scores
+        step = self.layers * units * self._activation_bytes(units, width) + scores
         rows = float(DATA_COPIES * self.data_bytes)
         lasting = rows + width * parameters + TRAINED_BYTES * self.trainable
         return StepMemory(lasting, step, loading=rows + parameters * (FILE_BYTES + width))
 
-    def _kept_bytes(self, units: float, width: int) -> float:
+    def _activation_bytes(self, units: float, width: int) -> float:
         """Of one token in one layer, counted from what autograd keeps: six inputs of projections and two of norms in
         32 bits, query, key and value widened to all heads and the output in the base's format; of the feed-forward
         three in the base's format and one in 32 bits; a row of the mask."""

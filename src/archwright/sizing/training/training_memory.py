@@ -51,7 +51,7 @@ class ParallelScheme(NamedTuple):
         return self.tensor * self.pipeline * self.data
 
     @property
-    def text(self) -> str:
+    def layout_text(self) -> str:
         """As `predict training --layout` takes it."""
         kind = "FSDP" if self.stage == 3 and self.data > 1 else "DP"
         again = "" if self.recompute == "none" else f" {self.recompute}"
@@ -67,13 +67,13 @@ class TrainableModel:
         self.adapters = adapters
 
     @cached_property
-    def trained(self) -> float:
+    def trained_parameters(self) -> float:
         if not self.adapters:
             return float(self.model.parameters)
         return float(lora_parameters(self.model, feed_forward_width(self.model), ADAPTER_RANK))
 
     @cached_property
-    def layer(self) -> float:
+    def layer_activation_bytes(self) -> float:
         """Activations of one token in one layer."""
         return count_activation_bytes(self.model)
 
@@ -121,7 +121,7 @@ def count_activation_bytes(model: ModelSpec) -> float:
 def break_down_memory(subject: TrainableModel, scheme: ParallelScheme) -> MemoryBreakdown:
     model = subject.model
     split = scheme.tensor * scheme.pipeline
-    own, trained = model.parameters / split, subject.trained / split
+    own, trained = model.parameters / split, subject.trained_parameters / split
     copies = scheme.data
     whole = scheme.pipeline > 1
     gradient = (WIDE_GRADIENT_BYTES if whole else GRADIENT_BYTES) * trained
@@ -142,7 +142,7 @@ def stored_activation_bytes(subject: TrainableModel, scheme: ParallelScheme) -> 
     tokens = scheme.micro * subject.sequence / scheme.tensor
     layers = subject.model.layers / scheme.pipeline
     waiting = min(scheme.pipeline, scheme.rounds)
-    one = subject.layer * tokens
+    one = subject.layer_activation_bytes * tokens
     if scheme.recompute == "none":
         return one * layers * waiting
     if scheme.recompute == "selective":
@@ -158,4 +158,4 @@ def _score_bytes(subject: TrainableModel, scheme: ParallelScheme) -> float:
 
 def checkpoint_bytes(subject: TrainableModel) -> float:
     """What must be written to go on: trained weights and their moments."""
-    return (WEIGHT_BYTES + MOMENT_BYTES) * subject.trained
+    return (WEIGHT_BYTES + MOMENT_BYTES) * subject.trained_parameters

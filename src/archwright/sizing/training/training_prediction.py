@@ -143,11 +143,11 @@ def _choose_layout(
         if choice is None:
             return None
         token_s, stratum = predict_token_time(question, choice, subjects.catalog, trusted=not question.job.weak)
-        weak, text, kept = question.job.weak, choice.scheme.text, choice.held.total
+        weak, text, kept = question.job.weak, choice.scheme.layout_text, choice.held.total
     else:
         got = token_throughput.predict_throughput(asked, subjects)
         token_s, stratum, weak = got.tokens_per_s.inverse, got.stratum, got.weak
-        kept, text = break_down_memory(question.subject, scheme).total, scheme.text
+        kept, text = break_down_memory(question.subject, scheme).total, scheme.layout_text
         if question.subject.adapters:
             token_s = token_s.scaled(
                 adapter_time_share(
@@ -171,14 +171,14 @@ def _cap_utilisation(token_s: PredictionInterval, least_s: float) -> PredictionI
 def _speed_estimates(
     split: LayoutPerformance, asked: TrainingQuery, question: TrainingSetup, catalog: Catalog
 ) -> dict[str, Estimate]:
-    speed = split.token_s.inverse.estimate("tokens/s")
+    speed = split.token_s.inverse.to_estimate("tokens/s")
     found = {
         "tokens_per_s_per_device": speed,
         "mfu": speed.scaled(model_flops(question) / question.job.rate, unit="fraction"),
         "memory_bytes_per_device": read_work_rate(catalog, "training.memory").scaled(split.bytes_held, unit="bytes"),
     }
     if asked.batch_tokens and asked.devices:
-        found["step_s"] = split.token_s.estimate("s").scaled(asked.batch_tokens / asked.devices)
+        found["step_s"] = split.token_s.to_estimate("s").scaled(asked.batch_tokens / asked.devices)
     return found
 
 
@@ -193,7 +193,7 @@ def _run_estimates(
     if not run.tokens:
         return {}
     cluster, lost, written = job
-    stepping = split.token_s.estimate("s").scaled(run.tokens / HOUR_S, unit="h")
+    stepping = split.token_s.to_estimate("s").scaled(run.tokens / HOUR_S, unit="h")
     hours = total_device_hours(stepping, lost, cluster, catalog)
     found = {
         "device_hours": stepping,

@@ -23,9 +23,9 @@ WORK_NAME = "data-processing"
 
 def size_data_processing(machine: Machine, gib: float, workload: str, catalog: Catalog) -> BatchWork:
     """One run over `gib` GiB: every byte ingested and refined once."""
-    steps = [read_work_rate(catalog, name).dividing(1.0, "s/byte") for name in ("data.ingest", "data.refine")]
+    steps = [read_work_rate(catalog, name).divide_amount(1.0, "s/byte") for name in ("data.ingest", "data.refine")]
     each = multiply_estimates(
-        [sum_estimates(steps, "s/byte"), read_work_rate(catalog, "host.scaling").dividing(1.0, "")], "s/byte"
+        [sum_estimates(steps, "s/byte"), read_work_rate(catalog, "host.scaling").divide_amount(1.0, "")], "s/byte"
     )
     cores = host_cores(machine)
     basis = f"{workload}.{machine.id}.work"

@@ -70,7 +70,7 @@ def size_embedding_serving(
     mean, long = min(input_tokens.mean, most), min(input_tokens.p95, most)
     on_device = has_devices(machine)
     speed, used = estimate_flops_rate("embedding", machine, catalog)
-    own = multiply_estimates([speed.dividing(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
+    own = multiply_estimates([speed.divide_amount(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
     launch = "embedding.launch" if on_device else "request.host"
     ratio = text_flops(model, long) / text_flops(model, mean)
     times = ServiceTimes(read_work_rate(catalog, launch), own, long=ratio, variation=_squared_variation(ratio))
@@ -103,7 +103,7 @@ def size_embedding_batch(
     basis = _build_basis(f"{workload}.{machine.id}.work", model, piece, quote_work_rates(catalog, *used))
     return BatchWork(
         model=model.id,
-        machine_hours=speed.dividing(1.0, "s/FLOP").scaled(each, unit="h", basis=basis.id),
+        machine_hours=speed.divide_amount(1.0, "s/FLOP").scaled(each, unit="h", basis=basis.id),
         least=1,
         most=max(1, int(tokens_per_run / piece / servers)),
         scaling=1.0,

@@ -26,7 +26,7 @@ def row_service_s(features: int, catalog: Catalog) -> Estimate:
         read_work_rate(catalog, "tabular.feature").scaled(features, unit="s"),
         read_work_rate(catalog, "request.host"),
     ]
-    slowed = read_work_rate(catalog, "host.scaling").dividing(1.0, "")
+    slowed = read_work_rate(catalog, "host.scaling").divide_amount(1.0, "")
     return multiply_estimates([sum_estimates(parts, "s"), slowed, read_work_rate(catalog, "tabular.processors")], "s")
 
 

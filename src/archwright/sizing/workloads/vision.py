@@ -40,7 +40,7 @@ def size_image_serving(
     flops = image_flops(pixels, parameters, catalog)
     device = has_devices(machine)
     speed, used = estimate_flops_rate("vision", machine, catalog)
-    own = multiply_estimates([flops, speed.dividing(1.0, "s/FLOP")], "s")
+    own = multiply_estimates([flops, speed.divide_amount(1.0, "s/FLOP")], "s")
     launch = "vision.launch" if device else "request.host"
     servers = machine.accelerator_count if device else host_cores(machine)
     limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
