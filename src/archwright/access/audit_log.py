@@ -5,9 +5,10 @@ them says its chain, its number in it, and the SHA-256 of the group before (its 
 Every writer (one AuditLog of one process) has a chain of its own, so that writers need not wait for each other; its
 first record points at the newest block of the store at that time, whichever writer's.
 
-What `find_broken_record` finds: records altered, deleted, moved, put in; the last group, which no other points at yet, is held by
-its block (`read_chain_tip`). What it cannot find alone: records cut off at the end of a chain that nothing points at, and a
-rewriting of everything by someone who may write the database. Against these, keep the hash of the newest group (`read_chain_tip`)
+What `find_broken_record` finds: records altered, deleted, moved, put in; the last group, which no other points at yet,
+is held by its block (`read_chain_tip`). What it cannot find alone: records cut off at the end of a chain that nothing
+points at, and a rewriting of everything by someone who may write the database. Against these, keep the hash of the
+newest group (`read_chain_tip`)
 elsewhere.
 
 Fail closed: where there is no room to write a decision down, `record` raises StoreError, and the caller denies.

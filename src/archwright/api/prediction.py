@@ -118,7 +118,8 @@ def _predict_closed_loop(
         else ""
     )
     if worker.capacity(found.device.memory, context) < 1:
-        sizes = f"{worker.weight_bytes() / 1e9:.3g} GB of weights and {worker.request_cache_bytes(context) / 1e9:.3g} GB of cache"
+        weights_gb, cache_gb = worker.weight_bytes() / 1e9, worker.request_cache_bytes(context) / 1e9
+        sizes = f"{weights_gb:.3g} GB of weights and {cache_gb:.3g} GB of cache"
         raise UsageError(
             "AW-USE-21",
             f"{asked.model} in {worker.number.name} does not fit {on}: {sizes} for one request of {context:,.0f} tokens"

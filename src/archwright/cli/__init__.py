@@ -118,5 +118,5 @@ def _run_verb(verb: Verb, parsed: argparse.Namespace) -> int:
 def _show_result(verb: Verb, result: object, as_json: bool) -> int:
     module, _, name = verb.show.rpartition(".")
     function = "as_json" if as_json else name
-    status: int = getattr(import_module(f"archwright.cli.{module or "show"}"), function)(result)
+    status: int = getattr(import_module(f"archwright.cli.{module or 'show'}"), function)(result)
     return status

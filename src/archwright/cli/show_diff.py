@@ -63,7 +63,8 @@ def _print_difference(out: Console, result: Any) -> None:
         out.print("  [bold]the choice stays[/]")
     else:
         out.print(
-            f"  [bold]the choice goes from {_format_option_name(result.chosen.before)} to {_format_option_name(result.chosen.after)}[/]"
+            f"  [bold]the choice goes from {_format_option_name(result.chosen.before)} "
+            f"to {_format_option_name(result.chosen.after)}[/]"
         )
     for note in result.notes:
         for sign, text in (("-", note.before), ("+", note.after)):

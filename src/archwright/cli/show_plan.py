@@ -108,7 +108,8 @@ def _describe_cost(result: Plan, option: Option) -> str:
     bought = f", {format_money(capex.value)} to buy" if capex.value else ", nothing to buy"
     return (
         f"[bold]{format_money(total.value)} {result.currency}[/] over {result.horizon_label} "
-        f"(90 %: {format_money(total.low)} to {format_money(total.high)}); {format_money(month.value)} a month without staff{bought}"
+        f"(90 %: {format_money(total.low)} to {format_money(total.high)}); "
+        f"{format_money(month.value)} a month without staff{bought}"
     )
 
 

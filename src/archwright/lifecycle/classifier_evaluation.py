@@ -107,7 +107,8 @@ def check_export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
     else:
         verdict = "what is served is what was trained"
     figures = (
-        f"probabilities differ by at most {near:.1e} over {len(rows)} rows, limit {EXPORT_LIMIT:.0e}; controls: the model "
+        f"probabilities differ by at most {near:.1e} over {len(rows)} rows, limit {EXPORT_LIMIT:.0e}; "
+        f"controls: the model "
         f"before training {untrained:.2g}, the answers of the row before {moved:.2g}"
     )
     passed = near <= EXPORT_LIMIT < control

@@ -39,10 +39,10 @@ def select_least_work(replicas: Sequence[ReplicaLoad]) -> int | None:
 def select_by_prefix(replicas: Sequence[ReplicaLoad], seeds: Sequence[int], prefix: int) -> int | None:
     """Index of the replica that has likely read this beginning before; None when no slot is free.
 
-    `prefix` is a hash of the prompt's beginning, `seeds` one number a replica (`hash_replica_name`). The replicas are ranked by
-    rendezvous hashing, so that one that comes or goes moves only its own share. A favourite that runs more than
-    AFFINITY_BOUND times the mean share of all slots is clearly busier: the next in rank is asked instead, and where
-    all that are free are beyond the bound, least work decides.
+    `prefix` is a hash of the prompt's beginning, `seeds` one number a replica (`hash_replica_name`). The replicas are
+    ranked by rendezvous hashing, so that one that comes or goes moves only its own share. A favourite that runs more
+    than AFFINITY_BOUND times the mean share of all slots is clearly busier: the next in rank is asked instead, and
+    where all that are free are beyond the bound, least work decides.
     """
     running = sum(load.running for load in replicas if load.healthy)
     slots = sum(load.slots for load in replicas if load.healthy)

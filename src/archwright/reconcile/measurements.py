@@ -305,7 +305,8 @@ class _PrometheusPrediction:
         """The load the window saw, where it can be told, beside the load the prediction was made for."""
         if self._load is None or METRIC_BY_QUANTITY[self._query.metric].kind != "histogram":
             return ""
-        return f"  # {_format_request_rate(samples, self._window)} in the window, {_format_planned_load(self._load, self._query.phase)}"
+        rate, planned = _format_request_rate(samples, self._window), _format_planned_load(self._load, self._query.phase)
+        return f"  # {rate} in the window, {planned}"
 
 
 def _format_request_rate(samples: int, window: TimeWindow) -> str:

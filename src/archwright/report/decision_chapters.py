@@ -69,11 +69,15 @@ def describe_business_case(plan: Plan) -> str:
     worth = f"the goals bring {plan.currency} {number_format.format_compact(returns.value)} by the needs' own figures"
     if net.value < 0:
         return (
-            f"The case does not pay: {worth}, {plan.currency} {number_format.format_compact(-net.value)} less than it costs; "
+            f"The case does not pay: {worth}, {plan.currency} {number_format.format_compact(-net.value)} less "
+            "than it costs; "
             f"it pays {odds}."
         )
     back = f", paid back in month {returns.payback_month}" if returns.payback_month else ""
-    return f"The case pays {odds}: {worth}, {plan.currency} {number_format.format_compact(net.value)} more than it costs{back}."
+    return (
+        f"The case pays {odds}: {worth}, {plan.currency} {number_format.format_compact(net.value)} more than "
+        f"it costs{back}."
+    )
 
 
 def rank_feasible_options(plan: Plan) -> list[Option]:
@@ -125,7 +129,10 @@ def _approval_callout(plan: Plan, option: Option) -> Iterable[Block]:
     pilot = next((phase.ends for phase in dates.phases if phase.name == "pilot"), None) if dates is not None else None
     if pilot is not None:
         ends = f"{number_format.format_number(pilot.low, 2)} to {number_format.format_number(pilot.high, 2)}"
-        text += f". Production is expected {number_format.format_number(pilot.value, 2)} months after the signature ({ends})"
+        text += (
+            f". Production is expected {number_format.format_number(pilot.value, 2)} months after the "
+            f"signature ({ends})"
+        )
     pays = describe_business_case(plan)
     yield Callout("What it asks for:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
 

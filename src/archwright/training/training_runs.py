@@ -1,7 +1,7 @@
 """Training runs: their records in the store, their folder in the home, and who is at work on one.
 
-A run's folder has `load_spec.json`, `load_job.json` (what was resolved when it began), `checkpoints/`, `progress.jsonl`, `log`,
-`result/` and `load_outcome.json` (its steps are made). A lock on `lock` is held by whoever works on it and falls with the
+A run's folder has `spec.json`, `job.json` (what was resolved when it began), `checkpoints/`, `progress.jsonl`, `log`,
+`result/` and `outcome.json` (its steps are made). A lock on `lock` is held by whoever works on it and falls with the
 last of their processes: a run that the store calls running and whose lock is free was broken off.
 """
 

@@ -61,7 +61,7 @@ class FileMissing(Record):
 
 
 class RefreshReport(Record):
-    """What a refresh did. `generation` is empty when nothing could be read; `count_rows` counts the rows now in the layer."""
+    """What a refresh did. `generation` is empty when nothing could be read; `kept` counts the rows now in the layer."""
 
     generation: str
     kept: dict[str, int]

@@ -36,7 +36,8 @@ def _licence_lines(folder: Path) -> list[str]:
     lines = ["Works under a licence of their own", ""]
     for row in read_rows(folder, "licences.csv"):
         lines += [
-            f"  {row.required_text('work')}: {row.required_text('licence')} (LICENSES/{row.required_text('file')}, {row.required_text('link')})",
+            f"  {row.required_text('work')}: {row.required_text('licence')} "
+            f"(LICENSES/{row.required_text('file')}, {row.required_text('link')})",
             f"    by {row.required_text('attribution')}",
             f"    {row.required_text('covers')}",
             "",

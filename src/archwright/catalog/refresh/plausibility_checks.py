@@ -134,7 +134,8 @@ def _check_larger_is_dearer(offers: Iterable[Offer]) -> Iterable[Finding]:
                 yield Finding(
                     "size-order",
                     larger.id,
-                    f"{_list_price(larger):.4g} USD/h; the smaller {smaller.instance_type} costs {_list_price(smaller):.4g}",
+                    f"{_list_price(larger):.4g} USD/h; the smaller {smaller.instance_type} costs "
+                    f"{_list_price(smaller):.4g}",
                 )
 
 

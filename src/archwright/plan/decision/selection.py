@@ -73,7 +73,10 @@ def is_unverified(option: Option) -> bool:
 
 def _note_passed_over(cheaper: Option, chosen: Option) -> str:
     why = next(note for note in cheaper.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
-    return f"chosen before {cheaper.name}, at {_format_extra_cost(chosen, cheaper)}: what that one rests on is not known, {why}"
+    return (
+        f"chosen before {cheaper.name}, at {_format_extra_cost(chosen, cheaper)}: what that one rests on is "
+        f"not known, {why}"
+    )
 
 
 def _format_extra_cost(chosen: Option, other: Option) -> str:
@@ -114,7 +117,8 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
     hint = ", or ".join(_format_suggestion(option, steps, possible[0][0]) for option, steps in possible[:MAX_SHOWN])
     return PlanError(
         "AW-PLAN-03",
-        f"no option satisfies the needs; {_describe_pin_conflict(ranked)}the nearest, {nearest.name}, misses {format_miss(broken)}"
+        f"no option satisfies the needs; {_describe_pin_conflict(ranked)}the nearest, {nearest.name}, misses "
+        f"{format_miss(broken)}"
         f"{_note_left_out_machines(nearest)}",
         where=_locate_field(_find_needs_field(broken.constraint, plan, source), source),
         hint=f"{FEASIBLE_PREFIX}{hint}"

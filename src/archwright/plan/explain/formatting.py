@@ -75,7 +75,8 @@ def describe_switch_point(driver: CostDriver) -> str:
         return f"{driver.name}: no value in reach changes the choice"
     place = "inside" if driver.inside else "outside"
     at = format_precise_number(driver.flips_at)
-    return f"{driver.name} ({driver.basis}) is {format_estimate(driver.estimate)}; at {at} {driver.consequence}: {place} its band"
+    figure = format_estimate(driver.estimate)
+    return f"{driver.name} ({driver.basis}) is {figure}; at {at} {driver.consequence}: {place} its band"
 
 
 def describe_return(returns: ReturnOnInvestment) -> str:
@@ -83,6 +84,8 @@ def describe_return(returns: ReturnOnInvestment) -> str:
     payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back in the horizon"
     unit = returns.cost.unit
     return (
-        f"the goals are worth {format_number(returns.value)} {unit} over the horizon, net {format_estimate(returns.net)}; {payback}, "
+        f"the goals are worth {format_number(returns.value)} {unit} over the horizon, net "
+        f"{format_estimate(returns.net)}; "
+        f"{payback}, "
         f"in {returns.pays:.0%} of the draws within it"
     )

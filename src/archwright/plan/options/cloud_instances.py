@@ -347,7 +347,7 @@ class InstanceSelector:
         return (listed, by_kind.get("commit-1y", listed), by_kind.get("commit-3y", listed))
 
     def _cheapest_machines(self, provider: str, task: WorkloadTask, near: bool) -> tuple[CandidateMachine, ...]:
-        """Of machines that carry the same, those that are not dearer in every way. With `is_near_users` only where users are."""
+        """Of machines that carry the same, those that are not dearer in every way. With `near` only where users are."""
         # How many work together hangs on their network; one alone does not.
         joint = task.job is not None
         bounds, asked = (

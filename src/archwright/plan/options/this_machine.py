@@ -242,7 +242,8 @@ class ThisMachinePlanner:
         )
         self._ledger.add_assumptions(
             f"this machine draws {draw_kw.value * 1000:.0f} W within a factor of 2; the machine itself is paid for",
-            f"one machine and its power are up {MACHINE_AVAILABILITY:.1%} of the time, {MACHINE_AVAILABILITY_LOW:.0%} at the low end",
+            f"one machine and its power are up {MACHINE_AVAILABILITY:.1%} of the time, "
+            f"{MACHINE_AVAILABILITY_LOW:.0%} at the low end",
         )
         return multiply_estimates([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month", basis=basis)
 

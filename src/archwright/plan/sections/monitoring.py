@@ -95,7 +95,8 @@ def _build_latency_line(workload: Workload, pool: Pool | None, quantity: str, li
         topic=f"{workload.name}: {QUANTITY_NAMES[quantity]}",
         choice=f"p95 at most {limit:g} s over an hour",
         why=(
-            f"{METRIC_BY_QUANTITY[quantity].help}; asked for in the needs; wake somebody when it is above {limit:g} for "
+            f"{METRIC_BY_QUANTITY[quantity].help}; asked for in the needs; "
+            f"wake somebody when it is above {limit:g} for "
             f"{SHORT_WINDOW} and for {LONG_WINDOW}{engine}"
         ),
         proof=query.promql(),
@@ -114,8 +115,10 @@ def _build_availability_line(workload: Workload, target: float) -> SectionLine:
     bound = f"{FAST_BURN_RATE * (1 - target):.6g}"
     return SectionLine(
         topic=f"{workload.name}: availability",
-        choice=f"{target:.6g} of requests answered, {MINUTES_PER_MONTH * (1 - target):.3g} minutes of outage in 30 days",
-        why=f"asked for in the needs; wake somebody at {FAST_BURN_RATE:g} times the allowed rate, over {LONG_WINDOW} and {SHORT_WINDOW}",
+        choice=f"{target:.6g} of requests answered, {MINUTES_PER_MONTH * (1 - target):.3g} minutes of outage in "
+        "30 days",
+        why=f"asked for in the needs; wake somebody at {FAST_BURN_RATE:g} times the allowed rate, "
+        f"over {LONG_WINDOW} and {SHORT_WINDOW}",
         proof=f"{share(LONG_WINDOW)} > {bound} and {share(SHORT_WINDOW)} > {bound}",
         source=NEEDS_FILE,
     )

@@ -100,7 +100,8 @@ def _list_fabrics(case: OptionContext) -> Iterator[SectionLine]:
         yield SectionLine(
             topic="Cluster fabric",
             choice="none: no training job spans machines",
-            why=f"a 400G fabric pays when a job on several machines waits more than {MAX_WAIT_SHARE:.0%} of its time at 100G",
+            why=f"a 400G fabric pays when a job on several machines waits more than {MAX_WAIT_SHARE:.0%} of its "
+            "time at 100G",
             proof="archwright runs list",
             alternative="400G Ethernet with RDMA, or InfiniBand",
             why_not="nothing of this plan would use it",

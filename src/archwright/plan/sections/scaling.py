@@ -151,7 +151,8 @@ def _build_loss_line(chosen: ChosenOption, workload: Workload, target: float, ma
         topic=f"{workload.name}: a machine lost",
         choice=f"{needed} + {spares} machines{at}",
         why=(
-            f"{target:.6g} of the time is asked for; with {spares} spare the machines hold {compute_availability(needed, spares):.6g} "
+            f"{target:.6g} of the time is asked for; "
+            f"with {spares} spare the machines hold {compute_availability(needed, spares):.6g} "
             f"if they fail independently. With one of {peak} down {(peak - 1) / peak:.0%} of the machines go on"
             f"{_describe_overload(workload, peak / needed, chosen.needs.budget.horizon_months)}"
         ),
@@ -167,7 +168,8 @@ def _describe_overload(workload: Workload, times: float, months: int) -> str:
         return ""
     last = workload.rate.peak * compute_monthly_growth(workload.traffic, months)[-1]
     return (
-        f"; all up, they carry at least {format_number(last * times)} requests/s, {times:.2f} times the last month's peak: "
+        f"; all up, they carry at least {format_number(last * times)} requests/s, "
+        f"{times:.2f} times the last month's peak: "
         "beyond it requests wait, then are refused"
     )
 

@@ -203,8 +203,10 @@ def _list_index_estimates(case: OptionContext) -> Iterator[SectionLine]:
         last, form = months[-1], choose_index_form(case, workload, place)
         yield SectionLine(
             topic=f"Size of the index of {workload.name}",
-            choice=f"searched in {form} form: {format_number(last.footprint(form).memory_bytes / GB)} GB of host memory",
-            why=f"{format_estimate(last.vectors)}: guessed from the bytes of its data, the widest unknown of this section",
+            choice=f"searched in {form} form: {format_number(last.footprint(form).memory_bytes / GB)} GB of host "
+            "memory",
+            why=f"{format_estimate(last.vectors)}: guessed from the bytes of its data, "
+            "the widest unknown of this section",
             alternative="count the documents",
             why_not="state an embedding workload with documents and tokens_per_document, and the guess is gone",
             estimate=_estimate_vectors(case, last.vectors, workload.name),

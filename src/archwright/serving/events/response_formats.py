@@ -20,7 +20,7 @@ MAX_COUNT = 1 << 31
 
 
 class ResponsePiece(NamedTuple):
-    """What an engine says about one choice; `parse_logprobs` are log-probabilities in the chat form, `stop` the stop text met,
+    """What an engine says about one choice; `entries` are log-probabilities in the chat form, `stop` the stop text met,
     where it is known."""
 
     text: str

@@ -105,7 +105,8 @@ def _check_betas(said: str, endpoint: Endpoint) -> str:
     another: beyond the usual context."""
     names = sorted({name for one in said.split(",") if (name := one.strip(" \t"))})
     if len(names) > MAX_BETAS or not all(map(_BETA_NAME.fullmatch, names)):
-        message = f"{BETA_HEADER_NAME!r} must be up to {MAX_BETAS} names of letters, digits, '-', '_' and '.', apart by commas"
+        message = f"{BETA_HEADER_NAME!r} must be up to {MAX_BETAS} names of letters, digits, '-', '_' and '.', "
+        message += "apart by commas"
         raise bad_request(message, BETA_HEADER_NAME, "invalid_value")
     dear = next((name for name in names if name.startswith(LONG_CONTEXT_PREFIX)), None) if endpoint.charged else None
     if dear is not None:

@@ -38,7 +38,7 @@ SILENCE_FACTOR, MIN_SILENCE_S = 4.0, 0.5
 
 
 class SlotLease(msgspec.Struct, frozen=True, gc=False):
-    """A slot in use since `began`; `find_wait_bucket` is that of its wait (policy.patience), None without one."""
+    """A slot in use since `began`; `age` is the bucket of its wait (policy.fair_queue), None without one."""
 
     replica: Replica
     work: SlotRequest

@@ -24,7 +24,7 @@ Verdict = Literal["same", "different", "failed"]
 
 
 class ShadowComparison(NamedTuple):
-    """`word_similarity` is the share of words that both answers have at the same place; `latency_s` the shadow's."""
+    """`similarity` is the share of words that both answers have at the same place; `latency_s` the shadow's."""
 
     request_id: str
     pool: str

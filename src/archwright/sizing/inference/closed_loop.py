@@ -49,7 +49,7 @@ class ClosedLoopLatency(NamedTuple):
     tpot_spread_s: float
 
     def ratio_to_mean(self, metric: str, statistic: str) -> float:
-        """The statistic of `mean_ttft_s` or `mean_tpot_s` over its mean."""
+        """The statistic of `ttft_s` or `tpot_s` over its mean."""
         if statistic == MEAN:
             return 1.0
         share = QUANTILES[statistic]

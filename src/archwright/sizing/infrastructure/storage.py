@@ -134,7 +134,8 @@ def list_checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
             facts=("checkpoint.bytes", "checkpoint.kept"),
             bandwidth=bandwidth,
             workload=workload.name,
-            why=f"{count / 1e9:.3g}e9 trained parameters, written within {catalog.parameter('checkpoint.write').value:g} s",
+            why=f"{count / 1e9:.3g}e9 trained parameters, written within "
+            f"{catalog.parameter('checkpoint.write').value:g} s",
         )
 
 

@@ -227,7 +227,8 @@ def _machine_scaling(
 def _list_assumptions(asked: TrainingSetup, method: TrainingMethod) -> tuple[str, ...]:
     kind = {"full": "fine-tuning whole", "lora": "training adapters", "pretrain": "training from scratch"}[method]
     return (
-        f"{kind}: {TRAINING_PRECISION}, sequences of {asked.subject.sequence:,.0f} tokens, steps of {asked.batch:,.0f} tokens, "
+        f"{kind}: {TRAINING_PRECISION}, sequences of {asked.subject.sequence:,.0f} tokens, steps of "
+        f"{asked.batch:,.0f} tokens, "
         "Adam with 32-bit copies",
     )
 
