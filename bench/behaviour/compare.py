@@ -59,8 +59,13 @@ def compare_verbs(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str
             yield f"{words}: exit status {old['status']} became {new['status']}: {str(new['error'])[:200]}"
         exact = words.split()[0] in EXACT_VERBS
         yield from compare_values(old["out"], new["out"], words, values=exact)
-        if isinstance(old["error"], dict) and old["error"].get("code") != new["error"].get("code"):
-            yield f"{words}: error {old['error'].get('code')} became {new['error'].get('code')}"
+        if error_code(old["error"]) != error_code(new["error"]):
+            yield f"{words}: error {error_code(old['error'])} became {error_code(new['error'])}"
+
+
+def error_code(error: Any) -> str:
+    """The code of an error; empty where standard error holds none (a run shows its progress there)."""
+    return str(error.get("code", "")) if isinstance(error, dict) else ""
 
 
 def compare_replies(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

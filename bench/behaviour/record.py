@@ -1,12 +1,12 @@
 """Record what users and machines can see of the program, so that a refactoring can be checked with compare.py.
 
-    python -m bench.behaviour.record DIR [--checkout DIR] [--truth DIR] [--machine machine.json]
+    python -m bench.behaviour.record DIR [--checkout DIR] --machine machine.json [--truth DIR]
 
 Runs the code of a checkout (default: this one) through its command line and its tests of raw HTTP, and writes to DIR:
 plan-*.json (the four examples), verbs.json (the JSON of every verb), http.json (status and headers of the replies to
 every raw case), predictions.txt and capacities.txt (the frozen tables of tests/gate), accuracy.md (with --truth).
 `--machine` is the probe of this machine (from the `measured` folder of a home): two records with the same file are
-comparable, because plans for this machine depend on it.
+comparable, because plans for this machine depend on it (`archwright plan examples/desk/needs.yaml` writes one).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Recorder:
 
     def run_verb(self, words: str) -> dict[str, Any]:
         """Exit status, JSON of standard output and of standard error (text where it is no JSON)."""
-        command = [self.python, "-m", "archwright", *words.split(), "--json"]
+        command: list[str | Path] = [self.python, HERE / "run_verb.py", *words.split(), "--json"]
         done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
         return {"status": done.returncode, "out": read_json(done.stdout), "error": read_json(done.stderr)}
 
@@ -192,15 +192,14 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--checkout", type=Path, default=HERE.parent.parent)
     parser.add_argument("--truth", type=Path)
-    parser.add_argument("--machine", type=Path)
+    parser.add_argument("--machine", type=Path, required=True)
     given = parser.parse_args()
     output = given.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="record-") as name:
         folder = Path(name)
-        if given.machine is not None:
-            (folder / "home" / "measured").mkdir(parents=True, mode=0o700)
-            shutil.copy(given.machine, folder / "home" / "measured" / "machine.json")
+        (folder / "home" / "measured").mkdir(parents=True, mode=0o700)
+        shutil.copy(given.machine, folder / "home" / "measured" / "machine.json")
         record(Recorder(given.checkout.absolute(), folder), output, given.truth and given.truth.absolute())
     return 0
 

@@ -149,7 +149,7 @@ class overlaid_property(cached_property[T]):
     """A property that reads a table, kept with the user's own facts in it; its name is the table's."""
 
     def __init__(self, read: Callable[[Any], T]) -> None:
-        super().__init__(lambda tables: tables.own.table(self.attrname, read(tables)))
+        super().__init__(lambda tables: tables.user_overlay.apply_to_table(self.attrname, read(tables)))
         self.__doc__ = read.__doc__
 
 
