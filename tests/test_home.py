@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import tempfile
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from archwright import __version__
 from archwright import home as home_module
 from archwright.errors import SettingsError
-from archwright.home import SOCKET_PATH_LIMIT, Home, write_atomic
+from archwright.home import SCHEMA_VERSION, SOCKET_PATH_LIMIT, Home, locate_home, write_atomic
+from archwright.settings import Settings
 
 
 def mode(path: Path) -> int:
@@ -63,7 +66,7 @@ def test_each_thing_has_a_place_of_its_own(tmp_path: Path) -> None:
     assert len(set(places)) == len(places)
     assert all(home.root in place.parents for place in places)
     made = {path.name for path in home.root.iterdir()}
-    assert made == {"secrets", "models", "run", "logs"}, "reading the measured layer makes no folder"
+    assert made == {"schema.json", "secrets", "models", "run", "logs"}, "reading the measured layer makes no folder"
 
 
 def test_a_socket_lives_in_the_home_when_its_path_is_short_enough() -> None:
@@ -117,3 +120,72 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def read_schema(home: Home) -> dict[str, object]:
+    return dict(json.loads((home.root / "schema.json").read_text()))
+
+
+def locate(home: Home) -> Home:
+    return locate_home(Settings(home=str(home.root)))
+
+
+def test_a_new_home_carries_its_schema_version(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    assert locate(home).root == home.root
+    assert not home.root.exists()
+    home.folder("run")
+    assert read_schema(home) == {"version": SCHEMA_VERSION, "written_by": __version__}
+
+
+def test_a_home_without_a_version_is_migrated_and_keeps_its_files(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.json").write_text("{}")
+    locate(Home(tmp_path))
+    assert read_schema(Home(tmp_path))["version"] == SCHEMA_VERSION
+    assert (tmp_path / "run" / "state.json").read_text() == "{}"
+
+
+def test_migrations_run_in_order_from_the_version_of_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    steps = tuple(lambda home, number=number: ran.append(number) for number in range(3))
+    monkeypatch.setattr(home_module, "MIGRATIONS", steps)
+    monkeypatch.setattr(home_module, "SCHEMA_VERSION", 3)
+    write_atomic(tmp_path / "schema.json", b'{"version": 1, "written_by": "0.1.0"}')
+    locate(Home(tmp_path))
+    locate(Home(tmp_path))
+    assert ran == [1, 2]
+    assert read_schema(Home(tmp_path))["version"] == 3
+
+
+def test_a_migration_that_fails_is_repeated_by_the_next_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_disk(home: Home) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(home_module, "MIGRATIONS", (fill_disk,))
+    with pytest.raises(SettingsError, match="No space left on device") as caught:
+        locate(Home(tmp_path))
+    assert caught.value.code == "AW-SET-06"
+    assert not (tmp_path / "schema.json").exists()
+    monkeypatch.undo()
+    locate(Home(tmp_path))
+    assert read_schema(Home(tmp_path))["version"] == SCHEMA_VERSION
+
+
+def test_a_newer_home_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    newer = b'{"version": 99, "written_by": "9.0.0"}'
+    write_atomic(tmp_path / "schema.json", newer)
+    with pytest.raises(SettingsError, match="newer archwright wrote this home") as caught:
+        locate(Home(tmp_path))
+    assert caught.value.code == "AW-SET-05"
+    assert "backup" in caught.value.hint
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [newer]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": "x"}', b'{"version": 1}', b"\xff"])
+def test_an_unreadable_version_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "schema.json").write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        locate(Home(tmp_path))
+    assert caught.value.code == "AW-SET-06"
+    assert caught.value.where.file == str(tmp_path / "schema.json")

@@ -1,19 +1,36 @@
-"""The home: the one place that knows paths. Nothing is created before something is written there."""
+"""The home: the one place that knows paths. Nothing is created before something is written there.
+
+`schema.json` in the root says which version of the stored formats a home holds and which program wrote it. A home
+without the file is version 0. `locate_home` migrates an older home and refuses a newer one.
+Design: a change of a stored format raises SCHEMA_VERSION and appends its migration to MIGRATIONS.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from archwright import __version__
 from archwright.errors import ErrorLocation, SettingsError
 from archwright.settings import Settings
 
 # Linux allows 107 bytes for a Unix socket's path; macOS 103.
 SOCKET_PATH_LIMIT = 100
+# The version of everything stored below a home: log segments, tables, configuration and state files.
+SCHEMA_VERSION = 1
+
+
+class HomeSchema(msgspec.Struct, frozen=True):
+    """The content of `schema.json`: version of the stored formats, version of the program that wrote the file."""
+
+    version: int
+    written_by: str
 
 
 class Home:
@@ -34,10 +51,58 @@ class Home:
         if not path.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(exist_ok=True, mode=0o700)
+            self._write_schema(SCHEMA_VERSION)
         for part in parts:
             path = path / part
             path.mkdir(exist_ok=True, mode=0o700)
         return path
+
+    def migrate(self) -> None:
+        """Bring an existing home to SCHEMA_VERSION. Processes that do so at the same time wait for each other."""
+        if self._read_schema_version() == SCHEMA_VERSION:
+            return
+        try:
+            folder = os.open(self.root, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                for version in range(self._read_schema_version(), SCHEMA_VERSION):
+                    MIGRATIONS[version](self)
+                    self._write_schema(version + 1)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise self._schema_error(
+                "AW-SET-06",
+                f"the migration of this home to schema version {SCHEMA_VERSION} failed: {error.strerror}",
+                "give this user write access to the home and free space, then run the command again",
+            ) from error
+
+    def _read_schema_version(self) -> int:
+        try:
+            version = msgspec.json.decode(self._schema_file.read_bytes(), type=HomeSchema).version
+        except FileNotFoundError:
+            return 0
+        except (OSError, msgspec.MsgspecError) as error:
+            raise self._schema_error(
+                "AW-SET-06", f"the schema version of this home is unreadable: {error}", "restore the file from a backup"
+            ) from error
+        if not 0 <= version <= SCHEMA_VERSION:
+            raise self._schema_error(
+                "AW-SET-05",
+                f"a newer archwright wrote this home: schema version {version}, this program knows {SCHEMA_VERSION}",
+                "upgrade: pip install -U archwright; or restore a backup of the home from before the upgrade",
+            )
+        return version
+
+    def _write_schema(self, version: int) -> None:
+        write_json(self._schema_file, HomeSchema(version, __version__))
+
+    @property
+    def _schema_file(self) -> Path:
+        return self.root / "schema.json"
+
+    def _schema_error(self, code: str, message: str, hint: str) -> SettingsError:
+        return SettingsError(code, message, where=ErrorLocation(str(self._schema_file)), hint=hint)
 
     @property
     def store_url(self) -> str:
@@ -137,9 +202,23 @@ class Home:
         return _private_folder(Path(tempfile.gettempdir()) / f"archwright-{os.getuid()}-{name}") / f"{process}.sock"
 
 
-def home_of(chosen: Settings) -> Home:
-    """The home that the settings in force name."""
-    return Home(chosen.home)
+def _keep_formats(_home: Home) -> None:
+    """Version 1 introduced `schema.json` and changed no other format."""
+
+
+# Item N migrates from version N. It must be repeatable: a crash before the new `schema.json` is written repeats it.
+MIGRATIONS: tuple[Callable[[Home], None], ...] = (_keep_formats,)
+
+
+def locate_home(chosen: Settings) -> Home:
+    """Return the home that the settings in force name, migrated to SCHEMA_VERSION.
+
+    Raises SettingsError AW-SET-05 for a home of a newer program, AW-SET-06 for one that cannot be read or migrated.
+    """
+    home = Home(chosen.home)
+    if home.root.is_dir():
+        home.migrate()
+    return home
 
 
 def _private_folder(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from archwright.contract.evidence import Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, ReconcileError, UsageError
-from archwright.home import Home, home_of
+from archwright.home import Home, locate_home
 from archwright.monitor import measurements as kept
 from archwright.monitor.metrics.observations import FLUSH_S
 from archwright.monitor.metrics.prometheus import PrometheusClient
@@ -62,7 +62,7 @@ def bench(
     Without `url` the running platform is driven, and what it recorded itself counts first. Raises ReconcileError
     (AW-REC-10 to 19) when the endpoint cannot be measured.
     """
-    home = home_of(settings.load())
+    home = locate_home(settings.load())
     plan = _find_plan(home, against)
     if not plan.loads:
         raise UsageError(
@@ -149,7 +149,7 @@ def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reco
     `plan`: a plan.json; else the running plan, else plan.json of the folder. The newest bench of the plan counts, and
     what was never benched is read from what the platform records. With `prometheus` everything is read from there.
     """
-    home = home_of(settings.load())
+    home = locate_home(settings.load())
     read = _find_plan(home, plan)
     if prometheus is not None:
         reading = read_prometheus(read, PrometheusClient(prometheus), time.time())

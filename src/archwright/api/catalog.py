@@ -24,7 +24,7 @@ from archwright.catalog.tables.row_names import find_row_of_basis
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, UsageError
-from archwright.home import Home, home_of
+from archwright.home import Home, locate_home
 from archwright.plan.plan_file import read_plan
 
 __all__ = [
@@ -90,7 +90,7 @@ def show(name: str) -> FactView:
     """The fact called `name`, or that a plan's basis of that id was taken from, with the chain of layers that state it,
     the one in force first.
     """
-    catalog = load_catalog(home_of(settings.load()))
+    catalog = load_catalog(locate_home(settings.load()))
     tables = fact_view.named_rows_by_table(catalog)
     within = [key for rows in tables.values() for key in rows]
     for spelling in (name, *_resolve_aliases(catalog, name), *filter(None, (find_row_of_basis(name, within),))):
@@ -117,7 +117,7 @@ def _did_you_mean(near: tuple[str, ...]) -> str:
 
 def check() -> CatalogCheck:
     """How much of each table is known and how old it is; what the plausibility gates find."""
-    catalog = load_catalog(home_of(settings.load()))
+    catalog = load_catalog(locate_home(settings.load()))
     found = plausibility_checks.run_checks(
         plausibility_checks.CheckedFacts(catalog.accelerators, catalog.offers, tuple(catalog.models.values())),
         catalog.gate_exceptions,
@@ -168,7 +168,7 @@ def diff(plan: str | None = None) -> CatalogDiff:
     """What the refreshed layer changes against the rows below it, and which plans rest on a changed fact: `plan`, else
     the one the platform runs and the folder's plan.json.
     """
-    home = home_of(settings.load())
+    home = locate_home(settings.load())
     return catalog_diff.diff_catalog(load_catalog(home), _read_plans(home, plan))
 
 

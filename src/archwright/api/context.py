@@ -11,14 +11,14 @@ from archwright import settings
 from archwright.access.accounts import has_accounts_table, open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.access.audit_log import AuditEvent, AuditLog
-from archwright.home import Home, home_of
+from archwright.home import Home, locate_home
 from archwright.monitor.wal.writer import WalWriter
 from archwright.settings import Settings
 from archwright.store import Store
 
 
 def store_url(chosen: Settings) -> str:
-    return chosen.database_url or home_of(chosen).store_url
+    return chosen.database_url or locate_home(chosen).store_url
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def open_home(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Setti
     chosen = settings.load(flags)
     store = Store(store_url(chosen))
     try:
-        yield chosen, home_of(chosen), store
+        yield chosen, locate_home(chosen), store
     finally:
         store.close()
 
@@ -49,7 +49,7 @@ def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], No
 
 @contextmanager
 def _open_wal(store: Store) -> Iterator[WalWriter]:
-    ledger = WalWriter(store, home_of(settings.load()))
+    ledger = WalWriter(store, locate_home(settings.load()))
     try:
         yield ledger
     finally:

@@ -10,7 +10,7 @@ import sys
 from archwright import settings as configuration
 from archwright.api.model_files import list_model_files
 from archwright.contract.record import Record
-from archwright.home import Home, home_of
+from archwright.home import Home, locate_home
 from archwright.operate import platform_control, readiness_probe
 
 DISK_NEEDED_BYTES = 1_000_000_000
@@ -52,7 +52,7 @@ class DoctorCheck(Record):
 def doctor() -> tuple[DoctorCheck, ...]:
     """Everything `up` needs, looked at without changing anything."""
     chosen = configuration.load()
-    home = home_of(chosen)
+    home = locate_home(chosen)
     return (
         DoctorCheck(name="python", ok=sys.version_info >= (3, 11), detail=sys.version.split()[0]),
         _check_package("xllamacpp", "engine"),

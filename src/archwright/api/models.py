@@ -21,7 +21,7 @@ from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotio
 from archwright.contract.record import Record, as_dict
 from archwright.engines import model_files
 from archwright.errors import ErrorLocation, ModelError, UsageError
-from archwright.home import Home, home_of
+from archwright.home import Home, locate_home
 from archwright.lifecycle import evaluation, model_formats, model_registry
 from archwright.lifecycle import promotion as promotions
 from archwright.operate import platform_control, rollout
@@ -70,7 +70,7 @@ class PromotionOutcome(Promotion):
 
 def fetch(name: str) -> ModelFile:
     """Bring a model's file into the home under its digest; done at once when it is there already."""
-    home = home_of(settings.load())
+    home = locate_home(settings.load())
     rows = load_catalog(home).artefacts
     if name not in rows:
         if Path(name).suffix.lower() in PICKLE_SUFFIXES:

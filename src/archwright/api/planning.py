@@ -14,7 +14,7 @@ from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Plan
 from archwright.errors import ErrorLocation, UsageError
-from archwright.home import Home, home_of, write_atomic
+from archwright.home import Home, locate_home, write_atomic
 from archwright.needs.reader import read_needs
 from archwright.needs.template import read_template as needs_template
 from archwright.needs.what_if_changes import NeedsChange, parse_changes, read_changed_needs
@@ -78,7 +78,7 @@ def plan(
 
 def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | None, *, accept_stale: bool) -> WhatIf:
     """Both plans are made with the same catalog on the machine as it is now."""
-    home = home_of(settings.load())
+    home = locate_home(settings.load())
     catalog = load_catalog(home)
     wanted, source = read_needs(path, catalog)
     changed, changed_source = read_changed_needs(path, changes, catalog)
@@ -99,7 +99,7 @@ def _make_feasible_plan(path: Path) -> Plan:
 
 
 def _make_plan_from_needs(path: Path, *, accept_stale: bool = False) -> tuple[Plan, NeedsSource]:
-    home = home_of(settings.load())
+    home = locate_home(settings.load())
     catalog = load_catalog(home)
     wanted, source = read_needs(path, catalog)
     now, machine = datetime.now(UTC), _probe_this_machine(wanted, home)
@@ -132,7 +132,7 @@ def load_or_make_plan(source: str | None) -> Plan:
         path = Path(name)
         if path.is_file() or source:
             return read_plan(path) if path.suffix == ".json" else _make_feasible_plan(path)
-    home = home_of(settings.load())
+    home = locate_home(settings.load())
     desk = home.folder("run") / "needs.yaml"
     write_atomic(desk, needs_template("desk").encode())
     return _make_feasible_plan(desk)

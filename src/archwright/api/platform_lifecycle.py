@@ -23,7 +23,7 @@ from archwright.api.planning import load_or_make_plan
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.errors import ErrorLocation, OperateError
-from archwright.home import Home, home_of
+from archwright.home import Home, locate_home
 from archwright.operate import owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import PlatformStatus
 from archwright.serving.settings.config import GatewayConfig
@@ -87,7 +87,7 @@ def up(
     process that does not start.
     """
     chosen = settings.load({"port": port})
-    home = home_of(chosen)
+    home = locate_home(chosen)
     if chosen.port == 0:
         chosen = settings.load({"port": readiness_probe.find_free_port(chosen.host)})
     made = load_or_make_plan(source)
@@ -117,7 +117,7 @@ def up(
 
 def status() -> PlatformStatus:
     """What runs, whether it is ready, how often it was restarted."""
-    return platform_control.read_status(home_of(settings.load()))
+    return platform_control.read_status(locate_home(settings.load()))
 
 
 class DownResult(Record):
@@ -130,7 +130,7 @@ class DownResult(Record):
 
 def down(*, dry_run: bool = False) -> DownResult:
     """Take the platform of this home down; running requests are finished first."""
-    home = home_of(settings.load())
+    home = locate_home(settings.load())
     current = platform_control.read_status(home)
     names = tuple(process.name for process in current.processes)
     stopped = False if dry_run else platform_control.stop_platform(home)

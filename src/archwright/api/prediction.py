@@ -12,7 +12,7 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
 from archwright.errors import ErrorLocation, UsageError
-from archwright.home import home_of, write_atomic
+from archwright.home import locate_home, write_atomic
 from archwright.sizing import accuracy as scoring
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.model import numeric_precision
@@ -216,7 +216,7 @@ def accuracy(file: str, *, rows_out: str | None = None) -> scoring.AccuracyRepor
 
 
 def _load_subjects() -> BenchmarkNameResolver:
-    return BenchmarkNameResolver(load_catalog(home_of(settings.load())))
+    return BenchmarkNameResolver(load_catalog(locate_home(settings.load())))
 
 
 def _parse_devices(on: str) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from archwright import settings
 from archwright.api.context import open_keys, write_audit_record
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, OperateError, UsageError
-from archwright.home import home_of, write_json
+from archwright.home import locate_home, write_json
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
 from archwright.policy.cache_key import CachePolicy
@@ -98,7 +98,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
     )
     check_config(config)
-    home = home_of(chosen)
+    home = locate_home(chosen)
     bound = ListeningSockets(config)
     file = home.config(f"serve-{config.port}")
     write_json(file, config)

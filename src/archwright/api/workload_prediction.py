@@ -11,7 +11,7 @@ from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
 from archwright.contract.needs import SLO, TokenLength
 from archwright.errors import ErrorLocation, UsageError
-from archwright.home import home_of
+from archwright.home import locate_home
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.workloads.data_processing import size_data_processing
 from archwright.sizing.workloads.embedding import size_embedding_serving
@@ -132,7 +132,7 @@ def _build_steady_prediction(found: SteadyCapacity, machine: Machine) -> SizingP
 
 
 def _load_home_catalog() -> Catalog:
-    return load_catalog(home_of(settings.load()))
+    return load_catalog(locate_home(settings.load()))
 
 
 def _parse_machine(on: str, catalog: Catalog) -> Machine:
