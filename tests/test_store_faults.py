@@ -53,12 +53,12 @@ def test_a_full_database_is_said_in_three_lines(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from archwright.errors import StoreError
-from archwright.store import Store, Table
+from archwright.store import Store, RecordTable
 from archwright.contract.record import Record
 class Row(Record):
     text: str
 store = Store(sys.argv[1])
-table = Table("rows", Row)
+table = RecordTable("rows", Row)
 store.append(table, [Row(text="first")])
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:

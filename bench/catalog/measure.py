@@ -31,9 +31,9 @@ PROVIDERS = 3
 START = """
 import json, resource, sys, time
 begin = time.perf_counter()
-from archwright.catalog.load import load
+from archwright.catalog.load import load_catalog
 from archwright.home import Home
-catalog = load(Home(sys.argv[1]))
+catalog = load_catalog(Home(sys.argv[1]))
 offers = catalog.offers if sys.argv[2] == "*" else catalog.offers_of(sys.argv[2])
 seconds = time.perf_counter() - begin
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -502,17 +502,17 @@ def test_a_ledger_that_refuses_one_of_them_leaves_the_others_taken_once(world: W
 # A worker: for each line it is told, so many requests at once; it answers how many were taken.
 PROGRAM = """
 import asyncio, json, sys, time
-from archwright.access.accounts import Accounts, Denied, accounts_slate
-from archwright.access.api_keys import Keys
+from archwright.access.accounts import Accounts, LimitDenial, open_accounts_table
+from archwright.access.api_keys import KeyStore
 from archwright.home import Home
 from archwright.store import Store
 home = Home(sys.argv[1])
-keys = Keys(Store(home.store_url), b"p" * 32, slate=(slate := accounts_slate(home)))
+keys = KeyStore(Store(home.store_url), b"p" * 32, slate=(slate := open_accounts_table(home)))
 now_us = 0
 accounts = Accounts(slate, keys, lambda scope, since: 0.0, monotonic_us=lambda: now_us)
 async def ask(principal, tokens, usd, ends):
     found = accounts.reserve(principal, (tokens, usd))
-    if isinstance(found, Denied):
+    if isinstance(found, LimitDenial):
         return 0
     await asyncio.sleep(0)
     if ends == "settle":

@@ -315,10 +315,10 @@ PROGRAM = """
 import sys
 from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.home import Home
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
 home = Home(sys.argv[1])
-ledger = Ledger(Store(home.store_url), home)
+ledger = WalWriter(Store(home.store_url), home)
 log = AuditLog(ledger)
 for number in range(int(sys.argv[2])):
     event = AuditEvent(at=float(number), tenant=sys.argv[3], key_id="", action="a", permission="p", effect="allow",

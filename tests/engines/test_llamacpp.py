@@ -38,13 +38,13 @@ import asyncio, os, sys
 import msgspec
 from archwright.engines import llamacpp
 from archwright.engines.engine_config import EngineConfig
-from archwright.engines.embedded_engine import Embedded
-from archwright.engines.engine_protocol import until_ready
+from archwright.engines.embedded_engine import EmbeddedEngine
+from archwright.engines.engine_protocol import wait_until_ready
 from archwright.home import Home
 from archwright.journal import Journal
 home, config = Home(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=EngineConfig)
 def wait():
-    asyncio.run(until_ready(Embedded(home, config), 10))
+    asyncio.run(wait_until_ready(EmbeddedEngine(home, config), 10))
     print("seen", flush=True)
     os._exit(0)
 llamacpp.serve(config, home, Journal("x", sys.stdout), wait)

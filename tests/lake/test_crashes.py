@@ -15,16 +15,16 @@ from archwright.monitor import lineage
 
 from .temporary_lake import Lake, code
 
-# Runs a verb's room in a process of its own that kills itself when the named function is called the N-th time.
+# Runs the code of a verb in a process of its own that kills itself when the named function is called the N-th time.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from archwright.home import Home
-from archwright.lake import ingest, jsonl, lock, quarantine, recipe, refine, tables, versions
+from archwright.lake import dataset_lock, iceberg_tables, ingestion, jsonl_reader, recipe, refinement, version_index
 from archwright.store import Store
 
 root, verb, place, when = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-tables.FILE_BYTES, jsonl.ROWS = 2000, 16
+iceberg_tables.FILE_BYTES, jsonl_reader.CHUNK_ROWS = 2000, 16
 home = Home(root / "home")
 store = Store(home.store_url)
 if place:
@@ -38,20 +38,20 @@ if place:
         return kept(*words, **more)
     setattr(thing, name, last)
 if verb == "ingest":
-    ingest.ingest(home, store, ingest.Order(root / "source", "docs"))
+    ingestion.ingest_files(home, store, ingestion.IngestRequest(root / "source", "docs"))
 elif verb == "refine":
-    refine.refine(home, store, refine.Order(recipe.read(root / "recipe.yaml")))
+    refinement.refine_dataset(home, store, refinement.RefineRequest(recipe.read_recipe(root / "recipe.yaml")))
 else:
-    with lock.held(home, "docs"):
+    with dataset_lock.lock_dataset(home, "docs"):
         print("held", flush=True)
         sys.stdin.read()
 """
 PLACES = [
-    ("tables.Writer.flush", 3),
-    ("tables.Draft.stage", 1),
-    ("tables.Draft.commit", 1),
-    ("versions.register", 1),
-    ("versions.lineage.append", 1),
+    ("iceberg_tables.DataFileWriter.flush", 3),
+    ("iceberg_tables.VersionDraft.stage", 1),
+    ("iceberg_tables.VersionDraft.commit", 1),
+    ("version_index.register_version", 1),
+    ("version_index.lineage.append_edges", 1),
 ]
 
 
@@ -61,7 +61,7 @@ def run(lake: Lake, verb: str, place: str = "", when: int = 1) -> int:
 
 
 def committed(place: str) -> bool:
-    return place.startswith("versions.") and place != "versions.note"
+    return place.startswith("version_index.") and place != "version_index.write_version_record"
 
 
 def nothing_lies_about(lake: Lake) -> None:
@@ -96,7 +96,7 @@ def test_an_ingest_killed_and_repeated(lake: Lake, place: str, when: int) -> Non
     assert not lake.ingest().new
 
 
-@pytest.mark.parametrize("place", ["tables.Draft.commit", "versions.register"])
+@pytest.mark.parametrize("place", ["iceberg_tables.VersionDraft.commit", "version_index.register_version"])
 def test_the_first_ingest_killed_and_repeated(lake: Lake, place: str) -> None:
     lake.put_rows("a.jsonl", [{"n": 1}])
     assert run(lake, "ingest", place) == -signal.SIGKILL
@@ -108,7 +108,7 @@ def test_the_first_ingest_killed_and_repeated(lake: Lake, place: str) -> None:
     nothing_lies_about(lake)
 
 
-@pytest.mark.parametrize("place", ["tables.Draft.commit", "versions.register"])
+@pytest.mark.parametrize("place", ["iceberg_tables.VersionDraft.commit", "version_index.register_version"])
 def test_a_refine_killed_and_repeated(lake: Lake, place: str) -> None:
     lake.put_rows("a.jsonl", [{"text": "a@b.example"}, {"text": "a@b.example"}, {"text": "x"}])
     lake.ingest()
@@ -183,7 +183,7 @@ def test_a_lake_whose_records_are_gone_is_not_written_over(lake: Lake) -> None:
 
 def test_a_record_that_was_noted_and_never_committed_counts_for_nothing(lake: Lake) -> None:
     lake.put_rows("a.jsonl", [{"n": 1}])
-    assert run(lake, "ingest", "tables.Draft.commit") == -signal.SIGKILL
+    assert run(lake, "ingest", "iceberg_tables.VersionDraft.commit") == -signal.SIGKILL
     assert list((lake.home.lake / "versions").rglob("v1.json"))
     version_index.repair_index(lake.home, lake.store, "docs")
     version_index.repair_index(lake.home, lake.store, "never")

@@ -52,18 +52,18 @@ def test_an_altered_file_is_not_looked_at(pupil: Pupil) -> None:
 SCRIPT = """
 import os, sys
 from archwright.home import Home
-from archwright.lifecycle import evaluate, registry, served
+from archwright.lifecycle import evaluation, evaluation_engine, model_registry
 from archwright.store import Store
 home = Home(sys.argv[1])
 store = Store(home.store_url)
-ask = served._ask
+ask = evaluation_engine._send_prompts
 async def told(client, asking):
     print("asking", flush=True)
     await ask(client, asking)
     print("asked", flush=True)
     sys.stdin.read()
-served._ask = told
-evaluate.evaluate(store, home, registry.find(store, "assistant"), lambda text: None)
+evaluation_engine._send_prompts = told
+evaluation.evaluate_version(store, home, model_registry.find_model(store, "assistant"), lambda text: None)
 """
 
 

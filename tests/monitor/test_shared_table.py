@@ -158,10 +158,10 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
     """In a process of its own: its limit cannot be taken back."""
     code = (
-        "import resource, sys; from pathlib import Path; from archwright.monitor.shared_table import Slate;"
+        "import resource, sys; from pathlib import Path; from archwright.monitor.shared_table import SharedTable;"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({SIZE // 2}, {SIZE // 2}));"
         "from archwright.errors import StoreError\n"
-        f"try: Slate(Path(sys.argv[1]), 'test', {SIZE})\n"
+        f"try: SharedTable(Path(sys.argv[1]), 'test', {SIZE})\n"
         "except StoreError as error: print(error.code, error.message)"
     )
     run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -226,8 +226,8 @@ def test_a_slate_that_breaks_in_use_is_made_anew(slate: SharedTable) -> None:
 PROGRAM = """
 import random, struct, sys
 from pathlib import Path
-from archwright.monitor.shared_table import Slate
-slate = Slate(Path(sys.argv[1]), "test", int(sys.argv[2]))
+from archwright.monitor.shared_table import SharedTable
+slate = SharedTable(Path(sys.argv[1]), "test", int(sys.argv[2]))
 chance = random.Random(int(sys.argv[3]))
 def move(transaction):
     one, two = chance.sample(range(10), 2)
@@ -302,8 +302,8 @@ def test_kill_9_many_times(tmp_path: Path) -> None:
 HOLDER = """
 import os, signal, sys
 from pathlib import Path
-from archwright.monitor.shared_table import Slate
-slate = Slate(Path(sys.argv[1]), "test", int(sys.argv[2]))
+from archwright.monitor.shared_table import SharedTable
+slate = SharedTable(Path(sys.argv[1]), "test", int(sys.argv[2]))
 def die(transaction):
     transaction.put(b"a", b"half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -26,10 +26,10 @@ from . import classifier_rows
 OTHER = """
 import os, sys, torch
 from torch import distributed
-from archwright.training.ray_collectives import RayCrew
+from archwright.training.ray_collectives import RayWorkerGroup
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=1, world_size=2)
-crew = RayCrew()
+crew = RayWorkerGroup()
 torch.manual_seed(1)
 first, second = [torch.randn(3, 5), torch.randn(7)], [torch.full((4,), float("nan"))]
 crew.mean(first, 30.0)
@@ -46,10 +46,10 @@ import torch
 from torch import distributed
 from pathlib import Path
 from tests.training.test_ray_collectives import trained
-from archwright.training.ray_collectives import RayCrew
+from archwright.training.ray_collectives import RayWorkerGroup
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=1, world_size=2)
-print(trained(Path(sys.argv[1]).parent, RayCrew()).weights_sha256(), flush=True)
+print(trained(Path(sys.argv[1]).parent, RayWorkerGroup()).weights_sha256(), flush=True)
 os._exit(0)
 """
 STEPS = 50

@@ -62,25 +62,25 @@ def home(tmp_path: Path) -> Home:
 DRIVER = """
 import os, random, signal, struct, sys, time, traceback
 from archwright.access.audit_log import AuditEvent, AuditLog
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.home import Home
-from archwright.monitor import ledger as books
+from archwright.monitor.wal import writer
 from archwright.store import Store
 
 home, url, rounds, chance = Home(sys.argv[1]), sys.argv[2], int(sys.argv[3]), random.Random(int(sys.argv[4]))
-books.SYNC_S, books.FOLD_EVERY, books.MERGE_ROWS = 0.002, 1, 20  # a thousand chances to be hit while folding
-books.SEGMENTS_LIMIT = 10_000
+writer.SYNC_S, writer.COMPACT_EVERY_SYNCS, writer.MERGE_ROWS = 0.002, 1, 20  # a thousand chances to be hit while folding
+writer.SEGMENTS_LIMIT = 10_000
 
 def write(turn, told, seed):
     chance = random.Random(seed)
-    ledger = books.Ledger(Store(url), home, segment_bytes=128 << 10)
+    ledger = writer.WalWriter(Store(url), home, segment_bytes=128 << 10)
     log, number = AuditLog(ledger), 0
     while number < 600:
         for _ in range(chance.choice((1, 1, 4, 64))):
             name = f"{turn}-{number}"
             log.record(AuditEvent(at=time.time(), tenant="acme", key_id="k", action="chat", permission="p",
                                   effect="allow", request_id=name))
-            ledger.append("served", Served(at=time.time(), request_id=name, status="ok", tenant=f"t{turn}",
+            ledger.append("served", RequestRecord(at=time.time(), request_id=name, status="ok", tenant=f"t{turn}",
                                            output_tokens=2))
             number += 1
         ledger.flush()
@@ -311,12 +311,12 @@ def test_what_a_dead_writer_left_is_not_folded_into_another_store(store: Store, 
     """A verb called without the database's URL once took the bill of the gateway's dead workers into the home's own."""
     script = """
 import os, sys
-from archwright.contract.served import Served
+from archwright.contract.served import RequestRecord
 from archwright.home import Home
-from archwright.monitor.wal.writer import Ledger
+from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
-books = Ledger(Store(sys.argv[2]), Home(sys.argv[1]))
-books.append("served", Served(at=1.0, request_id="r1", status="ok", tenant="acme"))
+books = WalWriter(Store(sys.argv[2]), Home(sys.argv[1]))
+books.append("served", RequestRecord(at=1.0, request_id="r1", status="ok", tenant="acme"))
 books.flush()
 os._exit(9)
 """

@@ -173,11 +173,11 @@ def test_a_few_thousand_tenants_are_remembered(cache: ResponseCache) -> None:
 OTHER = """
 import sys
 from archwright.home import Home
-from archwright.policy.cache_key import Asked
-from archwright.serving.admission.response_cache import Cache
-cache = Cache(Home(sys.argv[1]), b"p" * 32, size_bytes=int(sys.argv[2]), clock=lambda: 1000.0)
-question = Asked("chat", "m@v1", {"temperature": 0.0, "messages": [{"content": "Hi", "role": "user"}]})
-found = cache.get(cache.key("clinic", question, "deterministic"))
+from archwright.policy.cache_key import CacheKeyParts
+from archwright.serving.admission.response_cache import ResponseCache
+cache = ResponseCache(Home(sys.argv[1]), b"p" * 32, size_bytes=int(sys.argv[2]), clock=lambda: 1000.0)
+question = CacheKeyParts("chat", "m@v1", {"temperature": 0.0, "messages": [{"content": "Hi", "role": "user"}]})
+found = cache.get(cache.cache_key("clinic", question, "deterministic"))
 print(found.body.decode() if found else "nothing")
 """
 
