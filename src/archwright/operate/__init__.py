@@ -1,1 +1,1 @@
-"""TODO src/archwright/operate."""
+"""Operate the platform on this machine: supervisor, rollout, desired state, status, the owner's key."""

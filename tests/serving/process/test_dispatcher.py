@@ -97,7 +97,7 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 def test_a_bug_is_an_internal_error_that_says_nothing(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
-        def find(self, *_asked: object) -> None:
+        def resolve(self, *_asked: object) -> None:
             raise KeyError("the secret prompt")
 
     monkeypatch.setattr(stand.gateway, "directory", Broken())
@@ -105,7 +105,7 @@ def test_a_bug_is_an_internal_error_that_says_nothing(stand: Stand, monkeypatch:
     assert (status, body["error"]["code"]) == (500, "bug")
     entry = json.loads(stand.journal.getvalue())
     assert entry["code"] == "AW-INT-01"
-    assert entry["bug"].startswith("KeyError at find:")
+    assert entry["bug"].startswith("KeyError at resolve:")
     assert entry["request"].startswith("aw-")
     assert "secret" not in stand.journal.getvalue()
 
