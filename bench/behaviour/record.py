@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -142,10 +143,9 @@ def write_inputs(folder: Path) -> None:
     """Files that the verbs read: a table of 8 x 8 images, a recipe, a specification."""
     (folder / "empty").mkdir()
     (folder / "digits").mkdir()
-    rows = [",".join(f"p{i}" for i in range(64)) + ",label"]
-    for row in range(400):
-        label = row % 4
-        rows.append(",".join(str(4 * (i % 4 == label) + (i * row) % 7) for i in range(64)) + f",{label}")
+    noise, rows = random.Random(7), [",".join(f"p{i}" for i in range(64)) + ",label"]
+    for label in (0, 1, 2, 3) * 100:
+        rows.append(",".join(str(9 * (i % 4 == label) + noise.randrange(7)) for i in range(64)) + f",{label}")
     (folder / "digits" / "digits.csv").write_text("\n".join(rows) + "\n")
     (folder / "refine.yaml").write_text("from: digits\ninto: digits-clean\nsteps:\n  - drop-duplicates: {}\n")
     (folder / "train.yaml").write_text(
