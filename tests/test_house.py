@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,25 @@ def room_of(module: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
+@lru_cache(maxsize=None)
 def tree_of(path: Path) -> ast.Module:
+    """Parsed once: nearly every rule walks every tree."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports_of(path: Path) -> Iterator[str]:
+@lru_cache(maxsize=None)
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(path)))
+
+
+@lru_cache(maxsize=None)
+def imports_of(path: Path) -> tuple[str, ...]:
+    return tuple(find_imports(path, frozenset(module_of(file) for file in FILES)))
+
+
+def find_imports(path: Path, known: frozenset[str]) -> Iterator[str]:
     """Every module of ours that a file imports, type-only imports included."""
-    known = {module_of(file) for file in FILES}
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "archwright")
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "archwright":
@@ -83,7 +95,7 @@ def imports_of(path: Path) -> Iterator[str]:
 
 
 def functions_of(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -162,7 +174,7 @@ def test_broad_except_only_in_the_boundary() -> None:
     """The boundary is a context manager: it sees any Exception in `__exit__`, where no handler is needed."""
     broken = []
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
@@ -310,7 +322,7 @@ def test_command_line_mirrors_the_api() -> None:
 
 def codes_of(path: Path) -> Iterator[tuple[str, str]]:
     """(code, class) of every error raised with a literal code."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             code = node.args[0].value
             if isinstance(code, str) and re.fullmatch(r"AW-[A-Z]+-\d\d", code):
