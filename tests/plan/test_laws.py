@@ -8,16 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.plan import Plan
 
+from ..drawing import draw
+
 Make = Callable[..., Plan]
 NEEDS = ("startup", "clinic", "manufacturer")
 TEXT = {"startup": 0, "clinic": 0, "manufacturer": 1}
-few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = draw(2, 8)
 
 
 def costs(plan: Plan) -> dict[str, float]:
@@ -158,6 +160,6 @@ def test_no_machine_of_a_plan_stands_outside_the_residency(plan_of: Make, catalo
 @pytest.mark.parametrize("name", ["desk", *NEEDS])
 def test_a_plan_takes_two_seconds_at_most(plan_of: Make, name: str) -> None:
     began = time.process_time()
-    plan_of(name, lambda document: None)
+    plan_of(name, anew=True)
     took = time.process_time() - began
     assert took <= (2.0 if sys.gettrace() is None else 12.0), "a tracer (coverage) slows it several times"

@@ -1,0 +1,13 @@
+"""How many examples of a property are drawn: few and the same ones at each commit, many and random ones nightly."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+
+def draw(few: int, many: int) -> settings:
+    """For properties whose examples take long. The profile in force says which run this is (conftest.py)."""
+    at_each_commit = settings().derandomize
+    return settings(
+        max_examples=few if at_each_commit else many, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
