@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -66,18 +66,18 @@ def room_of(module: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def tree_of(path: Path) -> ast.Module:
     """Parsed once: nearly every rule walks every tree."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def nodes_of(path: Path) -> tuple[ast.AST, ...]:
     return tuple(ast.walk(tree_of(path)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def imports_of(path: Path) -> tuple[str, ...]:
     return tuple(find_imports(path, frozenset(module_of(file) for file in FILES)))
 

@@ -101,6 +101,7 @@ def test_listed_devices() -> None:
     assert load().accelerator(found[0]).id == "H100-SXM-80GB"
 
 
+@pytest.mark.process
 def test_devices_of_installed_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tool(name: str, script: str) -> DeviceTool:
         path = tmp_path / name

@@ -128,6 +128,7 @@ def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
     assert sum(block.count for block in store.rows(BLOCKS["served"])) == len(found)
 
 
+@pytest.mark.process
 def test_a_writer_killed_at_any_moment_loses_and_doubles_nothing(store: Store, home: Home) -> None:
     killed(store, home, 40, 1)
 
@@ -294,6 +295,7 @@ def test_what_the_store_refuses_waits_and_comes_once(tmp_path: Path, home: Home,
     assert [total.requests for total in totals(store, None, ())] == [5]
 
 
+@pytest.mark.process
 def test_what_a_dead_writer_left_is_not_folded_into_another_store(store: Store, home: Home) -> None:
     """A verb called without the database's URL once took the bill of the gateway's dead workers into the home's own."""
     script = """
