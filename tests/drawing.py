@@ -5,9 +5,14 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 
 
+def draw_few() -> bool:
+    """The profile in force says which run this is (conftest.py)."""
+    return bool(settings().derandomize)
+
+
 def draw(few: int, many: int) -> settings:
-    """For properties whose examples take long. The profile in force says which run this is (conftest.py)."""
-    at_each_commit = settings().derandomize
+    """For properties whose examples take long."""
     return settings(
-        max_examples=few if at_each_commit else many, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=few if draw_few() else many,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from archwright.catalog.facts import Catalog
 from archwright.contract.plan import Plan
 
-from ..drawing import draw
+from ..drawing import draw, draw_few
 
 Make = Callable[..., Plan]
 NEEDS = ("startup", "clinic", "manufacturer")
@@ -67,10 +67,12 @@ def test_a_looser_limit_never_costs_more(plan_of: Make, name: str, what: str, fa
 
 
 def owning(count: int, load: float, **factors: float) -> Callable[[dict[str, Any]], None]:
-    """The manufacturer's house alone, with so many machines of its own."""
+    """The manufacturer's house alone, with so many machines of its own. With few examples, of its two loads alone."""
 
     def change(document: dict[str, Any]) -> None:
         scaled("manufacturer", load=load, **factors)(document)
+        if draw_few():
+            document["workloads"] = document["workloads"][:2]
         document["placement"]["allow"] = ["on-premises"]
         machine = document["placement"]["owned"][0]
         document["placement"]["owned"] = [{**machine, "count": count}] if count else []
