@@ -9,7 +9,7 @@ CLUSTER := .venv/.installed-cluster
 # Half of what tests do is waiting: three workers keep two cores at work. A file's tests stay with one worker, which
 # makes what they share once.
 WORKERS ?= 3
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-full quick test check lint types house unit tests accuracy nightly docs clean

@@ -31,7 +31,7 @@ from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, Workl
 from archwright.engines.artefacts import fetch
 from archwright.home import Home
 
-from .kinds import GUARD, find_kind
+from .kinds import GUARD, KINDS, find_kind
 from .planned import Planned, find_folder
 from .processes import killed
 
@@ -49,7 +49,9 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by what it uses (kinds.py), before tests are chosen by their marks."""
+    """Mark each test by what it uses (kinds.py), before tests are chosen by their marks; files that take long come
+    first, so that no worker is left with one when the others have ended."""
+    weights: dict[Path, int] = {}
     for item in items:
         marks = [mark.name for mark in item.iter_markers()]
         kind = find_kind(marks, getattr(item, "fixturenames", ()))
@@ -57,6 +59,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(kind)
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("property")
+        if kind != "nightly":
+            weights[item.path] = max(weights.get(item.path, 0), len(KINDS) - KINDS.index(kind))
+    items.sort(key=lambda item: -weights.get(item.path, 0))
 
 
 def pytest_collection_finish() -> None:

@@ -22,12 +22,9 @@ LOADS = frozenset({"xllamacpp"})
 
 
 def find_kind(marks: Sequence[str], fixtures: Sequence[str]) -> str:
-    """A mark by hand counts first, the heavier of two before the lighter."""
-    for kind in KINDS:
-        if kind in marks:
-            return kind
+    """The heaviest that is said, by a mark of this name or by what is used."""
     used = {*marks, *fixtures}
-    return next((kind for kind, saying in SAYING.items() if used & saying), "unit")
+    return next((kind for kind in KINDS if used & {kind, *SAYING.get(kind, ())}), "unit")
 
 
 class Guard:
