@@ -222,6 +222,12 @@ def test_a_hybrid_sends_out_what_is_not_about_people(plan_of: Make) -> None:
         assert len(option.regions) >= 2
 
 
+def stay_at_home(document: dict[str, Any]) -> None:
+    """Nothing but the house is planned: it is all that the tests of its machines look at."""
+    document["placement"]["allow"] = ["on-premises"]
+    document["placement"].pop("prefer", None)
+
+
 def test_owned_machines_without_work_are_said(plan_of: Make) -> None:
     def found(plan: Plan) -> list[str]:
         return [note for note in options_of(plan, "on-premises")[0].notes if "owned" in note]
@@ -229,17 +235,20 @@ def test_owned_machines_without_work_are_said(plan_of: Make) -> None:
     assert found(plan_of("manufacturer")) == [], "all four carry the first years"
 
     def small(document: dict[str, Any]) -> None:
+        stay_at_home(document)
         rate = document["workloads"][1]["traffic"]["requests_per_second"]
         rate.update(mean=rate["mean"] / 20, peak=rate["peak"] / 20)
 
     assert "have no work" in found(plan_of("manufacturer", small))[0]
 
     def worn(document: dict[str, Any]) -> None:
+        stay_at_home(document)
         document["placement"]["owned"][0]["age_months"] = 48
 
     assert "economic life is over" in found(plan_of("manufacturer", worn))[0]
 
     def odd(document: dict[str, Any]) -> None:
+        stay_at_home(document)
         document["placement"]["owned"] = [{"machine": "3x H100 SXM"}]
 
     assert "left out" in found(plan_of("manufacturer", odd))[0]
@@ -247,6 +256,7 @@ def test_owned_machines_without_work_are_said(plan_of: Make) -> None:
 
 def test_owned_machines_are_used_before_others_are_bought(plan_of: Make) -> None:
     def young(document: dict[str, Any]) -> None:
+        stay_at_home(document)
         document["budget"]["horizon_months"] = 24
         document["placement"]["owned"][0]["age_months"] = 2
 
