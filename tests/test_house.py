@@ -275,10 +275,12 @@ def modules_loaded(*argv: str) -> int:
     return count(argv) - count(("-c", "pass"))
 
 
+@pytest.mark.process
 def test_help_loads_at_most_150_modules() -> None:
     assert modules_loaded("-m", "archwright", "--help") <= 150
 
 
+@pytest.mark.process
 def test_import_loads_at_most_100_modules() -> None:
     assert modules_loaded("-c", "import archwright") <= 100
 
@@ -338,6 +340,7 @@ def test_an_error_code_belongs_to_one_area() -> None:
             assert code.split("-")[1] in areas, f"{show(path)}: {code}"
 
 
+@pytest.mark.process
 def test_generated_documents_are_up_to_date() -> None:
     run = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
@@ -345,6 +348,7 @@ def test_generated_documents_are_up_to_date() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.process
 def test_no_path_of_a_machine_and_no_registry_host_in_the_repository() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     hosts = re.compile(
