@@ -6,10 +6,10 @@ INSTALLED := .venv/.installed
 FULL := .venv/.installed-full
 CLUSTER := .venv/.installed-cluster
 
-# Half of what tests do is waiting: three workers keep two cores at work. A file's tests stay with one worker, which
-# makes what they share once.
+# Half of what tests do is waiting: three workers keep two cores at work, two do where nothing is waited for. A file's
+# tests stay with one worker, which makes what they share once.
 WORKERS ?= 3
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-full quick test check lint types house unit tests accuracy nightly docs clean
@@ -60,10 +60,10 @@ house:
 	@$(BIN)/python -m pytest tests/test_house.py
 
 unit:
-	@$(PYTEST) -m unit --ignore tests/test_house.py
+	@$(PYTEST) -n 2 -m unit --ignore tests/test_house.py
 
 tests:
-	@$(PYTEST) -m 'not nightly'
+	@$(PYTEST) -n $(WORKERS) -m 'not nightly'
 
 accuracy: install  ## docs/accuracy.md by leave-one-group-out over the measured rows in TRUTH=DIR
 	@test -n "$(TRUTH)" || { echo "make accuracy TRUTH=DIR, a folder with inference.csv and training.csv"; exit 2; }
