@@ -6,8 +6,13 @@ INSTALLED := .venv/.installed
 FULL := .venv/.installed-full
 CLUSTER := .venv/.installed-cluster
 
+# Half of what tests do is waiting: three workers keep two cores at work, two do where nothing is waited for. A file's
+# tests stay with one worker, which makes what they share once.
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full test check accuracy nightly docs clean
+.PHONY: help install demo demo-full quick test check lint types house unit tests accuracy nightly docs clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -34,22 +39,39 @@ demo: install  ## the main job: plan, bring up, ask, measure, compare, take down
 demo-full: install $(FULL)  ## data, training and lifecycle: ingest, fine-tune, gates, promote, trace, roll back
 	@$(BIN)/python -m examples.full.demo
 
-test: check $(FULL)  ## every test that must hold at each commit
-	@$(BIN)/python -m pytest -m 'not nightly'
+quick: install $(FULL)  ## check, and the tests that start nothing: two minutes
+	@$(MAKE) --no-print-directory -j4 lint types house unit
+
+test: install $(FULL)  ## check, and every test that must hold at each commit
+	@$(MAKE) --no-print-directory -j3 lint types tests
 
 check: install  ## lint, strict types, house rules
+	@$(MAKE) --no-print-directory -j3 lint types house
+
+lint:
 	@$(BIN)/ruff format --check -q src tests docs examples bench
 	@$(BIN)/ruff check -q src tests docs examples bench
-	@$(BIN)/mypy src tests examples docs
+
+# Says nothing when all is well: it speaks into what runs beside it.
+types:
+	@$(BIN)/mypy --no-error-summary src tests examples docs
+
+house:
 	@$(BIN)/python -m pytest tests/test_house.py
+
+unit:
+	@$(PYTEST) -n 2 -m unit --ignore tests/test_house.py
+
+tests:
+	@$(PYTEST) -n $(WORKERS) -m 'not nightly'
 
 accuracy: install  ## docs/accuracy.md by leave-one-group-out over the measured rows in TRUTH=DIR
 	@test -n "$(TRUTH)" || { echo "make accuracy TRUTH=DIR, a folder with inference.csv and training.csv"; exit 2; }
 	@$(BIN)/python -m pip install -q -c constraints.txt scipy lightgbm
 	@$(BIN)/python -m bench.sizing.score $(TRUTH) -o docs/accuracy.md
 
-nightly: install $(CLUSTER)  ## the large suites
-	@$(BIN)/python -m pytest -m nightly
+nightly: install $(CLUSTER)  ## the large suites, and every property with examples drawn at random
+	@$(BIN)/python -m pytest -m 'nightly or property' --hypothesis-profile=random
 
 docs: install  ## write the generated documents
 	@$(BIN)/python docs/generate.py

@@ -5,6 +5,7 @@ Sockets are off unless a test asks (`enable_socket`); Unix sockets are local and
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -30,11 +31,70 @@ from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, Workl
 from archwright.engines.model_files import fetch_model
 from archwright.home import Home
 
+from .kinds import GUARD, KINDS, find_kind
+from .planned import Planned, find_folder
 from .processes import killed
 
-# How long an example takes says how busy the machine is: no test of ours is timed.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# How long an example takes says how busy the machine is: no test of ours is timed. At each commit the examples of a
+# property are the same; `make nightly` draws others (--hypothesis-profile=random).
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("random", deadline=None)
+hypothesis.settings.load_profile("same")
+
+
+def pytest_configure() -> None:
+    sys.addaudithook(GUARD.hear)
+    GUARD.guard_multiprocessing()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by what it uses (kinds.py), before tests are chosen by their marks; files that take long come
+    first, so that no worker is left with one when the others have ended."""
+    weights: dict[Path, int] = {}
+    for item in items:
+        marks = [mark.name for mark in item.iter_markers()]
+        kind = find_kind(marks, getattr(item, "fixturenames", ()))
+        if kind not in marks:
+            item.add_marker(kind)
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("property")
+        if kind != "nightly":
+            weights[item.path] = max(weights.get(item.path, 0), len(KINDS) - KINDS.index(kind))
+    items.sort(key=lambda item: -weights.get(item.path, 0))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with GUARD.watching(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with GUARD.watching(item):
+        yield
+
+
+@pytest.fixture(scope="session")
+def processes() -> None:
+    """A fixture that starts processes asks for this one, and so says what its tests use."""
+
+
+@pytest.fixture(scope="session")
+def learning() -> None:
+    """A fixture that trains a model, or serves to train one, asks for this one."""
+
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
+    return Planned(find_folder(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +122,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
+def postgres(processes: None) -> Iterator[str]:
     """A PostgreSQL server of the test's own in a temporary folder, reachable over a Unix socket only."""
     folder = Path(tempfile.mkdtemp(prefix="aw-pg-", dir="/tmp"))
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
@@ -91,7 +151,7 @@ class RayCluster(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[RayCluster]:
+def ray_cluster(processes: None) -> Iterator[RayCluster]:
     """A real Ray cluster of two nodes on this machine, in a process of its own; nothing of it is left afterwards."""
     # Not in tmp_path: Ray's Unix sockets stand 74 bytes further down, and 107 are allowed.
     folder = Path(tempfile.mkdtemp(prefix="r"))

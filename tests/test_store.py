@@ -263,6 +263,7 @@ def _append_many(url: str, name: str, count: int) -> None:
     own.close()
 
 
+@pytest.mark.process
 def test_processes_append_at_once_and_a_reader_misses_nothing(store: Store, url: str) -> None:
     """Each process creates the table too: the losers of that race are content."""
     context = multiprocessing.get_context("spawn")

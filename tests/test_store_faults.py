@@ -70,6 +70,7 @@ print(len(store.rows(table)))
 """
 
 
+@pytest.mark.process
 def test_a_disk_that_takes_no_more_bytes(tmp_path: Path) -> None:
     """The kernel's own refusal: a limit on the size of files, as a quota sets it."""
     url = f"sqlite:///{tmp_path / 'store.db'}"

@@ -581,7 +581,7 @@ class Crew:
 
 
 @pytest.fixture
-def crew(world: World, tmp_path: Path) -> Iterator[Crew]:
+def crew(processes: None, world: World, tmp_path: Path) -> Iterator[Crew]:
     made = Crew(Home(tmp_path / "home"), 3)
     yield made
     made.end()
@@ -668,6 +668,7 @@ def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: C
     assert isinstance(here.reserve(principal, (10, 0.001)), LimitDenial)
 
 
+@pytest.mark.process
 def test_a_process_is_known_by_its_start() -> None:
     assert read_process_start(os.getpid()) == read_process_start(os.getpid()) != 0
     child = subprocess.Popen([sys.executable, "-c", "pass"])
@@ -706,6 +707,7 @@ def _rows(transaction: Transaction, prefix: bytes) -> int:
         return sum(key.startswith(prefix) for key in cursor.iternext(values=False))
 
 
+@pytest.mark.process
 def test_without_proc_a_process_is_known_by_its_id(tmp_path: Path) -> None:
     assert read_process_start(os.getpid(), tmp_path) == 0
     child = subprocess.Popen([sys.executable, "-c", "pass"])

@@ -264,6 +264,7 @@ def test_the_pepper_is_made_once_and_private(tmp_path: Path) -> None:
     assert load_pepper(Home(tmp_path / "other")) != pepper
 
 
+@pytest.mark.process
 def test_processes_that_make_the_pepper_at_once_end_with_one(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom archwright.access.api_keys import load_pepper\nfrom archwright.home import Home\n"

@@ -330,6 +330,7 @@ ledger.close()
 """
 
 
+@pytest.mark.process
 def test_several_processes_write_at_once(store: Store, home: Home) -> None:
     started = [
         subprocess.Popen([sys.executable, "-c", PROGRAM, str(home.root), "150", f"t{n}"], stdout=subprocess.DEVNULL)
@@ -340,6 +341,7 @@ def test_several_processes_write_at_once(store: Store, home: Home) -> None:
     assert len({entry.chain for entry in read_entries(store)}) == 3
 
 
+@pytest.mark.process
 def test_what_was_acknowledged_survives_kill_9(store: Store, home: Home) -> None:
     for round_ in range(3):
         tenant = f"k{round_}"

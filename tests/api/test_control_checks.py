@@ -97,6 +97,7 @@ def test_nothing_is_promised_where_no_platform_of_ours_is_brought_up(plan: Plan)
     )
 
 
+@pytest.mark.process
 def test_every_guarded_route_is_asked_without_a_key(plan: Plan, gateway: str, store: Store) -> None:
     keys = measured(plan, PlatformConnection(gateway, None, store))["platform.access-keys"]
     assert (keys.value, keys.samples, keys.unit) == (1.0, len(GUARDED), "share")
@@ -106,6 +107,7 @@ def test_every_guarded_route_is_asked_without_a_key(plan: Plan, gateway: str, st
     assert {key for _, _, key in Gateway.asked} == {None}
 
 
+@pytest.mark.process
 def test_one_open_route_breaks_the_promise(
     plan: Plan, gateway: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +124,7 @@ def test_one_open_route_breaks_the_promise(
     assert deviations["platform.audit.held"].verdict == deviations["platform.tls.held"].verdict == "within"
 
 
+@pytest.mark.process
 def test_a_gateway_that_does_not_answer_proves_nothing(plan: Plan, store: Store, socket_enabled: None) -> None:
     found = measured(plan, PlatformConnection(HERE, None, store))
     assert "platform.access-keys" not in found and set(found) == {"platform.audit", "platform.tls"}
@@ -133,6 +136,7 @@ def deny(number: int) -> AuditEvent:
     )
 
 
+@pytest.mark.process
 def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, socket_enabled: None) -> None:
     ledger = books.WalWriter(store, home)
     log = AuditLog(ledger)

@@ -137,6 +137,7 @@ def test_errors_are_three_lines(
     assert json.loads(capsys.readouterr().err)["code"] == code
 
 
+@pytest.mark.process
 def test_help_loads_no_part_of_the_lake() -> None:
     import subprocess  # noqa: PLC0415
 

@@ -308,6 +308,10 @@ def begun(ready: Ready, step: int = 3, every: int = ENDLESS) -> tuple[subprocess
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_end_it_keeps_a_checkpoint_and_says_how_to_go_on(ready: Ready, number: signal.Signals) -> None:
     process, run = begun(ready)
+    assert process.stdout is not None
+    # The training process is ahead of the command on a busy machine: only who follows the run can end it in order.
+    while not (line := process.stdout.readline()).startswith("step "):
+        assert line, process.communicate()
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -196,6 +196,7 @@ def test_an_unknown_data_set_is_refused(home: Home, store: Store) -> None:
     assert caught.value.code == "AW-DATA-10"
 
 
+@pytest.mark.process
 def test_this_machine_is_probed(home: Home) -> None:
     found = probe_machine_now(home, None)
     assert found.matmul_flops_per_s.value > 1e9 and home.machine_facts.is_file()
@@ -209,6 +210,7 @@ def digit_rows() -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.process
 def test_a_run_keeps_what_was_promised_and_why(
     home: Home, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,6 +141,7 @@ def test_what_makes_no_sense_is_said(home: Home, capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().err)["code"] == code
 
 
+@pytest.mark.process
 def test_workers_of_this_machine_hear_of_a_key_at_once(home: Home) -> None:
     slate, store = open_accounts_table(home), Store(home.store_url)
     gateway = KeyStore(store, load_pepper(home), monotonic=lambda: 1.0, slate=slate)  # time stands: no poll

@@ -149,6 +149,7 @@ def test_doctor_fails_when_the_model_is_missing(home: Home, capsys: pytest.Captu
     assert "archwright models fetch" in capsys.readouterr().out
 
 
+@pytest.mark.process
 def test_a_closed_pipe_ends_quietly(home: Home) -> None:
     line = f"{sys.executable} -m archwright catalog check | head -1"
     run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)

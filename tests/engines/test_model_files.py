@@ -217,11 +217,13 @@ def test_a_leftover_that_another_fetch_just_removed(home: Home) -> None:
     assert home.model(ARTEFACT.sha256).is_file()
 
 
+@pytest.mark.process
 def test_pip_runs_without_a_shell_and_reports(tmp_path: Path) -> None:
     done = run_pip(["--version"], {"PATH": "/usr/bin", "TMPDIR": str(tmp_path)})
     assert done.returncode == 0 and done.stdout.startswith("pip ")
 
 
+@pytest.mark.process
 def test_an_index_out_of_reach_is_recognised_in_what_pip_really_says(home: Home) -> None:
     def offline(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         quick = ["--retries=1", "--timeout=1", "--index-url=http://127.0.0.1:9/simple"]

@@ -213,6 +213,7 @@ def test_without_onnxruntime_the_install_line_is_said(tmp_path: Path, monkeypatc
     assert (missing.code, missing.hint) == ("AW-GET-01", "pip install 'archwright[predict]'")
 
 
+@pytest.mark.process
 def test_as_a_process_it_starts_answers_and_leaves(tmp_path: Path) -> None:
     home = Home(tmp_path)
     child = Child(home, _config(put(home, model().SerializeToString())))

@@ -21,6 +21,7 @@ def test_leaves_at_the_end_of_input() -> None:
     assert left == [0]
 
 
+@pytest.mark.process
 def test_reads_the_real_standard_input() -> None:
     command = [sys.executable, "-c", f"{WATCH}; import time; time.sleep(60)"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -31,6 +32,7 @@ def test_reads_the_real_standard_input() -> None:
         assert child.wait(10) == 0
 
 
+@pytest.mark.process
 def test_a_terminal_is_nobodys_supervision() -> None:
     ours, theirs = os.openpty()
     try:

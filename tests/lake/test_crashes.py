@@ -74,6 +74,7 @@ def nothing_lies_about(lake: Lake) -> None:
     assert list(lake.home.lake.rglob("*.part")) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("place", "when"), PLACES)
 def test_an_ingest_killed_and_repeated(lake: Lake, place: str, when: int) -> None:
     lake.put_rows("a.jsonl", [{"n": n, "text": "x" * 50} for n in range(60)])
@@ -96,6 +97,7 @@ def test_an_ingest_killed_and_repeated(lake: Lake, place: str, when: int) -> Non
     assert not lake.ingest().new
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("place", ["iceberg_tables.VersionDraft.commit", "version_index.register_version"])
 def test_the_first_ingest_killed_and_repeated(lake: Lake, place: str) -> None:
     lake.put_rows("a.jsonl", [{"n": 1}])
@@ -108,6 +110,7 @@ def test_the_first_ingest_killed_and_repeated(lake: Lake, place: str) -> None:
     nothing_lies_about(lake)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("place", ["iceberg_tables.VersionDraft.commit", "version_index.register_version"])
 def test_a_refine_killed_and_repeated(lake: Lake, place: str) -> None:
     lake.put_rows("a.jsonl", [{"text": "a@b.example"}, {"text": "a@b.example"}, {"text": "x"}])
@@ -122,6 +125,7 @@ def test_a_refine_killed_and_repeated(lake: Lake, place: str) -> None:
     nothing_lies_about(lake)
 
 
+@pytest.mark.process
 def test_two_at_once_one_is_refused_and_nothing_breaks(lake: Lake) -> None:
     lake.put_rows("a.jsonl", [{"n": 1}])
     words = [sys.executable, "-c", KILLED, str(lake.root), "hold", "", "1"]
@@ -139,6 +143,7 @@ def test_two_at_once_one_is_refused_and_nothing_breaks(lake: Lake) -> None:
     assert lake.ingest().new
 
 
+@pytest.mark.process
 def test_many_processes_at_once_from_nothing(lake: Lake) -> None:
     """All begin in an empty home, into one data set: one or more make the version, the others are refused."""
     lake.put_rows("a.jsonl", [{"n": n} for n in range(100)])
@@ -181,6 +186,7 @@ def test_a_lake_whose_records_are_gone_is_not_written_over(lake: Lake) -> None:
     fresh.store.close()
 
 
+@pytest.mark.process
 def test_a_record_that_was_noted_and_never_committed_counts_for_nothing(lake: Lake) -> None:
     lake.put_rows("a.jsonl", [{"n": 1}])
     assert run(lake, "ingest", "iceberg_tables.VersionDraft.commit") == -signal.SIGKILL

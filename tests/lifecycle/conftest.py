@@ -35,7 +35,7 @@ class School(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def school(tmp_path_factory: pytest.TempPathFactory) -> School:
+def school(learning: None, tmp_path_factory: pytest.TempPathFactory) -> School:
     folder = tmp_path_factory.mktemp("school")
     home = Home(folder / "home")
     sha256 = write_model(folder / "tiny.gguf")

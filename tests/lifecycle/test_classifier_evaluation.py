@@ -58,7 +58,7 @@ class Shop(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+def shop(learning: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
     home = Home(folder / "home")
     store = Store(home.store_url)

@@ -122,6 +122,7 @@ def config(**changes: object) -> EngineConfig:
     return EngineConfig(**{**fields, "default_max_tokens": 8, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.process
 def test_an_engine_that_takes_too_long_is_stopped(stage: Stage) -> None:
     with pytest.raises(ModelError) as late, evaluation_engine.run_engine(stage.home, config(), deadline_s=0.0):
         raise AssertionError("it must not be ready")
@@ -129,6 +130,7 @@ def test_an_engine_that_takes_too_long_is_stopped(stage: Stage) -> None:
     assert not list(stage.home.folder("run").iterdir())
 
 
+@pytest.mark.process
 def test_an_engine_of_another_kind_is_not_taken_at_its_word(stage: Stage) -> None:
     """The null engine answers completions without log-probabilities."""
     with pytest.raises(EngineError):

@@ -73,6 +73,7 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
         model_formats.check_format(tmp_path / "none.onnx")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("folder", ["with 'quote", 'with "quotes" and $HOME'])
 def test_the_line_that_converts_a_pickle_converts_it(files: Path, tmp_path: Path, folder: str) -> None:
     """Run as a shell would run it: what it leaves is a safetensors file of the same numbers."""

@@ -155,6 +155,7 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
     """In a process of its own: its limit cannot be taken back."""
     code = (
@@ -290,6 +291,7 @@ def killed_in_the_middle(folder: Path, rounds: int) -> None:
         slate.close()
 
 
+@pytest.mark.process
 def test_kill_9_in_the_middle_of_transactions(tmp_path: Path) -> None:
     killed_in_the_middle(tmp_path, 12)
 
@@ -311,6 +313,7 @@ slate.write(die) if sys.argv[3] == "write" else slate.read(lambda t: (t.get(b"a"
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["write", "read"])
 def test_the_lock_and_the_view_of_a_dead_process_are_freed(slate: SharedTable, tmp_path: Path, how: str) -> None:
     """Killed for certain while it holds the writers' lock, or a view of old pages that nobody may reuse."""

@@ -20,6 +20,8 @@ from archwright.needs.reader import parse_needs
 from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
 
+from ..planned import Planned
+
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 MACHINE = MachineFacts(
     cores_usable=2,
@@ -57,15 +59,18 @@ def needs_of(catalog: Catalog) -> Read:
 
 
 @pytest.fixture(scope="session")
-def plan_of(catalog: Catalog, needs_of: Read) -> Callable[..., Plan]:
-    unchanged: dict[str, Plan] = {}
+def plan_of(catalog: Catalog, needs_of: Read, planned: Planned) -> Callable[..., Plan]:
+    """The plan of a template's needs, changed or not: made once for a run, or `anew`."""
 
-    def make(name: str, change: Change | None = None, machine: MachineFacts | None = MACHINE) -> Plan:
-        if change is None and machine is MACHINE and name in unchanged:
-            return unchanged[name]
+    def make(
+        name: str, change: Change | None = None, machine: MachineFacts | None = MACHINE, *, anew: bool = False
+    ) -> Plan:
         needs, source = needs_of(name, change)
-        plan = make_plan(needs, source, catalog, machine, NOW)
-        return unchanged.setdefault(name, plan) if change is None and machine is MACHINE else plan
+
+        def made() -> Plan:
+            return make_plan(needs, source, catalog, machine, NOW)
+
+        return made() if anew else planned.find(f"{source.digest} {machine} {NOW}", made, keep=change is None)
 
     return make
 

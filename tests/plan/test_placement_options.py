@@ -323,7 +323,7 @@ def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:
 
 def test_expired_prices_advise_no_purchase(plan_of: Make, catalog: Catalog, monkeypatch: Any) -> None:
     monkeypatch.setattr(type(catalog), "may_advise_buying", lambda *_, **__: False)
-    option = option_of(plan_of("clinic", only("on-premises")), "on-premises")
+    option = option_of(plan_of("clinic", only("on-premises"), anew=True), "on-premises")
     assert "stale_facts" in missed(option)
 
 
@@ -442,7 +442,7 @@ def test_a_fragile_machine_is_a_risk_and_not_a_thousand_machines(plan_of: Make) 
 
 def test_a_follower_that_fits_nowhere_is_the_one_named(plan_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SizingCache, "batch", lambda *_: None)
-    plan = plan_of("startup", lambda document: document["placement"].update(allow=["cloud"], clouds=["gcp"]))
+    plan = plan_of("startup", lambda document: document["placement"].update(allow=["cloud"], clouds=["gcp"]), anew=True)
     option = option_of(plan, "cloud")
     assert missed(option) == {"tone.model", "index.model"} and option.total_cost is None
 

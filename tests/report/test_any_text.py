@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.catalog.load import load_catalog
@@ -14,6 +14,7 @@ from archwright.report.html import render_html
 from archwright.report.pdf import render_pdf
 from archwright.report.xlsx import render_xlsx
 
+from ..drawing import draw
 from .full_plan import BOARD, HYBRID
 from .test_html import Page
 from .test_xlsx import Workbook
@@ -32,7 +33,7 @@ def named(text: str) -> Plan:
 
 
 @given(TEXT)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@draw(15, 40)
 def test_a_page_and_a_workbook_hold_any_name(text: str) -> None:
     document = build_document(named(text), load_catalog())
     page = Page(render_html(document))
@@ -63,6 +64,6 @@ def test_a_page_and_a_workbook_hold_any_name(text: str) -> None:
 
 
 @given(TEXT)
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@draw(4, 8)
 def test_a_pdf_holds_any_name(text: str) -> None:
     assert render_pdf(build_document(named(text), load_catalog())).startswith(b"%PDF")

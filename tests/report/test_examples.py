@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -17,6 +18,9 @@ from archwright.report.html import render_html
 from archwright.report.pdf import render_pdf
 from archwright.report.xlsx import render_xlsx
 
+from ..planned import Planned
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 MACHINE = MachineFacts(
     cores_usable=2,
     memory_bytes=8 << 30,
@@ -31,9 +35,10 @@ MACHINE = MachineFacts(
 
 
 @pytest.fixture(scope="session", params=["desk", "startup", "clinic", "manufacturer"])
-def real_plan(request: pytest.FixtureRequest) -> Plan:
+def real_plan(request: pytest.FixtureRequest, planned: Planned) -> Plan:
     needs, source = parse_needs(read_template(request.param).encode(), "needs.yaml", load_catalog())
-    return make_plan(needs, source, load_catalog(), MACHINE, datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
+    made = partial(make_plan, needs, source, load_catalog(), MACHINE, NOW)
+    return planned.find(f"{source.digest} {MACHINE} {NOW}", made, keep=True)
 
 
 def test_a_real_plan_fills_every_format(real_plan: Plan) -> None:

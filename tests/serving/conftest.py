@@ -333,7 +333,7 @@ Start = Callable[..., Platform]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(processes: None, tmp_path: Path) -> Iterator[Start]:
     """Start a platform: start([endpoint changes], [null engine settings], ready=..., **gateway settings)."""
     made: list[Platform] = []
 
@@ -355,7 +355,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="session")
-def null(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def null(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Fast null engines: model m for two workloads, model e with embeddings, model gone without an engine."""
     endpoints = (
         endpoint(),
@@ -408,7 +408,7 @@ def second_tenant(null: Platform) -> str:
 
 
 @pytest.fixture(scope="session")
-def tls_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def tls_pair(processes: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A self-made certificate for 127.0.0.1 and its key."""
     return certified(tmp_path_factory.mktemp("tls"))
 
@@ -426,6 +426,6 @@ def certified(folder: Path) -> tuple[str, str]:
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
+def place(processes: None) -> Iterator[Place]:
     with standing_in() as made:
         yield made

@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.process.config_reload import served_revision_file
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Start
@@ -70,6 +71,8 @@ def test_a_gateway_ends_by_itself_while_its_database_is_silent(start: Start, dat
     """Each worker stood before the database until it was killed."""
     platform = start([{}], [{}], store_url=database, workers=2, limits=ClientLimits(drain_s=1.0))
     assert platform.gateway is not None
+    # One worker answers; the master says so when both do. Before that, to be ended is to have failed to start.
+    platform.until(served_revision_file(platform.home, "gateway").exists, limit_s=30.0)
     for _ in range(20):
         assert platform.chat(max_tokens=1).status == 200
     with silent(database), ThreadPoolExecutor(4) as other:

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.process
 def test_the_page_is_up_to_date() -> None:
     made = subprocess.run(
         [sys.executable, "-m", "bench.sizing.rules"], cwd=ROOT, capture_output=True, text=True, check=True

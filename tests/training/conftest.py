@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from ..kinds import GUARD
 from .tiny_model import Tiny, made
+
+register_optimizer_step_pre_hook(GUARD.hear_step)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,5 +18,5 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Tiny:
+def tiny(learning: None) -> Tiny:
     return made()

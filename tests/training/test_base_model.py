@@ -125,6 +125,7 @@ def test_a_damaged_file_is_refused_before_it_is_read(fetched: Home, tiny: Tiny) 
     assert not base_model.is_prepared(fetched, tiny.sha256)
 
 
+@pytest.mark.process
 def test_a_file_that_no_conversion_reads_is_refused_in_words(home: Home) -> None:
     data = b"GGUF and then nothing"
     sha256 = hashlib.sha256(data).hexdigest()

@@ -91,6 +91,7 @@ def test_a_full_disk_while_keeping_costs_the_new_one_only(tmp_path: Path, monkey
     assert (state.cursor, trainer.steps) == (unbroken.cursor, 12)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("point", sorted(random.Random(20261124).sample(range(1, TOUCHES), 4)))
 def test_killed_while_a_checkpoint_is_written_nothing_is_lost_or_repeated(tmp_path: Path, point: int) -> None:
     """SIGKILL at a sync or rename, a second one soon after the restart, then on to the end."""

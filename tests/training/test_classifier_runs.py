@@ -24,6 +24,7 @@ CASES = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", CASES)
 def test_killed_and_resumed_is_as_if_never_killed(tmp_path: Path, name: str) -> None:
     spec, columns = CASES[name]

@@ -32,7 +32,7 @@ class Done(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+def done(learning: None, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("digits")
     trainer = image_classifier.make_trainer(setup_of(digits(), DIGITS, folder))
     assert trainer.budget() == DIGITS.rows_per_step and set(trainer.lengths()) == {1}
@@ -64,6 +64,7 @@ def test_what_is_served_is_what_was_trained_and_not_what_was_not(done: Done) -> 
     assert np.abs(answers - trained.untrained(rows)).max() > 0.5
 
 
+@pytest.mark.model
 def test_half_way_and_on_is_the_whole_way(tmp_path: Path) -> None:
     whole = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     losses = steps(whole, 0, 8)
@@ -83,6 +84,7 @@ def test_half_way_and_on_is_the_whole_way(tmp_path: Path) -> None:
     assert forgetful.weights_sha256() != whole.weights_sha256()
 
 
+@pytest.mark.model
 def test_a_state_before_the_first_step_is_the_beginning(tmp_path: Path) -> None:
     first, second = (image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path)) for _ in range(2))
     second.restore(first.state())
@@ -101,6 +103,7 @@ def test_making_a_network_leaves_chance_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("shares", [(slice(0, None, 2), slice(1, None, 2)), (slice(0, 64), slice(64, 64))])
 def test_two_workers_make_the_step_of_one(tmp_path: Path, shares: tuple[slice, slice]) -> None:
     alone = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
@@ -137,6 +140,7 @@ def _as_lists(nested: bool) -> dict[str, Any]:
     return {"image": [json.dumps(one.tolist()) for one in shaped], "label": labels}
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_column_of_lists_is_the_same_picture(tmp_path: Path, nested: bool) -> None:
     columns = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
@@ -146,6 +150,7 @@ def test_a_column_of_lists_is_the_same_picture(tmp_path: Path, nested: bool) -> 
     assert read_onnx(tmp_path / "model.onnx").notes.features == ()
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("shape", [(1, 5, 1), (5, 1, 2), (3, 7, 3)])
 def test_small_and_coloured_pictures_are_laid_out_row_by_row(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     height, width, channels = shape

@@ -73,6 +73,7 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess
         child.communicate()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("other", [OTHER], indirect=True, ids=["sums"])
 def test_two_workers_end_with_the_same_bytes_and_know_when_one_is_gone(other: subprocess.Popen[str]) -> None:
     crew = RayWorkerGroup()
@@ -123,6 +124,7 @@ def numbers(trainer: Any) -> Any:
     return torch.cat([kept[name].reshape(-1) for name in sorted(kept) if name.startswith("net.")])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("other", [TRAINING], indirect=True, ids=["training"])
 def test_two_workers_learn_what_one_learns(other: subprocess.Popen[str], tmp_path: Path) -> None:
     """Up to rounding: half of each step's rows, the control, is a thousand times as far away as is allowed."""

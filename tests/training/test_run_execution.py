@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from archwright.training.run_execution import peak_memory_bytes
 
 HELD = 300 << 20
 CHILD = "from archwright.training.run_execution import peak_memory_bytes; print(peak_memory_bytes())"
 
 
+@pytest.mark.process
 def test_the_peak_is_that_of_the_program_and_not_of_who_started_it() -> None:
     held = bytearray(b"x") * HELD
     said = int(subprocess.run([sys.executable, "-c", CHILD], capture_output=True, check=True, text=True).stdout)

@@ -90,6 +90,7 @@ def test_two_do_not_work_on_one_run(home: Home) -> None:
     training_runs.acquire_lock(home, RUN.id).close()
 
 
+@pytest.mark.process
 def test_the_lock_falls_with_the_last_process_that_has_it(home: Home) -> None:
     lock = training_runs.acquire_lock(home, RUN.id)
     child = subprocess.Popen(
@@ -148,10 +149,12 @@ def started(code: str, *, ended: bool = True) -> TrainingProcess:
 SAYS = 'import sys, time; print(\'{"progress": {"step": 1, "steps": 4, "loss": 2.5}}\', flush=True); '
 
 
+@pytest.mark.process
 def test_progress_is_heard() -> None:
     assert list(started(SAYS)) == [TrainingProgress(step=1, steps=4, loss=2.5)]
 
 
+@pytest.mark.process
 def test_a_process_that_was_killed_says_how_to_go_on() -> None:
     launched = started(SAYS + "time.sleep(60)")
     heard = []
@@ -164,12 +167,14 @@ def test_a_process_that_was_killed_says_how_to_go_on() -> None:
     assert "signal 9" in caught.value.message
 
 
+@pytest.mark.process
 def test_a_process_that_leaves_before_its_last_step_says_how_to_go_on() -> None:
     with pytest.raises(TrainError) as caught:
         list(started("", ended=False))
     assert (caught.value.code, caught.value.hint) == (training_process.KILLED_CODE, "archwright runs resume r-1")
 
 
+@pytest.mark.process
 def test_asked_to_stop_twice_it_is_killed() -> None:
     launched = started("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SAYS + "time.sleep(60)")
     for _ in launched:
@@ -179,6 +184,7 @@ def test_asked_to_stop_twice_it_is_killed() -> None:
     assert launched._process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.process
 def test_the_process_leaves_when_nobody_holds_it(home: Home) -> None:
     """The other end of its standard input closes when its parent dies, however that was."""
     job = training_runs.ResolvedJob(id="r-1", version=setup().data.version, threads=1)
@@ -197,6 +203,7 @@ def test_several_workers_without_their_extra(monkeypatch: pytest.MonkeyPatch, ho
     assert caught.value.hint == "pip install 'archwright[ray]'"
 
 
+@pytest.mark.process
 def test_an_error_of_the_training_process_is_ours_here_and_in_its_log(home: Home) -> None:
     training_runs.create_run(home, training_runs.ResolvedJob(id="r-1", version=setup().data.version, threads=1), SPEC)
     with training_runs.acquire_lock(home, "r-1") as lock, pytest.raises(DataError) as caught:

@@ -102,6 +102,7 @@ def test_listed_devices() -> None:
     assert load_catalog().accelerator(found[0]).id == "H100-SXM-80GB"
 
 
+@pytest.mark.process
 def test_devices_of_installed_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tool(name: str, script: str) -> DeviceTool:
         path = tmp_path / name

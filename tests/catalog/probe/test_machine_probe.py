@@ -22,6 +22,7 @@ from archwright.home import Home
 SAMPLES = ProbeSamples(bandwidth=(1e10, 2e10, 3e10), matmul=(1e11, 1e11))
 
 
+@pytest.mark.process
 def test_the_machine_at_hand_is_probed_and_kept(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     facts = probe_machine(home, None, now=lambda: 12.5)
@@ -79,6 +80,7 @@ def test_a_numpy_that_does_not_load_says_so_too(monkeypatch: pytest.MonkeyPatch)
         probe_worker.measure_rates("")
 
 
+@pytest.mark.process
 def test_a_failing_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CatalogError) as caught:
         run_worker(None, module="archwright.catalog.no_such_worker")

@@ -170,6 +170,7 @@ def killed(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+@pytest.mark.process
 def test_the_processes_of_a_gateway_are_summed_and_a_killed_one_loses_nothing(tmp_path: Path) -> None:
     mine = Exposition(folder=tmp_path)
     mine.counter("tokens_per_s", W).add(1)

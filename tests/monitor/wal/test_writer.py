@@ -68,7 +68,8 @@ from archwright.monitor.wal import writer
 from archwright.store import Store
 
 home, url, rounds, chance = Home(sys.argv[1]), sys.argv[2], int(sys.argv[3]), random.Random(int(sys.argv[4]))
-writer.SYNC_S, writer.COMPACT_EVERY_SYNCS, writer.MERGE_ROWS = 0.002, 1, 20  # a thousand chances to be hit while folding
+# A thousand chances to be killed while compacting.
+writer.SYNC_S, writer.COMPACT_EVERY_SYNCS, writer.MERGE_ROWS = 0.002, 1, 20
 writer.SEGMENTS_LIMIT = 10_000
 
 def write(turn, told, seed):
@@ -139,6 +140,7 @@ def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
     assert sum(block.count for block in store.rows(BLOCKS["served"])) == len(found)
 
 
+@pytest.mark.process
 def test_a_writer_killed_at_any_moment_loses_and_doubles_nothing(store: Store, home: Home) -> None:
     killed(store, home, 40, 1)
 
@@ -307,6 +309,7 @@ def test_what_the_store_refuses_waits_and_comes_once(tmp_path: Path, home: Home,
     assert [total.requests for total in read_usage_totals(store, None, ())] == [5]
 
 
+@pytest.mark.process
 def test_what_a_dead_writer_left_is_not_folded_into_another_store(store: Store, home: Home) -> None:
     """A verb called without the database's URL once took the bill of the gateway's dead workers into the home's own."""
     script = """

@@ -149,7 +149,15 @@ def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_said
     assert isinstance(miss.value, str) and miss.value.startswith("the best known mmlu_pro is 0.8")
 
 
-@pytest.mark.parametrize(("name", "factor"), [("startup", 1), ("startup", 20), ("clinic", 1), ("manufacturer", 1)])
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("startup", 1),
+        pytest.param("startup", 20, marks=pytest.mark.nightly),
+        ("clinic", 1),
+        pytest.param("manufacturer", 1, marks=pytest.mark.nightly),
+    ],
+)
 def test_machines_that_may_be_taken_away_never_make_a_cloud_dearer(plan_of: Make, name: str, factor: float) -> None:
     """More ways to have machines never cost more, a second region's people and traffic counted."""
 

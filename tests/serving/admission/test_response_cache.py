@@ -182,6 +182,7 @@ print(found.body.decode() if found else "nothing")
 """
 
 
+@pytest.mark.process
 def test_another_process_tells_it_too(cache: ResponseCache, tmp_path: Path) -> None:
     cache.put(key_of(cache, "clinic", asked()), answer(b"told"))
     words = [sys.executable, "-c", OTHER, str(tmp_path / "home"), str(4 * MIB)]

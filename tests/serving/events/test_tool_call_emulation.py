@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -15,6 +15,8 @@ from archwright.serving.events.engine_events import DONE_MARK
 from archwright.serving.events.schema_bounds import SCHEMA_BOUNDS, bound_schemas
 from archwright.serving.events.tool_call_emulation import ToolCallReader, emulate_tools, involves_tools
 from archwright.serving.http.errors import ApiError
+
+from ...drawing import draw
 
 USER = {"role": "user", "content": "hi"}
 PLACE = {"type": "object", "properties": {"street": {"type": "string"}}, "required": ["street"]}
@@ -55,7 +57,7 @@ def told(pieces: list[str], finish: str = "stop", *, formed: bool = False) -> tu
     return text, name, arguments, found
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@draw(50, 300)
 @given(
     st.dictionaries(st.text(max_size=4), st.recursive(st.text() | st.integers(), lambda v: st.lists(v)), max_size=3),
     st.data(),
@@ -72,7 +74,7 @@ def test_a_call_cut_anywhere(given: dict[str, Any], data: st.DataObject, ascii_o
     assert json.loads(arguments) == given
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@draw(50, 300)
 @given(st.text(), st.data(), st.booleans())
 def test_an_answer_cut_anywhere(said: str, data: st.DataObject, ascii_only: bool) -> None:
     whole = json.dumps({"answer": said}, ensure_ascii=ascii_only)
@@ -154,7 +156,7 @@ def test_an_answer_beside_the_tools_is_held_to_the_format() -> None:
     assert made[0] == emulate_tools(asked(tool_choice="required"))[0]
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@draw(50, 100)
 @given(st.dictionaries(st.text(max_size=4), st.text() | st.integers(), max_size=3), st.data(), st.booleans())
 def test_a_formed_answer_cut_anywhere(said: dict[str, Any], data: st.DataObject, blank: bool) -> None:
     whole = json.dumps({"answer": said}, indent=2 if blank else None)
