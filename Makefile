@@ -11,6 +11,9 @@ CLUSTER := .venv/.installed-cluster
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 
+# Tests start hundreds of Python processes: each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-full quick test check lint types house unit tests accuracy nightly docs clean
 

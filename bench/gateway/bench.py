@@ -1,13 +1,14 @@
 """CPU per request of the gateway, against the least a Python gateway can cost, in one interleaved run.
 
-    python -m bench.gateway.bench [--rounds 3] [--phases sat,hit,...] [--references DIR]
+    python -m bench.gateway.bench [--rounds 3] [--phases sat,hit,...] [--references DIR] [--before CHECKOUT]
 
 Needs two cores, a C compiler and the package. A mock engine and the load generator (gwbench.c) run on one core, the
 gateway under test on the other, alone: the rest stand still meanwhile. Wall-clock rates suffer from neighbours, CPU
 time and the ratio in one run do not.
 Ours has everything on: a key with rpm, tpm and a budget, its tenant too; prices, ledger, audit, metrics, and the exact
 cache for what was asked with temperature 0, which in every phase but `hit` nothing is. In `sat` the engine gives one
-body, in `sat-stream` 16 chunks. References (references.py) run where they are there. Prints one JSON object.
+body, in `sat-stream` 16 chunks. References (references.py) run where they are there. `--before` adds the gateway of another checkout by its `.venv`: a
+change is judged by both in one run. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PHASES = {
     "stream": "--model mock-0-20 --conc 50 --warmup 1.1 --duration 3 --stream --tokens 50",
     "ssat": "--model mock-0-5 --conc 256 --warmup 1 --duration 2.5 --stream --tokens 100",
 }
-OWN = ("direct", "raw-work", "archwright")
+OWN = ("direct", "raw-work", "archwright", "before")
 PER_CHUNK = ("stream", "ssat")
 MODELS = ("mock-0", "mock-20", "mock-0-20", "mock-0-5")
 SETTLED_S = 0.04  # of CPU in 0.3 s: it has worked off what the phase before left
@@ -142,10 +143,9 @@ class Target:
                 self.process.stdin.close()
 
 
-def ours(folder: Path, engine_port: int) -> Target:
-    gateway = OwnGateway(
-        folder / "home", tuple(pool(model, engine_port) for model in MODELS), tuple(map(endpoint, MODELS))
-    )
+def ours(folder: Path, engine_port: int, name: str = "archwright", python: str = sys.executable) -> Target:
+    pools = tuple(pool(model, engine_port) for model in MODELS)
+    gateway = OwnGateway(folder / name, pools, tuple(map(endpoint, MODELS)), python=python)
     (key,) = gateway.keys(["bench"])
 
     def start() -> subprocess.Popen[bytes]:
@@ -153,7 +153,7 @@ def ours(folder: Path, engine_port: int) -> Target:
         assert gateway.process is not None
         return gateway.process
 
-    return Target("archwright", gateway.port, key, start=start)
+    return Target(name, gateway.port, key, start=start)
 
 
 def raw_work(engine_port: int) -> Target:
@@ -195,16 +195,23 @@ def summary(targets: list[Target], phases: list[str]) -> dict[str, Any]:
     return found
 
 
-def measure(rounds: int, phases: list[str], folder: Path | None) -> dict[str, Any]:
+def list_targets(work: Path, engine_port: int, folder: Path | None, before: Path | None) -> list[Target]:
+    targets = [Target("direct", engine_port), raw_work(engine_port), ours(work, engine_port)]
+    if before is not None:
+        targets.append(ours(work, engine_port, "before", str(before.absolute() / ".venv" / "bin" / "python")))
+    if folder is not None:
+        known = references(folder, work, engine_port, MODELS)
+        targets += [reference(one, work / f"{one.name}.log") for one in known]
+    return targets
+
+
+def measure(rounds: int, phases: list[str], folder: Path | None, before: Path | None = None) -> dict[str, Any]:
     """Everything, interleaved: of each round every phase, of each phase every target, one after another."""
     work = Path(tempfile.mkdtemp(prefix="gwbench-"))
     program = build(work)
     engine_port = free_port()
     mock = subprocess.Popen(pinned(LOAD_CORE, program, "mock", "--port", str(engine_port)))
-    targets = [Target("direct", engine_port), raw_work(engine_port), ours(work, engine_port)]
-    if folder is not None:
-        known = references(folder, work, engine_port, MODELS)
-        targets += [reference(one, work / f"{one.name}.log") for one in known]
+    targets = list_targets(work, engine_port, folder, before)
     load = [os.getloadavg()[0]]
     begun: list[Target] = []
     try:
@@ -240,8 +247,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--phases", default=",".join(PHASES))
     parser.add_argument("--references", type=Path, help="the folder references.py filled")
+    parser.add_argument("--before", type=Path, help="another checkout, whose gateway is measured too")
     given = parser.parse_args()
-    print(json.dumps(measure(given.rounds, given.phases.split(","), given.references), indent=1))
+    found = measure(given.rounds, given.phases.split(","), given.references, given.before)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

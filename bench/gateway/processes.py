@@ -123,12 +123,20 @@ def endpoint(model: str) -> EndpointSpec:
 
 
 class OwnGateway:
-    """Our gateway in `home`, not started yet; `core`: where all its processes run."""
+    """Our gateway in `home`, not started yet; `core`: where all its processes run.
+
+    `python` may be that of another checkout.
+    """
 
     def __init__(
-        self, folder: Path, pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec, ...], workers: int = 1
+        self,
+        folder: Path,
+        pools: tuple[EnginePoolSpec, ...],
+        endpoints: tuple[EndpointSpec, ...],
+        workers: int = 1,
+        python: str = sys.executable,
     ) -> None:
-        self.home = Home(folder)
+        self.home, self._python = Home(folder), python
         self.config = GatewayConfig(pools=pools, endpoints=endpoints, port=free_port(), workers=workers)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -163,7 +171,7 @@ class OwnGateway:
         return file
 
     def start(self, core: str = "") -> None:
-        command = [sys.executable, "-m", "archwright.serving", str(self.home.root), str(self.write())]
+        command = [self._python, "-m", "archwright.serving", str(self.home.root), str(self.write())]
         with self.home.log("gateway").open("ab") as log:
             self.process = subprocess.Popen(
                 pinned(core, *command) if core else command, stdin=subprocess.PIPE, stdout=log, stderr=log
