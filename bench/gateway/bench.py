@@ -7,8 +7,8 @@ gateway under test on the other, alone: the rest stand still meanwhile. Wall-clo
 time and the ratio in one run do not.
 Ours has everything on: a key with rpm, tpm and a budget, its tenant too; prices, ledger, audit, metrics, and the exact
 cache for what was asked with temperature 0, which in every phase but `hit` nothing is. In `sat` the engine gives one
-body, in `sat-stream` 16 chunks. References (references.py) run where they are there. `--before` adds the gateway of another checkout by its `.venv`: a
-change is judged by both in one run. Prints one JSON object.
+body, in `sat-stream` 16 chunks. References (references.py) run where they are there. `--before` adds the gateway of
+another checkout by its `.venv`: a change is judged by both in one run. Prints one JSON object.
 """
 
 from __future__ import annotations
