@@ -282,7 +282,7 @@ def test_what_the_system_refuses(lake: Lake, monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError(13, "Permission denied", "a.jsonl")
 
     lake.put("b.txt", "text")
-    for place in ("sources.digest_of", "lines._opened", "document.open"):
+    for place in ("source_files.compute_file_digest", "text_lines._open_source", "document_reader.open"):
         with monkeypatch.context() as patched:
             patched.setattr(f"archwright.lake.{place}", denied, raising=False)
             with pytest.raises(OperateError) as caught:

@@ -115,10 +115,10 @@ def test_text(lake: Lake, content: bytes, reason: str) -> None:
     assert lake.quarantined(version) == [("a.txt", 1, reason)]
 
 
-@pytest.mark.parametrize("module", ["lines", "document", "csvfile"])
+@pytest.mark.parametrize("module", ["text_lines", "document_reader", "csv_reader"])
 def test_rows_longer_than_the_limit(lake: Lake, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setattr(f"archwright.lake.{module}.ROW_BYTES", 50)
-    if module == "document":
+    if module == "document_reader":
         lake.put("a.txt", "x" * 51)
     else:
         monkeypatch.setattr("archwright.lake.text_lines.ROW_BYTES", 50)
@@ -127,7 +127,7 @@ def test_rows_longer_than_the_limit(lake: Lake, monkeypatch: pytest.MonkeyPatch,
     lake.put("b.md", "fine")
     version = lake.ingest().version
     assert {reason for _file, _row, reason in lake.quarantined(version)} == {"row too long"}
-    assert version.rows == (1 if module == "document" else 3)
+    assert version.rows == (1 if module == "document_reader" else 3)
 
 
 def test_the_quarantine_keeps_a_bounded_excerpt(lake: Lake) -> None:

@@ -13,7 +13,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.cli import main
 
 if __name__ == "__main__":
-    place = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
+    place = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny_model.py"))
     assert place is not None and place.loader is not None
     tiny = importlib.util.module_from_spec(place)
     place.loader.exec_module(tiny)
