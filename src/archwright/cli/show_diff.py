@@ -54,7 +54,7 @@ def _format_choice(choice: Any) -> str:
 
 
 def _print_difference(out: Console, result: Any) -> None:
-    if result.same:
+    if result.is_empty:
         out.print("  nothing differs\n")
         return
     for reason in result.because:
