@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.load import load_catalog
-from archwright.catalog.sources import ADAPTERS, gzip_file
+from archwright.catalog.sources import ADAPTERS, file_formats
 from archwright.catalog.sources.source_records import BytePrice, FileContext, InstancePrice, SourceFacts
 
 from . import samples
@@ -64,12 +64,12 @@ def test_a_dump_of_machine_types() -> None:
 
 
 def test_a_file_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gzip_file, "LARGEST_BYTES", 1 << 20)
+    monkeypatch.setattr(file_formats, "LARGEST_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="unpacks to more"):
-        gzip_file.decompress_gzip(gzip.compress(b" " * (2 << 20)))
+        file_formats.decompress_gzip(gzip.compress(b" " * (2 << 20)))
     with pytest.raises(ValueError, match="gzip"):
-        gzip_file.decompress_gzip(gzip_file.MAGIC + b"no gzip at all")
-    assert gzip_file.decompress_gzip(gzip.compress(b"words")) == gzip_file.decompress_gzip(b"words") == b"words"
+        file_formats.decompress_gzip(file_formats.MAGIC + b"no gzip at all")
+    assert file_formats.decompress_gzip(gzip.compress(b"words")) == file_formats.decompress_gzip(b"words") == b"words"
 
 
 def test_a_list_of_machines_takes_the_median_spot_price_of_the_zones() -> None:

@@ -20,7 +20,7 @@ from archwright.catalog.refresh.figure_merger import FigureMerger
 from archwright.catalog.refresh.hosted_price_merger import HostedPriceMerger
 from archwright.catalog.refresh.machine_price_merger import MachinePriceMerger
 from archwright.catalog.refresh.refresh_input import PriceDisagreement, RefreshInput, RefreshReportBuilder, SkippedRows
-from archwright.catalog.sources import ADAPTERS, gzip_file
+from archwright.catalog.sources import ADAPTERS, file_formats
 from archwright.catalog.sources.source_records import FileContext
 from archwright.catalog.tables.metadata_records import FactClass, RefreshSource
 from archwright.catalog.tables.records import Fact
@@ -132,7 +132,7 @@ def _read_file(path: Path, name: str, source: RefreshSource, today: date) -> lis
     if size > LARGEST_BYTES:
         raise ValueError(f"{size} bytes, more than {LARGEST_BYTES}")
     found = ADAPTERS[source.adapter](
-        gzip_file.decompress_gzip(path.read_bytes()), FileContext(name.removesuffix(GZIP_SUFFIX), today)
+        file_formats.decompress_gzip(path.read_bytes()), FileContext(name.removesuffix(GZIP_SUFFIX), today)
     )
     named = DAY.search(name)
     as_of = found.as_of or (named[0].removeprefix("-") if named else "")

@@ -1,5 +1,5 @@
-"""Adapters of public sources, one file per format: bytes of a file in, neutral rows out. Nothing here opens a file, a
-connection or a package; which source has which format is a row of refresh_sources.csv.
+"""Adapters of public sources, one function per format: bytes of a file in, neutral rows out. Nothing here opens a file,
+a connection or a package; which source has which format is a row of refresh_sources.csv.
 """
 
 from __future__ import annotations
@@ -7,50 +7,37 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from archwright.catalog.sources import (
-    accelerator_sheet,
-    benchmark_scores,
-    bulk_offer_file,
-    checkpoint_config,
-    component_prices,
-    go_price_tables,
-    grid_carbon,
-    hosted_model_list,
-    instance_price_list,
-    instance_type_dump,
-    instance_type_record,
-    json_stat_tariffs,
-    region_prices,
-    retail_prices,
-    spot_price_history,
-    state_tariffs,
+    electricity,
+    hosted_prices,
+    machine_builds,
+    machine_prices,
+    model_and_accelerator_specs,
     storage_and_egress_prices,
-    token_price_history,
-    token_prices,
 )
 from archwright.catalog.sources.source_records import FileContext, SourceFacts
 
 Adapter = Callable[[bytes, FileContext], SourceFacts]
 
 READERS: dict[str, Adapter] = {
-    "go-prices": go_price_tables.read,
-    "region-prices": region_prices.read,
-    "offer-file": bulk_offer_file.read,
-    "retail-prices": retail_prices.read,
-    "part-prices": component_prices.read,
-    "spot-history": spot_price_history.read,
-    "machine-dump": instance_type_dump.read,
-    "machine-list": instance_price_list.read,
-    "machine-catalogue": instance_price_list.read_catalogue,
-    "machine-record": instance_type_record.read,
-    "token-prices": token_prices.read,
-    "provider-prices": token_price_history.read,
-    "model-dump": hosted_model_list.read,
-    "benchmark-scores": benchmark_scores.read,
-    "checkpoint-config": checkpoint_config.read,
-    "device-sheet": accelerator_sheet.read,
-    "grid-carbon": grid_carbon.read,
-    "statistics-cube": json_stat_tariffs.read,
-    "state-tariffs": state_tariffs.read,
+    "go-prices": machine_prices.read_go_tables,
+    "region-prices": machine_prices.read_region_tables,
+    "offer-file": machine_prices.read_offer_file,
+    "retail-prices": machine_prices.read_retail_prices,
+    "part-prices": machine_prices.read_component_rates,
+    "spot-history": machine_prices.read_spot_history,
+    "machine-dump": machine_builds.read_machine_dump,
+    "machine-list": machine_builds.read_machine_list,
+    "machine-catalogue": machine_builds.read_machine_catalogue,
+    "machine-record": machine_builds.read_machine_record,
+    "token-prices": hosted_prices.read_token_prices,
+    "provider-prices": hosted_prices.read_provider_prices,
+    "model-dump": hosted_prices.read_model_dump,
+    "benchmark-scores": model_and_accelerator_specs.read_benchmark_scores,
+    "checkpoint-config": model_and_accelerator_specs.read_checkpoint_config,
+    "device-sheet": model_and_accelerator_specs.read_accelerator_sheet,
+    "grid-carbon": electricity.read_grid_carbon,
+    "statistics-cube": electricity.read_statistics_cube,
+    "state-tariffs": electricity.read_state_tariffs,
     "egress-prices": storage_and_egress_prices.read_egress,
     "object-prices": storage_and_egress_prices.read_objects,
 }

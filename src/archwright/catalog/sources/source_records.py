@@ -107,15 +107,6 @@ class ElectricityTariff(NamedTuple):
     currency: str
     period: str
 
-    @classmethod
-    def from_bands(
-        cls, country: str, area: str, bands: dict[str, tuple[str, float]], currency: str
-    ) -> ElectricityTariff:
-        """`bands`: of `commercial` and `industrial`, those stated, with the period each price is of."""
-        prices = {band: price for band, (_, price) in bands.items()}
-        period = max(period for period, _ in bands.values())
-        return cls(country, area, prices.get("commercial"), prices.get("industrial"), currency, period)
-
 
 class BenchmarkScore(NamedTuple):
     """A reported score, as a share; `link` is where the reporter published it."""
@@ -169,3 +160,9 @@ class SourceFacts(NamedTuple):
     def rows(self) -> int:
         own = (len(getattr(self, name)) for name in self._fields if name not in ("as_of", "parts"))
         return max(*own, sum(part.rows for _, part in self.parts))
+
+
+def require_usd(currency: object) -> None:
+    """Raises ValueError for another currency: the price is then somebody's conversion."""
+    if currency != "USD":
+        raise ValueError(f"prices in {currency}, not in USD")
