@@ -34,7 +34,7 @@ class BenchmarkNameResolver:
     def accelerators(self) -> Mapping[str, Accelerator]:
         own = self.catalog.accelerators
         # A plain name takes the first row that fits: what a plan may choose stands first.
-        return {**own, **{row.id: row for row in parsers.read_benchmarked_accelerators(DATA) if row.id not in own}}
+        return {**own, **{row.id: row for row in parsers.read_accelerators(DATA, "devices.csv") if row.id not in own}}
 
     @cached_property
     def _spellings(self) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:

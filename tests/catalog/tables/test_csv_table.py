@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog.tables import metadata_parsers, parsers, records, yaml_documents
+from archwright.catalog.tables import parsers, records, yaml_documents
 from archwright.catalog.tables.csv_table import DATA, CsvRow, effective_confidence, read_rows
 from archwright.errors import CatalogError
 
@@ -102,5 +102,5 @@ def test_model_scores_above_one_are_ratings_not_shares() -> None:
 def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "source_kinds.csv").write_text("kind,pattern,source,as_of,notes\nrepo,(,s,2026,\n")
     with pytest.raises(CatalogError) as caught:
-        metadata_parsers.read_source_patterns(tmp_path)
+        parsers.read_source_patterns(tmp_path)
     assert (caught.value.code, caught.value.where.line) == ("AW-CAT-02", 2)

@@ -18,9 +18,7 @@ from archwright.catalog.layers import refreshed_layer
 from archwright.catalog.layers.derived_offers import OfferDeriver
 from archwright.catalog.layers.user_overlay import UserOverlay, overlaid_property
 from archwright.catalog.tables import (
-    cost_parsers,
     cost_records,
-    metadata_parsers,
     metadata_records,
     parsers,
     records,
@@ -190,8 +188,8 @@ class CatalogTables:
         return {(row.provider, row.region): row for row in parsers.read_regions(self.folder)}
 
     countries = _keyed_table(parsers.read_countries, "country")
-    availability = _list_table(metadata_parsers.read_availability)
-    region_ratios = _list_table(metadata_parsers.read_region_ratios)
+    availability = _list_table(parsers.read_availability)
+    region_ratios = _list_table(parsers.read_region_ratios)
 
     # --- money
 
@@ -213,8 +211,8 @@ class CatalogTables:
         alone = [_tariff_from_grid(row) for row in self.refreshed_layer.grid if row.country not in known]
         return (*(_with_grid(row, grids.get(row.country)) for row in found.values()), *alone)
 
-    parts = _keyed_table(cost_parsers.read_planning_parameters)
-    nodes = _keyed_table(cost_parsers.read_servers)
+    parts = _keyed_table(parsers.read_planning_parameters)
+    nodes = _keyed_table(parsers.read_servers)
 
     @overlaid_property
     def storage_prices(self) -> tuple[cost_records.StoragePrice, ...]:
@@ -223,17 +221,17 @@ class CatalogTables:
         kept = [row for row in self.shipped_storage_prices if replacement_key(row) not in newer]
         return (*kept, *self.refreshed_layer.storage)
 
-    shipped_storage_prices = _internal_table(cost_parsers.read_storage_prices)
-    commitments = _list_table(cost_parsers.read_commitment_discounts)
-    surcharges = _list_table(cost_parsers.read_surcharges)
+    shipped_storage_prices = _internal_table(parsers.read_storage_prices)
+    commitments = _list_table(parsers.read_commitment_discounts)
+    surcharges = _list_table(parsers.read_surcharges)
 
     # --- words and facts about facts
 
     aliases = _internal_table(table_reader(records.Alias, "aliases.csv"))
-    times_to_live = _internal_table(metadata_parsers.read_times_to_live)
-    source_words = _internal_table(metadata_parsers.read_source_patterns)
-    refresh_sources = _internal_table(metadata_parsers.read_refresh_sources)
-    gate_exceptions = _internal_table(metadata_parsers.read_plausibility_exceptions)
+    times_to_live = _internal_table(parsers.read_times_to_live)
+    source_words = _internal_table(parsers.read_source_patterns)
+    refresh_sources = _internal_table(parsers.read_refresh_sources)
+    gate_exceptions = _internal_table(parsers.read_plausibility_exceptions)
 
     # --- layers
 

@@ -79,14 +79,15 @@ class CsvRow:
         """A count; an empty cell is zero."""
         return self.whole_number(column) or 0
 
-    def to_record(self, kind: type[R], **given: object) -> R:
+    def to_record(self, kind: type[R], *, optional: tuple[str, ...] = (), **given: object) -> R:
         """The row as a record, a column of its name for every field; `given` are those that the table has in other
-        words or units. Words without a default must be there, as must numbers that cannot be absent.
+        words or units. Words without a default must be there, unless `optional` names the field, as must numbers that
+        cannot be absent.
         """
         found = {
-            name: reader(self, name)
+            name: self.text(name) if name in optional else reader(self, name)
             for name, reader in _field_readers(kind)  # type: ignore[arg-type]
-            if name not in given and (name in self.cells or reader is not CsvRow.text)
+            if name not in given and (name in self.cells or name in optional or reader is not CsvRow.text)
         }
         if "confidence" not in given and "as_of" in found:
             stated = self.text("confidence") if "confidence" in self.cells else "high"

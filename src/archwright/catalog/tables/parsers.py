@@ -4,17 +4,22 @@ here and nowhere else.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from archwright.catalog.tables import records
-from archwright.catalog.tables.cost_parsers import join_network_rates
+from archwright.catalog.tables import cost_records, metadata_records, records
 from archwright.catalog.tables.csv_table import CsvRow, effective_confidence, read_rows, table_reader
+from archwright.contract.record import Record
 
+R = TypeVar("R", bound=Record)
 GIB = 2.0**30
 GIGA = 1e9
 TERA = 1e12
 PER_MILLION = 1e-6
-
+# Per unit of the source, bytes: a price per GB or GiB becomes one per byte.
+BYTES_PER_UNIT = {"GB": GIGA, "GiB": GIB, "GB-month": GIGA, "GiB-month": GIB}
 DTYPES = {
     "fp32": "fp32_tflops",
     "tf32": "tf32_dense",
@@ -26,77 +31,87 @@ DTYPES = {
 }
 
 
-def read_accelerators(folder: Path) -> list[records.Accelerator]:
-    return [_parse_accelerator(row) for row in read_rows(folder, "accelerators.csv")]
+def row_parser(*files: str) -> Callable[[Callable[[CsvRow], R]], Callable[[Path], list[R]]]:
+    """Makes a table's reader of what parses one row. The rows of several files follow each other."""
+
+    def to_reader(parse: Callable[[CsvRow], R]) -> Callable[[Path], list[R]]:
+        return lambda folder: [parse(row) for file in files for row in read_rows(folder, file)]
+
+    return to_reader
 
 
-def read_benchmarked_accelerators(folder: Path) -> list[records.Accelerator]:
-    return [_parse_accelerator(row) for row in read_rows(folder, "devices.csv")]
+# --- accelerators, offers and models
+
+
+def read_accelerators(folder: Path, file: str = "accelerators.csv") -> list[records.Accelerator]:
+    return [_parse_accelerator(row) for row in read_rows(folder, file)]
 
 
 def _parse_accelerator(row: CsvRow) -> records.Accelerator:
     rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
     return row.to_record(
         records.Accelerator,
+        optional=("arch", "form", "scale_up", "host_link"),
         id=row.required_text("accel_id"),
-        arch=row.text("arch"),
-        form=row.text("form"),
         memory_bytes=row.whole_number("mem_gib", GIB) or 0,
         memory_marketing=row.text("mem_marketing"),
         memory_bandwidth_bytes_per_s=row.required_number("mem_bw_gbs", GIGA),
         flops={dtype: rate for dtype, rate in rates.items() if rate is not None},
         sparsity=row.text("sparsity_2to4") == "yes",
-        scale_up=row.text("scale_up"),
         scale_up_bytes_per_s=row.number("scale_up_gbs_per_dir", GIGA),
-        host_link=row.text("host_link"),
         price_low_usd=row.number("price_usd_low"),
         price_high_usd=row.number("price_usd_high"),
     )
 
 
 def read_offers(folder: Path) -> list[records.Offer]:
-    return [_parse_offer(row, network) for row, network in join_network_rates(read_rows(folder, "offers.csv"), folder)]
+    """A machine's network is the price list's own figure, else its vendor's."""
+    tables = read_rows(folder, "networks.csv") if (folder / "networks.csv").exists() else ()
+    stated = {(row.required_text("provider"), row.required_text("instance_type")): row for row in tables}
+    found = []
+    for offer in read_rows(folder, "offers.csv"):
+        network, note = offer.number("network_gbps", GIGA / 8), offer.text("network_note")
+        told = stated.get((offer.required_text("provider"), offer.required_text("instance_type")))
+        if network is None and told is not None:
+            network = told.required_number("network_gbps", GIGA / 8)
+            note = f"up to; {told.required_text('source')}"
+        found.append(_parse_offer(offer, network, note))
+    return found
 
 
-def _parse_offer(row: CsvRow, network: tuple[float | None, str]) -> records.Offer:
+def _parse_offer(row: CsvRow, network: float | None, note: str) -> records.Offer:
     kind, as_of = row.one_of("price_kind", records.PriceKind), row.text("price_as_of")
     listed, spot = row.number("on_demand_usd_h"), row.number("spot_usd_h")
     return row.to_record(
         records.Offer,
+        optional=("arch", "spec_source", "spec_as_of"),
         id=row.required_text("offer_id"),
         accelerator=row.text("accelerator") or None,
         accelerator_count=row.count("accel_count"),
         accelerator_share=row.required_number("accel_share"),
         ram_bytes=round(row.required_number("ram_gib", GIB)),
-        arch=row.text("arch"),
         local_nvme_bytes=row.whole_number("local_nvme_gb", GIGA),
-        network_bytes_per_s=network[0],
-        network_note=network[1],
+        network_bytes_per_s=network,
+        network_note=note,
         on_demand_usd_per_hour=listed,
         spot_usd_per_hour=None if spot == listed else spot,
         commit_1y_usd_per_hour=row.number("commit_1y_usd_h"),
         commit_3y_usd_per_hour=row.number("commit_3y_usd_h"),
-        spec_source=row.text("spec_source"),
-        spec_as_of=row.text("spec_as_of"),
         source=row.required_text("price_source"),
         as_of=as_of,
         confidence=effective_confidence(as_of, "high" if kind == "list" else "low"),
     )
 
 
-def read_quality_scores(folder: Path) -> list[records.QualityScore]:
-    return [
-        row.to_record(
-            records.QualityScore,
-            model=row.required_text("model_id"),
-            benchmark=row.required_text("benchmark").replace("-", "_"),
-            method=row.text("method"),
-            reported_by=row.text("reported_by"),
-            original_source=row.text("original_source"),
-            confidence=effective_confidence(row.text("as_of"), "medium"),
-        )
-        for row in read_rows(folder, "llm_quality.csv")
-    ]
+@row_parser("llm_quality.csv")
+def read_quality_scores(row: CsvRow) -> records.QualityScore:
+    return row.to_record(
+        records.QualityScore,
+        optional=("method", "reported_by", "original_source"),
+        model=row.required_text("model_id"),
+        benchmark=row.required_text("benchmark").replace("-", "_"),
+        confidence=effective_confidence(row.text("as_of"), "medium"),
+    )
 
 
 def read_models(folder: Path, scores: list[records.QualityScore]) -> list[records.ModelSpec]:
@@ -121,39 +136,31 @@ def _parse_model(row: CsvRow, reported: dict[str, float]) -> records.ModelSpec:
     lowest = {name: min(stated.get(name, 1.0), reported.get(name, 1.0)) for name in {**stated, **reported}}
     return row.to_record(
         records.ModelSpec,
+        optional=("org", "licence_conditions", "released"),
         id=row.required_text("model_id"),
-        org=row.text("org"),
         parameters=round(row.required_number("params_total_b", GIGA)),
         active_parameters=round(row.required_number("params_active_b", GIGA)),
         ffn=row.whole_number("ffn_intermediate"),
         expert_ffn=row.whole_number("moe_intermediate"),
         vocabulary=row.count("vocab"),
         context_tokens=row.count("context_max"),
-        licence_conditions=row.text("licence_conditions"),
-        released=row.text("released"),
         quality=dict(sorted(lowest.items())),
     )
 
 
-def read_hosted_models(folder: Path) -> list[records.HostedModel]:
-    return [_parse_hosted_model(row) for row in read_rows(folder, "llms_hosted.csv")]
-
-
-def _parse_hosted_model(row: CsvRow) -> records.HostedModel:
+@row_parser("llms_hosted.csv")
+def read_hosted_models(row: CsvRow) -> records.HostedModel:
     agrees = {"yes": True, "no": False}.get(row.text("agrees"))
+    prices = ("cache_read", "cache_write", "batch_input", "batch_output")
     return row.to_record(
         records.HostedModel,
+        optional=("deprecation_date", "successor"),
         id=row.required_text("model_id"),
         input_usd_per_token=row.required_number("input_usd_mtok", PER_MILLION),
         output_usd_per_token=row.required_number("output_usd_mtok", PER_MILLION),
-        cache_read_usd_per_token=row.number("cache_read_usd_mtok", PER_MILLION),
-        cache_write_usd_per_token=row.number("cache_write_usd_mtok", PER_MILLION),
-        batch_input_usd_per_token=row.number("batch_input_usd_mtok", PER_MILLION),
-        batch_output_usd_per_token=row.number("batch_output_usd_mtok", PER_MILLION),
+        **{f"{name}_usd_per_token": row.number(f"{name}_usd_mtok", PER_MILLION) for name in prices},
         context_tokens=row.whole_number("context_max"),
         output_tokens=row.whole_number("output_max"),
-        deprecation_date=row.text("deprecation_date"),
-        successor=row.text("successor"),
         agrees=agrees,
         second_input_usd_per_token=row.number("second_source_input", PER_MILLION),
         second_output_usd_per_token=row.number("second_source_output", PER_MILLION),
@@ -161,25 +168,23 @@ def _parse_hosted_model(row: CsvRow) -> records.HostedModel:
     )
 
 
-def read_regions(folder: Path) -> list[records.Region]:
-    return [
-        row.to_record(
-            records.Region,
-            city=row.text("city"),
-            grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
-            confidence=effective_confidence(row.text("as_of"), row.text("confidence") or "high"),
-            notes=row.text("note"),
-        )
-        for file in ("regions.csv", "regions_more.csv")
-        for row in read_rows(folder, file)
-    ]
+# --- places and electricity
 
 
-def read_countries(folder: Path) -> list[records.Country]:
-    return [
-        row.to_record(records.Country, alpha3=row.text("alpha3"), places=tuple(row.text("places").split()))
-        for row in read_rows(folder, "countries.csv")
-    ]
+@row_parser("regions.csv", "regions_more.csv")
+def read_regions(row: CsvRow) -> records.Region:
+    return row.to_record(
+        records.Region,
+        optional=("city",),
+        grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
+        confidence=effective_confidence(row.text("as_of"), row.text("confidence") or "high"),
+        notes=row.text("note"),
+    )
+
+
+@row_parser("countries.csv")
+def read_countries(row: CsvRow) -> records.Country:
+    return row.to_record(records.Country, optional=("alpha3",), places=tuple(row.text("places").split()))
 
 
 def read_tariffs(folder: Path, known: list[records.Country]) -> list[records.EnergyTariff]:
@@ -208,6 +213,125 @@ def _parse_tariff(row: CsvRow, country: str, area: str) -> records.EnergyTariff:
         as_of=as_of or row.text("grid_year"),
         confidence=effective_confidence(as_of, row.text("price_confidence")),
     )
+
+
+# --- what owning, storing, moving, committing and managed platforms cost
+
+
+@row_parser("onprem.csv", "operating.csv")
+def read_planning_parameters(row: CsvRow) -> cost_records.PlanningParameter:
+    return row.to_record(cost_records.PlanningParameter, **read_band(row))
+
+
+def read_band(row: CsvRow) -> dict[str, float]:
+    """Without a low or a high, the typical stands in: the band is then that of the confidence alone."""
+    typical = row.required_number("typical")
+    low, high = row.number("low"), row.number("high")
+    return {"low": typical if low is None else low, "typical": typical, "high": typical if high is None else high}
+
+
+@row_parser("nodes.csv")
+def read_servers(row: CsvRow) -> cost_records.ServerSpec:
+    return row.to_record(
+        cost_records.ServerSpec,
+        accelerator=row.text("accelerator") or None,
+        ram_bytes=round(row.required_number("ram_gib", GIB)),
+        power_w=row.required_number("power_kw", 1e3),
+        price_low_usd=row.required_number("price_usd_low"),
+        price_usd=row.required_number("price_usd_typical"),
+        price_high_usd=row.required_number("price_usd_high"),
+        network_bytes_per_s=row.required_number("network_gbps", GIGA / 8),
+    )
+
+
+@row_parser("storage_network.csv")
+def read_storage_prices(row: CsvRow) -> cost_records.StoragePrice:
+    size = BYTES_PER_UNIT.get(row.required_text("unit"))
+    if size is None:
+        raise row.cell_error("unit", "an unknown unit")
+    return row.to_record(
+        cost_records.StoragePrice,
+        optional=("region",),
+        usd_per_byte=row.required_number("price_usd") / size,
+        from_bytes=row.number("tier_from_gb", GIGA) or 0.0,
+        to_bytes=row.number("tier_to_gb", GIGA),
+    )
+
+
+@row_parser("commitments.csv")
+def read_commitment_discounts(row: CsvRow) -> cost_records.CommitmentDiscount:
+    discount = row.required_number("discount_vs_on_demand")
+    return row.to_record(cost_records.CommitmentDiscount, optional=("payment",), discount=discount)
+
+
+@row_parser("managed_platforms.csv")
+def read_surcharges(row: CsvRow) -> cost_records.PlatformSurcharge:
+    low, high = row.number("surcharge_pct_low", 0.01), row.number("surcharge_pct_high", 0.01)
+    return row.to_record(cost_records.PlatformSurcharge, optional=("basis",), low=low, high=high)
+
+
+# --- facts about facts
+
+
+def read_availability(folder: Path) -> list[metadata_records.RegionAvailability]:
+    """One table per provider, named after it."""
+    return [
+        row.to_record(
+            metadata_records.RegionAvailability,
+            provider=provider,
+            on_demand_usd_per_hour=row.number("on_demand_usd_h"),
+        )
+        for provider, row in _rows_by_provider(folder, "_availability.csv")
+    ]
+
+
+def read_region_ratios(folder: Path) -> list[metadata_records.RegionRatio]:
+    found = []
+    for provider, row in _rows_by_provider(folder, "_region_multipliers.csv"):
+        # The home region stands in the column's name: `ratio_to_us_east_1`.
+        column = next((name for name in row.cells if name.startswith("ratio_to_")), "ratio")
+        made = row.to_record(
+            metadata_records.RegionRatio,
+            provider=provider,
+            family=row.required_text("family").partition(".")[0],
+            home=column.removeprefix("ratio_to_").replace("_", "-"),
+            ratio=row.required_number(column),
+            read_from=row.required_text("family"),
+            confidence=effective_confidence(row.text("as_of"), "low"),
+        )
+        found.append(made)
+    return found
+
+
+def _rows_by_provider(folder: Path, ending: str) -> Iterator[tuple[str, CsvRow]]:
+    for path in sorted(folder.glob(f"*{ending}")):
+        for row in read_rows(folder, path.name):
+            yield path.name.removesuffix(ending), row
+
+
+@row_parser("ttl.csv")
+def read_times_to_live(row: CsvRow) -> metadata_records.TimeToLive:
+    return row.to_record(metadata_records.TimeToLive, id=row.required_text("class"))
+
+
+@row_parser("source_kinds.csv")
+def read_source_patterns(row: CsvRow) -> metadata_records.SourcePattern:
+    try:
+        re.compile(row.required_text("pattern"))
+    except re.error:
+        raise row.cell_error("pattern", "not a pattern") from None
+    return row.to_record(metadata_records.SourcePattern)
+
+
+@row_parser("refresh_sources.csv")
+def read_refresh_sources(row: CsvRow) -> metadata_records.RefreshSource:
+    feeds = row.one_of("class", metadata_records.FactClass)
+    return row.to_record(metadata_records.RefreshSource, optional=("provider",), feeds=feeds)
+
+
+@row_parser("gate_exceptions.csv")
+def read_plausibility_exceptions(row: CsvRow) -> metadata_records.PlausibilityException:
+    return row.to_record(metadata_records.PlausibilityException, notes=row.required_text("reason"))
 
 
 read_device_tools = table_reader(records.DeviceTool, "tools.csv")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from archwright.catalog.tables import records
-from archwright.catalog.tables.cost_parsers import read_band
-from archwright.catalog.tables.csv_table import read_rows
+from archwright.catalog.tables.csv_table import CsvRow
+from archwright.catalog.tables.parsers import read_band, row_parser
 
 
 class WorkRate(records.Fact):
@@ -26,8 +24,6 @@ class WorkRate(records.Fact):
         return f"{self.item}: {figures} ({self.source}, {self.as_of or 'undated'}, {self.confidence})"
 
 
-def read_work_rates(folder: Path) -> list[WorkRate]:
-    return [
-        row.to_record(WorkRate, unit=row.text("unit"), **read_band(row))
-        for row in read_rows(folder, "work_efficiencies.csv")
-    ]
+@row_parser("work_efficiencies.csv")
+def read_work_rates(row: CsvRow) -> WorkRate:
+    return row.to_record(WorkRate, optional=("unit",), **read_band(row))
