@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables import name_resolution, parsers
+from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA, read_rows
-from archwright.catalog.tables.records import Accelerator, Alias, ModelSpec
+from archwright.catalog.tables.name_resolution import normalise_name, resolve_accelerator, resolve_model
+from archwright.catalog.tables.records import Accelerator, ModelSpec
 
 OTHER_ENGINE = "other"
 
@@ -40,32 +41,24 @@ class BenchmarkNameResolver:
     def _spellings(self) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:
         found: dict[str, dict[str, str]] = {"model": {}, "accelerator": {}, "engine": {}}
         for row in read_rows(DATA, "benchmark_names.csv"):
-            name = row.required_text("name")
-            found[row.required_text("kind")][
-                name if row.required_text("kind") == "engine" else name_resolution.normalise_name(name)
-            ] = row.required_text("id")
+            name, kind = row.required_text("name"), row.required_text("kind")
+            found[kind][name if kind == "engine" else normalise_name(name)] = row.required_text("id")
         return found["model"], found["accelerator"], found["engine"]
-
-    @property
-    def _aliases(self) -> tuple[Alias, ...]:
-        return self.catalog.aliases
 
     def model(self, name: str) -> ModelSpec:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._models:
-            known = self._spellings[0].get(name_resolution.normalise_name(name.rsplit("/", 1)[-1]), "")
-            found = self.models.get(known) or name_resolution.resolve_model(name, self.models, self._aliases)
+            known = self._spellings[0].get(normalise_name(name.rsplit("/", 1)[-1]), "")
+            found = self.models.get(known) or resolve_model(name, self.models, self.catalog.aliases)
             self._models[name] = found
         return self._models[name]
 
     def accelerator(self, name: str) -> Accelerator:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._accelerators:
-            known = self._spellings[1].get(name_resolution.normalise_name(name), "")
-            found = self.accelerators.get(known) or name_resolution.resolve_accelerator(
-                name, self.accelerators, self._aliases
-            )
-            self._accelerators[name] = found
+            known = self._spellings[1].get(normalise_name(name), "")
+            direct = self.accelerators.get(known)
+            self._accelerators[name] = direct or resolve_accelerator(name, self.accelerators, self.catalog.aliases)
         return self._accelerators[name]
 
     def engine_family(self, text: str) -> str:

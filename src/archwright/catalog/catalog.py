@@ -10,7 +10,15 @@ from functools import cached_property
 from archwright.catalog.layers.efficiency_lookup import choose_efficiency, choose_training
 from archwright.catalog.layers.fact_provenance import FactProvenance
 from archwright.catalog.layers.packaged_tables import OVERLAID
-from archwright.catalog.tables import name_resolution, records
+from archwright.catalog.tables import records
+from archwright.catalog.tables.name_resolution import (
+    match_accelerator_family,
+    normalise_name,
+    parse_machine,
+    resolve_accelerator,
+    resolve_model,
+    unknown_name_error,
+)
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, within_factor
 from archwright.contract.lineage import Task
 from archwright.errors import CatalogError
@@ -57,13 +65,15 @@ class Catalog(FactProvenance):
 
     def accelerator(self, name: str) -> records.Accelerator:
         """By id, alias or family. Raises CatalogError (AW-CAT-01) with the nearest spellings."""
-        return name_resolution.resolve_accelerator(name, self.accelerators, self.aliases)
+        return resolve_accelerator(name, self.accelerators, self.aliases)
 
     def accelerator_family(self, name: str) -> tuple[records.Accelerator, ...]:
         """Every accelerator the name covers, empty when none."""
-        return name_resolution.match_accelerator_family(name, self.accelerators, self.aliases) or tuple(
-            row for row in [self.accelerators.get(self._resolve_alias("accelerator", name))] if row is not None
-        )
+        covered = match_accelerator_family(name, self.accelerators, self.aliases)
+        asked = normalise_name(name)
+        ids = (a.id for a in self.aliases if a.kind == "accelerator" and normalise_name(a.name) == asked)
+        alias = self.accelerators.get(next(ids, ""))
+        return covered or (() if alias is None else (alias,))
 
     def accelerator_ids(self, families: Iterable[str]) -> frozenset[str]:
         """The ids of all accelerators that these names cover."""
@@ -71,22 +81,16 @@ class Catalog(FactProvenance):
 
     def resolve_machine(self, text: str) -> tuple[int, records.Accelerator]:
         """A machine string like `8x NAME`: how many of which accelerator."""
-        count, name = name_resolution.parse_machine(text)
+        count, name = parse_machine(text)
         return count, self.accelerator(name)
 
     def model(self, name: str) -> records.ModelSpec:
         """By id, alias, or as a model hub spells it. Raises CatalogError (AW-CAT-01)."""
-        return name_resolution.resolve_model(name, self.models, self.aliases)
+        return resolve_model(name, self.models, self.aliases)
 
     def canonical_provider(self, said: str) -> str:
         """How this catalog calls a provider that a price table calls `said`."""
         return next((a.id for a in self.aliases if a.kind == "provider" and a.name == said), said)
-
-    def _resolve_alias(self, kind: str, name: str) -> str:
-        asked = name_resolution.normalise_name(name)
-        return next(
-            (a.id for a in self.aliases if a.kind == kind and name_resolution.normalise_name(a.name) == asked), ""
-        )
 
     # --- questions
 
@@ -119,16 +123,12 @@ class Catalog(FactProvenance):
             if row.quote == currency:
                 low, high = min(row.low_12m, row.rate), max(row.high_12m, row.rate)
                 return Estimate(value=row.rate, low=low, high=high, unit=currency)
-        raise name_resolution.unknown_name_error("currency", currency, self.currencies)
+        raise unknown_name_error("currency", currency, self.currencies)
 
     def hosted_places(self, provider: str, model: str) -> tuple[str, ...] | None:
         """Where a hosted model processes: countries or groups of them. None: nobody says, so it is unknown."""
-        of_model, of_all = (
-            tuple(
-                row.name for row in self.hosted_facts if (row.provider, row.kind, row.model) == (provider, "place", m)
-            )
-            for m in (model, EVERY_MODEL)
-        )
+        places = [row for row in self.hosted_facts if (row.provider, row.kind) == (provider, "place")]
+        of_model, of_all = (tuple(row.name for row in places if row.model == m) for m in (model, EVERY_MODEL))
         return of_model or of_all or None
 
     def hosted_quality(self, provider: str, model: str) -> dict[str, float]:
@@ -137,11 +137,11 @@ class Catalog(FactProvenance):
         for row in self.hosted_facts:
             if (row.provider, row.model, row.kind) == (provider, model, "quality") and row.value is not None:
                 stated[row.name] = min(row.value, stated.get(row.name, 1.0))
-        return stated or self._open_quality.get(name_resolution.normalise_name(model), {})
+        return stated or self._open_quality.get(normalise_name(model), {})
 
     @cached_property
     def _open_quality(self) -> dict[str, dict[str, float]]:
-        return {name_resolution.normalise_name(model.id): dict(model.quality) for model in self.models.values()}
+        return {normalise_name(model.id): dict(model.quality) for model in self.models.values()}
 
     def unpriced_accelerators(self) -> tuple[str, ...]:
         """Accelerators that nobody sells here: neither rented by an offer nor bought in a node."""
@@ -156,13 +156,10 @@ class Catalog(FactProvenance):
         provider's region of that name. Raises CatalogError (AW-CAT-01) for a place nobody knows.
         """
         if place not in self.places:
-            raise name_resolution.unknown_name_error("place", place, self.places)
-        if place in (ANY_PLACE, country):
-            return True
+            raise unknown_name_error("place", place, self.places)
         known = self.countries.get(country)
-        if known is not None and place in known.places:
-            return True
-        return country in self._countries_of_region.get(place, ())
+        in_group = known is not None and place in known.places
+        return place in (ANY_PLACE, country) or in_group or country in self._countries_of_region.get(place, ())
 
     @cached_property
     def _countries_of_region(self) -> dict[str, frozenset[str]]:
@@ -183,7 +180,7 @@ class Catalog(FactProvenance):
                     if code == country:
                         return self.estimate(row, price, "USD/kWh")
                     return within_factor(price, max(STAND_IN_FACTOR, records.BAND[row.confidence]), "USD/kWh")
-        raise name_resolution.unknown_name_error("electricity price", country, [row.country for row in self.tariffs])
+        raise unknown_name_error("electricity price", country, [row.country for row in self.tariffs])
 
     def grid_gco2_per_kwh(self, country: str) -> Estimate | None:
         """The national yearly mean, with the band a year's change and the hour of day earn; None when unknown."""

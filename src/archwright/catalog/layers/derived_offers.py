@@ -7,6 +7,7 @@ from the same type elsewhere. Without a price there, the home region's price tim
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 from archwright.catalog.tables.metadata_records import RegionAvailability, RegionRatio
 from archwright.catalog.tables.records import Offer
@@ -27,11 +28,9 @@ class OfferDeriver:
     def offers(self, ratios: Iterable[RegionRatio]) -> dict[str, Offer]:
         """The derived offers by id; none that the known ones hold already."""
         found: dict[str, Offer] = {}
-        candidates = [self._from_stated_price(row) for row in self._stated]
-        candidates += [
-            self._from_region_ratio(offer, ratio) for ratio in ratios for offer in self._family_offers(ratio)
-        ]
-        for offer in candidates:
+        stated = (self._from_stated_price(row) for row in self._stated)
+        by_ratio = (self._from_region_ratio(offer, ratio) for ratio in ratios for offer in self._family_offers(ratio))
+        for offer in chain(stated, by_ratio):
             if offer is not None and offer.id not in self._known:
                 found.setdefault(offer.id, offer)
         return found

@@ -22,9 +22,8 @@ def choose_efficiency(rows: Iterable[Efficiency], engine: str, quantisation: str
     Among equals the widest. The row comes back under the asked keys, its factors widened and its confidence
     lowered unless it matched. Raises CatalogError AW-CAT-05 when nothing at all applies.
     """
-    found = [
-        (distance, row) for row in rows if (distance := _match_distance(row, engine, quantisation, isa)) is not None
-    ]
+    measured = ((_match_distance(row, engine, quantisation, isa), row) for row in rows)
+    found = [(distance, row) for distance, row in measured if distance is not None]
     if not found:
         raise CatalogError(
             "AW-CAT-05",

@@ -36,7 +36,6 @@ TABLE_OF: dict[type[records.Fact], str] = {
     metadata_records.RegionRatio: "region_ratios",
 }
 SPOT = "spot"
-PROCESSOR, ACCELERATOR = "processor", "accelerator"
 
 
 class FactProvenance(CatalogTables):
@@ -64,9 +63,8 @@ class FactProvenance(CatalogTables):
     def _fact_kind(self, row: records.Fact) -> str:
         if isinstance(row, records.Offer):
             device = self.accelerators.get(row.accelerator or "")
-            return (
-                PROCESSOR if row.accelerator is None or (device is not None and device.kind == "cpu") else ACCELERATOR
-            )
+            is_processor = row.accelerator is None or (device is not None and device.kind == "cpu")
+            return "processor" if is_processor else "accelerator"
         return row.kind if isinstance(row, cost_records.PlanningParameter) else ""
 
     @cached_property
@@ -78,16 +76,14 @@ class FactProvenance(CatalogTables):
 
     def describe_stale_facts(self, facts: Iterable[records.Fact]) -> tuple[str, ...]:
         """Those of `facts` that are stale or expired, each once, in words: what a plan must name."""
-        return tuple(
-            dict.fromkeys(self._describe_age(row) for row in facts if self.freshness(row) in ("stale", "expired"))
-        )
+        old = (row for row in facts if self.freshness(row) in ("stale", "expired"))
+        return tuple(dict.fromkeys(map(self._describe_age, old)))
 
     def _describe_age(self, row: records.Fact) -> str:
         rule, age = self.time_to_live(row), freshness.age_days(row.as_of, self.today)
         since = "undated" if age is None else f"of {row.as_of}, about {age} days old"
-        return f"{row_name(row)}: {rule.id if rule else 'fact'} {since}" + (
-            f" (good for {rule.ttl_days})" if rule else ""
-        )
+        limit = f" (good for {rule.ttl_days})" if rule else ""
+        return f"{row_name(row)}: {rule.id if rule else 'fact'} {since}{limit}"
 
     def may_advise_buying(self, node: cost_records.ServerSpec) -> bool:
         """Whether a plan may advise to buy `node`: not on a purchase price past its limit."""
@@ -131,8 +127,7 @@ class FactProvenance(CatalogTables):
         prices = self.refreshed_layer.prices.get(provider)
         if prices is None:
             return frozenset()
+        types = [machine.instance_type for machine in prices.machines]
+        regions = [place.region for place in prices.places]
         pairs = zip(prices.machine, prices.place, strict=True)
-        return frozenset(
-            f"{provider}:{prices.places[place].region}:{prices.machines[machine].instance_type}"
-            for machine, place in pairs
-        )
+        return frozenset(f"{provider}:{regions[place]}:{types[machine]}" for machine, place in pairs)

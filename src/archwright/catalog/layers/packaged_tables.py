@@ -14,8 +14,14 @@ from typing import TypeVar
 
 import msgspec
 
-from archwright.catalog.layers import refreshed_layer
 from archwright.catalog.layers.derived_offers import OfferDeriver
+from archwright.catalog.layers.refreshed_layer import (
+    GridCarbon,
+    RefreshedLayer,
+    expand_offers,
+    overlay_offer,
+    read_generation,
+)
 from archwright.catalog.layers.user_overlay import UserOverlay, overlaid_property
 from archwright.catalog.tables import (
     cost_records,
@@ -90,9 +96,9 @@ class CatalogTables:
         if provider not in self._offers_by_provider:
             found = {**self.derived_offers.get(provider, {}), **self.shipped_offers.get(provider, {})}
             if provider in self.refreshed_layer.prices:
-                for offer in refreshed_layer.expand_offers(self.refreshed_layer.prices[provider]):
+                for offer in expand_offers(self.refreshed_layer.prices[provider]):
                     below = found.get(offer.id)
-                    found[offer.id] = offer if below is None else refreshed_layer.overlay_offer(below, offer)
+                    found[offer.id] = offer if below is None else overlay_offer(below, offer)
             for name in self.user_overlay.overridden_names("offers") & found.keys():
                 found[name] = self.user_overlay.apply_to_row("offers", found[name])
             self._offers_by_provider[provider] = tuple(found.values())
@@ -115,9 +121,8 @@ class CatalogTables:
     def derived_offers(self) -> Mapping[str, Mapping[str, records.Offer]]:
         """Provider, then id."""
         shipped = [offer for of in self.shipped_offers.values() for offer in of.values()]
-        return _group_by_provider(
-            OfferDeriver(shipped, self.availability, self.geo).offers(self.region_ratios).values()
-        )
+        derived = OfferDeriver(shipped, self.availability, self.geo).offers(self.region_ratios)
+        return _group_by_provider(derived.values())
 
     def geo(self, provider: str, region: str) -> str | None:
         """The part of the world in an offer's words; None for a region nobody knows."""
@@ -128,13 +133,9 @@ class CatalogTables:
         return next((word for place, word in GEOS.items() if place in groups), ELSEWHERE)
 
     @cached_property
-    def refreshed_layer(self) -> refreshed_layer.RefreshedLayer:
+    def refreshed_layer(self) -> RefreshedLayer:
         """The refreshed layer, empty before the first refresh."""
-        return (
-            refreshed_layer.RefreshedLayer()
-            if self._latest_file is None
-            else refreshed_layer.read_generation(self._latest_file)
-        )
+        return RefreshedLayer() if self._latest_file is None else read_generation(self._latest_file)
 
     # --- models
 
@@ -142,12 +143,8 @@ class CatalogTables:
     def models(self) -> Mapping[str, records.ModelSpec]:
         found = {row.id: row for row in parsers.read_models(self.folder, list(self.scores))}
         # Shapes come from a refresh, scores do not stand in them.
-        newer = {
-            row.id: replace(row, quality=found[row.id].quality)
-            for row in self.refreshed_layer.models
-            if row.id in found
-        }
-        return {**found, **newer}
+        newer = [row for row in self.refreshed_layer.models if row.id in found]
+        return found | {row.id: replace(row, quality=found[row.id].quality) for row in newer}
 
     @overlaid_property
     def scores(self) -> tuple[records.QualityScore, ...]:
@@ -275,9 +272,8 @@ class CatalogTables:
         if self._latest_file is not None:
             total.update(msgspec.msgpack.encode(self.refreshed_layer))
         if self._user_file is not None and self._user_file.is_file():
-            total.update(
-                self._user_file.read_bytes() + b"\0".join(name.encode() for name in self.user_overlay.expired_overrides)
-            )
+            expired = b"\0".join(name.encode() for name in self.user_overlay.expired_overrides)
+            total.update(self._user_file.read_bytes() + expired)
         return total.hexdigest()
 
 
@@ -299,13 +295,13 @@ def _with_price(row: records.EnergyTariff | None, newer: records.EnergyTariff) -
     return replace(newer, grid_gco2_per_kwh=row.grid_gco2_per_kwh, grid_year=row.grid_year, grid_source=row.grid_source)
 
 
-def _with_grid(row: records.EnergyTariff, newer: refreshed_layer.GridCarbon | None) -> records.EnergyTariff:
+def _with_grid(row: records.EnergyTariff, newer: GridCarbon | None) -> records.EnergyTariff:
     if newer is None or row.area:
         return row
     return replace(row, grid_gco2_per_kwh=newer.gco2_per_kwh, grid_year=newer.year, grid_source=newer.source)
 
 
-def _tariff_from_grid(row: refreshed_layer.GridCarbon) -> records.EnergyTariff:
+def _tariff_from_grid(row: GridCarbon) -> records.EnergyTariff:
     return records.EnergyTariff(
         country=row.country,
         area="",

@@ -15,7 +15,7 @@ import msgspec
 
 from archwright.catalog.tables.cost_records import StoragePrice
 from archwright.catalog.tables.records import Accelerator, EnergyTariff, HostedModel, ModelSpec, Offer, QualityScore
-from archwright.contract.record import Record, replace
+from archwright.contract.record import Record, as_dict, replace
 from archwright.errors import CatalogError, ErrorLocation
 from archwright.home import write_atomic
 
@@ -97,31 +97,22 @@ class RefreshedLayer(Record):
 
 def expand_offers(prices: ProviderPrices) -> Iterator[Offer]:
     """The offers of one provider; a source without a date is recalled like any other."""
+    builds = [as_dict(machine) for machine in prices.machines]
+    for build in builds:
+        build["spec_source"], build["spec_as_of"] = build.pop("source"), build.pop("as_of")
     for number, machine_at in enumerate(prices.machine):
         machine, place = prices.machines[machine_at], prices.places[prices.place[number]]
         origin = prices.origins[prices.origin[number]]
         yield Offer(
+            **builds[machine_at],
             id=f"{machine.provider}:{place.region}:{machine.instance_type}",
-            provider=machine.provider,
             region=place.region,
             geo=place.geo,
-            instance_type=machine.instance_type,
-            accelerator=machine.accelerator,
-            accelerator_count=machine.accelerator_count,
-            accelerator_share=machine.accelerator_share,
-            vcpu=machine.vcpu,
-            ram_bytes=machine.ram_bytes,
-            arch=machine.arch,
-            local_nvme_bytes=machine.local_nvme_bytes,
-            network_bytes_per_s=machine.network_bytes_per_s,
-            network_note=machine.network_note,
             on_demand_usd_per_hour=prices.on_demand[number],
             spot_usd_per_hour=prices.spot[number],
             commit_1y_usd_per_hour=prices.commit_1y[number] if prices.commit_1y else None,
             commit_3y_usd_per_hour=prices.commit_3y[number] if prices.commit_3y else None,
             price_kind="list",
-            spec_source=machine.source,
-            spec_as_of=machine.as_of,
             source=origin.source,
             as_of=origin.as_of,
             confidence="high" if origin.as_of else "recalled",
@@ -162,12 +153,9 @@ def read_generation(path: Path) -> RefreshedLayer:
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=RefreshedLayer)
     except (OSError, ValueError) as error:
-        raise CatalogError(
-            "AW-CAT-07",
-            f"the refreshed facts cannot be read: {error}",
-            where=ErrorLocation(str(path)),
-            hint="archwright catalog refresh --from DIR again, or --rollback",
-        ) from error
+        message, where = f"the refreshed facts cannot be read: {error}", ErrorLocation(str(path))
+        hint = "archwright catalog refresh --from DIR again, or --rollback"
+        raise CatalogError("AW-CAT-07", message, where=where, hint=hint) from error
 
 
 def write_generation(folder: Path, made: RefreshedLayer) -> str:
@@ -191,9 +179,8 @@ def roll_back(folder: Path) -> str:
     """
     name = _current_name(folder)
     if name is None:
-        raise CatalogError(
-            "AW-CAT-08", "nothing was refreshed", where=ErrorLocation(str(folder)), hint="catalog refresh first"
-        )
+        where = ErrorLocation(str(folder))
+        raise CatalogError("AW-CAT-08", "nothing was refreshed", where=where, hint="catalog refresh first")
     before = [other for other in _list_generations(folder) if int(other) < int(name)]
     if not before:
         (folder / CURRENT_FILE).unlink()

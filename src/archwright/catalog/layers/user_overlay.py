@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import yaml
 
-from archwright.catalog.tables import name_resolution
+from archwright.catalog.tables.name_resolution import unknown_name_error
 from archwright.catalog.tables.row_names import row_name
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, ErrorLocation
@@ -22,7 +22,6 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 # Beside the fields of an own fact: why it differs, and the last day it holds.
 REASON, UNTIL = "reason", "until"
-SOURCE = "source"
 
 
 class UserOverride(NamedTuple):
@@ -46,13 +45,10 @@ class UserOverlay:
         found: dict[str, dict[str, UserOverride]] = {}
         for table, line, facts in _mapping_items(self._compose_yaml(), self._overlay_error) if self._there else ():
             if table not in self._known:
-                raise name_resolution.unknown_name_error(
-                    "table in the user's catalog", table, self._known, ErrorLocation(str(self._path), line)
-                )
-            found[table] = {
-                name: self._parse_override(name, at, node)
-                for name, at, node in _mapping_items(facts, self._overlay_error)
-            }
+                where = ErrorLocation(str(self._path), line)
+                raise unknown_name_error("table in the user's catalog", table, self._known, where)
+            named = _mapping_items(facts, self._overlay_error)
+            found[table] = {name: self._parse_override(name, at, node) for name, at, node in named}
         return found
 
     def _compose_yaml(self) -> yaml.Node | None:
@@ -86,9 +82,8 @@ class UserOverlay:
     @cached_property
     def expired_overrides(self) -> tuple[str, ...]:
         """Facts whose last day has passed: they count no more, and somebody should know."""
-        return tuple(
-            sorted(name for facts in self._overrides.values() for name, own in facts.items() if own.until < self._today)
-        )
+        named = (item for facts in self._overrides.values() for item in facts.items())
+        return tuple(sorted(name for name, own in named if own.until < self._today))
 
     def overridden_names(self, table: str) -> frozenset[str]:
         """The rows of `table` that are the user's."""
@@ -100,9 +95,8 @@ class UserOverlay:
         known = set(rows) if facts else set()
         for name, own in facts.items():
             if name not in known:
-                raise name_resolution.unknown_name_error(
-                    f"row of {table} in the user's catalog", name, known, ErrorLocation(str(self._path), own.line)
-                )
+                where = ErrorLocation(str(self._path), own.line)
+                raise unknown_name_error(f"row of {table} in the user's catalog", name, known, where)
 
     def apply_to_row(self, table: str, row: R) -> R:
         """`row`, with the user's fields over it."""
@@ -113,15 +107,12 @@ class UserOverlay:
         known = set(row.__struct_fields__)
         for field in own.fields.keys() - {REASON, UNTIL}:
             if field not in known:
-                why = name_resolution.unknown_name_error(
-                    "field", field, known, ErrorLocation(str(self._path), own.lines[field], field)
-                )
-                raise self._overlay_error(
-                    f"{row_name(row)}: {why.message}", own.lines[field], field, why.hint, why.nearest
-                )
+                why = unknown_name_error("field", field, known)
+                what = f"{row_name(row)}: {why.message}"
+                raise self._overlay_error(what, own.lines[field], field, why.hint, why.nearest)
         reason = str(own.fields[REASON])
         stated = {field: value for field, value in own.fields.items() if field not in (REASON, UNTIL)}
-        said = {SOURCE: reason, "confidence": "high", "notes": f"{reason}; until {own.until}"}
+        said = {"source": reason, "confidence": "high", "notes": f"{reason}; until {own.until}"}
         plain = {**msgspec.to_builtins(row), **said, **stated}
         try:
             return msgspec.convert({name: plain[name] for name in row.__struct_fields__ if name in plain}, type(row))

@@ -69,9 +69,8 @@ def parse_accelerator_list(text: str, unit_bytes: int) -> list[str]:
         name, _, memory = line.rpartition(",")
         if not name.strip():
             continue
-        size = memory.strip()
-        known = size.isdecimal() and int(size) > 0
-        found.append(f"{name.strip()} ({int(size) * unit_bytes / 2**30:.1f} GiB)" if known else name.strip())
+        size = int(memory) if memory.strip().isdecimal() else 0
+        found.append(f"{name.strip()} ({size * unit_bytes / 2**30:.1f} GiB)" if size else name.strip())
     return found
 
 
@@ -87,10 +86,7 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
     for folder in _control_groups(root, "cpu"):
         quota, _, period = _read_text(folder / "cpu.max").strip().partition(" ")
         if not quota:
-            quota, period = (
-                _read_text(folder / "cpu.cfs_quota_us").strip(),
-                _read_text(folder / "cpu.cfs_period_us").strip(),
-            )
+            quota, period = (_read_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
         if quota.isdecimal() and period.isdecimal() and int(period) > 0:
             yield int(quota) / int(period)
 
@@ -113,13 +109,11 @@ def _control_groups(root: Path, controller: str) -> Iterator[Path]:
         if match is None:
             continue
         controllers, inside = match.group(1).split(","), Path(match.group(2))
-        if controllers == [""]:
-            top = root / "sys/fs/cgroup"
-        elif controller in controllers:
-            top = root / "sys/fs/cgroup" / controller
-        else:
-            continue
-        yield from (top / part for part in (inside, *inside.parents))
+        top = root / "sys/fs/cgroup"
+        if controller in controllers:
+            top /= controller
+        if controller in controllers or controllers == [""]:
+            yield from (top / part for part in (inside, *inside.parents))
 
 
 def _read_text(path: Path) -> str:

@@ -89,12 +89,7 @@ def median_with_spread(rates: Sequence[float], unit: str) -> Estimate:
     ordered = sorted(rates)
     tail = len(ordered) // 10
     low, high = ordered[tail], ordered[-1 - tail]
-    return Estimate(
-        value=middle,
-        low=min(low, middle / LEAST_SPREAD),
-        high=max(high, middle * LEAST_SPREAD),
-        unit=unit,
-    )
+    return Estimate(value=middle, low=min(low, middle / LEAST_SPREAD), high=max(high, middle * LEAST_SPREAD), unit=unit)
 
 
 def run_worker(model_file: Path | None, *, module: str = WORKER) -> ProbeSamples:

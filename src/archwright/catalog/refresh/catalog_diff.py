@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.layers import refreshed_layer
+from archwright.catalog.layers.refreshed_layer import expand_offers, is_same_price, overlay_offer
 from archwright.catalog.refresh.fact_view import list_figures
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
@@ -53,20 +53,16 @@ def diff_catalog(catalog: Catalog, plans: dict[str, Plan]) -> CatalogDiff:
         refreshed_on=catalog.refreshed_layer.made_at,
         changes=changes,
         added=dict(sorted(_count_new_facts(catalog).items())),
-        plans=tuple(
-            change for name, plan in plans.items() if (change := _affected_plan(name, plan, touched)) is not None
-        ),
+        plans=tuple(change for name, plan in plans.items() for change in _affected_plans(name, plan, touched)),
     )
 
 
 def _figure_changes(catalog: Catalog) -> Iterator[FigureChange]:
     for provider, prices in catalog.refreshed_layer.prices.items():
         below = {**catalog.derived_offers.get(provider, {}), **catalog.shipped_offers.get(provider, {})}
-        for offer in refreshed_layer.expand_offers(prices):
+        for offer in expand_offers(prices):
             if offer.id in below:
-                yield from _compare_rows(
-                    offer.id, below[offer.id], refreshed_layer.overlay_offer(below[offer.id], offer)
-                )
+                yield from _compare_rows(offer.id, below[offer.id], overlay_offer(below[offer.id], offer))
     for table in REFRESHED_TABLES:
         newer, older = catalog.without_user_overlay.rows_by_name(table), catalog.packaged_only.rows_by_name(table)
         for name, row in newer.items():
@@ -75,17 +71,12 @@ def _figure_changes(catalog: Catalog) -> Iterator[FigureChange]:
 
 
 def _compare_rows(name: str, before: Record, after: Record) -> Iterator[FigureChange]:
-    new = {figure.name: figure.value for figure in list_figures(after)}
+    new, source = {figure.name: figure.value for figure in list_figures(after)}, str(getattr(after, "source", ""))
     for figure in list_figures(before):
         value = new.get(figure.name)
-        if not figure.name.startswith(SECOND_SOURCE_PREFIX) and not refreshed_layer.is_same_price(value, figure.value):
+        if not figure.name.startswith(SECOND_SOURCE_PREFIX) and not is_same_price(value, figure.value):
             yield FigureChange(
-                fact=name,
-                figure=figure.name,
-                unit=figure.unit,
-                before=figure.value,
-                after=value,
-                source=str(getattr(after, "source", "")),
+                fact=name, figure=figure.name, unit=figure.unit, before=figure.value, after=value, source=source
             )
 
 
@@ -101,9 +92,10 @@ def _count_new_facts(catalog: Catalog) -> Counter[str]:
     return +found
 
 
-def _affected_plan(name: str, plan: Plan, touched: Iterable[str]) -> PlanChange | None:
+def _affected_plans(name: str, plan: Plan, touched: Iterable[str]) -> Iterator[PlanChange]:
     """A basis names a fact as `provider:region:type: ...` or `provider model: ...`."""
     said = [fact for basis in plan.bases for fact in basis.facts]
     words = {fact: (f"{fact}:", f"{fact.replace(':', ' ', 1)}:") for fact in touched}
     found = sorted(fact for fact, forms in words.items() if any(text.startswith(forms) for text in said))
-    return PlanChange(plan=name, organisation=plan.organisation, facts=tuple(found)) if found else None
+    if found:
+        yield PlanChange(plan=name, organisation=plan.organisation, facts=tuple(found))

@@ -8,7 +8,6 @@ refresh brings replaces what an earlier one brought of that class (and provider)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import TypeVar
@@ -87,7 +86,9 @@ def refresh_catalog(catalog: Catalog, layer: Path, bring: Path, only: FactClass 
     for source in sorted(wanted, key=lambda row: row.priority):
         paths = _newest_files(bring, source.file)
         if not paths:
-            missing.append(_missing_file(source))
+            missing.append(
+                FileMissing(file=source.file, feeds=source.feeds, origin=source.origin, licence=source.licence)
+            )
         of_source: list[RefreshInput] = []
         names: list[str] = []
         for path in paths:
@@ -187,20 +188,9 @@ def _replace_rows(before: tuple[F, ...], new: tuple[F, ...]) -> tuple[F, ...]:
 
 
 def count_rows(made: RefreshedLayer) -> dict[str, int]:
-    return {
-        "offers": sum(len(prices.on_demand) for prices in made.prices.values()),
-        "hosted": len(made.hosted),
-        "storage": len(made.storage),
-        "grid": len(made.grid),
-        "tariffs": len(made.tariffs),
-        "scores": len(made.scores),
-        "models": len(made.models),
-        "accelerators": len(made.accelerators),
-    }
-
-
-def _missing_file(source: RefreshSource) -> FileMissing:
-    return FileMissing(file=source.file, feeds=source.feeds, origin=source.origin, licence=source.licence)
+    tables = ("hosted", "storage", "grid", "tariffs", "scores", "models", "accelerators")
+    offers = sum(len(prices.on_demand) for prices in made.prices.values())
+    return {"offers": offers, **{table: len(getattr(made, table)) for table in tables}}
 
 
 def _nothing_read_error(bring: Path, report: RefreshReport) -> CatalogError:
@@ -209,11 +199,7 @@ def _nothing_read_error(bring: Path, report: RefreshReport) -> CatalogError:
         "AW-CAT-09",
         f"nothing to refresh from: {why}",
         where=ErrorLocation(str(bring)),
-        hint="bring files of these names: " + _join_file_names(report.missing),
+        hint="bring files of these names: " + ", ".join(row.file for row in report.missing),
     )
     error.result = report
     return error
-
-
-def _join_file_names(missing: Iterable[FileMissing]) -> str:
-    return ", ".join(row.file for row in missing)

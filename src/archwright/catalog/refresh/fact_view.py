@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from archwright.catalog.catalog import OVERLAID, Catalog
-from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.tables import records
+from archwright.catalog.layers.refreshed_layer import expand_offers
 from archwright.catalog.tables.metadata_records import FreshnessState, SourceKind
+from archwright.catalog.tables.records import Confidence, Fact, Layer
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
 
@@ -57,11 +57,11 @@ class FactFigure(Record):
 class LayerFact(Record):
     """What one layer says of a fact."""
 
-    layer: records.Layer
+    layer: Layer
     source: str
     source_kind: SourceKind
     as_of: str
-    confidence: records.Confidence
+    confidence: Confidence
     freshness: FreshnessState
     figures: tuple[FactFigure, ...]
 
@@ -102,7 +102,7 @@ def view_fact(catalog: Catalog, table: str, name: str, row: Record) -> FactView:
     return FactView(name=name, table=table, chain=chain, row=msgspec.to_builtins(row))
 
 
-def _describe_layer(catalog: Catalog, layer: records.Layer, row: Record) -> LayerFact:
+def _describe_layer(catalog: Catalog, layer: Layer, row: Record) -> LayerFact:
     if isinstance(row, MachineFacts):
         return LayerFact(
             layer=layer,
@@ -113,7 +113,7 @@ def _describe_layer(catalog: Catalog, layer: records.Layer, row: Record) -> Laye
             freshness="fresh",
             figures=list_figures(row),
         )
-    fact = row if isinstance(row, records.Fact) else None
+    fact = row if isinstance(row, Fact) else None
     source = str(getattr(row, "source", ""))
     return LayerFact(
         layer=layer,
@@ -126,9 +126,9 @@ def _describe_layer(catalog: Catalog, layer: records.Layer, row: Record) -> Laye
     )
 
 
-def _stating_layers(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tuple[records.Layer, Record]]:
+def _stating_layers(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tuple[Layer, Record]]:
     """The layers from the highest to the lowest, each with its row."""
-    found: list[tuple[records.Layer, Record]] = []
+    found: list[tuple[Layer, Record]] = []
     if name in catalog.user_overlay.overridden_names(table):
         found.append(("user", row))
     if table == MACHINE:
@@ -136,22 +136,18 @@ def _stating_layers(catalog: Catalog, table: str, name: str, row: Record) -> Ite
     elif table == "offers":
         found += _offer_layers(catalog, name)
     elif table in OVERLAID:
-        newer, older = (
-            of.rows_by_name(table).get(name) for of in (catalog.without_user_overlay, catalog.packaged_only)
-        )
+        layers = (catalog.without_user_overlay, catalog.packaged_only)
+        newer, older = (of.rows_by_name(table).get(name) for of in layers)
         found += [("refreshed", newer)] if newer is not None and newer != older else []
         found += [("shipped", older)] if older is not None else []
     return found or [("shipped", row)]
 
 
-def _offer_layers(catalog: Catalog, name: str) -> Iterator[tuple[records.Layer, Record]]:
+def _offer_layers(catalog: Catalog, name: str) -> Iterator[tuple[Layer, Record]]:
     provider = name.partition(":")[0]
     if name in catalog.refreshed_offers(provider):
-        yield from (
-            ("refreshed", row)
-            for row in refreshed_layer.expand_offers(catalog.refreshed_layer.prices[provider])
-            if row.id == name
-        )
+        offers = expand_offers(catalog.refreshed_layer.prices[provider])
+        yield from (("refreshed", row) for row in offers if row.id == name)
     shipped = catalog.shipped_offers.get(provider, {}).get(name)
     if shipped is not None:
         yield ("derived" if shipped.price_kind == "derived" else "shipped"), shipped
@@ -162,8 +158,7 @@ def _offer_layers(catalog: Catalog, name: str) -> Iterator[tuple[records.Layer, 
 
 def named_rows_by_table(catalog: Catalog) -> dict[str, dict[str, Record]]:
     """Everything that has a name of its own, by table."""
-    measured: dict[str, dict[str, Record]] = (
-        {} if catalog.machine is None else {MACHINE: {THIS_MACHINE: catalog.machine}}
-    )
-    listed = dict.fromkeys((*TABLE_ORDER, *OVERLAID))
-    return {**measured, **{table: {**catalog.rows_by_name(table)} for table in listed}}
+    found: dict[str, dict[str, Record]] = {}
+    if catalog.machine is not None:
+        found[MACHINE] = {THIS_MACHINE: catalog.machine}
+    return found | {table: {**catalog.rows_by_name(table)} for table in dict.fromkeys((*TABLE_ORDER, *OVERLAID))}

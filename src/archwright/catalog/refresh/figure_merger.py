@@ -9,18 +9,17 @@ from collections.abc import Iterable
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.refreshed_layer import GridCarbon
-from archwright.catalog.refresh import plausibility_checks
+from archwright.catalog.refresh.plausibility_checks import EXCEPTIONS, STANDARD_ATTENTION, CheckedFacts, run_checks
 from archwright.catalog.refresh.refresh_input import RefreshInput, RefreshReportBuilder
 from archwright.catalog.sources.source_records import (
     AcceleratorSpec,
-    BenchmarkScore,
     BytePrice,
     CheckpointArchitecture,
     ElectricityTariff,
 )
-from archwright.catalog.tables import name_resolution
 from archwright.catalog.tables.cost_records import StoragePrice
-from archwright.catalog.tables.records import Accelerator, Confidence, EnergyTariff, ModelSpec, QualityScore
+from archwright.catalog.tables.name_resolution import normalise_name, resolve_model
+from archwright.catalog.tables.records import Accelerator, EnergyTariff, ModelSpec, QualityScore
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 
@@ -61,47 +60,35 @@ class FigureMerger:
             row.item
             for row in self._catalog.shipped_storage_prices
             if (row.provider, row.kind) == (price.provider, price.kind)
-            and name_resolution.normalise_name(row.item).startswith(name_resolution.normalise_name(price.item))
+            and normalise_name(row.item).startswith(normalise_name(price.item))
         )
-        return StoragePrice(
-            provider=price.provider,
-            region=price.region,
-            item=next(alike, price.item),
-            kind=price.kind,
-            usd_per_byte=price.usd_per_byte,
-            from_bytes=price.from_bytes,
-            to_bytes=price.to_bytes,
-            source=file.source_label,
-            as_of=file.as_of,
-            confidence=_date_confidence(file),
-        )
+        return StoragePrice(**{**price._asdict(), "item": next(alike, price.item)}, **file.provenance)
 
     # --- electricity
 
     def merge_grid_carbon(self, brought: Iterable[RefreshInput]) -> tuple[GridCarbon, ...]:
         """By the country's code where this catalog has it, else by its name."""
         known = self._catalog.countries.values()
-        codes = {name_resolution.normalise_name(row.name): row.country for row in known}
+        codes = {normalise_name(row.name): row.country for row in known}
         codes |= {row.alpha3: row.country for row in known if row.alpha3}
         found = []
         for file in brought:
             for carbon in file.found.carbon:
-                country = codes.get(carbon.country) or codes.get(name_resolution.normalise_name(carbon.name))
+                country = codes.get(carbon.country) or codes.get(normalise_name(carbon.name))
                 if country is None:
                     self._aside.skip_row(file.source.id, UNKNOWN_COUNTRY, carbon.name or carbon.country)
                 elif not GRID_GCO2_RANGE[0] <= carbon.gco2_per_kwh <= GRID_GCO2_RANGE[1]:
                     self._aside.skip_row(file.source.id, "no carbon a grid can have", carbon.country)
                 else:
-                    row = GridCarbon(
-                        country=country, gco2_per_kwh=carbon.gco2_per_kwh, year=carbon.year, source=file.source_label
-                    )
-                    found.append(row)
+                    figure, source = carbon.gco2_per_kwh, file.source_label
+                    found.append(GridCarbon(country=country, gco2_per_kwh=figure, year=carbon.year, source=source))
         return tuple(found)
 
     def merge_tariffs(self, brought: Iterable[RefreshInput]) -> tuple[EnergyTariff, ...]:
         """In USD at today's rate; dated by the period the source states."""
         known = {*self._catalog.countries, *(row.country for row in self._catalog.shipped_tariffs)}
         found: dict[tuple[str, str], EnergyTariff] = {}
+        lowest, highest = USD_PER_KWH_RANGE
         for file in brought:
             for tariff in file.found.tariffs:
                 row, name = self._convert_tariff(file, tariff), tariff.area or tariff.country
@@ -111,9 +98,7 @@ class FigureMerger:
                 elif row.commercial_usd_per_kwh is None:
                     # An industry's price alone would stand in for a business's.
                     self._aside.skip_row(file.source.id, "states no price for a business", name)
-                elif not all(
-                    price is None or USD_PER_KWH_RANGE[0] <= price <= USD_PER_KWH_RANGE[1] for price in prices
-                ):
+                elif any(price is not None and not lowest <= price <= highest for price in prices):
                     self._aside.skip_row(file.source.id, "no price a kWh can have", name)
                 else:
                     found.setdefault((row.country, row.area), row)
@@ -145,7 +130,8 @@ class FigureMerger:
                 if model is not None and not 0 < score.score < 1:
                     self._aside.skip_row(file.source.id, "a score that is no share", name)
                 elif model is not None:
-                    found.append(_quality_score(file, score, model.id))
+                    named = score._replace(model=model.id, benchmark=score.benchmark.replace("-", "_"))
+                    found.append(QualityScore(**named._asdict(), **file.provenance))
         return tuple(found)
 
     def merge_models(self, brought: Iterable[RefreshInput]) -> tuple[ModelSpec, ...]:
@@ -156,7 +142,7 @@ class FigureMerger:
                 model = self._resolve_model(file, shape.model)
                 if model is not None:
                     made = _with_architecture(file, model, shape)
-                    if self._passes_checks(file, plausibility_checks.CheckedFacts({}, models=(made,))):
+                    if self._passes_checks(file, CheckedFacts({}, models=(made,))):
                         found.setdefault(made.id, made)
         return tuple(found.values())
 
@@ -172,18 +158,14 @@ class FigureMerger:
                     continue
                 made = _with_accelerator_sheet(file, row, device)
                 stated = replace(made, memory_bytes=device.memory_bytes)
-                if self._passes_checks(file, plausibility_checks.CheckedFacts({made.id: made})) and self._passes_checks(
-                    file, plausibility_checks.CheckedFacts({made.id: stated})
-                ):
+                if all(self._passes_checks(file, CheckedFacts({made.id: row})) for row in (made, stated)):
                     found.setdefault(made.id, made)
         return tuple(found.values())
 
-    def _passes_checks(self, file: RefreshInput, facts: plausibility_checks.CheckedFacts) -> bool:
+    def _passes_checks(self, file: RefreshInput, facts: CheckedFacts) -> bool:
         """Whether no gate refuses; what it says is set aside."""
         refused = [
-            one
-            for one in plausibility_checks.run_checks(facts, self._catalog.gate_exceptions)
-            if one.refuses and one.gate != plausibility_checks.EXCEPTIONS
+            one for one in run_checks(facts, self._catalog.gate_exceptions) if one.refuses and one.gate != EXCEPTIONS
         ]
         for one in refused:
             self._aside.skip_row(file.source.id, f"gate {one.gate}", f"{one.subject}: {one.says}")
@@ -192,34 +174,16 @@ class FigureMerger:
     def _resolve_model(self, file: RefreshInput, said: str) -> ModelSpec | None:
         """Not by an alias: that one plain name stands for the newest model does not make an older one's figures its."""
         try:
-            return name_resolution.resolve_model(said, self._catalog.models, ())
+            return resolve_model(said, self._catalog.models, ())
         except CatalogError:
             self._aside.skip_row(file.source.id, "a model this catalog has no row of", said)
             return None
 
 
-def _date_confidence(file: RefreshInput) -> Confidence:
-    return "medium" if file.as_of else "recalled"
-
-
-def _quality_score(file: RefreshInput, score: BenchmarkScore, model: str) -> QualityScore:
-    return QualityScore(
-        model=model,
-        benchmark=score.benchmark.replace("-", "_"),
-        score=score.score,
-        method=score.method,
-        reported_by=score.reported_by,
-        original_source=score.link,
-        source=file.source_label,
-        as_of=file.as_of,
-        confidence=_date_confidence(file),
-    )
-
-
 def _with_architecture(file: RefreshInput, row: ModelSpec, shape: CheckpointArchitecture) -> ModelSpec:
     """The file is the thing itself and not a copy of a page: it is as good as the day it was brought."""
     fields = dict(shape.fields)
-    if row.attention in plausibility_checks.STANDARD_ATTENTION:
+    if row.attention in STANDARD_ATTENTION:
         layers, heads, wide = (fields.get(name, getattr(row, name)) for name in ("layers", "kv_heads", "head_dim"))
         fields["kv_bytes_per_token_bf16"] = KV_BYTES * layers * heads * wide
     return replace(row, **fields, source=file.source_label, as_of=file.as_of or file.brought_on, confidence="high")

@@ -5,20 +5,29 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.layers.refreshed_layer import MachineType, PriceOrigin, ProviderPrices, RegionLocation
-from archwright.catalog.refresh import plausibility_checks
+from archwright.catalog.layers.refreshed_layer import (
+    MachineType,
+    PriceOrigin,
+    ProviderPrices,
+    RegionLocation,
+    expand_offers,
+)
 from archwright.catalog.refresh.component_pricing import ComponentPricing
+from archwright.catalog.refresh.plausibility_checks import (
+    EXCEPTIONS,
+    GIB,
+    USABLE_MEMORY_RANGE,
+    CheckedFacts,
+    run_checks,
+)
 from archwright.catalog.refresh.refresh_input import RefreshInput, RefreshReportBuilder
 from archwright.catalog.sources.source_records import InstancePrice, InstanceSpec
 from archwright.catalog.tables.records import Accelerator, Offer
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
-
-T = TypeVar("T")
 
 
 class _PriceRow(NamedTuple):
@@ -82,11 +91,8 @@ class MachinePriceMerger:
         if build.accelerator_count:
             accelerator = self._resolve_accelerator(build)
             if accelerator is None:
-                self._aside.skip_row(
-                    file.source.id,
-                    f"accelerator {build.accelerator or 'without a name'} is unknown",
-                    build.instance_type,
-                )
+                reason = f"accelerator {build.accelerator or 'without a name'} is unknown"
+                self._aside.skip_row(file.source.id, reason, build.instance_type)
                 return None
             if build.memory_gib:
                 memory = build.memory_gib / (build.accelerator_share or 1.0)
@@ -123,9 +129,8 @@ class MachinePriceMerger:
         if machine is None:
             self._aside.skip_row(file.source.id, "its machine type has no known build", name)
         elif counts.get(price.instance_type, machine.accelerator_count) != machine.accelerator_count:
-            self._aside.skip_row(
-                file.source.id, "its source counts other accelerators: the price may be the host's", name
-            )
+            reason = "its source counts other accelerators: the price may be the host's"
+            self._aside.skip_row(file.source.id, reason, name)
         elif geo is None:
             self._aside.skip_row(file.source.id, "its region is unknown, so is its residency", name)
         elif not math.isfinite(price.on_demand):
@@ -155,38 +160,33 @@ class MachinePriceMerger:
         """Takes out what a gate refuses, and says whether anything was. The other offers of this catalog stand beside
         for medians and families."""
         new = {name for rows in taken.values() for name in rows}
-        candidates = [
-            offer for rows in taken.values() for offer in refreshed_layer.expand_offers(_to_columns(rows.values()))
-        ]
+        candidates = [offer for rows in taken.values() for offer in expand_offers(_to_columns(rows.values()))]
         beside = [offer for offer in self._catalog.offers if offer.id not in new]
         memory = {
             offer.id: self._memory[offer.provider, offer.instance_type]
             for offer in candidates
             if (offer.provider, offer.instance_type) in self._memory
         }
-        facts = plausibility_checks.CheckedFacts({**self._catalog.accelerators}, (*candidates, *beside), (), memory)
+        facts = CheckedFacts({**self._catalog.accelerators}, (*candidates, *beside), (), memory)
         refused, flags = False, list[str]()
-        for finding in plausibility_checks.run_checks(facts, self._catalog.gate_exceptions):
+        for finding in run_checks(facts, self._catalog.gate_exceptions):
             provider = finding.subject.partition(":")[0]
-            if finding.subject not in new or finding.gate == plausibility_checks.EXCEPTIONS:
+            if finding.subject not in new or finding.gate == EXCEPTIONS:
                 continue
             if not finding.refuses:
                 flags.append(f"{finding.gate}: {finding.subject}: {finding.says}")
             elif taken[provider].pop(finding.subject, None) is not None:
                 refused = True
-                self._aside.skip_row(
-                    whence[finding.subject], f"gate {finding.gate}", f"{finding.subject}: {finding.says}"
-                )
+                said = f"{finding.subject}: {finding.says}"
+                self._aside.skip_row(whence[finding.subject], f"gate {finding.gate}", said)
         if not refused:
             self._aside.flags += flags
         return refused
 
 
 def _has_memory(row: Accelerator, memory_gib: float) -> bool:
-    has = row.memory_bytes / plausibility_checks.GIB
-    return (
-        plausibility_checks.USABLE_MEMORY_RANGE[0] <= has / memory_gib <= 1 / plausibility_checks.USABLE_MEMORY_RANGE[0]
-    )
+    least = USABLE_MEMORY_RANGE[0]
+    return least <= row.memory_bytes / GIB / memory_gib <= 1 / least
 
 
 def _row_from_offer(offer: Offer) -> _PriceRow | None:
@@ -210,33 +210,19 @@ def _machine_from_offer(offer: Offer) -> MachineType:
     return MachineType(**{**build, "source": offer.spec_source, "as_of": offer.spec_as_of})
 
 
-class _ValueIndex(Generic[T]):
-    """A table of distinct values, filled as they are met."""
-
-    def __init__(self) -> None:
-        self._places: dict[T, int] = {}
-
-    def position(self, value: T) -> int:
-        return self._places.setdefault(value, len(self._places))
-
-    @property
-    def values(self) -> tuple[T, ...]:
-        return tuple(self._places)
-
-
 def _to_columns(rows: Iterable[_PriceRow]) -> ProviderPrices:
     """Rows as columns beside tables of what they share."""
-    machines, places, origins = _ValueIndex[MachineType](), _ValueIndex[RegionLocation](), _ValueIndex[PriceOrigin]()
+    machines, places, origins = dict[MachineType, int](), dict[RegionLocation, int](), dict[PriceOrigin, int]()
     listed = list(rows)
     return ProviderPrices(
-        machine=[machines.position(row.machine) for row in listed],
-        place=[places.position(row.place) for row in listed],
-        origin=[origins.position(row.origin) for row in listed],
+        machine=[machines.setdefault(row.machine, len(machines)) for row in listed],
+        place=[places.setdefault(row.place, len(places)) for row in listed],
+        origin=[origins.setdefault(row.origin, len(origins)) for row in listed],
         on_demand=[row.on_demand for row in listed],
         spot=[row.spot for row in listed],
         commit_1y=[row.commit_1y for row in listed],
         commit_3y=[row.commit_3y for row in listed],
-        machines=machines.values,
-        places=places.values,
-        origins=origins.values,
+        machines=tuple(machines),
+        places=tuple(places),
+        origins=tuple(origins),
     )

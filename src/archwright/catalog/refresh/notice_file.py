@@ -9,12 +9,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from archwright.catalog.tables import guidance_rows, yaml_documents
+from archwright.catalog.tables import yaml_documents
 from archwright.catalog.tables.csv_table import DATA, read_rows
+from archwright.catalog.tables.guidance_rows import FOLDER, read_advice, read_features
 from archwright.home import write_atomic
 
 FILE = "NOTICE"
-FEATURES = "features"
 SOURCE_COLUMNS = ("source", "price_source", "spec_source", "grid_source")
 HEAD = """Facts shipped with archwright
 
@@ -51,7 +51,7 @@ def _table_lines(folder: Path) -> list[str]:
         works: Counter[str] = Counter()
         for row in read_rows(folder, path.name):
             works.update({name for column in SOURCE_COLUMNS for name in split_works(row.text(column)) if name})
-        lines += [f"  {path.name}", *(f"    {name} ({count})" for name, count in sorted(works.items())), ""]
+        lines += [f"  {path.name}", *_count_lines(works), ""]
     return lines
 
 
@@ -61,18 +61,14 @@ def _document_lines(folder: Path) -> list[str]:
         lines.append(f"  engines.yaml, {engine.id}: {engine.source}")
     for regulation in yaml_documents.read_regulations(folder):
         lines.append(f"  regulations/{regulation.id}.yaml: {regulation.source}")
-    for path in sorted((folder / guidance_rows.FOLDER).glob("*.yaml")):
-        rows = (
-            guidance_rows.read_features(folder)
-            if path.stem == FEATURES
-            else guidance_rows.read_advice(path.stem, folder)
-        )
-        sources = Counter(row.source for row in rows)
-        lines += [
-            f"  {guidance_rows.FOLDER}/{path.name}",
-            *(f"    {name} ({count})" for name, count in sorted(sources.items())),
-        ]
+    for path in sorted((folder / FOLDER).glob("*.yaml")):
+        rows = read_features(folder) if path.stem == "features" else read_advice(path.stem, folder)
+        lines += [f"  {FOLDER}/{path.name}", *_count_lines(Counter(row.source for row in rows))]
     return [*lines, ""]
+
+
+def _count_lines(works: Counter[str]) -> list[str]:
+    return [f"    {name} ({count})" for name, count in sorted(works.items())]
 
 
 if __name__ == "__main__":

@@ -65,16 +65,16 @@ def check_unit_price(facts: CheckedFacts) -> Iterable[Finding]:
         middle = statistics.median(price for price, _ in found)
         for price, offer in found:
             if middle <= 0 or not PRICE_SPREAD[0] <= price / middle <= PRICE_SPREAD[1]:
-                yield Finding(
-                    "price-of-one", offer.id, f"{price:.3g} USD/h each; the median of its class is {middle:.3g}"
-                )
+                says = f"{price:.3g} USD/h each; the median of its class is {middle:.3g}"
+                yield Finding("price-of-one", offer.id, says)
 
 
 def check_usable_memory(facts: CheckedFacts) -> Iterable[Finding]:
     """Usable GiB within 0.85-1.02 of what the device is sold with; of an offer, of its accelerator's row."""
     for row in facts.accelerators.values():
         sold = [float(word) for word in re.findall(r"\d+(?:\.\d+)?", row.memory_marketing)]
-        if row.kind != "cpu" and sold and not _is_usable_share(row.memory_bytes / GIB, max(sold)):
+        usable = row.memory_bytes / GIB / max(sold, default=1.0)
+        if row.kind != "cpu" and sold and not USABLE_MEMORY_RANGE[0] <= usable <= USABLE_MEMORY_RANGE[1]:
             yield Finding("usable-memory", row.id, f"{row.memory_bytes / GIB:.4g} GiB of {row.memory_marketing}")
     for offer in facts.offers:
         stated, device = facts.memory_gib.get(offer.id), facts.accelerators.get(offer.accelerator or "")
@@ -82,10 +82,6 @@ def check_usable_memory(facts: CheckedFacts) -> Iterable[Finding]:
             has = device.memory_bytes / GIB
             if not USABLE_MEMORY_RANGE[0] <= has / stated <= 1 / USABLE_MEMORY_RANGE[0]:
                 yield Finding("usable-memory", offer.id, f"{stated:.4g} GiB a device; {device.id} has {has:.4g}")
-
-
-def _is_usable_share(seen: float, sold: float) -> bool:
-    return USABLE_MEMORY_RANGE[0] <= seen / sold <= USABLE_MEMORY_RANGE[1]
 
 
 def check_dense_rates(facts: CheckedFacts) -> Iterable[Finding]:
@@ -99,20 +95,16 @@ def check_dense_rates(facts: CheckedFacts) -> Iterable[Finding]:
         for dtype in ("fp8", "int8"):
             ratio = row.flops.get(dtype, wide) / wide
             if min(abs(ratio - whole) for whole in DENSE_RATIOS) > RATIO_TOLERANCE:
-                yield Finding(
-                    "dense-rates", row.id, f"{dtype} is {ratio:.3g} x the 16-bit rate: sparse, or an exception"
-                )
+                says = f"{dtype} is {ratio:.3g} x the 16-bit rate: sparse, or an exception"
+                yield Finding("dense-rates", row.id, says)
 
 
 def check_accelerator_charged(facts: CheckedFacts) -> Iterable[Finding]:
     """A machine whose family or name has accelerators states its own: else its price is the host's alone."""
     with_device = {(o.provider, machine_family(o.instance_type)) for o in facts.offers if o.accelerator_count}
     for offer in facts.offers:
-        if offer.accelerator_count:
-            continue
-        if (offer.provider, machine_family(offer.instance_type)) in with_device or NAMED_DEVICE.search(
-            offer.instance_type
-        ):
+        alike = (offer.provider, machine_family(offer.instance_type)) in with_device
+        if not offer.accelerator_count and (alike or NAMED_DEVICE.search(offer.instance_type)):
             yield Finding("accelerator-charged", offer.id, "no accelerator, while its family or name has one")
 
 
@@ -131,12 +123,8 @@ def _check_larger_is_dearer(offers: Iterable[Offer]) -> Iterable[Finding]:
         found.sort(key=_machine_size)
         for smaller, larger in combinations(found, 2):
             if _is_larger(larger, smaller) and _list_price(larger) < _list_price(smaller) * (1 - 1e-9):
-                yield Finding(
-                    "size-order",
-                    larger.id,
-                    f"{_list_price(larger):.4g} USD/h; the smaller {smaller.instance_type} costs "
-                    f"{_list_price(smaller):.4g}",
-                )
+                beside = f"the smaller {smaller.instance_type} costs {_list_price(smaller):.4g}"
+                yield Finding("size-order", larger.id, f"{_list_price(larger):.4g} USD/h; {beside}")
 
 
 def _check_newer_not_cheaper(offers: Iterable[Offer]) -> Iterable[Finding]:
@@ -161,9 +149,8 @@ def _machine_size(offer: Offer) -> tuple[int, int, int]:
 
 
 def _is_larger(larger: Offer, smaller: Offer) -> bool:
-    return all(a >= b for a, b in zip(_machine_size(larger), _machine_size(smaller), strict=True)) and _machine_size(
-        larger
-    ) != _machine_size(smaller)
+    large, small = _machine_size(larger), _machine_size(smaller)
+    return large != small and all(a >= b for a, b in zip(large, small, strict=True))
 
 
 def _list_price(offer: Offer) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from archwright.catalog.sources.source_records import SourceFacts
 from archwright.catalog.tables.metadata_records import RefreshSource
@@ -24,6 +24,12 @@ class RefreshInput(NamedTuple):
     def source_label(self) -> str:
         """As a row's `source` names it."""
         return self.source.origin.partition(", saved as")[0]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The fields of a row that say where it is from."""
+        confidence = "medium" if self.as_of else "recalled"
+        return {"source": self.source_label, "as_of": self.as_of, "confidence": confidence}
 
 
 class SkippedRows(Record):

@@ -71,7 +71,7 @@ def read_benchmark_scores(data: bytes, _file: FileContext) -> SourceFacts:
                 score=row.score,
                 method=row.analysis_method or "",
                 reported_by="the model's maker" if row.is_self_reported else "",
-                link=row.self_reported_source_link or "",
+                original_source=row.self_reported_source_link or "",
             )
             for row in results
         ),

@@ -109,14 +109,14 @@ class ElectricityTariff(NamedTuple):
 
 
 class BenchmarkScore(NamedTuple):
-    """A reported score, as a share; `link` is where the reporter published it."""
+    """A reported score, as a share; `original_source` is where the reporter published it."""
 
     model: str
     benchmark: str
     score: float
     method: str
     reported_by: str
-    link: str
+    original_source: str
 
 
 class AcceleratorSpec(NamedTuple):

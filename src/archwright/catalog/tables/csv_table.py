@@ -144,9 +144,5 @@ def read_rows(folder: Path, file: str) -> Iterator[CsvRow]:
             for cells in reader:
                 yield CsvRow(file, reader.line_num, cells)
     except FileNotFoundError:
-        raise CatalogError(
-            "AW-CAT-03",
-            f"the catalog lacks its table {file}",
-            where=ErrorLocation(str(path)),
-            hint="reinstall archwright",
-        ) from None
+        message, where = f"the catalog lacks its table {file}", ErrorLocation(str(path))
+        raise CatalogError("AW-CAT-03", message, where=where, hint="reinstall archwright") from None

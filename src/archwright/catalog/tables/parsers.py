@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from archwright.catalog.tables import cost_records, metadata_records, records
 from archwright.catalog.tables.csv_table import CsvRow, effective_confidence, read_rows, table_reader
@@ -223,7 +223,7 @@ def read_planning_parameters(row: CsvRow) -> cost_records.PlanningParameter:
     return row.to_record(cost_records.PlanningParameter, **read_band(row))
 
 
-def read_band(row: CsvRow) -> dict[str, float]:
+def read_band(row: CsvRow) -> dict[str, Any]:
     """Without a low or a high, the typical stands in: the band is then that of the confidence alone."""
     typical = row.required_number("typical")
     low, high = row.number("low"), row.number("high")

@@ -28,9 +28,8 @@ def read_document(path: Path, wanted: type[T]) -> T:
     try:
         return msgspec.convert(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader), wanted)
     except FileNotFoundError:
-        raise CatalogError(
-            "AW-CAT-03", f"the catalog lacks {path.name}", where=ErrorLocation(str(path)), hint="reinstall archwright"
-        ) from None
+        message, where = f"the catalog lacks {path.name}", ErrorLocation(str(path))
+        raise CatalogError("AW-CAT-03", message, where=where, hint="reinstall archwright") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise document_error(path, f"not valid YAML: {error}", None if mark is None else mark.line + 1) from error
