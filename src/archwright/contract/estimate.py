@@ -48,25 +48,14 @@ class Estimate(Record):
 
     def scaled(self, by: float, *, unit: str | None = None, basis: str | None = None) -> Estimate:
         """Multiplied by an exact, positive number."""
-        return Estimate(
-            value=self.value * by,
-            low=self.low * by,
-            high=self.high * by,
-            unit=unit or self.unit,
-            level=self.level,
-            basis=self.basis if basis is None else basis,
-        )
+        value, low, high = (number * by for number in (self.value, self.low, self.high))
+        named = self.basis if basis is None else basis
+        return Estimate(value=value, low=low, high=high, unit=unit or self.unit, level=self.level, basis=named)
 
     def divide_amount(self, amount: float, unit: str, basis: str = "") -> Estimate:
         """`amount` over it: its ends change places. It is above 0."""
-        return Estimate(
-            value=amount / self.value,
-            low=amount / self.high,
-            high=amount / self.low,
-            unit=unit,
-            level=self.level,
-            basis=basis,
-        )
+        value, low, high = (amount / number for number in (self.value, self.high, self.low))
+        return Estimate(value=value, low=low, high=high, unit=unit, level=self.level, basis=basis)
 
 
 def exact_estimate(value: float, unit: str, basis: str = "") -> Estimate:
@@ -86,19 +75,14 @@ def multiply_estimates(estimates: list[Estimate], unit: str, basis: str = "") ->
     """
     value = math.prod(e.value for e in estimates)
     if any(e.low <= 0 for e in estimates):
-        low, high = _interval_corners(estimates)
+        low = high = 1.0
+        for e in estimates:
+            corners = (low * e.low, low * e.high, high * e.low, high * e.high)
+            low, high = min(corners), max(corners)
     else:
         low = value * math.exp(-math.sqrt(sum(math.log(e.value / e.low) ** 2 for e in estimates)))
         high = value * math.exp(math.sqrt(sum(math.log(e.high / e.value) ** 2 for e in estimates)))
     return Estimate(value=value, low=low, high=high, unit=unit, level=_lowest_level(estimates), basis=basis)
-
-
-def _interval_corners(estimates: list[Estimate]) -> tuple[float, float]:
-    low = high = 1.0
-    for e in estimates:
-        corners = (low * e.low, low * e.high, high * e.low, high * e.high)
-        low, high = min(corners), max(corners)
-    return low, high
 
 
 def _lowest_level(estimates: list[Estimate]) -> float:
@@ -111,6 +95,5 @@ def sum_estimates(estimates: list[Estimate], unit: str, basis: str = "") -> Esti
     value = sum(e.value for e in estimates)
     below = math.sqrt(sum((e.value - e.low) ** 2 for e in estimates))
     above = math.sqrt(sum((e.high - e.value) ** 2 for e in estimates))
-    return Estimate(
-        value=value, low=value - below, high=value + above, unit=unit, level=_lowest_level(estimates), basis=basis
-    )
+    level = _lowest_level(estimates)
+    return Estimate(value=value, low=value - below, high=value + above, unit=unit, level=level, basis=basis)

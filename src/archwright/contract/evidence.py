@@ -61,11 +61,11 @@ class Query(Record):
             return f"sum(increase({name}{selector}[{window}]))"
         if METRIC_BY_QUANTITY[self.metric].is_per_run:
             return self._runs_promql(f"last_over_time({name}{selector}[{window}])")
-        over = f"(sum({name}{selector})[{window}:1s])"
+        over = f"sum({name}{selector})[{window}:1s]"
         if self.quantile is not None:
-            return f"quantile_over_time({self.quantile}, sum({name}{selector})[{window}:1s])"
+            return f"quantile_over_time({self.quantile}, {over})"
         over_time = {"max": "max_over_time", "mean": "avg_over_time"}.get(self.statistic)
-        return f"{over_time}{over}" if over_time else f"sum({name}{selector})"
+        return f"{over_time}({over})" if over_time else f"sum({name}{selector})"
 
     def _share_promql(self, name: str, selector: str, window: str) -> str:
         """A status nobody ended with has no series yet: that is none, not unknown."""
@@ -159,13 +159,7 @@ class Measurement(Record):
     evidence: str
 
     def to_measured_value(self) -> MeasuredValue:
-        return MeasuredValue(
-            value=self.value,
-            unit=self.unit,
-            statistic=self.statistic,
-            samples=self.samples,
-            window_s=self.window_s,
-        )
+        return MeasuredValue(**{name: getattr(self, name) for name in MeasuredValue.__struct_fields__})
 
 
 class Deviation(Record):

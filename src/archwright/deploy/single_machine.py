@@ -99,16 +99,12 @@ def _locate_pools(plan: Plan, reached: Mapping[str, ExternalEndpoints]) -> Locat
     missing = [pool for pool in missing if 0 not in pool.shares or not there.issuperset(pool.workloads)]
     if plan.chosen is None or not found or missing:
         flags = " ".join(f"--engine {pool.name}=URL" for pool in missing)
+        hint = "plan with placement: {allow: [this-machine]}, as examples/desk/needs.yaml does"
         if plan.chosen is not None and flags:
             hint = f"start its engines, then say where they answer: archwright up PLAN {flags}"
-        else:
-            hint = "plan with placement: {allow: [this-machine]}, as examples/desk/needs.yaml does"
-        raise PlanError(
-            "AW-PLAN-20",
-            f"the plan's choice ({plan.chosen or 'none'}) cannot be brought up on this machine alone",
-            where=ErrorLocation(plan.needs_file, None, "placement.allow"),
-            hint=hint,
-        )
+        message = f"the plan's choice ({plan.chosen or 'none'}) cannot be brought up on this machine alone"
+        where = ErrorLocation(plan.needs_file, None, "placement.allow")
+        raise PlanError("AW-PLAN-20", message, where=where, hint=hint)
     return tuple(found)
 
 
@@ -178,7 +174,7 @@ def _build_pool_config(plan: Plan, pool: Pool, at: ExternalEndpoints) -> dict[st
         "key": f"env:{at.key_env}" if at.key_env else "",
         # What stands between us and engines elsewhere may know no such path.
         "health_path": "" if at.urls else pool.launch.health_path,
-        "slots": -(-_count_slots(pool) // len(addresses)),
+        "slots": -(-pool.slots * pool.replicas // len(addresses)),
         "context_tokens": pool.context_tokens,
         "own": pool.is_on_own_hardware,
         "place": _resolve_place(plan, pool).country,
@@ -191,10 +187,6 @@ def _resolve_place(plan: Plan, pool: Pool) -> PoolLocation:
     """Where no residency is stated sensitive data stay with engines of one's own, which then stand "here"."""
     here = pool.is_on_own_hardware and not all(_find_workload(plan, name).residency for name in pool.workloads)
     return PoolLocation("" if here else pool.country, pool.is_on_own_hardware)
-
-
-def _count_slots(pool: Pool) -> int:
-    return pool.slots * pool.replicas
 
 
 def _build_endpoint_config(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str, object]:
@@ -213,7 +205,7 @@ def _build_endpoint_config(plan: Plan, workload: WorkloadPlan, pools: list[Pool]
     return {
         "model": pools[0].model,
         "workload": workload.name,
-        "targets": [{"pool": pool.name, "weight": float(_count_slots(pool))} for pool in targets],
+        "targets": [{"pool": pool.name, "weight": float(pool.slots * pool.replicas)} for pool in targets],
         "overflow": [pool.name for pool in pools if pool not in targets],
         **({"wait_s": waits.wait_s, "overflow_wait_s": waits.overflow_s} if waits is not None else {}),
         "default_max_tokens": targets[0].default_max_tokens,

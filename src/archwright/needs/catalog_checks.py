@@ -14,18 +14,16 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.errors import CatalogError
 from archwright.needs.countries import country_names, nearest_countries
-from archwright.needs.needs_problem import MALFORMED, UNKNOWN_FACT, NeedsProblem, nearest_spellings, quote_value
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, nearest_spellings, quote_value
 from archwright.needs.text_checks import MAX_ITEMS, MAX_MACHINES, MAX_TEXT
 
 _MACHINE_PATTERN = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
-
-
 _MODELS_HINT = "name a model of the catalog"
 
 
 def _unknown_name(path: str, what: str, name: str, known: Collection[str], hint: str) -> NeedsProblem:
     message = f"the catalog knows no {what} {quote_value(name)}"
-    return NeedsProblem(UNKNOWN_FACT, path, message, hint, partial(nearest_spellings, name, known))
+    return NeedsProblem(NeedsCode.UNKNOWN_FACT, path, message, hint, partial(nearest_spellings, name, known))
 
 
 def _first_unknown(
@@ -69,7 +67,7 @@ def check_country_codes(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem
         if code not in country_names():
             hint = "write the two capital letters of ISO 3166-1"
             message = f"{quote_value(code)} is no country code"
-            yield NeedsProblem(UNKNOWN_FACT, path, message, hint, partial(nearest_countries, code))
+            yield NeedsProblem(NeedsCode.UNKNOWN_FACT, path, message, hint, partial(nearest_countries, code))
 
 
 def check_providers_regulations_currency(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
@@ -77,9 +75,8 @@ def check_providers_regulations_currency(needs: Needs, catalog: Catalog) -> Iter
     hint = f"known: {', '.join(sorted(catalog.providers))}"
     yield from _first_unknown("placement.clouds", "provider", needs.placement.clouds or (), catalog.providers, hint)
     known = catalog.regulations.keys()
-    yield from _first_unknown(
-        "regulations", "regulation", needs.regulations, known, f"known: {', '.join(sorted(known))}"
-    )
+    hint = f"known: {', '.join(sorted(known))}"
+    yield from _first_unknown("regulations", "regulation", needs.regulations, known, hint)
     currency = needs.budget.currency
     if currency not in catalog.currencies:
         hint = "write the three letters of ISO 4217; the catalog must hold its exchange rate"
@@ -99,7 +96,7 @@ def check_models(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
         if base is not None and base not in workloads and not _is_model(base, catalog):
             message = f"{quote_value(base)} is neither a workload of this file nor a model of the catalog"
             suggest = partial(nearest_spellings, base, workloads | catalog.models.keys())
-            yield NeedsProblem(UNKNOWN_FACT, f"{path}.base", message, _MODELS_HINT, suggest)
+            yield NeedsProblem(NeedsCode.UNKNOWN_FACT, f"{path}.base", message, _MODELS_HINT, suggest)
             return
 
 
@@ -121,21 +118,15 @@ def check_machines(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     """Pinned accelerators and owned machines."""
     for index, name in enumerate((needs.placement.accelerators or ())[:MAX_MACHINES]):
         if not _is_accelerator(name, catalog):
-            path = f"placement.accelerators[{index}]"
-            yield _unknown_name(
-                path,
-                "accelerator",
-                name,
-                _accelerator_names(catalog),
-                "name an accelerator of the catalog, or its family",
-            )
+            path, hint = f"placement.accelerators[{index}]", "name an accelerator of the catalog, or its family"
+            yield _unknown_name(path, "accelerator", name, _accelerator_names(catalog), hint)
             break
     for index, owned in enumerate(needs.placement.owned[:MAX_MACHINES]):
         path = f"placement.owned[{index}].machine"
         match = _MACHINE_PATTERN.fullmatch(owned.machine)
         if match is None:
             hint = "write how many and which accelerator, as in `8x NAME`; `count` says how many machines"
-            yield NeedsProblem(MALFORMED, path, f"{quote_value(owned.machine)} is no machine", hint)
+            yield NeedsProblem(NeedsCode.MALFORMED, path, f"{quote_value(owned.machine)} is no machine", hint)
             break
         if not _is_accelerator(match[1], catalog):
             yield _unknown_name(path, "accelerator", match[1], _accelerator_names(catalog), "write it as in `8x NAME`")

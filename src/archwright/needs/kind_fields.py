@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.record import Record
-from archwright.needs.needs_problem import MISSING_FIELD, WRONG_FOR_KIND, NeedsProblem, join_path
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, join_path
 
 _ALWAYS = ("name", "kind", "data")
 _MODEL = ("model", "quality", "quality_unknown", "licence")
@@ -49,17 +49,10 @@ FIELDS_BY_KIND: Mapping[str, KindFields] = {
         traffic_also=(*_ONLINE, *_TOKENS, *_CORPUS, "refresh", *_LOAD),
         slo=("latency_p95_s", "availability"),
     ),
-    "image-classification": _PREDICTOR._replace(
-        traffic=(*_ONLINE, "image_pixels", "parameters"),
-        traffic_also=_LOAD,
-    ),
+    "image-classification": _PREDICTOR._replace(traffic=(*_ONLINE, "image_pixels", "parameters"), traffic_also=_LOAD),
     "tabular-prediction": _PREDICTOR,
     "forecast": _PREDICTOR,
-    "data-processing": KindFields(
-        also=("sites",),
-        traffic=("gib_per_day", "deadline_h"),
-        traffic_also=_LOAD,
-    ),
+    "data-processing": KindFields(also=("sites",), traffic=("gib_per_day", "deadline_h"), traffic_also=_LOAD),
     "finetune": KindFields(needs=("base", "method", "tokens"), also=("licence", "every", "deadline_h")),
     "pretrain": KindFields(needs=("parameters", "tokens", "deadline_h"), also=("licence",)),
 }
@@ -75,10 +68,8 @@ def check_kind_fields(needs: Needs, lines: Mapping[str, int]) -> Iterator[NeedsP
         if "slo" in allowed:
             yield from _surplus_fields(workload.slo, join_path(path, "slo"), known.slo, workload.kind, lines)
         if workload.traffic is not None and "traffic" in allowed:
-            below = join_path(path, "traffic")
-            yield from _surplus_fields(
-                workload.traffic, below, (*known.traffic, *known.traffic_also), workload.kind, lines
-            )
+            below, taken = join_path(path, "traffic"), (*known.traffic, *known.traffic_also)
+            yield from _surplus_fields(workload.traffic, below, taken, workload.kind, lines)
             yield from _missing_fields(workload.traffic, below, known.traffic, workload.kind)
             if workload.kind == "embedding":
                 yield from _check_embedding(workload.traffic, below, workload)
@@ -93,14 +84,16 @@ def _surplus_fields(
         field = join_path(path, name)
         if field in lines and name not in known and getattr(record, name) is not None:
             hint = f"delete it; a workload of kind {kind} takes: {', '.join(known)}"
-            yield NeedsProblem(WRONG_FOR_KIND, field, f"{name} means nothing for kind {kind}", hint)
+            yield NeedsProblem(NeedsCode.WRONG_FOR_KIND, field, f"{name} means nothing for kind {kind}", hint)
 
 
 def _missing_fields(record: Record, path: str, required: Iterable[str], kind: str) -> Iterator[NeedsProblem]:
     for name in required:
         if getattr(record, name) is None:
             hint = f"add it: a workload of kind {kind} needs {', '.join(required)}"
-            yield NeedsProblem(MISSING_FIELD, join_path(path, name), f"the field {name} is missing", hint, missing=True)
+            yield NeedsProblem(
+                NeedsCode.MISSING_FIELD, join_path(path, name), f"the field {name} is missing", hint, missing=True
+            )
 
 
 def _check_embedding(traffic: Traffic, path: str, workload: Workload) -> Iterator[NeedsProblem]:
@@ -114,4 +107,4 @@ def _check_embedding(traffic: Traffic, path: str, workload: Workload) -> Iterato
     if not corpus and not online:
         hint = "add documents and tokens_per_document for a corpus, or requests_per_second and input_tokens"
         message = "neither documents nor requests_per_second is given"
-        yield NeedsProblem(MISSING_FIELD, join_path(path, "documents"), message, hint, missing=True)
+        yield NeedsProblem(NeedsCode.MISSING_FIELD, join_path(path, "documents"), message, hint, missing=True)

@@ -25,7 +25,7 @@ from archwright.contract.needs import (
     Workload,
 )
 from archwright.contract.record import Record, as_dict
-from archwright.needs.needs_problem import CONTRADICTION, OUT_OF_RANGE, NeedsProblem, join_path, last_field_name
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, join_path, last_field_name
 from archwright.needs.traversal import iterate_records
 
 MAX_GIB = 1e9
@@ -77,9 +77,7 @@ RANGES: Mapping[type[Record], Mapping[str, NumberRange]] = {
         "regions": NumberRange(0, 1, above=True),
     },
     SLO: {
-        "ttft_p95_s": positive_up_to(1e6),
-        "tpot_p95_s": positive_up_to(1e6),
-        "latency_p95_s": positive_up_to(1e6),
+        **dict.fromkeys(("ttft_p95_s", "tpot_p95_s", "latency_p95_s"), positive_up_to(1e6)),
         "availability": SHARE,
     },
     Workload: {
@@ -124,9 +122,8 @@ def _check_range(allowed: NumberRange, value: object, path: str) -> Iterator[Nee
         for name, item in value.items():
             yield from _check_range(allowed, item, join_path(path, name))
     elif isinstance(value, int | float) and not allowed.contains(value):
-        yield NeedsProblem(
-            OUT_OF_RANGE, path, f"{last_field_name(path)} cannot be {value:g}", f"write a number of {allowed}"
-        )
+        message, hint = f"{last_field_name(path)} cannot be {value:g}", f"write a number of {allowed}"
+        yield NeedsProblem(NeedsCode.OUT_OF_RANGE, path, message, hint)
 
 
 def check_pairs(needs: Needs) -> Iterator[NeedsProblem]:
@@ -134,16 +131,16 @@ def check_pairs(needs: Needs) -> Iterator[NeedsProblem]:
     for path, record in iterate_records(needs):
         if isinstance(record, RequestRate) and record.peak < record.mean:
             message = f"the peak of {record.peak:g} requests/s is below the mean of {record.mean:g}"
-            yield NeedsProblem(CONTRADICTION, join_path(path, "peak"), message, "raise the peak or lower the mean")
+            yield NeedsProblem(
+                NeedsCode.CONTRADICTION, join_path(path, "peak"), message, "raise the peak or lower the mean"
+            )
         if isinstance(record, TokenLength) and record.p95 < record.mean:
             message = f"the 95th percentile of {record.p95:g} tokens is below the mean of {record.mean:g}"
-            yield NeedsProblem(CONTRADICTION, join_path(path, "p95"), message, "raise p95 or lower the mean")
+            yield NeedsProblem(NeedsCode.CONTRADICTION, join_path(path, "p95"), message, "raise p95 or lower the mean")
         if isinstance(record, Traffic) and record.regions is not None:
             shares = record.regions.values()
-            total = sum(shares)
+            total, hint = sum(shares), "write shares of the traffic that sum to 1"
             # A negative share is told by `check_ranges`, at the share itself.
             if min(shares, default=0) >= 0 and abs(total - 1) > SHARES_TOLERANCE:
                 message = f"the shares of the regions sum to {total:g}, not to 1"
-                yield NeedsProblem(
-                    CONTRADICTION, join_path(path, "regions"), message, "write shares of the traffic that sum to 1"
-                )
+                yield NeedsProblem(NeedsCode.CONTRADICTION, join_path(path, "regions"), message, hint)

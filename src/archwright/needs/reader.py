@@ -17,16 +17,7 @@ import msgspec
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import ErrorLocation, NeedsError
-from archwright.needs.needs_problem import (
-    CANNOT_OPEN,
-    NOT_TEXT,
-    TOO_LARGE,
-    WRONG_TYPE,
-    NeedsProblem,
-    NeedsTree,
-    raise_first,
-    to_error,
-)
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, NeedsTree, raise_first, to_error
 from archwright.needs.type_check import check_types
 from archwright.needs.validation import find_problems
 from archwright.needs.yaml_tree import read_tree
@@ -52,7 +43,9 @@ def read_needs_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         hint = "check the path; `archwright init` writes a needs.yaml to start from"
-        raise NeedsError(CANNOT_OPEN, f"cannot read it: {reason}", where=ErrorLocation(file), hint=hint) from error
+        raise NeedsError(
+            NeedsCode.CANNOT_OPEN, f"cannot read it: {reason}", where=ErrorLocation(file), hint=hint
+        ) from error
 
 
 def parse_needs(data: bytes, file: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
@@ -93,14 +86,13 @@ def _require_regular(status: os.stat_result, file: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         what = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         hint = "name the needs.yaml itself"
-        raise NeedsError(CANNOT_OPEN, f"this is {what}, not a file", where=ErrorLocation(file), hint=hint)
+        raise NeedsError(NeedsCode.CANNOT_OPEN, f"this is {what}, not a file", where=ErrorLocation(file), hint=hint)
 
 
 def _too_large(size: int, file: str) -> NeedsError:
     message = f"{size:,} bytes are too many for a needs file; the limit is {MAX_BYTES:,}"
-    return NeedsError(
-        TOO_LARGE, message, where=ErrorLocation(file), hint="describe workloads and data sets, not the data itself"
-    )
+    hint = "describe workloads and data sets, not the data itself"
+    return NeedsError(NeedsCode.TOO_LARGE, message, where=ErrorLocation(file), hint=hint)
 
 
 def _decode_text(data: bytes, file: str) -> str:
@@ -111,11 +103,13 @@ def _decode_text(data: bytes, file: str) -> str:
     except UnicodeDecodeError as error:
         line = _line_number(body[: error.start].decode("utf-8", "replace"))
         message = f"this is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start:,}"
-        raise NeedsError(NOT_TEXT, message, where=ErrorLocation(file, line), hint="save the file as UTF-8") from error
+        raise NeedsError(
+            NeedsCode.NOT_TEXT, message, where=ErrorLocation(file, line), hint="save the file as UTF-8"
+        ) from error
     if match := _FORBIDDEN.search(text):
         message = f"the file holds the control character U+{ord(match[0]):04X}"
         where = ErrorLocation(file, _line_number(text[: match.start()]))
-        raise NeedsError(NOT_TEXT, message, where=where, hint="delete it; a needs file is plain text")
+        raise NeedsError(NeedsCode.NOT_TEXT, message, where=where, hint="delete it; a needs file is plain text")
     return text
 
 
@@ -131,4 +125,4 @@ def convert_tree(value: object, tree: NeedsTree) -> Needs:
         message, _, place = str(error).partition(" - at ")
         path = place.strip("`").removeprefix("$").removeprefix(".").split("[...]")[0]
         hint = "correct this field; the files of `archwright init` show every one"
-        raise to_error(NeedsProblem(WRONG_TYPE, path, message, hint), tree) from error
+        raise to_error(NeedsProblem(NeedsCode.WRONG_TYPE, path, message, hint), tree) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from archwright.errors import ErrorLocation, NeedsError
-from archwright.needs.needs_problem import NO_TEMPLATE, nearest_spellings, quote_value
+from archwright.needs.needs_problem import NeedsCode, nearest_spellings, quote_value
 
 TEMPLATES: tuple[str, ...] = ("desk", "startup", "clinic", "manufacturer")
 
@@ -17,7 +17,6 @@ def read_template(name: str) -> str:
         guess = f"did you mean {found[0]}? " if found else ""
         hint = f"{guess}templates: {', '.join(TEMPLATES)}"
         where = ErrorLocation(None, None, "template")
-        raise NeedsError(
-            NO_TEMPLATE, f"there is no template {quote_value(name)}", where=where, hint=hint, nearest=found
-        )
+        message = f"there is no template {quote_value(name)}"
+        raise NeedsError(NeedsCode.NO_TEMPLATE, message, where=where, hint=hint, nearest=found)
     return (resources.files("archwright.needs") / "templates" / f"{name}.yaml").read_text(encoding="utf-8")

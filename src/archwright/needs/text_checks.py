@@ -8,19 +8,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
-from archwright.needs.needs_problem import (
-    BAD_TEXT,
-    CONTRADICTION,
-    DANGLING,
-    MALFORMED,
-    MISSING_FIELD,
-    NAMED_TWICE,
-    OUT_OF_RANGE,
-    NeedsProblem,
-    last_field_name,
-    nearest_spellings,
-    quote_value,
-)
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name, nearest_spellings, quote_value
 from archwright.needs.traversal import iterate_texts
 
 NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
@@ -42,32 +30,28 @@ def check_texts(needs: Needs) -> Iterator[NeedsProblem]:
         goal = path.startswith("goals[")
         limit = MAX_GOAL if goal else MAX_URL if path.endswith(".url") else MAX_TEXT
         if not text.strip():
-            yield NeedsProblem(BAD_TEXT, path, f"{last_field_name(path)} is empty", "fill it in, or delete the line")
+            yield NeedsProblem(
+                NeedsCode.BAD_TEXT, path, f"{last_field_name(path)} is empty", "fill it in, or delete the line"
+            )
         elif len(text) > limit:
-            yield NeedsProblem(BAD_TEXT, path, f"{len(text):,} characters are too many", f"at most {limit:,}")
+            yield NeedsProblem(NeedsCode.BAD_TEXT, path, f"{len(text):,} characters are too many", f"at most {limit:,}")
         elif not goal and ("\n" in text or "\t" in text):
-            yield NeedsProblem(
-                BAD_TEXT, path, f"{quote_value(text)} holds a line break or a tab", "keep it on one line"
-            )
-    for index, workload in enumerate(needs.workloads):
-        if not NAME.fullmatch(workload.name):
-            hint = "1 to 40 characters of a-z, 0-9 and -"
-            yield NeedsProblem(
-                BAD_TEXT, f"workloads[{index}].name", f"{quote_value(workload.name)} cannot be a name", hint
-            )
-    for name in needs.sites:
-        if re.search(r"[.\[\]]", name):
-            yield NeedsProblem(
-                BAD_TEXT, f"sites.{name}", f"{quote_value(name)} cannot be a name", "leave out dots and brackets"
-            )
+            message = f"{quote_value(text)} holds a line break or a tab"
+            yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "keep it on one line")
+    bad = [
+        (f"workloads[{index}].name", workload.name, "1 to 40 characters of a-z, 0-9 and -")
+        for index, workload in enumerate(needs.workloads)
+        if not NAME.fullmatch(workload.name)
+    ]
+    sites = [name for name in needs.sites if re.search(r"[.\[\]]", name)]
+    for path, name, hint in (*bad, *((f"sites.{name}", name, "leave out dots and brackets") for name in sites)):
+        yield NeedsProblem(NeedsCode.BAD_TEXT, path, f"{quote_value(name)} cannot be a name", hint)
 
 
 def check_duplicates(needs: Needs) -> Iterator[NeedsProblem]:
     """No two workloads, no two data sets of one name, and no name twice in a list of names."""
-    yield from _first_duplicate(
-        "workloads", ".name", [workload.name for workload in needs.workloads], "name each differently"
-    )
-    yield from _first_duplicate("data", ".name", [data.name for data in needs.data], "name each differently")
+    for path, items in (("workloads", needs.workloads), ("data", needs.data)):
+        yield from _first_duplicate(path, ".name", [item.name for item in items], "name each differently")
     for path, names in _name_lists(needs):
         yield from _first_duplicate(path, "", names, "delete one of the two")
 
@@ -92,9 +76,8 @@ def _first_duplicate(path: str, field: str, names: Iterable[str], hint: str) -> 
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
-            yield NeedsProblem(
-                NAMED_TWICE, f"{path}[{index}]{field}", f"{quote_value(name)} stands in {path} twice", hint
-            )
+            message = f"{quote_value(name)} stands in {path} twice"
+            yield NeedsProblem(NeedsCode.NAMED_TWICE, f"{path}[{index}]{field}", message, hint)
             return
         seen.add(name)
 
@@ -102,9 +85,8 @@ def _first_duplicate(path: str, field: str, names: Iterable[str], hint: str) -> 
 def check_list_sizes(needs: Needs) -> Iterator[NeedsProblem]:
     """Lists that must hold something, and none that could not be meant."""
     if not needs.workloads:
-        yield NeedsProblem(
-            MISSING_FIELD, "workloads", "there is no workload", "describe at least one under `workloads`"
-        )
+        hint = "describe at least one under `workloads`"
+        yield NeedsProblem(NeedsCode.MISSING_FIELD, "workloads", "there is no workload", hint)
     placement = needs.placement
     must = {
         "placement.allow": placement.allow,
@@ -114,12 +96,8 @@ def check_list_sizes(needs: Needs) -> Iterator[NeedsProblem]:
     }
     for path, names in must.items():
         if names is not None and not names:
-            yield NeedsProblem(
-                CONTRADICTION,
-                path,
-                f"an empty {last_field_name(path)} allows nothing",
-                "list what is allowed, or delete it",
-            )
+            message = f"an empty {last_field_name(path)} allows nothing"
+            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, "list what is allowed, or delete it")
     counted: dict[str, tuple[Sequence[object], int]] = {
         "workloads": (needs.workloads, MAX_ITEMS),
         "data": (needs.data, MAX_ITEMS),
@@ -129,9 +107,8 @@ def check_list_sizes(needs: Needs) -> Iterator[NeedsProblem]:
     }
     for path, (items, most) in counted.items():
         if len(items) > most:
-            yield NeedsProblem(
-                OUT_OF_RANGE, path, f"{len(items):,} entries are too many", f"at most {most:,}; join alike ones"
-            )
+            message, hint = f"{len(items):,} entries are too many", f"at most {most:,}; join alike ones"
+            yield NeedsProblem(NeedsCode.OUT_OF_RANGE, path, message, hint)
 
 
 def check_references(needs: Needs) -> Iterator[NeedsProblem]:
@@ -144,15 +121,15 @@ def check_references(needs: Needs) -> Iterator[NeedsProblem]:
     if placement.prefer is not None and placement.prefer not in placement.allow:
         hint = f"add it to placement.allow ({', '.join(placement.allow)})"
         message = f"{placement.prefer} is preferred, but not allowed"
-        yield NeedsProblem(CONTRADICTION, "placement.prefer", message, hint)
+        yield NeedsProblem(NeedsCode.CONTRADICTION, "placement.prefer", message, hint)
 
 
 def _first_dangling(path: str, names: Iterable[str], known: set[str], what: str) -> Iterator[NeedsProblem]:
     for index, name in enumerate(names):
         if name not in known:
             hint = f"known: {', '.join(quote_value(item) for item in sorted(known)[:5]) or 'none'}"
-            message = f"there is no {what} {quote_value(name)}"
-            yield NeedsProblem(DANGLING, f"{path}[{index}]", message, hint, partial(nearest_spellings, name, known))
+            message, suggest = f"there is no {what} {quote_value(name)}", partial(nearest_spellings, name, known)
+            yield NeedsProblem(NeedsCode.DANGLING, f"{path}[{index}]", message, hint, suggest)
             return
 
 
@@ -166,15 +143,16 @@ def check_bases(needs: Needs) -> Iterator[NeedsProblem]:
             continue
         if workload.base == workload.name:
             message = f"{quote_value(workload.name)} cannot be its own base"
-            yield NeedsProblem(CONTRADICTION, path, message, "name the workload whose model it tunes, or a model")
+            yield NeedsProblem(
+                NeedsCode.CONTRADICTION, path, message, "name the workload whose model it tunes, or a model"
+            )
         elif (base := by_name[workload.base]).kind not in _TUNABLE:
             message = f"{quote_value(base.name)} is of kind {base.kind}: it runs no language model to tune"
-            yield NeedsProblem(
-                CONTRADICTION, path, message, f"name a workload of kind {', '.join(sorted(_TUNABLE))}, or a model"
-            )
+            hint = f"name a workload of kind {', '.join(sorted(_TUNABLE))}, or a model"
+            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint)
         elif _is_circular(workload, by_name, safe):
             message = f"following the bases from {quote_value(workload.name)} goes round in a circle"
-            yield NeedsProblem(CONTRADICTION, path, message, "let one of them start from a model")
+            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, "let one of them start from a model")
             return
 
 
@@ -186,8 +164,7 @@ def _is_circular(start: Workload, by_name: dict[str, Workload], safe: set[str]) 
         if name in seen:
             return True
         seen.add(name)
-        following = by_name[name]
-        name = following.base if following.kind == "finetune" else None
+        name = by_name[name].base if by_name[name].kind == "finetune" else None
     safe |= seen
     return False
 
@@ -205,9 +182,8 @@ def check_addresses(needs: Needs) -> Iterator[NeedsProblem]:
         except ValueError:
             usable, secret = False, False
         if not usable or " " in item.url:
-            yield NeedsProblem(
-                MALFORMED, path, f"{quote_value(item.url)} is no address", "write http:// or https://, then the host"
-            )
+            message, hint = f"{quote_value(item.url)} is no address", "write http:// or https://, then the host"
+            yield NeedsProblem(NeedsCode.MALFORMED, path, message, hint)
         elif secret:
             message = "the address holds a user or a password"
-            yield NeedsProblem(MALFORMED, path, message, "leave it out: needs files are shared")
+            yield NeedsProblem(NeedsCode.MALFORMED, path, message, "leave it out: needs files are shared")

@@ -14,11 +14,7 @@ from msgspec import inspect
 
 from archwright.contract.needs import Needs
 from archwright.needs.needs_problem import (
-    MISSING_FIELD,
-    NOT_A_CHOICE,
-    OUT_OF_RANGE,
-    UNKNOWN_FIELD,
-    WRONG_TYPE,
+    NeedsCode,
     NeedsProblem,
     join_path,
     last_field_name,
@@ -28,9 +24,6 @@ from archwright.needs.needs_problem import (
 
 # Whole numbers stay exact in a float up to here; nothing that is counted in a needs file comes near.
 MAX_NUMBER = 1e18
-
-_EMPTY_HINT = "fill it in, or delete the line"
-_NUMBER_HINT = "write a plain number: no quotes, no unit, no thousands separator"
 
 
 @cache
@@ -65,10 +58,9 @@ class _TypeChecker:
         return self.checks[type(kind)](kind, raw, path)
 
     def _add_type_problem(self, path: str, due: str, raw: object, hint: str) -> None:
-        hint = _EMPTY_HINT if raw is None else hint
-        self.problems.append(
-            NeedsProblem(WRONG_TYPE, path, f"{last_field_name(path)} must be {due}, not {_describe_value(raw)}", hint)
-        )
+        message = f"{last_field_name(path)} must be {due}, not {_describe_value(raw)}"
+        hint = "fill it in, or delete the line" if raw is None else hint
+        self.problems.append(NeedsProblem(NeedsCode.WRONG_TYPE, path, message, hint))
 
     def _struct(self, kind: inspect.StructType, raw: object, path: str) -> object:
         fields = {field.name: field for field in kind.fields}
@@ -79,25 +71,20 @@ class _TypeChecker:
             return raw
         made: dict[str, object] = {}
         for name, item in raw.items():
-            field = fields.get(name)
+            field, below = fields.get(name), join_path(path, name)
             if field is None:
-                self._unknown(path, name, list(fields))
-            else:
-                made[name] = self.check_value(field.type, item, join_path(path, name))
-        for name in required:
-            if name not in raw:
-                message = f"the field {name} is missing"
-                self.problems.append(
-                    NeedsProblem(MISSING_FIELD, join_path(path, name), message, "add it", missing=True)
+                message, suggest = (
+                    f"there is no field {quote_value(name)} here",
+                    partial(nearest_spellings, name, fields),
                 )
+                hint = f"known here: {', '.join(fields)}"
+                self.problems.append(NeedsProblem(NeedsCode.UNKNOWN_FIELD, below, message, hint, suggest))
+            else:
+                made[name] = self.check_value(field.type, item, below)
+        for name in (one for one in required if one not in raw):
+            message, below = f"the field {name} is missing", join_path(path, name)
+            self.problems.append(NeedsProblem(NeedsCode.MISSING_FIELD, below, message, "add it", missing=True))
         return made
-
-    def _unknown(self, path: str, name: str, fields: list[str]) -> None:
-        hint = f"known here: {', '.join(fields)}"
-        message = f"there is no field {quote_value(name)} here"
-        self.problems.append(
-            NeedsProblem(UNKNOWN_FIELD, join_path(path, name), message, hint, partial(nearest_spellings, name, fields))
-        )
 
     def _list(self, kind: inspect.VarTupleType, raw: object, path: str) -> object:
         if not isinstance(raw, list):
@@ -117,7 +104,9 @@ class _TypeChecker:
             choices = [str(choice) for choice in kind.values]
             suggest = partial(nearest_spellings, raw, choices) if isinstance(raw, str) else None
             message = f"{last_field_name(path)} cannot be {_describe_value(raw)}"
-            self.problems.append(NeedsProblem(NOT_A_CHOICE, path, message, f"one of: {', '.join(choices)}", suggest))
+            self.problems.append(
+                NeedsProblem(NeedsCode.NOT_A_CHOICE, path, message, f"one of: {', '.join(choices)}", suggest)
+            )
         return raw
 
     def _optional(self, kind: inspect.UnionType, raw: object, path: str) -> object:
@@ -136,12 +125,14 @@ class _TypeChecker:
 
     def _number(self, kind: inspect.Type, raw: object, path: str) -> object:
         if isinstance(raw, bool) or not isinstance(raw, int | float):
-            self._add_type_problem(path, "a number", raw, _NUMBER_HINT)
+            hint = "write a plain number: no quotes, no unit, no thousands separator"
+            self._add_type_problem(path, "a number", raw, hint)
         elif not abs(raw) <= MAX_NUMBER:
-            hint = f"a finite number, at most {MAX_NUMBER:.0e}"
-            self.problems.append(
-                NeedsProblem(OUT_OF_RANGE, path, f"{last_field_name(path)} cannot be {quote_value(raw)}", hint)
+            message, hint = (
+                f"{last_field_name(path)} cannot be {quote_value(raw)}",
+                f"a finite number, at most {MAX_NUMBER:.0e}",
             )
+            self.problems.append(NeedsProblem(NeedsCode.OUT_OF_RANGE, path, message, hint))
         return raw
 
     def _text(self, kind: inspect.StrType, raw: object, path: str) -> object:
@@ -157,12 +148,8 @@ class _TypeChecker:
 
 def _describe_value(raw: object) -> str:
     """A value as a message names it."""
-    if raw is None:
-        return "empty"
-    if isinstance(raw, dict):
-        return "a mapping"
-    if isinstance(raw, list):
-        return "a list"
-    if isinstance(raw, bool):
-        return "true" if raw else "false"
+    if raw is None or isinstance(raw, bool):
+        return {None: "empty", True: "true", False: "false"}[raw]
+    if isinstance(raw, dict | list):
+        return "a mapping" if isinstance(raw, dict) else "a list"
     return f"the {'text' if isinstance(raw, str) else 'number'} {quote_value(raw)}"

@@ -14,19 +14,7 @@ from typing import Protocol
 import yaml
 
 from archwright.errors import MissingError, NeedsError
-from archwright.needs.needs_problem import (
-    BAD_TEXT,
-    DUPLICATE_KEY,
-    EMPTY,
-    NOT_YAML,
-    REFUSED_YAML,
-    TOO_LARGE,
-    NeedsProblem,
-    NeedsTree,
-    join_path,
-    quote_value,
-    to_error,
-)
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, NeedsTree, join_path, quote_value, to_error
 from archwright.scalars import resolve_scalar
 
 MAX_DEPTH = 32
@@ -82,9 +70,6 @@ class _TreeBuilder:
     def path(self) -> str:
         return self.open[-1].child() if self.open else ""
 
-    def tree(self) -> NeedsTree:
-        return NeedsTree(self.file, self.root, self.lines, self.ends)
-
     def refuse(self, code: str, line: int, message: str, hint: str) -> NeedsError:
         path = self.path()
         place = NeedsTree(self.file, None, {path: line}, {})
@@ -95,10 +80,9 @@ class _TreeBuilder:
         if isinstance(event, yaml.DocumentStartEvent):
             self._document(event, line)
         elif isinstance(event, yaml.AliasEvent):
-            raise self.refuse(REFUSED_YAML, line, "aliases (*name) are not read", "write the value out")
+            raise self.refuse(NeedsCode.REFUSED_YAML, line, "aliases (*name) are not read", "write the value out")
         elif isinstance(event, yaml.CollectionEndEvent):
-            closed = self.open.pop()
-            self.ends[closed.path] = len(self.lines)
+            self.ends[self.open.pop().path] = len(self.lines)
         elif isinstance(event, yaml.NodeEvent):
             self._check_node(event, line)
             if isinstance(event, yaml.ScalarEvent):
@@ -110,31 +94,31 @@ class _TreeBuilder:
         self.documents += 1
         if self.documents > 1:
             hint = "keep one document a file: delete what follows the second ---"
-            raise self.refuse(REFUSED_YAML, line, "more than one YAML document", hint)
+            raise self.refuse(NeedsCode.REFUSED_YAML, line, "more than one YAML document", hint)
         if event.tags:
-            raise self.refuse(REFUSED_YAML, line, "a %TAG directive is not read", "delete it")
+            raise self.refuse(NeedsCode.REFUSED_YAML, line, "a %TAG directive is not read", "delete it")
 
     def _check_node(self, event: yaml.NodeEvent, line: int) -> None:
         """No anchors, no tags, not too many entries."""
         self.entries += 1
         if self.entries > MAX_ENTRIES:
             hint = "a needs file describes workloads, not single records"
-            raise self.refuse(TOO_LARGE, line, f"more than {MAX_ENTRIES} entries", hint)
+            raise self.refuse(NeedsCode.TOO_LARGE, line, f"more than {MAX_ENTRIES} entries", hint)
         if event.anchor is not None:
-            raise self.refuse(
-                REFUSED_YAML, line, "anchors (&name) are not read", "write the value out where it is used"
-            )
+            hint = "write the value out where it is used"
+            raise self.refuse(NeedsCode.REFUSED_YAML, line, "anchors (&name) are not read", hint)
         if getattr(event, "tag", None) is not None:
-            raise self.refuse(
-                REFUSED_YAML, line, "tags (!name) are not read", "write a plain value; quotes make a text"
-            )
+            hint = "write a plain value; quotes make a text"
+            raise self.refuse(NeedsCode.REFUSED_YAML, line, "tags (!name) are not read", hint)
 
     def _container(self, event: yaml.NodeEvent, line: int) -> None:
         parent = self.open[-1] if self.open else None
         if parent is not None and isinstance(parent.value, dict) and parent.key is None:
-            raise self.refuse(REFUSED_YAML, line, "a field's name is a list or a mapping", "names of fields are texts")
+            raise self.refuse(
+                NeedsCode.REFUSED_YAML, line, "a field's name is a list or a mapping", "names of fields are texts"
+            )
         if len(self.open) >= MAX_DEPTH:
-            raise self.refuse(REFUSED_YAML, line, _DEEP, _DEEP_HINT)
+            raise self.refuse(NeedsCode.REFUSED_YAML, line, _DEEP, _DEEP_HINT)
         value: dict[str, object] | list[object] = {} if isinstance(event, yaml.MappingStartEvent) else []
         path = self.path()
         # A container stands where its field's name stands, not where its first entry does.
@@ -151,27 +135,27 @@ class _TreeBuilder:
             return
         if bad := next((char for char in text if _is_refused(char) and char not in "\n\t"), None):
             message = f"the text holds the invisible character U+{ord(bad):04X}"
-            raise self.refuse(BAD_TEXT, line, message, "delete it and type the text again")
+            raise self.refuse(NeedsCode.BAD_TEXT, line, message, "delete it and type the text again")
         empty_field = plain and not text and parent is not None and isinstance(parent.value, dict)
         self.lines[self.path()] = parent.key_line if empty_field and parent is not None else line
         self._add_value(resolve_scalar(text) if plain else text)
 
     def _key(self, parent: _Container, text: str, plain: bool, line: int) -> None:
         if plain and text == "<<":
-            raise self.refuse(REFUSED_YAML, line, "merge keys (<<) are not read", "write the fields out")
+            raise self.refuse(NeedsCode.REFUSED_YAML, line, "merge keys (<<) are not read", "write the fields out")
         if plain and not isinstance(resolve_scalar(text), str):
             message = f"the field name {quote_value(text)} is not a text"
-            raise self.refuse(REFUSED_YAML, line, message, "put it in quotes")
+            raise self.refuse(NeedsCode.REFUSED_YAML, line, message, "put it in quotes")
         if not text or len(text) > MAX_KEY_CHARACTERS or not text.isprintable():
             hint = f"1 to {MAX_KEY_CHARACTERS} visible characters"
-            raise self.refuse(BAD_TEXT, line, f"the field name {quote_value(text)} is not usable", hint)
+            raise self.refuse(NeedsCode.BAD_TEXT, line, f"the field name {quote_value(text)} is not usable", hint)
         mapping = parent.value
         path = join_path(parent.path, text)
         first = self.lines.get(path)
         parent.key, parent.key_line = text, line
         if text in mapping:
             message = f"{quote_value(text)} stands here a second time; the first is on line {first}"
-            raise self.refuse(DUPLICATE_KEY, line, message, "keep one of the two")
+            raise self.refuse(NeedsCode.DUPLICATE_KEY, line, message, "keep one of the two")
 
     def _add_value(self, value: object) -> None:
         if self.open:
@@ -200,15 +184,15 @@ def read_tree(text: str, file: str) -> NeedsTree:
             builder.feed(event)
     except yaml.YAMLError as error:
         raise _syntax_error(error, builder) from error
-    tree = builder.tree()
+    tree = NeedsTree(file, builder.root, builder.lines, builder.ends)
     if tree.value is None:
         # Nothing stands anywhere: libyaml's mark is where the file ends.
         tree.lines[""] = 1
         hint = "`archwright init` writes one to start from"
-        raise to_error(NeedsProblem(EMPTY, "", "the needs file is empty", hint), tree)
+        raise to_error(NeedsProblem(NeedsCode.EMPTY, "", "the needs file is empty", hint), tree)
     if not isinstance(tree.value, dict):
         hint = "start with `version: 1`; `archwright init` writes a whole file"
-        raise to_error(NeedsProblem(EMPTY, "", "the needs file is not a mapping of fields", hint), tree)
+        raise to_error(NeedsProblem(NeedsCode.EMPTY, "", "the needs file is not a mapping of fields", hint), tree)
     return tree
 
 
@@ -216,6 +200,6 @@ def _syntax_error(error: yaml.YAMLError, builder: _TreeBuilder) -> NeedsError:
     line = _line_number(getattr(error, "problem_mark", None))
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read")
     if "nesting depth" in problem:
-        return builder.refuse(REFUSED_YAML, line, _DEEP, _DEEP_HINT)
+        return builder.refuse(NeedsCode.REFUSED_YAML, line, _DEEP, _DEEP_HINT)
     hint = "check indentation (spaces, no tabs), brackets, quotes and colons there"
-    return builder.refuse(NOT_YAML, line, f"this is not YAML: {problem}", hint)
+    return builder.refuse(NeedsCode.NOT_YAML, line, f"this is not YAML: {problem}", hint)

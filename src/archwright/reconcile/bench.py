@@ -94,8 +94,7 @@ async def drive_load(
         run = _BenchRun(wire, load, dialect, tokens, prompter)
         phases = [await run.run_peak(progress), await run.run_closed_loop(progress)]
         notes = [*_dialect_notes(target, wire.url, dialect, tokens, reported)]
-        for phase in phases:
-            notes.extend(_phase_notes(phase))
+        notes += [note for phase in phases for note in _phase_notes(phase)]
     return BenchResult(
         url=wire.url,
         model=target.model,
@@ -119,11 +118,9 @@ async def _detect_dialect(
         except RequestRefused as error:
             refusal = refusal or error
             continue
-        counts = [first.input_tokens]
         if first.input_tokens is not None:
-            counts.append(
-                (await _send_probe(wire, dialect.build_body(model, prompter.generate(PROBE_WORDS[1]), 1))).input_tokens
-            )
+            second = await _send_probe(wire, dialect.build_body(model, prompter.generate(PROBE_WORDS[1]), 1))
+            counts = [first.input_tokens, second.input_tokens]
         else:
             plain = [dialect.build_body(model, prompter.generate(words), 1, stream=False) for words in PROBE_WORDS]
             counts = [await _with_timeout(wire, wire.count_prompt_tokens(body)) for body in plain]
@@ -160,11 +157,8 @@ class _BenchRun:
         tokens: PromptTokenModel,
         prompter: PromptGenerator,
     ) -> None:
-        self._wire = wire
-        self._load = load
-        self._dialect = dialect
-        self._tokens = tokens
-        self._prompter = prompter
+        self._wire, self._load = wire, load
+        self._dialect, self._tokens, self._prompter = dialect, tokens, prompter
         self._sent: list[tuple[Arrival, float, RequestTrace]] = []
         self._epoch = 0.0
 
@@ -223,15 +217,12 @@ class _BenchRun:
         elapsed = self._elapsed()
         requests = tuple(self._build_timing(*sent) for sent in self._sent if sent[2].sent is not None)
         _require_answers(name, [trace for _, _, trace in self._sent], self._wire)
-        return BenchPhase(
-            name=name, started_at=started_at, ended_at=started_at + elapsed, load_s=load_s, requests=requests
-        )
+        ended_at = started_at + elapsed
+        return BenchPhase(name=name, started_at=started_at, ended_at=ended_at, load_s=load_s, requests=requests)
 
     def _build_timing(self, arrival: Arrival, due_s: float, trace: RequestTrace) -> BenchRequestTiming:
-        offsets = [
-            None if at is None else at - self._epoch for at in (trace.sent, trace.first, trace.last, trace.ended)
-        ]
-        sent_s, first_s, last_s, ended_s = offsets
+        moments = (trace.sent, trace.first, trace.last, trace.ended)
+        sent_s, first_s, last_s, ended_s = (None if at is None else at - self._epoch for at in moments)
         assert sent_s is not None
         return BenchRequestTiming(
             due_s=due_s,
@@ -308,11 +299,8 @@ def _dialect_notes(
         yield "the endpoint reports no usage in streams: each chunk with content counts as one token"
     if tokens.guessed:
         yield f"prompt lengths are a guess of {tokens.per_word} tokens a word: the endpoint does not count them"
-    if (
-        target.key
-        and url.startswith("http://")
-        and not url.startswith(("http://127.", "http://localhost", "http://[::1]"))
-    ):
+    local = url.startswith(("http://127.", "http://localhost", "http://[::1]"))
+    if target.key and url.startswith("http://") and not local:
         yield "the key travelled unencrypted: use https"
     if not target.verify_tls:
         yield "the endpoint's certificate was not verified"

@@ -131,7 +131,6 @@ class _CompletionReply(msgspec.Struct):
 
 
 _EVENT_DECODER = msgspec.json.Decoder(_StreamEvent)
-_REPLY_DECODER = msgspec.json.Decoder(_CompletionReply)
 
 
 def normalise_base_url(url: str) -> str:
@@ -202,10 +201,8 @@ class BenchClient:
         try:
             return ssl.create_default_context(cafile=self.target.ca_file)
         except (OSError, ssl.SSLError) as error:
-            where, hint = (
-                ErrorLocation(self.target.ca_file),
-                "give a PEM file of the authority that signed the endpoint's",
-            )
+            where = ErrorLocation(self.target.ca_file)
+            hint = "give a PEM file of the authority that signed the endpoint's"
             raise ReconcileError("AW-REC-11", "cannot read the certificate file", where=where, hint=hint) from error
 
     async def stream(self, body: bytes, trace: RequestTrace) -> None:
@@ -248,7 +245,7 @@ class BenchClient:
                 await self._wait_for_head(reply)
                 while len(data) < BODY_LIMIT_BYTES and (piece := await self._next_piece(reply)) is not None:
                     data += piece
-                usage = _REPLY_DECODER.decode(data[:BODY_LIMIT_BYTES]).usage
+                usage = msgspec.json.decode(data[:BODY_LIMIT_BYTES], type=_CompletionReply).usage
         finally:
             await reply.stop()
         return None if usage is None else usage.prompt_tokens

@@ -40,9 +40,8 @@ def reconcile_plan(
     )
     measured = [deviation for deviation in deviations if deviation.measured is not None]
     held = sum(1 for deviation in measured if deviation.verdict == "within")
-    return Reconciliation(
-        plan_digest=digest, coverage=held / len(measured) if measured else None, deviations=deviations
-    )
+    coverage = held / len(measured) if measured else None
+    return Reconciliation(plan_digest=digest, coverage=coverage, deviations=deviations)
 
 
 def select_measurements(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
@@ -59,11 +58,8 @@ def select_measurements(measurements: Iterable[Measurement]) -> dict[str, Measur
 def _select_measurement(group: list[Measurement]) -> Measurement:
     newest = max(group, key=lambda m: m.at)
     rivals = [m for m in group if m.at >= newest.at - newest.window_s]
-    return min(rivals, key=lambda m: (_rank_source(m.source), -m.at))
-
-
-def _rank_source(source: str) -> int:
-    return SOURCES.index(source) if source in SOURCES else len(SOURCES)
+    ranks = {source: rank for rank, source in enumerate(SOURCES)}
+    return min(rivals, key=lambda m: (ranks.get(m.source, len(SOURCES)), -m.at))
 
 
 def _build_deviation(prediction: Prediction, digest: str, measurement: Measurement | None, gap: str) -> Deviation:

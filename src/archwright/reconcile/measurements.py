@@ -18,7 +18,7 @@ from typing import NamedTuple
 from archwright.contract.evidence import QUANTILE, Measurement, Prediction, Query, Statistic, escape_label_value
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.percentile import percentile
-from archwright.contract.plan import LoadSpec, Plan, Pool
+from archwright.contract.plan import Plan, Pool
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.monitor.metrics.observations import evaluate_query
@@ -56,9 +56,8 @@ def client_measurements(plan: Plan, result: BenchResult) -> list[Measurement]:
         query = replace(prediction.query, window_s=window.window_s)
         sent = sum(len(phase.requests) for phase in phases)
         names = " and ".join(phase.name for phase in phases)
-        evidence = (
-            f"{query.promql()}  # by the client's clock at {result.url}, phase {names}, {samples} of {sent} requests"
-        )
+        seen = f"by the client's clock at {result.url}, phase {names}, {samples} of {sent} requests"
+        evidence = f"{query.promql()}  # {seen}"
         found.append(_build_measurement(digest, prediction, SourceReading("client", window, value, samples, evidence)))
     return found
 
@@ -80,9 +79,8 @@ def _compute_client_value(prediction: Prediction, phases: list[BenchPhase]) -> t
         return None, 0
     values = [value for phase in phases for value in phase.collect_values(of)]
     if prediction.metric == "ttft_s":
-        values += [
-            waited for phase in phases if phase.name == "peak" for waited in phase.collect_values(_unanswered_wait_s)
-        ]
+        peaks = (phase for phase in phases if phase.name == "peak")
+        values += [waited for phase in peaks for waited in phase.collect_values(_unanswered_wait_s)]
     return _compute_statistic(values, prediction.query.statistic), len(values)
 
 
@@ -118,7 +116,8 @@ def platform_measurements(
     for prediction in plan.predictions:
         window = named.get(prediction.query.phase)
         if window is None and not prediction.query.phase and windows:
-            window = _extend_window(_span_windows(windows), prediction.query.window_s)
+            whole = _span_windows(windows)
+            window = replace(whole, started_at=min(whole.started_at, whole.ended_at - prediction.query.window_s))
         if window is None:
             continue
         query = replace(prediction.query, window_s=window.window_s)
@@ -141,10 +140,6 @@ def _read_platform_value(store: Store, query: Query, window: TimeWindow, home: H
 
 def _span_windows(windows: Sequence[TimeWindow]) -> TimeWindow:
     return TimeWindow(name="", started_at=min(w.started_at for w in windows), ended_at=max(w.ended_at for w in windows))
-
-
-def _extend_window(window: TimeWindow, window_s: float) -> TimeWindow:
-    return replace(window, started_at=min(window.started_at, window.ended_at - window_s))
 
 
 class SourceReading(NamedTuple):
@@ -195,15 +190,13 @@ def read_prometheus(
     for prediction in plan.predictions:
         own = prediction.query.window_s
         tried = sorted({own, max(own, SCRAPE_WINDOW_S)}) if window_s is None else [window_s]
-        seen: SourceReading | str = ""
         for seconds in tried:
             window = TimeWindow(name="", started_at=now - seconds, ended_at=now)
             seen = _PrometheusPrediction(plan, prediction, prometheus, window).read()
             if isinstance(seen, SourceReading):
+                measurements.append(_build_measurement(digest, prediction, seen))
+                gaps.pop(prediction.id, None)
                 break
-        if isinstance(seen, SourceReading):
-            measurements.append(_build_measurement(digest, prediction, seen))
-        else:
             gaps[prediction.id] = seen
     return PrometheusReading(tuple(measurements), gaps)
 
@@ -213,9 +206,6 @@ class _MetricSeries(NamedTuple):
 
     names: dict[str, str]
     labels: dict[str, str]
-
-    def name_of(self, quantity: str) -> str | None:
-        return self.names.get(quantity)
 
 
 class _PrometheusPrediction:
@@ -258,7 +248,7 @@ class _PrometheusPrediction:
     def _read_series(self, series: _MetricSeries) -> SourceReading | str:
         if self._query.metric == "tokens_per_s" and (gap := self._explain_idle(series)):
             return gap
-        promql = self._query.promql(series.name_of(self._query.metric), series.labels)
+        promql = self._query.promql(series.names.get(self._query.metric), series.labels)
         value = self._query_value(promql)
         if value is None:
             return "the Prometheus has no value for the query"
@@ -287,33 +277,24 @@ class _PrometheusPrediction:
             if "in_flight" not in series.names:
                 return None
             query = Query(metric="in_flight", labels=labels, statistic="mean", window_s=seconds)
-        return self._query_value(query.promql(series.name_of(query.metric)))
+        return self._query_value(query.promql(series.names.get(query.metric)))
 
     def _query_value(self, promql: str) -> float | None:
         return self._prometheus.query_instant(promql, self._window.ended_at)
 
     def _count_samples(self, series: _MetricSeries) -> float:
-        promql = self._query.promql_samples(series.name_of(self._query.metric), series.labels)
+        promql = self._query.promql_samples(series.names.get(self._query.metric), series.labels)
         return self._query_value(promql) or 0.0
 
     def _count_models(self, series: _MetricSeries) -> float:
         suffix = "_count" if METRIC_BY_QUANTITY[self._query.metric].kind == "histogram" else ""
-        name = series.name_of(self._query.metric)
+        name = series.names.get(self._query.metric)
         return self._query_value(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
 
     def _describe_load(self, samples: int) -> str:
         """The load the window saw, where it can be told, beside the load the prediction was made for."""
         if self._load is None or METRIC_BY_QUANTITY[self._query.metric].kind != "histogram":
             return ""
-        rate, planned = _format_request_rate(samples, self._window), _format_planned_load(self._load, self._query.phase)
-        return f"  # {rate} in the window, {planned}"
-
-
-def _format_request_rate(samples: int, window: TimeWindow) -> str:
-    return f"{samples / window.window_s:.3g} requests/s"
-
-
-def _format_planned_load(load: LoadSpec, phase: str) -> str:
-    if phase == "closed":
-        return f"predicted for {load.concurrency} at once"
-    return f"predicted for {load.requests_per_second:.3g}/s"
+        closed = self._query.phase == "closed"
+        planned = f"{self._load.concurrency} at once" if closed else f"{self._load.requests_per_second:.3g}/s"
+        return f"  # {samples / self._window.window_s:.3g} requests/s in the window, predicted for {planned}"
