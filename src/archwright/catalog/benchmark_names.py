@@ -1,8 +1,4 @@
-"""What benchmark tables and users name: models, accelerators and engine families, wider than what a plan may choose.
-
-`architectures.csv` and `devices.csv` hold shapes and devices that measurements name and no plan offers;
-`benchmark_names.csv` how those tables spell them, and which engine family a product's name belongs to.
-"""
+"""Resolves names of benchmark tables: more models, accelerators and engines than a plan may use."""
 
 from __future__ import annotations
 

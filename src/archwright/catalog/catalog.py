@@ -1,6 +1,4 @@
-"""The catalog a planner asks: every table as records (shipped.py), how far each may be trusted (provenance.py), and
-the few questions that need more than a look-up.
-"""
+"""The catalog a planner asks: tables as records, their trust, and questions beyond a look-up."""
 
 from __future__ import annotations
 
@@ -105,10 +103,7 @@ class Catalog(FactProvenance):
         raise CatalogError("AW-CAT-30", "no engine in the catalog runs on accelerators", hint="add a row to engines")
 
     def exchange_rate(self, base: str, quote: str) -> Estimate:
-        """How many `quote` one `base` buys: the latest rate, banded by the twelve months' low and high.
-
-        Crosses go through EUR; the two bands combine as independent.
-        """
+        """How many `quote` one `base` buys, through EUR, within the low and high of twelve months."""
         unit = f"{quote}/{base}"
         if base == quote:
             self._per_euro(base)
@@ -197,9 +192,9 @@ class Catalog(FactProvenance):
         return (row for row in self.tariffs if row.country == code and not row.area)
 
     def efficiency(self, engine: str, quantisation: str, isa: str) -> records.Efficiency:
-        """The nearest row; each step away from an exact match widens its factors (efficiency.py)."""
+        """The nearest row; each step away from an exact match widens its factors (`choose_efficiency`)."""
         return choose_efficiency(self.efficiencies, engine, quantisation, isa)
 
     def training_efficiency(self, task: Task, isa: str) -> records.TrainingEfficiency:
-        """The row of the instruction set, else the one that stands for any (efficiency.py)."""
+        """The row of the instruction set, else the one that stands for any (`choose_training`)."""
         return choose_training(self.training_efficiencies, task, isa)

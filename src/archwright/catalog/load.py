@@ -16,9 +16,8 @@ from archwright.home import Home
 def load_catalog(home: Home | None = None, *, today: date | None = None) -> Catalog:
     """The catalog in force for `home`, its ages counted at `today` (default: the current day, UTC).
 
-    Without a home: the shipped rows alone, judged at the day they were looked up. One per process until the user's
-    overlay, the refreshed layer or the measured machine changes. Tables are read when first asked for, so this
-    returns at once.
+    Without a home: the shipped rows alone, judged at the day they were looked up. One per process until the overlay,
+    the refreshed layer or the measured machine changes. Tables are read when first asked for.
     """
     if home is None:
         return _packaged_catalog(today)

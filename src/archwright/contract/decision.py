@@ -20,9 +20,8 @@ NEAR_COST_SHARE = 0.02
 class Rival(Record):
     """A feasible option against the chosen one, judged with the same draws of every shared fact.
 
-    `cheaper` is the probability that it costs less over the horizon; `tie`: the two cannot be told apart; `equal`: they
-    cost the same in every draw.
-    `break_even_month` is the first month by whose end the chosen one has cost less, None when it never does so.
+    `cheaper`: probability that it costs less over the horizon; `tie`: the two cannot be told apart; `equal`: same cost
+    in every draw. `break_even_month`: first month by whose end the chosen one has cost less; None: never.
     """
 
     option: str
@@ -43,10 +42,9 @@ class Rival(Record):
 class CostDriver(Record):
     """A fact that a cost rests on. `share`: its part in the variance of the chosen option's total cost.
 
-    With the fact at `flips_at` (same unit as `estimate`), `flips_to` would be chosen, or, when that is None, nothing
-    would be feasible; `flips_at` None: no value in reach changes the choice to an option that costs materially else.
-    `inside`: that value lies inside the fact's own band. `limit`: the budget's limit that is reached there and alone
-    moves the choice, "" where the prices do.
+    With the fact at `flips_at` (unit of `estimate`), `flips_to` is chosen, or nothing feasible when that is None;
+    `flips_at` None: no value in reach changes the choice materially. `inside`: that value lies in the fact's own band.
+    `limit`: the budget's limit that is reached there and alone moves the choice, "" where the prices do.
     """
 
     basis: str
@@ -66,11 +64,10 @@ class CostDriver(Record):
 
 
 class ReturnOnInvestment(Record):
-    """What the goals are worth against what the chosen option costs, both over the horizon; they are worth nothing
-    before production, and their whole once everybody uses it.
+    """What the goals are worth, from production on, against the chosen option's cost.
 
-    `payback_month`: the first month by whose end the value has covered the cost; None when it never does. `pays`: in
-    which share of the draws the value covers the cost within the horizon.
+    `payback_month`: the first month by whose end the value has covered the cost; None: never. `pays`: the share of the
+    draws in which it does within the horizon.
     """
 
     value: float

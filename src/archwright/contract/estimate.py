@@ -1,8 +1,7 @@
 """A number that is a guess: value, band, level and the basis that justifies it.
 
-Decides: bands are multiplicative for positive quantities (a latency cannot be negative), so products and
-quotients combine in log space assuming independence; sums add in the linear space half by half
-(root of squares). A band whose parts are not independent must be computed jointly by its caller.
+Design: bands of positive quantities are multiplicative, so products and quotients combine in log space assuming
+independence; sums add half by half (root of squares). Dependent parts must be computed jointly by the caller.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from archwright.contract.record import Record
 class Estimate(Record):
     """`low <= value <= high` in `unit`; the truth lies inside with probability `level`.
 
-    `basis` is the id of a Basis in the same plan. Raises ValueError when the order or a number is broken:
-    that is a bug of the caller, not of the user.
+    `basis` is the id of a Basis in the same plan. Raises ValueError when the order or a number is broken.
     """
 
     value: float

@@ -32,9 +32,8 @@ class Basis(Record):
 class Query(Record):
     """What to measure: evaluated by the embedded ring, or rendered to PromQL. We never parse PromQL.
 
-    `phase` names the load under which the answer counts ("peak", "closed"; "" is any): a prediction made for
-    a saturated engine is not contradicted by an idle one. "share" is of requests: those that were answered, or refused
-    for the client's own doing, among all.
+    `phase` names the load under which the answer counts ("peak", "closed"; "" is any). "share" is of requests: those
+    that were answered, or refused for the client's own doing, among all.
     """
 
     metric: str

@@ -68,10 +68,9 @@ class DatasetVersion(Record):
 class TrainingRun(Record):
     """A run as it stood at `at`; the newest record of an id is the run's state.
 
-    `resumed` counts how often it went on after a break. `order_sha256` digests the ids of the rows in the order they
-    were trained on, `weights_sha256` the trained weights: both equal whether or not the run was broken off.
-    `predictions` were made before the first step and rest on `bases` (or `not_predicted` says why there are none);
-    `deviations` hold them against what happened.
+    `resumed` counts how often it went on after a break. `order_sha256` digests the ids of the rows in training order,
+    `weights_sha256` the trained weights: both equal with or without a break. `predictions` were made before the first
+    step and rest on `bases` (or `not_predicted` says why there are none); `deviations` hold them against what happened.
     """
 
     id: str

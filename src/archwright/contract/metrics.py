@@ -1,9 +1,8 @@
 """The one table of our metric names.
 
-Names follow Prometheus (base unit as suffix, `_total` for counters). `quantity` is the word a Prediction uses;
-`name` the series the running platform exposes; the OpenTelemetry GenAI name stands beside it so that a rename
-of that unstable convention is one line here. Histogram bounds grow by 15 % from 1 ms to 585 s: a quantile read
-from them is off by at most 15 %, where the usual doubling bounds are off by up to a factor of two.
+Names follow Prometheus (base unit as suffix, `_total` for counters). `quantity` is the word a Prediction uses; `name`
+the exposed series; `otel` the OpenTelemetry GenAI name. Histogram bounds grow by 15 % from 1 ms to 585 s: a quantile
+read from them is off by at most 15 %.
 """
 
 from __future__ import annotations

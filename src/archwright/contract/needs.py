@@ -1,8 +1,7 @@
 """Needs: what an organisation asks for, as `needs.yaml` states it.
 
-Field names are the contract with users and stay; every default here is one a plan lists in its assumptions when
-it used it. Names that must refer to something (models, providers, data sets) are checked by the room `needs`,
-which also keeps the line of each field (NeedsSource).
+Field names are the contract with users and stay; a plan lists every default it used in its assumptions. The package
+`needs` checks names that refer to something (models, providers, data sets).
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], q: float) -> float:
-    """The `q` quantile (0 <= q <= 1) of `values` in any order, interpolated linearly between the two nearest ranks.
+    """The `q` quantile (0 <= q <= 1) of `values` in any order, interpolated between the nearest ranks.
 
-    Formula: rank = q * (n - 1), inclusive of both ends (Hyndman and Fan 1996, definition 7). Raises ValueError
-    without values or with a q outside [0, 1]: a caller that may have no samples answers None itself.
+    Formula: rank = q * (n - 1), inclusive of both ends (Hyndman and Fan 1996, definition 7). Raises ValueError without
+    values or with a q outside [0, 1].
     """
     if not values:
         raise ValueError("a percentile of no values")

@@ -66,9 +66,9 @@ class Parallelism(Record):
 class Launch(Record):
     """How the engine of a pool starts and is watched.
 
-    `engine` names the adapter in the room `engines` ("llamacpp", "external", "null"); `metrics` maps our
-    quantity words to the engine's own series, for a Prometheus that scrapes the engine and not us.
-    `settings` are adapter options (threads, batch_tokens, embeddings ...). An external engine has a `url`.
+    `engine` names the adapter in `engines` ("llamacpp", "external", "null"); `metrics` maps our quantities to the
+    engine's own series. `settings` are adapter options (threads, batch_tokens, embeddings ...). An external engine has
+    a `url`.
     """
 
     engine: str
@@ -90,11 +90,10 @@ class TokenPrice(Record):
 class Pool(Record):
     """Equal replicas of one model on one kind of machine, serving one or more workloads.
 
-    `slots` requests run at once in a replica, each with `context_tokens`. `price_usd_per_hour` is one
-    replica's machine; None where the plan has no price. `shares`: where several pools answer a workload, the share of
-    its requests that goes to this one in each year of the horizon (0: it is not there then); empty where it is alone.
-    `country` is the ISO code of where it stands; empty: nobody says, which for engines of one's own means here. `kind`:
-    whether it answers in text (or vectors), or predicts.
+    `slots` requests run at once in a replica, each with `context_tokens`. `price_usd_per_hour` is one replica's
+    machine; None: no price. `shares`: where several pools answer a workload, this one's share of its requests in each
+    year of the horizon (0: it is not there then). `country` is the ISO code; empty: unknown, for engines of one's own
+    here. `kind`: whether it answers in text (or vectors), or predicts.
     """
 
     name: str
@@ -157,9 +156,7 @@ class Purchase(Record):
 
 
 class ConstraintViolation(Record):
-    """A constraint an option breaks: what it would be, and the limit. `at_best`: nobody promises the value, it
-    is the best possible.
-    """
+    """A constraint an option breaks. `at_best`: the value is the best possible, not promised."""
 
     constraint: str
     value: float | str | None
@@ -210,12 +207,11 @@ class QueueTimeouts(Record):
 
 
 class WorkloadPlan(Record):
-    """`pools` answer it, one for each site; none where it runs without an endpoint or on somebody else's model.
+    """`pools` answer it, one for each site; none without an endpoint or on somebody else's model.
 
-    `data_class` is the strictest of the data it works on, None where the needs name none. `residency`: the countries
-    where its sensitive data may be worked on, or "any"; empty: nobody says, so with engines of one's own here alone.
-    `residency_of`: the same of stricter data than it works on, where the needs have such. `waits`: None where no limit
-    of a first token is asked for, or nobody predicts one.
+    `data_class` is the strictest of its data, None where the needs name none. `residency`: the countries where its
+    sensitive data may be processed, or "any"; empty: with engines of one's own here alone. `residency_of`: the same of
+    stricter data than its own. `waits`: None without a limit of the first token, or without a prediction of it.
     """
 
     name: str

@@ -1,7 +1,6 @@
-"""One finished request: everything that is said per request (usage, observations, lineage, traces) is derived from it.
+"""One finished request: usage, observations, lineage and traces are derived from it.
 
-Written as an array (a third shorter, and faster, than with names): new fields go to the end, with a
-default, and who does not know them reads past them.
+Written as an array (a third shorter, and faster, than with names): new fields go to the end, with a default.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ _ID = re.compile(r"aw-([0-9a-f]{11})[0-9a-f]{13}")
 
 
 class RequestRecord(Record, array_like=True, forbid_unknown_fields=False):
-    """`at` is the end, seconds since the epoch. `version` gave the answer ("" when none did), `model` was asked for.
+    """`at` is the end, seconds since the epoch. `version` gave the answer, `model` was asked for.
 
-    `status` is as in `contract.metrics`: ok, refused, rejected, failed, cancelled, ended. Of the tokens read,
-    `cached_tokens` came from the engine's prefix cache. `cost_usd` is None where the model has no price; `saved_usd`
-    is what an answer from the cache would have cost. `latency_s` is received to last byte: of it `queue_s` waiting
-    for a slot, `gateway_s` our own work, `engine_s` the engine's. A `shadow` is a copy sent to another model.
-    `operation` is called as OpenTelemetry's GenAI conventions do where they have a word.
+    `status` is as in `contract.metrics`: ok, refused, rejected, failed, cancelled, ended. `cached_tokens` came from the
+    engine's prefix cache. `cost_usd` is None where the model has no price; `saved_usd` is what an answer from the cache
+    would have cost. `latency_s` is received to last byte: `queue_s` for a slot, `gateway_s` our own work, `engine_s`
+    the engine's. A `shadow` is a copy sent to another model. `operation` has OpenTelemetry's GenAI name where there is
+    one.
     """
 
     at: float

@@ -1,12 +1,11 @@
 """Target "single machine": the process list that runs a plan's pools behind one gateway.
 
-Writes no file and starts nothing: the Bundle is a record, `operate` runs it. Configurations are plain
-dictionaries because the design wing may not import the rooms that read them; a test holds both together.
-Paths are left to the runner: "{home}" and "{config}" in argv, and sockets by name.
+Writes no file and starts nothing: `operate` runs the Bundle. Configurations are plain dictionaries because this package
+may not import those that read them. The runner fills in "{home}" and "{config}" in argv, and sockets by name.
 
-Decides that a workload is one endpoint, whatever pools answer it: one's own share the requests by their slots, those
-outside take what is too much for them; where none is one's own, all share. Pools that predict get no endpoint here:
-`/v1/predict` serves the versions that are promoted.
+Design: a workload is one endpoint. Pools of one's own share its requests by their slots, those outside take the
+overflow; without any of one's own, all share. Pools that predict get no endpoint: `/v1/predict` serves promoted
+versions.
 """
 
 from __future__ import annotations
@@ -54,8 +53,7 @@ NO_EXTERNAL_ENDPOINTS: Mapping[str, ExternalEndpoints] = MappingProxyType({})
 def build_bundle(
     plan: Plan, listen: GatewayOptions, store_url: str, reached: Mapping[str, ExternalEndpoints] = NO_EXTERNAL_ENDPOINTS
 ) -> Bundle:
-    """The processes of `plan` on this machine: one per engine replica, then the gateway. Pools in `reached` run
-    already and need none.
+    """One process per engine replica on this machine, then the gateway. Pools in `reached` run already.
 
     Raises PlanError AW-PLAN-20 when a pool neither runs on this machine nor is reached, AW-PLAN-21 when one stands
     where the data of its workload may not go.

@@ -1,7 +1,6 @@
-"""Names that the catalog must know: places, providers, accelerators, models, benchmarks, regulations, currencies.
+"""Names that the catalog must know: places, providers, accelerators, models, regulations ...
 
-A name that is too long, and entries beyond the most a list may hold, are told by `names` and not looked up here: trying
-spellings of a name takes time that grows with its length.
+`text_checks` refuses names that are too long and lists that are too large; these are not looked up here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The countries of ISO 3166-1: which alpha-2 codes exist, and which one somebody meant.
-
-The list is a data file of this room: a country is valid here even where the catalog knows no prices for it.
-"""
+"""The countries of ISO 3166-1, valid even where the catalog knows no prices for them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which fields a workload of each kind must have and may have.
-
-A field that means nothing for the kind is an error: whoever wrote it expects it to count.
-"""
+"""Fields that a workload of each kind must have and may have; any other field is an error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What is wrong with a needs file: a Problem is cheap to make; only the first in file order becomes an error.
+"""What is wrong with a needs file; only the first problem in file order becomes an error.
 
-Spelling suggestions cost time, and a hostile file can hold thousands of mistakes, so they are worked out for the one
-problem that is told (`suggest` is called late).
+A hostile file can hold thousands of mistakes, so spellings are suggested (`suggest`) for the reported one alone.
 """
 
 from __future__ import annotations

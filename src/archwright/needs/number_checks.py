@@ -1,8 +1,4 @@
-"""Numbers: the range of every numeric field, and pairs of numbers that must agree.
-
-Upper bounds are no opinions: each lies far beyond anything an organisation can mean, and keeps the arithmetic behind
-it finite.
-"""
+"""The range of every numeric field (its upper bound keeps arithmetic finite) and pairs that agree."""
 
 from __future__ import annotations
 

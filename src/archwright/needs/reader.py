@@ -1,7 +1,6 @@
-"""needs.yaml -> (Needs, NeedsSource): the one way in.
+"""needs.yaml -> (Needs, NeedsSource): whatever the bytes, the answer is Needs or one NeedsError.
 
-Order of the checks, cheapest first, so that a hostile file costs nothing: the kind and size of the file, its
-encoding, its YAML, its types, its rules. Whatever the bytes, the answer is Needs or one NeedsError.
+Checks run cheapest first: kind and size of the file, encoding, YAML, types, rules.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The tree held against the types of `contract.needs`: unknown, missing and mistyped fields.
 
-Walks msgspec's description of the records, so a field added to the contract is checked here without a change. It goes
-before msgspec.convert because that stops at the first error in the order of the records, says `[...]` for a key of a
-mapping, and knows no spelling to suggest.
+Walks msgspec's description of the records. It goes before msgspec.convert, which stops at the first error in the order
+of the records, says `[...]` for a key of a mapping, and suggests no spelling.
 """
 
 from __future__ import annotations

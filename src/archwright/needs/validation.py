@@ -1,7 +1,4 @@
-"""The rules behind the types: everything that a Needs of the right shape can still get wrong.
-
-Each rule yields problems and knows nothing of the others; `reader` tells the one that stands first in the file.
-"""
+"""The rules behind the types: each yields problems, `reader` reports the first in the file."""
 
 from __future__ import annotations
 

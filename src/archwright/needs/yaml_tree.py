@@ -1,9 +1,8 @@
 """YAML text -> plain values and the line of each of them.
 
-Reads libyaml's events one by one and never recurses: an alias (a YAML bomb), a tag, deep nesting or a flood of
-entries is refused where it stands, before anything behind it is parsed. Measured: 5,000 open brackets and 256 KB
-of any kind of YAML answer in well under a second. PyYAML's pure parser is no substitute: it is too slow for the
-deadline of 2 s, so without libyaml nothing is read.
+Reads libyaml's events one by one and never recurses: an alias (a YAML bomb), a tag, deep nesting or a flood of entries
+is refused where it stands. 5,000 open brackets or 256 KB of any YAML take well under a second. PyYAML's pure parser is
+too slow for the deadline of 2 s, so without libyaml nothing is read.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The plan's own traffic, driven at any OpenAI-compatible endpoint by a client with its own clock.
 
-Decides: the peak is an open loop, each request sent at the moment `policy.traffic` drew for it whether or not earlier
-ones have been answered; its window lasts until the last answer or the end of the drain. Then a closed loop keeps
-`concurrency` requests in flight for `closed_s` seconds and ends what is still running: tokens received by then, over
-the time, are tokens/s at that concurrency.
+Design: the peak is an open loop, each request sent at the moment `policy.traffic` drew for it; its window lasts until
+the last answer or the end of the drain. Then a closed loop keeps `concurrency` requests in flight for `closed_s`
+seconds and ends what still runs: tokens received by then, over the time, are tokens/s at that concurrency.
 """
 
 from __future__ import annotations
@@ -73,8 +72,8 @@ def run_bench(
 ) -> BenchResult:
     """Drive `load` at `target` and wait for it (`drive_load` is the same inside an event loop).
 
-    Raises ReconcileError (AW-REC-10 to 19, see wire.py) when the endpoint cannot be measured: at the first probe, or
-    when no request of a phase got any answer. Single failures are counted in the result instead.
+    Raises ReconcileError (AW-REC-10 to 19, see bench_client) at the first probe, or when no request of a phase got any
+    answer. Single failures are counted in the result.
     """
     return asyncio.run(drive_load(target, load, progress, limits=limits, chance=chance))
 

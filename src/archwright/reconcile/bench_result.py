@@ -28,9 +28,8 @@ class TimeWindow(Record):
 class BenchRequestTiming(Record):
     """One request by the client's own clock; `*_s` count from the beginning of its phase.
 
-    `due_s` is when the plan's traffic wanted it sent, `sent_s` when it was. `output_tokens` is the server's usage,
-    else the number of content chunks. `cut` is a request that we ended: at the end of the closed loop, or when
-    the peak's drain ran out.
+    `due_s` is when the plan's traffic wanted it sent, `sent_s` when it was. `output_tokens` is the server's usage, else
+    the number of content chunks. `cut`: we ended it, at the end of the closed loop or of the peak's drain.
     """
 
     due_s: float
@@ -86,10 +85,7 @@ class BenchPhase(TimeWindow):
 
     @property
     def tokens_delivered(self) -> float:
-        """Output tokens received inside the phase.
-
-        A cut stream has told no usage, so its chunks are counted, at the finished requests' tokens per chunk.
-        """
+        """Output tokens received inside the phase; for cut streams their chunks times tokens per chunk."""
         finished = [request for request in self.requests if request.outcome == "finished"]
         chunks = sum(request.chunks for request in finished)
         tokens = sum(request.output_tokens for request in finished)

@@ -27,11 +27,10 @@ _DISPLAYED_STATISTICS: dict[str, Statistic] = {"rate": "mean", "last": "max", "s
 def reconcile_plan(
     plan: Plan, measurements: Mapping[str, Measurement], gaps: Mapping[str, str] | None = None
 ) -> Reconciliation:
-    """Every prediction in the plan's order with its verdict (contract.evidence.judge).
+    """Every prediction in the plan's order with its verdict (`determine_verdict`).
 
-    Unknown: no measurement, one of another plan or unit, one without samples, or not a finite number. `gaps` says why
-    a prediction could not be measured, by prediction id; it becomes a comment on the evidence.
-    `coverage` = within / measured; None when nothing was measured.
+    Unknown: no measurement, one of another plan or unit, without samples, or not finite. `gaps` says by prediction id
+    why there is none. `coverage` = within / measured; None when nothing was measured.
     """
     digest = plan.digest
     deviations = tuple(
@@ -45,10 +44,7 @@ def reconcile_plan(
 
 
 def select_measurements(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
-    """One measurement a prediction: the newest window wins; among those that overlap it, SOURCES decides.
-
-    So a gateway's reading beats the client's of the same run, and never hides a client's newer run.
-    """
+    """One measurement a prediction: the newest window wins; among those that overlap it, SOURCES decides."""
     grouped: dict[str, list[Measurement]] = {}
     for measurement in measurements:
         grouped.setdefault(measurement.prediction_id, []).append(measurement)

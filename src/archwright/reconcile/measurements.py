@@ -1,13 +1,11 @@
-"""Measurements for a plan's predictions, from the bench client, from the platform's own ring, from a Prometheus.
+"""Measurements for a plan's predictions, from the bench client, the platform's ring or a Prometheus.
 
-Decides what each source can honestly say:
-- The client knows its phases: percentiles come from its single requests. A request of the peak that was still without
-  content when the drain ran out counts in TTFT with the time it had waited, a lower bound; leaving it out would make
-  an overloaded server look fast.
+Design: what each source can say.
+- The client: percentiles of its single requests. A request of the peak still without content when the drain ran out
+  counts in TTFT with the time it had waited, a lower bound; else an overloaded server would look fast.
 - The ring is asked over the very window in which the phase ran.
-- A Prometheus knows no phases. Latencies are read over the window, and the evidence states the load it saw beside the
-  planned one. Tokens/s is a promise at a concurrency: it is read only when on average at least BUSY_SHARE of
-  that concurrency was in flight (Little: seconds of latency per second); else it stays unmeasured, with the reason.
+- A Prometheus knows no phases: the evidence states the load it saw beside the planned one. Tokens/s is read only when
+  on average at least BUSY_SHARE of the planned concurrency was in flight (Little: seconds of latency per second).
 """
 
 from __future__ import annotations
@@ -104,11 +102,10 @@ def _compute_statistic(values: list[float], statistic: Statistic) -> float | Non
 def platform_measurements(
     store: Store, plan: Plan, windows: Sequence[TimeWindow], home: Home | None = None
 ) -> list[Measurement]:
-    """What the platform recorded, each prediction over its phase's window (`BenchResult.windows`); with `home` up to
-    this moment.
+    """What the platform recorded, each prediction over its phase's window; with `home` up to this moment.
 
-    A prediction of no phase is asked over the window named "" when there is one; else over its own query's window,
-    at least as long as the whole run, up to the run's end: so a start-up before the bench is still seen.
+    A prediction of no phase is asked over the window named "" if any; else over its own query's window, at least as
+    long as the whole run, up to the run's end: so a start-up before the bench is still seen.
     """
     digest = plan.digest
     named = {window.name: window for window in windows}
@@ -177,12 +174,11 @@ class PrometheusReading(NamedTuple):
 def read_prometheus(
     plan: Plan, prometheus: PrometheusClient, now: float, window_s: float | None = None
 ) -> PrometheusReading:
-    """Each prediction from our own series, else from the engine's (Pool.launch.metrics) of the workload's pool.
+    """Each prediction from our own series, else from the engine's series of the workload's pool.
 
-    `window_s` ends at `now` and replaces the queries' own; without it a query that finds nothing in its own window,
-    which may hold no two scrapes, is asked once more over SCRAPED_S.
-    An engine's series are taken for the pool's model, or without a model when the Prometheus knows only one; never
-    when the pool serves several workloads, which an engine does not tell apart.
+    `window_s` ends at `now` and replaces the queries' own; without it a query that finds nothing in its own window is
+    asked once more over SCRAPE_WINDOW_S. An engine's series are taken for the pool's model, or without a model when the
+    Prometheus knows only one; never when the pool serves several workloads.
     """
     digest = plan.digest
     measurements: list[Measurement] = []

@@ -1,9 +1,8 @@
-"""Prompts of a wanted token length for a tokenizer we do not know.
+"""Prompts of a wanted token length for an unknown tokenizer.
 
-Decides: the server's own usage figure for two prompts of different word counts gives tokens per word and the
-template's overhead; a prompt of N tokens is then (N - overhead) / tokens-per-word common English words. Each prompt
-opens with a pair of words no other prompt of the run opens with, and the rest is drawn at random, so a prefix cache
-helps no more than it would with strangers.
+Design: the server's own usage figure for two prompts of different word counts gives tokens per word and the template's
+overhead; a prompt of N tokens is then (N - overhead) / tokens-per-word common English words. Each prompt of a run opens
+with another pair of words, and the rest is random, so a prefix cache helps no more than with strangers.
 """
 
 from __future__ import annotations

@@ -66,10 +66,7 @@ def _key_distance(own: str, asked: str, *, foreign: int, wild: int) -> int:
 
 
 def choose_training(rows: Iterable[TrainingEfficiency], task: Task, isa: str) -> TrainingEfficiency:
-    """The row of `task` for `isa`, else the one for any set, which carries the width of standing for any.
-
-    Raises CatalogError AW-CAT-05 when there is neither.
-    """
+    """The row of `task` for `isa`, else for any set. Raises CatalogError AW-CAT-05 without either."""
     found = {row.isa: row for row in rows if row.task == task and row.isa in (isa, WILDCARD)}
     if not found:
         raise CatalogError(

@@ -1,9 +1,8 @@
 """How facts age: states by time to live, and the band that grows with age.
 
 Within its time to live a figure keeps the band of its confidence. From there to twice that age the class's measured
-drift comes in, linear in the log; it is independent of the first band, so squared log half-widths add. "2026" means
-the middle of that year, "2025-2026" the middle of both, also where the copy itself is undated. A figure without any
-year counts as stale: nobody can say how old it is.
+drift comes in, linear in the log and independent of the first band: squared log half-widths add. "2026" means the
+middle of that year, "2025-2026" the middle of both. A figure without any year counts as stale.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The refreshed layer: what public sources say now, brought by `catalog refresh`, laid over the shipped rows.
+"""The refreshed layer: current facts of public sources, laid over the shipped rows.
 
-One file per generation, written whole and then named as the current one; earlier ones stay for a rollback. Prices
-stand as columns beside a table of machine types: 100,000 of them load and become offers in a fraction of a second.
+One file per generation, written whole and then named as the current one. Prices are columns beside a table of machine
+types, so 100,000 of them load in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def write_generation(folder: Path, made: RefreshedLayer) -> str:
 
 
 def roll_back(folder: Path) -> str:
-    """Switch to the generation before the current one, or to none; returns its name, empty for none.
+    """Switch to the generation before the current one; returns its name, empty for none.
 
     Raises CatalogError AW-CAT-08 when there is nothing to go back from.
     """

@@ -1,7 +1,6 @@
-"""What the operating system says about the machine at hand: cores, memory, instruction set, devices.
+"""What the operating system says about this machine: cores, memory, instruction set, devices.
 
-A container's limits count, not the host's size: the smaller of the two is what a process can use. Paths below
-`root` are passed in, so tests lay out their own machine.
+A container's limits count where they are smaller than the host. Paths lie below `root`, for tests.
 """
 
 from __future__ import annotations

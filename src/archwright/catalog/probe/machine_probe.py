@@ -1,7 +1,7 @@
-"""Measures the machine at hand and keeps the result in the home: the measured layer of the catalog.
+"""Measures this machine and keeps the result in the home: the measured layer of the catalog.
 
-Rates are single-thread: plans scale them by the threads an engine gets. Each is the median of its repeats with
-a band of their spread (10th to 90th percentile), at least 10 % each way, since neighbours disturb a shared machine.
+Rates are single-thread: plans scale them by the threads an engine gets. Each is the median of its repeats with a band
+of their spread (10th to 90th percentile), at least 10 % each way, since neighbours disturb a shared machine.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def probe_machine(
     now: Callable[[], float],
     measure: Callable[[Path | None], ProbeSamples] | None = None,
 ) -> MachineFacts:
-    """Probes in about two seconds and writes `home.machine`.
+    """Probe in about two seconds and write `home.machine_facts`.
 
     Raises MissingError AW-GET-01 without numpy, CatalogError AW-CAT-06 when the worker fails.
     """

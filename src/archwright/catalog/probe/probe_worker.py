@@ -1,8 +1,8 @@
-"""The numeric half of the probe, run as a child so that it starts with a clean, single-threaded numeric library.
+"""The numeric half of the probe: a child with a clean, single-threaded numeric library.
 
-`python -m archwright.catalog.probe.probe_worker [MODEL_FILE]` prints {"bandwidth": [...], "matmul": [...]}: bytes/s of
-or-ing 64-bit words over the memory-mapped model file (the very pages the engine will read; without a file, an
-anonymous array), and FLOP/s of a float32 matrix product, one value per repeat. Memory stays below 300 MB.
+`python -m archwright.catalog.probe.probe_worker [MODEL_FILE]` prints {"bandwidth": [...], "matmul": [...]} per repeat:
+bytes/s of or-ing 64-bit words over the memory-mapped model file (without one, an anonymous array), and FLOP/s of a
+float32 matrix product. Memory stays below 300 MB.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ HARD_LIMIT_S = 1.2
 
 
 def time_repeats(once: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Seconds of each repeat after one warm-up: at least five, more while the budget lasts, fewer only when the
-    machine is so slow that five would not end (then at least one).
-    """
+    """Seconds of each repeat after a warm-up: at least five, fewer on a very slow machine."""
     once()
     seconds: list[float] = []
     spent = 0.0

@@ -1,8 +1,8 @@
-"""`catalog refresh`: reads files of public sources that the user has brought, and makes a new refreshed layer of them.
+"""`catalog refresh`: makes a new refreshed layer of files of public sources that the user has brought.
 
-Nothing is fetched: the machine may be cut off. A source's files are known by their names, plain or packed (.gz); one
-that states no day takes the day in its path (`litellm-2026-11-20.json` ...), else its rows count as recalled. What a
-refresh brings replaces what an earlier one brought of that class (and provider); all else stays.
+Nothing is fetched: the machine may be cut off. A source's files are known by their names, plain or packed (.gz). A file
+that states no day takes the day in its path (`litellm-2026-11-20.json`), else its rows count as recalled. A refresh
+replaces what an earlier one brought of the same class (and provider); all else stays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Machine prices as the sum of their parts: cores, memory, accelerators and disks at a region's rates.
 
-Which rate is of which family of machines, or of which accelerator, is a row of aliases.csv (`charge`), else the
-family's own name (`N2 Instance` is of the n2 machines): a machine of which one part has no rate has no price.
+A rate belongs to the family or accelerator that aliases.csv (`charge`) names, else to the family in its own name (`N2
+Instance`: n2). A machine of which one part has no rate has no price.
 """
 
 from __future__ import annotations

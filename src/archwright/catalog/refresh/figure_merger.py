@@ -1,6 +1,4 @@
-"""From what adapters found to rows of storage, electricity, scores, accelerators and architectures: names joined to
-this catalog's, each held against its gate.
-"""
+"""Joins figures of storage, electricity, scores, models and accelerators to this catalog's rows."""
 
 from __future__ import annotations
 

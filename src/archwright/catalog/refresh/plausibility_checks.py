@@ -1,8 +1,7 @@
-"""Plausibility gates: each comes from an error met in some public table. They run over the shipped rows
-(`catalog check`) and over everything a refresh brings.
+"""Plausibility gates for the shipped rows (`catalog check`) and everything a refresh brings.
 
-A refusing finding keeps a refreshed row out; a flag is shown only. `gate_exceptions.csv` names rows that are right
-in spite of a gate; an exception that no gate needs is itself a finding.
+Each comes from an error met in some public table. A refusing finding keeps a refreshed row out; a flag is shown only.
+`gate_exceptions.csv` names rows that are right in spite of a gate; an exception that no gate needs is a finding.
 """
 
 from __future__ import annotations

@@ -100,10 +100,9 @@ def read_grid_carbon(data: bytes, _file: FileContext) -> SourceFacts:
 
 
 def read_statistics_cube(data: bytes, _file: FileContext) -> SourceFacts:
-    """A cube of official statistics (JSON-stat 2.0): prices of non-household consumers by half-year.
+    """A cube of official statistics (JSON-stat 2.0): half-yearly prices of non-household consumers.
 
-    Value-added tax and other recoverable taxes are left out; a business's band is 500 to 2,000 MWh a year, industry's
-    20,000 to 70,000.
+    Recoverable taxes are left out. A business's band is 500 to 2,000 MWh a year, industry's 20,000 to 70,000.
     """
     cube = msgspec.json.decode(data, type=_Cube)
     if not {BAND_AT, PLACE_AT, TIME_AT} <= set(cube.id) or not set(cube.id) <= cube.dimension.keys():

@@ -34,9 +34,7 @@ def decompress_gzip(data: bytes) -> bytes:
 
 
 def read_csv_rows(data: bytes, needed: Collection[str], head: Iterator[str] | None = None) -> Iterator[dict[str, str]]:
-    """Rows one by one, for tables too long to hold twice. `head`: lines already begun, where words stand above the
-    columns' names.
-    """
+    """Rows one by one. `head`: lines already begun, where words stand above the columns' names."""
     try:
         reader = csv.DictReader(read_lines(data) if head is None else head)
         missing = set(needed) - set(reader.fieldnames or ())

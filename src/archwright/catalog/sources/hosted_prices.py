@@ -107,10 +107,7 @@ def read_token_prices(data: bytes, _file: FileContext) -> SourceFacts:
 
 
 def read_provider_prices(data: bytes, file: FileContext) -> SourceFacts:
-    """By provider, each model with a price or a history of prices per million tokens.
-
-    Of a history the newest that has begun counts; of prices that grow with the prompt, the base.
-    """
+    """Models by provider, with USD per million tokens: of a history the newest price in force."""
     return _collect_prices(
         _token_price(
             provider.id,

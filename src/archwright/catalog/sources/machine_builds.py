@@ -126,8 +126,8 @@ def read_machine_record(data: bytes, _file: FileContext) -> SourceFacts:
 def read_machine_list(data: bytes, _file: FileContext) -> SourceFacts:
     """CSV with builds and prices, one line per zone or region.
 
-    List prices are equal over the zones of a region; spot prices are not, so their median stands for the region. A
-    spot price at or above the list price means that the zone has no spot market.
+    List prices are equal over the zones of a region; the median of the spot prices stands for it. A spot price at or
+    above the list price means that the zone has no spot market.
     """
     return _collect_instances(read_csv_rows(data, LIST_COLUMNS))
 

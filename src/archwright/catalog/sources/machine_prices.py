@@ -129,9 +129,7 @@ class _SkuPage(msgspec.Struct):
 
 
 def read_go_tables(data: bytes, _file: FileContext) -> SourceFacts:
-    """Go code: a map of regions to maps of machine types to prices, in either of two spellings (`"region": {` inside
-    one literal, or one assignment `prices["region"] = ...{` per region).
-    """
+    """Go code: maps of regions to machine types to prices, in one literal or one per region."""
     text = data.decode("utf-8")
     region, prices = "", []
     for token in GO_TOKEN.finditer(text):
@@ -166,9 +164,7 @@ def _list_prices(found: PricesByTerm) -> tuple[InstancePrice, ...]:
 
 
 def read_offer_file(data: bytes, _file: FileContext) -> SourceFacts:
-    """A provider's bulk offer file in CSV: lines of words, the day of publication among them, then one line per product
-    and term. Takes shared Linux machines by the hour.
-    """
+    """Shared Linux machines of a bulk offer file: lines of words, then CSV by product and term."""
     lines = read_lines(data)
     words = list(islice(lines, PREAMBLE_LINES))
     if not words or not words[0].strip().strip('"').startswith(OFFER_FORMAT):
@@ -185,17 +181,13 @@ def read_offer_file(data: bytes, _file: FileContext) -> SourceFacts:
 
 
 def _skip_preamble(lines: Iterator[str]) -> Iterator[str]:
-    """From the columns' names on: an empty line may stand before them. Of hundreds of megabytes only the lines that can
-    be wanted are taken apart.
-    """
+    """From the columns' names on, only the lines that can be wanted: the file has hundreds of megabytes."""
     first = next((line for line in lines if line.strip()), "")
     return chain([first], (line for line in lines if all(word in line for word in REQUIRED_TEXTS)))
 
 
 def _offer_term(line: dict[str, str]) -> int | None:
-    """None for a term of another kind. A commitment counts with nothing paid up front: only then is its hourly price
-    all of it.
-    """
+    """None for another kind of term, or for a commitment that is partly paid up front."""
     if line["TermType"] == "OnDemand":
         return LIST_TERM
     plain = line.get("PurchaseOption") == "No Upfront" and line.get("OfferingClass") == "standard"
@@ -203,10 +195,9 @@ def _offer_term(line: dict[str, str]) -> int | None:
 
 
 def read_retail_prices(data: bytes, _file: FileContext) -> SourceFacts:
-    """Pages of a provider's retail price interface: one item per meter; list, spot and reserved prices of machines.
+    """Pages of a retail price interface, one item per meter: list, spot and reserved prices.
 
-    A reservation's price is that of its whole term. Prices in another currency are the provider's own conversion:
-    refused.
+    A reservation's price is that of its whole term. Prices in another currency are conversions, and refused.
     """
     found: PricesByTerm = defaultdict(dict)
     for item in (item for page in decode_pages(data, _RetailPage) for item in page.items):
@@ -247,10 +238,7 @@ def read_spot_history(data: bytes, _file: FileContext) -> SourceFacts:
 
 
 def read_component_rates(data: bytes, _file: FileContext) -> SourceFacts:
-    """Pages of a provider's billing catalogue: one SKU per part of a machine (a core, a GiB, an accelerator) and use.
-
-    The first tier's price counts. A SKU's description says what it is of; the intake sums the parts of a machine.
-    """
+    """Pages of a billing catalogue: one SKU per part of a machine and use, its first tier."""
     skus = (sku for page in decode_pages(data, _SkuPage) for sku in page.skus)
     return SourceFacts(rates=tuple(rate for sku in skus for rate in _component_rates(sku)))
 

@@ -79,9 +79,7 @@ def read_benchmark_scores(data: bytes, _file: FileContext) -> SourceFacts:
 
 
 def read_checkpoint_config(data: bytes, file: FileContext) -> SourceFacts:
-    """The `config.json` of a checkpoint; its folder's or its file's name is the model's. Nothing for a configuration of
-    something else beside the model: of its tokens, its quantisation.
-    """
+    """A checkpoint's `config.json`; its folder or file names the model. Nothing for another file."""
     # Real files hold numbers such as Infinity, which strict readers refuse.
     stated = json.loads(data)
     if not isinstance(stated, dict):

@@ -138,9 +138,7 @@ class CheckpointArchitecture(NamedTuple):
 
 
 class SourceFacts(NamedTuple):
-    """`as_of` is the day the bytes themselves state, empty when they state none. `parts`: what one file says of several
-    providers, each under its name.
-    """
+    """`as_of` is the day the bytes state, or empty. `parts`: facts of several providers, by name."""
 
     as_of: str = ""
     prices: tuple[InstancePrice, ...] = ()

@@ -80,9 +80,9 @@ class CsvRow:
         return self.whole_number(column) or 0
 
     def to_record(self, kind: type[R], *, optional: tuple[str, ...] = (), **given: object) -> R:
-        """The row as a record, a column of its name for every field; `given` are those that the table has in other
-        words or units. Words without a default must be there, unless `optional` names the field, as must numbers that
-        cannot be absent.
+        """The row as a record; `given` are the fields that the table has in other words or units.
+
+        Words without a default must be there, unless `optional` names the field, as must numbers that cannot be absent.
         """
         found = {
             name: self.text(name) if name in optional else reader(self, name)

@@ -1,7 +1,7 @@
-"""Guidance: what a plan's sections say in words, as rows with their sources. The planner selects and fills in.
+"""Guidance: what a plan's sections say in words, as rows with their sources.
 
-Rows of one topic stand from the particular to the general: the first that fits a plan speaks for the topic.
-Features are rows of another kind: which demands of a regulation something that exists answers today.
+Rows of one topic stand from the particular to the general: the first that fits a plan speaks for the topic. Features
+say which demands of a regulation something that exists answers today.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ T = TypeVar("T", Advice, Feature)
 
 @functools.cache
 def read_advice(theme: Theme, folder: Path = DATA) -> tuple[Advice, ...]:
-    """The rows of a theme in their order. Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for a row that
-    has the wrong form, no source or date, or another's id.
-    """
+    """The rows of a theme. Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for a wrong row."""
     path = folder / FOLDER / f"{theme}.yaml"
     return tuple(_check_rows(path, yaml_documents.read_document(path, list[Advice])))
 

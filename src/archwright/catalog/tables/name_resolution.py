@@ -1,8 +1,7 @@
 """Resolves how people and tools spell accelerators and models to the rows of the catalog.
 
-A spelling matches when, vendor words aside, each of its words is a word of the row (id, form, memory size).
-Several rows may match a family ("the 80 GB ones"); a plain name then takes the alias table's choice, else the
-row that stands first.
+A spelling matches when, vendor words aside, each of its words is a word of the row (id, form, memory size). Of several
+rows ("the 80 GB ones") a plain name takes the alias table's choice, else the first.
 """
 
 from __future__ import annotations

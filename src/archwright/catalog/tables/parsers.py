@@ -1,6 +1,4 @@
-"""From CSV columns to records: one function per table whose columns are not the record's fields; units are converted
-here and nowhere else.
-"""
+"""From CSV columns to records where the names differ; units are converted here and nowhere else."""
 
 from __future__ import annotations
 

@@ -68,9 +68,8 @@ class Accelerator(Fact):
 class Offer(Fact):
     """One machine type at one provider in one region. `accelerator_count` is 0 without an accelerator.
 
-    `spot_usd_per_hour` is None where the source has no spot price, and where it equals the list price: that is
-    how a region without a spot market reads (one above it is a fault, which a gate finds). `accelerator_share`
-    below 1 means a slice of a device.
+    `spot_usd_per_hour` is None where the source has no spot price, and where it equals the list price: the region then
+    has no spot market. `accelerator_share` below 1 means a slice of a device.
     """
 
     id: str
