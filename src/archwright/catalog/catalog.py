@@ -74,7 +74,6 @@ class Catalog(FactProvenance):
         return covered or (() if alias is None else (alias,))
 
     def accelerator_ids(self, families: Iterable[str]) -> frozenset[str]:
-        """The ids of all accelerators that these names cover."""
         return frozenset(row.id for name in families for row in self.accelerator_family(name))
 
     def resolve_machine(self, text: str) -> tuple[int, records.Accelerator]:
@@ -147,9 +146,7 @@ class Catalog(FactProvenance):
         return self.regions.get((provider, region))
 
     def is_inside(self, country: str, place: str) -> bool:
-        """Whether `country` (alpha-2) lies in `place`: a country, a group such as EEA, `any`, or the country of a
-        provider's region of that name. Raises CatalogError (AW-CAT-01) for a place nobody knows.
-        """
+        """True if `country` (alpha-2) lies in `place`. Raises CatalogError (AW-CAT-01) for an unknown place."""
         if place not in self.places:
             raise unknown_name_error("place", place, self.places)
         known = self.countries.get(country)
@@ -165,9 +162,7 @@ class Catalog(FactProvenance):
         return {region: frozenset(countries) for region, countries in found.items()}
 
     def electricity_usd_per_kwh(self, country: str) -> Estimate:
-        """The commercial price, else the industrial one; a member without a row takes its union's average and any
-        other country the world's middle, both with the wide band of a stand-in.
-        """
+        """The commercial price, else the industrial one, else a wide band around the union's or the world's."""
         for code in (country, *self._fallback_areas(country)):
             for row in self._tariffs_of(code):
                 price = row.commercial_usd_per_kwh or row.industrial_usd_per_kwh

@@ -86,8 +86,6 @@ class Phase(Record):
 
 
 class Schedule(Record):
-    """When an option stands."""
-
     option: str
     phases: tuple[Phase, ...]
 
@@ -125,8 +123,6 @@ class SectionLine(Record):
 
 
 class Section(Record):
-    """A part of the plan in words and numbers."""
-
     id: SectionId
     title: str
     summary: str

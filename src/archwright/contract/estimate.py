@@ -67,10 +67,7 @@ def within_factor(value: float, factor: float, unit: str, basis: str = "") -> Es
 
 
 def multiply_estimates(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
-    """Product of independent positive estimates: squared log half-widths add.
-
-    Where a band reaches zero or below, logs end, and the widest corners are taken (interval arithmetic).
-    """
+    """Product of independent estimates in log space; by interval arithmetic where a band reaches zero."""
     value = math.prod(e.value for e in estimates)
     if any(e.low <= 0 for e in estimates):
         low = high = 1.0

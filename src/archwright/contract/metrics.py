@@ -28,16 +28,16 @@ class Metric(NamedTuple):
 
 
 REQUEST_LABELS = ("workload", "model", "pool")
-
 RUN_LABELS = ("run", "name")
 
 # Requests that ended so were not answered, and not for the client's own doing.
 FAILED_STATUSES = ("failed", "rejected")
 
-METRICS: tuple[Metric, ...] = (
+# Names without their common prefix.
+_ROWS = (
     Metric(
         "ttft_s",
-        "archwright_ttft_seconds",
+        "ttft_seconds",
         "histogram",
         "s",
         "request received to first content",
@@ -46,7 +46,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "tpot_s",
-        "archwright_tpot_seconds",
+        "tpot_seconds",
         "histogram",
         "s",
         "(last - first token) / (tokens - 1) of a finished request",
@@ -55,68 +55,42 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "latency_s",
-        "archwright_request_seconds",
+        "request_seconds",
         "histogram",
         "s",
         "request received to last byte",
         REQUEST_LABELS,
         "gen_ai.server.request.duration",
     ),
-    Metric(
-        "tokens_per_s",
-        "archwright_output_tokens_total",
-        "counter",
-        "tokens",
-        "generated tokens delivered",
-        REQUEST_LABELS,
-    ),
-    Metric("input_tokens", "archwright_input_tokens_total", "counter", "tokens", "prompt tokens read", REQUEST_LABELS),
-    Metric(
-        "requests",
-        "archwright_requests_total",
-        "counter",
-        "requests",
-        "requests by outcome",
-        (*REQUEST_LABELS, "status"),
-    ),
+    Metric("tokens_per_s", "output_tokens_total", "counter", "tokens", "generated tokens delivered", REQUEST_LABELS),
+    Metric("input_tokens", "input_tokens_total", "counter", "tokens", "prompt tokens read", REQUEST_LABELS),
+    Metric("requests", "requests_total", "counter", "requests", "requests by outcome", (*REQUEST_LABELS, "status")),
     Metric(
         "shadows",
-        "archwright_shadows_total",
+        "shadows_total",
         "counter",
         "requests",
         "requests asked of a second pool too, by how its answer compared: same, different, failed",
         ("pool", "verdict"),
     ),
-    Metric("in_flight", "archwright_requests_in_flight", "gauge", "requests", "requests being served now", ("pool",)),
+    Metric("in_flight", "requests_in_flight", "gauge", "requests", "requests being served now", ("pool",)),
     Metric(
         "peak_memory_bytes",
-        "archwright_memory_bytes",
+        "memory_bytes",
         "gauge",
         "bytes",
         "memory of the platform's processes (proportional set size)",
         ("process",),
     ),
-    Metric("startup_s", "archwright_startup_seconds", "gauge", "s", "`up` called to ready", ("process",)),
+    Metric("startup_s", "startup_seconds", "gauge", "s", "`up` called to ready", ("process",)),
     Metric(
-        "disk_bytes",
-        "archwright_disk_bytes",
-        "gauge",
-        "bytes",
-        "files the plan accounts for: model, store, logs",
-        ("process",),
+        "disk_bytes", "disk_bytes", "gauge", "bytes", "files the plan accounts for: model, store, logs", ("process",)
     ),
-    Metric(
-        "restarts",
-        "archwright_restarts_total",
-        "counter",
-        "restarts",
-        "supervised processes started again",
-        ("process",),
-    ),
-    Metric("train_s", "archwright_training_seconds", "gauge", "s", "first to last step of a training run", RUN_LABELS),
+    Metric("restarts", "restarts_total", "counter", "restarts", "supervised processes started again", ("process",)),
+    Metric("train_s", "training_seconds", "gauge", "s", "first to last step of a training run", RUN_LABELS),
     Metric(
         "train_tokens_per_s",
-        "archwright_training_tokens_per_second",
+        "training_tokens_per_second",
         "gauge",
         "tokens/s",
         "tokens (classifiers: rows) a training run went through per second of stepping",
@@ -124,7 +98,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "train_memory_bytes",
-        "archwright_training_memory_bytes",
+        "training_memory_bytes",
         "gauge",
         "bytes",
         "largest memory of a training run's process (resident set)",
@@ -132,29 +106,23 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "control_held",
-        "archwright_control_held",
+        "control_held",
         "gauge",
         "share",
         "share of a control's checks that held when reconcile asked",
         ("control",),
     ),
-    Metric(
-        "decisions",
-        "archwright_authz_decisions_total",
-        "counter",
-        "decisions",
-        "access decisions",
-        ("effect", "permission"),
-    ),
+    Metric("decisions", "authz_decisions_total", "counter", "decisions", "access decisions", ("effect", "permission")),
     Metric(
         "traces_dropped",
-        "archwright_traces_dropped_total",
+        "traces_dropped_total",
         "counter",
         "traces",
         "traces that the collector did not get",
         ("reason",),
     ),
 )
+METRICS: tuple[Metric, ...] = tuple(row._replace(name=f"archwright_{row.name}") for row in _ROWS)
 
 METRIC_BY_QUANTITY = {metric.quantity: metric for metric in METRICS}
 

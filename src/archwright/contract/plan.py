@@ -138,14 +138,11 @@ class CostLine(Record):
     drivers: tuple[str, ...] = ()
 
     def total_over(self, months: int) -> float:
-        """What it comes to in so many months."""
         return self.amount.value if self.once else self.amount.value * months
 
 
 class Purchase(Record):
-    """How machines of a pool are had: `machines` of one type, mean over the horizon, `peak` at its busiest hour. The
-    very same machines also do the work of the pools in `shared_with`: those lines must not be added up.
-    """
+    """How a pool's machines are had: mean and peak. Pools in `shared_with` use the same: do not add up."""
 
     pool: str
     machine: str
@@ -311,7 +308,6 @@ class Plan(Record):
 
     @property
     def chosen_option(self) -> Option | None:
-        """The chosen one."""
         return next((option for option in self.options if option.name == self.chosen), None)
 
     def pool(self, name: str) -> Pool:

@@ -59,9 +59,8 @@ def build_bundle(
     where the data of its workload may not go.
     """
     served = _locate_pools(plan, reached)
-    engines = [
-        _build_engine_process(pool, replica) for pool, at in served if not at.urls for replica in range(pool.replicas)
-    ]
+    started = [pool for pool, at in served if not at.urls]
+    engines = [_build_engine_process(pool, replica) for pool in started for replica in range(pool.replicas)]
     gateway = ProcessSpec(
         name="gateway",
         argv=("-m", "archwright.serving", "{home}", "{config}"),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 
 from archwright.catalog.catalog import Catalog
@@ -28,10 +28,11 @@ def _unknown_name(path: str, what: str, name: str, known: Collection[str], hint:
 def _first_unknown(
     path: str, what: str, names: Iterable[str], known: Collection[str], hint: str
 ) -> Iterator[NeedsProblem]:
-    """The first name of a list that is not known; the rest stands behind it in the file anyway."""
+    """The first name of a list or mapping that is not known; the rest stands behind it in the file anyway."""
     for index, name in enumerate(names):
         if name not in known:
-            yield _unknown_name(f"{path}[{index}]", what, name, known, hint)
+            below = f"{path}.{name}" if isinstance(names, Mapping) else f"{path}[{index}]"
+            yield _unknown_name(below, what, name, known, hint)
             return
 
 
@@ -43,10 +44,7 @@ def check_places(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
         yield from _first_unknown(f"data[{index}].residency", "place", data.residency, known, hint)
     yield from _first_unknown("placement.regions", "place", needs.placement.regions or (), known, hint)
     for index, workload in enumerate(needs.workloads):
-        for name in workload.regions:
-            if name not in known:
-                yield _unknown_name(f"workloads[{index}].traffic.regions.{name}", "place", name, known, hint)
-                break
+        yield from _first_unknown(f"workloads[{index}].traffic.regions", "place", workload.regions, known, hint)
 
 
 def _accelerator_names(catalog: Catalog) -> set[str]:
@@ -70,7 +68,6 @@ def check_country_codes(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem
 
 
 def check_providers_regulations_currency(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    """Providers, regulations and the currency."""
     hint = f"known: {', '.join(sorted(catalog.providers))}"
     yield from _first_unknown("placement.clouds", "provider", needs.placement.clouds or (), catalog.providers, hint)
     known = catalog.regulations.keys()
@@ -100,13 +97,9 @@ def check_models(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
 
 
 def check_benchmarks(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    known = catalog.benchmarks
+    known, hint = catalog.benchmarks, f"known: {', '.join(sorted(catalog.benchmarks))}"
     for index, workload in enumerate(needs.workloads):
-        for name in workload.quality:
-            if name not in known:
-                path, hint = f"workloads[{index}].quality.{name}", f"known: {', '.join(sorted(known))}"
-                yield _unknown_name(path, "benchmark", name, known, hint)
-                return
+        yield from _first_unknown(f"workloads[{index}].quality", "benchmark", workload.quality, known, hint)
 
 
 def _is_model(name: str, catalog: Catalog, hosted: Collection[str] = ()) -> bool:
@@ -114,7 +107,6 @@ def _is_model(name: str, catalog: Catalog, hosted: Collection[str] = ()) -> bool
 
 
 def check_machines(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    """Pinned accelerators and owned machines."""
     for index, name in enumerate((needs.placement.accelerators or ())[:MAX_MACHINES]):
         if not _is_accelerator(name, catalog):
             path, hint = f"placement.accelerators[{index}]", "name an accelerator of the catalog, or its family"

@@ -56,7 +56,6 @@ FIELDS_BY_KIND: Mapping[str, KindFields] = {
 
 
 def check_kind_fields(needs: Needs, lines: Mapping[str, int]) -> Iterator[NeedsProblem]:
-    """Required and allowed fields of every workload."""
     for index, workload in enumerate(needs.workloads):
         path, known = f"workloads[{index}]", FIELDS_BY_KIND[workload.kind]
         allowed = (*_ALWAYS, *known.needs, *known.also)
@@ -88,9 +87,8 @@ def _missing_fields(record: Record, path: str, required: Iterable[str], kind: st
     for name in required:
         if getattr(record, name) is None:
             hint = f"add it: a workload of kind {kind} needs {', '.join(required)}"
-            yield NeedsProblem(
-                NeedsCode.MISSING_FIELD, join_path(path, name), f"the field {name} is missing", hint, missing=True
-            )
+            message = f"the field {name} is missing"
+            yield NeedsProblem(NeedsCode.MISSING_FIELD, join_path(path, name), message, hint, missing=True)
 
 
 def _check_embedding(traffic: Traffic, path: str, workload: Workload) -> Iterator[NeedsProblem]:

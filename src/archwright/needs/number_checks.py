@@ -104,7 +104,6 @@ RANGES: Mapping[type[Record], Mapping[str, NumberRange]] = {
 
 
 def check_ranges(needs: Needs) -> Iterator[NeedsProblem]:
-    """Each number inside its range."""
     for path, record in iterate_records(needs):
         known = RANGES.get(type(record), {})
         for name, value in as_dict(record).items():
@@ -127,9 +126,8 @@ def check_pairs(needs: Needs) -> Iterator[NeedsProblem]:
     for path, record in iterate_records(needs):
         if isinstance(record, RequestRate) and record.peak < record.mean:
             message = f"the peak of {record.peak:g} requests/s is below the mean of {record.mean:g}"
-            yield NeedsProblem(
-                NeedsCode.CONTRADICTION, join_path(path, "peak"), message, "raise the peak or lower the mean"
-            )
+            hint = "raise the peak or lower the mean"
+            yield NeedsProblem(NeedsCode.CONTRADICTION, join_path(path, "peak"), message, hint)
         if isinstance(record, TokenLength) and record.p95 < record.mean:
             message = f"the 95th percentile of {record.p95:g} tokens is below the mean of {record.mean:g}"
             yield NeedsProblem(NeedsCode.CONTRADICTION, join_path(path, "p95"), message, "raise p95 or lower the mean")

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,9 +17,9 @@ import msgspec
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import ErrorLocation, NeedsError
+from archwright.needs import catalog_checks, kind_fields, number_checks, text_checks
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem, NeedsTree, raise_first, to_error
 from archwright.needs.type_check import check_types
-from archwright.needs.validation import find_problems
 from archwright.needs.yaml_tree import read_tree
 
 MAX_BYTES = 256 * 1024
@@ -28,23 +29,40 @@ _BOM = b"\xef\xbb\xbf"
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _LINE_END = re.compile("\r\n|\r|\n")
 
+# Each rule yields problems and knows nothing of the others.
+_FILE_RULES = (
+    text_checks.check_list_sizes,
+    text_checks.check_texts,
+    text_checks.check_duplicates,
+    text_checks.check_references,
+    text_checks.check_bases,
+    text_checks.check_addresses,
+    number_checks.check_ranges,
+    number_checks.check_pairs,
+)
+_CATALOG_RULES = (
+    catalog_checks.check_country_codes,
+    catalog_checks.check_places,
+    catalog_checks.check_providers_regulations_currency,
+    catalog_checks.check_models,
+    catalog_checks.check_benchmarks,
+    catalog_checks.check_machines,
+)
+
 
 def read_needs(path: Path, catalog: Catalog) -> tuple[Needs, NeedsSource]:
-    """The needs file at `path`, checked against the catalog."""
     return parse_needs(read_needs_bytes(path), str(path), catalog)
 
 
 def read_needs_bytes(path: Path) -> bytes:
-    """The bytes of a needs file."""
     file = str(path)
     try:
         return _read_regular_file(path, file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         hint = "check the path; `archwright init` writes a needs.yaml to start from"
-        raise NeedsError(
-            NeedsCode.CANNOT_OPEN, f"cannot read it: {reason}", where=ErrorLocation(file), hint=hint
-        ) from error
+        message, where = f"cannot read it: {reason}", ErrorLocation(file)
+        raise NeedsError(NeedsCode.CANNOT_OPEN, message, where=where, hint=hint) from error
 
 
 def parse_needs(data: bytes, file: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
@@ -64,9 +82,18 @@ def check_tree(tree: NeedsTree, digest: str, catalog: Catalog) -> tuple[Needs, N
     value, mistyped = check_types(tree.value)
     raise_first(mistyped, tree)
     needs = convert_tree(value, tree)
-    raise_first(find_problems(needs, tree.lines, catalog), tree)
+    raise_first(_find_problems(needs, tree.lines, catalog), tree)
     lines = {path: line for path, line in tree.lines.items() if path}
     return needs, NeedsSource(file=tree.file, digest=digest, lines=lines)
+
+
+def _find_problems(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> Iterator[NeedsProblem]:
+    """What a Needs of the right shape still has wrong; `lines` tells which fields the file itself sets."""
+    for inside in _FILE_RULES:
+        yield from inside(needs)
+    yield from kind_fields.check_kind_fields(needs, lines)
+    for known in _CATALOG_RULES:
+        yield from known(needs, catalog)
 
 
 def _read_regular_file(path: Path, file: str) -> bytes:
@@ -100,11 +127,9 @@ def _decode_text(data: bytes, file: str) -> str:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = _line_number(body[: error.start].decode("utf-8", "replace"))
+        where = ErrorLocation(file, _line_number(body[: error.start].decode("utf-8", "replace")))
         message = f"this is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start:,}"
-        raise NeedsError(
-            NeedsCode.NOT_TEXT, message, where=ErrorLocation(file, line), hint="save the file as UTF-8"
-        ) from error
+        raise NeedsError(NeedsCode.NOT_TEXT, message, where=where, hint="save the file as UTF-8") from error
     if match := _FORBIDDEN.search(text):
         message = f"the file holds the control character U+{ord(match[0]):04X}"
         where = ErrorLocation(file, _line_number(text[: match.start()]))

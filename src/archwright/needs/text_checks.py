@@ -30,9 +30,8 @@ def check_texts(needs: Needs) -> Iterator[NeedsProblem]:
         goal = path.startswith("goals[")
         limit = MAX_GOAL if goal else MAX_URL if path.endswith(".url") else MAX_TEXT
         if not text.strip():
-            yield NeedsProblem(
-                NeedsCode.BAD_TEXT, path, f"{last_field_name(path)} is empty", "fill it in, or delete the line"
-            )
+            message = f"{last_field_name(path)} is empty"
+            yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "fill it in, or delete the line")
         elif len(text) > limit:
             yield NeedsProblem(NeedsCode.BAD_TEXT, path, f"{len(text):,} characters are too many", f"at most {limit:,}")
         elif not goal and ("\n" in text or "\t" in text):
@@ -143,9 +142,8 @@ def check_bases(needs: Needs) -> Iterator[NeedsProblem]:
             continue
         if workload.base == workload.name:
             message = f"{quote_value(workload.name)} cannot be its own base"
-            yield NeedsProblem(
-                NeedsCode.CONTRADICTION, path, message, "name the workload whose model it tunes, or a model"
-            )
+            hint = "name the workload whose model it tunes, or a model"
+            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint)
         elif (base := by_name[workload.base]).kind not in _TUNABLE:
             message = f"{quote_value(base.name)} is of kind {base.kind}: it runs no language model to tune"
             hint = f"name a workload of kind {', '.join(sorted(_TUNABLE))}, or a model"

@@ -23,6 +23,11 @@ from archwright.needs.needs_problem import (
 
 # Whole numbers stay exact in a float up to here; nothing that is counted in a needs file comes near.
 MAX_NUMBER = 1e18
+# The Python type of a plain value, what it is called, and how to write it.
+_PLAIN_TYPES: Mapping[type[inspect.Type], tuple[type, str, str]] = {
+    inspect.StrType: (str, "a text", "put it in quotes"),
+    inspect.BoolType: (bool, "true or false", "write true or false, without quotes"),
+}
 
 
 @cache
@@ -49,8 +54,8 @@ class _TypeChecker:
             inspect.UnionType: self._optional,
             inspect.IntType: self._integer,
             inspect.FloatType: self._number,
-            inspect.StrType: self._text,
-            inspect.BoolType: self._boolean,
+            inspect.StrType: self._plain,
+            inspect.BoolType: self._plain,
         }
 
     def check_value(self, kind: inspect.Type, raw: object, path: str) -> object:
@@ -103,9 +108,8 @@ class _TypeChecker:
             choices = [str(choice) for choice in kind.values]
             suggest = partial(nearest_spellings, raw, choices) if isinstance(raw, str) else None
             message = f"{last_field_name(path)} cannot be {_describe_value(raw)}"
-            self.problems.append(
-                NeedsProblem(NeedsCode.NOT_A_CHOICE, path, message, f"one of: {', '.join(choices)}", suggest)
-            )
+            hint = f"one of: {', '.join(choices)}"
+            self.problems.append(NeedsProblem(NeedsCode.NOT_A_CHOICE, path, message, hint, suggest))
         return raw
 
     def _optional(self, kind: inspect.UnionType, raw: object, path: str) -> object:
@@ -134,14 +138,10 @@ class _TypeChecker:
             self.problems.append(NeedsProblem(NeedsCode.OUT_OF_RANGE, path, message, hint))
         return raw
 
-    def _text(self, kind: inspect.StrType, raw: object, path: str) -> object:
-        if not isinstance(raw, str):
-            self._add_type_problem(path, "a text", raw, "put it in quotes")
-        return raw
-
-    def _boolean(self, kind: inspect.BoolType, raw: object, path: str) -> object:
-        if not isinstance(raw, bool):
-            self._add_type_problem(path, "true or false", raw, "write true or false, without quotes")
+    def _plain(self, kind: inspect.Type, raw: object, path: str) -> object:
+        wanted, due, hint = _PLAIN_TYPES[type(kind)]
+        if not isinstance(raw, wanted):
+            self._add_type_problem(path, due, raw, hint)
         return raw
 
 

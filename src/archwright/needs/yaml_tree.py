@@ -113,9 +113,8 @@ class _TreeBuilder:
     def _container(self, event: yaml.NodeEvent, line: int) -> None:
         parent = self.open[-1] if self.open else None
         if parent is not None and isinstance(parent.value, dict) and parent.key is None:
-            raise self.refuse(
-                NeedsCode.REFUSED_YAML, line, "a field's name is a list or a mapping", "names of fields are texts"
-            )
+            message = "a field's name is a list or a mapping"
+            raise self.refuse(NeedsCode.REFUSED_YAML, line, message, "names of fields are texts")
         if len(self.open) >= MAX_DEPTH:
             raise self.refuse(NeedsCode.REFUSED_YAML, line, _DEEP, _DEEP_HINT)
         value: dict[str, object] | list[object] = {} if isinstance(event, yaml.MappingStartEvent) else []

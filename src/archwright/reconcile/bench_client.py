@@ -282,14 +282,12 @@ class BenchClient:
                 raise self._error("AW-REC-15", "an event of the stream has no end", "check that the URL is right")
 
     def _check_content_type(self, kind: bytes) -> None:
-        """Pass a stream."""
         shown = kind.partition(b";")[0].strip().lower().decode("latin-1") or "application/octet-stream"
         if shown not in ("text/event-stream", "text/plain", "application/octet-stream"):
             message = f"the reply is {shown}, not an event stream"
             raise self._error("AW-REC-15", message, "the URL must be that of an OpenAI-compatible server, to /v1")
 
     def _status_error(self, answer: HttpStatusError) -> ReconcileError:
-        """The right error for a reply that is none."""
         status, name = answer.status, extract_error_identifier(answer.body)
         if 300 <= status < 400:
             message = f"the server redirects ({status}); following would hand the key to another address"

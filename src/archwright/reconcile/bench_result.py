@@ -109,5 +109,4 @@ class BenchResult(Record):
 
     @property
     def windows(self) -> tuple[TimeWindow, ...]:
-        """The windows of the phases, for `ring_measurements`."""
         return self.phases

@@ -10,7 +10,8 @@ Design: what each source can say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from archwright.contract.evidence import QUANTILE, Measurement, Prediction, Query, Statistic, escape_label_value
@@ -21,7 +22,7 @@ from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.monitor.metrics.observations import evaluate_query
 from archwright.monitor.metrics.prometheus import PrometheusClient
-from archwright.reconcile.bench_result import BenchPhase, BenchRequestTiming, BenchResult, TimeWindow
+from archwright.reconcile.bench_result import BenchPhase, BenchResult, TimeWindow
 from archwright.store import Store
 
 BUSY_SHARE = 0.8
@@ -32,11 +33,8 @@ SCRAPE_WINDOW_S = 300.0
 # The label by which an engine that exposes its own series tells its models apart.
 MODEL_LABEL = "model_name"
 
-_REQUEST_METRICS: dict[str, Callable[[BenchRequestTiming], float | None]] = {
-    "ttft_s": lambda request: request.ttft_s,
-    "tpot_s": lambda request: request.tpot_s,
-    "latency_s": lambda request: request.latency_s,
-}
+# Properties of BenchRequestTiming.
+_REQUEST_METRICS = ("ttft_s", "tpot_s", "latency_s")
 
 
 def client_measurements(plan: Plan, result: BenchResult) -> list[Measurement]:
@@ -72,21 +70,14 @@ def _compute_client_value(prediction: Prediction, phases: list[BenchPhase]) -> t
         seconds = sum(phase.window_s for phase in phases)
         tokens = sum(phase.tokens_delivered for phase in phases)
         return (tokens / seconds, samples) if samples and seconds > 0 else (None, 0)
-    of = _REQUEST_METRICS.get(prediction.metric)
-    if of is None:
+    if prediction.metric not in _REQUEST_METRICS:
         return None, 0
-    values = [value for phase in phases for value in phase.collect_values(of)]
+    values = [value for phase in phases for value in phase.collect_values(attrgetter(prediction.metric))]
     if prediction.metric == "ttft_s":
-        peaks = (phase for phase in phases if phase.name == "peak")
-        values += [waited for phase in peaks for waited in phase.collect_values(_unanswered_wait_s)]
+        sent = (request for phase in phases if phase.name == "peak" for request in phase.requests)
+        unanswered = (request for request in sent if request.outcome == "cut" and request.first_s is None)
+        values += [request.ended_s - request.sent_s for request in unanswered]
     return _compute_statistic(values, prediction.query.statistic), len(values)
-
-
-def _unanswered_wait_s(request: BenchRequestTiming) -> float | None:
-    """How long a request that we ended had waited without content."""
-    if request.outcome != "cut" or request.first_s is not None:
-        return None
-    return request.ended_s - request.sent_s
 
 
 def _compute_statistic(values: list[float], statistic: Statistic) -> float | None:

@@ -52,18 +52,12 @@ class OfferDeriver:
 
     def _family_offers(self, ratio: RegionRatio) -> Iterable[Offer]:
         """The sizes of the family at home that can be had in the ratio's region."""
-        return [
-            offer
-            for offer in self._known.values()
-            if (offer.provider, offer.region) == (ratio.provider, ratio.home)
-            and offer.instance_type.partition(".")[0] == ratio.family
-            and self._is_sold(offer, ratio)
-        ]
+        at_home = (row for row in self._known.values() if (row.provider, row.region) == (ratio.provider, ratio.home))
+        family = (row for row in at_home if row.instance_type.partition(".")[0] == ratio.family)
+        return [row for row in family if self._is_sold(row, ratio)]
 
     def _is_sold(self, offer: Offer, ratio: RegionRatio) -> bool:
-        """The type the ratio was read from is sold there, and what is stated; so are processors of its family, unless
-        their regions are stated and this is none of them.
-        """
+        """True for the type of the ratio, for a stated type, and for processors whose regions are not stated."""
         if offer.instance_type == ratio.read_from or (offer.provider, ratio.region, offer.instance_type) in self._here:
             return True
         return offer.accelerator is None and (offer.provider, offer.instance_type) not in self._listed

@@ -92,9 +92,7 @@ class FactProvenance(CatalogTables):
     # --- bands
 
     def estimate(self, row: records.Fact, value: float, unit: str, basis: str = "") -> Estimate:
-        """`value`, a figure of `row`, with the band its confidence earns, wider when it is old: how every price
-        enters a plan. A node's typical price lies between its low and its high.
-        """
+        """`value`, a figure of `row`, with the band of its confidence (a node: low to high), wider when old."""
         spot = isinstance(row, records.Offer) and value == row.spot_usd_per_hour
         made = replace(row.band(value, unit), basis=basis)
         if isinstance(row, cost_records.ServerSpec) and value == row.price_usd:

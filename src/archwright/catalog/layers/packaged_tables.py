@@ -1,7 +1,4 @@
-"""The catalog's tables as records, each read on first use and kept, and the layers they come from.
-
-Layers, highest first: the user's own facts, what was measured on this machine, refreshed, shipped, derived by rule.
-"""
+"""Tables as records. Layers, highest first: user, measured, refreshed, shipped, derived by rule."""
 
 from __future__ import annotations
 
@@ -50,12 +47,10 @@ def _internal_table(read: Callable[[Path], list[R]]) -> cached_property[tuple[R,
 
 
 def _list_table(read: Callable[[Path], list[R]]) -> overlaid_property[tuple[R, ...]]:
-    """A table as it is read."""
     return overlaid_property(lambda tables: tuple(read(tables.folder)))
 
 
 def _keyed_table(read: Callable[[Path], list[R]], key: str = "id") -> overlaid_property[Mapping[str, R]]:
-    """A table by a field of its rows."""
     return overlaid_property(lambda tables: {getattr(row, key): row for row in read(tables.folder)})
 
 
@@ -134,7 +129,6 @@ class CatalogTables:
 
     @cached_property
     def refreshed_layer(self) -> RefreshedLayer:
-        """The refreshed layer, empty before the first refresh."""
         return RefreshedLayer() if self._latest_file is None else read_generation(self._latest_file)
 
     # --- models
@@ -203,7 +197,10 @@ class CatalogTables:
         grids = {row.country: row for row in self.refreshed_layer.grid}
         found = {row_name(row): row for row in self.shipped_tariffs}
         for name, newer in prices.items():
-            found[name] = _with_price(found.get(name), newer)
+            below = found.get(name, newer)
+            # The newer prices with the grid as it was; an older price of the other band would be dated as new.
+            grid = {field: getattr(below, field) for field in ("grid_gco2_per_kwh", "grid_year", "grid_source")}
+            found[name] = replace(newer, **grid)
         known = {row.country for row in found.values() if not row.area}
         alone = [_tariff_from_grid(row) for row in self.refreshed_layer.grid if row.country not in known]
         return (*(_with_grid(row, grids.get(row.country)) for row in found.values()), *alone)
@@ -234,7 +231,6 @@ class CatalogTables:
 
     @cached_property
     def user_overlay(self) -> UserOverlay:
-        """The user's own facts."""
         return UserOverlay(self._user_file, OVERLAID, self._today or date.min)
 
     @property
@@ -242,7 +238,6 @@ class CatalogTables:
         return self.user_overlay.expired_overrides
 
     def rows_by_name(self, table: str) -> Mapping[str, Record]:
-        """The rows of a table by their names."""
         if table not in self._rows_by_name:
             rows_of = getattr(self, table)
             listed = rows_of.values() if isinstance(rows_of, Mapping) else rows_of
@@ -255,7 +250,6 @@ class CatalogTables:
 
     @cached_property
     def without_user_overlay(self) -> CatalogTables:
-        """The same without the user's facts."""
         return CatalogTables(self.folder, machine=self.machine, latest=self._latest_file)
 
     @cached_property
@@ -286,13 +280,6 @@ def _group_by_provider(offers: Iterable[records.Offer]) -> dict[str, dict[str, r
     for offer in offers:
         found.setdefault(offer.provider, {})[offer.id] = offer
     return found
-
-
-def _with_price(row: records.EnergyTariff | None, newer: records.EnergyTariff) -> records.EnergyTariff:
-    """The newer prices with the grid as it was; an older price of the other band would be dated as new."""
-    if row is None:
-        return newer
-    return replace(newer, grid_gco2_per_kwh=row.grid_gco2_per_kwh, grid_year=row.grid_year, grid_source=row.grid_source)
 
 
 def _with_grid(row: records.EnergyTariff, newer: GridCarbon | None) -> records.EnergyTariff:

@@ -173,10 +173,7 @@ def write_generation(folder: Path, made: RefreshedLayer) -> str:
 
 
 def roll_back(folder: Path) -> str:
-    """Switch to the generation before the current one; returns its name, empty for none.
-
-    Raises CatalogError AW-CAT-08 when there is nothing to go back from.
-    """
+    """Switch to the generation before; returns its name, empty for none. Raises CatalogError AW-CAT-08."""
     name = _current_name(folder)
     if name is None:
         where = ErrorLocation(str(folder))

@@ -86,7 +86,6 @@ class UserOverlay:
         return tuple(sorted(name for name, own in named if own.until < self._today))
 
     def overridden_names(self, table: str) -> frozenset[str]:
-        """The rows of `table` that are the user's."""
         return frozenset(self._active_overrides.get(table, {}))
 
     def check_names(self, table: str, rows: Iterable[str]) -> None:
@@ -99,7 +98,6 @@ class UserOverlay:
                 raise unknown_name_error(f"row of {table} in the user's catalog", name, known, where)
 
     def apply_to_row(self, table: str, row: R) -> R:
-        """`row`, with the user's fields over it."""
         own = self._active_overrides.get(table, {}).get(row_name(row))
         return row if own is None else self._override_row(row, own)
 

@@ -75,9 +75,8 @@ def _compare_rows(name: str, before: Record, after: Record) -> Iterator[FigureCh
     for figure in list_figures(before):
         value = new.get(figure.name)
         if not figure.name.startswith(SECOND_SOURCE_PREFIX) and not is_same_price(value, figure.value):
-            yield FigureChange(
-                fact=name, figure=figure.name, unit=figure.unit, before=figure.value, after=value, source=source
-            )
+            kind, unit, old = figure.name, figure.unit, figure.value
+            yield FigureChange(fact=name, figure=kind, unit=unit, before=old, after=value, source=source)
 
 
 def _count_new_facts(catalog: Catalog) -> Counter[str]:

@@ -19,7 +19,8 @@ from archwright.catalog.refresh.figure_merger import FigureMerger
 from archwright.catalog.refresh.hosted_price_merger import HostedPriceMerger
 from archwright.catalog.refresh.machine_price_merger import MachinePriceMerger
 from archwright.catalog.refresh.refresh_input import PriceDisagreement, RefreshInput, RefreshReportBuilder, SkippedRows
-from archwright.catalog.sources import ADAPTERS, file_formats
+from archwright.catalog.sources import ADAPTERS
+from archwright.catalog.sources.file_formats import decompress_gzip
 from archwright.catalog.sources.source_records import FileContext
 from archwright.catalog.tables.metadata_records import FactClass, RefreshSource
 from archwright.catalog.tables.records import Fact
@@ -86,21 +87,27 @@ def refresh_catalog(catalog: Catalog, layer: Path, bring: Path, only: FactClass 
     for source in sorted(wanted, key=lambda row: row.priority):
         paths = _newest_files(bring, source.file)
         if not paths:
-            missing.append(
-                FileMissing(file=source.file, feeds=source.feeds, origin=source.origin, licence=source.licence)
-            )
+            named = {name: getattr(source, name) for name in FileMissing.__struct_fields__}
+            missing.append(FileMissing(**named))
         of_source: list[RefreshInput] = []
         names: list[str] = []
         for path in paths:
             name = path.relative_to(bring).as_posix()
             try:
-                of_source += [_with_canonical_provider(catalog, file) for file in _read_file(path, name, source, today)]
+                of_source += _read_file(catalog, path, name, source, today)
                 names.append(name)
             except (CatalogError, ValueError, OSError, RecursionError) as error:
                 refused.append(FileRefused(file=name, why=str(error)))
         files += of_source
         if names:
-            read.append(_summarise_read(source, names, of_source))
+            one = FileRead(
+                file=names[0] if len(names) == 1 else source.file,
+                source=source.id,
+                as_of=max((file.as_of for file in of_source), default=""),
+                rows=sum(file.found.rows for file in of_source),
+                files=len(names),
+            )
+            read.append(one)
     report = RefreshReport(generation="", kept={}, read=tuple(read), refused=tuple(refused), missing=tuple(missing))
     if not files:
         raise _nothing_read_error(bring, report)
@@ -127,35 +134,21 @@ def _newest_files(folder: Path, pattern: str) -> tuple[Path, ...]:
     return tuple(found.values())
 
 
-def _read_file(path: Path, name: str, source: RefreshSource, today: date) -> list[RefreshInput]:
+def _read_file(catalog: Catalog, path: Path, name: str, source: RefreshSource, today: date) -> list[RefreshInput]:
     """One for each provider that the file speaks of."""
     size = path.stat().st_size
     if size > LARGEST_BYTES:
         raise ValueError(f"{size} bytes, more than {LARGEST_BYTES}")
-    found = ADAPTERS[source.adapter](
-        file_formats.decompress_gzip(path.read_bytes()), FileContext(name.removesuffix(GZIP_SUFFIX), today)
-    )
+    context = FileContext(name.removesuffix(GZIP_SUFFIX), today)
+    found = ADAPTERS[source.adapter](decompress_gzip(path.read_bytes()), context)
     named = DAY.search(name)
     as_of = found.as_of or (named[0].removeprefix("-") if named else "")
     if as_of > today.isoformat():
         raise ValueError(f"states a day ahead: {as_of}")
-    brought_on = today.isoformat()
-    parts = [RefreshInput(replace(source, provider=of), as_of, part, brought_on) for of, part in found.parts]
-    return parts or [RefreshInput(source, as_of, found, brought_on)]
-
-
-def _with_canonical_provider(catalog: Catalog, file: RefreshInput) -> RefreshInput:
-    return file._replace(source=replace(file.source, provider=catalog.canonical_provider(file.source.provider)))
-
-
-def _summarise_read(source: RefreshSource, names: list[str], files: list[RefreshInput]) -> FileRead:
-    return FileRead(
-        file=names[0] if len(names) == 1 else source.file,
-        source=source.id,
-        as_of=max((file.as_of for file in files), default=""),
-        rows=sum(file.found.rows for file in files),
-        files=len(names),
-    )
+    return [
+        RefreshInput(replace(source, provider=catalog.canonical_provider(of)), as_of, part, today.isoformat())
+        for of, part in found.parts or ((source.provider, found),)
+    ]
 
 
 def _build_layer(

@@ -103,25 +103,19 @@ def view_fact(catalog: Catalog, table: str, name: str, row: Record) -> FactView:
 
 
 def _describe_layer(catalog: Catalog, layer: Layer, row: Record) -> LayerFact:
+    source, as_of = str(getattr(row, "source", "")), str(getattr(row, "as_of", ""))
+    kind: SourceKind = "user" if layer == "user" else catalog.kind_of_source(source)
+    confidence: Confidence = row.confidence if isinstance(row, Fact) else "recalled"
     if isinstance(row, MachineFacts):
-        return LayerFact(
-            layer=layer,
-            source="the probe of this machine",
-            source_kind="measured",
-            as_of=datetime.fromtimestamp(row.probed_at, UTC).date().isoformat(),
-            confidence="high",
-            freshness="fresh",
-            figures=list_figures(row),
-        )
-    fact = row if isinstance(row, Fact) else None
-    source = str(getattr(row, "source", ""))
+        source, kind, confidence = "the probe of this machine", "measured", "high"
+        as_of = datetime.fromtimestamp(row.probed_at, UTC).date().isoformat()
     return LayerFact(
         layer=layer,
         source=source,
-        source_kind="user" if layer == "user" else catalog.kind_of_source(source),
-        as_of=str(getattr(row, "as_of", "")),
-        confidence=fact.confidence if fact else "recalled",
-        freshness=catalog.freshness(fact) if fact else "fresh",
+        source_kind=kind,
+        as_of=as_of,
+        confidence=confidence,
+        freshness=catalog.freshness(row) if isinstance(row, Fact) else "fresh",
         figures=list_figures(row),
     )
 

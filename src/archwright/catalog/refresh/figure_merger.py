@@ -162,9 +162,8 @@ class FigureMerger:
 
     def _passes_checks(self, file: RefreshInput, facts: CheckedFacts) -> bool:
         """Whether no gate refuses; what it says is set aside."""
-        refused = [
-            one for one in run_checks(facts, self._catalog.gate_exceptions) if one.refuses and one.gate != EXCEPTIONS
-        ]
+        findings = run_checks(facts, self._catalog.gate_exceptions)
+        refused = [one for one in findings if one.refuses and one.gate != EXCEPTIONS]
         for one in refused:
             self._aside.skip_row(file.source.id, f"gate {one.gate}", f"{one.subject}: {one.says}")
         return not refused

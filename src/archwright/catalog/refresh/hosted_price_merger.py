@@ -17,6 +17,8 @@ from archwright.catalog.tables.records import Confidence, HostedModel
 PRICE_TOLERANCE = 0.01
 # USD per token; the dearest model ever listed is far below.
 MAX_TOKEN_PRICE_USD = 1e-3
+# Prices of one model, each with the file that states it.
+Stated = list[tuple[RefreshInput, HostedTokenPrice]]
 VERSION = re.compile(r"\s+\d[\w.]*$")
 
 
@@ -28,12 +30,13 @@ class HostedPriceMerger:
 
     def merge_hosted_prices(self, brought: Iterable[RefreshInput]) -> tuple[HostedModel, ...]:
         """The first source's price, with what a second one says beside it: another file, else the shipped row."""
-        stated: dict[tuple[str, str], list[tuple[RefreshInput, HostedTokenPrice]]] = defaultdict(list)
+        stated: dict[tuple[str, str], Stated] = defaultdict(list)
+        known = {row.provider for row in self._catalog.shipped_hosted}
         for file in brought:
             for price in file.found.tokens:
-                provider = self._known_provider(price.provider)
+                provider = self._catalog.canonical_provider(price.provider)
                 subject = f"{price.provider}:{price.model}"
-                if provider is None:
+                if provider not in known:
                     self._aside.skip_row(file.source.id, "a provider this catalog has no hosted models of", subject)
                 elif not (0 <= price.input < MAX_TOKEN_PRICE_USD and 0 < price.output < MAX_TOKEN_PRICE_USD):
                     self._aside.skip_row(file.source.id, "free of charge, or no price a token can have", subject)
@@ -42,21 +45,16 @@ class HostedPriceMerger:
         shipped = {(row.provider, row.id): row for row in self._catalog.shipped_hosted}
         return tuple(self._corroborate_price(key, found, shipped.get(key)) for key, found in stated.items())
 
-    def _known_provider(self, said: str) -> str | None:
-        name = self._catalog.canonical_provider(said)
-        return name if any(row.provider == name for row in self._catalog.shipped_hosted) else None
-
-    def _corroborate_price(
-        self, key: tuple[str, str], found: list[tuple[RefreshInput, HostedTokenPrice]], shipped: HostedModel | None
-    ) -> HostedModel:
+    def _corroborate_price(self, key: tuple[str, str], found: Stated, shipped: HostedModel | None) -> HostedModel:
         file, first = found[0]
         second = self._second_price(found, shipped)
-        agrees = None if second is None else _prices_agree((first.input, first.output), second[:2])
+        agrees = None
+        if second is not None:
+            pairs = ((first.input, second[0]), (first.output, second[1]))
+            agrees = all(math.isclose(one, other, rel_tol=PRICE_TOLERANCE) for one, other in pairs)
         if second is not None and not agrees:
-            subject, taken = ":".join(key), _format_prices(first.input, first.output, file.source.id)
-            self._aside.disagreements.append(
-                PriceDisagreement(subject=subject, taken=taken, other=_format_prices(*second))
-            )
+            taken, other = _format_prices(first.input, first.output, file.source.id), _format_prices(*second)
+            self._aside.disagreements.append(PriceDisagreement(subject=":".join(key), taken=taken, other=other))
         sure: Confidence = "medium" if agrees is None else "high" if agrees else "low"
         same = shipped if agrees else None
         return HostedModel(
@@ -80,9 +78,7 @@ class HostedPriceMerger:
             confidence=sure if file.as_of else "recalled",
         )
 
-    def _second_price(
-        self, found: list[tuple[RefreshInput, HostedTokenPrice]], shipped: HostedModel | None
-    ) -> tuple[float, float, str] | None:
+    def _second_price(self, found: Stated, shipped: HostedModel | None) -> tuple[float, float, str] | None:
         """What another source says of the first one's model: in, out, whose word it is."""
         file = found[0][0]
         for other, price in found[1:]:
@@ -91,10 +87,6 @@ class HostedPriceMerger:
         if shipped is None or _source_work(shipped.source) == _source_work(file.source_label):
             return None
         return shipped.input_usd_per_token, shipped.output_usd_per_token, f"shipped, {shipped.as_of}"
-
-
-def _prices_agree(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return all(math.isclose(a, b, rel_tol=PRICE_TOLERANCE) for a, b in zip(one, other, strict=True))
 
 
 def _format_prices(given: float, answered: float, whose: str) -> str:

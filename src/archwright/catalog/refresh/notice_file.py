@@ -1,7 +1,4 @@
-"""Writes the NOTICE of the shipped facts from their own `source` columns: which works, under which licences.
-
-`python -m archwright.catalog.refresh.notice_file` renews the file; a test holds it to the tables.
-"""
+"""Writes the NOTICE of the shipped facts from their `source` columns, when run as a module."""
 
 from __future__ import annotations
 

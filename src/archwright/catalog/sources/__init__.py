@@ -1,6 +1,4 @@
-"""Adapters of public sources, one function per format: bytes of a file in, neutral rows out. Nothing here opens a file,
-a connection or a package; which source has which format is a row of refresh_sources.csv.
-"""
+"""Adapters of public sources: bytes of a file in, neutral rows out; refresh_sources.csv names them."""
 
 from __future__ import annotations
 

@@ -13,9 +13,7 @@ REQUIRED = object()
 
 
 def require_type(kind: Any, otherwise: object = None, unit: float | None = None) -> Callable[[Any], Any]:
-    """A converter that refuses values of another type. A missing value gives `otherwise`, or is refused if REQUIRED.
-    `unit`: the size of the source's unit in ours.
-    """
+    """A strict converter to `kind`, times `unit`; a missing value gives `otherwise`, if not REQUIRED."""
 
     def convert(value: Any) -> Any:
         if value is None and otherwise is REQUIRED:

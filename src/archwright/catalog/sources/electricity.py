@@ -50,7 +50,6 @@ class _Cube(msgspec.Struct):
     size: list[int]
     dimension: dict[str, _Dimension]
     value: dict[str, float | None] | list[float | None]
-    updated: str = ""
 
 
 class _StateRow(msgspec.Struct):

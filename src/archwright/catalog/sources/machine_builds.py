@@ -83,10 +83,8 @@ def read_machine_dump(data: bytes, _file: FileContext) -> SourceFacts:
 def _to_dumped_build(name: str, machine: dict[str, Any]) -> InstanceSpec:
     """A slice of a device counts as one device of that share."""
     stated = read_fields(machine, MACHINE_FIELDS)
-    devices = [
-        read_fields(device, DEVICE_FIELDS) for kind in ("gpus", "neurons", "inference") for device in stated[kind]
-    ]
-    first = devices[0] if devices else NO_DEVICE
+    devices = [*stated["gpus"], *stated["neurons"], *stated["inference"]]
+    first, *_ = [*(read_fields(device, DEVICE_FIELDS) for device in devices), NO_DEVICE]
     peak = sum(read_fields(card, CARD_FIELDS)["peak_gbps"] for card in stated["cards"])
     return InstanceSpec(
         instance_type=name,

@@ -105,7 +105,6 @@ class _RetailItem(msgspec.Struct, rename="camel"):
     unit_of_measure: str = ""
     type: str = ""
     reservation_term: str = ""
-    tier_minimum_units: float = 0.0
 
 
 class _RetailPage(msgspec.Struct):
@@ -258,6 +257,5 @@ def _component_rates(document: dict[str, Any]) -> list[ComponentRate]:
     require_usd(tiers[0]["currency"])
     usd = (int(tiers[0]["units"]) + tiers[0]["nanos"] / 1e9) * unit
     # Disks of spot machines are billed as if they were sold by demand; only the words say so.
-    return [
-        ComponentRate(region, of, kind, usd, spot or "preemptible" in description.lower()) for region in sku["regions"]
-    ]
+    spot = spot or "preemptible" in description.lower()
+    return [ComponentRate(region, of, kind, usd, spot) for region in sku["regions"]]

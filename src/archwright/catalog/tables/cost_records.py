@@ -6,9 +6,7 @@ from archwright.catalog.tables.records import Fact
 
 
 class PlanningParameter(Fact):
-    """A figure of running machines of one's own, as low, typical and high: a price, a share, a life. `unit` is the
-    source's ("USD/server", "fraction", "kW max"); `id` is ours.
-    """
+    """A figure of running one's own machines; `unit` is the source's (USD/server, kW max), `id` ours."""
 
     id: str
     item: str
@@ -60,9 +58,7 @@ class CommitmentDiscount(Fact):
 
 
 class PlatformSurcharge(Fact):
-    """What a managed platform takes on top of the machines, as shares; None where the source states a fixed price,
-    which `basis` then holds in words.
-    """
+    """What a managed platform adds to the machines, as shares; None: a fixed price, in words in `basis`."""
 
     platform: str
     component: str

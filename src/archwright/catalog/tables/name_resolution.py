@@ -39,12 +39,10 @@ def match_accelerator_family(
     if not any(re.search(r"\d", word) and not re.fullmatch(r"\d+gb", word) for word in asked):
         return ()
     whole = normalise_name(" ".join(asked))
-    return tuple(
-        row for row in rows.values() if whole == normalise_name(row.id) or set(asked) <= _accelerator_words(row)
-    )
+    return tuple(row for row in rows.values() if whole == normalise_name(row.id) or set(asked) <= _row_words(row))
 
 
-def _accelerator_words(row: Accelerator) -> set[str]:
+def _row_words(row: Accelerator) -> set[str]:
     found = {*split_words(row.id), *split_words(row.form), *split_words(row.memory_marketing)}
     return found | {re.sub(r"\d+$", "", word) for word in split_words(row.form)}
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from archwright.catalog.tables import cost_records, metadata_records, records
 from archwright.catalog.tables.csv_table import CsvRow, effective_confidence, read_rows, table_reader
+from archwright.catalog.tables.metadata_records import RegionAvailability
 from archwright.contract.record import Record
 
 R = TypeVar("R", bound=Record)
@@ -119,9 +120,8 @@ def read_models(folder: Path, scores: list[records.QualityScore]) -> list[record
         if 0 < score.score < 1:
             known = reported.setdefault(score.model, {})
             known[score.benchmark] = min(score.score, known.get(score.benchmark, 1.0))
-    return [
-        _parse_model(row, reported.get(row.required_text("model_id"), {})) for row in read_rows(folder, "llms_open.csv")
-    ]
+    rows = read_rows(folder, "llms_open.csv")
+    return [_parse_model(row, reported.get(row.required_text("model_id"), {})) for row in rows]
 
 
 def read_architectures(folder: Path, file: str = "architectures.csv") -> list[records.ModelSpec]:
@@ -271,16 +271,13 @@ def read_surcharges(row: CsvRow) -> cost_records.PlatformSurcharge:
 # --- facts about facts
 
 
-def read_availability(folder: Path) -> list[metadata_records.RegionAvailability]:
+def read_availability(folder: Path) -> list[RegionAvailability]:
     """One table per provider, named after it."""
-    return [
-        row.to_record(
-            metadata_records.RegionAvailability,
-            provider=provider,
-            on_demand_usd_per_hour=row.number("on_demand_usd_h"),
-        )
-        for provider, row in _rows_by_provider(folder, "_availability.csv")
-    ]
+    found = []
+    for provider, row in _rows_by_provider(folder, "_availability.csv"):
+        price = row.number("on_demand_usd_h")
+        found.append(row.to_record(RegionAvailability, provider=provider, on_demand_usd_per_hour=price))
+    return found
 
 
 def read_region_ratios(folder: Path) -> list[metadata_records.RegionRatio]:

@@ -40,10 +40,7 @@ class Fact(Record):
 
 
 class Accelerator(Fact):
-    """One device as the software sees it. `flops` holds dense rates only, in FLOP/s per dtype.
-
-    `memory_bytes` is 0 for a host processor: it uses the machine's memory.
-    """
+    """One device as software sees it; `flops`: dense FLOP/s per dtype; `memory_bytes`: 0 for a processor."""
 
     id: str
     vendor: str
