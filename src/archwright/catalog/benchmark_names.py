@@ -11,8 +11,6 @@ from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.catalog.tables.name_resolution import normalise_name, resolve_accelerator, resolve_model
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 
-OTHER_ENGINE = "other"
-
 
 class BenchmarkNameResolver:
     """Resolves names to rows; answers are kept, since a table repeats its names."""
@@ -60,7 +58,7 @@ class BenchmarkNameResolver:
     def engine_family(self, text: str) -> str:
         """The family of an engine and version as text; `other` when the name is new."""
         said = text.lower()
-        return next((family for name, family in self._spellings[2].items() if name in said), OTHER_ENGINE)
+        return next((family for name, family in self._spellings[2].items() if name in said), "other")
 
     @cached_property
     def _scenario_loads(self) -> tuple[tuple[str, str, float, float, int], ...]:

@@ -29,7 +29,6 @@ ANY_PLACE = "any"
 OWN_PROVIDERS = frozenset({"on-premises", "this-machine"})
 # A neighbour's or a union's average price stands in for a country without a row of its own.
 STAND_IN_FACTOR = 1.6
-EVERY_MODEL = "*"
 
 
 class Catalog(FactProvenance):
@@ -122,7 +121,7 @@ class Catalog(FactProvenance):
     def hosted_places(self, provider: str, model: str) -> tuple[str, ...] | None:
         """Where a hosted model processes: countries or groups of them. None: nobody says, so it is unknown."""
         places = [row for row in self.hosted_facts if (row.provider, row.kind) == (provider, "place")]
-        of_model, of_all = (tuple(row.name for row in places if row.model == m) for m in (model, EVERY_MODEL))
+        of_model, of_all = (tuple(row.name for row in places if row.model == m) for m in (model, "*"))
         return of_model or of_all or None
 
     def hosted_quality(self, provider: str, model: str) -> dict[str, float]:
@@ -163,7 +162,9 @@ class Catalog(FactProvenance):
 
     def electricity_usd_per_kwh(self, country: str) -> Estimate:
         """The commercial price, else the industrial one, else a wide band around the union's or the world's."""
-        for code in (country, *self._fallback_areas(country)):
+        known = self.countries.get(country)
+        stand_ins = ("EU27", "WORLD") if known is not None and "EU" in known.places else ("WORLD",)
+        for code in (country, *stand_ins):
             for row in self._tariffs_of(code):
                 price = row.commercial_usd_per_kwh or row.industrial_usd_per_kwh
                 if price is not None:
@@ -178,10 +179,6 @@ class Catalog(FactProvenance):
             if row.grid_gco2_per_kwh is not None:
                 return within_factor(row.grid_gco2_per_kwh, records.BAND["medium"], "g/kWh")
         return None
-
-    def _fallback_areas(self, country: str) -> Iterable[str]:
-        known = self.countries.get(country)
-        return ("EU27", "WORLD") if known is not None and "EU" in known.places else ("WORLD",)
 
     def _tariffs_of(self, code: str) -> Iterable[records.EnergyTariff]:
         return (row for row in self.tariffs if row.country == code and not row.area)

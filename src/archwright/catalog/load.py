@@ -21,12 +21,8 @@ def load_catalog(home: Home | None = None, *, today: date | None = None) -> Cata
     """
     if home is None:
         return _packaged_catalog(today)
-    stamps = (
-        _modified_ns(home.catalog_overlay),
-        _modified_ns(home.machine_facts),
-        _modified_ns(home.catalog_refreshed / refreshed_layer.CURRENT_FILE),
-    )
-    return _home_catalog(str(home.root), stamps, today or datetime.now(UTC).date())
+    files = (home.catalog_overlay, home.machine_facts, home.catalog_refreshed / refreshed_layer.CURRENT_FILE)
+    return _home_catalog(str(home.root), tuple(map(_modified_ns, files)), today or datetime.now(UTC).date())
 
 
 def _modified_ns(path: Path) -> int:

@@ -42,12 +42,9 @@ def parse_changes(texts: Sequence[str]) -> tuple[NeedsChange, ...]:
     for text in (part for given in texts for part in _CHANGE_SEPARATOR.split(given)):
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UsageError(
-                "AW-USE-60",
-                f"{text!r} changes nothing: a change is key=value",
-                where=ErrorLocation(field="what_if"),
-                hint="for example budget.per_month=5000; an empty value takes the field away",
-            )
+            message, where = f"{text!r} changes nothing: a change is key=value", ErrorLocation(field="what_if")
+            hint = "for example budget.per_month=5000; an empty value takes the field away"
+            raise UsageError("AW-USE-60", message, where=where, hint=hint)
         found.append(NeedsChange(key.strip(), value.strip()))
     return tuple(found)
 
@@ -158,13 +155,9 @@ def _unknown_field(tree: NeedsTree, key: str) -> UsageError:
     known = list(_field_paths(needs_type_info(), tree.value, ""))
     ending = [path for path in known if path.endswith(f".{key}")]
     nearest = tuple((ending + difflib.get_close_matches(key, known, n=3, cutoff=0.5))[:3])
-    return UsageError(
-        "AW-USE-61",
-        f"the needs have no field {key!r}",
-        where=ErrorLocation(tree.file, None, key),
-        hint=f"nearest: {', '.join(nearest)}" if nearest else "a key is a path such as budget.per_month",
-        nearest=nearest,
-    )
+    message, where = f"the needs have no field {key!r}", ErrorLocation(tree.file, None, key)
+    hint = f"nearest: {', '.join(nearest)}" if nearest else "a key is a path such as budget.per_month"
+    return UsageError("AW-USE-61", message, where=where, hint=hint, nearest=nearest)
 
 
 def _field_paths(kind: inspect.Type, value: object, path: str) -> Iterator[str]:

@@ -42,7 +42,9 @@ def client_measurements(plan: Plan, result: BenchResult) -> list[Measurement]:
     digest = plan.digest
     found: list[Measurement] = []
     for prediction in plan.predictions:
-        phases = _select_phases(prediction, result)
+        # The query's phase; without one all, but tokens/s only where the load is closed.
+        wanted = prediction.query.phase or ("closed" if prediction.metric == "tokens_per_s" else "")
+        phases = [phase for phase in result.phases if wanted in ("", phase.name)]
         if prediction.workload != result.workload or not phases:
             continue
         value, samples = _compute_client_value(prediction, phases)
@@ -56,12 +58,6 @@ def client_measurements(plan: Plan, result: BenchResult) -> list[Measurement]:
         evidence = f"{query.promql()}  # {seen}"
         found.append(_build_measurement(digest, prediction, SourceReading("client", window, value, samples, evidence)))
     return found
-
-
-def _select_phases(prediction: Prediction, result: BenchResult) -> list[BenchPhase]:
-    """The phases that count: the query's; for any phase all, but tokens/s only where the load is closed."""
-    wanted = prediction.query.phase or ("closed" if prediction.metric == "tokens_per_s" else "")
-    return [phase for phase in result.phases if wanted in ("", phase.name)]
 
 
 def _compute_client_value(prediction: Prediction, phases: list[BenchPhase]) -> tuple[float | None, int]:

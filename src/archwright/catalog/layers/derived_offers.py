@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import chain
 
+from archwright.catalog.layers.refreshed_layer import DISCOUNTED
 from archwright.catalog.tables.metadata_records import RegionAvailability, RegionRatio
 from archwright.catalog.tables.records import Offer
 from archwright.contract.record import replace
@@ -39,15 +40,9 @@ class OfferDeriver:
         build = self._builds.get((row.provider, row.instance_type))
         if build is None or row.on_demand_usd_per_hour is None:
             return None
+        notes = f"build as in {build.region}"
         return self._in_region(
-            build,
-            row.region,
-            on_demand_usd_per_hour=row.on_demand_usd_per_hour,
-            price_kind="list",
-            source=row.source,
-            as_of=row.as_of,
-            confidence=row.confidence,
-            notes=f"build as in {build.region}",
+            build, row, row.on_demand_usd_per_hour, price_kind="list", source=row.source, notes=notes
         )
 
     def _family_offers(self, ratio: RegionRatio) -> Iterable[Offer]:
@@ -65,28 +60,24 @@ class OfferDeriver:
     def _from_region_ratio(self, offer: Offer, ratio: RegionRatio) -> Offer | None:
         if offer.on_demand_usd_per_hour is None:
             return None
-        return self._in_region(
-            offer,
-            ratio.region,
-            on_demand_usd_per_hour=offer.on_demand_usd_per_hour * ratio.ratio,
-            price_kind="derived",
-            source=f"{ratio.home} list price x {ratio.ratio:g} (ratio read from {ratio.read_from} in {ratio.source})",
-            as_of=ratio.as_of,
-            confidence=ratio.confidence,
-            notes="derived; check with catalog refresh before use",
-        )
+        price, notes = offer.on_demand_usd_per_hour * ratio.ratio, "derived; check with catalog refresh before use"
+        source = f"{ratio.home} list price x {ratio.ratio:g} (ratio read from {ratio.read_from} in {ratio.source})"
+        return self._in_region(offer, ratio, price, price_kind="derived", source=source, notes=notes)
 
-    def _in_region(self, build: Offer, region: str, **changes: object) -> Offer | None:
-        geo = self._geo(build.provider, region)
+    def _in_region(
+        self, build: Offer, row: RegionAvailability | RegionRatio, price: float, **changes: object
+    ) -> Offer | None:
+        geo = self._geo(build.provider, row.region)
         if geo is None:
             return None
         return replace(
             build,
-            id=f"{build.provider}:{region}:{build.instance_type}",
-            region=region,
+            id=f"{build.provider}:{row.region}:{build.instance_type}",
+            region=row.region,
             geo=geo,
-            spot_usd_per_hour=None,
-            commit_1y_usd_per_hour=None,
-            commit_3y_usd_per_hour=None,
+            on_demand_usd_per_hour=price,
+            **dict.fromkeys(DISCOUNTED),
+            as_of=row.as_of,
+            confidence=row.confidence,
             **changes,
         )

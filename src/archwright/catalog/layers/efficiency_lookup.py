@@ -25,11 +25,8 @@ def choose_efficiency(rows: Iterable[Efficiency], engine: str, quantisation: str
     measured = ((_match_distance(row, engine, quantisation, isa), row) for row in rows)
     found = [(distance, row) for distance, row in measured if distance is not None]
     if not found:
-        raise CatalogError(
-            "AW-CAT-05",
-            f"no efficiency is known for {engine} with {quantisation} on {isa}",
-            hint="name an engine of the catalog's engine table",
-        )
+        message = f"no efficiency is known for {engine} with {quantisation} on {isa}"
+        raise CatalogError("AW-CAT-05", message, hint="name an engine of the catalog's engine table")
     distance, row = min(found, key=lambda pair: (pair[0], -pair[1].high_factor))
     if distance == 0:
         return row
@@ -69,9 +66,6 @@ def choose_training(rows: Iterable[TrainingEfficiency], task: Task, isa: str) ->
     """The row of `task` for `isa`, else for any set. Raises CatalogError AW-CAT-05 without either."""
     found = {row.isa: row for row in rows if row.task == task and row.isa in (isa, WILDCARD)}
     if not found:
-        raise CatalogError(
-            "AW-CAT-05",
-            f"no efficiency is known for training a {task} on {isa}",
-            hint="add a row to the catalog's table of training efficiencies",
-        )
+        message = f"no efficiency is known for training a {task} on {isa}"
+        raise CatalogError("AW-CAT-05", message, hint="add a row to the catalog's table of training efficiencies")
     return found.get(isa) or found[WILDCARD]

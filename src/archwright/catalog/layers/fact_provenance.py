@@ -35,7 +35,6 @@ TABLE_OF: dict[type[records.Fact], str] = {
     metadata_records.RegionAvailability: "availability",
     metadata_records.RegionRatio: "region_ratios",
 }
-SPOT = "spot"
 
 
 class FactProvenance(CatalogTables):
@@ -57,7 +56,7 @@ class FactProvenance(CatalogTables):
         """The rule of the row's class; None for what does not age."""
         table = TABLE_OF.get(type(row), "")
         kind = self._fact_kind(row)
-        names = (SPOT,) if spot else (f"{table}:{kind}", table)
+        names = ("spot",) if spot else (f"{table}:{kind}", table)
         return next((self._ttl_rules[name] for name in names if name in self._ttl_rules), None)
 
     def _fact_kind(self, row: records.Fact) -> str:

@@ -37,7 +37,6 @@ R = TypeVar("R", bound=Record)
 
 # Offers name parts of the world in words of their own; a region's country, or a group of it, tells which.
 GEOS = {"US": "US", "GB": "UK", "EEA": "EU", "APAC": "Asia"}
-ELSEWHERE = "other"
 DIGESTED = ("*.csv", "**/*.yaml", "**/*.json")
 
 
@@ -71,6 +70,8 @@ class CatalogTables:
         self._user_file = user
         self._latest_file = latest
         self.machine = machine
+        self._offers_by_provider: dict[str, tuple[records.Offer, ...]] = {}
+        self._rows_by_name: dict[str, dict[str, Record]] = {}
 
     @overlaid_property
     def accelerators(self) -> Mapping[str, records.Accelerator]:
@@ -100,10 +101,6 @@ class CatalogTables:
         return self._offers_by_provider[provider]
 
     @cached_property
-    def _offers_by_provider(self) -> dict[str, tuple[records.Offer, ...]]:
-        return {}
-
-    @cached_property
     def _providers_with_offers(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*self.shipped_offers, *self.derived_offers, *self.refreshed_layer.prices]))
 
@@ -125,7 +122,7 @@ class CatalogTables:
         if known is None:
             return None
         groups = {known.country, *self.countries[known.country].places}
-        return next((word for place, word in GEOS.items() if place in groups), ELSEWHERE)
+        return next((word for place, word in GEOS.items() if place in groups), "other")
 
     @cached_property
     def refreshed_layer(self) -> RefreshedLayer:
@@ -245,10 +242,6 @@ class CatalogTables:
         return self._rows_by_name[table]
 
     @cached_property
-    def _rows_by_name(self) -> dict[str, dict[str, Record]]:
-        return {}
-
-    @cached_property
     def without_user_overlay(self) -> CatalogTables:
         return CatalogTables(self.folder, machine=self.machine, latest=self._latest_file)
 
@@ -292,8 +285,6 @@ def _tariff_from_grid(row: GridCarbon) -> records.EnergyTariff:
     return records.EnergyTariff(
         country=row.country,
         area="",
-        industrial_usd_per_kwh=None,
-        commercial_usd_per_kwh=None,
         grid_gco2_per_kwh=row.gco2_per_kwh,
         grid_year=row.year,
         grid_source=row.source,

@@ -1,6 +1,4 @@
-"""The user's own facts: table -> row's name -> changed fields (SI, the names of the record), with a reason and a last
-day. Whatever a plan reads as a table can be changed so, and nothing else; every refusal names file, line and field.
-"""
+"""The user's own facts: table -> row -> changed fields (SI), each with a reason and a last day."""
 
 from __future__ import annotations
 

@@ -62,10 +62,7 @@ def probe_machine(
     now: Callable[[], float],
     measure: Callable[[Path | None], ProbeSamples] | None = None,
 ) -> MachineFacts:
-    """Probe in about two seconds and write `home.machine_facts`.
-
-    Raises MissingError AW-GET-01 without numpy, CatalogError AW-CAT-06 when the worker fails.
-    """
+    """Probe in 2 s, write `home.machine_facts`. Raises MissingError AW-GET-01, CatalogError AW-CAT-06."""
     samples = (measure or run_worker)(model_file)
     folder = home.folder("measured")
     facts = MachineFacts(
@@ -111,11 +108,8 @@ def run_worker(model_file: Path | None, *, module: str = WORKER) -> ProbeSamples
 
 
 def _probe_error(reason: str) -> CatalogError:
-    return CatalogError(
-        "AW-CAT-06",
-        f"the probe of this machine failed: {reason}",
-        hint="run it again when the machine is less busy; reinstall numpy if it stays",
-    )
+    hint = "run it again when the machine is less busy; reinstall numpy if it stays"
+    return CatalogError("AW-CAT-06", f"the probe of this machine failed: {reason}", hint=hint)
 
 
 def measure_disk_writes(folder: Path, clock: Callable[[], float] = time.perf_counter) -> list[float]:

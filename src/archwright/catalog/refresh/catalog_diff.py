@@ -11,8 +11,6 @@ from archwright.catalog.refresh.fact_view import list_figures
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 
-# What a second source says is no figure of the fact itself.
-SECOND_SOURCE_PREFIX = "second_"
 # Beside offers, what a refresh may change.
 REFRESHED_TABLES = ("hosted", "storage_prices", "tariffs", "scores", "models", "accelerators")
 
@@ -74,7 +72,8 @@ def _compare_rows(name: str, before: Record, after: Record) -> Iterator[FigureCh
     new, source = {figure.name: figure.value for figure in list_figures(after)}, str(getattr(after, "source", ""))
     for figure in list_figures(before):
         value = new.get(figure.name)
-        if not figure.name.startswith(SECOND_SOURCE_PREFIX) and not is_same_price(value, figure.value):
+        # What a second source says is no figure of the fact itself.
+        if not figure.name.startswith("second_") and not is_same_price(value, figure.value):
             kind, unit, old = figure.name, figure.unit, figure.value
             yield FigureChange(fact=name, figure=kind, unit=unit, before=old, after=value, source=source)
 

@@ -74,10 +74,7 @@ class RefreshReport(Record):
 
 
 def refresh_catalog(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, today: date) -> RefreshReport:
-    """Reads `bring`, writes a new generation into `layer` and switches to it.
-
-    Raises CatalogError AW-CAT-09, the report with it, when no file of any source could be read.
-    """
+    """Read `bring` into a new generation of `layer`. Raises CatalogError AW-CAT-09 if it can read nothing."""
     classes = None if only is None else COUPLED_CLASSES.get(only, (only,))
     wanted = [row for row in catalog.refresh_sources if classes is None or row.feeds in classes]
     files: list[RefreshInput] = []
@@ -188,11 +185,8 @@ def count_rows(made: RefreshedLayer) -> dict[str, int]:
 
 def _nothing_read_error(bring: Path, report: RefreshReport) -> CatalogError:
     why = "; ".join(f"{refused.file}: {refused.why}" for refused in report.refused) or "no file of a known source"
-    error = CatalogError(
-        "AW-CAT-09",
-        f"nothing to refresh from: {why}",
-        where=ErrorLocation(str(bring)),
-        hint="bring files of these names: " + ", ".join(row.file for row in report.missing),
-    )
+    hint = f"bring files of these names: {', '.join(row.file for row in report.missing)}"
+    where = ErrorLocation(str(bring))
+    error = CatalogError("AW-CAT-09", f"nothing to refresh from: {why}", where=where, hint=hint)
     error.result = report
     return error

@@ -26,11 +26,10 @@ from archwright.catalog.refresh.plausibility_checks import (
 from archwright.catalog.refresh.refresh_input import RefreshInput, RefreshReportBuilder
 from archwright.catalog.sources.source_records import ComponentRate, InstancePrice, InstanceSpec
 from archwright.catalog.tables.name_resolution import normalise_name
-from archwright.catalog.tables.records import Accelerator, Alias, Offer
+from archwright.catalog.tables.records import Alias, Offer
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 
-CHARGE = "charge"
 # The first word of a rate that names a family: a letter or two, a number, a letter.
 FAMILY = re.compile(r"^([a-z]{1,2}\d[a-z]?)\b", re.IGNORECASE)
 # Machines that pay for a part of a core.
@@ -108,13 +107,9 @@ class MachinePriceMerger:
         if not build.vcpu or not build.ram_bytes:
             self._aside.skip_row(file.source.id, "no processors or no memory stated", build.instance_type)
             return None
-        stated = {name: value for name, value in build._asdict().items() if name != "memory_gib"}
-        return MachineType(
-            **{**stated, "accelerator": accelerator},
-            provider=file.source.provider,
-            source=file.source_label,
-            as_of=file.as_of,
-        )
+        stated = build._asdict() | {"accelerator": accelerator}
+        del stated["memory_gib"]
+        return MachineType(**stated, provider=file.source.provider, source=file.source_label, as_of=file.as_of)
 
     def _resolve_accelerator(self, build: InstanceSpec) -> str | None:
         """Of the rows a name covers, the one whose memory is as stated; else the one the plain name means."""
@@ -126,7 +121,8 @@ class MachinePriceMerger:
             return plain.id
         memory = build.memory_gib / (build.accelerator_share or 1.0)
         covered = (plain, *self._catalog.accelerator_family(build.accelerator))
-        return next((row.id for row in covered if _has_memory(row, memory)), plain.id)
+        least = USABLE_MEMORY_RANGE[0]
+        return next((row.id for row in covered if least <= row.memory_bytes / GIB / memory <= 1 / least), plain.id)
 
     def _price_row(
         self, file: RefreshInput, price: InstancePrice, machines: dict[str, MachineType], counts: dict[str, int]
@@ -151,9 +147,7 @@ class MachinePriceMerger:
         return None
 
     def _with_spot_prices(self, file: RefreshInput, taken: dict[str, _PriceRow]) -> Iterator[_PriceRow]:
-        """Rows with a spot price laid into them: of this refresh, else of what is known already. Both sources stand in
-        the row, and the older day: it is no younger than its list price.
-        """
+        """Rows with a spot price laid into them: both sources, and the older day (the list price's)."""
         known = {offer.id: offer for offer in self._catalog.offers_of(file.source.provider)} if file.found.spots else {}
         for spot in file.found.spots:
             name = f"{file.source.provider}:{spot.region}:{spot.instance_type}"
@@ -170,11 +164,8 @@ class MachinePriceMerger:
         new = {name for rows in taken.values() for name in rows}
         candidates = [offer for rows in taken.values() for offer in expand_offers(_to_columns(rows.values()))]
         beside = [offer for offer in self._catalog.offers if offer.id not in new]
-        memory = {
-            offer.id: self._memory[offer.provider, offer.instance_type]
-            for offer in candidates
-            if (offer.provider, offer.instance_type) in self._memory
-        }
+        stated = {offer.id: self._memory.get((offer.provider, offer.instance_type)) for offer in candidates}
+        memory = {name: gib for name, gib in stated.items() if gib is not None}
         facts = CheckedFacts({**self._catalog.accelerators}, (*candidates, *beside), (), memory)
         refused, flags = False, list[str]()
         for finding in run_checks(facts, self._catalog.gate_exceptions):
@@ -190,11 +181,6 @@ class MachinePriceMerger:
         if not refused:
             self._aside.flags += flags
         return refused
-
-
-def _has_memory(row: Accelerator, memory_gib: float) -> bool:
-    least = USABLE_MEMORY_RANGE[0]
-    return least <= row.memory_bytes / GIB / memory_gib <= 1 / least
 
 
 def _row_from_offer(offer: Offer) -> _PriceRow | None:
@@ -244,7 +230,7 @@ class ComponentPricing:
     """
 
     def __init__(self, rates: Iterable[ComponentRate], aliases: Iterable[Alias]) -> None:
-        named = {normalise_name(alias.name): alias.id for alias in aliases if alias.kind == CHARGE}
+        named = {normalise_name(alias.name): alias.id for alias in aliases if alias.kind == "charge"}
         self._regions: dict[str, dict[bool, dict[tuple[str, str], float]]] = {}
         for rate in rates:
             family = FAMILY.match(rate.of)

@@ -89,13 +89,11 @@ def _newest_tariffs(prices: Iterator[_BandPrice], currency: str) -> SourceFacts:
 
 def read_grid_carbon(data: bytes, _file: FileContext) -> SourceFacts:
     """Alpha-3 code -> intensity and year."""
-    return SourceFacts(
-        carbon=tuple(
-            CarbonIntensity(code, row.country_name, row.carbon_intensity, str(row.year or ""))
-            for code, row in msgspec.json.decode(data, type=dict[str, _Country]).items()
-            if row.carbon_intensity is not None
-        )
-    )
+    found = []
+    for code, row in msgspec.json.decode(data, type=dict[str, _Country]).items():
+        if row.carbon_intensity is not None:
+            found.append(CarbonIntensity(code, row.country_name, row.carbon_intensity, str(row.year or "")))
+    return SourceFacts(carbon=tuple(found))
 
 
 def read_statistics_cube(data: bytes, _file: FileContext) -> SourceFacts:

@@ -108,18 +108,12 @@ def read_token_prices(data: bytes, _file: FileContext) -> SourceFacts:
 
 def read_provider_prices(data: bytes, file: FileContext) -> SourceFacts:
     """Models by provider, with USD per million tokens: of a history the newest price in force."""
-    return _collect_prices(
-        _token_price(
-            provider.id,
-            model.id,
-            {
-                **read_fields(_current_prices(model, file.today), PROVIDER_FIELDS),
-                "context_tokens": model.context_window,
-            },
-        )
-        for provider in msgspec.json.decode(data, type=list[_Provider])
-        for model in provider.models
-    )
+    prices = []
+    for provider in msgspec.json.decode(data, type=list[_Provider]):
+        for model in provider.models:
+            fields = read_fields(_current_prices(model, file.today), PROVIDER_FIELDS)
+            prices.append(_token_price(provider.id, model.id, fields | {"context_tokens": model.context_window}))
+    return _collect_prices(prices)
 
 
 def _current_prices(model: _Model, today: date) -> dict[str, Any]:

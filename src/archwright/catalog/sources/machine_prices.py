@@ -6,7 +6,6 @@ import csv
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -144,13 +143,10 @@ def read_go_tables(data: bytes, _file: FileContext) -> SourceFacts:
 
 def read_region_tables(data: bytes, _file: FileContext) -> SourceFacts:
     """JSON: region -> on_demand and spot -> machine type -> USD an hour."""
-    return SourceFacts(
-        prices=tuple(
-            InstancePrice(region, name, price, table.spot.get(name))
-            for region, table in msgspec.json.decode(data, type=_RegionTables).prices.items()
-            for name, price in table.on_demand.items()
-        )
-    )
+    prices = []
+    for region, table in msgspec.json.decode(data, type=_RegionTables).prices.items():
+        prices += [InstancePrice(region, name, price, table.spot.get(name)) for name, price in table.on_demand.items()]
+    return SourceFacts(prices=tuple(prices))
 
 
 def _list_prices(found: PricesByTerm) -> tuple[InstancePrice, ...]:
@@ -170,19 +166,16 @@ def read_offer_file(data: bytes, _file: FileContext) -> SourceFacts:
         raise ValueError("no bulk offer file: it does not begin with its format's version")
     stated = {row[0]: row[1] for row in csv.reader(words) if len(row) > 1}
     found: PricesByTerm = defaultdict(dict)
-    for line in read_csv_rows(data, OFFER_COLUMNS, _skip_preamble(lines)):
+    # An empty line may stand before the columns' names. Of hundreds of megabytes only wanted lines are taken apart.
+    names = next((line for line in lines if line.strip()), "")
+    wanted = (line for line in lines if all(word in line for word in REQUIRED_TEXTS))
+    for line in read_csv_rows(data, OFFER_COLUMNS, chain([names], wanted)):
         years = _offer_term(line)
         if years is not None and all((line.get(name) or "") in said for name, said in SHARED_LINUX_HOURLY.items()):
             price = float(line["PricePerUnit"])
             if price > 0:
                 found[line["Region Code"], line["Instance Type"]].setdefault(years, price)
     return SourceFacts(as_of=stated.get(PUBLISHED, "")[:10], prices=_list_prices(found))
-
-
-def _skip_preamble(lines: Iterator[str]) -> Iterator[str]:
-    """From the columns' names on, only the lines that can be wanted: the file has hundreds of megabytes."""
-    first = next((line for line in lines if line.strip()), "")
-    return chain([first], (line for line in lines if all(word in line for word in REQUIRED_TEXTS)))
 
 
 def _offer_term(line: dict[str, str]) -> int | None:

@@ -29,12 +29,8 @@ class CsvRow:
         self.cells = cells
 
     def cell_error(self, column: str, what: str) -> CatalogError:
-        return CatalogError(
-            "AW-CAT-02",
-            f"{what} in {column}: {self.cells.get(column)!r}",
-            where=ErrorLocation(self.file, self.line, column),
-            hint="reinstall archwright, or correct the row",
-        )
+        message, where = f"{what} in {column}: {self.cells.get(column)!r}", ErrorLocation(self.file, self.line, column)
+        return CatalogError("AW-CAT-02", message, where=where, hint="reinstall archwright, or correct the row")
 
     def text(self, column: str) -> str:
         return (self.cells.get(column) or "").strip()

@@ -197,11 +197,11 @@ class EnergyTariff(Fact):
 
     country: str
     area: str
-    industrial_usd_per_kwh: float | None
-    commercial_usd_per_kwh: float | None
-    grid_gco2_per_kwh: float | None
-    grid_year: str
-    grid_source: str
+    industrial_usd_per_kwh: float | None = None
+    commercial_usd_per_kwh: float | None = None
+    grid_gco2_per_kwh: float | None = None
+    grid_year: str = ""
+    grid_source: str = ""
 
 
 class ControlRule(Record):

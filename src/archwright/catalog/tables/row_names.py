@@ -8,7 +8,6 @@ from collections.abc import Collection
 from archwright.catalog.tables import cost_records, metadata_records, records
 from archwright.contract.record import Record
 
-GIGA = 1e9
 # The fields whose values are a row's name, where they are not `id` or the usual ones.
 NAME_FIELDS: dict[type[Record], tuple[str, ...]] = {
     records.QualityScore: ("model", "benchmark", "method", "reported_by", "original_source"),
@@ -33,7 +32,7 @@ def row_name(row: Record) -> str:
     if isinstance(row, records.EnergyTariff):
         return f"electricity {row.area or row.country}"
     if isinstance(row, cost_records.StoragePrice) and row.from_bytes:
-        return f"{row.provider} {row.region} {row.item} from {row.from_bytes / GIGA:g} GB"
+        return f"{row.provider} {row.region} {row.item} from {row.from_bytes / 1e9:g} GB"
     fields = NAME_FIELDS.get(type(row), ("id",) if getattr(row, "id", "") else DEFAULT_NAME_FIELDS)
     said = [str(part) for part in (getattr(row, field, "") for field in fields) if part not in ("", None)]
     return " ".join(said) or str(getattr(row, "model", "") or getattr(row, "source", ""))
