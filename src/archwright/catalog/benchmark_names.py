@@ -62,16 +62,11 @@ class BenchmarkNameResolver:
 
     @cached_property
     def _scenario_loads(self) -> tuple[tuple[str, str, float, float, int], ...]:
-        return tuple(
-            (
-                row.text("suite"),
-                row.text("model"),
-                row.required_number("input_tokens"),
-                row.required_number("output_tokens"),
-                row.count("beams"),
-            )
-            for row in read_rows(DATA, "benchmark_loads.csv")
-        )
+        found = []
+        for row in read_rows(DATA, "benchmark_loads.csv"):
+            tokens = row.required_number("input_tokens"), row.required_number("output_tokens")
+            found.append((row.text("suite"), row.text("model"), *tokens, row.count("beams")))
+        return tuple(found)
 
     def scenario_load(self, scenario: str, model: str) -> tuple[float, float, int]:
         """Mean input and output tokens and beams of a benchmark suite's scenario, else the assumed load."""

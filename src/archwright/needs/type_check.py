@@ -36,6 +36,13 @@ def needs_type_info() -> inspect.Type:
     return inspect.type_info(Needs)
 
 
+def unwrap_optional(kind: inspect.Type) -> inspect.Type:
+    """The type behind `| None`."""
+    if isinstance(kind, inspect.UnionType):
+        return next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+    return kind
+
+
 def check_types(value: object) -> tuple[object, list[NeedsProblem]]:
     """The value ready for msgspec.convert (`15.0e+6` made whole where a whole number is due), and what is wrong."""
     walk = _TypeChecker()
@@ -113,10 +120,7 @@ class _TypeChecker:
         return raw
 
     def _optional(self, kind: inspect.UnionType, raw: object, path: str) -> object:
-        if raw is None:
-            return None
-        inner = next(option for option in kind.types if not isinstance(option, inspect.NoneType))
-        return self.check_value(inner, raw, path)
+        return None if raw is None else self.check_value(unwrap_optional(kind), raw, path)
 
     def _integer(self, kind: inspect.IntType, raw: object, path: str) -> object:
         if isinstance(raw, float) and raw.is_integer():

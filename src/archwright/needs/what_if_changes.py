@@ -21,7 +21,7 @@ from archwright.errors import ErrorLocation, NeedsError, UsageError
 from archwright.needs.needs_problem import NeedsTree, enclosing_paths, join_path
 from archwright.needs.reader import check_tree, parse_tree, read_needs_bytes
 from archwright.needs.traversal import iterate_children
-from archwright.needs.type_check import needs_type_info
+from archwright.needs.type_check import needs_type_info, unwrap_optional
 from archwright.needs.yaml_tree import read_tree
 
 # Another change follows a comma where a key and "=" do; any other comma belongs to the value.
@@ -67,7 +67,7 @@ def _apply_change(tree: NeedsTree, change: NeedsChange) -> None:
     kind, holder, path = needs_type_info(), tree.value, ""
     key: str | int = ""
     for index, step in enumerate(steps):
-        found = _resolve_step(_unwrap_optional(kind), holder, step)
+        found = _resolve_step(unwrap_optional(kind), holder, step)
         if found is None:
             raise _unknown_field(tree, change.key)
         kind, key = found
@@ -77,13 +77,6 @@ def _apply_change(tree: NeedsTree, change: NeedsChange) -> None:
     if not steps or not isinstance(holder, dict | list):
         raise _unknown_field(tree, change.key)
     _set_value(tree, holder, key, path, _parse_value(change))
-
-
-def _unwrap_optional(kind: inspect.Type) -> inspect.Type:
-    """The type behind `| None`."""
-    if isinstance(kind, inspect.UnionType):
-        return next(one for one in kind.types if not isinstance(one, inspect.NoneType))
-    return kind
 
 
 def _resolve_step(kind: inspect.Type, holder: object, step: str) -> tuple[inspect.Type, str | int] | None:
@@ -162,7 +155,7 @@ def _unknown_field(tree: NeedsTree, key: str) -> UsageError:
 
 def _field_paths(kind: inspect.Type, value: object, path: str) -> Iterator[str]:
     """The paths of every field there is, or could be; entries of lists by name."""
-    kind = _unwrap_optional(kind)
+    kind = unwrap_optional(kind)
     inside: Iterable[tuple[str, inspect.Type, object]] = ()
     if isinstance(kind, inspect.StructType):
         held = value if isinstance(value, dict) else {}

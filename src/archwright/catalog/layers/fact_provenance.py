@@ -113,11 +113,11 @@ class FactProvenance(CatalogTables):
 
     def kind_of_source(self, source: str) -> SourceKind:
         """From the words of a source, by the rows of source_kinds.csv."""
-        return next((words.kind for words, pattern in self._patterns if pattern.search(source)), "third_party")
+        return next((kind for kind, pattern in self._patterns if pattern.search(source)), "third_party")
 
     @cached_property
-    def _patterns(self) -> list[tuple[metadata_records.SourcePattern, re.Pattern[str]]]:
-        return [(words, re.compile(words.pattern, re.IGNORECASE)) for words in self.source_words]
+    def _patterns(self) -> list[tuple[SourceKind, re.Pattern[str]]]:
+        return [(words.kind, re.compile(words.pattern, re.IGNORECASE)) for words in self.source_words]
 
     def refreshed_offers(self, provider: str) -> frozenset[str]:
         """The ids of the offers that a refresh brought."""

@@ -52,9 +52,9 @@ class HostedPriceMerger:
         if second is not None:
             pairs = ((first.input, second[0]), (first.output, second[1]))
             agrees = all(math.isclose(one, other, rel_tol=PRICE_TOLERANCE) for one, other in pairs)
-        if second is not None and not agrees:
-            taken, other = _format_prices(first.input, first.output, file.source.id), _format_prices(*second)
-            self._aside.disagreements.append(PriceDisagreement(subject=":".join(key), taken=taken, other=other))
+            if not agrees:
+                taken, said = _format_prices(first.input, first.output, file.source.id), _format_prices(*second)
+                self._aside.disagreements.append(PriceDisagreement(subject=":".join(key), taken=taken, other=said))
         sure: Confidence = "medium" if agrees is None else "high" if agrees else "low"
         same = shipped if agrees else None
         return HostedModel(
