@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.contract.plan import Option, Plan, Pool, Purchase
-from archwright.report import number_format, svg
+from archwright.report import svg
 from archwright.report.document import FigureBlock
+from archwright.report.number_format import PLACEMENTS, format_count, format_list
 
 WIDTH, EDGE, GAP = 760.0, 2.0, 12.0
 INNER = WIDTH - 2 * EDGE
@@ -45,10 +46,10 @@ class PoolGroup(NamedTuple):
 def draw_architecture(plan: Plan, option: Option) -> FigureBlock:
     """From the top: workloads, gateway, places with their pools, data and monitoring."""
     canvas, places = svg.SvgCanvas(WIDTH), _fit_to_page(_group_pools(option))
-    y = _draw_banner(canvas, EDGE, "Who asks", number_format.format_list((w.name for w in plan.workloads), most=6))
+    y = _draw_banner(canvas, EDGE, "Who asks", format_list((w.name for w in plan.workloads), most=6))
     y = _draw_arrow(canvas, y)
     front = [line for line in plan.stack if line.function in ("gateway", "access")]
-    kept = number_format.format_list(f"{line.product}, yours" for line in front if line.existing)
+    kept = format_list(f"{line.product}, yours" for line in front if line.existing)
     y = _draw_banner(canvas, y, "Gateway", kept or "keys, permissions, limits, routing, audit")
     y = _draw_groups(canvas, _draw_arrow(canvas, y), places) if places else y
     beside = _support_boxes(plan)
@@ -68,9 +69,7 @@ def _fit_to_page(places: tuple[PoolGroup, ...]) -> tuple[PoolGroup, ...]:
         if sum(max(map(_line_count, row)) for row in _arrange_rows(shown)) <= MOST_LINES:
             return shown
     kept = COLUMNS * MOST_LINES - 1
-    rest = DiagramBox(
-        "listed under Sizing", (number_format.format_count(sum(len(p.boxes) for p in places[kept:]), "pool"),)
-    )
+    rest = DiagramBox("listed under Sizing", (format_count(sum(len(p.boxes) for p in places[kept:]), "pool"),))
     return (*shown[:kept], PoolGroup(f"{len(places) - kept} more places", False, (rest,)))
 
 
@@ -78,7 +77,7 @@ def _limit_boxes(place: PoolGroup, most: int) -> PoolGroup:
     if len(place.boxes) <= most:
         return place
     rest = len(place.boxes) - most + 1
-    more = DiagramBox(number_format.format_count(rest, "more pool" if most > 1 else "pool"), ("listed under Sizing",))
+    more = DiagramBox(format_count(rest, "more pool" if most > 1 else "pool"), ("listed under Sizing",))
     return place._replace(boxes=(*place.boxes[: most - 1], more))
 
 
@@ -119,7 +118,7 @@ def _group_pools(option: Option) -> tuple[PoolGroup, ...]:
         for name, model in hosted.items():
             models.setdefault(model, []).append(name)
         hosts = [
-            DiagramBox(model, ("a model, no machines", f"for {number_format.format_list(names, most=3)}"))
+            DiagramBox(model, ("a model, no machines", f"for {format_list(names, most=3)}"))
             for model, names in models.items()
         ]
         title = f"{option.provider}: hosted models" if option.placement in HOSTED else "No pool of ours"
@@ -135,8 +134,8 @@ def _batch_box(had: Purchase, option: Option, *, told: bool) -> DiagramBox:
 
 
 def _group_title(placement: str, provider: str) -> str:
-    kind = number_format.PLACEMENTS[placement]
-    return kind.capitalize() if provider in number_format.PLACEMENTS else f"{provider}: {kind}"
+    kind = PLACEMENTS[placement]
+    return kind.capitalize() if provider in PLACEMENTS else f"{provider}: {kind}"
 
 
 def _pool_boxes(pools: Iterable[Pool], option: Option) -> tuple[DiagramBox, ...]:
@@ -147,7 +146,7 @@ def _pool_boxes(pools: Iterable[Pool], option: Option) -> tuple[DiagramBox, ...]
             (
                 *_machine_lines(pool, counts.get(pool.name)),
                 f"{pool.model} {pool.quantisation}".strip(),
-                f"for {number_format.format_list(pool.workloads, most=3)}",
+                f"for {format_list(pool.workloads, most=3)}",
             ),
         )
         for pool in pools
@@ -157,7 +156,7 @@ def _pool_boxes(pools: Iterable[Pool], option: Option) -> tuple[DiagramBox, ...]
 def _machine_lines(pool: Pool, count: int | None) -> tuple[str, ...]:
     """`82 replicas of 1 x ACCELERATOR`, `on 14 x machine`."""
     device, _, machine = describe_machine(pool).partition(" (")
-    replicas = f"{number_format.format_count(pool.replicas, 'replica')} of {device}"
+    replicas = f"{format_count(pool.replicas, 'replica')} of {device}"
     on = f"{count} x " if count is not None else ""
     return (replicas, f"on {on}{machine.removesuffix(')')}") if machine else (replicas,)
 
@@ -179,7 +178,7 @@ def _support_boxes(plan: Plan) -> tuple[DiagramBox, ...]:
             product = named["storage"].summary.partition(". ")[0]
         if product:
             boxes.append(DiagramBox(title, (product,)))
-    promised = number_format.format_count(len(plan.predictions), "promise")
+    promised = format_count(len(plan.predictions), "promise")
     return (*boxes, DiagramBox("Plan against actual", (f"{promised} measured, then replanned",)))
 
 

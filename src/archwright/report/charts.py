@@ -11,8 +11,19 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction
 from archwright.contract.plan import CostCategory, Option
 from archwright.contract.record import replace
-from archwright.report import number_format, svg
+from archwright.report import svg
 from archwright.report.document import FigureBlock
+from archwright.report.number_format import (
+    SPACE,
+    format_band,
+    format_compact,
+    format_count,
+    format_measure,
+    format_number,
+    format_percent,
+    format_tick,
+    format_with_band,
+)
 
 WIDTH = 760.0
 LEFT, RIGHT = 196.0, 150.0
@@ -38,7 +49,7 @@ def _draw_axis(canvas: svg.SvgCanvas, largest: float, bottom: float) -> float:
     for mark in marks:
         x = LEFT + mark * scale
         canvas.line((x, 8), (x, bottom))
-        canvas.text((x, bottom + 18), number_format.format_tick(mark), size=12, fill=svg.QUIET, anchor="middle")
+        canvas.text((x, bottom + 18), format_tick(mark), size=12, fill=svg.QUIET, anchor="middle")
     return scale
 
 
@@ -66,15 +77,9 @@ def draw_option_costs(
     for number, option in enumerate(drawn):
         _draw_cost_bar(canvas, option, 12 + step * number, scale, is_chosen=option.name == chosen)
     canvas.text((LEFT, bottom + 40), f"{currency} over {months} months; whisker: 90 % band", size=12, fill=svg.QUIET)
-    alt = "; ".join(
-        f"{o.name}: {number_format.format_compact(o.total_cost.value)} {currency}" for o in drawn if o.total_cost
-    )
+    alt = "; ".join(f"{o.name}: {format_compact(o.total_cost.value)} {currency}" for o in drawn if o.total_cost)
     left_out = len(options) - len(drawn)
-    note = (
-        f"{number_format.format_count(left_out, 'more option')} in the table: dearer, or without a price."
-        if left_out
-        else ""
-    )
+    note = f"{format_count(left_out, 'more option')} in the table: dearer, or without a price." if left_out else ""
     return FigureBlock("Cost of the options over the horizon", canvas.render(bottom + 52), alt, note)
 
 
@@ -91,7 +96,7 @@ def _draw_cost_bar(canvas: svg.SvgCanvas, option: Option, top: float, scale: flo
             canvas.line((end, middle - 5), (end, middle + 5), svg.INK, stroke_width=1.4)
     _draw_label(canvas, option.name, top + 19, bold=is_chosen)
     verdict = "chosen" if is_chosen else "" if option.feasible else "not feasible"
-    text = f"{number_format.format_compact(cost.value)}{', ' if verdict else ''}{verdict}"
+    text = f"{format_compact(cost.value)}{', ' if verdict else ''}{verdict}"
     canvas.text((LEFT + PLOT_WIDTH + 14, top + 19), svg.fit_text(text, 13, RIGHT - 20), bold=is_chosen)
 
 
@@ -136,11 +141,10 @@ def draw_cost_breakdown(
         y = top + row * step
         _draw_label(canvas, option.name, y + 21, bold=option.name == chosen)
         end = _draw_stacked_bar(canvas, parts[option.name], y, (scale, colours))
-        canvas.text((end + 10, y + 21), number_format.format_compact(sum(s.amount for s in parts[option.name])))
+        canvas.text((end + 10, y + 21), format_compact(sum(s.amount for s in parts[option.name])))
     height = _draw_legend(canvas, used, colours, bottom + 42)
     alt = "; ".join(
-        f"{o.name}: "
-        + ", ".join(f"{s.group} {number_format.format_compact(s.amount)}" for s in parts[o.name] if s.amount)
+        f"{o.name}: " + ", ".join(f"{s.group} {format_compact(s.amount)}" for s in parts[o.name] if s.amount)
         for o in drawn
     )
     return FigureBlock("What the cost is made of", canvas.render(height), alt, f"{currency} over {months} months.")
@@ -156,7 +160,7 @@ def _draw_stacked_bar(
         if width <= 0:
             continue
         canvas.rect((x, y + 5), (width, 24), colours[share.group], stroke=svg.PAPER)
-        text = number_format.format_compact(share.amount)
+        text = format_compact(share.amount)
         if svg.text_width(text, 11) + 8 < width:
             dark = colours[share.group] in (svg.PALETTE[0], svg.PALETTE[5])
             canvas.text((x + width / 2, y + 21), text, size=11, fill="#fff" if dark else "#000", anchor="middle")
@@ -193,21 +197,20 @@ def draw_schedule(dates: Schedule) -> FigureBlock | None:
             canvas.line((edge, y + 9), (edge, y + 19), svg.INK, stroke_width=1.4)
         canvas.text(
             (LEFT + PLOT_WIDTH + 14, y + 13),
-            f"until month {number_format.format_number(phase.ends.value, 2)}",
+            f"until month {format_number(phase.ends.value, 2)}",
             size=12,
             bold=True,
         )
         canvas.text((LEFT + PLOT_WIDTH + 14, y + 26), _format_date_band(phase.ends), size=11, fill=svg.QUIET)
     canvas.text((LEFT, bottom + 40), "months from the signature; whisker: 90 % band", size=12, fill=svg.QUIET)
     alt = "; ".join(
-        f"{p.name} until month {number_format.format_number(p.ends.value, 2)}, {_format_date_band(p.ends)}"
-        for p in dates.phases
+        f"{p.name} until month {format_number(p.ends.value, 2)}, {_format_date_band(p.ends)}" for p in dates.phases
     )
     return FigureBlock(f"From the signature to whole use: {dates.option}", canvas.render(bottom + 52), alt)
 
 
 def _format_date_band(date: Estimate) -> str:
-    return f"{number_format.format_number(date.low, 2)} to {number_format.format_number(date.high, 2)}"
+    return f"{format_number(date.low, 2)} to {format_number(date.high, 2)}"
 
 
 def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
@@ -224,7 +227,7 @@ def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
     for power in range(round(math.log10(high / low)) + 1):
         x = LEFT + power * scale
         canvas.line((x, 6), (x, bottom))
-        text = number_format.format_measure(low * 10**power, "s")
+        text = format_measure(low * 10**power, "s")
         canvas.text((x, bottom + 18), text, size=12, fill=svg.QUIET, anchor="middle")
     for row, promise in enumerate(drawn):
         y = 8 + step * row + step / 2
@@ -235,13 +238,11 @@ def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
         _draw_label(canvas, promise.id, y + 4)
         canvas.rect((start, y - 4), (max(end - start, 2), 8), svg.PALETTE[4], rx=4)
         canvas.dot((value, y), 5.5, svg.CHOSEN)
-        shown = number_format.format_measure(promise.estimate.value, "s")
+        shown = format_measure(promise.estimate.value, "s")
         canvas.text((LEFT + PLOT_WIDTH + 14, y - 1), shown, bold=True)
-        canvas.text(
-            (LEFT + PLOT_WIDTH + 14, y + 13), number_format.format_band(promise.estimate), size=11, fill=svg.QUIET
-        )
+        canvas.text((LEFT + PLOT_WIDTH + 14, y + 13), format_band(promise.estimate), size=11, fill=svg.QUIET)
     canvas.text((LEFT, bottom + 40), "dot: value; bar: 90 % band; logarithmic axis", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{p.id}: {number_format.format_with_band(p.estimate)}" for p in drawn)
+    alt = "; ".join(f"{p.id}: {format_with_band(p.estimate)}" for p in drawn)
     note = f"{len(timed) - len(drawn)} more in the table." if len(timed) > len(drawn) else ""
     return FigureBlock("Promised times", canvas.render(bottom + 52), alt, note)
 
@@ -260,7 +261,7 @@ def draw_sensitivity(drivers: tuple[CostDriver, ...]) -> FigureBlock | None:
         if abs(math.log(factor)) <= edge:
             x = middle + math.log(factor) / edge * half
             canvas.line((x, 6), (x, bottom), svg.QUIET if factor == 1 else svg.RULE)
-            label = f"x{number_format.SPACE}{number_format.format_number(factor)}"
+            label = f"x{SPACE}{format_number(factor)}"
             canvas.text((x, bottom + 18), label, size=12, fill=svg.QUIET, anchor="middle")
     names = name_drivers(drivers)
     for row, driver in enumerate(drawn):
@@ -303,10 +304,10 @@ def _switch_factor(driver: CostDriver) -> float | None:
 
 def _describe_driver(driver: CostDriver) -> str:
     unit = driver.estimate.unit
-    text = f"{driver.name}: {number_format.format_with_band(driver.estimate)}"
+    text = f"{driver.name}: {format_with_band(driver.estimate)}"
     if driver.flips_to is None or driver.flips_at is None:
         return f"{text}, flips nothing in reach"
-    return f"{text}, at {number_format.format_measure(driver.flips_at, unit)} {driver.flips_to} is chosen"
+    return f"{text}, at {format_measure(driver.flips_at, unit)} {driver.flips_to} is chosen"
 
 
 def _draw_driver_row(canvas: svg.SvgCanvas, driver: CostDriver, y: float, axis: tuple[float, float, float]) -> None:
@@ -320,11 +321,7 @@ def _draw_driver_row(canvas: svg.SvgCanvas, driver: CostDriver, y: float, axis: 
     top = y + 4 - 7 * len(named)
     for row, text in enumerate(named):
         canvas.text((LEFT - 12, top + 14 * row), text, size=12, anchor="end", bold=driver.inside)
-    about = (
-        f"{number_format.format_percent(driver.share)} of the cost's variance"
-        if driver.share
-        else "in a rival's cost only"
-    )
+    about = f"{format_percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
     canvas.text((LEFT - 12, top + 14 * len(named)), about, size=11, fill=svg.QUIET, anchor="end")
     start, end = at(driver.estimate.low), at(driver.estimate.high)
     canvas.rect((start, y - 5), (max(end - start, 2), 10), svg.PALETTE[4], rx=5)
@@ -335,6 +332,6 @@ def _draw_driver_row(canvas: svg.SvgCanvas, driver: CostDriver, y: float, axis: 
         return
     x = at(driver.flips_at)
     canvas.polygon([(x, y - 9), (x + 7, y), (x, y + 9), (x - 7, y)], svg.WARN, stroke=svg.PAPER)
-    where = f"at {number_format.format_measure(driver.flips_at, driver.estimate.unit)}:"
+    where = f"at {format_measure(driver.flips_at, driver.estimate.unit)}:"
     canvas.text((right, y - 2), svg.fit_text(where, 12, RIGHT - 16), size=12, bold=True)
     canvas.text((right, y + 13), svg.fit_text(driver.flips_to, 11, RIGHT - 16), size=11)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 
 from archwright.contract.decision import Decision
 from archwright.contract.plan import Option
-from archwright.report import number_format, svg
+from archwright.report import svg
 from archwright.report.charts import WIDTH, order_options
 from archwright.report.document import FigureBlock
+from archwright.report.number_format import format_compact, format_list, format_tick
 
 PointMapper = Callable[[float, float], tuple[float, float]]
 MOST_LINES = 5
@@ -44,13 +45,9 @@ def draw_cumulative_costs(
         ends.append((points[-1][1], svg.PALETTE[rank], line))
     _draw_end_labels(canvas, ends, right + 10, chosen)
     crossed = _draw_break_evens(canvas, lines, chosen, decision, at)
-    crossed += [
-        f"{number_format.format_list([o.name for o in line])} are within 1 %: one line."
-        for line in lines
-        if len(line) > 1
-    ]
+    crossed += [f"{format_list([o.name for o in line])} are within 1 %: one line." for line in lines if len(line) > 1]
     canvas.text((left, bottom + 44), f"month; {currency} paid by its end", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{o.name} ends at {number_format.format_compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
+    alt = "; ".join(f"{o.name} ends at {format_compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
     return FigureBlock(
         "Paid so far, month by month", canvas.render(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed)
     )
@@ -81,7 +78,7 @@ def _draw_grid(
     for mark in marks:
         _, y = at(0, mark)
         canvas.line((left, y), (right, y))
-        canvas.text((left - 10, y + 4), number_format.format_tick(mark), size=12, fill=svg.QUIET, anchor="end")
+        canvas.text((left - 10, y + 4), format_tick(mark), size=12, fill=svg.QUIET, anchor="end")
     step = next(s for s in (1, 3, 6, 12, 24, 60, 120, 1200) if months / s <= 13)
     for month in range(0, months + 1, step):
         x, y = at(month, 0)
@@ -122,7 +119,7 @@ def _draw_break_evens(
             near[-1].append(month)
         else:
             near.append([month])
-        said.append(f"From month {month} on the chosen one has cost less than {number_format.format_list(overtaken)}.")
+        said.append(f"From month {month} on the chosen one has cost less than {format_list(overtaken)}.")
     for group in near:
         middle, _ = at((group[0] + group[-1]) / 2, 0)
         _, top = at(0, max(own.cumulative_cost[month - 1] for month in group))

@@ -9,7 +9,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.decision.selection import FEASIBLE_PREFIX, why_infeasible
-from archwright.report import charts, number_format
+from archwright.report import charts
 from archwright.report.document import (
     Block,
     Callout,
@@ -25,6 +25,20 @@ from archwright.report.document import (
     Tiles,
     build_notes,
     build_rows,
+)
+from archwright.report.number_format import (
+    describe_miss,
+    describe_placement,
+    format_band,
+    format_compact,
+    format_compact_band,
+    format_count,
+    format_list,
+    format_measure,
+    format_money,
+    format_number,
+    format_percent,
+    format_with_band,
 )
 
 AT_RISK = "at risk"
@@ -42,14 +56,14 @@ def describe_decision(plan: Plan, option: Option | None) -> str:
             )
         return f"None of the {len(plan.options)} options looked at satisfies the needs."
     total = option.total_cost
-    said = f"Choose {option.name} ({number_format.describe_placement(option)})"
+    said = f"Choose {option.name} ({describe_placement(option)})"
     if total is None:
         return f"{said}; it has no price."
-    band = number_format.format_compact_band(total)
-    said += f": {plan.currency} {number_format.format_compact(total.value)} over {plan.horizon_label}"
-    said += f" ({number_format.format_percent(total.level)} band {band})" if band else ""
+    band = format_compact_band(total)
+    said += f": {plan.currency} {format_compact(total.value)} over {plan.horizon_label}"
+    said += f" ({format_percent(total.level)} band {band})" if band else ""
     parts = [
-        f"{plan.currency} {number_format.format_compact(amount.value)} {when}"
+        f"{plan.currency} {format_compact(amount.value)} {when}"
         for amount, when in (
             (option.capex, "to buy over the horizon"),
             (option.cost_per_month, "a month to run without staff"),
@@ -65,19 +79,16 @@ def describe_business_case(plan: Plan) -> str:
     returns = plan.decision.returns
     if returns is None:
         return ""
-    net, odds = returns.net, f"in {number_format.format_percent(returns.pays)} of the draws"
-    worth = f"the goals bring {plan.currency} {number_format.format_compact(returns.value)} by the needs' own figures"
+    net, odds = returns.net, f"in {format_percent(returns.pays)} of the draws"
+    worth = f"the goals bring {plan.currency} {format_compact(returns.value)} by the needs' own figures"
     if net.value < 0:
         return (
-            f"The case does not pay: {worth}, {plan.currency} {number_format.format_compact(-net.value)} less "
+            f"The case does not pay: {worth}, {plan.currency} {format_compact(-net.value)} less "
             "than it costs; "
             f"it pays {odds}."
         )
     back = f", paid back in month {returns.payback_month}" if returns.payback_month else ""
-    return (
-        f"The case pays {odds}: {worth}, {plan.currency} {number_format.format_compact(net.value)} more than "
-        f"it costs{back}."
-    )
+    return f"The case pays {odds}: {worth}, {plan.currency} {format_compact(net.value)} more than it costs{back}."
 
 
 def rank_feasible_options(plan: Plan) -> list[Option]:
@@ -108,9 +119,7 @@ def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
         known = (note for note in option.notes if not note.startswith(COVERED_NOTES))
         blocks += _items_block("What to know about it", (Item(note) for note in known))
     if plan.not_sized:
-        text = (
-            f"{number_format.format_count(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
-        )
+        text = f"{format_count(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
         blocks.append(Callout("Not sized", text))
     lead = _explain_choice(plan, option) if option is not None else "Why, and what comes nearest."
     return Chapter("decision", "The decision", lead, tuple(blocks))
@@ -121,18 +130,15 @@ def _approval_callout(plan: Plan, option: Option) -> Iterable[Block]:
     if option.total_cost is None or not option.cumulative_cost:
         return
     currency, months = plan.currency, plan.horizon_months
-    text = f"{currency} {number_format.format_compact(option.total_cost.value)} over {months} months, of it {currency} "
-    text += f"{number_format.format_compact(option.cumulative_cost[0])} in the first month"
+    text = f"{currency} {format_compact(option.total_cost.value)} over {months} months, of it {currency} "
+    text += f"{format_compact(option.cumulative_cost[0])} in the first month"
     if months > 12:
-        text += f" and {currency} {number_format.format_compact(option.cumulative_cost[11])} in the first year"
+        text += f" and {currency} {format_compact(option.cumulative_cost[11])} in the first year"
     dates = next((one for one in plan.decision.schedules if one.option == option.name), None)
     pilot = next((phase.ends for phase in dates.phases if phase.name == "pilot"), None) if dates is not None else None
     if pilot is not None:
-        ends = f"{number_format.format_number(pilot.low, 2)} to {number_format.format_number(pilot.high, 2)}"
-        text += (
-            f". Production is expected {number_format.format_number(pilot.value, 2)} months after the "
-            f"signature ({ends})"
-        )
+        ends = f"{format_number(pilot.low, 2)} to {format_number(pilot.high, 2)}"
+        text += f". Production is expected {format_number(pilot.value, 2)} months after the signature ({ends})"
     pays = describe_business_case(plan)
     yield Callout("What it asks for:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
 
@@ -145,30 +151,24 @@ def _decision_tiles(plan: Plan, option: Option) -> Iterable[Tile]:
         ("To buy, over the horizon", option.capex),
     ):
         if amount is not None:
-            band = number_format.format_compact_band(amount)
-            said = f"{number_format.format_percent(amount.level)} band {band}" if band else "exact"
-            yield Tile(label, f"{currency} {number_format.format_compact(amount.value)}", said)
+            band = format_compact_band(amount)
+            said = f"{format_percent(amount.level)} band {band}" if band else "exact"
+            yield Tile(label, f"{currency} {format_compact(amount.value)}", said)
     returns = plan.decision.returns
     if returns is not None:
         payback = f"paid back in month {returns.payback_month}" if returns.payback_month else "not paid back in time"
-        yield Tile(
-            "Worth of the goals, less cost", f"{currency} {number_format.format_compact(returns.net.value)}", payback
-        )
+        yield Tile("Worth of the goals, less cost", f"{currency} {format_compact(returns.net.value)}", payback)
     even = next((r for r in plan.decision.rivals if r.break_even_month is not None and r.break_even_month > 1), None)
     if even is not None:
         yield Tile("Break-even", f"month {even.break_even_month}", f"against {even.option}")
     if option.power_kw is not None:
-        yield Tile(
-            "Power at the plug",
-            number_format.format_measure(option.power_kw.value, "kW"),
-            number_format.format_band(option.power_kw),
-        )
+        yield Tile("Power at the plug", format_measure(option.power_kw.value, "kW"), format_band(option.power_kw))
 
 
 def _explain_choice(plan: Plan, option: Option) -> str:
     """Its rank by cost, in words; what a dearer choice costs more."""
     ranked = rank_feasible_options(plan)
-    looked = f"{number_format.format_count(len(plan.options), 'option')} looked at, {len(ranked)} feasible."
+    looked = f"{format_count(len(plan.options), 'option')} looked at, {len(ranked)} feasible."
     own = option.total_cost
     if own is None or not ranked:
         return looked
@@ -178,8 +178,8 @@ def _explain_choice(plan: Plan, option: Option) -> str:
     first = others[0]
     assert first.total_cost is not None
     more = first.total_cost.value - own.value
-    part = f" ({number_format.format_percent(abs(more) / own.value)})" if own.value > 0 else ""
-    amount = f"{plan.currency} {number_format.format_compact(abs(more))}{part}"
+    part = f" ({format_percent(abs(more) / own.value)})" if own.value > 0 else ""
+    amount = f"{plan.currency} {format_compact(abs(more))}{part}"
     if more >= 0:
         return f"{looked} It is the cheapest; the next, {first.name}, costs {amount} more."
     return (
@@ -193,7 +193,7 @@ def _tie_callout(plan: Plan, option: Option) -> Iterable[Block]:
         names = "; ".join(
             f"{r.option} costs the same in every draw"
             if r.equal
-            else f"{r.option} is cheaper with probability {number_format.format_percent(r.cheaper)} ({r.closeness})"
+            else f"{r.option} is cheaper with probability {format_percent(r.cheaper)} ({r.closeness})"
             for r in tied
         )
         text = "Judged with the same draws of every fact they share, cost does not tell these from the chosen one: "
@@ -212,11 +212,11 @@ def _sensitivity_items(plan: Plan) -> Iterable[Item]:
 
 def describe_switch_point(driver: CostDriver) -> str:
     unit, at = driver.estimate.unit, driver.flips_at
-    now = f"taken as {number_format.format_with_band(driver.estimate)}"
+    now = f"taken as {format_with_band(driver.estimate)}"
     if driver.flips_to is None or at is None:
         return f"{now}; no value in reach changes the choice"
     where = "inside its band" if driver.inside else "outside its band"
-    return f"{now}; at {number_format.format_measure(at, unit)}, {where}, {driver.consequence}"
+    return f"{now}; at {format_measure(at, unit)}, {where}, {driver.consequence}"
 
 
 def _limits_at_risk(option: Option | None) -> Iterable[Block]:
@@ -237,9 +237,7 @@ def _infeasibility_blocks(plan: Plan) -> Iterable[Block]:
     nearest = sorted(plan.options, key=distance)[:3]
     text = "Every option breaks a limit that the needs state as hard. What stands in the way of the nearest:"
     yield Callout("Nothing feasible", text, "bad")
-    yield from _items_block(
-        "Nearest options", (Item(o.name, "; ".join(map(number_format.describe_miss, o.misses))) for o in nearest)
-    )
+    yield from _items_block("Nearest options", (Item(o.name, "; ".join(map(describe_miss, o.misses))) for o in nearest))
     yield from _items_block("What would make one feasible", map(Item, list_relaxations(plan)))
 
 
@@ -269,11 +267,11 @@ def options_chapter(plan: Plan) -> Chapter:
     )
     body = build_rows(_option_row(plan, option, rivals.get(option.name)) for option in ordered)
     marked = 0 if plan.chosen is not None and ordered else None
-    axes = number_format.format_list((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
+    axes = format_list((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
     note = f"Pareto: no other option is at least as good in every one of {axes}." if axes else ""
     table = TableBlock("Options side by side", columns, body, marked, note)
     order = "the chosen one first, then by cost, infeasible ones last" if plan.chosen else "the cheapest first"
-    lead = f"{number_format.format_count(len(plan.options), 'option')}: {order}."
+    lead = f"{format_count(len(plan.options), 'option')}: {order}."
     return Chapter("options", "Options side by side", lead, (*_present_figures(picture), table))
 
 
@@ -283,18 +281,14 @@ def _present_figures(picture: FigureBlock | None) -> tuple[FigureBlock, ...]:
 
 def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cell]:
     is_chosen = option.name == plan.chosen
-    models = number_format.format_list(sorted(set(option.models.values())), most=3)
-    yield Cell(
-        option.name,
-        build_notes(("", number_format.describe_placement(option)), ("", models)),
-        "strong" if is_chosen else "",
-    )
+    models = format_list(sorted(set(option.models.values())), most=3)
+    yield Cell(option.name, build_notes(("", describe_placement(option)), ("", models)), "strong" if is_chosen else "")
     for amount in (option.total_cost, option.cost_per_month, option.capex):
         yield _amount_cell(amount)
     pareto = "on the Pareto front" if option.name in plan.decision.pareto else ""
     cheaper = ""
     if rival is not None and not is_chosen:
-        cheaper = f"cheaper than the chosen one with probability {number_format.format_percent(rival.cheaper)}"
+        cheaper = f"cheaper than the chosen one with probability {format_percent(rival.cheaper)}"
         cheaper = (
             "costs the same as the chosen one"
             if rival.equal
@@ -305,15 +299,13 @@ def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cel
     elif option.feasible:
         yield Cell("feasible", build_notes(("", pareto), ("", cheaper)))
     else:
-        yield Cell(
-            "not feasible", build_notes(*(("", number_format.describe_miss(miss)) for miss in option.misses)), "bad"
-        )
+        yield Cell("not feasible", build_notes(*(("", describe_miss(miss)) for miss in option.misses)), "bad")
 
 
 def _amount_cell(amount: Estimate | None) -> Cell:
     if amount is None:
         return Cell("no price", tone="quiet")
-    return Cell(number_format.format_money(amount.value), build_notes(("", number_format.format_compact_band(amount))))
+    return Cell(format_money(amount.value), build_notes(("", format_compact_band(amount))))
 
 
 def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
@@ -329,8 +321,8 @@ def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
         body = build_rows(
             (
                 Cell(d.name, build_notes(("", d.basis))),
-                number_format.format_with_band(d.estimate),
-                number_format.format_percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
+                format_with_band(d.estimate),
+                format_percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
                 _switch_point_cell(d),
             )
             for d in plan.decision.drivers
@@ -338,7 +330,7 @@ def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
         blocks.append(TableBlock("The facts that move the cost most", columns, body))
     confidence = sorted(plan.decision.confidence.items(), key=lambda pair: -pair[1])
     shares = (
-        Item(name, f"{number_format.format_percent(share)} of the total rests on facts of this confidence")
+        Item(name, f"{format_percent(share)} of the total rests on facts of this confidence")
         for name, share in confidence
     )
     blocks += _items_block("Confidence of the facts", shares)
@@ -353,6 +345,6 @@ def _switch_point_cell(driver: CostDriver) -> Cell:
     if driver.flips_to is None or driver.flips_at is None:
         return Cell("nowhere in reach", tone="quiet")
     inside = CellNote("", "inside its band" if driver.inside else "outside its band")
-    at = f"at {number_format.format_measure(driver.flips_at, driver.estimate.unit)}"
+    at = f"at {format_measure(driver.flips_at, driver.estimate.unit)}"
     limit = build_notes(("", f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""))
     return Cell(at, (CellNote("to", driver.flips_to), *limit, inside), "warn" if driver.inside else "")

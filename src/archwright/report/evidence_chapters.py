@@ -8,7 +8,7 @@ from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import Plan
 from archwright.plan.explain import glossary
-from archwright.report import charts, number_format
+from archwright.report import charts
 from archwright.report.document import (
     Block,
     Callout,
@@ -24,6 +24,7 @@ from archwright.report.document import (
     build_rows,
 )
 from archwright.report.fact_sources import FactSource
+from archwright.report.number_format import format_band, format_count, format_measure, format_percent
 
 STATUS_LABELS: dict[str, tuple[str, Tone]] = {
     "built-in": ("built in", "good"),
@@ -70,17 +71,15 @@ def _prediction_bases(plan: Plan, known: dict[str, Basis]) -> Iterable[TableBloc
 def _prediction_row(promise: Prediction, basis: Basis | None) -> Iterable[Cell]:
     estimate = promise.estimate
     yield Cell(promise.id, build_notes(("", f"workload {promise.workload}" if promise.workload else "the platform")))
-    yield Cell(number_format.format_measure(estimate.value, estimate.unit))
-    yield Cell(
-        number_format.format_band(estimate), build_notes(("", f"{number_format.format_percent(estimate.level)} likely"))
-    )
+    yield Cell(format_measure(estimate.value, estimate.unit))
+    yield Cell(format_band(estimate), build_notes(("", f"{format_percent(estimate.level)} likely")))
     if basis is None:
         yield Cell("no basis in the plan", tone="quiet")
     else:
         yield Cell(basis.stratum, build_notes(("Basis", basis.id)))
     query = promise.query
     phase = f" under the {query.phase} load" if query.phase else ""
-    asked = f"{query.statistic} of {query.metric} over {number_format.format_measure(query.window_s, 's')}{phase}"
+    asked = f"{query.statistic} of {query.metric} over {format_measure(query.window_s, 's')}{phase}"
     yield Cell(asked, build_notes(("PromQL", query.promql() if query.metric in METRIC_BY_QUANTITY else "")))
 
 
@@ -121,7 +120,7 @@ def sources_chapter(plan: Plan, found: tuple[FactSource, ...], bases: tuple[Basi
         blocks.append(TableBlock("Bases of the numbers", heads, build_rows(_basis_row(basis) for basis in bases)))
     hidden = len(plan.bases) - len(bases)
     if hidden:
-        count = number_format.format_count(hidden, "more basis", "more bases")
+        count = format_count(hidden, "more basis", "more bases")
         text = f"{count} of options not chosen stand in the plan file: "
         blocks.append(Paragraph(text + "archwright explain plan.json NAME shows each.", "quiet"))
     lead = "Each number names its basis; each basis its formula and the facts it uses, each fact its source and date."

@@ -120,12 +120,7 @@ def _length(tokens: TokenLength) -> str:
 
 
 def _pool_table(option: Option) -> TableBlock:
-    columns = (
-        Column("Pool", 2),
-        Column("Where", 1.8),
-        Column("Machines", 2.4),
-        Column("Model", 2.4),
-    )
+    columns = (Column("Pool", 2), Column("Where", 1.8), Column("Machines", 2.4), Column("Model", 2.4))
     if any(pool.price_usd_per_hour is not None for pool in option.pools):
         return TableBlock(
             "Pools",

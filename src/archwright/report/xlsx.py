@@ -12,10 +12,10 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import Option, Plan
 from archwright.errors import require_extra
-from archwright.report import number_format
 from archwright.report.charts import name_drivers, order_options
 from archwright.report.decision_chapters import describe_switch_point
 from archwright.report.document import Document
+from archwright.report.number_format import CATEGORIES, describe_miss
 
 LONGEST_TEXT = 32_767
 # A text that begins so would be read as a formula by whoever types it again, or saves the sheet as CSV.
@@ -215,7 +215,7 @@ def _option_row(plan: Plan, option: Option) -> Iterable[Value]:
     for estimate in (option.total_cost, option.cost_per_month, option.capex):
         yield from _estimate_cells(estimate)
     yield from (option.placement, option.provider, ", ".join(option.regions))
-    yield "; ".join(number_format.describe_miss(miss) for miss in option.misses)
+    yield "; ".join(describe_miss(miss) for miss in option.misses)
     yield option.name in plan.decision.pareto
     yield ", ".join(f"{name}: {model}" for name, model in option.models.items())
 
@@ -229,13 +229,7 @@ def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple
         amount, none = _estimate_cells(line.amount), (None, None, None)
         placed = (*none, *amount) if line.once else (*amount, *none)
         formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", line.total_over(months))
-        values: tuple[Value, ...] = (
-            line.name,
-            number_format.CATEGORIES[line.category],
-            *placed,
-            float(months),
-            formula,
-        )
+        values: tuple[Value, ...] = (line.name, CATEGORIES[line.category], *placed, float(months), formula)
         book.write_rows(sheet, [values], start=row)
         if not line.once:
             recurring.append((line.name, row, line.amount.value))

@@ -50,11 +50,7 @@ def _simulated_bases(of: BasisIds, group: str, facts: tuple[str, ...]) -> Iterat
             "request received to first content, percentile over the requests of the peak phase",
             f"wait for a slot + prompt read in steps; {step}",
         ),
-        (
-            of.tpot,
-            "(last - first token) / (tokens - 1) per finished request, percentile over the peak phase",
-            step,
-        ),
+        (of.tpot, "(last - first token) / (tokens - 1) per finished request, percentile over the peak phase", step),
         (
             of.tokens_per_s,
             "answer tokens delivered within the closed phase / its length, unfinished requests included",

@@ -17,8 +17,7 @@ from archwright.contract.record import Record
 from archwright.errors import CatalogError
 from archwright.sizing import benchmark_reader
 from archwright.sizing.benchmark_reader import BenchmarkKind, Cells
-from archwright.sizing.inference import serving_prediction
-from archwright.sizing.inference.serving_prediction import PredictionInterval
+from archwright.sizing.inference.serving_prediction import PredictionInterval, predict_deployment
 from archwright.sizing.training import token_throughput
 
 # Predicted column, the table's measured one, how to turn ours (SI) into its unit.
@@ -91,7 +90,7 @@ def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolv
 
 def _predict_serving_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPrediction:
     asked, wrong = benchmark_reader.parse_serving_query(cells)
-    found = serving_prediction.predict_deployment(asked, subjects)
+    found = predict_deployment(asked, subjects)
     guesses = {
         "pred_tpot_ms": found.tpot_s and found.tpot_s.scaled(1e3),
         "pred_ttft_ms": found.ttft_s and found.ttft_s.scaled(1e3),

@@ -96,12 +96,7 @@ class Roofline:
     """Step times of one replica; `slowness` scales every time (1 is the middle of the band)."""
 
     def __init__(
-        self,
-        model: ModelSpec,
-        weights_bytes: float,
-        efficiency: Efficiency,
-        hardware: Hardware,
-        slowness: float = 1.0,
+        self, model: ModelSpec, weights_bytes: float, efficiency: Efficiency, hardware: Hardware, slowness: float = 1.0
     ) -> None:
         self.model = model
         self.efficiency = efficiency

@@ -25,8 +25,7 @@ from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.cpu_inference import build_host_engine
 from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed, RequestLengths
-from archwright.sizing.model import numeric_precision
-from archwright.sizing.model.numeric_precision import NumericPrecision
+from archwright.sizing.model.numeric_precision import WEIGHT_BITS, NumericPrecision, read_published_precision
 from archwright.sizing.model.parallel_layout import ParallelLayout
 from archwright.sizing.model.tensor_parallel import can_split_heads
 from archwright.sizing.model.weight_groups import WeightGroups, group_weights
@@ -105,13 +104,13 @@ def _iterate_accelerator_layouts(
 
 def _candidate_precisions(product: EngineSpec, accelerator: Accelerator, model: ModelSpec) -> list[NumericPrecision]:
     """The native one, then the engine's narrower ones, widest first; the published one alone where that is narrow."""
-    published = numeric_precision.read_published_precision(model)
+    published = read_published_precision(model)
     modern = WIDE_FORMAT in accelerator.flops
     if published.name == PUBLISHED:
         return [published] if modern else []
     narrow = NARROW in product.quantisations and NARROW in accelerator.flops
     native = NARROW if narrow else WIDE_FORMAT
-    bits = numeric_precision.WEIGHT_BITS
+    bits = WEIGHT_BITS
     others = [name for name in product.quantisations if name in bits and bits[name] < bits[native]]
     if not modern:
         others = [name for name in others if name not in BF16_KERNEL_FORMATS]

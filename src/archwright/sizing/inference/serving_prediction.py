@@ -30,10 +30,12 @@ from archwright.sizing.inference.closed_loop import (
 )
 from archwright.sizing.inference.cpu_inference import build_cpu_engine, build_processor_hardware
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
-from archwright.sizing.model import numeric_precision, parallel_layout
-from archwright.sizing.model import parametric_model as made_up
+from archwright.sizing.model import numeric_precision
+from archwright.sizing.model.parallel_layout import WIDEST_TENSOR, ParallelLayout, parse_layout, replicate_layout
+from archwright.sizing.model.parametric_model import build_parametric_model
 from archwright.sizing.model.weight_groups import group_weights
-from archwright.sizing.step_time import boosted_trees, extrapolation, fitted_tables, step_time_model
+from archwright.sizing.step_time import boosted_trees, extrapolation, step_time_model
+from archwright.sizing.step_time.fitted_tables import FittedTable, load_table
 from archwright.sizing.step_time.residual_features import extract_features
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel, build_device_spec
 
@@ -199,11 +201,9 @@ def _place_deployment(
         device = extrapolation.apply_sustained_rates(
             build_device_spec(accelerator, number, shape.sparse), accelerator, catalog
         )
-        named = parallel_layout.parse_layout(asked.parallelism)
-        placed = named or _narrowest_layout(
-            ShardedModel(shape, number, parallel_layout.ParallelLayout()), device, asked.devices
-        )
-        worker = ShardedModel(shape, number, parallel_layout.replicate_layout(placed, min(asked.devices, MOST_DEVICES)))
+        named = parse_layout(asked.parallelism)
+        placed = named or _narrowest_layout(ShardedModel(shape, number, ParallelLayout()), device, asked.devices)
+        worker = ShardedModel(shape, number, replicate_layout(placed, min(asked.devices, MOST_DEVICES)))
         ways.append((worker, device, [] if named else [f"parallelism: TP{placed.tp}"]))
         if worker.capacity(device.memory, context) >= 1:
             break
@@ -238,22 +238,20 @@ def resolve_model(
         parameters = counts[0] or counts[1] or 0.0
         if not name or not LEAST_PARAMETERS <= parameters <= MOST_PARAMETERS:
             raise
-        return made_up.build_parametric_model(name, parameters, counts[1] or parameters), [
-            "its shape is assumed from its size"
-        ]
+        return build_parametric_model(name, parameters, counts[1] or parameters), ["its shape is assumed from its size"]
 
 
-def _narrowest_layout(worker: ShardedModel, device: DeviceSpec, devices: int) -> parallel_layout.ParallelLayout:
+def _narrowest_layout(worker: ShardedModel, device: DeviceSpec, devices: int) -> ParallelLayout:
     """The narrowest tensor parallelism whose weights leave room, up to the stated devices; the widest else."""
     limit, tp = max(devices, 1), 1
     if devices < 1:
-        limit = parallel_layout.WIDEST_TENSOR
+        limit = WIDEST_TENSOR
     while tp * 2 <= limit:
-        tried = worker._replace(layout=parallel_layout.ParallelLayout(tp=tp, moe_tp=tp, ep=1))
+        tried = worker._replace(layout=ParallelLayout(tp=tp, moe_tp=tp, ep=1))
         if tried.weight_bytes() < 0.75 * device.memory:
             break
         tp *= 2
-    return parallel_layout.ParallelLayout(tp=tp, moe_tp=tp, ep=1)
+    return ParallelLayout(tp=tp, moe_tp=tp, ep=1)
 
 
 def _list_weaknesses(worker: ShardedModel, device: DeviceSpec) -> list[str]:
@@ -284,17 +282,15 @@ def classify_regime(found: ResolvedDeployment) -> str:
 
 
 def predict_deployment(
-    asked: ServingQuery, subjects: BenchmarkNameResolver, fit: fitted_tables.FittedTable | None = None
+    asked: ServingQuery, subjects: BenchmarkNameResolver, fit: FittedTable | None = None
 ) -> DeploymentPrediction:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
     if subjects.accelerator(asked.accelerator).kind == extrapolation.HOST_KIND:
         return _predict_on_cpu(asked, subjects)
-    return predict_resolved_deployment(resolve_deployment(asked, subjects), fit or fitted_tables.load_table("serving"))
+    return predict_resolved_deployment(resolve_deployment(asked, subjects), fit or load_table("serving"))
 
 
-def predict_resolved_deployment(
-    found: ResolvedDeployment, fit: fitted_tables.FittedTable, stratum: str = ""
-) -> DeploymentPrediction:
+def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, stratum: str = "") -> DeploymentPrediction:
     """`stratum` overrides what the fit has seen, for scoring a left-out group."""
     case, asked = found.case, found.asked
     stratum = stratum or classify_stratum(found.model, found.accelerator, case.engine, fit.seen)
@@ -388,7 +384,7 @@ def require_cpu_engine(
     return engine
 
 
-def predict_means(found: ResolvedDeployment, fit: fitted_tables.FittedTable, stratum: str) -> tuple[float, float]:
+def predict_means(found: ResolvedDeployment, fit: FittedTable, stratum: str) -> tuple[float, float]:
     """TPOT and TTFT without a band, in seconds; outside of what was seen physics alone, but for disaggregated rows."""
     case, tables = found.case, fit.residuals
     tpot = step_time_model.mean_tpot_s(case, fit.coefficients["tpot"])
@@ -405,9 +401,7 @@ def _residual_factor(table: tuple[boosted_trees.RegressionTree, ...], seen: list
     return math.exp(min(max(boosted_trees.sum_trees(table, seen), -MOST_RESIDUAL), MOST_RESIDUAL))
 
 
-def apply_band(
-    value: float, fit: fitted_tables.FittedTable, place: tuple[str, str, str], doubt: BandWidening
-) -> PredictionInterval:
+def apply_band(value: float, fit: FittedTable, place: tuple[str, str, str], doubt: BandWidening) -> PredictionInterval:
     """`place`: metric, stratum, regime. Where model and accelerator are both new, the two bands add as squares."""
     metric, stratum, regime = place
     names = (NEW_MODEL, NEW_ACCELERATOR) if stratum == NEW_BOTH else (stratum,)

@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Accelerator
-from archwright.sizing.model import numeric_precision
-from archwright.sizing.model.numeric_precision import NumericPrecision
+from archwright.sizing.model.numeric_precision import NumericPrecision, matmul_rate
 from archwright.sizing.model.parallel_layout import ParallelLayout
 from archwright.sizing.model.weight_groups import WeightGroups
 
@@ -61,9 +60,9 @@ def build_device_spec(accelerator: Accelerator, number: NumericPrecision, sparse
     return DeviceSpec(
         memory=float(accelerator.memory_bytes),
         bandwidth=accelerator.memory_bandwidth_bytes_per_s,
-        trunk_rate=numeric_precision.matmul_rate(accelerator, trunk),
-        expert_rate=numeric_precision.matmul_rate(accelerator, number.name),
-        wide_rate=numeric_precision.matmul_rate(accelerator, "bf16"),
+        trunk_rate=matmul_rate(accelerator, trunk),
+        expert_rate=matmul_rate(accelerator, number.name),
+        wide_rate=matmul_rate(accelerator, "bf16"),
         link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
     )
 

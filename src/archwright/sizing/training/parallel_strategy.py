@@ -21,7 +21,8 @@ from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.sizing.hardware.device_rates import read_work_rate
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.serving_prediction import PredictionInterval
-from archwright.sizing.step_time import boosted_trees, extrapolation, fitted_tables
+from archwright.sizing.step_time import extrapolation, fitted_tables
+from archwright.sizing.step_time.boosted_trees import sum_trees
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
 from archwright.sizing.training import token_throughput
 from archwright.sizing.training.token_throughput import (
@@ -260,9 +261,7 @@ def predict_token_time(
     seconds = choice.seconds
     known = stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL)
     if known and trusted:
-        seconds *= math.exp(
-            boosted_trees.sum_trees(fit.residuals["token"], token_throughput.extract_training_features(choice.job))
-        )
+        seconds *= math.exp(sum_trees(fit.residuals["token"], token_throughput.extract_training_features(choice.job)))
     elif known:
         # Physics alone was scored where the device was left out: that is its band.
         stratum = (

@@ -13,10 +13,8 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
-from archwright.sizing.inference import serving_prediction
-from archwright.sizing.inference.serving_prediction import PredictionInterval
-from archwright.sizing.step_time import fitted_tables
-from archwright.sizing.training import token_throughput
+from archwright.sizing.inference.serving_prediction import PredictionInterval, resolve_model
+from archwright.sizing.step_time.fitted_tables import load_table
 from archwright.sizing.training.cluster_training import (
     HOUR_S,
     TrainingMethod,
@@ -43,6 +41,8 @@ from archwright.sizing.training.token_throughput import (
     DEVICES_PER_MACHINE,
     FABRIC_BYTES_PER_S,
     TrainingQuery,
+    parse_training_precision,
+    predict_throughput,
 )
 from archwright.sizing.training.training_memory import TrainableModel, break_down_memory, checkpoint_bytes
 
@@ -87,12 +87,10 @@ def predict_training_run(
 ) -> TrainingPrediction | None:
     """None where no split fits. Raises CatalogError AW-CAT-01 for a name nobody knows."""
     accelerator = subjects.accelerator(asked.accelerator)
-    model, weak = serving_prediction.resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
+    model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     method = parse_method(asked.parallelism)
     subject = TrainableModel(model, asked.sequence_tokens or ASSUMED_SEQUENCE, adapters=method == "lora")
-    job = build_training_job(
-        model, accelerator, subject.sequence, token_throughput.parse_training_precision(asked.precision)
-    )
+    job = build_training_job(model, accelerator, subject.sequence, parse_training_precision(asked.precision))
     batch = asked.batch_tokens or subject.sequence * max(asked.devices, 1)
     question = TrainingSetup(subject, batch, job._replace(weak=tuple(weak)))
     cluster = build_cluster(accelerator, asked.devices)
@@ -145,14 +143,12 @@ def _choose_layout(
         token_s, stratum = predict_token_time(question, choice, subjects.catalog, trusted=not question.job.weak)
         weak, text, kept = question.job.weak, choice.scheme.layout_text, choice.held.total
     else:
-        got = token_throughput.predict_throughput(asked, subjects)
+        got = predict_throughput(asked, subjects)
         token_s, stratum, weak = got.tokens_per_s.inverse, got.stratum, got.weak
         kept, text = break_down_memory(question.subject, scheme).total, scheme.layout_text
         if question.subject.adapters:
             token_s = token_s.scaled(
-                adapter_time_share(
-                    place_job(question, scheme, cluster), fitted_tables.load_table("training").coefficients["token"]
-                )
+                adapter_time_share(place_job(question, scheme, cluster), load_table("training").coefficients["token"])
             )
         if kept > cluster.accelerator.memory_bytes:
             weak = (*weak, "the stated split exceeds the devices' memory")
