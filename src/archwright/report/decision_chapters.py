@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archwright.contract.decision import NEAR_COST_SHARE, CostDriver, Rival
-from archwright.contract.estimate import Estimate
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.decision.selection import FEASIBLE_PREFIX, why_infeasible
@@ -14,17 +13,17 @@ from archwright.report.document import (
     Block,
     Callout,
     Cell,
-    CellNote,
     Chapter,
-    Column,
-    FigureBlock,
     Item,
     Items,
-    TableBlock,
     Tile,
     Tiles,
-    build_notes,
-    build_rows,
+    Tone,
+    build_cell,
+    build_items,
+    build_money_cell,
+    build_table,
+    keep_blocks,
 )
 from archwright.report.number_format import (
     describe_miss,
@@ -35,7 +34,7 @@ from archwright.report.number_format import (
     format_count,
     format_list,
     format_measure,
-    format_money,
+    format_month_band,
     format_number,
     format_percent,
     format_with_band,
@@ -81,14 +80,11 @@ def describe_business_case(plan: Plan) -> str:
         return ""
     net, odds = returns.net, f"in {format_percent(returns.pays)} of the draws"
     worth = f"the goals bring {plan.currency} {format_compact(returns.value)} by the needs' own figures"
+    difference = f"{plan.currency} {format_compact(abs(net.value))}"
     if net.value < 0:
-        return (
-            f"The case does not pay: {worth}, {plan.currency} {format_compact(-net.value)} less "
-            "than it costs; "
-            f"it pays {odds}."
-        )
+        return f"The case does not pay: {worth}, {difference} less than it costs; it pays {odds}."
     back = f", paid back in month {returns.payback_month}" if returns.payback_month else ""
-    return f"The case pays {odds}: {worth}, {plan.currency} {format_compact(net.value)} more than it costs{back}."
+    return f"The case pays {odds}: {worth}, {difference} more than it costs{back}."
 
 
 def rank_feasible_options(plan: Plan) -> list[Option]:
@@ -98,37 +94,32 @@ def rank_feasible_options(plan: Plan) -> list[Option]:
 
 
 def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
-    blocks: list[Block] = []
-    if option is None:
-        blocks += _infeasibility_blocks(plan)
-    else:
-        blocks += _approval_callout(plan, option)
-        blocks.append(Tiles(tuple(_decision_tiles(plan, option))))
-        blocks += _tie_callout(plan, option)
-        facts = tuple(_sensitivity_items(plan))
-        title = (
-            "Three facts to check before signing"
-            if len(facts) == SENSITIVITIES_SHOWN
-            else "What to check before signing"
-        )
-        blocks += _items_block(title, facts)
-        blocks += _limits_at_risk(option)
-        blocks += _present_figures(
-            next((charts.draw_schedule(s) for s in plan.decision.schedules if s.option == option.name), None)
-        )
-        known = (note for note in option.notes if not note.startswith(COVERED_NOTES))
-        blocks += _items_block("What to know about it", (Item(note) for note in known))
+    blocks = tuple(_infeasibility_blocks(plan)) if option is None else _chosen_blocks(plan, option)
     if plan.not_sized:
         text = f"{format_count(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
-        blocks.append(Callout("Not sized", text))
+        blocks += (Callout("Not sized", text),)
     lead = _explain_choice(plan, option) if option is not None else "Why, and what comes nearest."
-    return Chapter("decision", "The decision", lead, tuple(blocks))
+    return Chapter("decision", "The decision", lead, blocks)
 
 
-def _approval_callout(plan: Plan, option: Option) -> Iterable[Block]:
+def _chosen_blocks(plan: Plan, option: Option) -> tuple[Block, ...]:
+    facts = tuple(_sensitivity_items(plan))
+    enough = len(facts) == SENSITIVITIES_SHOWN
+    return keep_blocks(
+        _approval_callout(plan, option),
+        Tiles(tuple(_decision_tiles(plan, option))),
+        _tie_callout(plan, option),
+        build_items("Three facts to check before signing" if enough else "What to check before signing", facts),
+        _limits_at_risk(option),
+        next((charts.draw_schedule(s) for s in plan.decision.schedules if s.option == option.name), None),
+        build_items("What to know about it", (note for note in option.notes if not note.startswith(COVERED_NOTES))),
+    )
+
+
+def _approval_callout(plan: Plan, option: Option) -> Callout | None:
     """What is to be approved, and what is there when."""
     if option.total_cost is None or not option.cumulative_cost:
-        return
+        return None
     currency, months = plan.currency, plan.horizon_months
     text = f"{currency} {format_compact(option.total_cost.value)} over {months} months, of it {currency} "
     text += f"{format_compact(option.cumulative_cost[0])} in the first month"
@@ -137,10 +128,10 @@ def _approval_callout(plan: Plan, option: Option) -> Iterable[Block]:
     dates = next((one for one in plan.decision.schedules if one.option == option.name), None)
     pilot = next((phase.ends for phase in dates.phases if phase.name == "pilot"), None) if dates is not None else None
     if pilot is not None:
-        ends = f"{format_number(pilot.low, 2)} to {format_number(pilot.high, 2)}"
-        text += f". Production is expected {format_number(pilot.value, 2)} months after the signature ({ends})"
+        text += f". Production is expected {format_number(pilot.value, 2)} months after the signature "
+        text += f"({format_month_band(pilot)})"
     pays = describe_business_case(plan)
-    yield Callout("What it asks for:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
+    return Callout("What it asks for:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
 
 
 def _decision_tiles(plan: Plan, option: Option) -> Iterable[Tile]:
@@ -187,18 +178,16 @@ def _explain_choice(plan: Plan, option: Option) -> str:
     )
 
 
-def _tie_callout(plan: Plan, option: Option) -> Iterable[Block]:
-    tied = [rival for rival in plan.decision.rivals if rival.tie and rival.option != option.name]
-    if tied:
-        names = "; ".join(
-            f"{r.option} costs the same in every draw"
-            if r.equal
-            else f"{r.option} is cheaper with probability {format_percent(r.cheaper)} ({r.closeness})"
-            for r in tied
-        )
-        text = "Judged with the same draws of every fact they share, cost does not tell these from the chosen one: "
-        text += f"{names}."
-        yield Callout("A tie", text)
+def _tie_callout(plan: Plan, option: Option) -> Callout | None:
+    names = "; ".join(
+        f"{rival.option} costs the same in every draw"
+        if rival.equal
+        else f"{rival.option} is cheaper with probability {format_percent(rival.cheaper)} ({rival.closeness})"
+        for rival in plan.decision.rivals
+        if rival.tie and rival.option != option.name
+    )
+    text = "Judged with the same draws of every fact they share, cost does not tell these from the chosen one: "
+    return Callout("A tie", f"{text}{names}.") if names else None
 
 
 def _sensitivity_items(plan: Plan) -> Iterable[Item]:
@@ -219,10 +208,10 @@ def describe_switch_point(driver: CostDriver) -> str:
     return f"{now}; at {format_measure(at, unit)}, {where}, {driver.consequence}"
 
 
-def _limits_at_risk(option: Option | None) -> Iterable[Block]:
+def _limits_at_risk(option: Option | None) -> Items | None:
     """Limits that lie inside a band: kept by the value, perhaps not by the truth."""
     risky = [note for note in (option.notes if option is not None else ()) if note.startswith(AT_RISK)]
-    return _items_block("Limits at risk", (Item(note.removeprefix(AT_RISK).lstrip(": ")) for note in risky))
+    return build_items("Limits at risk", (note.removeprefix(AT_RISK).lstrip(": ") for note in risky))
 
 
 def _infeasibility_blocks(plan: Plan) -> Iterable[Block]:
@@ -237,8 +226,9 @@ def _infeasibility_blocks(plan: Plan) -> Iterable[Block]:
     nearest = sorted(plan.options, key=distance)[:3]
     text = "Every option breaks a limit that the needs state as hard. What stands in the way of the nearest:"
     yield Callout("Nothing feasible", text, "bad")
-    yield from _items_block("Nearest options", (Item(o.name, "; ".join(map(describe_miss, o.misses))) for o in nearest))
-    yield from _items_block("What would make one feasible", map(Item, list_relaxations(plan)))
+    misses = (Item(option.name, "; ".join(map(describe_miss, option.misses))) for option in nearest)
+    relaxations = build_items("What would make one feasible", list_relaxations(plan))
+    yield from keep_blocks(build_items("Nearest options", misses), relaxations)
 
 
 def list_relaxations(plan: Plan) -> tuple[str, ...]:
@@ -247,104 +237,80 @@ def list_relaxations(plan: Plan) -> tuple[str, ...]:
     return tuple(said.removeprefix(FEASIBLE_PREFIX).split(", or ")) if said.startswith(FEASIBLE_PREFIX) else ()
 
 
-def _items_block(title: str, items: Iterable[Item]) -> Iterable[Block]:
-    found = tuple(items)
-    if found:
-        yield Items(title, found)
-
-
 def options_chapter(plan: Plan) -> Chapter:
     """Every option looked at, none hidden."""
     ordered = charts.order_options(plan.options, plan.chosen)
     picture = charts.draw_option_costs(plan.options, plan.chosen, plan.currency, plan.horizon_months)
     rivals = {rival.option: rival for rival in plan.decision.rivals}
-    columns = (
-        Column("Option", 2.6),
-        Column(f"Total, {plan.currency}", 1.5, numeric=True),
-        Column("A month without staff", 1.3, numeric=True),
-        Column("To buy", 1.3, numeric=True),
-        Column("Verdict", 2.4),
-    )
-    body = build_rows(_option_row(plan, option, rivals.get(option.name)) for option in ordered)
+    body = (_option_row(plan, option, rivals.get(option.name)) for option in ordered)
     marked = 0 if plan.chosen is not None and ordered else None
     axes = format_list((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
     note = f"Pareto: no other option is at least as good in every one of {axes}." if axes else ""
-    table = TableBlock("Options side by side", columns, body, marked, note)
+    total = f"Total, {plan.currency}"
+    columns = {"Option": 2.6, total: 1.5, "A month without staff": 1.3, "To buy": 1.3, "Verdict": 2.4}
+    table = build_table("Options side by side", columns, body, numeric=(1, 2, 3), marked=marked, note=note)
     order = "the chosen one first, then by cost, infeasible ones last" if plan.chosen else "the cheapest first"
     lead = f"{format_count(len(plan.options), 'option')}: {order}."
-    return Chapter("options", "Options side by side", lead, (*_present_figures(picture), table))
-
-
-def _present_figures(picture: FigureBlock | None) -> tuple[FigureBlock, ...]:
-    return () if picture is None else (picture,)
+    return Chapter("options", "Options side by side", lead, keep_blocks(picture, table))
 
 
 def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cell]:
     is_chosen = option.name == plan.chosen
     models = format_list(sorted(set(option.models.values())), most=3)
-    yield Cell(option.name, build_notes(("", describe_placement(option)), ("", models)), "strong" if is_chosen else "")
+    tone: Tone = "strong" if is_chosen else ""
+    yield build_cell(option.name, describe_placement(option), models, tone=tone)
     for amount in (option.total_cost, option.cost_per_month, option.capex):
-        yield _amount_cell(amount)
+        yield build_money_cell(amount)
     pareto = "on the Pareto front" if option.name in plan.decision.pareto else ""
-    cheaper = ""
-    if rival is not None and not is_chosen:
-        cheaper = f"cheaper than the chosen one with probability {format_percent(rival.cheaper)}"
-        cheaper = (
-            "costs the same as the chosen one"
-            if rival.equal
-            else cheaper + (f": {rival.closeness}" if rival.tie else "")
-        )
     if is_chosen:
-        yield Cell("chosen", build_notes(("", pareto)), "good")
+        yield build_cell("chosen", pareto, tone="good")
     elif option.feasible:
-        yield Cell("feasible", build_notes(("", pareto), ("", cheaper)))
+        yield build_cell("feasible", pareto, _compare_cost(rival) if rival is not None else "")
     else:
-        yield Cell("not feasible", build_notes(*(("", describe_miss(miss)) for miss in option.misses)), "bad")
+        yield build_cell("not feasible", *map(describe_miss, option.misses), tone="bad")
 
 
-def _amount_cell(amount: Estimate | None) -> Cell:
-    if amount is None:
-        return Cell("no price", tone="quiet")
-    return Cell(format_money(amount.value), build_notes(("", format_compact_band(amount))))
+def _compare_cost(rival: Rival) -> str:
+    if rival.equal:
+        return "costs the same as the chosen one"
+    text = f"cheaper than the chosen one with probability {format_percent(rival.cheaper)}"
+    return f"{text}: {rival.closeness}" if rival.tie else text
 
 
 def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
     """What could make the plan wrong, strongest first; what it leaves out."""
-    blocks: list[Block] = [*_present_figures(charts.draw_sensitivity(plan.decision.drivers))]
-    if plan.decision.drivers:
-        columns = (
-            Column("Fact", 2.2),
-            Column("Taken as", 2),
-            Column("Of the variance", 1, numeric=True),
-            Column("The choice flips", 2.6),
+    drivers, confidence = plan.decision.drivers, plan.decision.confidence
+    body = (
+        (
+            build_cell(d.name, d.basis),
+            format_with_band(d.estimate),
+            format_percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
+            _switch_point_cell(d),
         )
-        body = build_rows(
-            (
-                Cell(d.name, build_notes(("", d.basis))),
-                format_with_band(d.estimate),
-                format_percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
-                _switch_point_cell(d),
-            )
-            for d in plan.decision.drivers
-        )
-        blocks.append(TableBlock("The facts that move the cost most", columns, body))
-    confidence = sorted(plan.decision.confidence.items(), key=lambda pair: -pair[1])
+        for d in drivers
+    )
+    columns = {"Fact": 2.2, "Taken as": 2, "Of the variance": 1, "The choice flips": 2.6}
+    table = build_table("The facts that move the cost most", columns, body, numeric=(2,)) if drivers else None
     shares = (
         Item(name, f"{format_percent(share)} of the total rests on facts of this confidence")
-        for name, share in confidence
+        for name, share in sorted(confidence.items(), key=lambda pair: -pair[1])
     )
-    blocks += _items_block("Confidence of the facts", shares)
-    blocks += _limits_at_risk(option)
-    blocks += _items_block("Not sized", (Item(text) for text in plan.not_sized))
-    blocks += _items_block("Stale facts, their bands widened", (Item(text) for text in plan.stale_facts))
+    blocks = keep_blocks(
+        charts.draw_sensitivity(drivers),
+        table,
+        build_items("Confidence of the facts", shares),
+        _limits_at_risk(option),
+        build_items("Not sized", plan.not_sized),
+        build_items("Stale facts, their bands widened", plan.stale_facts),
+    )
     lead = "Facts carry bands; a choice is only as firm as the fact that could overturn it."
-    return Chapter("risk", "Risk", lead, tuple(blocks))
+    return Chapter("risk", "Risk", lead, blocks)
 
 
 def _switch_point_cell(driver: CostDriver) -> Cell:
     if driver.flips_to is None or driver.flips_at is None:
         return Cell("nowhere in reach", tone="quiet")
-    inside = CellNote("", "inside its band" if driver.inside else "outside its band")
+    limit = f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""
+    inside = "inside its band" if driver.inside else "outside its band"
     at = f"at {format_measure(driver.flips_at, driver.estimate.unit)}"
-    limit = build_notes(("", f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""))
-    return Cell(at, (CellNote("to", driver.flips_to), *limit, inside), "warn" if driver.inside else "")
+    return build_cell(at, ("to", driver.flips_to), limit, inside, tone="warn" if driver.inside else "")

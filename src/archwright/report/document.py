@@ -7,12 +7,14 @@ nothing in them is markup, whoever wrote it; each format escapes, and turns addr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple
 
+from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Plan
 from archwright.report.fact_sources import FactSource
+from archwright.report.number_format import format_compact_band, format_money
 
 Tone = Literal["", "good", "warn", "bad", "quiet", "strong"]
 URL = re.compile(r"https?://[^\s<>\"'`|\\^{}]+[^\s<>\"'`|\\^{}.,;:!?)\]]")
@@ -144,11 +146,40 @@ def split_links(text: str) -> tuple[TextSpan, ...]:
     return (*found, TextSpan(text[at:])) if at < len(text) else tuple(found)
 
 
-def build_rows(cells: Iterable[Iterable[Cell | str]]) -> tuple[tuple[Cell, ...], ...]:
-    """Rows of a table, plain strings allowed."""
-    return tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in cells)
+def build_table(
+    caption: str,
+    columns: Mapping[str, float],
+    rows: Iterable[Iterable[Cell | str]],
+    *,
+    numeric: Collection[int] = (),
+    marked: int | None = None,
+    note: str = "",
+) -> TableBlock:
+    """A table of cells or plain strings. `columns`: title and share; `numeric`: positions of the columns of numbers."""
+    heads = tuple(Column(title, share, place in numeric) for place, (title, share) in enumerate(columns.items()))
+    body = tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
+    return TableBlock(caption, heads, body, marked, note)
 
 
-def build_notes(*pairs: tuple[str, str]) -> tuple[CellNote, ...]:
-    """The notes that have something to say."""
-    return tuple(CellNote(label, text) for label, text in pairs if text)
+def build_cell(text: str, *notes: str | tuple[str, str], tone: Tone = "") -> Cell:
+    """A cell with its notes: label and text, or text alone. A note without text is left out."""
+    pairs = (note if isinstance(note, tuple) else ("", note) for note in notes)
+    return Cell(text, tuple(CellNote(label, said) for label, said in pairs if said), tone)
+
+
+def build_money_cell(amount: Estimate | None, tone: Tone = "") -> Cell:
+    """An amount with its band."""
+    if amount is None:
+        return Cell("no price", tone="quiet")
+    return build_cell(format_money(amount.value), format_compact_band(amount), tone=tone)
+
+
+def build_items(title: str, texts: Iterable[Item | str]) -> Items | None:
+    """A list, None when it is empty."""
+    found = tuple(text if isinstance(text, Item) else Item(text) for text in texts)
+    return Items(title, found) if found else None
+
+
+def keep_blocks(*blocks: Block | None) -> tuple[Block, ...]:
+    """The blocks that there are."""
+    return tuple(block for block in blocks if block is not None)

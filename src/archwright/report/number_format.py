@@ -88,16 +88,17 @@ def format_tick(value: float) -> str:
 
 
 def format_compact_band(estimate: Estimate) -> str:
-    """`3.60 to 5.12 M`; "" for an exact number."""
+    """`3.60 to 5.12 M`, the unit once when both ends have it; "" for an exact number."""
     if estimate.low == estimate.high:
         return ""
-    return _join_band(format_compact(estimate.low), format_compact(estimate.high))
-
-
-def _join_band(low: str, high: str) -> str:
-    """`low to high`, the unit once when both have it."""
+    low, high = format_compact(estimate.low), format_compact(estimate.high)
     (a, _, a_unit), (b, _, b_unit) = low.partition(SPACE), high.partition(SPACE)
     return f"{a} to {b}{SPACE}{b_unit}" if a_unit == b_unit and b_unit else f"{low} to {high}"
+
+
+def format_month_band(date: Estimate) -> str:
+    """`2.5 to 4`."""
+    return f"{format_number(date.low, 2)} to {format_number(date.high, 2)}"
 
 
 def format_measure(value: float, unit: str) -> str:
