@@ -42,6 +42,18 @@ class PoolGroup(NamedTuple):
     own: bool
     boxes: tuple[DiagramBox, ...]
 
+    @property
+    def columns(self) -> int:
+        return min(len(self.boxes), COLUMNS)
+
+    @property
+    def rows(self) -> int:
+        return -(-len(self.boxes) // COLUMNS)
+
+    @property
+    def height(self) -> float:
+        return TITLE_HEIGHT + self.rows * (BOX_HEIGHT + 8) + 6
+
 
 def draw_architecture(plan: Plan, option: Option) -> FigureBlock:
     """From the top: workloads, gateway, places with their pools, data and monitoring."""
@@ -66,7 +78,7 @@ def _fit_to_page(places: tuple[PoolGroup, ...]) -> tuple[PoolGroup, ...]:
     shown = places
     for most in MOST_BOXES:
         shown = tuple(_limit_boxes(place, most) for place in places)
-        if sum(max(map(_line_count, row)) for row in _arrange_rows(shown)) <= MOST_LINES:
+        if sum(max(place.rows for place in row) for row in _arrange_rows(shown)) <= MOST_LINES:
             return shown
     kept = COLUMNS * MOST_LINES - 1
     rest = DiagramBox("listed under Sizing", (format_count(sum(len(p.boxes) for p in places[kept:]), "pool"),))
@@ -79,14 +91,6 @@ def _limit_boxes(place: PoolGroup, most: int) -> PoolGroup:
     rest = len(place.boxes) - most + 1
     more = DiagramBox(format_count(rest, "more pool" if most > 1 else "pool"), ("listed under Sizing",))
     return place._replace(boxes=(*place.boxes[: most - 1], more))
-
-
-def _product_label(plan: Plan, function: str) -> str:
-    """What the plan names for a function, with the mark of what is there already."""
-    line = next((line for line in plan.stack if line.function == function), None)
-    if line is None:
-        return ""
-    return f"{line.product} ({'yours, kept' if line.existing else function})"
 
 
 def _group_pools(option: Option) -> tuple[PoolGroup, ...]:
@@ -173,7 +177,8 @@ def _support_boxes(plan: Plan) -> tuple[DiagramBox, ...]:
     named = {section.id: section for section in plan.sections}
     boxes = []
     for function, title in SUPPORT_FUNCTIONS:
-        product = _product_label(plan, function).removesuffix(f" ({function})")
+        line = next((line for line in plan.stack if line.function == function), None)
+        product = "" if line is None else f"{line.product} (yours, kept)" if line.existing else line.product
         if not product and function == "lake" and "storage" in named:
             product = named["storage"].summary.partition(". ")[0]
         if product:
@@ -200,7 +205,7 @@ def _arrange_rows(places: Iterable[PoolGroup]) -> Iterable[list[PoolGroup]]:
     """Small places share a row of three columns."""
     row: list[PoolGroup] = []
     for place in places:
-        if row and sum(map(_column_count, (*row, place))) > COLUMNS:
+        if row and sum(one.columns for one in (*row, place)) > COLUMNS:
             yield row
             row = []
         row.append(place)
@@ -208,22 +213,10 @@ def _arrange_rows(places: Iterable[PoolGroup]) -> Iterable[list[PoolGroup]]:
         yield row
 
 
-def _column_count(place: PoolGroup) -> int:
-    return min(len(place.boxes), COLUMNS)
-
-
-def _line_count(place: PoolGroup) -> int:
-    return -(-len(place.boxes) // COLUMNS)
-
-
-def _group_height(place: PoolGroup) -> float:
-    return TITLE_HEIGHT + _line_count(place) * (BOX_HEIGHT + 8) + 6
-
-
 def _draw_groups(canvas: svg.SvgCanvas, y: float, places: tuple[PoolGroup, ...]) -> float:
     """All places on one ground, which the gateway's arrow reaches."""
     rows = list(_arrange_rows(places))
-    height = GAP + sum(max(map(_group_height, row)) + GAP for row in rows)
+    height = GAP + sum(max(place.height for place in row) + GAP for row in rows)
     canvas.rect((EDGE, y), (INNER, height), svg.SOFT, rx=8, stroke=svg.RULE)
     y += GAP
     for row in rows:
@@ -233,8 +226,8 @@ def _draw_groups(canvas: svg.SvgCanvas, y: float, places: tuple[PoolGroup, ...])
 
 def _draw_group_row(canvas: svg.SvgCanvas, y: float, row: list[PoolGroup]) -> float:
     """Frames beside each other, as wide as what they hold."""
-    total, room = sum(map(_column_count, row)), INNER - GAP * (len(row) + 1)
-    widths = [room * _column_count(place) / total for place in row]
+    total, room = sum(place.columns for place in row), INNER - GAP * (len(row) + 1)
+    widths = [room * place.columns / total for place in row]
     lefts = [EDGE + GAP + sum(widths[:at]) + GAP * at for at in range(len(row))]
     frames = zip(row, lefts, widths, strict=True)
     return max(_draw_group(canvas, (left, y), width, place) for place, left, width in frames)
@@ -243,7 +236,7 @@ def _draw_group_row(canvas: svg.SvgCanvas, y: float, row: list[PoolGroup]) -> fl
 def _draw_group(canvas: svg.SvgCanvas, at: tuple[float, float], width: float, place: PoolGroup) -> float:
     """A frame, solid for machines of one's own, dashed for somebody else's; returns its lower edge."""
     left, y = at
-    columns, height = _column_count(place), _group_height(place)
+    columns, height = place.columns, place.height
     edge = {} if place.own else {"stroke_dasharray": "6 4"}
     canvas.rect((left, y), (width, height), svg.PAPER, rx=8, stroke=svg.CHOSEN, stroke_width=1.6, **edge)
     canvas.text((left + GAP, y + 22), svg.fit_text(place.title, 13, width - 2 * GAP), bold=True, fill=svg.CHOSEN)

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from archwright.errors import require_extra
-from archwright.report.document import Cell, Document, Item, split_links
+from archwright.report.document import Cell, Chapter, Document, Item, split_links
 
 TEMPLATES = Path(__file__).parent / "templates"
 # typst brings this face along, so that a page looks the same on every machine.
@@ -61,21 +61,15 @@ def _to_template_data(document: Document) -> dict[str, object]:
         # A decision fills its page; where there is none, what follows goes on below.
         "decided": document.plan.chosen is not None,
         "parts": [
-            {
-                "title": part.title,
-                "chapters": [
-                    {
-                        "id": chapter.id,
-                        "title": chapter.title,
-                        "lead": _text_runs(chapter.lead),
-                        "blocks": [_block_data(block._asdict()) for block in chapter.blocks],
-                    }
-                    for chapter in part.chapters
-                ],
-            }
+            {"title": part.title, "chapters": [_chapter_data(chapter) for chapter in part.chapters]}
             for part in document.parts
         ],
     }
+
+
+def _chapter_data(chapter: Chapter) -> dict[str, object]:
+    blocks = [_block_data(block._asdict()) for block in chapter.blocks]
+    return {"id": chapter.id, "title": chapter.title, "lead": _text_runs(chapter.lead), "blocks": blocks}
 
 
 def _block_data(block: dict[str, object]) -> dict[str, object]:

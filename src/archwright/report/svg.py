@@ -123,7 +123,8 @@ class SvgCanvas:
     ) -> None:
         weight = ' font-weight="600"' if bold else ""
         place = f'x="{at[0]:.1f}" y="{at[1]:.1f}" font-size="{size:g}" text-anchor="{anchor}"{weight}'
-        self._parts.append(f'<text {place} fill="{fill}"{_class_attribute(fill)}>{escape(text)}</text>')
+        marked = f' class="{CLASSES[fill]}f"' if fill in CLASSES else ""
+        self._parts.append(f'<text {place} fill="{fill}"{marked}>{escape(text)}</text>')
 
     def _add(self, start: str, fill: str, attributes: dict[str, object]) -> None:
         named = "".join(f' {key.replace("_", "-")}="{value}"' for key, value in attributes.items())
@@ -138,7 +139,3 @@ class SvgCanvas:
         head = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {height:.0f}"'
         size = f'width="{self.width:g}" height="{height:.0f}" font-family="{escape(FONT)}"'
         return f"<svg {head} {size}>{''.join(self._parts)}</svg>"
-
-
-def _class_attribute(fill: str) -> str:
-    return f' class="{CLASSES[fill]}f"' if fill in CLASSES else ""

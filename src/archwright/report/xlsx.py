@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from typing import Any, NamedTuple
 
 from archwright.contract.estimate import Estimate
@@ -21,11 +20,10 @@ LONGEST_TEXT = 32_767
 # A text that begins so would be read as a formula by whoever types it again, or saves the sheet as CSV.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WORKBOOK_OPTIONS = {
-    "strings_to_formulas": False,
-    "strings_to_urls": False,
-    "strings_to_numbers": False,
+    **dict.fromkeys(("strings_to_formulas", "strings_to_urls", "strings_to_numbers"), False),
     "in_memory": True,
 }
+NUMBER_AXIS = {"num_format": "#,##0", "major_gridlines": {"visible": True, "line": {"color": "#DBE1E7"}}}
 BAND_COLUMNS = ("value", "low", "high")
 
 
@@ -88,6 +86,10 @@ class WorkbookWriter:
         elif value is not None:
             sheet.write_number(row, column, value, style or self.number_style(value))
 
+    def write_table(self, name: str, columns: Mapping[str, float], rows: Iterable[Iterable[Value]]) -> None:
+        """A sheet of rows; `columns`: head and width."""
+        self.write_rows(self.add_sheet(name, tuple(columns), tuple(columns.values())), rows)
+
     def write_rows(self, sheet: Any, rows: Iterable[Iterable[Value]], *, start: int = 1) -> int:
         """Returns the row after the last."""
         for values in rows:
@@ -114,8 +116,7 @@ def render_xlsx(document: Document) -> bytes:
         _write_months(book, plan, option, lines)
     _write_platform(book, plan)
     _write_predictions(book, plan)
-    _write_controls(book, plan)
-    _write_assumptions(book, plan)
+    _write_lists(book, plan)
     _write_sources(book, document)
     workbook.close()
     return stream.getvalue()
@@ -173,16 +174,12 @@ def _decision_blocks(plan: Plan, option: Option | None) -> Iterable[tuple[str, I
         )
     for dates in plan.decision.schedules:
         if option is not None and dates.option == option.name:
-            yield (
-                "Dates, months from the signature",
-                ((f"End of {p.name}", *_estimate_cells(p.ends), "months") for p in dates.phases),
-            )
+            ends = ((f"End of {p.name}", *_estimate_cells(p.ends), "months") for p in dates.phases)
+            yield "Dates, months from the signature", ends
     drivers = plan.decision.drivers
     names = name_drivers(drivers)
-    yield (
-        "Facts that move the cost",
-        ((names[d.basis], *_estimate_cells(d.estimate), d.estimate.unit, describe_switch_point(d)) for d in drivers),
-    )
+    facts = ((names[d.basis], *_estimate_cells(d.estimate), d.estimate.unit, describe_switch_point(d)) for d in drivers)
+    yield "Facts that move the cost", facts
     yield "Notes", ((note,) for note in (option.notes if option else ()))
     yield "Not sized", ((text,) for text in plan.not_sized)
 
@@ -204,7 +201,7 @@ def _write_options(book: WorkbookWriter, plan: Plan) -> None:
         chart.set_title({"name": f"Total over {plan.horizon_label}"})
         chart.set_legend({"none": True})
         chart.set_y_axis({"reverse": True})
-        chart.set_x_axis({"num_format": "#,##0", "major_gridlines": {"visible": True, "line": {"color": "#DBE1E7"}}})
+        chart.set_x_axis(NUMBER_AXIS)
         chart.set_size({"width": 820, "height": 120 + 28 * last})
         sheet.insert_chart(end + 2, 0, chart, {"description": "total cost of each option"})
 
@@ -229,24 +226,22 @@ def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple
         amount, none = _estimate_cells(line.amount), (None, None, None)
         placed = (*none, *amount) if line.once else (*amount, *none)
         formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", line.total_over(months))
-        values: tuple[Value, ...] = (line.name, CATEGORIES[line.category], *placed, float(months), formula)
+        values = (line.name, CATEGORIES[line.category], *placed, float(months), formula)
         book.write_rows(sheet, [values], start=row)
         if not line.once:
             recurring.append((line.name, row, line.amount.value))
         row += 1
-    sums = {2: "C", 5: "F", 9: "J"}
-    values_of = {
-        2: sum(line.amount.value for line in option.cost_lines if not line.once),
-        5: sum(line.amount.value for line in option.cost_lines if line.once),
-    }
-    values_of[9] = values_of[2] * months + values_of[5]
+    monthly, once = (
+        sum(line.amount.value for line in option.cost_lines if line.once == kind) for kind in (False, True)
+    )
+    whole = monthly * months + once
     book.write_cell(sheet, row, 0, "Sum")
-    for column, letter in sums.items():
-        text = f"=SUM({letter}2:{letter}{max(row, 2)})"
-        book.write_cell(sheet, row, column, Formula(text, values_of[column]), book.total)
+    for column, letter, value in ((2, "C", monthly), (5, "F", once), (9, "J", whole)):
+        formula = Formula(f"=SUM({letter}2:{letter}{max(row, 2)})", value)
+        book.write_cell(sheet, row, column, formula, book.total)
     if option.total_cost is not None:
         book.write_rows(sheet, [("Total of the plan", *([None] * 8), option.total_cost.value)], start=row + 1)
-        difference = Formula(f"=J{row + 1}-J{row + 2}", values_of[9] - option.total_cost.value)
+        difference = Formula(f"=J{row + 1}-J{row + 2}", whole - option.total_cost.value)
         book.write_rows(sheet, [("Difference", *([None] * 8), difference)], start=row + 2)
     return tuple(recurring)
 
@@ -258,26 +253,24 @@ def _write_months(book: WorkbookWriter, plan: Plan, option: Option, lines: tuple
     heads = ("month", *(name for name, _, _ in lines), "recurring, mean", f"paid in the month: {option.name}", *paid)
     sheet = book.add_sheet("By month", heads, (8, *([16] * (len(heads) - 1))))
     mean, own, first = len(lines) + 1, len(lines) + 2, len(lines) + 3
-    for month in range(1, plan.horizon_months + 1):
-        row = month
-        book.write_cell(sheet, row, 0, month)
+    for row in range(1, plan.horizon_months + 1):
+        book.write_cell(sheet, row, 0, row)
         for column, (_, at, amount) in enumerate(lines, 1):
             book.write_cell(sheet, row, column, Formula(f"='Cost lines'!$C${at + 1}", amount))
         if lines:
             text = f"=SUM(B{row + 1}:{column_letters(mean - 1)}{row + 1})"
             book.write_cell(sheet, row, mean, Formula(text, sum(amount for _, _, amount in lines)))
         for column, other in enumerate(others, first):
-            if month <= len(other.cumulative_cost):
-                book.write_cell(sheet, row, column, other.cumulative_cost[month - 1])
-        if others and others[0].name == option.name and month <= len(option.cumulative_cost):
-            book.write_cell(sheet, row, own, _month_formula(option.cumulative_cost, month, column_letters(first)))
+            if row <= len(other.cumulative_cost):
+                book.write_cell(sheet, row, column, other.cumulative_cost[row - 1])
+        if others and others[0].name == option.name and row <= len(option.cumulative_cost):
+            book.write_cell(sheet, row, own, _month_formula(option.cumulative_cost, row, column_letters(first)))
     last = plan.horizon_months
     book.write_cell(sheet, last + 1, 0, "sum")
     for column in range(1, own + 1 if others else mean + 1):
-        cells = f"{column_letters(column)}2:{column_letters(column)}{last + 1}"
-        book.write_cell(
-            sheet, last + 1, column, Formula(f"=SUM({cells})", _column_sum(option, lines, column, last)), book.total
-        )
+        letters = column_letters(column)
+        formula = Formula(f"=SUM({letters}2:{letters}{last + 1})", _column_sum(option, lines, column, last))
+        book.write_cell(sheet, last + 1, column, formula, book.total)
     _add_lines_chart(book, sheet, (first, len(others), last))
 
 
@@ -310,45 +303,31 @@ def _add_lines_chart(book: WorkbookWriter, sheet: Any, shape: tuple[int, int, in
         chart.add_series({"name": name, "categories": months, "values": ["By month", 1, column, last, column]})
     chart.set_title({"name": "Paid so far"})
     chart.set_x_axis({"interval_unit": max(1, last // 12)})
-    chart.set_y_axis({"num_format": "#,##0", "major_gridlines": {"visible": True, "line": {"color": "#DBE1E7"}}})
+    chart.set_y_axis(NUMBER_AXIS)
     chart.set_size({"width": 900, "height": 420})
     sheet.insert_chart(last + 4, 1, chart, {"description": "what each option has cost by each month's end"})
 
 
 def _write_platform(book: WorkbookWriter, plan: Plan) -> None:
-    bands = ("figure", "low", "high", "unit")
-    heads = ("part", "topic", "choice", "why", "demanded by", "proof", "instead of", "why not", *bands, "source")
-    sheet = book.add_sheet("Platform", heads, (16, 22, 40, 50, 26, 30, 24, 40, 12, 12, 12, 12, 40))
-    book.write_rows(
-        sheet,
+    columns = {"part": 16, "topic": 22, "choice": 40, "why": 50, "demanded by": 26, "proof": 30, "instead of": 24}
+    columns |= {"why not": 40, "figure": 12, "low": 12, "high": 12, "unit": 12, "source": 40}
+    rows = (
         (
-            (
-                section.title,
-                *(line.topic, line.choice, line.why, "; ".join(line.demanded_by)),
-                *(line.proof, line.alternative, line.why_not),
-                *(*_estimate_cells(line.estimate), line.estimate.unit if line.estimate is not None else ""),
-                line.source,
-            )
-            for section in plan.sections
-            for line in section.lines
-        ),
+            section.title,
+            *(line.topic, line.choice, line.why, "; ".join(line.demanded_by)),
+            *(line.proof, line.alternative, line.why_not),
+            *(*_estimate_cells(line.estimate), line.estimate.unit if line.estimate is not None else ""),
+            line.source,
+        )
+        for section in plan.sections
+        for line in section.lines
     )
+    book.write_table("Platform", columns, rows)
 
 
 def _write_predictions(book: WorkbookWriter, plan: Plan) -> None:
-    heads = (
-        "promise",
-        "workload",
-        *BAND_COLUMNS,
-        "unit",
-        "level",
-        "stratum",
-        "definition",
-        "formula",
-        "query",
-        "PromQL",
-    )
-    sheet = book.add_sheet("Predictions", heads, (32, 18, 14, 14, 14, 10, 8, 34, 40, 50, 34, 60))
+    columns = {"promise": 32, "workload": 18, "value": 14, "low": 14, "high": 14, "unit": 10, "level": 8}
+    columns |= {"stratum": 34, "definition": 40, "formula": 50, "query": 34, "PromQL": 60}
     known = {basis.id: basis for basis in plan.bases}
     rows = []
     for promise in plan.predictions:
@@ -357,47 +336,22 @@ def _write_predictions(book: WorkbookWriter, plan: Plan) -> None:
         said = (basis.stratum, basis.definition, basis.formula) if basis is not None else ("", "", "")
         asked = f"{query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".strip()
         promql = query.promql() if query.metric in METRIC_BY_QUANTITY else ""
-        rows.append(
-            (
-                promise.id,
-                promise.workload,
-                *_estimate_cells(estimate),
-                estimate.unit,
-                estimate.level,
-                *said,
-                asked,
-                promql,
-            )
-        )
-    book.write_rows(sheet, rows)
+        figures = (*_estimate_cells(estimate), estimate.unit, estimate.level)
+        rows.append((promise.id, promise.workload, *figures, *said, asked, promql))
+    book.write_table("Predictions", columns, rows)
 
 
-def _write_controls(book: WorkbookWriter, plan: Plan) -> None:
-    heads = ("control", "demanded by", "demand", "what meets it", "proof", "status")
-    sheet = book.add_sheet("Controls", heads, (30, 24, 50, 44, 44, 16))
-    book.write_rows(sheet, ((c.id, c.demanded_by, c.demand, c.feature, c.evidence, c.status) for c in plan.controls))
-
-
-def _write_assumptions(book: WorkbookWriter, plan: Plan) -> None:
-    sheet = book.add_sheet("Assumptions", ("kind", "text"), (16, 120))
-    book.write_rows(
-        sheet,
-        chain(
-            (("assumed", text) for text in plan.assumptions),
-            (("not sized", text) for text in plan.not_sized),
-            (("stale fact", text) for text in plan.stale_facts),
-        ),
-    )
+def _write_lists(book: WorkbookWriter, plan: Plan) -> None:
+    """Controls and assumptions."""
+    columns = {"control": 30, "demanded by": 24, "demand": 50, "what meets it": 44, "proof": 44, "status": 16}
+    controls = ((c.id, c.demanded_by, c.demand, c.feature, c.evidence, c.status) for c in plan.controls)
+    book.write_table("Controls", columns, controls)
+    kinds = {"assumed": plan.assumptions, "not sized": plan.not_sized, "stale fact": plan.stale_facts}
+    texts = ((kind, text) for kind, found in kinds.items() for text in found)
+    book.write_table("Assumptions", {"kind": 16, "text": 120}, texts)
 
 
 def _write_sources(book: WorkbookWriter, document: Document) -> None:
-    sheet = book.add_sheet(
-        "Sources", ("what", "kind", "definition, source", "formula, date", "facts"), (40, 16, 60, 50, 90)
-    )
-    book.write_rows(
-        sheet,
-        chain(
-            ((s.thing, s.kind, s.source, s.as_of, s.confidence) for s in document.sources),
-            ((b.id, b.kind, b.definition, b.formula, "\n".join(b.facts)) for b in document.bases),
-        ),
-    )
+    columns = {"what": 40, "kind": 16, "definition, source": 60, "formula, date": 50, "facts": 90}
+    bases = ((b.id, b.kind, b.definition, b.formula, "\n".join(b.facts)) for b in document.bases)
+    book.write_table("Sources", columns, (*document.sources, *bases))
