@@ -16,9 +16,9 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
 from archwright.sizing import benchmark_reader
-from archwright.sizing.benchmark_reader import BenchmarkKind, Cells
+from archwright.sizing.benchmark_reader import BenchmarkKind, Cells, read_text
 from archwright.sizing.inference.serving_prediction import PredictionInterval, predict_deployment
-from archwright.sizing.training import token_throughput
+from archwright.sizing.training.token_throughput import predict_throughput
 
 # Predicted column, the table's measured one, how to turn ours (SI) into its unit.
 SERVING_COLUMNS = (
@@ -43,10 +43,6 @@ class RowPrediction(NamedTuple):
     guesses: dict[str, PredictionInterval | None]
     stratum: str
     remark: str
-
-    @property
-    def has_prediction(self) -> bool:
-        return any(guess is not None for guess in self.guesses.values())
 
 
 class AccuracyScore(Record):
@@ -81,11 +77,8 @@ def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolv
         return _predict_serving_row(cells, subjects) if kind == "serving" else _predict_training_row(cells, subjects)
     except CatalogError as error:
         near = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
-        columns = SERVING_COLUMNS if kind == "serving" else TRAINING_COLUMNS
-        remark = f"{error.message[:200]}{near}"
-        return RowPrediction(
-            benchmark_reader.read_text(cells, "row_id"), dict.fromkeys(c for c, _ in columns), "not answered", remark
-        )
+        guesses = dict.fromkeys(column for column, _ in _compared_columns(kind))
+        return RowPrediction(read_text(cells, "row_id"), guesses, "not answered", f"{error.message[:200]}{near}")
 
 
 def _predict_serving_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPrediction:
@@ -96,22 +89,21 @@ def _predict_serving_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPr
         "pred_ttft_ms": found.ttft_s and found.ttft_s.scaled(1e3),
         "pred_throughput_tok_s": found.tokens_per_s,
     }
-    said = (found.regime, *(f"weak: {why}" for why in (*found.weak, *wrong)), *(f"assumed {a}" for a in found.assumed))
-    return RowPrediction(
-        benchmark_reader.read_text(cells, "row_id"), guesses, found.stratum, "; ".join(part for part in said if part)
-    )
+    weak = (f"weak: {why}" for why in (*found.weak, *wrong))
+    remark = "; ".join(filter(None, (found.regime, *weak, *(f"assumed {what}" for what in found.assumed))))
+    return RowPrediction(read_text(cells, "row_id"), guesses, found.stratum, remark)
 
 
 def _predict_training_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPrediction:
     asked, wrong = benchmark_reader.parse_training_query(cells)
-    found = token_throughput.predict_throughput(asked, subjects)
+    found = predict_throughput(asked, subjects)
     guesses = {
         "pred_tok_s_per_gpu": found.tokens_per_s,
         "pred_gpu_hours": found.device_hours,
         "pred_step_time_s": found.step_s,
     }
     remark = "; ".join(f"weak: {why}" for why in (*found.weak, *wrong))
-    return RowPrediction(benchmark_reader.read_text(cells, "row_id"), guesses, found.stratum, remark)
+    return RowPrediction(read_text(cells, "row_id"), guesses, found.stratum, remark)
 
 
 def score_benchmark(
@@ -124,14 +116,13 @@ def score_benchmark(
     for _, cells in benchmark_reader.read_rows(path):
         kind = kind or benchmark_reader.detect_kind(frozenset(cells), path)
         predicted.append(predict_row(cells, kind, subjects))
-        measured.append(
-            {column: benchmark_reader.read_number(cells, column, []) for _, column in _compared_columns(kind)}
-        )
+        columns = (column for _, column in _compared_columns(kind))
+        measured.append({column: benchmark_reader.read_number(cells, column, []) for column in columns})
     if kind is None:
         raise benchmark_reader.empty_table_error(path)
     if rows_out is not None:
         write(rows_out, render_predictions_csv(predicted, kind))
-    lost = [f"{row.row_id}: {row.remark}" for row in predicted if not row.has_prediction]
+    lost = [f"{row.row_id}: {row.remark}" for row in predicted if not any(row.guesses.values())]
     return AccuracyReport(
         file=str(path),
         kind=kind,

@@ -24,6 +24,7 @@ REQUIRED_COLUMNS: dict[BenchmarkKind, frozenset[str]] = {
 }
 LONGEST_CELL = 1_000_000
 MOST_NUMBER = 1e15
+COLUMNS_HINT = "see docs/accuracy.md for the columns"
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -37,22 +38,13 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except OSError as error:
         raise from_os_error(error) from error
     except csv.Error as error:
-        raise PlanFileError(
-            "AW-FILE-21",
-            f"not a CSV table: {error}",
-            where=ErrorLocation(str(path)),
-            hint="one line a row, a header first",
-        ) from error
+        where, hint = ErrorLocation(str(path)), "one line a row, a header first"
+        raise PlanFileError("AW-FILE-21", f"not a CSV table: {error}", where=where, hint=hint) from error
 
 
 def empty_table_error(path: Path) -> PlanFileError:
     """A header alone, or nothing."""
-    return PlanFileError(
-        "AW-FILE-22",
-        "the table has no row",
-        where=ErrorLocation(str(path)),
-        hint="see docs/accuracy.md for the columns",
-    )
+    return PlanFileError("AW-FILE-22", "the table has no row", where=ErrorLocation(str(path)), hint=COLUMNS_HINT)
 
 
 def detect_kind(columns: frozenset[str], path: Path) -> BenchmarkKind:
@@ -61,12 +53,8 @@ def detect_kind(columns: frozenset[str], path: Path) -> BenchmarkKind:
         if needed <= columns:
             return kind
     lacking = min((sorted(needed - columns) for needed in REQUIRED_COLUMNS.values()), key=len)
-    raise PlanFileError(
-        "AW-FILE-20",
-        f"neither a serving nor a training table: no column {', '.join(lacking)}",
-        where=ErrorLocation(str(path), 1),
-        hint="see docs/accuracy.md for the columns",
-    )
+    message = f"neither a serving nor a training table: no column {', '.join(lacking)}"
+    raise PlanFileError("AW-FILE-20", message, where=ErrorLocation(str(path), 1), hint=COLUMNS_HINT)
 
 
 def read_text(cells: Cells, column: str) -> str:

@@ -10,7 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
+from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates, within_factor
 from archwright.contract.needs import Placement
 
 # What a building adds, by where machines stand: parts of the catalog. A machine under a desk has no cooling of its own.
@@ -33,9 +33,9 @@ class PowerDraw(NamedTuple):
     idle: Estimate
 
     def mean(self, share: float, basis: str = "") -> Estimate:
-        """With the machine busy for `share` of the time; the busy part is known within DRAW_FACTOR."""
+        """With the machine busy for `share` of the time; the busy part is known within POWER_BAND_FACTOR."""
         at_work = share * self.busy
-        band = Estimate(value=at_work, low=at_work / POWER_BAND_FACTOR, high=at_work * POWER_BAND_FACTOR, unit="W")
+        band = within_factor(at_work, POWER_BAND_FACTOR, "W")
         return sum_estimates([band, self.idle.scaled(1 - share)] if share < 1 else [band], "W", basis)
 
 
@@ -47,9 +47,7 @@ def estimate_power_draw(busy_w: float, plate_w: float, catalog: Catalog) -> Powe
 
 def select_pue_part(placement: Placement, *, colocated: bool, catalog: Catalog) -> str | None:
     """The part that says what the building adds; None where nothing is added."""
-    if placement == "on-premises" and colocated:
-        return COLOCATION_PUE_PART
-    return PUE_PARTS.get(placement)
+    return COLOCATION_PUE_PART if placement == "on-premises" and colocated else PUE_PARTS.get(placement)
 
 
 def to_kwh(watts: float, hours: float) -> float:
@@ -61,7 +59,7 @@ def estimate_grid_intensity(country: str, catalog: Catalog, region_grams: float 
     known = catalog.grid_gco2_per_kwh(country)
     if region_grams is not None:
         factor = known.factor if known is not None else POWER_BAND_FACTOR
-        return Estimate(value=region_grams, low=region_grams / factor, high=region_grams * factor, unit="g/kWh")
+        return within_factor(region_grams, factor, "g/kWh")
     if known is not None:
         return known
     every = sorted(row.grid_gco2_per_kwh for row in catalog.tariffs if row.grid_gco2_per_kwh is not None)

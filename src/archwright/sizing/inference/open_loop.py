@@ -67,9 +67,8 @@ def build_request_profile(reads: TokenLength, writes: TokenLength) -> RequestPro
     """Prompts are log-normal, cut at LONGEST x p95: E[X^2] <= cut x E[X]."""
     ratio = max(reads.p95 / reads.mean, 1.0)
     sigma = Z95 - math.sqrt(max(Z95 * Z95 - 2 * math.log(ratio), 0.0))
-    return RequestProfile(
-        reads.mean, max(reads.p95, reads.mean), max(writes.mean, 1.0), min(math.exp(sigma**2), LONGEST_OVER_P95 * ratio)
-    )
+    spread = min(math.exp(sigma**2), LONGEST_OVER_P95 * ratio)
+    return RequestProfile(reads.mean, max(reads.p95, reads.mean), max(writes.mean, 1.0), spread)
 
 
 class QueueState(NamedTuple):
@@ -140,16 +139,13 @@ class OpenLoop:
     def _operating_point(self, at: QueueState) -> OperatingPoint:
         flow, batch, decode = self._flow, at.batch, at.decode_s
         p95, share = self._uncontended_ttft_s(self._p95, flow.prompt_p95, decode), batch / flow.answer
-        crowd, met = (
-            1 + batch + CONCURRENCY_SPREAD * Z95 * math.sqrt(batch),
-            share + Z95 * math.sqrt(share * flow.spread / SHORT_ANSWER_TOKENS),
-        )
+        crowd = 1 + batch + CONCURRENCY_SPREAD * Z95 * math.sqrt(batch)
+        met = share + Z95 * math.sqrt(share * flow.spread / SHORT_ANSWER_TOKENS)
         tpot = self._decode.step_s(crowd) + met * self._read_s - math.expm1(-met) * self._pace.started_s
         late = math.sqrt((p95 - at.alone_s) ** 2 + at.late_s * at.late_s + decode * decode / 4)
         ttft = at.alone_s + at.waits_s + GATEWAY_S + late
-        return OperatingPoint(
-            batch, at.rate, decode, at.inside, at.reading, ttft, tpot, ttft + tpot * (flow.answer - 1)
-        )
+        latency = ttft + tpot * (flow.answer - 1)
+        return OperatingPoint(batch, at.rate, decode, at.inside, at.reading, ttft, tpot, latency)
 
     def _queued_prefill_s(self, decode: float) -> float:
         """What a prompt adds to the wait of those behind it when they queue: steps are full of prompts then."""
@@ -181,8 +177,7 @@ class OpenLoop:
 
     def at_rate(self, rate: float) -> OperatingPoint:
         """The point at so many requests/s, or where the engine is full when it cannot carry them."""
-        batch = self._largest_batch(lambda at: at.rate <= rate and at.inside <= self._slots)
-        return self.at_batch(batch)
+        return self.at_batch(self._largest_batch(lambda at: at.rate <= rate and at.inside <= self._slots))
 
     def _largest_batch(self, holds: Callable[[QueueState], bool]) -> float:
         """The largest such batch: what holds at one holds at every smaller one. By halving its logarithm, from the idle

@@ -1,4 +1,4 @@
-"""What one machine carries of a text workload: of its possible layouts (engine_layout.py) the one that breaks the
+"""What one machine carries of a text workload: of its possible layouts (deployment_layout.py) the one that breaks the
 fewest limits and then carries the most requests/s within them (open_loop.py), with the band of its engine's speed.
 """
 
@@ -16,16 +16,10 @@ from archwright.contract.plan import ConstraintViolation
 from archwright.sizing.hardware.device_rates import busy_power_w
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.hardware.uncertainty import widen_band
+from archwright.sizing.inference import open_loop
 from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
-from archwright.sizing.inference.open_loop import (
-    ASSUMPTION,
-    MAX_UTILISATION,
-    MaxLoad,
-    OpenLoop,
-    RequestProfile,
-    build_request_profile,
-)
+from archwright.sizing.inference.open_loop import MAX_UTILISATION, MaxLoad, OpenLoop, RequestProfile
 from archwright.sizing.step_time.engine_step_times import StepTimes
 
 # The formulas against the event simulation of the same steps (`test_serving_capacity_simulation`).
@@ -47,7 +41,7 @@ class TextLoad(NamedTuple):
 
     @property
     def flow(self) -> RequestProfile:
-        return build_request_profile(self.input_tokens, self.output_tokens)
+        return open_loop.build_request_profile(self.input_tokens, self.output_tokens)
 
 
 def size_text_serving(machine: Machine, model: ModelSpec, load: TextLoad, catalog: Catalog) -> SteadyCapacity | None:
@@ -73,7 +67,9 @@ def _build_text_capacity(
     (point, broken), engine = chosen
     steps, first = engine.speed.steps, engine.speed.first
     carried, waited = bases = _build_bases(machine, model, load, engine)
-    rate = _band_rate(point.rate * engine.copies, steps, carried.id)
+    # Requests/s go as the inverse of the steps' times.
+    most, ends = point.rate * engine.copies, (1 / steps.high, 1 / steps.low)
+    rate = widen_band(most, (most * ends[0], most * ends[1]), CAPACITY_FORMULA, "requests/s", carried.id)
     ttft = _band_latency(point.ttft_p95_s, first, TTFT_FORMULA, waited.id)
     tpot = _band_latency(point.tpot_p95_s, steps, TPOT_FORMULA, waited.id)
     rest = max(load.output_tokens.mean - 1, 0.0)
@@ -93,13 +89,8 @@ def _build_text_capacity(
         busy_w=busy_power_w(machine, catalog, accelerated=engine.devices > 0),
         bases=bases,
         misses=_list_misses(model, load, broken),
-        assumptions=(*engine.assumptions, ASSUMPTION),
+        assumptions=(*engine.assumptions, open_loop.ASSUMPTION),
     )
-
-
-def _band_rate(value: float, steps: Estimate, basis: str) -> Estimate:
-    """Requests/s go as the inverse of the steps' times."""
-    return widen_band(value, (value * (1 / steps.high), value * (1 / steps.low)), CAPACITY_FORMULA, "requests/s", basis)
 
 
 def _band_latency(value: float, band: Estimate, formula: float, basis: str) -> Estimate:

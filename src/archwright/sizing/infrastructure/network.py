@@ -18,7 +18,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.needs import TEXT_KINDS, Workload
 from archwright.sizing.infrastructure.storage import GIB
-from archwright.sizing.model import numeric_precision
+from archwright.sizing.model.numeric_precision import matmul_rate
 
 GIGABIT = 1e9 / 8
 STANDARD_PORT_BYTES_PER_S = 100 * GIGABIT
@@ -61,7 +61,7 @@ class NetworkJob(NamedTuple):
 
 
 class Fabric(NamedTuple):
-    """The network between the machines of a job. `ports` 0: what a machine has for the front end does."""
+    """The network between the machines of a job. `ports` 0: the machine's front-end port suffices."""
 
     job: NetworkJob
     ports: int
@@ -76,7 +76,7 @@ def network_wait_share(exchanged: float, computes_s: float, bandwidth: float, ov
 
 
 def choose_fabric(job: NetworkJob, catalog: Catalog) -> Fabric:
-    """The fewest fast ports a machine with which the job waits at most WAITING of its time."""
+    """The fewest fast ports a machine with which the job waits at most MAX_WAIT_SHARE of its time."""
     overlap, computes = catalog.parameter("collective.overlap").value, job.compute_s(catalog)
 
     def share(bandwidth: float) -> float:
@@ -96,7 +96,7 @@ def build_network_job(
     """`counts` are a model's parameters and those trained; None where one machine does it or nothing is known."""
     if machines < 2 or accelerator is None or min(counts) <= 0:
         return None
-    return NetworkJob(workload, *counts, machines, max(devices, 1), numeric_precision.matmul_rate(accelerator, "bf16"))
+    return NetworkJob(workload, *counts, machines, max(devices, 1), matmul_rate(accelerator, "bf16"))
 
 
 def cross_machine_bytes(model: ModelSpec, tokens: float, machines: int) -> tuple[float, float]:
@@ -138,9 +138,8 @@ def estimate_message_size(workload: Workload, catalog: Catalog) -> MessageSize:
         return MessageSize(0.0, 0.0, ())
     tokens = (traffic.input_tokens.mean if traffic.input_tokens else 0.0) * catalog.parameter("text.bytes").value
     if workload.kind in TEXT_KINDS and traffic.output_tokens is not None:
-        return MessageSize(
-            tokens, traffic.output_tokens.mean * catalog.parameter("answer.token").value, ("answer.token",)
-        )
+        answer = traffic.output_tokens.mean * catalog.parameter("answer.token").value
+        return MessageSize(tokens, answer, ("answer.token",))
     if workload.kind == "embedding":
         return MessageSize(tokens, catalog.parameter("vector.dimensions").value * FP32_BYTES, ("vector.dimensions",))
     if traffic.image_pixels is not None:

@@ -59,10 +59,6 @@ def stored_bytes_at(data: DataProfile, month: float) -> float:
     return max(size * (1 - month / kept) + growth * month if kept else 0.0, growth * kept)
 
 
-def stored_bytes_by_month(data: DataProfile, months: int) -> tuple[float, ...]:
-    return tuple(stored_bytes_at(data, month + 0.5) for month in range(months))
-
-
 def list_data_sets(needs: Needs, catalog: Catalog) -> Iterable[StoredData]:
     """Every data set with its versions; a second copy apart where a regulation asks for backup. A lake that is
     already there keeps them, and its own backup.
@@ -73,15 +69,14 @@ def list_data_sets(needs: Needs, catalog: Catalog) -> Iterable[StoredData]:
     versions = catalog.parameter("lake.versions").value
     copies = catalog.parameter("backup.copies").value
     for data in needs.data:
-        size = stored_bytes_by_month(data, months)
+        size = tuple(stored_bytes_at(data, month + 0.5) for month in range(months))
         stored = tuple(versions * amount for amount in size)
         kept = f"kept {data.retention_months:g} months" if data.retention_months is not None else "kept for good"
-        read = max(
-            (required_read_bandwidth(workload) for workload in needs.workloads if data.name in workload.data),
-            default=0.0,
-        )
+        reads = (required_read_bandwidth(workload) for workload in needs.workloads if data.name in workload.data)
         why = f"{data.size_gib:g} GiB, {data.growth_gib_per_month:g} more a month, {kept}; x {versions:g} for versions"
-        yield StoredData(f"data {data.name}", "object", stored, ("lake.versions",), read, data.name, why=why)
+        yield StoredData(
+            f"data {data.name}", "object", stored, ("lake.versions",), max(reads, default=0.0), data.name, why=why
+        )
         if demanded:
             second = tuple(copies * amount for amount in size)
             why = f"a copy apart: {', '.join(demanded)}"
@@ -124,8 +119,8 @@ def list_checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
         count = count_trained_parameters(workload, models) if workload.kind in TRAINING_KINDS else None
         if count is None:
             continue
-        one = checkpoint_bytes(count, catalog)
-        bandwidth = one / catalog.parameter("checkpoint.write").value
+        one, write_s = checkpoint_bytes(count, catalog), catalog.parameter("checkpoint.write").value
+        bandwidth = one / write_s
         size = one * catalog.parameter("checkpoint.kept").value
         yield StoredData(
             name=f"checkpoints of {workload.name}",
@@ -134,20 +129,19 @@ def list_checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
             facts=("checkpoint.bytes", "checkpoint.kept"),
             bandwidth=bandwidth,
             workload=workload.name,
-            why=f"{count / 1e9:.3g}e9 trained parameters, written within "
-            f"{catalog.parameter('checkpoint.write').value:g} s",
+            why=f"{count / 1e9:.3g}e9 trained parameters, written within {write_s:g} s",
         )
 
 
 def list_model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[StoredData]:
     """Weights of every model that is served, and what training makes of them, in 16 bits, each in a few versions."""
-    versions = catalog.parameter("model.versions").value
+    versions, load_s = (catalog.parameter(name).value for name in ("model.versions", "model.load"))
     for workload in needs.workloads:
         count = count_trained_parameters(workload, models)
         if count is None:
             continue
         one = WEIGHT_BYTES * count
-        bandwidth = one / catalog.parameter("model.load").value
+        bandwidth = one / load_s
         yield StoredData(
             name=f"model files of {workload.name}",
             tier=choose_tier(bandwidth, catalog),
@@ -155,8 +149,7 @@ def list_model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
             facts=("model.versions",),
             bandwidth=bandwidth,
             workload=workload.name,
-            why=f"{count / 1e9:.3g}e9 parameters, a new replica reads them within "
-            f"{catalog.parameter('model.load').value:g} s",
+            why=f"{count / 1e9:.3g}e9 parameters, a new replica reads them within {load_s:g} s",
         )
 
 
@@ -169,10 +162,9 @@ def size_logs(needs: Needs, requests_by_month: tuple[float, ...], catalog: Catal
     """Logs and audit of the requests of the months that are kept; none were made before the first month."""
     days, _ = log_retention_days(needs, catalog)
     record = catalog.parameter("log.bytes").value
-    kept = tuple(
-        record * sum(_amounts_in_window(requests_by_month, month + 0.5, days * 24 / 730))
-        for month in range(len(requests_by_month))
-    )
+    window = days * 24 / 730
+    months = range(len(requests_by_month))
+    kept = tuple(record * sum(_amounts_in_window(requests_by_month, month + 0.5, window)) for month in months)
     facts = ("log.bytes",) if days != catalog.parameter("log.days").value else ("log.bytes", "log.days")
     return StoredData("logs and audit", "object", kept, facts, why=f"every request's record for {days:g} days")
 
@@ -203,9 +195,8 @@ def log_retention_days(needs: Needs, catalog: Catalog) -> tuple[float, tuple[str
 def size_metrics(machines: tuple[float, ...], days: float, catalog: Catalog) -> StoredData:
     """Series of so many machines, kept as long as the logs."""
     one = catalog.parameter("metrics.bytes").value * days
-    return StoredData(
-        "metrics", "block", tuple(one * count for count in machines), ("metrics.bytes",), why=f"{days:g} days"
-    )
+    stored = tuple(one * count for count in machines)
+    return StoredData("metrics", "block", stored, ("metrics.bytes",), why=f"{days:g} days")
 
 
 def backup_clauses(needs: Needs, catalog: Catalog) -> tuple[str, ...]:

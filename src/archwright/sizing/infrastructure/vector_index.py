@@ -72,9 +72,8 @@ def size_vector_index(needs: Needs, workload: Workload, catalog: Catalog, month:
     sets = [data for data in needs.data if data.name in workload.data]
     if workload.kind != "rag" or not sets:
         return None
-    makers = [
-        other for other in needs.workloads if _stated_document_tokens(other) and set(other.data) & set(workload.data)
-    ]
+    used = set(workload.data)
+    makers = [other for other in needs.workloads if _stated_document_tokens(other) and used & set(other.data)]
     known = sum(_stated_document_tokens(other) for other in makers)
     covered = {name for other in makers for name in other.data}
     guessed = _estimate_tokens(sum(stored_bytes_at(data, month) for data in sets if data.name not in covered), catalog)
