@@ -1,11 +1,10 @@
 """A closed loop of requests: its means, and how far single requests lie from them.
 
 With n requests at once, b of them being written, O tokens each, R a prompt's reading, d a decode step (means):
-- TTFT  requests that come in a burst (the first of all, and those whose answers end together) wait for the prompts
-        before them: a share of them waits 0 to b R, evenly. Half of b R times that share is the fitted mean's crowd
-        (steps.py: kb), so the share is twice kb. The others wait for the step under way, 0 to d, and for a place.
-- TPOT  between an answer's tokens about b prompts are read, one of each other request: STEADY as much as if at random,
-        a normal spread of STEADY sqrt(b) R / O.
+- TTFT  a share of the requests comes in a burst and waits 0 to b R, evenly, for the prompts before it. Half of b R times
+        that share is the fitted mean's crowd (kb in step_time_model.py), so the share is twice kb. The others wait for
+        the step under way, 0 to d, and for a place.
+- TPOT  between an answer's tokens about b prompts are read: a normal spread of TPOT_SPREAD_FACTOR sqrt(b) R / O.
 Held to the event simulation of the same steps (tests/simulate/test_closed_loop.py).
 """
 
@@ -85,6 +84,7 @@ def predict_fitted_loop(
     before = case.sent * case.ranks / case.prefill_ranks if pooled else case.requests
     crowd = ttft["p_kb"] if pooled else ttft["kb"] * ttft.get(f"engine.{case.engine}", 1.0)
     between = interleaved_prefill_s(case, tpot)
+    spread = TPOT_SPREAD_FACTOR * math.sqrt(case.requests) / case.answer
     burst, grown = min(2 * crowd, MOST_BURST), means[1] / first
     return ClosedLoopLatency(
         tpot_s=means[0] if case.answer > 1 else 0.0,
@@ -93,9 +93,7 @@ def predict_fitted_loop(
         burst=burst,
         burst_s=2 * crowd / burst * before * read * grown,
         step_s=0.0 if pooled else step * grown,
-        tpot_spread_s=0.0
-        if pooled
-        else TPOT_SPREAD_FACTOR * math.sqrt(case.requests) / case.answer * between * means[0] / pace,
+        tpot_spread_s=0.0 if pooled else spread * between * means[0] / pace,
     )
 
 

@@ -76,10 +76,8 @@ def _iterate_accelerator_layouts(
     device = extrapolation.apply_sustained_rates(
         build_device_spec(accelerator, number, shape.sparse), accelerator, catalog
     )
-    speed, said = (
-        estimate_speed(model, accelerator, product.id, catalog),
-        _quantisation_assumptions(number, wanted[0], accelerator),
-    )
+    speed = estimate_speed(model, accelerator, product.id, catalog)
+    said = _quantisation_assumptions(number, wanted[0], accelerator)
     context = requests.context_tokens(model)
     kind = CoefficientKey(product.id, model.attention, extrapolation.vendor_slowdown(accelerator, catalog))
     for width in widths:
@@ -166,10 +164,8 @@ def estimate_speed(
     fit = fitted_tables.load_table("serving")
     found = serving_prediction.classify_stratum(model, accelerator, engine, fit.seen)
     stratum = serving_prediction.NEW_MODEL if found == serving_prediction.SEEN else found
-    widen = serving_prediction.WEAK_BAND_EXPONENT ** (
-        weak + len(extrapolation.list_extrapolations(accelerator, engine, fit, catalog))
-    )
-    doubt = serving_prediction.BandWidening(widen, extrapolation.spec_uncertainty(accelerator, catalog))
+    unlike = extrapolation.list_extrapolations(accelerator, engine, fit, catalog)
+    doubt = serving_prediction.widen_for_distance(weak + len(unlike), accelerator, catalog)
     bands = (serving_prediction.apply_band(1.0, fit, (metric, stratum, ""), doubt) for metric in ("tpot_s", "ttft_s"))
     steps, first = (band.to_estimate("") for band in bands)
     named = f"{serving_prediction.SEEN}, physics alone" if found == serving_prediction.SEEN else stratum

@@ -2,7 +2,7 @@
 
 Everything follows from the mean number b of answers being written (P prompt tokens, O answer tokens, means):
   d = decode step at 1 + b (an arrival finds b others), R = a prompt's reading, S = what any reading adds to a step
-  TPOT   T = d + (b/O) R + (1 - e^(-b/O)) S            by Little's law b/O prompts are read per step (steps.py)
+  TPOT   T = d + (b/O) R + (1 - e^(-b/O)) S            by Little's law b/O prompts a step (step_time_model.py)
   rate   r = b / (O T)                                  rises with b: T/b falls
   prompts queue as M/G/1: s = R + (d + S) P/chunk, u = r s, W = r s^2 v / (2 (1 - u)), v = 1 + cv^2 of the prompts,
     waiting time exponential beyond its atom: W95 = W/u ln(20 u). Prompts read in one step end together, so that those

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
-from archwright.contract.estimate import Estimate
+from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.needs import TokenLength
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
@@ -87,6 +87,11 @@ class PredictionInterval(NamedTuple):
     def inverse(self) -> PredictionInterval:
         return PredictionInterval(1 / self.value, 1 / self.high, 1 / self.low)
 
+    def multiply(self, factor: Estimate) -> PredictionInterval:
+        """Times an independent factor with a band."""
+        made = multiply_estimates([self.to_estimate(""), factor], "")
+        return PredictionInterval(made.value, made.low, made.high)
+
     def to_estimate(self, unit: str) -> Estimate:
         return Estimate(value=self.value, low=self.low, high=self.high, unit=unit)
 
@@ -111,6 +116,11 @@ class BandWidening(NamedTuple):
         return math.exp(-low), math.exp(high)
 
 
+def widen_for_distance(reasons: int, accelerator: Accelerator, catalog: Catalog) -> BandWidening:
+    """For so many reasons to distrust a prediction, and what the device's stated figures may be off by."""
+    return BandWidening(WEAK_BAND_EXPONENT**reasons, extrapolation.spec_uncertainty(accelerator, catalog))
+
+
 class DeploymentPrediction(NamedTuple):
     """SI; None where the quantity has no meaning in the scenario. Of TPOT and TTFT the statistic that was asked for;
     `percentiles` has those over requests by name, `ttft_p95_s`.
@@ -120,10 +130,10 @@ class DeploymentPrediction(NamedTuple):
     ttft_s: PredictionInterval | None
     tokens_per_s: PredictionInterval
     percentiles: dict[str, PredictionInterval]
-    stratum: str
-    regime: str
-    weak: tuple[str, ...]
-    assumed: tuple[str, ...]
+    stratum: str = ""
+    regime: str = ""
+    weak: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
 class ResolvedDeployment(NamedTuple):
@@ -172,7 +182,9 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
     engine = subjects.engine_family(asked.engine.strip() or subjects.catalog.default_engine.id)
     case = step_time_model.build_step_inputs(worker, device, engine, model.attention, traffic)
     case = case._replace(slower=extrapolation.vendor_slowdown(accelerator, subjects.catalog))
-    weak += _list_weaknesses(worker, device)
+    # A host processor has no memory of its own stated.
+    if device.memory and worker.weight_bytes() > device.memory:
+        weak.append("the weights exceed the devices' memory")
     if asked.devices and placed.total > asked.devices:
         weak.append(f"the layout needs {placed.total} devices, {asked.devices} are stated")
     return ResolvedDeployment(
@@ -243,23 +255,13 @@ def resolve_model(
 
 def _narrowest_layout(worker: ShardedModel, device: DeviceSpec, devices: int) -> ParallelLayout:
     """The narrowest tensor parallelism whose weights leave room, up to the stated devices; the widest else."""
-    limit, tp = max(devices, 1), 1
-    if devices < 1:
-        limit = WIDEST_TENSOR
+    limit, tp = devices if devices >= 1 else WIDEST_TENSOR, 1
     while tp * 2 <= limit:
         tried = worker._replace(layout=ParallelLayout(tp=tp, moe_tp=tp, ep=1))
         if tried.weight_bytes() < 0.75 * device.memory:
             break
         tp *= 2
     return ParallelLayout(tp=tp, moe_tp=tp, ep=1)
-
-
-def _list_weaknesses(worker: ShardedModel, device: DeviceSpec) -> list[str]:
-    found = []
-    # A host processor has no memory of its own stated.
-    if device.memory and worker.weight_bytes() > device.memory:
-        found.append("the weights exceed the devices' memory")
-    return found
 
 
 def classify_stratum(
@@ -309,9 +311,7 @@ def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, str
         rate = case.prompt / ttft
     unlike = extrapolation.list_extrapolations(found.accelerator, case.engine, fit, found.catalog)
     weak = (*found.weak, *unlike)
-    doubt = BandWidening(
-        WEAK_BAND_EXPONENT ** len(weak), extrapolation.spec_uncertainty(found.accelerator, found.catalog)
-    )
+    doubt = widen_for_distance(len(weak), found.accelerator, found.catalog)
     pace = apply_band(1 / max(rate, 1e-9), fit, ("pace_s" if regime == OFFLINE else "tpot_s", stratum, regime), doubt)
     loop = predict_fitted_loop(case, fit.coefficients, (tpot, ttft))
     around = {name: apply_band(1.0, fit, (name, stratum, regime), doubt) for name in ("tpot_s", "ttft_s")}
@@ -342,10 +342,6 @@ def _assemble_prediction(
         ttft_s=of("ttft_s", parse_statistic(asked.ttft_statistic)),
         tokens_per_s=pace.inverse,
         percentiles=percentiles,
-        stratum="",
-        regime="",
-        weak=(),
-        assumed=(),
     )
 
 

@@ -63,9 +63,5 @@ def load_table(name: str) -> FittedTable:
     try:
         return msgspec.json.decode(path.read_bytes(), type=FittedTable)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise CatalogError(
-            "AW-CAT-03",
-            f"the fitted table is unusable: {error}",
-            where=ErrorLocation(str(path)),
-            hint="reinstall archwright",
-        ) from error
+        where, hint = ErrorLocation(str(path)), "reinstall archwright"
+        raise CatalogError("AW-CAT-03", f"the fitted table is unusable: {error}", where=where, hint=hint) from error

@@ -99,35 +99,34 @@ class ShardedModel(NamedTuple):
 
     def decode(self, requests: float, context: float) -> DeviceStepWork:
         """One step for `requests` per attention rank (per pipeline stage)."""
-        shape, number, layout = self
+        shape, _, layout = self
         everyone = requests * layout.dp
-        touched = shape.touched_expert_parameters(everyone) * number.expert_bits / 8 / self.expert_ranks
-        trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
+        attention = 4 * shape.decode_width * shape.layers * requests * shape.mean_attended_tokens(context)
         return DeviceStepWork(
-            bytes=trunk + touched + requests * self.request_cache_bytes(context) * layout.pp,
+            bytes=self._weights_read(everyone) + requests * self.request_cache_bytes(context) * layout.pp,
             trunk_flops=2 * (shape.trunk + shape.head) * requests / layout.tp,
             expert_flops=2 * shape.expert * shape.chosen * everyone / self.expert_ranks,
-            attention_flops=4
-            * shape.decode_width
-            * shape.layers
-            * requests
-            * shape.mean_attended_tokens(context)
-            / layout.tp,
+            attention_flops=attention / layout.tp,
             exchanged=self._exchanged_bytes(requests),
         )
 
     def prefill(self, prompt: float) -> DeviceStepWork:
         """One prompt on one attention rank; the other ranks read theirs at the same time."""
-        shape, number, layout = self
-        touched = shape.touched_expert_parameters(prompt * layout.dp) * number.expert_bits / 8 / self.expert_ranks
-        trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
+        shape, _, layout = self
         return DeviceStepWork(
-            bytes=trunk + touched,
+            bytes=self._weights_read(prompt * layout.dp),
             trunk_flops=2 * (shape.trunk * prompt + shape.head) / layout.tp,
             expert_flops=2 * shape.expert * shape.chosen * prompt * layout.dp / self.expert_ranks,
             attention_flops=4 * shape.prefill_width * shape.layers * shape.prompt_attention_pairs(prompt) / layout.tp,
             exchanged=self._exchanged_bytes(prompt),
         )
+
+    def _weights_read(self, tokens: float) -> float:
+        """Bytes of trunk, head and the experts that `tokens` tokens of all ranks touch."""
+        shape, number, layout = self
+        touched = shape.touched_expert_parameters(tokens) * number.expert_bits / 8 / self.expert_ranks
+        trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
+        return trunk + touched
 
     def _exchanged_bytes(self, tokens: float) -> float:
         """Bytes one device sends for `tokens` tokens of its attention rank."""

@@ -2,7 +2,7 @@
 
   device-hours = tokens x device-seconds a token / 3600 / goodput + setup x devices
   hours on n machines = device-hours / (n x devices of a machine)
-Device-seconds a token: training_scheme.py, with the fitted table's band; goodput: goodput.py, with its own. More
+Device-seconds a token: parallel_strategy.py, with the fitted table's band; goodput: goodput.py, with its own. More
 machines are worth less than the first where their network, the bubble of a pipeline or smaller micro-batches cost
 time: two points of the same search, least and most, give the `scaling` between them.
 """
@@ -19,12 +19,12 @@ from archwright.contract.evidence import Basis
 from archwright.sizing.hardware.device_rates import busy_power_w, has_devices, quote_work_rates, read_work_rate
 from archwright.sizing.hardware.machine import BatchWork, Machine
 from archwright.sizing.inference.serving_prediction import PredictionInterval
-from archwright.sizing.model import numeric_precision, parametric_model
-from archwright.sizing.step_time import fitted_tables
+from archwright.sizing.model.numeric_precision import matmul_rate
+from archwright.sizing.model.parametric_model import build_parametric_model
+from archwright.sizing.step_time.fitted_tables import load_table
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
 from archwright.sizing.training.cpu_training import size_adapter_finetuning
-from archwright.sizing.training.goodput import FORMULA, Goodput, predict_goodput
-from archwright.sizing.training.goodput import GoodputJob as Exposed
+from archwright.sizing.training.goodput import FORMULA, Goodput, GoodputJob, predict_goodput
 from archwright.sizing.training.parallel_strategy import (
     Cluster,
     ParallelPlan,
@@ -63,24 +63,20 @@ def build_training_setup(
     model: ModelSpec, accelerator: Accelerator, method: TrainingMethod, catalog: Catalog
 ) -> TrainingSetup:
     """In steps of the usual size, whatever the run's length: more tokens then never take fewer hours."""
-    row = read_work_rate(catalog, "training.batch-pretrain" if method == "pretrain" else "training.batch-finetune")
-    usual = (
-        min(row.high, row.value * max(1.0, model.parameters / LARGE_MODEL_PARAMETERS))
-        if method == "pretrain"
-        else row.value
-    )
+    if method == "pretrain":
+        row = read_work_rate(catalog, "training.batch-pretrain")
+        batch = min(row.high, row.value * max(1.0, model.parameters / LARGE_MODEL_PARAMETERS))
+    else:
+        batch = read_work_rate(catalog, "training.batch-finetune").value
     sequence = min(ASSUMED_SEQUENCE, float(model.context_tokens or ASSUMED_SEQUENCE))
-    return TrainingSetup(
-        TrainableModel(model, sequence, adapters=method == "lora"),
-        usual,
-        build_training_job(model, accelerator, sequence),
-    )
+    subject = TrainableModel(model, sequence, adapters=method == "lora")
+    return TrainingSetup(subject, batch, build_training_job(model, accelerator, sequence))
 
 
 def build_training_job(
     model: ModelSpec, accelerator: Accelerator, sequence: float, number: str = TRAINING_PRECISION
 ) -> TrainingJob:
-    """Unsplit, on one device: training_scheme.py places it."""
+    """Unsplit, on one device; parallel_strategy.py places it."""
     return TrainingJob(
         model=model,
         accelerator=accelerator,
@@ -91,18 +87,11 @@ def build_training_job(
         layers=model.layers,
         hidden=model.hidden,
         sequence=sequence,
-        rate=numeric_precision.matmul_rate(accelerator, number),
-        wide_rate=numeric_precision.matmul_rate(accelerator, TRAINING_PRECISION),
+        rate=matmul_rate(accelerator, number),
+        wide_rate=matmul_rate(accelerator, TRAINING_PRECISION),
         bandwidth=accelerator.memory_bandwidth_bytes_per_s,
         link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
-        devices=1,
         micro_tokens=sequence,
-        bubble=1.0,
-        recompute=0.0,
-        tp=1,
-        sharded=False,
-        compiled=True,
-        weak=(),
     )
 
 
@@ -113,9 +102,9 @@ class TrainingRunSpec(NamedTuple):
     method: TrainingMethod
     trusted: bool = True
 
-    @property
-    def stages(self) -> str:
-        return "training.stages-pretrain" if self.method == "pretrain" else "training.stages-finetune"
+    def goodput_job(self, subject: TrainableModel, cluster: Cluster) -> GoodputJob:
+        stages = "training.stages-pretrain" if self.method == "pretrain" else "training.stages-finetune"
+        return GoodputJob(checkpoint_bytes(subject), cluster.devices, cluster.machines, stages)
 
 
 def predict_cluster_run(
@@ -128,12 +117,10 @@ def predict_cluster_run(
     token_s, stratum = predict_token_time(asked, choice, catalog, trusted=run.trusted)
     if asked.subject.adapters:
         token_s = adapter_token_s(token_s, catalog)
-    exposed = Exposed(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, run.stages)
-    lost = predict_goodput(exposed, catalog)
+    lost = predict_goodput(run.goodput_job(asked.subject, cluster), catalog)
     hours = total_device_hours(token_s.to_estimate("s").scaled(run.tokens / HOUR_S), lost, cluster, catalog)
-    return ClusterRunPrediction(
-        choice, token_s, stratum, lost, hours, hours.scaled(1 / cluster.devices / 24, unit="days")
-    )
+    days = hours.scaled(1 / cluster.devices / 24, unit="days")
+    return ClusterRunPrediction(choice, token_s, stratum, lost, hours, days)
 
 
 def total_device_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
@@ -144,8 +131,7 @@ def total_device_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, cata
 
 def adapter_token_s(token_s: PredictionInterval, catalog: Catalog) -> PredictionInterval:
     """What adapters cost beside their arithmetic, and how little that is known."""
-    made = multiply_estimates([token_s.to_estimate("s"), read_work_rate(catalog, "training.lora")], "s")
-    return PredictionInterval(made.value, made.low, made.high)
+    return token_s.multiply(read_work_rate(catalog, "training.lora"))
 
 
 def size_finetuning(
@@ -163,7 +149,7 @@ def size_pretraining(
     """A dense model of so many parameters from scratch; its shape is the middle of the open models of that size."""
     if not has_devices(machine):
         return None
-    model = parametric_model.build_parametric_model(f"{parameters / 1e9:g}B", parameters, parameters)
+    model = build_parametric_model(f"{parameters / 1e9:g}B", parameters, parameters)
     return _size_training(machine, model, TrainingRunSpec(tokens, "pretrain", trusted=False), workload, catalog)
 
 
@@ -226,19 +212,17 @@ def _machine_scaling(
 
 def _list_assumptions(asked: TrainingSetup, method: TrainingMethod) -> tuple[str, ...]:
     kind = {"full": "fine-tuning whole", "lora": "training adapters", "pretrain": "training from scratch"}[method]
-    return (
-        f"{kind}: {TRAINING_PRECISION}, sequences of {asked.subject.sequence:,.0f} tokens, steps of "
-        f"{asked.batch:,.0f} tokens, "
-        "Adam with 32-bit copies",
-    )
+    sizes = f"sequences of {asked.subject.sequence:,.0f} tokens, steps of {asked.batch:,.0f} tokens"
+    return (f"{kind}: {TRAINING_PRECISION}, {sizes}, Adam with 32-bit copies",)
 
 
 def _build_basis(
     name: str, asked: TrainingSetup, found: ClusterRunPrediction, run: TrainingRunSpec, catalog: Catalog
 ) -> Basis:
-    scheme, made = found.choice.scheme, fitted_tables.load_table("training").provenance
+    scheme, made = found.choice.scheme, load_table("training").provenance
     model, device = asked.subject.model, asked.job.accelerator
-    flops = "4 N + attention, no gradients of frozen weights" if asked.subject.adapters else "6 N + attention"
+    adapters = ("training.lora",) if asked.subject.adapters else ()
+    flops = "4 N + attention, no gradients of frozen weights" if adapters else "6 N + attention"
     return Basis(
         id=name,
         kind="calibrated",
@@ -252,8 +236,6 @@ def _build_basis(
             f"fitted {made.date} on {made.rows_used} measured rows (sha256 {made.sha256[:12]})",
             f"{device.id}: {device.source} ({device.as_of or 'undated'})",
             *found.goodput.facts,
-            *quote_work_rates(
-                catalog, *(("training.lora",) if asked.subject.adapters else ()), "training.memory", "training.setup"
-            ),
+            *quote_work_rates(catalog, *adapters, "training.memory", "training.setup"),
         ),
     )

@@ -1,7 +1,7 @@
 """Adapters of a small model on processor cores: the project's own measured rows, carried to other machines.
 
   seconds = tokens x (dense FLOPs / share + attention FLOPs / attention share + fixed) / (cores' matrix rate)
-FLOPs of a token as training_work.Lora counts them; shares as in the catalog's training efficiencies.
+FLOPs of a token as training_flops.LoraStep counts them; shares as in the catalog's training efficiencies.
 """
 
 from __future__ import annotations
@@ -36,31 +36,28 @@ def size_adapter_finetuning(
     each = dense / row.share_of_matmul + attention / row.attention_share_of_matmul + fixed
     quickest = dense / native.share_of_matmul + attention / native.attention_share_of_matmul + fixed
     doubt = Estimate(value=1.0, low=quickest / each / native.low_factor, high=row.high_factor, unit="")
-    basis = f"{workload}.{machine.id}.training"
-    speed = host_flops(machine, catalog).divide_amount(1.0, "s/FLOP")
-    running = multiply_estimates(
-        [speed, doubt, read_work_rate(catalog, "training.stages-finetune").divide_amount(1.0, "")], "h"
+    basis = Basis(
+        id=f"{workload}.{machine.id}.training",
+        kind="calibrated",
+        stratum="measured row of one processor, carried to others",
+        definition="hours of one machine for the whole run",
+        formula=f"tokens x (dense / share + attention / share + fixed) / matrix rate / stages; {work.formula}",
+        facts=(
+            f"{tokens:,.0f} tokens of {model.id}, steps of {STEP_TOKENS:.0f}; {each / 1e9:,.2f} GFLOP a token",
+            f"{row.source} ({row.as_of or 'undated'}, {row.confidence})",
+            *quote_work_rates(catalog, "host.core", "host.scaling", "training.stages-finetune"),
+        ),
     )
+    speed = host_flops(machine, catalog).divide_amount(1.0, "s/FLOP")
+    stages = read_work_rate(catalog, "training.stages-finetune").divide_amount(1.0, "")
+    running = multiply_estimates([speed, doubt, stages], "h")
     return BatchWork(
         model=model.id,
-        machine_hours=running.scaled(each * tokens / 3600, unit="h", basis=basis),
+        machine_hours=running.scaled(each * tokens / 3600, unit="h", basis=basis.id),
         least=1,
         most=1,
         scaling=1.0,
         busy_w=busy_power_w(machine, catalog, accelerated=False),
-        bases=(
-            Basis(
-                id=basis,
-                kind="calibrated",
-                stratum="measured row of one processor, carried to others",
-                definition="hours of one machine for the whole run",
-                formula=f"tokens x (dense / share + attention / share + fixed) / matrix rate / stages; {work.formula}",
-                facts=(
-                    f"{tokens:,.0f} tokens of {model.id}, steps of {STEP_TOKENS:.0f}; {each / 1e9:,.2f} GFLOP a token",
-                    f"{row.source} ({row.as_of or 'undated'}, {row.confidence})",
-                    *quote_work_rates(catalog, "host.core", "host.scaling", "training.stages-finetune"),
-                ),
-            ),
-        ),
+        bases=(basis,),
         assumptions=(f"adapters of rank {ADAPTER_RANK} on processor cores, one machine",),
     )

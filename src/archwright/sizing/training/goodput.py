@@ -53,16 +53,17 @@ class GoodputJob(NamedTuple):
 
 
 def predict_goodput(job: GoodputJob, catalog: Catalog) -> Goodput:
-    broken = multiply_estimates(
-        [catalog.parameter("failures.gpu"), read_work_rate(catalog, "training.interruptions")], "1/year"
-    )
+    failures, interruptions = catalog.parameter("failures.gpu"), read_work_rate(catalog, "training.interruptions")
+    broken = multiply_estimates([failures, interruptions], "1/year")
     between = broken.scaled(job.devices).divide_amount(YEAR_S, "s")
     delta = read_work_rate(catalog, "training.checkpoint").scaled(job.machines).divide_amount(job.checkpoint_bytes, "s")
     restart, stages = read_work_rate(catalog, "training.restart"), read_work_rate(catalog, job.stages)
-    worst = useful_share(delta.high, between.low, restart.high)
-    middle = useful_share(delta.value, between.value, restart.value)
-    best = useful_share(delta.low, between.high, restart.low)
-    running = Estimate(value=middle, low=worst, high=best, unit="")
+    running = Estimate(
+        value=useful_share(delta.value, between.value, restart.value),
+        low=useful_share(delta.high, between.low, restart.high),
+        high=useful_share(delta.low, between.high, restart.low),
+        unit="",
+    )
     share = multiply_estimates([running, stages], "")
     bounded = Estimate(
         value=max(share.value, LEAST_GOODPUT),

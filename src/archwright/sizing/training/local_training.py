@@ -7,9 +7,8 @@ train_s is the time spent in steps, from the first to the last: loading, checkpo
   fixed = fixed + fixed per layer x layers + fixed per unit x units
   memory = process + max(loading, lasting + (1 + step share) x step)
 
-`rate` is the probed matrix rate of the machine, sustained, at the threads of the run. Shares and fixed costs are the
-catalog's row for this kind of work; everything is counted in FLOPs of the probe, fixed costs too, since a busy
-neighbour slows them as it slows the probe. What a step computes and holds, training_work.py counts.
+`rate` is the machine's probed, sustained matrix rate at the run's threads. Shares and fixed costs are the catalog's row
+for this kind of work, in FLOPs of the probe, since a busy neighbour slows both. Steps: training_flops.py.
 """
 
 from __future__ import annotations
@@ -53,11 +52,20 @@ def predict_training(
     rates = training_rates(machine, load.threads, load.busy)
     of = f"{load.name}.training"
     seconds, speed = _predict_times(load, rates, efficiency, of)
-    memory = _predict_memory(load, efficiency, f"{of}.memory")
-    predictions = (
-        _build_prediction(load.name, "train_s", seconds),
-        _build_prediction(load.name, "train_tokens_per_s", speed),
-        _build_prediction(load.name, "train_memory_bytes", memory),
+    found = {
+        "train_s": seconds,
+        "train_tokens_per_s": speed,
+        "train_memory_bytes": _predict_memory(load, efficiency, f"{of}.memory"),
+    }
+    predictions = tuple(
+        Prediction(
+            id=f"{load.name}.{metric}.last",
+            metric=metric,
+            workload=load.name,
+            estimate=estimate,
+            query=Query(metric=metric, labels={"name": load.name}, statistic="last", window_s=DAY_S),
+        )
+        for metric, estimate in found.items()
     )
     return predictions, _build_bases(load, rates, efficiency, of)
 
@@ -70,10 +78,9 @@ class MatrixRates(NamedTuple):
 
 
 def training_rates(machine: MachineFacts, threads: int, busy: float = 0.0) -> MatrixRates:
-    """More threads than cores add nothing; with a core for each and none to spare a neighbour stalls all of them.
+    """More threads than cores add nothing; with a core for each thread and none to spare, a neighbour stalls all.
 
-    A probe of half a second may find a core free where over minutes each of many threads gets its share of the cores:
-    with `busy` others the low end is that share of the best the probe saw.
+    With `busy` other threads the low end is the run's share of the cores of the best that the probe saw.
     """
     used = min(threads, machine.cores_usable)
     rate, one = matrix_rate(machine, used), matrix_rate(machine, 1)
@@ -133,16 +140,6 @@ def _predict_memory(load: TrainingLoad, row: TrainingEfficiency, basis: str) -> 
     return multiply_estimates([own, sure], "bytes", basis)
 
 
-def _build_prediction(name: str, metric: str, estimate: Estimate) -> Prediction:
-    return Prediction(
-        id=f"{name}.{metric}.last",
-        metric=metric,
-        workload=name,
-        estimate=estimate,
-        query=Query(metric=metric, labels={"name": name}, statistic="last", window_s=DAY_S),
-    )
-
-
 def _build_bases(load: TrainingLoad, rates: MatrixRates, row: TrainingEfficiency, of: str) -> tuple[Basis, ...]:
     """One per number, under the ids the estimates name."""
     unit, more = UNITS[load.task], row.first_steps
@@ -153,21 +150,15 @@ def _build_bases(load: TrainingLoad, rates: MatrixRates, row: TrainingEfficiency
     parts = ", ".join(f"{name} {part / 1e6:.0f} MB" for name, part in shown.items())
     parts += f"; band 1/{row.memory_low_factor:g} to {row.memory_high_factor:g}"
     timing = (size, rate, shares, band, source)
+    spent = "time spent in steps, first to last; checkpoints are not in it, a step made again counts once"
+    held_most = f"process + max(loading, lasting + {1 + row.memory_step_share:g} x step)"
     return (
-        _build_basis(
-            row,
-            f"{of}.time",
-            "time spent in steps, first to last; checkpoints are not in it, a step made again counts once",
-            (f"steps x step / rate; {step}", *timing),
-        ),
+        _build_basis(row, f"{of}.time", spent, (f"steps x step / rate; {step}", *timing)),
         _build_basis(
             row, f"{of}.speed", f"{unit} gone through per second of stepping", (f"units / step; {step}", *timing)
         ),
         _build_basis(
-            row,
-            f"{of}.memory",
-            "largest resident set of the training process",
-            (f"process + max(loading, lasting + {1 + row.memory_step_share:g} x step)", size, parts, source),
+            row, f"{of}.memory", "largest resident set of the training process", (held_most, size, parts, source)
         ),
     )
 

@@ -1,7 +1,7 @@
 """Which split of a training run is the fastest that fits a cluster, and how long a token takes then.
 
 Every split of the devices into tensor, pipeline and data ranks is counted (training_memory.py) and timed by the
-fitted physics (throughput.py); of those that fit, the one with the fewest device-seconds a token wins. Added here:
+fitted physics (token_throughput.py); of those that fit, the one with the fewest device-seconds a token wins. Added:
 - link: between machines what the machine's own network gives each device, not the port the fit assumed;
 - tensor ranks of devices without links of their own tell each other over the host's bus;
 - gradients of copies that are not sharded: 2 (d - 1) / d x 2 bytes x trained / link, once a step;
@@ -17,20 +17,28 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
-from archwright.contract.estimate import Estimate, multiply_estimates
+from archwright.contract.estimate import Estimate
 from archwright.sizing.hardware.device_rates import read_work_rate
-from archwright.sizing.inference import serving_prediction
-from archwright.sizing.inference.serving_prediction import PredictionInterval
-from archwright.sizing.step_time import extrapolation, fitted_tables
+from archwright.sizing.inference.serving_prediction import (
+    NEW_ACCELERATOR,
+    NEW_BOTH,
+    NEW_MODEL,
+    SEEN,
+    PredictionInterval,
+    apply_band,
+    widen_for_distance,
+)
 from archwright.sizing.step_time.boosted_trees import sum_trees
+from archwright.sizing.step_time.fitted_tables import load_table
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
-from archwright.sizing.training import token_throughput
 from archwright.sizing.training.token_throughput import (
     DEVICES_PER_MACHINE,
     FABRIC_BYTES_PER_S,
     INTRA_MACHINE_BYTES_PER_S,
     RECOMPUTE_SHARES,
     TrainingJob,
+    classify_training_stratum,
+    extract_training_features,
     seconds_per_token,
     tensor_exchange_s,
 )
@@ -140,7 +148,7 @@ def choose_parallel_plan(question: TrainingSetup, cluster: Cluster, space: float
 def _fastest_plan(
     question: TrainingSetup, cluster: Cluster, space: float, splits: list[ParallelScheme]
 ) -> ParallelPlan | None:
-    k = fitted_tables.load_table("training").coefficients["token"]
+    k = load_table("training").coefficients["token"]
     found: ParallelPlan | None = None
     for scheme in splits:
         for micro in _powers_of_two(min(LARGEST_MICRO_BATCH, scheme.rounds)):
@@ -148,8 +156,7 @@ def _fastest_plan(
             if tried.rounds < tried.pipeline:
                 break
             kept = _least_recompute(question.subject, tried, space)
-            if kept is None:
-                # A larger micro-batch holds more.
+            if kept is None:  # a larger micro-batch holds more
                 break
             chosen, bytes_held = kept
             job = place_job(question, chosen, cluster)
@@ -162,9 +169,8 @@ def _fastest_plan(
 def has_fitting_scheme(question: TrainingSetup, cluster: Cluster, space: float) -> bool:
     """Whether any split holds at most `space` bytes a device."""
     subject = question.subject
-    states = (
-        WEIGHT_BYTES * subject.model.parameters + (GRADIENT_BYTES + MOMENT_BYTES) * subject.trained_parameters
-    ) / cluster.devices
+    model, trained = subject.model, subject.trained_parameters
+    states = (WEIGHT_BYTES * model.parameters + (GRADIENT_BYTES + MOMENT_BYTES) * trained) / cluster.devices
     return states <= space and any(
         break_down_memory(subject, scheme._replace(recompute="full")).total <= space
         for scheme in _iterate_schemes(question, cluster)
@@ -215,7 +221,6 @@ def place_job(question: TrainingSetup, scheme: ParallelScheme, cluster: Cluster)
         recompute=RECOMPUTE_SHARES[scheme.recompute],
         tp=scheme.tensor,
         sharded=scheme.stage == 3 and scheme.pipeline == 1 and scheme.data > 1,
-        compiled=True,
     )
 
 
@@ -226,13 +231,13 @@ def scheme_token_s(question: TrainingSetup, scheme: ParallelScheme, job: Trainin
         seconds *= adapter_time_share(job, k)
     inside = job.accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S
     if scheme.tensor > 1 and job.devices > DEVICES_PER_MACHINE and inside < INTRA_MACHINE_BYTES_PER_S:
-        seconds += (
-            tensor_exchange_s(job, k, inside) - tensor_exchange_s(job, k, INTRA_MACHINE_BYTES_PER_S)
-        ) * job.bubble
+        slow, fast = (tensor_exchange_s(job, k, link) for link in (inside, INTRA_MACHINE_BYTES_PER_S))
+        seconds += (slow - fast) * job.bubble
     if scheme.data > 1 and not job.sharded:
         trained = question.subject.trained_parameters / (scheme.tensor * scheme.pipeline)
         sent = 2 * (scheme.data - 1) / scheme.data * GRADIENT_BYTES * trained
-        seconds += sent / job.link * scheme.devices / _step_tokens(question, scheme)
+        step_tokens = scheme.data * scheme.micro * scheme.rounds * question.subject.sequence
+        seconds += sent / job.link * scheme.devices / step_tokens
     return seconds
 
 
@@ -241,10 +246,6 @@ def adapter_time_share(job: TrainingJob, k: Mapping[str, float]) -> float:
     whole, without = seconds_per_token(job, k), seconds_per_token(job._replace(rate=math.inf), k)
     spared = (FLOPS_FULL - FLOPS_ADAPTERS) / (FLOPS_FULL + FLOPS_RECOMPUTE * job.recompute)
     return 1 - spared * (whole - without) / whole
-
-
-def _step_tokens(question: TrainingSetup, scheme: ParallelScheme) -> float:
-    return scheme.data * scheme.micro * scheme.rounds * question.subject.sequence
 
 
 def predict_token_time(
@@ -256,27 +257,20 @@ def predict_token_time(
     The fastest of many predicted splits is partly the luckiest: no faster than the best utilisation ever published, and
     slower by what published runs of large models were behind such a choice.
     """
-    fit = fitted_tables.load_table("training")
-    stratum = token_throughput.classify_training_stratum(choice.job, fit.seen)
+    fit = load_table("training")
+    stratum = classify_training_stratum(choice.job, fit.seen)
     seconds = choice.seconds
-    known = stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL)
+    known = stratum in (SEEN, NEW_MODEL)
     if known and trusted:
-        seconds *= math.exp(sum_trees(fit.residuals["token"], token_throughput.extract_training_features(choice.job)))
+        seconds *= math.exp(sum_trees(fit.residuals["token"], extract_training_features(choice.job)))
     elif known:
         # Physics alone was scored where the device was left out: that is its band.
-        stratum = (
-            serving_prediction.NEW_ACCELERATOR if stratum == serving_prediction.SEEN else serving_prediction.NEW_BOTH
-        )
+        stratum = NEW_ACCELERATOR if stratum == SEEN else NEW_BOTH
     most = read_work_rate(catalog, "training.utilisation").value
     seconds = max(seconds, model_flops(question) / (most * question.job.rate))
-    doubt = serving_prediction.BandWidening(
-        serving_prediction.WEAK_BAND_EXPONENT ** len(question.job.weak),
-        extrapolation.spec_uncertainty(question.job.accelerator, catalog),
-    )
-    guess = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
-    own = Estimate(value=guess.value, low=guess.low, high=guess.high, unit="s")
-    made = multiply_estimates([own, estimate_published_gap(question, catalog)], "s")
-    return PredictionInterval(made.value, made.low, made.high), stratum
+    doubt = widen_for_distance(len(question.job.weak), question.job.accelerator, catalog)
+    guess = apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
+    return guess.multiply(estimate_published_gap(question, catalog)), stratum
 
 
 def estimate_published_gap(question: TrainingSetup, catalog: Catalog) -> Estimate:
@@ -287,7 +281,7 @@ def estimate_published_gap(question: TrainingSetup, catalog: Catalog) -> Estimat
 
 
 def model_flops(question: TrainingSetup) -> float:
-    """Of a token, forward and backward, nothing computed again; attention as throughput.py counts it."""
+    """Of a token, forward and backward, nothing computed again; attention as in token_throughput.py."""
     job = question.job
     products = FLOPS_ADAPTERS if question.subject.adapters else FLOPS_FULL
     return products * job.active + 6 * job.layers * job.hidden * job.sequence

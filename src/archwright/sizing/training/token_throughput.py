@@ -19,17 +19,22 @@ from typing import NamedTuple
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.record import Record
-from archwright.sizing.inference import serving_prediction
-from archwright.sizing.model import numeric_precision
-from archwright.sizing.step_time import boosted_trees, extrapolation, fitted_tables
+from archwright.sizing.inference.serving_prediction import (
+    NEW_ACCELERATOR,
+    NEW_BOTH,
+    NEW_MODEL,
+    SEEN,
+    PredictionInterval,
+    apply_band,
+    model_identity,
+    resolve_model,
+    widen_for_distance,
+)
+from archwright.sizing.model.numeric_precision import matmul_rate
+from archwright.sizing.step_time import fitted_tables
+from archwright.sizing.step_time.boosted_trees import sum_trees
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
 
-SEEN, NEW_MODEL, NEW_ACCELERATOR, NEW_BOTH = (
-    serving_prediction.SEEN,
-    serving_prediction.NEW_MODEL,
-    serving_prediction.NEW_ACCELERATOR,
-    serving_prediction.NEW_BOTH,
-)
 # Between machines, one way, for each accelerator: what a 400 Gbit/s port carries.
 FABRIC_BYTES_PER_S = 50e9
 DEVICES_PER_MACHINE = 8
@@ -58,7 +63,7 @@ class TrainingQuery(Record):
 
 
 class TrainingJob(NamedTuple):
-    """Resolved and counted: what a coefficient multiplies."""
+    """Resolved and counted: what a coefficient multiplies. By default on one device, unsplit."""
 
     model: ModelSpec
     accelerator: Accelerator
@@ -73,20 +78,20 @@ class TrainingJob(NamedTuple):
     wide_rate: float
     bandwidth: float
     link: float
-    devices: int
     micro_tokens: float
-    bubble: float
-    recompute: float
-    tp: int
-    sharded: bool
-    compiled: bool
-    weak: tuple[str, ...]
+    devices: int = 1
+    bubble: float = 1.0
+    recompute: float = 0.0
+    tp: int = 1
+    sharded: bool = False
+    compiled: bool = True
+    weak: tuple[str, ...] = ()
 
 
 class TrainingThroughput(NamedTuple):
-    tokens_per_s: serving_prediction.PredictionInterval
-    device_hours: serving_prediction.PredictionInterval | None
-    step_s: serving_prediction.PredictionInterval | None
+    tokens_per_s: PredictionInterval
+    device_hours: PredictionInterval | None
+    step_s: PredictionInterval | None
     stratum: str
     weak: tuple[str, ...]
 
@@ -94,7 +99,7 @@ class TrainingThroughput(NamedTuple):
 def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) -> TrainingJob:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
     accelerator = subjects.accelerator(asked.accelerator)
-    model, weak = serving_prediction.resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
+    model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     number = parse_training_precision(asked.precision)
     ranks = {name.lower(): max(1, min(int(size), 100_000)) for name, size in _NUMBERED.findall(asked.parallelism)}
     if not asked.parallelism:
@@ -102,6 +107,7 @@ def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) 
     sequence = asked.sequence_tokens or ASSUMED_SEQUENCE
     micro = ranks.get("micro", ranks.get("mbs", 1))
     parameters = asked.parameters or float(model.parameters)
+    inside = accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S
     stages, rounds = ranks.get("pp", 1), ranks.get("ga", ranks.get("accum", 8)) * ranks.get("vp", 1)
     return TrainingJob(
         model=model,
@@ -113,12 +119,10 @@ def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) 
         layers=model.layers,
         hidden=model.hidden,
         sequence=sequence,
-        rate=numeric_precision.matmul_rate(accelerator, number),
-        wide_rate=numeric_precision.matmul_rate(accelerator, "bf16"),
+        rate=matmul_rate(accelerator, number),
+        wide_rate=matmul_rate(accelerator, "bf16"),
         bandwidth=accelerator.memory_bandwidth_bytes_per_s,
-        link=(accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S)
-        if asked.devices <= DEVICES_PER_MACHINE
-        else FABRIC_BYTES_PER_S,
+        link=inside if asked.devices <= DEVICES_PER_MACHINE else FABRIC_BYTES_PER_S,
         devices=max(asked.devices, 1),
         micro_tokens=micro * sequence / ranks.get("cp", 1),
         bubble=1 + (stages - 1) / max(rounds, 1),
@@ -183,7 +187,7 @@ def extract_training_features(job: TrainingJob) -> list[float]:
 
 
 def classify_training_stratum(job: TrainingJob, seen: Mapping[str, tuple[str, ...]]) -> str:
-    old_model = serving_prediction.model_identity(job.model) in seen["model"]
+    old_model = model_identity(job.model) in seen["model"]
     if job.accelerator.id in seen["accelerator"]:
         return SEEN if old_model else NEW_MODEL
     return NEW_ACCELERATOR if old_model else NEW_BOTH
@@ -198,12 +202,9 @@ def predict_throughput(
     stratum = classify_training_stratum(job, fit.seen)
     seconds = seconds_per_token(job, fit.coefficients["token"])
     if stratum in (SEEN, NEW_MODEL):
-        seconds *= math.exp(boosted_trees.sum_trees(fit.residuals["token"], extract_training_features(job)))
-    doubt = serving_prediction.BandWidening(
-        serving_prediction.WEAK_BAND_EXPONENT ** len(job.weak),
-        extrapolation.spec_uncertainty(job.accelerator, subjects.catalog),
-    )
-    each = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
+        seconds *= math.exp(sum_trees(fit.residuals["token"], extract_training_features(job)))
+    doubt = widen_for_distance(len(job.weak), job.accelerator, subjects.catalog)
+    each = apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
     hours = each.scaled(asked.tokens / 3600) if asked.tokens else None
     step = each.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
     return TrainingThroughput(each.inverse, hours, step, stratum, job.weak)

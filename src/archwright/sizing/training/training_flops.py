@@ -6,7 +6,7 @@ and what an allocator wastes; the measured shares of a catalog row stand for the
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.record import Record
@@ -36,22 +36,6 @@ class StepMemory(NamedTuple):
     lasting: float
     step: float
     loading: float = 0.0
-
-
-class TrainingStep(Protocol):
-    """A kind of training: what a step of so many units computes and holds."""
-
-    @property
-    def layers(self) -> int:
-        """Parts that cost something in a step whatever its size."""
-
-    def flops(self, units: float, learned: float) -> StepFlops:
-        """`learned` is the share of the units that is learned from."""
-
-    def memory(self, units: float, learned: float, dtype: str) -> StepMemory: ...
-
-    @property
-    def formula(self) -> str: ...
 
 
 class LoraStep(Record):
@@ -156,9 +140,8 @@ class BoostedTreesStep(Record):
 
     def memory(self, units: float, learned: float, dtype: str) -> StepMemory:
         """The rows as numbers and as bins; gradients and scores of each tree."""
-        return StepMemory(
-            self.data_rows * self.features * (DTYPE_BYTES[dtype] + 2), self.data_rows * 12.0 * self.trees_per_round
-        )
+        lasting = self.data_rows * self.features * (DTYPE_BYTES[dtype] + 2)
+        return StepMemory(lasting, self.data_rows * 12.0 * self.trees_per_round)
 
 
 def build_convolution_step(

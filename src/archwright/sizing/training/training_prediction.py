@@ -1,7 +1,7 @@
 """What `predict training` answers: a stated split as a benchmark row states it, else the fastest that fits.
 
-Throughput of a stated split comes from throughput.predict, the very path that is scored against benchmarks; of a
-chosen one from training_scheme.py. Memory, checkpoints, goodput, days and cost are the same for both.
+Throughput of a stated split comes from token_throughput.py, as scored against benchmarks; of a chosen one from
+parallel_strategy.py. Memory, checkpoints, goodput, days and cost are the same for both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from archwright.sizing.training.cluster_training import (
     total_device_hours,
 )
 from archwright.sizing.training.goodput import Goodput, predict_goodput
-from archwright.sizing.training.goodput import GoodputJob as Exposed
 from archwright.sizing.training.parallel_strategy import (
     Cluster,
     TrainingSetup,
@@ -99,21 +98,22 @@ def predict_training_run(
         return None
     catalog = subjects.catalog
     run = TrainingRunSpec(asked.tokens or 0.0, method)
-    exposed = Exposed(checkpoint_bytes(subject), cluster.devices, cluster.machines, run.stages)
-    lost = predict_goodput(exposed, catalog)
-    estimates = _speed_estimates(split, asked, question, catalog) | _run_estimates(
-        split, run, (cluster, lost, exposed.checkpoint_bytes), usd_per_hour, catalog
-    )
-    named = ("training.memory", "training.behind", "training.setup", *(("training.lora",) if subject.adapters else ()))
+    lost = predict_goodput(run.goodput_job(subject, cluster), catalog)
+    estimates = _speed_estimates(split, asked, question, catalog)
+    if asked.tokens:
+        written = exact_estimate(checkpoint_bytes(subject), "bytes")
+        estimates |= _run_estimates(split, asked.tokens, (cluster, lost, written), usd_per_hour, catalog)
+    named = ["training.memory", "training.behind"]
+    named += ["training.setup"] if asked.tokens else []
+    named += ["training.lora"] if asked.tokens and subject.adapters else []
+    quotes = quote_work_rates(catalog, *named)
     return TrainingPrediction(
         model=model,
         accelerator=accelerator,
         layout=split.layout,
         stratum=split.stratum,
         estimates=estimates,
-        facts=(*lost.facts, *quote_work_rates(catalog, *named))
-        if asked.tokens
-        else quote_work_rates(catalog, *named[:2]),
+        facts=(*lost.facts, *quotes) if asked.tokens else quotes,
         weak=split.weak,
         assumed=() if parse_scheme(asked.parallelism, asked.devices) else ("split: the fastest that fits",),
     )
@@ -147,21 +147,16 @@ def _choose_layout(
         token_s, stratum, weak = got.tokens_per_s.inverse, got.stratum, got.weak
         kept, text = break_down_memory(question.subject, scheme).total, scheme.layout_text
         if question.subject.adapters:
-            token_s = token_s.scaled(
-                adapter_time_share(place_job(question, scheme, cluster), load_table("training").coefficients["token"])
-            )
+            job = place_job(question, scheme, cluster)
+            token_s = token_s.scaled(adapter_time_share(job, load_table("training").coefficients["token"]))
         if kept > cluster.accelerator.memory_bytes:
             weak = (*weak, "the stated split exceeds the devices' memory")
     if question.subject.adapters:
         token_s = adapter_token_s(token_s, subjects.catalog)
-    return LayoutPerformance(
-        text, _cap_utilisation(token_s, model_flops(question) / question.job.rate), kept, stratum, weak
-    )
-
-
-def _cap_utilisation(token_s: PredictionInterval, least_s: float) -> PredictionInterval:
-    """No device computes faster than its stated rate: the fast end stops at `least_s`, utilisation 1."""
-    return token_s._replace(low=min(max(token_s.low, least_s), token_s.value))
+    # No device computes faster than its stated rate: the fast end stops at utilisation 1.
+    least_s = model_flops(question) / question.job.rate
+    capped = token_s._replace(low=min(max(token_s.low, least_s), token_s.value))
+    return LayoutPerformance(text, capped, kept, stratum, weak)
 
 
 def _speed_estimates(
@@ -180,20 +175,18 @@ def _speed_estimates(
 
 def _run_estimates(
     split: LayoutPerformance,
-    run: TrainingRunSpec,
-    job: tuple[Cluster, Goodput, float],
+    tokens: float,
+    job: tuple[Cluster, Goodput, Estimate],
     usd_per_hour: float | None,
     catalog: Catalog,
 ) -> dict[str, Estimate]:
-    """Of the whole run; nothing where its tokens are not stated. `job` ends with the bytes of a checkpoint."""
-    if not run.tokens:
-        return {}
+    """Of the whole run; `job` ends with the bytes of a checkpoint."""
     cluster, lost, written = job
-    stepping = split.token_s.to_estimate("s").scaled(run.tokens / HOUR_S, unit="h")
+    stepping = split.token_s.to_estimate("s").scaled(tokens / HOUR_S, unit="h")
     hours = total_device_hours(stepping, lost, cluster, catalog)
     found = {
         "device_hours": stepping,
-        "checkpoint_bytes": exact_estimate(written, "bytes"),
+        "checkpoint_bytes": written,
         "goodput": lost.share,
         "run_device_hours": hours,
         "days": hours.scaled(1 / cluster.devices / 24, unit="days"),

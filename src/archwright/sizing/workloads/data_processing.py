@@ -24,30 +24,27 @@ WORK_NAME = "data-processing"
 def size_data_processing(machine: Machine, gib: float, workload: str, catalog: Catalog) -> BatchWork:
     """One run over `gib` GiB: every byte ingested and refined once."""
     steps = [read_work_rate(catalog, name).divide_amount(1.0, "s/byte") for name in ("data.ingest", "data.refine")]
-    each = multiply_estimates(
-        [sum_estimates(steps, "s/byte"), read_work_rate(catalog, "host.scaling").divide_amount(1.0, "")], "s/byte"
-    )
+    slowed = read_work_rate(catalog, "host.scaling").divide_amount(1.0, "")
+    each = multiply_estimates([sum_estimates(steps, "s/byte"), slowed], "s/byte")
     cores = host_cores(machine)
-    basis = f"{workload}.{machine.id}.work"
+    basis = Basis(
+        id=f"{workload}.{machine.id}.work",
+        kind="measured",
+        stratum="measured here, other processors and data",
+        definition="hours of one machine for a run: each byte ingested and refined once",
+        formula="GiB x (1 / ingest + 1 / refine) / (cores x scaling)",
+        facts=(
+            f"{gib:,.0f} GiB; cores of a machine: {cores}",
+            *quote_work_rates(catalog, "data.ingest", "data.refine", "host.scaling", "data.scaling"),
+        ),
+    )
     return BatchWork(
         model=WORK_NAME,
-        machine_hours=each.scaled(gib * GIB / cores / HOUR_S, unit="h", basis=basis),
+        machine_hours=each.scaled(gib * GIB / cores / HOUR_S, unit="h", basis=basis.id),
         least=1,
         most=max(1, math.floor(gib / LEAST_GIB_A_CORE / cores)),
         scaling=read_work_rate(catalog, "data.scaling").value,
         busy_w=busy_power_w(machine, catalog, accelerated=False),
-        bases=(
-            Basis(
-                id=basis,
-                kind="measured",
-                stratum="measured here, other processors and data",
-                definition="hours of one machine for a run: each byte ingested and refined once",
-                formula="GiB x (1 / ingest + 1 / refine) / (cores x scaling)",
-                facts=(
-                    f"{gib:,.0f} GiB; cores of a machine: {cores}",
-                    *quote_work_rates(catalog, "data.ingest", "data.refine", "host.scaling", "data.scaling"),
-                ),
-            ),
-        ),
+        bases=(basis,),
         assumptions=("data processing: text's rates stand for all kinds",),
     )

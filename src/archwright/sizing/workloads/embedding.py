@@ -73,21 +73,16 @@ def size_embedding_serving(
     own = multiply_estimates([speed.divide_amount(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
     launch = "embedding.launch" if on_device else "request.host"
     ratio = text_flops(model, long) / text_flops(model, mean)
-    times = ServiceTimes(read_work_rate(catalog, launch), own, long=ratio, variation=_squared_variation(ratio))
+    # Of a log-normal whose 95th percentile is `ratio` times its mean, as lengths are drawn.
+    variation = (max(ratio, 1.0) - 1) ** 2 / NORMAL_95**2
+    times = ServiceTimes(read_work_rate(catalog, launch), own, long=ratio, variation=variation)
     servers = machine.accelerator_count if on_device else host_cores(machine)
     limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
     found = find_capacity(times, servers, limit, batches=on_device)
-    basis = _build_basis(
-        f"{workload}.{machine.id}.capacity", model, mean, quote_work_rates(catalog, *used, launch, "load.most")
-    )
-    return build_steady_capacity(machine, catalog, found, basis, (model.id, ENGINE))._replace(
-        context_tokens=round(most)
-    )
-
-
-def _squared_variation(long: float) -> float:
-    """Squared variation of a log-normal whose 95th percentile is `long` times its mean, as lengths are drawn."""
-    return (max(long, 1.0) - 1) ** 2 / NORMAL_95**2
+    told = quote_work_rates(catalog, *used, launch, "load.most")
+    basis = _build_basis(f"{workload}.{machine.id}.capacity", model, mean, told)
+    carried = build_steady_capacity(machine, catalog, found, basis, (model.id, ENGINE))
+    return carried._replace(context_tokens=round(most))
 
 
 def size_embedding_batch(

@@ -113,14 +113,9 @@ def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, bat
     found, lower, upper = (_best_arrangement(stations, bound, cap) for stations in (middle, slow, fast))
     quickest = min(found.latency, *(station.idle_p95_s for station, _ in fast))
     rate, latency = found.rate, found.latency
-    return CapacityResult(
-        Estimate(value=rate, low=min(lower.rate, rate), high=max(upper.rate, rate), unit="requests/s"),
-        Estimate(value=latency, low=quickest, high=max(lower.latency, latency), unit="s"),
-        found.batch,
-        found.busy,
-        found.servers,
-        misses,
-    )
+    rates = Estimate(value=rate, low=min(lower.rate, rate), high=max(upper.rate, rate), unit="requests/s")
+    latencies = Estimate(value=latency, low=quickest, high=max(lower.latency, latency), unit="s")
+    return CapacityResult(rates, latencies, found.batch, found.busy, found.servers, misses)
 
 
 def _candidate_stations(times: ServiceTimes, part: str, servers: int, batches: bool) -> list[tuple[ServerStation, int]]:

@@ -45,23 +45,19 @@ def size_image_serving(
     servers = machine.accelerator_count if device else host_cores(machine)
     limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
     found = find_capacity(ServiceTimes(read_work_rate(catalog, launch), own), servers, limit, batches=device)
-    basis = f"{workload}.{machine.id}.capacity"
     asked = f"{parameters / 1e6:,.3g} million parameters, {pixels / 1e6:,.3g} megapixels: "
     told = (f"{asked}{flops.value / 1e9:,.3g} GFLOP an image [{flops.low / 1e9:,.3g}, {flops.high / 1e9:,.3g}]",)
+    accelerator = machine.accelerator
+    stated = () if accelerator is None else (f"{accelerator.id}: {accelerator.source} ({accelerator.as_of})",)
     made = Basis(
-        id=basis,
+        id=f"{workload}.{machine.id}.capacity",
         kind="calibrated",
         stratum="published classifiers of other sizes" if device else "measured here, other processors",
         definition="images a second that one machine takes with the latency's p95 held; p95 from arrival to answer",
         formula="launch + images x parameters x pixels / 50,176 x FLOPs / (share x rate); wait: workloads/queueing.py",
-        facts=told + quote_work_rates(catalog, "vision.flops", *used, launch, "load.most") + _device_facts(machine),
+        facts=told + quote_work_rates(catalog, "vision.flops", *used, launch, "load.most") + stated,
     )
     return build_steady_capacity(machine, catalog, found, made, (f"classifier-{parameters / 1e6:g}M", ENGINE))
-
-
-def _device_facts(machine: Machine) -> tuple[str, ...]:
-    accelerator = machine.accelerator
-    return () if accelerator is None else (f"{accelerator.id}: {accelerator.source} ({accelerator.as_of})",)
 
 
 def build_steady_capacity(
@@ -73,8 +69,8 @@ def build_steady_capacity(
     on_device = has_devices(machine)
     return SteadyCapacity(
         model=names[0],
-        requests_per_s=_with_basis(found.requests_per_s, basis.id),
-        latency_p95_s=_with_basis(found.latency_p95_s, basis.id),
+        requests_per_s=found.requests_per_s.scaled(1.0, basis=basis.id),
+        latency_p95_s=found.latency_p95_s.scaled(1.0, basis=basis.id),
         ttft_p95_s=None,
         tpot_p95_s=None,
         engine=names[1],
@@ -89,7 +85,3 @@ def build_steady_capacity(
         misses=found.misses,
         assumptions=(f"kept at most {found.busy:.0%} busy",),
     )
-
-
-def _with_basis(estimate: Estimate, basis: str) -> Estimate:
-    return estimate.scaled(1.0, basis=basis)
