@@ -1,8 +1,7 @@
 """Whether a pool takes one more request: the rule the gateway applies and the simulation predicts with.
 
-Decides that overload is said early and to the least urgent first: a class may fill only its share of the queue, and
-who could not begin before its deadline is refused at once instead of waiting for nothing. What is served then is in
-time, so that more load does not mean fewer useful answers.
+A class may fill only its share of the queue, and a request that could not begin before its deadline is refused at once.
+What is served is then in time: more load does not mean fewer useful answers.
 """
 
 from __future__ import annotations

@@ -12,11 +12,10 @@ RequestKind = Literal["chat", "completion", "messages", "embedding", "predict"]
 
 # What does not decide the answer: who asks, how it is delivered, what the provider should keep or bill.
 IGNORED_PARAMETERS = frozenset(
-    {
-        *("user", "metadata", "stream", "stream_options", "store", "service_tier"),
-        *("safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-    }
+    {"user", "metadata", "stream", "stream_options", "store", "service_tier"}
+    | {"safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
+DECLINING = frozenset({"no-store", "no-cache"})
 _SAMPLED = frozenset({"chat", "completion", "messages"})
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
@@ -37,7 +36,9 @@ def is_cacheable(policy: CachePolicy, asked: CacheKeyParts, cache_control: str) 
     `deterministic`: only where the caller asked for one answer, not for one of many (temperature 0 or a seed; kinds
     that do not sample always). The client has the last word: no-store or no-cache.
     """
-    if policy == "off" or (cache_control and _declines_cache(cache_control)):
+    if policy == "off":
+        return False
+    if cache_control and not DECLINING.isdisjoint(word.strip().lower() for word in cache_control.split(",")):
         return False
     if policy == "all" or asked.kind not in _SAMPLED:
         return True
@@ -52,8 +53,3 @@ def build_canonical_key(asked: CacheKeyParts) -> bytes:
     if not IGNORED_PARAMETERS.isdisjoint(parameters):
         parameters = {name: value for name, value in parameters.items() if name not in IGNORED_PARAMETERS}
     return _ENCODER.encode((asked.kind, asked.version, parameters, *asked.beside))
-
-
-def _declines_cache(cache_control: str) -> bool:
-    words = {word.strip().lower() for word in cache_control.split(",")}
-    return not words.isdisjoint(("no-store", "no-cache"))

@@ -1,8 +1,7 @@
 """When an engine is left alone for a while, and how often a request may be tried again.
 
-Decides that an engine which mostly fails gets no requests where another can take them, that it is asked again by one
-request at a time, and that trying again never makes an outage worse: retries are a share of requests, whoever asks.
-The clock is passed in; nothing here waits.
+An engine that mostly fails gets no requests if another can take them, and is probed by one request at a time. Retries
+are a share of requests, so that they never make an outage worse. The clock is passed in; nothing here waits.
 """
 
 from __future__ import annotations

@@ -1,17 +1,13 @@
-"""Who of one class gets the next slot: the tenant with the fewest in hand, of it who came first; but not to answer
-people who will have left by then.
+"""Fair queue: serve the tenant with the fewest active requests, FIFO within a tenant, likely departed clients last.
 
-Decides that many who wait for one tenant take nothing from another: each has a line of its own, and where there is no
-room for one more, who came last for the tenant of whom most wait makes it. And from what became of those served before,
-without a setting, who is passed by. Where a queue is longer than its clients wait, first come, first served gives every
-slot to somebody about to leave: the engine works, and nobody reads it. So it is learned, by how long they had waited
-for their slot, whether clients stayed until they were answered. Whoever has waited as long as those who mostly left is
-passed by: the next in order is served, and those passed by where nobody else waits, or when their wait has become one
-that clients bear (some leave after 2 s, and those who stay, stay for long). Whom it passes by it does not refuse: who
-waits for ever is served.
+Each tenant has a line of its own; if the queue is full, a new request may replace the newest one of the tenant with the
+most. Design: where a queue is longer than its clients wait, FIFO gives every slot to a client about to leave. So the
+queue learns, by time waited for a slot, whether clients stayed until they were answered, and passes by requests that
+have waited as long as those who mostly left. Those passed by are served when nobody else waits, or when their wait has
+become one that clients bear (some leave after 2 s; those who stay, stay for long). They are never refused.
 
-An age with a bad name is tried again, by one or two at a time, once as many others have been answered as it takes to
-forget. Where clients leave whatever they waited all ages are poor, and the order is that of arrival again.
+An age with a bad record is tried again by one or two requests at a time, once as many others have been answered as it
+takes to forget. If clients leave whatever they waited, all ages are poor and the order is FIFO again.
 """
 
 from __future__ import annotations
@@ -28,8 +24,8 @@ SHORTEST_WAIT_S, BUCKETS_PER_OCTAVE, WAIT_BUCKETS = 0.05, 2, 32
 DECAY = 1 - 1 / 40
 # An age is believed in until more than this share of its clients left; so many that stayed are taken for granted.
 ABANDONED_SHARE, PRIOR_SERVED = 0.25, 4.0
-# Less than this of one lost answer is forgotten. Until then, of those of the age who are being served so many count as
-# lost: a few are tried, and not a whole engine's slots before the first of them has ended.
+# Less than this of one lost answer is forgotten. Until then so many requests of the age that are being served count as
+# lost: a few are tried, not a whole engine's slots.
 NEGLIGIBLE_ABANDONED, TRIAL_REQUESTS = 0.02, 2
 
 
@@ -73,7 +69,7 @@ class AbandonmentModel:
 
 
 class QueuedRequest(Protocol):
-    """One who waits since a time of the line's clock; `gone`: no more."""
+    """A request that waits since a time of the queue's clock; `gone`: its client left."""
 
     @property
     def since(self) -> float: ...
@@ -85,7 +81,7 @@ W = TypeVar("W", bound=QueuedRequest)
 
 
 class TenantQueue(Generic[W]):
-    """Those of one class and tenant who wait; `patience` is that of their class."""
+    """Waiting requests of one class and tenant; `patience` is that of the class."""
 
     __slots__ = ("_coming", "_next", "_passed", "patience")
 

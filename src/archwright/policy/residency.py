@@ -1,11 +1,10 @@
 """Where data of a class may be worked on, and which class a request's data has.
 
-Decides that the strictest of what is known holds: the endpoint's class, what the caller says and what was found in
-the text. A caller can raise a class, never lower it. Where the rule says no there is no exception, whatever fails.
+The strictest of what is known holds: the endpoint's class, the caller's statement and what was found in the text. A
+caller can raise a class, never lower it. A refusal has no exception, whatever fails.
 
-And that a residency speaks for the class of data it was stated for and for milder ones: who said that personal data
-may go anywhere has said nothing of health data. Of a class nobody spoke for only engines of one's own work, and only
-where the milder ones may be.
+A residency covers the class of data it was stated for and milder ones. Data of a class without a stated residency go
+only to engines of one's own, and only where milder classes may go.
 """
 
 from __future__ import annotations

@@ -58,13 +58,11 @@ def closed_loop_arrivals(load: LoadSpec) -> Iterator[Arrival]:
     """Requests for the closed loop without an end, in blocks that each represent the load; `at_s` is 0."""
     chance = random.Random(load.seed + 1)
     while True:
-        inputs = interleave_quarters(
-            sample_stratified_lengths(load.input_tokens, BLOCK_SIZE, chance, least=LEAST_INPUT), chance
-        )
-        outputs = interleave_quarters(
-            sample_stratified_lengths(load.output_tokens, BLOCK_SIZE, chance, least=LEAST_OUTPUT), chance
-        )
-        for pair in zip(inputs, outputs, strict=True):
+        blocks = [
+            interleave_quarters(sample_stratified_lengths(length, BLOCK_SIZE, chance, least=least), chance)
+            for length, least in ((load.input_tokens, LEAST_INPUT), (load.output_tokens, LEAST_OUTPUT))
+        ]
+        for pair in zip(*blocks, strict=True):
             yield Arrival(0.0, *pair)
 
 

@@ -1,19 +1,16 @@
 """How much a key, a user or a tenant may ask, and whether one more request fits: whole numbers, no IO.
 
-Rates are the continuous-state leaky bucket that ITU-T I.371 gives as one of the two forms of GCRA: a level rises with
-what is asked and leaks at the rate; N a minute is a burst of N, then N/60 a second. The level is kept in
-units of 1/60,000,000 of a request (or token), so that one microsecond at one a minute leaks exactly one unit, and
-nothing is ever rounded. Money is whole nano-USD: a request's worst price rounded up, its real one to the nearest.
+Rates are the continuous-state leaky bucket of ITU-T I.371 (GCRA): N a minute is a burst of N, then N/60 a second. The
+level is kept in units of 1/60,000,000 of a request (or token): one microsecond at one a minute leaks one unit, and
+nothing is rounded. Money is whole nano-USD: a request's worst price rounded up, its real one to the nearest.
 
-The worst case of a request of text: its input is at most as many tokens as its body has bytes, and TEMPLATE_TOKENS. A
-token of a byte-level BPE covers at least one byte of UTF-8, JSON never writes a text shorter than UTF-8 does, and the
-JSON around a message is longer than the marks a chat template puts there; the allowance is for what a template adds on
-its own (a default system text, the preamble of tools). What an image becomes its bytes do not bound: for each, as much
-is reckoned as the pool's `image_tokens` says, IMAGE_TOKENS where it says nothing. That is the largest we know of:
-gpt-4o-mini counts 2,833 tokens for an image and 5,667 for each tile of 512 x 512 pixels, of which an image scaled into
-2,048 x 2,048 and to a shorter side of 768 has 4 x 2 at most (OpenAI, "Images and vision", calculating costs). Others
-count less: Qwen2.5-VL 16,384 (12,845,056 pixels of its preprocessor_config.json / 28^2), OpenAI's models of patches
-10,000, Claude 4,784, gpt-4o 1,445 (85 + 8 x 170).
+Worst case of a text request: at most as many input tokens as its body has bytes, plus TEMPLATE_TOKENS. A token of a
+byte-level BPE covers at least one byte of UTF-8, JSON is never shorter than UTF-8, and the JSON around a message is
+longer than a chat template's marks; the allowance is for what a template adds (a default system text, the preamble of
+tools). An image's bytes do not bound its tokens: it counts as the pool's `image_tokens`, else IMAGE_TOKENS, the largest
+known: gpt-4o-mini counts 2,833 tokens for an image and 5,667 for each tile of 512 x 512 pixels, at most 4 x 2 tiles
+(OpenAI, "Images and vision", calculating costs). Others count less: Qwen2.5-VL 16,384 (12,845,056 pixels of its
+preprocessor_config.json / 28^2), OpenAI's models of patches 10,000, Claude 4,784, gpt-4o 1,445 (85 + 8 x 170).
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """A model of continuous batching: what an engine does with requests, iteration by iteration.
 
-Decides, as the engines do: waiting requests take free slots in order of arrival. An iteration gives a token to every
-running answer and fills the rest of `batch_tokens` with prompts still being read, oldest first; whoever's prompt
-is complete gets its first token at the iteration's end. The iteration lasts as long as the clock says: a roofline or
-fitted steps. Iterations that only write answers are taken many at once, up to the next event: their times grow linearly
-with the contexts, so the sum is the number of steps times the middle one.
+As in the engines, waiting requests take free slots in order of arrival. An iteration gives a token to every running
+answer and fills the rest of `batch_tokens` with prompts still being read, oldest first; a request whose prompt is
+complete gets its first token at the iteration's end. Iterations that only write answers are taken many at once, up to
+the next event: their times grow linearly with the contexts, so the sum is the number of steps times the middle one.
 
-Every answer being written gets a token in every iteration, so one count of iterations tells each answer's tokens, and
-a heap by the iteration that ends an answer tells who leaves next: an event costs the same however many run.
+Design: every running answer gets a token in every iteration, so one count of iterations and a heap by the iteration
+that ends an answer tell who leaves next. An event costs the same however many run.
 """
 
 from __future__ import annotations
@@ -35,6 +34,9 @@ class SimulatedRequest(NamedTuple):
     new_tokens: int
     cached_tokens: int
     output_tokens: int
+
+
+Refill = Callable[[float], SimulatedRequest]
 
 
 class SimulatedOutcome(NamedTuple):
@@ -105,11 +107,7 @@ class ContinuousBatching:
         self._batch_tokens = batch_tokens
 
     def run(
-        self,
-        requests: Iterable[SimulatedRequest],
-        *,
-        refill: Callable[[float], SimulatedRequest] | None = None,
-        until: float = math.inf,
+        self, requests: Iterable[SimulatedRequest], *, refill: Refill | None = None, until: float = math.inf
     ) -> list[SimulatedOutcome]:
         """Everything that happens before `until`, in the order it ended; what runs or waits then comes last.
 
@@ -144,13 +142,7 @@ class ContinuousBatching:
             seen += count_token_pairs(one.context, count)
             done += count == one.unread
             taken.append((one, count))
-        step = EngineStep(
-            prompt_tokens=tokens,
-            prompt_pairs=seen,
-            prompts_done=done,
-            answering=answering,
-            context_tokens=float(state.context),
-        )
+        step = EngineStep(tokens, seen, done, answering, float(state.context))
         end = state.now + self._clock.step_s(step)
         if end > until:
             return False
@@ -188,9 +180,7 @@ class ContinuousBatching:
 class _BatchState:
     """Who waits, who runs, who is done. `context` sums the contexts of the answers being written."""
 
-    def __init__(
-        self, requests: Iterable[SimulatedRequest], refill: Callable[[float], SimulatedRequest] | None
-    ) -> None:
+    def __init__(self, requests: Iterable[SimulatedRequest], refill: Refill | None) -> None:
         self.now = 0.0
         self.iteration = 0
         self.coming = list(requests)
@@ -210,9 +200,8 @@ class _BatchState:
     def admit(self, slots: int) -> None:
         while self.coming and self.coming[0].arrival_s <= self.now and self.active < slots:
             request = heapq.heappop(self.coming)
-            self.reading.append(
-                _PrefillingRequest(request, self._admitted, max(0.0, self._free_at - request.arrival_s))
-            )
+            waited_s = max(0.0, self._free_at - request.arrival_s)
+            self.reading.append(_PrefillingRequest(request, self._admitted, waited_s))
             self._admitted += 1
         if self.active == slots:
             self._free_at = math.inf

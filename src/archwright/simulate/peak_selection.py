@@ -1,9 +1,8 @@
 """Which of many possible peak windows a plan is judged by.
 
 A short window holds a handful of requests: whether two long ones meet can move its percentiles by more than the
-machine's speed does, and then a measurement says little about the plan. So of up to SEEDS draws of the same load, the
-half whose figures lie nearest to the middle of all draws is kept (a typical window, neither lucky nor unlucky), and
-of these the one whose figures follow the machine's speed most evenly (a window that measures).
+machine's speed does. So of up to SEEDS draws of the load, the half whose figures lie nearest to the middle of all is
+kept, and of these the draw whose figures follow the machine's speed most evenly.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """What a pool of equal engines, rented or bought, does under its load: latencies at the peak, tokens in a closed loop.
 
-Which engine takes which arrival is decided by the gateway's own rules (dispatch.py), over as many engines as tell how
-the rules spread the load. As many windows of a peak as hold REQUESTS requests are run, each on one engine (batching.py)
-with the steps of its pace, so that a p99 is not one request's luck. To the
-simulated time to a first token comes what the fit says beyond the steps: scheduling and the way through the host.
+replica_dispatch.py spreads the arrivals over as many engines as tell how the gateway's rules spread the load. As many
+windows of a peak as hold REQUESTS requests run on one engine each (continuous_batching.py), so that a p99 is not one
+request's luck. To the simulated time to a first token comes what the fit says beyond the steps: scheduling, host.
 Value: the run at the predicted speed. Band: the fit's band of the stratum around it, and the runs at the fast and
 the slow end of the steps' band where queueing carries further than that.
 """
@@ -20,19 +19,21 @@ from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, peak_arrivals
+from archwright.simulate import queue_latency
 from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedRequest, StepTimer
-from archwright.simulate.queue_latency import (
-    QueueLatency,
-    QueueLatencyPrediction,
-    measure_queue_latency,
-    predict_queue_latency,
-)
+from archwright.simulate.queue_latency import QueueLatency, QueueLatencyPrediction
 from archwright.simulate.replica_dispatch import dispatch_arrivals
 from archwright.simulate.serving_simulation import RATE_NOISE, TPOT_NOISE, TTFT_NOISE, run_closed_loop
 from archwright.sizing.hardware.roofline import EngineStep
 from archwright.sizing.hardware.uncertainty import widen_band
 from archwright.sizing.inference.engine_instance import EngineInstance
-from archwright.sizing.inference.open_loop import GATEWAY_S, OpenLoop, build_request_profile
+from archwright.sizing.inference.open_loop import (
+    GATEWAY_S,
+    OpenLoop,
+    OperatingPoint,
+    RequestProfile,
+    build_request_profile,
+)
 
 # A window with more requests is cut: what comes later is like what came.
 REQUESTS, MOST_REQUESTS, MOST_WINDOWS = 600, 1200, 32
@@ -97,7 +98,7 @@ def predict_pool(spec: PoolScenario) -> PoolPrediction:
     ends = (tokens / speed.steps.high, tokens / speed.steps.low)
     return PoolPrediction(
         **_band_latencies(spec, runs, at_peak.id),
-        queueing=predict_queue_latency([one.queue for one in runs], at_peak.id),
+        queueing=queue_latency.predict_queue_latency([one.queue for one in runs], at_peak.id),
         refused=runs[0].refused,
         tokens_per_s=widen_band(tokens, ends, RATE_NOISE, "tokens/s", in_loop.id).scaled(float(spec.engines)),
         bases=bases,
@@ -146,7 +147,7 @@ def simulate_peak(spec: PoolScenario, factor: float, dealt: PeakDispatch | None 
     begun = [one for one in found if one.ttft_s is not None]
     ttft = [one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor for one in begun if one.ttft_s is not None]
     tpot = _latency_percentiles([one.tpot_s for one in found if one.tpot_s is not None])
-    return PeakResult(_latency_percentiles(ttft), tpot, measure_queue_latency(begun, ttft), refused)
+    return PeakResult(_latency_percentiles(ttft), tpot, queue_latency.measure_queue_latency(begun, ttft), refused)
 
 
 def dispatch_peak(spec: PoolScenario) -> PeakDispatch:
@@ -168,11 +169,16 @@ def dispatch_peak(spec: PoolScenario) -> PeakDispatch:
 
 def _model_slot_occupancy(spec: PoolScenario, rate: float) -> Callable[[Arrival], float]:
     """How long a request keeps its slot at that rate, by the length of its answer."""
-    engine, flow = spec.engine, build_request_profile(spec.load.input_tokens, spec.load.output_tokens)
-    at = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate)
-    begins_s = engine.pace.uncontended_prefill(flow.prompt).ttft_s(at.decode_s)
+    flow, at = _find_operating_point(spec, rate)
+    begins_s = spec.engine.pace.uncontended_prefill(flow.prompt).ttft_s(at.decode_s)
     token_s = at.batch / (at.rate * flow.answer)
     return lambda arrival: begins_s + token_s * (arrival.output_tokens - 1)
+
+
+def _find_operating_point(spec: PoolScenario, rate: float) -> tuple[RequestProfile, OperatingPoint]:
+    """One engine's requests, and its state at so many of them a second."""
+    engine, flow = spec.engine, build_request_profile(spec.load.input_tokens, spec.load.output_tokens)
+    return flow, OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate)
 
 
 def _latency_percentiles(values: list[float]) -> tuple[float, ...]:
@@ -186,12 +192,10 @@ def count_windows(rate: float, seconds: float) -> int:
 
 def model_ttft_overhead(spec: PoolScenario, rate: float) -> Callable[[int], float]:
     """For a prompt: what its time to a first token is fitted to take beyond the steps it takes part in."""
-    engine = spec.engine
-    flow = build_request_profile(spec.load.input_tokens, spec.load.output_tokens)
-    decode_s = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate).decode_s
+    decode_s = _find_operating_point(spec, rate)[1].decode_s
 
     def beyond(prompt: int) -> float:
-        alone = engine.pace.uncontended_prefill(float(prompt))
+        alone = spec.engine.pace.uncontended_prefill(float(prompt))
         return alone.ttft_s(decode_s) - alone.steps_s(decode_s)
 
     return beyond
@@ -224,9 +228,11 @@ def _build_bases(spec: PoolScenario) -> tuple[Basis, Basis]:
     load, engine, speed = spec.load, spec.engine, spec.engine.speed
     share = load.requests_per_second / spec.engines
     where = f"{engine.devices} accelerators each" if engine.devices else "a host processor each"
-    stands = (
-        f"{spec.engines} x {engine.product.id} on {where}, {engine.quantisation}, {engine.slots} places, "
-        f"{engine.chunk} prompt tokens a step"
+    steps = f"{engine.slots} places, {engine.chunk} prompt tokens a step"
+    stands = f"{spec.engines} x {engine.product.id} on {where}, {engine.quantisation}, {steps}"
+    peak = (
+        f"peak {load.requests_per_second:g} requests/s, {share:g} to an engine, each to that with the least work, "
+        f"{count_windows(share, load.peak_s)} windows of {load.peak_s:g} s, seed {load.seed}"
     )
     at_peak = Basis(
         id=f"{load.workload}.serving.latency",
@@ -235,12 +241,7 @@ def _build_bases(spec: PoolScenario) -> tuple[Basis, Basis]:
         definition="percentile over the requests of the peak phase: request received to first content; "
         "(last - first token) / (tokens - 1) of finished requests",
         formula="continuous batching event by event with the fitted steps; TTFT: and what the fit adds beyond them",
-        facts=(
-            *speed.facts,
-            stands,
-            f"peak {load.requests_per_second:g} requests/s, {share:g} to an engine, each to that with the least work, "
-            f"{count_windows(share, load.peak_s)} windows of {load.peak_s:g} s, seed {load.seed}",
-        ),
+        facts=(*speed.facts, stands, peak),
     )
     in_loop = Basis(
         id=f"{load.workload}.serving.tokens",

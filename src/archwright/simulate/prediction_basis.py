@@ -29,16 +29,27 @@ def build_basis_ids(workload: str) -> BasisIds:
 
 
 def build_bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memory: EngineMemory) -> tuple[Basis, ...]:
-    """One per kind of number, in the order of Names."""
+    """One per kind of number, in the order of BasisIds."""
     traffic = (
         f"peak {load.requests_per_second:g} requests/s for {load.peak_s:g} s, closed loop of {load.concurrency} "
         f"for {load.closed_s:g} s, seed {load.seed}"
     )
-    of, shares = build_basis_ids(load.workload), _describe_efficiency(efficiency)
-    return (
-        *_simulated_bases(of, name_stratum(efficiency), (traffic, _describe_hardware(hardware), shares)),
-        *_computed_bases(of, efficiency, memory, shares),
+    compute, bandwidth = hardware.compute_flops_per_s, hardware.bandwidth_bytes_per_s
+    rates = (
+        f"{hardware.name}: {compute.value / 1e9:.0f} GFLOP/s "
+        f"[{compute.low / 1e9:.0f}, {compute.high / 1e9:.0f}], {bandwidth.value / 1e9:.1f} GB/s "
+        f"[{bandwidth.low / 1e9:.1f}, {bandwidth.high / 1e9:.1f}]"
     )
+    row = efficiency
+    shares = (
+        f"shares of the matrix rate: prompts {row.prefill_share_of_matmul:g}, answers {row.decode_share_of_matmul:g}, "
+        f"{row.decode_share_of_matmul_batched:g} from {row.batched_from} together; of the bandwidth "
+        f"{row.decode_share_of_bandwidth:g}; band 1/{row.low_factor:.3g} to {row.high_factor:.3g}: {row.source} "
+        f"({row.as_of or 'undated'}, {row.confidence})"
+    )
+    of = build_basis_ids(load.workload)
+    simulated = _simulated_bases(of, name_stratum(efficiency), (traffic, rates, shares))
+    return (*simulated, *_computed_bases(of, efficiency, memory, shares))
 
 
 def _simulated_bases(of: BasisIds, group: str, facts: tuple[str, ...]) -> Iterator[Basis]:
@@ -86,22 +97,4 @@ def _computed_bases(of: BasisIds, efficiency: Efficiency, memory: EngineMemory, 
         definition="files of this platform in the home: model, store, logs, run files",
         formula="model file + what store and logs grow to in a first day",
         facts=(weights,),
-    )
-
-
-def _describe_efficiency(row: Efficiency) -> str:
-    return (
-        f"shares of the matrix rate: prompts {row.prefill_share_of_matmul:g}, answers {row.decode_share_of_matmul:g}, "
-        f"{row.decode_share_of_matmul_batched:g} from {row.batched_from} together; of the bandwidth "
-        f"{row.decode_share_of_bandwidth:g}; band 1/{row.low_factor:.3g} to {row.high_factor:.3g}: {row.source} "
-        f"({row.as_of or 'undated'}, {row.confidence})"
-    )
-
-
-def _describe_hardware(hardware: Hardware) -> str:
-    compute, bandwidth = hardware.compute_flops_per_s, hardware.bandwidth_bytes_per_s
-    return (
-        f"{hardware.name}: {compute.value / 1e9:.0f} GFLOP/s "
-        f"[{compute.low / 1e9:.0f}, {compute.high / 1e9:.0f}], {bandwidth.value / 1e9:.1f} GB/s "
-        f"[{bandwidth.low / 1e9:.1f}, {bandwidth.high / 1e9:.1f}]"
     )

@@ -1,5 +1,4 @@
-"""What of a time to a first token is the wait for a slot, and what is left without it: the gateway's bounds are made of
-both. A wait for a slot is the gateway's to shorten, by sending a request elsewhere or refusing it; the rest is not."""
+"""Splits a time to a first token into the wait for a slot and the rest: the gateway's bounds are made of both."""
 
 from __future__ import annotations
 
@@ -13,8 +12,7 @@ from archwright.simulate.continuous_batching import SimulatedOutcome
 
 
 class QueueLatency(NamedTuple):
-    """Of one run of a peak: the 95th percentile of the time to a first token once a slot is had, the 99th of the wait
-    for one."""
+    """Of one run of a peak: p95 of the time to a first token once a slot is had, p99 of the wait for a slot."""
 
     served_p95_s: float
     wait_p99_s: float
@@ -35,8 +33,8 @@ def measure_queue_latency(begun: Sequence[SimulatedOutcome], ttft_s: Sequence[fl
 
 def predict_queue_latency(runs: Sequence[QueueLatency], basis: str) -> QueueLatencyPrediction:
     """Of runs at the predicted speed and at others."""
-    served, waits = ([run[part] for run in runs] for part in range(2))
-    return QueueLatencyPrediction(
-        served_p95_s=Estimate(value=served[0], low=min(served), high=max(served), unit="s", basis=basis),
-        wait_p99_s=Estimate(value=waits[0], low=min(waits), high=max(waits), unit="s", basis=basis),
+    served, waits = (
+        Estimate(value=values[0], low=min(values), high=max(values), unit="s", basis=basis)
+        for values in zip(*runs, strict=True)
     )
+    return QueueLatencyPrediction(served_p95_s=served, wait_p99_s=waits)

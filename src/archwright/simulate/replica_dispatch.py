@@ -1,9 +1,7 @@
-"""Which engine of a pool takes which request: the gateway's own rules over the arrivals of a peak.
+"""Which engine of a pool takes which request: the gateway's own rules (policy) over the arrivals of a peak.
 
-Decides with policy.routing and policy.admission, as the gateway does: the engine with the least work, a queue in order
-of arrival where no slot is free, and whether a queue so long takes one more. How long a request holds its slot is told,
-not simulated: it is enough to know who is likely to be busy, and an engine's own steps (batching) then run over its
-part alone. Who would be refused is counted and stays: latencies of an overload are not made better by refusing.
+Design: how long a request holds its slot is given, not simulated; an engine's own steps then run over its part alone.
+Requests that the gateway would refuse are counted and stay: refusing does not improve the latencies of an overload.
 """
 
 from __future__ import annotations
@@ -75,6 +73,5 @@ class _GatewayQueue:
 
     def _update_load(self, engine: int, running: int, tokens: int) -> None:
         load = self._loads[engine]
-        self._loads[engine] = ReplicaLoad(
-            running=load.running + running, slots=load.slots, work_tokens=load.work_tokens + tokens
-        )
+        work = load.work_tokens + tokens
+        self._loads[engine] = ReplicaLoad(running=load.running + running, slots=load.slots, work_tokens=work)

@@ -13,20 +13,16 @@ from functools import partial
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Efficiency, EngineSpec, ModelSpec
-from archwright.contract.estimate import Estimate, sum_estimates
+from archwright.contract.estimate import Estimate, exact_estimate, sum_estimates, within_factor
 from archwright.contract.evidence import Basis
 from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, closed_loop_arrivals, peak_arrivals
+from archwright.simulate import queue_latency
 from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedOutcome, SimulatedRequest
 from archwright.simulate.prediction_basis import build_bases, build_basis_ids
-from archwright.simulate.queue_latency import (
-    QueueLatency,
-    QueueLatencyPrediction,
-    measure_queue_latency,
-    predict_queue_latency,
-)
+from archwright.simulate.queue_latency import QueueLatency, QueueLatencyPrediction
 from archwright.sizing.hardware.roofline import Hardware, Roofline
 from archwright.sizing.hardware.uncertainty import cap_band, is_measured, slowdown_factors, widen_band
 from archwright.sizing.inference.open_loop import GATEWAY_S
@@ -96,13 +92,13 @@ class ServingPrediction(Record):
 
 
 class SimulationResult(NamedTuple):
-    """The figures of one simulated run."""
+    """The figures of one simulated run; `tokens_per_s` is 0 without a closed loop."""
 
     ttft_p50_s: float
     ttft_p95_s: float
     tpot_p50_s: float
     tpot_p95_s: float
-    tokens_per_s: float
+    tokens_per_s: float = 0.0
 
 
 def fits_hardware(spec: ServingSpec) -> bool:
@@ -122,23 +118,22 @@ def predict_serving(spec: ServingSpec) -> ServingPrediction:
     middle, *runs = (_add_closed_loop(share, factor, peak) for factor, peak in zip(factors, peaks, strict=True))
     of = build_basis_ids(spec.load.workload)
 
-    def banded(pick: Callable[[SimulationResult], float], noise: float, unit: str, basis: str) -> Estimate:
-        values = [pick(one) for one in (middle, *runs)]
+    def banded(figure: str, noise: float, unit: str, basis: str) -> Estimate:
+        values = [float(getattr(one, figure)) for one in (middle, *runs)]
         found = widen_band(values[0], (min(values), max(values)), noise, unit, basis)
         widest = WIDEST_TTFT_BAND if basis == of.ttft else WIDEST_BAND
         return cap_band(found, widest) if is_measured(spec.efficiency) else found
 
-    rate = banded(lambda one: one.tokens_per_s, RATE_NOISE, "tokens/s", of.tokens_per_s)
     return ServingPrediction(
-        ttft_p50_s=banded(lambda one: one.ttft_p50_s, TTFT_NOISE, "s", of.ttft),
-        ttft_p95_s=banded(lambda one: one.ttft_p95_s, TTFT_NOISE, "s", of.ttft),
-        tpot_p50_s=banded(lambda one: one.tpot_p50_s, TPOT_NOISE, "s", of.tpot),
-        tpot_p95_s=banded(lambda one: one.tpot_p95_s, TPOT_NOISE, "s", of.tpot),
-        tokens_per_s=rate.scaled(float(spec.replicas)),
+        ttft_p50_s=banded("ttft_p50_s", TTFT_NOISE, "s", of.ttft),
+        ttft_p95_s=banded("ttft_p95_s", TTFT_NOISE, "s", of.ttft),
+        tpot_p50_s=banded("tpot_p50_s", TPOT_NOISE, "s", of.tpot),
+        tpot_p95_s=banded("tpot_p95_s", TPOT_NOISE, "s", of.tpot),
+        tokens_per_s=banded("tokens_per_s", RATE_NOISE, "tokens/s", of.tokens_per_s).scaled(float(spec.replicas)),
         peak_memory_bytes=estimate_peak_memory(spec, of.memory),
         startup_s=estimate_startup(spec, of.startup),
         disk_bytes=estimate_disk(spec, of.disk),
-        queueing=predict_queue_latency([_measure_queue(peaks[index]) for index in (0, 1, -1)], of.ttft),
+        queueing=queue_latency.predict_queue_latency([_measure_queue(peaks[index]) for index in (0, 1, -1)], of.ttft),
         bases=build_bases(spec.load, spec.efficiency, spec.hardware, replica_memory(spec)),
     )
 
@@ -172,10 +167,8 @@ def simulate_replica(spec: ServingSpec, factor: float) -> SimulationResult:
 
 def _add_closed_loop(spec: ServingSpec, factor: float, peak: list[SimulatedOutcome]) -> SimulationResult:
     engine, seconds = build_batching(spec, factor), closed_loop_seconds(spec, factor)
-    made = partial(build_request, spec=spec)
-    return _summarise_peak(peak)._replace(
-        tokens_per_s=run_closed_loop(engine, spec.load, spec.load.concurrency, seconds, made)
-    )
+    rate = run_closed_loop(engine, spec.load, spec.load.concurrency, seconds, partial(build_request, spec=spec))
+    return _summarise_peak(peak)._replace(tokens_per_s=rate)
 
 
 def build_batching(spec: ServingSpec, factor: float) -> ContinuousBatching:
@@ -190,13 +183,8 @@ def simulate_peak(spec: ServingSpec, factor: float) -> SimulationResult:
 def _summarise_peak(peak: list[SimulatedOutcome]) -> SimulationResult:
     ttft = [one.ttft_s + GATEWAY_S for one in peak if one.ttft_s is not None]
     tpot = [one.tpot_s for one in peak if one.tpot_s is not None]
-    return SimulationResult(
-        ttft_p50_s=percentile(ttft, 0.5),
-        ttft_p95_s=percentile(ttft, 0.95),
-        tpot_p50_s=percentile(tpot, 0.5),
-        tpot_p95_s=percentile(tpot, 0.95),
-        tokens_per_s=0.0,
-    )
+    figures = (percentile(values, share) for values in (ttft, tpot) for share in (0.5, 0.95))
+    return SimulationResult(*figures)
 
 
 def _run_peak(spec: ServingSpec, factor: float) -> list[SimulatedOutcome]:
@@ -206,7 +194,9 @@ def _run_peak(spec: ServingSpec, factor: float) -> list[SimulatedOutcome]:
 
 def _measure_queue(peak: list[SimulatedOutcome]) -> QueueLatency:
     begun = [one for one in peak if one.ttft_s is not None]
-    return measure_queue_latency(begun, [one.ttft_s + GATEWAY_S for one in begun if one.ttft_s is not None])
+    return queue_latency.measure_queue_latency(
+        begun, [one.ttft_s + GATEWAY_S for one in begun if one.ttft_s is not None]
+    )
 
 
 def closed_loop_seconds(spec: ServingSpec, factor: float) -> float:
@@ -255,11 +245,9 @@ def estimate_peak_memory(spec: ServingSpec, basis: str) -> Estimate:
 def estimate_startup(spec: ServingSpec, basis: str) -> Estimate:
     """Engines one after the other, then the gateway."""
     engines = spec.efficiency.startup_s * spec.replicas
-    own = Estimate(value=engines, low=engines / START_FACTOR, high=engines * START_FACTOR, unit="s")
-    return sum_estimates([own, PLATFORM_START], "s", basis)
+    return sum_estimates([within_factor(engines, START_FACTOR, "s"), PLATFORM_START], "s", basis)
 
 
 def estimate_disk(spec: ServingSpec, basis: str) -> Estimate:
     """The model's file once, and what store and logs grow to in a day of such load."""
-    file = Estimate(value=spec.weights, low=spec.weights, high=spec.weights, unit="bytes")
-    return sum_estimates([file, WRITTEN_BYTES], "bytes", basis)
+    return sum_estimates([exact_estimate(spec.weights, "bytes"), WRITTEN_BYTES], "bytes", basis)

@@ -6,7 +6,7 @@ step = max(FLOPs / (share x compute), bytes / (share x bandwidth)), with the sha
   computed together, at the batched share from there on, and at the prefill share in a step that also reads a prompt
   (measured: a running answer's token costs what a prompt token costs). Their attention has a share of its own.
 - bytes = parameters touched + cache read.
-Host processors only: accelerators have the fitted steps of pace.py.
+Host processors only: accelerators have the fitted steps of engine_step_times.py.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ def matrix_rate(machine: MachineFacts, threads: int) -> Estimate:
 
 def build_machine_hardware(machine: MachineFacts) -> Hardware:
     """The machine at hand: its one-thread rates as sustained over minutes, scaled to the engine's threads."""
-    threads = count_engine_threads(machine)
-    bandwidth = machine.memory_bandwidth_bytes_per_s
+    threads, bandwidth = count_engine_threads(machine), machine.memory_bandwidth_bytes_per_s
     return Hardware(
         name="this-machine",
         memory_bytes=machine.memory_bytes,
@@ -81,9 +80,8 @@ def _scale_to_threads(rate: Estimate, threads: int, power: float, least: float) 
 
 
 class EngineStep(NamedTuple):
-    """The work of one iteration. `prompt_pairs` sums, over prompt tokens, the tokens each one sees;
-    `context_tokens` sums the contexts of the answers that get a token.
-    """
+    """The work of one iteration. `prompt_pairs`: tokens that each prompt token sees, summed; `context_tokens`: contexts of
+    the answers that get a token, summed."""
 
     prompt_tokens: int = 0
     prompt_pairs: float = 0.0
@@ -108,19 +106,16 @@ class Roofline:
     def compute_s(self, step: EngineStep) -> float:
         """Seconds of arithmetic."""
         tokens = step.prompt_tokens + step.answering
-        share = self._matmul_share(tokens, reads_prompt=step.prompt_tokens > 0)
+        row = self.efficiency
+        share = row.prefill_share_of_matmul if step.prompt_tokens else row.decode_share_of_matmul_batched
+        if tokens < row.batched_from:
+            share = row.decode_share_of_matmul
         weights = 2 * self._body * tokens + 2 * self._head * (step.prompts_done + step.answering)
         return (
             weights / share
             + self._attention_flops(step.prompt_tokens, step.prompt_pairs) / share
-            + self._attention_flops(step.answering, step.context_tokens) / self.efficiency.attention_share_of_matmul
+            + self._attention_flops(step.answering, step.context_tokens) / row.attention_share_of_matmul
         ) / self._compute
-
-    def _matmul_share(self, tokens: int, *, reads_prompt: bool) -> float:
-        row = self.efficiency
-        if tokens < row.batched_from:
-            return row.decode_share_of_matmul
-        return row.prefill_share_of_matmul if reads_prompt else row.decode_share_of_matmul_batched
 
     def _attention_flops(self, tokens: int, seen: float) -> float:
         """FLOPs of `tokens` tokens that see `seen` others in all."""
@@ -139,9 +134,8 @@ class Roofline:
 
     def prefill_s(self, new_tokens: int, context: int = 0) -> float:
         """A prompt's `new_tokens` read in one step behind `context` tokens already cached."""
-        return self.step_s(
-            EngineStep(prompt_tokens=new_tokens, prompt_pairs=count_token_pairs(context, new_tokens), prompts_done=1)
-        )
+        pairs = count_token_pairs(context, new_tokens)
+        return self.step_s(EngineStep(prompt_tokens=new_tokens, prompt_pairs=pairs, prompts_done=1))
 
     def decode_s(self, batch: int, context: float) -> float:
         """One token for each of `batch` answers with `context` tokens on average: the time between their tokens."""

@@ -15,8 +15,7 @@ from archwright.contract.evidence import BasisKind
 from archwright.contract.record import replace
 
 LEVEL = 0.9
-_NORMAL = NormalDist()
-_TAIL = (1 - LEVEL) / 2
+_NORMAL, _TAIL = NormalDist(), (1 - LEVEL) / 2
 _WIDTH = _NORMAL.inv_cdf(1 - _TAIL)
 
 
@@ -40,15 +39,13 @@ def widen_band(middle: float, ends: tuple[float, float], noise: float, unit: str
     if min(*ends, middle) <= 0:
         return Estimate(value=middle, low=0.0, high=max(ends) * noise, unit=unit, level=LEVEL, basis=basis)
     own = math.log(noise)
-    below = math.hypot(math.log(middle / min(ends)), own)
-    above = math.hypot(math.log(max(ends) / middle), own)
-    low, high = middle * math.exp(-below), middle * math.exp(above)
+    low = middle * math.exp(-math.hypot(math.log(middle / min(ends)), own))
+    high = middle * math.exp(math.hypot(math.log(max(ends) / middle), own))
     return Estimate(value=middle, low=low, high=high, unit=unit, level=LEVEL, basis=basis)
 
 
 def cap_band(estimate: Estimate, factor: float) -> Estimate:
-    """`estimate` with its band cut to `factor` each way: a wider promise is of no use to whom it is made, and a
-    machine too restless to keep a narrower one is told so by the verdict."""
+    """`estimate` with its band cut to `factor` each way: a wider promise is of no use."""
     if estimate.value <= 0:
         return estimate
     low, high = max(estimate.low, estimate.value / factor), min(estimate.high, estimate.value * factor)
@@ -66,7 +63,7 @@ def basis_kind(efficiency: Efficiency) -> BasisKind:
 
 def name_stratum(efficiency: Efficiency) -> str:
     """Which sort of prediction this is, for judging its band apart from others."""
-    named = f"{efficiency.engine} {efficiency.quantisation} {efficiency.isa}"
-    if is_measured(efficiency):
-        return f"measured row: {named}"
-    return f"{'recalled' if efficiency.confidence == 'recalled' else 'derived'} row: {named}"
+    kind = "measured" if is_measured(efficiency) else "derived"
+    if efficiency.confidence == "recalled":
+        kind = "recalled"
+    return f"{kind} row: {efficiency.engine} {efficiency.quantisation} {efficiency.isa}"

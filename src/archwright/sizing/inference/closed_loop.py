@@ -1,9 +1,9 @@
 """A closed loop of requests: its means, and how far single requests lie from them.
 
 With n requests at once, b of them being written, O tokens each, R a prompt's reading, d a decode step (means):
-- TTFT  a share of the requests comes in a burst and waits 0 to b R, evenly, for the prompts before it. Half of b R times
-        that share is the fitted mean's crowd (kb in step_time_model.py), so the share is twice kb. The others wait for
-        the step under way, 0 to d, and for a place.
+- TTFT  a share of the requests comes in a burst and waits 0 to b R, evenly, for the prompts before it. Half of that
+        share of b R is the fitted mean's crowd (kb in step_time_model.py), so the share is twice kb. The others wait
+        for the step under way, 0 to d, and for a place.
 - TPOT  between an answer's tokens about b prompts are read: a normal spread of TPOT_SPREAD_FACTOR sqrt(b) R / O.
 Held to the event simulation of the same steps (tests/simulate/test_closed_loop.py).
 """

@@ -38,7 +38,13 @@ def build_host_engine(
     machine: Machine, model: ModelSpec, requests: RequestLengths, catalog: Catalog
 ) -> EngineInstance | None:
     """None where the model does not fit the machine's memory, or no engine runs on processors."""
-    return build_cpu_engine(build_host_hardware(machine, catalog), model, requests, catalog)
+    hardware = Hardware(
+        name="host processor",
+        memory_bytes=int(machine.ram_bytes),
+        bandwidth_bytes_per_s=_core_bandwidth(catalog).scaled(float(host_cores(machine))),
+        compute_flops_per_s=host_flops(machine, catalog),
+    )
+    return build_cpu_engine(hardware, model, requests, catalog)
 
 
 def build_cpu_engine(
@@ -72,7 +78,10 @@ def build_cpu_engine(
         chunk=PREFILL_CHUNK_TOKENS,
         parallelism=Parallelism(),
         speed=_estimate_speed(roofline, hardware, efficiency),
-        assumptions=_quantisation_assumptions(product, quantisation),
+        assumptions=(
+            f"weights in {quantisation} keep the quality that was reported for the model",
+            f"{product.product} gets all cores of a host processor; a file of the model in {quantisation} is at hand",
+        ),
     )
 
 
@@ -80,9 +89,9 @@ def _choose_quantisation(precision: str, product: EngineSpec, catalog: Catalog) 
     """Name and bits of a weight: the row that the text names, else the format it means."""
     said = precision.lower()
     named = next((name for name in catalog.quantisations if name.lower() in said), None)
-    if named is None and numeric_precision.parse_precision(precision, "").stated:
-        number = numeric_precision.parse_precision(precision, "").name
-        return number, numeric_precision.WEIGHT_BITS[number]
+    number = numeric_precision.parse_precision(precision, "")
+    if named is None and number.stated:
+        return number.name, number.expert_bits
     named = named or product.quantisations[0]
     return named, catalog.quantisations[named].bits_per_weight
 
@@ -102,16 +111,7 @@ def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Cata
     )
 
 
-def build_host_hardware(machine: Machine, catalog: Catalog) -> Hardware:
-    return Hardware(
-        name="host processor",
-        memory_bytes=int(machine.ram_bytes),
-        bandwidth_bytes_per_s=core_bandwidth(catalog).scaled(float(host_cores(machine))),
-        compute_flops_per_s=host_flops(machine, catalog),
-    )
-
-
-def core_bandwidth(catalog: Catalog) -> Estimate:
+def _core_bandwidth(catalog: Catalog) -> Estimate:
     """bytes/s of one core when all cores read."""
     each = [
         row.memory_bandwidth_bytes_per_s / int(found.group(1))
@@ -126,17 +126,10 @@ def _estimate_speed(roofline: Roofline, hardware: Hardware, efficiency: Efficien
     bound = hardware.compute_flops_per_s if roofline.bound == "compute" else hardware.bandwidth_bytes_per_s
     fast, slow = slowdown_factors(efficiency, bound, 2)
     band = Estimate(value=1.0, low=fast, high=slow, unit="")
+    compute, memory = hardware.compute_flops_per_s.value, hardware.bandwidth_bytes_per_s.value
     facts = (
-        f"{hardware.compute_flops_per_s.value / 1e9:.0f} GFLOP/s and {hardware.bandwidth_bytes_per_s.value / 1e9:.0f} "
-        "GB/s on all cores",
+        f"{compute / 1e9:.0f} GFLOP/s and {memory / 1e9:.0f} GB/s on all cores",
         f"{efficiency.engine} {efficiency.quantisation}: {efficiency.source} "
         f"({efficiency.as_of or 'undated'}, {efficiency.confidence})",
     )
     return EngineSpeed(band, band, f"host processor, {basis_kind(efficiency)} row", facts)
-
-
-def _quantisation_assumptions(product: EngineSpec, quantisation: str) -> tuple[str, ...]:
-    return (
-        f"weights in {quantisation} keep the quality that was reported for the model",
-        f"{product.product} gets all cores of a host processor; a file of the model in {quantisation} is at hand",
-    )
