@@ -36,8 +36,8 @@ class Reject(Record):
 
 
 class PoolLoad(NamedTuple):
-    """A pool as one that comes sees it: `in_flight` requests run or wait, `before` of them would be served before it
-    (those running, and those waiting that are as urgent or more). `service_s`: how long one holds a slot."""
+    """A pool as a new request sees it: `in_flight` requests run or wait, `before` of them run or are served before it;
+    `service_s`: how long a request holds a slot."""
 
     in_flight: int
     slots: int
@@ -53,9 +53,7 @@ def queue_limit(slots: int) -> int:
 def decide_admission(crowd: PoolLoad, priority: Priority = "normal", left_s: float = math.inf) -> Admit | Reject:
     """Decides on one more request; `left_s` is the time until it must have begun.
 
-    A rejected client is told to return when a tenth of the queue should have drained: queue * service / slots / 10,
-    between 1 and 60 s.
-    """
+    A rejected client is told to return when a tenth of the queue should have drained, after 1 to 60 s."""
     slots, limit = crowd.slots, queue_limit(crowd.slots)
     drained_s = limit * crowd.service_s / max(slots, 1) / 10
     retry_s = min(LONGEST_RETRY_S, max(1, math.ceil(drained_s)))

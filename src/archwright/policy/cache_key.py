@@ -31,11 +31,9 @@ class CacheKeyParts(NamedTuple):
 
 
 def is_cacheable(policy: CachePolicy, asked: CacheKeyParts, cache_control: str) -> bool:
-    """Whether this question's answer may come from the cache and go into it.
+    """True if this question's answer may come from the cache and go into it; the client can decline.
 
-    `deterministic`: only where the caller asked for one answer, not for one of many (temperature 0 or a seed; kinds
-    that do not sample always). The client has the last word: no-store or no-cache.
-    """
+    `deterministic`: only with temperature 0 or a seed; kinds that do not sample always."""
     if policy == "off":
         return False
     if cache_control and not DECLINING.isdisjoint(word.strip().lower() for word in cache_control.split(",")):
@@ -47,8 +45,8 @@ def is_cacheable(policy: CachePolicy, asked: CacheKeyParts, cache_control: str) 
 
 
 def build_canonical_key(asked: CacheKeyParts) -> bytes:
-    """Equal for equal questions: JSON with sorted keys of kind, version and whatever decides the answer. A parameter
-    nobody here knows decides."""
+    """Equal for equal questions: sorted JSON of kind, version and what decides the answer, unknown parameters
+    included."""
     parameters = asked.parameters
     if not IGNORED_PARAMETERS.isdisjoint(parameters):
         parameters = {name: value for name, value in parameters.items() if name not in IGNORED_PARAMETERS}

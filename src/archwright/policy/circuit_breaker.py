@@ -113,8 +113,8 @@ class CircuitBreaker:
 
 
 class RetryBudget:
-    """At most RETRY_RESERVE retries, and RETRY_SHARE of one more for each request: in a total outage a pool's load
-    grows by that share, not by a factor."""
+    """At most RETRY_RESERVE retries, and RETRY_SHARE more for each request: an outage adds a share of load, not
+    a factor."""
 
     __slots__ = ("_left",)
 

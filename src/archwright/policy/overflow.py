@@ -4,9 +4,8 @@ from __future__ import annotations
 
 
 def estimate_wait_s(ahead: int, slots: int, service_s: float) -> float:
-    """How long a request waits with `ahead` requests running or waiting before it, when each holds one of `slots`
-    for `service_s`: nothing while a slot is free, then a slot is free every service_s / slots. Without slots, for
-    ever."""
+    """Wait of a request with `ahead` requests before it: 0 while a slot is free, then a slot is free every
+    service_s / slots; infinite without slots."""
     if slots <= 0:
         return float("inf")
     return max(0, ahead - slots + 1) * service_s / slots

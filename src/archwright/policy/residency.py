@@ -41,8 +41,8 @@ def is_within_residency(data_class: DataClass, place: PoolLocation, residency: C
 
 
 class ResidencyPolicy(NamedTuple):
-    """What an endpoint says: the class it was made for and where that may go; where stricter classes may. No class:
-    nobody said what its residency is for, so for all."""
+    """An endpoint's class and where it may go, and where stricter classes may. Without a class, its residency
+    is for all."""
 
     data_class: DataClass | Literal[""] = ""
     residency: tuple[str, ...] = ()

@@ -24,10 +24,9 @@ class ReplicaLoad(Record):
 
 
 def select_least_work(replicas: Sequence[ReplicaLoad]) -> int | None:
-    """Index of the healthy replica with a free slot and the least work per slot; None when there is none.
+    """Index of the healthy replica with a free slot and the least work per slot; None if there is none.
 
-    Ties go to fewer running requests, then to the earlier replica, so the choice is a function of its input.
-    """
+    Ties go to fewer running requests, then to the earlier replica."""
     free = [
         (load.work_tokens / load.slots, load.running / load.slots, index)
         for index, load in enumerate(replicas)
@@ -39,11 +38,10 @@ def select_least_work(replicas: Sequence[ReplicaLoad]) -> int | None:
 def select_by_prefix(replicas: Sequence[ReplicaLoad], seeds: Sequence[int], prefix: int) -> int | None:
     """Index of the replica that has likely read this beginning before; None when no slot is free.
 
-    `prefix` is a hash of the prompt's beginning, `seeds` one number a replica (`hash_replica_name`). The replicas are
-    ranked by rendezvous hashing, so that one that comes or goes moves only its own share. A favourite that runs more
-    than AFFINITY_BOUND times the mean share of all slots is clearly busier: the next in rank is asked instead, and
-    where all that are free are beyond the bound, least work decides.
-    """
+    `prefix` is a hash of the prompt's beginning, `seeds` one number a replica (`hash_replica_name`). Replicas
+    are ranked by rendezvous hashing, so that one that comes or goes moves only its own share. A replica beyond
+    AFFINITY_BOUND times the mean share of all slots passes the request to the next in rank; if all are beyond,
+    least work decides."""
     running = sum(load.running for load in replicas if load.healthy)
     slots = sum(load.slots for load in replicas if load.healthy)
     if not slots:
@@ -70,8 +68,7 @@ def mix_bits(value: int) -> int:
 
 
 def hash_to_fraction(request_id: str, purpose: str) -> float:
-    """A number in [0, 1) for this request and purpose: uniform, alike in every process, and independent of what is
-    drawn of the same request for another purpose."""
+    """A uniform number in [0, 1), alike in every process and independent of those for other purposes."""
     digest = blake2b(request_id.encode(), digest_size=8, person=purpose.encode()).digest()
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
 

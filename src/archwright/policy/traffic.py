@@ -90,10 +90,8 @@ def sample_stratified_lengths(length: TokenLength, count: int, chance: random.Ra
 
 
 def solve_lognormal_sigma(length: TokenLength) -> float:
-    """The log-normal's sigma, by bisection: with the percentile held, a wider spread has a smaller mean.
-
-    A mean below about a thirteenth of the percentile is out of reach of this form: then the widest.
-    """
+    """The log-normal's sigma by bisection: with p95 held, a wider spread has a smaller mean. The widest for a
+    mean that is out of reach (below about p95 / 13)."""
     low, high = 0.0, _WIDEST
     wanted = length.mean / length.p95
     for _ in range(60):

@@ -78,8 +78,7 @@ WorstCaseAmount = tuple[int, int]
 
 
 class LimitShortfall(NamedTuple):
-    """Why it does not fit. `retry_after_s` None: waiting alone does not help; `held` whether requests under way could
-    still give back what is missing."""
+    """Why it does not fit. `retry_after_s` None: waiting does not help; `held`: running requests may give it back."""
 
     limit: LimitKind
     retry_after_s: int | None = None
@@ -105,8 +104,7 @@ def nearest_nusd(usd: float) -> int:
 
 
 def worst_input_tokens(text_bytes: int, context_tokens: int, images_tokens: int = 0) -> int:
-    """An upper bound of the input: of what a body says in text, and its images. What an engine has no room for it does
-    not read."""
+    """Upper bound of the input: text and images of a body, at most the engine's context."""
     return min(text_bytes + TEMPLATE_TOKENS + images_tokens, context_tokens)
 
 

@@ -45,10 +45,7 @@ def _row_source(thing: str, kind: str, row: Fact | None) -> Iterable[FactSource]
 
 
 def collect_bases(plan: Plan, option: Option | None) -> tuple[Basis, ...]:
-    """The bases that the chosen option, the promises and the decision rest on, and those that these name in turn.
-
-    Other options' bases stay in plan.json: `explain` shows them.
-    """
+    """The bases of the chosen option, the promises and the decision, and those that they name in turn."""
     holders = (plan.predictions, plan.sections, plan.machine, option)
     named = {estimate.basis for holder in holders for estimate in find_estimates(holder)}
     named |= {driver.basis for driver in plan.decision.drivers}

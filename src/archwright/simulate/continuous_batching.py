@@ -40,8 +40,7 @@ Refill = Callable[[float], SimulatedRequest]
 
 
 class SimulatedOutcome(NamedTuple):
-    """What became of a request; `first_s` is None when it ended before any token, `tokens` are those delivered.
-    `waited_s`: for a slot."""
+    """The end of a request: `first_s` is None if no token came, `tokens` were delivered, `waited_s` for a slot."""
 
     request: SimulatedRequest
     first_s: float | None
@@ -111,9 +110,8 @@ class ContinuousBatching:
     ) -> list[SimulatedOutcome]:
         """Everything that happens before `until`, in the order it ended; what runs or waits then comes last.
 
-        With `refill`, each finished request calls it with the moment and the request it returns joins: a closed loop
-        (which ends only at `until`).
-        """
+        `refill`: each finished request adds the request that this returns: a closed loop, which ends only at
+        `until`."""
         state = _BatchState(requests, refill)
         while state.active or state.coming:
             state.admit(self._slots)

@@ -70,8 +70,7 @@ class PoolPrediction(Record):
 
 
 class PeakResult(NamedTuple):
-    """Percentiles of an engine's peak at one speed, in the order of QUANTILES; what it says of its queue, and which
-    share finds that full."""
+    """Percentiles of an engine's peak at one speed, in the order of QUANTILES; its queue, and the share refused."""
 
     ttft_s: tuple[float, ...]
     tpot_s: tuple[float, ...]

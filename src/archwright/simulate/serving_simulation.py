@@ -52,9 +52,8 @@ IDLE_SHARE = 0.88
 class ServingSpec(Record):
     """One model served by equal replicas under one load.
 
-    Of every prompt `template_tokens` are the chat template's, and the first `shared_prefix_tokens` of those are
-    cached by the engine, so they are not read again.
-    """
+    `template_tokens` of every prompt are the chat template's; the engine caches the first
+    `shared_prefix_tokens` of those."""
 
     model: ModelSpec
     engine: EngineSpec
@@ -200,10 +199,7 @@ def _measure_queue(peak: list[SimulatedOutcome]) -> QueueLatency:
 
 
 def closed_loop_seconds(spec: ServingSpec, factor: float) -> float:
-    """The closed loop's length, shortened where more than MOST_CLOSED requests would say nothing new.
-
-    A request takes at least one step for each of its output tokens.
-    """
+    """The closed loop's length, cut at MOST_CLOSED requests; each takes a step at least for each output token."""
     at_once, load = min(spec.load.concurrency, spec.slots), spec.load
     shortest = build_roofline(spec, factor).decode_s(at_once, load.input_tokens.mean) * load.output_tokens.mean
     return min(load.closed_s, MOST_CLOSED * shortest / at_once)

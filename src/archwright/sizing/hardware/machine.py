@@ -25,11 +25,11 @@ class Machine(NamedTuple):
 
 
 class SteadyCapacity(NamedTuple):
-    """The most of a steady load that one machine carries with every limit held: `requests_per_s` (with its band), and
-    the latencies at that load. A machine runs `engines` equal engines of `devices` accelerators each (0 on a host
-    processor). `slots` and `context_tokens` are one engine's. `misses` names the limits that even an idle machine
-    breaks; its capacity is then what it does without them. `busy_w` is the draw at that load.
-    """
+    """The most steady load that one machine carries within every limit, and the p95 latencies at that load.
+
+    A machine runs `engines` equal engines of `devices` accelerators each (0: host processor); `slots` and
+    `context_tokens` are one engine's, `busy_w` the draw at that load. `misses`: limits that an idle machine
+    breaks and that were dropped."""
 
     model: str
     requests_per_s: Estimate
@@ -50,10 +50,9 @@ class SteadyCapacity(NamedTuple):
 
 
 class BatchWork(NamedTuple):
-    """Work with an end: one run takes `machine_hours` on one machine, `least` to `most` machines at once, each further
-    machine at `scaling` of the first (1 is perfect). `misses` says why it does not fit at all. `unstated` names the
-    machine where nobody states the network that several of them would work over.
-    """
+    """Work with an end: a run takes `machine_hours` on one machine, `least` to `most` machines at once, each
+    further one worth `scaling` of the first. `misses`: why it does not fit; `unstated`: the machine, if its
+    network's rate is unknown."""
 
     model: str
     machine_hours: Estimate

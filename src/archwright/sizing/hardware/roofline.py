@@ -80,8 +80,8 @@ def _scale_to_threads(rate: Estimate, threads: int, power: float, least: float) 
 
 
 class EngineStep(NamedTuple):
-    """The work of one iteration. `prompt_pairs`: tokens that each prompt token sees, summed; `context_tokens`: contexts of
-    the answers that get a token, summed."""
+    """The work of one iteration. `prompt_pairs`: tokens that the prompt tokens see, `context_tokens`: contexts;
+    summed."""
 
     prompt_tokens: int = 0
     prompt_pairs: float = 0.0

@@ -32,10 +32,7 @@ def slowdown_factors(efficiency: Efficiency, rate: Estimate, points: int) -> tup
 
 
 def widen_band(middle: float, ends: tuple[float, float], noise: float, unit: str, basis: str) -> Estimate:
-    """`middle` between `ends`, both moved out by the factor `noise`, independent of what made them.
-
-    Where the slow end is nothing at all (no token within the window), the band starts at 0.
-    """
+    """`middle` between `ends`, both moved out by the independent factor `noise`; from 0 if the slow end is no token."""
     if min(*ends, middle) <= 0:
         return Estimate(value=middle, low=0.0, high=max(ends) * noise, unit=unit, level=LEVEL, basis=basis)
     own = math.log(noise)

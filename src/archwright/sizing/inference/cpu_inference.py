@@ -50,9 +50,8 @@ def build_host_engine(
 def build_cpu_engine(
     hardware: Hardware, model: ModelSpec, requests: RequestLengths, catalog: Catalog, precision: str = ""
 ) -> EngineInstance | None:
-    """The embedded engine on a processor; `precision` of the weights as a table states it, the engine's own else.
-    Memory that is not stated (0) holds every model. None as for `build_host_engine`.
-    """
+    """The embedded engine on a processor, None as for `build_host_engine`. `precision`: of the weights as a
+    table states it, else the engine's own. Memory that is not stated (0) holds every model."""
     product = next((e for e in catalog.engines.values() if e.embedded and e.kind == HOST_KIND), None)
     if product is None or not product.quantisations:
         return None

@@ -127,9 +127,8 @@ def _tensor_layout(width: int) -> ParallelLayout:
 
 
 def build_engine(found: serving_prediction.ResolvedDeployment, requests: RequestLengths) -> EngineInstance | None:
-    """One engine of a stated deployment; None where its layout is none that these formulas know (data parallel ranks,
-    pipeline stages, disaggregated), or where no whole context fits beside the weights.
-    """
+    """One engine of a stated deployment; None for data parallel ranks, pipeline stages and disaggregated
+    layouts, or if no whole context fits beside the weights."""
     worker, case, catalog = found.worker, found.case, found.catalog
     placed = worker.layout
     slots = min(math.floor(worker.capacity(found.device.memory, requests.mean_cached_tokens)), MOST_SLOTS)
@@ -158,9 +157,7 @@ def _build_step_times(worker: ShardedModel, device: DeviceSpec, kind: Coefficien
 def estimate_speed(
     model: ModelSpec, accelerator: Accelerator, engine: str, catalog: Catalog, weak: int = 0
 ) -> EngineSpeed:
-    """The conformal bands of the stratum for the physics alone, with the distance of device and engine to the fit and
-    so many things that are `weak`.
-    """
+    """The physics' conformal bands of the stratum, wider by the distance to the fit and by `weak` reasons for doubt."""
     fit = fitted_tables.load_table("serving")
     found = serving_prediction.classify_stratum(model, accelerator, engine, fit.seen)
     stratum = serving_prediction.NEW_MODEL if found == serving_prediction.SEEN else found

@@ -43,9 +43,8 @@ class EngineSpeed(NamedTuple):
 
 
 class EngineInstance(NamedTuple):
-    """One of `copies` equal engines of a machine, each on `devices` accelerators (0 on a host processor) with `slots`
-    places for requests; it reads at most `chunk` prompt tokens in a step.
-    """
+    """One of `copies` equal engines of a machine, each on `devices` accelerators (0: host processor) with
+    `slots` places for requests; it reads at most `chunk` prompt tokens in a step."""
 
     product: EngineSpec
     quantisation: str

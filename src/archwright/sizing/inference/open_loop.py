@@ -72,10 +72,9 @@ def build_request_profile(reads: TokenLength, writes: TokenLength) -> RequestPro
 
 
 class QueueState(NamedTuple):
-    """An engine at one load. `batch` answers are being written, `inside` requests are in it, `reading` is the share
-    of the time that prompts take when they queue; to its first token a request takes `alone_s` and waits `waits_s` in
-    the mean, of which the 95th percentile is `late_s` later.
-    """
+    """An engine at one load: `batch` answers are being written, `inside` requests are in it, prompts take
+    `reading` of the time. A first token takes `alone_s` and waits `waits_s` in the mean; its 95th percentile is
+    `late_s` later."""
 
     batch: float
     rate: float
@@ -180,9 +179,7 @@ class OpenLoop:
         return self.at_batch(self._largest_batch(lambda at: at.rate <= rate and at.inside <= self._slots))
 
     def _largest_batch(self, holds: Callable[[QueueState], bool]) -> float:
-        """The largest such batch: what holds at one holds at every smaller one. By halving its logarithm, from the idle
-        engine's, which is the least answer, on.
-        """
+        """The largest such batch by bisection of its logarithm; what holds at one batch holds at every smaller one."""
         low, high = self.idle.batch, float(self._slots)
         for _ in range(BISECTION_STEPS):
             middle = math.sqrt(low * high)

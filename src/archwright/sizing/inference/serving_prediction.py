@@ -122,9 +122,8 @@ def widen_for_distance(reasons: int, accelerator: Accelerator, catalog: Catalog)
 
 
 class DeploymentPrediction(NamedTuple):
-    """SI; None where the quantity has no meaning in the scenario. Of TPOT and TTFT the statistic that was asked for;
-    `percentiles` has those over requests by name, `ttft_p95_s`.
-    """
+    """SI; None where the quantity has no meaning in the scenario. TPOT and TTFT are of the statistic that was
+    asked for; `percentiles` are over requests, by name: `ttft_p95_s`."""
 
     tpot_s: PredictionInterval | None
     ttft_s: PredictionInterval | None
@@ -204,9 +203,8 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
 def _place_deployment(
     asked: ServingQuery, model: ModelSpec, accelerator: Accelerator, context: float, catalog: Catalog
 ) -> tuple[ShardedModel, DeviceSpec, list[str]]:
-    """Engine, device and what was assumed of them. Without a format, the likeliest one in which weights and one
-    sequence of `context` tokens fit; where none does, the likeliest.
-    """
+    """Engine, device and what was assumed of them. Without a stated format: the likeliest one in which weights and a
+    sequence of `context` tokens fit, else the likeliest."""
     said, shape = numeric_precision.parse_precision(asked.precision, asked.model), group_weights(model)
     ways = []
     for number in [said] if said.stated else numeric_precision.list_candidate_precisions(model, accelerator):

@@ -100,9 +100,8 @@ def build_network_job(
 
 
 def cross_machine_bytes(model: ModelSpec, tokens: float, machines: int) -> tuple[float, float]:
-    """Bytes that one engine over several machines would send per `tokens` tokens of a step: as tensor parallel (two
-    all-reduces a layer) and as pipeline stages (one cut). Why engines stay inside a machine.
-    """
+    """Bytes that one engine over several machines sends per `tokens` tokens of a step: tensor parallel (two
+    all-reduces a layer), pipeline stages (one cut). Why engines stay inside a machine."""
     hidden = BF16_BYTES * model.hidden * tokens
     return 2 * 2 * hidden * model.layers * (machines - 1) / machines, hidden
 

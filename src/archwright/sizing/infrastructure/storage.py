@@ -30,10 +30,9 @@ CACHE_RETENTION_S = 600.0
 
 
 class StoredData(NamedTuple):
-    """One kind of thing: `bytes[m]` in the middle of month m, proportional to each of `facts` (parts of the catalog).
-    `bandwidth` is what its busiest reader or writer needs, in bytes/s; `data` names the data set it is or copies,
-    `workload` whose model it is.
-    """
+    """One kind of thing: `bytes[m]` in the middle of month m, proportional to each of `facts` (parts of the
+    catalog), read or written at `bandwidth` bytes/s at most. `data`: the data set it is or copies; `workload`:
+    whose model it is."""
 
     name: str
     tier: StorageTier
@@ -60,9 +59,7 @@ def stored_bytes_at(data: DataProfile, month: float) -> float:
 
 
 def list_data_sets(needs: Needs, catalog: Catalog) -> Iterable[StoredData]:
-    """Every data set with its versions; a second copy apart where a regulation asks for backup. A lake that is
-    already there keeps them, and its own backup.
-    """
+    """Every data set with its versions, and a copy if a regulation asks for backup; none if a lake exists already."""
     if any(line.kind == "lake" for line in needs.existing):
         return
     months, demanded = needs.budget.horizon_months, backup_clauses(needs, catalog)

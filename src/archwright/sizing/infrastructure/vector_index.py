@@ -66,9 +66,8 @@ class VectorIndex(NamedTuple):
 
 
 def size_vector_index(needs: Needs, workload: Workload, catalog: Catalog, month: float = 0.0) -> VectorIndex | None:
-    """The index that `workload` looks things up in after so many months; None when it looks up nothing. Where an
-    embedding workload states the documents of a data set, they count; the text of others is guessed from their bytes.
-    """
+    """The index of `workload` after so many months; None without retrieval. Documents that an embedding workload states
+    count; the text of other data sets is estimated from their bytes."""
     sets = [data for data in needs.data if data.name in workload.data]
     if workload.kind != "rag" or not sets:
         return None

@@ -17,9 +17,8 @@ CACHE_BITS = 16
 def body_parameters(model: ModelSpec) -> float:
     """Parameters every token is multiplied with, without embedding and output head.
 
-    From the shape where the row states a dense one; else the active parameters less one embedding table, which
-    is a few percent too many where the head has a table of its own.
-    """
+    From the shape of a dense model; else the active parameters less one embedding table, a few percent too many if the
+    head has a table of its own."""
     if model.ffn is not None and not model.experts:
         attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
         return float(model.layers * (attention + 3 * model.hidden * model.ffn))
@@ -32,9 +31,8 @@ def head_parameters(model: ModelSpec) -> float:
 
 
 def parameters_touched(model: ModelSpec, tokens: int) -> float:
-    """Parameters read in a step of `tokens` tokens: with E experts of which k are chosen per token, as if at random,
-    E (1 - (1 - k/E)^tokens) of them are needed.
-    """
+    """Parameters read in a step of `tokens` tokens: E (1 - (1 - k/E)^tokens) of E experts, k chosen at random
+    per token."""
     if model.experts <= model.experts_active or tokens < 1:
         return float(model.parameters)
     expert = (model.parameters - model.active_parameters) / (model.experts - model.experts_active)
@@ -44,9 +42,7 @@ def parameters_touched(model: ModelSpec, tokens: int) -> float:
 
 
 def cache_bytes_per_token(model: ModelSpec, bits: int = CACHE_BITS) -> float:
-    """Of every layer that keeps keys and values, as if it saw the whole context; an upper bound where the row
-    states no constant.
-    """
+    """As if every layer with keys and values saw the whole context; an upper bound if the row states no constant."""
     if model.kv_bytes_per_token_bf16 is not None:
         return model.kv_bytes_per_token_bf16 * bits / 16
     return 2 * model.layers * model.kv_heads * model.head_dim * bits / 8

@@ -64,9 +64,8 @@ def read_published_precision(model: ModelSpec) -> NumericPrecision:
 
 
 def list_candidate_precisions(model: ModelSpec, accelerator: Accelerator) -> list[NumericPrecision]:
-    """What a deployment that names no format may run in, the likeliest first: the published one, then what engines
-    narrow weights to, widest first: formats the device multiplies in, or four bits unpacked to 16.
-    """
+    """Formats of a deployment that names none, likeliest first: the published one, then narrower ones, widest
+    first, that the device multiplies in, or four bits unpacked to 16."""
     first, rates = read_published_precision(model), accelerator.flops
     names = ("fp8", "fp4") if "fp4" in rates else ("fp8", "int4") if "fp8" in rates else ("int8", "int4")
     return [first, *(NumericPrecision(name, stated=False) for name in names if WEIGHT_BITS[name] < first.expert_bits)]

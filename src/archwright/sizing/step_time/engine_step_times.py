@@ -89,9 +89,7 @@ class FittedDecodeStep(NamedTuple):
 
 
 class CoefficientKey(NamedTuple):
-    """What coefficients belong to: the engine's family, the model's attention; `slower` is the time that devices of
-    this maker take over that of the fit's.
-    """
+    """Engine family and attention of a model; `slower`: time of this maker's devices over that of the fit's devices."""
 
     engine: str
     attention: str

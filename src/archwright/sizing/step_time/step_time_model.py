@@ -37,9 +37,8 @@ class ClosedLoopLoad(NamedTuple):
 
 
 class StepTimeInputs(NamedTuple):
-    """Everything a coefficient multiplies, in seconds at stated rates; one row of a table or one candidate. `slower`
-    is the time that devices of this maker take over that of the fit's.
-    """
+    """Everything a coefficient multiplies, in seconds at stated rates; one row of a table or one candidate.
+    `slower`: time of this maker's devices over that of the fit's devices."""
 
     engine: str
     format: str

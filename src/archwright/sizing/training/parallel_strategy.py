@@ -123,9 +123,8 @@ class TrainingSetup(NamedTuple):
 
 
 def device_memory_budget(accelerator: Accelerator, catalog: Catalog) -> float:
-    """Counted bytes a device has room for, half of the way to the worst that was used over the count (what allocators
-    waste is in that). A processor takes the memory of its machine, which nobody states here.
-    """
+    """Counted bytes a device has room for: half of the way to the worst use measured over the count, allocator waste
+    included. A processor takes its machine's memory, which is not stated here."""
     if not accelerator.memory_bytes:
         return math.inf
     usable = accelerator.memory_bytes - read_work_rate(catalog, "training.workspace").value
@@ -134,9 +133,8 @@ def device_memory_budget(accelerator: Accelerator, catalog: Catalog) -> float:
 
 
 def choose_parallel_plan(question: TrainingSetup, cluster: Cluster, space: float) -> ParallelPlan | None:
-    """The fastest split within `space` bytes a device; None where nothing fits. Over fast links a pipeline is taken
-    only where nothing else fits: that its stages are never quite equal is not in the physics.
-    """
+    """The fastest split within `space` bytes a device; None if nothing fits. Over fast links a pipeline is
+    taken only if nothing else fits: the physics leave out that its stages are never quite equal."""
     splits = list(_iterate_schemes(question, cluster))
     if cluster.link >= FAST_LINK_BYTES_PER_S:
         found = _fastest_plan(question, cluster, space, [scheme for scheme in splits if scheme.pipeline == 1])
@@ -251,12 +249,11 @@ def adapter_time_share(job: TrainingJob, k: Mapping[str, float]) -> float:
 def predict_token_time(
     question: TrainingSetup, choice: ParallelPlan, catalog: Catalog, *, trusted: bool = True
 ) -> tuple[PredictionInterval, str]:
-    """Device-seconds a token with the band of its stratum. `trusted`: the model has a row, so what was learned about
-    the fitted configurations (residual trees) is asked; an assumed shape rests on the physics alone.
+    """Device-seconds a token with the band of its stratum. `trusted`: the model has a row, so the residual trees of the
+    fitted configurations apply; an assumed shape rests on the physics alone.
 
     The fastest of many predicted splits is partly the luckiest: no faster than the best utilisation ever published, and
-    slower by what published runs of large models were behind such a choice.
-    """
+    slower by what published runs of large models were behind such a choice."""
     fit = load_table("training")
     stratum = classify_training_stratum(choice.job, fit.seen)
     seconds = choice.seconds

@@ -34,9 +34,8 @@ ADAPTER_RANK = 16
 
 
 class ParallelScheme(NamedTuple):
-    """How a run is split: ranks of each kind, the state divided over data-parallel copies (ZeRO `stage`), sequences of
-    a micro-batch, micro-batches of a step, and what is computed again ("none", "selective", "full").
-    """
+    """How a run is split: ranks of each kind, ZeRO `stage`, sequences of a micro-batch, micro-batches of a
+    step, and what is computed again ("none", "selective", "full")."""
 
     tensor: int = 1
     pipeline: int = 1

@@ -39,9 +39,8 @@ class ServerStation(NamedTuple):
 
 
 class ServiceTimes(NamedTuple):
-    """Seconds of a server: once a batch, and for each request in it; `long` is the 95th percentile over the mean
-    of a request's own, `variation` its squared coefficient of variation.
-    """
+    """Seconds of a server: once a batch, and for each request in it. `long`: p95 over mean of a request's own time;
+    `variation`: its squared coefficient of variation."""
 
     fixed: Estimate
     own: Estimate
@@ -100,9 +99,8 @@ class ServerArrangement(NamedTuple):
 
 
 def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, batches: bool) -> CapacityResult:
-    """The most requests/s with the limit held, by devices that take batches or by cores that form crews. Where even an
-    idle machine breaks the limit, a miss says so and the figures are those without it.
-    """
+    """The most requests/s within the limit, by devices that take batches or by cores that form crews. If even an idle
+    machine breaks the limit, a miss says so and the figures ignore the limit."""
     middle, slow, fast = (_candidate_stations(times, part, servers, batches) for part in ("value", "high", "low"))
     bound, cap = math.inf if limit.latency_p95_s is None else limit.latency_p95_s, limit.busy
     misses: tuple[ConstraintViolation, ...] = ()

@@ -63,9 +63,8 @@ def size_image_serving(
 def build_steady_capacity(
     machine: Machine, catalog: Catalog, found: CapacityResult, basis: Basis, names: tuple[str, str]
 ) -> SteadyCapacity:
-    """`names`: of the model and of the engine. Every device is an engine of its own; on the host one engine has as many
-    workers as were found, which share the cores.
-    """
+    """`names`: of model and engine. Every device is an engine of its own; on the host one engine has `found.servers`
+    workers that share the cores."""
     on_device = has_devices(machine)
     return SteadyCapacity(
         model=names[0],
