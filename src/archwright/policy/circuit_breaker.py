@@ -65,8 +65,8 @@ class CircuitBreaker:
         return self.state == "half-open" and now >= self._probe_until
 
     def trip(self, now: float) -> None:
-        """Leave it alone from now on, whatever it was."""
-        self._open(now)
+        """Open it, whatever its state was."""
+        self.state, self._until = "open", now + self._open_s
 
     def record_start(self, now: float) -> None:
         if self.state == "half-open":
@@ -96,7 +96,7 @@ class CircuitBreaker:
         total, failed = self._total + self._before[0], self._failed + self._before[1]
         mostly = failed >= LEAST_FAILURES and failed >= FAILED_SHARE * total
         if mostly or self._timeouts >= TIMEOUTS_IN_A_ROW:
-            self._open(now)
+            self.trip(now)
 
     def _record_probe(self, outcome: AttemptOutcome, now: float) -> None:
         self._probe_until = now
@@ -106,10 +106,7 @@ class CircuitBreaker:
                 self.reset()
         elif outcome != "neutral":
             self._open_s = min(LONGEST_OPEN_S, 2 * self._open_s)
-            self._open(now)
-
-    def _open(self, now: float) -> None:
-        self.state, self._until = "open", now + self._open_s
+            self.trip(now)
 
 
 class RetryBudget:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -27,21 +26,18 @@ def collect_sources(plan: Plan, option: Option | None, catalog: Catalog) -> tupl
     pools = option.pools if option is not None else ()
     models = {*(pool.model for pool in pools), *(option.models.values() if option is not None else ())}
     hosted = {model.id: model for model in catalog.hosted}
-    found: list[FactSource] = []
-    for name in sorted(models):
-        found += _row_source(name, "model", catalog.models.get(name) or hosted.get(name))
-    for name in sorted({pool.accelerator for pool in pools}):
-        found += _row_source(name, "accelerator", catalog.accelerators.get(name))
-    demanded = {control.demanded_by.split(" ")[0] for control in plan.controls}
-    for name in sorted(demanded):
+    rows: list[tuple[str, str, Fact | None]] = [
+        *((name, "model", catalog.models.get(name) or hosted.get(name)) for name in sorted(models)),
+        *((name, "accelerator", catalog.accelerators.get(name)) for name in sorted({p.accelerator for p in pools})),
+    ]
+    for name in sorted({control.demanded_by.split(" ")[0] for control in plan.controls}):
         rule = catalog.regulations.get(name)
-        found += _row_source(f"{name}: {rule.name}" if rule is not None else name, "regulation", rule)
-    return tuple(found)
-
-
-def _row_source(thing: str, kind: str, row: Fact | None) -> Iterable[FactSource]:
-    if row is not None:
-        yield FactSource(thing, kind, row.source, row.as_of or "undated", row.confidence)
+        rows.append((f"{name}: {rule.name}" if rule is not None else name, "regulation", rule))
+    return tuple(
+        FactSource(name, kind, row.source, row.as_of or "undated", row.confidence)
+        for name, kind, row in rows
+        if row is not None
+    )
 
 
 def collect_bases(plan: Plan, option: Option | None) -> tuple[Basis, ...]:

@@ -1,14 +1,13 @@
 """How a text model stands on a machine: engine, number format, devices of one engine, places, what its steps take.
 
 - Engine: the catalog's first that runs on accelerators and answers over HTTP; on a host processor the embedded one.
-- Format: a model published in four bits stays so. Of others what engine and device both multiply, eight bits before
-  sixteen. Only where those weights do not fit the whole machine, the widest narrower format that does; that is said.
-  Lengths and limits never change the format.
-- Layout: tensor parallel over 1, 2, 4 ... of the machine's accelerators, which divide the heads; experts are spread
-  over the same devices. One whole context must fit beside the weights; places are what fits of mean requests.
-- Band of the speed: the fit's conformal band of the stratum, widened by the device's distance to the fit and its row's
-  own band (distance.py). The residual trees of a seen configuration are left out: they are not monotone in the load,
-  and what is left, the physics, was judged on models left out of the fit.
+- Format: a four-bit checkpoint stays so. Of others what engine and device both multiply, eight bits before sixteen; if
+  those weights do not fit the whole machine, the widest narrower format that does, and that is said. Lengths and limits
+  never change the format.
+- Layout: tensor parallel over 1, 2, 4 ... accelerators that divide the heads, experts over the same devices. One whole
+  context must fit beside the weights; places are what fits of mean requests.
+- Speed: the fit's conformal band of the stratum, widened by the distance of device and engine to the fit and by the
+  device row's band. Residual trees are left out: they are not monotone in the load.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from archwright.sizing.inference.engine_instance import EngineInstance, EngineSp
 from archwright.sizing.model.numeric_precision import WEIGHT_BITS, NumericPrecision, read_published_precision
 from archwright.sizing.model.parallel_layout import ParallelLayout
 from archwright.sizing.model.tensor_parallel import can_split_heads
-from archwright.sizing.model.weight_groups import WeightGroups, group_weights
+from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import extrapolation, fitted_tables
 from archwright.sizing.step_time.engine_step_times import CoefficientKey, FittedStepTimes
 from archwright.sizing.step_time.extrapolation import HOST_KIND, WIDE_FORMAT
@@ -68,14 +67,14 @@ def _iterate_accelerator_layouts(
     product, shape = catalog.default_engine, group_weights(model)
     widths = [width for width in TENSOR_WIDTHS if width <= machine.accelerator_count and can_split_heads(model, width)]
     wanted = _candidate_precisions(product, accelerator, model) if accelerator.kind == product.kind else []
-    number = next(
-        (one for one in wanted if _weight_share(shape, one, accelerator, widths[-1]) <= MAX_WEIGHT_SHARE), None
-    )
-    if number is None:
+    room = accelerator.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
+    for number in wanted if room > 0 else ():
+        if ShardedModel(shape, number, _tensor_layout(widths[-1])).weight_bytes() / room <= MAX_WEIGHT_SHARE:
+            break
+    else:
         return
-    device = extrapolation.apply_sustained_rates(
-        build_device_spec(accelerator, number, shape.sparse), accelerator, catalog
-    )
+    stated = build_device_spec(accelerator, number, shape.sparse)
+    device = extrapolation.apply_sustained_rates(stated, accelerator, catalog)
     speed = estimate_speed(model, accelerator, product.id, catalog)
     said = _quantisation_assumptions(number, wanted[0], accelerator)
     context = requests.context_tokens(model)
@@ -113,12 +112,6 @@ def _candidate_precisions(product: EngineSpec, accelerator: Accelerator, model: 
     if not modern:
         others = [name for name in others if name not in BF16_KERNEL_FORMATS]
     return [NumericPrecision(name) for name in (native, *sorted(others, key=lambda name: -bits[name]))]
-
-
-def _weight_share(shape: WeightGroups, number: NumericPrecision, accelerator: Accelerator, width: int) -> float:
-    """Share of what a device leaves that weights over `width` devices take."""
-    room = accelerator.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
-    return ShardedModel(shape, number, _tensor_layout(width)).weight_bytes() / room if room > 0 else math.inf
 
 
 def _tensor_layout(width: int) -> ParallelLayout:

@@ -1,11 +1,11 @@
 """Predicts a serving deployment: TPOT, TTFT and throughput with bands, for anything named well enough to size.
 
-One predictor per stratum, each chosen by the grouped cross-validation of that stratum (docs/accuracy.md):
+One predictor per stratum, chosen by the grouped cross-validation of that stratum (docs/accuracy.md):
 - seen configuration (this model on this accelerator was fitted): physics + residual trees;
-- unseen model, unseen accelerator, or both: physics alone. Multipliers per family or chip made these worse.
-- disaggregated: residual trees of their own in every stratum; left-out models and devices are the better for them.
-What makes a row weak (a gate), and what no fitted row is like, widens its band and is said. A host processor is no
-accelerator of the fit: its engine's steps are the roofline of its efficiency row, batches as there.
+- unseen model, accelerator, or both: physics alone; multipliers per family or chip made these worse;
+- disaggregated: residual trees of their own in every stratum, which help left-out models and devices too.
+What makes a row weak, and what no fitted row is like, widens its band and is said. A host processor is no accelerator
+of the fit: its engine's steps are the roofline of its efficiency row.
 """
 
 from __future__ import annotations
@@ -150,15 +150,6 @@ class ResolvedDeployment(NamedTuple):
     catalog: Catalog
 
 
-class ResolvedLengths(NamedTuple):
-    """Lengths of a question, and what was assumed of them."""
-
-    prompt: float
-    answer: float
-    beams: int
-    assumed: list[str]
-
-
 def model_identity(model: ModelSpec) -> str:
     """Models of one shape are one model here: names, tunings and releases share it."""
     return f"{model.layers}x{model.hidden}x{model.heads}/{model.kv_heads}x{model.experts}"
@@ -168,24 +159,23 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
     """Raises CatalogError AW-CAT-01 when model (without a stated count) or accelerator has no row."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
-    load = _resolve_lengths(asked, model, subjects)
-    worker, device, assumed = _place_deployment(asked, model, accelerator, load.prompt + load.answer, subjects.catalog)
-    placed = worker.layout
+    prompt, answer, beams, guessed = _resolve_lengths(asked, model, subjects)
+    worker, device, assumed = _place_deployment(asked, model, accelerator, prompt + answer, subjects.catalog)
     if not worker.number.stated:
         weak.append("precision is not stated")
     if asked.concurrency is None:
-        load.assumed.append("requests in flight: as many as fit")
+        guessed.append("requests in flight: as many as fit")
+    named = asked.engine.strip() or subjects.catalog.default_engine.id
     if not asked.engine.strip():
-        load.assumed.append(f"engine: {subjects.catalog.default_engine.id}")
-    traffic = step_time_model.ClosedLoopLoad(sent=asked.concurrency, prompt=load.prompt, answer=load.answer)
-    engine = subjects.engine_family(asked.engine.strip() or subjects.catalog.default_engine.id)
-    case = step_time_model.build_step_inputs(worker, device, engine, model.attention, traffic)
+        guessed.append(f"engine: {named}")
+    traffic = step_time_model.ClosedLoopLoad(sent=asked.concurrency, prompt=prompt, answer=answer)
+    case = step_time_model.build_step_inputs(worker, device, subjects.engine_family(named), model.attention, traffic)
     case = case._replace(slower=extrapolation.vendor_slowdown(accelerator, subjects.catalog))
     # A host processor has no memory of its own stated.
     if device.memory and worker.weight_bytes() > device.memory:
         weak.append("the weights exceed the devices' memory")
-    if asked.devices and placed.total > asked.devices:
-        weak.append(f"the layout needs {placed.total} devices, {asked.devices} are stated")
+    if asked.devices and worker.layout.total > asked.devices:
+        weak.append(f"the layout needs {worker.layout.total} devices, {asked.devices} are stated")
     return ResolvedDeployment(
         model=model,
         accelerator=accelerator,
@@ -193,9 +183,9 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
         device=device,
         case=case,
         asked=asked,
-        beams=load.beams,
+        beams=beams,
         weak=tuple(weak),
-        assumed=(*assumed, *load.assumed),
+        assumed=(*assumed, *guessed),
         catalog=subjects.catalog,
     )
 
@@ -208,9 +198,8 @@ def _place_deployment(
     said, shape = numeric_precision.parse_precision(asked.precision, asked.model), group_weights(model)
     ways = []
     for number in [said] if said.stated else numeric_precision.list_candidate_precisions(model, accelerator):
-        device = extrapolation.apply_sustained_rates(
-            build_device_spec(accelerator, number, shape.sparse), accelerator, catalog
-        )
+        stated = build_device_spec(accelerator, number, shape.sparse)
+        device = extrapolation.apply_sustained_rates(stated, accelerator, catalog)
         named = parse_layout(asked.parallelism)
         placed = named or _narrowest_layout(ShardedModel(shape, number, ParallelLayout()), device, asked.devices)
         worker = ShardedModel(shape, number, replicate_layout(placed, min(asked.devices, MOST_DEVICES)))
@@ -226,16 +215,14 @@ def _place_deployment(
     return worker, device, assumed
 
 
-def _resolve_lengths(asked: ServingQuery, model: ModelSpec, subjects: BenchmarkNameResolver) -> ResolvedLengths:
+def _resolve_lengths(
+    asked: ServingQuery, model: ModelSpec, subjects: BenchmarkNameResolver
+) -> tuple[float, float, int, list[str]]:
+    """Prompt and answer tokens, beams, and what was assumed of the lengths."""
     given, made, beams = subjects.scenario_load(asked.scenario, model.id)
     prompt, answer = asked.input_tokens, asked.output_tokens
-    known = prompt is not None and answer is not None
-    return ResolvedLengths(
-        given if prompt is None else prompt,
-        made if answer is None else answer,
-        beams,
-        [] if known else ["prompt and answer length"],
-    )
+    assumed = [] if prompt is not None and answer is not None else ["prompt and answer length"]
+    return given if prompt is None else prompt, made if answer is None else answer, beams, assumed
 
 
 def resolve_model(
@@ -248,7 +235,8 @@ def resolve_model(
         parameters = counts[0] or counts[1] or 0.0
         if not name or not LEAST_PARAMETERS <= parameters <= MOST_PARAMETERS:
             raise
-        return build_parametric_model(name, parameters, counts[1] or parameters), ["its shape is assumed from its size"]
+        assumed = build_parametric_model(name, parameters, counts[1] or parameters)
+        return assumed, ["its shape is assumed from its size"]
 
 
 def _narrowest_layout(worker: ShardedModel, device: DeviceSpec, devices: int) -> ParallelLayout:
@@ -329,12 +317,8 @@ def _assemble_prediction(
         return band.scaled(value)
 
     writes = loop.tpot_s > 0
-    percentiles = {
-        f"{metric[:-2]}_{name}_s": of(metric, name)
-        for metric in around
-        for name in QUANTILES
-        if metric != "tpot_s" or writes
-    }
+    timed = [metric for metric in around if metric != "tpot_s" or writes]
+    percentiles = {f"{metric[:-2]}_{name}_s": of(metric, name) for metric in timed for name in QUANTILES}
     return DeploymentPrediction(
         tpot_s=of("tpot_s", parse_statistic(asked.tpot_statistic)) if writes else None,
         ttft_s=of("ttft_s", parse_statistic(asked.ttft_statistic)),
@@ -346,11 +330,11 @@ def _assemble_prediction(
 def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> DeploymentPrediction:
     """By the embedded engine's steps at the processor's own rates. Raises CatalogError AW-CAT-30 without an engine."""
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
-    load = _resolve_lengths(asked, model, subjects)
-    reads, writes = (TokenLength(mean=max(size, 1.0), p95=max(size, 1.0)) for size in (load.prompt, load.answer))
+    prompt, answer, _, assumed = _resolve_lengths(asked, model, subjects)
+    reads, writes = (TokenLength(mean=max(size, 1.0), p95=max(size, 1.0)) for size in (prompt, answer))
     engine = require_cpu_engine(asked, model, RequestLengths(reads, writes), subjects)
     if asked.concurrency is None:
-        load.assumed.append(f"requests in flight: {engine.slots}, all places of the engine")
+        assumed.append(f"requests in flight: {engine.slots}, all places of the engine")
     loop = predict_engine_loop(engine, asked.concurrency or float(engine.slots), reads.mean, writes.mean)
     widen = WEAK_BAND_EXPONENT ** len(weak)
     around = {
@@ -362,7 +346,7 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
     return _assemble_prediction(asked, loop, around, around["tpot_s"].scaled(pace))._replace(
         stratum=engine.speed.stratum,
         weak=tuple(weak),
-        assumed=(*load.assumed, f"weights in {engine.quantisation}", f"engine: {engine.product.id}"),
+        assumed=(*assumed, f"weights in {engine.quantisation}", f"engine: {engine.product.id}"),
     )
 
 

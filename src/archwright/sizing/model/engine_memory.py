@@ -1,7 +1,6 @@
 """Exact memory of a serving engine on a processor: weights, key-value cache, overhead; and whether it fits.
 
-Engine = weights + overhead + cache: a full context is reserved for every slot when it starts. What an engine on
-accelerators holds is counted in work.py.
+Engine = weights + overhead + cache of a full context for every slot. Engines on accelerators: step_work.py.
 """
 
 from __future__ import annotations

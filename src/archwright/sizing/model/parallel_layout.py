@@ -43,13 +43,9 @@ def _parse_rank(text: str) -> int:
 
 def parse_layout(text: str) -> ParallelLayout | None:
     """None where the text states no ranks."""
-    pools = {
-        kind.upper(): (_parse_rank(count), _parse_rank(tp), _parse_rank(dp))
-        for kind, count, tp, dp in _PAIR.findall(text)
-    }
+    pools = {kind.upper(): tuple(map(_parse_rank, sizes)) for kind, *sizes in _PAIR.findall(text)}
     if "P" in pools and "D" in pools:
-        (copies, tp, dp), (own, own_tp, own_dp) = pools["P"], pools["D"]
-        return _pool_layout(own, own_tp, own_dp)._replace(prefill=_pool_layout(copies, tp, dp))
+        return _pool_layout(*pools["D"])._replace(prefill=_pool_layout(*pools["P"]))
     ranks: dict[str, int] = {}
     for name, size in _RANK.findall(text):
         ranks.setdefault(name.upper().replace("-", ""), _parse_rank(size))

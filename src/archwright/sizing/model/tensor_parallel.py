@@ -1,7 +1,4 @@
-"""How one replica is spread over the accelerators of a machine: tensor parallelism, powers of two.
-
-Every device takes an equal share of the attention heads, so their number must divide the model's.
-"""
+"""Tensor parallelism: devices take equal shares of the attention heads, so their number must divide the model's."""
 
 from __future__ import annotations
 

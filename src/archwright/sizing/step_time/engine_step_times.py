@@ -1,8 +1,7 @@
 """Step times of an engine as the planner's formulas and the event simulation both ask for them.
 
-- Fitted: an engine on accelerators, from the fitted coefficients (steps.py says what each means). A step that writes
-  and reads is the decode step plus the prompts' reading, as fitted; one that only reads is the slower (a smooth
-  maximum) of its arithmetic and of reading the weights of one token: further experts are in what is fitted for reading.
+- Fitted: an engine on accelerators (coefficients: step_time_model.py). A step that writes and reads is the decode step
+  plus the prompts' reading; one that only reads is a smooth maximum of arithmetic and of reading one token's weights.
 - Host: an engine on a host processor, from the roofline of its efficiency row.
 Both hold one engine on one layout; nothing here knows a load.
 """

@@ -1,11 +1,10 @@
 """How far a device and an engine lie from the fitted rows, and what is known of a device beside its stated rates.
 
 One rule for predictions, for scoring tables and for plans:
-- where a maker's devices were measured against the fit (work_efficiencies.csv), their steps are slower by that; a
-  device that its power limit keeps far below its stated rate multiplies at what it sustains;
-- what no fitted row is like (the engine, the maker without such a measurement, arithmetic without bf16) widens the
-  fit's band as a weak row does. Other generations of a known maker do not: ten measured rows of two such devices came
-  out at 0.84 to 1.00 of the predicted speed;
+- a maker whose devices were measured against the fit (work_efficiencies.csv) is slower by that; a device that its power
+  limit keeps far below its stated rate multiplies at what it sustains;
+- what no fitted row is like (the engine, an unmeasured maker, arithmetic without bf16) widens the band as a weak row
+  does. Other generations of a known maker do not: ten measured rows of two came out at 0.84 to 1.00 of the prediction;
 - the device's own figures are off by what their row's confidence and age say, independently.
 """
 

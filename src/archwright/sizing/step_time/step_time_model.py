@@ -75,7 +75,7 @@ class StepTimeInputs(NamedTuple):
 def build_step_inputs(
     worker: ShardedModel, device: DeviceSpec, engine: str, attention: str, traffic: ClosedLoopLoad
 ) -> StepTimeInputs:
-    layout = worker.layout
+    layout, context = worker.layout, traffic.prompt + traffic.answer / 2
     held = max(worker.capacity(device.memory, traffic.prompt + CACHED_ANSWER_SHARE * traffic.answer), 1.0)
     ranks = layout.dp * layout.copies * layout.pp
     sent = held if traffic.sent is None else max(traffic.sent / ranks, EPSILON)
@@ -83,10 +83,9 @@ def build_step_inputs(
     if layout.dp == 1:
         requests = max(requests, 1.0)
     pool = layout.prefill
-    reader = worker if pool is None else worker._replace(layout=pool)
-    step = worker.decode(requests, traffic.prompt + traffic.answer / 2)
-    read = reader.prefill(traffic.prompt)
-    cached = requests * worker.request_cache_bytes(traffic.prompt + traffic.answer / 2) * layout.pp
+    step = worker.decode(requests, context)
+    read = (worker if pool is None else worker._replace(layout=pool)).prefill(traffic.prompt)
+    cached = requests * worker.request_cache_bytes(context) * layout.pp
     return StepTimeInputs(
         engine=engine,
         format=worker.number.name,

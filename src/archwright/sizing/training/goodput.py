@@ -71,13 +71,11 @@ def predict_goodput(job: GoodputJob, catalog: Catalog) -> Goodput:
         high=min(max(share.high, LEAST_GOODPUT), 1.0),
         unit="",
     )
-    tau = Estimate(
-        value=optimal_checkpoint_interval(delta.value, between.value),
-        low=optimal_checkpoint_interval(delta.low, between.low),
-        high=optimal_checkpoint_interval(delta.high, between.high),
-        unit="s",
+    tau, low, high = (
+        optimal_checkpoint_interval(getattr(delta, end), getattr(between, end)) for end in ("value", "low", "high")
     )
+    interval = Estimate(value=tau, low=low, high=high, unit="s")
     named = ("training.interruptions", "training.restart", "training.checkpoint", job.stages)
     row = catalog.parts["failures.gpu"]
     failed = f"{row.item}: {row.typical:g} [{row.low:g}, {row.high:g}] {row.unit} ({row.source}, {row.as_of})"
-    return Goodput(bounded, delta, tau, between, (failed, *quote_work_rates(catalog, *named)))
+    return Goodput(bounded, delta, interval, between, (failed, *quote_work_rates(catalog, *named)))

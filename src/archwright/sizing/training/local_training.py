@@ -108,10 +108,10 @@ def _predict_times(
 ) -> tuple[Estimate, Estimate]:
     """Seconds of the run, and units a second of stepping."""
     units, learned = load.units, load.learned
-    middle = (rates.all.value, rates.one.value)
-    value = run_time_s(load, row, (units.value, learned.value), middle)
+    middle, usual = (rates.all.value, rates.one.value), (units.value, learned.value)
+    value = run_time_s(load, row, usual, middle)
     fast, slow = (rates.all.high, rates.one.high), (rates.all.low, rates.one.low)
-    pace = [run_time_s(load, row, (units.value, learned.value), end) / value for end in (fast, slow)]
+    pace = [run_time_s(load, row, usual, end) / value for end in (fast, slow)]
     doubts = [
         Estimate(value=1.0, low=pace[0], high=pace[1], unit=""),
         Estimate(value=1.0, low=1 / row.low_factor, high=row.high_factor, unit=""),
@@ -130,8 +130,9 @@ def _predict_times(
 
 def _predict_memory(load: TrainingLoad, row: TrainingEfficiency, basis: str) -> Estimate:
     """The process and the larger of loading and the largest step."""
-    ends = (load.largest.low, load.learned.low), (load.largest.value, load.learned.value)
-    held = [load.work.memory(*end, row.dtype) for end in (*ends, (load.largest.high, load.learned.high))]
+    largest, learned = load.largest, load.learned
+    sizes = ((largest.low, learned.low), (largest.value, learned.value), (largest.high, learned.high))
+    held = [load.work.memory(*size, row.dtype) for size in sizes]
     low, value, high = (
         row.process_bytes + max(part.loading, part.lasting + (1 + row.memory_step_share) * part.step) for part in held
     )

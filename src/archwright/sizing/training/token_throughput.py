@@ -107,6 +107,8 @@ def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) 
     sequence = asked.sequence_tokens or ASSUMED_SEQUENCE
     micro = ranks.get("micro", ranks.get("mbs", 1))
     parameters = asked.parameters or float(model.parameters)
+    said = asked.recompute.lower()
+    recompute = "selective" if "selective" in said else "full" if said in ("true", "full", "yes", "1") else "none"
     inside = accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S
     stages, rounds = ranks.get("pp", 1), ranks.get("ga", ranks.get("accum", 8)) * ranks.get("vp", 1)
     return TrainingJob(
@@ -126,7 +128,7 @@ def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) 
         devices=max(asked.devices, 1),
         micro_tokens=micro * sequence / ranks.get("cp", 1),
         bubble=1 + (stages - 1) / max(rounds, 1),
-        recompute=RECOMPUTE_SHARES[_parse_recompute(asked.recompute)],
+        recompute=RECOMPUTE_SHARES[recompute],
         tp=ranks.get("tp", 1),
         sharded="fsdp0" not in asked.parallelism.lower() and stages == 1,
         compiled="eager" not in asked.precision.lower(),
@@ -137,13 +139,6 @@ def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) 
 def parse_training_precision(precision: str) -> str:
     said = precision.lower()
     return "fp8" if "fp8" in said or "float8" in said else "fp32" if "fp32" in said else "bf16"
-
-
-def _parse_recompute(text: str) -> str:
-    said = text.lower()
-    if "selective" in said:
-        return "selective"
-    return "full" if said in ("true", "full", "yes", "1") else "none"
 
 
 def seconds_per_token(job: TrainingJob, k: Mapping[str, float]) -> float:

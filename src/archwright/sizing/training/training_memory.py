@@ -121,18 +121,18 @@ def break_down_memory(subject: TrainableModel, scheme: ParallelScheme) -> Memory
     model = subject.model
     split = scheme.tensor * scheme.pipeline
     own, trained = model.parameters / split, subject.trained_parameters / split
-    copies = scheme.data
-    whole = scheme.pipeline > 1
+    copies, whole = scheme.data, scheme.pipeline > 1
     gradient = (WIDE_GRADIENT_BYTES if whole else GRADIENT_BYTES) * trained
     sharded = scheme.stage == 3 and not whole and copies > 1
     gathered = LAYERS_GATHERED * own / model.layers + head_parameters(model) / scheme.tensor if sharded else 0.0
+    scores = SCORE_BYTES * scheme.micro * subject.sequence * model.vocabulary / scheme.tensor
     return MemoryBreakdown(
         weights=WEIGHT_BYTES * own / (copies if sharded else 1),
         gradients=gradient / (copies if scheme.stage >= 2 and not whole else 1),
         moments=MOMENT_BYTES * trained / (copies if scheme.stage >= 1 else 1),
         gathered=WEIGHT_BYTES * gathered,
         activations=stored_activation_bytes(subject, scheme),
-        scores=_score_bytes(subject, scheme),
+        scores=scores / SCORE_CHUNKS if subject.adapters else scores,
     )
 
 
@@ -148,11 +148,6 @@ def stored_activation_bytes(subject: TrainableModel, scheme: ParallelScheme) -> 
         return one * (layers * waiting * SELECTIVE_ACTIVATION_SHARE + 1)
     # While a layer is made again, its activations and their gradients are there.
     return ACTIVATION_BYTES * subject.model.hidden * tokens * layers * waiting + 2 * one
-
-
-def _score_bytes(subject: TrainableModel, scheme: ParallelScheme) -> float:
-    whole = SCORE_BYTES * scheme.micro * subject.sequence * subject.model.vocabulary / scheme.tensor
-    return whole / SCORE_CHUNKS if subject.adapters else whole
 
 
 def checkpoint_bytes(subject: TrainableModel) -> float:

@@ -15,14 +15,8 @@ from archwright.contract.estimate import multiply_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.record import replace
-from archwright.sizing.hardware.device_rates import (
-    busy_power_w,
-    estimate_flops_rate,
-    has_devices,
-    host_cores,
-    quote_work_rates,
-    read_work_rate,
-)
+from archwright.sizing.hardware import device_rates
+from archwright.sizing.hardware.device_rates import has_devices, host_cores, quote_work_rates, read_work_rate
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.model.architecture import attention_flops, body_parameters
 from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE, WORKSPACE_BYTES
@@ -69,7 +63,7 @@ def size_embedding_serving(
     most = float(model.context_tokens or input_tokens.p95)
     mean, long = min(input_tokens.mean, most), min(input_tokens.p95, most)
     on_device = has_devices(machine)
-    speed, used = estimate_flops_rate("embedding", machine, catalog)
+    speed, used = device_rates.estimate_flops_rate("embedding", machine, catalog)
     own = multiply_estimates([speed.divide_amount(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
     launch = "embedding.launch" if on_device else "request.host"
     ratio = text_flops(model, long) / text_flops(model, mean)
@@ -92,7 +86,7 @@ def size_embedding_batch(
     if not fits_machine(machine, model):
         return None
     piece = min(PIECE_TOKENS, float(model.context_tokens or PIECE_TOKENS))
-    speed, used = estimate_flops_rate("embedding", machine, catalog)
+    speed, used = device_rates.estimate_flops_rate("embedding", machine, catalog)
     servers = machine.accelerator_count if has_devices(machine) else host_cores(machine)
     each = text_flops(model, piece) / piece * tokens_per_run / servers / BULK_UTILISATION / HOUR_S
     basis = _build_basis(f"{workload}.{machine.id}.work", model, piece, quote_work_rates(catalog, *used))
@@ -102,7 +96,7 @@ def size_embedding_batch(
         least=1,
         most=max(1, int(tokens_per_run / piece / servers)),
         scaling=1.0,
-        busy_w=busy_power_w(machine, catalog, accelerated=has_devices(machine)),
+        busy_w=device_rates.busy_power_w(machine, catalog, accelerated=has_devices(machine)),
         bases=(replace(basis, definition="hours of one machine for all tokens of a run, its queue never empty"),),
         assumptions=(f"embedded in pieces of {piece:.0f} tokens",),
     )

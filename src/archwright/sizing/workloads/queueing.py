@@ -1,14 +1,13 @@
 """How much of a steady load a few equal servers carry while the latency's 95th percentile holds a limit.
 
-Requests come at random (Poisson). With c servers, share busy rho, mean time S and squared variation v of it:
+Poisson requests. With c servers, share busy rho, mean time S and squared variation v of it:
 - mean wait = (1 + v) / 2 x rho^(sqrt(2 (c + 1)) - 1) / (c (1 - rho)) x S (Sakasegawa 1977 for many servers, with
   the Pollaczek-Khinchine factor); exact for one server;
-- those who wait at all: rho^(sqrt(2 (c + 1)) - 1); among them the wait is taken as exponential, so its 95th
-  percentile over all is mean / waiting x ln(waiting / 0.05);
+- share that waits: rho^(sqrt(2 (c + 1)) - 1), its wait taken as exponential: p95 over all = mean / waiting x
+  ln(waiting / 0.05);
 - latency p95 = p95 of an idle server + p95 of the wait: no less than the true one.
-Servers that take several requests at once: a request waits for the batch before its own, then runs in its own.
-Cores may also work together on one request, in crews of k: k^0.9 times as fast, cores / k of them. Of all that hold the
-limit the arrangement that carries most is taken, of those within a tenth of it the first.
+Batches: a request waits for the batch before its own, then runs in its own. Crews of k cores on one request are k^0.9
+times as fast. Taken: the first of the arrangements that hold the limit and carry within a tenth of the most.
 """
 
 from __future__ import annotations
@@ -30,12 +29,13 @@ BISECTION_STEPS = 40
 
 
 class ServerStation(NamedTuple):
-    """`each_s` of server time a request takes, `idle_p95_s` its latency when nothing else runs."""
+    """`each_s` of server time a request takes, `idle_p95_s` its latency alone; servers take `batch` at once."""
 
     each_s: float
     idle_p95_s: float
     variation: float
     servers: int
+    batch: int = 1
 
 
 class ServiceTimes(NamedTuple):
@@ -91,11 +91,10 @@ class ServiceLimit(NamedTuple):
 class ServerArrangement(NamedTuple):
     """One arrangement at the most it carries."""
 
+    station: ServerStation
     rate: float
     latency: float
-    batch: int
     busy: float
-    servers: int
 
 
 def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, batches: bool) -> CapacityResult:
@@ -104,38 +103,38 @@ def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, bat
     middle, slow, fast = (_candidate_stations(times, part, servers, batches) for part in ("value", "high", "low"))
     bound, cap = math.inf if limit.latency_p95_s is None else limit.latency_p95_s, limit.busy
     misses: tuple[ConstraintViolation, ...] = ()
-    idle = min(station.idle_p95_s for station, _ in middle)
+    idle = min(station.idle_p95_s for station in middle)
     if idle > bound:
         misses = (ConstraintViolation(constraint=limit.name, value=idle, limit=bound),)
         bound = math.inf
     found, lower, upper = (_best_arrangement(stations, bound, cap) for stations in (middle, slow, fast))
-    quickest = min(found.latency, *(station.idle_p95_s for station, _ in fast))
+    quickest = min(found.latency, *(station.idle_p95_s for station in fast))
     rate, latency = found.rate, found.latency
     rates = Estimate(value=rate, low=min(lower.rate, rate), high=max(upper.rate, rate), unit="requests/s")
     latencies = Estimate(value=latency, low=quickest, high=max(lower.latency, latency), unit="s")
-    return CapacityResult(rates, latencies, found.batch, found.busy, found.servers, misses)
+    return CapacityResult(rates, latencies, found.station.batch, found.busy, found.station.servers, misses)
 
 
-def _candidate_stations(times: ServiceTimes, part: str, servers: int, batches: bool) -> list[tuple[ServerStation, int]]:
-    """Stations and their batches: a station for each size of batch, or of crew, at one end of the band."""
+def _candidate_stations(times: ServiceTimes, part: str, servers: int, batches: bool) -> list[ServerStation]:
+    """A station for each size of batch, or of crew, at one end of the band."""
     fixed, own = (float(getattr(estimate, part)) for estimate in (times.fixed, times.own))
     found = []
     for crew in (1,) if batches else (size for size in THREAD_GROUP_SIZES if size <= servers):
         each = own / crew**THREAD_SCALING_EXPONENT
-        found.append((ServerStation(fixed + each, fixed + each * times.long, times.variation, servers // crew), 1))
+        found.append(ServerStation(fixed + each, fixed + each * times.long, times.variation, servers // crew))
     for size in BATCH_SIZES[1:] if batches else ():
         whole = fixed + size * own
         idle = whole - own + own * times.long + REMAINING_BATCH_SHARE * whole
-        found.append((ServerStation(whole / size, idle, times.variation, servers), size))
+        found.append(ServerStation(whole / size, idle, times.variation, servers, size))
     return found
 
 
-def _best_arrangement(stations: list[tuple[ServerStation, int]], limit: float, cap: float) -> ServerArrangement:
+def _best_arrangement(stations: list[ServerStation], limit: float, cap: float) -> ServerArrangement:
     tried = []
-    for station, size in stations:
+    for station in stations:
         busy = max_busy_share(station, limit, cap)
         latency = station.idle_p95_s + wait_p95(station, busy)
-        tried.append(ServerArrangement(busy * station.servers / station.each_s, latency, size, busy, station.servers))
+        tried.append(ServerArrangement(station, busy * station.servers / station.each_s, latency, busy))
     most = max(one.rate for one in tried)
     if most <= 0:
         # At the slow end of the band the limit is out of reach: what is left is nothing.

@@ -8,7 +8,7 @@ used: a tree is a chain of look-ups.
 from __future__ import annotations
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
+from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO
 from archwright.sizing.hardware.device_rates import host_cores, quote_work_rates, read_work_rate
@@ -21,19 +21,14 @@ RATE_NAMES = ("tabular.row", "tabular.feature", "request.host", "host.scaling", 
 
 def row_service_s(features: int, catalog: Catalog) -> Estimate:
     """Seconds of one core for one row in one request, on a processor that may be another than the measured one."""
-    parts = [
-        read_work_rate(catalog, "tabular.row"),
-        read_work_rate(catalog, "tabular.feature").scaled(features, unit="s"),
-        read_work_rate(catalog, "request.host"),
-    ]
-    slowed = read_work_rate(catalog, "host.scaling").divide_amount(1.0, "")
-    return multiply_estimates([sum_estimates(parts, "s"), slowed, read_work_rate(catalog, "tabular.processors")], "s")
+    row, feature, request, scaling, processors = (read_work_rate(catalog, name) for name in RATE_NAMES)
+    each = sum_estimates([row, feature.scaled(features, unit="s"), request], "s")
+    return multiply_estimates([each, scaling.divide_amount(1.0, ""), processors], "s")
 
 
 def size_tabular_serving(machine: Machine, workload: str, features: int, slo: SLO, catalog: Catalog) -> SteadyCapacity:
     """What the cores of one machine carry; its devices, if any, stay idle."""
-    own = row_service_s(features, catalog)
-    nothing = Estimate(value=0.0, low=0.0, high=0.0, unit="s")
+    own, nothing = row_service_s(features, catalog), exact_estimate(0.0, "s")
     limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
     found = find_capacity(ServiceTimes(nothing, own), host_cores(machine), limit, batches=False)
     basis = Basis(

@@ -14,14 +14,8 @@ from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO
 from archwright.contract.plan import Parallelism
-from archwright.sizing.hardware.device_rates import (
-    busy_power_w,
-    estimate_flops_rate,
-    has_devices,
-    host_cores,
-    quote_work_rates,
-    read_work_rate,
-)
+from archwright.sizing.hardware import device_rates
+from archwright.sizing.hardware.device_rates import has_devices, host_cores, quote_work_rates, read_work_rate
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.workloads.queueing import CapacityResult, ServiceLimit, ServiceTimes, find_capacity
 
@@ -39,7 +33,7 @@ def size_image_serving(
     """What one machine carries; each device, or each crew of cores, classifies on its own."""
     flops = image_flops(pixels, parameters, catalog)
     device = has_devices(machine)
-    speed, used = estimate_flops_rate("vision", machine, catalog)
+    speed, used = device_rates.estimate_flops_rate("vision", machine, catalog)
     own = multiply_estimates([flops, speed.divide_amount(1.0, "s/FLOP")], "s")
     launch = "vision.launch" if device else "request.host"
     servers = machine.accelerator_count if device else host_cores(machine)
@@ -79,7 +73,7 @@ def build_steady_capacity(
         parallelism=Parallelism(),
         slots=found.batch if on_device else found.servers,
         context_tokens=0,
-        busy_w=busy_power_w(machine, catalog, accelerated=on_device),
+        busy_w=device_rates.busy_power_w(machine, catalog, accelerated=on_device),
         bases=(basis,),
         misses=found.misses,
         assumptions=(f"kept at most {found.busy:.0%} busy",),
