@@ -47,11 +47,11 @@ def test_a_row_is_answered_and_scored(tmp_path: Path) -> None:
     (row,) = rows
     assert list(row) == [
         "row_id",
-        *(f"{name}{end}" for name, _ in accuracy.SERVING_COLUMNS for end in ("", "_lo", "_hi")),
+        *(f"pred_{name}{end}" for name in accuracy.COLUMNS["serving"] for end in ("", "_lo", "_hi")),
         "stratum",
     ]
-    for name, _ in accuracy.SERVING_COLUMNS:
-        assert float(row[f"{name}_lo"]) < float(row[name]) < float(row[f"{name}_hi"])
+    for name in accuracy.COLUMNS["serving"]:
+        assert float(row[f"pred_{name}_lo"]) < float(row[f"pred_{name}"]) < float(row[f"pred_{name}_hi"])
 
 
 def test_a_row_is_answered_with_the_statistic_it_asks_for(tmp_path: Path) -> None:

@@ -86,12 +86,8 @@ class LimitShortfall(NamedTuple):
 
 
 def to_caps(limits: UsageLimits) -> AccountCaps:
-    budget = limits.budget_usd
-    return AccountCaps(
-        -1 if limits.rpm is None else limits.rpm,
-        -1 if limits.tpm is None else limits.tpm,
-        -1 if budget is None else nearest_nusd(budget),
-    )
+    budget = None if limits.budget_usd is None else nearest_nusd(limits.budget_usd)
+    return AccountCaps(*(-1 if cap is None else cap for cap in (limits.rpm, limits.tpm, budget)))
 
 
 def worst_nusd(usd: float) -> int:

@@ -106,7 +106,9 @@ def _group_pools(option: Option) -> tuple[PoolGroup, ...]:
         beside = [had for had in batch if names & set(had.shared_with)]
         boxes = (*_pool_boxes(pools, option), *(_batch_box(had, option, told=True) for had in beside))
         own = placement in ("on-premises", "this-machine")
-        places.append(PoolGroup(f"{_group_title(placement, provider)}, {region}", own, boxes))
+        kind = PLACEMENTS[placement]
+        title = kind.capitalize() if provider in PLACEMENTS else f"{provider}: {kind}"
+        places.append(PoolGroup(f"{title}, {region}", own, boxes))
         batch = [had for had in batch if had not in beside]
     if batch:
         own, told = any(had.kind in ("bought", "owned") for had in batch), set[str]()
@@ -121,10 +123,10 @@ def _group_pools(option: Option) -> tuple[PoolGroup, ...]:
         models: dict[str, list[str]] = {}
         for name, model in hosted.items():
             models.setdefault(model, []).append(name)
-        hosts = [
+        hosts = (
             DiagramBox(model, ("a model, no machines", f"for {format_list(names, most=3)}"))
             for model, names in models.items()
-        ]
+        )
         title = f"{option.provider}: hosted models" if option.placement in HOSTED else "No pool of ours"
         places.append(PoolGroup(title, False, tuple(hosts)))
     return tuple(places)
@@ -137,32 +139,16 @@ def _batch_box(had: Purchase, option: Option, *, told: bool) -> DiagramBox:
     return DiagramBox(had.pool, ("in runs, no endpoint", where, *filter(None, (option.models.get(had.pool, ""),))))
 
 
-def _group_title(placement: str, provider: str) -> str:
-    kind = PLACEMENTS[placement]
-    return kind.capitalize() if provider in PLACEMENTS else f"{provider}: {kind}"
-
-
-def _pool_boxes(pools: Iterable[Pool], option: Option) -> tuple[DiagramBox, ...]:
+def _pool_boxes(pools: Iterable[Pool], option: Option) -> Iterable[DiagramBox]:
+    """`82 replicas of 1 x ACCELERATOR`, `on 14 x machine`, model and format, workloads."""
     counts = {had.pool: had.peak for had in option.purchases}
-    return tuple(
-        DiagramBox(
-            pool.name,
-            (
-                *_machine_lines(pool, counts.get(pool.name)),
-                f"{pool.model} {pool.quantisation}".strip(),
-                f"for {format_list(pool.workloads, most=3)}",
-            ),
-        )
-        for pool in pools
-    )
-
-
-def _machine_lines(pool: Pool, count: int | None) -> tuple[str, ...]:
-    """`82 replicas of 1 x ACCELERATOR`, `on 14 x machine`."""
-    device, _, machine = describe_machine(pool).partition(" (")
-    replicas = f"{format_count(pool.replicas, 'replica')} of {device}"
-    on = f"{count} x " if count is not None else ""
-    return (replicas, f"on {on}{machine.removesuffix(')')}") if machine else (replicas,)
+    for pool in pools:
+        device, _, machine = describe_machine(pool).partition(" (")
+        on = f"{counts[pool.name]} x " if pool.name in counts else ""
+        machines = (f"on {on}{machine.removesuffix(')')}",) if machine else ()
+        replicas = f"{format_count(pool.replicas, 'replica')} of {device}"
+        model, users = f"{pool.model} {pool.quantisation}".strip(), f"for {format_list(pool.workloads, most=3)}"
+        yield DiagramBox(pool.name, (replicas, *machines, model, users))
 
 
 def describe_machine(pool: Pool) -> str:

@@ -84,10 +84,7 @@ def _block_data(block: dict[str, object]) -> dict[str, object]:
             made["items"] = [_item_data(item) for item in items]
         case {"kind": "figure", "svg": str() as svg}:
             made["svg"] = re.sub(r'font-family="[^"]*"', f'font-family="{FONT_FACE}"', svg)
-    for name in ("text", "note"):
-        if isinstance(made.get(name), str):
-            made[name] = _text_runs(str(made[name]))
-    return made
+    return made | {name: _text_runs(text) for name in ("text", "note") if isinstance(text := made.get(name), str)}
 
 
 def _cell_data(cell: Cell) -> dict[str, object]:

@@ -20,24 +20,18 @@ from archwright.sizing.benchmark_reader import BenchmarkKind, Cells, read_text
 from archwright.sizing.inference.serving_prediction import PredictionInterval, predict_deployment
 from archwright.sizing.training.token_throughput import predict_throughput
 
-# Predicted column, the table's measured one, how to turn ours (SI) into its unit.
-SERVING_COLUMNS = (
-    ("pred_tpot_ms", "tpot_ms"),
-    ("pred_ttft_ms", "ttft_ms"),
-    ("pred_throughput_tok_s", "throughput_tok_s"),
-)
-TRAINING_COLUMNS = (
-    ("pred_tok_s_per_gpu", "tok_s_per_gpu"),
-    ("pred_gpu_hours", "gpu_hours"),
-    ("pred_step_time_s", "step_time_s"),
-)
+# Measured columns by kind of table; the predicted ones are called the same with `pred_` before.
+COLUMNS: dict[BenchmarkKind, tuple[str, ...]] = {
+    "serving": ("tpot_ms", "ttft_ms", "throughput_tok_s"),
+    "training": ("tok_s_per_gpu", "gpu_hours", "step_time_s"),
+}
 MOST_CAUSES = 5
 
 FileWriter = Callable[[Path, str], None]
 
 
 class RowPrediction(NamedTuple):
-    """One row answered: guesses by predicted column; `stratum` also says what is weak or assumed."""
+    """One row answered: guesses by measured column; `stratum` also says what is weak or assumed."""
 
     row_id: str
     guesses: dict[str, PredictionInterval | None]
@@ -77,18 +71,15 @@ def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolv
         return _predict_serving_row(cells, subjects) if kind == "serving" else _predict_training_row(cells, subjects)
     except CatalogError as error:
         near = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
-        guesses = dict.fromkeys(column for column, _ in _compared_columns(kind))
+        guesses = dict.fromkeys(COLUMNS[kind])
         return RowPrediction(read_text(cells, "row_id"), guesses, "not answered", f"{error.message[:200]}{near}")
 
 
 def _predict_serving_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPrediction:
     asked, wrong = benchmark_reader.parse_serving_query(cells)
     found = predict_deployment(asked, subjects)
-    guesses = {
-        "pred_tpot_ms": found.tpot_s and found.tpot_s.scaled(1e3),
-        "pred_ttft_ms": found.ttft_s and found.ttft_s.scaled(1e3),
-        "pred_throughput_tok_s": found.tokens_per_s,
-    }
+    scaled = (time and time.scaled(1e3) for time in (found.tpot_s, found.ttft_s))
+    guesses = dict(zip(COLUMNS["serving"], (*scaled, found.tokens_per_s), strict=True))
     weak = (f"weak: {why}" for why in (*found.weak, *wrong))
     remark = "; ".join(filter(None, (found.regime, *weak, *(f"assumed {what}" for what in found.assumed))))
     return RowPrediction(read_text(cells, "row_id"), guesses, found.stratum, remark)
@@ -97,11 +88,7 @@ def _predict_serving_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPr
 def _predict_training_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPrediction:
     asked, wrong = benchmark_reader.parse_training_query(cells)
     found = predict_throughput(asked, subjects)
-    guesses = {
-        "pred_tok_s_per_gpu": found.tokens_per_s,
-        "pred_gpu_hours": found.device_hours,
-        "pred_step_time_s": found.step_s,
-    }
+    guesses = dict(zip(COLUMNS["training"], (found.tokens_per_s, found.device_hours, found.step_s), strict=True))
     remark = "; ".join(f"weak: {why}" for why in (*found.weak, *wrong))
     return RowPrediction(read_text(cells, "row_id"), guesses, found.stratum, remark)
 
@@ -116,8 +103,7 @@ def score_benchmark(
     for _, cells in benchmark_reader.read_rows(path):
         kind = kind or benchmark_reader.detect_kind(frozenset(cells), path)
         predicted.append(predict_row(cells, kind, subjects))
-        columns = (column for _, column in _compared_columns(kind))
-        measured.append({column: benchmark_reader.read_number(cells, column, []) for column in columns})
+        measured.append({column: benchmark_reader.read_number(cells, column, []) for column in COLUMNS[kind]})
     if kind is None:
         raise benchmark_reader.empty_table_error(path)
     if rows_out is not None:
@@ -135,20 +121,16 @@ def score_benchmark(
     )
 
 
-def _compared_columns(kind: BenchmarkKind) -> tuple[tuple[str, str], ...]:
-    return SERVING_COLUMNS if kind == "serving" else TRAINING_COLUMNS
-
-
 def render_predictions_csv(predicted: Iterable[RowPrediction], kind: BenchmarkKind) -> str:
     """OUT: row_id, each prediction with _lo and _hi, stratum with its remarks."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [name for name, _ in _compared_columns(kind)]
-    writer.writerow(["row_id", *(part for name in names for part in (name, f"{name}_lo", f"{name}_hi")), "stratum"])
+    heads = [f"pred_{column}{end}" for column in COLUMNS[kind] for end in ("", "_lo", "_hi")]
+    writer.writerow(["row_id", *heads, "stratum"])
     for row in predicted:
         cells: list[str] = []
-        for name in names:
-            guess = row.guesses[name]
+        for column in COLUMNS[kind]:
+            guess = row.guesses[column]
             cells += ["", "", ""] if guess is None else [f"{part:.6g}" for part in guess]
         writer.writerow([row.row_id, *cells, f"{row.stratum}; {row.remark}" if row.remark else row.stratum])
     return text.getvalue()
@@ -158,11 +140,11 @@ def score_predictions(
     predicted: list[RowPrediction], measured: list[dict[str, float | None]], kind: BenchmarkKind
 ) -> Iterator[AccuracyScore]:
     """Per quantity: the whole, then each stratum; nothing where nothing was measured."""
-    for name, column in _compared_columns(kind):
+    for column in COLUMNS[kind]:
         pairs = [
             (row.stratum, guess, truth)
             for row, cells in zip(predicted, measured, strict=True)
-            if (guess := row.guesses[name]) is not None and (truth := cells[column])
+            if (guess := row.guesses[column]) is not None and (truth := cells[column])
         ]
         for stratum in ("all", *sorted({stratum for stratum, _, _ in pairs})):
             own = [(guess, truth) for other, guess, truth in pairs if stratum in ("all", other)]

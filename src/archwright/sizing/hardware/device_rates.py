@@ -26,10 +26,8 @@ def quote_work_rates(catalog: Catalog, *names: str) -> tuple[str, ...]:
 def estimate_flops_rate(work: str, machine: Machine, catalog: Catalog) -> tuple[Estimate, tuple[str, ...]]:
     """FLOP/s of one device, or of one core, at a network's work (`embedding`, `vision`); the rows it rests on."""
     if machine.accelerator is not None and has_devices(machine):
-        stated, name = (
-            machine.accelerator.band(matmul_rate(machine.accelerator, "bf16"), "FLOP/s"),
-            f"{work}.accelerator",
-        )
+        name = f"{work}.accelerator"
+        stated = machine.accelerator.band(matmul_rate(machine.accelerator, "bf16"), "FLOP/s")
         return multiply_estimates([stated, read_work_rate(catalog, name)], "FLOP/s"), (name,)
     used = (f"{work}.host", "host.core", "host.scaling")
     return multiply_estimates([read_work_rate(catalog, name) for name in used], "FLOP/s"), used

@@ -1,10 +1,8 @@
 """What a platform keeps: bytes in each month of the horizon, and the bandwidth that decides on which tier they lie.
 
-A data set of S bytes that grows by g a month and is kept for R months: what is there came evenly. Is S <= g R, it
-came at today's pace, and the first of it leaves R - S/g months from now: min(S + g m, g R). Is S larger, it came
-over R months and leaves evenly: max(S (1 - m / R) + g m, g R). Without R it only grows.
-
-A tier is chosen by bandwidth: object storage where its streams suffice, shared flash above that.
+A data set of S bytes grows by g a month and is kept for R months. If S <= g R, it came at today's pace and first leaves
+in R - S/g months: min(S + g m, g R). Else it came over R months and leaves evenly: max(S (1 - m / R) + g m, g R).
+Without R it only grows. Tier: object storage if its streams carry the bandwidth, else shared flash.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Every split of the devices into tensor, pipeline and data ranks is counted (training_memory.py) and timed by the
 fitted physics (token_throughput.py); of those that fit, the one with the fewest device-seconds a token wins. Added:
-- link: between machines what the machine's own network gives each device, not the port the fit assumed;
-- tensor ranks of devices without links of their own tell each other over the host's bus;
+- link: between machines the machine's own network share of each device, not the port the fit assumed;
+- tensor ranks of devices without links of their own exchange over the host's bus;
 - gradients of copies that are not sharded: 2 (d - 1) / d x 2 bytes x trained / link, once a step;
 - adapters: no products for the gradients of frozen weights, 4 + 2 r of the 6 + 2 r FLOPs (r: recomputation).
 """
