@@ -9,20 +9,9 @@ from archwright.contract.decision import CostDriver, Schedule
 from archwright.contract.evidence import Prediction
 from archwright.contract.plan import CostCategory, Option
 from archwright.contract.record import replace
+from archwright.report import number_format as fmt
 from archwright.report import svg
 from archwright.report.document import FigureBlock
-from archwright.report.number_format import (
-    SPACE,
-    format_band,
-    format_compact,
-    format_count,
-    format_measure,
-    format_month_band,
-    format_number,
-    format_percent,
-    format_tick,
-    format_with_band,
-)
 
 WIDTH = 760.0
 LEFT, RIGHT = 196.0, 150.0
@@ -48,7 +37,7 @@ def _draw_axis(canvas: svg.SvgCanvas, largest: float, bottom: float) -> float:
     marks = svg.axis_ticks(largest)
     scale = PLOT_WIDTH / marks[-1]
     for mark in marks:
-        _draw_tick(canvas, (LEFT + mark * scale, 8), bottom, format_tick(mark))
+        _draw_tick(canvas, (LEFT + mark * scale, 8), bottom, fmt.format_tick(mark))
     return scale
 
 
@@ -95,9 +84,9 @@ def draw_option_costs(
     for number, option in enumerate(drawn):
         _draw_cost_bar(canvas, option, 12 + step * number, scale, is_chosen=option.name == chosen)
     picture = _render_with_caption(canvas, bottom, f"{currency} over {months} months; whisker: 90 % band")
-    alt = "; ".join(f"{o.name}: {format_compact(o.total_cost.value)} {currency}" for o in drawn if o.total_cost)
+    alt = "; ".join(f"{o.name}: {fmt.format_compact(o.total_cost.value)} {currency}" for o in drawn if o.total_cost)
     left_out = len(options) - len(drawn)
-    note = f"{format_count(left_out, 'more option')} in the table: dearer, or without a price." if left_out else ""
+    note = f"{fmt.format_count(left_out, 'more option')} in the table: dearer, or without a price." if left_out else ""
     return FigureBlock("Cost of the options over the horizon", picture, alt, note)
 
 
@@ -111,7 +100,7 @@ def _draw_cost_bar(canvas: svg.SvgCanvas, option: Option, top: float, scale: flo
         _draw_whisker(canvas, LEFT + max(cost.low, 0.0) * scale, LEFT + cost.high * scale, top + 14)
     _draw_label(canvas, option.name, top + 19, bold=is_chosen)
     verdict = "chosen" if is_chosen else "" if option.feasible else "not feasible"
-    text = f"{format_compact(cost.value)}{', ' if verdict else ''}{verdict}"
+    text = f"{fmt.format_compact(cost.value)}{', ' if verdict else ''}{verdict}"
     canvas.text((BESIDE_PLOT, top + 19), svg.fit_text(text, 13, RIGHT - 20), bold=is_chosen)
 
 
@@ -150,11 +139,11 @@ def draw_cost_breakdown(
         y = top + row * step
         _draw_label(canvas, option.name, y + 21, bold=option.name == chosen)
         end = _draw_stacked_bar(canvas, parts[option.name], y, scale)
-        canvas.text((end + 10, y + 21), format_compact(sum(parts[option.name].values())))
+        canvas.text((end + 10, y + 21), fmt.format_compact(sum(parts[option.name].values())))
     height = _draw_legend(canvas, used, bottom + 42)
     alt = "; ".join(
         f"{o.name}: "
-        + ", ".join(f"{group} {format_compact(amount)}" for group, amount in parts[o.name].items() if amount)
+        + ", ".join(f"{group} {fmt.format_compact(amount)}" for group, amount in parts[o.name].items() if amount)
         for o in drawn
     )
     return FigureBlock("What the cost is made of", canvas.render(height), alt, f"{currency} over {months} months.")
@@ -168,7 +157,7 @@ def _draw_stacked_bar(canvas: svg.SvgCanvas, parts: dict[str, float], y: float, 
         if width <= 0:
             continue
         canvas.rect((x, y + 5), (width, 24), GROUP_COLOURS[group], stroke=svg.PAPER)
-        text = format_compact(amount)
+        text = fmt.format_compact(amount)
         if svg.text_width(text, 11) + 8 < width:
             dark = GROUP_COLOURS[group] in (svg.PALETTE[0], svg.PALETTE[5])
             canvas.text((x + width / 2, y + 21), text, size=11, fill="#fff" if dark else "#000", anchor="middle")
@@ -201,11 +190,12 @@ def draw_schedule(dates: Schedule) -> FigureBlock | None:
         canvas.rect((start, y + 4), (end - start, 20), svg.PALETTE[row % len(svg.PALETTE)], rx=2)
         low, high = (LEFT + max(edge, 0.0) * scale for edge in (phase.ends.low, phase.ends.high))
         _draw_whisker(canvas, low, high, y + 14)
-        canvas.text((BESIDE_PLOT, y + 13), f"until month {format_number(phase.ends.value, 2)}", size=12, bold=True)
-        canvas.text((BESIDE_PLOT, y + 26), format_month_band(phase.ends), size=11, fill=svg.QUIET)
+        canvas.text((BESIDE_PLOT, y + 13), f"until month {fmt.format_number(phase.ends.value, 2)}", size=12, bold=True)
+        canvas.text((BESIDE_PLOT, y + 26), fmt.format_month_band(phase.ends), size=11, fill=svg.QUIET)
     picture = _render_with_caption(canvas, bottom, "months from the signature; whisker: 90 % band")
     alt = "; ".join(
-        f"{p.name} until month {format_number(p.ends.value, 2)}, {format_month_band(p.ends)}" for p in dates.phases
+        f"{p.name} until month {fmt.format_number(p.ends.value, 2)}, {fmt.format_month_band(p.ends)}"
+        for p in dates.phases
     )
     return FigureBlock(f"From the signature to whole use: {dates.option}", picture, alt)
 
@@ -222,7 +212,7 @@ def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
     canvas, step = svg.SvgCanvas(WIDTH), 34.0
     bottom = 8 + step * len(drawn)
     for power in range(round(math.log10(high / low)) + 1):
-        _draw_tick(canvas, (LEFT + power * scale, 6), bottom, format_measure(low * 10**power, "s"))
+        _draw_tick(canvas, (LEFT + power * scale, 6), bottom, fmt.format_measure(low * 10**power, "s"))
     for row, promise in enumerate(drawn):
         y = 8 + step * row + step / 2
         band = promise.estimate
@@ -230,10 +220,10 @@ def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
         _draw_label(canvas, promise.id, y + 4)
         canvas.rect((start, y - 4), (max(end - start, 2), 8), svg.PALETTE[4], rx=4)
         canvas.dot((value, y), 5.5, svg.CHOSEN)
-        canvas.text((BESIDE_PLOT, y - 1), format_measure(band.value, "s"), bold=True)
-        canvas.text((BESIDE_PLOT, y + 13), format_band(band), size=11, fill=svg.QUIET)
+        canvas.text((BESIDE_PLOT, y - 1), fmt.format_measure(band.value, "s"), bold=True)
+        canvas.text((BESIDE_PLOT, y + 13), fmt.format_band(band), size=11, fill=svg.QUIET)
     picture = _render_with_caption(canvas, bottom, "dot: value; bar: 90 % band; logarithmic axis")
-    alt = "; ".join(f"{p.id}: {format_with_band(p.estimate)}" for p in drawn)
+    alt = "; ".join(f"{p.id}: {fmt.format_with_band(p.estimate)}" for p in drawn)
     note = f"{len(timed) - len(drawn)} more in the table." if len(timed) > len(drawn) else ""
     return FigureBlock("Promised times", picture, alt, note)
 
@@ -252,7 +242,7 @@ def draw_sensitivity(drivers: tuple[CostDriver, ...]) -> FigureBlock | None:
     for factor in (0.2, 0.5, 1.0, 2.0, 5.0) if edge > math.log(2) else (0.7, 0.8, 1.0, 1.25, 1.5):
         if abs(math.log(factor)) <= edge:
             x = middle + math.log(factor) / edge * half
-            label, stroke = f"x{SPACE}{format_number(factor)}", svg.QUIET if factor == 1 else svg.RULE
+            label, stroke = f"x{fmt.SPACE}{fmt.format_number(factor)}", svg.QUIET if factor == 1 else svg.RULE
             _draw_tick(canvas, (x, 6), bottom, label, stroke)
     for row, driver in enumerate(drawn):
         _draw_driver_row(canvas, driver, 8 + step * row + step / 2, (middle, half, edge))
@@ -291,10 +281,10 @@ def _switch_factor(driver: CostDriver) -> float | None:
 
 
 def _describe_driver(driver: CostDriver) -> str:
-    text = f"{driver.name}: {format_with_band(driver.estimate)}"
+    text = f"{driver.name}: {fmt.format_with_band(driver.estimate)}"
     if driver.flips_to is None or driver.flips_at is None:
         return f"{text}, flips nothing in reach"
-    return f"{text}, at {format_measure(driver.flips_at, driver.estimate.unit)} {driver.flips_to} is chosen"
+    return f"{text}, at {fmt.format_measure(driver.flips_at, driver.estimate.unit)} {driver.flips_to} is chosen"
 
 
 def _draw_driver_row(canvas: svg.SvgCanvas, driver: CostDriver, y: float, axis: tuple[float, float, float]) -> None:
@@ -308,7 +298,7 @@ def _draw_driver_row(canvas: svg.SvgCanvas, driver: CostDriver, y: float, axis: 
     top = y + 4 - 7 * len(named)
     for row, text in enumerate(named):
         canvas.text((LEFT - 12, top + 14 * row), text, size=12, anchor="end", bold=driver.inside)
-    about = f"{format_percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
+    about = f"{fmt.format_percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
     canvas.text((LEFT - 12, top + 14 * len(named)), about, size=11, fill=svg.QUIET, anchor="end")
     start, end = at(driver.estimate.low), at(driver.estimate.high)
     canvas.rect((start, y - 5), (max(end - start, 2), 10), svg.PALETTE[4], rx=5)
@@ -318,6 +308,6 @@ def _draw_driver_row(canvas: svg.SvgCanvas, driver: CostDriver, y: float, axis: 
         return
     x = at(driver.flips_at)
     canvas.polygon([(x, y - 9), (x + 7, y), (x, y + 9), (x - 7, y)], svg.WARN, stroke=svg.PAPER)
-    where = f"at {format_measure(driver.flips_at, driver.estimate.unit)}:"
+    where = f"at {fmt.format_measure(driver.flips_at, driver.estimate.unit)}:"
     canvas.text((BESIDE_PLOT, y - 2), svg.fit_text(where, 12, RIGHT - 16), size=12, bold=True)
     canvas.text((BESIDE_PLOT, y + 13), svg.fit_text(driver.flips_to, 11, RIGHT - 16), size=11)

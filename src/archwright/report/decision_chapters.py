@@ -9,36 +9,8 @@ from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.decision.selection import FEASIBLE_PREFIX, why_infeasible
 from archwright.report import charts
-from archwright.report.document import (
-    Block,
-    Callout,
-    Cell,
-    Chapter,
-    Item,
-    Items,
-    Tile,
-    Tiles,
-    Tone,
-    build_cell,
-    build_items,
-    build_money_cell,
-    build_table,
-    keep_blocks,
-)
-from archwright.report.number_format import (
-    describe_miss,
-    describe_placement,
-    format_band,
-    format_compact,
-    format_compact_band,
-    format_count,
-    format_list,
-    format_measure,
-    format_month_band,
-    format_number,
-    format_percent,
-    format_with_band,
-)
+from archwright.report import document as doc
+from archwright.report import number_format as fmt
 
 AT_RISK = "at risk"
 # Notes that have a place of their own.
@@ -55,14 +27,14 @@ def describe_decision(plan: Plan, option: Option | None) -> str:
             )
         return f"None of the {len(plan.options)} options looked at satisfies the needs."
     total = option.total_cost
-    said = f"Choose {option.name} ({describe_placement(option)})"
+    said = f"Choose {option.name} ({fmt.describe_placement(option)})"
     if total is None:
         return f"{said}; it has no price."
-    band = format_compact_band(total)
-    said += f": {plan.currency} {format_compact(total.value)} over {plan.horizon_label}"
-    said += f" ({format_percent(total.level)} band {band})" if band else ""
+    band = fmt.format_compact_band(total)
+    said += f": {plan.currency} {fmt.format_compact(total.value)} over {plan.horizon_label}"
+    said += f" ({fmt.format_percent(total.level)} band {band})" if band else ""
     parts = [
-        f"{plan.currency} {format_compact(amount.value)} {when}"
+        f"{plan.currency} {fmt.format_compact(amount.value)} {when}"
         for amount, when in (
             (option.capex, "to buy over the horizon"),
             (option.cost_per_month, "a month to run without staff"),
@@ -78,9 +50,9 @@ def describe_business_case(plan: Plan) -> str:
     returns = plan.decision.returns
     if returns is None:
         return ""
-    net, odds = returns.net, f"in {format_percent(returns.pays)} of the draws"
-    worth = f"the goals bring {plan.currency} {format_compact(returns.value)} by the needs' own figures"
-    difference = f"{plan.currency} {format_compact(abs(net.value))}"
+    net, odds = returns.net, f"in {fmt.format_percent(returns.pays)} of the draws"
+    worth = f"the goals bring {plan.currency} {fmt.format_compact(returns.value)} by the needs' own figures"
+    difference = f"{plan.currency} {fmt.format_compact(abs(net.value))}"
     if net.value < 0:
         return f"The case does not pay: {worth}, {difference} less than it costs; it pays {odds}."
     back = f", paid back in month {returns.payback_month}" if returns.payback_month else ""
@@ -93,48 +65,48 @@ def rank_feasible_options(plan: Plan) -> list[Option]:
     return [option for _, option in sorted(found, key=lambda pair: pair[0])]
 
 
-def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
+def decision_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
     blocks = tuple(_infeasibility_blocks(plan)) if option is None else _chosen_blocks(plan, option)
     if plan.not_sized:
-        text = f"{format_count(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
-        blocks += (Callout("Not sized", text),)
+        text = f"{fmt.format_count(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
+        blocks += (doc.Callout("Not sized", text),)
     lead = _explain_choice(plan, option) if option is not None else "Why, and what comes nearest."
-    return Chapter("decision", "The decision", lead, blocks)
+    return doc.Chapter("decision", "The decision", lead, blocks)
 
 
-def _chosen_blocks(plan: Plan, option: Option) -> tuple[Block, ...]:
+def _chosen_blocks(plan: Plan, option: Option) -> tuple[doc.Block, ...]:
     facts = tuple(_sensitivity_items(plan))
     enough = len(facts) == SENSITIVITIES_SHOWN
-    return keep_blocks(
+    return doc.keep_blocks(
         _approval_callout(plan, option),
-        Tiles(tuple(_decision_tiles(plan, option))),
+        doc.Tiles(tuple(_decision_tiles(plan, option))),
         _tie_callout(plan, option),
-        build_items("Three facts to check before signing" if enough else "What to check before signing", facts),
+        doc.build_items("Three facts to check before signing" if enough else "What to check before signing", facts),
         _limits_at_risk(option),
         next((charts.draw_schedule(s) for s in plan.decision.schedules if s.option == option.name), None),
-        build_items("What to know about it", (note for note in option.notes if not note.startswith(COVERED_NOTES))),
+        doc.build_items("What to know about it", (note for note in option.notes if not note.startswith(COVERED_NOTES))),
     )
 
 
-def _approval_callout(plan: Plan, option: Option) -> Callout | None:
+def _approval_callout(plan: Plan, option: Option) -> doc.Callout | None:
     """What is to be approved, and what is there when."""
     if option.total_cost is None or not option.cumulative_cost:
         return None
     currency, months = plan.currency, plan.horizon_months
-    text = f"{currency} {format_compact(option.total_cost.value)} over {months} months, of it {currency} "
-    text += f"{format_compact(option.cumulative_cost[0])} in the first month"
+    text = f"{currency} {fmt.format_compact(option.total_cost.value)} over {months} months, of it {currency} "
+    text += f"{fmt.format_compact(option.cumulative_cost[0])} in the first month"
     if months > 12:
-        text += f" and {currency} {format_compact(option.cumulative_cost[11])} in the first year"
+        text += f" and {currency} {fmt.format_compact(option.cumulative_cost[11])} in the first year"
     dates = next((one for one in plan.decision.schedules if one.option == option.name), None)
     pilot = next((phase.ends for phase in dates.phases if phase.name == "pilot"), None) if dates is not None else None
     if pilot is not None:
-        text += f". Production is expected {format_number(pilot.value, 2)} months after the signature "
-        text += f"({format_month_band(pilot)})"
+        text += f". Production is expected {fmt.format_number(pilot.value, 2)} months after the signature "
+        text += f"({fmt.format_month_band(pilot)})"
     pays = describe_business_case(plan)
-    return Callout("What it asks for:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
+    return doc.Callout("What it asks for:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
 
 
-def _decision_tiles(plan: Plan, option: Option) -> Iterable[Tile]:
+def _decision_tiles(plan: Plan, option: Option) -> Iterable[doc.Tile]:
     currency = plan.currency
     for label, amount in (
         (f"Total over {plan.horizon_label}", option.total_cost),
@@ -142,24 +114,26 @@ def _decision_tiles(plan: Plan, option: Option) -> Iterable[Tile]:
         ("To buy, over the horizon", option.capex),
     ):
         if amount is not None:
-            band = format_compact_band(amount)
-            said = f"{format_percent(amount.level)} band {band}" if band else "exact"
-            yield Tile(label, f"{currency} {format_compact(amount.value)}", said)
+            band = fmt.format_compact_band(amount)
+            said = f"{fmt.format_percent(amount.level)} band {band}" if band else "exact"
+            yield doc.Tile(label, f"{currency} {fmt.format_compact(amount.value)}", said)
     returns = plan.decision.returns
     if returns is not None:
         payback = f"paid back in month {returns.payback_month}" if returns.payback_month else "not paid back in time"
-        yield Tile("Worth of the goals, less cost", f"{currency} {format_compact(returns.net.value)}", payback)
+        yield doc.Tile("Worth of the goals, less cost", f"{currency} {fmt.format_compact(returns.net.value)}", payback)
     even = next((r for r in plan.decision.rivals if r.break_even_month is not None and r.break_even_month > 1), None)
     if even is not None:
-        yield Tile("Break-even", f"month {even.break_even_month}", f"against {even.option}")
+        yield doc.Tile("Break-even", f"month {even.break_even_month}", f"against {even.option}")
     if option.power_kw is not None:
-        yield Tile("Power at the plug", format_measure(option.power_kw.value, "kW"), format_band(option.power_kw))
+        yield doc.Tile(
+            "Power at the plug", fmt.format_measure(option.power_kw.value, "kW"), fmt.format_band(option.power_kw)
+        )
 
 
 def _explain_choice(plan: Plan, option: Option) -> str:
     """Its rank by cost, in words; what a dearer choice costs more."""
     ranked = rank_feasible_options(plan)
-    looked = f"{format_count(len(plan.options), 'option')} looked at, {len(ranked)} feasible."
+    looked = f"{fmt.format_count(len(plan.options), 'option')} looked at, {len(ranked)} feasible."
     own = option.total_cost
     if own is None or not ranked:
         return looked
@@ -169,8 +143,8 @@ def _explain_choice(plan: Plan, option: Option) -> str:
     first = others[0]
     assert first.total_cost is not None
     more = first.total_cost.value - own.value
-    part = f" ({format_percent(abs(more) / own.value)})" if own.value > 0 else ""
-    amount = f"{plan.currency} {format_compact(abs(more))}{part}"
+    part = f" ({fmt.format_percent(abs(more) / own.value)})" if own.value > 0 else ""
+    amount = f"{plan.currency} {fmt.format_compact(abs(more))}{part}"
     if more >= 0:
         return f"{looked} It is the cheapest; the next, {first.name}, costs {amount} more."
     return (
@@ -178,43 +152,45 @@ def _explain_choice(plan: Plan, option: Option) -> str:
     )
 
 
-def _tie_callout(plan: Plan, option: Option) -> Callout | None:
+def _tie_callout(plan: Plan, option: Option) -> doc.Callout | None:
     names = "; ".join(
         f"{rival.option} costs the same in every draw"
         if rival.equal
-        else f"{rival.option} is cheaper with probability {format_percent(rival.cheaper)} ({rival.closeness})"
+        else f"{rival.option} is cheaper with probability {fmt.format_percent(rival.cheaper)} ({rival.closeness})"
         for rival in plan.decision.rivals
         if rival.tie and rival.option != option.name
     )
     text = "Judged with the same draws of every fact they share, cost does not tell these from the chosen one: "
-    return Callout("A tie", f"{text}{names}.") if names else None
+    return doc.Callout("A tie", f"{text}{names}.") if names else None
 
 
-def _sensitivity_items(plan: Plan) -> Iterable[Item]:
+def _sensitivity_items(plan: Plan) -> Iterable[doc.Item]:
     """Facts that flip the choice first, then the strongest of the others."""
     ordered = sorted(plan.decision.drivers, key=lambda driver: driver.flips_to is None)
     names = charts.name_drivers(plan.decision.drivers)
     for driver in ordered[:SENSITIVITIES_SHOWN]:
         shown = names[driver.basis]
-        yield Item(driver.name if shown == driver.name else f"{driver.name} ({shown})", describe_switch_point(driver))
+        yield doc.Item(
+            driver.name if shown == driver.name else f"{driver.name} ({shown})", describe_switch_point(driver)
+        )
 
 
 def describe_switch_point(driver: CostDriver) -> str:
     unit, at = driver.estimate.unit, driver.flips_at
-    now = f"taken as {format_with_band(driver.estimate)}"
+    now = f"taken as {fmt.format_with_band(driver.estimate)}"
     if driver.flips_to is None or at is None:
         return f"{now}; no value in reach changes the choice"
     where = "inside its band" if driver.inside else "outside its band"
-    return f"{now}; at {format_measure(at, unit)}, {where}, {driver.consequence}"
+    return f"{now}; at {fmt.format_measure(at, unit)}, {where}, {driver.consequence}"
 
 
-def _limits_at_risk(option: Option | None) -> Items | None:
+def _limits_at_risk(option: Option | None) -> doc.Items | None:
     """Limits that lie inside a band: kept by the value, perhaps not by the truth."""
     risky = [note for note in (option.notes if option is not None else ()) if note.startswith(AT_RISK)]
-    return build_items("Limits at risk", (note.removeprefix(AT_RISK).lstrip(": ") for note in risky))
+    return doc.build_items("Limits at risk", (note.removeprefix(AT_RISK).lstrip(": ") for note in risky))
 
 
-def _infeasibility_blocks(plan: Plan) -> Iterable[Block]:
+def _infeasibility_blocks(plan: Plan) -> Iterable[doc.Block]:
     """The nearest options, by how much they miss and what they cost; last what nobody promises."""
     if not plan.options:
         return
@@ -225,10 +201,10 @@ def _infeasibility_blocks(plan: Plan) -> Iterable[Block]:
 
     nearest = sorted(plan.options, key=distance)[:3]
     text = "Every option breaks a limit that the needs state as hard. What stands in the way of the nearest:"
-    yield Callout("Nothing feasible", text, "bad")
-    misses = (Item(option.name, "; ".join(map(describe_miss, option.misses))) for option in nearest)
-    relaxations = build_items("What would make one feasible", list_relaxations(plan))
-    yield from keep_blocks(build_items("Nearest options", misses), relaxations)
+    yield doc.Callout("Nothing feasible", text, "bad")
+    misses = (doc.Item(option.name, "; ".join(map(fmt.describe_miss, option.misses))) for option in nearest)
+    relaxations = doc.build_items("What would make one feasible", list_relaxations(plan))
+    yield from doc.keep_blocks(doc.build_items("Nearest options", misses), relaxations)
 
 
 def list_relaxations(plan: Plan) -> tuple[str, ...]:
@@ -237,80 +213,80 @@ def list_relaxations(plan: Plan) -> tuple[str, ...]:
     return tuple(said.removeprefix(FEASIBLE_PREFIX).split(", or ")) if said.startswith(FEASIBLE_PREFIX) else ()
 
 
-def options_chapter(plan: Plan) -> Chapter:
+def options_chapter(plan: Plan) -> doc.Chapter:
     """Every option looked at, none hidden."""
     ordered = charts.order_options(plan.options, plan.chosen)
     picture = charts.draw_option_costs(plan.options, plan.chosen, plan.currency, plan.horizon_months)
     rivals = {rival.option: rival for rival in plan.decision.rivals}
     body = (_option_row(plan, option, rivals.get(option.name)) for option in ordered)
     marked = 0 if plan.chosen is not None and ordered else None
-    axes = format_list((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
+    axes = fmt.format_list((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
     note = f"Pareto: no other option is at least as good in every one of {axes}." if axes else ""
     total = f"Total, {plan.currency}"
     columns = {"Option": 2.6, total: 1.5, "A month without staff": 1.3, "To buy": 1.3, "Verdict": 2.4}
-    table = build_table("Options side by side", columns, body, numeric=(1, 2, 3), marked=marked, note=note)
+    table = doc.build_table("Options side by side", columns, body, numeric=(1, 2, 3), marked=marked, note=note)
     order = "the chosen one first, then by cost, infeasible ones last" if plan.chosen else "the cheapest first"
-    lead = f"{format_count(len(plan.options), 'option')}: {order}."
-    return Chapter("options", "Options side by side", lead, keep_blocks(picture, table))
+    lead = f"{fmt.format_count(len(plan.options), 'option')}: {order}."
+    return doc.Chapter("options", "Options side by side", lead, doc.keep_blocks(picture, table))
 
 
-def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cell]:
+def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[doc.Cell]:
     is_chosen = option.name == plan.chosen
-    models = format_list(sorted(set(option.models.values())), most=3)
-    tone: Tone = "strong" if is_chosen else ""
-    yield build_cell(option.name, describe_placement(option), models, tone=tone)
+    models = fmt.format_list(sorted(set(option.models.values())), most=3)
+    tone: doc.Tone = "strong" if is_chosen else ""
+    yield doc.build_cell(option.name, fmt.describe_placement(option), models, tone=tone)
     for amount in (option.total_cost, option.cost_per_month, option.capex):
-        yield build_money_cell(amount)
+        yield doc.build_money_cell(amount)
     pareto = "on the Pareto front" if option.name in plan.decision.pareto else ""
     if is_chosen:
-        yield build_cell("chosen", pareto, tone="good")
+        yield doc.build_cell("chosen", pareto, tone="good")
     elif option.feasible:
-        yield build_cell("feasible", pareto, _compare_cost(rival) if rival is not None else "")
+        yield doc.build_cell("feasible", pareto, _compare_cost(rival) if rival is not None else "")
     else:
-        yield build_cell("not feasible", *map(describe_miss, option.misses), tone="bad")
+        yield doc.build_cell("not feasible", *map(fmt.describe_miss, option.misses), tone="bad")
 
 
 def _compare_cost(rival: Rival) -> str:
     if rival.equal:
         return "costs the same as the chosen one"
-    text = f"cheaper than the chosen one with probability {format_percent(rival.cheaper)}"
+    text = f"cheaper than the chosen one with probability {fmt.format_percent(rival.cheaper)}"
     return f"{text}: {rival.closeness}" if rival.tie else text
 
 
-def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
+def risk_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
     """What could make the plan wrong, strongest first; what it leaves out."""
     drivers, confidence = plan.decision.drivers, plan.decision.confidence
     body = (
         (
-            build_cell(d.name, d.basis),
-            format_with_band(d.estimate),
-            format_percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
+            doc.build_cell(d.name, d.basis),
+            fmt.format_with_band(d.estimate),
+            fmt.format_percent(d.share) if d.share else doc.Cell("rivals only", tone="quiet"),
             _switch_point_cell(d),
         )
         for d in drivers
     )
     columns = {"Fact": 2.2, "Taken as": 2, "Of the variance": 1, "The choice flips": 2.6}
-    table = build_table("The facts that move the cost most", columns, body, numeric=(2,)) if drivers else None
+    table = doc.build_table("The facts that move the cost most", columns, body, numeric=(2,)) if drivers else None
     shares = (
-        Item(name, f"{format_percent(share)} of the total rests on facts of this confidence")
+        doc.Item(name, f"{fmt.format_percent(share)} of the total rests on facts of this confidence")
         for name, share in sorted(confidence.items(), key=lambda pair: -pair[1])
     )
-    blocks = keep_blocks(
+    blocks = doc.keep_blocks(
         charts.draw_sensitivity(drivers),
         table,
-        build_items("Confidence of the facts", shares),
+        doc.build_items("Confidence of the facts", shares),
         _limits_at_risk(option),
-        build_items("Not sized", plan.not_sized),
-        build_items("Stale facts, their bands widened", plan.stale_facts),
+        doc.build_items("Not sized", plan.not_sized),
+        doc.build_items("Stale facts, their bands widened", plan.stale_facts),
     )
     lead = "Facts carry bands; a choice is only as firm as the fact that could overturn it."
-    return Chapter("risk", "Risk", lead, blocks)
+    return doc.Chapter("risk", "Risk", lead, blocks)
 
 
-def _switch_point_cell(driver: CostDriver) -> Cell:
+def _switch_point_cell(driver: CostDriver) -> doc.Cell:
     if driver.flips_to is None or driver.flips_at is None:
-        return Cell("nowhere in reach", tone="quiet")
+        return doc.Cell("nowhere in reach", tone="quiet")
     limit = f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""
     inside = "inside its band" if driver.inside else "outside its band"
-    at = f"at {format_measure(driver.flips_at, driver.estimate.unit)}"
-    return build_cell(at, ("to", driver.flips_to), limit, inside, tone="warn" if driver.inside else "")
+    at = f"at {fmt.format_measure(driver.flips_at, driver.estimate.unit)}"
+    return doc.build_cell(at, ("to", driver.flips_to), limit, inside, tone="warn" if driver.inside else "")

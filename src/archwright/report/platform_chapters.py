@@ -10,30 +10,9 @@ from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Option, Plan, Pool
 from archwright.contract.record import replace
 from archwright.plan.explain.formatting import format_shares
+from archwright.report import document as doc
+from archwright.report import number_format as fmt
 from archwright.report.architecture_diagram import describe_machine, draw_architecture
-from archwright.report.document import (
-    Block,
-    Cell,
-    Chapter,
-    Item,
-    TableBlock,
-    Tile,
-    Tiles,
-    build_cell,
-    build_items,
-    build_table,
-    keep_blocks,
-)
-from archwright.report.number_format import (
-    PLACEMENTS,
-    format_band,
-    format_compact_band,
-    format_count,
-    format_exact,
-    format_measure,
-    format_number,
-    format_with_band,
-)
 
 PLATFORM_SECTIONS: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
 PRACTICE_SECTIONS: tuple[SectionId, ...] = ("stages", "practices", "providers")
@@ -49,26 +28,26 @@ PURCHASE_LABELS = {
 }
 
 
-def architecture_chapter(plan: Plan, option: Option) -> Chapter:
+def architecture_chapter(plan: Plan, option: Option) -> doc.Chapter:
     lead = "A solid frame stands in your own house, a dashed one in somebody else's."
-    return Chapter("architecture", "Architecture", lead, (draw_architecture(plan, option),))
+    return doc.Chapter("architecture", "Architecture", lead, (draw_architecture(plan, option),))
 
 
-def sizing_chapter(plan: Plan, option: Option) -> Chapter:
+def sizing_chapter(plan: Plan, option: Option) -> doc.Chapter:
     """What runs where, how many, had how; what it draws."""
     tiles = tuple(_facility_tiles(option))
-    blocks = keep_blocks(
-        Tiles(tiles) if tiles else None,
+    blocks = doc.keep_blocks(
+        doc.Tiles(tiles) if tiles else None,
         _workload_table(plan, option) if plan.workloads else None,
         _pool_table(option) if option.pools else None,
         _launch_table(option.pools) if option.pools else None,
         _purchase_table(option) if option.purchases else None,
     )
     lead = "Replicas are for the peak within the limits of the needs, spares for availability included."
-    return Chapter("sizing", "Sizing", lead, blocks)
+    return doc.Chapter("sizing", "Sizing", lead, blocks)
 
 
-def _purchase_table(option: Option) -> TableBlock:
+def _purchase_table(option: Option) -> doc.TableBlock:
     """Machines that several pools share stand there once for each."""
     columns = {"Pool": 2, "Machine": 2.4, "How it is had": 2, "Machines, mean": 1.2, "At the peak": 1.2}
     body = (
@@ -76,15 +55,15 @@ def _purchase_table(option: Option) -> TableBlock:
             f"{bought.pool}, with {', '.join(bought.shared_with)}" if bought.shared_with else bought.pool,
             bought.machine,
             PURCHASE_LABELS[bought.kind],
-            format_number(bought.machines),
-            format_exact(bought.peak),
+            fmt.format_number(bought.machines),
+            fmt.format_exact(bought.peak),
         )
         for bought in option.purchases
     )
-    return build_table("How machines are had", columns, body, numeric=(3, 4))
+    return doc.build_table("How machines are had", columns, body, numeric=(3, 4))
 
 
-def _facility_tiles(option: Option) -> Iterable[Tile]:
+def _facility_tiles(option: Option) -> Iterable[doc.Tile]:
     for label, estimate in (
         ("Power at the plug", option.power_kw),
         ("Energy a month", option.energy_kwh_per_month),
@@ -92,13 +71,13 @@ def _facility_tiles(option: Option) -> Iterable[Tile]:
     ):
         if estimate is not None:
             shown = replace(estimate, unit=estimate.unit.removesuffix("/month"))
-            yield Tile(label, format_measure(shown.value, shown.unit), format_band(shown))
+            yield doc.Tile(label, fmt.format_measure(shown.value, shown.unit), fmt.format_band(shown))
     if option.rack_units is not None:
-        racks = format_count(math.ceil(option.rack_units / RACK_UNITS), "rack")
-        yield Tile("Rack space", racks, f"{format_number(option.rack_units)} U, {RACK_UNITS} in a rack")
+        racks = fmt.format_count(math.ceil(option.rack_units / RACK_UNITS), "rack")
+        yield doc.Tile("Rack space", racks, f"{fmt.format_number(option.rack_units)} U, {RACK_UNITS} in a rack")
 
 
-def _workload_table(plan: Plan, option: Option) -> TableBlock:
+def _workload_table(plan: Plan, option: Option) -> doc.TableBlock:
     runs = {had.pool: f"in runs, on {had.machine}" for had in option.purchases}
     loads = {load.workload: load for load in plan.loads}
     columns = {"Workload": 2, "Model": 2.2, "Pool": 2, "Load it was sized for": 3}
@@ -109,95 +88,95 @@ def _workload_table(plan: Plan, option: Option) -> TableBlock:
         model = workload.model or (pools[0].model if pools else "no model")
         where = ", ".join(pool.name for pool in pools) or runs.get(workload.name, "no pool of ours")
         if load is not None:
-            said = f"{format_number(load.requests_per_second)} requests/s at the peak; tokens in "
+            said = f"{fmt.format_number(load.requests_per_second)} requests/s at the peak; tokens in "
             said += f"{_length(load.input_tokens)}, out {_length(load.output_tokens)}"
         body.append((workload.name, model, where, said))
-    return build_table("Workloads", columns, body)
+    return doc.build_table("Workloads", columns, body)
 
 
 def _length(tokens: TokenLength) -> str:
-    return f"{format_exact(tokens.mean)} (p95 {format_exact(tokens.p95)})"
+    return f"{fmt.format_exact(tokens.mean)} (p95 {fmt.format_exact(tokens.p95)})"
 
 
-def _pool_table(option: Option) -> TableBlock:
+def _pool_table(option: Option) -> doc.TableBlock:
     columns = {"Pool": 2, "Where": 1.8, "Machines": 2.4, "Model": 2.4}
     if all(pool.price_usd_per_hour is None for pool in option.pools):
-        return build_table("Pools", columns, map(_pool_row, option.pools))
+        return doc.build_table("Pools", columns, map(_pool_row, option.pools))
     body = ((*_pool_row(pool), _hourly_price_cell(pool)) for pool in option.pools)
-    return build_table("Pools", columns | {"List price, USD an hour": 1.2}, body, numeric=(4,))
+    return doc.build_table("Pools", columns | {"List price, USD an hour": 1.2}, body, numeric=(4,))
 
 
-def _hourly_price_cell(pool: Pool) -> Cell:
+def _hourly_price_cell(pool: Pool) -> doc.Cell:
     price = pool.price_usd_per_hour
     if price is None:
-        return Cell("not rented", tone="quiet")
-    return build_cell(format_number(price.value), format_compact_band(price))
+        return doc.Cell("not rented", tone="quiet")
+    return doc.build_cell(fmt.format_number(price.value), fmt.format_compact_band(price))
 
 
-def _pool_row(pool: Pool) -> tuple[Cell, ...]:
+def _pool_row(pool: Pool) -> tuple[doc.Cell, ...]:
     ranks = ((name, getattr(pool.parallelism, name)) for name in ("tensor", "pipeline", "expert", "data"))
     split = ", ".join(f"{name} {count}" for name, count in ranks if count > 1)
-    at_once = f"{format_count(pool.slots, 'request')} at once" if pool.slots else ""
+    at_once = f"{fmt.format_count(pool.slots, 'request')} at once" if pool.slots else ""
     if pool.slots and pool.context_tokens:
-        at_once += f", {format_count(pool.context_tokens, 'token')} each"
+        at_once += f", {fmt.format_count(pool.context_tokens, 'token')} each"
     return (
-        build_cell(pool.name, ("for", ", ".join(pool.workloads)), ("share of it, by year", format_shares(pool))),
-        build_cell(pool.region, pool.provider, PLACEMENTS[pool.placement]),
-        build_cell(f"{format_count(pool.replicas, 'replica')} of {describe_machine(pool)}", ("split", split)),
-        build_cell(pool.model, ("format", pool.quantisation), at_once),
+        doc.build_cell(pool.name, ("for", ", ".join(pool.workloads)), ("share of it, by year", format_shares(pool))),
+        doc.build_cell(pool.region, pool.provider, fmt.PLACEMENTS[pool.placement]),
+        doc.build_cell(f"{fmt.format_count(pool.replicas, 'replica')} of {describe_machine(pool)}", ("split", split)),
+        doc.build_cell(pool.model, ("format", pool.quantisation), at_once),
     )
 
 
-def _launch_table(pools: tuple[Pool, ...]) -> TableBlock:
+def _launch_table(pools: tuple[Pool, ...]) -> doc.TableBlock:
     body = []
     for pool in pools:
         settings = {**pool.launch.settings, **pool.launch.environment}
         said = ", ".join(f"{name} = {value}" for name, value in sorted(settings.items()))
-        engine = build_cell(pool.launch.engine, ("at", pool.launch.url or ""))
+        engine = doc.build_cell(pool.launch.engine, ("at", pool.launch.url or ""))
         body.append((pool.name, engine, said or "the engine's own defaults"))
-    return build_table("How engines start", {"Pool": 2, "Engine": 1.6, "Settings": 5}, body)
+    return doc.build_table("How engines start", {"Pool": 2, "Engine": 1.6, "Settings": 5}, body)
 
 
-def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[Chapter]:
+def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[doc.Chapter]:
     """The plan's own sections, in our order."""
     for section in plan.sections:
         assert section.id in (*PLATFORM_SECTIONS, *PRACTICE_SECTIONS), section.id
     for name in wanted:
         for section in plan.sections:
             if section.id == name:
-                yield Chapter(section.id, section.title, section.summary, tuple(_section_blocks(section)))
+                yield doc.Chapter(section.id, section.title, section.summary, tuple(_section_blocks(section)))
     if "stack" in wanted and all(section.id != "stack" for section in plan.sections) and plan.stack:
         items = (
-            Item(line.function, line.product + (f", yours, kept: {line.url or ''}" if line.existing else ""))
+            doc.Item(line.function, line.product + (f", yours, kept: {line.url or ''}" if line.existing else ""))
             for line in plan.stack
         )
-        blocks = keep_blocks(build_items("", items))
-        yield Chapter("stack", "Software stack", "What runs on the machines.", blocks)
+        blocks = doc.keep_blocks(doc.build_items("", items))
+        yield doc.Chapter("stack", "Software stack", "What runs on the machines.", blocks)
 
 
-def _section_blocks(section: Section) -> Iterable[Block]:
+def _section_blocks(section: Section) -> Iterable[doc.Block]:
     """One table; its third column only where most lines have something to put there."""
     body = [_section_row(line) for line in section.lines]
     if not body:
         return
     # A column of its own where it is filled; else what it would hold stands below the choice, and none is near empty.
     if 2 * sum(len(beside.notes) > 1 for _, _, beside in body) >= len(body):
-        yield build_table(section.title, {"Topic": 1.5, "Choice": 4, "Demanded by, proof, instead of": 3}, body)
+        yield doc.build_table(section.title, {"Topic": 1.5, "Choice": 4, "Demanded by, proof, instead of": 3}, body)
     else:
         joined = ((topic, choice._replace(notes=choice.notes + beside.notes)) for topic, choice, beside in body)
-        yield build_table(section.title, {"Topic": 1.5, "Choice": 7}, joined)
+        yield doc.build_table(section.title, {"Topic": 1.5, "Choice": 7}, joined)
 
 
-def _section_row(line: SectionLine) -> tuple[Cell, Cell, Cell]:
+def _section_row(line: SectionLine) -> tuple[doc.Cell, doc.Cell, doc.Cell]:
     figure, estimate = "", line.estimate
     if estimate is not None:
         # Bytes in thousands, like the words beside them.
-        figure = format_with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
-    beside = build_cell(
+        figure = fmt.format_with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
+    beside = doc.build_cell(
         "",
         ("Demanded by", "; ".join(line.demanded_by)),
         ("Proof", line.proof),
         ("Instead of", line.alternative),
         ("Why not", line.why_not),
     )
-    return Cell(line.topic), build_cell(line.choice, figure, ("Why", line.why), ("Source", line.source)), beside
+    return doc.Cell(line.topic), doc.build_cell(line.choice, figure, ("Why", line.why), ("Source", line.source)), beside

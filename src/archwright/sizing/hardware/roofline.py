@@ -17,13 +17,7 @@ from archwright.catalog.tables.records import Efficiency, ModelSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
-from archwright.sizing.model.architecture import (
-    attention_flops,
-    body_parameters,
-    cache_bytes,
-    head_parameters,
-    parameters_touched,
-)
+from archwright.sizing.model import architecture
 
 # A phase of traffic lasts a hundred times longer than a repeat of the probe: half of the repeats' spread averages out.
 REMAINING_SPREAD = 0.5
@@ -101,7 +95,7 @@ class Roofline:
         self._compute = hardware.compute_flops_per_s.value / slowness
         self._bandwidth = hardware.bandwidth_bytes_per_s.value * efficiency.decode_share_of_bandwidth / slowness
         self._bytes_per_parameter = weights_bytes / model.parameters
-        self._body, self._head = body_parameters(model), head_parameters(model)
+        self._body, self._head = architecture.body_parameters(model), architecture.head_parameters(model)
 
     def compute_s(self, step: EngineStep) -> float:
         """Seconds of arithmetic."""
@@ -119,14 +113,14 @@ class Roofline:
 
     def _attention_flops(self, tokens: int, seen: float) -> float:
         """FLOPs of `tokens` tokens that see `seen` others in all."""
-        return tokens * attention_flops(self.model, seen / tokens) if tokens else 0.0
+        return tokens * architecture.attention_flops(self.model, seen / tokens) if tokens else 0.0
 
     def memory_s(self, step: EngineStep) -> float:
         """Seconds of reading weights and cache."""
         tokens = step.prompt_tokens + step.answering
-        read = parameters_touched(self.model, tokens) * self._bytes_per_parameter
+        read = architecture.parameters_touched(self.model, tokens) * self._bytes_per_parameter
         if step.answering:
-            read += step.answering * cache_bytes(self.model, step.context_tokens / step.answering)
+            read += step.answering * architecture.cache_bytes(self.model, step.context_tokens / step.answering)
         return read / self._bandwidth
 
     def step_s(self, step: EngineStep) -> float:

@@ -22,8 +22,7 @@ _WIDTH = _NORMAL.inv_cdf(1 - _TAIL)
 def slowdown_factors(efficiency: Efficiency, rate: Estimate, points: int) -> tuple[float, ...]:
     """`points` factors on time, from the fast to the slow end of the 90 % band, equal steps of probability apart.
 
-    At share q of the way: exp(z(q) / z(0.95) x half-width), the half-width of the side that q lies on.
-    """
+    At share q of the way: exp(z(q) / z(0.95) x half-width), the half-width of the side that q lies on."""
     faster = math.hypot(math.log(efficiency.low_factor), math.log(rate.high / rate.value))
     slower = math.hypot(math.log(efficiency.high_factor), math.log(rate.value / rate.low))
     shares = (_TAIL + LEVEL * step / (points - 1) for step in range(points))

@@ -16,15 +16,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from archwright.sizing.inference.engine_instance import EngineInstance
-from archwright.sizing.step_time.step_time_model import (
-    Coefficients,
-    StepTimeInputs,
-    decode_step_s,
-    interleaved_prefill_s,
-    mean_tpot_s,
-    mean_ttft_s,
-    ttft_prefill_s,
-)
+from archwright.sizing.step_time import step_time_model
 
 MEAN = "mean"
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -74,16 +66,16 @@ def parse_statistic(text: str) -> str:
 
 
 def predict_fitted_loop(
-    case: StepTimeInputs, fit: Mapping[str, Coefficients], means: tuple[float, float]
+    case: step_time_model.StepTimeInputs, fit: Mapping[str, step_time_model.Coefficients], means: tuple[float, float]
 ) -> ClosedLoopLatency:
     """Of a fitted deployment whose mean TPOT and TTFT are `means`: the physics' parts in proportion."""
     tpot, ttft = fit["tpot"], fit["ttft"]
-    step, pace = decode_step_s(case, tpot), mean_tpot_s(case, tpot)
-    first, read = mean_ttft_s(case, ttft, step, pace), ttft_prefill_s(case, ttft)
+    step, pace = step_time_model.decode_step_s(case, tpot), step_time_model.mean_tpot_s(case, tpot)
+    first, read = step_time_model.mean_ttft_s(case, ttft, step, pace), step_time_model.ttft_prefill_s(case, ttft)
     pooled = case.prefill_ranks > 0
     before = case.sent * case.ranks / case.prefill_ranks if pooled else case.requests
     crowd = ttft["p_kb"] if pooled else ttft["kb"] * ttft.get(f"engine.{case.engine}", 1.0)
-    between = interleaved_prefill_s(case, tpot)
+    between = step_time_model.interleaved_prefill_s(case, tpot)
     spread = TPOT_SPREAD_FACTOR * math.sqrt(case.requests) / case.answer
     burst, grown = min(2 * crowd, MOST_BURST), means[1] / first
     return ClosedLoopLatency(

@@ -28,16 +28,9 @@ from archwright.sizing.model.numeric_precision import WEIGHT_BITS, NumericPrecis
 from archwright.sizing.model.parallel_layout import ParallelLayout
 from archwright.sizing.model.tensor_parallel import can_split_heads
 from archwright.sizing.model.weight_groups import group_weights
-from archwright.sizing.step_time import extrapolation, fitted_tables
+from archwright.sizing.step_time import extrapolation, fitted_tables, step_work
 from archwright.sizing.step_time.engine_step_times import CoefficientKey, FittedStepTimes
 from archwright.sizing.step_time.extrapolation import HOST_KIND, WIDE_FORMAT
-from archwright.sizing.step_time.step_work import (
-    USABLE_MEMORY_SHARE,
-    WORKSPACE_BYTES,
-    DeviceSpec,
-    ShardedModel,
-    build_device_spec,
-)
 
 TENSOR_WIDTHS = (1, 2, 4, 8)
 NARROW, HALF, PUBLISHED = "fp8", "fp16", "fp4"
@@ -67,20 +60,20 @@ def _iterate_accelerator_layouts(
     product, shape = catalog.default_engine, group_weights(model)
     widths = [width for width in TENSOR_WIDTHS if width <= machine.accelerator_count and can_split_heads(model, width)]
     wanted = _candidate_precisions(product, accelerator, model) if accelerator.kind == product.kind else []
-    room = accelerator.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
+    room = accelerator.memory_bytes * step_work.USABLE_MEMORY_SHARE - step_work.WORKSPACE_BYTES
     for number in wanted if room > 0 else ():
-        if ShardedModel(shape, number, _tensor_layout(widths[-1])).weight_bytes() / room <= MAX_WEIGHT_SHARE:
+        if step_work.ShardedModel(shape, number, _tensor_layout(widths[-1])).weight_bytes() / room <= MAX_WEIGHT_SHARE:
             break
     else:
         return
-    stated = build_device_spec(accelerator, number, shape.sparse)
+    stated = step_work.build_device_spec(accelerator, number, shape.sparse)
     device = extrapolation.apply_sustained_rates(stated, accelerator, catalog)
     speed = estimate_speed(model, accelerator, product.id, catalog)
     said = _quantisation_assumptions(number, wanted[0], accelerator)
     context = requests.context_tokens(model)
     kind = CoefficientKey(product.id, model.attention, extrapolation.vendor_slowdown(accelerator, catalog))
     for width in widths:
-        worker = ShardedModel(shape, number, _tensor_layout(width))
+        worker = step_work.ShardedModel(shape, number, _tensor_layout(width))
         slots = min(math.floor(worker.capacity(device.memory, requests.mean_cached_tokens)), MOST_SLOTS)
         if slots < 1 or worker.capacity(device.memory, context) < 1:
             continue
@@ -143,7 +136,9 @@ def build_engine(found: serving_prediction.ResolvedDeployment, requests: Request
 
 
 @lru_cache(maxsize=1024)
-def _build_step_times(worker: ShardedModel, device: DeviceSpec, kind: CoefficientKey) -> FittedStepTimes:
+def _build_step_times(
+    worker: step_work.ShardedModel, device: step_work.DeviceSpec, kind: CoefficientKey
+) -> FittedStepTimes:
     return FittedStepTimes(worker, device, kind, fitted_tables.load_table("serving").coefficients)
 
 

@@ -80,8 +80,7 @@ class MatrixRates(NamedTuple):
 def training_rates(machine: MachineFacts, threads: int, busy: float = 0.0) -> MatrixRates:
     """More threads than cores add nothing; with a core for each thread and none to spare, a neighbour stalls all.
 
-    With `busy` other threads the low end is the run's share of the cores of the best that the probe saw.
-    """
+    With `busy` other threads the low end is the run's share of the cores of the best that the probe saw."""
     used = min(threads, machine.cores_usable)
     rate, one = matrix_rate(machine, used), matrix_rate(machine, 1)
     low = rate.low if used == 1 or used < machine.cores_usable else min(rate.low, one.low * CONTENDED_CORE_SHARE)

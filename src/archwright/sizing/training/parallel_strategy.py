@@ -19,18 +19,11 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
 from archwright.contract.estimate import Estimate
 from archwright.sizing.hardware.device_rates import read_work_rate
-from archwright.sizing.inference.serving_prediction import (
-    NEW_ACCELERATOR,
-    NEW_BOTH,
-    NEW_MODEL,
-    SEEN,
-    PredictionInterval,
-    apply_band,
-    widen_for_distance,
-)
+from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time.boosted_trees import sum_trees
 from archwright.sizing.step_time.fitted_tables import load_table
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
+from archwright.sizing.training import training_memory
 from archwright.sizing.training.token_throughput import (
     DEVICES_PER_MACHINE,
     FABRIC_BYTES_PER_S,
@@ -41,16 +34,6 @@ from archwright.sizing.training.token_throughput import (
     extract_training_features,
     seconds_per_token,
     tensor_exchange_s,
-)
-from archwright.sizing.training.training_memory import (
-    GRADIENT_BYTES,
-    MOMENT_BYTES,
-    WEIGHT_BYTES,
-    MemoryBreakdown,
-    ParallelScheme,
-    TrainableModel,
-    break_down_memory,
-    stored_activation_bytes,
 )
 
 # A network nobody states: 25 Gbit/s for the whole machine.
@@ -87,8 +70,8 @@ class Cluster(NamedTuple):
 class ParallelPlan(NamedTuple):
     """A split that fits, with what it holds on a device and the physics' device-seconds a token."""
 
-    scheme: ParallelScheme
-    held: MemoryBreakdown
+    scheme: training_memory.ParallelScheme
+    held: training_memory.MemoryBreakdown
     job: TrainingJob
     seconds: float
 
@@ -96,14 +79,14 @@ class ParallelPlan(NamedTuple):
 _RANK = re.compile(r"\b(FSDP|TP|PP|MBS|micro|GA|accum)\s*(\d+)", re.IGNORECASE)
 
 
-def parse_scheme(layout: str, devices: int) -> ParallelScheme | None:
+def parse_scheme(layout: str, devices: int) -> training_memory.ParallelScheme | None:
     """The split that a text states ("FSDP8 micro 2 full"); None where it states no ranks."""
     ranks = {name.lower(): min(max(int(size), 1), 100_000) for name, size in _RANK.findall(layout)}
     if not ranks.keys() & {"fsdp", "tp", "pp"}:
         return None
     tensor, pipeline = ranks.get("tp", 1), ranks.get("pp", 1)
     again = next((kind for kind in ("selective", "full") if kind in layout.lower()), "none")
-    return ParallelScheme(
+    return training_memory.ParallelScheme(
         tensor,
         pipeline,
         max(1, devices // (tensor * pipeline)),
@@ -117,7 +100,7 @@ def parse_scheme(layout: str, devices: int) -> ParallelScheme | None:
 class TrainingSetup(NamedTuple):
     """What is trained in steps of `batch` tokens; `job` resolves names and rates once for all splits."""
 
-    subject: TrainableModel
+    subject: training_memory.TrainableModel
     batch: float
     job: TrainingJob
 
@@ -144,7 +127,7 @@ def choose_parallel_plan(question: TrainingSetup, cluster: Cluster, space: float
 
 
 def _fastest_plan(
-    question: TrainingSetup, cluster: Cluster, space: float, splits: list[ParallelScheme]
+    question: TrainingSetup, cluster: Cluster, space: float, splits: list[training_memory.ParallelScheme]
 ) -> ParallelPlan | None:
     k = load_table("training").coefficients["token"]
     found: ParallelPlan | None = None
@@ -168,14 +151,17 @@ def has_fitting_scheme(question: TrainingSetup, cluster: Cluster, space: float) 
     """Whether any split holds at most `space` bytes a device."""
     subject = question.subject
     model, trained = subject.model, subject.trained_parameters
-    states = (WEIGHT_BYTES * model.parameters + (GRADIENT_BYTES + MOMENT_BYTES) * trained) / cluster.devices
+    states = (
+        training_memory.WEIGHT_BYTES * model.parameters
+        + (training_memory.GRADIENT_BYTES + training_memory.MOMENT_BYTES) * trained
+    ) / cluster.devices
     return states <= space and any(
-        break_down_memory(subject, scheme._replace(recompute="full")).total <= space
+        training_memory.break_down_memory(subject, scheme._replace(recompute="full")).total <= space
         for scheme in _iterate_schemes(question, cluster)
     )
 
 
-def _iterate_schemes(question: TrainingSetup, cluster: Cluster) -> Iterator[ParallelScheme]:
+def _iterate_schemes(question: TrainingSetup, cluster: Cluster) -> Iterator[training_memory.ParallelScheme]:
     """Whole splits of all devices, one sequence at a time. Tensor ranks stay inside a machine."""
     sequences = max(1, int(question.batch / question.subject.sequence))
     for tensor in _powers_of_two(min(cluster.per_machine, WIDEST_TENSOR)):
@@ -187,7 +173,7 @@ def _iterate_schemes(question: TrainingSetup, cluster: Cluster) -> Iterator[Para
             if rounds < pipeline:
                 continue
             for stage in (3, 1) if pipeline == 1 and data > 1 else (1,):
-                yield ParallelScheme(tensor, pipeline, data, stage, 1, rounds)
+                yield training_memory.ParallelScheme(tensor, pipeline, data, stage, 1, rounds)
 
 
 def _powers_of_two(most: int) -> Iterator[int]:
@@ -198,19 +184,19 @@ def _powers_of_two(most: int) -> Iterator[int]:
 
 
 def _least_recompute(
-    subject: TrainableModel, scheme: ParallelScheme, space: float
-) -> tuple[ParallelScheme, MemoryBreakdown] | None:
-    kept = break_down_memory(subject, scheme)
+    subject: training_memory.TrainableModel, scheme: training_memory.ParallelScheme, space: float
+) -> tuple[training_memory.ParallelScheme, training_memory.MemoryBreakdown] | None:
+    kept = training_memory.break_down_memory(subject, scheme)
     left = space - (kept.total - kept.activations)
     for again in RECOMPUTE_SHARES if left > 0 else ():
         tried = scheme._replace(recompute=again)
-        own = stored_activation_bytes(subject, tried)
+        own = training_memory.stored_activation_bytes(subject, tried)
         if own <= left:
             return tried, kept._replace(activations=own)
     return None
 
 
-def place_job(question: TrainingSetup, scheme: ParallelScheme, cluster: Cluster) -> TrainingJob:
+def place_job(question: TrainingSetup, scheme: training_memory.ParallelScheme, cluster: Cluster) -> TrainingJob:
     return question.job._replace(
         link=cluster.link,
         devices=cluster.devices,
@@ -222,7 +208,9 @@ def place_job(question: TrainingSetup, scheme: ParallelScheme, cluster: Cluster)
     )
 
 
-def scheme_token_s(question: TrainingSetup, scheme: ParallelScheme, job: TrainingJob, k: Mapping[str, float]) -> float:
+def scheme_token_s(
+    question: TrainingSetup, scheme: training_memory.ParallelScheme, job: TrainingJob, k: Mapping[str, float]
+) -> float:
     """Device-seconds a token by the physics."""
     seconds = seconds_per_token(job, k)
     if question.subject.adapters:
@@ -233,7 +221,7 @@ def scheme_token_s(question: TrainingSetup, scheme: ParallelScheme, job: Trainin
         seconds += (slow - fast) * job.bubble
     if scheme.data > 1 and not job.sharded:
         trained = question.subject.trained_parameters / (scheme.tensor * scheme.pipeline)
-        sent = 2 * (scheme.data - 1) / scheme.data * GRADIENT_BYTES * trained
+        sent = 2 * (scheme.data - 1) / scheme.data * training_memory.GRADIENT_BYTES * trained
         step_tokens = scheme.data * scheme.micro * scheme.rounds * question.subject.sequence
         seconds += sent / job.link * scheme.devices / step_tokens
     return seconds
@@ -248,7 +236,7 @@ def adapter_time_share(job: TrainingJob, k: Mapping[str, float]) -> float:
 
 def predict_token_time(
     question: TrainingSetup, choice: ParallelPlan, catalog: Catalog, *, trusted: bool = True
-) -> tuple[PredictionInterval, str]:
+) -> tuple[serving_prediction.PredictionInterval, str]:
     """Device-seconds a token with the band of its stratum. `trusted`: the model has a row, so the residual trees of the
     fitted configurations apply; an assumed shape rests on the physics alone.
 
@@ -257,16 +245,18 @@ def predict_token_time(
     fit = load_table("training")
     stratum = classify_training_stratum(choice.job, fit.seen)
     seconds = choice.seconds
-    known = stratum in (SEEN, NEW_MODEL)
+    known = stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL)
     if known and trusted:
         seconds *= math.exp(sum_trees(fit.residuals["token"], extract_training_features(choice.job)))
     elif known:
         # Physics alone was scored where the device was left out: that is its band.
-        stratum = NEW_ACCELERATOR if stratum == SEEN else NEW_BOTH
+        stratum = (
+            serving_prediction.NEW_ACCELERATOR if stratum == serving_prediction.SEEN else serving_prediction.NEW_BOTH
+        )
     most = read_work_rate(catalog, "training.utilisation").value
     seconds = max(seconds, model_flops(question) / (most * question.job.rate))
-    doubt = widen_for_distance(len(question.job.weak), question.job.accelerator, catalog)
-    guess = apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
+    doubt = serving_prediction.widen_for_distance(len(question.job.weak), question.job.accelerator, catalog)
+    guess = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
     return guess.multiply(estimate_published_gap(question, catalog)), stratum
 
 

@@ -19,17 +19,7 @@ from typing import NamedTuple
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.record import Record
-from archwright.sizing.inference.serving_prediction import (
-    NEW_ACCELERATOR,
-    NEW_BOTH,
-    NEW_MODEL,
-    SEEN,
-    PredictionInterval,
-    apply_band,
-    model_identity,
-    resolve_model,
-    widen_for_distance,
-)
+from archwright.sizing.inference import serving_prediction
 from archwright.sizing.model.numeric_precision import matmul_rate
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.boosted_trees import sum_trees
@@ -89,9 +79,9 @@ class TrainingJob(NamedTuple):
 
 
 class TrainingThroughput(NamedTuple):
-    tokens_per_s: PredictionInterval
-    device_hours: PredictionInterval | None
-    step_s: PredictionInterval | None
+    tokens_per_s: serving_prediction.PredictionInterval
+    device_hours: serving_prediction.PredictionInterval | None
+    step_s: serving_prediction.PredictionInterval | None
     stratum: str
     weak: tuple[str, ...]
 
@@ -99,7 +89,7 @@ class TrainingThroughput(NamedTuple):
 def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) -> TrainingJob:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
     accelerator = subjects.accelerator(asked.accelerator)
-    model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
+    model, weak = serving_prediction.resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     number = parse_training_precision(asked.precision)
     ranks = {name.lower(): max(1, min(int(size), 100_000)) for name, size in _NUMBERED.findall(asked.parallelism)}
     if not asked.parallelism:
@@ -182,10 +172,10 @@ def extract_training_features(job: TrainingJob) -> list[float]:
 
 
 def classify_training_stratum(job: TrainingJob, seen: Mapping[str, tuple[str, ...]]) -> str:
-    old_model = model_identity(job.model) in seen["model"]
+    old_model = serving_prediction.model_identity(job.model) in seen["model"]
     if job.accelerator.id in seen["accelerator"]:
-        return SEEN if old_model else NEW_MODEL
-    return NEW_ACCELERATOR if old_model else NEW_BOTH
+        return serving_prediction.SEEN if old_model else serving_prediction.NEW_MODEL
+    return serving_prediction.NEW_ACCELERATOR if old_model else serving_prediction.NEW_BOTH
 
 
 def predict_throughput(
@@ -196,10 +186,10 @@ def predict_throughput(
     job = resolve_training_job(asked, subjects)
     stratum = classify_training_stratum(job, fit.seen)
     seconds = seconds_per_token(job, fit.coefficients["token"])
-    if stratum in (SEEN, NEW_MODEL):
+    if stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL):
         seconds *= math.exp(sum_trees(fit.residuals["token"], extract_training_features(job)))
-    doubt = widen_for_distance(len(job.weak), job.accelerator, subjects.catalog)
-    each = apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
+    doubt = serving_prediction.widen_for_distance(len(job.weak), job.accelerator, subjects.catalog)
+    each = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
     hours = each.scaled(asked.tokens / 3600) if asked.tokens else None
     step = each.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
     return TrainingThroughput(each.inverse, hours, step, stratum, job.weak)

@@ -45,8 +45,7 @@ class LoraStep(Record):
     trained value; the head, 4 V d, on learned tokens only. Rows are packed into one sequence whose mask keeps them
     apart, but the kernel computes every pair: attention counts the step's whole length for each token.
     Memory: base, adapters with their moments and the rows last; a step adds what autograd keeps of each token and
-    layer, and the learned tokens' scores.
-    """
+    layer, and the learned tokens' scores."""
 
     model: ModelSpec
     ffn: int
@@ -149,8 +148,7 @@ def build_convolution_step(
 ) -> NetworkStep:
     """3 x 3 convolutions that keep height and width, each behind it a pooling that halves them, then one linear layer.
 
-    `shape` is height, width, channels of a picture; a convolution's output is kept before and after it is rectified.
-    """
+    `shape` is height, width, channels of a picture; a convolution's output is kept before and after it is rectified."""
     height, width, inputs = shape
     flops, parameters, values = 0, 0, height * width * inputs
     for outputs in channels:

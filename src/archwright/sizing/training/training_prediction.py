@@ -15,14 +15,7 @@ from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
 from archwright.sizing.inference.serving_prediction import PredictionInterval, resolve_model
 from archwright.sizing.step_time.fitted_tables import load_table
-from archwright.sizing.training.cluster_training import (
-    HOUR_S,
-    TrainingMethod,
-    TrainingRunSpec,
-    adapter_token_s,
-    build_training_job,
-    total_device_hours,
-)
+from archwright.sizing.training import cluster_training, token_throughput
 from archwright.sizing.training.goodput import Goodput, predict_goodput
 from archwright.sizing.training.parallel_strategy import (
     Cluster,
@@ -34,14 +27,6 @@ from archwright.sizing.training.parallel_strategy import (
     parse_scheme,
     place_job,
     predict_token_time,
-)
-from archwright.sizing.training.token_throughput import (
-    ASSUMED_SEQUENCE,
-    DEVICES_PER_MACHINE,
-    FABRIC_BYTES_PER_S,
-    TrainingQuery,
-    parse_training_precision,
-    predict_throughput,
 )
 from archwright.sizing.training.training_memory import TrainableModel, break_down_memory, checkpoint_bytes
 
@@ -82,14 +67,18 @@ class LayoutPerformance(NamedTuple):
 
 
 def predict_training_run(
-    asked: TrainingQuery, subjects: BenchmarkNameResolver, usd_per_hour: float | None = None
+    asked: token_throughput.TrainingQuery, subjects: BenchmarkNameResolver, usd_per_hour: float | None = None
 ) -> TrainingPrediction | None:
     """None where no split fits. Raises CatalogError AW-CAT-01 for a name nobody knows."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     method = parse_method(asked.parallelism)
-    subject = TrainableModel(model, asked.sequence_tokens or ASSUMED_SEQUENCE, adapters=method == "lora")
-    job = build_training_job(model, accelerator, subject.sequence, parse_training_precision(asked.precision))
+    subject = TrainableModel(
+        model, asked.sequence_tokens or token_throughput.ASSUMED_SEQUENCE, adapters=method == "lora"
+    )
+    job = cluster_training.build_training_job(
+        model, accelerator, subject.sequence, token_throughput.parse_training_precision(asked.precision)
+    )
     batch = asked.batch_tokens or subject.sequence * max(asked.devices, 1)
     question = TrainingSetup(subject, batch, job._replace(weak=tuple(weak)))
     cluster = build_cluster(accelerator, asked.devices)
@@ -97,7 +86,7 @@ def predict_training_run(
     if split is None:
         return None
     catalog = subjects.catalog
-    run = TrainingRunSpec(asked.tokens or 0.0, method)
+    run = cluster_training.TrainingRunSpec(asked.tokens or 0.0, method)
     lost = predict_goodput(run.goodput_job(subject, cluster), catalog)
     estimates = _speed_estimates(split, asked, question, catalog)
     if asked.tokens:
@@ -119,21 +108,21 @@ def predict_training_run(
     )
 
 
-def parse_method(layout: str) -> TrainingMethod:
+def parse_method(layout: str) -> cluster_training.TrainingMethod:
     said = layout.lower()
     return "lora" if "lora" in said else "pretrain" if "scratch" in said else "full"
 
 
 def build_cluster(accelerator: Accelerator, devices: int) -> Cluster:
     """Machines of eight with a port for each device, as the fitted rows have them; one smaller machine."""
-    each = next(size for size in (DEVICES_PER_MACHINE, 4, 2, 1) if devices % size == 0)
-    if devices <= DEVICES_PER_MACHINE:
+    each = next(size for size in (token_throughput.DEVICES_PER_MACHINE, 4, 2, 1) if devices % size == 0)
+    if devices <= token_throughput.DEVICES_PER_MACHINE:
         each = max(devices, 1)
-    return Cluster(accelerator, each, max(devices, 1) // each, FABRIC_BYTES_PER_S * each)
+    return Cluster(accelerator, each, max(devices, 1) // each, token_throughput.FABRIC_BYTES_PER_S * each)
 
 
 def _choose_layout(
-    asked: TrainingQuery, question: TrainingSetup, cluster: Cluster, subjects: BenchmarkNameResolver
+    asked: token_throughput.TrainingQuery, question: TrainingSetup, cluster: Cluster, subjects: BenchmarkNameResolver
 ) -> LayoutPerformance | None:
     scheme = parse_scheme(asked.parallelism, cluster.devices)
     if scheme is None:
@@ -143,7 +132,7 @@ def _choose_layout(
         token_s, stratum = predict_token_time(question, choice, subjects.catalog, trusted=not question.job.weak)
         weak, text, kept = question.job.weak, choice.scheme.layout_text, choice.held.total
     else:
-        got = predict_throughput(asked, subjects)
+        got = token_throughput.predict_throughput(asked, subjects)
         token_s, stratum, weak = got.tokens_per_s.inverse, got.stratum, got.weak
         kept, text = break_down_memory(question.subject, scheme).total, scheme.layout_text
         if question.subject.adapters:
@@ -152,7 +141,7 @@ def _choose_layout(
         if kept > cluster.accelerator.memory_bytes:
             weak = (*weak, "the stated split exceeds the devices' memory")
     if question.subject.adapters:
-        token_s = adapter_token_s(token_s, subjects.catalog)
+        token_s = cluster_training.adapter_token_s(token_s, subjects.catalog)
     # No device computes faster than its stated rate: the fast end stops at utilisation 1.
     least_s = model_flops(question) / question.job.rate
     capped = token_s._replace(low=min(max(token_s.low, least_s), token_s.value))
@@ -160,7 +149,7 @@ def _choose_layout(
 
 
 def _speed_estimates(
-    split: LayoutPerformance, asked: TrainingQuery, question: TrainingSetup, catalog: Catalog
+    split: LayoutPerformance, asked: token_throughput.TrainingQuery, question: TrainingSetup, catalog: Catalog
 ) -> dict[str, Estimate]:
     speed = split.token_s.inverse.to_estimate("tokens/s")
     found = {
@@ -182,8 +171,8 @@ def _run_estimates(
 ) -> dict[str, Estimate]:
     """Of the whole run; `job` ends with the bytes of a checkpoint."""
     cluster, lost, written = job
-    stepping = split.token_s.to_estimate("s").scaled(tokens / HOUR_S, unit="h")
-    hours = total_device_hours(stepping, lost, cluster, catalog)
+    stepping = split.token_s.to_estimate("s").scaled(tokens / cluster_training.HOUR_S, unit="h")
+    hours = cluster_training.total_device_hours(stepping, lost, cluster, catalog)
     found = {
         "device_hours": stepping,
         "checkpoint_bytes": written,
