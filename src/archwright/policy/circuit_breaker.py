@@ -119,7 +119,6 @@ class RetryBudget:
         self._left = RETRY_RESERVE
 
     def record_request(self) -> None:
-        """A request came."""
         self._left = min(RETRY_RESERVE, self._left + RETRY_SHARE)
 
     def try_spend(self) -> bool:

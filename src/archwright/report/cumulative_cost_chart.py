@@ -48,9 +48,8 @@ def draw_cumulative_costs(
     crossed += [f"{format_list([o.name for o in line])} are within 1 %: one line." for line in lines if len(line) > 1]
     canvas.text((left, bottom + 44), f"month; {currency} paid by its end", size=12, fill=svg.QUIET)
     alt = "; ".join(f"{o.name} ends at {format_compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
-    return FigureBlock(
-        "Paid so far, month by month", canvas.render(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed)
-    )
+    said, picture = " ".join(crossed), canvas.render(bottom + 56)
+    return FigureBlock("Paid so far, month by month", picture, "; ".join([alt, *crossed]), said)
 
 
 def _group_alike_options(options: Iterable[Option]) -> list[list[Option]]:

@@ -267,10 +267,13 @@ def _write_months(book: WorkbookWriter, plan: Plan, option: Option, lines: tuple
             book.write_cell(sheet, row, own, _month_formula(option.cumulative_cost, row, column_letters(first)))
     last = plan.horizon_months
     book.write_cell(sheet, last + 1, 0, "sum")
-    for column in range(1, own + 1 if others else mean + 1):
+    sums = [amount * last for _, _, amount in lines]
+    sums.append(sum(amount for _, _, amount in lines) * last)
+    if others:
+        sums.append(option.cumulative_cost[-1] if option.cumulative_cost else 0.0)
+    for column, value in enumerate(sums, 1):
         letters = column_letters(column)
-        formula = Formula(f"=SUM({letters}2:{letters}{last + 1})", _column_sum(option, lines, column, last))
-        book.write_cell(sheet, last + 1, column, formula, book.total)
+        book.write_cell(sheet, last + 1, column, Formula(f"=SUM({letters}2:{letters}{last + 1})", value), book.total)
     _add_lines_chart(book, sheet, (first, len(others), last))
 
 
@@ -278,14 +281,6 @@ def _month_formula(cumulative: tuple[float, ...], month: int, column: str) -> Fo
     if month == 1:
         return Formula(f"={column}2", cumulative[0])
     return Formula(f"={column}{month + 1}-{column}{month}", cumulative[month - 1] - cumulative[month - 2])
-
-
-def _column_sum(option: Option, lines: tuple[tuple[str, int, float], ...], column: int, months: int) -> float:
-    if column <= len(lines):
-        return lines[column - 1][2] * months
-    if column == len(lines) + 1:
-        return sum(amount for _, _, amount in lines) * months
-    return option.cumulative_cost[-1] if option.cumulative_cost else 0.0
 
 
 def column_letters(column: int) -> str:

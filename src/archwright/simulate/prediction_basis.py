@@ -14,8 +14,6 @@ from archwright.sizing.model.engine_memory import EngineMemory
 
 
 class BasisIds(NamedTuple):
-    """The ids of the bases of one workload."""
-
     ttft: str
     tpot: str
     tokens_per_s: str
@@ -53,7 +51,6 @@ def build_bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memo
 
 
 def _simulated_bases(of: BasisIds, group: str, facts: tuple[str, ...]) -> Iterator[Basis]:
-    """Latencies and throughput."""
     step = "step = max(FLOPs / (share x FLOP/s), bytes / (share x bytes/s)), summed by continuous batching"
     for name, definition, formula in (
         (

@@ -101,7 +101,6 @@ class SimulationResult(NamedTuple):
 
 
 def fits_hardware(spec: ServingSpec) -> bool:
-    """Whether a replica's hardware holds it."""
     return fits_memory(spec.hardware.memory_bytes, replica_memory(spec))
 
 

@@ -53,8 +53,6 @@ class AccuracyScore(Record):
 
 
 class AccuracyReport(Record):
-    """What `accuracy` answers."""
-
     file: str
     kind: str
     rows: int

@@ -43,7 +43,6 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def empty_table_error(path: Path) -> PlanFileError:
-    """A header alone, or nothing."""
     return PlanFileError("AW-FILE-22", "the table has no row", where=ErrorLocation(str(path)), hint=COLUMNS_HINT)
 
 

@@ -98,7 +98,6 @@ class Roofline:
         self._body, self._head = architecture.body_parameters(model), architecture.head_parameters(model)
 
     def compute_s(self, step: EngineStep) -> float:
-        """Seconds of arithmetic."""
         tokens = step.prompt_tokens + step.answering
         row = self.efficiency
         share = row.prefill_share_of_matmul if step.prompt_tokens else row.decode_share_of_matmul_batched
@@ -116,7 +115,6 @@ class Roofline:
         return tokens * architecture.attention_flops(self.model, seen / tokens) if tokens else 0.0
 
     def memory_s(self, step: EngineStep) -> float:
-        """Seconds of reading weights and cache."""
         tokens = step.prompt_tokens + step.answering
         read = architecture.parameters_touched(self.model, tokens) * self._bytes_per_parameter
         if step.answering:

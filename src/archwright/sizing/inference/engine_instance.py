@@ -17,8 +17,6 @@ CONTEXT_STEP = 256
 
 
 class RequestLengths(NamedTuple):
-    """Lengths of a load's requests."""
-
     reads: TokenLength
     writes: TokenLength
 

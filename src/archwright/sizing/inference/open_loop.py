@@ -87,8 +87,6 @@ class QueueState(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """An engine at one load with its latencies."""
-
     batch: float
     rate: float
     decode_s: float

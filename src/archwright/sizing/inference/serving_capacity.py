@@ -113,7 +113,6 @@ def _list_misses(
 
 
 def _build_bases(machine: Machine, model: ModelSpec, load: TextLoad, engine: EngineInstance) -> tuple[Basis, Basis]:
-    """Of the requests/s and of the latencies."""
     name, speed = f"{load.workload}.{{}}.{model.id}.{machine.id}", engine.speed
     reads, writes = load.input_tokens, load.output_tokens
     lengths = (

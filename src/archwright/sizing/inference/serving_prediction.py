@@ -136,8 +136,6 @@ class DeploymentPrediction(NamedTuple):
 
 
 class ResolvedDeployment(NamedTuple):
-    """A resolved question."""
-
     model: ModelSpec
     accelerator: Accelerator
     worker: ShardedModel

@@ -70,7 +70,6 @@ class Fabric(NamedTuple):
 
 
 def network_wait_share(exchanged: float, computes_s: float, bandwidth: float, overlap: float) -> float:
-    """Share of a step spent waiting for the network."""
     waits = (1 - overlap) * exchanged / bandwidth
     return waits / (waits + computes_s)
 
@@ -157,6 +156,5 @@ def front_end_bandwidth(workloads: Iterable[Workload], catalog: Catalog, growth:
 
 
 def monthly_ingest_bytes(workload: Workload) -> float:
-    """Bytes of a month that data processing takes in."""
     traffic = workload.traffic
     return 0.0 if traffic is None or traffic.gib_per_day is None else traffic.gib_per_day * GIB * 730 / 24

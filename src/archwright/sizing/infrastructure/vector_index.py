@@ -28,8 +28,6 @@ MEMORY_SHARE = 0.25
 
 
 class IndexFootprint(NamedTuple):
-    """One form of an index: what it needs in memory and on storage."""
-
     form: IndexForm
     memory_bytes: float
     stored_bytes: float

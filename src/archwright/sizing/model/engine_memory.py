@@ -40,5 +40,4 @@ def compute_engine_memory(
 
 
 def fits_memory(memory_bytes: float, needed: EngineMemory) -> bool:
-    """Whether a machine with `memory_bytes` in all has room."""
     return needed.total <= memory_bytes * USABLE_SHARE

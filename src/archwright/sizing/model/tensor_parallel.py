@@ -6,5 +6,4 @@ from archwright.catalog.tables.records import ModelSpec
 
 
 def can_split_heads(model: ModelSpec, count: int) -> bool:
-    """Whether `count` devices can share the model."""
     return count == 1 or model.heads % count == 0

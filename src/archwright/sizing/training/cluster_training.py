@@ -2,9 +2,8 @@
 
   device-hours = tokens x device-seconds a token / 3600 / goodput + setup x devices
   hours on n machines = device-hours / (n x devices of a machine)
-Device-seconds a token: parallel_strategy.py, with the fitted table's band; goodput: goodput.py, with its own. More
-machines are worth less than the first where their network, the bubble of a pipeline or smaller micro-batches cost
-time: two points of the same search, least and most, give the `scaling` between them.
+Device-seconds a token: parallel_strategy.py; goodput: goodput.py, each with its band. Further machines are worth less
+than the first (network, pipeline bubble, micro-batches): least and most machines give the `scaling` between them.
 """
 
 from __future__ import annotations

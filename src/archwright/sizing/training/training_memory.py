@@ -1,17 +1,16 @@
 """Bytes a training run holds on each device, by what is split over how many of them.
 
-With N parameters of a stage's share (N = parameters / tensor / pipeline) and d data-parallel copies:
+With N parameters of a stage (parameters / tensor / pipeline) and d data-parallel copies:
 - weights 2 N, gradients 2 N, and for Adam 12 N (a 32-bit copy and two moments): ZeRO (arXiv 1910.02054) divides the
   moments by d at stage 1, gradients too at 2, weights too at 3, which gathers two layers and the head at a time. A
   pipeline keeps weights whole and sums gradients in 32 bits (4 N), the moments divided by d.
 - activations of a layer and token, in 16 bits: two norms' inputs and outputs (4 h), query, key, value and attention's
-  output (2 a + 2 k), and of the feed-forward 3 f when it is gated, 2 f + h when it is not; 34 h for the usual shape,
-  as in arXiv 2205.05198 (its 5 a s / h for the scores is not kept by fused attention). Over tensor-parallel ranks
-  they are split, sequence parallelism included. Stage one of a pipeline holds as many micro-batches as it has stages.
+  output (2 a + 2 k), feed-forward 3 f when gated, else 2 f + h; 34 h for the usual shape, as in arXiv 2205.05198 (fused
+  attention does not keep its 5 a s / h of scores). Split over tensor-parallel ranks, sequence parallelism included.
+  Stage one of a pipeline holds as many micro-batches as it has stages.
 - recomputation keeps h at each layer ("full") or about half ("selective"), and one layer whole while it is made again.
 - scores of the vocabulary: 14 bytes each (16 bits; in 32 bits themselves, their logarithm and its gradient), split
-  over tensor-parallel ranks; for adapters made in chunks.
-Adapters: weights as above, gradients and moments of the adapters alone.
+  over tensor-parallel ranks; for adapters made in chunks. Adapters have gradients and moments of their own alone.
 """
 
 from __future__ import annotations
