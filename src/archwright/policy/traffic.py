@@ -1,12 +1,10 @@
 """The traffic a LoadSpec stands for: the simulation predicts with these very arrivals and `bench` replays them.
 
-Decides:
-- Lengths follow a log-normal with the stated 95th percentile, capped at LONGEST times it, whose spread is solved so
-  that the capped mean is the stated mean: E[min(X, c)] = exp(mu + s^2/2) F((ln c - mu - s^2) / s) + c (1 - F((ln c -
-  mu) / s)) with mu = ln p95 - z95 s and F the normal distribution function. Input and output are independent.
-- They are drawn one from each equal slice of probability, then shuffled: the few requests of a short window stand
-  for the load, where independent draws would make its p95 a matter of luck.
-- The closed loop's are dealt so that every four in a row hold one from each quarter: it may end after a few.
+- Lengths are log-normal with the stated 95th percentile, capped at LONGEST_OVER_P95 times it; the spread makes the
+  capped mean the stated mean: E[min(X, c)] = exp(mu + s^2/2) F((ln c - mu - s^2) / s) + c (1 - F((ln c - mu) / s)) with
+  mu = ln p95 - z95 s, F the normal distribution function. Input and output are independent.
+- One length is drawn from each equal slice of probability, then shuffled, so that the few requests of a short window
+  stand for the load. The closed loop may end after a few: every four in a row hold one from each quarter.
 - The peak holds round(rate x seconds) arrivals, at least one, spread uniformly: a Poisson process given its count.
 """
 

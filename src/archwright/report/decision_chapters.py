@@ -33,14 +33,9 @@ def describe_decision(plan: Plan, option: Option | None) -> str:
     band = fmt.format_compact_band(total)
     said += f": {plan.currency} {fmt.format_compact(total.value)} over {plan.horizon_label}"
     said += f" ({fmt.format_percent(total.level)} band {band})" if band else ""
-    parts = [
-        f"{plan.currency} {fmt.format_compact(amount.value)} {when}"
-        for amount, when in (
-            (option.capex, "to buy over the horizon"),
-            (option.cost_per_month, "a month to run without staff"),
-        )
-        if amount is not None and amount.value > 0
-    ]
+    amounts = ((option.capex, "to buy over the horizon"), (option.cost_per_month, "a month to run without staff"))
+    paid = ((amount.value, when) for amount, when in amounts if amount is not None and amount.value > 0)
+    parts = [f"{plan.currency} {fmt.format_compact(value)} {when}" for value, when in paid]
     said = f"{said}, with {' and '.join(parts)}." if parts else f"{said}."
     return f"{said} {describe_business_case(plan)}".rstrip()
 

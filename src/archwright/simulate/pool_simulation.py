@@ -223,7 +223,6 @@ def closed_loop_seconds(spec: PoolScenario) -> float:
 
 
 def _build_bases(spec: PoolScenario) -> tuple[Basis, Basis]:
-    """Of the latencies and of the throughput."""
     load, engine, speed = spec.load, spec.engine, spec.engine.speed
     share = load.requests_per_second / spec.engines
     where = f"{engine.devices} accelerators each" if engine.devices else "a host processor each"

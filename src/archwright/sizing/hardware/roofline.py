@@ -65,12 +65,8 @@ def build_machine_hardware(machine: MachineFacts) -> Hardware:
 def _scale_to_threads(rate: Estimate, threads: int, power: float, least: float) -> Estimate:
     """One thread's rate for many, sustained: value x threads^power, between threads^least and threads."""
     below, above = (rate.low / rate.value) ** REMAINING_SPREAD, (rate.high / rate.value) ** REMAINING_SPREAD
-    return Estimate(
-        value=rate.value * threads**power,
-        low=rate.value * below * threads**least,
-        high=rate.value * above * threads,
-        unit=rate.unit,
-    )
+    low, high = rate.value * below * threads**least, rate.value * above * threads
+    return Estimate(value=rate.value * threads**power, low=low, high=high, unit=rate.unit)
 
 
 class EngineStep(NamedTuple):

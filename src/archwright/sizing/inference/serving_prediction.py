@@ -21,13 +21,7 @@ from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.needs import TokenLength
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
-from archwright.sizing.inference.closed_loop import (
-    QUANTILES,
-    ClosedLoopLatency,
-    parse_statistic,
-    predict_engine_loop,
-    predict_fitted_loop,
-)
+from archwright.sizing.inference import closed_loop
 from archwright.sizing.inference.cpu_inference import build_cpu_engine, build_processor_hardware
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
 from archwright.sizing.model import numeric_precision
@@ -297,7 +291,7 @@ def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, str
     weak = (*found.weak, *unlike)
     doubt = widen_for_distance(len(weak), found.accelerator, found.catalog)
     pace = apply_band(1 / max(rate, 1e-9), fit, ("pace_s" if regime == OFFLINE else "tpot_s", stratum, regime), doubt)
-    loop = predict_fitted_loop(case, fit.coefficients, (tpot, ttft))
+    loop = closed_loop.predict_fitted_loop(case, fit.coefficients, (tpot, ttft))
     around = {name: apply_band(1.0, fit, (name, stratum, regime), doubt) for name in ("tpot_s", "ttft_s")}
     return _assemble_prediction(asked, loop, around, pace)._replace(
         stratum=stratum, regime=regime, weak=weak, assumed=found.assumed
@@ -305,7 +299,10 @@ def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, str
 
 
 def _assemble_prediction(
-    asked: ServingQuery, loop: ClosedLoopLatency, around: dict[str, PredictionInterval], pace: PredictionInterval
+    asked: ServingQuery,
+    loop: closed_loop.ClosedLoopLatency,
+    around: dict[str, PredictionInterval],
+    pace: PredictionInterval,
 ) -> DeploymentPrediction:
     """Latencies with the bands `around` their means, and the rate whose inverse is `pace`."""
 
@@ -316,10 +313,10 @@ def _assemble_prediction(
 
     writes = loop.tpot_s > 0
     timed = [metric for metric in around if metric != "tpot_s" or writes]
-    percentiles = {f"{metric[:-2]}_{name}_s": of(metric, name) for metric in timed for name in QUANTILES}
+    percentiles = {f"{metric[:-2]}_{name}_s": of(metric, name) for metric in timed for name in closed_loop.QUANTILES}
     return DeploymentPrediction(
-        tpot_s=of("tpot_s", parse_statistic(asked.tpot_statistic)) if writes else None,
-        ttft_s=of("ttft_s", parse_statistic(asked.ttft_statistic)),
+        tpot_s=of("tpot_s", closed_loop.parse_statistic(asked.tpot_statistic)) if writes else None,
+        ttft_s=of("ttft_s", closed_loop.parse_statistic(asked.ttft_statistic)),
         tokens_per_s=pace.inverse,
         percentiles=percentiles,
     )
@@ -333,7 +330,7 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
     engine = require_cpu_engine(asked, model, RequestLengths(reads, writes), subjects)
     if asked.concurrency is None:
         assumed.append(f"requests in flight: {engine.slots}, all places of the engine")
-    loop = predict_engine_loop(engine, asked.concurrency or float(engine.slots), reads.mean, writes.mean)
+    loop = closed_loop.predict_engine_loop(engine, asked.concurrency or float(engine.slots), reads.mean, writes.mean)
     widen = WEAK_BAND_EXPONENT ** len(weak)
     around = {
         name: PredictionInterval(1.0, band.low, band.high).widen(widen)

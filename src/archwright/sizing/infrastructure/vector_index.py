@@ -75,12 +75,8 @@ def size_vector_index(needs: Needs, workload: Workload, catalog: Catalog, month:
     covered = {name for other in makers for name in other.data}
     guessed = _estimate_tokens(sum(stored_bytes_at(data, month) for data in sets if data.name not in covered), catalog)
     chunk = catalog.parameter("chunk.tokens")
-    vectors = Estimate(
-        value=(known + guessed.value) / chunk.value,
-        low=(known + guessed.low) / chunk.high,
-        high=(known + guessed.high) / chunk.low,
-        unit="vectors",
-    )
+    low, high = (known + guessed.low) / chunk.high, (known + guessed.high) / chunk.low
+    vectors = Estimate(value=(known + guessed.value) / chunk.value, low=low, high=high, unit="vectors")
     return VectorIndex(workload.name, vectors, catalog.parameter("vector.dimensions").value, known >= guessed.value)
 
 
@@ -95,9 +91,5 @@ def _stated_document_tokens(workload: Workload) -> float:
 def _estimate_tokens(size: float, catalog: Catalog) -> Estimate:
     """Text in so many bytes. Share and bytes of a token are guesses: the band is their corners."""
     share, width = catalog.parameter("text.share"), catalog.parameter("text.bytes")
-    return Estimate(
-        value=size * share.value / width.value,
-        low=size * share.low / width.high,
-        high=size * share.high / width.low,
-        unit="tokens",
-    )
+    low, high = size * share.low / width.high, size * share.high / width.low
+    return Estimate(value=size * share.value / width.value, low=low, high=high, unit="tokens")

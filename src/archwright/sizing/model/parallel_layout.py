@@ -51,8 +51,7 @@ def parse_layout(text: str) -> ParallelLayout | None:
         ranks.setdefault(name.upper().replace("-", ""), _parse_rank(size))
     if not ranks:
         return None
-    tp, dp = ranks.get("TP", 1), ranks.get("DP", 1)
-    moe_tp, ep = ranks.get("MOETP", 1), ranks.get("EP", 1)
+    tp, dp, moe_tp, ep = (ranks.get(name, 1) for name in ("TP", "DP", "MOETP", "EP"))
     attention = tp * dp
     if moe_tp * ep != attention:
         # Expert ranks that contradict the attention ranks: keep the expert-parallel degree where it divides them.

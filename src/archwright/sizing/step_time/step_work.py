@@ -48,11 +48,8 @@ class DeviceStepWork(NamedTuple):
 
     def compute_s(self, device: DeviceSpec) -> float:
         """At the device's stated rates."""
-        return (
-            self.trunk_flops / device.trunk_rate
-            + self.expert_flops / device.expert_rate
-            + self.attention_flops / device.wide_rate
-        )
+        matmul = self.trunk_flops / device.trunk_rate + self.expert_flops / device.expert_rate
+        return matmul + self.attention_flops / device.wide_rate
 
 
 def build_device_spec(accelerator: Accelerator, number: NumericPrecision, sparse: bool) -> DeviceSpec:

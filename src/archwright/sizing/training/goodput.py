@@ -58,12 +58,12 @@ def predict_goodput(job: GoodputJob, catalog: Catalog) -> Goodput:
     between = broken.scaled(job.devices).divide_amount(YEAR_S, "s")
     delta = read_work_rate(catalog, "training.checkpoint").scaled(job.machines).divide_amount(job.checkpoint_bytes, "s")
     restart, stages = read_work_rate(catalog, "training.restart"), read_work_rate(catalog, job.stages)
-    running = Estimate(
-        value=useful_share(delta.value, between.value, restart.value),
-        low=useful_share(delta.high, between.low, restart.high),
-        high=useful_share(delta.low, between.high, restart.low),
-        unit="",
+    usual = useful_share(delta.value, between.value, restart.value)
+    worst, best = (
+        useful_share(delta.high, between.low, restart.high),
+        useful_share(delta.low, between.high, restart.low),
     )
+    running = Estimate(value=usual, low=worst, high=best, unit="")
     share = multiply_estimates([running, stages], "")
     bounded = Estimate(
         value=max(share.value, LEAST_GOODPUT),

@@ -111,10 +111,8 @@ def _predict_times(
     value = run_time_s(load, row, usual, middle)
     fast, slow = (rates.all.high, rates.one.high), (rates.all.low, rates.one.low)
     pace = [run_time_s(load, row, usual, end) / value for end in (fast, slow)]
-    doubts = [
-        Estimate(value=1.0, low=pace[0], high=pace[1], unit=""),
-        Estimate(value=1.0, low=1 / row.low_factor, high=row.high_factor, unit=""),
-    ]
+    shares = Estimate(value=1.0, low=1 / row.low_factor, high=row.high_factor, unit="")
+    doubts = [Estimate(value=1.0, low=pace[0], high=pace[1], unit=""), shares]
     least = run_time_s(load, row, (units.low, learned.low), middle)
     most = run_time_s(load, row, (units.high, learned.high), middle)
     seconds = Estimate(value=value, low=least, high=most, unit="s")
