@@ -20,6 +20,7 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.record import Record
 from archwright.sizing.inference import serving_prediction
+from archwright.sizing.inference.serving_prediction import NEW_ACCELERATOR, NEW_BOTH, NEW_MODEL, SEEN
 from archwright.sizing.model.numeric_precision import matmul_rate
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.boosted_trees import sum_trees
@@ -174,8 +175,8 @@ def extract_training_features(job: TrainingJob) -> list[float]:
 def classify_training_stratum(job: TrainingJob, seen: Mapping[str, tuple[str, ...]]) -> str:
     old_model = serving_prediction.model_identity(job.model) in seen["model"]
     if job.accelerator.id in seen["accelerator"]:
-        return serving_prediction.SEEN if old_model else serving_prediction.NEW_MODEL
-    return serving_prediction.NEW_ACCELERATOR if old_model else serving_prediction.NEW_BOTH
+        return SEEN if old_model else NEW_MODEL
+    return NEW_ACCELERATOR if old_model else NEW_BOTH
 
 
 def predict_throughput(
@@ -186,7 +187,7 @@ def predict_throughput(
     job = resolve_training_job(asked, subjects)
     stratum = classify_training_stratum(job, fit.seen)
     seconds = seconds_per_token(job, fit.coefficients["token"])
-    if stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL):
+    if stratum in (SEEN, NEW_MODEL):
         seconds *= math.exp(sum_trees(fit.residuals["token"], extract_training_features(job)))
     doubt = serving_prediction.widen_for_distance(len(job.weak), job.accelerator, subjects.catalog)
     each = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
