@@ -1,6 +1,6 @@
 """The one place that knows the data-frame engine: Daft, on this machine's cores or on a Ray cluster.
 
-A frame is made of a version, steps (steps.py) are mapped over it batch by batch, and the result is streamed out; rows
+A frame is made of a version, steps (`recipe_steps`) are mapped over it batch by batch, and the result is streamed out; rows
 come and go as Arrow, so that another engine could stand here. The one thing the engine does by itself is finding the
 first row of each key, over all batches and machines.
 """
