@@ -1,8 +1,8 @@
 """The one place that knows the data-frame engine: Daft, on this machine's cores or on a Ray cluster.
 
-A frame is made of a version, steps (`recipe_steps`) are mapped over it batch by batch, and the result is streamed out; rows
-come and go as Arrow, so that another engine could stand here. The one thing the engine does by itself is finding the
-first row of each key, over all batches and machines.
+A frame is made of a version, steps (`recipe_steps`) are mapped over it batch by batch, and the result is streamed out.
+Rows come and go as Arrow, so that another engine could stand here. The one thing the engine does by itself is finding
+the first row of each key, over all batches and machines.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def _build_basis(
         kind="calibrated",
         stratum=found.stratum,
         definition="hours of one machine for the whole run: steps, checkpoints, interruptions, repeated work",
-        formula=f"tokens x device-seconds a token ({flops}; token_throughput.py) / goodput + setup; goodput = {FORMULA}",
+        formula=f"tokens x device-seconds a token ({flops}; token_throughput) / goodput + setup; goodput = {FORMULA}",
         facts=(
             f"{run.tokens:,.0f} tokens; {model.id}: {model.parameters / 1e9:,.3g} billion parameters ({model.source})",
             f"fastest split that fits {scheme.devices} x {device.id}: {scheme.layout_text}; "
