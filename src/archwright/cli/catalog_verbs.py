@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from archwright.cli.verb_spec import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb, require_positional
 
 CATALOG_VERBS: tuple[Verb, ...] = (
     Verb(
-        ("catalog", "show"),
-        "catalog.show",
+        "catalog show",
         "a fact: each layer that states it, with source and age",
-        (Arg("name", "a model, accelerator, offer, part, node, price ...", positional=True, required=True),),
+        (require_positional("name", "a model, accelerator, offer, part, node, price ..."),),
         "show_catalog.print_fact",
     ),
     Verb(
-        ("catalog", "check"),
-        "catalog.check",
+        "catalog check",
         "rows, age and sources of the tables; what the plausibility gates find",
         (),
         "show_catalog.print_check",
     ),
     Verb(
-        ("catalog", "diff"),
-        "catalog.diff",
+        "catalog diff",
         "what a refresh has changed, and which plans rest on it",
         (Arg("plan", "a plan.json; default: the running plan and the folder's", positional=True),),
         "show_catalog.print_diff",
     ),
     Verb(
-        ("catalog", "refresh"),
-        "catalog.refresh",
+        "catalog refresh",
         "lay newer facts over the shipped ones, from files you bring: nothing is fetched",
         (
             Arg("from_dir", "the folder with the sources' files (--from DIR)", metavar="DIR"),

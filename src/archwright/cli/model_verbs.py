@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from archwright.cli.verb_spec import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb, require_positional
 
-VERSION = Arg("id", "a version's id, or a name for its newest version", positional=True, required=True)
+VERSION = require_positional("id", "a version's id, or a name for its newest version")
 DRY_RUN = Arg("dry_run", "only say what would be changed", "flag")
 
 MODEL_VERBS: tuple[Verb, ...] = (
+    Verb("models fetch", "bring a model file into the home", (require_positional("name", "the model"),)),
+    Verb("models list", "model files known and versions trained", (), "show_models.print_models"),
+    Verb("models show", "a version: its scores, its gates, what it was made of", (VERSION,), "show_models.print_model"),
     Verb(
-        ("models", "fetch"),
-        "models.fetch",
-        "bring a model file into the home",
-        (Arg("name", "the model", positional=True, required=True),),
-    ),
-    Verb(("models", "list"), "models.list", "model files known and versions trained", (), "show_models.print_models"),
-    Verb(
-        ("models", "show"),
-        "models.show",
-        "a version: its scores, its gates, what it was made of",
-        (VERSION,),
-        "show_models.print_model",
-    ),
-    Verb(
-        ("models", "evaluate"),
-        "models.evaluate",
+        "models evaluate",
         "measure a version on held-out rows and hold it to its gates",
         (VERSION,),
         "show_models.print_evaluation",
     ),
     Verb(
-        ("models", "promote"),
-        "models.promote",
+        "models promote",
         "put a version that passed its gates into production",
         (VERSION, DRY_RUN),
         "show_models.print_change",
     ),
     Verb(
-        ("models", "rollback"),
-        "models.rollback",
+        "models rollback",
         "put back what was in production before",
-        (Arg("name", "the endpoint: the model's name", positional=True, required=True), DRY_RUN),
+        (require_positional("name", "the endpoint: the model's name"), DRY_RUN),
         "show_models.print_change",
     ),
     Verb(
-        ("models", "history"),
-        "models.history",
+        "models history",
         "every change of what is in production, oldest first",
         (
             Arg("name", "only this endpoint", positional=True),
@@ -54,10 +39,9 @@ MODEL_VERBS: tuple[Verb, ...] = (
         "show_models.print_history",
     ),
     Verb(
-        ("lineage",),
         "lineage",
         "from an answer, a model, a run or a data set version to the files it came from",
-        (Arg("id", "an answer's request id, or any other id", positional=True, required=True),),
+        (require_positional("id", "an answer's request id, or any other id"),),
         "show_models.print_lineage",
     ),
 )

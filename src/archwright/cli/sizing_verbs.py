@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from archwright.cli.verb_spec import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb, require_positional
 
-MODEL = Arg("model", "a model", positional=True, required=True)
+MODEL = require_positional("model", "a model")
 ON_DEVICES = Arg("on", "count and accelerator", required=True, metavar="4xNAME")
-MACHINE = Arg("on", "count and accelerator, or vCPUs", positional=True, required=True, metavar="MACHINE")
+MACHINE = require_positional("on", "count and accelerator, or vCPUs", metavar="MACHINE")
 LATENCY = Arg("latency_p95_s", "the latency's limit", "number")
 
 SIZING_VERBS: tuple[Verb, ...] = (
     Verb(
-        ("predict", "serving"),
-        "predict_serving",
+        "predict serving",
         "latency and throughput of a model on accelerators, with bands",
         (
             MODEL,
@@ -29,11 +28,10 @@ SIZING_VERBS: tuple[Verb, ...] = (
         "show_sizing.print_prediction",
     ),
     Verb(
-        ("predict", "training"),
-        "predict_training",
+        "predict training",
         "throughput, memory, device hours and cost of a training run, with bands",
         (
-            Arg("model", "a model, or a size such as 13B", positional=True, required=True),
+            require_positional("model", "a model, or a size such as 13B"),
             ON_DEVICES,
             Arg("load", "sequences in a batch x tokens of each", default="256x4096", metavar="256x4096"),
             Arg(
@@ -48,11 +46,10 @@ SIZING_VERBS: tuple[Verb, ...] = (
         "show_sizing.print_prediction",
     ),
     Verb(
-        ("predict", "embedding"),
-        "predict_embedding",
+        "predict embedding",
         "texts a second that a machine turns into vectors, with bands",
         (
-            Arg("model", "an embedding model", positional=True, required=True),
+            require_positional("model", "an embedding model"),
             Arg("on", "count and accelerator, or vCPUs", required=True, metavar="1xNAME"),
             Arg("tokens", "tokens of a text: mean, or mean..p95", default="500", metavar="500..1500"),
             LATENCY,
@@ -60,8 +57,7 @@ SIZING_VERBS: tuple[Verb, ...] = (
         "show_sizing.print_prediction",
     ),
     Verb(
-        ("predict", "image"),
-        "predict_image",
+        "predict image",
         "images a second that a machine classifies, with bands",
         (
             MACHINE,
@@ -72,25 +68,22 @@ SIZING_VERBS: tuple[Verb, ...] = (
         "show_sizing.print_prediction",
     ),
     Verb(
-        ("predict", "table"),
-        "predict_table",
+        "predict table",
         "rows of features a second that a machine predicts from, with bands",
         (MACHINE, Arg("features", "features of a row", "integer", required=True), LATENCY),
         "show_sizing.print_prediction",
     ),
     Verb(
-        ("predict", "data"),
-        "predict_data",
+        "predict data",
         "hours a machine takes to ingest and refine data, with bands",
         (MACHINE, Arg("gib", "GiB of data", "number", required=True)),
         "show_sizing.print_prediction",
     ),
     Verb(
-        ("accuracy",),
         "accuracy",
         "predict each row of a benchmark table, and score where it holds measurements",
         (
-            Arg("file", "a CSV table", positional=True, required=True, metavar="FILE.csv"),
+            require_positional("file", "a CSV table", metavar="FILE.csv"),
             Arg("rows_out", "write the predictions there", metavar="OUT.csv"),
         ),
         "show_sizing.print_accuracy",

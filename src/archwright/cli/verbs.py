@@ -11,13 +11,12 @@ from archwright.cli.data_verbs import DATA_VERBS
 from archwright.cli.model_verbs import MODEL_VERBS
 from archwright.cli.sizing_verbs import SIZING_VERBS
 from archwright.cli.train_verbs import TRAIN_VERBS
-from archwright.cli.verb_spec import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb, require_positional
 
-PLAN_FILE = Arg("plan", "a plan.json", positional=True, required=True)
+PLAN_FILE = require_positional("plan", "a plan.json")
 
 VERBS: tuple[Verb, ...] = (
     Verb(
-        ("init",),
         "init",
         "write a needs.yaml to start from",
         (
@@ -27,11 +26,10 @@ VERBS: tuple[Verb, ...] = (
         "print_path",
     ),
     Verb(
-        ("plan",),
         "plan",
         "choose, size and price a platform for a needs file",
         (
-            Arg("needs", "the needs file", positional=True, required=True, metavar="needs.yaml"),
+            require_positional("needs", "the needs file", metavar="needs.yaml"),
             Arg("output", "also write the plan there", short="-o", metavar="plan.json"),
             Arg("what_if", "the plan with a field changed, and what that changes", "texts", metavar="KEY=VALUE"),
             Arg("accept_stale", "advise buying even by prices that have expired", "flag"),
@@ -39,7 +37,6 @@ VERBS: tuple[Verb, ...] = (
         "show_plan.print_plan",
     ),
     Verb(
-        ("explain",),
         "explain",
         "why a plan is as it is",
         (
@@ -53,17 +50,15 @@ VERBS: tuple[Verb, ...] = (
         "print_text",
     ),
     Verb(
-        ("diff",),
         "diff",
         "what changed between two plans, and why",
         (
-            Arg("before", "a plan.json", positional=True, required=True, metavar="A.json"),
-            Arg("after", "another", positional=True, required=True, metavar="B.json"),
+            require_positional("before", "a plan.json", metavar="A.json"),
+            require_positional("after", "another", metavar="B.json"),
         ),
         "show_diff.print_diff",
     ),
     Verb(
-        ("up",),
         "up",
         "bring a plan up on this machine",
         (
@@ -78,7 +73,6 @@ VERBS: tuple[Verb, ...] = (
         "print_platform",
     ),
     Verb(
-        ("serve",),
         "serve",
         "the gateway alone, in front of engines that are already there",
         (
@@ -101,28 +95,22 @@ VERBS: tuple[Verb, ...] = (
         ),
         "show_serve.print_serving",
     ),
-    Verb(("status",), "status", "what runs", (), "print_status"),
+    Verb("status", "what runs", (), "print_status"),
     Verb(
-        ("down",),
-        "down",
-        "take the platform down",
-        (Arg("dry_run", "only say what would be stopped", "flag"),),
-        "print_stopped",
+        "down", "take the platform down", (Arg("dry_run", "only say what would be stopped", "flag"),), "print_stopped"
     ),
-    Verb(("doctor",), "doctor", "check what this machine has and lacks", (), "print_checks"),
+    Verb("doctor", "check what this machine has and lacks", (), "print_checks"),
     Verb(
-        ("ask",),
         "ask",
         "ask the running platform a question",
         (
-            Arg("question", "the question", positional=True, required=True),
+            require_positional("question", "the question"),
             Arg("model", "a model or workload; default: the first"),
             Arg("max_tokens", "longest answer in tokens", "integer"),
         ),
         "print_stream",
     ),
     Verb(
-        ("bench",),
         "bench",
         "drive a plan's traffic at an OpenAI-compatible URL and measure",
         (
@@ -134,7 +122,6 @@ VERBS: tuple[Verb, ...] = (
         "print_bench",
     ),
     Verb(
-        ("reconcile",),
         "reconcile",
         "hold every prediction of a plan against its measurement",
         (
@@ -144,13 +131,9 @@ VERBS: tuple[Verb, ...] = (
         "print_reconciliation",
     ),
     Verb(
-        ("report",),
         "report",
         "write a plan as one document for business and engineers",
-        (
-            PLAN_FILE,
-            Arg("output", "file to write: .html, .pdf or .xlsx", required=True, short="-o", metavar="FILE"),
-        ),
+        (PLAN_FILE, Arg("output", "file to write: .html, .pdf or .xlsx", required=True, short="-o", metavar="FILE")),
         "print_path",
     ),
     *SIZING_VERBS,
@@ -159,7 +142,6 @@ VERBS: tuple[Verb, ...] = (
     *MODEL_VERBS,
     *ACCESS_VERBS,
     Verb(
-        ("usage",),
         "usage",
         "requests, tokens and money: by tenant, key, user, model, day",
         (
@@ -169,15 +151,14 @@ VERBS: tuple[Verb, ...] = (
         "print_table",
     ),
     Verb(
-        ("audit", "list"),
-        "audit.list",
+        "audit list",
         "access decisions and administrative acts",
         (Arg("tenant", "only this tenant's"), Arg("limit", "newest first", "integer", default=50)),
         "print_table",
     ),
-    Verb(("audit", "verify"), "audit.verify", "check the chain of audit records"),
+    Verb("audit verify", "check the chain of audit records"),
     *CATALOG_VERBS,
-    Verb(("settings",), "settings", "each setting and where it came from", (), "print_table"),
+    Verb("settings", "each setting and where it came from", (), "print_table"),
 )
 
 GROUPS: dict[str, str] = {
