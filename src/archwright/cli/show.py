@@ -15,7 +15,7 @@ from rich.table import Table
 
 from archwright.api.platform_lifecycle import AnswerStream, PlatformHandle
 from archwright.cli.number_format import format_band, format_quantity
-from archwright.cli.table_layout import make_plain_table
+from archwright.cli.table_layout import make_boxed_table, make_plain_table
 from archwright.contract.evidence import Deviation, Reconciliation
 from archwright.errors import replace_control_characters
 
@@ -85,17 +85,14 @@ def print_table(result: Iterable[object]) -> int:
     if not rows:
         return print_text("none")
     told = [name for name in rows[0] if name not in CHAIN_FIELDS and any(row[name] not in (None, "") for row in rows)]
+    titles = {name: name.replace("_", " ") for name in told}
     # Other verbs take an id; a date is one word.
-    whole = [_format_title(name) for name in told if name in ("id", "request_id") or _is_time(name)]
-    drawn = make_plain_table(*map(_format_title, told), whole=whole)
+    whole = [title for name, title in titles.items() if name in ("id", "request_id") or _is_time(name)]
+    drawn = make_plain_table(*titles.values(), whole=whole)
     for row in rows:
         drawn.add_row(*(escape(_format_cell(name, row[name])) for name in told))
     make_console().print(drawn)
     return 0
-
-
-def _format_title(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _is_time(name: str) -> bool:
@@ -107,17 +104,9 @@ def _format_cell(name: str, value: object) -> str:
         return f"{value:.6f}".rstrip("0").rstrip(".")  # to the millionth: a request to a small model costs a few
     if isinstance(value, float) and _is_time(name):
         return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M")
-    return _format_plain(value)
-
-
-def _format_plain(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
-    return str(value)
+    return {None: "-", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def print_platform(result: PlatformHandle) -> int:
@@ -139,7 +128,7 @@ def print_platform(result: PlatformHandle) -> int:
 
 
 def print_status(result: Any) -> int:
-    print_text(f"{result.state}" + (f" at {result.url}/v1" if result.url else ""))
+    print_text(f"{result.state} at {result.url}/v1" if result.url else result.state)
     if result.processes:
         print_table(result.processes)
     for note in result.notes:
@@ -155,57 +144,43 @@ def print_stopped(result: Any) -> int:
 
 def print_checks(result: Any) -> int:
     for check in result:
-        print_text(
-            f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}"
-            + (f"  -> {check.hint}" if check.hint else "")
-        )
+        hint = f"  -> {check.hint}" if check.hint else ""
+        print_text(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}{hint}")
     return 0 if all(check.ok for check in result) else 1
 
 
 def print_bench(result: Any) -> int:
     out = make_console()
     for phase in result.phases:
-        out.print(
-            f"{phase.name}: {phase.requests} requests in {phase.seconds:.0f} s, {phase.failed} failed, "
-            f"{phase.output_tokens:.0f} tokens out"
-        )
+        requests = f"{phase.requests} requests in {phase.seconds:.0f} s, {phase.failed} failed"
+        out.print(f"{phase.name}: {requests}, {phase.output_tokens:.0f} tokens out")
     for note in result.notes:
         out.print(f"  note: {escape(note)}")
     return print_reconciliation(result.reconciliation)
 
 
-VERDICTS = {
-    "within": "[green]within[/]",
-    "better": "[cyan]better[/]",
-    "worse": "[red]worse[/]",
-    "unknown": "[dim]unknown[/]",
-}
+VERDICT_COLOURS = {"within": "green", "better": "cyan", "worse": "red", "unknown": "dim"}
 
 
 def print_reconciliation(result: Reconciliation) -> int:
     out = make_console()
     out.print(make_deviations_table(result.deviations, samples=True))
-    measured = sum(1 for d in result.deviations if d.measured)
-    inside = sum(1 for d in result.deviations if d.verdict == "within")
+    measured = sum(d.measured is not None for d in result.deviations)
+    inside = sum(d.verdict == "within" for d in result.deviations)
     out.print(f"{inside} of {measured} measured predictions inside their band; plan {result.plan_digest[:12]}")
     return 0
 
 
 def make_deviations_table(deviations: Iterable[Deviation], *, samples: bool) -> Table:
     """Plan versus actual; `samples`: how many each measurement was made of."""
-    drawn = Table(title="Plan versus actual", title_justify="left", header_style="bold")
-    for name in ("prediction", "predicted", "90 % band", "measured", *(["samples"] if samples else []), "verdict"):
-        left = name in ("prediction", "verdict")
-        drawn.add_column(name, justify="left" if left else "right", no_wrap=not samples)
+    numbers = ("predicted", "90 % band", "measured", *(["samples"] if samples else []))
+    drawn = make_boxed_table("Plan versus actual", "prediction", numbers=numbers, whole=not samples)
+    drawn.add_column("verdict", no_wrap=not samples)
     for one in deviations:
         predicted, measured = one.predicted, one.measured
-        counted = [str(measured.samples) if measured else "-"] if samples else []
-        drawn.add_row(
-            escape(one.prediction_id),
-            format_quantity(predicted.value, predicted.unit),
-            format_band(predicted),
-            format_quantity(measured.value, predicted.unit) if measured else "-",
-            *counted,
-            VERDICTS[one.verdict],
-        )
+        figures = [format_quantity(predicted.value, predicted.unit), format_band(predicted)]
+        figures.append(format_quantity(measured.value, predicted.unit) if measured else "-")
+        if samples:
+            figures.append(str(measured.samples) if measured else "-")
+        drawn.add_row(escape(one.prediction_id), *figures, f"[{VERDICT_COLOURS[one.verdict]}]{one.verdict}[/]")
     return drawn

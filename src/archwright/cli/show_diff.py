@@ -40,17 +40,13 @@ def print_what_if(result: Any) -> int:
 def _format_choice(choice: Any) -> str:
     if choice.option is None:
         return "nothing is feasible"
-    costs = (
-        ("over the horizon", choice.total_cost),
-        ("a month without staff", choice.cost_per_month),
-        ("to buy", choice.capex),
-    )
-    told = (
-        f"{format_money(cost.value)} {cost.unit.partition('/')[0]} {name}"
-        for name, cost in costs
-        if cost and cost.value
-    )
-    return escape(", ".join((choice.option, *told)))
+    told = [choice.option]
+    names = {"total_cost": "over the horizon", "cost_per_month": "a month without staff", "capex": "to buy"}
+    for field, name in names.items():
+        cost = getattr(choice, field)
+        if cost and cost.value:
+            told.append(f"{format_money(cost.value)} {cost.unit.partition('/')[0]} {name}")
+    return escape(", ".join(told))
 
 
 def _print_difference(out: Console, result: Any) -> None:
@@ -59,26 +55,19 @@ def _print_difference(out: Console, result: Any) -> None:
         return
     for reason in result.because:
         out.print(f"  because {escape(reason)}")
-    if result.chosen is None:
-        out.print("  [bold]the choice stays[/]")
-    else:
-        out.print(
-            f"  [bold]the choice goes from {_format_option_name(result.chosen.before)} "
-            f"to {_format_option_name(result.chosen.after)}[/]"
-        )
+    chosen = result.chosen
+    moved = chosen and f"goes from {escape(chosen.before or 'nothing')} to {escape(chosen.after or 'nothing')}"
+    out.print(f"  [bold]the choice {moved or 'stays'}[/]")
     for note in result.notes:
         for sign, text in (("-", note.before), ("+", note.after)):
             if text is not None and (note.before is None or note.after is None):
                 print_indented(out, f"{sign} {escape(text)}")
     _print_figures(out, "What the choice costs", result.costs)
     _print_figures(out, "Its cost lines", result.lines)
-    for title, rows in (
-        ("Models", result.models),
-        ("Pools", result.pools),
-        ("Machines", result.purchases),
-        ("Verdicts", result.verdicts),
-    ):
-        _print_changed_texts(out, title, rows)
+    _print_changed_texts(out, "Models", result.models)
+    _print_changed_texts(out, "Pools", result.pools)
+    _print_changed_texts(out, "Machines", result.purchases)
+    _print_changed_texts(out, "Verdicts", result.verdicts)
     _print_figures(out, "Cost of every option over the horizon", result.totals)
     _print_figures(out, "Promises", result.predictions)
     _print_changed_texts(out, "Facts", result.facts)
@@ -87,24 +76,13 @@ def _print_difference(out: Console, result: Any) -> None:
     out.print()
 
 
-def _format_option_name(name: str | None) -> str:
-    return escape(name) if name is not None else "nothing"
-
-
 def _print_figures(out: Console, title: str, rows: Any) -> None:
     if not rows:
         return
-    table = make_titled_table(f"\n{title}")
-    table.add_column("", overflow="fold")
-    for name in ("before", "after", "change"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = make_titled_table(f"\n{title}", "", numbers=("before", "after", "change"))
     for row in rows[:SHOWN_ROWS]:
-        table.add_row(
-            escape(row.name),
-            _format_figure(row.before),
-            _format_figure(row.after),
-            _format_change(row.before, row.after),
-        )
+        figures = (_format_figure(row.before), _format_figure(row.after), _format_change(row.before, row.after))
+        table.add_row(escape(row.name), *figures)
     out.print(table)
     _print_remaining(out, rows)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +13,8 @@ from archwright.cli.show import as_json, make_console
 from archwright.cli.show_diff import print_what_if
 from archwright.cli.table_layout import make_titled_table, print_indented
 from archwright.contract.decision import CostDriver, ReturnOnInvestment
-from archwright.contract.plan import ConstraintViolation, Option, Plan
+from archwright.contract.estimate import Estimate
+from archwright.contract.plan import ConstraintViolation, MachineFacts, Option, Plan
 
 __all__ = ["as_json", "print_plan"]
 
@@ -26,25 +26,21 @@ MONTHLY_COLUMN = "a month\nwithout staff"
 
 
 def print_plan(result: Any) -> int:
-    """The decision in a sentence, the options with their money, what could change it, parts, promises, gaps. A "what
-    if" is told as the change it makes.
-    """
-    return _print_full_plan(result) if isinstance(result, Plan) else print_what_if(result)
-
-
-def _print_full_plan(result: Plan) -> int:
+    """The decision, the options with their money, what could change it, parts, promises, gaps; or a "what if"."""
+    if not isinstance(result, Plan):
+        return print_what_if(result)
     out = make_console()
     out.print(
         f"\n[bold]Plan for {escape(result.organisation)}[/]   {escape(result.needs_file)}   plan {result.digest[:12]}"
     )
-    _print_machine(out, result)
+    if result.machine is not None:
+        _print_machine(out, result.machine)
     out.print()
-    headline, *rest = _describe_decision(result)
-    out.print(headline)
-    for sentence in rest:
-        print_indented(out, sentence)
+    _print_decision(out, result)
     out.print()
-    _print_options(out, result)
+    ranked = sorted(result.options, key=lambda option: _rank_option(result, option))
+    _print_feasible_options(out, result, [option for option in ranked if option.feasible])
+    _print_infeasible_options(out, result, [option for option in ranked if not option.feasible])
     _print_drivers(out, result)
     _print_sections(out, result)
     if result.predictions:
@@ -62,10 +58,7 @@ def _print_full_plan(result: Plan) -> int:
     return 0
 
 
-def _print_machine(out: Console, result: Plan) -> None:
-    if result.machine is None:
-        return
-    machine = result.machine
+def _print_machine(out: Console, machine: MachineFacts) -> None:
     out.print(
         f"[dim]this machine: {machine.cores_usable} cores ({machine.isa}), "
         f"{format_quantity(machine.memory_bytes, 'bytes')} memory, "
@@ -78,28 +71,28 @@ def _print_machine(out: Console, result: Plan) -> None:
 # --- the decision
 
 
-def _describe_decision(result: Plan) -> Iterable[str]:
+def _print_decision(out: Console, result: Plan) -> None:
     """What to do, what it costs, how sure that is, what it earns: one line each."""
-    feasible = sum(option.feasible for option in result.options)
-    looked = f"{feasible} of {len(result.options)} options feasible"
     option = result.chosen_option
     if option is None:
-        yield f"[bold yellow]No option satisfies the needs[/] ({len(result.options)} looked at)"
+        out.print(f"[bold yellow]No option satisfies the needs[/] ({len(result.options)} looked at)")
         return
-    yield f"[bold green]Choose {escape(option.name)}[/]{_describe_place(option)} ({looked})"
-    if option.total_cost is not None:
-        yield _describe_cost(result, option)
-        yield _describe_categories(result, option)
-    if result.decision.returns is not None:
-        yield _describe_return(result.decision.returns)
-    for note in option.notes:
-        yield f"[dim]{escape(note)}[/]"
-
-
-def _describe_place(option: Option) -> str:
+    feasible = sum(option.feasible for option in result.options)
     models = sorted(set(option.models.values()))
     where = f" in {', '.join(option.regions)}" if option.regions else ""
-    return escape(where + (f" with {', '.join(models)}" if models else ""))
+    place = escape(where + (f" with {', '.join(models)}" if models else ""))
+    looked = f"{feasible} of {len(result.options)} options feasible"
+    out.print(f"[bold green]Choose {escape(option.name)}[/]{place} ({looked})")
+    if option.total_cost is not None:
+        print_indented(out, _describe_cost(result, option))
+        # What the total pays for, the most first; what comes back is taken off.
+        spent = option.cost_by_category(result.horizon_months)
+        largest = sorted(spent.items(), key=lambda entry: -abs(entry[1]))[:SHOWN_CATEGORIES]
+        print_indented(out, f"of it {', '.join(f'{name} {format_money(amount)}' for name, amount in largest)}")
+    if result.decision.returns is not None:
+        print_indented(out, _describe_return(result.decision.returns))
+    for note in option.notes:
+        print_indented(out, f"[dim]{escape(note)}[/]")
 
 
 def _describe_cost(result: Plan, option: Option) -> str:
@@ -111,13 +104,6 @@ def _describe_cost(result: Plan, option: Option) -> str:
         f"(90 %: {format_money(total.low)} to {format_money(total.high)}); "
         f"{format_money(month.value)} a month without staff{bought}"
     )
-
-
-def _describe_categories(result: Plan, option: Option) -> str:
-    """What the total pays for, the most first; what comes back is taken off."""
-    spent = option.cost_by_category(result.horizon_months)
-    largest = sorted(spent.items(), key=lambda entry: -abs(entry[1]))[:SHOWN_CATEGORIES]
-    return f"of it {', '.join(f'{name} {format_money(amount)}' for name, amount in largest)}"
 
 
 def _describe_return(returns: ReturnOnInvestment) -> str:
@@ -133,15 +119,6 @@ def _describe_return(returns: ReturnOnInvestment) -> str:
 # --- the options
 
 
-def _print_options(out: Console, result: Plan) -> None:
-    """What could be chosen, then what could not and why."""
-    ranked = sorted(result.options, key=lambda option: _rank_option(result, option))
-    feasible = [option for option in ranked if option.feasible]
-    if feasible:
-        _print_feasible_options(out, result, feasible)
-    _print_infeasible_options(out, result, [option for option in ranked if not option.feasible])
-
-
 def _rank_option(result: Plan, option: Option) -> tuple[bool, bool, float, str]:
     """The chosen one, then the cheapest first; what has no price comes last."""
     total = option.total_cost
@@ -149,20 +126,21 @@ def _rank_option(result: Plan, option: Option) -> tuple[bool, bool, float, str]:
 
 
 def _print_feasible_options(out: Console, result: Plan, options: list[Option]) -> None:
-    table = make_titled_table("Options")
-    for name in ("", "option"):
-        table.add_column(name, overflow="fold")
-    for name in (f"{result.currency} in {result.horizon_label}", "90 % band", "to buy", MONTHLY_COLUMN, "cheaper"):
-        table.add_column(name, justify="right", no_wrap=True)
+    if not options:
+        return
+    total_column = f"{result.currency} in {result.horizon_label}"
+    numbers = (total_column, "90 % band", "to buy", MONTHLY_COLUMN, "cheaper")
+    table = make_titled_table("Options", "", "option", numbers=numbers)
     for option in options:
-        total, month, capex = option.total_cost, option.cost_per_month, option.capex
+        total, capex = option.total_cost, option.capex
+        best = "*" if option.name in result.decision.pareto else " "
         table.add_row(
-            _format_mark(result, option),
+            f"[green]>[/]{best}" if option.name == result.chosen else f" {best}",
             escape(option.name),
-            format_money(total.value) if total else "-",
+            _format_cost(total),
             f"{format_money(total.low)} to {format_money(total.high)}" if total else "-",
-            (format_money(capex.value) if capex.value else "-") if capex else "-",
-            format_money(month.value) if month else "-",
+            _format_cost(capex) if capex and capex.value else "-",
+            _format_cost(option.cost_per_month),
             _format_chance(result, option),
         )
     out.print(table)
@@ -173,9 +151,8 @@ def _print_feasible_options(out: Console, result: Plan, options: list[Option]) -
         print_indented(out, "[dim]cheaper: in which share of the draws it costs less than the chosen one[/]")
 
 
-def _format_mark(result: Plan, option: Option) -> str:
-    best = "*" if option.name in result.decision.pareto else " "
-    return f"[green]>[/]{best}" if option.name == result.chosen else f" {best}"
+def _format_cost(cost: Estimate | None) -> str:
+    return format_money(cost.value) if cost else "-"
 
 
 def _format_chance(result: Plan, option: Option) -> str:
@@ -192,19 +169,12 @@ def _format_chance(result: Plan, option: Option) -> str:
 def _print_infeasible_options(out: Console, result: Plan, options: list[Option]) -> None:
     if not options:
         return
-    table = make_titled_table("Not feasible")
-    table.add_column("option", overflow="fold")
-    for name in (f"{result.currency} in {result.horizon_label}", MONTHLY_COLUMN):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = (f"{result.currency} in {result.horizon_label}", MONTHLY_COLUMN)
+    table = make_titled_table("Not feasible", "option", numbers=numbers)
     table.add_column("because", overflow="fold", style="yellow")
     for option in options:
-        total, month = option.total_cost, option.cost_per_month
-        table.add_row(
-            escape(option.name),
-            format_money(total.value) if total else "-",
-            format_money(month.value) if month else "-",
-            escape("; ".join(map(_format_miss, option.misses))),
-        )
+        costs = (_format_cost(option.total_cost), _format_cost(option.cost_per_month))
+        table.add_row(escape(option.name), *costs, escape("; ".join(map(_format_miss, option.misses))))
     out.print()
     out.print(table)
 
@@ -272,16 +242,13 @@ def _print_sections(out: Console, result: Plan) -> None:
 
 def _make_predictions_table(result: Plan) -> Table:
     table = make_titled_table("\nPromises")
-    for name in ("prediction", "value", "90 % band", "basis"):
-        right = name in ("value", "90 % band")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "basis")
+    table.add_column("prediction", no_wrap=True)
+    for name in ("value", "90 % band"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("basis")
     for promise in result.predictions:
         estimate = promise.estimate
         basis = result.basis(estimate.basis)
-        table.add_row(
-            promise.id,
-            format_quantity(estimate.value, estimate.unit),
-            format_band(estimate),
-            f"{basis.kind}: {basis.stratum}",
-        )
+        value = format_quantity(estimate.value, estimate.unit)
+        table.add_row(promise.id, value, format_band(estimate), f"{basis.kind}: {basis.stratum}")
     return table

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import TextIO
 
 from rich.markup import escape
-from rich.table import Table
 
 from archwright.api.training import TrainingProgress, TrainingSession
 from archwright.cli import show
 from archwright.cli.number_format import format_band, format_quantity, format_significant
-from archwright.cli.table_layout import make_plain_table
-from archwright.contract.evidence import Basis, Prediction
+from archwright.cli.table_layout import make_boxed_table, make_plain_table
+from archwright.contract.evidence import Basis
 from archwright.contract.lineage import TrainingRun
 
 # A terminal's line is rewritten, a file gets lines: few enough to be read.
@@ -27,7 +26,7 @@ def as_json(result: object) -> int:
         return show.as_json(result)
     run = result.result()
     show.as_json(run)
-    return _exit_status(run)
+    return INTERRUPTED if run.status == "interrupted" else 0
 
 
 def print_training(result: TrainingSession) -> int:
@@ -37,12 +36,8 @@ def print_training(result: TrainingSession) -> int:
     if began.status == "finished":
         out.print(f"run {began.id} is finished: nothing to do")
         return _print_outcome(began)
-    again = f", resumed {_format_times(began.resumed)}" if began.resumed else ""
-    out.print(
-        f"run [bold]{began.id}[/]: {escape(began.name)} ({began.task}) on {escape(began.dataset_version)}, "
-        f"{began.steps} steps{again}",
-        soft_wrap=True,
-    )
+    subject = f"{escape(began.name)} ({began.task}) on {escape(began.dataset_version)}"
+    out.print(f"run [bold]{began.id}[/]: {subject}, {began.steps} steps{_format_resumed(began)}", soft_wrap=True)
     if not began.resumed:
         _print_predictions(began)
     line = ProgressLine(sys.stdout, began.task == "text-lora")
@@ -52,19 +47,15 @@ def print_training(result: TrainingSession) -> int:
     ended = result.run
     if ended.status == "interrupted":
         # Not through the console, which would break the line where somebody copies it.
-        show.print_text(
-            f"interrupted at step {ended.step} of {ended.steps}; go on with: archwright runs resume {ended.id}"
-        )
+        steps = f"interrupted at step {ended.step} of {ended.steps}"
+        show.print_text(f"{steps}; go on with: archwright runs resume {ended.id}")
         return INTERRUPTED
     return _print_outcome(ended)
 
 
-def _format_times(number: int) -> str:
-    return {1: "once", 2: "twice"}.get(number, f"{number} times")
-
-
-def _exit_status(run: TrainingRun) -> int:
-    return INTERRUPTED if run.status == "interrupted" else 0
+def _format_resumed(run: TrainingRun) -> str:
+    times = {1: "once", 2: "twice"}.get(run.resumed, f"{run.resumed} times")
+    return f", resumed {times}" if run.resumed else ""
 
 
 class ProgressLine:
@@ -120,9 +111,8 @@ def _format_time_left(left_s: float) -> str:
 def print_runs(result: tuple[TrainingRun, ...]) -> int:
     if not result:
         return show.print_text("none; train one: archwright train spec.yaml")
-    drawn = make_plain_table(
-        "run", "name", "task", "status", "step", "loss", "dataset", "model", right={"step", "loss"}
-    )
+    names = ("run", "name", "task", "status", "step", "loss", "dataset", "model")
+    drawn = make_plain_table(*names, right={"step", "loss"})
     for one in result:
         loss = "-" if one.loss_last is None else f"{one.loss_last:.4f}"
         step = f"{one.step} of {one.steps}"
@@ -141,8 +131,9 @@ def print_run(result: TrainingRun) -> int:
 
 def _print_outcome(result: TrainingRun) -> int:
     out = show.make_console()
-    for name, value in _list_facts(result):
-        out.print(f"{name:<10}{escape(value)}")
+    for name, value in _describe_run(result).items():
+        if value:
+            out.print(f"{name:<10}{escape(value)}")
     if result.deviations:
         out.print(show.make_deviations_table(result.deviations, samples=False))
     else:
@@ -152,36 +143,34 @@ def _print_outcome(result: TrainingRun) -> int:
     return 0
 
 
-def _list_facts(result: TrainingRun) -> list[tuple[str, str]]:
+def _describe_run(result: TrainingRun) -> dict[str, str]:
+    """Lines by their names; an empty one is not printed."""
     unit = "tokens" if result.task == "text-lora" else "rows"
-    facts = [
-        (
-            "run",
-            f"{result.id}  {result.status}" + (f", resumed {_format_times(result.resumed)}" if result.resumed else ""),
-        ),
-        ("model", result.model or "-"),
-        ("name", f"{result.name} ({result.task})"),
-        ("dataset", result.dataset_version),
-    ]
-    if result.base:
-        facts.append(("base", f"{result.base} ({result.base_sha256[:12]})"))
-    facts.append(("steps", f"{result.step} of {result.steps}"))
+    speed = f"{format_significant(result.tokens_per_s)} {unit}/s" if result.tokens_per_s else ""
+    loss = ""
     if result.loss_last is not None and result.loss_first is not None:
-        facts.append(("loss", f"{result.loss_first:.4f} at first, {result.loss_last:.4f} at last"))
-    if result.tokens_per_s:
-        facts.append(
-            ("time", f"{format_quantity(result.train_s, 's')}, {format_significant(result.tokens_per_s)} {unit}/s")
-        )
-    if result.weights_sha256:
-        facts.append(("weights", f"{result.weights_sha256[:12]}, order of rows {result.order_sha256[:12]}"))
-    if result.error:
-        facts.append(("error", result.error))
-    return facts
+        loss = f"{result.loss_first:.4f} at first, {result.loss_last:.4f} at last"
+    return {
+        "run": f"{result.id}  {result.status}{_format_resumed(result)}",
+        "model": result.model or "-",
+        "name": f"{result.name} ({result.task})",
+        "dataset": result.dataset_version,
+        "base": result.base and f"{result.base} ({result.base_sha256[:12]})",
+        "steps": f"{result.step} of {result.steps}",
+        "loss": loss,
+        "time": speed and f"{format_quantity(result.train_s, 's')}, {speed}",
+        "weights": result.weights_sha256 and f"{result.weights_sha256[:12]}, order of rows {result.order_sha256[:12]}",
+        "error": result.error,
+    }
 
 
 def _print_predictions(run: TrainingRun) -> None:
     if run.predictions:
-        show.make_console().print(_make_predictions_table(run.predictions))
+        drawn = make_boxed_table("Promises", "prediction", numbers=("value", "90 % band"), whole=True)
+        for promise in run.predictions:
+            estimate = promise.estimate
+            drawn.add_row(escape(promise.id), format_quantity(estimate.value, estimate.unit), format_band(estimate))
+        show.make_console().print(drawn)
     elif run.not_predicted:
         show.make_console().print(f"no prediction: {escape(run.not_predicted)}")
 
@@ -197,13 +186,3 @@ def _print_bases(bases: tuple[Basis, ...]) -> None:
         out.print("[bold]they rest on[/]")
     for fact in facts:
         out.print(f"  {escape(fact)}")
-
-
-def _make_predictions_table(predictions: tuple[Prediction, ...]) -> Table:
-    drawn = Table(title="Promises", title_justify="left", header_style="bold")
-    for name in ("prediction", "value", "90 % band"):
-        drawn.add_column(name, justify="left" if name == "prediction" else "right", no_wrap=True)
-    for promise in predictions:
-        estimate = promise.estimate
-        drawn.add_row(escape(promise.id), format_quantity(estimate.value, estimate.unit), format_band(estimate))
-    return drawn

@@ -14,11 +14,8 @@ def print_indented(out: Console, text: str, by: int = 2) -> None:
     out.print(Padding(text, (0, 0, 0, by)))
 
 
-def make_plain_table(
-    *names: str, right: Collection[str] = (), whole: Collection[str] = (), title: str | None = None
-) -> Table:
-    """A table without lines. What is in `right` stands to the right; long cells go on below, except in `whole`."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def _add_columns(table: Table, names: Collection[str], right: Collection[str], whole: Collection[str]) -> Table:
+    """Columns in `right` are aligned right. Long cells wrap, except in the columns of `whole`."""
     for name in names:
         side: JustifyMethod = "right" if name in right else "left"
         kept = name in whole
@@ -26,6 +23,24 @@ def make_plain_table(
     return table
 
 
-def make_titled_table(title: str) -> Table:
-    """A table without lines, its name above."""
-    return Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 1))
+def make_plain_table(
+    *names: str, right: Collection[str] = (), whole: Collection[str] = (), title: str | None = None
+) -> Table:
+    """A table without lines."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    return _add_columns(table, names, right, whole)
+
+
+def make_titled_table(title: str, *texts: str, numbers: Collection[str] = ()) -> Table:
+    """A table without lines, its name above: columns of text, then columns of numbers, which never wrap."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 1))
+    return _add_columns(table, (*texts, *numbers), numbers, numbers)
+
+
+def make_boxed_table(title: str, text: str, *, numbers: Collection[str], whole: bool) -> Table:
+    """A table with lines: a column of text, then columns of numbers; with `whole` no cell wraps."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column(text, no_wrap=whole)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=whole)
+    return table

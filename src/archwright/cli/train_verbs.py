@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.cli.verb_spec import Arg, Verb, require_positional
+from archwright.cli.verb_spec import Verb, require_positional
 
 RUN = require_positional("id", "a run's id, or a name for its newest run")
 
