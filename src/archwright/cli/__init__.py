@@ -38,14 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(metavar="VERB", required=True)
     groups: dict[str, Any] = {}
     for verb in VERBS:
-        parent = verbs
-        if len(verb.words) == 2:
-            group = verb.words[0]
-            if group not in groups:
-                made = verbs.add_parser(group, help=GROUPS[group], description=GROUPS[group])
-                groups[group] = made.add_subparsers(metavar="VERB", required=True)
-            parent = groups[group]
-        one = parent.add_parser(verb.words[-1], help=verb.help, description=verb.help)
+        *group, word = verb.words
+        for name in group:
+            if name not in groups:
+                made = verbs.add_parser(name, help=GROUPS[name], description=GROUPS[name])
+                groups[name] = made.add_subparsers(metavar="VERB", required=True)
+        one = (groups[group[0]] if group else verbs).add_parser(word, help=verb.help, description=verb.help)
         one.set_defaults(verb=verb)
         one.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
         for arg in verb.args:
@@ -58,17 +56,13 @@ def _add_argument(one: argparse.ArgumentParser, arg: Arg) -> None:
         one.add_argument(arg.name, nargs=None if arg.required else "?", help=arg.help, metavar=arg.metavar or arg.name)
         return
     names = [f"--{arg.name.replace('_', '-')}", *([arg.short] if arg.short else [])]
+    options: dict[str, Any] = {"dest": arg.name, "help": arg.help}
     if arg.kind == "flag":
-        one.add_argument(*names, dest=arg.name, action="store_true", help=arg.help)
-        return
-    metavar = arg.metavar or arg.name.upper()
-    if arg.kind == "texts":
-        one.add_argument(*names, dest=arg.name, action="append", help=arg.help, metavar=metavar)
-        return
-    kind = ARGUMENT_TYPES[arg.kind]
-    one.add_argument(
-        *names, dest=arg.name, type=kind, default=arg.default, required=arg.required, help=arg.help, metavar=metavar
-    )
+        options |= {"action": "store_true"}
+    else:
+        options |= {"metavar": arg.metavar or arg.name.upper(), "required": arg.required, "default": arg.default}
+        options |= {"action": "append"} if arg.kind == "texts" else {"type": ARGUMENT_TYPES[arg.kind]}
+    one.add_argument(*names, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich.markup import escape
 
-from archwright.api.catalog import CatalogCheck, CatalogDiff, FactView, LayerFact, RefreshReport
+from archwright.api.catalog import CatalogCheck, CatalogDiff, FactView, RefreshReport
 from archwright.cli.show import as_json, make_console, print_table, print_text
 from archwright.cli.table_layout import make_plain_table
 
@@ -14,6 +14,7 @@ __all__ = ["as_json", "print_check", "print_diff", "print_fact", "print_refresh"
 
 # Lines shown of a long list; --json has them all.
 SHOWN_ROWS = 30
+EMPTY_VALUES: tuple[object, ...] = (None, "", (), [], {})
 
 
 def print_fact(result: FactView) -> int:
@@ -26,26 +27,20 @@ def print_fact(result: FactView) -> int:
     for name, unit in units.items():
         drawn.add_row(name.replace("_", " "), unit, *(_format_number(values.get(name)) for values in stated))
     out.print(drawn)
-    words = {name: value for name, value in result.row.items() if name not in units and _is_shown(name, value)}
+    hidden = {*units, "source", "as_of", "confidence", "id"}
+    words = {name: value for name, value in result.row.items() if name not in hidden and value not in EMPTY_VALUES}
     width = max(map(len, words), default=0)
     for name, value in words.items():
         out.print(f"{name.replace('_', ' '):<{width}}  {escape(str(value))}", soft_wrap=True)
     for layer in result.chain:
-        out.print(_format_layer(layer), soft_wrap=True)
+        age = f"{layer.as_of or 'undated'}, {layer.freshness}"
+        origin = f"{layer.source_kind}; {age}; confidence {layer.confidence}"
+        out.print(f"{layer.layer}: {escape(layer.source)}  ({origin})", soft_wrap=True)
     return 0
 
 
 def _format_number(value: float | None) -> str:
     return "-" if value is None else f"{value:.6g}"
-
-
-def _is_shown(name: str, value: object) -> bool:
-    return value not in (None, "", (), [], {}) and name not in ("source", "as_of", "confidence", "id")
-
-
-def _format_layer(layer: LayerFact) -> str:
-    age = f"{layer.as_of or 'undated'}, {layer.freshness}"
-    return f"{layer.layer}: {escape(layer.source)}  ({layer.source_kind}; {age}; confidence {layer.confidence})"
 
 
 def print_check(result: CatalogCheck) -> int:
@@ -60,8 +55,8 @@ def print_check(result: CatalogCheck) -> int:
     out.print(f"no price for: {escape(', '.join(result.unpriced)) or 'none'}", soft_wrap=True)
     if result.lapsed:
         out.print(f"your own facts that hold no more: {escape(', '.join(result.lapsed))}", soft_wrap=True)
-    refreshed_on = result.refreshed_on or "never"
-    print_text(f"ages counted at {result.today}; refreshed {refreshed_on}; catalog {result.digest[:12]}")
+    refreshed = f"refreshed {result.refreshed_on or 'never'}"
+    print_text(f"ages counted at {result.today}; {refreshed}; catalog {result.digest[:12]}")
     return int(any(finding.refuses for finding in result.findings))
 
 
@@ -71,11 +66,14 @@ def print_diff(result: CatalogDiff) -> int:
     out = make_console()
     out.print(f"refreshed {result.refreshed_on}: {len(result.changes):,} figures changed")
     drawn = make_plain_table("fact", "figure", "unit", "before", "after", "change")
-    for change in sorted(result.changes, key=lambda change: -_relative_change(change.before, change.after))[
-        :SHOWN_ROWS
-    ]:
-        share = "gone" if change.after is None else _format_percent(change.before, change.after)
-        numbers = (_format_number(change.before), _format_number(change.after), share)
+    largest = sorted(result.changes, key=lambda change: -abs(_relative_change(change.before, change.after)))
+    for change in largest[:SHOWN_ROWS]:
+        share = f"{_relative_change(change.before, change.after):+.1%}" if change.before else "-"
+        numbers = (
+            _format_number(change.before),
+            _format_number(change.after),
+            "gone" if change.after is None else share,
+        )
         drawn.add_row(escape(change.fact), change.figure.replace("_", " "), change.unit, *numbers)
     if result.changes:
         out.print(drawn)
@@ -83,19 +81,15 @@ def print_diff(result: CatalogDiff) -> int:
     for name, count in result.added.items():
         print_text(f"new: {count:,} {name}")
     for plan in result.plans:
-        facts = ", ".join(plan.facts)
-        out.print(f"{escape(plan.plan)} ({escape(plan.organisation)}) rests on {escape(facts)}", soft_wrap=True)
+        facts = escape(", ".join(plan.facts))
+        out.print(f"{escape(plan.plan)} ({escape(plan.organisation)}) rests on {facts}", soft_wrap=True)
     if not result.plans:
         print_text("no plan at hand rests on a changed fact")
     return 0
 
 
 def _relative_change(before: float, after: float | None) -> float:
-    return 0.0 if after is None or not before else abs(after / before - 1)
-
-
-def _format_percent(before: float, after: float) -> str:
-    return f"{after / before - 1:+.1%}" if before else "-"
+    return 0.0 if after is None or not before else after / before - 1
 
 
 def _print_remaining(count: int) -> None:
@@ -122,9 +116,8 @@ def print_refresh(result: RefreshReport) -> int:
     return 0
 
 
-def _print_rows(title: str, rows: Iterable[object]) -> None:
-    listed = list(rows)
-    if listed:
+def _print_rows(title: str, rows: Sequence[object]) -> None:
+    if rows:
         make_console().print(f"\n[bold]{title}[/]")
-        print_table(listed[:SHOWN_ROWS])
-        _print_remaining(len(listed))
+        print_table(rows[:SHOWN_ROWS])
+        _print_remaining(len(rows))

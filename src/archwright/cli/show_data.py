@@ -81,22 +81,28 @@ def print_card(result: DatasetCard) -> int:
     out.print(f"{_summarise_version(version)}; licence: {escape(version.licence or 'not stated')}", soft_wrap=True)
     out.print(f"content  {version.content_sha256}\n", soft_wrap=True)
     out.print(_make_columns_table(version.columns))
-    for drawn in (
-        *([_make_counts_table("left out", "rows", version.drops)] if version.drops else ()),
-        *([_make_counts_table("redacted", "values", version.changes)] if version.changes else ()),
-        _make_files_table(version.files),
-    ):
-        out.print()
-        out.print(drawn)
+    for left, right, counts in (("left out", "rows", version.drops), ("redacted", "values", version.changes)):
+        if counts:
+            drawn = make_plain_table(left, right, right={right})
+            for name, count in counts.items():
+                drawn.add_row(escape(name), f"{count:,}")
+            out.print()
+            out.print(drawn)
+    out.print()
+    out.print(_make_files_table(version.files[:SHOWN_FILES]))
     if len(version.files) > SHOWN_FILES:
         out.print(f"[dim]and {len(version.files) - SHOWN_FILES:,} more[/]")
-    made = {"trained on it": [*result.runs, *result.models], "refined from it": result.refined}
-    aside = {"card": result.card, "quarantine": result.quarantine, "drops": result.drops}
-    lines = {name: ", ".join(names) or "nothing yet" for name, names in made.items()}
-    lines |= {name: path for name, path in aside.items() if path}
+    lines = {
+        "trained on it": ", ".join((*result.runs, *result.models)) or "nothing yet",
+        "refined from it": ", ".join(result.refined) or "nothing yet",
+        "card": result.card,
+        "quarantine": result.quarantine,
+        "drops": result.drops,
+    }
     out.print()
     for name, value in lines.items():
-        out.print(f"{name:<16} {escape(value)}", soft_wrap=True)
+        if value:
+            out.print(f"{name:<16} {escape(value)}", soft_wrap=True)
     return 0
 
 
@@ -110,17 +116,10 @@ def _make_columns_table(columns: Mapping[str, str]) -> Table:
     return drawn
 
 
-def _make_counts_table(left: str, right: str, rows: Mapping[str, int]) -> Table:
-    drawn = make_plain_table(left, right, right={right})
-    for name, value in rows.items():
-        drawn.add_row(escape(name), f"{value:,}")
-    return drawn
-
-
 def _make_files_table(files: Iterable[SourceFile]) -> Table:
     numbers = ("rows", "quarantined", "size")
     drawn = make_plain_table("file", *numbers, "sha256", right=numbers, whole=(*numbers, "sha256"))
-    for file in list(files)[:SHOWN_FILES]:
+    for file in files:
         size = format_quantity(file.size_bytes, "bytes")
         drawn.add_row(escape(file.path), f"{file.rows:,}", f"{file.quarantined:,}", size, file.sha256[:12])
     return drawn

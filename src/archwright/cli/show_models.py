@@ -17,16 +17,6 @@ from archwright.cli.show import make_console, print_record, print_text
 from archwright.cli.table_layout import make_plain_table
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
 
-__all__ = [
-    "as_json",
-    "print_change",
-    "print_evaluation",
-    "print_history",
-    "print_lineage",
-    "print_model",
-    "print_models",
-]
-
 SHOWN_FILES = 12
 # What an endpoint serves without a promotion: a workload the plan's own model, another endpoint nothing at all.
 NO_VERSION = "no version of ours"
@@ -53,16 +43,10 @@ def print_models(result: Iterable[ModelFile | ListedVersion]) -> int:
     names = ("version", "task", "size", "run", "dataset", "gates", "in production", "made")
     drawn = make_plain_table(*names, right={"size"}, title="\nVersions")
     for version in versions:
-        drawn.add_row(
-            escape(version.id),
-            version.task,
-            format_quantity(version.size_bytes, "bytes") if version.here else "file missing",
-            version.run,
-            escape(version.dataset_version),
-            GATE_LABELS[version.evaluated],
-            "[green]yes[/]" if version.in_production else "no",
-            _format_time(version.at),
-        )
+        size = format_quantity(version.size_bytes, "bytes") if version.here else "file missing"
+        origin = (version.run, escape(version.dataset_version))
+        state = (GATE_LABELS[version.evaluated], "[green]yes[/]" if version.in_production else "no")
+        drawn.add_row(escape(version.id), version.task, size, *origin, *state, _format_time(version.at))
     out.print(drawn)
     return 0
 
@@ -76,9 +60,9 @@ def print_model(result: ModelCard | ModelFile) -> int:
         return print_record(result)
     out = make_console()
     over = f", an adapter over {result.base}" if result.base else ""
-    out.print(
-        f"\n[bold]{escape(result.id)}[/]   {result.task}{escape(over)}, made {_format_time(result.at)}", soft_wrap=True
-    )
+    made = f"{result.task}{escape(over)}, made {_format_time(result.at)}"
+    out.print(f"\n[bold]{escape(result.id)}[/]   {made}", soft_wrap=True)
+    left_out = ", ".join(result.left_out)
     facts = {
         "file": f"{result.path or 'missing'}  ({result.format}, {format_quantity(result.size_bytes, 'bytes')})",
         "sha256": result.sha256,
@@ -87,9 +71,7 @@ def print_model(result: ModelCard | ModelFile) -> int:
         "run": result.lineage.run,
         "dataset": result.lineage.dataset_version,
         "production": f"since {_format_time(result.production_since)}" if result.production_since else "no",
-        "alone": f"{', '.join(result.left_out)} cannot serve it and get none of its requests"
-        if result.left_out
-        else "",
+        "alone": left_out and f"{left_out} cannot serve it and get none of its requests",
     }
     for name, value in facts.items():
         if value:
@@ -155,31 +137,19 @@ def print_history(result: Iterable[Promotion]) -> int:
 
 def print_lineage(result: LineageChain) -> int:
     """A tree from the thing asked for to its source files."""
-    steps = [
-        *([f"answer [bold]{escape(result.answer)}[/]"] if result.answer else []),
-        *([_format_model(result)] if result.model else []),
-        *([f"run [bold]{escape(result.run)}[/]"] if result.run else []),
-    ]
-    root: Tree | None = None
-    at: Tree | None = None
-    for step in steps:
-        at = at.add(step) if at is not None else Tree(step)
-        root = root or at
-    for name in result.dataset_versions:
-        step = f"data set [bold]{escape(name)}[/]"
-        at = at.add(step) if at is not None else Tree(step)
-        root = root or at
-    assert root is not None and at is not None  # a chain begins with what was asked for
+    things = [("answer", result.answer), ("model", result.model), ("run", result.run)]
+    things += [("data set", name) for name in result.dataset_versions]
+    steps = [f"{kind} [bold]{escape(name)}[/]" for kind, name in things if name]
+    if result.model and not result.run:
+        steps[1 if result.answer else 0] += "   the plan's own model, not trained here"
+    root = at = Tree(steps[0])  # a chain begins with what was asked for
+    for step in steps[1:]:
+        at = at.add(step)
     if result.dataset_versions:
         for line in _format_files(result.files):
             at.add(line)
     make_console().print(root)
     return 0
-
-
-def _format_model(result: LineageChain) -> str:
-    plan = "" if result.run else "   the plan's own model, not trained here"
-    return f"model [bold]{escape(result.model or '')}[/]{plan}"
 
 
 def _format_files(files: tuple[SourceFile, ...]) -> list[str]:

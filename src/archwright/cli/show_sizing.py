@@ -19,12 +19,8 @@ def print_prediction(result: Any) -> int:
     out.print(f"\n[bold]{escape(result.model)}[/] on {result.devices} x {escape(result.accelerator)}")
     drawn = make_plain_table("", "value", "90 % band", "", right={"value", "90 % band"})
     for name, estimate in result.estimates.items():
-        drawn.add_row(
-            name,
-            format_quantity(estimate.value, estimate.unit),
-            format_band(estimate),
-            escape(result.definitions.get(name, "")),
-        )
+        value, definition = format_quantity(estimate.value, estimate.unit), result.definitions.get(name, "")
+        drawn.add_row(name, value, format_band(estimate), escape(definition))
     out.print(drawn)
     if result.layout:
         out.print(f"layout: {escape(result.layout)}")
@@ -41,24 +37,17 @@ def print_prediction(result: Any) -> int:
 def print_accuracy(result: Any) -> int:
     """How many rows were answered; error and coverage per quantity and stratum."""
     out = make_console()
-    out.print(
-        f"{escape(result.file)}: {result.kind}, {result.answered} of {result.rows} rows answered, {result.weak} weak"
-    )
+    answered = f"{result.answered} of {result.rows} rows answered, {result.weak} weak"
+    out.print(f"{escape(result.file)}: {result.kind}, {answered}")
     for line in result.not_answered:
         out.print(f"  not answered: {escape(line)}")
     if result.scores:
         numbers = ("rows", "median error", "mean", "p90", "in the 90 % band", "half-width")
         drawn = make_plain_table("quantity", "stratum", *numbers, right=numbers)
         for row in result.scores:
-            errors = (row.median_error_percent, row.mean_error_percent, row.p90_error_percent)
-            drawn.add_row(
-                row.metric,
-                row.stratum,
-                str(row.rows),
-                *(f"{error:.1f} %" for error in errors),
-                f"{row.covered_percent:.1f} %",
-                f"x{row.median_half_width:.2f}",
-            )
+            percents = (row.median_error_percent, row.mean_error_percent, row.p90_error_percent, row.covered_percent)
+            figures = (str(row.rows), *(f"{percent:.1f} %" for percent in percents), f"x{row.median_half_width:.2f}")
+            drawn.add_row(row.metric, row.stratum, *figures)
         out.print(drawn)
     if result.rows_out:
         out.print(f"wrote {escape(result.rows_out)}")
