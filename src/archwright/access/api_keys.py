@@ -130,9 +130,8 @@ class KeyStore(KeyCache):
             raise invalid_limit_error(f"an overlap is 0 s to 1e10, not {overlap_s}")
         known = self._require_records(key_id)
         if self.is_revoked(key_id):
-            raise UsageError(
-                "AW-USE-34", f"the key {key_id!r} is revoked", hint="make a new one: archwright key create"
-            )
+            hint = "make a new one: archwright key create"
+            raise UsageError("AW-USE-34", f"the key {key_id!r} is revoked", hint=hint)
         now = self._clock()
         secret, prefix, digest = self._generate_secret()
         record = replace(known[-1], prefix=prefix, digest=digest, created_at=now)
@@ -249,12 +248,9 @@ def load_pepper(home: Home) -> bytes:
         _make_pepper(path)
     pepper = path.read_bytes()
     if len(pepper) != PEPPER_LENGTH:
-        raise AccessError(
-            "AW-ACC-01",
-            f"the pepper is damaged: {len(pepper)} bytes instead of {PEPPER_LENGTH}",
-            where=ErrorLocation(str(path)),
-            hint="restore it from a backup; without it every key must be made again (delete it, then key create)",
-        )
+        hint = "restore it from a backup; without it every key must be made again (delete it, then key create)"
+        message = f"the pepper is damaged: {len(pepper)} bytes instead of {PEPPER_LENGTH}"
+        raise AccessError("AW-ACC-01", message, where=ErrorLocation(str(path)), hint=hint)
     return pepper
 
 

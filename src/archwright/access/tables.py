@@ -148,20 +148,15 @@ def compute_checksum(body: str) -> str:
 
 def check_name(name: str, what: str) -> None:
     if not NAME_PATTERN.fullmatch(name):
-        raise UsageError(
-            "AW-USE-30",
-            f"{name[:60]!r} is no {what} name",
-            where=ErrorLocation(None, None, what),
-            hint="1 to 40 of a-z, 0-9 and -",
-        )
+        message = f"{name[:60]!r} is no {what} name"
+        raise UsageError("AW-USE-30", message, where=ErrorLocation(None, None, what), hint="1 to 40 of a-z, 0-9 and -")
 
 
 def check_user(name: str) -> None:
     if not USER_PATTERN.fullmatch(name):
         hint = "1 to 80 of letters, digits and . _ @ + -"
-        raise UsageError(
-            "AW-USE-30", f"{name[:60]!r} is no user name", where=ErrorLocation(None, None, "user"), hint=hint
-        )
+        message = f"{name[:60]!r} is no user name"
+        raise UsageError("AW-USE-30", message, where=ErrorLocation(None, None, "user"), hint=hint)
 
 
 def check_limits(limits: UsageLimits) -> None:

@@ -65,11 +65,8 @@ def bench(
     home = locate_home(settings.load())
     plan = _find_plan(home, against)
     if not plan.loads:
-        raise UsageError(
-            "AW-USE-05",
-            "the plan has no text workload whose traffic could be driven",
-            hint="plan a chat, rag, completion or batch-text workload",
-        )
+        hint = "plan a chat, rag, completion or batch-text workload"
+        raise UsageError("AW-USE-05", "the plan has no text workload whose traffic could be driven", hint=hint)
     results: list[BenchResult] = []
     with open_home() as (_settings, _home, store):
         for load in plan.loads:
@@ -190,10 +187,7 @@ def _find_plan(home: Home, path: str | None) -> Plan:
         return read_plan(home.plan)
     here = Path("plan.json")
     if not here.is_file():
-        raise ReconcileError(
-            "AW-REC-30",
-            "no plan: nothing is running and there is no plan.json here",
-            where=ErrorLocation(str(here)),
-            hint="archwright plan needs.yaml -o plan.json",
-        )
+        hint = "archwright plan needs.yaml -o plan.json"
+        message = "no plan: nothing is running and there is no plan.json here"
+        raise ReconcileError("AW-REC-30", message, where=ErrorLocation(str(here)), hint=hint)
     return read_plan(here)

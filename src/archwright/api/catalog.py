@@ -183,9 +183,8 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
     """
     feeds = _parse_fact_class(only)
     if (from_dir is None) == (not rollback):
-        raise UsageError(
-            "AW-USE-14", "refresh takes either a folder or a rollback", hint="catalog refresh --from DIR, or --rollback"
-        )
+        hint = "catalog refresh --from DIR, or --rollback"
+        raise UsageError("AW-USE-14", "refresh takes either a folder or a rollback", hint=hint)
     with open_home() as (_chosen, home, store):
         if from_dir is None:
             name = refreshed_layer.roll_back(home.catalog_refreshed)
@@ -193,9 +192,8 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
             return RefreshReport(generation=name, kept=refreshing.count_rows(load_catalog(home).refreshed_layer))
         folder = Path(from_dir)
         if not folder.is_dir():
-            raise UsageError(
-                "AW-USE-15", f"no such folder: {from_dir}", hint="the folder that holds the sources' files"
-            )
+            hint = "the folder that holds the sources' files"
+            raise UsageError("AW-USE-15", f"no such folder: {from_dir}", hint=hint)
         home.folder("catalog", "refreshed")
         report = refreshing.refresh_catalog(
             load_catalog(home), home.catalog_refreshed, folder, feeds, datetime.now(UTC).date()

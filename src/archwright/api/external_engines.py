@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archwright import settings
+from archwright.api.argument_errors import argument_error
 from archwright.api.serving import check_engine_url, parse_pairs, require_unique
 from archwright.contract.plan import Plan
 from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
-from archwright.errors import ErrorLocation, UsageError
 
 
 def parse_external_engines(
@@ -24,9 +24,7 @@ def parse_external_engines(
         _refuse_unknown(pool, urls, "key_env")
         if settings.read_variable(name) is None:
             hint = "export it, or leave --key-env out"
-            raise UsageError(
-                "AW-USE-72", f"the variable {name!r} is not set", where=ErrorLocation(field="key_env"), hint=hint
-            )
+            raise argument_error("AW-USE-72", f"the variable {name!r} is not set", "key_env", hint)
     return {pool: ExternalEndpoints(found, keys.get(pool, "")) for pool, found in urls.items()}
 
 
@@ -34,4 +32,4 @@ def _refuse_unknown(pool: str, known: Sequence[str] | set[str] | dict[str, tuple
     if pool not in known:
         wanted = "a pool of the plan that answers in text" if field == "engine" else "given a URL by --engine"
         hint = f"one of {', '.join(sorted(known))}" if known else "archwright up PLAN --engine POOL=URL"
-        raise UsageError("AW-USE-72", f"{pool!r} is not {wanted}", where=ErrorLocation(field=field), hint=hint)
+        raise argument_error("AW-USE-72", f"{pool!r} is not {wanted}", field, hint)

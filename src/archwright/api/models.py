@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from archwright import settings
+from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.lineage_chain import build_chain
 from archwright.api.model_files import ModelFile, list_model_files
@@ -76,9 +77,8 @@ def fetch(name: str) -> ModelFile:
         if Path(name).suffix.lower() in PICKLE_SUFFIXES:
             model_formats.refuse_pickle(Path(name))
         near = tuple(difflib.get_close_matches(name, rows, 3, 0.3))
-        raise UsageError(
-            "AW-USE-03", f"no model file called {name!r}", hint=f"known: {', '.join(sorted(rows))}", nearest=near
-        )
+        hint = f"known: {', '.join(sorted(rows))}"
+        raise UsageError("AW-USE-03", f"no model file called {name!r}", hint=hint, nearest=near)
     if Path(rows[name].member).suffix.lower() in PICKLE_SUFFIXES:
         model_formats.refuse_pickle(Path(rows[name].member))
     here = home.model(rows[name].sha256).is_file()
@@ -244,12 +244,8 @@ def _parse_time(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError) as error:
-        raise UsageError(
-            "AW-USE-50",
-            f"not a time: {text!r}",
-            where=ErrorLocation(field="at"),
-            hint="write it as 2026-11-24T15:30 or 2026-11-24T14:30:00Z",
-        ) from error
+        hint = "write it as 2026-11-24T15:30 or 2026-11-24T14:30:00Z"
+        raise argument_error("AW-USE-50", f"not a time: {text!r}", "at", hint) from error
 
 
 def _check_name(store: Store, endpoint: str) -> None:

@@ -31,9 +31,8 @@ def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:
     text = needs_template(template)
     path = Path(output)
     if path.exists():
-        raise UsageError(
-            "AW-USE-02", f"{path} exists already", where=ErrorLocation(str(path)), hint="choose another --output"
-        )
+        hint = "choose another --output"
+        raise UsageError("AW-USE-02", f"{path} exists already", where=ErrorLocation(str(path)), hint=hint)
     write_atomic(path, text.encode(), mode=0o644)
     return path
 

@@ -226,7 +226,5 @@ def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:
             message = message or str(error)
         raise OperateError("AW-OPS-32", f"the gateway refused: {message}", where=ErrorLocation(url)) from error
     except urllib.error.URLError as error:
-        hint = "archwright status"
-        raise OperateError(
-            "AW-OPS-33", f"cannot reach it: {error.reason}", where=ErrorLocation(url), hint=hint
-        ) from error
+        message = f"cannot reach it: {error.reason}"
+        raise OperateError("AW-OPS-33", message, where=ErrorLocation(url), hint="archwright status") from error

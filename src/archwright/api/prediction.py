@@ -7,6 +7,7 @@ from pathlib import Path
 
 from archwright import settings
 from archwright.api import prediction_result, rate_prediction
+from archwright.api.argument_errors import argument_error
 from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
@@ -170,12 +171,8 @@ def predict_training(
     )
     told = training_prediction.predict_training_run(asked, subjects, usd_per_hour)
     if told is None:
-        raise UsageError(
-            "AW-USE-21",
-            f"{model} does not fit {on}, however it is split",
-            where=ErrorLocation(field="on"),
-            hint="ask for more devices, shorter sequences, or lora in the layout",
-        )
+        hint = "ask for more devices, shorter sequences, or lora in the layout"
+        raise argument_error("AW-USE-21", f"{model} does not fit {on}, however it is split", "on", hint)
     return SizingPrediction(
         model=told.model.id,
         accelerator=told.accelerator.id,
@@ -204,12 +201,8 @@ def accuracy(file: str, *, rows_out: str | None = None) -> scoring.AccuracyRepor
     """
     out = None if rows_out is None else Path(rows_out)
     if out is not None and out.exists() and Path(file).exists() and out.samefile(file):
-        raise UsageError(
-            "AW-USE-22",
-            f"{rows_out} is the table itself: it would be lost",
-            where=ErrorLocation(field="rows_out"),
-            hint="name another file",
-        )
+        hint = "name another file"
+        raise argument_error("AW-USE-22", f"{rows_out} is the table itself: it would be lost", "rows_out", hint)
     return scoring.score_benchmark(
         Path(file), _load_subjects(), out, lambda path, text: write_atomic(path, text.encode(), mode=0o644)
     )
@@ -223,20 +216,15 @@ def _parse_devices(on: str) -> tuple[int, str]:
     """Raises UsageError AW-USE-23 for none."""
     count, name = name_resolution.parse_machine(on)
     if count < 1:
-        raise UsageError("AW-USE-23", f"no device: {on!r}", where=ErrorLocation(field="on"), hint="for example 8xNAME")
+        raise argument_error("AW-USE-23", f"no device: {on!r}", "on", "for example 8xNAME")
     return count, name
 
 
 def _check_positive(name: str, value: float | None) -> None:
     """Raises UsageError AW-USE-23."""
     if value is not None and not 0 < value <= LARGEST_COUNT:
-        raise UsageError("AW-USE-23", f"{name} is {value:g}", where=ErrorLocation(field=name), hint="a positive number")
+        raise argument_error("AW-USE-23", f"{name} is {value:g}", name, "a positive number")
 
 
 def _invalid_load_error(load: str, example: str) -> UsageError:
-    return UsageError(
-        "AW-USE-20",
-        f"not a load: {load!r}",
-        where=ErrorLocation(field="load"),
-        hint=f"for example {example}; no count is zero",
-    )
+    return argument_error("AW-USE-20", f"not a load: {load!r}", "load", f"for example {example}; no count is zero")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from archwright.api import prediction_result
+from archwright.api.argument_errors import argument_error
 from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
-from archwright.errors import ErrorLocation, UsageError
 from archwright.simulate.pool_simulation import PoolScenario, predict_latencies
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.deployment_layout import build_engine
@@ -27,9 +27,7 @@ def predict_at_rate(
     of such a layout could be simulated.
     """
     if rate <= 0 or asked.input_tokens is None or asked.output_tokens is None:
-        raise UsageError(
-            "AW-USE-20", f"not a rate: {rate:g}/s", where=ErrorLocation(field="load"), hint="for example 2.5/s"
-        )
+        raise argument_error("AW-USE-20", f"not a rate: {rate:g}/s", "load", "for example 2.5/s")
     reads, writes = (TokenLength(mean=size, p95=size) for size in (asked.input_tokens, max(asked.output_tokens, 2.0)))
     accelerator, host = subjects.accelerator(asked.accelerator), False
     weak: tuple[str, ...] = ()
@@ -48,12 +46,9 @@ def predict_at_rate(
         assumed = tuple(text for text in found.assumed if "in flight" not in text)
         engine = build_engine(found, RequestLengths(reads, writes))
     if engine is None:
-        raise UsageError(
-            "AW-USE-21",
-            f"no engine of {asked.model} on {asked.devices} x {accelerator.id} in this layout could be simulated",
-            where=ErrorLocation(field="layout"),
-            hint="tensor and expert ranks only, and memory for one request; or state requests in flight, 64x1024+512",
-        )
+        hint = "tensor and expert ranks only, and memory for one request; or state requests in flight, 64x1024+512"
+        message = f"no engine of {asked.model} on {asked.devices} x {accelerator.id} in this layout could be simulated"
+        raise argument_error("AW-USE-21", message, "layout", hint)
     load = LoadSpec(
         workload="predict",
         model=model.id,

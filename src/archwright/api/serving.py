@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from archwright import settings
+from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_keys, write_audit_record
 from archwright.contract.record import Record
-from archwright.errors import ErrorLocation, OperateError, UsageError
+from archwright.errors import ErrorLocation, OperateError
 from archwright.home import locate_home, write_json
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
@@ -82,7 +83,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     """
     chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
     if not 1 <= options.workers <= WORKERS_LIMIT:
-        raise UsageError("AW-USE-73", f"workers must be 1 to {WORKERS_LIMIT}", where=ErrorLocation(field="workers"))
+        raise argument_error("AW-USE-73", f"workers must be 1 to {WORKERS_LIMIT}", "workers")
     pools, endpoints = _build_pools_and_endpoints(options)
     config = GatewayConfig(
         pools=pools,
@@ -108,10 +109,8 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
         write_audit_record(store, "serve", config.url)
         status = master.wait_until_ready()
         if status:
-            hint = "its own words stand above"
-            raise OperateError(
-                "AW-OPS-22", f"a worker ended with status {status}", where=ErrorLocation(str(file)), hint=hint
-            )
+            message = f"a worker ended with status {status}"
+            raise OperateError("AW-OPS-22", message, where=ErrorLocation(str(file)), hint="its own words stand above")
         return GatewayHandle(_build_ready(config, owner_keys.create_owner_key(keys)), master)
 
 
@@ -129,10 +128,10 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
         addresses.setdefault(model, []).append(check_engine_url(url, "upstream"))
     if not addresses:
         hint = "--upstream MODEL=URL, the URL of an OpenAI interface, ending in /v1"
-        raise UsageError("AW-USE-70", "there is nothing to serve", where=ErrorLocation(field="upstream"), hint=hint)
+        raise argument_error("AW-USE-70", "there is nothing to serve", "upstream", hint)
     if options.cache not in get_args(CachePolicy):
         hint = f"one of {', '.join(get_args(CachePolicy))}"
-        raise UsageError("AW-USE-73", f"no cache {options.cache!r}", where=ErrorLocation(field="cache"), hint=hint)
+        raise argument_error("AW-USE-73", f"no cache {options.cache!r}", "cache", hint)
     prices = {
         model: _parse_price(text)
         for model, text in _parse_served_pairs(options.price, "price", "MODEL=IN:OUT", addresses).items()
@@ -141,9 +140,7 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
     for name in keys.values():
         if settings.read_variable(name) is None:
             hint = "export it, or leave --key-env out"
-            raise UsageError(
-                "AW-USE-72", f"the variable {name!r} is not set", where=ErrorLocation(field="key_env"), hint=hint
-            )
+            raise argument_error("AW-USE-72", f"the variable {name!r} is not set", "key_env", hint)
     pools = tuple(
         EnginePoolSpec(
             name=model,
@@ -183,7 +180,7 @@ def parse_pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tupl
         name, _, value = text.partition("=") if form.endswith("=URL") else text.rpartition("=")
         if not name or not value:
             option = f"--{field.replace('_', '-')} {form}"
-            raise UsageError("AW-USE-70", f"{text!r} is not {form}", where=ErrorLocation(field=field), hint=option)
+            raise argument_error("AW-USE-70", f"{text!r} is not {form}", field, option)
         found.append((name, value))
     return found
 
@@ -194,7 +191,7 @@ def require_unique(told: Iterable[tuple[str, str]], field: str) -> dict[str, str
     for name, value in told:
         if found.setdefault(name, value) != value:
             hint = f"--{field.replace('_', '-')} {name}=... once"
-            raise UsageError("AW-USE-72", f"two values for {name!r}", where=ErrorLocation(field=field), hint=hint)
+            raise argument_error("AW-USE-72", f"two values for {name!r}", field, hint)
     return found
 
 
@@ -204,9 +201,7 @@ def _parse_served_pairs(texts: Iterable[str] | None, field: str, form: str, mode
     for model in found:
         if model not in models:
             hint = f"--upstream {model}=URL, or one of {', '.join(models)}"
-            raise UsageError(
-                "AW-USE-72", f"no upstream is named {model!r}", where=ErrorLocation(field=field), hint=hint
-            )
+            raise argument_error("AW-USE-72", f"no upstream is named {model!r}", field, hint)
     return found
 
 
@@ -219,10 +214,9 @@ def check_engine_url(url: str, field: str) -> str:
     except ValueError:
         well = False
     if not well or not url.rstrip("/").endswith("/v1") or parts.query or parts.fragment:
-        raise UsageError("AW-USE-71", f"{url!r} is no engine's URL", where=ErrorLocation(field=field), hint=hint)
+        raise argument_error("AW-USE-71", f"{url!r} is no engine's URL", field, hint)
     if "@" in parts.netloc:
-        hint = "give its key by --key-env NAME=VARIABLE"
-        raise UsageError("AW-USE-71", "a URL holds no password", where=ErrorLocation(field=field), hint=hint)
+        raise argument_error("AW-USE-71", "a URL holds no password", field, "give its key by --key-env NAME=VARIABLE")
     return url.rstrip("/")
 
 
@@ -243,5 +237,5 @@ def _parse_price(text: str) -> tuple[float, float]:
         dear = []
     if len(dear) != 2 or not all(0 <= price <= 1 for price in dear):
         hint = "USD per million tokens, in and out, each at most a million: --price MODEL=0.15:0.60"
-        raise UsageError("AW-USE-72", f"{text!r} is no price", where=ErrorLocation(field="price"), hint=hint)
+        raise argument_error("AW-USE-72", f"{text!r} is no price", "price", hint)
     return dear[0], dear[1]

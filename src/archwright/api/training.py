@@ -221,12 +221,9 @@ def _check_dataset_unchanged(store: Store, job: ResolvedJob) -> None:
     standing = [version for version in version_index.list_versions(store) if version.id == job.version.id]
     if not standing or standing[0].content_sha256 != job.version.content_sha256:
         what = "has changed" if standing else "is gone"
-        raise TrainError(
-            "AW-TRN-25",
-            f"the dataset version {job.version.id} {what} since the run {job.id} began",
-            where=ErrorLocation(field=job.version.id),
-            hint="a run goes on over the very rows it began with: start a new one with archwright train SPEC",
-        )
+        hint = "a run goes on over the very rows it began with: start a new one with archwright train SPEC"
+        message = f"the dataset version {job.version.id} {what} since the run {job.id} began"
+        raise TrainError("AW-TRN-25", message, where=ErrorLocation(field=job.version.id), hint=hint)
 
 
 def _build_finished_run(run: TrainingRun, made: RunOutcome) -> TrainingRun:

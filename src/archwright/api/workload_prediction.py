@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from archwright import settings
+from archwright.api.argument_errors import argument_error
 from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
 from archwright.contract.needs import SLO, TokenLength
-from archwright.errors import ErrorLocation, UsageError
 from archwright.home import locate_home
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.workloads.data_processing import size_data_processing
@@ -40,12 +40,7 @@ def predict_embedding(
     """
     catalog, length = _load_home_catalog(), _LENGTHS.match(tokens)
     if length is None or not int(length[1]):
-        raise UsageError(
-            "AW-USE-20",
-            f"not a length: {tokens!r}",
-            where=ErrorLocation(field="tokens"),
-            hint="for example 500, or 500..1500",
-        )
+        raise argument_error("AW-USE-20", f"not a length: {tokens!r}", "tokens", "for example 500, or 500..1500")
     known = {name_resolution.normalise_name(name): row for name, row in catalog.embedders.items()}
     row = known.get(name_resolution.normalise_name(model.rsplit("/", 1)[-1]))
     if row is None:
@@ -54,12 +49,7 @@ def predict_embedding(
     lengths = TokenLength(mean=mean, p95=max(mean, float(length[2] or mean)))
     found = size_embedding_serving(machine, row, "predict", lengths, SLO(latency_p95_s=latency_p95_s), catalog)
     if found is None:
-        raise UsageError(
-            "AW-USE-21",
-            f"{model} does not fit {on}",
-            where=ErrorLocation(field="on"),
-            hint="ask for a device with more memory",
-        )
+        raise argument_error("AW-USE-21", f"{model} does not fit {on}", "on", "ask for a device with more memory")
     return _build_steady_prediction(found, machine)
 
 
@@ -142,12 +132,7 @@ def _parse_machine(on: str, catalog: Catalog) -> Machine:
     count, name = name_resolution.parse_machine(on)
     accelerator = catalog.accelerator(name)
     if not accelerator.memory_bytes:
-        raise UsageError(
-            "AW-USE-20",
-            f"{name} is a processor",
-            where=ErrorLocation(field="on"),
-            hint="state its threads, for example 64 vCPU",
-        )
+        raise argument_error("AW-USE-20", f"{name} is a processor", "on", "state its threads, for example 64 vCPU")
     return Machine(on, accelerator, max(count, 1), _THREADS, _RAM_BYTES)
 
 
@@ -162,6 +147,4 @@ def _count_devices(machine: Machine) -> int:
 def _check_positive(**sizes: float) -> None:
     for field, size in sizes.items():
         if not 0 < size < 1e15:
-            raise UsageError(
-                "AW-USE-20", f"not a size: {size}", where=ErrorLocation(field=field), hint="a number above 0"
-            )
+            raise argument_error("AW-USE-20", f"not a size: {size}", field, "a number above 0")

@@ -43,12 +43,9 @@ def read_config(path: Path) -> EngineConfig:
     try:
         return msgspec.json.decode(path.read_bytes(), type=EngineConfig)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EngineError(
-            "AW-ENG-06",
-            f"the engine's configuration is wrong: {error}",
-            where=ErrorLocation(str(path)),
-            hint="run `archwright up` again: it writes this file anew",
-        ) from error
+        hint = "run `archwright up` again: it writes this file anew"
+        message = f"the engine's configuration is wrong: {error}"
+        raise EngineError("AW-ENG-06", message, where=ErrorLocation(str(path)), hint=hint) from error
 
 
 def adapter_file(config: EngineConfig, home: Home) -> Path | None:
@@ -57,12 +54,9 @@ def adapter_file(config: EngineConfig, home: Home) -> Path | None:
         return None
     path = home.model(config.adapter_sha256)
     if not path.is_file():
-        raise MissingError(
-            "AW-GET-02",
-            f"the file of an adapter over {config.alias} is not here",
-            where=ErrorLocation(str(path)),
-            hint="bring it back from a backup of the home, or train the version anew",
-        )
+        hint = "bring it back from a backup of the home, or train the version anew"
+        message = f"the file of an adapter over {config.alias} is not here"
+        raise MissingError("AW-GET-02", message, where=ErrorLocation(str(path)), hint=hint)
     return path
 
 
@@ -72,9 +66,6 @@ def adapter_settings(config: EngineConfig, kind: type[R]) -> R:
         return msgspec.convert(config.settings, kind)
     except msgspec.ValidationError as error:
         known = ", ".join(kind.__struct_fields__)
-        raise EngineError(
-            "AW-ENG-06",
-            f"a setting of the engine {config.engine} is wrong: {error}",
-            where=ErrorLocation(field="launch.settings"),
-            hint=f"known settings: {known}",
-        ) from error
+        hint = f"known settings: {known}"
+        message = f"a setting of the engine {config.engine} is wrong: {error}"
+        raise EngineError("AW-ENG-06", message, where=ErrorLocation(field="launch.settings"), hint=hint) from error

@@ -35,12 +35,9 @@ async def wait_until_ready(
     try:
         while not await client.healthy(engine.health_path):
             if clock() - begin > deadline_s:
-                raise EngineError(
-                    "AW-ENG-09",
-                    f"the engine was not ready within {deadline_s:g} s",
-                    where=ErrorLocation(engine.address),
-                    hint="its log in the home says what it waits for",
-                )
+                hint = "its log in the home says what it waits for"
+                message = f"the engine was not ready within {deadline_s:g} s"
+                raise EngineError("AW-ENG-09", message, where=ErrorLocation(engine.address), hint=hint)
             await sleep(0.05)
     finally:
         await client.close()

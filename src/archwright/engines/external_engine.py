@@ -31,10 +31,7 @@ class ExternalEngine:
         """Raises UsageError AW-USE-12 when the named variable is not set."""
         key = self._read(self._key_env) if self._key_env else None
         if self._key_env and not key:
-            raise UsageError(
-                "AW-USE-12",
-                f"the environment variable {self._key_env} holds no key",
-                where=ErrorLocation(field=self._key_env),
-                hint=f"export {self._key_env}=... with the key of {self.address}",
-            )
+            hint = f"export {self._key_env}=... with the key of {self.address}"
+            message = f"the environment variable {self._key_env} holds no key"
+            raise UsageError("AW-USE-12", message, where=ErrorLocation(field=self._key_env), hint=hint)
         return EngineClient(self.address, key)

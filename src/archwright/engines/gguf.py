@@ -93,12 +93,9 @@ def _read_header(path: Path) -> tuple[GgufFacts, GgufContents]:
     except (ValueError, struct.error) as error:
         # An empty file cannot be mapped (ValueError); a read past the end is a struct.error.
         reason = str(error) if isinstance(error, DamagedGguf) else "it ends inside its header"
-        raise EngineError(
-            "AW-ENG-05",
-            f"not a whole GGUF model file: {reason}",
-            where=ErrorLocation(str(path)),
-            hint="remove the file, then run `archwright models fetch` with the model's name",
-        ) from error
+        hint = "remove the file, then run `archwright models fetch` with the model's name"
+        message = f"not a whole GGUF model file: {reason}"
+        raise EngineError("AW-ENG-05", message, where=ErrorLocation(str(path)), hint=hint) from error
 
 
 class _HeaderReader:

@@ -63,12 +63,9 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
 def find_model(config: EngineConfig, home: Home) -> Path:
     """The checked model file. Raises MissingError AW-GET-02, EngineError AW-ENG-05 (damaged) or -06 (not named)."""
     if config.model_sha256 is None:
-        raise EngineError(
-            "AW-ENG-06",
-            "the engine llamacpp needs a model file",
-            where=ErrorLocation(field="model_sha256"),
-            hint="run `archwright up` again: it writes the configuration anew",
-        )
+        hint = "run `archwright up` again: it writes the configuration anew"
+        message = "the engine llamacpp needs a model file"
+        raise EngineError("AW-ENG-06", message, where=ErrorLocation(field="model_sha256"), hint=hint)
     path = home.model(config.model_sha256)
     if not path.is_file():
         raise missing_model_error(config.alias, path)
@@ -92,12 +89,9 @@ def _import_library() -> Any:
 
 def _explain_import_error(error: ImportError) -> ArchwrightError:
     if "libgomp" in str(error):
-        return MissingError(
-            "AW-GET-05",
-            "the engine needs the system library libgomp, which is not installed",
-            where=ErrorLocation(field="xllamacpp"),
-            hint="apt-get install libgomp1",
-        )
+        hint = "apt-get install libgomp1"
+        message = "the engine needs the system library libgomp, which is not installed"
+        return MissingError("AW-GET-05", message, where=ErrorLocation(field="xllamacpp"), hint=hint)
     return missing_extra("local", "xllamacpp", "the embedded engine")
 
 
@@ -135,9 +129,6 @@ def _build_parameters(library: Any, config: EngineConfig, settings: LlamaSetting
 
 
 def _start_error(config: EngineConfig, error: RuntimeError) -> EngineError:
-    return EngineError(
-        "AW-ENG-08",
-        f"llama.cpp did not start: {error}",
-        where=ErrorLocation(field=f"model {config.alias}"),
-        hint="its own lines above in this log say why; too little memory is the usual reason",
-    )
+    hint = "its own lines above in this log say why; too little memory is the usual reason"
+    message = f"llama.cpp did not start: {error}"
+    return EngineError("AW-ENG-08", message, where=ErrorLocation(field=f"model {config.alias}"), hint=hint)

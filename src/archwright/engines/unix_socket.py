@@ -26,12 +26,9 @@ def claim_socket(home: Home, name: str) -> Path:
         except (FileNotFoundError, ConnectionRefusedError):
             path.unlink(missing_ok=True)
         else:
-            raise EngineError(
-                "AW-ENG-07",
-                f"another engine already listens as {name}",
-                where=ErrorLocation(str(path)),
-                hint="run `archwright status`, then `archwright down`",
-            )
+            hint = "run `archwright status`, then `archwright down`"
+            message = f"another engine already listens as {name}"
+            raise EngineError("AW-ENG-07", message, where=ErrorLocation(str(path)), hint=hint)
     os.umask(0o077)
     return path
 

@@ -40,9 +40,8 @@ def read_usage(store: Store, home: Home, tenant: str | None, by: str) -> tuple[U
     unknown = [word for word in words if word not in DIMENSION_FIELDS]
     if unknown:
         hint = f"any of {', '.join(DIMENSION_FIELDS)}, joined by commas"
-        raise UsageError(
-            "AW-USE-66", f"usage cannot be told by {unknown[0]!r}", where=ErrorLocation(field="by"), hint=hint
-        )
+        message = f"usage cannot be told by {unknown[0]!r}"
+        raise UsageError("AW-USE-66", message, where=ErrorLocation(field="by"), hint=hint)
     compact_orphans(store, home)
     columns = dict.fromkeys((*(DIMENSION_FIELDS[word] for word in words), "tenant", "shadow"))
     found = [

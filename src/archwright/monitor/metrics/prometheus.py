@@ -42,12 +42,8 @@ class PrometheusClient:
     def __init__(self, url: str, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(
-                "AW-USE-35",
-                "not the URL of a Prometheus",
-                where=ErrorLocation(None, None, url[:80]),
-                hint="http://HOST:9090",
-            )
+            message = "not the URL of a Prometheus"
+            raise UsageError("AW-USE-35", message, where=ErrorLocation(None, None, url[:80]), hint="http://HOST:9090")
         host = parts.netloc.rpartition("@")[2]
         self.url = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
         self._timeout_s = timeout_s
@@ -92,12 +88,9 @@ class PrometheusClient:
                 raise self._query_error(f"HTTP {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
-            raise ReconcileError(
-                "AW-REC-01",
-                f"the Prometheus cannot be reached: {str(reason) or type(error).__name__}",
-                where=ErrorLocation(self.url),
-                hint=f"check the URL and that it answers: curl {self.url}/-/ready",
-            ) from error
+            hint = f"check the URL and that it answers: curl {self.url}/-/ready"
+            message = f"the Prometheus cannot be reached: {str(reason) or type(error).__name__}"
+            raise ReconcileError("AW-REC-01", message, where=ErrorLocation(self.url), hint=hint) from error
 
     def _decode_response(self, body: bytes) -> _QueryResponse:
         try:
@@ -118,6 +111,5 @@ class PrometheusClient:
 
     def _query_error(self, reason: str) -> ReconcileError:
         hint = "check the URL, the token, and that this Prometheus scrapes the engine or the gateway"
-        return ReconcileError(
-            "AW-REC-02", f"the Prometheus refused: {reason}", where=ErrorLocation(self.url), hint=hint
-        )
+        message = f"the Prometheus refused: {reason}"
+        return ReconcileError("AW-REC-02", message, where=ErrorLocation(self.url), hint=hint)

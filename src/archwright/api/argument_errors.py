@@ -1,0 +1,10 @@
+"""The error that a public function raises for one of its arguments."""
+
+from __future__ import annotations
+
+from archwright.errors import ErrorLocation, UsageError
+
+
+def argument_error(code: str, message: str, name: str, hint: str = "") -> UsageError:
+    """`name` is the argument's, `hint` what to pass instead."""
+    return UsageError(code, message, where=ErrorLocation(field=name), hint=hint)
