@@ -88,13 +88,9 @@ class Reservation:
     def __init__(
         self, principal: Principal, accounts: tuple[Account, ...], ask: WorstCaseAmount, version: int, generation: int
     ) -> None:
-        self.principal = principal
-        self.accounts = accounts
-        self.ask = ask
-        self.tokens = ask[0]
-        self.nusd = max(0, ask[1])
-        self.version = version
-        self.generation = generation
+        self.principal, self.accounts, self.ask = principal, accounts, ask
+        self.tokens, self.nusd = ask[0], max(0, ask[1])
+        self.version, self.generation = version, generation
         self.settled = False
 
     @property
@@ -233,8 +229,7 @@ class Accounts:
             self._version = self._keys.version
         found = self._accounts.get(principal.key_id)
         if found is None:
-            scopes = self._keys.list_limited_scopes(principal)
-            found = tuple(_build_account(scope) for scope in scopes)
+            found = tuple(_build_account(scope) for scope in self._keys.list_limited_scopes(principal))
             self._accounts[principal.key_id] = found
         return found
 
@@ -377,18 +372,15 @@ class Accounts:
         return LimitDenial(short.limit, account.scope.kind, wait_s)
 
     def _roll_periods_if_due(self) -> None:
-        if not self._day <= self._clock() < self._period_end:
-            self._roll_periods()
-
-    def _roll_periods(self) -> None:
-        """Another day: which period each kind of budget is in, as its start in seconds, times 4, plus its kind."""
+        """On another day: which period each kind of budget is in, as its start in seconds, times 4, plus its kind."""
         now = self._clock()
+        if self._day <= now < self._period_end:
+            return
         self._turns += 1
         day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         starts = (0, int(day.replace(day=1).timestamp()), int(day.timestamp()))
-        self._periods = {
-            kind: start * 4 + code for code, (kind, start) in enumerate(zip(_PERIOD_KINDS, starts, strict=True))
-        }
+        kinds = enumerate(zip(_PERIOD_KINDS, starts, strict=True))
+        self._periods = {kind: start * 4 + code for code, (kind, start) in kinds}
         self._day, self._period_end = day.timestamp(), _next_period_start("day", now)
 
 

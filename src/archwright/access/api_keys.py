@@ -10,10 +10,10 @@ are rows of which the newest holds, all of them at once.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from archwright.access.key_cache import DAY_S, EPOCH_KEY, POLL_S, UNKNOWN_POLL_S, KeyCache
@@ -46,7 +46,7 @@ from archwright.access.tables import (
     invalid_limit_error,
     is_well_formed,
 )
-from archwright.contract.record import replace
+from archwright.contract.record import as_dict, replace
 from archwright.errors import AccessError, ErrorLocation, UsageError
 from archwright.home import Home
 from archwright.monitor.shared_table import Transaction
@@ -114,10 +114,7 @@ class KeyStore(KeyCache):
             digest=digest,
             created_at=now,
             user=user,
-            rpm=limits.rpm,
-            tpm=limits.tpm,
-            budget_usd=limits.budget_usd,
-            period=limits.period,
+            **as_dict(limits),
             expires_at=None if lives_s is None else now + lives_s,
         )
         self._store.append(KEYS, [record])
@@ -153,14 +150,8 @@ class KeyStore(KeyCache):
             self._check_tenant(tenant)
         if kind == "user":
             check_user(name)
-        row = LimitRow(
-            scope=format_scope_name(kind, tenant if kind != "key" else "", name),
-            rpm=limits.rpm,
-            tpm=limits.tpm,
-            budget_usd=limits.budget_usd,
-            period=limits.period,
-            at=self._clock(),
-        )
+        scope = format_scope_name(kind, tenant if kind != "key" else "", name)
+        row = LimitRow(scope=scope, **as_dict(limits), at=self._clock())
         self._store.append(LIMITS, [row])
         self._announce_change()
         return row
@@ -185,7 +176,7 @@ class KeyStore(KeyCache):
     def _ensure_tenant(self, name: str) -> None:
         check_name(name, "tenant")
         if not self._store.rows(TENANTS, {"name": name}, limit=1):
-            with contextlib.suppress(ConflictError):
+            with suppress(ConflictError):
                 self._store.append(TENANTS, [Tenant(name=name, created_at=self._clock())])
 
     def _require_records(self, key_id: str) -> list[KeyRecord]:
@@ -197,13 +188,12 @@ class KeyStore(KeyCache):
 
     def find_record(self, key_id: str) -> KeyRecord | None:
         """What is kept of a key, revoked or not; None when there is none."""
-        found = self._store.rows(KEYS, {"id": key_id})
-        return found[-1] if found else None
+        return next(reversed(self._store.rows(KEYS, {"id": key_id})), None)
 
     def revoke(self, key_id: str) -> KeyRecord:
         """Refused here at once, in other processes within POLL_S; twice is once. Raises UsageError AW-USE-34."""
         found = self._require_records(key_id)
-        with contextlib.suppress(ConflictError):
+        with suppress(ConflictError):
             self._store.append(REVOCATIONS, [Revocation(key_id=key_id, at=self._clock())])
         self._announce_change()
         self._refresh()
@@ -214,8 +204,8 @@ class KeyStore(KeyCache):
 
     def list(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
         """Keys of `tenant` (None: of all), revoked ones too, oldest first; of a rotated key the newest record."""
-        newest = {row.id: row for row in self._store.rows(KEYS, None if tenant is None else {"tenant": tenant})}
-        return tuple(newest.values())
+        rows = self._store.rows(KEYS, None if tenant is None else {"tenant": tenant})
+        return tuple({row.id: row for row in rows}.values())
 
     def read_limits(self) -> dict[str, UsageLimits]:
         """Every limit in force, by scope."""
@@ -224,9 +214,8 @@ class KeyStore(KeyCache):
 
     def last_used(self) -> dict[str, float]:
         """Midnight (UTC) before each key's last use, of those used in the last USES_KEPT_DAYS."""
-        return {
-            row.key_id: float(row.day * DAY_S) for row in sorted(self._store.rows(KEY_USES), key=lambda row: row.day)
-        }
+        rows = sorted(self._store.rows(KEY_USES), key=lambda row: row.day)
+        return {row.key_id: float(row.day * DAY_S) for row in rows}
 
     def _announce_change(self) -> None:
         if self._slate is not None:

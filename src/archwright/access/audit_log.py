@@ -8,8 +8,7 @@ first record points at the newest block of the store at that time, whichever wri
 What `find_broken_record` finds: records altered, deleted, moved, put in; the last group, which no other points at yet,
 is held by its block (`read_chain_tip`). What it cannot find alone: records cut off at the end of a chain that nothing
 points at, and a rewriting of everything by someone who may write the database. Against these, keep the hash of the
-newest group (`read_chain_tip`)
-elsewhere.
+newest group (`read_chain_tip`) elsewhere.
 
 Fail closed: where there is no room to write a decision down, `record` raises StoreError, and the caller denies.
 """
@@ -28,7 +27,7 @@ from archwright.contract.record import Record, replace
 from archwright.contract.served import request_received_at
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.wal.compaction import BLOCKS, CHAIN_FIELD, read_records
+from archwright.monitor.wal.compaction import BLOCKS, CHAIN_FIELD, TimeSpan, bound_span, read_records
 from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
 
@@ -101,17 +100,11 @@ class AuditLog:
         line = _ENCODE(_sanitise_event(event))
         with self._ledger.lock:
             group = self._group
-            if (
-                not group or self._ledger.last_pending(AUDIT_STREAM) is not group[-1]
-            ):  # what it was part of is written, or not ours
+            # Else what it was part of is written, or not ours.
+            if not group or self._ledger.last_pending(AUDIT_STREAM) is not group[-1]:
                 prev = hash_lines(b"\n".join(group)) if group else self._first
-                line = b'%b%b%b","number":%d,"prev":"%b"}' % (
-                    line[:-1],
-                    CHAIN_FIELD,
-                    self._chain,
-                    self._number,
-                    prev.encode(),
-                )
+                link = (CHAIN_FIELD, self._chain, self._number, prev.encode())
+                line = b'%b%b%b","number":%d,"prev":"%b"}' % (line[:-1], *link)
                 group = []
             self._ledger.append_encoded(AUDIT_STREAM, line, keep)
             group.append(line)
@@ -145,7 +138,7 @@ def read_entries(
     where: Mapping[str, object] | None = None,
     *,
     tenant: str | None = None,
-    span: tuple[float | None, float | None] = (None, None),
+    span: TimeSpan = (None, None),
     limit: int | None = None,
 ) -> list[AuditEntry]:
     """Entries, newest first: those of `tenant` (None: of all) whose fields equal `where`, `at` within `span`; with
@@ -158,17 +151,17 @@ def read_entries(
 
 
 def _find_entries(
-    store: Store, home: Home | None, wanted: Mapping[str, object], span: tuple[float | None, float | None]
+    store: Store, home: Home | None, wanted: Mapping[str, object], span: TimeSpan
 ) -> Iterator[AuditEntry]:
-    low = float("-inf") if span[0] is None else span[0]
-    high = float("inf") if span[1] is None else span[1]
+    low, high = bound_span(span)
     for found in read_records(store, home, AUDIT_STREAM, span, newest_first=True):
         for group in reversed(_split_groups(found.data)):
             first = _ENTRY_DECODER.decode(group[0])
             for number in range(len(group) - 1, -1, -1):
                 one = _EVENT_DECODER.decode(group[number]) if number else first
                 if low <= one.at <= high and all(getattr(one, name) == value for name, value in wanted.items()):
-                    yield _build_entry(one, first, number, group)
+                    own = {name: getattr(one, name) for name in AuditEvent.__struct_fields__}
+                    yield replace(first, **own, number=first.number + number, hash=hash_lines(b"\n".join(group)))
 
 
 def _split_groups(data: bytes) -> list[list[bytes]]:
@@ -179,11 +172,6 @@ def _split_groups(data: bytes) -> list[list[bytes]]:
             found.append([])
         found[-1].append(line)
     return found
-
-
-def _build_entry(one: AuditEvent, first: AuditEntry, number: int, group: list[bytes]) -> AuditEntry:
-    own = {name: getattr(one, name) for name in AuditEvent.__struct_fields__}
-    return replace(first, **own, number=first.number + number, hash=hash_lines(b"\n".join(group)))
 
 
 class ChainCheck(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.access.api_keys import KeyStore
 from archwright.access.tables import KeyRecord, format_scope_name
-from archwright.contract.record import Record
+from archwright.contract.record import Record, as_dict
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
@@ -40,12 +40,7 @@ class KeyView(Record):
 
 def build_new_key(secret: str, record: KeyRecord) -> NewKey:
     return NewKey(
-        key=secret,
-        id=record.id,
-        tenant=record.tenant,
-        role=record.role,
-        user=record.user,
-        expires_at=record.expires_at,
+        key=secret, id=record.id, tenant=record.tenant, role=record.role, user=record.user, expires_at=record.expires_at
     )
 
 
@@ -63,8 +58,5 @@ def build_key_view(keys: KeyStore, record: KeyRecord, known: dict[str, UsageLimi
         expires_at=record.expires_at,
         last_used_at=used.get(record.id),
         revoked=keys.is_revoked(record.id),
-        rpm=limits.rpm,
-        tpm=limits.tpm,
-        budget_usd=limits.budget_usd,
-        period=limits.period,
+        **as_dict(limits),
     )

@@ -21,11 +21,9 @@ PERMISSIONS: dict[str, str] = {
     "tenants.manage": "create tenants and act for any of them",
 }
 
-_ADMIN_PERMISSIONS = frozenset(PERMISSIONS) - {"tenants.manage", "platform.operate"}
-
 ROLES: dict[str, frozenset[str]] = {
     "owner": frozenset(PERMISSIONS),
-    "admin": _ADMIN_PERMISSIONS,
+    "admin": frozenset(PERMISSIONS) - {"tenants.manage", "platform.operate"},
     "member": frozenset({"inference.invoke", "models.read", "usage.read"}),
     "monitor": frozenset({"metrics.read"}),
 }
@@ -46,10 +44,6 @@ def get_tenant_scope(principal: Principal) -> str | None:
 def may_grant(principal: Principal, tenant: str, role: str) -> bool:
     """Whether he may make a key of this role for this tenant. Nobody hands out more than he has: the tenant is in his
     scope, and the role's permissions are a subset of his."""
-    if (
-        role not in ROLES
-        or not is_allowed(principal, "keys.manage")
-        or get_tenant_scope(principal) not in (None, tenant)
-    ):
+    if role not in ROLES or get_tenant_scope(principal) not in (None, tenant):
         return False
-    return ROLES[role] <= ROLES[principal.role]
+    return is_allowed(principal, "keys.manage") and ROLES[role] <= ROLES[principal.role]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from archwright.monitor.shared_table import Transaction
@@ -32,11 +33,10 @@ def read_process_start(pid: int, proc: Path = _PROC) -> int | None:
 
 def _probe_process(pid: int) -> int | None:
     try:
-        os.kill(pid, 0)
+        with suppress(PermissionError):
+            os.kill(pid, 0)
     except ProcessLookupError:
         return None
-    except PermissionError:
-        return 0
     return 0
 
 

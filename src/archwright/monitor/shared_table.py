@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 
@@ -29,9 +30,8 @@ R = TypeVar("R")
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 READERS = 512
-MAINTENANCE_INTERVAL_S = (
-    1.0  # how often a process looks whether its file was replaced, and frees what dead readers hold
-)
+# How often a process looks whether its file was replaced, and frees what dead readers hold.
+MAINTENANCE_INTERVAL_S = 1.0
 _MODE = 0o600
 _DAMAGE_ERRORS = (
     *(lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError),
@@ -180,10 +180,8 @@ class SharedTable:
                     os.posix_fallocate(file.fileno(), 0, self._size_bytes)
             except OSError as error:
                 raise from_os_error(OSError(error.errno, error.strerror, str(self._path))) from error
-            try:
+            with suppress(FileExistsError):
                 os.link(path, self._path)
-            except FileExistsError:
-                return
 
     def _remove_files(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -203,14 +203,13 @@ def build_spans(one: RequestRecord) -> list[OtlpSpan]:
     if one.status != "ok":
         whole["status"] = {"code": STATUS_ERROR, "message": one.status}
     found = [whole]
-    for place, (name, kind, took_s) in enumerate(
-        (
-            ("gateway", SPAN_KIND_INTERNAL, one.gateway_s),
-            ("queue", SPAN_KIND_INTERNAL, one.queue_s),
-            ("engine", SPAN_KIND_CLIENT, one.engine_s),
-        )
-    ):
-        part = _build_span(trace, f"{int(root, 16) ^ (place + 1):016x}", name, kind, began, took_s)
+    parts = (
+        ("gateway", SPAN_KIND_INTERNAL, one.gateway_s),
+        ("queue", SPAN_KIND_INTERNAL, one.queue_s),
+        ("engine", SPAN_KIND_CLIENT, one.engine_s),
+    )
+    for number, (name, kind, took_s) in enumerate(parts, 1):
+        part = _build_span(trace, f"{int(root, 16) ^ number:016x}", name, kind, began, took_s)
         found.append({**part, "parentSpanId": root})
         began += took_s
     return found

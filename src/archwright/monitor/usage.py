@@ -44,10 +44,8 @@ def read_usage(store: Store, home: Home, tenant: str | None, by: str) -> tuple[U
         raise UsageError("AW-USE-66", message, where=ErrorLocation(field="by"), hint=hint)
     compact_orphans(store, home)
     columns = dict.fromkeys((*(DIMENSION_FIELDS[word] for word in words), "tenant", "shadow"))
-    found = [
-        one for one in read_usage_totals(store, home, tuple(columns)) if not one.shadow and tenant in (None, one.tenant)
-    ]
-    return _aggregate_rows(found, words)
+    totals = read_usage_totals(store, home, tuple(columns))
+    return _aggregate_rows([one for one in totals if not one.shadow and tenant in (None, one.tenant)], words)
 
 
 def _aggregate_rows(found: list[UsageTotal], words: tuple[str, ...]) -> tuple[UsageRow, ...]:
@@ -68,11 +66,7 @@ def _dimension_value(one: UsageTotal, word: str) -> str:
 def _build_row(names: dict[str, str], sums: list[int]) -> UsageRow:
     requests, hits, input_tokens, output_tokens, cost, saved = sums
     return UsageRow(
-        tenant=names.get("tenant", ""),
-        key=names.get("key", ""),
-        user=names.get("user", ""),
-        model=names.get("model", ""),
-        day=names.get("day", ""),
+        **dict.fromkeys(DIMENSION_FIELDS, "") | names,
         requests=requests,
         hits=hits,
         input_tokens=input_tokens,

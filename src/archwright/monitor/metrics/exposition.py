@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -51,8 +51,7 @@ class Counter(_Child):
         with self._lock:
             self.slots[0] += value
 
-    def record(self, value: float) -> None:
-        self.add(value)
+    record = add
 
 
 class Gauge(_Child):
@@ -70,8 +69,7 @@ class Histogram(_Child):
         with self._lock:
             add_observation(self.slots, value)
 
-    def record(self, value: float) -> None:
-        self.observe(value)
+    record = observe
 
 
 def add_observation(slots: memoryview[float], value: float) -> None:
@@ -81,6 +79,7 @@ def add_observation(slots: memoryview[float], value: float) -> None:
 
 
 Child = Counter | Gauge | Histogram
+C = TypeVar("C", Counter, Gauge, Histogram)
 CHILD_TYPES: dict[str, type[Counter | Gauge | Histogram]] = {"histogram": Histogram, "counter": Counter, "gauge": Gauge}
 
 
@@ -120,21 +119,18 @@ class Exposition:
         return self._children[quantity].get(key) or self._bind(metric, key)
 
     def histogram(self, quantity: str, labels: Mapping[str, str]) -> Histogram:
-        child = self.bind(quantity, labels)
-        if not isinstance(child, Histogram):
-            raise ValueError(f"{quantity} is no histogram")
-        return child
+        return self._bind_kind(Histogram, quantity, labels)
 
     def counter(self, quantity: str, labels: Mapping[str, str]) -> Counter:
-        child = self.bind(quantity, labels)
-        if not isinstance(child, Counter):
-            raise ValueError(f"{quantity} is no counter")
-        return child
+        return self._bind_kind(Counter, quantity, labels)
 
     def gauge(self, quantity: str, labels: Mapping[str, str]) -> Gauge:
+        return self._bind_kind(Gauge, quantity, labels)
+
+    def _bind_kind(self, kind: type[C], quantity: str, labels: Mapping[str, str]) -> C:
         child = self.bind(quantity, labels)
-        if not isinstance(child, Gauge):
-            raise ValueError(f"{quantity} is no gauge")
+        if not isinstance(child, kind):
+            raise ValueError(f"{quantity} is no {kind.__name__.lower()}")
         return child
 
     def record(self, quantity: str, labels: Mapping[str, str], value: float) -> None:
@@ -295,9 +291,8 @@ def _render_metric(metric: Metric, children: Mapping[LabelValues, Sequence[float
     """The series of one metric as Prometheus reads them."""
     lines = [f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n"]
     for key, slots in children.items():
-        labels = sorted(
-            f'{name}="{_escape_label_value(value)}"' for name, value in zip(metric.labels, key, strict=True)
-        )
+        pairs = zip(metric.labels, key, strict=True)
+        labels = sorted(f'{name}="{_escape_label_value(value)}"' for name, value in pairs)
         if metric.kind == "histogram":
             lines.append(_render_histogram(metric.name, ",".join(labels), slots))
         else:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -84,9 +85,11 @@ class ObservationRecorder:
             return
         kept = {name: sanitise_label_value(text) for name, text in sorted(labels.items())}
         moment = self._clock() if at is None else at
-        self._buffer_observation(
-            Observation(quantity=METRIC_BY_QUANTITY[quantity].quantity, at=moment, value=float(value), labels=kept)
-        )
+        name = METRIC_BY_QUANTITY[quantity].quantity
+        self._buffer.append(Observation(quantity=name, at=moment, value=float(value), labels=kept))
+        if len(self._buffer) > self._limit:
+            self._buffer.popleft()
+            self.dropped += 1
 
     def flush(self) -> bool:
         """Write what is there; False when the store refused and some of it still waits."""
@@ -122,20 +125,12 @@ class ObservationRecorder:
         while not self._stop.wait(self._flush_s):
             self.flush()
 
-    def _buffer_observation(self, observation: Observation) -> None:
-        self._buffer.append(observation)
-        if len(self._buffer) > self._limit:
-            self._buffer.popleft()
-            self.dropped += 1
-
     def _take_batch(self) -> list[Observation]:
         """Up to BATCH from the front. Only the holder of `_writing` takes; a full buffer may shrink meanwhile."""
         batch: list[Observation] = []
-        while len(batch) < BATCH_ROWS:
-            try:
+        with suppress(IndexError):
+            while len(batch) < BATCH_ROWS:
                 batch.append(self._buffer.popleft())
-            except IndexError:
-                break
         return batch
 
     def _restore_batch(self, batch: list[Observation]) -> None:

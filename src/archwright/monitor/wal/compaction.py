@@ -98,7 +98,7 @@ def compact_range(store: Store, segment: WalSegment) -> CompactedRange:
     start = end = segment.folded
     sums: UsageSums = {}
     making = {
-        "audit": _BlockBuilder(_read_audit_times),
+        "audit": _BlockBuilder(lambda data: [one.at for one in _TIMED_DECODER.decode_lines(data)]),
         "served": _BlockBuilder(lambda data: _aggregate_served(data, sums)),
     }
     both = tuple(making.values())
@@ -216,10 +216,6 @@ class _BlockBuilder:
         self._waiting, self._last = 0, data
 
 
-def _read_audit_times(data: bytes) -> list[float]:
-    return [one.at for one in _TIMED_DECODER.decode_lines(data)]
-
-
 def _aggregate_served(data: bytes, sums: UsageSums) -> list[float]:
     found = _decode_served(data)
     add_served(sums, found)
@@ -239,6 +235,14 @@ def _decode_served(data: bytes) -> list[RequestRecord]:
         return found
 
 
+TimeSpan = tuple[float | None, float | None]
+"""Seconds since the epoch, both ends included; None: unbounded."""
+
+
+def bound_span(span: TimeSpan) -> tuple[float, float]:
+    return -math.inf if span[0] is None else span[0], math.inf if span[1] is None else span[1]
+
+
 class RecordStream(NamedTuple):
     """Records of one stream in their order, one JSON a line; `tip` is what their block says of the last, "" where there
     is no block."""
@@ -251,7 +255,7 @@ def read_records(
     store: Store,
     home: Home | None,
     stream: str,
-    span: tuple[float | None, float | None] = (None, None),
+    span: TimeSpan = (None, None),
     *,
     newest_first: bool = False,
 ) -> Iterator[RecordStream]:
@@ -263,12 +267,8 @@ def read_records(
     since, until = span
     spans = (ColumnRange("last_at", since), ColumnRange("first_at", None, until))
     unfolded = list(_read_uncompacted(store, stream, tails, last))
-    if newest_first:
-        yield from reversed(unfolded)
-        yield from _read_blocks(store, table, spans, last, newest_first=True)
-    else:
-        yield from _read_blocks(store, table, spans, last, newest_first=False)
-        yield from unfolded
+    blocks = _read_blocks(store, table, spans, last, newest_first=newest_first)
+    yield from chain(reversed(unfolded), blocks) if newest_first else chain(blocks, unfolded)
 
 
 def _read_blocks(
@@ -298,11 +298,10 @@ def _read_uncompacted(store: Store, stream: str, tails: dict[str, bytes], last: 
 
 
 def read_served(
-    store: Store, home: Home | None, span: tuple[float | None, float | None] = (None, None), tenant: str | None = None
+    store: Store, home: Home | None, span: TimeSpan = (None, None), tenant: str | None = None
 ) -> Iterator[RequestRecord]:
     """Finished requests that ended within `span` (both ends belong to it), of `tenant` or of all."""
-    low = float("-inf") if span[0] is None else span[0]
-    high = float("inf") if span[1] is None else span[1]
+    low, high = bound_span(span)
     for one in read_records(store, home, "served", span):
         for record in _decode_served(one.data):
             if low <= record.at <= high and (tenant is None or record.tenant == tenant):

@@ -186,15 +186,12 @@ def list_segments(folder: Path) -> list[Path]:
 
 def list_unfinished_segments(folder: Path) -> list[Path]:
     """What a crash left of segments that were never used: not those being made just now."""
-    now = time.time()
-    return [path for path in folder.glob(f"*{UNFINISHED_SUFFIX}") if _file_age_s(path, now) > UNFINISHED_AGE_S]
-
-
-def _file_age_s(path: Path, now: float) -> float:
-    try:
-        return now - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+    found = []
+    for path in folder.glob(f"*{UNFINISHED_SUFFIX}"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > UNFINISHED_AGE_S:
+                found.append(path)
+    return found
 
 
 def _sync_folder(folder: Path) -> None:

@@ -46,10 +46,8 @@ class WalWriter:
 
     def __init__(self, store: Store, home: Home, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.refusal: ArchwrightError | None = None
-        self.reserve = segment_bytes // RESERVE_SHARE
-        self.store = store
-        self.home = home
-        self._size = segment_bytes
+        self.store, self.home = store, home
+        self._size, self.reserve = segment_bytes, segment_bytes // RESERVE_SHARE
         self._name = secrets.token_hex(8)
         self._made = 0
         self.lock = threading.RLock()
