@@ -65,7 +65,6 @@ def adapter_settings(config: EngineConfig, kind: type[R]) -> R:
     try:
         return msgspec.convert(config.settings, kind)
     except msgspec.ValidationError as error:
-        known = ", ".join(kind.__struct_fields__)
-        hint = f"known settings: {known}"
+        hint = f"known settings: {', '.join(kind.__struct_fields__)}"
         message = f"a setting of the engine {config.engine} is wrong: {error}"
         raise EngineError("AW-ENG-06", message, where=ErrorLocation(field="launch.settings"), hint=hint) from error

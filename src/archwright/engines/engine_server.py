@@ -7,7 +7,8 @@ strictly as the gateway does, answers it, and closes. A client that goes away ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
@@ -55,16 +56,39 @@ Routes = Mapping[tuple[str, str], Handler]
 """Method and path to handler."""
 
 
-def build_routes(metrics: Callable[[], str], own: Routes) -> Routes:
-    """An engine's own routes and its health and metrics pages."""
+class SlotCounter:
+    """`slots` requests at once, the others wait in the order they came. `counts` are the engine's metrics, shown in
+    `form`."""
 
-    async def healthy(_: ServerRequest) -> EngineReply:
-        return make_json_reply({"status": "ok"})
+    def __init__(self, engine: str, slots: int, counts: Iterable[str], form: str = "") -> None:
+        self.counts: dict[str, float] = dict.fromkeys(("requests_processing", "requests_deferred", *counts), 0)
+        self._engine, self._form = engine, form
+        self._slots = asyncio.Semaphore(slots)
 
-    async def measured(_: ServerRequest) -> EngineReply:
-        return EngineReply(metrics().encode(), "text/plain; charset=utf-8")
+    @asynccontextmanager
+    async def hold_slot(self) -> AsyncIterator[None]:
+        state = "requests_deferred"
+        self.counts[state] += 1
+        try:
+            async with self._slots:
+                self.counts[state] -= 1
+                state = "requests_processing"
+                self.counts[state] += 1
+                yield
+        finally:
+            self.counts[state] -= 1
 
-    return {("GET", "/health"): healthy, ("GET", "/metrics"): measured, **own}
+    def build_routes(self, own: Routes) -> Routes:
+        """An engine's own routes and its health and metrics pages."""
+
+        async def healthy(_: ServerRequest) -> EngineReply:
+            return make_json_reply({"status": "ok"})
+
+        async def measured(_: ServerRequest) -> EngineReply:
+            lines = (f"{self._engine}:{name} {value:{self._form}}\n" for name, value in self.counts.items())
+            return EngineReply("".join(lines).encode(), "text/plain; charset=utf-8")
+
+        return {("GET", "/health"): healthy, ("GET", "/metrics"): measured, **own}
 
 
 def make_json_reply(body: object, status: int = 200) -> EngineReply:

@@ -26,10 +26,7 @@ ALIGNMENT_KEY = b"general.alignment"
 
 STRING, ARRAY = 8, 9
 # Value type -> how it is packed: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
-SCALARS = {
-    **{0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?"},
-    **{10: "<Q", 11: "<q", 12: "<d"},
-}
+SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 # Tensor type -> (weights a block, bytes a block), from ggml's block structures. A type not listed is newer than
 # this table; then only the tensor's start is checked.
 BLOCK_SIZES = {

@@ -12,7 +12,7 @@ from archwright.engines.engine_config import EngineConfig, adapter_file, adapter
 from archwright.engines.gguf import check_gguf
 from archwright.engines.model_files import missing_model_error
 from archwright.engines.unix_socket import claim_socket, leave_on_terminate
-from archwright.errors import ArchwrightError, EngineError, ErrorLocation, MissingError, missing_extra
+from archwright.errors import EngineError, ErrorLocation, MissingError, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal
 
@@ -53,7 +53,9 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
             given.lora_adapters = [library.CommonAdapterLoraInfo(str(adapter), 1.0)]
         server = library.Server(given)
     except RuntimeError as error:
-        raise _start_error(config, error) from error
+        hint = "its own lines above in this log say why; too little memory is the usual reason"
+        where = ErrorLocation(field=f"model {config.alias}")
+        raise EngineError("AW-ENG-08", f"llama.cpp did not start: {error}", where=where, hint=hint) from error
     leave_on_terminate(path)
     journal.info("ready", model=config.alias, socket=str(path))
     wait()
@@ -78,21 +80,17 @@ def load_library(load: Callable[[], Any] | None = None) -> Any:
     try:
         return (load or _import_library)()
     except ImportError as error:
-        raise _explain_import_error(error) from error
+        if "libgomp" not in str(error):
+            raise missing_extra("local", "xllamacpp", "the embedded engine") from error
+        message = "the engine needs the system library libgomp, which is not installed"
+        where = ErrorLocation(field="xllamacpp")
+        raise MissingError("AW-GET-05", message, where=where, hint="apt-get install libgomp1") from error
 
 
 def _import_library() -> Any:
     import xllamacpp  # noqa: PLC0415  the heavy extra of this adapter
 
     return xllamacpp
-
-
-def _explain_import_error(error: ImportError) -> ArchwrightError:
-    if "libgomp" in str(error):
-        hint = "apt-get install libgomp1"
-        message = "the engine needs the system library libgomp, which is not installed"
-        return MissingError("AW-GET-05", message, where=ErrorLocation(field="xllamacpp"), hint=hint)
-    return missing_extra("local", "xllamacpp", "the embedded engine")
 
 
 def _build_parameters(library: Any, config: EngineConfig, settings: LlamaSettings, model: Path, path: Path) -> Any:
@@ -126,9 +124,3 @@ def _build_parameters(library: Any, config: EngineConfig, settings: LlamaSetting
         # process takes 0.23 GB with a context of 256 tokens, 0.67 GB with 2,048.
         given.n_batch = given.n_ubatch = max(settings.batch_tokens, config.context_tokens)
     return given
-
-
-def _start_error(config: EngineConfig, error: RuntimeError) -> EngineError:
-    hint = "its own lines above in this log say why; too little memory is the usual reason"
-    message = f"llama.cpp did not start: {error}"
-    return EngineError("AW-ENG-08", message, where=ErrorLocation(field=f"model {config.alias}"), hint=hint)

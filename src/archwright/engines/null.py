@@ -11,7 +11,6 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 from archwright.contract.record import Record
@@ -20,11 +19,18 @@ from archwright.engines.engine_server import (
     EngineReply,
     Routes,
     ServerRequest,
-    build_routes,
+    SlotCounter,
     make_json_reply,
     serve_until,
 )
-from archwright.engines.null_replies import ErrorReply, NullReply, build_reply, build_vector, split_tokens
+from archwright.engines.null_replies import (
+    ErrorReply,
+    NullReply,
+    build_reply,
+    build_vector,
+    invalid_request_error,
+    split_tokens,
+)
 from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
@@ -65,17 +71,8 @@ class NullEngine:
     def __init__(self, config: EngineConfig, settings: NullSettings) -> None:
         self._config = config
         self._settings = settings
-        self._slots = asyncio.Semaphore(config.slots)
-        self._counts = dict.fromkeys(
-            (
-                "requests_processing",
-                "requests_deferred",
-                "requests_cancelled_total",
-                "prompt_tokens_total",
-                "tokens_predicted_total",
-            ),
-            0,
-        )
+        counts = ("requests_cancelled_total", "prompt_tokens_total", "tokens_predicted_total")
+        self._slots = SlotCounter("null", config.slots, counts)
 
     def routes(self) -> Routes:
         own: Routes = {
@@ -84,10 +81,7 @@ class NullEngine:
             ("POST", "/v1/completions"): self._completion,
             ("POST", "/v1/embeddings"): self._embeddings,
         }
-        return build_routes(self._metrics, own)
-
-    def _metrics(self) -> str:
-        return "".join(f"null:{name} {value}\n" for name, value in self._counts.items())
+        return self._slots.build_routes(own)
 
     async def _models(self, _: ServerRequest) -> EngineReply:
         model = {"id": self._config.alias, "object": "model", "created": 0, "owned_by": "null"}
@@ -101,9 +95,7 @@ class NullEngine:
         # Token ids of a text are as good as words.
         texts = [" ".join(map(str, text)) if isinstance(text, list) else text for text in found]
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise ErrorReply(
-                400, "invalid_request_error", "input must be a text, a list of texts or lists of token ids"
-            )
+            raise invalid_request_error("input must be a text, a list of texts or lists of token ids")
         data = [
             {"object": "embedding", "index": index, "embedding": build_vector(text, self._settings.dimensions)}
             for index, text in enumerate(texts)
@@ -121,23 +113,24 @@ class NullEngine:
     async def _generate(self, request: ServerRequest, form: _ReplyFormat) -> EngineReply | None:
         body = _parse_body(request)
         reply = build_reply(body, self._reply_text(body), self._config.context_tokens, self._config.default_max_tokens)
-        async with self._hold_slot():
-            if not body.get("stream"):
-                async for _ in self._timed_tokens(reply):
-                    pass
-                return make_json_reply(form.complete_reply(reply))
-            options = body.get("stream_options") or {}
-            return await self._stream_reply(request, form, reply, bool(options.get("include_usage")))
+        try:
+            async with self._slots.hold_slot():
+                if not body.get("stream"):
+                    async for _ in self._timed_tokens(reply):
+                        pass
+                    return make_json_reply(form.complete_reply(reply))
+                options = body.get("stream_options") or {}
+                return await self._stream_reply(request, form, reply, bool(options.get("include_usage")))
+        except (asyncio.CancelledError, ConnectionError):
+            self._slots.counts["requests_cancelled_total"] += 1
+            raise
 
     def _reply_text(self, body: dict[str, Any]) -> str:
         """What it says: its adapter's mark first, unless the request leaves the adapter out."""
         adapter = self._config.adapter_sha256
         left_out = any(given == {"id": 0, "scale": 0} for given in body.get("lora") or ())
-        return (
-            self._settings.text
-            if adapter is None or left_out
-            else f"{adapter[:ADAPTER_MARK_CHARACTERS]} {self._settings.text}"
-        )
+        mark = "" if adapter is None or left_out else f"{adapter[:ADAPTER_MARK_CHARACTERS]} "
+        return mark + self._settings.text
 
     async def _stream_reply(
         self, request: ServerRequest, form: _ReplyFormat, reply: NullReply, include_usage: bool
@@ -154,28 +147,12 @@ class NullEngine:
         """Each token at its due time, counted from the start, so that lateness does not add up."""
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        self._counts["prompt_tokens_total"] += reply.prompt_tokens
+        self._slots.counts["prompt_tokens_total"] += reply.prompt_tokens
         for index, token in enumerate(reply.tokens):
             due = begin + self._settings.ttft_s + index * self._settings.tpot_s
             await asyncio.sleep(max(0.0, due - loop.time()))
-            self._counts["tokens_predicted_total"] += 1
+            self._slots.counts["tokens_predicted_total"] += 1
             yield token
-
-    @asynccontextmanager
-    async def _hold_slot(self) -> AsyncIterator[None]:
-        state = "requests_deferred"
-        self._counts[state] += 1
-        try:
-            async with self._slots:
-                self._counts[state] -= 1
-                state = "requests_processing"
-                self._counts[state] += 1
-                yield
-        except (asyncio.CancelledError, ConnectionError):
-            self._counts["requests_cancelled_total"] += 1
-            raise
-        finally:
-            self._counts[state] -= 1
 
 
 class _ReplyFormat(ABC):
@@ -210,14 +187,8 @@ class _ChatFormat(_ReplyFormat):
     chunk_name = "chat.completion.chunk"
 
     def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
-        if not streamed:
-            return {
-                "index": 0,
-                "message": {"role": "assistant", "content": text},
-                "finish_reason": finish_reason,
-            }
-        delta = {"role": "assistant", "content": text} if text else {}
-        return {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        message = {"role": "assistant", "content": text} if text or not streamed else {}
+        return {"index": 0, "delta" if streamed else "message": message, "finish_reason": finish_reason}
 
 
 class _CompletionFormat(_ReplyFormat):
@@ -228,12 +199,8 @@ class _CompletionFormat(_ReplyFormat):
 
 
 def _count_usage(reply: NullReply) -> dict[str, int]:
-    written = len(reply.tokens)
-    return {
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": written,
-        "total_tokens": reply.prompt_tokens + written,
-    }
+    read, written = reply.prompt_tokens, len(reply.tokens)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def _encode_event(message: dict[str, Any]) -> bytes:
@@ -244,7 +211,7 @@ def _parse_body(request: ServerRequest) -> dict[str, Any]:
     try:
         body = json.loads(request.body)
     except (ValueError, RecursionError) as error:
-        raise ErrorReply(400, "invalid_request_error", f"the body is not JSON: {error}") from error
+        raise invalid_request_error(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise ErrorReply(400, "invalid_request_error", "the body must be a JSON object")
+        raise invalid_request_error("the body must be a JSON object")
     return body

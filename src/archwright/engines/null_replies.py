@@ -22,6 +22,10 @@ class ErrorReply(Exception):
         self.body = {"error": {"code": status, "message": message, "type": kind, **more}}
 
 
+def invalid_request_error(message: str) -> ErrorReply:
+    return ErrorReply(400, "invalid_request_error", message)
+
+
 class NullReply(NamedTuple):
     """A whole reply before it is timed out to the client."""
 
@@ -39,13 +43,9 @@ def build_reply(body: Mapping[str, Any], text: str, context_tokens: int, default
     """The reply to a chat or completion request: `text` over and over up to the limit, or a schema's least document."""
     prompt_tokens = len(split_tokens(_read_prompt(body)))
     if prompt_tokens >= context_tokens:
-        raise ErrorReply(
-            400,
-            "exceed_context_size_error",
-            f"the request exceeds the available context size ({prompt_tokens} of {context_tokens} tokens)",
-            n_prompt_tokens=prompt_tokens,
-            n_ctx=context_tokens,
-        )
+        message = f"the request exceeds the available context size ({prompt_tokens} of {context_tokens} tokens)"
+        sizes = {"n_prompt_tokens": prompt_tokens, "n_ctx": context_tokens}
+        raise ErrorReply(400, "exceed_context_size_error", message, **sizes)
     limit = min(_read_max_tokens(body, default_max_tokens), context_tokens - prompt_tokens)
     document = _build_document(body.get("response_format"))
     if document is None:
@@ -68,10 +68,10 @@ def _read_prompt(body: Mapping[str, Any]) -> str:
     if "messages" not in body:
         if isinstance(body.get("prompt"), str):
             return str(body["prompt"])
-        raise ErrorReply(400, "invalid_request_error", "a prompt or messages are required")
+        raise invalid_request_error("a prompt or messages are required")
     messages = body["messages"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise ErrorReply(400, "invalid_request_error", "messages must be a list of objects")
+        raise invalid_request_error("messages must be a list of objects")
     return " ".join(str(message.get("content", "")) for message in messages)
 
 
@@ -80,7 +80,7 @@ def _read_max_tokens(body: Mapping[str, Any], default: int) -> int:
     if limit is None:
         return default
     if not isinstance(limit, int) or limit < 1:
-        raise ErrorReply(400, "invalid_request_error", "max_tokens must be a positive integer")
+        raise invalid_request_error("max_tokens must be a positive integer")
     return limit
 
 
@@ -100,13 +100,13 @@ def _build_document(form: object) -> str | None:
     try:
         return json.dumps(_build_minimal_value(form["json_schema"]["schema"], DEPTH_LIMIT))
     except (KeyError, TypeError, AttributeError) as error:
-        raise ErrorReply(400, "invalid_request_error", f"response_format is not understood: {error}") from error
+        raise invalid_request_error(f"response_format is not understood: {error}") from error
 
 
 def _build_minimal_value(schema: Mapping[str, Any], depth: int) -> object:
     """The least document the schema allows: required fields only, lower bounds met."""
     if depth == 0:
-        raise ErrorReply(400, "invalid_request_error", "the schema is nested too deeply")
+        raise invalid_request_error("the schema is nested too deeply")
     if "anyOf" in schema:
         return _build_minimal_value(schema["anyOf"][0], depth - 1)
     if "const" in schema:
@@ -122,5 +122,5 @@ def _build_minimal_value(schema: Mapping[str, Any], depth: int) -> object:
     simple = {"string": "x" * schema.get("minLength", 1), "boolean": True, "null": None}
     simple |= dict.fromkeys(("integer", "number"), schema.get("minimum", 0))
     if kind not in simple:
-        raise ErrorReply(400, "invalid_request_error", f"unrecognized type {kind}")
+        raise invalid_request_error(f"unrecognized type {kind}")
     return simple[kind]

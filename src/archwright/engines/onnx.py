@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 import msgspec
@@ -23,11 +23,11 @@ from archwright.engines.engine_server import (
     EngineReply,
     Routes,
     ServerRequest,
-    build_routes,
+    SlotCounter,
     make_json_reply,
     serve_until,
 )
-from archwright.engines.null_replies import ErrorReply
+from archwright.engines.null_replies import invalid_request_error
 from archwright.engines.onnx_file import ModelSignature, OnnxFile, read_onnx
 from archwright.engines.unix_socket import claim_socket
 from archwright.errors import EngineError, ErrorLocation, MissingError, missing_extra
@@ -112,7 +112,9 @@ class Classifier:
             self._input, self._output = given.name, answered.name
             self._check_output_shape()
         except self._failures as error:
-            raise _load_error(error) from error
+            hint = "train it again with this version; its export gate tries the file before it is promoted"
+            message = f"onnxruntime does not take the model: {_format_error(error)}"
+            raise EngineError("AW-ENG-12", message, hint=hint) from error
 
     def predict_probabilities(self, rows: Any) -> Any:
         """One row of class probabilities per row of `rows` (float32, one item a row). Raises EngineError AW-ENG-13
@@ -143,9 +145,8 @@ class Classifier:
         if wrong.any():
             item, feature = (int(index) for index in self._numpy.argwhere(wrong)[0])
             name = self.notes.features[feature] if self.notes.features else feature
-            raise invalid_request_error(
-                f"inputs[{item}][{name}] is missing, and the model was trained on rows that all have it"
-            )
+            reason = "is missing, and the model was trained on rows that all have it"
+            raise invalid_request_error(f"inputs[{item}][{name}] {reason}")
         return rows
 
 
@@ -156,24 +157,18 @@ class OnnxEngine:
         self._config = config
         self._classifier = classifier
         self._settings = settings
-        self._slots = asyncio.Semaphore(config.slots)
-        self._counts: dict[str, float] = dict.fromkeys(
-            ("requests_processing", "requests_deferred", "predictions_total", "prediction_seconds_total"), 0
-        )
+        self._slots = SlotCounter("onnx", config.slots, ("predictions_total", "prediction_seconds_total"), "g")
 
     def routes(self) -> Routes:
-        return build_routes(self._metrics, {("POST", "/v1/predict"): self._predict})
-
-    def _metrics(self) -> str:
-        return "".join(f"onnx:{name} {value:g}\n" for name, value in self._counts.items())
+        return self._slots.build_routes({("POST", "/v1/predict"): self._predict})
 
     async def _predict(self, request: ServerRequest) -> EngineReply:
         items = parse_inputs(request.body, self._settings.batch_items)
-        async with self._hold_slot():
+        async with self._slots.hold_slot():
             # Not on the event loop: a batch takes a while, and the health page must answer meanwhile.
             found, took_s = await asyncio.to_thread(self._predict_items, items)
-        self._counts["prediction_seconds_total"] += took_s
-        self._counts["predictions_total"] += len(items)
+        self._slots.counts["prediction_seconds_total"] += took_s
+        self._slots.counts["predictions_total"] += len(items)
         return make_json_reply({"labels": self._classifier.notes.labels, "probabilities": found})
 
     def _predict_items(self, items: list[Item]) -> tuple[list[list[float]], float]:
@@ -181,19 +176,6 @@ class OnnxEngine:
         began = time.perf_counter()
         found = self._classifier.predict_probabilities(rows).tolist()
         return found, time.perf_counter() - began
-
-    @asynccontextmanager
-    async def _hold_slot(self) -> AsyncIterator[None]:
-        state = "requests_deferred"
-        self._counts[state] += 1
-        try:
-            async with self._slots:
-                self._counts[state] -= 1
-                state = "requests_processing"
-                self._counts[state] += 1
-                yield
-        finally:
-            self._counts[state] -= 1
 
 
 def parse_inputs(data: bytes, batch_items: int) -> list[Item]:
@@ -208,10 +190,6 @@ def parse_inputs(data: bytes, batch_items: int) -> list[Item]:
     if not 0 < len(items) <= batch_items:
         raise invalid_request_error(f"inputs must be a list of 1 to {batch_items} items, not of {len(items)}")
     return items
-
-
-def invalid_request_error(message: str) -> ErrorReply:
-    return ErrorReply(400, "invalid_request_error", message)
 
 
 def _flatten_item(item: Item, place: str, notes: ModelSignature, order: dict[str, int]) -> list[float | None]:
@@ -229,9 +207,8 @@ def _flatten_named_item(
         raise invalid_request_error(f"{place}: this model's inputs have no names: send {notes.size} numbers in order")
     if unknown := next((name for name in item if name not in order), None):
         near = difflib.get_close_matches(unknown, notes.features, 1)
-        raise invalid_request_error(
-            f"{place}: unknown feature {unknown[:80]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-        )
+        question = f"; did you mean {near[0]!r}?" if near else ""
+        raise invalid_request_error(f"{place}: unknown feature {unknown[:80]!r}{question}")
     if absent := next((name for name in order if name not in item), None):
         raise invalid_request_error(f"{place}: the feature {absent!r} is not there (a missing value is null)")
     return _flatten_values([item[name] for name in notes.features], place, (notes.size,), notes.features)
@@ -245,20 +222,12 @@ def _flatten_values(
         found = f"a list of {len(values)}" if type(values) is list else "no list"
         raise invalid_request_error(f"{place} must be a list of {shape[0]}, not {found}")
     if len(shape) > 1:
-        return [
-            number
-            for index, inner in enumerate(values)
-            for number in _flatten_values(inner, f"{place}[{index}]", shape[1:])
-        ]
+        inner = (_flatten_values(value, f"{place}[{index}]", shape[1:]) for index, value in enumerate(values))
+        return [*chain.from_iterable(inner)]
     for index, value in enumerate(values):
         if value is not None and (type(value) not in (float, int) or abs(value) > FLOAT32_MAX):
             raise invalid_request_error(f"{place}[{names[index] if names else index}] must be a number of 32 bits")
     return values
-
-
-def _load_error(error: Exception) -> EngineError:
-    hint = "train it again with this version; its export gate tries the file before it is promoted"
-    return EngineError("AW-ENG-12", f"onnxruntime does not take the model: {_format_error(error)}", hint=hint)
 
 
 def _format_error(error: Exception) -> str:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 
 
 def exit_with_parent(
@@ -19,14 +20,10 @@ def exit_with_parent(
     if read is None:
         if sys.stdin is None or sys.stdin.closed or os.isatty(0):
             return None
-        read = _read_standard_input
+        read = partial(os.read, 0, 4096)
     thread = threading.Thread(target=_watch_input, args=(read, leave), name="exit-with-parent", daemon=True)
     thread.start()
     return thread
-
-
-def _read_standard_input() -> bytes:
-    return os.read(0, 4096)
 
 
 def _watch_input(read: Callable[[], bytes], leave: Callable[[int], None]) -> None:
