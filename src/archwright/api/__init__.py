@@ -37,40 +37,10 @@ HOMES = {
     "usage_report": ("usage",),
 }
 
-__all__ = [
-    "accuracy",
-    "ask",
-    "audit",
-    "bench",
-    "catalog",
-    "data",
-    "diff",
-    "doctor",
-    "down",
-    "explain",
-    "init",
-    "key",
-    "lineage",
-    "models",
-    "plan",
-    "predict_data",
-    "predict_embedding",
-    "predict_image",
-    "predict_serving",
-    "predict_table",
-    "predict_training",
-    "reconcile",
-    "report",
-    "runs",
-    "serve",
-    "settings",
-    "status",
-    "tenant",
-    "train",
-    "up",
-    "usage",
-    "user",
-]
+__all__ = ["audit", "catalog", "data", "key", "models", "runs", "tenant", "user"]
+__all__ += ["accuracy", "ask", "bench", "diff", "doctor", "down", "explain", "init", "lineage", "plan"]
+__all__ += ["predict_data", "predict_embedding", "predict_image", "predict_serving", "predict_table"]
+__all__ += ["predict_training", "reconcile", "report", "serve", "settings", "status", "train", "up", "usage"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from archwright import settings
+from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, open_keys
 from archwright.api.control_checks import PlatformConnection, control_measurements
 from archwright.api.platform_lifecycle import running_url
@@ -107,8 +108,7 @@ def _build_target(home: Home, url: str | None, load: LoadSpec, key_env: str | No
     if url is not None:
         key = None if key_env is None else settings.read_variable(key_env)
         if key_env is not None and not key:
-            where = ErrorLocation(None, None, "--key-env")
-            raise UsageError("AW-USE-06", f"{key_env} is not set", where=where, hint=f"export {key_env}=...")
+            raise argument_error("AW-USE-06", f"{key_env} is not set", "--key-env", f"export {key_env}=...")
         return BenchTarget(url=url, key=key, model=model or load.model)
     address = running_url(home)
     with open_keys() as (keys, _home, _store):
@@ -176,8 +176,8 @@ def _measure_controls(store: Store, home: Home, plan: Plan) -> list[Measurement]
     url = platform_control.read_status(home).url
     if url is None:
         return []
-    authority = settings.load().tls_certificate or None
-    return control_measurements(plan, PlatformConnection(url, authority, store, home), time.time())
+    connection = PlatformConnection(url, settings.load().tls_certificate or None, store, home)
+    return control_measurements(plan, connection, time.time())
 
 
 def _find_plan(home: Home, path: str | None) -> Plan:

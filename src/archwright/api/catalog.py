@@ -13,11 +13,18 @@ from archwright.api.context import open_home, write_audit_record
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
 from archwright.catalog.load import load_catalog
-from archwright.catalog.refresh import catalog_diff, fact_view, plausibility_checks
+from archwright.catalog.refresh import catalog_diff
 from archwright.catalog.refresh import catalog_refresh as refreshing
 from archwright.catalog.refresh.catalog_diff import CatalogDiff
 from archwright.catalog.refresh.catalog_refresh import RefreshReport
-from archwright.catalog.refresh.fact_view import FactView, LayerFact
+from archwright.catalog.refresh.fact_view import FactView, LayerFact, named_rows_by_table, view_fact
+from archwright.catalog.refresh.plausibility_checks import (
+    EXCEPTIONS,
+    PLAUSIBILITY_CHECKS,
+    CheckedFacts,
+    Finding,
+    run_checks,
+)
 from archwright.catalog.tables.metadata_records import FactClass
 from archwright.catalog.tables.records import Fact
 from archwright.catalog.tables.row_names import find_row_of_basis
@@ -27,17 +34,7 @@ from archwright.errors import CatalogError, UsageError
 from archwright.home import Home, locate_home
 from archwright.plan.plan_file import read_plan
 
-__all__ = [
-    "CatalogCheck",
-    "CatalogDiff",
-    "FactView",
-    "LayerFact",
-    "RefreshReport",
-    "check",
-    "diff",
-    "refresh",
-    "show",
-]
+__all__ = ["CatalogCheck", "CatalogDiff", "FactView", "LayerFact", "RefreshReport", "check", "diff", "refresh", "show"]
 
 PLAN_FILE = "plan.json"
 
@@ -91,12 +88,12 @@ def show(name: str) -> FactView:
     the one in force first.
     """
     catalog = load_catalog(locate_home(settings.load()))
-    tables = fact_view.named_rows_by_table(catalog)
+    tables = named_rows_by_table(catalog)
     within = [key for rows in tables.values() for key in rows]
     for spelling in (name, *_resolve_aliases(catalog, name), *filter(None, (find_row_of_basis(name, within),))):
         for table, rows in tables.items():
             if spelling in rows:
-                return fact_view.view_fact(catalog, table, spelling, rows[spelling])
+                return view_fact(catalog, table, spelling, rows[spelling])
     near = tuple(difflib.get_close_matches(name, within, 3, 0.5))
     raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=_did_you_mean(near), nearest=near)
 
@@ -118,21 +115,13 @@ def _did_you_mean(near: tuple[str, ...]) -> str:
 def check() -> CatalogCheck:
     """How much of each table is known and how old it is; what the plausibility gates find."""
     catalog = load_catalog(locate_home(settings.load()))
-    found = plausibility_checks.run_checks(
-        plausibility_checks.CheckedFacts(catalog.accelerators, catalog.offers, tuple(catalog.models.values())),
-        catalog.gate_exceptions,
-    )
+    facts = CheckedFacts(catalog.accelerators, catalog.offers, tuple(catalog.models.values()))
+    found = run_checks(facts, catalog.gate_exceptions)
+    tables = named_rows_by_table(catalog)
     return CatalogCheck(
-        tables=tuple(
-            _check_table(catalog, name, rows.values()) for name, rows in fact_view.named_rows_by_table(catalog).items()
-        ),
-        gates=tuple(
-            _check_gate(catalog, name, found)
-            for name in (*plausibility_checks.PLAUSIBILITY_CHECKS, plausibility_checks.EXCEPTIONS)
-        ),
-        findings=tuple(
-            GateFinding(gate=one.gate, subject=one.subject, says=one.says, refuses=one.refuses) for one in found
-        ),
+        tables=tuple(_check_table(catalog, name, rows.values()) for name, rows in tables.items()),
+        gates=tuple(_check_gate(catalog, name, found) for name in (*PLAUSIBILITY_CHECKS, EXCEPTIONS)),
+        findings=tuple(GateFinding(**one._asdict()) for one in found),
         unpriced=catalog.unpriced_accelerators(),
         lapsed=catalog.expired_overrides,
         today=catalog.today.isoformat(),
@@ -154,7 +143,7 @@ def _check_table(catalog: Catalog, name: str, rows: Iterable[Record]) -> TableCh
     )
 
 
-def _check_gate(catalog: Catalog, name: str, found: Iterable[plausibility_checks.Finding]) -> GateCheck:
+def _check_gate(catalog: Catalog, name: str, found: Iterable[Finding]) -> GateCheck:
     mine = [one.refuses for one in found if one.gate == name]
     return GateCheck(
         gate=name,
@@ -195,9 +184,8 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
             hint = "the folder that holds the sources' files"
             raise UsageError("AW-USE-15", f"no such folder: {from_dir}", hint=hint)
         home.folder("catalog", "refreshed")
-        report = refreshing.refresh_catalog(
-            load_catalog(home), home.catalog_refreshed, folder, feeds, datetime.now(UTC).date()
-        )
+        today = datetime.now(UTC).date()
+        report = refreshing.refresh_catalog(load_catalog(home), home.catalog_refreshed, folder, feeds, today)
         write_audit_record(store, "catalog.refresh", report.generation)
         return report
 

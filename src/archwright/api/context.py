@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 from archwright import settings
@@ -25,11 +25,8 @@ def store_url(chosen: Settings) -> str:
 def open_home(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings, Home, Store]]:
     """Settings, home and an open store, closed at the end."""
     chosen = settings.load(flags)
-    store = Store(store_url(chosen))
-    try:
+    with closing(Store(store_url(chosen))) as store:
         yield chosen, locate_home(chosen), store
-    finally:
-        store.close()
 
 
 def write_audit_record(store: Store, action: str, resource: str, tenant: str = "") -> None:
@@ -49,11 +46,8 @@ def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], No
 
 @contextmanager
 def _open_wal(store: Store) -> Iterator[WalWriter]:
-    ledger = WalWriter(store, locate_home(settings.load()))
-    try:
+    with closing(WalWriter(store, locate_home(settings.load()))) as ledger:
         yield ledger
-    finally:
-        ledger.close()
 
 
 def _record_event(ledger: WalWriter, action: str, resource: str, tenant: str) -> None:
@@ -74,9 +68,8 @@ def _record_event(ledger: WalWriter, action: str, resource: str, tenant: str) ->
 def open_keys() -> Iterator[tuple[KeyStore, Home, Store]]:
     """Keys of the store; the gateway's workers, if any ever ran since the boot, hear of what changes."""
     with open_home() as (_chosen, home, store):
-        slate = open_accounts_table(home) if has_accounts_table(home) else None
-        try:
+        if not has_accounts_table(home):
+            yield KeyStore(store, load_pepper(home)), home, store
+            return
+        with closing(open_accounts_table(home)) as slate:
             yield KeyStore(store, load_pepper(home), slate=slate), home, store
-        finally:
-            if slate is not None:
-                slate.close()

@@ -78,20 +78,15 @@ def _check_keys(platform: PlatformConnection) -> ControlCheckResult | None:
         refused = sum(_request_status(platform, route) == HTTPStatus.UNAUTHORIZED for route in guarded)
     except OSError:
         return None
-    return ControlCheckResult(
-        refused, len(guarded), f"{refused} of {len(guarded)} guarded routes answer 401 without a key"
-    )
+    evidence = f"{refused} of {len(guarded)} guarded routes answer 401 without a key"
+    return ControlCheckResult(refused, len(guarded), evidence)
 
 
 def _request_status(platform: PlatformConnection, route: Route) -> int:
     """Raises OSError when nothing answers."""
     address = f"{platform.url}{route.path}{PLACEHOLDER_NAME if route.tail else ''}"
-    request = urllib.request.Request(
-        address,
-        data=b"{}" if route.method == "POST" else None,
-        method=route.method,
-        headers={"content-type": "application/json"},
-    )
+    body, headers = b"{}" if route.method == "POST" else None, {"content-type": "application/json"}
+    request = urllib.request.Request(address, data=body, method=route.method, headers=headers)
     context = ssl.create_default_context(cafile=platform.authority) if platform.authority else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:

@@ -52,9 +52,8 @@ def refine(recipe: str) -> DatasetOutcome:
     setting `ray_address` names one. Raises DataError."""
     wanted = recipes.read_recipe(Path(recipe))
     with open_home() as (settings, home, store):
-        made = lake_refine.refine_dataset(
-            home, store, lake_refine.RefineRequest(wanted, "ray" if settings.ray_address else "native")
-        )
+        request = lake_refine.RefineRequest(wanted, "ray" if settings.ray_address else "native")
+        made = lake_refine.refine_dataset(home, store, request)
         if made.new:
             write_audit_record(store, "data.refine", made.version.id)
         return _build_outcome(made.version, made.new)
@@ -74,9 +73,8 @@ def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
     """A version ("docs@v1"; "docs" for the newest) and what is known of it. Raises DataError AW-DATA-10."""
     with open_home() as (_settings, home, store):
         version = version_index.find_version(store, id)
-        made = [
-            edge.child.partition(":")[::2] for edge in lineage.read_children(store, format_node("dataset", version.id))
-        ]
+        edges = lineage.read_children(store, format_node("dataset", version.id))
+        made = [edge.child.partition(":")[::2] for edge in edges]
         aside = quarantine.quarantine_path(home, version.dataset, version.version)
         drops = lake_refine.drops_path(home, version.dataset, version.version)
         return DatasetCard(

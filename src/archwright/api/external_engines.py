@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archwright import settings
 from archwright.api.argument_errors import argument_error
-from archwright.api.serving import check_engine_url, parse_pairs, require_unique
+from archwright.api.serving import check_engine_url, check_key_variable, parse_pairs, require_unique
 from archwright.contract.plan import Plan
 from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
 
@@ -22,9 +21,7 @@ def parse_external_engines(
     keys = require_unique(parse_pairs(key_env, "key_env", "POOL=NAME"), "key_env")
     for pool, name in keys.items():
         _refuse_unknown(pool, urls, "key_env")
-        if settings.read_variable(name) is None:
-            hint = "export it, or leave --key-env out"
-            raise argument_error("AW-USE-72", f"the variable {name!r} is not set", "key_env", hint)
+        check_key_variable(name)
     return {pool: ExternalEndpoints(found, keys.get(pool, "")) for pool, found in urls.items()}
 
 

@@ -53,40 +53,32 @@ def doctor() -> tuple[DoctorCheck, ...]:
     """Everything `up` needs, looked at without changing anything."""
     chosen = configuration.load()
     home = locate_home(chosen)
+    files = list_model_files(home)
+    here = [file.model for file in files if file.here]
+    free = shutil.disk_usage(home.folder()).free
+    openmp = sys.platform != "linux" or ctypes.util.find_library("gomp") is not None
     return (
         DoctorCheck(name="python", ok=sys.version_info >= (3, 11), detail=sys.version.split()[0]),
         _check_package("xllamacpp", "engine"),
         _check_package("numpy", "probe"),
-        _check_openmp(),
-        _check_models(home),
-        _check_disk(home),
+        _build_check("openmp", openmp, f"libgomp {'found' if openmp else 'missing'}", "apt-get install libgomp1"),
+        _build_check(
+            "model", bool(here), ", ".join(here) or "none fetched", f"archwright models fetch {files[0].model}"
+        ),
+        _build_check("disk", free >= DISK_NEEDED_BYTES, f"{free / 1e9:.1f} GB free", "free 1 GB"),
         _check_port(home, chosen.host, chosen.port),
     )
 
 
+def _build_check(name: str, ok: bool, detail: str, hint: str) -> DoctorCheck:
+    return DoctorCheck(name=name, ok=ok, detail=detail, hint="" if ok else hint)
+
+
 def _check_package(name: str, purpose: str) -> DoctorCheck:
     here = importlib.util.find_spec(name) is not None
-    hint = "" if here else "pip install 'archwright[local]'"
-    return DoctorCheck(name=purpose, ok=here, detail=f"{name} {'installed' if here else 'missing'}", hint=hint)
-
-
-def _check_openmp() -> DoctorCheck:
-    found = sys.platform != "linux" or ctypes.util.find_library("gomp") is not None
-    hint = "" if found else "apt-get install libgomp1"
-    return DoctorCheck(name="openmp", ok=found, detail="libgomp found" if found else "libgomp missing", hint=hint)
-
-
-def _check_models(home: Home) -> DoctorCheck:
-    files = list_model_files(home)
-    here = [file.model for file in files if file.here]
-    hint = "" if here else f"archwright models fetch {files[0].model}"
-    return DoctorCheck(name="model", ok=bool(here), detail=", ".join(here) or "none fetched", hint=hint)
-
-
-def _check_disk(home: Home) -> DoctorCheck:
-    free = shutil.disk_usage(home.folder()).free
-    ok = free >= DISK_NEEDED_BYTES
-    return DoctorCheck(name="disk", ok=ok, detail=f"{free / 1e9:.1f} GB free", hint="" if ok else "free 1 GB")
+    return _build_check(
+        purpose, here, f"{name} {'installed' if here else 'missing'}", "pip install 'archwright[local]'"
+    )
 
 
 def _check_port(home: Home, host: str, port: int) -> DoctorCheck:
@@ -94,5 +86,4 @@ def _check_port(home: Home, host: str, port: int) -> DoctorCheck:
     if running.url is not None:
         return DoctorCheck(name="port", ok=True, detail=f"the platform runs at {running.url}")
     free = port == 0 or readiness_probe.is_port_free(host, port)
-    detail = f"{host}:{port} {'free' if free else 'in use'}"
-    return DoctorCheck(name="port", ok=free, detail=detail, hint="" if free else "archwright up --port 0")
+    return _build_check("port", free, f"{host}:{port} {'free' if free else 'in use'}", "archwright up --port 0")

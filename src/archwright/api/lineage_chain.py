@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal
+from itertools import chain
+from typing import Literal, get_args
 
 from archwright.api.context import open_home
-from archwright.contract.lineage import DatasetVersion, LineageEdge, NodeKind, SourceFile, format_node
-from archwright.contract.record import Record, replace
+from archwright.contract.lineage import LineageEdge, NodeKind, SourceFile, format_node
+from archwright.contract.record import Record
 from archwright.contract.served import request_received_at
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
@@ -52,25 +53,24 @@ def lineage(id: str) -> LineageChain:  # noqa: A002 - the verb's word
 def build_chain(store: Store, start: str, answer: LineageEdge | None = None) -> LineageChain:
     """The chain behind a node; behind an answer, its edge to the model first."""
     kind, _, name = start.partition(":")
-    found = (
-        edges_of.trace_ancestry(store, start)
-        if answer is None
-        else [answer, *edges_of.trace_ancestry(store, answer.parent)]
-    )
+    found = edges_of.trace_ancestry(store, start if answer is None else answer.parent)
+    if answer is not None:
+        found.insert(0, answer)
+    nodes = [start]
     if kind == "run" and not found:  # it is no version yet
-        dataset = format_node("dataset", training_runs.find_run(store, name).dataset_version)
-        found = edges_of.trace_ancestry(store, dataset)
-        nodes = [start, dataset, *(edge.parent for edge in found)]
-    else:
-        nodes = [start, *(edge.parent for edge in found)]
-    datasets = _select_names(nodes, "dataset")
+        nodes.append(format_node("dataset", training_runs.find_run(store, name).dataset_version))
+        found = edges_of.trace_ancestry(store, nodes[-1])
+    names: dict[str, dict[str, None]] = {kind: {} for kind in get_args(NodeKind)}
+    for node in (*nodes, *(edge.parent for edge in found)):
+        kind, _, known = node.partition(":")
+        names[kind][known] = None
     return LineageChain(
         id=name,
-        answer=next(iter(_select_names(nodes, "answer")), None),
-        model=next(iter(_select_names(nodes, "model")), None),
-        run=next(iter(_select_names(nodes, "run")), None),
-        dataset_versions=datasets,
-        files=_collect_files(store, datasets, _select_names(nodes, "file")),
+        answer=next(iter(names["answer"]), None),
+        model=next(iter(names["model"]), None),
+        run=next(iter(names["run"]), None),
+        dataset_versions=tuple(names["dataset"]),
+        files=_collect_files(store, names["dataset"], names["file"]),
         edges=tuple(found),
     )
 
@@ -83,33 +83,22 @@ def _find_answer_edge(store: Store, home: Home, id: str) -> LineageEdge | None: 
         return None
     for one in read_served(store, home, (began - 1.0, began + REQUEST_LIMIT_S)):
         if one.request_id == name and one.version and not one.shadow:
-            return LineageEdge(
-                at=one.at,
-                child=format_node("answer", name),
-                parent=format_node("model", one.version),
-                relation=ANSWERED,
-            )
+            child, parent = format_node("answer", name), format_node("model", one.version)
+            return LineageEdge(at=one.at, child=child, parent=parent, relation=ANSWERED)
     return None
-
-
-def _select_names(nodes: Iterable[str], kind: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.partition(":")[2] for name in nodes if name.partition(":")[0] == kind))
 
 
 def _collect_files(store: Store, datasets: Iterable[str], digests: Iterable[str]) -> tuple[SourceFile, ...]:
     """The files behind these digests; two files of equal content have one digest and are two files."""
     known: dict[str, dict[str, SourceFile]] = {}
-    for version in _read_versions(store, datasets):
-        for file in version.files:
-            known.setdefault(file.sha256, {}).setdefault(file.path, file)
-    lost = SourceFile(path="", sha256="", size_bytes=0, rows=0)
-    return tuple(
-        file for digest in digests for file in (known.get(digest) or {"": replace(lost, sha256=digest)}).values()
-    )
-
-
-def _read_versions(store: Store, names: Iterable[str]) -> list[DatasetVersion]:
-    return [version for name in names for version in store.rows(version_index.VERSIONS, {"id": name})]
+    versions = (version for name in datasets for version in store.rows(version_index.VERSIONS, {"id": name}))
+    for file in chain.from_iterable(version.files for version in versions):
+        known.setdefault(file.sha256, {}).setdefault(file.path, file)
+    found: list[SourceFile] = []
+    for digest in digests:
+        lost = SourceFile(path="", sha256=digest, size_bytes=0, rows=0)
+        found += known.get(digest, {"": lost}).values()
+    return tuple(found)
 
 
 def _find_start_node(store: Store, id: str) -> str:  # noqa: A002
@@ -120,17 +109,15 @@ def _find_start_node(store: Store, id: str) -> str:  # noqa: A002
         found = _find_full_id(store, known, name if colon else id)
         if found is not None:
             return format_node(known, found)
-    names = _list_ids(store)
+    names = [
+        *(version.id for version in model_registry.list_models(store)),
+        *(run.id for run in training_runs.list_runs(store)),
+        *(version.id for version in version_index.list_versions(store)),
+    ]
     near = tuple(difflib.get_close_matches(id, names, 3, 0.5))
-    raise ModelError(
-        "AW-MOD-11",
-        f"nothing called {id!r} is known: no answer, model version, run or data set version",
-        where=ErrorLocation(field=id),
-        hint=f"nearest: {', '.join(near)}"
-        if near
-        else "an answer's id is its header x-request-id; see also models list",
-        nearest=near,
-    )
+    message = f"nothing called {id!r} is known: no answer, model version, run or data set version"
+    hint = f"nearest: {', '.join(near)}" if near else "an answer's id is its header x-request-id; see also models list"
+    raise ModelError("AW-MOD-11", message, where=ErrorLocation(field=id), hint=hint, nearest=near)
 
 
 def _find_full_id(store: Store, kind: NodeKind, name: str) -> str | None:
@@ -142,11 +129,3 @@ def _find_full_id(store: Store, kind: NodeKind, name: str) -> str | None:
     else:
         found = [version.id for version in version_index.list_versions(store) if name in (version.id, version.dataset)]
     return found[-1] if found else None
-
-
-def _list_ids(store: Store) -> list[str]:
-    return [
-        *(version.id for version in model_registry.list_models(store)),
-        *(run.id for run in training_runs.list_runs(store)),
-        *(version.id for version in version_index.list_versions(store)),
-    ]

@@ -28,16 +28,7 @@ def list_model_files(home: Home) -> tuple[ModelFile, ...]:
     found = []
     for model, artefact in sorted(load_catalog(home).artefacts.items()):
         path = home.model(artefact.sha256)
-        found.append(
-            ModelFile(
-                id=artefact.name,
-                model=model,
-                quantisation=artefact.quantisation,
-                size_bytes=artefact.size_bytes,
-                licence=artefact.licence,
-                sha256=artefact.sha256,
-                here=path.is_file(),
-                path=str(path) if path.is_file() else None,
-            )
-        )
+        here = path.is_file()
+        same = {name: getattr(artefact, name) for name in ("quantisation", "size_bytes", "licence", "sha256")}
+        found.append(ModelFile(id=artefact.name, model=model, here=here, path=str(path) if here else None, **same))
     return tuple(found)

@@ -92,11 +92,9 @@ def fetch(name: str) -> ModelFile:
 def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's name
     """Every model file the catalog knows, then every trained version, oldest first."""
     with open_home() as (_settings, home, store):
-        served = model_registry.production_versions(store)
-        versions = [
-            _build_listed_version(store, home, version, served) for version in model_registry.list_models(store)
-        ]
-        return (*list_model_files(home), *versions)
+        served, versions = model_registry.production_versions(store), model_registry.list_models(store)
+        listed = [_build_listed_version(store, home, version, served) for version in versions]
+        return (*list_model_files(home), *listed)
 
 
 def show(id: str) -> ModelCard | ModelFile:  # noqa: A002 - the argument's name
@@ -166,8 +164,7 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
             _check_name(store, endpoint)
     if until is None:
         return tuple(changes)
-    standing = {change.endpoint: change for change in changes if change.at <= until}
-    return tuple(standing.values())
+    return tuple({change.endpoint: change for change in changes if change.at <= until}.values())
 
 
 def _build_listed_version(
@@ -249,15 +246,10 @@ def _parse_time(text: str) -> float:
 
 
 def _check_name(store: Store, endpoint: str) -> None:
-    names = sorted(
-        {version.name for version in model_registry.list_models(store)}
-        | {c.endpoint for c in model_registry.promotion_history(store)}
-    )
+    trained = {version.name for version in model_registry.list_models(store)}
+    names = sorted(trained | {change.endpoint for change in model_registry.promotion_history(store)})
     if endpoint not in names:
-        raise ModelError(
-            "AW-MOD-12",
-            f"no model and no endpoint is called {endpoint!r}",
-            where=ErrorLocation(field=endpoint),
-            hint=f"known: {', '.join(names)}" if names else "archwright train SPEC makes one",
-            nearest=tuple(difflib.get_close_matches(endpoint, names, 3, 0.3)),
-        )
+        where, near = ErrorLocation(field=endpoint), tuple(difflib.get_close_matches(endpoint, names, 3, 0.3))
+        hint = f"known: {', '.join(names)}" if names else "archwright train SPEC makes one"
+        message = f"no model and no endpoint is called {endpoint!r}"
+        raise ModelError("AW-MOD-12", message, where=where, hint=hint, nearest=near)

@@ -48,11 +48,7 @@ def plan(
 
 
 def plan(
-    needs: str,
-    *,
-    output: str | None = None,
-    what_if: str | Sequence[str] | None = None,
-    accept_stale: bool = False,
+    needs: str, *, output: str | None = None, what_if: str | Sequence[str] | None = None, accept_stale: bool = False
 ) -> Plan | WhatIf:
     """The plan for a needs file, also written to `output`; with `what_if` (`key=value`, or several), the plan with
     those fields of the needs changed, held against the one without. `accept_stale` lets it advise buying by prices

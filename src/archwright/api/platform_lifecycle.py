@@ -92,15 +92,8 @@ def up(
         chosen = settings.load({"port": readiness_probe.find_free_port(chosen.host)})
     made = load_or_make_plan(source)
     called_at = time.time()
-    listen = GatewayOptions(
-        chosen.host,
-        chosen.port,
-        chosen.tls_certificate,
-        chosen.tls_key,
-        chosen.otlp_url,
-        chosen.admin_port,
-        chosen.cache,
-    )
+    tls = (chosen.tls_certificate, chosen.tls_key)
+    listen = GatewayOptions(chosen.host, chosen.port, *tls, chosen.otlp_url, chosen.admin_port, chosen.cache)
     elsewhere = parse_external_engines(made, engine, key_env)
     built = build_bundle(made, listen, store_url(chosen), elsewhere)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
@@ -213,9 +206,8 @@ def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:
     request = urllib.request.Request(url, data=body, headers=headers)
     try:
         # Through no proxy: the key is the gateway's, which stands here.
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
+        handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        opener = urllib.request.build_opener(*handlers)
         reply: HTTPResponse = opener.open(request, timeout=120)
         return reply
     except urllib.error.HTTPError as error:

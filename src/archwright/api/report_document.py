@@ -25,8 +25,7 @@ def report(plan: str, *, output: str) -> Path:
     path = Path(output)
     write = FORMATS.get(path.suffix.lower())
     if write is None:
-        known = ", ".join(FORMATS)
-        hint = f"end it in {known}"
+        hint = f"end it in {', '.join(FORMATS)}"
         raise UsageError("AW-USE-65", f"no report is written as {path.name!r}", where=ErrorLocation(output), hint=hint)
     write_atomic(path, write(build_document(read_plan(Path(plan)), load_catalog())), mode=0o644)
     return path

@@ -111,15 +111,9 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
         if status:
             message = f"a worker ended with status {status}"
             raise OperateError("AW-OPS-22", message, where=ErrorLocation(str(file)), hint="its own words stand above")
-        return GatewayHandle(_build_ready(config, owner_keys.create_owner_key(keys)), master)
-
-
-def _build_ready(config: GatewayConfig, key: str | None) -> GatewayReady:
-    url = config.url.removesuffix("/v1")
-    admin = None
-    if config.admin_port is not None:
-        admin = f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
-    return GatewayReady(url=url, key=key, admin=admin)
+        url = config.url.removesuffix("/v1")
+        admin = None if config.admin_port is None else f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
+        return GatewayHandle(GatewayReady(url=url, key=owner_keys.create_owner_key(keys), admin=admin), master)
 
 
 def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSpec, ...]]:
@@ -132,15 +126,11 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
     if options.cache not in get_args(CachePolicy):
         hint = f"one of {', '.join(get_args(CachePolicy))}"
         raise argument_error("AW-USE-73", f"no cache {options.cache!r}", "cache", hint)
-    prices = {
-        model: _parse_price(text)
-        for model, text in _parse_served_pairs(options.price, "price", "MODEL=IN:OUT", addresses).items()
-    }
+    stated = _parse_served_pairs(options.price, "price", "MODEL=IN:OUT", addresses)
+    prices = {model: _parse_price(text) for model, text in stated.items()}
     keys = _parse_served_pairs(options.key_env, "key_env", "MODEL=NAME", addresses)
     for name in keys.values():
-        if settings.read_variable(name) is None:
-            hint = "export it, or leave --key-env out"
-            raise argument_error("AW-USE-72", f"the variable {name!r} is not set", "key_env", hint)
+        check_key_variable(name)
     pools = tuple(
         EnginePoolSpec(
             name=model,
@@ -203,6 +193,13 @@ def _parse_served_pairs(texts: Iterable[str] | None, field: str, form: str, mode
             hint = f"--upstream {model}=URL, or one of {', '.join(models)}"
             raise argument_error("AW-USE-72", f"no upstream is named {model!r}", field, hint)
     return found
+
+
+def check_key_variable(name: str) -> None:
+    """Raises UsageError AW-USE-72 where the variable that `--key-env` names is not set."""
+    if settings.read_variable(name) is None:
+        hint = "export it, or leave --key-env out"
+        raise argument_error("AW-USE-72", f"the variable {name!r} is not set", "key_env", hint)
 
 
 def check_engine_url(url: str, field: str) -> str:

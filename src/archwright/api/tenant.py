@@ -5,7 +5,7 @@ from __future__ import annotations
 from archwright.access.api_keys import KeyStore
 from archwright.access.tables import Tenant, format_scope_name
 from archwright.api.context import open_audited_keys, open_keys
-from archwright.contract.record import Record
+from archwright.contract.record import Record, as_dict
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
@@ -57,12 +57,5 @@ def _find_view(keys: KeyStore, name: str) -> TenantView:
 
 def _build_view(keys: KeyStore, tenant: Tenant, known: dict[str, UsageLimits]) -> TenantView:
     limits = known.get(format_scope_name("tenant", tenant.name), UsageLimits())
-    return TenantView(
-        name=tenant.name,
-        created_at=tenant.created_at,
-        rpm=limits.rpm,
-        tpm=limits.tpm,
-        budget_usd=limits.budget_usd,
-        period=limits.period,
-        content_traced=keys.is_content_traced(tenant.name),
-    )
+    traced = keys.is_content_traced(tenant.name)
+    return TenantView(name=tenant.name, created_at=tenant.created_at, **as_dict(limits), content_traced=traced)

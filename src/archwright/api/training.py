@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -106,9 +106,8 @@ class TrainingSession:
             _record_observations(store, finished, made)
         # Kept before it is registered: the version's lineage asks for it.
         self._save_run(store, finished)
-        version = model_registry.register_model(
-            store, self._home, finished, run_execution.read_result(self._home, self.run.id)
-        )
+        learned = run_execution.read_result(self._home, self.run.id)
+        version = model_registry.register_model(store, self._home, finished, learned)
         self._save_run(store, replace(finished, model=version.id))
 
     def _record_failure(self, error: ArchwrightError) -> None:
@@ -135,19 +134,15 @@ def train(spec: str) -> TrainingSession:
         chosen = replace(chosen, dataset=job.version.id)
         forecast = training_prediction.forecast_run(chosen, home, store)
         now = time.time()
+        asked = {name: getattr(chosen, name) for name in ("name", "task", "base", "seed", "workers", "steps")}
         run = TrainingRun(
             id=job.id,
             at=now,
-            name=chosen.name,
-            task=chosen.task,
             status="running",
             created_at=now,
             dataset_version=job.version.id,
-            base=chosen.base,
             base_sha256=job.base_sha256,
-            seed=chosen.seed,
-            workers=chosen.workers,
-            steps=chosen.steps,
+            **asked,
             predictions=forecast.predictions,
             bases=forecast.bases,
             not_predicted=forecast.reason,
@@ -166,7 +161,8 @@ def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
     (its dataset version is gone or changed).
     """
     with open_home() as (_settings, home, store):
-        if _is_done(run := training_runs.find_run(store, id, home)):
+        run = training_runs.find_run(store, id, home)
+        if run.status == "finished" and run.model is not None:
             return TrainingSession(home, run, None, steps_to_make=False)
         lock = training_runs.acquire_lock(home, run.id)
         try:
@@ -184,10 +180,6 @@ def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
     return TrainingSession(home, run, lock, steps_to_make=made is None)
 
 
-def _is_done(run: TrainingRun) -> bool:
-    return run.status == "finished" and run.model is not None
-
-
 def _build_job(home: Home, store: Store, chosen: TrainSpec) -> ResolvedJob:
     version = version_index.find_version(store, chosen.dataset)
     if version.rows == 0:
@@ -195,9 +187,8 @@ def _build_job(home: Home, store: Store, chosen: TrainSpec) -> ResolvedJob:
         raise TrainError("AW-TRN-12", message, where=ErrorLocation(field="dataset"), hint="ingest more rows")
     training_data.check_columns(version, chosen)
     threads = chosen.threads or max(1, usable_cores() - 1)
-    return ResolvedJob(
-        id=training_runs.new_id(), version=version, threads=threads, base_sha256=_find_base_digest(home, chosen.base)
-    )
+    digest = _find_base_digest(home, chosen.base)
+    return ResolvedJob(id=training_runs.new_id(), version=version, threads=threads, base_sha256=digest)
 
 
 def _find_base_digest(home: Home, name: str) -> str:
@@ -206,13 +197,9 @@ def _find_base_digest(home: Home, name: str) -> str:
         return ""
     known = load_catalog(home).artefacts
     if name not in known:
-        raise TrainError(
-            "AW-TRN-04",
-            f"no base model called {name!r}",
-            where=ErrorLocation(field="base"),
-            hint=f"bases that can be fetched: {', '.join(sorted(known))}",
-            nearest=tuple(difflib.get_close_matches(name, known, 3, 0.3)),
-        )
+        where, near = ErrorLocation(field="base"), tuple(difflib.get_close_matches(name, known, 3, 0.3))
+        hint = f"bases that can be fetched: {', '.join(sorted(known))}"
+        raise TrainError("AW-TRN-04", f"no base model called {name!r}", where=where, hint=hint, nearest=near)
     locate_model(known[name], home)
     return known[name].sha256
 
@@ -245,11 +232,7 @@ def _build_finished_run(run: TrainingRun, made: RunOutcome) -> TrainingRun:
 
 def _measure_outcome(made: RunOutcome) -> dict[str, float]:
     speed = made.units / made.stepping_s if made.stepping_s > 0 else 0.0
-    return {
-        "train_s": made.stepping_s,
-        "train_tokens_per_s": speed,
-        "train_memory_bytes": float(made.memory_bytes),
-    }
+    return {"train_s": made.stepping_s, "train_tokens_per_s": speed, "train_memory_bytes": float(made.memory_bytes)}
 
 
 def _build_deviation(promise: Prediction, measured: Mapping[str, float], made: RunOutcome) -> Deviation:
@@ -257,13 +240,8 @@ def _build_deviation(promise: Prediction, measured: Mapping[str, float], made: R
     value = measured.get(promise.metric)
     found = None
     if value is not None:
-        found = MeasuredValue(
-            value=value,
-            unit=promise.estimate.unit,
-            statistic=promise.query.statistic,
-            samples=1,
-            window_s=made.stepping_s,
-        )
+        unit, statistic = promise.estimate.unit, promise.query.statistic
+        found = MeasuredValue(value=value, unit=unit, statistic=statistic, samples=1, window_s=made.stepping_s)
     return Deviation(
         prediction_id=promise.id,
         metric=promise.metric,
@@ -276,12 +254,9 @@ def _build_deviation(promise: Prediction, measured: Mapping[str, float], made: R
 
 
 def _record_observations(store: Store, run: TrainingRun, made: RunOutcome) -> None:
-    recorder = ObservationRecorder(store)
-    try:
+    with closing(ObservationRecorder(store)) as recorder:
         for quantity, value in _measure_outcome(made).items():
             recorder.observe(quantity, {"run": run.id, "name": run.name}, value)
-    finally:
-        recorder.close()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archwright.api.context import open_audited_keys, open_keys
-from archwright.contract.record import Record
+from archwright.contract.record import Record, as_dict
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
@@ -45,12 +45,4 @@ def limit(tenant: str, user: str, *, limits: UsageLimits = UsageLimits()) -> Use
 
 
 def _build_view(tenant: str, user: str, keys: int, limits: UsageLimits) -> UserView:
-    return UserView(
-        tenant=tenant,
-        user=user,
-        keys=keys,
-        rpm=limits.rpm,
-        tpm=limits.tpm,
-        budget_usd=limits.budget_usd,
-        period=limits.period,
-    )
+    return UserView(tenant=tenant, user=user, keys=keys, **as_dict(limits))
