@@ -16,34 +16,17 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from archwright.access import tables
 from archwright.access.key_cache import DAY_S, EPOCH_KEY, POLL_S, UNKNOWN_POLL_S, KeyCache
 from archwright.access.tables import (
-    CONTENT_TRACINGS,
-    KEY_USES,
-    KEYS,
-    LIMITS,
     NO_LIMITS,
-    REVOCATIONS,
     ROLE_NAMES,
-    SECRET_EXPIRIES,
     SECRET_LENGTH,
-    SECRET_PREFIX,
-    SHOWN_CHARACTERS,
-    TENANTS,
     KeyRecord,
     LimitRow,
     Principal,
-    Revocation,
     ScopeKind,
-    SecretExpiry,
     Tenant,
-    TenantContentTracing,
-    check_limits,
-    check_name,
-    check_user,
-    compute_checksum,
-    format_scope_name,
-    invalid_limit_error,
     is_well_formed,
 )
 from archwright.contract.record import as_dict, replace
@@ -68,16 +51,16 @@ class KeyStore(KeyCache):
 
     def create_tenant(self, name: str) -> Tenant:
         """Raises UsageError: AW-USE-30 not a name, AW-USE-31 it exists."""
-        check_name(name, "tenant")
+        tables.check_name(name, "tenant")
         tenant = Tenant(name=name, created_at=self._clock())
         try:
-            self._store.append(TENANTS, [tenant])
+            self._store.append(tables.TENANTS, [tenant])
         except ConflictError as error:
             raise UsageError("AW-USE-31", f"the tenant {name!r} exists", hint="choose another name") from error
         return tenant
 
     def list_tenants(self) -> tuple[Tenant, ...]:
-        return tuple(self._store.rows(TENANTS))
+        return tuple(self._store.rows(tables.TENANTS))
 
     def create(
         self,
@@ -94,14 +77,14 @@ class KeyStore(KeyCache):
         Raises UsageError: AW-USE-30 not a name, AW-USE-33 no such role, AW-USE-36 no such limit or lifetime.
         """
         if name:
-            check_name(name, "key")
+            tables.check_name(name, "key")
         if user:
-            check_user(user)
+            tables.check_user(user)
         if role not in ROLE_NAMES:
             raise UsageError("AW-USE-33", f"no role {role!r}", hint=f"roles: {', '.join(ROLE_NAMES)}")
-        check_limits(limits)
+        tables.check_limits(limits)
         if lives_s is not None and not 0 < lives_s < 1e10:
-            raise invalid_limit_error(f"a key lives longer than 0 s and at most 1e10, not {lives_s}")
+            raise tables.invalid_limit_error(f"a key lives longer than 0 s and at most 1e10, not {lives_s}")
         self._ensure_tenant(tenant)
         now = self._clock()
         secret, prefix, digest = self._generate_secret()
@@ -117,14 +100,14 @@ class KeyStore(KeyCache):
             **as_dict(limits),
             expires_at=None if lives_s is None else now + lives_s,
         )
-        self._store.append(KEYS, [record])
+        self._store.append(tables.KEYS, [record])
         self._announce_change()
         return secret, record
 
     def rotate(self, key_id: str, overlap_s: float) -> tuple[str, KeyRecord]:
         """Another secret for the same key; those it had end after `overlap_s`. Raises UsageError AW-USE-34, -36."""
         if not 0 <= overlap_s < 1e10:
-            raise invalid_limit_error(f"an overlap is 0 s to 1e10, not {overlap_s}")
+            raise tables.invalid_limit_error(f"an overlap is 0 s to 1e10, not {overlap_s}")
         known = self._require_records(key_id)
         if self.is_revoked(key_id):
             hint = "make a new one: archwright key create"
@@ -133,8 +116,10 @@ class KeyStore(KeyCache):
         secret, prefix, digest = self._generate_secret()
         record = replace(known[-1], prefix=prefix, digest=digest, created_at=now)
         # The new secret first: should the second write fail, both work, and rotating again mends it.
-        self._store.append(KEYS, [record])
-        self._store.append(SECRET_EXPIRIES, [SecretExpiry(digest=old.digest, at=now + overlap_s) for old in known])
+        self._store.append(tables.KEYS, [record])
+        self._store.append(
+            tables.SECRET_EXPIRIES, [tables.SecretExpiry(digest=old.digest, at=now + overlap_s) for old in known]
+        )
         self._announce_change()
         return secret, record
 
@@ -143,68 +128,70 @@ class KeyStore(KeyCache):
 
         Raises UsageError: AW-USE-30 not a name, AW-USE-34 no such key or tenant, AW-USE-36 no such limit.
         """
-        check_limits(limits)
+        tables.check_limits(limits)
         if kind == "key":
             self._require_records(name)
         else:
             self._check_tenant(tenant)
         if kind == "user":
-            check_user(name)
-        scope = format_scope_name(kind, tenant if kind != "key" else "", name)
+            tables.check_user(name)
+        scope = tables.format_scope_name(kind, tenant if kind != "key" else "", name)
         row = LimitRow(scope=scope, **as_dict(limits), at=self._clock())
-        self._store.append(LIMITS, [row])
+        self._store.append(tables.LIMITS, [row])
         self._announce_change()
         return row
 
     def set_content_tracing(self, tenant: str, traced: bool) -> None:
         """Whether what the tenant's requests say goes along with their traces. Raises UsageError AW-USE-34."""
         self._check_tenant(tenant)
-        self._store.append(CONTENT_TRACINGS, [TenantContentTracing(tenant=tenant, traced=traced, at=self._clock())])
+        self._store.append(
+            tables.CONTENT_TRACINGS, [tables.TenantContentTracing(tenant=tenant, traced=traced, at=self._clock())]
+        )
         self._announce_change()
         self._refresh()
 
     def _check_tenant(self, name: str) -> None:
-        if not self._store.rows(TENANTS, {"name": name}, limit=1):
+        if not self._store.rows(tables.TENANTS, {"name": name}, limit=1):
             raise UsageError("AW-USE-34", f"no tenant {name[:60]!r}", hint="see `archwright tenant list`")
 
     def _generate_secret(self) -> tuple[str, str, str]:
         """A new secret, what lists show of it, and its digest."""
         body = secrets.token_urlsafe(32)
-        secret = SECRET_PREFIX + body + compute_checksum(body)
-        return secret, secret[:SHOWN_CHARACTERS], self._digest(secret).hex()
+        secret = tables.SECRET_PREFIX + body + tables.compute_checksum(body)
+        return secret, secret[: tables.SHOWN_CHARACTERS], self._digest(secret).hex()
 
     def _ensure_tenant(self, name: str) -> None:
-        check_name(name, "tenant")
-        if not self._store.rows(TENANTS, {"name": name}, limit=1):
+        tables.check_name(name, "tenant")
+        if not self._store.rows(tables.TENANTS, {"name": name}, limit=1):
             with suppress(ConflictError):
-                self._store.append(TENANTS, [Tenant(name=name, created_at=self._clock())])
+                self._store.append(tables.TENANTS, [Tenant(name=name, created_at=self._clock())])
 
     def _require_records(self, key_id: str) -> list[KeyRecord]:
         """Oldest first. Raises UsageError AW-USE-34."""
-        found = self._store.rows(KEYS, {"id": key_id})
+        found = self._store.rows(tables.KEYS, {"id": key_id})
         if not found:
             raise UsageError("AW-USE-34", f"no key {key_id[:60]!r}", hint="see `archwright key list`")
         return found
 
     def find_record(self, key_id: str) -> KeyRecord | None:
         """What is kept of a key, revoked or not; None when there is none."""
-        return next(reversed(self._store.rows(KEYS, {"id": key_id})), None)
+        return next(reversed(self._store.rows(tables.KEYS, {"id": key_id})), None)
 
     def revoke(self, key_id: str) -> KeyRecord:
         """Refused here at once, in other processes within POLL_S; twice is once. Raises UsageError AW-USE-34."""
         found = self._require_records(key_id)
         with suppress(ConflictError):
-            self._store.append(REVOCATIONS, [Revocation(key_id=key_id, at=self._clock())])
+            self._store.append(tables.REVOCATIONS, [tables.Revocation(key_id=key_id, at=self._clock())])
         self._announce_change()
         self._refresh()
         return found[-1]
 
     def is_revoked(self, key_id: str) -> bool:
-        return bool(self._store.rows(REVOCATIONS, {"key_id": key_id}, limit=1))
+        return bool(self._store.rows(tables.REVOCATIONS, {"key_id": key_id}, limit=1))
 
     def list(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
         """Keys of `tenant` (None: of all), revoked ones too, oldest first; of a rotated key the newest record."""
-        rows = self._store.rows(KEYS, None if tenant is None else {"tenant": tenant})
+        rows = self._store.rows(tables.KEYS, None if tenant is None else {"tenant": tenant})
         return tuple({row.id: row for row in rows}.values())
 
     def read_limits(self) -> dict[str, UsageLimits]:
@@ -214,7 +201,7 @@ class KeyStore(KeyCache):
 
     def last_used(self) -> dict[str, float]:
         """Midnight (UTC) before each key's last use, of those used in the last USES_KEPT_DAYS."""
-        rows = sorted(self._store.rows(KEY_USES), key=lambda row: row.day)
+        rows = sorted(self._store.rows(tables.KEY_USES), key=lambda row: row.day)
         return {row.key_id: float(row.day * DAY_S) for row in rows}
 
     def _announce_change(self) -> None:

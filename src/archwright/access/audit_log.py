@@ -114,9 +114,8 @@ class AuditLog:
 
 def _sanitise_event(event: AuditEvent) -> AuditEvent:
     """Texts from outside made storable: one that cannot be encoded would have no record at all."""
-    together = (
-        event.tenant + event.key_id + event.action + event.permission + event.reason + event.request_id + event.resource
-    )
+    together = event.tenant + event.key_id + event.action + event.permission
+    together += event.reason + event.request_id + event.resource
     if len(together) <= TEXT_LIMIT and together.isprintable() and type(event.at) is float:
         return event
     changes: dict[str, object] = {"at": float(event.at)}

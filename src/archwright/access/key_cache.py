@@ -17,24 +17,8 @@ from collections.abc import Callable
 from sys import intern
 from typing import TypeVar
 
-from archwright.access.tables import (
-    CONTENT_TRACINGS,
-    KEY_USES,
-    KEYS,
-    LIMITS,
-    NO_LIMITS,
-    REVOCATIONS,
-    SECRET_EXPIRIES,
-    SECRET_LENGTH,
-    KeyRecord,
-    KeyUse,
-    LimitScope,
-    Principal,
-    build_limits,
-    format_scope_name,
-    is_well_formed,
-    list_scopes,
-)
+from archwright.access import tables
+from archwright.access.tables import NO_LIMITS, SECRET_LENGTH, KeyRecord, KeyUse, LimitScope, Principal, is_well_formed
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, StoreError, boundary
 from archwright.monitor.shared_table import SharedTable
@@ -46,7 +30,7 @@ R = TypeVar("R")
 POLL_S = 0.5  # a revocation by another process is seen within this
 REFRESH_AHEAD_S = 0.25  # beside a loop a look begins so early that nobody waits for it
 READ_TIMEOUT_S = 0.4  # from the beginning of a look: a little longer than until what is known is too old
-FOLLOWED_TABLES = (KEYS, REVOCATIONS, SECRET_EXPIRIES, LIMITS, CONTENT_TRACINGS)
+FOLLOWED_TABLES = (tables.KEYS, tables.REVOCATIONS, tables.SECRET_EXPIRIES, tables.LIMITS, tables.CONTENT_TRACINGS)
 UNKNOWN_POLL_S = 0.2  # a flood of unknown secrets reads the store at most this often, where no slate says more
 DAY_S = 86_400
 USE_RETENTION_DAYS = 90
@@ -151,11 +135,8 @@ class KeyCache:
 
     def list_limited_scopes(self, principal: Principal) -> tuple[LimitScope, ...]:
         """The accounts with limits that a request of `principal` counts in: the narrowest first."""
-        return tuple(
-            LimitScope(kind, name, self._limits[name])
-            for kind, name in list_scopes(principal)
-            if not self._limits.get(name, NO_LIMITS).is_unlimited
-        )
+        limits = ((kind, name, self._limits.get(name, NO_LIMITS)) for kind, name in tables.list_scopes(principal))
+        return tuple(LimitScope(*scope) for scope in limits if not scope[2].is_unlimited)
 
     def is_content_traced(self, tenant: str) -> bool:
         """Whether the tenant wants what its requests say in their traces: as far as was read."""
@@ -207,16 +188,22 @@ class KeyCache:
         """Of every table, or of none: what one of them refuses must not lose what another told. Keys first: a key made
         and revoked in between is then never live."""
         seen = dict(self._seen)
-        keys = self._fetch_new_rows(KEYS, seen)
-        revocations, ends = self._fetch_new_rows(REVOCATIONS, seen), self._fetch_new_rows(SECRET_EXPIRIES, seen)
-        limits, contents = self._fetch_new_rows(LIMITS, seen), self._fetch_new_rows(CONTENT_TRACINGS, seen)
+        keys = self._fetch_new_rows(tables.KEYS, seen)
+        revocations, ends = (
+            self._fetch_new_rows(tables.REVOCATIONS, seen),
+            self._fetch_new_rows(tables.SECRET_EXPIRIES, seen),
+        )
+        limits, contents = (
+            self._fetch_new_rows(tables.LIMITS, seen),
+            self._fetch_new_rows(tables.CONTENT_TRACINGS, seen),
+        )
         self._seen = seen
         self._traced.update((row.tenant, row.traced) for row in contents)
         self._revoked.update(row.key_id for row in revocations)
         for key in keys:
             self._add_key(key)
         for row in limits:
-            self._limits[row.scope] = self._intern_limits(build_limits(row))
+            self._limits[row.scope] = self._intern_limits(tables.build_limits(row))
         for gone in revocations:
             for digest in self._digests.pop(gone.key_id, ()):
                 self._live.pop(digest, None)
@@ -236,7 +223,7 @@ class KeyCache:
         return [row for _seq, row in found]
 
     def _add_key(self, row: KeyRecord) -> None:
-        self._limits.setdefault(format_scope_name("key", row.id), self._intern_limits(build_limits(row)))
+        self._limits.setdefault(tables.format_scope_name("key", row.id), self._intern_limits(tables.build_limits(row)))
         if row.id in self._revoked:
             return
         digest = bytes.fromhex(row.digest)
@@ -258,7 +245,9 @@ class KeyCache:
             self._live[digest] = replace(principal, expires_at=at)
 
     def _mark_limited(self, principal: Principal) -> Principal:
-        limited = any(not self._limits.get(name, NO_LIMITS).is_unlimited for _kind, name in list_scopes(principal))
+        limited = any(
+            not self._limits.get(name, NO_LIMITS).is_unlimited for _kind, name in tables.list_scopes(principal)
+        )
         return principal if limited is principal.limited else replace(principal, limited=limited)
 
     def _intern_limits(self, limits: UsageLimits) -> UsageLimits:
@@ -275,7 +264,9 @@ class KeyCache:
     def write_uses(self, rows: list[KeyUse]) -> None:
         """Write which keys were used, and forget what is older than USES_KEPT_DAYS."""
         try:
-            self._store.append(KEY_USES, rows)
-            self._store.prune(KEY_USES, ColumnRange("day", until=int(self._clock() // DAY_S) - USE_RETENTION_DAYS))
+            self._store.append(tables.KEY_USES, rows)
+            self._store.prune(
+                tables.KEY_USES, ColumnRange("day", until=int(self._clock() // DAY_S) - USE_RETENTION_DAYS)
+            )
         except StoreError:
             self._unwritten.extend(rows)  # the next flush tries again

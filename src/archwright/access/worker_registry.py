@@ -53,10 +53,8 @@ def register_worker(transaction: Transaction) -> int:
         transaction.delete(key)
     number = _NUMBER.unpack(transaction.get(_LAST_NUMBER_KEY) or b"\0\0\0\0")[0] + 1
     transaction.put(_LAST_NUMBER_KEY, _NUMBER.pack(number))
-    transaction.put(
-        _WORKER_PREFIX + _NUMBER.pack(number),
-        _IDENTITY.pack(_read_pid_namespace(), os.getpid(), read_process_start(os.getpid()) or 0),
-    )
+    identity = _IDENTITY.pack(_read_pid_namespace(), os.getpid(), read_process_start(os.getpid()) or 0)
+    transaction.put(_WORKER_PREFIX + _NUMBER.pack(number), identity)
     return int(number)
 
 

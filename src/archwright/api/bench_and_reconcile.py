@@ -131,10 +131,9 @@ def _make_progress_printer() -> Callable[[BenchProgress], None] | None:
 
     def show(progress: BenchProgress) -> None:
         end = "\n" if progress.elapsed_s >= progress.total_s else ""
-        sys.stderr.write(
-            f"\r{progress.phase}: {progress.elapsed_s:4.0f} of {progress.total_s:.0f} s, "
-            f"{progress.finished} of {progress.started} requests answered, {progress.failed} failed {end}"
-        )
+        requests = f"{progress.finished} of {progress.started} requests answered, {progress.failed} failed"
+        elapsed = f"{progress.elapsed_s:4.0f} of {progress.total_s:.0f} s"
+        sys.stderr.write(f"\r{progress.phase}: {elapsed}, {requests} {end}")
         sys.stderr.flush()
 
     return show

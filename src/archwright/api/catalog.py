@@ -145,12 +145,8 @@ def _check_table(catalog: Catalog, name: str, rows: Iterable[Record]) -> TableCh
 
 def _check_gate(catalog: Catalog, name: str, found: Iterable[Finding]) -> GateCheck:
     mine = [one.refuses for one in found if one.gate == name]
-    return GateCheck(
-        gate=name,
-        refused=mine.count(True),
-        flagged=mine.count(False),
-        exceptions=sum(row.gate == name for row in catalog.gate_exceptions),
-    )
+    exceptions = sum(row.gate == name for row in catalog.gate_exceptions)
+    return GateCheck(gate=name, refused=mine.count(True), flagged=mine.count(False), exceptions=exceptions)
 
 
 def diff(plan: str | None = None) -> CatalogDiff:

@@ -51,16 +51,8 @@ def _open_wal(store: Store) -> Iterator[WalWriter]:
 
 
 def _record_event(ledger: WalWriter, action: str, resource: str, tenant: str) -> None:
-    event = AuditEvent(
-        at=time.time(),
-        tenant=tenant,
-        key_id="local",
-        action=action,
-        permission="owner",
-        effect="allow",
-        resource=resource,
-    )
-    AuditLog(ledger).record(event)
+    act = {"tenant": tenant, "action": action, "resource": resource}
+    AuditLog(ledger).record(AuditEvent(at=time.time(), key_id="local", permission="owner", effect="allow", **act))
     ledger.flush()
 
 

@@ -25,10 +25,8 @@ class Setting(Record):
 def settings() -> tuple[Setting, ...]:
     """Each setting in force and where it came from."""
     chosen = configuration.load()
-    return tuple(
-        Setting(name=name, value=_mask_password(name, getattr(chosen, name)), source=chosen.sources[name])
-        for name in configuration.NAMES
-    )
+    values = {name: _mask_password(name, getattr(chosen, name)) for name in configuration.NAMES}
+    return tuple(Setting(name=name, value=value, source=chosen.sources[name]) for name, value in values.items())
 
 
 def _mask_password(name: str, value: object) -> str:

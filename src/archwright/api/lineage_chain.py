@@ -109,11 +109,9 @@ def _find_start_node(store: Store, id: str) -> str:  # noqa: A002
         found = _find_full_id(store, known, name if colon else id)
         if found is not None:
             return format_node(known, found)
-    names = [
-        *(version.id for version in model_registry.list_models(store)),
-        *(run.id for run in training_runs.list_runs(store)),
-        *(version.id for version in version_index.list_versions(store)),
-    ]
+    models, runs = model_registry.list_models(store), training_runs.list_runs(store)
+    datasets = version_index.list_versions(store)
+    names = [*(one.id for one in models), *(one.id for one in runs), *(one.id for one in datasets)]
     near = tuple(difflib.get_close_matches(id, names, 3, 0.5))
     message = f"nothing called {id!r} is known: no answer, model version, run or data set version"
     hint = f"nearest: {', '.join(near)}" if near else "an answer's id is its header x-request-id; see also models list"

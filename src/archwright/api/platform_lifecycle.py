@@ -160,11 +160,8 @@ def ask(question: str, *, model: str | None = None, max_tokens: int | None = Non
     def pieces(answer: AnswerStream) -> Iterator[str]:
         with open_keys() as (keys, home, _store):
             url, key = running_url(home), owner_keys.get_local_key(keys, home)
-        body: dict[str, object] = {
-            "model": model or _first_endpoint(home),
-            "stream": True,
-            "messages": [{"role": "user", "content": question}],
-        }
+        messages = [{"role": "user", "content": question}]
+        body: dict[str, object] = {"model": model or _first_endpoint(home), "stream": True, "messages": messages}
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
         with _post_request(f"{url}/v1/chat/completions", key, json.dumps(body).encode()) as reply:

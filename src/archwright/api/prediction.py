@@ -12,7 +12,7 @@ from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
-from archwright.errors import ErrorLocation, UsageError
+from archwright.errors import UsageError
 from archwright.home import locate_home, write_atomic
 from archwright.sizing import accuracy as scoring
 from archwright.sizing.inference import serving_prediction
@@ -23,13 +23,9 @@ from archwright.sizing.training import token_throughput, training_prediction
 
 # Of nothing there is no prediction: each count is one or more.
 _POSITIVE_INTEGER = r"0*[1-9]\d{0,8}"
-_LOAD = re.compile(
-    rf"^\s*({_POSITIVE_INTEGER}|max)\s*x\s*({_POSITIVE_INTEGER})\s*\+\s*({_POSITIVE_INTEGER})\s*$", re.IGNORECASE
-)
-_RATE = re.compile(
-    rf"^\s*(\d{{1,9}}(?:\.\d{{1,6}})?)\s*/\s*s\s*x\s*({_POSITIVE_INTEGER})\s*\+\s*({_POSITIVE_INTEGER})\s*$",
-    re.IGNORECASE,
-)
+_LENGTHS = rf"\s*x\s*({_POSITIVE_INTEGER})\s*\+\s*({_POSITIVE_INTEGER})\s*$"
+_LOAD = re.compile(rf"^\s*({_POSITIVE_INTEGER}|max){_LENGTHS}", re.IGNORECASE)
+_RATE = re.compile(rf"^\s*(\d{{1,9}}(?:\.\d{{1,6}})?)\s*/\s*s{_LENGTHS}", re.IGNORECASE)
 _BATCH = re.compile(rf"^\s*({_POSITIVE_INTEGER})\s*x\s*({_POSITIVE_INTEGER})\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"^\s*(\d{1,4}(?:\.\d{1,4})?)\s*([mbt])\s*$", re.IGNORECASE)
 LARGEST_COUNT = 1e18
@@ -39,9 +35,8 @@ _DEFINITIONS = {
     "ttft_s": "mean time from request to first token in a closed loop, first burst and queue included",
     "tokens_per_s": "output tokens/s of all the devices together",
 }
-_FORMULA = (
-    "sizing/step_time/step_time_model.py: smooth maximum of memory and compute, launches, prompts read in between"
-)
+_PHYSICS = "smooth maximum of memory and compute, launches, prompts read in between"
+_FORMULA = f"sizing/step_time/step_time_model.py: {_PHYSICS}"
 _HOST_FORMULA = "sizing/inference/cpu_inference.py: roofline of the engine's efficiency row, prompts read in between"
 _LOOP_DEFINITION = "over the requests of the same closed loop"
 
@@ -80,11 +75,8 @@ def predict_serving(
     got = _predict_closed_loop(asked, on, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
-    estimates = {
-        key: guess.to_estimate("tokens/s" if key == "tokens_per_s" else "s")
-        for key, guess in guesses.items()
-        if guess is not None
-    }
+    units = {"tokens_per_s": "tokens/s"}
+    estimates = {key: guess.to_estimate(units.get(key, "s")) for key, guess in guesses.items() if guess is not None}
     accelerator = subjects.accelerator(name)
     host = accelerator.kind == HOST_KIND
     return SizingPrediction(
@@ -113,21 +105,16 @@ def _predict_closed_loop(
         return serving_prediction.predict_deployment(asked, subjects)
     found = serving_prediction.resolve_deployment(asked, subjects)
     worker, context = found.worker, found.case.prompt + found.case.answer
-    narrower = (
-        ", or a narrower format in the layout"
-        if numeric_precision.parse_precision(asked.precision, asked.model).stated
-        else ""
-    )
     if worker.capacity(found.device.memory, context) < 1:
         weights_gb, cache_gb = worker.weight_bytes() / 1e9, worker.request_cache_bytes(context) / 1e9
-        sizes = f"{weights_gb:.3g} GB of weights and {cache_gb:.3g} GB of cache"
-        raise UsageError(
-            "AW-USE-21",
-            f"{asked.model} in {worker.number.name} does not fit {on}: {sizes} for one request of {context:,.0f} tokens"
-            f" on a device of {found.device.memory / 1e9:.3g} GB",
-            where=ErrorLocation(field="on"),
-            hint=f"ask for more devices or shorter requests{narrower}",
+        sizes = (
+            f"{weights_gb:.3g} GB of weights and {cache_gb:.3g} GB of cache for one request of {context:,.0f} tokens"
         )
+        place = f"{on}: {sizes} on a device of {found.device.memory / 1e9:.3g} GB"
+        stated = numeric_precision.parse_precision(asked.precision, asked.model).stated
+        narrower = ", or a narrower format in the layout" if stated else ""
+        hint = f"ask for more devices or shorter requests{narrower}"
+        raise argument_error("AW-USE-21", f"{asked.model} in {worker.number.name} does not fit {place}", "on", hint)
     return serving_prediction.predict_resolved_deployment(found, fitted_tables.load_table("serving"))
 
 

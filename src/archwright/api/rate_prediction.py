@@ -32,19 +32,17 @@ def predict_at_rate(
     accelerator, host = subjects.accelerator(asked.accelerator), False
     weak: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    lengths = RequestLengths(reads, writes)
+    engine: EngineInstance | None
     if accelerator.kind == extrapolation.HOST_KIND:
         model, host = subjects.model(asked.model), True
-        engine: EngineInstance | None = serving_prediction.require_cpu_engine(
-            asked, model, RequestLengths(reads, writes), subjects
-        )
+        engine = serving_prediction.require_cpu_engine(asked, model, lengths, subjects)
     else:
-        found = serving_prediction.resolve_deployment(asked, subjects)
-        unlike = extrapolation.list_extrapolations(
-            accelerator, found.case.engine, fitted_tables.load_table("serving"), subjects.catalog
-        )
+        found, table = serving_prediction.resolve_deployment(asked, subjects), fitted_tables.load_table("serving")
+        unlike = extrapolation.list_extrapolations(accelerator, found.case.engine, table, subjects.catalog)
         model, weak = found.model, (*found.weak, *unlike)
         assumed = tuple(text for text in found.assumed if "in flight" not in text)
-        engine = build_engine(found, RequestLengths(reads, writes))
+        engine = build_engine(found, lengths)
     if engine is None:
         hint = "tensor and expert ranks only, and memory for one request; or state requests in flight, 64x1024+512"
         message = f"no engine of {asked.model} on {asked.devices} x {accelerator.id} in this layout could be simulated"
@@ -58,13 +56,10 @@ def predict_at_rate(
         concurrency=engine.copies,
         peak_s=max(PEAK_S, 1 / rate),
     )
-    most = (
-        OpenLoop(engine.pace, build_request_profile(reads, writes), engine.slots, engine.chunk)
-        .at_rate(rate / engine.copies)
-        .rate
-    )
-    if most * engine.copies < 0.99 * rate:
-        weak = (*weak, f"the engines answer {most * engine.copies:.3g} requests/s at most: the wait grows with time")
+    loop = OpenLoop(engine.pace, build_request_profile(reads, writes), engine.slots, engine.chunk)
+    most = loop.at_rate(rate / engine.copies).rate * engine.copies
+    if most < 0.99 * rate:
+        weak = (*weak, f"the engines answer {most:.3g} requests/s at most: the wait grows with time")
     estimates = predict_latencies(PoolScenario(model.id, engine, engine.copies, load))
     return SizingPrediction(
         model=model.id,

@@ -114,9 +114,8 @@ def estimate_step_work(spec: TrainSpec, home: Home, version: DatasetVersion, cat
     rows = max(1, round(version.rows * (1 - spec.held_out)))
     if spec.task == "tabular-classifier":
         classes = len(set(_read_rows(home, version, [spec.columns.label], None)))
-        trees = BoostedTreesStep(
-            features=_count_features(spec, version), trees_per_round=1 if classes <= 2 else classes, data_rows=rows
-        )
+        per_round = 1 if classes <= 2 else classes
+        trees = BoostedTreesStep(features=_count_features(spec, version), trees_per_round=per_round, data_rows=rows)
         return StepWork(exact_estimate(rows, "rows"), exact_estimate(rows, "rows"), exact_estimate(1.0, ""), trees)
     assert spec.image is not None  # training.spec refuses a spec without
     shape = (spec.image.height, spec.image.width, spec.image.channels)

@@ -10,9 +10,10 @@ from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
+from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TokenLength
 from archwright.home import locate_home
-from archwright.sizing.hardware.machine import Machine, SteadyCapacity
+from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.workloads.data_processing import size_data_processing
 from archwright.sizing.workloads.embedding import size_embedding_serving
 from archwright.sizing.workloads.tabular import size_tabular_serving
@@ -73,9 +74,8 @@ def predict_table(on: str, *, features: int, latency_p95_s: float | None = None)
     catalog = _load_home_catalog()
     _check_positive(features=features)
     machine = _parse_machine(on, catalog)
-    return _build_steady_prediction(
-        size_tabular_serving(machine, "predict", features, SLO(latency_p95_s=latency_p95_s), catalog), machine
-    )
+    slo = SLO(latency_p95_s=latency_p95_s)
+    return _build_steady_prediction(size_tabular_serving(machine, "predict", features, slo, catalog), machine)
 
 
 def predict_data(on: str, *, gib: float) -> SizingPrediction:
@@ -87,36 +87,31 @@ def predict_data(on: str, *, gib: float) -> SizingPrediction:
     _check_positive(gib=gib)
     machine = _parse_machine(on, catalog)
     found = size_data_processing(machine, gib, "predict", catalog)
-    (basis,) = found.bases
-    return SizingPrediction(
-        model=found.model,
-        accelerator=_format_accelerator(machine),
-        devices=_count_devices(machine),
-        stratum=basis.stratum,
-        estimates={"machine_hours": found.machine_hours},
-        definitions={"machine_hours": _DEFINITIONS["machine_hours"]},
-        formula=basis.formula,
-        sources=basis.facts,
-        assumed=found.assumptions,
-    )
+    return _build_prediction(found, machine, {"machine_hours": found.machine_hours})
 
 
 def _build_steady_prediction(found: SteadyCapacity, machine: Machine) -> SizingPrediction:
-    (basis,) = found.bases
     estimates = {"requests_per_s": found.requests_per_s, "latency_p95_s": found.latency_p95_s}
-    late = tuple(
-        f"an idle machine takes {miss.value:.3g} s; the figures are without the limit" for miss in found.misses
-    )
+    without = "the figures are without the limit"
+    weak = tuple(f"an idle machine takes {miss.value:.3g} s; {without}" for miss in found.misses)
+    return _build_prediction(found, machine, estimates, weak)
+
+
+def _build_prediction(
+    found: SteadyCapacity | BatchWork, machine: Machine, estimates: dict[str, Estimate], weak: tuple[str, ...] = ()
+) -> SizingPrediction:
+    (basis,) = found.bases
+    device = machine.accelerator
     return SizingPrediction(
         model=found.model,
-        accelerator=_format_accelerator(machine),
-        devices=_count_devices(machine),
+        accelerator="vCPU" if device is None else device.id,
+        devices=machine.cores if device is None else machine.accelerator_count,
         stratum=basis.stratum,
         estimates=estimates,
         definitions={name: _DEFINITIONS[name] for name in estimates},
         formula=basis.formula,
         sources=basis.facts,
-        weak=late,
+        weak=weak,
         assumed=found.assumptions,
     )
 
@@ -134,14 +129,6 @@ def _parse_machine(on: str, catalog: Catalog) -> Machine:
     if not accelerator.memory_bytes:
         raise argument_error("AW-USE-20", f"{name} is a processor", "on", "state its threads, for example 64 vCPU")
     return Machine(on, accelerator, max(count, 1), _THREADS, _RAM_BYTES)
-
-
-def _format_accelerator(machine: Machine) -> str:
-    return "vCPU" if machine.accelerator is None else machine.accelerator.id
-
-
-def _count_devices(machine: Machine) -> int:
-    return machine.cores if machine.accelerator is None else machine.accelerator_count
 
 
 def _check_positive(**sizes: float) -> None:

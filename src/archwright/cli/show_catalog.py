@@ -69,12 +69,9 @@ def print_diff(result: CatalogDiff) -> int:
     largest = sorted(result.changes, key=lambda change: -abs(_relative_change(change.before, change.after)))
     for change in largest[:SHOWN_ROWS]:
         share = f"{_relative_change(change.before, change.after):+.1%}" if change.before else "-"
-        numbers = (
-            _format_number(change.before),
-            _format_number(change.after),
-            "gone" if change.after is None else share,
-        )
-        drawn.add_row(escape(change.fact), change.figure.replace("_", " "), change.unit, *numbers)
+        numbers = (_format_number(change.before), _format_number(change.after))
+        share = share if change.after is not None else "gone"
+        drawn.add_row(escape(change.fact), change.figure.replace("_", " "), change.unit, *numbers, share)
     if result.changes:
         out.print(drawn)
     _print_remaining(len(result.changes))

@@ -153,13 +153,13 @@ def print_lineage(result: LineageChain) -> int:
 
 
 def _format_files(files: tuple[SourceFile, ...]) -> list[str]:
-    lines = [
-        f"{escape(file.path or 'a file')}  {file.rows:,} rows, {format_quantity(file.size_bytes, 'bytes')}, "
-        f"sha256 {file.sha256[:12]}"
-        for file in files[:SHOWN_FILES]
-    ]
-    more = len(files) - SHOWN_FILES
-    return [*lines, *([f"and {more:,} more (--json names them)"] if more > 0 else [])] or ["none known"]
+    lines = []
+    for file in files[:SHOWN_FILES]:
+        size = f"{file.rows:,} rows, {format_quantity(file.size_bytes, 'bytes')}"
+        lines.append(f"{escape(file.path or 'a file')}  {size}, sha256 {file.sha256[:12]}")
+    if len(files) > SHOWN_FILES:
+        lines.append(f"and {len(files) - SHOWN_FILES:,} more (--json names them)")
+    return lines or ["none known"]
 
 
 def _format_time(at: float) -> str:

@@ -30,9 +30,8 @@ def print_plan(result: Any) -> int:
     if not isinstance(result, Plan):
         return print_what_if(result)
     out = make_console()
-    out.print(
-        f"\n[bold]Plan for {escape(result.organisation)}[/]   {escape(result.needs_file)}   plan {result.digest[:12]}"
-    )
+    source = f"{escape(result.needs_file)}   plan {result.digest[:12]}"
+    out.print(f"\n[bold]Plan for {escape(result.organisation)}[/]   {source}")
     if result.machine is not None:
         _print_machine(out, result.machine)
     out.print()
@@ -51,10 +50,8 @@ def print_plan(result: Any) -> int:
         print_indented(out, f"[yellow]and {len(result.stale_facts) - SHOWN_FACTS} more stale facts[/]")
     for line in result.not_sized:
         print_indented(out, f"[dim]not sized yet: {escape(line)}[/]")
-    out.print(
-        f"  {len(result.assumptions)} assumptions, {len(result.controls)} controls, and why each number is as it is: "
-        "archwright explain plan.json [NAME]\n"
-    )
+    counts = f"{len(result.assumptions)} assumptions, {len(result.controls)} controls"
+    out.print(f"  {counts}, and why each number is as it is: archwright explain plan.json [NAME]\n")
     return 0
 
 

@@ -93,12 +93,8 @@ def _is_present(artefact: Artefact, path: Path) -> bool:
 
 def _check_row(artefact: Artefact) -> None:
     # These become arguments of pip and a file's name: a row must not smuggle in an option or a path.
-    texts = {
-        "package": (artefact.package, NAME_PATTERN),
-        "version": (artefact.version, NAME_PATTERN),
-        "sha256": (artefact.sha256, DIGEST_PATTERN),
-    }
-    for field, (text, form) in texts.items():
+    for field, form in {"package": NAME_PATTERN, "version": NAME_PATTERN, "sha256": DIGEST_PATTERN}.items():
+        text: str = getattr(artefact, field)
         if not form.fullmatch(text):
             where = ErrorLocation(field=f"artefact {artefact.name}: {field}")
             hint = "correct the catalog's row"

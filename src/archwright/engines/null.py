@@ -96,10 +96,8 @@ class NullEngine:
         texts = [" ".join(map(str, text)) if isinstance(text, list) else text for text in found]
         if not texts or not all(isinstance(text, str) for text in texts):
             raise invalid_request_error("input must be a text, a list of texts or lists of token ids")
-        data = [
-            {"object": "embedding", "index": index, "embedding": build_vector(text, self._settings.dimensions)}
-            for index, text in enumerate(texts)
-        ]
+        vectors = enumerate(build_vector(text, self._settings.dimensions) for text in texts)
+        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in vectors]
         count = sum(len(split_tokens(text)) for text in texts)
         usage = {"prompt_tokens": count, "total_tokens": count}
         return make_json_reply({"object": "list", "model": self._config.alias, "data": data, "usage": usage})

@@ -158,17 +158,9 @@ class SharedTable:
         self.generation += 1
 
     def _open_environment(self, path: Path) -> lmdb.Environment:
-        return lmdb.open(
-            str(path),
-            map_size=self._size_bytes,
-            subdir=False,
-            sync=False,
-            writemap=True,
-            readahead=False,
-            mode=_MODE,
-            max_readers=READERS,
-            max_dbs=len(self._names),
-        )
+        flags = {"subdir": False, "sync": False, "writemap": True, "readahead": False}
+        size, tables = self._size_bytes, len(self._names)
+        return lmdb.open(str(path), map_size=size, mode=_MODE, max_readers=READERS, max_dbs=tables, **flags)
 
     def _create_file(self) -> None:
         """A whole, allocated file is linked into place; when another process was first, its file counts."""

@@ -240,14 +240,9 @@ def _list_request_attributes(one: RequestRecord) -> dict[str, object]:
 
 
 def _build_span(trace: str, name_id: str, name: str, kind: int, began: float, took_s: float) -> OtlpSpan:
-    return {
-        "traceId": trace,
-        "spanId": name_id,
-        "name": name,
-        "kind": kind,
-        "startTimeUnixNano": str(round(began * 1e9)),
-        "endTimeUnixNano": str(round((began + took_s) * 1e9)),
-    }
+    start, end = (str(round(at * 1e9)) for at in (began, began + took_s))
+    span: OtlpSpan = {"traceId": trace, "spanId": name_id, "name": name, "kind": kind}
+    return {**span, "startTimeUnixNano": start, "endTimeUnixNano": end}
 
 
 def _encode_attributes(said: Mapping[str, object]) -> list[dict[str, object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, UsageError
@@ -64,13 +65,7 @@ def _dimension_value(one: UsageTotal, word: str) -> str:
 
 
 def _build_row(names: dict[str, str], sums: list[int]) -> UsageRow:
-    requests, hits, input_tokens, output_tokens, cost, saved = sums
-    return UsageRow(
-        **dict.fromkeys(DIMENSION_FIELDS, "") | names,
-        requests=requests,
-        hits=hits,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cost_usd=cost / NANO,
-        saved_usd=saved / NANO,
-    )
+    *counts, cost, saved = sums
+    fields: dict[str, Any] = {**dict.fromkeys(DIMENSION_FIELDS, ""), **names}
+    fields |= zip(USAGE_MEASURES, counts, strict=False)
+    return UsageRow(**fields, cost_usd=cost / NANO, saved_usd=saved / NANO)

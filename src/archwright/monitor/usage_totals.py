@@ -123,9 +123,6 @@ def merge_totals(store: Store) -> int:
 
 
 def build_total(by: tuple[str, ...], key: tuple[object, ...], line: list[int]) -> UsageTotal:
-    named: dict[str, Any] = {
-        **_EMPTY_DIMENSIONS,
-        **dict(zip(by, key, strict=True)),
-        **dict(zip(USAGE_MEASURES, line, strict=True)),
-    }
+    named: dict[str, Any] = {**_EMPTY_DIMENSIONS, **dict(zip(by, key, strict=True))}
+    named |= zip(USAGE_MEASURES, line, strict=True)
     return UsageTotal(**named)
