@@ -28,10 +28,9 @@ from archwright.catalog.refresh.plausibility_checks import (
 from archwright.catalog.tables.metadata_records import FactClass
 from archwright.catalog.tables.records import Fact
 from archwright.catalog.tables.row_names import find_row_of_basis
-from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, UsageError
-from archwright.home import Home, locate_home
+from archwright.home import locate_home
 from archwright.plan.plan_file import read_plan
 
 __all__ = ["CatalogCheck", "CatalogDiff", "FactView", "LayerFact", "RefreshReport", "check", "diff", "refresh", "show"]
@@ -95,7 +94,9 @@ def show(name: str) -> FactView:
             if spelling in rows:
                 return view_fact(catalog, table, spelling, rows[spelling])
     near = tuple(difflib.get_close_matches(name, within, 3, 0.5))
-    raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=_did_you_mean(near), nearest=near)
+    asked = f"did you mean {' or '.join(near)}?" if near else "archwright catalog check lists the tables"
+    hint = f"{asked}; a number that a plan made from several facts: archwright explain plan.json NAME"
+    raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=hint, nearest=near)
 
 
 def _resolve_aliases(catalog: Catalog, name: str) -> Iterator[str]:
@@ -105,11 +106,6 @@ def _resolve_aliases(catalog: Catalog, name: str) -> Iterator[str]:
             yield known(name).id
         except CatalogError:
             continue
-
-
-def _did_you_mean(near: tuple[str, ...]) -> str:
-    asked = f"did you mean {' or '.join(near)}?" if near else "archwright catalog check lists the tables"
-    return f"{asked}; a number that a plan made from several facts: archwright explain plan.json NAME"
 
 
 def check() -> CatalogCheck:
@@ -154,12 +150,8 @@ def diff(plan: str | None = None) -> CatalogDiff:
     the one the platform runs and the folder's plan.json.
     """
     home = locate_home(settings.load())
-    return catalog_diff.diff_catalog(load_catalog(home), _read_plans(home, plan))
-
-
-def _read_plans(home: Home, plan: str | None) -> dict[str, Plan]:
     paths = [Path(plan)] if plan is not None else [path for path in (home.plan, Path(PLAN_FILE)) if path.is_file()]
-    return {str(path): read_plan(path) for path in paths}
+    return catalog_diff.diff_catalog(load_catalog(home), {str(path): read_plan(path) for path in paths})
 
 
 def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: bool = False) -> RefreshReport:

@@ -19,7 +19,6 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.host_resources import training_instruction_set
 from archwright.catalog.probe.machine_probe import probe_machine
-from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Basis, Prediction
 from archwright.contract.lineage import DatasetVersion
@@ -126,7 +125,11 @@ def estimate_step_work(spec: TrainSpec, home: Home, version: DatasetVersion, cat
 
 
 def _estimate_text_work(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
-    model = _find_model(spec.base, catalog)
+    model = catalog.models.get(spec.base)
+    if model is None:
+        raise Unpredictable(f"the catalog has no architecture of {spec.base}")
+    if model.ffn is None or model.experts:
+        raise Unpredictable(f"{spec.base} has experts, and adapters on these were never measured")
     artefact = catalog.artefacts.get(spec.base)
     names = required_columns(spec)
     template = artefact.template_tokens if artefact is not None and len(names) > 1 else 0
@@ -139,11 +142,12 @@ def _estimate_text_work(spec: TrainSpec, home: Home, version: DatasetVersion, ca
     epoch_steps = max(1, round(total / budget))
     units = total / epoch_steps
     few = FEW_STEPS_BAND if epoch_steps < MANY_EPOCH_STEPS else 1.0
+    share = sum(row[-1] for row in rows) / sum(lengths) if rows else 1.0
     kind = LoraStep(model=model, ffn=model.ffn or 0, rank=spec.rank, data_bytes=version.size_bytes)
     return StepWork(
         Estimate(value=units, low=units / (STEP_BAND * few), high=units * STEP_BAND * few, unit="tokens"),
         _estimate_largest(min(total, budget), mean, max(lengths)),
-        _estimate_learned(sum(row[-1] for row in rows) / sum(lengths) if rows else 1.0),
+        Estimate(value=share, low=share / CHARACTERS_BAND, high=min(1.0, share * CHARACTERS_BAND), unit=""),
         kind,
     )
 
@@ -159,19 +163,6 @@ def _estimate_row_tokens(texts: tuple[object, ...], template: int, limit: int) -
 def _estimate_largest(budget: float, mean: float, longest: float) -> Estimate:
     """Of many steps: each ends at the row nearest to its budget, so it may hold half of a long row too much."""
     return Estimate(value=budget + max(mean / 2, longest / 3), low=budget, high=budget + longest / 2, unit="tokens")
-
-
-def _estimate_learned(share: float) -> Estimate:
-    return Estimate(value=share, low=share / CHARACTERS_BAND, high=min(1.0, share * CHARACTERS_BAND), unit="")
-
-
-def _find_model(base: str, catalog: Catalog) -> ModelSpec:
-    model = catalog.models.get(base)
-    if model is None:
-        raise Unpredictable(f"the catalog has no architecture of {base}")
-    if model.ffn is None or model.experts:
-        raise Unpredictable(f"{base} has experts, and adapters on these were never measured")
-    return model
 
 
 def _count_features(spec: TrainSpec, version: DatasetVersion) -> int:

@@ -22,7 +22,7 @@ COUNT_LIMIT = 1 << 20
 NAME_LIMIT_BYTES = 1 << 16
 DIMENSION_LIMIT = 4
 DEFAULT_ALIGNMENT = 32
-ALIGNMENT_KEY = b"general.alignment"
+ALIGNMENT_KEY = "general.alignment"
 
 STRING, ARRAY = 8, 9
 # Value type -> how it is packed: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
@@ -110,8 +110,7 @@ class _HeaderReader:
         version = self._read_number("<I", 4)
         if version not in VERSIONS:
             raise DamagedGguf(f"version {version}, and we know {VERSIONS}")
-        tensors = self._read_count("tensors")
-        keys = self._read_count("keys")
+        tensors, keys = self._read_count("tensors"), self._read_count("keys")
         for _ in range(keys):
             self._read_key_value()
         ends = [self._read_tensor_end() for _ in range(tensors)]
@@ -137,12 +136,11 @@ class _HeaderReader:
         if self._at > len(self._data):
             raise DamagedGguf("it ends inside its header")
 
-    def _read_name(self) -> bytes:
-        begin = self._at + 8
+    def _read_name(self) -> str:
         size = self._skip_text()
         if size > NAME_LIMIT_BYTES:
             raise DamagedGguf(f"it has a name of {size} bytes")
-        return self._data[begin : self._at]
+        return self._data[self._at - size : self._at].decode("utf-8", "replace")
 
     def _skip_text(self) -> int:
         """Its size; the words of a vocabulary are skipped, not copied."""
@@ -161,13 +159,12 @@ class _HeaderReader:
         if kind == ARRAY:
             self._skip_array()
         else:
-            self.values[key.decode("utf-8", "replace")] = self._read_value(kind)
+            self.values[key] = self._read_value(kind)
 
     def _read_value(self, kind: int) -> str | int | float | bool:
         if kind == STRING:
-            begin = self._at + 8
-            self._skip_text()
-            return self._data[begin : self._at].decode("utf-8", "replace")
+            size = self._skip_text()
+            return self._data[self._at - size : self._at].decode("utf-8", "replace")
         if kind not in SCALARS:
             raise DamagedGguf(f"a value of unknown type {kind}")
         begin, form = self._at, SCALARS[kind]
@@ -188,7 +185,7 @@ class _HeaderReader:
 
     def _read_tensor_end(self) -> int:
         """Where the tensor ends, counted from the start of the data."""
-        name = self._read_name().decode("utf-8", "replace")
+        name = self._read_name()
         rank = self._read_number("<I", 4)
         if rank > DIMENSION_LIMIT:
             raise DamagedGguf(f"a tensor of {rank} dimensions")

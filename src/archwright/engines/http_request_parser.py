@@ -54,10 +54,7 @@ class RequestHead:
     __slots__ = ("expects", "headers", "keep", "length", "method", "path", "repeated", "version")
 
     def __init__(self, method: str, path: str, version: int, headers: dict[bytes, bytes]) -> None:
-        self.method = method
-        self.path = path
-        self.version = version
-        self.headers = headers
+        self.method, self.path, self.version, self.headers = method, path, version, headers
         self.repeated: tuple[bytes, ...] = ()
         self.length: int | None = 0
         self.keep = version == 1
@@ -90,8 +87,8 @@ def parse_head(data: bytes) -> RequestHead:
             headers[name] += b", " + value.strip(b" \t")
         else:
             headers[name] = value.strip(b" \t")
-    path = target.partition(b"?")[0]
-    found = RequestHead(method.decode(), path.decode(), 1 if minor == b"1" else 0, headers)
+    path = target.partition(b"?")[0].decode()
+    found = RequestHead(method.decode(), path, 1 if minor == b"1" else 0, headers)
     found.repeated = repeated
     _decide_framing(found)
     return found

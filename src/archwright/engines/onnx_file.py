@@ -94,7 +94,7 @@ class _ProtobufField(NamedTuple):
 def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
     """The file, with the digest it must have. Raises EngineError AW-ENG-10 (damaged, too large, or without our notes)
     and AW-ENG-11 (parts of it lie elsewhere)."""
-    hint = "train it again, or take the file from a backup of the home"
+    where = ErrorLocation(str(path))
     try:
         with path.open("rb") as file:
             data = file.read(SIZE_LIMIT_BYTES + 1)
@@ -108,11 +108,10 @@ def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
         return OnnxFile(data, msgspec.json.decode(entries[SIGNATURE_KEY], type=ModelSignature))
     except ExternalTensorData as error:
         message = f"the model refuses to be one file: {error}"
-        hint = "save it with its tensors inside"
-        raise EngineError("AW-ENG-11", message, where=ErrorLocation(str(path)), hint=hint) from error
+        raise EngineError("AW-ENG-11", message, where=where, hint="save it with its tensors inside") from error
     except (DamagedOnnx, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        message = f"not a whole ONNX model of ours: {error}"
-        raise EngineError("AW-ENG-10", message, where=ErrorLocation(str(path)), hint=hint) from error
+        hint = "train it again, or take the file from a backup of the home"
+        raise EngineError("AW-ENG-10", f"not a whole ONNX model of ours: {error}", where=where, hint=hint) from error
 
 
 def _read_metadata(data: bytes) -> dict[str, bytes]:

@@ -69,10 +69,14 @@ class TraceContent(NamedTuple):
 
 
 class _QueuedTrace(NamedTuple):
-    """One that waits. The first of the spans is the request's."""
+    """The first of the spans is the request's."""
 
     spans: list[OtlpSpan]
     content: TraceContent | None
+
+    @property
+    def content_bytes(self) -> int:
+        return 0 if self.content is None else self.content.size
 
 
 class TraceExporter:
@@ -115,12 +119,11 @@ class TraceExporter:
         if len(self._queue) >= QUEUE_LIMIT:
             self._on_drop["full"](1)
             return
-        found = build_spans(one)
-        if content is not None and self._put - self._taken + content.size > CONTENT_QUEUE_BYTES:
-            content = content._replace(input="[]", output="[]", system="[]", missing=True)
         if content is not None:
+            if self._put - self._taken + content.size > CONTENT_QUEUE_BYTES:
+                content = content._replace(input="[]", output="[]", system="[]", missing=True)
             self._put += content.size
-        self._queue.append(_QueuedTrace(found, content))
+        self._queue.append(_QueuedTrace(build_spans(one), content))
 
     def close(self) -> None:
         """What waits is sent as far as `last_s` goes, whatever the collector does meanwhile."""
@@ -146,7 +149,7 @@ class TraceExporter:
         size = 0
         for place in range(min(BATCH_TRACES, len(self._queue))):
             trace = self._queue[place]
-            size += trace.content.size if trace.content is not None else 0
+            size += trace.content_bytes
             if batch and size > CONTENT_BATCH_BYTES:
                 break
             batch.append(trace)
@@ -155,7 +158,7 @@ class TraceExporter:
             return False
         for trace in batch:
             self._queue.popleft()
-            self._taken += trace.content.size if trace.content is not None else 0
+            self._taken += trace.content_bytes
         if refused:
             self._on_drop["refused"](len(batch))
         return True

@@ -200,7 +200,12 @@ class _CountersFile:
                 self._path = folder / f"{shape}-{os.urandom(8).hex()}{COUNTERS_SUFFIX}"
                 self._file = self._path.open("w+b", buffering=0)
                 fcntl.flock(self._file, fcntl.LOCK_EX)
-                self._allocate(size)
+                try:  # a page that is not there yet would be a SIGBUS at its first count, were the disk full by then
+                    allocate_bytes(self._file.fileno(), size)
+                except OSError:
+                    self._path.unlink()
+                    self._file.close()
+                    raise
             else:
                 self._path, self._file = left
         self.mapped = mmap.mmap(self._file.fileno(), size)
@@ -209,15 +214,6 @@ class _CountersFile:
         lines = self._labels.read()
         self.bound = _parse_label_sets(lines)
         self._labels.truncate(lines.rfind(b"\n") + 1)  # what a crash left of a line would spoil the next one
-
-    def _allocate(self, size: int) -> None:
-        """A page that is not there yet would be a SIGBUS at its first count, should the disk be full by then."""
-        try:
-            allocate_bytes(self._file.fileno(), size)
-        except OSError:
-            self._path.unlink()
-            self._file.close()
-            raise
 
     def _claim_abandoned(self, size: int) -> tuple[Path, FileIO] | None:
         """A file whose process ended, its lock taken; None when there is none. Without a living process all go."""

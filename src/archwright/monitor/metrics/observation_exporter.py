@@ -29,14 +29,10 @@ class ObservationExporter:
         """Reads the store: not for an event loop. Raises StoreError when the store refuses."""
         with self._lock:
             for quantity, since in self._since.items():
-                self._export_quantity(quantity, since)
-
-    def _export_quantity(self, quantity: str, since: float) -> None:
-        rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, ColumnRange("at", since))
-        # Rows of the very moment shown last are among them again.
-        for row in rows[self._seen[quantity] :]:
-            self.exposition.record(quantity, row.labels, row.value)
-        if rows:
-            newest = rows[-1].at
-            self._since[quantity] = newest
-            self._seen[quantity] = sum(1 for row in rows if row.at >= newest)
+                rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, ColumnRange("at", since))
+                # Rows of the very moment shown last are among them again.
+                for row in rows[self._seen[quantity] :]:
+                    self.exposition.record(quantity, row.labels, row.value)
+                if rows:
+                    newest = self._since[quantity] = rows[-1].at
+                    self._seen[quantity] = sum(row.at >= newest for row in rows)

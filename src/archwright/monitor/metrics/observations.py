@@ -101,7 +101,10 @@ class ObservationRecorder:
                         self._store.append(OBSERVATIONS, batch)
                 except ArchwrightError as error:
                     self.refusal = error
-                    self._restore_batch(batch)
+                    room = max(0, self._limit - len(self._buffer))
+                    kept = batch[max(0, len(batch) - room) :]
+                    self.dropped += len(batch) - len(kept)
+                    self._buffer.extendleft(reversed(kept))
                     return False
                 self.refusal = None
         return True
@@ -132,12 +135,6 @@ class ObservationRecorder:
             while len(batch) < BATCH_ROWS:
                 batch.append(self._buffer.popleft())
         return batch
-
-    def _restore_batch(self, batch: list[Observation]) -> None:
-        room = max(0, self._limit - len(self._buffer))
-        kept = batch[len(batch) - room :] if room < len(batch) else batch
-        self.dropped += len(batch) - len(kept)
-        self._buffer.extendleft(reversed(kept))
 
 
 def evaluate_query(store: Store, query: Query, until: float, home: Home | None = None) -> QueryResult | None:
