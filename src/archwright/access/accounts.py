@@ -156,9 +156,8 @@ class Accounts:
     def reserve_all(
         self, asked: Iterable[tuple[Principal, WorstCaseAsk]]
     ) -> list[Reservation | LimitDenial | StoreError]:
-        """Of requests that came together, each by itself and in their order. Where the shared table or the ledger
-        refuses, its error, from the one on for whom it did: those before are taken. Raises StoreError when the table
-        does not know this process."""
+        """Reserve for each request in order. From the first that the table or the ledger refuses on, its StoreError
+        stands for all; those before are reserved. Raises StoreError when the table does not know this process."""
         found: list[Reservation | LimitDenial | StoreError] = []
         waiting: list[tuple[int, Reservation]] = []
         for place, (principal, (tokens, usd)) in enumerate(asked):
@@ -206,8 +205,8 @@ class Accounts:
             self.ended.clear()
 
     def may_continue(self, reservation: Reservation) -> bool:
-        """Whether a request under way may go on: its key lives, and its budgets, if they were lowered meanwhile, still
-        bear all that is spent and reserved. Cheap until something changed. Raises StoreError: then stop."""
+        """True if the key lives and its budgets, perhaps lowered meanwhile, still bear what is spent and reserved.
+        Cheap until something changed. Raises StoreError: then stop."""
         version = self._keys.refresh_version()
         if version == reservation.version and self._clock() < reservation.principal.expires_at:
             return True
@@ -331,9 +330,8 @@ class Accounts:
     def _current_period_row(
         self, account: Account, row: AccountRow, known: Mapping[bytes, int], now_us: int
     ) -> AccountRow | _UnknownSpend:
-        """The row of an account with a budget in the period now running. A new month or day starts at nothing; where
-        the clock was set, a row may be of a time to come, or of one before a period in which it was used: then the
-        ledger knows."""
+        """The row in the period now running. A new month or day starts at nothing; after the clock was set (the row is
+        of a later period, or of one before a period in use) the ledger knows what was spent."""
         period, wanted = row[PERIOD_INDEX], self._periods[account.period]
         if period != UNKNOWN_PERIOD and period % 4 == wanted % 4:
             if wanted < period <= (self._clock() + CLOCK_TOLERANCE_S) * 4:

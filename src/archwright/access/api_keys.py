@@ -74,8 +74,7 @@ class KeyStore(KeyCache):
         """A new secret (shown here and never again) and what is kept of it. A tenant that is new is made; after
         `lives_s` the key expires.
 
-        Raises UsageError: AW-USE-30 not a name, AW-USE-33 no such role, AW-USE-36 no such limit or lifetime.
-        """
+        Raises UsageError: AW-USE-30 not a name, AW-USE-33 no such role, AW-USE-36 no such limit or lifetime."""
         if name:
             tables.check_name(name, "key")
         if user:
@@ -126,8 +125,7 @@ class KeyStore(KeyCache):
     def set_limits(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
         """Set all limits of a key (`name` its id), a user or a tenant; those before hold no longer.
 
-        Raises UsageError: AW-USE-30 not a name, AW-USE-34 no such key or tenant, AW-USE-36 no such limit.
-        """
+        Raises UsageError: AW-USE-30 not a name, AW-USE-34 no such key or tenant, AW-USE-36 no such limit."""
         tables.check_limits(limits)
         if kind == "key":
             self._require_records(name)
@@ -217,8 +215,7 @@ def _increment_epoch(transaction: Transaction) -> None:
 def load_pepper(home: Home) -> bytes:
     """The home's pepper, made on first use. Raises AccessError AW-ACC-01 when the file is damaged.
 
-    A whole file is linked into place, which fails when another process was first: both then read the same one.
-    """
+    A whole file is linked into place, which fails when another process was first: both then read the same one."""
     path = home.pepper
     if not path.exists():
         _make_pepper(path)

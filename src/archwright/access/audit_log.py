@@ -94,8 +94,7 @@ class AuditLog:
         self._group: list[bytes] = []
 
     def record(self, event: AuditEvent) -> None:
-        """It is with the kernel once the ledger is flushed. Raises StoreError AW-STO-06 where there is no room: for
-        an allow sooner than for a deny."""
+        """Survives kill -9 once the ledger is flushed. Raises StoreError AW-STO-06 without room, for an allow first."""
         keep = self._ledger.reserve if event.effect == "allow" else self._ledger.reserve // 2
         line = _ENCODE(_sanitise_event(event))
         with self._ledger.lock:

@@ -185,8 +185,7 @@ class KeyCache:
             threading.Thread(target=self.write_uses, args=(rows,), name="key-uses", daemon=True).start()
 
     def _apply_new_rows(self) -> None:
-        """Of every table, or of none: what one of them refuses must not lose what another told. Keys first: a key made
-        and revoked in between is then never live."""
+        """All tables or none. Keys first, so that a key made and revoked in between is never live."""
         seen = dict(self._seen)
         keys = self._fetch_new_rows(tables.KEYS, seen)
         revocations, ends = (

@@ -42,8 +42,7 @@ def get_tenant_scope(principal: Principal) -> str | None:
 
 
 def may_grant(principal: Principal, tenant: str, role: str) -> bool:
-    """Whether he may make a key of this role for this tenant. Nobody hands out more than he has: the tenant is in his
-    scope, and the role's permissions are a subset of his."""
+    """True if the principal may make such a key: nobody reaches another tenant or grants more than they have."""
     if role not in ROLES or get_tenant_scope(principal) not in (None, tenant):
         return False
     return is_allowed(principal, "keys.manage") and ROLES[role] <= ROLES[principal.role]

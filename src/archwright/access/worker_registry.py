@@ -21,8 +21,7 @@ _PROC = Path("/proc")
 
 
 def read_process_start(pid: int, proc: Path = _PROC) -> int | None:
-    """When `pid` started, in ticks since the boot; None when it is gone or only waits to be reaped. Where there is no
-    /proc every living process started at 0."""
+    """Start of `pid` in ticks since the boot (0 without /proc); None when it is gone or a zombie."""
     try:
         stat = (proc / str(pid) / "stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

@@ -61,8 +61,7 @@ def bench(
     """Drive a plan's traffic at an endpoint by a client with its own clock, and hold the plan against it.
 
     Without `url` the running platform is driven, and what it recorded itself counts first. Raises ReconcileError
-    (AW-REC-10 to 19) when the endpoint cannot be measured.
-    """
+    (AW-REC-10 to 19) when the endpoint cannot be measured."""
     home = locate_home(settings.load())
     plan = _find_plan(home, against)
     if not plan.loads:
@@ -143,8 +142,7 @@ def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reco
     """Each prediction of the plan against its measurement; drives no traffic.
 
     `plan`: a plan.json; else the running plan, else plan.json of the folder. The newest bench of the plan counts, and
-    what was never benched is read from what the platform records. With `prometheus` everything is read from there.
-    """
+    what was never benched is read from what the platform records. With `prometheus` everything is read from there."""
     home = locate_home(settings.load())
     read = _find_plan(home, plan)
     if prometheus is not None:

@@ -39,9 +39,7 @@ PLAN_FILE = "plan.json"
 
 
 class TableCheck(Record):
-    """One table of the catalog: rows, how many are only recalled, how many are stale or past their limit, distinct
-    sources.
-    """
+    """One table of the catalog: rows, of these recalled, stale and past their limit; distinct sources."""
 
     table: str
     rows: int
@@ -68,9 +66,7 @@ class GateFinding(Record):
 
 
 class CatalogCheck(Record):
-    """How far the catalog may be trusted today. `unpriced`: accelerators nobody sells in it; `lapsed`: the user's own
-    facts whose last day has passed.
-    """
+    """`unpriced`: accelerators without an offer; `lapsed`: the user's own facts whose last day has passed."""
 
     tables: tuple[TableCheck, ...]
     gates: tuple[GateCheck, ...]
@@ -83,9 +79,7 @@ class CatalogCheck(Record):
 
 
 def show(name: str) -> FactView:
-    """The fact called `name`, or that a plan's basis of that id was taken from, with the chain of layers that state it,
-    the one in force first.
-    """
+    """The fact called `name`, or behind a plan's basis of that id, with its layers, the one in force first."""
     catalog = load_catalog(locate_home(settings.load()))
     tables = named_rows_by_table(catalog)
     within = [key for rows in tables.values() for key in rows]
@@ -147,8 +141,7 @@ def _check_gate(catalog: Catalog, name: str, found: Iterable[Finding]) -> GateCh
 
 def diff(plan: str | None = None) -> CatalogDiff:
     """What the refreshed layer changes against the rows below it, and which plans rest on a changed fact: `plan`, else
-    the one the platform runs and the folder's plan.json.
-    """
+    the one the platform runs and the folder's plan.json."""
     home = locate_home(settings.load())
     paths = [Path(plan)] if plan is not None else [path for path in (home.plan, Path(PLAN_FILE)) if path.is_file()]
     return catalog_diff.diff_catalog(load_catalog(home), {str(path): read_plan(path) for path in paths})
@@ -156,8 +149,7 @@ def diff(plan: str | None = None) -> CatalogDiff:
 
 def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: bool = False) -> RefreshReport:
     """Lay newer facts over the shipped ones, from files of public sources in `from_dir`: nothing is fetched. `only`
-    takes one class of them. `rollback` goes back to what was in force before the last refresh.
-    """
+    takes one class of them. `rollback` goes back to what was in force before the last refresh."""
     feeds = _parse_fact_class(only)
     if (from_dir is None) == (not rollback):
         hint = "catalog refresh --from DIR, or --rollback"

@@ -38,8 +38,7 @@ class DatasetCard(Record):
 
 
 def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
-    """Bring a file or a folder of files into the data set `name`: a new version, or the one there is when nothing
-    changed. Raises DataError (AW-DATA-*)."""
+    """Bring files into the data set `name`: a new version, or the old one if nothing changed. Raises DataError."""
     with open_home() as (_settings, home, store):
         made = lake_ingest.ingest_files(home, store, lake_ingest.IngestRequest(Path(path), name, licence))
         if made.new:

@@ -43,8 +43,7 @@ def lineage(id: str) -> LineageChain:  # noqa: A002 - the verb's word
     """The chain behind an id: an answer's request id ("aw-..."), a model version, a run, a data set version. Where a
     model and a data set share a name it is the model; "dataset:NAME@v1" says which is meant.
 
-    Raises ModelError AW-MOD-11 for an id nobody knows.
-    """
+    Raises ModelError AW-MOD-11 for an id nobody knows."""
     with open_home() as (_settings, home, store):
         answer = _find_answer_edge(store, home, id)
         return build_chain(store, _find_start_node(store, id) if answer is None else answer.child, answer)

@@ -123,8 +123,7 @@ def promote(id: str, *, dry_run: bool = False) -> PromotionOutcome:  # noqa: A00
 
     Raises ModelError: AW-MOD-10 unknown, -27 never evaluated, -22 a gate failed, -23 its file is missing or damaged,
     -24 in production already, -25 the plan has no place for it, -20 somebody else changed the endpoint meanwhile;
-    OperateError AW-OPS-4x when the platform could not serve it: then it went back.
-    """
+    OperateError AW-OPS-4x when the platform could not serve it: then it went back."""
     with open_home() as (_settings, home, store):
         model = model_registry.find_model(store, id)
         if dry_run:
@@ -138,8 +137,7 @@ def rollback(name: str, *, dry_run: bool = False) -> PromotionOutcome:
     """Put back into production what an endpoint served before: an earlier version, else the plan's own model.
 
     Raises ModelError: AW-MOD-26 nothing to roll back, -23 the earlier file is missing or damaged, -20 somebody else
-    changed the endpoint meanwhile.
-    """
+    changed the endpoint meanwhile."""
     endpoint = name.partition("@")[0]
     with open_home() as (_settings, home, store):
         if dry_run:
@@ -154,8 +152,7 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
     """Every change of what is in production, oldest first; with `at` (an ISO time, local unless it says otherwise)
     only those in force then: what was in production at that time.
 
-    Raises ModelError AW-MOD-12 for a name that nothing was ever trained or promoted under, UsageError AW-USE-50.
-    """
+    Raises ModelError AW-MOD-12 for a name that nothing was ever trained or promoted under, UsageError AW-USE-50."""
     until = None if at is None else _parse_time(at)
     endpoint = None if name is None else name.partition("@")[0]
     with open_home() as (_settings, _home, store):

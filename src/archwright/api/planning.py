@@ -50,14 +50,11 @@ def plan(
 def plan(
     needs: str, *, output: str | None = None, what_if: str | Sequence[str] | None = None, accept_stale: bool = False
 ) -> Plan | WhatIf:
-    """The plan for a needs file, also written to `output`; with `what_if` (`key=value`, or several), the plan with
-    those fields of the needs changed, held against the one without. `accept_stale` lets it advise buying by prices
-    that have expired.
+    """The plan for a needs file, also written to `output`; with `what_if` (`key=value`, or several) the plan with these
+    fields changed, compared to the one without. `accept_stale` lets it advise buying by expired prices.
 
-    Raises NeedsError for a broken file, UsageError AW-USE-60, -61 for a change that is none; PlanError AW-PLAN-03 when
-    nothing is feasible: its `result` is the plan with every option looked at, which is written too, so that it can be
-    explained. To a "what if", that nothing would be feasible is an answer and no error.
-    """
+    Raises NeedsError (broken file), UsageError AW-USE-60, -61 (not a change), PlanError AW-PLAN-03 when nothing is
+    feasible, with the plan as its `result`; for a "what if" that is an answer and no error."""
     if what_if is not None:
         texts = (what_if,) if isinstance(what_if, str) else tuple(what_if)
         return _make_what_if(Path(needs), parse_changes(texts), output, accept_stale=accept_stale)

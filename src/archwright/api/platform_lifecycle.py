@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from http.client import HTTPException, HTTPResponse
 from types import FrameType, TracebackType
 
@@ -38,7 +38,7 @@ class UpResult(Record):
     console: str | None
 
 
-class PlatformHandle:
+class PlatformHandle(AbstractContextManager["PlatformHandle"]):
     """A platform that is up. Without `detach` it lives as long as this process: `wait()` for it, or use `with`."""
 
     def __init__(self, started: UpResult, home: Home, process: subprocess.Popen[bytes], *, detached: bool) -> None:
@@ -62,9 +62,6 @@ class PlatformHandle:
         if not self.detached:
             platform_control.wait_for_exit(self._process)
 
-    def __enter__(self) -> PlatformHandle:
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
@@ -80,12 +77,10 @@ def up(
     """Bring a plan up and return when every process is ready.
 
     `source` is a plan.json or a needs file; else plan.json, else needs.yaml of the folder, else the desk needs.
-    `engine` are POOL=URL texts: engines of the pool run there and are not started, several URLs share its requests;
-    `key_env` are POOL=NAME, the variable that holds their key. Raises PlanError when a pool neither runs on this
-    machine nor has a URL, UsageError for such texts that make no sense, MissingError for a model that is not here,
-    OperateError for a taken port, a platform already running, a version in production that cannot be served, or a
-    process that does not start.
-    """
+    `engine` are POOL=URL texts of engines that run already (several share a pool's requests), `key_env` are POOL=NAME,
+    the variable of their key. Raises PlanError (a pool has neither this machine nor a URL), UsageError (such texts),
+    MissingError (no model file), OperateError (port taken, platform running, version not servable, a process that does
+    not start)."""
     chosen = settings.load({"port": port})
     home = locate_home(chosen)
     if chosen.port == 0:

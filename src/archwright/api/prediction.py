@@ -45,12 +45,11 @@ def predict_serving(
     model: str, *, on: str, load: str = "max x 1024 + 1024", engine: str = "", layout: str = ""
 ) -> SizingPrediction:
     """TPOT, TTFT (means and percentiles over requests) and output tokens/s of `model` on `on` ("4x NAME") under `load`:
-    requests in flight x prompt + answer tokens, or `max x ...` for as many as fit. `2.5/s x ...` are requests that come
-    at random: then the plan's simulation answers. `layout` holds ranks and number format ("TP4 fp8").
+    requests in flight x prompt + answer tokens, or `max x ...` for as many as fit. `2.5/s x ...` is simulated as random
+    arrivals. `layout` holds ranks and number format ("TP4 fp8").
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a load that is none, AW-USE-21 where
-    weights and the cache of one request do not fit, or no engine of such a layout could be simulated.
-    """
+    Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a load), AW-USE-21 (weights and one
+    request's cache do not fit, or the layout cannot be simulated)."""
     timed, found = _RATE.match(load), _LOAD.match(load)
     if timed is None and found is None:
         raise _invalid_load_error(load, "64x1024+512, max x 1024+512, or 2.5/s x 1024+512")
@@ -127,14 +126,12 @@ def predict_training(
     tokens: float | None = None,
     usd_per_hour: float | None = None,
 ) -> SizingPrediction:
-    """Tokens/s and memory per device and step time of training `model` (a name, or a size such as "13B") on `on`
-    ("64x NAME") with a batch of `load`: sequences x tokens. For `tokens` in all also device hours, days, goodput and,
-    at `usd_per_hour` a device, the cost. `layout` holds ranks, format and recompute as a benchmark states them; without
-    ranks the fastest that fits is chosen. "lora" in it trains adapters, "scratch" a new model.
+    """Tokens/s, memory per device and step time of training `model` (a name, or a size such as "13B") on `on` ("64x
+    NAME") with a batch of `load`: sequences x tokens. `tokens` adds device hours, days and goodput, `usd_per_hour` the
+    cost. `layout` holds ranks (else the fastest that fits), format and recompute; "lora" trains adapters, "scratch"
+    anew.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a batch that is none, AW-USE-21
-    where nothing fits.
-    """
+    Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a batch), AW-USE-21 (nothing fits)."""
     found = _BATCH.match(load)
     if found is None:
         raise _invalid_load_error(load, "256x4096: sequences x tokens")
@@ -184,8 +181,7 @@ def accuracy(file: str, *, rows_out: str | None = None) -> scoring.AccuracyRepor
     """Predict every row of a benchmark table (columns: docs/accuracy.md), score where it holds measurements.
 
     No measured column is looked at for a prediction. Raises PlanFileError for a table that is none, UsageError
-    AW-USE-22 for rows that would go over it.
-    """
+    AW-USE-22 for rows that would go over it."""
     out = None if rows_out is None else Path(rows_out)
     if out is not None and out.exists() and Path(file).exists() and out.samefile(file):
         hint = "name another file"

@@ -24,8 +24,7 @@ def predict_at_rate(
     """Percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for no rate, AW-USE-21 where no engine
-    of such a layout could be simulated.
-    """
+    of such a layout could be simulated."""
     if rate <= 0 or asked.input_tokens is None or asked.output_tokens is None:
         raise argument_error("AW-USE-20", f"not a rate: {rate:g}/s", "load", "for example 2.5/s")
     reads, writes = (TokenLength(mean=size, p95=size) for size in (asked.input_tokens, max(asked.output_tokens, 2.0)))

@@ -20,8 +20,7 @@ def report(plan: str, *, output: str) -> Path:
     """Write one document for business and engineers, from the plan file and the shipped catalog alone.
 
     The suffix of `output` chooses the format: UsageError AW-USE-65 for one that is none of them. Raises
-    PlanFileError for a broken plan, MissingError AW-GET-01 without the extra `report`.
-    """
+    PlanFileError for a broken plan, MissingError AW-GET-01 without the extra `report`."""
     path = Path(output)
     write = FORMATS.get(path.suffix.lower())
     if write is None:

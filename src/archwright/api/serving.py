@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import get_args
 from urllib.parse import urlsplit
 
@@ -52,7 +53,7 @@ class GatewayReady(Record):
     admin: str | None
 
 
-class GatewayHandle:
+class GatewayHandle(AbstractContextManager["GatewayHandle"]):
     """A gateway whose workers take requests. It lives as long as this process: `wait()` for it, or use `with`."""
 
     def __init__(self, ready: GatewayReady, master: Master) -> None:
@@ -67,20 +68,16 @@ class GatewayHandle:
     def stop(self) -> None:
         self._master.stop()
 
-    def __enter__(self) -> GatewayHandle:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.stop()
 
 
 def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: B008 - frozen
-    """Serve upstreams and return when every worker takes requests. The workers are forks of this process: call it from
-    the main thread, before others start.
+    """Serve upstreams; return when every worker takes requests. Workers are forks: call it from the main thread, before
+    others start.
 
-    Raises UsageError AW-USE-70 to AW-USE-73 for options that make no sense, SettingsError AW-SET-02 for a port that is
-    none, OperateError for a taken port or an address that needs TLS, AW-OPS-22 when a worker does not start.
-    """
+    Raises UsageError AW-USE-70 to AW-USE-73, SettingsError AW-SET-02 (not a port), OperateError (port taken, address
+    without TLS, AW-OPS-22 a worker does not start)."""
     chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
     if not 1 <= options.workers <= WORKERS_LIMIT:
         raise argument_error("AW-USE-73", f"workers must be 1 to {WORKERS_LIMIT}", "workers")

@@ -36,8 +36,7 @@ def limit(name: str, *, limits: UsageLimits = UsageLimits()) -> TenantView:  # n
 
 
 def content(name: str, *, traced: bool = False) -> TenantView:
-    """Have what a tenant's requests say go along with their traces, or no longer; in force in every worker within a
-    second."""
+    """Include a tenant's prompts and responses in its traces, or stop; in force in every worker within a second."""
     with open_audited_keys() as (keys, record_act):
         keys.set_content_tracing(name, traced)
         record_act("content.trace" if traced else "content.keep", name, name)

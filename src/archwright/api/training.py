@@ -125,8 +125,7 @@ def train(spec: str) -> TrainingSession:
     """Train what a spec file says; the run is on record when this returns, and its process at work.
 
     Everything that can be known to be wrong is refused before: TrainError (the spec, its columns), DataError
-    (the data set), MissingError (a package, the base's file).
-    """
+    (the data set), MissingError (a package, the base's file)."""
     chosen = read_spec(Path(spec))
     task_registry.require_packages(chosen.task, chosen.workers)
     with open_home() as (_settings, home, store):
@@ -158,8 +157,7 @@ def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
     """Go on with a run that was broken off or failed; a finished one is left as it is.
 
     Raises TrainError AW-TRN-20 (no such run), AW-TRN-22 (its folder is gone), AW-TRN-23 (it is running), AW-TRN-25
-    (its dataset version is gone or changed).
-    """
+    (its dataset version is gone or changed)."""
     with open_home() as (_settings, home, store):
         run = training_runs.find_run(store, id, home)
         if run.status == "finished" and run.model is not None:

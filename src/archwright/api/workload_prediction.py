@@ -37,8 +37,7 @@ def predict_embedding(
     mean..p95), within a latency if one is given.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a length that is none, AW-USE-21
-    where the model does not fit.
-    """
+    where the model does not fit."""
     catalog, length = _load_home_catalog(), _LENGTHS.match(tokens)
     if length is None or not int(length[1]):
         raise argument_error("AW-USE-20", f"not a length: {tokens!r}", "tokens", "for example 500, or 500..1500")
@@ -57,8 +56,7 @@ def predict_embedding(
 def predict_image(on: str, *, pixels: float, parameters: float, latency_p95_s: float | None = None) -> SizingPrediction:
     """Images of `pixels` pixels a second that `on` classifies with a network of `parameters` parameters.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none.
-    """
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none."""
     catalog = _load_home_catalog()
     _check_positive(pixels=pixels, parameters=parameters)
     machine = _parse_machine(on, catalog)
@@ -69,8 +67,7 @@ def predict_image(on: str, *, pixels: float, parameters: float, latency_p95_s: f
 def predict_table(on: str, *, features: int, latency_p95_s: float | None = None) -> SizingPrediction:
     """Rows of `features` features a second that the cores of `on` predict from, by boosted trees.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a count that is none.
-    """
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a count that is none."""
     catalog = _load_home_catalog()
     _check_positive(features=features)
     machine = _parse_machine(on, catalog)
@@ -81,8 +78,7 @@ def predict_table(on: str, *, features: int, latency_p95_s: float | None = None)
 def predict_data(on: str, *, gib: float) -> SizingPrediction:
     """Hours that the cores of `on` take to ingest and refine `gib` GiB.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none.
-    """
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none."""
     catalog = _load_home_catalog()
     _check_positive(gib=gib)
     machine = _parse_machine(on, catalog)

@@ -15,12 +15,9 @@ R = TypeVar("R", bound=Record)
 
 
 class EngineConfig(Record):
-    """One engine process. It listens on the home's socket named `socket` and knows its model as `alias`.
-
-    `slots` requests run at once, each with `context_tokens`. A request without `max_tokens` gets
-    `default_max_tokens`: without it an engine writes until the context is full. `adapter_sha256` is a low-rank
-    adapter laid over the model when it is loaded. `settings` are the engine's own.
-    """
+    """One engine process on the home's socket named `socket`; it knows its model as `alias`. `slots` requests run at
+    once, each with `context_tokens`; one without `max_tokens` gets `default_max_tokens`, else it would fill the
+    context. `adapter_sha256` is a low-rank adapter over the model, `settings` are the engine's own."""
 
     engine: Literal["llamacpp", "null", "onnx"]
     socket: str

@@ -14,8 +14,7 @@ from archwright.http_client.client import EngineClient
 class InferenceEngine(Protocol):
     """Implemented by `embedded.Embedded` (llama.cpp and null processes) and `external.External`.
 
-    One conformance suite, tests/engines/test_conformance.py, runs against all of them.
-    """
+    One conformance suite, tests/engines/test_conformance.py, runs against all of them."""
 
     address: str
     health_path: str

@@ -57,8 +57,7 @@ Routes = Mapping[tuple[str, str], Handler]
 
 
 class SlotCounter:
-    """`slots` requests at once, the others wait in the order they came. `counts` are the engine's metrics, shown in
-    `form`."""
+    """`slots` requests at once, the others wait in order. `counts` are the engine's metrics, shown in `form`."""
 
     def __init__(self, engine: str, slots: int, counts: Iterable[str], form: str = "") -> None:
         self.counts: dict[str, float] = dict.fromkeys(("requests_processing", "requests_deferred", *counts), 0)

@@ -12,8 +12,7 @@ from archwright.settings import read_variable
 class ExternalEngine:
     """`url` ends in /v1; `key_env` names the environment variable that holds the key, never the key itself.
 
-    Hosted services have no health page, so by default the list of models answers for their health.
-    """
+    Hosted services have no health page, so by default the list of models answers for their health."""
 
     def __init__(
         self,

@@ -61,8 +61,7 @@ class GgufFacts(NamedTuple):
 
 
 class GgufContents(NamedTuple):
-    """What the header says: single values by key (arrays are left out), and the shape of each tensor as the format
-    writes it, fastest dimension first."""
+    """Single values by key (no arrays), and the shape of each tensor, fastest dimension first."""
 
     values: dict[str, str | int | float | bool]
     shapes: dict[str, tuple[int, ...]]

@@ -18,12 +18,9 @@ from archwright.journal import Journal
 
 
 class LlamaSettings(Record):
-    """`batch_tokens` is how much of a prompt is read between two looks at the other streams and at cancellations.
-
-    At the engine's own default of 2,048 a long prompt stalls every running stream for seconds and cannot be
-    cancelled. Measured on one core of a small model: 64 reads a prompt as fast as 128 does, and frees the engine of
-    a cancelled one within 0.5 s (1.1 s on a busy machine), where 128 needs up to 1.3 s (2.4 s).
-    """
+    """`batch_tokens` of a prompt are read between two looks at other streams and at cancellations. At the engine's
+    default of 2,048 a long prompt stalls every stream for seconds. Measured on one core: 64 is as fast as 128, and
+    frees the engine of a cancelled prompt within 0.5 s (busy machine: 1.1 s), 128 within 1.3 s (2.4 s)."""
 
     threads: int = 1
     batch_tokens: int = 64
@@ -38,8 +35,7 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
     """Load the model and serve until killed; returns only if `wait` does.
 
     Until the model is loaded SIGTERM kills at once (the loader holds the interpreter, so a handler of ours could
-    not run); from then on it leaves with status 0 and takes the socket along.
-    """
+    not run); from then on it leaves with status 0 and takes the socket along."""
     settings = adapter_settings(config, LlamaSettings)
     model, adapter = find_model(config, home), adapter_file(config, home)
     if adapter is not None:

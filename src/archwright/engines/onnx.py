@@ -66,8 +66,7 @@ def serve(
     """Serve on the home's socket until killed; returns only if `wait` does.
 
     Raises MissingError AW-GET-01 (no onnxruntime) and AW-GET-02 (no file), EngineError AW-ENG-06, -10, -11, and
-    AW-ENG-12 where the engine does not take the model.
-    """
+    AW-ENG-12 where the engine does not take the model."""
     settings = adapter_settings(config, OnnxSettings)
     file = find_model(config, home)
     classifier = Classifier(file, settings.threads)
@@ -117,8 +116,7 @@ class Classifier:
             raise EngineError("AW-ENG-12", message, hint=hint) from error
 
     def predict_probabilities(self, rows: Any) -> Any:
-        """One row of class probabilities per row of `rows` (float32, one item a row). Raises EngineError AW-ENG-13
-        when the model gives none."""
+        """Class probabilities per row of `rows` (float32). Raises EngineError AW-ENG-13 when the model gives none."""
         try:
             (found,) = self._session.run([self._output], {self._input: rows})
         except self._failures as error:

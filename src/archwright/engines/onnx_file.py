@@ -92,8 +92,7 @@ class _ProtobufField(NamedTuple):
 
 
 def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
-    """The file, with the digest it must have. Raises EngineError AW-ENG-10 (damaged, too large, or without our notes)
-    and AW-ENG-11 (parts of it lie elsewhere)."""
+    """Raises EngineError AW-ENG-10 (damaged, too large, without a signature), AW-ENG-11 (parts lie elsewhere)."""
     where = ErrorLocation(str(path))
     try:
         with path.open("rb") as file:

@@ -12,11 +12,8 @@ from functools import partial
 def exit_with_parent(
     read: Callable[[], bytes] | None = None, leave: Callable[[int], None] = os._exit
 ) -> threading.Thread | None:
-    """Watch standard input from a daemon thread; at its end the process leaves at once with status 0.
-
-    The supervisor holds the other end of the pipe, so the kernel closes it however the supervisor died.
-    A terminal or no standard input at all means nobody supervises: then nothing is watched.
-    """
+    """Watch standard input from a daemon thread; at its end (the supervisor died) leave at once with status 0. A
+    terminal or no standard input means nobody supervises: nothing is watched."""
     if read is None:
         if sys.stdin is None or sys.stdin.closed or os.isatty(0):
             return None

@@ -13,11 +13,8 @@ from archwright.home import Home
 
 
 def claim_socket(home: Home, name: str) -> Path:
-    """The path to listen on, with the file of a killed predecessor removed; AW-ENG-07 if someone listens there.
-
-    The file outlives a killed process and makes the next bind fail. What is made from now on in this process is
-    readable by the user alone: an engine has no keys, the socket's owner is its lock.
-    """
+    """The path to listen on, without the file of a killed predecessor; AW-ENG-07 if someone listens there. What this
+    process makes from now on only the user can read: an engine has no keys, the socket's owner is its lock."""
     path = home.socket(name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
@@ -34,10 +31,7 @@ def claim_socket(home: Home, name: str) -> Path:
 
 
 def leave_on_terminate(path: Path, leave: Callable[[int], object] = os._exit) -> None:
-    """From now on SIGTERM removes the socket and ends the process at once with status 0.
-
-    Nothing is unwound: an engine's threads are native, hold nothing on disk, and stop with the process.
-    """
+    """From now on SIGTERM removes the socket and ends the process at once with status 0: nothing needs unwinding."""
 
     def on_terminate(*_: object) -> None:
         path.unlink(missing_ok=True)

@@ -70,8 +70,7 @@ class SharedTable:
         """What `act` answers, its writes committed together; an error takes them all back.
 
         While it runs no other process writes: keep it to microseconds. Raises StoreError: AW-STO-11 damaged (and
-        made anew for the next caller), AW-STO-12 full.
-        """
+        made anew for the next caller), AW-STO-12 full."""
         try:
             if time.monotonic() >= self._tend_at:
                 self._maintain()

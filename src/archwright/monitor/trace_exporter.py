@@ -54,8 +54,7 @@ class TraceSpec(Record):
 
 
 class TraceContent(NamedTuple):
-    """What a request of the tenant said and was answered: messages as the conventions have them, in JSON. `missing`:
-    it was longer."""
+    """A request's messages and answer as the conventions' JSON. `missing`: left out, as it was too long."""
 
     tenant: str
     input: str
@@ -80,11 +79,10 @@ class _QueuedTrace(NamedTuple):
 
 
 class TraceExporter:
-    """`add` costs the caller of a request that is not sampled a comparison; a thread does the rest.
+    """`add` costs the caller of an unsampled request one comparison; a thread does the rest.
 
-    `on_drop` hears how many traces were not delivered, by why: the queue was `full`, the collector `refused` them for
-    good, or was still `away` when the process ended. `traced` is asked, by a thread, whether a tenant
-    wants its content to go along."""
+    `on_drop` counts undelivered traces: queue `full`, `refused` for good, collector `away` at the end. `traced` says
+    whether a tenant wants its content to go along."""
 
     def __init__(
         self,

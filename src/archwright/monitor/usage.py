@@ -35,8 +35,7 @@ class UsageRow(Record):
 def read_usage(store: Store, home: Home, tenant: str | None, by: str) -> tuple[UsageRow, ...]:
     """Requests, tokens and money by any of tenant, key, user, model and day, joined by commas, to this moment.
 
-    Copies sent to a shadow model are nobody's requests and left out. Raises UsageError AW-USE-66 for other words.
-    """
+    Copies sent to a shadow model are nobody's requests and left out. Raises UsageError AW-USE-66 for other words."""
     words = tuple(dict.fromkeys(word.strip() for word in by.split(",") if word.strip()))
     unknown = [word for word in words if word not in DIMENSION_FIELDS]
     if unknown:

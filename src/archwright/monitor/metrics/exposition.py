@@ -91,8 +91,7 @@ class _SlotRange(NamedTuple):
 
 
 class Exposition:
-    """Safe to share between threads. `folder` is where the processes that are summed up keep their slots; without it
-    this one stands alone."""
+    """Thread-safe. `folder` holds the slots of the processes that are summed; without it this one stands alone."""
 
     def __init__(self, limit: int = LABEL_SETS_LIMIT, folder: Path | None = None) -> None:
         self._limit = limit

@@ -52,11 +52,8 @@ OBSERVATIONS = RecordTable("observations", Observation, index=("at",))
 
 
 class ObservationRecorder:
-    """Takes observations without ever blocking the caller; a thread writes them.
-
-    While the store refuses, the newest BUFFER_LIMIT observations are kept and `dropped` counts the others;
-    `refusal` is what the store said last, None when the last write went well. Not finite values are dropped too.
-    """
+    """Takes observations without blocking the caller; a thread writes them. While the store refuses, the newest
+    BUFFER_LIMIT are kept and `dropped` counts the others and values not finite; `refusal` is the store's last error."""
 
     def __init__(
         self,
@@ -138,15 +135,13 @@ class ObservationRecorder:
 
 
 def evaluate_query(store: Store, query: Query, until: float, home: Home | None = None) -> QueryResult | None:
-    """The query's answer over [until - window_s, until], or None when nothing was observed. Of requests it counts
-    what is in the store (a second old), and with `home` what this machine has only just written down.
+    """The query's answer over [until - window_s, until], None without observations; requests are a second old at most,
+    with `home` also those only just written down.
 
-    Labels match when the query's are among the observation's. Histogram and counter: percentile, mean, max and
-    last of the single values; rate is their sum / window_s, in the unit per second; a counter's last is the sum
-    in the window. Gauge: the same statistics over the sum of all matching series after each reading (two processes'
-    memory adds up), and no rate; of training runs each is a value of its own. The share of a counter is what its
-    statuses leave of it. Raises StoreError when the store refuses.
-    """
+    The query's labels must be among the observation's. Histogram and counter: percentile, mean, max and last of single
+    values; rate is sum / window_s; a counter's last is the sum. Gauge: the same over the sum of all matching series
+    after each reading, no rate; of training runs each is its own value. A counter's share is what its failed statuses
+    leave of it. Raises StoreError."""
     metric = METRIC_BY_QUANTITY[query.metric]
     found = _select_observations(store, query, until)
     if query.metric in REQUEST_VALUES:

@@ -58,8 +58,7 @@ class PrometheusClient:
     def query_instant(self, promql: str, at: float | None = None) -> float | None:
         """The one number `promql` yields (now, or at that epoch second); None when there is none: empty, NaN, Inf.
 
-        Raises ReconcileError: AW-REC-01 cannot be reached, AW-REC-02 refused the query or answered otherwise.
-        """
+        Raises ReconcileError: AW-REC-01 cannot be reached, AW-REC-02 refused the query or answered otherwise."""
         fields = {"query": promql} if at is None else {"query": promql, "time": repr(at)}
         answer = self._decode_response(self._post("/api/v1/query", fields))
         if answer.data is None:

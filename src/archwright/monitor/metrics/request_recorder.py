@@ -44,8 +44,7 @@ class RequestRecorder:
         self._bound: dict[tuple[str, str, str, str], _BoundSeries] = {}
 
     def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
-        """Survives kill -9 once the ledger is flushed. `content` goes into its trace and nowhere else. Raises
-        StoreError AW-STO-06."""
+        """Survives kill -9 once the ledger is flushed. `content` is only traced. Raises StoreError AW-STO-06."""
         # A label that the disk has no room for costs the page this request, never the books: these have their reserve.
         bound = None
         if not one.shadow:

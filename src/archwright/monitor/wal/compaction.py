@@ -57,10 +57,8 @@ CHAIN_FIELD = b',"chain":"'  # within a text of a line its quotes would be escap
 
 
 class RecordBlock(Record):
-    """Records of one stream, one JSON a line, compressed; of the segment `writer` the bytes from `number` to `end`.
-
-    `tip` is the SHA-256 of the last group (`extract_last_group`).
-    """
+    """Records of one stream, one JSON a line, compressed: bytes `number` to `end` of the segment `writer`. `tip` is the
+    SHA-256 of the last group (`extract_last_group`)."""
 
     writer: str
     number: int
@@ -162,8 +160,7 @@ def update_compacted_offset(store: Store, segment: WalSegment) -> None:
 
 
 def extract_last_group(lines: bytes) -> bytes:
-    """From the last line on that has a link (the audit log writes them): what the next link points at. Where none has,
-    the last line."""
+    """The lines from the last one with an audit link (else the last line): what the next link points at."""
     link = lines.rfind(CHAIN_FIELD)
     return lines[lines.rfind(b"\n", 0, link if link >= 0 else None) + 1 :]
 
@@ -223,8 +220,7 @@ def _aggregate_served(data: bytes, sums: UsageSums) -> list[float]:
 
 
 def _decode_served(data: bytes) -> list[RequestRecord]:
-    """The records of these lines. One that is none (a bug wrote it) stays in its block and is left out here: it must
-    not hold up all that come after it."""
+    """The records of these lines. A broken line is left out: it must not hold up the lines after it."""
     try:
         return _SERVED_DECODER.decode_lines(data)
     except msgspec.MsgspecError:
@@ -244,8 +240,7 @@ def bound_span(span: TimeSpan) -> tuple[float, float]:
 
 
 class RecordStream(NamedTuple):
-    """Records of one stream in their order, one JSON a line; `tip` is what their block says of the last, "" where there
-    is no block."""
+    """Records of one stream, one JSON a line; `tip` is the block's hash of its last group, "" without a block."""
 
     data: bytes
     tip: str = ""

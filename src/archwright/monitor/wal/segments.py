@@ -36,8 +36,7 @@ DATA_START = _COMPACTED.size
 
 
 class CommittedBatch(NamedTuple):
-    """What was written at once: of each of STREAMS how many records, and these, one a line; `end` is the offset behind
-    it."""
+    """What was written at once: per stream how many records, and these, one a line; `end` is the offset behind."""
 
     counts: tuple[int, int]
     lines: tuple[bytes, bytes]

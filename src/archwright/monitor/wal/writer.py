@@ -38,11 +38,8 @@ DELTA_ROWS, DELTA_ROWS_FACTOR, MERGE_ROWS = 2_000, 8, 2_000
 
 
 class WalWriter:
-    """One per process. Safe to share between threads.
-
-    `refusal` is what the store or the disk said last when folding or allocating, None when it went well. `lock` is for
-    whoever appends by what waits already (`newest`).
-    """
+    """One per process, thread-safe. `refusal` is what the store or the disk said last, None when it went well. `lock`
+    is for whoever appends by what waits already (`last_pending`)."""
 
     def __init__(self, store: Store, home: Home, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.refusal: ArchwrightError | None = None
@@ -105,8 +102,7 @@ class WalWriter:
             self._left -= size
 
     def flush(self) -> None:
-        """All that was appended is in the kernel when this returns. Raises StoreError AW-STO-06: some of it is not,
-        and the next flush tries again."""
+        """All that was appended is in the kernel on return. After StoreError AW-STO-06 the next flush tries again."""
         if not self._audit and not self._served:
             return
         with self.lock:
@@ -128,8 +124,7 @@ class WalWriter:
             return self._compact_segments(0)
 
     def close(self, within_s: float | None = None) -> None:
-        """Write and fold what there is, then stop; what the store refuses, or has not taken `within_s`, stays in its
-        file for the next one."""
+        """Write and fold what there is, then stop; what is not folded `within_s` stays for the next writer."""
         with suppress(StoreError):
             self.flush()
         with self.lock:
