@@ -109,6 +109,9 @@ class _UnknownSpend(NamedTuple):
     since: float
 
 
+ReserveResult = Reservation | LimitDenial | StoreError
+
+
 def open_accounts_table(home: Home) -> SharedTable:
     return SharedTable(home.shared_tables, "accounts", TABLE_BYTES)
 
@@ -153,12 +156,10 @@ class Accounts:
             raise found
         return found
 
-    def reserve_all(
-        self, asked: Iterable[tuple[Principal, WorstCaseAsk]]
-    ) -> list[Reservation | LimitDenial | StoreError]:
+    def reserve_all(self, asked: Iterable[tuple[Principal, WorstCaseAsk]]) -> list[ReserveResult]:
         """Reserve for each request in order. From the first that the table or the ledger refuses on, its StoreError
         stands for all; those before are reserved. Raises StoreError when the table does not know this process."""
-        found: list[Reservation | LimitDenial | StoreError] = []
+        found: list[ReserveResult] = []
         waiting: list[tuple[int, Reservation]] = []
         for place, (principal, (tokens, usd)) in enumerate(asked):
             if principal.limited:
@@ -281,7 +282,7 @@ class Accounts:
                         rows[key] = row
             changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
             if isinstance(changed, LimitShortfall) and changed.held:
-                row = self._drop_dead_workers(transaction, account, row, now_us)
+                row = self._drop_dead_claims(transaction, account, row, now_us)
                 changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
             if isinstance(changed, LimitShortfall):
                 return self._build_denial(account, changed)
@@ -322,7 +323,7 @@ class Accounts:
             if raw is not None and account.caps.budget_nusd >= 0:
                 row, budget = decode_row(raw), account.caps.budget_nusd
                 if row[3] + sum_reserved_nusd(row) > budget:
-                    row = self._drop_dead_workers(transaction, account, row, self._monotonic_us())
+                    row = self._drop_dead_claims(transaction, account, row, self._monotonic_us())
                     if row[3] + sum_reserved_nusd(row) > budget:
                         return False
         return True
@@ -348,9 +349,7 @@ class Accounts:
         """Whether an account was last used before the period began, as the clock goes now."""
         return self._clock() - (now_us - row[0]) / 1e6 < period // 4 + CLOCK_TOLERANCE_S
 
-    def _drop_dead_workers(
-        self, transaction: Transaction, account: Account, row: AccountRow, now_us: int
-    ) -> AccountRow:
+    def _drop_dead_claims(self, transaction: Transaction, account: Account, row: AccountRow, now_us: int) -> AccountRow:
         living: list[int] = []
         freed = 0
         for place in range(RESERVED_INDEX, len(row), 3):

@@ -148,16 +148,14 @@ def read_entries(
     return list(islice(_find_entries(store, home, wanted, span), limit))
 
 
-def _find_entries(
-    store: Store, home: Home | None, wanted: Mapping[str, object], span: TimeSpan
-) -> Iterator[AuditEntry]:
+def _find_entries(store: Store, home: Home | None, where: Mapping[str, object], span: TimeSpan) -> Iterator[AuditEntry]:
     low, high = bound_span(span)
     for found in read_records(store, home, AUDIT_STREAM, span, newest_first=True):
         for group in reversed(_split_groups(found.data)):
             first = _ENTRY_DECODER.decode(group[0])
             for number in range(len(group) - 1, -1, -1):
                 one = _EVENT_DECODER.decode(group[number]) if number else first
-                if low <= one.at <= high and all(getattr(one, name) == value for name, value in wanted.items()):
+                if low <= one.at <= high and all(getattr(one, name) == value for name, value in where.items()):
                     own = {name: getattr(one, name) for name in AuditEvent.__struct_fields__}
                     yield replace(first, **own, number=first.number + number, hash=hash_lines(b"\n".join(group)))
 

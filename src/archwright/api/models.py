@@ -93,7 +93,7 @@ def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's 
     """Every model file the catalog knows, then every trained version, oldest first."""
     with open_home() as (_settings, home, store):
         served, versions = model_registry.production_versions(store), model_registry.list_models(store)
-        listed = [_build_listed_version(store, home, version, served) for version in versions]
+        listed = [_build_listed(store, home, version, served) for version in versions]
         return (*list_model_files(home), *listed)
 
 
@@ -164,9 +164,7 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
     return tuple({change.endpoint: change for change in changes if change.at <= until}.values())
 
 
-def _build_listed_version(
-    store: Store, home: Home, version: ModelVersion, served: dict[str, ModelVersion]
-) -> ListedVersion:
+def _build_listed(store: Store, home: Home, version: ModelVersion, served: dict[str, ModelVersion]) -> ListedVersion:
     found = model_registry.newest_evaluation(store, version.id)
     return ListedVersion(
         **as_dict(version),
@@ -179,7 +177,7 @@ def _build_listed_version(
 def _build_card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
     model_registry.complete_edges(store, version)
     found = model_registry.newest_evaluation(store, version.id)
-    listed = _build_listed_version(store, home, version, model_registry.production_versions(store))
+    listed = _build_listed(store, home, version, model_registry.production_versions(store))
     changes = model_registry.promotion_history(store, version.name)
     return ModelCard(
         **as_dict(listed),

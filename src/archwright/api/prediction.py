@@ -16,6 +16,7 @@ from archwright.errors import UsageError
 from archwright.home import locate_home, write_atomic
 from archwright.sizing import accuracy as scoring
 from archwright.sizing.inference import serving_prediction
+from archwright.sizing.inference.serving_prediction import DeploymentPrediction, ServingQuery
 from archwright.sizing.model import numeric_precision
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.extrapolation import HOST_KIND
@@ -57,7 +58,7 @@ def predict_serving(
     offline = sent.lower() == "max"
     count, name = _parse_devices(on)
     subjects = _load_subjects()
-    asked = serving_prediction.ServingQuery(
+    asked = ServingQuery(
         model=model,
         accelerator=name,
         devices=count,
@@ -96,9 +97,7 @@ def predict_serving(
     )
 
 
-def _predict_closed_loop(
-    asked: serving_prediction.ServingQuery, on: str, subjects: BenchmarkNameResolver
-) -> serving_prediction.DeploymentPrediction:
+def _predict_closed_loop(asked: ServingQuery, on: str, subjects: BenchmarkNameResolver) -> DeploymentPrediction:
     """Raises UsageError AW-USE-21 where weights and the cache of one request do not fit."""
     if subjects.accelerator(asked.accelerator).kind == HOST_KIND:
         return serving_prediction.predict_deployment(asked, subjects)

@@ -13,14 +13,13 @@ from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.deployment_layout import build_engine
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
 from archwright.sizing.inference.open_loop import OpenLoop, build_request_profile
+from archwright.sizing.inference.serving_prediction import ServingQuery
 from archwright.sizing.step_time import extrapolation, fitted_tables
 
 PEAK_S = 45.0
 
 
-def predict_at_rate(
-    asked: serving_prediction.ServingQuery, rate: float, subjects: BenchmarkNameResolver
-) -> SizingPrediction:
+def predict_at_rate(asked: ServingQuery, rate: float, subjects: BenchmarkNameResolver) -> SizingPrediction:
     """Percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for no rate, AW-USE-21 where no engine

@@ -49,6 +49,7 @@ NUMERIC = ("boolean", "integer", "number")
 # How many classes pictures have changes next to nothing.
 PICTURE_CLASSES = 10
 
+Row = tuple[object, ...]
 Probe = Callable[[Home, Path | None], MachineFacts]
 
 
@@ -152,7 +153,7 @@ def _estimate_text_work(spec: TrainSpec, home: Home, version: DatasetVersion, ca
     )
 
 
-def _estimate_row_tokens(texts: tuple[object, ...], template: int, limit: int) -> tuple[float, ...]:
+def _estimate_row_tokens(texts: Row, template: int, limit: int) -> tuple[float, ...]:
     """About how many tokens each text of a row has, the prompt with its template; a row is cut to a step."""
     counts = [len(str(text)) / CHARACTERS_PER_TOKEN for text in texts]
     counts[0] += template
@@ -171,11 +172,9 @@ def _count_features(spec: TrainSpec, version: DatasetVersion) -> int:
     return len(spec.columns.features) or len(numeric)
 
 
-def _read_rows(
-    home: Home, version: DatasetVersion, names: Sequence[str], limit: int | None
-) -> list[tuple[object, ...]]:
+def _read_rows(home: Home, version: DatasetVersion, names: Sequence[str], limit: int | None) -> list[Row]:
     """These columns of the first `limit` rows (None: of all) that have a value in each."""
-    found: list[tuple[object, ...]] = []
+    found: list[Row] = []
     for batch in iceberg_tables.read_batches(home, version, names):
         columns = (batch.column(name).to_pylist() for name in names)
         found += [row for row in zip(*columns, strict=True) if None not in row]

@@ -35,6 +35,7 @@ from archwright.home import Home
 from archwright.journal import Journal
 
 Item: TypeAlias = list[float | list[Any] | None] | dict[str, float | None]
+Numbers: TypeAlias = list[float | None]
 # Errors only: the engine's warnings are about how the file was written.
 LOG_SEVERITY = 3
 RUNTIME_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
@@ -190,17 +191,15 @@ def parse_inputs(data: bytes, batch_items: int) -> list[Item]:
     return items
 
 
-def _flatten_item(item: Item, place: str, notes: ModelSignature, order: dict[str, int]) -> list[float | None]:
+def _flatten_item(item: Item, place: str, notes: ModelSignature, order: dict[str, int]) -> Numbers:
     if isinstance(item, dict):
-        return _flatten_named_item(item, place, notes, order)
+        return _flatten_named(item, place, notes, order)
     if notes.shape != (notes.size,) and item and isinstance(item[0], list):
         return _flatten_values(item, place, notes.shape)
     return _flatten_values(item, place, (notes.size,))
 
 
-def _flatten_named_item(
-    item: dict[str, float | None], place: str, notes: ModelSignature, order: dict[str, int]
-) -> list[float | None]:
+def _flatten_named(item: dict[str, float | None], place: str, notes: ModelSignature, order: dict[str, int]) -> Numbers:
     if not order:
         raise invalid_request_error(f"{place}: this model's inputs have no names: send {notes.size} numbers in order")
     if unknown := next((name for name in item if name not in order), None):
@@ -212,9 +211,7 @@ def _flatten_named_item(
     return _flatten_values([item[name] for name in notes.features], place, (notes.size,), notes.features)
 
 
-def _flatten_values(
-    values: Any, place: str, shape: tuple[int, ...], names: Sequence[object] = ()
-) -> list[float | None]:
+def _flatten_values(values: Any, place: str, shape: tuple[int, ...], names: Sequence[object] = ()) -> Numbers:
     """The numbers of nested lists, last dimension fastest; every list must have its dimension's length."""
     if type(values) is not list or len(values) != shape[0]:
         found = f"a list of {len(values)}" if type(values) is list else "no list"

@@ -35,6 +35,7 @@ BUCKETS = len(LATENCY_BOUNDS_S) + 1
 COUNTERS_SUFFIX = ".counters"
 LABELS_SUFFIX = ".labels"
 LabelValues = tuple[str, ...]
+SeriesValues = dict[str, dict[LabelValues, list[float]]]
 
 
 class _Child:
@@ -138,7 +139,7 @@ class Exposition:
 
     def render(self, beside: Exposition | None = None) -> bytes:
         """Every series, those of the other processes added, and those that stand on another exposition only."""
-        found: dict[str, dict[LabelValues, list[float]]] = {metric.quantity: {} for metric in METRICS}
+        found: SeriesValues = {metric.quantity: {} for metric in METRICS}
         known = [*self._children.items(), *(beside._children.items() if beside is not None else ())]
         for quantity, children in known:
             for key, child in tuple(children.items()):
@@ -153,9 +154,7 @@ class Exposition:
         if self._file is not None:
             self._file.close()
 
-    def _add_process(
-        self, found: dict[str, dict[LabelValues, list[float]]], bound: list[list[str]], slots: memoryview[float]
-    ) -> None:
+    def _add_process(self, found: SeriesValues, bound: list[list[str]], slots: memoryview[float]) -> None:
         order: Counted[str] = Counted()
         for quantity, *labels in bound:
             place = self._places[quantity]

@@ -24,25 +24,14 @@ from archwright.contract.record import Record
 from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.usage_totals import (
-    USAGE_DELTAS,
-    USAGE_DIMENSIONS,
-    USAGE_MEASURES,
-    USAGE_TOTALS,
-    UsageSums,
-    UsageTotal,
-    add_served,
-    add_sums,
-    apply_deltas,
-    build_total,
-    encode_delta,
-)
+from archwright.monitor import usage_totals
+from archwright.monitor.usage_totals import UsageSums, UsageTotal
+from archwright.monitor.wal import segments
 from archwright.monitor.wal.segment_owner import list_store_segments
 from archwright.monitor.wal.segments import (
     STREAMS,
     CommittedBatch,
     WalSegment,
-    list_unfinished_segments,
     read_batches,
     read_compacted_offset,
     read_segments,
@@ -109,7 +98,9 @@ def compact_range(store: Store, segment: WalSegment) -> CompactedRange:
         if count >= RANGE_RECORDS:
             break
     lots = [(BLOCKS[stream], [made.build(segment.name, start, end)]) for stream, made in making.items() if made.count]
-    store.append_together([*lots, (USAGE_DELTAS, [encode_delta(sums)] if sums else [])], synced=True)
+    store.append_together(
+        [*lots, (usage_totals.USAGE_DELTAS, [usage_totals.encode_delta(sums)] if sums else [])], synced=True
+    )
     segment.mark_compacted(end)
     return CompactedRange(end, count, len(sums))
 
@@ -143,7 +134,7 @@ def compact_orphans(store: Store, home: Home) -> int:
         except BlockingIOError:
             return 0
         records = 0
-        for path in [*list_store_segments(store, home), *list_unfinished_segments(home.write_ahead_log)]:
+        for path in [*list_store_segments(store, home), *segments.list_unfinished_segments(home.write_ahead_log)]:
             segment = WalSegment.adopt(path)
             if segment is not None:
                 try:
@@ -215,7 +206,7 @@ class _BlockBuilder:
 
 def _aggregate_served(data: bytes, sums: UsageSums) -> list[float]:
     found = _decode_served(data)
-    add_served(sums, found)
+    usage_totals.add_served(sums, found)
     return [one.at for one in found]
 
 
@@ -308,18 +299,18 @@ def read_usage_totals(store: Store, home: Home | None, by: tuple[str, ...]) -> l
     left out are empty). Folded and not folded are read as of one moment. Raises StoreError."""
     table = BLOCKS["served"]
     # Made now: a snapshot does not see a table made after it.
-    store.newest_seq(table, USAGE_TOTALS, USAGE_DELTAS)
+    store.newest_seq(table, usage_totals.USAGE_TOTALS, usage_totals.USAGE_DELTAS)
     tails = {} if home is None else read_segments(list_store_segments(store, home))
     with store.snapshot():
-        kept = store.sums(USAGE_TOTALS, by, USAGE_MEASURES)
-        lots = store.rows(USAGE_DELTAS)
+        kept = store.sums(usage_totals.USAGE_TOTALS, by, usage_totals.USAGE_MEASURES)
+        lots = store.rows(usage_totals.USAGE_DELTAS)
         unfolded = list(_read_uncompacted(store, "served", tails, store.newest_seq(table)[0]))
     fresh: UsageSums = {}
     for one in unfolded:
-        add_served(fresh, _decode_served(one.data))
+        usage_totals.add_served(fresh, _decode_served(one.data))
     sums: UsageSums = {row[: len(by)]: list(row[len(by) :]) for row in kept}
-    places = [USAGE_DIMENSIONS.index(name) for name in by]
-    apply_deltas(sums, lots, places)
+    places = [usage_totals.USAGE_DIMENSIONS.index(name) for name in by]
+    usage_totals.apply_deltas(sums, lots, places)
     for key, line in fresh.items():
-        add_sums(sums, tuple([key[place] for place in places]), line)
-    return [build_total(by, key, line) for key, line in sums.items()]
+        usage_totals.add_sums(sums, tuple([key[place] for place in places]), line)
+    return [usage_totals.build_total(by, key, line) for key, line in sums.items()]
