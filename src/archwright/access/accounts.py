@@ -1,16 +1,14 @@
 """What keys, users and tenants have left: reserved before the work, settled after it, by all workers together.
 
-Decides that one transaction over all accounts of a request (its key, its user, its tenant) takes the worst case or
-nothing, so that any number of workers admit exactly what fits; and that a worker keeps its reservations under its own
-number in each account: they are free again when it is dead, which is looked at in the moment it would matter, when a
-request would be refused. Leases per worker would save less than their edge cases cost.
+Design: one transaction over all accounts of a request (its key, user and tenant) reserves the worst case or nothing, so
+any number of workers admit exactly what fits. A worker keeps its reservations under its own number in each account.
+They are freed when it is dead, which is checked only when a request would be refused.
 
-Requests that came in one turn of the event loop are reserved in one transaction, one after the other. What ended is
-given back by this process's next transaction: before it takes what the next ask, at the latest at `flush`, once a
-turn. Until then it counts as held, so others admit no more than fits.
+The requests of one event-loop turn are reserved in one transaction, in order. What ended is given back by the next
+transaction of this process, at the latest at `flush`, once a turn. Until then it counts as reserved.
 
-The accounts stand on the slate. Money spent is asked of the ledger when an account is new there (a boot, a budget set
-later); rates start afresh. `flush` before the ledger is: what a crash loses in between then counts as spent.
+The accounts are in a shared table. Money spent is read from the store when an account is new there (a boot, a budget
+set later); rates start afresh. `flush` before the WAL: what a crash loses in between counts as spent.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
 """The audit log: one record per decision, written down before anything is answered, in a chain that shows tampering.
 
-A record is one line of JSON in the ledger's stream "audit". Records that are written at once are a group; the first of
-them says its chain, its number in it, and the SHA-256 of the group before (its lines, joined by newlines).
-Every writer (one AuditLog of one process) has a chain of its own, so that writers need not wait for each other; its
-first record points at the newest block of the store at that time, whichever writer's.
+A record is one line of JSON in the WAL's stream "audit". Records written at once are a group; the first of them states
+its chain, its number in it, and the SHA-256 of the group before (its lines, joined by newlines). Every writer (one
+AuditLog of one process) has its own chain, so writers do not wait for each other. The first record of a chain points at
+the newest block of the store at that time, whichever writer's.
 
-What `find_broken_record` finds: records altered, deleted, moved, put in; the last group, which no other points at yet,
-is held by its block (`read_chain_tip`). What it cannot find alone: records cut off at the end of a chain that nothing
-points at, and a rewriting of everything by someone who may write the database. Against these, keep the hash of the
-newest group (`read_chain_tip`) elsewhere.
+`find_broken_record` finds records altered, deleted, moved or inserted; the last group is held by its block
+(`read_chain_tip`). It cannot find records cut off at the end of a chain that nothing points at, nor a rewriting of
+everything by someone who may write the database: against these, keep the newest hash (`read_chain_tip`) elsewhere.
 
-Fail closed: where there is no room to write a decision down, `record` raises StoreError, and the caller denies.
+Fail closed: without room to write a decision down, `record` raises StoreError, and the caller denies.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Every live key in memory: who a secret belongs to, and which limits count for it.
 
-Decides that a worker follows the store by reading the rows that are new, at most POLL_S after they came, so that what
-was taken away is refused within a second; and that a secret nobody knows makes it read at once only when a process
-of this machine has said on the slate that keys changed (else at most every UNKNOWN_POLL_S: a flood must cost little).
-A process with an event loop reads `beside` it, ahead of time: its loop stands ANSWER_S at most for a database that is
-silent, once, and refuses until that speaks.
+Design: a worker reads the new rows of the store at most POLL_S after they came, so a revoked key is refused within a
+second. An unknown secret causes a read at once only if a process of this machine noted in the shared table that keys
+changed, else at most every UNKNOWN_POLL_S: a flood must cost little. With `beside` a thread reads ahead of time; the
+event loop waits at most READ_TIMEOUT_S for a silent database, once, and refuses until it answers.
 """
 
 from __future__ import annotations

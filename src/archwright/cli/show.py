@@ -39,10 +39,8 @@ def as_json(result: object) -> int:
         result = {"path": str(result)}
     elif isinstance(result, AnswerStream):
         result = {"text": "".join(result), "model": result.model, "request": result.request}
-    elif isinstance(result, Iterator):
+    elif isinstance(result, Iterator | str):
         result = {"text": "".join(result)}
-    elif isinstance(result, str):
-        result = {"text": result}
     _print_json(result)
     return 0
 

@@ -103,9 +103,8 @@ def _format_change(before: Estimate | None, after: Estimate | None) -> str:
 
 
 def _print_changed_texts(out: Console, title: str, rows: Any) -> None:
-    if not rows:
-        return
-    out.print(f"\n[bold]{title}[/]")
+    if rows:
+        out.print(f"\n[bold]{title}[/]")
     for row in rows[:SHOWN_ROWS]:
         out.print(f"  {escape(row.name)}")
         for sign, text, other in (("-", row.before, row.after), ("+", row.after, row.before)):
@@ -122,9 +121,8 @@ def _extract_changed_parts(text: str, other: str | None) -> str:
 
 def _print_sentences(out: Console, title: str, rows: Any) -> None:
     """What is said now, or no longer."""
-    if not rows:
-        return
-    out.print(f"\n[bold]{title}[/]")
+    if rows:
+        out.print(f"\n[bold]{title}[/]")
     for row in rows[:SHOWN_ROWS]:
         print_indented(out, f"{'+' if row.before is None else '-'} {escape(row.name)}")
     _print_remaining(out, rows)

@@ -145,9 +145,8 @@ def print_lineage(result: LineageChain) -> int:
     root = at = Tree(steps[0])  # a chain begins with what was asked for
     for step in steps[1:]:
         at = at.add(step)
-    if result.dataset_versions:
-        for line in _format_files(result.files):
-            at.add(line)
+    for line in _format_files(result.files) if result.dataset_versions else ():
+        at.add(line)
     make_console().print(root)
     return 0
 

@@ -1,9 +1,9 @@
 """Classifiers as a service: an ONNX file through onnxruntime, on the same kind of socket as every other engine.
 
-POST /v1/predict {"inputs": [[...], ...]} -> {"labels": [...], "probabilities": [[...], ...]}: `labels` are the
-classes, in the order of each item's probabilities. An item is its numbers in order, nested as its shape is (a picture
-row by row), or an object by the names of its features. null is a missing value, taken only where the model was
-trained on rows that lack it. Decides that what does not fit is refused with the number of the item, never filled in.
+POST /v1/predict {"inputs": [[...], ...]} -> {"labels": [...], "probabilities": [[...], ...]}: `labels` are the classes
+in the order of the probabilities. An item is its numbers in order, nested as its shape is, or an object by feature
+names. null is a missing value, allowed only where the model was trained with missing values. Design: an item that does
+not fit is refused with its number, never filled in.
 """
 
 from __future__ import annotations

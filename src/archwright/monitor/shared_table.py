@@ -1,13 +1,13 @@
 """Bytes that the worker processes of one machine share: one table, read and written in transactions.
 
-What stands on a slate is derived (limits in use, cached answers): it may vanish, and its owner rebuilds it. So it is
-never synced to the disk, and each boot starts a clean one, whose name carries the boot's id: a file that a power cut
-may have torn is never opened. Within a boot it survives kill -9 of any process at any moment: a commit is one write
-of a page nobody points at yet, and the lock is a robust mutex, which the kernel hands on when its holder dies.
+The content is derived (limits in use, cached answers): it may vanish, and its owner rebuilds it. It is never synced to
+the disk, and each boot starts a clean file, whose name carries the boot's id: a file that a power cut may have torn is
+never opened. Within a boot it survives kill -9 of any process: a commit is one write of a page nobody points at yet,
+and the lock is a robust mutex, which the kernel hands on when its holder dies.
 
 LMDB with MDB_WRITEMAP|MDB_NOSYNC: two reads and two writes in one transaction take 1.9 us, without WRITEMAP 5.4
 (bench/accounts). Under WRITEMAP a full disk would be a SIGBUS later, so the file is allocated whole when it is made.
-A process opens a slate once and not before a fork (LMDB's rules); a home belongs to one machine.
+A process opens a table once and not before a fork (LMDB's rules); a home belongs to one machine.
 """
 
 from __future__ import annotations

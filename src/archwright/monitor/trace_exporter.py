@@ -1,11 +1,9 @@
 """Traces of requests for an OpenTelemetry collector: OTLP over HTTP, as JSON, by the GenAI conventions' names.
 
-Off unless somebody names a collector. A trace is made of the record of a request when it is over: a span for the
-request and under it its waiting, our own work and the engine, laid end to end in that order (the record knows how
-long each took, not how they interleaved). Which requests are sampled the id decides alone, so every process of a
-gateway picks the same. Content goes along only where its tenant turned that on: `traced` says so, and is asked once
-more when a trace leaves, so that what waits goes without it after a change of mind. Nothing here holds a request up: a
-full queue drops, and counts what it dropped.
+Off unless a collector is configured. A trace is made from a finished request's record: a span for the request and under
+it its waiting, our own work and the engine, in that order (the record has durations, not how they interleaved). The
+request's id alone decides sampling, so every process of a gateway picks the same. Content is sent only while `traced`
+says so for its tenant, asked again when the trace leaves. Nothing here delays a request: a full queue drops and counts.
 """
 
 from __future__ import annotations

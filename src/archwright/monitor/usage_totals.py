@@ -47,14 +47,14 @@ class UsageDelta(Record):
     data: bytes
 
 
-USAGE_DIMENSIONS = ("day", "tenant", "key_id", "user", "model", "shadow")
+_EMPTY_DIMENSIONS = {"day": 0, "tenant": "", "key_id": "", "user": "", "model": "", "shadow": False}
+USAGE_DIMENSIONS = tuple(_EMPTY_DIMENSIONS)
 USAGE_MEASURES = ("requests", "hits", "input_tokens", "output_tokens", "cost_nano_usd", "saved_nano_usd")
 USAGE_TOTALS = RecordTable("usage", UsageTotal)
 USAGE_DELTAS = RecordTable("usage_lots", UsageDelta)
 UsageSums = dict[tuple[object, ...], list[int]]
 _ENCODE = msgspec.json.Encoder().encode
 _ROWS_DECODER = msgspec.json.Decoder(list[tuple[tuple[int, str, str, str, str, bool], list[int]]])
-_EMPTY_DIMENSIONS = {"day": 0, "tenant": "", "key_id": "", "user": "", "model": "", "shadow": False}
 
 
 def _clamp_tokens(count: int) -> int:
