@@ -348,8 +348,7 @@ class Accounts:
         return self._clock() - (now_us - row[0]) / 1e6 < period // 4 + CLOCK_TOLERANCE_S
 
     def _drop_dead_claims(self, transaction: Transaction, account: Account, row: AccountRow, now_us: int) -> AccountRow:
-        living: list[int] = []
-        freed = 0
+        living, freed = list[int](), 0
         for place in range(RESERVED_INDEX, len(row), 3):
             if row[place] == self._worker or is_worker_alive(transaction, row[place]):
                 living += row[place : place + 3]

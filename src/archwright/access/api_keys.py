@@ -1,11 +1,9 @@
 """Making, changing and ending keys, users' and tenants' limits; the pepper.
 
-A key is `aw_`, 256 random bits in 43 url-safe characters, and 6 characters of checksum; it is shown once and kept
-as HMAC-SHA-256 under a pepper that never leaves the home, so a stolen database opens nothing. 256 random bits need
-no slow hash. The checksum refuses a mistyped or cut secret without asking the store.
-
-A key that is rotated keeps its id, limits and usage and gains a secret; the old secret ends after an overlap. Limits
-are rows of which the newest holds, all of them at once.
+A key is `aw_`, 256 random bits in 43 url-safe characters, and 6 characters of checksum; it is shown once and kept as
+HMAC-SHA-256 under a pepper that never leaves the home, so a stolen database opens nothing. 256 random bits need no slow
+hash. The checksum refuses a mistyped or cut secret without asking the store. A rotated key keeps its id, limits and
+usage and gains a secret; the old secret ends after an overlap. Limits are rows of which the newest holds, all at once.
 """
 
 from __future__ import annotations

@@ -92,15 +92,9 @@ def bench(
 
 
 def _summarise_phase(workload: str, phase: BenchPhase) -> PhaseSummary:
-    return PhaseSummary(
-        workload=workload,
-        name=phase.name,
-        seconds=round(phase.window_s, 1),
-        requests=len(phase.requests),
-        failed=phase.count("failed"),
-        late=phase.late_count,
-        output_tokens=phase.tokens_delivered,
-    )
+    seconds, tokens = round(phase.window_s, 1), phase.tokens_delivered
+    counts = {"requests": len(phase.requests), "failed": phase.count("failed"), "late": phase.late_count}
+    return PhaseSummary(workload=workload, name=phase.name, seconds=seconds, output_tokens=tokens, **counts)
 
 
 def _build_target(home: Home, url: str | None, load: LoadSpec, key_env: str | None, model: str | None) -> BenchTarget:

@@ -35,8 +35,6 @@ from archwright.plan.plan_file import read_plan
 
 __all__ = ["CatalogCheck", "CatalogDiff", "FactView", "LayerFact", "RefreshReport", "check", "diff", "refresh", "show"]
 
-PLAN_FILE = "plan.json"
-
 
 class TableCheck(Record):
     """One table of the catalog: rows, of these recalled, stale and past their limit; distinct sources."""
@@ -143,7 +141,7 @@ def diff(plan: str | None = None) -> CatalogDiff:
     """What the refreshed layer changes against the rows below it, and which plans rest on a changed fact: `plan`, else
     the one the platform runs and the folder's plan.json."""
     home = locate_home(settings.load())
-    paths = [Path(plan)] if plan is not None else [path for path in (home.plan, Path(PLAN_FILE)) if path.is_file()]
+    paths = [Path(plan)] if plan is not None else [path for path in (home.plan, Path("plan.json")) if path.is_file()]
     return catalog_diff.diff_catalog(load_catalog(home), {str(path): read_plan(path) for path in paths})
 
 

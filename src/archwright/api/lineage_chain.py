@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from itertools import chain
-from typing import Literal, get_args
+from typing import get_args
 
 from archwright.api.context import open_home
 from archwright.contract.lineage import LineageEdge, NodeKind, SourceFile, format_node
@@ -21,7 +21,6 @@ from archwright.store import Store
 from archwright.training import training_runs
 
 KINDS: tuple[NodeKind, ...] = ("model", "run", "dataset")
-ANSWERED: Literal["answered-by"] = "answered-by"
 # A request ends at most so long after it came in.
 REQUEST_LIMIT_S = 86_400.0
 
@@ -83,7 +82,7 @@ def _find_answer_edge(store: Store, home: Home, id: str) -> LineageEdge | None: 
     for one in read_served(store, home, (began - 1.0, began + REQUEST_LIMIT_S)):
         if one.request_id == name and one.version and not one.shadow:
             child, parent = format_node("answer", name), format_node("model", one.version)
-            return LineageEdge(at=one.at, child=child, parent=parent, relation=ANSWERED)
+            return LineageEdge(at=one.at, child=child, parent=parent, relation="answered-by")
     return None
 
 

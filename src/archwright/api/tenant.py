@@ -50,8 +50,8 @@ def list() -> tuple[TenantView, ...]:  # noqa: A001 - the verb's name
 
 
 def _find_view(keys: KeyStore, name: str) -> TenantView:
-    known = keys.read_limits()
-    return next(_build_view(keys, tenant, known) for tenant in keys.list_tenants() if tenant.name == name)
+    tenant = next(tenant for tenant in keys.list_tenants() if tenant.name == name)
+    return _build_view(keys, tenant, keys.read_limits())
 
 
 def _build_view(keys: KeyStore, tenant: Tenant, known: dict[str, UsageLimits]) -> TenantView:

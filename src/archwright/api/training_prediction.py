@@ -1,8 +1,6 @@
-"""What a training run will take, asked before it begins: the spec and the data set become a load, the machine is
-probed (its neighbours change, so at every run, as for every plan), and `sizing` predicts.
-
-A run that nothing sure can be said about is not predicted, and the reason is kept with it: a promise without a
-measurement behind it is none.
+"""What a training run will take, predicted before it begins: the spec and the data set become a load, the machine is
+probed at every run (its neighbours change), and `sizing` predicts. A run without a measured basis is not predicted, and
+the reason is kept with it.
 """
 
 from __future__ import annotations
@@ -115,7 +113,10 @@ def estimate_step_work(spec: TrainSpec, home: Home, version: DatasetVersion, cat
     if spec.task == "tabular-classifier":
         classes = len(set(_read_rows(home, version, [spec.columns.label], None)))
         per_round = 1 if classes <= 2 else classes
-        trees = BoostedTreesStep(features=_count_features(spec, version), trees_per_round=per_round, data_rows=rows)
+        mine = {*SYSTEM_COLUMNS, spec.columns.label}
+        numeric = [name for name, kind in version.columns.items() if kind in NUMERIC and name not in mine]
+        features = len(spec.columns.features) or len(numeric)
+        trees = BoostedTreesStep(features=features, trees_per_round=per_round, data_rows=rows)
         return StepWork(exact_estimate(rows, "rows"), exact_estimate(rows, "rows"), exact_estimate(1.0, ""), trees)
     assert spec.image is not None  # training.spec refuses a spec without
     shape = (spec.image.height, spec.image.width, spec.image.channels)
@@ -142,12 +143,14 @@ def _estimate_text_work(spec: TrainSpec, home: Home, version: DatasetVersion, ca
     budget = float(spec.tokens_per_step)
     epoch_steps = max(1, round(total / budget))
     units = total / epoch_steps
+    # Each step ends at the row nearest to its budget, so it may hold half of a long row too much.
+    most, longest = min(total, budget), max(lengths)
     few = FEW_STEPS_BAND if epoch_steps < MANY_EPOCH_STEPS else 1.0
     share = sum(row[-1] for row in rows) / sum(lengths) if rows else 1.0
     kind = LoraStep(model=model, ffn=model.ffn or 0, rank=spec.rank, data_bytes=version.size_bytes)
     return StepWork(
         Estimate(value=units, low=units / (STEP_BAND * few), high=units * STEP_BAND * few, unit="tokens"),
-        _estimate_largest(min(total, budget), mean, max(lengths)),
+        Estimate(value=most + max(mean / 2, longest / 3), low=most, high=most + longest / 2, unit="tokens"),
         Estimate(value=share, low=share / CHARACTERS_BAND, high=min(1.0, share * CHARACTERS_BAND), unit=""),
         kind,
     )
@@ -159,17 +162,6 @@ def _estimate_row_tokens(texts: Row, template: int, limit: int) -> tuple[float, 
     counts[0] += template
     over = max(1.0, sum(counts) / limit)
     return tuple(count / over for count in counts)
-
-
-def _estimate_largest(budget: float, mean: float, longest: float) -> Estimate:
-    """Of many steps: each ends at the row nearest to its budget, so it may hold half of a long row too much."""
-    return Estimate(value=budget + max(mean / 2, longest / 3), low=budget, high=budget + longest / 2, unit="tokens")
-
-
-def _count_features(spec: TrainSpec, version: DatasetVersion) -> int:
-    mine = {*SYSTEM_COLUMNS, spec.columns.label}
-    numeric = [name for name, kind in version.columns.items() if kind in NUMERIC and name not in mine]
-    return len(spec.columns.features) or len(numeric)
 
 
 def _read_rows(home: Home, version: DatasetVersion, names: Sequence[str], limit: int | None) -> list[Row]:

@@ -12,7 +12,7 @@ from archwright.http_client.client import EngineClient
 
 
 class InferenceEngine(Protocol):
-    """Implemented by `embedded.Embedded` (llama.cpp and null processes) and `external.External`.
+    """Implemented by `EmbeddedEngine` (llama.cpp and null processes) and `ExternalEngine`.
 
     One conformance suite, tests/engines/test_conformance.py, runs against all of them."""
 

@@ -1,9 +1,8 @@
-"""HTTP/1.1 requests out of bytes (RFC 9112), for those who serve: what could be read in two ways is refused.
+"""HTTP/1.1 requests out of bytes (RFC 9112), for servers: what could be read in two ways is refused.
 
-Decides strictness where a proxy before us and we might differ, for there requests are smuggled: lines end in CRLF and
-nothing else, no folding, no blank before a colon, one Host, one Content-Length of digits alone, never beside a
-Transfer-Encoding, of which there is only `chunked`. A target is a path as it was sent: nothing is decoded or
-normalised here, so that who is let in is decided on the very text that is routed.
+Design: strict where a proxy before us and we might differ, for there requests are smuggled. Lines end in CRLF, no
+folding, no blank before a colon, one Host, one Content-Length of digits alone, never beside a Transfer-Encoding, of
+which there is only `chunked`. A target is not decoded or normalised here: access is decided on the text that is routed.
 """
 
 from __future__ import annotations

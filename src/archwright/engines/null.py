@@ -1,8 +1,7 @@
 """The null engine: a real OpenAI-speaking server whose every time is a setting.
 
-It stands where an engine stands when the engine is not what is measured: the gateway's own cost, a plan's
-arithmetic, a test of cancellation. Its work is waiting, so its times are exact and its replies repeatable. With an
-adapter its text begins with the adapter's digest, so that a reply shows which engine gave it.
+It replaces an engine when the engine is not what is measured: the gateway's own cost, a plan's arithmetic, a test of
+cancellation. Its times are exact and its replies repeatable. With an adapter its text begins with the adapter's digest.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Reads an ONNX file's frame, so that a damaged file is refused by us and in words, and a file that would have the
-engine open other files is refused at all.
+"""Reads an ONNX file's frame: refuses damaged files in words, and files that would make the engine open other files.
 
 The engine resolves a tensor's external data against the working directory, even for a model given as bytes: what is
-served must stand in the one file whose digest is recorded. Layout: protobuf messages of onnx/onnx.proto
-(github.com/onnx/onnx/blob/main/onnx/onnx.proto); tensors themselves are skipped, not read. What each number of an
-input and an output means is kept by us in the file's metadata, as `ModelSignature`.
+served must be in the one file whose digest is recorded. Layout: protobuf messages of onnx/onnx.proto
+(github.com/onnx/onnx/blob/main/onnx/onnx.proto); tensors themselves are skipped, not read. The meaning of inputs and
+outputs is in the file's metadata, as `ModelSignature`.
 """
 
 from __future__ import annotations

@@ -258,7 +258,6 @@ def _encode_value(value: object) -> dict[str, object]:
 
 
 def _encode_export(found: list[OtlpSpan]) -> bytes:
-    scope = {"name": "archwright", "version": __version__}
     service = _encode_attributes({"service.name": "archwright-gateway"})
-    scoped = [{"scope": scope, "spans": found}]
+    scoped = [{"scope": {"name": "archwright", "version": __version__}, "spans": found}]
     return msgspec.json.encode({"resourceSpans": [{"resource": {"attributes": service}, "scopeSpans": scoped}]})

@@ -1,8 +1,7 @@
 """What other processes recorded, shown on this process's exposition.
 
-The supervisor measures memory, start-up and disk but has no port of its own: the gateway shows its readings too, so
-that one scrape of one address sees the whole platform. Every worker follows for itself, on an exposition of its own:
-whichever is scraped shows all, and what the workers count together counts nothing twice.
+The supervisor measures memory, start-up and disk but has no port: the gateway shows its readings too, so one scrape of
+one address sees the whole platform. Every worker shows all of them on an exposition of its own, which is not summed.
 """
 
 from __future__ import annotations

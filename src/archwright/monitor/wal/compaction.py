@@ -264,14 +264,12 @@ def _read_blocks(
     while page := store.numbered_rows(table, seq, BLOCKS_PER_READ, spans, newest_first=newest_first):
         for seq, block in page:
             if seq <= last:
-                yield RecordStream(_decompress_block(seq, block.data), block.tip)
-
-
-def _decompress_block(seq: int, data: bytes) -> bytes:
-    try:
-        return zlib.decompress(data)
-    except zlib.error as error:
-        raise StoreError("AW-STO-08", f"block {seq} is damaged: {error}", hint="restore from backup") from error
+                try:
+                    data = zlib.decompress(block.data)
+                except zlib.error as error:
+                    message = f"block {seq} is damaged: {error}"
+                    raise StoreError("AW-STO-08", message, hint="restore from backup") from error
+                yield RecordStream(data, block.tip)
 
 
 def _read_uncompacted(store: Store, stream: str, tails: dict[str, bytes], last: int) -> Iterator[RecordStream]:

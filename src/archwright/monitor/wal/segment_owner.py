@@ -1,9 +1,8 @@
-"""Which segments of a home are of which store: of a home whose gateway was given another database, or of a verb that
-was called without it, nothing gets into the wrong one's books.
+"""Which segments of a home belong to which store, so that a process with another database URL never imports them.
 
-Decides that a store has a name of its own, made with the first segment for it, which segments bear: by which URL it is
-reached does not matter. What another store's writers left waits until that one is used again. A segment without a
-name of a store (of a version before, or made while the store was away) is anybody's.
+Design: a store has a name of its own, made with its first segment, and segments carry it; the URL does not matter. What
+another store's writers left waits until that store is used again. A segment without a store's name (of an older
+version, or made while the store was unreachable) belongs to any store.
 """
 
 from __future__ import annotations
