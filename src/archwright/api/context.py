@@ -38,7 +38,7 @@ def write_audit_record(store: Store, action: str, resource: str, tenant: str = "
 @contextmanager
 def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], None]]]:
     """Keys, and what writes the audit record of an act on them (action, resource, tenant). Raises StoreError AW-STO-06
-    before anything is done where that has no room: a key that was made and not recorded would be lost unseen."""
+    before anything is done if the record has no room: an unrecorded key would be lost unseen."""
     with open_keys() as (keys, _home, store), _open_wal(store) as ledger:
         ledger.check_space()
         yield keys, partial(_record_event, ledger)

@@ -48,9 +48,8 @@ class VersionOrigin(Record):
 
 
 class ModelCard(ListedVersion):
-    """All there is to know of a version: the scores and gates of its newest evaluation, what it was made of, and
-    since when it is in production. `left_out` are pools of the running platform that get none of the endpoint's
-    requests meanwhile: they cannot serve the version."""
+    """A version: scores and gates of its newest evaluation, its origin, since when it is in production. `left_out` are
+    pools of the running platform that cannot serve it and get none of the endpoint's requests."""
 
     path: str | None
     evaluated_at: float | None
@@ -122,8 +121,8 @@ def promote(id: str, *, dry_run: bool = False) -> PromotionOutcome:  # noqa: A00
     """Put a version into production at the endpoint of its name; returns when the running platform serves it.
 
     Raises ModelError: AW-MOD-10 unknown, -27 never evaluated, -22 a gate failed, -23 its file is missing or damaged,
-    -24 in production already, -25 the plan has no place for it, -20 somebody else changed the endpoint meanwhile;
-    OperateError AW-OPS-4x when the platform could not serve it: then it went back."""
+    -24 in production already, -25 the plan has no place for it, -20 the endpoint was changed meanwhile; OperateError
+    AW-OPS-4x when the platform could not serve it and went back."""
     with open_home() as (_settings, home, store):
         model = model_registry.find_model(store, id)
         if dry_run:
@@ -134,10 +133,8 @@ def promote(id: str, *, dry_run: bool = False) -> PromotionOutcome:  # noqa: A00
 
 
 def rollback(name: str, *, dry_run: bool = False) -> PromotionOutcome:
-    """Put back into production what an endpoint served before: an earlier version, else the plan's own model.
-
-    Raises ModelError: AW-MOD-26 nothing to roll back, -23 the earlier file is missing or damaged, -20 somebody else
-    changed the endpoint meanwhile."""
+    """Put back into production what an endpoint served before: an earlier version, else the plan's own model. Raises
+    ModelError: AW-MOD-26 nothing to roll back, -23 its file is missing or damaged, -20 changed meanwhile."""
     endpoint = name.partition("@")[0]
     with open_home() as (_settings, home, store):
         if dry_run:

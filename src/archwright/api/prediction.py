@@ -177,10 +177,8 @@ def predict_training(
 
 
 def accuracy(file: str, *, rows_out: str | None = None) -> scoring.AccuracyReport:
-    """Predict every row of a benchmark table (columns: docs/accuracy.md), score where it holds measurements.
-
-    No measured column is looked at for a prediction. Raises PlanFileError for a table that is none, UsageError
-    AW-USE-22 for rows that would go over it."""
+    """Predict every row of a benchmark table (columns: docs/accuracy.md), score where it holds measurements, which no
+    prediction looks at. Raises PlanFileError (not a table), UsageError AW-USE-22 for rows that would go over it."""
     out = None if rows_out is None else Path(rows_out)
     if out is not None and out.exists() and Path(file).exists() and out.samefile(file):
         hint = "name another file"

@@ -19,8 +19,8 @@ FORMATS = {".html": render_html, ".pdf": render_pdf, ".xlsx": render_xlsx}
 def report(plan: str, *, output: str) -> Path:
     """Write one document for business and engineers, from the plan file and the shipped catalog alone.
 
-    The suffix of `output` chooses the format: UsageError AW-USE-65 for one that is none of them. Raises
-    PlanFileError for a broken plan, MissingError AW-GET-01 without the extra `report`."""
+    The suffix of `output` chooses the format. Raises UsageError AW-USE-65 for an unknown suffix, PlanFileError for a
+    broken plan, MissingError AW-GET-01 without the extra `report`."""
     path = Path(output)
     write = FORMATS.get(path.suffix.lower())
     if write is None:
