@@ -1,7 +1,7 @@
 """The one client for every engine: OpenAI's HTTP over a Unix socket or a URL.
 
-Closing the connection is how work is cancelled: engines notice that of a stream at once, of a plain request some late
-(ours never), so who asks decides which of the two it is (`serving.generation`).
+Closing the connection cancels the work. Engines notice that at once while they stream, during a plain request late or
+(ours) never; so the caller decides which of the two it sends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import ssl
 import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from email.utils import parsedate_to_datetime
@@ -36,21 +35,21 @@ from archwright.http_client.streaming_response import StreamingResponse
 
 CONNECT_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 64 << 20
-RETRY_AFTER_LIMIT_S = 3_600  # whoever asks to be left alone for longer is not believed
-# What carries our key to an engine; what is shorter is no secret.
+RETRY_AFTER_LIMIT_S = 3_600  # longer waits are not believed
+# Headers that carry our key to an engine; a shorter value is no secret.
 KEY_HEADERS, KEY_MIN_CHARACTERS = ("authorization", "key"), 8
-# What lives below /v1 on an OpenAI-compatible server; health and metrics live at its root.
+# Paths below /v1 on an OpenAI-compatible server; health and metrics are at its root.
 API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses", "/messages")
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
-# What llama.cpp says, with a 500, to what its model cannot take.
+# llama.cpp's message, with status 500, for input that its model does not support.
 _UNSUPPORTED_PATTERN = re.compile("(image|audio) input is not supported|unsupported tool", re.IGNORECASE)
 
 
 class EngineRefused(EngineError):
-    """The engine answered, and said no: its HTTP `status` and the decoded `body` (usually `{"error": {...}}`), and when
-    it wants to be asked again, where it said so. `unable`: it is well, and cannot do what was asked."""
+    """The engine refused: `status`, decoded `body` (usually `{"error": {...}}`) and its Retry-After, if any. `unable`:
+    the engine works but does not support the request."""
 
     def __init__(
         self, status: int, body: dict[str, Any], where: ErrorLocation, retry_after_s: int | None = None
@@ -74,11 +73,9 @@ class EngineRefused(EngineError):
 class EngineClient:
     """`address` is "unix:/path.sock" or an http(s) URL ending in /v1. Paths may be written with or without /v1.
 
-    Connections belong to an event loop. Those to a URL are kept and used again; on a Unix socket every request has
-    its own, since connecting is next to free there and llama.cpp drops the connection unannounced after each stream.
-    There is no total timeout: the caller owns the deadline and cancels; only connecting is limited. `headers` are sent
-    instead of the key, for a provider that wants it elsewhere. `model` is what generations call the model there, where
-    its name differs from the caller's.
+    Connections belong to an event loop. Those to a URL are reused; on a Unix socket every request opens one, since that
+    is cheap and llama.cpp drops the connection after each stream. Only connecting has a timeout: the caller owns the
+    deadline and cancels. `headers` replace the key; `model` is the engine's own name of the model, if it differs.
     """
 
     def __init__(
@@ -90,11 +87,8 @@ class EngineClient:
         base = "http://engine/v1" if self._socket else address.rstrip("/")
         parts = urlsplit(base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(
-                "AW-USE-10",
-                f"not an engine's address: {address!r}",
-                hint="give a URL such as http://host:8000/v1, or unix:/path.sock",
-            )
+            hint = "give a URL such as http://host:8000/v1, or unix:/path.sock"
+            raise UsageError("AW-USE-10", f"not an engine's address: {address!r}", hint=hint)
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         self._root = self._base.removesuffix("/v1")
         self._parts = parts
@@ -105,7 +99,7 @@ class EngineClient:
         self._thread = 0
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
-        """These carry the key from the next request on."""
+        """Send these headers from the next request on."""
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._lines = (
             f"Host: {self._parts.netloc.rpartition('@')[2]}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
@@ -117,36 +111,30 @@ class EngineClient:
 
     @property
     def model_override(self) -> dict[str, Any]:
-        """The model's name there, where it is another."""
+        """The field that gives the engine's own name of the model, if it differs."""
         return {"model": self._model} if self._model else {}
 
     @property
     def extra_fields(self) -> dict[str, Any]:
-        """What a generation is asked beside the caller's wishes: to report on the reading of its prompt.
+        """Fields added to a generation: the model's name, and for our own engine progress reports.
 
-        llama.cpp looks for a closed connection once a second without a result, and any neighbour's result starts
-        that second anew: a prompt nobody waits for would be read to its end. Reporting progress makes it write, and
-        so notice, after each batch. The reports stay inside: no caller asked for them.
+        llama.cpp checks for a closed connection only after a second without any result, so it would read an abandoned
+        prompt to its end. Progress reports make it write, and so notice, after each batch; callers never see them.
         """
         return {**self.model_override, "return_progress": True} if self._socket is not None else self.model_override
 
     def send_request(
         self, path: str, body: dict[str, Any], sink: ResponseSink, headers: Mapping[str, str] = NO_HEADERS
     ) -> Coroutine[Any, Any, None]:
-        """POST `body`, with these headers too; `sink` is fed the reply as it arrives. Cancelled, it closes the
-        connection. Names and values are the caller's to vouch for.
-
-        Raises EngineRefused for a status of 300 or more, EngineError AW-ENG-01 when the engine cannot be reached,
-        AW-ENG-02 when it breaks off, and what the sink raises.
-        """
+        """POST `body` with additional `headers` (not validated) and feed the reply to `sink`. Cancelling closes the
+        connection. Raises EngineRefused for a status of 300 or more, EngineError AW-ENG-01 when the engine cannot be
+        reached, AW-ENG-02 when it breaks off, and what the sink raises."""
         return self._send_encoded(self._encode_request("POST", path, _encode(body), headers), sink)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The decoded events until [DONE]. Closing the iterator, or cancelling its task, closes the connection.
-
-        Raises what `ask` does, EngineRefused for an error event, AW-ENG-02 when the engine breaks off before [DONE],
-        AW-ENG-03 when it speaks nonsense.
-        """
+        """The decoded events until [DONE]. Closing the iterator, or cancelling its task, closes the connection. Raises
+        what `send_request` does, EngineRefused for an error event, AW-ENG-02 for an end without [DONE], AW-ENG-03 for
+        what is no event."""
         more = self.extra_fields
         hidden = "return_progress" in more and "return_progress" not in body
         if more:
@@ -175,18 +163,18 @@ class EngineClient:
         return self._decode_object(await self._read_body(self._encode_request("GET", path)))
 
     async def get_text(self, path: str) -> str:
-        """A page that is not JSON, such as the engine's metrics."""
+        """GET a page that is not JSON, such as the engine's metrics."""
         return (await self._read_body(self._encode_request("GET", path))).decode("utf-8", "replace")
 
     async def healthy(self, path: str = "/health", timeout_s: float = 2.0) -> bool:
-        """Whether GET `path` answers with a status below 300 in time; without a path, whether it is there."""
+        """True if GET `path` answers with a status below 300 in time; without a path, if a connection opens."""
         try:
             async with asyncio.timeout(timeout_s):
                 if path:
                     await self._read_body(self._encode_request("GET", path))
                 else:
                     await self._probe_connection()
-        except (EngineError, OSError, UnicodeError):  # TimeoutError is one; a name that can be no host's
+        except (EngineError, OSError, UnicodeError):  # TimeoutError is an OSError; UnicodeError: an invalid host name
             return False
         return True
 
@@ -207,7 +195,7 @@ class EngineClient:
             await origin.close()
 
     def decode_event(self, event: ServerSentEvent) -> dict[str, Any]:
-        """An event as an object. Raises EngineRefused for an error, EngineError AW-ENG-03 for anything else."""
+        """An event's object. Raises EngineRefused for an error event, EngineError AW-ENG-03 for what is no object."""
         message = self._decode_object(event.data)
         if event.kind == "error" or "error" in message:
             raise self.reported_error(message.get("error", message))
@@ -221,18 +209,21 @@ class EngineClient:
         return EngineRefused(status, {"error": said}, ErrorLocation(self.address))
 
     def _redact_keys(self, said: bytes) -> bytes:
-        """Some quote the key that they refuse, proxies all that they were sent: whoever asked is told what was said."""
+        """Remove our key: some engines and proxies quote it in an error, which is passed on to the client."""
         for key in self._keys:
             said = said.replace(key, b"...")
         return said
 
     def invalid_reply_error(self, error: object) -> EngineError:
-        return EngineError(
-            "AW-ENG-03",
-            f"the engine's reply is not a JSON object: {error}",
-            where=ErrorLocation(self.address),
-            hint="check that the address is an OpenAI-compatible endpoint ending in /v1",
-        )
+        hint = "check that the address is an OpenAI-compatible endpoint ending in /v1"
+        return self._engine_error("AW-ENG-03", f"the engine's reply is not a JSON object: {error}", hint)
+
+    def _broken_error(self, reason: str) -> EngineError:
+        hint = "send the request again; the engine's log says why"
+        return self._engine_error("AW-ENG-02", f"the engine broke off: {reason}", hint)
+
+    def _engine_error(self, code: str, message: str, hint: str) -> EngineError:
+        return EngineError(code, message, where=ErrorLocation(self.address), hint=hint)
 
     async def _read_body(self, data: bytes) -> bytes:
         whole = _BodyBuffer()
@@ -241,31 +232,29 @@ class EngineClient:
 
     async def _send_encoded(self, data: bytes, sink: ResponseSink) -> None:
         loop, origin = self._loop, self._origin
-        # A thread runs one loop at a time, so this is it; asking asyncio for it would be a system call per request.
+        # A thread runs one loop at a time. Asking asyncio for it would be a system call per request.
         if origin is None or loop is None or self._thread != get_ident() or not loop.is_running():
             origin = self._pool_of_loop(asyncio.get_running_loop())
         try:
             await origin.send_request(data, sink)
         except HttpStatusError as error:
-            again_s = _parse_retry_after(error.retry_after)
-            raise EngineRefused(
-                error.status, _decode_refusal(self._redact_keys(error.body)), ErrorLocation(self.address), again_s
-            ) from error
+            body, again_s = _decode_refusal(self._redact_keys(error.body)), _parse_retry_after(error.retry_after)
+            raise EngineRefused(error.status, body, ErrorLocation(self.address), again_s) from error
         except RecursionError as error:
             raise self.invalid_reply_error(error) from error
         except ConnectionBroken as error:
             raise self._broken_error(_describe_error(error)) from error
-        except (OSError, UnicodeError) as error:  # TimeoutError and ssl.SSLError are such; a name that can be no host's
-            raise self._unreachable_error(error) from error
+        except (OSError, UnicodeError) as error:  # also TimeoutError and ssl.SSLError; UnicodeError: invalid host name
+            hint = "see `archwright status`, or check the address"
+            message = f"the engine cannot be reached: {_describe_error(error)}"
+            raise self._engine_error("AW-ENG-01", message, hint) from error
 
     def _pool_of_loop(self, loop: asyncio.AbstractEventLoop) -> ConnectionPool:
         """The connections of this event loop."""
         origin = self._origins.get(loop)
         if origin is None:
-            tls: ssl.SSLContext | None = None
-            port = self._parts.port or 80
-            if self._parts.scheme == "https":
-                tls, port = create_tls_context(), self._parts.port or 443
+            tls = create_tls_context() if self._parts.scheme == "https" else None
+            port = self._parts.port or (443 if tls else 80)
             address = ServerAddress(self._socket, self._parts.hostname or "", port, tls)
             origin = self._origins[loop] = ConnectionPool(address, CONNECT_TIMEOUT_S, keeps=self._socket is None)
         self._loop, self._origin, self._thread = loop, origin, get_ident()
@@ -277,8 +266,7 @@ class EngineClient:
         head = self._heads.get((method, path))
         if head is None:
             target = urlsplit(self._url(path)).path
-            head = f"{method} {target} HTTP/1.1\r\n{self._lines}".encode()
-            self._heads[method, path] = head
+            head = self._heads[method, path] = f"{method} {target} HTTP/1.1\r\n{self._lines}".encode()
         if method == "GET":
             return head + b"\r\n"
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() if headers else b""
@@ -295,22 +283,6 @@ class EngineClient:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.invalid_reply_error(error) from error
 
-    def _unreachable_error(self, error: Exception) -> EngineError:
-        return EngineError(
-            "AW-ENG-01",
-            f"the engine cannot be reached: {_describe_error(error)}",
-            where=ErrorLocation(self.address),
-            hint="see `archwright status`, or check the address",
-        )
-
-    def _broken_error(self, reason: str) -> EngineError:
-        return EngineError(
-            "AW-ENG-02",
-            f"the engine broke off: {reason}",
-            where=ErrorLocation(self.address),
-            hint="send the request again; the engine's log says why",
-        )
-
 
 class _BodyBuffer(ResponseSink):
     def __init__(self) -> None:
@@ -323,7 +295,7 @@ class _BodyBuffer(ResponseSink):
 
 
 def _parse_retry_after(said: bytes) -> int | None:
-    """Seconds of a Retry-After header, in either of its forms: 1 to AGAIN_LIMIT_S. None for nothing and nonsense."""
+    """Seconds of a Retry-After header in either form, from 1 to RETRY_AFTER_LIMIT_S; None if absent or invalid."""
     text = said.decode("latin-1").strip()
     if text.isascii() and text.isdigit():
         seconds = int(text[:12])
@@ -340,7 +312,7 @@ def _describe_error(error: Exception) -> str:
 
 
 def _decode_refusal(data: bytes) -> dict[str, Any]:
-    """What a refusal says; Gemini's OpenAI endpoint puts it into a list."""
+    """The body of a refusal; Gemini's OpenAI endpoint puts it into a list."""
     try:
         found = msgspec.json.decode(data, type=dict[str, Any] | list[dict[str, Any]])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,9 +1,8 @@
 """The one HTTP/1.1 client: requests to an engine over TCP, TLS or a Unix socket, replies handed on as they arrive.
 
-Decides that a reply is pushed and not pulled: a sink is fed once per read of the socket, within the event loop's own
-callback, and a future says the end; so a relayed stream wakes no task. Stopping is closing: whoever no longer waits
-for a reply has its connection dropped, which is what stops an engine. No redirect is followed: a key goes to the
-address it was given for. A kept connection that turns out dead before a byte of the reply came is replaced once.
+Design: replies are pushed to a sink, once per read of the socket within the event loop's callback, and a future marks
+the end, so a relayed stream wakes no task. A cancelled request closes its connection, which stops the engine. Redirects
+are not followed: a key goes only to its own address. A kept connection found dead before the reply is replaced once.
 """
 
 from __future__ import annotations
@@ -11,28 +10,27 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple, cast
 
 import httptools
 
 from archwright.errors import ArchwrightError
 
-# Below the five seconds after which common servers drop an idle connection: we must let go first, else a request
-# can be written into a connection that is just being closed.
+# Common servers drop an idle connection after 5 s; we must be first, or a request may meet a closing connection.
 KEEP_ALIVE_S = 3.0
-# How long the end of a reply may take to follow when its sink has all it wants; having read it keeps the connection.
+# How long to wait for the end of a reply whose sink is done; a connection read to the end can be kept.
 END_TIMEOUT_S = 0.5
 HEAD_BYTES = 64 << 10
-REFUSAL_BYTES = 64 << 10  # of the body of a reply that is no success
+REFUSAL_BYTES = 64 << 10  # of the body of an error reply
 
 
 class ConnectionBroken(ConnectionError):
-    """The connection ended, or was not HTTP any more, before the reply's end."""
+    """The connection ended, or was no longer HTTP, before the reply's end."""
 
 
 class InvalidHttpReply(ConnectionBroken):
-    """What came is no HTTP reply."""
+    """The bytes received are no HTTP reply."""
 
 
 class ConnectTimeout(TimeoutError):
@@ -40,8 +38,7 @@ class ConnectTimeout(TimeoutError):
 
 
 class HttpStatusError(Exception):
-    """The server's reply was no success: its status, content type and the beginning of its body; when it wants to be
-    asked again, in the words of its header."""
+    """An error reply: its status, content type, the beginning of its body and its Retry-After header."""
 
     def __init__(self, status: int, kind: bytes, body: bytes, retry_after: bytes) -> None:
         super().__init__(f"status {status}")
@@ -52,24 +49,24 @@ class HttpStatusError(Exception):
 
 
 class ResponseSink:
-    """Takes the body of one successful reply. Whoever sets `done` has all it wants; what `feed` raises (an
-    ArchwrightError) ends the reply and is raised where it was asked for."""
+    """Takes the body of one successful reply. `done` means it needs no more. An ArchwrightError raised by `feed` ends
+    the reply and is raised to the caller of the request."""
 
     done = False
     source: ClientConnection | None = None
 
     def sent(self, source: ClientConnection) -> None:
-        """The request is on its way, on a connection that may be held back."""
+        """The request is on its way on `source`, which can be paused."""
         self.source = source
 
     def begin(self, kind: bytes) -> None:
         """The reply's content type, before its first byte."""
 
     def feed(self, data: bytes) -> None:
-        """What one read of the socket brought of the body."""
+        """The part of the body that one read of the socket brought."""
 
     def pause(self) -> None:
-        """No more for now; the engine feels it once the buffers between are full."""
+        """Stop reading; the engine stalls once the buffers between are full."""
         if self.source is not None:
             self.source.pause()
 
@@ -88,7 +85,7 @@ class ServerAddress(NamedTuple):
 
 
 class ClientConnection(asyncio.Protocol):
-    """One connection, one reply at a time; between two it lies in its origin's pool."""
+    """One connection with one reply at a time; idle ones are kept in the pool."""
 
     def __init__(self, origin: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
         self.alive = True
@@ -116,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def send_request(self, data: bytes, sink: ResponseSink) -> asyncio.Future[None]:
-        """Send a request; the future is done at the reply's end. Fails with Answered, BrokeOff, or the sink's error."""
+        """Send a request. The future ends with the reply, or fails as `ConnectionPool.send_request` does."""
         self.silent = True
         self._reset()
         sink.sent(self)
@@ -130,8 +127,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def release(self, ended: asyncio.Future[None]) -> None:
-        """Nobody waits for the reply any more: unless it had ended (then another may be under way), the connection
-        goes."""
+        """Nobody waits for the reply any more: drop the connection unless the reply has ended."""
         if self._ended is ended:
             self._ended = None
             self._drop()
@@ -152,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._ended is None and self._sink is None:
-            self._drop()  # it speaks unasked
+            self._drop()  # unsolicited data
             return
         self.silent = False
         try:
@@ -178,7 +174,7 @@ class ClientConnection(asyncio.Protocol):
             self._finish()
 
     def eof_received(self) -> bool:
-        """The end of the connection is the end of a reply that said no length."""
+        """The end of the connection ends a reply without a length."""
         if self._ended is not None and self._begun and not self._sized and not self._complete:
             self._finish()
         return False
@@ -217,12 +213,12 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._begun:
-            # A second reply in the same bytes was asked by nobody.
+            # Nobody asked for a second reply in the same bytes.
             self._keep = not self._complete and self._parser.should_keep_alive()
             self._complete = True
 
     def _feed(self, data: bytes) -> bool:
-        """False when that was the end of it."""
+        """False if this ended the reply."""
         if self._status >= 300:
             self._refusal += data
             if len(self._refusal) > REFUSAL_BYTES:
@@ -231,10 +227,10 @@ class ClientConnection(asyncio.Protocol):
             return True
         sink = self._sink
         if sink is None or self._content:
-            return True  # the rest of a reply whose sink has all it wants
+            return True  # the rest of a reply whose sink is done
         try:
             sink.feed(data)
-        except (ArchwrightError, RecursionError) as error:  # nested without end is the engine's doing
+        except (ArchwrightError, RecursionError) as error:  # RecursionError: the engine's JSON is nested too deeply
             self._fail(error)
             return False
         if not sink.done:
@@ -250,13 +246,13 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _drop_if_late(self) -> None:
-        """Still not at the end of a reply whose sink was content."""
+        """Close if a reply whose sink is done has still not ended."""
         if self._sink is not None and self._content and not self._complete:
             self._drop()
 
     def _finish(self) -> None:
         keep = self._complete and self._keep and self._origin.keeps
-        # A server that refuses early may not have read all of the request: the rest would be taken for another.
+        # A server that refuses early may not have read the whole request and would take the rest for another one.
         if self._status >= 300 and keep:
             keep = self._transport.get_write_buffer_size() == 0
         self._sink = None
@@ -266,10 +262,10 @@ class ClientConnection(asyncio.Protocol):
             self._origin.idle.append(self)
         else:
             self.close()
-        if self._status >= 300:
-            self._resolve(HttpStatusError(self._status, self._kind, bytes(self._refusal), self._retry_after))
-        else:
-            self._resolve()
+        refused = self._status >= 300
+        self._resolve(
+            HttpStatusError(self._status, self._kind, bytes(self._refusal), self._retry_after) if refused else None
+        )
 
     def _fail(self, error: Exception) -> None:
         self._drop()
@@ -291,7 +287,7 @@ class ClientConnection(asyncio.Protocol):
 
 
 class ConnectionPool:
-    """One server: its kept connections, and how to get another. Belongs to the event loop it was made in."""
+    """The connections to one server. Belongs to the event loop it was created in."""
 
     def __init__(self, address: ServerAddress, connect_s: float, keeps: bool = True) -> None:
         self.keeps = keeps
@@ -313,11 +309,9 @@ class ConnectionPool:
             connection.write(data)
 
     async def send_request(self, data: bytes, sink: ResponseSink) -> None:
-        """Send the request `data`; returns at the reply's end. Cancelled, it closes the connection.
-
-        Raises OSError and ssl.SSLError for no connection, Connecting for none in time, Answered for a status of 300
-        or more, BrokeOff, and what the sink raises.
-        """
+        """Send the request `data`; returns at the reply's end. Cancelling closes the connection. Raises OSError and
+        ssl.SSLError if connecting fails, ConnectTimeout, HttpStatusError for a status of 300 or more, ConnectionBroken,
+        and what the sink raises."""
         connection = self._take_idle()
         if connection is not None:
             ended = connection.send_request(data, sink)
@@ -342,7 +336,7 @@ class ConnectionPool:
             connection.release(ended)
 
     async def close(self) -> None:
-        """Close every connection; returns once their sockets are."""
+        """Close every connection and wait until their sockets are closed."""
         self.keeps = False
         for connection in tuple(self._open):
             connection.close()
@@ -368,16 +362,13 @@ class ConnectionPool:
         return None
 
     async def _connect(self) -> ClientConnection:
-        def make() -> ClientConnection:
-            return ClientConnection(self, self._loop)
-
+        make = partial(ClientConnection, self, self._loop)
         path, host, port, tls = self._address
         if path is not None:
             _, made = await self._loop.create_unix_connection(make, path)
         else:
-            _, made = await self._loop.create_connection(
-                make, host, port, ssl=tls, server_hostname=host if tls else None
-            )
+            name = host if tls else None
+            _, made = await self._loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
         self._open.add(made)
         return made
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from archwright.errors import EngineError
 
-# The largest single event we accept: a reply with log-probabilities of a few hundred tokens stays far below.
+# The largest event accepted; a reply with log-probabilities of a few hundred tokens stays far below.
 EVENT_LIMIT_BYTES = 4 << 20
 
 
@@ -18,7 +18,7 @@ class ServerSentEvent(NamedTuple):
 
 
 class EventParser:
-    """Feed it bytes, get the events they complete. An event the stream ends within is dropped, as the standard says."""
+    """Bytes in, complete events out. An event cut off by the end of the stream is dropped, as the standard says."""
 
     def __init__(self, limit_bytes: int = EVENT_LIMIT_BYTES) -> None:
         self._limit = limit_bytes
@@ -31,13 +31,12 @@ class EventParser:
 
     @property
     def is_between_events(self) -> bool:
-        """Whether the next byte begins an event."""
+        """True if the next byte begins an event."""
         return not (self._rest or self._data or self._kind or self._after_return)
 
     def take_plain_events(self, chunk: bytes) -> bytes | None:
-        """The whole events up to the end of `chunk`, from `data: ` to before the last empty line, where they look as
-        nearly every engine writes them: one line of data and an empty one. Else None: then `feed` it. What is behind
-        the last empty line waits for more."""
+        """The whole events up to the last empty line of `chunk`, if they have the usual form of one data line and an
+        empty line each; what follows is kept. None for another form: then call `feed`."""
         if self._data or self._kind or self._after_return or b"\r" in chunk:
             return None
         whole = self._rest + chunk if self._rest else chunk
@@ -48,22 +47,20 @@ class EventParser:
         return whole[:end]
 
     def parse_plain_events(self, plain: bytes) -> list[ServerSentEvent]:
-        """What `plain` gave, event by event."""
+        """The events of a result of `take_plain_events`."""
         rest, self._rest = self._rest, b""
         return self.feed(plain + b"\n\n" + rest)
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Raises EngineError AW-ENG-03 when one event grows over the limit."""
-        lines = self._split_lines(chunk)
+        """The events completed by `chunk`. Raises EngineError AW-ENG-03 if one event exceeds the limit."""
         events: list[ServerSentEvent] = []
-        for line in lines:
+        for line in self._split_lines(chunk):
             if line:
                 self._parse_field(line)
-            elif self._data:
+                continue
+            if self._data:
                 events.append(ServerSentEvent(self._kind, b"\n".join(self._data)))
-                self._reset()
-            else:
-                self._reset()
+            self._kind, self._data, self._size = "", [], 0
         if self._size + len(self._rest) > self._limit:
             raise too_large_error(self._limit)
         return events
@@ -95,7 +92,7 @@ class EventParser:
         elif name == b"event":
             self._kind = value.decode("utf-8", "replace")
         elif name == b"error":
-            # Older llama.cpp servers report a failure in mid-stream as a field of that name.
+            # Older llama.cpp servers report an error within a stream in a field of this name.
             self._kind = "error"
             self._append_data(value)
 
@@ -105,13 +102,7 @@ class EventParser:
         if self._size > self._limit:
             raise too_large_error(self._limit)
 
-    def _reset(self) -> None:
-        self._kind, self._data, self._size = "", [], 0
-
 
 def too_large_error(limit_bytes: int) -> EngineError:
-    return EngineError(
-        "AW-ENG-03",
-        f"the engine sent more than {limit_bytes} bytes in one piece",
-        hint="check that the address is an OpenAI-compatible endpoint",
-    )
+    hint = "check that the address is an OpenAI-compatible endpoint"
+    return EngineError("AW-ENG-03", f"the engine sent more than {limit_bytes} bytes in one piece", hint=hint)

@@ -1,4 +1,4 @@
-"""A reply taken piece by piece, by who would rather wait for the next than be fed."""
+"""A reply read piece by piece by a waiting caller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from archwright.http_client.connection_pool import END_TIMEOUT_S, ClientConnecti
 
 
 class StreamingResponse(ResponseSink):
-    """A sink for who would rather wait for the next piece; the server is held back while `ahead` bytes lie unread."""
+    """A sink whose reader waits for the next piece; reading pauses while `ahead` bytes are unread."""
 
     def __init__(self, ahead: int = 1 << 20) -> None:
         self.kind = b""
@@ -37,20 +37,20 @@ class StreamingResponse(ResponseSink):
             self.pause()
 
     def attach_task(self, asking: asyncio.Task[None]) -> None:
-        """`asking` is the task that feeds this sink; `stop` it at the end."""
+        """Set the task that feeds this sink; `stop` ends it."""
         self._over = asking
         asking.add_done_callback(lambda _: self._wake.set())
 
     async def wait_until_sent(self) -> None:
-        """Wait until the request is on its way, or raise why it is not."""
+        """Wait until the request is sent, or raise its error."""
         await self._wait_until(lambda: self.source is not None)
 
     async def wait_for_head(self) -> None:
-        """Wait until the reply has begun, or raise why it does not."""
+        """Wait until the reply begins, or raise its error."""
         await self._wait_until(lambda: self.begun)
 
     async def next_piece(self) -> bytes | None:
-        """The next piece of the body, None at its end. Raises what `Origin.ask` does."""
+        """The next piece of the body, None at its end. Raises what `ConnectionPool.send_request` does."""
         await self._wait_until(lambda: bool(self._pieces))
         if not self._pieces:
             return None
@@ -61,7 +61,7 @@ class StreamingResponse(ResponseSink):
         return piece
 
     async def stop(self) -> None:
-        """Close the connection unless the reply has ended, or is about to for a sink that has all it wants."""
+        """Close the connection unless the reply has ended, or ends soon for a sink that is done."""
         if self._over is not None:
             if self.done:
                 await asyncio.wait([self._over], timeout=END_TIMEOUT_S)

@@ -23,13 +23,13 @@ from archwright.serving.events.response_formats import (
     ResponsePiece,
 )
 from archwright.serving.events.timing import RequestTiming
-from archwright.serving.handlers.stream_relay import BufferedRelay, EngineRelay, StreamingRelay
+from archwright.serving.handlers.stream_relay import BufferedRelay, StreamingRelay
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.http_exchange import HttpExchange, ResponseBuffer
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN
 
 HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")
-SOME_RELAY = TypeVar("SOME_RELAY", bound=EngineRelay)
+SOME_RELAY = TypeVar("SOME_RELAY", bound=BufferedRelay)
 CHOICES = [
     ({"delta": {"content": "x"}}, ResponsePiece("x", "", [], None, [])),
     ({"delta": {"content": None}, "finish_reason": "stop"}, ResponsePiece("", "", [], "stop", [])),
@@ -155,9 +155,9 @@ def test_the_events_of_one_read_leave_in_one_write() -> None:
 @pytest.mark.parametrize("make", [gathered, streamed])
 def test_nonsense_ends_it_and_what_came_before_still_counts(make: Any, bad: bytes, status: int | None) -> None:
     good = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
-    seen: list[EngineRelay] = []
+    seen: list[BufferedRelay] = []
 
-    def keep(exchange: HttpExchange, meter: RequestTiming) -> EngineRelay:
+    def keep(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
         seen.append(make(exchange, meter))
         return seen[0]
 

@@ -1,9 +1,7 @@
-"""The one place where a request is let in: who asks, may they, and the record that it was decided.
+"""Authenticate and authorise a request, and record the decision before the reply leaves.
 
-A key comes as `Authorization: Bearer` or, from clients of the Messages interface, as `x-api-key`: one secret, the same
-identity, the same restrictions, whichever carries it; two that differ are none. Whatever else claims an identity (user
-headers, cookies, query strings) is not read at all. Every decision, allow and deny, is written down before the reply
-leaves.
+A key comes as `Authorization: Bearer` or, from clients of the Messages interface, as `x-api-key`; the meaning is the
+same, and two different keys are invalid. No other claim of identity (user headers, cookies, query strings) is read.
 """
 
 from __future__ import annotations
@@ -18,15 +16,15 @@ from archwright.access.audit_log import AuditEvent, AuditLog, Effect
 from archwright.access.permissions import is_allowed
 from archwright.errors import StoreError
 from archwright.monitor.metrics.exposition import Counter, Exposition
-from archwright.serving.http.errors import ApiError
-from archwright.serving.http.http_exchange import HttpExchange, audit_unavailable
+from archwright.serving.http.errors import ApiError, audit_unavailable
+from archwright.serving.http.http_exchange import HttpExchange
 
 MAX_LOGGED_PATH = 120
+_INVALID_KEY = "the API key is not valid"
 
 
 class RouteRequirement(NamedTuple):
-    """What the caller wants, as far as the route table knows it: `permission` None where nothing is routed, and
-    `instead` what may have been meant."""
+    """What the route table says of a request: `permission` None if there is no route, `instead` a suggested path."""
 
     permission: str | None
     known_path: bool
@@ -45,30 +43,26 @@ class RequestAuthorizer:
         self._clock = clock
 
     def authorize(self, exchange: HttpExchange, wish: RouteRequirement) -> Principal:
-        """The principal, or the Refusal: 401 unknown, 404 and 405 nothing there, 403 not allowed. In this order, so
-        that a stranger learns nothing about which paths exist."""
+        """The principal. Raises ApiError: 401 before 404, 405 and 403, so that strangers learn nothing about paths."""
         secret = read_credential(exchange)
         exchange.keys_version = self._keys.version  # before: more may be known at any moment
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
             self._record_decision(exchange, wish, None, "no key" if secret is None else "unknown key")
-            message = (
-                "no API key: send 'Authorization: Bearer aw_...'" if secret is None else "the API key is not valid"
-            )
-            raise ApiError(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
+            message = "no API key: send 'Authorization: Bearer aw_...'" if secret is None else _INVALID_KEY
+            raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
         if wish.permission is None:
             self._record_decision(exchange, wish, principal, "no such route")
             raise _no_route_error(exchange, wish)
         if not is_allowed(principal, wish.permission):
             self._record_decision(exchange, wish, principal, "not permitted to this role")
             message = f"this key's role {principal.role!r} lacks the permission {wish.permission!r}"
-            raise ApiError(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions")
+            raise ApiError(HTTPStatus.FORBIDDEN, message, "insufficient_permissions")
         self._record_decision(exchange, wish, principal, "")
         return principal
 
     def reauthorize(self, exchange: HttpExchange, wish: RouteRequirement) -> None:
-        """Its body has come, maybe long after its head: what was taken away since is not his any more. Raises Refusal
-        401, StoreError."""
+        """Check the key again when the body is complete: it may be revoked by now. Raises ApiError 401, StoreError."""
         principal = exchange.principal
         assert principal is not None, "let in without a principal"
         if self._keys.refresh_version() == exchange.keys_version and self._clock() < principal.expires_at:
@@ -76,11 +70,11 @@ class RequestAuthorizer:
         known = self._keys.identify(read_credential(exchange) or "")
         if known is None:
             self._record_decision(exchange, wish, principal, "the key was taken away before the body came")
-            raise ApiError(HTTPStatus.UNAUTHORIZED, "the API key is not valid", openai_code="invalid_api_key")
+            raise ApiError(HTTPStatus.UNAUTHORIZED, _INVALID_KEY, "invalid_api_key")
         exchange.principal = known
 
     def record_action(self, exchange: HttpExchange, action: str, resource: str, tenant: str, refused: str = "") -> None:
-        """Write down what was done to what, or why not. Raises Refusal 503 where there is no room for it."""
+        """Record an action, or why it was refused. Raises ApiError 503 if it cannot be recorded."""
         principal = exchange.principal
         event = AuditEvent(
             at=self._clock(),
@@ -103,7 +97,11 @@ class RequestAuthorizer:
     ) -> None:
         permission = wish.permission or "none"
         effect: Effect = "deny" if reason else "allow"
-        (self._decisions.get((effect, permission)) or self._decision_counter(effect, permission)).add()
+        counter = self._decisions.get((effect, permission))
+        if counter is None:
+            labels = {"effect": effect, "permission": permission}
+            counter = self._decisions[effect, permission] = self._exposition.counter("decisions", labels)
+        counter.add()
         event = AuditEvent(
             at=self._clock(),
             tenant=principal.tenant if principal else "",
@@ -120,14 +118,9 @@ class RequestAuthorizer:
             raise audit_unavailable() from error
         exchange.principal = principal
 
-    def _decision_counter(self, effect: str, permission: str) -> Counter:
-        labels = {"effect": effect, "permission": permission}
-        made = self._decisions[effect, permission] = self._exposition.counter("decisions", labels)
-        return made
-
 
 def read_credential(exchange: HttpExchange) -> str | None:
-    """The one secret that a request carries; None also when any carrier is malformed, repeated, or says another."""
+    """The secret of a request; None if it has none, or if a header is malformed, repeated or different."""
     headers, repeated = exchange.head.headers, exchange.head.repeated
     carried = headers.get(b"authorization")
     authorization = None if carried is None else carried.decode("latin-1")
@@ -152,7 +145,6 @@ def parse_bearer(authorization: str) -> str | None:
 def _no_route_error(exchange: HttpExchange, wish: RouteRequirement) -> ApiError:
     if wish.known_path:
         message = f"{exchange.method} is not allowed here; allowed: {', '.join(wish.methods)}"
-        status = HTTPStatus.METHOD_NOT_ALLOWED
-        return ApiError(status, message, openai_code="method_not_allowed", allow=wish.methods)
+        return ApiError(HTTPStatus.METHOD_NOT_ALLOWED, message, "method_not_allowed", allow=wish.methods)
     message = f"there is nothing at {exchange.path[:MAX_LOGGED_PATH]}{wish.instead}"
-    return ApiError(HTTPStatus.NOT_FOUND, message, openai_code="not_found")
+    return ApiError(HTTPStatus.NOT_FOUND, message, "not_found")

@@ -1,10 +1,9 @@
-"""What one request may cost and what it did: reserved before the work, settled once however it ends, told the client.
+"""The cost of a request: the worst case is reserved before the work, the actual cost settled once at its end.
 
-The worst case is a bound of its input and every token it may be answered with, at the model's price; what does not fit
-is refused before anything is asked of an engine. What it took is the engine's own count, else what was delivered and
-an estimate of its input, which is charged where an engine worked for the caller: not where it only failed. A request
-under way ends when it has been sent more than was reserved, or when its key or budget is taken away. An answer from
-the cache costs nothing but its place among the requests.
+The worst case is a bound of the input and all tokens allowed for the answer, at the model's price. The actual cost is
+the engine's count, else the delivered pieces and an estimate of the input, which is charged only if an engine worked
+for the caller. A running request ends when it exceeds the reservation or its key or budget is withdrawn. An answer from
+the cache counts as a request and costs nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
 from archwright.access.accounts import Accounts, LimitDenial, Reservation
-from archwright.access.api_keys import KeyStore, Principal
+from archwright.access.api_keys import KeyStore
 from archwright.access.key_cache import POLL_S
 from archwright.access.tables import LimitScope, format_scope_name
 from archwright.errors import StoreError
@@ -31,7 +30,7 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.cache_key import CacheKeyParts, RequestKind
 from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, nearest_nusd, worst_input_tokens
 from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
-from archwright.serving.http.errors import ApiError
+from archwright.serving.http.errors import ApiError, too_many_requests
 from archwright.serving.http.http_exchange import HeaderField, HttpExchange
 from archwright.serving.requests.multimodal import TEXT_ONLY
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN, GenerationRequest
@@ -44,8 +43,8 @@ BILLABLE_STATUSES = ("ok", "cancelled", "ended")
 
 
 class WorstCase(NamedTuple):
-    """The worst that a request may take: its input, its `answer`, what both cost. `estimate` is what is charged for the
-    input of an engine that worked and counted nothing."""
+    """The most a request may take: `tokens` of input and `answer`, and their cost. `estimate`: input tokens charged if
+    an engine worked and counted nothing."""
 
     tokens: int
     usd: float | None
@@ -62,90 +61,77 @@ class CostAccounting(NamedTuple):
     cache: ResponseCache | None = None
 
     def estimate_worst_case(self, exchange: HttpExchange, question: GenerationRequest) -> None:
-        """What the request may take at most: with it, it is reserved together with others."""
+        """Set what the request may take at most, to be reserved together with others."""
         answer = int(question.body.get("max_tokens", 0)) * question.choices
         worst_input, estimate = _bound_input_tokens(len(exchange.body), question)
         usd = compute_cost_usd(question.endpoint.prices, worst_input, answer)
         exchange.asks = WorstCase(worst_input + answer, usd, answer, min(worst_input, estimate))
 
     def reserve(self, exchanges: list[HttpExchange]) -> None:
-        """Room for the worst case of each that was weighed, in one go; whether there was any, `open` says."""
+        """Reserve the worst cases of all exchanges at once; `open_charge` raises for those that got no room."""
         if exchanges:
-            # Where the table refuses, each asks once more by itself, and is told why.
+            # If the table refuses, each reserves again by itself and gets the error.
             with suppress(StoreError):
-                found = self.accounts.reserve_all([(_require_principal(one), one.asks[:2]) for one in exchanges])
+                found = self.accounts.reserve_all([(one.require_principal(), one.asks[:2]) for one in exchanges])
                 for exchange, reserved in zip(exchanges, found, strict=True):
                     exchange.reserved = None if isinstance(reserved, StoreError) else reserved
 
     def release(self, exchange: HttpExchange) -> None:
-        """What was reserved for a request that never began."""
+        """Give back what was reserved for a request that never began."""
         if isinstance(exchange.reserved, Reservation):
             self.accounts.settle(exchange.reserved, 0, 0.0)
-            self.flush()  # no reply follows that would: to other workers it would stay held
+            self.flush()  # no reply follows that would flush
         exchange.reserved = None
 
     def open_charge(self, exchange: HttpExchange, question: GenerationRequest, kind: RequestKind) -> RequestCharge:
-        """Room for the worst case of a request that was weighed. Raises Refusal 429 and 403, StoreError."""
+        """Charge a request whose worst case was estimated. Raises ApiError 429 and 403, StoreError."""
         bill = self._create_charge(exchange, question.endpoint, exchange.asks)
         bill.look_up_cache(question, kind)
         return bill
 
     def open_flat_charge(self, exchange: HttpExchange, spec: Endpoint) -> RequestCharge:
-        """The same for a request that has no tokens."""
+        """Charge a request that has no tokens. Raises as `open_charge` does."""
         return self._create_charge(exchange, spec, WorstCase(0, compute_cost_usd(spec.prices, 0, 0), 0, 0))
 
     def count_request(self, exchange: HttpExchange) -> None:
-        """A request that costs nothing but its place among the requests. Raises as `open` does."""
-        found = self.accounts.reserve(_require_principal(exchange), (0, 0.0))
+        """Count a request that costs nothing. Raises as `open_charge` does."""
+        found = self.accounts.reserve(exchange.require_principal(), (0, 0.0))
         if isinstance(found, LimitDenial):
             raise limit_exceeded(found)
         self.accounts.settle(found, 0, 0.0)
 
     def flush(self) -> None:
-        """What was settled is in the accounts when this returns; called before the ledger is flushed."""
+        """Write what was settled to the accounts; called before the ledger is flushed."""
         count = len(self.accounts.ended)
         try:
             self.accounts.flush()
         except StoreError as error:
-            # The records count: the accounts ask the ledger when they are made anew.
+            # The ledger's records count: new accounts are built from them.
             self.journal.error("not settled", requests=count, **error.as_dict())
 
     def _create_charge(self, exchange: HttpExchange, spec: Endpoint, asks: WorstCase) -> RequestCharge:
         found, exchange.reserved = exchange.reserved, None
         if found is None:
-            found = self.accounts.reserve(_require_principal(exchange), asks[:2])
+            found = self.accounts.reserve(exchange.require_principal(), asks[:2])
         if isinstance(found, LimitDenial):
             raise limit_exceeded(found)
-        found.version = exchange.keys_version  # what was taken away since it was let in is looked at
+        found.version = exchange.keys_version  # so that later revocations are noticed
         bill = exchange.bill = RequestCharge(self, exchange, spec, found)
         bill.estimate = asks.estimate
         if found.limited:
             bill.most = asks.answer
-            # An engine that counts more than it can have is not believed. Where a pool has no price none was reserved.
+            # A count above the possible is not believed. Without a price nothing was reserved.
             bill.most_usd = math.inf if None in bill.prices else found.usd
         return bill
 
 
 class RequestCharge:
-    """One request's. `most` pieces may be delivered, and `most_usd` billed; `usd` is known once it is settled, None
-    without a price."""
+    """The charge of one request. `most` pieces may be delivered and `most_usd` billed; `usd` is set when it is settled,
+    None without a price."""
 
     __slots__ = (
-        *(
-            "asked",
-            "cache",
-            "estimate",
-            "known",
-            "look_at",
-            "most",
-            "most_usd",
-            "prices",
-            "reservation",
-            "saved_usd",
-            "spec",
-            "usd",
-        ),
-        *("_cached_at", "_exchange", "_till", "_version"),
+        *("asked", "cache", "estimate", "known", "look_at", "most", "most_usd", "prices", "reservation", "saved_usd"),
+        *("spec", "usd", "_cached_at", "_exchange", "_till", "_version"),
     )
 
     def __init__(self, till: CostAccounting, exchange: HttpExchange, spec: Endpoint, reservation: Reservation) -> None:
@@ -167,7 +153,7 @@ class RequestCharge:
         self._version = spec.serves
 
     def look_up_cache(self, question: GenerationRequest, kind: RequestKind) -> None:
-        """Whether the answer is known, and if not, whether it may be kept."""
+        """Find the answer in the cache, or whether it may be cached."""
         cache, spec = self._till.cache, self.spec
         if cache is None or spec.cache == "off":
             return
@@ -187,18 +173,18 @@ class RequestCharge:
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether the answer is wanted for the cache."""
+        """True if the answer should be cached."""
         return self._cached_at is not None and self.known is None
 
     def cache_response(self, body: bytes, input_tokens: int, output_tokens: int) -> None:
-        """The whole reply, for the next who asks; not when another version gave it than was looked for."""
+        """Cache the whole reply, unless another version gave it than was looked up."""
         cache = self._till.cache
         if cache is None or self._cached_at is None or self._exchange.model != self._version:
             return
         cache.put(self._cached_at, CachedResponse(body, input_tokens, output_tokens, self.usd or 0.0, self._version))
 
     def set_prices(self, prices: Prices) -> None:
-        """What the pool takes that answers; no more than was reserved, where its price went up since."""
+        """Set the prices of the pool that answers, at most those reserved with."""
         (dear_in, dear_out), (most_in, most_out) = prices, self.spec.prices
         if dear_in is None or dear_out is None or most_in is None or most_out is None:
             self.prices = prices
@@ -206,7 +192,7 @@ class RequestCharge:
             self.prices = min(dear_in, most_in), min(dear_out, most_out)
 
     def covers(self, input_tokens: int, output_tokens: int) -> bool:
-        """Whether an answer that came whole takes no more than was reserved."""
+        """True if a complete answer takes no more than was reserved."""
         reservation = self.reservation
         if not reservation.limited:
             return True
@@ -214,31 +200,28 @@ class RequestCharge:
         return input_tokens + output_tokens <= reservation.tokens and usd <= self.most_usd
 
     def check_spend(self, delivered: int, now: float) -> None:
-        """Called while an answer comes, at `look_at` and when more than `most` pieces have. Raises Refusal: it ends."""
+        """Called during an answer, at `look_at` and after more than `most` pieces. Raises ApiError to end it."""
         if delivered > self.most:
-            raise ApiError(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "the answer is longer than was asked for and reserved; it ends here",
-                openai_code="insufficient_quota",
-            )
+            message = "the answer is longer than was asked for and reserved; it ends here"
+            raise too_many_requests(message, "insufficient_quota")
         self.look_at = now + CHECK_INTERVAL_S
         till, principal = self._till, self.reservation.principal
         if till.accounts.may_continue(self.reservation):
             return
         if not till.keys.is_live(principal.key_id):
             message = "the API key is no longer valid; the answer ends here"
-            raise ApiError(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
+            raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
         message = "the budget was lowered below what is spent; the answer ends here"
-        raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, openai_code="insufficient_quota")
+        raise too_many_requests(message, "insufficient_quota")
 
     def settle(self, status: str, figures: dict[str, Any]) -> None:
-        """Once: what it took, into the accounts and into `figures`, which become its record."""
+        """Enter the actual cost once, into the accounts and into `figures`, the fields of the request's record."""
         known = figures.get("input_tokens", 0)
         output = figures.get("output_tokens", 0)
         if not known and self.known is None and (output or (self.asked and status in BILLABLE_STATUSES)):
             known = figures["input_tokens"] = self.estimate
         usd = compute_cost_usd(self.prices, known, output)
-        # Whole nano-dollars here and not by each who tells or adds it up: halves would go up here and down there.
+        # Rounded to nano-dollars once, here: separate rounding by each reader could differ.
         self.usd = None if usd is None else min(nearest_nusd(usd) / NANO, self.most_usd)
         reservation = self.reservation
         if self.known is not None:
@@ -252,20 +235,15 @@ class RequestCharge:
         self._till.accounts.settle(reservation, min(known + output, reservation.tokens), self.usd or 0.0)
 
     def headers(self) -> list[HeaderField]:
-        """What the client is told beside the answer."""
+        """Headers of the reply about cost and cache."""
         found = [(b"x-archwright-cache", self.cache.encode())]
         if self.usd is not None:
             found.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
         return found
 
     def add_cost(self, used: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The count of tokens that ends a stream, with what they cost."""
+        """The usage at the end of a stream, with its cost."""
         return used if used is None or self.usd is None else {**used, "cost_usd": round(self.usd, 9)}
-
-
-def _require_principal(exchange: HttpExchange) -> Principal:
-    assert exchange.principal is not None, "let in without a principal"
-    return exchange.principal
 
 
 def compute_cost_usd(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:
@@ -274,7 +252,7 @@ def compute_cost_usd(prices: Prices, input_tokens: int, output_tokens: int) -> f
 
 
 def _bound_input_tokens(body_bytes: int, question: GenerationRequest) -> tuple[int, int]:
-    """The most tokens the input may be, and what is charged of an engine that worked and counted nothing."""
+    """The most tokens the input may have, and the estimate (see WorstCase)."""
     spec, parts = question.endpoint, question.parts
     if question.input_tokens is not None:
         return question.input_tokens, question.input_tokens
@@ -289,22 +267,21 @@ def _bound_input_tokens(body_bytes: int, question: GenerationRequest) -> tuple[i
 
 
 def limit_exceeded(by: LimitDenial) -> ApiError:
-    """What the caller is told: how long to wait, where waiting helps."""
+    """The error for a denied reservation."""
     if by.limit == "unpriced":
         message = f"this {by.scope} has a budget, and the model has no price"
-        return ApiError(HTTPStatus.FORBIDDEN, message, openai_code="model_not_priced", param="model")
+        return ApiError(HTTPStatus.FORBIDDEN, message, "model_not_priced", param="model")
     if by.limit == "budget":
         code, message = "insufficient_quota", f"the budget of this {by.scope} has no room for the request"
     else:
         code, message = "rate_limit_exceeded", f"the limit of {by.limit} a minute of this {by.scope} is reached"
-    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, openai_code=code, retry_after_s=by.retry_after_s)
+    return too_many_requests(message, code, by.retry_after_s)
 
 
 class RecordedSpending:
-    """What scopes have spent, asked of the ledger. An account is asked about once, when it is new, and from then on
-    nothing is spent beside it: so all scopes are added up in one go, and again only when `stamp` changes (limits, or
-    the accounts made anew), and once more a moment later, when every worker knows of the change. What the books have
-    of days to come, written while the clock was wrong, belongs to no period before them."""
+    """The recorded spending of scopes, from the ledger. An account asks once, when it is new, so all scopes are summed
+    together, and again only when `stamp` changes (limits or accounts), and once more when every worker knows of the
+    change. Records with a future date, written while the clock was wrong, count for no earlier period."""
 
     def __init__(
         self,

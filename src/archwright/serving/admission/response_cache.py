@@ -1,10 +1,9 @@
 """Exact cache of answers: the same question of the same tenant to the same model version gets the same answer.
 
-Decides that a key is a BLAKE2b of the question under a secret of the tenant, which is made from the pepper: no tenant
-can reach or guess another's entry, and a stolen file shows no question. The workers share one slate. Two generations
-make it forget in about the order of last use without keeping that order: what is put goes into the young one, an
-answer used from the old one moves over, and when the young one has its share of the bytes the old one is dropped
-whole. A few hundred answers are kept in the process as well.
+Design: a key is a BLAKE2b of the question under a secret of the tenant, derived from the pepper: no tenant can reach or
+guess another's entry, and a stolen file shows no question. The workers share one table of two generations, which
+approximates LRU: entries are put into the young one, entries used from the old one move over, and when the young one
+is full the old one is dropped. Each process also keeps a few hundred answers.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ _GENERATIONS = ("0", "1")
 _STATE = struct.Struct("<Bq")  # which generation is young, bytes in it
 _STATE_KEY = b"state"
 _ENTRY = struct.Struct("<IdqqdH")  # bytes in all, expires_at, input tokens, output tokens, usd, length of the version
-# A longer value would need whole pages in a row, which a used table has not got: it is kept in pieces, of a
-# size that fills pages well. Measured for bodies of 200 B to 200 kB: 1.5 to 1.96 bytes of pages for each byte kept.
+# A longer value would need contiguous pages, which a used table lacks, so it is kept in pieces of a size that fills
+# pages well. Measured for bodies of 200 B to 200 kB: 1.5 to 1.96 bytes of pages for each byte kept.
 PIECE_BYTES = 1300
 PAGE_OVERHEAD_FACTOR = 2
 
@@ -49,7 +48,7 @@ class CachedResponse(NamedTuple):
 
 
 class ResponseCache:
-    """One per process. Raises nothing: where the shared table refuses there is no answer, and nothing is kept."""
+    """One per process. Raises nothing: if the shared table refuses, nothing is found or kept."""
 
     def __init__(
         self,
@@ -77,7 +76,11 @@ class ResponseCache:
         """Where the answer is kept; None when this question is not for the cache."""
         if not is_cacheable(policy, asked, cache_control):
             return None
-        salt = self._salts.get(tenant) or self._tenant_salt(tenant)
+        salt = self._salts.get(tenant)
+        if salt is None:
+            if len(self._salts) >= MAX_SALTS:
+                self._salts.clear()
+            salt = self._salts[tenant] = hmac.digest(self._pepper, b"cache of " + tenant.encode(), "sha256")
         return hashlib.blake2b(build_canonical_key(asked), digest_size=KEY_BYTES, key=salt).digest()
 
     def get(self, key: bytes) -> CachedResponse | None:
@@ -118,13 +121,6 @@ class ResponseCache:
     def close(self) -> None:
         self._slate.close()
 
-    def _tenant_salt(self, tenant: str) -> bytes:
-        if len(self._salts) >= MAX_SALTS:
-            self._salts.clear()
-        salt = hmac.digest(self._pepper, b"cache of " + tenant.encode(), "sha256")
-        self._salts[tenant] = salt
-        return salt
-
     def _read_entry(self, transaction: Transaction, key: bytes) -> tuple[bytes, bool] | None:
         """The entry, and whether it stands in the young generation."""
         young = _STATE.unpack(transaction.get(_STATE_KEY) or bytes(_STATE.size))[0]
@@ -139,7 +135,7 @@ class ResponseCache:
 
     def _write_entry(self, transaction: Transaction, key: bytes, raw: bytes) -> None:
         young, size = _STATE.unpack(transaction.get(_STATE_KEY) or bytes(_STATE.size))
-        needed = _estimate_page_bytes(len(raw))
+        needed = (len(raw) + (len(raw) // PIECE_BYTES + 1) * 64) * PAGE_OVERHEAD_FACTOR  # bytes of pages at most
         if size + needed > self._share_bytes:
             young, size = 1 - young, 0
             transaction.drop(self._slate.tables[_GENERATIONS[young]], delete=False)
@@ -162,11 +158,6 @@ class ResponseCache:
         known = self._front.pop(key, None)
         if known is not None:
             self._front_bytes -= len(known[1].body)
-
-
-def _estimate_page_bytes(size: int) -> int:
-    """Bytes of pages that an entry takes at most."""
-    return (size + (size // PIECE_BYTES + 1) * 64) * PAGE_OVERHEAD_FACTOR
 
 
 def _piece_key(key: bytes, at: int) -> bytes:

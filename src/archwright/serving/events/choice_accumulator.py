@@ -1,4 +1,4 @@
-"""What an engine says about one choice: a piece of it, and all of its pieces put together."""
+"""Pieces of one choice of a reply, built from events and put together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from archwright.serving.events.response_formats import ResponsePiece, parse_logp
 
 
 class ChoiceAccumulator:
-    """What has come of one choice."""
+    """The pieces of one choice so far."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -49,8 +49,7 @@ class ChoiceAccumulator:
         for _, (call, words) in sorted(self.calls.items()):
             call.called_function.arguments = "".join(words)
             calls.append(call)
-        texts = "".join(self.texts), "".join(self.reasonings)
-        refusal = "".join(self.refusals)
+        texts, refusal = ("".join(self.texts), "".join(self.reasonings)), "".join(self.refusals)
         return ResponsePiece(
             *texts, self.entries, self.finish, calls, refusal, number, self.signature, self.stop, self.redacted
         )

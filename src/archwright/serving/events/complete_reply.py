@@ -1,7 +1,7 @@
-"""A reply that came whole, whatever was asked for: told from a stream, and kept until its end.
+"""Tell a complete reply from a stream and keep it until its end.
 
-Decides by the content type and the first byte that is no space, not by what the engine was asked: some servers answer a
-request for a stream with one object of JSON, some send a stream's events under another content type.
+The content type and the first byte that is no space decide, not the request: some servers answer a request for a stream
+with one JSON object, some send events under another content type.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from archwright.http_client.client import BODY_LIMIT_BYTES
 from archwright.http_client.sse import EventParser, ServerSentEvent, too_large_error
 
 EVENT_STREAM = b"text/event-stream"
-# How a stream may begin: its fields, a comment, and the one that older llama.cpp servers add.
+# How a stream may begin: its fields, a comment, and the error field of older llama.cpp servers.
 _STREAM_PREFIXES = (b"data", b"event", b"id", b"retry", b":", b"error")
 
 
 class CompleteReplyParser(EventParser):
-    """In a stream's place: keeps in `body` what is none. What is one is read as such."""
+    """Keeps in `body` what is no stream, and parses what is one."""
 
     def __init__(self) -> None:
         super().__init__()

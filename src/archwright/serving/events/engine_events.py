@@ -1,7 +1,4 @@
-"""What an engine says, event by event, whatever it speaks: OpenAI's stream events, decoded to what passes.
-
-A provider that speaks otherwise is read into these same events, so that everything behind knows one language.
-"""
+"""OpenAI's stream events, decoded to the fields that are passed on; other protocols are read into the same events."""
 
 from __future__ import annotations
 
@@ -15,21 +12,21 @@ from archwright.http_client.sse import ServerSentEvent
 DONE_MARK = b"[DONE]"
 
 
-# Decoded by the thousand and dropped at once, never part of a cycle: not for the collector to look at.
+# gc=False: many short-lived objects that are never part of a cycle.
 class FunctionCall(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
 
 
 class CustomCall(FunctionCall, rename={"arguments": "input"}, gc=False):
-    """A call whose arguments are no JSON but any text."""
+    """A call whose arguments are free text."""
 
     arguments: str | None = None
 
 
 class ToolCall(msgspec.Struct, gc=False):
-    """A piece of a tool call: `id` and the name come with the first, the arguments bit by bit. Without its
-    `extra_content` (its thought's signature) Gemini takes no call back as history."""
+    """A piece of a tool call: `id` and name come with the first. Gemini rejects a call in the history without its
+    `extra_content` (a signature)."""
 
     index: int = 0
     id: str | None = None
@@ -43,8 +40,7 @@ class ToolCall(msgspec.Struct, gc=False):
 
 
 class ChoiceDelta(msgspec.Struct, gc=False):
-    """`signature` vouches for the reasoning before it, where a provider gives one; `redacted` is reasoning in a form
-    that only the provider reads."""
+    """`signature`: the provider's, of the reasoning before it; `redacted`: reasoning only the provider can read."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -56,8 +52,7 @@ class ChoiceDelta(msgspec.Struct, gc=False):
 
 
 class CompletionChoice(msgspec.Struct, gc=False):
-    """`delta` is a piece of a stream, `message` all of a reply that came whole; `stop_reason` the stop text that was
-    met, where an engine names it."""
+    """`delta`: a piece of a stream; `message`: a complete reply; `stop_reason`: the stop text met, if known."""
 
     index: int = 0
     delta: ChoiceDelta | None = None
@@ -69,7 +64,7 @@ class CompletionChoice(msgspec.Struct, gc=False):
 
 
 class EngineEvent(msgspec.Struct, gc=False):
-    """What passes of an engine's event; whatever else it adds (timings, file names, its own ids) stays inside."""
+    """The fields of an engine's event that are passed on; others (timings, file names, ids) are dropped."""
 
     choices: list[CompletionChoice] | None = None
     usage: Any = None
@@ -82,8 +77,8 @@ decode_events = msgspec.json.Decoder(list[EngineEvent]).decode
 
 
 def read_event(data: bytes) -> EngineEvent:
-    """An event of a stream, or a whole reply. Content in parts (some reasoning models) is put together: the texts, and
-    what was thought as reasoning. Raises msgspec.DecodeError and UnicodeDecodeError for nonsense."""
+    """An event of a stream, or a whole reply. Content in parts (some reasoning models) is joined to text and reasoning.
+    Raises msgspec.DecodeError and UnicodeDecodeError."""
     try:
         return decode_event(data)
     except msgspec.ValidationError:
@@ -111,33 +106,32 @@ def extract_plain_text(event: EngineEvent) -> str | None:
 
 
 def _join_content_parts(raw: Any) -> bool:
-    """Whether content was in parts, which are text now."""
+    """Join content in parts to text; True if there was any."""
     found = False
-    for choice in _select_objects(raw.get("choices") if type(raw) is dict else None):
+    for choice in select_objects(raw.get("choices") if type(raw) is dict else None):
         said = choice.get("delta") or choice.get("message")
         if type(said) is dict and type(said.get("content")) is list:
-            parts = _select_objects(said["content"])
-            said["content"] = "".join(_text_or_empty(part.get("text")) for part in parts)
-            thought = "".join(
-                _text_or_empty(one.get("text")) for part in parts for one in _select_objects(part.get("thinking"))
-            )
-            said.setdefault("reasoning_content", thought or None)
+            parts = select_objects(said["content"])
+            said["content"] = _join_part_texts(parts)
+            thoughts = [one for part in parts for one in select_objects(part.get("thinking"))]
+            said.setdefault("reasoning_content", _join_part_texts(thoughts) or None)
             found = True
     return found
 
 
-def _select_objects(value: object) -> list[dict[str, Any]]:
+def select_objects(value: object) -> list[dict[str, Any]]:
+    """The JSON objects in a list; none if `value` is no list."""
     return [item for item in value if type(item) is dict] if type(value) is list else []
 
 
-def _text_or_empty(value: object) -> str:
-    return value if type(value) is str else ""
+def _join_part_texts(parts: list[dict[str, Any]]) -> str:
+    return "".join(part["text"] for part in parts if type(part.get("text")) is str)
 
 
 class EventReader(Protocol):
-    """Reads one reply of an engine that does not simply speak OpenAI's chat. `done` once the stream is at its end."""
+    """Reads one reply of an engine that does not speak plain OpenAI chat. `done` at the end of the stream."""
 
     done: bool
 
     def read(self, event: ServerSentEvent) -> Iterable[EngineEvent]:
-        """Raises msgspec.DecodeError for nonsense."""
+        """Raises msgspec.DecodeError."""

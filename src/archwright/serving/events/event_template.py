@@ -1,8 +1,8 @@
-"""The form of a stream's events: their bytes around the text that each of them brings.
+"""The form of a stream's events: the bytes around the text that each event brings.
 
-Decides that nothing is guessed. A form is taken from an event only where the decoder, shown the same bytes with another
-text in that place, finds that text and otherwise the same; so any JSON string may stand there. An event is read by its
-form only where it is these very bytes around one JSON string; whatever else is for the decoder.
+A form is derived from an event only if the decoder, given the same bytes around another text, finds that text and
+nothing else; so any JSON string may stand there. An event is read by its form only if it has exactly these bytes around
+one JSON string; any other goes to the decoder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class EventTemplate:
         self.one = 2 * self._around
 
     def match_one(self, event: bytes) -> str | None:
-        """What one event brings; None where it is not of this form."""
+        """The text of one event; None if it is not of this form."""
         between = event.removeprefix(self._before).removesuffix(self._behind)
         if len(event) - len(between) != self._around:
             return None
@@ -40,7 +40,7 @@ class EventTemplate:
             return None
 
     def match_all(self, events: bytes) -> list[str] | None:
-        """What whole events bring, each something; None where not all are of this form."""
+        """The texts of whole events, none empty; None unless all are of this form."""
         between = events.removeprefix(self._before).removesuffix(self._behind)
         if len(events) - len(between) != self._around:
             return None
@@ -52,7 +52,7 @@ class EventTemplate:
 
 
 def derive_template(events: bytes) -> EventTemplate | None:
-    """Of the last of some events. None where it is not one line that brings a text alone, in one plain place."""
+    """The form of the last of some events; None unless it is one line that brings only a text, in one place."""
     if not events.endswith(_END):
         return None
     event = events[: -len(_END)].rpartition(_END)[2] + _END
@@ -62,9 +62,8 @@ def derive_template(events: bytes) -> EventTemplate | None:
     if not text or text == _PROBE:
         return None
     before, found, behind = event.rpartition(_encode(text))
-    return (
-        EventTemplate(before, behind) if found and _decode_text(before + _encode(_PROBE) + behind) == _PROBE else None
-    )
+    same = found and _decode_text(before + _encode(_PROBE) + behind) == _PROBE
+    return EventTemplate(before, behind) if same else None
 
 
 def _decode_text(event: bytes) -> str | None:

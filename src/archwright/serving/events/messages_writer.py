@@ -1,9 +1,8 @@
-"""A reply in the words of the Messages interface: blocks, one behind the other.
+"""A reply in the format of the Messages interface: a sequence of blocks.
 
-Decides that the block of a call is closed when the object of its arguments is, since no engine says when they are over:
-until then what comes of other calls, or beside them, waits, and at the end of the stream nothing does. An engine that
-makes more than HELD_BYTES wait is given up. An engine of another interface counts the prompt only at the end, so a
-stream's first event says 0 and its last the count.
+Design: a call's block ends when the JSON object of its arguments is complete, since no engine marks its end. Until then
+other output is held back, up to BUFFER_LIMIT_BYTES; at the end of the stream everything is written. Engines of another
+interface count the prompt only at the end, so the first event of a stream says 0 and the last one the count.
 """
 
 from __future__ import annotations
@@ -20,21 +19,20 @@ from archwright.serving.events.response_formats import ResponseEnvelope, Respons
 
 _encode = msgspec.json.Encoder().encode
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
-# What waits is as large as an answer that calls tools; each piece of it takes PIECE_BYTES beside its words.
 BUFFER_LIMIT_BYTES = 1 << 20
-PIECE_OVERHEAD_BYTES = 256
-TEXT_INDEX = -1  # what is said beside calls, among their numbers
+PIECE_OVERHEAD_BYTES = 256  # of a held piece, beside its text
+TEXT_INDEX = -1  # of output beside calls, among their numbers
 _JSON_SIGNS = re.compile(r'\\.|["{}\[\]\\]', re.DOTALL)
 
 
 class _JsonObjectScanner:
-    """How far a JSON object has come that arrives in pieces; `closed` once nothing of it can follow."""
+    """Follows a JSON object that arrives in pieces; `closed` when it is complete."""
 
     def __init__(self) -> None:
         self.closed = False
         self._depth = 0
         self._quoted = False
-        self._escape = ""  # a piece may end in the middle of one
+        self._escape = ""  # an escape cut off at the end of a piece
 
     def feed(self, text: str) -> None:
         text, self._escape = self._escape + text, ""
@@ -53,7 +51,7 @@ class _JsonObjectScanner:
 
 
 class MessagesWriter:
-    """Writes one reply. A stream is of blocks, one open at a time: text, thinking, calls of tools."""
+    """Writes one reply. A stream has one open block at a time: text, thinking or a tool call."""
 
     def __init__(self, envelope: ResponseEnvelope, stops: Sequence[str] = ()) -> None:
         self._envelope = envelope
@@ -61,8 +59,8 @@ class MessagesWriter:
         self._open = ""
         self._blocks = 0
         self._begun: set[int] = set()  # numbers of calls that have a block
-        self._call: int | None = None  # whose block is open,
-        self._arguments = _JsonObjectScanner()  # and how far it is
+        self._call: int | None = None  # the call whose block is open
+        self._arguments = _JsonObjectScanner()  # of that call
         self._held: dict[int, list[ResponsePiece]] = {}  # by call
         self._room = BUFFER_LIMIT_BYTES
         self._ended = False
@@ -89,7 +87,7 @@ class MessagesWriter:
         return out
 
     def _write_or_buffer(self, number: int, piece: ResponsePiece) -> bytes:
-        """What is written now. Nothing for a call whose block is closed: its arguments were whole."""
+        """The bytes to send now; none for a call whose block is closed, since its arguments were complete."""
         if number != self._call:
             if number in self._begun:
                 return b""
@@ -100,26 +98,20 @@ class MessagesWriter:
 
     @property
     def _is_block_incomplete(self) -> bool:
-        """Whether more must come of the block that is open."""
+        """True if the open block needs more."""
         return self._call is not None and not self._arguments.closed and not self._ended
 
     def _buffer_piece(self, number: int, piece: ResponsePiece) -> None:
-        said = (piece.text, piece.refusal, piece.reasoning, piece.signature, *piece.redacted)
-        self._room -= (
-            PIECE_OVERHEAD_BYTES
-            + sum(map(len, said))
-            + sum(len(call.called_function.arguments or "") for call in piece.calls)
-        )
+        arguments = [call.called_function.arguments or "" for call in piece.calls]
+        said = (piece.text, piece.refusal, piece.reasoning, piece.signature, *piece.redacted, *arguments)
+        self._room -= PIECE_OVERHEAD_BYTES + sum(map(len, said))
         if self._room < 0:
-            raise EngineError(
-                "AW-ENG-03",
-                f"the engine went on for {BUFFER_LIMIT_BYTES} bytes before the tool call it had begun was whole",
-                hint="have it make one call at a time",
-            )
+            message = f"the engine went on for {BUFFER_LIMIT_BYTES} bytes before the tool call it had begun was whole"
+            raise EngineError("AW-ENG-03", message, hint="have it make one call at a time")
         self._held.setdefault(number, []).append(piece)
 
     def _flush_buffered(self) -> bytes:
-        """What waited, up to a call that is not whole either."""
+        """Write what was held, up to a call that is not complete."""
         out = b""
         while self._held and not self._is_block_incomplete:
             out += b"".join(map(self._write_piece, self._held.pop(next(iter(self._held)))))
@@ -152,9 +144,8 @@ class MessagesWriter:
     def _write_tool_call(self, call: ToolCall) -> bytes:
         function, out = call.called_function, b""
         if call.index not in self._begun:
-            out = self._open_block(
-                "tool_use", {"type": "tool_use", "id": call.id or "", "name": function.name or "", "input": {}}
-            )
+            block = {"type": "tool_use", "id": call.id or "", "name": function.name or "", "input": {}}
+            out = self._open_block("tool_use", block)
             self._begun.add(call.index)
             self._call, self._arguments = call.index, _JsonObjectScanner()
         if function.arguments:
@@ -167,16 +158,13 @@ class MessagesWriter:
         out = self._flush_buffered() + self._close_block()
         reason, stop = self._map_stop_reason(self._finish)
         delta = {"stop_reason": reason, "stop_sequence": stop}
-        return (
-            out
-            + _encode_event("message_delta", delta=delta, usage=to_messages_usage(used))
-            + _encode_event("message_stop")
-        )
+        out += _encode_event("message_delta", delta=delta, usage=to_messages_usage(used))
+        return out + _encode_event("message_stop")
 
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
         piece = pieces[0]
         blocks: list[dict[str, Any]] = []
-        if piece.reasoning or piece.signature:  # which may be all that is shown of it
+        if piece.reasoning or piece.signature:  # some show only the signature
             blocks.append({"type": "thinking", "thinking": piece.reasoning, "signature": piece.signature})
         blocks += [{"type": "redacted_thinking", "data": data} for data in piece.redacted]
         if piece.text or piece.refusal:
@@ -199,7 +187,7 @@ class MessagesWriter:
         if piece.finish == "stop" and piece.stop in self._stops:
             return "stop_sequence", piece.stop
         if piece.finish == "stop" and (self._begun or piece.calls):
-            return "tool_use", None  # many say "stop" of a call that had to be made
+            return "tool_use", None  # many engines say "stop" after a required call
         return STOP_REASONS.get(piece.finish, "end_turn"), None
 
     def _open_block(self, kind: str, block: dict[str, Any]) -> bytes:
@@ -224,7 +212,7 @@ def _encode_event(kind: str, **fields: Any) -> bytes:
 
 
 def _parse_arguments(said: str | None) -> dict[str, Any]:
-    """A call's arguments; of one that was cut off there are none to tell."""
+    """A call's arguments; {} if they were cut off."""
     try:
         return msgspec.json.decode(said or "{}", type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
@@ -232,7 +220,7 @@ def _parse_arguments(said: str | None) -> dict[str, Any]:
 
 
 def to_messages_usage(used: dict[str, Any] | None) -> dict[str, Any]:
-    """The count in the words of the interface: what came from a cache is not among the input there."""
+    """The usage in the interface's fields, where the input excludes cached tokens."""
     found = used or {}
     cached = found.get("prompt_tokens_details", {}).get("cached_tokens", 0)
     read = {"input_tokens": max(0, found.get("prompt_tokens", 0) - cached), "cache_read_input_tokens": cached}

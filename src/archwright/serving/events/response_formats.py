@@ -1,8 +1,4 @@
-"""Engine events in, OpenAI objects out: the same pieces as a stream of chunks or as one assembled reply.
-
-Decides what passes: content, log-probabilities, finish reason and usage. Whatever else an engine adds (timings,
-file names, its own ids) stays inside.
-"""
+"""Engine events in, OpenAI objects out, as a stream of chunks or one reply: content, log-probabilities, usage."""
 
 from __future__ import annotations
 
@@ -11,17 +7,18 @@ from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import msgspec
 
-from archwright.serving.events.engine_events import ToolCall
+from archwright.serving.events.engine_events import ToolCall, select_objects
 
 _encode = msgspec.json.Encoder().encode
 _USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
-# More than any engine reads or writes for one request: money and rates of so many still add up in 64 bits.
+_USAGE_DETAILS = (("prompt_tokens_details", "cached_tokens"), ("completion_tokens_details", "reasoning_tokens"))
+DONE_EVENT = b"data: [DONE]\n\n"
+# More tokens than any request has; costs of so many still add up in 64 bits.
 MAX_COUNT = 1 << 31
 
 
 class ResponsePiece(NamedTuple):
-    """What an engine says about one choice; `entries` are log-probabilities in the chat form, `stop` the stop text met,
-    where it is known."""
+    """A part of one choice; `entries` are log-probabilities in the chat form, `stop` the stop text met, if known."""
 
     text: str
     reasoning: str
@@ -36,7 +33,7 @@ class ResponsePiece(NamedTuple):
 
 
 class ResponseEnvelope(msgspec.Struct, frozen=True, gc=False):
-    """What every chunk of a reply repeats. `model` is the name the client used."""
+    """The fields that every chunk of a reply repeats. `model` is the name the client used."""
 
     id: str
     created: int
@@ -45,23 +42,18 @@ class ResponseEnvelope(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResponseWriter(Protocol):
-    """Writes one reply in its client's language: as a stream (`first`, pieces, `end`) or as one `whole`."""
+    """Writes one reply in the client's format: as a stream (start, texts and pieces, end) or as one response.
+    `encode_text` is for a piece of the first choice that is only text, as nearly all are."""
 
     def encode_start(self) -> bytes: ...
-
-    def encode_text(self, text: str) -> bytes:
-        """A piece of the first choice that is text alone: nearly every one is."""
-
+    def encode_text(self, text: str) -> bytes: ...
     def encode_piece(self, piece: ResponsePiece) -> bytes: ...
-
     def encode_end(self, used: dict[str, Any] | None) -> bytes: ...
-
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes: ...
 
 
 class ChoiceFormat(Protocol):
-    """One of OpenAI's two text interfaces. `text` is what stands before and behind the text in the chunk of a piece
-    that is text and nothing else."""
+    """One of OpenAI's two text interfaces. `text`: the bytes before and after the text in a chunk of text alone."""
 
     path: str
     prefix: str
@@ -70,15 +62,12 @@ class ChoiceFormat(Protocol):
     text: tuple[bytes, bytes]
 
     def start_choice(self, index: int) -> dict[str, Any] | None: ...
-
     def chunk_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
-
     def complete_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, gc=False):
-    """`top_logprobs` None: no log-probabilities; `prompt_characters` is where old-style text offsets start. `choices`
-    is how many replies were asked for."""
+    """`top_logprobs` None: no log-probabilities; `prompt_characters`: where old-style text offsets start."""
 
     top_logprobs: int | None
     prompt_characters: int
@@ -123,7 +112,7 @@ class ChatFormat:
 
 
 def _format_tool_call(call: ToolCall) -> dict[str, Any]:
-    """A call, or what a piece says of it."""
+    """A call, or a piece of one."""
     kind, words = ("function", "arguments") if call.custom is None else ("custom", "input")
     said: dict[str, Any] = {"id": call.id, "type": kind} if call.id is not None else {}
     function = call.function or call.custom
@@ -134,8 +123,7 @@ def _format_tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 class CompletionFormat:
-    """A stream remembers how far its text has come: old-style log-probabilities carry text offsets. `echoes`: the text
-    begins with the prompt."""
+    """Counts text offsets, which old-style log-probabilities have. `echoes`: the text begins with the prompt."""
 
     path = "/completions"
     prefix = "cmpl-"
@@ -155,7 +143,7 @@ class CompletionFormat:
         return {"index": piece.number, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
 
     def complete_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
-        """All of it, also where it has gone out as a stream already."""
+        """The whole choice, also after it was streamed."""
         self._offsets.pop(piece.number, None)
         return self.chunk_choice(piece, wanted)
 
@@ -172,15 +160,13 @@ class CompletionFormat:
         return {
             "tokens": [entry["token"] for entry in found],
             "token_logprobs": [entry["logprob"] for entry in found],
-            "top_logprobs": [_top_alternatives(entry, wanted.top_logprobs) for entry in found],
+            # The chosen token is always among the alternatives, as the old interface promises.
+            "top_logprobs": [
+                {other["token"]: other["logprob"] for other in (*entry["top_logprobs"][: wanted.top_logprobs], entry)}
+                for entry in found
+            ],
             "text_offset": offsets,
         }
-
-
-def _top_alternatives(entry: dict[str, Any], top: int) -> dict[str, float]:
-    """The chosen token is always among them, as the old interface promises."""
-    best = {other["token"]: other["logprob"] for other in entry["top_logprobs"][:top]}
-    return {**best, entry["token"]: entry["logprob"]}
 
 
 def chat_logprobs(found: list[dict[str, Any]] | None, wanted: ResponseOptions) -> dict[str, Any] | None:
@@ -196,11 +182,8 @@ def parse_logprobs(logprobs: object) -> list[dict[str, Any]] | None:
         return None
     if type(logprobs.get("content")) is list:
         return [
-            {
-                **_logprob_entry(item),
-                "top_logprobs": [_logprob_entry(other) for other in _select_objects(item.get("top_logprobs"))],
-            }
-            for item in _select_objects(logprobs["content"])
+            {**_logprob_entry(item), "top_logprobs": [*map(_logprob_entry, select_objects(item.get("top_logprobs")))]}
+            for item in select_objects(logprobs["content"])
         ]
     tokens, chosen = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
     tops = logprobs.get("top_logprobs") or [None] * len(tokens)
@@ -213,10 +196,6 @@ def parse_logprobs(logprobs: object) -> list[dict[str, Any]] | None:
     ]
 
 
-def _select_objects(value: object) -> list[dict[str, Any]]:
-    return [item for item in value if type(item) is dict] if type(value) is list else []
-
-
 def _logprob_entry(item: dict[str, Any]) -> dict[str, Any]:
     token = str(item.get("token", ""))
     raw = item.get("bytes")
@@ -224,7 +203,7 @@ def _logprob_entry(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Whether it can be believed: what is billed by it is neither a gift nor more than there is."""
+    """True if `value` is a believable count of tokens: it is billed."""
     return type(value) is int and 0 <= value <= MAX_COUNT
 
 
@@ -233,17 +212,15 @@ def parse_usage(found: object) -> dict[str, Any] | None:
     if not isinstance(found, dict) or not is_count(found.get("completion_tokens")):
         return None
     kept: dict[str, Any] = {name: found[name] for name in _USAGE_FIELDS if is_count(found.get(name))}
-    details = found.get("prompt_tokens_details")
-    if isinstance(details, dict) and is_count(details.get("cached_tokens")):
-        kept["prompt_tokens_details"] = {"cached_tokens": details["cached_tokens"]}
-    details = found.get("completion_tokens_details")
-    if isinstance(details, dict) and is_count(details.get("reasoning_tokens")):
-        kept["completion_tokens_details"] = {"reasoning_tokens": details["reasoning_tokens"]}
+    for name, field in _USAGE_DETAILS:
+        details = found.get(name)
+        if isinstance(details, dict) and is_count(details.get(field)):
+            kept[name] = {field: details[field]}
     return kept
 
 
 class OpenAIWriter:
-    """Writes OpenAI's replies; what the events of one share is encoded once, for a `stream`."""
+    """Writes OpenAI's replies; what all chunks share is encoded once, for a `stream`."""
 
     def __init__(
         self, shape: ChoiceFormat, envelope: ResponseEnvelope, wanted: ResponseOptions, *, stream: bool = True
@@ -273,15 +250,11 @@ class OpenAIWriter:
 
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
         choices = [self._shape.complete_choice(piece, self._wanted) for piece in pieces]
-        return _encode(
-            {**_envelope_fields(self._envelope, self._shape.reply_object), "choices": choices, "usage": used}
-        )
+        head = _envelope_fields(self._envelope, self._shape.reply_object)
+        return _encode({**head, "choices": choices, "usage": used})
 
     def _encode_choice(self, choice: dict[str, Any]) -> bytes:
         return self._head + _encode(choice) + self._tail
-
-
-DONE_EVENT = b"data: [DONE]\n\n"
 
 
 def _envelope_fields(envelope: ResponseEnvelope, kind: str) -> dict[str, Any]:

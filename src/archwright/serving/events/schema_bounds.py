@@ -1,9 +1,8 @@
-"""Schemas of tools as an engine is held to them: each at its new place, and none without end.
+"""Tool schemas for constrained generation: relocated into one schema and bounded in length.
 
-Decides that what a schema leaves open may not outgrow the reply: a string or a list of no stated length gets the
-largest bound with which the longest document the schema allows still fits the reply's tokens. So a call that had to
-be made is whole whatever the model rambles, unless the schema's own bounds, recursion or free-form values are larger
-than the reply. One character counts as one token: digits are, words are less.
+Design: a string or list without a stated length gets the largest bound with which the schema's longest document fits
+the reply's tokens, so a required call is complete unless the schema's own bounds, recursion or free-form values exceed
+the reply. One character counts as one token, which is the worst case (digits).
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Tokens of a mark between values, with the blanks a grammar lets a model put there; of a number; of a literal.
+# Tokens of a mark between values (with the blanks that a grammar allows), of a number and of a literal.
 MARK_TOKENS, NUMBER_TOKENS, LITERAL_TOKENS = 3, 20, 2
 UNBOUNDED_TOKENS = 1_000_000
 _BOUNDING_KEYWORDS = {"maxLength", "pattern", "format", "enum", "const"}
 
 
 class SchemaBound(NamedTuple):
-    """What an open string or list may hold."""
+    """The most characters of an open string and items of an open list."""
 
     characters: int
     items: int
@@ -28,14 +27,12 @@ SCHEMA_BOUNDS = tuple(SchemaBound(2**power, max(1, min(16, 2 ** (power - 3)))) f
 
 
 def bound_schemas(given: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list[Any], dict[str, Any]]:
-    """The schema of each tool, and the definitions that those which refer to parts of themselves need."""
+    """The schema of each tool, and the definitions for those that refer to parts of themselves."""
     found: list[Any] = []
     defined: dict[str, Any] = {}
     for number, schema in enumerate(given):
-        bound = next(
-            (bound for bound in SCHEMA_BOUNDS if _LongestDocument(schema, bound).tokens_of(schema) <= tokens),
-            SCHEMA_BOUNDS[-1],
-        )
+        fits = (bound for bound in SCHEMA_BOUNDS if _LongestDocument(schema, bound).tokens_of(schema) <= tokens)
+        bound = next(fits, SCHEMA_BOUNDS[-1])
         name = f"tool{number}"
         placed = _relocate_schema(schema, f"#/$defs/{name}", bound)
         if _has_reference(schema):
@@ -49,16 +46,8 @@ def _schema_types(node: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(said) if type(said) is list and said else (said,)
 
 
-def _is_open_string(node: Mapping[str, Any]) -> bool:
-    return "string" in _schema_types(node) and not _BOUNDING_KEYWORDS & node.keys()
-
-
-def _is_open_list(node: Mapping[str, Any]) -> bool:
-    return "array" in _schema_types(node) and "maxItems" not in node
-
-
 def _relocate_schema(node: Any, root: str, bound: SchemaBound) -> Any:
-    """At its new place references begin at `root`."""
+    """A bounded copy whose references begin at `root`."""
     if type(node) is list:
         return [_relocate_schema(inner, root, bound) for inner in node]
     if type(node) is not dict:
@@ -67,15 +56,16 @@ def _relocate_schema(node: Any, root: str, bound: SchemaBound) -> Any:
     target = node.get("$ref")
     if type(target) is str and target.startswith("#"):
         found["$ref"] = root + target[1:]
-    if _is_open_string(node):
+    types = _schema_types(node)
+    if "string" in types and not _BOUNDING_KEYWORDS & node.keys():
         found["maxLength"] = max(bound.characters, _integer_field(node, "minLength", 0))
-    if _is_open_list(node):
+    if "array" in types and "maxItems" not in node:
         found["maxItems"] = max(bound.items, _integer_field(node, "minItems", 0))
     return found
 
 
 class _LongestDocument:
-    """How many tokens the longest document of a schema takes, at most. What contains itself has no longest."""
+    """The most tokens that a document of a schema takes; recursive schemas are unbounded."""
 
     def __init__(self, whole: Mapping[str, Any], bound: SchemaBound) -> None:
         self._whole, self._bound = whole, bound
@@ -107,9 +97,8 @@ class _LongestDocument:
             return 2 * MARK_TOKENS + each * _integer_field(node, "maxItems", self._bound.items)
         fields = node.get("properties")
         if type(fields) is dict:
-            return 2 * MARK_TOKENS + sum(
-                len(name) + 2 * MARK_TOKENS + self.tokens_of(inner) for name, inner in fields.items()
-            )
+            inside = (len(name) + 2 * MARK_TOKENS + self.tokens_of(inner) for name, inner in fields.items())
+            return 2 * MARK_TOKENS + sum(inside)
         return NUMBER_TOKENS
 
 
@@ -124,7 +113,7 @@ def _integer_field(node: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def _resolve_pointer(pointer: Any, whole: Mapping[str, Any]) -> Any:
-    """The part of a schema that a reference of it means; None where it means nothing."""
+    """The part of a schema that a reference points to; None if there is none."""
     found: Any = whole
     for step in str(pointer).removeprefix("#").split("/")[1:]:
         found = found.get(step) if type(found) is dict else None

@@ -1,7 +1,7 @@
-"""A whole reply told again as a stream: what a client that asked for one gets from the cache.
+"""Replay a cached reply as a stream, for a client that asked for one.
 
-Decides that a call of a tool which the reply's length cut off is not kept: a whole message has no words for half of
-its arguments, a stream has.
+A reply with a tool call that its length cut off is not cached: a message, unlike a stream, cannot hold half of the
+arguments.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ from archwright.serving.events.response_formats import (
 UsageCounts = dict[str, Any] | None
 UsageTransform = Callable[[UsageCounts], UsageCounts]
 FINISH_REASONS = {reason: finish for finish, reason in STOP_REASONS.items()}
-MAX_LOGPROBS = 1_000  # of the log-probabilities kept: what was asked for is what was kept
+MAX_LOGPROBS = 1_000  # all: only the requested ones are cached
 
 
 def replay_response(body: bytes, *, include_usage: bool, told: UsageTransform | None = None) -> bytes:
-    """The server-sent events of a reply: OpenAI's, chat or completion, or a message. `told` makes of a count of
-    tokens what the client is told."""
+    """The server-sent events of a reply (chat, completion or message). `told` converts the usage for the client."""
     reply: dict[str, Any] = msgspec.json.decode(body)
     if reply.get("type") == "message":
         return _replay_message(reply)
@@ -46,10 +45,8 @@ def replay_response(body: bytes, *, include_usage: bool, told: UsageTransform | 
 
 
 def parse_pieces(reply: dict[str, Any]) -> list[ResponsePiece]:
-    """What an OpenAI reply says."""
-    return [
-        _parse_choice(choice, choice.get("message") or {"content": choice.get("text")}) for choice in reply["choices"]
-    ]
+    """The choices of an OpenAI reply."""
+    return [_parse_choice(choice) for choice in reply["choices"]]
 
 
 def has_truncated_call(pieces: Sequence[ResponsePiece]) -> bool:
@@ -57,17 +54,13 @@ def has_truncated_call(pieces: Sequence[ResponsePiece]) -> bool:
 
 
 def _replay_message(reply: dict[str, Any]) -> bytes:
-    """Block by block, as the reply has them."""
+    """Block by block."""
     stop = reply["stop_sequence"]
     writer = MessagesWriter(ResponseEnvelope(reply["id"], 0, reply["model"], ""), () if stop is None else (stop,))
     told = [writer.encode_start()]
-    for number, block in enumerate(reply["content"]):
-        told.append(writer.encode_piece(_parse_block(number, block)))
-    told.append(
-        writer.encode_piece(
-            ResponsePiece("", "", None, FINISH_REASONS.get(reply["stop_reason"], "stop"), stop=stop or "")
-        )
-    )
+    told += [writer.encode_piece(_parse_block(number, block)) for number, block in enumerate(reply["content"])]
+    finish = FINISH_REASONS.get(reply["stop_reason"], "stop")
+    told.append(writer.encode_piece(ResponsePiece("", "", None, finish, stop=stop or "")))
     read, cached = reply["usage"]["input_tokens"], reply["usage"]["cache_read_input_tokens"]
     used = {"prompt_tokens": read + cached, "completion_tokens": reply["usage"]["output_tokens"]}
     told.append(writer.encode_end({**used, "prompt_tokens_details": {"cached_tokens": cached}}))
@@ -86,21 +79,21 @@ def _parse_block(number: int, block: dict[str, Any]) -> ResponsePiece:
 
 
 def encode_stream(writer: ResponseWriter, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
-    """All of it at once, in as few events as keep each client's parser content: for each choice its role, what it
-    says, its end."""
+    """A whole stream with few events: for each choice its role, its content, its end."""
     return b"".join((writer.encode_start(), *encode_pieces(writer, pieces), writer.encode_end(used)))
 
 
 def encode_pieces(writer: ResponseWriter, pieces: Sequence[ResponsePiece]) -> Iterator[bytes]:
-    """What it says, without its beginning and its end."""
+    """The events between the start and the end of the stream."""
     for piece in pieces:
-        # Nearly all are text alone, which is written without making objects of it.
+        # Nearly all are only text, which is written without building objects.
         alone = piece.text and piece == (piece.text, "", None, piece.finish, [], "", 0, "", "", ())
         yield writer.encode_text(piece.text) if alone else writer.encode_piece(piece._replace(finish=None))
         yield writer.encode_piece(ResponsePiece("", "", None, piece.finish, number=piece.number, stop=piece.stop))
 
 
-def _parse_choice(choice: dict[str, Any], said: dict[str, Any]) -> ResponsePiece:
+def _parse_choice(choice: dict[str, Any]) -> ResponsePiece:
+    said = choice.get("message") or {"content": choice.get("text")}
     calls = msgspec.convert(said.get("tool_calls") or [], list[ToolCall])
     for number, call in enumerate(calls):
         call.index = number

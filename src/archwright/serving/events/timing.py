@@ -1,4 +1,4 @@
-"""When the parts of one answer came, and how much there was of it."""
+"""Times and token counts of one answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class RequestTiming:
-    """When things happened, on the exchange's clock; what was counted."""
+    """Times on the exchange's clock, and what was counted."""
 
     queued_s = 0.0
     first_at: float | None = None
@@ -37,7 +37,7 @@ class RequestTiming:
         return (self.last_at - self.first_at) / (self.tokens - 1)
 
     def gateway_time_s(self, now: float) -> float:
-        """Our own share so far: before the engine was asked, less the wait for a slot, and since its last word."""
+        """The gateway's own time so far: before the engine was asked, without the queue, and since its last event."""
         return self.asked_at - self.received_at - self.queued_s + now - self.event_at
 
     def overhead_header(self, now: float) -> tuple[bytes, bytes]:

@@ -1,11 +1,9 @@
-"""Tool calls of an engine that promises none: its whole reply is held to a schema, and read as the call it is.
+"""Tool calls of an engine that does not enforce them: the whole reply is constrained to a schema and read as a call.
 
-Decides that a required or named call always fits its tool's schema, whatever the model and its template know of
-tools: the tools are told in words, the reply is `{"name": ..., "arguments": {...}}` by the engine's grammar, and where
-the model may choose it may be `{"answer": "..."}` instead, or `{"answer": {...}}` held to the response format that was
-asked for; for a call that has to be made that format means nothing. One call a reply. What passes is a stream either
-way: the arguments, or the answer, go on as they come. A reply cut off by its length is cut off inside the call, and
-says so by its finish reason, as elsewhere.
+Design: a required or named call always fits its tool's schema, whatever the model and its template know of tools. The
+prompt describes the tools, the engine's grammar forces `{"name": ..., "arguments": {...}}`, one call per reply. If the
+model may choose, the reply may also be `{"answer": "..."}`, or `{"answer": {...}}` in the requested response format.
+Arguments and answers are streamed as they come; a reply cut off by its length ends within the call.
 """
 
 from __future__ import annotations
@@ -32,8 +30,7 @@ from archwright.serving.http.errors import bad_request
 
 TEXT_SCHEMA: Mapping[str, Any] = {"type": "string"}
 TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
-# Tokens of a reply beside a call's arguments.
-FRAME_TOKENS = 24
+FRAME_TOKENS = 24  # of a reply, beside a call's arguments
 _CALL_START = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
 _TEXT_START = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
 _JSON_START = re.compile(r'\s*\{\s*"answer"\s*:\s*')
@@ -43,10 +40,11 @@ _DECODABLE_STRING = re.compile(
     r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\[^u])*"
 )
 _OBJECT_END = " \t\r\n}"
+_DESCRIBED_FIELDS = ("name", "description", "parameters")
 
 
 def involves_tools(body: Mapping[str, Any]) -> bool:
-    """Whether a request or its history has to do with tools."""
+    """True if a request or its history uses tools."""
     if "tools" in body:
         return True
     messages = body.get("messages") or ()
@@ -54,11 +52,11 @@ def involves_tools(body: Mapping[str, Any]) -> bool:
 
 
 def emulate_tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolCallReader | None]:
-    """The request as such an engine can keep it, and who reads its reply; None where no call may come of it.
-
-    Raises Refusal 400 for what cannot be told of such a reply.
-    """
-    _require_functions(body)
+    """The request for such an engine, and the reader of its reply; None if no call may come. Raises ApiError 400."""
+    calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
+    other = next((one["type"] for one in (*(body.get("tools") or ()), *calls) if one["type"] != "function"), None)
+    if other is not None:
+        raise bad_request(f"this model's tools are functions, not {str(other)[:40]!r}", "tools", "unsupported_value")
     told = {name: value for name, value in body.items() if name not in TOOL_FIELDS}
     told["messages"] = messages = [_to_plain_message(message) for message in body["messages"]]
     tools, choice = body.get("tools"), body.get("tool_choice", "auto")
@@ -76,15 +74,8 @@ def emulate_tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolCallRead
     return told, ToolCallReader(formed=answer is not TEXT_SCHEMA)
 
 
-def _require_functions(body: Mapping[str, Any]) -> None:
-    calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
-    other = next((one["type"] for one in (*(body.get("tools") or ()), *calls) if one["type"] != "function"), None)
-    if other is not None:
-        raise bad_request(f"this model's tools are functions, not {str(other)[:40]!r}", "tools", "unsupported_value")
-
-
 def _to_plain_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A call or its result in words: a template may know neither."""
+    """A call or its result as text: a template may support neither."""
     if message["role"] == "tool":
         return {"role": "user", "content": f"Result of {message['tool_call_id']}: {message['content']}"}
     calls = message.get("tool_calls")
@@ -98,7 +89,7 @@ def _to_plain_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _content_schema(form: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What an answer without a call is held to."""
+    """The schema of an answer without a call."""
     if form is None:
         return TEXT_SCHEMA
     return form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}
@@ -107,15 +98,11 @@ def _content_schema(form: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _add_instructions(
     messages: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None
 ) -> list[Mapping[str, Any]]:
-    lines = [
-        msgspec.json.encode({name: function[name] for name in _DESCRIBED_FIELDS if function.get(name)}).decode()
-        for function in functions
-    ]
-    words = (
-        "You can call these functions:\n"
-        + "\n".join(lines)
-        + '\nTo call one, reply with JSON: {"name": <function>, "arguments": <its arguments>}.'
-    )
+    words = "You can call these functions:\n"
+    for function in functions:
+        told = {name: function[name] for name in _DESCRIBED_FIELDS if function.get(name)}
+        words += msgspec.json.encode(told).decode() + "\n"
+    words += 'To call one, reply with JSON: {"name": <function>, "arguments": <its arguments>}.'
     if answer is not None:
         said = "<text>" if answer is TEXT_SCHEMA else f"<JSON of this schema: {msgspec.json.encode(answer).decode()}>"
         words += f'\nTo answer without a call, reply with JSON: {{"answer": {said}}}.'
@@ -125,20 +112,16 @@ def _add_instructions(
     return [{"role": "system", "content": words}, *messages]
 
 
-_DESCRIBED_FIELDS = ("name", "description", "parameters")
-
-
 def _build_reply_schema(
     functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None, max_tokens: int
 ) -> dict[str, Any]:
-    """One of the calls, or an answer."""
+    """The schema of one of the calls or an answer."""
     given = [function.get("parameters") or {"type": "object", "properties": {}} for function in functions]
     formed = [] if answer is None or answer is TEXT_SCHEMA else [answer]
     placed, defined = bound_schemas([*given, *formed], max_tokens - FRAME_TOKENS)
-    arguments = placed[: len(given)]
     forms = [
         _object_schema(name={"const": function["name"]}, arguments=schema)
-        for function, schema in zip(functions, arguments, strict=True)
+        for function, schema in zip(functions, placed[: len(given)], strict=True)
     ]
     if answer is not None:
         forms.append(_object_schema(answer=placed[-1] if formed else TEXT_SCHEMA))
@@ -151,7 +134,7 @@ def _object_schema(**fields: Any) -> dict[str, Any]:
 
 
 class ToolCallReader:
-    """Reads an OpenAI stream whose text is one call or one answer in JSON; `formed`: the answer is JSON itself."""
+    """Reads an OpenAI stream whose text is one call or one answer as JSON; `formed`: the answer is JSON itself."""
 
     def __init__(self, *, formed: bool = False) -> None:
         self.done = False
@@ -196,7 +179,7 @@ class ToolCallReader:
                 yield ChoiceDelta(content=said)
 
     def _read_json_value(self, *, last: bool) -> str:
-        """All but what may be the end of the object around them."""
+        """All but what may be the end of the enclosing object."""
         said = self._rest.rstrip(_OBJECT_END)
         held = self._rest = self._rest[len(said) :]
         if last:

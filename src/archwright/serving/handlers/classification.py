@@ -1,7 +1,6 @@
-"""One prediction request: a slot, the classifier's probabilities, the likeliest class of each item by name.
+"""One prediction request: {"inputs": [...]} in, the likeliest class and all probabilities of each item out.
 
-The body is {"inputs": [...]} and nothing else; what an item must be is the model's affair, and its engine's words say
-what is wrong with which.
+The form of an item depends on the model; its engine's error messages say what is wrong with which item.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from archwright.engines.onnx import BATCH_ITEMS, Item
 from archwright.errors import ArchwrightError, EngineError
 from archwright.http_client.client import EngineRefused
 from archwright.serving.handlers.gateway_context import GatewayContext
-from archwright.serving.handlers.generation import classify_failure, classify_stop
+from archwright.serving.handlers.generation import classify_failure
 from archwright.serving.http.errors import ApiError, bad_request, redact_locations
 from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HttpExchange
 from archwright.serving.requests.field_checks import decode_body, require_field, unknown_field
@@ -26,10 +25,8 @@ from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.settings.config import Endpoint, EndpointSpec
 
 PATH = "/v1/predict"
-# The next one is noise of 32-bit arithmetic.
-PROBABILITY_DIGITS = 6
-# Above this many probabilities a reply is put together beside the event loop.
-INLINE_PROBABILITIES = 10_000
+PROBABILITY_DIGITS = 6  # the next one is noise of 32-bit arithmetic
+INLINE_PROBABILITIES = 10_000  # a reply with more is built in a thread
 
 
 class ClassificationRequest(NamedTuple):
@@ -40,7 +37,7 @@ class ClassificationRequest(NamedTuple):
 async def serve_classification(
     gateway: GatewayContext, exchange: HttpExchange, question: ClassificationRequest
 ) -> None:
-    """Answer the client; measured whatever happens."""
+    """Answer the client and record the request however it ends."""
     spec, status = question.endpoint, "failed"
     try:
         exchange.watch_disconnect()
@@ -53,11 +50,8 @@ async def serve_classification(
             body = _build_response(found, spec, exchange.model)
         gateway.record_request(exchange, spec, "ok", {"pool": spec.pool, "operation": "predict"})
         exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, bill.headers())
-    except asyncio.CancelledError:
-        status = classify_stop(exchange)
-        raise
-    except ArchwrightError as error:
-        status = classify_failure(error)
+    except (asyncio.CancelledError, ArchwrightError) as error:
+        status = classify_failure(exchange, error)
         raise
     finally:
         gateway.record_interrupted(exchange, spec, status, {"pool": spec.pool, "operation": "predict"})
@@ -70,7 +64,7 @@ def parse_classification_request(data: bytes, directory: ModelDirectory, name: s
         message = f"the classifier {name[:MAX_MODEL_NAME_CHARACTERS]!r} does not exist"
         if name in directory.names:
             message = f"{name!r} is no classifier: ask it at /v1/chat/completions"
-        raise ApiError(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found")
+        raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found")
     body = decode_body(data)
     for field in body:
         if field != "inputs":
@@ -87,7 +81,7 @@ def parse_classification_request(data: bytes, directory: ModelDirectory, name: s
 
 
 class _ClassProbabilities(msgspec.Struct):
-    """What the engine answers: the classes in order, a row of probabilities an item."""
+    """An engine's answer: the classes in order, and a row of probabilities per item."""
 
     labels: list[str]
     probabilities: list[list[float]]
@@ -96,7 +90,7 @@ class _ClassProbabilities(msgspec.Struct):
 async def _query_engine(
     gateway: GatewayContext, exchange: HttpExchange, question: ClassificationRequest
 ) -> _ClassProbabilities:
-    # Numbers and pictures: detection reads text, so here the endpoint's class and the caller's word decide.
+    # Detection reads text only: for numbers and pictures the endpoint's class and the caller's header decide.
     course = start_attempts(gateway.router, exchange, question, None)
 
     async def send(replica: Replica) -> _ClassProbabilities:
@@ -105,24 +99,19 @@ async def _query_engine(
         return found
 
     try:
-        return await course.run(
-            SlotRequest(len(question.inputs), course.tenant, priority=question.endpoint.priority), send
-        )
+        work = SlotRequest(len(question.inputs), course.tenant, priority=question.endpoint.priority)
+        return await course.run(work, send)
     except EngineRefused as error:
-        raise _translate_refusal(error) from error
-
-
-def _translate_refusal(error: EngineRefused) -> ArchwrightError:
-    """The engine's words about an item are meant for the client."""
-    if error.status != HTTPStatus.BAD_REQUEST:
-        return error
-    detail = error.body.get("error")
-    said = detail.get("message") if isinstance(detail, dict) else detail
-    return bad_request(redact_locations(str(said)), "inputs", "invalid_value")
+        if error.status != HTTPStatus.BAD_REQUEST:
+            raise
+        # The engine's message about an item is meant for the client.
+        detail = error.body.get("error")
+        said = detail.get("message") if isinstance(detail, dict) else detail
+        raise bad_request(redact_locations(str(said)), "inputs", "invalid_value") from error
 
 
 def _check_reply(reply: dict[str, Any], items: int) -> _ClassProbabilities:
-    """Raises EngineError AW-ENG-03 where the engine answered with something else."""
+    """Raises EngineError AW-ENG-03 if the engine answered with something else."""
     try:
         found = msgspec.convert(reply, _ClassProbabilities)
     except msgspec.ValidationError as error:
@@ -140,10 +129,6 @@ def _build_response(found: _ClassProbabilities, spec: EndpointSpec, version: str
 
 def _format_prediction(labels: list[str], row: list[float]) -> dict[str, Any]:
     rounded = [round(value, PROBABILITY_DIGITS) for value in row]
-    # Of the unrounded: two that look alike are told apart as the model does.
-    best = max(range(len(row)), key=row.__getitem__)
-    return {
-        "label": labels[best],
-        "probability": rounded[best],
-        "probabilities": dict(zip(labels, rounded, strict=True)),
-    }
+    best = max(range(len(row)), key=row.__getitem__)  # before rounding, which makes ties
+    probabilities = dict(zip(labels, rounded, strict=True))
+    return {"label": labels[best], "probability": rounded[best], "probabilities": probabilities}

@@ -15,7 +15,7 @@ from archwright.serving.admission.metering import RequestCharge
 from archwright.serving.events.response_formats import is_count
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.gateway_context import GatewayContext
-from archwright.serving.handlers.generation import classify_failure, classify_stop
+from archwright.serving.handlers.generation import classify_failure
 from archwright.serving.http.errors import bad_request
 from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HttpExchange
 from archwright.serving.requests.request_validation import GenerationRequest
@@ -26,7 +26,7 @@ PATH = "/embeddings"
 
 
 async def serve_embeddings(gateway: GatewayContext, exchange: HttpExchange, question: GenerationRequest) -> None:
-    """Answer the client; measured whatever happens."""
+    """Answer the client and record the request however it ends."""
     spec, status, meter = question.endpoint, "failed", RequestTiming(exchange.received_at)
     try:
         exchange.watch_disconnect()
@@ -50,11 +50,8 @@ async def serve_embeddings(gateway: GatewayContext, exchange: HttpExchange, ques
         if bill.is_cacheable:
             bill.cache_response(body, tokens, 0)
         exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, [meter.overhead_header(exchange.now()), *bill.headers()])
-    except asyncio.CancelledError:
-        status = classify_stop(exchange)
-        raise
-    except ArchwrightError as error:
-        status = classify_failure(error)
+    except (asyncio.CancelledError, ArchwrightError) as error:
+        status = classify_failure(exchange, error)
         raise
     finally:
         gateway.record_interrupted(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings"})
@@ -72,12 +69,9 @@ async def _query_engine(
     async def send(replica: Replica) -> dict[str, Any]:
         if question.plain and replica.tuned:
             # Engines leave an adapter out of a generation, not out of embeddings: other vectors would spoil an index.
-            raise bad_request(
-                f"{question.model!r} makes no embeddings while {replica.version!r} is served over it; "
-                f"name {question.endpoint.workload!r} to have them from that version",
-                "model",
-                "unsupported_model",
-            )
+            message = f"{question.model!r} makes no embeddings while {replica.version!r} is served over it; "
+            message += f"name {question.endpoint.workload!r} to have them from that version"
+            raise bad_request(message, "model", "unsupported_model")
         exchange.model, exchange.route = replica.version, course.pool.name
         bill.set_prices(replica.prices)
         meter.queued_s, meter.asked_at = course.queued_s, exchange.now()
@@ -89,14 +83,14 @@ async def _query_engine(
 
 
 class _EmbeddingVector(msgspec.Struct):
-    """One vector as an engine sends it; other fields are let pass."""
+    """One vector as an engine sends it; other fields are ignored."""
 
     index: int
     embedding: list[float]
 
 
 def _build_response(found: dict[str, Any], question: GenerationRequest) -> dict[str, Any]:
-    """The engine's vectors in the order of the inputs. Raises EngineError AW-ENG-03 where it sent others."""
+    """The engine's vectors in the order of the inputs. Raises EngineError AW-ENG-03 for others."""
     try:
         given = {item.index: item.embedding for item in msgspec.convert(found.get("data"), list[_EmbeddingVector])}
     except msgspec.ValidationError as error:
@@ -104,19 +98,15 @@ def _build_response(found: dict[str, Any], question: GenerationRequest) -> dict[
     expected = range(len(question.body["input"]))
     if set(given) != set(expected):
         raise EngineError("AW-ENG-03", "the engine answered with other vectors than it was asked for")
-    data = [
-        {"object": "embedding", "index": index, "embedding": _encode_vector(given[index], question.base64)}
-        for index in expected
-    ]
+    vectors = {index: _encode_base64(given[index]) for index in expected} if question.base64 else given
+    data = [{"object": "embedding", "index": index, "embedding": vectors[index]} for index in expected]
     tokens = _prompt_tokens(found)
     used = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": question.model, "usage": used}
 
 
-def _encode_vector(vector: list[float], as_base64: bool) -> list[float] | str:
-    """Base64 of little-endian 32-bit floats is what the official client asks for unless told otherwise."""
-    if not as_base64:
-        return vector
+def _encode_base64(vector: list[float]) -> str:
+    """Little-endian 32-bit floats, the official client's default encoding."""
     return base64.b64encode(array("f", vector).tobytes()).decode()
 
 

@@ -1,4 +1,4 @@
-"""What every handler needs: the configuration, the endpoints in force, the guard, the books it writes."""
+"""What every handler needs: the configuration, the endpoints in force, authorisation and records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from archwright.serving.settings.config import EndpointSpec, GatewayConfig
 
 
 class Recorders(NamedTuple):
-    """What the gateway writes to: what it served and decided, the page a Prometheus scrapes, a collector's traces."""
+    """The ledger of requests and decisions, the metrics page, the trace exporter."""
 
     ledger: WalWriter
     exposition: Exposition
@@ -40,9 +40,8 @@ class Recorders(NamedTuple):
 
 
 class GatewayContext:
-    """Made once per process. `clock` is wall time, `now` monotonic. `directory`, `router` and `pools` change together,
-    between two steps of the event loop: a handler reads them without waiting in between. `flush` has the
-    kernel keep all that was written down; called by the event loop's thread."""
+    """One per process. `clock` is wall time, `now` monotonic. `directory`, `router` and `pools` change together, in one
+    step of the event loop, so a handler reads them without waiting in between."""
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class GatewayContext:
         self._requests = RequestRecorder(*books)
         self._traces = books.traces
         self.fleet = PoolRegistry(config.pools, home)
-        self._shown: Set[str] = frozenset()  # pools whose load is on the page
+        self._shown: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
         self._shadows = ShadowTraffic(self.now, self._record_comparison)
         self._rebuild_routing(config)
@@ -79,7 +78,7 @@ class GatewayContext:
         return self.fleet.pools
 
     async def apply_config(self, config: GatewayConfig) -> bool:
-        """Serve its endpoints from now on; False, and nothing changed, while a new engine does not answer."""
+        """Serve its endpoints from now on; False, with nothing changed, while a new engine does not answer."""
         if not await self.fleet.replace_pools(config.pools):
             return False
         self._rebuild_routing(config)
@@ -93,7 +92,7 @@ class GatewayContext:
     def mirror_request(
         self, name: str, question: GenerationRequest, course: Attempts, path: str
     ) -> asyncio.Future[str] | None:
-        """Ask the endpoint's shadow as well, where this request is one of its share; the future takes the answer."""
+        """Also ask the endpoint's shadow, if the request is selected for it; the future takes the answer."""
         if not question.endpoint.shadow:
             return None
         pool = self.router.select_shadow(question, course.data_class, name)
@@ -103,7 +102,10 @@ class GatewayContext:
         return self._shadows.mirror(name, pool, work, (path, question.body))
 
     def flush(self) -> None:
-        """Into the accounts first: what a crash loses in between then counts as spent. Raises StoreError."""
+        """Make all records durable, from the event loop's thread. Raises StoreError.
+
+        The accounts come first, so that what a crash loses in between counts as spent.
+        """
         self.till.flush()
         self._ledger.flush()
 
@@ -114,7 +116,7 @@ class GatewayContext:
         self.publish_load()  # the page outlives this process
 
     def is_content_traced(self, exchange: HttpExchange) -> bool:
-        """Whether what this request says goes along with its trace: it is sampled, and its tenant turned that on."""
+        """True if the trace includes the content: the request is sampled and its tenant turned that on."""
         traces, principal = self._traces, exchange.principal
         if traces is None or principal is None or not traces.is_sampled(exchange.id):
             return False
@@ -128,8 +130,8 @@ class GatewayContext:
         figures: dict[str, Any],
         content: TraceContent | None = None,
     ) -> None:
-        """Write down how a request ended, once, before its last bytes leave (`flush`); `figures` are fields of its
-        record. Raises Refusal 503."""
+        """Record how a request ended, once, before its last bytes leave (`flush`); `figures` are fields of the record.
+        Raises ApiError 503."""
         if exchange.recorded:
             return
         principal = exchange.principal
@@ -163,8 +165,7 @@ class GatewayContext:
         figures: dict[str, Any],
         content: TraceContent | None = None,
     ) -> None:
-        """The same for a request that is over without an answer: nobody is left to be told that it failed, and no reply
-        whose turn would have it written down."""
+        """Record a request that ended without a reply, unless it is recorded; failures go to the journal."""
         if exchange.recorded:
             return
         try:
@@ -175,16 +176,15 @@ class GatewayContext:
 
     @property
     def ready_pool_count(self) -> int:
-        """How many pools have a healthy engine."""
         return sum(pool.healthy for pool in self.pools.values())
 
     @property
     def is_ready(self) -> bool:
-        """Whether every endpoint has a pool with a healthy engine: a stand-in that is down keeps nobody waiting."""
+        """True if every endpoint has a pool with a healthy engine."""
         return all(any(self.pools[name].healthy for name in spec.serving_pools) for spec in self._endpoints)
 
     def render_metrics(self) -> bytes:
-        """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
+        """The metrics as text, with the supervisor's. Reads the store, so not for the event loop."""
         self.publish_load()
         if self.follower is None:
             return self.exposition.render()
@@ -196,8 +196,8 @@ class GatewayContext:
         self.journal.info("shadow", **found._asdict())
 
     def publish_load(self) -> None:
-        """On the page that other processes of this gateway render too: every moment, and when it is asked for."""
+        """Export the load of every pool, for all processes that render the metrics."""
         loads = self.fleet.in_flight()
-        for pool in self._shown | loads.keys():  # one that is gone shows nothing any more
+        for pool in self._shown | loads.keys():  # a pool that is gone shows 0
             self.exposition.record("in_flight", {"pool": pool}, loads[pool])
         self._shown = loads.keys()

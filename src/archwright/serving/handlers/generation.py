@@ -1,9 +1,8 @@
-"""One text generation: a slot, the engine's stream, the client's reply, and what it took.
+"""One text generation: a slot, the engine's stream, the client's reply, and its usage.
 
-Decides that an engine is asked for one reply where the client wants one and nothing is lost by it: an engine of our
-own notices a closed connection only while it streams, and where there is another to turn to, or a limit for the first
-token, the first token must be seen. And that a reply names the version whose engine gave it, which is known
-once a slot is: a request may wait through a change of versions.
+An engine is asked for a whole reply only if the client wants one, the engine is not our own (which notices a closed
+connection only while it streams), and the time of the first token decides nothing. The reply names the version whose
+engine gave it, known once there is a slot: versions may change while a request waits.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from archwright.serving.handlers.stream_relay import (
     EVENT_STREAM_TYPE,
     STREAM_HEADERS,
     BufferedRelay,
-    EngineRelay,
     StreamingRelay,
 )
 from archwright.serving.handlers.trace_content import build_trace_content
@@ -40,14 +38,14 @@ from archwright.serving.routing.attempts import Attempts, start_attempts
 from archwright.serving.routing.replica import Replica
 
 CHAT_PATH = ChatFormat.path
-# How an engine is told to leave its adapter out of one request.
+# Makes an engine leave its adapter out of one request.
 WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 
 
 class GenerationHandler:
-    """`path` is what an OpenAI engine is asked at; `writer` writes the reply in the client's language."""
+    """`path` is the path at an OpenAI engine; `writer` writes the reply in the client's format."""
 
-    _tells = False  # what is said goes along with the trace
+    _tells = False  # the trace includes the content
 
     def __init__(
         self,
@@ -65,51 +63,44 @@ class GenerationHandler:
         self._course: Attempts | None = None
         self._shadow: asyncio.Future[str] | None = None
         self._meter = RequestTiming(exchange.received_at)
-        self._relayed: BufferedRelay | None = None  # whose words go along with the trace
+        self._relayed: BufferedRelay | None = None  # its content goes into the trace
 
     async def run(self) -> None:
-        """Answer the client; measured whatever happens."""
-        status = "failed"  # a bug, where nothing else is said
+        """Answer the client and record the request however it ends."""
+        gateway, exchange, spec = self._gateway, self._exchange, self._question.endpoint
+        status = "failed"  # a bug, unless set otherwise
         try:
-            self._exchange.watch_disconnect()
-            self._exchange.start_phase(PHASE_FIRST_TOKEN, self._exchange.limits.first_token_s)
-            self._tells = self._gateway.is_content_traced(self._exchange)
-            self._bill = bill = self._gateway.till.open_charge(self._exchange, self._question, self._interface_kind)
+            exchange.watch_disconnect()
+            exchange.start_phase(PHASE_FIRST_TOKEN, exchange.limits.first_token_s)
+            self._tells = gateway.is_content_traced(exchange)
+            self._bill = bill = gateway.till.open_charge(exchange, self._question, self._interface_kind)
             relay = None if bill.known is not None else await self._run_attempts()
             content = self._build_trace_content() if self._tells else None
-            self._gateway.record_request(
-                self._exchange, self._question.endpoint, "ok", self._request_figures(), content
-            )
+            gateway.record_request(exchange, spec, "ok", self._request_figures(), content)
             self._send_response(relay)
             status = "ok"
             if relay is not None and self._shadow is not None and not self._shadow.done():
                 self._shadow.set_result("".join(relay.heard or ()))
-        except asyncio.CancelledError:
-            status = classify_stop(self._exchange)
-            raise
-        except ArchwrightError as error:
-            status = classify_failure(error)
+        except (asyncio.CancelledError, ArchwrightError) as error:
+            status = classify_failure(exchange, error)
             raise
         finally:
-            sink, self._exchange.sink = self._exchange.sink, None
+            sink, exchange.sink = exchange.sink, None
             if self._shadow is not None:
-                self._shadow.cancel()  # without effect where it has the answer
-            if not self._exchange.recorded:
+                self._shadow.cancel()  # without effect if it has the answer
+            if not exchange.recorded:
                 content = self._build_trace_content() if self._tells else None
-                self._gateway.record_interrupted(
-                    self._exchange, self._question.endpoint, status, self._request_figures(), content
-                )
+                gateway.record_interrupted(exchange, spec, status, self._request_figures(), content)
             if status != "ok" and isinstance(sink, BufferedRelay):
                 sink.clear()
 
     def _build_trace_content(self) -> TraceContent:
-        """For the trace: what was asked, and what came of an answer."""
-        bill, principal = self._exchange.bill, self._exchange.principal
-        assert principal is not None, "let in without a principal"
+        """The request and what came of an answer, for the trace."""
+        bill, tenant = self._exchange.bill, self._exchange.require_principal().tenant
         said: Sequence[ResponsePiece] | bytes = self._relayed.pieces if self._relayed is not None else ()
         if isinstance(bill, RequestCharge) and bill.known is not None:
             said = bill.known.body
-        return build_trace_content(principal.tenant, self._question, said, apart=self._interface_kind == "messages")
+        return build_trace_content(tenant, self._question, said, apart=self._interface_kind == "messages")
 
     @property
     def _interface_kind(self) -> RequestKind:
@@ -117,14 +108,14 @@ class GenerationHandler:
             return "messages"
         return "chat" if self._path == CHAT_PATH else "completion"
 
-    def _send_response(self, relay: EngineRelay | None) -> None:
-        """The one reply, or the end of the stream; without a relay what the cache holds."""
+    def _send_response(self, relay: BufferedRelay | None) -> None:
+        """Send the reply or the end of the stream; without a relay the cached answer."""
         exchange, meter, bill = self._exchange, self._meter, self._bill
         body = b""
         if relay is None:
             assert bill.known is not None, "neither asked nor known"
             body = bill.known.body
-        elif isinstance(relay, BufferedRelay) and (bill.is_cacheable or not self._question.stream):
+        elif bill.is_cacheable or not self._question.stream:
             body = self._writer.encode_response(relay.pieces, meter.used)
             if bill.is_cacheable and not has_truncated_call(relay.pieces):
                 bill.cache_response(body, meter.input_tokens, meter.tokens)
@@ -137,16 +128,15 @@ class GenerationHandler:
         else:
             exchange.finish(self._writer.encode_end(bill.add_cost(meter.used)))
 
-    async def _run_attempts(self) -> EngineRelay:
-        """What the engine says, from a slot of a pool to its finish reason; asked again where nothing came."""
+    async def _run_attempts(self) -> BufferedRelay:
+        """The engine's reply, complete or relayed; retried if nothing came."""
         question, router = self._question, self._gateway.router
         course = self._course = start_attempts(router, self._exchange, question, question.native or question.body)
         self._shadow = self._gateway.mirror_request(self._exchange.id, question, course, self._path)
-        return await course.run(
-            router.build_slot_request(question, course.tenant, course.data_class, course.until), self._query_replica
-        )
+        work = router.build_slot_request(question, course.tenant, course.data_class, course.until)
+        return await course.run(work, self._query_replica)
 
-    async def _query_replica(self, replica: Replica) -> EngineRelay:
+    async def _query_replica(self, replica: Replica) -> BufferedRelay:
         meter = self._meter
         self._bill.asked = True
         meter.asked_at = meter.event_at = self._exchange.now()
@@ -163,10 +153,10 @@ class GenerationHandler:
             relay.finish_reply()
             return relay
 
-    def _create_relay(self, replica: Replica, version: str, whole: bool) -> EngineRelay:
-        exchange, meter, course, bill = self._exchange, self._meter, self._course, self._bill
+    def _create_relay(self, replica: Replica, version: str, whole: bool) -> BufferedRelay:
+        exchange, question, course, bill = self._exchange, self._question, self._course, self._bill
         assert course is not None, "nothing is sent before a course is set"
-        meter.queued_s = course.queued_s
+        self._meter.queued_s = course.queued_s
 
         def first() -> None:
             exchange.model, exchange.route = version, course.pool.name
@@ -174,31 +164,27 @@ class GenerationHandler:
             course.mark_started()
 
         relay: BufferedRelay | StreamingRelay
-        if self._question.stream:
+        if question.stream:
             relay = StreamingRelay(exchange, self._meter, replica.client, first)
-            relay.configure(
-                self._writer,
-                logprobs=self._question.top_logprobs is not None,
-                keeps=self._bill.is_cacheable or self._tells,
-            )
+            keeps = bill.is_cacheable or self._tells
+            relay.configure(self._writer, logprobs=question.top_logprobs is not None, keeps=keeps)
         else:
             relay = BufferedRelay(exchange, self._meter, replica.client, first)
             if whole:
-                tokens = int(self._question.body["max_tokens"]) * self._question.choices
+                tokens = int(question.body["max_tokens"]) * question.choices
                 exchange.start_phase(PHASE_FIRST_TOKEN, exchange.limits.complete_reply_timeout_s(tokens))
         self._relayed = relay if self._tells else None
-        relay.choices = self._question.choices
+        relay.choices = question.choices
         relay.heard = [] if self._shadow is not None else None
         return relay
 
     def _build_engine_request(self, replica: Replica) -> tuple[EngineRequest, str]:
-        """What this engine is sent, and the version that answers it."""
+        """The request for this engine, and the version that answers it."""
         question, course, more = self._question, self._course, replica.client.extra_fields
         assert course is not None, "nothing is asked before a course is set"
-        whole = not question.stream and not replica.strict and course.is_only_engine
-        asked = replica.provider.build_request(
-            self._path, question.body, question.native, whole=whole, betas=question.betas
-        )
+        whole, build = not question.stream, replica.provider.build_request
+        whole = whole and not replica.strict and course.is_only_engine
+        asked = build(self._path, question.body, question.native, whole=whole, betas=question.betas)
         if question.plain and replica.tuned:
             return replace(asked, body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
         return replace(asked, body={**asked.body, **more}) if more else asked, replica.version
@@ -221,15 +207,13 @@ class GenerationHandler:
         }
 
 
-def classify_stop(exchange: HttpExchange) -> str:
-    """The same for a request whose work was stopped."""
-    if exchange.why is not None:
-        return classify_failure(exchange.why)
-    return "cancelled" if exchange.ended == CLIENT_GONE else "ended"
-
-
-def classify_failure(error: ArchwrightError) -> str:
-    """The `status` label of a request that failed: refused (the client's doing), rejected (full), failed (ours)."""
+def classify_failure(exchange: HttpExchange, error: BaseException) -> str:
+    """The `status` label of a request that was stopped (cancelled by its client, ended) or failed: refused (client's
+    fault), rejected (full), failed (ours)."""
+    if not isinstance(error, ArchwrightError):
+        if exchange.why is None:
+            return "cancelled" if exchange.ended == CLIENT_GONE else "ended"
+        error = exchange.why
     status = to_api_error(error).status
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return "rejected"

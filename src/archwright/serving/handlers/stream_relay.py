@@ -1,7 +1,7 @@
-"""What an engine says, decoded once and passed on: as the client's stream, or kept for one reply.
+"""Relay of an engine's reply, decoded once: passed on as the client's stream, or kept for one reply.
 
-Runs within the event loop's own callback, once per read of the engine's socket: the events of a read are decoded
-together, and what they become leaves in one write.
+Runs in the event loop's callback for each read of the engine's socket: the events of one read are decoded together and
+their output leaves in one write.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from archwright.http_client.client import EngineClient
 from archwright.http_client.connection_pool import ResponseSink
 from archwright.http_client.sse import EventParser
 from archwright.serving.events.choice_accumulator import ChoiceAccumulator, build_piece
-from archwright.serving.events.complete_reply import EVENT_STREAM as STREAM
-from archwright.serving.events.complete_reply import CompleteReplyParser
+from archwright.serving.events.complete_reply import EVENT_STREAM, CompleteReplyParser
 from archwright.serving.events.engine_events import (
     DONE_MARK,
     CompletionChoice,
@@ -39,25 +38,22 @@ from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN
 
 EVENT_STREAM_TYPE = "text/event-stream; charset=utf-8"
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-
-
 DONE_SUFFIX = b"\n\ndata: [DONE]"
-PIECE_NUMBER = attrgetter("number")
-# Pieces of a stream: its form is looked for when so many have come (the first often names the role), and no more
-# often, for some engines give every event another form.
+# After how many pieces of a stream its template is derived (the first often names the role), and how often again.
 TEMPLATE_AFTER, TEMPLATE_INTERVAL = 2, 16
 
 
-class EngineRelay(ResponseSink):
-    """Reads one engine's stream. `begun` once it said anything; `finished` once it gave a finish reason. `on_first`
-    is called with its first event."""
+class BufferedRelay(ResponseSink):
+    """Reads one engine's reply, a stream or whole, and keeps it. `begun`: something came, and `on_first` was called;
+    `finished`: every choice has a finish reason."""
 
     begun = False
-    choices = 1  # how many replies it brings
-    heard: list[str] | None = None  # the text of the reply, where it is compared with another's
+    choices = 1  # expected
+    heard: list[str] | None = None  # the text of the reply, kept to compare it with a shadow's
     reader: EventReader | None = None
     _ends = 0
     _calls: dict[tuple[int, int | None], tuple[str, int]] | None = None
+    _whole: CompleteReplyParser | None = None
 
     def __init__(
         self, exchange: HttpExchange, meter: RequestTiming, client: EngineClient, on_first: Callable[[], None]
@@ -67,28 +63,58 @@ class EngineRelay(ResponseSink):
         self.on_first = on_first
         self._client = client
         self._parser = EventParser()
+        self._kept: defaultdict[int, ChoiceAccumulator] = defaultdict(ChoiceAccumulator)
+        self._told: list[ResponsePiece] = []  # of a reply that came whole
 
     @property
     def finished(self) -> bool:
         return self._ends >= self.choices
 
+    @property
+    def pieces(self) -> list[ResponsePiece]:
+        """The reply so far, one piece per choice."""
+        if self._told:
+            return sorted(self._told, key=attrgetter("number"))
+        return [kept.to_piece(index) for index, kept in sorted(self._kept.items())] or [ChoiceAccumulator().to_piece(0)]
+
+    def begin(self, kind: bytes) -> None:
+        if not kind.lower().startswith(EVENT_STREAM):
+            self._parser = self._whole = CompleteReplyParser()
+
     def take_choice(self, text: str, choice: CompletionChoice) -> None:
-        """One choice of an event, and the text it brings."""
-        raise AssertionError("a relay knows what to do with an event")
+        """Keep one choice of an event and its text."""
+        self._kept[choice.index].add(build_piece(text, choice))
 
     def take_texts(self, texts: list[str]) -> None:
-        """Of some events nothing but the text they bring."""
-        raise AssertionError("a relay knows what to do with texts")
+        """Keep the texts of events that bring nothing else."""
+        self._kept[0].texts += texts
+
+    def clear(self) -> None:
+        """Drop a failed answer: its error refers to this relay, a cycle that the garbage collector finds late."""
+        self._kept.clear()
+        self._told.clear()
+        if self._whole is not None:
+            self._whole.body.clear()
 
     def finish_reply(self) -> None:
-        """The engine's reply is over. Raises EngineError where it was no whole answer: without OpenAI's end mark, which
-        some servers do not write, it is one where each choice has its finish reason."""
+        """The engine's reply has ended. Raises EngineError if it is incomplete: a stream needs OpenAI's end mark or,
+        since some servers omit it, a finish reason for each choice."""
+        if self._whole is not None and self._whole.body:
+            self._read_complete(b"".join(self._whole.body))
+            self.done = True
         if not self.done and (self.reader is not None or not self.finished):
             raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
         if not self.finished:
             raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
 
     def feed(self, data: bytes) -> None:
+        self._decode(data)
+        exchange, meter, bill = self.exchange, self.meter, self.exchange.bill
+        if bill is not None and meter.chunks > bill.most and not self.finished:
+            bill.check_spend(meter.chunks, meter.event_at)
+        exchange.extend_stall_deadline(meter.event_at)
+
+    def _decode(self, data: bytes) -> None:
         self.meter.event_at = self.exchange.now()
         if self.reader is not None:
             self._feed_reader(self.reader, data)
@@ -111,7 +137,7 @@ class EngineRelay(ResponseSink):
             self._process_event(seen)
 
     def _feed_reader(self, reader: EventReader, data: bytes) -> None:
-        """Read by who knows the engine's language."""
+        """Decode by the reader of the engine's protocol."""
         for event in self._parser.feed(data):
             try:
                 seen = list(reader.read(event))
@@ -124,7 +150,7 @@ class EngineRelay(ResponseSink):
                 return
 
     def _decode_batch(self, plain: bytes) -> list[EngineEvent] | None:
-        """The events of one read, decoded in one go; None where they are not each one line of JSON."""
+        """The events of one read, decoded at once; None unless each is one line of JSON."""
         done = plain.endswith(DONE_SUFFIX)
         if done:
             plain = plain[: -len(DONE_SUFFIX)]
@@ -132,14 +158,14 @@ class EngineRelay(ResponseSink):
             events = decode_events(b"[%b]" % plain[6:].replace(b"\n\ndata: ", b","))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        # As many events as lines, and no line but theirs: none of them was in two pieces or two in one.
+        # As many lines as events: no event had two lines and no line two events.
         if plain.count(b"\n") != 2 * max(0, len(events) - 1):
             return None
         self.done = done
         return events
 
     def _process_events(self, events: list[EngineEvent]) -> None:
-        """Those that are a piece of text and nothing else, as nearly all are, go together."""
+        """Take events that bring only text, as nearly all do, together."""
         texts: list[str] = []
         for event in events:
             text = extract_plain_text(event)
@@ -167,7 +193,7 @@ class EngineRelay(ResponseSink):
         self.take_texts(texts)
 
     def _process_event(self, event: EngineEvent) -> None:
-        """Note its time and the count of tokens; take its one choice, if it has any."""
+        """Note usage and take the choices of one event."""
         meter = self.meter
         if event.error is not None:
             raise self._client.reported_error(event.error)
@@ -195,7 +221,7 @@ class EngineRelay(ResponseSink):
             if meter.first_at is None:
                 meter.first_at = meter.event_at
         elif choice.finish_reason and meter.first_at is not None:
-            # The end counts as a token's time: the last token is often the invisible end mark, which usage counts.
+            # The last token is often the invisible end mark, which usage counts: the end is its time.
             meter.last_at = meter.event_at
         if delta is not None and delta.tool_calls:
             self._renumber_calls(choice.index, delta.tool_calls)
@@ -206,8 +232,8 @@ class EngineRelay(ResponseSink):
         self.take_choice(text, choice)
 
     def _renumber_calls(self, choice: int, calls: list[ToolCall]) -> None:
-        """In the order they began. Some servers call each of several calls the first: what has a name, and an id that
-        the one known by that number has not, is another. Under None stands how many a choice has."""
+        """Number the calls of a choice in the order they began. Some servers number each of several calls 0: a call
+        with a name and another id than the known one is a new one. The key (choice, None) holds the count."""
         if self._calls is None:
             self._calls = {}
         known = self._calls
@@ -219,58 +245,8 @@ class EngineRelay(ResponseSink):
                 known[choice, call.index] = call.id or "", number
             call.index = number
 
-
-class BufferedRelay(EngineRelay):
-    """Keeps what comes for one reply, be it a stream or whole."""
-
-    _whole: CompleteReplyParser | None = None
-
-    def __init__(
-        self, exchange: HttpExchange, meter: RequestTiming, client: EngineClient, on_first: Callable[[], None]
-    ) -> None:
-        super().__init__(exchange, meter, client, on_first)
-        self._kept: defaultdict[int, ChoiceAccumulator] = defaultdict(ChoiceAccumulator)
-        self._told: list[ResponsePiece] = []
-
-    def begin(self, kind: bytes) -> None:
-        if not kind.lower().startswith(STREAM):
-            self._parser = self._whole = CompleteReplyParser()
-
-    def finish_reply(self) -> None:
-        if self._whole is not None and self._whole.body:
-            self._read_complete(b"".join(self._whole.body))
-            self.done = True
-        super().finish_reply()
-
-    def clear(self) -> None:
-        """What came of an answer that failed: its error leads here, in a circle that the collector finds late."""
-        self._kept.clear()
-        self._told.clear()
-        if self._whole is not None:
-            self._whole.body.clear()
-
-    def feed(self, data: bytes) -> None:
-        super().feed(data)
-        exchange, meter = self.exchange, self.meter
-        bill = exchange.bill
-        if bill is not None and meter.chunks > bill.most and not self.finished:
-            bill.check_spend(meter.chunks, meter.event_at)
-        exchange.extend_stall_deadline(meter.event_at)
-
-    def take_texts(self, texts: list[str]) -> None:
-        self._kept[0].texts += texts
-
-    def take_choice(self, text: str, choice: CompletionChoice) -> None:
-        self._kept[choice.index].add(build_piece(text, choice))
-
-    @property
-    def pieces(self) -> list[ResponsePiece]:
-        if self._told:
-            return sorted(self._told, key=PIECE_NUMBER)
-        return [kept.to_piece(index) for index, kept in sorted(self._kept.items())] or [ChoiceAccumulator().to_piece(0)]
-
     def _read_complete(self, body: bytes) -> None:
-        """A reply that came whole: nothing is known of its tokens' times."""
+        """Take a reply that came whole; the times of its tokens are unknown."""
         meter = self.meter
         if self.reader is not None:
             raise self._client.invalid_reply_error("one object, where only a stream can be read")
@@ -300,27 +276,27 @@ class BufferedRelay(EngineRelay):
                 self.heard.append(text)
         if len({piece.number for piece in self._told}) < len(self._told):
             raise self._client.invalid_reply_error("a choice twice")
-        # Where the engine counts nothing: what its words are estimated to be.
+        # An estimate, if the engine counts nothing.
         meter.chunks = max(len(self._told), characters // CHARACTERS_PER_TOKEN)
         bill = self.exchange.bill
         if bill is not None and not bill.covers(meter.input_tokens, meter.tokens):
-            # As a stream would have been: ended where it was longer than reserved, and billed to there.
+            # End it where it exceeds the reservation and bill it up to there, as a stream.
             meter.used, meter.chunks = None, bill.most
             bill.check_spend(bill.most + 1, meter.event_at)
 
 
 class StreamingRelay(BufferedRelay):
-    """Passes on what comes, in the client's own form."""
+    """Passes the reply on as a stream in the client's format."""
 
     def configure(self, writer: ResponseWriter, *, logprobs: bool, keeps: bool = False) -> None:
-        """`keeps`: what comes is kept as well, for the cache."""
+        """`keeps`: also keep the reply, for the cache or the trace."""
         self._writer, self._logprobs, self._keeps = writer, logprobs, keeps
         self._out: list[bytes] = []
-        self._form: EventTemplate | None = None  # only where the next byte begins an event
+        self._form: EventTemplate | None = None  # set only if the next byte begins an event
         self._form_at = TEMPLATE_AFTER
 
     def feed(self, data: bytes) -> None:
-        """Nearly every read is one event of the same form as the last, and done with at once."""
+        """Nearly every read is one event of the same form as the last, which takes a short path."""
         form, exchange, meter, bill = self._form, self.exchange, self.meter, self.exchange.bill
         if form is not None and (bill is None or meter.chunks < bill.most):
             texts = None
@@ -335,30 +311,24 @@ class StreamingRelay(BufferedRelay):
                     return
                 texts = [text]
             if texts and (bill is None or meter.chunks + len(texts) <= bill.most):
-                self._write_texts(texts)
+                meter.event_at = now = exchange.now()
+                self._process_texts(texts)
+                exchange.extend_stall_deadline(now)
+                self._flush_output()
                 return
         self._form = None
-        self._feed_decoder(data)
+        try:
+            super().feed(data)
+        finally:
+            if self.begun and not exchange.started:
+                self._start_response()
+            self._flush_output()
         if self.done or self.reader is not None:
             return
         if meter.chunks >= self._form_at:
             form, self._form_at = derive_template(data) or form, meter.chunks + TEMPLATE_INTERVAL
         if self._parser.is_between_events:
             self._form = form
-
-    def _write_texts(self, texts: list[str]) -> None:
-        self.meter.event_at = now = self.exchange.now()
-        self._process_texts(texts)
-        self.exchange.extend_stall_deadline(now)
-        self._flush_output()
-
-    def _feed_decoder(self, data: bytes) -> None:
-        try:
-            super().feed(data)
-        finally:
-            if self.begun and not self.exchange.started:
-                self._start_response()
-            self._flush_output()
 
     def _flush_output(self) -> None:
         out = self._out
@@ -379,7 +349,7 @@ class StreamingRelay(BufferedRelay):
 
     def take_choice(self, text: str, choice: CompletionChoice) -> None:
         piece = build_piece(text, choice, logprobs=self._logprobs)
-        # A token may show no text of its own: half of a character, or what a stop text may begin with.
+        # A token may bring no text: half of a character, or a possible beginning of a stop text.
         more = piece.reasoning or piece.calls or piece.refusal or piece.signature or piece.entries or piece.redacted
         if text or piece.finish or more:
             self._out.append(self._writer.encode_piece(piece))
@@ -392,6 +362,4 @@ class StreamingRelay(BufferedRelay):
         if exchange.bill is not None:
             headers += exchange.bill.headers()
         exchange.start_stream(HTTPStatus.OK, EVENT_STREAM_TYPE, headers)
-        first = self._writer.encode_start()
-        if first:
-            exchange.write(first)
+        exchange.write(self._writer.encode_start())

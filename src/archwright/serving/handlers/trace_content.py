@@ -1,8 +1,8 @@
-"""What a request said and was answered, in the words of OpenTelemetry's GenAI conventions, for who turned that on.
+"""Prompts and responses for traces, by OpenTelemetry's GenAI conventions, for tenants that turned this on.
 
-Decides what a trace may hold of it: words, calls of tools and their results, cut to LIMIT characters each way with a
-mark where something is missing, the newest of the input first; of pictures, sounds and documents that they were there.
-Whether a tenant wants this at all is asked before anything here is made, and again before it leaves (`monitor.traces`).
+A trace holds texts, tool calls and their results, cut to MAX_CHARACTERS each way, the newest of the input first; of
+images, sounds and documents only that they were there. The tenant's setting is checked before this runs and again
+before the trace leaves (`monitor.trace_exporter`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 import msgspec
 
 from archwright.monitor.trace_exporter import TraceContent
+from archwright.serving.events.engine_events import select_objects
 from archwright.serving.events.response_formats import ResponsePiece
 from archwright.serving.events.stream_replay import parse_pieces
 from archwright.serving.requests.request_validation import GenerationRequest
 
 MAX_CHARACTERS = 16_384
-MAX_PARTS = 256  # a part costs room even where it is empty
+MAX_PARTS = 256  # an empty part takes room too
 MAX_NAME_CHARACTERS = 256
 TRUNCATION_MARK = "… [truncated]"
-# The conventions' words for why an answer ended, where they are others.
+# The conventions' names of finish reasons, where they differ.
 FINISH_REASONS = {"tool_calls": "tool_call", "tool_use": "tool_call", "end_turn": "stop", "max_tokens": "length"}
 
 Part = dict[str, Any]
@@ -31,32 +32,25 @@ _encode = msgspec.json.Encoder().encode
 def build_trace_content(
     tenant: str, question: GenerationRequest, said: Sequence[ResponsePiece] | bytes, *, apart: bool
 ) -> TraceContent:
-    """`said` is what came of an answer so far, or a whole reply from the cache; `apart`: the client's interface has the
-    system's words beside the conversation."""
+    """`said`: the answer so far, or a reply from the cache; `apart`: the interface has the system prompt beside the
+    messages."""
     body: Mapping[str, Any] = question.body if question.native is None else question.native
     told, heard, ordered = _CharacterBudget(), _CharacterBudget(), _CharacterBudget()
     system = [{"type": "text", "content": _join_texts(body["system"])}] if body.get("system") else []
-    messages = _select_objects(body.get("messages"))
+    messages = select_objects(body.get("messages"))
     if apart and messages and messages[0].get("role") == "system":
         system = [{"type": "text", "content": _join_texts(messages.pop(0).get("content"))}]
     if "prompt" in body:
         messages = [{"role": "user", "content": body["prompt"]}]
-    inputs = [
-        told.format_message(str(one.get("role"))[:MAX_NAME_CHARACTERS], _message_parts(one))
-        for one in reversed(messages)
-    ]
+    inputs = [told.format_message(str(one.get("role")), _message_parts(one)) for one in reversed(messages)]
     outputs = [heard.format_message("assistant", parts, finish) for parts, finish in _response_messages(said)]
-    return TraceContent(
-        tenant,
-        _encode_list(reversed([one for one in inputs if one["parts"]])),
-        _encode_list(outputs),
-        _encode_list(ordered.truncate_parts(system)),
-        any(room.missing for room in (told, heard, ordered)),
-    )
+    texts = [one for one in reversed(inputs) if one["parts"]], outputs, ordered.truncate_parts(system)
+    asked, answered, instructions = (_encode(part).decode() for part in texts)
+    return TraceContent(tenant, asked, answered, instructions, told.missing or heard.missing or ordered.missing)
 
 
 class _CharacterBudget:
-    """What is left of LIMIT; `missing` once something did not fit."""
+    """What is left of the limits; `missing` once something did not fit."""
 
     def __init__(self) -> None:
         self.missing = False
@@ -64,10 +58,10 @@ class _CharacterBudget:
 
     def format_message(self, role: str, parts: Iterable[Part], finish: str | None = None) -> dict[str, Any]:
         ended = {} if finish is None else {"finish_reason": finish}
-        return {"role": role, "parts": self.truncate_parts(parts), **ended}
+        return {"role": role[:MAX_NAME_CHARACTERS], "parts": self.truncate_parts(parts), **ended}
 
     def truncate_parts(self, parts: Iterable[Part]) -> list[Part]:
-        """The parts for which there is room, their one long field cut to it."""
+        """The parts that fit, with the one long field cut."""
         found = []
         for part in parts:
             if not self._parts or self._left <= 0:
@@ -89,16 +83,14 @@ class _CharacterBudget:
 
 
 def _message_parts(message: Mapping[str, Any]) -> list[Part]:
-    """The parts of one message, of a chat or in the Messages interface."""
+    """The parts of one message of either interface."""
     said = message.get("content")
     if message.get("role") == "tool":
         return [_tool_result_part(message.get("tool_call_id"), said)]
-    parts = (
-        [{"type": "text", "content": said}]
-        if type(said) is str
-        else [_block_part(block) for block in _select_objects(said)]
-    )
-    for call in _select_objects(message.get("tool_calls")):
+    parts = [_block_part(block) for block in select_objects(said)]
+    if type(said) is str:
+        parts = [{"type": "text", "content": said}]
+    for call in select_objects(message.get("tool_calls")):
         function = call.get("function")
         named = function if type(function) is dict else {}
         parts.append(_tool_call_part(call.get("id"), named.get("name"), named.get("arguments")))
@@ -142,26 +134,17 @@ def _response_messages(said: Sequence[ResponsePiece] | bytes) -> Iterable[tuple[
 def _piece_parts(piece: ResponsePiece) -> list[Part]:
     texts = (("reasoning", piece.reasoning), ("text", piece.text), ("text", piece.refusal))
     parts: list[Part] = [{"type": kind, "content": text} for kind, text in texts if text]
-    for call in piece.calls:
-        parts.append(_tool_call_part(call.id, call.called_function.name, call.called_function.arguments or ""))
-    return parts
+    calls = ((call.id, call.called_function) for call in piece.calls)
+    return parts + [_tool_call_part(known, called.name, called.arguments or "") for known, called in calls]
 
 
 def _map_finish_reason(reason: str | None) -> str:
-    """An answer without a reason was broken off."""
+    """The conventions' name; an answer without a reason was broken off."""
     return FINISH_REASONS.get(reason, reason) if reason else "error"
 
 
 def _join_texts(said: object) -> str:
-    """The text of a text, or of blocks."""
+    """A text, or the texts of blocks."""
     if type(said) is str:
         return said
-    return "\n".join(one["text"] for one in _select_objects(said) if type(one.get("text")) is str)
-
-
-def _select_objects(value: object) -> list[dict[str, Any]]:
-    return [one for one in value if type(one) is dict] if type(value) is list else []
-
-
-def _encode_list(value: Iterable[object]) -> str:
-    return _encode(list(value)).decode()
+    return "\n".join(one["text"] for one in select_objects(said) if type(one.get("text")) is str)

@@ -1,7 +1,4 @@
-"""How much of the large bodies a process holds belongs to whom.
-
-Decides that one tenant's may not fill the memory of all: a body is kept until it is answered, which may be long.
-"""
+"""Large request bodies held in memory, by tenant: one tenant's must not fill the memory of all."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections import Counter
 
 
 class BodyQuota:
-    """One connection's part of what is `held`, by tenant."""
+    """One connection's part of `held`, the bytes by tenant."""
 
     __slots__ = ("_held", "_size", "_tenant")
 
@@ -18,7 +15,7 @@ class BodyQuota:
         self._size, self._tenant = 0, ""
 
     def set_size(self, tenant: str, size: int) -> int:
-        """It is this tenant's, and as large now; how much of that tenant's there is."""
+        """Set the tenant and size of this connection's body; returns all bytes of that tenant."""
         held = self._held
         held[tenant] += size - self._size
         self._size, self._tenant = size, tenant

@@ -1,7 +1,4 @@
-"""What one client may ask of a gateway process, and for how long.
-
-Decides that each bound is itself within bounds: none that lets nobody in, or lets a client wait without end.
-"""
+"""Limits of one client of a gateway process. Each limit has bounds of its own: none blocks everyone or is endless."""
 
 from __future__ import annotations
 
@@ -9,10 +6,8 @@ from archwright.contract.record import Record
 
 
 class ClientLimits(Record):
-    """What one client may ask of the process, and for how long; none is ever without end. `tenant_bytes` are those of a
-    tenant's large bodies that are not answered yet, `chunks` those of a chunked body; `connections_per_address` are of
-    one client's address, which may be a proxy's; `token_s` is what a token takes at most, on average, of an answer that
-    comes whole: slower than any engine people wait for."""
+    """`tenant_bytes`: a tenant's large bodies not answered yet; `chunks`: of a chunked body; `connections_per_address`:
+    the address may be a proxy's; `token_s`: the longest average time per token of an answer that is not streamed."""
 
     body_bytes: int = 4 * 1024 * 1024
     tenant_bytes: int = 256 * 1024 * 1024
@@ -33,13 +28,13 @@ class ClientLimits(Record):
     health_s: float = 1.0
 
     def complete_reply_timeout_s(self, tokens: int) -> float:
-        """How long an engine may be silent that answers whole, with so many tokens at most."""
+        """How long an engine may be silent if it sends a whole answer of at most `tokens`."""
         return min(self.request_s, self.first_token_s + tokens * self.token_s)
 
 
 _DAY_S = 86_400
 _WAIT_S = (0.01, _DAY_S)
-# The least and the most: what every request has, and what a machine has memory and open files for.
+# Minimum and maximum: what every request needs, and what a machine's memory and open files allow.
 LIMIT_BOUNDS: dict[str, tuple[float, float]] = {
     "body_bytes": (1_024, 1 << 30),
     "tenant_bytes": (1_024, 1 << 40),
@@ -57,7 +52,7 @@ LIMIT_BOUNDS: dict[str, tuple[float, float]] = {
 
 
 def find_invalid_limit(limits: ClientLimits) -> tuple[str, str]:
-    """The first field that is out of bounds and what is wrong with it; "" twice where nothing is."""
+    """The first field out of bounds and its problem; two empty texts if there is none."""
     for name, (least, most) in LIMIT_BOUNDS.items():
         value = getattr(limits, name)
         if not least <= value <= most:

@@ -1,10 +1,9 @@
-"""The gateway's side of HTTP/1.1: connections, and what a client may do on one.
+"""The server side of HTTP/1.1: connections and their limits.
 
-Decides the bounds. A connection has one request in hand at a time; what is pipelined behind it waits, unread beyond
-READ_AHEAD, so answers keep their order and nobody is let in on bytes that may never be answered. A request is refused
-when its headers are whole, before its body is read: what is left of a small body is skipped and the connection kept,
-a larger one ends it, with the client given a moment to see the refusal rather than a reset. Every wait of a
-connection (headers, body, the next request, a client that does not read) has a deadline, kept by one sweep.
+A connection handles one request at a time; pipelined ones wait, unread beyond READ_AHEAD, so replies keep their order.
+A request is refused when its headers are complete, before its body is read: the rest of a small body is skipped and the
+connection kept, a larger one closes it, after a moment in which the client can read the refusal instead of a reset.
+Every wait (headers, body, next request, a client that does not read) has a deadline, kept by one sweep.
 """
 
 from __future__ import annotations
@@ -37,9 +36,8 @@ from archwright.serving.http.http_exchange import (
 
 KEEP_ALIVE_S = 75.0
 READ_AHEAD = 64 * 1024
-# How much of a refused body is still read, so that its connection can be kept.
-SKIP_BYTES = 64 * 1024
-# Closing on unread bytes resets the connection and the client loses the reply: read on for a moment.
+SKIP_BYTES = 64 * 1024  # of a refused body, still read to keep the connection
+# Closing on unread bytes resets the connection and the client loses the reply, so read on for a moment.
 LINGER_S = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
 WRITE_AHEAD = 256 * 1024
@@ -47,19 +45,20 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What a connection waits for.
 STATE_NEXT, STATE_HEAD, STATE_BODY, STATE_REPLY, STATE_END = range(5)
+_MALFORMED_CODES = {413: "request_too_large", 431: "headers_too_large"}
 
 
 class Application(Protocol):
     def on_headers(self, exchange: HttpExchange) -> bool:
-        """The headers are whole: let the request in, or answer it and return False."""
+        """The headers are complete: accept the request, or reply and return False."""
 
     def on_request(self, exchange: HttpExchange) -> None:
-        """The body is there too: answer."""
+        """The body is complete: reply."""
 
 
 class HttpServer:
-    """The connections of one listener of a process. Once `closing`, every answer is the last on its connection, and
-    says so; once `ending`, also where it has begun by saying something else."""
+    """The connections of one listener. Once `closing`, each new reply closes its connection and says so; once `ending`,
+    replies that have begun close it too."""
 
     def __init__(self, application: Application, outbox: ResponseBuffer) -> None:
         self.application = application
@@ -75,7 +74,6 @@ class HttpServer:
         return HttpConnection(self)
 
     def check_deadlines(self) -> None:
-        """Deadlines of every connection."""
         now = self.outbox.now()
         self.outbox.refresh_date()
         for connection in tuple(self.connections):
@@ -83,7 +81,7 @@ class HttpServer:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection. `left`: the client has closed its side."""
+    """One client connection. `left`: the client has closed its side."""
 
     def __init__(self, server: HttpServer) -> None:
         self.left = False
@@ -95,10 +93,8 @@ class HttpConnection(asyncio.Protocol):
         self._buffer = b""
         self._searched = 0
         self._exchange: HttpExchange | None = None
-        self._fresh = True  # no request has come on it yet
-        self._refused = False
-        self._closing = False
-        self._paused = False
+        self._fresh = True  # no request received yet
+        self._refused = self._closing = self._paused = False
         self._stalled_at: float | None = None
         self._due = 0.0
         self._share = BodyQuota(server.held)
@@ -107,7 +103,7 @@ class HttpConnection(asyncio.Protocol):
     def _reset_body(self) -> None:
         self._pieces: list[bytes] = []
         self._chunks: ChunkedBody | None = None
-        self._left_bytes = 0  # of the body, or that may still be read at the end
+        self._left_bytes = 0  # of the body, or still to be read before closing
         self._size = 0
 
     # The transport's side.
@@ -144,9 +140,9 @@ class HttpConnection(asyncio.Protocol):
         self.left = True
         exchange = self._exchange
         if exchange is None or (self._state == STATE_BODY and not exchange.finished):
-            return False  # what is half a request will never be whole
+            return False  # the request will never be complete
         exchange.on_client_closed()
-        return not self._tls  # which has no half-closed state
+        return not self._tls  # TLS has no half-closed state
 
     def pause_writing(self) -> None:
         self._stalled_at = self._outbox.now()
@@ -174,12 +170,15 @@ class HttpConnection(asyncio.Protocol):
             while self._step():
                 continue
         except MalformedRequest as error:
-            self._refuse_malformed(error)
+            message = error.reason
+            if error.status == HTTPStatus.BAD_REQUEST:
+                message = f"this is not valid HTTP: {message}"
+            self._refuse_and_close(ApiError(error.status, message, _MALFORMED_CODES.get(error.status, "bad_http")))
         if self.left and self._exchange is None and self._state != STATE_END:
             self._transport.close()
 
     def _step(self) -> bool:
-        """Make something of the buffer; False when more must come first."""
+        """Process the buffer; False if more data is needed first."""
         if self._state in (STATE_NEXT, STATE_HEAD):
             return self._read_head()
         if self._state == STATE_BODY:
@@ -194,7 +193,7 @@ class HttpConnection(asyncio.Protocol):
     def _read_head(self) -> bool:
         data = self._buffer
         if self._state == STATE_NEXT:
-            # One empty line before a request is what old clients send after a body (RFC 9112, 2.2).
+            # Old clients send an empty line after a body (RFC 9112, 2.2).
             if data == b"\r":
                 return False
             data = self._buffer = data.removeprefix(b"\r\n")
@@ -218,7 +217,7 @@ class HttpConnection(asyncio.Protocol):
         return True
 
     def _begin_request(self, head: RequestHead) -> None:
-        """The headers are whole: is it let in?"""
+        """The headers are complete: accept or refuse the request."""
         self._reset_body()
         self._state, self._fresh = STATE_BODY, False
         if head.length is None:
@@ -270,19 +269,17 @@ class HttpConnection(asyncio.Protocol):
             self._refuse_body(body_too_large(self._limits.body_bytes))
         elif piece:
             self._pieces.append(piece)
-            if self._size > SKIP_BYTES and self._exceeds_tenant_quota():
-                self._refuse_body(tenant_quota_exceeded())
-
-    def _exceeds_tenant_quota(self) -> bool:
-        """Whether it is too much with the tenant's other large bodies; alone it never is, or it would come for ever."""
-        principal = None if self._exchange is None else self._exchange.principal
-        held = self._share.set_size("" if principal is None else principal.tenant, self._size)
-        return held > max(self._size, self._limits.tenant_bytes)
+            if self._size > SKIP_BYTES:
+                principal = None if self._exchange is None else self._exchange.principal
+                held = self._share.set_size("" if principal is None else principal.tenant, self._size)
+                # A body alone never exceeds the tenant's quota, or it would be retried for ever.
+                if held > max(self._size, self._limits.tenant_bytes):
+                    self._refuse_body(tenant_quota_exceeded())
 
     def _complete_request(self) -> None:
-        """The request is whole: its answer may begin, or has been given."""
+        """The request is complete: reply to it, unless it was refused."""
         exchange, pieces = self._exchange, self._pieces
-        if exchange is None:  # it was refused, and that is sent
+        if exchange is None:  # it was refused and the refusal is sent
             self._await_request()
             return
         self._state = STATE_REPLY
@@ -292,20 +289,14 @@ class HttpConnection(asyncio.Protocol):
             self._server.application.on_request(exchange)
 
     def _refuse_body(self, refusal: ApiError) -> None:
-        """No more of this request is wanted."""
+        """Refuse the rest of this request."""
         self._refused = True
         self._pieces = []
         self._share.release()
         if self._exchange is not None and not self._exchange.finished:
             self._exchange.reply_error(refusal)
 
-    def _refuse_malformed(self, error: MalformedRequest) -> None:
-        codes = {400: "bad_http", 413: "request_too_large", 431: "headers_too_large"}
-        message = f"this is not valid HTTP: {error.reason}" if error.status == HTTPStatus.BAD_REQUEST else error.reason
-        self._refuse_and_close(ApiError(error.status, message, openai_code=codes.get(error.status, "bad_http")))
-
     def _refuse_and_close(self, refusal: ApiError) -> None:
-        """Say this and close."""
         self._closing = True
         self._buffer = b""
         if self._exchange is None:
@@ -327,7 +318,7 @@ class HttpConnection(asyncio.Protocol):
             self._closing = True
             return False
         if self._state == STATE_BODY:
-            # What is left of the body: skipped where that is cheap and certain to come.
+            # The rest of the body is skipped if it is small and certain to arrive.
             exchange, left = self._exchange, self._left_bytes - len(self._buffer)
             expects = exchange is not None and exchange.head.expects
             self._closing = self._chunks is not None or left > SKIP_BYTES or (expects and left > 0)
@@ -344,7 +335,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def _await_request(self) -> None:
-        """Ready for another request; it may already be here."""
+        """Wait for another request, which may already be in the buffer."""
         self._state, self._searched = STATE_NEXT, 0
         self._due = self._outbox.now() + KEEP_ALIVE_S
         if self._paused:
@@ -356,7 +347,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def _close_gracefully(self) -> None:
-        """Close once the client has what was sent; at once where nothing unread can turn that into a reset."""
+        """Close once the client has the reply; at once if there is nothing unread that would cause a reset."""
         if (self._state == STATE_REPLY and not self._buffer) or self.left:
             self._transport.close()
             self._due = self._outbox.now() + self._limits.client_stall_s
@@ -382,8 +373,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _handle_timeout(self) -> None:
         if self._state == STATE_HEAD or self._fresh:
-            message = "the headers did not arrive in time"
-            self._refuse_and_close(ApiError(HTTPStatus.REQUEST_TIMEOUT, message, openai_code="timeout"))
+            refusal = ApiError(HTTPStatus.REQUEST_TIMEOUT, "the headers did not arrive in time", "timeout")
+            self._refuse_and_close(refusal)
         elif self._state == STATE_BODY and self._exchange is not None and not self._exchange.finished:
             self._refuse_and_close(early_end_error(PHASE_BODY))
         elif self._state == STATE_NEXT and not self._transport.get_write_buffer_size():
@@ -392,15 +383,15 @@ class HttpConnection(asyncio.Protocol):
             self._transport.abort()
 
     def close_if_idle(self, silent_s: float) -> None:
-        """Nothing new is begun here once nothing has come for so long: who was just answered and told that the
-        connection is kept (a stream says so as it begins) may be sending already."""
+        """Close a connection that received nothing for `silent_s`: a client that was just told that the connection is
+        kept may already be sending."""
         if self._exchange is None and self._state in (STATE_NEXT, STATE_HEAD):
             waits_s = KEEP_ALIVE_S if self._state == STATE_NEXT and not self._fresh else self._limits.headers_s
             if self._outbox.now() >= self._due - waits_s + silent_s:
                 self._transport.close()
 
     def end(self, reason: str) -> None:
-        """Stop what is under way."""
+        """Stop the current request."""
         if self._exchange is not None and self._exchange.task is not None:
             self._exchange.end(reason)
         elif self._exchange is not None and not self._exchange.finished:

@@ -1,8 +1,7 @@
-"""Every answer that is not the wished one, in OpenAI's error shape, {"error": {message, type, code, param}}, or where
-the Messages interface was spoken to in that one's: {"type": "error", "error": {type, message}}.
+"""Error replies in OpenAI's shape, {"error": {message, type, code, param}}, or the Messages interface's, {"type": ...}.
 
-Decides what a client learns: what was wrong and what to do. Never a path, an address, a stack or another
-tenant's name; those go to the journal under the same request id.
+A client learns what was wrong and what to do, never a path, an address, a stack or another tenant's name; those go to
+the journal under the same request id.
 """
 
 from __future__ import annotations
@@ -30,13 +29,11 @@ _MESSAGES_ERROR_TYPES = {
     HTTPStatus.SERVICE_UNAVAILABLE: "overloaded_error",
     HTTPStatus.GATEWAY_TIMEOUT: "timeout_error",
 }
-MESSAGES_PATH = "/v1/messages"
-"""Where the Messages interface is spoken."""
-THREAD_UNSUPPORTED = "thread_unsupported_request"
-"""By this its client knows that it has to send a conversation whole; it does so by itself."""
-ENGINE_OVERLOADED = 529  # what a hosted provider says that has no room for anyone
+MESSAGES_PATH = "/v1/messages"  # of the Messages interface
+THREAD_UNSUPPORTED = "thread_unsupported_request"  # makes its client send the whole conversation
+ENGINE_OVERLOADED = 529  # status of an overloaded hosted provider
 
-# Absolute paths, sockets and URLs in an engine's own words.
+# Absolute paths, sockets and URLs in an engine's message.
 _LOCATION = re.compile(r"(?:(?<!\w)\w++://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*[\w.\-]+)")
 
 
@@ -47,8 +44,8 @@ class ApiError(ArchwrightError):
         self,
         status: int,
         message: str,
-        *,
         openai_code: str | None = None,
+        *,
         param: str | None = None,
         retry_after_s: int | None = None,
         allow: tuple[str, ...] = (),
@@ -75,7 +72,7 @@ class ApiError(ArchwrightError):
         return {"type": "error", "error": error}
 
     def encode_body(self, path: str = "") -> bytes:
-        """In the language of who asked at `path`."""
+        """In the shape of the interface at `path`."""
         return msgspec.json.encode(self.messages_body() if path.startswith(MESSAGES_PATH) else self.openai_body())
 
     def encode_event(self, path: str) -> bytes:
@@ -96,38 +93,59 @@ class ApiError(ArchwrightError):
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """400: the body, or one field of it, is not what the interface takes."""
-    return ApiError(HTTPStatus.BAD_REQUEST, message, param=param, openai_code=code)
+    return ApiError(HTTPStatus.BAD_REQUEST, message, code, param=param)
+
+
+def invalid_value(message: str, param: str) -> ApiError:
+    return bad_request(message, param, "invalid_value")
+
+
+def unsupported_value(message: str, param: str) -> ApiError:
+    return bad_request(message, param, "unsupported_value")
+
+
+def unsupported_parameter(message: str, param: str) -> ApiError:
+    return bad_request(message, param, "unsupported_parameter")
+
+
+def too_many_requests(message: str, code: str, retry_after_s: int | None = None) -> ApiError:
+    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, code, retry_after_s=retry_after_s)
 
 
 def service_unavailable(message: str, code: str, retry_after_s: int = RETRY_S) -> ApiError:
-    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message, openai_code=code, retry_after_s=retry_after_s)
+    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message, code, retry_after_s=retry_after_s)
+
+
+def audit_unavailable() -> ApiError:
+    return service_unavailable("the access decision could not be recorded; try again", "audit_unavailable")
+
+
+def engine_unavailable() -> ApiError:
+    return service_unavailable("the model's engine is not available now; try again", "engine_unavailable")
 
 
 def gateway_timeout(message: str) -> ApiError:
-    return ApiError(HTTPStatus.GATEWAY_TIMEOUT, message, openai_code="timeout", retry_after_s=RETRY_S)
+    return ApiError(HTTPStatus.GATEWAY_TIMEOUT, message, "timeout", retry_after_s=RETRY_S)
 
 
 def to_api_error(error: ArchwrightError) -> ApiError:
-    """What a client is told about an error that came from below."""
+    """The error that a client gets for an error from below."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineRefused):
         return _from_engine_error(error)
     if isinstance(error, EngineError):
-        return service_unavailable("the model's engine is not available now; try again", "engine_unavailable")
+        return engine_unavailable()
     if isinstance(error, StoreError):
-        return service_unavailable("the access decision could not be recorded; try again", "audit_unavailable")
+        return audit_unavailable()
     if isinstance(error, InternalError):
-        return ApiError(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the request id finds it", openai_code="bug"
-        )
+        return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the request id finds it", "bug")
     return service_unavailable("the service is not available now; try again", "unavailable")
 
 
 def _from_engine_error(error: EngineRefused) -> ApiError:
-    """The engine's own refusal. Its wrong key or wrong path is our fault (502), its 400 and what it
-    cannot do are the client's."""
-    # Some say what OpenAI says within `error` without it; web frameworks call it `detail`.
+    """An engine's refusal: a wrong key or path is our fault (502), a 400 or an unsupported request the client's."""
+    # Some engines lack the `error` level; web frameworks call the message `detail`.
     detail = error.body.get("error", error.body)
     found = detail if isinstance(detail, dict) else {}
     message = str(found.get("message") or found.get("detail") or detail or "no reason given")
@@ -135,31 +153,21 @@ def _from_engine_error(error: EngineRefused) -> ApiError:
     if "exceed_context" in kind or "context length" in kind or "too large to process" in kind:
         return _context_length_exceeded(found, message)
     if error.unable or error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
-        return bad_request(
-            f"the model's engine refused the request: {redact_locations(message)}", code="engine_refused"
-        )
+        said = f"the model's engine refused the request: {redact_locations(message)}"
+        return bad_request(said, code="engine_refused")
     again_s = error.retry_after_s or RETRY_S
     if error.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return ApiError(
-            HTTPStatus.TOO_MANY_REQUESTS,
-            "the model's engine is overloaded",
-            openai_code="engine_overloaded",
-            retry_after_s=again_s,
-        )
+        return too_many_requests("the model's engine is overloaded", "engine_overloaded", again_s)
     if error.status == ENGINE_OVERLOADED:
         return service_unavailable("the model's provider is overloaded; try again", "engine_overloaded", again_s)
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         return service_unavailable("the model's engine is not ready; try again", "engine_unavailable", again_s)
-    return ApiError(
-        HTTPStatus.BAD_GATEWAY,
-        "the model's engine failed on this request",
-        openai_code="engine_failed",
-        retry_after_s=1,
-    )
+    message = "the model's engine failed on this request"
+    return ApiError(HTTPStatus.BAD_GATEWAY, message, "engine_failed", retry_after_s=RETRY_S)
 
 
 def _context_length_exceeded(found: dict[str, object], said: str) -> ApiError:
-    """In the very words of both interfaces: clients that shorten a conversation by themselves look for them."""
+    """In the exact words of both interfaces: clients look for them to shorten a conversation."""
     prompt, context = found.get("n_prompt_tokens"), found.get("n_ctx")
     if isinstance(prompt, int) and isinstance(context, int):
         beyond = f"{prompt} tokens > {context} maximum"
@@ -171,5 +179,5 @@ def _context_length_exceeded(found: dict[str, object], said: str) -> ApiError:
 
 
 def redact_locations(text: str) -> str:
-    """`text` on one line, cut to a sensible length, with paths and addresses taken out."""
+    """`text` on one line of limited length, without paths and addresses."""
     return _LOCATION.sub("...", " ".join(text.split()))[:MAX_MESSAGE_CHARACTERS]

@@ -1,10 +1,8 @@
 """One request and its reply: headers and body in, bytes out, and how it may end early.
 
-Decides that nothing leaves before its records do: what the replies of one turn of the event loop rest on (the
-decisions to let in, which model answered) is made durable once, at the turn's end, and only then are they written;
-where the records are refused, so are the replies. That a client who is gone ends the work at once, and that no
-phase (reading the body, waiting for the engine, a client that does not read) is without a deadline: one sweep over
-all connections keeps them, not a timer each.
+Design: no reply leaves before its records. The records of all replies of one event-loop turn (authorisation, usage) are
+made durable once, at the end of the turn; if that fails, the replies become errors. A client that disconnects ends the
+work at once, and every phase has a deadline, kept by one sweep over all connections and not by a timer each.
 """
 
 from __future__ import annotations
@@ -24,7 +22,14 @@ from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, StoreError
 from archwright.http_client.connection_pool import ResponseSink
 from archwright.serving.http.client_limits import ClientLimits
-from archwright.serving.http.errors import MESSAGES_PATH, ApiError, gateway_timeout, service_unavailable
+from archwright.serving.http.errors import (
+    MESSAGES_PATH,
+    ApiError,
+    audit_unavailable,
+    gateway_timeout,
+    service_unavailable,
+    too_many_requests,
+)
 
 JSON_CONTENT_TYPE = "application/json"
 
@@ -32,10 +37,10 @@ CLIENT_GONE = "gone"
 STOPPED = "stopped"
 SHUTDOWN = "shutdown"
 UNRECORDED = "unrecorded"
-# Phases; each names what was waited for when it ended there.
+# Phases: what is waited for.
 PHASE_BODY, PHASE_FIRST_TOKEN, PHASE_STALL, PHASE_CLIENT, PHASE_REQUEST = "body", "first", "stall", "client", "whole"
 
-# Names, not secrets: the system's entropy once per process is enough, a system call per request is not cheap.
+# Request ids are no secrets: the system's entropy once per process saves a system call per request.
 _ID_RANDOM = random.Random()
 os.register_at_fork(after_in_child=_ID_RANDOM.seed)
 _STATUS_LINES = {int(status): f"HTTP/1.1 {status:d} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -56,7 +61,7 @@ class Peer(Protocol):
     def send(self, data: bytes) -> None: ...
 
     def is_reusable(self) -> bool:
-        """Whether another request may follow on it after this reply."""
+        """True if another request may follow after this reply."""
 
     def on_response_sent(self) -> None:
         """The reply is whole and sent."""
@@ -65,23 +70,21 @@ class Peer(Protocol):
 
 
 class SpendCap(Protocol):
-    """What the request may cost. `most` pieces of the answer may be delivered; `look_at` is when to look again."""
+    """What the request may cost (see RequestCharge). `most` pieces of the answer may be delivered; `look_at` is when to
+    check again."""
 
     most: int
     look_at: float
 
     def check_spend(self, delivered: int, now: float) -> None: ...
-
     def covers(self, input_tokens: int, output_tokens: int) -> bool: ...
-
     def settle(self, status: str, figures: dict[str, Any]) -> None: ...
-
     def headers(self) -> list[HeaderField]: ...
 
 
 class ResponseBuffer:
-    """What is common to the requests of a process, and the replies of this turn of its event loop. `flush` writes
-    down what they rest on; it raises StoreError where it cannot."""
+    """The replies of this turn of the event loop, and what all requests share. `flush` makes their records durable and
+    raises StoreError if it cannot."""
 
     def __init__(self, limits: ClientLimits, now: Callable[[], float], flush: Callable[[], None]) -> None:
         self.limits = limits
@@ -93,7 +96,7 @@ class ResponseBuffer:
         self.refresh_date()
 
     def refresh_date(self) -> None:
-        """Called every moment: the date of replies moves on."""
+        """Called every sweep: the date header of replies."""
         self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
     def enqueue(self, exchange: HttpExchange) -> None:
@@ -108,7 +111,7 @@ class ResponseBuffer:
         except StoreError:
             for exchange in waiting:
                 exchange.fail_unrecorded(audit_unavailable())
-        except BaseException:  # a bug: it must not leave clients waiting for ever
+        except BaseException:  # a bug must not leave clients waiting
             for exchange in waiting:
                 exchange.abort()
             raise
@@ -120,26 +123,9 @@ class HttpExchange:
     """`received_at` is a reading of the monotonic clock `now` when the headers were whole."""
 
     __slots__ = (
-        *(
-            "asks",
-            "begun",
-            "bill",
-            "body",
-            "ended",
-            "finished",
-            "found",
-            "head",
-            "id",
-            "keys_version",
-            "limits",
-            "method",
-            "model",
-            "now",
-            "path",
-            "received_at",
-        ),
-        *("principal", "recorded", "reserved", "route", "sink", "started", "status", "task", "why"),
-        *("_departed", "_line", "_outbox", "_outgoing", "_phase"),
+        *("asks", "begun", "bill", "body", "ended", "finished", "found", "head", "id", "keys_version", "limits"),
+        *("method", "model", "now", "path", "principal", "received_at", "recorded", "reserved", "route", "sink"),
+        *("started", "status", "task", "why", "_departed", "_line", "_outbox", "_outgoing", "_phase"),
         *("_phase_until", "_watched", "_whole_until"),
     )
 
@@ -153,19 +139,18 @@ class HttpExchange:
         self.now = outbox.now
         self.received_at = now = outbox.now()
         self.model = self.route = ""
-        self.recorded = False  # how it ended is written down
+        self.started = self.finished = self.begun = False
+        self.recorded = False  # its end is recorded
         self.ended: str | None = None
         self.why: ArchwrightError | None = None  # it was stopped
-        self.started = self.finished = False
         self.status = 0
         self.task: asyncio.Task[None] | None = None
-        self.sink: ResponseSink | None = None  # who is fed by the engine; held back while the client does not read
-        self.found: Any = None  # its route (serving.routes.Found)
+        self.sink: ResponseSink | None = None  # fed by the engine; paused while the client does not read
+        self.found: Any = None  # a RouteMatch
         self.principal: Principal | None = None
-        self.keys_version = 0  # of what was known of keys when it was let in
-        self.asks: Any = None  # the worst it may take (serving.bill.Asks)
-        self.reserved: Any = None  # what the accounts said to that, until its bill is made
-        self.begun = False
+        self.keys_version = 0  # of the key store when it was authorised
+        self.asks: Any = None  # a WorstCase
+        self.reserved: Any = None  # the accounts' answer to `asks`, until `bill` is set
         self.bill: SpendCap | None = None
         self._line = line
         self._outbox = outbox
@@ -178,16 +163,20 @@ class HttpExchange:
         value = self.head.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
+    def require_principal(self) -> Principal:
+        assert self.principal is not None, "let in without a principal"
+        return self.principal
+
     def start_phase(self, name: str, limit_s: float) -> None:
-        """From now on waiting for `name`, at most `limit_s`."""
+        """Wait for `name` from now on, at most `limit_s`."""
         self._phase, self._phase_until = name, self.now() + limit_s
 
     def extend_stall_deadline(self, now: float) -> None:
-        """The engine said something; the next word must follow in time."""
+        """The engine sent something; more must follow in time."""
         self._phase, self._phase_until = PHASE_STALL, now + self.limits.stall_s
 
     def check_deadlines(self, now: float) -> None:
-        """Called every moment while it lives."""
+        """Called by every sweep."""
         if now >= self._phase_until:
             self.end(self._phase)
         elif now >= self._whole_until:
@@ -200,35 +189,35 @@ class HttpExchange:
                 self.end(STOPPED)
 
     def watch_disconnect(self) -> None:
-        """From now on a client that closes its side ends the work, also if it already has."""
+        """End the work if the client closes its side from now on or already has."""
         self._watched = True
         if self._line.left:
             self.end(CLIENT_GONE)
 
     def on_client_closed(self) -> None:
-        """The client has closed its side. Until an engine works for it, it may still want its answer."""
+        """The client closed its side; before an engine works for it, it may still want its answer."""
         if self._watched:
             self.end(CLIENT_GONE)
 
     def is_engine_timeout(self) -> bool:
-        """Whether its work was ended because an engine did not say a word, or the next one, in time."""
+        """True if the work ended because the engine was silent for too long."""
         return self.ended in (PHASE_FIRST_TOKEN, PHASE_STALL)
 
     def end(self, reason: str) -> None:
-        """Stop the work of this exchange wherever it waits. Work that has not begun is not cancelled, which would leave
-        what is reserved for it, but ends as it begins."""
+        """Stop the work wherever it waits. Work that has not begun is not cancelled, since its reservation would be
+        lost, but ends as it begins."""
         if self.ended is None and self.task is not None:
             self.ended = reason
             if self.begun:
                 self.task.cancel()
 
     def abort(self) -> None:
-        """Drop the connection: the client is gone or does not read."""
+        """Drop the connection."""
         self.finished = True
         self._line.abort()
 
     def reply(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
-        """A whole reply at once."""
+        """Send a whole reply."""
         found = [*headers, (b"content-length", b"%d" % len(body))]
         head = self._encode_head(status, content_type, found)
         self._enqueue(head if self.method == "HEAD" else head + body)
@@ -239,13 +228,12 @@ class HttpExchange:
         self.reply(refusal.status, refusal.encode_body(self.path), JSON_CONTENT_TYPE, refusal.headers())
 
     def start_stream(self, status: int, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
-        """The head of a reply that comes in pieces."""
+        """Send the head of a streamed reply."""
         framing = [(b"transfer-encoding", b"chunked")] if self.head.version else []
         self._enqueue(self._encode_head(status, content_type, [*headers, *framing]))
 
     def write(self, data: bytes) -> None:
-        """A piece of a streamed reply; dropped is what comes after its end (an engine is stopped a moment later), and
-        an empty one: in chunks it would be the end."""
+        """Send a piece of a streamed reply. Dropped after the reply's end, and if empty: an empty chunk is the end."""
         if self.finished or not data:
             return
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self.head.version else data
@@ -255,7 +243,7 @@ class HttpExchange:
             self._enqueue(framed)
 
     def finish(self, data: bytes = b"") -> None:
-        """The last piece of a streamed reply: it waits for the records of its turn."""
+        """Send the last piece of a streamed reply, after the records of its turn."""
         if self.finished:
             return
         if not self.head.version:
@@ -265,7 +253,7 @@ class HttpExchange:
         self.finished = True
 
     def fail_unrecorded(self, refusal: ApiError) -> None:
-        """Instead of what was to leave in this turn: that it could not be recorded."""
+        """Replace the output of this turn by an error: it could not be recorded."""
         self._outgoing, self.finished = [b""], False
         if self._departed:
             self.finish(refusal.encode_event(self.path))
@@ -274,15 +262,15 @@ class HttpExchange:
         self.end(UNRECORDED)
 
     def flush(self) -> None:
-        """What was put in this turn goes to the client."""
+        """Send the output of this turn to the client."""
         outgoing = self._outgoing
         data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
         outgoing.clear()
         self._departed = True
         self._line.send(data)
         if self.finished:
-            if self.recorded:  # else who left just now is still to be settled with
-                self.bill = None  # which knows this exchange: in a circle both would wait for the garbage collector
+            if self.recorded:  # else the charge is still to be settled
+                self.bill = None  # breaks a reference cycle, which would wait for the garbage collector
             self._line.on_response_sent()
 
     def _enqueue(self, data: bytes) -> None:
@@ -305,43 +293,34 @@ class HttpExchange:
 
 
 def encode_bare_response(refusal: ApiError, date: bytes) -> bytes:
-    """The reply to what never became a request."""
+    """The reply to bytes that are no request."""
     body = refusal.encode_body()
     return (
         b"%b%bcontent-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-        % (
-            _STATUS_LINES[refusal.status],
-            date,
-            generate_request_id().encode(),
-            len(body),
-            body,
-        )
+        % (_STATUS_LINES[refusal.status], date, generate_request_id().encode(), len(body), body)
     )
-
-
-def audit_unavailable() -> ApiError:
-    return service_unavailable("the access decision could not be recorded; try again", "audit_unavailable")
 
 
 def body_too_large(limit: int) -> ApiError:
     message = f"the body is larger than {limit} bytes"
-    return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, openai_code="request_too_large")
+    return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "request_too_large")
 
 
 def tenant_quota_exceeded() -> ApiError:
     message = "too much is being sent by this tenant at once; send it again when some of it is answered"
-    status = HTTPStatus.TOO_MANY_REQUESTS
-    return ApiError(status, message, openai_code="rate_limit_exceeded", retry_after_s=1)
+    return too_many_requests(message, "rate_limit_exceeded", 1)
 
 
 def early_end_error(reason: str) -> ApiError:
-    """What a client still listening is told about an exchange ended early."""
+    """The error sent for an exchange that ended early."""
     if reason == PHASE_BODY:
-        return ApiError(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time", openai_code="timeout")
+        return ApiError(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time", "timeout")
     if reason == SHUTDOWN:
         return service_unavailable("the service is shutting down; try again", "shutting_down")
-    if reason == PHASE_FIRST_TOKEN:
-        return gateway_timeout("the model did not begin to answer in time")
-    if reason == PHASE_STALL:
-        return gateway_timeout("the model stopped answering")
-    return gateway_timeout("the request took longer than this service allows")
+    return gateway_timeout(_TIMEOUT_MESSAGES.get(reason, "the request took longer than this service allows"))
+
+
+_TIMEOUT_MESSAGES = {
+    PHASE_FIRST_TOKEN: "the model did not begin to answer in time",
+    PHASE_STALL: "the model stopped answering",
+}

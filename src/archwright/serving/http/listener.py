@@ -1,8 +1,7 @@
-"""Where connections come in, and how a process leaves: the listening socket is the master's, shared by its workers.
+"""Accept connections on the master's socket, which all workers share, and hand over to a successor.
 
-Decides that a worker takes one connection each time it is told that some wait, so that a burst is spread over all who
-are awake. And that who leaves for a successor drops nothing: what is under way is finished, and a kept connection is
-closed by its next answer, which says so; only one that stays silent is closed as it is.
+Design: a worker accepts one connection per wake-up, so a burst is spread over all workers. A worker that leaves drops
+nothing: running requests finish, and a kept connection is closed with its next reply or when it stays silent.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ class Listener:
         self._server.loop.add_reader(self._bound, self._accept_connection)
 
     def close(self) -> None:
-        """In this process; others that share the socket go on."""
+        """Stop accepting in this process; others that share the socket go on."""
         self._open = False
         self._server.loop.remove_reader(self._bound)
         self._bound.close()
 
     async def wait_for_handshakes(self) -> None:
-        """Who was let in just before is one of the server's connections now."""
+        """Wait until all accepted sockets are connections of the server."""
         await asyncio.gather(*self._greeting)
 
     def _accept_connection(self) -> None:
@@ -63,14 +62,14 @@ class Listener:
     async def _start_connection(self, connection: socket.socket) -> None:
         server, tls = self._server, self._tls
         wait_s = server.limits.headers_s if tls else None
-        with suppress(OSError):  # ssl.SSLError is one, and a handshake that takes too long
+        with suppress(OSError):  # also ssl.SSLError and the handshake's timeout
             await server.loop.connect_accepted_socket(
                 server.create_connection, connection, ssl=tls, ssl_handshake_timeout=wait_s
             )
 
 
 async def drain_connections(server: HttpServer) -> None:
-    """Nobody may send another request; who has one under way is answered, in `drain_s` or with a refusal."""
+    """Take no more requests; running ones finish within `drain_s` or get an error."""
     server.closing = server.ending = True
     await _wait_until_empty(server, server.limits.drain_s, idle_s=0.0)
     for connection in tuple(server.connections):
@@ -81,7 +80,7 @@ async def drain_connections(server: HttpServer) -> None:
 
 
 async def hand_over_connections(server: HttpServer, stop: asyncio.Event) -> None:
-    """Another worker takes what comes: finish all that is here, as long as a request may last, or until `stop`."""
+    """Finish all requests, for as long as one may last or until `stop`; another worker takes new ones."""
     server.closing = True
     finished = asyncio.ensure_future(_wait_until_empty(server, server.limits.request_s, idle_s=server.limits.drain_s))
     stopped = asyncio.ensure_future(stop.wait())

@@ -1,10 +1,8 @@
-"""The Messages interface in front of any model: a request of it becomes the chat it means (`blocks` writes the answer).
+"""The Messages interface in front of any model: its requests become chats (`messages_writer` writes the answer).
 
-Decides what passes: what means the same in a chat is translated, marks that only concern a provider's bill (cache
-control) are left out, and what no chat can say is refused by name. Where the model's provider speaks the interface
-itself, the client's own body goes there unchanged but for the model's name, and so do the betas it asks for: what they
-are is the provider's to know, what they would cost beside the bill is refused. Fields: the API's reference, version
-2023-06-01.
+What has the same meaning in a chat is translated, marks for a provider's bill (cache control) are dropped, and the rest
+is refused by name. If the model's provider speaks the interface itself, the client's body and betas are passed on with
+only the model's name changed; what would cost more than the bill is refused. Fields: API reference, version 2023-06-01.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.serving.http.errors import THREAD_UNSUPPORTED, bad_request
+from archwright.serving.http.errors import THREAD_UNSUPPORTED, bad_request, invalid_value, unsupported_value
 from archwright.serving.messages_api.schema import (
     ImageBlock,
     InputMessage,
@@ -53,12 +51,12 @@ KNOWN_FIELDS = frozenset({"model", *MessagesRequest.__struct_fields__})
 def translate_request(
     body: Mapping[str, Any], directory: ModelDirectory, workload: str | None, betas: str | None = None
 ) -> GenerationRequest:
-    """What the request asks, of the endpoint it names; `betas` is its header. Raises Refusal."""
+    """The request for the endpoint it names; `betas` is its header. Raises ApiError."""
     found = directory.resolve(body.get("model"), workload)
     endpoint = found.endpoints[0]
     require_field(body.get("max_tokens"), "max_tokens")
     if body.get("thread") is not None:
-        # Nor at a provider that has them: what it holds for a conversation would be in nobody's reckoning here.
+        # Also not for a provider that has threads: their size could not be bounded here.
         raise bad_request("'thread' is not supported: send the whole conversation", "thread", THREAD_UNSUPPORTED)
     if endpoint.protocol == "anthropic":
         return _pass_through(body, found, endpoint, betas or "")
@@ -73,7 +71,7 @@ def translate_request(
 
 
 def _pass_through(body: Mapping[str, Any], found: ResolvedModel, endpoint: Endpoint, betas: str) -> GenerationRequest:
-    """For a provider that speaks the interface: checked there, but for what we reckon with."""
+    """For a provider that speaks the interface and checks the rest itself."""
     require_list_price(body, endpoint)
     reject_unbounded(body)
     length = integer_between(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
@@ -85,49 +83,42 @@ def _pass_through(body: Mapping[str, Any], found: ResolvedModel, endpoint: Endpo
             raise bad_request(f"{name!r} must be a list", name, "invalid_type")
     reject_provider_tools(body)
     reject_compaction(body)
-    asked = {**body, "model": endpoint.model}
-    characters = len(_encode(body["messages"])) + len(_encode(body.get("system")))
     return GenerationRequest(
         model=found.name,
         endpoint=endpoint,
-        body={"model": asked["model"], "messages": body["messages"], "max_tokens": length},
+        body={"model": endpoint.model, "messages": body["messages"], "max_tokens": length},
         plain=found.plain,
         stream=stream,
-        prompt_characters=characters,
-        native=asked,
+        prompt_characters=len(_encode(body["messages"])) + len(_encode(body.get("system"))),
+        native={**body, "model": endpoint.model},
         betas=_check_betas(betas, endpoint),
         parts=count_parts(body),
     )
 
 
 def _check_betas(said: str, endpoint: Endpoint) -> str:
-    """The names in the header, in one order. A provider refuses those it does not know; we do where the price would be
-    another: beyond the usual context."""
+    """The sorted names in the header. The provider refuses unknown ones; we refuse those with another price (longer
+    context)."""
     names = sorted({name for one in said.split(",") if (name := one.strip(" \t"))})
     if len(names) > MAX_BETAS or not all(map(_BETA_NAME.fullmatch, names)):
-        message = f"{BETA_HEADER_NAME!r} must be up to {MAX_BETAS} names of letters, digits, '-', '_' and '.', "
-        message += "apart by commas"
-        raise bad_request(message, BETA_HEADER_NAME, "invalid_value")
+        form = f"up to {MAX_BETAS} names of letters, digits, '-', '_' and '.', apart by commas"
+        raise invalid_value(f"{BETA_HEADER_NAME!r} must be {form}", BETA_HEADER_NAME)
     dear = next((name for name in names if name.startswith(LONG_CONTEXT_PREFIX)), None) if endpoint.charged else None
     if dear is not None:
         message = f"{BETA_HEADER_NAME!r}: {dear!r} is charged at another price than this model has here; leave it out"
-        raise bad_request(message, BETA_HEADER_NAME, "unsupported_value")
+        raise unsupported_value(message, BETA_HEADER_NAME)
     return ",".join(names)
 
 
 def _invalid_field_error(error: msgspec.ValidationError) -> Exception:
-    """The place in a request, in the words of the interface: messages.0.content."""
+    """The error with its place as the interface writes it: messages.0.content."""
     said, _, place = str(error).partition(" - at `$")
-    name = place.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or _field_in_message(said)
+    quoted = said.split("`")[1] if "`" in said else "body"
+    name = place.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or quoted
     if said.startswith("Object missing required field `"):
-        field = said.split("`")[1]
-        name = f"{name}.{field}" if place else field
+        name = f"{name}.{quoted}" if place else quoted
         return bad_request(f"{name}: field required", name, "missing_required_parameter")
-    return bad_request(f"{name}: {said}", name, "invalid_value")
-
-
-def _field_in_message(said: str) -> str:
-    return said.split("`")[1] if "`" in said else "body"
+    return invalid_value(f"{name}: {said}", name)
 
 
 def _to_chat(told: MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
@@ -140,7 +131,7 @@ def _to_chat(told: MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
         messages += _translate_message(turn, f"messages.{number}")
     asked: dict[str, Any] = {
         "messages": messages,
-        # Everyone has to send one, so clients' own defaults are those of larger models.
+        # The field is required, so clients' defaults are those of larger models.
         "max_tokens": min(told.max_tokens, endpoint.context_tokens),
         "top_p": told.top_p,
         "top_k": told.top_k,
@@ -151,17 +142,15 @@ def _to_chat(told: MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
         "user": (told.metadata or {}).get("user_id"),
     }
     if told.temperature is not None and told.temperature > 1:
-        raise bad_request("'temperature' must be a number from 0 to 1", "temperature", "invalid_value")
+        raise invalid_value("'temperature' must be a number from 0 to 1", "temperature")
     if (told.thinking or {}).get("type") == "enabled":
         raise bad_request("this model does not take 'thinking'", "thinking", "unsupported_parameter")
     if told.service_tier is not None and not endpoint.strict:
         asked["service_tier"] = SERVICE_TIERS.get(told.service_tier, told.service_tier)
     for edit in told.context_management.edits if told.context_management else ():
-        if not edit.type.startswith("clear_thinking"):  # which no chat is sent
+        if not edit.type.startswith("clear_thinking"):  # a chat has no thinking to clear
             at = "context_management.edits"
-            raise bad_request(
-                f"{at}: this model's conversations are not edited, such as by {edit.type!r}", at, "unsupported_value"
-            )
+            raise unsupported_value(f"{at}: this model's conversations are not edited, such as by {edit.type!r}", at)
     config = told.output_config or OutputConfig(format=told.output_format)
     return {**asked, **_translate_tools(told), **_translate_output(config, endpoint)}
 
@@ -171,9 +160,7 @@ def _translate_tools(told: MessagesRequest) -> dict[str, Any]:
     for number, tool in enumerate(told.tools or ()):
         if tool.type not in (None, "custom"):
             at = f"tools.{number}.type"
-            raise bad_request(
-                f"{at}: this model has no tools of a provider, such as {tool.type!r}", at, "unsupported_value"
-            )
+            raise unsupported_value(f"{at}: this model has no tools of a provider, such as {tool.type!r}", at)
         schema = require_field(tool.input_schema, f"tools.{number}.input_schema")
         function = {"name": tool.name, "description": tool.description, "parameters": schema}
         found.setdefault("tools", []).append({"type": "function", "function": {**function, "strict": tool.strict}})
@@ -185,8 +172,8 @@ def _translate_tools(told: MessagesRequest) -> dict[str, Any]:
     elif choice.type in TOOL_CHOICES:
         found["tool_choice"] = TOOL_CHOICES[choice.type]
     else:
-        message = f"'tool_choice.type' must be one of {', '.join((*TOOL_CHOICES, 'tool'))}"
-        raise bad_request(message, "tool_choice.type", "invalid_value")
+        allowed = ", ".join((*TOOL_CHOICES, "tool"))
+        raise invalid_value(f"'tool_choice.type' must be one of {allowed}", "tool_choice.type")
     return {**found, "parallel_tool_calls": False} if choice.disable_parallel_tool_use else found
 
 
@@ -201,9 +188,9 @@ def _translate_output(config: OutputConfig, endpoint: Endpoint) -> dict[str, Any
 
 
 def _translate_message(turn: InputMessage, name: str) -> list[dict[str, Any]]:
-    """The messages one turn is in a chat: results of calls first, each its own, then what is said."""
+    """The chat messages of one turn: first each result of a call, then the rest."""
     if turn.role not in ("user", "assistant", "system"):
-        raise bad_request(f"{name}.role: must be 'user' or 'assistant'", f"{name}.role", "invalid_value")
+        raise invalid_value(f"{name}.role: must be 'user' or 'assistant'", f"{name}.role")
     if type(turn.content) is str:
         return [{"role": turn.role, "content": turn.content}]
     found: list[dict[str, Any]] = []

@@ -1,8 +1,4 @@
-"""The words of a request of the Messages interface, as far as a chat can say them: its blocks, its turns, its fields.
-
-Decides nothing of what becomes of them (`serving.messages` does). What stands in a block and not here is passed over:
-marks of a provider's bill and hints to a provider's own models.
-"""
+"""The fields of a Messages request that a chat can express; other fields of a block (bill marks, hints) are ignored."""
 
 from __future__ import annotations
 
@@ -40,11 +36,11 @@ class ToolResultBlock(msgspec.Struct, tag="tool_result", tag_field="type"):
 
 
 class ThinkingBlock(msgspec.Struct, tag="thinking", tag_field="type"):
-    """Of an earlier answer; a chat has no place for it."""
+    """From an earlier answer; dropped in a chat."""
 
 
 class RedactedThinkingBlock(msgspec.Struct, tag="redacted_thinking", tag_field="type"):
-    """As above."""
+    """From an earlier answer; dropped in a chat."""
 
 
 ContentBlock = TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock | RedactedThinkingBlock
@@ -79,14 +75,14 @@ class ContextEdit(msgspec.Struct):
 
 
 class ContextManagement(msgspec.Struct):
-    """What a provider is to leave out of the conversation."""
+    """What a provider should leave out of the conversation."""
 
     edits: list[ContextEdit] = []
 
 
 class MessagesRequest(msgspec.Struct):
-    """A request but for its model: `cache_control` and `metadata` are of no meaning to an engine of ours, and
-    `output_format` is how older clients say `output_config.format`."""
+    """A request without its model. Our engines ignore `cache_control` and `metadata`; `output_format` is the older form
+    of `output_config.format`."""
 
     max_tokens: int
     messages: list[InputMessage]

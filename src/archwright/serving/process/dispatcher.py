@@ -1,4 +1,4 @@
-"""What becomes of a request: guard before handler, one place where errors become replies."""
+"""Dispatch of requests: authorisation before the handler, and one place where errors become replies."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.errors import to_api_error
 from archwright.serving.http.http_exchange import CLIENT_GONE, PHASE_CLIENT, SHUTDOWN, HttpExchange, early_end_error
-from archwright.serving.process import memory_trim
-from archwright.serving.process.config_reload import ConfigWatcher
+from archwright.serving.process.config_reload import ConfigWatcher, repeat_logged
+from archwright.serving.process.memory_trim import trim_periodically
 from archwright.serving.process.routes import RouteMatch, find_route
 
 REQUEST_BOUNDARY = boundary("request")
 
 
 class Dispatcher:
-    """`changes` is where the gateway learns of other endpoints; without it those of its start stay. `find_route`
-    is the table of what there is."""
+    """`changes` follows the configuration file; without it the endpoints stay as they are. `find` finds a route."""
 
     def __init__(
         self,
@@ -38,7 +37,7 @@ class Dispatcher:
         self._arrived: list[HttpExchange] = []
 
     def on_headers(self, exchange: HttpExchange) -> bool:
-        """The headers are whole: let the request in, or say no before its body is read."""
+        """The headers are complete: authorise the request, or refuse it before its body is read."""
         try:
             with REQUEST_BOUNDARY:
                 exchange.found = found = self._find(exchange.method, exchange.path)
@@ -50,13 +49,13 @@ class Dispatcher:
         return True
 
     def on_request(self, exchange: HttpExchange) -> None:
-        """Answer a request that was let in."""
+        """Start an authorised request in the next step of the event loop."""
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._start_arrived)
         self._arrived.append(exchange)
 
     def _start_arrived(self) -> None:
-        """What arrived in this turn of the event loop begins; what it may cost is reserved for all of it together."""
+        """Start all requests of this step of the event loop; their worst cases are reserved together."""
         arrived, self._arrived = self._arrived, []
         work: list[tuple[HttpExchange, Coroutine[Any, Any, None]]] = []
         for exchange in arrived:
@@ -79,7 +78,7 @@ class Dispatcher:
                 exchange.task = loop.create_task(self._run_handler(exchange, handling))
 
     async def _run_handler(self, exchange: HttpExchange, work: Coroutine[Any, Any, None]) -> None:
-        """Answer, whatever happens."""
+        """Run the handler; the client gets a reply in any case."""
         exchange.begun = True
         if exchange.ended is not None:
             work.close()
@@ -98,42 +97,41 @@ class Dispatcher:
             exchange.task = None
 
     def _reply_error(self, exchange: HttpExchange, error: ArchwrightError) -> None:
-        """Tell the client: as a reply where none has begun, else as the stream's last event."""
+        """Send the error as a reply, or as the last event of a stream that has begun."""
         refusal = to_api_error(error)
         if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._gateway.journal.warning(
-                "request failed", request=exchange.id, status=refusal.status, **describe_cause(error)
-            )
+            cause = describe_cause(error)
+            self._gateway.journal.warning("request failed", request=exchange.id, status=refusal.status, **cause)
         if exchange.started:
             exchange.finish(refusal.encode_event(exchange.path))
         else:
             exchange.reply_error(refusal)
 
     def _reply_stopped(self, exchange: HttpExchange) -> None:
-        """The work was stopped: by the client, by a deadline, or because the process shuts down."""
+        """The work was stopped by the client, a deadline or the end of the process."""
         reason = exchange.ended or SHUTDOWN
         if exchange.finished:
             return
         if reason in (CLIENT_GONE, PHASE_CLIENT):
             exchange.abort()
-        elif exchange.why is not None:
-            self._reply_error(exchange, exchange.why)
         else:
-            self._reply_error(exchange, early_end_error(reason))
+            self._reply_error(exchange, exchange.why or early_end_error(reason))
 
     @asynccontextmanager
     async def run_background_tasks(self, *servers: HttpServer) -> AsyncIterator[None]:
-        """What goes on beside the requests: deadlines, the engines' health, memory, changes of endpoints."""
-        limits = self._gateway.config.limits
+        """Deadlines, health checks, memory trimming and changes of the configuration, beside the requests."""
+        sweep_s, journal = self._gateway.config.limits.sweep_s, self._gateway.journal
+
+        async def sweep() -> None:
+            for server in servers:
+                server.check_deadlines()
+            self._gateway.publish_load()
+
+        jobs = [repeat_logged(sweep, sweep_s, journal, "sweep"), self._check_health(), trim_periodically()]
         if self._changes is not None:
             await self._changes.start()
-        loops = [
-            asyncio.create_task(self._sweep_deadlines(servers, limits.sweep_s)),
-            asyncio.create_task(self._check_health()),
-        ]
-        loops.append(asyncio.create_task(memory_trim.trim_periodically()))
-        if self._changes is not None:
-            loops.append(asyncio.create_task(self._changes.watch_file(limits.sweep_s)))
+            jobs.append(self._changes.watch_file(sweep_s))
+        loops = [asyncio.create_task(job) for job in jobs]
         try:
             yield
         finally:
@@ -142,24 +140,8 @@ class Dispatcher:
             await asyncio.gather(*loops, return_exceptions=True)
             await self._gateway.close()
 
-    async def _sweep_deadlines(self, servers: tuple[HttpServer, ...], every_s: float) -> None:
-        """For ever, whatever goes wrong (the page may find a full disk): without it nothing has a deadline."""
-        said = ""
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                with boundary("sweep"):
-                    for server in servers:
-                        server.check_deadlines()
-                    self._gateway.publish_load()
-                said = ""
-            except ArchwrightError as error:
-                if error.message != said:
-                    self._gateway.journal.error("sweep failed", **error.as_dict())
-                said = error.message
-
     async def _check_health(self) -> None:
-        """The health of every engine, at once and then every moment."""
+        """Check every engine for ever; each failure is logged."""
         while True:
             try:
                 with boundary("health"):
@@ -170,14 +152,13 @@ class Dispatcher:
 
 
 def describe_cause(error: ArchwrightError) -> dict[str, object]:
-    """What the journal keeps of a failed request: codes and places. An engine's words may quote the prompt or a key,
-    and so may a bug's."""
+    """The codes and places of a failed request for the journal; messages may quote the prompt or a key."""
     found: dict[str, object] = {"code": error.code, "where": str(error.where)}
     if isinstance(error, EngineRefused):
         found["engine_status"] = error.status
     bug = error.__cause__
     if isinstance(error, EngineError) and isinstance(bug, OSError):
-        found["reason"] = type(bug).__name__  # a name not known, a certificate not trusted, a connection refused
+        found["reason"] = type(bug).__name__  # such as an unknown name, an untrusted certificate
     if isinstance(error, InternalError) and bug is not None:
         frame = traceback.extract_tb(bug.__traceback__)[-1]
         found["bug"] = f"{type(bug).__name__} at {frame.name}:{frame.lineno}"

@@ -1,10 +1,9 @@
-"""The process that owns the ports: it starts the workers, keeps as many as it should, and replaces them one for one.
+"""The master process: it owns the ports, starts the workers, restarts dead ones and replaces them on a reload.
 
-Decides that it binds once and answers nothing itself: whoever works shares the listening sockets, so that between an
-old worker and a new one no connection is refused. A worker that dies is started again; what it had reserved is free at
-the next refusal (access/accounts.py). On SIGHUP the configuration is read anew, new workers start, and only when all
-of them take requests do the old ones stop taking them and finish what they have. SIGTERM ends all, each in order. The
-master has no thread and opens no table: its children are forks of it, which share its memory.
+Design: the workers share the master's listening sockets, so no connection is refused between an old and a new worker.
+On SIGHUP the configuration is read again and new workers start; when all of them take requests, the old ones finish
+theirs. SIGTERM ends all in order. Reservations of a dead worker are freed at the next refusal (access/accounts.py). The
+master has no thread and opens no table, since workers are forks of it.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 @dataclass
 class WorkerProcess:
-    """`said` is read; `note` is its last word, None before it takes requests."""
+    """`said`: the pipe of its reports; `note`: the last report, None before it takes requests."""
 
     pid: int
     said: int
@@ -50,7 +49,7 @@ class WorkerProcess:
 
 
 class ListeningSockets:
-    """The ports, taken. Raises OperateError AW-OPS-03."""
+    """The bound ports. Raises OperateError AW-OPS-03."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self.main = bind_listener(config.host, config.port)
@@ -69,7 +68,7 @@ class ListeningSockets:
 
 
 class Master:
-    """`supervised`: it ends when its standard input does."""
+    """`supervised`: it ends with its standard input."""
 
     def __init__(
         self, config: GatewayConfig, file: Path, home: Home, bound: ListeningSockets, *, supervised: bool
@@ -86,7 +85,7 @@ class Master:
         self._woken: list[int] = []
         self._wake, self._wake_end = socket.socketpair()
         self._generation = 0
-        self._ready_by: float | None = None  # a new generation is on its way until then
+        self._ready_by: float | None = None  # deadline of a new generation that is starting
         self._again = False
         self._failures = 0
         self._start_at = 0.0
@@ -94,7 +93,6 @@ class Master:
         self._refused: dict[str, int | None] = {}
 
     def start(self) -> None:
-        """Start the workers."""
         self._wake.setblocking(False)
         self._wake_end.setblocking(False)
         signal.set_wakeup_fd(self._wake_end.fileno(), warn_on_full_buffer=False)
@@ -103,28 +101,25 @@ class Master:
         self._start_missing_workers()
 
     def wait_until_ready(self) -> int:
-        """Return when all workers take requests: 0; else what the one ended with that could not, which said why."""
+        """0 when all workers take requests; else the exit status of the one that failed, which said why."""
         until = time.monotonic() + READY_TIMEOUT_S
         while not all(worker.note for worker in self.workers):
             self._wait_for_events(POLL_INTERVAL_S)
             gone = self._reap()
             if gone or self._is_stop_requested() or time.monotonic() > until:
-                self._shut_down()
+                self.stop()
                 return gone[0][1] if gone else EXIT_FAILED
         return 0
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT, or the end of who supervises."""
+        """Run until SIGTERM, SIGINT, or the end of the supervisor."""
         try:
             while not self._is_stop_requested():
                 self._step()
                 self._wait_for_events(POLL_INTERVAL_S)
         finally:
-            self._shut_down()
+            self.stop()
             self._journal.info("master stopped")
-
-    def stop(self) -> None:
-        self._shut_down()
 
     def _is_stop_requested(self) -> bool:
         return signal.SIGTERM in self._woken or signal.SIGINT in self._woken
@@ -144,8 +139,7 @@ class Master:
         self._try_system_call(self._write_served_revision)
 
     def _try_system_call(self, act: Callable[[], None]) -> bool:
-        """Whether the system had room for it: a process, a descriptor, the disk. Else it is tried again, and said once:
-        those who serve go on."""
+        """True if the system had room for it (process, descriptor, disk); else it is logged once and tried again."""
         try:
             act()
         except OSError as error:
@@ -157,7 +151,7 @@ class Master:
         return True
 
     def _start_missing_workers(self) -> None:
-        """As many workers of this generation as there should be."""
+        """Start the missing workers of this generation."""
         missing = self._config.workers - sum(w.generation == self._generation and not w.leaving for w in self.workers)
         for _ in range(missing):
             self._spawn()
@@ -181,7 +175,7 @@ class Master:
         self.workers.append(WorkerProcess(pid, heard, time.monotonic(), self._generation))
 
     def _run_worker(self, heard: int, said: int) -> int:
-        """In the child: nothing of the master's is left but the ports and the pipes."""
+        """In the child: close everything of the master's but the ports and pipes, and serve."""
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -201,12 +195,9 @@ class Master:
         return 0
 
     def _wait_for_events(self, limit_s: float) -> None:
-        """Wait for a signal, a worker's word, or the end of who supervises."""
-        sources = [self._wake.fileno(), *(worker.said for worker in self.workers)]
-        if self._supervised:
-            sources.append(0)
+        """Wait for a signal, a worker's report, or the end of the supervisor."""
         poll = select.poll()
-        for source in sources:
+        for source in (self._wake.fileno(), *(worker.said for worker in self.workers), *([0] * self._supervised)):
             poll.register(source, select.POLLIN)
         readable = {descriptor for descriptor, _event in poll.poll(limit_s * 1000)}
         if self._wake.fileno() in readable:
@@ -216,16 +207,13 @@ class Master:
             self._woken.append(signal.SIGTERM)
         for worker in self.workers:
             if worker.said in readable:
-                self._read_worker(worker)
-
-    def _read_worker(self, worker: WorkerProcess) -> None:
-        worker.heard += os.read(worker.said, 65_536)
-        whole, _, worker.heard = worker.heard.rpartition(b"\n")
-        if whole:
-            worker.note = msgspec.json.decode(whole.rpartition(b"\n")[2], type=ServedRevision)
+                worker.heard += os.read(worker.said, 65_536)
+                whole, _, worker.heard = worker.heard.rpartition(b"\n")
+                if whole:
+                    worker.note = msgspec.json.decode(whole.rpartition(b"\n")[2], type=ServedRevision)
 
     def _reap(self) -> list[tuple[WorkerProcess, int]]:
-        """Those that ended, and how."""
+        """The workers that ended, with their exit status."""
         gone = []
         for worker in tuple(self.workers):
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
@@ -253,14 +241,13 @@ class Master:
         except ArchwrightError as error:
             self._journal.error("reload failed", **error.as_dict())
             return
-        self._before = self._config
-        self._config = config
+        self._before, self._config = self._config, config
         self._generation += 1
         self._ready_by = time.monotonic() + READY_TIMEOUT_S
         self._journal.info("reloading", workers=config.workers)
 
     def _replace_workers(self) -> None:
-        """The old go when all the new take requests; when these do not in time, they go."""
+        """End the old workers when all new ones take requests, or the new ones if they do not in time."""
         assert self._ready_by is not None, "nothing is replaced"
         new = [worker for worker in self.workers if worker.generation == self._generation and not worker.leaving]
         if len(new) == self._config.workers and all(worker.note for worker in new):
@@ -280,16 +267,16 @@ class Master:
                 os.kill(worker.pid, how)
 
     def _write_served_revision(self) -> None:
-        """What all that live serve together, for the supervisor."""
+        """Write the combined report of the workers for the supervisor."""
         if not all(worker.note for worker in self.workers):
-            return  # who starts serves nothing yet, and does not say so for long
+            return  # a worker is starting
         note = merge_served_revisions(os.getpid(), (worker.note for worker in self.workers if worker.note))
         if note is not None and note != self._noted:
             write_atomic(served_revision_file(self._home, self._file.stem), msgspec.json.encode(note))
             self._noted = note
 
-    def _shut_down(self) -> None:
-        """Every worker, in order; who does not end in time is killed."""
+    def stop(self) -> None:
+        """End every worker; one that does not end in time is killed."""
         self._bound.close()
         for worker in self.workers:
             os.kill(worker.pid, signal.SIGTERM)

@@ -1,7 +1,4 @@
-"""The interface in one table: (method, path) -> permission, handler. What is not here does not exist.
-
-`permission` None is open to everyone; the two probes (load balancers ask them by HEAD too) are the only such rows.
-"""
+"""The routes: (method, path) -> permission, handler. Only the two probes are open to everyone."""
 
 from __future__ import annotations
 
@@ -33,20 +30,24 @@ from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.handlers.generation import GenerationHandler
 from archwright.serving.http.errors import MESSAGES_PATH, ApiError
 from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, HttpExchange
-from archwright.serving.messages_api import request_translation
-from archwright.serving.requests import fast_path, request_validation
+from archwright.serving.messages_api.request_translation import BETA_HEADER, translate_request
+from archwright.serving.requests.fast_path import parse_chat
 from archwright.serving.requests.field_checks import decode_body
 from archwright.serving.requests.model_resolution import MAX_MODEL_NAME_CHARACTERS
-from archwright.serving.requests.request_validation import WORKLOAD_HEADER, GenerationRequest
+from archwright.serving.requests.request_validation import (
+    WORKLOAD_HEADER,
+    GenerationRequest,
+    validate_completion,
+    validate_embedding,
+)
 from archwright.serving.routing.attempts import start_attempts
 from archwright.serving.routing.replica import Replica
 
-VERSION_HEADER = b"anthropic-version"
-"""Clients of the Messages interface send it with everything, and read models in other words."""
+VERSION_HEADER = b"anthropic-version"  # sent by clients of the Messages interface, which has its own list of models
 
 
 class Route(NamedTuple):
-    """`tail` true: the path is followed by one name, which the handler gets."""
+    """`tail`: the path is followed by one name, which the handler gets."""
 
     method: str
     path: str
@@ -56,33 +57,30 @@ class Route(NamedTuple):
 
 
 def handle_chat(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
-    question = fast_path.parse_chat(exchange.body, gateway.directory, exchange.header(WORKLOAD_HEADER))
+    question = parse_chat(exchange.body, gateway.directory, exchange.header(WORKLOAD_HEADER))
     return _run_generation(gateway, exchange, question, ChatFormat())
 
 
 def handle_completion(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode_body(exchange.body)
-    question = request_validation.validate_completion(body, gateway.directory, exchange.header(WORKLOAD_HEADER))
+    question = validate_completion(body, gateway.directory, exchange.header(WORKLOAD_HEADER))
     return _run_generation(gateway, exchange, question, CompletionFormat(echoes=bool(question.body.get("echo"))))
 
 
 def handle_message(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
-    """The Messages interface, in front of whatever answers."""
     body = decode_body(exchange.body)
-    question = request_translation.translate_request(
-        body, gateway.directory, exchange.header(WORKLOAD_HEADER), exchange.header(request_translation.BETA_HEADER)
-    )
+    workload, betas = exchange.header(WORKLOAD_HEADER), exchange.header(BETA_HEADER)
+    question = translate_request(body, gateway.directory, workload, betas)
     gateway.till.estimate_worst_case(exchange, question)
     writer = MessagesWriter(_build_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
     return GenerationHandler(gateway, exchange, question, ChatFormat.path, writer).run()
 
 
 async def handle_token_count(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    """How many tokens a message's prompt has, as the engine that would answer counts them."""
+    """The tokens of a message's prompt, counted by the engine that would answer."""
     body = {**decode_body(exchange.body), "max_tokens": 1, "stream": False}
-    question = request_translation.translate_request(
-        body, gateway.directory, exchange.header(WORKLOAD_HEADER), exchange.header(request_translation.BETA_HEADER)
-    )
+    workload, betas = exchange.header(WORKLOAD_HEADER), exchange.header(BETA_HEADER)
+    question = translate_request(body, gateway.directory, workload, betas)
     exchange.watch_disconnect()
     gateway.till.count_request(exchange)
     course = start_attempts(gateway.router, exchange, question, question.native or question.body)
@@ -92,22 +90,17 @@ async def handle_token_count(gateway: GatewayContext, exchange: HttpExchange, _n
         native = None if question.native is None else {**question.native, **named}
         return await replica.provider.count_tokens(replica.client, {**question.body, **named}, native, question.betas)
 
-    counted = await course.run(
-        gateway.router.build_slot_request(question, course.tenant, course.data_class, course.until), count
-    )
-    _reply_json(exchange, HTTPStatus.OK, {"input_tokens": counted})
+    work = gateway.router.build_slot_request(question, course.tenant, course.data_class, course.until)
+    _reply_json(exchange, HTTPStatus.OK, {"input_tokens": await course.run(work, count)})
 
 
 def _run_generation(
     gateway: GatewayContext, exchange: HttpExchange, question: GenerationRequest, shape: ChoiceFormat
 ) -> Coroutine[Any, Any, None]:
     gateway.till.estimate_worst_case(exchange, question)
-    wanted = ResponseOptions(
-        question.top_logprobs, question.prompt_characters, question.include_usage, question.choices
-    )
-    writer = OpenAIWriter(
-        shape, _build_envelope(gateway, exchange, question, shape.prefix), wanted, stream=question.stream
-    )
+    shown = question.top_logprobs, question.prompt_characters, question.include_usage, question.choices
+    envelope = _build_envelope(gateway, exchange, question, shape.prefix)
+    writer = OpenAIWriter(shape, envelope, ResponseOptions(*shown), stream=question.stream)
     return GenerationHandler(gateway, exchange, question, shape.path, writer).run()
 
 
@@ -119,7 +112,7 @@ def _build_envelope(
 
 def handle_embeddings(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode_body(exchange.body)
-    question = request_validation.validate_embedding(body, gateway.directory, exchange.header(WORKLOAD_HEADER))
+    question = validate_embedding(body, gateway.directory, exchange.header(WORKLOAD_HEADER))
     gateway.till.estimate_worst_case(exchange, question)
     return serve_embeddings(gateway, exchange, question)
 
@@ -129,7 +122,7 @@ def handle_classification(gateway: GatewayContext, exchange: HttpExchange, name:
 
 
 async def list_models(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    """What a generation may name. Classifiers are not among them: a client that picks one could only be refused."""
+    """The names for generations; not classifiers, which a client could not use as a model."""
     data = [_describe_model(gateway, exchange, name) for name in gateway.directory.names]
     page: dict[str, Any] = {"object": "list", "data": data}
     if exchange.header(VERSION_HEADER) is not None:
@@ -141,28 +134,24 @@ async def list_models(gateway: GatewayContext, exchange: HttpExchange, _name: st
 async def get_model(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     if name not in gateway.directory.names:
         message = f"the model {name[:MAX_MODEL_NAME_CHARACTERS]!r} does not exist"
-        raise ApiError(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
+        raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
     _reply_json(exchange, HTTPStatus.OK, _describe_model(gateway, exchange, name))
 
 
 async def get_metrics(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    # Tens of thousands of series take long to write out: not on the loop that streams.
-    page = await asyncio.to_thread(gateway.render_metrics)
-    exchange.reply(HTTPStatus.OK, page, CONTENT_TYPE)
+    # In a thread, since tens of thousands of series take long to render.
+    exchange.reply(HTTPStatus.OK, await asyncio.to_thread(gateway.render_metrics), CONTENT_TYPE)
 
 
 async def healthz(_gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    """The process answers."""
     _reply_json(exchange, HTTPStatus.OK, {"status": "ok"})
 
 
 async def readyz(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    """Every endpoint has an engine. Counts of pools only: this page is open to everyone."""
-    ready = gateway.is_ready
+    """Whether every endpoint has an engine. Only counts of pools, since this page is open to everyone."""
+    ready, counts = gateway.is_ready, {"ready": gateway.ready_pool_count, "total": len(gateway.pools)}
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    _reply_json(
-        exchange, status, {"ready": ready, "pools": {"ready": gateway.ready_pool_count, "total": len(gateway.pools)}}
-    )
+    _reply_json(exchange, status, {"ready": ready, "pools": counts})
 
 
 ROUTES: tuple[Route, ...] = (
@@ -182,7 +171,7 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-# What stands for {} is one name each.
+# Each {} is one name.
 ADMIN_ROUTES: tuple[Route, ...] = (
     Route("GET", "/admin/tenants", "tenants.manage", admin_api.list_tenants),
     Route("POST", "/admin/tenants", "tenants.manage", admin_api.create_tenant),
@@ -203,9 +192,8 @@ ADMIN_ROUTES: tuple[Route, ...] = (
 
 
 class RouteMatch(NamedTuple):
-    """The route of a request, if any; what it wants of the guard (None: it is open to everyone); the name in the path,
-    decoded (two are joined by "/"). Nothing but that is: the rest of a path is compared as it was sent, so no spelling
-    of it leads elsewhere."""
+    """The route, if any; what authorisation it needs (None: open to everyone); the decoded name in the path (two are
+    joined by "/"). The rest of a path is compared as it was sent."""
 
     route: Route | None
     wish: RouteRequirement | None
@@ -213,11 +201,10 @@ class RouteMatch(NamedTuple):
 
 
 def _build_match(route: Route | None, methods: tuple[str, ...], name: str = "", instead: str = "") -> RouteMatch:
-    open_to_all = route is not None and route.permission is None
-    wish = (
-        None if open_to_all else RouteRequirement(route.permission if route else None, bool(methods), methods, instead)
-    )
-    return RouteMatch(route, wish, name)
+    if route is not None and route.permission is None:
+        return RouteMatch(route, None, name)
+    permission = route.permission if route else None
+    return RouteMatch(route, RouteRequirement(permission, bool(methods), methods, instead), name)
 
 
 _EXACT_ROUTES = {(route.method, route.path): _build_match(route, (route.method,)) for route in ROUTES if not route.tail}
@@ -242,8 +229,7 @@ _NO_RESPONSES = (
 
 
 def _suggest_path(path: str) -> str:
-    """For clients of another interface, or whose base URL lacks the version or says it twice. Only told: a path is
-    compared as it was sent."""
+    """A hint for clients of another interface, or whose base URL lacks the version or has it twice."""
     tail = _SLASHES.sub("/", _VERSION_PREFIX.sub("", path, count=1)).removesuffix("/")
     if tail.startswith("/responses"):
         return _NO_RESPONSES
@@ -260,7 +246,7 @@ _ADMIN_PATTERNS = [
 
 
 def find_admin_route(method: str, path: str) -> RouteMatch:
-    """As `find_route`, among the routes of administration. A name that hides a "/" fits nothing."""
+    """The match among the routes of administration. A name with an encoded "/" matches nothing."""
     fit = [(route, found.groups()) for route, pattern in _ADMIN_PATTERNS if (found := pattern.fullmatch(path))]
     names = [unquote(name) for name in fit[0][1]] if fit else []
     if any("/" in name for name in names):

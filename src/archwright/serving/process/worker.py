@@ -1,4 +1,4 @@
-"""One process that answers requests: its parts, put together, until its master ends it or puts another in its place."""
+"""One worker process: it builds its parts and serves until its master ends or replaces it."""
 
 from __future__ import annotations
 
@@ -45,17 +45,15 @@ from archwright.store import Store
 MAX_OPEN_FILES = 65_536
 GC_THRESHOLD = 20_000
 THREAD_SWITCH_S = 0.0005
-CLOSE_TIMEOUT_S = (
-    0.4  # for threads, and for the books, beyond the time that what runs has: the master kills a little later
-)
-# What the supervisor measures, and this process shows.
+CLOSE_TIMEOUT_S = 0.4  # for threads, and for the ledger, after the requests; the master kills a little later
+# Measured by the supervisor, exported by this process.
 SUPERVISOR_METRICS = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
 HAND_OVER_SIGNAL = signal.SIGHUP
 
 
 class WorkerContext(NamedTuple):
-    """What a worker gets of its master. `life` ends with it; on `said` it is told what is served: the first word is
-    that requests are taken. `since` is when the platform's gateway began."""
+    """What a worker gets from its master. The pipe `life` ends with the master; reports go to the pipe `said`, the
+    first one when requests are taken. `since`: when the gateway started."""
 
     bound: socket.socket
     admin: socket.socket | None
@@ -65,7 +63,7 @@ class WorkerContext(NamedTuple):
 
 
 class _BoundedExecutor(ThreadPoolExecutor):
-    """Its threads may stand before a silent database: the end of the process does not wait for that."""
+    """Does not wait long at the end for threads that may be blocked by a silent database."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=cancel_futures)
@@ -75,7 +73,7 @@ class _BoundedExecutor(ThreadPoolExecutor):
 
 
 def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContext, journal: Journal) -> None:
-    """Serve until SIGTERM (finish quickly) or HAND_OVER (finish all); `file` is where `config` was read."""
+    """Serve until SIGTERM (finish quickly) or HAND_OVER_SIGNAL (finish all); `config` was read from `file`."""
     store = Store(config.store_url or home.store_url)
     ledger, exposition = WalWriter(store, home), Exposition(folder=home.counters)
     slate, pepper = open_accounts_table(home), load_pepper(home)
@@ -85,27 +83,25 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContex
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in DROP_REASONS}
         traces = TraceExporter(config.traces, dropped, partial(_is_content_traced, keys))
     cache = ResponseCache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
-    spending = RecordedSpending(
-        ledger, home, lambda: (keys.version, slate.generation, len(accounts.strange)), time.monotonic
-    )
-    accounts = Accounts(slate, keys, spending)
+
+    def stamp() -> object:
+        return keys.version, slate.generation, len(accounts.strange)
+
+    accounts = Accounts(slate, keys, RecordedSpending(ledger, home, stamp, time.monotonic))
     till = CostAccounting(accounts, keys, journal, cache)
     guard = RequestAuthorizer(keys, AuditLog(ledger), exposition)
     gateway = GatewayContext(config, home, guard, Recorders(ledger, exposition, traces), till, journal)
     gateway.follower = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=post.since)
     _raise_file_limit()
-    # What exists now lives as long as the process; the collector need not look at it again. A request makes some
-    # hundred objects and leaves no cycle: looking every seventh request, as by default, costs a twentieth of all.
+    # Objects that exist now live as long as the process. A request makes some hundred objects and no cycle: with the
+    # default threshold, every seventh request, collection takes 5 % of the time.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    # The books are folded by a thread: the loop waits for it no longer than this when a request comes.
+    # A thread compacts the ledger; the event loop waits for it no longer than this.
     sys.setswitchinterval(THREAD_SWITCH_S)
+    changes = ConfigWatcher(gateway, file, partial(_report_revision, post.said))
     try:
-        uvloop.run(
-            _serve_until_stopped(
-                gateway, Dispatcher(gateway, ConfigWatcher(gateway, file, partial(_report_revision, post.said))), post
-            )
-        )
+        uvloop.run(_serve_until_stopped(gateway, Dispatcher(gateway, changes), post))
     finally:
         ledger.close(CLOSE_TIMEOUT_S)
         for part in (traces, exposition, store, slate, cache):
@@ -115,7 +111,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContex
 
 
 async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, post: WorkerContext) -> None:
-    """Serve until told to stop, then finish what runs."""
+    """Serve until told to stop, then finish running requests."""
     config, loop = gateway.config, asyncio.get_running_loop()
     stop, over = asyncio.Event(), asyncio.Event()
     loop.set_default_executor(_BoundedExecutor())
@@ -151,7 +147,7 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, post: W
 
 
 def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
-    """Whether the tenant wants its content in traces now; where that cannot be read, no."""
+    """True if the tenant wants its content in traces now; False if that cannot be read."""
     try:
         keys.refresh_version()
     except StoreError:
@@ -160,12 +156,12 @@ def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
 
 
 def _report_revision(said: int, note: ServedRevision) -> None:
-    """One line, written whole: a pipe takes so little at once."""
+    """Write one line, which a pipe takes whole."""
     os.write(said, msgspec.json.encode(note) + b"\n")
 
 
 def _create_tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """TLS 1.2 or newer with this pair; HTTP/1.1 is what is spoken inside."""
+    """TLS 1.2 or newer with this pair, for HTTP/1.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
@@ -174,7 +170,7 @@ def _create_tls_context(certificate: str, key: str) -> ssl.SSLContext:
 
 
 def _raise_file_limit() -> None:
-    """A connection is a file, and shells commonly allow 1,024: take what the system lets us have."""
+    """Raise the limit of open files, commonly 1,024: each connection needs one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,8 +1,7 @@
-"""Engines that speak the Messages API: our OpenAI-shaped question in their words, their events in ours.
+"""Engines that speak the Messages API: OpenAI requests are translated to it, its events to OpenAI's.
 
-Decides what is lost on the way: a field that would change the answer and has no word there is refused by name, one
-that only promises (a seed) is left out. A client that spoke the Messages interface itself is passed on in its own
-words, so nothing of them is lost. Fields: the API's reference, version 2023-06-01.
+A field that would change the answer and has no counterpart is refused by name; one that promises nothing (a seed) is
+dropped. Requests of the Messages interface itself are passed on as they are. Fields: API reference, version 2023-06-01.
 """
 
 from __future__ import annotations
@@ -15,23 +14,24 @@ import msgspec
 from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefused
 from archwright.http_client.sse import ServerSentEvent
 from archwright.serving.events.engine_events import ChoiceDelta, CompletionChoice, EngineEvent, FunctionCall, ToolCall
-from archwright.serving.http.errors import ENGINE_OVERLOADED, ApiError, bad_request
+from archwright.serving.http.errors import (
+    ENGINE_OVERLOADED,
+    ApiError,
+    bad_request,
+    invalid_value,
+    unsupported_parameter,
+    unsupported_value,
+)
 from archwright.serving.providers.protocol import EngineRequest
 from archwright.serving.requests.field_checks import decode_body
 
 API_VERSION = "2023-06-01"
 BETA_HEADER_NAME = "anthropic-beta"
 PATH = "/messages"
-# What decides the length of a prompt; the rest is refused when asked to count.
+# The fields that decide the length of a prompt; others are refused by the count endpoint.
 PROMPT_FIELDS = (
-    "model",
-    "messages",
-    "system",
-    "tools",
-    "tool_choice",
-    "thinking",
-    "output_config",
-    "context_management",
+    *("model", "messages", "system", "tools", "tool_choice"),
+    *("thinking", "output_config", "context_management"),
 )
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -54,9 +54,9 @@ ERROR_STATUSES = {
 }
 TOOL_CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 SERVICE_TIERS = {"auto": "auto", "default": "standard_only"}
-# OpenAI's scale of effort has words that this one has not.
+# OpenAI's scale of effort has levels that this one lacks.
 EFFORT_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
-# Ours to set, or of no meaning there: the stream's form, hints that promise nothing, the caller's bookkeeping.
+# Set by us, or without meaning there: hints that promise nothing, the caller's bookkeeping.
 IGNORED_FIELDS = frozenset(
     {
         *("seed", "n", "store", "prompt_cache_key", "safety_identifier", "modalities", "verbosity"),
@@ -65,6 +65,12 @@ IGNORED_FIELDS = frozenset(
 )
 UNSUPPORTED_FIELDS = frozenset(
     {"logprobs", "top_logprobs", "logit_bias", "min_p", "prediction", "web_search_options", "audio"}
+)
+_TRANSLATED_FIELDS = frozenset(
+    {
+        *("model", "messages", "max_tokens", "stop", "user", "temperature", "metadata", "service_tier"),
+        *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
+    }
 )
 NEUTRAL_VALUES = {"presence_penalty": 0, "frequency_penalty": 0}
 DATA_URL = "data:"
@@ -77,14 +83,13 @@ class AnthropicProvider:
     def build_request(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
-        del whole  # long answers are refused there unless they stream
+        del whole  # the API refuses long answers unless they stream
         if path != "/chat/completions":
             raise bad_request(f"this model does not answer at {path}; ask for a chat", "model", "unsupported_model")
         if native is not None:
             headers = {BETA_HEADER_NAME: betas} if betas else NO_HEADERS
-            return EngineRequest(
-                PATH, {**native, "model": body["model"], "stream": True}, MessagesEventReader(), headers=headers
-            )
+            sent = {**native, "model": body["model"], "stream": True}
+            return EngineRequest(PATH, sent, MessagesEventReader(), headers=headers)
         return EngineRequest(PATH, to_messages_request(body), MessagesEventReader())
 
     def adapt_request(self, asked: EngineRequest, error: EngineRefused) -> bool:
@@ -101,7 +106,7 @@ class AnthropicProvider:
 
 
 def to_messages_request(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A validated chat body as a Messages request. Raises Refusal 400."""
+    """A validated chat body as a Messages request. Raises ApiError 400."""
     system, messages = _translate_messages(body["messages"])
     asked: dict[str, Any] = {"model": body["model"], "max_tokens": body["max_tokens"], "messages": messages}
     asked["stream"] = True
@@ -109,30 +114,20 @@ def to_messages_request(body: Mapping[str, Any]) -> dict[str, Any]:
         asked["system"] = system
     for name, value in body.items():
         if name in UNSUPPORTED_FIELDS or (name in NEUTRAL_VALUES and value != NEUTRAL_VALUES[name]):
-            raise bad_request(f"{name!r} is not supported by this model's provider", name, "unsupported_parameter")
+            raise unsupported_parameter(f"{name!r} is not supported by this model's provider", name)
         if name not in IGNORED_FIELDS and name not in NEUTRAL_VALUES and name not in _TRANSLATED_FIELDS:
-            asked[name] = value  # what we do not know the provider may
+            asked[name] = value  # the provider may know it
     _translate_sampling(body, asked)
     _translate_tools(body, asked)
     _translate_output(body, asked)
     return asked
 
 
-_TRANSLATED_FIELDS = frozenset(
-    {
-        *("model", "messages", "max_tokens", "stop", "user", "temperature", "metadata", "service_tier"),
-        *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
-    }
-)
-
-
 def _translate_sampling(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
     temperature = body.get("temperature")
     if temperature is not None:
         if temperature > 1:
-            raise bad_request(
-                "'temperature' must be a number from 0 to 1 for this model", "temperature", "invalid_value"
-            )
+            raise invalid_value("'temperature' must be a number from 0 to 1 for this model", "temperature")
         asked["temperature"] = temperature
     if body.get("stop"):
         asked["stop_sequences"] = body["stop"]
@@ -167,7 +162,7 @@ def _translate_output(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
     if form is not None:
         if form["type"] != "json_schema":
             message = "'response_format': this model's provider takes a json_schema only"
-            raise bad_request(message, "response_format", "unsupported_value")
+            raise unsupported_value(message, "response_format")
         config["format"] = {"type": "json_schema", "schema": form["json_schema"]["schema"]}
     effort = EFFORT_LEVELS.get(body.get("reasoning_effort", ""))
     if effort is not None:
@@ -177,7 +172,7 @@ def _translate_output(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
 
 
 def _translate_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """The system's words, and turns: neighbours of one side are one turn, as results of calls have to be."""
+    """The system prompt, and the turns: neighbouring messages of one side become one turn, as required."""
     system: list[str] = []
     turns: list[dict[str, Any]] = []
     for message in messages:
@@ -188,7 +183,7 @@ def _translate_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[str, lis
         side = "assistant" if role == "assistant" else "user"
         blocks = _message_blocks(message)
         if not blocks:
-            continue  # an empty turn is refused there and says nothing
+            continue  # the API refuses an empty turn
         if turns and turns[-1]["role"] == side:
             turns[-1]["content"] += blocks
         else:
@@ -211,7 +206,7 @@ def _content_block(part: Mapping[str, Any]) -> dict[str, Any]:
     if part["type"] in ("text", "refusal"):
         return {"type": "text", "text": str(part.get(part["type"]))}
     if part["type"] != "image_url":
-        raise bad_request(f"this model's provider takes no {part['type']!r} parts", "messages", "unsupported_value")
+        raise unsupported_value(f"this model's provider takes no {part['type']!r} parts", "messages")
     url: str = part["image_url"]["url"]
     if not url.startswith(DATA_URL):
         return {"type": "image", "source": {"type": "url", "url": url}}
@@ -224,18 +219,16 @@ def _tool_use_block(call: Mapping[str, Any]) -> dict[str, Any]:
     try:
         given = decode_body((function["arguments"] or "{}").encode())
     except (ApiError, UnicodeError) as error:
-        raise bad_request(
-            "the arguments of an earlier tool call are no JSON object", "messages", "invalid_value"
-        ) from error
+        raise invalid_value("the arguments of an earlier tool call are no JSON object", "messages") from error
     return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": given}
 
 
 def _join_text_parts(content: object) -> str:
-    """Of the system's words and of a call's result, which may be in parts."""
+    """The text of a system prompt or a call's result, which may be in parts."""
     parts: Any = [{"type": "text", "text": content}] if type(content) is str else content or ()
     other = next((part["type"] for part in parts if part["type"] != "text"), None)
     if other is not None:
-        raise bad_request(f"this model's provider takes no {other!r} parts there", "messages", "unsupported_value")
+        raise unsupported_value(f"this model's provider takes no {other!r} parts there", "messages")
     return "".join(part["text"] for part in parts)
 
 
@@ -279,13 +272,13 @@ _decode = msgspec.json.Decoder(_StreamEvent).decode
 
 
 class MessagesEventReader:
-    """One reply's event stream. Raises msgspec.DecodeError for what is none."""
+    """Reads the event stream of one reply. Raises msgspec.DecodeError."""
 
     def __init__(self) -> None:
         self.done = False
         self._used = _Usage(0, 0, 0, 0)
         self._calls: dict[int, int] = {}  # block to number of the call
-        self._silent: set[int] = set()  # blocks of calls without a word of arguments yet
+        self._silent: set[int] = set()  # blocks of calls without arguments yet
 
     def read(self, event: ServerSentEvent) -> Iterable[EngineEvent]:
         told = _decode(event.data)
@@ -333,7 +326,7 @@ class MessagesEventReader:
         return [EngineEvent([choice], self._to_openai_usage())]
 
     def _update_usage(self, used: _Usage | None) -> None:
-        """The counts of a stream add nothing up: the last word on each holds."""
+        """Counts in a stream are totals: the last one of each holds."""
         for name in _Usage.__struct_fields__ if used is not None else ():
             value = getattr(used, name)
             if value is not None:

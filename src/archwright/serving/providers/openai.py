@@ -1,7 +1,7 @@
-"""Engines that speak as we do; the calls of those that enforce none are made by a schema (`serving.tools`).
+"""Engines that speak OpenAI's API; tool calls of those that do not enforce them are emulated (`tool_call_emulation`).
 
-Decides that an engine is told the length of an answer as `max_tokens`, which all know, until it asks for
-`max_completion_tokens`, as OpenAI's models that reason do: they refuse the older word, others do not know the newer.
+The length of an answer is sent as `max_tokens`, which all engines know, until an engine asks for
+`max_completion_tokens`: OpenAI's reasoning models refuse the former, others do not know the latter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from archwright.serving.http.errors import bad_request
 from archwright.serving.providers.protocol import EngineRequest
 
 CHAT_PATH = "/chat/completions"
-# The template has written the marks of a conversation: they are tokens of their own, and the first is not doubled.
+# The template has written the special tokens: they are parsed, and none is added.
 TOKENIZE_OPTIONS = {"add_special": False, "parse_special": True}
 MAX_TOKENS_FIELD, MAX_COMPLETION_TOKENS_FIELD = "max_tokens", "max_completion_tokens"
 STREAM_FIELDS = {"stream": True, "stream_options": {"include_usage": True}}
@@ -33,7 +33,7 @@ class OpenAIProvider:
     def build_request(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
-        del native, betas  # the same question in a language this engine does not speak
+        del native, betas  # for the Messages API
         if self._length != MAX_TOKENS_FIELD and MAX_TOKENS_FIELD in body and path == CHAT_PATH:
             body = {**body, self._length: body[MAX_TOKENS_FIELD]}
             del body[MAX_TOKENS_FIELD]
@@ -54,8 +54,8 @@ class OpenAIProvider:
     async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
     ) -> int:
-        """As llama.cpp counts: the template's words, then their tokens. The interface itself has no such question."""
-        asked = self.build_request("/chat/completions", body, native, betas=betas).body
+        """By llama.cpp's template and tokenizer; OpenAI's API cannot count."""
+        asked = self.build_request(CHAT_PATH, body, native, betas=betas).body
         try:
             prompt = (await client.post("/apply-template", {"messages": asked["messages"]})).get("prompt")
             tokens = (await client.post("/tokenize", {"content": prompt, **TOKENIZE_OPTIONS})).get("tokens")

@@ -1,4 +1,4 @@
-"""What a protocol of engines has to say: where its key goes, how a question is put, how its answer is read."""
+"""The interface of a protocol of engines: headers, requests, and how an answer is read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from archwright.serving.events.engine_events import EventReader
 
 
 class EngineRequest(msgspec.Struct, frozen=True, gc=False):
-    """One question in the engine's language. `reader` None: the answer is OpenAI's own, and `whole` where it is to come
-    in one piece instead of as a stream. `headers` are this question's own."""
+    """One request in the engine's protocol. `reader` None: the answer is OpenAI's, in one piece if `whole`, else a
+    stream. `headers` are additional ones."""
 
     path: str
     body: dict[str, Any]
@@ -24,18 +24,18 @@ class EngineRequest(msgspec.Struct, frozen=True, gc=False):
 
 class Provider(Protocol):
     def headers(self, key: str) -> Mapping[str, str]:
-        """What carries the key, and whatever else every request needs."""
+        """The headers of every request, with the key."""
 
     def build_request(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
-        """`body` is OpenAI's; `native` the client's own where it spoke the Messages interface, `betas` what it wants of
-        that beside its version. `whole`: one piece would do. Raises Refusal 400 for what this protocol cannot say."""
+        """`body` is OpenAI's; `native` and `betas` are the client's body and header of the Messages interface. `whole`:
+        the answer may come in one piece. Raises ApiError 400 for what this protocol cannot express."""
 
     def adapt_request(self, asked: EngineRequest, error: EngineRefused) -> bool:
-        """Whether the engine refused how we put the question, and `ask` puts it otherwise from now on."""
+        """True if the engine refused the form of the request and `build_request` uses another one from now on."""
 
     async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
     ) -> int:
-        """The tokens of the prompt, by the engine itself. Raises Refusal 400 where it counts none."""
+        """The engine's count of the prompt's tokens. Raises ApiError 400 if it cannot count."""

@@ -1,8 +1,7 @@
-"""The short way in for the chats that nearly all are: text, a length, a temperature, a stream.
+"""Fast validation of plain chats, which nearly all are: text, a length, sampling parameters, a stream.
 
-Decides nothing of its own: a body is taken here only when its every field is of the plain kind, decoded and checked
-in one go; in any doubt the long way (`serving.validate`) takes or refuses it, and where both take one they take it
-alike (a test draws bodies and compares).
+A body is accepted here only if all its fields are plain, decoded and checked at once. Any other is for
+`request_validation`; both accept a body with the same result (a property test compares them).
 """
 
 from __future__ import annotations
@@ -11,11 +10,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from archwright.serving.requests import request_validation
 from archwright.serving.requests.field_checks import check_seed, decode_body
 from archwright.serving.requests.message_validation import MAX_MESSAGES
 from archwright.serving.requests.model_resolution import ModelDirectory
-from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.requests.request_validation import GenerationRequest, validate_chat
 
 _Tokens = Annotated[int, msgspec.Meta(ge=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
@@ -49,13 +47,12 @@ _decode = msgspec.json.Decoder(_PlainChat).decode
 
 
 def parse_chat(data: bytes, directory: ModelDirectory, workload: str | None) -> GenerationRequest:
-    """The question in a request's bytes. Raises Refusal."""
+    """The chat in a request's body. Raises ApiError."""
     try:
-        asked = _decode(data)
+        question = _build_plain_request(_decode(data), directory, workload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return request_validation.validate_chat(decode_body(data), directory, workload)
-    question = _build_plain_request(asked, directory, workload)
-    return request_validation.validate_chat(decode_body(data), directory, workload) if question is None else question
+        question = None
+    return validate_chat(decode_body(data), directory, workload) if question is None else question
 
 
 def _build_plain_request(
@@ -74,11 +71,7 @@ def _build_plain_request(
         content = turn.content
         characters += len(content)
         messages.append({"role": turn.role, "content": content})
-    body: dict[str, Any] = {
-        "messages": messages,
-        "max_tokens": length,
-        "model": endpoint.model,
-    }
+    body: dict[str, Any] = {"messages": messages, "max_tokens": length, "model": endpoint.model}
     for name in _SAMPLING_NAMES:
         value = getattr(asked, name)
         if value is not None:

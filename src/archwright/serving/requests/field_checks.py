@@ -1,8 +1,8 @@
-"""The checks a request's fields are made of. Each takes (value, field, endpoint) and returns what the engine gets.
+"""Checks of a request's fields. Each takes (value, field, endpoint) and returns what the engine gets.
 
-Decides strictness: an engine takes almost anything in silence, so every field is checked here by type and range,
-a JSON true is no number, and a field nobody knows is refused by name instead of being ignored. Behind a URL may be an
-engine that knows more than we do: what is a matter of this release's own engines passes there, unknown fields too.
+Engines accept almost anything silently, so every field is checked here by type and range, a JSON true is no number, and
+an unknown field is refused by name. An engine behind a URL may know more: restrictions of our own engines do not apply
+to it, and unknown fields are passed on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from typing import Any
 
 import msgspec
 
-from archwright.serving.http.errors import ApiError, bad_request
+from archwright.serving.http.errors import (
+    ApiError,
+    bad_request,
+    invalid_value,
+    unsupported_parameter,
+    unsupported_value,
+)
 from archwright.serving.settings.config import Endpoint
 
 Check = Callable[[Any, str, Endpoint], Any]
@@ -27,15 +33,15 @@ MAX_SCHEMA_NODES = 5_000
 MAX_LOGIT_BIASES = 1_024
 MAX_STOPS = 4
 MAX_CHOICES = 128
-# The largest seed engines tell apart: llama.cpp keeps 32 bits and reads all ones as "choose one".
+# llama.cpp keeps 32 bits of a seed and reads all ones as "choose one".
 SEED_MODULUS = 2**32 - 1
 
 DROPPED = object()
-"""What a check returns for a field that is understood but means nothing to an engine."""
+"""A check's result for a field that is valid but means nothing to an engine."""
 
 
 def decode_body(data: bytes) -> dict[str, Any]:
-    """The body as a JSON object. NaN, Infinity, broken UTF-8 and endless nesting are refused by the parser."""
+    """The body as a JSON object. The parser refuses NaN, Infinity, invalid UTF-8 and too deep nesting."""
     try:
         body = msgspec.json.decode(data)
     except RecursionError:
@@ -50,8 +56,7 @@ def decode_body(data: bytes) -> dict[str, Any]:
 
 
 def _check_nesting(body: object) -> None:
-    """What the parser just bears is too deep for who searches it or writes it anew; and a part of three bytes takes
-    seventy of memory for as long as the request waits. Raises Refusal 400."""
+    """Raises ApiError 400: what the parser accepts may be too deep to search or encode, or take 20 times its size."""
     level, parts = [body], 0
     for _ in range(MAX_DEPTH):
         inner = [list(node.values()) if type(node) is dict else node for node in level]
@@ -81,7 +86,7 @@ def check_fields(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint:
 
 
 def unknown_field(name: str, known: Mapping[str, object]) -> ApiError:
-    near = difflib.get_close_matches(name[:80], known, 1)  # of megabytes it would take a second
+    near = difflib.get_close_matches(name[:80], known, 1)  # slow for a long name
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return bad_request(f"unknown field {name[:80]!r}{meant}", param=name[:80], code="unknown_parameter")
 
@@ -95,7 +100,7 @@ def require_field(value: Any, name: str) -> Any:
 def integer_between(low: int, high: int) -> Check:
     def check(value: Any, name: str, _endpoint: Endpoint) -> int:
         if type(value) is not int or not low <= value <= high:
-            raise bad_request(f"{name!r} must be an integer from {low} to {high}", name, "invalid_value")
+            raise invalid_value(f"{name!r} must be an integer from {low} to {high}", name)
         return value
 
     return check
@@ -104,7 +109,7 @@ def integer_between(low: int, high: int) -> Check:
 def number_between(low: float, high: float) -> Check:
     def check(value: Any, name: str, _endpoint: Endpoint) -> float:
         if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
-            raise bad_request(f"{name!r} must be a number from {low:g} to {high:g}", name, "invalid_value")
+            raise invalid_value(f"{name!r} must be a number from {low:g} to {high:g}", name)
         return float(value)
 
     return check
@@ -117,7 +122,7 @@ def check_boolean(value: Any, name: str, _endpoint: Endpoint) -> bool:
 
 
 def check_label(value: Any, name: str, endpoint: Endpoint) -> object:
-    """A text for the caller's own bookkeeping."""
+    """A text for the caller's bookkeeping."""
     check_text(value, name, MAX_TEXT_CHARACTERS)
     return DROPPED if endpoint.strict else value
 
@@ -126,24 +131,24 @@ def check_text(value: Any, name: str, limit: int | None = None) -> str:
     if type(value) is not str:
         raise bad_request(f"{name!r} must be a string", name, "invalid_type")
     if limit is not None and len(value) > limit:
-        raise bad_request(f"{name!r} is longer than {limit} characters", name, "invalid_value")
+        raise invalid_value(f"{name!r} is longer than {limit} characters", name)
     return value
 
 
 def allow_only(allowed: tuple[object, ...], why: str) -> Check:
-    """A field of which our engines take the harmless values alone, and we say so instead of ignoring the rest."""
+    """A field of which our engines support only the harmless values; the others are refused, not ignored."""
 
     def check(value: Any, name: str, endpoint: Endpoint) -> object:
         if not endpoint.strict:
             return value
         if not any(type(value) is type(a) and value == a for a in allowed):
-            raise bad_request(f"{name!r}: {why}", name, "unsupported_value")
+            raise unsupported_value(f"{name!r}: {why}", name)
         return DROPPED
 
     return check
 
 
-# What providers charge at their list price; every other value of these fields they charge at another one.
+# Values that providers charge at their list price; any other value of these fields has another price.
 LIST_PRICE_VALUES: Mapping[str, tuple[str, ...]] = {
     "service_tier": ("auto", "default", "standard", "standard_only"),
     "speed": ("standard",),
@@ -152,46 +157,41 @@ LIST_PRICE_VALUES: Mapping[str, tuple[str, ...]] = {
 
 
 def require_list_price(body: Mapping[str, Any], endpoint: Endpoint) -> None:
-    """Raises Refusal 400 for what would make a bill by the endpoint's prices a false one."""
+    """Raises ApiError 400 for fields with which the endpoint's prices would be wrong."""
     for name in LIST_PRICE_VALUES.keys() & body.keys() if endpoint.charged else ():
         value = body[name]
         if value is not None and value not in LIST_PRICE_VALUES[name]:
             said = " or ".join(map(repr, LIST_PRICE_VALUES[name]))
             message = f"{name!r}: {str(value)[:40]!r} is charged at another price than this model has here; send {said}"
-            raise bad_request(message, name, "unsupported_value")
+            raise unsupported_value(message, name)
 
 
-# Tools of a provider's that the client runs itself; all others run there.
+# A provider's tools that the client runs itself; all others run at the provider.
 CLIENT_TOOL_PREFIXES = ("custom", "bash_", "text_editor_", "computer_", "memory_")
 
 
 def reject_provider_tools(body: Mapping[str, Any]) -> None:
-    """Raises Refusal 400 for tools that the provider runs: charged beside the tokens, and what they bring no reply of
-    ours has a place for."""
+    """Raises ApiError 400 for tools that the provider runs: they cost extra, and replies cannot hold their results."""
     if body.get("mcp_servers"):
-        raise bad_request("'mcp_servers' is not supported", "mcp_servers", "unsupported_parameter")
+        raise unsupported_parameter("'mcp_servers' is not supported", "mcp_servers")
     tools = body.get("tools")
     for number, tool in enumerate(tools if type(tools) is list else ()):
         kind = tool.get("type") if type(tool) is dict else None
         if kind is not None and not str(kind).startswith(CLIENT_TOOL_PREFIXES):
             at = f"tools.{number}.type"
-            raise bad_request(
-                f"{at}: tools that run at the provider are not supported, such as {str(kind)[:40]!r}",
-                at,
-                "unsupported_value",
-            )
+            message = f"{at}: tools that run at the provider are not supported, such as {str(kind)[:40]!r}"
+            raise unsupported_value(message, at)
 
 
 def reject_compaction(body: Mapping[str, Any]) -> None:
-    """Raises Refusal 400 for a summary of the conversation that the provider makes: charged beside the count of tokens,
-    and no reply of ours has a place for it."""
+    """Raises ApiError 400 for a summary by the provider: it costs extra, and replies here cannot hold it."""
     managed = body.get("context_management")
     edits = managed.get("edits") if type(managed) is dict else None
     kinds = [edit.get("type") for edit in edits if type(edit) is dict] if type(edits) is list else []
     summarises = any(str(kind).startswith("compact") for kind in kinds)
     if summarises or body.get("compaction"):
         name = "context_management" if summarises else "compaction"
-        raise bad_request(f"{name!r}: a summary by the provider is not supported", name, "unsupported_parameter")
+        raise unsupported_parameter(f"{name!r}: a summary by the provider is not supported", name)
 
 
 def reject_unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
@@ -199,23 +199,20 @@ def reject_unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
         return value
     if value in ([], {}):
         return DROPPED
-    raise bad_request(f"{name!r} is not supported in this release", name, "unsupported_parameter")
+    raise unsupported_parameter(f"{name!r} is not supported in this release", name)
 
 
 def reject_unrepresentable(value: Any, name: str, _endpoint: Endpoint) -> object:
-    """What it brings (a sound, a call in the old form, where words were found) no reply of ours has a place for: it
-    would be paid and lost."""
+    """A field whose results (audio, old-style calls, search citations) replies cannot hold: paid for and lost."""
     if value in ([], {}, ["text"]):
         return DROPPED
-    raise bad_request(
-        f"{name!r} is not supported: replies are text and calls of 'tools'", name, "unsupported_parameter"
-    )
+    raise unsupported_parameter(f"{name!r} is not supported: replies are text and calls of 'tools'", name)
 
 
 def check_max_tokens(value: Any, name: str, endpoint: Endpoint) -> int:
-    """A number of tokens to generate, within the model's context."""
+    """The number of tokens to generate, within the model's context."""
     if type(value) is not int or value < 1:
-        raise bad_request(f"{name!r} must be an integer of at least 1", name, "invalid_value")
+        raise invalid_value(f"{name!r} must be an integer of at least 1", name)
     if value > endpoint.context_tokens:
         message = f"{name!r} is {value}, this model's context holds {endpoint.context_tokens} tokens"
         raise bad_request(message, name, "context_length_exceeded")
@@ -224,25 +221,25 @@ def check_max_tokens(value: Any, name: str, endpoint: Endpoint) -> int:
 
 def check_seed(value: Any, name: str, endpoint: Endpoint) -> int:
     if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise bad_request(f"{name!r} must be a 64-bit integer", name, "invalid_value")
+        raise invalid_value(f"{name!r} must be a 64-bit integer", name)
     return value % SEED_MODULUS if endpoint.strict else value
 
 
 def check_choice_count(value: Any, name: str, endpoint: Endpoint) -> object:
-    """How many replies: our engines make one for a request."""
+    """The number of replies; our engines make one per request."""
     most = 1 if endpoint.strict or endpoint.protocol != "openai" else MAX_CHOICES
     if type(value) is not int or value < 1:
-        raise bad_request(f"{name!r} must be an integer of at least 1", name, "invalid_value")
+        raise invalid_value(f"{name!r} must be an integer of at least 1", name)
     if value > most:
         why = f"this model makes at most {most} a request; send the request again for another"
-        raise bad_request(f"{name!r}: {why}", name, "unsupported_value")
+        raise unsupported_value(f"{name!r}: {why}", name)
     return DROPPED if value == 1 else value
 
 
 def check_stop(value: Any, name: str, _endpoint: Endpoint) -> object:
     stops = [value] if type(value) is str else value
     if type(stops) is not list or len(stops) > MAX_STOPS or not all(type(s) is str and s for s in stops):
-        raise bad_request(f"{name!r} must be a non-empty string or up to {MAX_STOPS} of them", name, "invalid_value")
+        raise invalid_value(f"{name!r} must be a non-empty string or up to {MAX_STOPS} of them", name)
     for one in stops:
         check_text(one, name, MAX_TEXT_CHARACTERS)
     return stops or DROPPED
@@ -260,14 +257,14 @@ def check_logit_bias(value: Any, name: str, _endpoint: Endpoint) -> object:
     for token, bias in value.items():
         fits = type(bias) in (int, float) and -100 <= bias <= 100
         if not (token.isascii() and token.isdigit() and len(token) <= 9 and fits):
-            raise bad_request(f"{name!r} must map token ids to numbers from -100 to 100", name, "invalid_value")
+            raise invalid_value(f"{name!r} must map token ids to numbers from -100 to 100", name)
     return value or DROPPED
 
 
 def check_metadata(value: Any, name: str, endpoint: Endpoint) -> object:
     fits = type(value) is dict and len(value) <= 16
     if not fits or not all(type(v) is str and len(v) <= MAX_TEXT_CHARACTERS and len(k) <= 64 for k, v in value.items()):
-        raise bad_request(f"{name!r} must map up to 16 names to strings", name, "invalid_value")
+        raise invalid_value(f"{name!r} must map up to 16 names to strings", name)
     return DROPPED if endpoint.strict else value
 
 
@@ -278,8 +275,7 @@ def check_response_format(value: Any, name: str, endpoint: Endpoint) -> object:
     if kind == "json_object" and len(value) == 1:
         return value
     if kind != "json_schema" or type(value.get("json_schema")) is not dict or len(value) != 2:
-        message = f"{name!r} must be of type text, json_object, or json_schema with its 'json_schema'"
-        raise bad_request(message, name, "invalid_value")
+        raise invalid_value(f"{name!r} must be of type text, json_object, or json_schema with its 'json_schema'", name)
     inner = value["json_schema"]
     allowed = {"name": check_label, "description": check_label, "strict": check_boolean, "schema": check_schema}
     check_fields(inner, allowed, endpoint)
@@ -289,7 +285,7 @@ def check_response_format(value: Any, name: str, endpoint: Endpoint) -> object:
 
 
 def check_schema(value: Any, name: str, _endpoint: Endpoint) -> Any:
-    """A JSON schema small enough for an engine to build a grammar from."""
+    """A JSON schema small enough to build a grammar from."""
     if type(value) is not dict:
         raise bad_request(f"{name!r} must be an object", name, "invalid_type")
     todo: list[tuple[Any, int]] = [(value, 1)]
@@ -298,11 +294,8 @@ def check_schema(value: Any, name: str, _endpoint: Endpoint) -> Any:
         node, depth = todo.pop()
         nodes += 1
         if depth > MAX_SCHEMA_DEPTH or nodes > MAX_SCHEMA_NODES:
-            raise bad_request(
-                f"{name!r} is nested deeper than {MAX_SCHEMA_DEPTH} or larger than {MAX_SCHEMA_NODES} parts",
-                name,
-                "invalid_value",
-            )
+            limits = f"nested deeper than {MAX_SCHEMA_DEPTH} or larger than {MAX_SCHEMA_NODES} parts"
+            raise invalid_value(f"{name!r} is {limits}", name)
         inner = node.values() if type(node) is dict else node if type(node) is list else ()
         todo.extend((child, depth + 1) for child in inner)
     return value

@@ -1,6 +1,6 @@
-"""The checks of a conversation: its messages, what they are made of, and the tools it may use.
+"""Checks of a conversation: its messages, their parts, and its tools.
 
-An engine of our own gets what it understands and nothing else; before a URL, what we do not know passes.
+Our own engines get only what they understand; to an engine behind a URL unknown fields are passed on.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from archwright.serving.http.errors import bad_request
+from archwright.serving.http.errors import bad_request, invalid_value, unsupported_parameter, unsupported_value
 from archwright.serving.requests.field_checks import DROPPED, check_boolean, check_schema, check_text, require_field
 from archwright.serving.requests.model_resolution import MAX_MODEL_NAME_CHARACTERS
 from archwright.serving.settings.config import Endpoint
@@ -20,12 +20,11 @@ MAX_ID_CHARACTERS = 256
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 TOOL_CHOICES = ("none", "auto", "required")
 IMAGE_DETAILS = ("auto", "low", "high")
-# Replies sent back as history carry these, empty.
+# Empty in replies sent back as history.
 _REPLY_FIELDS = ("function_call", "audio", "refusal", "annotations")
-# What a reply of ours thought: clients send it back with the rest, and a template leaves it out.
+# Clients send the reasoning back as history; templates leave it out.
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
-# A mark for a provider's bill.
-_CACHE_CONTROL = "cache_control"
+_CACHE_CONTROL = "cache_control"  # a mark for a provider's bill
 _FUNCTION_NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _IMAGE_URL_PATTERN = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,[A-Za-z0-9+/=]+|https://\S+")
 MessageContent = str | list[dict[str, Any]]
@@ -33,7 +32,7 @@ MessageContent = str | list[dict[str, Any]]
 
 def check_messages(value: Any, name: str, endpoint: Endpoint) -> list[dict[str, Any]]:
     if type(value) is not list or not 0 < len(value) <= MAX_MESSAGES:
-        raise bad_request(f"{name!r} must be a list of 1 to {MAX_MESSAGES} messages", name, "invalid_value")
+        raise invalid_value(f"{name!r} must be a list of 1 to {MAX_MESSAGES} messages", name)
     return [_check_message(item, f"{name}[{index}]", endpoint) for index, item in enumerate(value)]
 
 
@@ -42,16 +41,15 @@ def _check_message(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
         raise bad_request(f"{name!r} must be an object", name, "invalid_type")
     role = value.get("role")
     if type(role) is not str or role not in ROLES:
-        raise bad_request(f"'{name}.role' must be one of {', '.join(ROLES)}", f"{name}.role", "invalid_value")
+        raise invalid_value(f"'{name}.role' must be one of {', '.join(ROLES)}", f"{name}.role")
     passed = _check_other_fields(value, name, endpoint)
     calls = _check_tool_calls(value.get("tool_calls"), f"{name}.tool_calls", role, endpoint)
     if role == "tool":
-        passed["tool_call_id"] = check_text(
-            require_field(value.get("tool_call_id"), f"{name}.tool_call_id"), f"{name}.tool_call_id", MAX_ID_CHARACTERS
-        )
+        at = f"{name}.tool_call_id"
+        passed["tool_call_id"] = check_text(require_field(value.get("tool_call_id"), at), at, MAX_ID_CHARACTERS)
     content = value.get("content")
     kept = role if role == "developer" and not endpoint.strict else ROLES[role]
-    # A refusal that is sent back as history has no content beside it.
+    # A refusal sent back as history has no content.
     if calls or (content is None and role == "assistant" and type(passed.get("refusal")) is str):
         said = None if content is None else _check_content(content, f"{name}.content", endpoint, role)
         return {"role": kept, "content": said, **({"tool_calls": calls} if calls else {}), **passed}
@@ -59,7 +57,7 @@ def _check_message(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _check_other_fields(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
-    """What else a message carries, and what of it goes on."""
+    """Check the other fields of a message; returns those that are passed on."""
     passed, role = {}, value["role"]
     for field, inner in value.items():
         if field in ("role", "content", "tool_calls", "tool_call_id") or inner in (None, []):
@@ -72,7 +70,7 @@ def _check_other_fields(value: dict[str, Any], name: str, endpoint: Endpoint) ->
                 check_text(inner, at)
                 continue
             if field in _REPLY_FIELDS:
-                raise bad_request(f"{at!r} is not supported by this model", at, "unsupported_parameter")
+                raise unsupported_parameter(f"{at!r} is not supported by this model", at)
             raise bad_request(f"unknown field {at!r}", at, "unknown_parameter")
         if not endpoint.strict:
             passed[field] = inner
@@ -83,9 +81,7 @@ def _check_tool_calls(value: Any, name: str, role: str, endpoint: Endpoint) -> l
     if value in (None, []):
         return []
     if role != "assistant" or type(value) is not list or len(value) > MAX_TOOLS:
-        raise bad_request(
-            f"{name!r} must be a list of at most {MAX_TOOLS} calls of an assistant", name, "invalid_value"
-        )
+        raise invalid_value(f"{name!r} must be a list of at most {MAX_TOOLS} calls of an assistant", name)
     return [_check_tool_call(item, f"{name}[{index}]", endpoint) for index, item in enumerate(value)]
 
 
@@ -95,18 +91,12 @@ def _check_tool_call(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any
         return dict(value)
     function = value.get("function") if kind == "function" else None
     if type(function) is not dict:
-        raise bad_request(f"{name!r} must be a call of a function", name, "invalid_value")
-    said = {
-        "name": _check_function_name(function.get("name"), f"{name}.function.name"),
-        "arguments": check_text(
-            require_field(function.get("arguments"), f"{name}.function.arguments"), f"{name}.arguments"
-        ),
-    }
-    made = {
-        "id": check_text(require_field(value.get("id"), f"{name}.id"), f"{name}.id", MAX_ID_CHARACTERS),
-        "type": "function",
-        "function": said,
-    }
+        raise invalid_value(f"{name!r} must be a call of a function", name)
+    called = _check_function_name(function.get("name"), f"{name}.function.name")
+    arguments = require_field(function.get("arguments"), f"{name}.function.arguments")
+    said = {"name": called, "arguments": check_text(arguments, f"{name}.arguments")}
+    known = check_text(require_field(value.get("id"), f"{name}.id"), f"{name}.id", MAX_ID_CHARACTERS)
+    made = {"id": known, "type": "function", "function": said}
     more = None if endpoint.strict else value.get("extra_content")
     return made if more is None else {**made, "extra_content": more}
 
@@ -129,32 +119,27 @@ def _check_part(part: Any, at: str, endpoint: Endpoint, role: str) -> dict[str, 
     if type(kind) is str and kind != "text":
         if not endpoint.strict and kind != "image_url":
             return dict(part)
-        raise bad_request(f"{at!r}: this model takes text only, not {kind[:40]!r}", at, "unsupported_value")
-    if (
-        kind is None
-        or not {"type", "text"} <= set(part)
-        or (endpoint.strict and set(part) - {"type", "text", _CACHE_CONTROL})
-    ):
-        raise bad_request(f"{at!r} must be {{'type': 'text', 'text': ...}}", at, "invalid_value")
+        raise unsupported_value(f"{at!r}: this model takes text only, not {kind[:40]!r}", at)
+    fits = kind is not None and {"type", "text"} <= set(part)
+    if not fits or (endpoint.strict and set(part) - {"type", "text", _CACHE_CONTROL}):
+        raise invalid_value(f"{at!r} must be {{'type': 'text', 'text': ...}}", at)
     return {"type": "text", "text": check_text(part["text"], f"{at}.text")}
 
 
 def _check_image(part: dict[str, Any], at: str) -> dict[str, Any]:
     given = part.get("image_url")
     if type(given) is not dict or not set(given) <= {"url", "detail"}:
-        raise bad_request(f"{at!r} must be {{'url': ...}}, with a 'detail' if need be", at, "invalid_value")
+        raise invalid_value(f"{at!r} must be {{'url': ...}}, with a 'detail' if need be", at)
     url = given.get("url")
     if type(url) is not str or not _IMAGE_URL_PATTERN.fullmatch(url):
-        raise bad_request(
-            f"'{at}.url' must be a base64 data: URL of an image or an https: URL", f"{at}.url", "invalid_value"
-        )
+        raise invalid_value(f"'{at}.url' must be a base64 data: URL of an image or an https: URL", f"{at}.url")
     if given.get("detail", "auto") not in IMAGE_DETAILS:
-        raise bad_request(f"'{at}.detail' must be one of {', '.join(IMAGE_DETAILS)}", f"{at}.detail", "invalid_value")
+        raise invalid_value(f"'{at}.detail' must be one of {', '.join(IMAGE_DETAILS)}", f"{at}.detail")
     return dict(given)
 
 
 def count_characters(found: list[dict[str, Any]]) -> int:
-    """Of text, to weigh a prompt by."""
+    """The characters of text in the messages."""
     count = 0
     for message in found:
         content = message["content"]
@@ -165,7 +150,7 @@ def count_characters(found: list[dict[str, Any]]) -> int:
 
 def check_tools(value: Any, name: str, endpoint: Endpoint) -> object:
     if type(value) is not list or len(value) > MAX_TOOLS:
-        raise bad_request(f"{name!r} must be a list of at most {MAX_TOOLS} tools", name, "invalid_value")
+        raise invalid_value(f"{name!r} must be a list of at most {MAX_TOOLS} tools", name)
     return [_check_tool(item, f"{name}[{index}]", endpoint) for index, item in enumerate(value)] or DROPPED
 
 
@@ -175,7 +160,7 @@ def _check_tool(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
         return dict(value)
     function = value.get("function") if kind == "function" else None
     if type(function) is not dict:
-        raise bad_request(f"{name!r} must be {{'type': 'function', 'function': ...}}", name, "invalid_value")
+        raise invalid_value(f"{name!r} must be {{'type': 'function', 'function': ...}}", name)
     at = f"{name}.function"
     kept: dict[str, Any] = {"name": _check_function_name(function.get("name"), f"{at}.name")}
     for field, inner in function.items():
@@ -192,7 +177,7 @@ def _check_tool(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
 
 def _check_function_name(value: Any, at: str) -> str:
     if type(value) is not str or not _FUNCTION_NAME_PATTERN.fullmatch(value):
-        raise bad_request(f"{at!r} must be 1 to 64 letters, digits, '_' or '-'", at, "invalid_value")
+        raise invalid_value(f"{at!r} must be 1 to 64 letters, digits, '_' or '-'", at)
     return value
 
 
@@ -202,30 +187,24 @@ def check_tool_choice(value: Any, name: str, endpoint: Endpoint) -> object:
     kind = value.get("type") if type(value) is dict else None
     function = value.get("function") if kind == "function" else None
     if type(function) is dict and set(function) == {"name"}:
-        return {
-            "type": "function",
-            "function": {"name": check_text(function["name"], f"{name}.function.name", MAX_ID_CHARACTERS)},
-        }
+        chosen = check_text(function["name"], f"{name}.function.name", MAX_ID_CHARACTERS)
+        return {"type": "function", "function": {"name": chosen}}
     if type(kind) is str and kind != "function" and not endpoint.strict and endpoint.protocol == "openai":
         return dict(value)
-    message = (
-        f"{name!r} must be one of {', '.join(TOOL_CHOICES)}, or {{'type': 'function', 'function': {{'name': ...}}}}"
-    )
-    raise bad_request(message, name, "invalid_value")
+    forms = f"one of {', '.join(TOOL_CHOICES)}, or {{'type': 'function', 'function': {{'name': ...}}}}"
+    raise invalid_value(f"{name!r} must be {forms}", name)
 
 
 def check_tool_consistency(fields: dict[str, Any]) -> None:
-    """What is chosen must be among the tools."""
+    """The chosen tool must be among the tools."""
     given, choice = fields.get("tools"), fields.get("tool_choice")
     if given is None:
         if choice is not None and choice != "none":
-            raise bad_request("'tool_choice' needs 'tools'", "tool_choice", "invalid_value")
+            raise invalid_value("'tool_choice' needs 'tools'", "tool_choice")
         fields.pop("tool_choice", None)
         fields.pop("parallel_tool_calls", None)
         return
     if type(choice) is dict and "function" in choice:
         wanted = choice["function"]["name"]
         if not any(tool["type"] == "function" and tool["function"]["name"] == wanted for tool in given):
-            raise bad_request(
-                f"'tool_choice' names {wanted!r}, which is none of the tools", "tool_choice", "invalid_value"
-            )
+            raise invalid_value(f"'tool_choice' names {wanted!r}, which is none of the tools", "tool_choice")

@@ -1,8 +1,7 @@
-"""Which endpoint a request means.
+"""Resolve the model name of a request to endpoints.
 
-Decides what a name stands for: a workload (as `model`, or in the header x-archwright-workload) is an endpoint and
-answers with whatever version it serves; the name of the plan's model alone asks for that model itself, and is never
-answered by a version tuned from it.
+A workload's name (as `model`, or in the header x-archwright-workload) is an endpoint, which answers with the version it
+serves; the name of the plan's model means that model itself, never a version tuned from it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ MAX_MODEL_NAME_CHARACTERS = 256
 
 
 class ResolvedModel(NamedTuple):
-    """The name as asked and the endpoints that fit, in the plan's order; never none of them. `plain`: the plan's
-    model itself is wanted, not what an endpoint serves."""
+    """The requested name and its endpoints, at least one, in the plan's order. `plain`: the plan's model itself is
+    wanted, not the version that an endpoint serves."""
 
     name: str
     endpoints: tuple[Endpoint, ...]
@@ -28,7 +27,7 @@ class ResolvedModel(NamedTuple):
 
 
 class ModelDirectory:
-    """`model` names a model or a workload, the header narrows to a workload; classifiers have a name each."""
+    """Endpoints by the name of a model or workload; classifiers by their workload."""
 
     def __init__(self, pools: Iterable[EnginePoolSpec], endpoints: Iterable[EndpointSpec]) -> None:
         known = {pool.name: pool for pool in pools}
@@ -50,7 +49,7 @@ class ModelDirectory:
         if not fit:
             served = "" if workload is None else f" for the workload {workload[:80]!r}"
             message = f"the model {name!r} does not exist{served}"
-            raise ApiError(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
+            raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
         return ResolvedModel(name, fit, plain=workload is None and name not in self._workloads)
 
     def find_classifier(self, name: str) -> Endpoint | None:
@@ -59,7 +58,7 @@ class ModelDirectory:
 
     def _matching_endpoints(self, name: str) -> tuple[Endpoint, ...]:
         fit = [spec for spec in self.endpoints if name in (spec.model, spec.workload)]
-        # Who asks for the model itself is best served where nothing is laid over it.
+        # The model itself is best served by a pool without an adapter.
         return tuple(fit if name in self._workloads else sorted(fit, key=lambda spec: spec.pool in self._tuned))
 
 
@@ -67,18 +66,18 @@ def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec]) -> E
     pools = [known[name] for name in spec.serving_pools]
     protocols = {pool.protocol for pool in pools}
     stated = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
-    resolved = {
-        "context_tokens": spec.context_tokens or min(pool.context_tokens for pool in pools),
-        "strict": any(pool.strict for pool in pools),
-        "protocol": protocols.pop() if len(protocols) == 1 else "",
-        "vision": all(pool.vision for pool in pools),
-        "image_tokens": max(pool.image_tokens for pool in pools),
-        "serves": known[spec.pool].serves,
-        "charged": any(None not in pool.prices for pool in pools),
-        "price_in_usd": _highest_price([pool.price_in_usd for pool in pools]),
-        "price_out_usd": _highest_price([pool.price_out_usd for pool in pools]),
-    }
-    return Endpoint(**{**stated, **resolved})
+    stated["context_tokens"] = spec.context_tokens or min(pool.context_tokens for pool in pools)
+    return Endpoint(
+        **stated,
+        strict=any(pool.strict for pool in pools),
+        protocol=protocols.pop() if len(protocols) == 1 else "",
+        vision=all(pool.vision for pool in pools),
+        image_tokens=max(pool.image_tokens for pool in pools),
+        serves=known[spec.pool].serves,
+        charged=any(None not in pool.prices for pool in pools),
+        price_in_usd=_highest_price([pool.price_in_usd for pool in pools]),
+        price_out_usd=_highest_price([pool.price_out_usd for pool in pools]),
+    )
 
 
 def _highest_price(prices: list[float | None]) -> float | None:

@@ -1,8 +1,7 @@
-"""What a conversation holds that is no text, counted for its worst case.
+"""Count what is no text in a conversation, for its worst case.
 
-Decides that an image is reckoned with as an image, by its number and not by the bytes it came in, and that what has no
-bound of its own (a sound, a film, a document, a tool which the provider runs and reads for itself) may fill the
-model's whole context: it is let in only where there is room for that.
+Images count by their number, not their bytes. What has no bound of its own (audio, video, documents, tools that the
+provider runs) counts as the model's whole context.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 _TEXT_KINDS = frozenset({"text", "refusal", "tool_use", "thinking", "redacted_thinking"})
-# Tools whose words are the caller's own; of any other kind the provider says how much it reads.
+# Tools whose input is the caller's own; for any other kind the provider decides how much it reads.
 _CLIENT_TOOL_KINDS = frozenset({None, "function", "custom"})
-# Fields that let the provider read more than it was sent.
+# Fields with which the provider reads more than it was sent.
 _PROVIDER_READ_FIELDS = frozenset({"web_search_options", "mcp_servers", "container"})
 
 
 class MultimodalParts(NamedTuple):
-    """`data_bytes` are those of a body that hold images or say where they are; they become no text."""
+    """`data_bytes`: bytes of the body that are images or their URLs, not text."""
 
     images: int = 0
     data_bytes: int = 0
@@ -29,7 +28,7 @@ TEXT_ONLY = MultimodalParts()
 
 
 def count_parts(fields: Mapping[str, Any]) -> MultimodalParts:
-    """Of a conversation in either interface's form, checked or not, but for its list of messages."""
+    """The parts of a conversation of either interface; only `messages` must be a list."""
     images, data_bytes, tools = 0, 0, fields.get("tools")
     boundless = type(tools) is list and any(_part_kind(tool) not in _CLIENT_TOOL_KINDS for tool in tools)
     boundless = boundless or not _PROVIDER_READ_FIELDS.isdisjoint(fields)
@@ -48,7 +47,7 @@ def count_parts(fields: Mapping[str, Any]) -> MultimodalParts:
 
 
 def _flatten_parts(content: list[Any]) -> Iterable[Any]:
-    """With what results of tools hold."""
+    """The parts, with those inside tool results."""
     for part in content:
         inner = part.get("content", "") if _part_kind(part) == "tool_result" else None
         if type(inner) is list:
@@ -63,7 +62,7 @@ def _part_kind(value: object) -> object:
 
 
 def _image_bytes(part: Mapping[str, Any]) -> int:
-    """Of an image's data or address, as far as it is where it should be."""
+    """The bytes of an image's data or URL; 0 if malformed."""
     source = part.get("image_url") or part.get("source")
     said = source.get("url") or source.get("data") if isinstance(source, Mapping) else None
     return len(said) if type(said) is str else 0

@@ -1,8 +1,7 @@
-"""A body becomes a question an engine can be asked: checked whole, with the endpoint it goes to.
+"""Validate a body and build the request for its endpoint.
 
-The three tables below are the interface: a field not in them is refused by name (400, param), or passed on where the
-engine stands behind a URL. What each does with its field is its check's to say: taken, passed on, or understood and
-of no meaning to an engine (`check_label`, `check_metadata`, `allow_only`).
+The tables below are the interface: a field not in them is refused by name (400), or passed on to an engine behind a
+URL. Each field's check decides what the engine gets, if anything (`check_label`, `check_metadata`, `allow_only`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from archwright.contract.record import Record
-from archwright.serving.http.errors import bad_request
+from archwright.serving.http.errors import bad_request, invalid_value, unsupported_parameter, unsupported_value
 from archwright.serving.requests.field_checks import (
     Check,
     allow_only,
@@ -46,17 +45,14 @@ from archwright.serving.settings.config import Endpoint
 
 MAX_INPUTS = 2_048
 MAX_TOKEN_ID = 2**31 - 1  # engines keep a token's id in 32 bits
-# Rough characters per token, to weigh a prompt for routing; nothing is decided on its exactness.
-CHARACTERS_PER_TOKEN = 4
-WORKLOAD_HEADER = b"x-archwright-workload"  # the header
+CHARACTERS_PER_TOKEN = 4  # rough, for routing and estimates
+WORKLOAD_HEADER = b"x-archwright-workload"
 
 
 class GenerationRequest(Record):
-    """What goes to the engine (`body`) and what the client wants to see of the answer. `plain`: the client asked for
-    the plan's model itself, without an adapter. `parts` says what is no text in it. `native` is the client's own body
-    where it spoke the Messages interface and the model's provider does too. `contexts`: so many texts each have
-    the model's context to themselves; `input_tokens`: how many they are, where they came as token ids. `betas` go with
-    what is native."""
+    """The body for the engine, and what the client wants to see of the answer. `plain`: the plan's model itself,
+    without an adapter. `native`, `betas`: the client's body and header if both it and the provider speak the Messages
+    interface. `contexts`: number of texts with a context each; `input_tokens`: known if they came as token ids."""
 
     model: str
     endpoint: Endpoint
@@ -76,27 +72,25 @@ class GenerationRequest(Record):
 
     @property
     def work_tokens(self) -> int:
-        """What this may ask of a replica at most."""
+        """The most work this may be for a replica."""
         return int(self.body.get("max_tokens", 0)) + self.prompt_characters // CHARACTERS_PER_TOKEN
 
 
 def check_prompt(value: Any, name: str, _endpoint: Endpoint) -> str:
     one = value[0] if type(value) is list and len(value) == 1 else value
     if type(one) is not str or not one:
-        message = (
-            f"{name!r} must be one non-empty string; several prompts or token ids are not supported in this release"
-        )
-        raise bad_request(message, name, "unsupported_value")
+        message = "must be one non-empty string; several prompts or token ids are not supported in this release"
+        raise unsupported_value(f"{name!r} {message}", name)
     return one
 
 
 def check_inputs(value: Any, name: str, endpoint: Endpoint) -> list[str] | list[list[int]]:
-    """Texts, or each text's token ids."""
+    """Texts, or the token ids of each text."""
     found = [value] if type(value) is str or _is_token_ids(value) else value
     fits = type(found) is list and 0 < len(found) <= MAX_INPUTS
     if not fits or not (all(type(i) is str and i for i in found) or all(map(_is_token_ids, found))):
-        message = f"{name!r} must be a non-empty string, a list of token ids, or 1 to {MAX_INPUTS} of either"
-        raise bad_request(message, name, "invalid_value")
+        message = f"must be a non-empty string, a list of token ids, or 1 to {MAX_INPUTS} of either"
+        raise invalid_value(f"{name!r} {message}", name)
     longest = max(len(i) for i in found if type(i) is list) if type(found[0]) is list else 0
     if longest > endpoint.context_tokens:
         message = f"{name!r} has {longest} tokens in one text, this model's context holds {endpoint.context_tokens}"
@@ -105,18 +99,18 @@ def check_inputs(value: Any, name: str, endpoint: Endpoint) -> list[str] | list[
 
 
 def _is_token_ids(value: Any) -> bool:
-    """There may be a million of them, so none is looked at alone."""
+    """Checked as a whole, since there may be a million of them."""
     return type(value) is list and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= MAX_TOKEN_ID
 
 
 def check_encoding(value: Any, name: str, _endpoint: Endpoint) -> str:
     if value not in ("float", "base64"):
-        raise bad_request(f"{name!r} must be 'float' or 'base64'", name, "invalid_value")
+        raise invalid_value(f"{name!r} must be 'float' or 'base64'", name)
     return str(value)
 
 
 def check_top_k(value: Any, name: str, endpoint: Endpoint) -> int:
-    """Elsewhere -1 may say: no limit."""
+    """Other engines may read -1 as no limit."""
     found: int = integer_between(0 if endpoint.strict else -1, 1_000_000)(value, name, endpoint)
     return found
 
@@ -159,14 +153,7 @@ CHAT_FIELDS: dict[str, Check] = {
     **dict.fromkeys(
         ("functions", "function_call", "audio", "modalities", "web_search_options"), reject_unrepresentable
     ),
-    **dict.fromkeys(
-        (
-            "prediction",
-            "reasoning_effort",
-            "verbosity",
-        ),
-        reject_unsupported,
-    ),
+    **dict.fromkeys(("prediction", "reasoning_effort", "verbosity"), reject_unsupported),
 }
 
 COMPLETION_FIELDS: dict[str, Check] = {
@@ -186,17 +173,16 @@ EMBEDDING_FIELDS: dict[str, Check] = {
 }
 
 
-# Other engines' words for the length of an answer, and for answers that are made and not shown: passed on they would
-# bring more than was reserved.
+# Other engines' fields for the length of an answer, and for answers that are not shown: they would exceed the
+# reservation.
 LENGTH_OVERRIDES = frozenset(
     {
         *("n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample", "use_beam_search"),
         "n_cmpl",
     }
 )
-# What is for who runs an engine or a proxy, and would let one caller reach past what he was let in for: other hosts it
-# fetches from or gives to, requests and slots by their names, a turn before others, code and templates it runs (of
-# which no length of a body is a bound), another model or adapter than the one that was chosen and priced.
+# Fields for the operator of an engine or proxy, which would exceed a caller's rights: other hosts, requests and slots
+# by name, priority, code and templates (of unbounded cost), another model or adapter than the one chosen and priced.
 OPERATOR_FIELDS = frozenset(
     {
         *("kv_transfer_params", "ec_transfer_params", "vllm_xargs", "data_parallel_rank", "disagg_prefill_dp_rank"),
@@ -213,7 +199,7 @@ def validate_chat(body: Mapping[str, Any], directory: ModelDirectory, workload: 
 
 
 def validate_chat_fields(body: Mapping[str, Any], found: ResolvedModel) -> GenerationRequest:
-    """A chat's fields, but for the model's name, as a question to what was found."""
+    """The request of a chat's fields, without the model's name, to the endpoint found."""
     fields = check_fields(body, CHAT_FIELDS, found.endpoints[0])
     require_field(fields.get("messages"), "messages")
     check_tool_consistency(fields)
@@ -227,7 +213,7 @@ def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, work
     require_field(fields.get("prompt"), "prompt")
     top = fields.pop("logprobs", None)
     if top is not None:
-        # An engine reads 0 as "none at all"; OpenAI means the chosen token alone. The surplus is cut from the reply.
+        # Engines read 0 as none; OpenAI means the chosen token alone. The surplus is cut from the reply.
         fields["logprobs"] = max(1, top)
     return _build_request(found, fields, top, len(fields["prompt"]))
 
@@ -260,11 +246,11 @@ def _without_model(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _take_logprobs(fields: dict[str, Any]) -> int | None:
-    """How many alternatives the client wants; None for no log-probabilities at all."""
+    """The number of alternatives wanted; None for no log-probabilities."""
     top = fields.pop("top_logprobs", None)
     if not fields.pop("logprobs", False):
         if top:
-            raise bad_request("'top_logprobs' needs 'logprobs': true", "top_logprobs", "invalid_value")
+            raise invalid_value("'top_logprobs' needs 'logprobs': true", "top_logprobs")
         return None
     fields["logprobs"] = True
     fields["top_logprobs"] = max(1, top or 0)
@@ -279,18 +265,17 @@ def _build_request(
     wanted = fields.pop("max_completion_tokens", None)
     if wanted is not None and fields.setdefault("max_tokens", wanted) != wanted:
         message = "'max_tokens' and 'max_completion_tokens' disagree: send one of them"
-        raise bad_request(message, "max_completion_tokens", "invalid_value")
+        raise invalid_value(message, "max_completion_tokens")
     fields.setdefault("max_tokens", endpoint.default_max_tokens)
     reject_unbounded(fields)
     stream = bool(fields.pop("stream", False))
     options = fields.pop("stream_options", None)
     if options is not None and not stream:
-        raise bad_request("'stream_options' needs 'stream': true", "stream_options", "invalid_value")
-    body = {**fields, "model": endpoint.model}
+        raise invalid_value("'stream_options' needs 'stream': true", "stream_options")
     return GenerationRequest(
         model=found.name,
         endpoint=endpoint,
-        body=body,
+        body={**fields, "model": endpoint.model},
         plain=found.plain,
         stream=stream,
         include_usage=bool(options and options.get("include_usage")),
@@ -304,16 +289,13 @@ def _build_request(
 def _reject_operator_fields(fields: Mapping[str, Any]) -> None:
     for name in OPERATOR_FIELDS & fields.keys():
         if fields[name] is not None:
-            message = f"{name!r} is not supported: it is for who runs the engine"
-            raise bad_request(message, name, "unsupported_parameter")
+            raise unsupported_parameter(f"{name!r} is not supported: it is for who runs the engine", name)
 
 
 def reject_unbounded(fields: Mapping[str, Any]) -> None:
-    """Nothing beside `max_tokens` and `n` says how much is made, nothing how an engine is run. Raises Refusal 400."""
+    """Raises ApiError 400 for operator fields, and for other limits of the answer than `max_tokens` and `n`."""
     _reject_operator_fields(fields)
     for name in LENGTH_OVERRIDES & fields.keys():
-        raise bad_request(
-            f"{name!r} is not supported; 'max_tokens' says how long an answer may be", name, "unsupported_parameter"
-        )
+        raise unsupported_parameter(f"{name!r} is not supported; 'max_tokens' says how long an answer may be", name)
     if fields.get("best_of") not in (None, 1, fields.get("n", 1)):
-        raise bad_request("'best_of' must be 1, or as much as 'n'", "best_of", "unsupported_value")
+        raise unsupported_value("'best_of' must be 1, or as much as 'n'", "best_of")

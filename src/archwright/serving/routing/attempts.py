@@ -1,10 +1,8 @@
-"""One request's way through the pools it may be asked of: tries, until one answers or nothing more is allowed.
+"""The attempts of one request: pools are tried until one answers or no retry is allowed.
 
-Decides when a request is tried again. Never after a piece of an answer was given to the client, never where the
-client's own words were refused, never past its deadline: what time is left bounds every try. A pool that took nothing
-(full, no engine) or failed leaves the request to the next, which stands there for that and whose breaker says when it
-is too much; the same pool is asked once more only from the retry budget, so that an outage is not made worse by trying
-again.
+A request is never retried after output reached the client, after its content was refused, or past its deadline, which
+bounds every attempt. A pool that is full, unavailable or failed leaves the request to the next pool; the same pool is
+asked again once, from the retry budget, so that retries do not worsen an outage.
 """
 
 from __future__ import annotations
@@ -27,11 +25,9 @@ from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.routing.router import DATA_CLASS_HEADER_BYTES, RoutableRequest, Router
 
 T = TypeVar("T")
-# Not reached, broken off: may go well the next time. Nonsense, or too much of it, would come again and be paid twice.
+# Unreachable or broken off: may succeed the next time. An invalid reply would come again and be paid twice.
 BROKEN_CONNECTION_CODES = ("AW-ENG-01", "AW-ENG-02")
-
-# What an engine says about itself (its key, its account, its address, its load), not about the request: another may
-# well answer.
+# About the engine (key, account, address, load), not the request: another engine may answer.
 ENGINE_FAULT_STATUSES = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
@@ -47,9 +43,8 @@ ENGINE_FAULT_STATUSES = frozenset(
 
 
 class Attempts:
-    """`pool` is asked now or gave the answer, `tries` counts what was sent. The answer must begin by `until`
-    (monotonic clock); `begun` is set by who passes its first piece on. `late` says of a try that was cancelled whether
-    the engine was too slow; else the client left or this process ends."""
+    """`pool` is asked now or gave the answer; `tries` counts the requests sent. The answer must begin by `until`
+    (monotonic clock); `begun`: its first piece was passed on. `late` tells if a cancelled attempt was too slow."""
 
     def __init__(
         self, router: Router, pools: tuple[EnginePool, ...], until: float, late: Callable[[], bool] = lambda: False
@@ -61,7 +56,7 @@ class Attempts:
         self._rest = list(pools[1:])
         self.until = until
         self._late = late
-        self._again = True  # a pool whose engine failed is asked once more: another of its engines may be well
+        self._again = True  # the pool may be asked once more: another of its engines may work
         self._replica: Replica | None = None
         self._sent_at = 0.0
         self._timer: asyncio.Timeout | None = None
@@ -73,11 +68,11 @@ class Attempts:
 
     @property
     def is_only_engine(self) -> bool:
-        """Whether the time of a first token decides nothing: there is no limit for it and no other engine."""
+        """True if the time of a first token decides nothing: there is no limit and no other engine."""
         return not self._rest and len(self.pool.replicas) == 1 and self.pool.spec.first_token_s is None
 
     def mark_started(self) -> None:
-        """The first piece of the answer is there: from now on it is this pool's."""
+        """The first piece of the answer came: there are no retries from now on."""
         if not self.begun and self._replica is not None:
             self.pool.record_first_response(self._replica, self._router.now() - self._sent_at)
         self.begun = True
@@ -85,8 +80,7 @@ class Attempts:
             self._timer.reschedule(None)
 
     async def run(self, work: SlotRequest, send: Callable[[Replica], Awaitable[T]]) -> T:
-        """What `send` makes of a replica it is given a slot of. Raises what the last try raised, Refusal 504 where
-        none began in time."""
+        """The result of `send` with a replica's slot. Raises what the last attempt raised, ApiError 504 if too late."""
         while True:
             pool = self.pool
             lease = pool.try_acquire(work)
@@ -119,7 +113,7 @@ class Attempts:
                 pool.release(lease, left=left)
 
     async def _try_replica(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
-        """One try; whatever becomes of it, the engine's breaker learns it."""
+        """One attempt; its outcome is recorded for the engine's breaker."""
         pool, self.tries = self.pool, self.tries + 1
         outcome: AttemptOutcome = "neutral"
         self._replica, self._sent_at = replica, self._router.now()
@@ -154,12 +148,12 @@ class Attempts:
             replica.record_end(outcome, self._router.now(), self._sent_at)
 
     def _left_before_output(self) -> bool:
-        """Whether whoever left had been told nothing yet: of one reply the half is nothing."""
+        """True if the client left before any output reached it."""
         exchange = self.exchange
         return not self.begun if exchange is None else exchange.ended == CLIENT_GONE and not exchange.started
 
     def _prepare_retry(self, error: Exception) -> bool:
-        """Whether `pool` is now one to ask after a try that was sent and failed."""
+        """True if `pool` is now one to ask after a failed attempt."""
         if self.begun or (isinstance(error, EngineRefused) and not _is_engine_fault(error)):
             return False
         broke_off = isinstance(error, EngineError) and error.code in BROKEN_CONNECTION_CODES
@@ -177,8 +171,8 @@ class Attempts:
 
 
 def start_attempts(router: Router, exchange: HttpExchange, question: RoutableRequest, said: Any) -> Attempts:
-    """The course of a request with `said` in its body. Raises Refusal 400 for a data class that is none, 403 where no
-    pool may have its data."""
+    """The attempts of a request with the content `said`. Raises ApiError 400 for an unknown data class, 403 if no pool
+    may have the data."""
     data_class = router.classify_request(question.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), said)
     until = exchange.received_at + exchange.limits.first_token_s
     course = Attempts(router, router.select_pools(question, data_class, exchange.id), until, exchange.is_engine_timeout)
@@ -188,7 +182,7 @@ def start_attempts(router: Router, exchange: HttpExchange, question: RoutableReq
 
 
 def _is_engine_fault(error: EngineRefused) -> bool:
-    """A redirection too: none is followed, and only the address can be wrong."""
+    """True also for a redirection: only the address can be wrong."""
     status = error.status
     if error.unable:
         return False

@@ -1,12 +1,9 @@
-"""The engines of one pool: who is healthy, who has a free slot, who waits.
+"""The engines of one pool: health, free slots and the queue.
 
-Decides that waiting happens here and not in the engine: a slot is given to the most urgent class first and within it
-to the tenant with the fewest in hand, of it in order of arrival (policy.patience says who is passed by), a client that
-leaves while waiting costs the engine nothing, who cannot be served in time any more is told so at once, and when no
-replica is left everybody waiting is.
-
-And that an engine with an adapter never works with and without it at once: llama.cpp cannot batch the two, serves its
-first slot first, and lets the other kind wait as long as there is work (measured: 40 s). Here each has its turn.
+Design: requests wait here and not in the engine. A slot goes to the most urgent class, within it to the tenant with the
+fewest active requests, then in order of arrival (policy.fair_queue). A client that leaves the queue costs the engine
+nothing; a request that cannot begin in time, or has no replica left, is refused at once. An engine never runs requests
+with and without its adapter together: llama.cpp cannot batch the two and lets one kind wait (measured: 40 s).
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import NamedTuple
 
 import msgspec
@@ -24,21 +20,19 @@ from archwright.policy.admission import QUEUE_SHARES, PoolLoad, Priority, Reject
 from archwright.policy.fair_queue import FairQueue, find_wait_bucket
 from archwright.policy.overflow import estimate_wait_s
 from archwright.policy.routing import select_by_prefix, select_least_work
-from archwright.serving.http.errors import RETRY_S, ApiError, service_unavailable
+from archwright.serving.http.errors import RETRY_S, ApiError, engine_unavailable, too_many_requests
 from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.settings.config import EnginePoolSpec
 
-# How much one request weighs in the running mean of the time a request holds its slot.
-SMOOTHING = 0.2
+SMOOTHING = 0.2  # weight of one request in the running means
 HEALTH_CHECK_TIMEOUT_S = 2.0
-# Others' engines are looked at less often while they are well: each look is a request they count.
-EXTERNAL_CHECK_INTERVAL_S = 15.0
-# An engine is silent after so many times the pool's mean time to a first answer, and no sooner than this.
+EXTERNAL_CHECK_INTERVAL_S = 15.0  # of healthy engines of others, for which each check is a request
+# An engine is silent after this factor of the pool's mean time to a first token, but not before the minimum.
 SILENCE_FACTOR, MIN_SILENCE_S = 4.0, 0.5
 
 
 class SlotLease(msgspec.Struct, frozen=True, gc=False):
-    """A slot in use since `began`; `age` is the bucket of its wait (policy.fair_queue), None without one."""
+    """A slot in use since `began`; `age`: the bucket of its wait (policy.fair_queue), if it waited."""
 
     replica: Replica
     work: SlotRequest
@@ -47,7 +41,7 @@ class SlotLease(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Waiter(NamedTuple):
-    """Ended by a replica, by a Refusal, or by the one who waits."""
+    """Ends with a replica, an ApiError, or cancelled."""
 
     slot: asyncio.Future[Replica]
     work: SlotRequest
@@ -62,10 +56,7 @@ class EnginePool:
     """Replicas of one model and the requests on them."""
 
     def __init__(
-        self,
-        spec: EnginePoolSpec,
-        replicas: tuple[Replica, ...],
-        now: Callable[[], float] = time.monotonic,
+        self, spec: EnginePoolSpec, replicas: tuple[Replica, ...], now: Callable[[], float] = time.monotonic
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -88,11 +79,11 @@ class EnginePool:
 
     @property
     def silence_limit_s(self) -> float:
-        """How long a replica may be silent: for ever where there is no other."""
+        """How long a replica may be silent; unlimited if there is no other."""
         return max(MIN_SILENCE_S, SILENCE_FACTOR * self._first_s) if len(self.replicas) > 1 else math.inf
 
     def is_usable(self, now: float) -> bool:
-        """Whether it has an engine that is likely to answer."""
+        """True if it has an engine that is likely to answer."""
         return any(replica.healthy and replica.is_trusted(now, self.silence_limit_s) for replica in self.replicas)
 
     def record_first_response(self, replica: Replica, after_s: float) -> None:
@@ -101,11 +92,11 @@ class EnginePool:
         replica.record_response()
 
     def estimated_wait_s(self, priority: Priority = "normal") -> float:
-        """How long one more request of the class would likely wait for a slot; for ever without an engine."""
+        """The likely wait of one more request of the class; infinite without a healthy engine."""
         return estimate_wait_s(self._count_ahead(priority), self.slots, self._service_s) if self.healthy else math.inf
 
     def try_acquire(self, work: SlotRequest) -> SlotLease | None:
-        """A free slot at a replica, to `give` back; None where there is none, or others wait for it."""
+        """A free slot, to be released; None if there is none or others wait for it."""
         replica = None if self._waiting else self._choose_replica(work)
         if replica is None:
             return None
@@ -114,7 +105,7 @@ class EnginePool:
         return SlotLease(replica, work, self._now())
 
     async def acquire(self, work: SlotRequest) -> SlotLease:
-        """The same, waiting for it. Raises Refusal 429 (full, or late) and 503 (no engine)."""
+        """A slot, after waiting for it. Raises ApiError 429 (queue full, too late) and 503 (no engine)."""
         lease = self.try_acquire(work)
         if lease is not None:
             return lease
@@ -132,7 +123,7 @@ class EnginePool:
         return SlotLease(replica, work, began, waited)
 
     def release(self, lease: SlotLease, *, left: bool = False) -> None:
-        """The slot is free again; `left`: because its client went before anything of an answer came."""
+        """Free the slot; `left`: its client left before any output."""
         self._service_s += SMOOTHING * (self._now() - lease.began - self._service_s)
         self.in_flight -= 1
         if lease.age is not None:
@@ -140,7 +131,7 @@ class EnginePool:
         self._free_slot(lease.replica, lease.work)
 
     def replace_replicas(self, spec: EnginePoolSpec, replicas: tuple[Replica, ...]) -> None:
-        """Other engines from now on: whoever waits gets a slot of theirs, whoever runs stays where it is."""
+        """Use other engines for waiting and new requests; running ones stay where they are."""
         former = [replica for replica in (*self._former, *self.replicas) if replica.running]
         self._former = tuple(replica for replica in former if replica not in replicas)
         self.replicas, self.spec = replicas, spec
@@ -150,12 +141,12 @@ class EnginePool:
         self._serve_waiting()
 
     async def handle_failure(self, replica: Replica) -> None:
-        """An engine broke a request off: look at it before it gets another."""
+        """An engine broke off: check it before it gets another request."""
         replica.healthy, replica.broke = False, True
         await self.check_health()
 
     async def check_health(self) -> None:
-        """Ask every replica how it is; callers at the same time share one round."""
+        """Check every replica; simultaneous callers share one check."""
         well = all(replica.healthy for replica in self.replicas)
         if well and not self.spec.own and self._now() < self._looked_at + EXTERNAL_CHECK_INTERVAL_S:
             return
@@ -174,24 +165,24 @@ class EnginePool:
             line.remove_departed()
             for waiter in line:
                 if not waiter.slot.done() and (gone or waiter.work.begin_by < now):
-                    waiter.slot.set_exception(no_healthy_engine() if gone else queue_timeout(RETRY_S))
+                    waiter.slot.set_exception(engine_unavailable() if gone else queue_timeout(RETRY_S))
 
     async def _check_replica(self, replica: Replica) -> None:
         path = self.spec.health_path
         if not path:
-            # Nothing to ask there: what requests meet decides, and after one broke off whether it can be connected to.
+            # Without a health path requests decide, and after one broke off whether a connection opens.
             replica.healthy = not replica.broke or await replica.client.healthy("", HEALTH_CHECK_TIMEOUT_S)
             replica.broke = not replica.healthy
             return
         well = await replica.client.healthy(path, HEALTH_CHECK_TIMEOUT_S)
-        # An engine that works but is too busy to say so within the limit is left alone: its requests have deadlines.
+        # A busy engine may answer late; its requests have deadlines.
         replica.healthy = well or (
             replica.running > 0 and replica.healthy and await replica.client.healthy(path, 5 * HEALTH_CHECK_TIMEOUT_S)
         )
 
     def _check_admission(self, work: SlotRequest) -> None:
-        """Raises Refusal 429 where one more may not wait."""
-        # What still runs on engines that were replaced takes no room from those who come now.
+        """Raises ApiError 429 if one more request may not wait."""
+        # Requests still running on replaced engines do not count.
         elsewhere = sum(replica.running for replica in self._former)
         before = self._count_ahead(work.priority, work.tenant) - elsewhere
         crowd = PoolLoad(self.in_flight - elsewhere, self.slots, before, self._service_s)
@@ -205,8 +196,8 @@ class EnginePool:
             other.slot.set_exception(queue_full(decision.retry_after_s))
 
     def _count_ahead(self, priority: Priority, tenant: str | None = None) -> int:
-        """Who is served before one more of the class: whoever runs, and who waits and is more urgent, or as urgent and
-        their tenant's turn comes before (without a tenant: all of them)."""
+        """The requests served before one more of the class: running ones, and waiting ones that are more urgent, or as
+        urgent and their tenant's turn comes first (without `tenant`: all of them)."""
         before = self.in_flight - self._waiting
         for one, lines in self._lines.items():
             if one == priority and tenant is not None:
@@ -230,7 +221,7 @@ class EnginePool:
         return None if chosen is None else replicas[chosen]
 
     def _eligible_replicas(self, but: Replica | None) -> list[Replica]:
-        """Of several replicas those that may be asked."""
+        """Of several replicas, those that may be asked."""
         now, patience_s = self._now(), self.silence_limit_s
         well = [replica for replica in self.replicas if replica.healthy]
         trusted = [replica for replica in well if replica.is_trusted(now, patience_s)] or well
@@ -240,15 +231,15 @@ class EnginePool:
         if not self.healthy:
             await self.check_health()
             if not self.healthy:
-                raise no_healthy_engine()
+                raise engine_unavailable()
         waiter = _Waiter(asyncio.get_running_loop().create_future(), work, since)
         self._lines[work.priority].add(work.tenant, waiter)
         self._waiting += 1
-        self._serve_waiting()  # a slot may have come free, or the engine back, since it was looked for
+        self._serve_waiting()  # a slot may be free by now
         try:
             return await waiter.slot
         except asyncio.CancelledError:
-            # The slot may have been given in the very moment the client left.
+            # The slot may have been given as the client left.
             if waiter.slot.done() and not waiter.slot.cancelled() and waiter.slot.exception() is None:
                 self._free_slot(waiter.slot.result(), work)
             raise
@@ -286,17 +277,10 @@ class EnginePool:
                 slot.set_result(chosen)
 
 
-def no_healthy_engine() -> ApiError:
-    return service_unavailable("the model's engine is not available now; try again", "engine_unavailable")
-
-
 def queue_full(retry_after_s: int) -> ApiError:
     message = "too many requests are waiting for this model; try again later"
-    status = HTTPStatus.TOO_MANY_REQUESTS
-    return ApiError(status, message, openai_code="queue_full", retry_after_s=retry_after_s)
+    return too_many_requests(message, "queue_full", retry_after_s)
 
 
 def queue_timeout(retry_after_s: int) -> ApiError:
-    message = "this request could not begin in time; try again later"
-    status = HTTPStatus.TOO_MANY_REQUESTS
-    return ApiError(status, message, openai_code="queue_late", retry_after_s=retry_after_s)
+    return too_many_requests("this request could not begin in time; try again later", "queue_late", retry_after_s)

@@ -1,10 +1,8 @@
-"""The pools in force, and what is left of those before: engines that only finish what they began.
+"""The pools in force, and earlier engines that only finish their requests.
 
-Decides how the table of pools changes under running requests. New engines are looked at first; then the change
-is a few assignments on the event loop, with no request between them: whoever has a slot keeps it to the end on the
-engine that gave it, whoever waits or comes later gets one of the new table's. A pool that is gone serves its last
-waiters on the engines it had. Only engines of our own hold a change up: a provider that does not answer now is what
-a fallback is for.
+Design: new engines are checked first; then the table changes within one step of the event loop. A request with a slot
+keeps it, waiting and new ones get slots of the new table; a removed pool serves its last waiting requests on its old
+engines. Only our own engines delay a change: for a provider that does not answer there are fallbacks.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from archwright.serving.settings.engine_secrets import read_secret, read_stamp
 
 
 class PoolRegistry:
-    """Raises OperateError AW-OPS-15 for a key that is not there."""
+    """Raises OperateError AW-OPS-15 for a missing key."""
 
     def __init__(self, pools: tuple[EnginePoolSpec, ...], home: Home) -> None:
         self._home = home
@@ -34,13 +32,12 @@ class PoolRegistry:
         self._apply_pools(pools, self._build_replicas(pools))
 
     async def replace_pools(self, pools: tuple[EnginePoolSpec, ...]) -> bool:
-        """Serve this table from now on; False, and nothing changed, while an engine new in it does not answer."""
+        """Serve this table from now on; False, with nothing changed, while a new engine does not answer."""
         wanted = self._build_replicas(pools)
         present = {id(replica) for replica in self._all_replicas()}
         fresh = [(replica, spec) for spec in pools for replica in wanted[spec.name] if id(replica) not in present]
-        well = await asyncio.gather(
-            *(one.client.healthy(spec.health_path, HEALTH_CHECK_TIMEOUT_S) for one, spec in fresh)
-        )
+        checks = (one.client.healthy(spec.health_path, HEALTH_CHECK_TIMEOUT_S) for one, spec in fresh)
+        well = await asyncio.gather(*checks)
         if not all(good or not spec.own for good, (_, spec) in zip(well, fresh, strict=True)):
             for replica, _ in fresh:
                 await replica.client.close()
@@ -51,17 +48,18 @@ class PoolRegistry:
         return True
 
     async def close_drained(self) -> tuple[str, ...]:
-        """The addresses that still work for requests of an earlier table; what is done is let go."""
+        """Close earlier engines that are done; returns the addresses of the others."""
         self._gone = [pool for pool in self._gone if pool.in_flight]
-        done = [replica for replica in self._leaving if not self._is_busy(replica)]
+        needed = [replica for pool in self._gone for replica in pool.replicas]
+        done = [replica for replica in self._leaving if replica.running <= 0 and replica not in needed]
         self._leaving = [replica for replica in self._leaving if replica not in done]
         for replica in done:
             await replica.client.close()
         return tuple(sorted(replica.address for replica in self._leaving))
 
     async def check_health(self) -> None:
-        """The health of every engine, with the keys their files hold now. Raises OperateError AW-OPS-15 for a file
-        that went away: its engines keep the key they had."""
+        """Check every engine and reread changed key files. Raises OperateError AW-OPS-15 for a missing file, whose
+        engines keep their key."""
         await asyncio.gather(*(pool.check_health() for pool in (*self.pools.values(), *self._gone)))
         for pool in self.pools.values():
             reference = pool.spec.key
@@ -74,7 +72,7 @@ class PoolRegistry:
                 self._stamps[reference] = now
 
     def in_flight(self) -> Counter[str]:
-        """How many requests each pool works for or lets wait; those that are gone but for them are there too."""
+        """Running and waiting requests of each pool, also of removed ones."""
         found = Counter(dict.fromkeys(self.pools, 0))
         for pool in (*self.pools.values(), *self._gone):
             found[pool.name] += pool.in_flight
@@ -84,15 +82,11 @@ class PoolRegistry:
         for replica in self._all_replicas():
             await replica.client.close()
 
-    def _is_busy(self, replica: Replica) -> bool:
-        return replica.running > 0 or any(replica in pool.replicas for pool in self._gone)
-
     def _all_replicas(self) -> Iterable[Replica]:
         return [*(replica for pool in self.pools.values() for replica in pool.replicas), *self._leaving]
 
     def _build_replicas(self, pools: tuple[EnginePoolSpec, ...]) -> dict[str, tuple[Replica, ...]]:
-        """The replicas of each pool; an engine that is known at its address, and asked as before, is the same one, with
-        what it runs."""
+        """The replicas of each pool; an engine with a known identity stays the same object."""
         for spec in pools:
             self._stamps.setdefault(spec.key, read_stamp(spec.key))
         known = {replica.identity: replica for replica in self._all_replicas()}
@@ -105,7 +99,7 @@ class PoolRegistry:
         }
 
     def _apply_pools(self, pools: tuple[EnginePoolSpec, ...], wanted: Mapping[str, tuple[Replica, ...]]) -> None:
-        """The change itself: nothing here waits."""
+        """Change the table; nothing here waits."""
         before = list(self._all_replicas())
         taken: dict[str, EnginePool] = {}
         known = {pool.name: pool for pool in (*self._gone, *self.pools.values())}

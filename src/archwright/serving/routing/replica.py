@@ -1,10 +1,8 @@
 """One engine of a pool: what it is, what runs on it, and whether it may be asked.
 
-Decides that each engine has a breaker of its own, so that one that fails neither gets requests nor takes the others of
-its pool with it. One that hangs fails nobody until a deadline is over: an engine that was sent SILENT_LEAST requests
-and has answered none of them, while some waited for it longer than the pool takes to begin an answer, gets no more
-while another is there, but one now and then to see. A breaker chooses and does not refuse: where none is trusted all
-that are healthy are.
+Each engine has its own circuit breaker. A hanging engine fails no request before a deadline, so one that answered none
+of MIN_SILENT_REQUESTS requests within the pool's silence limit is avoided too, but for a probe now and then. Breakers
+only choose: if no engine is trusted, all healthy ones are used.
 """
 
 from __future__ import annotations
@@ -24,9 +22,8 @@ MIN_SILENT_REQUESTS = 3
 
 
 class SlotRequest(msgspec.Struct, frozen=True, gc=False):
-    """What a request may ask of a replica at most, and whether it wants the model without an adapter. It must have a
-    slot at `begin_by` (monotonic clock); `prefix` is a hash of its beginning, where that is worth staying with; `but`
-    has just failed it, and is asked again only where no other is."""
+    """The most `tokens` of work, and `plain`: without an adapter. The slot is needed by `begin_by` (monotonic clock);
+    `prefix`: a hash of the prompt's beginning, for cache affinity; `but` just failed it and is the last choice."""
 
     tokens: int
     tenant: str = ""
@@ -38,8 +35,8 @@ class SlotRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class Replica:
-    """One engine at one address, which serves one model version; `tuned`: an adapter over the plan's model. `plain`:
-    what runs there now was asked without the adapter. `broke`: it broke a request off, and has not been seen since."""
+    """One engine at one address with one model version; `tuned`: an adapter over the plan's model. `plain`: its current
+    requests run without the adapter. `broke`: it broke off a request and was not checked since."""
 
     def __init__(self, client: EngineClient, spec: EnginePoolSpec, address: str) -> None:
         self.client = client
@@ -59,11 +56,11 @@ class Replica:
         self.breaker = CircuitBreaker()
         self._asked = 0  # requests under way
         self._unanswered = 0  # requests since it last gave a sign of life
-        self._silent_s, self._silent_since = 0.0, 0.0  # before the time since which some wait for it
+        self._silent_s, self._silent_since = 0.0, 0.0  # earlier silence, start of the current one
         self._hangs = False  # why the breaker is open
 
     def is_trusted(self, now: float, patience_s: float) -> bool:
-        """Whether it may be asked as far as what it did lately goes."""
+        """True if its recent behaviour allows another request."""
         if self._unanswered >= MIN_SILENT_REQUESTS:
             silent_s = self._silent_s + (now - self._silent_since if self._asked else 0.0)
             if silent_s > patience_s:
@@ -72,7 +69,7 @@ class Replica:
         return self.breaker.allows(now)
 
     def record_sent(self, now: float) -> None:
-        """It is asked; `ended` follows, and `heard` where an answer begins."""
+        """A request is sent; `record_end` follows, and `record_response` if an answer begins."""
         if not self._unanswered:
             self._silent_s, self._silent_since = 0.0, now
         elif not self._asked:
@@ -89,10 +86,10 @@ class Replica:
             self.breaker.reset()
 
     def record_end(self, outcome: AttemptOutcome, now: float, since: float = math.inf) -> None:
-        """What was sent at `since` is over."""
+        """The request sent at `since` ended."""
         self._asked -= 1
         if outcome in ("ok", "failed"):
-            self.record_response()  # it speaks, well or not
+            self.record_response()  # it answered
         elif not self._asked:
             self._silent_s += now - self._silent_since
         self.breaker.record_end(outcome, now, since)
@@ -101,13 +98,9 @@ class Replica:
         return self.healthy and (not self.tuned or not self.running or self.plain == plain)
 
     def load(self, asked: bool, plain: bool) -> ReplicaLoad:
-        """As a request sees it that wants the model without (`plain`) or with its adapter, and may ask it or not."""
-        return ReplicaLoad(
-            running=self.running,
-            slots=self.slots,
-            work_tokens=self.work_tokens,
-            healthy=asked and self.is_open_to(plain),
-        )
+        """The load for a request that may use it (`asked`) and wants no adapter (`plain`) or one."""
+        healthy = asked and self.is_open_to(plain)
+        return ReplicaLoad(running=self.running, slots=self.slots, work_tokens=self.work_tokens, healthy=healthy)
 
     def occupy(self, work: SlotRequest) -> None:
         if not self.running:
@@ -117,7 +110,7 @@ class Replica:
 
 
 def replica_identity(spec: EnginePoolSpec, address: str) -> tuple[object, ...]:
-    """What makes an engine the same one in another table: where it is, what it holds and how it is asked. Two pools at
-    one address have each its own: what one of them runs is not free for the other, nor at its price."""
+    """What makes an engine the same one in another table. Two pools at one address have separate engines, with slots
+    and prices of their own."""
     asked = spec.engine_model, spec.protocol, spec.enforces_tools, spec.strict
     return spec.name, address, spec.serves, spec.adapter, spec.key, *asked

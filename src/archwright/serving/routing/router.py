@@ -1,8 +1,7 @@
-"""Which pools a request may be asked of, in order, and what their answers say about them.
+"""Select the pools for a request, in order, by the rules of `policy`.
 
-Decides with the pure rules of `policy`; what depends only on the configuration is worked out once: an endpoint with
-one pool costs a look into a table. Residency is part of that table: a pool that a class of data may not reach is in
-no order for it, so nothing that fails later can lead there.
+What depends only on the configuration is computed once, so an endpoint with one pool needs a table look-up. The table
+has only pools that the data class may reach, so no later failure can lead to another.
 """
 
 from __future__ import annotations
@@ -33,21 +32,19 @@ from archwright.serving.settings.config import EndpointSpec, is_outside_residenc
 
 DATA_CLASS_HEADER = "x-archwright-data-class"
 DATA_CLASS_HEADER_BYTES = DATA_CLASS_HEADER.encode()
-# So much of a conversation's beginning tells where it was read before.
-PREFIX_CHARACTERS = 2_048
-# A shadow is asked only while this share of its slots is free: it never delays those who want its pool's answer.
-SHADOW_FREE_SHARE = 0.5
+PREFIX_CHARACTERS = 2_048  # of a conversation's beginning, for cache affinity
+SHADOW_FREE_SHARE = 0.5  # of its slots must be free, so that a shadow delays no other request
 
 
 class RoutableRequest(Protocol):
-    """What every kind of request has."""
+    """The common part of all requests."""
 
     @property
     def endpoint(self) -> EndpointSpec: ...
 
 
 class _EndpointRoute(NamedTuple):
-    """The pools of an endpoint that a class of data may reach. `single`: there is nothing to choose."""
+    """The pools of an endpoint that a data class may reach. `single`: the only one, if there is no choice."""
 
     spec: EndpointSpec
     targets: tuple[EnginePool, ...]
@@ -60,8 +57,7 @@ class _EndpointRoute(NamedTuple):
 
 
 class Router:
-    """For one table of pools and endpoints. Breakers belong to the engines and the retry budget to the process: both
-    outlive it."""
+    """The routes of one table of pools and endpoints; breakers and the retry budget outlive it."""
 
     def __init__(
         self,
@@ -78,20 +74,16 @@ class Router:
         for spec in endpoints:
             name = (spec.kind, spec.model, spec.workload)
             self._classes[name] = spec.data_class or "internal"
-            leaves = any(
-                is_outside_residency(spec, pools[pool].spec, found)
-                for pool in spec.pools
-                for found in DETECTABLE_CLASSES
-            )
+            reached = [pools[pool].spec for pool in spec.pools]
+            leaves = any(is_outside_residency(spec, pool, found) for pool in reached for found in DETECTABLE_CLASSES)
             if leaves if spec.detect is None else spec.detect:
                 self._detecting.add(name)
             for data_class in CLASSES:
                 self._routes[*name, data_class] = _build_route(spec, pools, data_class)
 
     def classify_request(self, spec: EndpointSpec, header: str | None, body: Any) -> DataClass:
-        """The class of a request's data: the strictest of the endpoint's, the caller's word (which can raise it,
-        never lower it) and what detection finds. Raises Refusal 400 for a word that is no class, 503 for an endpoint of
-        the table before: a request is read one turn of the event loop before its work begins."""
+        """The class of a request's data: the strictest of the endpoint's, the caller's header and what detection finds.
+        Raises ApiError 400 for an unknown class, 503 for an endpoint that was removed since the request was read."""
         name = (spec.kind, spec.model, spec.workload)
         found = self._classes.get(name)
         if found is None:
@@ -108,13 +100,13 @@ class Router:
     def select_pools(
         self, question: RoutableRequest, data_class: DataClass, request_id: str = ""
     ) -> tuple[EnginePool, ...]:
-        """The pools to try, never none. Raises Refusal 403 where no pool may have data of the class."""
+        """The pools to try, at least one. Raises ApiError 403 if no pool may have data of the class."""
         spec = question.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
         return route.single or self._order_pools(route, data_class, request_id)
 
     def select_shadow(self, question: RoutableRequest, data_class: DataClass, request_id: str) -> EnginePool | None:
-        """The pool that is asked the same for comparison; None for most requests, and under load for all."""
+        """The pool that gets the same request for comparison, if this request is selected and the pool has room."""
         spec = question.endpoint
         if not spec.shadow:
             return None
@@ -127,7 +119,7 @@ class Router:
     def build_slot_request(
         self, question: GenerationRequest, tenant: str, data_class: DataClass, until: float
     ) -> SlotRequest:
-        """What the pools are asked for: a slot by `until` at the latest, earlier where the endpoint says so."""
+        """The slot to ask for: by `until`, or earlier if the endpoint says so."""
         spec = question.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
         begin_by = until if spec.wait_s is None else min(until, self.now() + spec.wait_s)
@@ -146,7 +138,7 @@ class Router:
             if should_overflow(waits[0], spec.overflow_wait_s, other_wait_s=waits[1]):
                 ours, elsewhere = elsewhere, ours
         usable = [*ours, *elsewhere, *(pool for pool in route.fallback if pool.is_usable(now))]
-        # Where nothing is known to work one is asked all the same: a breaker chooses, it does not refuse.
+        # If none is usable the first is asked all the same: breakers only choose.
         found = usable or [*targets, *others, *route.fallback][:1]
         if not found:
             message = f"no engine of this model may have {data_class} data"
@@ -155,13 +147,12 @@ class Router:
                     "; where they may go from here beside your own engines nobody stated: name such data among the "
                     f"workload's in the needs, or set residency_of.{data_class} of the gateway's endpoint"
                 )
-            raise ApiError(HTTPStatus.FORBIDDEN, message, openai_code="data_class_not_served")
+            raise ApiError(HTTPStatus.FORBIDDEN, message, "data_class_not_served")
         return tuple(found)
 
 
 def hash_prefix(body: Mapping[str, Any]) -> int:
-    """A number for the beginning that all turns of a conversation share: what comes up to the first word of the user
-    in a chat, else the first characters of the prompt."""
+    """A hash of the beginning that all turns of a conversation share: up to the first user message, or the prompt."""
     pieces: list[str] = []
     for message in body.get("messages", ()):
         pieces.append(str(message["content"]))

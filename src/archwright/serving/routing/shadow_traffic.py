@@ -1,7 +1,7 @@
-"""The same question asked of a second pool, to compare: nobody waits for it, nobody pays for it.
+"""Shadow traffic: the same request to a second pool, for comparison; nobody waits or pays for it.
 
-Decides that a shadow can only lose: it is dropped where its pool is busy, where too many of them run, and when its
-time is over; what goes wrong with it is a finding, never an error of the request it follows.
+A shadow is dropped if its pool is busy, too many run, or its time is over. Its failure is a result of the comparison,
+never an error of the request it follows.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from archwright.errors import ArchwrightError, boundary
 from archwright.serving.routing.pool import EnginePool
 from archwright.serving.routing.replica import SlotRequest
 
-# At most so many at once in a process, each with a body and an answer in memory.
-MAX_SHADOWS = 64
+MAX_SHADOWS = 64  # at once in a process, each with a body and an answer in memory
 SHADOW_TIMEOUT_S = 120.0
 
 Verdict = Literal["same", "different", "failed"]
 
 
 class ShadowComparison(NamedTuple):
-    """`similarity` is the share of words that both answers have at the same place; `latency_s` the shadow's."""
+    """`similarity`: the share of equal words at equal places; `latency_s`: the shadow's."""
 
     request_id: str
     pool: str
@@ -35,7 +34,7 @@ class ShadowComparison(NamedTuple):
 
 
 class ShadowTraffic:
-    """`compared` learns of each one that came to an end."""
+    """`compared` is called with each result."""
 
     def __init__(self, now: Callable[[], float], compared: Callable[[ShadowComparison], None]) -> None:
         self._now = now
@@ -45,8 +44,7 @@ class ShadowTraffic:
     def mirror(
         self, request_id: str, pool: EnginePool, work: SlotRequest, asked: tuple[str, dict[str, Any]]
     ) -> asyncio.Future[str] | None:
-        """Ask (path, body) there as well. The future takes the answer the client got, or is cancelled where it got
-        none; None: dropped."""
+        """Send (path, body) to the pool. The future takes the client's answer, or is cancelled; None: dropped."""
         if len(self._running) >= MAX_SHADOWS:
             return None
         loop = asyncio.get_running_loop()
@@ -76,19 +74,16 @@ class ShadowTraffic:
                     version, said = await self._query_shadow(pool, work, asked)
         except ArchwrightError:
             pass  # said stays None: it failed
-        latency_s = self._now() - begun
-        if said is None:
-            self._compared(ShadowComparison(request_id, pool.name, version, "failed", 0.0, latency_s))
-            return
-        try:
-            async with asyncio.timeout(SHADOW_TIMEOUT_S):
-                theirs = await answer
-        except TimeoutError:
-            return  # the client's own answer never ended: nothing to compare with
-        verdict: Verdict = "same" if said == theirs else "different"
-        self._compared(
-            ShadowComparison(request_id, pool.name, version, verdict, word_similarity(said, theirs), latency_s)
-        )
+        latency_s, similarity = self._now() - begun, 0.0
+        verdict: Verdict = "failed"
+        if said is not None:
+            try:
+                async with asyncio.timeout(SHADOW_TIMEOUT_S):
+                    theirs = await answer
+            except TimeoutError:
+                return  # the client's own answer did not end: nothing to compare with
+            verdict, similarity = "same" if said == theirs else "different", word_similarity(said, theirs)
+        self._compared(ShadowComparison(request_id, pool.name, version, verdict, similarity, latency_s))
 
     async def _query_shadow(
         self, pool: EnginePool, work: SlotRequest, asked: tuple[str, dict[str, Any]]
@@ -109,7 +104,7 @@ class ShadowTraffic:
 
 
 def word_similarity(one: str, other: str) -> float:
-    """From 0 to 1: the share of the longer one's words that the other has at the same place."""
+    """The share, 0 to 1, of the longer text's words that the other has at the same place."""
     left, right = one.split(), other.split()
     longest = max(len(left), len(right))
     return sum(a == b for a, b in zip(left, right, strict=False)) / longest if longest else 1.0

@@ -1,7 +1,6 @@
-"""What a gateway process is told: where it listens, what it serves, how much it bears.
+"""The configuration of a gateway process: where it listens, what it serves, its limits.
 
-Decides that keys alone do not make an open port: any address but loopback needs TLS as well, and a gateway that
-cannot have it refuses to start (AW-OPS-11) rather than to serve in the clear.
+Any address but loopback needs TLS, also with API keys; without it the gateway refuses to start (AW-OPS-11).
 """
 
 from __future__ import annotations
@@ -36,22 +35,19 @@ from archwright.policy.usage_limits import IMAGE_TOKENS
 from archwright.serving.http.client_limits import ClientLimits, find_invalid_limit
 
 BACKLOG = 512
-# USD per token of input and of answer; None where unknown.
+# USD per token of input and of answer; None if unknown.
 Prices = tuple[float | None, float | None]
 
 
 class EnginePoolSpec(Record):
     """Equal engines that hold one model. `slots` requests run at once at each address.
 
-    An address is "unix:NAME" (a socket of this home) or a URL ending in /v1. `model` is our name for what they hold,
-    `engine_model` theirs where it differs, `version` a model version of ours (empty: the model itself), `adapter`
-    whether that version is an adapter which an engine can leave out of a request. `key` says where the engines' own
-    key is, `env:NAME` or `file:PATH`, never the key itself. `place` is the ISO code of the country where they stand;
-    empty means nobody said so, which for engines of our own means here. Prices are per token, None where unknown.
-    `protocol` is what the addresses speak, `vision` whether the model takes images, `image_tokens` how many tokens one
-    becomes at most. `tools` says who sees to it that a
-    tool call fits its schema: the engine itself, or the gateway by a schema for the whole reply; empty means the engine
-    behind a URL, the gateway before an engine of our own, since a model's template may know nothing of tools.
+    An address is "unix:NAME" (a socket of this home) or a URL ending in /v1. `model` is our name of the model,
+    `engine_model` the engines' if it differs, `version` our model version (empty: the model itself), `adapter` if that
+    version is an adapter which an engine can leave out. `key` refers to the engines' key, `env:NAME` or `file:PATH`.
+    `place` is the ISO code of their country; empty is unknown, for our own engines here. Prices are per token.
+    `vision`: the model takes images, each of at most `image_tokens`. `tools`: who makes tool calls fit their schemas, the
+    engine or the gateway by a schema for the reply; empty: the engine behind a URL, the gateway for our own engines.
     """
 
     name: str
@@ -76,7 +72,7 @@ class EnginePoolSpec(Record):
 
     @property
     def strict(self) -> bool:
-        """Whether the engine is one of this release's: it takes what that knows and nothing else."""
+        """True for our own engines, which accept only the fields that this release knows."""
         return self.addresses[0].startswith("unix:")
 
     @property
@@ -85,7 +81,7 @@ class EnginePoolSpec(Record):
 
     @property
     def serves(self) -> str:
-        """The version for headers and lineage: the plan's own model goes by its name."""
+        """The version for headers and lineage, or the name of the plan's model."""
         return self.version or self.model
 
     @property
@@ -94,25 +90,23 @@ class EnginePoolSpec(Record):
 
 
 class WeightedTarget(Record):
-    """A pool and its weight among an endpoint's targets: its share of the requests. 0: only when others fail."""
+    """A pool and its share of an endpoint's requests; weight 0: only if others fail."""
 
     pool: str
     weight: float = 1.0
 
 
 class EndpointSpec(Record):
-    """One workload and the pools that may serve it. A predict endpoint answers at /v1/predict/WORKLOAD; what only
-    text has (`default_max_tokens`) is 1 there.
+    """One workload and the pools that may serve it. A predict endpoint answers at /v1/predict/WORKLOAD and has
+    `default_max_tokens` 1.
 
-    `targets` share the requests; `overflow` takes them while the wait at the targets would exceed `overflow_wait_s`,
-    or they are down; `fallback` only when those before have failed. `context_tokens` 0: as the smallest of its pools
-    holds. `data_class` is the strictest of what its requests may carry as far as is known; empty: internal, and what
-    callers say or detection finds may raise it. `residency` holds the countries for that class and milder ones (where
-    none is given, for all); none: sensitive data stay at our own engines here. `residency_of`: those for stricter
-    classes, which else stay at our own engines. `detect`: look for personal data in the text; None: only where it
-    matters, that is where a pool lies outside the residency. `wait_s`: a request that would wait longer for a slot is
-    refused at once. `shadow_share` of the requests are asked of the pool `shadow` as well, for comparison. `cache`:
-    which answers may be given again.
+    `targets` share the requests; `overflow` takes them while the wait at the targets would exceed `overflow_wait_s` or
+    they are down; `fallback` if those fail. `context_tokens` 0: the smallest of its pools. `data_class` is the
+    strictest known class of its requests (empty: internal); callers and detection may raise it. `residency`: the
+    countries for that class and milder ones (without a class, for all); `residency_of`: for stricter classes; without
+    countries sensitive data stay at our own engines. `detect`: search texts for personal data; None: only if a pool is
+    outside the residency. `wait_s`: refuse a request that would wait longer for a slot. `shadow_share` of the requests
+    also go to the pool `shadow`, for comparison. `cache`: which answers are cached.
     """
 
     model: str
@@ -137,12 +131,12 @@ class EndpointSpec(Record):
 
     @property
     def pool(self) -> str:
-        """The pool that stands for the endpoint in records before one has answered."""
+        """The pool named in records before one has answered."""
         return self.targets[0].pool
 
     @property
     def serving_pools(self) -> tuple[str, ...]:
-        """Every pool whose answer a client may get, in the order they come in question."""
+        """Every pool whose answer a client may get, in order."""
         return tuple(dict.fromkeys((*(target.pool for target in self.targets), *self.overflow, *self.fallback)))
 
     @property
@@ -156,9 +150,9 @@ class EndpointSpec(Record):
 
 
 class Endpoint(EndpointSpec):
-    """An endpoint with what all its pools can do: what is asked of it must suit each of them. `strict`: one is an
-    engine of this release. `protocol` is empty where they speak different ones. `serves` is what its first target
-    holds. Prices are those of the dearest pool, None where one has none; `charged`: one pool has a price."""
+    """An endpoint with the common abilities of all its pools. `strict`: one is our own engine. `protocol` is empty if
+    they differ. `serves`: the version of its first target. Prices are the highest of the pools, None if one has none;
+    `charged`: one has a price."""
 
     strict: bool = True
     protocol: Literal["openai", "anthropic", ""] = "openai"
@@ -175,13 +169,9 @@ class Endpoint(EndpointSpec):
 
 
 class GatewayConfig(Record):
-    """Port 0 means any free one. `store_url` empty means the store of the home.
-
-    `workers` processes share the work, and each has its part of an engine's slots. The interface for administration
-    listens on `admin_port` of the same host; None: nowhere. A running gateway takes `pools` and `endpoints` of a file
-    whose `revision` changed; what else changed holds after a reload, but for host, ports and store: these need a new
-    start.
-    """
+    """Port 0: any free one. `store_url` empty: the store of the home. `workers` processes share the work and each
+    engine's slots. Administration listens on `admin_port` of the same host, if set. A running gateway applies `pools`
+    and `endpoints` when the file's `revision` changes, the rest on a reload, but host, ports and store on a restart."""
 
     pools: tuple[EnginePoolSpec, ...]
     endpoints: tuple[EndpointSpec, ...]
@@ -211,29 +201,23 @@ def read_config(path: Path) -> GatewayConfig:
     except OSError as error:
         raise from_os_error(error) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        hint = "`archwright up` writes this file; start the gateway through it"
-        raise OperateError(
-            "AW-OPS-10", f"not a gateway configuration: {error}", where=_file_location(path), hint=hint
-        ) from error
+        hint, where = "`archwright up` writes this file; start the gateway through it", ErrorLocation(str(path))
+        raise OperateError("AW-OPS-10", f"not a gateway configuration: {error}", where=where, hint=hint) from error
     check_config(config, str(path))
     return config
 
 
 def check_config(config: GatewayConfig, file: str = "") -> None:
-    """Refuses a configuration that would serve in the clear or could not serve at all."""
-    where = ErrorLocation(file or None, None, "host")
+    """Raises OperateError for a configuration without the required TLS or that could not serve at all."""
     if not is_loopback(config.host) and not (config.tls_certificate and config.tls_key):
-        raise OperateError(
-            "AW-OPS-11",
-            f"refuses to listen on {config.host} without TLS",
-            where=where,
-            hint="set tls_certificate and tls_key, or listen on 127.0.0.1",
+        where, hint = (
+            ErrorLocation(file or None, None, "host"),
+            "set tls_certificate and tls_key, or listen on 127.0.0.1",
         )
+        raise OperateError("AW-OPS-11", f"refuses to listen on {config.host} without TLS", where=where, hint=hint)
     if bool(config.tls_certificate) != bool(config.tls_key):
-        hint = "set both tls_certificate and tls_key, or neither"
-        raise OperateError(
-            "AW-OPS-12", "half of a TLS pair", where=ErrorLocation(file or None, None, "tls_key"), hint=hint
-        )
+        where, hint = ErrorLocation(file or None, None, "tls_key"), "set both tls_certificate and tls_key, or neither"
+        raise OperateError("AW-OPS-12", "half of a TLS pair", where=where, hint=hint)
     if config.tls_certificate and config.tls_key:
         _check_pair(config.tls_certificate, config.tls_key)
     name, problem = find_invalid_limit(config.limits)
@@ -242,7 +226,7 @@ def check_config(config: GatewayConfig, file: str = "") -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. A name other than localhost may resolve to anything: no."""
+    """True if only this machine can reach `host`; False for names other than localhost."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -250,15 +234,13 @@ def is_loopback(host: str) -> bool:
 
 
 def split_among_workers(config: GatewayConfig) -> GatewayConfig:
-    """As one of its workers serves it."""
+    """The configuration of one of its workers."""
     pools = tuple(replace(spec, slots=-(-spec.slots // config.workers)) for spec in config.pools)
     return replace(config, pools=pools)
 
 
 def bind_listener(host: str, port: int) -> socket.socket:
-    """The socket, which takes connections from now on: before anything else starts, so that a port in use is said at
-    once (AW-OPS-03)."""
-    where = f"{host}:{port}"
+    """A listening socket. Raises OperateError, such as AW-OPS-03 for a port in use."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -271,13 +253,9 @@ def bind_listener(host: str, port: int) -> socket.socket:
             bound.close()
             raise
     except OSError as error:
-        raise from_os_error(OSError(error.errno, error.strerror or str(error), where)) from error
+        raise from_os_error(OSError(error.errno, error.strerror or str(error), f"{host}:{port}")) from error
     bound.setblocking(False)
     return bound
-
-
-def _file_location(path: Path) -> ErrorLocation:
-    return ErrorLocation(str(path))
 
 
 def _check_pair(certificate: str, key: str) -> None:
@@ -285,15 +263,13 @@ def _check_pair(certificate: str, key: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one
         hint = "give a PEM certificate (chain) and its unencrypted private key"
-        reason = error.strerror or str(error)
-        raise OperateError(
-            "AW-OPS-12", f"cannot use the TLS pair: {reason}", where=ErrorLocation(certificate), hint=hint
-        ) from error
+        message = f"cannot use the TLS pair: {error.strerror or str(error)}"
+        raise OperateError("AW-OPS-12", message, where=ErrorLocation(certificate), hint=hint) from error
 
 
 def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec, ...], file: str = "") -> None:
-    """Refuses pools and endpoints that could not serve (AW-OPS-13), or that lead data where its class forbids it to
-    go (AW-OPS-14): such a pool would never be asked, which is better said now."""
+    """Raises OperateError for pools and endpoints that could not serve (AW-OPS-13), or that would send data where its
+    class forbids it (AW-OPS-14)."""
     known: dict[str, EnginePoolSpec] = {}
     for index, pool in enumerate(pools):
         problem = f"is a second pool {pool.name!r}" if pool.name in known else _find_pool_problem(pool)
@@ -304,15 +280,14 @@ def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec
         field = f"endpoints[{index}]"
         name = (spec.kind, spec.model, spec.workload)
         problem = f"serves model {spec.model!r} for workload {spec.workload!r} a second time" if name in seen else ""
-        _raise_problem(
-            problem or _find_targets_problem(spec, known) or _find_endpoint_problem(spec, known), field, file
-        )
+        problem = problem or _find_targets_problem(spec, known) or _find_endpoint_problem(spec, known)
+        _raise_problem(problem, field, file)
         seen.add(name)
         _check_residency(spec, known, field, file)
 
 
 def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: DataClass = "personal") -> bool:
-    """Whether data of the class may not go from the endpoint to the pool."""
+    """True if data of the class may not go from the endpoint to the pool."""
     return not is_permitted_by_policy(data_class, PoolLocation(pool.place, pool.own), spec.residency_policy)
 
 
@@ -381,9 +356,6 @@ def _check_residency(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec], fi
     for name in spec.pools if data_class in RESIDENCY_BOUND_CLASSES else ():
         if is_outside_residency(spec, known[name], data_class):
             inside = ", ".join(spec.residency) or "our own engines here"
-            raise OperateError(
-                "AW-OPS-14",
-                f"{field} carries {data_class} data, and the pool {name!r} lies outside its residency ({inside})",
-                where=ErrorLocation(file or None, None, field),
-                hint="take the pool out, say its place, or widen the residency",
-            )
+            message = f"{field} carries {data_class} data, and the pool {name!r} lies outside its residency ({inside})"
+            hint = "take the pool out, say its place, or widen the residency"
+            raise OperateError("AW-OPS-14", message, where=ErrorLocation(file or None, None, field), hint=hint)

@@ -1,7 +1,6 @@
-"""The engines' own keys, by reference: `env:NAME` is a variable of this process, `file:PATH` the content of a file.
+"""The engines' keys, by reference: `env:NAME` is an environment variable, `file:PATH` the content of a file.
 
-Decides that a key is read where it is used and kept nowhere else; what is missing is said by the reference's name.
-A file may change under a running gateway (a key that is rotated): it is looked at every moment.
+A key is read where it is used and kept nowhere else. A file may change (rotation), so its stamp is polled.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ MAX_KEY_BYTES = 8192
 
 
 def read_secret(reference: str) -> str | None:
-    """The key; None for an empty reference. Raises OperateError AW-OPS-15 where there is none to be had."""
+    """The key; None for an empty reference. Raises OperateError AW-OPS-15 if it cannot be read."""
     if not reference:
         return None
     kind, _, name = reference.partition(":")
@@ -26,7 +25,7 @@ def read_secret(reference: str) -> str | None:
 
 
 def read_stamp(reference: str) -> tuple[int, int] | None:
-    """Changes whenever the key's file does; None where there is no file."""
+    """Changes whenever the key's file does; None without a file."""
     kind, _, name = reference.partition(":")
     if kind != "file":
         return None
