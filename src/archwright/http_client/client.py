@@ -116,11 +116,8 @@ class EngineClient:
 
     @property
     def extra_fields(self) -> dict[str, Any]:
-        """Fields added to a generation: the model's name, and for our own engine progress reports.
-
-        llama.cpp checks for a closed connection only after a second without any result, so it would read an abandoned
-        prompt to its end. Progress reports make it write, and so notice, after each batch; callers never see them.
-        """
+        """Fields added to a generation: the model's name, and for our own engine progress reports: llama.cpp would read
+        an abandoned prompt to its end, but notices a closed connection when it writes one."""
         return {**self.model_override, "return_progress": True} if self._socket is not None else self.model_override
 
     def send_request(
@@ -202,7 +199,6 @@ class EngineClient:
         return message
 
     def reported_error(self, detail: object) -> EngineRefused:
-        """The error that an event of a stream reports."""
         code = detail.get("code") if isinstance(detail, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
         said = msgspec.json.decode(self._redact_keys(_encode(detail)))
@@ -250,7 +246,6 @@ class EngineClient:
             raise self._engine_error("AW-ENG-01", message, hint) from error
 
     def _pool_of_loop(self, loop: asyncio.AbstractEventLoop) -> ConnectionPool:
-        """The connections of this event loop."""
         origin = self._origins.get(loop)
         if origin is None:
             tls = create_tls_context() if self._parts.scheme == "https" else None

@@ -102,8 +102,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._kind = self._retry_after = b""
-        self._sized = False
-        self._begun = self._complete = self._keep = self._content = False
+        self._begun = self._complete = self._keep = self._content = self._sized = False
         self._head_bytes = 0
         self._pieces: list[bytes] = []
         self._refusal = bytearray()

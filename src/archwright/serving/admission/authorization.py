@@ -53,7 +53,11 @@ class RequestAuthorizer:
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
         if wish.permission is None:
             self._record_decision(exchange, wish, principal, "no such route")
-            raise _no_route_error(exchange, wish)
+            if wish.known_path:
+                message = f"{exchange.method} is not allowed here; allowed: {', '.join(wish.methods)}"
+                raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, message, "method_not_allowed", allow=wish.methods)
+            message = f"there is nothing at {exchange.path[:MAX_LOGGED_PATH]}{wish.instead}"
+            raise ApiError(HTTPStatus.NOT_FOUND, message, "not_found")
         if not is_allowed(principal, wish.permission):
             self._record_decision(exchange, wish, principal, "not permitted to this role")
             message = f"this key's role {principal.role!r} lacks the permission {wish.permission!r}"
@@ -140,11 +144,3 @@ def parse_bearer(authorization: str) -> str | None:
     scheme, _, secret = authorization.partition(" ")
     secret = secret.strip()
     return secret if scheme.lower() == "bearer" and secret and " " not in secret else None
-
-
-def _no_route_error(exchange: HttpExchange, wish: RouteRequirement) -> ApiError:
-    if wish.known_path:
-        message = f"{exchange.method} is not allowed here; allowed: {', '.join(wish.methods)}"
-        return ApiError(HTTPStatus.METHOD_NOT_ALLOWED, message, "method_not_allowed", allow=wish.methods)
-    message = f"there is nothing at {exchange.path[:MAX_LOGGED_PATH]}{wish.instead}"
-    return ApiError(HTTPStatus.NOT_FOUND, message, "not_found")

@@ -173,7 +173,6 @@ class RequestCharge:
 
     @property
     def is_cacheable(self) -> bool:
-        """True if the answer should be cached."""
         return self._cached_at is not None and self.known is None
 
     def cache_response(self, body: bytes, input_tokens: int, output_tokens: int) -> None:
@@ -235,14 +234,12 @@ class RequestCharge:
         self._till.accounts.settle(reservation, min(known + output, reservation.tokens), self.usd or 0.0)
 
     def headers(self) -> list[HeaderField]:
-        """Headers of the reply about cost and cache."""
         found = [(b"x-archwright-cache", self.cache.encode())]
         if self.usd is not None:
             found.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
         return found
 
     def add_cost(self, used: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The usage at the end of a stream, with its cost."""
         return used if used is None or self.usd is None else {**used, "cost_usd": round(self.usd, 9)}
 
 
@@ -267,7 +264,6 @@ def _bound_input_tokens(body_bytes: int, question: GenerationRequest) -> tuple[i
 
 
 def limit_exceeded(by: LimitDenial) -> ApiError:
-    """The error for a denied reservation."""
     if by.limit == "unpriced":
         message = f"this {by.scope} has a budget, and the model has no price"
         return ApiError(HTTPStatus.FORBIDDEN, message, "model_not_priced", param="model")

@@ -9,8 +9,6 @@ from archwright.serving.events.response_formats import ResponsePiece, parse_logp
 
 
 class ChoiceAccumulator:
-    """The pieces of one choice so far."""
-
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.reasonings: list[str] = []

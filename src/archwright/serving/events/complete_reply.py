@@ -1,8 +1,4 @@
-"""Tell a complete reply from a stream and keep it until its end.
-
-The content type and the first byte that is no space decide, not the request: some servers answer a request for a stream
-with one JSON object, some send events under another content type.
-"""
+"""Tell a complete reply from a stream by its content, since servers send either, whatever was asked or declared."""
 
 from __future__ import annotations
 

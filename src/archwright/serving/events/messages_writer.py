@@ -92,23 +92,20 @@ class MessagesWriter:
             if number in self._begun:
                 return b""
             if self._is_block_incomplete:
-                self._buffer_piece(number, piece)
+                arguments = [call.called_function.arguments or "" for call in piece.calls]
+                said = (piece.text, piece.refusal, piece.reasoning, piece.signature, *piece.redacted, *arguments)
+                self._room -= PIECE_OVERHEAD_BYTES + sum(map(len, said))
+                if self._room < 0:
+                    said_more = f"the engine went on for {BUFFER_LIMIT_BYTES} bytes"
+                    message = f"{said_more} before the tool call it had begun was whole"
+                    raise EngineError("AW-ENG-03", message, hint="have it make one call at a time")
+                self._held.setdefault(number, []).append(piece)
                 return b""
         return self._write_piece(piece) + self._flush_buffered()
 
     @property
     def _is_block_incomplete(self) -> bool:
-        """True if the open block needs more."""
         return self._call is not None and not self._arguments.closed and not self._ended
-
-    def _buffer_piece(self, number: int, piece: ResponsePiece) -> None:
-        arguments = [call.called_function.arguments or "" for call in piece.calls]
-        said = (piece.text, piece.refusal, piece.reasoning, piece.signature, *piece.redacted, *arguments)
-        self._room -= PIECE_OVERHEAD_BYTES + sum(map(len, said))
-        if self._room < 0:
-            message = f"the engine went on for {BUFFER_LIMIT_BYTES} bytes before the tool call it had begun was whole"
-            raise EngineError("AW-ENG-03", message, hint="have it make one call at a time")
-        self._held.setdefault(number, []).append(piece)
 
     def _flush_buffered(self) -> bytes:
         """Write what was held, up to a call that is not complete."""

@@ -112,7 +112,6 @@ class ChatFormat:
 
 
 def _format_tool_call(call: ToolCall) -> dict[str, Any]:
-    """A call, or a piece of one."""
     kind, words = ("function", "arguments") if call.custom is None else ("custom", "input")
     said: dict[str, Any] = {"id": call.id, "type": kind} if call.id is not None else {}
     function = call.function or call.custom

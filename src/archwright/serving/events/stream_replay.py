@@ -1,8 +1,4 @@
-"""Replay a cached reply as a stream, for a client that asked for one.
-
-A reply with a tool call that its length cut off is not cached: a message, unlike a stream, cannot hold half of the
-arguments.
-"""
+"""Replay a cached reply as a stream. A reply with a truncated tool call is not cached: a message cannot hold it."""
 
 from __future__ import annotations
 
@@ -24,8 +20,7 @@ from archwright.serving.events.response_formats import (
     parse_logprobs,
 )
 
-UsageCounts = dict[str, Any] | None
-UsageTransform = Callable[[UsageCounts], UsageCounts]
+UsageTransform = Callable[[dict[str, Any] | None], dict[str, Any] | None]
 FINISH_REASONS = {reason: finish for finish, reason in STOP_REASONS.items()}
 MAX_LOGPROBS = 1_000  # all: only the requested ones are cached
 
@@ -45,7 +40,6 @@ def replay_response(body: bytes, *, include_usage: bool, told: UsageTransform | 
 
 
 def parse_pieces(reply: dict[str, Any]) -> list[ResponsePiece]:
-    """The choices of an OpenAI reply."""
     return [_parse_choice(choice) for choice in reply["choices"]]
 
 
@@ -54,7 +48,6 @@ def has_truncated_call(pieces: Sequence[ResponsePiece]) -> bool:
 
 
 def _replay_message(reply: dict[str, Any]) -> bytes:
-    """Block by block."""
     stop = reply["stop_sequence"]
     writer = MessagesWriter(ResponseEnvelope(reply["id"], 0, reply["model"], ""), () if stop is None else (stop,))
     told = [writer.encode_start()]

@@ -44,7 +44,6 @@ _DESCRIBED_FIELDS = ("name", "description", "parameters")
 
 
 def involves_tools(body: Mapping[str, Any]) -> bool:
-    """True if a request or its history uses tools."""
     if "tools" in body:
         return True
     messages = body.get("messages") or ()
@@ -89,7 +88,6 @@ def _to_plain_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _content_schema(form: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The schema of an answer without a call."""
     if form is None:
         return TEXT_SCHEMA
     return form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}
@@ -115,7 +113,6 @@ def _add_instructions(
 def _build_reply_schema(
     functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None, max_tokens: int
 ) -> dict[str, Any]:
-    """The schema of one of the calls or an answer."""
     given = [function.get("parameters") or {"type": "object", "properties": {}} for function in functions]
     formed = [] if answer is None or answer is TEXT_SCHEMA else [answer]
     placed, defined = bound_schemas([*given, *formed], max_tokens - FRAME_TOKENS)

@@ -164,8 +164,6 @@ async def get_tenant_usage(gateway: GatewayContext, exchange: HttpExchange, name
 
 
 async def get_tenant_audit(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    """The newest entries of the tenant."""
-
     def act(_keys: KeyStore) -> object:
         return {"data": read_entries(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)}
 
@@ -226,8 +224,7 @@ async def _run_and_reply(
     tenant: str | None = None,
     done: Callable[[T], tuple[str, str, str]] | None = None,
 ) -> None:
-    """Run `act` in a thread, for a visible `tenant` if one is given, record the action (what, to what, in whose tenant)
-    that `done` makes of the result, and reply with the result."""
+    """Run `act` in a thread, if `tenant` is visible, record `done` (action, resource, tenant), reply with the result."""
 
     def run() -> T:
         if tenant is not None:

@@ -1,7 +1,4 @@
-"""One prediction request: {"inputs": [...]} in, the likeliest class and all probabilities of each item out.
-
-The form of an item depends on the model; its engine's error messages say what is wrong with which item.
-"""
+"""One prediction request: {"inputs": [...]} in, the likeliest class and all probabilities of each item out."""
 
 from __future__ import annotations
 

@@ -102,10 +102,7 @@ class GatewayContext:
         return self._shadows.mirror(name, pool, work, (path, question.body))
 
     def flush(self) -> None:
-        """Make all records durable, from the event loop's thread. Raises StoreError.
-
-        The accounts come first, so that what a crash loses in between counts as spent.
-        """
+        """Make all records durable; accounts first, so that what a crash loses counts as spent. Raises StoreError."""
         self.till.flush()
         self._ledger.flush()
 

@@ -182,8 +182,8 @@ class GenerationHandler:
         """The request for this engine, and the version that answers it."""
         question, course, more = self._question, self._course, replica.client.extra_fields
         assert course is not None, "nothing is asked before a course is set"
-        whole, build = not question.stream, replica.provider.build_request
-        whole = whole and not replica.strict and course.is_only_engine
+        whole = not question.stream and not replica.strict and course.is_only_engine
+        build = replica.provider.build_request
         asked = build(self._path, question.body, question.native, whole=whole, betas=question.betas)
         if question.plain and replica.tuned:
             return replace(asked, body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model

@@ -1,8 +1,4 @@
-"""Relay of an engine's reply, decoded once: passed on as the client's stream, or kept for one reply.
-
-Runs in the event loop's callback for each read of the engine's socket: the events of one read are decoded together and
-their output leaves in one write.
-"""
+"""Relay of an engine's reply, as the client's stream or kept whole. Each read of the socket is one decode and write."""
 
 from __future__ import annotations
 
@@ -137,7 +133,6 @@ class BufferedRelay(ResponseSink):
             self._process_event(seen)
 
     def _feed_reader(self, reader: EventReader, data: bytes) -> None:
-        """Decode by the reader of the engine's protocol."""
         for event in self._parser.feed(data):
             try:
                 seen = list(reader.read(event))

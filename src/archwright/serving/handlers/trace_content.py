@@ -32,8 +32,7 @@ _encode = msgspec.json.Encoder().encode
 def build_trace_content(
     tenant: str, question: GenerationRequest, said: Sequence[ResponsePiece] | bytes, *, apart: bool
 ) -> TraceContent:
-    """`said`: the answer so far, or a reply from the cache; `apart`: the interface has the system prompt beside the
-    messages."""
+    """`said`: the answer so far, or a cached reply; `apart`: the interface has the system prompt beside the messages."""
     body: Mapping[str, Any] = question.body if question.native is None else question.native
     told, heard, ordered = _CharacterBudget(), _CharacterBudget(), _CharacterBudget()
     system = [{"type": "text", "content": _join_texts(body["system"])}] if body.get("system") else []
@@ -83,7 +82,6 @@ class _CharacterBudget:
 
 
 def _message_parts(message: Mapping[str, Any]) -> list[Part]:
-    """The parts of one message of either interface."""
     said = message.get("content")
     if message.get("role") == "tool":
         return [_tool_result_part(message.get("tool_call_id"), said)]
@@ -144,7 +142,6 @@ def _map_finish_reason(reason: str | None) -> str:
 
 
 def _join_texts(said: object) -> str:
-    """A text, or the texts of blocks."""
     if type(said) is str:
         return said
     return "\n".join(one["text"] for one in select_objects(said) if type(one.get("text")) is str)

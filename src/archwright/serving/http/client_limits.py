@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from archwright.contract.record import Record
 
 
@@ -58,3 +60,27 @@ def find_invalid_limit(limits: ClientLimits) -> tuple[str, str]:
         if not least <= value <= most:
             return name, f"is {value:,}; it has to be from {least:,} to {most:,}"
     return "", ""
+
+
+class BodyQuota:
+    """One connection's part of `held`, the bytes of large bodies by tenant: one tenant must not fill the memory."""
+
+    __slots__ = ("_held", "_size", "_tenant")
+
+    def __init__(self, held: Counter[str]) -> None:
+        self._held = held
+        self._size, self._tenant = 0, ""
+
+    def set_size(self, tenant: str, size: int) -> int:
+        """Set the tenant and size of this connection's body; returns all bytes of that tenant."""
+        held = self._held
+        held[tenant] += size - self._size
+        self._size, self._tenant = size, tenant
+        return held[tenant]
+
+    def release(self) -> None:
+        if self._size:
+            self._held[self._tenant] -= self._size
+            if not self._held[self._tenant]:
+                del self._held[self._tenant]
+            self._size = 0

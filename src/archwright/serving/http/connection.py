@@ -20,9 +20,8 @@ from archwright.engines.http_request_parser import (
     check_partial_head,
     parse_head,
 )
-from archwright.serving.http.body_quota import BodyQuota
-from archwright.serving.http.client_limits import ClientLimits
-from archwright.serving.http.errors import ApiError
+from archwright.serving.http.client_limits import BodyQuota, ClientLimits
+from archwright.serving.http.errors import ApiError, too_many_requests
 from archwright.serving.http.http_exchange import (
     CLIENT_GONE,
     PHASE_BODY,
@@ -31,7 +30,6 @@ from archwright.serving.http.http_exchange import (
     body_too_large,
     early_end_error,
     encode_bare_response,
-    tenant_quota_exceeded,
 )
 
 KEEP_ALIVE_S = 75.0
@@ -217,7 +215,6 @@ class HttpConnection(asyncio.Protocol):
         return True
 
     def _begin_request(self, head: RequestHead) -> None:
-        """The headers are complete: accept or refuse the request."""
         self._reset_body()
         self._state, self._fresh = STATE_BODY, False
         if head.length is None:
@@ -274,7 +271,8 @@ class HttpConnection(asyncio.Protocol):
                 held = self._share.set_size("" if principal is None else principal.tenant, self._size)
                 # A body alone never exceeds the tenant's quota, or it would be retried for ever.
                 if held > max(self._size, self._limits.tenant_bytes):
-                    self._refuse_body(tenant_quota_exceeded())
+                    message = "too much is being sent by this tenant at once; send it again when some of it is answered"
+                    self._refuse_body(too_many_requests(message, "rate_limit_exceeded", 1))
 
     def _complete_request(self) -> None:
         """The request is complete: reply to it, unless it was refused."""
@@ -289,7 +287,6 @@ class HttpConnection(asyncio.Protocol):
             self._server.application.on_request(exchange)
 
     def _refuse_body(self, refusal: ApiError) -> None:
-        """Refuse the rest of this request."""
         self._refused = True
         self._pieces = []
         self._share.release()
@@ -391,7 +388,6 @@ class HttpConnection(asyncio.Protocol):
                 self._transport.close()
 
     def end(self, reason: str) -> None:
-        """Stop the current request."""
         if self._exchange is not None and self._exchange.task is not None:
             self._exchange.end(reason)
         elif self._exchange is not None and not self._exchange.finished:

@@ -1,8 +1,4 @@
-"""Error replies in OpenAI's shape, {"error": {message, type, code, param}}, or the Messages interface's, {"type": ...}.
-
-A client learns what was wrong and what to do, never a path, an address, a stack or another tenant's name; those go to
-the journal under the same request id.
-"""
+"""Error replies of both interfaces: never with a path, an address, a stack or another tenant's name."""
 
 from __future__ import annotations
 
@@ -72,11 +68,10 @@ class ApiError(ArchwrightError):
         return {"type": "error", "error": error}
 
     def encode_body(self, path: str = "") -> bytes:
-        """In the shape of the interface at `path`."""
+        """The body in the shape of the interface at `path`."""
         return msgspec.json.encode(self.messages_body() if path.startswith(MESSAGES_PATH) else self.openai_body())
 
     def encode_event(self, path: str) -> bytes:
-        """As the last event of a stream."""
         kind = b"event: error\n" if path.startswith(MESSAGES_PATH) else b""
         return b"%bdata: %b\n\n" % (kind, self.encode_body(path))
 
@@ -104,7 +99,7 @@ def unsupported_value(message: str, param: str) -> ApiError:
     return bad_request(message, param, "unsupported_value")
 
 
-def unsupported_parameter(message: str, param: str) -> ApiError:
+def unsupported_field(message: str, param: str) -> ApiError:
     return bad_request(message, param, "unsupported_parameter")
 
 

@@ -28,7 +28,6 @@ from archwright.serving.http.errors import (
     audit_unavailable,
     gateway_timeout,
     service_unavailable,
-    too_many_requests,
 )
 
 JSON_CONTENT_TYPE = "application/json"
@@ -70,8 +69,7 @@ class Peer(Protocol):
 
 
 class SpendCap(Protocol):
-    """What the request may cost (see RequestCharge). `most` pieces of the answer may be delivered; `look_at` is when to
-    check again."""
+    """What the request may cost (RequestCharge): `most` pieces may be delivered, and `look_at` is the next check."""
 
     most: int
     look_at: float
@@ -96,7 +94,6 @@ class ResponseBuffer:
         self.refresh_date()
 
     def refresh_date(self) -> None:
-        """Called every sweep: the date header of replies."""
         self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
     def enqueue(self, exchange: HttpExchange) -> None:
@@ -176,7 +173,6 @@ class HttpExchange:
         self._phase, self._phase_until = PHASE_STALL, now + self.limits.stall_s
 
     def check_deadlines(self, now: float) -> None:
-        """Called by every sweep."""
         if now >= self._phase_until:
             self.end(self._phase)
         elif now >= self._whole_until:
@@ -212,12 +208,10 @@ class HttpExchange:
                 self.task.cancel()
 
     def abort(self) -> None:
-        """Drop the connection."""
         self.finished = True
         self._line.abort()
 
     def reply(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
-        """Send a whole reply."""
         found = [*headers, (b"content-length", b"%d" % len(body))]
         head = self._encode_head(status, content_type, found)
         self._enqueue(head if self.method == "HEAD" else head + body)
@@ -228,7 +222,6 @@ class HttpExchange:
         self.reply(refusal.status, refusal.encode_body(self.path), JSON_CONTENT_TYPE, refusal.headers())
 
     def start_stream(self, status: int, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
-        """Send the head of a streamed reply."""
         framing = [(b"transfer-encoding", b"chunked")] if self.head.version else []
         self._enqueue(self._encode_head(status, content_type, [*headers, *framing]))
 
@@ -262,7 +255,6 @@ class HttpExchange:
         self.end(UNRECORDED)
 
     def flush(self) -> None:
-        """Send the output of this turn to the client."""
         outgoing = self._outgoing
         data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
         outgoing.clear()
@@ -304,11 +296,6 @@ def encode_bare_response(refusal: ApiError, date: bytes) -> bytes:
 def body_too_large(limit: int) -> ApiError:
     message = f"the body is larger than {limit} bytes"
     return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "request_too_large")
-
-
-def tenant_quota_exceeded() -> ApiError:
-    message = "too much is being sent by this tenant at once; send it again when some of it is answered"
-    return too_many_requests(message, "rate_limit_exceeded", 1)
 
 
 def early_end_error(reason: str) -> ApiError:

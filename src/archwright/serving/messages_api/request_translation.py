@@ -97,8 +97,7 @@ def _pass_through(body: Mapping[str, Any], found: ResolvedModel, endpoint: Endpo
 
 
 def _check_betas(said: str, endpoint: Endpoint) -> str:
-    """The sorted names in the header. The provider refuses unknown ones; we refuse those with another price (longer
-    context)."""
+    """The sorted names in the header; those with another price (longer context) are refused, unknown ones passed on."""
     names = sorted({name for one in said.split(",") if (name := one.strip(" \t"))})
     if len(names) > MAX_BETAS or not all(map(_BETA_NAME.fullmatch, names)):
         form = f"up to {MAX_BETAS} names of letters, digits, '-', '_' and '.', apart by commas"

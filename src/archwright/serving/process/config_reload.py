@@ -78,8 +78,7 @@ class ConfigWatcher:
         self._noted: ServedRevision | None = None
 
     async def start(self) -> None:
-        """Apply the newest file before the first request: the successor of a dead worker has an older configuration.
-        Errors are reported by `watch_file`."""
+        """Apply the newest file before the first request: the successor of a dead worker has an older configuration."""
         with suppress(ArchwrightError), boundary("change of endpoints"):
             await self._apply_change()
 
@@ -102,10 +101,6 @@ class ConfigWatcher:
                 versions = {f"{spec.kind} {spec.workload}": serves[spec.pool] for spec in config.endpoints}
                 self._gateway.journal.info("serving", revision=config.revision, **versions)
                 self._revision, self._stamp = config.revision, stamp
-
-    async def watch_file(self, every_s: float) -> None:
-        """Poll the file for ever."""
-        await repeat_logged(self.check_once, every_s, self._gateway.journal, "change")
 
     def _read_config(self) -> GatewayConfig:
         """This worker's part of the configuration. The number of workers is that of the last start or reload."""

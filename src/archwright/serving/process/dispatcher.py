@@ -130,7 +130,7 @@ class Dispatcher:
         jobs = [repeat_logged(sweep, sweep_s, journal, "sweep"), self._check_health(), trim_periodically()]
         if self._changes is not None:
             await self._changes.start()
-            jobs.append(self._changes.watch_file(sweep_s))
+            jobs.append(repeat_logged(self._changes.check_once, sweep_s, journal, "change"))
         loops = [asyncio.create_task(job) for job in jobs]
         try:
             yield

@@ -151,7 +151,6 @@ class Master:
         return True
 
     def _start_missing_workers(self) -> None:
-        """Start the missing workers of this generation."""
         missing = self._config.workers - sum(w.generation == self._generation and not w.leaving for w in self.workers)
         for _ in range(missing):
             self._spawn()
@@ -213,7 +212,6 @@ class Master:
                     worker.note = msgspec.json.decode(whole.rpartition(b"\n")[2], type=ServedRevision)
 
     def _reap(self) -> list[tuple[WorkerProcess, int]]:
-        """The workers that ended, with their exit status."""
         gone = []
         for worker in tuple(self.workers):
             pid, status = os.waitpid(worker.pid, os.WNOHANG)

@@ -52,8 +52,7 @@ HAND_OVER_SIGNAL = signal.SIGHUP
 
 
 class WorkerContext(NamedTuple):
-    """What a worker gets from its master. The pipe `life` ends with the master; reports go to the pipe `said`, the
-    first one when requests are taken. `since`: when the gateway started."""
+    """From the master: the pipe `life` ends with it; reports go to the pipe `said`; `since` is the gateway's start."""
 
     bound: socket.socket
     admin: socket.socket | None

@@ -14,14 +14,7 @@ import msgspec
 from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefused
 from archwright.http_client.sse import ServerSentEvent
 from archwright.serving.events.engine_events import ChoiceDelta, CompletionChoice, EngineEvent, FunctionCall, ToolCall
-from archwright.serving.http.errors import (
-    ENGINE_OVERLOADED,
-    ApiError,
-    bad_request,
-    invalid_value,
-    unsupported_parameter,
-    unsupported_value,
-)
+from archwright.serving.http.errors import ENGINE_OVERLOADED, ApiError, bad_request, invalid_value, unsupported_value
 from archwright.serving.providers.protocol import EngineRequest
 from archwright.serving.requests.field_checks import decode_body
 
@@ -114,7 +107,7 @@ def to_messages_request(body: Mapping[str, Any]) -> dict[str, Any]:
         asked["system"] = system
     for name, value in body.items():
         if name in UNSUPPORTED_FIELDS or (name in NEUTRAL_VALUES and value != NEUTRAL_VALUES[name]):
-            raise unsupported_parameter(f"{name!r} is not supported by this model's provider", name)
+            raise bad_request(f"{name!r} is not supported by this model's provider", name, "unsupported_parameter")
         if name not in IGNORED_FIELDS and name not in NEUTRAL_VALUES and name not in _TRANSLATED_FIELDS:
             asked[name] = value  # the provider may know it
     _translate_sampling(body, asked)

@@ -1,8 +1,4 @@
-"""Engines that speak OpenAI's API; tool calls of those that do not enforce them are emulated (`tool_call_emulation`).
-
-The length of an answer is sent as `max_tokens`, which all engines know, until an engine asks for
-`max_completion_tokens`: OpenAI's reasoning models refuse the former, others do not know the latter.
-"""
+"""Engines that speak OpenAI's API; answers are limited by `max_tokens` until one asks for `max_completion_tokens`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Fast validation of plain chats, which nearly all are: text, a length, sampling parameters, a stream.
-
-A body is accepted here only if all its fields are plain, decoded and checked at once. Any other is for
-`request_validation`; both accept a body with the same result (a property test compares them).
-"""
+"""Fast validation of plain chats; other bodies are for `request_validation` (a property test compares both)."""
 
 from __future__ import annotations
 

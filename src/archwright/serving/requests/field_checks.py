@@ -14,13 +14,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.serving.http.errors import (
-    ApiError,
-    bad_request,
-    invalid_value,
-    unsupported_parameter,
-    unsupported_value,
-)
+from archwright.serving.http.errors import ApiError, bad_request, invalid_value, unsupported_field, unsupported_value
 from archwright.serving.settings.config import Endpoint
 
 Check = Callable[[Any, str, Endpoint], Any]
@@ -173,7 +167,7 @@ CLIENT_TOOL_PREFIXES = ("custom", "bash_", "text_editor_", "computer_", "memory_
 def reject_provider_tools(body: Mapping[str, Any]) -> None:
     """Raises ApiError 400 for tools that the provider runs: they cost extra, and replies cannot hold their results."""
     if body.get("mcp_servers"):
-        raise unsupported_parameter("'mcp_servers' is not supported", "mcp_servers")
+        raise unsupported_field("'mcp_servers' is not supported", "mcp_servers")
     tools = body.get("tools")
     for number, tool in enumerate(tools if type(tools) is list else ()):
         kind = tool.get("type") if type(tool) is dict else None
@@ -191,7 +185,7 @@ def reject_compaction(body: Mapping[str, Any]) -> None:
     summarises = any(str(kind).startswith("compact") for kind in kinds)
     if summarises or body.get("compaction"):
         name = "context_management" if summarises else "compaction"
-        raise unsupported_parameter(f"{name!r}: a summary by the provider is not supported", name)
+        raise unsupported_field(f"{name!r}: a summary by the provider is not supported", name)
 
 
 def reject_unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
@@ -199,14 +193,14 @@ def reject_unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
         return value
     if value in ([], {}):
         return DROPPED
-    raise unsupported_parameter(f"{name!r} is not supported in this release", name)
+    raise unsupported_field(f"{name!r} is not supported in this release", name)
 
 
 def reject_unrepresentable(value: Any, name: str, _endpoint: Endpoint) -> object:
     """A field whose results (audio, old-style calls, search citations) replies cannot hold: paid for and lost."""
     if value in ([], {}, ["text"]):
         return DROPPED
-    raise unsupported_parameter(f"{name!r} is not supported: replies are text and calls of 'tools'", name)
+    raise unsupported_field(f"{name!r} is not supported: replies are text and calls of 'tools'", name)
 
 
 def check_max_tokens(value: Any, name: str, endpoint: Endpoint) -> int:

@@ -1,14 +1,11 @@
-"""Checks of a conversation: its messages, their parts, and its tools.
-
-Our own engines get only what they understand; to an engine behind a URL unknown fields are passed on.
-"""
+"""Checks of a conversation: messages, parts and tools. Unknown fields pass only to an engine behind a URL."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from archwright.serving.http.errors import bad_request, invalid_value, unsupported_parameter, unsupported_value
+from archwright.serving.http.errors import bad_request, invalid_value, unsupported_field, unsupported_value
 from archwright.serving.requests.field_checks import DROPPED, check_boolean, check_schema, check_text, require_field
 from archwright.serving.requests.model_resolution import MAX_MODEL_NAME_CHARACTERS
 from archwright.serving.settings.config import Endpoint
@@ -70,7 +67,7 @@ def _check_other_fields(value: dict[str, Any], name: str, endpoint: Endpoint) ->
                 check_text(inner, at)
                 continue
             if field in _REPLY_FIELDS:
-                raise unsupported_parameter(f"{at!r} is not supported by this model", at)
+                raise unsupported_field(f"{at!r} is not supported by this model", at)
             raise bad_request(f"unknown field {at!r}", at, "unknown_parameter")
         if not endpoint.strict:
             passed[field] = inner
@@ -139,7 +136,6 @@ def _check_image(part: dict[str, Any], at: str) -> dict[str, Any]:
 
 
 def count_characters(found: list[dict[str, Any]]) -> int:
-    """The characters of text in the messages."""
     count = 0
     for message in found:
         content = message["content"]
@@ -196,7 +192,6 @@ def check_tool_choice(value: Any, name: str, endpoint: Endpoint) -> object:
 
 
 def check_tool_consistency(fields: dict[str, Any]) -> None:
-    """The chosen tool must be among the tools."""
     given, choice = fields.get("tools"), fields.get("tool_choice")
     if given is None:
         if choice is not None and choice != "none":

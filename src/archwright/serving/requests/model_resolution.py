@@ -1,8 +1,4 @@
-"""Resolve the model name of a request to endpoints.
-
-A workload's name (as `model`, or in the header x-archwright-workload) is an endpoint, which answers with the version it
-serves; the name of the plan's model means that model itself, never a version tuned from it.
-"""
+"""Resolve a model name: a workload is an endpoint with its version; a plan's model is never a tuned version."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Count what is no text in a conversation, for its worst case.
-
-Images count by their number, not their bytes. What has no bound of its own (audio, video, documents, tools that the
-provider runs) counts as the model's whole context.
-"""
+"""Count what is no text: images by number; what has no bound (audio, documents, provider tools) fills the context."""
 
 from __future__ import annotations
 

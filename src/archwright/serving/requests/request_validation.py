@@ -1,8 +1,4 @@
-"""Validate a body and build the request for its endpoint.
-
-The tables below are the interface: a field not in them is refused by name (400), or passed on to an engine behind a
-URL. Each field's check decides what the engine gets, if anything (`check_label`, `check_metadata`, `allow_only`).
-"""
+"""Validate a body by the tables below. Unknown fields are refused, or passed on to an engine behind a URL."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from archwright.contract.record import Record
-from archwright.serving.http.errors import bad_request, invalid_value, unsupported_parameter, unsupported_value
+from archwright.serving.http.errors import bad_request, invalid_value, unsupported_field, unsupported_value
 from archwright.serving.requests.field_checks import (
     Check,
     allow_only,
@@ -85,7 +81,6 @@ def check_prompt(value: Any, name: str, _endpoint: Endpoint) -> str:
 
 
 def check_inputs(value: Any, name: str, endpoint: Endpoint) -> list[str] | list[list[int]]:
-    """Texts, or the token ids of each text."""
     found = [value] if type(value) is str or _is_token_ids(value) else value
     fits = type(found) is list and 0 < len(found) <= MAX_INPUTS
     if not fits or not (all(type(i) is str and i for i in found) or all(map(_is_token_ids, found))):
@@ -203,8 +198,14 @@ def validate_chat_fields(body: Mapping[str, Any], found: ResolvedModel) -> Gener
     fields = check_fields(body, CHAT_FIELDS, found.endpoints[0])
     require_field(fields.get("messages"), "messages")
     check_tool_consistency(fields)
-    top = _take_logprobs(fields)
-    return _build_request(found, fields, top, count_characters(fields["messages"]), count_parts(fields))
+    top = fields.pop("top_logprobs", None) or 0
+    logprobs = fields.pop("logprobs", False)
+    if top and not logprobs:
+        raise invalid_value("'top_logprobs' needs 'logprobs': true", "top_logprobs")
+    if logprobs:
+        fields.update(logprobs=True, top_logprobs=max(1, top))
+    top_wanted = top if logprobs else None
+    return _build_request(found, fields, top_wanted, count_characters(fields["messages"]), count_parts(fields))
 
 
 def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
@@ -245,18 +246,6 @@ def _without_model(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name != "model"}
 
 
-def _take_logprobs(fields: dict[str, Any]) -> int | None:
-    """The number of alternatives wanted; None for no log-probabilities."""
-    top = fields.pop("top_logprobs", None)
-    if not fields.pop("logprobs", False):
-        if top:
-            raise invalid_value("'top_logprobs' needs 'logprobs': true", "top_logprobs")
-        return None
-    fields["logprobs"] = True
-    fields["top_logprobs"] = max(1, top or 0)
-    return top or 0
-
-
 def _build_request(
     found: ResolvedModel, fields: dict[str, Any], top: int | None, characters: int, parts: MultimodalParts = TEXT_ONLY
 ) -> GenerationRequest:
@@ -289,13 +278,13 @@ def _build_request(
 def _reject_operator_fields(fields: Mapping[str, Any]) -> None:
     for name in OPERATOR_FIELDS & fields.keys():
         if fields[name] is not None:
-            raise unsupported_parameter(f"{name!r} is not supported: it is for who runs the engine", name)
+            raise unsupported_field(f"{name!r} is not supported: it is for who runs the engine", name)
 
 
 def reject_unbounded(fields: Mapping[str, Any]) -> None:
     """Raises ApiError 400 for operator fields, and for other limits of the answer than `max_tokens` and `n`."""
     _reject_operator_fields(fields)
     for name in LENGTH_OVERRIDES & fields.keys():
-        raise unsupported_parameter(f"{name!r} is not supported; 'max_tokens' says how long an answer may be", name)
+        raise unsupported_field(f"{name!r} is not supported; 'max_tokens' says how long an answer may be", name)
     if fields.get("best_of") not in (None, 1, fields.get("n", 1)):
         raise unsupported_value("'best_of' must be 1, or as much as 'n'", "best_of")

@@ -171,8 +171,7 @@ class Attempts:
 
 
 def start_attempts(router: Router, exchange: HttpExchange, question: RoutableRequest, said: Any) -> Attempts:
-    """The attempts of a request with the content `said`. Raises ApiError 400 for an unknown data class, 403 if no pool
-    may have the data."""
+    """The attempts of a request with the content `said`. Raises as `classify_request` and `select_pools` do."""
     data_class = router.classify_request(question.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), said)
     until = exchange.received_at + exchange.limits.first_token_s
     course = Attempts(router, router.select_pools(question, data_class, exchange.id), until, exchange.is_engine_timeout)

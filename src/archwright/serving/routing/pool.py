@@ -53,8 +53,6 @@ class _Waiter(NamedTuple):
 
 
 class EnginePool:
-    """Replicas of one model and the requests on them."""
-
     def __init__(
         self, spec: EnginePoolSpec, replicas: tuple[Replica, ...], now: Callable[[], float] = time.monotonic
     ) -> None:
@@ -83,11 +81,9 @@ class EnginePool:
         return max(MIN_SILENCE_S, SILENCE_FACTOR * self._first_s) if len(self.replicas) > 1 else math.inf
 
     def is_usable(self, now: float) -> bool:
-        """True if it has an engine that is likely to answer."""
         return any(replica.healthy and replica.is_trusted(now, self.silence_limit_s) for replica in self.replicas)
 
     def record_first_response(self, replica: Replica, after_s: float) -> None:
-        """An answer began."""
         self._first_s += SMOOTHING * (after_s - self._first_s)
         replica.record_response()
 
@@ -221,7 +217,6 @@ class EnginePool:
         return None if chosen is None else replicas[chosen]
 
     def _eligible_replicas(self, but: Replica | None) -> list[Replica]:
-        """Of several replicas, those that may be asked."""
         now, patience_s = self._now(), self.silence_limit_s
         well = [replica for replica in self.replicas if replica.healthy]
         trusted = [replica for replica in well if replica.is_trusted(now, patience_s)] or well

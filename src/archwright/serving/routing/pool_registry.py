@@ -99,7 +99,6 @@ class PoolRegistry:
         }
 
     def _apply_pools(self, pools: tuple[EnginePoolSpec, ...], wanted: Mapping[str, tuple[Replica, ...]]) -> None:
-        """Change the table; nothing here waits."""
         before = list(self._all_replicas())
         taken: dict[str, EnginePool] = {}
         known = {pool.name: pool for pool in (*self._gone, *self.pools.values())}

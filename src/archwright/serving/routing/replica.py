@@ -110,7 +110,6 @@ class Replica:
 
 
 def replica_identity(spec: EnginePoolSpec, address: str) -> tuple[object, ...]:
-    """What makes an engine the same one in another table. Two pools at one address have separate engines, with slots
-    and prices of their own."""
+    """What makes an engine the same one in another table; two pools at one address have separate slots and prices."""
     asked = spec.engine_model, spec.protocol, spec.enforces_tools, spec.strict
     return spec.name, address, spec.serves, spec.adapter, spec.key, *asked

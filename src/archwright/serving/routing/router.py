@@ -1,8 +1,4 @@
-"""Select the pools for a request, in order, by the rules of `policy`.
-
-What depends only on the configuration is computed once, so an endpoint with one pool needs a table look-up. The table
-has only pools that the data class may reach, so no later failure can lead to another.
-"""
+"""Select the pools for a request. Routes hold only pools that the data class may reach, computed once."""
 
 from __future__ import annotations
 
@@ -37,8 +33,6 @@ SHADOW_FREE_SHARE = 0.5  # of its slots must be free, so that a shadow delays no
 
 
 class RoutableRequest(Protocol):
-    """The common part of all requests."""
-
     @property
     def endpoint(self) -> EndpointSpec: ...
 

@@ -1,8 +1,4 @@
-"""Shadow traffic: the same request to a second pool, for comparison; nobody waits or pays for it.
-
-A shadow is dropped if its pool is busy, too many run, or its time is over. Its failure is a result of the comparison,
-never an error of the request it follows.
-"""
+"""Shadow traffic: the same request to a second pool, for comparison; it is dropped under load and fails silently."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The configuration of a gateway process: where it listens, what it serves, its limits.
-
-Any address but loopback needs TLS, also with API keys; without it the gateway refuses to start (AW-OPS-11).
-"""
+"""The configuration of a gateway process. Any address but loopback needs TLS, also with API keys (AW-OPS-11)."""
 
 from __future__ import annotations
 
@@ -46,8 +43,8 @@ class EnginePoolSpec(Record):
     `engine_model` the engines' if it differs, `version` our model version (empty: the model itself), `adapter` if that
     version is an adapter which an engine can leave out. `key` refers to the engines' key, `env:NAME` or `file:PATH`.
     `place` is the ISO code of their country; empty is unknown, for our own engines here. Prices are per token.
-    `vision`: the model takes images, each of at most `image_tokens`. `tools`: who makes tool calls fit their schemas, the
-    engine or the gateway by a schema for the reply; empty: the engine behind a URL, the gateway for our own engines.
+    `vision`: the model takes images, each of at most `image_tokens`. `tools`: who makes tool calls fit their schemas,
+    the engine or the gateway by a schema for the reply; empty: the engine behind a URL, the gateway for our own.
     """
 
     name: str
@@ -201,8 +198,9 @@ def read_config(path: Path) -> GatewayConfig:
     except OSError as error:
         raise from_os_error(error) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        hint, where = "`archwright up` writes this file; start the gateway through it", ErrorLocation(str(path))
-        raise OperateError("AW-OPS-10", f"not a gateway configuration: {error}", where=where, hint=hint) from error
+        hint = "`archwright up` writes this file; start the gateway through it"
+        message = f"not a gateway configuration: {error}"
+        raise OperateError("AW-OPS-10", message, where=ErrorLocation(str(path)), hint=hint) from error
     check_config(config, str(path))
     return config
 
@@ -210,16 +208,21 @@ def read_config(path: Path) -> GatewayConfig:
 def check_config(config: GatewayConfig, file: str = "") -> None:
     """Raises OperateError for a configuration without the required TLS or that could not serve at all."""
     if not is_loopback(config.host) and not (config.tls_certificate and config.tls_key):
-        where, hint = (
-            ErrorLocation(file or None, None, "host"),
-            "set tls_certificate and tls_key, or listen on 127.0.0.1",
-        )
+        where = ErrorLocation(file or None, None, "host")
+        hint = "set tls_certificate and tls_key, or listen on 127.0.0.1"
         raise OperateError("AW-OPS-11", f"refuses to listen on {config.host} without TLS", where=where, hint=hint)
     if bool(config.tls_certificate) != bool(config.tls_key):
-        where, hint = ErrorLocation(file or None, None, "tls_key"), "set both tls_certificate and tls_key, or neither"
+        where = ErrorLocation(file or None, None, "tls_key")
+        hint = "set both tls_certificate and tls_key, or neither"
         raise OperateError("AW-OPS-12", "half of a TLS pair", where=where, hint=hint)
     if config.tls_certificate and config.tls_key:
-        _check_pair(config.tls_certificate, config.tls_key)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_certificate, config.tls_key)
+        except OSError as error:  # ssl.SSLError is one
+            where = ErrorLocation(config.tls_certificate)
+            hint = "give a PEM certificate (chain) and its unencrypted private key"
+            message = f"cannot use the TLS pair: {error.strerror or str(error)}"
+            raise OperateError("AW-OPS-12", message, where=where, hint=hint) from error
     name, problem = find_invalid_limit(config.limits)
     _raise_problem(problem, f"limits.{name}", file)
     check_table(config.pools, config.endpoints, file)
@@ -234,7 +237,6 @@ def is_loopback(host: str) -> bool:
 
 
 def split_among_workers(config: GatewayConfig) -> GatewayConfig:
-    """The configuration of one of its workers."""
     pools = tuple(replace(spec, slots=-(-spec.slots // config.workers)) for spec in config.pools)
     return replace(config, pools=pools)
 
@@ -258,18 +260,8 @@ def bind_listener(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _check_pair(certificate: str, key: str) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
-        hint = "give a PEM certificate (chain) and its unencrypted private key"
-        message = f"cannot use the TLS pair: {error.strerror or str(error)}"
-        raise OperateError("AW-OPS-12", message, where=ErrorLocation(certificate), hint=hint) from error
-
-
 def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec, ...], file: str = "") -> None:
-    """Raises OperateError for pools and endpoints that could not serve (AW-OPS-13), or that would send data where its
-    class forbids it (AW-OPS-14)."""
+    """Raises OperateError AW-OPS-13 for what could not serve, AW-OPS-14 if data would go where its class forbids it."""
     known: dict[str, EnginePoolSpec] = {}
     for index, pool in enumerate(pools):
         problem = f"is a second pool {pool.name!r}" if pool.name in known else _find_pool_problem(pool)
@@ -287,7 +279,6 @@ def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec
 
 
 def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: DataClass = "personal") -> bool:
-    """True if data of the class may not go from the endpoint to the pool."""
     return not is_permitted_by_policy(data_class, PoolLocation(pool.place, pool.own), spec.residency_policy)
 
 

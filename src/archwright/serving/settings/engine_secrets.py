@@ -1,7 +1,4 @@
-"""The engines' keys, by reference: `env:NAME` is an environment variable, `file:PATH` the content of a file.
-
-A key is read where it is used and kept nowhere else. A file may change (rotation), so its stamp is polled.
-"""
+"""The engines' keys, by reference: `env:NAME` or `file:PATH`, whose stamp is polled since a key may be rotated."""
 
 from __future__ import annotations
 
