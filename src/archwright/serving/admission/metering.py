@@ -43,8 +43,7 @@ BILLABLE_STATUSES = ("ok", "cancelled", "ended")
 
 
 class WorstCase(NamedTuple):
-    """The most a request may take: `tokens` of input and `answer`, and their cost. `estimate`: input tokens charged if
-    an engine worked and counted nothing."""
+    """The most a request may take. `estimate`: input tokens charged if an engine worked and counted nothing."""
 
     tokens: int
     usd: float | None

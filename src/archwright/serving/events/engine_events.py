@@ -25,8 +25,7 @@ class CustomCall(FunctionCall, rename={"arguments": "input"}, gc=False):
 
 
 class ToolCall(msgspec.Struct, gc=False):
-    """A piece of a tool call: `id` and name come with the first. Gemini rejects a call in the history without its
-    `extra_content` (a signature)."""
+    """A piece of a call; Gemini rejects a call in the history without its `extra_content` (a signature)."""
 
     index: int = 0
     id: str | None = None

@@ -224,7 +224,7 @@ async def _run_and_reply(
     tenant: str | None = None,
     done: Callable[[T], tuple[str, str, str]] | None = None,
 ) -> None:
-    """Run `act` in a thread, if `tenant` is visible, record `done` (action, resource, tenant), reply with the result."""
+    """Run `act` in a thread if `tenant` is visible, record `done` (action, resource, tenant) and reply."""
 
     def run() -> T:
         if tenant is not None:

@@ -127,8 +127,7 @@ class GatewayContext:
         figures: dict[str, Any],
         content: TraceContent | None = None,
     ) -> None:
-        """Record how a request ended, once, before its last bytes leave (`flush`); `figures` are fields of the record.
-        Raises ApiError 503."""
+        """Record the end of a request, once, before its last bytes leave; `figures` are fields. Raises ApiError 503."""
         if exchange.recorded:
             return
         principal = exchange.principal

@@ -357,4 +357,6 @@ class StreamingRelay(BufferedRelay):
         if exchange.bill is not None:
             headers += exchange.bill.headers()
         exchange.start_stream(HTTPStatus.OK, EVENT_STREAM_TYPE, headers)
-        exchange.write(self._writer.encode_start())
+        first = self._writer.encode_start()
+        if first:
+            exchange.write(first)

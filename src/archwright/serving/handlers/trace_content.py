@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 def build_trace_content(
     tenant: str, question: GenerationRequest, said: Sequence[ResponsePiece] | bytes, *, apart: bool
 ) -> TraceContent:
-    """`said`: the answer so far, or a cached reply; `apart`: the interface has the system prompt beside the messages."""
+    """`said`: the answer so far, or a cached reply; `apart`: the system prompt is not one of the messages."""
     body: Mapping[str, Any] = question.body if question.native is None else question.native
     told, heard, ordered = _CharacterBudget(), _CharacterBudget(), _CharacterBudget()
     system = [{"type": "text", "content": _join_texts(body["system"])}] if body.get("system") else []

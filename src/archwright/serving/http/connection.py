@@ -380,8 +380,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.abort()
 
     def close_if_idle(self, silent_s: float) -> None:
-        """Close a connection that received nothing for `silent_s`: a client that was just told that the connection is
-        kept may already be sending."""
+        """Close a connection silent for `silent_s`: a client just told that it is kept may already be sending."""
         if self._exchange is None and self._state in (STATE_NEXT, STATE_HEAD):
             waits_s = KEEP_ALIVE_S if self._state == STATE_NEXT and not self._fresh else self._limits.headers_s
             if self._outbox.now() >= self._due - waits_s + silent_s:

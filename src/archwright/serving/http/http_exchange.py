@@ -81,8 +81,7 @@ class SpendCap(Protocol):
 
 
 class ResponseBuffer:
-    """The replies of this turn of the event loop, and what all requests share. `flush` makes their records durable and
-    raises StoreError if it cannot."""
+    """The replies of this turn of the event loop. `flush` makes their records durable or raises StoreError."""
 
     def __init__(self, limits: ClientLimits, now: Callable[[], float], flush: Callable[[], None]) -> None:
         self.limits = limits
@@ -200,8 +199,7 @@ class HttpExchange:
         return self.ended in (PHASE_FIRST_TOKEN, PHASE_STALL)
 
     def end(self, reason: str) -> None:
-        """Stop the work wherever it waits. Work that has not begun is not cancelled, since its reservation would be
-        lost, but ends as it begins."""
+        """Stop the work. Work that has not begun is not cancelled but ends as it begins, to free its reservation."""
         if self.ended is None and self.task is not None:
             self.ended = reason
             if self.begun:

@@ -81,8 +81,7 @@ class ContextManagement(msgspec.Struct):
 
 
 class MessagesRequest(msgspec.Struct):
-    """A request without its model. Our engines ignore `cache_control` and `metadata`; `output_format` is the older form
-    of `output_config.format`."""
+    """A request without its model; `output_format` is the older form of `output_config.format`."""
 
     max_tokens: int
     messages: list[InputMessage]

@@ -51,17 +51,19 @@ def merge_served_revisions(pid: int, notes: Iterable[ServedRevision]) -> ServedR
     return ServedRevision(pid=pid, revision=min(note.revision for note in found), leaving=tuple(leaving))
 
 
-async def repeat_logged(act: Callable[[], Awaitable[None]], every_s: float, journal: Journal, name: str) -> None:
-    """Run `act` for ever, every `every_s` seconds; an error that repeats is logged once."""
+async def repeat_logged(
+    act: Callable[[], Awaitable[None]], every_s: float, journal: Journal, kind: str, failure: str
+) -> None:
+    """Run `act` for ever, every `every_s` seconds; a repeated error is logged once as `failure`."""
     said = ""
     while True:
         try:
-            with boundary(name):
+            with boundary(kind):
                 await act()
             said = ""
         except ArchwrightError as error:
             if error.message != said:
-                journal.error(f"{name} failed", **error.as_dict())
+                journal.error(failure, **error.as_dict())
             said = error.message
         await asyncio.sleep(every_s)
 

@@ -127,11 +127,13 @@ class Dispatcher:
                 server.check_deadlines()
             self._gateway.publish_load()
 
-        jobs = [repeat_logged(sweep, sweep_s, journal, "sweep"), self._check_health(), trim_periodically()]
+        jobs = []
         if self._changes is not None:
             await self._changes.start()
-            jobs.append(repeat_logged(self._changes.check_once, sweep_s, journal, "change"))
-        loops = [asyncio.create_task(job) for job in jobs]
+            follow = self._changes.check_once
+            jobs.append(repeat_logged(follow, sweep_s, journal, "change of endpoints", "change failed"))
+        jobs += [repeat_logged(sweep, sweep_s, journal, "sweep", "sweep failed"), self._check_health()]
+        loops = [asyncio.create_task(job) for job in (*jobs, trim_periodically())]
         try:
             yield
         finally:

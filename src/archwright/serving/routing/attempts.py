@@ -98,7 +98,8 @@ class Attempts:
             try:
                 return await self._try_replica(lease.replica, send)
             except asyncio.CancelledError:
-                left = self._left_before_output()
+                client = self.exchange  # `left`: it left before any output reached it
+                left = not self.begun if client is None else client.ended == CLIENT_GONE and not client.started
                 raise
             except (EngineError, TimeoutError) as error:
                 if isinstance(error, EngineError) and not isinstance(error, EngineRefused):
@@ -146,11 +147,6 @@ class Attempts:
             if outcome == "ok":
                 self.mark_started()
             replica.record_end(outcome, self._router.now(), self._sent_at)
-
-    def _left_before_output(self) -> bool:
-        """True if the client left before any output reached it."""
-        exchange = self.exchange
-        return not self.begun if exchange is None else exchange.ended == CLIENT_GONE and not exchange.started
 
     def _prepare_retry(self, error: Exception) -> bool:
         """True if `pool` is now one to ask after a failed attempt."""
