@@ -55,7 +55,7 @@ async def serve_classification(
 
 
 def parse_classification_request(data: bytes, directory: ModelDirectory, name: str) -> ClassificationRequest:
-    """The request's body and the endpoint it is for. Raises Refusal 404 and 400."""
+    """The request's body and the endpoint it is for. Raises ApiError 404 and 400."""
     spec = directory.find_classifier(name)
     if spec is None:
         message = f"the classifier {name[:MAX_MODEL_NAME_CHARACTERS]!r} does not exist"
