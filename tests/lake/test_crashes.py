@@ -20,11 +20,11 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from archwright.home import Home
-from archwright.lake import dataset_lock, iceberg_tables, ingestion, jsonl_reader, recipe, refinement, version_index
+from archwright.lake import dataset_lock, iceberg_tables, ingestion, row_chunks, recipe, refinement, version_index
 from archwright.store import Store
 
 root, verb, place, when = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-iceberg_tables.FILE_BYTES, jsonl_reader.CHUNK_ROWS = 2000, 16
+iceberg_tables.FILE_BYTES, row_chunks.CHUNK_ROWS = 2000, 16
 home = Home(root / "home")
 store = Store(home.store_url)
 if place:

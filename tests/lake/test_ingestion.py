@@ -169,12 +169,8 @@ def test_parquet_keeps_kinds_and_writes_out_what_has_none(lake: Lake) -> None:
 
 
 def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "archwright.lake.jsonl_reader.CHUNK_ROWS",
-        "archwright.lake.csv_reader.CHUNK_ROWS",
-        "archwright.lake.parquet_reader.CHUNK_ROWS",
-    ):
-        monkeypatch.setattr(name, 7)
+    for module in ("row_chunks", "parquet_reader"):
+        monkeypatch.setattr(f"archwright.lake.{module}.CHUNK_ROWS", 7)
     monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 2000)
     lake.put_rows("a.jsonl", [{"n": n} for n in range(50)])
     lake.put("b.csv", "n\n" + "".join(f"{n}\n" for n in range(50, 100)))
@@ -189,7 +185,7 @@ def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pyte
 
 
 def test_a_csv_of_many_columns_is_cut_by_values_not_rows(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archwright.lake.csv_reader.CHUNK_CELLS", 1000)
+    monkeypatch.setattr("archwright.lake.row_chunks.CHUNK_CELLS", 1000)
     lake.put("a.csv", ",".join(f"c{n}" for n in range(100)) + "\n" + ("1," * 99 + "1\n") * 25)
     source = source_files.scan_sources(lake.source).sources[0]
     assert [len(chunk.rows) for chunk in csv_reader.read_chunks(source, lambda broken: None)] == [10, 10, 5]
@@ -282,7 +278,7 @@ def test_what_the_system_refuses(lake: Lake, monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError(13, "Permission denied", "a.jsonl")
 
     lake.put("b.txt", "text")
-    for place in ("source_files.compute_file_digest", "text_lines._open_source", "document_reader.open"):
+    for place in ("source_files.compute_file_digest", "text_lines.open", "document_reader.open"):
         with monkeypatch.context() as patched:
             patched.setattr(f"archwright.lake.{place}", denied, raising=False)
             with pytest.raises(OperateError) as caught:

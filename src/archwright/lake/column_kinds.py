@@ -1,8 +1,7 @@
-"""What a column may hold, and which kind holds values of several.
+"""The eight kinds of column with their Arrow and Iceberg types, and the widest of several kinds.
 
-Eight kinds: a table is for people and for training, not a mirror of every type a file format knows. Whole numbers
-become numbers beside numbers; anything beside anything else becomes text. Objects and lists are kept as their JSON
-text. Decimals and times of day become text, since no kind holds them exactly.
+Integers beside numbers become numbers; any other mixture becomes text. Objects and lists are stored as JSON text.
+Decimals and times of day become text, since no kind holds them exactly.
 """
 
 from __future__ import annotations
@@ -10,8 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-KINDS = ("boolean", "integer", "number", "timestamp", "timestamp-utc", "date", "bytes", "text")
-# Ours in every table, before the source's columns.
+# Kind -> pyarrow's factory and its arguments, pyiceberg's type.
+COLUMN_TYPES: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "boolean": ("bool_", (), "BooleanType"),
+    "integer": ("int64", (), "LongType"),
+    "number": ("float64", (), "DoubleType"),
+    "timestamp": ("timestamp", ("us",), "TimestampType"),
+    "timestamp-utc": ("timestamp", ("us", "UTC"), "TimestamptzType"),
+    "date": ("date32", (), "DateType"),
+    "bytes": ("large_binary", (), "BinaryType"),
+    "text": ("large_string", (), "StringType"),
+}
+KINDS = tuple(COLUMN_TYPES)
+# The columns that every table has before those of its source.
 SYSTEM_COLUMNS = {"record_id": "text", "source_file": "text", "source_row": "integer"}
 
 
@@ -26,28 +36,17 @@ def find_widest_kind(kinds: Iterable[str]) -> str:
 def arrow_type(kind: str) -> Any:
     import pyarrow as pa  # noqa: PLC0415
 
-    made = {
-        "boolean": pa.bool_,
-        "integer": pa.int64,
-        "number": pa.float64,
-        "timestamp": lambda: pa.timestamp("us"),
-        "timestamp-utc": lambda: pa.timestamp("us", "UTC"),
-        "date": pa.date32,
-        "bytes": pa.large_binary,
-        "text": pa.large_string,
-    }
-    return made[kind]()
+    factory, arguments, _ = COLUMN_TYPES[kind]
+    return getattr(pa, factory)(*arguments)
 
 
 def arrow_schema(columns: Mapping[str, str]) -> Any:
-    """The Arrow schema of a table or batch of ours."""
     import pyarrow as pa  # noqa: PLC0415
 
     return pa.schema([pa.field(name, arrow_type(kind)) for name, kind in columns.items()])
 
 
 def kind_of_arrow_type(kind: Any) -> str:
-    """The kind that takes up an Arrow type."""
     import pyarrow as pa  # noqa: PLC0415
 
     if pa.types.is_dictionary(kind):
@@ -65,20 +64,9 @@ def kind_of_arrow_type(kind: Any) -> str:
 
 
 def iceberg_type(kind: str) -> Any:
-    """The table format's type of a kind."""
     from pyiceberg import types  # noqa: PLC0415
 
-    made = {
-        "boolean": types.BooleanType,
-        "integer": types.LongType,
-        "number": types.DoubleType,
-        "timestamp": types.TimestampType,
-        "timestamp-utc": types.TimestamptzType,
-        "date": types.DateType,
-        "bytes": types.BinaryType,
-        "text": types.StringType,
-    }
-    return made[kind]()
+    return getattr(types, COLUMN_TYPES[kind][2])()
 
 
 def kind_of_iceberg_type(found: Any) -> str:

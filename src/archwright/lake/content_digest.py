@@ -1,5 +1,4 @@
-"""What a version holds, as one digest: of its sorted record ids, so that neither the order of rows nor the files they
-lie in matter. 32 bytes of memory a row."""
+"""Content digest of a version: SHA-256 of its sorted record ids, with 32 bytes of memory per row."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""CSV: a header, then rows with as many fields. The delimiter is the one the header has most of.
+"""CSV reader: a header, then rows with as many fields. The header's most frequent delimiter counts.
 
-A quoted field may hold line ends, so a row may span lines; one that does not parse, or has not ended after LINES, is
-judged by its first line alone, and the lines after it are read on their own. A quote forgotten in one row costs that
-row and no other.
+A row may span lines, since a quoted field may hold line ends. A row that does not parse, or that does not end within
+MAX_ROW_LINES, is parsed again from its first line alone: an unclosed quote costs one row.
 """
 
 from __future__ import annotations
@@ -16,16 +15,7 @@ import msgspec
 
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake import column_names
-from archwright.lake.row_chunks import (
-    CHUNK_BYTES,
-    CHUNK_CELLS,
-    CHUNK_ROWS,
-    BrokenRow,
-    BrokenRowHandler,
-    RowChunk,
-    RowChunks,
-    format_excerpt,
-)
+from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row, is_chunk_full
 from archwright.lake.source_files import ScannedFile
 from archwright.lake.text_lines import ROW_BYTES, TextLine, read_lines
 
@@ -34,7 +24,7 @@ DELIMITERS = ",\t;|"
 
 
 class _CsvRow(NamedTuple):
-    """`broken` says why there are no `fields`."""
+    """`broken` is the reason why `fields` is empty."""
 
     number: int
     raw: bytes
@@ -54,11 +44,11 @@ def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
     for row in _parse_rows(stream, delimiter):
         reason = row.broken or ("" if len(row.fields) == len(header) else "wrong number of columns")
         if reason:
-            on_broken(BrokenRow(file=source.name, row=row.number, reason=reason, excerpt=format_excerpt(row.raw)))
+            on_broken(build_broken_row(source.name, row.number, reason, row.raw))
             continue
         rows.append(row)
         size += len(row.raw)
-        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES or len(rows) * len(header) >= CHUNK_CELLS:
+        if is_chunk_full(len(rows), size, len(header)):
             yield _build_chunk(rows, header)
             rows, size = [], 0
     if rows:
@@ -92,9 +82,8 @@ def _parse_header(source: ScannedFile, line: TextLine) -> tuple[list[str], str]:
     if double is not None:
         raise _header_error(source, line, f"the column {double!r} stands there twice", "give every column its own name")
     if all(_is_number(name) for name in found):
-        raise _header_error(
-            source, line, "the first line holds numbers", "put a line with the columns' names before it"
-        )
+        hint = "put a line with the columns' names before it"
+        raise _header_error(source, line, "the first line holds numbers", hint)
     column_names.check_column_count(len(found), source.name)
     column_names.check_column_names(found, source.name)
     return found, delimiter
@@ -132,7 +121,7 @@ def _parse_rows(stream: Iterator[TextLine], delimiter: str) -> Iterator[_CsvRow]
 def _collect_continuation_lines(
     line: TextLine, waiting: deque[TextLine], stream: Iterator[TextLine]
 ) -> Iterator[TextLine]:
-    """The lines after `line` until every quote is closed, or it can no longer be one row."""
+    """The lines after `line` until every quote is closed or the row exceeds a limit."""
     quotes, taken, size = line.text.count(b'"'), 1, len(line.text)
     while quotes % 2 and taken < MAX_ROW_LINES and size <= ROW_BYTES:
         following = waiting.popleft() if waiting else next(stream, None)

@@ -1,4 +1,4 @@
-"""The card of a version: one Markdown file that says what is in it, where it came from and what was done to it."""
+"""The card of a version: a Markdown file with its content, origin and changes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def format_card(version: DatasetVersion) -> str:
     }
     columns = [(name, kind, "ours" if name in SYSTEM_COLUMNS else "") for name, kind in version.columns.items()]
     files = [(f.path, f"{f.rows:,}", f"{f.quarantined:,}", f"{f.size_bytes:,}", f.sha256) for f in version.files]
-    more = (
-        f"\nand {len(files) - MAX_LISTED_FILES:,} more, named in the version's record\n"
-        if len(files) > MAX_LISTED_FILES
-        else ""
+    left = len(files) - MAX_LISTED_FILES
+    more = f"\nand {left:,} more, named in the version's record\n" if left > 0 else ""
+    recipe = (
+        ["## Recipe\n", f"```json\n{json.dumps(json.loads(version.recipe), indent=2)}\n```\n"] if version.recipe else []
     )
     parts = [
         f"# Data set {version.id}\n",
@@ -49,17 +49,11 @@ def format_card(version: DatasetVersion) -> str:
         _format_counts(version.drops, "rows", "every row did"),
         "## What was altered\n",
         _format_counts(version.changes, "values", "nothing"),
-        *_format_recipe(version),
+        *recipe,
         "## Source files\n",
         _format_table(("file", "rows", "quarantined", "bytes", "SHA-256"), files[:MAX_LISTED_FILES]) + more,
     ]
     return "\n".join(parts)
-
-
-def _format_recipe(version: DatasetVersion) -> list[str]:
-    if not version.recipe:
-        return []
-    return ["## Recipe\n", f"```json\n{json.dumps(json.loads(version.recipe), indent=2)}\n```\n"]
 
 
 def _format_counts(counts: Mapping[str, int], unit: str, none: str) -> str:
@@ -73,5 +67,5 @@ def _format_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str
 
 
 def _escape_cell(text: str) -> str:
-    """A file may be called anything: nothing in its name is markup."""
+    """The text with Markdown and HTML markup escaped: a file may have any name."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

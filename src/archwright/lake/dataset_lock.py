@@ -1,7 +1,4 @@
-"""One writer of a data set at a time, over all processes of a home.
-
-Refused at once rather than waited for: an ingest may take hours, and who typed the second one should know.
-"""
+"""Locks: one writer per data set and home. A second writer is refused, since an ingest may last."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from archwright.home import Home
 
 @contextmanager
 def lock_catalog(home: Home) -> Iterator[None]:
-    """Waits for the moment in which the catalog is opened, and made when it is not there: two at once would clash."""
+    """Wait for the lock that serialises opening and creating the catalog."""
     with open(home.folder("lake", "locks") / "catalog", "a", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -23,16 +20,13 @@ def lock_catalog(home: Home) -> Iterator[None]:
 
 @contextmanager
 def lock_dataset(home: Home, dataset: str) -> Iterator[None]:
-    """Hold the data set's lock; the system lets go of it when the process dies. Raises DataError AW-DATA-12."""
+    """Hold the data set's lock; the kernel releases it if the process dies. Raises DataError AW-DATA-12."""
     path = home.folder("lake", "locks") / f"{dataset}.lock"
     with open(path, "a", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(
-                "AW-DATA-12",
-                f"another process is writing to the data set {dataset!r}",
-                where=ErrorLocation(field=dataset),
-                hint="wait until it has ended, then run this again; nothing was changed",
-            ) from error
+            message = f"another process is writing to the data set {dataset!r}"
+            hint = "wait until it has ended, then run this again; nothing was changed"
+            raise DataError("AW-DATA-12", message, where=ErrorLocation(field=dataset), hint=hint) from error
         yield

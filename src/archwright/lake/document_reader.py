@@ -1,13 +1,12 @@
-"""Text and Markdown: a file is one document, a row with the column `text`.
+"""Text and Markdown reader: a file is one row with the column `text`.
 
-Not cut at paragraphs or headings: any cut loses what held the parts together, the file is the unit in which changes
-are noticed anyway, and training packs and cuts to its own length.
+Design: documents are not split. Changes are detected per file, and training packs and cuts to its own length.
 """
 
 from __future__ import annotations
 
 from archwright.errors import from_os_error
-from archwright.lake.row_chunks import BrokenRow, BrokenRowHandler, RowChunk, RowChunks, format_excerpt
+from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row
 from archwright.lake.source_files import ScannedFile
 from archwright.lake.text_lines import BOM, ROW_BYTES
 
@@ -22,7 +21,7 @@ def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
         raise from_os_error(error) from error
     reason = _find_defect(raw)
     if reason:
-        on_broken(BrokenRow(file=source.name, row=1, reason=reason, excerpt=format_excerpt(raw)))
+        on_broken(build_broken_row(source.name, 1, reason, raw))
     else:
         yield RowChunk(rows=[1], contents=[raw], columns={TEXT_COLUMN: [raw.decode()]})
 

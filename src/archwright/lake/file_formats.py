@@ -1,4 +1,4 @@
-"""Which reader reads which format, and how its columns are found before anything is written."""
+"""The reader of each format, and how the kinds of its columns are counted before anything is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from archwright.lake import csv_reader, document_reader, jsonl_reader, parquet_reader, type_inference
-from archwright.lake.row_chunks import BrokenRow, BrokenRowHandler, RowChunks
+from archwright.lake.row_chunks import BrokenRowHandler, RowChunks
 from archwright.lake.source_files import ScannedFile
 from archwright.lake.type_inference import KindCounts
 
@@ -18,17 +18,13 @@ class FileFormat(NamedTuple):
 
 
 def _format_by_reading(chunks: Callable[[ScannedFile, BrokenRowHandler], RowChunks]) -> FileFormat:
-    """A format that says nothing about its columns: all of it is read."""
+    """A format that declares no column kinds: the survey reads the whole file."""
 
     def survey(source: ScannedFile, votes: KindCounts) -> None:
-        for chunk in chunks(source, _ignore_broken):
+        for chunk in chunks(source, lambda _broken: None):  # the second pass reports broken rows
             type_inference.count_kinds(chunk, votes)
 
     return FileFormat(chunks, survey)
-
-
-def _ignore_broken(broken: BrokenRow) -> None:
-    """The second pass keeps it."""
 
 
 def _count_document_column(_source: ScannedFile, votes: KindCounts) -> None:

@@ -1,9 +1,8 @@
-"""Versions as tags of an Apache Iceberg table: read at a tag, replace some source files' rows, commit all at once.
+"""Data set versions as tags of an Apache Iceberg table, written by atomic commits.
 
-Decides that every data file is written here and read one at a time: the library's own stream writer queues the whole
-stream in memory and its reader loads every file of a scan. A data file is at most FILE_BYTES in memory, so that is
-what either side needs. A commit (rows taken away, rows added, columns, tag) is one row of the catalog's SQLite
-table: killed before it, nothing happened; the files it would have named are swept by the next writer.
+Design: this module writes data files itself and reads them one by one, so memory is bounded by FILE_BYTES; pyiceberg's
+writer queues a whole stream and its reader loads all files of a scan. A commit is one row of the catalog's SQLite
+table. The next writer removes the files of a writer that was killed before its commit.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ FILE_BYTES = 64 * 1024 * 1024
 GROUP_BYTES = 8 * 1024 * 1024
 VERSION_PROPERTY = "archwright.version"
 CONTENT_PROPERTY = "archwright.content"
-# Column bounds in the metadata would keep personal values beyond the rows: only where they help to find rows.
+# Column bounds in the metadata would outlive deleted personal values, so they exist for source_file only.
 TABLE_PROPERTIES = {
     "write.metadata.metrics.default": "none",
     "write.metadata.metrics.column.source_file": "full",
@@ -37,8 +36,10 @@ TABLE_PROPERTIES = {
 
 
 class TableChange(Record):
-    """What a commit does to a data set's table besides adding rows: `columns` is what it has afterwards (name to
-    kind), `replaced` names the source files whose rows go; `rewrite` takes all rows away (a column became other)."""
+    """The change of a commit besides new rows: `columns` (name to kind) is the new schema.
+
+    Rows of the `replaced` source files are deleted; `rewrite` deletes all rows because a column changed its kind.
+    """
 
     dataset: str
     version: int
@@ -49,16 +50,15 @@ class TableChange(Record):
 
 @contextmanager
 def open_catalog(home: Home) -> Iterator[Any]:
-    """The catalog of tables in the home's lake. Closed right after use: a connection kept might hold up a commit."""
+    """The catalog of the home's lake. Close it soon: an open connection may delay a commit."""
     try:
         from pyiceberg.catalog.sql import SqlCatalog  # noqa: PLC0415
     except ImportError as error:
         raise missing_extra("lake", "pyiceberg", "the data lake") from error
     # Plain paths, not file:// URLs: a home may have spaces or # in its name.
     with lock_catalog(home):
-        catalog = SqlCatalog(
-            NAMESPACE, uri=f"sqlite:///{home.lake / 'catalog.db'}", warehouse=str(home.lake / "tables")
-        )
+        uri, warehouse = f"sqlite:///{home.lake / 'catalog.db'}", str(home.lake / "tables")
+        catalog = SqlCatalog(NAMESPACE, uri=uri, warehouse=warehouse)
         catalog.create_namespace_if_not_exists(NAMESPACE)
     try:
         yield catalog
@@ -67,7 +67,6 @@ def open_catalog(home: Home) -> Iterator[Any]:
 
 
 def load_table(home: Home, dataset: str) -> Any | None:
-    """The table of a data set; None when it has none yet."""
     if not (home.lake / "catalog.db").exists():
         return None
     identifier = (NAMESPACE, dataset)
@@ -76,7 +75,7 @@ def load_table(home: Home, dataset: str) -> Any | None:
 
 
 def read_version_tags(table: Any) -> dict[int, str]:
-    """Version -> the digest of its content, as its commit noted it."""
+    """Version -> content digest recorded by its commit."""
     found = {}
     for name, reference in table.refs().items():
         if name.startswith("v") and name[1:].isdigit():
@@ -86,39 +85,33 @@ def read_version_tags(table: Any) -> dict[int, str]:
 
 
 def find_snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
-    """(table, id of the snapshot the version's tag names). Raises DataError AW-DATA-11 when the lake has it not."""
+    """(table, id of the snapshot of the version's tag). Raises DataError AW-DATA-11 (not in the lake)."""
     table = load_table(home, version.dataset)
     tag = None if table is None else table.refs().get(f"v{version.version}")
     if table is None or tag is None:
-        raise DataError(
-            "AW-DATA-11",
-            f"the lake of this home does not hold {version.id}",
-            where=ErrorLocation(str(home.lake)),
-            hint="it was made in another home: ingest its source here",
-        )
+        message = f"the lake of this home does not hold {version.id}"
+        hint = "it was made in another home: ingest its source here"
+        raise DataError("AW-DATA-11", message, where=ErrorLocation(str(home.lake)), hint=hint)
     return table, int(tag.snapshot_id)
 
 
 def read_batches(home: Home, version: DatasetVersion, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The rows of a version as Arrow record batches, in the order they were written; `columns` picks some.
+    """The rows of a version as Arrow record batches in the order of writing, all columns by default.
 
-    Raises DataError AW-DATA-11 as `find_snapshot` does, 22 for a column that is not there.
+    Raises DataError AW-DATA-11 (not in the lake), AW-DATA-22 (no such column).
     """
     table, place = find_snapshot(home, version)
     names = list(columns if columns is not None else version.columns)
     for name in names:
         if name not in version.columns:
-            raise DataError(
-                "AW-DATA-22",
-                f"no column called {name!r} in {version.id}",
-                where=ErrorLocation(None, None, name),
-                hint=f"columns: {', '.join(list(version.columns)[:24])}",
-            )
+            message = f"no column called {name!r} in {version.id}"
+            hint = f"columns: {', '.join(list(version.columns)[:24])}"
+            raise DataError("AW-DATA-22", message, where=ErrorLocation(None, None, name), hint=hint)
     yield from _scan_batches(table.scan(snapshot_id=place).select(*names), names)
 
 
 def mean_row_bytes(home: Home, version: DatasetVersion) -> int:
-    """How many bytes a row of the version has on average, unpacked."""
+    """Mean uncompressed bytes per row."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     table, place = find_snapshot(home, version)
@@ -130,36 +123,22 @@ def mean_row_bytes(home: Home, version: DatasetVersion) -> int:
 
 
 def _scan_batches(scan: Any, names: Sequence[str]) -> Iterator[Any]:
+    """Batches with the columns in the requested order and in the Arrow types of `column_kinds`."""
+    import pyarrow as pa  # noqa: PLC0415
     from pyiceberg.io.pyarrow import ArrowScan  # noqa: PLC0415
 
-    wanted = scan.projection()
-    reader = ArrowScan(scan.table_metadata, scan.io, wanted, scan.row_filter)
+    reader = ArrowScan(scan.table_metadata, scan.io, scan.projection(), scan.row_filter)
     for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
         for batch in reader.to_record_batches([task]):
-            yield _normalise_batch(batch, names)
-
-
-def _normalise_batch(batch: Any, names: Sequence[str]) -> Any:
-    """The batch with its columns in the order asked for and in our types (the format reads text as large text)."""
-    import pyarrow as pa  # noqa: PLC0415
-
-    kinds = {name: kind_of_arrow_type(batch.schema.field(name).type) for name in names}
-    fields = arrow_schema(kinds)
-    return pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in fields], schema=fields)
-
-
-def text_array(values: Sequence[str]) -> Any:
-    """An Arrow array of texts, as our tables hold them."""
-    import pyarrow as pa  # noqa: PLC0415
-
-    return pa.array(values, pa.large_string())
+            fields = arrow_schema({name: kind_of_arrow_type(batch.schema.field(name).type) for name in names})
+            yield pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in fields], schema=fields)
 
 
 class DataFileWriter:
-    """Parquet files for a table's next commit, each at most FILE_BYTES of Arrow memory."""
+    """Writes the Parquet files of a table's next commit, each at most FILE_BYTES of Arrow memory."""
 
     def __init__(self, folder: Path, schema: Any, start: str) -> None:
-        """`schema` is an Arrow schema whose fields carry the table's field ids; names begin with `start`."""
+        """`schema` is an Arrow schema with the table's field ids; `start` is the prefix of file names."""
         self._start = start
         self._folder = folder
         self._schema = schema
@@ -192,21 +171,19 @@ class DataFileWriter:
 
 @contextmanager
 def draft_version(home: Home, change: TableChange) -> Iterator[VersionDraft]:
-    """The next version, made within the block; left by an error before its commit, its files are removed."""
+    """A draft of the next version; an error in the block removes its uncommitted files."""
     with open_catalog(home) as catalog:
         draft = VersionDraft(_ensure_table(catalog, change), change)
         try:
             yield draft
         except BaseException:
-            draft.discard()
+            for path in draft.writer.paths:
+                Path(path).unlink(missing_ok=True)
             raise
 
 
 class VersionDraft:
-    """The next version of a data set in the making: rows are written, then `stage` and `commit`.
-
-    Its caller holds the data set's lock.
-    """
+    """The next version: write rows, then `stage` and `commit`. The caller holds the data set's lock."""
 
     def __init__(self, table: Any, change: TableChange) -> None:
         self._change = change
@@ -222,13 +199,11 @@ class VersionDraft:
         self.writer = DataFileWriter(folder, schema_to_pyarrow(self._transaction.table_metadata.schema()), start)
 
     def _update_schema(self) -> None:
-        """Give the table its columns: new ones are added, those of another kind replaced, others taken away."""
+        """Add new columns, replace columns of another kind, delete the others."""
         present = {f.name: kind_of_iceberg_type(f.field_type) for f in self._table.schema().fields}
         other = [n for n, kind in self._change.columns.items() if n in present and present[n] != kind]
         with self._transaction.update_schema(allow_incompatible_changes=True) as update:
-            for name in other:
-                update.delete_column((name,))
-            for name in present.keys() - self._change.columns.keys():
+            for name in (*other, *(present.keys() - self._change.columns.keys())):
                 update.delete_column((name,))
         with self._transaction.update_schema() as update:
             for name, kind in self._change.columns.items():
@@ -236,7 +211,7 @@ class VersionDraft:
                     update.add_column((name,), iceberg_type(kind))
 
     def stage(self, content_sha256: str) -> int:
-        """Put everything written into the transaction; returns the bytes of the version's files."""
+        """Add all written rows to the transaction. Returns the bytes of the version's files."""
         from pyiceberg.expressions import AlwaysTrue, In  # noqa: PLC0415
         from pyiceberg.table.update.snapshot import ManageSnapshots  # noqa: PLC0415
 
@@ -244,7 +219,7 @@ class VersionDraft:
         if self._table.current_snapshot() is not None and (self._change.rewrite or self._change.replaced):
             gone = AlwaysTrue() if self._change.rewrite else In("source_file", self._change.replaced)
             with warnings.catch_warnings():
-                # A replaced file may have had no rows (all of them quarantined).
+                # All rows of a replaced file may have been quarantined.
                 warnings.filterwarnings("ignore", message="Delete operation did not match any records")
                 self._transaction.delete(gone)
         noted = {VERSION_PROPERTY: str(self._change.version), CONTENT_PROPERTY: content_sha256}
@@ -255,14 +230,9 @@ class VersionDraft:
         return int(snapshot.summary.additional_properties.get("total-files-size", 0))
 
     def commit(self) -> None:
-        """From here on a file may be part of a version: whatever goes wrong now, the next writer sweeps."""
+        """Commit. After a failure the files may belong to a version, so only the next writer removes orphans."""
         self.writer.paths = []
         self._transaction.commit_transaction()
-
-    def discard(self) -> None:
-        """Remove what was written: the version is not wanted."""
-        for path in self.writer.paths:
-            Path(path).unlink(missing_ok=True)
 
 
 def _ensure_table(catalog: Any, change: TableChange) -> Any:
@@ -270,25 +240,21 @@ def _ensure_table(catalog: Any, change: TableChange) -> Any:
     if catalog.table_exists(identifier):
         table = catalog.load_table(identifier)
         if change.version in read_version_tags(table):
-            raise DataError(
-                "AW-DATA-25",
-                f"the lake holds {change.dataset}@v{change.version}, the store does not know it and its record is gone",
-                where=ErrorLocation(None, None, change.dataset),
-                hint="bring back the folder lake/versions of the home from a backup, or take another name",
-            )
+            name = f"{change.dataset}@v{change.version}"
+            message = f"the lake holds {name}, the store does not know it and its record is gone"
+            hint = "bring back the folder lake/versions of the home from a backup, or take another name"
+            raise DataError("AW-DATA-25", message, where=ErrorLocation(None, None, change.dataset), hint=hint)
         if read_version_tags(table):
             return table
-        catalog.drop_table(identifier)  # made for a first version that never was
+        catalog.drop_table(identifier)  # created for a first version that was not committed
     return catalog.create_table(identifier, schema=arrow_schema(change.columns), properties=TABLE_PROPERTIES)
 
 
 def _remove_orphan_files(table: Any, folder: Path, start: str) -> None:
-    """Remove what a killed writer left. That there was one shows in files that begin as the next version's do."""
+    """Remove files of a killed writer. Files with the prefix of the next version show that there was one."""
     if not any(folder.glob(f"{start}-*")):
         return
-    manifests = {
-        manifest.manifest_path: manifest for found in table.snapshots() for manifest in found.manifests(table.io)
-    }
+    manifests = {found.manifest_path: found for snapshot in table.snapshots() for found in snapshot.manifests(table.io)}
     named = {
         entry.data_file.file_path
         for manifest in manifests.values()

@@ -1,10 +1,8 @@
-"""Files into the next version of a data set: survey, decide the columns, write, commit.
+"""Ingest files into the next version of a data set: survey, choose column kinds, write, commit.
 
-The unit is the file, known by its path within what was ingested and its SHA-256: an unchanged one is not read again,
-a changed one's rows are replaced, a new one's added. A file that is no longer there keeps its rows: a data set may
-be brought together from several places, and nothing is taken away because a disk was not mounted. A file of the same
-path from another place is the same file, changed: whose rows went is told.
-Two passes over what is new: the first refuses and decides before anything changes, the second writes.
+The unit is a file, identified by its path below the ingested folder and its SHA-256. Unchanged files are not read
+again, rows of changed files are replaced, rows of new files added. A missing file keeps its rows, since a data set may
+have several sources. New files are read twice: the first pass may refuse the ingest, the second writes.
 """
 
 from __future__ import annotations
@@ -19,14 +17,15 @@ from typing import Any, NamedTuple
 from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
-from archwright.lake import iceberg_tables, schema_inference, type_inference, version_index
+from archwright.lake import schema_inference, type_inference, version_index
 from archwright.lake.column_kinds import SYSTEM_COLUMNS, arrow_schema
 from archwright.lake.content_digest import ContentDigest
 from archwright.lake.dataset_lock import lock_dataset
 from archwright.lake.file_formats import FORMATS
+from archwright.lake.iceberg_tables import DataFileWriter, TableChange, draft_version, read_batches
 from archwright.lake.quarantine import Quarantine, quarantine_path
 from archwright.lake.rejects_file import open_rejects_file
-from archwright.lake.row_chunks import BrokenRow, BrokenRowHandler, RowChunk, format_excerpt
+from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, build_broken_row
 from archwright.lake.source_files import ScannedFile, read_file_signature, scan_sources
 from archwright.store import Store
 
@@ -34,7 +33,7 @@ DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 def build_record_batch(source: ScannedFile, chunk: RowChunk, kinds: dict[str, str], on_broken: BrokenRowHandler) -> Any:
-    """A chunk as a record batch with all of `kinds`' columns; rows with a value that does not fit are broken."""
+    """A chunk as a record batch with the columns of `kinds`; a row with a value of another kind is broken."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
 
@@ -52,15 +51,12 @@ def build_record_batch(source: ScannedFile, chunk: RowChunk, kinds: dict[str, st
     schema = arrow_schema(kinds)
     batch = pa.RecordBatch.from_arrays([made[name] for name in schema.names], schema=schema)
     for place in sorted(bad):
-        broken = BrokenRow(
-            file=source.name, row=chunk.rows[place], reason=bad[place], excerpt=format_excerpt(chunk.contents[place])
-        )
-        on_broken(broken)
+        on_broken(build_broken_row(source.name, chunk.rows[place], bad[place], chunk.contents[place]))
     return batch.filter(pc.invert(pa.array([place in bad for place in range(len(chunk.rows))]))) if bad else batch
 
 
 def _compute_record_ids(name: str, chunk: RowChunk) -> list[str]:
-    """A record's id: the digest of where it stands and what stands there."""
+    """SHA-256 of file name, header, row number and content of each row."""
     start = hashlib.sha256(name.encode() + b"\0" + chunk.header)
     made = []
     for row, content in zip(chunk.rows, chunk.contents, strict=True):
@@ -72,8 +68,10 @@ def _compute_record_ids(name: str, chunk: RowChunk) -> list[str]:
 
 
 class IngestResult(NamedTuple):
-    """`new` is False when nothing had changed and `version` is the one there was; `replaced` are the files as the
-    version before had them, whose rows went."""
+    """`new` is False if nothing changed; `version` is the previous one then.
+
+    `replaced` are the files of the previous version whose rows were replaced.
+    """
 
     version: DatasetVersion
     new: bool
@@ -82,7 +80,7 @@ class IngestResult(NamedTuple):
 
 
 class IngestRequest(NamedTuple):
-    """What to ingest, into what, under what licence; `now` is the clock."""
+    """The path to ingest, the data set's name and licence; `now` is the clock."""
 
     path: Path
     name: str
@@ -96,17 +94,14 @@ def ingest_files(home: Home, store: Store, order: IngestRequest) -> IngestResult
         version_index.repair_index(home, store, order.name)
         previous = version_index.newest_version(store, order.name)
         if previous is not None and previous.action == "refine":
-            raise DataError(
-                "AW-DATA-23",
-                f"{previous.id} was made by a recipe, files are not ingested over it",
-                where=ErrorLocation(None, None, order.name),
-                hint="ingest into the data set it was made from, then refine again",
-            )
+            message = f"{previous.id} was made by a recipe, files are not ingested over it"
+            hint = "ingest into the data set it was made from, then refine again"
+            raise DataError("AW-DATA-23", message, where=ErrorLocation(None, None, order.name), hint=hint)
         found = scan_sources(order.path)
         known = {file.path: file for file in previous.files} if previous else {}
         fresh = [s for s in found.sources if s.name not in known or known[s.name].sha256 != s.sha256]
-        licence = order.licence or (previous.licence if previous else "")
-        if previous and not fresh and licence == previous.licence:
+        order = order._replace(licence=order.licence or (previous.licence if previous else ""))
+        if previous and not fresh and order.licence == previous.licence:
             return IngestResult(previous, False, found.passed_over)
         version = _write_version(home, order, previous, fresh)
         version_index.register_version(home, store, version)
@@ -117,22 +112,17 @@ def ingest_files(home: Home, store: Store, order: IngestRequest) -> IngestResult
 def check_dataset_name(name: str) -> None:
     """Raises DataError AW-DATA-01."""
     if not DATASET_NAME.fullmatch(name):
-        raise DataError(
-            "AW-DATA-01",
-            f"no name for a data set: {name!r}",
-            where=ErrorLocation(field="name"),
-            hint="lower case letters, digits, dashes; at most 64; it starts with a letter or digit",
-        )
+        hint = "lower case letters, digits, dashes; at most 64; it starts with a letter or digit"
+        raise DataError("AW-DATA-01", f"no name for a data set: {name!r}", where=ErrorLocation(field="name"), hint=hint)
 
 
 def _write_version(
     home: Home, order: IngestRequest, previous: DatasetVersion | None, fresh: list[ScannedFile]
 ) -> DatasetVersion:
-    """Write and commit the next version."""
     kinds = schema_inference.infer_columns(fresh, previous)
     before = previous.columns if previous else {}
     known = {file.path: file for file in previous.files} if previous else {}
-    change = iceberg_tables.TableChange(
+    change = TableChange(
         dataset=order.name,
         version=previous.version + 1 if previous else 1,
         columns=kinds,
@@ -140,16 +130,17 @@ def _write_version(
         rewrite=any(before[name] != kinds[name] for name in before),
     )
     content = ContentDigest()
-    with (
-        open_rejects_file(quarantine_path(home, order.name, change.version)) as aside,
-        iceberg_tables.draft_version(home, change) as draft,
-    ):
+    path = quarantine_path(home, order.name, change.version)
+    with open_rejects_file(path) as aside, draft_version(home, change) as draft:
         quarantine = Quarantine(home, aside)
         _copy_unchanged_rows(home, previous, change, draft.writer, content)
         quarantine.copy_unchanged(previous, {source.name for source in fresh})
         files = [_write_source(source, kinds, draft.writer, quarantine, content) for source in fresh]
         if not draft.writer.rows and not content.rows:
-            raise _no_rows_error(order, quarantine)
+            reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.drops().items())
+            message = f"not one row to take: {reasons or 'the files are empty'}"
+            hint = "look at the files: are they of the format their names say?"
+            raise DataError("AW-DATA-09", message, where=ErrorLocation(str(order.path)), hint=hint)
         aside.commit()
         size = draft.stage(content.hexdigest())
         version = DatasetVersion(
@@ -166,7 +157,7 @@ def _write_version(
             changes={},
             files=tuple(sorted({**known, **{file.path: file for file in files}}.values(), key=lambda f: f.path)),
             content_sha256=content.hexdigest(),
-            licence=order.licence or (previous.licence if previous else ""),
+            licence=order.licence,
         )
         version_index.write_version_record(home, version)
         draft.commit()
@@ -174,34 +165,27 @@ def _write_version(
 
 
 def _copy_unchanged_rows(
-    home: Home,
-    previous: DatasetVersion | None,
-    change: iceberg_tables.TableChange,
-    writer: iceberg_tables.DataFileWriter,
-    content: ContentDigest,
+    home: Home, previous: DatasetVersion | None, change: TableChange, writer: DataFileWriter, content: ContentDigest
 ) -> None:
-    """Count the rows that stay; write them again when a column became wider."""
+    """Count the unchanged rows; write them again if a column kind changed."""
+    import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
 
     if previous is None:
         return
     names = None if change.rewrite else ["record_id", "source_file"]
-    for batch in iceberg_tables.read_batches(home, previous, names):
-        kept = batch.filter(pc.invert(pc.is_in(batch["source_file"], iceberg_tables.text_array(change.replaced))))
+    replaced = pa.array(change.replaced, pa.large_string())
+    for batch in read_batches(home, previous, names):
+        kept = batch.filter(pc.invert(pc.is_in(batch["source_file"], replaced)))
         content.add(kept["record_id"])
         if change.rewrite:
             writer.write(type_inference.widen_batch(kept, change.columns))
 
 
 def _write_source(
-    source: ScannedFile,
-    kinds: dict[str, str],
-    writer: iceberg_tables.DataFileWriter,
-    quarantine: Quarantine,
-    content: ContentDigest,
+    source: ScannedFile, kinds: dict[str, str], writer: DataFileWriter, quarantine: Quarantine, content: ContentDigest
 ) -> SourceFile:
-    """One file's rows into the version."""
-    before = quarantine.count(source.name)
+    before = quarantine.files[source.name]
     rows = 0
     for chunk in FORMATS[source.format].chunks(source, quarantine.add):
         batch = build_record_batch(source, chunk, kinds, quarantine.add)
@@ -209,26 +193,13 @@ def _write_source(
         content.add(batch["record_id"])
         rows += batch.num_rows
     if read_file_signature(source.path) != source.signature:
-        raise DataError(
-            "AW-DATA-08",
-            "the file was changed while it was read",
-            where=ErrorLocation(source.name),
-            hint="run it again when nobody writes to it; nothing was changed",
-        )
+        message = "the file was changed while it was read"
+        hint = "run it again when nobody writes to it; nothing was changed"
+        raise DataError("AW-DATA-08", message, where=ErrorLocation(source.name), hint=hint)
     return SourceFile(
         path=source.name,
         sha256=source.sha256,
         size_bytes=source.size_bytes,
         rows=rows,
-        quarantined=quarantine.count(source.name) - before,
-    )
-
-
-def _no_rows_error(order: IngestRequest, quarantine: Quarantine) -> DataError:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.drops().items())
-    return DataError(
-        "AW-DATA-09",
-        f"not one row to take: {reasons or 'the files are empty'}",
-        where=ErrorLocation(str(order.path)),
-        hint="look at the files: are they of the format their names say?",
+        quarantined=quarantine.files[source.name] - before,
     )

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line. A line that is anything else is broken, and so is one that is no valid UTF-8."""
+"""JSON lines reader: one object per line; any other line is broken."""
 
 from __future__ import annotations
 
@@ -7,16 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from archwright.lake import column_names
-from archwright.lake.row_chunks import (
-    CHUNK_BYTES,
-    CHUNK_CELLS,
-    CHUNK_ROWS,
-    BrokenRow,
-    BrokenRowHandler,
-    RowChunk,
-    RowChunks,
-    format_excerpt,
-)
+from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row, is_chunk_full
 from archwright.lake.source_files import ScannedFile
 from archwright.lake.text_lines import TextLine, read_lines
 
@@ -43,13 +34,13 @@ def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
                 seen.update(record)
                 column_names.check_column_count(len(seen), source.name)
         if isinstance(record, str):
-            on_broken(BrokenRow(file=source.name, row=line.number, reason=record, excerpt=format_excerpt(line.text)))
+            on_broken(build_broken_row(source.name, line.number, record, line.text))
             continue
         numbers.append(line.number)
         contents.append(line.text)
         records.append(record)
         size += len(line.text)
-        if len(numbers) >= CHUNK_ROWS or size >= CHUNK_BYTES or len(numbers) * len(keys) >= CHUNK_CELLS:
+        if is_chunk_full(len(numbers), size, len(keys)):
             yield _build_chunk(numbers, contents, records)
             numbers, contents, records, keys, size = [], [], [], set(), 0
     if numbers:
@@ -57,7 +48,7 @@ def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
 
 
 def _parse_record(line: TextLine) -> Mapping[str, object] | str:
-    """The object on a line, or why there is none."""
+    """The object on a line, or the reason why the line is broken."""
     if line.over:
         return "row too long"
     try:

@@ -1,6 +1,6 @@
-"""Parquet: columns as they are, where a kind of ours holds them; otherwise their JSON text (see kinds.py).
+"""Parquet reader: columns of a known kind keep their values, other columns become JSON text.
 
-A row is broken when a text is no valid UTF-8, a number is not finite, or an unsigned one too large.
+A row is broken if a text is not valid UTF-8, a number is not finite, or an unsigned integer exceeds 63 bits.
 """
 
 from __future__ import annotations
@@ -15,21 +15,13 @@ import msgspec
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake import column_names
 from archwright.lake.column_kinds import arrow_type, kind_of_arrow_type
-from archwright.lake.row_chunks import (
-    CHUNK_BYTES,
-    CHUNK_ROWS,
-    BrokenRow,
-    BrokenRowHandler,
-    RowChunk,
-    RowChunks,
-    format_excerpt,
-)
+from archwright.lake.row_chunks import CHUNK_BYTES, CHUNK_ROWS, BrokenRowHandler, RowChunk, RowChunks, build_broken_row
 from archwright.lake.source_files import ScannedFile
 
 
 @contextmanager
 def _open_parquet(source: ScannedFile) -> Iterator[Any]:
-    """The open file. Raises DataError AW-DATA-17 for one that is broken, when opened or when read."""
+    """The open file. Raises DataError AW-DATA-17 if opening or reading the file fails."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -37,27 +29,20 @@ def _open_parquet(source: ScannedFile) -> Iterator[Any]:
         with pq.ParquetFile(source.path, memory_map=True, pre_buffer=False, buffer_size=1024 * 1024) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            "AW-DATA-17",
-            f"not a whole Parquet file: {str(error).splitlines()[0][:200]}",
-            where=ErrorLocation(source.name),
-            hint="write or copy it again; nothing was changed",
-        ) from error
+        message = f"not a whole Parquet file: {str(error).splitlines()[0][:200]}"
+        hint = "write or copy it again; nothing was changed"
+        raise DataError("AW-DATA-17", message, where=ErrorLocation(source.name), hint=hint) from error
 
 
 def count_column_kinds(source: ScannedFile, votes: dict[str, Counter[str]]) -> None:
-    """Count a column's kind once for every row: the file says it."""
+    """Count the kind that the file declares for a column once per row."""
     with _open_parquet(source) as file:
         found = file.schema_arrow.names
         column_names.check_column_count(len(found), source.name)
         column_names.check_column_names(found, source.name)
         if len(set(found)) < len(found):
-            raise DataError(
-                "AW-DATA-18",
-                "two columns have the same name",
-                where=ErrorLocation(source.name),
-                hint="rename one of them",
-            )
+            hint = "rename one of them"
+            raise DataError("AW-DATA-18", "two columns have the same name", where=ErrorLocation(source.name), hint=hint)
         for field in file.schema_arrow:
             votes.setdefault(field.name, Counter())[kind_of_arrow_type(field.type)] += file.metadata.num_rows
 
@@ -80,10 +65,13 @@ def _convert_batch(source: ScannedFile, batch: Any, start: int, on_broken: Broke
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         columns[name], unfit = _normalise_column(array)
         bad.update({place: f"{reason}: column {name}" for place, reason in unfit.items() if place not in bad})
-    contents = _encode_rows(columns, batch.num_rows)
+    lists = {name: array.to_pylist() for name, array in columns.items()}
+    contents = [
+        msgspec.json.encode({name: values[place] for name, values in lists.items() if values[place] is not None})
+        for place in range(batch.num_rows)
+    ]
     for place in sorted(bad):
-        shown = format_excerpt(contents[place])
-        on_broken(BrokenRow(file=source.name, row=start + place, reason=bad[place], excerpt=shown))
+        on_broken(build_broken_row(source.name, start + place, bad[place], contents[place]))
     good = [place for place in range(batch.num_rows) if place not in bad]
     if bad:
         columns = {name: array.take(pa.array(good, pa.int64())) for name, array in columns.items()}
@@ -91,17 +79,8 @@ def _convert_batch(source: ScannedFile, batch: Any, start: int, on_broken: Broke
         yield RowChunk([start + place for place in good], [contents[place] for place in good], columns)
 
 
-def _encode_rows(columns: dict[str, Any], rows: int) -> list[bytes]:
-    """What identifies each row: its values that are there, by column."""
-    lists = {name: array.to_pylist() for name, array in columns.items()}
-    return [
-        msgspec.json.encode({name: values[place] for name, values in lists.items() if values[place] is not None})
-        for place in range(rows)
-    ]
-
-
 def _normalise_column(array: Any) -> tuple[Any, dict[int, str]]:
-    """The column as one of our kinds, and its broken rows (null in the column)."""
+    """The column as one of our kinds, and the reasons of its broken rows (null in the column)."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
 
@@ -126,8 +105,7 @@ def _convert_texts(array: Any) -> tuple[Any, dict[int, str]]:
 
     kind = array.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        values = array.to_pylist()
-        made = [None if value is None else _to_json_text(value) for value in values]
+        made = [None if value is None else _to_json_text(value) for value in array.to_pylist()]
         return pa.array(made, pa.large_string()), {}
     array = array.cast(pa.large_string())
     try:
@@ -138,7 +116,7 @@ def _convert_texts(array: Any) -> tuple[Any, dict[int, str]]:
 
 
 def _decode_texts(array: Any) -> tuple[Any, dict[int, str]]:
-    """Value by value: some are no valid UTF-8."""
+    """Decode value by value and report those that are not valid UTF-8."""
     import pyarrow as pa  # noqa: PLC0415
 
     bad: dict[int, str] = {}
@@ -153,6 +131,6 @@ def _decode_texts(array: Any) -> tuple[Any, dict[int, str]]:
 
 
 def _to_json_text(value: object) -> str:
-    """A plain value (a decimal, a time of day) as its text, an object or list as its JSON text."""
+    """Text of a plain value (a decimal, a time of day), JSON text of an object or list."""
     text = msgspec.json.encode(value, enc_hook=str).decode()
     return text[1:-1] if text.startswith('"') else text

@@ -1,9 +1,8 @@
-"""Finds what points at a person in a text: e-mail addresses, telephone and card numbers, IBANs, IP addresses.
+"""Finds e-mail and IP addresses, telephone and card numbers, and IBANs in texts; no names.
 
-Each kind has a pattern that finds candidates and a rule that holds only for real ones: a checksum (cards, IBANs), a
-grammar (addresses), or words before it (telephone numbers that are only digits). What looks alike and is none stays:
-versions, dates, ISBNs, digests, slices. All kinds are always looked for, so that a card is no telephone number even
-when only telephone numbers are asked for; the first of KINDS that claims a place has it. Names are not found.
+Each kind has a pattern for candidates and a check: a checksum (cards, IBANs), a grammar (addresses), or a word before
+it (telephone numbers without a prefix). Versions, dates, ISBNs, digests and slices are not reported. All kinds are
+searched, so a card is never taken for a telephone number; the first kind in PII_KINDS that matches a place wins.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Literal, NamedTuple
 
 PiiKind = Literal["email", "iban", "card", "ip", "phone"]
 PII_KINDS: tuple[PiiKind, ...] = ("email", "iban", "card", "ip", "phone")
-# A text without the pattern of a kind holds none of it: Arrow's engine looks through a whole column at once.
+# A text without the pattern of a kind has no match of it: Arrow searches a whole column at once.
 CANDIDATE_PATTERNS: dict[PiiKind, str] = {
     "email": r"[^\s]@[^\s]+\.",
     "iban": r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{2}",
@@ -34,7 +33,7 @@ class PiiSpan(NamedTuple):
 
 
 def find_pii_spans(text: str, suspected: Collection[str] = PII_KINDS) -> list[PiiSpan]:
-    """Every place found, in order, none overlapping another; only `suspected` kinds are looked for."""
+    """All matches of the `suspected` kinds, in order and without overlaps."""
     taken: list[PiiSpan] = []
     for kind in PII_KINDS:
         for start, end in FINDERS[kind](text) if kind in suspected else ():
@@ -46,7 +45,7 @@ def find_pii_spans(text: str, suspected: Collection[str] = PII_KINDS) -> list[Pi
 
 
 def redact_text(text: str, kinds: Collection[str], suspected: Collection[str] = PII_KINDS) -> tuple[str, list[str]]:
-    """The text with every place of `kinds` as <EMAIL> and so on, and the kind of each place in order."""
+    """The text with matches of `kinds` replaced by <EMAIL> and so on, and their kinds in order."""
     pieces, found, last = [], [], 0
     for span in find_pii_spans(text, suspected):
         if span.kind in kinds:
@@ -67,7 +66,7 @@ def _find_emails(text: str) -> Iterator[tuple[int, int]]:
             yield match.span()
 
 
-# How many characters an IBAN of a country has: the registry of ISO 13616.
+# Characters of an IBAN per country: registry of ISO 13616.
 IBAN_LENGTHS = {
     country: length
     for length, countries in (
@@ -104,7 +103,7 @@ def _find_ibans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _find_iban_end(match: re.Match[str], text: str) -> int:
-    """Where the IBAN that begins here ends, by its country's length; 0 when there is none."""
+    """The end of the IBAN that begins at the match, 0 if there is none."""
     length = IBAN_LENGTHS.get(match.group()[:2], 0)
     iban = match.group().replace(" ", "")[:length]
     if not iban or len(iban) < length or compute_mod97(iban) != 1:
@@ -140,7 +139,7 @@ def _find_cards(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_issued_card(digits: str) -> bool:
-    """Whether an issuer's numbers begin like this and are that long."""
+    """True if an issuer uses this prefix and length."""
     two, four, length = int(digits[:2]), int(digits[:4]), len(digits)
     if two in (34, 37):
         return length == 15
@@ -185,7 +184,7 @@ def _find_ip_addresses(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_personal_ip(text: str) -> bool:
-    """Whether it is an address that may be somebody's: not this very machine's, nor nobody's."""
+    """True for an address that is neither loopback nor unspecified."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
@@ -198,11 +197,11 @@ PHONE_WORDS = re.compile(
     r"|portable|rufen?)\b[^\n\d]{0,16}$",
     re.IGNORECASE,
 )
-# A run of digits is one group, whole: tried in every division a hundred of them took minutes.
+# Possessive quantifiers: with backtracking a hundred runs of digits took minutes.
 INTERNATIONAL_PHONE = re.compile(
     r"(?<![\w+.-])(?<!\d )(?:\+|00)[1-9][0-9]{0,2}+(?:[ .\-/]?(?:\(0?[0-9]{1,4}\)|[0-9]++)){1,7}(?![\w-]|[.,][0-9])"
 )
-# A national number in the form of North America, and one with the leading zero or bare digits after a word for it.
+# A national number in the North American form; other national numbers need a word for telephone before them.
 NORTH_AMERICAN_PHONE = re.compile(
     r"(?<![\w.+/(-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-]|\.[0-9])"
 )
@@ -219,16 +218,10 @@ def _find_phones(text: str) -> Iterator[tuple[int, int]]:
     for run in DIGIT_RUN.finditer(text):
         start = run.start() - text.startswith("(", run.start() - 1)
         near = NATIONAL_PHONE.match(text, start)
-        if (
-            near
-            and PHONE_WORDS.search(text, max(0, start - CONTEXT_CHARACTERS), start)
-            and _is_national_phone(near.group())
-        ):
+        if near is None or not PHONE_WORDS.search(text, max(0, start - CONTEXT_CHARACTERS), start):
+            continue
+        if _is_dialable(near.group(), 13) and not DATE.fullmatch(near.group()):
             yield near.span()
-
-
-def _is_national_phone(text: str) -> bool:
-    return _is_dialable(text, 13) and not DATE.fullmatch(text)
 
 
 DATE = re.compile(r"[0-9]{4}[-./][0-9]{1,2}[-./][0-9]{1,2}|[0-9]{1,2}[-./][0-9]{1,2}[-./][0-9]{2,4}")
@@ -240,7 +233,7 @@ def _is_dialable(text: str, most: int) -> bool:
 
 
 def _is_grouped_number(text: str) -> bool:
-    """+1 000 000 is a number."""
+    """True for a number like +1 000 000."""
     groups = text.lstrip("+").split(" ")
     return len(groups) > 2 and all(group == "000" for group in groups[1:])
 

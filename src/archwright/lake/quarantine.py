@@ -1,4 +1,4 @@
-"""The rows that did not come along at ingest: one JSON line each, kept with the version they are missing from."""
+"""Rows rejected at ingest: one JSON line each, stored with the version that lacks them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,19 @@ def quarantine_path(home: Home, dataset: str, version: int) -> Path:
 
 
 class Quarantine:
-    """The quarantine of a version in the making, counted by file and by reason."""
-
     def __init__(self, home: Home, aside: RejectsWriter) -> None:
         self._home = home
         self._aside = aside
-        self._files: Counter[str] = Counter()
+        self.files: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
 
     def add(self, broken: BrokenRow) -> None:
         self._aside.write(broken)
-        self._files[broken.file] += 1
+        self.files[broken.file] += 1
         self._reasons[broken.reason] += 1
 
     def copy_unchanged(self, previous: DatasetVersion | None, replaced: set[str]) -> None:
-        """Keep what the version before had quarantined of files that stay as they are; of a quarantine that somebody
-        deleted (it holds excerpts) the counts."""
+        """Copy the previous quarantine of unchanged files, or its counts if a user deleted the file."""
         if previous is None:
             return
         try:
@@ -47,11 +44,8 @@ class Quarantine:
         except FileNotFoundError:
             for file in previous.files:
                 if file.quarantined and file.path not in replaced:
-                    self._files[file.path] += file.quarantined
+                    self.files[file.path] += file.quarantined
                     self._reasons[DELETED] += file.quarantined
-
-    def count(self, file: str) -> int:
-        return self._files[file]
 
     def drops(self) -> dict[str, int]:
         return {f"quarantine: {reason}": count for reason, count in sorted(self._reasons.items())}

@@ -1,7 +1,7 @@
-"""A Ray cluster that already runs, joined for work that has outgrown one machine, in the lake and in training.
+"""Joins a running Ray cluster for the lake and for training.
 
-Decides what is looked at before work is given to it: that it answers, that each of its machines can run archwright,
-and that each sees the home under the same path, since rows and checkpoints are read and written there.
+Before work starts, the cluster must answer, each machine must run archwright, and each must see the home under the
+same path, since rows and checkpoints are read and written there.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ HINT = "check ray_address and the cluster, or leave it empty to work on this mac
 
 
 def import_ray(purpose: str) -> Any:
-    """Ray itself. Raises MissingError AW-GET-01."""
+    """Raises MissingError AW-GET-01."""
     with require_extra("ray", purpose):
         import ray  # noqa: PLC0415
     return ray
 
 
 def join_cluster(ray: Any, address: str, variables: Mapping[str, str]) -> None:
-    """Become a driver of the cluster; its workers get the variables. Raises OperateError AW-OPS-60."""
+    """Become a driver; workers get the environment `variables`. Raises OperateError AW-OPS-60."""
     check_reachable(address)
     start_ray(ray, address, {"address": address}, variables)
 
@@ -50,8 +50,7 @@ def start_ray(ray: Any, address: str, options: Mapping[str, Any], variables: Map
 
 @contextmanager
 def _abort_after(seconds: int) -> Iterator[None]:
-    """Where Ray cannot start a process of Python it waits without end, and lets no other thread of ours run meanwhile
-    (seen): then the kernel ends this process."""
+    """SIGALRM ends this process: without Python on a node Ray blocks all threads forever (observed)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -65,7 +64,7 @@ def _abort_after(seconds: int) -> Iterator[None]:
 
 
 def check_reachable(address: str) -> None:
-    """Ray itself asks a dead address for ten minutes (measured)."""
+    """Ray retries an unreachable address for ten minutes (measured). Raises OperateError AW-OPS-60."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise cluster_error(address, ValueError("an address is HOST:PORT"))
@@ -77,18 +76,17 @@ def check_reachable(address: str) -> None:
 
 def cluster_error(address: str, error: Exception) -> OperateError:
     said = f"no Ray answers at {address}" if address else "Ray does not start here"
-    return OperateError(
-        "AW-OPS-60", f"{said}: {first_line(error)}", where=ErrorLocation(field="ray_address"), hint=HINT
-    )
+    where = ErrorLocation(field="ray_address")
+    return OperateError("AW-OPS-60", f"{said}: {first_line(error)}", where=where, hint=HINT)
 
 
 def list_nodes(ray: Any) -> list[Mapping[str, Any]]:
-    """Those that can be given work, as Ray describes them."""
+    """Ray's records of the nodes that can take work."""
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
 
 
 def probe_shared_home(folder: str, machine: str, word: str) -> str:
-    """Asked on a machine of the cluster: what keeps it from the home, empty when nothing does."""
+    """Runs on a node: why it cannot use the home, empty if it can."""
     try:
         if (Path(folder) / "word").read_text() != word:
             return "it sees another folder there"
@@ -99,10 +97,7 @@ def probe_shared_home(folder: str, machine: str, word: str) -> str:
 
 
 def check_home(ray: Any, home: Home) -> None:
-    """Every machine must read what this one writes in the home, and write what this one can read.
-
-    Raises OperateError AW-OPS-61.
-    """
+    """Check that each node reads and writes the same home as this machine. Raises OperateError AW-OPS-61."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
 
     word, found = secrets.token_hex(8), list_nodes(ray)
@@ -115,9 +110,8 @@ def check_home(ray: Any, home: Home) -> None:
         flaws = ray.get([task.remote(str(folder), name, word) for task, name in zip(there, names, strict=True)])
         arrived = [(folder / name).exists() for name in names]
     except ray.exceptions.RayError as error:
-        raise _unsuitable_node_error(
-            "a machine of the cluster", f"it cannot run archwright ({first_line(error)})", home
-        ) from error
+        flaw = f"it cannot run archwright ({first_line(error)})"
+        raise _unsuitable_node_error("a machine of the cluster", flaw, home) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for node, flaw, came in zip(found, flaws, arrived, strict=True):
@@ -127,16 +121,12 @@ def check_home(ray: Any, home: Home) -> None:
 
 
 def _unsuitable_node_error(machine: str, flaw: str, home: Home) -> OperateError:
-    return OperateError(
-        "AW-OPS-61",
-        f"{machine} cannot take part: {flaw}",
-        where=ErrorLocation(str(home.root)),
-        hint="on a cluster the home must be one shared folder under the same path on each machine, and archwright be "
-        "installed on each",
-    )
+    need = "on a cluster the home must be one shared folder under the same path on each machine"
+    hint = f"{need}, and archwright be installed on each"
+    message = f"{machine} cannot take part: {flaw}"
+    return OperateError("AW-OPS-61", message, where=ErrorLocation(str(home.root)), hint=hint)
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without its trace."""
     said = getattr(error, "strerror", None) or str(error)
     return next(iter(said.strip().splitlines()), type(error).__name__)

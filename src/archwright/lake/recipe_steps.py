@@ -1,7 +1,4 @@
-"""The steps of a recipe, each a picklable function from an Arrow batch to an Arrow batch with as many rows.
-
-They know nothing of the engine that runs them (engine.py): here, on many machines, or in a test.
-"""
+"""The steps of a recipe: picklable functions from an Arrow batch to an Arrow batch with as many rows."""
 
 from __future__ import annotations
 
@@ -12,11 +9,12 @@ from typing import Any
 import msgspec
 
 from archwright.lake import pii_redaction, row_status
+from archwright.lake.row_status import CHANGES, DROP_STEP, DUPLICATE_KEY, DUPLICATE_OF, FIRST_POSITION, ROW_POSITION
 
 
 @dataclass(frozen=True)
 class DropEmptyRows:
-    """Drop rows where one of the columns holds nothing but white space."""
+    """Drop rows where one of the columns is empty or white space."""
 
     columns: tuple[str, ...]
 
@@ -31,7 +29,7 @@ class DropEmptyRows:
 
 @dataclass(frozen=True)
 class DropShortRows:
-    """Drop rows whose columns together have fewer characters."""
+    """Drop rows whose columns have fewer `characters` in total."""
 
     columns: tuple[str, ...]
     characters: int
@@ -48,7 +46,7 @@ class DropShortRows:
 
 @dataclass(frozen=True)
 class RedactPersonalData:
-    """Replace what points at a person by the name of its kind (personal.py)."""
+    """Replace personal data by the name of its kind (`pii_redaction`)."""
 
     columns: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -72,17 +70,15 @@ class RedactPersonalData:
                 made[name] = pc.replace_with_mask(batch.column(name), hit, new)
         if not made:
             return batch
-        before = batch.column(row_status.CHANGES).to_pylist()
+        before = batch.column(CHANGES).to_pylist()
         words = [[*(old or ()), *changes.get(place, ())] or None for place, old in enumerate(before)]
-        return row_status.replace_columns(
-            batch, {**made, row_status.CHANGES: pa.array(words, pa.large_list(pa.large_string()))}
-        )
+        return row_status.replace_columns(batch, {**made, CHANGES: pa.array(words, pa.large_list(pa.large_string()))})
 
     def _find_candidates(self, batch: Any, name: str) -> dict[int, list[str]]:
-        """Row -> the kinds worth looking for; of rows that are still in and hold one of ours."""
+        """Row -> kinds to search; only for rows that are not dropped and may hold one of `self.kinds`."""
         import pyarrow.compute as pc  # noqa: PLC0415
 
-        still = pc.is_null(batch.column(row_status.DROP_STEP))
+        still = pc.is_null(batch.column(DROP_STEP))
         found: dict[int, list[str]] = {}
         for kind, pattern in pii_redaction.CANDIDATE_PATTERNS.items():
             hits = pc.and_(still, pc.fill_null(pc.match_substring_regex(batch.column(name), pattern), False))
@@ -93,7 +89,7 @@ class RedactPersonalData:
 
 @dataclass(frozen=True)
 class AddDuplicateKeys:
-    """For drop-duplicates: what makes rows the same (the digest of the columns' values), and where each stands."""
+    """For drop-duplicates: add the digest of the columns' values and the row's position."""
 
     columns: tuple[str, ...]
 
@@ -101,33 +97,32 @@ class AddDuplicateKeys:
         import pyarrow as pa  # noqa: PLC0415
 
         lists = [batch.column(name).to_pylist() for name in self.columns]
-        out = batch.column(row_status.DROP_STEP).is_valid().to_pylist()
+        out = batch.column(DROP_STEP).is_valid().to_pylist()
         keys = [
             None if gone else hashlib.sha256(msgspec.json.encode(values)).digest()
             for gone, values in zip(out, zip(*lists, strict=True), strict=True)
         ]
         own = (batch.column(name).to_pylist() for name in ("source_file", "source_row", "record_id"))
         places = [f"{file}\0{row:020d}\0{record}" for file, row, record in zip(*own, strict=True)]
-        names = [*batch.schema.names, row_status.DUPLICATE_KEY, row_status.ROW_POSITION]
+        names = [*batch.schema.names, DUPLICATE_KEY, ROW_POSITION]
         arrays = [*batch.columns, pa.array(keys, pa.large_binary()), pa.array(places, pa.large_string())]
         return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
 @dataclass(frozen=True)
 class FlagDuplicates:
-    """For drop-duplicates: drop every row whose FIRST is another one, and note which."""
+    """For drop-duplicates: drop every row whose FIRST_POSITION is another row, and note that row."""
 
     reason: str
 
     def __call__(self, batch: Any) -> Any:
         import pyarrow.compute as pc  # noqa: PLC0415
 
-        first = batch.column(row_status.FIRST_POSITION)
-        twins = pc.fill_null(pc.not_equal(first, batch.column(row_status.ROW_POSITION)), False)
+        first = batch.column(FIRST_POSITION)
+        twins = pc.fill_null(pc.not_equal(first, batch.column(ROW_POSITION)), False)
         kept = pc.utf8_slice_codeunits(first, -64)
-        batch = row_status.replace_columns(
-            batch, {row_status.DUPLICATE_OF: pc.if_else(twins, kept, batch.column(row_status.DUPLICATE_OF))}
+        marked = {DUPLICATE_OF: pc.if_else(twins, kept, batch.column(DUPLICATE_OF))}
+        batch = row_status.mark_dropped(
+            row_status.replace_columns(batch, marked), twins, "drop-duplicates", self.reason
         )
-        return row_status.mark_dropped(batch, twins, "drop-duplicates", self.reason).drop_columns(
-            [row_status.DUPLICATE_KEY, row_status.ROW_POSITION, row_status.FIRST_POSITION]
-        )
+        return batch.drop_columns([DUPLICATE_KEY, ROW_POSITION, FIRST_POSITION])

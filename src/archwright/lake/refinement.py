@@ -1,7 +1,7 @@
-"""A version of a data set into a version of another, by a recipe: every drop and every change accounted for.
+"""Refine a version into a version of another data set by a recipe, and record drops and changes.
 
-The same recipe on the same version gives the version there is already. A record keeps its id, so that a row can be
-followed from the file to the training set; what it holds now is in the version's content digest.
+The same recipe on the same version returns the existing version. A record keeps its id, so a row can be traced from
+its file to the training set; altered values are part of the version's content digest.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
-from archwright.lake import daft_engine, iceberg_tables, recipe, row_status, version_index
+from archwright.lake import daft_engine, recipe, row_status, version_index
 from archwright.lake.column_kinds import SYSTEM_COLUMNS, arrow_schema
 from archwright.lake.content_digest import ContentDigest
 from archwright.lake.dataset_lock import lock_dataset
+from archwright.lake.iceberg_tables import DataFileWriter, TableChange, draft_version
 from archwright.lake.ingestion import check_dataset_name
 from archwright.lake.rejects_file import RejectsWriter, open_rejects_file
 from archwright.store import Store
 
 
 class DroppedRow(Record):
-    """A row that did not come along; `kept` is the record that stands for it, of a duplicate."""
+    """A dropped row; `kept` is the record that a duplicate repeats."""
 
     record_id: str
     step: str
@@ -38,15 +39,13 @@ class DroppedRow(Record):
 
 
 class RefineResult(NamedTuple):
-    """`new` is False when this recipe had been applied to this version before."""
+    """`new` is False if the recipe was applied to this version before."""
 
     version: DatasetVersion
     new: bool
 
 
 class RefineRequest(NamedTuple):
-    """What to do, where the engine runs; `now` is the clock."""
-
     recipe: recipe.Recipe
     runner: daft_engine.Runner = "native"
     now: Callable[[], float] = time.time
@@ -57,8 +56,7 @@ def drops_path(home: Home, dataset: str, version: int) -> Path:
 
 
 def refine_dataset(home: Home, store: Store, order: RefineRequest) -> RefineResult:
-    """Apply the recipe. Raises DataError: AW-DATA-10 (no such source), 23 (into itself or an ingested data set), 24
-    (nothing left)."""
+    """Raises DataError AW-DATA-10 (no such source), -23 (invalid target), -24 (no row left)."""
     wanted = order.recipe
     check_dataset_name(wanted.into)
     source = version_index.find_version(store, wanted.source)
@@ -68,9 +66,8 @@ def refine_dataset(home: Home, store: Store, order: RefineRequest) -> RefineResu
         version_index.repair_index(home, store, wanted.into)
         previous = version_index.newest_version(store, wanted.into)
         if previous is not None and previous.action != "refine":
-            raise _target_conflict_error(
-                wanted.into, f"{previous.id} was ingested from files, a recipe does not write over it"
-            )
+            message = f"{previous.id} was ingested from files, a recipe does not write over it"
+            raise _target_conflict_error(wanted.into, message)
         text = recipe.encode_steps(wanted)
         for version in store.rows(version_index.VERSIONS, {"dataset": wanted.into}):
             if version.parent == source.id and version.recipe == text:
@@ -81,28 +78,25 @@ def refine_dataset(home: Home, store: Store, order: RefineRequest) -> RefineResu
 
 
 def _target_conflict_error(name: str, message: str) -> DataError:
-    return DataError(
-        "AW-DATA-23", message, where=ErrorLocation(None, None, name), hint="choose another name for `into`"
-    )
+    hint = "choose another name for `into`"
+    return DataError("AW-DATA-23", message, where=ErrorLocation(None, None, name), hint=hint)
 
 
 def _write_version(
     home: Home, order: RefineRequest, source: DatasetVersion, previous: DatasetVersion | None
 ) -> DatasetVersion:
-    change = iceberg_tables.TableChange(
-        dataset=order.recipe.into,
-        version=previous.version + 1 if previous else 1,
-        columns=source.columns,
-        rewrite=True,
-    )
+    number = previous.version + 1 if previous else 1
+    change = TableChange(dataset=order.recipe.into, version=number, columns=source.columns, rewrite=True)
     path = drops_path(home, change.dataset, change.version)
-    with open_rejects_file(path) as aside, iceberg_tables.draft_version(home, change) as draft:
+    with open_rejects_file(path) as aside, draft_version(home, change) as draft:
         sink = _RowSink(aside, source.columns, draft.writer)
         with daft_engine.open_frame(home, source, order.runner) as rows:
             for batch in daft_engine.stream_batches(recipe.apply_recipe(order.recipe, source.columns, rows)):
                 sink.write_batch(batch)
         if not sink.content.rows:
-            raise _empty_result_error(source, sink)
+            message = f"no row is left: {', '.join(f'{count} {reason}' for reason, count in sink.drops.items())}"
+            hint = "loosen the recipe; nothing was changed"
+            raise DataError("AW-DATA-24", message, where=ErrorLocation(None, None, source.id), hint=hint)
         aside.commit()
         version = DatasetVersion(
             id=f"{change.dataset}@v{change.version}",
@@ -126,16 +120,10 @@ def _write_version(
     return version
 
 
-def _empty_result_error(source: DatasetVersion, sink: _RowSink) -> DataError:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sink.drops.items())
-    hint = "loosen the recipe; nothing was changed"
-    return DataError("AW-DATA-24", f"no row is left: {reasons}", where=ErrorLocation(None, None, source.id), hint=hint)
-
-
 class _RowSink:
-    """Takes the engine's rows: those that are in to the table, those that are out to the list of drops."""
+    """Writes the engine's rows: kept rows to the table, dropped rows to the list of drops."""
 
-    def __init__(self, aside: RejectsWriter, columns: dict[str, str], writer: iceberg_tables.DataFileWriter) -> None:
+    def __init__(self, aside: RejectsWriter, columns: dict[str, str], writer: DataFileWriter) -> None:
         self._aside = aside
         self._schema = arrow_schema(columns)
         self._texts = [name for name, kind in columns.items() if kind == "text" and name not in SYSTEM_COLUMNS]
@@ -153,19 +141,17 @@ class _RowSink:
         kept = batch.filter(pc.invert(out))
         self.changes.update(pc.list_flatten(kept.column(row_status.CHANGES)).to_pylist())
         self.content.add(self._content_ids(kept))
-        fields = list(self._schema)
-        arrays = [kept.column(field.name).cast(field.type) for field in fields]
+        arrays = [kept.column(field.name).cast(field.type) for field in self._schema]
         self._writer.write(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
     def _record_drops(self, out: Any) -> None:
         names = ("record_id", row_status.DROP_STEP, row_status.DROP_REASON, row_status.DUPLICATE_OF)
         for record, step, reason, twin in zip(*(out.column(name).to_pylist() for name in names), strict=True):
-            drop = DroppedRow(record_id=record, step=step, reason=reason, kept=twin)
-            self._aside.write(drop)
+            self._aside.write(DroppedRow(record_id=record, step=step, reason=reason, kept=twin))
             self.drops[f"{step}: {reason}"] += 1
 
     def _content_ids(self, kept: Any) -> Any:
-        """What a row counts as in the content digest: its id, and with it what it holds now where it was altered."""
+        """The ids for the content digest: an altered row counts with its id and its present texts."""
         import pyarrow as pa  # noqa: PLC0415
         import pyarrow.compute as pc  # noqa: PLC0415
 

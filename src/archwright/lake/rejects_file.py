@@ -1,4 +1,4 @@
-"""Rows written aside while a version is made: one JSON line each, in a file that exists when it is whole."""
+"""Rejected rows of a draft version: one JSON line each, in a file that appears when it is complete."""
 
 from __future__ import annotations
 
@@ -6,33 +6,32 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import msgspec
 
 from archwright.contract.record import Record
 
 
-class RejectsWriter:
-    """Lines for `path`, which appears when `keep` is called."""
+class RejectsWriter(NamedTuple):
+    """Writes lines for `path`, which appears on `commit`."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self._path = path
-        self._file = file
+    path: Path
+    file: IO[bytes]
 
     def write(self, row: Record) -> None:
-        self._file.write(msgspec.json.encode(row) + b"\n")
+        self.file.write(msgspec.json.encode(row) + b"\n")
 
     def commit(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        os.replace(self._file.name, self._path)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        os.replace(self.file.name, self.path)
 
 
 @contextmanager
 def open_rejects_file(path: Path) -> Iterator[RejectsWriter]:
-    """Left without `keep`, nothing stays."""
-    part = path.with_suffix(".part")  # one name, so that a killed writer's is written over
+    """Without `commit` no file remains."""
+    part = path.with_suffix(".part")  # one fixed name: the next writer overwrites the file of a killed one
     with open(part, "wb") as file:
         try:
             yield RejectsWriter(path, file)

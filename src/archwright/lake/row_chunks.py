@@ -1,7 +1,4 @@
-"""What every format is read into: chunks of rows, and rows that are broken.
-
-A chunk is what is in memory at one time: at most ROWS rows, CELLS values, or about CHUNK_BYTES of source.
-"""
+"""Chunks of rows and broken rows, the output of every reader. A reader holds one chunk in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ EXCERPT_CHARACTERS = 200
 
 
 class BrokenRow(Record):
-    """A row that does not come along, as the quarantine keeps it; `row` counts from 1."""
+    """A rejected row, as the quarantine stores it; `row` counts from 1."""
 
     file: str
     row: int
@@ -29,9 +26,10 @@ BrokenRowHandler = Callable[[BrokenRow], None]
 
 
 class RowChunk(NamedTuple):
-    """Rows of one file. `contents` (and `header`, what gives them a meaning) is what a row's identity is made of;
-    `columns` holds a list of Python values, or an Arrow array, a column. `untyped` columns are lists of texts whose
-    kind is still to be found."""
+    """Rows of one file. `header` and an entry of `contents` determine the record id of a row.
+
+    A column is a list of Python values or an Arrow array; `untyped` columns are lists of texts whose kind is not known.
+    """
 
     rows: list[int]
     contents: list[bytes]
@@ -43,9 +41,12 @@ class RowChunk(NamedTuple):
 RowChunks = Iterator[RowChunk]
 
 
-def format_excerpt(content: bytes) -> str:
-    """The beginning of a row, bounded and printable."""
+def is_chunk_full(rows: int, size_bytes: int, columns: int) -> bool:
+    return rows >= CHUNK_ROWS or size_bytes >= CHUNK_BYTES or rows * columns >= CHUNK_CELLS
+
+
+def build_broken_row(file: str, row: int, reason: str, content: bytes) -> BrokenRow:
+    """The row with the beginning of its content, bounded and printable."""
     text = content[: EXCERPT_CHARACTERS * 4].decode("utf-8", errors="replace").replace("\x00", "\N{SYMBOL FOR NULL}")
-    return text[:EXCERPT_CHARACTERS] + (
-        "..." if len(text) > EXCERPT_CHARACTERS or len(content) > EXCERPT_CHARACTERS * 4 else ""
-    )
+    more = "..." if len(text) > EXCERPT_CHARACTERS or len(content) > EXCERPT_CHARACTERS * 4 else ""
+    return BrokenRow(file=file, row=row, reason=reason, excerpt=text[:EXCERPT_CHARACTERS] + more)

@@ -1,8 +1,7 @@
-"""The files of an ingest: which are taken, which are passed over and why, which are refused.
+"""Scans the files of an ingest: which are read, passed over, or refuse the ingest.
 
-A folder is taken whole, in the order of its paths. Hidden files and folders, links that lead out of it, and what is
-no regular file are passed over and named. A file of a format we do not read refuses the whole ingest before anything
-changes: an ingest that silently leaves files out is worse than none.
+A folder is read in the order of its paths. Hidden entries, links and irregular files are passed over and named. A file
+of an unknown format refuses the whole ingest, so that no file is left out silently.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from archwright.errors import ArchwrightError, DataError, ErrorLocation, from_os_error
+from archwright.errors import DataError, ErrorLocation, from_os_error
 
 FORMAT_BY_SUFFIX = {
     ".jsonl": "jsonl",
@@ -33,7 +32,7 @@ READABLE_FORMATS = "jsonl, csv, parquet, txt, md; jsonl.gz, csv.gz"
 
 
 class ScannedFile(NamedTuple):
-    """A file to ingest; `name` is its path relative to what was ingested, with / between its parts."""
+    """A file to ingest; `name` is its POSIX path relative to the ingested folder."""
 
     path: Path
     name: str
@@ -49,8 +48,10 @@ class SourceScan(NamedTuple):
 
 
 def scan_sources(path: Path) -> SourceScan:
-    """Every file to ingest, with its digest. Raises DataError AW-DATA-02 (nothing to read), 03 (no format of ours),
-    04 (would have to be unpickled); what the system refuses as OperateError or UsageError."""
+    """All files to ingest, with digests.
+
+    Raises DataError AW-DATA-02 (nothing to read), -03 (unknown format), -04 (a pickle), -05, -06; OSErrors converted.
+    """
     passed_over: list[str] = []
     try:
         root = path.resolve(strict=True)
@@ -62,18 +63,10 @@ def scan_sources(path: Path) -> SourceScan:
     except OSError as error:
         raise from_os_error(error) from error
     if not sources:
-        raise _no_files_error(path, passed_over)
+        passed = f" ({len(passed_over)} passed over: {', '.join(passed_over[:3])})" if passed_over else ""
+        message, hint = f"nothing to read in the folder{passed}", f"formats: {READABLE_FORMATS}"
+        raise DataError("AW-DATA-02", message, where=ErrorLocation(str(path)), hint=hint)
     return SourceScan(sources, tuple(passed_over))
-
-
-def _no_files_error(path: Path, passed_over: list[str]) -> ArchwrightError:
-    passed = f" ({len(passed_over)} passed over: {', '.join(passed_over[:3])})" if passed_over else ""
-    return DataError(
-        "AW-DATA-02",
-        f"nothing to read in the folder{passed}",
-        where=ErrorLocation(str(path)),
-        hint=f"formats: {READABLE_FORMATS}",
-    )
 
 
 def _walk_folder(folder: Path, root: Path, passed_over: list[str]) -> Iterator[Path]:
@@ -101,34 +94,26 @@ def detect_format(name: str) -> str:
     if form is not None and (form in COMPRESSIBLE or not packed):
         return form
     if suffix in PICKLE_SUFFIXES:
-        raise DataError(
-            "AW-DATA-04",
-            f"{suffix} files are not read: loading one can run any program its writer put in it",
-            where=ErrorLocation(name),
-            hint="load it where you trust it and save it as Parquet (pandas: df.to_parquet) or as JSON lines",
-        )
-    raise DataError(
-        "AW-DATA-03",
-        f"no format of ours: {suffix or 'a file without an ending'}",
-        where=ErrorLocation(name),
-        hint=f"formats: {READABLE_FORMATS}; convert it (a spreadsheet: save as CSV), or move it out of the folder",
-    )
+        message = f"{suffix} files are not read: loading one can run any program its writer put in it"
+        hint = "load it where you trust it and save it as Parquet (pandas: df.to_parquet) or as JSON lines"
+        raise DataError("AW-DATA-04", message, where=ErrorLocation(name), hint=hint)
+    message = f"no format of ours: {suffix or 'a file without an ending'}"
+    hint = f"formats: {READABLE_FORMATS}; convert it (a spreadsheet: save as CSV), or move it out of the folder"
+    raise DataError("AW-DATA-03", message, where=ErrorLocation(name), hint=hint)
 
 
 def _scan_file(path: Path, name: str, form: str) -> ScannedFile:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise DataError(
-            "AW-DATA-05", "the file's name is not valid Unicode", where=ErrorLocation(ascii(name)), hint="rename it"
-        ) from error
+        message = "the file's name is not valid Unicode"
+        raise DataError("AW-DATA-05", message, where=ErrorLocation(ascii(name)), hint="rename it") from error
     before = read_file_signature(path)
     digest, size = compute_file_digest(path)
     return ScannedFile(path, name, form, size, digest, before)
 
 
 def read_file_signature(path: Path) -> tuple[int, int, int]:
-    """Changes when the file does: its inode, bytes, and time of the last write."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -139,9 +124,8 @@ def compute_file_digest(path: Path) -> tuple[str, int]:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DataError(
-                "AW-DATA-06", "no regular file", where=ErrorLocation(str(path)), hint="give a file or a folder"
-            )
+            hint = "give a file or a folder"
+            raise DataError("AW-DATA-06", "no regular file", where=ErrorLocation(str(path)), hint=hint)
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
             size += len(block)

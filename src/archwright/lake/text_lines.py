@@ -1,5 +1,4 @@
-"""A text file's lines, bounded: a line of any length costs at most ROW_BYTES of memory, a packed file none of its
-unpacked size."""
+"""Lines of a text file or gzip file with bounded memory: at most ROW_BYTES per line."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class TextLine(NamedTuple):
-    """`text` without its line end; cut to ROW_BYTES when `over`."""
+    """`text` without its line end; truncated to ROW_BYTES if `over`."""
 
     number: int
     text: bytes
@@ -24,25 +23,17 @@ class TextLine(NamedTuple):
 
 
 def read_lines(source: ScannedFile) -> Iterator[TextLine]:
-    """Every line, numbered from 1. Raises DataError AW-DATA-07 for a packed file that is broken."""
+    """All lines, numbered from 1. Raises DataError AW-DATA-07 for a damaged gzip file."""
     try:
-        with _open_source(source) as file:
+        packed = source.name.lower().endswith(".gz")
+        with cast("IO[bytes]", gzip.open(source.path, "rb")) if packed else open(source.path, "rb") as file:
             yield from _split_lines(file)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            "AW-DATA-07",
-            f"the packed file is broken: {error}",
-            where=ErrorLocation(source.name),
-            hint="copy or pack it again; nothing was changed",
-        ) from error
+        message = f"the packed file is broken: {error}"
+        hint = "copy or pack it again; nothing was changed"
+        raise DataError("AW-DATA-07", message, where=ErrorLocation(source.name), hint=hint) from error
     except OSError as error:
         raise from_os_error(error) from error
-
-
-def _open_source(source: ScannedFile) -> IO[bytes]:
-    if source.name.lower().endswith(".gz"):
-        return cast("IO[bytes]", gzip.open(source.path, "rb"))
-    return open(source.path, "rb")
 
 
 def _split_lines(file: IO[bytes]) -> Iterator[TextLine]:

@@ -1,8 +1,8 @@
-"""From a chunk's values to Arrow columns: counting what kinds there are, then converting, row by row where it matters.
+"""Counts the kinds of a chunk's values and converts the values to Arrow columns.
 
-How a column's kind is decided: of all values seen, by count. When at least TRUE_SHARE of them fit one kind, that is
-the column's, and the rows of the others are quarantined: three "n/a" among a million readings do not turn a sensor
-into text. Otherwise the column is text and holds them all. What a table already holds counts with its rows.
+A column gets the kind of at least DOMINANT_SHARE of its values, and rows with other values are quarantined: three
+"n/a" among a million readings do not make a sensor's column text. Without such a kind the column is text. Rows of the
+previous version count with the kind of their column.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from archwright.lake.row_chunks import RowChunk
 
 DOMINANT_SHARE = 0.99
 CANDIDATES = (("boolean",), ("integer", "number"), ("timestamp",), ("timestamp-utc",), ("date",), ("bytes",))
-# Patterns that Arrow (a column at once) and we (value by value) read alike. 007 is a name, and so is what has more
-# digits than an integer holds: as a number it would lose some.
+# Patterns with the same meaning in Arrow and in `re`. 007 and integers above 18 digits are text: as numbers they would
+# lose digits.
 _WHOLE = "(0|[1-9][0-9]{0,17})"
 INTEGER = f"^-?{_WHOLE}$"
 NUMBER = rf"^[-+]?({_WHOLE}|(0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)\.)([eE][-+]?[0-9]+)?$"
@@ -30,19 +30,17 @@ BOOLEAN = "^(?i:true|false)$"
 _integer, _number, _not_finite, _boolean = map(re.compile, (INTEGER, NUMBER, NOT_FINITE, BOOLEAN))
 INT64 = range(-(2**63), 2**63)
 KindCounts = dict[str, Counter[str]]
-"""Column -> how many values of each kind."""
+"""Column -> number of values of each kind."""
 
 
 class ValueConversionError(ValueError):
-    """The value is none of the column's kind; says why in words that are counted."""
+    """The value does not have the column's kind; the message is a reason that is counted."""
 
 
 def count_kinds(chunk: RowChunk, votes: KindCounts) -> None:
-    """Count the kinds of a chunk's values."""
     for name, values in chunk.columns.items():
-        votes.setdefault(name, Counter()).update(
-            _count_text_kinds(values) if chunk.untyped else _count_value_kinds(values)
-        )
+        found = _count_text_kinds(values) if chunk.untyped else _count_value_kinds(values)
+        votes.setdefault(name, Counter()).update(found)
 
 
 def _count_value_kinds(values: Sequence[object]) -> Counter[str]:
@@ -72,7 +70,6 @@ def _count_text_kinds(values: Sequence[str]) -> Counter[str]:
 
 
 def choose_kind(counted: Mapping[str, int]) -> str:
-    """The kind of a column."""
     total = sum(counted.values())
     for kinds in CANDIDATES:
         if total and sum(counted.get(kind, 0) for kind in kinds) >= DOMINANT_SHARE * total:
@@ -81,7 +78,7 @@ def choose_kind(counted: Mapping[str, int]) -> str:
 
 
 def convert_column(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int, str]]:
-    """An Arrow array of `kind`, and the rows (by place) whose value does not fit, with the reason; null there."""
+    """An Arrow array of `kind`, and place -> reason for values of another kind (null in the array)."""
     import pyarrow as pa  # noqa: PLC0415
 
     wanted = arrow_type(kind)
@@ -93,10 +90,10 @@ def convert_column(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int
     if made is not None:
         return made, {}
     bad: dict[int, str] = {}
-    one: Callable[[Any], object] = (UNTYPED_CONVERTERS if untyped else TYPED_CONVERTERS)[kind]
+    one: Callable[[Any], object] = (UNTYPED_CONVERTERS if untyped else TYPED_CONVERTERS).get(kind, _reject_value)
     singles: list[object] = []
     for place, given in enumerate(values):
-        value = (given.strip() or None) if untyped else given  # an empty field of a text file is no value
+        value = (given.strip() or None) if untyped else given  # an empty field of a text file is null
         try:
             singles.append(None if value is None else one(value))
         except ValueConversionError as error:
@@ -106,7 +103,7 @@ def convert_column(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int
 
 
 def _convert_typed(values: Sequence[object], kind: str) -> Any | None:
-    """All at once when every value is of the very type; None when it has to be done one by one."""
+    """The array if every value has exactly the type; None if values must be converted one by one."""
     import pyarrow as pa  # noqa: PLC0415
 
     plain: dict[str, set[type]] = {"text": {str}, "boolean": {bool}, "integer": {int}, "number": {float, int}}
@@ -119,7 +116,7 @@ def _convert_typed(values: Sequence[object], kind: str) -> Any | None:
 
 
 def _convert_untyped(values: Sequence[str], kind: str) -> Any | None:
-    """All at once when every text is one of the kind, or empty."""
+    """The array if every text is empty or of the kind; None if values must be converted one by one."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
 
@@ -136,7 +133,6 @@ def _convert_untyped(values: Sequence[str], kind: str) -> Any | None:
 
 
 def widen_batch(batch: Any, columns: Mapping[str, str]) -> Any:
-    """A batch of an older version with the columns of the new one."""
     import pyarrow as pa  # noqa: PLC0415
 
     schema = arrow_schema(columns)
@@ -180,7 +176,7 @@ def _typed_boolean(value: object) -> bool:
 
 
 def _reject_value(value: object) -> object:
-    """Only Parquet says that a value is a time, a date or bytes; and then all of its column are."""
+    """Times, dates and bytes come from Parquet only, where a whole column has the type."""
     raise ValueConversionError(f"a {type(value).__name__} among times, dates or bytes")
 
 
@@ -193,9 +189,8 @@ def _untyped_integer(text: str) -> int:
 def _untyped_number(text: str) -> float:
     if _number.fullmatch(text) and math.isfinite(found := float(text)):
         return found
-    raise ValueConversionError(
-        "number not finite" if _not_finite.fullmatch(text) or _number.fullmatch(text) else "not a number"
-    )
+    infinite = _not_finite.fullmatch(text) or _number.fullmatch(text)
+    raise ValueConversionError("number not finite" if infinite else "not a number")
 
 
 def _untyped_boolean(text: str) -> bool:
@@ -204,19 +199,14 @@ def _untyped_boolean(text: str) -> bool:
     raise ValueConversionError("not true or false")
 
 
-_UNCONVERTIBLE: dict[str, Callable[[Any], object]] = dict.fromkeys(
-    ("timestamp", "timestamp-utc", "date", "bytes"), _reject_value
-)
 TYPED_CONVERTERS: dict[str, Callable[[Any], object]] = {
     "text": _typed_text,
     "integer": _typed_integer,
     "number": _typed_number,
     "boolean": _typed_boolean,
-    **_UNCONVERTIBLE,
 }
 UNTYPED_CONVERTERS: dict[str, Callable[[Any], object]] = {
     "integer": _untyped_integer,
     "number": _untyped_number,
     "boolean": _untyped_boolean,
-    **_UNCONVERTIBLE,
 }

@@ -1,13 +1,13 @@
-"""The index of data set versions in the store, and how it is made right after a break.
+"""The index of data set versions in the store, and its repair after a crash.
 
-The truth is the lake: a version exists when its table has its tag. Its record is noted beside the table before the
-commit that makes the tag, and brought into the store after it; `repair_index` does for every tag what was left undone.
+A version exists if its table has its tag. Its record is written beside the table before the commit and is copied into
+the store after it; `repair_index` completes the copies that are missing.
 """
 
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,7 +22,7 @@ VERSIONS = RecordTable("dataset_versions", DatasetVersion, unique=("id",), index
 
 
 def list_versions(store: Store) -> list[DatasetVersion]:
-    """Every version, in order of arrival."""
+    """All versions, oldest first."""
     return store.rows(VERSIONS)
 
 
@@ -36,49 +36,35 @@ def find_version(store: Store, name: str) -> DatasetVersion:
     found = exact[0] if exact else newest_version(store, name)
     if found is not None:
         return found
-    known = {version.id for version in list_versions(store)} | {version.dataset for version in list_versions(store)}
+    known = {known_id for version in list_versions(store) for known_id in (version.id, version.dataset)}
     near = tuple(difflib.get_close_matches(name, sorted(known), 3, 0.3))
     nearest = f"nearest: {', '.join(near)}; " if near else ""
-    raise DataError(
-        "AW-DATA-10",
-        f"no data set or version called {name!r}",
-        where=ErrorLocation(field=name),
-        hint=f"{nearest}archwright data list names them, archwright data ingest makes one",
-        nearest=near,
-    )
+    message = f"no data set or version called {name!r}"
+    hint = f"{nearest}archwright data list names them, archwright data ingest makes one"
+    raise DataError("AW-DATA-10", message, where=ErrorLocation(field=name), hint=hint, nearest=near)
 
 
 def write_version_record(home: Home, version: DatasetVersion) -> None:
-    """Write the record of a version that is about to be committed."""
-    write_json(_record_path(home, version.dataset, version.version), version)
-
-
-def _record_path(home: Home, dataset: str, version: int) -> Path:
-    return home.folder("lake", "versions", dataset) / f"v{version}.json"
+    write_json(home.folder("lake", "versions", version.dataset) / f"v{version.version}.json", version)
 
 
 def register_version(home: Home, store: Store, version: DatasetVersion) -> None:
-    """Bring a committed version into the index: its card, its edges, its row (last: it says all is there)."""
+    """Store a committed version's card, its edges, and last its row, which marks it complete."""
     dataset_card.write_card(home, version)
-    at = version.at
     child = format_node("dataset", version.id)
-    edges = []
+    relation: Literal["ingested", "refined"] = "ingested" if version.action == "ingest" else "refined"
+    parents = [format_node("dataset", str(version.parent))]
     if version.action == "ingest":
-        digests = dict.fromkeys(file.sha256 for file in version.files)
-        edges = [
-            LineageEdge(at=at, child=child, parent=format_node("file", sha), relation="ingested") for sha in digests
-        ]
-    else:
-        edges = [
-            LineageEdge(at=at, child=child, parent=format_node("dataset", str(version.parent)), relation="refined")
-        ]
+        parents = list(dict.fromkeys(format_node("file", file.sha256) for file in version.files))
     there = {edge.parent for edge in lineage.read_parents(store, child)}
-    lineage.append_edges(store, [edge for edge in edges if edge.parent not in there])
+    new = [parent for parent in parents if parent not in there]
+    edges = [LineageEdge(at=version.at, child=child, parent=parent, relation=relation) for parent in new]
+    lineage.append_edges(store, edges)
     store.append(VERSIONS, [version])
 
 
 def repair_index(home: Home, store: Store, dataset: str) -> None:
-    """Bring what was committed and not registered into the index. The caller holds the data set's lock."""
+    """Register committed versions that are not in the index. The caller holds the data set's lock."""
     there = {version.version for version in store.rows(VERSIONS, {"dataset": dataset})}
     paths = home.folder("lake", "versions", dataset).glob("v*.json")
     noted = {int(path.stem[1:]): path for path in paths if path.stem[1:].isdecimal()}
@@ -89,6 +75,6 @@ def repair_index(home: Home, store: Store, dataset: str) -> None:
         try:
             version = msgspec.json.decode(noted[number].read_bytes(), type=DatasetVersion)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            continue  # half of a note, or none of ours: what it would tell is as good as lost
+            continue  # an incomplete or foreign file
         if version.content_sha256 == committed.get(number):
             register_version(home, store, version)
