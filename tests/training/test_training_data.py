@@ -12,6 +12,7 @@ from archwright import api
 from archwright.contract.record import replace
 from archwright.errors import DataError, TrainError
 from archwright.home import Home
+from archwright.lake import version_index
 from archwright.store import Store
 from archwright.training import training_data
 from archwright.training.training_data import TrainingData
@@ -34,7 +35,7 @@ def qa(count: int) -> list[dict[str, Any]]:
 def load(home: Home, spec: TrainSpec = SPEC) -> TrainingData:
     store = Store(home.store_url)
     try:
-        return training_data.load_training_data(home, store, spec)
+        return training_data.load_version(home, version_index.find_version(store, spec.dataset), spec)
     finally:
         store.close()
 

@@ -1,4 +1,4 @@
-"""`python -m archwright.training HOME RUN`: the training process, until the last step or until it is asked to stop."""
+"""`python -m archwright.training HOME RUN`: the training process, until the last step or SIGTERM."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ RAY_DRIVER_MODULE = "archwright.training.ray_driver"
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C: once the loop runs, it ends after the step it is in and keeps a checkpoint; before, there
-    is nothing to keep and the process ends at once."""
+    """SIGTERM and Ctrl-C end a running loop after its step and checkpoint, else the process at once."""
 
     def __init__(self) -> None:
         self._looping = False
@@ -45,7 +44,7 @@ class StopSignal:
 
 
 class ProgressReporter:
-    """Says progress to whoever started us, and keeps it beside the run."""
+    """Sends progress to the parent process and appends it to the run's folder."""
 
     def __init__(self, stream: TextIO, home: Home, run: str) -> None:
         self._stream = stream
@@ -65,7 +64,7 @@ class ProgressReporter:
 
 
 def choose_driver(workers: int) -> Driver:
-    """Who makes the steps: this process, or a crew. Raises MissingError for a crew without its extra."""
+    """This process or Ray workers. Raises MissingError AW-GET-01 without the extra for workers."""
     if workers == 1:
         return run_execution.drive_run
     if find_spec("ray") is None or find_spec(RAY_DRIVER_MODULE) is None:
@@ -77,16 +76,15 @@ def choose_driver(workers: int) -> Driver:
 def main(arguments: Sequence[str]) -> int:
     stop = StopSignal()
     exit_with_parent()
-    # Libraries print where they like: what is ours alone goes to the pipe.
+    # Libraries print to stdout, so messages go to a copy of it and stdout becomes stderr.
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
         home, run = Home(arguments[0]), arguments[1]
         teller = ProgressReporter(stream, home, run)
         with boundary("training"):
-            choose_driver(training_runs.load_spec(home, run).workers)(
-                home, run, LoopHooks(teller.report_progress, stop)
-            )
+            drive_run = choose_driver(training_runs.load_spec(home, run).workers)
+            drive_run(home, run, LoopHooks(teller.report_progress, stop))
     except ArchwrightError as error:
         teller.write_message(ProcessMessage(failure=msgspec.convert(error.as_dict(), SerialisedError)))
         print(error.lines(), file=sys.stderr, flush=True)

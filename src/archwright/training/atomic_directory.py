@@ -1,8 +1,7 @@
-"""Sealed folders: written beside, checked by digest, renamed into place. What stands under its name is whole.
+"""Atomic directories: written to a temporary folder, checked by digest, renamed into place.
 
-The manifest names every file with its SHA-256 and size and is written last; files and folders are synced to disk
-before the rename and after it. A crash at any moment leaves the old folder, or the new one, or neither with a
-leftover that the next writer sweeps away.
+The manifest lists every file with SHA-256 and size and is written last; files and folders are synced to disk. A crash
+leaves the old folder, the new folder, or a leftover that the next writer removes or restores.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ class Manifest(Record):
 
 
 def write_directory(target: Path, fill: Callable[[Path], None]) -> None:
-    """Make the folder `target` with what `fill` writes into an empty one; a `target` already there is replaced.
+    """Create or replace the folder `target` with what `fill` writes into an empty folder.
 
-    Writers of one parent folder must not run at the same time: each sweeps what an earlier one left.
-    Raises OperateError AW-OPS-01 (disk full) and its like; then `target` is as it was.
+    Writers of one parent folder must not run at the same time, since each removes leftovers.
+    Raises what `from_os_error` makes, for example OperateError AW-OPS-01 (disk full); `target` is unchanged then.
     """
     parent = target.parent
     try:
@@ -59,7 +58,7 @@ def write_directory(target: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """What a crash left goes; a folder that was moved aside for one that never came goes back to its place."""
+    """Remove leftovers of a crash; move an old folder back if its replacement is missing."""
     for left in parent.glob(f"{LEFTOVER_PREFIX}*"):
         place = parent / left.name.removeprefix(OLD_PREFIX)
         if left.name.startswith(OLD_PREFIX) and not place.exists():
@@ -69,8 +68,6 @@ def _remove_leftovers(parent: Path) -> None:
 
 
 def write_files(target: Path, files: Mapping[str, bytes]) -> None:
-    """`write_directory` for what is in memory."""
-
     def fill(folder: Path) -> None:
         for name, data in files.items():
             (folder / name).write_bytes(data)
@@ -79,7 +76,7 @@ def write_files(target: Path, files: Mapping[str, bytes]) -> None:
 
 
 def find_damage(folder: Path) -> str:
-    """What is wrong with a sealed folder, empty when every file is as the manifest says. Reads all of it."""
+    """The first defect of the folder, empty if all files match the manifest. Reads all files."""
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except OSError as error:
@@ -96,7 +93,7 @@ def find_damage(folder: Path) -> str:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The files of a sealed folder, each held against the manifest. Raises ValueError with the flaw."""
+    """The files of the folder. Raises ValueError if a file does not match the manifest."""
     found: dict[str, bytes] = {}
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)

@@ -1,8 +1,7 @@
-"""The dequantised twin of a base model: made once, kept under the digest of the quantised file.
+"""The dequantised copy of a base model: made once, stored under the digest of the quantised file.
 
-Reading a quantised file takes transformers some 17 s in every process; the twin is there in one. It is float32, so
-nothing is rounded a second time and whoever evaluates sees the numbers the engine serves; training rounds it to
-bfloat16 as it loads. It is made in a process of its own, whose memory goes with it and is not counted as training's.
+Transformers needs 17 s to read a quantised file, 1 s for the copy. The copy is float32, so that evaluation sees the
+engine's numbers; training loads it as bfloat16. A separate process makes it, so its memory is not training's.
 """
 
 from __future__ import annotations
@@ -25,24 +24,23 @@ OFFLINE_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # Every step has another length, and a compiled kernel for each would be kept: 200 MB after 40 steps (measured).
+    # Steps differ in length, and a compiled kernel is cached for each length: 200 MB after 40 steps (measured).
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
 }
-"""For every process that uses transformers: it asks no network, its tokenizers start no threads, and its memory does
-not grow with the number of steps."""
+"""For every process that uses transformers: no network, no tokenizer threads, no growth of memory per step."""
 CONVERSION_TIMEOUT_S = 1800.0
 
 
 def is_prepared(home: Home, sha256: str) -> bool:
-    """Whether the twin is there; `prepare_base` looks whether it is whole."""
+    """True if the copy exists; `prepare_base` also checks it."""
     return home.dequantised_base(sha256).is_dir()
 
 
 def prepare_base(home: Home, sha256: str, model: str = "") -> Path:
-    """The twin's folder, made if it is not there or damaged; of several processes one makes it and the others wait.
+    """The copy's folder, made if missing or damaged; concurrent processes wait for the one that makes it.
 
-    `model` is the name an error tells. Raises MissingError AW-GET-02 (the model's file is not here), AW-GET-04 (it is
-    damaged), AW-GET-01 (a package), TrainError AW-TRN-31 (it cannot be converted), OperateError AW-OPS-01 (disk full).
+    `model` is the name in errors. Raises MissingError AW-GET-02 (no model file), AW-GET-04 (damaged), AW-GET-01 (a
+    package), TrainError AW-TRN-31 (not convertible), OperateError AW-OPS-01 (disk full).
     """
     target = home.dequantised_base(sha256)
     with open(target.parent / ".lock", "ab") as lock:
@@ -55,14 +53,14 @@ def prepare_base(home: Home, sha256: str, model: str = "") -> Path:
 
 
 def load_base(folder: Path, dtype: str) -> tuple[Any, Any]:
-    """Model and tokenizer from a prepared folder; `dtype` is bfloat16 or float32. Nothing leaves the machine."""
+    """Model and tokenizer from a prepared folder; `dtype` is bfloat16 or float32."""
     with require_extra("train", "training a language model"):
         import torch  # noqa: PLC0415
         import transformers  # noqa: PLC0415
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     with warnings.catch_warnings():
-        # Deprecations inside transformers, on ways through it that we do not choose.
+        # Deprecations inside transformers.
         warnings.simplefilter("ignore")
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -81,18 +79,16 @@ def _check_digest(source: Path, sha256: str, model: str) -> None:
         raise from_os_error(error) from error
     if found != sha256:
         hint = f"remove it, then: archwright models fetch {model}".rstrip()
-        raise MissingError(
-            "AW-GET-04", f"the file of model {model} is damaged", where=ErrorLocation(str(source)), hint=hint
-        )
+        message = f"the file of model {model} is damaged"
+        raise MissingError("AW-GET-04", message, where=ErrorLocation(str(source)), hint=hint)
 
 
 def _run_dequantisation(source: Path, folder: Path, model: str) -> None:
     argv = [sys.executable, "-m", "archwright.training.dequantisation", str(source), str(folder)]
     environment = child_environment({**OFFLINE_ENVIRONMENT, "OMP_NUM_THREADS": "1"})
-    # It reads our end of its standard input, so it leaves when we die.
-    with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
-    ) as child:
+    # The child ends when its standard input closes, so it does not outlive this process.
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(argv, stdin=pipe, stdout=null, stderr=pipe, env=environment) as child:
         try:
             assert child.stderr is not None
             said = child.stderr.read().decode(errors="replace")
@@ -105,9 +101,6 @@ def _run_dequantisation(source: Path, folder: Path, model: str) -> None:
         reason = last[-1] if last else f"it ended with status {status}"
         if "No space left" in said:
             raise from_os_error(OSError(28, "No space left on device", str(folder.parent)))
-        raise TrainError(
-            "AW-TRN-31",
-            f"the base {model or source.name} cannot be dequantised: {reason[:300]}",
-            where=ErrorLocation(str(source)),
-            hint="choose a base of an architecture that transformers reads from GGUF (llama, qwen2, ...)",
-        )
+        message = f"the base {model or source.name} cannot be dequantised: {reason[:300]}"
+        hint = "choose a base of an architecture that transformers reads from GGUF (llama, qwen2, ...)"
+        raise TrainError("AW-TRN-31", message, where=ErrorLocation(str(source)), hint=hint)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the newest whole one counts, the last two are kept, a damaged one is named and passed over."""
+"""Checkpoints of a run: the last two are kept; the newest undamaged one is restored."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ FOLDER_NAME = re.compile(r"step-(\d{8})")
 
 
 class RestoredCheckpoint(NamedTuple):
-    """A checkpoint as it is taken back: made after `step` steps."""
-
     step: int
     files: dict[str, bytes]
 
 
 class CheckpointManager(Protocol):
-    """Where the loop's checkpoints go. Every worker of a crew calls both; which of them writes is the keeper's affair,
-    and only that one needs to ask for `files`."""
+    """Every worker calls both methods; only the worker that writes calls `files`."""
 
     def newest(self) -> RestoredCheckpoint | None: ...
 
@@ -31,7 +28,7 @@ class CheckpointManager(Protocol):
 
 
 class LocalCheckpointManager:
-    """In a folder of this machine. `warn` is told of every damaged one."""
+    """Checkpoints in a folder. `warn` is called for every damaged one."""
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self._folder = folder
@@ -49,7 +46,7 @@ class LocalCheckpointManager:
         return None
 
     def save(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
-        """Raises OperateError AW-OPS-01 when the disk is full; the checkpoints before it are whole then."""
+        """Raises OperateError AW-OPS-01 if the disk is full; earlier checkpoints stay."""
         atomic_directory.write_files(self._folder / f"step-{step:08d}", files())
         for _, old in self._list_checkpoints()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""What the classifiers have in common: classes of a label column, numbers of feature columns, notes for serving.
+"""Shared by the classifiers: classes of the label column, feature matrix, signature for serving.
 
-Decides that training sees the numbers that serving will see: 32-bit floats, in an order that is written into the
-model's file. Classes are the label's values in the rows trained on, numbers by size, texts by their characters. A
-held-out row of a class no training row has cannot be answered rightly, and counts as wrong.
+Design: training uses the numbers that serving uses, 32-bit floats in an order that is stored in the model's file.
+Classes are the label's values in the training rows, numbers by size before texts by code points. A held-out row whose
+class is not among them counts as wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 from archwright.engines.onnx_file import LABEL_LIMIT, SIGNATURE_KEY, ModelSignature
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
+from archwright.training.trainer import TrainedArtefact
 from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_spec import TrainSpec
 
@@ -25,11 +26,11 @@ FLOAT32_MAX = 3.4028235e38
 UNKNOWN_LABEL = -1
 ONNX_FILE = "model.onnx"
 ProbabilityFunction = Callable[[Any], Any]
-"""Class probabilities (items x classes, 64-bit floats) of rows of numbers (items x features, 32-bit floats)."""
+"""Features (items x features, float32) -> class probabilities (items x classes, float64)."""
 
 
 class TrainedClassifier(NamedTuple):
-    """A classifier as training left it, and as it was before its first step: what served answers are held against."""
+    """The trained and the untrained classifier, to compare served answers with."""
 
     notes: ModelSignature
     answers: ProbabilityFunction
@@ -37,10 +38,10 @@ class TrainedClassifier(NamedTuple):
 
 
 def collect_labels(data: TrainingData, spec: TrainSpec) -> tuple[str, ...]:
-    """The labels as texts, in order. Raises TrainError AW-TRN-40 (one class only, or too many) and AW-TRN-41 (values
-    that are no labels)."""
+    """The ordered labels. Raises TrainError AW-TRN-40 (number of classes), AW-TRN-41 (invalid label)."""
     name = spec.columns.label
-    texts = sorted(set(data.train.table.column(name).unique().to_pylist()), key=_label_sort_key)
+    values = set(data.train.table.column(name).unique().to_pylist())
+    texts = sorted(values, key=lambda value: (isinstance(value, str), value))
     found = tuple(dict.fromkeys(_format_label(value, data, name) for value in texts))
     if 2 <= len(found) <= LABEL_LIMIT:
         return found
@@ -52,7 +53,7 @@ def collect_labels(data: TrainingData, spec: TrainSpec) -> tuple[str, ...]:
 
 
 def encode_labels(part: DataSplit, data: TrainingData, spec: TrainSpec, labels: Sequence[str]) -> Any:
-    """The index of each row's class, UNKNOWN where the labels lack it."""
+    """The index of each row's class, UNKNOWN_LABEL if it is not among the labels."""
     import numpy as np  # noqa: PLC0415
 
     name, index = spec.columns.label, {label: place for place, label in enumerate(labels)}
@@ -61,8 +62,10 @@ def encode_labels(part: DataSplit, data: TrainingData, spec: TrainSpec, labels: 
 
 
 def build_feature_matrix(part: DataSplit, names: Sequence[str], data: TrainingData) -> Any:
-    """The columns as 32-bit floats, a row an item, NaN where a value is missing. Raises TrainError AW-TRN-42 (no
-    numbers) and AW-TRN-43 (infinite, or beyond 32 bits)."""
+    """The columns as float32 (rows x columns), NaN for a missing value.
+
+    Raises TrainError AW-TRN-42 (not numeric), AW-TRN-43 (infinite, or beyond 32 bits).
+    """
     np, pa = import_libraries()
     made = np.empty((len(part.ids), len(names)), np.float32)
     for place, name in enumerate(names):
@@ -80,7 +83,7 @@ def build_feature_matrix(part: DataSplit, names: Sequence[str], data: TrainingDa
 
 
 def invalid_value_error(part: DataSplit, row: int, name: str, what: str) -> TrainError:
-    """A row that cannot be learned from; its place in its source is said where it was read."""
+    """AW-TRN-43 for an invalid row, located by source file and row if these columns were read."""
     place = part.ids[row]
     if {"source_file", "source_row"} <= set(part.table.column_names):
         file, line = (part.table.column(column)[row].as_py() for column in ("source_file", "source_row"))
@@ -94,7 +97,7 @@ def choose_learning_rate(spec: TrainSpec, usual: float) -> float:
 
 
 def weights_sha256(tensors: Mapping[str, Any]) -> str:
-    """The digest of named numpy arrays: of their names, shapes, types and values."""
+    """The digest of names, types, shapes and values of numpy arrays."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         array = tensors[name]
@@ -103,30 +106,26 @@ def weights_sha256(tensors: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def write_onnx(folder: Path, model: Any, notes: ModelSignature) -> None:
-    """The ONNX model (a protobuf message of onnx) with our notes as the folder's model file: the same bytes for the
-    same weights, so without the name some converters draw."""
+def write_onnx(folder: Path, model: Any, notes: ModelSignature) -> TrainedArtefact:
+    """Write the ONNX model with its signature, without random names: equal weights give equal bytes."""
     from onnx import helper  # noqa: PLC0415
 
     model.producer_name, model.doc_string, model.graph.name = "archwright", "", "classifier"
     helper.set_model_props(model, {SIGNATURE_KEY: msgspec.json.encode(notes).decode()})
     write_atomic(folder / ONNX_FILE, model.SerializeToString(deterministic=True))
+    return TrainedArtefact(format="onnx", file=ONNX_FILE, labels=notes.labels, input_shape=notes.shape)
 
 
 def import_libraries() -> tuple[Any, Any]:
-    """numpy and pyarrow, or the line that installs them."""
+    """numpy and pyarrow. Raises MissingError AW-GET-01."""
     with require_extra("train", "training a classifier"):
         import numpy as np  # noqa: PLC0415
         import pyarrow as pa  # noqa: PLC0415
     return np, pa
 
 
-def _label_sort_key(value: object) -> tuple[int, Any]:
-    return (1, value) if isinstance(value, str) else (0, value)
-
-
 def _format_label(value: object, data: TrainingData, name: str) -> str:
-    """As it would be written in JSON; a whole number is one whether its column is of integers or not."""
+    """The label as in JSON; an integral float has the text of the integer. Raises TrainError AW-TRN-41."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value == value and abs(value) <= FLOAT32_MAX:

@@ -1,9 +1,8 @@
-"""Which rows come when: a permutation for each epoch, cut into steps.
+"""Order of training rows: one permutation per epoch, cut into steps.
 
-A row's place in an epoch is the rank of SHA-256(seed, epoch, record_id): it depends on nothing else, on no library's
-generator and on no other row, so a run that goes on in another process sees the rest of the very same order.
-A step ends at the row that brings it nearest to its budget, and at an epoch's end; every epoch has every row once.
-Where a step holds them all (boosting), they come as they are: to shuffle them costs many times such a step.
+A row's place in an epoch is the rank of SHA-256(seed, epoch, record_id), so a resumed run sees the same order.
+A step ends at the row that brings it nearest to its budget, and at the end of an epoch. A step that holds all rows
+(boosting) is not shuffled, since shuffling costs many times such a step.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()
 
 
 class Cursor(Record):
-    """The next row is the one at `position` of `epoch`; `order_sha256` digests the ids of all rows before it."""
+    """The next row is at `position` of `epoch`; `order_sha256` digests the ids of all rows before it."""
 
     epoch: int = 0
     position: int = 0
@@ -25,13 +24,11 @@ class Cursor(Record):
 
 
 def permute_rows(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
-    """Indices of `ids` in the order of the epoch."""
     keys = [hashlib.sha256(f"{seed} {epoch} {name}".encode()).digest() for name in ids]
     return sorted(range(len(ids)), key=keys.__getitem__)
 
 
 def extend_digest(order_sha256: str, ids: Iterable[str]) -> str:
-    """The digest after these rows too."""
     return hashlib.sha256("\n".join([order_sha256, *ids]).encode()).hexdigest()
 
 

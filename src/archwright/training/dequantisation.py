@@ -1,6 +1,6 @@
-"""`python -m archwright.training.dequantisation FILE.gguf FOLDER`: a quantised model as a folder of safetensors.
+"""`python -m archwright.training.dequantisation FILE.gguf FOLDER`: GGUF to float32 safetensors.
 
-Transformers keeps GGUF weights packed unless told otherwise, and unpacks them in every product: slow to train.
+By default transformers keeps GGUF weights packed and unpacks them in every product, which is slow in training.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Image classifier: two convolutions and a linear layer in PyTorch, for small pictures.
+"""Image classifier for small pictures: two convolutions and a linear layer in PyTorch, with Adam.
 
-A picture is its pixel columns in order (row by row, channels last), or the one column `image` with a list of numbers.
-The division by `scale` and the softmax are part of the exported model: who asks it sends raw pixels and gets
-probabilities. Adam, cross-entropy over the rows as they come: a rare class is not weighted up, so that probabilities
-stay probabilities. A missing pixel is refused, in training and in serving. A step of a crew is the same step as of
-one worker up to rounding: gradients are averaged by rows.
+A picture is its pixel columns in order (row by row, channels last), or the column `image` with a list of numbers. The
+exported model includes the division by `scale` and the softmax: raw pixels in, probabilities out. Classes are not
+weighted, so outputs stay probabilities. A missing pixel is refused. Several workers average gradients by rows.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ from archwright.engines.onnx_file import ModelSignature
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training import classifier_data
-from archwright.training.classifier_data import TrainedClassifier
+from archwright.training.classifier_data import FLOAT32_MAX, TrainedClassifier, invalid_value_error
 from archwright.training.trainer import StepResult, TrainedArtefact, TrainerSetup
 from archwright.training.training_data import DataSplit, TrainingData, feature_columns
 from archwright.training.training_spec import ImageSpec, TrainSpec
 
 LEARNING_RATE = 5e-3
 CHANNELS = (16, 32)
-# Every pixel is a weight of the last layer for each class: beyond this another kind of network is wanted.
+# The last layer has weights per pixel and class: larger pictures need another network.
 PIXEL_LIMIT = 128 * 128 * 4
 WEIGHTS_FILE = "model.safetensors"
 IMAGE_COLUMN = "image"
@@ -53,9 +53,8 @@ class ImageClassifierTrainer:
         self._rows_per_step = spec.rows_per_step
         self._image = require_image(spec)
         self._net = build_network(torch, self._image, len(self._notes.labels), spec.seed)
-        self._adam = torch.optim.Adam(
-            self._net.parameters(), classifier_data.choose_learning_rate(spec, LEARNING_RATE), foreach=False
-        )
+        rate = classifier_data.choose_learning_rate(spec, LEARNING_RATE)
+        self._adam = torch.optim.Adam(self._net.parameters(), rate, foreach=False)
 
     def lengths(self) -> Sequence[int]:
         return [1] * len(self._truth)
@@ -107,30 +106,22 @@ class ImageClassifierTrainer:
         from safetensors.torch import save  # noqa: PLC0415
 
         write_atomic(folder / WEIGHTS_FILE, save(self._net.state_dict()))
-        classifier_data.write_onnx(folder, export_onnx(self._torch, self._net, self._notes), self._notes)
-        return TrainedArtefact(
-            format="onnx", file=classifier_data.ONNX_FILE, labels=self._notes.labels, input_shape=self._notes.shape
-        )
+        return classifier_data.write_onnx(folder, export_onnx(self._torch, self._net, self._notes), self._notes)
 
 
 def load_trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tuple[str, ...]) -> TrainedClassifier:
-    """The network in a run's `result` folder, answering without ONNX."""
+    """The network in a run's `result` folder, evaluated in PyTorch."""
     from safetensors.torch import load  # noqa: PLC0415
 
-    torch, image = import_torch(), require_image(spec)
+    torch = import_torch()
     notes = build_notes(data, spec, select_pixel_columns(data, spec), labels)
-    net = build_network(torch, image, len(labels), spec.seed)
-    untrained = build_network(torch, image, len(labels), spec.seed)
+    net, untrained = (build_network(torch, require_image(spec), len(labels), spec.seed) for _ in range(2))
     net.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()))
-    return TrainedClassifier(
-        notes,
-        lambda rows: _predict_probabilities(torch, net, rows),
-        lambda rows: _predict_probabilities(torch, untrained, rows),
-    )
+    answers = partial(_predict_probabilities, torch)
+    return TrainedClassifier(notes, partial(answers, net), partial(answers, untrained))
 
 
 def select_pixel_columns(data: TrainingData, spec: TrainSpec) -> list[str]:
-    """The columns that make a picture."""
     table = data.train.table
     if not spec.columns.features and IMAGE_COLUMN in table.column_names:
         return [IMAGE_COLUMN]
@@ -138,10 +129,9 @@ def select_pixel_columns(data: TrainingData, spec: TrainSpec) -> list[str]:
 
 
 def build_notes(data: TrainingData, spec: TrainSpec, names: list[str], labels: tuple[str, ...] = ()) -> ModelSignature:
-    """Raises TrainError AW-TRN-44 when the columns do not make the spec's picture, or it is too large."""
-    image = require_image(spec)
-    shape = (image.height, image.width, image.channels)
-    size = image.height * image.width * image.channels
+    """Raises TrainError AW-TRN-44 if the picture is too large or the columns do not match its size."""
+    shape = require_image(spec).shape
+    size = math.prod(shape)
     where = ErrorLocation(field="image")
     if size > PIXEL_LIMIT:
         message = f"{size:,} numbers a picture are more than this small network takes ({PIXEL_LIMIT:,})"
@@ -151,23 +141,21 @@ def build_notes(data: TrainingData, spec: TrainSpec, names: list[str], labels: t
         message = f"{data.version.id} has {len(names)} feature columns, a picture of {shape} needs {size}"
         hint = "correct height, width and channels, or name the pixel columns in columns: features"
         raise TrainError("AW-TRN-44", message, where=where, hint=hint)
-    return ModelSignature(
-        labels=labels or classifier_data.collect_labels(data, spec), shape=shape, features=tuple(names) if named else ()
-    )
+    labels = labels or classifier_data.collect_labels(data, spec)
+    return ModelSignature(labels=labels, shape=shape, features=tuple(names) if named else ())
 
 
 def build_pixel_matrix(part: DataSplit, names: list[str], data: TrainingData, spec: TrainSpec) -> Any:
-    """Raw pixels, a row a picture. Raises TrainError AW-TRN-43 for a pixel that is missing."""
+    """Raw pixels (pictures x pixels). Raises TrainError AW-TRN-43 for a missing pixel."""
     np, _ = classifier_data.import_libraries()
-    rows = (
-        classifier_data.build_feature_matrix(part, names, data)
-        if names != [IMAGE_COLUMN]
-        else _parse_pixel_lists(part, require_image(spec))
-    )
+    if names == [IMAGE_COLUMN]:
+        rows = _parse_pixel_lists(part, require_image(spec))
+    else:
+        rows = classifier_data.build_feature_matrix(part, names, data)
     absent = np.argwhere(np.isnan(rows))
     if absent.size:
         row, pixel = (int(place) for place in absent[0])
-        raise classifier_data.invalid_value_error(part, row, f"pixel {pixel}", "has no value")
+        raise invalid_value_error(part, row, f"pixel {pixel}", "has no value")
     return rows
 
 
@@ -184,7 +172,7 @@ def import_torch() -> Any:
 
 
 def build_network(torch: Any, image: ImageSpec, labels: int, seed: int) -> Any:
-    """From rows of raw pixels to scores. Each convolution keeps the size, each pooling halves what can be halved."""
+    """A network from raw pixels to scores. Convolutions keep the size, poolings halve each side above 1."""
     nn = torch.nn
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -212,12 +200,12 @@ def _wrap_network(torch: Any, image: ImageSpec, body: Any) -> Any:
 
 
 def export_onnx(torch: Any, net: Any, notes: ModelSignature) -> Any:
-    """The network with its softmax as an ONNX model that takes any number of pictures at once."""
+    """The network with its softmax as an ONNX model with a free batch size."""
     import onnx  # noqa: PLC0415
 
     whole, file = torch.nn.Sequential(net, torch.nn.Softmax(dim=1)).train(False), BytesIO()
     with warnings.catch_warnings():
-        # The exporter that needs no further package announces that it is the older one.
+        # The exporter that needs no further package warns that it is deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             whole,
@@ -238,21 +226,19 @@ def _predict_probabilities(torch: Any, net: Any, rows: Any) -> Any:
 
 
 def _parse_pixel_lists(part: DataSplit, image: ImageSpec) -> Any:
-    """The lists of the image column, flat or row by row; the lake keeps them as their JSON text."""
+    """The lists of the image column, flat or nested; the lake stores them as JSON text."""
     np, _ = classifier_data.import_libraries()
-    shape = (image.height, image.width, image.channels)
-    allowed = {(image.height * image.width * image.channels,), shape, shape[:2] if image.channels == 1 else shape}
-    found = np.empty((len(part.ids), image.height * image.width * image.channels), np.float32)
+    shape, size = image.shape, math.prod(image.shape)
+    allowed = {(size,), shape, shape[:2] if image.channels == 1 else shape}
+    found = np.empty((len(part.ids), size), np.float32)
     for row, text in enumerate(part.table.column(IMAGE_COLUMN).to_pylist()):
         try:
             picture = np.array(msgspec.json.decode(text), np.float64)
         except (msgspec.DecodeError, TypeError, ValueError) as error:
-            raise classifier_data.invalid_value_error(part, row, IMAGE_COLUMN, "is not a list of numbers") from error
+            raise invalid_value_error(part, row, IMAGE_COLUMN, "is not a list of numbers") from error
         if picture.shape not in allowed:
-            raise classifier_data.invalid_value_error(
-                part, row, IMAGE_COLUMN, f"has the shape {picture.shape}, not {shape}"
-            )
-        if (np.abs(picture) > classifier_data.FLOAT32_MAX).any():
-            raise classifier_data.invalid_value_error(part, row, IMAGE_COLUMN, "is beyond what 32 bits hold")
+            raise invalid_value_error(part, row, IMAGE_COLUMN, f"has the shape {picture.shape}, not {shape}")
+        if (np.abs(picture) > FLOAT32_MAX).any():
+            raise invalid_value_error(part, row, IMAGE_COLUMN, "is beyond what 32 bits hold")
         found[row] = picture.reshape(-1)
     return found

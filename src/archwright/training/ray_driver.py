@@ -1,15 +1,11 @@
-"""A run with several workers: Ray Train starts them, and starts them again when one dies.
+"""Driver of a run with several workers: Ray Train starts them, and restarts all if one dies.
 
-Ray is for who has outgrown one machine: it is loaded for `workers` above 1 and never else. The process that drives it
-is the same training process that makes the steps of a single worker, so who started the run sees no difference. Ray
-comes from `ray_address`; empty, one is started here for as long as the run lasts, with the CPUs of this machine.
+The training process drives Ray only if `workers` is above 1. It joins the cluster at `ray_address`; without an address
+it starts a local Ray for the duration of the run. On a cluster the home must be a shared folder under the same path on
+all machines, and archwright must be installed on each; both are checked before the start.
 
-On a cluster the home must be one shared folder on all its machines, under the same path, and archwright must be
-installed on each; both are looked at before anything starts. Checkpoints are ours and stand in the home: Ray is told
-of none. Each worker gets `threads` CPUs, or as many as go round when the spec leaves that open.
-
-What the workers say comes through files in the home; what they are told (to stop) goes the same way. Ray's health
-check comes every half second, since a death is noticed no sooner.
+Checkpoints are written to the home and not through Ray. Workers report through files in the home, and a file there
+tells them to stop. Each worker gets `threads` CPUs, or an equal share if the spec has no value.
 """
 
 from __future__ import annotations
@@ -37,17 +33,17 @@ from archwright.training.training_loop import LoopHooks, TrainingProgress
 
 R = TypeVar("R", bound=Record)
 
-# Deaths in one training process; after that `runs resume` goes on.
+# Restarts within one training process; after that the user continues with `runs resume`.
 MAX_FAILURES = 3
 START_TIMEOUT_S = 600.0
 POLL_INTERVAL_S = 0.2
 RESUME_HINT = "archwright runs resume goes on from the newest checkpoint; see the run's log"
-# A Ray of our own: nothing goes through its object store, which takes its memory at once.
+# Options of a local Ray. Its object store allocates its memory at once and stays nearly empty.
 LOCAL_RAY = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
 
 
 class WorkerFailure(Record):
-    """A line of Ray's: workers that are gone, and what it says of the first of them."""
+    """The ranks of dead workers and Ray's reason for the first of them."""
 
     at: float
     ranks: list[int]
@@ -55,10 +51,10 @@ class WorkerFailure(Record):
 
 
 def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
-    """Start the workers and see them through to the last step, or to where `hooks.stop` ends it.
+    """Run the workers to the last step, or until `hooks.stop`.
 
-    Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (they do not fit), AW-TRN-64 (none starts),
-    OperateError AW-OPS-60 (no cluster there), AW-OPS-61 (a machine does not see the home), and whatever a worker met.
+    Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (CPUs do not suffice), AW-TRN-64 (no worker starts),
+    OperateError AW-OPS-60 (no cluster), AW-OPS-61 (a machine does not see the home), and errors of workers.
     """
     spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
 
@@ -69,8 +65,7 @@ def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
         note(f"dequantising {spec.base}, once for all runs")
     if job.base_sha256:
         base_model.prepare_base(home, job.base_sha256, spec.base)
-    folder = home.worker_group(run)
-    shutil.rmtree(folder)
+    shutil.rmtree(home.worker_group(run))
     folder = home.worker_group(run)
     with _open_ray(home, run) as ray:
         machines = ray_cluster.list_nodes(ray)
@@ -79,34 +74,33 @@ def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
         given = WorkerSpec(home=str(home.root), run=run, threads=threads)
         follow_workers(RayTrainTask(ray, given, spec.workers), hooks, folder, spec.steps)
     if training_runs.load_outcome(home, run) is None and not (folder / STOP_FILE).exists():
-        raise TrainError(
-            "AW-TRN-61", "the workers left before the last step", where=ErrorLocation(field="workers"), hint=RESUME_HINT
-        )
+        raise _workers_error("AW-TRN-61", "the workers left before the last step")
 
 
 def allocate_threads(cpus: list[int], workers: int, threads: int | None) -> int:
-    """The CPUs of each worker: `threads`, or as many as every worker can have on machines of so many.
+    """CPUs of each worker: `threads`, or the most that all workers can have on machines with these `cpus`.
 
-    Raises TrainError AW-TRN-63 when the machines are too small.
+    Raises TrainError AW-TRN-63 if the machines are too small.
     """
     for each in [threads] if threads else range(max(cpus, default=0), 0, -1):
         if sum(have // each for have in cpus) >= workers:
             return each
     wanted = f"{workers} workers of {threads or 1} thread(s)"
-    raise TrainError(
-        "AW-TRN-63",
-        f"{wanted} do not fit on machines with {', '.join(map(str, cpus)) or 'no'} CPUs",
-        where=ErrorLocation(field="workers"),
-        hint="lower workers or threads in the spec, or set ray_address to a larger cluster",
-    )
+    message = f"{wanted} do not fit on machines with {', '.join(map(str, cpus)) or 'no'} CPUs"
+    hint = "lower workers or threads in the spec, or set ray_address to a larger cluster"
+    raise _workers_error("AW-TRN-63", message, hint)
+
+
+def _workers_error(code: str, message: str, hint: str = RESUME_HINT) -> TrainError:
+    return TrainError(code, message, where=ErrorLocation(field="workers"), hint=hint)
 
 
 @contextmanager
 def _open_ray(home: Home, run: str) -> Iterator[Any]:
-    """Ray, joined or started; at the end left, or stopped with all it started and wrote."""
+    """Ray, joined or started; left or stopped after the block, with the session folder removed."""
     ray = ray_cluster.import_ray("training with several workers")
     address = settings.load().ray_address
-    # Threads that spin slow each other down.
+    # Spinning threads slow each other down.
     variables = {
         **base_model.OFFLINE_ENVIRONMENT,
         **(ray_collectives.CLUSTER_VARIABLES if address else ray_collectives.LOCAL_VARIABLES),
@@ -119,7 +113,7 @@ def _open_ray(home: Home, run: str) -> Iterator[Any]:
             ray_cluster.check_home(ray, home)
         else:
             ray_cluster.start_ray(ray, "", {**LOCAL_RAY, "_temp_dir": str(home.ray_session(run))}, variables)
-        signal.signal(signal.SIGTERM, before)  # Ray would take it for itself
+        signal.signal(signal.SIGTERM, before)  # Ray replaces the handler
         yield ray
     finally:
         ray.shutdown()
@@ -128,16 +122,15 @@ def _open_ray(home: Home, run: str) -> Iterator[Any]:
 
 
 class RayTrainTask:
-    """Ray Train at work in a task of Ray's: in this process it would have to wait for it, and could not end it."""
+    """Ray Train in a Ray task: in this process `fit` would block and could not be ended."""
 
     def __init__(self, ray: Any, given: WorkerSpec, workers: int) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
 
         here = Affinity(ray.get_runtime_context().get_node_id(), soft=False)
         self._ray = ray
-        self._task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(run_ray_train).remote(
-            given, workers
-        )
+        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(run_ray_train)
+        self._task = task.remote(given, workers)
         self.error = ""
 
     def running(self) -> bool:
@@ -152,37 +145,31 @@ class RayTrainTask:
 
 
 def run_ray_train(given: WorkerSpec, workers: int) -> str:
-    """Why Ray Train gave up, empty when it did not."""
+    """The error of Ray Train, empty if it succeeded."""
     import ray.train.torch  # noqa: PLC0415
 
     folder = Home(given.home).worker_group(given.run)
     deaths = folder / "deaths.jsonl"
 
     class Deaths(ray.train.UserCallback):  # type: ignore[misc]
-        """Lives in Ray's controller, on the machine of the driving process."""
+        """Runs in Ray's controller, on the machine of the driving process."""
 
         def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
-            # A peer that lost it fails too, and says so.
+            # Peers of a dead worker fail with ConnectionResetError.
             gone = {rank: e for rank, e in worker_exceptions.items() if not isinstance(e, ConnectionResetError)}
             reason = next(iter(gone.values()), next(iter(worker_exceptions.values())))
             line = WorkerFailure(at=time.time(), ranks=sorted(gone), reason=ray_cluster.first_line(reason))
             with deaths.open("ab") as file:
                 file.write(msgspec.json.encode(line) + b"\n")
 
-    config = ray.train.RunConfig(
-        name="ray",
-        storage_path=str(folder),
-        failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-        callbacks=[Deaths()],
-    )
-    trainer = ray.train.torch.TorchTrainer(
+    train, cpus = ray.train, {"CPU": given.threads}
+    failures = train.FailureConfig(max_failures=MAX_FAILURES)
+    trainer = train.torch.TorchTrainer(
         ray_worker.main,
         train_loop_config=msgspec.to_builtins(given),
-        torch_config=ray.train.torch.TorchConfig(backend="gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, resources_per_worker={"CPU": given.threads}, placement_strategy="SPREAD"
-        ),
-        run_config=config,
+        torch_config=train.torch.TorchConfig(backend="gloo"),
+        scaling_config=train.ScalingConfig(num_workers=workers, resources_per_worker=cpus, placement_strategy="SPREAD"),
+        run_config=train.RunConfig(name="ray", storage_path=str(folder), failure_config=failures, callbacks=[Deaths()]),
     )
     try:
         trainer.fit()
@@ -191,14 +178,62 @@ def run_ray_train(given: WorkerSpec, workers: int) -> str:
     return ""
 
 
-class LogFollower:
-    """Knows how far each file of the crew's has been read."""
+class RunningTask(Protocol):
+    """Ray Train at work; `error` is set when it has ended with an error."""
 
-    def __init__(self) -> None:
+    error: str
+
+    def running(self) -> bool: ...
+
+
+def follow_workers(fit: RunningTask, hooks: LoopHooks, folder: Path, steps: int) -> None:
+    """Report the workers' messages until Ray Train ends. Raises the error that ended it."""
+    listener = _WorkerMonitor(hooks, folder, steps)
+    until = hooks.now() + START_TIMEOUT_S
+    while fit.running():
+        # Checked before messages are reported: a hook that hears of the first step may stop after it.
+        if listener.heard and hooks.stop():
+            (folder / STOP_FILE).touch()
+        listener.poll_workers()
+        if not listener.heard and hooks.now() > until:
+            message = f"no worker has started within {START_TIMEOUT_S:.0f} s"
+            hint = "their CPUs may be taken by other work: wait, lower workers or threads, then archwright runs resume"
+            raise _workers_error("AW-TRN-64", message, hint)
+    listener.poll_workers()
+    if fit.error:
+        message, deaths = f"Ray Train failed: {fit.error}", listener.deaths
+        if deaths:
+            message = f"workers died {len(deaths)} times; of the last one Ray says: {deaths[-1].reason}"
+        raise _workers_error("AW-TRN-61", message)
+
+
+class _WorkerMonitor:
+    """`step` is the last step since this process began, None before the first."""
+
+    def __init__(self, hooks: LoopHooks, folder: Path, steps: int) -> None:
+        self._hooks = hooks
+        self._folder = folder
+        self._steps = steps
         self._read: dict[Path, int] = {}
+        self._journal = Journal("training", sys.stderr)
+        self.step: int | None = None
+        self.heard = False
+        self.deaths: list[WorkerFailure] = []
+        self._failures: dict[int, ArchwrightError] = {}
 
-    def read_new_lines(self, path: Path, kind: type[R]) -> list[R]:
-        """The whole lines that came since."""
+    def poll_workers(self) -> None:
+        """Raises the error of a worker, since the other workers may wait for it forever."""
+        for path in sorted(self._folder.glob("worker-*.jsonl")):
+            for said in self._read_new_lines(path, WorkerMessage):
+                self.heard = True
+                self._handle_message(said)
+        for death in self._read_new_lines(self._folder / "deaths.jsonl", WorkerFailure):
+            self._record_failure(death)
+        if self._failures:
+            raise self._failures[min(self._failures)]
+
+    def _read_new_lines(self, path: Path, kind: type[R]) -> list[R]:
+        """The complete lines since the last call."""
         at = self._read.get(path, 0)
         if not path.exists():
             return []
@@ -207,78 +242,6 @@ class LogFollower:
             new = file.read().rpartition(b"\n")[0]
         self._read[path] = at + len(new) + bool(new)
         return [msgspec.json.decode(line, type=kind) for line in new.splitlines()]
-
-
-class RunningTask(Protocol):
-    """Ray Train at work; `error` says what it came to when it no longer is."""
-
-    error: str
-
-    def running(self) -> bool: ...
-
-
-def follow_workers(fit: RunningTask, hooks: LoopHooks, folder: Path, steps: int) -> None:
-    """Tell what the workers say until Ray Train is done; raise what ended it."""
-    listener = _WorkerMonitor(hooks, folder, steps)
-    until = hooks.now() + START_TIMEOUT_S
-    while fit.running():
-        # Asked before the first step is told of: who is told may want to stop at once, and keep that step.
-        if listener.heard and hooks.stop():
-            (folder / STOP_FILE).touch()
-        listener.poll_workers()
-        if not listener.heard and hooks.now() > until:
-            raise _start_timeout_error()
-    listener.poll_workers()
-    if fit.error:
-        raise _worker_failure_error(fit.error, listener.deaths)
-
-
-def _start_timeout_error() -> TrainError:
-    return TrainError(
-        "AW-TRN-64",
-        f"no worker has started within {START_TIMEOUT_S:.0f} s",
-        where=ErrorLocation(field="workers"),
-        hint="their CPUs may be taken by other work: wait, lower workers or threads, then archwright runs resume",
-    )
-
-
-def _worker_failure_error(error: str, deaths: list[WorkerFailure]) -> ArchwrightError:
-    if not deaths:
-        return TrainError(
-            "AW-TRN-61", f"Ray Train failed: {error}", where=ErrorLocation(field="workers"), hint=RESUME_HINT
-        )
-    return TrainError(
-        "AW-TRN-61",
-        f"workers died {len(deaths)} times; of the last one Ray says: {deaths[-1].reason}",
-        where=ErrorLocation(field="workers"),
-        hint=RESUME_HINT,
-    )
-
-
-class _WorkerMonitor:
-    """`step` is the last one made since this process began, None before the first."""
-
-    def __init__(self, hooks: LoopHooks, folder: Path, steps: int) -> None:
-        self._hooks = hooks
-        self._folder = folder
-        self._steps = steps
-        self._tail = LogFollower()
-        self._journal = Journal("training", sys.stderr)
-        self.step: int | None = None
-        self.heard = False
-        self.deaths: list[WorkerFailure] = []
-        self._failures: dict[int, ArchwrightError] = {}
-
-    def poll_workers(self) -> None:
-        """Raises the error that a worker met: the others may be waiting for it, so nothing more will come."""
-        for path in sorted(self._folder.glob("worker-*.jsonl")):
-            for said in self._tail.read_new_lines(path, WorkerMessage):
-                self.heard = True
-                self._handle_message(said)
-        for death in self._tail.read_new_lines(self._folder / "deaths.jsonl", WorkerFailure):
-            self._record_failure(death)
-        if self._failures:
-            raise self._failures[min(self._failures)]
 
     def _handle_message(self, said: WorkerMessage) -> None:
         if said.progress is not None:

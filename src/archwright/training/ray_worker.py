@@ -1,10 +1,10 @@
-"""What each worker of a crew does: the same loop as a process alone, on its share of every step's rows.
+"""A Ray Train worker: runs the training loop on its share of every step's rows.
 
-All workers read the rows and the newest checkpoint from the home; the first one alone writes: checkpoints, result,
-outcome. What a worker has to say goes to a file of its own in the run's `crew` folder, which the launcher follows.
+All workers read rows and the newest checkpoint from the home; only rank 0 writes checkpoints, result and outcome. Each
+worker writes messages to its own file in the run's `crew` folder, which the driver reads.
 
-A worker whose peer is gone fails, and Ray Train starts the whole crew again. An error of ours ends the run instead:
-the worker that met it says so, and the launcher ends them all, since the others may wait for it in a sum.
+If a worker dies, its peers fail and Ray Train restarts all. An ArchwrightError ends the run: the worker reports it and
+the driver stops all workers, since they may wait for it in an all-reduce.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -22,20 +22,20 @@ from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, ErrorLocation, TrainError, boundary
 from archwright.home import Home
 from archwright.training import run_execution, training_loop
-from archwright.training.checkpoint import CheckpointManager, RestoredCheckpoint
+from archwright.training.checkpoint import CheckpointManager, LocalCheckpointManager, RestoredCheckpoint
 from archwright.training.ray_collectives import PEER_LOST, RayWorkerGroup
-from archwright.training.task_registry import TRAINER_FACTORIES
+from archwright.training.task_registry import make_trainer
 from archwright.training.training_loop import LoopHooks, TrainingProgress
 from archwright.training.training_process import SerialisedError
 
-# A shared folder may show another machine's checkpoint late.
+# A shared folder may show a checkpoint of another machine late.
 CHECKPOINT_TRIES, CHECKPOINT_RETRY_S = 60, 1.0
-# A file in the crew's folder that asks them to keep a checkpoint and end.
+# A file in the workers' folder that asks them to save a checkpoint and end.
 STOP_FILE = "stop"
 
 
 class WorkerMessage(Record):
-    """One line of a worker's file; the first of each start has neither progress nor failure."""
+    """One line of a worker's file; the first line of each start has neither progress nor failure."""
 
     at: float
     rank: int
@@ -47,37 +47,32 @@ class WorkerMessage(Record):
 
 
 class WorkerSpec(Record):
-    """What a worker is given: where to work, with how many threads."""
-
     home: str
     run: str
     threads: int
 
 
-class WorkerLog:
-    """A worker's file in the crew's folder."""
-
-    def __init__(self, folder: Path, rank: int, node: str) -> None:
-        self._folder = folder
-        self._rank = rank
-        self._node = node
+class WorkerLog(NamedTuple):
+    folder: Path
+    rank: int
+    node: str
 
     def write(self, progress: TrainingProgress | None = None, failure: SerialisedError | None = None) -> None:
         line = WorkerMessage(
             at=round(time.time(), 3),
-            rank=self._rank,
+            rank=self.rank,
             pid=os.getpid(),
             host=socket.gethostname(),
-            node=self._node,
+            node=self.node,
             progress=progress,
             failure=failure,
         )
-        with (self._folder / f"worker-{self._rank}.jsonl").open("ab") as file:
+        with (self.folder / f"worker-{self.rank}.jsonl").open("ab") as file:
             file.write(msgspec.json.encode(line) + b"\n")
 
 
 class Rank0Broadcast(Protocol):
-    """A crew whose workers can ask what the first one says."""
+    """A worker group that distributes values of rank 0."""
 
     rank: int
 
@@ -85,7 +80,7 @@ class Rank0Broadcast(Protocol):
 
 
 class SharedCheckpointManager:
-    """The keeper of a crew: every worker goes on from the checkpoint the first one chose, and only that one writes."""
+    """Every worker restores the checkpoint that rank 0 chose, and only rank 0 writes."""
 
     def __init__(
         self, crew: Rank0Broadcast, keeper: CheckpointManager, wait: Callable[[float], None] = time.sleep
@@ -95,7 +90,7 @@ class SharedCheckpointManager:
         self._wait = wait
 
     def newest(self) -> RestoredCheckpoint | None:
-        """Raises TrainError AW-TRN-62 when this worker does not find what the first one chose."""
+        """Raises TrainError AW-TRN-62 if this worker does not find the checkpoint that rank 0 chose."""
         kept = self._keeper.newest()
         chosen = int(self._crew.broadcast(float(kept.step if kept else 0)))
         for _ in range(CHECKPOINT_TRIES):
@@ -103,12 +98,10 @@ class SharedCheckpointManager:
                 return kept
             self._wait(CHECKPOINT_RETRY_S)
             kept = self._keeper.newest()
-        raise TrainError(
-            "AW-TRN-62",
-            f"worker {self._crew.rank} does not see the checkpoint of step {chosen} that the first worker goes on from",
-            where=ErrorLocation(field="checkpoints"),
-            hint="the home must be one shared folder for all machines of the cluster",
-        )
+        missing = f"the checkpoint of step {chosen} that the first worker goes on from"
+        message = f"worker {self._crew.rank} does not see {missing}"
+        hint = "the home must be one shared folder for all machines of the cluster"
+        raise TrainError("AW-TRN-62", message, where=ErrorLocation(field="checkpoints"), hint=hint)
 
     def save(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
         if self._crew.rank == 0:
@@ -116,7 +109,7 @@ class SharedCheckpointManager:
 
 
 def main(given: Mapping[str, str | int]) -> None:
-    """Called by Ray Train in each worker, with a process group around it."""
+    """Called by Ray Train in each worker after it created the process group."""
     import ray  # noqa: PLC0415
 
     task = msgspec.convert(given, WorkerSpec)
@@ -147,8 +140,8 @@ def _train_worker(home: Home, task: WorkerSpec, crew: RayWorkerGroup, voice: Wor
     def stop() -> bool:
         return crew.broadcast(float(first and home.worker_group(task.run).joinpath(STOP_FILE).exists())) > 0
 
-    trainer = TRAINER_FACTORIES[setup.spec.task](setup)
-    keeper = SharedCheckpointManager(crew, run_execution.open_checkpoints(home, task.run, warn))
+    trainer = make_trainer(setup)
+    keeper = SharedCheckpointManager(crew, LocalCheckpointManager(home.run(task.run) / "checkpoints", warn))
     state = training_loop.run_loop(trainer, setup, keeper, LoopHooks(tell, stop))
     if state.step == steps and first:
         run_execution.save_result(home, task.run, trainer, state)

@@ -1,19 +1,18 @@
-"""What a training process does with a run: open what it needs, go through the loop, save the result."""
+"""Execute a run: build the trainer, run the loop, save the result."""
 
 from __future__ import annotations
 
 import re
 import resource
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from archwright.home import Home
+from archwright.home import Home, write_json
 from archwright.training import atomic_directory, base_model, training_data, training_loop, training_runs
 from archwright.training.checkpoint import LocalCheckpointManager
-from archwright.training.task_registry import TRAINER_FACTORIES
+from archwright.training.task_registry import make_trainer
 from archwright.training.trainer import SingleWorker, TaskTrainer, TrainedArtefact, TrainerSetup, WorkerGroup
 from archwright.training.training_loop import LoopHooks, LoopState, TrainingProgress
 
@@ -22,19 +21,13 @@ PEAK_MEMORY = re.compile(r"^VmHWM:\s+(\d+) kB$", re.M)
 
 
 def build_setup(home: Home, run: str, crew: WorkerGroup) -> TrainerSetup:
-    """Everything a task is made from, the same for whoever goes on with the run."""
     spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
-    return TrainerSetup(
-        spec, training_data.load_version(home, job.version, spec), home, crew, job.threads, job.base_sha256
-    )
-
-
-def open_checkpoints(home: Home, run: str, warn: Callable[[str], None]) -> LocalCheckpointManager:
-    return LocalCheckpointManager(home.run(run) / "checkpoints", warn)
+    data = training_data.load_version(home, job.version, spec)
+    return TrainerSetup(spec, data, home, crew, job.threads, job.base_sha256)
 
 
 def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
-    """One process does it all. Afterwards there is an outcome, or `hooks.stop` ended it."""
+    """Run all steps in this process and save the result, or end early if `hooks.stop` asks."""
     spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
 
     def note(text: str) -> None:
@@ -43,20 +36,21 @@ def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
     if job.base_sha256 and not base_model.is_prepared(home, job.base_sha256):
         note(f"dequantising {spec.base}, once for all runs")
     setup = build_setup(home, run, SingleWorker())
-    trainer = TRAINER_FACTORIES[spec.task](setup)
-    state = training_loop.run_loop(trainer, setup, open_checkpoints(home, run, note), hooks)
+    trainer = make_trainer(setup)
+    keeper = LocalCheckpointManager(home.run(run) / "checkpoints", note)
+    state = training_loop.run_loop(trainer, setup, keeper, hooks)
     if state.step == spec.steps:
         save_result(home, run, trainer, state)
 
 
 def save_result(home: Home, run: str, trainer: TaskTrainer, state: LoopState) -> None:
-    """Save the result, then the outcome: who finds an outcome finds a whole result."""
+    """Save the result, then the outcome, so that an outcome implies a complete result."""
 
     def fill(folder: Path) -> None:
         (folder / RESULT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(trainer.save(folder))))
 
     atomic_directory.write_directory(home.run(run) / "result", fill)
-    made = training_runs.RunOutcome(
+    outcome = training_runs.RunOutcome(
         step=state.step,
         order_sha256=state.cursor.order_sha256,
         weights_sha256=trainer.weights_sha256(),
@@ -66,17 +60,16 @@ def save_result(home: Home, run: str, trainer: TaskTrainer, state: LoopState) ->
         stepping_s=state.stepping_s,
         memory_bytes=peak_memory_bytes(),
     )
-    training_runs.write_outcome(home, run, made)
+    write_json(home.run(run) / "outcome.json", outcome)
 
 
 def read_result(home: Home, run: str) -> TrainedArtefact:
-    """What a run whose steps are made left in its `read_result` folder. Raises TrainError AW-TRN-22."""
+    """The artefact of a run with an outcome. Raises TrainError AW-TRN-22."""
     return training_runs.read_record(home.run(run) / "result" / RESULT_FILE, TrainedArtefact, run)
 
 
 def peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int:
-    """The largest resident set this process had. Where the system tells it of the program alone, that is taken: the
-    usual figure begins with what the parent held when it started us."""
+    """Peak resident set. VmHWM is preferred, since ru_maxrss includes the parent's memory."""
     try:
         return int(PEAK_MEMORY.findall(status.read_text())[0]) * 1024
     except (OSError, IndexError):

@@ -1,8 +1,7 @@
-"""Several samples in one row of tokens, none of which sees another.
+"""Sequence packing: the samples of a step in one row of tokens, without padding.
 
-A step's samples stand one after the other without padding; positions begin anew at each, and the attention mask is
-block-diagonal and causal, so every sample's loss is what it would be alone (`test_sequence_packing` holds it
-to that). The head, a third of the work, is asked only about the tokens that are learned from.
+Positions restart at each sample and the attention mask is block-diagonal and causal, so every sample has the same loss
+as alone. The output head, a third of the work, is computed for supervised tokens only.
 """
 
 from __future__ import annotations
@@ -12,21 +11,21 @@ from typing import Any, NamedTuple
 
 
 class EncodedSample(NamedTuple):
-    """A sample: its tokens, and for each whether it is learned from. The first never is: nothing stands before it."""
+    """Tokens of a sample, and whether each is learned from. The first token never is."""
 
     ids: list[int]
     supervised: list[bool]
 
 
 class TokenLosses(NamedTuple):
-    """Cross-entropy of every supervised token in order (a float32 tensor), and the sample each belongs to."""
+    """Cross-entropy of the supervised tokens in order (float32 tensor), and the sample of each."""
 
     values: Any
     samples: Any
 
 
 def compute_losses(model: Any, batch: Sequence[EncodedSample]) -> TokenLosses:
-    """`model` is a causal language model of transformers, or peft's around one."""
+    """`model` is a causal language model of transformers or a peft model around one."""
     import torch  # noqa: PLC0415
 
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -36,11 +35,9 @@ def compute_losses(model: Any, batch: Sequence[EncodedSample]) -> TokenLosses:
     learned = torch.tensor([yes and place > 0 for sample in batch for place, yes in enumerate(sample.supervised)])
     same = samples[:, None] == samples[None, :]
     mask = (same & torch.ones_like(same).tril())[None, None]
-    hidden = plain.base_model(
-        input_ids=ids[None], position_ids=positions[None], attention_mask=mask, use_cache=False
-    ).last_hidden_state[0]
+    inputs = {"input_ids": ids[None], "position_ids": positions[None], "attention_mask": mask}
+    hidden = plain.base_model(**inputs, use_cache=False).last_hidden_state[0]
     # The state at a place predicts the token after it.
-    before = hidden[:-1][learned[1:]]
-    logits = plain.get_output_embeddings()(before).float()
+    logits = plain.get_output_embeddings()(hidden[:-1][learned[1:]]).float()
     values = torch.nn.functional.cross_entropy(logits, ids[learned], reduction="none")
     return TokenLosses(values, samples[learned])

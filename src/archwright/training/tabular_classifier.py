@@ -1,15 +1,12 @@
-"""Tabular classifier: gradient-boosted trees of LightGBM over numeric columns. A step is one round of boosting.
+"""Tabular classifier: gradient-boosted trees of LightGBM. A step is one boosting round.
 
-Every round looks at all rows this process has, whatever rows the loop names: that is what boosting is, and `budget`
-asks for them all. One worker only: rounds of several workers would need the library's own network.
+Every round uses all rows, so `budget` is all rows. One worker only: several would need LightGBM's own network.
 
-What is decided about data: a missing value is a value (trees learn which way it goes), and serving takes null for a
-feature only if training saw it missing; a constant column is never split on and does no harm; text columns are not
-features; a rare class is not weighted up, so that probabilities stay probabilities. Rows are 32-bit floats, as ONNX
-trees compare them: on the way there each threshold is rounded down to 32 bits, which changes no answer (rounded to
-nearest, as the converter does, it may land on the other side of a value).
-
-The same rows, seed and threads give the same trees, also when training goes on from the text of half the trees.
+Trees learn the direction of missing values; serving accepts null for a feature only if it was missing in training.
+Text columns are not features. Classes are not weighted, so outputs stay probabilities. Rows are float32, as ONNX trees
+compare them. The export rounds each threshold down to float32, which changes no answer; rounding to nearest, as the
+converter does, may move a threshold past a value. The same rows, seed and threads give the same trees, also if
+training resumes from the text of a model.
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from archwright.engines.onnx_file import ModelSignature
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
 from archwright.training import classifier_data
-from archwright.training.classifier_data import TrainedClassifier
+from archwright.training.classifier_data import FLOAT32_MAX, TrainedClassifier
 from archwright.training.trainer import StepResult, TrainedArtefact, TrainerSetup
 from archwright.training.training_data import TrainingData, feature_columns
 from archwright.training.training_spec import TrainSpec
@@ -34,7 +32,7 @@ TREES_FILE = "model.txt"
 OPSET = 15
 SIZE_LINE = re.compile(r"^tree_sizes=.*\n", re.M)
 THRESHOLD_LINES = re.compile(r"^threshold=(.+)$", re.M)
-# What the answers follow from; the rest of the text is about how the trees came to be.
+# The lines that determine the answers; other lines describe the training.
 WEIGHT_LINES = re.compile(
     r"^(?:num_leaves|split_feature|threshold|decision_type|left_child|right_child|leaf_value)=.*$", re.M
 )
@@ -67,9 +65,11 @@ class TabularClassifierTrainer:
         return len(self._truth)
 
     def step(self, rows: Sequence[int]) -> StepResult:
-        """One more round, on all rows."""
+        """One boosting round on all rows; the first round of a process continues restored trees."""
         if self._booster is None:
-            self._booster = self._start_boosting()
+            table = self._library.Dataset(self._rows, self._truth, params=self._given, free_raw_data=False)
+            before = None if self._kept is None else self._library.Booster(model_str=self._kept)
+            self._booster = self._library.train(self._given, table, 1, init_model=before, keep_training_booster=True)
         else:
             self._booster.update()
         ((_, _, loss, _, *_),) = self._booster.eval_train()
@@ -91,26 +91,17 @@ class TabularClassifierTrainer:
     def save(self, folder: Path) -> TrainedArtefact:
         text = self._model_text()
         write_atomic(folder / TREES_FILE, text.encode())
-        classifier_data.write_onnx(folder, export_onnx(self._library, text, self._notes), self._notes)
-        return TrainedArtefact(
-            format="onnx", file=classifier_data.ONNX_FILE, labels=self._notes.labels, input_shape=self._notes.shape
-        )
-
-    def _start_boosting(self) -> Any:
-        """The first round of this process: on the trees that were kept, if any."""
-        table = self._library.Dataset(self._rows, self._truth, params=self._given, free_raw_data=False)
-        before = None if self._kept is None else self._library.Booster(model_str=self._kept)
-        return self._library.train(self._given, table, 1, init_model=before, keep_training_booster=True)
+        return classifier_data.write_onnx(folder, export_onnx(self._library, text, self._notes), self._notes)
 
     def _model_text(self) -> str:
-        """The trees; nothing before the first round."""
+        """The trees as text; empty before the first round."""
         if self._booster is None:
             return self._kept or ""
         return str(self._booster.model_to_string(num_iteration=-1))
 
 
 def load_trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tuple[str, ...]) -> TrainedClassifier:
-    """The trees in a run's `result` folder, answering without ONNX; untrained they know the shares of the classes."""
+    """The trees of a `result` folder, evaluated in LightGBM; untrained answers are the class shares."""
     import numpy as np  # noqa: PLC0415
 
     names = feature_columns(data.train.table, spec)
@@ -118,9 +109,8 @@ def load_trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tupl
     truth = classifier_data.encode_labels(data.train, data, spec, labels)
     shares = np.bincount(truth, minlength=len(labels)) / len(truth)
     notes = build_notes(names, labels, classifier_data.build_feature_matrix(data.train, names, data))
-    return TrainedClassifier(
-        notes, lambda rows: _predict_probabilities(booster, rows), lambda rows: np.tile(shares, (len(rows), 1))
-    )
+    answers = partial(_predict_probabilities, booster)
+    return TrainedClassifier(notes, answers, lambda rows: np.tile(shares, (len(rows), 1)))
 
 
 def build_notes(names: list[str], labels: tuple[str, ...], rows: Any) -> ModelSignature:
@@ -132,7 +122,7 @@ def build_notes(names: list[str], labels: tuple[str, ...], rows: Any) -> ModelSi
 
 
 def build_parameters(spec: TrainSpec, labels: int, threads: int) -> dict[str, Any]:
-    """Everything that decides the trees; what is not here is the library's default."""
+    """LightGBM parameters; all others have their defaults."""
     two = labels == 2
     return {
         "objective": "binary" if two else "multiclass",
@@ -154,19 +144,15 @@ def import_lightgbm() -> Any:
 
 
 def export_onnx(lightgbm: Any, text: str, notes: ModelSignature) -> Any:
-    """The trees as an ONNX model with one output, the probabilities."""
+    """The trees as an ONNX model whose only output is the probabilities."""
     from onnxmltools import convert_lightgbm  # noqa: PLC0415
     from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
 
     booster = lightgbm.Booster(model_str=round_thresholds(text))
-    made = convert_lightgbm(
-        booster,
-        initial_types=[("features", FloatTensorType([None, notes.size]))],
-        zipmap=False,
-        target_opset=OPSET,
-    )
+    inputs = [("features", FloatTensorType([None, notes.size]))]
+    made = convert_lightgbm(booster, initial_types=inputs, zipmap=False, target_opset=OPSET)
     _keep_output(made.graph, "probabilities")
-    # The converter keeps them in a set, whose order changes from process to process: equal trees are equal bytes.
+    # The converter's order varies between processes; sorted, equal trees give equal bytes.
     ordered = sorted(made.opset_import, key=lambda one: one.domain)
     del made.opset_import[:]
     made.opset_import.extend(ordered)
@@ -174,8 +160,7 @@ def export_onnx(lightgbm: Any, text: str, notes: ModelSignature) -> Any:
 
 
 def round_thresholds(text: str) -> str:
-    """The trees with every threshold at the largest 32-bit float not above it. The sizes that go with the text are
-    left out: they no longer hold, and the library reads trees without them."""
+    """The trees with thresholds rounded down to float32, without tree sizes, which no longer match."""
 
     def down(match: re.Match[str]) -> str:
         return "threshold=" + " ".join(repr(_round_down(float(value))) for value in match[1].split())
@@ -186,14 +171,14 @@ def round_thresholds(text: str) -> str:
 def _round_down(value: float) -> float:
     import numpy as np  # noqa: PLC0415
 
-    if abs(value) > classifier_data.FLOAT32_MAX:  # above every value there is
-        return math.copysign(classifier_data.FLOAT32_MAX, value)
+    if abs(value) > FLOAT32_MAX:  # beyond every value
+        return math.copysign(FLOAT32_MAX, value)
     nearest = np.float32(value)
     return float(nearest if float(nearest) <= value else np.nextafter(nearest, np.float32(-np.inf)))
 
 
 def _keep_output(graph: Any, name: str) -> None:
-    """Take away the other outputs, whose declared shapes are wrong, and what only they need."""
+    """Remove the other outputs, whose declared shapes are wrong, and nodes that only they need."""
     kept = [output for output in graph.output if output.name == name]
     del graph.output[:]
     graph.output.extend(kept)

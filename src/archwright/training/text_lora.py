@@ -1,10 +1,9 @@
-"""LoRA fine-tuning of a causal language model on texts, or on prompts with their completions.
+"""LoRA fine-tuning of a causal language model on texts, or on prompts with completions.
 
-Decides: bfloat16 base, frozen; float32 adapters of rank `rank` on all seven projections; no dropout (nothing is drawn
-at random after the adapters' first values, so a checkpoint needs no generator's state); AdamW without weight decay;
-gradients clipped at norm 1; the rate rises over the first twentieth of the steps and falls along a cosine to a tenth.
-A prompt is laid out by the model's own chat template, as the engine lays it out when it is served; only the
-completion is learned from. The same threads on the same machine give the same bytes.
+Design: frozen bfloat16 base; float32 adapters on all seven projections; no dropout, so that a checkpoint needs no
+generator state; AdamW without weight decay; gradients clipped at norm 1; learning rate with linear warm-up over a
+twentieth of the steps and cosine decay to a tenth. Prompts use the model's chat template, as in serving; only
+completions are supervised. The same threads on the same machine give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.training import base_model, sequence_packing
 from archwright.training.sequence_packing import EncodedSample
@@ -31,18 +29,14 @@ WARM_UP = 20
 RATE_FLOOR = 0.1
 MAX_GRADIENT_NORM = 1.0
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# What some architectures do to their logits after the head; the loss here would leave it out.
+# Scaling of logits after the head in some architectures; the loss here does not apply it.
 LOGIT_SCALING_FIELDS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 STATE_FILE, MOMENTS_FILE, STEPS_FILE = "adapter.safetensors", "moments.safetensors", "steps.json"
 
 
-class OptimiserSteps(Record):
-    steps: int
-
-
 class CompactSample(NamedTuple):
-    """A row, encoded and small: `start` is the first token that is learned from."""
+    """An encoded row in compact form: `start` is the first supervised token."""
 
     ids: array[int]
     start: int
@@ -50,19 +44,16 @@ class CompactSample(NamedTuple):
 
 def make_trainer(setup: TrainerSetup) -> LoraTrainer:
     with require_extra("train", "training a language model"):
-        import peft  # noqa: F401, PLC0415 - said before the base is loaded
+        import peft  # noqa: F401, PLC0415 - a missing package is reported before the base is loaded
         import torch  # noqa: PLC0415
     torch.set_num_threads(setup.threads)
     torch.use_deterministic_algorithms(True)
-    model, tokenizer = base_model.load_base(
-        base_model.prepare_base(setup.home, setup.base_sha256, setup.spec.base), "bfloat16"
-    )
-    return LoraTrainer(model, tokenizer, setup)
+    folder = base_model.prepare_base(setup.home, setup.base_sha256, setup.spec.base)
+    return LoraTrainer(*base_model.load_base(folder, "bfloat16"), setup)
 
 
 def encode_row(tokenizer: Any, row: Mapping[str, Any], spec: TrainSpec) -> EncodedSample:
-    """A row as the model reads it, at most `tokens_per_step` long: what is too much of a prompt is cut at its
-    beginning, what is too much of a completion at its end."""
+    """At most `tokens_per_step` tokens: a long prompt loses its beginning, a completion its end."""
     limit, end = spec.tokens_per_step, tokenizer.eos_token or ""
     if spec.columns.text is not None:
         ids = _tokenise_text(tokenizer, f"{row[spec.columns.text]}{end}")[:limit]
@@ -75,7 +66,7 @@ def encode_row(tokenizer: Any, row: Mapping[str, Any], spec: TrainSpec) -> Encod
 
 
 def format_prompt(tokenizer: Any, prompt: str) -> str:
-    """The prompt in the model's chat template, up to where its answer begins; as it is for a model without one."""
+    """The prompt in the model's chat template up to the answer; unchanged for a model without a template."""
     if not tokenizer.chat_template:
         return prompt
     messages = [{"role": "user", "content": prompt}]
@@ -88,9 +79,9 @@ def _tokenise_text(tokenizer: Any, text: str) -> list[int]:
 
 
 def add_adapters(model: Any, spec: TrainSpec) -> Any:
-    """The model with fresh adapters, whose first values follow from the seed; they change nothing yet.
+    """The model with new adapters, initialised from the seed and without effect yet.
 
-    Raises TrainError AW-TRN-32 for an architecture this way of training is not made for.
+    Raises TrainError AW-TRN-32 for an unsupported architecture.
     """
     import torch  # noqa: PLC0415
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415
@@ -99,24 +90,20 @@ def add_adapters(model: Any, spec: TrainSpec) -> Any:
     scaled = [name for name in LOGIT_SCALING_FIELDS if getattr(model.config, name, None) not in (None, 1, 1.0)]
     if not set(PROJECTIONS) <= there or scaled:
         reason = f"it uses {', '.join(scaled)}" if scaled else f"it lacks {', '.join(sorted({*PROJECTIONS} - there))}"
-        raise TrainError(
-            "AW-TRN-32",
-            f"LoRA here is made for models built as llama is; {spec.base} is not: {reason}",
-            where=ErrorLocation(field="base"),
-            hint="choose another base: archwright models list",
-        )
+        message = f"LoRA here is made for models built as llama is; {spec.base} is not: {reason}"
+        hint = "choose another base: archwright models list"
+        raise TrainError("AW-TRN-32", message, where=ErrorLocation(field="base"), hint=hint)
     torch.manual_seed(spec.seed)
     config = LoraConfig(
         r=spec.rank, lora_alpha=spec.alpha, lora_dropout=0.0, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM"
     )
     with warnings.catch_warnings():
-        # peft looks for the base's files by its name, and warns of what it does not find.
+        # peft looks for the base's files by name and warns if it finds none.
         warnings.simplefilter("ignore")
         return get_peft_model(model, config)
 
 
 def compute_learning_rate(spec: TrainSpec, done: int) -> float:
-    """The learning rate of the step after `done` steps."""
     top = spec.learning_rate or LEARNING_RATE
     rising = min(1.0, (done + 1) / max(1, spec.steps // WARM_UP))
     falling = 0.5 * (1.0 + math.cos(math.pi * done / spec.steps))
@@ -124,8 +111,6 @@ def compute_learning_rate(spec: TrainSpec, done: int) -> float:
 
 
 class LoraTrainer:
-    """The trainer of `text-lora`."""
-
     def __init__(self, model: Any, tokenizer: Any, setup: TrainerSetup) -> None:
         import torch  # noqa: PLC0415
 
@@ -136,9 +121,8 @@ class LoraTrainer:
         self._parameters = list(self._named.values())
         self._optimiser = torch.optim.AdamW(self._parameters, lr=1.0, weight_decay=0.0, fused=True)
         self._done = 0
-        self._rows = [
-            _compact_sample(encode_row(tokenizer, row, setup.spec)) for row in setup.data.train.table.to_pylist()
-        ]
+        rows = setup.data.train.table.to_pylist()
+        self._rows = [_compact_sample(encode_row(tokenizer, row, setup.spec)) for row in rows]
 
     def lengths(self) -> Sequence[int]:
         return [len(row.ids) for row in self._rows]
@@ -147,7 +131,7 @@ class LoraTrainer:
         return self._spec.tokens_per_step
 
     def step(self, rows: Sequence[int]) -> StepResult:
-        """A step whose loss or gradient is no number changes nothing and answers NaN."""
+        """A step with a non-finite loss or gradient changes nothing and returns a NaN loss."""
         import torch  # noqa: PLC0415
 
         batch = [_expand_sample(self._rows[row]) for row in rows]
@@ -182,7 +166,7 @@ class LoraTrainer:
         return {
             STATE_FILE: save({name: parameter.detach() for name, parameter in self._named.items()}),
             MOMENTS_FILE: save(moments),
-            STEPS_FILE: msgspec.json.encode(OptimiserSteps(steps=self._done)),
+            STEPS_FILE: msgspec.json.encode({"steps": self._done}),
         }
 
     def restore(self, state: Mapping[str, bytes]) -> None:
@@ -200,7 +184,7 @@ class LoraTrainer:
             moments.setdefault(places[name], {})[kind] = value
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        self._done = msgspec.json.decode(state[STEPS_FILE], type=OptimiserSteps).steps
+        self._done = msgspec.json.decode(state[STEPS_FILE], type=dict[str, int])["steps"]
 
     def weights_sha256(self) -> str:
         digest = hashlib.sha256()
@@ -210,7 +194,7 @@ class LoraTrainer:
         return digest.hexdigest()
 
     def save(self, folder: Path) -> TrainedArtefact:
-        """The adapter as peft keeps it; the base is named, not pointed at."""
+        """Save the adapter in peft's format; the base is stored by name, not by path."""
         from peft import get_peft_model_state_dict  # noqa: PLC0415
         from safetensors.torch import save_file  # noqa: PLC0415
 
@@ -218,7 +202,7 @@ class LoraTrainer:
         config.base_model_name_or_path = self._spec.base
         config.inference_mode = True
         config.save_pretrained(folder)
-        # No embedding was trained; left to itself, peft would ask for the base's files by its name.
+        # No embedding was trained; by default peft would look for the base's files by name.
         found = get_peft_model_state_dict(self._model, save_embedding_layers=False)
         weights = {name: value.contiguous() for name, value in found.items()}
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})

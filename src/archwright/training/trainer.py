@@ -1,7 +1,7 @@
-"""What a task is to the loop: something that makes steps over rows, and whose state can be kept and taken back.
+"""The interface between a task and the training loop.
 
-The loop decides which rows come when, when to keep a checkpoint and when to stop; a task decides what a step is.
-Its `state` must be enough to go on exactly: the same steps after `restore` give the same bytes as without a break.
+The loop chooses rows, checkpoints and the end; a task defines a step. After `restore` of a `state` the same steps must
+give the same bytes as without the interruption.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from archwright.training.training_spec import TrainSpec
 
 
 class StepResult(NamedTuple):
-    """`loss` is the mean over what was learned from, of all workers; `units` the tokens (classifiers: rows) that
-    this worker went through."""
+    """`loss` is the mean over the supervised units of all workers.
+
+    `units` are the tokens (classifiers: rows) of this worker.
+    """
 
     loss: float
     units: int
 
 
 class TrainedArtefact(Record):
-    """The trained artefact: `file` inside the run's `result` folder. `labels` name a classifier's outputs in order,
-    `input_shape` is one item's."""
+    """`file` is in the run's `result` folder; `labels` name a classifier's outputs in order."""
 
     format: ModelFormat
     file: str
@@ -36,30 +37,27 @@ class TrainedArtefact(Record):
 
 
 class WorkerGroup(Protocol):
-    """The workers that make a step together; each holds the whole model and a share of the step's rows."""
+    """The workers of a step; each holds the whole model and a share of the step's rows."""
 
-    @property
-    def rank(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
+    rank: int
+    size: int
 
     def mean(self, tensors: list[Any], weight: float) -> None:
         """Replace each tensor, in place, by the mean over all workers weighted by each worker's `weight`."""
 
 
 class SingleWorker:
-    """A crew of one."""
+    """The worker group of a single process."""
 
     rank = 0
     size = 1
 
     def mean(self, tensors: list[Any], weight: float) -> None:
-        """The mean over one worker is what it has."""
+        """The mean over one worker is its own value."""
 
 
 class TrainerSetup(NamedTuple):
-    """What a task is made from. `base_sha256` is the digest of the base model's file, empty where there is none."""
+    """The input of a task. `base_sha256` is the digest of the base model's file, empty without a base."""
 
     spec: TrainSpec
     data: TrainingData
@@ -77,16 +75,15 @@ class TaskTrainer(Protocol):
         """How many units a step should hold: `tokens_per_step`, `rows_per_step`, or every row at once."""
 
     def step(self, rows: Sequence[int]) -> StepResult:
-        """One optimiser step on these rows (indices into the training part). `rows` may be empty where a crew has
-        more workers than the step has rows: the worker takes part in the crew's mean with weight 0."""
+        """One optimiser step on these rows (indices into the training split); without rows with weight 0."""
 
     def state(self) -> dict[str, bytes]:
-        """Named files from which `restore` goes on exactly: safetensors, JSON or text."""
+        """Named files for `restore`: safetensors, JSON or text."""
 
     def restore(self, state: Mapping[str, bytes]) -> None: ...
 
     def weights_sha256(self) -> str:
-        """The digest of the trained weights, of their values and not of a file's layout."""
+        """The digest of the trained weights' values, independent of file layout."""
 
     def save(self, folder: Path) -> TrainedArtefact:
-        """Write the trained artefact into the folder, which exists."""
+        """Write the artefact into the existing folder."""

@@ -1,7 +1,7 @@
-"""Rows of a dataset version as a task trains on them: in one order, split once and for all.
+"""Rows of a data set version for training: ordered by `record_id`, split by content.
 
-The order is that of `record_id`. The split goes by the hash of what a row says, not of where it stands: a row that is
-held out stays held out in every version it is part of, whatever moves it, and its equals are held out with it.
+The split depends on the hash of a row's content, not on its place: a held-out row stays held out in every version,
+together with all equal rows.
 """
 
 from __future__ import annotations
@@ -9,22 +9,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import Home
-from archwright.lake import iceberg_tables, version_index
+from archwright.lake import iceberg_tables
 from archwright.lake.column_kinds import SYSTEM_COLUMNS
-from archwright.store import Store
 from archwright.training.training_spec import TrainSpec
 
-SPLIT_KEY = "archwright:key"  # no source has such a column: the lake refuses it
+SPLIT_KEY = "archwright:key"  # the lake refuses this name in sources
 
 
 class DataSplit(NamedTuple):
-    """`ids[i]` is the record_id of row i of `table` (a pyarrow.Table), `keys[i]` what its side was decided by."""
+    """`ids[i]` is the record_id of row i of `table` (a pyarrow.Table), `keys[i]` its split key."""
 
     ids: list[str]
     table: Any
@@ -32,7 +31,7 @@ class DataSplit(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """`left_out` counts the rows that lack a text or a label."""
+    """`left_out` counts rows without a text or a label."""
 
     train: DataSplit
     held_out: DataSplit
@@ -40,19 +39,13 @@ class TrainingData(NamedTuple):
     left_out: int
 
 
-def load_training_data(home: Home, store: Store, spec: TrainSpec) -> TrainingData:
-    """The rows of the spec's dataset. Raises DataError AW-DATA-10 (unknown) and what `load_version` raises."""
-    return load_version(home, version_index.find_version(store, spec.dataset), spec)
-
-
 def load_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> TrainingData:
-    """Raises TrainError AW-TRN-10 (a column is missing), AW-TRN-11 (a column of the wrong type), AW-TRN-12 (no row
-    to train on)."""
+    """Raises TrainError AW-TRN-10 (no such column), AW-TRN-11 (not text), AW-TRN-12 (no row to train on)."""
     with require_extra("train", "training"):
         import pyarrow as pa  # noqa: PLC0415
         import pyarrow.compute as pc  # noqa: PLC0415
     check_columns(version, spec)
-    # Whole rows, though some of their columns are not trained on: all specs must hold the same rows out.
+    # All columns are read, since the split depends on whole rows.
     batches = list(iceberg_tables.read_batches(home, version))
     if not any(batch.num_rows for batch in batches):
         raise _no_rows_error(version, "it has no rows")
@@ -61,12 +54,9 @@ def load_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Traini
     for name in required_columns(spec):
         column = table.column(name)
         if spec.task == "text-lora" and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            raise TrainError(
-                "AW-TRN-11",
-                f"the column {name} of {version.id} holds {column.type}, not text",
-                where=ErrorLocation(field=f"columns: {name}"),
-                hint="name a column of texts",
-            )
+            message = f"the column {name} of {version.id} holds {column.type}, not text"
+            hint = "name a column of texts"
+            raise TrainError("AW-TRN-11", message, where=ErrorLocation(field=f"columns: {name}"), hint=hint)
         table = table.filter(pc.is_valid(table.column(name)))
     table = table.append_column(SPLIT_KEY, pa.array(content_keys(table), pa.string()))
     side = [is_held_out(key, spec.held_out) for key in table.column(SPLIT_KEY).to_pylist()]
@@ -78,7 +68,7 @@ def load_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Traini
 
 
 def content_keys(table: Any) -> list[str]:
-    """A digest of what each row says. A column that is empty there counts as not there: new columns move nothing."""
+    """A digest of each row's content. Null values do not count, so a new column moves no row."""
     mine = [name for name in table.column_names if name not in SYSTEM_COLUMNS]
     said = ({name: row[name] for name in mine if row[name] is not None} for row in table.select(mine).to_pylist())
     texts = (json.dumps(row, sort_keys=True, default=str) for row in said)
@@ -91,60 +81,46 @@ def is_held_out(key: str, share: float) -> bool:
 
 
 def required_columns(spec: TrainSpec) -> tuple[str, ...]:
-    """The columns every row must fill."""
+    """The columns that must have a value in every row."""
     if spec.task != "text-lora":
         return (spec.columns.label,)
     return (spec.columns.text,) if spec.columns.text else (spec.columns.prompt, spec.columns.completion)
 
 
 def selected_columns(spec: TrainSpec) -> list[str] | None:
-    """The columns to read; None is all of them."""
+    """The columns to keep; None means all."""
     if spec.task != "text-lora" and not spec.columns.features:
         return None
     return ["record_id", *required_columns(spec), *(name for name in spec.columns.features if spec.task != "text-lora")]
 
 
 def feature_columns(table: Any, spec: TrainSpec) -> list[str]:
-    """The feature columns of a classifier, in the order of the spec, else of the table. A column that earlier versions
-    left behind, empty in every row of this one, is none.
-
-    Raises TrainError AW-TRN-13 when there is none.
-    """
+    """Columns of the spec, else numeric ones that are not empty. Raises TrainError AW-TRN-13 without any."""
     import pyarrow.types as kinds  # noqa: PLC0415
 
     if spec.columns.features:
         return list(spec.columns.features)
     tests = (kinds.is_integer, kinds.is_floating, kinds.is_boolean)
-    mine = {
-        *SYSTEM_COLUMNS,
-        spec.columns.label,
-        *(name for name in table.column_names if _is_empty_column(table, name)),
-    }
-    found = [field.name for field in table.schema if field.name not in mine and any(is_a(field.type) for is_a in tests)]
+    empty = {name for name in table.column_names if table.column(name).null_count == table.num_rows}
+    other = {*SYSTEM_COLUMNS, spec.columns.label, *empty}
+    numeric = [field.name for field in table.schema if any(test(field.type) for test in tests)]
+    found = [name for name in numeric if name not in other]
     if not found:
         message = f"the dataset {spec.dataset} has no numeric column besides the label"
-        raise TrainError(
-            "AW-TRN-13", message, where=ErrorLocation(field="columns: features"), hint="name them in the spec"
-        )
+        hint = "name them in the spec"
+        raise TrainError("AW-TRN-13", message, where=ErrorLocation(field="columns: features"), hint=hint)
     return found
 
 
-def _is_empty_column(table: Any, name: str) -> bool:
-    return bool(table.column(name).null_count == table.num_rows)
-
-
 def check_columns(version: DatasetVersion, spec: TrainSpec) -> None:
-    """Raises TrainError AW-TRN-10 for a column the version does not have."""
+    """Raises TrainError AW-TRN-10 for a column that the version does not have."""
+    columns = [name for name in version.columns if name not in SYSTEM_COLUMNS]
     for name in (*required_columns(spec), *spec.columns.features):
         if name not in version.columns:
-            near = tuple(difflib.get_close_matches(name, _source_columns(version.columns), 3, 0.6))
-            raise TrainError(
-                "AW-TRN-10",
-                f"the dataset {version.id} has no column {name!r}",
-                where=ErrorLocation(field=f"columns: {_find_spec_field(name, spec)}"),
-                hint=f"its columns: {', '.join(_source_columns(version.columns))}",
-                nearest=near,
-            )
+            near = tuple(difflib.get_close_matches(name, columns, 3, 0.6))
+            where = ErrorLocation(field=f"columns: {_find_spec_field(name, spec)}")
+            message, hint = f"the dataset {version.id} has no column {name!r}", f"its columns: {', '.join(columns)}"
+            raise TrainError("AW-TRN-10", message, where=where, hint=hint, nearest=near)
 
 
 def _find_spec_field(name: str, spec: TrainSpec) -> str:
@@ -155,16 +131,8 @@ def _find_spec_field(name: str, spec: TrainSpec) -> str:
     return next((field for field, value in said.items() if value == name), "features")
 
 
-def _source_columns(columns: Iterable[str]) -> list[str]:
-    return [name for name in columns if name not in SYSTEM_COLUMNS]
-
-
 def _build_split(table: Any, kept: list[str]) -> DataSplit:
-    return DataSplit(
-        table.column("record_id").to_pylist(),
-        table.select(kept),
-        table.column(SPLIT_KEY).to_pylist(),
-    )
+    return DataSplit(table.column("record_id").to_pylist(), table.select(kept), table.column(SPLIT_KEY).to_pylist())
 
 
 def _no_rows_error(version: DatasetVersion, reason: str) -> TrainError:

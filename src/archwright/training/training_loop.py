@@ -1,8 +1,8 @@
-"""The loop: takes rows in their order, lets the task make steps, keeps checkpoints, stops when asked to.
+"""The training loop: takes rows in their order, makes steps, saves checkpoints, stops on request.
 
-Ours and not a trainer class's because of what it promises: a run that was broken off anywhere and goes on makes the
-same steps over the same rows, and ends with the same bytes. All that follows from the spec, the rows and the newest
-checkpoint; nothing else is carried over. One loop serves a single process and every worker of a crew.
+Design: an own loop instead of a library's trainer, because a resumed run must make the same steps and end with the same
+bytes as an uninterrupted one. Its state follows from spec, rows and the newest checkpoint. A single process and every
+Ray worker use the same loop.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -23,13 +23,12 @@ from archwright.training.data_order import Cursor, DataOrder
 from archwright.training.trainer import TaskTrainer, TrainerSetup
 
 STATE_FILE = "loop.json"
-# Steps the tokens/s and the time left are taken from.
+# Number of steps for the estimates of tokens/s and remaining time.
 RECENT_STEPS = 10
 
 
 class TrainingProgress(Record):
-    """One step made, or (`note`) something worth telling before or between; `resumed` tells that the run goes on after
-    a break without having ended."""
+    """One step, or a `note`; `resumed` means that the run continues after workers died."""
 
     step: int
     steps: int
@@ -41,8 +40,10 @@ class TrainingProgress(Record):
 
 
 class LoopState(Record):
-    """Where a run stands after `step` steps. `units` and `stepping_s` are sums over the steps that counted; `rows`
-    digests the ids of all training rows."""
+    """A run's state after `step` steps; `units` and `stepping_s` are sums over these steps.
+
+    `rows` is the digest of the training rows' ids.
+    """
 
     rows: str
     step: int = 0
@@ -54,7 +55,7 @@ class LoopState(Record):
 
 
 class LoopHooks(NamedTuple):
-    """`tell` is called after each step; `stop` is asked before each (of a crew: all workers must answer alike)."""
+    """`tell` is called after each step, `stop` before each; `stop` must return the same for all workers."""
 
     tell: Callable[[TrainingProgress], None]
     stop: Callable[[], bool] = lambda: False
@@ -62,10 +63,10 @@ class LoopHooks(NamedTuple):
 
 
 def run_loop(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManager, hooks: LoopHooks) -> LoopState:
-    """From the newest checkpoint to the last step, or to where `stop` ended it: there is a checkpoint of that state.
+    """Run from the newest checkpoint to the last step or until `stop`; save the final state.
 
-    Raises TrainError AW-TRN-21 (the checkpoint belongs to other rows), AW-TRN-30 (the loss is no number); the last
-    good checkpoint is kept then, as after any error of the keeper's.
+    Raises TrainError AW-TRN-21 (the checkpoint belongs to other rows), AW-TRN-30 (non-finite loss); the last checkpoint
+    is kept then.
     """
     spec, ids = setup.spec, setup.data.train.ids
     state, kept_at = _restore_state(trainer, setup, keeper)
@@ -103,26 +104,18 @@ def run_loop(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManage
     return state
 
 
-def rows_sha256(ids: list[str]) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
 def _restore_state(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManager) -> tuple[LoopState, int]:
-    """The state to go on from, and the step of the checkpoint it is from."""
-    rows = rows_sha256(setup.data.train.ids)
+    """The state of the newest checkpoint and its step."""
+    rows = hashlib.sha256("\n".join(setup.data.train.ids).encode()).hexdigest()
     kept = keeper.newest()
     if kept is None:
         return LoopState(rows=rows), 0
     state = msgspec.json.decode(kept.files[STATE_FILE], type=LoopState)
     if state.rows != rows:
-        raise TrainError(
-            "AW-TRN-21",
-            f"the rows of {setup.data.version.id} are not those this run was trained on",
-            where=ErrorLocation(field=f"checkpoint of step {state.step}"),
-            hint="start a new run: archwright train SPEC",
-        )
-    files: Mapping[str, bytes] = {name: data for name, data in kept.files.items() if name != STATE_FILE}
-    trainer.restore(files)
+        message = f"the rows of {setup.data.version.id} are not those this run was trained on"
+        hint = "start a new run: archwright train SPEC"
+        raise TrainError("AW-TRN-21", message, where=ErrorLocation(field=f"checkpoint of step {state.step}"), hint=hint)
+    trainer.restore({name: data for name, data in kept.files.items() if name != STATE_FILE})
     return state, state.step
 
 
@@ -135,9 +128,7 @@ def _build_progress(state: LoopState, steps: int, recent: deque[tuple[float, int
 
 def _nonfinite_loss_error(setup: TrainerSetup, state: LoopState, kept_at: int) -> TrainError:
     kept = f"the checkpoint of step {kept_at} is kept" if kept_at else "there is no checkpoint yet"
-    return TrainError(
-        "AW-TRN-30",
-        f"the loss of step {state.step + 1} is not a number; {kept}",
-        where=ErrorLocation(field=f"learning_rate: {setup.spec.learning_rate or 'the default'}"),
-        hint="lower learning_rate in the spec and train again; look for broken rows in the data set",
-    )
+    message = f"the loss of step {state.step + 1} is not a number; {kept}"
+    hint = "lower learning_rate in the spec and train again; look for broken rows in the data set"
+    where = ErrorLocation(field=f"learning_rate: {setup.spec.learning_rate or 'the default'}")
+    return TrainError("AW-TRN-30", message, where=where, hint=hint)

@@ -1,15 +1,15 @@
-"""A run's training process, seen from outside: start it, hear what it says, ask it to stop.
+"""A run's training process as its parent sees it: start, read messages, stop.
 
-The process holds the run's lock together with whoever started it and leaves when that one dies, so a run never goes
-on unseen. It says what happens in JSON lines; what libraries print goes to the run's `log`.
+The process shares the run's lock with its parent and ends when the parent dies, so no run continues unobserved. Its
+messages are JSON lines; output of libraries goes to the run's `log`.
 """
 
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from subprocess import PIPE, Popen
 from typing import IO, Any
 
 import msgspec
@@ -26,7 +26,7 @@ KILLED_CODE = "AW-TRN-24"
 
 
 class SerialisedError(Record):
-    """An error of ours as it crosses from one process to another."""
+    """An ArchwrightError in a message between processes."""
 
     code: str
     message: str
@@ -36,23 +36,22 @@ class SerialisedError(Record):
 
     def to_exception(self) -> ArchwrightError:
         kind = ERROR_CLASSES.get(self.code.split("-")[1], InternalError)
-        return kind(
-            self.code, self.message, where=ErrorLocation(**self.where), hint=self.hint, nearest=tuple(self.nearest)
-        )
+        where, nearest = ErrorLocation(**self.where), tuple(self.nearest)
+        return kind(self.code, self.message, where=where, hint=self.hint, nearest=nearest)
 
 
 class ProcessMessage(Record):
-    """What the training process says: one of both."""
+    """A message of the training process; one of the fields is set."""
 
     progress: TrainingProgress | None = None
     failure: SerialisedError | None = None
 
 
 class TrainingProcess:
-    """A training process at work. Iterate it to its end; once."""
+    """A running training process. Iterate once, to its end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], run: str, ended: Callable[[], bool]) -> None:
-        """`ended` tells whether all steps are made."""
+    def __init__(self, process: Popen[bytes], run: str, ended: Callable[[], bool]) -> None:
+        """`ended` returns True if the run has an outcome."""
         self._process = process
         self._run = run
         self._ended = ended
@@ -63,8 +62,7 @@ class TrainingProcess:
         return self._process.pid
 
     def __iter__(self) -> Iterator[TrainingProgress]:
-        """Ends when the process did: it made all steps, or was asked to stop. Raises the error it ended with, or
-        TrainError AW-TRN-24 when something killed it."""
+        """Yields progress until the process ends. Raises its error, or TrainError AW-TRN-24 if it was killed."""
         failure: SerialisedError | None = None
         assert self._process.stdout is not None
         for raw in self._process.stdout:
@@ -76,18 +74,18 @@ class TrainingProcess:
         self.close()
         if failure is not None:
             raise failure.to_exception()
-        # A signal that comes before the first step ends it with status 0, and no step made.
+        # A signal before the first step ends it with status 0 and without an outcome.
         if (status != 0 or not self._ended()) and not self.asked_to_stop:
             raise self._killed_error(status)
 
     def stop(self) -> None:
-        """Ask for a checkpoint and an end; asked a second time, it is killed."""
+        """Ask for a checkpoint and the end; a second call kills the process."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL if self.asked_to_stop else signal.SIGTERM)
         self.asked_to_stop = True
 
     def close(self) -> None:
-        """Let go of it; the process leaves when it has not yet."""
+        """Close the pipes, which ends a running process, and wait."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -96,37 +94,27 @@ class TrainingProcess:
     def _killed_error(self, status: int) -> TrainError:
         by = f"signal {-status} ended it" if status < 0 else f"it ended with status {status}"
         memory = " (the system may have run out of memory)" if status == -signal.SIGKILL else ""
-        return TrainError(
-            KILLED_CODE,
-            f"the training process of {self._run} is gone: {by}{memory}",
-            where=ErrorLocation(field=f"runs/{self._run}/log"),
-            hint=f"archwright runs resume {self._run}",
-        )
+        message = f"the training process of {self._run} is gone: {by}{memory}"
+        hint = f"archwright runs resume {self._run}"
+        return TrainError(KILLED_CODE, message, where=ErrorLocation(field=f"runs/{self._run}/log"), hint=hint)
 
 
 def start_process(home: Home, run: str, lock: IO[bytes]) -> TrainingProcess:
     """Start the training process of a run whose `lock` the caller holds."""
-    threads = str(training_runs.load_job(home, run).threads)
-    # A spinning barrier makes two threads slower than one as soon as anything else runs (measured).
+    # With a spinning barrier two threads are slower than one if another program runs (measured).
     environment = {
         **base_model.OFFLINE_ENVIRONMENT,
-        "OMP_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": str(training_runs.load_job(home, run).threads),
         "GOMP_SPINCOUNT": "1000",
         "PYTHONUNBUFFERED": "1",
     }
     if training_runs.load_spec(home, run).workers > 1:
         environment |= ray_collectives.ray_environment(home, settings.load().ray_address)
+    argv = [sys.executable, "-m", "archwright.training", str(home.root), run]
+    env, fds = child_environment(environment), (lock.fileno(),)
     try:
         with open(home.run(run) / "log", "ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "archwright.training", str(home.root), run],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=child_environment(environment),
-                pass_fds=(lock.fileno(),),
-                start_new_session=True,
-            )
+            process = Popen(argv, stdin=PIPE, stdout=PIPE, stderr=log, env=env, pass_fds=fds, start_new_session=True)
     except OSError as error:
         raise from_os_error(error) from error
     return TrainingProcess(process, run, lambda: training_runs.load_outcome(home, run) is not None)

@@ -1,8 +1,8 @@
-"""Training runs: their records in the store, their folder in the home, and who is at work on one.
+"""Training runs: records in the store, folder in the home, lock.
 
-A run's folder has `spec.json`, `job.json` (what was resolved when it began), `checkpoints/`, `progress.jsonl`, `log`,
-`result/` and `outcome.json` (its steps are made). A lock on `lock` is held by whoever works on it and falls with the
-last of their processes: a run that the store calls running and whose lock is free was broken off.
+A run's folder has `spec.json`, `job.json` (resolved at the start), `checkpoints/`, `progress.jsonl`, `log`, `result/`
+and `outcome.json` (after the last step). The processes of a run hold a lock on `lock`, which ends with the last of
+them: a run with the status "running" and a free lock was interrupted.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ R = TypeVar("R", bound=Record)
 
 RUNS = RecordTable("training_runs", TrainingRun, index=("id",))
 
-# Someone who only looks holds the lock for a moment; who wants it tries again.
+# `is_locked` takes the lock for a moment, so `acquire_lock` retries.
 LOCK_TRIES, LOCK_RETRY_S = 10, 0.02
 TAIL_BYTES = 4096
 
 
 class ResolvedJob(Record):
-    """What a run was given when it began, so that going on needs neither the store nor the catalog."""
+    """Input of a run resolved at its start, so that resuming needs neither the store nor the catalog."""
 
     id: str
     version: DatasetVersion
@@ -43,7 +43,7 @@ class ResolvedJob(Record):
 
 
 class RunOutcome(Record):
-    """A run whose steps are all made and whose result is saved. `units` are tokens, or a classifier's rows."""
+    """Outcome of a run whose result is saved. `units` are tokens, or a classifier's rows."""
 
     step: int
     order_sha256: str
@@ -60,10 +60,8 @@ def append_run(store: Store, run: TrainingRun) -> None:
 
 
 def list_runs(store: Store, home: Home | None = None) -> list[TrainingRun]:
-    """The newest record of every run, oldest run first; with `home` its status is held against its lock."""
-    newest: dict[str, TrainingRun] = {}
-    for run in store.rows(RUNS):
-        newest[run.id] = run
+    """The newest record of every run, oldest run first; with `home` the status accounts for the lock."""
+    newest = {run.id: run for run in store.rows(RUNS)}
     return [run if home is None else resolve_status(home, run) for run in newest.values()]
 
 
@@ -76,14 +74,12 @@ def find_run(store: Store, id: str, home: Home | None = None) -> TrainingRun:  #
     known = [run.id for run in list_runs(store)]
     near = tuple(difflib.get_close_matches(id, known, 3, 0.3))
     hint = f"the newest: {', '.join(known[-3:])}; archwright runs list" if known else "archwright train SPEC starts one"
-    raise TrainError(
-        "AW-TRN-20", f"no training run called {id!r}", where=ErrorLocation(field=id), hint=hint, nearest=near
-    )
+    message = f"no training run called {id!r}"
+    raise TrainError("AW-TRN-20", message, where=ErrorLocation(field=id), hint=hint, nearest=near)
 
 
 def resolve_status(home: Home, run: TrainingRun) -> TrainingRun:
-    """The run as it stands: one that nobody works on is not running, whatever was written last; one that has not
-    ended is as far as its last step."""
+    """Without a lock a running run is interrupted; before its end it has the last step's figures."""
     if run.status == "running" and not is_locked(home, run.id):
         run = replace(run, status="interrupted")
     last = None if run.status == "finished" else _read_last_step(home.root / "runs" / run.id / "progress.jsonl")
@@ -93,15 +89,12 @@ def resolve_status(home: Home, run: TrainingRun) -> TrainingRun:
 
 
 class _StepLine(msgspec.Struct):
-    """What a line of progress.jsonl says about a step."""
-
     step: int
     loss: float
     units_per_s: float
 
 
 def _read_last_step(path: Path) -> _StepLine | None:
-    """The newest whole line that tells a step; a crash may have cut the last one short."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
@@ -127,7 +120,7 @@ def create_run(home: Home, job: ResolvedJob, spec: TrainSpec) -> None:
 
 
 def load_spec(home: Home, run: str) -> TrainSpec:
-    """The spec of a run. Raises TrainError AW-TRN-22 when its folder is gone or damaged."""
+    """Raises TrainError AW-TRN-22 if the run's folder is missing or damaged."""
     return read_record(home.run(run) / "spec.json", TrainSpec, run)
 
 
@@ -136,17 +129,13 @@ def load_job(home: Home, run: str) -> ResolvedJob:
 
 
 def load_outcome(home: Home, run: str) -> RunOutcome | None:
-    """None while steps are still to be made."""
+    """None before the last step."""
     path = home.run(run) / "outcome.json"
     return read_record(path, RunOutcome, run) if path.exists() else None
 
 
-def write_outcome(home: Home, run: str, made: RunOutcome) -> None:
-    write_json(home.run(run) / "outcome.json", made)
-
-
 def acquire_lock(home: Home, run: str) -> IO[bytes]:
-    """The run's lock; the file stays open in every process that inherits it. Raises TrainError AW-TRN-23."""
+    """The run's lock, which child processes inherit. Raises TrainError AW-TRN-23."""
     lock = open(home.run(run) / "lock", "ab")  # noqa: SIM115 - held until the run ends
     for _ in range(LOCK_TRIES):
         try:
@@ -156,17 +145,13 @@ def acquire_lock(home: Home, run: str) -> IO[bytes]:
         else:
             return lock
     lock.close()
-    raise TrainError(
-        "AW-TRN-23",
-        f"the run {run} is running: another process works on it",
-        where=ErrorLocation(str(home.run(run))),
-        hint="wait for it, or stop it with Ctrl-C where it runs",
-    )
+    message = f"the run {run} is running: another process works on it"
+    hint = "wait for it, or stop it with Ctrl-C where it runs"
+    raise TrainError("AW-TRN-23", message, where=ErrorLocation(str(home.run(run))), hint=hint)
 
 
 def is_locked(home: Home, run: str) -> bool:
-    """Whether a process holds the run's lock."""
-    path = home.root / "runs" / run / "lock"  # looked at only: home.run would make it
+    path = home.root / "runs" / run / "lock"  # home.run would create the folder
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -184,11 +169,8 @@ def read_record(path: Path, kind: type[R], run: str) -> R:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, msgspec.MsgspecError) as error:
-        raise TrainError(
-            "AW-TRN-22",
-            f"the folder of run {run} is gone or damaged: {error}",
-            where=ErrorLocation(str(path)),
-            hint="start a new run: archwright train SPEC",
-        ) from error
+        message = f"the folder of run {run} is gone or damaged: {error}"
+        hint = "start a new run: archwright train SPEC"
+        raise TrainError("AW-TRN-22", message, where=ErrorLocation(str(path)), hint=hint) from error
     except OSError as error:
         raise from_os_error(error) from error

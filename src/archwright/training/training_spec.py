@@ -1,7 +1,6 @@
-"""The training spec: what to train, on what, for how long. Everything that decides the result stands in it, so that
-the same spec over the same dataset version is the same run.
+"""The training spec: task, data set, steps. The same spec over the same version gives the same result.
 
-Limits keep a mistyped number from taking the machine down: attention over a step grows with the square of its tokens.
+Limits protect the machine from mistyped numbers: attention memory grows with the square of a step's tokens.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ NonEmptyText = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class Columns(Record):
-    """Where the rows say what to learn. `text` set means plain text instead of prompt and completion; `features`
-    empty means every numeric column but the label and our own."""
+    """Column names. A set `text` replaces prompt and completion; no `features` means all numeric ones."""
 
     prompt: NonEmptyText = "prompt"
     completion: NonEmptyText = "completion"
@@ -35,17 +33,23 @@ class Columns(Record):
 
 
 class ImageSpec(Record):
-    """How a row's features make a picture: row by row, channels last; values are divided by `scale`."""
+    """The picture that a row's features form: row by row, channels last; values are divided by `scale`."""
 
     height: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     width: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     channels: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
     scale: Annotated[float, msgspec.Meta(gt=0.0, le=1e9)] = 1.0
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
 
 class TrainSpec(Record):
-    """`learning_rate` None is the task's own; `threads` None is the usable cores less one; `held_out` is the share
-    of rows no step sees."""
+    """`learning_rate` None is the task's default, `threads` None the usable cores less one.
+
+    `held_out` is the share of rows for evaluation.
+    """
 
     name: Name
     task: Task
@@ -70,43 +74,35 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
 
 
 def read_spec(path: Path) -> TrainSpec:
-    """Raises TrainError: AW-TRN-01 the file says something else, AW-TRN-02 fields do not fit together, AW-TRN-03 a
-    pickle; OSErrors as `from_os_error` has them."""
+    """Raises TrainError AW-TRN-01 (not a spec), AW-TRN-02 (contradicting fields), AW-TRN-03 (a pickle)."""
     spec = specfile.read_spec(path, TrainSpec, _spec_error)
     check_spec(spec, str(path))
     return spec
 
 
 def check_spec(spec: TrainSpec, file: str | None = None) -> None:
-    """What no single field can say."""
+    """Check rules over several fields. Raises TrainError AW-TRN-02, AW-TRN-03."""
     if spec.base.lower().endswith(PICKLE_SUFFIXES):
         message = f"the base {spec.base} is a pickle: opening one runs whatever code is in it"
-        raise TrainError(
-            "AW-TRN-03", message, where=ErrorLocation(file, None, "base"), hint=_format_conversion_command(spec.base)
-        )
-    text = spec.task == "text-lora"
-    if text and not spec.base:
-        raise _mismatch_error(file, "base", "text-lora fine-tunes a base model", "base: SmolLM2-135M-Instruct")
-    if not text and spec.base:
-        raise _mismatch_error(file, "base", f"{spec.task} has no base model", "leave base out")
-    if spec.task == "image-classifier" and spec.image is None:
-        raise _mismatch_error(file, "image", "a picture's shape is missing", "image: {height: 8, width: 8}")
-    if spec.task == "tabular-classifier" and spec.workers > 1:
-        raise _mismatch_error(file, "workers", "a tabular classifier trains on one worker", "workers: 1")
-    if spec.task != "image-classifier" and spec.image is not None:
-        raise _mismatch_error(file, "image", f"{spec.task} has no pictures", "leave image out")
+        hint = _format_conversion_command(spec.base)
+        raise TrainError("AW-TRN-03", message, where=ErrorLocation(file, None, "base"), hint=hint)
+    text, image, tabular = (spec.task == task for task in ("text-lora", "image-classifier", "tabular-classifier"))
+    for wrong, field, message, hint in (
+        (text and not spec.base, "base", "text-lora fine-tunes a base model", "base: SmolLM2-135M-Instruct"),
+        (not text and spec.base, "base", f"{spec.task} has no base model", "leave base out"),
+        (image and spec.image is None, "image", "a picture's shape is missing", "image: {height: 8, width: 8}"),
+        (tabular and spec.workers > 1, "workers", "a tabular classifier trains on one worker", "workers: 1"),
+        (not image and spec.image is not None, "image", f"{spec.task} has no pictures", "leave image out"),
+    ):
+        if wrong:
+            raise TrainError("AW-TRN-02", message, where=ErrorLocation(file, None, field), hint=hint)
 
 
 def _format_conversion_command(pickle: str) -> str:
-    """The line that takes the numbers out without running the code."""
     load = "torch.load" + f"({pickle!r}, weights_only=True)"
     code = f"import torch, safetensors.torch as s; s.save_file({load}, {Path(pickle).stem + '.safetensors'!r})"
     bases = "a base is a name of `archwright models list`"
     return f'{bases}; a file of yours becomes safetensors by: python -c "{code}"'
-
-
-def _mismatch_error(file: str | None, field: str, message: str, hint: str) -> TrainError:
-    return TrainError("AW-TRN-02", message, where=ErrorLocation(file, None, field), hint=hint)
 
 
 def _spec_error(message: str, where: ErrorLocation) -> TrainError:
