@@ -1,11 +1,10 @@
-"""A trained LoRA adapter -> the GGUF adapter that is served over the quantised base.
+"""Exports a trained LoRA adapter as a GGUF adapter for the quantised base.
 
-Never merged: requantising to 4 bit rounds the update away (measured: 1.5 % of it is left), so what was trained would
-not be what is served. Two things differ between the formats. Transformers keeps the two halves of a rotary pair
-apart, llama.cpp side by side: the rows of q's and k's B are reordered head by head. And the scale is alpha / r there,
-whatever peft computed: alpha is written so that this gives the same number.
+Design: adapters are not merged, since requantisation to 4 bit removes the update (measured: 1.5 % remains). Two things
+differ between the formats. Transformers stores the halves of a rotary pair apart, llama.cpp side by side, so the rows
+of B of q and k are reordered per head. llama.cpp always scales by alpha / r, so alpha is written to give peft's scale.
 
-The same adapter gives the same bytes, so that an export broken off and repeated leaves one file.
+The same adapter gives the same bytes, so that a repeated export gives the same file.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from archwright.lifecycle import model_formats
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 PICKLED_WEIGHTS_FILE = "adapter_model.bin"
-# What the exporter knows how to lay out: transformers' module -> llama.cpp's tensor.
+# Supported architectures, and transformers' module -> llama.cpp's tensor.
 ARCHITECTURES = ("llama",)
 TENSORS = {
     **{"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"},
@@ -39,7 +38,7 @@ FLOAT16_MAX = 65504.0
 
 
 class PeftConfig(msgspec.Struct):
-    """The fields of adapter_config.json that decide what the weights mean; peft writes many more."""
+    """The fields of adapter_config.json that determine the meaning of the weights."""
 
     r: int
     lora_alpha: float
@@ -54,42 +53,38 @@ class PeftConfig(msgspec.Struct):
 
     @property
     def scale(self) -> float:
-        """What peft multiplies B A with."""
+        """peft's factor of B A."""
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
 
 class HeadCounts(NamedTuple):
-    """How many attention heads the rows of q and of k are made of."""
+    """Attention heads in the rows of q and of k."""
 
     query: int
     key: int
 
 
 def export_adapter(base: Path, folder: Path, target: Path) -> None:
-    """Write the adapter in `folder` (as peft saves it) for the model in `base` to `target`, durable and whole.
+    """Write the peft adapter in `folder` for the model in `base` to `target`, atomically.
 
-    Raises ModelError: AW-MOD-01 a pickle, AW-MOD-03 an adapter of another kind or another model, AW-MOD-04 an
-    architecture that is not known here; EngineError AW-ENG-05 for a damaged base.
+    Raises ModelError AW-MOD-01 (a pickle), AW-MOD-03 (another kind of adapter or another base), AW-MOD-04 (unknown
+    architecture); EngineError AW-ENG-05 (damaged base).
     """
     contents = read_gguf(base)
     architecture = str(contents.values.get("general.architecture", "an unnamed one"))
     if architecture not in ARCHITECTURES:
-        raise ModelError(
-            "AW-MOD-04",
-            f"adapters of the architecture {architecture} cannot be exported: its row order is not known here",
-            where=ErrorLocation(str(base)),
-            hint=f"known: {', '.join(ARCHITECTURES)}",
-        )
+        message = f"adapters of the architecture {architecture} cannot be exported: its row order is not known here"
+        hint = f"known: {', '.join(ARCHITECTURES)}"
+        raise ModelError("AW-MOD-04", message, where=ErrorLocation(str(base)), hint=hint)
     config = read_config(folder)
     pairs = _pair_matrices(read_weights(folder), folder)
     _check_shapes(pairs, config, contents, folder)
-    _write_gguf(
-        target, architecture, config, _permute_rotary_rows(pairs, _read_head_counts(contents, architecture, base))
-    )
+    heads = _read_head_counts(contents, architecture, base)
+    _write_gguf(target, architecture, config, _permute_rotary_rows(pairs, heads))
 
 
 def read_config(folder: Path) -> PeftConfig:
-    """Raises ModelError AW-MOD-03 for what is not a plain LoRA adapter."""
+    """Raises ModelError AW-MOD-03 if the adapter is not a plain LoRA adapter."""
     path = folder / CONFIG_FILE
     try:
         config = msgspec.json.decode(path.read_bytes(), type=PeftConfig)
@@ -114,11 +109,8 @@ def read_config(folder: Path) -> PeftConfig:
 
 
 def read_weights(folder: Path) -> dict[str, Any]:
-    """Name -> array of 32-bit floats."""
-    path = folder / WEIGHTS_FILE
-    if not path.is_file() and (folder / PICKLED_WEIGHTS_FILE).is_file():
-        model_formats.refuse_pickle(folder / PICKLED_WEIGHTS_FILE)
-    model_formats.check_format(path)
+    """Name -> float32 array."""
+    path = check_weights(folder)
     with require_extra("train", "exporting an adapter"):
         import safetensors  # noqa: PLC0415
         import safetensors.torch  # noqa: PLC0415  numpy has no bf16, which adapters may be kept in
@@ -128,51 +120,53 @@ def read_weights(folder: Path) -> dict[str, Any]:
         raise _invalid_adapter_error(path, f"its weights are damaged: {error}") from error
 
 
+def check_weights(folder: Path) -> Path:
+    """The path of the weights. Raises ModelError AW-MOD-01 (a pickle), AW-MOD-02 (not safetensors)."""
+    path, pickled = folder / WEIGHTS_FILE, folder / PICKLED_WEIGHTS_FILE
+    if not path.is_file() and pickled.is_file():
+        model_formats.refuse_pickle(pickled)
+    model_formats.check_format(path)
+    return path
+
+
 def _pair_matrices(weights: Mapping[str, Any], folder: Path) -> dict[str, tuple[Any, Any]]:
     """llama.cpp's tensor name -> its A and B."""
+    path = folder / WEIGHTS_FILE
     halves: dict[str, dict[str, Any]] = {}
     for name, array in weights.items():
         found = TENSOR_NAME.fullmatch(name)
         if found is None or found[2] not in TENSORS:
-            raise _invalid_adapter_error(folder / WEIGHTS_FILE, f"it changes {name}, which llama.cpp's adapters cannot")
+            raise _invalid_adapter_error(path, f"it changes {name}, which llama.cpp's adapters cannot")
         halves.setdefault(f"blk.{found[1]}.{TENSORS[found[2]]}.weight", {})[found[3]] = array
     single = [name for name, half in halves.items() if len(half) != 2]
     if single or not halves:
-        raise _invalid_adapter_error(
-            folder / WEIGHTS_FILE, f"half of a pair is missing: {', '.join(single[:3]) or 'it is empty'}"
-        )
+        raise _invalid_adapter_error(path, f"half of a pair is missing: {', '.join(single[:3]) or 'it is empty'}")
     return {name: (half["A"], half["B"]) for name, half in halves.items()}
 
 
 def _check_shapes(pairs: Mapping[str, tuple[Any, Any]], config: PeftConfig, base: GgufContents, folder: Path) -> None:
     import numpy as np  # noqa: PLC0415
 
+    path = folder / WEIGHTS_FILE
     for name, (a, b) in pairs.items():
         wanted = base.shapes.get(name)
         if wanted != (a.shape[-1], b.shape[0]):
             has = f"{wanted[1]} x {wanted[0]}" if wanted and len(wanted) == 2 else "no such tensor"
-            raise _invalid_adapter_error(
-                folder / WEIGHTS_FILE, f"{name} is {b.shape[0]} x {a.shape[-1]} in it, and the base has {has}"
-            )
+            raise _invalid_adapter_error(path, f"{name} is {b.shape[0]} x {a.shape[-1]} in it, and the base has {has}")
         if (a.shape[0], b.shape[1]) != (config.r, config.r):
-            raise _invalid_adapter_error(
-                folder / WEIGHTS_FILE, f"{name} has rank {a.shape[0]}, its configuration says {config.r}"
-            )
+            raise _invalid_adapter_error(path, f"{name} has rank {a.shape[0]}, its configuration says {config.r}")
         largest = max(np.abs(a).max(), np.abs(b).max())
         if not largest <= FLOAT16_MAX:  # also true for NaN
-            raise _invalid_adapter_error(folder / WEIGHTS_FILE, f"{name} holds {largest}: the training diverged")
+            raise _invalid_adapter_error(path, f"{name} holds {largest}: the training diverged")
 
 
 def _read_head_counts(base: GgufContents, architecture: str, path: Path) -> HeadCounts:
     query = base.values.get(f"{architecture}.attention.head_count")
     key = base.values.get(f"{architecture}.attention.head_count_kv", query)
     if not isinstance(query, int) or not isinstance(key, int) or query < 1 or key < 1:
-        raise EngineError(
-            "AW-ENG-05",
-            "not a whole GGUF model file: it does not say how many attention heads it has",
-            where=ErrorLocation(str(path)),
-            hint="remove the file, then run `archwright models fetch` with the model's name",
-        )
+        message = "not a whole GGUF model file: it does not say how many attention heads it has"
+        hint = "remove the file, then run `archwright models fetch` with the model's name"
+        raise EngineError("AW-ENG-05", message, where=ErrorLocation(str(path)), hint=hint)
     return HeadCounts(query, key)
 
 
@@ -185,7 +179,7 @@ def _permute_rotary_rows(pairs: Mapping[str, tuple[Any, Any]], heads: HeadCounts
 
 
 def interleave_rotary_rows(rows: Any, heads: int) -> Any:
-    """Rows in llama.cpp's rotary order: within each head, row i and row i + half side by side."""
+    """Rows in llama.cpp's rotary order: in each head, row i and row i + half side by side."""
     total, width = rows.shape
     return rows.reshape(heads, 2, total // heads // 2, width).swapaxes(1, 2).reshape(total, width)
 
@@ -220,9 +214,6 @@ def _write_gguf(target: Path, architecture: str, config: PeftConfig, pairs: Mapp
 
 
 def _invalid_adapter_error(path: Path, reason: str) -> ModelError:
-    return ModelError(
-        "AW-MOD-03",
-        f"not an adapter that can be exported: {reason}",
-        where=ErrorLocation(str(path)),
-        hint="a plain LoRA adapter over the attention and feed-forward layers is what `archwright train` makes",
-    )
+    message = f"not an adapter that can be exported: {reason}"
+    hint = "a plain LoRA adapter over the attention and feed-forward layers is what `archwright train` makes"
+    return ModelError("AW-MOD-03", message, where=ErrorLocation(str(path)), hint=hint)

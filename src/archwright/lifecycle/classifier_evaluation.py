@@ -1,22 +1,17 @@
-"""The examination of a classifier: is what is served what was trained, is it better than guessing, and no worse than
-what is in production?
+"""Evaluation of a classifier with the real engine, on held-out rows in the order of their ids.
 
-Everything is asked of the real engine, started as the platform starts it. Held-out rows are taken in the order of
-their ids, at most ROWS of them and CELLS numbers.
-
-    export     served probabilities against those of the trained model (PyTorch, LightGBM), the largest difference over
-               all rows and classes. Two controls, each of which must be beyond the limit or the check means nothing:
-               the model as it was before its first step, and the trained model's answers each moved on by one row
-    quality    the interval of balanced accuracy lies above what always naming the commonest class gets. Not plain
-               accuracy: where 93 of 100 rows are normal, a model that never warns is right 93 times
-    not worse than production    the difference in balanced accuracy, row by row over rows that neither was trained on,
-               is not surely below 0
+export     the largest difference between served probabilities and those of the trained model (PyTorch, LightGBM).
+           Two negative controls must exceed the limit: the untrained model, and the trained model's answers
+           shifted by one row
+quality    the interval of balanced accuracy lies above the score of always naming the commonest class. Plain
+           accuracy would reward that: with 93 % normal rows, a model that never warns is right in 93 %
+not worse than production    the paired difference in balanced accuracy, over rows held out for both models, is not
+           significantly below 0
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -39,16 +34,16 @@ from archwright.training.training_spec import TrainSpec
 
 MAX_ROWS = 10_000
 MAX_CELLS = 8_000_000
-# What the export gate is decided on at least; rows trained on make up what is lacking: it is not about learning.
+# Minimum for the export gate; training rows may complete it, since the gate does not measure learning.
 MIN_EXPORT_ROWS = 200
 EXPORT_LIMIT = 1e-4
-# A request's rows and numbers: the engine reads at most 16 MiB, and a number is some 20 bytes of text.
+# Rows and numbers per request: the engine reads at most 16 MiB, and a number has about 20 bytes of text.
 BATCH_ROWS, BATCH_CELLS = 512, 400_000
 EXPORT_GATE, QUALITY_GATE, NOT_WORSE_GATE = "export", "quality", "not worse than production"
 
 
 class HeldOutRows(NamedTuple):
-    """Held-out rows as numbers with their class (an index of the labels), their ids and what holds them out."""
+    """Held-out rows: ids, split keys, features, and classes as indices of the labels."""
 
     ids: list[str]
     keys: Sequence[str]
@@ -57,8 +52,8 @@ class HeldOutRows(NamedTuple):
 
 
 def evaluate_classifier(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
-    """Raises TrainError AW-TRN-22 (the run's folder is gone), ModelError AW-MOD-30 (the engine did not start),
-    AW-MOD-31 (no held-out rows), AW-MOD-32 (what was trained is gone)."""
+    """Raises TrainError AW-TRN-22 (no run folder), ModelError AW-MOD-30 (the engine did not start),
+    AW-MOD-31 (no held-out rows), AW-MOD-32 (no trained model)."""
     spec = training_runs.load_spec(home, model.run)
     found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), spec)
     trained = _load_trained(home, model, found, spec)
@@ -70,7 +65,8 @@ def evaluate_classifier(store: Store, home: Home, model: ModelVersion) -> tuple[
         message = f"{model.id} cannot be evaluated: its data set has no held-out row"
         raise ModelError("AW-MOD-31", message, where=ErrorLocation(field=model.dataset_version), hint=hint)
     more = _build_inputs(take_rows(found.train, max(0, MIN_EXPORT_ROWS - len(held.ids))), trained.notes, found, spec)
-    asked = _concatenate_rows(held.numbers, more)
+    np, _ = classifier_data.import_libraries()
+    asked = np.concatenate([held.numbers, more])
     answers = _query_engine(home, model, asked)
     named = answers[: len(held.ids)].argmax(axis=1).tolist()
     usual = Counter(classifier_data.encode_labels(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
@@ -92,7 +88,7 @@ def take_rows(part: DataSplit, rows: int) -> DataSplit:
 
 
 def check_export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
-    """Whether the engine's answers to the rows are the trained model's."""
+    """The gate "export": the engine's answers to the rows are the trained model's."""
     import numpy as np  # noqa: PLC0415
 
     wanted = trained.answers(rows)
@@ -108,29 +104,23 @@ def check_export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
         verdict = "what is served is what was trained"
     figures = (
         f"probabilities differ by at most {near:.1e} over {len(rows)} rows, limit {EXPORT_LIMIT:.0e}; "
-        f"controls: the model "
-        f"before training {untrained:.2g}, the answers of the row before {moved:.2g}"
+        f"controls: the model before training {untrained:.2g}, the answers of the row before {moved:.2g}"
     )
-    passed = near <= EXPORT_LIMIT < control
-    return Gate(
-        name=EXPORT_GATE, passed=passed, detail=f"{verdict}: {figures}", value=near, limit=EXPORT_LIMIT, control=control
-    )
+    passed, detail = near <= EXPORT_LIMIT < control, f"{verdict}: {figures}"
+    return Gate(name=EXPORT_GATE, passed=passed, detail=detail, value=near, limit=EXPORT_LIMIT, control=control)
 
 
 def score_quality(
     truth: Sequence[int], named: Sequence[int], labels: Sequence[str], usual: int
 ) -> tuple[tuple[Score, ...], Gate]:
-    """Scores and the gate "quality" of what was named; `usual` is the commonest class of the rows trained on."""
+    """Scores and the gate "quality"; `usual` is the commonest class of the training rows."""
     items, counts = len(truth), classifier_metrics.count_recognised(truth, named)
     right = classifier_metrics.wilson_interval(sum(found for found, _ in counts.values()), items)
     even = classifier_metrics.balanced_accuracy(counts)
     name = f"always {labels[usual]!r}"
     share = counts.get(usual, (0, 0))[1] / items
     guess = (1 if usual in counts else 0) / len(counts)
-    scores = (
-        right.to_score("accuracy", items, share, name),
-        even.to_score("balanced_accuracy", items, guess, name),
-    )
+    scores = (right.to_score("accuracy", items, share, name), even.to_score("balanced_accuracy", items, guess, name))
     better = even.low > guess
     verdict = "better than guessing" if better else "not shown to be better than guessing"
     detail = (
@@ -158,7 +148,7 @@ def _compare_with_production(
             f"roll {model.name} back first: archwright models rollback {model.name}"
         )
         return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
-    # What one of them was trained on tells nothing: a row is held out for both below the smaller of the shares.
+    # Only rows held out for both models count: those below the smaller of the two shares.
     fair = [place for place, key in enumerate(held.keys) if training_data.is_held_out(key, share)]
     if not fair:
         detail = f"cannot be compared with {rival.id}: no row is held out for both; train with the same held_out"
@@ -181,8 +171,7 @@ def _compare_with_production(
 def _predict_with_production(
     store: Store, home: Home, rival: ModelVersion, mine: tuple[ModelVersion, TrainSpec], rows: int
 ) -> list[str | None]:
-    """The labels the version in production gives the first held-out rows of mine, from the columns it was trained on;
-    None where it would refuse the row."""
+    """The production version's labels of the first held-out rows; None for a row that it refuses."""
     import numpy as np  # noqa: PLC0415
 
     classifier = Classifier(read_onnx(home.model(rival.sha256, "onnx"), rival.sha256))
@@ -193,9 +182,8 @@ def _predict_with_production(
     numbers = _build_inputs(take_rows(found.held_out, rows), notes, found, theirs)
     if numbers.shape[1:] != (notes.size,):
         raise TrainError("AW-TRN-44", f"it takes {notes.size} numbers, these rows have {numbers.shape[1]}")
-    refused = (np.isnan(numbers) & [name not in notes.missing for name in notes.features or range(notes.size)]).any(
-        axis=1
-    )
+    required = [name not in notes.missing for name in notes.features or range(notes.size)]
+    refused = (np.isnan(numbers) & required).any(axis=1)
     best = classifier.predict_probabilities(numbers).argmax(axis=1)
     return [None if no else notes.labels[place] for no, place in zip(refused.tolist(), best.tolist(), strict=True)]
 
@@ -212,27 +200,18 @@ def _load_trained(home: Home, model: ModelVersion, found: TrainingData, spec: Tr
 
 
 def _build_inputs(part: DataSplit, notes: ModelSignature, found: TrainingData, spec: TrainSpec) -> Any:
-    """The rows as the model takes them."""
+    names = list(notes.features)
     if spec.task == "image-classifier":
-        return image_classifier.build_pixel_matrix(
-            part, list(notes.features) or [image_classifier.IMAGE_COLUMN], found, spec
-        )
-    return classifier_data.build_feature_matrix(part, list(notes.features), found)
-
-
-def _concatenate_rows(one: Any, other: Any) -> Any:
-    import numpy as np  # noqa: PLC0415
-
-    return np.concatenate([one, other])
+        return image_classifier.build_pixel_matrix(part, names or [image_classifier.IMAGE_COLUMN], found, spec)
+    return classifier_data.build_feature_matrix(part, names, found)
 
 
 def _query_engine(home: Home, model: ModelVersion, rows: Any) -> Any:
-    """What the real engine answers to the rows."""
     import numpy as np  # noqa: PLC0415
 
     config = EngineConfig(
         engine="onnx",
-        socket=f"gate-{os.getpid()}",
+        socket=evaluation_engine.socket_name(),
         alias=model.id,
         slots=1,
         context_tokens=1,
@@ -249,7 +228,7 @@ def _query_engine(home: Home, model: ModelVersion, rows: Any) -> Any:
 
 
 async def _send_rows(client: EngineClient, rows: list[list[float | None]]) -> tuple[tuple[str, ...], list[list[float]]]:
-    """The classes, and the probabilities of each row."""
+    """(classes, probabilities of each row)."""
     found: list[list[float]] = []
     labels: tuple[str, ...] = ()
     batch = max(1, min(BATCH_ROWS, BATCH_CELLS // len(rows[0])))

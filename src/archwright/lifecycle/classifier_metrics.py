@@ -1,9 +1,8 @@
-"""How often a classifier is right, and how sure that is: counts in, 95 % intervals out.
+"""Metrics of classifiers with 95 % intervals.
 
-Accuracy has Wilson's interval. Balanced accuracy is the mean over the classes of the share of each that was
-recognised: always naming the commonest class gets 1/classes of it, however common that class is. Its interval puts
-the classes' Wilson intervals together by the square-and-add rule (Zou and Donner, Statistics in Medicine 27, 2008).
-A comparison of two classifiers is paired: row by row over the same rows.
+Accuracy has Wilson's interval. Balanced accuracy is the mean recall over the classes; always naming one class scores
+1/classes. Its interval combines the classes' Wilson intervals by the square-and-add rule (Zou and Donner, Statistics
+in Medicine 27, 2008). Two classifiers are compared row by row over the same rows.
 """
 
 from __future__ import annotations
@@ -44,8 +43,10 @@ def count_recognised(truth: Sequence[int], named: Sequence[int]) -> dict[int, tu
 
 
 def balanced_accuracy_change(truth: Sequence[int], old: Sequence[bool], new: Sequence[bool]) -> ConfidenceInterval:
-    """By how much balanced accuracy differs from `old` to `new`, given whether each was right on each row: the mean
-    over the classes of the mean difference, its variance that of stratified means."""
+    """The change of balanced accuracy from `old` to `new`, given whether each was right on each row.
+
+    The mean over the classes of the mean difference, with the variance of stratified means.
+    """
     differences: dict[int, list[int]] = {}
     for is_a, before, after in zip(truth, old, new, strict=True):
         differences.setdefault(is_a, []).append(int(after) - int(before))

@@ -1,7 +1,6 @@
-"""How sure a mean is: 95 % intervals by resampling whole items.
+"""95 % intervals of means by bootstrap over whole items, since the tokens of an item are correlated.
 
-Tokens of one item are alike, so an item is drawn or not as a whole; what is compared over the same items is resampled
-together. The draws are seeded: the same figures give the same interval.
+Figures compared over the same items are resampled together. The draws are seeded: same figures, same interval.
 """
 
 from __future__ import annotations
@@ -28,20 +27,12 @@ class ConfidenceInterval(NamedTuple):
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
     def to_score(self, metric: str, items: int, baseline: float, name: str) -> Score:
-        """As the score of `metric` over so many items; `name` is what the baseline is of."""
-        return Score(
-            metric=metric,
-            value=self.value,
-            low=self.low,
-            high=self.high,
-            items=items,
-            baseline=baseline,
-            baseline_name=name,
-        )
+        """The score of `metric` over `items` items; `name` is the baseline's name."""
+        return Score(metric=metric, **self._asdict(), items=items, baseline=baseline, baseline_name=name)
 
 
 def bootstrap_interval(items: Sequence[T], figure: Callable[[Sequence[T]], float]) -> ConfidenceInterval:
-    """`figure` of the items, and where it lies in 95 of 100 resamplings of them. There must be an item."""
+    """`figure` of the items with its 95 % interval over resamplings. There must be an item."""
     draw = random.Random(SEED).choices
     found = sorted(figure(draw(items, k=len(items))) for _ in range(RESAMPLES))
     cut = int(TAIL_SHARE * RESAMPLES)
@@ -49,5 +40,5 @@ def bootstrap_interval(items: Sequence[T], figure: Callable[[Sequence[T]], float
 
 
 def weighted_mean(pairs: Sequence[tuple[float, float]]) -> float:
-    """Sum of the first over sum of the second: a mean per token from sums and counts."""
+    """Mean per token from (sum, count) pairs."""
     return sum(sum_ for sum_, _ in pairs) / sum(count for _, count in pairs)

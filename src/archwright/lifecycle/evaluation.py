@@ -1,7 +1,4 @@
-"""`models evaluate`: look at a version by its task, and keep what was found.
-
-Nothing is kept before all of it is known: an evaluation broken off anywhere leaves the version as it was.
-"""
+"""`models evaluate`: evaluate a version and store the result; an interruption stores nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +13,10 @@ from archwright.store import Store
 
 
 def evaluate_version(store: Store, home: Home, model: ModelVersion, tell: Callable[[str], None]) -> Evaluation:
-    """Scores and gates of a version, appended; `tell` hears what is being done. A missing file is made again from its
-    run first; ModelError AW-MOD-23 for one that is not what was registered."""
+    """Store scores and gates of a version; `tell` gets progress messages.
+
+    A missing file is restored from its run. Raises ModelError AW-MOD-23 if the file was altered.
+    """
     file_integrity.restore_file(store, home, model)
     model_registry.complete_edges(store, model)
     if model.task == "text-lora":

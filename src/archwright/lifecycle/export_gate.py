@@ -1,22 +1,21 @@
-"""The export gate: is what the engine serves the model that was trained?
+"""The export gate: does the engine serve the model that was trained?
 
-Compared are log-probabilities of next tokens, at places of held-out items, over the tokens the trained model finds
-likeliest there. Four readings of each place: trained model and base by the reference (float32), and what the real
-engine serves with the adapter and without. From them, in nats per token:
+Compares log-probabilities of next tokens at places of held-out items, over the trained model's likeliest tokens. Each
+place has four readings: trained model and base in float32, and the engine with and without the adapter. In nats per
+token:
 
-    served    |with adapter - trained|    what the gate is about
-    rounding  |without - base|            the engine's own arithmetic, no adapter on either side
-    control   |without - trained|         what would be seen if the adapter were not applied at all
+    served    |with adapter - trained|    the gated distance
+    rounding  |without - base|            the engine's arithmetic, no adapter on either side
+    control   |without - trained|         the distance if the adapter were not applied
 
-The limit is LIMIT_FACTOR times the rounding (at least LIMIT_FLOOR, so that an exact engine is not asked to be exact).
-Passed: the 95 % interval of `served - limit` lies below 0, and that of `control - limit` above 0. The second half is
-the negative control: where it does not hold, the adapter changes too little for this gate to tell whether it is
-applied, and a gate that cannot fail is not passed. Both intervals come from the same resamplings of items, in which
-the limit is computed anew.
+The limit is LIMIT_FACTOR times the rounding, at least LIMIT_FLOOR. The gate passes if the 95 % interval of `served -
+limit` lies below 0 and that of `control - limit` above 0. The second condition is the negative control: without it the
+adapter changes too little for the gate to detect. Both intervals come from the same resamplings of items, each with
+its own limit.
 
-Measured on a 4-bit base of 135 M with an adapter of 40 steps: rounding 0.092, so the limit is 0.138; served 0.065,
-control 2.4; wrong exports: q and k not reordered 0.186, the last layer missing 0.167, half the scale 0.43. A tenth of
-the scale missing (0.114) is below what the engine's rounding lets anybody see.
+Measured on a 4-bit base of 135 M with an adapter of 40 steps: rounding 0.092, limit 0.138, served 0.065, control 2.4;
+wrong exports: q and k not reordered 0.186, last layer missing 0.167, half the scale 0.43. A scale that is 10 % too
+small (0.114) is below the limit.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from archwright.lifecycle.confidence_interval import bootstrap_interval
 GATE_NAME = "export"
 LIMIT_FACTOR = 1.5
 LIMIT_FLOOR = 0.02
-# Beyond this the reference is no reference: it differs from the engine with no adapter anywhere.
+# Above this the reference is another model: it differs from the engine without any adapter.
 ROUNDING_CEILING = 0.3
 MIN_POSITIONS = 32
 MIN_ITEMS = 8
@@ -40,7 +39,7 @@ TokenLogProbabilities = Mapping[int, float]
 
 
 class PositionReadings(NamedTuple):
-    """One place of an item. The reference's readings hold its likeliest tokens, the engine's the top of its list."""
+    """The readings at one place of an item, each for the model's own likeliest tokens."""
 
     item: int
     trained: TokenLogProbabilities
@@ -50,7 +49,7 @@ class PositionReadings(NamedTuple):
 
 
 class ItemDistances(NamedTuple):
-    """Mean distances over the places of one item, and how many places these are."""
+    """Mean distances over the places of one item, and the number of places."""
 
     served: float
     rounding: float
@@ -59,16 +58,11 @@ class ItemDistances(NamedTuple):
 
 
 def decide_export_gate(places: Sequence[PositionReadings]) -> Gate:
-    """The verdict over all places, with its figures."""
     items = _group_by_item(places)
     if len(places) < MIN_POSITIONS or len(items) < MIN_ITEMS:
         few = f"only {len(places)} places of {len(items)} held-out items could be compared"
         return Gate(name=GATE_NAME, passed=False, detail=f"{few}; {MIN_POSITIONS} of {MIN_ITEMS} are needed")
-    served, control, rounding = (
-        _mean_distance(items, "served"),
-        _mean_distance(items, "control"),
-        _mean_distance(items, "rounding"),
-    )
+    served, control, rounding = (_mean_distance(items, name) for name in ("served", "control", "rounding"))
     limit = compute_limit(items)
     above = bootstrap_interval(items, lambda drawn: _mean_distance(drawn, "served") - compute_limit(drawn))
     clear = bootstrap_interval(items, lambda drawn: _mean_distance(drawn, "control") - compute_limit(drawn))
@@ -87,10 +81,8 @@ def decide_export_gate(places: Sequence[PositionReadings]) -> Gate:
         f"[{above.low:+.4f}, {above.high:+.4f}], control [{clear.low:+.4f}, {clear.high:+.4f}]; {len(places)} places "
         f"of {len(items)} held-out items"
     )
-    passed = matches and told_apart and rounding <= ROUNDING_CEILING
-    return Gate(
-        name=GATE_NAME, passed=passed, detail=f"{verdict}: {figures}", value=served, limit=limit, control=control
-    )
+    passed, detail = matches and told_apart and rounding <= ROUNDING_CEILING, f"{verdict}: {figures}"
+    return Gate(name=GATE_NAME, passed=passed, detail=detail, value=served, limit=limit, control=control)
 
 
 def compute_limit(items: Sequence[ItemDistances]) -> float:
@@ -105,24 +97,22 @@ def _mean_distance(items: Sequence[ItemDistances], name: str) -> float:
 def _group_by_item(places: Sequence[PositionReadings]) -> list[ItemDistances]:
     found: dict[int, list[tuple[float, float, float]]] = {}
     for place in places:
-        found.setdefault(place.item, []).append(
-            (
-                log_probability_distance(place.trained, place.served),
-                log_probability_distance(place.base, place.without),
-                log_probability_distance(place.trained, place.without),
-            )
-        )
-    return [ItemDistances(*_mean_columns(rows), len(rows)) for rows in found.values()]
-
-
-def _mean_columns(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
-    served, rounding, control = (sum(column) / len(rows) for column in zip(*rows, strict=True))
-    return served, rounding, control
+        served = log_probability_distance(place.trained, place.served)
+        rounding = log_probability_distance(place.base, place.without)
+        control = log_probability_distance(place.trained, place.without)
+        found.setdefault(place.item, []).append((served, rounding, control))
+    items = []
+    for rows in found.values():
+        served, rounding, control = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+        items.append(ItemDistances(served, rounding, control, len(rows)))
+    return items
 
 
 def log_probability_distance(wanted: TokenLogProbabilities, listed: TokenLogProbabilities) -> float:
-    """Mean |difference| over the wanted tokens. A token the engine did not list is at most as likely as the last that
-    it did: what is known of its distance is counted."""
+    """Mean |difference| over the wanted tokens.
+
+    A token that the engine did not list is at most as likely as its last listed token: this bound counts.
+    """
     last = min(listed.values(), default=0.0)
     return sum(
         abs(value - listed[token]) if token in listed else max(0.0, value - last) for token, value in wanted.items()

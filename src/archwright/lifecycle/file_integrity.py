@@ -1,4 +1,4 @@
-"""Whether the file of a model version is the one that was registered, and making it again from what its run left."""
+"""Checks the file of a model version against its registered digest, and restores it from its run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from archwright.training import run_execution, training_runs
 
 
 def restore_file(store: Store, home: Home, model: ModelVersion) -> None:
-    """Make a missing file again; the same run gives the same bytes. What `check_file` raises when it does not, and what
-    `model_registry.register` raises; TrainError AW-TRN-20 or -22 when the run is gone too."""
+    """Restore a missing file from its run, which gives the same bytes.
+
+    Raises what `check_file` and `model_registry.register_model` raise; TrainError AW-TRN-20 or -22 if the run is gone.
+    """
     if not home.model(model.sha256, model.format).exists():
-        model_registry.register_model(
-            store, home, training_runs.find_run(store, model.run), run_execution.read_result(home, model.run)
-        )
+        run, result = training_runs.find_run(store, model.run), run_execution.read_result(home, model.run)
+        model_registry.register_model(store, home, run, result)
     check_file(home, model)
 
 
 def check_file(home: Home, model: ModelVersion) -> None:
-    """Reads all of it. Raises ModelError AW-MOD-23 when the file is missing or altered."""
+    """Reads the whole file. Raises ModelError AW-MOD-23 if it is missing or altered."""
     path = home.model(model.sha256, model.format)
     try:
         with path.open("rb") as file:
@@ -36,9 +37,5 @@ def check_file(home: Home, model: ModelVersion) -> None:
         return
     state = f"has been altered (SHA-256 {found[:12]}, registered {model.sha256[:12]})" if found else "is missing"
     first = "remove it; then " if found else ""
-    raise ModelError(
-        "AW-MOD-23",
-        f"the file of {model.id} {state}",
-        where=ErrorLocation(str(path)),
-        hint=f"{first}`archwright models evaluate {model.id}` makes it again from its run",
-    )
+    hint = f"{first}`archwright models evaluate {model.id}` makes it again from its run"
+    raise ModelError("AW-MOD-23", f"the file of {model.id} {state}", where=ErrorLocation(str(path)), hint=hint)

@@ -1,6 +1,6 @@
-"""Which files we take: safetensors, GGUF and ONNX hold numbers; a pickle is a program, and is refused unopened.
+"""Accepted model files: safetensors, GGUF and ONNX. Pickles can run code and are refused unopened.
 
-A file is judged by its first bytes and not by its name alone: a pickle that was renamed is still one.
+A file is identified by its first bytes and its suffix, so a renamed pickle is refused too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEADER_LIMIT_BYTES = 100_000_000
 
 
 def check_format(path: Path) -> ModelFormat:
-    """The format of a model file. Raises ModelError AW-MOD-01 (a pickle), AW-MOD-02 (none of ours)."""
+    """The format of a model file. Raises ModelError AW-MOD-01 (a pickle), AW-MOD-02 (not accepted)."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         refuse_pickle(path)
     try:
@@ -27,43 +27,33 @@ def check_format(path: Path) -> ModelFormat:
             size_bytes = path.stat().st_size
     except OSError as error:
         raise from_os_error(error) from error
-    if _is_pickle(head):
+    # A zip archive as torch writes it, or a pickle of protocol 2 or later.
+    if head[:4] == b"PK\3\4" or (head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")):
         refuse_pickle(path)
     form = FORMAT_BY_SUFFIX.get(path.suffix.lower())
     if form is None or not _matches_signature(form, head, size_bytes):
-        raise ModelError(
-            "AW-MOD-02",
-            f"not a model file of ours: {path.name}" + (f" does not begin as {form} does" if form else ""),
-            where=ErrorLocation(str(path)),
-            hint="safetensors, GGUF and ONNX are taken, each under its own ending",
-        )
+        message = f"not a model file of ours: {path.name}" + (f" does not begin as {form} does" if form else "")
+        hint = "safetensors, GGUF and ONNX are taken, each under its own ending"
+        raise ModelError("AW-MOD-02", message, where=ErrorLocation(str(path)), hint=hint)
     return form
 
 
 def refuse_pickle(path: Path) -> NoReturn:
-    raise ModelError(
-        "AW-MOD-01",
-        f"{path.name} is a pickle: opening one runs whatever code is in it",
-        where=ErrorLocation(str(path)),
-        hint=f"convert it where you trust it: {format_conversion_command(path)}",
-    )
+    message = f"{path.name} is a pickle: opening one runs whatever code is in it"
+    hint = f"convert it where you trust it: {format_conversion_command(path)}"
+    raise ModelError("AW-MOD-01", message, where=ErrorLocation(str(path)), hint=hint)
 
 
 def format_conversion_command(path: Path) -> str:
-    """The line that makes safetensors of a pickled state dict, without running the code in it."""
+    """The command that converts a pickled state dict to safetensors without running its code."""
     load = "torch.load" + f"({str(path)!r}, weights_only=True, map_location='cpu')"
     code = (
         "import torch, safetensors.torch; "
         f"safetensors.torch.save_file({{k: v.contiguous() for k, v in {load}.items()}}, "
         f"{str(path.with_suffix('.safetensors'))!r})"
     )
-    # Plain quotes read better, where the path leaves the shell nothing to find in them.
+    # Plain quotes are easier to read; they are safe if the code has no character special to the shell.
     return f"python -c {shlex.quote(code)}" if set('"$`!\\') & set(code) else f'python -c "{code}"'
-
-
-def _is_pickle(head: bytes) -> bool:
-    """A pickle of protocol 2 or later, or the zip archive that torch puts one in."""
-    return (head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")) or head[:4] == b"PK\3\4"
 
 
 def _matches_signature(form: ModelFormat, head: bytes, size_bytes: int) -> bool:

@@ -1,9 +1,8 @@
-"""The registry: model versions, their evaluations, and what each endpoint serves; every table only grows.
+"""The registry: model versions, evaluations, and promotions per endpoint, in append-only tables.
 
-What an endpoint serves is the newest of its promotions, so "what was in production at T" is a question to the same
-rows. A promotion is numbered within its endpoint ("assistant#3") and the number is unique: of two changes decided on
-the same state one is refused, and the history has no forks. A model file is in the home before its record is; the
-record is there before its edges, which every later look completes.
+An endpoint serves its newest promotion; earlier rows say what was in production at a time. Promotions have unique
+numbers within an endpoint ("assistant#3"), so of two concurrent changes one is refused. A model file is stored before
+its record and the record before its edges; `complete_edges` adds edges that a crash left out.
 """
 
 from __future__ import annotations
@@ -49,48 +48,36 @@ Relation = Literal["produced-by", "trained-on"]
 
 
 def list_models(store: Store) -> list[ModelVersion]:
-    """Every version, oldest first."""
+    """All versions, oldest first."""
     return store.rows(MODELS)
 
 
 def find_model(store: Store, name: str) -> ModelVersion:
     """A version by its id ("assistant@v2"), or the newest of a name. Raises ModelError AW-MOD-10."""
-    base, _, _ = name.partition("@")
-    versions = store.rows(MODELS, {"name": base})
+    versions = store.rows(MODELS, {"name": name.partition("@")[0]})
     for version in reversed(versions):
         if name in (version.id, version.name):
             return version
     known = [version.id for version in (versions or list_models(store))]
     hint = f"known: {', '.join(known[-5:])}" if known else "train one: archwright train SPEC"
-    raise ModelError(
-        "AW-MOD-10",
-        f"no model version called {name!r}",
-        where=ErrorLocation(field=name),
-        hint=hint,
-        nearest=tuple(difflib.get_close_matches(name, known, 3, 0.3)),
-    )
-
-
-def find_by_run(store: Store, run: str) -> ModelVersion | None:
-    """The version a training run became, if it did."""
-    found = store.rows(MODELS, {"run": run}, limit=1)
-    return found[0] if found else None
+    near = tuple(difflib.get_close_matches(name, known, 3, 0.3))
+    message = f"no model version called {name!r}"
+    raise ModelError("AW-MOD-10", message, where=ErrorLocation(field=name), hint=hint, nearest=near)
 
 
 def newest_evaluation(store: Store, model: str) -> Evaluation | None:
-    """The newest evaluation of a version, by its id; None when it was never evaluated."""
+    """The newest evaluation of a version by its id; None if there is none."""
     found = store.rows(EVALUATIONS, {"model": model}, newest_first=True, limit=1)
     return found[0] if found else None
 
 
 def promotion_history(store: Store, endpoint: str | None = None) -> list[Promotion]:
-    """Every change of what is served, oldest first: of one endpoint, or of all."""
+    """All promotions and rollbacks, oldest first, of one endpoint or of all."""
     return store.rows(PROMOTIONS, None if endpoint is None else {"endpoint": endpoint})
 
 
 def production_versions(store: Store, at: float | None = None) -> dict[str, ModelVersion]:
-    """Endpoint -> the version in production at that time, now by default. An endpoint that was rolled back to the
-    plan's own model is not among them."""
+    """Endpoint -> version in production at `at` (default: now); without the plan's own models."""
     standing: dict[str, str | None] = {}
     for change in promotion_history(store):
         if at is None or change.at <= at:
@@ -107,15 +94,15 @@ def append_promotion(
     by: str,
     reason: str = "",
 ) -> Promotion:
-    """Append what is decided for `change_to` = (endpoint, version's id or None), given `seen`, its whole history.
+    """Append a change to `change_to` = (endpoint, version's id or None); `seen` is the whole history.
 
-    Raises ModelError AW-MOD-20 when the endpoint changed since `seen` was read: then nothing was appended.
+    Raises ModelError AW-MOD-20 if the endpoint changed after `seen` was read; nothing is appended then.
     """
     endpoint, model = change_to
     before = seen[-1] if seen else None
     made = Promotion(
         id=next_promotion_id(endpoint, seen),
-        # A clock that was set back must not reorder the history.
+        # Setting back the clock must not reorder the history.
         at=max(time.time(), before.at if before else 0.0),
         action=action,
         endpoint=endpoint,
@@ -128,28 +115,25 @@ def append_promotion(
         store.append(PROMOTIONS, [made])
     except ConflictError as error:
         newest = promotion_history(store, endpoint)[-1]
-        raise ModelError(
-            "AW-MOD-20",
-            f"what {endpoint} serves was changed at the same moment by {newest.by} (to {newest.model or 'the plan'})",
-            where=ErrorLocation(field=newest.id),
-            hint=f"look at `archwright models history {endpoint}`, then decide again",
-        ) from error
+        other = f"{newest.by} (to {newest.model or 'the plan'})"
+        message = f"what {endpoint} serves was changed at the same moment by {other}"
+        hint = f"look at `archwright models history {endpoint}`, then decide again"
+        raise ModelError("AW-MOD-20", message, where=ErrorLocation(field=newest.id), hint=hint) from error
     return made
 
 
 def next_promotion_id(endpoint: str, seen: Sequence[Promotion]) -> str:
-    """The id of the change after `seen`, the endpoint's whole history."""
+    """The id of the change that follows `seen`, the endpoint's whole history."""
     return f"{endpoint}#{len(seen) + 1}"
 
 
 def register_model(store: Store, home: Home, run: TrainingRun, result: TrainedArtefact) -> ModelVersion:
-    """The model version of a finished run, made now if it is not there yet; its file and its edges are complete when
-    this returns, however often an earlier call was broken off.
+    """The model version of a finished run, created or completed after an interrupted call.
 
-    Raises ModelError AW-MOD-01 to -04 for an artefact that cannot be exported, MissingError AW-GET-02 when the base's
-    file is gone, OperateError AW-OPS-01 when the disk is full: then nothing is registered.
+    Raises ModelError AW-MOD-01 to -04 (not exportable), MissingError AW-GET-02 (no base file), OperateError AW-OPS-01
+    (disk full); nothing is registered then.
     """
-    version = find_by_run(store, run.id)
+    version = next(iter(store.rows(MODELS, {"run": run.id}, limit=1)), None)
     if version is None or not home.model(version.sha256, version.format).is_file():
         version = _append_version(store, home, run, (result, *_store_artefact(home, run, result)))
     complete_edges(store, version)
@@ -157,7 +141,7 @@ def register_model(store: Store, home: Home, run: TrainingRun, result: TrainedAr
 
 
 def _store_artefact(home: Home, run: TrainingRun, result: TrainedArtefact) -> tuple[ModelFormat, str, int]:
-    """Bring what is served into the home's models: (format, digest, bytes)."""
+    """Store the served file in the home: (format, digest, bytes)."""
     folder = home.run(run.id) / "result"
     if run.task != "text-lora":
         model_formats.check_format(folder / result.file)
@@ -174,7 +158,7 @@ def _store_artefact(home: Home, run: TrainingRun, result: TrainedArtefact) -> tu
 
 
 def store_file(home: Home, source: Path, form: str) -> tuple[str, int]:
-    """Copy a file into the home's models under its digest, whole or not at all: (digest, bytes)."""
+    """Copy a file atomically into the home's models under its digest: (digest, bytes)."""
     folder = home.folder("models")
     _remove_leftovers(folder)
     digest, size_bytes = hashlib.sha256(), 0
@@ -197,7 +181,7 @@ def store_file(home: Home, source: Path, form: str) -> tuple[str, int]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what a killed registration left; a running one is younger."""
+    """Remove leftovers of killed registrations; those of running ones are younger."""
     for left in folder.glob(f"{LEFTOVER_PREFIX}*"):
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > ABANDONED_AFTER_S:
@@ -207,8 +191,7 @@ def _remove_leftovers(folder: Path) -> None:
 def _append_version(
     store: Store, home: Home, run: TrainingRun, artefact: tuple[TrainedArtefact, ModelFormat, str, int]
 ) -> ModelVersion:
-    """The version of this run: the one that is there, else the next number. Whoever loses the race for a number looks
-    again, and finds its own run's version if that is what won."""
+    """The run's version, else a new one. Retries if another process takes the number."""
     result, form, sha256, size_bytes = artefact
     licence = _describe_licence(store, home, run)
     while True:
@@ -242,7 +225,7 @@ def _append_version(
 
 
 def _describe_licence(store: Store, home: Home, run: TrainingRun) -> str:
-    """What the version is bound by: the licence of the data and, for an adapter, of the base as its file states it."""
+    """The licence of the data and, for an adapter, of the base according to its file."""
     data = version_index.find_version(store, run.dataset_version).licence or NOT_STATED
     parts = [f"data {run.dataset_version}: {data}"]
     if run.base_sha256:
@@ -252,20 +235,14 @@ def _describe_licence(store: Store, home: Home, run: TrainingRun) -> str:
 
 
 def complete_edges(store: Store, version: ModelVersion) -> None:
-    """Append the edges of a version that are missing: its record came first, and a crash may lie between."""
-    model, run, dataset = (
-        format_node("model", version.id),
-        format_node("run", version.run),
-        format_node("dataset", version.dataset_version),
-    )
+    """Append missing edges of a version: a crash may have happened after its record was stored."""
+    model, run = format_node("model", version.id), format_node("run", version.run)
+    dataset = format_node("dataset", version.dataset_version)
     wanted: tuple[tuple[str, str, Relation], ...] = (
         (model, run, "produced-by"),
         (model, dataset, "trained-on"),
         (run, dataset, "trained-on"),
     )
     present = {(edge.child, edge.parent) for child in (model, run) for edge in lineage.read_parents(store, child)}
-    now = time.time()
-    lineage.append_edges(
-        store,
-        [LineageEdge(at=now, child=c, parent=p, relation=r) for c, p, r in wanted if (c, p) not in present],
-    )
+    now, missing = time.time(), [edge for edge in wanted if edge[:2] not in present]
+    lineage.append_edges(store, [LineageEdge(at=now, child=c, parent=p, relation=r) for c, p, r in missing])

@@ -1,8 +1,7 @@
-"""What is in production changes here and nowhere else: promote a version, or roll an endpoint back.
+"""Promote a version, or roll back an endpoint. No other module changes what is in production.
 
-A version is promoted when its newest evaluation passed every gate, its file is whole, and the plan of this home has a
-place for it. Going back needs none of that: what was served before has been promoted before, or is the plan's own
-model; a file that is gone is refused all the same, since nothing could be served from it.
+A promotion requires that the newest evaluation passed every gate, the file is undamaged, and the plan of this home has
+a place for the version. A rollback requires only the file, since its target was promoted before.
 """
 
 from __future__ import annotations
@@ -17,23 +16,27 @@ from archwright.store import Store
 
 
 def check_promotable(store: Store, home: Home, model: ModelVersion) -> list[Promotion]:
-    """The endpoint's history, if the version may be promoted on it. Raises ModelError: AW-MOD-24 it is in production,
-    -27 never evaluated, -22 a gate failed, -23 its file is not whole, -25 the plan has no place for it."""
+    """The endpoint's history, if the version may be promoted.
+
+    Raises ModelError AW-MOD-24 (in production), -27 (not evaluated), -22 (gate failed), -23 (its file), -25 (no place).
+    """
     seen = model_registry.promotion_history(store, model.name)
     if seen and seen[-1].model == model.id:
-        raise ModelError(
-            "AW-MOD-24",
-            f"{model.id} is in production already",
-            where=ErrorLocation(field=seen[-1].id),
-            hint=f"archwright models history {model.name}",
-        )
+        message = f"{model.id} is in production already"
+        hint = f"archwright models history {model.name}"
+        raise ModelError("AW-MOD-24", message, where=ErrorLocation(field=seen[-1].id), hint=hint)
     _check_gates(model_registry.newest_evaluation(store, model.id), model)
-    _check_servable(home, model)
+    file_integrity.check_file(home, model)
+    reason = model_placement.find_misfit(model_placement.read_plan(home), model)
+    if reason:
+        message = f"{model.id} has no place in the plan of this home: {reason}"
+        hint = "bring up a plan that serves it (archwright up), or train under another name or base"
+        raise ModelError("AW-MOD-25", message, where=ErrorLocation(str(home.plan)), hint=hint)
     return seen
 
 
 def promote_version(store: Store, home: Home, model: ModelVersion, by: str) -> Promotion:
-    """Append the promotion; what `check_promotable` raises, or AW-MOD-20 when the endpoint changed meanwhile."""
+    """Raises what `check_promotable` raises, and ModelError AW-MOD-20 if the endpoint changed meanwhile."""
     seen = check_promotable(store, home, model)
     model_registry.complete_edges(store, model)
     return model_registry.append_promotion(store, seen, "promote", (model.name, model.id), by)
@@ -42,49 +45,29 @@ def promote_version(store: Store, home: Home, model: ModelVersion, by: str) -> P
 def _check_gates(found: Evaluation | None, model: ModelVersion) -> None:
     again = f"archwright models evaluate {model.id}"
     if found is None:
-        raise ModelError(
-            "AW-MOD-27",
-            f"{model.id} was never evaluated: nobody knows whether it is any good",
-            where=ErrorLocation(field=model.id),
-            hint=again,
-        )
+        message = f"{model.id} was never evaluated: nobody knows whether it is any good"
+        raise ModelError("AW-MOD-27", message, where=ErrorLocation(field=model.id), hint=again)
     failed = [gate for gate in found.gates if not gate.passed]
     if failed or not found.gates:
         reasons = "; ".join(f"gate {gate.name}: {gate.detail}" for gate in failed) or "its evaluation has no gate"
-        raise ModelError(
-            "AW-MOD-22",
-            f"{model.id} may not be promoted: {reasons}",
-            where=ErrorLocation(field=f"evaluation {found.id}"),
-            hint=f"train a better version, or look again: {again}",
-        )
-
-
-def _check_servable(home: Home, model: ModelVersion) -> None:
-    file_integrity.check_file(home, model)
-    reason = model_placement.find_misfit(model_placement.read_plan(home), model)
-    if reason:
-        raise ModelError(
-            "AW-MOD-25",
-            f"{model.id} has no place in the plan of this home: {reason}",
-            where=ErrorLocation(str(home.plan)),
-            hint="bring up a plan that serves it (archwright up), or train under another name or base",
-        )
+        message = f"{model.id} may not be promoted: {reasons}"
+        hint = f"train a better version, or look again: {again}"
+        raise ModelError("AW-MOD-22", message, where=ErrorLocation(field=f"evaluation {found.id}"), hint=hint)
 
 
 def find_rollback_target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], str | None]:
-    """The endpoint's history and what a rollback would go back to: the version promoted before the one in production,
-    None for the plan's own model. Raises ModelError AW-MOD-26 when there is nothing to go back from, AW-MOD-23."""
+    """The endpoint's history and the previous version, None for the plan's own model.
+
+    Raises ModelError AW-MOD-26 (nothing to roll back), AW-MOD-23 (damaged file).
+    """
     seen = model_registry.promotion_history(store, endpoint)
     if not seen or seen[-1].model is None:
         state = "no version of ours is in production" if seen else "nothing was ever promoted on it"
         served = sorted(model_registry.production_versions(store))
-        raise ModelError(
-            "AW-MOD-26",
-            f"nothing to roll back on {endpoint}: {state}",
-            where=ErrorLocation(field=endpoint),
-            hint=f"in production: {', '.join(served)}" if served else "archwright models promote ID comes before it",
-            nearest=tuple(name for name in served if name != endpoint),
-        )
+        message = f"nothing to roll back on {endpoint}: {state}"
+        hint = f"in production: {', '.join(served)}" if served else "archwright models promote ID comes before it"
+        near = tuple(name for name in served if name != endpoint)
+        raise ModelError("AW-MOD-26", message, where=ErrorLocation(field=endpoint), hint=hint, nearest=near)
     before = find_previous_model(seen)
     if before is not None:
         file_integrity.check_file(home, model_registry.find_model(store, before))
@@ -92,8 +75,10 @@ def find_rollback_target(store: Store, home: Home, endpoint: str) -> tuple[list[
 
 
 def find_previous_model(seen: Sequence[Promotion]) -> str | None:
-    """What stood before what stands now. Changes are undone like steps of an editor: after promote A, promote B and
-    a rollback, A stands, and the next rollback goes to what stood before A, not to B again."""
+    """The model before the current one. Rollbacks work like undo.
+
+    After promote A, promote B and a rollback, A is current, and the next rollback goes to the model before A.
+    """
     standing: list[str | None] = [None]
     for change in seen:
         if change.action == "promote":
@@ -107,6 +92,6 @@ def find_previous_model(seen: Sequence[Promotion]) -> str | None:
 
 
 def roll_back_endpoint(store: Store, home: Home, endpoint: str, by: str, reason: str = "") -> Promotion:
-    """Append the rollback; what `find_rollback_target` raises, or AW-MOD-20 when the endpoint changed meanwhile."""
+    """Raises what `find_rollback_target` raises, and AW-MOD-20 if the endpoint changed meanwhile."""
     seen, before = find_rollback_target(store, home, endpoint)
     return model_registry.append_promotion(store, seen, "rollback", (endpoint, before), by, reason)

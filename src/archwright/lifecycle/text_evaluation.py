@@ -1,8 +1,8 @@
-"""The examination of a text model: is it better than its base on rows it never saw, and is it what would be served?
+"""Evaluation of a text model against its base and against the served model.
 
-Held-out items are taken in the order of their ids, which is as good as drawn by lot and the same each time. The
-measured quality is the mean negative log-likelihood of a supervised token, in nats, of tuned model and base over the
-same items. The gate "quality" is passed when the whole 95 % interval of the difference lies below 0.
+Held-out items are taken in the order of their ids, which is random and reproducible. Quality is the mean negative
+log-likelihood of a supervised token in nats. The gate "quality" passes if the 95 % interval of the difference between
+tuned model and base lies below 0.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from archwright.training import base_model, training_data, training_runs
 from archwright.training.sequence_packing import EncodedSample
 from archwright.training.text_lora import encode_row
 
-# Enough for an interval of a few percent; some 20 s on one core for a model of 135 M.
+# Gives an interval of a few percent in about 20 s on one core for a model of 135 M.
 MAX_ITEMS, MAX_TOKENS = 64, 3072
-# The gate reads windows around the beginning of what is learned: twelve of them, four places each.
+# The export gate reads windows around the first supervised token.
 MAX_WINDOWS, POSITIONS_PER_WINDOW = 12, 4
 TOKENS_BEFORE, TOKENS_AFTER = 96, 64
 TOP_TOKENS, LISTED_TOKENS = 8, 200
 
 
 class TokenWindow(NamedTuple):
-    """A stretch of an item's tokens, and the places in it whose token is looked at."""
+    """A range of an item's tokens, and the places in it that are compared."""
 
     ids: list[int]
     places: list[int]
@@ -45,57 +45,47 @@ class TokenWindow(NamedTuple):
 def evaluate_text_model(
     store: Store, home: Home, model: ModelVersion, tell: Callable[[str], None]
 ) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
-    """Scores against the base, and the gates quality and export; `tell` hears what is being done.
+    """Scores against the base, and the gates quality and export; `tell` gets progress messages.
 
-    Raises TrainError AW-TRN-22 (the run's folder is gone), ModelError AW-MOD-30 (the engine did not start),
-    AW-MOD-31 (no held-out rows)."""
+    Raises TrainError AW-TRN-22 (no run folder), ModelError AW-MOD-30 (the engine did not start), AW-MOD-31 (no held-out
+    rows)."""
     spec, job = training_runs.load_spec(home, model.run), training_runs.load_job(home, model.run)
     held = training_data.load_version(home, version_index.find_version(store, model.dataset_version), spec).held_out
     reference = ReferenceModel(base_model.prepare_base(home, model.base_sha256, model.base), job.threads)
-    items = _limit_items(
-        encode_row(reference.tokenizer, row, spec) for row in held.table.slice(0, MAX_ITEMS).to_pylist()
-    )
+    rows = held.table.slice(0, MAX_ITEMS).to_pylist()
+    items = _limit_items(encode_row(reference.tokenizer, row, spec) for row in rows)
     if not items:
-        raise ModelError(
-            "AW-MOD-31",
-            f"{model.id} cannot be evaluated: its data set has no held-out row with anything to learn from",
-            where=ErrorLocation(field=model.dataset_version),
-            hint="train it with held_out: 0.1 on more rows",
-        )
+        message = f"{model.id} cannot be evaluated: its data set has no held-out row with anything to learn from"
+        hint = "train it with held_out: 0.1 on more rows"
+        raise ModelError("AW-MOD-31", message, where=ErrorLocation(field=model.dataset_version), hint=hint)
     windows = [window for item in items if (window := _cut_window(item)) is not None][:MAX_WINDOWS]
     tell(f"reading {len(items)} held-out items with {model.base}")
-    plain = _measure_model(reference, items, windows)
+    plain_losses, plain_tokens = _measure_model(reference, items, windows)
     tell(f"reading them with {model.id}")
     reference.load_adapter(home.run(model.run) / "result")
-    tuned = _measure_model(reference, items, windows)
-    asking = LogProbabilityQuery(
-        [window.ids[:place] for window in windows for place in window.places],
-        reference.find_whole_character(),
-        LISTED_TOKENS,
-    )
+    tuned_losses, tuned_tokens = _measure_model(reference, items, windows)
+    prompts = [window.ids[:place] for window in windows for place in window.places]
+    asking = LogProbabilityQuery(prompts, reference.find_whole_character(), LISTED_TOKENS)
     del reference
     tell("asking the engine, with the adapter and without")
     with_adapter = _query_engine(home, model, asking, model.sha256)
     without = _query_engine(home, model, asking, None)
-    readings = zip(_number_positions(windows), tuned.tokens, plain.tokens, with_adapter, without, strict=True)
-    scores, quality = _quality_gate(plain.losses, tuned.losses, model)
+    numbers = [number for number, window in enumerate(windows) for _ in window.places]
+    readings = zip(numbers, tuned_tokens, plain_tokens, with_adapter, without, strict=True)
+    scores, quality = _quality_gate(plain_losses, tuned_losses, model)
     return scores, (quality, export_gate.decide_export_gate([PositionReadings(*reading) for reading in readings]))
-
-
-class _ModelReadings(NamedTuple):
-    losses: list[tuple[float, int]]
-    tokens: list[dict[int, float]]
 
 
 def _measure_model(
     reference: ReferenceModel, items: Sequence[EncodedSample], windows: Sequence[TokenWindow]
-) -> _ModelReadings:
+) -> tuple[list[tuple[float, int]], list[dict[int, float]]]:
+    """(losses of the items, top tokens at the places of the windows)."""
     tokens = [found for window in windows for found in reference.top_tokens(window.ids, window.places, TOP_TOKENS)]
-    return _ModelReadings(reference.losses(items), tokens)
+    return reference.losses(items), tokens
 
 
 def _limit_items(encoded: Iterable[EncodedSample]) -> list[EncodedSample]:
-    """The items that have something to predict, up to TOKENS tokens; the first always."""
+    """The items with supervised tokens, up to MAX_TOKENS in total, at least one item."""
     found: list[EncodedSample] = []
     left = MAX_TOKENS
     for item in encoded:
@@ -115,20 +105,14 @@ def _cut_window(item: EncodedSample) -> TokenWindow | None:
     choice = [place - begin for place in range(first, begin + len(ids)) if item.supervised[place]]
     if len(choice) < POSITIONS_PER_WINDOW:
         return None
-    return TokenWindow(
-        ids,
-        [choice[number * (len(choice) - 1) // (POSITIONS_PER_WINDOW - 1)] for number in range(POSITIONS_PER_WINDOW)],
-    )
-
-
-def _number_positions(windows: Sequence[TokenWindow]) -> list[int]:
-    return [number for number, window in enumerate(windows) for _ in window.places]
+    step, last = len(choice) - 1, POSITIONS_PER_WINDOW - 1
+    return TokenWindow(ids, [choice[number * step // last] for number in range(POSITIONS_PER_WINDOW)])
 
 
 def _query_engine(
     home: Home, model: ModelVersion, asking: LogProbabilityQuery, adapter_sha256: str | None
 ) -> list[dict[int, float]]:
-    """What the engine serves at every place, started with the settings that the plan of this home gives it."""
+    """The engine's answers at every place, with the engine settings of this home's plan."""
     pool = find_pool(read_plan(home), model)
     config = EngineConfig(
         engine="llamacpp",
@@ -151,7 +135,6 @@ def _quality_gate(
     both = [(mine[0] - its[0], mine[1]) for mine, its in zip(tuned, plain, strict=True)]
     change = bootstrap_interval(both, weighted_mean)
     items = len(tuned)
-
     scores = (
         after.to_score("nll_per_token", items, before.value, model.base),
         change.to_score("nll_per_token_change", items, 0.0, model.base),
