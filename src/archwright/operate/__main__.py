@@ -1,4 +1,4 @@
-"""The supervisor process: `python -m archwright.operate HOME UP_CALLED_AT [--attached]`, started by `platform.up`."""
+"""The supervisor process: `python -m archwright.operate HOME UP_CALLED_AT [--attached]`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from archwright.journal import Journal
 from archwright.monitor.metrics.observations import ObservationRecorder
 from archwright.operate import platform_state
 from archwright.operate.blue_green import EndpointRollouts
+from archwright.operate.platform_state import PlatformState, StartupFailure
 from archwright.operate.supervisor import Supervisor
 from archwright.store import Store
 
 
 def run_supervisor(home: Home, up_called_at: float) -> None:
-    """Run the Bundle in the home until SIGTERM or SIGINT."""
     lock = _acquire_lock(home)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -39,19 +39,15 @@ def run_supervisor(home: Home, up_called_at: float) -> None:
         lanes = EndpointRollouts(bundle, home, store, journal)
         Supervisor(lanes, home, recorder, journal, up_called_at=up_called_at).run(stop)
     except ArchwrightError as error:
-        failure = platform_state.StartupFailure(
-            code=error.code, message=error.message, hint=error.hint, file=error.where.file
+        failure = StartupFailure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
+        state = PlatformState(
+            supervisor_pid=os.getpid(),
+            url=bundle.url,
+            plan_digest=bundle.plan_digest,
+            started_at=up_called_at,
+            failure=failure,
         )
-        platform_state.write_state(
-            home,
-            platform_state.PlatformState(
-                supervisor_pid=os.getpid(),
-                url=bundle.url,
-                plan_digest=bundle.plan_digest,
-                started_at=up_called_at,
-                failure=failure,
-            ),
-        )
+        platform_state.write_state(home, state)
         raise
     finally:
         recorder.close()
@@ -60,7 +56,7 @@ def run_supervisor(home: Home, up_called_at: float) -> None:
 
 
 def _acquire_lock(home: Home) -> TextIO:
-    """The home's lock; patient for a second, because `status` takes it for a moment to look."""
+    """The home's lock. Retries for a second, because `status` takes the lock for a moment."""
     for _ in range(20):
         lock = platform_state.acquire_lock(home)
         if lock is not None:

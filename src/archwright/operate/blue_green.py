@@ -1,18 +1,18 @@
-"""Changing what the running platform serves, blue/green: the machine inside the supervisor.
+"""Blue/green rollouts inside the supervisor.
 
-A lane is an endpoint: what it serves now, and where it is going. The new engines start beside the old ones; when they
-are ready the gateway's configuration is written anew; when the gateway notes that it serves it, the lane has changed.
-Engines no lane needs are stopped once the gateway has let go of them, or no request can still run there.
+A lane is an endpoint with its current and its next version. New engines start beside the old ones; when they are
+ready, the gateway's configuration is rewritten; when the gateway confirms the revision, the lane has changed. Unneeded
+engines are stopped after the gateway released them, or when no request can run there any more.
 
-Decides that a step is a look and at most a small act, so that watching goes on while a model loads; that engines
-which die or are late before they serve change nothing: the lane stays, and a rollback with their own words is added
-to the history. What is served follows from the history alone, which is read anew: after a crash of anything at any
-moment nothing else has to be remembered.
+Design: a step never blocks, so supervision continues while a model loads. If new engines die or are late, the lane
+stays and a rollback with their error is appended to the history. The state follows from the history alone, so a crash
+at any moment loses nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from archwright.contract.plan import Bundle
 from archwright.contract.record import replace
@@ -33,25 +33,25 @@ from archwright.serving.process.config_reload import ServedRevision, read_served
 from archwright.store import Store
 
 SUPERVISOR = "supervisor"
-PROBE_TIMEOUT_S = 0.25  # what is loading may be slow to answer, and others are watched meanwhile
+PROBE_TIMEOUT_S = 0.25  # short, since a loading engine may not answer and other processes wait for their probe
 RETRY_S = 1.0
 GRACE_S = 12.0
-# A gateway that lives notes what it serves within a second; it may have to be started anew before it does.
+# A running gateway confirms a revision within a second; it may have to be restarted first.
 GATEWAY_TIMEOUT_S = 60.0
-# Engines of one endpoint that still finish requests; beyond it the next one waits, as memory is not without end.
+# Draining engines per endpoint; the next rollout waits beyond that, to bound memory.
 DRAINING_LIMIT = 2
 
 
+@dataclass
 class EngineProcesses:
-    """The processes behind one key. `unused_since` is the gateway's revision from which on no lane needs them."""
+    """The processes of one key. From the gateway's revision `unused_since` on no lane needs them."""
 
-    def __init__(self, endpoint: str, version: str, children: tuple[ChildProcess, ...]) -> None:
-        self.endpoint = endpoint
-        self.version = version
-        self.children = children
-        self.unused_since: int | None = None
-        self.free_at = 0.0
-        self.kill_at: float | None = None
+    endpoint: str
+    version: str
+    children: tuple[ChildProcess, ...]
+    unused_since: int | None = None
+    free_at: float = 0.0
+    kill_at: float | None = None
 
     @property
     def started(self) -> bool:
@@ -61,30 +61,27 @@ class EngineProcesses:
     def ready(self) -> bool:
         return all(child.ready for child in self.children)
 
-    def find_dead(self) -> ChildProcess | None:
-        return next((child for child in self.children if child.exit_status() is not None), None)
 
-
+@dataclass
 class EndpointRollout:
-    """`revision` is the gateway's that has the lane at `next`; None while the engines of `next` start."""
+    """`revision` is the gateway's first revision with `next`; None while the engines of `next` start."""
 
-    def __init__(self, name: str, now: ServedEndpoint) -> None:
-        self.name = name
-        self.now = now
-        self.promotion = ""
-        self.next: ServedEndpoint | None = None
-        self.next_promotion = ""
-        self.late_at = 0.0
-        self.revision: int | None = None
+    name: str
+    now: ServedEndpoint
+    promotion: str = ""
+    next: ServedEndpoint | None = None
+    next_promotion: str = ""
+    late_at: float = 0.0
+    revision: int | None = None
 
     @property
     def published(self) -> ServedEndpoint:
-        """What the gateway's newest configuration says of it."""
+        """The endpoint in the gateway's newest configuration."""
         return self.now if self.next is None or self.revision is None else self.next
 
 
 class EndpointRollouts:
-    """`gateway` is the process whose configuration is written; `changed` is set when there is news to tell."""
+    """All lanes with their engines and the gateway; `changed` is set if the state must be written."""
 
     def __init__(self, bundle: Bundle, home: Home, store: Store, journal: Journal) -> None:
         self.bundle = bundle
@@ -106,7 +103,7 @@ class EndpointRollouts:
         self._said = ""
 
     def begin(self) -> None:
-        """Every lane stands on what is in production, before any process runs. Raises StoreError."""
+        """Put every lane on the version in production, before any process runs. Raises StoreError."""
         served_revision_file(self._home).unlink(missing_ok=True)
         for name, spec in self.layout.workloads.items():
             self.lanes[name] = EndpointRollout(name, self.layout.endpoint_of_plan(spec))
@@ -116,12 +113,10 @@ class EndpointRollouts:
         self._write_gateway_config()
 
     def next_unstarted(self) -> str | None:
-        """The key of engines that are to serve and were never started."""
         return next((key for key, engines in self.engines.items() if not engines.started), None)
 
     def handle_start_failure(self, key: str, reason: str) -> bool:
-        """Engines did not come up at the start of the platform: the lane they were for goes back, which is written
-        down, and stands on others. False where there is nothing to go back to: they are the plan's own."""
+        """Roll back the lane of engines that failed to start. False for the plan's own engines."""
         lane = next((lane for lane in self.lanes.values() if lane.now.key == key and lane.now.version), None)
         if lane is None:
             return False
@@ -132,7 +127,7 @@ class EndpointRollouts:
         return True
 
     def step(self, now: float) -> None:
-        """Look, and do what is due. What keeps it from that is said once, and tried again."""
+        """Advance all lanes. An error is logged once and the step is retried after RETRY_S."""
         if now < self._next_step:
             return
         try:
@@ -151,13 +146,13 @@ class EndpointRollouts:
             self._said = error.message
 
     def serving_processes(self) -> list[ChildProcess]:
-        """The processes that serve, engines first: what dies of these is started again."""
+        """The processes that serve, engines first; the supervisor restarts these."""
         used = self._serving_keys()
         found = [child for key, engines in self.engines.items() if key in used for child in engines.children]
         return [*found, self.gateway]
 
     def processes(self) -> Iterator[tuple[ChildProcess, str, ProcessPhase]]:
-        """Every process with the version it serves and its place in a change; the gateway last."""
+        """All processes with their version and phase; the gateway last."""
         used = self._serving_keys()
         coming = {lane.next.key for lane in self.lanes.values() if lane.next is not None}
         for key, engines in self.engines.items():
@@ -179,7 +174,7 @@ class EndpointRollouts:
         )
 
     def _read_history(self) -> None:
-        """The history, when it grew. A classifier's lane comes to be with its first promotion."""
+        """Read the history if it grew. A classifier's lane is created by its first promotion."""
         seq = self._store.newest_seq(model_registry.PROMOTIONS)[0]
         if seq == self._seq:
             return
@@ -194,7 +189,7 @@ class EndpointRollouts:
         self.wanted, self.notes, self._seq, self.changed = found, tuple(notes), seq, True
 
     def _serve_production(self, lane: EndpointRollout) -> None:
-        """At the start: on what is in production; where that cannot be served, on what it goes back to."""
+        """At the start: serve the version in production, or the newest earlier one that can be served."""
         tried: set[str | None] = set()
         while reason := self._find_obstacle(lane, to := self.wanted.get(lane.name, DesiredVersion())):
             tried.add(to.version.id if to.version else None)
@@ -207,7 +202,7 @@ class EndpointRollouts:
     def _advance(self, lane: EndpointRollout, now: float) -> None:
         to = self.wanted.get(lane.name, DesiredVersion())
         if lane.next is not None and lane.revision is None and lane.next.version != _version_id(to):
-            lane.next = None  # overtaken before it was ready
+            lane.next = None  # superseded before it was ready
         if lane.next is None:
             self._begin_rollout(lane, to, now)
         elif lane.revision is None:
@@ -238,16 +233,15 @@ class EndpointRollouts:
         self.changed = True
 
     def _await_engines(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
-        """The new engines load; when all are ready the gateway is told."""
+        """Probe the new engines; when all are ready, write the gateway's configuration."""
         engines = self.engines.get(to.key)
         if dead := self._find_dead_engine(to.key):
             self._abort_rollout(lane, _format_last_error(dead))
             return
         if engines is not None and not engines.ready:
+            served = to.key in self._serving_keys()  # the supervisor probes serving engines
             for child in engines.children:
-                if (
-                    not child.ready and to.key not in self._serving_keys()
-                ):  # those that serve are probed by the supervisor
+                if not child.ready and not served:
                     child.probe(PROBE_TIMEOUT_S)
             if not engines.ready:
                 if now > lane.late_at:
@@ -261,7 +255,7 @@ class EndpointRollouts:
         self._write_gateway_config()
 
     def _await_gateway(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
-        """The gateway was told; when it says so, the lane has changed."""
+        """Finish the rollout when the gateway confirms the revision."""
         note = self._read_served_revision()
         if note is not None and note.revision >= (lane.revision or 0):
             lane.now, lane.promotion, lane.next, lane.revision = to, lane.next_promotion, None, None
@@ -273,7 +267,7 @@ class EndpointRollouts:
             self._abort_rollout(lane, f"AW-OPS-46 the gateway did not take it up in {GATEWAY_TIMEOUT_S:g} s")
 
     def _abort_rollout(self, lane: EndpointRollout, reason: str) -> None:
-        """The lane stays where it is; the next step writes that down."""
+        """Keep the current version; the next step appends the rollback."""
         self._failed[lane.next_promotion] = reason
         self._journal.error("rollout.failed", endpoint=lane.name, promotion=lane.next_promotion, reason=reason)
         published, lane.next, lane.revision = lane.revision is not None, None, None
@@ -283,23 +277,23 @@ class EndpointRollouts:
             self._write_gateway_config()
 
     def _find_obstacle(self, lane: EndpointRollout, to: DesiredVersion) -> str:
-        """Why this cannot be served; empty when nothing is known against it."""
+        """Why the version cannot be served; empty if nothing is known."""
         found = self._failed.get(to.promotion, "")
         return found or (self.layout.find_obstacle(lane.name, to.version, self._home) if to.version else "")
 
     def _append_rollback(self, lane: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
-        """Add the rollback to the history, unless that has gone on meanwhile."""
+        """Append the rollback unless the history changed meanwhile."""
         seen = model_registry.promotion_history(self._store, lane.name)
         if not seen or seen[-1].id != to.promotion:
             return
         try:
             model_registry.append_promotion(self._store, seen, "rollback", (lane.name, model), SUPERVISOR, reason)
-        except ModelError:  # somebody was faster: what they want is read next
+        except ModelError:  # a concurrent change, which the next step reads
             return
         self._journal.error("rollout.undone", endpoint=lane.name, promotion=to.promotion, back_to=model, reason=reason)
 
     def _ensure_engines(self, endpoint: str, serving: ServedEndpoint) -> EngineProcesses | None:
-        """The engines of this key, in use from now on."""
+        """The engines of the key, marked as used."""
         if not serving.engines:
             return None
         engines = self.engines.get(serving.key)
@@ -310,7 +304,7 @@ class EndpointRollouts:
         return engines
 
     def _has_capacity(self, lane: EndpointRollout, key: str) -> bool:
-        """Whether engines of this key can be had now: they are not just ending, nor too many of the lane's others."""
+        """True if engines of the key can start: they are not ending, and few others of the lane are draining."""
         if self._find_dead_engine(key):
             self._remove_engines(key)
         known = self.engines.get(key)
@@ -320,7 +314,7 @@ class EndpointRollouts:
         return len(leaving) < DRAINING_LIMIT
 
     def _stop_unused_engines(self, now: float) -> None:
-        """Stop what no lane needs and the gateway has let go of."""
+        """Stop engines that no lane needs and the gateway released."""
         needed = self._serving_keys() | {lane.next.key for lane in self.lanes.values() if lane.next is not None}
         note = None
         for key, engines in [(key, engines) for key, engines in self.engines.items() if key not in needed]:
@@ -346,7 +340,7 @@ class EndpointRollouts:
         self.changed = True
 
     def _write_gateway_config(self) -> None:
-        """Write the gateway's configuration; one that is started anew reads the same."""
+        """Write the gateway's configuration, also for a restarted gateway."""
         process = self.layout.build_gateway_process([lane.published for lane in self.lanes.values()], self._revision)
         self.gateway.spec = replace(self.gateway.spec, config=process.config)
         write_json(self._home.config(process.name), process.config)
@@ -356,12 +350,14 @@ class EndpointRollouts:
         return {lane.now.key for lane in self.lanes.values()}
 
     def _find_dead_engine(self, key: str) -> ChildProcess | None:
-        """One of the engines that is dead, and that nobody starts again: those that serve already are."""
+        """A dead engine that the supervisor does not restart, since it does not serve."""
         engines = self.engines.get(key)
-        return None if engines is None or key in self._serving_keys() else engines.find_dead()
+        if engines is None or key in self._serving_keys():
+            return None
+        return next((child for child in engines.children if child.exit_status() is not None), None)
 
     def _read_served_revision(self) -> ServedRevision | None:
-        """The note of the gateway that runs now; another's says nothing."""
+        """The revision confirmed by the running gateway; that of an earlier process is ignored."""
         note = read_served_revision(self._home)
         return note if note is not None and note.pid == self.gateway.pid else None
 

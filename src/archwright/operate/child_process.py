@@ -1,12 +1,12 @@
-"""One supervised process: start, ask whether it is ready, stop, and say why it died."""
+"""One supervised process: start, probe, stop, last error."""
 
 from __future__ import annotations
 
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE, Popen, TimeoutExpired
 
 from archwright.contract.plan import ProcessSpec
 from archwright.home import Home, write_json
@@ -18,8 +18,7 @@ _ERROR_LINE = re.compile(r"(AW-[A-Z]+-\d+)\s+(.*)")
 
 
 class ChildProcess:
-    """`restarts` counts starts after the first. The child's stdin is a pipe that only we hold: when we die, it
-    reads end of file and leaves, whatever killed us."""
+    """`restarts` counts starts after the first. The child's stdin is a pipe, so it ends with us."""
 
     def __init__(self, spec: ProcessSpec, home: Home, *, tls: bool) -> None:
         self.spec = spec
@@ -30,7 +29,7 @@ class ChildProcess:
         self.started_at = 0.0
         self._home = home
         self._tls = tls and spec.ready_port is not None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Popen[bytes] | None = None
         self._log_start = 0
 
     @property
@@ -46,42 +45,35 @@ class ChildProcess:
         write_json(config, self.spec.config)
         names = {"{home}": str(self._home.root), "{config}": str(config)}
         argv = [sys.executable, *(names.get(part, part) for part in self.spec.argv)]
+        env = child_environment({"PYTHONUNBUFFERED": "1", **self.spec.environment})
         self._rotate_log()
         with open(self.log, "ab") as log:
             self._log_start = log.tell()
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=child_environment({"PYTHONUNBUFFERED": "1", **self.spec.environment}),
-                start_new_session=True,
-            )
+            self._process = Popen(argv, stdin=PIPE, stdout=log, stderr=log, env=env, start_new_session=True)
         self.started_at, self.ready, self.silent_probes = now, False, 0
 
     def exit_status(self) -> int | None:
         return self._process.poll() if self._process else None
 
     def probe(self, timeout_s: float = readiness_probe.TIMEOUT_S) -> bool:
-        """Ask once. Any answer shows it alive; 200 shows it ready."""
+        """Probe once. Any answer means alive, status 200 ready."""
         status = readiness_probe.request_ready_status(self.spec, self._home, tls=self._tls, timeout_s=timeout_s)
         self.silent_probes = self.silent_probes + 1 if status is None else 0
         self.ready = status == 200
         return self.ready
 
     def terminate(self) -> None:
-        """Ask it to end, without waiting."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM, wait, then SIGKILL; reaps it."""
+        """Send SIGTERM, wait `grace_s`, then SIGKILL. Reaps the process."""
         if self._process is None:
             return
         self.terminate()
         try:
             self._process.wait(grace_s)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._process.kill()
             self._process.wait()
         if self._process.stdin:
@@ -89,23 +81,23 @@ class ChildProcess:
         self.ready = False
 
     def remove_files(self) -> None:
-        """Remove what a process that will not come again leaves in the home; its log stays."""
+        """Remove configuration and socket of a process that will not start again; its log stays."""
         self._home.config(self.spec.name).unlink(missing_ok=True)
         if self.spec.ready_socket is not None:
             self._home.socket(self.spec.ready_socket).unlink(missing_ok=True)
 
     def read_last_error(self) -> tuple[str, str, str]:
-        """(code, message, hint) of the error it logged since its start, else its last line."""
+        """(code, message, hint) of the last error logged since the start, else of the last line."""
         try:
             text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
         except FileNotFoundError:
             text = ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        for number in range(len(lines) - 1, -1, -1):
-            found = _ERROR_LINE.match(lines[number])
-            if found:
-                return found.group(1), found.group(2), lines[-1] if number < len(lines) - 1 else ""
-        return "AW-OPS-21", lines[-1] if lines else "it said nothing", f"see {self.log}"
+        last = lines[-1] if lines else "it said nothing"
+        for line in reversed(lines):
+            if found := _ERROR_LINE.match(line):
+                return found.group(1), found.group(2), "" if line == last else last
+        return "AW-OPS-21", last, f"see {self.log}"
 
     def _rotate_log(self) -> None:
         if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:

@@ -1,13 +1,13 @@
-"""What runs for what is served: from the plan's bundle and the versions in production to processes and endpoints.
+"""Computes processes and endpoints from the plan's bundle and the versions in production.
 
-Nothing here acts. A text endpoint is a workload of the plan: the plan's own engines serve it, or engines like them
-with an adapter. A classifier's endpoint exists as long as a version of it is in production. Engines with the same
-key are the same engines: the workloads of a pool share the plan's own.
+A text endpoint is a workload of the plan, served by the plan's own engines or by copies of them with an adapter. A
+classifier's endpoint exists while a version of it is in production. Equal keys mean the same engines: the workloads of
+a pool share the plan's own. Nothing here has side effects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -25,15 +25,17 @@ PREDICT_DEADLINE_S = 60.0
 
 
 class DesiredVersion(NamedTuple):
-    """What the newest promotion of an endpoint says: `version` None is the plan's own model, or nothing."""
+    """The newest promotion of an endpoint; `version` None is the plan's own model, or nothing."""
 
     promotion: str = ""
     version: ModelVersion | None = None
 
 
 class ServedEndpoint(NamedTuple):
-    """An endpoint as it is served, with the pools it names, its own first: `version` is empty for the plan's own
-    model; without `spec` there is no endpoint. `left_out` are pools of the plan that cannot answer as the version."""
+    """An endpoint with its pools, its own first; `version` is empty for the plan's own model.
+
+    Without `spec` there is no endpoint. `left_out` are pools of the plan that cannot serve the version.
+    """
 
     version: str
     key: str
@@ -51,7 +53,6 @@ NOT_SERVED = ServedEndpoint("", "", None, (), ())
 
 
 def read_desired_versions(store: Store) -> dict[str, DesiredVersion]:
-    """The newest promotion of each endpoint, as `model_registry.production` reads it."""
     versions = {version.id: version for version in model_registry.list_models(store)}
     return {
         change.endpoint: DesiredVersion(change.id, versions[change.model] if change.model else None)
@@ -60,19 +61,19 @@ def read_desired_versions(store: Store) -> dict[str, DesiredVersion]:
 
 
 def promotion_number(promotion: str) -> int:
-    """Which change of its endpoint a promotion is, from 1; 0 for none."""
+    """The number of a promotion within its endpoint, from 1; 0 for none."""
     return int(promotion.rpartition("#")[2] or 0)
 
 
 class PlatformLayout:
-    """The plan's own processes and endpoints, and what may take their place."""
+    """The plan's own processes and endpoints, and their replacements."""
 
     def __init__(self, bundle: Bundle) -> None:
         *engines, self.gateway = bundle.processes
         self._engines = {spec.name: spec for spec in engines}
         self._config = msgspec.convert(self.gateway.config, GatewayConfig)
         self._pools = {pool.name: pool for pool in self._config.pools}
-        # A promotion is for the first endpoint of a workload; a second one (another model for it) stays as it is.
+        # Promotions apply to the first endpoint of a workload; a second one (another model) is unchanged.
         self.workloads: dict[str, EndpointSpec] = {}
         for spec in self._config.endpoints:
             name = spec.workload if spec.workload not in self.workloads else f"{spec.workload}/{spec.model}"
@@ -80,29 +81,25 @@ class PlatformLayout:
 
     @property
     def request_s(self) -> float:
-        """How long a request may last at most."""
         return self._config.limits.request_s
 
     def endpoint_of_plan(self, spec: EndpointSpec) -> ServedEndpoint:
-        """The plan's own model."""
         return ServedEndpoint("", f"plan:{spec.pool}", spec, self._pools_of(spec), self._engines_of(spec))
 
     def endpoint_of_version(self, endpoint: str, to: DesiredVersion) -> ServedEndpoint:
-        """What serves an endpoint as `to` wants it; `obstacle` was asked before."""
+        """The endpoint for `to`; the caller has checked `find_obstacle`."""
         spec, version = self.workloads.get(endpoint), to.version
         if version is None:
             return NOT_SERVED if spec is None else self.endpoint_of_plan(spec)
         key = f"{endpoint}={version.id}"
         if spec is None:
-            engine = _build_classifier_process(f"predict-{endpoint}.v{version.version}", version)
-            pool = _build_predict_pool(endpoint, engine.name, version.id)
-            return ServedEndpoint(version.id, key, _build_predict_endpoint(endpoint, pool.name), (pool,), (engine,))
+            return _build_classifier_endpoint(endpoint, key, version)
         engines = tuple(
-            _add_adapter(engine, f"engine-{endpoint}.v{version.version}", index, version)
+            _add_adapter(engine, f"engine-{endpoint}.v{version.version}{f'-{index}' if index else ''}", version)
             for index, engine in enumerate(self._engines_of(spec))
         )
-        # The plan's own pool of the endpoint gives way to one of the version. The others hold the plan's model: under
-        # the version's name they would answer as what they are not. A shadow answers nobody.
+        # The version's pool replaces the endpoint's own. Other pools hold the plan's model, so they must not answer
+        # under the version's name. Shadow responses are discarded, so the shadow stays.
         own, *others = self._pools_of(spec)
         alone = sum(own.name in other.pools for other in self._config.endpoints) == 1
         pool = replace(
@@ -117,7 +114,7 @@ class PlatformLayout:
         return ServedEndpoint(version.id, key, changed, (pool, *shadows), engines, spec.serving_pools[1:])
 
     def find_obstacle(self, endpoint: str, version: ModelVersion, home: Home) -> str:
-        """Why the platform of this plan cannot serve the version at the endpoint; empty when it can."""
+        """Why this plan cannot serve the version at the endpoint; empty if it can."""
         if not home.model(version.sha256, version.format).is_file():
             return f"the file of {version.id} is not in the home ({version.sha256[:12]}.{version.format})"
         spec = self.workloads.get(endpoint)
@@ -135,11 +132,10 @@ class PlatformLayout:
         return ""
 
     def has_no_workload(self, endpoint: str, version: ModelVersion) -> bool:
-        """Whether this plan has no place for the version: text needs a workload of its name."""
+        """True if the plan has no place for the version: a text model needs a workload of its name."""
         return version.task == "text-lora" and endpoint not in self.workloads
 
     def build_gateway_process(self, served: Iterable[ServedEndpoint], revision: int) -> ProcessSpec:
-        """The gateway's process with a configuration that serves this."""
         present = [serving for serving in served if serving.spec is not None]
         endpoints = tuple(serving.spec for serving in present)
         pools = {pool.name: pool for serving in present for pool in serving.pools}
@@ -154,16 +150,14 @@ class PlatformLayout:
         return tuple(self._engines[name] for name in names if name in self._engines)
 
 
-def _add_adapter(engine: ProcessSpec, name: str, index: int, version: ModelVersion) -> ProcessSpec:
-    return _rename_engine(engine, name if index == 0 else f"{name}-{index}", {"adapter_sha256": version.sha256})
+def _add_adapter(engine: ProcessSpec, name: str, version: ModelVersion) -> ProcessSpec:
+    config = {**engine.config, "socket": name, "adapter_sha256": version.sha256}
+    return replace(engine, name=name, ready_socket=name, config=config)
 
 
-def _rename_engine(engine: ProcessSpec, name: str, changes: Mapping[str, object]) -> ProcessSpec:
-    return replace(engine, name=name, ready_socket=name, config={**engine.config, "socket": name, **changes})
-
-
-def _build_classifier_process(name: str, version: ModelVersion) -> ProcessSpec:
-    return ProcessSpec(
+def _build_classifier_endpoint(endpoint: str, key: str, version: ModelVersion) -> ServedEndpoint:
+    name = f"predict-{endpoint}.v{version.version}"
+    engine = ProcessSpec(
         name=name,
         argv=("-m", "archwright.engines", "{home}", "{config}"),
         config={
@@ -178,20 +172,14 @@ def _build_classifier_process(name: str, version: ModelVersion) -> ProcessSpec:
         ready_socket=name,
         startup_deadline_s=PREDICT_DEADLINE_S,
     )
-
-
-def _build_predict_pool(endpoint: str, engine: str, version: str) -> EnginePoolSpec:
-    return EnginePoolSpec(
+    pool = EnginePoolSpec(
         name=f"predict/{endpoint}",
-        addresses=(f"unix:{engine}",),
+        addresses=(f"unix:{name}",),
         model=endpoint,
         slots=PREDICT_SLOTS,
         context_tokens=1,
-        version=version,
+        version=version.id,
     )
-
-
-def _build_predict_endpoint(endpoint: str, pool: str) -> EndpointSpec:
-    return EndpointSpec(
-        model=endpoint, workload=endpoint, targets=(WeightedTarget(pool=pool),), default_max_tokens=1, kind="predict"
-    )
+    targets = (WeightedTarget(pool=pool.name),)
+    spec = EndpointSpec(model=endpoint, workload=endpoint, targets=targets, default_max_tokens=1, kind="predict")
+    return ServedEndpoint(version.id, key, spec, (pool,), (engine,))

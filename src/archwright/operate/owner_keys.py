@@ -1,7 +1,7 @@
-"""The first key, and the key that local verbs act with.
+"""The owner's key and the key of local commands.
 
-Who can read the home owns the platform: `ask`, `bench` and `key` on this machine use a key kept in the home (0600),
-made on first use and made anew when it was revoked.
+A user who can read the home owns the platform: `ask`, `bench` and `key` on this machine use a key in the home (0600),
+created on first use and again after a revocation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ OWNER_TENANT = "default"
 
 
 def create_owner_key(keys: KeyStore) -> str | None:
-    """The owner's key on the first start of a home, None ever after: it is shown once."""
+    """The owner's key at the first start of a home, None later: it is shown once."""
     if any(key.name == "owner" for key in keys.list()):
         return None
     secret, _record = keys.create(OWNER_TENANT, role="owner", name="owner")
@@ -21,7 +21,6 @@ def create_owner_key(keys: KeyStore) -> str | None:
 
 
 def get_local_key(keys: KeyStore, home: Home) -> str:
-    """The key of this machine's local verbs."""
     path = home.folder("secrets") / "local-key"
     if path.is_file():
         secret = path.read_text(encoding="ascii").strip()

@@ -1,15 +1,15 @@
-"""`up`, `read_status`, `stop_platform`: the platform of one home, seen from outside its supervisor."""
+"""Start, stop and inspect the platform of a home from outside its supervisor."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from subprocess import DEVNULL, PIPE, Popen
 
-from archwright.contract.plan import Artefact, Bundle, Plan, Pool
+from archwright.contract.plan import Bundle, Plan
 from archwright.contract.record import Record
 from archwright.engines import model_files
 from archwright.errors import ErrorLocation, OperateError
@@ -26,8 +26,10 @@ SUPERVISOR_MODULE = "archwright.operate"
 
 
 class PlatformStatus(Record):
-    """`state` is running, starting, degraded (a process that serves is not ready) or stopped. `notes`: what is in
-    production and not served, or served alone."""
+    """`state` is running, starting, degraded (a serving process is not ready) or stopped.
+
+    `notes` name versions in production that are not served, and pools that do not serve them.
+    """
 
     state: str
     url: str | None = None
@@ -39,63 +41,47 @@ class PlatformStatus(Record):
 
 
 def check_startable(plan: Plan, home: Home, host: str, port: int) -> None:
-    """Everything that can be refused before a process starts: running already, model missing, port in use."""
+    """Raises OperateError AW-OPS-30 (running), AW-OPS-03 (port in use), MissingError (no model file)."""
     current = _read_settled_state(home)
     if current is not None:
-        raise OperateError(
-            "AW-OPS-30",
-            f"a platform of this home is already running at {current.url}",
-            where=ErrorLocation(str(home.root)),
-            hint="archwright status shows it, archwright down stops it",
-        )
-    for artefact in _list_artefacts(plan.pools):
-        model_files.locate_model(artefact, home)
-    # What a killed platform left behind needs a moment to notice and go.
+        message = f"a platform of this home is already running at {current.url}"
+        hint = "archwright status shows it, archwright down stops it"
+        raise OperateError("AW-OPS-30", message, where=ErrorLocation(str(home.root)), hint=hint)
+    for pool in plan.pools:
+        if pool.artefact is not None:
+            model_files.locate_model(pool.artefact, home)
+    # Processes of a killed platform need a moment to end.
     deadline = time.monotonic() + PORT_TIMEOUT_S
     while not readiness_probe.is_port_free(host, port):
         if time.monotonic() > deadline:
-            raise OperateError(
-                "AW-OPS-03",
-                f"port {port} is already in use",
-                where=ErrorLocation(None, None, f"{host}:{port}"),
-                hint="stop what listens there, or choose another: archwright up --port 0 takes any free one",
-            )
+            message = f"port {port} is already in use"
+            hint = "stop what listens there, or choose another: archwright up --port 0 takes any free one"
+            raise OperateError("AW-OPS-03", message, where=ErrorLocation(None, None, f"{host}:{port}"), hint=hint)
         time.sleep(0.1)
 
 
 def _read_settled_state(home: Home) -> platform_state.PlatformState | None:
-    """The running state; a supervisor killed a moment ago holds its lock until the kernel has buried it."""
+    """The running state; the lock of a killed supervisor may last for a moment."""
     deadline = time.monotonic() + LOCK_RELEASE_TIMEOUT_S
     while (current := platform_state.read_running_state(home)) is not None and time.monotonic() < deadline:
         time.sleep(WAIT_TICK_S)
     return current
 
 
-def _list_artefacts(pools: tuple[Pool, ...]) -> list[Artefact]:
-    return [pool.artefact for pool in pools if pool.artefact is not None]
+def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attached: bool) -> Popen[bytes]:
+    """Start the supervisor and wait until everything is ready. Raises the supervisor's error.
 
-
-def start_platform(
-    plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attached: bool
-) -> subprocess.Popen[bytes]:
-    """Start the supervisor and wait until everything is ready. Raises what kept it from getting there.
-
-    `attached`: the supervisor leaves when this process does, however that ends.
+    `attached`: the supervisor ends with this process.
     """
     write_json(home.plan, plan)
     write_json(home.config("bundle"), bundle)
     home.state.unlink(missing_ok=True)
     flags = ["--attached"] if attached else []
     argv = [sys.executable, "-m", SUPERVISOR_MODULE, str(home.root), repr(up_called_at), *flags]
+    env = child_environment({"PYTHONUNBUFFERED": "1", "ARCHWRIGHT_HOME": str(home.root)})
+    stdin = PIPE if attached else DEVNULL
     with open(home.log("supervisor"), "ab") as log:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=child_environment({"PYTHONUNBUFFERED": "1", "ARCHWRIGHT_HOME": str(home.root)}),
-            start_new_session=True,
-        )
+        process = Popen(argv, stdin=stdin, stdout=log, stderr=log, env=env, start_new_session=True)
     try:
         _wait_ready(home, process)
     except BaseException:
@@ -103,20 +89,20 @@ def start_platform(
         wait_for_exit(process)
         raise
     if not attached:
-        # It outlives us on purpose: without this, Python would warn that we forgot it.
+        # The supervisor outlives this process: this suppresses Python's ResourceWarning.
         process.returncode = 0
     return process
 
 
-def wait_for_exit(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the supervisor's end and let go of its pipe; its exit status."""
+def wait_for_exit(process: Popen[bytes]) -> int:
+    """Wait for the supervisor's end, close its pipe, return its exit status."""
     status = process.wait()
     if process.stdin is not None:
         process.stdin.close()
     return status
 
 
-def _wait_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
+def _wait_ready(home: Home, process: Popen[bytes]) -> None:
     while True:
         exited = process.poll() is not None
         current = platform_state.read_state(home)
@@ -126,8 +112,7 @@ def _wait_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
         if current is not None and current.ready_s is not None and not exited:
             return
         if exited:
-            log = home.log("supervisor")
-            hint = f"see {log}"
+            hint = f"see {home.log('supervisor')}"
             raise OperateError("AW-OPS-20", "the supervisor ended before the platform was ready", hint=hint)
         time.sleep(WAIT_TICK_S)
 
@@ -150,7 +135,7 @@ def read_status(home: Home, clock: Callable[[], float] = time.time) -> PlatformS
 
 
 def find_excluded_pools(home: Home, endpoint: str) -> tuple[str, ...]:
-    """The pools of the running platform that get none of the endpoint's requests: they do not hold its version."""
+    """The pools that get no requests of the endpoint, since they cannot serve its version."""
     current = platform_state.read_running_state(home)
     found = () if current is None else current.endpoints
     return next((one.left_out for one in found if one.name == endpoint), ())
@@ -164,17 +149,16 @@ def _describe_excluded_pools(endpoint: platform_state.EndpointState) -> str:
 
 
 def stop_platform(home: Home) -> bool:
-    """Stop the platform of this home: True when one ran. Running requests get their grace from the gateway."""
+    """Stop the platform; True if one ran. The gateway lets running requests finish within its grace."""
     current = platform_state.read_running_state(home)
     if current is None:
         return False
     _send_signal(current.supervisor_pid, signal.SIGTERM, SUPERVISOR_MODULE)
     deadline = time.monotonic() + DOWN_TIMEOUT_S
-    while platform_state.read_running_state(home) is not None or platform_state.is_process_alive(
-        current.supervisor_pid, SUPERVISOR_MODULE
-    ):
+    pid = current.supervisor_pid
+    while platform_state.read_running_state(home) or platform_state.is_process_alive(pid, SUPERVISOR_MODULE):
         if time.monotonic() > deadline:
-            _send_signal(current.supervisor_pid, signal.SIGKILL, SUPERVISOR_MODULE)
+            _send_signal(pid, signal.SIGKILL, SUPERVISOR_MODULE)
             for process in current.processes:
                 _send_signal(process.pid, signal.SIGKILL, "archwright.")
         time.sleep(WAIT_TICK_S)

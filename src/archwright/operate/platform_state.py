@@ -1,7 +1,7 @@
-"""What is running, as a file: written by the supervisor, read by `status`, `down` and `up`.
+"""The state file and the lock of the supervisor, read by `status`, `down` and `up`.
 
-The lock says whether a supervisor lives (the kernel drops it with the process, also after kill -9); the state file
-says what it runs. A state file without a held lock is history.
+The lock shows that a supervisor is alive (the kernel releases it with the process). Without a held lock the state file
+is outdated.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ ProcessPhase = Literal["serving", "starting", "leaving"]
 
 
 class ProcessState(Record):
-    """`serves` is the model version of an engine. During a change of versions an engine may be starting beside the one
-    that serves, or leaving: finishing what it began."""
+    """`serves` is an engine's model version; a leaving engine finishes its requests."""
 
     name: str
     pid: int
@@ -31,8 +30,10 @@ class ProcessState(Record):
 
 
 class EndpointState(Record):
-    """What an endpoint serves: `version` (empty: nothing) as of `promotion` (empty: none yet). `left_out` are pools of
-    the plan that get none of its requests while a version is served that they do not hold."""
+    """`version` (empty: nothing) is served as of `promotion` (empty: none yet).
+
+    `left_out` are pools of the plan that get no requests, since they cannot serve the version.
+    """
 
     name: str
     kind: Literal["text", "predict"]
@@ -42,7 +43,7 @@ class EndpointState(Record):
 
 
 class StartupFailure(Record):
-    """Why the platform did not come up, in the words of an ArchwrightError."""
+    """The ArchwrightError that prevented the start."""
 
     code: str
     message: str
@@ -51,10 +52,9 @@ class StartupFailure(Record):
 
 
 class PlatformState(Record):
-    """`ready_s`: `up` called to everything ready, None while starting. Times are seconds since the epoch.
+    """`ready_s`: seconds from `up` to ready, None while starting; `started_at`: seconds since the epoch.
 
-    `seen` is the newest promotion of each endpoint that was taken notice of; `notes` are what is in production and not
-    served, with the reason.
+    `seen` is the newest promotion of each endpoint that the supervisor read; `notes` name versions that are not served.
     """
 
     supervisor_pid: int
@@ -74,7 +74,7 @@ def write_state(home: Home, state: PlatformState) -> None:
 
 
 def read_state(home: Home) -> PlatformState | None:
-    """The last state written; None when there is none or a crash of the machine left it unreadable."""
+    """The last state; None if there is none or a crash of the machine damaged it."""
     try:
         return msgspec.json.decode(home.state.read_bytes(), type=PlatformState)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -82,7 +82,7 @@ def read_state(home: Home) -> PlatformState | None:
 
 
 def acquire_lock(home: Home) -> TextIO | None:
-    """Take the home's lock for the life of the returned file; None when another supervisor holds it."""
+    """Take the home's lock, held while the file is open; None if another process holds it."""
     file = open(home.lock, "a", encoding="ascii")  # noqa: SIM115 - held until the process ends
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +93,6 @@ def acquire_lock(home: Home) -> TextIO | None:
 
 
 def read_running_state(home: Home) -> PlatformState | None:
-    """The state of the living supervisor of this home, or None."""
     held = acquire_lock(home)
     if held is not None:
         held.close()
@@ -102,12 +101,10 @@ def read_running_state(home: Home) -> PlatformState | None:
 
 
 def is_process_alive(pid: int, module: str) -> bool:
-    """Whether `pid` is a process of ours running `module` (a number may have been given to a stranger since)."""
+    """True if `pid` is a process of this user running `module` (the number may have been reused)."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+    except (ProcessLookupError, PermissionError):
         return False
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:

@@ -1,4 +1,4 @@
-"""Is a process answering? One GET over its Unix socket or loopback port, with a short deadline."""
+"""Readiness probe: one GET over a process's Unix socket or loopback port, with a short timeout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _UnixConnection(http.client.HTTPConnection):
 def request_ready_status(
     spec: ProcessSpec, home: Home, *, tls: bool = False, timeout_s: float = TIMEOUT_S
 ) -> int | None:
-    """HTTP status of the process's ready path; None when nobody answers in time."""
+    """HTTP status of the process's ready path; None without an answer in time."""
     connection = _open_connection(spec, home, tls, timeout_s)
     try:
         connection.request("GET", spec.ready_path)
@@ -42,7 +42,7 @@ def _open_connection(spec: ProcessSpec, home: Home, tls: bool, timeout_s: float)
         return _UnixConnection(str(home.socket(spec.ready_socket)), timeout_s)
     port = spec.ready_port or 0
     if tls:
-        # Only whether it answers matters here, and its certificate may be issued for another name.
+        # The certificate is not verified: it may be issued for another name, and only the answer matters.
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout_s, context=context)
@@ -50,7 +50,6 @@ def _open_connection(spec: ProcessSpec, home: Home, tls: bool, timeout_s: float)
 
 
 def is_port_free(host: str, port: int) -> bool:
-    """Whether a server could bind there now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

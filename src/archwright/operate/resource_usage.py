@@ -1,4 +1,4 @@
-"""What the platform uses: memory of its processes and disk of its files."""
+"""Memory of the platform's processes and disk space of its files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
 
 
 def memory_bytes(pids: Iterable[int]) -> int | None:
-    """Sum of proportional set sizes (pages shared by k processes count 1/k); None where nothing counts so."""
-    sizes = [_pss_bytes(pid) for pid in pids]
-    known = [size for size in sizes if size is not None]
+    """Sum of proportional set sizes (pages shared by k processes count 1/k); None if the system has none."""
+    known = [size for pid in pids if (size := _pss_bytes(pid)) is not None]
     return sum(known) if known else None
 
 
@@ -28,7 +27,7 @@ def _pss_bytes(pid: int) -> int | None:
 
 
 def disk_bytes(home: Home, processes: Iterable[ProcessSpec]) -> int:
-    """Bytes of what these processes keep in the home: their models, the store, logs and run files."""
+    """Bytes of these processes' files in the home: models, store, logs and run files."""
     files = list({path for process in processes for path in _model_paths(home, process.config)})
     files += [p for p in home.root.glob("archwright.db*") if p.is_file()]
     for folder in (home.folder("logs"), home.folder("run")):

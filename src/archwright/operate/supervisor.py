@@ -1,10 +1,8 @@
-"""The supervisor: brings a Bundle up in order, restarts what dies, changes what is served (`blue_green`), measures
-what is used, takes all down in order.
+"""The supervisor: starts a Bundle, restarts dead processes, drives rollouts, measures usage, stops.
 
-Decides: a process that fails before it was ever ready fails `up` at once with the process's own words; after that
-it is restarted for ever, after 0.2 s doubling to 5 s, and the wait falls back once it has lived for 30 s. A process
-that lives but answers no probe for 10 s is killed and counts as dead. Any answer counts: a gateway that reports
-its engine missing is alive.
+Design: a process that fails before it was ready fails `up` with its own error. Later it is restarted without limit,
+after 0.2 s doubling to 5 s, reset after 30 s of life. A process that answers no probe for 10 s is killed and counts as
+dead. Any answer counts: a gateway that reports a missing engine is alive.
 """
 
 from __future__ import annotations
@@ -18,9 +16,10 @@ from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import ObservationRecorder
-from archwright.operate import platform_state, resource_usage
+from archwright.operate import resource_usage
 from archwright.operate.blue_green import EndpointRollouts
 from archwright.operate.child_process import ChildProcess
+from archwright.operate.platform_state import PlatformState, ProcessState, write_state
 
 TICK_S = 0.1
 START_TICK_S = 0.02
@@ -28,7 +27,7 @@ PROBE_EVERY_S = 2.0
 SILENT_LIMIT = 5
 BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.2, 5.0, 30.0
 SAMPLE_EVERY_S, SLOW_SAMPLE_EVERY_S = 1.0, 15.0
-# Memory is looked at each second and written when it grew by this share, else with the slow samples.
+# Memory is sampled every second and recorded if it grew by this factor, else with the slow samples.
 MEMORY_GROWTH = 1.005
 PRUNE_EVERY_S, RETENTION_S = 3600.0, 7 * 86400.0
 GRACE_S = 12.0
@@ -58,7 +57,7 @@ class Supervisor:
         self._memory = 0.0
 
     def run(self, stop: Event) -> None:
-        """Until `stop` is set. Raises OperateError AW-OPS-20 when a process does not become ready at start."""
+        """Run until `stop` is set. Raises OperateError with a process's own error if it does not become ready."""
         try:
             self._start_all(stop)
             while not stop.wait(TICK_S):
@@ -91,9 +90,6 @@ class Supervisor:
         child.start(self._clock())
         self._journal.info("process.started", name=child.spec.name, pid=child.pid)
         self._write_state()
-        self._wait_ready(child, stop)
-
-    def _wait_ready(self, child: ChildProcess, stop: Event) -> None:
         deadline = self._clock() + child.spec.startup_deadline_s
         while not child.probe():
             late = self._clock() > deadline
@@ -125,13 +121,8 @@ class Supervisor:
             lived = now - child.started_at
             wait = BACKOFF_S if lived > HEALTHY_S else min(BACKOFF_LIMIT_S, BACKOFF_S * 2 ** min(child.restarts, 6))
             child.ready, child.next_start_at = False, now + wait
-            self._journal.error(
-                "process.died",
-                name=child.spec.name,
-                status=child.exit_status(),
-                reason=child.read_last_error()[1],
-                wait_s=wait,
-            )
+            name, status, reason = child.spec.name, child.exit_status(), child.read_last_error()[1]
+            self._journal.error("process.died", name=name, status=status, reason=reason, wait_s=wait)
             self._write_state()
         if now < child.next_start_at:
             return
@@ -166,33 +157,27 @@ class Supervisor:
             self._recorder.observe("peak_memory_bytes", PLATFORM_LABELS, self._memory, now)
         if slow:
             self._next_slow_sample = now + SLOW_SAMPLE_EVERY_S
-            self._recorder.observe("disk_bytes", PLATFORM_LABELS, float(self._disk_bytes()), now)
+            disk = resource_usage.disk_bytes(self._home, [child.spec for child in self._list_children()])
+            self._recorder.observe("disk_bytes", PLATFORM_LABELS, float(disk), now)
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY_S
             self._recorder.prune(now - RETENTION_S)
 
-    def _disk_bytes(self) -> int:
-        return resource_usage.disk_bytes(self._home, [child.spec for child in self._list_children()])
-
     def _write_state(self) -> None:
         lanes, up = self._lanes, self._ready_s is not None
         processes = tuple(
-            platform_state.ProcessState(
-                name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts, serves=serves, phase=phase
-            )
+            ProcessState(name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts, serves=serves, phase=phase)
             for c, serves, phase in lanes.processes()
         )
-        platform_state.write_state(
-            self._home,
-            platform_state.PlatformState(
-                supervisor_pid=os.getpid(),
-                url=self._bundle.url,
-                plan_digest=self._bundle.plan_digest,
-                started_at=self._up_called_at,
-                ready_s=self._ready_s,
-                processes=processes,
-                endpoints=lanes.endpoints() if up else (),
-                seen={name: to.promotion for name, to in lanes.wanted.items()} if up else {},
-                notes=lanes.notes,
-            ),
+        state = PlatformState(
+            supervisor_pid=os.getpid(),
+            url=self._bundle.url,
+            plan_digest=self._bundle.plan_digest,
+            started_at=self._up_called_at,
+            ready_s=self._ready_s,
+            processes=processes,
+            endpoints=lanes.endpoints() if up else (),
+            seen={name: to.promotion for name, to in lanes.wanted.items()} if up else {},
+            notes=lanes.notes,
         )
+        write_state(self._home, state)
