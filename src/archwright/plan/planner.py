@@ -10,7 +10,7 @@ import msgspec
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.contract.plan import ConstraintViolation, MachineFacts, Option, Plan, StackLine
+from archwright.contract.plan import MachineFacts, Option, Plan, StackLine
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
@@ -44,8 +44,9 @@ from archwright.plan.options.serverless import ServerlessPlanner
 from archwright.plan.options.this_machine import ThisMachinePlanner
 from archwright.plan.sections.outline import build_sections
 from archwright.plan.unsupported import NOT_SIZED, report_unsupported
+from archwright.plan.violations import make_miss
 
-NOTHING_SIZED = ConstraintViolation(constraint=NOT_SIZED, value="every workload", limit=None)
+NOTHING_SIZED = make_miss(NOT_SIZED, "every workload", None)
 
 
 def make_plan(

@@ -14,7 +14,6 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import Accelerator, ModelSpec, Offer
 from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
-from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
@@ -27,6 +26,7 @@ from archwright.plan.demand.model_selection import (
     select_open_models,
 )
 from archwright.plan.demand.proximity import select_round_trip
+from archwright.plan.violations import Misses, make_miss
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
 from archwright.sizing.training.cluster_training import size_finetuning, size_pretraining
@@ -50,7 +50,7 @@ class WorkloadTask(NamedTuple):
     job: BatchJob | None
     models: tuple[ModelSpec | None, ...] = ()
     follows: str | None = None
-    misses: tuple[ConstraintViolation, ...] = ()
+    misses: Misses = ()
     notes: tuple[str, ...] = ()
     place: str | None = None
 
@@ -129,9 +129,7 @@ def _with_job_models(task: WorkloadTask, needs: Needs, catalog: Catalog) -> Work
     try:
         return task._replace(models=(catalog.model(base),))
     except CatalogError:
-        return task._replace(
-            misses=(ConstraintViolation(constraint=f"{task.name}.base", value="not an open model", limit=base),)
-        )
+        return task._replace(misses=(make_miss(f"{task.name}.base", "not an open model", base),))
 
 
 def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
@@ -149,7 +147,7 @@ def _select_embedding_models(task: WorkloadTask, catalog: Catalog) -> ModelCandi
     fixed = task.workload.model
     if fixed is not None:
         models = tuple(model for model in models if model.id.lower() == fixed.lower())
-    miss = ConstraintViolation(constraint=f"{task.name}.model", value=None, limit=fixed or "an embedding model")
+    miss = make_miss(f"{task.name}.model", None, fixed or "an embedding model")
     return ModelCandidates(models, () if models else (miss,))
 
 

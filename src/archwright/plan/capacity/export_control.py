@@ -13,6 +13,7 @@ from archwright.catalog.tables.export_rules import read_export_rules
 from archwright.catalog.tables.records import Accelerator
 from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.violations import make_miss
 
 ADVANCED_PERFORMANCE = 1600.0
 BITS_PATTERN = re.compile(r"\d+")
@@ -29,7 +30,7 @@ def check_export_control(draft: OptionDraft, headquarters: str) -> OptionDraft:
             rule = read_export_rules().get(country)
             if rule is not None and rule.outcome == "denied":
                 said = f"US export rules bar {device.id} to {country} (group {rule.groups})"
-                misses[ConstraintViolation(constraint="export", value=said, limit=None)] = None
+                misses[make_miss("export", said, None)] = None
             elif rule is not None:
                 said = f"condition: {device.id} for {country} (groups {rule.groups}) takes an export licence"
                 notes[f"{said}: {rule.source}"] = None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from archwright.contract.plan import ConstraintViolation
 from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand
 from archwright.plan.demand.model_selection import UNKNOWN
+from archwright.plan.violations import Misses, make_miss
 from archwright.sizing.hardware.machine import BatchWork
 
 # Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
@@ -17,9 +17,7 @@ RUN_START_H = 0.25
 ROUNDING = 1e-6
 
 
-def count_job_machines(
-    batch: BatchWork, job: BatchJob, redone: float = 1.0
-) -> tuple[int, tuple[ConstraintViolation, ...]]:
+def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> tuple[int, Misses]:
     """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do: the
     network's where nobody states it, for how much more machines help is then not known.
     """
@@ -32,10 +30,8 @@ def count_job_machines(
     if took(high) > job.deadline_h:
         name = job.workload.name
         if batch.unstated:
-            return high, (
-                ConstraintViolation(constraint=f"{name}.network", value=UNKNOWN, limit=f"that of {batch.unstated}"),
-            )
-        return high, (ConstraintViolation(constraint=f"{name}.deadline_h", value=took(high), limit=job.deadline_h),)
+            return high, (make_miss(f"{name}.network", UNKNOWN, f"that of {batch.unstated}"),)
+        return high, (make_miss(f"{name}.deadline_h", took(high), job.deadline_h),)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if took(middle) <= job.deadline_h else (middle + 1, high)
@@ -50,7 +46,7 @@ def compute_machine_hours(batch: BatchWork, job: BatchJob, machines: int, redone
 
 def price_job_runs(
     batch: BatchWork, job: BatchJob, price: HourlyPrice, redone: float
-) -> tuple[PurchaseTranche, int, tuple[ConstraintViolation, ...]]:
+) -> tuple[PurchaseTranche, int, Misses]:
     machines, misses = count_job_machines(batch, job, redone)
     hours = compute_machine_hours(batch, job, machines, redone)
     machines_on = tuple(hour / HOURS_PER_MONTH for hour in hours)

@@ -13,14 +13,13 @@ from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.demand.forecast import Demand
+from archwright.plan.violations import Misses, make_miss
 
 TOKEN_QUOTA, HOST_QUOTA = "quota.tokens", "quota.hosts"
 PLACEMENT_QUOTAS = {"serverless": "quota.serverless", "on-premises": "quota.bought"}
 
 
-def check_machine_quotas(
-    fleets: Iterable[MachineFleet], catalog: Catalog
-) -> tuple[tuple[ConstraintViolation, ...], tuple[str, ...]]:
+def check_machine_quotas(fleets: Iterable[MachineFleet], catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
     """Everything at one provider at once; owned machines are there already."""
     counts = Counter[tuple[str, str]]()
     for fleet in fleets:
@@ -35,9 +34,7 @@ def check_machine_quotas(
     return tuple(misses), tuple(notes)
 
 
-def check_token_quota(
-    demand: Demand, provider: str, catalog: Catalog
-) -> tuple[tuple[ConstraintViolation, ...], tuple[str, ...]]:
+def check_token_quota(demand: Demand, provider: str, catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
     """Tokens a second at the busiest moment of the horizon, bought from one provider."""
     each = demand.input_tokens.mean + demand.output_tokens.mean
     misses, notes = _check_quota(provider, TOKEN_QUOTA, demand.peak_at_horizon * each, catalog)
@@ -56,7 +53,7 @@ def _check_quota(
 ) -> tuple[list[ConstraintViolation], list[str]]:
     held, unit = catalog.parameter(quota), catalog.parts[quota].unit
     if count > held.high:
-        return [ConstraintViolation(constraint=f"capacity of {provider}, {unit}", value=count, limit=held.high)], []
+        return [make_miss(f"capacity of {provider}, {unit}", count, held.high)], []
     if count <= held.value:
         return [], []
     return [], [

@@ -10,6 +10,7 @@ from archwright.contract.needs import SLO
 from archwright.contract.plan import ConstraintViolation, LoadSpec
 from archwright.plan.accounting.budget import AT_RISK, check_limit
 from archwright.plan.capacity.availability import RedundancyRequirement
+from archwright.plan.violations import Misses, make_miss
 from archwright.simulate.serving_simulation import ServingSpec, scale_to_replica, simulate_peak
 
 
@@ -24,7 +25,7 @@ def check_latency(
     check_limit(f"{name}.latency_p95_s", whole, slo.latency_p95_s, misses, notes)
 
 
-def find_latency_misses(spec: ServingSpec, slo: SLO) -> tuple[ConstraintViolation, ...]:
+def find_latency_misses(spec: ServingSpec, slo: SLO) -> Misses:
     """The latency limits that one run at the predicted speed breaks: a prediction's values, without their bands."""
     found, misses = simulate_peak(scale_to_replica(spec), 1.0), list[ConstraintViolation]()
     check_latency(
@@ -41,7 +42,7 @@ def check_availability(
     if limit is None:
         return
     if share.value < limit:
-        misses.append(ConstraintViolation(constraint=f"{workload}.availability", value=share.value, limit=limit))
+        misses.append(make_miss(f"{workload}.availability", share.value, limit))
     elif share.low < limit:
         notes.append(f"{AT_RISK}{workload}.availability limit {limit:g} lies inside the band {share.low:.4g} .. 1")
     if up.place is not None and up.is_limited_by_place(limit):

@@ -17,6 +17,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.explain.formatting import format_number
+from archwright.plan.violations import Misses, make_miss
 
 FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART, AVAILABILITY_PART = (
     "hosted.first",
@@ -29,7 +30,7 @@ FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART, AVAILABILITY_PART = (
 class UnverifiedLevel(NamedTuple):
     """What a limit comes to."""
 
-    misses: tuple[ConstraintViolation, ...] = ()
+    misses: Misses = ()
     notes: tuple[str, ...] = ()
 
 
@@ -60,7 +61,7 @@ def check_unverified_latency(demand: Demand, round_trip: str, provider: str, cat
     for field, band in estimate_latency_bands(demand, round_trip, catalog).items():
         limit, name = getattr(slo, field), f"{demand.workload.name}.{field}"
         if limit is not None and limit < band.low:
-            misses.append(ConstraintViolation(constraint=name, value=band.low, limit=limit, at_best=True))
+            misses.append(make_miss(name, band.low, limit, at_best=True))
         elif limit is not None and limit < band.high:
             notes.append(f"{_format_latency_risk(name, limit, band, provider)}; measure it with `archwright bench URL`")
     return UnverifiedLevel(tuple(misses), tuple(notes))
@@ -89,5 +90,5 @@ def check_unverified_availability(workload: Workload, provider: str, catalog: Ca
     if limit is None or limit <= band.low:
         return UnverifiedLevel()
     if limit > band.high:
-        return UnverifiedLevel((ConstraintViolation(constraint=name, value=band.high, limit=limit, at_best=True),))
+        return UnverifiedLevel((make_miss(name, band.high, limit, at_best=True),))
     return UnverifiedLevel((), (f"{UNVERIFIED}{name} limit {limit:g}: nobody promises the availability of {provider}",))

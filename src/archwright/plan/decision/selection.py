@@ -17,6 +17,7 @@ from archwright.contract.record import replace
 from archwright.errors import ErrorLocation, PlanError
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.explain.formatting import format_miss, format_number
+from archwright.plan.violations import make_miss
 
 BUDGET_LIMITS = ("per_month", "capex")
 # Prices this near are the same one, summed in another order.
@@ -33,7 +34,7 @@ PIN_CONSTRAINTS = ("accelerators", "regions", "clouds", "stale_facts")
 FIELDS_BY_HOLDER = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
 RELAX_HINT = "allow another placement, or relax that field"
 EXPORT_BARRED_HINT = "no field lifts a law: plan with what it does not bar, smaller accelerators or processors"
-NO_PRICE = ConstraintViolation(constraint="price", value=None, limit="a price for every part")
+NO_PRICE = make_miss("price", None, "a price for every part")
 # Constraints that a field of `placement` pins.
 PLACEMENT_FIELDS = {
     "accelerators": "placement.accelerators",

@@ -15,6 +15,7 @@ from archwright.contract.needs import Workload
 from archwright.contract.plan import ConstraintViolation
 from archwright.errors import CatalogError
 from archwright.plan.demand.forecast import Demand
+from archwright.plan.violations import Misses, make_miss
 
 QualityStanding = Literal["passes", "below", "unknown"]
 UNKNOWN = "unknown"
@@ -24,7 +25,7 @@ class ModelCandidates(NamedTuple):
     """Open models for one workload, smallest first; `misses` says why there is none."""
 
     models: tuple[ModelSpec, ...]
-    misses: tuple[ConstraintViolation, ...] = ()
+    misses: Misses = ()
     notes: tuple[str, ...] = ()
 
 
@@ -51,9 +52,7 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     longest = max((model.context_tokens for model in catalog.models.values()), default=0)
     if demand.context_tokens > longest:
         where = f"{workload.name}.traffic.input_tokens"
-        return ModelCandidates(
-            (), (ConstraintViolation(constraint=where, value=float(longest), limit=float(demand.context_tokens)),)
-        )
+        return ModelCandidates((), (make_miss(where, float(longest), float(demand.context_tokens)),))
     kept, unknown = [], 0
     for model in catalog.models.values():
         if _find_misses(demand, model):
@@ -77,9 +76,7 @@ def _check_named_model(demand: Demand, name: str, catalog: Catalog) -> ModelCand
     try:
         model = catalog.model(name)
     except CatalogError:
-        return ModelCandidates(
-            (), (ConstraintViolation(constraint=f"{demand.workload.name}.model", value="not open", limit=name),)
-        )
+        return ModelCandidates((), (make_miss(f"{demand.workload.name}.model", "not open", name),))
     misses = _find_misses(demand, model)
     if assess_quality(demand.workload, model.quality) != "passes":
         misses += tuple(find_floor_misses(demand.workload, model.quality))
@@ -93,9 +90,7 @@ def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) 
         share = reported.get(benchmark)
         if share is None or share < floor:
             value = UNKNOWN if share is None else share
-            found.append(
-                ConstraintViolation(constraint=f"{workload.name}.quality.{benchmark}", value=value, limit=floor)
-            )
+            found.append(make_miss(f"{workload.name}.quality.{benchmark}", value, floor))
     return found
 
 
@@ -138,16 +133,14 @@ def is_licence_permitted(workload: Workload, model: ModelSpec) -> bool:
     return workload.licence != "commercial" or model.commercial_use != "no"
 
 
-def _find_misses(demand: Demand, model: ModelSpec) -> tuple[ConstraintViolation, ...]:
+def _find_misses(demand: Demand, model: ModelSpec) -> Misses:
     """What rules a model out whatever its quality."""
     workload, found = demand.workload, []
     if not is_licence_permitted(workload, model):
-        found.append(
-            ConstraintViolation(constraint=f"{workload.name}.licence", value=model.licence, limit="commercial")
-        )
+        found.append(make_miss(f"{workload.name}.licence", model.licence, "commercial"))
     if model.context_tokens < demand.context_tokens:
         value, limit = model.context_tokens, demand.context_tokens
-        found.append(ConstraintViolation(constraint=f"{workload.name}.traffic", value=value, limit=limit))
+        found.append(make_miss(f"{workload.name}.traffic", value, limit))
     return tuple(found)
 
 
@@ -161,9 +154,7 @@ def _report_no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> Cons
         score, model_id = max(known, default=(0.0, ""))
         best += [f"the best known {name} is {score:.3g} ({model_id})"] if score else []
     value = "; ".join(best) or (UNKNOWN if unknown else None)
-    return ConstraintViolation(
-        constraint=f"{demand.workload.name}.quality", value=value, limit=floors or "any open model"
-    )
+    return make_miss(f"{demand.workload.name}.quality", value, floors or "any open model")
 
 
 def format_licence_note(model: ModelSpec) -> tuple[str, ...]:

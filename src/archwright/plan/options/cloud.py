@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from archwright.catalog.tables.cost_records import PlatformSurcharge
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
-from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -27,6 +26,7 @@ from archwright.plan.options.edge_sites import EdgeSitePlanner, make_sites_miss,
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.options.pool_writer import OptionPart, join_parts, list_fleet_places
+from archwright.plan.violations import make_miss
 
 DEFAULT_CLOUDS = 3
 
@@ -147,11 +147,11 @@ class CloudPlanner:
         built = self._build_option(
             draft._replace(notes=(f"it would be in {', '.join(sorted(regions))}",)), found, (), renter
         )
-        miss = ConstraintViolation(constraint=pin, value=", ".join(sorted(had)) or "host processors", limit=limit)
+        miss = make_miss(pin, ", ".join(sorted(had)) or "host processors", limit)
         pinned = self._world.needs.placement.regions
         if pin == "clouds" and pinned is not None and not regions & set(pinned):
             # A region's name belongs to one provider: who leaves the provider leaves the region too.
-            there = ConstraintViolation(constraint="regions", value=", ".join(sorted(regions)), limit=", ".join(pinned))
+            there = make_miss("regions", ", ".join(sorted(regions)), ", ".join(pinned))
             built = built._replace(draft=built.draft._replace(misses=(there, *built.draft.misses)))
         yield built._replace(draft=built.draft._replace(regions=(), misses=(miss, *built.draft.misses)))
 

@@ -56,6 +56,7 @@ from archwright.plan.demand.data_residency import (
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR, get_model_id, is_better_model, is_quality_known
 from archwright.plan.demand.proximity import is_near_users, list_user_places
+from archwright.plan.violations import Misses, make_miss
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
 # Broken limits, by how much, and USD: what nothing better can be below.
@@ -75,7 +76,7 @@ class InstanceChoice(NamedTuple):
     tranches: tuple[PurchaseTranche, ...]
     needed: int
     spares: int
-    misses: tuple[ConstraintViolation, ...]
+    misses: Misses
     ways: tuple[HourlyPrice, ...] = ()
     staff_usd: float = 0.0
 
@@ -93,7 +94,7 @@ class InstanceSelection(NamedTuple):
     """One pick for each task, as far as there is one; `misses` says why not."""
 
     picks: tuple[InstanceChoice, ...]
-    misses: tuple[ConstraintViolation, ...]
+    misses: Misses
     notes: tuple[str, ...] = ()
 
 
@@ -385,9 +386,7 @@ class InstanceSelector:
         model = next((model.id for model in first.models if model is not None), first.workload.kind)
         alone = [t for t in family if not any(self.best_choice(provider, t, (model,)) for model in first.models)]
         stuck = (alone or list(family[1:]) or [first])[0]
-        return [
-            ConstraintViolation(constraint=f"{stuck.name}.model", value=model, limit="an accelerator that holds it")
-        ]
+        return [make_miss(f"{stuck.name}.model", model, "an accelerator that holds it")]
 
     def _explain_missing_offer(self, provider: str, task: WorkloadTask) -> ConstraintViolation:
         """Offers inside, but not of the pinned accelerators; or none inside at all."""
@@ -402,8 +401,8 @@ class InstanceSelector:
             if here:
                 priced = any(one.on_demand_usd_per_hour for one in here)
                 why = "no engine of the catalog drives it" if priced else "no price known"
-            return ConstraintViolation(constraint="accelerators", value=why, limit=", ".join(pinned))
-        return ConstraintViolation(constraint="residency", value="no offer inside", limit=format_bounds(bounds))
+            return make_miss("accelerators", why, ", ".join(pinned))
+        return make_miss("residency", "no offer inside", format_bounds(bounds))
 
 
 def is_host_near_users(needs: Needs, catalog: Catalog, task: WorkloadTask, host: CandidateMachine) -> bool:
@@ -422,7 +421,7 @@ def _rank_choices(picks: tuple[InstanceChoice, ...]) -> tuple[int, float, float,
     )
 
 
-def _compute_worst_overrun(misses: tuple[ConstraintViolation, ...]) -> float:
+def _compute_worst_overrun(misses: Misses) -> float:
     """By which factor the farthest limit is missed; 1 where none is, and no factor tells how far the unknown is."""
     pairs = [(miss.value, miss.limit) for miss in misses]
     known = [(v, at) for v, at in pairs if isinstance(v, int | float) and isinstance(at, int | float)]

@@ -25,6 +25,7 @@ from archwright.plan.options.owned_hardware import (
 )
 from archwright.plan.options.pool_writer import OptionPart, join_parts
 from archwright.plan.solver.problem import MachineSupply
+from archwright.plan.violations import make_miss
 
 WATTS_PER_KW = 1e3
 
@@ -42,7 +43,7 @@ def runs_at_sites(task: WorkloadTask) -> bool:
 
 def make_sites_miss(task: WorkloadTask, where: str) -> ConstraintViolation:
     """What an option says that has no machines at the sites."""
-    return ConstraintViolation(constraint=f"{task.name}.sites", value=where, limit="at every site")
+    return make_miss(f"{task.name}.sites", where, "at every site")
 
 
 def spread_over_countries(group: SiteGroup, home: str) -> tuple[CountrySites, ...]:
@@ -71,9 +72,7 @@ class EdgeSitePlanner:
         name, group = named
         bounds = collect_workload_bounds(self._needs, task.workload)
         if not is_country_inside(self._catalog, bounds, one.country):
-            return OptionPart(
-                misses=(ConstraintViolation(constraint="residency", value=one.country, limit=format_bounds(bounds)),)
-            )
+            return OptionPart(misses=(make_miss("residency", one.country, format_bounds(bounds)),))
         # A region of its own name: the house may stand in the same country, with a limit of its own.
         where = Location("on-premises", "on-premises", f"{one.country} {name}", one.country)
         months = self._needs.budget.horizon_months
@@ -83,11 +82,7 @@ class EdgeSitePlanner:
             for way in self._list_assignments(task, stock)
         ]
         if not ways:
-            return OptionPart(
-                misses=(
-                    ConstraintViolation(constraint=f"{task.name}.sites", value=None, limit="a machine that carries it"),
-                )
-            )
+            return OptionPart(misses=(make_miss(f"{task.name}.sites", None, "a machine that carries it"),))
         stock, way, counts = min(ways, key=lambda found: self._rank_machines(group, found))
         made = self._settler.write_part(((stock, counts),), (way,), f"{task.name} in {one.country}")
         power = stock.kind.power_kw * counts[-1]
@@ -95,7 +90,7 @@ class EdgeSitePlanner:
             made = made._replace(
                 misses=(
                     *made.misses,
-                    ConstraintViolation(constraint=f"{task.name}.power_kw", value=power, limit=group.power_kw),
+                    make_miss(f"{task.name}.power_kw", power, group.power_kw),
                 )
             )
         return _multiply_by_sites(made, one)

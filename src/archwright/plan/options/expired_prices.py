@@ -8,9 +8,9 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.freshness import parse_as_of
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import Fact
-from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.options.option_builder import BuiltOption
+from archwright.plan.violations import make_miss
 
 
 def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def refuse_expired_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:
     expired = tuple(node.id for node in _list_bought_nodes(draft) if not catalog.may_advise_buying(node))
     if not expired:
         return draft
-    miss = ConstraintViolation(constraint="stale_facts", value=", ".join(expired), limit="a price that has not expired")
+    miss = make_miss("stale_facts", ", ".join(expired), "a price that has not expired")
     return draft._replace(misses=(*draft.misses, miss))
 
 

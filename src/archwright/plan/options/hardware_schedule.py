@@ -14,7 +14,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.estimate import Estimate, exact_estimate
-from archwright.contract.plan import ConstraintViolation, Purchase
+from archwright.contract.plan import Purchase
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
@@ -39,6 +39,7 @@ from archwright.plan.options.pool_writer import (
     map_workload_model,
     note_fragile_limits,
 )
+from archwright.plan.violations import Misses
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
 ThroughputBound = Callable[[Estimate], float]
@@ -330,7 +331,7 @@ def _invert_hours(hours: Estimate) -> Estimate:
     )
 
 
-def _list_job_misses(way: TaskAssignment) -> tuple[ConstraintViolation, ...]:
+def _list_job_misses(way: TaskAssignment) -> Misses:
     job, batch = way.task.job, way.batch
     return (*batch.misses, *count_job_machines(batch, job)[1]) if batch is not None and job is not None else ()
 

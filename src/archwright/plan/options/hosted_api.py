@@ -42,6 +42,7 @@ from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.options.pool_writer import OptionPart, join_parts
+from archwright.plan.violations import Misses, make_miss
 
 PLACEMENT = "hosted-api"
 # Groups of countries that needs may name, the smaller first: what a provider says in others is said in these.
@@ -56,7 +57,7 @@ class TokenPurchase(NamedTuple):
 
     term: CashFlow | None
     model: str | None
-    misses: tuple[ConstraintViolation, ...]
+    misses: Misses
     notes: tuple[str, ...]
 
 
@@ -125,9 +126,7 @@ class HostedApiPlanner:
             # A region that the needs name is allowed by its name; any other because of its country.
             yield name if region is None or name in self._named else region.country
 
-    def _processing_places(
-        self, provider: str, models: tuple[str, ...]
-    ) -> tuple[tuple[str, ...], tuple[ConstraintViolation, ...]]:
+    def _processing_places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], Misses]:
         """Where the models process, in the contract's words, and what that breaks; no place when it breaks anything.
         Without a model, where the provider does.
         """
@@ -139,7 +138,7 @@ class HostedApiPlanner:
             outside = [place for place in places if not is_place_inside(self._catalog, bounds, place)]
             if bounds and (unknown or outside):
                 value = ", ".join(dict.fromkeys(display_place(self._catalog, place) for place in outside)) or UNKNOWN
-                misses[ConstraintViolation(constraint="residency", value=value, limit=format_bounds(bounds))] = None
+                misses[make_miss("residency", value, format_bounds(bounds))] = None
         if misses:
             return (), tuple(misses)
         said = [display_place(self._catalog, place) for place in places]
@@ -152,16 +151,13 @@ class HostedApiPlanner:
         bound = [task for task in self._rest if task.follows in named]
         for task in bound:
             limit = "a model whose weights can be had"
-            misses.append(ConstraintViolation(constraint=f"{task.name}.base", value="a hosted model", limit=limit))
+            misses.append(make_miss(f"{task.name}.base", "a hosted model", limit))
         free = tuple(task for task in self._rest if task not in bound)
         found = [self._world.renter.select_instances(cloud, free) for cloud in clouds]
         whole = [one for one in found if len(one.picks) == len(free)]
         if not whole:
             limit = "machines rented beside it"
-            misses += [
-                ConstraintViolation(constraint=f"{task.name}.placement", value="not sold by the token", limit=limit)
-                for task in free
-            ]
+            misses += [make_miss(f"{task.name}.placement", "not sold by the token", limit) for task in free]
             return InstanceSelection((), tuple(misses))
         best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
         return best._replace(misses=(*best.misses, *misses))
@@ -175,9 +171,7 @@ class HostedApiPlanner:
         pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
-            return TokenPurchase(
-                None, None, (ConstraintViolation(constraint=f"{workload.name}.model", value=None, limit=wanted),), ()
-            )
+            return TokenPurchase(None, None, (make_miss(f"{workload.name}.model", None, wanted),), ())
         # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
         model, known = self._cheapest_models(pool, demand)
         notes = [

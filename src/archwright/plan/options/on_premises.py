@@ -44,6 +44,7 @@ from archwright.plan.options.pool_writer import OptionPart, PoolWriter, Provisio
 from archwright.plan.solver.integer_program import IntegerProgram
 from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SolverLimits
 from archwright.plan.solver.pruning import prune_dominated
+from archwright.plan.violations import make_miss
 from archwright.sizing.hardware.machine import SteadyCapacity
 
 MAX_ROUNDS = 4
@@ -127,12 +128,10 @@ class OnPremisesPlanner:
             misses += task.misses if not found else ()
             if not found and task.place is not None and not self._is_near_task(task):
                 regions = f"{task.workload.name}.traffic.regions"
-                misses.append(ConstraintViolation(constraint=regions, value=self._house.country, limit=task.place))
+                misses.append(make_miss(regions, self._house.country, task.place))
             elif not found and not task.misses:
                 limit = "a machine that holds it and whose speed is known"
-                misses.append(
-                    ConstraintViolation(constraint=f"{task.name}.model", value=_get_first_model(task), limit=limit)
-                )
+                misses.append(make_miss(f"{task.name}.model", _get_first_model(task), limit))
             ways += found
         notes = tuple(note for task in self._tasks for note in task.notes)
         draft = draft._replace(misses=tuple(dict.fromkeys(misses)), notes=(*notes, *self._house.notes))
@@ -141,7 +140,7 @@ class OnPremisesPlanner:
         if draft.placement == "hybrid" and not any(way.choice.outside for way in ways):
             private = all(self._uses_private_data(task) for task in self._inside)
             why = "data of people stay in the house" if private else "no work that may leave the house"
-            nothing = ConstraintViolation(constraint="hybrid", value=why, limit=draft.provider)
+            nothing = make_miss("hybrid", why, draft.provider)
             # It would be the house alone, which is an option of its own.
             return self._world.assembler.build(draft._replace(misses=(nothing,)), OptionPart(), (), whole=False)
         return self._solve_within_limits(draft, tuple(ways))
@@ -164,9 +163,7 @@ class OnPremisesPlanner:
             return last
         solution = self._solve(ways, SolverLimits())
         if solution is None:
-            unequal = ConstraintViolation(
-                constraint="model", value=None, limit="one model for a workload and what follows it"
-            )
+            unequal = make_miss("model", None, "one model for a workload and what follows it")
             return self._world.assembler.build(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
         return self._build_from_solution(draft, ways, solution)
 
@@ -291,9 +288,7 @@ class OnPremisesPlanner:
         for task in self._inside:
             bounds = collect_workload_bounds(self._world.needs, task.workload)
             if not is_country_inside(self._world.catalog, bounds, self._house.country):
-                found.append(
-                    ConstraintViolation(constraint="residency", value=self._house.country, limit=format_bounds(bounds))
-                )
+                found.append(make_miss("residency", self._house.country, format_bounds(bounds)))
         return found[:1]
 
     def _is_near_task(self, task: WorkloadTask) -> bool:

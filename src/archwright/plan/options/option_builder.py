@@ -15,6 +15,7 @@ from archwright.plan.capacity.quotas import check_machine_quotas
 from archwright.plan.capacity.served_load import BatchLoad, ServedLoad
 from archwright.plan.cost.operating_costs import OperatingCosts, estimate_operating_costs
 from archwright.plan.options.pool_writer import OptionPart, ProvisionedLoad, list_fleet_places
+from archwright.plan.violations import make_miss
 
 
 class BuiltOption(NamedTuple):
@@ -72,9 +73,7 @@ class OptionBuilder:
                 continue
             check_limit("power_kw", place.power_kw, site.power_kw, misses, notes)
             if site.rack_units is not None and place.rack_units > site.rack_units:
-                misses.append(
-                    ConstraintViolation(constraint="rack_units", value=place.rack_units, limit=site.rack_units)
-                )
+                misses.append(make_miss("rack_units", place.rack_units, site.rack_units))
 
 
 def sum_monthly_usd(terms: tuple[CashFlow, ...]) -> float:

@@ -10,7 +10,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TEXT_KINDS, Site
-from archwright.contract.plan import ConstraintViolation, Launch, Pool, Purchase
+from archwright.contract.plan import Launch, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
@@ -26,6 +26,7 @@ from archwright.plan.cost.list_prices import hour_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import list_model_notes
 from archwright.plan.options.cloud_instances import InstanceChoice
+from archwright.plan.violations import Misses
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
 # Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
@@ -59,7 +60,7 @@ class OptionPart(NamedTuple):
     purchases: tuple[Purchase, ...] = ()
     models: dict[str, str] = {}
     serving: tuple[ProvisionedLoad | BatchLoad, ...] = ()
-    misses: tuple[ConstraintViolation, ...] = ()
+    misses: Misses = ()
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
 

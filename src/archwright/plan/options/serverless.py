@@ -26,7 +26,6 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_serverless_prices
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TEXT_KINDS
-from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import AT_RISK, USD, OptionDraft
 from archwright.plan.accounting.cash_flow import make_varying_flow
 from archwright.plan.accounting.fleet import Location
@@ -52,6 +51,7 @@ from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.options.pool_writer import OptionPart, join_parts
+from archwright.plan.violations import Misses, make_miss
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 
 SECONDS_PER_HOUR = 3600.0
@@ -94,7 +94,7 @@ class ServerlessPlanner:
         where = self._choose_region(provider)
         if where is None:
             limit = format_bounds(collect_all_bounds(self._world.needs))
-            miss = ConstraintViolation(constraint="residency", value="no offer inside", limit=limit)
+            miss = make_miss("residency", "no offer inside", limit)
             return self._world.assembler.build(draft._replace(misses=(miss,)), OptionPart(), (), whole=False)
         parts, models = list[OptionPart](), dict[str, tuple[ModelSpec | None, ...]]()
         for task in self._tasks:
@@ -141,9 +141,7 @@ class ServerlessPlanner:
         found = [way for worker in workers for model in models for way in self._list_choices(task, model, worker)]
         if not found:
             wanted = next((model.id for model in models if model is not None), task.workload.kind)
-            miss = ConstraintViolation(
-                constraint=f"{task.name}.model", value=wanted, limit="one accelerator that holds it"
-            )
+            miss = make_miss(f"{task.name}.model", wanted, "one accelerator that holds it")
             return OptionPart(misses=task.misses or (miss,)), None
         pick, worker, bill = min(found, key=lambda way: (len(way[0].misses), way[0].usd, way[1].row.accelerator))
         return self._write_part(task, pick, worker, bill), pick.model
@@ -154,7 +152,7 @@ class ServerlessPlanner:
         sizer, machine = self._world.sizer, worker.host.machine
         steady = sizer.steady(task.demand, model, worker.host) if task.demand is not None else None
         batch = sizer.batch(task.job, model, machine) if task.job is not None else None
-        misses: tuple[ConstraintViolation, ...] = ()
+        misses: Misses = ()
         if task.demand is not None and steady is not None and steady.requests_per_s.value > 0:
             bill = estimate_worker_usage(task.demand, steady, worker.row)
             if bill.coldest > MAX_COLD_SHARE and breaks_latency_limit(task.workload.slo, steady, worker.row):

@@ -1,0 +1,13 @@
+"""Limits that an option breaks."""
+
+from __future__ import annotations
+
+from archwright.contract.plan import ConstraintViolation
+
+Misses = tuple[ConstraintViolation, ...]
+
+
+def make_miss(
+    constraint: str, value: float | str | None, limit: float | str | None, *, at_best: bool = False
+) -> ConstraintViolation:
+    return ConstraintViolation(constraint=constraint, value=value, limit=limit, at_best=at_best)
