@@ -85,10 +85,9 @@ def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledge
         )
     if needs.placement.spot:
         ledger.add_assumptions(
-            f"interruptible machines do jobs only, of at most {MAX_SPOT_MACHINES} machines at once (one that is "
-            "taken away "
-            f"stops them all), whose interruptions cost {SPOT_REDONE_SHARE:.0%} of their hours again; a "
-            "steady load never depends on them"
+            f"interruptible machines do jobs only, of at most {MAX_SPOT_MACHINES} machines at once (one that is taken "
+            f"away stops them all), whose interruptions cost {SPOT_REDONE_SHARE:.0%} of their hours again; a steady "
+            "load never depends on them"
         )
     if allow & ON_PREMISES_PLACEMENTS:
         if steady and (needs.placement.site is None or needs.placement.site.tier is None):
@@ -109,10 +108,9 @@ def _list_steady_rules(steady: list[WorkloadTask]) -> Iterable[str]:
         "rest of them, the off-hours load outside; at least one runs always"
     )
     yield (
-        f"one machine is up {MACHINE_AVAILABILITY:.1%} of the time ({MACHINE_AVAILABILITY_LOW:.0%} at the low "
-        "end), failures "
-        "independent; the place takes all of them with it, and spares are counted for the half of what may be down; "
-        "what stops a site of a workload's own stops who asks there too, and is not counted"
+        f"one machine is up {MACHINE_AVAILABILITY:.1%} of the time ({MACHINE_AVAILABILITY_LOW:.0%} at the low end), "
+        "failures independent; the place takes all of them with it, and spares are counted for the half of what may be "
+        "down; what stops a site of a workload's own stops who asks there too, and is not counted"
     )
     for task in steady:
         if (task.workload.slo.availability or 0.0) > SPARE_REQUIRED_ABOVE:

@@ -154,10 +154,9 @@ def _record_assumptions(case: OptionContext) -> None:
     if any(place.placement == "on-premises" for place in list_own_places(case)):
         case.ledger.add_assumptions(
             f"machines of one's own are renewed after {case.quotes.lifetime_years(GPU_LIFE):g} years (with "
-            "accelerators) or "
-            f"{case.quotes.lifetime_years(SERVER_LIFE):g} (without), and sold at the end of the horizon for what "
-            "their age "
-            "leaves; renewals within the horizon are capex, what machines sell for is not deducted",
+            f"accelerators) or {case.quotes.lifetime_years(SERVER_LIFE):g} (without), and sold at the end of the "
+            "horizon for what their age leaves; renewals within the horizon are capex, what machines sell for is not "
+            "deducted",
             "the house has its line to the internet: traffic out of it costs nothing more",
             "owned machines are sunk: neither their purchase nor what they would sell for counts; they serve until the "
             "end of the plan's year next to that of their economic life, and what follows them is bought then",

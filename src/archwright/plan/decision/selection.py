@@ -119,8 +119,7 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
     return PlanError(
         "AW-PLAN-03",
         f"no option satisfies the needs; {_describe_pin_conflict(ranked)}the nearest, {nearest.name}, misses "
-        f"{format_miss(broken)}"
-        f"{_note_left_out_machines(nearest)}",
+        f"{format_miss(broken)}{_note_left_out_machines(nearest)}",
         where=_locate_field(_find_needs_field(broken.constraint, plan, source), source),
         hint=f"{FEASIBLE_PREFIX}{hint}"
         if possible

@@ -85,7 +85,5 @@ def describe_return(returns: ReturnOnInvestment) -> str:
     unit = returns.cost.unit
     return (
         f"the goals are worth {format_number(returns.value)} {unit} over the horizon, net "
-        f"{format_estimate(returns.net)}; "
-        f"{payback}, "
-        f"in {returns.pays:.0%} of the draws within it"
+        f"{format_estimate(returns.net)}; {payback}, in {returns.pays:.0%} of the draws within it"
     )

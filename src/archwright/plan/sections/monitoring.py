@@ -95,9 +95,8 @@ def _build_latency_line(workload: Workload, pool: Pool | None, quantity: str, li
         topic=f"{workload.name}: {QUANTITY_NAMES[quantity]}",
         choice=f"p95 at most {limit:g} s over an hour",
         why=(
-            f"{METRIC_BY_QUANTITY[quantity].help}; asked for in the needs; "
-            f"wake somebody when it is above {limit:g} for "
-            f"{SHORT_WINDOW} and for {LONG_WINDOW}{engine}"
+            f"{METRIC_BY_QUANTITY[quantity].help}; asked for in the needs; wake somebody when it is above {limit:g} "
+            f"for {SHORT_WINDOW} and for {LONG_WINDOW}{engine}"
         ),
         proof=query.promql(),
         source=NEEDS_FILE,

@@ -168,9 +168,8 @@ def _describe_overload(workload: Workload, times: float, months: int) -> str:
         return ""
     last = workload.rate.peak * compute_monthly_growth(workload.traffic, months)[-1]
     return (
-        f"; all up, they carry at least {format_number(last * times)} requests/s, "
-        f"{times:.2f} times the last month's peak: "
-        "beyond it requests wait, then are refused"
+        f"; all up, they carry at least {format_number(last * times)} requests/s, {times:.2f} times the last month's "
+        "peak: beyond it requests wait, then are refused"
     )
 
 
