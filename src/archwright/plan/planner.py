@@ -15,35 +15,38 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.assumptions import record_default_assumptions, record_rule_assumptions
+from archwright.plan.assumptions import (
+    NOT_SIZED,
+    record_default_assumptions,
+    record_rule_assumptions,
+    report_unsupported,
+)
 from archwright.plan.capacity.candidates import SizingCache, list_tasks
-from archwright.plan.capacity.export_control import check_export_control
 from archwright.plan.capacity.served_load import BatchLoad, PooledLoad, ServedLoad, build_served_load, list_load_specs
 from archwright.plan.decision.comparison import compare_options
 from archwright.plan.decision.selection import why_infeasible
 from archwright.plan.demand.data_residency import reject_residency_conflict
 from archwright.plan.demand.forecast import list_text_demands
-from archwright.plan.evidence.controls import list_controls, predict_controls
+from archwright.plan.evidence.controls import add_residency_evidence, list_controls, predict_controls
 from archwright.plan.evidence.gateway_settings import GatewaySettings, build_gateway_settings
 from archwright.plan.evidence.predictions import PlanPredictions, predict_served_loads, report_unpredicted
-from archwright.plan.evidence.residency_evidence import add_residency_evidence
 from archwright.plan.options.cloud import CloudPlanner, choose_clouds
 from archwright.plan.options.cloud_instances import InstanceSelector
-from archwright.plan.options.expired_prices import (
-    list_stale_prices,
-    note_undated_prices,
-    prefer_unexpired_prices,
-    refuse_expired_prices,
-)
 from archwright.plan.options.hardware_schedule import HardwareScheduler
 from archwright.plan.options.hosted_api import HostedApiPlanner
 from archwright.plan.options.on_premises import OnPremisesPlanner, PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionBuilder
 from archwright.plan.options.pool_writer import PoolWriter, ProvisionedLoad
+from archwright.plan.options.purchase_rules import (
+    check_export_control,
+    list_stale_prices,
+    note_undated_prices,
+    prefer_unexpired_prices,
+    refuse_expired_prices,
+)
 from archwright.plan.options.serverless import ServerlessPlanner
 from archwright.plan.options.this_machine import ThisMachinePlanner
 from archwright.plan.sections.outline import build_sections
-from archwright.plan.unsupported import NOT_SIZED, report_unsupported
 from archwright.plan.violations import make_miss
 
 NOTHING_SIZED = make_miss(NOT_SIZED, "every workload", None)

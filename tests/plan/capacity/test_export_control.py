@@ -8,7 +8,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.export_rules import read_export_rules
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.accounting.budget import OptionDraft
-from archwright.plan.capacity.export_control import (
+from archwright.plan.options.purchase_rules import (
     ADVANCED_PERFORMANCE,
     check_export_control,
     compute_total_performance,

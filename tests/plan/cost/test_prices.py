@@ -10,8 +10,7 @@ from archwright.catalog.load import load_catalog
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.hardware_lifecycle import HardwarePurchase, price_hardware_lifecycle
-from archwright.plan.cost.list_prices import node_price
-from archwright.plan.cost.prices import TB, AgedHardware, PriceBook
+from archwright.plan.cost.prices import TB, AgedHardware, PriceBook, node_price
 from archwright.plan.options.pool_writer import PoolWriter
 
 from ..fleet_samples import CLOUD, CLOUD_EU, HOSTED

@@ -12,7 +12,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Plan, QueueTimeouts
 from archwright.contract.record import replace
-from archwright.plan.demand.queue_timeouts import MIN_WAIT_SHARE, _derive_timeout, derive_queue_timeouts
+from archwright.plan.evidence.gateway_settings import MIN_WAIT_SHARE, _derive_timeout, derive_queue_timeouts
 from archwright.plan.explain.explanation import explain_plan
 from archwright.simulate.continuous_batching import SimulatedOutcome, SimulatedRequest
 from archwright.simulate.queue_latency import QueueLatencyPrediction, measure_queue_latency

@@ -13,12 +13,12 @@ from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.evidence.controls import list_controls
-from archwright.plan.evidence.residency_evidence import (
+from archwright.plan.evidence.controls import (
     RESIDENCY_CONTROL,
     ResidencyFinding,
     add_residency_evidence,
     format_locations,
+    list_controls,
     list_residency_findings,
 )
 from archwright.plan.planner import Planner

@@ -7,8 +7,8 @@ from typing import Any
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import ConstraintViolation, Plan
-from archwright.plan.options.expired_prices import note_undated_prices, prefer_unexpired_prices
 from archwright.plan.options.option_builder import BuiltOption
+from archwright.plan.options.purchase_rules import note_undated_prices, prefer_unexpired_prices
 
 from ..cost.test_operating_costs import needs_of as needs_named
 from ..fleet_samples import own_fleet

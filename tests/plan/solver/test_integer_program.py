@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from archwright.errors import PlanError
 from archwright.plan.solver.integer_program import IntegerProgram
-from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, SolverLimits
-from archwright.plan.solver.pruning import prune_dominated
+from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, SolverLimits, prune_dominated
 
 SMALL = MachineSupply("small", usd=(10.0,), usd_per_month=(1.0,), capex_usd=(8.0,), power_kw=1.0, rack_units=2.0)
 LARGE = MachineSupply("large", usd=(25.0,), usd_per_month=(2.0,), capex_usd=(20.0,), power_kw=3.0, rack_units=4.0)

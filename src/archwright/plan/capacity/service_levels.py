@@ -1,15 +1,23 @@
 """Service limits of the needs against what was found: latency (lower is better) and availability (higher is).
 
-A latency limit (time to the last byte) is judged on TTFT p95 + TPOT p95 x (mean output - 1).
+A latency limit (time to the last byte) is judged on TTFT p95 + TPOT p95 x (mean output - 1). Of answers that are bought
+only a band is known, as wide as what is possible and commonly seen. A limit below the band is missed; one inside it is
+unverified, and such an option ranks after those that are known to hold (decision/selection.py).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate, sum_estimates
-from archwright.contract.needs import SLO
+from archwright.contract.needs import SLO, Workload
 from archwright.contract.plan import ConstraintViolation, LoadSpec
-from archwright.plan.accounting.budget import AT_RISK, check_limit
+from archwright.contract.record import replace
+from archwright.plan.accounting.budget import AT_RISK, UNVERIFIED, check_limit
 from archwright.plan.capacity.availability import RedundancyRequirement
+from archwright.plan.demand.forecast import Demand
+from archwright.plan.explain.formatting import format_number
 from archwright.plan.violations import Misses, make_miss
 from archwright.simulate.serving_simulation import ServingSpec, scale_to_replica, simulate_peak
 
@@ -50,3 +58,78 @@ def check_availability(
             f"{workload}: availability {limit:.6g} is more than {up.place.said} gives, which is up "
             f"{up.place.up.value:.6g} of the time whatever its machines do: it takes {up.place.beyond}"
         )
+
+
+FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART, AVAILABILITY_PART = (
+    "hosted.first",
+    "hosted.read",
+    "hosted.token",
+    "unpromised.availability",
+)
+
+
+class UnverifiedLevel(NamedTuple):
+    """What a limit comes to."""
+
+    misses: Misses = ()
+    notes: tuple[str, ...] = ()
+
+
+def estimate_latency_bands(demand: Demand, round_trip: str, catalog: Catalog) -> dict[str, Estimate]:
+    """The band of each latency, in seconds: TTFT p95 = round trip + first token + p95 prompt / reading rate; whole =
+    TTFT + time of a token x (mean answer - 1). `round_trip` is a part of the catalog.
+    """
+    read, token, prompt = (
+        catalog.parameter(READING_RATE_PART),
+        catalog.parameter(TOKEN_TIME_PART),
+        demand.input_tokens.p95,
+    )
+    reading = read.divide_amount(prompt, "s")
+    ttft = _add_in_sequence(catalog.parameter(round_trip), catalog.parameter(FIRST_TOKEN_PART), reading)
+    written = token.scaled(max(demand.output_tokens.mean - 1, 0.0), unit="s")
+    return {"ttft_p95_s": ttft, "tpot_p95_s": token, "latency_p95_s": _add_in_sequence(ttft, written)}
+
+
+def _add_in_sequence(*parts: Estimate) -> Estimate:
+    """One after the other: the ends are what is possible, so that they add up, whatever chance would say."""
+    low, value, high = (sum(ends) for ends in zip(*((one.low, one.value, one.high) for one in parts), strict=True))
+    return Estimate(value=value, low=low, high=high, unit="s")
+
+
+def check_unverified_latency(demand: Demand, round_trip: str, provider: str, catalog: Catalog) -> UnverifiedLevel:
+    """Every stated latency against its band."""
+    slo, misses, notes = demand.workload.slo, list[ConstraintViolation](), list[str]()
+    for field, band in estimate_latency_bands(demand, round_trip, catalog).items():
+        limit, name = getattr(slo, field), f"{demand.workload.name}.{field}"
+        if limit is not None and limit < band.low:
+            misses.append(make_miss(name, band.low, limit, at_best=True))
+        elif limit is not None and limit < band.high:
+            notes.append(f"{_format_latency_risk(name, limit, band, provider)}; measure it with `archwright bench URL`")
+    return UnverifiedLevel(tuple(misses), tuple(notes))
+
+
+def describe_latency_risk(workload: Workload, warm: Estimate, start_s: float, provider: str) -> tuple[str, ...]:
+    """The note of a stated latency of what is no text: `warm` at best, at worst after a cold start of `start_s`.
+    A limit below that was missed when the worker was sized.
+    """
+    limit, band = workload.slo.latency_p95_s, replace(warm, high=start_s + warm.high)
+    if limit is None or limit >= band.high:
+        return ()
+    return (_format_latency_risk(f"{workload.name}.latency_p95_s", limit, band, provider),)
+
+
+def _format_latency_risk(name: str, limit: float, band: Estimate, provider: str) -> str:
+    return (
+        f"{UNVERIFIED}{name} limit {limit:g}: nobody promises the latency of {provider}, anything from "
+        f"{format_number(band.low)} to {format_number(band.high)} is possible"
+    )
+
+
+def check_unverified_availability(workload: Workload, provider: str, catalog: Catalog) -> UnverifiedLevel:
+    """The miss or the note of a stated availability."""
+    limit, name, band = workload.slo.availability, f"{workload.name}.availability", catalog.parameter(AVAILABILITY_PART)
+    if limit is None or limit <= band.low:
+        return UnverifiedLevel()
+    if limit > band.high:
+        return UnverifiedLevel((make_miss(name, band.high, limit, at_best=True),))
+    return UnverifiedLevel((), (f"{UNVERIFIED}{name} limit {limit:g}: nobody promises the availability of {provider}",))

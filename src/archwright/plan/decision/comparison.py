@@ -234,13 +234,9 @@ def note_cost_without_staff(
         return ()
     said = ", ".join(
         f"{name} {format_number(usd)}"
-        for usd, name in dict.fromkeys([*paid[:MAX_NOTES], *_select_option_entry(best, paid)])
+        for usd, name in dict.fromkeys([*paid[:MAX_NOTES], *(one for one in paid if one[1] == best.name)])
     )
     return (f"without people, whose number is assumed, in {purse.budget.currency} over the horizon: {said}",)
-
-
-def _select_option_entry(best: Option, paid: list[tuple[float, str]]) -> Iterable[tuple[float, str]]:
-    return (one for one in paid if one[1] == best.name)
 
 
 def find_break_even_month(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None:

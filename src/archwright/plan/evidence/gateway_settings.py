@@ -1,11 +1,13 @@
-"""What a plan tells its gateway: the class of a workload's data and where they may go, where each pool stands, what a
-token of it is billed at, and how many processes the gateway takes.
+"""What a plan tells its gateway: data classes and residency, pools, token prices, queue timeouts, worker processes.
 
-Decides that tokens are billed at what the plan pays for the machines that answer, over the horizon: purchase, support,
+Design: tokens are billed at what the plan pays for the machines that answer, over the horizon: purchase, support,
 parts, renewal, worth at the end, energy, rent; what several workloads share by the work each brings. Storage, network,
-rented space, the platform and people are in no token. A workload has one price, wherever it is answered: who came while
-the own machines were full pays no more. An output token counts as many input ones as in the middle of the catalog's
-hosted prices; what is bought by the token is billed at its list price.
+rented space, the platform and people are in no token. A workload has one price, wherever it is answered. An output
+token counts as many input ones as in the middle of the hosted prices; what is bought by the token has its list price.
+
+Design: a request that is let in can still be in time. It may wait for an own engine for the TTFT limit less the TTFT
+predicted at the peak with a slot in hand (p95, the slowest pool); beyond that it overflows. It is refused beyond that
+and beyond what 99 of 100 wait at the planned peak at the slow end of the band (at most the limit itself).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import NamedTuple, get_args
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import HostedModel
 from archwright.contract.needs import PRIVATE_SENSITIVITIES, Needs, Sensitivity, Workload
-from archwright.contract.plan import Launch, Pool, TokenPrice, WorkloadPlan
+from archwright.contract.plan import Launch, Pool, QueueTimeouts, TokenPrice, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.fleet import MachineFleet
@@ -35,7 +37,6 @@ from archwright.plan.demand.data_residency import (
     is_region_inside,
 )
 from archwright.plan.demand.forecast import Demand, list_steady_demands, list_text_demands
-from archwright.plan.demand.queue_timeouts import derive_queue_timeouts
 from archwright.simulate.queue_latency import QueueLatencyPrediction
 
 # From the mildest to the strictest.
@@ -229,3 +230,38 @@ def _count_workers(needs: Needs, catalog: Catalog, draft: OptionDraft) -> int:
     if draft.placement == "this-machine":
         return 1
     return min(MAX_WORKERS, max(1, math.ceil(ControlPlaneSizer(needs, catalog, PlanProvenance()).gateway_cores)))
+
+
+# Of the limit, what a request may wait at least.
+MIN_WAIT_SHARE = 0.1
+
+
+def derive_queue_timeouts(
+    needs: Needs, predicted: Mapping[str, tuple[QueueLatencyPrediction, ...]]
+) -> dict[str, QueueTimeouts]:
+    """By workload: `predicted` holds what each pool's prediction says of its queue."""
+    limits = {workload.name: workload.slo.ttft_p95_s for workload in needs.workloads}
+    return {
+        name: _derive_timeout(limit, found)
+        for name, found in predicted.items()
+        if (limit := limits.get(name)) is not None
+    }
+
+
+def _derive_timeout(limit: float, found: Iterable[QueueLatencyPrediction]) -> QueueTimeouts:
+    found = tuple(found)
+    served = max(one.served_p95_s.value for one in found)
+    planned = min(limit, max(one.wait_p99_s.high for one in found))
+    least = MIN_WAIT_SHARE * limit
+    leaves = max(limit - served, least)
+    floor = f", at least {MIN_WAIT_SHARE:.0%} of the limit" if leaves == least else ""
+    beyond = f"; refused beyond {planned:.3g} s, the 99th of 100 waits at the planned peak" if planned > leaves else ""
+    return QueueTimeouts(
+        wait_s=_round_seconds(max(leaves, planned)),
+        overflow_s=_round_seconds(leaves),
+        source=f"TTFT p95 of {limit:g} s less {served:.3g} s, predicted at the peak with a slot in hand{floor}{beyond}",
+    )
+
+
+def _round_seconds(seconds: float) -> float:
+    return float(f"{seconds:.3g}")

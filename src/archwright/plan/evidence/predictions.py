@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic
-from archwright.contract.needs import TEXT_KINDS, Needs, Workload
+from archwright.contract.needs import TEXT_KINDS, Needs
 from archwright.contract.plan import ConstraintViolation, LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import check_limit
@@ -129,7 +129,7 @@ def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str])
     check_limit(
         f"{job.workload.name}.deadline_h", taken.scaled(1 / HOUR_S), job.deadline_h, list[ConstraintViolation](), notes
     )
-    if not _is_run_recorded(job.workload):
+    if not (job.workload.kind == "finetune" and (job.workload.method or "lora") == "lora"):
         return []
     names = ledger.register_bases(batch.bases)
     basis = ledger.create_basis(
@@ -142,11 +142,6 @@ def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str])
     between = HOURS_PER_MONTH / job.runs_per_month * HOUR_S
     query = Query(metric="train_s", labels={"name": job.workload.name}, statistic="max", window_s=between)
     return [_build_prediction(job.workload.name, replace(taken, basis=basis), query)]
-
-
-def _is_run_recorded(workload: Workload) -> bool:
-    """Whether `archwright train` of this release makes such runs."""
-    return workload.kind == "finetune" and (workload.method or "lora") == "lora"
 
 
 def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: PlanProvenance) -> list[Prediction]:

@@ -23,7 +23,7 @@ from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.capacity.machine_count import ROUNDING, compute_machine_hours, count_job_machines, count_machines
 from archwright.plan.capacity.service_levels import check_availability
 from archwright.plan.cost.hardware_lifecycle import MONTHS_PER_YEAR
-from archwright.plan.cost.list_prices import node_price
+from archwright.plan.cost.prices import node_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, split_into_years
 from archwright.plan.demand.model_selection import list_model_notes
 from archwright.plan.options.owned_hardware import HardwareStock, TaskAssignment, compute_machine_share, require_node

@@ -24,7 +24,7 @@ from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.capacity.quotas import check_token_quota
-from archwright.plan.capacity.unverified_levels import check_unverified_availability, check_unverified_latency
+from archwright.plan.capacity.service_levels import check_unverified_availability, check_unverified_latency
 from archwright.plan.cost.data_placement import build_option_context
 from archwright.plan.demand.data_residency import UNRESTRICTED, collect_workload_bounds, format_bounds, is_place_inside
 from archwright.plan.demand.forecast import Demand

@@ -42,8 +42,7 @@ from archwright.plan.options.owned_hardware import (
 )
 from archwright.plan.options.pool_writer import OptionPart, PoolWriter, ProvisionedLoad, join_parts
 from archwright.plan.solver.integer_program import IntegerProgram
-from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SolverLimits
-from archwright.plan.solver.pruning import prune_dominated
+from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SolverLimits, prune_dominated
 from archwright.plan.violations import make_miss
 from archwright.sizing.hardware.machine import SteadyCapacity
 

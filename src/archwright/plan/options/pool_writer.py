@@ -22,7 +22,7 @@ from archwright.plan.capacity.machine_count import compute_mean_machines
 from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche
 from archwright.plan.capacity.served_load import BatchLoad, default_max_tokens
 from archwright.plan.capacity.service_levels import check_availability
-from archwright.plan.cost.list_prices import hour_price
+from archwright.plan.cost.prices import hour_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import list_model_notes
 from archwright.plan.options.cloud_instances import InstanceChoice

@@ -33,7 +33,7 @@ from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
 from archwright.plan.capacity.machine_count import compute_machine_hours, count_job_machines, count_machines
 from archwright.plan.capacity.purchase_options import PurchaseTranche
-from archwright.plan.capacity.unverified_levels import (
+from archwright.plan.capacity.service_levels import (
     UnverifiedLevel,
     check_unverified_availability,
     describe_latency_risk,

@@ -8,7 +8,7 @@ from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Query
 from archwright.contract.needs import TEXT_KINDS
-from archwright.plan.accounting.fleet import ChosenOption, Location, MachineFleet
+from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
 from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
 from archwright.plan.cost.facility_costs import (
     list_own_places,
@@ -229,7 +229,7 @@ def _list_egress(case: OptionContext) -> Iterator[SectionLine]:
         internet = sum(sum(flow.bytes) for flow in out if flow.source == source) / case.months
         regions = sum(sum(flow.bytes) for flow in between if flow.source == source) / case.months
         yield SectionLine(
-            topic=f"Traffic out of {_display_name(source)}",
+            topic=f"Traffic out of {source.region or source.provider}",
             choice=f"{internet / GB:,.1f} GB a month to the internet, {regions / GB:,.1f} GB to other regions",
             why="answers, copies of data where they are answered from, and files of tuned models, billed by the byte; "
             "the provider's bill shows it, this release does not meter it",
@@ -260,7 +260,3 @@ def _list_boundary(case: OptionContext) -> Iterator[SectionLine]:
         alternative="one flat network",
         why_not="who takes one machine would have all of them",
     )
-
-
-def _display_name(where: Location) -> str:
-    return where.region or where.provider

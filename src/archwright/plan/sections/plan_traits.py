@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from archwright.contract.needs import PRIVATE_SENSITIVITIES, SERVING_KINDS, TEXT_KINDS, TRAINING_KINDS, Needs, Workload
 from archwright.contract.plan import Option
-from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
+from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.data_placement import build_chosen_context
 from archwright.plan.cost.facility_costs import list_training_fabrics
@@ -118,7 +118,8 @@ def _derive_option_traits(chosen: ChosenOption, option: Option) -> Iterator[tupl
     yield "hybrid", option.placement == "hybrid"
     yield (
         "gpu",
-        any(_has_accelerator(fleet) for fleet in fleets) or any(pool.parallelism.tensor > 1 for pool in option.pools),
+        any(device is not None and device.kind != "cpu" for device in (fleet.machine.accelerator for fleet in fleets))
+        or any(pool.parallelism.tensor > 1 for pool in option.pools),
     )
     many = sum(fleet.peak for fleet in fleets) > 1 or sum(pool.replicas for pool in option.pools) > 1
     yield "several-machines", many and not here
@@ -129,10 +130,6 @@ def _derive_option_traits(chosen: ChosenOption, option: Option) -> Iterator[tupl
     yield "scales", any(purchase.kind in ("on-demand", "spot", "per-second") for purchase in option.purchases)
     yield "committed", bool(bought & {"commit-1y", "commit-3y"})
     yield "spot", "spot" in bought
-
-
-def _has_accelerator(fleet: MachineFleet) -> bool:
-    return fleet.machine.accelerator is not None and fleet.machine.accelerator.kind != "cpu"
 
 
 def list_residency_places(needs: Needs) -> list[str]:

@@ -95,7 +95,7 @@ def _list_existing_stores(case: OptionContext) -> Iterator[SectionLine]:
 
 
 def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
-    kept, kind = one.kept, _classify_item(one.kept)
+    kept, kind = one.kept, next(kind for kind in ALTERNATIVES if one.kept.name.startswith(kind))
     tiers = OWN_TIER_NAMES if one.where.placement in OWN_PLACEMENTS else TIER_NAMES
     first, last = (format_number(kept.bytes[end] / GB) for end in (0, -1))
     grows = f"{first} GB" if first == last else f"{first} GB in the first month, {last} GB in the last"
@@ -113,10 +113,6 @@ def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
         estimate=_estimate_bytes(case, one),
         source=case.quotes.sources(*kept.facts),
     )
-
-
-def _classify_item(kept: StoredData) -> str:
-    return next(kind for kind in ALTERNATIVES if kept.name.startswith(kind))
 
 
 def _describe_bandwidth(case: OptionContext, kept: StoredData) -> str:

@@ -1,13 +1,21 @@
-"""Facts that have outlived their time: named in the plan, and too old to buy by."""
+"""Machines that may not be bought, or not without asking: expired or undated prices, US export control.
+
+Export control counts a device as advanced from 1,600 on in the rule's own measure, dense: 10^12 operations a second
+times the bits of an operand, the largest over number formats. Below 4,800 it hangs on the chip's size too, which no
+table states.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.freshness import parse_as_of
 from archwright.catalog.tables.cost_records import ServerSpec
-from archwright.catalog.tables.records import Fact
+from archwright.catalog.tables.export_rules import read_export_rules
+from archwright.catalog.tables.records import Accelerator, Fact
+from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.violations import make_miss
@@ -64,3 +72,31 @@ def _list_bought_nodes(draft: OptionDraft) -> tuple[ServerSpec, ...]:
 
 def _sum_usd(draft: OptionDraft) -> float:
     return sum(term.sum for term in draft.terms or ())
+
+
+ADVANCED_PERFORMANCE = 1600.0
+BITS_PATTERN = re.compile(r"\d+")
+
+
+def check_export_control(draft: OptionDraft, headquarters: str) -> OptionDraft:
+    """What is bought counts, for where it stands and for who buys it; what is rented is not exported."""
+    notes, misses = dict[str, None](), dict[ConstraintViolation, None]()
+    for fleet in draft.fleets:
+        device = fleet.machine.accelerator
+        if fleet.purchase != "bought" or device is None or compute_total_performance(device) < ADVANCED_PERFORMANCE:
+            continue
+        for country in dict.fromkeys((fleet.where.country, headquarters)):
+            rule = read_export_rules().get(country)
+            if rule is not None and rule.outcome == "denied":
+                said = f"US export rules bar {device.id} to {country} (group {rule.groups})"
+                misses[make_miss("export", said, None)] = None
+            elif rule is not None:
+                said = f"condition: {device.id} for {country} (groups {rule.groups}) takes an export licence"
+                notes[f"{said}: {rule.source}"] = None
+    return draft._replace(misses=(*draft.misses, *misses), notes=(*notes, *draft.notes))
+
+
+def compute_total_performance(device: Accelerator) -> float:
+    """Zero for a device of which no rate is known."""
+    found = ((rate, BITS_PATTERN.search(name)) for name, rate in device.flops.items() if name != "tf32")
+    return max((rate / 1e12 * int(bits.group()) for rate, bits in found if bits is not None), default=0.0)
