@@ -136,7 +136,6 @@ NOT_SIZED = "not sized yet"
 
 
 def list_unsized_workloads(needs: Needs, tasks: tuple[WorkloadTask, ...]) -> tuple[str, ...]:
-    """Workloads whose cost is in no option: their traffic says too little."""
     sized = {task.workload.name for task in tasks}
     return tuple(workload.name for workload in needs.workloads if workload.name not in sized)
 

@@ -115,7 +115,6 @@ def make_plan(
 
 
 def _record_machine_probe(machine: MachineFacts, ledger: PlanProvenance) -> MachineFacts:
-    """The probe's rates, each naming how it was had."""
     when = datetime.fromtimestamp(machine.probed_at, UTC).isoformat(timespec="seconds")
 
     def based(name: str, rate: Estimate, definition: str) -> Estimate:
@@ -138,8 +137,6 @@ def _record_machine_probe(machine: MachineFacts, ledger: PlanProvenance) -> Mach
 
 
 class Planner:
-    """Looks at every placement the needs allow."""
-
     def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, *, accept_stale: bool = False) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._accept_stale = accept_stale
@@ -228,7 +225,6 @@ class Planner:
         return draft
 
     def predict_chosen(self, best: BuiltOption | None) -> tuple[PlanPredictions, tuple[ServedLoad, ...]]:
-        """Only the chosen option is predicted in full."""
         if best is None:
             return PlanPredictions(), ()
         self._ledger.add_assumptions(*best.assumptions)

@@ -36,20 +36,17 @@ class CashFlow(NamedTuple):
 def make_recurring_flow(
     line: str, category: CostCategory, usd_per_month: float, months: int, drivers: Iterable[str] = ()
 ) -> CashFlow:
-    """The same amount every month."""
     return CashFlow(line, category, (usd_per_month,) * months, tuple(drivers))
 
 
 def make_varying_flow(
     line: str, category: CostCategory, usd_per_month: Iterable[float], drivers: Iterable[str] = ()
 ) -> CashFlow:
-    """An amount that changes from month to month."""
     return CashFlow(line, category, tuple(usd_per_month), tuple(drivers))
 
 
 def make_one_time_flow(
     line: str, category: CostCategory, usd: float, months: int, drivers: Iterable[str] = (), *, at_month: int = 0
 ) -> CashFlow:
-    """Paid once, in month `at_month`."""
     flow = tuple(usd if month == at_month else 0.0 for month in range(months))
     return CashFlow(line, category, flow, tuple(drivers), once=True)

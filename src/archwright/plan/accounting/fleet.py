@@ -25,7 +25,6 @@ class Location(NamedTuple):
 
 
 def locate_offer(catalog: Catalog, offer: Offer) -> Location:
-    """Where a machine that is rented by this offer stands."""
     region = catalog.region(offer.provider, offer.region)
     return Location("cloud", offer.provider, offer.region, region.country if region is not None else "")
 

@@ -73,8 +73,6 @@ def estimate_band(value: float, worlds: Worlds, unit: str, basis: str) -> Estima
 
 
 class MonteCarloSampler:
-    """The draws of the facts that a ledger holds, kept once made."""
-
     def __init__(self, ledger: PlanProvenance) -> None:
         self._ledger = ledger
         self._facts: dict[str, Worlds] = {}
@@ -90,7 +88,6 @@ class MonteCarloSampler:
         return self._facts[driver]
 
     def sample_product(self, drivers: tuple[str, ...]) -> Worlds:
-        """Factors of a flow that is proportional to each of these."""
         import numpy as np  # noqa: PLC0415
 
         if drivers not in self._products:

@@ -65,7 +65,6 @@ class CandidateMachine(NamedTuple):
 
 
 def uses_language_model(task: WorkloadTask) -> bool:
-    """Whether a language model of the catalog does the task."""
     return task.follows is not None or any(model is not None for model in task.models)
 
 
@@ -229,7 +228,6 @@ def _list_latency_limits(slo: SLO) -> tuple[str, ...]:
 
 
 def _tighten_limits(demand: Demand, away: float) -> Demand:
-    """With limits as the machine must keep them."""
     slo = demand.workload.slo
     if not away:
         return demand
@@ -266,8 +264,6 @@ BURSTABLE = "burstable"
 
 
 class MachineFinder:
-    """The machine types that the needs allow, by place."""
-
     def __init__(self, needs: Needs, catalog: Catalog) -> None:
         self._needs, self._catalog = needs, catalog
         named = needs.placement.accelerators
@@ -295,7 +291,6 @@ class MachineFinder:
         return tuple(found)
 
     def list_purchasable(self, where: Location) -> tuple[CandidateMachine, ...]:
-        """Machines to buy for the house."""
         found = []
         for node in self._catalog.nodes.values():
             device = self._catalog.accelerators.get(node.accelerator or "")
@@ -334,8 +329,6 @@ def _machine_from_node(node: ServerSpec, device: Accelerator | None) -> Machine:
 
 
 class MachineCapability(NamedTuple):
-    """A machine type, the model on it and what it does."""
-
     host: CandidateMachine
     model: ModelSpec | None
     prices: tuple[float, ...]

@@ -39,7 +39,6 @@ def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> 
 
 
 def compute_machine_hours(batch: BatchWork, job: BatchJob, machines: int, redone: float = 1.0) -> tuple[float, ...]:
-    """Hours of all machines together, month by month."""
     runs = job.runs_per_month * machines
     return tuple(runs * (batch.hours(machines) * growth * redone + RUN_START_H) for growth in job.growth)
 

@@ -68,8 +68,6 @@ class RunningHours(NamedTuple):
 
 
 class OfferPrices:
-    """What each offer costs in each way."""
-
     def __init__(self, catalog: Catalog, *, spot: bool) -> None:
         self._spot = spot
         self._types = frozenset(offer.instance_type for offer in catalog.offers)

@@ -53,8 +53,6 @@ class NonTextLoad(NamedTuple):
 
 
 class BatchLoad(NamedTuple):
-    """Work with an end, and how many machines one run of it takes at once."""
-
     job: BatchJob
     batch: BatchWork
     machines: int

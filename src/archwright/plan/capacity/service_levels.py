@@ -69,8 +69,6 @@ FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART, AVAILABILITY_PART = (
 
 
 class UnverifiedLevel(NamedTuple):
-    """What a limit comes to."""
-
     misses: Misses = ()
     notes: tuple[str, ...] = ()
 
@@ -97,7 +95,6 @@ def _add_in_sequence(*parts: Estimate) -> Estimate:
 
 
 def check_unverified_latency(demand: Demand, round_trip: str, provider: str, catalog: Catalog) -> UnverifiedLevel:
-    """Every stated latency against its band."""
     slo, misses, notes = demand.workload.slo, list[ConstraintViolation](), list[str]()
     for field, band in estimate_latency_bands(demand, round_trip, catalog).items():
         limit, name = getattr(slo, field), f"{demand.workload.name}.{field}"
@@ -126,7 +123,6 @@ def _format_latency_risk(name: str, limit: float, band: Estimate, provider: str)
 
 
 def check_unverified_availability(workload: Workload, provider: str, catalog: Catalog) -> UnverifiedLevel:
-    """The miss or the note of a stated availability."""
     limit, name, band = workload.slo.availability, f"{workload.name}.availability", catalog.parameter(AVAILABILITY_PART)
     if limit is None or limit <= band.low:
         return UnverifiedLevel()

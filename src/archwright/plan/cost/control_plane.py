@@ -55,8 +55,6 @@ class ControlPlaneHosting(NamedTuple):
 
 
 class ControlPlaneSizer:
-    """What the needs ask of it."""
-
     def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._demands = tuple(demand for demand in list_steady_demands(needs) if not demand.workload.sites)

@@ -69,14 +69,12 @@ def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str
 
 
 def get_own_servers(case: OptionContext) -> ControlPlaneHosting | None:
-    """The seat, where it is servers of one's own."""
     seat = case.seat
     own = seat is not None and seat.offer is None and not seat.is_shared and seat.where.placement in OWN_PLACEMENTS
     return seat if own else None
 
 
 def estimate_server_draw(case: OptionContext, count: float) -> Estimate:
-    """kW of so many such servers."""
     return case.catalog.parameter(SERVER_DRAW_PART).scaled(count, unit="kW")
 
 

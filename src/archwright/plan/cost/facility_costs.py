@@ -139,7 +139,6 @@ SWITCH_DRAW_PARTS = ("switch.front-draw", "switch.fabric-draw")
 
 
 def estimate_switch_draw(case: OptionContext, gear: NetworkGear) -> list[Estimate]:
-    """kW of the switches of each kind there are."""
     counts = zip(SWITCH_DRAW_PARTS, (gear.front, gear.fabric), strict=True)
     return [case.catalog.parameter(name).scaled(count, unit="kW") for name, count in counts if count]
 
@@ -166,7 +165,6 @@ OPTICS_LINKS = 2 * 1024
 
 
 def price_network_gear(case: OptionContext) -> list[CashFlow]:
-    """Bought once, renewed with the servers."""
     terms: list[CashFlow] = []
     for where in list_own_places(case):
         gear = size_network_gear(case, where)
@@ -244,7 +242,6 @@ def _apply_pue(case: OptionContext, where: Location, bare: Estimate, basis: str)
 
 
 def get_building_pue(case: OptionContext, where: Location) -> float:
-    """What the building multiplies a machine's draw by."""
     return _price_pue(case, where).usd
 
 
@@ -285,7 +282,6 @@ def price_energy(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[Cash
 def _price_shared_energy(
     case: OptionContext, kept: tuple[StoredItem, ...], where: Location, kwh: UnitPrice
 ) -> Iterable[CashFlow]:
-    """Of storage and switches, on all the time."""
     terabytes, gear = sum_stored_terabytes(kept, where), size_network_gear(case, where)
     if terabytes:
         one = case.quotes.part("storage.draw")

@@ -79,15 +79,12 @@ class PriceBook:
         return self._register_price(self._catalog.parameter(name, basis))
 
     def drivers(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The bases of such figures."""
         return tuple(driver for name in names for driver in self.part(name).drivers)
 
     def sources(self, *names: str) -> str:
-        """Where figures are from, each source once."""
         return "; ".join(dict.fromkeys(self._catalog.parts[name].source for name in names))
 
     def node(self, node: ServerSpec) -> UnitPrice:
-        """A machine that is bought."""
         return self._register_price(node_price(node, self._catalog, self._ledger))
 
     def offer(self, offer: Offer) -> UnitPrice:
@@ -109,7 +106,6 @@ class PriceBook:
         return self._register_price(replace(rate, basis=basis))
 
     def lifetime_years(self, life: str) -> float:
-        """A life of the catalog."""
         return self._catalog.parts[life].typical
 
     def residual_value(self, left: Sequence[AgedHardware]) -> UnitPrice:
@@ -141,7 +137,6 @@ class PriceBook:
         )
 
     def egress(self, where: Location) -> EgressPriceList:
-        """Bytes to the internet, by the steps of a month's volume."""
         rows, stand_in = self._select_price_rows(where.provider, _is_internet_egress, _sort_by_volume)
         first = next((row for row in rows if row.usd_per_byte), rows[0])
         price = self._byte_price(where, first, f"egress.{where.provider}", "traffic to the internet", stand_in=stand_in)
@@ -149,7 +144,6 @@ class PriceBook:
         return EgressPriceList(steps, price.drivers, price.usd / first.usd_per_byte if first.usd_per_byte else 1.0)
 
     def between_regions(self, where: Location) -> UnitPrice:
-        """USD per byte between regions of one provider."""
         rows, stand_in = self._select_price_rows(
             where.provider, lambda row: "inter-region" in row.item.lower(), _pick_median
         )
@@ -251,7 +245,6 @@ _ROW_PICKERS: dict[StorageTier, Callable[[Sequence[StoragePrice]], list[StorageP
 
 
 def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
-    """What one costs that is bought, as far apart as quotes are."""
     basis = ledger.create_basis(
         f"price.node.{node.id}",
         "quoted",
@@ -266,7 +259,6 @@ def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Es
 
 
 def hour_price(offer: Offer, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
-    """An hour of one that is rented, at its list price."""
     price = offer.on_demand_usd_per_hour or 0.0
     basis = ledger.create_basis(
         f"price.{offer.id}",

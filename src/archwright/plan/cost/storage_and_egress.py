@@ -41,8 +41,6 @@ ZONE_CROSSING_SHARE = 0.5
 
 
 class StoredItem(NamedTuple):
-    """A kept thing at a place."""
-
     kept: StoredData
     where: Location
 
@@ -121,19 +119,16 @@ def _list_vector_indexes(case: OptionContext) -> Iterable[StoredItem]:
 
 
 def build_monthly_indexes(case: OptionContext, workload: Workload) -> list[VectorIndex]:
-    """A retrieval's index in each month; none where nothing is looked up."""
     found = (size_vector_index(case.needs, workload, case.catalog, month + 0.5) for month in range(case.months))
     return [index for index in found if index is not None]
 
 
 def choose_index_form(case: OptionContext, workload: Workload, place: Location) -> IndexForm:
-    """The fastest form that the memory at a place holds in every month."""
     largest = max(build_monthly_indexes(case, workload), key=lambda index: index.vectors.value)
     return largest.fastest_fitting(compute_index_memory(case, workload, place)).form
 
 
 def compute_index_memory(case: OptionContext, workload: Workload, place: Location) -> float:
-    """Host memory an index may take on the machines that answer at a place."""
     if case.host is not None and place == case.main_location:
         return MEMORY_SHARE * case.host.ram_bytes
     return MEMORY_SHARE * sum(
@@ -249,7 +244,6 @@ def _format_region_suffix(where: Location) -> str:
 
 
 def sum_stored_terabytes(kept: tuple[StoredItem, ...], where: Location) -> tuple[float, ...]:
-    """TB held at a place, month by month."""
     here = [one.kept.bytes for one in kept if one.where == where]
     return tuple(sum(month) / TB for month in zip(*here, strict=True))
 
@@ -296,7 +290,6 @@ def _price_zone_traffic(case: OptionContext) -> Iterable[CashFlow]:
 
 
 def _compute_fleet_share(case: OptionContext, fleet: MachineFleet, workload: Workload) -> float:
-    """A fleet's part of a workload's machines."""
     every = [one for one in case.fleets if workload.name in one.workloads]
     whole = sum(sum(one.machines) for one in every)
     return sum(fleet.machines) / whole if whole else 0.0
@@ -354,7 +347,6 @@ def _list_remote_reads(case: OptionContext) -> Iterable[tuple[EgressFlow, Locati
 
 
 def _compute_run_bytes(case: OptionContext, job: BatchJob) -> tuple[float, tuple[str, ...]]:
-    """What one run reads, and what that rests on."""
     if job.workload.kind == "data-processing":
         return job.size * GIB, ()
     return job.size * case.catalog.parameter("text.bytes").value, ("text.bytes",)

@@ -52,8 +52,6 @@ class CriterionAxis(NamedTuple):
 
 
 class PricedOption(NamedTuple):
-    """An option with its flows."""
-
     option: Option
     terms: tuple[CashFlow, ...]
 
@@ -164,7 +162,6 @@ def compute_chance_cheaper(one: Worlds, other: Worlds) -> float:
 
 
 def _compare_rivals(best: PricedOption, others: list[PricedOption], purse: BudgetConverter) -> tuple[Rival, ...]:
-    """The feasible others against the chosen one, the cheapest first."""
     ours = purse.sample_total(best.terms)
 
     def compared(other: PricedOption) -> Rival:
@@ -192,7 +189,6 @@ def _is_near_cost(one: Option, other: Option) -> bool:
 
 
 def note_near_ties(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
-    """Ties and near-ties of the chosen option, in words."""
     named, unit, cost = (
         {option.name: option for option in options},
         best.total_cost.unit if best.total_cost is not None else "",

@@ -56,7 +56,6 @@ def list_rollout_steps(option: Option) -> tuple[tuple[str, str], ...]:
 
 
 def estimate_timeline(option: Option, needs: Needs, purse: BudgetConverter) -> RolloutTimeline:
-    """When each step begins and ends."""
     import numpy as np  # noqa: PLC0415
 
     quotes, at, worlds, facts = PriceBook(needs, purse.catalog, purse.ledger), 0.0, np.zeros(SAMPLE_COUNT), list[str]()

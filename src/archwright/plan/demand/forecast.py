@@ -114,12 +114,10 @@ def compute_monthly_growth(traffic: Traffic | None, months: int) -> tuple[float,
 
 
 def list_text_demands(needs: Needs) -> tuple[Demand, ...]:
-    """Text in, text out, with a rate and both lengths."""
     return tuple(demand for demand in list_steady_demands(needs) if demand.workload.kind in TEXT_KINDS)
 
 
 def list_steady_demands(needs: Needs) -> tuple[Demand, ...]:
-    """Every workload that answers requests as they come."""
     found = (forecast_demand(workload, needs.budget.horizon_months) for workload in needs.workloads)
     return tuple(demand for demand in found if demand is not None)
 
@@ -156,7 +154,6 @@ def split_load_levels(mean: float, peak: float, hours_per_day: float) -> tuple[L
 
 
 def list_batch_jobs(needs: Needs) -> tuple[BatchJob, ...]:
-    """Every workload, or part of one, that runs to an end."""
     found = (derive_batch_job(workload, needs.budget.horizon_months) for workload in needs.workloads)
     return tuple(job for job in found if job is not None)
 

@@ -84,7 +84,6 @@ def _check_named_model(demand: Demand, name: str, catalog: Catalog) -> ModelCand
 
 
 def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> list[ConstraintViolation]:
-    """One miss per floor that is broken or unknown."""
     found = []
     for benchmark, floor in workload.quality.items():
         share = reported.get(benchmark)
@@ -134,7 +133,6 @@ def is_licence_permitted(workload: Workload, model: ModelSpec) -> bool:
 
 
 def _find_misses(demand: Demand, model: ModelSpec) -> Misses:
-    """What rules a model out whatever its quality."""
     workload, found = demand.workload, []
     if not is_licence_permitted(workload, model):
         found.append(make_miss(f"{workload.name}.licence", model.licence, "commercial"))
@@ -145,7 +143,6 @@ def _find_misses(demand: Demand, model: ModelSpec) -> Misses:
 
 
 def _report_no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> ConstraintViolation:
-    """With the best that is known on each floor."""
     floors = ", ".join(f"{name} >= {floor:g}" for name, floor in demand.workload.quality.items())
     best = []
     for name in demand.workload.quality:
@@ -165,7 +162,6 @@ def format_licence_note(model: ModelSpec) -> tuple[str, ...]:
 
 
 def list_model_notes(workload: Workload, model: ModelSpec | None) -> tuple[str, ...]:
-    """What is to be known of a model before it is taken."""
     return (
         () if model is None else (*format_unrated_note(workload, model.id, model.quality), *format_licence_note(model))
     )

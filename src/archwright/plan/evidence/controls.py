@@ -189,7 +189,6 @@ def add_residency_evidence(controls: tuple[Control, ...], chosen: ChosenOption) 
 
 
 def format_locations(found: tuple[ResidencyFinding, ...]) -> str:
-    """Whatever is outside first."""
     groups = (
         (
             "OUTSIDE",

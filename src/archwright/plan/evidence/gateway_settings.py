@@ -80,7 +80,6 @@ def build_gateway_settings(
 
 
 def find_strictest_class(needs: Needs, workload: Workload) -> Sensitivity | None:
-    """The strictest of what the workload works on."""
     found = (data.sensitivity for data in needs.data if data.name in workload.data)
     return max(found, key=SENSITIVITY_ORDER.index, default=None)
 
@@ -154,7 +153,6 @@ def _price_tokens(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterabl
 
 
 def _count_tokens(demand: Demand) -> tuple[float, float]:
-    """Read and written over the horizon."""
     requests = demand.requests_per_month * sum(demand.growth)
     return requests * demand.input_tokens.mean, requests * demand.output_tokens.mean
 
@@ -173,7 +171,6 @@ def _compute_workload_share(fleets: tuple[MachineFleet, ...], name: str, names: 
 
 
 def _list_upstreams(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterable[Pool]:
-    """One for each text that the option buys by the token."""
     if draft.placement != "hosted-api":
         return
     for demand in list_text_demands(needs):

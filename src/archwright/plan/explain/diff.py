@@ -63,7 +63,6 @@ class PlanDiff(Record):
 
 
 def diff_plans(before: Plan, after: Plan) -> PlanDiff:
-    """The differences from `before` to `after`."""
     old, new = before.chosen_option, after.chosen_option
     return PlanDiff(
         before=before.digest,
@@ -192,7 +191,6 @@ def _diff_estimates(
 
 
 def _change_size(figure: EstimateChange) -> float:
-    """How much money the difference is."""
     before, after = (estimate.value if estimate is not None else 0.0 for estimate in (figure.before, figure.after))
     return abs(after - before)
 

@@ -122,7 +122,6 @@ def _format_amount(plan: Plan, amount: Estimate | None) -> str:
 
 
 def _explain_category(plan: Plan, category: str, meaning: str) -> list[str]:
-    """What the chosen option pays of it, and for what."""
     option = plan.chosen_option
     lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
     whole = sum(line.total_over(plan.horizon_months) for line in lines)

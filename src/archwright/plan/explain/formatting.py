@@ -80,7 +80,6 @@ def describe_switch_point(driver: CostDriver) -> str:
 
 
 def describe_return(returns: ReturnOnInvestment) -> str:
-    """What the goals bring against what the plan costs."""
     payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back in the horizon"
     unit = returns.cost.unit
     return (

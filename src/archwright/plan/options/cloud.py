@@ -202,7 +202,6 @@ class CloudPlanner:
             yield f"{task.name}: on machines bought for its sites ({sites}); the rest is rented"
 
     def _note_better_models(self, provider: str, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
-        """What a better model would cost."""
         months = self._world.needs.budget.horizon_months
         for pick in found.picks:
             better = renter.better_model_choice(provider, pick) or renter.cheapest_known_quality(provider, pick)
@@ -213,7 +212,6 @@ class CloudPlanner:
                 yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
 
     def _note_remote_savings(self, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
-        """What regions far from the users would save."""
         saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]
         if saved:
             regions, less = ", ".join(sorted({region for _, region in saved})), sum(usd for usd, _ in saved)
@@ -261,7 +259,6 @@ class CloudPlanner:
 
 
 def _make_placement_key(pick: InstanceChoice) -> tuple[object, ...]:
-    """What tells a pick from another of the same task."""
     kinds = tuple((tranche.kind, tranche.machines) for tranche in pick.tranches)
     return pick.host.where, pick.host.machine.id, get_model_id(pick.model), kinds
 

@@ -148,7 +148,6 @@ class InstanceSelector:
         return best
 
     def _rank_models(self, provider: str, task: WorkloadTask) -> list[tuple[CostLowerBound, ModelSpec | None]]:
-        """Models by the least that the task can cost with them."""
         found, demand = [], task.demand
         loads = LoadDurationCurve(demand) if demand is not None else None
         for model in task.models:
@@ -250,7 +249,6 @@ class InstanceSelector:
         return pick.usd * (1 - self._hourly_prices(least)[0] / self._hourly_prices(pick.host)[0]), least.where.region
 
     def better_model_choice(self, provider: str, pick: InstanceChoice) -> InstanceChoice | None:
-        """The same task with the cheapest model that is clearly better."""
         task, best = pick.task, None
         for least, model in self._rank_models(provider, task) if task.demand is not None else ():
             if best is not None and least >= _rank_choices((best,))[:3]:

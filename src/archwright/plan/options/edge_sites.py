@@ -31,8 +31,6 @@ WATTS_PER_KW = 1e3
 
 
 class CountrySites(NamedTuple):
-    """One country's sites of a group."""
-
     country: str
     sites: int
 
@@ -53,8 +51,6 @@ def spread_over_countries(group: SiteGroup, home: str) -> tuple[CountrySites, ..
 
 
 class EdgeSitePlanner:
-    """Plans the machines of every site."""
-
     def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, settler: HardwareScheduler) -> None:
         self._needs, self._catalog, self._sizer, self._settler = needs, catalog, sizer, settler
 
@@ -137,12 +133,10 @@ class EdgeSitePlanner:
 
 
 def _scale_to_site(task: WorkloadTask, sites: int) -> WorkloadTask:
-    """The task as one site sees it."""
     return task._replace(demand=task.demand.scaled_by(1 / sites)) if task.demand is not None else task
 
 
 def _multiply_by_sites(part: OptionPart, one: CountrySites) -> OptionPart:
-    """One site's part, for every site of the country."""
     return part._replace(
         terms=tuple(term._replace(flow=tuple(usd * one.sites for usd in term.flow)) for term in part.terms),
         fleets=tuple(

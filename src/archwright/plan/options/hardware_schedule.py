@@ -46,8 +46,6 @@ ThroughputBound = Callable[[Estimate], float]
 
 
 class HardwareScheduler:
-    """Writes the machines of a house into the ledger."""
-
     def __init__(self, catalog: Catalog, ledger: PlanProvenance, writer: PoolWriter) -> None:
         self._catalog, self._ledger, self._writer = catalog, ledger, writer
 
@@ -200,7 +198,6 @@ def _format_pool_name(way: TaskAssignment) -> str:
 
 
 def _mark_shared_purchases(part: OptionPart, pools: tuple[str, ...]) -> OptionPart:
-    """Its purchases, saying whose machines they are too."""
     told = (replace(one, shared_with=tuple(pool for pool in pools if pool != one.pool)) for one in part.purchases)
     return part._replace(purchases=tuple(told))
 
@@ -234,7 +231,6 @@ def _compute_on_site_share(way: TaskAssignment) -> float:
 
 
 def _size_shared_load(way: TaskAssignment, beside: tuple[TaskAssignment, ...]) -> BusiestYear:
-    """Of a load that is shared among types."""
     years = range(len(way.choice.peak))
     machines = [[math.ceil(_get_reserved_machines(one, year) - ROUNDING) for one in beside] for year in years]
     carried = [tuple(zip(machines[year], (1 / one.choice.peak[year] for one in beside), strict=True)) for year in years]
@@ -261,7 +257,6 @@ def _count_load_spares(way: TaskAssignment, year: int) -> int:
 
 
 def _describe_shared_load(beside: tuple[TaskAssignment, ...]) -> str:
-    """What is said of a load that is shared: who does how much of it, year by year."""
     parts = (
         f"{way.choice.machine} {' '.join(f'{share:.0%}' for share in way.part.shares)}"
         for way in beside

@@ -53,8 +53,6 @@ DAYS_PER_MONTH = 365.25 / 12
 
 
 class TokenPurchase(NamedTuple):
-    """One workload at one provider."""
-
     term: CashFlow | None
     model: str | None
     misses: Misses
@@ -62,8 +60,6 @@ class TokenPurchase(NamedTuple):
 
 
 class HostedApiPlanner:
-    """Prices every hosted provider that the needs allow."""
-
     def __init__(
         self, world: PlanningContext, ledger: PlanProvenance, tasks: tuple[WorkloadTask, ...], now: datetime
     ) -> None:
@@ -106,7 +102,6 @@ class HostedApiPlanner:
         return self._world.assembler.build(draft, part, where, whole=len(priced) == len(self._text))
 
     def _note_other_work(self, beside: InstanceSelection, rented: OptionPart) -> Iterable[str]:
-        """What is done elsewhere, and what is not done at all."""
         for fleet in rented.fleets:
             yield f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
         picked = {pick.task.name for pick in beside.picks}
@@ -209,7 +204,6 @@ class HostedApiPlanner:
         return (known if (known_ends, known_usd) <= (ends, SIMILAR_COST_FACTOR * usd) else model), known
 
     def _note_known_model(self, known: HostedModel, model: HostedModel, demand: Demand) -> Iterable[str]:
-        """The price of a model whose quality is known, where another is taken."""
         if known is not model:
             more = self._model_monthly_usd(known, demand) - self._model_monthly_usd(model, demand)
             costs = f"costs {self._world.format_amount(more)} a month more than {model.id}"
@@ -237,7 +231,6 @@ class HostedApiPlanner:
         ]
 
     def _is_withdrawn_early(self, model: HostedModel) -> bool:
-        """Whether it is withdrawn before the horizon ends."""
         last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
         return bool(model.deprecation_date) and date.fromisoformat(model.deprecation_date) < last
 

@@ -66,7 +66,6 @@ class PlanningContext(NamedTuple):
     usd: float  # what one unit of the budget's currency is
 
     def format_amount(self, usd: float) -> str:
-        """An amount in words, in the currency that the needs are in."""
         return f"{usd / self.usd:,.0f} {self.needs.budget.currency}"
 
 
@@ -98,7 +97,6 @@ class OnPremisesPlanner:
         return tuple(model for model in task.models if get_model_id(model) in kept)
 
     def plan_option(self, provider: str | None) -> BuiltOption:
-        """All of it here, or the rest at a provider."""
         return self.plan_on_premises() if provider is None else self.plan_hybrid(provider)
 
     def plan_on_premises(self) -> BuiltOption:
@@ -106,7 +104,6 @@ class OnPremisesPlanner:
         return self._optimise_option(draft, {task.name: () for task in self._inside})
 
     def plan_hybrid(self, provider: str) -> BuiltOption:
-        """The rest at one provider."""
         draft = OptionDraft(f"hybrid-{provider}", "hybrid", provider, regions=(self._house.country,))
         return self._optimise_option(
             draft, {task.name: self._cloud_assignments(provider, task) for task in self._inside}
@@ -228,7 +225,6 @@ class OnPremisesPlanner:
         return part._replace(serving=tuple(serving), pools=tuple(replace(pool, shares=shares) for pool in part.pools))
 
     def _note_better_model(self, way: TaskAssignment) -> Iterable[str]:
-        """What a better model would take of the same machines."""
         workload, model, machine = way.task.workload, way.model, way.choice.machine
         if way.steady is None or model is None or machine is None or way.suffix:
             return
@@ -263,7 +259,6 @@ class OnPremisesPlanner:
     def _tighten_limits(
         self, limits: SolverLimits, draft: OptionDraft, ways: tuple[TaskAssignment, ...], solution: MipSolution
     ) -> SolverLimits:
-        """`limits`, less what the option was over."""
         budget, usd, terms = self._world.needs.budget, self._world.usd, draft.terms or ()
         over = sum_capex_usd(terms) - budget.capex * usd
         if over > 0 and limits.capex_usd is not None:
@@ -304,7 +299,6 @@ class OnPremisesPlanner:
         )
 
     def _models_for(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
-        """The models a task may run: those of whom it follows."""
         return self._models.get(task.follows if task.follows is not None else task.name, ())
 
     def _cloud_assignments(self, provider: str, task: WorkloadTask) -> Iterable[TaskAssignment]:
@@ -342,7 +336,6 @@ class OnPremisesPlanner:
         yield from add_shared_spares(found, self._house.owned_types)
 
     def _owned_base_loads(self, machine: str) -> Iterable[tuple[tuple[int, ...], str]]:
-        """So many owned machines of a type in each year, and a name."""
         owned = [stock.kind.most for stock in self._house.stocks if stock.kind.machine == machine and stock.kind.most]
         there = tuple(map(sum, zip(*owned, strict=True)))
         for count in range(1, max(there, default=0) + 1):

@@ -28,8 +28,6 @@ class BuiltOption(NamedTuple):
 
 
 class OptionBuilder:
-    """Knows what every option of a plan shares."""
-
     def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
 

@@ -38,8 +38,6 @@ MIN_MACHINE_SHARE = 1 / 16
 
 
 class HardwareStock(NamedTuple):
-    """Machines of one type, bought or owned."""
-
     host: CandidateMachine
     purchase: PurchaseKind
     kind: MachineSupply
@@ -113,7 +111,6 @@ class OnPremisesSite:
 
     @property
     def owned_types(self) -> frozenset[str]:
-        """Types of which machines are owned."""
         return frozenset(stock.kind.machine for stock in self.stocks if stock.purchase == "owned")
 
     @property
@@ -150,7 +147,6 @@ class OnPremisesSite:
             yield HardwareStock(host, "owned", self._machine_kind(host, most))
 
     def _life_months(self, host: CandidateMachine) -> int:
-        """Months."""
         name = GPU_LIFE if host.machine.accelerator is not None else SERVER_LIFE
         return max(1, round(MONTHS_PER_YEAR * self._catalog.parameter(name).value))
 
@@ -187,7 +183,6 @@ class OnPremisesSite:
         return MachineSupply(node.id, whole, spent, capex, kw, node.rack_units)
 
     def describe_idle_machines(self, fleets: tuple[MachineFleet, ...]) -> tuple[str, ...]:
-        """What is said of owned machines that are left out."""
         used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
         currency = self._needs.budget.currency
         rate = self._catalog.exchange_rate("USD", currency).value

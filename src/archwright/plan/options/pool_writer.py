@@ -52,8 +52,6 @@ class ProvisionedLoad(NamedTuple):
 
 
 class OptionPart(NamedTuple):
-    """Some workloads' place in an option."""
-
     terms: tuple[CashFlow, ...] = ()
     fleets: tuple[MachineFleet, ...] = ()
     pools: tuple[Pool, ...] = ()
@@ -66,7 +64,6 @@ class OptionPart(NamedTuple):
 
 
 def join_parts(parts: Iterable[OptionPart]) -> OptionPart:
-    """All in one."""
     held = list(parts)
     return OptionPart(
         terms=tuple(term for part in held for term in part.terms),
@@ -82,8 +79,6 @@ def join_parts(parts: Iterable[OptionPart]) -> OptionPart:
 
 
 class PoolWriter:
-    """Writes picks into the ledger."""
-
     def __init__(self, catalog: Catalog, ledger: PlanProvenance, site: Site | None = None) -> None:
         self._catalog, self._ledger, self._site = catalog, ledger, site
 
@@ -102,7 +97,6 @@ class PoolWriter:
         )
 
     def write_unpriced(self, pick: InstanceChoice) -> OptionPart:
-        """All but the money."""
         machine, task = pick.host.machine.id, pick.task
         made = OptionPart(
             fleets=tuple(_build_fleet(pick, tranche) for tranche in pick.tranches),
@@ -138,7 +132,6 @@ class PoolWriter:
         return found
 
     def record_price_drivers(self, offer: Offer, tranche: PurchaseTranche, pick: InstanceChoice) -> tuple[str, ...]:
-        """The bases of what an hour costs in this way."""
         listed = self.record_list_price(offer)
         if tranche.kind == "on-demand":
             return (listed.basis,)
@@ -345,5 +338,4 @@ def _build_purchase(pool: str, machine: str, tranche: PurchaseTranche) -> Purcha
 
 
 def list_fleet_places(fleets: Iterable[MachineFleet]) -> tuple[Location, ...]:
-    """Where machines stand, once each."""
     return tuple(dict.fromkeys(fleet.where for fleet in fleets))

@@ -22,7 +22,6 @@ from archwright.plan.violations import make_miss
 
 
 def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tuple[str, ...]:
-    """The prices of every option's machines that are past their time."""
     rows: dict[str, Fact] = {}
     for draft in drafts:
         for fleet in draft.fleets:
@@ -33,7 +32,6 @@ def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tupl
 
 
 def refuse_expired_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:
-    """Nobody should buy by an expired price."""
     expired = tuple(node.id for node in _list_bought_nodes(draft) if not catalog.may_advise_buying(node))
     if not expired:
         return draft

@@ -61,8 +61,6 @@ MAX_COLD_SHARE = 0.05
 
 
 class ServerlessWorker(NamedTuple):
-    """A kind of worker in a region."""
-
     row: ServerlessPrice
     host: CandidateMachine
 
@@ -235,7 +233,6 @@ def compute_warm_idle_s(rate: float, start_s: float) -> float:
 
 
 def breaks_latency_limit(slo: SLO, steady: SteadyCapacity, row: ServerlessPrice) -> bool:
-    """Whether a cold start breaks a limit."""
     return any(row.start_s + warm > limit for _, limit, warm in _list_start_limits(slo, steady))
 
 

@@ -84,7 +84,6 @@ class ThisMachinePlanner:
         return BuiltOption(self._with_power_and_carbon(draft, machine), served=tuple(served))
 
     def _with_power_and_carbon(self, draft: OptionDraft, machine: MachineFacts) -> OptionDraft:
-        """With what the machine draws, uses in a month and what that emits, where the grid is known."""
         basis = self._ledger.create_basis(
             "this-machine.power",
             "assumed",

@@ -57,7 +57,6 @@ def _build_line(row: Advice, words: dict[str, str], chosen: ChosenOption) -> Sec
 
 
 def select_named_clauses(clauses: Collection[str], regulations: Collection[str]) -> Iterator[str]:
-    """The clauses of regulations that the needs name."""
     return (clause for clause in clauses if clause.partition(" ")[0] in regulations)
 
 

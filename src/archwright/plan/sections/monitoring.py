@@ -55,7 +55,6 @@ def _find_pool(chosen: ChosenOption, workload: Workload) -> Pool | None:
 
 
 def _build_series_line(chosen: ChosenOption) -> SectionLine:
-    """The series this plan needs, by the names the platform exposes."""
     traits = derive_traits(chosen)
     asked = {"text": TEXT_SERIES, "serving": ALL_SERIES, "this-machine": LOCAL_SERIES, "training": TRAINING_SERIES}
     wanted = [quantity for trait, quantities in asked.items() if trait in traits for quantity in quantities]

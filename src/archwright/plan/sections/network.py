@@ -143,7 +143,6 @@ def _build_fabric_line(case: OptionContext, fleet: MachineFleet, fabric: Fabric)
 
 
 def _estimate_wait_share(case: OptionContext, fabric: Fabric) -> Estimate:
-    """Share of a step spent waiting at 100G, from the ends of what it rests on."""
     batch, mfu, overlap = (case.catalog.parameter(name) for name in WAITING_FACTS)
     flops = (4 * fabric.job.parameters + 2 * fabric.job.trained) / fabric.job.rate
     least = network.network_wait_share(
@@ -163,7 +162,6 @@ def _estimate_wait_share(case: OptionContext, fabric: Fabric) -> Estimate:
 
 
 def _list_engine_locality(case: OptionContext) -> Iterator[SectionLine]:
-    """Why an engine stays inside one machine, by the largest model that is served."""
     served = [
         (workload, case.models[workload.name])
         for workload in case.needs.workloads

@@ -133,12 +133,10 @@ def _derive_option_traits(chosen: ChosenOption, option: Option) -> Iterator[tupl
 
 
 def list_residency_places(needs: Needs) -> list[str]:
-    """The places data is bound to."""
     return sorted({place for data in needs.data for place in data.residency if place != UNRESTRICTED})
 
 
 def build_template_values(chosen: ChosenOption) -> dict[str, str]:
-    """Every `{word}` a guidance row may hold."""
     return {
         **_build_needs_values(chosen.needs),
         **_build_option_values(chosen),
@@ -220,7 +218,6 @@ def _format_load(workload: Workload) -> str:
 
 
 def format_service_levels(workload: Workload) -> Iterator[str]:
-    """The service levels asked for, each in words."""
     slo = workload.slo
     for what, limit in (("TTFT", slo.ttft_p95_s), ("TPOT", slo.tpot_p95_s), ("latency", slo.latency_p95_s)):
         if limit is not None:
@@ -278,7 +275,6 @@ def _list_machines(chosen: ChosenOption) -> Iterator[str]:
 
 
 def list_engine_products(chosen: ChosenOption) -> list[str]:
-    """Products of the engines the pools start, as the catalog calls them."""
     pools = chosen.option.pools if chosen.option is not None else ()
     known = chosen.catalog.engines
     return sorted({known[pool.launch.engine].product for pool in pools if pool.launch.engine in known})

@@ -36,7 +36,6 @@ def build_security_section(chosen: ChosenOption) -> Section:
 
 
 def build_regulation_line(regulation: Regulation, controls: tuple[Control, ...]) -> SectionLine:
-    """How much of the regulation is answered today, by what, and what else counts."""
     own = [control for control in controls if control.demanded_by.startswith(f"{regulation.id} ")]
     count = Counter(control.status for control in own)
     done = [control for control in own if control.status in ("built-in", "configured")]

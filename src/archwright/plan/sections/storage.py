@@ -116,7 +116,6 @@ def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
 
 
 def _describe_bandwidth(case: OptionContext, kept: StoredData) -> str:
-    """The bandwidth that decided the tier."""
     if not kept.bandwidth:
         return ""
     limit = case.catalog.parameter("object.bandwidth")
@@ -139,7 +138,6 @@ def _list_clauses(case: OptionContext, kind: str) -> tuple[str, ...]:
 
 
 def _estimate_bytes(case: OptionContext, one: StoredItem) -> Estimate:
-    """What is kept in the last month, with the bands of what it rests on."""
     basis = case.ledger.create_basis(
         f"bytes.{one.kept.name}.{_display_name(one.where)}".lower().replace(" ", "-"),
         "formula",

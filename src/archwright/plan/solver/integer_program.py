@@ -45,8 +45,6 @@ RowCoefficients = Mapping[int, float]
 
 
 class IntegerProgram:
-    """Collects the rows, asks the solver."""
-
     def __init__(
         self, choices: tuple[AssignmentChoice, ...], kinds: tuple[MachineSupply, ...], follows: Mapping[str, str]
     ) -> None:
@@ -282,7 +280,6 @@ class IntegerProgram:
                 self._add_row({self._used[i]: float(choice.spares[year]), spares: -1.0}, 0.0)
 
     def _share_column(self, index: int, year: int, down: str) -> int:
-        """The variable of a choice's share."""
         found = self._share.get((index, year, down), self._share.get((index, year, BOUGHT_TYPE)))
         return self._used[index] if found is None else found
 

@@ -81,8 +81,6 @@ class SelectedChoice(NamedTuple):
 
 
 class MipSolution(NamedTuple):
-    """What is used, and the machines of each stock in each year."""
-
     taken: tuple[SelectedChoice, ...]
     machines: tuple[tuple[int, ...], ...]
 
@@ -93,7 +91,6 @@ WorkKey = tuple[str, str, str | None, str]
 def prune_dominated(
     choices: tuple[AssignmentChoice, ...], kinds: tuple[MachineSupply, ...], follows: Mapping[str, str]
 ) -> tuple[AssignmentChoice, ...]:
-    """Of two that do as well, the first stays."""
     return _prune_machine_types(_prune_models(choices, follows), kinds)
 
 
