@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate
@@ -58,8 +58,8 @@ class OptionDraft(NamedTuple):
 class CostTotals(NamedTuple):
     """What a draft costs in the budget's currency: over the horizon, per month (mean), and to buy."""
 
-    total: Estimate
-    month: Estimate
+    total_cost: Estimate
+    cost_per_month: Estimate
     capex: Estimate
 
 
@@ -119,46 +119,34 @@ class BudgetConverter:
     def price_option(self, draft: OptionDraft) -> Option:
         """The draft with its sums; over budget means not feasible, a limit inside the band means at risk."""
         misses, notes = list(draft.misses), list(draft.notes)
-        sums = self._total_costs(draft, draft.terms) if draft.terms is not None else None
-        if sums is not None:
-            check_limit("per_month", sums.month, self.budget.per_month, misses, notes)
-            check_limit("capex", sums.capex, self.budget.capex, misses, notes)
-        return Option(
-            name=draft.name,
-            placement=draft.placement,
-            provider=draft.provider,
-            regions=draft.regions,
-            feasible=not misses,
-            misses=tuple(misses),
-            total_cost=sums.total if sums is not None else None,
-            cost_per_month=sums.month if sums is not None else None,
-            capex=sums.capex if sums is not None else None,
-            cost_lines=tuple(self._cost_line(term) for term in draft.terms or ()),
-            pools=draft.pools,
-            models=draft.models,
-            notes=tuple(dict.fromkeys(notes)),
-            cumulative_cost=tuple(self._accumulate_cost(draft.terms)) if draft.terms is not None else (),
-            purchases=draft.purchases,
-            power_kw=draft.power_kw,
-            rack_units=draft.rack_units,
-            energy_kwh_per_month=draft.energy_kwh_per_month,
-            carbon_kg_per_month=draft.carbon_kg_per_month,
-        )
+        sums: dict[str, Any] = dict.fromkeys(CostTotals._fields)
+        if draft.terms is not None:
+            sums = self._total_costs(draft, draft.terms)._asdict()
+            check_limit("per_month", sums["cost_per_month"], self.budget.per_month, misses, notes)
+            check_limit("capex", sums["capex"], self.budget.capex, misses, notes)
+            months, rate = range(self.budget.horizon_months), self.exchange_rate
+            paid = (rate * sum(term.flow[month] for term in draft.terms) for month in months)
+            sums["cumulative_cost"] = tuple(itertools.accumulate(paid))
+        same = {name: value for name, value in draft._asdict().items() if name in Option.__struct_fields__}
+        judged = {**same, "misses": tuple(misses), "notes": tuple(dict.fromkeys(notes))}
+        lines = tuple(self._cost_line(term) for term in draft.terms or ())
+        return Option(**judged, **sums, feasible=not misses, cost_lines=lines)
 
     def _total_costs(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> CostTotals:
         months, currency, basis = self.budget.horizon_months, self.budget.currency, self._sum_basis(draft, terms)
 
-        def summed(chosen: Iterable[CashFlow], unit: str, by: float = 1.0, why: str = basis) -> Estimate:
+        def summed(chosen: Iterable[CashFlow], unit: str, by: float = 1.0) -> Estimate:
             found = tuple(chosen)
             value = sum(term.sum for term in found) * self.exchange_rate / by
-            return estimate_band(value, self.sample_total(found) / by, unit, why)
+            return estimate_band(value, self.sample_total(found) / by, unit, basis)
 
-        bought = [term for term in terms if is_capex(term)]
-        return CostTotals(
-            total=summed(terms, currency),
-            month=summed(filter(is_monthly, terms), f"{currency}/month", months),
-            capex=summed(bought, currency) if bought else exact_estimate(0.0, currency, self._nothing_bought),
-        )
+        if any(map(is_capex, terms)):
+            capex = summed(filter(is_capex, terms), currency)
+        else:
+            why = "nothing is bought: everything is rented or already there"
+            capex = exact_estimate(0.0, currency, self.ledger.create_basis("capex.none", "formula", why))
+        month = summed(filter(is_monthly, terms), f"{currency}/month", months)
+        return CostTotals(summed(terms, currency), month, capex)
 
     def _cost_line(self, term: CashFlow) -> CostLine:
         """A term in the budget's currency, with the band of its facts and of the exchange rate."""
@@ -174,12 +162,6 @@ class BudgetConverter:
             category=term.category,
             drivers=drivers,
         )
-
-    def _accumulate_cost(self, terms: tuple[CashFlow, ...]) -> Iterable[float]:
-        paid = (
-            self.exchange_rate * sum(term.flow[month] for term in terms) for month in range(self.budget.horizon_months)
-        )
-        return itertools.accumulate(paid)
 
     def _sum_basis(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> str:
         return self.ledger.create_basis(
@@ -197,12 +179,6 @@ class BudgetConverter:
             COST_LINE_BASIS,
             "formula",
             "a flow of money, proportional to each of the facts that the line names as its drivers",
-        )
-
-    @cached_property
-    def _nothing_bought(self) -> str:
-        return self.ledger.create_basis(
-            "capex.none", "formula", "nothing is bought: everything is rented or already there"
         )
 
 

@@ -39,10 +39,8 @@ def make_recurring_flow(
     return CashFlow(line, category, (usd_per_month,) * months, tuple(drivers))
 
 
-def make_varying_flow(
-    line: str, category: CostCategory, usd_per_month: Iterable[float], drivers: Iterable[str] = ()
-) -> CashFlow:
-    return CashFlow(line, category, tuple(usd_per_month), tuple(drivers))
+def make_varying_flow(line: str, category: CostCategory, usd: Iterable[float], drivers: Iterable[str] = ()) -> CashFlow:
+    return CashFlow(line, category, tuple(usd), tuple(drivers))
 
 
 def make_one_time_flow(

@@ -82,9 +82,8 @@ class MonteCarloSampler:
     def sample_driver(self, driver: str) -> Worlds:
         """Factors of one driver. Raises KeyError when the ledger holds no estimate for it."""
         if driver not in self._facts:
-            self._facts[driver] = sample_factors(
-                self._ledger.driver_estimate(driver), _shuffle_quantiles(self._ledger.root_facts(driver))
-            )
+            estimate, normal = self._ledger.driver_estimate(driver), _shuffle_quantiles(self._ledger.root_facts(driver))
+            self._facts[driver] = sample_factors(estimate, normal)
         return self._facts[driver]
 
     def sample_product(self, drivers: tuple[str, ...]) -> Worlds:

@@ -85,9 +85,8 @@ def count_spares(needed: int, target: float | None, machine: float = MACHINE_AVA
         return 0
     least, goal = 1 if target > SPARE_REQUIRED_ABOVE else 0, 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - ROUNDING
     # One spare more never holds less often.
-    return least + bisect_left(
-        range(least, MAX_SPARES), 1, key=lambda spare: int(compute_availability(needed, spare, machine) >= goal)
-    )
+    held = range(least, MAX_SPARES)
+    return least + bisect_left(held, True, key=lambda spare: compute_availability(needed, spare, machine) >= goal)
 
 
 def compute_shared_availability(machines: LoadSharing, machine: float = MACHINE_AVAILABILITY) -> float:

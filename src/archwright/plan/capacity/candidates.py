@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
-from archwright.catalog.tables.records import Accelerator, ModelSpec, Offer
+from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
-from archwright.plan.demand.data_residency import ResidencyBounds, collect_workload_bounds, is_country_inside
+from archwright.plan.demand.data_residency import collect_workload_bounds, is_country_inside
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
 from archwright.plan.demand.model_selection import (
     ModelCandidates,
@@ -76,9 +76,8 @@ def list_tasks(needs: Needs, catalog: Catalog) -> tuple[WorkloadTask, ...]:
     for workload in needs.workloads:
         demand, job = steady.get(workload.name), ends.get(workload.name)
         if demand is not None:
-            found += _split_by_place(
-                _with_models(WorkloadTask(workload.name, workload, demand, None), catalog), needs, catalog
-            )
+            whole = _with_models(WorkloadTask(workload.name, workload, demand, None), catalog)
+            found += _split_by_place(whole, needs, catalog)
         if job is not None and demand is not None:
             found.append(WorkloadTask(f"{workload.name}-refresh", workload, None, job, follows=workload.name))
         elif job is not None:
@@ -96,14 +95,13 @@ def select_serving_places(workload: Workload, needs: Needs, catalog: Catalog) ->
     """Shares of the traffic that are answered apart, each inside its own place; none where one region may answer all,
     or where the data may not be in every place.
     """
-    shares = workload.regions
     bounds = collect_workload_bounds(needs, workload)
-    inside = [place for place in shares if _can_serve_from(catalog, bounds, place)]
-    return dict(shares) if len(shares) > 1 and len(inside) == len(shares) and is_latency_sensitive(workload) else {}
-
-
-def _can_serve_from(catalog: Catalog, bounds: ResidencyBounds, place: str) -> bool:
-    return any(is_country_inside(catalog, (*bounds, (place,)), country) for country in catalog.countries)
+    inside = (
+        any(is_country_inside(catalog, (*bounds, (place,)), country) for country in catalog.countries)
+        for place in workload.regions
+    )
+    apart = len(workload.regions) > 1 and all(inside) and is_latency_sensitive(workload)
+    return dict(workload.regions) if apart else {}
 
 
 def _split_by_place(task: WorkloadTask, needs: Needs, catalog: Catalog) -> list[WorkloadTask]:
@@ -111,12 +109,11 @@ def _split_by_place(task: WorkloadTask, needs: Needs, catalog: Catalog) -> list[
     shares = sorted(select_serving_places(task.workload, needs, catalog).items(), key=lambda pair: (-pair[1], pair[0]))
     if not shares or task.demand is None:
         return [task]
-    parts = [
-        task._replace(name=f"{task.name}-{place.lower()}", place=place, demand=task.demand.scaled_by(share))
-        for place, share in shares
-    ]
-    first = parts[0]._replace(name=task.name)
-    return [first, *(part._replace(follows=task.name, models=(), notes=()) for part in parts[1:])]
+    scaled = [task._replace(place=place, demand=task.demand.scaled_by(share)) for place, share in shares]
+    rest = task._replace(follows=task.name, models=(), notes=())
+    names = [f"{task.name}-{place.lower()}" for place, _ in shares]
+    parts = zip(names[1:], scaled[1:], strict=True)
+    return [scaled[0], *(rest._replace(name=name, place=one.place, demand=one.demand) for name, one in parts)]
 
 
 def _with_job_models(task: WorkloadTask, needs: Needs, catalog: Catalog) -> WorkloadTask:
@@ -176,9 +173,8 @@ class SizingCache:
             return 0.0
         key = (workload.name, host.where.country)
         if key not in self._away:
-            self._away[key] = self._catalog.parameter(
-                select_round_trip(self._needs, self._catalog, workload, host.where.country)
-            ).value
+            part = select_round_trip(self._needs, self._catalog, workload, host.where.country)
+            self._away[key] = self._catalog.parameter(part).value
         return self._away[key]
 
     def batch(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> BatchWork | None:
@@ -191,16 +187,13 @@ class SizingCache:
     def _size_steady(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> SteadyCapacity | None:
         workload, catalog = demand.workload, self._catalog
         traffic, slo = workload.traffic or Traffic(), workload.slo
-        if workload.kind in TEXT_KINDS:
+        if workload.kind in (*TEXT_KINDS, "embedding"):
+            if model is None:
+                return None
+            if workload.kind == "embedding":
+                return size_embedding_serving(machine, model, workload.name, demand.input_tokens, slo, catalog)
             load = TextLoad(workload.name, demand.input_tokens, demand.output_tokens, slo)
-            return size_text_serving(machine, model, load, catalog) if model is not None else None
-        if workload.kind == "embedding":
-            reads = demand.input_tokens
-            return (
-                size_embedding_serving(machine, model, workload.name, reads, slo, catalog)
-                if model is not None
-                else None
-            )
+            return size_text_serving(machine, model, load, catalog)
         if workload.kind == "image-classification":
             pixels, size = traffic.image_pixels or 0.0, traffic.parameters or 0.0
             return size_image_serving(machine, workload.name, pixels, size, slo, catalog)
@@ -228,21 +221,17 @@ def _list_latency_limits(slo: SLO) -> tuple[str, ...]:
 
 
 def _tighten_limits(demand: Demand, away: float) -> Demand:
-    slo = demand.workload.slo
     if not away:
         return demand
-    kept = replace(
-        slo, **{field: max(getattr(slo, field) - away, MIN_LATENCY_S) for field in _list_latency_limits(slo)}
-    )
-    return demand._replace(workload=replace(demand.workload, slo=kept))
+    slo = demand.workload.slo
+    kept = {name: max(getattr(slo, name) - away, MIN_LATENCY_S) for name in _list_latency_limits(slo)}
+    return demand._replace(workload=replace(demand.workload, slo=replace(slo, **kept)))
 
 
 def _restore_limits(steady: SteadyCapacity, demand: Demand, away: float) -> SteadyCapacity:
     """With broken limits as the needs state them, against what their users see."""
-    stated = {
-        f"{demand.workload.name}.{field}": getattr(demand.workload.slo, field)
-        for field in _list_latency_limits(demand.workload.slo)
-    }
+    name, slo = demand.workload.name, demand.workload.slo
+    stated = {f"{name}.{field}": getattr(slo, field) for field in _list_latency_limits(slo)}
     misses = (
         replace(miss, value=float(miss.value) + away, limit=stated[miss.constraint])
         if miss.constraint in stated and isinstance(miss.value, int | float)
@@ -279,53 +268,24 @@ class MachineFinder:
         found = []
         for offer in self._catalog.offers:
             whole = offer.accelerator_share == 1 and not offer.notes.startswith(BURSTABLE)
-            if offer.provider != provider or not offer.on_demand_usd_per_hour or not whole:
-                continue
-            device = self._catalog.accelerators.get(offer.accelerator or "")
-            if (offer.accelerator is None or self._has_engine(device)) and self._is_allowed(offer.accelerator):
-                found.append(
-                    CandidateMachine(
-                        locate_offer(self._catalog, offer), _machine_from_offer(offer, device), offer=offer
-                    )
-                )
+            if offer.provider == provider and offer.on_demand_usd_per_hour and whole:
+                machine = self._build_machine(offer, offer.instance_type, offer.vcpu)
+                if machine is not None:
+                    found.append(CandidateMachine(locate_offer(self._catalog, offer), machine, offer=offer))
         return tuple(found)
 
     def list_purchasable(self, where: Location) -> tuple[CandidateMachine, ...]:
-        found = []
-        for node in self._catalog.nodes.values():
-            device = self._catalog.accelerators.get(node.accelerator or "")
-            if (node.accelerator is None or self._has_engine(device)) and self._is_allowed(node.accelerator):
-                found.append(CandidateMachine(where, _machine_from_node(node, device), node=node))
-        return tuple(found)
+        built = ((node, self._build_machine(node, node.id, node.cores)) for node in self._catalog.nodes.values())
+        return tuple(CandidateMachine(where, machine, node=node) for node, machine in built if machine is not None)
 
-    def _has_engine(self, device: Accelerator | None) -> bool:
-        return device is not None and device.kind in self._driven
-
-    def _is_allowed(self, accelerator: str | None) -> bool:
-        """A pinned list says which accelerators may be used; machines without any are not accelerators."""
-        return self._pinned is None or accelerator is None or accelerator in self._pinned
-
-
-def _machine_from_offer(offer: Offer, device: Accelerator | None) -> Machine:
-    return Machine(
-        id=offer.instance_type,
-        accelerator=device,
-        accelerator_count=offer.accelerator_count,
-        cores=offer.vcpu,
-        ram_bytes=float(offer.ram_bytes),
-        network_bytes_per_s=offer.network_bytes_per_s,
-    )
-
-
-def _machine_from_node(node: ServerSpec, device: Accelerator | None) -> Machine:
-    return Machine(
-        id=node.id,
-        accelerator=device,
-        accelerator_count=node.accelerator_count,
-        cores=node.cores,
-        ram_bytes=float(node.ram_bytes),
-        network_bytes_per_s=node.network_bytes_per_s,
-    )
+    def _build_machine(self, row: Offer | ServerSpec, name: str, cores: int) -> Machine | None:
+        """None where no engine drives its accelerator, or where others are pinned."""
+        device = self._catalog.accelerators.get(row.accelerator or "")
+        driven = device is not None and device.kind in self._driven
+        if row.accelerator is not None and not (driven and (self._pinned is None or row.accelerator in self._pinned)):
+            return None
+        ram, network = float(row.ram_bytes), row.network_bytes_per_s
+        return Machine(name, device, row.accelerator_count, cores, ram, network)
 
 
 class MachineCapability(NamedTuple):

@@ -29,9 +29,8 @@ def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> 
 
     if took(high) > job.deadline_h:
         name = job.workload.name
-        if batch.unstated:
-            return high, (make_miss(f"{name}.network", UNKNOWN, f"that of {batch.unstated}"),)
-        return high, (make_miss(f"{name}.deadline_h", took(high), job.deadline_h),)
+        unknown = make_miss(f"{name}.network", UNKNOWN, f"that of {batch.unstated}")
+        return high, (unknown if batch.unstated else make_miss(f"{name}.deadline_h", took(high), job.deadline_h),)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if took(middle) <= job.deadline_h else (middle + 1, high)
@@ -84,8 +83,5 @@ def count_machines(rate: float, capacity: float) -> int:
 def compute_mean_machines(demand: Demand, capacity: float) -> float:
     """Machines that run on average over the horizon, spares included."""
     months = compute_running_hours(demand, capacity)
-    return sum(compute_month_mean(month) for month in months) / len(months)
-
-
-def compute_month_mean(month: RunningHours) -> float:
-    return sum(h * n for h, n in zip(month.hours, month.counts, strict=True)) / sum(month.hours)
+    means = (sum(h * n for h, n in zip(one.hours, one.counts, strict=True)) / sum(one.hours) for one in months)
+    return sum(means) / len(months)

@@ -23,6 +23,7 @@ KIND_BY_TERM: dict[int, PurchaseKind] = {SPOT: "spot", YEAR: "commit-1y", THREE_
 SPOT_REDONE_SHARE = 0.15
 # Machines of one run that are all lost when one is taken away: of more, some one always is. Assumed.
 MAX_SPOT_MACHINES = 4
+PRICE_FIELDS = {SPOT: "spot_usd_per_hour", YEAR: "commit_1y_usd_per_hour", THREE_YEARS: "commit_3y_usd_per_hour"}
 UP_FRONT = "all upfront"
 CONFIDENCE_ORDER = ("high", "medium", "low", "recalled")
 
@@ -76,13 +77,9 @@ class OfferPrices:
 
     def price(self, offer: Offer, term: int) -> HourlyPrice | None:
         """`term` in months, 0 for interruptible machines. The offer's own figure, else the provider's discount."""
-        own = {
-            SPOT: offer.spot_usd_per_hour,
-            YEAR: offer.commit_1y_usd_per_hour,
-            THREE_YEARS: offer.commit_3y_usd_per_hour,
-        }[term]
         if term == SPOT and not self._spot:
             return None
+        own: float | None = getattr(offer, PRICE_FIELDS[term])
         if own is not None:
             return HourlyPrice(KIND_BY_TERM[term], own)
         row = self._find_discount(offer, term)

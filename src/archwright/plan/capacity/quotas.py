@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.demand.forecast import Demand
@@ -24,21 +23,16 @@ def check_machine_quotas(fleets: Iterable[MachineFleet], catalog: Catalog) -> tu
     counts = Counter[tuple[str, str]]()
     for fleet in fleets:
         if fleet.purchase != "owned" and fleet.where.placement != "this-machine":
-            counts[fleet.where.provider, _select_quota(fleet, catalog)] += fleet.peak * max(
-                fleet.machine.accelerator_count, 1
-            )
-    misses, notes = list[ConstraintViolation](), list[str]()
-    for (provider, quota), count in counts.items():
-        miss, note = _check_quota(provider, quota, float(count), catalog)
-        misses, notes = [*misses, *miss], [*notes, *note]
-    return tuple(misses), tuple(notes)
+            each = max(fleet.machine.accelerator_count, 1)
+            counts[fleet.where.provider, _select_quota(fleet, catalog)] += fleet.peak * each
+    found = [_check_quota(provider, quota, float(count), catalog) for (provider, quota), count in counts.items()]
+    return tuple(miss for misses, _ in found for miss in misses), tuple(note for _, notes in found for note in notes)
 
 
 def check_token_quota(demand: Demand, provider: str, catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
     """Tokens a second at the busiest moment of the horizon, bought from one provider."""
     each = demand.input_tokens.mean + demand.output_tokens.mean
-    misses, notes = _check_quota(provider, TOKEN_QUOTA, demand.peak_at_horizon * each, catalog)
-    return tuple(misses), tuple(notes)
+    return _check_quota(provider, TOKEN_QUOTA, demand.peak_at_horizon * each, catalog)
 
 
 def _select_quota(fleet: MachineFleet, catalog: Catalog) -> str:
@@ -48,15 +42,12 @@ def _select_quota(fleet: MachineFleet, catalog: Catalog) -> str:
     return own if own in catalog.parts else "quota.other"
 
 
-def _check_quota(
-    provider: str, quota: str, count: float, catalog: Catalog
-) -> tuple[list[ConstraintViolation], list[str]]:
+def _check_quota(provider: str, quota: str, count: float, catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
     held, unit = catalog.parameter(quota), catalog.parts[quota].unit
     if count > held.high:
-        return [make_miss(f"capacity of {provider}, {unit}", count, held.high)], []
-    if count <= held.value:
-        return [], []
-    return [], [
+        return (make_miss(f"capacity of {provider}, {unit}", count, held.high),), ()
+    note = (
         f"{UNVERIFIED}capacity needs a contract: {count:,.0f} {unit} at once at {provider}; an ordinary customer gets "
         f"about {held.value:,.0f} (assumed, {held.low:,.0f} .. {held.high:,.0f}); ask for a quota first"
-    ]
+    )
+    return (), (note,) if count > held.value else ()

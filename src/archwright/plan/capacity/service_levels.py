@@ -36,9 +36,8 @@ def check_latency(
 def find_latency_misses(spec: ServingSpec, slo: SLO) -> Misses:
     """The latency limits that one run at the predicted speed breaks: a prediction's values, without their bands."""
     found, misses = simulate_peak(scale_to_replica(spec), 1.0), list[ConstraintViolation]()
-    check_latency(
-        spec.load, slo, (exact_estimate(found.ttft_p95_s, "s"), exact_estimate(found.tpot_p95_s, "s")), (misses, [])
-    )
+    p95 = (exact_estimate(found.ttft_p95_s, "s"), exact_estimate(found.tpot_p95_s, "s"))
+    check_latency(spec.load, slo, p95, (misses, []))
     return tuple(misses)
 
 
@@ -60,12 +59,8 @@ def check_availability(
         )
 
 
-FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART, AVAILABILITY_PART = (
-    "hosted.first",
-    "hosted.read",
-    "hosted.token",
-    "unpromised.availability",
-)
+FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART = "hosted.first", "hosted.read", "hosted.token"
+AVAILABILITY_PART = "unpromised.availability"
 
 
 class UnverifiedLevel(NamedTuple):
@@ -77,12 +72,8 @@ def estimate_latency_bands(demand: Demand, round_trip: str, catalog: Catalog) ->
     """The band of each latency, in seconds: TTFT p95 = round trip + first token + p95 prompt / reading rate; whole =
     TTFT + time of a token x (mean answer - 1). `round_trip` is a part of the catalog.
     """
-    read, token, prompt = (
-        catalog.parameter(READING_RATE_PART),
-        catalog.parameter(TOKEN_TIME_PART),
-        demand.input_tokens.p95,
-    )
-    reading = read.divide_amount(prompt, "s")
+    token = catalog.parameter(TOKEN_TIME_PART)
+    reading = catalog.parameter(READING_RATE_PART).divide_amount(demand.input_tokens.p95, "s")
     ttft = _add_in_sequence(catalog.parameter(round_trip), catalog.parameter(FIRST_TOKEN_PART), reading)
     written = token.scaled(max(demand.output_tokens.mean - 1, 0.0), unit="s")
     return {"ttft_p95_s": ttft, "tpot_p95_s": token, "latency_p95_s": _add_in_sequence(ttft, written)}

@@ -33,6 +33,7 @@ SERVER_PART = "platform.server"
 SERVER_CORES_PART = "platform.server-cores"
 # The part of the platform that each kind of existing system is.
 PART_BY_EXISTING_KIND = {"gateway": "gateway", "monitoring": "monitoring", "lake": "catalogue"}
+GATEWAY_FACTS = ("gateway.request", "gateway.token", "gateway.busy", "database.request")
 PLATFORM_PARTS = ("gateway", "database", "monitoring", "catalogue")
 
 
@@ -74,22 +75,24 @@ class ControlPlaneSizer:
         if place.placement == "on-premises":
             each = round(self._catalog.parameter(SERVER_CORES_PART).value)
             return self._build_hosting(place, each, f"{SERVER_PART}.{place.region}")
-        found = next(
-            (fitting for fitting in self._offers_by_distance(place, beside_retrieval=host is not None) if fitting), None
+        found = next(filter(None, self._offers_by_distance(place, beside_retrieval=host is not None)), ())
+        seats = (
+            (self._build_hosting(locate_offer(self._catalog, offer), offer.vcpu, offer.id), offer) for offer in found
         )
-        if found is None:
-            return None
-        seats = (self._rented_hosting(offer) for offer in found)
-        return min(seats, key=lambda seat: (_compute_hourly_usd(seat), seat.offer.id if seat.offer is not None else ""))
-
-    def _rented_hosting(self, offer: Offer) -> ControlPlaneHosting:
-        return self._build_hosting(locate_offer(self._catalog, offer), offer.vcpu, offer.id)._replace(offer=offer)
+        priced = (
+            (sum(seat.counts) * (offer.on_demand_usd_per_hour or 0.0), offer.id, seat._replace(offer=offer))
+            for seat, offer in seats
+        )
+        cheapest = min(priced, key=lambda one: one[:2], default=None)
+        return cheapest[2] if cheapest is not None else None
 
     def _build_hosting(self, where: Location, each: int, name: str) -> ControlPlaneHosting:
         counts = self._machine_counts(each, "typical")
         ends = [sum(self._machine_counts(each, end)) / len(counts) for end in ("low", "high")]
         value = sum(counts) / len(counts)
         cores = self._peak_cores("typical")
+        facts = [f"platform.{part}" for part in self._parts if part != "gateway"]
+        rows = [self._catalog.parts[name] for name in (*(GATEWAY_FACTS if "gateway" in self._parts else ()), *facts)]
         basis = self._ledger.create_basis(
             f"platform.machines.{name}".lower(),
             "formula",
@@ -98,7 +101,9 @@ class ControlPlaneSizer:
                 f"cores at the peak ({cores[0]:.3g} in the first month, {max(cores):.3g} at most) / {each} a machine, "
                 "rounded up, and the spares that availability asks for"
             ),
-            facts=tuple(self._format_fact(row) for row in self._fact_names()),
+            facts=tuple(
+                f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {row.source}" for row in rows
+            ),
         )
         made = Estimate(value=value, low=min(ends[0], value), high=max(ends[1], value), unit="machines", basis=basis)
         return ControlPlaneHosting(where, self._parts, counts, self._ledger.register_driver(made), max(cores))
@@ -139,17 +144,8 @@ class ControlPlaneSizer:
         return (self._fact_value("gateway.request", end) + answered) / busy + self._fact_value("database.request", end)
 
     def _fact_value(self, name: str, end: str) -> float:
-        row = self._catalog.parts[name]
-        return {"low": row.low, "typical": row.typical, "high": row.high}[end]
-
-    def _fact_names(self) -> Iterable[str]:
-        if "gateway" in self._parts:
-            yield from ("gateway.request", "gateway.token", "gateway.busy", "database.request")
-        yield from (f"platform.{part}" for part in self._parts if part != "gateway")
-
-    def _format_fact(self, name: str) -> str:
-        row = self._catalog.parts[name]
-        return f"{name}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {row.source}"
+        value: float = getattr(self._catalog.parts[name], end)
+        return value
 
     def _offers_by_distance(self, place: Location, *, beside_retrieval: bool) -> Iterable[tuple[Offer, ...]]:
         """Small machines there, then elsewhere at the provider, then the nearest of all, inside all data's bounds."""
@@ -185,10 +181,6 @@ def _is_plain_offer(offer: Offer) -> bool:
     """Without accelerators, at full speed all the time, with a price."""
     steady = not offer.notes.startswith(BURSTABLE)
     return offer.accelerator is None and steady and bool(offer.on_demand_usd_per_hour)
-
-
-def _compute_hourly_usd(seat: ControlPlaneHosting) -> float:
-    return sum(seat.counts) * (seat.offer.on_demand_usd_per_hour or 0.0) if seat.offer is not None else 0.0
 
 
 def find_host_offer(needs: Needs, catalog: Catalog) -> Offer | None:

@@ -26,6 +26,8 @@ SERVER_RACK_UNITS = 1
 def price_control_plane(case: OptionContext) -> list[CashFlow]:
     """None where the platform shares machines, or is all there already."""
     seat = case.seat
+    if seat is not None and seat.is_shared:
+        return []
     if seat is None:
         bought = case.where and all(place.placement == "hosted-api" for place in case.where)
         if bought and list_online_workloads(case.needs) and list_platform_parts(case.needs):
@@ -33,20 +35,14 @@ def price_control_plane(case: OptionContext) -> list[CashFlow]:
                 "the gateway of a hosted model runs on a machine that is there: no machine may be rented"
             )
         return []
-    if seat.is_shared:
-        return []
-    name = f"host of {', '.join(seat.parts)}: {_format_count_range(seat)} x "
+    low, high = min(seat.counts), max(seat.counts)
+    name = f"host of {', '.join(seat.parts)}: {low if low == high else f'{low} to {high}'} x "
     if seat.offer is None:
         return list(_price_own_servers(case, seat, f"{name}small server in {seat.where.region}"))
     price = case.quotes.offer(seat.offer)
     flow = [count * price.usd * HOURS_PER_MONTH for count in seat.counts]
     line = f"{name}{seat.offer.instance_type} in {seat.offer.region}"
     return [make_varying_flow(line, "platform", flow, (*price.drivers, seat.machines))]
-
-
-def _format_count_range(seat: ControlPlaneHosting) -> str:
-    low, high = min(seat.counts), max(seat.counts)
-    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str) -> Iterable[CashFlow]:
@@ -57,9 +53,8 @@ def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str
     paid = [month * count for count in seat.counts]
     yield make_varying_flow(f"support of {line}", "support", paid, (*unit.drivers, *support.drivers))
     if case.needs.budget.capex > 0:
-        yield from price_hardware_lifecycle(
-            case.quotes, HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
-        )
+        bought = HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
+        yield from price_hardware_lifecycle(case.quotes, bought)
         return
     rent = price.usd / (MONTHS_PER_YEAR * case.quotes.lifetime_years(SERVER_LIFE))
     case.ledger.add_assumptions(
@@ -82,9 +77,5 @@ def price_server_energy(case: OptionContext, seat: ControlPlaneHosting, kwh: Uni
     """On all the time; `kwh`: USD of one at the plug."""
     one = case.quotes.part(SERVER_DRAW_PART)
     flow = [count * one.usd * HOURS_PER_MONTH * kwh.usd for count in seat.counts]
-    return make_varying_flow(
-        f"electricity of the platform's servers in {seat.where.region}",
-        "energy",
-        flow,
-        (*kwh.drivers, *one.drivers, seat.machines),
-    )
+    line = f"electricity of the platform's servers in {seat.where.region}"
+    return make_varying_flow(line, "energy", flow, (*kwh.drivers, *one.drivers, seat.machines))

@@ -49,12 +49,8 @@ class OptionContext(NamedTuple):
         """Where bytes may lie: the option's places, or the platform's host beside a model that answers elsewhere. Only
         where nothing else is known, with the provider of that model.
         """
-        if self.host is None:
-            return tuple(place for place in self.where if place.placement != "hosted-api") or self.where
-        return (
-            locate_offer(self.catalog, self.host),
-            *(place for place in self.where if place.placement != "hosted-api"),
-        )
+        mine = tuple(place for place in self.where if place.placement != "hosted-api")
+        return (mine or self.where) if self.host is None else (locate_offer(self.catalog, self.host), *mine)
 
     @property
     def months(self) -> int:
@@ -147,11 +143,10 @@ def build_option_context(
         models=resolve_open_models(needs, catalog, models),
         host=find_host_offer(needs, catalog) if places and answers and rents and not machines else None,
     )
-    if case.main_location is None or (case.main_location.placement == "hosted-api" and case.host is None):
+    main = case.main_location
+    if main is None or (main.placement == "hosted-api" and case.host is None):
         return case
-    return case._replace(
-        seat=ControlPlaneSizer(needs, catalog, ledger).choose_hosting(case.main_location, fleets, host=case.host)
-    )
+    return case._replace(seat=ControlPlaneSizer(needs, catalog, ledger).choose_hosting(main, fleets, host=case.host))
 
 
 def list_online_workloads(needs: Needs) -> frozenset[str]:
@@ -190,10 +185,7 @@ def resolve_open_models(needs: Needs, catalog: Catalog, chosen: Mapping[str, str
 
 def _find_open_model(catalog: Catalog, name: str) -> ModelSpec | None:
     """None for a hosted model: its files are not ours to keep."""
-    embedder = catalog.embedders.get(name)
-    if embedder is not None:
-        return embedder
     try:
-        return catalog.model(name)
+        return catalog.embedders.get(name) or catalog.model(name)
     except CatalogError:
         return None

@@ -33,8 +33,9 @@ from archwright.plan.cost.prices import UnitPrice
 from archwright.plan.cost.storage_and_egress import StoredItem, sum_stored_terabytes
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
 from archwright.sizing.hardware import power
-from archwright.sizing.infrastructure import network, storage
+from archwright.sizing.infrastructure import network
 from archwright.sizing.infrastructure.network import Fabric
+from archwright.sizing.infrastructure.storage import count_parameters, count_trained_parameters
 
 # The front end: two switches for so many machines, each on both.
 MACHINES_PER_SWITCH_PAIR = 30
@@ -94,9 +95,8 @@ def _price_fleet_upkeep(case: OptionContext, fleet: MachineFleet, node: ServerSp
     drivers = (*price.drivers, *spares.drivers)
     yield make_one_time_flow(f"spare parts of {name}", "support", whole * spares.usd, case.months, drivers)
     life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
-    yield from price_hardware_lifecycle(
-        case.quotes, HardwarePurchase(name, "purchase", price, fleet.machines, life), first_paid=False
-    )
+    bought = HardwarePurchase(name, "purchase", price, fleet.machines, life)
+    yield from price_hardware_lifecycle(case.quotes, bought, first_paid=False)
 
 
 # --- the network between them
@@ -106,17 +106,14 @@ def list_training_fabrics(case: OptionContext) -> tuple[tuple[MachineFleet, Fabr
     """The network of every training job that spans machines, rented ones too."""
     found = []
     for workload in case.needs.workloads:
-        counts = (
-            storage.count_parameters(workload, case.models),
-            storage.count_trained_parameters(workload, case.models),
-        )
-        if workload.kind not in TRAINING_KINDS or counts[0] is None or counts[1] is None:
+        whole, trained = count_parameters(workload, case.models), count_trained_parameters(workload, case.models)
+        if workload.kind not in TRAINING_KINDS or whole is None or trained is None:
             continue
         for fleet in case.fleets:
             if workload.name in {name.removesuffix(REFRESH_SUFFIX) for name in fleet.workloads}:
                 width = min(fleet.peak, fleet.widths.get(workload.name, fleet.peak))
                 devices, device = fleet.machine.accelerator_count, fleet.machine.accelerator
-                job = network.build_network_job(workload.name, (counts[0], counts[1]), width, devices, device)
+                job = network.build_network_job(workload.name, (whole, trained), width, devices, device)
                 if job is not None:
                     found.append((fleet, network.choose_fabric(job, case.catalog)))
     return tuple(found)
@@ -145,9 +142,8 @@ def estimate_switch_draw(case: OptionContext, gear: NetworkGear) -> list[Estimat
 
 def size_network_gear(case: OptionContext, where: Location) -> NetworkGear:
     """For bought machines; owned ones have theirs, and a single machine uses the building's."""
-    here = [
-        fleet for fleet in select_central_fleets(case, where) if fleet.purchase == "bought" and fleet.node is not None
-    ]
+    central = select_central_fleets(case, where)
+    here = [fleet for fleet in central if fleet.purchase == "bought" and fleet.node is not None]
     machines = sum(fleet.peak for fleet in here)
     front = 2 * math.ceil(machines / MACHINES_PER_SWITCH_PAIR) if machines > 1 else 0
     ports = cards = 0
@@ -188,9 +184,8 @@ def price_network_gear(case: OptionContext) -> list[CashFlow]:
 
 def estimate_site_power(case: OptionContext, kept: tuple[StoredItem, ...]) -> tuple[SitePowerDraw, ...]:
     """Each place of one's own at its peak. What stands at remote sites (plants, branches) draws there, not here."""
-    return tuple(
-        _estimate_place_power(case, kept, where) for where in list_own_places(case) if not case.is_remote_site(where)
-    )
+    places = (where for where in list_own_places(case) if not case.is_remote_site(where))
+    return tuple(_estimate_place_power(case, kept, where) for where in places)
 
 
 def _estimate_place_power(case: OptionContext, kept: tuple[StoredItem, ...], where: Location) -> SitePowerDraw:
@@ -200,7 +195,8 @@ def _estimate_place_power(case: OptionContext, kept: tuple[StoredItem, ...], whe
     for fleet in here:
         plate = _compute_peak_kw(fleet, busiest)
         parts.append(Estimate(value=plate, low=MIN_NAME_PLATE_SHARE * plate, high=plate, unit="kW"))
-    units = max(sum(_count_rack_units(fleet, month) for fleet in here) for month in range(case.months))
+    racked = [(fleet.node.rack_units, fleet.monthly_peaks) for fleet in here if fleet.node is not None]
+    units = max(sum(each * peaks[month] for each, peaks in racked) for month in range(case.months))
     terabytes, gear = max(sum_stored_terabytes(kept, where), default=0.0), size_network_gear(case, where)
     if terabytes:
         parts.append(case.catalog.parameter("storage.draw").scaled(terabytes / 1000, unit="kW"))
@@ -216,19 +212,14 @@ def _estimate_place_power(case: OptionContext, kept: tuple[StoredItem, ...], whe
         "formula",
         "peak draw at the plug, cooling included",
         formula="(machines at their name plates + storage + switches) x PUE",
-        facts=_price_pue(case, where).drivers,
+        facts=price_pue(case, where).drivers,
     )
-    return SitePowerDraw(
-        where, _apply_pue(case, where, sum_estimates(parts or [exact_estimate(0.0, "kW")], "kW"), basis), units
-    )
+    bare = sum_estimates(parts or [exact_estimate(0.0, "kW")], "kW")
+    return SitePowerDraw(where, _apply_pue(case, where, bare, basis), units)
 
 
 def _compute_peak_kw(fleet: MachineFleet, month: int) -> float:
     return max(_get_name_plate_w(fleet), fleet.busy_w) * fleet.monthly_peaks[month] / 1000
-
-
-def _count_rack_units(fleet: MachineFleet, month: int) -> float:
-    return fleet.node.rack_units * fleet.monthly_peaks[month] if fleet.node is not None else 0.0
 
 
 def _get_name_plate_w(fleet: MachineFleet) -> float:
@@ -241,11 +232,8 @@ def _apply_pue(case: OptionContext, where: Location, bare: Estimate, basis: str)
     return multiply_estimates(parts, bare.unit, basis)
 
 
-def get_building_pue(case: OptionContext, where: Location) -> float:
-    return _price_pue(case, where).usd
-
-
-def _price_pue(case: OptionContext, where: Location) -> UnitPrice:
+def price_pue(case: OptionContext, where: Location) -> UnitPrice:
+    """What the building multiplies a machine's draw by."""
     overhead = power.select_pue_part(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
     return UnitPrice(1.0, ()) if overhead is None else case.quotes.part(overhead)
 
@@ -267,7 +255,7 @@ def estimate_machine_energy(case: OptionContext, fleet: MachineFleet) -> UnitPri
 def price_energy(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[CashFlow]:
     terms: list[CashFlow] = []
     for where in list_own_places(case):
-        price, pue = case.quotes.electricity(where.country), _price_pue(case, where)
+        price, pue = case.quotes.electricity(where.country), price_pue(case, where)
         usd, drivers = price.usd * pue.usd, (*price.drivers, *pue.drivers)
         for fleet in select_fleets_at(case, where):
             one = estimate_machine_energy(case, fleet)
@@ -286,9 +274,8 @@ def _price_shared_energy(
     if terabytes:
         one = case.quotes.part("storage.draw")
         flow = [power.to_kwh(amount * one.usd, HOURS_PER_MONTH) * kwh.usd for amount in terabytes]
-        yield make_varying_flow(
-            f"electricity of storage in {where.region}", "energy", flow, (*kwh.drivers, *one.drivers)
-        )
+        line = f"electricity of storage in {where.region}"
+        yield make_varying_flow(line, "energy", flow, (*kwh.drivers, *one.drivers))
     counts = (("front-end switches", gear.front), ("cluster switches", gear.fabric))
     for name, (what, count) in zip(SWITCH_DRAW_PARTS, counts, strict=True):
         if count:
@@ -305,11 +292,10 @@ def price_colocation(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> 
     terms = []
     for place in places:
         if is_colocated(case, place.where) and place.power_kw.value > 0:
-            price, pue = case.quotes.part("colo.kw-month"), _price_pue(case, place.where)
+            price, pue = case.quotes.part("colo.kw-month"), price_pue(case, place.where)
             usd = place.power_kw.value / pue.usd * price.usd
-            terms.append(
-                make_recurring_flow(f"colocation in {place.where.region}", "facility", usd, case.months, price.drivers)
-            )
+            line = f"colocation in {place.where.region}"
+            terms.append(make_recurring_flow(line, "facility", usd, case.months, price.drivers))
     return terms
 
 
@@ -319,19 +305,16 @@ def energy_by_place(case: OptionContext, kept: tuple[StoredItem, ...]) -> dict[L
     for where in dict.fromkeys([*(fleet.where for fleet in case.fleets), *list_own_places(case)]):
         parts = []
         for fleet in select_fleets_at(case, where):
-            machines = sum(fleet.machines) / case.months
             watts = case.ledger.driver_estimate(estimate_machine_energy(case, fleet).drivers[0])
-            parts.append(watts.scaled(machines * HOURS_PER_MONTH / 1000, unit="kWh"))
+            hours = sum(fleet.machines) / case.months * HOURS_PER_MONTH
+            parts.append(watts.scaled(hours / 1000, unit="kWh"))
         if where.placement in OWN_PLACEMENTS:
             terabytes = sum_stored_terabytes(kept, where)
             mean = sum(terabytes) / case.months
             parts.append(case.catalog.parameter("storage.draw").scaled(mean * HOURS_PER_MONTH / 1000, unit="kWh"))
-            parts += [
-                one.scaled(HOURS_PER_MONTH, unit="kWh")
-                for one in estimate_switch_draw(case, size_network_gear(case, where))
-            ]
+            draws = estimate_switch_draw(case, size_network_gear(case, where))
             if (seat := get_own_servers(case)) is not None and seat.where == where:
-                there = estimate_server_draw(case, sum(seat.counts) / case.months)
-                parts.append(there.scaled(HOURS_PER_MONTH, unit="kWh"))
+                draws.append(estimate_server_draw(case, sum(seat.counts) / case.months))
+            parts += [draw.scaled(HOURS_PER_MONTH, unit="kWh") for draw in draws]
         found[where] = _apply_pue(case, where, sum_estimates(parts, "kWh"), "")
     return found

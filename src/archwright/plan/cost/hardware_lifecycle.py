@@ -39,15 +39,19 @@ def price_hardware_lifecycle(quotes: PriceBook, what: HardwarePurchase, *, first
     """The purchase (unless somebody else states it: `first_paid` False), renewals, and what is left at the end."""
     life = max(1, round(MONTHS_PER_YEAR * quotes.lifetime_years(what.life)))
     months, cohorts = len(what.units), _build_cohorts(what, life)
-    terms = []
+    first, again, end = [0.0] * months, [0.0] * months, [0.0] * months
+    for one in cohorts:
+        (again if one.renewal else first)[one.month] += one.units * what.price.usd
+    drivers, terms = what.price.drivers, list[CashFlow]()
     if first_paid:
-        firsts = [cohort for cohort in cohorts if not cohort.renewal]
-        terms.append(_price_cohorts(what.line, what.category, what.price, firsts, months))
-    again = [cohort for cohort in cohorts if cohort.renewal]
-    terms.append(_price_cohorts(f"{what.line}, renewed", "refresh", what.price, again, months))
+        terms.append(CashFlow(what.line, what.category, tuple(first), drivers, once=True))
+    terms.append(CashFlow(f"{what.line}, renewed", "refresh", tuple(again), drivers, once=True))
     left = [AgedHardware(one.units, months - one.month, life) for one in cohorts if one.month + life >= months]
     if left:
-        terms.append(_credit_residual_value(quotes, what, left, months))
+        worth = quotes.residual_value(left)
+        end[-1] = -what.price.usd * worth.usd
+        line = f"{what.line}, worth at the end"
+        terms.append(CashFlow(line, "residual", tuple(end), (*drivers, *worth.drivers), once=True))
     return [term for term in terms if term.sum]
 
 
@@ -60,22 +64,3 @@ def _build_cohorts(what: HardwarePurchase, life: int) -> list[PurchaseCohort]:
             found += [PurchaseCohort(at, needed - there, at > month) for at in range(month, months, life)]
             there = needed
     return found
-
-
-def _price_cohorts(
-    line: str, category: CostCategory, price: UnitPrice, cohorts: list[PurchaseCohort], months: int
-) -> CashFlow:
-    flow = [0.0] * months
-    for cohort in cohorts:
-        flow[cohort.month] += cohort.units * price.usd
-    return CashFlow(line, category, tuple(flow), price.drivers, once=True)
-
-
-def _credit_residual_value(
-    quotes: PriceBook, what: HardwarePurchase, left: list[AgedHardware], months: int
-) -> CashFlow:
-    worth = quotes.residual_value(left)
-    flow = [0.0] * months
-    flow[-1] = -what.price.usd * worth.usd
-    drivers = (*what.price.drivers, *worth.drivers)
-    return CashFlow(f"{what.line}, worth at the end", "residual", tuple(flow), drivers, once=True)

@@ -6,7 +6,7 @@ processes) and an accelerator vendor's software licence (its engines are free so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -133,9 +133,8 @@ def _sum_carbon(case: OptionContext, by_place: dict[Location, Estimate]) -> Esti
 def get_grid_intensity(case: OptionContext, where: Location) -> Estimate:
     """g/kWh where it stands."""
     region = case.catalog.region(where.provider, where.region)
-    return power.estimate_grid_intensity(
-        where.country, case.catalog, region.grid_gco2_per_kwh if region is not None else None
-    )
+    own = region.grid_gco2_per_kwh if region is not None else None
+    return power.estimate_grid_intensity(where.country, case.catalog, own)
 
 
 def _join_place_names(by_place: dict[Location, Estimate]) -> str:
@@ -163,17 +162,14 @@ def _record_assumptions(case: OptionContext) -> None:
         )
 
 
-def _note_shared_machine(case: OptionContext) -> Iterable[str]:
+def _collect_notes(case: OptionContext) -> list[str]:
+    more = count_missing_engineers(case)
+    notes = []
     if case.seat is not None and case.seat.is_shared:
-        yield (
+        notes.append(
             f"{', '.join(case.seat.parts)} take {case.seat.cores:.2g} cores at the peak and share a machine that "
             "answers: nobody asks for a spare"
         )
-
-
-def _collect_notes(case: OptionContext) -> list[str]:
-    more = count_missing_engineers(case)
-    notes = [*_note_shared_machine(case)]
     notes += [f"needs {more:.1f} platform engineers more than there are"] if more > 0 else []
     for fleet, fabric in list_training_fabrics(case):
         has = fleet.machine.network_bytes_per_s

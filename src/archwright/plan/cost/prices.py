@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.cost_records import PlanningParameter, ServerSpec, StoragePrice
+from archwright.catalog.tables.cost_records import ServerSpec, StoragePrice
 from archwright.catalog.tables.records import BAND, Fact, Offer
 from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.evidence import BasisKind
@@ -24,6 +24,8 @@ from archwright.sizing.infrastructure.storage import StorageTier
 TB = 1e12
 # A residual of nothing has no root: scrap is worth something.
 MIN_RESIDUAL_SHARE = 0.02
+# The kind of a tier's rows of prices, and which of them by price: 0 the cheapest, 1 the dearest.
+STORAGE_ROWS = {"object": ("object", 1.0), "archive": ("object", 0.0), "block": ("block", 0.5), "file": ("file", 0.0)}
 # A part whose source starts so is ours and nobody's price.
 ASSUMED_SOURCES = ("assumed", "counted", "recalled")
 
@@ -53,11 +55,8 @@ class EgressPriceList(NamedTuple):
     def cost_usd(self, amount: float) -> float:
         """What `amount` bytes of a month cost: each step's price for what lies in it; below the first they are free."""
         ends = [*(step.start for step in self.steps[1:]), float("inf")]
-        priced = (
-            step.usd_per_byte * max(0.0, min(amount, end) - step.start)
-            for step, end in zip(self.steps, ends, strict=True)
-        )
-        return self.factor * sum(priced)
+        steps = zip(self.steps, ends, strict=True)
+        return self.factor * sum(step.usd_per_byte * max(0.0, min(amount, end) - step.start) for step, end in steps)
 
 
 class UnitPrice(NamedTuple):
@@ -75,7 +74,8 @@ class PriceBook:
         """A figure of running machines of one's own, or of running at all."""
         row = self._catalog.parts[name]
         kind: BasisKind = "assumed" if row.source.startswith(ASSUMED_SOURCES) else "quoted"
-        basis = self._ledger.create_basis(f"part.{name}", kind, row.item, facts=(_format_part(row),), stratum=row.kind)
+        fact = f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {_format_source(row)}"
+        basis = self._ledger.create_basis(f"part.{name}", kind, row.item, facts=(fact,), stratum=row.kind)
         return self._register_price(self._catalog.parameter(name, basis))
 
     def drivers(self, names: Iterable[str]) -> tuple[str, ...]:
@@ -100,9 +100,8 @@ class PriceBook:
         else:
             rate = self._catalog.electricity_usd_per_kwh(country)
             fact = f"electricity in {country}: {rate.value:.3g} USD/kWh ({rate.low:.3g} .. {rate.high:.3g})"
-        basis = self._ledger.create_basis(
-            f"electricity.{country}".lower(), "quoted", f"electricity in {country}", facts=(fact,)
-        )
+        name = f"electricity in {country}"
+        basis = self._ledger.create_basis(f"electricity.{country}".lower(), "quoted", name, facts=(fact,))
         return self._register_price(replace(rate, basis=basis))
 
     def lifetime_years(self, life: str) -> float:
@@ -130,35 +129,43 @@ class PriceBook:
         reading); what nobody reads lies on the cheapest; shared files on the cheapest file system; volumes on the
         middle one.
         """
-        pick = _ROW_PICKERS[tier]
-        rows, stand_in = self._select_price_rows(where.provider, lambda row: row.kind == _ROW_KINDS[tier], pick)
-        return self._byte_price(
-            where, rows[0], f"storage.{tier}.{where.provider}", f"{tier} storage", stand_in=stand_in
-        )
+        kind, quantile = STORAGE_ROWS[tier]
+        row, stand_in = self._select_price_row(where.provider, lambda row: row.kind == kind, quantile)
+        return self._byte_price(where, row, f"storage.{tier}.{where.provider}", f"{tier} storage", stand_in=stand_in)
 
     def egress(self, where: Location) -> EgressPriceList:
-        rows, stand_in = self._select_price_rows(where.provider, _is_internet_egress, _sort_by_volume)
+        rows, stand_in = self._select_price_rows(
+            where.provider,
+            lambda row: row.kind == "egress" and row.item.lower().startswith("internet"),
+            lambda rows: sorted(rows, key=lambda row: row.from_bytes),
+        )
         first = next((row for row in rows if row.usd_per_byte), rows[0])
         price = self._byte_price(where, first, f"egress.{where.provider}", "traffic to the internet", stand_in=stand_in)
         steps = tuple(VolumePriceTier(row.from_bytes, row.usd_per_byte) for row in rows)
         return EgressPriceList(steps, price.drivers, price.usd / first.usd_per_byte if first.usd_per_byte else 1.0)
 
     def between_regions(self, where: Location) -> UnitPrice:
-        rows, stand_in = self._select_price_rows(
-            where.provider, lambda row: "inter-region" in row.item.lower(), _pick_median
-        )
+        """USD per byte between regions of one provider."""
+        row, stand_in = self._select_price_row(where.provider, lambda row: "inter-region" in row.item.lower(), 0.5)
         name = f"between-regions.{where.provider}"
-        return self._byte_price(where, rows[0], name, "traffic between regions", stand_in=stand_in)
+        return self._byte_price(where, row, name, "traffic between regions", stand_in=stand_in)
 
     def between_zones(self, where: Location) -> UnitPrice | None:
         """USD per byte and direction between zones of a region, None where the catalog knows of no charge."""
-        rows = [row for row in self._catalog.storage_prices if "inter-az" in row.item.lower()]
-        own = [row for row in rows if row.provider == where.provider]
-        if not own:
-            return None
-        return self._byte_price(
-            where, own[0], f"between-zones.{where.provider}", "traffic between zones", stand_in=False
-        )
+        rows = (row for row in self._catalog.storage_prices if "inter-az" in row.item.lower())
+        own = next((row for row in rows if row.provider == where.provider), None)
+        name = f"between-zones.{where.provider}"
+        return None if own is None else self._byte_price(where, own, name, "traffic between zones", stand_in=False)
+
+    def _select_price_row(
+        self, provider: str, wanted: Callable[[StoragePrice], bool], quantile: float
+    ) -> tuple[StoragePrice, bool]:
+        def pick(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+            ordered = sorted(rows, key=lambda row: (row.usd_per_byte, row.item))
+            return [ordered[int(quantile * (len(ordered) - 1))]]
+
+        rows, stand_in = self._select_price_rows(provider, wanted, pick)
+        return rows[0], stand_in
 
     def _select_price_rows(
         self,
@@ -168,12 +175,10 @@ class PriceBook:
     ) -> tuple[list[StoragePrice], bool]:
         """The provider's rows, picked; else the middle provider's that charges, as a stand-in."""
         by_provider: dict[str, list[StoragePrice]] = {}
-        for row in self._catalog.storage_prices:
-            if wanted(row):
-                by_provider.setdefault(row.provider, []).append(row)
-        own = by_provider.get(provider)
-        if own:
-            return pick(own), False
+        for row in filter(wanted, self._catalog.storage_prices):
+            by_provider.setdefault(row.provider, []).append(row)
+        if provider in by_provider:
+            return pick(by_provider[provider]), False
         others = [pick(rows) for rows in by_provider.values() if any(row.usd_per_byte for row in rows)]
         others.sort(key=lambda rows: (rows[0].usd_per_byte, rows[0].provider))
         return others[(len(others) - 1) // 2], True
@@ -203,45 +208,8 @@ class PriceBook:
         return UnitPrice(estimate.value, (self._ledger.register_driver(estimate),))
 
 
-def _format_part(row: PlanningParameter) -> str:
-    return f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {_format_source(row)}"
-
-
 def _format_source(fact: Fact) -> str:
     return f"{fact.source}, {fact.as_of or 'undated'}"
-
-
-def _is_internet_egress(row: StoragePrice) -> bool:
-    return row.kind == "egress" and row.item.lower().startswith("internet")
-
-
-def _sort_by_volume(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
-    return sorted(rows, key=lambda row: row.from_bytes)
-
-
-def _sort_by_price(rows: Iterable[StoragePrice]) -> list[StoragePrice]:
-    return sorted(rows, key=lambda row: (row.usd_per_byte, row.item))
-
-
-def _pick_most_expensive(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
-    return _sort_by_price(rows)[-1:]
-
-
-def _pick_cheapest(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
-    return _sort_by_price(rows)[:1]
-
-
-def _pick_median(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
-    return [_sort_by_price(rows)[(len(rows) - 1) // 2]]
-
-
-_ROW_KINDS: dict[StorageTier, str] = {"object": "object", "archive": "object", "block": "block", "file": "file"}
-_ROW_PICKERS: dict[StorageTier, Callable[[Sequence[StoragePrice]], list[StoragePrice]]] = {
-    "object": _pick_most_expensive,
-    "archive": _pick_cheapest,
-    "block": _pick_median,
-    "file": _pick_cheapest,
-}
 
 
 def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Estimate:

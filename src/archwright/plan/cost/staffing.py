@@ -40,19 +40,13 @@ def price_staff(case: OptionContext) -> list[CashFlow]:
     on_hand = case.needs.organisation.platform_engineers
     needed, drivers = fte[0], (*fte[1].drivers, *rate.drivers)
     month = rate.usd / 12
-    if on_hand is None:
-        return [_make_staff_flow(case, "platform engineers", [month * one for one in needed], drivers)]
-    kept = [month * min(one, on_hand) for one in needed]
-    new = [month * max(0.0, one - on_hand) for one in needed]
-    terms = [
-        _make_staff_flow(case, "platform engineers, on the payroll already", kept, drivers),
-        _make_staff_flow(case, "platform engineers to hire", new, drivers),
-    ]
-    return [term for term in terms if term.sum > 0]
-
-
-def _make_staff_flow(case: OptionContext, line: str, flow: list[float], drivers: tuple[str, ...]) -> CashFlow:
-    return make_varying_flow(line, "staff", flow, drivers)._replace(budgeted=False)
+    flows = {"platform engineers": [month * one for one in needed]}
+    if on_hand is not None:
+        kept = [month * min(one, on_hand) for one in needed]
+        new = [month * max(0.0, one - on_hand) for one in needed]
+        flows = {"platform engineers, on the payroll already": kept, "platform engineers to hire": new}
+    terms = (make_varying_flow(line, "staff", flow, drivers)._replace(budgeted=False) for line, flow in flows.items())
+    return [term for term in terms if on_hand is None or term.sum > 0]
 
 
 def compute_machine_staff_usd(needs: Needs, catalog: Catalog, *, own: bool) -> float:
@@ -87,16 +81,14 @@ def _estimate_fte(case: OptionContext) -> tuple[tuple[float, ...], UnitPrice]:
     floors that an option has, so that two of the same kind are not told apart by chance and two of different kinds are
     not sure to differ.
     """
-    floors = tuple(
-        dict.fromkeys(_choose_fte_floor(case, place) for place in case.where if place.placement in FTE_FLOOR_PARTS)
-    )
+    places = (place for place in case.where if place.placement in FTE_FLOOR_PARTS)
+    floors = tuple(dict.fromkeys(_choose_fte_floor(case, place) for place in places))
     flow = [sum(case.catalog.parameter(name).value for name in floors)] * case.months
     for own, name in SERVERS_PER_FTE_PARTS.items():
         each = 1 / case.catalog.parameter(name).value
         flow = [now + count * each for now, count in zip(flow, _count_busiest_machines(case, own=own), strict=True)]
-    return tuple(flow), UnitPrice(
-        1.0, (_register_headcount_band(case, ""), _register_headcount_band(case, "+".join(sorted(floors))))
-    )
+    bands = [_register_headcount_band(case, shared) for shared in ("", "+".join(sorted(floors)))]
+    return tuple(flow), UnitPrice(1.0, tuple(bands))
 
 
 def _register_headcount_band(case: OptionContext, floors: str) -> str:

@@ -24,7 +24,7 @@ from archwright.plan.cost.hardware_lifecycle import (
     price_hardware_lifecycle,
 )
 from archwright.plan.cost.prices import TB
-from archwright.plan.demand.forecast import BatchJob, derive_batch_job, forecast_demand
+from archwright.plan.demand.forecast import derive_batch_job, forecast_demand
 from archwright.sizing.infrastructure import network, storage
 from archwright.sizing.infrastructure.storage import GIB, StorageTier, StoredData
 from archwright.sizing.infrastructure.vector_index import MEMORY_SHARE, IndexForm, VectorIndex, size_vector_index
@@ -113,9 +113,8 @@ def _list_vector_indexes(case: OptionContext) -> Iterable[StoredItem]:
             form = choose_index_form(case, workload, place)
             stored = tuple(index.footprint(form).stored_bytes for index in months)
             why = f"{months[-1].vectors.value:,.0f} vectors in the last month, searched in {form} form"
-            yield StoredItem(
-                StoredData(f"vector index of {workload.name}", "block", stored, months[-1].facts, why=why), place
-            )
+            index = StoredData(f"vector index of {workload.name}", "block", stored, months[-1].facts, why=why)
+            yield StoredItem(index, place)
 
 
 def build_monthly_indexes(case: OptionContext, workload: Workload) -> list[VectorIndex]:
@@ -199,10 +198,8 @@ def _group_line_items(case: OptionContext, kept: tuple[StoredItem, ...]) -> Iter
 
 def _register_mean_bytes(case: OptionContext, names: str, files: list[StoredItem]) -> str:
     """The basis of the sum of several kinds of files, each with the band of what it rests on."""
-    parts = [
-        apply_part_bands(case, one.kept.facts, exact_estimate(sum(one.kept.bytes) / case.months, "bytes"))
-        for one in files
-    ]
+    sizes = [(one.kept.facts, exact_estimate(sum(one.kept.bytes) / case.months, "bytes")) for one in files]
+    parts = [apply_part_bands(case, rests_on, size) for rests_on, size in sizes]
     facts = [driver for one in files for driver in case.quotes.drivers(one.kept.facts)]
     whole = sum_estimates(parts, "bytes")
     basis = case.ledger.create_basis(
@@ -260,17 +257,21 @@ def price_egress(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[Cash
         prices = case.quotes.egress(source)
         whole = [sum(month) for month in zip(*(flow.bytes for flow in flows), strict=True)]
         rate = [prices.cost_usd(amount) / amount if amount else 0.0 for amount in whole]
-        for flow in flows:
-            usd = [amount * one for amount, one in zip(flow.bytes, rate, strict=True)]
-            line = f"{flow.name}: traffic out of {source.region or source.provider}"
-            terms.append(make_varying_flow(line, "egress", usd, (*prices.drivers, *case.quotes.drivers(flow.facts))))
+        line = f"traffic out of {source.region or source.provider}"
+        terms += (_price_flow(case, flow, rate, prices.drivers, line) for flow in flows)
     for flow in between:
         price = case.quotes.between_regions(flow.source)
-        usd = [amount * price.usd for amount in flow.bytes]
-        line = f"{flow.name}: traffic between regions"
-        terms.append(make_varying_flow(line, "egress", usd, (*price.drivers, *case.quotes.drivers(flow.facts))))
+        terms.append(_price_flow(case, flow, [price.usd] * case.months, price.drivers, "traffic between regions"))
     terms += _price_zone_traffic(case)
     return [term for term in terms if term.sum > 0]
+
+
+def _price_flow(
+    case: OptionContext, flow: EgressFlow, rates: list[float], drivers: tuple[str, ...], what: str
+) -> CashFlow:
+    """`rates`: USD per byte, month by month."""
+    usd = [amount * rate for amount, rate in zip(flow.bytes, rates, strict=True)]
+    return make_varying_flow(f"{flow.name}: {what}", "egress", usd, (*drivers, *case.quotes.drivers(flow.facts)))
 
 
 def _price_zone_traffic(case: OptionContext) -> Iterable[CashFlow]:
@@ -339,17 +340,12 @@ def _list_remote_reads(case: OptionContext) -> Iterable[tuple[EgressFlow, Locati
         home = case.home_location(sets[0]) if sets else None
         if job is None or home is None:
             continue
-        read, facts = _compute_run_bytes(case, job)
+        facts = () if workload.kind == "data-processing" else ("text.bytes",)
+        read = job.size * (case.catalog.parameter(facts[0]).value if facts else GIB)
         for place, share in case.load_shares(workload).items():
             if place != home:
                 sent = tuple(share * read * job.runs_per_month * growth for growth in job.growth)
                 yield EgressFlow(f"{workload.name} reads {sets[0].name}", home, sent, facts), place
-
-
-def _compute_run_bytes(case: OptionContext, job: BatchJob) -> tuple[float, tuple[str, ...]]:
-    if job.workload.kind == "data-processing":
-        return job.size * GIB, ()
-    return job.size * case.catalog.parameter("text.bytes").value, ("text.bytes",)
 
 
 def _list_model_releases(case: OptionContext) -> Iterable[tuple[EgressFlow, Location]]:

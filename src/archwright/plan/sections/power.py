@@ -13,8 +13,8 @@ from archwright.plan.cost.data_placement import OptionContext
 from archwright.plan.cost.facility_costs import (
     SitePowerDraw,
     estimate_site_power,
-    get_building_pue,
     list_own_places,
+    price_pue,
     select_central_fleets,
 )
 from archwright.plan.cost.operating_costs import estimate_energy_and_carbon, get_grid_intensity
@@ -45,7 +45,7 @@ def list_power_lines(case: OptionContext, kept: tuple[StoredItem, ...]) -> Itera
 
 
 def _build_power_line(case: OptionContext, plug: SitePowerDraw) -> SectionLine:
-    site, part = case.needs.placement.site, get_building_pue(case, plug.where)
+    site, part = case.needs.placement.site, price_pue(case, plug.where).usd
     limits = []
     if site is not None and site.country == plug.where.country:
         limits = [f"{site.power_kw:g} kW" if site.power_kw is not None else ""]
