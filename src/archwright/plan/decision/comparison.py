@@ -97,22 +97,17 @@ def build_decision(
     feasible = [option for option in options if option.feasible and option.total_cost is not None]
     axes = _build_axes(feasible)
     frontier = tuple(option.name for option in select_pareto_options(feasible, axes))
-    named = tuple(axis.name for axis in axes)
+    compared = Decision(axes=tuple(axis.name for axis in axes), pareto=frontier)
     if chosen is None:
-        return Decision(axes=named, pareto=frontier)
+        return compared
     terms = {draft.name: draft.terms for draft in drafts if draft.terms is not None}
     priced = [PricedOption(option, terms[option.name]) for option in options if option.name in terms]
     best = next(one for one in priced if one.option.name == chosen)
-    return Decision(
-        axes=named,
-        pareto=frontier,
+    ways, causes = _list_budget_candidates(needs, best, priced, purse), _map_causes_to_drivers(best, priced, purse)
+    return replace(
+        compared,
         rivals=_compare_rivals(best, [one for one in priced if one.option.feasible and one is not best], purse),
-        drivers=_rank_drivers(
-            best,
-            _list_budget_candidates(needs, best, priced, purse),
-            _map_causes_to_drivers(best, priced, purse),
-            purse,
-        ),
+        drivers=_rank_drivers(best, ways, causes, purse),
         confidence=_compute_confidence_shares(best.terms, ledger, purse),
         returns=estimate_return(needs, best.option, best.terms, estimate_timeline(best.option, needs, purse), purse),
         schedules=tuple(estimate_timeline(one.option, needs, purse).schedule for one in priced if one.option.feasible),
@@ -124,17 +119,12 @@ def build_decision(
 
 def _build_axes(options: list[Option]) -> tuple[CriterionAxis, ...]:
     """The axes on which at least two options can be compared; cost always."""
-
-    def known(estimates: Iterable[Estimate | None]) -> tuple[float | None, ...]:
-        return tuple(estimate.value if estimate is not None else None for estimate in estimates)
-
-    axes = (
-        CriterionAxis("total_cost", known(o.total_cost for o in options)),
-        CriterionAxis("capex", known(o.capex for o in options)),
-        CriterionAxis("carbon_kg_per_month", known(o.carbon_kg_per_month for o in options)),
-        CriterionAxis("power_kw", known(o.power_kw for o in options)),
-        CriterionAxis("limits_at_risk", tuple(float(sum(n.startswith(AT_RISK) for n in o.notes)) for o in options)),
-    )
+    axes = []
+    for name in ("total_cost", "capex", "carbon_kg_per_month", "power_kw"):
+        estimates: list[Estimate | None] = [getattr(option, name) for option in options]
+        axes.append(CriterionAxis(name, tuple(one.value if one is not None else None for one in estimates)))
+    risks = tuple(float(sum(note.startswith(AT_RISK) for note in option.notes)) for option in options)
+    axes.append(CriterionAxis("limits_at_risk", risks))
     return tuple(axis for axis in axes if sum(value is not None for value in axis.values) > 1 or axis is axes[0])
 
 
@@ -175,9 +165,8 @@ def _compare_rivals(best: PricedOption, others: list[PricedOption], purse: Budge
             break_even_month=find_break_even_month(best.option.cumulative_cost, other.option.cumulative_cost),
         )
 
-    return tuple(
-        compared(other) for other in sorted(others, key=lambda one: (_get_total_cost(one.option), one.option.name))
-    )
+    ranked = sorted(others, key=lambda one: (_get_total_cost(one.option), one.option.name))
+    return tuple(map(compared, ranked))
 
 
 def _get_total_cost(option: Option) -> float:
@@ -189,17 +178,12 @@ def _is_near_cost(one: Option, other: Option) -> bool:
 
 
 def note_near_ties(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
-    named, unit, cost = (
-        {option.name: option for option in options},
-        best.total_cost.unit if best.total_cost is not None else "",
-        _get_total_cost(best),
-    )
-    notes = list[str]()
+    named, cost = {option.name: option for option in options}, _get_total_cost(best)
+    unit = best.total_cost.unit if best.total_cost is not None else ""
+    (least, most), notes = NEAR_TIE_CHANCES, list[str]()
     for place, rival in enumerate(decision.rivals):
         more = _get_total_cost(named[rival.option]) - cost
-        near = NEAR_TIE_CHANCES[0] <= rival.cheaper <= NEAR_TIE_CHANCES[1] and abs(more) <= NEAR_TIE_COST_SHARE * abs(
-            cost
-        )
+        near = least <= rival.cheaper <= most and abs(more) <= NEAR_TIE_COST_SHARE * abs(cost)
         # That one of several cheaper options is nearly as dear says nothing: the cheapest is the one to know.
         near = near and (more >= 0 or place == 0)
         if (rival.tie or near) and len(notes) < MAX_NOTES:
@@ -228,10 +212,8 @@ def note_cost_without_staff(
     )
     if not paid or paid[0][1] == best.name:
         return ()
-    said = ", ".join(
-        f"{name} {format_number(usd)}"
-        for usd, name in dict.fromkeys([*paid[:MAX_NOTES], *(one for one in paid if one[1] == best.name)])
-    )
+    shown = dict.fromkeys([*paid[:MAX_NOTES], *(one for one in paid if one[1] == best.name)])
+    said = ", ".join(f"{name} {format_number(usd)}" for usd, name in shown)
     return (f"without people, whose number is assumed, in {purse.budget.currency} over the horizon: {said}",)
 
 

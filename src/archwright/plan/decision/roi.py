@@ -73,9 +73,8 @@ def estimate_timeline(option: Option, needs: Needs, purse: BudgetConverter) -> R
         at, worlds = at + taken[0], worlds + taken[1]
         phases.append(Phase(name=name, starts=before, ends=_estimate_month(purse, at, worlds, tuple(facts))))
     stands = _estimate_month(purse, *production, tuple(facts[:-1]))
-    return RolloutTimeline(
-        Schedule(option=option.name, phases=tuple(phases)), stands, production[1], taken, tuple(facts)
-    )
+    schedule = Schedule(option=option.name, phases=tuple(phases))
+    return RolloutTimeline(schedule, stands, production[1], taken, tuple(facts))
 
 
 def _estimate_month(purse: BudgetConverter, value: float, worlds: Worlds, facts: tuple[str, ...]) -> Estimate:
@@ -140,14 +139,10 @@ def describe_present_value(
     """
     import numpy as np  # noqa: PLC0415
 
-    quotes, months, unit = (
-        PriceBook(needs, purse.catalog, purse.ledger),
-        needs.budget.horizon_months,
-        needs.budget.currency,
-    )
+    months, unit = needs.budget.horizon_months, needs.budget.currency
     if not any(term.sum for term in terms):
         return ""
-    price = quotes.part(CAPITAL_PART)
+    price = PriceBook(needs, purse.catalog, purse.ledger).part(CAPITAL_PART)
     # The first row is at the facts' own values.
     rates = price.usd * np.append(1.0, purse.draws.sample_product(price.drivers))
     discount = (1 + rates)[:, None] ** (-np.arange(months + 1)[None, :] / MONTHS_PER_YEAR)
@@ -165,9 +160,8 @@ def describe_present_value(
     if not goals:
         return said
     # Paid at the start of a month, earned by its end.
-    shares = _compute_benefit_shares(
-        months, np.append(dates.production.value, dates.starts), np.append(*dates.adoption)
-    )
+    starts = np.append(dates.production.value, dates.starts)
+    shares = _compute_benefit_shares(months, starts, np.append(*dates.adoption))
     nets = goals * (shares * discount[:, 1:]).sum(axis=1) - costs
     return f"{said}; with what the goals bring, net {_format_range(nets, unit)}"
 

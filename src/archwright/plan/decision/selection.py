@@ -58,11 +58,9 @@ def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tupl
         notes.append(f"preferred placement {prefer} has no feasible option; the cheapest feasible one is chosen")
     elif chosen is not cheapest:
         notes.append(f"preferred over {cheapest.name}, at {_format_extra_cost(chosen, cheapest)}")
-    cheaper = sorted(
-        (one for one in feasible if is_unverified(one) and _get_total_cost(one) < _get_total_cost(chosen)),
-        key=_get_total_cost,
-    )
-    notes += [] if is_unverified(chosen) else [_note_passed_over(one, chosen) for one in cheaper]
+    if not is_unverified(chosen):
+        cheaper = (one for one in feasible if is_unverified(one) and _get_total_cost(one) < _get_total_cost(chosen))
+        notes += [_note_passed_over(one, chosen) for one in sorted(cheaper, key=_get_total_cost)]
     noted = replace(chosen, notes=(*chosen.notes, *notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
@@ -74,10 +72,8 @@ def is_unverified(option: Option) -> bool:
 
 def _note_passed_over(cheaper: Option, chosen: Option) -> str:
     why = next(note for note in cheaper.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
-    return (
-        f"chosen before {cheaper.name}, at {_format_extra_cost(chosen, cheaper)}: what that one rests on is "
-        f"not known, {why}"
-    )
+    more = _format_extra_cost(chosen, cheaper)
+    return f"chosen before {cheaper.name}, at {more}: what that one rests on is not known, {why}"
 
 
 def _format_extra_cost(chosen: Option, other: Option) -> str:
@@ -88,10 +84,8 @@ def _format_extra_cost(chosen: Option, other: Option) -> str:
 def _select_cheapest(options: list[Option]) -> Option:
     options = [option for option in options if not is_unverified(option)] or options
     least = min(map(_get_total_cost, options))
-    return min(
-        (option for option in options if _get_total_cost(option) <= least + PRICE_TOLERANCE * abs(least)),
-        key=rank_simplicity,
-    )
+    most = least + PRICE_TOLERANCE * abs(least)
+    return min((option for option in options if _get_total_cost(option) <= most), key=rank_simplicity)
 
 
 def rank_simplicity(option: Option) -> tuple[int, str]:
@@ -116,23 +110,17 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
     nearest, broken = ranked[0], next(iter(ranked[0].misses), NO_PRICE)
     possible = [(option, steps) for option in ranked if (steps := _format_relaxation(option, plan, source))]
     hint = ", or ".join(_format_suggestion(option, steps, possible[0][0]) for option, steps in possible[:MAX_SHOWN])
+    fallback = EXPORT_BARRED_HINT if broken.constraint == "export" else RELAX_HINT
+    # Owned machines that could not be counted on: often the very reason.
+    left_out = "".join(f"; {note}" for note in nearest.notes if note.startswith(LEFT_OUT_PREFIX))
     return PlanError(
         "AW-PLAN-03",
         f"no option satisfies the needs; {_describe_pin_conflict(ranked)}the nearest, {nearest.name}, misses "
-        f"{format_miss(broken)}{_note_left_out_machines(nearest)}",
+        f"{format_miss(broken)}{left_out}",
         where=_locate_field(_find_needs_field(broken.constraint, plan, source), source),
-        hint=f"{FEASIBLE_PREFIX}{hint}"
-        if possible
-        else EXPORT_BARRED_HINT
-        if broken.constraint == "export"
-        else RELAX_HINT,
+        hint=f"{FEASIBLE_PREFIX}{hint}" if possible else fallback,
         nearest=tuple(option.name for option in ranked[:MAX_SHOWN]),
     )
-
-
-def _note_left_out_machines(option: Option) -> str:
-    """Owned machines that could not be counted on: often the very reason."""
-    return "".join(f"; {note}" for note in option.notes if note.startswith(LEFT_OUT_PREFIX))
 
 
 def _describe_pin_conflict(ranked: list[Option]) -> str:
@@ -157,10 +145,9 @@ def _format_suggestion(option: Option, steps: str, nearest: Option) -> str:
 def _compute_gap(miss: ConstraintViolation) -> float:
     """How far over: the ratio that must be given. Another pin (a region, an accelerator) is farther than any number,
     and what nothing relaxes is farthest."""
-    if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int) and miss.value > 0:
-        return (
-            min(max(miss.value / miss.limit, miss.limit / miss.value), NO_RATIO_GAP) if miss.limit > 0 else NO_RATIO_GAP
-        )
+    value, limit = miss.value, miss.limit
+    if isinstance(value, float | int) and isinstance(limit, float | int) and value > 0:
+        return min(max(value / limit, limit / value), NO_RATIO_GAP) if limit > 0 else NO_RATIO_GAP
     return PIN_GAP if _is_pin(miss) else UNREACHABLE_GAP
 
 

@@ -69,30 +69,24 @@ class SwitchPointFinder:
         self._chosen = next(index for index, way in enumerate(self._ways) if way.name == chosen)
         self._preferred = np.array([way.preferred for way in self._ways])
         self._proven = np.array([way.proven for way in self._ways])
-        no_limit = math.inf
-        self._limits = (no_limit if budget.per_month is None else budget.per_month, budget.capex)
+        self._limits = (math.inf if budget.per_month is None else budget.per_month, budget.capex)
         self._values = [np.array([s.value for s in sums]) for sums in zip(*map(_list_amounts, self._ways), strict=True)]
 
     def nearest_switch(self, cause: Hashable, estimate: Estimate) -> SwitchPoint | None:
         """The flip nearest in terms of the fact's own band; `estimate` is that of a driver with this cause."""
         import numpy as np  # noqa: PLC0415
 
-        slopes = [
-            np.array([s.moved_by.get(cause, 0.0) for s in sums])
-            for sums in zip(*map(_list_amounts, self._ways), strict=True)
-        ]
+        columns = zip(*map(_list_amounts, self._ways), strict=True)
+        slopes = [np.array([one.moved_by.get(cause, 0.0) for one in sums]) for sums in columns]
         points = self._crossing_factors(slopes)
         beside = np.concatenate([points * (1 - CROSSING_OFFSET), points * (1 + CROSSING_OFFSET)])
         chosen = self._choices_at(slopes, beside)
-        flips = [
-            SwitchPoint(
-                float(factor),
-                self._ways[index].name if index >= 0 else None,
-                _measure_band_distance(float(factor), estimate),
-            )
-            for factor, index in zip(np.concatenate([points, points]), chosen, strict=True)
-            if index != self._chosen and not (index >= 0 and self._ways[index].near)
-        ]
+        flips = []
+        for factor, index in zip(map(float, np.concatenate([points, points])), chosen, strict=True):
+            way = self._ways[index] if index >= 0 else None
+            if index != self._chosen and not (way is not None and way.near):
+                name = way.name if way is not None else None
+                flips.append(SwitchPoint(factor, name, _measure_band_distance(factor, estimate)))
         nearest = min(flips, key=lambda flip: (flip.away, abs(math.log(flip.factor))), default=None)
         return nearest._replace(limit=self._crossed_limit(slopes, nearest)) if nearest is not None else None
 
@@ -114,11 +108,10 @@ class SwitchPointFinder:
         gaps = [(total - total[index], slopes[0] - slopes[0][index]) for index in held]
         gaps += [(month - self._limits[0], slopes[1]), (capex - self._limits[1], slopes[2])]
         mine = [slopes[0]] * len(held) + slopes[1:]
-        moves = [
-            np.abs(slope) > PRICE_TOLERANCE * np.abs(own).max(initial=0.0)
-            for (_, slope), own in zip(gaps, mine, strict=True)
-        ]
-        found = [1 - gap[moved] / slope[moved] for (gap, slope), moved in zip(gaps, moves, strict=True)]
+        found = []
+        for (gap, slope), own in zip(gaps, mine, strict=True):
+            moved = np.abs(slope) > PRICE_TOLERANCE * np.abs(own).max(initial=0.0)
+            found.append(1 - gap[moved] / slope[moved])
         points = np.concatenate(found)
         return points[(points >= 1 / MAX_FACTOR) & (points <= MAX_FACTOR)]
 
@@ -126,9 +119,8 @@ class SwitchPointFinder:
         """The index of the way chosen at each factor, -1 where none is feasible."""
         import numpy as np  # noqa: PLC0415
 
-        total, month, capex = (
-            value + slope * (factors[:, None] - 1) for value, slope in zip(self._values, slopes, strict=True)
-        )
+        lines = zip(self._values, slopes, strict=True)
+        total, month, capex = (value + slope * (factors[:, None] - 1) for value, slope in lines)
         feasible = (month <= self._limits[0]) & (capex <= self._limits[1])
         liked = feasible & self._preferred
         asked = np.where(liked.any(axis=1, keepdims=True), liked, feasible)

@@ -71,17 +71,14 @@ def _is_satisfiable(catalog: Catalog, stated: list[ResidencyConstraint]) -> bool
 
 def collect_all_bounds(needs: Needs) -> ResidencyBounds:
     """The groups of every workload together: inside them all data are near each other."""
-    return tuple(
-        dict.fromkeys(group for workload in needs.workloads for group in collect_workload_bounds(needs, workload))
-    )
+    every = (collect_workload_bounds(needs, workload) for workload in needs.workloads)
+    return tuple(dict.fromkeys(group for bounds in every for group in bounds))
 
 
 def is_region_inside(catalog: Catalog, bounds: ResidencyBounds, provider: str, region: str) -> bool:
     known = catalog.region(provider, region)
     country = known.country if known is not None else None
-    return all(
-        any(place == region or _contains_country(catalog, place, country) for place in group) for group in bounds
-    )
+    return all(any(p == region or _contains_country(catalog, p, country) for p in group) for group in bounds)
 
 
 def is_country_inside(catalog: Catalog, bounds: ResidencyBounds, country: str) -> bool:

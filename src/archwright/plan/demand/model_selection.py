@@ -53,23 +53,15 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     if demand.context_tokens > longest:
         where = f"{workload.name}.traffic.input_tokens"
         return ModelCandidates((), (make_miss(where, float(longest), float(demand.context_tokens)),))
-    kept, unknown = [], 0
+    by_standing: dict[QualityStanding, list[ModelSpec]] = {"passes": [], "below": [], "unknown": []}
     for model in catalog.models.values():
-        if _find_misses(demand, model):
-            continue
-        unknown += assess_quality(workload, model.quality) == "unknown"
-        if assess_quality(workload, model.quality) == "passes":
-            kept.append(model)
+        if not _find_misses(demand, model):
+            by_standing[assess_quality(workload, model.quality)].append(model)
+    kept, unknown = by_standing["passes"], len(by_standing["unknown"])
     notes = (f"{workload.name}: {unknown} open models lack a figure for the floor and were not chosen",)
-    if not kept:
-        return ModelCandidates(
-            (), (_report_no_model(demand, catalog, unknown=bool(unknown)),), notes if unknown else ()
-        )
-    return ModelCandidates(tuple(sorted(kept, key=_size_key)), (), notes if unknown else ())
-
-
-def _size_key(model: ModelSpec) -> tuple[float, float, str]:
-    return (model.parameters, model.active_parameters, model.id)
+    misses = () if kept else (_report_no_model(demand, catalog, unknown=bool(unknown)),)
+    kept.sort(key=lambda model: (model.parameters, model.active_parameters, model.id))
+    return ModelCandidates(tuple(kept), misses, notes if unknown else ())
 
 
 def _check_named_model(demand: Demand, name: str, catalog: Catalog) -> ModelCandidates:
@@ -88,8 +80,7 @@ def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) 
     for benchmark, floor in workload.quality.items():
         share = reported.get(benchmark)
         if share is None or share < floor:
-            value = UNKNOWN if share is None else share
-            found.append(make_miss(f"{workload.name}.quality.{benchmark}", value, floor))
+            found.append(make_miss(f"{workload.name}.quality.{benchmark}", UNKNOWN if share is None else share, floor))
     return found
 
 
@@ -122,9 +113,8 @@ def format_unrated_note(workload: Workload, name: str, reported: Mapping[str, fl
 
 def format_scores(workload: Workload, model: ModelSpec) -> str:
     """ "mmlu_pro 0.81": what is known of the benchmarks that matter here."""
-    return ", ".join(
-        f"{name} {share:.2g}" for name in workload.quality if (share := model.quality.get(name)) is not None
-    )
+    known = ((name, model.quality.get(name)) for name in workload.quality)
+    return ", ".join(f"{name} {share:.2g}" for name, share in known if share is not None)
 
 
 def is_licence_permitted(workload: Workload, model: ModelSpec) -> bool:
@@ -162,6 +152,6 @@ def format_licence_note(model: ModelSpec) -> tuple[str, ...]:
 
 
 def list_model_notes(workload: Workload, model: ModelSpec | None) -> tuple[str, ...]:
-    return (
-        () if model is None else (*format_unrated_note(workload, model.id, model.quality), *format_licence_note(model))
-    )
+    if model is None:
+        return ()
+    return (*format_unrated_note(workload, model.id, model.quality), *format_licence_note(model))

@@ -52,9 +52,8 @@ def select_round_trip(needs: Needs, catalog: Catalog, workload: Workload, countr
 
 
 def _shares_group(catalog: Catalog, country: str, place: str) -> bool:
-    return catalog.is_inside(country, place) or not _list_country_groups(catalog, country).isdisjoint(
-        _list_country_groups(catalog, place)
-    )
+    shared = _list_country_groups(catalog, country) & _list_country_groups(catalog, place)
+    return bool(shared) or catalog.is_inside(country, place)
 
 
 def _list_country_groups(catalog: Catalog, country: str) -> frozenset[str]:

@@ -75,17 +75,14 @@ def list_controls(needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> tup
 
 def _assess_feature(feature: str) -> tuple[ControlStatus, str]:
     """Done only when every part of the feature is; one missing part makes the whole demand wait."""
-    parts = [part.strip() for part in feature.lower().split(",")]
-    matches = [_match_feature(part) for part in parts]
-    if all(matches):
-        done = [match for match in matches if match]
-        configured = any(status == "configured" for status, _ in done)
-        return ("configured" if configured else "built-in"), "; ".join(dict.fromkeys(proof for _, proof in done))
-    return ("organisational" if ORGANISATIONAL_PATTERN.search(feature) else "later"), ""
-
-
-def _match_feature(part: str) -> tuple[str, str] | None:
-    return next(((one.status, one.proof) for one in read_features() if re.fullmatch(one.words, part)), None)
+    done = []
+    for part in feature.lower().split(","):
+        match = next((one for one in read_features() if re.fullmatch(one.words, part.strip())), None)
+        if match is None:
+            return ("organisational" if ORGANISATIONAL_PATTERN.search(feature) else "later"), ""
+        done.append(match)
+    configured = any(one.status == "configured" for one in done)
+    return ("configured" if configured else "built-in"), "; ".join(dict.fromkeys(one.proof for one in done))
 
 
 def predict_controls(
@@ -177,27 +174,17 @@ def add_residency_evidence(controls: tuple[Control, ...], chosen: ChosenOption) 
         return controls
     general = next(one.proof for one in read_features() if one.id == RESIDENCY_FEATURE)
     said = {RESIDENCY_CONTROL: format_locations(tuple(list_residency_findings(chosen)))}
-    return tuple(
-        replace(
-            one,
-            evidence=said.get(
-                one.id, one.evidence.replace(general, f"{RESIDENCY_CONTROL}: every pool and every store")
-            ),
-        )
-        for one in controls
-    )
+    other = f"{RESIDENCY_CONTROL}: every pool and every store"
+    return tuple(replace(one, evidence=said.get(one.id, one.evidence.replace(general, other))) for one in controls)
 
 
 def format_locations(found: tuple[ResidencyFinding, ...]) -> str:
-    groups = (
-        (
-            "OUTSIDE",
-            [f"{one.name} in {one.place}, bound to {format_bounds(one.bounds)}" for one in found if not one.inside],
-        ),
-        ("inside", [f"{one.name} in {one.place}" for one in found if one.inside and one.bounds]),
-        ("not bound", [f"{one.name} in {one.place}" for one in found if one.inside and not one.bounds]),
-    )
-    return "; ".join(f"{title}: {', '.join(dict.fromkeys(names))}" for title, names in groups if names)
+    groups: dict[str, dict[str, None]] = {"OUTSIDE": {}, "inside": {}, "not bound": {}}
+    for one in found:
+        title = "OUTSIDE" if not one.inside else "inside" if one.bounds else "not bound"
+        bound = "" if one.inside else f", bound to {format_bounds(one.bounds)}"
+        groups[title][f"{one.name} in {one.place}{bound}"] = None
+    return "; ".join(f"{title}: {', '.join(names)}" for title, names in groups.items() if names)
 
 
 def list_residency_findings(chosen: ChosenOption) -> Iterable[ResidencyFinding]:
@@ -208,9 +195,8 @@ def list_residency_findings(chosen: ChosenOption) -> Iterable[ResidencyFinding]:
     for place in case.storage_locations:
         # The disk of this machine is there already, so nothing of it is among what is paid for.
         if place.placement == "this-machine":
-            yield from (
-                _make_finding(case, f"data {data.name}", place, collect_data_bounds(data)) for data in case.needs.data
-            )
+            for data in case.needs.data:
+                yield _make_finding(case, f"data {data.name}", place, collect_data_bounds(data))
     for one in list_stored_items(case):
         yield _make_finding(case, one.kept.name, one.where, _find_item_bounds(case, one))
 
@@ -237,9 +223,8 @@ def _list_pool_findings(case: OptionContext, chosen: ChosenOption) -> Iterable[R
 
 
 def _collect_bounds(case: OptionContext, names: tuple[str, ...]) -> ResidencyBounds:
-    bounds = (
-        collect_workload_bounds(case.needs, workload) for workload in case.needs.workloads if workload.name in names
-    )
+    mine = (workload for workload in case.needs.workloads if workload.name in names)
+    bounds = (collect_workload_bounds(case.needs, workload) for workload in mine)
     return tuple(dict.fromkeys(group for groups in bounds for group in groups))
 
 

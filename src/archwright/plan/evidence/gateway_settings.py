@@ -135,13 +135,13 @@ def _plan_workloads(
 
 
 def _price_tokens(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterable[tuple[str, TokenPrice]]:
-    ratios = [
-        row.output_usd_per_token / row.input_usd_per_token for row in catalog.hosted if row.input_usd_per_token > 0
-    ]
+    paid = (row for row in catalog.hosted if row.input_usd_per_token > 0)
+    ratios = [row.output_usd_per_token / row.input_usd_per_token for row in paid]
     ratio = round(statistics.median(ratios), 1)
     rule = f"an output token counts as {ratio:g} of input, the middle of {len(ratios)} hosted prices in the catalog"
     for demand in list_steady_demands(needs):
-        usd, (reads, writes) = _sum_machine_usd(draft, demand.workload.name), _count_tokens(demand)
+        usd, requests = _sum_machine_usd(draft, demand.workload.name), demand.requests_per_month * sum(demand.growth)
+        reads, writes = requests * demand.input_tokens.mean, requests * demand.output_tokens.mean
         if usd > 0 and reads + writes > 0:
             months = len(demand.growth)
             each = usd / (reads + ratio * writes)
@@ -150,11 +150,6 @@ def _price_tokens(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterabl
                 f"{reads / months:.4g} tokens in and {writes / months:.4g} out; {rule}"
             )
             yield demand.workload.name, TokenPrice(input_usd=each, output_usd=ratio * each, source=source)
-
-
-def _count_tokens(demand: Demand) -> tuple[float, float]:
-    requests = demand.requests_per_month * sum(demand.growth)
-    return requests * demand.input_tokens.mean, requests * demand.output_tokens.mean
 
 
 def _sum_machine_usd(draft: OptionDraft, name: str) -> float:
@@ -178,9 +173,8 @@ def _list_upstreams(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Itera
         rows = [row for row in catalog.hosted if (row.provider, row.id) == wanted]
         reads, writes = demand.input_tokens.mean, demand.output_tokens.mean
         row = min(rows, key=lambda one: reads * one.input_usd_per_token + writes * one.output_usd_per_token)
-        yield _build_upstream(
-            row, demand, _find_processing_country(catalog, collect_workload_bounds(needs, demand.workload), row)
-        )
+        bounds = collect_workload_bounds(needs, demand.workload)
+        yield _build_upstream(row, demand, _find_processing_country(catalog, bounds, row))
 
 
 def _build_upstream(row: HostedModel, demand: Demand, country: str) -> Pool:
@@ -217,9 +211,8 @@ def _find_processing_country(catalog: Catalog, bounds: ResidencyBounds, row: Hos
     places = catalog.hosted_places(row.provider, row.id) or ()
     if not all(is_place_inside(catalog, bounds, place) for place in places):
         return ""
-    return min(
-        (one.country for one in catalog.countries.values() if {one.country, *one.places} & {*places}), default=""
-    )
+    rows = (one for one in catalog.countries.values() if {one.country, *one.places} & {*places})
+    return min((one.country for one in rows), default="")
 
 
 def _count_workers(needs: Needs, catalog: Catalog, draft: OptionDraft) -> int:

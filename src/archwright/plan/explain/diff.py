@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.evidence import Basis
-from archwright.contract.plan import Option, Plan, Pool, Purchase
+from archwright.contract.plan import Option, Plan, Purchase
 from archwright.contract.record import Record
 from archwright.plan.explain.formatting import describe_engines
 
@@ -63,29 +62,48 @@ class PlanDiff(Record):
 
 
 def diff_plans(before: Plan, after: Plan) -> PlanDiff:
-    old, new = before.chosen_option, after.chosen_option
+    texts, estimates = _list_texts(after), _list_estimates(after)
+    changes: dict[str, Any] = {name: _diff_texts(old, texts[name]) for name, old in _list_texts(before).items()}
+    changes |= {name: _diff_estimates(old, estimates[name]) for name, old in _list_estimates(before).items()}
+    changes["lines"] = tuple(sorted(changes["lines"], key=_change_size, reverse=True))
     return PlanDiff(
         before=before.digest,
         after=after.digest,
         because=tuple(_find_reasons(before, after)),
         chosen=next(iter(_diff_texts({"chosen": before.chosen}, {"chosen": after.chosen})), None),
-        notes=_diff_texts(_index_notes(old), _index_notes(new)),
-        costs=_diff_estimates(_list_costs(old), _list_costs(new)),
-        lines=tuple(
-            sorted(_diff_estimates(_list_cost_lines(old), _list_cost_lines(new)), key=_change_size, reverse=True)
-        ),
-        models=_diff_texts({w.name: w.model for w in before.workloads}, {w.name: w.model for w in after.workloads}),
-        pools=_diff_texts(_describe_pools(before), _describe_pools(after)),
-        purchases=_diff_texts(_describe_purchases(old), _describe_purchases(new)),
-        predictions=_diff_estimates(
-            {p.id: p.estimate for p in before.predictions}, {p.id: p.estimate for p in after.predictions}
-        ),
-        verdicts=_diff_texts(_describe_verdicts(before), _describe_verdicts(after)),
-        totals=_diff_estimates(_list_totals(before), _list_totals(after)),
         facts=_diff_facts(before, after),
-        controls=_diff_texts({c.id: c.status for c in before.controls}, {c.id: c.status for c in after.controls}),
-        assumptions=_diff_texts(dict.fromkeys(before.assumptions, "yes"), dict.fromkeys(after.assumptions, "yes")),
+        **changes,
     )
+
+
+def _list_texts(plan: Plan) -> dict[str, dict[str, str | None]]:
+    """What reads differently, by the field of a PlanDiff. A note has the same name whatever its numbers are."""
+    option = plan.chosen_option
+    notes = option.notes if option is not None else ()
+    return {
+        "notes": {NUMBER_PATTERN.sub("#", note): note for note in notes},
+        "models": {workload.name: workload.model for workload in plan.workloads},
+        "pools": {
+            pool.name: f"{describe_engines(pool)} in {pool.region} at {pool.provider}: {pool.model} {pool.quantisation}"
+            for pool in plan.pools
+        },
+        "purchases": _describe_purchases(option),
+        "verdicts": _describe_verdicts(plan),
+        "controls": {control.id: control.status for control in plan.controls},
+        "assumptions": dict.fromkeys(plan.assumptions, "yes"),
+    }
+
+
+def _list_estimates(plan: Plan) -> dict[str, dict[str, Estimate | None]]:
+    """Numbers that may differ, by the field of a PlanDiff."""
+    option = plan.chosen_option
+    costs, lines = dict[str, Estimate | None](), dict[str, Estimate | None]()
+    if option is not None:
+        costs = {"total": option.total_cost, "per month": option.cost_per_month, "capex": option.capex}
+        lines = {line.name: line.amount for line in option.cost_lines}
+    predictions: dict[str, Estimate | None] = {one.id: one.estimate for one in plan.predictions}
+    totals = {one.name: one.total_cost for one in plan.options}
+    return {"costs": costs, "lines": lines, "predictions": predictions, "totals": totals}
 
 
 def _find_reasons(before: Plan, after: Plan) -> Iterable[str]:
@@ -107,40 +125,10 @@ def _has_aged_facts(before: Plan, after: Plan) -> bool:
     return any(old.get(name) != new[name] for name in used | (old.keys() & new.keys()))
 
 
-def _index_notes(option: Option | None) -> dict[str, str | None]:
-    """What is said about an option, the same sentence under the same name whatever its numbers are."""
-    notes = option.notes if option is not None else ()
-    return {NUMBER_PATTERN.sub("#", note): note for note in notes}
-
-
-def _list_costs(option: Option | None) -> dict[str, Estimate | None]:
-    if option is None:
-        return {}
-    return {"total": option.total_cost, "per month": option.cost_per_month, "capex": option.capex}
-
-
-def _list_cost_lines(option: Option | None) -> dict[str, Estimate | None]:
-    return {line.name: line.amount for line in (option.cost_lines if option is not None else ())}
-
-
-def _list_totals(plan: Plan) -> dict[str, Estimate | None]:
-    return {option.name: option.total_cost for option in plan.options}
-
-
 def _describe_verdicts(plan: Plan) -> dict[str, str | None]:
     """What rules an option out, without the numbers: these differ whenever a limit does."""
     missed = {option.name: dict.fromkeys(miss.constraint for miss in option.misses) for option in plan.options}
-    return {
-        name: f"no: {', '.join(constraints)}" if constraints else "feasible" for name, constraints in missed.items()
-    }
-
-
-def _describe_pools(plan: Plan) -> dict[str, str | None]:
-    return {pool.name: _describe_pool(pool) for pool in plan.pools}
-
-
-def _describe_pool(pool: Pool) -> str:
-    return f"{describe_engines(pool)} in {pool.region} at {pool.provider}: {pool.model} {pool.quantisation}"
+    return {name: f"no: {', '.join(names)}" if names else "feasible" for name, names in missed.items()}
 
 
 def _describe_purchases(option: Option | None) -> dict[str, str | None]:
@@ -155,16 +143,12 @@ def _describe_purchases(option: Option | None) -> dict[str, str | None]:
 
 def _diff_facts(before: Plan, after: Plan) -> tuple[TextChange, ...]:
     """Facts that both plans rest on and that read differently now: what another catalog changed."""
-    old = {basis.id: basis for basis in before.bases if basis.kind in FACT_KINDS}
-    new = {basis.id: basis for basis in after.bases if basis.kind in FACT_KINDS}
-    both = sorted(old.keys() & new.keys())
-    return _diff_texts(
-        {name: _describe_basis(old[name]) for name in both}, {name: _describe_basis(new[name]) for name in both}
+    old, new = (
+        {one.id: "; ".join(one.facts) or one.formula or one.definition for one in plan.bases if one.kind in FACT_KINDS}
+        for plan in (before, after)
     )
-
-
-def _describe_basis(basis: Basis) -> str:
-    return "; ".join(basis.facts) or basis.formula or basis.definition
+    both = sorted(old.keys() & new.keys())
+    return _diff_texts({name: old[name] for name in both}, {name: new[name] for name in both})
 
 
 def _pair_differences(before: Mapping[str, T], after: Mapping[str, T]) -> Iterable[tuple[str, T | None, T | None]]:

@@ -37,12 +37,9 @@ def explain_plan(plan: Plan, thing: str | None = None) -> str:
     if thing is None:
         return "\n".join(_explain_choice(plan))
     found = [line for name, lines in _list_explanations(plan) if name == thing for line in lines()]
-    found = found or [
-        line
-        for word, lines in _list_glossary_explanations(plan)
-        if _normalise_word(word) == _normalise_word(thing)
-        for line in lines()
-    ]
+    if not found:
+        terms = (lines for word, lines in _list_glossary_explanations(plan) if _fold_word(word) == _fold_word(thing))
+        found = [line for lines in terms for line in lines()]
     if not found:
         names = sorted({name for name, _ in (*_list_explanations(plan), *_list_glossary_explanations(plan))})
         nearest = tuple(difflib.get_close_matches(thing, names, n=3, cutoff=0.4))
@@ -108,7 +105,7 @@ def _list_glossary_explanations(plan: Plan) -> Iterator[NamedExplanation]:
         yield word, partial(_explain_term, plan, f"{word}: {meaning}", shown.get(word, lambda _: []))
 
 
-def _normalise_word(word: str) -> str:
+def _fold_word(word: str) -> str:
     return re.sub(r"[\s_-]+", " ", word).casefold()
 
 
@@ -141,9 +138,7 @@ def _explain_choice(plan: Plan) -> list[str]:
     lines = [f"plan for {plan.organisation}, {plan.horizon_label}, {plan.currency}"]
     lines.append(f"chosen: {plan.chosen or 'nothing: no option satisfies the needs'}")
     lines += _format_section("why", _list_choice_reasons(plan))
-    lines += ["", "options"]
-    for option in plan.options:
-        lines += [f"  {line}" for line in _summarise_option(option)]
+    lines += ["", "options", *(f"  {line}" for option in plan.options for line in _summarise_option(option))]
     lines += _format_section("workloads", (_summarise_workload(plan, workload) for workload in plan.workloads))
     lines += _format_section("predictions", (f"{p.id}: {format_estimate(p.estimate)}" for p in plan.predictions))
     lines += _format_section("sections", (f"{section.id}: {section.summary}" for section in plan.sections))
@@ -201,26 +196,18 @@ def _explain_option(plan: Plan, option: Option) -> list[str]:
     lines.append(f"  placement {option.placement}, regions {', '.join(option.regions) or 'none'}")
     lines += [f"  {name}: {model}" for name, model in option.models.items()]
     lines += [f"  {describe_purchase(one)}" for one in option.purchases]
-    lines += [
-        f"  {name}: {format_estimate(estimate)}" for name, estimate in _list_consumption(option) if estimate is not None
-    ]
+    used = {"peak power at the plug": option.power_kw, "energy": option.energy_kwh_per_month}
+    used["carbon"] = option.carbon_kg_per_month
+    lines += [f"  {name}: {format_estimate(amount)}" for name, amount in used.items() if amount is not None]
     if option.rack_units is not None:
         lines.append(f"  rack units: {format_number(option.rack_units)}")
     lines += _indent_lines(map(_format_cost_line, option.cost_lines))
     if option.total_cost is not None:
         lines.append(f"  total over {plan.horizon_label}: {format_estimate(option.total_cost)}")
-        lines += _indent_lines(_explain_estimate_basis(plan, option.total_cost))
+        lines += _explain_named_basis(plan, option.total_cost.basis)
     lines += [line for pool in option.pools for line in _indent_lines(_explain_pool(plan, pool))]
     lines += [f"  note: {note}" for note in option.notes]
     return lines
-
-
-def _list_consumption(option: Option) -> tuple[tuple[str, Estimate | None], ...]:
-    return (
-        ("peak power at the plug", option.power_kw),
-        ("energy", option.energy_kwh_per_month),
-        ("carbon", option.carbon_kg_per_month),
-    )
 
 
 def _explain_cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
@@ -228,29 +215,21 @@ def _explain_cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
     how = "once" if line.once else "mean over the horizon"
     kept = "" if line.recurring_budget else ", outside the monthly budget"
     lines = [f"{line.name}, in {option.name}: {format_estimate(line.amount)}, {how}; {line.category}{kept}"]
-    for driver in line.drivers:
-        lines += _indent_lines(next((_explain_basis(basis) for basis in plan.bases if basis.id == driver), []))
-    return lines
+    return lines + [text for driver in line.drivers for text in _explain_named_basis(plan, driver)]
 
 
 def _explain_driver(plan: Plan, driver: CostDriver) -> list[str]:
     lines = [f"driver {driver.basis}: {driver.name}, {format_estimate(driver.estimate)}"]
     lines.append(f"  makes up {driver.share:.0%} of the variance of what {plan.chosen} costs")
-    lines.append(
-        f"  {describe_switch_point(driver)}"
-        if driver.flips_at is not None
-        else "  no value in reach changes the choice"
-    )
-    return lines
+    flip = describe_switch_point(driver) if driver.flips_at is not None else "no value in reach changes the choice"
+    return [*lines, f"  {flip}"]
 
 
 def _explain_section(section: Section) -> list[str]:
     lines = [f"{section.title}: {section.summary}"]
     for line in section.lines:
-        lines.append(
-            f"  {line.topic}: {line.choice}{f', {format_estimate(line.estimate)}' if line.estimate is not None else ''}"
-        )
-        lines.append(f"    why: {line.why}")
+        amount = f", {format_estimate(line.estimate)}" if line.estimate is not None else ""
+        lines += [f"  {line.topic}: {line.choice}{amount}", f"    why: {line.why}"]
         said = {
             "demanded by": ", ".join(line.demanded_by),
             "proved by": line.proof,
@@ -270,7 +249,7 @@ def _explain_pool(plan: Plan, pool: Pool) -> list[str]:
         lines.append(f"  of the requests of {', '.join(pool.workloads)}, in each year: {format_shares(pool)}")
     if pool.price_usd_per_hour is not None:
         lines.append(f"  {format_estimate(pool.price_usd_per_hour)}")
-        lines += _indent_lines(_explain_estimate_basis(plan, pool.price_usd_per_hour))
+        lines += _explain_named_basis(plan, pool.price_usd_per_hour.basis)
     return lines
 
 
@@ -281,12 +260,9 @@ def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
     lines += [f"  {format_shares(pool)} of its requests, year by year: {pool.name}" for pool in pools]
     for load in plan.loads:
         if load.workload == workload.name:
-            lines.append(
-                f"  load: {load.requests_per_second:g} requests/s at the peak, "
-                f"{load.concurrency} at once in the closed loop"
-            )
-    if workload.waits is not None:
-        waits = workload.waits
+            at_once = f"{load.concurrency} at once in the closed loop"
+            lines.append(f"  load: {load.requests_per_second:g} requests/s at the peak, {at_once}")
+    if (waits := workload.waits) is not None:
         lines.append(f"  at the gateway: refused where it would wait longer than {waits.wait_s:g} s for a slot")
         lines.append(f"    sent elsewhere beyond {waits.overflow_s:g} s, where the plan has an elsewhere")
         lines.append(f"    why: {waits.source}")
@@ -297,14 +273,11 @@ def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
         if prediction.workload == workload.name:
             lines += _indent_lines(_explain_prediction(plan, prediction))
     if option is not None:
-        lines += _indent_lines(
-            _format_cost_line(line) for line in option.cost_lines if _mentions_name(line.name, workload.name)
-        )
+        named = (line for line in option.cost_lines if _mentions_name(line.name, workload.name))
+        lines += _indent_lines(map(_format_cost_line, named))
+    missed = ((other.name, miss) for other in plan.options for miss in other.misses)
     own = f"{workload.name}."
-    for other in plan.options:
-        lines += [
-            f"  {other.name} misses {format_miss(miss)}" for miss in other.misses if miss.constraint.startswith(own)
-        ]
+    lines += [f"  {name} misses {format_miss(miss)}" for name, miss in missed if miss.constraint.startswith(own)]
     lines += [f"  {text}" for text in plan.not_sized if _mentions_name(text, workload.name)]
     return lines
 
@@ -316,7 +289,7 @@ def _mentions_name(text: str, name: str) -> bool:
 
 def _explain_prediction(plan: Plan, prediction: Prediction) -> list[str]:
     lines = [f"{prediction.id}: {format_estimate(prediction.estimate)} at {prediction.estimate.level:.0%}"]
-    lines += _indent_lines(_explain_estimate_basis(plan, prediction.estimate))
+    lines += _explain_named_basis(plan, prediction.estimate.basis)
     query = prediction.query
     lines.append(f"  measured by: {query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".rstrip())
     return lines
@@ -331,8 +304,8 @@ def _explain_control(control: Control) -> list[str]:
     ]
 
 
-def _explain_estimate_basis(plan: Plan, estimate: Estimate) -> list[str]:
-    return next((_explain_basis(basis) for basis in plan.bases if basis.id == estimate.basis), [])
+def _explain_named_basis(plan: Plan, name: str) -> list[str]:
+    return _indent_lines(next((_explain_basis(basis) for basis in plan.bases if basis.id == name), []))
 
 
 def _explain_basis(basis: Basis) -> list[str]:
