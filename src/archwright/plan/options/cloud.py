@@ -63,10 +63,8 @@ class CloudPlanner:
     def options(self, providers: tuple[str, ...]) -> Iterable[BuiltOption]:
         whole = []
         for provider in providers:
-            draft, found = (
-                OptionDraft(f"cloud-{provider}", "cloud", provider),
-                self._world.renter.select_instances(provider, self._tasks),
-            )
+            draft = OptionDraft(f"cloud-{provider}", "cloud", provider)
+            found = self._world.renter.select_instances(provider, self._tasks)
             complete = len(found.picks) == len(self._tasks)
             whole += [provider] if complete else []
             named = draft._replace(notes=() if complete else self._note_listed_regions(provider))
@@ -111,49 +109,40 @@ class CloudPlanner:
 
     def _options_without_pin(self, provider: str) -> Iterable[BuiltOption]:
         """What the provider has when one pin is given up: the same machines at another place, others at the same."""
-        needs = self._world.needs
-        pins = needs.placement
+        pins = self._world.needs.placement
         if pins.accelerators is not None and pins.regions is not None:
-            free = replace(needs, placement=replace(pins, regions=None))
-            yield from self._relaxed_option(provider, free, "regions", ", ".join(pins.regions))
+            yield from self._relaxed_option(provider, "regions", pins.regions)
         if pins.accelerators is not None:
-            free = replace(needs, placement=replace(pins, accelerators=None))
-            yield from self._relaxed_option(provider, free, "accelerators", ", ".join(pins.accelerators))
+            yield from self._relaxed_option(provider, "accelerators", pins.accelerators)
 
     def _other_provider_options(self, providers: tuple[str, ...]) -> Iterable[BuiltOption]:
         """The providers beside those that are named, in any region where the data may be."""
-        needs = self._world.needs
-        if needs.placement.clouds is None:
-            return
-        free = replace(needs, placement=replace(needs.placement, regions=None))
-        sold = {offer.provider for offer in self._world.catalog.offers}
-        for provider in sorted(sold - set(providers)):
-            yield from self._relaxed_option(provider, free, "clouds", ", ".join(needs.placement.clouds))
+        named, sold = self._world.needs.placement.clouds, {offer.provider for offer in self._world.catalog.offers}
+        for provider in sorted(sold - set(providers)) if named is not None else ():
+            yield from self._relaxed_option(provider, "clouds", named or ())
 
-    def _relaxed_option(self, provider: str, free: Needs, pin: str, limit: str) -> Iterable[BuiltOption]:
+    def _relaxed_option(self, provider: str, pin: str, wanted: tuple[str, ...]) -> Iterable[BuiltOption]:
         """An option that misses that pin alone; none when the provider has nothing even so. It names no region as its
         own, for it has none inside.
         """
-        renter = InstanceSelector(free, self._world.catalog, self._world.sizer)
+        needs = self._world.needs
+        freed = {"accelerators" if pin == "accelerators" else "regions": None}
+        renter = self._selector_for(replace(needs, placement=replace(needs.placement, **freed)))
         found = renter.select_instances(provider, self._tasks)
         if len(found.picks) < len(self._tasks):
             return
         regions = {pick.host.where.region for pick in found.picks}
-        devices = {
-            pick.host.machine.accelerator.id for pick in found.picks if pick.host.machine.accelerator is not None
-        }
+        devices = {device.id for pick in found.picks if (device := pick.host.machine.accelerator) is not None}
         had = {"regions": regions, "accelerators": devices, "clouds": {provider}}[pin]
-        draft = OptionDraft(f"cloud-{provider}-other-{pin}", "cloud", provider)
-        built = self._build_option(
-            draft._replace(notes=(f"it would be in {', '.join(sorted(regions))}",)), found, (), renter
-        )
-        miss = make_miss(pin, ", ".join(sorted(had)) or "host processors", limit)
-        pinned = self._world.needs.placement.regions
+        said = f"it would be in {', '.join(sorted(regions))}"
+        draft = OptionDraft(f"cloud-{provider}-other-{pin}", "cloud", provider, notes=(said,))
+        built = self._build_option(draft, found, (), renter)
+        misses = [make_miss(pin, ", ".join(sorted(had)) or "host processors", ", ".join(wanted))]
+        pinned = needs.placement.regions
         if pin == "clouds" and pinned is not None and not regions & set(pinned):
             # A region's name belongs to one provider: who leaves the provider leaves the region too.
-            there = make_miss("regions", ", ".join(sorted(regions)), ", ".join(pinned))
-            built = built._replace(draft=built.draft._replace(misses=(there, *built.draft.misses)))
-        yield built._replace(draft=built.draft._replace(regions=(), misses=(miss, *built.draft.misses)))
+            misses.append(make_miss("regions", ", ".join(sorted(regions)), ", ".join(pinned)))
+        yield built._replace(draft=built.draft._replace(regions=(), misses=(*misses, *built.draft.misses)))
 
     def _build_option(
         self,
@@ -171,21 +160,16 @@ class CloudPlanner:
         # Machines at sites alone are no option of a cloud.
         missing = () if self._tasks else tuple(make_sites_miss(task, "a cloud region") for task in self._sited)
         regions = tuple(sorted({place.region for place in where}))
-        better = (
-            (*self._note_better_models(draft.provider, found, renter), *self._note_remote_savings(found, renter))
-            if renter is not None
-            else ()
-        )
-        notes = (
-            *draft.notes,
-            *self._note_spread_regions(draft.provider, regions),
-            *self._note_site_machines(),
-            *better,
-        )
-        draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=notes)
-        return self._world.assembler.build(
-            draft, part, where, whole=len(found.picks) == len(self._tasks) and not outside
-        )
+        notes = [*draft.notes, *self._note_spread_regions(draft.provider, regions)]
+        for task in self._sited:
+            sites = ", ".join(task.workload.sites)
+            notes.append(f"{task.name}: on machines bought for its sites ({sites}); the rest is rented")
+        if renter is not None:
+            notes += self._note_better_models(draft.provider, found, renter)
+            notes += self._note_remote_savings(found, renter)
+        draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=tuple(notes))
+        whole = len(found.picks) == len(self._tasks) and not outside
+        return self._world.assembler.build(draft, part, where, whole=whole)
 
     def _note_spread_regions(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
         catalog, bounds = self._world.catalog, collect_all_bounds(self._world.needs)
@@ -195,11 +179,6 @@ class CloudPlanner:
             if not any(is_region_inside(catalog, bounds, provider, region) for region in sold):
                 why = "no region is inside what bounds the data of all workloads"
             yield f"spread over {', '.join(regions)}: {why}"
-
-    def _note_site_machines(self) -> Iterable[str]:
-        for task in self._sited:
-            sites = ", ".join(task.workload.sites)
-            yield f"{task.name}: on machines bought for its sites ({sites}); the rest is rented"
 
     def _note_better_models(self, provider: str, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
         months = self._world.needs.budget.horizon_months
@@ -244,18 +223,13 @@ class CloudPlanner:
             "share on top of the machines' price that the managed platform takes",
             facts=(f"{row.platform}, {row.component}: {row.source}, {row.as_of or 'undated'}",),
         )
-        driver = self._ledger.register_driver(
-            Estimate(value=share, low=low or share / 2, high=high, unit="share", basis=basis)
-        )
-        return tuple(
-            term._replace(
-                line=f"{row.platform} on {term.line}",
-                category="platform",
-                flow=tuple(usd * share for usd in term.flow),
-                drivers=(*term.drivers, driver),
-            )
-            for term in part.terms
-        )
+        estimate = Estimate(value=share, low=low or share / 2, high=high, unit="share", basis=basis)
+        driver = self._ledger.register_driver(estimate)
+        terms = []
+        for term in part.terms:
+            line, flow = f"{row.platform} on {term.line}", tuple(usd * share for usd in term.flow)
+            terms.append(term._replace(line=line, category="platform", flow=flow, drivers=(*term.drivers, driver)))
+        return tuple(terms)
 
 
 def _make_placement_key(pick: InstanceChoice) -> tuple[object, ...]:

@@ -159,13 +159,11 @@ class InstanceSelector:
     def _lowest_cost_bound(
         self, provider: str, task: WorkloadTask, model: ModelSpec | None, loads: LoadDurationCurve
     ) -> CostLowerBound | None:
-        """Where its users are, else anywhere, as `best` looks for it."""
-        for here in (True, False):
-            least = min(
-                (_bound_cost(one, loads) for one in self._capable_machines(provider, task, (model,), here)),
-                default=None,
-            )
-            if least is not None and (least[0] == 0 or not here):
+        """Where its users are, else anywhere, as `best_choice` looks for it."""
+        for near in (True, False):
+            able = self._capable_machines(provider, task, (model,), near)
+            least = min((_bound_cost(one, loads) for one in able), default=None)
+            if least is not None and (least[0] == 0 or not near):
                 return least
         return None
 
@@ -175,17 +173,15 @@ class InstanceSelector:
         """The machine types, each with each of the models that it holds, that no other beats. What one carries hangs on
         the task's texts and limits, not on how many there are.
         """
-        names = tuple(get_model_id(model) for model in models)
-        key = (provider, task.workload.name, task.place, names, near)
-        if key in self._carried:
-            return self._carried[key]
-        found = []
-        for host in self._cheapest_machines(provider, task, near):
-            for model in models if task.demand is not None else ():
-                steady = self._sizer.steady(task.demand, model, host) if task.demand is not None else None
-                if steady is not None and steady.requests_per_s.value > 0:
-                    found.append(MachineCapability(host, model, self._hourly_prices(host), steady))
-        self._carried[key] = select_pareto_front(found)
+        key = (provider, task.workload.name, task.place, tuple(map(get_model_id, models)), near)
+        if key not in self._carried:
+            found = []
+            for host in self._cheapest_machines(provider, task, near):
+                for model in models if task.demand is not None else ():
+                    steady = self._sizer.steady(task.demand, model, host) if task.demand is not None else None
+                    if steady is not None and steady.requests_per_s.value > 0:
+                        found.append(MachineCapability(host, model, self._hourly_prices(host), steady))
+            self._carried[key] = select_pareto_front(found)
         return self._carried[key]
 
     def best_choice(
@@ -194,26 +190,22 @@ class InstanceSelector:
         """The cheapest that breaks the fewest limits, where its users are; elsewhere only where that breaks fewer. None
         when nothing holds the task.
         """
-        key = (provider, task.name, tuple(get_model_id(model) for model in models))
+        key = (provider, task.name, tuple(map(get_model_id, models)))
         if key not in self._known:
             pick = self._find_best(provider, task, models, near=True)
             if pick is None or pick.misses:
                 far = self._find_best(provider, task, models, near=False)
                 pick = far if pick is None or (far is not None and len(far.misses) < len(pick.misses)) else pick
-            self._known[key] = (
-                self._prefer_known_quality(provider, pick) if pick is not None and len(models) > 1 else pick
-            )
+            if pick is not None and len(models) > 1:
+                pick = self._prefer_known_quality(provider, pick)
+            self._known[key] = pick
         return self._known[key]
 
     def _prefer_known_quality(self, provider: str, pick: InstanceChoice) -> InstanceChoice:
         """A model whose quality is known where it costs about as much, and a better one where it costs the same."""
         known = self.cheapest_known_quality(provider, pick)
-        if (
-            known is not None
-            and len(known.misses) <= len(pick.misses)
-            and known.cost <= SIMILAR_COST_FACTOR * pick.cost
-        ):
-            pick = known
+        if known is not None and len(known.misses) <= len(pick.misses):
+            pick = known if known.cost <= SIMILAR_COST_FACTOR * pick.cost else pick
         while (other := self.better_model_choice(provider, pick)) is not None:
             if len(other.misses) > len(pick.misses) or other.cost > pick.cost * (1 + ROUNDING):
                 break
@@ -225,9 +217,8 @@ class InstanceSelector:
         task = pick.task
         if pick.model is None or is_quality_known(task.workload, pick.model.quality):
             return None
-        models = tuple(
-            model for model in task.models if model is not None and is_quality_known(task.workload, model.quality)
-        )
+        named = (model for model in task.models if model is not None)
+        models = tuple(model for model in named if is_quality_known(task.workload, model.quality))
         return self.best_choice(provider, task, models) if models else None
 
     def _find_best(
@@ -265,11 +256,8 @@ class InstanceSelector:
         """
         if provider not in self._here:
             self._here[provider] = self._hosts.list_rented(provider)
-        here = tuple(
-            host
-            for host in self._here[provider]
-            if self._region in (None, host.where.region) and self._hosts.is_suitable(task, host)
-        )
+        inside = (host for host in self._here[provider] if self._region in (None, host.where.region))
+        here = tuple(host for host in inside if self._hosts.is_suitable(task, host))
         regions = dict.fromkeys(host.where.region for host in here)
         near: ResidencyBounds = ((task.place,),) if task.place is not None else ()
         for bounds in (collect_all_bounds(self._needs), collect_workload_bounds(self._needs, task.workload)):
@@ -292,16 +280,13 @@ class InstanceSelector:
         return best
 
     def _steady_choice(self, task: WorkloadTask, demand: Demand, one: MachineCapability) -> InstanceChoice:
-        months = compute_running_hours(demand, one.steady.requests_per_s.value)
+        capacity, ways = one.steady.requests_per_s.value, self.list_prices(one.host)
+        months = compute_running_hours(demand, capacity)
         most = max(max(month.counts) for month in months)
-        spares = next(s for n, s in count_peak_machines(demand, one.steady.requests_per_s.value) if n + s == most)
-        ways = self.list_prices(one.host)
-        tranches = select_purchase_mix(months, ways)
-        broken = tuple(one.steady.misses)
+        spares = next(s for n, s in count_peak_machines(demand, capacity) if n + s == most)
+        tranches, misses, need = select_purchase_mix(months, ways), tuple(one.steady.misses), most - spares
         staff = self._staff_usd(tranches)
-        return InstanceChoice(
-            task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways, staff
-        )
+        return InstanceChoice(task, one.host, one.model, one.steady, None, tranches, need, spares, misses, ways, staff)
 
     def _staff_usd(self, tranches: tuple[PurchaseTranche, ...]) -> float:
         return self._each * sum(sum(compute_monthly_peaks(tranche.machines, tranche.peak)) for tranche in tranches)
@@ -321,13 +306,13 @@ class InstanceSelector:
         self, task: WorkloadTask, job: BatchJob, what: tuple[CandidateMachine, ModelSpec | None, BatchWork]
     ) -> InstanceChoice:
         host, model, batch = what
-        listed, spot = self.list_prices(host)[0], self._spot_price(host)
+        listed = self.list_prices(host)[0]
+        spot = self._market.price(host.offer, SPOT) if host.offer is not None and self._promises else None
         ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + SPOT_REDONE_SHARE)]
         found = [price_job_runs(batch, job, price, redone) for price, redone in ways]
         found = [run for run in found if run[0].kind != KIND_BY_TERM[SPOT] or run[1] <= MAX_SPOT_MACHINES]
-        tranche, machines, misses = min(
-            found, key=lambda run: (len(run[2]), _compute_worst_overrun(run[2]), run[0].sum)
-        )
+        best = min(found, key=lambda run: (len(run[2]), _compute_worst_overrun(run[2]), run[0].sum))
+        tranche, machines, misses = best
         prices = tuple(price for price, _ in ways)
         broken, staff = (*batch.misses, *misses), self._staff_usd((tranche,))
         return InstanceChoice(task, host, model, None, batch, (tranche,), machines, 0, broken, prices, staff)
@@ -335,9 +320,6 @@ class InstanceSelector:
     def list_prices(self, host: CandidateMachine) -> tuple[HourlyPrice, ...]:
         ways = self._market.list_prices(host.offer) if host.offer is not None else ()
         return ways if self._promises else ways[:1]
-
-    def _spot_price(self, host: CandidateMachine) -> HourlyPrice | None:
-        return self._market.price(host.offer, SPOT) if host.offer is not None and self._promises else None
 
     def _hourly_prices(self, host: CandidateMachine) -> tuple[float, ...]:
         """By the hour, for one year, for three; a way that is not sold costs what the next shorter one does."""
@@ -348,24 +330,17 @@ class InstanceSelector:
     def _cheapest_machines(self, provider: str, task: WorkloadTask, near: bool) -> tuple[CandidateMachine, ...]:
         """Of machines that carry the same, those that are not dearer in every way. With `near` only where users are."""
         # How many work together hangs on their network; one alone does not.
-        joint = task.job is not None
-        bounds, asked = (
-            collect_workload_bounds(self._needs, task.workload),
-            list_user_places(self._needs, task.workload),
-        )
-        key = (provider, bounds, task.place, uses_language_model(task), joint, near, asked, task.workload.slo)
+        joint, workload = task.job is not None, task.workload
+        bounds, asked = collect_workload_bounds(self._needs, workload), list_user_places(self._needs, workload)
+        key = (provider, bounds, task.place, uses_language_model(task), joint, near, asked, workload.slo)
         if key not in self._cheapest:
             kept: dict[tuple[object, ...], list[CandidateMachine]] = {}
             inside = self.allowed_machines(provider, task)
             hosts = [host for host in inside if not near or is_host_near_users(self._needs, self._catalog, task, host)]
-            for host in sorted(
-                hosts, key=lambda h: (self._hourly_prices(h), h.offer.id if h.offer is not None else "")
-            ):
-                kind = (
-                    *make_sizing_key(host.machine),
-                    self._sizer.round_trip_s(task.workload, host),
-                    host.machine.network_bytes_per_s if joint else None,
-                )
+            hosts.sort(key=lambda host: (self._hourly_prices(host), host.offer.id if host.offer is not None else ""))
+            for host in hosts:
+                network = host.machine.network_bytes_per_s if joint else None
+                kind = (*make_sizing_key(host.machine), self._sizer.round_trip_s(workload, host), network)
                 group, prices = kept.setdefault(kind, []), self._hourly_prices(host)
                 if not any(all(a <= b for a, b in zip(self._hourly_prices(o), prices, strict=True)) for o in group):
                     group.append(host)
@@ -377,9 +352,8 @@ class InstanceSelector:
         if first.misses:
             return list(first.misses)
         hosts = self.allowed_machines(provider, first)
-        if not any(host.machine.accelerator is not None for host in hosts) and first.models != (None,):
-            return [self._explain_missing_offer(provider, first)]
-        if not hosts:
+        driven = any(host.machine.accelerator is not None for host in hosts)
+        if not hosts or (not driven and first.models != (None,)):
             return [self._explain_missing_offer(provider, first)]
         model = next((model.id for model in first.models if model is not None), first.workload.kind)
         alone = [t for t in family if not any(self.best_choice(provider, t, (model,)) for model in first.models)]
@@ -411,12 +385,8 @@ def is_host_near_users(needs: Needs, catalog: Catalog, task: WorkloadTask, host:
 def _rank_choices(picks: tuple[InstanceChoice, ...]) -> tuple[int, float, float, str]:
     """The fewest broken limits, these the least broken, then the least cost."""
     misses = tuple(miss for pick in picks for miss in pick.misses)
-    return (
-        len(misses),
-        _compute_worst_overrun(misses),
-        sum(pick.cost for pick in picks),
-        " ".join(pick.host.machine.id for pick in picks),
-    )
+    cost, names = sum(pick.cost for pick in picks), " ".join(pick.host.machine.id for pick in picks)
+    return len(misses), _compute_worst_overrun(misses), cost, names
 
 
 def _compute_worst_overrun(misses: Misses) -> float:

@@ -7,6 +7,7 @@ spread over their countries in turn.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -22,6 +23,7 @@ from archwright.plan.options.owned_hardware import (
     TaskAssignment,
     build_steady_choice,
     count_broken_limits,
+    require_node,
 )
 from archwright.plan.options.pool_writer import OptionPart, join_parts
 from archwright.plan.solver.problem import MachineSupply
@@ -55,14 +57,15 @@ class EdgeSitePlanner:
         self._needs, self._catalog, self._sizer, self._settler = needs, catalog, sizer, settler
 
     def plan_task(self, task: WorkloadTask) -> OptionPart:
-        """One fleet and one pool for each country."""
-        groups = [self._needs.sites[name] for name in task.workload.sites]
-        total, home = sum(group.count for group in groups), self._needs.organisation.country
-        held = []
-        for name, group in zip(task.workload.sites, groups, strict=True):
-            for one in spread_over_countries(group, home):
-                held.append(self._plan_country(_scale_to_site(task, total), (name, group), one))
-        return join_parts(held)
+        groups = {name: self._needs.sites[name] for name in task.workload.sites}
+        total, home = sum(group.count for group in groups.values()), self._needs.organisation.country
+        if task.demand is not None:
+            task = task._replace(demand=task.demand.scaled_by(1 / total))
+        return join_parts(
+            self._plan_country(task, (name, group), one)
+            for name, group in groups.items()
+            for one in spread_over_countries(group, home)
+        )
 
     def _plan_country(self, task: WorkloadTask, named: tuple[str, SiteGroup], one: CountrySites) -> OptionPart:
         name, group = named
@@ -79,86 +82,46 @@ class EdgeSitePlanner:
         ]
         if not ways:
             return OptionPart(misses=(make_miss(f"{task.name}.sites", None, "a machine that carries it"),))
-        stock, way, counts = min(ways, key=lambda found: self._rank_machines(group, found))
+
+        def rank(found: tuple[HardwareStock, TaskAssignment, tuple[int, ...]]) -> tuple[bool, int, float]:
+            stock, way, counts = found
+            over = group.power_kw is not None and stock.kind.power_kw * counts[-1] > group.power_kw
+            return over, count_broken_limits(way), stock.kind.usd[0] * counts[-1]
+
+        stock, way, counts = min(ways, key=rank)
         made = self._settler.write_part(((stock, counts),), (way,), f"{task.name} in {one.country}")
         power = stock.kind.power_kw * counts[-1]
         if group.power_kw is not None and power > group.power_kw:
-            made = made._replace(
-                misses=(
-                    *made.misses,
-                    make_miss(f"{task.name}.power_kw", power, group.power_kw),
-                )
-            )
+            made = made._replace(misses=(*made.misses, make_miss(f"{task.name}.power_kw", power, group.power_kw)))
         return _multiply_by_sites(made, one)
 
-    def _rank_machines(
-        self, group: SiteGroup, found: tuple[HardwareStock, TaskAssignment, tuple[int, ...]]
-    ) -> tuple[bool, int, float]:
-        stock, way, counts = found
-        power, count = stock.kind.power_kw * counts[-1], counts[-1]
-        return (
-            group.power_kw is not None and power > group.power_kw,
-            count_broken_limits(way),
-            stock.kind.usd[0] * count,
-        )
-
     def _list_stocks(self, where: Location) -> tuple[HardwareStock, ...]:
-        pue = self._catalog.parameter("pue.average").value
-        return tuple(
-            HardwareStock(
-                host,
-                "bought",
-                MachineSupply(
-                    host.node.id, (host.node.price_usd,), (), (), host.node.power_w / WATTS_PER_KW * pue, 0.0
-                ),
-            )
-            for host in MachineFinder(self._needs, self._catalog).list_purchasable(where)
-            if host.node is not None
-        )
+        pue, found = self._catalog.parameter("pue.average").value, list[HardwareStock]()
+        for host in MachineFinder(self._needs, self._catalog).list_purchasable(where):
+            node = require_node(host)
+            supply = MachineSupply(node.id, (node.price_usd,), (), (), node.power_w / WATTS_PER_KW * pue, 0.0)
+            found.append(HardwareStock(host, "bought", supply))
+        return tuple(found)
 
-    def _list_assignments(self, task: WorkloadTask, stock: HardwareStock) -> list[TaskAssignment]:
-        demand = task.demand
-        if demand is None:
-            return []
-        found = []
-        for model in task.models:
-            steady = self._sizer.steady(demand, model, stock.host)
-            if steady is not None and steady.requests_per_s.value > 0:
-                found.append(
-                    TaskAssignment(
-                        build_steady_choice(task.name, demand, model, steady, stock.kind.machine), task, model, steady
-                    )
-                )
-        return found
-
-
-def _scale_to_site(task: WorkloadTask, sites: int) -> WorkloadTask:
-    return task._replace(demand=task.demand.scaled_by(1 / sites)) if task.demand is not None else task
+    def _list_assignments(self, task: WorkloadTask, stock: HardwareStock) -> Iterable[TaskAssignment]:
+        for model in task.models if task.demand is not None else ():
+            steady = self._sizer.steady(task.demand, model, stock.host) if task.demand is not None else None
+            if task.demand is not None and steady is not None and steady.requests_per_s.value > 0:
+                choice = build_steady_choice(task.name, task.demand, model, steady, stock.kind.machine)
+                yield TaskAssignment(choice, task, model, steady)
 
 
 def _multiply_by_sites(part: OptionPart, one: CountrySites) -> OptionPart:
-    return part._replace(
-        terms=tuple(term._replace(flow=tuple(usd * one.sites for usd in term.flow)) for term in part.terms),
-        fleets=tuple(
-            fleet._replace(machines=tuple(m * one.sites for m in fleet.machines), peak=fleet.peak * one.sites)
-            for fleet in part.fleets
-        ),
-        pools=tuple(
-            replace(
-                pool,
-                name=f"{pool.name}-{one.country.lower()}",
-                replicas=pool.replicas * one.sites,
-                parallelism=replace(pool.parallelism, data=pool.replicas * one.sites),
-            )
-            for pool in part.pools
-        ),
-        purchases=tuple(
-            replace(
-                bought,
-                pool=f"{bought.pool}-{one.country.lower()}",
-                machines=bought.machines * one.sites,
-                peak=bought.peak * one.sites,
-            )
-            for bought in part.purchases
-        ),
-    )
+    times, suffix = one.sites, f"-{one.country.lower()}"
+    fleets, pools, purchases = [], [], []
+    for fleet in part.fleets:
+        fleets.append(fleet._replace(machines=tuple(m * times for m in fleet.machines), peak=fleet.peak * times))
+    for pool in part.pools:
+        replicas = pool.replicas * times
+        parallelism = replace(pool.parallelism, data=replicas)
+        pools.append(replace(pool, name=f"{pool.name}{suffix}", replicas=replicas, parallelism=parallelism))
+    for bought in part.purchases:
+        machines, peak = bought.machines * times, bought.peak * times
+        purchases.append(replace(bought, pool=f"{bought.pool}{suffix}", machines=machines, peak=peak))
+    terms = tuple(term._replace(flow=tuple(usd * times for usd in term.flow)) for term in part.terms)
+    return part._replace(terms=terms, fleets=tuple(fleets), pools=tuple(pools), purchases=tuple(purchases))

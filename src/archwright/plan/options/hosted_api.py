@@ -87,18 +87,11 @@ class HostedApiPlanner:
         part = join_parts([OptionPart(terms=priced, models=models), rented])
         home = next((place for place in places if place in self._catalog.countries), self._needs.organisation.country)
         where = (Location("hosted-api", provider, places[0] if places else "", home),)
-        draft = OptionDraft(
-            f"{PLACEMENT}-{provider}",
-            "hosted-api",
-            provider,
-            regions=tuple(dict.fromkeys([*places, *self._rented_countries(part, where)])) if places else (),
-            misses=(*(miss for one in bought for miss in one.misses), *misses, *beside.misses),
-            notes=(
-                *self._note_other_work(beside, rented),
-                *(note for one in bought for note in one.notes),
-                *beside.notes,
-            ),
-        )
+        regions = dict.fromkeys([*places, *self._rented_countries(part, where)]) if places else ()
+        misses = (*(miss for one in bought for miss in one.misses), *misses, *beside.misses)
+        notes = [*self._note_other_work(beside, rented), *(note for one in bought for note in one.notes), *beside.notes]
+        name = f"{PLACEMENT}-{provider}"
+        draft = OptionDraft(name, "hosted-api", provider, regions=tuple(regions), misses=misses, notes=tuple(notes))
         return self._world.assembler.build(draft, part, where, whole=len(priced) == len(self._text))
 
     def _note_other_work(self, beside: InstanceSelection, rented: OptionPart) -> Iterable[str]:
@@ -159,9 +152,9 @@ class HostedApiPlanner:
 
     def _choose_model(self, provider: str, demand: Demand) -> TokenPurchase:
         """The cheapest model that passes the floors, else the cheapest whose quality nobody reported, as a miss."""
-        workload, offered = demand.workload, self._eligible_models(provider, demand)
+        workload = demand.workload
         by_standing: dict[str, list[HostedModel]] = {"passes": [], "unknown": [], "below": []}
-        for model in offered:
+        for model in self._eligible_models(provider, demand):
             by_standing[assess_quality(workload, self._reported_quality(model, demand))].append(model)
         pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
         if not pool:
@@ -169,15 +162,13 @@ class HostedApiPlanner:
             return TokenPurchase(None, None, (make_miss(f"{workload.name}.model", None, wanted),), ())
         # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
         model, known = self._cheapest_models(pool, demand)
-        notes = [
-            *format_unrated_note(workload, model.id, self._reported_quality(model, demand)),
-            *self._note_known_model(known, model, demand),
-        ]
-        misses = (
-            tuple(find_floor_misses(workload, self._reported_quality(model, demand)))
-            if not by_standing["passes"]
-            else ()
-        )
+        reported = self._reported_quality(model, demand)
+        notes = [*format_unrated_note(workload, model.id, reported)]
+        if known is not model:
+            more = self._model_monthly_usd(known, demand) - self._model_monthly_usd(model, demand)
+            costs = f"costs {self._world.format_amount(more)} a month more than {model.id}"
+            notes.append(f"{workload.name}: {known.id}, whose quality is known, {costs}")
+        misses = () if by_standing["passes"] else tuple(find_floor_misses(workload, reported))
         down = check_unverified_availability(workload, provider, self._catalog)
         slow = check_unverified_latency(demand, self._nearest_round_trip(demand, model), provider, self._catalog)
         scarce, said = check_token_quota(demand, provider, self._catalog)
@@ -202,12 +193,6 @@ class HostedApiPlanner:
         known = min(rated_ones, key=rank, default=model)
         (ends, usd, _), (known_ends, known_usd, _) = rank(model), rank(known)
         return (known if (known_ends, known_usd) <= (ends, SIMILAR_COST_FACTOR * usd) else model), known
-
-    def _note_known_model(self, known: HostedModel, model: HostedModel, demand: Demand) -> Iterable[str]:
-        if known is not model:
-            more = self._model_monthly_usd(known, demand) - self._model_monthly_usd(model, demand)
-            costs = f"costs {self._world.format_amount(more)} a month more than {model.id}"
-            yield f"{demand.workload.name}: {known.id}, whose quality is known, {costs}"
 
     def _nearest_round_trip(self, demand: Demand, model: HostedModel) -> str:
         """The round trip to the nearest of the countries where the model may answer; a far one where nobody knows."""
@@ -248,11 +233,9 @@ class HostedApiPlanner:
 
     def _estimate_price(self, model: HostedModel, demand: Demand) -> Estimate:
         value, band = self._model_monthly_usd(model, demand), BAND["high" if model.agrees else model.confidence]
-        second = value
-        if model.second_input_usd_per_token is not None and model.second_output_usd_per_token is not None:
-            second = self._token_monthly_usd(
-                demand, model.second_input_usd_per_token, model.second_output_usd_per_token
-            )
+        second, reads, writes = value, model.second_input_usd_per_token, model.second_output_usd_per_token
+        if reads is not None and writes is not None:
+            second = self._token_monthly_usd(demand, reads, writes)
         basis = self._ledger.create_basis(
             f"{demand.workload.name}.tokens.{model.provider}",
             "quoted",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec, Offer
@@ -13,7 +13,7 @@ from archwright.contract.needs import TEXT_KINDS, Site
 from archwright.contract.plan import Launch, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD
-from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
+from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import DEFAULT_TIER, FailureDomain, RedundancyRequirement
@@ -65,17 +65,12 @@ class OptionPart(NamedTuple):
 
 def join_parts(parts: Iterable[OptionPart]) -> OptionPart:
     held = list(parts)
-    return OptionPart(
-        terms=tuple(term for part in held for term in part.terms),
-        fleets=tuple(fleet for part in held for fleet in part.fleets),
-        pools=tuple(pool for part in held for pool in part.pools),
-        purchases=tuple(bought for part in held for bought in part.purchases),
-        models={name: model for part in held for name, model in part.models.items()},
-        serving=tuple(one for part in held for one in part.serving),
-        misses=tuple(dict.fromkeys(miss for part in held for miss in part.misses)),
-        notes=tuple(dict.fromkeys(note for part in held for note in part.notes)),
-        assumptions=tuple(dict.fromkeys(said for part in held for said in part.assumptions)),
-    )
+    joined: dict[str, Any] = {}
+    for field in OptionPart._fields:
+        every = [one for part in held for one in getattr(part, field)]
+        joined[field] = tuple(dict.fromkeys(every) if field in ("misses", "notes", "assumptions") else every)
+    models = {name: model for part in held for name, model in part.models.items()}
+    return OptionPart(**{**joined, "models": models})
 
 
 class PoolWriter:
@@ -88,13 +83,10 @@ class PoolWriter:
             raise ValueError(f"{pick.task.name}: a rented machine has an offer")
         count = self.record_machine_count(pick)
         made = self.write_unpriced(pick)
-        price = (
-            self.record_list_price(offer).scaled(1 / max(pick.steady.engines, 1)) if pick.steady is not None else None
-        )
-        return made._replace(
-            terms=tuple(self._price_tranche(pick, offer, tranche, count) for tranche in pick.tranches),
-            pools=tuple(replace(pool, price_usd_per_hour=price) for pool in made.pools),
-        )
+        engines = max(pick.steady.engines, 1) if pick.steady is not None else 1
+        price = self.record_list_price(offer).scaled(1 / engines)
+        terms = tuple(self._price_tranche(pick, offer, tranche, count) for tranche in pick.tranches)
+        return made._replace(terms=terms, pools=tuple(replace(one, price_usd_per_hour=price) for one in made.pools))
 
     def write_unpriced(self, pick: InstanceChoice) -> OptionPart:
         machine, task = pick.host.machine.id, pick.task
@@ -120,10 +112,8 @@ class PoolWriter:
 
     def _price_tranche(self, pick: InstanceChoice, offer: Offer, tranche: PurchaseTranche, count: str) -> CashFlow:
         line = f"{pick.task.name}: {offer.instance_type} in {offer.region}, {tranche.kind}"
-        paid = make_varying_flow(
-            line, "compute", tranche.usd, (count, *self.record_price_drivers(offer, tranche, pick))
-        )
-        return paid._replace(machines_of=(pick.task.workload.name,))
+        drivers = (count, *self.record_price_drivers(offer, tranche, pick))
+        return CashFlow(line, "compute", tranche.usd, drivers, machines_of=(pick.task.workload.name,))
 
     def record_list_price(self, offer: Offer) -> Estimate:
         """The list price of an hour, kept as a fact that costs rest on."""
@@ -172,12 +162,8 @@ class PoolWriter:
         if batch is None:
             raise ValueError(f"{task.name}: neither a steady load nor a job")
         names = self._ledger.register_bases(batch.bases)
-        basis = self._ledger.create_basis(
-            name,
-            "formula",
-            "machine-hours of one run",
-            facts=(names.get(batch.machine_hours.basis, ""), *batch.assumptions),
-        )
+        facts = (names.get(batch.machine_hours.basis, ""), *batch.assumptions)
+        basis = self._ledger.create_basis(name, "formula", "machine-hours of one run", facts=facts)
         return self._ledger.register_driver(replace(batch.machine_hours, basis=basis))
 
     def _estimate_machine_count(self, name: str, demand: Demand, steady: SteadyCapacity) -> Estimate:
@@ -265,12 +251,9 @@ def survives_zone_loss(needed: int, spares: int) -> bool:
 
 def note_fragile_limits(task: WorkloadTask, steady: SteadyCapacity) -> list[str]:
     """What is said where the low end of the band holds no limit any more."""
-    carried = steady.requests_per_s
-    if carried.low >= carried.value * MIN_THROUGHPUT_SHARE:
-        return []
-    return [
-        f"at risk: {task.workload.name}: at the slow end of its band {steady.model} breaks its limits on any number"
-    ]
+    carried, said = steady.requests_per_s, f"at the slow end of its band {steady.model} breaks its limits on any number"
+    fragile = carried.low < carried.value * MIN_THROUGHPUT_SHARE
+    return [f"at risk: {task.workload.name}: {said}"] if fragile else []
 
 
 def list_assumptions(sized: SteadyCapacity | BatchWork | None) -> tuple[str, ...]:
