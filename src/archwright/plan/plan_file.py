@@ -36,20 +36,13 @@ def write_plan(plan: Plan, path: Path) -> None:
 
 def read_plan(path: Path) -> Plan:
     """Raises PlanFileError: AW-FILE-01 not there, -02 not JSON, -03 not a plan, -04 another version, -05 too big."""
+    where = ErrorLocation(str(path))
     if not path.is_file():
-        raise PlanFileError(
-            "AW-FILE-01",
-            "there is no plan file here",
-            where=ErrorLocation(str(path)),
-            hint="make one: archwright plan needs.yaml -o plan.json",
-        )
+        hint = "make one: archwright plan needs.yaml -o plan.json"
+        raise PlanFileError("AW-FILE-01", "there is no plan file here", where=where, hint=hint)
     if path.stat().st_size > MAX_PLAN_BYTES:
-        raise PlanFileError(
-            "AW-FILE-05",
-            f"the plan file is larger than {MAX_PLAN_BYTES // 1024**2} MiB",
-            where=ErrorLocation(str(path)),
-            hint=REMAKE_HINT,
-        )
+        large = f"the plan file is larger than {MAX_PLAN_BYTES // 1024**2} MiB"
+        raise PlanFileError("AW-FILE-05", large, where=where, hint=REMAKE_HINT)
     plan = decode_plan(path.read_bytes(), str(path))
     if plan.chosen is not None and plan.chosen not in {option.name for option in plan.options}:
         raise _make_format_error(str(path), f"chosen names no option: {plan.chosen!r}", "chosen")
@@ -73,28 +66,17 @@ def _check_version(data: bytes, file: str) -> None:
     except msgspec.ValidationError as error:
         raise _make_format_error(file, str(error).partition(" - at ")[0], "version") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        text, hint = f"not valid JSON: {error}", REMAKE_HINT
+        where = ErrorLocation(file, _find_error_line(data, str(error)))
         if _NEEDS_PATTERN.search(data):
-            raise PlanFileError(
-                "AW-FILE-02",
-                "this is a needs file, not a plan",
-                where=ErrorLocation(file),
-                hint=f"make a plan of it first: archwright plan {file} -o plan.json",
-            ) from error
-        raise PlanFileError(
-            "AW-FILE-02",
-            f"not valid JSON: {error}",
-            where=ErrorLocation(file, _find_error_line(data, str(error))),
-            hint=REMAKE_HINT,
-        ) from error
+            text, where = "this is a needs file, not a plan", ErrorLocation(file)
+            hint = f"make a plan of it first: archwright plan {file} -o plan.json"
+        raise PlanFileError("AW-FILE-02", text, where=where, hint=hint) from error
     except RecursionError as error:
         raise _make_format_error(file, "nested too deep", None) from error
     if head.version != PLAN_VERSION:
-        raise PlanFileError(
-            "AW-FILE-04",
-            f"the plan has version {head.version}; this archwright reads version {PLAN_VERSION}",
-            where=ErrorLocation(file, None, "version"),
-            hint=REMAKE_HINT,
-        )
+        text = f"the plan has version {head.version}; this archwright reads version {PLAN_VERSION}"
+        raise PlanFileError("AW-FILE-04", text, where=ErrorLocation(file, None, "version"), hint=REMAKE_HINT)
 
 
 def _find_error_line(data: bytes, message: str) -> int:
@@ -105,6 +87,5 @@ def _find_error_line(data: bytes, message: str) -> int:
 
 
 def _make_format_error(file: str, message: str, field: str | None) -> PlanFileError:
-    return PlanFileError(
-        "AW-FILE-03", f"not a plan: {message}", where=ErrorLocation(file, None, field), hint=REMAKE_HINT
-    )
+    where = ErrorLocation(file, None, field)
+    return PlanFileError("AW-FILE-03", f"not a plan: {message}", where=where, hint=REMAKE_HINT)

@@ -28,7 +28,7 @@ from archwright.plan.decision.selection import why_infeasible
 from archwright.plan.demand.data_residency import reject_residency_conflict
 from archwright.plan.demand.forecast import list_text_demands
 from archwright.plan.evidence.controls import add_residency_evidence, list_controls, predict_controls
-from archwright.plan.evidence.gateway_settings import GatewaySettings, build_gateway_settings
+from archwright.plan.evidence.gateway_settings import build_gateway_settings
 from archwright.plan.evidence.predictions import PlanPredictions, predict_served_loads, report_unpredicted
 from archwright.plan.options.cloud import CloudPlanner, choose_clouds
 from archwright.plan.options.cloud_instances import InstanceSelector
@@ -78,8 +78,12 @@ def make_plan(
     best = next((one for one in looked if one.draft.name == concluded.chosen), None)
     promised, served = planner.predict_chosen(best)
     told = build_gateway_settings(needs, catalog, best.draft if best is not None else None, promised.queues)
-    options = tuple(_annotate_option(o, promised, told) if o.name == concluded.chosen else o for o in concluded.options)
-    option = next((one for one in options if one.name == concluded.chosen), None)
+    option = next((one for one in concluded.options if one.name == concluded.chosen), None)
+    options = concluded.options
+    if option is not None:
+        noted = replace(option, notes=(*option.notes, *promised.notes), pools=told.pools)
+        options = tuple(noted if one is option else one for one in options)
+        option = noted
     chosen = ChosenOption(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())
     controls = add_residency_evidence(list_controls(needs, catalog, ledger), chosen)
     predictions = (*promised.predictions, *predict_controls(controls, option, ledger))
@@ -117,23 +121,17 @@ def make_plan(
 def _record_machine_probe(machine: MachineFacts, ledger: PlanProvenance) -> MachineFacts:
     when = datetime.fromtimestamp(machine.probed_at, UTC).isoformat(timespec="seconds")
 
-    def based(name: str, rate: Estimate, definition: str) -> Estimate:
-        facts = (f"probed {when}",)
-        formula = "median of the repeats; band: their spread, at least 10 % each way"
-        basis = ledger.create_basis(f"machine.{name}", "measured", definition, formula=formula, facts=facts)
-        return replace(rate, basis=basis)
-
-    memory, matmul, disk = (
-        machine.memory_bandwidth_bytes_per_s,
-        machine.matmul_flops_per_s,
-        machine.disk_write_bytes_per_s,
-    )
-    return replace(
-        machine,
-        memory_bandwidth_bytes_per_s=based("memory_bandwidth", memory, "bytes one thread reads from memory per second"),
-        matmul_flops_per_s=based("matmul", matmul, "FLOP/s of a matrix product on one thread"),
-        disk_write_bytes_per_s=based("disk_write", disk, "bytes written to the home's disk per second"),
-    )
+    definitions = {
+        "memory_bandwidth_bytes_per_s": ("memory_bandwidth", "bytes one thread reads from memory per second"),
+        "matmul_flops_per_s": ("matmul", "FLOP/s of a matrix product on one thread"),
+        "disk_write_bytes_per_s": ("disk_write", "bytes written to the home's disk per second"),
+    }
+    facts, formula = (f"probed {when}",), "median of the repeats; band: their spread, at least 10 % each way"
+    rates: dict[str, Estimate] = {}
+    for field, (name, text) in definitions.items():
+        basis = ledger.create_basis(f"machine.{name}", "measured", text, formula=formula, facts=facts)
+        rates[field] = replace(getattr(machine, field), basis=basis)
+    return replace(machine, **rates)
 
 
 class Planner:
@@ -203,15 +201,14 @@ class Planner:
             note = f"for the texts only; not included: {', '.join(others)}"
             self._ledger.add_not_sized(f"on this machine: {', '.join(others)} (texts only are planned there yet)")
             draft = draft._replace(notes=(*draft.notes, note))
-        return local._replace(
-            draft=draft if demands else draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
-        )
+        if not demands:
+            draft = draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
+        return local._replace(draft=draft)
 
     def _refuse_unsellable(self, draft: OptionDraft) -> OptionDraft:
         """Nothing is bought by an expired price, by an undated one only after a quote, nor where it may not be sold."""
-        draft = check_export_control(
-            draft._replace(notes=(*note_undated_prices(draft), *draft.notes)), self._needs.organisation.country
-        )
+        draft = draft._replace(notes=(*note_undated_prices(draft), *draft.notes))
+        draft = check_export_control(draft, self._needs.organisation.country)
         known = any(miss.constraint == "stale_facts" for miss in draft.misses)
         return draft if self._accept_stale or known else refuse_expired_prices(draft, self._catalog)
 
@@ -239,10 +236,6 @@ class Planner:
         found = build_served_load(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines)
         found = found._replace(up=one.up)
         return found._replace(part=one.part) if isinstance(found, PooledLoad) else found
-
-
-def _annotate_option(option: Option, promised: PlanPredictions, told: GatewaySettings) -> Option:
-    return replace(option, notes=(*option.notes, *promised.notes), pools=told.pools)
 
 
 def _list_software_stack(needs: Needs, catalog: Catalog, option: Option | None) -> tuple[StackLine, ...]:

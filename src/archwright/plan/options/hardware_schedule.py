@@ -39,7 +39,6 @@ from archwright.plan.options.pool_writer import (
     map_workload_model,
     note_fragile_limits,
 )
-from archwright.plan.violations import Misses
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
 ThroughputBound = Callable[[Estimate], float]
@@ -72,15 +71,17 @@ class HardwareScheduler:
     ) -> OptionPart:
         """`every`: of all types, those that share a load with these among them."""
         whole = tuple(map(sum, zip(*(counts for _, counts in stocks), strict=True)))
-        held, pools = [self._write_stock(stock, ways, (counts, whole), place) for stock, counts in stocks], list[str]()
-        pools += dict.fromkeys(map(_format_pool_name, ways))
+        held = [self._write_stock(stock, ways, (counts, whole), place) for stock, counts in stocks]
+        pools = dict.fromkeys(f"{way.task.name}{way.suffix}" for way in ways)
         # The spares are one workload's engines on paper: whichever machine fails, they take what ran on it.
         first = max(ways, key=lambda way: max(way.choice.peak, default=0.0))
         spares = max(max(way.choice.spares, default=0) for way in ways)
         for way in ways:
             beside = tuple(one for one in every if one.part is not None and one.task.name == way.task.name)
             part = self._write_assignment(stocks, way, (spares, spares if way is first else 0), beside)
-            held.append(_mark_shared_purchases(part, tuple(pools)))
+            own = f"{way.task.name}{way.suffix}"
+            others = tuple(pool for pool in pools if pool != own)
+            held.append(part._replace(purchases=tuple(replace(one, shared_with=others) for one in part.purchases)))
         return join_parts(held)
 
     def _write_stock(
@@ -92,10 +93,10 @@ class HardwareScheduler:
     ) -> OptionPart:
         """`counts`: machines of this stock, and of the whole type."""
         mine, whole = counts
-        terms = (
-            self._price_purchase(stock, ways, mine, (place, whole[-1] - mine[-1])) if stock.purchase == "bought" else ()
-        )
-        return OptionPart(terms=terms, fleets=(_build_fleet(stock, ways, mine, whole),))
+        fleets = (_build_fleet(stock, ways, mine, whole),)
+        bought = stock.purchase == "bought"
+        terms = self._price_purchase(stock, ways, mine, (place, whole[-1] - mine[-1])) if bought else ()
+        return OptionPart(terms=terms, fleets=fleets)
 
     def _write_assignment(
         self,
@@ -110,7 +111,7 @@ class HardwareScheduler:
         task = way.task
         bought = tuple(
             Purchase(
-                pool=_format_pool_name(way),
+                pool=f"{way.task.name}{way.suffix}",
                 machine=stock.host.machine.id,
                 kind=stock.purchase,
                 machines=sum(counts) / len(counts),
@@ -125,8 +126,10 @@ class HardwareScheduler:
         )
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
-            working = build_batch_loads(task, way.batch, way.width)
-            return made._replace(misses=_list_job_misses(way), serving=working, assumptions=list_assumptions(way.batch))
+            job, batch = task.job, way.batch
+            late = (*batch.misses, *count_job_machines(batch, job)[1]) if batch is not None and job is not None else ()
+            working = build_batch_loads(task, batch, way.width)
+            return made._replace(misses=late, serving=working, assumptions=list_assumptions(batch))
         misses, said, host = list(steady.misses), [*made.notes, *note_fragile_limits(task, steady)], stocks[0][0].host
         running = _size_exclusive_load(way, spared) if way.part is None else _size_shared_load(way, beside)
         up = self._writer.add_failure_domain(task, host.where, running.up)
@@ -168,38 +171,27 @@ class HardwareScheduler:
         wrong together. `there`: machines of the type that need not be bought.
         """
         most = max(ways, key=_rank_by_machines)
+        sized = most.sizing_result
+        names = self._ledger.register_bases(sized.bases)
+        figure = sized.requests_per_s if isinstance(sized, SteadyCapacity) else sized.machine_hours
+        known = names.get(figure.basis)
         basis = self._ledger.create_basis(
             f"machines.{node.id}.{most.task.name}.{most.choice.model or most.task.workload.kind}.{counts[-1]}".lower(),
             "formula",
             "machines of this type that are bought by the end of the horizon, spares included",
             formula="what workloads take of machines in the busiest hour, summed, rounded up, and spares they share",
-            facts=self._sizing_facts(most),
+            facts=(*((known,) if known else ()), *sized.assumptions),
         )
-        value, months = counts[-1], len(counts)
-        fast = count_machines_by_month(ways, months, lambda carried: carried.high)[-1] - there
-        slow = (
-            count_machines_by_month(
-                ways, months, lambda carried: max(carried.low, carried.value * MIN_THROUGHPUT_SHARE)
-            )[-1]
-            - there
+        fast, slow = (
+            count_machines_by_month(ways, len(counts), pace)[-1] - there
+            for pace in (lambda carried: carried.high, _get_slow_end)
         )
+        value = counts[-1]
         return Estimate(value=value, low=max(0, min(fast, value)), high=max(slow, value), unit="machines", basis=basis)
 
-    def _sizing_facts(self, way: TaskAssignment) -> tuple[str, ...]:
-        sized = way.sizing_result
-        names = self._ledger.register_bases(sized.bases)
-        figure = sized.requests_per_s if isinstance(sized, SteadyCapacity) else sized.machine_hours
-        known = names.get(figure.basis)
-        return (*((known,) if known else ()), *sized.assumptions)
 
-
-def _format_pool_name(way: TaskAssignment) -> str:
-    return f"{way.task.name}{way.suffix}"
-
-
-def _mark_shared_purchases(part: OptionPart, pools: tuple[str, ...]) -> OptionPart:
-    told = (replace(one, shared_with=tuple(pool for pool in pools if pool != one.pool)) for one in part.purchases)
-    return part._replace(purchases=tuple(told))
+def _get_slow_end(band: Estimate) -> float:
+    return max(band.low, band.value * MIN_THROUGHPUT_SHARE)
 
 
 class BusiestYear(NamedTuple):
@@ -257,12 +249,9 @@ def _count_load_spares(way: TaskAssignment, year: int) -> int:
 
 
 def _describe_shared_load(beside: tuple[TaskAssignment, ...]) -> str:
-    parts = (
-        f"{way.choice.machine} {' '.join(f'{share:.0%}' for share in way.part.shares)}"
-        for way in beside
-        if way.part is not None
-    )
-    years = max(len(way.part.shares) for way in beside if way.part is not None)
+    shares = [(way.choice.machine, way.part.shares) for way in beside if way.part is not None]
+    parts = (f"{machine} {' '.join(f'{share:.0%}' for share in mine)}" for machine, mine in shares)
+    years = max(len(mine) for _, mine in shares)
     return f"{beside[0].task.name}: several types of machines share it, years 1 to {years}: {'; '.join(parts)}"
 
 
@@ -270,19 +259,16 @@ def count_machines_by_month(
     ways: tuple[TaskAssignment, ...], months: int, pace: ThroughputBound = lambda carried: carried.value
 ) -> tuple[int, ...]:
     """Machines of one type, month by month. `pace` says which end of a band of requests/s counts."""
+    # What is reserved of a load that is shared has its spares in it.
+    spares = [way.choice.spares for way in ways if way.choice.spares and way.part is None]
     monthly = [
         max(1, math.ceil(_compute_machines_used(ways, month, pace) - ROUNDING))
-        + max(_count_exclusive_spares(way, month // MONTHS_PER_YEAR) for way in ways)
+        + max((one[month // MONTHS_PER_YEAR] for one in spares), default=0)
         for month in range(months)
     ]
     yearly = [max(monthly[year : year + MONTHS_PER_YEAR]) for year in range(0, months, MONTHS_PER_YEAR)]
     kept = itertools.accumulate(yearly, max)
     return tuple(count for count in kept for _ in range(MONTHS_PER_YEAR))[:months]
-
-
-def _count_exclusive_spares(way: TaskAssignment, year: int) -> int:
-    """What is reserved of a load that is shared has its spares in it."""
-    return way.choice.spares[year] if way.choice.spares and way.part is None else 0
 
 
 def _compute_machines_used(ways: tuple[TaskAssignment, ...], month: int, pace: ThroughputBound) -> float:
@@ -318,17 +304,7 @@ def _rank_by_machines(way: TaskAssignment) -> tuple[float, str]:
 
 
 def _invert_hours(hours: Estimate) -> Estimate:
-    return Estimate(
-        value=1 / hours.value,
-        low=1 / hours.high,
-        high=1 / max(hours.low, hours.value * MIN_THROUGHPUT_SHARE),
-        unit="1/h",
-    )
-
-
-def _list_job_misses(way: TaskAssignment) -> Misses:
-    job, batch = way.task.job, way.batch
-    return (*batch.misses, *count_job_machines(batch, job)[1]) if batch is not None and job is not None else ()
+    return Estimate(value=1 / hours.value, low=1 / hours.high, high=1 / _get_slow_end(hours), unit="1/h")
 
 
 def _build_fleet(

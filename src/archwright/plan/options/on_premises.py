@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.needs import PRIVATE_SENSITIVITIES, DataProfile, Needs
+from archwright.contract.needs import PRIVATE_SENSITIVITIES, Needs
 from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
-from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import SizingCache, WorkloadTask
 from archwright.plan.cost.staffing import compute_serving_staff_usd
 from archwright.plan.demand.data_residency import (
@@ -77,7 +76,8 @@ class OnPremisesPlanner:
         # The year of each month.
         self._years = tuple(year for year, span in enumerate(self._spans) for _ in span)
         self._inside = tuple(task for task in tasks if not runs_at_sites(task))
-        self._sites = self._plan_site_workloads()
+        sites = EdgeSitePlanner(world.needs, world.catalog, world.sizer, world.settler)
+        self._sites = join_parts(sites.plan_task(task) for task in tasks if runs_at_sites(task))
         self._models = {task.name: self._models_to_try(task) for task in tasks}
 
     def _models_to_try(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
@@ -97,22 +97,14 @@ class OnPremisesPlanner:
         return tuple(model for model in task.models if get_model_id(model) in kept)
 
     def plan_option(self, provider: str | None) -> BuiltOption:
-        return self.plan_on_premises() if provider is None else self.plan_hybrid(provider)
-
-    def plan_on_premises(self) -> BuiltOption:
-        draft = OptionDraft("on-premises", "on-premises", "on-premises", regions=(self._house.country,))
-        return self._optimise_option(draft, {task.name: () for task in self._inside})
-
-    def plan_hybrid(self, provider: str) -> BuiltOption:
-        draft = OptionDraft(f"hybrid-{provider}", "hybrid", provider, regions=(self._house.country,))
-        return self._optimise_option(
-            draft, {task.name: self._cloud_assignments(provider, task) for task in self._inside}
-        )
-
-    def _plan_site_workloads(self) -> OptionPart:
-        world = self._world
-        sites = EdgeSitePlanner(world.needs, world.catalog, world.sizer, world.settler)
-        return join_parts(sites.plan_task(task) for task in self._tasks if runs_at_sites(task))
+        """All of it here, or the rest at a provider."""
+        regions = (self._house.country,)
+        if provider is None:
+            draft = OptionDraft("on-premises", "on-premises", "on-premises", regions=regions)
+            return self._optimise_option(draft, {})
+        draft = OptionDraft(f"hybrid-{provider}", "hybrid", provider, regions=regions)
+        outside = {task.name: self._cloud_assignments(provider, task) for task in self._inside}
+        return self._optimise_option(draft, outside)
 
     def _optimise_option(self, draft: OptionDraft, outside: Mapping[str, Iterable[TaskAssignment]]) -> BuiltOption:
         misses, ways = self._check_residency(), list[TaskAssignment]()
@@ -120,7 +112,7 @@ class OnPremisesPlanner:
             draft = draft._replace(regions=(), misses=tuple(misses))
             return self._world.assembler.build(draft, OptionPart(notes=tuple(self._house.notes)), (), whole=False)
         for task in self._inside:
-            found = [*self._on_site_assignments(task), *outside[task.name]]
+            found = [*self._on_site_assignments(task), *outside.get(task.name, ())]
             misses += task.misses if not found else ()
             if not found and task.place is not None and not self._is_near_task(task):
                 regions = f"{task.workload.name}.traffic.regions"
@@ -145,7 +137,8 @@ class OnPremisesPlanner:
         """Asked again with tighter limits while what runs beside the machines breaks one; without any when none can
         be kept: an option over a limit is shown, not hidden.
         """
-        limits, last, ways = self._initial_limits(), None, self._prune_assignments(ways)
+        kept = set(prune_dominated(tuple(way.choice for way in ways), self._machine_kinds, self._follows))
+        limits, last, ways = self._initial_limits(), None, tuple(way for way in ways if way.choice in kept)
         for _ in range(MAX_ROUNDS):
             solution = self._solve(ways, limits)
             if solution is None:
@@ -162,10 +155,6 @@ class OnPremisesPlanner:
             unequal = make_miss("model", None, "one model for a workload and what follows it")
             return self._world.assembler.build(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
         return self._build_from_solution(draft, ways, solution)
-
-    def _prune_assignments(self, ways: tuple[TaskAssignment, ...]) -> tuple[TaskAssignment, ...]:
-        kept = set(prune_dominated(tuple(way.choice for way in ways), self._machine_kinds, self._follows))
-        return tuple(way for way in ways if way.choice in kept)
 
     @property
     def _machine_kinds(self) -> tuple[MachineSupply, ...]:
@@ -190,10 +179,8 @@ class OnPremisesPlanner:
     ) -> BuiltOption:
         used = [(ways[one.choice], one if one.shares else None) for one in solution.taken]
         # In the needs' order, which names lines: the program's own would rename them with every change of the needs.
-        names, apart = (
-            [task.name for task in self._inside],
-            assign_pool_suffixes([way._replace(part=part) for way, part in used]),
-        )
+        names = [task.name for task in self._inside]
+        apart = assign_pool_suffixes([way._replace(part=part) for way, part in used])
         taken, world = tuple(sorted(apart, key=lambda way: names.index(way.task.name))), self._world
         held = zip(self._house.stocks, solution.machines, strict=True)
         had = tuple((stock, tuple(counts[year] for year in self._years)) for stock, counts in held)
@@ -202,50 +189,39 @@ class OnPremisesPlanner:
         rented = [self._mark_overflow_share(world.writer.write_rented(pick), pick) for pick in picks.values()]
         part = join_parts([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
-        said = (
-            *self._house.describe_idle_machines(part.fleets),
-            *(note for way in taken for note in self._note_better_model(way)),
-        )
+        said = [*self._house.describe_idle_machines(part.fleets)]
+        said += [note for way in taken for note in self._note_better_model(way)]
         draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *said))
-        where: tuple[Location, ...] = (self._house.where,)
-        return world.assembler.build(draft, part, where, whole=True)
+        return world.assembler.build(draft, part, (self._house.where,), whole=True)
 
     @staticmethod
     def _mark_overflow_share(part: OptionPart, pick: InstanceChoice) -> OptionPart:
         """Rented machines that serve what is above another part of the same load say so."""
-        demand = pick.task.demand
-        if demand is None or not demand.elsewhere:
+        above = pick.task.demand
+        if above is None or not above.elsewhere:
             return part
-        above, whole = demand, demand._replace(elsewhere=())
-        shares = tuple(
-            sum(map(above.requests, year)) / sum(map(whole.requests, year))
-            for year in split_into_years(len(demand.growth))
-        )
+        whole, years = above._replace(elsewhere=()), split_into_years(len(above.growth))
+        shares = tuple(sum(map(above.requests, year)) / sum(map(whole.requests, year)) for year in years)
         serving = (one._replace(part=0.0) if isinstance(one, ProvisionedLoad) else one for one in part.serving)
         return part._replace(serving=tuple(serving), pools=tuple(replace(pool, shares=shares) for pool in part.pools))
 
     def _note_better_model(self, way: TaskAssignment) -> Iterable[str]:
+        """What a better model would take of the same machines."""
         workload, model, machine = way.task.workload, way.model, way.choice.machine
         if way.steady is None or model is None or machine is None or way.suffix:
             return
-        here = [
-            w
-            for w in self._house.list_assignments(way.task, way.task.models, followed=True)
-            if w.choice.machine == machine
-        ]
+        every = self._house.list_assignments(way.task, way.task.models, followed=True)
         able = [
-            w
-            for w in here
-            if w.model is not None and is_better_model(workload, w.model, model) and not count_broken_limits(w)
+            (max(other.choice.peak), other.model)
+            for other in every
+            if other.choice.machine == machine and other.model is not None
+            if is_better_model(workload, other.model, model) and not count_broken_limits(other)
         ]
-        best = min(able, key=lambda w: max(w.choice.peak), default=None)
-        if best is not None and best.model is not None:
-            named = [f"{one.id} ({format_scores(workload, one)})" for one in (best.model, model)]
-            taken, here_taken = max(best.choice.peak), max(way.choice.peak)
-            yield (
-                f"{way.task.name}: {named[0]} instead of {named[1]} would take {taken:.3g} machines at the peak, not "
-                f"{here_taken:.3g}"
-            )
+        if able:
+            taken, better = min(able, key=lambda one: one[0])
+            named = [f"{one.id} ({format_scores(workload, one)})" for one in (better, model)]
+            more = f"{taken:.3g} machines at the peak, not {max(way.choice.peak):.3g}"
+            yield f"{way.task.name}: {named[0]} instead of {named[1]} would take {more}"
 
     def _initial_limits(self) -> SolverLimits:
         needs, site = self._world.needs, self._world.needs.placement.site
@@ -272,18 +248,15 @@ class OnPremisesPlanner:
             counted = sum({choice.task: choice.usd_per_month for choice in used}.values())
             stocks = zip(self._house.stocks, solution.machines, strict=True)
             counted += sum(stock.kind.sum_over_years(stock.kind.usd_per_month, counts) for stock, counts in stocks)
-            limits = limits._replace(
-                usd_per_month=min(counted, limits.usd_per_month or counted) - over * TIGHTENING_MARGIN
-            )
+            least = min(counted, limits.usd_per_month or counted)
+            limits = limits._replace(usd_per_month=least - over * TIGHTENING_MARGIN)
         return limits
 
     def _check_residency(self) -> list[ConstraintViolation]:
-        found = []
-        for task in self._inside:
-            bounds = collect_workload_bounds(self._world.needs, task.workload)
-            if not is_country_inside(self._world.catalog, bounds, self._house.country):
-                found.append(make_miss("residency", self._house.country, format_bounds(bounds)))
-        return found[:1]
+        country = self._house.country
+        every = (collect_workload_bounds(self._world.needs, task.workload) for task in self._inside)
+        outside = (bounds for bounds in every if not is_country_inside(self._world.catalog, bounds, country))
+        return [make_miss("residency", country, format_bounds(bounds)) for bounds in outside][:1]
 
     def _is_near_task(self, task: WorkloadTask) -> bool:
         """Whether the house is where the task must be answered."""
@@ -294,9 +267,8 @@ class OnPremisesPlanner:
         if not self._is_near_task(task):
             return []
         followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
-        return add_shared_spares(
-            self._house.list_assignments(task, self._models_for(task), followed=followed), self._house.owned_types
-        )
+        ways = self._house.list_assignments(task, self._models_for(task), followed=followed)
+        return add_shared_spares(ways, self._house.owned_types)
 
     def _models_for(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
         return self._models.get(task.follows if task.follows is not None else task.name, ())
@@ -307,23 +279,21 @@ class OnPremisesPlanner:
             return
         renter = self._world.renter
         followed = any(other.follows == task.name for other in self._inside)
-        if task.follows is not None or followed:
-            groups: list[tuple[ModelSpec | None, ...]] = [(model,) for model in self._models_for(task)]
-        else:
-            groups = [self._models_for(task)]
-        for models in groups:
-            pick = renter.best_choice(provider, task, models)
+        models, apart = self._models_for(task), task.follows is not None or followed
+        for group in [(model,) for model in models] if apart else [models]:
+            pick = renter.best_choice(provider, task, group)
             if pick is not None and not pick.misses:
-                yield self._rented_assignment(task, pick)
+                model, outside = get_model_id(pick.model), pick.task.name
+                usd = self._monthly_usd(pick)
+                choice = AssignmentChoice(task.name, model, None, pick.cost, usd, outside=outside)
+                yield TaskAssignment(choice, task, pick.model, pick=pick)
         if task.demand is not None and not followed:
             yield from self._overflow_assignments(provider, task, task.demand)
 
     def _overflow_assignments(self, provider: str, task: WorkloadTask, demand: Demand) -> Iterable[TaskAssignment]:
         """The mean stays and the peaks go out; or so much stays as some of the owned machines carry while they last."""
-        found, alone = (
-            list[TaskAssignment](),
-            replace(demand.workload, slo=replace(demand.workload.slo, availability=None)),
-        )
+        found = list[TaskAssignment]()
+        alone = replace(demand.workload, slo=replace(demand.workload.slo, availability=None))
         for way in self._on_site_assignments(task):
             if way.steady is None or way.choice.machine is None or count_broken_limits(way):
                 continue
@@ -352,25 +322,17 @@ class OnPremisesPlanner:
         pick = self._world.renter.best_choice(provider, rest, (way.model,))
         if pick is not None and not pick.misses:
             parted = way._replace(pick=pick, kept=kept)
-            choice = build_steady_choice(way.task.name, whole, way.model, steady, machine, kept)._replace(
-                outside=rest.name
-            )
-            work = [(usd, year) for usd, year in zip(way.choice.work_usd, self._spans, strict=True)]
+            choice = build_steady_choice(way.task.name, whole, way.model, steady, machine, kept)
+            work = zip(way.choice.work_usd, self._spans, strict=True)
             done = tuple(usd * sum(parted.served_share(whole, m) for m in year) / len(year) for usd, year in work)
-            yield parted._replace(
-                choice=choice._replace(usd=pick.cost, usd_per_month=self._monthly_usd(pick), work_usd=done)
-            )
-
-    def _rented_assignment(self, task: WorkloadTask, pick: InstanceChoice) -> TaskAssignment:
-        model = get_model_id(pick.model)
-        choice = AssignmentChoice(task.name, model, None, pick.cost, self._monthly_usd(pick), outside=pick.task.name)
-        return TaskAssignment(choice, task, pick.model, pick=pick)
+            choice = choice._replace(outside=rest.name, usd=pick.cost, work_usd=done)
+            yield parted._replace(choice=choice._replace(usd_per_month=self._monthly_usd(pick)))
 
     def _monthly_usd(self, pick: InstanceChoice) -> float:
         return pick.usd / self._world.needs.budget.horizon_months
 
     def _uses_private_data(self, task: WorkloadTask) -> bool:
-        used: list[DataProfile] = [data for data in self._world.needs.data if data.name in task.workload.data]
+        used = (data for data in self._world.needs.data if data.name in task.workload.data)
         return any(data.sensitivity in PRIVATE_SENSITIVITIES for data in used)
 
 
@@ -380,12 +342,8 @@ def _rank_by_weakness(
     """Broken limits, what is taken of a machine at the peak; of equals the better model, then the lighter one."""
     known = model.quality if model is not None else {}
     score = sum(known.get(benchmark) or 0.0 for benchmark in demand.workload.quality)
-    return (
-        len(steady.misses),
-        compute_machine_share(demand.peak_at_horizon, steady),
-        -score,
-        -steady.requests_per_s.value,
-    )
+    taken = compute_machine_share(demand.peak_at_horizon, steady)
+    return len(steady.misses), taken, -score, -steady.requests_per_s.value
 
 
 def assign_pool_suffixes(ways: list[TaskAssignment]) -> tuple[TaskAssignment, ...]:

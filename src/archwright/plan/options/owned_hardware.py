@@ -98,7 +98,7 @@ class OnPremisesSite:
     """
 
     def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, *, expired: bool = True) -> None:
-        self._needs, self._catalog, self._sizer, self._expired = needs, catalog, sizer, expired
+        self._needs, self._catalog, self._sizer = needs, catalog, sizer
         self._years = split_into_years(needs.budget.horizon_months)
         site = needs.placement.site
         self.country = site.country if site is not None else needs.organisation.country
@@ -107,7 +107,9 @@ class OnPremisesSite:
         self._hosts = self._allowed.list_purchasable(self.where)
         self._found: dict[tuple[str, tuple[str, ...], bool], list[TaskAssignment]] = {}
         self.notes: list[str] = []
-        self.stocks = tuple((*self._owned_stocks(), *self._purchasable_stocks()))
+        bought = (host for host in self._hosts if expired or catalog.may_advise_buying(require_node(host)))
+        priced = (HardwareStock(host, "bought", self._machine_kind(host, None)) for host in bought)
+        self.stocks = (*self._owned_stocks(), *priced)
 
     @property
     def owned_types(self) -> frozenset[str]:
@@ -126,22 +128,14 @@ class OnPremisesSite:
             return site.electricity_usd_per_kwh
         return self._catalog.electricity_usd_per_kwh(self.country).value
 
-    def _purchasable_stocks(self) -> Iterable[HardwareStock]:
-        for host in self._hosts:
-            if self._expired or self._catalog.may_advise_buying(require_node(host)):
-                yield HardwareStock(host, "bought", self._machine_kind(host, None))
-
     def _owned_stocks(self) -> Iterable[HardwareStock]:
         for owned in self._needs.placement.owned:
             host = self._find_host(owned)
-            if host is None:
-                self.notes.append(
-                    f"owned {owned.count} x {owned.machine} are left out: no row of a bought machine is like them"
-                )
-                continue
-            left = round((self._life_months(host) - owned.age_months) / MONTHS_PER_YEAR)
-            if left <= 0:
-                self.notes.append(f"owned {owned.count} x {owned.machine} are left out: their economic life is over")
+            months = self._life_months(host) - owned.age_months if host is not None else 0
+            left = round(months / MONTHS_PER_YEAR)
+            if host is None or left <= 0:
+                why = "no row of a bought machine is like them" if host is None else "their economic life is over"
+                self.notes.append(f"owned {owned.count} x {owned.machine} are left out: {why}")
                 continue
             most = tuple(owned.count if year < left else 0 for year in range(len(self._years)))
             yield HardwareStock(host, "owned", self._machine_kind(host, most))
@@ -155,8 +149,8 @@ class OnPremisesSite:
             count, device = self._catalog.resolve_machine(owned.machine)
         except CatalogError:
             return None
-        wanted = (device.id, count)
-        return next((host for host in self._hosts if _make_accelerator_key(host) == wanted), None)
+        alike = ((host, host.machine.accelerator) for host in self._hosts if host.machine.accelerator_count == count)
+        return next((host for host, own in alike if own is not None and own.id == device.id), None)
 
     def _machine_kind(self, host: CandidateMachine, most: tuple[int, ...] | None) -> MachineSupply:
         """`most`: of machines that are owned. The same sums as in upkeep.py, renewal.py and staffing.py."""
@@ -175,9 +169,8 @@ class OnPremisesSite:
         generations = tuple(math.ceil(one / life) for one in left)
         again = tuple(n - residual ** ((one - (n - 1) * life) / life) for n, one in zip(generations, left, strict=True))
         spares = part("spares").value * node.price_usd
-        whole = tuple(
-            node.price_usd * paid + spares + (monthly + staff) * one for paid, one in zip(again, left, strict=True)
-        )
+        each = zip(again, left, strict=True)
+        whole = tuple(node.price_usd * paid + spares + (monthly + staff) * one for paid, one in each)
         spent = tuple(monthly * one / months for one in left)
         capex = tuple(node.price_usd * n + spares for n in generations)
         return MachineSupply(node.id, whole, spent, capex, kw, node.rack_units)
@@ -206,16 +199,10 @@ class OnPremisesSite:
     def _find_assignments(
         self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, followed: bool
     ) -> list[TaskAssignment]:
-        found = [
-            way
-            for host in {stock.host.machine.id: stock.host for stock in self.stocks}.values()
-            if self._allowed.is_suitable(task, host)
-            for way in (
-                self._steady_assignments(task, models, host)
-                if task.demand is not None
-                else self._job_assignments(task, models, host)
-            )
-        ]
+        list_ways = self._steady_assignments if task.demand is not None else self._job_assignments
+        hosts = {stock.host.machine.id: stock.host for stock in self.stocks}.values()
+        suitable = (host for host in hosts if self._allowed.is_suitable(task, host))
+        found = [way for host in suitable for way in list_ways(task, models, host)]
         kept = [way for way in found if not count_broken_limits(way)] or found
         kept = kept if followed else _prefer_better_models(task, kept)
         # Where a load may be shared among types, all of it has one model: the strongest of each type is not enough.
@@ -244,24 +231,16 @@ class OnPremisesSite:
     def _job_assignments(
         self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], host: CandidateMachine
     ) -> Iterable[TaskAssignment]:
-        for model in models:
-            job = task.job
-            batch = self._sizer.batch(job, model, host.machine) if job is not None else None
+        job, machine = task.job, host.machine
+        for model in models if job is not None else ():
+            batch = self._sizer.batch(job, model, machine) if job is not None else None
             if job is not None and batch is not None:
                 width, _ = count_job_machines(batch, job)
                 hours = compute_machine_hours(batch, job, width)
                 most = tuple(max(hours[month] for month in year) for year in self._years)
-                choice = AssignmentChoice(
-                    task.name, get_model_id(model), host.machine.id, width=float(width), hours=most
-                )
-                yield TaskAssignment(
-                    self._add_work_cost(choice, host, batch.busy_w, hours), task, model, None, batch, width
-                )
-
-
-def _make_accelerator_key(host: CandidateMachine) -> tuple[str | None, int]:
-    device = host.machine.accelerator
-    return (device.id if device is not None else None, host.machine.accelerator_count)
+                choice = AssignmentChoice(task.name, get_model_id(model), machine.id, width=float(width), hours=most)
+                choice = self._add_work_cost(choice, host, batch.busy_w, hours)
+                yield TaskAssignment(choice, task, model, None, batch, width)
 
 
 def build_steady_choice(
@@ -274,10 +253,8 @@ def build_steady_choice(
 ) -> AssignmentChoice:
     """What the busiest month of each year takes; where `kept` says so only up to so many requests/s in each month."""
     busiest = [max(year, key=lambda month: demand.growth[month]) for year in split_into_years(len(demand.growth))]
-    taken = [
-        [compute_machine_share(min(rate, kept[month]) if kept else rate, steady) for rate in demand.rates(month)]
-        for month in busiest
-    ]
+    rates = [[min(rate, kept[month]) if kept else rate for rate in demand.rates(month)] for month in busiest]
+    taken = [[compute_machine_share(rate, steady) for rate in month] for month in rates]
     peak = tuple(one[0] for one in taken)
     target = demand.workload.slo.availability
     spares = tuple(count_spares(count_machines(one, 1.0), target) if one else 0 for one in peak)

@@ -27,7 +27,7 @@ from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_se
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TEXT_KINDS
 from archwright.plan.accounting.budget import AT_RISK, USD, OptionDraft
-from archwright.plan.accounting.cash_flow import make_varying_flow
+from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
@@ -119,18 +119,13 @@ class ServerlessPlanner:
     def _list_workers(self, provider: str, where: Location) -> tuple[ServerlessWorker, ...]:
         pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
         allowed = None if pins is None else catalog.accelerator_ids(pins)
-        return tuple(
-            ServerlessWorker(
-                row,
-                CandidateMachine(
-                    where, Machine(f"worker-{row.accelerator}", device, 1, WORKER_CORES, WORKER_RAM_BYTES)
-                ),
-            )
-            for row in read_serverless_prices()
-            if row.provider == provider
-            and (device := catalog.accelerators.get(row.accelerator)) is not None
-            and (allowed is None or device.id in allowed)
-        )
+        found = []
+        for row in read_serverless_prices():
+            device = catalog.accelerators.get(row.accelerator)
+            if row.provider == provider and device is not None and (allowed is None or device.id in allowed):
+                machine = Machine(f"worker-{row.accelerator}", device, 1, WORKER_CORES, WORKER_RAM_BYTES)
+                found.append(ServerlessWorker(row, CandidateMachine(where, machine)))
+        return tuple(found)
 
     def _choose_worker(
         self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], workers: tuple[ServerlessWorker, ...]
@@ -181,20 +176,12 @@ class ServerlessPlanner:
         drivers = (self._ledger.register_driver(price), writer.record_machine_count(pick))
         line = f"{task.name}: seconds of {row.accelerator} in {worker.host.where.region}"
         made = writer.write_unpriced(pick)
-        down = (
-            check_unverified_availability(task.workload, row.provider, self._world.catalog)
-            if task.demand is not None
-            else UnverifiedLevel()
-        )
-        return made._replace(
-            terms=(
-                make_varying_flow(line, "compute", pick.tranches[0].usd, drivers)._replace(
-                    machines_of=(task.workload.name,)
-                ),
-            ),
-            misses=(*made.misses, *down.misses),
-            notes=(*made.notes, *down.notes, *_note_cold_starts(pick, row, bill)),
-        )
+        down = UnverifiedLevel()
+        if task.demand is not None:
+            down = check_unverified_availability(task.workload, row.provider, self._world.catalog)
+        paid = CashFlow(line, "compute", pick.tranches[0].usd, drivers, machines_of=(task.workload.name,))
+        notes = (*made.notes, *down.notes, *_note_cold_starts(pick, row, bill))
+        return made._replace(terms=(paid,), misses=(*made.misses, *down.misses), notes=notes)
 
 
 def estimate_worker_usage(

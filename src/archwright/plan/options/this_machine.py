@@ -9,7 +9,7 @@ of prompt and answer together: lengths are log-normal, and the longest requests 
 from __future__ import annotations
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.records import EngineSpec, ModelSpec
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, multiply_estimates, within_factor
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Artefact, ConstraintViolation, Launch, MachineFacts, Pool
@@ -75,7 +75,7 @@ class ThisMachinePlanner:
         terms = (paid._replace(machines_of=tuple(one.demand.workload.name for one in served)),)
         whole = served and len(served) == len(demands)
         draft = self._make_draft(misses)._replace(
-            regions=(self._needs.organisation.country,) if not _has_miss(misses, "residency") else (),
+            regions=() if any(one.constraint == "residency" for one in misses) else (self._needs.organisation.country,),
             terms=terms if whole else None,
             pools=tuple(pools),
             models={one.demand.workload.name: one.spec.model.id for one in served},
@@ -187,7 +187,13 @@ class ThisMachinePlanner:
             context_tokens=spec.context_tokens,
             default_max_tokens=default_max_tokens(demand.output_tokens),
             quantisation=spec.quantisation,
-            launch=build_launch(self._engine, count_engine_threads(machine)),
+            launch=Launch(
+                engine=self._engine.id,
+                settings={"threads": count_engine_threads(machine), "batch_tokens": BATCH_TOKENS},
+                environment=SPIN_ENVIRONMENT,
+                health_path=self._engine.health_path,
+                metrics=self._engine.metrics,
+            ),
             artefact=artefact,
         )
 
@@ -237,17 +243,3 @@ class ThisMachinePlanner:
 
 def _estimate_draw_kw(machine: MachineFacts) -> Estimate:
     return within_factor((MACHINE_BASE_W + CORE_W * machine.cores_usable) / 1000, POWER_FACTOR, "kW")
-
-
-def _has_miss(misses: list[ConstraintViolation], constraint: str) -> bool:
-    return any(miss.constraint == constraint for miss in misses)
-
-
-def build_launch(engine: EngineSpec, threads: int) -> Launch:
-    return Launch(
-        engine=engine.id,
-        settings={"threads": threads, "batch_tokens": BATCH_TOKENS},
-        environment=SPIN_ENVIRONMENT,
-        health_path=engine.health_path,
-        metrics=engine.metrics,
-    )
