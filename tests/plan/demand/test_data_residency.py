@@ -12,7 +12,7 @@ from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.record import replace
 from archwright.errors import PlanError
 from archwright.plan.demand.data_residency import (
-    collect_workload_bounds,
+    collect_bounds,
     format_bounds,
     is_country_inside,
     is_region_inside,
@@ -51,15 +51,15 @@ def test_country_inside(catalog: Catalog) -> None:
 
 def test_bounds_join_the_data_and_the_pinned_regions(needs_of: Read) -> None:
     needs, _ = needs_of("startup")
-    assert collect_workload_bounds(needs, needs.workloads[0]) == (("US",), ("US",))
-    assert format_bounds(collect_workload_bounds(needs, needs.workloads[0])) == "US"
+    assert collect_bounds(needs, needs.workloads[0]) == (("US",), ("US",))
+    assert format_bounds(collect_bounds(needs, needs.workloads[0])) == "US"
 
     def unpinned(document: dict[str, Any]) -> None:
         document["placement"].pop("regions")
 
     needs, _ = needs_of("startup", unpinned)
-    assert collect_workload_bounds(needs, needs.workloads[0]) == (("US",),)
-    assert collect_workload_bounds(needs, needs.workloads[2]) == ()
+    assert collect_bounds(needs, needs.workloads[0]) == (("US",),)
+    assert collect_bounds(needs, needs.workloads[2]) == ()
     assert format_bounds(()) == "any"
     assert format_bounds((("DE", "FR"), ("EEA",))) == "DE or FR, and EEA"
 

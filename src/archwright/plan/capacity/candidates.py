@@ -17,7 +17,7 @@ from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
-from archwright.plan.demand.data_residency import collect_workload_bounds, is_country_inside
+from archwright.plan.demand.data_residency import collect_bounds, is_country_inside
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
 from archwright.plan.demand.model_selection import (
     ModelCandidates,
@@ -38,6 +38,9 @@ from archwright.sizing.workloads.vision import size_image_serving
 # Assumed: there and back between continents takes 0.1 to 0.3 s; a limit below this leaves too little beside it.
 LATENCY_SENSITIVE_S = 0.5
 
+# None: the work takes no model of the catalog.
+ModelOptions = tuple[ModelSpec | None, ...]
+
 
 class WorkloadTask(NamedTuple):
     """A steady load or a job (one of `demand` and `job`), and the models that may do it; None stands for no model of
@@ -48,7 +51,7 @@ class WorkloadTask(NamedTuple):
     workload: Workload
     demand: Demand | None
     job: BatchJob | None
-    models: tuple[ModelSpec | None, ...] = ()
+    models: ModelOptions = ()
     follows: str | None = None
     misses: Misses = ()
     notes: tuple[str, ...] = ()
@@ -95,7 +98,7 @@ def select_serving_places(workload: Workload, needs: Needs, catalog: Catalog) ->
     """Shares of the traffic that are answered apart, each inside its own place; none where one region may answer all,
     or where the data may not be in every place.
     """
-    bounds = collect_workload_bounds(needs, workload)
+    bounds = collect_bounds(needs, workload)
     inside = (
         any(is_country_inside(catalog, (*bounds, (place,)), country) for country in catalog.countries)
         for place in workload.regions

@@ -20,7 +20,7 @@ from archwright.plan.accounting.fleet import Location, MachineFleet, locate_offe
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.candidates import BURSTABLE
-from archwright.plan.demand.data_residency import collect_all_bounds, collect_workload_bounds, is_region_inside
+from archwright.plan.demand.data_residency import collect_all_bounds, collect_bounds, is_region_inside
 from archwright.plan.demand.forecast import Demand, list_steady_demands, split_into_years
 from archwright.plan.demand.proximity import ProximityRank, rank_proximity
 
@@ -185,7 +185,7 @@ def _is_plain_offer(offer: Offer) -> bool:
 
 def find_host_offer(needs: Needs, catalog: Catalog) -> Offer | None:
     """The nearest small machine where all the data may lie, of those the cheapest; None when there is none."""
-    bounds = tuple(bound for workload in needs.workloads for bound in collect_workload_bounds(needs, workload))
+    bounds = tuple(bound for workload in needs.workloads for bound in collect_bounds(needs, workload))
     clouds = needs.placement.clouds
     fitting = (
         offer

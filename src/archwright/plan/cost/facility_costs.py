@@ -30,7 +30,7 @@ from archwright.plan.cost.hardware_lifecycle import (
     price_hardware_lifecycle,
 )
 from archwright.plan.cost.prices import UnitPrice
-from archwright.plan.cost.storage_and_egress import StoredItem, sum_stored_terabytes
+from archwright.plan.cost.storage_and_egress import StoredItems, sum_stored_terabytes
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
 from archwright.sizing.hardware import power
 from archwright.sizing.infrastructure import network
@@ -182,13 +182,13 @@ def price_network_gear(case: OptionContext) -> list[CashFlow]:
 # --- power, energy, space
 
 
-def estimate_site_power(case: OptionContext, kept: tuple[StoredItem, ...]) -> tuple[SitePowerDraw, ...]:
+def estimate_site_power(case: OptionContext, kept: StoredItems) -> tuple[SitePowerDraw, ...]:
     """Each place of one's own at its peak. What stands at remote sites (plants, branches) draws there, not here."""
     places = (where for where in list_own_places(case) if not case.is_remote_site(where))
     return tuple(_estimate_place_power(case, kept, where) for where in places)
 
 
-def _estimate_place_power(case: OptionContext, kept: tuple[StoredItem, ...], where: Location) -> SitePowerDraw:
+def _estimate_place_power(case: OptionContext, kept: StoredItems, where: Location) -> SitePowerDraw:
     parts, here = list[Estimate](), select_central_fleets(case, where)
     # What follows owned machines stands there when these are gone: the busiest month, not the sum of all.
     busiest = max(range(case.months), key=lambda month: sum(_compute_peak_kw(fleet, month) for fleet in here))
@@ -252,7 +252,7 @@ def estimate_machine_energy(case: OptionContext, fleet: MachineFleet) -> UnitPri
     return UnitPrice(power.to_kwh(watts.value, HOURS_PER_MONTH), (basis,))
 
 
-def price_energy(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[CashFlow]:
+def price_energy(case: OptionContext, kept: StoredItems) -> list[CashFlow]:
     terms: list[CashFlow] = []
     for where in list_own_places(case):
         price, pue = case.quotes.electricity(where.country), price_pue(case, where)
@@ -267,9 +267,7 @@ def price_energy(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[Cash
     return [term for term in terms if term.sum > 0]
 
 
-def _price_shared_energy(
-    case: OptionContext, kept: tuple[StoredItem, ...], where: Location, kwh: UnitPrice
-) -> Iterable[CashFlow]:
+def _price_shared_energy(case: OptionContext, kept: StoredItems, where: Location, kwh: UnitPrice) -> Iterable[CashFlow]:
     terabytes, gear = sum_stored_terabytes(kept, where), size_network_gear(case, where)
     if terabytes:
         one = case.quotes.part("storage.draw")
@@ -299,7 +297,7 @@ def price_colocation(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> 
     return terms
 
 
-def energy_by_place(case: OptionContext, kept: tuple[StoredItem, ...]) -> dict[Location, Estimate]:
+def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Estimate]:
     """kWh of a month at the plug, mean over the horizon, for every place with machines or storage of its own."""
     found: dict[Location, Estimate] = {}
     for where in dict.fromkeys([*(fleet.where for fleet in case.fleets), *list_own_places(case)]):

@@ -30,7 +30,12 @@ from archwright.plan.cost.facility_costs import (
 )
 from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE
 from archwright.plan.cost.staffing import count_missing_engineers, price_staff
-from archwright.plan.cost.storage_and_egress import StoredItem, list_stored_items, price_egress, price_storage
+from archwright.plan.cost.storage_and_egress import (
+    StoredItems,
+    list_stored_items,
+    price_egress,
+    price_storage,
+)
 from archwright.sizing.hardware import power
 from archwright.sizing.infrastructure import network
 
@@ -96,9 +101,7 @@ def _sum_power(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> Estima
     return sum_estimates([place.power_kw for place in places], "kW", basis)
 
 
-def estimate_energy_and_carbon(
-    case: OptionContext, kept: tuple[StoredItem, ...]
-) -> tuple[Estimate | None, Estimate | None]:
+def estimate_energy_and_carbon(case: OptionContext, kept: StoredItems) -> tuple[Estimate | None, Estimate | None]:
     """kWh and kg of carbon of a month, mean over the horizon; None where no machine of the option is known."""
     by_place = energy_by_place(case, kept)
     return (_sum_energy(case, by_place), _sum_carbon(case, by_place)) if by_place else (None, None)

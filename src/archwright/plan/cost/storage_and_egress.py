@@ -45,6 +45,9 @@ class StoredItem(NamedTuple):
     where: Location
 
 
+StoredItems = tuple[StoredItem, ...]
+
+
 class EgressFlow(NamedTuple):
     """Bytes that leave a place each month, and the parts of the catalog they rest on."""
 
@@ -54,7 +57,7 @@ class EgressFlow(NamedTuple):
     facts: tuple[str, ...] = ()
 
 
-def list_stored_items(case: OptionContext) -> tuple[StoredItem, ...]:
+def list_stored_items(case: OptionContext) -> StoredItems:
     """Everything an option keeps, where it keeps it. On this machine the disk is there already."""
     found = [
         *_list_data_sets(case),
@@ -167,7 +170,7 @@ class StorageLineItem(NamedTuple):
     drivers: tuple[str, ...]
 
 
-def price_storage(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[CashFlow]:
+def price_storage(case: OptionContext, kept: StoredItems) -> list[CashFlow]:
     terms: list[CashFlow] = []
     for heap in _group_line_items(case, kept):
         if heap.where.placement in OWN_PLACEMENTS:
@@ -180,7 +183,7 @@ def price_storage(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[Cas
     return terms
 
 
-def _group_line_items(case: OptionContext, kept: tuple[StoredItem, ...]) -> Iterable[StorageLineItem]:
+def _group_line_items(case: OptionContext, kept: StoredItems) -> Iterable[StorageLineItem]:
     """Each data set and backup alone; the platform's own files, which are small, together by place and price."""
     own: dict[tuple[Location, str], list[StoredItem]] = {}
     for one in kept:
@@ -240,7 +243,7 @@ def _format_region_suffix(where: Location) -> str:
     return f" in {where.region}" if where.region else ""
 
 
-def sum_stored_terabytes(kept: tuple[StoredItem, ...], where: Location) -> tuple[float, ...]:
+def sum_stored_terabytes(kept: StoredItems, where: Location) -> tuple[float, ...]:
     here = [one.kept.bytes for one in kept if one.where == where]
     return tuple(sum(month) / TB for month in zip(*here, strict=True))
 
@@ -248,7 +251,7 @@ def sum_stored_terabytes(kept: tuple[StoredItem, ...], where: Location) -> tuple
 # --- what leaves
 
 
-def price_egress(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[CashFlow]:
+def price_egress(case: OptionContext, kept: StoredItems) -> list[CashFlow]:
     """Answers and exports by each provider's steps, then copies between regions of one provider."""
     out, between = list_egress_flows(case, kept)
     terms: list[CashFlow] = []
@@ -296,7 +299,7 @@ def _compute_fleet_share(case: OptionContext, fleet: MachineFleet, workload: Wor
     return sum(fleet.machines) / whole if whole else 0.0
 
 
-def list_egress_flows(case: OptionContext, kept: tuple[StoredItem, ...]) -> tuple[list[EgressFlow], list[EgressFlow]]:
+def list_egress_flows(case: OptionContext, kept: StoredItems) -> tuple[list[EgressFlow], list[EgressFlow]]:
     """Flows to the internet and flows between regions of one provider. What leaves a house, and what a hosted model
     answers, is paid for otherwise.
     """
@@ -319,7 +322,7 @@ def _list_response_flows(case: OptionContext) -> Iterable[EgressFlow]:
             yield EgressFlow(f"answers of {workload.name}", place, tuple(share * one for one in sent), message.facts)
 
 
-def _list_copy_flows(case: OptionContext, kept: tuple[StoredItem, ...]) -> Iterable[tuple[EgressFlow, Location]]:
+def _list_copy_flows(case: OptionContext, kept: StoredItems) -> Iterable[tuple[EgressFlow, Location]]:
     """A copy is filled in the first month, then follows what comes in."""
     profiles = {data.name: data for data in case.needs.data}
     for one in kept:

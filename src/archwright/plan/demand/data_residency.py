@@ -16,7 +16,7 @@ UNRESTRICTED = "any"
 ResidencyBounds = tuple[tuple[str, ...], ...]
 
 
-def collect_workload_bounds(needs: Needs, workload: Workload) -> ResidencyBounds:
+def collect_bounds(needs: Needs, workload: Workload) -> ResidencyBounds:
     """Groups of places; a region must lie in one place of each group."""
     return tuple(one.group for one in _list_constraints(needs, workload) if UNRESTRICTED not in one.group)
 
@@ -71,7 +71,7 @@ def _is_satisfiable(catalog: Catalog, stated: list[ResidencyConstraint]) -> bool
 
 def collect_all_bounds(needs: Needs) -> ResidencyBounds:
     """The groups of every workload together: inside them all data are near each other."""
-    every = (collect_workload_bounds(needs, workload) for workload in needs.workloads)
+    every = (collect_bounds(needs, workload) for workload in needs.workloads)
     return tuple(dict.fromkeys(group for bounds in every for group in bounds))
 
 

@@ -29,8 +29,8 @@ from archwright.plan.cost.storage_and_egress import StoredItem, list_stored_item
 from archwright.plan.demand.data_residency import (
     UNRESTRICTED,
     ResidencyBounds,
+    collect_bounds,
     collect_data_bounds,
-    collect_workload_bounds,
     format_bounds,
     is_place_inside,
 )
@@ -216,7 +216,7 @@ def _list_pool_findings(case: OptionContext, chosen: ChosenOption) -> Iterable[R
         return
     for workload in case.needs.workloads:
         if workload.name in option.models and workload.name not in served:
-            bounds = collect_workload_bounds(case.needs, workload)
+            bounds = collect_bounds(case.needs, workload)
             for place in sorted(case.catalog.hosted_places(option.provider, option.models[workload.name]) or {UNKNOWN}):
                 inside = not bounds if place == UNKNOWN else is_place_inside(case.catalog, bounds, place)
                 yield ResidencyFinding(f"{workload.name} at {option.provider}", place, bounds, inside)
@@ -224,14 +224,14 @@ def _list_pool_findings(case: OptionContext, chosen: ChosenOption) -> Iterable[R
 
 def _collect_bounds(case: OptionContext, names: tuple[str, ...]) -> ResidencyBounds:
     mine = (workload for workload in case.needs.workloads if workload.name in names)
-    bounds = (collect_workload_bounds(case.needs, workload) for workload in mine)
+    bounds = (collect_bounds(case.needs, workload) for workload in mine)
     return tuple(dict.fromkeys(group for groups in bounds for group in groups))
 
 
 def _list_gateway_findings(case: OptionContext, where: Location) -> Iterable[ResidencyFinding]:
     for workload in case.needs.workloads:
         if workload.name in list_online_workloads(case.needs) and not workload.sites:
-            yield _make_finding(case, "gateway", where, collect_workload_bounds(case.needs, workload))
+            yield _make_finding(case, "gateway", where, collect_bounds(case.needs, workload))
 
 
 def _find_item_bounds(case: OptionContext, one: StoredItem) -> ResidencyBounds:
@@ -241,7 +241,7 @@ def _find_item_bounds(case: OptionContext, one: StoredItem) -> ResidencyBounds:
     for workload in case.needs.workloads:
         trained = workload.kind in TRAINING_KINDS and one.kept.workload == workload.name
         if trained or one.kept.name == f"{INDEX_PREFIX}{workload.name}":
-            return collect_workload_bounds(case.needs, workload)
+            return collect_bounds(case.needs, workload)
     return ()
 
 

@@ -31,7 +31,7 @@ from archwright.plan.cost.control_plane import ControlPlaneSizer
 from archwright.plan.demand.data_residency import (
     UNRESTRICTED,
     ResidencyBounds,
-    collect_workload_bounds,
+    collect_bounds,
     is_country_inside,
     is_place_inside,
     is_region_inside,
@@ -90,7 +90,7 @@ def list_allowed_countries(
     """Countries inside all that bounds the workload. Data of people without bounds may go anywhere, the needs say so;
     of other data without bounds nobody says where those of people among them may go.
     """
-    bounds = collect_workload_bounds(needs, workload)
+    bounds = collect_bounds(needs, workload)
     if not bounds:
         return (UNRESTRICTED,) if find_strictest_class(needs, workload) in PRIVATE_SENSITIVITIES else ()
     inside = {country for country in catalog.countries if is_country_inside(catalog, bounds, country)}
@@ -173,7 +173,7 @@ def _list_upstreams(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Itera
         rows = [row for row in catalog.hosted if (row.provider, row.id) == wanted]
         reads, writes = demand.input_tokens.mean, demand.output_tokens.mean
         row = min(rows, key=lambda one: reads * one.input_usd_per_token + writes * one.output_usd_per_token)
-        bounds = collect_workload_bounds(needs, demand.workload)
+        bounds = collect_bounds(needs, demand.workload)
         yield _build_upstream(row, demand, _find_processing_country(catalog, bounds, row))
 
 
@@ -231,11 +231,8 @@ def derive_queue_timeouts(
 ) -> dict[str, QueueTimeouts]:
     """By workload: `predicted` holds what each pool's prediction says of its queue."""
     limits = {workload.name: workload.slo.ttft_p95_s for workload in needs.workloads}
-    return {
-        name: _derive_timeout(limit, found)
-        for name, found in predicted.items()
-        if (limit := limits.get(name)) is not None
-    }
+    wanted = ((name, limits.get(name), found) for name, found in predicted.items())
+    return {name: _derive_timeout(limit, found) for name, limit, found in wanted if limit is not None}
 
 
 def _derive_timeout(limit: float, found: Iterable[QueueLatencyPrediction]) -> QueueTimeouts:

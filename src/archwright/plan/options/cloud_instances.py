@@ -22,6 +22,7 @@ from archwright.plan.capacity.candidates import (
     CandidateMachine,
     MachineCapability,
     MachineFinder,
+    ModelOptions,
     SizingCache,
     WorkloadTask,
     make_sizing_key,
@@ -49,7 +50,7 @@ from archwright.plan.cost.staffing import compute_machine_staff_usd
 from archwright.plan.demand.data_residency import (
     ResidencyBounds,
     collect_all_bounds,
-    collect_workload_bounds,
+    collect_bounds,
     format_bounds,
     is_region_inside,
 )
@@ -168,7 +169,7 @@ class InstanceSelector:
         return None
 
     def _capable_machines(
-        self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...], near: bool
+        self, provider: str, task: WorkloadTask, models: ModelOptions, near: bool
     ) -> tuple[MachineCapability, ...]:
         """The machine types, each with each of the models that it holds, that no other beats. What one carries hangs on
         the task's texts and limits, not on how many there are.
@@ -184,9 +185,7 @@ class InstanceSelector:
             self._carried[key] = select_pareto_front(found)
         return self._carried[key]
 
-    def best_choice(
-        self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...]
-    ) -> InstanceChoice | None:
+    def best_choice(self, provider: str, task: WorkloadTask, models: ModelOptions) -> InstanceChoice | None:
         """The cheapest that breaks the fewest limits, where its users are; elsewhere only where that breaks fewer. None
         when nothing holds the task.
         """
@@ -222,7 +221,7 @@ class InstanceSelector:
         return self.best_choice(provider, task, models) if models else None
 
     def _find_best(
-        self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, near: bool
+        self, provider: str, task: WorkloadTask, models: ModelOptions, *, near: bool
     ) -> InstanceChoice | None:
         if task.demand is not None:
             return self._best_steady(task, task.demand, self._capable_machines(provider, task, models, near))
@@ -260,7 +259,7 @@ class InstanceSelector:
         here = tuple(host for host in inside if self._hosts.is_suitable(task, host))
         regions = dict.fromkeys(host.where.region for host in here)
         near: ResidencyBounds = ((task.place,),) if task.place is not None else ()
-        for bounds in (collect_all_bounds(self._needs), collect_workload_bounds(self._needs, task.workload)):
+        for bounds in (collect_all_bounds(self._needs), collect_bounds(self._needs, task.workload)):
             within = (*bounds, *near)
             allowed = {region for region in regions if is_region_inside(self._catalog, within, provider, region)}
             if allowed:
@@ -292,7 +291,7 @@ class InstanceSelector:
         return self._each * sum(sum(compute_monthly_peaks(tranche.machines, tranche.peak)) for tranche in tranches)
 
     def _best_job(
-        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], hosts: tuple[CandidateMachine, ...]
+        self, task: WorkloadTask, models: ModelOptions, hosts: tuple[CandidateMachine, ...]
     ) -> InstanceChoice | None:
         picks = []
         for host in hosts if task.job is not None else ():
@@ -331,7 +330,7 @@ class InstanceSelector:
         """Of machines that carry the same, those that are not dearer in every way. With `near` only where users are."""
         # How many work together hangs on their network; one alone does not.
         joint, workload = task.job is not None, task.workload
-        bounds, asked = collect_workload_bounds(self._needs, workload), list_user_places(self._needs, workload)
+        bounds, asked = collect_bounds(self._needs, workload), list_user_places(self._needs, workload)
         key = (provider, bounds, task.place, uses_language_model(task), joint, near, asked, workload.slo)
         if key not in self._cheapest:
             kept: dict[tuple[object, ...], list[CandidateMachine]] = {}
@@ -362,7 +361,7 @@ class InstanceSelector:
 
     def _explain_missing_offer(self, provider: str, task: WorkloadTask) -> ConstraintViolation:
         """Offers inside, but not of the pinned accelerators; or none inside at all."""
-        bounds, pinned = collect_workload_bounds(self._needs, task.workload), self._needs.placement.accelerators
+        bounds, pinned = collect_bounds(self._needs, task.workload), self._needs.placement.accelerators
         sold = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
         inside = [one for one in sold if is_region_inside(self._catalog, bounds, provider, one.region)]
         if pinned is not None and inside:

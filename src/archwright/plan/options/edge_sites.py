@@ -16,7 +16,7 @@ from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import MachineFinder, SizingCache, WorkloadTask
-from archwright.plan.demand.data_residency import collect_workload_bounds, format_bounds, is_country_inside
+from archwright.plan.demand.data_residency import collect_bounds, format_bounds, is_country_inside
 from archwright.plan.options.hardware_schedule import HardwareScheduler, count_machines_by_month
 from archwright.plan.options.owned_hardware import (
     HardwareStock,
@@ -69,7 +69,7 @@ class EdgeSitePlanner:
 
     def _plan_country(self, task: WorkloadTask, named: tuple[str, SiteGroup], one: CountrySites) -> OptionPart:
         name, group = named
-        bounds = collect_workload_bounds(self._needs, task.workload)
+        bounds = collect_bounds(self._needs, task.workload)
         if not is_country_inside(self._catalog, bounds, one.country):
             return OptionPart(misses=(make_miss("residency", one.country, format_bounds(bounds)),))
         # A region of its own name: the house may stand in the same country, with a limit of its own.

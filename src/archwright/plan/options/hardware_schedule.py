@@ -26,7 +26,13 @@ from archwright.plan.cost.hardware_lifecycle import MONTHS_PER_YEAR
 from archwright.plan.cost.prices import node_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, split_into_years
 from archwright.plan.demand.model_selection import list_model_notes
-from archwright.plan.options.owned_hardware import HardwareStock, TaskAssignment, compute_machine_share, require_node
+from archwright.plan.options.owned_hardware import (
+    Assignments,
+    HardwareStock,
+    TaskAssignment,
+    compute_machine_share,
+    require_node,
+)
 from archwright.plan.options.pool_writer import (
     MIN_THROUGHPUT_SHARE,
     OptionPart,
@@ -49,7 +55,7 @@ class HardwareScheduler:
         self._catalog, self._ledger, self._writer = catalog, ledger, writer
 
     def write_part(
-        self, had: tuple[tuple[HardwareStock, tuple[int, ...]], ...], ways: tuple[TaskAssignment, ...], place: str
+        self, had: tuple[tuple[HardwareStock, tuple[int, ...]], ...], ways: Assignments, place: str
     ) -> OptionPart:
         """`had`: the machines of each stock, month by month. `place` sets facts of one option apart from those of
         another.
@@ -65,8 +71,8 @@ class HardwareScheduler:
     def _write_type(
         self,
         stocks: list[tuple[HardwareStock, tuple[int, ...]]],
-        ways: tuple[TaskAssignment, ...],
-        every: tuple[TaskAssignment, ...],
+        ways: Assignments,
+        every: Assignments,
         place: str,
     ) -> OptionPart:
         """`every`: of all types, those that share a load with these among them."""
@@ -87,7 +93,7 @@ class HardwareScheduler:
     def _write_stock(
         self,
         stock: HardwareStock,
-        ways: tuple[TaskAssignment, ...],
+        ways: Assignments,
         counts: tuple[tuple[int, ...], tuple[int, ...]],
         place: str,
     ) -> OptionPart:
@@ -103,7 +109,7 @@ class HardwareScheduler:
         stocks: list[tuple[HardwareStock, tuple[int, ...]]],
         way: TaskAssignment,
         spared: tuple[int, int],
-        beside: tuple[TaskAssignment, ...],
+        beside: Assignments,
     ) -> OptionPart:
         """`spared`: the type's spares, and those among them whose engines are counted here; `beside`: all who share
         its load.
@@ -152,7 +158,7 @@ class HardwareScheduler:
         )
 
     def _price_purchase(
-        self, stock: HardwareStock, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], where: tuple[str, int]
+        self, stock: HardwareStock, ways: Assignments, counts: tuple[int, ...], where: tuple[str, int]
     ) -> tuple[CashFlow, ...]:
         """`where`: the place, and the machines that are there already."""
         node, (place, there) = require_node(stock.host), where
@@ -165,7 +171,7 @@ class HardwareScheduler:
         return (CashFlow(line, "purchase", flow, drivers, once=True, machines_of=_list_workloads(ways)),)
 
     def _estimate_machine_count(
-        self, node: ServerSpec, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], there: int
+        self, node: ServerSpec, ways: Assignments, counts: tuple[int, ...], there: int
     ) -> Estimate:
         """Made from the facts of the work that takes the most of them: options that differ in the rest alone are
         wrong together. `there`: machines of the type that need not be bought.
@@ -222,7 +228,7 @@ def _compute_on_site_share(way: TaskAssignment) -> float:
     return way.rates(demand, month)[0] / demand.rates(month)[0]
 
 
-def _size_shared_load(way: TaskAssignment, beside: tuple[TaskAssignment, ...]) -> BusiestYear:
+def _size_shared_load(way: TaskAssignment, beside: Assignments) -> BusiestYear:
     years = range(len(way.choice.peak))
     machines = [[math.ceil(_get_reserved_machines(one, year) - ROUNDING) for one in beside] for year in years]
     carried = [tuple(zip(machines[year], (1 / one.choice.peak[year] for one in beside), strict=True)) for year in years]
@@ -248,7 +254,7 @@ def _count_load_spares(way: TaskAssignment, year: int) -> int:
     return way.choice.spares[year] if alone else way.choice.beside[year]
 
 
-def _describe_shared_load(beside: tuple[TaskAssignment, ...]) -> str:
+def _describe_shared_load(beside: Assignments) -> str:
     shares = [(way.choice.machine, way.part.shares) for way in beside if way.part is not None]
     parts = (f"{machine} {' '.join(f'{share:.0%}' for share in mine)}" for machine, mine in shares)
     years = max(len(mine) for _, mine in shares)
@@ -256,7 +262,7 @@ def _describe_shared_load(beside: tuple[TaskAssignment, ...]) -> str:
 
 
 def count_machines_by_month(
-    ways: tuple[TaskAssignment, ...], months: int, pace: ThroughputBound = lambda carried: carried.value
+    ways: Assignments, months: int, pace: ThroughputBound = lambda carried: carried.value
 ) -> tuple[int, ...]:
     """Machines of one type, month by month. `pace` says which end of a band of requests/s counts."""
     # What is reserved of a load that is shared has its spares in it.
@@ -271,7 +277,7 @@ def count_machines_by_month(
     return tuple(count for count in kept for _ in range(MONTHS_PER_YEAR))[:months]
 
 
-def _compute_machines_used(ways: tuple[TaskAssignment, ...], month: int, pace: ThroughputBound) -> float:
+def _compute_machines_used(ways: Assignments, month: int, pace: ThroughputBound) -> float:
     peak = mean = width = hours = 0.0
     for way in ways:
         demand, job, sized = way.task.demand, way.task.job, way.sizing_result
@@ -308,7 +314,7 @@ def _invert_hours(hours: Estimate) -> Estimate:
 
 
 def _build_fleet(
-    stock: HardwareStock, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], whole: tuple[int, ...]
+    stock: HardwareStock, ways: Assignments, counts: tuple[int, ...], whole: tuple[int, ...]
 ) -> MachineFleet:
     """`busy` is the work done against the machines there, of the `whole` type; `busy_w` weighs each workload's draw by
     its work.
@@ -330,7 +336,7 @@ def _build_fleet(
     )
 
 
-def _list_workloads(ways: tuple[TaskAssignment, ...]) -> tuple[str, ...]:
+def _list_workloads(ways: Assignments) -> tuple[str, ...]:
     return tuple(dict.fromkeys(way.task.workload.name for way in ways))
 
 

@@ -26,7 +26,7 @@ from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.capacity.quotas import check_token_quota
 from archwright.plan.capacity.service_levels import check_unverified_availability, check_unverified_latency
 from archwright.plan.cost.data_placement import build_option_context
-from archwright.plan.demand.data_residency import UNRESTRICTED, collect_workload_bounds, format_bounds, is_place_inside
+from archwright.plan.demand.data_residency import UNRESTRICTED, collect_bounds, format_bounds, is_place_inside
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.demand.model_selection import (
     SIMILAR_COST_FACTOR,
@@ -122,7 +122,7 @@ class HostedApiPlanner:
         places = tuple(sorted({place for known in every if known is not None for place in known}))
         unknown, misses = None in every, dict[ConstraintViolation, None]()
         for task in self._text:
-            bounds = collect_workload_bounds(self._needs, task.workload)
+            bounds = collect_bounds(self._needs, task.workload)
             outside = [place for place in places if not is_place_inside(self._catalog, bounds, place)]
             if bounds and (unknown or outside):
                 value = ", ".join(dict.fromkeys(display_place(self._catalog, place) for place in outside)) or UNKNOWN

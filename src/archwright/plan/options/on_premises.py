@@ -17,11 +17,11 @@ from archwright.contract.needs import PRIVATE_SENSITIVITIES, Needs
 from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
-from archwright.plan.capacity.candidates import SizingCache, WorkloadTask
+from archwright.plan.capacity.candidates import ModelOptions, SizingCache, WorkloadTask
 from archwright.plan.cost.staffing import compute_serving_staff_usd
 from archwright.plan.demand.data_residency import (
     ResidencyBounds,
-    collect_workload_bounds,
+    collect_bounds,
     format_bounds,
     is_country_inside,
 )
@@ -32,6 +32,7 @@ from archwright.plan.options.edge_sites import EdgeSitePlanner, runs_at_sites
 from archwright.plan.options.hardware_schedule import HardwareScheduler
 from archwright.plan.options.option_builder import BuiltOption, OptionBuilder, sum_capex_usd, sum_monthly_usd
 from archwright.plan.options.owned_hardware import (
+    Assignments,
     OnPremisesSite,
     TaskAssignment,
     add_shared_spares,
@@ -80,7 +81,7 @@ class OnPremisesPlanner:
         self._sites = join_parts(sites.plan_task(task) for task in tasks if runs_at_sites(task))
         self._models = {task.name: self._models_to_try(task) for task in tasks}
 
-    def _models_to_try(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
+    def _models_to_try(self, task: WorkloadTask) -> ModelOptions:
         """Of a task that others follow, or whose load is shared with machines that are owned, only the models of which
         each machine type carries the most: what is light to answer with is light to train.
         """
@@ -133,7 +134,7 @@ class OnPremisesPlanner:
             return self._world.assembler.build(draft._replace(misses=(nothing,)), OptionPart(), (), whole=False)
         return self._solve_within_limits(draft, tuple(ways))
 
-    def _solve_within_limits(self, draft: OptionDraft, ways: tuple[TaskAssignment, ...]) -> BuiltOption:
+    def _solve_within_limits(self, draft: OptionDraft, ways: Assignments) -> BuiltOption:
         """Asked again with tighter limits while what runs beside the machines breaks one; without any when none can
         be kept: an option over a limit is shown, not hidden.
         """
@@ -164,7 +165,7 @@ class OnPremisesPlanner:
     def _follows(self) -> dict[str, str]:
         return {task.name: task.follows for task in self._inside if task.follows is not None}
 
-    def _solve(self, ways: tuple[TaskAssignment, ...], limits: SolverLimits) -> MipSolution | None:
+    def _solve(self, ways: Assignments, limits: SolverLimits) -> MipSolution | None:
         choices = tuple(way.choice for way in ways)
         program = IntegerProgram(choices, self._machine_kinds, self._follows)
         if any(choice.outside for choice in choices):
@@ -174,9 +175,7 @@ class OnPremisesPlanner:
             program.add_one_time_cost(compute_serving_staff_usd(self._world.needs, self._world.catalog), answering)
         return program.solve(limits)
 
-    def _build_from_solution(
-        self, draft: OptionDraft, ways: tuple[TaskAssignment, ...], solution: MipSolution
-    ) -> BuiltOption:
+    def _build_from_solution(self, draft: OptionDraft, ways: Assignments, solution: MipSolution) -> BuiltOption:
         used = [(ways[one.choice], one if one.shares else None) for one in solution.taken]
         # In the needs' order, which names lines: the program's own would rename them with every change of the needs.
         names = [task.name for task in self._inside]
@@ -233,7 +232,7 @@ class OnPremisesPlanner:
         )
 
     def _tighten_limits(
-        self, limits: SolverLimits, draft: OptionDraft, ways: tuple[TaskAssignment, ...], solution: MipSolution
+        self, limits: SolverLimits, draft: OptionDraft, ways: Assignments, solution: MipSolution
     ) -> SolverLimits:
         budget, usd, terms = self._world.needs.budget, self._world.usd, draft.terms or ()
         over = sum_capex_usd(terms) - budget.capex * usd
@@ -254,7 +253,7 @@ class OnPremisesPlanner:
 
     def _check_residency(self) -> list[ConstraintViolation]:
         country = self._house.country
-        every = (collect_workload_bounds(self._world.needs, task.workload) for task in self._inside)
+        every = (collect_bounds(self._world.needs, task.workload) for task in self._inside)
         outside = (bounds for bounds in every if not is_country_inside(self._world.catalog, bounds, country))
         return [make_miss("residency", country, format_bounds(bounds)) for bounds in outside][:1]
 
@@ -270,7 +269,7 @@ class OnPremisesPlanner:
         ways = self._house.list_assignments(task, self._models_for(task), followed=followed)
         return add_shared_spares(ways, self._house.owned_types)
 
-    def _models_for(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
+    def _models_for(self, task: WorkloadTask) -> ModelOptions:
         return self._models.get(task.follows if task.follows is not None else task.name, ())
 
     def _cloud_assignments(self, provider: str, task: WorkloadTask) -> Iterable[TaskAssignment]:
@@ -346,7 +345,7 @@ def _rank_by_weakness(
     return len(steady.misses), taken, -score, -steady.requests_per_s.value
 
 
-def assign_pool_suffixes(ways: list[TaskAssignment]) -> tuple[TaskAssignment, ...]:
+def assign_pool_suffixes(ways: list[TaskAssignment]) -> Assignments:
     """Of a load that is shared the part with the most in the last years has its name; the others add a machine's."""
     found, first = list[TaskAssignment](), set[str]()
     for way in sorted(ways, key=lambda one: one.part.shares[::-1] if one.part is not None else (), reverse=True):

@@ -20,7 +20,7 @@ from archwright.contract.plan import PurchaseKind
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.capacity.availability import count_spares
-from archwright.plan.capacity.candidates import CandidateMachine, MachineFinder, SizingCache, WorkloadTask
+from archwright.plan.capacity.candidates import CandidateMachine, MachineFinder, ModelOptions, SizingCache, WorkloadTask
 from archwright.plan.capacity.machine_count import ROUNDING, compute_machine_hours, count_job_machines, count_machines
 from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE
 from archwright.plan.cost.prices import MIN_RESIDUAL_SHARE
@@ -83,6 +83,9 @@ class TaskAssignment(NamedTuple):
         if found is None:
             raise ValueError(f"{self.task.name}: nothing of it runs in the house")
         return found
+
+
+Assignments = tuple[TaskAssignment, ...]
 
 
 def require_node(host: CandidateMachine) -> ServerSpec:
@@ -187,18 +190,14 @@ class OnPremisesSite:
             if stock.kind.most is not None and (left := max(stock.kind.most) - used.get(stock.host.machine.id, 0)) > 0
         )
 
-    def list_assignments(
-        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, followed: bool
-    ) -> list[TaskAssignment]:
+    def list_assignments(self, task: WorkloadTask, models: ModelOptions, *, followed: bool) -> list[TaskAssignment]:
         """Every way to do the task in the house; those that keep all limits, when there are any."""
         key = (task.name, tuple(get_model_id(model) for model in models), followed)
         if key not in self._found:
             self._found[key] = self._find_assignments(task, models, followed=followed)
         return self._found[key]
 
-    def _find_assignments(
-        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, followed: bool
-    ) -> list[TaskAssignment]:
+    def _find_assignments(self, task: WorkloadTask, models: ModelOptions, *, followed: bool) -> list[TaskAssignment]:
         list_ways = self._steady_assignments if task.demand is not None else self._job_assignments
         hosts = {stock.host.machine.id: stock.host for stock in self.stocks}.values()
         suitable = (host for host in hosts if self._allowed.is_suitable(task, host))
@@ -210,7 +209,7 @@ class OnPremisesSite:
         return kept if followed or (owns and task.demand is not None) else _select_strongest_models(kept)
 
     def _steady_assignments(
-        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], host: CandidateMachine
+        self, task: WorkloadTask, models: ModelOptions, host: CandidateMachine
     ) -> Iterable[TaskAssignment]:
         for model in models:
             demand = task.demand
@@ -229,7 +228,7 @@ class OnPremisesSite:
         return choice._replace(work_usd=tuple(usd * sum(hours[month] for month in year) for year in self._years))
 
     def _job_assignments(
-        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], host: CandidateMachine
+        self, task: WorkloadTask, models: ModelOptions, host: CandidateMachine
     ) -> Iterable[TaskAssignment]:
         job, machine = task.job, host.machine
         for model in models if job is not None else ():

@@ -30,7 +30,7 @@ from archwright.plan.accounting.budget import AT_RISK, USD, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
+from archwright.plan.capacity.candidates import CandidateMachine, ModelOptions, WorkloadTask
 from archwright.plan.capacity.machine_count import compute_machine_hours, count_job_machines, count_machines
 from archwright.plan.capacity.purchase_options import PurchaseTranche
 from archwright.plan.capacity.service_levels import (
@@ -40,7 +40,7 @@ from archwright.plan.capacity.service_levels import (
 )
 from archwright.plan.demand.data_residency import (
     collect_all_bounds,
-    collect_workload_bounds,
+    collect_bounds,
     format_bounds,
     is_region_inside,
 )
@@ -94,7 +94,7 @@ class ServerlessPlanner:
             limit = format_bounds(collect_all_bounds(self._world.needs))
             miss = make_miss("residency", "no offer inside", limit)
             return self._world.assembler.build(draft._replace(misses=(miss,)), OptionPart(), (), whole=False)
-        parts, models = list[OptionPart](), dict[str, tuple[ModelSpec | None, ...]]()
+        parts, models = list[OptionPart](), dict[str, ModelOptions]()
         for task in self._tasks:
             found = models.get(task.follows, ()) if task.follows is not None else task.models
             part, model = self._choose_worker(task, found, self._list_workers(provider, where))
@@ -108,7 +108,7 @@ class ServerlessPlanner:
     def _choose_region(self, provider: str) -> Location | None:
         """The nearest region where all data may be; a worker costs the same in each."""
         catalog, bounds = self._world.catalog, collect_all_bounds(self._world.needs)
-        bounds += tuple(b for task in self._tasks for b in collect_workload_bounds(self._world.needs, task.workload))
+        bounds += tuple(b for task in self._tasks for b in collect_bounds(self._world.needs, task.workload))
         regions = [row for row in catalog.regions.values() if row.provider == provider]
         inside = [row for row in regions if is_region_inside(catalog, bounds, provider, row.region)]
         if not inside:
@@ -128,7 +128,7 @@ class ServerlessPlanner:
         return tuple(found)
 
     def _choose_worker(
-        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], workers: tuple[ServerlessWorker, ...]
+        self, task: WorkloadTask, models: ModelOptions, workers: tuple[ServerlessWorker, ...]
     ) -> tuple[OptionPart, ModelSpec | None]:
         """The cheapest worker and model that break the fewest limits."""
         found = [way for worker in workers for model in models for way in self._list_choices(task, model, worker)]

@@ -21,7 +21,7 @@ from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import MACHINE_AVAILABILITY, MACHINE_AVAILABILITY_LOW, RedundancyRequirement
 from archwright.plan.capacity.served_load import LocalLoad, build_load_spec, count_context_tokens, default_max_tokens
 from archwright.plan.capacity.service_levels import check_availability, find_latency_misses
-from archwright.plan.demand.data_residency import collect_workload_bounds, format_bounds, is_country_inside
+from archwright.plan.demand.data_residency import collect_bounds, format_bounds, is_country_inside
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import format_licence_note, select_open_models
 from archwright.plan.options.option_builder import BuiltOption
@@ -102,7 +102,7 @@ class ThisMachinePlanner:
 
     def _check_residency(self, demands: tuple[Demand, ...]) -> list[ConstraintViolation]:
         country = self._needs.organisation.country
-        limits = [collect_workload_bounds(self._needs, demand.workload) for demand in demands]
+        limits = [collect_bounds(self._needs, demand.workload) for demand in demands]
         outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
         return [make_miss("residency", country, format_bounds(bounds)) for bounds in outside[:1]]
 

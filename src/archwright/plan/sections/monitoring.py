@@ -30,11 +30,8 @@ TRAINING_SERIES = ("train_s", "train_tokens_per_s", "train_memory_bytes")
 
 
 def build_monitoring_section(chosen: ChosenOption) -> Section:
-    levels = tuple(
-        line
-        for workload in chosen.needs.workloads
-        for line in _list_service_levels(workload, _find_pool(chosen, workload))
-    )
+    served = ((workload, _find_pool(chosen, workload)) for workload in chosen.needs.workloads)
+    levels = tuple(line for workload, pool in served for line in _list_service_levels(workload, pool))
     if "hosted" in derive_traits(chosen):
         levels = tuple(replace(line, why=f"{line.why}; {NO_GATEWAY_NOTE}") for line in levels)
     kept = tuple(line for line in list_existing_tools(chosen) if line.topic.startswith("Monitoring"))
@@ -75,11 +72,10 @@ def _build_series_line(chosen: ChosenOption) -> SectionLine:
 def _list_service_levels(workload: Workload, pool: Pool | None) -> Iterator[SectionLine]:
     """One line a service level: what is asked for, the query, and what wakes somebody."""
     slo = workload.slo
-    latency = ("latency_s", slo.latency_p95_s)
-    limits = (
-        (("ttft_s", slo.ttft_p95_s), ("tpot_s", slo.tpot_p95_s), latency) if workload.kind in TEXT_KINDS else (latency,)
-    )
-    for quantity, limit in limits:
+    limits = {"latency_s": slo.latency_p95_s}
+    if workload.kind in TEXT_KINDS:
+        limits = {"ttft_s": slo.ttft_p95_s, "tpot_s": slo.tpot_p95_s, **limits}
+    for quantity, limit in limits.items():
         if limit is not None:
             yield _build_latency_line(workload, pool, quantity, limit)
     if slo.availability is not None:

@@ -8,6 +8,7 @@ from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Query
 from archwright.contract.needs import TEXT_KINDS
+from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
 from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
 from archwright.plan.cost.facility_costs import (
@@ -34,14 +35,9 @@ GB = 1e9
 
 def build_network_section(chosen: ChosenOption) -> Section:
     case = build_chosen_context(chosen)
-    lines = [
-        *_list_front_end(case),
-        *_list_fabrics(case),
-        *_list_engine_locality(case),
-        *_list_switches(case),
-        *_list_ingest(case),
-    ]
-    lines += [*_list_egress(case), *_list_boundary(case), *list_power_lines(case, list_stored_items(case))]
+    builders = (_list_front_end, _list_fabrics, _list_engine_locality, _list_switches, _list_ingest, _list_egress)
+    lines = [line for build in (*builders, _list_boundary) for line in build(case)]
+    lines += list_power_lines(case, list_stored_items(case))
     spans = [fabric for _, fabric in list_training_fabrics(case)]
     fast = dict.fromkeys(fabric.job.workload for fabric in spans if fabric.ports)
     if fast:
@@ -54,14 +50,13 @@ def build_network_section(chosen: ChosenOption) -> Section:
 
 
 def _list_front_end(case: OptionContext) -> Iterator[SectionLine]:
-    workloads = case.needs.workloads
-    rate = sum(
-        network.front_end_bandwidth((one,), case.catalog, compute_monthly_growth(one.traffic, case.months)[-1])
-        for one in workloads
-    )
+    grown = [(one, compute_monthly_growth(one.traffic, case.months)[-1]) for one in case.needs.workloads]
+    rate = sum(network.front_end_bandwidth((one,), case.catalog, growth) for one, growth in grown)
     if not rate or all(place.placement == "this-machine" for place in case.where):
         return
-    facts = _list_message_facts(case)
+    stated = (one for one in case.needs.workloads if one.traffic)
+    messages = (network.estimate_message_size(workload, case.catalog) for workload in stated)
+    facts = tuple(dict.fromkeys(name for message in messages for name in message.facts))
     basis = case.ledger.create_basis(
         "network.front-end",
         "formula",
@@ -80,13 +75,6 @@ def _list_front_end(case: OptionContext) -> Iterator[SectionLine]:
         estimate=both,
         source=case.quotes.sources(*facts),
     )
-
-
-def _list_message_facts(case: OptionContext) -> tuple[str, ...]:
-    messages = [
-        network.estimate_message_size(workload, case.catalog) for workload in case.needs.workloads if workload.traffic
-    ]
-    return tuple(dict.fromkeys(name for message in messages for name in message.facts))
 
 
 # --- between machines
@@ -114,43 +102,36 @@ def _build_fabric_line(case: OptionContext, fleet: MachineFleet, fabric: Fabric)
         f"{job.machines} machines exchange {job.exchanged_bytes / GB:,.1f} GB of {kind} each a step: "
         f"{fabric.waits_plain:.0%} of the time waiting at 100G"
     )
-    proof = Query(metric="train_tokens_per_s", labels={}, statistic="mean", window_s=WINDOW_S).promql()
-    share = _estimate_wait_share(case, fabric)
+    line = SectionLine(
+        topic=f"{job.workload}: fabric between {job.machines} machines",
+        choice="100G Ethernet, the machines' own ports",
+        why=f"{reason}, at most {MAX_WAIT_SHARE:.0%} is allowed",
+        alternative="400G Ethernet with RDMA, or InfiniBand",
+        why_not="it would shorten a run by less than it costs",
+        estimate=_estimate_wait_share(case, fabric),
+        proof=Query(metric="train_tokens_per_s", labels={}, statistic="mean", window_s=WINDOW_S).promql(),
+        source=case.quotes.sources(*WAITING_FACTS),
+    )
     if not fabric.ports:
-        return SectionLine(
-            topic=f"{job.workload}: fabric between {job.machines} machines",
-            choice="100G Ethernet, the machines' own ports",
-            why=f"{reason}, at most {MAX_WAIT_SHARE:.0%} is allowed",
-            alternative="400G Ethernet with RDMA, or InfiniBand",
-            why_not="it would shorten a run by less than it costs",
-            estimate=share,
-            proof=proof,
-            source=case.quotes.sources(*WAITING_FACTS),
-        )
+        return line
     gear = size_network_gear(case, fleet.where)
     bought = f"; switches of 64 ports: {gear.fabric}, optical links: {gear.links}" if gear.fabric else ""
     slow = f", still {fabric.waits:.0%} waiting" if fabric.waits > MAX_WAIT_SHARE else f", then {fabric.waits:.0%}"
-    return SectionLine(
-        topic=f"{job.workload}: fabric between {job.machines} machines",
+    return replace(
+        line,
         choice=f"{fabric.ports} x 400G a machine, lossless: InfiniBand, or Ethernet with RDMA{bought}",
         why=f"{reason}, more than {MAX_WAIT_SHARE:.0%}{slow}",
         alternative="100G Ethernet",
         why_not=f"{fabric.waits_plain:.0%} of the machines' time, and of their price, would go into waiting",
-        estimate=share,
-        proof=proof,
-        source=case.quotes.sources(*WAITING_FACTS),
     )
 
 
 def _estimate_wait_share(case: OptionContext, fabric: Fabric) -> Estimate:
     batch, mfu, overlap = (case.catalog.parameter(name) for name in WAITING_FACTS)
     flops = (4 * fabric.job.parameters + 2 * fabric.job.trained) / fabric.job.rate
-    least = network.network_wait_share(
-        fabric.job.exchanged_bytes, flops * batch.high / mfu.low, STANDARD_PORT_BYTES_PER_S, overlap.high
-    )
-    most = network.network_wait_share(
-        fabric.job.exchanged_bytes, flops * batch.low / mfu.high, STANDARD_PORT_BYTES_PER_S, overlap.low
-    )
+    ends = ((flops * batch.high / mfu.low, overlap.high), (flops * batch.low / mfu.high, overlap.low))
+    sent, port = fabric.job.exchanged_bytes, STANDARD_PORT_BYTES_PER_S
+    least, most = (network.network_wait_share(sent, seconds, port, hidden) for seconds, hidden in ends)
     basis = case.ledger.create_basis(
         f"network.waiting.{fabric.job.workload}",
         "formula",
@@ -162,11 +143,8 @@ def _estimate_wait_share(case: OptionContext, fabric: Fabric) -> Estimate:
 
 
 def _list_engine_locality(case: OptionContext) -> Iterator[SectionLine]:
-    served = [
-        (workload, case.models[workload.name])
-        for workload in case.needs.workloads
-        if workload.kind in TEXT_KINDS and workload.name in case.models
-    ]
+    texts = (workload for workload in case.needs.workloads if workload.kind in TEXT_KINDS)
+    served = [(workload, case.models[workload.name]) for workload in texts if workload.name in case.models]
     if not served:
         return
     workload, model = max(served, key=lambda one: one[1].parameters)

@@ -43,11 +43,10 @@ def build_sections(chosen: ChosenOption) -> tuple[Section, ...]:
         build_scaling_section,
         build_monitoring_section,
     )
-    told = (
-        Section(id=id_, title=title, summary=summary, lines=select_guidance(chosen, id_))
-        for id_, title, summary in GUIDANCE_SECTIONS
-    )
-    return (*(part(chosen) for part in parts), *told)
+    sections = [build(chosen) for build in parts]
+    for id_, title, summary in GUIDANCE_SECTIONS:
+        sections.append(Section(id=id_, title=title, summary=summary, lines=select_guidance(chosen, id_)))
+    return tuple(sections)
 
 
 def _build_stack_section(chosen: ChosenOption) -> Section:

@@ -18,6 +18,8 @@ LARGE_ORGANISATION, SMALL_ORGANISATION = 1000, 50
 OWN_PURCHASES = frozenset({"bought", "owned"})
 # What a promise without a value is called.
 EMPTY_VALUE = "none"
+ESTIMATE_FIELDS = {"total": "total_cost", "capex": "capex", "power": "power_kw", "cost": "cost_per_month"}
+OPTION_VALUES = ("option", "placement", "provider", "regions", "machines", "models", "engines", *ESTIMATE_FIELDS)
 
 # Every trait that `when` and `unless` of a guidance row may name.
 TRAITS: dict[str, str] = {
@@ -196,9 +198,8 @@ def _build_needs_values(needs: Needs) -> dict[str, str]:
 
 
 def _format_retention(needs: Needs) -> str:
-    stated = [
-        f"{d.name} {format_number(d.retention_months)} months" for d in needs.data if d.retention_months is not None
-    ]
+    limited = ((data.name, data.retention_months) for data in needs.data)
+    stated = [f"{name} {format_number(months)} months" for name, months in limited if months is not None]
     return _join_items(stated) if stated else "as long as the needs do not say"
 
 
@@ -210,11 +211,9 @@ def _format_employees(employees: int | None) -> str:
 
 def _format_load(workload: Workload) -> str:
     rate = workload.rate
-    return (
-        f"{workload.name} {format_number(rate.mean)} requests/s, {format_number(rate.peak)} at peak"
-        if rate is not None
-        else ""
-    )
+    if rate is None:
+        return ""
+    return f"{workload.name} {format_number(rate.mean)} requests/s, {format_number(rate.peak)} at peak"
 
 
 def format_service_levels(workload: Workload) -> Iterator[str]:
@@ -235,19 +234,9 @@ def _format_growth(workloads: Iterable[Workload]) -> Iterator[str]:
 def _build_option_values(chosen: ChosenOption) -> dict[str, str]:
     option = chosen.option
     if option is None:
-        empty = (
-            "option",
-            "placement",
-            "provider",
-            "regions",
-            "machines",
-            "models",
-            "engines",
-            "cost",
-            "total",
-            "capex",
-        )
-        return {**dict.fromkeys(empty, EMPTY_VALUE), "power": EMPTY_VALUE}
+        return dict.fromkeys(OPTION_VALUES, EMPTY_VALUE)
+    estimates = {name: getattr(option, field) for name, field in ESTIMATE_FIELDS.items()}
+    amounts = {name: EMPTY_VALUE if one is None else format_estimate(one) for name, one in estimates.items()}
     return {
         "option": option.name,
         "placement": option.placement,
@@ -256,13 +245,9 @@ def _build_option_values(chosen: ChosenOption) -> dict[str, str]:
         "machines": _join_items(_list_machines(chosen)),
         "models": _join_items(f"{name}: {model}" for name, model in option.models.items()),
         "engines": _join_items(list_engine_products(chosen)),
+        **amounts,
         # Rows say "a month" themselves.
-        "cost": EMPTY_VALUE
-        if option.cost_per_month is None
-        else format_estimate(option.cost_per_month).replace("/month", ""),
-        "total": EMPTY_VALUE if option.total_cost is None else format_estimate(option.total_cost),
-        "capex": EMPTY_VALUE if option.capex is None else format_estimate(option.capex),
-        "power": EMPTY_VALUE if option.power_kw is None else format_estimate(option.power_kw),
+        "cost": amounts["cost"].replace("/month", ""),
     }
 
 

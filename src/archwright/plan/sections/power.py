@@ -18,7 +18,7 @@ from archwright.plan.cost.facility_costs import (
     select_central_fleets,
 )
 from archwright.plan.cost.operating_costs import estimate_energy_and_carbon, get_grid_intensity
-from archwright.plan.cost.storage_and_egress import StoredItem
+from archwright.plan.cost.storage_and_egress import StoredItems
 from archwright.plan.explain.formatting import format_estimate, format_number
 
 RACK_UNITS = 42
@@ -36,7 +36,7 @@ class RackGroup(NamedTuple):
         return math.ceil(self.machines / self.each) if self.each else self.machines
 
 
-def list_power_lines(case: OptionContext, kept: tuple[StoredItem, ...]) -> Iterator[SectionLine]:
+def list_power_lines(case: OptionContext, kept: StoredItems) -> Iterator[SectionLine]:
     for plug in estimate_site_power(case, kept):
         if plug.where.placement == "on-premises" and plug.power_kw.value > 0:
             yield _build_power_line(case, plug)
@@ -52,6 +52,7 @@ def _build_power_line(case: OptionContext, plug: SitePowerDraw) -> SectionLine:
         limits += [f"{site.rack_units:g} rack units" if site.rack_units is not None else ""]
     room = ", ".join(limit for limit in limits if limit)
     modern = case.catalog.parameter("pue.modern").value
+    saved = (1 - modern / part) * 100
     return SectionLine(
         topic=f"Power in {plug.where.region}",
         choice=f"{format_number(plug.power_kw.value)} kW at the plug, {format_number(plug.rack_units)} rack units",
@@ -61,9 +62,7 @@ def _build_power_line(case: OptionContext, plug: SitePowerDraw) -> SectionLine:
             + "; no meter is read by this release"
         ),
         alternative=f"a hall that takes x {modern:g}",
-        why_not="already the case"
-        if part <= modern
-        else f"worth {format_number((1 - modern / part) * 100)} % of the bill",
+        why_not="already the case" if part <= modern else f"worth {format_number(saved)} % of the bill",
         estimate=plug.power_kw,
         source=case.quotes.sources("pue.average", "pue.modern", "storage.draw", "switch.front-draw"),
     )
@@ -73,25 +72,21 @@ def _list_cooling_lines(case: OptionContext, plug: SitePowerDraw) -> Iterator[Se
     limit = case.catalog.parameter("cooling.air").value
     for racks in _group_racks(case, plug, limit):
         draw = racks.node.power_w / 1000
-        name = f"Racks of {racks.node.id} in {plug.where.region}"
+        choice = f"liquid cooling, {racks.machines} of {draw:g} kW each"
+        why = f"one draws more than the {limit:g} kW a rack that air cools"
+        alternative, why_not = "air cooling", "it cannot carry the heat away"
         if racks.each:
-            yield SectionLine(
-                topic=name,
-                choice=f"{racks.needed} with air cooling, up to {racks.each} machines each",
-                why=f"each machine draws up to {draw:g} kW, and air cools about {limit:g} kW a rack; not measured here",
-                alternative="liquid cooling",
-                why_not="it pays where racks must be filled: ask the building first",
-                source=case.quotes.sources("cooling.air"),
-            )
-        else:
-            yield SectionLine(
-                topic=name,
-                choice=f"liquid cooling, {racks.machines} of {draw:g} kW each",
-                why=f"one draws more than the {limit:g} kW a rack that air cools; not measured here",
-                alternative="air cooling",
-                why_not="it cannot carry the heat away",
-                source=case.quotes.sources("cooling.air"),
-            )
+            choice = f"{racks.needed} with air cooling, up to {racks.each} machines each"
+            why = f"each machine draws up to {draw:g} kW, and air cools about {limit:g} kW a rack"
+            alternative, why_not = "liquid cooling", "it pays where racks must be filled: ask the building first"
+        yield SectionLine(
+            topic=f"Racks of {racks.node.id} in {plug.where.region}",
+            choice=choice,
+            why=f"{why}; not measured here",
+            alternative=alternative,
+            why_not=why_not,
+            source=case.quotes.sources("cooling.air"),
+        )
 
 
 def _group_racks(case: OptionContext, plug: SitePowerDraw, limit_kw: float) -> Iterator[RackGroup]:
@@ -105,7 +100,7 @@ def _group_racks(case: OptionContext, plug: SitePowerDraw, limit_kw: float) -> I
         yield RackGroup(node, machines, int(each))
 
 
-def _list_energy_lines(case: OptionContext, kept: tuple[StoredItem, ...]) -> Iterator[SectionLine]:
+def _list_energy_lines(case: OptionContext, kept: StoredItems) -> Iterator[SectionLine]:
     energy, carbon = estimate_energy_and_carbon(case, kept)
     if energy is None or carbon is None:
         return

@@ -78,14 +78,13 @@ def _find_pool(option: Option, fleet: MachineFleet) -> Pool | None:
 
 def _build_steady_line(fleet: MachineFleet, pool: Pool | None) -> SectionLine:
     first, last = (format_number(fleet.machines[end]) for end in (0, -1))
+    proof = f"archwright explain plan.json {fleet.workloads[0]}" if pool is None else _build_in_flight_query(pool)
     slots = f"; {pool.replicas} engines in all, {pool.slots} requests at once each" if pool is not None else ""
     return SectionLine(
         topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",
         choice=f"{fleet.machine.id}: {first} on average at first, {last} in the last month, {fleet.peak} at most",
         why=f"the peak decides their number; they work {_format_share(fleet.busy)} of the time they run{slots}",
-        proof=_build_in_flight_query(pool)
-        if pool is not None
-        else f"archwright explain plan.json {fleet.workloads[0]}",
+        proof=proof,
     )
 
 
@@ -176,22 +175,17 @@ def _describe_overload(workload: Workload, times: float, months: int) -> str:
 def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
     """Every limit of the needs that the option comes near, the tightest first."""
     budget, site = chosen.needs.budget, chosen.needs.placement.site
-    rack = option.rack_units
+    racks = exact_estimate(option.rack_units, "U") if option.rack_units is not None else None
     found: list[tuple[str, Estimate | None, float | None]] = [
         ("the budget for a month", option.cost_per_month, budget.per_month),
         ("the budget for purchases", option.capex, budget.capex),
         ("the power of the site", option.power_kw, site.power_kw if site is not None else None),
-        (
-            "the rack space",
-            None if rack is None else exact_estimate(rack, "U"),
-            site.rack_units if site is not None else None,
-        ),
+        ("the rack space", racks, site.rack_units if site is not None else None),
     ]
-    measured = [
-        _compute_headroom(chosen, name, taken, limit)
-        for name, taken, limit in found
-        if taken is not None and limit is not None and taken.low > 0
-    ]
+    measured = []
+    for name, taken, limit in found:
+        if taken is not None and limit is not None and taken.low > 0:
+            measured.append(_compute_headroom(chosen, name, taken, limit))
     return sorted(measured, key=lambda one: one.times.value)
 
 

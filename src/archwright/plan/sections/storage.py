@@ -28,6 +28,7 @@ EMPTY_SUMMARIES = {
     False: "No option is feasible: there is no place to keep anything before a limit is moved.",
 }
 TB, GB = 1e12, 1e9
+RETENTION_WORDS = r"retention job|retention$|storage limitation|deletion"
 TIER_NAMES = {
     "object": "object storage",
     "archive": "archive storage",
@@ -75,12 +76,8 @@ def build_storage_section(chosen: ChosenOption) -> Section:
     places = len({one.where for one in kept})
     said = f"{format_number(whole / TB)} TB in the last month, in {places} place{'s' if places != 1 else ''}"
     summary = f"{said}. Every option keeps as much; what it costs hangs on where it lies."
-    return Section(
-        id="storage",
-        title="Storage",
-        summary=summary if kept else EMPTY_SUMMARIES[bool(case.where)],
-        lines=tuple(lines),
-    )
+    summary = summary if kept else EMPTY_SUMMARIES[bool(case.where)]
+    return Section(id="storage", title="Storage", summary=summary, lines=tuple(lines))
 
 
 def _list_existing_stores(case: OptionContext) -> Iterator[SectionLine]:
@@ -120,9 +117,8 @@ def _describe_bandwidth(case: OptionContext, kept: StoredData) -> str:
         return ""
     limit = case.catalog.parameter("object.bandwidth")
     if kept.tier == "file":
-        return (
-            f"; {kept.bandwidth / GB:.1f} GB/s, more than the {limit.value / GB:g} a machine gets from object storage"
-        )
+        most = f"{limit.value / GB:g} a machine gets from object storage"
+        return f"; {kept.bandwidth / GB:.1f} GB/s, more than the {most}"
     streams = max(1, -(-kept.bandwidth // limit.value))
     return f"; {kept.bandwidth / GB:.2g} GB/s, the streams of {streams:.0f} machine{'s' if streams > 1 else ''}"
 
@@ -154,7 +150,8 @@ def _list_cache_lines(case: OptionContext) -> Iterator[SectionLine]:
         model = case.models.get(workload.name)
         size = storage.cache_tier_bytes(workload, model) if model is not None else 0.0
         if size:
-            minutes = storage.CACHE_RETENTION_S / 60
+            minutes, labels = storage.CACHE_RETENTION_S / 60, {"workload": workload.name}
+            query = Query(metric="ttft_s", labels=labels, statistic="p95", window_s=WINDOW_S)
             yield SectionLine(
                 topic=f"Cache of conversations of {workload.name}",
                 choice="the engine's own memory; no tier beside it",
@@ -162,9 +159,7 @@ def _list_cache_lines(case: OptionContext) -> Iterator[SectionLine]:
                     f"the prompts of {minutes:.0f} busy minutes would keep {format_number(size / GB)} GB; without it a "
                     "follow-up reads its prompt again, which the predicted time to first token includes"
                 ),
-                proof=Query(
-                    metric="ttft_s", labels={"workload": workload.name}, statistic="p95", window_s=WINDOW_S
-                ).promql(),
+                proof=query.promql(),
                 alternative="host memory or local flash as a second tier",
                 why_not="worth it where most conversations come back within minutes: measure that first",
             )
@@ -178,9 +173,7 @@ def _list_retention_lines(case: OptionContext) -> Iterator[SectionLine]:
             topic="Retention",
             choice=f"deleted when their time is over: {names}",
             why="sizes above count on it; what is not deleted is paid for, and may have to be answered for",
-            demanded_by=storage.find_clauses(
-                case.needs, case.catalog, r"retention job|retention$|storage limitation|deletion"
-            ),
+            demanded_by=storage.find_clauses(case.needs, case.catalog, RETENTION_WORDS),
             proof="archwright data list",
             alternative="keep all of it",
             why_not="the share that is never read again only grows",

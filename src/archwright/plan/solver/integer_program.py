@@ -33,7 +33,13 @@ from typing import Any
 
 from archwright.errors import PlanError
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
-from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SelectedChoice, SolverLimits
+from archwright.plan.solver.problem import (
+    Choices,
+    MachineSupply,
+    MipSolution,
+    SelectedChoice,
+    SolverLimits,
+)
 
 ROW_TOLERANCE = 1e-9
 MAX_NODES = 20_000
@@ -45,9 +51,7 @@ RowCoefficients = Mapping[int, float]
 
 
 class IntegerProgram:
-    def __init__(
-        self, choices: tuple[AssignmentChoice, ...], kinds: tuple[MachineSupply, ...], follows: Mapping[str, str]
-    ) -> None:
+    def __init__(self, choices: Choices, kinds: tuple[MachineSupply, ...], follows: Mapping[str, str]) -> None:
         import highspy  # noqa: PLC0415
 
         self._choices, self._kinds, self._highs = choices, kinds, highspy
@@ -79,7 +83,8 @@ class IntegerProgram:
     def require_hybrid(self) -> None:
         """Something goes outside, in part at least, and something stays."""
         for outside in (True, False):
-            some = {z: 1.0 for z, mine in self._groups if _runs_on_side(self._choices[mine[0]], outside=outside)}
+            heads = ((z, self._choices[mine[0]]) for z, mine in self._groups)
+            some = {z: 1.0 for z, one in heads if (one.outside if outside else one.machine is not None)}
             if some:
                 self._add_row(some, math.inf, 1.0)
 
@@ -183,9 +188,8 @@ class IntegerProgram:
 
     def _add_machine_columns(self, kind: MachineSupply) -> list[int]:
         most = kind.most or (math.inf,) * len(self._years)
-        found = [
-            self._add_column(usd, n, whole=True) for usd, n in zip(kind.yearly_increments(kind.usd), most, strict=True)
-        ]
+        years = zip(kind.yearly_increments(kind.usd), most, strict=True)
+        found = [self._add_column(usd, count, whole=True) for usd, count in years]
         if kind.most is None:
             for before, after in itertools.pairwise(found):
                 self._add_row({before: 1.0, after: -1.0}, 0.0)
@@ -271,10 +275,8 @@ class IntegerProgram:
             mean = {self._share_column(i, year, down): c.mean[year] + c.width for i, c in mine if c.mean}
             self._add_row({**mean, **{self._used[i]: c.width for i, c in mine if not c.mean}, **room}, ROW_TOLERANCE)
         month = {**dict.fromkeys(had, -HOURS_PER_MONTH), spares: HOURS_PER_MONTH}
-        self._add_row(
-            {**{self._share_column(i, year, BOUGHT_TYPE): c.hours[year] for i, c in mine if c.hours}, **month},
-            ROW_TOLERANCE,
-        )
+        hours = {self._share_column(i, year, BOUGHT_TYPE): c.hours[year] for i, c in mine if c.hours}
+        self._add_row({**hours, **month}, ROW_TOLERANCE)
         for i, choice in steady:
             if (i, year, BOUGHT_TYPE) not in self._share and choice.spares[year]:
                 self._add_row({self._used[i]: float(choice.spares[year]), spares: -1.0}, 0.0)
@@ -287,9 +289,9 @@ class IntegerProgram:
         """The variable that says how much of a machine the busiest hour takes, and how much of one a unit of it is."""
         choice, when = self._choices[index], down if (index, year, down) in self._share else BOUGHT_TYPE
         parts = self._parts.get((index, year, when))
-        return (
-            (self._share_column(index, year, when), choice.peak[year]) if parts is None else (parts, 1 / choice.parts)
-        )
+        if parts is not None:
+            return parts, 1 / choice.parts
+        return self._share_column(index, year, when), choice.peak[year]
 
     def _add_limit_rows(self, limits: SolverLimits) -> None:
         stocks = list(zip(self._stock, self._kinds, strict=True))
@@ -298,9 +300,8 @@ class IntegerProgram:
             return {number: one for columns, found in values for number, one in zip(columns, found, strict=True)}
 
         if limits.capex_usd is not None:
-            self._add_row(
-                over((columns, kind.yearly_increments(kind.capex_usd)) for columns, kind in stocks), limits.capex_usd
-            )
+            spent = over((columns, kind.yearly_increments(kind.capex_usd)) for columns, kind in stocks)
+            self._add_row(spent, limits.capex_usd)
         for year in self._years:
             if limits.power_kw is not None:
                 self._add_row({columns[year]: kind.power_kw for columns, kind in stocks}, limits.power_kw)
@@ -329,10 +330,6 @@ class IntegerProgram:
             for peak, spare, one in zip(choice.peak, spares, most, strict=True)
         )
         return SelectedChoice(index, shares, reserved)
-
-
-def _runs_on_side(choice: AssignmentChoice, *, outside: bool) -> bool:
-    return bool(choice.outside) if outside else choice.machine is not None
 
 
 def _make_quiet_solver(highs: Any) -> Any:

@@ -36,6 +36,9 @@ class AssignmentChoice(NamedTuple):
     outside: str = ""
 
 
+Choices = tuple[AssignmentChoice, ...]
+
+
 class MachineSupply(NamedTuple):
     """Machines of one type had in one way. One value a year: what one that is bought at its start costs until the end
     of the horizon, recurs of it per month (mean over the horizon), and takes of the capex; of one that is owned, what
@@ -88,13 +91,11 @@ class MipSolution(NamedTuple):
 WorkKey = tuple[str, str, str | None, str]
 
 
-def prune_dominated(
-    choices: tuple[AssignmentChoice, ...], kinds: tuple[MachineSupply, ...], follows: Mapping[str, str]
-) -> tuple[AssignmentChoice, ...]:
+def prune_dominated(choices: Choices, kinds: tuple[MachineSupply, ...], follows: Mapping[str, str]) -> Choices:
     return _prune_machine_types(_prune_models(choices, follows), kinds)
 
 
-def _prune_models(choices: tuple[AssignmentChoice, ...], follows: Mapping[str, str]) -> tuple[AssignmentChoice, ...]:
+def _prune_models(choices: Choices, follows: Mapping[str, str]) -> Choices:
     """A task and what follows it are a family."""
     families: dict[str, dict[str, dict[WorkKey, AssignmentChoice]]] = {}
     for one in choices:
@@ -104,9 +105,7 @@ def _prune_models(choices: tuple[AssignmentChoice, ...], follows: Mapping[str, s
     return tuple(one for one in choices if (follows.get(one.task, one.task), one.model) not in gone)
 
 
-def _prune_machine_types(
-    choices: tuple[AssignmentChoice, ...], kinds: tuple[MachineSupply, ...]
-) -> tuple[AssignmentChoice, ...]:
+def _prune_machine_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> Choices:
     owned = {kind.machine for kind in kinds if kind.most is not None}
     bought = {kind.machine: kind for kind in kinds if kind.machine not in owned}
     types: dict[str, dict[WorkKey, AssignmentChoice]] = {}
@@ -134,25 +133,17 @@ def _find_dominated(
 
 
 def _uses_no_more(one: AssignmentChoice, other: AssignmentChoice) -> bool:
-    fields = ("peak", "mean", "hours", "spares", "beside", "work_usd")
     single = one.usd <= other.usd and one.usd_per_month <= other.usd_per_month and one.width <= other.width
-    return (
-        single
-        and one.parts % other.parts == 0
-        and all(_all_at_most(getattr(one, f), getattr(other, f)) for f in fields)
-    )
+    yearly = ("peak", "mean", "hours", "spares", "beside", "work_usd")
+    if not single or one.parts % other.parts:
+        return False
+    return all(_all_at_most(getattr(one, field), getattr(other, field)) for field in yearly)
 
 
 def _costs_no_more(one: MachineSupply, other: MachineSupply) -> bool:
-    fields = ("usd", "usd_per_month", "capex_usd")
-    return (
-        one.power_kw <= other.power_kw
-        and one.rack_units <= other.rack_units
-        and all(
-            _all_at_most(one.yearly_increments(getattr(one, f)), other.yearly_increments(getattr(other, f)))
-            for f in fields
-        )
-    )
+    sums = ((one.usd, other.usd), (one.usd_per_month, other.usd_per_month), (one.capex_usd, other.capex_usd))
+    less = all(_all_at_most(one.yearly_increments(a), other.yearly_increments(b)) for a, b in sums)
+    return less and one.power_kw <= other.power_kw and one.rack_units <= other.rack_units
 
 
 def _all_at_most(ours: Iterable[float], theirs: Iterable[float]) -> bool:
