@@ -24,6 +24,7 @@ from archwright.plan.capacity.candidates import (
 from archwright.plan.capacity.machine_count import count_job_machines
 from archwright.plan.capacity.purchase_options import PurchaseTranche
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector
+from archwright.plan.options.option_builder import PoolWriter
 from archwright.plan.options.owned_hardware import (
     OnPremisesSite,
     TaskAssignment,
@@ -31,7 +32,6 @@ from archwright.plan.options.owned_hardware import (
     compute_machine_share,
     require_node,
 )
-from archwright.plan.options.pool_writer import PoolWriter
 from archwright.plan.planner import Planner, make_plan
 from archwright.plan.solver.problem import AssignmentChoice
 

@@ -135,17 +135,12 @@ def _list_job_rules(tasks: tuple[WorkloadTask, ...]) -> Iterable[str]:
 NOT_SIZED = "not sized yet"
 
 
-def list_unsized_workloads(needs: Needs, tasks: tuple[WorkloadTask, ...]) -> tuple[str, ...]:
-    sized = {task.workload.name for task in tasks}
-    return tuple(workload.name for workload in needs.workloads if workload.name not in sized)
-
-
 def report_unsupported(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> tuple[str, ...]:
     """Fills the plan's `not_sized`; returns the names of the workloads whose cost is in no option."""
-    missing = list_unsized_workloads(needs, tasks)
-    kinds = {workload.name: workload.kind for workload in needs.workloads}
-    for name in missing:
-        ledger.add_not_sized(f"workload {name} ({kinds[name]}): its cost is not included, its traffic says too little")
+    sized = {task.workload.name for task in tasks}
+    missing = {workload.name: workload.kind for workload in needs.workloads if workload.name not in sized}
+    for name, kind in missing.items():
+        ledger.add_not_sized(f"workload {name} ({kind}): its cost is not included, its traffic says too little")
     for workload in needs.workloads:
         apart = any(task.place is not None for task in tasks if task.workload.name == workload.name)
         if workload.regions and not apart:
@@ -154,4 +149,4 @@ def report_unsupported(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: Pl
                 f"workload {workload.name}: one region answers all of its traffic ({places}); the way there and back "
                 "(about 0.1 to 0.3 s between continents) comes on top of its latencies, which count from the gateway"
             )
-    return missing
+    return tuple(missing)

@@ -35,8 +35,7 @@ from archwright.plan.options.cloud_instances import InstanceSelector
 from archwright.plan.options.hardware_schedule import HardwareScheduler
 from archwright.plan.options.hosted_api import HostedApiPlanner
 from archwright.plan.options.on_premises import OnPremisesPlanner, PlanningContext
-from archwright.plan.options.option_builder import BuiltOption, OptionBuilder
-from archwright.plan.options.pool_writer import PoolWriter, ProvisionedLoad
+from archwright.plan.options.option_builder import BuiltOption, OptionBuilder, PoolWriter, ProvisionedLoad
 from archwright.plan.options.purchase_rules import (
     check_export_control,
     list_stale_prices,

@@ -19,7 +19,7 @@ from archwright.plan.capacity.availability import (
     compute_shared_availability,
     count_spares,
 )
-from archwright.plan.options.pool_writer import survives_zone_loss
+from archwright.plan.options.option_builder import survives_zone_loss
 
 
 def test_one_machine_is_its_own_availability() -> None:

@@ -11,7 +11,7 @@ from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.hardware_lifecycle import HardwarePurchase, price_hardware_lifecycle
 from archwright.plan.cost.prices import TB, AgedHardware, PriceBook, node_price
-from archwright.plan.options.pool_writer import PoolWriter
+from archwright.plan.options.option_builder import PoolWriter
 
 from ..fleet_samples import CLOUD, CLOUD_EU, HOSTED
 from .test_operating_costs import needs_of

@@ -21,7 +21,7 @@ from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
 from archwright.plan.capacity.served_load import BatchLoad, NonTextLoad, build_served_load, list_load_specs
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.evidence.predictions import merge_duplicate_predictions, predict_served_loads, report_unpredicted
-from archwright.plan.options.pool_writer import build_batch_loads, build_provisioned_loads
+from archwright.plan.options.option_builder import build_batch_loads, build_provisioned_loads
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.training.cluster_training import size_finetuning
 from archwright.sizing.workloads.embedding import list_embedding_models, size_embedding_serving

@@ -74,9 +74,7 @@ class PlanProvenance:
         return tuple(sorted(found)) or (basis,)
 
     def uncertainty_key(self, driver: str) -> tuple[object, ...]:
-        """What makes a driver uncertain: numbers made from the same facts, and as uncertain, are off by the same factor
-        together. Raises KeyError.
-        """
+        """Equal keys (same facts, same relative widths) are off by the same factor. Raises KeyError."""
         estimate = self._drivers[driver]
         if estimate.low <= 0 or estimate.low == estimate.high:
             return (driver,)

@@ -78,9 +78,7 @@ def _log_binomial_probability(total: int, down: int, machine: float) -> float:
 
 @functools.cache
 def count_spares(needed: int, target: float | None, machine: float = MACHINE_AVAILABILITY) -> int:
-    """None asked, none kept. The fewest with which the machines take no more than their part of what may be down; above
-    0.99 at least one.
-    """
+    """The fewest spares that keep half of the allowed downtime; at least one above 0.99, none without a target."""
     if target is None:
         return 0
     least, goal = 1 if target > SPARE_REQUIRED_ABOVE else 0, 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - ROUNDING

@@ -17,7 +17,7 @@ from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
-from archwright.plan.demand.data_residency import collect_bounds, is_country_inside
+from archwright.plan.demand.data_residency import collect_bounds, is_country_inside, select_round_trip
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
 from archwright.plan.demand.model_selection import (
     ModelCandidates,
@@ -25,7 +25,6 @@ from archwright.plan.demand.model_selection import (
     is_licence_permitted,
     select_open_models,
 )
-from archwright.plan.demand.proximity import select_round_trip
 from archwright.plan.violations import Misses, make_miss
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
@@ -95,9 +94,7 @@ def is_latency_sensitive(workload: Workload) -> bool:
 
 
 def select_serving_places(workload: Workload, needs: Needs, catalog: Catalog) -> dict[str, float]:
-    """Shares of the traffic that are answered apart, each inside its own place; none where one region may answer all,
-    or where the data may not be in every place.
-    """
+    """Shares of the traffic that are answered apart, each inside its place; empty where one region may answer all."""
     bounds = collect_bounds(needs, workload)
     inside = (
         any(is_country_inside(catalog, (*bounds, (place,)), country) for country in catalog.countries)
@@ -151,9 +148,7 @@ def _select_embedding_models(task: WorkloadTask, catalog: Catalog) -> ModelCandi
 
 
 class SizingCache:
-    """Asks sizing, once for each question. With `needs` a limit is held where the users are: of a machine's own times
-    what a message needs there and back is gone.
-    """
+    """Asks sizing once for each question. With `needs`, a latency limit includes the round trip to the users."""
 
     def __init__(self, catalog: Catalog, needs: Needs | None = None) -> None:
         self._catalog, self._needs = catalog, needs

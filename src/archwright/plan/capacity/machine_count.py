@@ -18,9 +18,7 @@ ROUNDING = 1e-6
 
 
 def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> tuple[int, Misses]:
-    """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do: the
-    network's where nobody states it, for how much more machines help is then not known.
-    """
+    """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, if none do."""
     most = max(job.growth) * redone
     low, high = batch.least, max(batch.least, batch.most)
 

@@ -29,9 +29,7 @@ CONFIDENCE_ORDER = ("high", "medium", "low", "recalled")
 
 
 class HourlyPrice(NamedTuple):
-    """USD an hour of one machine had in one way. `factor` is that against the list price, `row` states the discount
-    (None: the offer states the price itself, or it is the list price).
-    """
+    """USD an hour of one machine had in one way. `row` states the discount; None: the offer states the price."""
 
     kind: PurchaseKind
     usd_per_hour: float

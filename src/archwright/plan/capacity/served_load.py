@@ -87,9 +87,7 @@ def predict_load(served: LocalLoad | PooledLoad) -> ServingPrediction | PoolPred
 def build_served_load(
     demand: Demand, steady: SteadyCapacity, machine: Machine, catalog: Catalog, *, replicas: int
 ) -> PooledLoad | NonTextLoad:
-    """`replicas` machines with `steady` share the peak of the busiest month. In the closed loop run as many requests
-    as are inside at the peak, nineteen times of twenty.
-    """
+    """`replicas` machines share the peak of the busiest month; the closed loop holds its 95th percentile inside."""
     if demand.workload.kind not in TEXT_KINDS:
         return NonTextLoad(demand, steady)
     model = catalog.models[steady.model]
@@ -110,9 +108,7 @@ def compute_peak_seconds(rate: float) -> float:
 
 
 def derive_seed(workload: str) -> int:
-    """The same workload draws the same traffic, in every plan and on the bench: two plans that differ do so because of
-    what was changed, and not by chance.
-    """
+    """The same workload draws the same traffic in every plan and on the bench: plans differ by their changes only."""
     return int.from_bytes(hashlib.sha256(workload.encode()).digest()[:SEED_BYTES]) % 2**31
 
 

@@ -97,9 +97,7 @@ def check_unverified_latency(demand: Demand, round_trip: str, provider: str, cat
 
 
 def describe_latency_risk(workload: Workload, warm: Estimate, start_s: float, provider: str) -> tuple[str, ...]:
-    """The note of a stated latency of what is no text: `warm` at best, at worst after a cold start of `start_s`.
-    A limit below that was missed when the worker was sized.
-    """
+    """The note on a latency limit of what is no text: `warm` at best, after a cold start of `start_s` at worst."""
     limit, band = workload.slo.latency_p95_s, replace(warm, high=start_s + warm.high)
     if limit is None or limit >= band.high:
         return ()

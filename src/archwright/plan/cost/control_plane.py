@@ -20,9 +20,14 @@ from archwright.plan.accounting.fleet import Location, MachineFleet, locate_offe
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.candidates import BURSTABLE
-from archwright.plan.demand.data_residency import collect_all_bounds, collect_bounds, is_region_inside
+from archwright.plan.demand.data_residency import (
+    ProximityRank,
+    collect_all_bounds,
+    collect_bounds,
+    is_region_inside,
+    rank_proximity,
+)
 from archwright.plan.demand.forecast import Demand, list_steady_demands, split_into_years
-from archwright.plan.demand.proximity import ProximityRank, rank_proximity
 
 # Beside a retrieval, whose index it searches; else what a database and its neighbours start on. Assumed.
 HOST_CORES, HOST_RAM_BYTES = 4, 16 * 2**30
@@ -64,9 +69,7 @@ class ControlPlaneSizer:
     def choose_hosting(
         self, place: Location, fleets: tuple[MachineFleet, ...], *, host: Offer | None
     ) -> ControlPlaneHosting | None:
-        """Its machines at `place`, or near it where none are sold there; None where it takes none, or none are known.
-        `host`: they stand in for machines that answer.
-        """
+        """Machines at `place` or near it; None where none are needed or known. `host`: it stands in for machines."""
         if not self._demands or not self._parts or place.placement == "this-machine":
             return None
         cores = self._peak_cores("typical")
@@ -124,8 +127,7 @@ class ControlPlaneSizer:
 
     @property
     def gateway_cores(self) -> float:
-        """What the gateway alone takes at the peak of the first year, which it is brought up for; none where it is not
-        ours."""
+        """Cores of the gateway alone at the peak of the first year; 0 where the gateway is not ours."""
         first = split_into_years(self._needs.budget.horizon_months)[0]
         return max(self._add_gateway_cores(0.0, "typical")[month] for month in first)
 

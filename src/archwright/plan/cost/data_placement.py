@@ -46,9 +46,7 @@ class OptionContext(NamedTuple):
 
     @property
     def storage_locations(self) -> tuple[Location, ...]:
-        """Where bytes may lie: the option's places, or the platform's host beside a model that answers elsewhere. Only
-        where nothing else is known, with the provider of that model.
-        """
+        """Where bytes may lie: the option's own places or the host; else at a model's provider."""
         mine = tuple(place for place in self.where if place.placement != "hosted-api")
         return (mine or self.where) if self.host is None else (locate_offer(self.catalog, self.host), *mine)
 

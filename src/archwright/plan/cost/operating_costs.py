@@ -60,9 +60,7 @@ def estimate_operating_costs(
     where: tuple[Location, ...],
     models: Mapping[str, str] = NO_MODELS,
 ) -> OperatingCosts:
-    """`where` are the option's places, those of its fleets among them or not; `models` maps a workload to the model
-    that it runs, for the size of its files and checkpoints.
-    """
+    """`where`: the option's places; `models`: workload to model, for the size of its files and checkpoints."""
     case = build_option_context(needs, catalog, ledger, fleets, where, models)
     kept = list_stored_items(case)
     places = estimate_site_power(case, kept)

@@ -82,9 +82,7 @@ def _list_data_sets(case: OptionContext) -> Iterable[StoredItem]:
 
 
 def _list_model_files(case: OptionContext) -> Iterable[StoredItem]:
-    """Checkpoints lie where training runs, model files wherever the model runs; a registry that is there keeps them,
-    and who sells answers or workers by the second keeps those that it serves.
-    """
+    """Checkpoints lie where training runs, files where the model runs, unless a registry or provider keeps them."""
     if not any(line.kind == "registry" for line in case.needs.existing):
         files = storage.list_model_files(case.needs, case.models, case.catalog)
         yield from _locate_at_runs(case, (kept for kept in files if not _has_provider_weights(case, kept.workload)))
@@ -92,9 +90,7 @@ def _list_model_files(case: OptionContext) -> Iterable[StoredItem]:
 
 
 def _has_provider_weights(case: OptionContext, workload: str) -> bool:
-    """Whether the provider holds the weights that a workload runs: of an open model that it sells answers of, or that
-    its workers load; what training made is ours to keep.
-    """
+    """True if the provider holds the weights that a workload runs; what training made is ours to keep."""
     mine = [fleet for fleet in case.fleets if workload in fleet.workloads]
     tuned = any(one.kind in TRAINING_KINDS and workload in (one.name, one.base) for one in case.needs.workloads)
     if not mine:
@@ -300,9 +296,7 @@ def _compute_fleet_share(case: OptionContext, fleet: MachineFleet, workload: Wor
 
 
 def list_egress_flows(case: OptionContext, kept: StoredItems) -> tuple[list[EgressFlow], list[EgressFlow]]:
-    """Flows to the internet and flows between regions of one provider. What leaves a house, and what a hosted model
-    answers, is paid for otherwise.
-    """
+    """Metered flows to the internet, and between regions of one provider."""
     moves = [*_list_copy_flows(case, kept), *_list_remote_reads(case), *_list_model_releases(case)]
     out = [*_list_response_flows(case), *(flow for flow, target in moves if target.provider != flow.source.provider)]
     between = [flow for flow, target in moves if target.provider == flow.source.provider]

@@ -134,9 +134,7 @@ def _compute_benefit_shares(months: int, starts: Worlds, adoption: Worlds) -> Wo
 def describe_present_value(
     needs: Needs, terms: tuple[CashFlow, ...], dates: RolloutTimeline, purse: BudgetConverter
 ) -> str:
-    """A sentence: all payments, and what the goals bring, at today's value; "" when nothing is paid. Facts, dates and
-    the price of money are drawn together.
-    """
+    """A sentence: all payments, and what the goals bring, at today's value; "" when nothing is paid."""
     import numpy as np  # noqa: PLC0415
 
     months, unit = needs.budget.horizon_months, needs.budget.currency

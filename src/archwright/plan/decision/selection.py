@@ -143,8 +143,7 @@ def _format_suggestion(option: Option, steps: str, nearest: Option) -> str:
 
 
 def _compute_gap(miss: ConstraintViolation) -> float:
-    """How far over: the ratio that must be given. Another pin (a region, an accelerator) is farther than any number,
-    and what nothing relaxes is farthest."""
+    """The ratio that must be given. Another pin is farther than any number; what nothing relaxes is farthest."""
     value, limit = miss.value, miss.limit
     if isinstance(value, float | int) and isinstance(limit, float | int) and value > 0:
         return min(max(value / limit, limit / value), NO_RATIO_GAP) if limit > 0 else NO_RATIO_GAP

@@ -1,7 +1,9 @@
-"""Where data may go. A place is a country, EEA, US, APAC, any, or a provider's region.
+"""Where data may go, and which of several places is the nearest.
 
-A region passes when, for every data set of the workload, one of its residency places holds the region, and one
-of `placement.regions` does too. A region whose country the catalog does not know passes only "any" and itself.
+A place is a country, EEA, US, APAC, any, or a provider's region. A region passes when, for every data set of the
+workload, one of its residency places holds the region, and one of `placement.regions` does too. A region whose country
+the catalog does not know passes only "any" and itself. Nearness: where the traffic comes from, then the organisation's
+country, then the groups that its country belongs to (the catalog knows no other neighbours).
 """
 
 from __future__ import annotations
@@ -26,9 +28,7 @@ def collect_data_bounds(data: DataProfile) -> ResidencyBounds:
 
 
 def reject_residency_conflict(needs: Needs, source: NeedsSource, catalog: Catalog) -> None:
-    """Raises PlanError AW-PLAN-03 where what bounds a workload's data leaves no place on earth: no provider and no
-    house could help, so none is looked at.
-    """
+    """Raises PlanError AW-PLAN-03 where the bounds of a workload's data leave no place on earth."""
     for workload in needs.workloads:
         stated = [one for one in _list_constraints(needs, workload) if UNRESTRICTED not in one.group]
         pairs = ([one, other] for index, one in enumerate(stated) for other in stated[index + 1 :])
@@ -101,3 +101,55 @@ def is_place_inside(catalog: Catalog, bounds: ResidencyBounds, place: str) -> bo
     """Whether all of `place`, a country or a group of countries, lies inside."""
     members = [row.country for row in catalog.countries.values() if place in row.places] or [place]
     return all(is_country_inside(catalog, bounds, country) for country in members)
+
+
+# Shares of traffic that differ by less are the same.
+SHARE_DIGITS = 9
+
+
+class ProximityRank(NamedTuple):
+    """The smaller, the nearer."""
+
+    traffic_elsewhere: float
+    abroad: bool
+    outside_groups: bool
+
+
+def rank_proximity(needs: Needs, catalog: Catalog, country: str) -> ProximityRank:
+    """Of something in `country` from the organisation; traffic counts in workloads whose traffic names places."""
+    elsewhere, home = 0.0, needs.organisation.country
+    for workload in needs.workloads:
+        elsewhere += sum(share for place, share in workload.regions.items() if not catalog.is_inside(country, place))
+    return ProximityRank(
+        traffic_elsewhere=round(elsewhere, SHARE_DIGITS),
+        abroad=country != home,
+        outside_groups=not _list_country_groups(catalog, country) & _list_country_groups(catalog, home),
+    )
+
+
+def list_user_places(needs: Needs, workload: Workload) -> tuple[str, ...]:
+    """Where a workload is asked from: the places of its traffic, else the organisation's country."""
+    return tuple(place for place, share in workload.regions.items() if share > 0) or (needs.organisation.country,)
+
+
+def is_near_users(needs: Needs, catalog: Catalog, workload: Workload, country: str) -> bool:
+    """Whether a country lies where the workload is asked from, or shares a group with it."""
+    return any(_shares_group(catalog, country, place) for place in list_user_places(needs, workload))
+
+
+def select_round_trip(needs: Needs, catalog: Catalog, workload: Workload, country: str) -> str:
+    """The part of the catalog that says how long a message is there and back, from the nearest users."""
+    places = list_user_places(needs, workload)
+    if country in places:
+        return "roundtrip.country"
+    return "roundtrip.group" if any(_shares_group(catalog, country, place) for place in places) else "roundtrip.far"
+
+
+def _shares_group(catalog: Catalog, country: str, place: str) -> bool:
+    shared = _list_country_groups(catalog, country) & _list_country_groups(catalog, place)
+    return bool(shared) or catalog.is_inside(country, place)
+
+
+def _list_country_groups(catalog: Catalog, country: str) -> frozenset[str]:
+    known = catalog.countries.get(country)
+    return frozenset({country, *known.places}) if known is not None else frozenset({country})

@@ -88,9 +88,7 @@ def _assess_feature(feature: str) -> tuple[ControlStatus, str]:
 def predict_controls(
     controls: Iterable[Control], option: Option | None, ledger: PlanProvenance
 ) -> tuple[Prediction, ...]:
-    """One promise for each control that `reconcile` can ask the platform about: all of its checks hold. None where
-    this release does not bring a platform up itself: nothing would answer.
-    """
+    """One promise for each control that `reconcile` checks; none if this release does not start the platform."""
     if option is None or option.placement != CHECKED_PLACEMENT:
         return ()
     return tuple(

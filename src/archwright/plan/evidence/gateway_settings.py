@@ -64,8 +64,7 @@ def build_gateway_settings(
     draft: OptionDraft | None,
     predicted: Mapping[str, tuple[QueueLatencyPrediction, ...]] = NO_QUEUES,
 ) -> GatewaySettings:
-    """`draft` is the chosen option's, None where nothing was feasible; `predicted` what was of the queues of its pools,
-    by workload."""
+    """`draft`: the chosen option's, None if nothing was feasible; `predicted`: queues of its pools, by workload."""
     if draft is None:
         return GatewaySettings(_plan_workloads(needs, catalog, (), {}))
     prices = dict(_price_tokens(needs, catalog, draft))
@@ -205,9 +204,7 @@ def _build_upstream(row: HostedModel, demand: Demand, country: str) -> Pool:
 
 
 def _find_processing_country(catalog: Catalog, bounds: ResidencyBounds, row: HostedModel) -> str:
-    """Where the model is computed: of several countries the first, if all of them are inside what bounds the data;
-    none where nobody knows, or one is outside.
-    """
+    """The first country the model is computed in; "" where nobody knows, or one is outside the data's bounds."""
     places = catalog.hosted_places(row.provider, row.id) or ()
     if not all(is_place_inside(catalog, bounds, place) for place in places):
         return ""

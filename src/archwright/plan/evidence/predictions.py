@@ -117,9 +117,7 @@ def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str])
 
 
 def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str]) -> list[Prediction]:
-    """How long a run takes, today's to the largest of the horizon: judged in any case, promised where a run of ours
-    would record it.
-    """
+    """Hours of a run, today's to the largest of the horizon: promised where a run of ours would record it."""
     job, batch = one.job, one.batch
     hours = batch.machine_hours
     share, longest = batch.hours(one.machines) / hours.value, hours.high * max(job.growth)

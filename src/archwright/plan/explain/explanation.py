@@ -55,11 +55,6 @@ def explain_plan(plan: Plan, thing: str | None = None) -> str:
 
 def _list_explanations(plan: Plan) -> Iterator[NamedExplanation]:
     """Everything that has a name, in the order it is told, with what there is to say about it."""
-    yield from _list_design_explanations(plan)
-    yield from _list_evidence_explanations(plan)
-
-
-def _list_design_explanations(plan: Plan) -> Iterator[NamedExplanation]:
     for option in plan.options:
         yield option.name, partial(_explain_option, plan, option)
     for workload in plan.workloads:
@@ -69,6 +64,7 @@ def _list_design_explanations(plan: Plan) -> Iterator[NamedExplanation]:
     for prediction in plan.predictions:
         for name in dict.fromkeys((prediction.id, prediction.metric)):
             yield name, partial(_explain_prediction, plan, prediction)
+    yield from _list_evidence_explanations(plan)
 
 
 def _list_evidence_explanations(plan: Plan) -> Iterator[NamedExplanation]:

@@ -18,9 +18,7 @@ class WhatIfSummary(Record):
 
 
 class WhatIf(Record):
-    """`changes` as they were asked for; `plan` is the one with them. `refused` says why nothing is feasible with them,
-    in the words of the error; "" where something is.
-    """
+    """`plan` is the one with the changes; `refused`: the error's words if nothing is feasible with them, else ""."""
 
     changes: tuple[str, ...]
     before: WhatIfSummary

@@ -24,8 +24,7 @@ from archwright.plan.demand.model_selection import format_scores, get_model_id
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelection, InstanceSelector
 from archwright.plan.options.edge_sites import EdgeSitePlanner, make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
-from archwright.plan.options.option_builder import BuiltOption
-from archwright.plan.options.pool_writer import OptionPart, join_parts, list_fleet_places
+from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts, list_fleet_places
 from archwright.plan.violations import make_miss
 
 DEFAULT_CLOUDS = 3
@@ -122,9 +121,7 @@ class CloudPlanner:
             yield from self._relaxed_option(provider, "clouds", named or ())
 
     def _relaxed_option(self, provider: str, pin: str, wanted: tuple[str, ...]) -> Iterable[BuiltOption]:
-        """An option that misses that pin alone; none when the provider has nothing even so. It names no region as its
-        own, for it has none inside.
-        """
+        """An option that misses that pin alone; none if the provider has nothing even so. It names no own region."""
         needs = self._world.needs
         freed = {"accelerators" if pin == "accelerators" else "regions": None}
         renter = self._selector_for(replace(needs, placement=replace(needs.placement, **freed)))

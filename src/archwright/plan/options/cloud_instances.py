@@ -52,11 +52,12 @@ from archwright.plan.demand.data_residency import (
     collect_all_bounds,
     collect_bounds,
     format_bounds,
+    is_near_users,
     is_region_inside,
+    list_user_places,
 )
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR, get_model_id, is_better_model, is_quality_known
-from archwright.plan.demand.proximity import is_near_users, list_user_places
 from archwright.plan.violations import Misses, make_miss
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
@@ -171,9 +172,7 @@ class InstanceSelector:
     def _capable_machines(
         self, provider: str, task: WorkloadTask, models: ModelOptions, near: bool
     ) -> tuple[MachineCapability, ...]:
-        """The machine types, each with each of the models that it holds, that no other beats. What one carries hangs on
-        the task's texts and limits, not on how many there are.
-        """
+        """Machine types, each with each of the models that it holds, that no other beats."""
         key = (provider, task.workload.name, task.place, tuple(map(get_model_id, models)), near)
         if key not in self._carried:
             found = []
@@ -186,9 +185,7 @@ class InstanceSelector:
         return self._carried[key]
 
     def best_choice(self, provider: str, task: WorkloadTask, models: ModelOptions) -> InstanceChoice | None:
-        """The cheapest that breaks the fewest limits, where its users are; elsewhere only where that breaks fewer. None
-        when nothing holds the task.
-        """
+        """The cheapest that breaks the fewest limits, near its users unless far breaks fewer; None: nothing fits."""
         key = (provider, task.name, tuple(map(get_model_id, models)))
         if key not in self._known:
             pick = self._find_best(provider, task, models, near=True)
@@ -228,9 +225,7 @@ class InstanceSelector:
         return self._best_job(task, models, self._cheapest_machines(provider, task, near))
 
     def remote_saving(self, pick: InstanceChoice) -> tuple[float, str]:
-        """USD over the horizon that the same machines would take less in the cheapest region far from the users, and
-        that region; nothing where there is none.
-        """
+        """USD saved over the horizon in the cheapest region far from the users, and that region; 0 and "" if none."""
         offer, task = pick.host.offer, pick.task
         if offer is None or not is_host_near_users(self._needs, self._catalog, task, pick.host):
             return 0.0, ""
@@ -250,9 +245,7 @@ class InstanceSelector:
         return best
 
     def allowed_machines(self, provider: str, task: WorkloadTask) -> tuple[CandidateMachine, ...]:
-        """The provider's machines where the task's data may go: inside the bounds of all data where the provider has
-        such a region, so that work without bounds does not stray to another continent.
-        """
+        """Machines inside the bounds of all data if the provider has such a region, else inside the task's own."""
         if provider not in self._here:
             self._here[provider] = self._hosts.list_rented(provider)
         inside = (host for host in self._here[provider] if self._region in (None, host.where.region))

@@ -18,6 +18,7 @@ from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import MachineFinder, SizingCache, WorkloadTask
 from archwright.plan.demand.data_residency import collect_bounds, format_bounds, is_country_inside
 from archwright.plan.options.hardware_schedule import HardwareScheduler, count_machines_by_month
+from archwright.plan.options.option_builder import OptionPart, join_parts
 from archwright.plan.options.owned_hardware import (
     HardwareStock,
     TaskAssignment,
@@ -25,7 +26,6 @@ from archwright.plan.options.owned_hardware import (
     count_broken_limits,
     require_node,
 )
-from archwright.plan.options.pool_writer import OptionPart, join_parts
 from archwright.plan.solver.problem import MachineSupply
 from archwright.plan.violations import make_miss
 

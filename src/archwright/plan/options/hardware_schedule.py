@@ -26,14 +26,7 @@ from archwright.plan.cost.hardware_lifecycle import MONTHS_PER_YEAR
 from archwright.plan.cost.prices import node_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, split_into_years
 from archwright.plan.demand.model_selection import list_model_notes
-from archwright.plan.options.owned_hardware import (
-    Assignments,
-    HardwareStock,
-    TaskAssignment,
-    compute_machine_share,
-    require_node,
-)
-from archwright.plan.options.pool_writer import (
+from archwright.plan.options.option_builder import (
     MIN_THROUGHPUT_SHARE,
     OptionPart,
     PoolWriter,
@@ -44,6 +37,13 @@ from archwright.plan.options.pool_writer import (
     list_assumptions,
     map_workload_model,
     note_fragile_limits,
+)
+from archwright.plan.options.owned_hardware import (
+    Assignments,
+    HardwareStock,
+    TaskAssignment,
+    compute_machine_share,
+    require_node,
 )
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
@@ -57,9 +57,7 @@ class HardwareScheduler:
     def write_part(
         self, had: tuple[tuple[HardwareStock, tuple[int, ...]], ...], ways: Assignments, place: str
     ) -> OptionPart:
-        """`had`: the machines of each stock, month by month. `place` sets facts of one option apart from those of
-        another.
-        """
+        """`had`: the machines of each stock, month by month. `place` sets facts of one option apart from another's."""
         held = []
         for machine in dict.fromkeys(stock.kind.machine for stock, _ in had):
             mine = tuple(way for way in ways if way.choice.machine == machine)
@@ -111,9 +109,7 @@ class HardwareScheduler:
         spared: tuple[int, int],
         beside: Assignments,
     ) -> OptionPart:
-        """`spared`: the type's spares, and those among them whose engines are counted here; `beside`: all who share
-        its load.
-        """
+        """`spared`: spares of the type, and those counted here; `beside`: all who share its load."""
         task = way.task
         bought = tuple(
             Purchase(
@@ -173,9 +169,7 @@ class HardwareScheduler:
     def _estimate_machine_count(
         self, node: ServerSpec, ways: Assignments, counts: tuple[int, ...], there: int
     ) -> Estimate:
-        """Made from the facts of the work that takes the most of them: options that differ in the rest alone are
-        wrong together. `there`: machines of the type that need not be bought.
-        """
+        """Rests on the facts of the work that takes the most. `there`: machines that need not be bought."""
         most = max(ways, key=_rank_by_machines)
         sized = most.sizing_result
         names = self._ledger.register_bases(sized.bases)
@@ -201,9 +195,7 @@ def _get_slow_end(band: Estimate) -> float:
 
 
 class BusiestYear(NamedTuple):
-    """Of a pool in the busiest year: its engines in all, the machines that must answer its `share` of the load; `up`
-    are those of the whole load.
-    """
+    """A pool in the busiest year: its engines, and machines for its `share` of the load; `up` is of the whole load."""
 
     engines: int
     machines: int
@@ -316,9 +308,7 @@ def _invert_hours(hours: Estimate) -> Estimate:
 def _build_fleet(
     stock: HardwareStock, ways: Assignments, counts: tuple[int, ...], whole: tuple[int, ...]
 ) -> MachineFleet:
-    """`busy` is the work done against the machines there, of the `whole` type; `busy_w` weighs each workload's draw by
-    its work.
-    """
+    """`whole`: machines of the type, against which `busy` counts; `busy_w` weighs each draw by its work."""
     work = [(_compute_mean_busy(way), way.sizing_result.busy_w) for way in ways]
     total, there = sum(share for share, _ in work), sum(whole) / len(whole)
     return MachineFleet(

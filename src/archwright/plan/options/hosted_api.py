@@ -26,7 +26,13 @@ from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.capacity.quotas import check_token_quota
 from archwright.plan.capacity.service_levels import check_unverified_availability, check_unverified_latency
 from archwright.plan.cost.data_placement import build_option_context
-from archwright.plan.demand.data_residency import UNRESTRICTED, collect_bounds, format_bounds, is_place_inside
+from archwright.plan.demand.data_residency import (
+    UNRESTRICTED,
+    collect_bounds,
+    format_bounds,
+    is_place_inside,
+    select_round_trip,
+)
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.demand.model_selection import (
     SIMILAR_COST_FACTOR,
@@ -36,12 +42,10 @@ from archwright.plan.demand.model_selection import (
     format_unrated_note,
     is_quality_known,
 )
-from archwright.plan.demand.proximity import select_round_trip
 from archwright.plan.options.cloud_instances import InstanceSelection
 from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
-from archwright.plan.options.option_builder import BuiltOption
-from archwright.plan.options.pool_writer import OptionPart, join_parts
+from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts
 from archwright.plan.violations import Misses, make_miss
 
 PLACEMENT = "hosted-api"
@@ -103,9 +107,7 @@ class HostedApiPlanner:
             yield f"the price leaves out what it cannot do: {', '.join(missing)}"
 
     def _rented_countries(self, part: OptionPart, where: tuple[Location, ...]) -> Iterable[str]:
-        """Countries of the machines rented beside the provider and of the gateway's host, where the bytes lie: a region
-        of another provider than the option's would mean nothing there, unless the needs name it.
-        """
+        """Countries of the machines and host rented beside the provider; a region only if the needs name it."""
         case = build_option_context(self._needs, self._catalog, self._ledger, part.fleets, where, part.models)
         rented = [(fleet.where.provider, fleet.where.region) for fleet in part.fleets]
         host = [(case.host.provider, case.host.region)] if case.host is not None else []
@@ -115,9 +117,7 @@ class HostedApiPlanner:
             yield name if region is None or name in self._named else region.country
 
     def _processing_places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], Misses]:
-        """Where the models process, in the contract's words, and what that breaks; no place when it breaks anything.
-        Without a model, where the provider does.
-        """
+        """Where the models process, in the contract's words, and what that breaks; no place if it breaks anything."""
         every = [self._catalog.hosted_places(provider, model) for model in models or ("",)]
         places = tuple(sorted({place for known in every if known is not None for place in known}))
         unknown, misses = None in every, dict[ConstraintViolation, None]()

@@ -30,7 +30,16 @@ from archwright.plan.demand.model_selection import format_scores, get_model_id, 
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector
 from archwright.plan.options.edge_sites import EdgeSitePlanner, runs_at_sites
 from archwright.plan.options.hardware_schedule import HardwareScheduler
-from archwright.plan.options.option_builder import BuiltOption, OptionBuilder, sum_capex_usd, sum_monthly_usd
+from archwright.plan.options.option_builder import (
+    BuiltOption,
+    OptionBuilder,
+    OptionPart,
+    PoolWriter,
+    ProvisionedLoad,
+    join_parts,
+    sum_capex_usd,
+    sum_monthly_usd,
+)
 from archwright.plan.options.owned_hardware import (
     Assignments,
     OnPremisesSite,
@@ -40,7 +49,6 @@ from archwright.plan.options.owned_hardware import (
     compute_machine_share,
     count_broken_limits,
 )
-from archwright.plan.options.pool_writer import OptionPart, PoolWriter, ProvisionedLoad, join_parts
 from archwright.plan.solver.integer_program import IntegerProgram
 from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SolverLimits, prune_dominated
 from archwright.plan.violations import make_miss
@@ -82,9 +90,7 @@ class OnPremisesPlanner:
         self._models = {task.name: self._models_to_try(task) for task in tasks}
 
     def _models_to_try(self, task: WorkloadTask) -> ModelOptions:
-        """Of a task that others follow, or whose load is shared with machines that are owned, only the models of which
-        each machine type carries the most: what is light to answer with is light to train.
-        """
+        """Of a followed or shared task, only the models of which each machine type carries the most."""
         demand, owns = task.demand, any(stock.purchase == "owned" for stock in self._house.stocks)
         followed = any(other.follows == task.name for other in self._tasks)
         if demand is None or not (followed or owns):
@@ -135,9 +141,7 @@ class OnPremisesPlanner:
         return self._solve_within_limits(draft, tuple(ways))
 
     def _solve_within_limits(self, draft: OptionDraft, ways: Assignments) -> BuiltOption:
-        """Asked again with tighter limits while what runs beside the machines breaks one; without any when none can
-        be kept: an option over a limit is shown, not hidden.
-        """
+        """Solves with tighter limits while other costs break one; without any if none can be kept."""
         kept = set(prune_dominated(tuple(way.choice for way in ways), self._machine_kinds, self._follows))
         limits, last, ways = self._initial_limits(), None, tuple(way for way in ways if way.choice in kept)
         for _ in range(MAX_ROUNDS):

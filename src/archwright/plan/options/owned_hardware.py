@@ -28,7 +28,7 @@ from archwright.plan.cost.staffing import compute_machine_staff_usd
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand, split_into_years
 from archwright.plan.demand.model_selection import get_model_id, is_better_model
 from archwright.plan.options.cloud_instances import InstanceChoice
-from archwright.plan.options.pool_writer import compute_busy_machines
+from archwright.plan.options.option_builder import compute_busy_machines
 from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, SelectedChoice
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 from archwright.sizing.hardware.power import select_pue_part
@@ -96,9 +96,7 @@ def require_node(host: CandidateMachine) -> ServerSpec:
 
 
 class OnPremisesSite:
-    """The site of one's own: which machines may stand there, and what each task would take of them. With `expired` also
-    those whose price is too old to buy by.
-    """
+    """The own site: which machines may stand there, what tasks take of them. `expired`: too old prices too."""
 
     def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, *, expired: bool = True) -> None:
         self._needs, self._catalog, self._sizer = needs, catalog, sizer

@@ -48,9 +48,7 @@ def note_undated_prices(draft: OptionDraft) -> tuple[str, ...]:
 def prefer_unexpired_prices(
     fresh: BuiltOption, stale: BuiltOption, catalog: Catalog, said: Callable[[float], str]
 ) -> BuiltOption:
-    """Of an option without machines of expired prices and the same with them: the first, saying what the second would
-    save, which `said` words, where it keeps as many limits.
-    """
+    """The option without expired prices where it keeps as many limits, with what the other would save."""
     old = stale._replace(draft=refuse_expired_prices(stale.draft, catalog))
     if old.draft == stale.draft or len(fresh.draft.misses) >= max(1, len(old.draft.misses)):
         return old

@@ -43,14 +43,13 @@ from archwright.plan.demand.data_residency import (
     collect_bounds,
     format_bounds,
     is_region_inside,
+    rank_proximity,
 )
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
-from archwright.plan.demand.proximity import rank_proximity
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
-from archwright.plan.options.option_builder import BuiltOption
-from archwright.plan.options.pool_writer import OptionPart, join_parts
+from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts
 from archwright.plan.violations import Misses, make_miss
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 
