@@ -15,12 +15,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.assumptions import (
-    NOT_SIZED,
-    record_default_assumptions,
-    record_rule_assumptions,
-    report_unsupported,
-)
+from archwright.plan.assumptions import NOT_SIZED, record_default_assumptions, record_rule_assumptions, report_unsized
 from archwright.plan.capacity.candidates import SizingCache, list_tasks
 from archwright.plan.capacity.served_load import BatchLoad, PooledLoad, ServedLoad, build_served_load, list_load_specs
 from archwright.plan.decision.comparison import compare_options
@@ -140,7 +135,7 @@ class Planner:
         self.purse = BudgetConverter(needs.budget, catalog, ledger)
         self._tasks = list_tasks(needs, catalog)
         record_rule_assumptions(needs, self._tasks, ledger)
-        self._missing = report_unsupported(needs, self._tasks, ledger)
+        self._missing = report_unsized(needs, self._tasks, ledger)
         sizer, writer = SizingCache(catalog, needs), PoolWriter(catalog, ledger, needs.placement.site)
         self.world = PlanningContext(
             needs=needs,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from archwright.catalog.load import load_catalog
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.cost.hardware_lifecycle import HardwarePurchase, price_hardware_lifecycle
+from archwright.plan.cost.hardware_lifecycle import HardwarePurchase, price_lifecycle
 from archwright.plan.cost.prices import TB, AgedHardware, PriceBook, node_price
 from archwright.plan.options.option_builder import PoolWriter
 
@@ -117,10 +117,7 @@ def test_hardware_is_worth_a_falling_share_of_its_price() -> None:
 def cost(units: list[float], life: str = "life.gpu") -> float:
     made = quotes()
     price = made.node(CATALOG.nodes["8x-h100"])
-    return sum(
-        term.sum
-        for term in price_hardware_lifecycle(made, HardwarePurchase("machines", "purchase", price, units, life))
-    )
+    return sum(term.sum for term in price_lifecycle(made, HardwarePurchase("machines", "purchase", price, units, life)))
 
 
 @given(
@@ -139,9 +136,7 @@ def test_what_is_bought_year_by_year_is_renewed_and_sold_by_its_age() -> None:
     made = quotes()
     price = made.node(CATALOG.nodes["8x-h100"])
     units = [1.0] * 12 + [3.0] * 48
-    first, again, sold = price_hardware_lifecycle(
-        made, HardwarePurchase("machines", "purchase", price, units, "life.gpu")
-    )
+    first, again, sold = price_lifecycle(made, HardwarePurchase("machines", "purchase", price, units, "life.gpu"))
     assert {month: usd / price.usd for month, usd in enumerate(first.flow) if usd} == {0: 1, 12: 2}
     assert {month: usd / price.usd for month, usd in enumerate(again.flow) if usd} == {48: 1}
     residual = CATALOG.parameter("residual").value

@@ -19,12 +19,7 @@ from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
 from archwright.plan.demand.data_residency import collect_bounds, is_country_inside, select_round_trip
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
-from archwright.plan.demand.model_selection import (
-    ModelCandidates,
-    get_model_id,
-    is_licence_permitted,
-    select_open_models,
-)
+from archwright.plan.demand.model_selection import ModelCandidates, get_model_id, permits_licence, select_open_models
 from archwright.plan.violations import Misses, make_miss
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
@@ -139,7 +134,7 @@ def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
 
 
 def _select_embedding_models(task: WorkloadTask, catalog: Catalog) -> ModelCandidates:
-    models = tuple(model for model in list_embedding_models(catalog) if is_licence_permitted(task.workload, model))
+    models = tuple(model for model in list_embedding_models(catalog) if permits_licence(task.workload, model))
     fixed = task.workload.model
     if fixed is not None:
         models = tuple(model for model in models if model.id.lower() == fixed.lower())

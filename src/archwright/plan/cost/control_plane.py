@@ -79,15 +79,11 @@ class ControlPlaneSizer:
             each = round(self._catalog.parameter(SERVER_CORES_PART).value)
             return self._build_hosting(place, each, f"{SERVER_PART}.{place.region}")
         found = next(filter(None, self._offers_by_distance(place, beside_retrieval=host is not None)), ())
-        seats = (
-            (self._build_hosting(locate_offer(self._catalog, offer), offer.vcpu, offer.id), offer) for offer in found
-        )
-        priced = (
-            (sum(seat.counts) * (offer.on_demand_usd_per_hour or 0.0), offer.id, seat._replace(offer=offer))
-            for seat, offer in seats
-        )
-        cheapest = min(priced, key=lambda one: one[:2], default=None)
-        return cheapest[2] if cheapest is not None else None
+        seats = []
+        for offer in found:
+            seat = self._build_hosting(locate_offer(self._catalog, offer), offer.vcpu, offer.id)._replace(offer=offer)
+            seats.append((sum(seat.counts) * (offer.on_demand_usd_per_hour or 0.0), offer.id, seat))
+        return min(seats, key=lambda one: one[:2])[2] if seats else None
 
     def _build_hosting(self, where: Location, each: int, name: str) -> ControlPlaneHosting:
         counts = self._machine_counts(each, "typical")

@@ -9,12 +9,7 @@ from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.cost.control_plane import SERVER_PART, ControlPlaneHosting, list_platform_parts
 from archwright.plan.cost.data_placement import OptionContext, list_online_workloads
-from archwright.plan.cost.hardware_lifecycle import (
-    MONTHS_PER_YEAR,
-    SERVER_LIFE,
-    HardwarePurchase,
-    price_hardware_lifecycle,
-)
+from archwright.plan.cost.hardware_lifecycle import MONTHS_PER_YEAR, SERVER_LIFE, HardwarePurchase, price_lifecycle
 from archwright.plan.cost.prices import UnitPrice
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
 
@@ -54,7 +49,7 @@ def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str
     yield make_varying_flow(f"support of {line}", "support", paid, (*unit.drivers, *support.drivers))
     if case.needs.budget.capex > 0:
         bought = HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
-        yield from price_hardware_lifecycle(case.quotes, bought)
+        yield from price_lifecycle(case.quotes, bought)
         return
     rent = price.usd / (MONTHS_PER_YEAR * case.quotes.lifetime_years(SERVER_LIFE))
     case.ledger.add_assumptions(

@@ -57,11 +57,11 @@ class OptionContext(NamedTuple):
     @property
     def main_location(self) -> Location | None:
         """Where logs, metrics and the platform's own state lie: a place of one's own first, never a remote site."""
-        return min(
-            self.storage_locations,
-            key=lambda place: (self.is_remote_site(place), place.placement not in OWN_PLACEMENTS),
-            default=None,
-        )
+
+        def strangeness(place: Location) -> tuple[bool, bool]:
+            return self.is_remote_site(place), place.placement not in OWN_PLACEMENTS
+
+        return min(self.storage_locations, key=strangeness, default=None)
 
     def is_remote_site(self, place: Location) -> bool:
         """Nothing but workloads of many sites (plants, branches) runs there."""
@@ -87,12 +87,8 @@ class OptionContext(NamedTuple):
         used = {place for workload in users for place in self.load_shares(workload)}
 
         def strangeness(place: Location) -> tuple[bool, bool, bool, bool]:
-            return (
-                not self.may_store_data(data, place),
-                self.is_remote_site(place),
-                place.placement not in OWN_PLACEMENTS,
-                place not in used,
-            )
+            remote, foreign = self.is_remote_site(place), place.placement not in OWN_PLACEMENTS
+            return not self.may_store_data(data, place), remote, foreign, place not in used
 
         return min(self.storage_locations, key=strangeness, default=None)
 

@@ -27,7 +27,7 @@ from archwright.plan.cost.hardware_lifecycle import (
     MONTHS_PER_YEAR,
     SERVER_LIFE,
     HardwarePurchase,
-    price_hardware_lifecycle,
+    price_lifecycle,
 )
 from archwright.plan.cost.prices import UnitPrice
 from archwright.plan.cost.storage_and_egress import StoredItems, sum_stored_terabytes
@@ -96,7 +96,7 @@ def _price_fleet_upkeep(case: OptionContext, fleet: MachineFleet, node: ServerSp
     yield make_one_time_flow(f"spare parts of {name}", "support", whole * spares.usd, case.months, drivers)
     life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
     bought = HardwarePurchase(name, "purchase", price, fleet.machines, life)
-    yield from price_hardware_lifecycle(case.quotes, bought, first_paid=False)
+    yield from price_lifecycle(case.quotes, bought, first_paid=False)
 
 
 # --- the network between them
@@ -175,7 +175,7 @@ def price_network_gear(case: OptionContext) -> list[CashFlow]:
             if count:
                 line = f"{name}, {count} in {where.region}"
                 what = HardwarePurchase(line, "network", price, (float(count),) * case.months, SERVER_LIFE)
-                terms += price_hardware_lifecycle(case.quotes, what)
+                terms += price_lifecycle(case.quotes, what)
     return terms
 
 

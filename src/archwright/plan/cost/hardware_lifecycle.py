@@ -35,7 +35,7 @@ class PurchaseCohort(NamedTuple):
     renewal: bool
 
 
-def price_hardware_lifecycle(quotes: PriceBook, what: HardwarePurchase, *, first_paid: bool = True) -> list[CashFlow]:
+def price_lifecycle(quotes: PriceBook, what: HardwarePurchase, *, first_paid: bool = True) -> list[CashFlow]:
     """The purchase (unless somebody else states it: `first_paid` False), renewals, and what is left at the end."""
     life = max(1, round(MONTHS_PER_YEAR * quotes.lifetime_years(what.life)))
     months, cohorts = len(what.units), _build_cohorts(what, life)

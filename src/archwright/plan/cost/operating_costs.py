@@ -30,12 +30,7 @@ from archwright.plan.cost.facility_costs import (
 )
 from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE
 from archwright.plan.cost.staffing import count_missing_engineers, price_staff
-from archwright.plan.cost.storage_and_egress import (
-    StoredItems,
-    list_stored_items,
-    price_egress,
-    price_storage,
-)
+from archwright.plan.cost.storage_and_egress import StoredItems, list_stored_items, price_egress, price_storage
 from archwright.sizing.hardware import power
 from archwright.sizing.infrastructure import network
 

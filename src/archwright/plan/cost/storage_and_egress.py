@@ -17,12 +17,7 @@ from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.capacity.availability import SPARE_REQUIRED_ABOVE
 from archwright.plan.cost.data_placement import OptionContext
-from archwright.plan.cost.hardware_lifecycle import (
-    MONTHS_PER_YEAR,
-    SERVER_LIFE,
-    HardwarePurchase,
-    price_hardware_lifecycle,
-)
+from archwright.plan.cost.hardware_lifecycle import MONTHS_PER_YEAR, SERVER_LIFE, HardwarePurchase, price_lifecycle
 from archwright.plan.cost.prices import TB
 from archwright.plan.demand.forecast import derive_batch_job, forecast_demand
 from archwright.sizing.infrastructure import network, storage
@@ -59,12 +54,8 @@ class EgressFlow(NamedTuple):
 
 def list_stored_items(case: OptionContext) -> StoredItems:
     """Everything an option keeps, where it keeps it. On this machine the disk is there already."""
-    found = [
-        *_list_data_sets(case),
-        *_list_model_files(case),
-        *_list_vector_indexes(case),
-        *_list_logs_and_metrics(case),
-    ]
+    builders = (_list_data_sets, _list_model_files, _list_vector_indexes, _list_logs_and_metrics)
+    found = (one for build in builders for one in build(case))
     return tuple(one for one in found if one.where.placement != THIS_MACHINE and one.kept.peak_bytes > 0)
 
 
@@ -226,7 +217,7 @@ def _price_own_storage(case: OptionContext, heap: StorageLineItem) -> list[CashF
     medium = "disks" if MEDIUM_PARTS[heap.tier] == "storage.disk" else "flash"
     if case.needs.budget.capex > 0:
         line = f"{heap.name}: {medium} bought{_format_region_suffix(heap.where)}"
-        return price_hardware_lifecycle(case.quotes, HardwarePurchase(line, "storage", unit, terabytes, SERVER_LIFE))
+        return price_lifecycle(case.quotes, HardwarePurchase(line, "storage", unit, terabytes, SERVER_LIFE))
     month = unit.usd / (MONTHS_PER_YEAR * case.quotes.lifetime_years(SERVER_LIFE))
     case.ledger.add_assumptions(
         "budget.capex 0: storage of the house is charged by the month, its price spread over its life"

@@ -130,11 +130,9 @@ def _build_axes(options: list[Option]) -> tuple[CriterionAxis, ...]:
 
 def select_pareto_options(options: list[Option], axes: tuple[CriterionAxis, ...]) -> list[Option]:
     """The options that no other beats: as good on every axis both are known on, better on one."""
-    return [
-        option
-        for index, option in enumerate(options)
-        if not any(_dominates_option(axes, other, index) for other in range(len(options)) if other != index)
-    ]
+    every = range(len(options))
+    beaten = {one for one in every if any(_dominates_option(axes, other, one) for other in every if other != one)}
+    return [option for index, option in enumerate(options) if index not in beaten]
 
 
 def _dominates_option(axes: tuple[CriterionAxis, ...], one: int, other: int) -> bool:

@@ -117,14 +117,14 @@ def format_scores(workload: Workload, model: ModelSpec) -> str:
     return ", ".join(f"{name} {share:.2g}" for name, share in known if share is not None)
 
 
-def is_licence_permitted(workload: Workload, model: ModelSpec) -> bool:
+def permits_licence(workload: Workload, model: ModelSpec) -> bool:
     """A conditional licence is permitted: its condition is printed."""
     return workload.licence != "commercial" or model.commercial_use != "no"
 
 
 def _find_misses(demand: Demand, model: ModelSpec) -> Misses:
     workload, found = demand.workload, []
-    if not is_licence_permitted(workload, model):
+    if not permits_licence(workload, model):
         found.append(make_miss(f"{workload.name}.licence", model.licence, "commercial"))
     if model.context_tokens < demand.context_tokens:
         value, limit = model.context_tokens, demand.context_tokens

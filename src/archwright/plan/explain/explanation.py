@@ -118,12 +118,8 @@ def _explain_category(plan: Plan, category: str, meaning: str) -> list[str]:
     option = plan.chosen_option
     lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
     whole = sum(line.total_over(plan.horizon_months) for line in lines)
-    said = f"{format_number(whole)} {plan.currency} over {plan.horizon_label} in {plan.chosen}"
-    return [
-        f"{category}: {meaning}",
-        f"  {said}" if lines else f"  none in {plan.chosen}",
-        *_indent_lines(map(_format_cost_line, lines)),
-    ]
+    said = f"{format_number(whole)} {plan.currency} over {plan.horizon_label}" if lines else "none"
+    return [f"{category}: {meaning}", f"  {said} in {plan.chosen}", *_indent_lines(map(_format_cost_line, lines))]
 
 
 def _format_cost_line(line: CostLine) -> str:

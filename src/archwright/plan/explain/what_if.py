@@ -43,9 +43,5 @@ def _summarise_choice(plan: Plan) -> WhatIfSummary:
     option = plan.chosen_option
     if option is None:
         return WhatIfSummary(option=None)
-    return WhatIfSummary(
-        option=option.name,
-        total_cost=option.total_cost,
-        cost_per_month=option.cost_per_month,
-        capex=option.capex,
-    )
+    costs = {name: getattr(option, name) for name in ("total_cost", "cost_per_month", "capex")}
+    return WhatIfSummary(option=option.name, **costs)

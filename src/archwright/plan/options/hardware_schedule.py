@@ -67,11 +67,7 @@ class HardwareScheduler:
         return join_parts(held)
 
     def _write_type(
-        self,
-        stocks: list[tuple[HardwareStock, tuple[int, ...]]],
-        ways: Assignments,
-        every: Assignments,
-        place: str,
+        self, stocks: list[tuple[HardwareStock, tuple[int, ...]]], ways: Assignments, every: Assignments, place: str
     ) -> OptionPart:
         """`every`: of all types, those that share a load with these among them."""
         whole = tuple(map(sum, zip(*(counts for _, counts in stocks), strict=True)))
@@ -89,11 +85,7 @@ class HardwareScheduler:
         return join_parts(held)
 
     def _write_stock(
-        self,
-        stock: HardwareStock,
-        ways: Assignments,
-        counts: tuple[tuple[int, ...], tuple[int, ...]],
-        place: str,
+        self, stock: HardwareStock, ways: Assignments, counts: tuple[tuple[int, ...], tuple[int, ...]], place: str
     ) -> OptionPart:
         """`counts`: machines of this stock, and of the whole type."""
         mine, whole = counts
@@ -111,21 +103,15 @@ class HardwareScheduler:
     ) -> OptionPart:
         """`spared`: spares of the type, and those counted here; `beside`: all who share its load."""
         task = way.task
-        bought = tuple(
-            Purchase(
-                pool=f"{way.task.name}{way.suffix}",
-                machine=stock.host.machine.id,
-                kind=stock.purchase,
-                machines=sum(counts) / len(counts),
-                peak=max(counts),
-            )
-            for stock, counts in stocks
+        bought, pool_name = [], f"{task.name}{way.suffix}"
+        for stock, counts in stocks:
+            machine, mean, peak = stock.host.machine.id, sum(counts) / len(counts), max(counts)
+            bought.append(Purchase(pool=pool_name, machine=machine, kind=stock.purchase, machines=mean, peak=peak))
+        models, model_notes = (
+            map_workload_model(task, way.model, way.steady),
+            list_model_notes(task.workload, way.model),
         )
-        made = OptionPart(
-            purchases=bought,
-            models=map_workload_model(task, way.model, way.steady),
-            notes=list_model_notes(task.workload, way.model),
-        )
+        made = OptionPart(purchases=tuple(bought), models=models, notes=model_notes)
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
             job, batch = task.job, way.batch

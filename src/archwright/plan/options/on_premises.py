@@ -19,12 +19,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.capacity.candidates import ModelOptions, SizingCache, WorkloadTask
 from archwright.plan.cost.staffing import compute_serving_staff_usd
-from archwright.plan.demand.data_residency import (
-    ResidencyBounds,
-    collect_bounds,
-    format_bounds,
-    is_country_inside,
-)
+from archwright.plan.demand.data_residency import ResidencyBounds, collect_bounds, format_bounds, is_country_inside
 from archwright.plan.demand.forecast import Demand, split_into_years
 from archwright.plan.demand.model_selection import format_scores, get_model_id, is_better_model
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
 
 from archwright.catalog.tables.guidance_rows import Advice, Theme, read_advice
 from archwright.contract.decision import SectionLine
-from archwright.contract.estimate import Estimate
 from archwright.contract.needs import ExistingComponent
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.sections.plan_traits import build_template_values, derive_traits
@@ -28,7 +26,8 @@ def select_guidance(chosen: ChosenOption, theme: Theme) -> tuple[SectionLine, ..
     kept = {own.kind for own in chosen.needs.existing}
     lines: dict[str, SectionLine] = {}
     for row in read_advice(theme):
-        if row.topic not in lines and _matches_traits(row, traits) and row.kept not in kept:
+        fits = traits.issuperset(row.when) and traits.isdisjoint(row.unless)
+        if row.topic not in lines and fits and row.kept not in kept:
             lines[row.topic] = _build_line(row, words, chosen)
     return tuple(lines.values())
 
@@ -38,26 +37,18 @@ def list_existing_tools(chosen: ChosenOption) -> tuple[SectionLine, ...]:
     return tuple(_build_existing_line(own) for own in chosen.needs.existing)
 
 
-def _matches_traits(row: Advice, traits: Collection[str]) -> bool:
-    return all(trait in traits for trait in row.when) and not any(trait in traits for trait in row.unless)
-
-
 def _build_line(row: Advice, words: dict[str, str], chosen: ChosenOption) -> SectionLine:
     return SectionLine(
         topic=row.topic,
         choice=row.choice.format_map(words),
         why=row.why.format_map(words),
-        demanded_by=tuple(select_named_clauses(row.clauses, chosen.needs.regulations)),
+        demanded_by=tuple(name for name in row.clauses if name.partition(" ")[0] in chosen.needs.regulations),
         proof=row.proof,
         alternative=row.alternative.format_map(words),
         why_not=row.why_not.format_map(words),
-        estimate=_get_figure(row, chosen),
+        estimate=getattr(chosen.option, row.figure) if row.figure and chosen.option is not None else None,
         source=format_source(row),
     )
-
-
-def select_named_clauses(clauses: Collection[str], regulations: Collection[str]) -> Iterator[str]:
-    return (clause for clause in clauses if clause.partition(" ")[0] in regulations)
 
 
 def format_source(row: Advice) -> str:
@@ -65,13 +56,6 @@ def format_source(row: Advice) -> str:
     if row.as_of == PLAN_DATE:
         return row.source
     return f"{row.source}, {row.as_of}" + ("" if row.confidence == "high" else f" ({row.confidence})")
-
-
-def _get_figure(row: Advice, chosen: ChosenOption) -> Estimate | None:
-    if not row.figure or chosen.option is None:
-        return None
-    found: Estimate | None = getattr(chosen.option, row.figure)
-    return found
 
 
 def _build_existing_line(own: ExistingComponent) -> SectionLine:

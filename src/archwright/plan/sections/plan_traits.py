@@ -139,18 +139,10 @@ def list_residency_places(needs: Needs) -> list[str]:
 
 
 def build_template_values(chosen: ChosenOption) -> dict[str, str]:
-    return {
-        **_build_needs_values(chosen.needs),
-        **_build_option_values(chosen),
-        **_format_machine_span(chosen),
-        "answered": _format_proved_controls(chosen),
-    }
-
-
-def _format_proved_controls(chosen: ChosenOption) -> str:
-    """The same count as everywhere: all controls, and those that what runs proves."""
+    values = _build_needs_values(chosen.needs) | _build_option_values(chosen) | _format_machine_span(chosen)
     controls = list_controls(chosen.needs, chosen.catalog, PlanProvenance())
-    return f"{sum(control.status == 'built-in' for control in controls)} of {len(controls)} are proved by what runs"
+    proved = sum(control.status == "built-in" for control in controls)
+    return {**values, "answered": f"{proved} of {len(controls)} are proved by what runs"}
 
 
 def _format_machine_span(chosen: ChosenOption) -> dict[str, str]:

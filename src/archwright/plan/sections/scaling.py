@@ -41,15 +41,11 @@ def build_scaling_section(chosen: ChosenOption) -> Section:
         tightest = compute_headrooms(chosen, chosen.option)
         machines, ranges = _list_machines(chosen, chosen.option), _list_autoscaling_ranges(chosen, chosen.option)
         lines = (*machines, *ranges, *_list_machine_losses(chosen), *_list_limit_lines(tightest))
-        summary = _format_summary(tightest)
+        summary = "The needs state no limit that growth would meet: price decides how far this plan goes."
+        if tightest:
+            first, times = tightest[0].name, tightest[0].times.value
+            summary = f"At {times:.2f} times this plan {first} is reached first, if it grows with the load."
     return Section(id="scale", title="Scale", summary=summary, lines=(*lines, *select_guidance(chosen, "scale")))
-
-
-def _format_summary(tightest: list[Headroom]) -> str:
-    if not tightest:
-        return "The needs state no limit that growth would meet: price decides how far this plan goes."
-    first = tightest[0]
-    return f"At {first.times.value:.2f} times this plan {first.name} is reached first, if it grows with the load."
 
 
 def _list_machines(chosen: ChosenOption, option: Option) -> Iterator[SectionLine]:
@@ -78,12 +74,13 @@ def _find_pool(option: Option, fleet: MachineFleet) -> Pool | None:
 
 def _build_steady_line(fleet: MachineFleet, pool: Pool | None) -> SectionLine:
     first, last = (format_number(fleet.machines[end]) for end in (0, -1))
+    busy = f"{fleet.busy:.0%}" if fleet.busy >= 0.01 else "under 1%"
     proof = f"archwright explain plan.json {fleet.workloads[0]}" if pool is None else _build_in_flight_query(pool)
     slots = f"; {pool.replicas} engines in all, {pool.slots} requests at once each" if pool is not None else ""
     return SectionLine(
         topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",
         choice=f"{fleet.machine.id}: {first} on average at first, {last} in the last month, {fleet.peak} at most",
-        why=f"the peak decides their number; they work {_format_share(fleet.busy)} of the time they run{slots}",
+        why=f"the peak decides their number; they work {busy} of the time they run{slots}",
         proof=proof,
     )
 
@@ -96,10 +93,6 @@ def _build_batch_line(fleet: MachineFleet) -> SectionLine:
         why="work with an end: machines are there for the run, as many as its deadline takes",
         proof=f"archwright explain plan.json {fleet.workloads[0]}",
     )
-
-
-def _format_share(busy: float) -> str:
-    return f"{busy:.0%}" if busy >= 0.01 else "under 1%"
 
 
 def _build_in_flight_query(pool: Pool) -> str:

@@ -33,13 +33,7 @@ from typing import Any
 
 from archwright.errors import PlanError
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
-from archwright.plan.solver.problem import (
-    Choices,
-    MachineSupply,
-    MipSolution,
-    SelectedChoice,
-    SolverLimits,
-)
+from archwright.plan.solver.problem import Choices, MachineSupply, MipSolution, SelectedChoice, SolverLimits
 
 ROW_TOLERANCE = 1e-9
 MAX_NODES = 20_000
