@@ -79,9 +79,8 @@ def estimate_timeline(option: Option, needs: Needs, purse: BudgetConverter) -> R
 
 def _estimate_month(purse: BudgetConverter, value: float, worlds: Worlds, facts: tuple[str, ...]) -> Estimate:
     name = f"schedule.{'+'.join(fact.removeprefix('part.').removesuffix('.months') for fact in facts) or 'signature'}"
-    basis = purse.ledger.create_basis(
-        name, "formula", "months from the signature", formula="the steps so far, one after the other", facts=facts
-    )
+    what, formula = "months from the signature", "the steps so far, one after the other"
+    basis = purse.ledger.create_basis(name, "formula", what, formula=formula, facts=facts)
     return estimate_band(value, worlds, "months", basis)
 
 

@@ -189,7 +189,10 @@ def list_residency_findings(chosen: ChosenOption) -> Iterable[ResidencyFinding]:
     case = build_chosen_context(chosen)
     yield from _list_pool_findings(case, chosen)
     if case.seat is not None:
-        yield from _list_gateway_findings(case, case.seat.where)
+        online = list_online_workloads(case.needs)
+        for workload in case.needs.workloads:
+            if workload.name in online and not workload.sites:
+                yield _make_finding(case, "gateway", case.seat.where, collect_bounds(case.needs, workload))
     for place in case.storage_locations:
         # The disk of this machine is there already, so nothing of it is among what is paid for.
         if place.placement == "this-machine":
@@ -224,12 +227,6 @@ def _collect_bounds(case: OptionContext, names: tuple[str, ...]) -> ResidencyBou
     mine = (workload for workload in case.needs.workloads if workload.name in names)
     bounds = (collect_bounds(case.needs, workload) for workload in mine)
     return tuple(dict.fromkeys(group for groups in bounds for group in groups))
-
-
-def _list_gateway_findings(case: OptionContext, where: Location) -> Iterable[ResidencyFinding]:
-    for workload in case.needs.workloads:
-        if workload.name in list_online_workloads(case.needs) and not workload.sites:
-            yield _make_finding(case, "gateway", where, collect_bounds(case.needs, workload))
 
 
 def _find_item_bounds(case: OptionContext, one: StoredItem) -> ResidencyBounds:

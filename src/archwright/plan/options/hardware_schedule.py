@@ -107,11 +107,8 @@ class HardwareScheduler:
         for stock, counts in stocks:
             machine, mean, peak = stock.host.machine.id, sum(counts) / len(counts), max(counts)
             bought.append(Purchase(pool=pool_name, machine=machine, kind=stock.purchase, machines=mean, peak=peak))
-        models, model_notes = (
-            map_workload_model(task, way.model, way.steady),
-            list_model_notes(task.workload, way.model),
-        )
-        made = OptionPart(purchases=tuple(bought), models=models, notes=model_notes)
+        models, notes = map_workload_model(task, way.model, way.steady), list_model_notes(task.workload, way.model)
+        made = OptionPart(purchases=tuple(bought), models=models, notes=notes)
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
             job, batch = task.job, way.batch

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.decision import SectionLine
-from archwright.plan.accounting.fleet import Location
 from archwright.plan.cost.data_placement import OptionContext
 from archwright.plan.cost.facility_costs import (
     SitePowerDraw,
@@ -105,7 +104,8 @@ def _list_energy_lines(case: OptionContext, kept: StoredItems) -> Iterator[Secti
     if energy is None or carbon is None:
         return
     places = dict.fromkeys([*(fleet.where for fleet in case.fleets), *list_own_places(case)])
-    grids = ", ".join(f"{_display_name(place)} {format_estimate(get_grid_intensity(case, place))}" for place in places)
+    rates = ((place.region or place.country, get_grid_intensity(case, place)) for place in places)
+    grids = ", ".join(f"{name} {format_estimate(rate)}" for name, rate in rates)
     yield SectionLine(
         topic="Energy and carbon",
         choice=f"{format_estimate(energy)} and {format_estimate(carbon)} of carbon",
@@ -115,7 +115,3 @@ def _list_energy_lines(case: OptionContext, kept: StoredItems) -> Iterator[Secti
         why_not="residency and price decide first; carbon is one of the axes the options are compared on",
         estimate=carbon,
     )
-
-
-def _display_name(where: Location) -> str:
-    return where.region or where.country
