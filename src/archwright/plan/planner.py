@@ -58,8 +58,7 @@ def make_plan(
     """The plan; `chosen` is None when no option satisfies the needs (`why_infeasible` says why). Machines whose price
     is too old to buy by are left out, unless `accept_stale`.
 
-    Raises MissingError AW-GET-01 when only this machine is allowed and it was not probed, PlanError AW-PLAN-03 where
-    the bounds of a workload's data contradict each other.
+    Raises MissingError AW-GET-01 (only this machine is allowed and not probed), PlanError AW-PLAN-03 (data's bounds).
     """
     reject_residency_conflict(needs, source, catalog)
     ledger = PlanProvenance()
@@ -73,11 +72,9 @@ def make_plan(
     promised, served = planner.predict_chosen(best)
     told = build_gateway_settings(needs, catalog, best.draft if best is not None else None, promised.queues)
     option = next((one for one in concluded.options if one.name == concluded.chosen), None)
-    options = concluded.options
     if option is not None:
-        noted = replace(option, notes=(*option.notes, *promised.notes), pools=told.pools)
-        options = tuple(noted if one is option else one for one in options)
-        option = noted
+        option = replace(option, notes=(*option.notes, *promised.notes), pools=told.pools)
+    options = tuple(option if option is not None and one.name == option.name else one for one in concluded.options)
     chosen = ChosenOption(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())
     controls = add_residency_evidence(list_controls(needs, catalog, ledger), chosen)
     predictions = (*promised.predictions, *predict_controls(controls, option, ledger))
