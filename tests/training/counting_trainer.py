@@ -1,7 +1,7 @@
 """A task without a library: its weights are the digest of the rows it saw, so nothing skipped, repeated or reordered
 goes unseen. As a program it trains in a folder and kills itself at the n-th time the disk is touched.
 
-usage: counting.py FOLDER KILL_AT
+usage: counting_trainer.py FOLDER KILL_AT
 """
 
 from __future__ import annotations

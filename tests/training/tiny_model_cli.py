@@ -1,6 +1,6 @@
 """The command line, with the tiny model among those of the catalog.
 
-usage: shell.py DIGEST SIZE VERB ...
+usage: tiny_model_cli.py DIGEST SIZE VERB ...
 """
 
 from __future__ import annotations

@@ -500,7 +500,7 @@ def test_machines_for_jobs_alone_take_fewer_people_than_those_that_answer() -> N
     assert both.sum < answers.sum
 
 
-# --- the platform's own host: more in test_platform.py
+# --- the platform's own host: more in test_control_plane.py
 
 
 def test_answers_by_the_token_need_a_host_for_the_gateway() -> None:

@@ -1,6 +1,6 @@
 """Whether so much is to be had at once. No price list promises it: the catalog says, for each kind of provider, what an
 ordinary customer gets without a contract, and the most that one brings. Above the first an option is at risk and comes
-after those that are not (choose.py); above the second it is missed.
+after those that are not (`selection`); above the second it is missed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Options with machines in the house: all of it there (on-premises), or part of it at a cloud (hybrid).
 
 Data of people (personal, health, payment) stay in the house; other work goes where it costs the least, and a steady
-load may stay up to its mean and send its peaks out. The program of optimise.py decides all of it at once; what an
+load may stay up to its mean and send its peaks out. The integer program decides all of it at once; what an
 option pays beside machines is known only afterwards, so limits that it breaks by that are tightened and it is asked
 again.
 """

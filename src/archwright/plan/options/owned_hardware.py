@@ -1,4 +1,4 @@
-"""Machines in the house: bought, or owned already; shared by the workloads, chosen by the program of optimise.py.
+"""Machines in the house: bought, or owned already; shared by the workloads, chosen by the integer program.
 
 What a machine costs over the horizon is summed here as the option will pay for it, so that the program compares what
 the bill says: price, renewals, what is left at the end, support, spare parts, energy, people. Machines are bought at
@@ -154,7 +154,7 @@ class OnPremisesSite:
         return next((host for host, own in alike if own is not None and own.id == device.id), None)
 
     def _machine_kind(self, host: CandidateMachine, most: tuple[int, ...] | None) -> MachineSupply:
-        """`most`: of machines that are owned. The same sums as in upkeep.py, renewal.py and staffing.py."""
+        """`most`: of machines that are owned. The same sums as in `plan.cost`."""
         node, months, part = require_node(host), self._needs.budget.horizon_months, self._catalog.parameter
         kw = node.power_w / 1000 * self.pue
         support = node.price_usd * part("support").value / MONTHS_PER_YEAR
