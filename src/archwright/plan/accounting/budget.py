@@ -1,7 +1,7 @@
 """From dollars to the budget's currency, and from a draft's flows to an option judged against the budget.
 
 Facts are priced in USD; the exchange rate is itself a fact (band: the last twelve months) on which every amount
-rests. All sums are taken in the same draws of all facts (`monte_carlo`), so bands of what is not independent come out right.
+rests. All sums use the same samples of all facts (`monte_carlo`), so bands of dependent amounts come out right.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What stands beside the choice: who else was near, which facts would change it, what it earns.
 
-Everything is judged with the same draws of the same facts (`monte_carlo`), so two options that share a fact share its error.
+All options use the same samples of the facts (`monte_carlo`), so two options that share a fact share its error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rented machines: for each task the model, machine type, region and way to pay that cost the least at one provider.
 
 A steady load gets machines month by month and level by level: the load over what one machine carries, at least one,
-plus the spares its availability asks for; they follow the load, or are promised (`purchase_options`). A job gets the fewest
-machines that keep its deadline, for the hours it takes.
+plus the spares its availability asks for; they follow the load, or are committed (`purchase_options`). A job gets the
+fewest machines that keep its deadline, for the hours it takes.
 """
 
 from __future__ import annotations
