@@ -433,7 +433,8 @@ def test_no_option_names_a_region_outside_the_residency(plan_of: Make, catalog: 
 CLOUDS = {"aws", "azure", "gcp", "nebius", "lambda", "runpod"}
 
 
-@pytest.mark.parametrize("name", ["startup", pytest.param("clinic", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["startup", "clinic"])
 def test_more_load_never_costs_less(plan_of: Make, name: str) -> None:
     def costs(factor: float) -> dict[str, float]:
         def scaled(document: dict[str, Any]) -> None:

@@ -112,7 +112,7 @@ def test_goodput_at_three_times_the_load_is_that_of_the_peak() -> None:
     found: dict[float, float] = {}
 
     async def scenario() -> None:
-        for times in (0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0):
+        for times in (0.8, 1.0, 1.5, 3.0, 5.0):
             found[times] = await Load(pool(), times * CAPACITY_RPS, 150.0, {"normal": 1.0}).run()
 
     run(scenario)
