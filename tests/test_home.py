@@ -6,6 +6,8 @@ import json
 import os
 import stat
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -182,10 +184,41 @@ def test_a_newer_home_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [newer]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": "x"}', b'{"version": 1}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": "x"}', b'{"version": -1}', b"\xff"])
 def test_an_unreadable_version_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "schema.json").write_bytes(content)
     with pytest.raises(SettingsError) as caught:
         locate(Home(tmp_path))
     assert caught.value.code == "AW-SET-06"
     assert caught.value.where.file == str(tmp_path / "schema.json")
+
+
+def test_each_older_version_has_a_migration() -> None:
+    assert len(home_module.MIGRATIONS) == SCHEMA_VERSION
+
+
+def test_a_home_that_may_only_be_read_is_readable_when_no_format_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path, _value: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(home_module, "write_json", refuse)
+    assert locate(Home(tmp_path)).root == tmp_path
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(home_module, "MIGRATIONS", (lambda home: None,))
+    with pytest.raises(SettingsError, match="Permission denied"):
+        locate(Home(tmp_path))
+
+
+def test_threads_that_migrate_at_once_run_each_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def step(home: Home) -> None:
+        time.sleep(0.05)
+        ran.append(str(home.root))
+
+    monkeypatch.setattr(home_module, "MIGRATIONS", (step,))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: locate(Home(tmp_path)), range(4)))
+    assert ran == [str(tmp_path)]

@@ -1,4 +1,4 @@
-"""Compare two records of record.py: every number, key and status must be equal; text may differ.
+"""Compare two records of record.py: every number, key, status and identifier must be equal; prose may differ.
 
     python -m bench.behaviour.compare BEFORE AFTER
 
@@ -20,7 +20,11 @@ from typing import Any
 VOLATILE_KEYS = re.compile(
     r"(^|_)(id|at|key|digest|sha256|pid|path|file|output|home|url|port|created|expires|duration|wall|elapsed)(_|$)"
 )
-VOLATILE_HEADERS = {"x-request-id", "date", "retry-after"}
+VOLATILE_HEADERS = {"x-request-id", "date", "retry-after", "x-archwright-overhead-us"}
+# A text without blanks: a name, unit, verdict, query or place. Prose has blanks; digests of texts and paths vary.
+IDENTIFIER = re.compile(r"(?![0-9a-f]{64}$|/)\S+")
+# Texts that name a file of the source, which a refactoring moves.
+SOURCE_FILE = re.compile(r"[\w/]+\.py\b")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 # Verbs of the design wing: values are a function of the input, so they are compared too.
 EXACT_VERBS = ("plan", "explain", "diff", "predict", "accuracy", "catalog", "settings", "init")
@@ -34,19 +38,24 @@ def compare_values(before: Any, after: Any, at: str, *, values: bool) -> Iterato
         yield from (f"{at}.{key}: gone" for key in sorted(before.keys() - after.keys()))
         yield from (f"{at}.{key}: new" for key in sorted(after.keys() - before.keys()))
         for key in sorted(before.keys() & after.keys()):
-            exact = values and VOLATILE_KEYS.search(key) is None
+            leaf = not isinstance(before[key], dict | list)
+            exact = values and not (leaf and VOLATILE_KEYS.search(key))
             yield from compare_values(before[key], after[key], f"{at}.{key}", values=exact)
     elif isinstance(before, list):
         if values and len(before) != len(after):
             yield f"{at}: {len(before)} items became {len(after)}"
         for number, (one, other) in enumerate(zip(before, after, strict=False)):
             yield from compare_values(one, other, f"{at}[{number}]", values=values)
-    elif values and is_number(before) and before != after:
+    elif values and before != after and (is_number(before) or is_identifier(before)):
         yield f"{at}: {before} became {after}"
 
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float)
+
+
+def is_identifier(value: Any) -> bool:
+    return isinstance(value, str) and IDENTIFIER.fullmatch(value) is not None and not SOURCE_FILE.search(value)
 
 
 def compare_verbs(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

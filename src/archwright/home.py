@@ -7,12 +7,14 @@ Design: a change of a stored format raises SCHEMA_VERSION and appends its migrat
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -27,10 +29,13 @@ SCHEMA_VERSION = 1
 
 
 class HomeSchema(msgspec.Struct, frozen=True):
-    """The content of `schema.json`: version of the stored formats, version of the program that wrote the file."""
+    """The content of `schema.json`: version of the stored formats, version of the program that wrote the file.
 
-    version: int
-    written_by: str
+    A newer program may add fields; `version` alone must stay readable.
+    """
+
+    version: Annotated[int, msgspec.Meta(ge=0)]
+    written_by: str = ""
 
 
 class Home:
@@ -59,7 +64,8 @@ class Home:
 
     def migrate(self) -> None:
         """Bring an existing home to SCHEMA_VERSION. Processes that do so at the same time wait for each other."""
-        if self._read_schema_version() == SCHEMA_VERSION:
+        pending = MIGRATIONS[self._read_schema_version() :]
+        if not pending:
             return
         try:
             folder = os.open(self.root, os.O_RDONLY)
@@ -71,9 +77,11 @@ class Home:
             finally:
                 os.close(folder)
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and set(pending) == {_keep_formats}:
+                return  # no format changes, so a home that this user may only read stays readable
             raise self._schema_error(
                 "AW-SET-06",
-                f"the migration of this home to schema version {SCHEMA_VERSION} failed: {error.strerror}",
+                f"the migration of this home to schema version {SCHEMA_VERSION} failed: {error.strerror or error}",
                 "give this user write access to the home and free space, then run the command again",
             ) from error
 
@@ -86,7 +94,7 @@ class Home:
             raise self._schema_error(
                 "AW-SET-06", f"the schema version of this home is unreadable: {error}", "restore the file from a backup"
             ) from error
-        if not 0 <= version <= SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise self._schema_error(
                 "AW-SET-05",
                 f"a newer archwright wrote this home: schema version {version}, this program knows {SCHEMA_VERSION}",
