@@ -16,7 +16,7 @@ import pytest
 KINDS = ("nightly", "model", "process", "unit")
 # Fixtures and marks that say what a test uses.
 SAYING = {"model": {"model_home", "learning"}, "process": {"processes", "enable_socket"}}
-STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"})
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.exec"})
 NETWORK = frozenset({"socket.bind", "socket.connect"})
 LOADS = frozenset({"xllamacpp"})
 

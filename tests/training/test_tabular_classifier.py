@@ -20,6 +20,9 @@ from archwright.training.training_spec import Columns, TrainSpec
 
 from .classifier_rows import CANCER, Pair, accuracy, cancer, data_of, setup_of, steps
 
+# LightGBM trains for real here.
+pytestmark = pytest.mark.model
+
 KINDS = ("benign", "malignant")
 
 

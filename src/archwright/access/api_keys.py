@@ -196,7 +196,7 @@ class KeyStore(KeyCache):
         return dict(self._limits)
 
     def last_used(self) -> dict[str, float]:
-        """Midnight (UTC) before each key's last use, of those used in the last USES_KEPT_DAYS."""
+        """Midnight (UTC) before each key's last use, of those used in the last USE_RETENTION_DAYS."""
         rows = sorted(self._store.rows(tables.KEY_USES), key=lambda row: row.day)
         return {row.key_id: float(row.day * DAY_S) for row in rows}
 

@@ -260,7 +260,7 @@ class KeyCache:
         self._unwritten.append(KeyUse(key_id=key_id, day=day))
 
     def write_uses(self, rows: list[KeyUse]) -> None:
-        """Write which keys were used, and forget what is older than USES_KEPT_DAYS."""
+        """Write which keys were used, and forget what is older than USE_RETENTION_DAYS."""
         try:
             self._store.append(tables.KEY_USES, rows)
             self._store.prune(

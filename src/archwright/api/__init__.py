@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from archwright.api.workload_prediction import predict_data, predict_embedding, predict_image, predict_table
 
 GROUPS = ("audit", "catalog", "data", "key", "models", "runs", "tenant", "user")
-HOMES = {
+FUNCTIONS_BY_MODULE = {
     "installation": ("doctor", "settings"),
     "bench_and_reconcile": ("bench", "reconcile"),
     "lineage_chain": ("lineage",),
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
     """Raises AttributeError for what is no public function."""
     if name in GROUPS:
         return import_module(f"{__name__}.{name}")
-    for module, functions in HOMES.items():
+    for module, functions in FUNCTIONS_BY_MODULE.items():
         if name in functions:
             return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

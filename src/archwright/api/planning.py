@@ -23,7 +23,7 @@ from archwright.plan.explain import explanation as explaining
 from archwright.plan.explain.what_if import WhatIf
 from archwright.plan.explain.what_if import compare_what_if as held_against
 from archwright.plan.plan_file import read_plan, write_plan
-from archwright.plan.planner import make_plan, why_infeasible
+from archwright.plan.planner import build_infeasible_error, make_plan
 
 
 def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:
@@ -62,7 +62,7 @@ def plan(
     if output is not None:
         write_plan(made, Path(output))
     if made.chosen is None:
-        error = why_infeasible(made, source)
+        error = build_infeasible_error(made, source)
         error.result = made
         raise error
     return made
@@ -79,14 +79,14 @@ def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | No
     after = make_plan(changed, changed_source, catalog, machine, now, accept_stale=accept_stale)
     if output is not None:
         write_plan(after, Path(output))
-    refused = "" if after.chosen is not None else why_infeasible(after, changed_source).lines()
+    refused = "" if after.chosen is not None else build_infeasible_error(after, changed_source).lines()
     return held_against(before, after, tuple(f"{change.key}={change.value}" for change in changes), refused)
 
 
 def _make_feasible_plan(path: Path) -> Plan:
     made, source = _make_plan_from_needs(path)
     if made.chosen is None:
-        raise why_infeasible(made, source)
+        raise build_infeasible_error(made, source)
     return made
 
 

@@ -118,7 +118,7 @@ def estimate_step_work(spec: TrainSpec, home: Home, version: DatasetVersion, cat
         features = len(spec.columns.features) or len(numeric)
         trees = BoostedTreesStep(features=features, trees_per_round=per_round, data_rows=rows)
         return StepWork(exact_estimate(rows, "rows"), exact_estimate(rows, "rows"), exact_estimate(1.0, ""), trees)
-    assert spec.image is not None  # training.spec refuses a spec without
+    assert spec.image is not None  # training.training_spec refuses a spec without
     shape = (spec.image.height, spec.image.width, spec.image.channels)
     most = min(rows, spec.rows_per_step)
     mean = rows / math.ceil(rows / spec.rows_per_step)

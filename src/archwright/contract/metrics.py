@@ -33,11 +33,10 @@ RUN_LABELS = ("run", "name")
 # Requests that ended so were not answered, and not for the client's own doing.
 FAILED_STATUSES = ("failed", "rejected")
 
-# Names without their common prefix.
-_ROWS = (
+METRICS: tuple[Metric, ...] = (
     Metric(
         "ttft_s",
-        "ttft_seconds",
+        "archwright_ttft_seconds",
         "histogram",
         "s",
         "request received to first content",
@@ -46,7 +45,7 @@ _ROWS = (
     ),
     Metric(
         "tpot_s",
-        "tpot_seconds",
+        "archwright_tpot_seconds",
         "histogram",
         "s",
         "(last - first token) / (tokens - 1) of a finished request",
@@ -55,42 +54,68 @@ _ROWS = (
     ),
     Metric(
         "latency_s",
-        "request_seconds",
+        "archwright_request_seconds",
         "histogram",
         "s",
         "request received to last byte",
         REQUEST_LABELS,
         "gen_ai.server.request.duration",
     ),
-    Metric("tokens_per_s", "output_tokens_total", "counter", "tokens", "generated tokens delivered", REQUEST_LABELS),
-    Metric("input_tokens", "input_tokens_total", "counter", "tokens", "prompt tokens read", REQUEST_LABELS),
-    Metric("requests", "requests_total", "counter", "requests", "requests by outcome", (*REQUEST_LABELS, "status")),
+    Metric(
+        "tokens_per_s",
+        "archwright_output_tokens_total",
+        "counter",
+        "tokens",
+        "generated tokens delivered",
+        REQUEST_LABELS,
+    ),
+    Metric("input_tokens", "archwright_input_tokens_total", "counter", "tokens", "prompt tokens read", REQUEST_LABELS),
+    Metric(
+        "requests",
+        "archwright_requests_total",
+        "counter",
+        "requests",
+        "requests by outcome",
+        (*REQUEST_LABELS, "status"),
+    ),
     Metric(
         "shadows",
-        "shadows_total",
+        "archwright_shadows_total",
         "counter",
         "requests",
         "requests asked of a second pool too, by how its answer compared: same, different, failed",
         ("pool", "verdict"),
     ),
-    Metric("in_flight", "requests_in_flight", "gauge", "requests", "requests being served now", ("pool",)),
+    Metric("in_flight", "archwright_requests_in_flight", "gauge", "requests", "requests being served now", ("pool",)),
     Metric(
         "peak_memory_bytes",
-        "memory_bytes",
+        "archwright_memory_bytes",
         "gauge",
         "bytes",
         "memory of the platform's processes (proportional set size)",
         ("process",),
     ),
-    Metric("startup_s", "startup_seconds", "gauge", "s", "`up` called to ready", ("process",)),
+    Metric("startup_s", "archwright_startup_seconds", "gauge", "s", "`up` called to ready", ("process",)),
     Metric(
-        "disk_bytes", "disk_bytes", "gauge", "bytes", "files the plan accounts for: model, store, logs", ("process",)
+        "disk_bytes",
+        "archwright_disk_bytes",
+        "gauge",
+        "bytes",
+        "files the plan accounts for: model, store, logs",
+        ("process",),
     ),
-    Metric("restarts", "restarts_total", "counter", "restarts", "supervised processes started again", ("process",)),
-    Metric("train_s", "training_seconds", "gauge", "s", "first to last step of a training run", RUN_LABELS),
+    Metric(
+        "restarts",
+        "archwright_restarts_total",
+        "counter",
+        "restarts",
+        "supervised processes started again",
+        ("process",),
+    ),
+    Metric("train_s", "archwright_training_seconds", "gauge", "s", "first to last step of a training run", RUN_LABELS),
     Metric(
         "train_tokens_per_s",
-        "training_tokens_per_second",
+        "archwright_training_tokens_per_second",
         "gauge",
         "tokens/s",
         "tokens (classifiers: rows) a training run went through per second of stepping",
@@ -98,7 +123,7 @@ _ROWS = (
     ),
     Metric(
         "train_memory_bytes",
-        "training_memory_bytes",
+        "archwright_training_memory_bytes",
         "gauge",
         "bytes",
         "largest memory of a training run's process (resident set)",
@@ -106,23 +131,29 @@ _ROWS = (
     ),
     Metric(
         "control_held",
-        "control_held",
+        "archwright_control_held",
         "gauge",
         "share",
         "share of a control's checks that held when reconcile asked",
         ("control",),
     ),
-    Metric("decisions", "authz_decisions_total", "counter", "decisions", "access decisions", ("effect", "permission")),
+    Metric(
+        "decisions",
+        "archwright_authz_decisions_total",
+        "counter",
+        "decisions",
+        "access decisions",
+        ("effect", "permission"),
+    ),
     Metric(
         "traces_dropped",
-        "traces_dropped_total",
+        "archwright_traces_dropped_total",
         "counter",
         "traces",
         "traces that the collector did not get",
         ("reason",),
     ),
 )
-METRICS: tuple[Metric, ...] = tuple(row._replace(name=f"archwright_{row.name}") for row in _ROWS)
 
 METRIC_BY_QUANTITY = {metric.quantity: metric for metric in METRICS}
 

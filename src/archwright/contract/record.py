@@ -1,4 +1,4 @@
-"""The base of every record that is read, written or passed between rooms."""
+"""The base of every record that is read, written or passed between packages."""
 
 from __future__ import annotations
 

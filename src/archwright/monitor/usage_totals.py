@@ -42,7 +42,7 @@ class UsageTotal(Record):
 
 class UsageDelta(Record):
     """What one fold adds to the totals, as one value: with many keys a row for each would cost more than all else.
-    Of every total the fields of TOTAL_BY and those of TOTAL_OF as two arrays; compressed JSON."""
+    Of every total the fields of USAGE_DIMENSIONS and those of USAGE_MEASURES as two arrays; compressed JSON."""
 
     data: bytes
 
@@ -87,7 +87,7 @@ def encode_delta(sums: UsageSums) -> UsageDelta:
 
 
 def apply_deltas(sums: UsageSums, lots: list[UsageDelta], places: list[int]) -> None:
-    """Into `sums`, of which a key has the fields of TOTAL_BY at `places`. Raises StoreError AW-STO-08."""
+    """Into `sums`, of which a key has the fields of USAGE_DIMENSIONS at `places`. Raises StoreError AW-STO-08."""
     for lot in lots:
         try:
             found = _ROWS_DECODER.decode(zlib.decompress(lot.data))

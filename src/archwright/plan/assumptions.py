@@ -135,7 +135,7 @@ def _list_job_rules(tasks: tuple[WorkloadTask, ...]) -> Iterable[str]:
 NOT_SIZED = "not sized yet"
 
 
-def report_unsized(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> tuple[str, ...]:
+def list_unsized(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> tuple[str, ...]:
     """Fills the plan's `not_sized`; returns the names of the workloads whose cost is in no option."""
     sized = {task.workload.name for task in tasks}
     missing = {workload.name: workload.kind for workload in needs.workloads if workload.name not in sized}

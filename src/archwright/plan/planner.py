@@ -15,11 +15,11 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.assumptions import NOT_SIZED, record_default_assumptions, record_rule_assumptions, report_unsized
+from archwright.plan.assumptions import NOT_SIZED, list_unsized, record_default_assumptions, record_rule_assumptions
 from archwright.plan.capacity.candidates import SizingCache, list_tasks
 from archwright.plan.capacity.served_load import BatchLoad, PooledLoad, ServedLoad, build_served_load, list_load_specs
 from archwright.plan.decision.comparison import compare_options
-from archwright.plan.decision.selection import why_infeasible
+from archwright.plan.decision.selection import build_infeasible_error
 from archwright.plan.demand.data_residency import reject_residency_conflict
 from archwright.plan.demand.forecast import list_text_demands
 from archwright.plan.evidence.controls import add_residency_evidence, list_controls, predict_controls
@@ -33,17 +33,17 @@ from archwright.plan.options.on_premises import OnPremisesPlanner, PlanningConte
 from archwright.plan.options.option_builder import BuiltOption, OptionBuilder, PoolWriter, ProvisionedLoad
 from archwright.plan.options.purchase_rules import (
     check_export_control,
+    describe_undated_prices,
     list_stale_prices,
-    note_undated_prices,
     prefer_unexpired_prices,
     refuse_expired_prices,
 )
 from archwright.plan.options.serverless import ServerlessPlanner
 from archwright.plan.options.this_machine import ThisMachinePlanner
 from archwright.plan.sections.outline import build_sections
-from archwright.plan.violations import make_miss
+from archwright.plan.violations import build_violation
 
-NOTHING_SIZED = make_miss(NOT_SIZED, "every workload", None)
+NOTHING_SIZED = build_violation(NOT_SIZED, "every workload", None)
 
 
 def make_plan(
@@ -55,8 +55,8 @@ def make_plan(
     *,
     accept_stale: bool = False,
 ) -> Plan:
-    """The plan; `chosen` is None when no option satisfies the needs (`why_infeasible` says why). Machines whose price
-    is too old to buy by are left out, unless `accept_stale`.
+    """The plan; `chosen` is None when no option satisfies the needs (`build_infeasible_error` says why). Machines whose
+    price is too old to buy by are left out, unless `accept_stale`.
 
     Raises MissingError AW-GET-01 (only this machine is allowed and not probed), PlanError AW-PLAN-03 (data's bounds).
     """
@@ -132,7 +132,7 @@ class Planner:
         self.purse = BudgetConverter(needs.budget, catalog, ledger)
         self._tasks = list_tasks(needs, catalog)
         record_rule_assumptions(needs, self._tasks, ledger)
-        self._missing = report_unsized(needs, self._tasks, ledger)
+        self._missing = list_unsized(needs, self._tasks, ledger)
         sizer, writer = SizingCache(catalog, needs), PoolWriter(catalog, ledger, needs.placement.site)
         self.world = PlanningContext(
             needs=needs,
@@ -198,7 +198,7 @@ class Planner:
 
     def _refuse_unsellable(self, draft: OptionDraft) -> OptionDraft:
         """Nothing is bought by an expired price, by an undated one only after a quote, nor where it may not be sold."""
-        draft = draft._replace(notes=(*note_undated_prices(draft), *draft.notes))
+        draft = draft._replace(notes=(*describe_undated_prices(draft), *draft.notes))
         draft = check_export_control(draft, self._needs.organisation.country)
         known = any(miss.constraint == "stale_facts" for miss in draft.misses)
         return draft if self._accept_stale or known else refuse_expired_prices(draft, self._catalog)
@@ -240,4 +240,4 @@ def _list_software_stack(needs: Needs, catalog: Catalog, option: Option | None) 
     return (*kept, *(line for line in ours if line.function not in taken))
 
 
-__all__ = ["make_plan", "why_infeasible"]
+__all__ = ["make_plan", "build_infeasible_error"]

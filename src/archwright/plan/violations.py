@@ -7,7 +7,7 @@ from archwright.contract.plan import ConstraintViolation
 Misses = tuple[ConstraintViolation, ...]
 
 
-def make_miss(
+def build_violation(
     constraint: str, value: float | str | None, limit: float | str | None, *, at_best: bool = False
 ) -> ConstraintViolation:
     return ConstraintViolation(constraint=constraint, value=value, limit=limit, at_best=at_best)

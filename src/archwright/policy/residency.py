@@ -34,7 +34,7 @@ class PoolLocation(NamedTuple):
 
 
 def is_within_residency(data_class: DataClass, place: PoolLocation, residency: Collection[str]) -> bool:
-    """Whether data of the class may go there. `residency` holds countries, or ANYWHERE; without any, here alone."""
+    """Whether data of the class may go there. `residency` holds countries, or ANY_COUNTRY; without any, here alone."""
     if data_class not in RESIDENCY_BOUND_CLASSES or (place.own and not place.country):
         return True
     return bool(place.country) and (place.country in residency or ANY_COUNTRY in residency)

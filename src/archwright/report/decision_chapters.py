@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from archwright.contract.decision import NEAR_COST_SHARE, CostDriver, Rival
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
-from archwright.plan.decision.selection import FEASIBLE_PREFIX, why_infeasible
+from archwright.plan.decision.selection import FEASIBLE_PREFIX, build_infeasible_error
 from archwright.report import charts
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
@@ -204,7 +204,7 @@ def _infeasibility_blocks(plan: Plan) -> Iterable[doc.Block]:
 
 def list_relaxations(plan: Plan) -> tuple[str, ...]:
     """The smallest relaxations, each with what its option costs beyond the nearest: what `plan` prints."""
-    said = why_infeasible(plan, NeedsSource(file=plan.needs_file, digest=plan.needs_digest, lines={})).hint
+    said = build_infeasible_error(plan, NeedsSource(file=plan.needs_file, digest=plan.needs_digest, lines={})).hint
     return tuple(said.removeprefix(FEASIBLE_PREFIX).split(", or ")) if said.startswith(FEASIBLE_PREFIX) else ()
 
 

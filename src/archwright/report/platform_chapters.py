@@ -89,12 +89,12 @@ def _workload_table(plan: Plan, option: Option) -> doc.TableBlock:
         where = ", ".join(pool.name for pool in pools) or runs.get(workload.name, "no pool of ours")
         if load is not None:
             said = f"{fmt.format_number(load.requests_per_second)} requests/s at the peak; tokens in "
-            said += f"{_length(load.input_tokens)}, out {_length(load.output_tokens)}"
+            said += f"{_format_length(load.input_tokens)}, out {_format_length(load.output_tokens)}"
         body.append((workload.name, model, where, said))
     return doc.build_table("Workloads", columns, body)
 
 
-def _length(tokens: TokenLength) -> str:
+def _format_length(tokens: TokenLength) -> str:
     return f"{fmt.format_exact(tokens.mean)} (p95 {fmt.format_exact(tokens.p95)})"
 
 

@@ -1,6 +1,6 @@
 """What a served model will do under its load: latencies, throughput, memory, start-up, disk, each with its band.
 
-The load's own arrivals (policy.traffic) run through the batching model once for each of POINTS speeds between the
+The load's own arrivals (policy.traffic) run through the batching model once for each of SPEED_POINTS speeds between the
 fast and the slow end of the 90 % band, so that queueing widens a band where there is queueing. Value: the run at
 the middle. Band: the extremes of the runs, moved out by a noise factor for what the model leaves out.
 """

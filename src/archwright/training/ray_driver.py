@@ -151,7 +151,7 @@ def run_ray_train(given: WorkerSpec, workers: int) -> str:
     folder = Home(given.home).worker_group(given.run)
     deaths = folder / "deaths.jsonl"
 
-    class Deaths(ray.train.UserCallback):  # type: ignore[misc]
+    class WorkerFailures(ray.train.UserCallback):  # type: ignore[misc]
         """Runs in Ray's controller, on the machine of the driving process."""
 
         def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
@@ -169,7 +169,9 @@ def run_ray_train(given: WorkerSpec, workers: int) -> str:
         train_loop_config=msgspec.to_builtins(given),
         torch_config=train.torch.TorchConfig(backend="gloo"),
         scaling_config=train.ScalingConfig(num_workers=workers, resources_per_worker=cpus, placement_strategy="SPREAD"),
-        run_config=train.RunConfig(name="ray", storage_path=str(folder), failure_config=failures, callbacks=[Deaths()]),
+        run_config=train.RunConfig(
+            name="ray", storage_path=str(folder), failure_config=failures, callbacks=[WorkerFailures()]
+        ),
     )
     try:
         trainer.fit()

@@ -8,7 +8,7 @@ from typing import Any
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import ConstraintViolation, Plan
 from archwright.plan.options.option_builder import BuiltOption
-from archwright.plan.options.purchase_rules import note_undated_prices, prefer_unexpired_prices
+from archwright.plan.options.purchase_rules import describe_undated_prices, prefer_unexpired_prices
 
 from ..cost.test_operating_costs import needs_of as needs_named
 from ..fleet_samples import own_fleet
@@ -48,8 +48,8 @@ def test_where_only_an_expired_price_would_do_it_is_what_is_missed(catalog: Cata
 
 
 def test_a_price_without_a_date_is_asked_for_first(catalog: Catalog) -> None:
-    assert note_undated_prices(made(catalog, "8x-h100", 1).draft) == ()
-    (note,) = note_undated_prices(made(catalog, "8x-mi300x", 1).draft)
+    assert describe_undated_prices(made(catalog, "8x-h100", 1).draft) == ()
+    (note,) = describe_undated_prices(made(catalog, "8x-mi300x", 1).draft)
     assert note.startswith("quote first: the price of 8x-mi300x")
 
 

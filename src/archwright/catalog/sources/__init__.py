@@ -14,9 +14,9 @@ from archwright.catalog.sources import (
 )
 from archwright.catalog.sources.source_records import FileContext, SourceFacts
 
-Adapter = Callable[[bytes, FileContext], SourceFacts]
+SourceAdapter = Callable[[bytes, FileContext], SourceFacts]
 
-READERS: dict[str, Adapter] = {
+READERS: dict[str, SourceAdapter] = {
     "go-prices": machine_prices.read_go_tables,
     "region-prices": machine_prices.read_region_tables,
     "offer-file": machine_prices.read_offer_file,
@@ -41,7 +41,7 @@ READERS: dict[str, Adapter] = {
 }
 
 
-def _reject_overflow(read: Adapter) -> Adapter:
+def _reject_overflow(read: SourceAdapter) -> SourceAdapter:
     def bounded(data: bytes, file: FileContext) -> SourceFacts:
         try:
             return read(data, file)
@@ -52,4 +52,4 @@ def _reject_overflow(read: Adapter) -> Adapter:
 
 
 # Every adapter raises ValueError for bytes that are not of its format, and for a number that no machine holds.
-ADAPTERS: dict[str, Adapter] = {name: _reject_overflow(read) for name, read in READERS.items()}
+ADAPTERS: dict[str, SourceAdapter] = {name: _reject_overflow(read) for name, read in READERS.items()}

@@ -126,7 +126,7 @@ class ObservationRecorder:
             self.flush()
 
     def _take_batch(self) -> list[Observation]:
-        """Up to BATCH from the front. Only the holder of `_writing` takes; a full buffer may shrink meanwhile."""
+        """Up to BATCH_ROWS from the front. Only the holder of `_writing` takes; a full buffer may shrink meanwhile."""
         batch: list[Observation] = []
         with suppress(IndexError):
             while len(batch) < BATCH_ROWS:

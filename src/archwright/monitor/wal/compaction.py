@@ -293,8 +293,8 @@ def read_served(
 
 
 def read_usage_totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[UsageTotal]:
-    """What every request ever served adds up to, each counted once, for each value of `by` (of TOTAL_BY; the fields
-    left out are empty). Folded and not folded are read as of one moment. Raises StoreError."""
+    """The totals of all requests ever served, each counted once, for each value of `by` (of USAGE_DIMENSIONS; other
+    dimensions are empty). Compacted and pending records are read as of one moment. Raises StoreError."""
     table = BLOCKS["served"]
     # Made now: a snapshot does not see a table made after it.
     store.newest_seq(table, usage_totals.USAGE_TOTALS, usage_totals.USAGE_DELTAS)

@@ -1,8 +1,8 @@
-"""The ledger: what one process writes down, at the price of one system call for all that is waiting.
+"""The write-ahead log of one process: records, at the price of one system call for all that is waiting.
 
 `append` puts a record into memory, `flush` writes all of them with one write(2): what is in the kernel survives
 kill -9 of every process. A thread asks the disk for it at most every SYNC_S (a power cut may lose that much), and
-folds what is written into the store (`folding`), after which the file goes.
+folds what is written into the store (`compaction`), after which the file goes.
 
 Room comes first. A segment's bytes are allocated before it is used, and the next one ahead of time; while the disk has
 none, the last RESERVE bytes are kept for the records of work already let in, and half of it for refusals too. So a

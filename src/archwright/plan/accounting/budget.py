@@ -21,7 +21,7 @@ from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, MonteCarloSampler, estimate_band
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.explain.formatting import format_number
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
@@ -189,7 +189,7 @@ def check_limit(
     if limit is None:
         return
     if estimate.value > limit:
-        misses.append(make_miss(name, estimate.value, limit))
+        misses.append(build_violation(name, estimate.value, limit))
     elif estimate.high > limit:
         low, high = format_number(estimate.low), format_number(estimate.high)
         notes.append(f"{AT_RISK}{name} limit {format_number(limit)} lies inside the band {low} .. {high}")

@@ -20,7 +20,7 @@ from archwright.plan.accounting.fleet import Location, locate_offer
 from archwright.plan.demand.data_residency import collect_bounds, is_country_inside, select_round_trip
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
 from archwright.plan.demand.model_selection import ModelCandidates, get_model_id, permits_licence, select_open_models
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
 from archwright.sizing.training.cluster_training import size_finetuning, size_pretraining
@@ -120,7 +120,7 @@ def _with_job_models(task: WorkloadTask, needs: Needs, catalog: Catalog) -> Work
     try:
         return task._replace(models=(catalog.model(base),))
     except CatalogError:
-        return task._replace(misses=(make_miss(f"{task.name}.base", "not an open model", base),))
+        return task._replace(misses=(build_violation(f"{task.name}.base", "not an open model", base),))
 
 
 def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
@@ -138,7 +138,7 @@ def _select_embedding_models(task: WorkloadTask, catalog: Catalog) -> ModelCandi
     fixed = task.workload.model
     if fixed is not None:
         models = tuple(model for model in models if model.id.lower() == fixed.lower())
-    miss = make_miss(f"{task.name}.model", None, fixed or "an embedding model")
+    miss = build_violation(f"{task.name}.model", None, fixed or "an embedding model")
     return ModelCandidates(models, () if models else (miss,))
 
 

@@ -8,7 +8,7 @@ from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand
 from archwright.plan.demand.model_selection import UNKNOWN
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork
 
 # Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
@@ -27,8 +27,8 @@ def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> 
 
     if took(high) > job.deadline_h:
         name = job.workload.name
-        unknown = make_miss(f"{name}.network", UNKNOWN, f"that of {batch.unstated}")
-        return high, (unknown if batch.unstated else make_miss(f"{name}.deadline_h", took(high), job.deadline_h),)
+        unknown = build_violation(f"{name}.network", UNKNOWN, f"that of {batch.unstated}")
+        return high, (unknown if batch.unstated else build_violation(f"{name}.deadline_h", took(high), job.deadline_h),)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if took(middle) <= job.deadline_h else (middle + 1, high)

@@ -12,7 +12,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 
 TOKEN_QUOTA, HOST_QUOTA = "quota.tokens", "quota.hosts"
 PLACEMENT_QUOTAS = {"serverless": "quota.serverless", "on-premises": "quota.bought"}
@@ -45,7 +45,7 @@ def _select_quota(fleet: MachineFleet, catalog: Catalog) -> str:
 def _check_quota(provider: str, quota: str, count: float, catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
     held, unit = catalog.parameter(quota), catalog.parts[quota].unit
     if count > held.high:
-        return (make_miss(f"capacity of {provider}, {unit}", count, held.high),), ()
+        return (build_violation(f"capacity of {provider}, {unit}", count, held.high),), ()
     note = (
         f"{UNVERIFIED}capacity needs a contract: {count:,.0f} {unit} at once at {provider}; an ordinary customer gets "
         f"about {held.value:,.0f} (assumed, {held.low:,.0f} .. {held.high:,.0f}); ask for a quota first"

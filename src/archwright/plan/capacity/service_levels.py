@@ -18,7 +18,7 @@ from archwright.plan.accounting.budget import AT_RISK, UNVERIFIED, check_limit
 from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.explain.formatting import format_number
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 from archwright.simulate.serving_simulation import ServingSpec, scale_to_replica, simulate_peak
 
 
@@ -49,7 +49,7 @@ def check_availability(
     if limit is None:
         return
     if share.value < limit:
-        misses.append(make_miss(f"{workload}.availability", share.value, limit))
+        misses.append(build_violation(f"{workload}.availability", share.value, limit))
     elif share.low < limit:
         notes.append(f"{AT_RISK}{workload}.availability limit {limit:g} lies inside the band {share.low:.4g} .. 1")
     if up.place is not None and up.is_limited_by_place(limit):
@@ -90,7 +90,7 @@ def check_unverified_latency(demand: Demand, round_trip: str, provider: str, cat
     for field, band in estimate_latency_bands(demand, round_trip, catalog).items():
         limit, name = getattr(slo, field), f"{demand.workload.name}.{field}"
         if limit is not None and limit < band.low:
-            misses.append(make_miss(name, band.low, limit, at_best=True))
+            misses.append(build_violation(name, band.low, limit, at_best=True))
         elif limit is not None and limit < band.high:
             notes.append(f"{_format_latency_risk(name, limit, band, provider)}; measure it with `archwright bench URL`")
     return UnverifiedLevel(tuple(misses), tuple(notes))
@@ -116,5 +116,5 @@ def check_unverified_availability(workload: Workload, provider: str, catalog: Ca
     if limit is None or limit <= band.low:
         return UnverifiedLevel()
     if limit > band.high:
-        return UnverifiedLevel((make_miss(name, band.high, limit, at_best=True),))
+        return UnverifiedLevel((build_violation(name, band.high, limit, at_best=True),))
     return UnverifiedLevel((), (f"{UNVERIFIED}{name} limit {limit:g}: nobody promises the availability of {provider}",))

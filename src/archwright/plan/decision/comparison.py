@@ -77,10 +77,10 @@ def compare_options(
     best = next((option for option in options if option.name == chosen), None)
     if best is None:
         return OptionComparison(None, options, decision)
-    people = note_cost_without_staff(best, options, drafts, purse)
+    people = describe_cost_without_staff(best, options, drafts, purse)
     terms = next(draft.terms for draft in drafts if draft.name == chosen) or ()
     today = describe_present_value(needs, terms, estimate_timeline(best, needs, purse), purse)
-    notes = (*note_near_ties(best, options, decision), *people, *filter(None, (today,)))
+    notes = (*describe_near_ties(best, options, decision), *people, *filter(None, (today,)))
     noted = replace(best, notes=(*best.notes, *notes))
     return OptionComparison(chosen, tuple(noted if option is best else option for option in options), decision)
 
@@ -175,7 +175,7 @@ def _is_near_cost(one: Option, other: Option) -> bool:
     return abs(_get_total_cost(one) - _get_total_cost(other)) < NEAR_COST_SHARE * abs(_get_total_cost(other))
 
 
-def note_near_ties(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
+def describe_near_ties(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
     named, cost = {option.name: option for option in options}, _get_total_cost(best)
     unit = best.total_cost.unit if best.total_cost is not None else ""
     (least, most), notes = NEAR_TIE_CHANCES, list[str]()
@@ -198,7 +198,7 @@ def _format_tie(rival: Rival, more: float, unit: str) -> str:
     return f"{word}: {rival.option} costs {apart} over the horizon, {often}"
 
 
-def note_cost_without_staff(
+def describe_cost_without_staff(
     best: Option, options: tuple[Option, ...], drafts: tuple[OptionDraft, ...], purse: BudgetConverter
 ) -> tuple[str, ...]:
     """How many people an option takes is assumed; where another one is cheaper without them, the order without them."""

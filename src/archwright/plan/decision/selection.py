@@ -2,7 +2,7 @@
 
 The cheapest feasible option wins by total cost, of those whose limits are known to hold where there are any: one that
 rests on what nobody promises comes after them; `placement.prefer` wins over cheaper feasible ones. Either says what
-that costs. Nothing feasible: `why_infeasible` names the nearest option, what it misses and which limits,
+that costs. Nothing feasible: `build_infeasible_error` names the nearest option, what it misses and which limits,
 relaxed to what the options cost, would let which option through, and how their prices differ. A wish for a place or
 a device that a provider does not have together is answered with options that miss that pin alone.
 """
@@ -17,7 +17,7 @@ from archwright.contract.record import replace
 from archwright.errors import ErrorLocation, PlanError
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.explain.formatting import format_miss, format_number
-from archwright.plan.violations import make_miss
+from archwright.plan.violations import build_violation
 
 BUDGET_LIMITS = ("per_month", "capex")
 # Prices this near are the same one, summed in another order.
@@ -34,7 +34,7 @@ PIN_CONSTRAINTS = ("accelerators", "regions", "clouds", "stale_facts")
 FIELDS_BY_HOLDER = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
 RELAX_HINT = "allow another placement, or relax that field"
 EXPORT_BARRED_HINT = "no field lifts a law: plan with what it does not bar, smaller accelerators or processors"
-NO_PRICE = make_miss("price", None, "a price for every part")
+NO_PRICE = build_violation("price", None, "a price for every part")
 # Constraints that a field of `placement` pins.
 PLACEMENT_FIELDS = {
     "accelerators": "placement.accelerators",
@@ -60,7 +60,7 @@ def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tupl
         notes.append(f"preferred over {cheapest.name}, at {_format_extra_cost(chosen, cheapest)}")
     if not is_unverified(chosen):
         cheaper = (one for one in feasible if is_unverified(one) and _get_total_cost(one) < _get_total_cost(chosen))
-        notes += [_note_passed_over(one, chosen) for one in sorted(cheaper, key=_get_total_cost)]
+        notes += [_describe_passed_over(one, chosen) for one in sorted(cheaper, key=_get_total_cost)]
     noted = replace(chosen, notes=(*chosen.notes, *notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
@@ -70,7 +70,7 @@ def is_unverified(option: Option) -> bool:
     return any(note.startswith(UNVERIFIED) for note in option.notes)
 
 
-def _note_passed_over(cheaper: Option, chosen: Option) -> str:
+def _describe_passed_over(cheaper: Option, chosen: Option) -> str:
     why = next(note for note in cheaper.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
     more = _format_extra_cost(chosen, cheaper)
     return f"chosen before {cheaper.name}, at {more}: what that one rests on is not known, {why}"
@@ -97,7 +97,7 @@ def _get_total_cost(option: Option) -> float:
     return option.total_cost.value if option.total_cost is not None else UNREACHABLE_GAP
 
 
-def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
+def build_infeasible_error(plan: Plan, source: NeedsSource) -> PlanError:
     """AW-PLAN-03: what, where in needs.yaml, and the smallest relaxations seen among the options."""
     if not plan.options:
         return PlanError(

@@ -15,7 +15,7 @@ from archwright.contract.needs import Workload
 from archwright.contract.plan import ConstraintViolation
 from archwright.errors import CatalogError
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 
 QualityStanding = Literal["passes", "below", "unknown"]
 UNKNOWN = "unknown"
@@ -52,14 +52,14 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     longest = max((model.context_tokens for model in catalog.models.values()), default=0)
     if demand.context_tokens > longest:
         where = f"{workload.name}.traffic.input_tokens"
-        return ModelCandidates((), (make_miss(where, float(longest), float(demand.context_tokens)),))
+        return ModelCandidates((), (build_violation(where, float(longest), float(demand.context_tokens)),))
     by_standing: dict[QualityStanding, list[ModelSpec]] = {"passes": [], "below": [], "unknown": []}
     for model in catalog.models.values():
         if not _find_misses(demand, model):
             by_standing[assess_quality(workload, model.quality)].append(model)
     kept, unknown = by_standing["passes"], len(by_standing["unknown"])
     notes = (f"{workload.name}: {unknown} open models lack a figure for the floor and were not chosen",)
-    misses = () if kept else (_report_no_model(demand, catalog, unknown=bool(unknown)),)
+    misses = () if kept else (_build_no_model_violation(demand, catalog, unknown=bool(unknown)),)
     kept.sort(key=lambda model: (model.parameters, model.active_parameters, model.id))
     return ModelCandidates(tuple(kept), misses, notes if unknown else ())
 
@@ -68,7 +68,7 @@ def _check_named_model(demand: Demand, name: str, catalog: Catalog) -> ModelCand
     try:
         model = catalog.model(name)
     except CatalogError:
-        return ModelCandidates((), (make_miss(f"{demand.workload.name}.model", "not open", name),))
+        return ModelCandidates((), (build_violation(f"{demand.workload.name}.model", "not open", name),))
     misses = _find_misses(demand, model)
     if assess_quality(demand.workload, model.quality) != "passes":
         misses += tuple(find_floor_misses(demand.workload, model.quality))
@@ -80,7 +80,9 @@ def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) 
     for benchmark, floor in workload.quality.items():
         share = reported.get(benchmark)
         if share is None or share < floor:
-            found.append(make_miss(f"{workload.name}.quality.{benchmark}", UNKNOWN if share is None else share, floor))
+            found.append(
+                build_violation(f"{workload.name}.quality.{benchmark}", UNKNOWN if share is None else share, floor)
+            )
     return found
 
 
@@ -125,14 +127,14 @@ def permits_licence(workload: Workload, model: ModelSpec) -> bool:
 def _find_misses(demand: Demand, model: ModelSpec) -> Misses:
     workload, found = demand.workload, []
     if not permits_licence(workload, model):
-        found.append(make_miss(f"{workload.name}.licence", model.licence, "commercial"))
+        found.append(build_violation(f"{workload.name}.licence", model.licence, "commercial"))
     if model.context_tokens < demand.context_tokens:
         value, limit = model.context_tokens, demand.context_tokens
-        found.append(make_miss(f"{workload.name}.traffic", value, limit))
+        found.append(build_violation(f"{workload.name}.traffic", value, limit))
     return tuple(found)
 
 
-def _report_no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> ConstraintViolation:
+def _build_no_model_violation(demand: Demand, catalog: Catalog, *, unknown: bool) -> ConstraintViolation:
     floors = ", ".join(f"{name} >= {floor:g}" for name, floor in demand.workload.quality.items())
     best = []
     for name in demand.workload.quality:
@@ -141,7 +143,7 @@ def _report_no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> Cons
         score, model_id = max(known, default=(0.0, ""))
         best += [f"the best known {name} is {score:.3g} ({model_id})"] if score else []
     value = "; ".join(best) or (UNKNOWN if unknown else None)
-    return make_miss(f"{demand.workload.name}.quality", value, floors or "any open model")
+    return build_violation(f"{demand.workload.name}.quality", value, floors or "any open model")
 
 
 def format_licence_note(model: ModelSpec) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance)
         else:
             prediction = register_prediction_bases(predict_load(one), ledger)
             own += list_workload_predictions(one.spec.load, prediction)
-            notes += _note_risks(one, prediction)
+            notes += _describe_risks(one, prediction)
             queues[one.demand.workload.name] = (*queues.get(one.demand.workload.name, ()), prediction.queueing)
             if isinstance(prediction, ServingPrediction):
                 here[one.spec.load.workload] = prediction
@@ -199,7 +199,7 @@ def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: Plan
             ledger.add_not_sized(said.format(", ".join(names)))
 
 
-def _note_risks(served: LocalLoad | PooledLoad, prediction: ServingPrediction | PoolPrediction) -> list[str]:
+def _describe_risks(served: LocalLoad | PooledLoad, prediction: ServingPrediction | PoolPrediction) -> list[str]:
     """Limits inside the bands. A pool was sized by formulas: where the simulation of it breaks a limit, it says so."""
     misses, notes = list[ConstraintViolation](), list[str]()
     p95 = (prediction.ttft_p95_s, prediction.tpot_p95_s)

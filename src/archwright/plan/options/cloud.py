@@ -25,7 +25,7 @@ from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSele
 from archwright.plan.options.edge_sites import EdgeSitePlanner, make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts, list_fleet_places
-from archwright.plan.violations import make_miss
+from archwright.plan.violations import build_violation
 
 DEFAULT_CLOUDS = 3
 
@@ -66,7 +66,7 @@ class CloudPlanner:
             found = self._world.renter.select_instances(provider, self._tasks)
             complete = len(found.picks) == len(self._tasks)
             whole += [provider] if complete else []
-            named = draft._replace(notes=() if complete else self._note_listed_regions(provider))
+            named = draft._replace(notes=() if complete else self._describe_listed_regions(provider))
             every = self._variants(provider, found) if complete else (found,)
             yield min((self._build_option(named, one, (), self._world.renter) for one in every), key=_rank_by_cost)
             if not complete:
@@ -97,7 +97,7 @@ class CloudPlanner:
     def _selector_for(self, needs: Needs, region: str | None = None) -> InstanceSelector:
         return InstanceSelector(needs, self._world.catalog, self._world.sizer, region=region)
 
-    def _note_listed_regions(self, provider: str) -> tuple[str, ...]:
+    def _describe_listed_regions(self, provider: str) -> tuple[str, ...]:
         """Where the provider says it has the pinned accelerators, with or without a price in the catalog."""
         pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
         wanted = catalog.accelerator_ids(pins or ())
@@ -134,11 +134,11 @@ class CloudPlanner:
         said = f"it would be in {', '.join(sorted(regions))}"
         draft = OptionDraft(f"cloud-{provider}-other-{pin}", "cloud", provider, notes=(said,))
         built = self._build_option(draft, found, (), renter)
-        misses = [make_miss(pin, ", ".join(sorted(had)) or "host processors", ", ".join(wanted))]
+        misses = [build_violation(pin, ", ".join(sorted(had)) or "host processors", ", ".join(wanted))]
         pinned = needs.placement.regions
         if pin == "clouds" and pinned is not None and not regions & set(pinned):
             # A region's name belongs to one provider: who leaves the provider leaves the region too.
-            misses.append(make_miss("regions", ", ".join(sorted(regions)), ", ".join(pinned)))
+            misses.append(build_violation("regions", ", ".join(sorted(regions)), ", ".join(pinned)))
         yield built._replace(draft=built.draft._replace(regions=(), misses=(*misses, *built.draft.misses)))
 
     def _build_option(
@@ -157,18 +157,18 @@ class CloudPlanner:
         # Machines at sites alone are no option of a cloud.
         missing = () if self._tasks else tuple(make_sites_miss(task, "a cloud region") for task in self._sited)
         regions = tuple(sorted({place.region for place in where}))
-        notes = [*draft.notes, *self._note_spread_regions(draft.provider, regions)]
+        notes = [*draft.notes, *self._describe_spread_regions(draft.provider, regions)]
         for task in self._sited:
             sites = ", ".join(task.workload.sites)
             notes.append(f"{task.name}: on machines bought for its sites ({sites}); the rest is rented")
         if renter is not None:
-            notes += self._note_better_models(draft.provider, found, renter)
-            notes += self._note_remote_savings(found, renter)
+            notes += self._describe_better_models(draft.provider, found, renter)
+            notes += self._describe_remote_savings(found, renter)
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=tuple(notes))
         whole = len(found.picks) == len(self._tasks) and not outside
         return self._world.assembler.build(draft, part, where, whole=whole)
 
-    def _note_spread_regions(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
+    def _describe_spread_regions(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
         catalog, bounds = self._world.catalog, collect_all_bounds(self._world.needs)
         sold = dict.fromkeys(offer.region for offer in catalog.offers if offer.provider == provider)
         if len(regions) > 1:
@@ -177,7 +177,9 @@ class CloudPlanner:
                 why = "no region is inside what bounds the data of all workloads"
             yield f"spread over {', '.join(regions)}: {why}"
 
-    def _note_better_models(self, provider: str, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
+    def _describe_better_models(
+        self, provider: str, found: InstanceSelection, renter: InstanceSelector
+    ) -> Iterable[str]:
         months = self._world.needs.budget.horizon_months
         for pick in found.picks:
             better = renter.better_model_choice(provider, pick) or renter.cheapest_known_quality(provider, pick)
@@ -187,7 +189,7 @@ class CloudPlanner:
                 more = f"{self._world.format_amount((better.usd - pick.usd) / months)} a month more"
                 yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
 
-    def _note_remote_savings(self, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
+    def _describe_remote_savings(self, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
         saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]
         if saved:
             regions, less = ", ".join(sorted({region for _, region in saved})), sum(usd for usd, _ in saved)

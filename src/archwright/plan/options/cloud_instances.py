@@ -58,7 +58,7 @@ from archwright.plan.demand.data_residency import (
 )
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR, get_model_id, is_better_model, is_quality_known
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
 # Broken limits, by how much, and USD: what nothing better can be below.
@@ -350,7 +350,7 @@ class InstanceSelector:
         model = next((model.id for model in first.models if model is not None), first.workload.kind)
         alone = [t for t in family if not any(self.best_choice(provider, t, (model,)) for model in first.models)]
         stuck = (alone or list(family[1:]) or [first])[0]
-        return [make_miss(f"{stuck.name}.model", model, "an accelerator that holds it")]
+        return [build_violation(f"{stuck.name}.model", model, "an accelerator that holds it")]
 
     def _explain_missing_offer(self, provider: str, task: WorkloadTask) -> ConstraintViolation:
         """Offers inside, but not of the pinned accelerators; or none inside at all."""
@@ -365,8 +365,8 @@ class InstanceSelector:
             if here:
                 priced = any(one.on_demand_usd_per_hour for one in here)
                 why = "no engine of the catalog drives it" if priced else "no price known"
-            return make_miss("accelerators", why, ", ".join(pinned))
-        return make_miss("residency", "no offer inside", format_bounds(bounds))
+            return build_violation("accelerators", why, ", ".join(pinned))
+        return build_violation("residency", "no offer inside", format_bounds(bounds))
 
 
 def is_host_near_users(needs: Needs, catalog: Catalog, task: WorkloadTask, host: CandidateMachine) -> bool:

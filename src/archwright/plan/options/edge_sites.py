@@ -27,7 +27,7 @@ from archwright.plan.options.owned_hardware import (
     require_node,
 )
 from archwright.plan.solver.problem import MachineSupply
-from archwright.plan.violations import make_miss
+from archwright.plan.violations import build_violation
 
 WATTS_PER_KW = 1e3
 
@@ -43,7 +43,7 @@ def runs_at_sites(task: WorkloadTask) -> bool:
 
 def make_sites_miss(task: WorkloadTask, where: str) -> ConstraintViolation:
     """What an option says that has no machines at the sites."""
-    return make_miss(f"{task.name}.sites", where, "at every site")
+    return build_violation(f"{task.name}.sites", where, "at every site")
 
 
 def spread_over_countries(group: SiteGroup, home: str) -> tuple[CountrySites, ...]:
@@ -71,7 +71,7 @@ class EdgeSitePlanner:
         name, group = named
         bounds = collect_bounds(self._needs, task.workload)
         if not is_country_inside(self._catalog, bounds, one.country):
-            return OptionPart(misses=(make_miss("residency", one.country, format_bounds(bounds)),))
+            return OptionPart(misses=(build_violation("residency", one.country, format_bounds(bounds)),))
         # A region of its own name: the house may stand in the same country, with a limit of its own.
         where = Location("on-premises", "on-premises", f"{one.country} {name}", one.country)
         months = self._needs.budget.horizon_months
@@ -81,7 +81,7 @@ class EdgeSitePlanner:
             for way in self._list_assignments(task, stock)
         ]
         if not ways:
-            return OptionPart(misses=(make_miss(f"{task.name}.sites", None, "a machine that carries it"),))
+            return OptionPart(misses=(build_violation(f"{task.name}.sites", None, "a machine that carries it"),))
 
         def rank(found: tuple[HardwareStock, TaskAssignment, tuple[int, ...]]) -> tuple[bool, int, float]:
             stock, way, counts = found
@@ -92,7 +92,7 @@ class EdgeSitePlanner:
         made = self._settler.write_part(((stock, counts),), (way,), f"{task.name} in {one.country}")
         power = stock.kind.power_kw * counts[-1]
         if group.power_kw is not None and power > group.power_kw:
-            made = made._replace(misses=(*made.misses, make_miss(f"{task.name}.power_kw", power, group.power_kw)))
+            made = made._replace(misses=(*made.misses, build_violation(f"{task.name}.power_kw", power, group.power_kw)))
         return _multiply_by_sites(made, one)
 
     def _list_stocks(self, where: Location) -> tuple[HardwareStock, ...]:

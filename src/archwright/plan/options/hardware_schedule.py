@@ -33,10 +33,10 @@ from archwright.plan.options.option_builder import (
     build_batch_loads,
     build_provisioned_loads,
     compute_busy_machines,
+    describe_fragile_limits,
     join_parts,
     list_assumptions,
     map_workload_model,
-    note_fragile_limits,
 )
 from archwright.plan.options.owned_hardware import (
     Assignments,
@@ -115,7 +115,11 @@ class HardwareScheduler:
             late = (*batch.misses, *count_job_machines(batch, job)[1]) if batch is not None and job is not None else ()
             working = build_batch_loads(task, batch, way.width)
             return made._replace(misses=late, serving=working, assumptions=list_assumptions(batch))
-        misses, said, host = list(steady.misses), [*made.notes, *note_fragile_limits(task, steady)], stocks[0][0].host
+        misses, said, host = (
+            list(steady.misses),
+            [*made.notes, *describe_fragile_limits(task, steady)],
+            stocks[0][0].host,
+        )
         running = _size_exclusive_load(way, spared) if way.part is None else _size_shared_load(way, beside)
         up = self._writer.add_failure_domain(task, host.where, running.up)
         check_availability(task.workload.name, up, task.workload.slo, misses, said)

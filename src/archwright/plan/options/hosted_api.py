@@ -46,7 +46,7 @@ from archwright.plan.options.cloud_instances import InstanceSelection
 from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 
 PLACEMENT = "hosted-api"
 # Groups of countries that needs may name, the smaller first: what a provider says in others is said in these.
@@ -93,12 +93,16 @@ class HostedApiPlanner:
         where = (Location("hosted-api", provider, places[0] if places else "", home),)
         regions = dict.fromkeys([*places, *self._rented_countries(part, where)]) if places else ()
         misses = (*(miss for one in bought for miss in one.misses), *misses, *beside.misses)
-        notes = [*self._note_other_work(beside, rented), *(note for one in bought for note in one.notes), *beside.notes]
+        notes = [
+            *self._describe_other_work(beside, rented),
+            *(note for one in bought for note in one.notes),
+            *beside.notes,
+        ]
         name = f"{PLACEMENT}-{provider}"
         draft = OptionDraft(name, "hosted-api", provider, regions=tuple(regions), misses=misses, notes=tuple(notes))
         return self._world.assembler.build(draft, part, where, whole=len(priced) == len(self._text))
 
-    def _note_other_work(self, beside: InstanceSelection, rented: OptionPart) -> Iterable[str]:
+    def _describe_other_work(self, beside: InstanceSelection, rented: OptionPart) -> Iterable[str]:
         for fleet in rented.fleets:
             yield f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
         picked = {pick.task.name for pick in beside.picks}
@@ -126,7 +130,7 @@ class HostedApiPlanner:
             outside = [place for place in places if not is_place_inside(self._catalog, bounds, place)]
             if bounds and (unknown or outside):
                 value = ", ".join(dict.fromkeys(display_place(self._catalog, place) for place in outside)) or UNKNOWN
-                misses[make_miss("residency", value, format_bounds(bounds))] = None
+                misses[build_violation("residency", value, format_bounds(bounds))] = None
         if misses:
             return (), tuple(misses)
         said = [display_place(self._catalog, place) for place in places]
@@ -139,13 +143,13 @@ class HostedApiPlanner:
         bound = [task for task in self._rest if task.follows in named]
         for task in bound:
             limit = "a model whose weights can be had"
-            misses.append(make_miss(f"{task.name}.base", "a hosted model", limit))
+            misses.append(build_violation(f"{task.name}.base", "a hosted model", limit))
         free = tuple(task for task in self._rest if task not in bound)
         found = [self._world.renter.select_instances(cloud, free) for cloud in clouds]
         whole = [one for one in found if len(one.picks) == len(free)]
         if not whole:
             limit = "machines rented beside it"
-            misses += [make_miss(f"{task.name}.placement", "not sold by the token", limit) for task in free]
+            misses += [build_violation(f"{task.name}.placement", "not sold by the token", limit) for task in free]
             return InstanceSelection((), tuple(misses))
         best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
         return best._replace(misses=(*best.misses, *misses))
@@ -159,7 +163,7 @@ class HostedApiPlanner:
         pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
-            return TokenPurchase(None, None, (make_miss(f"{workload.name}.model", None, wanted),), ())
+            return TokenPurchase(None, None, (build_violation(f"{workload.name}.model", None, wanted),), ())
         # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
         model, known = self._cheapest_models(pool, demand)
         reported = self._reported_quality(model, demand)

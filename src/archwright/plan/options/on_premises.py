@@ -46,7 +46,7 @@ from archwright.plan.options.owned_hardware import (
 )
 from archwright.plan.solver.integer_program import IntegerProgram
 from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SolverLimits, prune_dominated
-from archwright.plan.violations import make_miss
+from archwright.plan.violations import build_violation
 from archwright.sizing.hardware.machine import SteadyCapacity
 
 MAX_ROUNDS = 4
@@ -118,10 +118,10 @@ class OnPremisesPlanner:
             misses += task.misses if not found else ()
             if not found and task.place is not None and not self._is_near_task(task):
                 regions = f"{task.workload.name}.traffic.regions"
-                misses.append(make_miss(regions, self._house.country, task.place))
+                misses.append(build_violation(regions, self._house.country, task.place))
             elif not found and not task.misses:
                 limit = "a machine that holds it and whose speed is known"
-                misses.append(make_miss(f"{task.name}.model", _get_first_model(task), limit))
+                misses.append(build_violation(f"{task.name}.model", _get_first_model(task), limit))
             ways += found
         notes = tuple(note for task in self._tasks for note in task.notes)
         draft = draft._replace(misses=tuple(dict.fromkeys(misses)), notes=(*notes, *self._house.notes))
@@ -130,7 +130,7 @@ class OnPremisesPlanner:
         if draft.placement == "hybrid" and not any(way.choice.outside for way in ways):
             private = all(self._uses_private_data(task) for task in self._inside)
             why = "data of people stay in the house" if private else "no work that may leave the house"
-            nothing = make_miss("hybrid", why, draft.provider)
+            nothing = build_violation("hybrid", why, draft.provider)
             # It would be the house alone, which is an option of its own.
             return self._world.assembler.build(draft._replace(misses=(nothing,)), OptionPart(), (), whole=False)
         return self._solve_within_limits(draft, tuple(ways))
@@ -152,7 +152,7 @@ class OnPremisesPlanner:
             return last
         solution = self._solve(ways, SolverLimits())
         if solution is None:
-            unequal = make_miss("model", None, "one model for a workload and what follows it")
+            unequal = build_violation("model", None, "one model for a workload and what follows it")
             return self._world.assembler.build(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
         return self._build_from_solution(draft, ways, solution)
 
@@ -188,7 +188,7 @@ class OnPremisesPlanner:
         part = join_parts([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
         said = [*self._house.describe_idle_machines(part.fleets)]
-        said += [note for way in taken for note in self._note_better_model(way)]
+        said += [note for way in taken for note in self._describe_better_model(way)]
         draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *said))
         return world.assembler.build(draft, part, (self._house.where,), whole=True)
 
@@ -203,7 +203,7 @@ class OnPremisesPlanner:
         serving = (one._replace(part=0.0) if isinstance(one, ProvisionedLoad) else one for one in part.serving)
         return part._replace(serving=tuple(serving), pools=tuple(replace(pool, shares=shares) for pool in part.pools))
 
-    def _note_better_model(self, way: TaskAssignment) -> Iterable[str]:
+    def _describe_better_model(self, way: TaskAssignment) -> Iterable[str]:
         """What a better model would take of the same machines."""
         workload, model, machine = way.task.workload, way.model, way.choice.machine
         if way.steady is None or model is None or machine is None or way.suffix:
@@ -254,7 +254,7 @@ class OnPremisesPlanner:
         country = self._house.country
         every = (collect_bounds(self._world.needs, task.workload) for task in self._inside)
         outside = (bounds for bounds in every if not is_country_inside(self._world.catalog, bounds, country))
-        return [make_miss("residency", country, format_bounds(bounds)) for bounds in outside][:1]
+        return [build_violation("residency", country, format_bounds(bounds)) for bounds in outside][:1]
 
     def _is_near_task(self, task: WorkloadTask) -> bool:
         """Whether the house is where the task must be answered."""

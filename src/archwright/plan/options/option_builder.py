@@ -28,7 +28,7 @@ from archwright.plan.cost.prices import hour_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import list_model_notes
 from archwright.plan.options.cloud_instances import InstanceChoice
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
 # Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
@@ -83,7 +83,7 @@ class PoolWriter:
         offer = pick.host.offer
         if offer is None:
             raise ValueError(f"{pick.task.name}: a rented machine has an offer")
-        count = self.record_machine_count(pick)
+        count = self.register_machine_count(pick)
         made = self.write_unpriced(pick)
         engines = max(pick.steady.engines, 1) if pick.steady is not None else 1
         price = self.record_list_price(offer).scaled(1 / engines)
@@ -106,7 +106,7 @@ class PoolWriter:
         up = self.add_failure_domain(task, pick.host.where, RedundancyRequirement(pick.needed, pick.spares))
         if pick.host.where.placement != "serverless":
             check_availability(task.workload.name, up, slo, misses, notes)
-        notes += note_fragile_limits(task, pick.steady)
+        notes += describe_fragile_limits(task, pick.steady)
         replicas = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
         pool = self.build_pool(task, pick.host, pick.steady, replicas)
         serving = build_provisioned_loads(task, pick.host, pick.steady, up)
@@ -152,7 +152,7 @@ class PoolWriter:
             return within_factor(paid.usd_per_hour, SPOT_PRICE_FACTOR, f"{USD}/h", basis)
         return self._catalog.estimate(offer, paid.usd_per_hour, f"{USD}/h", basis)
 
-    def record_machine_count(self, pick: InstanceChoice) -> str:
+    def register_machine_count(self, pick: InstanceChoice) -> str:
         """The basis of how many machines the work takes: as uncertain as what one of them does."""
         task, machine = pick.task, pick.host.machine
         device = machine.accelerator
@@ -249,7 +249,7 @@ def survives_zone_loss(needed: int, spares: int) -> bool:
     return total - math.ceil(total / ZONES_PER_REGION) >= needed
 
 
-def note_fragile_limits(task: WorkloadTask, steady: SteadyCapacity) -> list[str]:
+def describe_fragile_limits(task: WorkloadTask, steady: SteadyCapacity) -> list[str]:
     """What is said where the low end of the band holds no limit any more."""
     carried, said = steady.requests_per_s, f"at the slow end of its band {steady.model} breaks its limits on any number"
     fragile = carried.low < carried.value * MIN_THROUGHPUT_SHARE
@@ -373,7 +373,7 @@ class OptionBuilder:
                 continue
             check_limit("power_kw", place.power_kw, site.power_kw, misses, notes)
             if site.rack_units is not None and place.rack_units > site.rack_units:
-                misses.append(make_miss("rack_units", place.rack_units, site.rack_units))
+                misses.append(build_violation("rack_units", place.rack_units, site.rack_units))
 
 
 def sum_monthly_usd(terms: tuple[CashFlow, ...]) -> float:

@@ -18,7 +18,7 @@ from archwright.catalog.tables.records import Accelerator, Fact
 from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.options.option_builder import BuiltOption
-from archwright.plan.violations import make_miss
+from archwright.plan.violations import build_violation
 
 
 def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tuple[str, ...]:
@@ -35,11 +35,11 @@ def refuse_expired_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:
     expired = tuple(node.id for node in _list_bought_nodes(draft) if not catalog.may_advise_buying(node))
     if not expired:
         return draft
-    miss = make_miss("stale_facts", ", ".join(expired), "a price that has not expired")
+    miss = build_violation("stale_facts", ", ".join(expired), "a price that has not expired")
     return draft._replace(misses=(*draft.misses, miss))
 
 
-def note_undated_prices(draft: OptionDraft) -> tuple[str, ...]:
+def describe_undated_prices(draft: OptionDraft) -> tuple[str, ...]:
     """A price without a date may be older than one that has expired: nobody can say, so it is asked for first."""
     undated = ", ".join(node.id for node in _list_bought_nodes(draft) if parse_as_of(node.as_of) is None)
     return (f"quote first: the price of {undated} has no date and is no offer",) if undated else ()
@@ -85,7 +85,7 @@ def check_export_control(draft: OptionDraft, headquarters: str) -> OptionDraft:
             rule = read_export_rules().get(country)
             if rule is not None and rule.outcome == "denied":
                 said = f"US export rules bar {device.id} to {country} (group {rule.groups})"
-                misses[make_miss("export", said, None)] = None
+                misses[build_violation("export", said, None)] = None
             elif rule is not None:
                 said = f"condition: {device.id} for {country} (groups {rule.groups}) takes an export licence"
                 notes[f"{said}: {rule.source}"] = None

@@ -50,7 +50,7 @@ from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts
-from archwright.plan.violations import Misses, make_miss
+from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 
 SECONDS_PER_HOUR = 3600.0
@@ -91,7 +91,7 @@ class ServerlessPlanner:
         where = self._choose_region(provider)
         if where is None:
             limit = format_bounds(collect_all_bounds(self._world.needs))
-            miss = make_miss("residency", "no offer inside", limit)
+            miss = build_violation("residency", "no offer inside", limit)
             return self._world.assembler.build(draft._replace(misses=(miss,)), OptionPart(), (), whole=False)
         parts, models = list[OptionPart](), dict[str, ModelOptions]()
         for task in self._tasks:
@@ -133,7 +133,7 @@ class ServerlessPlanner:
         found = [way for worker in workers for model in models for way in self._list_choices(task, model, worker)]
         if not found:
             wanted = next((model.id for model in models if model is not None), task.workload.kind)
-            miss = make_miss(f"{task.name}.model", wanted, "one accelerator that holds it")
+            miss = build_violation(f"{task.name}.model", wanted, "one accelerator that holds it")
             return OptionPart(misses=task.misses or (miss,)), None
         pick, worker, bill = min(found, key=lambda way: (len(way[0].misses), way[0].usd, way[1].row.accelerator))
         return self._write_part(task, pick, worker, bill), pick.model
@@ -172,14 +172,14 @@ class ServerlessPlanner:
             facts=(f"{row.provider} {row.accelerator}: {row.usd_per_second:g} USD/s, {row.source}, {row.as_of}",),
         )
         price = self._world.catalog.estimate(row, row.usd_per_second, f"{USD}/s", basis)
-        drivers = (self._ledger.register_driver(price), writer.record_machine_count(pick))
+        drivers = (self._ledger.register_driver(price), writer.register_machine_count(pick))
         line = f"{task.name}: seconds of {row.accelerator} in {worker.host.where.region}"
         made = writer.write_unpriced(pick)
         down = UnverifiedLevel()
         if task.demand is not None:
             down = check_unverified_availability(task.workload, row.provider, self._world.catalog)
         paid = CashFlow(line, "compute", pick.tranches[0].usd, drivers, machines_of=(task.workload.name,))
-        notes = (*made.notes, *down.notes, *_note_cold_starts(pick, row, bill))
+        notes = (*made.notes, *down.notes, *_describe_cold_starts(pick, row, bill))
         return made._replace(terms=(paid,), misses=(*made.misses, *down.misses), notes=notes)
 
 
@@ -230,7 +230,7 @@ def _list_start_limits(slo: SLO, steady: SteadyCapacity) -> Iterable[tuple[str, 
         yield "latency_p95_s", slo.latency_p95_s, steady.latency_p95_s.value
 
 
-def _note_cold_starts(pick: InstanceChoice, row: ServerlessPrice, bill: WorkerUsage) -> Iterable[str]:
+def _describe_cold_starts(pick: InstanceChoice, row: ServerlessPrice, bill: WorkerUsage) -> Iterable[str]:
     if pick.steady is None:
         return
     start, name = f"{row.start_s:.0f} s ({row.start_s_low:.0f} .. {row.start_s_high:.0f})", pick.task.name

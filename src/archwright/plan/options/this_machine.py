@@ -25,7 +25,7 @@ from archwright.plan.demand.data_residency import collect_bounds, format_bounds,
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import format_licence_note, select_open_models
 from archwright.plan.options.option_builder import BuiltOption
-from archwright.plan.violations import make_miss
+from archwright.plan.violations import build_violation
 from archwright.simulate.peak_selection import select_representative_load
 from archwright.simulate.serving_simulation import (
     WIDEST_BAND,
@@ -61,7 +61,7 @@ class ThisMachinePlanner:
         if machine is None:
             if self._needs.placement.allow == (PLACEMENT,):
                 raise missing_extra("local", "xllamacpp", "planning for this machine")
-            return BuiltOption(self._make_draft([make_miss("machine", "not probed", None)]))
+            return BuiltOption(self._make_draft([build_violation("machine", "not probed", None)]))
         misses, notes, served, pools = self._check_residency(demands), list[str](), list[LocalLoad](), list[Pool]()
         for demand in demands:
             chosen = self._choose_model(demand, misses, notes)
@@ -104,7 +104,7 @@ class ThisMachinePlanner:
         country = self._needs.organisation.country
         limits = [collect_bounds(self._needs, demand.workload) for demand in demands]
         outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
-        return [make_miss("residency", country, format_bounds(bounds)) for bounds in outside[:1]]
+        return [build_violation("residency", country, format_bounds(bounds)) for bounds in outside[:1]]
 
     def _choose_model(
         self, demand: Demand, misses: list[ConstraintViolation], notes: list[str]
@@ -120,7 +120,7 @@ class ThisMachinePlanner:
                 return model, artefact
         if found.models:
             limit = ", ".join(sorted(self._catalog.artefacts))
-            misses.append(make_miss(f"{demand.workload.name}.model", "no file to fetch", limit))
+            misses.append(build_violation(f"{demand.workload.name}.model", "no file to fetch", limit))
         return None
 
     def _choose_slots(
@@ -135,7 +135,7 @@ class ThisMachinePlanner:
         fitting = [spec for spec in specs if fits_hardware(spec)]
         if not fitting:
             name, need = demand.workload.name, replica_memory(specs[-1]).total
-            misses.append(make_miss(f"{name}.memory_bytes", need, float(machine.memory_bytes)))
+            misses.append(build_violation(f"{name}.memory_bytes", need, float(machine.memory_bytes)))
         tried = fitting or specs[-1:]
         spec = next((spec for spec in tried if not find_latency_misses(spec, demand.workload.slo)), tried[0])
         spec = replace(spec, load=select_representative_load(spec))
@@ -206,10 +206,10 @@ class ThisMachinePlanner:
             check_availability(name, RedundancyRequirement(1, 0), slo, misses, notes)
         memory = sum(estimate_peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
-            misses.append(make_miss("memory_bytes", memory, float(machine.memory_bytes)))
+            misses.append(build_violation("memory_bytes", memory, float(machine.memory_bytes)))
         files = sum(estimate_disk(one.spec, "").value for one in served)
         if files > machine.disk_free_bytes:
-            misses.append(make_miss("disk_bytes", files, float(machine.disk_free_bytes)))
+            misses.append(build_violation("disk_bytes", files, float(machine.disk_free_bytes)))
         if len(served) > 1:
             names = ", ".join(one.demand.workload.name for one in served)
             notes.append(f"{names} share the machine; each is predicted with the others idle")

@@ -59,7 +59,7 @@ class CostAccounting(NamedTuple):
     journal: Journal
     cache: ResponseCache | None = None
 
-    def estimate_worst_case(self, exchange: HttpExchange, question: GenerationRequest) -> None:
+    def set_worst_case(self, exchange: HttpExchange, question: GenerationRequest) -> None:
         """Set what the request may take at most, to be reserved together with others."""
         answer = int(question.body.get("max_tokens", 0)) * question.choices
         worst_input, estimate = _bound_input_tokens(len(exchange.body), question)

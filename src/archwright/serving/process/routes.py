@@ -71,7 +71,7 @@ def handle_message(gateway: GatewayContext, exchange: HttpExchange, _name: str) 
     body = decode_body(exchange.body)
     workload, betas = exchange.header(WORKLOAD_HEADER), exchange.header(BETA_HEADER)
     question = translate_request(body, gateway.directory, workload, betas)
-    gateway.till.estimate_worst_case(exchange, question)
+    gateway.till.set_worst_case(exchange, question)
     writer = MessagesWriter(_build_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
     return GenerationHandler(gateway, exchange, question, ChatFormat.path, writer).run()
 
@@ -97,7 +97,7 @@ async def handle_token_count(gateway: GatewayContext, exchange: HttpExchange, _n
 def _run_generation(
     gateway: GatewayContext, exchange: HttpExchange, question: GenerationRequest, shape: ChoiceFormat
 ) -> Coroutine[Any, Any, None]:
-    gateway.till.estimate_worst_case(exchange, question)
+    gateway.till.set_worst_case(exchange, question)
     shown = question.top_logprobs, question.prompt_characters, question.include_usage, question.choices
     envelope = _build_envelope(gateway, exchange, question, shape.prefix)
     writer = OpenAIWriter(shape, envelope, ResponseOptions(*shown), stream=question.stream)
@@ -113,7 +113,7 @@ def _build_envelope(
 def handle_embeddings(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode_body(exchange.body)
     question = validate_embedding(body, gateway.directory, exchange.header(WORKLOAD_HEADER))
-    gateway.till.estimate_worst_case(exchange, question)
+    gateway.till.set_worst_case(exchange, question)
     return serve_embeddings(gateway, exchange, question)
 
 

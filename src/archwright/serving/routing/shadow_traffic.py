@@ -15,7 +15,7 @@ from archwright.serving.routing.replica import SlotRequest
 MAX_SHADOWS = 64  # at once in a process, each with a body and an answer in memory
 SHADOW_TIMEOUT_S = 120.0
 
-Verdict = Literal["same", "different", "failed"]
+ShadowVerdict = Literal["same", "different", "failed"]
 
 
 class ShadowComparison(NamedTuple):
@@ -24,7 +24,7 @@ class ShadowComparison(NamedTuple):
     request_id: str
     pool: str
     version: str
-    verdict: Verdict
+    verdict: ShadowVerdict
     similarity: float
     latency_s: float
 
@@ -71,7 +71,7 @@ class ShadowTraffic:
         except ArchwrightError:
             pass  # said stays None: it failed
         latency_s, similarity = self._now() - begun, 0.0
-        verdict: Verdict = "failed"
+        verdict: ShadowVerdict = "failed"
         if said is not None:
             try:
                 async with asyncio.timeout(SHADOW_TIMEOUT_S):

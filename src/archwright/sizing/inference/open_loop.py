@@ -8,14 +8,14 @@ Everything follows from the mean number b of answers being written (P prompt tok
     waiting time exponential beyond its atom: W95 = W/u ln(20 u). Prompts read in one step end together, so that those
     behind delay a prompt as those ahead do: 2 W in the mean
   TTFT95 = alone(P) + 2 W + gateway + hypot(alone(P95) - alone(P), W95 - W, d/2): independent excesses add as squares
-  TPOT95 = T at 1 + b + CROWD z sqrt(b) requests, and at b/O + z sqrt(b/O v / SHORT) prompts per step: an answer of
-    SHORT tokens meets so many more than its share
+  TPOT95 = T at 1 + b + C z sqrt(b) requests, and at b/O + z sqrt(b/O v / S) prompts per step: an answer of
+    S (SHORT_ANSWER_TOKENS) tokens meets so many more than its share; C is CONCURRENCY_SPREAD
   latency95 = TTFT95 + TPOT95 (O - 1)
   places: n = b + r TTFT requests are inside; n + z sqrt(n) <= slots, so that one in twenty at most waits for a place
-The most: the largest b at which the limits hold and r is at most UTILISED of the rate at which u reaches 1 or n
+The most: the largest b at which the limits hold and r is at most MAX_UTILISATION of the rate at which u reaches 1 or n
 reaches the slots. At a given r each of these grows with P, O and the steps' times, so that a looser limit or a
-shorter prompt or answer never lowers the most. A limit counts as broken when an engine at work for IDLE of its time
-breaks it: between that and an engine without any work lies a hair in which the law is not kept.
+shorter prompt or answer never lowers the most. A limit counts as broken when an engine at work for IDLE_UTILISATION of
+its time breaks it: between that and an engine without any work lies a hair in which the law is not kept.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class OpenLoop:
 
     @cached_property
     def idle(self) -> OperatingPoint:
-        """An engine that writes, or reads, for IDLE of its time: the least load there is."""
+        """An engine that writes, or reads, for IDLE_UTILISATION of its time: the least load there is."""
         decode = self._decode.step_s(1)
         return self.at_batch(IDLE_UTILISATION * min(1.0, decode * self._flow.answer / self._queued_prefill_s(decode)))
 
