@@ -48,7 +48,7 @@ class DoctorCheck(Record):
 
 
 def doctor() -> tuple[DoctorCheck, ...]:
-    """Everything `up` needs, looked at without changing anything."""
+    """Check everything that `up` needs."""
     chosen = configuration.load()
     home = locate_home(chosen)
     files = list_model_files(home)
