@@ -77,7 +77,7 @@ nightly: install $(CLUSTER)  ## the large suites, and every property with exampl
 	@$(BIN)/python -m pytest -m 'nightly or property' --hypothesis-profile=random
 
 docs: install  ## write the generated documents
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m docs.generate
 
 clean:  ## remove what make made
 	rm -rf .venv .cache demo

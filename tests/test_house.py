@@ -461,7 +461,7 @@ def test_an_error_code_belongs_to_one_area() -> None:
 @pytest.mark.process
 def test_generated_documents_are_up_to_date() -> None:
     run = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "docs.generate", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
 

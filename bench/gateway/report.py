@@ -1,4 +1,4 @@
-"""docs/performance.md from one run of everything.
+"""Write the gateway section of docs/benchmarks.md from one run of all measurements.
 
     python -m bench.gateway.report RESULTS [--references DIR] [--soak FILE] [-o PAGE]
 
@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 from . import bench, overload, scale
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "performance.md"
+PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
+SECTION = re.compile("(<!-- gateway: begin .*-->\n).*(<!-- gateway: end -->)", re.DOTALL)
 ROUNDS = 3
 SECONDS = 12.0
 # Noise of one interleaved run on a machine with neighbours, as seen between its rounds.
@@ -137,13 +138,13 @@ def soaked(found: dict[str, Any] | None) -> list[Row]:
     billed = not [fault for fault in found["faults"] if "rises" not in fault and "rise:" not in fault]
     return [
         Row(
-            f"{what}: memory and descriptors of a worker over the second half (trend)",
+            f"{what}. Growth of a worker's memory and descriptors over the second half",
             "no growth (<= 3 MB, <= 10)",
             f"{memory:+.2f} MB, {files:+.1f}",
             memory <= 3 and files <= 10,
         ),
         Row(
-            "the same: usage is what was answered, each once",
+            "the same soak: each answer is billed once",
             "exact",
             f"{answered:,} answers; faults: {found['faults'] or 'none'}",
             billed,
@@ -215,7 +216,7 @@ def kept(folder: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict
 def page(found: dict[str, dict[str, Any]], soak: dict[str, Any] | None) -> str:
     rows = [*speed(found["bench"]), *scaling(found["scale"]), *goodput(found["overload"]), *soaked(soak)]
     load = {name: " to ".join(f"{one:.1f}" for one in part["load"]) for name, part in found.items()}
-    missing = [f"- {row.figure}: {row.found}; asked for: {row.limit}." for row in rows if row.holds is False]
+    missing = [f"- {row.figure}: {row.found}; target: {row.limit}." for row in rows if row.holds is False]
     return (
         (HERE / "performance.template.md")
         .read_text()
@@ -247,7 +248,8 @@ def main() -> None:
         "overload": kept(given.results, "overload", lambda: overload.measure(SECONDS)),
     }
     soak = json.loads(given.soak.read_text()) if given.soak else None
-    given.out.write_text(page(found, soak))
+    written = page(found, soak)
+    given.out.write_text(SECTION.sub(lambda marks: f"{marks[1]}\n{written}\n{marks[2]}", given.out.read_text()))
     print(f"wrote {given.out}")
 
 
