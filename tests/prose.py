@@ -21,7 +21,7 @@ import yaml
 
 MOST_WORDS = 25
 TEXT_WORDS = 4
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(`*\[]?[A-Z{<`0-9-])|\n")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(`*\[]?[A-Z{<`0-9-]|\[|archwright\b)|\n")
 _WORD = re.compile(r"[^\s/|=+*-]*[A-Za-z0-9][^\s]*")
 _UNBOUND = re.compile(r"(?:Who|Whoever|Whose|Whom|What|Whatever|Of|Where)\b")
 _METAPHORS = re.compile(
