@@ -458,6 +458,38 @@ def test_an_error_code_belongs_to_one_area() -> None:
             assert code.split("-")[1] in areas, f"{show(path)}: {code}"
 
 
+WALKS = ("A request", "A plan", "A data set", "A promotion")
+
+
+def test_the_map_names_the_functions_of_every_step() -> None:
+    """Each numbered step of docs/map.md names code that exists: a module, class, function or method."""
+    page = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
+    for walk in WALKS:
+        section = page.split(f"## {walk}\n")[1].split("\n## ")[0]
+        steps = re.findall(r"^\d+\. .*(?:\n {2,}.*)*", section, re.MULTILINE)
+        assert len(steps) >= 5, walk
+        for step in steps:
+            names = re.findall(r"`([a-z_]+(?:\.\w+)+)`", step)
+            assert names, f"{walk}: no function in step {step}"
+            for name in names:
+                if name.rsplit(".", 1)[1] not in {"json", "yaml"}:
+                    assert is_defined(name.split(".")), f"{walk}: {name} does not exist"
+
+
+def is_defined(parts: list[str]) -> bool:
+    """True if a module holds the class, function or method: serving.http.connection.Connection.send."""
+    cut = next((i for i in range(len(parts), 0, -1) if SOURCE.joinpath(*parts[:i]).with_suffix(".py").is_file()), 0)
+    if not cut:
+        return False
+    scope: ast.AST = ast.parse(SOURCE.joinpath(*parts[:cut]).with_suffix(".py").read_text(encoding="utf-8"))
+    for name in parts[cut:]:
+        found = [node for node in ast.iter_child_nodes(scope) if getattr(node, "name", "") == name]
+        if not found:
+            return False
+        scope = found[0]
+    return True
+
+
 @pytest.mark.process
 def test_generated_documents_are_up_to_date() -> None:
     run = subprocess.run(

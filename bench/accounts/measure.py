@@ -1,9 +1,9 @@
-"""What limits, keys, the shared table and the cache cost, each in CPU time of one process.
+"""Measure the CPU time of limits, keys, the shared table and the cache, each in one process.
 
     python bench/accounts/measure.py [--keys 10000] [--tenants 1000]
 
-Prints one JSON object; times in microseconds of CPU, the best of a few rounds (neighbours only ever add). One and two
-processes on the same accounts, at full speed and with the other work of a request between: what sharing them costs.
+Prints one JSON object. Times are microseconds of CPU, the best of a few rounds (neighbours only add time). One and two
+processes use the same accounts, at full speed and with the other work of a request in between: the cost of sharing.
 """
 
 from __future__ import annotations

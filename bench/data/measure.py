@@ -85,8 +85,8 @@ def main() -> int:
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
             print(
                 f"{name}: {size:.0f} MB of text, {made['rows']:,} rows, {wall:.1f} s wall ({size / wall:.1f} MB/s), "
-                f"{cpu:.1f} s CPU ({size / cpu:.1f} MB/s/core), highest peak so far {peak:.0f} MiB, "
-                f"out {made['drops']}, altered {made['changes']}",
+                f"{cpu:.1f} s CPU ({size / cpu:.1f} MB/s/core), highest peak so far {peak:.0f} MiB. "
+                f"Out {made['drops']}, altered {made['changes']}",
                 flush=True,
             )
     return 0

@@ -35,7 +35,8 @@ BATCHES = (1, 2, 3, 4, 6, 8)
 ANSWER_TOKENS = 48
 LONG_PROMPT = 768
 FOREIGN_KERNEL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-# What SmolLM2-135M needs, as sizing counts it: weights outside the embeddings, output head, attention width x layers.
+# Parameters of SmolLM2-135M, as sizing counts them: weights outside the embeddings, output head, attention width x
+# layers.
 BODY, HEAD, ATTENTION = 106.2e6, 28.3e6, 576 * 30
 
 

@@ -1,7 +1,7 @@
-"""A client of the gateway as benches need it: raw HTTP/1.1 on kept connections, whole replies or streams left early.
+"""HTTP/1.1 client for the gateway benches: kept connections, complete replies, streams that the client leaves early.
 
-Decides that it never asks twice: whoever counts what was answered must know of each request how it ended, and one
-whose connection broke ended in `Lost`, with the request's id where the head had come.
+Design: it never retries, because a bench must know how each request ended. A request whose connection broke ends in
+`Lost`, with the request's id if the head had arrived.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Reply(NamedTuple):
 
     @property
     def usage(self) -> dict[str, Any]:
-        """What the answer says that it took."""
+        """The usage that the reply reports."""
         if not self.headers.get("content-type", "").startswith("text/event-stream"):
             return dict(json.loads(self.body)["usage"])
         return next(dict(event["usage"]) for event in self._events() if event.get("usage"))

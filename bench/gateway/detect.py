@@ -1,8 +1,8 @@
-"""What looking for personal data costs a request, in microseconds per 1,024 characters (`bench/gateway/detect.py`).
+"""Measure the detection of personal data, in microseconds per 1,024 characters (`bench/gateway/detect.py`).
 
-Prose without anything, with numbers and names that look alike, with an address; in other letters than ASCII has, and
-full of escapes, whose text is searched a second time as it is meant.
-Measured apart from the gateway: it runs only at endpoints that ask for it (docs: EndpointSpec.detect).
+The texts are plain prose, prose with similar numbers and names, prose with an address, other scripts, and text full of
+escapes, which is decoded and searched a second time. The gateway is not involved: detection runs only at endpoints that
+ask for it (`EndpointSpec.detect`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Processes under measurement: what they spend and hold, and our gateway with a home of its own.
+"""Measured processes: their CPU time and memory, and our gateway in its own home.
 
-Decides that nothing of the package is replaced: the master is started as the supervisor starts it, with workers, store,
-ledger, cache and limits in a new home. What a request costs is CPU time of all its processes, memory the PSS of all.
+Design: no part of the package is replaced. The master starts as the supervisor starts it, with workers, store, records,
+cache and limits in a new home. CPU time and memory (PSS) are sums over all processes of a gateway.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def cpu_s(pid: int) -> float:
 
 
 def held_mb(pid: int, name: str = "Pss") -> float:
-    """What one process holds, by a line of smaps_rollup: Rss, Pss (pages shared by n count 1/n), Anonymous."""
+    """Memory of one process in MB, from a line of smaps_rollup: Rss, Pss (pages shared by n count 1/n), Anonymous."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith(f"{name}:"):

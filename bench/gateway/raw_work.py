@@ -24,7 +24,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: "
 
 
 class Work:
-    """What every request pays; streams are passed through as bytes."""
+    """The minimal work of a request; streams are passed through as bytes."""
 
     def __init__(self, port: int, key: str) -> None:
         self.port = port

@@ -43,8 +43,11 @@ LESS = {
 
 
 class Reference(NamedTuple):
-    """How one is started. `model`: what its clients send for a model of the mock. Where `url_file` is given its address
-    is written there. `phases` in place of the usual ones; without an entry the phase is left out."""
+    """How a reference gateway starts.
+
+    `model`: the name that clients send for a model of the mock. `url_file`: file that receives its address. `phases`:
+    replaces the usual phases; a phase without an entry is left out.
+    """
 
     name: str
     command: list[str]

@@ -153,7 +153,7 @@ def soaked(found: dict[str, Any] | None) -> list[Row]:
 
 
 def beside(found: dict[str, Any]) -> list[str]:
-    """What the others cost in the same run."""
+    """Rows of the other gateways in the same run."""
     lines = []
     for name, one in found.items():
         if not isinstance(one, dict) or name == "direct":

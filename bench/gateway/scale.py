@@ -1,11 +1,11 @@
-"""Whether the gateway stays as it is with many keys, and what a second worker costs and gives.
+"""Measure the gateway with many keys, and with a second worker.
 
     python -m bench.gateway.scale [--keys 10000] [--tenants 1000] [--rounds 3]
 
-Two gateways in one interleaved run: one of a single key, one of many, all with limits of key and tenant: the time from
-start to the first answer, memory, CPU of each key's first request (of as many as FIRST_S allows), and CPU per request
-of one key and of those many in turn. Then one worker and two: two cores hold workers, engine and load generator, so
-what two deliver says little here; what a request costs them in CPU says whether sharing limits, cache and books costs
+Two gateways run interleaved, one with a single key, one with many; all keys and tenants have limits. Figures: time from
+start to the first answer, memory, CPU of each key's first request (as many as FIRST_S allows), and CPU per request of
+one key and of many keys. Then one worker runs against two workers. The two cores hold workers, engine and load
+generator, so the rate of two workers says little. CPU per request says whether sharing limits, cache and records costs
 anything. Prints one JSON object.
 """
 
@@ -83,7 +83,7 @@ def keys(bench: Bench, count: int, tenants: int, rounds: int) -> dict[str, Any]:
                 times.append(bench.started(gateway, one))
             time.sleep(1.0)
             found[name] = {"ready_s": round(statistics.median(times), 2), "idle_mb": memory_mb(gateway.pid)}
-        # The first request of an account asks the books what it has spent.
+        # The first request of an account reads what the account has spent from the usage records.
         once = ("--keys", str(file), "--first", str(len(secrets)), "--conc", str(FIRST_CONC))
         first = bench.load(many, *once, "--warmup", "0", "--duration", str(FIRST_S))
         met = secrets[: int(first["all_ok"]) - FIRST_CONC]

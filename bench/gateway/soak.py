@@ -56,7 +56,7 @@ POOR_USD = 0.002
 SLOW_RPM = 60
 MODELS = {"short": "mock-5", "steady": "mock-5-10", "long": "mock-20-50"}
 LARGE = 5 * 1024 * 1024
-# What clients do, and how often of 100 times.
+# Kinds of requests, with their share in percent.
 SHARES = {
     "plain": 40,
     "stream": 16,
@@ -76,8 +76,10 @@ TOLERATED = {200, 429, 502, 503, 504}
 
 
 class Seen(NamedTuple):
-    """What a client knows of a request: `ended` ok (all of it came), cut (it left, or the reply broke off) or the
-    status of a refusal."""
+    """A client's view of a request.
+
+    `ended`: ok (complete), cut (the client left, or the reply broke off), or the status of a refusal.
+    """
 
     tenant: str
     ended: str
@@ -309,7 +311,7 @@ def rise(points: list[tuple[float, float]]) -> float:
 
 
 def grown(samples: list[Sample], whole_s: float) -> tuple[list[dict[str, Any]], list[str]]:
-    """What each process of the judged time did, and what of it must not be."""
+    """Return figures of each process in the judged time, and their faults."""
     judged = [one for one in samples if JUDGED_FROM * whole_s <= one.at_s <= QUIET[1] * whole_s]
     lines, faults = [], []
     for pid in sorted({one.pid for one in judged}):
@@ -329,7 +331,7 @@ def grown(samples: list[Sample], whole_s: float) -> tuple[list[dict[str, Any]], 
 
 
 def billed(stage: Stage, counted: Counted) -> tuple[dict[str, Any], list[str]]:
-    """The books against what clients saw."""
+    """Compare the usage records with what clients saw."""
     home = stage.gateway.home
     with closing(Store(home.store_url)) as store:
         usage = {one.tenant: one for one in read_usage(store, home, None, "tenant")}

@@ -1,8 +1,8 @@
-"""What it costs to take a request: bytes of a plain chat of half a kilobyte to the question an engine is asked.
+"""Measure the validation of a request: from the bytes of a plain chat (0.5 kB) to the engine's request.
 
     .venv/bin/python bench/gateway/validate.py
 
-Prints microseconds a request, best of seven rounds: the short way, the long way, and decoding alone.
+Prints microseconds per request, the best of seven rounds: the fast path, the full path, and decoding alone.
 """
 
 from __future__ import annotations

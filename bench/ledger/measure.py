@@ -1,8 +1,8 @@
-"""What the books cost a request: `python -m bench.ledger.measure [RECORDS]`.
+"""Measure the cost of usage records: `python -m bench.ledger.measure [RECORDS]`.
 
-For 1 and for 64 requests a turn: an audit record and a Served record each, with the counters of the page, appended
-and flushed on the thread that serves, and folded into the store afterwards, in microseconds of CPU a request, the best
-of three; the bytes of the segments and of the store. Then a reading of usage and of the audit's chain.
+For 1 and for 64 requests per event-loop tick: an audit record and a usage record each, with the metrics. They are
+appended and flushed on the serving thread, then compacted into the store. Figures are microseconds of CPU per request,
+the best of three, and the bytes of the segments and of the store. Then usage is read and the audit chain is verified.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What one core makes of images and of rows: `OPENBLAS_NUM_THREADS=1 python -m bench.sizing.hosts`.
+"""Measure the image and table rate of one core: `OPENBLAS_NUM_THREADS=1 python -m bench.sizing.hosts`.
 
-The rows vision.host, tabular.row and tabular.feature of work_efficiencies.csv come from here. Images: the layers of
-ResNet-50 with drawn weights. Rows: 200 boosted trees of 31 leaves over drawn features, one row a call. Both run in
-the engine that serves them, on one thread; the matrix rate beside them is numpy's, 1024 x 1024 in 32 bits.
+The rows vision.host, tabular.row and tabular.feature of work_efficiencies.csv come from here. Images run through the
+layers of ResNet-50 with random weights. Rows run through 200 boosted trees of 31 leaves over random features, one row
+per call. Both use the serving engine on one thread. The matrix rate is numpy's, 1024 x 1024 in 32 bits.
 """
 
 from __future__ import annotations

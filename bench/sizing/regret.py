@@ -1,13 +1,13 @@
-"""What a buyer loses who trusts our out-of-fold predictions, among measured configurations under a limit of TPOT.
+"""Compute the regret of a buyer who trusts out-of-fold predictions among measured configurations with a TPOT limit.
 
-Candidates are the measured rows of one model, prompt and answer (and accelerator); limits the 30, 50 and 70 % points of
-their measured TPOT; cost is devices x time / output tokens. The error of a prediction has the distribution of the
-residuals of all other groups of the same stratum. Two buyers:
-- a row: buys one configuration at one concurrency, the cheapest of those that hold the limit with a probability. What
-  he bought may break it.
+Candidates are the measured rows of one model, prompt and answer (and accelerator). Limits are the 30, 50 and 70 %
+points of the measured TPOT. Cost is devices x time / output tokens. The prediction error has the distribution of the
+residuals of all other groups of the same stratum. There are two buyers:
+- a row: buys one configuration at one concurrency, the cheapest that holds the limit with a probability. The purchase
+  may break the limit.
 - a configuration: buys engine, layout and format, and finds the concurrency on the machine, as a gateway's admission
-  does. All its rows err together (one draw of the error for all of them); he takes the least mean cost of those that
-  hold the limit somewhere with a probability.
+  does. All its rows share one sample of the error. The buyer takes the lowest mean cost among configurations that hold
+  the limit at some concurrency with a probability.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ KINDS = (
 
 
 def price(catalog: Catalog, accelerator: str) -> Estimate | None:
-    """USD per device and hour on demand: the middle of the providers' cheapest offers, from the lowest to the highest
-    of them. Who trains shops around.
+    """USD per device and hour on demand: the middle of the providers' cheapest offers, with the
+    lowest and the highest of them: a buyer compares providers.
     """
     cheapest: dict[str, float] = {}
     for offer in catalog.offers:

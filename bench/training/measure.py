@@ -216,10 +216,11 @@ def show(one: dict[str, Any]) -> str:
     own, probe_own = sum(s["cpu_s"] for s in later), statistics.median(s["probe_cpu"] for s in later)
     memory = ", ".join(f"{name} {one[f'{name}_bytes'] / 1e6:.0f} MB" for name in ("process", "loaded", "peak"))
     return (
-        f"size {one['size']}: {units / len(later):.0f} units a step, {learned / units:.2f} learned; "
-        f"{units / wall:.1f}/s by the clock, {units / own:.1f}/s by the processor; first step {first['wall_s']:.3f} s, "
-        f"then {wall / len(later):.4f}; probe {probe / 1e9:.1f} GFLOP/s by the clock, {probe_own / 1e9:.1f} by the "
-        f"processor; load {later[-1]['load']:.1f}; {memory}"
+        f"size {one['size']}: {units / len(later):.0f} units a step, {learned / units:.2f} learned. "
+        f"Rate {units / wall:.1f}/s by the clock, {units / own:.1f}/s by the processor. "
+        f"First step {first['wall_s']:.3f} s, then {wall / len(later):.4f}. "
+        f"Probe {probe / 1e9:.1f} GFLOP/s by the clock, {probe_own / 1e9:.1f} by the processor; "
+        f"load {later[-1]['load']:.1f}; {memory}"
     )
 
 
