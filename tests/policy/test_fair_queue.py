@@ -43,13 +43,13 @@ def learned(left: dict[float, int], stayed: dict[float, int] | None = None) -> T
     for counts, ended in ((left, True), (stayed or {}, False)):
         for waited_s, count in counts.items():
             for _ in range(count):
-                served(line.patience, waited_s, left=ended)
+                served(line.abandonment, waited_s, left=ended)
     return line
 
 
-def served(patience: AbandonmentModel, waited_s: float, *, left: bool) -> None:
-    patience.record_start(find_wait_bucket(waited_s))
-    patience.record_end(find_wait_bucket(waited_s), left=left)
+def served(abandonment: AbandonmentModel, waited_s: float, *, left: bool) -> None:
+    abandonment.record_start(find_wait_bucket(waited_s))
+    abandonment.record_end(find_wait_bucket(waited_s), left=left)
 
 
 def drained(line: TenantQueue[One], now: float) -> list[float]:
@@ -96,24 +96,24 @@ def test_where_all_leave_whatever_they_waited_the_order_is_that_of_arrival() -> 
 
 
 def test_an_age_in_doubt_is_tried_by_one_and_forgotten_in_the_end() -> None:
-    patience = learned({1.7: 2}).patience
+    abandonment = learned({1.7: 2}).abandonment
     at, answers = find_wait_bucket(1.7), 0
-    while patience.is_likely_abandoned(at):
-        served(patience, 0.3, left=False)
+    while abandonment.is_likely_abandoned(at):
+        served(abandonment, 0.3, left=False)
         answers += 1
     assert 5 <= answers <= 60
     for _ in range(60):
-        served(patience, 0.3, left=False)
-    patience.record_start(at)
-    assert not patience.is_likely_abandoned(at)
-    patience.record_start(at)
-    assert patience.is_likely_abandoned(at), "two more are not sent after it before the first has ended"
-    patience.record_end(at, left=False)
-    patience.record_end(at, left=False)
-    assert not patience.is_likely_abandoned(at)
+        served(abandonment, 0.3, left=False)
+    abandonment.record_start(at)
+    assert not abandonment.is_likely_abandoned(at)
+    abandonment.record_start(at)
+    assert abandonment.is_likely_abandoned(at), "two more are not sent after it before the first has ended"
+    abandonment.record_end(at, left=False)
+    abandonment.record_end(at, left=False)
+    assert not abandonment.is_likely_abandoned(at)
     for _ in range(300):
-        served(patience, 0.3, left=False)
-    assert not patience.alert
+        served(abandonment, 0.3, left=False)
+    assert not abandonment.active
 
 
 HISTORY = st.lists(st.tuples(st.floats(0, 1000), st.booleans()), max_size=60)
@@ -126,14 +126,14 @@ def test_everybody_who_is_there_is_served_once(
 ) -> None:
     line: TenantQueue[One] = TenantQueue(AbandonmentModel())
     for waited_s, left in history:
-        served(line.patience, waited_s, left=left)
+        served(line.abandonment, waited_s, left=left)
     arrivals = [One(since, gone) for since, gone in sorted(waiting)]
     for one in arrivals:
         line.add(one)
     there = [one.since for one in arrivals if not one.gone]
     found = drained(line, now)
     assert sorted(found) == there and list(line) == []
-    poor = [line.patience.is_likely_abandoned(find_wait_bucket(now - since)) for since in found]
+    poor = [line.abandonment.is_likely_abandoned(find_wait_bucket(now - since)) for since in found]
     assert poor == sorted(poor), "those who will stay first"
     for which in (True, False):
         part = [since for since, one in zip(found, poor, strict=True) if one == which]
@@ -156,7 +156,7 @@ def test_where_nobody_left_it_is_first_come_first_served(
 ) -> None:
     line: TenantQueue[One] = TenantQueue(AbandonmentModel())
     for waited_s in stayed:
-        served(line.patience, waited_s, left=False)
+        served(line.abandonment, waited_s, left=False)
     for since, _ in sorted(waiting):
         line.add(One(since))
     assert drained(line, 200.0) == sorted(since for since, _ in waiting)
@@ -172,7 +172,7 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
     """Slots come free in the order they were taken; of those who will likely stay first, and nobody is left out."""
     lines: FairQueue[Of] = FairQueue()
     for waited_s, left in history:
-        served(lines.patience, waited_s, left=left)
+        served(lines.abandonment, waited_s, left=left)
     there = [Of(since, tenant) for tenant, since in sorted(waiting, key=itemgetter(1))]
     for of in there:
         lines.add(of.tenant, of)
@@ -180,7 +180,7 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
     while (one := lines.peek_next(100.0, held)) is not None:
         assert lines.pop() is one
         likely = [
-            of for of in there if not lines.patience.is_likely_abandoned(find_wait_bucket(100.0 - of.since))
+            of for of in there if not lines.abandonment.is_likely_abandoned(find_wait_bucket(100.0 - of.since))
         ] or there
         assert held[one.tenant] == min(held[of.tenant] for of in likely)
         assert one is next(of for of in likely if of.tenant == one.tenant)
@@ -195,7 +195,7 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
 def test_who_will_likely_stay_comes_before_a_tenant_with_fewer_slots() -> None:
     lines: FairQueue[One] = FairQueue()
     for waited_s, left in ((1.7, True), (1.7, True), (0.6, False)):
-        served(lines.patience, waited_s, left=left)
+        served(lines.abandonment, waited_s, left=left)
     for tenant, since in (("few", 50.0), ("many", 51.4)):
         lines.add(tenant, One(since))
     found = []
@@ -206,7 +206,7 @@ def test_who_will_likely_stay_comes_before_a_tenant_with_fewer_slots() -> None:
 
 
 def test_one_who_was_passed_by_and_left_is_not_served() -> None:
-    line: TenantQueue[Leaving] = TenantQueue(learned({1.7: 4}).patience)
+    line: TenantQueue[Leaving] = TenantQueue(learned({1.7: 4}).abandonment)
     first, second = Leaving(50.0), Leaving(51.0)
     line.add(first)
     line.add(second)

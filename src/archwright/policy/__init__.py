@@ -1,1 +1,1 @@
-"""Pure rules shared by both wings: what the simulation decides with is what the gateway decides with."""
+"""Pure rules that the gateway applies and the simulation predicts with."""

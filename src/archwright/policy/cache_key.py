@@ -1,4 +1,4 @@
-"""Which answers may be given again, and what makes two questions the same one: pure rules."""
+"""Rules of the response cache: cacheable replies, and the key that identifies equal requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 CachePolicy = Literal["off", "deterministic", "all"]
 RequestKind = Literal["chat", "completion", "messages", "embedding", "predict"]
 
-# What does not decide the answer: who asks, how it is delivered, what the provider should keep or bill.
+# Parameters without effect on the reply: caller, delivery, storage and price at the provider.
 IGNORED_PARAMETERS = frozenset(
     {"user", "metadata", "stream", "stream_options", "store", "service_tier"}
     | {"safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
@@ -21,8 +21,9 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 class CacheKeyParts(NamedTuple):
-    """A question as far as a cache needs it: `version` is the model version that would answer, `parameters` the
-    validated body of the request, messages and all, `beside` what decides the answer and stands in no body."""
+    """The parts of a request that determine its reply. `version`: the model version that serves it.
+
+    `parameters`: the validated body, including messages. `beside`: further values that affect the reply."""
 
     kind: RequestKind
     version: str
@@ -30,24 +31,23 @@ class CacheKeyParts(NamedTuple):
     beside: tuple[object, ...] = ()
 
 
-def is_cacheable(policy: CachePolicy, asked: CacheKeyParts, cache_control: str) -> bool:
-    """True if this question's answer may come from the cache and go into it; the client can decline.
+def is_cacheable(policy: CachePolicy, parts: CacheKeyParts, cache_control: str) -> bool:
+    """True if the reply may be read from and written to the cache; cache-control can decline it.
 
-    `deterministic`: only with temperature 0 or a seed; kinds that do not sample always."""
+    Policy `deterministic`: only with temperature 0 or a seed; requests that do not sample are always cacheable."""
     if policy == "off":
         return False
-    if cache_control and not DECLINING.isdisjoint(word.strip().lower() for word in cache_control.split(",")):
+    if cache_control and not DECLINING.isdisjoint(directive.strip().lower() for directive in cache_control.split(",")):
         return False
-    if policy == "all" or asked.kind not in _SAMPLED:
+    if policy == "all" or parts.kind not in _SAMPLED:
         return True
-    parameters = asked.parameters
+    parameters = parts.parameters
     return parameters.get("temperature") == 0 or parameters.get("seed") is not None
 
 
-def build_canonical_key(asked: CacheKeyParts) -> bytes:
-    """Equal for equal questions: sorted JSON of kind, version and what decides the answer, unknown parameters
-    included."""
-    parameters = asked.parameters
+def build_canonical_key(parts: CacheKeyParts) -> bytes:
+    """Return sorted JSON of kind, version and all parameters that affect the reply, also unknown ones."""
+    parameters = parts.parameters
     if not IGNORED_PARAMETERS.isdisjoint(parameters):
         parameters = {name: value for name, value in parameters.items() if name not in IGNORED_PARAMETERS}
-    return _ENCODER.encode((asked.kind, asked.version, parameters, *asked.beside))
+    return _ENCODER.encode((parts.kind, parts.version, parameters, *parts.beside))

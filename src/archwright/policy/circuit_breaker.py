@@ -1,7 +1,7 @@
-"""When an engine is left alone for a while, and how often a request may be tried again.
+"""Circuit breaker of an engine, and retry budget of a gateway process.
 
-An engine that mostly fails gets no requests if another can take them, and is probed by one request at a time. Retries
-are a share of requests, so that they never make an outage worse. The clock is passed in; nothing here waits.
+An engine that mostly fails gets no requests while another engine can serve them. It is probed with one request at a
+time. Retries are limited to a share of requests, so they never worsen an outage. The caller passes the clock.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-# How a try ended. `neutral`: the client's doing (refused, gone), which says nothing about the pool.
+# Result of an attempt. `neutral`: the client caused it (bad request, disconnect), so it does not rate the engine.
 AttemptOutcome = Literal["ok", "failed", "timeout", "neutral"]
 BreakerState = Literal["closed", "open", "half-open"]
 
 WINDOW_S = 10.0
 LEAST_FAILURES = 5
 FAILED_SHARE = 0.5
-# A try that ran into its deadline costs as long as a client waits: this many in a row are enough.
+# Consecutive timeouts that open the breaker. The number is low because each timeout uses a client's whole wait.
 TIMEOUTS_IN_A_ROW = 3
 FIRST_OPEN_S = 2.0
 LONGEST_OPEN_S = 60.0
 PROBES_TO_CLOSE = 2
-# A probe nobody ended (its process lost it) is given up after this long.
+# A probe without a recorded end (its process died) expires after this time.
 PROBE_TIMEOUT_S = 120.0
 
 RETRY_SHARE = 0.2
@@ -29,35 +29,24 @@ RETRY_RESERVE = 10.0
 
 
 class CircuitBreaker:
-    """`closed`: asked as usual, counted over the present window and the one before. `open`: not asked until a time
-    that doubles with each failed probe. `half-open`: one request at a time, PROBES_TO_CLOSE that succeed close it."""
+    """Circuit breaker of one engine.
 
-    __slots__ = (
-        "_before",
-        "_failed",
-        "_half_since",
-        "_open_s",
-        "_probe_until",
-        "_probes",
-        "_timeouts",
-        "_total",
-        "_until",
-        "state",
-    )
+    `closed`: requests pass; results are counted over the current and the previous window. `open`: no requests for a
+    time that doubles with each failed probe. `half-open`: one request at a time; PROBES_TO_CLOSE successes close it."""
 
     def reset(self) -> None:
         self.state: BreakerState = "closed"
         self._open_s = FIRST_OPEN_S
         self._total = self._failed = self._timeouts = self._probes = 0
         self._before = (0, 0)
-        self._until = self._probe_until = -1.0  # the end of a window or of the pause; of a probe
+        self._until = self._probe_until = -1.0  # end of the window or pause; end of the probe
         self._half_since = -math.inf
 
     def __init__(self) -> None:
         self.reset()
 
     def allows(self, now: float) -> bool:
-        """Whether a request may be sent; `began` says that it was."""
+        """True if a request may be sent. The caller records a sent request with `record_start`."""
         if self.state == "closed":
             return True
         if self.state == "open" and now >= self._until:
@@ -65,7 +54,7 @@ class CircuitBreaker:
         return self.state == "half-open" and now >= self._probe_until
 
     def trip(self, now: float) -> None:
-        """Open it, whatever its state was."""
+        """Open the breaker from any state."""
         self.state, self._until = "open", now + self._open_s
 
     def record_start(self, now: float) -> None:
@@ -73,8 +62,9 @@ class CircuitBreaker:
             self._probe_until = now + PROBE_TIMEOUT_S
 
     def record_end(self, outcome: AttemptOutcome, now: float, since: float = math.inf) -> None:
-        """Every try that began is ended once. One that began (`since`) before the breaker opened says nothing new: it
-        is no probe, and makes no room for another."""
+        """Record the end of an attempt, exactly once.
+
+        An attempt that started (`since`) before the breaker opened is not a probe. It changes nothing."""
         if self.state == "closed":
             self._record_attempt(outcome, now)
         elif self.state == "half-open" and since >= self._half_since:
@@ -82,8 +72,8 @@ class CircuitBreaker:
 
     def _record_attempt(self, outcome: AttemptOutcome, now: float) -> None:
         if now >= self._until:
-            fresh = now < self._until + WINDOW_S
-            self._before = (self._total, self._failed) if fresh else (0, 0)
+            adjacent = now < self._until + WINDOW_S
+            self._before = (self._total, self._failed) if adjacent else (0, 0)
             self._total, self._failed, self._until = 0, 0, now + WINDOW_S
         if outcome == "neutral":
             return
@@ -94,8 +84,8 @@ class CircuitBreaker:
         self._failed += 1
         self._timeouts = self._timeouts + 1 if outcome == "timeout" else 0
         total, failed = self._total + self._before[0], self._failed + self._before[1]
-        mostly = failed >= LEAST_FAILURES and failed >= FAILED_SHARE * total
-        if mostly or self._timeouts >= TIMEOUTS_IN_A_ROW:
+        mostly_failed = failed >= LEAST_FAILURES and failed >= FAILED_SHARE * total
+        if mostly_failed or self._timeouts >= TIMEOUTS_IN_A_ROW:
             self.trip(now)
 
     def _record_probe(self, outcome: AttemptOutcome, now: float) -> None:
@@ -110,10 +100,7 @@ class CircuitBreaker:
 
 
 class RetryBudget:
-    """At most RETRY_RESERVE retries, and RETRY_SHARE more for each request: an outage adds a share of load, not
-    a factor."""
-
-    __slots__ = ("_left",)
+    """Allows RETRY_RESERVE retries, and RETRY_SHARE more per request, so an outage adds a share of load."""
 
     def __init__(self) -> None:
         self._left = RETRY_RESERVE
@@ -122,7 +109,7 @@ class RetryBudget:
         self._left = min(RETRY_RESERVE, self._left + RETRY_SHARE)
 
     def try_spend(self) -> bool:
-        """Whether one may be tried again, which it then is."""
+        """Take one retry from the budget. Return False if the budget is used up."""
         if self._left < 1:
             return False
         self._left -= 1

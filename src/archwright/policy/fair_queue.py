@@ -1,13 +1,15 @@
-"""Fair queue: serve the tenant with the fewest active requests, FIFO within a tenant, likely departed clients last.
+"""Fair queue within one priority class.
 
-Each tenant has a line of its own; if the queue is full, a new request may replace the newest one of the tenant with the
-most. Design: where a queue is longer than its clients wait, FIFO gives every slot to a client about to leave. So the
-queue learns, by time waited for a slot, whether clients stayed until they were answered, and passes by requests that
-have waited as long as those who mostly left. Those passed by are served when nobody else waits, or when their wait has
-become one that clients bear (some leave after 2 s; those who stay, stay for long). They are never refused.
-
-An age with a bad record is tried again by one or two requests at a time, once as many others have been answered as it
-takes to forget. If clients leave whatever they waited, all ages are poor and the order is FIFO again.
+Order: the tenant with the fewest active requests first, first-in first-out within a tenant. Tenants with equally many
+take turns. If the queue is full, a request of a tenant with fewer waiting requests replaces the newest request of the
+tenant with the most (the replaced request gets 429).
+Abandonment: clients often disconnect before they are served. The queue learns, per waiting time (half-octave buckets
+from 50 ms to 27 min), the share of clients that disconnected before the first byte. It skips requests whose waiting
+time has a share above ABANDONED_SHARE. Skipped requests are served when nothing else waits, or when their waiting time
+reaches a bucket with a lower share (some clients leave after 2 s; the others stay for long). They are never rejected.
+A skipped bucket is retried with at most two requests at a time after its statistics have decayed. If clients abandon
+all waiting times alike, the order is first-in first-out again.
+Design: if the queue is longer than clients wait, first-in first-out gives every slot to a client about to leave.
 """
 
 from __future__ import annotations
@@ -18,58 +20,56 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
-# Ages in steps of half an octave: 50 ms, 71 ms, 100 ms ... 27 minutes.
+# Buckets of waiting time in half-octave steps: 50 ms, 71 ms, 100 ms ... 27 minutes.
 SHORTEST_WAIT_S, BUCKETS_PER_OCTAVE, WAIT_BUCKETS = 0.05, 2, 32
-# How much each answer lets the ones before count less.
+# Factor by which each new result reduces the weight of earlier results.
 DECAY = 1 - 1 / 40
-# An age is believed in until more than this share of its clients left; so many that stayed are taken for granted.
+# Share of abandoned requests above which a bucket is skipped, and served requests assumed for every bucket.
 ABANDONED_SHARE, PRIOR_SERVED = 0.25, 4.0
-# Less than this of one lost answer is forgotten. Until then so many requests of the age that are being served count as
-# lost: a few are tried, not a whole engine's slots.
+# A weight of abandoned requests below the first number counts as none. Above it, up to TRIAL_REQUESTS running requests
+# of the bucket count as abandoned, so that few requests try a bucket and not all slots of an engine.
 NEGLIGIBLE_ABANDONED, TRIAL_REQUESTS = 0.02, 2
 
 
 def find_wait_bucket(waited_s: float) -> int:
-    """The step of a wait."""
     if waited_s < SHORTEST_WAIT_S:
         return 0
     return min(WAIT_BUCKETS - 1, 1 + int(BUCKETS_PER_OCTAVE * math.log2(waited_s / SHORTEST_WAIT_S)))
 
 
 class AbandonmentModel:
-    """What is known of those who waited for a slot: of each age how many stayed and left, and how many are served."""
-
-    __slots__ = ("_kept", "_lost", "_serving", "alert")
+    """Decayed counts of served and abandoned requests, and running requests, per bucket of waiting time."""
 
     def __init__(self) -> None:
-        self.alert = False  # whether anybody left lately: else nothing is counted
-        self._kept, self._lost = [0.0] * WAIT_BUCKETS, [0.0] * WAIT_BUCKETS
-        self._serving = [0] * WAIT_BUCKETS
+        self.active = False  # True if a client disconnected recently; otherwise nothing is counted
+        self._served, self._abandoned = [0.0] * WAIT_BUCKETS, [0.0] * WAIT_BUCKETS
+        self._running = [0] * WAIT_BUCKETS
 
-    def record_start(self, at: int) -> None:
-        """Somebody who waited until the age `at` has a slot; `ended` follows."""
-        self._serving[at] += 1
+    def record_start(self, bucket: int) -> None:
+        """Record that a request got a slot after this wait. `record_end` must follow."""
+        self._running[bucket] += 1
 
-    def record_end(self, at: int, *, left: bool) -> None:
-        """`left`: before anything of the answer came."""
-        self._serving[at] -= 1
-        if not (left or self.alert):
+    def record_end(self, bucket: int, *, left: bool) -> None:
+        """Record the end of a request. `left`: its client disconnected before the first byte."""
+        self._running[bucket] -= 1
+        if not (left or self.active):
             return
-        kept, lost = ([DECAY * count for count in counts] for counts in (self._kept, self._lost))
-        (lost if left else kept)[at] += 1.0
-        self.alert = max(lost) >= NEGLIGIBLE_ABANDONED
-        self._kept, self._lost = (kept, lost) if self.alert else ([0.0] * WAIT_BUCKETS, [0.0] * WAIT_BUCKETS)
+        served, abandoned = ([DECAY * count for count in counts] for counts in (self._served, self._abandoned))
+        (abandoned if left else served)[bucket] += 1.0
+        self.active = max(abandoned) >= NEGLIGIBLE_ABANDONED
+        cleared = [0.0] * WAIT_BUCKETS, [0.0] * WAIT_BUCKETS
+        self._served, self._abandoned = (served, abandoned) if self.active else cleared
 
-    def is_likely_abandoned(self, at: int) -> bool:
-        """Whether those who are served after such a wait mostly leave before they are answered."""
-        if self._lost[at] < NEGLIGIBLE_ABANDONED:
+    def is_likely_abandoned(self, bucket: int) -> bool:
+        """True if clients with this wait mostly disconnect before the first byte."""
+        if self._abandoned[bucket] < NEGLIGIBLE_ABANDONED:
             return False
-        lost = self._lost[at] + min(self._serving[at], TRIAL_REQUESTS)
-        return lost > ABANDONED_SHARE * (lost + self._kept[at] + PRIOR_SERVED)
+        abandoned = self._abandoned[bucket] + min(self._running[bucket], TRIAL_REQUESTS)
+        return abandoned > ABANDONED_SHARE * (abandoned + self._served[bucket] + PRIOR_SERVED)
 
 
 class QueuedRequest(Protocol):
-    """A request that waits since a time of the queue's clock; `gone`: its client left."""
+    """A request that waits since a time of the queue's clock. `gone`: its client disconnected."""
 
     @property
     def since(self) -> float: ...
@@ -81,85 +81,81 @@ W = TypeVar("W", bound=QueuedRequest)
 
 
 class TenantQueue(Generic[W]):
-    """Waiting requests of one class and tenant; `patience` is that of the class."""
+    """Waiting requests of one class and tenant. `abandonment` is the model of the class."""
 
-    __slots__ = ("_coming", "_next", "_passed", "patience")
-
-    def __init__(self, patience: AbandonmentModel) -> None:
-        self.patience = patience
-        # Both in order of arrival; whoever was passed by came before all who are still coming.
-        self._coming: deque[W] = deque()
-        self._passed: deque[W] = deque()
-        self._next = self._coming
+    def __init__(self, abandonment: AbandonmentModel) -> None:
+        self.abandonment = abandonment
+        # Both in order of arrival. Every skipped request arrived before every waiting request.
+        self._waiting: deque[W] = deque()
+        self._skipped: deque[W] = deque()
+        self._next = self._waiting
 
     def __iter__(self) -> Iterator[W]:
-        return chain(self._passed, self._coming)
+        return chain(self._skipped, self._waiting)
 
     def __bool__(self) -> bool:
-        return bool(self._passed or self._coming)
+        return bool(self._skipped or self._waiting)
 
-    def add(self, one: W) -> None:
-        self._coming.append(one)
+    def add(self, request: W) -> None:
+        self._waiting.append(request)
 
-    def peek_next(self, now: float, *, whoever: bool = True) -> W | None:
-        """Whose turn it is; `pop` takes it out. `whoever`: else only one who is likely to be still there."""
-        coming, passed, patience = self._coming, self._passed, self.patience
-        while passed and passed[0].gone:
-            passed.popleft()
-        self._next = passed
-        if passed and not (patience.alert and patience.is_likely_abandoned(find_wait_bucket(now - passed[0].since))):
-            return passed[0]
-        while coming:
-            one = coming[0]
-            if one.gone:
-                coming.popleft()
-            elif patience.alert and patience.is_likely_abandoned(find_wait_bucket(now - one.since)):
-                passed.append(coming.popleft())
+    def peek_next(self, now: float, *, include_skipped: bool = True) -> W | None:
+        """Return the next request, which `pop` removes. `include_skipped`: also likely abandoned requests."""
+        waiting, skipped, model = self._waiting, self._skipped, self.abandonment
+        while skipped and skipped[0].gone:
+            skipped.popleft()
+        self._next = skipped
+        if skipped and not (model.active and model.is_likely_abandoned(find_wait_bucket(now - skipped[0].since))):
+            return skipped[0]
+        while waiting:
+            request = waiting[0]
+            if request.gone:
+                waiting.popleft()
+            elif model.active and model.is_likely_abandoned(find_wait_bucket(now - request.since)):
+                skipped.append(waiting.popleft())
             else:
-                self._next = coming
-                return one
-        return passed[0] if passed and whoever else None
+                self._next = waiting
+                return request
+        return skipped[0] if skipped and include_skipped else None
 
     def pop(self) -> W:
         return self._next.popleft()
 
     def newest(self) -> W | None:
-        return next((one for one in chain(reversed(self._coming), reversed(self._passed)) if not one.gone), None)
+        return next((r for r in chain(reversed(self._waiting), reversed(self._skipped)) if not r.gone), None)
 
     def remove_departed(self) -> None:
-        """Let go of those who are gone, wherever they stand: in a line whose turn does not come nobody else does."""
-        for part in (self._coming, self._passed):
-            here = [one for one in part if not one.gone]
-            if len(here) < len(part):
+        """Remove requests whose clients disconnected. Otherwise they stay until the class gets a slot."""
+        for part in (self._waiting, self._skipped):
+            present = [request for request in part if not request.gone]
+            if len(present) < len(part):
                 part.clear()
-                part.extend(here)
+                part.extend(present)
 
 
 class FairQueue(Generic[W]):
-    """The lines of one class, by tenant: the one whose turn is longest ago first."""
-
-    __slots__ = ("_lines", "_next", "_waiting", "patience")
+    """The queues of one class by tenant, ordered by the time of their last slot, oldest first."""
 
     def __init__(self) -> None:
-        self.patience = AbandonmentModel()
+        self.abandonment = AbandonmentModel()
         self._waiting: dict[str, int] = {}
-        self._lines: dict[str, TenantQueue[W]] = {}
+        self._queues: dict[str, TenantQueue[W]] = {}
         self._next = ""
 
     def __iter__(self) -> Iterator[W]:
-        return chain.from_iterable(self._lines.values())
+        return chain.from_iterable(self._queues.values())
 
-    def add(self, tenant: str, one: W) -> None:
-        """Somebody comes; `left` follows when they wait no more."""
+    def add(self, tenant: str, request: W) -> None:
+        """Add a request. `record_departure` must follow when it no longer waits."""
         self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
-        line = self._lines.get(tenant)
-        if line is None:
-            line = self._lines[tenant] = TenantQueue(self.patience)
-        line.add(one)
+        queue = self._queues.get(tenant)
+        if queue is None:
+            queue = self._queues[tenant] = TenantQueue(self.abandonment)
+        queue.add(request)
 
     @property
     def count(self) -> int:
-        """How many wait in all."""
+        """Waiting requests of all tenants."""
         return sum(self._waiting.values())
 
     def record_departure(self, tenant: str) -> None:
@@ -168,39 +164,41 @@ class FairQueue(Generic[W]):
             self._waiting[tenant] = waiting
 
     def count_ahead(self, tenant: str) -> int:
-        """How many are likely served before one more of the tenant: of each other as many as of itself."""
+        """Estimate the requests ahead of one more of the tenant: as many of each other tenant as of its own."""
         own = self._waiting.get(tenant, 0)
         return sum(min(own + (other != tenant), count) for other, count in self._waiting.items())
 
     def find_displaceable(self, tenant: str) -> W | None:
-        """Who came last for the tenant of whom most wait, where those are more than would then wait for this one."""
-        most = max(self._waiting, key=self._waiting.__getitem__, default=tenant)
-        if self._waiting.get(most, 0) <= self._waiting.get(tenant, 0) + 1 or most not in self._lines:
-            return None
-        return self._lines[most].newest()
+        """Return the newest request of the tenant with the most waiting requests.
 
-    def peek_next(self, now: float, held: Mapping[str, int]) -> W | None:
-        """Whose turn it is where the tenants hold so many slots; `pop` takes it out."""
-        if not self._lines:
+        None if that tenant does not have more than `tenant` would have with one more request."""
+        most = max(self._waiting, key=self._waiting.__getitem__, default=tenant)
+        if self._waiting.get(most, 0) <= self._waiting.get(tenant, 0) + 1 or most not in self._queues:
             return None
-        turns = sorted(self._lines, key=lambda tenant: held.get(tenant, 0))
-        for whoever in (False, True):
-            for tenant in turns:
-                one = self._lines[tenant].peek_next(now, whoever=whoever)
-                if one is not None:
+        return self._queues[most].newest()
+
+    def peek_next(self, now: float, active: Mapping[str, int]) -> W | None:
+        """Return the next request, which `pop` removes. `active`: slots in use by tenant."""
+        if not self._queues:
+            return None
+        tenants = sorted(self._queues, key=lambda tenant: active.get(tenant, 0))
+        for include_skipped in (False, True):
+            for tenant in tenants:
+                request = self._queues[tenant].peek_next(now, include_skipped=include_skipped)
+                if request is not None:
                     self._next = tenant
-                    return one
-        self._lines.clear()
+                    return request
+        self._queues.clear()
         return None
 
     def pop(self) -> W:
-        line = self._lines.pop(self._next)
-        one = line.pop()
-        if line:
-            self._lines[self._next] = line
-        return one
+        queue = self._queues.pop(self._next)
+        request = queue.pop()
+        if queue:
+            self._queues[self._next] = queue
+        return request
 
     def remove_departed(self) -> None:
-        for line in self._lines.values():
-            line.remove_departed()
-        self._lines = {tenant: line for tenant, line in self._lines.items() if line}
+        for queue in self._queues.values():
+            queue.remove_departed()
+        self._queues = {tenant: queue for tenant, queue in self._queues.items() if queue}

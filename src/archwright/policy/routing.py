@@ -1,5 +1,7 @@
-"""Who takes a request: which replica of a pool, which pool of several. Applied by the gateway, predicted with by the
-simulation. Every choice is a function of its input: the same request goes the same way in every process."""
+"""Selection of a pool and of a replica in a pool, used by the gateway and the simulation.
+
+Design: a choice depends only on its input, so every process routes the same request the same way.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ from hashlib import blake2b
 
 from archwright.contract.record import Record
 
-# Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018): no replica beyond this times the mean.
+# Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018): maximum load as a multiple of the mean.
 AFFINITY_BOUND = 1.25
 _WORD = (1 << 64) - 1
 
 
 class ReplicaLoad(Record):
-    """A replica as the router sees it; `work_tokens` is what its running requests may still ask of it."""
+    """Load of a replica. `work_tokens`: upper bound of the work of its running requests."""
 
     running: int
     slots: int
@@ -24,7 +26,7 @@ class ReplicaLoad(Record):
 
 
 def select_least_work(replicas: Sequence[ReplicaLoad]) -> int | None:
-    """Index of the healthy replica with a free slot and the least work per slot; None if there is none.
+    """Return the index of the healthy replica with a free slot and the least work per slot, or None.
 
     Ties go to fewer running requests, then to the earlier replica."""
     free = [
@@ -36,12 +38,11 @@ def select_least_work(replicas: Sequence[ReplicaLoad]) -> int | None:
 
 
 def select_by_prefix(replicas: Sequence[ReplicaLoad], seeds: Sequence[int], prefix: int) -> int | None:
-    """Index of the replica that has likely read this beginning before; None when no slot is free.
+    """Return the index of the replica that probably has this prefix in its cache; None if no slot is free.
 
-    `prefix` is a hash of the prompt's beginning, `seeds` one number a replica (`hash_replica_name`). Replicas
-    are ranked by rendezvous hashing, so that one that comes or goes moves only its own share. A replica beyond
-    AFFINITY_BOUND times the mean share of all slots passes the request to the next in rank; if all are beyond,
-    least work decides."""
+    `prefix`: hash of the prompt's beginning. `seeds`: one number per replica (`hash_replica_name`). Replicas are ranked
+    by rendezvous hashing, so an added or removed replica moves only its own share. A replica above AFFINITY_BOUND times
+    the mean share of all slots is skipped. If all are above it, least work decides."""
     running = sum(load.running for load in replicas if load.healthy)
     slots = sum(load.slots for load in replicas if load.healthy)
     if not slots:
@@ -56,25 +57,25 @@ def select_by_prefix(replicas: Sequence[ReplicaLoad], seeds: Sequence[int], pref
 
 
 def hash_replica_name(name: str) -> int:
-    """A number for a name, alike in every process."""
+    """Hash a name to a number that is equal in every process."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 def mix_bits(value: int) -> int:
-    """Every bit of the result depends on every bit of `value` (the finaliser of SplitMix64)."""
+    """Mix bits so that each result bit depends on every bit of `value` (finaliser of SplitMix64)."""
     value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
     value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _WORD
     return value ^ (value >> 31)
 
 
 def hash_to_fraction(request_id: str, purpose: str) -> float:
-    """A uniform number in [0, 1), alike in every process and independent of those for other purposes."""
+    """Hash to a uniform number in [0, 1), equal in every process and independent of other purposes."""
     digest = blake2b(request_id.encode(), digest_size=8, person=purpose.encode()).digest()
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
 
 
 def select_weighted_index(weights: Sequence[float], at: float) -> int:
-    """The index whose share of the weights holds `at` in [0, 1). Weights are >= 0, one at least above it."""
+    """Return the index whose share of the weights contains `at` in [0, 1). Weights are >= 0, one is > 0."""
     left = at * sum(weights)
     last = 0
     for index, weight in enumerate(weights):
@@ -83,4 +84,4 @@ def select_weighted_index(weights: Sequence[float], at: float) -> int:
             if left < weight:
                 return index
         left -= weight
-    return last  # what rounding left over belongs to the last that has a share
+    return last  # a rounding remainder belongs to the last index with a weight

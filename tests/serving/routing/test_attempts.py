@@ -176,7 +176,7 @@ def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_no
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
             pool.release(held.pop())
-            return pool._lines["normal"].patience.alert
+            return pool._queues["normal"].abandonment.active
 
         assert not await waits_and_leaves(heard=True)
         assert await waits_and_leaves(heard=False)
@@ -265,7 +265,7 @@ def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
             if course.tries <= times:
                 if not healthy:
                     engines.kill_engine("own")
-                raise EngineError("AW-ENG-02", "the engine broke off")
+                raise EngineError("AW-ENG-02", "the engine disconnected")
             return "answered"
 
         if tries > times:
@@ -285,7 +285,7 @@ def test_nothing_is_asked_again_once_the_answer_began(engines: Platform) -> None
 
         async def send(_replica: Replica) -> str:
             course.mark_started()
-            raise EngineError("AW-ENG-02", "the engine broke off")
+            raise EngineError("AW-ENG-02", "the engine disconnected")
 
         with pytest.raises(EngineError):
             await course.run(SlotRequest(1), send)

@@ -134,7 +134,7 @@ def test_who_left_a_line_whose_turn_does_not_come_is_let_go_of() -> None:
                 one.cancel()
             await settle()
             await made.check_health()
-            assert len(list(made._lines["batch"])) == 1
+            assert len(list(made._queues["batch"])) == 1
         made.release(await urgent)
         made.release(await late[0])
         assert made.in_flight == 0
@@ -161,7 +161,7 @@ def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
         quiet = [asyncio.create_task(use("quiet")) for _ in range(4)]
         await asyncio.gather(*loud, *quiet)
         assert served.count("quiet") == 4 and served[12:] == ["loud"] * 4
-        assert made.in_flight == 0 and made._held == {}
+        assert made.in_flight == 0 and made._active_by_tenant == {}
 
     run(scenario)
 
@@ -185,7 +185,7 @@ def test_a_full_queue_has_room_for_who_has_fewer_in_it() -> None:
         made.release(held)
         for task in (waiting[0], quiet, *waiting[1:]):
             made.release(await task)
-        assert made.in_flight == 0 and made._held == {}
+        assert made.in_flight == 0 and made._active_by_tenant == {}
 
     run(scenario)
 

@@ -1,8 +1,8 @@
-"""The attempts of one request: pools are tried until one answers or no retry is allowed.
+"""Attempts of one request: try pools until one replies or no retry is allowed.
 
-A request is never retried after output reached the client, after its content was refused, or past its deadline, which
-bounds every attempt. A pool that is full, unavailable or failed leaves the request to the next pool; the same pool is
-asked again once, from the retry budget, so that retries do not worsen an outage.
+A request is not retried after output reached the client, after an engine rejected its content, or after its deadline,
+which bounds every attempt. If a pool is full, unavailable or failed, the next pool gets the request. The same pool gets
+it again once if the retry budget allows, so retries do not worsen an outage.
 """
 
 from __future__ import annotations
@@ -25,26 +25,17 @@ from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.routing.router import DATA_CLASS_HEADER_BYTES, RoutableRequest, Router
 
 T = TypeVar("T")
-# Unreachable or broken off: may succeed the next time. An invalid reply would come again and be paid twice.
+# Unreachable or disconnected: a retry may succeed. An invalid reply would repeat and be paid twice.
 BROKEN_CONNECTION_CODES = ("AW-ENG-01", "AW-ENG-02")
-# About the engine (key, account, address, load), not the request: another engine may answer.
-ENGINE_FAULT_STATUSES = frozenset(
-    {
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.PAYMENT_REQUIRED,
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        HTTPStatus.GONE,
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.TOO_MANY_REQUESTS,
-    }
-)
+# These statuses concern the engine (key, account, address, load), not the request: another engine may reply.
+ENGINE_FAULT_STATUSES = frozenset(map(HTTPStatus, (401, 402, 403, 404, 405, 408, 410, 429)))
 
 
 class Attempts:
-    """`pool` is asked now or gave the answer; `tries` counts the requests sent. The answer must begin by `until`
-    (monotonic clock); `begun`: its first piece was passed on. `late` tells if a cancelled attempt was too slow."""
+    """The attempts of one request. `pool`: the current pool or the one that replied; `tries`: requests sent.
+
+    The reply must begin by `until` (monotonic clock). `begun`: its first piece was passed on. `late` returns True if a
+    cancelled attempt was too slow."""
 
     def __init__(
         self, router: Router, pools: tuple[EnginePool, ...], until: float, late: Callable[[], bool] = lambda: False
@@ -53,10 +44,10 @@ class Attempts:
         self.tries = 0
         self.queued_s = 0.0
         self._router = router
-        self._rest = list(pools[1:])
+        self._remaining_pools = list(pools[1:])
         self.until = until
         self._late = late
-        self._again = True  # the pool may be asked once more: another of its engines may work
+        self._may_retry_pool = True  # one retry in the same pool is left, where another engine may work
         self._replica: Replica | None = None
         self._sent_at = 0.0
         self._timer: asyncio.Timeout | None = None
@@ -68,11 +59,11 @@ class Attempts:
 
     @property
     def is_only_engine(self) -> bool:
-        """True if the time of a first token decides nothing: there is no limit and no other engine."""
-        return not self._rest and len(self.pool.replicas) == 1 and self.pool.spec.first_token_s is None
+        """True if the first token's time has no effect: there is no limit for it and no other engine."""
+        return not self._remaining_pools and len(self.pool.replicas) == 1 and self.pool.spec.first_token_s is None
 
     def mark_started(self) -> None:
-        """The first piece of the answer came: there are no retries from now on."""
+        """Record the first piece of the reply. No retry is allowed afterwards."""
         if not self.begun and self._replica is not None:
             self.pool.record_first_response(self._replica, self._router.now() - self._sent_at)
         self.begun = True
@@ -80,7 +71,7 @@ class Attempts:
             self._timer.reschedule(None)
 
     async def run(self, work: SlotRequest, send: Callable[[Replica], Awaitable[T]]) -> T:
-        """The result of `send` with a replica's slot. Raises what the last attempt raised, ApiError 504 if too late."""
+        """Return the result of `send` with a replica. Raises the last attempt's error, or ApiError 504 if late."""
         while True:
             pool = self.pool
             lease = pool.try_acquire(work)
@@ -98,7 +89,7 @@ class Attempts:
             try:
                 return await self._try_replica(lease.replica, send)
             except asyncio.CancelledError:
-                client = self.exchange  # `left`: it left before any output reached it
+                client = self.exchange  # `left`: the client disconnected before it received output
                 left = not self.begun if client is None else client.ended == CLIENT_GONE and not client.started
                 raise
             except (EngineError, TimeoutError) as error:
@@ -108,27 +99,27 @@ class Attempts:
                     work = replace(work, but=lease.replica)
                     continue
                 if isinstance(error, TimeoutError):
-                    raise gateway_timeout("the model did not begin to answer in time") from error
+                    raise gateway_timeout("the model did not start to reply before the timeout; retry later") from error
                 raise
             finally:
                 pool.release(lease, left=left)
 
     async def _try_replica(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
-        """One attempt; its outcome is recorded for the engine's breaker."""
+        """Run one attempt and record its outcome in the replica's circuit breaker."""
         pool, self.tries = self.pool, self.tries + 1
         outcome: AttemptOutcome = "neutral"
         self._replica, self._sent_at = replica, self._router.now()
         replica.record_sent(self._sent_at)
         try:
             limit_s = pool.spec.first_token_s
-            if limit_s is None and not self._rest:
-                found = await send(replica)  # the exchange's own deadline is the only one
+            if limit_s is None and not self._remaining_pools:
+                result = await send(replica)  # only the deadline of the exchange applies
             else:
                 left_s = self.until - self._router.now()
                 async with asyncio.timeout(left_s if limit_s is None else min(limit_s, left_s)) as self._timer:
-                    found = await send(replica)
+                    result = await send(replica)
             outcome = "ok"
-            return found
+            return result
         except TimeoutError:
             outcome = "timeout"
             raise
@@ -149,35 +140,36 @@ class Attempts:
             replica.record_end(outcome, self._router.now(), self._sent_at)
 
     def _prepare_retry(self, error: Exception) -> bool:
-        """True if `pool` is now one to ask after a failed attempt."""
+        """Select the pool for a retry. Return False if no retry is allowed."""
         if self.begun or (isinstance(error, EngineRefused) and not _is_engine_fault(error)):
             return False
-        broke_off = isinstance(error, EngineError) and error.code in BROKEN_CONNECTION_CODES
-        same = self._again and self.pool.healthy and (broke_off or len(self.pool.replicas) > 1)
-        if self._router.now() < self.until and same and self._router.budget.try_spend():
-            self._again = False
+        disconnected = isinstance(error, EngineError) and error.code in BROKEN_CONNECTION_CODES
+        same_pool = self._may_retry_pool and self.pool.healthy and (disconnected or len(self.pool.replicas) > 1)
+        if self._router.now() < self.until and same_pool and self._router.budget.try_spend():
+            self._may_retry_pool = False
             return True
         return self._move_to_next_pool()
 
     def _move_to_next_pool(self) -> bool:
-        if not self._rest or self._router.now() >= self.until:
+        if not self._remaining_pools or self._router.now() >= self.until:
             return False
-        self.pool, self._again = self._rest.pop(0), True
+        self.pool, self._may_retry_pool = self._remaining_pools.pop(0), True
         return True
 
 
-def start_attempts(router: Router, exchange: HttpExchange, question: RoutableRequest, said: Any) -> Attempts:
-    """The attempts of a request with the content `said`. Raises as `classify_request` and `select_pools` do."""
-    data_class = router.classify_request(question.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), said)
+def start_attempts(router: Router, exchange: HttpExchange, request: RoutableRequest, body: Any) -> Attempts:
+    """Classify a request by its body and select its pools. Raises as `classify_request` and `select_pools` do."""
+    data_class = router.classify_request(request.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), body)
     until = exchange.received_at + exchange.limits.first_token_s
-    course = Attempts(router, router.select_pools(question, data_class, exchange.id), until, exchange.is_engine_timeout)
-    course.data_class, course.exchange = data_class, exchange
-    course.tenant = exchange.principal.tenant if exchange.principal is not None else ""
-    return course
+    pools = router.select_pools(request, data_class, exchange.id)
+    attempts = Attempts(router, pools, until, exchange.is_engine_timeout)
+    attempts.data_class, attempts.exchange = data_class, exchange
+    attempts.tenant = exchange.principal.tenant if exchange.principal is not None else ""
+    return attempts
 
 
 def _is_engine_fault(error: EngineRefused) -> bool:
-    """True also for a redirection: only the address can be wrong."""
+    """True if another engine may reply; also for redirections, which mean that the address is wrong."""
     status = error.status
     if error.unable:
         return False

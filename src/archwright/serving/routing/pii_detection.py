@@ -1,8 +1,9 @@
-"""The data class of a request's text, by personal data found in it (lake/pii_redaction.py).
+"""Detect the data class of a request by the personal data in its text (lake/pii_redaction.py).
 
-Detection only raises a class: it does not see names, images or national numbers. Token ids cannot be read, so they
-count as the strictest detectable class. A text is searched as it is and decoded: addresses may be in URLs, HTML, JSON
-and base64, numbers in the digits of any script. It takes time, so it runs only for endpoints that need it.
+Detection can only raise a class, because it does not recognise names, images or national numbers. Token ids cannot be
+read, so they count as the strictest detectable class. Each text is searched as sent and decoded: addresses may be
+encoded in URLs, HTML, JSON or base64, numbers in the digits of any script.
+Design: detection costs CPU, so it runs only for endpoints with a pool outside the residency, or with `detect`.
 """
 
 from __future__ import annotations
@@ -21,81 +22,80 @@ from archwright.policy.residency import DataClass, strictest_class
 
 DATA_CLASS_BY_KIND: dict[PiiKind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in PII_KINDS}
 DETECTABLE_CLASSES = frozenset(DATA_CLASS_BY_KIND.values())
-# The column scan's email pattern needs a later dot, which takes quadratic time in a@a@a@.
+# The column scan's email pattern searches a later dot, which takes quadratic time in a@a@a@.
 _SUSPECT = {kind: re.compile(pattern) for kind, pattern in (CANDIDATE_PATTERNS | {"email": r"\S@\S"}).items()}
-# The strictest first: the first one found decides.
+# Strictest kind first: the first match decides.
 _KINDS_BY_STRICTNESS = sorted(PII_KINDS, key=lambda kind: DATA_CLASS_BY_KIND[kind] != "payment")
 _DIGITS = b"0123456789"
-# The bytes of an image or a sound; a field name without data.
+# The prefix of a data: URL.
 _DATA_URL_PREFIX = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,")
 _BASE64 = bytes(range(48, 58)) + bytes(range(65, 91)) + bytes(range(97, 123)) + b"+/=-_\r\n"
 _TO_STANDARD_BASE64 = str.maketrans("-_", "+/", "\r\n")
-_FIELD_NAME = re.compile(r"[A-Za-z_-]*")
-# JSON escapes in a text, however often nested.
+_FIELD_NAME = re.compile(r"[A-Za-z_-]*")  # names that contain no data
+# JSON escapes in a text, nested to any depth.
 _ESCAPED = re.compile(r"\\+(?:u([0-9A-Fa-f]{4})|(.))")
 _PERCENT = re.compile(r"%[2-7][0-9A-Fa-f]")
 _ENTITY = re.compile(r"&(?:#(?:[xX][0-9A-Fa-f]{1,6}|[0-9]{1,7})|commat|period|plus|nbsp);")
-# Invisible characters and hyphens; NFKC normalises blanks and full-width letters and signs.
+# Invisible characters and hyphens. NFKC normalises blanks, full-width letters and full-width signs.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _HYPHEN = re.compile("[\u2010-\u2015\u2212]")
-# Normalised in pieces: sorting the marks of one letter takes quadratic time.
+# Length of the pieces to normalise, because sorting the combining marks of one letter takes quadratic time.
 _NORMALISED_CHARACTERS = 128
 _DIGIT = re.compile(r"\d(?<![0-9])")
 _MIN_DIGITS: dict[PiiKind, int] = {"card": 13, "phone": 7, "iban": 2}
 MIN_TEXT_CHARACTERS = 6
-MIN_BASE64_CHARACTERS = 512  # shorter values are searched as text
-_BINARY_SIBLINGS = frozenset({"media_type", "format"})  # fields beside binary data
-_BASE64_PROBE_CHARACTERS = 1024  # decoded to see if it is text
+MIN_BASE64_CHARACTERS = 512  # shorter values are searched as plain text
+_BINARY_SIBLINGS = frozenset({"media_type", "format"})  # fields siblings binary data
+_BASE64_PROBE_CHARACTERS = 1024  # decoded to check whether the value is text
 _MIN_CARD_NUMBER = 10**12
 
 
 def detect_data_class(body: Any) -> DataClass | None:
-    """The strictest class of the personal data in the body's text; None if there is none."""
-    given = body.get("input") if isinstance(body, dict) else None
-    if isinstance(given, list) and any(isinstance(one, list) for one in given):  # token ids
+    """Return the strictest class of personal data in the body's text; None if no personal data is found."""
+    inputs = body.get("input") if isinstance(body, dict) else None
+    if isinstance(inputs, list) and any(isinstance(text, list) for text in inputs):  # token ids
         return strictest_class(DETECTABLE_CLASSES)
-    held = [(text, _count_characters(text)) for text in extract_texts(body)]
+    texts = [(text, _CharacterCounts.of(text)) for text in extract_texts(body)]
     for kind in _KINDS_BY_STRICTNESS:
-        for text, signs in held:
-            suspect = _may_contain(kind, signs) and _SUSPECT[kind].search(text)
+        for text, counts in texts:
+            suspect = counts.may_contain(kind) and _SUSPECT[kind].search(text)
             if suspect and next(FINDERS[kind](text), None) is not None:
                 return DATA_CLASS_BY_KIND[kind]
     return None
 
 
 class _CharacterCounts(NamedTuple):
-    """Counts of the characters that the kinds need; counting takes a tenth of the time of a search without a match."""
+    """Counts of the characters that the kinds need. Counting takes a tenth of the time of a search."""
 
     digits: int
     ats: int
     dots: int
     colons: int
 
+    @classmethod
+    def of(cls, text: str) -> _CharacterCounts:
+        raw = text.encode("utf-8", "surrogatepass")
+        digits = len(raw) - len(raw.translate(None, _DIGITS))
+        return cls(digits, raw.count(b"@"), raw.count(b"."), raw.count(b":"))
 
-def _count_characters(text: str) -> _CharacterCounts:
-    raw = text.encode("utf-8", "surrogatepass")
-    digits = len(raw) - len(raw.translate(None, _DIGITS))
-    return _CharacterCounts(digits, raw.count(b"@"), raw.count(b"."), raw.count(b":"))
-
-
-def _may_contain(kind: PiiKind, signs: _CharacterCounts) -> bool:
-    if kind == "email":
-        return signs.ats > 0 and signs.dots > 0
-    if kind == "ip":
-        return (signs.digits >= 4 and signs.dots >= 3) or signs.colons >= 2
-    return signs.digits >= _MIN_DIGITS[kind]
+    def may_contain(self, kind: PiiKind) -> bool:
+        if kind == "email":
+            return self.ats > 0 and self.dots > 0
+        if kind == "ip":
+            return (self.digits >= 4 and self.dots >= 3) or self.colons >= 2
+        return self.digits >= _MIN_DIGITS[kind]
 
 
 def _is_base64(text: str) -> bool:
-    """True if `text` is only base64, with or without the head of a data: URL."""
+    """True if `text` is only base64, with or without the prefix of a data: URL."""
     head = _DATA_URL_PREFIX.match(text)
-    said = text if head is None else text[head.end() :]
-    return said.isascii() and not said.encode().translate(None, _BASE64)
+    encoded = text if head is None else text[head.end() :]
+    return encoded.isascii() and not encoded.encode().translate(None, _BASE64)
 
 
-def _decode_base64_text(said: str) -> str:
-    """The text encoded as base64; empty if it is no text."""
-    plain = said.rpartition(",")[2].translate(_TO_STANDARD_BASE64).rstrip("=")
+def _decode_base64_text(encoded: str) -> str:
+    """Decode text from base64. Return "" if the bytes are not text."""
+    plain = encoded.rpartition(",")[2].translate(_TO_STANDARD_BASE64).rstrip("=")
     probe = plain[:_BASE64_PROBE_CHARACTERS]
     try:
         codecs.getincrementaldecoder("utf-8")().decode(base64.b64decode(probe + "=" * (-len(probe) % 4)))
@@ -105,7 +105,7 @@ def _decode_base64_text(said: str) -> str:
 
 
 def _unescape_match(escape: re.Match[str]) -> str:
-    """The escaped character; the n of a line's end would otherwise be a letter before a number."""
+    """Return the escaped character. Without this, the n of a line end is a letter before a number."""
     code, letter = escape.groups()
     if code:
         return chr(int(code, 16))
@@ -113,7 +113,7 @@ def _unescape_match(escape: re.Match[str]) -> str:
 
 
 def _normalise_text(text: str) -> str:
-    """The text as its reader sees it, without escapes and encodings."""
+    """Remove escapes and encodings from a text."""
     if "\\" in text:
         text = _ESCAPED.sub(_unescape_match, text)
     if "%" in text and _PERCENT.search(text):
@@ -129,10 +129,10 @@ def _normalise_text(text: str) -> str:
 
 
 def extract_texts(value: Any) -> Iterator[str]:
-    """Every text in the body, also normalised, and every number that may be a card's; no bytes of images or sounds."""
+    """Yield the body's texts, also normalised, and possible card numbers; no image or audio bytes."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            if not isinstance(inner, int | float):  # numbers at the top are parameters
+            if not isinstance(inner, int | float):  # top-level numbers are parameters
                 yield from _walk_field(name, inner, value)
             elif not _FIELD_NAME.fullmatch(name):
                 yield from _walk_texts(name)
@@ -147,9 +147,9 @@ def _walk_texts(value: Any) -> Iterator[str]:
         if value.startswith("data:") and _is_base64(value):
             value = _decode_base64_text(value)
         yield value
-        meant = _normalise_text(value)
-        if meant != value:
-            yield meant
+        normalised = _normalise_text(value)
+        if normalised != value:
+            yield normalised
     elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _walk_field(name, inner, value)
@@ -160,12 +160,12 @@ def _walk_texts(value: Any) -> Iterator[str]:
         yield f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
-def _walk_field(name: str, inner: Any, beside: dict[str, Any]) -> Iterator[str]:
+def _walk_field(name: str, inner: Any, siblings: dict[str, Any]) -> Iterator[str]:
     if not _FIELD_NAME.fullmatch(name):
         yield from _walk_texts(name)
-    long = name in ("data", "file_data") and isinstance(inner, str) and len(inner) >= MIN_BASE64_CHARACTERS
-    if long and _is_base64(inner):
+    may_be_binary = name in ("data", "file_data") and isinstance(inner, str) and len(inner) >= MIN_BASE64_CHARACTERS
+    if may_be_binary and _is_base64(inner):
         yield from _walk_texts(_decode_base64_text(inner))
-        if name == "file_data" or beside.get("type") == "base64" or not _BINARY_SIBLINGS.isdisjoint(beside):
+        if name == "file_data" or siblings.get("type") == "base64" or not _BINARY_SIBLINGS.isdisjoint(siblings):
             return
     yield from _walk_texts(inner)

@@ -1,9 +1,10 @@
 """The engines of one pool: health, free slots and the queue.
 
-Design: requests wait here and not in the engine. A slot goes to the most urgent class, within it to the tenant with the
-fewest active requests, then in order of arrival (policy.fair_queue). A client that leaves the queue costs the engine
-nothing; a request that cannot begin in time, or has no replica left, is refused at once. An engine never runs requests
-with and without its adapter together: llama.cpp cannot batch the two and lets one kind wait (measured: 40 s).
+A slot goes to the most urgent class, within the class to the tenant with the fewest active requests, then in order of
+arrival (policy.fair_queue). A request that cannot begin in time, or has no replica left, is rejected at once.
+Design: requests wait here and not in the engine, so a client that leaves the queue costs the engine nothing. An engine
+never runs requests with and without its adapter together: llama.cpp cannot batch them, and one kind waits (measured:
+40 s).
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from archwright.serving.settings.config import EnginePoolSpec
 
 SMOOTHING = 0.2  # weight of one request in the running means
 HEALTH_CHECK_TIMEOUT_S = 2.0
-EXTERNAL_CHECK_INTERVAL_S = 15.0  # of healthy engines of others, for which each check is a request
-# An engine is silent after this factor of the pool's mean time to a first token, but not before the minimum.
+EXTERNAL_CHECK_INTERVAL_S = 15.0  # for healthy external engines, where each check is a request
+# An engine is silent after this multiple of the pool's mean time to first token, and at least the minimum.
 SILENCE_FACTOR, MIN_SILENCE_S = 4.0, 0.5
 
 
 class SlotLease(msgspec.Struct, frozen=True, gc=False):
-    """A slot in use since `began`; `age`: the bucket of its wait (policy.fair_queue), if it waited."""
+    """A slot in use since `began`. `age`: bucket of its waiting time (policy.fair_queue), if it waited."""
 
     replica: Replica
     work: SlotRequest
@@ -41,7 +42,7 @@ class SlotLease(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Waiter(NamedTuple):
-    """Ends with a replica, an ApiError, or cancelled."""
+    """A queued request. `slot` ends with a replica, with an ApiError, or cancelled."""
 
     slot: asyncio.Future[Replica]
     work: SlotRequest
@@ -64,11 +65,11 @@ class EnginePool:
         self._first_s = 1.0
         self._now = now
         self._service_s = 1.0
-        self._lines: dict[Priority, FairQueue[_Waiter]] = {priority: FairQueue() for priority in QUEUE_SHARES}
-        self._held: dict[str, int] = {}  # slots in use, by tenant
+        self._queues: dict[Priority, FairQueue[_Waiter]] = {priority: FairQueue() for priority in QUEUE_SHARES}
+        self._active_by_tenant: dict[str, int] = {}  # slots in use
         self._waiting = 0
         self._checking: asyncio.Task[None] | None = None
-        self._looked_at = -math.inf
+        self._checked_at = -math.inf
         self._former: tuple[Replica, ...] = ()
 
     @property
@@ -77,7 +78,7 @@ class EnginePool:
 
     @property
     def silence_limit_s(self) -> float:
-        """How long a replica may be silent; unlimited if there is no other."""
+        """Seconds that a replica may be silent; unlimited if the pool has no other replica."""
         return max(MIN_SILENCE_S, SILENCE_FACTOR * self._first_s) if len(self.replicas) > 1 else math.inf
 
     def is_usable(self, now: float) -> bool:
@@ -88,11 +89,11 @@ class EnginePool:
         replica.record_response()
 
     def estimated_wait_s(self, priority: Priority = "normal") -> float:
-        """The likely wait of one more request of the class; infinite without a healthy engine."""
+        """Estimate the wait of one more request of the class; infinite without a healthy engine."""
         return estimate_wait_s(self._count_ahead(priority), self.slots, self._service_s) if self.healthy else math.inf
 
     def try_acquire(self, work: SlotRequest) -> SlotLease | None:
-        """A free slot, to be released; None if there is none or others wait for it."""
+        """Take a free slot, to be released; None if no slot is free or other requests wait."""
         replica = None if self._waiting else self._choose_replica(work)
         if replica is None:
             return None
@@ -101,7 +102,7 @@ class EnginePool:
         return SlotLease(replica, work, self._now())
 
     async def acquire(self, work: SlotRequest) -> SlotLease:
-        """A slot, after waiting for it. Raises ApiError 429 (queue full, too late) and 503 (no engine)."""
+        """Wait for a slot and take it. Raises ApiError 429 (queue full, too late) and 503 (no engine)."""
         lease = self.try_acquire(work)
         if lease is not None:
             return lease
@@ -115,19 +116,19 @@ class EnginePool:
             raise
         began = self._now()
         waited = find_wait_bucket(began - since)
-        self._lines[work.priority].patience.record_start(waited)
+        self._queues[work.priority].abandonment.record_start(waited)
         return SlotLease(replica, work, began, waited)
 
     def release(self, lease: SlotLease, *, left: bool = False) -> None:
-        """Free the slot; `left`: its client left before any output."""
+        """Free the slot. `left`: its client disconnected before any output."""
         self._service_s += SMOOTHING * (self._now() - lease.began - self._service_s)
         self.in_flight -= 1
         if lease.age is not None:
-            self._lines[lease.work.priority].patience.record_end(lease.age, left=left)
+            self._queues[lease.work.priority].abandonment.record_end(lease.age, left=left)
         self._free_slot(lease.replica, lease.work)
 
     def replace_replicas(self, spec: EnginePoolSpec, replicas: tuple[Replica, ...]) -> None:
-        """Use other engines for waiting and new requests; running ones stay where they are."""
+        """Use other engines for waiting and new requests. Running requests keep their engines."""
         former = [replica for replica in (*self._former, *self.replicas) if replica.running]
         self._former = tuple(replica for replica in former if replica not in replicas)
         self.replicas, self.spec = replicas, spec
@@ -137,70 +138,68 @@ class EnginePool:
         self._serve_waiting()
 
     async def handle_failure(self, replica: Replica) -> None:
-        """An engine broke off: check it before it gets another request."""
+        """Check an engine that disconnected, before it gets another request."""
         replica.healthy, replica.broke = False, True
         await self.check_health()
 
     async def check_health(self) -> None:
-        """Check every replica; simultaneous callers share one check."""
-        well = all(replica.healthy for replica in self.replicas)
-        if well and not self.spec.own and self._now() < self._looked_at + EXTERNAL_CHECK_INTERVAL_S:
+        """Check every replica. Simultaneous callers share one check."""
+        all_healthy = all(replica.healthy for replica in self.replicas)
+        if all_healthy and not self.spec.own and self._now() < self._checked_at + EXTERNAL_CHECK_INTERVAL_S:
             return
         if self._checking is None or self._checking.done():
-            self._looked_at = self._now()
+            self._checked_at = self._now()
             self._checking = asyncio.create_task(self._check_replicas())
         await asyncio.shield(self._checking)
 
     async def _check_replicas(self) -> None:
         await asyncio.gather(*(self._check_replica(replica) for replica in self.replicas))
-        gone = not self.healthy
-        if not gone:
+        unavailable = not self.healthy
+        if not unavailable:
             self._serve_waiting()
         now = self._now()
-        for line in self._lines.values():
-            line.remove_departed()
-            for waiter in line:
-                if not waiter.slot.done() and (gone or waiter.work.begin_by < now):
-                    waiter.slot.set_exception(engine_unavailable() if gone else queue_timeout(RETRY_S))
+        for queue in self._queues.values():
+            queue.remove_departed()
+            for waiter in queue:
+                if not waiter.slot.done() and (unavailable or waiter.work.begin_by < now):
+                    waiter.slot.set_exception(engine_unavailable() if unavailable else queue_timeout(RETRY_S))
 
     async def _check_replica(self, replica: Replica) -> None:
         path = self.spec.health_path
         if not path:
-            # Without a health path requests decide, and after one broke off whether a connection opens.
+            # Without a health path, requests decide; after a disconnection, a successful connect decides.
             replica.healthy = not replica.broke or await replica.client.healthy("", HEALTH_CHECK_TIMEOUT_S)
             replica.broke = not replica.healthy
             return
-        well = await replica.client.healthy(path, HEALTH_CHECK_TIMEOUT_S)
-        # A busy engine may answer late; its requests have deadlines.
-        replica.healthy = well or (
+        responded = await replica.client.healthy(path, HEALTH_CHECK_TIMEOUT_S)
+        # A busy engine may respond late; its requests have deadlines.
+        replica.healthy = responded or (
             replica.running > 0 and replica.healthy and await replica.client.healthy(path, 5 * HEALTH_CHECK_TIMEOUT_S)
         )
 
     def _check_admission(self, work: SlotRequest) -> None:
-        """Raises ApiError 429 if one more request may not wait."""
-        # Requests still running on replaced engines do not count.
-        elsewhere = sum(replica.running for replica in self._former)
-        before = self._count_ahead(work.priority, work.tenant) - elsewhere
-        crowd = PoolLoad(self.in_flight - elsewhere, self.slots, before, self._service_s)
-        decision = decide_admission(crowd, work.priority, work.begin_by - self._now())
+        """Raise ApiError 429 if the request may not wait; it may displace one of another tenant."""
+        # Requests that still run on replaced engines do not count.
+        on_former = sum(replica.running for replica in self._former)
+        before = self._count_ahead(work.priority, work.tenant) - on_former
+        load = PoolLoad(self.in_flight - on_former, self.slots, before, self._service_s)
+        decision = decide_admission(load, work.priority, work.begin_by - self._now())
         if isinstance(decision, Reject):
             if decision.late:
                 raise queue_timeout(decision.retry_after_s)
-            other = self._lines[work.priority].find_displaceable(work.tenant)
+            other = self._queues[work.priority].find_displaceable(work.tenant)
             if other is None:
                 raise queue_full(decision.retry_after_s)
             other.slot.set_exception(queue_full(decision.retry_after_s))
 
     def _count_ahead(self, priority: Priority, tenant: str | None = None) -> int:
-        """The requests served before one more of the class: running ones, and waiting ones that are more urgent, or as
-        urgent and their tenant's turn comes first (without `tenant`: all of them)."""
+        """Count the requests served before one more of the class: running and more urgent requests, and requests of
+        the class that precede one of `tenant` (without `tenant`: all of the class)."""
         before = self.in_flight - self._waiting
-        for one, lines in self._lines.items():
-            if one == priority and tenant is not None:
-                return before + lines.count_ahead(tenant)
-            before += lines.count
-            if one == priority:
-                break
+        for other, queue in self._queues.items():
+            if other == priority:
+                return before + (queue.count if tenant is None else queue.count_ahead(tenant))
+            before += queue.count
         return before
 
     def _choose_replica(self, work: SlotRequest) -> Replica | None:
@@ -208,8 +207,8 @@ class EnginePool:
         if len(replicas) == 1:
             only = replicas[0]
             return only if only.running < only.slots and only.is_open_to(work.plain) else None
-        asked = self._eligible_replicas(work.but)
-        loads = [replica.load(replica in asked, work.plain) for replica in replicas]
+        eligible = self._eligible_replicas(work.but)
+        loads = [replica.load(replica in eligible, work.plain) for replica in replicas]
         if work.prefix is None:
             chosen = select_least_work(loads)
         else:
@@ -217,9 +216,9 @@ class EnginePool:
         return None if chosen is None else replicas[chosen]
 
     def _eligible_replicas(self, but: Replica | None) -> list[Replica]:
-        now, patience_s = self._now(), self.silence_limit_s
-        well = [replica for replica in self.replicas if replica.healthy]
-        trusted = [replica for replica in well if replica.is_trusted(now, patience_s)] or well
+        now, limit_s = self._now(), self.silence_limit_s
+        healthy = [replica for replica in self.replicas if replica.healthy]
+        trusted = [replica for replica in healthy if replica.is_trusted(now, limit_s)] or healthy
         return [replica for replica in trusted if replica is not but] or trusted
 
     async def _wait_for_slot(self, work: SlotRequest, since: float) -> Replica:
@@ -228,54 +227,55 @@ class EnginePool:
             if not self.healthy:
                 raise engine_unavailable()
         waiter = _Waiter(asyncio.get_running_loop().create_future(), work, since)
-        self._lines[work.priority].add(work.tenant, waiter)
+        self._queues[work.priority].add(work.tenant, waiter)
         self._waiting += 1
-        self._serve_waiting()  # a slot may be free by now
+        self._serve_waiting()  # a slot may have become free
         try:
             return await waiter.slot
         except asyncio.CancelledError:
-            # The slot may have been given as the client left.
+            # The slot may have been assigned while the client disconnected.
             if waiter.slot.done() and not waiter.slot.cancelled() and waiter.slot.exception() is None:
                 self._free_slot(waiter.slot.result(), work)
             raise
         finally:
-            self._lines[work.priority].record_departure(work.tenant)
+            self._queues[work.priority].record_departure(work.tenant)
             self._waiting -= 1
 
     def _occupy_slot(self, replica: Replica, work: SlotRequest) -> None:
         replica.occupy(work)
-        self._held[work.tenant] = self._held.get(work.tenant, 0) + 1
+        self._active_by_tenant[work.tenant] = self._active_by_tenant.get(work.tenant, 0) + 1
 
     def _free_slot(self, replica: Replica, work: SlotRequest) -> None:
         replica.running -= 1
         replica.work_tokens -= work.tokens
-        held = self._held.pop(work.tenant) - 1
-        if held:
-            self._held[work.tenant] = held
+        active = self._active_by_tenant.pop(work.tenant) - 1
+        if active:
+            self._active_by_tenant[work.tenant] = active
         if self._waiting:
             self._serve_waiting()
 
     def _serve_waiting(self) -> None:
         now = self._now()
-        for line in self._lines.values():
-            while (waiter := line.peek_next(now, self._held)) is not None:
+        for queue in self._queues.values():
+            while (waiter := queue.peek_next(now, self._active_by_tenant)) is not None:
                 slot, work = waiter.slot, waiter.work
                 if work.begin_by < now:
-                    line.pop()
+                    queue.pop()
                     slot.set_exception(queue_timeout(RETRY_S))
                     continue
                 chosen = self._choose_replica(work)
                 if chosen is None:
                     return
-                line.pop()
+                queue.pop()
                 self._occupy_slot(chosen, work)
                 slot.set_result(chosen)
 
 
 def queue_full(retry_after_s: int) -> ApiError:
-    message = "too many requests are waiting for this model; try again later"
+    message = f"the queue of this model is full; retry after {retry_after_s} s"
     return too_many_requests(message, "queue_full", retry_after_s)
 
 
 def queue_timeout(retry_after_s: int) -> ApiError:
-    return too_many_requests("this request could not begin in time; try again later", "queue_late", retry_after_s)
+    message = f"this request could not start before its deadline; retry after {retry_after_s} s"
+    return too_many_requests(message, "queue_late", retry_after_s)

@@ -1,8 +1,8 @@
-"""One engine of a pool: what it is, what runs on it, and whether it may be asked.
+"""One engine of a pool: its identity, its running work, and whether it may get requests.
 
-Each engine has its own circuit breaker. A hanging engine fails no request before a deadline, so one that answered none
-of MIN_SILENT_REQUESTS requests within the pool's silence limit is avoided too, but for a probe now and then. Breakers
-only choose: if no engine is trusted, all healthy ones are used.
+Each engine has its own circuit breaker. An engine that hangs fails no request before a deadline. So an engine is also
+avoided, except for occasional probes, if it responded to none of MIN_SILENT_REQUESTS requests within the pool's silence
+limit. If no engine is trusted, all healthy engines are used.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ MIN_SILENT_REQUESTS = 3
 
 
 class SlotRequest(msgspec.Struct, frozen=True, gc=False):
-    """The most `tokens` of work, and `plain`: without an adapter. The slot is needed by `begin_by` (monotonic clock);
-    `prefix`: a hash of the prompt's beginning, for cache affinity; `but` just failed it and is the last choice."""
+    """A request for a slot. `tokens`: upper bound of its work; `plain`: run without the adapter.
+
+    `begin_by`: deadline for the slot (monotonic clock). `prefix`: hash of the prompt's beginning, for cache affinity.
+    `but`: the replica that just failed the request, used only if no other replica can run it."""
 
     tokens: int
     tenant: str = ""
@@ -35,8 +37,9 @@ class SlotRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class Replica:
-    """One engine at one address with one model version; `tuned`: an adapter over the plan's model. `plain`: its current
-    requests run without the adapter. `broke`: it broke off a request and was not checked since."""
+    """One engine at one address with one model version. `tuned`: it has an adapter for the plan's model.
+
+    `plain`: its running requests run without the adapter. `broke`: it disconnected and was not checked since."""
 
     def __init__(self, client: EngineClient, spec: EnginePoolSpec, address: str) -> None:
         self.client = client
@@ -54,27 +57,27 @@ class Replica:
         self.work_tokens = 0
         self.healthy = self.broke = False
         self.breaker = CircuitBreaker()
-        self._asked = 0  # requests under way
-        self._unanswered = 0  # requests since it last gave a sign of life
-        self._silent_s, self._silent_since = 0.0, 0.0  # earlier silence, start of the current one
-        self._hangs = False  # why the breaker is open
+        self._outstanding = 0  # requests sent and not ended
+        self._unanswered = 0  # requests sent since its last response
+        self._silent_s, self._silent_since = 0.0, 0.0  # earlier silence in s, start of the current silence
+        self._hangs = False  # the breaker is open because the engine was silent
 
-    def is_trusted(self, now: float, patience_s: float) -> bool:
-        """True if its recent behaviour allows another request."""
+    def is_trusted(self, now: float, silence_limit_s: float) -> bool:
+        """True if the circuit breaker and recent responses allow another request."""
         if self._unanswered >= MIN_SILENT_REQUESTS:
-            silent_s = self._silent_s + (now - self._silent_since if self._asked else 0.0)
-            if silent_s > patience_s:
+            silent_s = self._silent_s + (now - self._silent_since if self._outstanding else 0.0)
+            if silent_s > silence_limit_s:
                 self._unanswered, self._hangs = 0, True
                 self.breaker.trip(now)
         return self.breaker.allows(now)
 
     def record_sent(self, now: float) -> None:
-        """A request is sent; `record_end` follows, and `record_response` if an answer begins."""
+        """Record a sent request. `record_end` must follow, and `record_response` if a reply begins."""
         if not self._unanswered:
             self._silent_s, self._silent_since = 0.0, now
-        elif not self._asked:
+        elif not self._outstanding:
             self._silent_since = now
-        self._asked += 1
+        self._outstanding += 1
         self._unanswered += 1
         if self.breaker.state != "closed":
             self.breaker.record_start(now)
@@ -86,20 +89,20 @@ class Replica:
             self.breaker.reset()
 
     def record_end(self, outcome: AttemptOutcome, now: float, since: float = math.inf) -> None:
-        """The request sent at `since` ended."""
-        self._asked -= 1
+        """Record the end of the request sent at `since`."""
+        self._outstanding -= 1
         if outcome in ("ok", "failed"):
-            self.record_response()  # it answered
-        elif not self._asked:
+            self.record_response()  # the engine responded
+        elif not self._outstanding:
             self._silent_s += now - self._silent_since
         self.breaker.record_end(outcome, now, since)
 
     def is_open_to(self, plain: bool) -> bool:
         return self.healthy and (not self.tuned or not self.running or self.plain == plain)
 
-    def load(self, asked: bool, plain: bool) -> ReplicaLoad:
-        """The load for a request that may use it (`asked`) and wants no adapter (`plain`) or one."""
-        healthy = asked and self.is_open_to(plain)
+    def load(self, eligible: bool, plain: bool) -> ReplicaLoad:
+        """Return the load for a request with or without (`plain`) the adapter; `eligible`: it may run here."""
+        healthy = eligible and self.is_open_to(plain)
         return ReplicaLoad(running=self.running, slots=self.slots, work_tokens=self.work_tokens, healthy=healthy)
 
     def occupy(self, work: SlotRequest) -> None:
@@ -110,6 +113,8 @@ class Replica:
 
 
 def replica_identity(spec: EnginePoolSpec, address: str) -> tuple[object, ...]:
-    """What makes an engine the same one in another table; two pools at one address have separate slots and prices."""
-    asked = spec.engine_model, spec.protocol, spec.enforces_tools, spec.strict
-    return spec.name, address, spec.serves, spec.adapter, spec.key, *asked
+    """Return the fields that identify an engine across tables.
+
+    The pool is included, because two pools at one address have separate slots and prices."""
+    request_format = spec.engine_model, spec.protocol, spec.enforces_tools, spec.strict
+    return spec.name, address, spec.serves, spec.adapter, spec.key, *request_format

@@ -1,4 +1,7 @@
-"""Select the pools for a request. Routes hold only pools that the data class may reach, computed once."""
+"""Select the pools for a request.
+
+Design: the routes of a table are computed once. A route holds only pools that may process its data class.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ from archwright.serving.settings.config import EndpointSpec, is_outside_residenc
 
 DATA_CLASS_HEADER = "x-archwright-data-class"
 DATA_CLASS_HEADER_BYTES = DATA_CLASS_HEADER.encode()
-PREFIX_CHARACTERS = 2_048  # of a conversation's beginning, for cache affinity
-SHADOW_FREE_SHARE = 0.5  # of its slots must be free, so that a shadow delays no other request
+PREFIX_CHARACTERS = 2_048  # of the beginning of a conversation, for cache affinity
+SHADOW_FREE_SHARE = 0.5  # share of the slots that must be free, so that shadow traffic delays no other request
 
 
 class RoutableRequest(Protocol):
@@ -38,7 +41,7 @@ class RoutableRequest(Protocol):
 
 
 class _EndpointRoute(NamedTuple):
-    """The pools of an endpoint that a data class may reach. `single`: the only one, if there is no choice."""
+    """The pools of an endpoint that may process a data class. `single`: the pool, if there is exactly one."""
 
     spec: EndpointSpec
     targets: tuple[EnginePool, ...]
@@ -51,7 +54,7 @@ class _EndpointRoute(NamedTuple):
 
 
 class Router:
-    """The routes of one table of pools and endpoints; breakers and the retry budget outlive it."""
+    """The routes of one table of pools and endpoints. Breakers and the retry budget outlive the table."""
 
     def __init__(
         self,
@@ -68,20 +71,23 @@ class Router:
         for spec in endpoints:
             name = (spec.kind, spec.model, spec.workload)
             self._classes[name] = spec.data_class or "internal"
-            reached = [pools[pool].spec for pool in spec.pools]
-            leaves = any(is_outside_residency(spec, pool, found) for pool in reached for found in DETECTABLE_CLASSES)
+            specs = [pools[pool].spec for pool in spec.pools]
+            leaves = any(is_outside_residency(spec, pool, name) for pool in specs for name in DETECTABLE_CLASSES)
             if leaves if spec.detect is None else spec.detect:
                 self._detecting.add(name)
             for data_class in CLASSES:
                 self._routes[*name, data_class] = _build_route(spec, pools, data_class)
 
     def classify_request(self, spec: EndpointSpec, header: str | None, body: Any) -> DataClass:
-        """The class of a request's data: the strictest of the endpoint's, the caller's header and what detection finds.
-        Raises ApiError 400 for an unknown class, 503 for an endpoint that was removed since the request was read."""
+        """Return the strictest of the endpoint's class, the caller's header and the detected class.
+
+        Raises ApiError 400 for an unknown class, 503 if the endpoint was removed since the request was read."""
         name = (spec.kind, spec.model, spec.workload)
         found = self._classes.get(name)
         if found is None:
-            raise service_unavailable("this model is not served here any more", "model_unavailable")
+            raise service_unavailable(
+                "this model was just removed from this gateway; GET /v1/models lists the models", "model_unavailable"
+            )
         if header is not None:
             if header not in STRICTNESS:
                 message = f"{DATA_CLASS_HEADER} must be one of {', '.join(CLASSES)}"
@@ -92,16 +98,16 @@ class Router:
         return found
 
     def select_pools(
-        self, question: RoutableRequest, data_class: DataClass, request_id: str = ""
+        self, request: RoutableRequest, data_class: DataClass, request_id: str = ""
     ) -> tuple[EnginePool, ...]:
-        """The pools to try, at least one. Raises ApiError 403 if no pool may have data of the class."""
-        spec = question.endpoint
+        """Return the pools to try, at least one. Raises ApiError 403 if no pool may process the data class."""
+        spec = request.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
         return route.single or self._order_pools(route, data_class, request_id)
 
-    def select_shadow(self, question: RoutableRequest, data_class: DataClass, request_id: str) -> EnginePool | None:
-        """The pool that gets the same request for comparison, if this request is selected and the pool has room."""
-        spec = question.endpoint
+    def select_shadow(self, request: RoutableRequest, data_class: DataClass, request_id: str) -> EnginePool | None:
+        """Return the shadow pool, if the request is sampled and the pool is usable with half of its slots free."""
+        spec = request.endpoint
         if not spec.shadow:
             return None
         pool = self._routes[spec.kind, spec.model, spec.workload, data_class].shadow
@@ -111,42 +117,42 @@ class Router:
         return pool if free and pool.is_usable(self.now()) else None
 
     def build_slot_request(
-        self, question: GenerationRequest, tenant: str, data_class: DataClass, until: float
+        self, request: GenerationRequest, tenant: str, data_class: DataClass, until: float
     ) -> SlotRequest:
-        """The slot to ask for: by `until`, or earlier if the endpoint says so."""
-        spec = question.endpoint
+        """Build the slot request. Its deadline is `until`, or earlier if the endpoint limits the wait."""
+        spec = request.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
         begin_by = until if spec.wait_s is None else min(until, self.now() + spec.wait_s)
-        prefix = hash_prefix(question.body) if route.affine else None
-        return SlotRequest(question.work_tokens, tenant, question.plain, spec.priority, begin_by, prefix)
+        prefix = hash_prefix(request.body) if route.affine else None
+        return SlotRequest(request.work_tokens, tenant, request.plain, spec.priority, begin_by, prefix)
 
     def _order_pools(self, route: _EndpointRoute, data_class: DataClass, request_id: str) -> tuple[EnginePool, ...]:
         spec, targets, now = route.spec, list(route.targets), self.now()
         if len(targets) > 1 and any(route.weights):
             first = targets.pop(select_weighted_index(route.weights, hash_to_fraction(request_id, "split")))
             targets.insert(0, first)
-        ours, others = [pool for pool in targets if pool.is_usable(now)], route.overflow
-        elsewhere = [pool for pool in others if pool.is_usable(now)]
+        ours = [pool for pool in targets if pool.is_usable(now)]
+        elsewhere = [pool for pool in route.overflow if pool.is_usable(now)]
         if ours and elsewhere:
             waits = [min(pool.estimated_wait_s(spec.priority) for pool in pools) for pools in (ours, elsewhere)]
             if should_overflow(waits[0], spec.overflow_wait_s, other_wait_s=waits[1]):
                 ours, elsewhere = elsewhere, ours
         usable = [*ours, *elsewhere, *(pool for pool in route.fallback if pool.is_usable(now))]
-        # If none is usable the first is asked all the same: breakers only choose.
-        found = usable or [*targets, *others, *route.fallback][:1]
-        if not found:
-            message = f"no engine of this model may have {data_class} data"
+        # Without a usable pool the first pool gets the request: breakers only order the pools.
+        selected = usable or [*targets, *route.overflow, *route.fallback][:1]
+        if not selected:
+            message = f"No engine of this model may process {data_class} data."
             if not has_residency(data_class, spec.residency_policy):
                 message += (
-                    "; where they may go from here beside your own engines nobody stated: name such data among the "
-                    f"workload's in the needs, or set residency_of.{data_class} of the gateway's endpoint"
+                    f" No residency is configured for {data_class} data on this endpoint. Add {data_class} to the "
+                    f"workload's data in needs.yaml, or set residency_of.{data_class} of the gateway's endpoint."
                 )
             raise ApiError(HTTPStatus.FORBIDDEN, message, "data_class_not_served")
-        return tuple(found)
+        return tuple(selected)
 
 
 def hash_prefix(body: Mapping[str, Any]) -> int:
-    """A hash of the beginning that all turns of a conversation share: up to the first user message, or the prompt."""
+    """Hash what all turns of a conversation share: up to the first user message, or the prompt."""
     pieces: list[str] = []
     for message in body.get("messages", ()):
         pieces.append(str(message["content"]))
@@ -163,7 +169,7 @@ def _build_route(spec: EndpointSpec, pools: Mapping[str, EnginePool], data_class
     targets = inside(target.pool for target in spec.targets)
     weights = {target.pool: target.weight for target in spec.targets}
     overflow, fallback = inside(spec.overflow), inside(spec.fallback)
-    every = (*targets, *overflow, *fallback)
+    all_pools = (*targets, *overflow, *fallback)
     shadow = inside([spec.shadow]) if spec.shadow else ()
     return _EndpointRoute(
         spec=spec,
@@ -172,6 +178,6 @@ def _build_route(spec: EndpointSpec, pools: Mapping[str, EnginePool], data_class
         overflow=overflow,
         fallback=fallback,
         shadow=shadow[0] if shadow else None,
-        single=every if len(every) == 1 else (),
-        affine=spec.kind == "text" and any(len(pool.replicas) > 1 for pool in every),
+        single=all_pools if len(all_pools) == 1 else (),
+        affine=spec.kind == "text" and any(len(pool.replicas) > 1 for pool in all_pools),
     )

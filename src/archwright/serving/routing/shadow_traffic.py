@@ -1,4 +1,7 @@
-"""Shadow traffic: the same request to a second pool, for comparison; it is dropped under load and fails silently."""
+"""Shadow traffic: send the same request to a second pool for comparison.
+
+Shadow requests are dropped under load, and their failures do not affect the client.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from archwright.errors import ArchwrightError, boundary
 from archwright.serving.routing.pool import EnginePool
 from archwright.serving.routing.replica import SlotRequest
 
-MAX_SHADOWS = 64  # at once in a process, each with a body and an answer in memory
+MAX_SHADOWS = 64  # concurrent in a process; each holds a body and a reply in memory
 SHADOW_TIMEOUT_S = 120.0
 
 ShadowVerdict = Literal["same", "different", "failed"]
 
 
 class ShadowComparison(NamedTuple):
-    """`similarity`: the share of equal words at equal places; `latency_s`: the shadow's."""
+    """`similarity`: share of equal words at equal positions. `latency_s`: latency of the shadow request."""
 
     request_id: str
     pool: str
@@ -30,7 +33,7 @@ class ShadowComparison(NamedTuple):
 
 
 class ShadowTraffic:
-    """`compared` is called with each result."""
+    """Runs shadow requests. `compared` is called with each result."""
 
     def __init__(self, now: Callable[[], float], compared: Callable[[ShadowComparison], None]) -> None:
         self._now = now
@@ -38,17 +41,19 @@ class ShadowTraffic:
         self._running: set[asyncio.Task[None]] = set()
 
     def mirror(
-        self, request_id: str, pool: EnginePool, work: SlotRequest, asked: tuple[str, dict[str, Any]]
+        self, request_id: str, pool: EnginePool, work: SlotRequest, request: tuple[str, dict[str, Any]]
     ) -> asyncio.Future[str] | None:
-        """Send (path, body) to the pool. The future takes the client's answer, or is cancelled; None: dropped."""
+        """Send `request` (path, body) to the pool; None if it is dropped.
+
+        The caller sets the future to the text of the client's reply, or cancels it."""
         if len(self._running) >= MAX_SHADOWS:
             return None
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str] = loop.create_future()
-        task = loop.create_task(self._run_shadow(request_id, pool, work, asked, answer))
+        reply: asyncio.Future[str] = loop.create_future()
+        task = loop.create_task(self._run_shadow(request_id, pool, work, request, reply))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return answer
+        return reply
 
     async def close(self) -> None:
         for task in self._running:
@@ -60,38 +65,39 @@ class ShadowTraffic:
         request_id: str,
         pool: EnginePool,
         work: SlotRequest,
-        asked: tuple[str, dict[str, Any]],
-        answer: asyncio.Future[str],
+        request: tuple[str, dict[str, Any]],
+        reply: asyncio.Future[str],
     ) -> None:
-        begun, version, said = self._now(), pool.spec.serves, None
+        started_at, version, text = self._now(), pool.spec.serves, None
         try:
-            with boundary("shadow"):  # the engine may say anything
+            with boundary("shadow"):  # the engine may send anything
                 async with asyncio.timeout(SHADOW_TIMEOUT_S):
-                    version, said = await self._query_shadow(pool, work, asked)
+                    version, text = await self._query_shadow(pool, work, request)
         except ArchwrightError:
-            pass  # said stays None: it failed
-        latency_s, similarity = self._now() - begun, 0.0
+            pass  # `text` stays None: the shadow request failed
+        latency_s, similarity = self._now() - started_at, 0.0
         verdict: ShadowVerdict = "failed"
-        if said is not None:
+        if text is not None:
             try:
                 async with asyncio.timeout(SHADOW_TIMEOUT_S):
-                    theirs = await answer
+                    client_text = await reply
             except TimeoutError:
-                return  # the client's own answer did not end: nothing to compare with
-            verdict, similarity = "same" if said == theirs else "different", word_similarity(said, theirs)
+                return  # the client's reply did not end, so there is no comparison
+            verdict = "same" if text == client_text else "different"
+            similarity = word_similarity(text, client_text)
         self._compared(ShadowComparison(request_id, pool.name, version, verdict, similarity, latency_s))
 
     async def _query_shadow(
-        self, pool: EnginePool, work: SlotRequest, asked: tuple[str, dict[str, Any]]
+        self, pool: EnginePool, work: SlotRequest, request: tuple[str, dict[str, Any]]
     ) -> tuple[str, str]:
-        path, body = asked
+        path, body = request
         lease = await pool.acquire(replace(work, priority="batch"))
         sent_at = self._now()
         lease.replica.record_sent(sent_at)
         ended = False
         try:
-            put = lease.replica.provider.build_request(path, body, None)
-            pieces = [_event_text(event) async for event in lease.replica.client.stream(put.path, put.body)]
+            sent = lease.replica.provider.build_request(path, body, None)
+            pieces = [_event_text(event) async for event in lease.replica.client.stream(sent.path, sent.body)]
             ended = True
             return lease.replica.version, "".join(pieces)
         finally:
@@ -100,7 +106,7 @@ class ShadowTraffic:
 
 
 def word_similarity(one: str, other: str) -> float:
-    """The share, 0 to 1, of the longer text's words that the other has at the same place."""
+    """Return the share (0 to 1) of the longer text's words that both texts have at the same position."""
     left, right = one.split(), other.split()
     longest = max(len(left), len(right))
     return sum(a == b for a, b in zip(left, right, strict=False)) / longest if longest else 1.0
@@ -108,5 +114,5 @@ def word_similarity(one: str, other: str) -> float:
 
 def _event_text(event: dict[str, Any]) -> str:
     choices = event.get("choices") or [{}]
-    found = choices[0].get("text") or (choices[0].get("delta") or {}).get("content")
-    return found if isinstance(found, str) else ""
+    text = choices[0].get("text") or (choices[0].get("delta") or {}).get("content")
+    return text if isinstance(text, str) else ""
