@@ -1,1 +1,1 @@
-"""The HTTP client: connection pool, streaming responses, server-sent events."""
+"""HTTP client for engines: connection pool, streaming responses, server-sent events."""

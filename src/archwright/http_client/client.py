@@ -1,7 +1,9 @@
-"""The one client for every engine: OpenAI's HTTP over a Unix socket or a URL.
+"""HTTP client for all engines: OpenAI's API over a Unix socket or a URL.
 
-Closing the connection cancels the work. Engines notice that at once while they stream, during a plain request late or
-(ours) never; so the caller decides which of the two it sends.
+Closing the connection cancels the work. An engine notices it at once during a stream, but late during a plain request,
+and our own engines never do. So the caller chooses between stream and plain request.
+Design: an own client instead of a library, because the client runs for every request of the gateway: it encodes the
+headers once per path, writes one buffer per request and passes reads to a sink, which saves CPU per request.
 """
 
 from __future__ import annotations
@@ -35,21 +37,22 @@ from archwright.http_client.streaming_response import StreamingResponse
 
 CONNECT_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 64 << 20
-RETRY_AFTER_LIMIT_S = 3_600  # longer waits are not believed
-# Headers that carry our key to an engine; a shorter value is no secret.
+RETRY_AFTER_LIMIT_S = 3_600  # upper bound of a plausible wait
+# Name suffixes of headers with our key. Values below the minimum length are not treated as secrets.
 KEY_HEADERS, KEY_MIN_CHARACTERS = ("authorization", "key"), 8
-# Paths below /v1 on an OpenAI-compatible server; health and metrics are at its root.
+# Paths under /v1 of an OpenAI-compatible server. Health and metrics are at the server's root.
 API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses", "/messages")
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
-# llama.cpp's message, with status 500, for input that its model does not support.
+# llama.cpp's message with status 500 for input that the model does not support.
 _UNSUPPORTED_PATTERN = re.compile("(image|audio) input is not supported|unsupported tool", re.IGNORECASE)
 
 
 class EngineRefused(EngineError):
-    """The engine refused: `status`, decoded `body` (usually `{"error": {...}}`) and its Retry-After, if any. `unable`:
-    the engine works but does not support the request."""
+    """An engine rejected a request: `status`, decoded `body` (usually `{"error": {...}}`) and Retry-After, if any.
+
+    `unable`: the engine works but does not support the request."""
 
     def __init__(
         self, status: int, body: dict[str, Any], where: ErrorLocation, retry_after_s: int | None = None
@@ -58,9 +61,9 @@ class EngineRefused(EngineError):
         text = detail.get("message") or detail.get("detail", "") if isinstance(detail, dict) else detail
         super().__init__(
             "AW-ENG-04",
-            f"the engine refused with status {status}: {text}"[:500].rstrip(": "),
+            f"the engine rejected the request with status {status}: {text}"[:500].rstrip(": "),
             where=where,
-            hint="check the request, the model's name and the key",
+            hint="check the request, the model's name and the engine's key",
         )
         self.status = status
         self.body = body
@@ -71,11 +74,12 @@ class EngineRefused(EngineError):
 
 
 class EngineClient:
-    """`address` is "unix:/path.sock" or an http(s) URL ending in /v1. Paths may be written with or without /v1.
+    """Client of one engine. `address`: "unix:/path.sock" or an http(s) URL ending in /v1.
 
-    Connections belong to an event loop. Those to a URL are reused; on a Unix socket every request opens one, since that
-    is cheap and llama.cpp drops the connection after each stream. Only connecting has a timeout: the caller owns the
-    deadline and cancels. `headers` replace the key; `model` is the engine's own name of the model, if it differs.
+    Request paths may be written with or without /v1. Connections belong to an event loop. Connections to a URL are
+    reused. On a Unix socket every request opens a connection, because that is cheap and llama.cpp closes the connection
+    after each stream. Only connecting has a timeout: the caller sets the deadline and cancels. `headers` replace the
+    key. `model`: the engine's name of the model, if it differs.
     """
 
     def __init__(
@@ -87,23 +91,23 @@ class EngineClient:
         base = "http://engine/v1" if self._socket else address.rstrip("/")
         parts = urlsplit(base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            hint = "give a URL such as http://host:8000/v1, or unix:/path.sock"
-            raise UsageError("AW-USE-10", f"not an engine's address: {address!r}", hint=hint)
+            hint = "use a URL such as http://host:8000/v1, or unix:/path.sock"
+            raise UsageError("AW-USE-10", f"not an address of an engine: {address!r}", hint=hint)
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         self._root = self._base.removesuffix("/v1")
         self._parts = parts
         self.set_headers(headers if headers is not None else {"Authorization": f"Bearer {key}"} if key else {})
-        self._origins: WeakKeyDictionary[asyncio.AbstractEventLoop, ConnectionPool] = WeakKeyDictionary()
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, ConnectionPool] = WeakKeyDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._origin: ConnectionPool | None = None
+        self._pool: ConnectionPool | None = None
         self._thread = 0
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
-        """Send these headers from the next request on."""
-        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        """Use these headers from the next request on."""
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._lines = (
             f"Host: {self._parts.netloc.rpartition('@')[2]}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
-            f"Content-Type: application/json\r\n{more}"
+            f"Content-Type: application/json\r\n{lines}"
         )
         self._heads: dict[tuple[str, str], bytes] = {}
         keys = (value.rpartition(" ")[2] for name, value in headers.items() if name.lower().endswith(KEY_HEADERS))
@@ -111,47 +115,49 @@ class EngineClient:
 
     @property
     def model_override(self) -> dict[str, Any]:
-        """The field that gives the engine's own name of the model, if it differs."""
+        """The field with the engine's name of the model, if it differs."""
         return {"model": self._model} if self._model else {}
 
     @property
     def extra_fields(self) -> dict[str, Any]:
-        """Fields added to a generation: the model's name, and for our own engine progress reports: llama.cpp would read
-        an abandoned prompt to its end, but notices a closed connection when it writes one."""
+        """Fields added to a generation: the model's name, and progress reports for our own engine.
+
+        llama.cpp notices a closed connection only when it writes, so without progress reports it would process an
+        abandoned prompt to its end."""
         return {**self.model_override, "return_progress": True} if self._socket is not None else self.model_override
 
     def send_request(
         self, path: str, body: dict[str, Any], sink: ResponseSink, headers: Mapping[str, str] = NO_HEADERS
     ) -> Coroutine[Any, Any, None]:
-        """POST `body` with additional `headers` (not validated) and feed the reply to `sink`. Cancelling closes the
-        connection. Raises EngineRefused for a status of 300 or more, EngineError AW-ENG-01 when the engine cannot be
-        reached, AW-ENG-02 when it breaks off, and what the sink raises."""
+        """POST `body` with additional `headers` (not validated) and feed the reply to `sink`.
+
+        Cancelling closes the connection. Raises EngineRefused for a status of 300 or more, EngineError AW-ENG-01 if the
+        engine cannot be reached, AW-ENG-02 if it disconnects, and the errors of the sink."""
         return self._send_encoded(self._encode_request("POST", path, _encode(body), headers), sink)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The decoded events until [DONE]. Closing the iterator, or cancelling its task, closes the connection. Raises
-        what `send_request` does, EngineRefused for an error event, AW-ENG-02 for an end without [DONE], AW-ENG-03 for
-        what is no event."""
-        more = self.extra_fields
-        hidden = "return_progress" in more and "return_progress" not in body
-        if more:
-            body = {**body, **more}
-        pulled = StreamingResponse()
-        task = asyncio.get_running_loop().create_task(self.send_request(path, body, pulled))
-        pulled.attach_task(task)
+        """Yield the decoded events until [DONE]. Closing the iterator or cancelling its task closes the connection.
+
+        Raises what `send_request` does, EngineRefused for an error event, EngineError AW-ENG-02 for an end without
+        [DONE], AW-ENG-03 for an invalid event."""
+        extra = self.extra_fields
+        hide_progress = "return_progress" in extra and "return_progress" not in body
+        response = StreamingResponse()
+        task = asyncio.get_running_loop().create_task(self.send_request(path, {**body, **extra}, response))
+        response.attach_task(task)
         try:
             parser = EventParser()
-            while (piece := await pulled.next_piece()) is not None:
+            while (piece := await response.next_piece()) is not None:
                 for event in parser.feed(piece):
                     if event.data == b"[DONE]":
-                        pulled.done = True
+                        response.done = True
                         return
                     message = self.decode_event(event)
-                    if not (hidden and "prompt_progress" in message):
+                    if not (hide_progress and "prompt_progress" in message):
                         yield message
             raise self._broken_error("the stream ended without [DONE]")
         finally:
-            await pulled.stop()
+            await response.stop()
 
     async def post(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS) -> dict[str, Any]:
         return self._decode_object(await self._read_body(self._encode_request("POST", path, _encode(body), headers)))
@@ -160,11 +166,11 @@ class EngineClient:
         return self._decode_object(await self._read_body(self._encode_request("GET", path)))
 
     async def get_text(self, path: str) -> str:
-        """GET a page that is not JSON, such as the engine's metrics."""
+        """GET a text, such as the engine's metrics."""
         return (await self._read_body(self._encode_request("GET", path))).decode("utf-8", "replace")
 
     async def healthy(self, path: str = "/health", timeout_s: float = 2.0) -> bool:
-        """True if GET `path` answers with a status below 300 in time; without a path, if a connection opens."""
+        """True if GET `path` has a status below 300 in time; without a path, if a connection opens."""
         try:
             async with asyncio.timeout(timeout_s):
                 if path:
@@ -185,14 +191,14 @@ class EngineClient:
         await writer.wait_closed()
 
     async def close(self) -> None:
-        """Close this event loop's connections; the client may be used again afterwards."""
-        origin = self._origins.pop(asyncio.get_running_loop(), None)
-        self._loop = self._origin = None
-        if origin is not None:
-            await origin.close()
+        """Close this event loop's connections. The client can be used again afterwards."""
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        self._loop = self._pool = None
+        if pool is not None:
+            await pool.close()
 
     def decode_event(self, event: ServerSentEvent) -> dict[str, Any]:
-        """An event's object. Raises EngineRefused for an error event, EngineError AW-ENG-03 for what is no object."""
+        """Decode an event's object. Raises EngineRefused for an error event, EngineError AW-ENG-03 if invalid."""
         message = self._decode_object(event.data)
         if event.kind == "error" or "error" in message:
             raise self.reported_error(message.get("error", message))
@@ -201,59 +207,59 @@ class EngineClient:
     def reported_error(self, detail: object) -> EngineRefused:
         code = detail.get("code") if isinstance(detail, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-        said = msgspec.json.decode(self._redact_keys(_encode(detail)))
-        return EngineRefused(status, {"error": said}, ErrorLocation(self.address))
+        redacted = msgspec.json.decode(self._redact_keys(_encode(detail)))
+        return EngineRefused(status, {"error": redacted}, ErrorLocation(self.address))
 
-    def _redact_keys(self, said: bytes) -> bytes:
-        """Remove our key: some engines and proxies quote it in an error, which is passed on to the client."""
+    def _redact_keys(self, text: bytes) -> bytes:
+        """Remove our key. Some engines and proxies quote it in an error, which is passed on to the client."""
         for key in self._keys:
-            said = said.replace(key, b"...")
-        return said
+            text = text.replace(key, b"...")
+        return text
 
     def invalid_reply_error(self, error: object) -> EngineError:
         hint = "check that the address is an OpenAI-compatible endpoint ending in /v1"
         return self._engine_error("AW-ENG-03", f"the engine's reply is not a JSON object: {error}", hint)
 
     def _broken_error(self, reason: str) -> EngineError:
-        hint = "send the request again; the engine's log says why"
-        return self._engine_error("AW-ENG-02", f"the engine broke off: {reason}", hint)
+        hint = "send the request again; if it fails again, read the engine's log"
+        return self._engine_error("AW-ENG-02", f"the engine disconnected: {reason}", hint)
 
     def _engine_error(self, code: str, message: str, hint: str) -> EngineError:
         return EngineError(code, message, where=ErrorLocation(self.address), hint=hint)
 
     async def _read_body(self, data: bytes) -> bytes:
-        whole = _BodyBuffer()
-        await self._send_encoded(data, whole)
-        return bytes(whole.data)
+        buffer = _BodyBuffer()
+        await self._send_encoded(data, buffer)
+        return bytes(buffer.data)
 
     async def _send_encoded(self, data: bytes, sink: ResponseSink) -> None:
-        loop, origin = self._loop, self._origin
-        # A thread runs one loop at a time. Asking asyncio for it would be a system call per request.
-        if origin is None or loop is None or self._thread != get_ident() or not loop.is_running():
-            origin = self._pool_of_loop(asyncio.get_running_loop())
+        loop, pool = self._loop, self._pool
+        # A thread runs one loop at a time. asyncio.get_running_loop() would cost a system call (getpid) per request.
+        if pool is None or loop is None or self._thread != get_ident() or not loop.is_running():
+            pool = self._pool_of_loop(asyncio.get_running_loop())
         try:
-            await origin.send_request(data, sink)
+            await pool.send_request(data, sink)
         except HttpStatusError as error:
-            body, again_s = _decode_refusal(self._redact_keys(error.body)), _parse_retry_after(error.retry_after)
-            raise EngineRefused(error.status, body, ErrorLocation(self.address), again_s) from error
+            body, retry_s = _decode_refusal(self._redact_keys(error.body)), _parse_retry_after(error.retry_after)
+            raise EngineRefused(error.status, body, ErrorLocation(self.address), retry_s) from error
         except RecursionError as error:
             raise self.invalid_reply_error(error) from error
         except ConnectionBroken as error:
             raise self._broken_error(_describe_error(error)) from error
         except (OSError, UnicodeError) as error:  # also TimeoutError and ssl.SSLError; UnicodeError: invalid host name
-            hint = "see `archwright status`, or check the address"
+            hint = "run `archwright status`, and check the engine's address"
             message = f"the engine cannot be reached: {_describe_error(error)}"
             raise self._engine_error("AW-ENG-01", message, hint) from error
 
     def _pool_of_loop(self, loop: asyncio.AbstractEventLoop) -> ConnectionPool:
-        origin = self._origins.get(loop)
-        if origin is None:
+        pool = self._pools.get(loop)
+        if pool is None:
             tls = create_tls_context() if self._parts.scheme == "https" else None
             port = self._parts.port or (443 if tls else 80)
             address = ServerAddress(self._socket, self._parts.hostname or "", port, tls)
-            origin = self._origins[loop] = ConnectionPool(address, CONNECT_TIMEOUT_S, keeps=self._socket is None)
-        self._loop, self._origin, self._thread = loop, origin, get_ident()
-        return origin
+            pool = self._pools[loop] = ConnectionPool(address, CONNECT_TIMEOUT_S, keeps=self._socket is None)
+        self._loop, self._pool, self._thread = loop, pool, get_ident()
+        return pool
 
     def _encode_request(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS
@@ -264,8 +270,8 @@ class EngineClient:
             head = self._heads[method, path] = f"{method} {target} HTTP/1.1\r\n{self._lines}".encode()
         if method == "GET":
             return head + b"\r\n"
-        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() if headers else b""
-        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head, more, len(body), body)
+        extra = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() if headers else b""
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head, extra, len(body), body)
 
     def _url(self, path: str) -> str:
         tail = "/" + path.removeprefix("/").removeprefix("v1/")
@@ -289,9 +295,9 @@ class _BodyBuffer(ResponseSink):
             raise too_large_error(BODY_LIMIT_BYTES)
 
 
-def _parse_retry_after(said: bytes) -> int | None:
-    """Seconds of a Retry-After header in either form, from 1 to RETRY_AFTER_LIMIT_S; None if absent or invalid."""
-    text = said.decode("latin-1").strip()
+def _parse_retry_after(value: bytes) -> int | None:
+    """Parse a Retry-After header of either form to 1 to RETRY_AFTER_LIMIT_S seconds; None if invalid."""
+    text = value.decode("latin-1").strip()
     if text.isascii() and text.isdigit():
         seconds = int(text[:12])
     else:
@@ -307,9 +313,9 @@ def _describe_error(error: Exception) -> str:
 
 
 def _decode_refusal(data: bytes) -> dict[str, Any]:
-    """The body of a refusal; Gemini's OpenAI endpoint puts it into a list."""
+    """Decode the body of an error reply, which Gemini's OpenAI endpoint wraps in a list."""
     try:
-        found = msgspec.json.decode(data, type=dict[str, Any] | list[dict[str, Any]])
+        body = msgspec.json.decode(data, type=dict[str, Any] | list[dict[str, Any]])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"error": {"message": data[:500].decode("utf-8", "replace")}}
-    return found if isinstance(found, dict) else found[0] if found else {}
+    return body if isinstance(body, dict) else body[0] if body else {}

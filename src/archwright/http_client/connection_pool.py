@@ -1,8 +1,9 @@
-"""The one HTTP/1.1 client: requests to an engine over TCP, TLS or a Unix socket, replies handed on as they arrive.
+"""HTTP/1.1 connections to one server over TCP, TLS or a Unix socket.
 
-Design: replies are pushed to a sink, once per read of the socket within the event loop's callback, and a future marks
+Design: replies are pushed to a sink once per read of the socket, within the event loop's callback, and a future marks
 the end, so a relayed stream wakes no task. A cancelled request closes its connection, which stops the engine. Redirects
-are not followed: a key goes only to its own address. A kept connection found dead before the reply is replaced once.
+are not followed, so a key goes only to its own address. A kept connection that the server closed before it replied is
+replaced once.
 """
 
 from __future__ import annotations
@@ -17,56 +18,56 @@ import httptools
 
 from archwright.errors import ArchwrightError
 
-# Common servers drop an idle connection after 5 s; we must be first, or a request may meet a closing connection.
+# Common servers close idle connections after 5 s. The client closes first, so no request uses a closing connection.
 KEEP_ALIVE_S = 3.0
-# How long to wait for the end of a reply whose sink is done; a connection read to the end can be kept.
+# Time to wait for the end of a reply whose sink is done. A connection can be kept only after the reply's end.
 END_TIMEOUT_S = 0.5
 HEAD_BYTES = 64 << 10
-REFUSAL_BYTES = 64 << 10  # of the body of an error reply
+REFUSAL_BYTES = 64 << 10  # of an error reply's body
 
 
 class ConnectionBroken(ConnectionError):
-    """The connection ended, or was no longer HTTP, before the reply's end."""
+    """The connection closed before the end of the reply, or its bytes were not HTTP."""
 
 
 class InvalidHttpReply(ConnectionBroken):
-    """The bytes received are no HTTP reply."""
+    """The received bytes are not an HTTP reply."""
 
 
 class ConnectTimeout(TimeoutError):
-    """No connection within the limit."""
+    """The connection was not opened within the limit."""
 
 
 class HttpStatusError(Exception):
-    """An error reply: its status, content type, the beginning of its body and its Retry-After header."""
+    """An error reply: its status, the beginning of its body and its Retry-After header."""
 
-    def __init__(self, status: int, kind: bytes, body: bytes, retry_after: bytes) -> None:
+    def __init__(self, status: int, body: bytes, retry_after: bytes) -> None:
         super().__init__(f"status {status}")
         self.status = status
-        self.kind = kind
         self.body = body
         self.retry_after = retry_after
 
 
 class ResponseSink:
-    """Takes the body of one successful reply. `done` means it needs no more. An ArchwrightError raised by `feed` ends
-    the reply and is raised to the caller of the request."""
+    """Receives the body of one successful reply. `done`: it needs no more data.
+
+    An ArchwrightError raised by `feed` ends the reply and is raised to the caller of the request."""
 
     done = False
     source: ClientConnection | None = None
 
     def sent(self, source: ClientConnection) -> None:
-        """The request is on its way on `source`, which can be paused."""
+        """Called when the request is sent on `source`, which can be paused."""
         self.source = source
 
     def begin(self, kind: bytes) -> None:
-        """The reply's content type, before its first byte."""
+        """Called with the content type before the first byte of the body."""
 
     def feed(self, data: bytes) -> None:
-        """The part of the body that one read of the socket brought."""
+        """Called with the part of the body from one read of the socket."""
 
     def pause(self) -> None:
-        """Stop reading; the engine stalls once the buffers between are full."""
+        """Stop reading. The engine stalls once the buffers between are full."""
         if self.source is not None:
             self.source.pause()
 
@@ -76,7 +77,7 @@ class ResponseSink:
 
 
 class ServerAddress(NamedTuple):
-    """Where a server listens: a Unix socket's path, or a host and port with or without TLS."""
+    """Address of a server: the path of a Unix socket, or a host and port with or without TLS."""
 
     path: str | None
     host: str
@@ -85,13 +86,13 @@ class ServerAddress(NamedTuple):
 
 
 class ClientConnection(asyncio.Protocol):
-    """One connection with one reply at a time; idle ones are kept in the pool."""
+    """One connection with one reply at a time. The pool keeps idle connections."""
 
-    def __init__(self, origin: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
         self.alive = True
         self.silent = True
         self.idle_at = 0.0
-        self._origin = origin
+        self._pool = pool
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._sink: ResponseSink | None = None
@@ -112,13 +113,13 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def send_request(self, data: bytes, sink: ResponseSink) -> asyncio.Future[None]:
-        """Send a request. The future ends with the reply, or fails as `ConnectionPool.send_request` does."""
+        """Send a request. The future ends with the reply, or fails like `ConnectionPool.send_request`."""
         self.silent = True
         self._reset()
         sink.sent(self)
         self._sink = sink
         self._ended = ended = self._loop.create_future()
-        self._origin.queue_write(self, data)
+        self._pool.queue_write(self, data)
         return ended
 
     def write(self, data: bytes) -> None:
@@ -126,7 +127,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def release(self, ended: asyncio.Future[None]) -> None:
-        """Nobody waits for the reply any more: drop the connection unless the reply has ended."""
+        """Close the connection unless the reply has ended. Called when the caller no longer waits."""
         if self._ended is ended:
             self._ended = None
             self._drop()
@@ -158,7 +159,7 @@ class ClientConnection(asyncio.Protocol):
         if not self._begun:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
-                self._fail(InvalidHttpReply("the head of the reply has no end"))
+                self._fail(InvalidHttpReply("the reply's headers are larger than 64 KiB"))
             return
         pieces = self._pieces
         if pieces:
@@ -173,20 +174,20 @@ class ClientConnection(asyncio.Protocol):
             self._finish()
 
     def eof_received(self) -> bool:
-        """The end of the connection ends a reply without a length."""
+        """End a reply without a length at the end of the connection."""
         if self._ended is not None and self._begun and not self._sized and not self._complete:
             self._finish()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
-        self._origin.discard(self)
+        self._pool.discard(self)
         if exc is not None and not isinstance(exc, OSError):
-            self._fail(exc)  # a bug in a sink: not the engine's fault
+            self._fail(exc)  # a bug in a sink, not an error of the engine
         else:
             self._fail(ConnectionBroken(str(exc) if exc else "the connection was closed"))
 
-    # httptools calls these while it is fed.
+    # httptools calls the following methods while it parses.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(name) == 12 and name.lower() == b"content-type":
@@ -212,12 +213,12 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._begun:
-            # Nobody asked for a second reply in the same bytes.
+            # A second reply in the same bytes is unexpected: do not keep the connection.
             self._keep = not self._complete and self._parser.should_keep_alive()
             self._complete = True
 
     def _feed(self, data: bytes) -> bool:
-        """False if this ended the reply."""
+        """Pass data to the sink. Return False if the reply ended."""
         if self._status >= 300:
             self._refusal += data
             if len(self._refusal) > REFUSAL_BYTES:
@@ -226,7 +227,7 @@ class ClientConnection(asyncio.Protocol):
             return True
         sink = self._sink
         if sink is None or self._content:
-            return True  # the rest of a reply whose sink is done
+            return True  # remaining bytes of a reply whose sink is done
         try:
             sink.feed(data)
         except (ArchwrightError, RecursionError) as error:  # RecursionError: the engine's JSON is nested too deeply
@@ -237,7 +238,7 @@ class ClientConnection(asyncio.Protocol):
         self._content = True
         if not self._complete:
             self._resolve()
-            if self._origin.keeps:
+            if self._pool.keeps:
                 self._loop.call_later(END_TIMEOUT_S, self._drop_if_late)
             else:
                 self._drop()
@@ -245,26 +246,24 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _drop_if_late(self) -> None:
-        """Close if a reply whose sink is done has still not ended."""
+        """Close the connection if a reply whose sink is done has not ended."""
         if self._sink is not None and self._content and not self._complete:
             self._drop()
 
     def _finish(self) -> None:
-        keep = self._complete and self._keep and self._origin.keeps
-        # A server that refuses early may not have read the whole request and would take the rest for another one.
+        keep = self._complete and self._keep and self._pool.keeps
+        # A server that rejects early may not have read the whole request, and would read the rest as another request.
         if self._status >= 300 and keep:
             keep = self._transport.get_write_buffer_size() == 0
         self._sink = None
         self.resume()
         if keep and self.alive:
             self.idle_at = self._loop.time()
-            self._origin.idle.append(self)
+            self._pool.idle.append(self)
         else:
             self.close()
         refused = self._status >= 300
-        self._resolve(
-            HttpStatusError(self._status, self._kind, bytes(self._refusal), self._retry_after) if refused else None
-        )
+        self._resolve(HttpStatusError(self._status, bytes(self._refusal), self._retry_after) if refused else None)
 
     def _fail(self, error: Exception) -> None:
         self._drop()
@@ -286,7 +285,7 @@ class ClientConnection(asyncio.Protocol):
 
 
 class ConnectionPool:
-    """The connections to one server. Belongs to the event loop it was created in."""
+    """Connections to one server. Belongs to the event loop that created it."""
 
     def __init__(self, address: ServerAddress, connect_s: float, keeps: bool = True) -> None:
         self.keeps = keeps
@@ -308,9 +307,10 @@ class ConnectionPool:
             connection.write(data)
 
     async def send_request(self, data: bytes, sink: ResponseSink) -> None:
-        """Send the request `data`; returns at the reply's end. Cancelling closes the connection. Raises OSError and
-        ssl.SSLError if connecting fails, ConnectTimeout, HttpStatusError for a status of 300 or more, ConnectionBroken,
-        and what the sink raises."""
+        """Send the request `data` and return at the end of the reply. Cancelling closes the connection.
+
+        Raises OSError and ssl.SSLError if connecting fails, ConnectTimeout, ConnectionBroken, HttpStatusError for a
+        status of 300 or more, and the errors of the sink."""
         connection = self._take_idle()
         if connection is not None:
             ended = connection.send_request(data, sink)
@@ -348,7 +348,7 @@ class ConnectionPool:
             self.idle.remove(connection)
 
     def _take_idle(self) -> ClientConnection | None:
-        """The connection used last, if one may still be used; the too old ones are let go."""
+        """Return the last used idle connection, if any is usable. Close the expired ones."""
         if not self.idle:
             return None
         oldest = self._loop.time() - KEEP_ALIVE_S
@@ -364,15 +364,15 @@ class ConnectionPool:
         make = partial(ClientConnection, self, self._loop)
         path, host, port, tls = self._address
         if path is not None:
-            _, made = await self._loop.create_unix_connection(make, path)
+            _, connection = await self._loop.create_unix_connection(make, path)
         else:
             name = host if tls else None
-            _, made = await self._loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
-        self._open.add(made)
-        return made
+            _, connection = await self._loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
+        self._open.add(connection)
+        return connection
 
 
 @cache
 def create_tls_context() -> ssl.SSLContext:
-    """TLS 1.2 or newer, the system's authorities, the host's name checked."""
+    """Create a context with TLS 1.2 or newer, the system's CAs and host name checks."""
     return ssl.create_default_context()

@@ -1,4 +1,4 @@
-"""Server-sent events, decoded from bytes that may be cut anywhere (WHATWG HTML, section 9.2.6)."""
+"""Parser of server-sent events in chunks with arbitrary boundaries (WHATWG HTML, section 9.2.6)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 from archwright.errors import EngineError
 
-# The largest event accepted; a reply with log-probabilities of a few hundred tokens stays far below.
+# Maximum size of an event. Log-probabilities of a few hundred tokens need far less.
 EVENT_LIMIT_BYTES = 4 << 20
 
 
 class ServerSentEvent(NamedTuple):
-    """`kind` is the `event:` field ("" when absent); `data` the `data:` lines joined by line feeds."""
+    """`kind`: the `event:` field ("" if absent). `data`: the `data:` lines joined by line feeds."""
 
     kind: str
     data: bytes
 
 
 class EventParser:
-    """Bytes in, complete events out. An event cut off by the end of the stream is dropped, as the standard says."""
+    """Parses bytes into complete events. The standard drops an event that the end of the stream cuts off."""
 
     def __init__(self, limit_bytes: int = EVENT_LIMIT_BYTES) -> None:
         self._limit = limit_bytes
@@ -35,24 +35,25 @@ class EventParser:
         return not (self._rest or self._data or self._kind or self._after_return)
 
     def take_plain_events(self, chunk: bytes) -> bytes | None:
-        """The whole events up to the last empty line of `chunk`, if they have the usual form of one data line and an
-        empty line each; what follows is kept. None for another form: then call `feed`."""
+        """Return the complete events of `chunk` if they may be plain, else None. After None, call `feed`.
+
+        A plain event is one data line and an empty line. The bytes after the last empty line are kept."""
         if self._data or self._kind or self._after_return or b"\r" in chunk:
             return None
-        whole = self._rest + chunk if self._rest else chunk
-        end = whole.rfind(b"\n\n")
-        if end < 0 or not whole.startswith(b"data: ") or len(whole) > self._limit:
+        events = self._rest + chunk if self._rest else chunk
+        end = events.rfind(b"\n\n")
+        if end < 0 or not events.startswith(b"data: ") or len(events) > self._limit:
             return None
-        self._rest, self._first = whole[end + 2 :], False
-        return whole[:end]
+        self._rest, self._first = events[end + 2 :], False
+        return events[:end]
 
     def parse_plain_events(self, plain: bytes) -> list[ServerSentEvent]:
-        """The events of a result of `take_plain_events`."""
+        """Parse a result of `take_plain_events`."""
         rest, self._rest = self._rest, b""
         return self.feed(plain + b"\n\n" + rest)
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """The events completed by `chunk`. Raises EngineError AW-ENG-03 if one event exceeds the limit."""
+        """Return the events completed by `chunk`. Raises EngineError AW-ENG-03 if an event exceeds the limit."""
         events: list[ServerSentEvent] = []
         for line in self._split_lines(chunk):
             if line:
@@ -66,7 +67,7 @@ class EventParser:
         return events
 
     def _split_lines(self, chunk: bytes) -> list[bytes]:
-        # A line ends in LF, CR or CRLF, and the border of two chunks may fall inside a CRLF.
+        # A line ends in LF, CR or CRLF, and a chunk may end inside a CRLF.
         if not chunk:
             return []
         if self._after_return and chunk[:1] == b"\n":
@@ -92,7 +93,7 @@ class EventParser:
         elif name == b"event":
             self._kind = value.decode("utf-8", "replace")
         elif name == b"error":
-            # Older llama.cpp servers report an error within a stream in a field of this name.
+            # Older llama.cpp servers report a stream error in a field of this name.
             self._kind = "error"
             self._append_data(value)
 
@@ -104,5 +105,5 @@ class EventParser:
 
 
 def too_large_error(limit_bytes: int) -> EngineError:
-    hint = "check that the address is an OpenAI-compatible endpoint"
-    return EngineError("AW-ENG-03", f"the engine sent more than {limit_bytes} bytes in one piece", hint=hint)
+    hint = "check that the engine's address is an OpenAI-compatible endpoint"
+    return EngineError("AW-ENG-03", f"the engine sent an event or reply of more than {limit_bytes} bytes", hint=hint)

@@ -1,4 +1,4 @@
-"""A reply read piece by piece by a waiting caller."""
+"""A reply that its caller reads piece by piece."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from archwright.http_client.connection_pool import END_TIMEOUT_S, ClientConnecti
 
 
 class StreamingResponse(ResponseSink):
-    """A sink whose reader waits for the next piece; reading pauses while `ahead` bytes are unread."""
+    """A sink whose reader awaits the next piece. The socket pauses while more than `ahead` bytes are unread."""
 
     def __init__(self, ahead: int = 1 << 20) -> None:
         self.kind = b""
@@ -18,7 +18,7 @@ class StreamingResponse(ResponseSink):
         self._ahead = ahead
         self._pieces: deque[bytes] = deque()
         self._size = 0
-        self._over: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
     def sent(self, source: ClientConnection) -> None:
@@ -36,10 +36,10 @@ class StreamingResponse(ResponseSink):
         if self._size > self._ahead:
             self.pause()
 
-    def attach_task(self, asking: asyncio.Task[None]) -> None:
+    def attach_task(self, task: asyncio.Task[None]) -> None:
         """Set the task that feeds this sink; `stop` ends it."""
-        self._over = asking
-        asking.add_done_callback(lambda _: self._wake.set())
+        self._task = task
+        task.add_done_callback(lambda _: self._wake.set())
 
     async def wait_until_sent(self) -> None:
         """Wait until the request is sent, or raise its error."""
@@ -50,7 +50,7 @@ class StreamingResponse(ResponseSink):
         await self._wait_until(lambda: self.begun)
 
     async def next_piece(self) -> bytes | None:
-        """The next piece of the body, None at its end. Raises what `ConnectionPool.send_request` does."""
+        """Return the next piece of the body, None at its end. Raises what `ConnectionPool.send_request` does."""
         await self._wait_until(lambda: bool(self._pieces))
         if not self._pieces:
             return None
@@ -61,17 +61,17 @@ class StreamingResponse(ResponseSink):
         return piece
 
     async def stop(self) -> None:
-        """Close the connection unless the reply has ended, or ends soon for a sink that is done."""
-        if self._over is not None:
+        """Close the connection, unless the reply has ended or ends soon for a sink that is done."""
+        if self._task is not None:
             if self.done:
-                await asyncio.wait([self._over], timeout=END_TIMEOUT_S)
-            self._over.cancel()
-            await asyncio.gather(self._over, return_exceptions=True)
+                await asyncio.wait([self._task], timeout=END_TIMEOUT_S)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _wait_until(self, enough: Callable[[], bool]) -> None:
-        assert self._over is not None, "nothing was asked"
-        while not enough() and not self._over.done():
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        assert self._task is not None, "attach_task was not called"
+        while not condition() and not self._task.done():
             self._wake.clear()
             await self._wake.wait()
-        if not enough():
-            self._over.result()
+        if not condition():
+            self._task.result()
