@@ -72,6 +72,6 @@ def test_in_the_words_of_messages(platform: Platform, place: Place) -> None:
             ("own", {"service_tier": "priority"}),
             ("m", {"service_tier": "priority"}),
         ):
-            with pytest.raises(anthropic.BadRequestError, match="charged at another price"):
+            with pytest.raises(anthropic.BadRequestError, match="costs another price"):
                 ask(model, **more)
         assert len(place.asked) == 3

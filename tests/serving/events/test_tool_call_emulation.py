@@ -38,9 +38,9 @@ def event(finish: str | None = None, **delta: Any) -> ServerSentEvent:
     return ServerSentEvent("", json.dumps({"choices": [{"delta": delta, "finish_reason": finish}]}).encode())
 
 
-def told(pieces: list[str], finish: str = "stop", *, formed: bool = False) -> tuple[str, str, str, str | None]:
+def told(pieces: list[str], finish: str = "stop", *, structured: bool = False) -> tuple[str, str, str, str | None]:
     """The text, the call's name and arguments, the finish reason."""
-    reader = ToolCallReader(formed=formed)
+    reader = ToolCallReader(structured=structured)
     text = name = arguments = ""
     found = None
     for one in [*(event(content=piece) for piece in pieces), event(finish), ServerSentEvent("", DONE_MARK)]:
@@ -162,7 +162,7 @@ def test_a_formed_answer_cut_anywhere(said: dict[str, Any], data: st.DataObject,
     whole = json.dumps({"answer": said}, indent=2 if blank else None)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    text, name, arguments, finish = told(pieces, formed=True)
+    text, name, arguments, finish = told(pieces, structured=True)
     assert (json.loads(text), name, arguments, finish) == (said, "", "", "stop")
 
 

@@ -511,7 +511,7 @@ def test_what_a_provider_cannot_be_told() -> None:
     for body in ({**plain, "messages": audio}, {**plain, "logit_bias": {"5": 1}}, {**plain, "frequency_penalty": 1}):
         with pytest.raises(ArchwrightError):
             to_messages_request(body)
-    with pytest.raises(ArchwrightError, match="does not answer at"):
+    with pytest.raises(ArchwrightError, match="does not support /completions"):
         AnthropicProvider().build_request("/completions", plain, None)
     kept = to_messages_request(
         {**plain, "tools": [TOOL], "tool_choice": "none", "parallel_tool_calls": False, "top_k": 4}

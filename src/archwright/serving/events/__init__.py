@@ -1,1 +1,1 @@
-"""Events of an engine: decode replies and streams, time them, write them in the format of the client."""
+"""Engine events: decode replies and streams, time them, write them in the client's format."""

@@ -1,4 +1,4 @@
-"""Pieces of one choice of a reply, built from events and put together."""
+"""Build pieces of a reply from engine events and join the pieces of one choice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from archwright.serving.events.response_formats import ResponsePiece, parse_logp
 
 
 class ChoiceAccumulator:
+    """Collects the streamed pieces of one choice."""
+
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.reasonings: list[str] = []
@@ -32,20 +34,20 @@ class ChoiceAccumulator:
         self.finish = piece.finish or self.finish
 
     def _add_tool_call(self, call: ToolCall) -> None:
-        said = call.called_function
+        part = call.called_function
         known = self.calls.get(call.index)
         if known is None:
-            function, custom = (FunctionCall(said.name), None) if call.custom is None else (None, CustomCall(said.name))
+            function, custom = (FunctionCall(part.name), None) if call.custom is None else (None, CustomCall(part.name))
             known = self.calls[call.index] = ToolCall(call.index, call.id, function, custom, call.extra_content), []
-        first, words = known
-        first.id, first.called_function.name = first.id or call.id, first.called_function.name or said.name
+        first, arguments = known
+        first.id, first.called_function.name = first.id or call.id, first.called_function.name or part.name
         first.extra_content = first.extra_content or call.extra_content
-        words.append(said.arguments or "")
+        arguments.append(part.arguments or "")
 
     def to_piece(self, number: int) -> ResponsePiece:
         calls = []
-        for _, (call, words) in sorted(self.calls.items()):
-            call.called_function.arguments = "".join(words)
+        for _, (call, arguments) in sorted(self.calls.items()):
+            call.called_function.arguments = "".join(arguments)
             calls.append(call)
         texts, refusal = ("".join(self.texts), "".join(self.reasonings)), "".join(self.refusals)
         return ResponsePiece(
@@ -55,13 +57,13 @@ class ChoiceAccumulator:
 
 def build_piece(text: str, choice: CompletionChoice, *, logprobs: bool = True) -> ResponsePiece:
     delta, stop = choice.delta, choice.stop_reason if type(choice.stop_reason) is str else ""
-    found = parse_logprobs(choice.logprobs) if logprobs and choice.logprobs else None
+    entries = parse_logprobs(choice.logprobs) if logprobs and choice.logprobs else None
     if delta is None:
-        return ResponsePiece(text, "", found, choice.finish_reason, number=choice.index, stop=stop)
+        return ResponsePiece(text, "", entries, choice.finish_reason, number=choice.index, stop=stop)
     reasoning = delta.reasoning_content or delta.reasoning or ""
     refusal, signature = delta.refusal or "", delta.signature or ""
     calls = delta.tool_calls or ()
     redacted = (delta.redacted,) if delta.redacted else ()
     return ResponsePiece(
-        text, reasoning, found, choice.finish_reason, calls, refusal, choice.index, signature, stop, redacted
+        text, reasoning, entries, choice.finish_reason, calls, refusal, choice.index, signature, stop, redacted
     )

@@ -1,4 +1,7 @@
-"""Tell a complete reply from a stream by its content, since servers send either, whatever was asked or declared."""
+"""Distinguish a complete reply from a stream by its content.
+
+Design: the content decides, because servers send either form regardless of the request and of the content type.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from archwright.http_client.client import BODY_LIMIT_BYTES
 from archwright.http_client.sse import EventParser, ServerSentEvent, too_large_error
 
 EVENT_STREAM = b"text/event-stream"
-# How a stream may begin: its fields, a comment, and the error field of older llama.cpp servers.
+# Possible beginnings of a stream: its fields, a comment, and the error field of older llama.cpp servers.
 _STREAM_PREFIXES = (b"data", b"event", b"id", b"retry", b":", b"error")
 
 
 class CompleteReplyParser(EventParser):
-    """Keeps in `body` what is no stream, and parses what is one."""
+    """Parses a stream into events; collects any other reply in `body`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +30,7 @@ class CompleteReplyParser(EventParser):
             begin = chunk.lstrip()
             if not begin:
                 return []
-            self._streams = any(begin.startswith(one[: len(begin)]) for one in _STREAM_PREFIXES)
+            self._streams = any(begin.startswith(prefix[: len(begin)]) for prefix in _STREAM_PREFIXES)
         if self._streams:
             return super().feed(chunk)
         self.body.append(chunk)

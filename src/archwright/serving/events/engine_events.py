@@ -1,4 +1,4 @@
-"""OpenAI's stream events, decoded to the fields that are passed on; other protocols are read into the same events."""
+"""OpenAI stream events, decoded to the fields passed on. Readers of other protocols produce the same events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CustomCall(FunctionCall, rename={"arguments": "input"}, gc=False):
 
 
 class ToolCall(msgspec.Struct, gc=False):
-    """A piece of a call; Gemini rejects a call in the history without its `extra_content` (a signature)."""
+    """A piece of a tool call. Gemini rejects a call in the history if its `extra_content` (a signature) is missing."""
 
     index: int = 0
     id: str | None = None
@@ -39,7 +39,7 @@ class ToolCall(msgspec.Struct, gc=False):
 
 
 class ChoiceDelta(msgspec.Struct, gc=False):
-    """`signature`: the provider's, of the reasoning before it; `redacted`: reasoning only the provider can read."""
+    """`signature`: the provider's signature of the preceding reasoning. `redacted`: encrypted reasoning."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -51,7 +51,7 @@ class ChoiceDelta(msgspec.Struct, gc=False):
 
 
 class CompletionChoice(msgspec.Struct, gc=False):
-    """`delta`: a piece of a stream; `message`: a complete reply; `stop_reason`: the stop text met, if known."""
+    """`delta`: a piece of a stream; `message`: a complete reply; `stop_reason`: the matched stop text, if known."""
 
     index: int = 0
     delta: ChoiceDelta | None = None
@@ -63,7 +63,7 @@ class CompletionChoice(msgspec.Struct, gc=False):
 
 
 class EngineEvent(msgspec.Struct, gc=False):
-    """The fields of an engine's event that are passed on; others (timings, file names, ids) are dropped."""
+    """The fields of an engine's event that are passed on. Others (timings, file names, ids) are dropped."""
 
     choices: list[CompletionChoice] | None = None
     usage: Any = None
@@ -76,7 +76,8 @@ decode_events = msgspec.json.Decoder(list[EngineEvent]).decode
 
 
 def read_event(data: bytes) -> EngineEvent:
-    """An event of a stream, or a whole reply. Content in parts (some reasoning models) is joined to text and reasoning.
+    """Decode a stream event or a complete reply; content in parts (some reasoning models) becomes text and reasoning.
+
     Raises msgspec.DecodeError and UnicodeDecodeError."""
     try:
         return decode_event(data)
@@ -88,7 +89,7 @@ def read_event(data: bytes) -> EngineEvent:
 
 
 def extract_plain_text(event: EngineEvent) -> str | None:
-    """The text of an event that brings nothing else."""
+    """Return the text of an event that contains only text, else None."""
     choices = event.choices
     if not choices or event.usage is not None or event.error is not None or event.prompt_progress is not None:
         return None
@@ -100,26 +101,26 @@ def extract_plain_text(event: EngineEvent) -> str | None:
     delta = choice.delta
     if delta is None:
         return choice.text
-    alone = delta.reasoning_content is None and delta.reasoning is None and delta.tool_calls is None
-    return delta.content if alone and delta.refusal is None and delta.signature is None else None
+    plain = delta.reasoning_content is None and delta.reasoning is None and delta.tool_calls is None
+    return delta.content if plain and delta.refusal is None and delta.signature is None else None
 
 
 def _join_content_parts(raw: Any) -> bool:
-    """Join content in parts to text; True if there was any."""
+    """Replace content in parts by text and reasoning, in place. Return True if any content was in parts."""
     found = False
     for choice in select_objects(raw.get("choices") if type(raw) is dict else None):
-        said = choice.get("delta") or choice.get("message")
-        if type(said) is dict and type(said.get("content")) is list:
-            parts = select_objects(said["content"])
-            said["content"] = _join_part_texts(parts)
-            thoughts = [one for part in parts for one in select_objects(part.get("thinking"))]
-            said.setdefault("reasoning_content", _join_part_texts(thoughts) or None)
+        message = choice.get("delta") or choice.get("message")
+        if type(message) is dict and type(message.get("content")) is list:
+            parts = select_objects(message["content"])
+            message["content"] = _join_part_texts(parts)
+            thoughts = [inner for part in parts for inner in select_objects(part.get("thinking"))]
+            message.setdefault("reasoning_content", _join_part_texts(thoughts) or None)
             found = True
     return found
 
 
 def select_objects(value: object) -> list[dict[str, Any]]:
-    """The JSON objects in a list; none if `value` is no list."""
+    """Return the JSON objects in a list; an empty list if `value` is not a list."""
     return [item for item in value if type(item) is dict] if type(value) is list else []
 
 
@@ -128,9 +129,9 @@ def _join_part_texts(parts: list[dict[str, Any]]) -> str:
 
 
 class EventReader(Protocol):
-    """Reads one reply of an engine that does not speak plain OpenAI chat. `done` at the end of the stream."""
+    """Reads one reply in a format other than plain OpenAI chat. `done`: the stream has ended."""
 
     done: bool
 
     def read(self, event: ServerSentEvent) -> Iterable[EngineEvent]:
-        """Raises msgspec.DecodeError."""
+        """Translate one event. Raises msgspec.DecodeError."""

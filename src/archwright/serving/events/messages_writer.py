@@ -1,8 +1,8 @@
-"""A reply in the format of the Messages interface: a sequence of blocks.
+"""Write a reply in the format of the Messages interface: a sequence of blocks.
 
-Design: a call's block ends when the JSON object of its arguments is complete, since no engine marks its end. Until then
-other output is held back, up to BUFFER_LIMIT_BYTES; at the end of the stream everything is written. Engines of another
-interface count the prompt only at the end, so the first event of a stream says 0 and the last one the count.
+Design: engines do not mark the end of a tool call, so its block ends when the JSON object of its arguments is complete.
+Until then other output is buffered, up to BUFFER_LIMIT_BYTES; the end of the stream writes all buffered output. OpenAI
+engines report the prompt's tokens only at the end, so the first event reports 0 and the last event the real count.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from archwright.serving.events.response_formats import ResponseEnvelope, Respons
 _encode = msgspec.json.Encoder().encode
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 BUFFER_LIMIT_BYTES = 1 << 20
-PIECE_OVERHEAD_BYTES = 256  # of a held piece, beside its text
-TEXT_INDEX = -1  # of output beside calls, among their numbers
-_JSON_SIGNS = re.compile(r'\\.|["{}\[\]\\]', re.DOTALL)
+PIECE_OVERHEAD_BYTES = 256  # of a buffered piece, in addition to its text
+TEXT_INDEX = -1  # index of output that is not a tool call
+_JSON_TOKENS = re.compile(r'\\.|["{}\[\]\\]', re.DOTALL)
 
 
 class _JsonObjectScanner:
-    """Follows a JSON object that arrives in pieces; `closed` when it is complete."""
+    """Scans a JSON object that arrives in pieces; `closed`: the object is complete."""
 
     def __init__(self) -> None:
         self.closed = False
         self._depth = 0
         self._quoted = False
-        self._escape = ""  # an escape cut off at the end of a piece
+        self._escape = ""  # an escape sequence cut off at the end of a piece
 
     def feed(self, text: str) -> None:
         text, self._escape = self._escape + text, ""
-        for sign in _JSON_SIGNS.findall(text):
-            if sign == "\\":
-                self._escape = sign
-            elif sign == '"':
+        for token in _JSON_TOKENS.findall(text):
+            if token == "\\":
+                self._escape = token
+            elif token == '"':
                 self._quoted = not self._quoted
             elif self._quoted:
                 continue
-            elif sign in ("{", "["):
+            elif token in ("{", "["):
                 self._depth += 1
-            elif sign in ("}", "]"):
+            elif token in ("}", "]"):
                 self._depth -= 1
                 self.closed = self.closed or self._depth <= 0
 
@@ -58,14 +58,14 @@ class MessagesWriter:
         self._stops = stops
         self._open = ""
         self._blocks = 0
-        self._begun: set[int] = set()  # numbers of calls that have a block
-        self._call: int | None = None  # the call whose block is open
-        self._arguments = _JsonObjectScanner()  # of that call
-        self._held: dict[int, list[ResponsePiece]] = {}  # by call
-        self._room = BUFFER_LIMIT_BYTES
+        self._begun: set[int] = set()  # indexes of the calls that have a block
+        self._call: int | None = None  # index of the call whose block is open
+        self._arguments = _JsonObjectScanner()  # arguments of the call whose block is open
+        self._buffered: dict[int, list[ResponsePiece]] = {}  # by call index
+        self._free_bytes = BUFFER_LIMIT_BYTES
         self._ended = False
         self._finish: ResponsePiece | None = None
-        self._behind = b""
+        self._text_prefix = b""
 
     def encode_start(self) -> bytes:
         usage = {"input_tokens": 0, "output_tokens": 0}
@@ -74,7 +74,7 @@ class MessagesWriter:
     def encode_text(self, text: str) -> bytes:
         if self._open != "text":
             return self._write_or_buffer(TEXT_INDEX, ResponsePiece(text, "", None, None))
-        return b"%b%b}}\n\n" % (self._behind, _encode(text))
+        return b"%b%b}}\n\n" % (self._text_prefix, _encode(text))
 
     def encode_piece(self, piece: ResponsePiece) -> bytes:
         if piece.finish:
@@ -87,19 +87,20 @@ class MessagesWriter:
         return out
 
     def _write_or_buffer(self, number: int, piece: ResponsePiece) -> bytes:
-        """The bytes to send now; none for a call whose block is closed, since its arguments were complete."""
+        """Return the bytes to send now; nothing for a call whose block is closed, because its arguments were complete.
+
+        Raises EngineError AW-ENG-03 if the buffer is full."""
         if number != self._call:
             if number in self._begun:
                 return b""
             if self._is_block_incomplete:
                 arguments = [call.called_function.arguments or "" for call in piece.calls]
-                said = (piece.text, piece.refusal, piece.reasoning, piece.signature, *piece.redacted, *arguments)
-                self._room -= PIECE_OVERHEAD_BYTES + sum(map(len, said))
-                if self._room < 0:
-                    said_more = f"the engine went on for {BUFFER_LIMIT_BYTES} bytes"
-                    message = f"{said_more} before the tool call it had begun was whole"
-                    raise EngineError("AW-ENG-03", message, hint="have it make one call at a time")
-                self._held.setdefault(number, []).append(piece)
+                texts = (piece.text, piece.refusal, piece.reasoning, piece.signature, *piece.redacted, *arguments)
+                self._free_bytes -= PIECE_OVERHEAD_BYTES + sum(map(len, texts))
+                if self._free_bytes < 0:
+                    message = f"the engine sent {BUFFER_LIMIT_BYTES} bytes of other output inside an open tool call"
+                    raise EngineError("AW-ENG-03", message, hint="make the engine generate one tool call at a time")
+                self._buffered.setdefault(number, []).append(piece)
                 return b""
         return self._write_piece(piece) + self._flush_buffered()
 
@@ -108,12 +109,12 @@ class MessagesWriter:
         return self._call is not None and not self._arguments.closed and not self._ended
 
     def _flush_buffered(self) -> bytes:
-        """Write what was held, up to a call that is not complete."""
+        """Write the buffered pieces, up to a call that is not complete."""
         out = b""
-        while self._held and not self._is_block_incomplete:
-            out += b"".join(map(self._write_piece, self._held.pop(next(iter(self._held)))))
-        if not self._held:
-            self._room = BUFFER_LIMIT_BYTES
+        while self._buffered and not self._is_block_incomplete:
+            out += b"".join(map(self._write_piece, self._buffered.pop(next(iter(self._buffered)))))
+        if not self._buffered:
+            self._free_bytes = BUFFER_LIMIT_BYTES
         return out
 
     def _write_piece(self, piece: ResponsePiece) -> bytes:
@@ -151,7 +152,7 @@ class MessagesWriter:
         return out
 
     def encode_end(self, used: dict[str, Any] | None) -> bytes:
-        self._ended = True  # nothing more can come
+        self._ended = True  # no more pieces follow
         out = self._flush_buffered() + self._close_block()
         reason, stop = self._map_stop_reason(self._finish)
         delta = {"stop_reason": reason, "stop_sequence": stop}
@@ -161,14 +162,14 @@ class MessagesWriter:
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
         piece = pieces[0]
         blocks: list[dict[str, Any]] = []
-        if piece.reasoning or piece.signature:  # some show only the signature
+        if piece.reasoning or piece.signature:  # some providers send only the signature
             blocks.append({"type": "thinking", "thinking": piece.reasoning, "signature": piece.signature})
         blocks += [{"type": "redacted_thinking", "data": data} for data in piece.redacted]
         if piece.text or piece.refusal:
             blocks.append({"type": "text", "text": piece.text + piece.refusal})
         for call in piece.calls:
-            name, said = call.called_function.name, call.called_function.arguments
-            blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": _parse_arguments(said)})
+            name, arguments = call.called_function.name, _parse_arguments(call.called_function.arguments)
+            blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": arguments})
         return _encode(self._build_message(blocks, piece, to_messages_usage(used)))
 
     def _build_message(
@@ -184,14 +185,14 @@ class MessagesWriter:
         if piece.finish == "stop" and piece.stop in self._stops:
             return "stop_sequence", piece.stop
         if piece.finish == "stop" and (self._begun or piece.calls):
-            return "tool_use", None  # many engines say "stop" after a required call
+            return "tool_use", None  # many engines report "stop" after a required call
         return STOP_REASONS.get(piece.finish, "end_turn"), None
 
     def _open_block(self, kind: str, block: dict[str, Any]) -> bytes:
         out = self._close_block() + _encode_event("content_block_start", index=self._blocks, content_block=block)
         self._open, self._blocks = kind, self._blocks + 1
         head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % (self._blocks - 1)
-        self._behind = head + b'"delta":{"type":"text_delta","text":'
+        self._text_prefix = head + b'"delta":{"type":"text_delta","text":'
         return out
 
     def _close_block(self) -> bytes:
@@ -208,17 +209,17 @@ def _encode_event(kind: str, **fields: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **fields}))
 
 
-def _parse_arguments(said: str | None) -> dict[str, Any]:
-    """A call's arguments; {} if they were cut off."""
+def _parse_arguments(arguments: str | None) -> dict[str, Any]:
+    """Decode a call's arguments; {} if they were cut off."""
     try:
-        return msgspec.json.decode(said or "{}", type=dict[str, Any])
+        return msgspec.json.decode(arguments or "{}", type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
         return {}
 
 
 def to_messages_usage(used: dict[str, Any] | None) -> dict[str, Any]:
-    """The usage in the interface's fields, where the input excludes cached tokens."""
-    found = used or {}
-    cached = found.get("prompt_tokens_details", {}).get("cached_tokens", 0)
-    read = {"input_tokens": max(0, found.get("prompt_tokens", 0) - cached), "cache_read_input_tokens": cached}
-    return {**read, "output_tokens": found.get("completion_tokens", 0)}
+    """Convert OpenAI usage to the fields of the Messages interface, whose input tokens exclude cached tokens."""
+    usage = used or {}
+    cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+    input_counts = {"input_tokens": max(0, usage.get("prompt_tokens", 0) - cached), "cache_read_input_tokens": cached}
+    return {**input_counts, "output_tokens": usage.get("completion_tokens", 0)}

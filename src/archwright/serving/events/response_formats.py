@@ -1,4 +1,4 @@
-"""Engine events in, OpenAI objects out, as a stream of chunks or one reply: content, log-probabilities, usage."""
+"""Write OpenAI replies, as a stream of chunks or one object: content, log-probabilities and usage."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _encode = msgspec.json.Encoder().encode
 _USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _USAGE_DETAILS = (("prompt_tokens_details", "cached_tokens"), ("completion_tokens_details", "reasoning_tokens"))
 DONE_EVENT = b"data: [DONE]\n\n"
-# More tokens than any request has; costs of so many still add up in 64 bits.
+# Upper bound of a plausible token count; the cost of that many tokens still fits 64-bit sums.
 MAX_COUNT = 1 << 31
 
 
 class ResponsePiece(NamedTuple):
-    """A part of one choice; `entries` are log-probabilities in the chat form, `stop` the stop text met, if known."""
+    """A part of one choice. `entries`: log-probabilities in chat form; `stop`: the matched stop text, if known."""
 
     text: str
     reasoning: str
@@ -33,7 +33,7 @@ class ResponsePiece(NamedTuple):
 
 
 class ResponseEnvelope(msgspec.Struct, frozen=True, gc=False):
-    """The fields that every chunk of a reply repeats. `model` is the name the client used."""
+    """The fields that every chunk of a reply repeats. `model`: the name from the client's request."""
 
     id: str
     created: int
@@ -43,7 +43,8 @@ class ResponseEnvelope(msgspec.Struct, frozen=True, gc=False):
 
 class ResponseWriter(Protocol):
     """Writes one reply in the client's format: as a stream (start, texts and pieces, end) or as one response.
-    `encode_text` is for a piece of the first choice that is only text, as nearly all are."""
+
+    `encode_text` takes a piece of the first choice that has only text, which is the usual case."""
 
     def encode_start(self) -> bytes: ...
     def encode_text(self, text: str) -> bytes: ...
@@ -52,22 +53,8 @@ class ResponseWriter(Protocol):
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes: ...
 
 
-class ChoiceFormat(Protocol):
-    """One of OpenAI's two text interfaces. `text`: the bytes before and after the text in a chunk of text alone."""
-
-    path: str
-    prefix: str
-    reply_object: str
-    chunk_object: str
-    text: tuple[bytes, bytes]
-
-    def start_choice(self, index: int) -> dict[str, Any] | None: ...
-    def chunk_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
-    def complete_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
-
-
 class ResponseOptions(msgspec.Struct, frozen=True, gc=False):
-    """`top_logprobs` None: no log-probabilities; `prompt_characters`: where old-style text offsets start."""
+    """`top_logprobs` None: no log-probabilities. `prompt_characters`: first text offset of the completions format."""
 
     top_logprobs: int | None
     prompt_characters: int
@@ -76,6 +63,8 @@ class ResponseOptions(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChatFormat:
+    """Chat completions. `text`: the bytes around the text in a chunk that has only text."""
+
     path = "/chat/completions"
     prefix = "chatcmpl-"
     reply_object = "chat.completion"
@@ -86,7 +75,7 @@ class ChatFormat:
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def chunk_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
+    def chunk_choice(self, piece: ResponsePiece, options: ResponseOptions) -> dict[str, Any]:
         delta: dict[str, Any] = {}
         if piece.text:
             delta["content"] = piece.text
@@ -96,33 +85,33 @@ class ChatFormat:
             delta["refusal"] = piece.refusal
         if piece.calls:
             delta["tool_calls"] = [{"index": call.index, **_format_tool_call(call)} for call in piece.calls]
-        logprobs = chat_logprobs(piece.entries, wanted)
+        logprobs = chat_logprobs(piece.entries, options)
         return {"index": piece.number, "delta": delta, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def complete_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
-        nothing = not piece.text and (piece.calls or piece.refusal)
-        message: dict[str, Any] = {"role": "assistant", "content": None if nothing else piece.text}
+    def complete_choice(self, piece: ResponsePiece, options: ResponseOptions) -> dict[str, Any]:
+        without_content = not piece.text and (piece.calls or piece.refusal)
+        message: dict[str, Any] = {"role": "assistant", "content": None if without_content else piece.text}
         message["refusal"] = piece.refusal or None
         if piece.reasoning:
             message["reasoning_content"] = piece.reasoning
         if piece.calls:
             message["tool_calls"] = [_format_tool_call(call) for call in piece.calls]
-        logprobs = chat_logprobs(piece.entries, wanted)
+        logprobs = chat_logprobs(piece.entries, options)
         return {"index": piece.number, "message": message, "logprobs": logprobs, "finish_reason": piece.finish}
 
 
 def _format_tool_call(call: ToolCall) -> dict[str, Any]:
-    kind, words = ("function", "arguments") if call.custom is None else ("custom", "input")
-    said: dict[str, Any] = {"id": call.id, "type": kind} if call.id is not None else {}
+    kind, field = ("function", "arguments") if call.custom is None else ("custom", "input")
+    formatted: dict[str, Any] = {"id": call.id, "type": kind} if call.id is not None else {}
     function = call.function or call.custom
     if function is not None:
-        named = {} if function.name is None else {"name": function.name}
-        said[kind] = {**named, words: function.arguments or ""}
-    return said if call.extra_content is None else {**said, "extra_content": call.extra_content}
+        name = {} if function.name is None else {"name": function.name}
+        formatted[kind] = {**name, field: function.arguments or ""}
+    return formatted if call.extra_content is None else {**formatted, "extra_content": call.extra_content}
 
 
 class CompletionFormat:
-    """Counts text offsets, which old-style log-probabilities have. `echoes`: the text begins with the prompt."""
+    """Text completions, with text offsets of log-probabilities. `echoes`: the text begins with the prompt."""
 
     path = "/completions"
     prefix = "cmpl-"
@@ -137,46 +126,49 @@ class CompletionFormat:
     def start_choice(self, index: int) -> dict[str, Any] | None:
         return None
 
-    def chunk_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
-        logprobs = self._format_logprobs(piece, wanted)
+    def chunk_choice(self, piece: ResponsePiece, options: ResponseOptions) -> dict[str, Any]:
+        logprobs = self._format_logprobs(piece, options)
         return {"index": piece.number, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def complete_choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
-        """The whole choice, also after it was streamed."""
+    def complete_choice(self, piece: ResponsePiece, options: ResponseOptions) -> dict[str, Any]:
+        """Format the complete choice; offsets start again if the choice was also streamed."""
         self._offsets.pop(piece.number, None)
-        return self.chunk_choice(piece, wanted)
+        return self.chunk_choice(piece, options)
 
-    def _format_logprobs(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any] | None:
-        found = piece.entries
-        if wanted.top_logprobs is None or not found:
+    def _format_logprobs(self, piece: ResponsePiece, options: ResponseOptions) -> dict[str, Any] | None:
+        entries = piece.entries
+        if options.top_logprobs is None or not entries:
             return None
-        start = 0 if self._echoes else wanted.prompt_characters
+        start = 0 if self._echoes else options.prompt_characters
         offsets, offset = [], self._offsets.get(piece.number, start)
-        for entry in found:
+        for entry in entries:
             offsets.append(offset)
             offset += len(entry["token"])
         self._offsets[piece.number] = offset
         return {
-            "tokens": [entry["token"] for entry in found],
-            "token_logprobs": [entry["logprob"] for entry in found],
-            # The chosen token is always among the alternatives, as the old interface promises.
+            "tokens": [entry["token"] for entry in entries],
+            "token_logprobs": [entry["logprob"] for entry in entries],
+            # The completions interface specifies that the alternatives include the chosen token.
             "top_logprobs": [
-                {other["token"]: other["logprob"] for other in (*entry["top_logprobs"][: wanted.top_logprobs], entry)}
-                for entry in found
+                {other["token"]: other["logprob"] for other in (*entry["top_logprobs"][: options.top_logprobs], entry)}
+                for entry in entries
             ],
             "text_offset": offsets,
         }
 
 
-def chat_logprobs(found: list[dict[str, Any]] | None, wanted: ResponseOptions) -> dict[str, Any] | None:
-    if wanted.top_logprobs is None or not found:
+ChoiceFormat = ChatFormat | CompletionFormat
+
+
+def chat_logprobs(entries: list[dict[str, Any]] | None, options: ResponseOptions) -> dict[str, Any] | None:
+    if options.top_logprobs is None or not entries:
         return None
-    cut = [{**entry, "top_logprobs": entry["top_logprobs"][: wanted.top_logprobs]} for entry in found]
-    return {"content": cut, "refusal": None}
+    shortened = [{**entry, "top_logprobs": entry["top_logprobs"][: options.top_logprobs]} for entry in entries]
+    return {"content": shortened, "refusal": None}
 
 
 def parse_logprobs(logprobs: object) -> list[dict[str, Any]] | None:
-    """An engine's log-probabilities, of either style, in the chat form: token, logprob, bytes, top_logprobs."""
+    """Convert an engine's log-probabilities of either style to chat entries: token, logprob, bytes, top_logprobs."""
     if type(logprobs) is not dict:
         return None
     if type(logprobs.get("content")) is list:
@@ -202,53 +194,53 @@ def _logprob_entry(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """True if `value` is a believable count of tokens: it is billed."""
+    """True if `value` is a plausible token count. The count is charged to the caller."""
     return type(value) is int and 0 <= value <= MAX_COUNT
 
 
 def parse_usage(found: object) -> dict[str, Any] | None:
-    """The engine's count of tokens, in OpenAI's fields; None where an event has none."""
+    """Return the engine's plausible token counts in OpenAI's fields; None without an output count."""
     if not isinstance(found, dict) or not is_count(found.get("completion_tokens")):
         return None
-    kept: dict[str, Any] = {name: found[name] for name in _USAGE_FIELDS if is_count(found.get(name))}
+    usage: dict[str, Any] = {name: found[name] for name in _USAGE_FIELDS if is_count(found.get(name))}
     for name, field in _USAGE_DETAILS:
         details = found.get(name)
         if isinstance(details, dict) and is_count(details.get(field)):
-            kept[name] = {field: details[field]}
-    return kept
+            usage[name] = {field: details[field]}
+    return usage
 
 
 class OpenAIWriter:
-    """Writes OpenAI's replies; what all chunks share is encoded once, for a `stream`."""
+    """Writes OpenAI replies. For a `stream`, the bytes common to all chunks are encoded once."""
 
     def __init__(
-        self, shape: ChoiceFormat, envelope: ResponseEnvelope, wanted: ResponseOptions, *, stream: bool = True
+        self, shape: ChoiceFormat, envelope: ResponseEnvelope, options: ResponseOptions, *, stream: bool = True
     ) -> None:
-        self._shape, self._envelope, self._wanted = shape, envelope, wanted
+        self._shape, self._envelope, self._options = shape, envelope, options
         if not stream:
             return
         self._head = b"data: " + _encode(_envelope_fields(envelope, shape.chunk_object))[:-1] + b',"choices":['
-        self._tail = b'],"usage":null}\n\n' if wanted.include_usage else b"]}\n\n"
-        before, behind = shape.text
-        self._before, self._behind = self._head + before, behind + self._tail
+        self._tail = b'],"usage":null}\n\n' if options.include_usage else b"]}\n\n"
+        before, after = shape.text
+        self._before, self._after = self._head + before, after + self._tail
 
     def encode_start(self) -> bytes:
-        found = [self._shape.start_choice(index) for index in range(self._wanted.choices)]
-        return b"".join(self._encode_choice(choice) for choice in found if choice is not None)
+        choices = map(self._shape.start_choice, range(self._options.choices))
+        return b"".join(self._encode_choice(choice) for choice in choices if choice is not None)
 
     def encode_text(self, text: str) -> bytes:
-        return self._before + _encode(text) + self._behind
+        return self._before + _encode(text) + self._after
 
     def encode_piece(self, piece: ResponsePiece) -> bytes:
-        return self._encode_choice(self._shape.chunk_choice(piece, self._wanted))
+        return self._encode_choice(self._shape.chunk_choice(piece, self._options))
 
     def encode_end(self, used: dict[str, Any] | None) -> bytes:
-        if not (self._wanted.include_usage and used):
+        if not (self._options.include_usage and used):
             return DONE_EVENT
         return self._head + b'],"usage":' + _encode(used) + b"}\n\n" + DONE_EVENT
 
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
-        choices = [self._shape.complete_choice(piece, self._wanted) for piece in pieces]
+        choices = [self._shape.complete_choice(piece, self._options) for piece in pieces]
         head = _envelope_fields(self._envelope, self._shape.reply_object)
         return _encode({**head, "choices": choices, "usage": used})
 

@@ -1,8 +1,8 @@
 """Tool schemas for constrained generation: relocated into one schema and bounded in length.
 
-Design: a string or list without a stated length gets the largest bound with which the schema's longest document fits
-the reply's tokens, so a required call is complete unless the schema's own bounds, recursion or free-form values exceed
-the reply. One character counts as one token, which is the worst case (digits).
+Design: strings and lists without a length limit get the largest bound for which the schema's longest document fits into
+the reply's tokens. A required call is then complete, unless the schema's own bounds, recursion or free-form values
+exceed the reply. One character counts as one token, which is the worst case (digits).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Tokens of a mark between values (with the blanks that a grammar allows), of a number and of a literal.
-MARK_TOKENS, NUMBER_TOKENS, LITERAL_TOKENS = 3, 20, 2
+# Tokens of a separator between values (with the blanks that a grammar allows), of a number and of a literal.
+SEPARATOR_TOKENS, NUMBER_TOKENS, LITERAL_TOKENS = 3, 20, 2
 UNBOUNDED_TOKENS = 1_000_000
 _BOUNDING_KEYWORDS = {"maxLength", "pattern", "format", "enum", "const"}
 
 
 class SchemaBound(NamedTuple):
-    """The most characters of an open string and items of an open list."""
+    """Maximum characters of an unbounded string and maximum items of an unbounded list."""
 
     characters: int
     items: int
@@ -26,28 +26,28 @@ class SchemaBound(NamedTuple):
 SCHEMA_BOUNDS = tuple(SchemaBound(2**power, max(1, min(16, 2 ** (power - 3)))) for power in range(10, 2, -1))
 
 
-def bound_schemas(given: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list[Any], dict[str, Any]]:
-    """The schema of each tool, and the definitions for those that refer to parts of themselves."""
-    found: list[Any] = []
+def bound_schemas(schemas: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list[Any], dict[str, Any]]:
+    """Return the bounded schema of each tool, and the definitions of the schemas that contain references."""
+    bounded: list[Any] = []
     defined: dict[str, Any] = {}
-    for number, schema in enumerate(given):
+    for number, schema in enumerate(schemas):
         fits = (bound for bound in SCHEMA_BOUNDS if _LongestDocument(schema, bound).tokens_of(schema) <= tokens)
         bound = next(fits, SCHEMA_BOUNDS[-1])
         name = f"tool{number}"
         placed = _relocate_schema(schema, f"#/$defs/{name}", bound)
         if _has_reference(schema):
             defined[name], placed = placed, {"$ref": f"#/$defs/{name}"}
-        found.append(placed)
-    return found, defined
+        bounded.append(placed)
+    return bounded, defined
 
 
 def _schema_types(node: Mapping[str, Any]) -> tuple[Any, ...]:
-    said = node.get("type")
-    return tuple(said) if type(said) is list and said else (said,)
+    kind = node.get("type")
+    return tuple(kind) if type(kind) is list and kind else (kind,)
 
 
 def _relocate_schema(node: Any, root: str, bound: SchemaBound) -> Any:
-    """A bounded copy whose references begin at `root`."""
+    """Return a bounded copy whose references start at `root`."""
     if type(node) is list:
         return [_relocate_schema(inner, root, bound) for inner in node]
     if type(node) is not dict:
@@ -65,7 +65,7 @@ def _relocate_schema(node: Any, root: str, bound: SchemaBound) -> Any:
 
 
 class _LongestDocument:
-    """The most tokens that a document of a schema takes; recursive schemas are unbounded."""
+    """Upper bound of the tokens of a schema's documents. Recursive schemas count as unbounded."""
 
     def __init__(self, whole: Mapping[str, Any], bound: SchemaBound) -> None:
         self._whole, self._bound = whole, bound
@@ -93,12 +93,12 @@ class _LongestDocument:
         if kind == "string":
             return LITERAL_TOKENS + _integer_field(node, "maxLength", self._bound.characters)
         if kind == "array":
-            each = self.tokens_of(node.get("items")) + MARK_TOKENS
-            return 2 * MARK_TOKENS + each * _integer_field(node, "maxItems", self._bound.items)
+            each = self.tokens_of(node.get("items")) + SEPARATOR_TOKENS
+            return 2 * SEPARATOR_TOKENS + each * _integer_field(node, "maxItems", self._bound.items)
         fields = node.get("properties")
         if type(fields) is dict:
-            inside = (len(name) + 2 * MARK_TOKENS + self.tokens_of(inner) for name, inner in fields.items())
-            return 2 * MARK_TOKENS + sum(inside)
+            inside = (len(name) + 2 * SEPARATOR_TOKENS + self.tokens_of(inner) for name, inner in fields.items())
+            return 2 * SEPARATOR_TOKENS + sum(inside)
         return NUMBER_TOKENS
 
 
@@ -113,7 +113,7 @@ def _integer_field(node: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def _resolve_pointer(pointer: Any, whole: Mapping[str, Any]) -> Any:
-    """The part of a schema that a reference points to; None if there is none."""
+    """Return the part of a schema that a reference points to; None if it does not exist."""
     found: Any = whole
     for step in str(pointer).removeprefix("#").split("/")[1:]:
         found = found.get(step) if type(found) is dict else None

@@ -1,4 +1,7 @@
-"""Replay a cached reply as a stream. A reply with a truncated tool call is not cached: a message cannot hold it."""
+"""Replay a cached reply as a stream.
+
+A reply with a truncated tool call is not cached, because a message cannot represent it.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ from archwright.serving.events.response_formats import (
 
 UsageTransform = Callable[[dict[str, Any] | None], dict[str, Any] | None]
 FINISH_REASONS = {reason: finish for finish, reason in STOP_REASONS.items()}
-MAX_LOGPROBS = 1_000  # all: only the requested ones are cached
+MAX_LOGPROBS = 1_000  # no limit: only the requested log-probabilities are cached
 
 
 def replay_response(body: bytes, *, include_usage: bool, told: UsageTransform | None = None) -> bytes:
-    """The server-sent events of a reply (chat, completion or message). `told` converts the usage for the client."""
+    """Encode a reply (chat, completion or message) as server-sent events. `told` converts the usage for the client."""
     reply: dict[str, Any] = msgspec.json.decode(body)
     if reply.get("type") == "message":
         return _replay_message(reply)
@@ -34,8 +37,8 @@ def replay_response(body: bytes, *, include_usage: bool, told: UsageTransform | 
     envelope = ResponseEnvelope(reply["id"], reply["created"], reply["model"], reply.get("system_fingerprint") or "")
     pieces, used = parse_pieces(reply), reply.get("usage")
     offsets = (reply["choices"][0].get("logprobs") or {}).get("text_offset") or [0]
-    wanted = ResponseOptions(MAX_LOGPROBS, offsets[0], include_usage, len(pieces))
-    writer = OpenAIWriter(ChatFormat() if chat else CompletionFormat(), envelope, wanted)
+    options = ResponseOptions(MAX_LOGPROBS, offsets[0], include_usage, len(pieces))
+    writer = OpenAIWriter(ChatFormat() if chat else CompletionFormat(), envelope, options)
     return encode_stream(writer, pieces, used if told is None else told(used))
 
 
@@ -50,14 +53,14 @@ def has_truncated_call(pieces: Sequence[ResponsePiece]) -> bool:
 def _replay_message(reply: dict[str, Any]) -> bytes:
     stop = reply["stop_sequence"]
     writer = MessagesWriter(ResponseEnvelope(reply["id"], 0, reply["model"], ""), () if stop is None else (stop,))
-    told = [writer.encode_start()]
-    told += [writer.encode_piece(_parse_block(number, block)) for number, block in enumerate(reply["content"])]
+    events = [writer.encode_start()]
+    events += [writer.encode_piece(_parse_block(number, block)) for number, block in enumerate(reply["content"])]
     finish = FINISH_REASONS.get(reply["stop_reason"], "stop")
-    told.append(writer.encode_piece(ResponsePiece("", "", None, finish, stop=stop or "")))
-    read, cached = reply["usage"]["input_tokens"], reply["usage"]["cache_read_input_tokens"]
-    used = {"prompt_tokens": read + cached, "completion_tokens": reply["usage"]["output_tokens"]}
-    told.append(writer.encode_end({**used, "prompt_tokens_details": {"cached_tokens": cached}}))
-    return b"".join(told)
+    events.append(writer.encode_piece(ResponsePiece("", "", None, finish, stop=stop or "")))
+    uncached, cached = reply["usage"]["input_tokens"], reply["usage"]["cache_read_input_tokens"]
+    used = {"prompt_tokens": uncached + cached, "completion_tokens": reply["usage"]["output_tokens"]}
+    events.append(writer.encode_end({**used, "prompt_tokens_details": {"cached_tokens": cached}}))
+    return b"".join(events)
 
 
 def _parse_block(number: int, block: dict[str, Any]) -> ResponsePiece:
@@ -72,24 +75,24 @@ def _parse_block(number: int, block: dict[str, Any]) -> ResponsePiece:
 
 
 def encode_stream(writer: ResponseWriter, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
-    """A whole stream with few events: for each choice its role, its content, its end."""
+    """Encode a complete stream in few events: the role, the content and the end of each choice."""
     return b"".join((writer.encode_start(), *encode_pieces(writer, pieces), writer.encode_end(used)))
 
 
 def encode_pieces(writer: ResponseWriter, pieces: Sequence[ResponsePiece]) -> Iterator[bytes]:
-    """The events between the start and the end of the stream."""
+    """Encode the events between the start and the end of the stream."""
     for piece in pieces:
-        # Nearly all are only text, which is written without building objects.
-        alone = piece.text and piece == (piece.text, "", None, piece.finish, [], "", 0, "", "", ())
-        yield writer.encode_text(piece.text) if alone else writer.encode_piece(piece._replace(finish=None))
+        # Most pieces have only text, which is written without building objects.
+        only_text = piece.text and piece == (piece.text, "", None, piece.finish, [], "", 0, "", "", ())
+        yield writer.encode_text(piece.text) if only_text else writer.encode_piece(piece._replace(finish=None))
         yield writer.encode_piece(ResponsePiece("", "", None, piece.finish, number=piece.number, stop=piece.stop))
 
 
 def _parse_choice(choice: dict[str, Any]) -> ResponsePiece:
-    said = choice.get("message") or {"content": choice.get("text")}
-    calls = msgspec.convert(said.get("tool_calls") or [], list[ToolCall])
+    message = choice.get("message") or {"content": choice.get("text")}
+    calls = msgspec.convert(message.get("tool_calls") or [], list[ToolCall])
     for number, call in enumerate(calls):
         call.index = number
-    texts = said.get("content") or "", said.get("reasoning_content") or ""
-    found = parse_logprobs(choice.get("logprobs"))
-    return ResponsePiece(*texts, found, choice["finish_reason"], calls, said.get("refusal") or "", choice["index"])
+    texts = message.get("content") or "", message.get("reasoning_content") or ""
+    entries = parse_logprobs(choice.get("logprobs"))
+    return ResponsePiece(*texts, entries, choice["finish_reason"], calls, message.get("refusal") or "", choice["index"])

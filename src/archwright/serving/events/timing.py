@@ -1,4 +1,4 @@
-"""Times and token counts of one answer."""
+"""Times and token counts of one reply."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class RequestTiming:
-    """Times on the exchange's clock, and what was counted."""
+    """Times in seconds on the exchange's clock. `used`: the engine's usage; `chunks`: pieces delivered."""
 
     queued_s = 0.0
     first_at: float | None = None
@@ -19,7 +19,7 @@ class RequestTiming:
 
     @property
     def tokens(self) -> int:
-        """Generated tokens: by the engine's count, else by the pieces delivered."""
+        """Generated tokens: the engine's count, or the delivered pieces if the engine reported no usage."""
         return int(self.used["completion_tokens"]) if self.used else self.chunks
 
     @property
@@ -37,7 +37,7 @@ class RequestTiming:
         return (self.last_at - self.first_at) / (self.tokens - 1)
 
     def gateway_time_s(self, now: float) -> float:
-        """The gateway's own time so far: before the engine was asked, without the queue, and since its last event."""
+        """Return the gateway's own time: until the engine was asked, without queueing, and since its last event."""
         return self.asked_at - self.received_at - self.queued_s + now - self.event_at
 
     def overhead_header(self, now: float) -> tuple[bytes, bytes]:

@@ -1,1 +1,1 @@
-"""The Anthropic Messages interface: its schema and the translation of its requests."""
+"""The Anthropic Messages interface: request schema and translation to chats."""

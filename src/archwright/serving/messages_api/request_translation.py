@@ -1,8 +1,8 @@
-"""The Messages interface in front of any model: its requests become chats (`messages_writer` writes the answer).
+"""Translate Messages requests to chats for any model (`messages_writer` writes the reply).
 
-What has the same meaning in a chat is translated, marks for a provider's bill (cache control) are dropped, and the rest
-is refused by name. If the model's provider speaks the interface itself, the client's body and betas are passed on with
-only the model's name changed; what would cost more than the bill is refused. Fields: API reference, version 2023-06-01.
+Fields with the same meaning in a chat are translated, cache control is dropped, other fields are rejected by name. If
+the model's provider supports the interface itself, the client's body and betas are passed on with only the model's name
+replaced; fields that cost more than the configured price are rejected. Fields: API reference, version 2023-06-01.
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ KNOWN_FIELDS = frozenset({"model", *MessagesRequest.__struct_fields__})
 def translate_request(
     body: Mapping[str, Any], directory: ModelDirectory, workload: str | None, betas: str | None = None
 ) -> GenerationRequest:
-    """The request for the endpoint it names; `betas` is its header. Raises ApiError."""
+    """Validate a request for the endpoint that it names. `betas`: the request's header. Raises ApiError."""
     found = directory.resolve(body.get("model"), workload)
     endpoint = found.endpoints[0]
     require_field(body.get("max_tokens"), "max_tokens")
     if body.get("thread") is not None:
-        # Also not for a provider that has threads: their size could not be bounded here.
-        raise bad_request("'thread' is not supported: send the whole conversation", "thread", THREAD_UNSUPPORTED)
+        # Rejected also for a provider that has threads, because the gateway cannot bound their size.
+        raise bad_request("'thread' is not supported; send the whole conversation", "thread", THREAD_UNSUPPORTED)
     if endpoint.protocol == "anthropic":
         return _pass_through(body, found, endpoint, betas or "")
     for name in body:
         if name not in KNOWN_FIELDS:
             raise unknown_field(name, {**dict.fromkeys(KNOWN_FIELDS)})
     try:
-        told = msgspec.convert(body, MessagesRequest)
+        request = msgspec.convert(body, MessagesRequest)
     except msgspec.ValidationError as error:
         raise _invalid_field_error(error) from None
-    return validate_chat_fields(_to_chat(told, endpoint), found)
+    return validate_chat_fields(_to_chat(request, endpoint), found)
 
 
 def _pass_through(body: Mapping[str, Any], found: ResolvedModel, endpoint: Endpoint, betas: str) -> GenerationRequest:
-    """For a provider that speaks the interface and checks the rest itself."""
+    """Build a request for a provider that supports the interface and checks the other fields itself."""
     require_list_price(body, endpoint)
     reject_unbounded(body)
     length = integer_between(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
@@ -96,103 +96,108 @@ def _pass_through(body: Mapping[str, Any], found: ResolvedModel, endpoint: Endpo
     )
 
 
-def _check_betas(said: str, endpoint: Endpoint) -> str:
-    """The sorted names in the header; those with another price (longer context) are refused, unknown ones passed on."""
-    names = sorted({name for one in said.split(",") if (name := one.strip(" \t"))})
+def _check_betas(header: str, endpoint: Endpoint) -> str:
+    """Return the header's sorted names. Unknown names pass; a name with another price raises ApiError 400."""
+    names = sorted({name for part in header.split(",") if (name := part.strip(" \t"))})
     if len(names) > MAX_BETAS or not all(map(_BETA_NAME.fullmatch, names)):
-        form = f"up to {MAX_BETAS} names of letters, digits, '-', '_' and '.', apart by commas"
+        form = f"up to {MAX_BETAS} comma-separated names of letters, digits, '-', '_' and '.'"
         raise invalid_value(f"{BETA_HEADER_NAME!r} must be {form}", BETA_HEADER_NAME)
-    dear = next((name for name in names if name.startswith(LONG_CONTEXT_PREFIX)), None) if endpoint.charged else None
-    if dear is not None:
-        message = f"{BETA_HEADER_NAME!r}: {dear!r} is charged at another price than this model has here; leave it out"
+    long_context = [name for name in names if endpoint.charged and name.startswith(LONG_CONTEXT_PREFIX)]
+    if long_context:
+        message = (
+            f"{BETA_HEADER_NAME!r}: {long_context[0]!r} costs another price than this model's configured one; omit it"
+        )
         raise unsupported_value(message, BETA_HEADER_NAME)
     return ",".join(names)
 
 
 def _invalid_field_error(error: msgspec.ValidationError) -> Exception:
-    """The error with its place as the interface writes it: messages.0.content."""
-    said, _, place = str(error).partition(" - at `$")
-    quoted = said.split("`")[1] if "`" in said else "body"
-    name = place.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or quoted
-    if said.startswith("Object missing required field `"):
-        name = f"{name}.{quoted}" if place else quoted
+    """Name the field in the interface's notation: messages.0.content."""
+    problem, _, path = str(error).partition(" - at `$")
+    quoted = problem.split("`")[1] if "`" in problem else "body"
+    name = path.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or quoted
+    if problem.startswith("Object missing required field `"):
+        name = f"{name}.{quoted}" if path else quoted
         return bad_request(f"{name}: field required", name, "missing_required_parameter")
-    return invalid_value(f"{name}: {said}", name)
+    return invalid_value(f"{name}: {problem}", name)
 
 
-def _to_chat(told: MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
-    """The same request as a chat's fields."""
+def _to_chat(request: MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
+    """Return the fields of the equivalent chat."""
     messages: list[dict[str, Any]] = []
-    if told.system:
-        words = told.system if type(told.system) is str else "\n\n".join(part.text for part in told.system)  # type: ignore[union-attr]
-        messages.append({"role": "system", "content": words})
-    for number, turn in enumerate(told.messages):
+    if request.system:
+        parts = request.system
+        system = parts if type(parts) is str else "\n\n".join(part.text for part in parts)  # type: ignore[union-attr]
+        messages.append({"role": "system", "content": system})
+    for number, turn in enumerate(request.messages):
         messages += _translate_message(turn, f"messages.{number}")
-    asked: dict[str, Any] = {
+    chat: dict[str, Any] = {
         "messages": messages,
-        # The field is required, so clients' defaults are those of larger models.
-        "max_tokens": min(told.max_tokens, endpoint.context_tokens),
-        "top_p": told.top_p,
-        "top_k": told.top_k,
-        "stop": told.stop_sequences,
-        "temperature": told.temperature,
-        "stream": told.stream,
-        "stream_options": {"include_usage": True} if told.stream else None,
-        "user": (told.metadata or {}).get("user_id"),
+        # Clients must send the field, so their default may exceed this model's context.
+        "max_tokens": min(request.max_tokens, endpoint.context_tokens),
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "stop": request.stop_sequences,
+        "temperature": request.temperature,
+        "stream": request.stream,
+        "stream_options": {"include_usage": True} if request.stream else None,
+        "user": (request.metadata or {}).get("user_id"),
     }
-    if told.temperature is not None and told.temperature > 1:
+    if request.temperature is not None and request.temperature > 1:
         raise invalid_value("'temperature' must be a number from 0 to 1", "temperature")
-    if (told.thinking or {}).get("type") == "enabled":
-        raise bad_request("this model does not take 'thinking'", "thinking", "unsupported_parameter")
-    if told.service_tier is not None and not endpoint.strict:
-        asked["service_tier"] = SERVICE_TIERS.get(told.service_tier, told.service_tier)
-    for edit in told.context_management.edits if told.context_management else ():
+    if (request.thinking or {}).get("type") == "enabled":
+        raise bad_request(
+            "this model does not support 'thinking'; remove the field", "thinking", "unsupported_parameter"
+        )
+    if request.service_tier is not None and not endpoint.strict:
+        chat["service_tier"] = SERVICE_TIERS.get(request.service_tier, request.service_tier)
+    for edit in request.context_management.edits if request.context_management else ():
         if not edit.type.startswith("clear_thinking"):  # a chat has no thinking to clear
             at = "context_management.edits"
-            raise unsupported_value(f"{at}: this model's conversations are not edited, such as by {edit.type!r}", at)
-    config = told.output_config or OutputConfig(format=told.output_format)
-    return {**asked, **_translate_tools(told), **_translate_output(config, endpoint)}
+            raise unsupported_value(f"{at}: this model does not support the edit {edit.type!r}", at)
+    config = request.output_config or OutputConfig(format=request.output_format)
+    return {**chat, **_translate_tools(request), **_translate_output(config, endpoint)}
 
 
-def _translate_tools(told: MessagesRequest) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for number, tool in enumerate(told.tools or ()):
+def _translate_tools(request: MessagesRequest) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for number, tool in enumerate(request.tools or ()):
         if tool.type not in (None, "custom"):
             at = f"tools.{number}.type"
-            raise unsupported_value(f"{at}: this model has no tools of a provider, such as {tool.type!r}", at)
+            raise unsupported_value(f"{at}: this model does not support the provider tool {tool.type!r}", at)
         schema = require_field(tool.input_schema, f"tools.{number}.input_schema")
         function = {"name": tool.name, "description": tool.description, "parameters": schema}
-        found.setdefault("tools", []).append({"type": "function", "function": {**function, "strict": tool.strict}})
-    choice = told.tool_choice
+        fields.setdefault("tools", []).append({"type": "function", "function": {**function, "strict": tool.strict}})
+    choice = request.tool_choice
     if choice is None:
-        return found
+        return fields
     if choice.type == "tool":
-        found["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+        fields["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
     elif choice.type in TOOL_CHOICES:
-        found["tool_choice"] = TOOL_CHOICES[choice.type]
+        fields["tool_choice"] = TOOL_CHOICES[choice.type]
     else:
         allowed = ", ".join((*TOOL_CHOICES, "tool"))
         raise invalid_value(f"'tool_choice.type' must be one of {allowed}", "tool_choice.type")
-    return {**found, "parallel_tool_calls": False} if choice.disable_parallel_tool_use else found
+    return {**fields, "parallel_tool_calls": False} if choice.disable_parallel_tool_use else fields
 
 
 def _translate_output(config: OutputConfig, endpoint: Endpoint) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if config.format is not None:
         inner = {"name": "reply", "schema": config.format.get("schema"), "strict": True}
-        found["response_format"] = {"type": config.format.get("type"), "json_schema": inner}
+        fields["response_format"] = {"type": config.format.get("type"), "json_schema": inner}
     if config.effort is not None and not endpoint.strict:
-        found["reasoning_effort"] = config.effort
-    return found
+        fields["reasoning_effort"] = config.effort
+    return fields
 
 
 def _translate_message(turn: InputMessage, name: str) -> list[dict[str, Any]]:
-    """The chat messages of one turn: first each result of a call, then the rest."""
+    """Return the chat messages of one turn: first each tool result, then the other blocks."""
     if turn.role not in ("user", "assistant", "system"):
         raise invalid_value(f"{name}.role: must be 'user' or 'assistant'", f"{name}.role")
     if type(turn.content) is str:
         return [{"role": turn.role, "content": turn.content}]
-    found: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     for block in turn.content:
@@ -203,15 +208,15 @@ def _translate_message(turn: InputMessage, name: str) -> list[dict[str, Any]]:
             calls.append({"id": block.id, "type": "function", "function": function})
         elif isinstance(block, ToolResultBlock):
             inner = [TextBlock(block.content)] if type(block.content) is str else block.content
-            shown = [_translate_part(one) for one in inner]  # type: ignore[arg-type]
-            said = "".join(part["text"] for part in shown if part["type"] == "text")
-            found.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": said})
-            parts += [part for part in shown if part["type"] != "text"]
+            results = [_translate_part(part) for part in inner]  # type: ignore[arg-type]
+            text = "".join(part["text"] for part in results if part["type"] == "text")
+            messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
+            parts += [part for part in results if part["type"] != "text"]
     if calls:
-        found.append({"role": turn.role, "content": parts or None, "tool_calls": calls})
-    elif parts or not found:
-        found.append({"role": turn.role, "content": parts or ""})
-    return found
+        messages.append({"role": turn.role, "content": parts or None, "tool_calls": calls})
+    elif parts or not messages:
+        messages.append({"role": turn.role, "content": parts or ""})
+    return messages
 
 
 def _translate_part(block: TextBlock | ImageBlock) -> dict[str, Any]:

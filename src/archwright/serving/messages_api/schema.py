@@ -1,4 +1,7 @@
-"""The fields of a Messages request that a chat can express; other fields of a block (bill marks, hints) are ignored."""
+"""The Messages request fields that a chat can express.
+
+Other fields of a block (cache control, hints) are ignored.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +39,11 @@ class ToolResultBlock(msgspec.Struct, tag="tool_result", tag_field="type"):
 
 
 class ThinkingBlock(msgspec.Struct, tag="thinking", tag_field="type"):
-    """From an earlier answer; dropped in a chat."""
+    """Reasoning of an earlier reply; dropped in a chat."""
 
 
 class RedactedThinkingBlock(msgspec.Struct, tag="redacted_thinking", tag_field="type"):
-    """From an earlier answer; dropped in a chat."""
+    """Reasoning of an earlier reply; dropped in a chat."""
 
 
 ContentBlock = TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock | RedactedThinkingBlock
@@ -75,13 +78,13 @@ class ContextEdit(msgspec.Struct):
 
 
 class ContextManagement(msgspec.Struct):
-    """What a provider should leave out of the conversation."""
+    """Edits by which a provider shortens the conversation."""
 
     edits: list[ContextEdit] = []
 
 
 class MessagesRequest(msgspec.Struct):
-    """A request without its model; `output_format` is the older form of `output_config.format`."""
+    """A request without its model. `output_format`: the older form of `output_config.format`."""
 
     max_tokens: int
     messages: list[InputMessage]

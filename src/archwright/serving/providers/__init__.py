@@ -1,4 +1,4 @@
-"""How a replica is asked, by what it speaks: one file a protocol, one line here."""
+"""Providers translate requests to an engine's protocol: one module per protocol, selected here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Engines that speak the Messages API: OpenAI requests are translated to it, its events to OpenAI's.
+"""Provider for the Messages API: translates OpenAI requests to it, and its events to OpenAI events.
 
-A field that would change the answer and has no counterpart is refused by name; one that promises nothing (a seed) is
-dropped. Requests of the Messages interface itself are passed on as they are. Fields: API reference, version 2023-06-01.
+A field without a counterpart is rejected by name if it would change the reply, and dropped if it is only a hint (a
+seed). Requests of the Messages interface itself are passed on unchanged. Fields: API reference, version 2023-06-01.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefuse
 from archwright.http_client.sse import ServerSentEvent
 from archwright.serving.events.engine_events import ChoiceDelta, CompletionChoice, EngineEvent, FunctionCall, ToolCall
 from archwright.serving.http.errors import ENGINE_OVERLOADED, ApiError, bad_request, invalid_value, unsupported_value
-from archwright.serving.providers.protocol import EngineRequest
+from archwright.serving.providers.protocol import CHAT_PATH, EngineRequest
 from archwright.serving.requests.field_checks import decode_body
 
 API_VERSION = "2023-06-01"
 BETA_HEADER_NAME = "anthropic-beta"
 PATH = "/messages"
-# The fields that decide the length of a prompt; others are refused by the count endpoint.
+# The fields that determine the prompt's length. The count endpoint rejects other fields.
 PROMPT_FIELDS = (
     *("model", "messages", "system", "tools", "tool_choice"),
     *("thinking", "output_config", "context_management"),
@@ -47,9 +47,9 @@ ERROR_STATUSES = {
 }
 TOOL_CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 SERVICE_TIERS = {"auto": "auto", "default": "standard_only"}
-# OpenAI's scale of effort has levels that this one lacks.
+# OpenAI's effort scale has levels that this API lacks.
 EFFORT_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
-# Set by us, or without meaning there: hints that promise nothing, the caller's bookkeeping.
+# Fields that the gateway sets or this API does not need: hints, and labels for the caller's own records.
 IGNORED_FIELDS = frozenset(
     {
         *("seed", "n", "store", "prompt_cache_key", "safety_identifier", "modalities", "verbosity"),
@@ -76,96 +76,94 @@ class AnthropicProvider:
     def build_request(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
-        del whole  # the API refuses long answers unless they stream
-        if path != "/chat/completions":
-            raise bad_request(f"this model does not answer at {path}; ask for a chat", "model", "unsupported_model")
+        del whole  # the API rejects long replies that are not streams
+        if path != CHAT_PATH:
+            raise bad_request(f"this model does not support {path}; use {CHAT_PATH}", "model", "unsupported_model")
         if native is not None:
             headers = {BETA_HEADER_NAME: betas} if betas else NO_HEADERS
             sent = {**native, "model": body["model"], "stream": True}
             return EngineRequest(PATH, sent, MessagesEventReader(), headers=headers)
         return EngineRequest(PATH, to_messages_request(body), MessagesEventReader())
 
-    def adapt_request(self, asked: EngineRequest, error: EngineRefused) -> bool:
-        del asked, error
+    def adapt_request(self, request: EngineRequest, error: EngineRefused) -> bool:
+        del request, error
         return False
 
     async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
     ) -> int:
-        asked = self.build_request("/chat/completions", body, native, betas=betas)
-        kept = {name: value for name, value in asked.body.items() if name in PROMPT_FIELDS}
-        found = (await client.post(f"v1{PATH}/count_tokens", kept, asked.headers)).get("input_tokens")
-        return found if type(found) is int else 0
+        request = self.build_request(CHAT_PATH, body, native, betas=betas)
+        prompt = {name: value for name, value in request.body.items() if name in PROMPT_FIELDS}
+        tokens = (await client.post(f"v1{PATH}/count_tokens", prompt, request.headers)).get("input_tokens")
+        return tokens if type(tokens) is int else 0
 
 
 def to_messages_request(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A validated chat body as a Messages request. Raises ApiError 400."""
+    """Translate a validated chat body to a Messages request. Raises ApiError 400."""
     system, messages = _translate_messages(body["messages"])
-    asked: dict[str, Any] = {"model": body["model"], "max_tokens": body["max_tokens"], "messages": messages}
-    asked["stream"] = True
+    request: dict[str, Any] = {"model": body["model"], "max_tokens": body["max_tokens"], "messages": messages}
+    request["stream"] = True
     if system:
-        asked["system"] = system
+        request["system"] = system
     for name, value in body.items():
         if name in UNSUPPORTED_FIELDS or (name in NEUTRAL_VALUES and value != NEUTRAL_VALUES[name]):
-            raise bad_request(f"{name!r} is not supported by this model's provider", name, "unsupported_parameter")
+            raise bad_request(f"this model's provider does not support {name!r}", name, "unsupported_parameter")
         if name not in IGNORED_FIELDS and name not in NEUTRAL_VALUES and name not in _TRANSLATED_FIELDS:
-            asked[name] = value  # the provider may know it
-    _translate_sampling(body, asked)
-    _translate_tools(body, asked)
-    _translate_output(body, asked)
-    return asked
+            request[name] = value  # the provider may support it
+    _translate_sampling(body, request)
+    _translate_tools(body, request)
+    _translate_output(body, request)
+    return request
 
 
-def _translate_sampling(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
+def _translate_sampling(body: Mapping[str, Any], request: dict[str, Any]) -> None:
     temperature = body.get("temperature")
     if temperature is not None:
         if temperature > 1:
             raise invalid_value("'temperature' must be a number from 0 to 1 for this model", "temperature")
-        asked["temperature"] = temperature
+        request["temperature"] = temperature
     if body.get("stop"):
-        asked["stop_sequences"] = body["stop"]
+        request["stop_sequences"] = body["stop"]
     if body.get("user"):
-        asked["metadata"] = {"user_id": body["user"]}
+        request["metadata"] = {"user_id": body["user"]}
     if body.get("service_tier") in SERVICE_TIERS:
-        asked["service_tier"] = SERVICE_TIERS[body["service_tier"]]
+        request["service_tier"] = SERVICE_TIERS[body["service_tier"]]
 
 
-def _translate_tools(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
+def _translate_tools(body: Mapping[str, Any], request: dict[str, Any]) -> None:
     if not body.get("tools"):
         return
-    asked["tools"] = [_translate_tool(tool["function"]) for tool in body["tools"]]
-    wanted = body.get("tool_choice", "auto")
-    choice: dict[str, Any] = {"type": TOOL_CHOICES[wanted] if type(wanted) is str else "tool"}
-    if type(wanted) is dict:
-        choice["name"] = wanted["function"]["name"]
+    request["tools"] = tools = []
+    for function in (tool["function"] for tool in body["tools"]):
+        description = {"description": function["description"]} if function.get("description") else {}
+        schema = function.get("parameters") or {"type": "object", "properties": {}}
+        tools.append({"name": function["name"], **description, "input_schema": schema})
+    requested = body.get("tool_choice", "auto")
+    choice: dict[str, Any] = {"type": TOOL_CHOICES[requested] if type(requested) is str else "tool"}
+    if type(requested) is dict:
+        choice["name"] = requested["function"]["name"]
     if body.get("parallel_tool_calls") is False and choice["type"] != "none":
         choice["disable_parallel_tool_use"] = True
-    asked["tool_choice"] = choice
+    request["tool_choice"] = choice
 
 
-def _translate_tool(function: Mapping[str, Any]) -> dict[str, Any]:
-    schema = function.get("parameters") or {"type": "object", "properties": {}}
-    told = {"description": function["description"]} if function.get("description") else {}
-    return {"name": function["name"], **told, "input_schema": schema}
-
-
-def _translate_output(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
+def _translate_output(body: Mapping[str, Any], request: dict[str, Any]) -> None:
     config: dict[str, Any] = {}
     form = body.get("response_format")
     if form is not None:
         if form["type"] != "json_schema":
-            message = "'response_format': this model's provider takes a json_schema only"
+            message = "'response_format': this model's provider supports only json_schema"
             raise unsupported_value(message, "response_format")
         config["format"] = {"type": "json_schema", "schema": form["json_schema"]["schema"]}
     effort = EFFORT_LEVELS.get(body.get("reasoning_effort", ""))
     if effort is not None:
         config["effort"] = effort
     if config:
-        asked["output_config"] = config
+        request["output_config"] = config
 
 
 def _translate_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """The system prompt, and the turns: neighbouring messages of one side become one turn, as required."""
+    """Return the system prompt and the turns. The API requires adjacent messages of one role as one turn."""
     system: list[str] = []
     turns: list[dict[str, Any]] = []
     for message in messages:
@@ -173,14 +171,14 @@ def _translate_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[str, lis
         if role in ("system", "developer"):
             system.append(_join_text_parts(message["content"]))
             continue
-        side = "assistant" if role == "assistant" else "user"
+        turn_role = "assistant" if role == "assistant" else "user"
         blocks = _message_blocks(message)
         if not blocks:
-            continue  # the API refuses an empty turn
-        if turns and turns[-1]["role"] == side:
+            continue  # the API rejects an empty turn
+        if turns and turns[-1]["role"] == turn_role:
             turns[-1]["content"] += blocks
         else:
-            turns.append({"role": side, "content": blocks})
+            turns.append({"role": turn_role, "content": blocks})
     return "\n\n".join(system), turns
 
 
@@ -199,7 +197,7 @@ def _content_block(part: Mapping[str, Any]) -> dict[str, Any]:
     if part["type"] in ("text", "refusal"):
         return {"type": "text", "text": str(part.get(part["type"]))}
     if part["type"] != "image_url":
-        raise unsupported_value(f"this model's provider takes no {part['type']!r} parts", "messages")
+        raise unsupported_value(f"this model's provider does not support {part['type']!r} parts", "messages")
     url: str = part["image_url"]["url"]
     if not url.startswith(DATA_URL):
         return {"type": "image", "source": {"type": "url", "url": url}}
@@ -210,23 +208,25 @@ def _content_block(part: Mapping[str, Any]) -> dict[str, Any]:
 def _tool_use_block(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
     try:
-        given = decode_body((function["arguments"] or "{}").encode())
+        arguments = decode_body((function["arguments"] or "{}").encode())
     except (ApiError, UnicodeError) as error:
-        raise invalid_value("the arguments of an earlier tool call are no JSON object", "messages") from error
-    return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": given}
+        raise invalid_value("the arguments of an earlier tool call are not a JSON object", "messages") from error
+    return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
 
 
 def _join_text_parts(content: object) -> str:
-    """The text of a system prompt or a call's result, which may be in parts."""
+    """Return the text of a system prompt or a tool result, which may consist of parts."""
     parts: Any = [{"type": "text", "text": content}] if type(content) is str else content or ()
     other = next((part["type"] for part in parts if part["type"] != "text"), None)
     if other is not None:
-        raise unsupported_value(f"this model's provider takes no {other!r} parts there", "messages")
+        raise unsupported_value(
+            f"this model's provider does not support {other!r} parts in a system prompt or tool result", "messages"
+        )
     return "".join(part["text"] for part in parts)
 
 
 class _BlockDelta(msgspec.Struct, gc=False):
-    """A delta of a block or of the message, or a block as it begins."""
+    """A delta of a block or of the message, or the start of a block."""
 
     type: str = ""
     text: str = ""
@@ -270,56 +270,56 @@ class MessagesEventReader:
     def __init__(self) -> None:
         self.done = False
         self._used = _Usage(0, 0, 0, 0)
-        self._calls: dict[int, int] = {}  # block to number of the call
-        self._silent: set[int] = set()  # blocks of calls without arguments yet
+        self._calls: dict[int, int] = {}  # index of the block -> index of the call
+        self._without_arguments: set[int] = set()  # blocks of calls without arguments so far
 
     def read(self, event: ServerSentEvent) -> Iterable[EngineEvent]:
-        told = _decode(event.data)
-        if told.type == "content_block_delta" and told.delta is not None:
-            return self._read_block_delta(told.index, told.delta)
-        if told.type == "content_block_start" and told.content_block is not None:
-            return self._read_block_start(told.index, told.content_block)
-        if told.type == "content_block_stop" and told.index in self._silent:
-            return [_tool_call_event(ToolCall(self._calls[told.index], None, FunctionCall(None, "{}")))]
-        if told.type == "message_start" and told.message is not None:
-            self._update_usage(told.message.usage)
+        parsed = _decode(event.data)
+        if parsed.type == "content_block_delta" and parsed.delta is not None:
+            return self._read_block_delta(parsed.index, parsed.delta)
+        if parsed.type == "content_block_start" and parsed.content_block is not None:
+            return self._read_block_start(parsed.index, parsed.content_block)
+        if parsed.type == "content_block_stop" and parsed.index in self._without_arguments:
+            return [_tool_call_event(ToolCall(self._calls[parsed.index], None, FunctionCall(None, "{}")))]
+        if parsed.type == "message_start" and parsed.message is not None:
+            self._update_usage(parsed.message.usage)
             return ()
-        if told.type == "message_delta":
-            return self._read_message_delta(told)
-        if told.type == "error":
-            found = told.error or {}
-            return [EngineEvent(error={**found, "code": ERROR_STATUSES.get(str(found.get("type")), 500)})]
-        self.done = told.type == "message_stop"
-        return ()  # a ping, or what a later version says
+        if parsed.type == "message_delta":
+            return self._read_message_delta(parsed)
+        if parsed.type == "error":
+            error = parsed.error or {}
+            return [EngineEvent(error={**error, "code": ERROR_STATUSES.get(str(error.get("type")), 500)})]
+        self.done = parsed.type == "message_stop"
+        return ()  # a ping, or an event of a later API version
 
     def _read_block_start(self, index: int, block: _BlockDelta) -> Iterable[EngineEvent]:
         if block.type == "tool_use":
             self._calls[index] = number = len(self._calls)
-            self._silent.add(index)
+            self._without_arguments.add(index)
             return [_tool_call_event(ToolCall(number, block.id, FunctionCall(block.name, "")))]
         if block.type == "redacted_thinking":
             return [_delta_event(ChoiceDelta(redacted=block.data))]
         return [_delta_event(ChoiceDelta(content=block.text))] if block.text else ()
 
-    def _read_block_delta(self, index: int, said: _BlockDelta) -> Iterable[EngineEvent]:
-        if said.text:
-            return [_delta_event(ChoiceDelta(content=said.text))]
-        if said.partial_json and index in self._calls:
-            self._silent.discard(index)
-            return [_tool_call_event(ToolCall(self._calls[index], None, FunctionCall(None, said.partial_json)))]
-        if said.thinking:
-            return [_delta_event(ChoiceDelta(reasoning_content=said.thinking))]
-        return [_delta_event(ChoiceDelta(signature=said.signature))] if said.signature else ()
+    def _read_block_delta(self, index: int, delta: _BlockDelta) -> Iterable[EngineEvent]:
+        if delta.text:
+            return [_delta_event(ChoiceDelta(content=delta.text))]
+        if delta.partial_json and index in self._calls:
+            self._without_arguments.discard(index)
+            return [_tool_call_event(ToolCall(self._calls[index], None, FunctionCall(None, delta.partial_json)))]
+        if delta.thinking:
+            return [_delta_event(ChoiceDelta(reasoning_content=delta.thinking))]
+        return [_delta_event(ChoiceDelta(signature=delta.signature))] if delta.signature else ()
 
-    def _read_message_delta(self, told: _StreamEvent) -> Iterable[EngineEvent]:
-        self._update_usage(told.usage)
-        said = told.delta or _BlockDelta()
-        finish = FINISH_REASONS.get(said.stop_reason, "stop") if said.stop_reason else None
-        choice = CompletionChoice(delta=ChoiceDelta(), finish_reason=finish, stop_reason=said.stop_sequence)
+    def _read_message_delta(self, parsed: _StreamEvent) -> Iterable[EngineEvent]:
+        self._update_usage(parsed.usage)
+        delta = parsed.delta or _BlockDelta()
+        finish = FINISH_REASONS.get(delta.stop_reason, "stop") if delta.stop_reason else None
+        choice = CompletionChoice(delta=ChoiceDelta(), finish_reason=finish, stop_reason=delta.stop_sequence)
         return [EngineEvent([choice], self._to_openai_usage())]
 
     def _update_usage(self, used: _Usage | None) -> None:
-        """Counts in a stream are totals: the last one of each holds."""
+        """Replace the counts: each count in a stream is a running total."""
         for name in _Usage.__struct_fields__ if used is not None else ():
             value = getattr(used, name)
             if value is not None:
@@ -328,10 +328,10 @@ class MessagesEventReader:
     def _to_openai_usage(self) -> dict[str, Any]:
         used = self._used
         cached = used.cache_read_input_tokens or 0
-        read = (used.input_tokens or 0) + cached + (used.cache_creation_input_tokens or 0)
-        written = used.output_tokens or 0
-        counted = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-        return {**counted, "prompt_tokens_details": {"cached_tokens": cached}} if cached else counted
+        prompt = (used.input_tokens or 0) + cached + (used.cache_creation_input_tokens or 0)
+        output = used.output_tokens or 0
+        counts = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+        return {**counts, "prompt_tokens_details": {"cached_tokens": cached}} if cached else counts
 
 
 def _delta_event(delta: ChoiceDelta) -> EngineEvent:

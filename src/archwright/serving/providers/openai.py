@@ -1,4 +1,7 @@
-"""Engines that speak OpenAI's API; answers are limited by `max_tokens` until one asks for `max_completion_tokens`."""
+"""Provider for OpenAI's API.
+
+The reply length is sent as `max_tokens`, or as `max_completion_tokens` once the engine has requested that field.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ from typing import Any
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.serving.events import tool_call_emulation
 from archwright.serving.http.errors import bad_request
-from archwright.serving.providers.protocol import EngineRequest
+from archwright.serving.providers.protocol import CHAT_PATH, EngineRequest
 
-CHAT_PATH = "/chat/completions"
-# The template has written the special tokens: they are parsed, and none is added.
+# The template already contains the special tokens, so they are parsed and none is added.
 TOKENIZE_OPTIONS = {"add_special": False, "parse_special": True}
 MAX_TOKENS_FIELD, MAX_COMPLETION_TOKENS_FIELD = "max_tokens", "max_completion_tokens"
 STREAM_FIELDS = {"stream": True, "stream_options": {"include_usage": True}}
@@ -29,17 +31,17 @@ class OpenAIProvider:
     def build_request(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
-        del native, betas  # for the Messages API
+        del native, betas  # only for the Messages API
         if self._length != MAX_TOKENS_FIELD and MAX_TOKENS_FIELD in body and path == CHAT_PATH:
             body = {**body, self._length: body[MAX_TOKENS_FIELD]}
             del body[MAX_TOKENS_FIELD]
         if self._enforces_tools or not tool_call_emulation.involves_tools(body):
             return EngineRequest(path, body, None, True) if whole else EngineRequest(path, {**body, **STREAM_FIELDS})
-        told, reader = tool_call_emulation.emulate_tools(body)
-        return EngineRequest(path, {**told, **STREAM_FIELDS}, reader)
+        emulated, reader = tool_call_emulation.emulate_tools(body)
+        return EngineRequest(path, {**emulated, **STREAM_FIELDS}, reader)
 
-    def adapt_request(self, asked: EngineRequest, error: EngineRefused) -> bool:
-        if error.status != HTTPStatus.BAD_REQUEST or MAX_TOKENS_FIELD not in asked.body or asked.path != CHAT_PATH:
+    def adapt_request(self, request: EngineRequest, error: EngineRefused) -> bool:
+        if error.status != HTTPStatus.BAD_REQUEST or MAX_TOKENS_FIELD not in request.body or request.path != CHAT_PATH:
             return False
         detail = error.body.get("error")
         if not isinstance(detail, dict) or MAX_COMPLETION_TOKENS_FIELD not in str(detail.get("message")):
@@ -50,13 +52,15 @@ class OpenAIProvider:
     async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
     ) -> int:
-        """By llama.cpp's template and tokenizer; OpenAI's API cannot count."""
-        asked = self.build_request(CHAT_PATH, body, native, betas=betas).body
+        """Count with llama.cpp's template and tokenizer endpoints; OpenAI's API has no token count."""
+        messages = self.build_request(CHAT_PATH, body, native, betas=betas).body["messages"]
         try:
-            prompt = (await client.post("/apply-template", {"messages": asked["messages"]})).get("prompt")
+            prompt = (await client.post("/apply-template", {"messages": messages})).get("prompt")
             tokens = (await client.post("/tokenize", {"content": prompt, **TOKENIZE_OPTIONS})).get("tokens")
         except EngineRefused as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
-                raise bad_request("this model's engine does not count tokens", "model", "unsupported_model") from error
+                raise bad_request(
+                    "this model's engine does not support token counts", "model", "unsupported_model"
+                ) from error
             raise
         return len(tokens) if type(tokens) is list else 0

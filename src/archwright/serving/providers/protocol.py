@@ -1,4 +1,4 @@
-"""The interface of a protocol of engines: headers, requests, and how an answer is read."""
+"""Interface of an engine protocol: headers, requests and readers of replies."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import msgspec
 from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefused
 from archwright.serving.events.engine_events import EventReader
 
+CHAT_PATH = "/chat/completions"
+
 
 class EngineRequest(msgspec.Struct, frozen=True, gc=False):
-    """One request in the engine's protocol. `reader` None: the answer is OpenAI's, in one piece if `whole`, else a
-    stream. `headers` are additional ones."""
+    """One request in the engine's protocol. `headers`: additional headers.
+
+    `reader` None: the reply is in OpenAI's format, a complete object if `whole`, else a stream."""
 
     path: str
     body: dict[str, Any]
@@ -24,18 +27,20 @@ class EngineRequest(msgspec.Struct, frozen=True, gc=False):
 
 class Provider(Protocol):
     def headers(self, key: str) -> Mapping[str, str]:
-        """The headers of every request, with the key."""
+        """Return the headers of every request, which include the key."""
 
     def build_request(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
-        """`body` is OpenAI's; `native` and `betas` are the client's body and header of the Messages interface. `whole`:
-        the answer may come in one piece. Raises ApiError 400 for what this protocol cannot express."""
+        """Translate a request. Raises ApiError 400 for a field that this protocol cannot express.
 
-    def adapt_request(self, asked: EngineRequest, error: EngineRefused) -> bool:
-        """True if the engine refused the form of the request and `build_request` uses another one from now on."""
+        `body`: OpenAI's fields. `native`, `betas`: body and header of a Messages client. `whole`: the reply need not
+        be a stream."""
+
+    def adapt_request(self, request: EngineRequest, error: EngineRefused) -> bool:
+        """True if the engine refused the request's form and `build_request` uses another form from now on."""
 
     async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
     ) -> int:
-        """The engine's count of the prompt's tokens. Raises ApiError 400 if it cannot count."""
+        """Return the engine's count of the prompt's tokens. Raises ApiError 400 if the engine cannot count."""

@@ -1,4 +1,9 @@
-"""Fast validation of plain chats; other bodies are for `request_validation` (a property test compares both)."""
+"""Fast validation of plain chats. `request_validation` takes all other bodies.
+
+Design: most requests are plain chats, and one typed decode checks them with a fraction of the CPU time of the field
+checks. A body that the fast path does not accept is validated again by the field checks, which also write the error. A
+property test proves that both return the same request.
+"""
 
 from __future__ import annotations
 
@@ -43,43 +48,41 @@ _decode = msgspec.json.Decoder(_PlainChat).decode
 
 
 def parse_chat(data: bytes, directory: ModelDirectory, workload: str | None) -> GenerationRequest:
-    """The chat in a request's body. Raises ApiError."""
+    """Validate the body of a chat request. Raises ApiError."""
     try:
-        question = _build_plain_request(_decode(data), directory, workload)
+        request = _build_plain_request(_decode(data), directory, workload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        question = None
-    return validate_chat(decode_body(data), directory, workload) if question is None else question
+        request = None
+    return validate_chat(decode_body(data), directory, workload) if request is None else request
 
 
-def _build_plain_request(
-    asked: _PlainChat, directory: ModelDirectory, workload: str | None
-) -> GenerationRequest | None:
-    found = directory.resolve(asked.model, workload)
+def _build_plain_request(chat: _PlainChat, directory: ModelDirectory, workload: str | None) -> GenerationRequest | None:
+    found = directory.resolve(chat.model, workload)
     endpoint = found.endpoints[0]
-    length = asked.max_tokens or asked.max_completion_tokens or endpoint.default_max_tokens
-    other, options = asked.max_completion_tokens, asked.stream_options
+    length = chat.max_tokens or chat.max_completion_tokens or endpoint.default_max_tokens
+    other, options = chat.max_completion_tokens, chat.stream_options
     if max(length, other or 0) > endpoint.context_tokens or (other is not None and other != length):
         return None
-    if options is not None and not asked.stream:
+    if options is not None and not chat.stream:
         return None
     messages, characters = [], 0
-    for turn in asked.messages:
-        content = turn.content
+    for message in chat.messages:
+        content = message.content
         characters += len(content)
-        messages.append({"role": turn.role, "content": content})
+        messages.append({"role": message.role, "content": content})
     body: dict[str, Any] = {"messages": messages, "max_tokens": length, "model": endpoint.model}
     for name in _SAMPLING_NAMES:
-        value = getattr(asked, name)
+        value = getattr(chat, name)
         if value is not None:
             body[name] = value
-    if asked.seed is not None:
-        body["seed"] = check_seed(asked.seed, "seed", endpoint)
+    if chat.seed is not None:
+        body["seed"] = check_seed(chat.seed, "seed", endpoint)
     return GenerationRequest(
         model=found.name,
         endpoint=endpoint,
         body=body,
         plain=found.plain,
-        stream=asked.stream,
+        stream=chat.stream,
         include_usage=options is not None and options.include_usage,
         prompt_characters=characters,
     )

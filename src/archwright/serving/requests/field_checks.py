@@ -1,8 +1,8 @@
-"""Checks of a request's fields. Each takes (value, field, endpoint) and returns what the engine gets.
+"""Checks of request fields: each takes (value, field name, endpoint) and returns the engine's value.
 
-Engines accept almost anything silently, so every field is checked here by type and range, a JSON true is no number, and
-an unknown field is refused by name. An engine behind a URL may know more: restrictions of our own engines do not apply
-to it, and unknown fields are passed on.
+Every field is checked by type and range, a JSON boolean is not a number, and an unknown field is rejected by name.
+Engines behind a URL may support more fields: restrictions of our own engines do not apply to them, and unknown fields
+are passed on.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MAX_SCHEMA_NODES = 5_000
 MAX_LOGIT_BIASES = 1_024
 MAX_STOPS = 4
 MAX_CHOICES = 128
-# llama.cpp keeps 32 bits of a seed and reads all ones as "choose one".
+# llama.cpp keeps 32 bits of a seed; all ones means "choose a random seed".
 SEED_MODULUS = 2**32 - 1
 
 DROPPED = object()
-"""A check's result for a field that is valid but means nothing to an engine."""
+"""Result of a check for a valid field that the engine does not need."""
 
 
 def decode_body(data: bytes) -> dict[str, Any]:
-    """The body as a JSON object. The parser refuses NaN, Infinity, invalid UTF-8 and too deep nesting."""
+    """Decode a JSON object. Raises ApiError 400, also for NaN, Infinity, invalid UTF-8 and deep nesting."""
     try:
         body = msgspec.json.decode(data)
     except RecursionError:
@@ -50,39 +50,41 @@ def decode_body(data: bytes) -> dict[str, Any]:
 
 
 def _check_nesting(body: object) -> None:
-    """Raises ApiError 400: what the parser accepts may be too deep to search or encode, or take 20 times its size."""
-    level, parts = [body], 0
+    """Raise ApiError 400 for a body too deep to search or encode, or with 20 times its size in memory."""
+    level, containers = [body], 0
     for _ in range(MAX_DEPTH):
         inner = [list(node.values()) if type(node) is dict else node for node in level]
-        level = [one for each in inner if type(each) is list for one in each if type(one) in (dict, list)]
-        parts += len(level)
-        if parts > MAX_CONTAINERS:
-            raise bad_request(f"the body is made of more than {MAX_CONTAINERS} objects and lists")
+        level = [
+            child for children in inner if type(children) is list for child in children if type(child) in (dict, list)
+        ]
+        containers += len(level)
+        if containers > MAX_CONTAINERS:
+            raise bad_request(f"the body contains more than {MAX_CONTAINERS} objects and lists")
         if not level:
             return
     raise bad_request("the body is nested too deeply")
 
 
 def check_fields(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: Endpoint) -> dict[str, Any]:
-    """`body` field by field; null means absent."""
-    found: dict[str, Any] = {}
+    """Check `body` field by field; a null field counts as absent."""
+    accepted: dict[str, Any] = {}
     for name, value in body.items():
         check = checks.get(name)
         if check is None:
             if endpoint.strict:
                 raise unknown_field(name, checks)
-            found[name] = value
+            accepted[name] = value
         elif value is not None:
-            taken = check(value, name, endpoint)
-            if taken is not DROPPED:
-                found[name] = taken
-    return found
+            checked = check(value, name, endpoint)
+            if checked is not DROPPED:
+                accepted[name] = checked
+    return accepted
 
 
 def unknown_field(name: str, known: Mapping[str, object]) -> ApiError:
-    near = difflib.get_close_matches(name[:80], known, 1)  # slow for a long name
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    return bad_request(f"unknown field {name[:80]!r}{meant}", param=name[:80], code="unknown_parameter")
+    similar = difflib.get_close_matches(name[:80], known, 1)  # slow for a long name
+    suggestion = f"; did you mean {similar[0]!r}?" if similar else ""
+    return bad_request(f"unknown field {name[:80]!r}{suggestion}", param=name[:80], code="unknown_parameter")
 
 
 def require_field(value: Any, name: str) -> Any:
@@ -116,7 +118,7 @@ def check_boolean(value: Any, name: str, _endpoint: Endpoint) -> bool:
 
 
 def check_label(value: Any, name: str, endpoint: Endpoint) -> object:
-    """A text for the caller's bookkeeping."""
+    """Check a label for the caller's own records. Our engines do not need it."""
     check_text(value, name, MAX_TEXT_CHARACTERS)
     return DROPPED if endpoint.strict else value
 
@@ -129,20 +131,20 @@ def check_text(value: Any, name: str, limit: int | None = None) -> str:
     return value
 
 
-def allow_only(allowed: tuple[object, ...], why: str) -> Check:
-    """A field of which our engines support only the harmless values; the others are refused, not ignored."""
+def allow_only(allowed: tuple[object, ...], reason: str) -> Check:
+    """Check a field for which our engines support only `allowed`. Other values are rejected, not ignored."""
 
     def check(value: Any, name: str, endpoint: Endpoint) -> object:
         if not endpoint.strict:
             return value
         if not any(type(value) is type(a) and value == a for a in allowed):
-            raise unsupported_value(f"{name!r}: {why}", name)
+            raise unsupported_value(f"{name!r}: {reason}", name)
         return DROPPED
 
     return check
 
 
-# Values that providers charge at their list price; any other value of these fields has another price.
+# Values that providers charge at list price. Other values of these fields change the price.
 LIST_PRICE_VALUES: Mapping[str, tuple[str, ...]] = {
     "service_tier": ("auto", "default", "standard", "standard_only"),
     "speed": ("standard",),
@@ -151,21 +153,23 @@ LIST_PRICE_VALUES: Mapping[str, tuple[str, ...]] = {
 
 
 def require_list_price(body: Mapping[str, Any], endpoint: Endpoint) -> None:
-    """Raises ApiError 400 for fields with which the endpoint's prices would be wrong."""
+    """Raise ApiError 400 if a field would make the endpoint's configured prices wrong."""
     for name in LIST_PRICE_VALUES.keys() & body.keys() if endpoint.charged else ():
         value = body[name]
         if value is not None and value not in LIST_PRICE_VALUES[name]:
-            said = " or ".join(map(repr, LIST_PRICE_VALUES[name]))
-            message = f"{name!r}: {str(value)[:40]!r} is charged at another price than this model has here; send {said}"
+            allowed = " or ".join(map(repr, LIST_PRICE_VALUES[name]))
+            message = (
+                f"{name!r}: {str(value)[:40]!r} costs another price than this model's configured one; send {allowed}"
+            )
             raise unsupported_value(message, name)
 
 
-# A provider's tools that the client runs itself; all others run at the provider.
+# Provider tool types that the client runs itself. All other types run at the provider.
 CLIENT_TOOL_PREFIXES = ("custom", "bash_", "text_editor_", "computer_", "memory_")
 
 
 def reject_provider_tools(body: Mapping[str, Any]) -> None:
-    """Raises ApiError 400 for tools that the provider runs: they cost extra, and replies cannot hold their results."""
+    """Raise ApiError 400 for tools that run at the provider: they cost extra, replies lack their results."""
     if body.get("mcp_servers"):
         raise unsupported_field("'mcp_servers' is not supported", "mcp_servers")
     tools = body.get("tools")
@@ -173,19 +177,19 @@ def reject_provider_tools(body: Mapping[str, Any]) -> None:
         kind = tool.get("type") if type(tool) is dict else None
         if kind is not None and not str(kind).startswith(CLIENT_TOOL_PREFIXES):
             at = f"tools.{number}.type"
-            message = f"{at}: tools that run at the provider are not supported, such as {str(kind)[:40]!r}"
+            message = f"{at}: tools that run at the provider are not supported (type {str(kind)[:40]!r})"
             raise unsupported_value(message, at)
 
 
 def reject_compaction(body: Mapping[str, Any]) -> None:
-    """Raises ApiError 400 for a summary by the provider: it costs extra, and replies here cannot hold it."""
+    """Raise ApiError 400 for summaries by the provider: they cost extra, replies cannot contain them."""
     managed = body.get("context_management")
     edits = managed.get("edits") if type(managed) is dict else None
     kinds = [edit.get("type") for edit in edits if type(edit) is dict] if type(edits) is list else []
     summarises = any(str(kind).startswith("compact") for kind in kinds)
     if summarises or body.get("compaction"):
         name = "context_management" if summarises else "compaction"
-        raise unsupported_field(f"{name!r}: a summary by the provider is not supported", name)
+        raise unsupported_field(f"{name!r}: summaries by the provider are not supported", name)
 
 
 def reject_unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
@@ -197,18 +201,18 @@ def reject_unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
 
 
 def reject_unrepresentable(value: Any, name: str, _endpoint: Endpoint) -> object:
-    """A field whose results (audio, old-style calls, search citations) replies cannot hold: paid for and lost."""
+    """Reject a field whose paid results (audio, old-style calls, citations) replies cannot contain."""
     if value in ([], {}, ["text"]):
         return DROPPED
-    raise unsupported_field(f"{name!r} is not supported: replies are text and calls of 'tools'", name)
+    raise unsupported_field(f"{name!r} is not supported: replies contain only text and calls of 'tools'", name)
 
 
 def check_max_tokens(value: Any, name: str, endpoint: Endpoint) -> int:
-    """The number of tokens to generate, within the model's context."""
+    """Check the number of tokens to generate, which must fit the model's context."""
     if type(value) is not int or value < 1:
         raise invalid_value(f"{name!r} must be an integer of at least 1", name)
     if value > endpoint.context_tokens:
-        message = f"{name!r} is {value}, this model's context holds {endpoint.context_tokens} tokens"
+        message = f"{name!r} is {value}, but this model's context holds {endpoint.context_tokens} tokens"
         raise bad_request(message, name, "context_length_exceeded")
     return value
 
@@ -220,22 +224,22 @@ def check_seed(value: Any, name: str, endpoint: Endpoint) -> int:
 
 
 def check_choice_count(value: Any, name: str, endpoint: Endpoint) -> object:
-    """The number of replies; our engines make one per request."""
+    """Check the number of choices; our engines generate one per request."""
     most = 1 if endpoint.strict or endpoint.protocol != "openai" else MAX_CHOICES
     if type(value) is not int or value < 1:
         raise invalid_value(f"{name!r} must be an integer of at least 1", name)
     if value > most:
-        why = f"this model makes at most {most} a request; send the request again for another"
-        raise unsupported_value(f"{name!r}: {why}", name)
+        limit = f"this model generates at most {most} per request; repeat the request for more"
+        raise unsupported_value(f"{name!r}: {limit}", name)
     return DROPPED if value == 1 else value
 
 
 def check_stop(value: Any, name: str, _endpoint: Endpoint) -> object:
     stops = [value] if type(value) is str else value
     if type(stops) is not list or len(stops) > MAX_STOPS or not all(type(s) is str and s for s in stops):
-        raise invalid_value(f"{name!r} must be a non-empty string or up to {MAX_STOPS} of them", name)
-    for one in stops:
-        check_text(one, name, MAX_TEXT_CHARACTERS)
+        raise invalid_value(f"{name!r} must be a non-empty string or a list of up to {MAX_STOPS} such strings", name)
+    for stop in stops:
+        check_text(stop, name, MAX_TEXT_CHARACTERS)
     return stops or DROPPED
 
 
@@ -269,7 +273,9 @@ def check_response_format(value: Any, name: str, endpoint: Endpoint) -> object:
     if kind == "json_object" and len(value) == 1:
         return value
     if kind != "json_schema" or type(value.get("json_schema")) is not dict or len(value) != 2:
-        raise invalid_value(f"{name!r} must be of type text, json_object, or json_schema with its 'json_schema'", name)
+        raise invalid_value(
+            f"{name!r} must have type text or json_object, or type json_schema and a 'json_schema'", name
+        )
     inner = value["json_schema"]
     allowed = {"name": check_label, "description": check_label, "strict": check_boolean, "schema": check_schema}
     check_fields(inner, allowed, endpoint)
@@ -279,17 +285,17 @@ def check_response_format(value: Any, name: str, endpoint: Endpoint) -> object:
 
 
 def check_schema(value: Any, name: str, _endpoint: Endpoint) -> Any:
-    """A JSON schema small enough to build a grammar from."""
+    """Check that a JSON schema is small enough to build a grammar."""
     if type(value) is not dict:
         raise bad_request(f"{name!r} must be an object", name, "invalid_type")
-    todo: list[tuple[Any, int]] = [(value, 1)]
+    pending: list[tuple[Any, int]] = [(value, 1)]
     nodes = 0
-    while todo:
-        node, depth = todo.pop()
+    while pending:
+        node, depth = pending.pop()
         nodes += 1
         if depth > MAX_SCHEMA_DEPTH or nodes > MAX_SCHEMA_NODES:
-            limits = f"nested deeper than {MAX_SCHEMA_DEPTH} or larger than {MAX_SCHEMA_NODES} parts"
+            limits = f"nested deeper than {MAX_SCHEMA_DEPTH} levels or has more than {MAX_SCHEMA_NODES} nodes"
             raise invalid_value(f"{name!r} is {limits}", name)
         inner = node.values() if type(node) is dict else node if type(node) is list else ()
-        todo.extend((child, depth + 1) for child in inner)
+        pending.extend((child, depth + 1) for child in inner)
     return value

@@ -1,4 +1,4 @@
-"""Checks of a conversation: messages, parts and tools. Unknown fields pass only to an engine behind a URL."""
+"""Checks of messages, content parts and tools. Unknown fields pass only to engines behind a URL."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MAX_ID_CHARACTERS = 256
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 TOOL_CHOICES = ("none", "auto", "required")
 IMAGE_DETAILS = ("auto", "low", "high")
-# Empty in replies sent back as history.
+# Empty in replies that clients send back as history.
 _REPLY_FIELDS = ("function_call", "audio", "refusal", "annotations")
-# Clients send the reasoning back as history; templates leave it out.
+# Clients send the reasoning back as history; chat templates omit it.
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
-_CACHE_CONTROL = "cache_control"  # a mark for a provider's bill
+_CACHE_CONTROL = "cache_control"  # affects only what a provider charges
 _FUNCTION_NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _IMAGE_URL_PATTERN = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,[A-Za-z0-9+/=]+|https://\S+")
 MessageContent = str | list[dict[str, Any]]
@@ -45,16 +45,16 @@ def _check_message(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
         at = f"{name}.tool_call_id"
         passed["tool_call_id"] = check_text(require_field(value.get("tool_call_id"), at), at, MAX_ID_CHARACTERS)
     content = value.get("content")
-    kept = role if role == "developer" and not endpoint.strict else ROLES[role]
-    # A refusal sent back as history has no content.
+    sent_role = role if role == "developer" and not endpoint.strict else ROLES[role]
+    # A refusal in the history has no content.
     if calls or (content is None and role == "assistant" and type(passed.get("refusal")) is str):
-        said = None if content is None else _check_content(content, f"{name}.content", endpoint, role)
-        return {"role": kept, "content": said, **({"tool_calls": calls} if calls else {}), **passed}
-    return {"role": kept, "content": _check_content(content, f"{name}.content", endpoint, role), **passed}
+        checked = None if content is None else _check_content(content, f"{name}.content", endpoint, role)
+        return {"role": sent_role, "content": checked, **({"tool_calls": calls} if calls else {}), **passed}
+    return {"role": sent_role, "content": _check_content(content, f"{name}.content", endpoint, role), **passed}
 
 
 def _check_other_fields(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
-    """Check the other fields of a message; returns those that are passed on."""
+    """Check the other fields of a message and return those to pass on."""
     passed, role = {}, value["role"]
     for field, inner in value.items():
         if field in ("role", "content", "tool_calls", "tool_call_id") or inner in (None, []):
@@ -78,7 +78,7 @@ def _check_tool_calls(value: Any, name: str, role: str, endpoint: Endpoint) -> l
     if value in (None, []):
         return []
     if role != "assistant" or type(value) is not list or len(value) > MAX_TOOLS:
-        raise invalid_value(f"{name!r} must be a list of at most {MAX_TOOLS} calls of an assistant", name)
+        raise invalid_value(f"{name!r} must be a list of at most {MAX_TOOLS} calls in an assistant message", name)
     return [_check_tool_call(item, f"{name}[{index}]", endpoint) for index, item in enumerate(value)]
 
 
@@ -88,14 +88,14 @@ def _check_tool_call(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any
         return dict(value)
     function = value.get("function") if kind == "function" else None
     if type(function) is not dict:
-        raise invalid_value(f"{name!r} must be a call of a function", name)
+        raise invalid_value(f"{name!r} must be a function call", name)
     called = _check_function_name(function.get("name"), f"{name}.function.name")
     arguments = require_field(function.get("arguments"), f"{name}.function.arguments")
-    said = {"name": called, "arguments": check_text(arguments, f"{name}.arguments")}
-    known = check_text(require_field(value.get("id"), f"{name}.id"), f"{name}.id", MAX_ID_CHARACTERS)
-    made = {"id": known, "type": "function", "function": said}
-    more = None if endpoint.strict else value.get("extra_content")
-    return made if more is None else {**made, "extra_content": more}
+    checked = {"name": called, "arguments": check_text(arguments, f"{name}.arguments")}
+    call_id = check_text(require_field(value.get("id"), f"{name}.id"), f"{name}.id", MAX_ID_CHARACTERS)
+    call = {"id": call_id, "type": "function", "function": checked}
+    extra = None if endpoint.strict else value.get("extra_content")
+    return call if extra is None else {**call, "extra_content": extra}
 
 
 def _check_content(value: Any, name: str, endpoint: Endpoint, role: str) -> MessageContent:
@@ -126,7 +126,7 @@ def _check_part(part: Any, at: str, endpoint: Endpoint, role: str) -> dict[str, 
 def _check_image(part: dict[str, Any], at: str) -> dict[str, Any]:
     given = part.get("image_url")
     if type(given) is not dict or not set(given) <= {"url", "detail"}:
-        raise invalid_value(f"{at!r} must be {{'url': ...}}, with a 'detail' if need be", at)
+        raise invalid_value(f"{at!r} must be {{'url': ...}}, optionally with 'detail'", at)
     url = given.get("url")
     if type(url) is not str or not _IMAGE_URL_PATTERN.fullmatch(url):
         raise invalid_value(f"'{at}.url' must be a base64 data: URL of an image or an https: URL", f"{at}.url")
@@ -135,9 +135,9 @@ def _check_image(part: dict[str, Any], at: str) -> dict[str, Any]:
     return dict(given)
 
 
-def count_characters(found: list[dict[str, Any]]) -> int:
+def count_characters(messages: list[dict[str, Any]]) -> int:
     count = 0
-    for message in found:
+    for message in messages:
         content = message["content"]
         parts = content if type(content) is list else [{"type": "text", "text": content or ""}]
         count += sum(len(part["text"]) for part in parts if part["type"] == "text")
@@ -158,17 +158,17 @@ def _check_tool(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
     if type(function) is not dict:
         raise invalid_value(f"{name!r} must be {{'type': 'function', 'function': ...}}", name)
     at = f"{name}.function"
-    kept: dict[str, Any] = {"name": _check_function_name(function.get("name"), f"{at}.name")}
+    checked: dict[str, Any] = {"name": _check_function_name(function.get("name"), f"{at}.name")}
     for field, inner in function.items():
         if field == "description" and inner is not None:
-            kept[field] = check_text(inner, f"{at}.{field}")
+            checked[field] = check_text(inner, f"{at}.{field}")
         elif field == "parameters" and inner is not None:
-            kept[field] = check_schema(inner, f"{at}.{field}", endpoint)
+            checked[field] = check_schema(inner, f"{at}.{field}", endpoint)
         elif field == "strict" and inner is not None:
-            kept[field] = check_boolean(inner, f"{at}.{field}", endpoint)
+            checked[field] = check_boolean(inner, f"{at}.{field}", endpoint)
         elif field not in ("name", "description", "parameters", "strict"):
             raise bad_request(f"unknown field '{at}.{field[:80]}'", f"{at}.{field[:80]}", "unknown_parameter")
-    return {"type": "function", "function": kept}
+    return {"type": "function", "function": checked}
 
 
 def _check_function_name(value: Any, at: str) -> str:
@@ -192,14 +192,14 @@ def check_tool_choice(value: Any, name: str, endpoint: Endpoint) -> object:
 
 
 def check_tool_consistency(fields: dict[str, Any]) -> None:
-    given, choice = fields.get("tools"), fields.get("tool_choice")
-    if given is None:
+    tools, choice = fields.get("tools"), fields.get("tool_choice")
+    if tools is None:
         if choice is not None and choice != "none":
             raise invalid_value("'tool_choice' needs 'tools'", "tool_choice")
         fields.pop("tool_choice", None)
         fields.pop("parallel_tool_calls", None)
         return
     if type(choice) is dict and "function" in choice:
-        wanted = choice["function"]["name"]
-        if not any(tool["type"] == "function" and tool["function"]["name"] == wanted for tool in given):
-            raise invalid_value(f"'tool_choice' names {wanted!r}, which is none of the tools", "tool_choice")
+        chosen = choice["function"]["name"]
+        if not any(tool["type"] == "function" and tool["function"]["name"] == chosen for tool in tools):
+            raise invalid_value(f"'tool_choice' names {chosen!r}, which is not in 'tools'", "tool_choice")

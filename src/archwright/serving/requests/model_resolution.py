@@ -1,4 +1,4 @@
-"""Resolve a model name: a workload is an endpoint with its version; a plan's model is never a tuned version."""
+"""Resolve model names: a workload means its endpoint and version, a model means the untuned model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ MAX_MODEL_NAME_CHARACTERS = 256
 
 
 class ResolvedModel(NamedTuple):
-    """The requested name and its endpoints, at least one, in the plan's order. `plain`: the plan's model itself is
-    wanted, not the version that an endpoint serves."""
+    """The requested name and its endpoints (at least one) in the plan's order.
+
+    `plain`: the request is for the plan's model itself, not for the version that an endpoint serves."""
 
     name: str
     endpoints: tuple[Endpoint, ...]
@@ -23,19 +24,23 @@ class ResolvedModel(NamedTuple):
 
 
 class ModelDirectory:
-    """Endpoints by the name of a model or workload; classifiers by their workload."""
+    """Endpoints by name of model or workload; classifiers by workload."""
 
     def __init__(self, pools: Iterable[EnginePoolSpec], endpoints: Iterable[EndpointSpec]) -> None:
         known = {pool.name: pool for pool in pools}
-        whole = [_resolve_endpoint(spec, known) for spec in endpoints]
-        texts = [spec for spec in whole if spec.kind == "text"]
+        resolved = [_resolve_endpoint(spec, known) for spec in endpoints]
+        texts = [spec for spec in resolved if spec.kind == "text"]
         self.endpoints = tuple(texts)
-        # What `model` may say: every model, then every workload.
+        # Valid values of `model`: every model, then every workload.
         self.names = tuple(dict.fromkeys([spec.model for spec in texts] + [spec.workload for spec in texts]))
-        self._tuned = {name for name, pool in known.items() if pool.adapter}
+        tuned = {name for name, pool in known.items() if pool.adapter}
         self._workloads = {spec.workload for spec in texts}
-        self._by_name = {name: self._matching_endpoints(name) for name in self.names}
-        self._predictors = {spec.workload: spec for spec in whole if spec.kind == "predict"}
+        self._by_name: dict[str, tuple[Endpoint, ...]] = {}
+        for name in self.names:
+            fit = [spec for spec in texts if name in (spec.model, spec.workload)]
+            # A pool without an adapter serves the model itself best.
+            self._by_name[name] = tuple(fit if name in self._workloads else sorted(fit, key=lambda s: s.pool in tuned))
+        self._predictors = {spec.workload: spec for spec in resolved if spec.kind == "predict"}
 
     def resolve(self, model: Any, workload: str | None) -> ResolvedModel:
         name = check_text(require_field(model, "model"), "model", MAX_MODEL_NAME_CHARACTERS)
@@ -43,28 +48,23 @@ class ModelDirectory:
         if workload is not None:
             fit = tuple(spec for spec in fit if spec.workload == workload)
         if not fit:
-            served = "" if workload is None else f" for the workload {workload[:80]!r}"
-            message = f"the model {name!r} does not exist{served}"
+            scope = "" if workload is None else f" for the workload {workload[:80]!r}"
+            message = f"the model {name!r} does not exist{scope}; GET /v1/models lists the models of this key"
             raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
         return ResolvedModel(name, fit, plain=workload is None and name not in self._workloads)
 
     def find_classifier(self, name: str) -> Endpoint | None:
-        """The endpoint behind /v1/predict/`name`."""
+        """Return the endpoint of /v1/predict/`name`."""
         return self._predictors.get(name)
-
-    def _matching_endpoints(self, name: str) -> tuple[Endpoint, ...]:
-        fit = [spec for spec in self.endpoints if name in (spec.model, spec.workload)]
-        # The model itself is best served by a pool without an adapter.
-        return tuple(fit if name in self._workloads else sorted(fit, key=lambda spec: spec.pool in self._tuned))
 
 
 def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec]) -> Endpoint:
     pools = [known[name] for name in spec.serving_pools]
     protocols = {pool.protocol for pool in pools}
-    stated = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
-    stated["context_tokens"] = spec.context_tokens or min(pool.context_tokens for pool in pools)
+    fields = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
+    fields["context_tokens"] = spec.context_tokens or min(pool.context_tokens for pool in pools)
     return Endpoint(
-        **stated,
+        **fields,
         strict=any(pool.strict for pool in pools),
         protocol=protocols.pop() if len(protocols) == 1 else "",
         vision=all(pool.vision for pool in pools),

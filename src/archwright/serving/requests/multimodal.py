@@ -1,4 +1,7 @@
-"""Count what is no text: images by number; what has no bound (audio, documents, provider tools) fills the context."""
+"""Count input that is not text: images by number; other input (audio, documents) has no bound.
+
+Input without a bound, which includes input of provider tools, counts as the whole context.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 _TEXT_KINDS = frozenset({"text", "refusal", "tool_use", "thinking", "redacted_thinking"})
-# Tools whose input is the caller's own; for any other kind the provider decides how much it reads.
+# Tools whose input comes from the caller. The provider decides how much other tools read.
 _CLIENT_TOOL_KINDS = frozenset({None, "function", "custom"})
-# Fields with which the provider reads more than it was sent.
+# Fields that make the provider read more than the request contains.
 _PROVIDER_READ_FIELDS = frozenset({"web_search_options", "mcp_servers", "container"})
 
 
 class MultimodalParts(NamedTuple):
-    """`data_bytes`: bytes of the body that are images or their URLs, not text."""
+    """`data_bytes`: body bytes of images or their URLs. `boundless`: the context is the only bound."""
 
     images: int = 0
     data_bytes: int = 0
@@ -24,7 +27,7 @@ TEXT_ONLY = MultimodalParts()
 
 
 def count_parts(fields: Mapping[str, Any]) -> MultimodalParts:
-    """The parts of a conversation of either interface; only `messages` must be a list."""
+    """Count the parts of a chat or Messages conversation, of which only `messages` must be a list."""
     images, data_bytes, tools = 0, 0, fields.get("tools")
     boundless = type(tools) is list and any(_part_kind(tool) not in _CLIENT_TOOL_KINDS for tool in tools)
     boundless = boundless or not _PROVIDER_READ_FIELDS.isdisjoint(fields)
@@ -43,7 +46,7 @@ def count_parts(fields: Mapping[str, Any]) -> MultimodalParts:
 
 
 def _flatten_parts(content: list[Any]) -> Iterable[Any]:
-    """The parts, with those inside tool results."""
+    """Yield the parts, with the parts of tool results instead of the tool results."""
     for part in content:
         inner = part.get("content", "") if _part_kind(part) == "tool_result" else None
         if type(inner) is list:
@@ -58,7 +61,7 @@ def _part_kind(value: object) -> object:
 
 
 def _image_bytes(part: Mapping[str, Any]) -> int:
-    """The bytes of an image's data or URL; 0 if malformed."""
+    """Return the bytes of an image's data or URL; 0 if it is malformed."""
     source = part.get("image_url") or part.get("source")
-    said = source.get("url") or source.get("data") if isinstance(source, Mapping) else None
-    return len(said) if type(said) is str else 0
+    data = source.get("url") or source.get("data") if isinstance(source, Mapping) else None
+    return len(data) if type(data) is str else 0

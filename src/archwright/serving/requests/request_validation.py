@@ -1,4 +1,9 @@
-"""Validate a body by the tables below. Unknown fields are refused, or passed on to an engine behind a URL."""
+"""Validate a request body by the field tables below.
+
+Design: the gateway validates although engines do, because engines accept anything: they silently ignore unknown fields
+and invalid values, so a client's mistake would be charged and not reported. Unknown fields are rejected for our own
+engines, and passed on to engines behind a URL.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +45,17 @@ from archwright.serving.requests.multimodal import TEXT_ONLY, MultimodalParts, c
 from archwright.serving.settings.config import Endpoint
 
 MAX_INPUTS = 2_048
-MAX_TOKEN_ID = 2**31 - 1  # engines keep a token's id in 32 bits
-CHARACTERS_PER_TOKEN = 4  # rough, for routing and estimates
+MAX_TOKEN_ID = 2**31 - 1  # engines store a token id in 32 bits
+CHARACTERS_PER_TOKEN = 4  # rough estimate for routing and charges
 WORKLOAD_HEADER = b"x-archwright-workload"
 
 
 class GenerationRequest(Record):
-    """The body for the engine, and what the client wants to see of the answer. `plain`: the plan's model itself,
-    without an adapter. `native`, `betas`: the client's body and header if both it and the provider speak the Messages
-    interface. `contexts`: number of texts with a context each; `input_tokens`: known if they came as token ids."""
+    """The body for the engine, and the client's options for the reply.
+
+    `plain`: the plan's model itself, without an adapter. `native`, `betas`: the client's body and header if client and
+    provider both use the Messages interface. `contexts`: number of texts, each with its own context. `input_tokens`:
+    known only if the input is token ids."""
 
     model: str
     endpoint: Endpoint
@@ -68,33 +75,33 @@ class GenerationRequest(Record):
 
     @property
     def work_tokens(self) -> int:
-        """The most work this may be for a replica."""
+        """Upper bound of the request's work for a replica."""
         return int(self.body.get("max_tokens", 0)) + self.prompt_characters // CHARACTERS_PER_TOKEN
 
 
 def check_prompt(value: Any, name: str, _endpoint: Endpoint) -> str:
-    one = value[0] if type(value) is list and len(value) == 1 else value
-    if type(one) is not str or not one:
+    prompt = value[0] if type(value) is list and len(value) == 1 else value
+    if type(prompt) is not str or not prompt:
         message = "must be one non-empty string; several prompts or token ids are not supported in this release"
         raise unsupported_value(f"{name!r} {message}", name)
-    return one
+    return prompt
 
 
 def check_inputs(value: Any, name: str, endpoint: Endpoint) -> list[str] | list[list[int]]:
-    found = [value] if type(value) is str or _is_token_ids(value) else value
-    fits = type(found) is list and 0 < len(found) <= MAX_INPUTS
-    if not fits or not (all(type(i) is str and i for i in found) or all(map(_is_token_ids, found))):
+    inputs = [value] if type(value) is str or _is_token_ids(value) else value
+    fits = type(inputs) is list and 0 < len(inputs) <= MAX_INPUTS
+    if not fits or not (all(type(text) is str and text for text in inputs) or all(map(_is_token_ids, inputs))):
         message = f"must be a non-empty string, a list of token ids, or 1 to {MAX_INPUTS} of either"
         raise invalid_value(f"{name!r} {message}", name)
-    longest = max(len(i) for i in found if type(i) is list) if type(found[0]) is list else 0
+    longest = max(map(len, inputs)) if type(inputs[0]) is list else 0
     if longest > endpoint.context_tokens:
-        message = f"{name!r} has {longest} tokens in one text, this model's context holds {endpoint.context_tokens}"
+        message = f"a text of {name!r} has {longest} tokens, but this model's context holds {endpoint.context_tokens}"
         raise bad_request(message, name, "context_length_exceeded")
-    return found
+    return inputs
 
 
 def _is_token_ids(value: Any) -> bool:
-    """Checked as a whole, since there may be a million of them."""
+    """True for a list of token ids. Checked as a whole, because a list may hold a million ids."""
     return type(value) is list and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= MAX_TOKEN_ID
 
 
@@ -105,9 +112,9 @@ def check_encoding(value: Any, name: str, _endpoint: Endpoint) -> str:
 
 
 def check_top_k(value: Any, name: str, endpoint: Endpoint) -> int:
-    """Other engines may read -1 as no limit."""
-    found: int = integer_between(0 if endpoint.strict else -1, 1_000_000)(value, name, endpoint)
-    return found
+    """Allow -1 for engines behind a URL, some of which read it as no limit."""
+    checked: int = integer_between(0 if endpoint.strict else -1, 1_000_000)(value, name, endpoint)
+    return checked
 
 
 SAMPLING_FIELDS: dict[str, Check] = {
@@ -144,7 +151,7 @@ CHAT_FIELDS: dict[str, Check] = {
     "prompt_cache_retention": check_label,
     "metadata": check_metadata,
     "store": allow_only((False,), "replies are not stored"),
-    "service_tier": allow_only(("auto", "default"), "there is one tier"),
+    "service_tier": allow_only(("auto", "default"), "this model has one service tier"),
     **dict.fromkeys(
         ("functions", "function_call", "audio", "modalities", "web_search_options"), reject_unrepresentable
     ),
@@ -156,7 +163,7 @@ COMPLETION_FIELDS: dict[str, Check] = {
     "prompt": check_prompt,
     "logprobs": integer_between(0, 5),
     "echo": allow_only((False,), "the prompt is not echoed in this release"),
-    "best_of": allow_only((1,), "this release makes one choice a request"),
+    "best_of": allow_only((1,), "this release generates one choice per request"),
     "suffix": allow_only(("",), "inserting text is not supported in this release"),
 }
 
@@ -168,16 +175,15 @@ EMBEDDING_FIELDS: dict[str, Check] = {
 }
 
 
-# Other engines' fields for the length of an answer, and for answers that are not shown: they would exceed the
-# reservation.
+# Fields of other engines for the reply length or for hidden replies. They would exceed the reservation.
 LENGTH_OVERRIDES = frozenset(
     {
         *("n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample", "use_beam_search"),
         "n_cmpl",
     }
 )
-# Fields for the operator of an engine or proxy, which would exceed a caller's rights: other hosts, requests and slots
-# by name, priority, code and templates (of unbounded cost), another model or adapter than the one chosen and priced.
+# Fields for the operator of an engine or proxy, which no caller may set: other hosts, requests and slots by name,
+# priority, code and templates (of unbounded cost), a model or adapter other than the resolved and priced one.
 OPERATOR_FIELDS = frozenset(
     {
         *("kv_transfer_params", "ec_transfer_params", "vllm_xargs", "data_parallel_rank", "disagg_prefill_dp_rank"),
@@ -194,7 +200,7 @@ def validate_chat(body: Mapping[str, Any], directory: ModelDirectory, workload: 
 
 
 def validate_chat_fields(body: Mapping[str, Any], found: ResolvedModel) -> GenerationRequest:
-    """The request of a chat's fields, without the model's name, to the endpoint found."""
+    """Validate the fields of a chat, without its model name, for the resolved endpoint."""
     fields = check_fields(body, CHAT_FIELDS, found.endpoints[0])
     require_field(fields.get("messages"), "messages")
     check_tool_consistency(fields)
@@ -204,8 +210,8 @@ def validate_chat_fields(body: Mapping[str, Any], found: ResolvedModel) -> Gener
         raise invalid_value("'top_logprobs' needs 'logprobs': true", "top_logprobs")
     if logprobs:
         fields.update(logprobs=True, top_logprobs=max(1, top))
-    top_wanted = top if logprobs else None
-    return _build_request(found, fields, top_wanted, count_characters(fields["messages"]), count_parts(fields))
+    characters = count_characters(fields["messages"])
+    return _build_request(found, fields, top if logprobs else None, characters, count_parts(fields))
 
 
 def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
@@ -214,31 +220,30 @@ def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, work
     require_field(fields.get("prompt"), "prompt")
     top = fields.pop("logprobs", None)
     if top is not None:
-        # Engines read 0 as none; OpenAI means the chosen token alone. The surplus is cut from the reply.
+        # Engines read 0 as "none", but OpenAI means only the chosen token. The extra entry is removed from the reply.
         fields["logprobs"] = max(1, top)
     return _build_request(found, fields, top, len(fields["prompt"]))
 
 
 def validate_embedding(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
     found = directory.resolve(body.get("model"), workload)
-    able = next((spec for spec in found.endpoints if spec.embeddings), None)
-    if able is None:
-        raise bad_request(f"the model {found.name!r} cannot make embeddings", "model", "unsupported_model")
-    fields = check_fields(_without_model(body), EMBEDDING_FIELDS, able)
+    endpoint = next((spec for spec in found.endpoints if spec.embeddings), None)
+    if endpoint is None:
+        raise bad_request(f"the model {found.name!r} does not support embeddings", "model", "unsupported_model")
+    fields = check_fields(_without_model(body), EMBEDDING_FIELDS, endpoint)
     _reject_operator_fields(fields)
     texts: list[str] | list[list[int]] = require_field(fields.get("input"), "input")
-    asked = fields.get("encoding_format", "float")
-    sent = {**fields, "model": able.model, "input": texts, "encoding_format": "float"}
-    size, coded = sum(map(len, texts)), type(texts[0]) is list
+    sent = {**fields, "model": endpoint.model, "input": texts, "encoding_format": "float"}
+    size, is_tokens = sum(map(len, texts)), type(texts[0]) is list
     return GenerationRequest(
         model=found.name,
-        endpoint=able,
+        endpoint=endpoint,
         body=sent,
         plain=found.plain,
-        prompt_characters=size * CHARACTERS_PER_TOKEN if coded else size,
-        base64=asked == "base64",
+        prompt_characters=size * CHARACTERS_PER_TOKEN if is_tokens else size,
+        base64=fields.get("encoding_format") == "base64",
         contexts=len(texts),
-        input_tokens=size if coded else None,
+        input_tokens=size if is_tokens else None,
     )
 
 
@@ -251,9 +256,9 @@ def _build_request(
 ) -> GenerationRequest:
     endpoint = found.endpoints[0]
     require_list_price(fields, endpoint)
-    wanted = fields.pop("max_completion_tokens", None)
-    if wanted is not None and fields.setdefault("max_tokens", wanted) != wanted:
-        message = "'max_tokens' and 'max_completion_tokens' disagree: send one of them"
+    length = fields.pop("max_completion_tokens", None)
+    if length is not None and fields.setdefault("max_tokens", length) != length:
+        message = "'max_tokens' and 'max_completion_tokens' differ; send one of them"
         raise invalid_value(message, "max_completion_tokens")
     fields.setdefault("max_tokens", endpoint.default_max_tokens)
     reject_unbounded(fields)
@@ -278,13 +283,13 @@ def _build_request(
 def _reject_operator_fields(fields: Mapping[str, Any]) -> None:
     for name in OPERATOR_FIELDS & fields.keys():
         if fields[name] is not None:
-            raise unsupported_field(f"{name!r} is not supported: it is for who runs the engine", name)
+            raise unsupported_field(f"{name!r} is not supported: only the operator of the engine may set it", name)
 
 
 def reject_unbounded(fields: Mapping[str, Any]) -> None:
-    """Raises ApiError 400 for operator fields, and for other limits of the answer than `max_tokens` and `n`."""
+    """Raise ApiError 400 for operator fields, and for length fields other than `max_tokens` and `n`."""
     _reject_operator_fields(fields)
     for name in LENGTH_OVERRIDES & fields.keys():
-        raise unsupported_field(f"{name!r} is not supported; 'max_tokens' says how long an answer may be", name)
+        raise unsupported_field(f"{name!r} is not supported; limit the reply with 'max_tokens'", name)
     if fields.get("best_of") not in (None, 1, fields.get("n", 1)):
-        raise unsupported_value("'best_of' must be 1, or as much as 'n'", "best_of")
+        raise unsupported_value("'best_of' must be 1 or equal to 'n'", "best_of")
