@@ -84,15 +84,15 @@ def targets(*weights: float) -> dict[str, Any]:
         (targets(1.0, -1.0), "weights"),
         ({"fallback": ("p",)}, "twice"),
         ({"overflow": ("q",), "fallback": ("q",)}, "twice"),
-        ({"shadow": "p", "shadow_share": 0.1}, "shadow of itself"),
+        ({"shadow": "p", "shadow_share": 0.1}, "already serves"),
         ({"shadow": "q"}, "neither"),
         ({"shadow_share": 0.5}, "neither"),
         ({"shadow": "q", "shadow_share": 1.5}, "at most 1"),
         ({"overflow_wait_s": -1.0}, "overflow_wait_s"),
         ({"wait_s": 0.0}, "wait_s"),
-        ({"residency_of": {"health": ("Germany",)}}, "residency as countries"),
+        ({"residency_of": {"health": ("Germany",)}}, "residency as ISO country codes"),
         ({"residency": ("EU",)}, ""),
-        ({"residency": ("Europe",)}, "countries of two letters"),
+        ({"residency": ("Europe",)}, "country codes of two letters"),
     ],
 )
 def test_refuses_a_table_that_cannot_serve(changes: dict[str, Any], says: str) -> None:
@@ -137,9 +137,9 @@ def test_limits_at_their_bounds_serve() -> None:
 
 def test_no_endpoint_and_no_pool_twice() -> None:
     twice = config(endpoint(), endpoint())
-    with pytest.raises(OperateError, match="a second time"):
+    with pytest.raises(OperateError, match="repeats the model"):
         check_config(twice)
-    with pytest.raises(OperateError, match="a second pool"):
+    with pytest.raises(OperateError, match="repeats the pool name"):
         check_config(replace(twice, pools=twice.pools * 2))
 
 

@@ -1,1 +1,1 @@
-"""The configuration of the gateway and the secrets of its engines."""
+"""Configuration of the gateway and keys of its engines."""

@@ -1,4 +1,9 @@
-"""The configuration of a gateway process. Any address but loopback needs TLS, also with API keys (AW-OPS-11)."""
+"""Configuration of the gateway.
+
+Design: every address except loopback needs TLS, because API keys and prompts are sent as plain text otherwise
+(AW-OPS-11). Keys of engines are references, so the file never contains a secret. The whole table is checked before it
+is used, so a running gateway keeps its table if a new one is invalid.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +37,20 @@ from archwright.policy.usage_limits import IMAGE_TOKENS
 from archwright.serving.http.client_limits import ClientLimits, find_invalid_limit
 
 BACKLOG = 512
-# USD per token of input and of answer; None if unknown.
+# USD per input token and per output token; None if unknown.
 Prices = tuple[float | None, float | None]
 
 
 class EnginePoolSpec(Record):
-    """Equal engines that hold one model. `slots` requests run at once at each address.
+    """Identical engines that serve one model. Each address runs `slots` requests at once.
 
-    An address is "unix:NAME" (a socket of this home) or a URL ending in /v1. `model` is our name of the model,
-    `engine_model` the engines' if it differs, `version` our model version (empty: the model itself), `adapter` if that
-    version is an adapter which an engine can leave out. `key` refers to the engines' key, `env:NAME` or `file:PATH`.
-    `place` is the ISO code of their country; empty is unknown, for our own engines here. Prices are per token.
-    `vision`: the model takes images, each of at most `image_tokens`. `tools`: who makes tool calls fit their schemas,
-    the engine or the gateway by a schema for the reply; empty: the engine behind a URL, the gateway for our own.
+    An address is "unix:NAME" (a socket of this home) or a URL ending in /v1. `model`: our name of the model;
+    `engine_model`: the engines' name, if it differs. `version`: our model version (empty: the model itself); `adapter`:
+    the version is an adapter that an engine can omit. `key`: reference to the engines' key, `env:NAME` or `file:PATH`.
+    `place`: ISO code of the engines' country; empty means unknown, and for our own engines this site. Prices are per
+    token. `vision`: the model accepts images, each of at most `image_tokens`. `tools`: the side that makes tool calls
+    fit their schemas, the engine, or the gateway by a schema for the reply. Empty: the engine for a URL, the gateway
+    for our own engines.
     """
 
     name: str
@@ -69,7 +75,7 @@ class EnginePoolSpec(Record):
 
     @property
     def strict(self) -> bool:
-        """True for our own engines, which accept only the fields that this release knows."""
+        """True for our own engines, which get only the fields that this release supports."""
         return self.addresses[0].startswith("unix:")
 
     @property
@@ -78,7 +84,7 @@ class EnginePoolSpec(Record):
 
     @property
     def serves(self) -> str:
-        """The version for headers and lineage, or the name of the plan's model."""
+        """The version for headers and lineage; without a version the name of the model."""
         return self.version or self.model
 
     @property
@@ -87,23 +93,23 @@ class EnginePoolSpec(Record):
 
 
 class WeightedTarget(Record):
-    """A pool and its share of an endpoint's requests; weight 0: only if others fail."""
+    """A pool and its share of an endpoint's requests. Weight 0: used only if other targets fail."""
 
     pool: str
     weight: float = 1.0
 
 
 class EndpointSpec(Record):
-    """One workload and the pools that may serve it. A predict endpoint answers at /v1/predict/WORKLOAD and has
-    `default_max_tokens` 1.
+    """One workload and the pools that may serve it.
 
-    `targets` share the requests; `overflow` takes them while the wait at the targets would exceed `overflow_wait_s` or
-    they are down; `fallback` if those fail. `context_tokens` 0: the smallest of its pools. `data_class` is the
-    strictest known class of its requests (empty: internal); callers and detection may raise it. `residency`: the
-    countries for that class and milder ones (without a class, for all); `residency_of`: for stricter classes; without
-    countries sensitive data stay at our own engines. `detect`: search texts for personal data; None: only if a pool is
-    outside the residency. `wait_s`: refuse a request that would wait longer for a slot. `shadow_share` of the requests
-    also go to the pool `shadow`, for comparison. `cache`: which answers are cached.
+    A predict endpoint is served at /v1/predict/WORKLOAD and has `default_max_tokens` 1. `targets` share the requests;
+    `overflow` gets them while the targets are down or their wait exceeds `overflow_wait_s`; `fallback` if those fail.
+    `context_tokens` 0: the smallest context of its pools. `data_class`: the strictest known class of its requests
+    (empty: internal); callers and detection may raise it. `residency`: countries for that class and less strict ones
+    (without a class, for all); `residency_of`: countries for stricter classes. Without countries, sensitive data stay
+    on our own engines. `detect`: search texts for personal data; None: only if a pool is outside the residency.
+    `wait_s`: reject a request that would wait longer for a slot. `shadow_share` of the requests also go to the pool
+    `shadow`, for comparison. `cache`: the replies to cache.
     """
 
     model: str
@@ -128,17 +134,17 @@ class EndpointSpec(Record):
 
     @property
     def pool(self) -> str:
-        """The pool named in records before one has answered."""
+        """The pool named in records until a pool has replied."""
         return self.targets[0].pool
 
     @property
     def serving_pools(self) -> tuple[str, ...]:
-        """Every pool whose answer a client may get, in order."""
+        """Every pool whose reply a client may get, in order."""
         return tuple(dict.fromkeys((*(target.pool for target in self.targets), *self.overflow, *self.fallback)))
 
     @property
     def pools(self) -> tuple[str, ...]:
-        """Every pool a request's text may reach."""
+        """Every pool that may get a request's text."""
         return tuple(dict.fromkeys((*self.serving_pools, self.shadow))) if self.shadow else self.serving_pools
 
     @property
@@ -147,9 +153,11 @@ class EndpointSpec(Record):
 
 
 class Endpoint(EndpointSpec):
-    """An endpoint with the common abilities of all its pools. `strict`: one is our own engine. `protocol` is empty if
-    they differ. `serves`: the version of its first target. Prices are the highest of the pools, None if one has none;
-    `charged`: one has a price."""
+    """An endpoint with the abilities that all its pools share.
+
+    `strict`: at least one pool has our own engines. `protocol`: empty if the pools' protocols differ. `serves`: the
+    version of the first target. Prices: the highest of the pools, None if a pool has no price. `charged`: at least one
+    pool has a price."""
 
     strict: bool = True
     protocol: Literal["openai", "anthropic", ""] = "openai"
@@ -166,9 +174,12 @@ class Endpoint(EndpointSpec):
 
 
 class GatewayConfig(Record):
-    """Port 0: any free one. `store_url` empty: the store of the home. `workers` processes share the work and each
-    engine's slots. Administration listens on `admin_port` of the same host, if set. A running gateway applies `pools`
-    and `endpoints` when the file's `revision` changes, the rest on a reload, but host, ports and store on a restart."""
+    """The settings of one gateway.
+
+    Port 0: any free port. `store_url` empty: the store of the home. `workers`: processes that share the requests and
+    each engine's slots. `admin_port`: port of the administration API on the same host, if set. A running gateway
+    applies `pools` and `endpoints` when the file's `revision` changes, and host, ports and store only on a restart. It
+    applies the other settings on a reload."""
 
     pools: tuple[EnginePoolSpec, ...]
     endpoints: tuple[EndpointSpec, ...]
@@ -192,13 +203,13 @@ class GatewayConfig(Record):
 
 
 def read_config(path: Path) -> GatewayConfig:
-    """The configuration in a file, checked. Raises OperateError (AW-OPS-10 to AW-OPS-14)."""
+    """Read and check a configuration file. Raises OperateError (AW-OPS-10 to AW-OPS-14)."""
     try:
         config = msgspec.json.decode(path.read_bytes(), type=GatewayConfig)
     except OSError as error:
         raise from_os_error(error) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        hint = "`archwright up` writes this file; start the gateway through it"
+        hint = "start the gateway with `archwright up` or `archwright serve`, which write this file"
         message = f"not a gateway configuration: {error}"
         raise OperateError("AW-OPS-10", message, where=ErrorLocation(str(path)), hint=hint) from error
     check_config(config, str(path))
@@ -206,22 +217,24 @@ def read_config(path: Path) -> GatewayConfig:
 
 
 def check_config(config: GatewayConfig, file: str = "") -> None:
-    """Raises OperateError for a configuration without the required TLS or that could not serve at all."""
+    """Raise OperateError if required TLS is missing or the configuration cannot serve requests."""
     if not is_loopback(config.host) and not (config.tls_certificate and config.tls_key):
         where = ErrorLocation(file or None, None, "host")
         hint = "set tls_certificate and tls_key, or listen on 127.0.0.1"
-        raise OperateError("AW-OPS-11", f"refuses to listen on {config.host} without TLS", where=where, hint=hint)
+        raise OperateError(
+            "AW-OPS-11", f"the gateway cannot listen on {config.host} without TLS", where=where, hint=hint
+        )
     if bool(config.tls_certificate) != bool(config.tls_key):
         where = ErrorLocation(file or None, None, "tls_key")
         hint = "set both tls_certificate and tls_key, or neither"
-        raise OperateError("AW-OPS-12", "half of a TLS pair", where=where, hint=hint)
+        raise OperateError("AW-OPS-12", "only one of tls_certificate and tls_key is set", where=where, hint=hint)
     if config.tls_certificate and config.tls_key:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_certificate, config.tls_key)
         except OSError as error:  # ssl.SSLError is one
             where = ErrorLocation(config.tls_certificate)
-            hint = "give a PEM certificate (chain) and its unencrypted private key"
-            message = f"cannot use the TLS pair: {error.strerror or str(error)}"
+            hint = "set a PEM certificate (chain) and its unencrypted private key"
+            message = f"the TLS certificate and key are not usable: {error.strerror or str(error)}"
             raise OperateError("AW-OPS-12", message, where=where, hint=hint) from error
     name, problem = find_invalid_limit(config.limits)
     _raise_problem(problem, f"limits.{name}", file)
@@ -229,7 +242,7 @@ def check_config(config: GatewayConfig, file: str = "") -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine can reach `host`; False for names other than localhost."""
+    """True if only this machine can reach `host`. Names other than localhost count as reachable."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -242,10 +255,10 @@ def split_among_workers(config: GatewayConfig) -> GatewayConfig:
 
 
 def bind_listener(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OperateError, such as AW-OPS-03 for a port in use."""
+    """Open a listening socket. Raises OperateError, for example AW-OPS-03 for a port in use."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = addresses[0]
         bound = socket.socket(family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -261,17 +274,17 @@ def bind_listener(host: str, port: int) -> socket.socket:
 
 
 def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec, ...], file: str = "") -> None:
-    """Raises OperateError AW-OPS-13 for what could not serve, AW-OPS-14 if data would go where its class forbids it."""
+    """Raise OperateError AW-OPS-13 for an unusable table, AW-OPS-14 for a pool outside a residency."""
     known: dict[str, EnginePoolSpec] = {}
     for index, pool in enumerate(pools):
-        problem = f"is a second pool {pool.name!r}" if pool.name in known else _find_pool_problem(pool)
+        problem = f"repeats the pool name {pool.name!r}" if pool.name in known else _find_pool_problem(pool)
         _raise_problem(problem, f"pools[{index}]", file)
         known[pool.name] = pool
     seen: set[tuple[str, str, str]] = set()
     for index, spec in enumerate(endpoints):
         field = f"endpoints[{index}]"
         name = (spec.kind, spec.model, spec.workload)
-        problem = f"serves model {spec.model!r} for workload {spec.workload!r} a second time" if name in seen else ""
+        problem = f"repeats the model {spec.model!r} for the workload {spec.workload!r}" if name in seen else ""
         problem = problem or _find_targets_problem(spec, known) or _find_endpoint_problem(spec, known)
         _raise_problem(problem, field, file)
         seen.add(name)
@@ -284,7 +297,7 @@ def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: D
 
 def _raise_problem(problem: str, field: str, file: str) -> None:
     if problem:
-        hint = "correct the file; `archwright up` and `archwright serve` write it from a plan and from options"
+        hint = "correct the field, or write the file again with `archwright up` or `archwright serve`"
         raise OperateError("AW-OPS-13", f"{field} {problem}", where=ErrorLocation(file or None, None, field), hint=hint)
 
 
@@ -296,16 +309,19 @@ def _find_pool_problem(pool: EnginePoolSpec) -> str:
     if not pool.addresses:
         return "has no address"
     if min(pool.slots, pool.context_tokens, pool.image_tokens) < 1:
-        return "needs slots, context_tokens and image_tokens of at least 1"
+        return "must have slots, context_tokens and image_tokens of at least 1"
     if pool.key and not _KEY.fullmatch(pool.key):
-        return "needs key as env:NAME or file:PATH; a key itself has no place in this file"
+        return "must have a key of the form env:NAME or file:PATH; do not write the key itself into this file"
     if any("@" in urlsplit(address).netloc for address in pool.addresses):
-        return "has an address with a user or password in it; give a key as env:NAME or file:PATH"
+        return "has an address that contains a user or password; set key to env:NAME or file:PATH instead"
     if pool.place and not _COUNTRY.fullmatch(pool.place):
-        return f"needs place as the two letters of a country, not {pool.place!r}"
-    prices = (pool.price_in_usd or 0.0, pool.price_out_usd or 0.0)  # more is a slip, and too much for the accounts
+        return f"must have a place of two letters (ISO country code), not {pool.place!r}"
+    prices = (
+        pool.price_in_usd or 0.0,
+        pool.price_out_usd or 0.0,
+    )  # higher prices are typing errors and exceed the range of the accounts
     if not all(0 <= usd <= 1 for usd in prices) or not 0 <= (pool.first_token_s or 0.0) < math.inf:
-        return "needs prices of 0 to 1 USD a token and times of at least 0"
+        return "must have prices from 0 to 1 USD per token and a first_token_s of at least 0"
     return ""
 
 
@@ -314,31 +330,31 @@ def _find_targets_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec
         return "has no target"
     missing = next((name for name in spec.pools if name not in known), None)
     if missing is not None:
-        return f"names the pool {missing!r}, which there is not"
+        return f"names the pool {missing!r}, which is not in pools"
     weights = [target.weight for target in spec.targets]
     if not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
-        return "needs weights of at least 0, and one above it"
+        return "must have weights of at least 0, and one weight above 0"
     if len(spec.serving_pools) < len(spec.targets) + len(spec.overflow) + len(spec.fallback):
-        return "names a pool twice among targets, overflow and fallback"
+        return "names a pool twice in targets, overflow and fallback"
     if spec.shadow in spec.serving_pools:
-        return f"names {spec.shadow!r} as shadow of itself"
+        return f"has the shadow {spec.shadow!r}, which already serves the endpoint; name another pool"
     if spec.shadow and known[spec.shadow].protocol != "openai":
-        return f"names {spec.shadow!r} as shadow, which does not speak OpenAI's protocol: nothing to compare with yet"
+        return f"has the shadow {spec.shadow!r}, whose protocol is not openai; only openai shadows can be compared"
     return ""
 
 
 def _find_endpoint_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec]) -> str:
     context = min(known[name].context_tokens for name in spec.serving_pools)
     if spec.default_max_tokens < 1 or not 0 <= spec.context_tokens <= context:
-        return f"needs default_max_tokens of at least 1 and context_tokens of at most its pools' {context}"
+        return f"must have default_max_tokens of at least 1 and context_tokens of at most its pools' {context}"
     if not 0 <= spec.shadow_share <= 1 or bool(spec.shadow) != (spec.shadow_share > 0):
-        return "needs a shadow and a shadow_share above 0, at most 1, or neither"
+        return "must have a shadow and a shadow_share above 0 and at most 1, or neither"
     if not spec.overflow_wait_s >= 0 or not (spec.wait_s is None or spec.wait_s > 0):
-        return "needs overflow_wait_s of at least 0 and wait_s above it"
-    words = itertools.chain(spec.residency, *spec.residency_of.values())
-    wrong = next((word for word in words if word != ANY_COUNTRY and not _COUNTRY.fullmatch(word)), None)
+        return "must have overflow_wait_s of at least 0 and wait_s above 0"
+    countries = itertools.chain(spec.residency, *spec.residency_of.values())
+    wrong = next((code for code in countries if code != ANY_COUNTRY and not _COUNTRY.fullmatch(code)), None)
     if wrong is not None:
-        return f"needs residency as countries of two letters or {ANY_COUNTRY!r}, not {wrong!r}"
+        return f"must have residency as ISO country codes of two letters or {ANY_COUNTRY!r}, not {wrong!r}"
     return ""
 
 
@@ -346,7 +362,7 @@ def _check_residency(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec], fi
     data_class: DataClass = spec.data_class or "internal"
     for name in spec.pools if data_class in RESIDENCY_BOUND_CLASSES else ():
         if is_outside_residency(spec, known[name], data_class):
-            inside = ", ".join(spec.residency) or "our own engines here"
-            message = f"{field} carries {data_class} data, and the pool {name!r} lies outside its residency ({inside})"
-            hint = "take the pool out, say its place, or widen the residency"
+            inside = ", ".join(spec.residency) or "our own engines at this site"
+            message = f"{field} has {data_class} data, but the pool {name!r} is outside its residency ({inside})"
+            hint = "remove the pool, set its place, or add its country to residency"
             raise OperateError("AW-OPS-14", message, where=ErrorLocation(file or None, None, field), hint=hint)

@@ -1,4 +1,4 @@
-"""The engines' keys, by reference: `env:NAME` or `file:PATH`, whose stamp is polled since a key may be rotated."""
+"""Keys of engines by reference: `env:NAME` or `file:PATH`. Files are polled, because keys may be rotated."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ MAX_KEY_BYTES = 8192
 
 
 def read_secret(reference: str) -> str | None:
-    """The key; None for an empty reference. Raises OperateError AW-OPS-15 if it cannot be read."""
+    """Read the key; None for an empty reference. Raises OperateError AW-OPS-15 if it cannot be read."""
     if not reference:
         return None
     kind, _, name = reference.partition(":")
-    found = (read_variable(name) or "").strip() if kind == "env" else _read_secret_file(name, reference)
-    if not found or not found.isascii() or not found.isprintable():
-        raise _missing_secret_error(reference, "holds no key")
-    return found
+    secret = (read_variable(name) or "").strip() if kind == "env" else _read_secret_file(name, reference)
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise _missing_secret_error(reference, "does not contain a key of printable ASCII characters")
+    return secret
 
 
 def read_stamp(reference: str) -> tuple[int, int] | None:
-    """Changes whenever the key's file does; None without a file."""
+    """Return a value that changes with the key's file; None without a file."""
     kind, _, name = reference.partition(":")
     if kind != "file":
         return None
     try:
-        found = Path(name).stat()
+        status = Path(name).stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
 def _read_secret_file(name: str, reference: str) -> str:
@@ -41,6 +41,7 @@ def _read_secret_file(name: str, reference: str) -> str:
         raise _missing_secret_error(reference, f"cannot be read: {error.strerror}") from error
 
 
-def _missing_secret_error(reference: str, why: str) -> OperateError:
-    hint = "export the variable" if reference.startswith("env:") else "write the key into the file, readable by us"
-    return OperateError("AW-OPS-15", f"the key {reference} {why}", where=ErrorLocation(field=reference), hint=hint)
+def _missing_secret_error(reference: str, reason: str) -> OperateError:
+    variable, file = "export the variable for this process", "write the key to the file and let this user read it"
+    hint = variable if reference.startswith("env:") else file
+    return OperateError("AW-OPS-15", f"the key {reference} {reason}", where=ErrorLocation(field=reference), hint=hint)
