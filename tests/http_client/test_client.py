@@ -1,4 +1,4 @@
-"""The client against real servers on a Unix socket or loopback: what is said well, badly, and not at all."""
+"""The client against real servers on a Unix socket or loopback: valid, invalid and missing replies."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.async_tests import run_async
 
 from archwright.errors import EngineError, UsageError
 from archwright.http_client import client as module
 from archwright.http_client.client import EngineClient, EngineRefused
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-Act = Callable[[EngineClient], Awaitable[Any]]
 
 
 def _chunk(data: bytes) -> bytes:
@@ -31,7 +31,7 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object
 
 @asynccontextmanager
 async def _serving(handle: Handle, folder: Path | None) -> AsyncIterator[EngineClient]:
-    """A client of a server that does `handle` on each connection; at the end both are closed and over."""
+    """A client of a server that runs `handle` on each connection. Both are closed at the end."""
     open_connections: set[asyncio.Task[None]] = set()
 
     def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,43 +61,41 @@ async def _serving(handle: Handle, folder: Path | None) -> AsyncIterator[EngineC
         await asyncio.gather(*open_connections)
 
 
-def _against(folder: Path, replies: list[bytes], act: Act) -> tuple[Any, list[bytes]]:
-    """Run `act` against a server that sends `replies`, one a connection, then closes; also what it was sent."""
-    heard, left = [], list(replies)
+@asynccontextmanager
+async def _replying(folder: Path, *replies: bytes) -> AsyncIterator[tuple[EngineClient, list[bytes]]]:
+    """A client of a server that sends one of `replies` per connection, then closes; and the heads that it received."""
+    heads, left = [], list(replies)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        heard.append(head)
+        heads.append(head)
         if head.startswith(b"POST"):
             await reader.readuntil(b"}")
         writer.write(left.pop(0))
 
-    async def run() -> Any:
-        async with _serving(serve, folder) as client:
-            return await act(client)
-
-    return asyncio.run(run()), heard
+    async with _serving(serve, folder) as client:
+        yield client, heads
 
 
 async def _all(client: EngineClient) -> list[dict[str, Any]]:
     return [event async for event in client.stream("/chat/completions", {"stream": True})]
 
 
-def test_events_come_decoded_until_done_and_progress_reports_stay_inside(tmp_path: Path) -> None:
+@run_async
+async def test_events_come_decoded_until_done_and_progress_reports_stay_inside(tmp_path: Path) -> None:
     reply = HEAD + _chunk(b': x\n\ndata: {"prompt_progress": {}}\n\ndata: {"a":') + _chunk(b" 1}\n\n")
     reply += _chunk(b"data: [DONE]\n\n") + _chunk(b": the end\n\n") + b"0\r\n\r\n"
-    events, heard = _against(tmp_path, [reply], _all)
-    assert events == [{"a": 1}]
-    assert heard[0].startswith(b"POST /v1/chat/completions ") and b"Authorization: Bearer secret" in heard[0]
+    async with _replying(tmp_path, reply) as (client, heads):
+        assert await _all(client) == [{"a": 1}]
+    assert heads[0].startswith(b"POST /v1/chat/completions ") and b"Authorization: Bearer secret" in heads[0]
 
 
-def test_a_caller_who_asks_for_progress_gets_it(tmp_path: Path) -> None:
+@run_async
+async def test_a_caller_who_asks_for_progress_gets_it(tmp_path: Path) -> None:
     reply = HEAD + _chunk(b'data: {"prompt_progress": {}}\n\ndata: [DONE]\n\n') + b"0\r\n\r\n"
-
-    async def act(client: EngineClient) -> list[dict[str, Any]]:
-        return [event async for event in client.stream("completions", {"return_progress": True})]
-
-    assert _against(tmp_path, [reply], act)[0] == [{"prompt_progress": {}}]
+    async with _replying(tmp_path, reply) as (client, _):
+        events = [event async for event in client.stream("completions", {"return_progress": True})]
+    assert events == [{"prompt_progress": {}}]
 
 
 @pytest.mark.parametrize(
@@ -112,9 +110,11 @@ def test_a_caller_who_asks_for_progress_gets_it(tmp_path: Path) -> None:
         (b"this is no HTTP\r\n\r\n", "AW-ENG-02"),
     ],
 )
-def test_a_stream_that_breaks_off_or_speaks_nonsense(tmp_path: Path, reply: bytes, code: str) -> None:
+@run_async
+async def test_a_stream_that_breaks_off_or_speaks_nonsense(tmp_path: Path, reply: bytes, code: str) -> None:
     with pytest.raises(EngineError) as failed:
-        _against(tmp_path, [reply], _all)
+        async with _replying(tmp_path, reply) as (client, _):
+            await _all(client)
     assert failed.value.code == code and failed.value.hint
 
 
@@ -132,83 +132,75 @@ def test_a_stream_that_breaks_off_or_speaks_nonsense(tmp_path: Path, reply: byte
         (HEAD + _chunk(b'data: {"error": "plain"}\n\n'), 500, "plain"),
     ],
 )
-def test_a_refusal_keeps_its_status_and_words(tmp_path: Path, reply: bytes, status: int, message: str) -> None:
+@run_async
+async def test_a_refusal_keeps_its_status_and_words(tmp_path: Path, reply: bytes, status: int, message: str) -> None:
     with pytest.raises(EngineRefused) as refused:
-        _against(tmp_path, [reply], _all)
+        async with _replying(tmp_path, reply) as (client, _):
+            await _all(client)
     assert (refused.value.status, refused.value.code) == (status, "AW-ENG-04")
     assert message in refused.value.message and refused.value.body
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
-    async def act() -> tuple[EngineError, bool]:
-        client = EngineClient(f"unix:{tmp_path}/none.sock")
-        with pytest.raises(EngineError) as gone:
-            await client.get("/models")
-        healthy = await client.healthy()
-        await client.close()
-        await client.close()
-        return gone.value, healthy
-
-    error, healthy = asyncio.run(act())
-    assert error.code == "AW-ENG-01" and not healthy and f"unix:{tmp_path}" in str(error.where)
+@run_async
+async def test_nobody_listens(tmp_path: Path) -> None:
+    client = EngineClient(f"unix:{tmp_path}/none.sock")
+    with pytest.raises(EngineError) as gone:
+        await client.get("/models")
+    assert not await client.healthy()
+    await client.close()
+    await client.close()
+    assert gone.value.code == "AW-ENG-01" and f"unix:{tmp_path}" in str(gone.value.where)
 
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])
-def test_a_name_that_can_be_no_hosts_is_an_engine_that_is_not_there(host: str) -> None:
-    """It was a bug, and the health of all other engines was not looked at any more."""
-
-    async def scenario() -> tuple[bool, bool]:
-        client = EngineClient(f"http://{host}:1/v1")
-        with pytest.raises(EngineError, match="cannot be reached"):
-            await client.get("/models")
-        found = await client.healthy("/health"), await client.healthy("")
-        await client.close()
-        return found
-
-    assert asyncio.run(scenario()) == (False, False)
+@run_async
+async def test_a_name_that_can_be_no_hosts_is_an_engine_that_is_not_there(host: str) -> None:
+    """An invalid host name must not stop the health checks of other engines."""
+    client = EngineClient(f"http://{host}:1/v1")
+    with pytest.raises(EngineError, match="cannot be reached"):
+        await client.get("/models")
+    assert not await client.healthy("/health") and not await client.healthy("")
+    await client.close()
 
 
-def test_a_mute_engine_is_not_healthy(tmp_path: Path) -> None:
-    async def act() -> bool:
-        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
+@run_async
+async def test_a_mute_engine_is_not_healthy(tmp_path: Path) -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
 
-        async with _serving(mute, tmp_path) as client:
-            return await client.healthy(timeout_s=0.05)
-
-    assert asyncio.run(act()) is False
+    async with _serving(mute, tmp_path) as client:
+        assert not await client.healthy(timeout_s=0.05)
 
 
-def test_plain_replies_and_texts(tmp_path: Path) -> None:
-    async def act(client: EngineClient) -> tuple[dict[str, Any], dict[str, Any], str]:
-        return await client.post("/embeddings", {}), await client.get("v1/models"), await client.get_text("/metrics")
-
-    replies = [_plain(b'{"a": 1}'), _plain(b'{"b": 2}'), _plain(b"c 3\n")]
-    got, heard = _against(tmp_path, replies, act)
-    assert got == ({"a": 1}, {"b": 2}, "c 3\n")
-    firsts = [head.split(b" HTTP")[0] for head in heard]
+@run_async
+async def test_plain_replies_and_texts(tmp_path: Path) -> None:
+    async with _replying(tmp_path, _plain(b'{"a": 1}'), _plain(b'{"b": 2}'), _plain(b"c 3\n")) as (client, heads):
+        assert await client.post("/embeddings", {}) == {"a": 1}
+        assert await client.get("v1/models") == {"b": 2}
+        assert await client.get_text("/metrics") == "c 3\n"
+    firsts = [head.split(b" HTTP")[0] for head in heads]
     assert firsts == [b"POST /v1/embeddings", b"GET /v1/models", b"GET /metrics"]
 
 
-def test_a_reply_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@run_async
+async def test_a_reply_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BODY_LIMIT_BYTES", 10)
-    with pytest.raises(EngineError) as refused:
-        _against(tmp_path, [_plain(b'"0123456789"')], lambda client: client.get("/models"))
+    async with _replying(tmp_path, _plain(b'"0123456789"')) as (client, _):
+        with pytest.raises(EngineError) as refused:
+            await client.get("/models")
     assert refused.value.code == "AW-ENG-03"
 
 
-def test_a_connection_held_open_after_done_is_let_go(tmp_path: Path) -> None:
-    async def act() -> list[dict[str, Any]]:
-        async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(HEAD + _chunk(b'data: {"a": 1}\n\ndata: [DONE]\n\n'))
-            await reader.read()
+@run_async
+async def test_a_connection_held_open_after_done_is_let_go(tmp_path: Path) -> None:
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD + _chunk(b'data: {"a": 1}\n\ndata: [DONE]\n\n'))
+        await reader.read()
 
-        async with _serving(hold, tmp_path) as client:
-            return await _all(client)
-
-    assert asyncio.run(act()) == [{"a": 1}]
+    async with _serving(hold, tmp_path) as client:
+        assert await _all(client) == [{"a": 1}]
 
 
 @pytest.mark.parametrize(
@@ -234,64 +226,56 @@ def test_an_address_that_is_none(address: str) -> None:
 
 
 @pytest.mark.enable_socket
-def test_a_urls_connection_is_used_again_and_replaced_when_the_server_dropped_it() -> None:
-    """The server closes its kept connection without a word, as llama.cpp does; the next request still succeeds."""
+@run_async
+async def test_a_urls_connection_is_used_again_and_replaced_when_the_server_dropped_it() -> None:
+    """The server closes a kept connection after it read a request, as llama.cpp does; the request still succeeds."""
     connections = 0
 
-    async def act() -> list[dict[str, Any]]:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal connections
-            connections += 1
-            for _ in range(2):
-                await reader.readuntil(b"\r\n\r\n")
-                writer.write(_plain(b'{"n": %d}' % connections))
-            # A third request is read, and answered with the end of the connection.
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        for _ in range(2):
             await reader.readuntil(b"\r\n\r\n")
+            writer.write(_plain(b'{"n": %d}' % connections))
+        # A third request is read, and the connection is closed instead of a reply.
+        await reader.readuntil(b"\r\n\r\n")
 
-        async with _serving(serve, None) as client:
-            return [await client.get("/models") for _ in range(4)]
-
-    assert asyncio.run(act()) == [{"n": 1}, {"n": 1}, {"n": 2}, {"n": 2}]
+    async with _serving(serve, None) as client:
+        assert [(await client.get("/models"))["n"] for _ in range(4)] == [1, 1, 2, 2]
 
 
 @pytest.mark.enable_socket
-def test_many_at_once_share_kept_connections_and_each_gets_its_own_reply() -> None:
-    async def act() -> tuple[list[str], int]:
-        connections = 0
+@run_async
+async def test_many_at_once_share_kept_connections_and_each_gets_its_own_reply() -> None:
+    connections = 0
 
-        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal connections
-            connections += 1
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_plain(head.split()[1]))
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(_plain(head.split()[1]))
 
-        async with _serving(echo, None) as client:
+    async with _serving(echo, None) as client:
 
-            async def often(name: str) -> list[str]:
-                return [await client.get_text(f"/{name}/{number}") for number in range(30)]
+        async def get_often(name: int) -> None:
+            for number in range(30):
+                assert await client.get_text(f"/{name}/{number}") == f"/{name}/{number}"
 
-            async with asyncio.timeout(10):
-                found = await asyncio.gather(*(often(str(name)) for name in range(20)))
-        return [text for texts in found for text in texts], connections
-
-    texts, connections = asyncio.run(act())
-    assert texts == [f"/{name}/{number}" for name in range(20) for number in range(30)]
+        await asyncio.gather(*map(get_often, range(20)))
     assert connections <= 20
 
 
 @pytest.mark.enable_socket
-def test_a_server_that_only_drops_connections_is_given_up() -> None:
-    async def act() -> str:
-        async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
+@run_async
+async def test_a_server_that_only_drops_connections_is_given_up() -> None:
+    async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
 
-        async with _serving(drop, None) as client:
-            with pytest.raises(EngineError) as failed:
-                await client.get("/models")
-        return failed.value.code
-
-    assert asyncio.run(act()) == "AW-ENG-02"
+    async with _serving(drop, None) as client:
+        with pytest.raises(EngineError) as failed:
+            await client.get("/models")
+    assert failed.value.code == "AW-ENG-02"
 
 
 def test_one_client_serves_one_event_loop_after_another(tmp_path: Path) -> None:
@@ -311,42 +295,37 @@ def test_one_client_serves_one_event_loop_after_another(tmp_path: Path) -> None:
     assert [asyncio.run(act()), asyncio.run(act())] == [True, True]
 
 
-def test_a_reader_that_does_not_read_holds_the_server_back(tmp_path: Path) -> None:
-    async def act() -> tuple[int, int]:
-        sent = 0
+@run_async
+async def test_a_reader_that_does_not_read_holds_the_server_back(tmp_path: Path) -> None:
+    sent = 0
 
-        async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal sent
-            await reader.readuntil(b"}")
-            writer.write(HEAD)
-            for _ in range(200):
-                writer.write(_chunk(b'data: {"a": "%b"}\n\n' % (b"x" * 100_000)))
-                await writer.drain()
-                sent += 1
-            writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"}")
+        writer.write(HEAD)
+        for _ in range(200):
+            writer.write(_chunk(b'data: {"a": "%b"}\n\n' % (b"x" * 100_000)))
+            await writer.drain()
+            sent += 1
+        writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
-        async with _serving(pour, tmp_path) as client, aclosing(client.stream("/completions", {})) as stream:
+    async with _serving(pour, tmp_path) as client, aclosing(client.stream("/completions", {})) as stream:
+        await anext(stream)
+        await asyncio.sleep(0.3)
+        assert sent < 50
+        assert len([event async for event in stream]) == 199
+
+
+@run_async
+async def test_leaving_the_loop_closes_the_connection(tmp_path: Path) -> None:
+    ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(HEAD + _chunk(b'data: {"a": 1}\n\n'))
+        ended.set_result(await reader.read())
+
+    async with _serving(endless, tmp_path) as client:
+        async with aclosing(client.stream("/chat/completions", {})) as stream:
             await anext(stream)
-            await asyncio.sleep(0.3)
-            held = sent
-            return held, 1 + len([event async for event in stream])
-
-    held, got = asyncio.run(act())
-    assert held < 50 and got == 200
-
-
-def test_leaving_the_loop_closes_the_connection(tmp_path: Path) -> None:
-    async def act() -> bytes:
-        ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-        async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"}")
-            writer.write(HEAD + _chunk(b'data: {"a": 1}\n\n'))
-            ended.set_result(await reader.read())
-
-        async with _serving(endless, tmp_path) as client:
-            async with aclosing(client.stream("/chat/completions", {})) as stream:
-                await anext(stream)
-            return await asyncio.wait_for(ended, 1)
-
-    assert asyncio.run(act()) == b""
+        assert await asyncio.wait_for(ended, 1) == b""

@@ -9,21 +9,8 @@ from hypothesis import strategies as st
 from archwright.errors import EngineError
 from archwright.http_client.sse import EventParser, ServerSentEvent
 
-LINES = st.sampled_from(
-    [
-        "data: {}",
-        "data:x",
-        "data",
-        "data:  two",
-        ": a comment",
-        "event: error",
-        "id: 7",
-        "error: {}",
-        "nonsense",
-        "",
-        "",
-    ]
-)
+FIELDS = ("data: {}", "data:x", "data", "data:  two", ": a comment", "event: error", "id: 7", "error: {}", "nonsense")
+LINES = st.sampled_from([*FIELDS, "", ""])
 ENDS = st.sampled_from(["\n", "\r", "\r\n"])
 STREAM = st.lists(st.tuples(LINES, ENDS), max_size=14).map(lambda pairs: "".join(a + b for a, b in pairs).encode())
 

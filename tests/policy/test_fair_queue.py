@@ -1,11 +1,10 @@
-"""Whose turn it is: an order that refuses nobody, learned from who left before an answer came."""
+"""The order of a fair queue, by tenant and by abandoned waiting times; nobody is rejected."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,31 +19,21 @@ from archwright.policy.fair_queue import (
 )
 
 
-class One(NamedTuple):
-    since: float
-    gone: bool = False
-
-
 @dataclass
-class Leaving:
+class Waiting:
     since: float
     gone: bool = False
+    tenant: str = ""
 
 
-class Of(NamedTuple):
-    since: float
-    tenant: str
-    gone: bool = False
-
-
-def learned(left: dict[float, int], stayed: dict[float, int] | None = None) -> TenantQueue[One]:
-    """A line that has seen so many leave and stay after waits of so many seconds."""
-    line: TenantQueue[One] = TenantQueue(AbandonmentModel())
+def learned(left: dict[float, int], stayed: dict[float, int] | None = None) -> TenantQueue[Waiting]:
+    """A queue that recorded these numbers of abandoned and served requests per waiting time."""
+    queue: TenantQueue[Waiting] = TenantQueue(AbandonmentModel())
     for counts, ended in ((left, True), (stayed or {}, False)):
         for waited_s, count in counts.items():
             for _ in range(count):
-                served(line.abandonment, waited_s, left=ended)
-    return line
+                served(queue.abandonment, waited_s, left=ended)
+    return queue
 
 
 def served(abandonment: AbandonmentModel, waited_s: float, *, left: bool) -> None:
@@ -52,10 +41,10 @@ def served(abandonment: AbandonmentModel, waited_s: float, *, left: bool) -> Non
     abandonment.record_end(find_wait_bucket(waited_s), left=left)
 
 
-def drained(line: TenantQueue[One], now: float) -> list[float]:
+def drained(queue: TenantQueue[Waiting], now: float) -> list[float]:
     found = []
-    while (one := line.peek_next(now)) is not None:
-        assert line.pop() is one
+    while (one := queue.peek_next(now)) is not None:
+        assert queue.pop() is one
         found.append(one.since)
     return found
 
@@ -70,29 +59,29 @@ def test_the_steps() -> None:
 
 
 def test_who_waited_as_long_as_those_who_left_comes_after_those_who_will_stay() -> None:
-    line = learned({1.7: 4}, {0.6: 4})
+    queue = learned({1.7: 4}, {0.6: 4})
     for since in (50.0, 51.0, 51.4):
-        line.add(One(since))
+        queue.add(Waiting(since))
     # After 1.7 s the oldest is of the age at which clients left; after 5 s nobody knows, and it is first again.
-    assert line.peek_next(51.7) == One(51.0)
-    assert [one.since for one in line] == [50.0, 51.0, 51.4]
-    assert line.peek_next(55.0) == One(50.0)
-    assert drained(line, 51.7) == [51.0, 51.4, 50.0]
+    assert queue.peek_next(51.7) == Waiting(51.0)
+    assert [one.since for one in queue] == [50.0, 51.0, 51.4]
+    assert queue.peek_next(55.0) == Waiting(50.0)
+    assert drained(queue, 51.7) == [51.0, 51.4, 50.0]
 
 
 def test_one_who_left_is_no_reason_and_two_are() -> None:
     for times, first in ((1, 0.0), (2, 1.0)):
-        line = learned({1.7: times})
-        line.add(One(0.0))
-        line.add(One(1.0))
-        assert line.peek_next(1.7) == One(first)
+        queue = learned({1.7: times})
+        queue.add(Waiting(0.0))
+        queue.add(Waiting(1.0))
+        assert queue.peek_next(1.7) == Waiting(first)
 
 
 def test_where_all_leave_whatever_they_waited_the_order_is_that_of_arrival() -> None:
-    line = learned(dict.fromkeys((0.02, 0.3, 0.6, 1.7), 3))
+    queue = learned(dict.fromkeys((0.02, 0.3, 0.6, 1.7), 3))
     for since in (0.0, 1.1, 1.4, 1.69):
-        line.add(One(since))
-    assert drained(line, 1.7) == [0.0, 1.1, 1.4, 1.69]
+        queue.add(Waiting(since))
+    assert drained(queue, 1.7) == [0.0, 1.1, 1.4, 1.69]
 
 
 def test_an_age_in_doubt_is_tried_by_one_and_forgotten_in_the_end() -> None:
@@ -124,16 +113,16 @@ LINE = st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=30)
 def test_everybody_who_is_there_is_served_once(
     history: list[tuple[float, bool]], waiting: list[tuple[float, bool]], now: float
 ) -> None:
-    line: TenantQueue[One] = TenantQueue(AbandonmentModel())
+    queue: TenantQueue[Waiting] = TenantQueue(AbandonmentModel())
     for waited_s, left in history:
-        served(line.abandonment, waited_s, left=left)
-    arrivals = [One(since, gone) for since, gone in sorted(waiting)]
+        served(queue.abandonment, waited_s, left=left)
+    arrivals = [Waiting(since, gone) for since, gone in sorted(waiting)]
     for one in arrivals:
-        line.add(one)
+        queue.add(one)
     there = [one.since for one in arrivals if not one.gone]
-    found = drained(line, now)
-    assert sorted(found) == there and list(line) == []
-    poor = [line.abandonment.is_likely_abandoned(find_wait_bucket(now - since)) for since in found]
+    found = drained(queue, now)
+    assert sorted(found) == there and list(queue) == []
+    poor = [queue.abandonment.is_likely_abandoned(find_wait_bucket(now - since)) for since in found]
     assert poor == sorted(poor), "those who will stay first"
     for which in (True, False):
         part = [since for since, one in zip(found, poor, strict=True) if one == which]
@@ -141,25 +130,25 @@ def test_everybody_who_is_there_is_served_once(
 
 
 def test_those_who_are_gone_are_let_go_of_and_the_others_keep_their_order() -> None:
-    line = learned({1.0: 3})
+    queue = learned({1.0: 3})
     for since, gone in ((0.0, True), (0.1, False), (0.2, True), (4.0, False), (4.1, True), (4.2, False)):
-        line.add(One(since, gone))
-    assert line.peek_next(1.2) == One(4.0), "the older ones are passed by"
-    line.remove_departed()
-    assert [one.since for one in line] == [0.1, 4.0, 4.2]
-    assert drained(line, 1e4) == [0.1, 4.0, 4.2]
+        queue.add(Waiting(since, gone))
+    assert queue.peek_next(1.2) == Waiting(4.0), "the older ones are passed by"
+    queue.remove_departed()
+    assert [one.since for one in queue] == [0.1, 4.0, 4.2]
+    assert drained(queue, 1e4) == [0.1, 4.0, 4.2]
 
 
 @given(st.lists(st.floats(0, 1000), max_size=60), LINE)
 def test_where_nobody_left_it_is_first_come_first_served(
     stayed: list[float], waiting: list[tuple[float, bool]]
 ) -> None:
-    line: TenantQueue[One] = TenantQueue(AbandonmentModel())
+    queue: TenantQueue[Waiting] = TenantQueue(AbandonmentModel())
     for waited_s in stayed:
-        served(line.abandonment, waited_s, left=False)
+        served(queue.abandonment, waited_s, left=False)
     for since, _ in sorted(waiting):
-        line.add(One(since))
-    assert drained(line, 200.0) == sorted(since for since, _ in waiting)
+        queue.add(Waiting(since))
+    assert drained(queue, 200.0) == sorted(since for since, _ in waiting)
 
 
 TENANTS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 100)), max_size=40)
@@ -170,17 +159,17 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
     waiting: list[tuple[str, float]], slots: int, history: list[tuple[float, bool]], running: list[str]
 ) -> None:
     """Slots come free in the order they were taken; of those who will likely stay first, and nobody is left out."""
-    lines: FairQueue[Of] = FairQueue()
+    queues: FairQueue[Waiting] = FairQueue()
     for waited_s, left in history:
-        served(lines.abandonment, waited_s, left=left)
-    there = [Of(since, tenant) for tenant, since in sorted(waiting, key=itemgetter(1))]
+        served(queues.abandonment, waited_s, left=left)
+    there = [Waiting(since, tenant=tenant) for tenant, since in sorted(waiting, key=itemgetter(1))]
     for of in there:
-        lines.add(of.tenant, of)
+        queues.add(of.tenant, of)
     held = Counter(running)
-    while (one := lines.peek_next(100.0, held)) is not None:
-        assert lines.pop() is one
+    while (one := queues.peek_next(100.0, held)) is not None:
+        assert queues.pop() is one
         likely = [
-            of for of in there if not lines.abandonment.is_likely_abandoned(find_wait_bucket(100.0 - of.since))
+            of for of in there if not queues.abandonment.is_likely_abandoned(find_wait_bucket(100.0 - of.since))
         ] or there
         assert held[one.tenant] == min(held[of.tenant] for of in likely)
         assert one is next(of for of in likely if of.tenant == one.tenant)
@@ -189,59 +178,59 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
         held[one.tenant] += 1
         if len(running) >= slots:
             held[running.pop(0)] -= 1
-    assert not there and list(lines) == []
+    assert not there and list(queues) == []
 
 
 def test_who_will_likely_stay_comes_before_a_tenant_with_fewer_slots() -> None:
-    lines: FairQueue[One] = FairQueue()
+    queues: FairQueue[Waiting] = FairQueue()
     for waited_s, left in ((1.7, True), (1.7, True), (0.6, False)):
-        served(lines.abandonment, waited_s, left=left)
+        served(queues.abandonment, waited_s, left=left)
     for tenant, since in (("few", 50.0), ("many", 51.4)):
-        lines.add(tenant, One(since))
+        queues.add(tenant, Waiting(since))
     found = []
-    while (one := lines.peek_next(51.7, {"many": 3})) is not None:
-        lines.pop()
+    while (one := queues.peek_next(51.7, {"many": 3})) is not None:
+        queues.pop()
         found.append(one.since)
     assert found == [51.4, 50.0]
 
 
 def test_one_who_was_passed_by_and_left_is_not_served() -> None:
-    line: TenantQueue[Leaving] = TenantQueue(learned({1.7: 4}).abandonment)
-    first, second = Leaving(50.0), Leaving(51.0)
-    line.add(first)
-    line.add(second)
-    assert line.peek_next(51.7) is second
+    queue: TenantQueue[Waiting] = TenantQueue(learned({1.7: 4}).abandonment)
+    first, second = Waiting(50.0), Waiting(51.0)
+    queue.add(first)
+    queue.add(second)
+    assert queue.peek_next(51.7) is second
     first.gone = True
-    assert line.peek_next(55.0) is second
+    assert queue.peek_next(55.0) is second
 
 
 def test_tenants_with_as_many_take_turns() -> None:
-    turns: FairQueue[One] = FairQueue()
+    queues: FairQueue[Waiting] = FairQueue()
     for since in range(4):
-        turns.add("loud", One(float(since)))
-    turns.add("quiet", One(9.0))
-    turns.add("quiet", One(10.0))
+        queues.add("loud", Waiting(float(since)))
+    queues.add("quiet", Waiting(9.0))
+    queues.add("quiet", Waiting(10.0))
     order = []
-    while (found := turns.peek_next(10.0, {})) is not None:
-        turns.pop()
+    while (found := queues.peek_next(10.0, {})) is not None:
+        queues.pop()
         order.append(found.since)
     assert order == [0.0, 9.0, 1.0, 10.0, 2.0, 3.0]
 
 
 def test_who_comes_last_for_the_tenant_of_whom_most_wait_makes_room() -> None:
-    lines: FairQueue[One] = FairQueue()
-    assert lines.find_displaceable("quiet") is None and lines.count_ahead("quiet") == 0
-    lines.add("soft", One(0.5))
+    queues: FairQueue[Waiting] = FairQueue()
+    assert queues.find_displaceable("quiet") is None and queues.count_ahead("quiet") == 0
+    queues.add("soft", Waiting(0.5))
     for since in (0.0, 1.0, 2.0):
-        lines.add("loud", One(since, gone=since == 2.0))
-    assert lines.find_displaceable("quiet") == One(1.0), "not one who is gone"
-    assert lines.find_displaceable("loud") is None
-    lines.record_departure("soft")
-    assert (lines.count_ahead("quiet"), lines.count_ahead("loud")) == (1, 3)
+        queues.add("loud", Waiting(since, gone=since == 2.0))
+    assert queues.find_displaceable("quiet") == Waiting(1.0), "not one who is gone"
+    assert queues.find_displaceable("loud") is None
+    queues.record_departure("soft")
+    assert (queues.count_ahead("quiet"), queues.count_ahead("loud")) == (1, 3)
     for since in (3.0, 4.0):
-        lines.add("quiet", One(since))
-    assert lines.find_displaceable("quiet") is None, "as many of each"
-    assert (lines.count_ahead("quiet"), lines.count_ahead("loud"), lines.count) == (2 + 3, 3 + 2, 5)
+        queues.add("quiet", Waiting(since))
+    assert queues.find_displaceable("quiet") is None, "as many of each"
+    assert (queues.count_ahead("quiet"), queues.count_ahead("loud"), queues.count) == (2 + 3, 3 + 2, 5)
     for _ in range(2):
-        lines.record_departure("loud")
-    assert (lines.count_ahead("quiet"), lines.count) == (2 + 1, 3)
+        queues.record_departure("loud")
+    assert (queues.count_ahead("quiet"), queues.count) == (2 + 1, 3)

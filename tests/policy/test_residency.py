@@ -43,14 +43,6 @@ PLACE = st.builds(PoolLocation, st.sampled_from(["", "DE", "FR", "US"]), st.bool
 RESIDENCY = st.lists(st.sampled_from(["DE", "FR", "US"]), unique=True)
 
 
-@given(CLASS, CLASS, PLACE, RESIDENCY)
-def test_a_stricter_class_goes_nowhere_a_laxer_may_not(
-    one: DataClass, other: DataClass, place: PoolLocation, residency: list[str]
-) -> None:
-    if STRICTNESS[one] >= STRICTNESS[other] and is_within_residency(one, place, residency):
-        assert is_within_residency(other, place, residency)
-
-
 @given(st.sampled_from(sorted(RESIDENCY_BOUND_CLASSES)), PLACE, RESIDENCY)
 def test_sensitive_data_is_here_or_in_its_residency(
     data_class: DataClass, place: PoolLocation, residency: list[str]

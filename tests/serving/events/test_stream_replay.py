@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import anthropic
 import pytest
-from tests.serving.fake_provider import Place, Script, chat_events, message_events
+from tests.serving.fake_provider import (
+    Place,
+    Script,
+    block,
+    chat_events,
+    message_end,
+    message_events,
+    message_start,
+    use,
+)
+from tests.serving.fake_provider import words as text_block
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -108,29 +118,13 @@ def test_a_call_that_was_cut_off_is_asked_for_again(client: anthropic.Anthropic,
 
 def native(*, signature: str) -> list[bytes]:
     thought = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": signature}]
-    blocks: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
-        ({"type": "thinking", "thinking": "", "signature": ""}, thought),
-        ({"type": "text", "text": ""}, [{"type": "text_delta", "text": "Hel"}, {"type": "text_delta", "text": "lo"}]),
-        (
-            {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}},
-            [{"type": "input_json_delta", "partial_json": '{"a": 1}'}],
-        ),
-    ]
-    events: list[dict[str, Any]] = [
-        {"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 1}}}
-    ]
-    for number, (begun, deltas) in enumerate(blocks):
-        events.append({"type": "content_block_start", "index": number, "content_block": begun})
-        events += [{"type": "content_block_delta", "index": number, "delta": delta} for delta in deltas]
-        events.append({"type": "content_block_stop", "index": number})
-    events.append(
-        {
-            "type": "message_delta",
-            "delta": {"stop_reason": "stop_sequence", "stop_sequence": "END"},
-            "usage": {"output_tokens": 9},
-        }
+    return message_events(
+        message_start(input_tokens=5, output_tokens=1),
+        *block(0, {"type": "thinking", "thinking": "", "signature": ""}, *thought),
+        *text_block(1, "Hel", "lo"),
+        *use(2, "f", '{"a": 1}'),
+        *message_end("stop_sequence", 9, "END"),
     )
-    return message_events(*events, {"type": "message_stop"})
 
 
 def test_who_speaks_the_interface_himself_is_told_again_as_well(client: anthropic.Anthropic, place: Place) -> None:
@@ -142,11 +136,6 @@ def test_who_speaks_the_interface_himself_is_told_again_as_well(client: anthropi
     assert [block["type"] for block in told["content"]] == ["thinking", "text", "tool_use"]
     assert (told["stop_reason"], told["stop_sequence"]) == ("stop_sequence", "END")
     assert whole(client, given)[0] == "hit"
-    assert streamed(client, {**given, "extra_body": {"temperature": 0.5}})[0] == "miss", (
-        "what decides the answer decides"
-    )
-    assert [streamed(client, asked("d", "hi", extra_body={"temperature": heat}))[0] for heat in (0.0, 0.0, 1.0)] == [
-        "miss",
-        "hit",
-        "off",
-    ]
+    assert streamed(client, {**given, "extra_body": {"temperature": 0.5}})[0] == "miss", "part of the key"
+    cautious = [asked("d", "hi", extra_body={"temperature": temperature}) for temperature in (0.0, 0.0, 1.0)]
+    assert [streamed(client, fields)[0] for fields in cautious] == ["miss", "hit", "off"]

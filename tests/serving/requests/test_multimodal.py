@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.serving.fake_provider import Place, Script, chat_events, message_events
+from tests.serving.fake_provider import Place, Script, chat_events, message_end, message_events, message_start, words
 
 from archwright.serving.requests.multimodal import TEXT_ONLY, MultimodalParts, count_parts
 
@@ -111,16 +111,8 @@ def test_an_image_of_many_bytes_is_no_text(platform: Platform, place: Place) -> 
 
 
 def test_what_nothing_bounds_needs_room_for_the_whole_context(platform: Platform, place: Place) -> None:
-    place.script = Script(
-        message_events(
-            {"type": "message_start", "message": {"usage": {"input_tokens": 40_000, "output_tokens": 1}}},
-            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "read"}},
-            {"type": "content_block_stop", "index": 0},
-            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
-            {"type": "message_stop"},
-        )
-    )
+    start = message_start(input_tokens=40_000, output_tokens=1)
+    place.script = Script(message_events(start, *words(0, "read"), *message_end("end_turn", 1)))
     document = {"type": "document", "source": {"type": "url", "url": "https://example.org/x.pdf"}}
     body = {"model": "speaks", "max_tokens": LENGTH, "messages": [{"role": "user", "content": [document]}]}
     poor, rich = (

@@ -1,16 +1,16 @@
-"""Real engine processes behind pools: they die, are busy, time out, are mirrored. What the client gets, and what never
-leaves."""
+"""Attempts against real engines that die, are busy, time out or get shadow traffic; sensitive data stay inside."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.async_tests import run_async
 
 from archwright.errors import EngineError
 from archwright.home import Home
@@ -24,7 +24,7 @@ from archwright.serving.routing.pool_registry import PoolRegistry
 from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.routing.router import Router
 from archwright.serving.routing.shadow_traffic import ShadowComparison, ShadowTraffic
-from archwright.serving.settings.config import EnginePoolSpec, GatewayConfig, WeightedTarget, check_config
+from archwright.serving.settings.config import EnginePoolSpec, GatewayConfig, check_config
 
 from ..conftest import Platform, endpoint, null_engine, table
 
@@ -34,7 +34,7 @@ HELLO = {"messages": [{"role": "user", "content": "Say something."}], "max_token
 
 @pytest.fixture
 def engines(tmp_path: Any) -> Iterator[Platform]:
-    """Engines alone: own (slow), other (the stand-in for outside), each says who it is."""
+    """Two engines without a gateway, own (slow) and other (outside); each replies with its name."""
     platform = Platform(Home(tmp_path / "home"), table(endpoint()))
     try:
         platform.start_engine(null_engine("own", slots=2, text="own own own own", tpot_s=0.02))
@@ -44,33 +44,33 @@ def engines(tmp_path: Any) -> Iterator[Platform]:
         platform.close()
 
 
-class Door:
-    """What a gateway does with a request, without the gateway: class, order, course."""
+class SmallGateway:
+    """The routing of a gateway without its HTTP server: data class, order of pools, attempts."""
 
     def __init__(self, home: Home, config: GatewayConfig) -> None:
         check_config(config)
-        self.fleet = PoolRegistry(config.pools, home)
+        self.registry = PoolRegistry(config.pools, home)
         self.budget = RetryBudget()
-        self.router = Router(self.fleet.pools, config.endpoints, self.budget)
+        self.router = Router(self.registry.pools, config.endpoints, self.budget)
         (spec,) = ModelDirectory(config.pools, config.endpoints).endpoints
-        self.question = GenerationRequest(model="m", endpoint=spec, body=HELLO)
+        self.request = GenerationRequest(model="m", endpoint=spec, body=HELLO)
         self.sent: list[str] = []
 
     async def ask(self, number: int = 0, header: str | None = None, within_s: float = 10.0) -> tuple[str, Attempts]:
-        """The answer's text and how it came."""
-        found = self.router.classify_request(self.question.endpoint, header, self.question.body)
+        """Return the text of the reply and its attempts."""
+        found = self.router.classify_request(self.request.endpoint, header, self.request.body)
         until = self.router.now() + within_s
-        course = Attempts(self.router, self.router.select_pools(self.question, found, f"aw-{number:024x}"), until)
+        attempts = Attempts(self.router, self.router.select_pools(self.request, found, f"aw-{number:024x}"), until)
 
         async def send(replica: Replica) -> str:
             self.sent.append(replica.address)
             pieces: list[str] = []
-            async for event in replica.client.stream("/chat/completions", self.question.body):
-                course.mark_started()
+            async for event in replica.client.stream("/chat/completions", self.request.body):
+                attempts.mark_started()
                 pieces += [choice["delta"].get("content") or "" for choice in event["choices"]]
             return "".join(pieces)
 
-        return await course.run(self.router.build_slot_request(self.question, "", found, until), send), course
+        return await attempts.run(self.router.build_slot_request(self.request, "", found, until), send), attempts
 
 
 async def counted(engines: Platform, name: str) -> dict[str, float]:
@@ -85,91 +85,86 @@ def own(**changes: Any) -> Any:
     return endpoint(pool="own", addresses=("unix:own",), slots=2, **changes)
 
 
-def through(home: Home, config: GatewayConfig, scenario: Callable[[Door], Awaitable[None]]) -> None:
-    async def run() -> None:
-        door = Door(home, config)
-        async with AsyncExitStack() as stack, asyncio.timeout(60):
-            stack.push_async_callback(door.fleet.close)
-            await door.fleet.check_health()
-            await scenario(door)
+@asynccontextmanager
+async def opened(home: Home, config: GatewayConfig) -> AsyncIterator[SmallGateway]:
+    gateway = SmallGateway(home, config)
+    try:
+        await gateway.registry.check_health()
+        yield gateway
+    finally:
+        await gateway.registry.close()
 
-    asyncio.run(run())
 
-
-def test_our_engine_dies_and_the_fallback_answers(engines: Platform) -> None:
-    async def scenario(door: Door) -> None:
-        text, course = await door.ask()
-        assert text.startswith("own") and course.tries == 1
+@run_async
+async def test_our_engine_dies_and_the_fallback_answers(engines: Platform) -> None:
+    async with opened(engines.home, table(own(fallback=("other",)), more=(pool("other"),))) as gateway:
+        text, attempts = await gateway.ask()
+        assert text.startswith("own") and attempts.tries == 1
         engines.kill_engine("own")
-        text, course = await door.ask()
-        assert text.startswith("other") and course.pool.name == "other" and course.tries == 2
-        await door.fleet.check_health()
-        text, course = await door.ask()
-        assert text.startswith("other") and course.tries == 1, "known to be down: not asked first"
-
-    through(engines.home, table(own(fallback=("other",)), more=(pool("other"),)), scenario)
+        text, attempts = await gateway.ask()
+        assert text.startswith("other") and attempts.pool.name == "other" and attempts.tries == 2
+        await gateway.registry.check_health()
+        text, attempts = await gateway.ask()
+        assert text.startswith("other") and attempts.tries == 1, "known to be down: not asked first"
 
 
-async def _only_own_answer(engines: Platform, door: Door, headers: list[str]) -> None:
+async def _only_own_answer(engines: Platform, gateway: SmallGateway, headers: list[str]) -> None:
     """Data of these classes get no answer once the own engine is dead, before it is known to be and after."""
     engines.kill_engine("own")
     for header in headers:
         with pytest.raises((ApiError, EngineError)):
-            await door.ask(header=header)
-    await door.fleet.check_health()
+            await gateway.ask(header=header)
+    await gateway.registry.check_health()
     for header in set(headers):
         with pytest.raises(ApiError) as refused:
-            await door.ask(header=header)
+            await gateway.ask(header=header)
         assert refused.value.status == 503
-    assert "unix:other" not in door.sent
+    assert "unix:other" not in gateway.sent
     assert (await counted(engines, "other"))["null:tokens_predicted_total"] == 0
 
 
-def test_personal_data_never_reach_the_outside_also_when_everything_own_is_dead(engines: Platform) -> None:
+@run_async
+async def test_personal_data_never_reach_the_outside_also_when_everything_own_is_dead(engines: Platform) -> None:
     outside = pool("other", own=False, place="US")
     config = table(own(fallback=("other",), residency=("DE",)), more=(outside,))
-
-    async def scenario(door: Door) -> None:
-        assert (await door.ask(header="health"))[0].startswith("own")
-        await _only_own_answer(engines, door, ["personal"] * 20)
-        assert (await door.ask())[0].startswith("other"), "others' data may go"
-
-    through(engines.home, config, scenario)
+    async with opened(engines.home, config) as gateway:
+        assert (await gateway.ask(header="health"))[0].startswith("own")
+        await _only_own_answer(engines, gateway, ["personal"] * 20)
+        assert (await gateway.ask())[0].startswith("other"), "others' data may go"
 
 
-def test_a_stricter_class_than_was_planned_for_stays_in_the_house_with_every_engine_there_dead(
+@run_async
+async def test_a_stricter_class_than_was_planned_for_stays_in_the_house_with_every_engine_there_dead(
     engines: Platform,
 ) -> None:
     """The endpoint is planned for personal data that may go anywhere; of health data nobody said so."""
     outside = pool("other", own=False, place="DE")
     config = table(own(fallback=("other",), data_class="personal", residency=("any",)), more=(outside,))
-
-    async def scenario(door: Door) -> None:
-        assert (await door.ask(header="health"))[0].startswith("own")
-        await _only_own_answer(engines, door, ["health", "payment"])
-        assert (await door.ask(header="personal"))[0].startswith("other"), "what was planned for may go"
-        assert (await door.ask())[0].startswith("other")
-
-    through(engines.home, config, scenario)
+    async with opened(engines.home, config) as gateway:
+        assert (await gateway.ask(header="health"))[0].startswith("own")
+        await _only_own_answer(engines, gateway, ["health", "payment"])
+        assert (await gateway.ask(header="personal"))[0].startswith("other"), "what was planned for may go"
+        assert (await gateway.ask())[0].startswith("other")
 
 
-def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_not(engines: Platform) -> None:
-    async def scenario(door: Door) -> None:
-        (pool,) = door.fleet.pools.values()
-        until = door.router.now() + 10.0
-        work = door.router.build_slot_request(door.question, "", "internal", until)
+@run_async
+async def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_not(engines: Platform) -> None:
+    async with opened(engines.home, table(own())) as gateway:
+        (pool,) = gateway.registry.pools.values()
+        until = gateway.router.now() + 10.0
+        work = gateway.router.build_slot_request(gateway.request, "", "internal", until)
 
         async def waits_and_leaves(heard: bool) -> bool:
             held = [await pool.acquire(work) for _ in range(pool.slots)]
-            course, sent = Attempts(door.router, (pool,), until), asyncio.Event()
+            attempts, sent = Attempts(gateway.router, (pool,), until), asyncio.Event()
 
             async def send(_replica: Replica) -> None:
                 if heard:
-                    course.mark_started()
+                    attempts.mark_started()
                 sent.set()
                 await asyncio.Event().wait()
 
-            asked = asyncio.create_task(course.run(work, send))
+            asked = asyncio.create_task(attempts.run(work, send))
             await asyncio.sleep(0)
             pool.release(held.pop())
             await sent.wait()
@@ -182,27 +177,12 @@ def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_no
         assert await waits_and_leaves(heard=False)
         assert pool.in_flight == 0
 
-    through(engines.home, table(own()), scenario)
 
-
-def test_our_own_is_busy_and_what_is_too_much_overflows(engines: Platform) -> None:
-    config = table(own(overflow=("other",), overflow_wait_s=0.1), more=(pool("other", own=False),))
-
-    async def scenario(door: Door) -> None:
-        assert (await door.ask())[0].startswith("own"), "our own first"
-        found = await asyncio.gather(*(door.ask(number) for number in range(12)))
-        said = [text.split()[0] for text, _ in found]
-        assert said[:2] == ["own", "own"] and said.count("other") >= 8
-        assert (await door.ask())[0].startswith("own")
-
-    through(engines.home, config, scenario)
-
-
-def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platform) -> None:
+@run_async
+async def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platform) -> None:
     """Engines that refuse everything, yet look well: tries are bounded by the budget and soon by the breaker."""
     broken = endpoint(pool="own", addresses=("unix:own",), fallback=("other",))
-
-    async def scenario(door: Door) -> None:
+    async with opened(engines.home, table(broken, more=(pool("other"),))) as gateway:
         tries = 0
 
         async def send(_replica: Replica) -> str:
@@ -212,33 +192,30 @@ def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platform) -> 
 
         requests = 200
         for number in range(requests):
-            order = door.router.select_pools(door.question, "internal", str(number))
+            order = gateway.router.select_pools(gateway.request, "internal", str(number))
             with pytest.raises(EngineRefused):
-                await Attempts(door.router, order, door.router.now() + 5).run(SlotRequest(1), send)
+                await Attempts(gateway.router, order, gateway.router.now() + 5).run(SlotRequest(1), send)
         assert requests <= tries <= requests + RETRY_RESERVE + RETRY_SHARE * requests
-        assert not any(served.is_usable(door.router.now()) for served in door.fleet.pools.values())
-
-    through(engines.home, table(broken, more=(pool("other"),)), scenario)
+        assert not any(served.is_usable(gateway.router.now()) for served in gateway.registry.pools.values())
 
 
-def test_the_time_left_bounds_every_try(engines: Platform) -> None:
+@run_async
+async def test_the_time_left_bounds_every_try(engines: Platform) -> None:
     engines.start_engine(null_engine("asleep", ttft_s=30.0))
     asleep = endpoint(pool="asleep", addresses=("unix:asleep",), first_token_s=0.3, fallback=("other",))
-
-    async def scenario(door: Door) -> None:
+    async with opened(engines.home, table(asleep, more=(pool("other"),))) as gateway:
         begun = time.monotonic()
-        text, course = await door.ask()
-        assert text.startswith("other") and course.tries == 2 and time.monotonic() - begun >= 0.3
+        text, attempts = await gateway.ask()
+        assert text.startswith("other") and attempts.tries == 2 and time.monotonic() - begun >= 0.3
         with pytest.raises(ApiError) as refused:
-            await door.ask(within_s=0.2)
+            await gateway.ask(within_s=0.2)
         assert refused.value.status == 504
         assert (await counted(engines, "asleep"))["null:requests_processing"] == 0, "what was given up is cancelled"
 
-    through(engines.home, table(asleep, more=(pool("other"),)), scenario)
 
-
-def test_the_clients_own_mistake_is_asked_once(engines: Platform) -> None:
-    async def scenario(door: Door) -> None:
+@run_async
+async def test_the_clients_own_mistake_is_asked_once(engines: Platform) -> None:
+    async with opened(engines.home, table(own(fallback=("other",)), more=(pool("other"),))) as gateway:
         tries = 0
 
         async def send(replica: Replica) -> object:
@@ -246,66 +223,54 @@ def test_the_clients_own_mistake_is_asked_once(engines: Platform) -> None:
             tries += 1
             return await replica.client.post("/chat/completions", {"messages": 7})
 
-        order = door.router.select_pools(door.question, "internal", "x")
+        order = gateway.router.select_pools(gateway.request, "internal", "x")
         with pytest.raises(EngineRefused) as refused:
-            await Attempts(door.router, order, door.router.now() + 5).run(SlotRequest(1), send)
+            await Attempts(gateway.router, order, gateway.router.now() + 5).run(SlotRequest(1), send)
         assert refused.value.status == 400 and tries == 1
-
-    through(engines.home, table(own(fallback=("other",)), more=(pool("other"),)), scenario)
 
 
 @pytest.mark.parametrize(("times", "healthy", "tries"), [(0, True, 1), (1, True, 2), (2, True, 2), (1, False, 1)])
-def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
+@run_async
+async def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
     engines: Platform, times: int, healthy: bool, tries: int
 ) -> None:
-    async def scenario(door: Door) -> None:
-        course = Attempts(door.router, door.router.select_pools(door.question, "internal", "x"), door.router.now() + 5)
+    async with opened(engines.home, table(own())) as gateway:
+        attempts = Attempts(
+            gateway.router, gateway.router.select_pools(gateway.request, "internal", "x"), gateway.router.now() + 5
+        )
 
         async def send(_replica: Replica) -> str:
-            if course.tries <= times:
+            if attempts.tries <= times:
                 if not healthy:
                     engines.kill_engine("own")
                 raise EngineError("AW-ENG-02", "the engine disconnected")
             return "answered"
 
         if tries > times:
-            assert await course.run(SlotRequest(1), send) == "answered"
+            assert await attempts.run(SlotRequest(1), send) == "answered"
         else:
             with pytest.raises(EngineError):
-                await course.run(SlotRequest(1), send)
-        assert course.tries == tries
-
-    through(engines.home, table(own()), scenario)
+                await attempts.run(SlotRequest(1), send)
+        assert attempts.tries == tries
 
 
-def test_nothing_is_asked_again_once_the_answer_began(engines: Platform) -> None:
-    async def scenario(door: Door) -> None:
-        order = door.router.select_pools(door.question, "internal", "x")
-        course = Attempts(door.router, order, door.router.now() + 5)
+@run_async
+async def test_nothing_is_asked_again_once_the_answer_began(engines: Platform) -> None:
+    async with opened(engines.home, table(own(fallback=("other",)), more=(pool("other"),))) as gateway:
+        order = gateway.router.select_pools(gateway.request, "internal", "x")
+        attempts = Attempts(gateway.router, order, gateway.router.now() + 5)
 
         async def send(_replica: Replica) -> str:
-            course.mark_started()
+            attempts.mark_started()
             raise EngineError("AW-ENG-02", "the engine disconnected")
 
         with pytest.raises(EngineError):
-            await course.run(SlotRequest(1), send)
-        assert course.tries == 1
-
-    through(engines.home, table(own(fallback=("other",)), more=(pool("other"),)), scenario)
+            await attempts.run(SlotRequest(1), send)
+        assert attempts.tries == 1
 
 
-def test_a_canary_gets_its_share_and_its_version_answers(engines: Platform) -> None:
-    targets = (WeightedTarget(pool="own", weight=0.8), WeightedTarget(pool="other", weight=0.2))
-    config = table(own(targets=targets, version="m@v1"), more=(pool("other", version="m@v2"),))
-
-    async def scenario(door: Door) -> None:
-        found = [(await door.ask(number))[1].pool.spec.serves for number in range(100)]
-        assert 5 <= found.count("m@v2") <= 40 and found.count("m@v1") == 100 - found.count("m@v2")
-
-    through(engines.home, config, scenario)
-
-
-def test_a_shadow_that_speaks_nonsense_has_failed(tmp_path: Path) -> None:
+@run_async
+async def test_a_shadow_that_speaks_nonsense_has_failed(tmp_path: Path) -> None:
     said = b'data: {"choices": [{"delta": "x"}]}\n\ndata: [DONE]\n\n'
     found: list[ShadowComparison] = []
 
@@ -315,31 +280,29 @@ def test_a_shadow_that_speaks_nonsense_has_failed(tmp_path: Path) -> None:
         await writer.drain()
         writer.close()
 
-    async def scenario() -> None:
-        home = Home(tmp_path)
-        fleet = PoolRegistry((pool("twin"),), home)
-        twin = fleet.pools["twin"]
-        twin.replicas[0].healthy = True
-        async with await asyncio.start_unix_server(speak, home.socket("twin")):
-            shadows = ShadowTraffic(time.monotonic, found.append)
-            assert shadows.mirror("aw-1", twin, SlotRequest(4), ("/chat/completions", {})) is not None
-            await asyncio.gather(*shadows._running)
-        assert [(one.verdict, twin.in_flight) for one in found] == [("failed", 0)]
-        await fleet.close()
-
-    asyncio.run(scenario())
+    home = Home(tmp_path)
+    registry = PoolRegistry((pool("twin"),), home)
+    twin = registry.pools["twin"]
+    twin.replicas[0].healthy = True
+    async with await asyncio.start_unix_server(speak, home.socket("twin")):
+        shadows = ShadowTraffic(time.monotonic, found.append)
+        assert shadows.mirror("aw-1", twin, SlotRequest(4), ("/chat/completions", {})) is not None
+        await asyncio.gather(*shadows._running)
+    assert [(one.verdict, twin.in_flight) for one in found] == [("failed", 0)]
+    await registry.close()
 
 
-def test_a_shadow_is_compared_and_delays_nobody(engines: Platform) -> None:
+@run_async
+async def test_a_shadow_is_compared_and_delays_nobody(engines: Platform) -> None:
     engines.start_engine(null_engine("twin", text="own own own own"))
     found: list[ShadowComparison] = []
 
-    async def mirrored(door: Door, name: str) -> None:
-        shadows = ShadowTraffic(door.router.now, found.append)
+    async def mirrored(gateway: SmallGateway, name: str) -> None:
+        shadows = ShadowTraffic(gateway.router.now, found.append)
         answer = shadows.mirror(
-            "aw-1", door.fleet.pools[name], SlotRequest(4), ("/chat/completions", door.question.body)
+            "aw-1", gateway.registry.pools[name], SlotRequest(4), ("/chat/completions", gateway.request.body)
         )
-        text, _ = await door.ask()
+        text, _ = await gateway.ask()
         assert answer is not None
         answer.set_result(text)
         async with asyncio.timeout(10):
@@ -347,17 +310,15 @@ def test_a_shadow_is_compared_and_delays_nobody(engines: Platform) -> None:
                 await asyncio.sleep(0.01)
         await shadows.close()
 
-    async def scenario(door: Door) -> None:
+    more = (pool("twin"), pool("other"))
+    async with opened(engines.home, table(own(shadow="twin", shadow_share=1.0), more=more)) as gateway:
         for name in ("twin", "other"):
-            await mirrored(door, name)
+            await mirrored(gateway, name)
         engines.kill_engine("other")
-        await mirrored(door, "other")
+        await mirrored(gateway, "other")
         assert [(one.pool, one.verdict, one.similarity) for one in found] == [
             ("twin", "same", 1.0),
             ("other", "different", 0.0),
             ("other", "failed", 0.0),
         ]
-        assert all(address == "unix:own" for address in door.sent)
-
-    more = (pool("twin"), pool("other"))
-    through(engines.home, table(own(shadow="twin", shadow_share=1.0), more=more), scenario)
+        assert all(address == "unix:own" for address in gateway.sent)

@@ -79,26 +79,25 @@ def test_found_wherever_it_stands(body: dict[str, Any], expected: str | None) ->
     assert detect_data_class(body) == expected
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "a@",
-        "@a.",
-        "+1",
-        "1",
-        "0()",
-        "tel 1 ",
-        "DE89",
-        "4111 ",
-        "2222:",
-        "\\",
-        "%41",
-        "&#1;",
-        "\u00a0",
-        "\u0301\u0323",
-        "a",
-    ],
+HOSTILE = (
+    "a@",
+    "@a.",
+    "+1",
+    "1",
+    "0()",
+    "tel 1 ",
+    "DE89",
+    "4111 ",
+    "2222:",
+    "\\",
+    "%41",
+    "&#1;",
+    "\u00a0",
+    "\u0301\u0323",
 )
+
+
+@pytest.mark.parametrize("unit", (*HOSTILE, "a"))
 def test_hostile_texts_take_no_longer_than_their_length(unit: str) -> None:
     """A search for each of their characters would hold a worker for hours."""
     assert detect_data_class({"prompt": unit * (400_000 // len(unit))}) is None

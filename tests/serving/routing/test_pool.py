@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.async_tests import run_async
 
 from archwright.http_client.client import EngineClient
 from archwright.serving.http.errors import ApiError
@@ -48,146 +49,123 @@ async def lease(served: EnginePool, tokens: int, plain: bool = False) -> AsyncIt
         served.release(taken)
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(10):
-            await scenario()
-
-    asyncio.run(bounded())
-
-
 async def settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-def test_in_order_of_arrival() -> None:
-    async def scenario() -> None:
-        made, _ = pool()
-        order: list[int] = []
-        most: list[int] = []
+@run_async
+async def test_in_order_of_arrival() -> None:
+    made, _ = pool()
+    order: list[int] = []
+    most: list[int] = []
 
-        async def use(number: int) -> None:
-            async with lease(made, 1):
-                order.append(number)
-                most.append(made.in_flight)
-                await asyncio.sleep(0.001)
+    async def use(number: int) -> None:
+        async with lease(made, 1):
+            order.append(number)
+            most.append(made.in_flight)
+            await asyncio.sleep(0.001)
 
-        await asyncio.gather(*(use(number) for number in range(6)))
-        assert order == list(range(6))
-        assert (max(most), made.in_flight) == (6, 0)
-
-    run(scenario)
+    await asyncio.gather(*(use(number) for number in range(6)))
+    assert order == list(range(6))
+    assert (max(most), made.in_flight) == (6, 0)
 
 
-def test_a_full_pool_rejects() -> None:
-    async def scenario() -> None:
-        made, _ = pool()
-        release = asyncio.Event()
+@run_async
+async def test_a_full_pool_rejects() -> None:
+    made, _ = pool()
+    release = asyncio.Event()
 
-        async def use() -> None:
-            async with lease(made, 1):
-                await release.wait()
+    async def use() -> None:
+        async with lease(made, 1):
+            await release.wait()
 
-        tasks = [asyncio.create_task(use()) for _ in range(16)]
+    tasks = [asyncio.create_task(use()) for _ in range(16)]
+    await settle()
+    with pytest.raises(ApiError) as caught:
+        async with lease(made, 1):
+            raise AssertionError("admitted")
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
+    release.set()
+    await asyncio.gather(*tasks)
+
+
+@run_async
+async def test_leaving_while_waiting_gives_nothing_away() -> None:
+    made, _ = pool()
+
+    async def use() -> None:
+        async with lease(made, 5):
+            pass
+
+    async with lease(made, 1):
+        gone, stays = asyncio.create_task(use()), asyncio.create_task(use())
         await settle()
-        with pytest.raises(ApiError) as caught:
-            async with lease(made, 1):
-                raise AssertionError("admitted")
-        assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
-        release.set()
-        await asyncio.gather(*tasks)
-
-    run(scenario)
+        gone.cancel()
+        await settle()
+        assert made.in_flight == 2
+    await stays
+    assert gone.cancelled()
+    assert made.in_flight == made.replicas[0].running == made.replicas[0].work_tokens == 0
 
 
-def test_leaving_while_waiting_gives_nothing_away() -> None:
-    async def scenario() -> None:
-        made, _ = pool()
-
-        async def use() -> None:
-            async with lease(made, 5):
-                pass
-
-        async with lease(made, 1):
-            gone, stays = asyncio.create_task(use()), asyncio.create_task(use())
-            await settle()
-            gone.cancel()
-            await settle()
-            assert made.in_flight == 2
-        await stays
-        assert gone.cancelled()
-        assert made.in_flight == made.replicas[0].running == made.replicas[0].work_tokens == 0
-
-    run(scenario)
-
-
-def test_who_left_a_line_whose_turn_does_not_come_is_let_go_of() -> None:
-    async def scenario() -> None:
-        made, _ = pool()
+@run_async
+async def test_who_left_a_line_whose_turn_does_not_come_is_let_go_of() -> None:
+    made, _ = pool()
+    await made.check_health()
+    async with lease(made, 1):
+        urgent = asyncio.create_task(made.acquire(SlotRequest(1, priority="interactive")))
+        late = [asyncio.create_task(made.acquire(SlotRequest(1, priority="batch"))) for _ in range(5)]
+        await settle()
+        for one in late[1:]:
+            one.cancel()
+        await settle()
         await made.check_health()
-        async with lease(made, 1):
-            urgent = asyncio.create_task(made.acquire(SlotRequest(1, priority="interactive")))
-            late = [asyncio.create_task(made.acquire(SlotRequest(1, priority="batch"))) for _ in range(5)]
-            await settle()
-            for one in late[1:]:
-                one.cancel()
-            await settle()
-            await made.check_health()
-            assert len(list(made._queues["batch"])) == 1
-        made.release(await urgent)
-        made.release(await late[0])
-        assert made.in_flight == 0
-
-    run(scenario)
+        assert len(list(made._queues["batch"])) == 1
+    made.release(await urgent)
+    made.release(await late[0])
+    assert made.in_flight == 0
 
 
-def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
+@run_async
+async def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
     """Of two slots each has one from now on, however many wait; who is alone has both."""
+    made, _ = pool(slots=2)
+    await made.check_health()
+    served: list[str] = []
 
-    async def scenario() -> None:
-        made, _ = pool(slots=2)
-        await made.check_health()
-        served: list[str] = []
-
-        async def use(tenant: str) -> None:
-            held = await made.acquire(SlotRequest(1, tenant))
-            served.append(tenant)
-            await settle()
-            made.release(held)
-
-        loud = [asyncio.create_task(use("loud")) for _ in range(12)]
+    async def use(tenant: str) -> None:
+        held = await made.acquire(SlotRequest(1, tenant))
+        served.append(tenant)
         await settle()
-        quiet = [asyncio.create_task(use("quiet")) for _ in range(4)]
-        await asyncio.gather(*loud, *quiet)
-        assert served.count("quiet") == 4 and served[12:] == ["loud"] * 4
-        assert made.in_flight == 0 and made._active_by_tenant == {}
-
-    run(scenario)
-
-
-def test_a_full_queue_has_room_for_who_has_fewer_in_it() -> None:
-    async def scenario() -> None:
-        made, _ = pool()
-        await made.check_health()
-        held = await made.acquire(SlotRequest(1, "loud"))
-        loud = [asyncio.create_task(made.acquire(SlotRequest(1, "loud"))) for _ in range(40)]
-        await settle()
-        refused = [task for task in loud if task.done()]
-        assert refused and all(_status(task) == 429 for task in refused)
-        quiet = asyncio.create_task(
-            made.acquire(SlotRequest(1, "quiet", begin_by=asyncio.get_running_loop().time() + 2.5))
-        )
-        await settle()
-        waiting = [task for task in loud if not task.done()]
-        (evicted,) = (task for task in loud if task.done() and task not in refused)
-        assert _status(evicted) == 429 and loud.index(evicted) == len(waiting), "of those let in who came last"
         made.release(held)
-        for task in (waiting[0], quiet, *waiting[1:]):
-            made.release(await task)
-        assert made.in_flight == 0 and made._active_by_tenant == {}
 
-    run(scenario)
+    loud = [asyncio.create_task(use("loud")) for _ in range(12)]
+    await settle()
+    quiet = [asyncio.create_task(use("quiet")) for _ in range(4)]
+    await asyncio.gather(*loud, *quiet)
+    assert served.count("quiet") == 4 and served[12:] == ["loud"] * 4
+    assert made.in_flight == 0 and made._active_by_tenant == {}
+
+
+@run_async
+async def test_a_full_queue_has_room_for_who_has_fewer_in_it() -> None:
+    made, _ = pool()
+    await made.check_health()
+    held = await made.acquire(SlotRequest(1, "loud"))
+    loud = [asyncio.create_task(made.acquire(SlotRequest(1, "loud"))) for _ in range(40)]
+    await settle()
+    refused = [task for task in loud if task.done()]
+    assert refused and all(_status(task) == 429 for task in refused)
+    quiet = asyncio.create_task(made.acquire(SlotRequest(1, "quiet", begin_by=asyncio.get_running_loop().time() + 2.5)))
+    await settle()
+    waiting = [task for task in loud if not task.done()]
+    (evicted,) = (task for task in loud if task.done() and task not in refused)
+    assert _status(evicted) == 429 and loud.index(evicted) == len(waiting), "of those let in who came last"
+    made.release(held)
+    for task in (waiting[0], quiet, *waiting[1:]):
+        made.release(await task)
+    assert made.in_flight == 0 and made._active_by_tenant == {}
 
 
 def _status(task: asyncio.Task[SlotLease]) -> int:
@@ -196,157 +174,140 @@ def _status(task: asyncio.Task[SlotLease]) -> int:
     return error.status
 
 
-def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:
-    async def scenario() -> None:
-        made, _ = pool()
-        held = lease(made, 1)
-        await held.__aenter__()
+@run_async
+async def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:
+    made, _ = pool()
+    held = lease(made, 1)
+    await held.__aenter__()
 
-        async def use() -> None:
-            async with lease(made, 7):
-                raise AssertionError("ran after it was cancelled")
+    async def use() -> None:
+        async with lease(made, 7):
+            raise AssertionError("ran after it was cancelled")
 
-        waiting = asyncio.create_task(use())
-        await settle()
-        await held.__aexit__(None, None, None)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert made.replicas[0].running == made.replicas[0].work_tokens == 0
+    waiting = asyncio.create_task(use())
+    await settle()
+    await held.__aexit__(None, None, None)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert made.replicas[0].running == made.replicas[0].work_tokens == 0
+    async with lease(made, 1):
+        assert made.replicas[0].running == 1
+
+
+@run_async
+async def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
+    made, pulses = pool()
+
+    async def use() -> None:
         async with lease(made, 1):
-            assert made.replicas[0].running == 1
+            pass
 
-    run(scenario)
-
-
-def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
-    async def scenario() -> None:
-        made, pulses = pool()
-
-        async def use() -> None:
-            async with lease(made, 1):
-                pass
-
-        async with lease(made, 1) as replica:
-            waiting = [asyncio.create_task(use()) for _ in range(3)]
-            await settle()
-            waiting[0].cancel()
-            pulses[0].well = False
-            await made.handle_failure(replica)
-            found = await asyncio.gather(*waiting, return_exceptions=True)
-        assert isinstance(found[0], asyncio.CancelledError)
-        assert all(isinstance(one, ApiError) and one.status == 503 for one in found[1:])
-        with pytest.raises(ApiError):
-            await use()
-        pulses[0].well = True
+    async with lease(made, 1) as replica:
+        waiting = [asyncio.create_task(use()) for _ in range(3)]
+        await settle()
+        waiting[0].cancel()
+        pulses[0].well = False
+        await made.handle_failure(replica)
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert all(isinstance(one, ApiError) and one.status == 503 for one in found[1:])
+    with pytest.raises(ApiError):
         await use()
-
-    run(scenario)
-
-
-def test_a_healthy_replica_is_used_and_a_returned_one_serves_the_queue() -> None:
-    async def scenario() -> None:
-        made, pulses = pool(replicas=2)
-        pulses[1].well = False
-        async with lease(made, 1) as first:
-            assert first is made.replicas[0]
-            waiting = asyncio.create_task(lease(made, 1).__aenter__())
-            await settle()
-            assert not waiting.done()
-            pulses[1].well = True
-            await made.check_health()
-            assert await waiting is made.replicas[1]
-
-    run(scenario)
+    pulses[0].well = True
+    await use()
 
 
-def test_callers_at_the_same_time_share_one_look() -> None:
-    async def scenario() -> None:
-        made, pulses = pool()
-        await asyncio.gather(*(made.check_health() for _ in range(10)))
-        assert pulses[0].asked == 1
-
-    run(scenario)
-
-
-def test_a_busy_engine_is_not_taken_for_dead() -> None:
-    async def scenario() -> None:
-        made, pulses = pool()
-
-        async def healthy_when(delay_s: float) -> bool:
-            pulses[0].delay_s = delay_s
-            await made.check_health()
-            return made.healthy
-
-        async with lease(made, 1):
-            assert await healthy_when(5.0)
-            assert not await healthy_when(50.0)
-        assert not await healthy_when(5.0)
-
-    run(scenario)
+@run_async
+async def test_a_healthy_replica_is_used_and_a_returned_one_serves_the_queue() -> None:
+    made, pulses = pool(replicas=2)
+    pulses[1].well = False
+    async with lease(made, 1) as first:
+        assert first is made.replicas[0]
+        waiting = asyncio.create_task(lease(made, 1).__aenter__())
+        await settle()
+        assert not waiting.done()
+        pulses[1].well = True
+        await made.check_health()
+        assert await waiting is made.replicas[1]
 
 
-def test_with_and_without_the_adapter_take_turns() -> None:
+@run_async
+async def test_callers_at_the_same_time_share_one_look() -> None:
+    made, pulses = pool()
+    await asyncio.gather(*(made.check_health() for _ in range(10)))
+    assert pulses[0].asked == 1
+
+
+@run_async
+async def test_a_busy_engine_is_not_taken_for_dead() -> None:
+    made, pulses = pool()
+
+    async def healthy_when(delay_s: float) -> bool:
+        pulses[0].delay_s = delay_s
+        await made.check_health()
+        return made.healthy
+
+    async with lease(made, 1):
+        assert await healthy_when(5.0)
+        assert not await healthy_when(50.0)
+    assert not await healthy_when(5.0)
+
+
+@run_async
+async def test_with_and_without_the_adapter_take_turns() -> None:
     """One kind at a time, each in order of arrival: neither waits for ever behind the other."""
+    made, _ = pool(slots=2, version="m@v1")
+    order: list[str] = []
+    together: set[str] = set()
 
-    async def scenario() -> None:
-        made, _ = pool(slots=2, version="m@v1")
-        order: list[str] = []
-        together: set[str] = set()
+    async def use(name: str, plain: bool) -> None:
+        async with lease(made, 1, plain):
+            order.append(name)
+            together.add(name[0])
+            assert len(together) == 1, "both kinds at once"
+            await asyncio.sleep(0.001)
+            if made.replicas[0].running == 1:
+                together.clear()
 
-        async def use(name: str, plain: bool) -> None:
-            async with lease(made, 1, plain):
-                order.append(name)
-                together.add(name[0])
-                assert len(together) == 1, "both kinds at once"
-                await asyncio.sleep(0.001)
-                if made.replicas[0].running == 1:
-                    together.clear()
-
-        names = ("t1", "t2", "p1", "t3", "p2", "p3", "t4")
-        await asyncio.gather(*(use(name, name[0] == "p") for name in names))
-        assert order == list(names)
-
-    run(scenario)
+    names = ("t1", "t2", "p1", "t3", "p2", "p3", "t4")
+    await asyncio.gather(*(use(name, name[0] == "p") for name in names))
+    assert order == list(names)
 
 
-def test_without_an_adapter_both_kinds_share_the_slots() -> None:
-    async def scenario() -> None:
-        made, _ = pool(slots=2)
-        async with lease(made, 1, plain=True) as one, lease(made, 1) as other:
-            assert one is other and one.running == 2
-
-    run(scenario)
+@run_async
+async def test_without_an_adapter_both_kinds_share_the_slots() -> None:
+    made, _ = pool(slots=2)
+    async with lease(made, 1, plain=True) as one, lease(made, 1) as other:
+        assert one is other and one.running == 2
 
 
-def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
-    async def scenario() -> None:
-        made, _ = pool()
-        old = made.replicas[0]
-        release = asyncio.Event()
+@run_async
+async def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
+    made, _ = pool()
+    old = made.replicas[0]
+    release = asyncio.Event()
 
-        async def use() -> str:
-            async with lease(made, 1) as replica:
-                await release.wait()
-                return replica.version
+    async def use() -> str:
+        async with lease(made, 1) as replica:
+            await release.wait()
+            return replica.version
 
-        running, waiting = asyncio.create_task(use()), asyncio.create_task(use())
-        await settle()
-        spec = endpoint(slots=1, version="m@v1").pool
-        new = Replica(Pulse(), spec, "unix:new")
-        new.healthy = True
-        made.replace_replicas(spec, (new,))
-        await settle()
-        assert (old.running, new.running) == (1, 1)
-        late = [asyncio.create_task(use()) for _ in range(15)]
-        await settle()
-        assert made.in_flight == 17, "what runs on the old engine takes no room from those who come now"
-        with pytest.raises(ApiError) as caught:
-            async with lease(made, 1):
-                raise AssertionError("admitted")
-        assert caught.value.status == 429
-        release.set()
-        assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 16
-        assert old.running == new.running == made.in_flight == 0
-
-    run(scenario)
+    running, waiting = asyncio.create_task(use()), asyncio.create_task(use())
+    await settle()
+    spec = endpoint(slots=1, version="m@v1").pool
+    new = Replica(Pulse(), spec, "unix:new")
+    new.healthy = True
+    made.replace_replicas(spec, (new,))
+    await settle()
+    assert (old.running, new.running) == (1, 1)
+    late = [asyncio.create_task(use()) for _ in range(15)]
+    await settle()
+    assert made.in_flight == 17, "what runs on the old engine takes no room from those who come now"
+    with pytest.raises(ApiError) as caught:
+        async with lease(made, 1):
+            raise AssertionError("admitted")
+    assert caught.value.status == 429
+    release.set()
+    assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 16
+    assert old.running == new.running == made.in_flight == 0

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.async_tests import run_async
 from tests.serving.conftest import endpoint, null_engine
 from tests.serving.fake_provider import Place, Script, chat_events, standing_in
 
@@ -60,107 +60,88 @@ class Stand:
         return found
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(30):
-            await scenario()
-
-    asyncio.run(bounded())
-
-
-def test_who_is_silent_gets_no_more_until_it_gives_a_sign() -> None:
-    async def scenario() -> None:
-        stand = Stand()
-        first, second = stand.pool.replicas
-        held = [await stand.ask() for _ in range(2 * MIN_SILENT_REQUESTS)]
-        assert Counter(lease.replica for lease in held) == {first: MIN_SILENT_REQUESTS, second: MIN_SILENT_REQUESTS}
-        for lease in held:
-            if lease.replica is second:
-                stand.answer(lease)
-        stand.clock.now += PATIENCE_S - 0.5
-        lease = await stand.ask()
-        stand.answer(lease)
-        stand.clock.now += 1.0
-        assert await stand.asked(10) == "b" * 10
-        assert stand.pool.is_usable(stand.clock.now)
-        stand.clock.now += FIRST_OPEN_S
-        probe = await stand.ask()
-        assert probe.replica is first or (await stand.asked(3)).count("a") == 0
-        silent = next(lease for lease in held if lease.replica is first)
-        stand.answer(silent)
-        assert first.is_trusted(stand.clock.now, PATIENCE_S), "slow is not dead"
-        assert first.breaker.state == "closed"
-
-    run(scenario)
+@run_async
+async def test_who_is_silent_gets_no_more_until_it_gives_a_sign() -> None:
+    stand = Stand()
+    first, second = stand.pool.replicas
+    held = [await stand.ask() for _ in range(2 * MIN_SILENT_REQUESTS)]
+    assert Counter(lease.replica for lease in held) == {first: MIN_SILENT_REQUESTS, second: MIN_SILENT_REQUESTS}
+    for lease in held:
+        if lease.replica is second:
+            stand.answer(lease)
+    stand.clock.now += PATIENCE_S - 0.5
+    lease = await stand.ask()
+    stand.answer(lease)
+    stand.clock.now += 1.0
+    assert await stand.asked(10) == "b" * 10
+    assert stand.pool.is_usable(stand.clock.now)
+    stand.clock.now += FIRST_OPEN_S
+    probe = await stand.ask()
+    assert probe.replica is first or (await stand.asked(3)).count("a") == 0
+    silent = next(lease for lease in held if lease.replica is first)
+    stand.answer(silent)
+    assert first.is_trusted(stand.clock.now, PATIENCE_S), "slow is not dead"
+    assert first.breaker.state == "closed"
 
 
-def test_silence_is_what_somebody_waits_through() -> None:
+@run_async
+async def test_silence_is_what_somebody_waits_through() -> None:
     """Clients who left at once say nothing of an engine that had nothing to do since; who waited, each time, do."""
+    stand = Stand()
+    first, _ = stand.pool.replicas
 
-    async def scenario() -> None:
-        stand = Stand()
-        first, _ = stand.pool.replicas
+    def left_after(waited_s: float) -> None:
+        first.record_sent(stand.clock.now)
+        stand.clock.now += waited_s
+        first.record_end("neutral", stand.clock.now)
 
-        def left_after(waited_s: float) -> None:
-            first.record_sent(stand.clock.now)
-            stand.clock.now += waited_s
-            first.record_end("neutral", stand.clock.now)
-
-        for _ in range(MIN_SILENT_REQUESTS):
-            left_after(0.1)
-        stand.clock.now += 100.0
-        assert first.is_trusted(stand.clock.now, PATIENCE_S)
-        left_after(PATIENCE_S / 2)
-        assert first.is_trusted(stand.clock.now, PATIENCE_S)
-        stand.clock.now += 100.0
-        left_after(PATIENCE_S / 2)
-        assert not first.is_trusted(stand.clock.now, PATIENCE_S)
-
-    run(scenario)
+    for _ in range(MIN_SILENT_REQUESTS):
+        left_after(0.1)
+    stand.clock.now += 100.0
+    assert first.is_trusted(stand.clock.now, PATIENCE_S)
+    left_after(PATIENCE_S / 2)
+    assert first.is_trusted(stand.clock.now, PATIENCE_S)
+    stand.clock.now += 100.0
+    left_after(PATIENCE_S / 2)
+    assert not first.is_trusted(stand.clock.now, PATIENCE_S)
 
 
-def test_where_all_are_silent_all_are_asked() -> None:
-    async def scenario() -> None:
-        stand = Stand()
-        held = [await stand.ask() for _ in range(2 * MIN_SILENT_REQUESTS)]
-        stand.clock.now += PATIENCE_S + 1.0
-        held += [await stand.ask() for _ in range(4)]
-        assert len({lease.replica for lease in held[-4:]}) == 2
-        assert not stand.pool.is_usable(stand.clock.now), "another pool would be asked first"
-
-    run(scenario)
+@run_async
+async def test_where_all_are_silent_all_are_asked() -> None:
+    stand = Stand()
+    held = [await stand.ask() for _ in range(2 * MIN_SILENT_REQUESTS)]
+    stand.clock.now += PATIENCE_S + 1.0
+    held += [await stand.ask() for _ in range(4)]
+    assert len({lease.replica for lease in held[-4:]}) == 2
+    assert not stand.pool.is_usable(stand.clock.now), "another pool would be asked first"
 
 
-def test_one_alone_is_never_taken_for_silent() -> None:
-    async def scenario() -> None:
-        stand = Stand("a")
-        for _ in range(5):
-            await stand.ask()
-        stand.clock.now += 1_000.0
-        assert stand.pool.is_usable(stand.clock.now)
-
-    run(scenario)
+@run_async
+async def test_one_alone_is_never_taken_for_silent() -> None:
+    stand = Stand("a")
+    for _ in range(5):
+        await stand.ask()
+    stand.clock.now += 1_000.0
+    assert stand.pool.is_usable(stand.clock.now)
 
 
-def test_one_that_fails_does_not_take_the_pool_with_it() -> None:
-    async def scenario() -> None:
-        stand = Stand()
-        first, second = stand.pool.replicas
-        for _ in range(LEAST_FAILURES):
-            first.record_sent(stand.clock.now)
-            first.record_end("failed", stand.clock.now)
-        assert stand.pool.is_usable(stand.clock.now)
-        assert await stand.asked(5) == "bbbbb"
-        assert (await stand.ask(but=second)).replica is second, "a last resort"
-        stand.clock.now += FIRST_OPEN_S
-        probe = await stand.ask(but=second)
-        assert probe.replica is first
-        assert await stand.asked(3) == "bbb", "one at a time"
-        stand.answer(probe)
-        stand.answer(await stand.ask(but=second))
-        assert set(await stand.asked(4)) <= {"a", "b"} and first.breaker.state == "closed"
-
-    run(scenario)
+@run_async
+async def test_one_that_fails_does_not_take_the_pool_with_it() -> None:
+    stand = Stand()
+    first, second = stand.pool.replicas
+    for _ in range(LEAST_FAILURES):
+        first.record_sent(stand.clock.now)
+        first.record_end("failed", stand.clock.now)
+    assert stand.pool.is_usable(stand.clock.now)
+    assert await stand.asked(5) == "bbbbb"
+    assert (await stand.ask(but=second)).replica is second, "a last resort"
+    stand.clock.now += FIRST_OPEN_S
+    probe = await stand.ask(but=second)
+    assert probe.replica is first
+    assert await stand.asked(3) == "bbb", "one at a time"
+    stand.answer(probe)
+    stand.answer(await stand.ask(but=second))
+    assert set(await stand.asked(4)) <= {"a", "b"} and first.breaker.state == "closed"
 
 
 # --- real processes

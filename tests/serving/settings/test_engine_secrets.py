@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.async_tests import run_async
 from tests.serving.fake_provider import Script, standing_in
 
 from archwright.errors import OperateError
@@ -48,29 +48,26 @@ def test_what_is_missing_is_said_by_its_reference(
         assert "sk-" not in caught.value.lines() and "two" not in caught.value.lines()
 
 
-def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> None:
+@run_async
+async def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("sk-old")
-
-    async def scenario() -> None:
-        spec = endpoint(key=f"file:{file}", health_path="").pool
-        fleet = PoolRegistry((spec,), Home(tmp_path / "home"))
-        assert b"Bearer sk-old\r\n" in sent_key(fleet)
+    spec = endpoint(key=f"file:{file}", health_path="").pool
+    fleet = PoolRegistry((spec,), Home(tmp_path / "home"))
+    assert b"Bearer sk-old\r\n" in sent_key(fleet)
+    await fleet.check_health()
+    file.write_text("sk-new")
+    await fleet.check_health()
+    assert b"Bearer sk-new\r\n" in sent_key(fleet) and b"sk-old" not in sent_key(fleet)
+    file.unlink()
+    with pytest.raises(OperateError) as caught:
         await fleet.check_health()
-        file.write_text("sk-new")
-        await fleet.check_health()
-        assert b"Bearer sk-new\r\n" in sent_key(fleet) and b"sk-old" not in sent_key(fleet)
-        file.unlink()
-        with pytest.raises(OperateError) as caught:
-            await fleet.check_health()
-        assert caught.value.code == "AW-OPS-15"
-        assert b"Bearer sk-new\r\n" in sent_key(fleet), "what is in use stays in use"
-        file.write_text("sk-newest")
-        await fleet.check_health()
-        assert b"Bearer sk-newest\r\n" in sent_key(fleet)
-        await fleet.close()
-
-    asyncio.run(scenario())
+    assert caught.value.code == "AW-OPS-15"
+    assert b"Bearer sk-new\r\n" in sent_key(fleet), "what is in use stays in use"
+    file.write_text("sk-newest")
+    await fleet.check_health()
+    assert b"Bearer sk-newest\r\n" in sent_key(fleet)
+    await fleet.close()
 
 
 @pytest.mark.enable_socket
