@@ -245,10 +245,10 @@ class EngineClient:
         except RecursionError as error:
             raise self.invalid_reply_error(error) from error
         except ConnectionBroken as error:
-            raise self._broken_error(_describe_error(error)) from error
+            raise self._broken_error(str(error) or type(error).__name__) from error
         except (OSError, UnicodeError) as error:  # also TimeoutError and ssl.SSLError; UnicodeError: invalid host name
             hint = "run `archwright status`, and check the engine's address"
-            message = f"the engine cannot be reached: {_describe_error(error)}"
+            message = f"the engine cannot be reached: {str(error) or type(error).__name__}"
             raise self._engine_error("AW-ENG-01", message, hint) from error
 
     def _pool_of_loop(self, loop: asyncio.AbstractEventLoop) -> ConnectionPool:
@@ -306,10 +306,6 @@ def _parse_retry_after(value: bytes) -> int | None:
         except (ValueError, OverflowError):
             return None
     return min(max(1, seconds), RETRY_AFTER_LIMIT_S)
-
-
-def _describe_error(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _decode_refusal(data: bytes) -> dict[str, Any]:

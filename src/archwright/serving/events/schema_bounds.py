@@ -82,7 +82,10 @@ class _LongestDocument:
 
     def _compute_tokens(self, node: Mapping[str, Any]) -> int:
         if "$ref" in node:
-            return self.tokens_of(_resolve_pointer(node["$ref"], self._whole))
+            target: Any = self._whole
+            for step in str(node["$ref"]).removeprefix("#").split("/")[1:]:
+                target = target.get(step) if type(target) is dict else None
+            return self.tokens_of(target)
         values = [*_list_field(node, "enum"), *([node["const"]] if "const" in node else [])]
         if values:
             return max(len(str(value)) + LITERAL_TOKENS for value in values)
@@ -103,21 +106,13 @@ class _LongestDocument:
 
 
 def _list_field(node: Mapping[str, Any], name: str) -> list[Any]:
-    found = node.get(name)
-    return found if type(found) is list else []
+    value = node.get(name)
+    return value if type(value) is list else []
 
 
 def _integer_field(node: Mapping[str, Any], name: str, default: int) -> int:
-    found = node.get(name)
-    return found if type(found) is int else default
-
-
-def _resolve_pointer(pointer: Any, whole: Mapping[str, Any]) -> Any:
-    """Return the part of a schema that a reference points to; None if it does not exist."""
-    found: Any = whole
-    for step in str(pointer).removeprefix("#").split("/")[1:]:
-        found = found.get(step) if type(found) is dict else None
-    return found
+    value = node.get(name)
+    return value if type(value) is int else default
 
 
 def _has_reference(node: object) -> bool:

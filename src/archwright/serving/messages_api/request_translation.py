@@ -26,6 +26,7 @@ from archwright.serving.messages_api.schema import (
 )
 from archwright.serving.providers.anthropic import BETA_HEADER_NAME
 from archwright.serving.requests.field_checks import (
+    check_boolean,
     integer_between,
     reject_compaction,
     reject_provider_tools,
@@ -75,9 +76,7 @@ def _pass_through(body: Mapping[str, Any], found: ResolvedModel, endpoint: Endpo
     require_list_price(body, endpoint)
     reject_unbounded(body)
     length = integer_between(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
-    stream = body.get("stream", False)
-    if type(stream) is not bool:
-        raise bad_request("'stream' must be true or false", "stream", "invalid_type")
+    stream = check_boolean(body.get("stream", False), "stream", endpoint)
     for name, value in (("messages", body.get("messages")), ("stop_sequences", body.get("stop_sequences") or [])):
         if type(value) is not list:
             raise bad_request(f"{name!r} must be a list", name, "invalid_type")

@@ -11,20 +11,19 @@ from typing import Any
 
 import msgspec
 
-from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefused
+from archwright.http_client.client import NO_HEADERS, EngineClient
 from archwright.http_client.sse import ServerSentEvent
 from archwright.serving.events.engine_events import ChoiceDelta, CompletionChoice, EngineEvent, FunctionCall, ToolCall
 from archwright.serving.http.errors import ENGINE_OVERLOADED, ApiError, bad_request, invalid_value, unsupported_value
-from archwright.serving.providers.protocol import CHAT_PATH, EngineRequest
+from archwright.serving.providers.protocol import CHAT_PATH, EngineRequest, Provider
 from archwright.serving.requests.field_checks import decode_body
 
 API_VERSION = "2023-06-01"
 BETA_HEADER_NAME = "anthropic-beta"
 PATH = "/messages"
 # The fields that determine the prompt's length. The count endpoint rejects other fields.
-PROMPT_FIELDS = (
-    *("model", "messages", "system", "tools", "tool_choice"),
-    *("thinking", "output_config", "context_management"),
+PROMPT_FIELDS = frozenset(
+    {"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "context_management"}
 )
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -51,25 +50,21 @@ SERVICE_TIERS = {"auto": "auto", "default": "standard_only"}
 EFFORT_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
 # Fields that the gateway sets or this API does not need: hints, and labels for the caller's own records.
 IGNORED_FIELDS = frozenset(
-    {
-        *("seed", "n", "store", "prompt_cache_key", "safety_identifier", "modalities", "verbosity"),
-        *("ignore_eos", "cache_prompt"),
-    }
+    {"seed", "n", "store", "prompt_cache_key", "safety_identifier", "modalities", "verbosity"}
+    | {"ignore_eos", "cache_prompt"}
 )
 UNSUPPORTED_FIELDS = frozenset(
     {"logprobs", "top_logprobs", "logit_bias", "min_p", "prediction", "web_search_options", "audio"}
 )
 _TRANSLATED_FIELDS = frozenset(
-    {
-        *("model", "messages", "max_tokens", "stop", "user", "temperature", "metadata", "service_tier"),
-        *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
-    }
+    {"model", "messages", "max_tokens", "stop", "user", "temperature", "metadata", "service_tier"}
+    | {"tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"}
 )
 NEUTRAL_VALUES = {"presence_penalty": 0, "frequency_penalty": 0}
 DATA_URL = "data:"
 
 
-class AnthropicProvider:
+class AnthropicProvider(Provider):
     def headers(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key, "anthropic-version": API_VERSION}
 
@@ -84,10 +79,6 @@ class AnthropicProvider:
             sent = {**native, "model": body["model"], "stream": True}
             return EngineRequest(PATH, sent, MessagesEventReader(), headers=headers)
         return EngineRequest(PATH, to_messages_request(body), MessagesEventReader())
-
-    def adapt_request(self, request: EngineRequest, error: EngineRefused) -> bool:
-        del request, error
-        return False
 
     async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""

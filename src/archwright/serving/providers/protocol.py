@@ -39,6 +39,7 @@ class Provider(Protocol):
 
     def adapt_request(self, request: EngineRequest, error: EngineRefused) -> bool:
         """True if the engine refused the request's form and `build_request` uses another form from now on."""
+        return False
 
     async def count_tokens(
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""

@@ -177,21 +177,17 @@ EMBEDDING_FIELDS: dict[str, Check] = {
 
 # Fields of other engines for the reply length or for hidden replies. They would exceed the reservation.
 LENGTH_OVERRIDES = frozenset(
-    {
-        *("n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample", "use_beam_search"),
-        "n_cmpl",
-    }
+    {"n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample"}
+    | {"use_beam_search", "n_cmpl"}
 )
 # Fields for the operator of an engine or proxy, which no caller may set: other hosts, requests and slots by name,
 # priority, code and templates (of unbounded cost), a model or adapter other than the resolved and priced one.
 OPERATOR_FIELDS = frozenset(
-    {
-        *("kv_transfer_params", "ec_transfer_params", "vllm_xargs", "data_parallel_rank", "disagg_prefill_dp_rank"),
-        *("bootstrap_host", "bootstrap_port", "bootstrap_room", "bootstrap_pair_key", "decode_tp_size"),
-        *("request_id", "rid", "id_slot", "session_params", "priority", "data_sources"),
-        *("custom_logit_processor", "custom_params", "logits_processors", "chat_template"),
-        *("models", "plugins", "lora", "lora_path", "adapter_id"),
-    }
+    {"kv_transfer_params", "ec_transfer_params", "vllm_xargs", "data_parallel_rank", "disagg_prefill_dp_rank"}
+    | {"bootstrap_host", "bootstrap_port", "bootstrap_room", "bootstrap_pair_key", "decode_tp_size"}
+    | {"request_id", "rid", "id_slot", "session_params", "priority", "data_sources"}
+    | {"custom_logit_processor", "custom_params", "logits_processors", "chat_template"}
+    | {"models", "plugins", "lora", "lora_path", "adapter_id"}
 )
 
 
