@@ -206,7 +206,7 @@ def test_a_tool_that_takes_any_text_is_called_and_answered(chats: openai.OpenAI,
     chats.chat.completions.create(model="m", messages=turns, tools=tools)
     assert place.last.body["messages"][1]["tool_calls"] == [made]
     for fields in ({"messages": HELLO, "tools": tools}, {"messages": turns}):
-        with pytest.raises(openai.BadRequestError, match="functions"):
+        with pytest.raises(openai.BadRequestError, match="function tools"):
             chats.chat.completions.create(model="by", **fields)
 
 

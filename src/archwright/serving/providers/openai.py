@@ -59,8 +59,6 @@ class OpenAIProvider:
             tokens = (await client.post("/tokenize", {"content": prompt, **TOKENIZE_OPTIONS})).get("tokens")
         except EngineRefused as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
-                raise bad_request(
-                    "this model's engine does not support token counts", "model", "unsupported_model"
-                ) from error
+                raise bad_request("this model's engine does not count tokens", "model", "unsupported_model") from error
             raise
         return len(tokens) if type(tokens) is list else 0
