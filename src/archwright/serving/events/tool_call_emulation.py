@@ -26,7 +26,7 @@ from archwright.serving.events.engine_events import (
     decode_event,
 )
 from archwright.serving.events.schema_bounds import bound_schemas
-from archwright.serving.http.errors import bad_request
+from archwright.serving.http.errors import invalid_value, unsupported_value
 
 TEXT_SCHEMA: Mapping[str, Any] = {"type": "string"}
 TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
@@ -55,17 +55,15 @@ def emulate_tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolCallRead
     calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
     other = next((tool["type"] for tool in (*(body.get("tools") or ()), *calls) if tool["type"] != "function"), None)
     if other is not None:
-        raise bad_request(f"this model supports function tools, not {str(other)[:40]!r}", "tools", "unsupported_value")
+        raise unsupported_value(f"this model supports function tools, not {str(other)[:40]!r}", "tools")
     plain = {name: value for name, value in body.items() if name not in TOOL_FIELDS}
     plain["messages"] = messages = [_to_plain_message(message) for message in body["messages"]]
     tools, choice = body.get("tools"), body.get("tool_choice", "auto")
     if not tools or choice == "none":
         return plain, None
     if "logprobs" in body:
-        raise bad_request(
-            "this model does not support 'logprobs' together with 'tools'; send one of them",
-            "logprobs",
-            "invalid_value",
+        raise invalid_value(
+            "this model does not support 'logprobs' together with 'tools'; send one of them", "logprobs"
         )
     functions = [tool["function"] for tool in tools]
     if type(choice) is dict:

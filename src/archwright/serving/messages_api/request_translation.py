@@ -13,7 +13,13 @@ from typing import Any
 
 import msgspec
 
-from archwright.serving.http.errors import THREAD_UNSUPPORTED, bad_request, invalid_value, unsupported_value
+from archwright.serving.http.errors import (
+    THREAD_UNSUPPORTED,
+    bad_request,
+    invalid_value,
+    unsupported_field,
+    unsupported_value,
+)
 from archwright.serving.messages_api.schema import (
     ImageBlock,
     InputMessage,
@@ -145,9 +151,7 @@ def _to_chat(request: MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
     if request.temperature is not None and request.temperature > 1:
         raise invalid_value("'temperature' must be a number from 0 to 1", "temperature")
     if (request.thinking or {}).get("type") == "enabled":
-        raise bad_request(
-            "this model does not support 'thinking'; remove the field", "thinking", "unsupported_parameter"
-        )
+        raise unsupported_field("this model does not support 'thinking'; remove the field", "thinking")
     if request.service_tier is not None and not endpoint.strict:
         chat["service_tier"] = SERVICE_TIERS.get(request.service_tier, request.service_tier)
     for edit in request.context_management.edits if request.context_management else ():

@@ -15,7 +15,7 @@ from archwright.http_client.client import NO_HEADERS, EngineClient
 from archwright.http_client.sse import ServerSentEvent
 from archwright.serving.events.engine_events import ChoiceDelta, CompletionChoice, EngineEvent, FunctionCall, ToolCall
 from archwright.serving.http.errors import ENGINE_OVERLOADED, ApiError, bad_request, invalid_value, unsupported_value
-from archwright.serving.providers.protocol import CHAT_PATH, EngineRequest, Provider
+from archwright.serving.providers.protocol import CHAT_PATH, Body, EngineRequest, Provider
 from archwright.serving.requests.field_checks import decode_body
 
 API_VERSION = "2023-06-01"
@@ -69,7 +69,7 @@ class AnthropicProvider(Provider):
         return {"x-api-key": key, "anthropic-version": API_VERSION}
 
     def build_request(
-        self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
+        self, path: str, body: Body, native: Body | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
         del whole  # the API rejects long replies that are not streams
         if path != CHAT_PATH:
@@ -80,9 +80,7 @@ class AnthropicProvider(Provider):
             return EngineRequest(PATH, sent, MessagesEventReader(), headers=headers)
         return EngineRequest(PATH, to_messages_request(body), MessagesEventReader())
 
-    async def count_tokens(
-        self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
-    ) -> int:
+    async def count_tokens(self, client: EngineClient, body: Body, native: Body | None, betas: str = "") -> int:
         request = self.build_request(CHAT_PATH, body, native, betas=betas)
         prompt = {name: value for name, value in request.body.items() if name in PROMPT_FIELDS}
         tokens = (await client.post(f"v1{PATH}/count_tokens", prompt, request.headers)).get("input_tokens")

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.serving.events import tool_call_emulation
 from archwright.serving.http.errors import bad_request
-from archwright.serving.providers.protocol import CHAT_PATH, EngineRequest
+from archwright.serving.providers.protocol import CHAT_PATH, Body, EngineRequest
 
 # The template already contains the special tokens, so they are parsed and none is added.
 TOKENIZE_OPTIONS = {"add_special": False, "parse_special": True}
@@ -29,7 +28,7 @@ class OpenAIProvider:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def build_request(
-        self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
+        self, path: str, body: Body, native: Body | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
         del native, betas  # only for the Messages API
         if self._length != MAX_TOKENS_FIELD and MAX_TOKENS_FIELD in body and path == CHAT_PATH:
@@ -49,9 +48,7 @@ class OpenAIProvider:
         self._length = MAX_COMPLETION_TOKENS_FIELD
         return True
 
-    async def count_tokens(
-        self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
-    ) -> int:
+    async def count_tokens(self, client: EngineClient, body: Body, native: Body | None, betas: str = "") -> int:
         """Count with llama.cpp's template and tokenizer endpoints; OpenAI's API has no token count."""
         messages = self.build_request(CHAT_PATH, body, native, betas=betas).body["messages"]
         try:

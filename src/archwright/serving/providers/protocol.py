@@ -11,6 +11,7 @@ from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefuse
 from archwright.serving.events.engine_events import EventReader
 
 CHAT_PATH = "/chat/completions"
+Body = dict[str, Any]
 
 
 class EngineRequest(msgspec.Struct, frozen=True, gc=False):
@@ -30,7 +31,7 @@ class Provider(Protocol):
         """Return the headers of every request, which include the key."""
 
     def build_request(
-        self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
+        self, path: str, body: Body, native: Body | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
         """Translate a request. Raises ApiError 400 for a field that this protocol cannot express.
 
@@ -41,7 +42,5 @@ class Provider(Protocol):
         """True if the engine refused the request's form and `build_request` uses another form from now on."""
         return False
 
-    async def count_tokens(
-        self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
-    ) -> int:
+    async def count_tokens(self, client: EngineClient, body: Body, native: Body | None, betas: str = "") -> int:
         """Return the engine's count of the prompt's tokens. Raises ApiError 400 if the engine cannot count."""

@@ -99,9 +99,7 @@ class Attempts:
                     work = replace(work, but=lease.replica)
                     continue
                 if isinstance(error, TimeoutError):
-                    raise gateway_timeout(
-                        "the model did not begin to answer before the timeout; retry later"
-                    ) from error
+                    raise gateway_timeout("the model did not begin to answer in time; retry later") from error
                 raise
             finally:
                 pool.release(lease, left=left)

@@ -33,11 +33,9 @@ class PoolRegistry:
 
     async def replace_pools(self, pools: tuple[EnginePoolSpec, ...]) -> bool:
         """Serve this table from now on. Return False, without any change, if a new engine does not respond."""
-        replicas_by_pool = self._build_replicas(pools)
+        by_pool = self._build_replicas(pools)
         present = {id(replica) for replica in self._all_replicas()}
-        fresh = [
-            (replica, spec) for spec in pools for replica in replicas_by_pool[spec.name] if id(replica) not in present
-        ]
+        fresh = [(replica, spec) for spec in pools for replica in by_pool[spec.name] if id(replica) not in present]
         checks = (replica.client.healthy(spec.health_path, HEALTH_CHECK_TIMEOUT_S) for replica, spec in fresh)
         results = await asyncio.gather(*checks)
         if not all(healthy or not spec.own for healthy, (_, spec) in zip(results, fresh, strict=True)):
@@ -46,7 +44,7 @@ class PoolRegistry:
             return False
         for healthy, (replica, _) in zip(results, fresh, strict=True):
             replica.healthy = healthy
-        self._apply_pools(pools, replicas_by_pool)
+        self._apply_pools(pools, by_pool)
         return True
 
     async def close_drained(self) -> tuple[str, ...]:
@@ -101,21 +99,19 @@ class PoolRegistry:
             for spec in pools
         }
 
-    def _apply_pools(
-        self, pools: tuple[EnginePoolSpec, ...], replicas_by_pool: Mapping[str, tuple[Replica, ...]]
-    ) -> None:
+    def _apply_pools(self, pools: tuple[EnginePoolSpec, ...], by_pool: Mapping[str, tuple[Replica, ...]]) -> None:
         before = list(self._all_replicas())
         applied: dict[str, EnginePool] = {}
         known = {pool.name: pool for pool in (*self._removed, *self.pools.values())}
         for spec in pools:
-            replicas, pool = replicas_by_pool[spec.name], known.get(spec.name)
+            replicas, pool = by_pool[spec.name], known.get(spec.name)
             if pool is None:
                 pool = EnginePool(spec, replicas)
             else:
                 pool.replace_replicas(spec, replicas)
             applied[spec.name] = pool
         self._removed = [pool for name, pool in known.items() if name not in applied]
-        staying = {id(replica) for replicas in replicas_by_pool.values() for replica in replicas}
+        staying = {id(replica) for replicas in by_pool.values() for replica in replicas}
         self._draining = [replica for replica in before if id(replica) not in staying]
         self.pools = applied
 

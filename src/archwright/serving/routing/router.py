@@ -85,9 +85,8 @@ class Router:
         name = (spec.kind, spec.model, spec.workload)
         found = self._classes.get(name)
         if found is None:
-            raise service_unavailable(
-                "this model was just removed from this gateway; GET /v1/models lists the models", "model_unavailable"
-            )
+            message = "this model was just removed from this gateway; GET /v1/models lists the models"
+            raise service_unavailable(message, "model_unavailable")
         if header is not None:
             if header not in STRICTNESS:
                 message = f"{DATA_CLASS_HEADER} must be one of {', '.join(CLASSES)}"

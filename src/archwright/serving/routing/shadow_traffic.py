@@ -18,6 +18,7 @@ from archwright.serving.routing.replica import SlotRequest
 MAX_SHADOWS = 64  # concurrent in a process; each holds a body and a reply in memory
 SHADOW_TIMEOUT_S = 120.0
 
+PathAndBody = tuple[str, dict[str, Any]]
 ShadowVerdict = Literal["same", "different", "failed"]
 
 
@@ -41,7 +42,7 @@ class ShadowTraffic:
         self._running: set[asyncio.Task[None]] = set()
 
     def mirror(
-        self, request_id: str, pool: EnginePool, work: SlotRequest, request: tuple[str, dict[str, Any]]
+        self, request_id: str, pool: EnginePool, work: SlotRequest, request: PathAndBody
     ) -> asyncio.Future[str] | None:
         """Send `request` (path, body) to the pool; None if it is dropped.
 
@@ -61,12 +62,7 @@ class ShadowTraffic:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _run_shadow(
-        self,
-        request_id: str,
-        pool: EnginePool,
-        work: SlotRequest,
-        request: tuple[str, dict[str, Any]],
-        reply: asyncio.Future[str],
+        self, request_id: str, pool: EnginePool, work: SlotRequest, request: PathAndBody, reply: asyncio.Future[str]
     ) -> None:
         started_at, version, text = self._now(), pool.spec.serves, None
         try:
@@ -87,9 +83,7 @@ class ShadowTraffic:
             similarity = word_similarity(text, client_text)
         self._compared(ShadowComparison(request_id, pool.name, version, verdict, similarity, latency_s))
 
-    async def _query_shadow(
-        self, pool: EnginePool, work: SlotRequest, request: tuple[str, dict[str, Any]]
-    ) -> tuple[str, str]:
+    async def _query_shadow(self, pool: EnginePool, work: SlotRequest, request: PathAndBody) -> tuple[str, str]:
         path, body = request
         lease = await pool.acquire(replace(work, priority="batch"))
         sent_at = self._now()

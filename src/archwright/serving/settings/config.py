@@ -316,10 +316,8 @@ def _find_pool_problem(pool: EnginePoolSpec) -> str:
         return "has an address that contains a user or password; set key to env:NAME or file:PATH instead"
     if pool.place and not _COUNTRY.fullmatch(pool.place):
         return f"must have a place of two letters (ISO country code), not {pool.place!r}"
-    prices = (
-        pool.price_in_usd or 0.0,
-        pool.price_out_usd or 0.0,
-    )  # higher prices are typing errors and exceed the range of the accounts
+    prices = pool.price_in_usd or 0.0, pool.price_out_usd or 0.0
+    # A price above 1 USD per token is a typing error and exceeds the range of the accounts.
     if not all(0 <= usd <= 1 for usd in prices) or not 0 <= (pool.first_token_s or 0.0) < math.inf:
         return "must have prices from 0 to 1 USD per token and a first_token_s of at least 0"
     return ""
