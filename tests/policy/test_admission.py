@@ -46,11 +46,11 @@ def test_rejects_without_slots() -> None:
     assert decide_admission(crowd(0, 0)) == Reject(retry_after_s=2)
 
 
-def test_who_would_begin_too_late_is_refused_at_once() -> None:
-    # Four run, two wait: the third to come is served after 3 of 4 slots' turns of 2 s.
+def test_a_request_that_would_begin_too_late_is_rejected_at_once() -> None:
+    # Four run and two wait: the third waiting request gets a slot after 3 of 4 slots' periods of 2 s.
     assert decide_admission(crowd(6, service_s=2.0), left_s=1.5) == Admit(queued=True)
     assert decide_admission(crowd(6, service_s=2.0), left_s=1.4) == Reject(retry_after_s=2, late=True)
-    # Those who wait and are less urgent do not stand before it; and a free slot has no wait.
+    # Less urgent waiting requests are not ahead of it; with a free slot there is no wait.
     assert decide_admission(crowd(6, before=4, service_s=2.0), left_s=0.5) == Admit(queued=True)
     assert decide_admission(crowd(3, service_s=2.0), left_s=0.0) == Admit(queued=False)
 

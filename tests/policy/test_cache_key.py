@@ -1,4 +1,4 @@
-"""What is asked for again, and what is another question."""
+"""The requests that share a cache entry, and those that do not."""
 
 from __future__ import annotations
 

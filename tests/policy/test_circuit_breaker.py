@@ -1,4 +1,4 @@
-"""The breaker against a plain reading of its rule, for any history; the budget in a total outage."""
+"""The breaker's rules for any history, and the retry budget in a total outage."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_was_under_way_before_it_opened_is_no_probe() -> None:
 
 
 class History(RuleBasedStateMachine):
-    """Any order of tries and pauses: never stuck, never two probes, never open without a reason."""
+    """Any order of attempts and pauses: never stuck, never two probes, never open without failures."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,4 +158,4 @@ def test_in_a_total_outage_retries_are_a_share_of_requests(requests: int, wanted
         spent += sum(budget.try_spend() for _ in range(wanted))
     assert spent <= RETRY_RESERVE + RETRY_SHARE * requests
     if requests >= RETRY_RESERVE:
-        assert spent >= RETRY_SHARE * requests, "what the share allows is allowed"
+        assert spent >= RETRY_SHARE * requests, "the share is available"

@@ -58,18 +58,18 @@ def test_the_steps() -> None:
     assert [find_wait_bucket(seconds) for seconds in (0.0, SHORTEST_WAIT_S, 0.1, 1.7, 3.3)] == [0, 1, 3, 11, 13]
 
 
-def test_who_waited_as_long_as_those_who_left_comes_after_those_who_will_stay() -> None:
+def test_likely_abandoned_requests_come_after_the_others() -> None:
     queue = learned({1.7: 4}, {0.6: 4})
     for since in (50.0, 51.0, 51.4):
         queue.add(Waiting(since))
-    # After 1.7 s the oldest is of the age at which clients left; after 5 s nobody knows, and it is first again.
+    # After 1.7 s the oldest is in an abandoned bucket. After 5 s its bucket has no data, so it is first again.
     assert queue.peek_next(51.7) == Waiting(51.0)
     assert [one.since for one in queue] == [50.0, 51.0, 51.4]
     assert queue.peek_next(55.0) == Waiting(50.0)
     assert drained(queue, 51.7) == [51.0, 51.4, 50.0]
 
 
-def test_one_who_left_is_no_reason_and_two_are() -> None:
+def test_one_departure_changes_nothing_and_two_do() -> None:
     for times, first in ((1, 0.0), (2, 1.0)):
         queue = learned({1.7: times})
         queue.add(Waiting(0.0))
@@ -77,14 +77,14 @@ def test_one_who_left_is_no_reason_and_two_are() -> None:
         assert queue.peek_next(1.7) == Waiting(first)
 
 
-def test_where_all_leave_whatever_they_waited_the_order_is_that_of_arrival() -> None:
+def test_if_all_waits_are_abandoned_the_order_is_fifo() -> None:
     queue = learned(dict.fromkeys((0.02, 0.3, 0.6, 1.7), 3))
     for since in (0.0, 1.1, 1.4, 1.69):
         queue.add(Waiting(since))
     assert drained(queue, 1.7) == [0.0, 1.1, 1.4, 1.69]
 
 
-def test_an_age_in_doubt_is_tried_by_one_and_forgotten_in_the_end() -> None:
+def test_an_abandoned_bucket_is_retried_by_two_and_forgotten_in_the_end() -> None:
     abandonment = learned({1.7: 2}).abandonment
     at, answers = find_wait_bucket(1.7), 0
     while abandonment.is_likely_abandoned(at):
@@ -96,7 +96,7 @@ def test_an_age_in_doubt_is_tried_by_one_and_forgotten_in_the_end() -> None:
     abandonment.record_start(at)
     assert not abandonment.is_likely_abandoned(at)
     abandonment.record_start(at)
-    assert abandonment.is_likely_abandoned(at), "two more are not sent after it before the first has ended"
+    assert abandonment.is_likely_abandoned(at), "at most two trial requests run at a time"
     abandonment.record_end(at, left=False)
     abandonment.record_end(at, left=False)
     assert not abandonment.is_likely_abandoned(at)
@@ -123,26 +123,24 @@ def test_everybody_who_is_there_is_served_once(
     found = drained(queue, now)
     assert sorted(found) == there and list(queue) == []
     poor = [queue.abandonment.is_likely_abandoned(find_wait_bucket(now - since)) for since in found]
-    assert poor == sorted(poor), "those who will stay first"
+    assert poor == sorted(poor), "likely present clients first"
     for which in (True, False):
         part = [since for since, one in zip(found, poor, strict=True) if one == which]
         assert part == sorted(part), "and in order of arrival"
 
 
-def test_those_who_are_gone_are_let_go_of_and_the_others_keep_their_order() -> None:
+def test_departed_requests_are_removed_and_the_others_keep_their_order() -> None:
     queue = learned({1.0: 3})
     for since, gone in ((0.0, True), (0.1, False), (0.2, True), (4.0, False), (4.1, True), (4.2, False)):
         queue.add(Waiting(since, gone))
-    assert queue.peek_next(1.2) == Waiting(4.0), "the older ones are passed by"
+    assert queue.peek_next(1.2) == Waiting(4.0), "the older requests are skipped"
     queue.remove_departed()
     assert [one.since for one in queue] == [0.1, 4.0, 4.2]
     assert drained(queue, 1e4) == [0.1, 4.0, 4.2]
 
 
 @given(st.lists(st.floats(0, 1000), max_size=60), LINE)
-def test_where_nobody_left_it_is_first_come_first_served(
-    stayed: list[float], waiting: list[tuple[float, bool]]
-) -> None:
+def test_without_departures_the_order_is_fifo(stayed: list[float], waiting: list[tuple[float, bool]]) -> None:
     queue: TenantQueue[Waiting] = TenantQueue(AbandonmentModel())
     for waited_s in stayed:
         served(queue.abandonment, waited_s, left=False)
@@ -155,10 +153,10 @@ TENANTS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 100)), max_siz
 
 
 @given(TENANTS, st.integers(1, 5), HISTORY, st.lists(st.sampled_from("abc"), max_size=5))
-def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
+def test_a_slot_goes_to_the_tenant_with_the_fewest_slots_first_in_first_out(
     waiting: list[tuple[str, float]], slots: int, history: list[tuple[float, bool]], running: list[str]
 ) -> None:
-    """Slots come free in the order they were taken; of those who will likely stay first, and nobody is left out."""
+    """Slots become free in order; likely present clients come first, and every request is served."""
     queues: FairQueue[Waiting] = FairQueue()
     for waited_s, left in history:
         served(queues.abandonment, waited_s, left=left)
@@ -181,7 +179,7 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
     assert not there and list(queues) == []
 
 
-def test_who_will_likely_stay_comes_before_a_tenant_with_fewer_slots() -> None:
+def test_a_likely_present_client_comes_before_a_tenant_with_fewer_slots() -> None:
     queues: FairQueue[Waiting] = FairQueue()
     for waited_s, left in ((1.7, True), (1.7, True), (0.6, False)):
         served(queues.abandonment, waited_s, left=left)
@@ -194,7 +192,7 @@ def test_who_will_likely_stay_comes_before_a_tenant_with_fewer_slots() -> None:
     assert found == [51.4, 50.0]
 
 
-def test_one_who_was_passed_by_and_left_is_not_served() -> None:
+def test_a_skipped_request_whose_client_left_is_not_served() -> None:
     queue: TenantQueue[Waiting] = TenantQueue(learned({1.7: 4}).abandonment)
     first, second = Waiting(50.0), Waiting(51.0)
     queue.add(first)
@@ -217,19 +215,19 @@ def test_tenants_with_as_many_take_turns() -> None:
     assert order == [0.0, 9.0, 1.0, 10.0, 2.0, 3.0]
 
 
-def test_who_comes_last_for_the_tenant_of_whom_most_wait_makes_room() -> None:
+def test_the_newest_request_of_the_largest_tenant_is_displaceable() -> None:
     queues: FairQueue[Waiting] = FairQueue()
     assert queues.find_displaceable("quiet") is None and queues.count_ahead("quiet") == 0
     queues.add("soft", Waiting(0.5))
     for since in (0.0, 1.0, 2.0):
         queues.add("loud", Waiting(since, gone=since == 2.0))
-    assert queues.find_displaceable("quiet") == Waiting(1.0), "not one who is gone"
+    assert queues.find_displaceable("quiet") == Waiting(1.0), "not a request whose client left"
     assert queues.find_displaceable("loud") is None
     queues.record_departure("soft")
     assert (queues.count_ahead("quiet"), queues.count_ahead("loud")) == (1, 3)
     for since in (3.0, 4.0):
         queues.add("quiet", Waiting(since))
-    assert queues.find_displaceable("quiet") is None, "as many of each"
+    assert queues.find_displaceable("quiet") is None, "equally many"
     assert (queues.count_ahead("quiet"), queues.count_ahead("loud"), queues.count) == (2 + 3, 3 + 2, 5)
     for _ in range(2):
         queues.record_departure("loud")

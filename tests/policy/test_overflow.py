@@ -20,5 +20,5 @@ def test_without_slots_the_wait_is_without_end() -> None:
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
 def test_our_own_capacity_comes_first(own: float, limit: float, other: float) -> None:
-    """Nothing goes out while we keep the limit, or where it would wait longer still."""
+    """No overflow within the limit, or if the other wait is longer."""
     assert should_overflow(own, limit, other_wait_s=other) == (own > limit and other < own)

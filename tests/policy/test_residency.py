@@ -63,27 +63,27 @@ ANY, DE = ("any",), ("DE",)
 @pytest.mark.parametrize(
     ("data_class", "stated", "places"),
     [
-        # As strict as what was stated, or milder: as ever.
+        # As strict as the stated class, or less strict.
         ("personal", ResidencyPolicy("personal", ANY), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
         ("personal", ResidencyPolicy("health", DE), (HERE, OWN_DE, HOSTED_DE)),
         ("payment", ResidencyPolicy("health", ANY), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
         ("internal", ResidencyPolicy("personal", ()), EVERYWHERE),
-        # Stricter, and nobody spoke of it: one's own, inside the residency.
+        # Stricter and not stated: our own engines inside the residency.
         ("health", ResidencyPolicy("personal", ANY), (HERE, OWN_DE, OWN_US)),
         ("payment", ResidencyPolicy("personal", DE), (HERE, OWN_DE)),
         ("health", ResidencyPolicy("personal", ()), (HERE,)),
         ("personal", ResidencyPolicy("internal", DE), (HERE, OWN_DE)),
         ("personal", ResidencyPolicy("internal", ()), (HERE,)),
         ("health", ResidencyPolicy("personal", ANY, {"payment": DE}), (HERE, OWN_DE)),
-        # Stricter, and stated: there, and where the milder may be too.
+        # Stricter and stated: the stated countries that also permit the less strict class.
         ("health", ResidencyPolicy("personal", ANY, {"health": DE}), (HERE, OWN_DE, HOSTED_DE)),
         ("health", ResidencyPolicy("personal", DE, {"health": ANY}), (HERE, OWN_DE, HOSTED_DE)),
         ("personal", ResidencyPolicy("internal", (), {"health": DE}), (HERE, OWN_DE, HOSTED_DE)),
         ("health", ResidencyPolicy("internal", (), {"health": ANY}), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
-        # Stated for several: the nearest speaks, and one as strict is no bound beside it.
+        # Stated for several classes: the least strict applies, and an equally strict class is no bound.
         ("personal", ResidencyPolicy("internal", (), {"personal": DE, "health": ("US",)}), (HERE, OWN_DE, HOSTED_DE)),
         ("health", ResidencyPolicy("personal", ANY, {"health": ("US",), "payment": DE}), (HERE, OWN_US, HOSTED_US)),
-        # No class: the residency is for all.
+        # No class: the residency applies to all classes.
         ("health", ResidencyPolicy("", DE), (HERE, OWN_DE, HOSTED_DE)),
     ],
 )
@@ -111,7 +111,7 @@ def test_whatever_is_stated_a_stricter_class_goes_nowhere_a_milder_may_not(
 
 
 @given(CLASS, PLACE, STATED)
-def test_what_nobody_spoke_for_stays_with_ones_own(
+def test_a_class_without_residency_stays_on_own_engines(
     data_class: DataClass, place: PoolLocation, stated: ResidencyPolicy
 ) -> None:
     if is_permitted_by_policy(data_class, place, stated) and not has_residency(data_class, stated):

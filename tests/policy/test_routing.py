@@ -55,7 +55,7 @@ SEEDS = [hash_replica_name(f"unix:engine-{number}") for number in range(8)]
 
 
 @given(LOADS.filter(bool), st.integers(0, (1 << 64) - 1))
-def test_affinity_takes_whoever_least_work_could(loads: list[ReplicaLoad], prefix: int) -> None:
+def test_affinity_selects_a_replica_if_least_work_can(loads: list[ReplicaLoad], prefix: int) -> None:
     seeds = [hash_replica_name(str(number)) for number in range(len(loads))]
     chosen = select_by_prefix(loads, seeds, prefix)
     assert (chosen is None) == (select_least_work(loads) is None)
@@ -65,7 +65,7 @@ def test_affinity_takes_whoever_least_work_could(loads: list[ReplicaLoad], prefi
 
 @given(st.integers(1, 8), st.lists(st.integers(0, 40), max_size=60))
 def test_no_replica_is_loaded_beyond_the_bound(count: int, prefixes: list[int]) -> None:
-    """However the beginnings repeat: a replica runs at most the bound times the mean, rounded up."""
+    """For any repeated prefixes, a replica runs at most the bound times the mean, rounded up."""
     running = [0] * count
     for number, prefix in enumerate(prefixes, 1):
         loads = [load(running=one, slots=64) for one in running]

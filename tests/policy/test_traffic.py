@@ -1,4 +1,4 @@
-"""The drawn traffic stands for the load it was drawn from, always the same way."""
+"""The sampled traffic represents its load and is reproducible."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_tail_out_of_reach_gets_the_widest_spread() -> None:
 
 
 def test_few_requests_already_stand_for_the_load() -> None:
-    """One draw from each slice: even fourteen requests hold the mean, whatever the seed."""
+    """With stratified sampling, even fourteen requests have the mean for any seed."""
     for seed in range(40):
         arrivals = peak_arrivals(replace(DESK, seed=seed))
         assert mean(arrival.input_tokens for arrival in arrivals) == pytest.approx(120, rel=0.2)
@@ -99,7 +99,7 @@ def test_few_requests_already_stand_for_the_load() -> None:
 
 
 def test_arrivals_are_poisson_given_their_number() -> None:
-    """Counts of equal parts scatter as they do for independent uniforms: variance n p (1 - p)."""
+    """Counts in equal parts have the variance of independent uniform times: n p (1 - p)."""
     load = replace(DESK, requests_per_second=1.0, peak_s=100.0)
     counts = [sum(1 for arrival in peak_arrivals(replace(load, seed=seed)) if arrival.at_s < 20) for seed in range(400)]
     assert mean(counts) == pytest.approx(20, abs=0.8)

@@ -1,4 +1,4 @@
-"""Rates and budgets in whole numbers: exactly N at once, exactly N/60 a second, never a nano-dollar more."""
+"""Integer rates and budgets: a burst of exactly N, then exactly N/60 per second, and never a nano-USD more."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EMPTY: AccountLevel = (0, 0, 0, 0)
 def admitted(
     limits: AccountCaps, level: AccountLevel, ask: WorstCaseAmount, now_us: int, tries: int
 ) -> tuple[int, AccountLevel]:
-    """How many of `tries` at one moment fit."""
+    """Return how many of `tries` simultaneous requests fit, and the level."""
     count = 0
     for _ in range(tries):
         found = reserve_request(limits, level, 0, ask, now_us)
@@ -65,7 +65,7 @@ def test_the_refill_is_n_sixtieths_a_second(rpm: int, seconds: int) -> None:
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**6))
-def test_who_waits_as_long_as_told_is_taken_and_not_much_sooner(rpm: int, over: int) -> None:
+def test_retry_after_is_enough_and_not_too_long(rpm: int, over: int) -> None:
     limits, ask = AccountCaps(-1, rpm, -1), (min(over, rpm), 0)
     level = (0, 0, rpm * UNITS_PER_REQUEST, 0)
     short = reserve_request(limits, level, 0, ask, 0)
@@ -84,7 +84,7 @@ def test_more_tokens_than_a_minute_has_never_fit() -> None:
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 10**8))
 def test_tokens_not_used_are_free_again(reserved: int, used: int, later_us: int) -> None:
-    """Reserving the worst and giving back the difference ends as if the truth had been known, or stricter."""
+    """Reserving the worst case and returning the rest ends as a reservation of the real amount, or stricter."""
     limits = AccountCaps(-1, 2000, -1)
     taken = reserve_request(limits, EMPTY, 0, (reserved, 0), 0)
     known = reserve_request(limits, EMPTY, 0, (used, 0), 0)
@@ -126,10 +126,10 @@ def test_an_account_stays_within_what_is_kept_of_it() -> None:
 def test_what_stops_a_budget() -> None:
     limits = AccountCaps(-1, -1, 100)
     assert reserve_request(limits, (0, 0, 0, 50), 50, (0, 1), 0) == LimitShortfall("budget", 1, held=True), (
-        "some may come back"
+        "running requests may release money"
     )
     assert reserve_request(limits, (0, 0, 0, 100), 0, (0, 1), 0) == LimitShortfall("budget", None)
-    assert reserve_request(limits, (0, 0, 0, 100), 0, (0, 0), 0) == (0, 0, 0, 100), "what is free is not stopped"
+    assert reserve_request(limits, (0, 0, 0, 100), 0, (0, 0), 0) == (0, 0, 0, 100), "a free request passes"
     assert reserve_request(limits, EMPTY, 0, (0, -1), 0) == LimitShortfall("unpriced")
     assert reserve_request(AccountCaps(5, 5, -1), EMPTY, 0, (0, -1), 0) == (0, UNITS_PER_REQUEST, 0, 0)
 
@@ -160,7 +160,7 @@ def test_the_first_invalid_limit_is_named(limits: UsageLimits, word: str) -> Non
 
 @given(st.text())
 def test_json_is_never_shorter_than_utf_8(text: str) -> None:
-    """What makes the length of a body a bound of its tokens."""
+    """This makes the length of a body a bound of its tokens."""
     text = text.encode("utf-8", "replace").decode()
     for ascii_only in (True, False):
         assert len(json.dumps(text, ensure_ascii=ascii_only).encode()) >= len(text.encode()) + 2

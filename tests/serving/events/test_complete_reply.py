@@ -1,4 +1,4 @@
-"""Engines that answer with one object of JSON whatever they were asked: clients who want a stream get one."""
+"""Engines that always reply with one JSON object: clients that request a stream get a stream."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def platform(start: Start, place: Place) -> Platform:
 
 
 def test_a_stream_is_made_of_a_reply_that_came_whole(platform: Platform, place: Place) -> None:
-    """As the official client reads it; billed once, by the engine's count."""
+    """Read with the official client; charged once, by the engine's count."""
     place.script = whole(one())
     asked: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Weather?"}], "tools": [TOOL]}
     with openai.OpenAI(base_url=platform.url, api_key=platform.key, max_retries=0) as client:
@@ -62,9 +62,9 @@ def test_a_stream_is_made_of_a_reply_that_came_whole(platform: Platform, place: 
         (record,) = platform.served(opened.headers["x-request-id"])
         assert (record.status, record.input_tokens, record.output_tokens) == ("ok", 30, 9)
         assert record.cost_usd == pytest.approx(COST)
-        assert record.ttft_s is None and record.tpot_s is None, "nothing is known of its tokens' times"
+        assert record.ttft_s is None and record.tpot_s is None, "token times are unknown"
         again = client.chat.completions.with_raw_response.create(**asked, stream=True)
-        assert again.headers["x-archwright-cache"] == "hit", "kept as any other"
+        assert again.headers["x-archwright-cache"] == "hit", "cached like other replies"
         assert "".join(chunk.choices[0].delta.content or "" for chunk in again.parse()) == "It rains."
     assert len(place.asked) == 1
 
@@ -81,7 +81,7 @@ def test_in_every_form_a_client_may_want(platform: Platform, place: Place) -> No
     reply = platform.ask("POST", "/v1/completions", {"model": "m", "prompt": "p", "stream": True})
     assert "".join(event["choices"][0]["text"] for event in reply.events[:-1]) == "x" * 40
     (record,) = platform.served(reply.headers["x-request-id"])
-    assert record.output_tokens == 10, "where nothing is counted, by its characters"
+    assert record.output_tokens == 10, "without usage, by its characters"
     two = [{"index": n, "message": {"content": str(n)}, "finish_reason": "stop"} for n in (1, 0)]
     place.script = whole(*two)
     events = platform.chat(n=2, stream=True).events[:-1]
@@ -102,7 +102,7 @@ def test_what_is_no_whole_answer_is_none(platform: Platform, place: Place) -> No
         assert (reply.status, reply.headers["content-type"]) == (503, "application/json"), broken
     place.script = whole(one(), usage={"prompt_tokens": 3, "completion_tokens": 900_000})
     reply = platform.chat(platform.made_key("bounded", tpm=1_000_000), stream=True, max_tokens=10)
-    assert (reply.status, reply.error["code"]) == (429, "insufficient_quota"), "more than was reserved"
+    assert (reply.status, reply.error["code"]) == (429, "insufficient_quota"), "exceeds the reservation"
     (record,) = platform.served(reply.headers["x-request-id"])
     assert (record.status, record.output_tokens) == ("rejected", 10)
 
@@ -115,7 +115,7 @@ def test_a_stream_under_another_content_type_is_one(platform: Platform, place: P
 
 
 def test_where_a_stream_is_asked_for_a_whole_reply(start: Start, place: Place) -> None:
-    """Of several engines the first token is to be seen: one that answers whole all the same is heard."""
+    """With several engines the gateway requests a stream; a complete reply is accepted too."""
     platform = start([{"addresses": (place.url, place.url + "/"), **PRICED}], [])
     place.script = whole(one())
     reply = platform.chat()
@@ -125,19 +125,19 @@ def test_where_a_stream_is_asked_for_a_whole_reply(start: Start, place: Place) -
 
 
 def test_an_engine_that_hangs_is_not_waited_for_as_long_as_a_request_may_take(start: Start, place: Place) -> None:
-    """It has the time of a first token and of as many more as were asked for; then the client hears of it."""
+    """The timeout is the first-token timeout plus the time of all requested tokens."""
     limits = ClientLimits(first_token_s=0.5, token_s=0.1, request_s=600)
     platform = start([{"addresses": (place.url,)}], [], limits=limits)
     place.script = Script(kind="application/json", hangs=True)
     reply = platform.chat(max_tokens=4, n=2)
     assert "stream" not in place.last.body
     assert (reply.status, reply.error["code"]) == (504, "timeout")
-    assert place.gone.wait(10), "its work is ended"
+    assert place.gone.wait(10), "the engine's work is cancelled"
     (record,) = platform.served(reply.headers["x-request-id"])
     assert (record.status, record.output_tokens) == ("ended", 0)
     place.script = whole(one(), kind="application/json")
     place.script.after_s = 2.0
-    assert platform.chat(max_tokens=400).status == 200, "a longer answer has longer"
+    assert platform.chat(max_tokens=400).status == 200, "more tokens, longer timeout"
 
 
 def test_the_time_for_a_whole_answer() -> None:

@@ -1,4 +1,4 @@
-"""An event read by the form of the one before is what the decoder makes of it, or is left to the decoder."""
+"""A template reads an event as the decoder does, or leaves it to the decoder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.http_exchange import HttpExchange, ResponseBuffer
 
 HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")
-# TEXT stands for what an event brings.
+# TEXT is replaced by the text of an event.
 KINDS = {
     "vllm": b'data: {"id":"c-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":'
     b'{"content":TEXT},"logprobs":null,"finish_reason":null,"token_ids":null}]}\n\n',
@@ -132,7 +132,7 @@ def test_other_bytes_are_left_to_the_decoder() -> None:
         event("bare", "a").replace(b"\n\n", b"\r\n\r\n"),
         b"id: 1\n" + event("bare", "a"),
         event("bare", ""),
-        event("bare", "ä", escaped=True),  # written as no encoder of ours would: found nowhere
+        event("bare", "ä", escaped=True),  # our encoder writes another form, so the text is not found
         KINDS["bare"].replace(b"TEXT", b'"a","reasoning":"b"'),
         b'data: {"choices":[{"delta":{"content":"a","refusal":"a"}}]}\n\n',
         b'data: {"choices":[{"index":1,"delta":{"content":"a"}}]}\n\n',
@@ -148,7 +148,7 @@ def test_what_has_no_form(data: bytes) -> None:
 def relayed(
     reads: list[bytes], kind: bytes, *, whole: bool = False
 ) -> tuple[list[bytes], list[ResponsePiece], int, bool]:
-    """What a client is sent, event by event, what is kept for the cache, and what was counted."""
+    """Return the client's events, the pieces for the cache, the count of pieces, and whether the relay is done."""
 
     async def run() -> tuple[list[bytes], list[ResponsePiece], int, bool]:
         paper = RecordingPeer()
@@ -181,7 +181,7 @@ def relayed(
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_stream_read_by_forms_is_the_same_stream(seed: int) -> None:
-    """Event by event, where forms are found, lost and found again; and in halves, where there are none."""
+    """In whole events, where templates are found and lost repeatedly, and in half events, where none is found."""
     chance = random.Random(seed)
     events: list[bytes] = []
     kind = "vllm"
@@ -207,6 +207,6 @@ def test_a_stream_read_by_forms_is_the_same_stream(seed: int) -> None:
         count = chance.choice((1, 1, 1, 2, 5))
         groups.append(b"".join(events[at : at + count]))
         at += count
-    said = chance.choice((b"text/event-stream", b"text/plain"))  # an engine may say it is something else
+    said = chance.choice((b"text/event-stream", b"text/plain"))  # an engine may declare another content type
     whole, together = relayed(events, said, whole=True), relayed(groups, said, whole=True)
     assert whole == together == relayed(halves, said) == relayed(some, said)

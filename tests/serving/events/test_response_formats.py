@@ -1,4 +1,4 @@
-"""What passes from an engine's events to a client, in both styles of log-probabilities."""
+"""The fields of engine events that reach the client, in both styles of log-probabilities."""
 
 from __future__ import annotations
 

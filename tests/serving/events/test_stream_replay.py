@@ -1,4 +1,4 @@
-"""A message from the cache, as a stream or whole, is what the official client made of the one the engine gave."""
+"""The official client reads the same message from the cache as from the engine, as a stream or complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USED = {"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 17, "prompt
 
 
 def call(number: int, *arguments: str, name: str = "f") -> list[dict[str, Any]]:
-    """As an engine says it: who is called first, then the arguments bit by bit."""
+    """A tool call as engines stream it: first the name, then the arguments in pieces."""
     begun = {"index": number, "id": f"call_{number}", "function": {"name": name, "arguments": ""}}
     more = [{"index": number, "function": {"arguments": one}} for one in arguments]
     return [{"choices": [{"delta": {"tool_calls": [one]}}]} for one in (begun, *more)]
@@ -53,7 +53,7 @@ SCRIPTS = {
 
 @pytest.fixture
 def platform(start: Start, place: Place) -> Platform:
-    """Models of two protocols at one place: `m` speaks OpenAI's, `n` Messages."""
+    """Models of two protocols at one address: `m` OpenAI, `n` and `d` Messages."""
     spec = {"addresses": (place.url,), "health_path": "/models", "cache": "all"}
     native = {"model": "n", "workload": "n", "pool": "n", "protocol": "anthropic"}
     cautious = {"model": "d", "workload": "d", "pool": "d", "protocol": "anthropic", "cache": "deterministic"}
@@ -74,7 +74,7 @@ def asked(model: str, word: str, **more: Any) -> dict[str, Any]:
 
 
 def streamed(client: anthropic.Anthropic, given: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
-    """Hit or miss, the message the client put together, and the kinds of events it was told, in order."""
+    """Return hit or miss, the message that the client built, and the kinds of events in order."""
     with client.messages.stream(**given) as stream:
         kinds = [event.type for event in stream]
         found = stream.get_final_message()
@@ -102,7 +102,7 @@ def test_what_the_cache_tells_is_what_the_engine_told(client: anthropic.Anthropi
             assert (told, again) == (made, kinds), name
         else:
             assert whole(client, given) == ("hit", as_whole), name
-            # The two have always been told apart: a stream's message begins with no count of what a cache made.
+            # A stream's message starts without a count of cache creation, so only these two counts are equal.
             for one in (told, as_whole):
                 one["usage"] = {kind: one["usage"][kind] for kind in ("input_tokens", "output_tokens")}
             assert told == as_whole, name
@@ -127,7 +127,7 @@ def native(*, signature: str) -> list[bytes]:
     )
 
 
-def test_who_speaks_the_interface_himself_is_told_again_as_well(client: anthropic.Anthropic, place: Place) -> None:
+def test_native_messages_replies_are_replayed(client: anthropic.Anthropic, place: Place) -> None:
     place.script = Script(native(signature="sig-1"))
     given = asked("n", "hi", metadata={"user_id": "ann"})
     missed, made, kinds = streamed(client, given)

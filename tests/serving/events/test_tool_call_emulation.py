@@ -1,4 +1,4 @@
-"""A reply held to a schema is read as the call it is, cut anywhere; the schema leaves nothing without end."""
+"""A reply constrained to a schema is read as a call for any chunk boundaries; the schema bounds all lengths."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def event(finish: str | None = None, **delta: Any) -> ServerSentEvent:
 
 
 def told(pieces: list[str], finish: str = "stop", *, structured: bool = False) -> tuple[str, str, str, str | None]:
-    """The text, the call's name and arguments, the finish reason."""
+    """Return the text, the call's name and arguments, and the finish reason."""
     reader = ToolCallReader(structured=structured)
     text = name = arguments = ""
     found = None
@@ -193,7 +193,7 @@ def test_references_begin_where_the_tool_now_stands() -> None:
     assert found[1:] == [{"$ref": "#/$defs/tool1"}, {"$ref": "#/$defs/tool2"}]
     assert defined["tool1"]["properties"]["at"] == {"$ref": "#/$defs/tool1/$defs/P"}
     assert defined["tool2"]["properties"]["below"]["items"] == {"$ref": "#/$defs/tool2"}
-    # What contains itself has no longest document: the least bound.
+    # A recursive schema has no longest document, so it gets the smallest bound.
     assert defined["tool2"]["properties"]["name"]["maxLength"] == SCHEMA_BOUNDS[-1].characters
     validator = Draft202012Validator({"$ref": "#/$defs/tool1", "$defs": defined})
     assert validator.is_valid({"at": {"street": "x"}})

@@ -1,4 +1,4 @@
-"""The Messages interface put as a chat, and a chat's answer put as a message."""
+"""Messages requests as chats, and replies of chats as messages."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_what_clients_send_by_themselves_is_taken() -> None:
     assert found.body["response_format"]["json_schema"]["schema"] == SCHEMA
 
 
-def test_the_clients_own_words_go_to_who_speaks_them() -> None:
+def test_a_native_body_passes_to_a_provider_of_the_interface() -> None:
     body = asked(model="own", anything="new", messages=[{"role": "user", "content": [{"type": "document"}]}])
     found = translate_request(body, DIRECTORY, None)
     assert found.native == {**body, "model": "own"}
@@ -182,7 +182,7 @@ def test_refused_by_place(changes: dict[str, Any], param: str) -> None:
 
 
 def written(pieces: list[ResponsePiece], used: dict[str, Any] | None = None) -> tuple[list[Any], Any]:
-    """The events of a stream, and the whole message of the last piece."""
+    """Return the events of a stream, and the complete message of the last piece."""
     writer = MessagesWriter(ResponseEnvelope("msg_1", 1, "m", ""), ("END",))
     data = writer.encode_start() + b"".join(map(writer.encode_piece, pieces)) + writer.encode_end(used)
     events = []
@@ -247,7 +247,7 @@ def test_betas_that_are_no_names(said: str) -> None:
     assert translate_request(asked(), DIRECTORY, None, said).betas == ""
 
 
-def test_what_a_beta_would_cost_beside_the_bill() -> None:
+def test_betas_with_another_price_are_rejected() -> None:
     with pytest.raises(ApiError, match="another price") as caught:
         translate_request(asked(model="dear"), DIRECTORY, None, "a,context-1m-2025-08-07")
     assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
@@ -261,13 +261,13 @@ def test_what_a_beta_would_cost_beside_the_bill() -> None:
 
 
 def part(number: int, arguments: str, name: str | None = None) -> ResponsePiece:
-    """What an engine says of a call; with `name` it begins."""
+    """A piece of a tool call; the first piece has `name`."""
     known = None if name is None else f"t{number}"
     return ResponsePiece("", "", None, None, [ToolCall(number, known, FunctionCall(name, arguments))])
 
 
 def blocks(events: list[Any]) -> list[tuple[str, str]]:
-    """Kind and words of each block of a stream in which every delta is of the one block that is open."""
+    """Return kind and text of each block. Every delta must belong to the open block."""
     found: list[tuple[str, str]] = []
     is_open = False
     for event in events:
@@ -285,7 +285,7 @@ def blocks(events: list[Any]) -> list[tuple[str, str]]:
     return found
 
 
-def test_what_is_mixed_waits_for_the_block_that_is_open() -> None:
+def test_mixed_pieces_wait_for_the_open_block() -> None:
     pieces = [
         part(0, "", "f"),
         part(1, "", "g"),
@@ -315,7 +315,7 @@ def test_what_is_mixed_waits_for_the_block_that_is_open() -> None:
     assert events[-2]["delta"]["stop_reason"] == "tool_use"
 
 
-def test_what_is_never_whole_is_told_at_the_end() -> None:
+def test_incomplete_calls_are_written_at_the_end() -> None:
     pieces = [
         part(0, "", "f"),
         part(1, '{"b', "g"),
@@ -327,7 +327,7 @@ def test_what_is_never_whole_is_told_at_the_end() -> None:
 
 
 @given(st.data())
-def test_however_it_is_mixed_everything_is_told_once_and_in_order(data: st.DataObject) -> None:
+def test_mixed_pieces_are_written_once_and_in_order(data: st.DataObject) -> None:
     values = st.recursive(st.text('"\\\\{}[]x', max_size=6), lambda inner: st.lists(inner, max_size=2), max_leaves=4)
     whole = [json.dumps({"a": value}) for value in data.draw(st.lists(values, min_size=1, max_size=4))]
     left: dict[int, str] = {-1: "some words", **dict(enumerate(whole))}
@@ -352,7 +352,7 @@ def test_however_it_is_mixed_everything_is_told_once_and_in_order(data: st.DataO
     assert "".join(said for kind, said in found if kind == "text") == "some words"
 
 
-def test_what_waits_for_nothing_leaves_at_once() -> None:
+def test_pieces_that_need_not_wait_are_written_at_once() -> None:
     writer = MessagesWriter(ResponseEnvelope("msg_1", 1, "m", ""))
     for piece in (part(0, "", "f"), part(0, '{"a'), part(0, '": 1}'), part(1, "{}", "g")):
         assert writer.encode_piece(piece)

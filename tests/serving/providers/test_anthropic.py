@@ -1,4 +1,4 @@
-"""A model whose provider speaks the Messages API, behind the real gateway and asked in both languages."""
+"""A model of a provider with the Messages API, behind the real gateway, with clients of both interfaces."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def platform(start: Start, place: Place, monkeypatch: pytest.MonkeyPatch) -> Pla
 
 
 def test_everything_a_provider_may_say(platform: Platform, place: Place) -> None:
-    """One platform, many scripts: starting it anew for each would cost a second each."""
+    """One platform for many scripts, because each start takes a second."""
     base = platform.url
     with openai.OpenAI(base_url=base, api_key=platform.key, max_retries=0) as chats:
         _a_chat(chats, place)
@@ -180,7 +180,7 @@ def _badly(chats: openai.OpenAI, place: Place) -> None:
     late = message_events({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
     place.script = Script([*HELLO[:3], *late])
     for streamed in (False, True):
-        # Nothing was said yet: a client can still be told by status.
+        # Nothing was sent yet, so the error can still be a status.
         with pytest.raises(openai.InternalServerError):
             ask(stream=streamed)
     place.script = Script([*HELLO[:4], *late])
@@ -210,7 +210,7 @@ def _what_no_message_can_say(platform: Platform, place: Place) -> None:
 
 
 def _a_message(messages: anthropic.Anthropic, place: Place) -> None:
-    """The client's own words go through, marks and all; so does what comes back."""
+    """The client's body passes unchanged, including cache control, and so does the reply."""
     thought = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "sig"}]
     place.script = Script(
         message_events(
@@ -244,7 +244,7 @@ def _a_message(messages: anthropic.Anthropic, place: Place) -> None:
 
 
 def _thoughts_that_are_not_shown(platform: Platform, messages: anthropic.Anthropic, place: Place) -> None:
-    """They must come back as they were, or the provider refuses the turn with a call's result."""
+    """Hidden reasoning must be returned unchanged, or the provider rejects the turn with the tool result."""
     signed = {"type": "signature_delta", "signature": "sig"}
     place.script = Script(
         message_events(
@@ -282,7 +282,7 @@ def _thoughts_that_are_not_shown(platform: Platform, messages: anthropic.Anthrop
 
 
 def _betas(platform: Platform, messages: anthropic.Anthropic, place: Place) -> None:
-    """They go where their words go, and an answer is given again only to who asks for the same ones."""
+    """Betas are passed on with native bodies, and a reply is reused only for the same betas."""
     place.script = Script(HELLO)
     asked: dict[str, Any] = {"max_tokens": 9, "messages": [{"role": "user", "content": "betas?"}]}
     messages.beta.messages.create(model="m", **asked, betas=["b-2025-01-01", "a-2025-01-01"])
@@ -291,7 +291,7 @@ def _betas(platform: Platform, messages: anthropic.Anthropic, place: Place) -> N
     messages.messages.create(model="m", **asked)
     assert "anthropic-beta" not in place.last.headers
     assert platform.chat(headers={"anthropic-beta": "b-2025-01-01"}).status == 200
-    assert "anthropic-beta" not in place.last.headers, "a chat is asked in our words"
+    assert "anthropic-beta" not in place.last.headers, "a chat is translated"
     found = []
     for beta in ("", "a", "b, a", "a,b", "", "a"):
         headers = {"anthropic-beta": beta} if beta else {}
@@ -306,12 +306,12 @@ def _betas(platform: Platform, messages: anthropic.Anthropic, place: Place) -> N
     messages.beta.messages.count_tokens(
         model="m", messages=asked["messages"], betas=["c-2025-01-01"], context_management={"edits": []}
     )
-    assert place.last.body["context_management"] == {"edits": []}, "what is left out decides the count"
+    assert place.last.body["context_management"] == {"edits": []}, "edits change the count"
     assert "c-2025-01-01" in place.last.headers["anthropic-beta"].split(",")
 
 
 def _tools_that_the_provider_runs(messages: anthropic.Anthropic, place: Place) -> None:
-    """Charged beside the tokens, and no reply of ours has a place for what they bring. The client's own go through."""
+    """Tools that run at the provider cost extra and are rejected. The client's own tools pass."""
     place.script = Script(HELLO)
     hello: Any = [{"role": "user", "content": "hi"}]
     count = len(place.asked)
@@ -427,12 +427,12 @@ def test_a_conversation_with_calls_becomes_turns() -> None:
 def test_arguments_that_are_no_object_are_refused() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    with pytest.raises(ArchwrightError, match="no JSON object"):
+    with pytest.raises(ArchwrightError, match="not a JSON object"):
         to_messages_request({"model": "v", "max_tokens": 5, "messages": [message]})
 
 
 def seen(*events: dict[str, Any]) -> tuple[list[Any], bool]:
-    """What a reader makes of a stream, as OpenAI's choices; whether it is at its end."""
+    """Return the choices that a reader makes of a stream, and whether the stream has ended."""
     reader = MessagesEventReader()
     found: list[Any] = []
     for event in events:

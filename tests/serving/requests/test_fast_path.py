@@ -1,4 +1,4 @@
-"""The short way takes nothing that the long way would not take, and takes it alike."""
+"""The fast path and the field checks return the same request or the same error."""
 
 from __future__ import annotations
 

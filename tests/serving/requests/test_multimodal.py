@@ -1,4 +1,4 @@
-"""What is no text in a request is reckoned with, so that a budget holds: by the number of images, or by the context."""
+"""Input that is not text counts by the number of images or as the context, so a budget holds."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_a_conversation_holds(fields: dict[str, Any], parts: MultimodalPart
 
 @pytest.fixture
 def platform(start: Start, place: Place) -> Platform:
-    """A model that makes 4,900 tokens of every image, said to make 5,000 at most; `speaks` does so in Messages."""
+    """A model with 4,900 tokens per image and a limit of 5,000; `speaks` is the same in Messages."""
     spec = {
         "addresses": (place.url,),
         "health_path": "/models",
@@ -85,7 +85,7 @@ def counted(tokens: int) -> Script:
 
 
 def test_a_budget_is_not_overdrawn_by_images(platform: Platform, place: Place) -> None:
-    """Twenty at once, each of two images at addresses of a few bytes: no more are let in than it could pay."""
+    """Twenty concurrent requests have two images each; only those that the budget covers are admitted."""
     place.script = counted(2 * 4_900)
     fit = 3
     budget = fit * (2 * IMAGE_TOKENS + 1_000) * IN_USD

@@ -402,7 +402,7 @@ def test_refusals_are_openai_errors() -> None:
 def test_the_models_own_name_means_the_model_itself(
     model: str, workload: str | None, endpoint: str, plain: bool
 ) -> None:
-    """And it is best answered where no adapter lies over it; whoever names a workload means what that serves."""
+    """A pool without an adapter serves the model best. The name of a workload means its version."""
     question = validate_chat({"model": model, "messages": HELLO}, TUNED, workload)
     assert (question.endpoint.workload, question.plain) == (endpoint, plain)
     assert TUNED.names == ("m", "desk", "night", "late")

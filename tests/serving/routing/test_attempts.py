@@ -105,11 +105,11 @@ async def test_our_engine_dies_and_the_fallback_answers(engines: Platform) -> No
         assert text.startswith("other") and attempts.pool.name == "other" and attempts.tries == 2
         await gateway.registry.check_health()
         text, attempts = await gateway.ask()
-        assert text.startswith("other") and attempts.tries == 1, "known to be down: not asked first"
+        assert text.startswith("other") and attempts.tries == 1, "skipped because it is down"
 
 
 async def _only_own_answer(engines: Platform, gateway: SmallGateway, headers: list[str]) -> None:
-    """Data of these classes get no answer once the own engine is dead, before it is known to be and after."""
+    """Requests with these data classes fail once the own engine is dead, before and after the health check."""
     engines.kill_engine("own")
     for header in headers:
         with pytest.raises((ApiError, EngineError)):
@@ -130,25 +130,25 @@ async def test_personal_data_never_reach_the_outside_also_when_everything_own_is
     async with opened(engines.home, config) as gateway:
         assert (await gateway.ask(header="health"))[0].startswith("own")
         await _only_own_answer(engines, gateway, ["personal"] * 20)
-        assert (await gateway.ask())[0].startswith("other"), "others' data may go"
+        assert (await gateway.ask())[0].startswith("other"), "data of other classes may go"
 
 
 @run_async
-async def test_a_stricter_class_than_was_planned_for_stays_in_the_house_with_every_engine_there_dead(
+async def test_a_class_stricter_than_planned_stays_on_our_engines_even_if_all_are_dead(
     engines: Platform,
 ) -> None:
-    """The endpoint is planned for personal data that may go anywhere; of health data nobody said so."""
+    """The endpoint is for personal data that may go anywhere. No residency is stated for health data."""
     outside = pool("other", own=False, place="DE")
     config = table(own(fallback=("other",), data_class="personal", residency=("any",)), more=(outside,))
     async with opened(engines.home, config) as gateway:
         assert (await gateway.ask(header="health"))[0].startswith("own")
         await _only_own_answer(engines, gateway, ["health", "payment"])
-        assert (await gateway.ask(header="personal"))[0].startswith("other"), "what was planned for may go"
+        assert (await gateway.ask(header="personal"))[0].startswith("other"), "the planned class may go"
         assert (await gateway.ask())[0].startswith("other")
 
 
 @run_async
-async def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_not(engines: Platform) -> None:
+async def test_a_client_that_leaves_before_any_output_counts_as_abandoned(engines: Platform) -> None:
     async with opened(engines.home, table(own())) as gateway:
         (pool,) = gateway.registry.pools.values()
         until = gateway.router.now() + 10.0
@@ -180,7 +180,7 @@ async def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one
 
 @run_async
 async def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platform) -> None:
-    """Engines that refuse everything, yet look well: tries are bounded by the budget and soon by the breaker."""
+    """Engines that pass health checks but reject everything: attempts are bounded by the budget, then the breaker."""
     broken = endpoint(pool="own", addresses=("unix:own",), fallback=("other",))
     async with opened(engines.home, table(broken, more=(pool("other"),))) as gateway:
         tries = 0
@@ -210,7 +210,7 @@ async def test_the_time_left_bounds_every_try(engines: Platform) -> None:
         with pytest.raises(ApiError) as refused:
             await gateway.ask(within_s=0.2)
         assert refused.value.status == 504
-        assert (await counted(engines, "asleep"))["null:requests_processing"] == 0, "what was given up is cancelled"
+        assert (await counted(engines, "asleep"))["null:requests_processing"] == 0, "abandoned work is cancelled"
 
 
 @run_async

@@ -1,4 +1,4 @@
-"""What points at a person in a request's text, wherever it stands; nothing else raises a class."""
+"""Personal data anywhere in a request's text raises the class; nothing else does."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ HOSTILE = (
 
 @pytest.mark.parametrize("unit", (*HOSTILE, "a"))
 def test_hostile_texts_take_no_longer_than_their_length(unit: str) -> None:
-    """A search for each of their characters would hold a worker for hours."""
+    """A quadratic search of these texts would block a worker for hours."""
     assert detect_data_class({"prompt": unit * (400_000 // len(unit))}) is None
 
 
@@ -111,10 +111,10 @@ PIECE = st.one_of(
 
 @given(st.lists(PIECE, max_size=6))
 def test_never_more_than_the_finders_find(pieces: list[str]) -> None:
-    """The quick look before the finders changes nothing: what any of them finds raises the class, and only that."""
+    """The pre-check changes no result: exactly the matches of the finders raise the class."""
     body = {"input": pieces}
     classes = {DATA_CLASS_BY_KIND[span.kind] for text in extract_texts(body) for span in find_pii_spans(text)}
     found = detect_data_class(body)
-    # One finder alone may claim what another has the better right to; never the other way.
+    # A finder alone may match a span that another finder has priority for; never the reverse.
     assert not classes or found is not None
     assert "payment" not in classes or found == "payment"

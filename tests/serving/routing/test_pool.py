@@ -1,4 +1,4 @@
-"""Slots given in order of arrival, taken back whatever happens, and nobody left waiting for a dead engine."""
+"""Slots are assigned in order of arrival and always released; no request waits for a dead engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..conftest import endpoint
 
 
 class Pulse(EngineClient):
-    """A client whose engine's health is a switch; `delay_s` is how long a busy engine takes to say it is well."""
+    """A client whose health is set by the test. `delay_s`: response time of the health check."""
 
     def __init__(self) -> None:
         super().__init__("http://127.0.0.1:9/v1")
@@ -110,7 +110,7 @@ async def test_leaving_while_waiting_gives_nothing_away() -> None:
 
 
 @run_async
-async def test_who_left_a_line_whose_turn_does_not_come_is_let_go_of() -> None:
+async def test_departed_requests_of_a_waiting_class_are_removed() -> None:
     made, _ = pool()
     await made.check_health()
     async with lease(made, 1):
@@ -128,8 +128,8 @@ async def test_who_left_a_line_whose_turn_does_not_come_is_let_go_of() -> None:
 
 
 @run_async
-async def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
-    """Of two slots each has one from now on, however many wait; who is alone has both."""
+async def test_many_waiting_requests_of_one_tenant_do_not_delay_another() -> None:
+    """Two tenants share two slots equally, however many requests wait; a single tenant gets both."""
     made, _ = pool(slots=2)
     await made.check_health()
     served: list[str] = []
@@ -149,7 +149,7 @@ async def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
 
 
 @run_async
-async def test_a_full_queue_has_room_for_who_has_fewer_in_it() -> None:
+async def test_a_full_queue_replaces_a_request_of_the_largest_tenant() -> None:
     made, _ = pool()
     await made.check_health()
     held = await made.acquire(SlotRequest(1, "loud"))
@@ -161,7 +161,7 @@ async def test_a_full_queue_has_room_for_who_has_fewer_in_it() -> None:
     await settle()
     waiting = [task for task in loud if not task.done()]
     (evicted,) = (task for task in loud if task.done() and task not in refused)
-    assert _status(evicted) == 429 and loud.index(evicted) == len(waiting), "of those let in who came last"
+    assert _status(evicted) == 429 and loud.index(evicted) == len(waiting), "the newest admitted request"
     made.release(held)
     for task in (waiting[0], quiet, *waiting[1:]):
         made.release(await task)
@@ -256,7 +256,7 @@ async def test_a_busy_engine_is_not_taken_for_dead() -> None:
 
 @run_async
 async def test_with_and_without_the_adapter_take_turns() -> None:
-    """One kind at a time, each in order of arrival: neither waits for ever behind the other."""
+    """One kind runs at a time, in order of arrival, so neither kind waits for ever."""
     made, _ = pool(slots=2, version="m@v1")
     order: list[str] = []
     together: set[str] = set()
@@ -283,7 +283,7 @@ async def test_without_an_adapter_both_kinds_share_the_slots() -> None:
 
 
 @run_async
-async def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
+async def test_new_engines_serve_waiting_requests_and_running_ones_stay() -> None:
     made, _ = pool()
     old = made.replicas[0]
     release = asyncio.Event()
@@ -303,7 +303,7 @@ async def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
     assert (old.running, new.running) == (1, 1)
     late = [asyncio.create_task(use()) for _ in range(15)]
     await settle()
-    assert made.in_flight == 17, "what runs on the old engine takes no room from those who come now"
+    assert made.in_flight == 17, "requests on the old engine do not count for new ones"
     with pytest.raises(ApiError) as caught:
         async with lease(made, 1):
             raise AssertionError("admitted")

@@ -1,4 +1,4 @@
-"""Several engines in one pool: one that is dead, refuses or hangs takes a few requests with it, and not the pool."""
+"""An engine that is dead, rejects or hangs affects few requests and not the whole pool."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from archwright.serving.routing.replica import MIN_SILENT_REQUESTS, Replica, Slo
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
 
-PATIENCE_S = 4.0  # of a fresh pool: four times the second it takes for the mean time to a first answer
+PATIENCE_S = 4.0  # silence limit of a new pool: four times its initial mean of 1 s
 
 
 class Clock:
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Stand:
-    """A pool of healthy replicas; time is a number."""
+    """A pool of healthy replicas with a simulated clock."""
 
     def __init__(self, names: str = "ab", slots: int = 8) -> None:
         spec = endpoint(addresses=tuple(f"unix:{name}" for name in names), slots=slots).pool
@@ -51,7 +51,7 @@ class Stand:
         self.pool.release(lease)
 
     async def asked(self, count: int) -> str:
-        """Who is asked when each answers at once."""
+        """Return the replicas that get requests which are answered at once."""
         found = ""
         for _ in range(count):
             lease = await self.ask()
@@ -61,7 +61,7 @@ class Stand:
 
 
 @run_async
-async def test_who_is_silent_gets_no_more_until_it_gives_a_sign() -> None:
+async def test_a_silent_engine_gets_no_requests_until_it_responds() -> None:
     stand = Stand()
     first, second = stand.pool.replicas
     held = [await stand.ask() for _ in range(2 * MIN_SILENT_REQUESTS)]
@@ -80,13 +80,13 @@ async def test_who_is_silent_gets_no_more_until_it_gives_a_sign() -> None:
     assert probe.replica is first or (await stand.asked(3)).count("a") == 0
     silent = next(lease for lease in held if lease.replica is first)
     stand.answer(silent)
-    assert first.is_trusted(stand.clock.now, PATIENCE_S), "slow is not dead"
+    assert first.is_trusted(stand.clock.now, PATIENCE_S), "a slow engine is not dead"
     assert first.breaker.state == "closed"
 
 
 @run_async
 async def test_silence_is_what_somebody_waits_through() -> None:
-    """Clients who left at once say nothing of an engine that had nothing to do since; who waited, each time, do."""
+    """Only the time that clients waited counts as silence of an engine, not the idle time between."""
     stand = Stand()
     first, _ = stand.pool.replicas
 
@@ -113,7 +113,7 @@ async def test_where_all_are_silent_all_are_asked() -> None:
     stand.clock.now += PATIENCE_S + 1.0
     held += [await stand.ask() for _ in range(4)]
     assert len({lease.replica for lease in held[-4:]}) == 2
-    assert not stand.pool.is_usable(stand.clock.now), "another pool would be asked first"
+    assert not stand.pool.is_usable(stand.clock.now), "another pool would be preferred"
 
 
 @run_async
@@ -148,10 +148,10 @@ async def test_one_that_fails_does_not_take_the_pool_with_it() -> None:
 
 
 def texts(platform: Platform, count: int, clients: int) -> list[str]:
-    """The first letter of each answer, or the status that came instead."""
+    """Return the first letter of each reply, or the status of an error."""
 
     def one(number: int) -> str:
-        # Each begins otherwise: none has an engine where it is at home.
+        # Different beginnings, so prefix affinity prefers no engine.
         reply = platform.chat(max_tokens=2, messages=[{"role": "user", "content": f"{number}, say something."}])
         said: str = reply.json["choices"][0]["message"]["content"] if reply.status == 200 else str(reply.status)
         return said[:1] if reply.status == 200 else said
@@ -162,7 +162,7 @@ def texts(platform: Platform, count: int, clients: int) -> list[str]:
 
 @pytest.fixture
 def pair(start: Start) -> Platform:
-    """Two engines, a and b, of one pool that has no page to ask how they are."""
+    """Two engines, a and b, of one pool without a health path."""
     spec = {"addresses": ("unix:a", "unix:b"), "health_path": ""}
     engines = [{"name": name, "text": f"{name} {name} {name}", "ttft_s": 0.02} for name in "ab"]
     return start([spec], engines)
@@ -181,19 +181,19 @@ def test_a_dead_engine_costs_nobody_an_answer(pair: Platform) -> None:
 
 @pytest.mark.enable_socket
 def test_an_engine_that_hangs_keeps_a_few_waiting(pair: Platform) -> None:
-    """It takes connections and says nothing. Its clients leave after a while, and others come."""
+    """A stopped engine accepts connections and sends nothing; its clients time out."""
     assert set(texts(pair, 60, 8)) == {"a", "b"}
     pair.engines["a"].send_signal(signal.SIGSTOP)
     try:
         suffered = sum(left(pair, 10) for _ in range(4))
     finally:
         pair.engines["a"].send_signal(signal.SIGCONT)
-    assert 1 <= suffered <= 9, "half of the first ten, and one at a time to see"
+    assert 1 <= suffered <= 9, "half of the first ten, then single probes"
     pair.until(lambda: "a" in texts(pair, 8, 8), 70.0)
 
 
 def left(platform: Platform, count: int) -> int:
-    """How many of so many at the same moment have no answer after a few seconds, and leave."""
+    """Send `count` requests at once; return how many have no reply after a few seconds."""
     asked = [[{"role": "user", "content": f"{number}, say something."}] for number in range(count)]
     opened = [platform.open_chat(max_tokens=2, messages=messages) for messages in asked]
     found = 0
@@ -222,5 +222,5 @@ def test_an_engine_that_refuses_costs_nobody_an_answer(start: Start, places: tup
     well.script = Script(chat_events({"choices": [{"delta": {"content": "b"}, "finish_reason": "stop"}]}))
     platform = start([{"addresses": (bad.url, well.url), "health_path": "", "slots": 64}], [])
     assert texts(platform, 60, 2) == ["b"] * 60
-    assert 1 <= len(bad.asked) <= LEAST_FAILURES + 8, "then it was left alone, but for one now and then"
+    assert 1 <= len(bad.asked) <= LEAST_FAILURES + 8, "then it gets only probes"
     assert len(well.asked) == 60

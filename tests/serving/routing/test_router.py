@@ -1,4 +1,4 @@
-"""Which pools are asked, in which order: by weight, health, wait and class of data; never beyond the residency."""
+"""The order of pools by weight, health, wait and data class, never outside the residency."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HELLO = [{"role": "user", "content": "Say something."}]
 
 
 class Stand:
-    """A router over pools whose engines are well unless said; time is a number."""
+    """A router over pools with healthy engines and a simulated clock."""
 
     def __init__(self, entry: Entry, *more: EnginePoolSpec) -> None:
         self.now = 0.0
@@ -81,7 +81,7 @@ def test_weights_within_statistics_and_the_others_stand_behind() -> None:
     orders = [stand.order(request_id=f"aw-{number:024x}") for number in range(5000)]
     assert sum(order[0] == "q" for order in orders) == pytest.approx(500, abs=5 * math.sqrt(500))
     assert {tuple(order) for order in orders} == {("p", "q", "f"), ("q", "p", "f")}
-    assert orders == [stand.order(request_id=f"aw-{number:024x}") for number in range(5000)], "the same again"
+    assert orders == [stand.order(request_id=f"aw-{number:024x}") for number in range(5000)], "deterministic"
 
 
 def test_a_weight_of_zero_only_stands_in() -> None:
@@ -120,7 +120,7 @@ def test_our_own_first_and_outside_only_when_the_queue_is_too_long() -> None:
     stand = Stand(endpoint(slots=1, overflow=("o",), overflow_wait_s=2.5, fallback=("f",)), pool("o"), pool("f"))
     assert stand.order() == ["p", "o", "f"]
     held = stand.busy("p", 1)
-    assert stand.order() == ["p", "o", "f"], "a wait of one turn of a second keeps the limit"
+    assert stand.order() == ["p", "o", "f"], "a wait of 1 s is within the limit"
 
     async def queue_up() -> None:
         waiting = [asyncio.ensure_future(stand.pools["p"].acquire(SlotRequest(1))) for _ in range(2)]
@@ -177,7 +177,7 @@ def test_sensitive_data_reach_no_pool_beyond_the_residency_whatever_fails(
         assert found and set(found) <= inside
 
 
-def test_where_nobody_stated_a_residency_for_the_class_the_refusal_says_what_opens_it() -> None:
+def test_the_403_names_the_setting_if_no_residency_is_stated() -> None:
     spec = pool("p", own=False, place="DE")
 
     def stand(**changes: Any) -> Stand:
@@ -191,10 +191,10 @@ def test_where_nobody_stated_a_residency_for_the_class_the_refusal_says_what_ope
     assert stand(residency_of={"health": ("DE",)}).order("health") == ["p"]
     with pytest.raises(ApiError) as refused:
         stand(residency_of={"health": ("FR",)}).order("health")
-    assert refused.value.status == 403 and "residency_of" not in str(refused.value), "it is stated, and elsewhere"
+    assert refused.value.status == 403 and "residency_of" not in str(refused.value), "a residency is stated"
 
 
-def test_only_what_may_have_the_data_mirrors_them() -> None:
+def test_a_shadow_outside_the_residency_gets_no_data() -> None:
     entry = endpoint(shadow="s", shadow_share=0.25, residency=("DE",))
     stand = Stand(entry, pool("s", place="US", own=False, slots=2))
     ids = [f"aw-{number:024x}" for number in range(4000)]
@@ -205,11 +205,11 @@ def test_only_what_may_have_the_data_mirrors_them() -> None:
     assert mirrored("internal") == pytest.approx(1000, abs=5 * math.sqrt(1000))
     assert mirrored("personal") == 0
     held = stand.busy("s", 1)
-    assert mirrored("internal") == 0, "half of its slots are taken: dropped"
+    assert mirrored("internal") == 0, "dropped, because half of the slots are in use"
     stand.pools["s"].release(held[0])
     stand.fail("s")
     assert mirrored("internal") == 0
-    assert stand.order() == ["p"], "a shadow answers nobody"
+    assert stand.order() == ["p"], "a shadow pool serves no client"
 
 
 OUTSIDE = pool("cloud", own=False, place="US")

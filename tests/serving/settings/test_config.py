@@ -1,4 +1,4 @@
-"""A configuration that would serve in the clear, or could not serve, never starts."""
+"""A configuration without required TLS, or that cannot serve, is rejected at start."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_broken_file_is_said_in_three_lines(tmp_path: Path, text: bytes) -> No
         {"traces": {"url": "http://c:4318", "share": 10}},
     ],
 )
-def test_what_would_leave_nobody_to_answer_or_to_trace_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+def test_settings_without_workers_or_a_valid_collector_are_rejected(tmp_path: Path, wrong: dict[str, Any]) -> None:
     path = tmp_path / "gateway.json"
     path.write_bytes(msgspec.json.encode({**msgspec.to_builtins(config(endpoint())), **wrong}))
     with pytest.raises(OperateError) as caught:

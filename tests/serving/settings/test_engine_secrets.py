@@ -1,4 +1,4 @@
-"""Keys by reference: said by name when missing, never by value, and followed when their file changes."""
+"""Keys by reference: errors show the reference and never the key; a changed file is reloaded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> Non
     with pytest.raises(OperateError) as caught:
         await fleet.check_health()
     assert caught.value.code == "AW-OPS-15"
-    assert b"Bearer sk-new\r\n" in sent_key(fleet), "what is in use stays in use"
+    assert b"Bearer sk-new\r\n" in sent_key(fleet), "the key in use stays in use"
     file.write_text("sk-newest")
     await fleet.check_health()
     assert b"Bearer sk-newest\r\n" in sent_key(fleet)
@@ -73,7 +73,7 @@ async def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> Non
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("protocol", ["openai", "anthropic"])
-def test_an_engine_that_quotes_our_key_tells_nobody(start: Start, tmp_path: Path, stream: bool, protocol: str) -> None:
+def test_our_key_is_removed_from_an_engines_error(start: Start, tmp_path: Path, stream: bool, protocol: str) -> None:
     key = "sk-of-the-house-0123456789"
     (tmp_path / "key").write_text(key)
     error = {"type": "error", "error": {"type": "invalid_request_error", "code": 400, "message": f"no such key: {key}"}}
