@@ -43,14 +43,6 @@ PLACE = st.builds(PoolLocation, st.sampled_from(["", "DE", "FR", "US"]), st.bool
 RESIDENCY = st.lists(st.sampled_from(["DE", "FR", "US"]), unique=True)
 
 
-@given(st.sampled_from(sorted(RESIDENCY_BOUND_CLASSES)), PLACE, RESIDENCY)
-def test_sensitive_data_is_here_or_in_its_residency(
-    data_class: DataClass, place: PoolLocation, residency: list[str]
-) -> None:
-    inside = place == PoolLocation("", True) or place.country in residency
-    assert is_within_residency(data_class, place, residency) == inside
-
-
 @given(st.lists(CLASS, min_size=1))
 def test_the_strictest_holds(classes: list[DataClass]) -> None:
     found = strictest_class(classes)

@@ -50,9 +50,9 @@ _UNSUPPORTED_PATTERN = re.compile("(image|audio) input is not supported|unsuppor
 
 
 class EngineRefused(EngineError):
-    """An engine rejected a request: `status`, decoded `body` (usually `{"error": {...}}`) and Retry-After, if any.
+    """An engine rejected a request. `body`: its decoded error, usually `{"error": {...}}`.
 
-    `unable`: the engine works but does not support the request."""
+    `retry_after_s`: its Retry-After header, if any. `unable`: the engine works but does not support the request."""
 
     def __init__(
         self, status: int, body: dict[str, Any], where: ErrorLocation, retry_after_s: int | None = None
@@ -136,10 +136,11 @@ class EngineClient:
         return self._send_encoded(self._encode_request("POST", path, _encode(body), headers), sink)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the decoded events until [DONE]. Closing the iterator or cancelling its task closes the connection.
+        """Yield the decoded events until [DONE].
 
-        Raises what `send_request` does, EngineRefused for an error event, EngineError AW-ENG-02 for an end without
-        [DONE], AW-ENG-03 for an invalid event."""
+        Closing the iterator or cancelling its task closes the connection. Raises what `send_request` does,
+        EngineRefused for an error event, EngineError AW-ENG-02 for an end without [DONE], AW-ENG-03 for an invalid
+        event."""
         extra = self.extra_fields
         hide_progress = "return_progress" in extra and "return_progress" not in body
         response = StreamingResponse()

@@ -10,7 +10,7 @@ from archwright.http_client.connection_pool import END_TIMEOUT_S, ClientConnecti
 
 
 class StreamingResponse(ResponseSink):
-    """A sink whose reader awaits the next piece. The socket pauses while more than `ahead` bytes are unread."""
+    """A sink whose reader awaits pieces. The socket pauses while more than `ahead` bytes are unread."""
 
     def __init__(self, ahead: int = 1 << 20) -> None:
         self.kind = b""

@@ -1,4 +1,4 @@
-"""OpenAI stream events, decoded to the fields passed on. Readers of other protocols produce the same events."""
+"""OpenAI stream events with the fields passed on. Readers of other protocols produce the same events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CustomCall(FunctionCall, rename={"arguments": "input"}, gc=False):
 
 
 class ToolCall(msgspec.Struct, gc=False):
-    """A piece of a tool call. Gemini rejects a call in the history if its `extra_content` (a signature) is missing."""
+    """A piece of a tool call. Gemini rejects a call in the history without its signature, `extra_content`."""
 
     index: int = 0
     id: str | None = None
@@ -51,7 +51,7 @@ class ChoiceDelta(msgspec.Struct, gc=False):
 
 
 class CompletionChoice(msgspec.Struct, gc=False):
-    """`delta`: a piece of a stream; `message`: a complete reply; `stop_reason`: the matched stop text, if known."""
+    """`delta`: a stream piece; `message`: a complete reply; `stop_reason`: matched stop text, if known."""
 
     index: int = 0
     delta: ChoiceDelta | None = None
@@ -76,9 +76,10 @@ decode_events = msgspec.json.Decoder(list[EngineEvent]).decode
 
 
 def read_event(data: bytes) -> EngineEvent:
-    """Decode a stream event or a complete reply; content in parts (some reasoning models) becomes text and reasoning.
+    """Decode a stream event or a complete reply.
 
-    Raises msgspec.DecodeError and UnicodeDecodeError."""
+    Content in parts (some reasoning models) becomes text and reasoning. Raises msgspec.DecodeError and
+    UnicodeDecodeError."""
     try:
         return decode_event(data)
     except msgspec.ValidationError:

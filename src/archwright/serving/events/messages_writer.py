@@ -87,7 +87,7 @@ class MessagesWriter:
         return out
 
     def _write_or_buffer(self, number: int, piece: ResponsePiece) -> bytes:
-        """Return the bytes to send now; nothing for a call whose block is closed, because its arguments were complete.
+        """Return the bytes to send now; nothing for a closed call, whose arguments were complete.
 
         Raises EngineError AW-ENG-03 if the buffer is full."""
         if number != self._call:
@@ -218,7 +218,7 @@ def _parse_arguments(arguments: str | None) -> dict[str, Any]:
 
 
 def to_messages_usage(used: dict[str, Any] | None) -> dict[str, Any]:
-    """Convert OpenAI usage to the fields of the Messages interface, whose input tokens exclude cached tokens."""
+    """Convert OpenAI usage to Messages usage, whose input tokens exclude cached tokens."""
     usage = used or {}
     cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
     input_counts = {"input_tokens": max(0, usage.get("prompt_tokens", 0) - cached), "cache_read_input_tokens": cached}

@@ -18,7 +18,7 @@ MAX_COUNT = 1 << 31
 
 
 class ResponsePiece(NamedTuple):
-    """A part of one choice. `entries`: log-probabilities in chat form; `stop`: the matched stop text, if known."""
+    """A part of one choice. `entries`: chat log-probabilities; `stop`: the matched stop text, if known."""
 
     text: str
     reasoning: str
@@ -42,7 +42,7 @@ class ResponseEnvelope(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResponseWriter(Protocol):
-    """Writes one reply in the client's format: as a stream (start, texts and pieces, end) or as one response.
+    """Writes one reply in the client's format, as a stream (start, pieces, end) or as one response.
 
     `encode_text` takes a piece of the first choice that has only text, which is the usual case."""
 
@@ -54,7 +54,7 @@ class ResponseWriter(Protocol):
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, gc=False):
-    """`top_logprobs` None: no log-probabilities. `prompt_characters`: first text offset of the completions format."""
+    """`top_logprobs` None: no log-probabilities. `prompt_characters`: first text offset of completions."""
 
     top_logprobs: int | None
     prompt_characters: int
@@ -168,7 +168,7 @@ def chat_logprobs(entries: list[dict[str, Any]] | None, options: ResponseOptions
 
 
 def parse_logprobs(logprobs: object) -> list[dict[str, Any]] | None:
-    """Convert an engine's log-probabilities of either style to chat entries: token, logprob, bytes, top_logprobs."""
+    """Convert log-probabilities of either style to entries: token, logprob, bytes, top_logprobs."""
     if type(logprobs) is not dict:
         return None
     if type(logprobs.get("content")) is list:

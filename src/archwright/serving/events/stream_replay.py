@@ -29,7 +29,7 @@ MAX_LOGPROBS = 1_000  # no limit: only the requested log-probabilities are cache
 
 
 def replay_response(body: bytes, *, include_usage: bool, told: UsageTransform | None = None) -> bytes:
-    """Encode a reply (chat, completion or message) as server-sent events. `told` converts the usage for the client."""
+    """Encode a cached reply as server-sent events. `told` converts the usage for the client."""
     reply: dict[str, Any] = msgspec.json.decode(body)
     if reply.get("type") == "message":
         return _replay_message(reply)

@@ -37,7 +37,7 @@ class RequestTiming:
         return (self.last_at - self.first_at) / (self.tokens - 1)
 
     def gateway_time_s(self, now: float) -> float:
-        """Return the gateway's own time: until the engine was asked, without queueing, and since its last event."""
+        """Return the gateway's own time: before the engine's request without queueing, after its last event."""
         return self.asked_at - self.received_at - self.queued_s + now - self.event_at
 
     def overhead_header(self, now: float) -> tuple[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""Tool calls for engines that do not enforce them: the reply is constrained to a schema and read as a call.
+"""Tool calls for engines that do not enforce them: the reply is constrained to a schema.
 
 The prompt describes the tools, and the engine's grammar forces `{"name": ..., "arguments": {...}}`, one call per reply.
 If the model may choose, the reply may also be `{"answer": "..."}`, or `{"answer": {...}}` in the requested response
@@ -133,7 +133,7 @@ def _object_schema(**fields: Any) -> dict[str, Any]:
 
 
 class ToolCallReader:
-    """Reads an OpenAI stream whose text is one call or one answer as JSON; `structured`: the answer is JSON too."""
+    """Reads a stream whose text is one call or answer as JSON; `structured`: the answer is JSON too."""
 
     def __init__(self, *, structured: bool = False) -> None:
         self.done = False

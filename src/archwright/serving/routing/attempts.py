@@ -32,7 +32,7 @@ ENGINE_FAULT_STATUSES = frozenset(map(HTTPStatus, (401, 402, 403, 404, 405, 408,
 
 
 class Attempts:
-    """The attempts of one request. `pool`: the current pool or the one that replied; `tries`: requests sent.
+    """The attempts of one request. `pool`: the current or replying pool; `tries`: requests sent.
 
     The reply must begin by `until` (monotonic clock). `begun`: its first piece was passed on. `late` returns True if a
     cancelled attempt was too slow."""
@@ -71,7 +71,7 @@ class Attempts:
             self._timer.reschedule(None)
 
     async def run(self, work: SlotRequest, send: Callable[[Replica], Awaitable[T]]) -> T:
-        """Return the result of `send` with a replica. Raises the last attempt's error, or ApiError 504 if late."""
+        """Return the result of `send` with a replica. Raises the last error, or ApiError 504 if late."""
         while True:
             pool = self.pool
             lease = pool.try_acquire(work)
@@ -158,7 +158,7 @@ class Attempts:
 
 
 def start_attempts(router: Router, exchange: HttpExchange, request: RoutableRequest, body: Any) -> Attempts:
-    """Classify a request by its body and select its pools. Raises as `classify_request` and `select_pools` do."""
+    """Classify a request by its body and select its pools. Raises like `classify_request`, `select_pools`."""
     data_class = router.classify_request(request.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), body)
     until = exchange.received_at + exchange.limits.first_token_s
     pools = router.select_pools(request, data_class, exchange.id)

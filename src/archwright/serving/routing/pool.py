@@ -193,8 +193,9 @@ class EnginePool:
             other.slot.set_exception(queue_full(decision.retry_after_s))
 
     def _count_ahead(self, priority: Priority, tenant: str | None = None) -> int:
-        """Count the requests served before one more of the class: running and more urgent requests, and requests of
-        the class that precede one of `tenant` (without `tenant`: all of the class)."""
+        """Count the requests served before one more of the class: running, more urgent, and of the class.
+
+        With `tenant`, count only those of the class that precede its next request."""
         before = self.in_flight - self._waiting
         for other, queue in self._queues.items():
             if other == priority:
@@ -207,19 +208,16 @@ class EnginePool:
         if len(replicas) == 1:
             only = replicas[0]
             return only if only.running < only.slots and only.is_open_to(work.plain) else None
-        eligible = self._eligible_replicas(work.but)
+        now, limit_s = self._now(), self.silence_limit_s
+        healthy = [replica for replica in replicas if replica.healthy]
+        trusted = [replica for replica in healthy if replica.is_trusted(now, limit_s)] or healthy
+        eligible = [replica for replica in trusted if replica is not work.but] or trusted
         loads = [replica.load(replica in eligible, work.plain) for replica in replicas]
         if work.prefix is None:
             chosen = select_least_work(loads)
         else:
             chosen = select_by_prefix(loads, [replica.seed for replica in replicas], work.prefix)
         return None if chosen is None else replicas[chosen]
-
-    def _eligible_replicas(self, but: Replica | None) -> list[Replica]:
-        now, limit_s = self._now(), self.silence_limit_s
-        healthy = [replica for replica in self.replicas if replica.healthy]
-        trusted = [replica for replica in healthy if replica.is_trusted(now, limit_s)] or healthy
-        return [replica for replica in trusted if replica is not but] or trusted
 
     async def _wait_for_slot(self, work: SlotRequest, since: float) -> Replica:
         if not self.healthy:

@@ -105,7 +105,7 @@ class Router:
         return route.single or self._order_pools(route, data_class, request_id)
 
     def select_shadow(self, request: RoutableRequest, data_class: DataClass, request_id: str) -> EnginePool | None:
-        """Return the shadow pool, if the request is sampled and the pool is usable with half of its slots free."""
+        """Return the shadow pool, if the request is sampled and the pool is usable and half idle."""
         spec = request.endpoint
         if not spec.shadow:
             return None

@@ -1,4 +1,4 @@
-"""Keys of engines by reference: `env:NAME` or `file:PATH`. Files are polled, because keys may be rotated."""
+"""Keys of engines by reference, `env:NAME` or `file:PATH`. Files are polled for rotated keys."""
 
 from __future__ import annotations
 
@@ -15,9 +15,20 @@ def read_secret(reference: str) -> str | None:
     if not reference:
         return None
     kind, _, name = reference.partition(":")
-    secret = (read_variable(name) or "").strip() if kind == "env" else _read_secret_file(name, reference)
+    secret, problem = "", "does not contain a key of printable ASCII characters"
+    try:
+        if kind == "env":
+            secret = read_variable(name) or ""
+        else:
+            with Path(name).open("rb") as file:
+                secret = file.read(MAX_KEY_BYTES).decode("ascii", "replace")
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    secret = secret.strip()
     if not secret or not secret.isascii() or not secret.isprintable():
-        raise _missing_secret_error(reference, "does not contain a key of printable ASCII characters")
+        variable, file_hint = "export the variable for this process", "write the key to the file and make it readable"
+        hint, where = variable if kind == "env" else file_hint, ErrorLocation(field=reference)
+        raise OperateError("AW-OPS-15", f"the key {reference} {problem}", where=where, hint=hint)
     return secret
 
 
@@ -31,17 +42,3 @@ def read_stamp(reference: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
-
-
-def _read_secret_file(name: str, reference: str) -> str:
-    try:
-        with Path(name).open("rb") as file:
-            return file.read(MAX_KEY_BYTES).decode("ascii", "replace").strip()
-    except OSError as error:
-        raise _missing_secret_error(reference, f"cannot be read: {error.strerror}") from error
-
-
-def _missing_secret_error(reference: str, reason: str) -> OperateError:
-    variable, file = "export the variable for this process", "write the key to the file and let this user read it"
-    hint = variable if reference.startswith("env:") else file
-    return OperateError("AW-OPS-15", f"the key {reference} {reason}", where=ErrorLocation(field=reference), hint=hint)
