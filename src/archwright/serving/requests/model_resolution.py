@@ -49,7 +49,7 @@ class ModelDirectory:
             fit = tuple(spec for spec in fit if spec.workload == workload)
         if not fit:
             scope = "" if workload is None else f" for the workload {workload[:80]!r}"
-            message = f"the model {name!r} does not exist{scope}; GET /v1/models lists the models of this key"
+            message = f"the model {name!r} does not exist{scope}; GET /v1/models lists the models"
             raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
         return ResolvedModel(name, fit, plain=workload is None and name not in self._workloads)
 
