@@ -406,7 +406,7 @@ def test_a_short_limit_is_answered_inside_each_place(plan_of: Make, catalog: Cat
     for name, place in (("support-chat", "US"), ("support-chat-eea", "EEA")):
         region = catalog.region("aws", pools[name].region)
         assert region is not None and catalog.is_inside(region.country, place)
-    assert any("each answered from inside" in text for text in plan.assumptions)
+    assert any("each served from inside" in text for text in plan.assumptions)
     assert not any("one region answers" in text for text in plan.not_sized)
     assert {prediction.workload for prediction in plan.predictions} <= {"support-chat", "tone", ""}
 

@@ -1,1 +1,1 @@
-"""From needs and facts to a decision: options, their price, what they promise, and why one was chosen."""
+"""From needs and facts to a decision: options, their prices and predictions, and the reason for the choice."""

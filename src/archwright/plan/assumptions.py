@@ -1,4 +1,4 @@
-"""What a plan took for granted, each as a sentence with the field and its value; and what it does not size."""
+"""Assumptions of a plan, one sentence each with its field and value; and what the plan does not size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ON_PREMISES_PLACEMENTS = frozenset({"on-premises", "hybrid"})
 
 
 def record_default_assumptions(needs: Needs, ledger: PlanProvenance) -> None:
-    """A field counts as defaulted when it holds the default: stating it means the same."""
+    """A field counts as defaulted if it holds the default; stating the default has the same meaning."""
     for workload in needs.workloads:
         ledger.add_assumptions(*_list_workload_defaults(workload))
     for data in needs.data:
@@ -31,11 +31,11 @@ def record_default_assumptions(needs: Needs, ledger: PlanProvenance) -> None:
     if placement.regions is None:
         ledger.add_assumptions("placement.regions: any region inside the residency of the data")
     if placement.accelerators is None:
-        ledger.add_assumptions("placement.accelerators: any the catalog has")
+        ledger.add_assumptions("placement.accelerators: any accelerator in the catalog")
     if needs.budget.per_month is None:
         ledger.add_assumptions("budget.per_month: no limit")
     if needs.budget.capex == 0:
-        ledger.add_assumptions("budget.capex: 0, nothing may be bought")
+        ledger.add_assumptions("budget.capex: 0, nothing may be purchased")
     ledger.add_assumptions(f"a month has {HOURS_PER_MONTH:g} hours")
 
 
@@ -43,13 +43,13 @@ def _list_workload_defaults(workload: Workload) -> Iterable[str]:
     name, traffic, slo = workload.name, workload.traffic, workload.slo
     if traffic is not None:
         if traffic.growth_per_year == 0:
-            yield f"{name}: traffic.growth_per_year 0, the load stays as it is"
+            yield f"{name}: traffic.growth_per_year 0, the load does not grow"
         if traffic.hours_per_day == 24:
-            yield f"{name}: traffic.hours_per_day 24, the mean holds day and night"
+            yield f"{name}: traffic.hours_per_day 24, the mean load applies day and night"
         else:
             yield f"{name}: outside traffic.hours_per_day the load is {OFF_HOURS_SHARE:.0%} of the mean"
     if not workload.data:
-        yield f"{name}: data none, so no residency binds it"
+        yield f"{name}: data none, so no residency applies"
     if workload.kind in TEXT_KINDS:
         yield from _list_text_defaults(workload)
     unlimited = [field for field in ("ttft_p95_s", "tpot_p95_s", "availability") if getattr(slo, field) is None]
@@ -62,13 +62,13 @@ def _list_text_defaults(workload: Workload) -> Iterable[str]:
     if workload.model is None and not workload.quality:
         yield f"{name}: no quality floor, so the smallest model that fits is chosen"
     if workload.quality and workload.quality_unknown == "refuse":
-        yield f"{name}: quality_unknown refuse, a model without a figure on the benchmark is not chosen"
+        yield f"{name}: quality_unknown refuse, models without a score on the benchmark are not chosen"
     if workload.licence == "any":
-        yield f"{name}: licence any, models that forbid commercial use stay in"
+        yield f"{name}: licence any, models that forbid commercial use are considered"
 
 
 def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> None:
-    """The rules by which machines are counted, bought and rented, as far as this plan follows them."""
+    """Record the rules by which machines are counted, purchased and rented, if this plan uses them."""
     steady = [task for task in tasks if task.demand is not None]
     allow = set(needs.placement.allow)
     if allow == {"this-machine"}:
@@ -80,51 +80,51 @@ def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledge
         ledger.add_assumptions(*_list_job_rules(tasks))
     if allow & {"cloud", "hybrid", "hosted-api"}:
         ledger.add_assumptions(
-            "rented machines are had by the hour, or promised for one or three years where that costs less over the "
-            "horizon; no promise reaches beyond it"
+            "rented machines are paid by the hour, or committed for one or three years if that costs less over the "
+            "horizon. No commitment extends beyond the horizon."
         )
     if needs.placement.spot:
         ledger.add_assumptions(
-            f"interruptible machines do jobs only, of at most {MAX_SPOT_MACHINES} machines at once (one that is taken "
-            f"away stops them all), whose interruptions cost {SPOT_REDONE_SHARE:.0%} of their hours again; a steady "
-            "load never depends on them"
+            f"interruptible machines run batch jobs only, at most {MAX_SPOT_MACHINES} machines at once, because an "
+            f"interruption of one stops all. Interruptions repeat {SPOT_REDONE_SHARE:.0%} of a job's hours. A steady "
+            "load never depends on interruptible machines."
         )
     if allow & ON_PREMISES_PLACEMENTS:
         if steady and (needs.placement.site is None or needs.placement.site.tier is None):
             ledger.add_assumptions(
-                f"placement.site.tier: {DEFAULT_TIER}, power and cooling of the house can be maintained at work"
+                f"placement.site.tier: {DEFAULT_TIER}, power and cooling can be maintained without an outage"
             )
         ledger.add_assumptions(
-            "machines are bought at the start of each year for the busiest month of it; workloads of the house share "
-            "them, and jobs run beside the mean load, not through the peak"
+            "on-premises machines are purchased at the start of each year for its busiest month. Workloads share them; "
+            "batch jobs run beside the mean load, not during the peak."
         )
     if "hybrid" in allow:
-        ledger.add_assumptions("hybrid: work on data of people (personal, health, payment) stays in the house")
+        ledger.add_assumptions("hybrid: workloads with personal, health or payment data stay on-premises")
 
 
 def _list_steady_rules(steady: list[WorkloadTask]) -> Iterable[str]:
     yield (
-        f"machines follow three levels of a day: the peak for {PEAK_SHARE:.1%} of the open hours, the mean for the "
-        "rest of them, the off-hours load outside; at least one runs always"
+        f"machines follow three load levels per day: the peak for {PEAK_SHARE:.1%} of the open hours, the mean in the "
+        "others, the off-hours load outside. At least one machine always runs."
     )
     yield (
-        f"one machine is up {MACHINE_AVAILABILITY:.1%} of the time ({MACHINE_AVAILABILITY_LOW:.0%} at the low end), "
-        "failures independent; the place takes all of them with it, and spares are counted for the half of what may be "
-        "down; what stops a site of a workload's own stops who asks there too, and is not counted"
+        f"each machine is available {MACHINE_AVAILABILITY:.1%} of the time ({MACHINE_AVAILABILITY_LOW:.0%} at the low "
+        "end); machine failures are independent; a site outage affects all machines. Spares keep machine failures "
+        "within half of the allowed downtime. If users and machines share a site, its outages are not counted."
     )
     for task in steady:
         if (task.workload.slo.availability or 0.0) > SPARE_REQUIRED_ABOVE:
-            yield f"{task.name}: availability above {SPARE_REQUIRED_ABOVE:.0%} keeps at least one spare machine"
+            yield f"{task.name}: availability above {SPARE_REQUIRED_ABOVE:.0%} requires at least one spare machine"
 
 
 def _list_location_rules(tasks: tuple[WorkloadTask, ...]) -> Iterable[str]:
     for name in dict.fromkeys(task.workload.name for task in tasks if task.place is not None):
         places = ", ".join(task.place or "" for task in tasks if task.workload.name == name)
-        yield f"{name}: {places} are each answered from inside: the way between continents would break its limit"
+        yield f"{name}: {places} are each served from inside, because the delay between continents breaks its limit"
 
 
 def _list_job_rules(tasks: tuple[WorkloadTask, ...]) -> Iterable[str]:
-    yield f"each run of a job pays {RUN_START_H * 60:.0f} minutes for getting its machines and data"
+    yield f"each run of a job pays {RUN_START_H * 60:.0f} minutes of start-up for machines and data"
     for task in tasks:
         job, workload = task.job, task.workload
         stated = workload.deadline_h or (workload.traffic.deadline_h if workload.traffic is not None else None)
@@ -136,17 +136,18 @@ NOT_SIZED = "not sized yet"
 
 
 def list_unsized(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> tuple[str, ...]:
-    """Fills the plan's `not_sized`; returns the names of the workloads whose cost is in no option."""
+    """Fill the plan's `not_sized`. Return the workloads whose cost is in no option."""
     sized = {task.workload.name for task in tasks}
     missing = {workload.name: workload.kind for workload in needs.workloads if workload.name not in sized}
     for name, kind in missing.items():
-        ledger.add_not_sized(f"workload {name} ({kind}): its cost is not included, its traffic says too little")
+        text = f"workload {name} ({kind}): cost not included, because the workload does not state enough traffic"
+        ledger.add_not_sized(text)
     for workload in needs.workloads:
         apart = any(task.place is not None for task in tasks if task.workload.name == workload.name)
         if workload.regions and not apart:
             places = ", ".join(f"{place} {share:.0%}" for place, share in workload.regions.items())
             ledger.add_not_sized(
-                f"workload {workload.name}: one region answers all of its traffic ({places}); the way there and back "
-                "(about 0.1 to 0.3 s between continents) comes on top of its latencies, which count from the gateway"
+                f"workload {workload.name}: one region serves all of its traffic ({places}). Its latencies count from "
+                "the gateway; network round trips (about 0.1 to 0.3 s between continents) come on top."
             )
     return tuple(missing)

@@ -1,4 +1,4 @@
-"""plan.json: written whole or not at all, the same bytes for the same plan; read back strictly."""
+"""plan.json: written atomically, the same bytes for the same plan; read strictly."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from archwright.home import write_atomic
 
 MAX_PLAN_BYTES = 16 * 1024 * 1024
 PLAN_VERSION = 1
-REMAKE_HINT = "make it again: archwright plan needs.yaml -o plan.json"
+REMAKE_HINT = "create the plan again: archwright plan needs.yaml -o plan.json"
 
 
-# A top-level key of a needs file, as YAML has it.
+# A top-level key of a needs file in YAML.
 _NEEDS_PATTERN = re.compile(rb"^(?:workloads|organisation)\s*:", re.MULTILINE)
 
 
@@ -26,7 +26,7 @@ class _VersionHeader(msgspec.Struct):
 
 
 def encode_plan(plan: Record) -> bytes:
-    """Sorted keys, two spaces, a final newline: a plan in version control shows only what changed."""
+    """Sorted keys, two spaces, a final newline: version control then shows only real changes."""
     return msgspec.json.format(msgspec.json.encode(plan, order="sorted"), indent=2) + b"\n"
 
 
@@ -35,17 +35,19 @@ def write_plan(plan: Plan, path: Path) -> None:
 
 
 def read_plan(path: Path) -> Plan:
-    """Raises PlanFileError: AW-FILE-01 not there, -02 not JSON, -03 not a plan, -04 another version, -05 too big."""
+    """Raises PlanFileError: AW-FILE-01 not found, -02 not JSON, -03 not a plan, -04 other version, -05 too large."""
     where = ErrorLocation(str(path))
     if not path.is_file():
-        hint = "make one: archwright plan needs.yaml -o plan.json"
-        raise PlanFileError("AW-FILE-01", "there is no plan file here", where=where, hint=hint)
+        hint = "create a plan: archwright plan needs.yaml -o plan.json"
+        raise PlanFileError("AW-FILE-01", "plan file not found", where=where, hint=hint)
     if path.stat().st_size > MAX_PLAN_BYTES:
-        large = f"the plan file is larger than {MAX_PLAN_BYTES // 1024**2} MiB"
-        raise PlanFileError("AW-FILE-05", large, where=where, hint=REMAKE_HINT)
+        message = f"the plan file is larger than {MAX_PLAN_BYTES // 1024**2} MiB"
+        raise PlanFileError("AW-FILE-05", message, where=where, hint=REMAKE_HINT)
     plan = decode_plan(path.read_bytes(), str(path))
     if plan.chosen is not None and plan.chosen not in {option.name for option in plan.options}:
-        raise _make_format_error(str(path), f"chosen names no option: {plan.chosen!r}", "chosen")
+        raise _make_format_error(
+            str(path), f"`chosen` is {plan.chosen!r}, which is not an option of the plan", "chosen"
+        )
     return plan
 
 
@@ -59,7 +61,7 @@ def decode_plan(data: bytes, file: str) -> Plan:
 
 
 def _check_version(data: bytes, file: str) -> None:
-    """Malformed text and other versions answer first: their fields would only confuse."""
+    """Check malformed text and other versions first; errors about their fields would mislead."""
     try:
         data.decode()
         head = msgspec.json.decode(data, type=_VersionHeader)
@@ -70,17 +72,17 @@ def _check_version(data: bytes, file: str) -> None:
         where = ErrorLocation(file, _find_error_line(data, str(error)))
         if _NEEDS_PATTERN.search(data):
             text, where = "this is a needs file, not a plan", ErrorLocation(file)
-            hint = f"make a plan of it first: archwright plan {file} -o plan.json"
+            hint = f"create a plan first: archwright plan {file} -o plan.json"
         raise PlanFileError("AW-FILE-02", text, where=where, hint=hint) from error
     except RecursionError as error:
-        raise _make_format_error(file, "nested too deep", None) from error
+        raise _make_format_error(file, "nested too deeply", None) from error
     if head.version != PLAN_VERSION:
         text = f"the plan has version {head.version}; this archwright reads version {PLAN_VERSION}"
         raise PlanFileError("AW-FILE-04", text, where=ErrorLocation(file, None, "version"), hint=REMAKE_HINT)
 
 
 def _find_error_line(data: bytes, message: str) -> int:
-    """The line of the byte a decoder complains about; the last line when it names none (cut short)."""
+    """The line of the byte named by the decoder; the last line if it names no byte (truncated file)."""
     found = re.search(r"(?:\(byte|position) (\d+)", message)
     end = int(found.group(1)) if found else len(data)
     return data.count(b"\n", 0, end) + 1

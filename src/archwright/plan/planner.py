@@ -1,4 +1,4 @@
-"""make_plan: every way the needs allow, priced and judged; one chosen; what it promises; what it assumed."""
+"""Create a plan: price and check every allowed option, choose one, predict its behaviour, record the assumptions."""
 
 from __future__ import annotations
 
@@ -55,31 +55,31 @@ def make_plan(
     *,
     accept_stale: bool = False,
 ) -> Plan:
-    """The plan; `chosen` is None when no option satisfies the needs (`build_infeasible_error` says why). Machines whose
-    price is too old to buy by are left out, unless `accept_stale`.
+    """Return the plan; `chosen` is None if no option satisfies the needs (`build_infeasible_error` explains it).
 
-    Raises MissingError AW-GET-01 (only this machine is allowed and not probed), PlanError AW-PLAN-03 (data's bounds).
+    Machines with an expired price are left out, unless `accept_stale`. Raises MissingError AW-GET-01 (only this machine
+    is allowed, and it is not probed) and PlanError AW-PLAN-03 (residency of the data).
     """
     reject_residency_conflict(needs, source, catalog)
     ledger = PlanProvenance()
     machine = _record_machine_probe(machine, ledger) if machine is not None else None
     record_default_assumptions(needs, ledger)
     planner = Planner(needs, catalog, ledger, accept_stale=accept_stale)
-    looked = planner.evaluate_options(machine, now)
-    drafts, purse = tuple(one.draft for one in looked), planner.purse
-    concluded = compare_options(needs, purse.price_options(drafts), drafts, ledger, purse)
-    best = next((one for one in looked if one.draft.name == concluded.chosen), None)
-    promised, served = planner.predict_chosen(best)
-    told = build_gateway_settings(needs, catalog, best.draft if best is not None else None, promised.queues)
-    option = next((one for one in concluded.options if one.name == concluded.chosen), None)
+    built = planner.evaluate_options(machine, now)
+    drafts, converter = tuple(one.draft for one in built), planner.converter
+    compared = compare_options(needs, converter.price_options(drafts), drafts, ledger, converter)
+    best = next((one for one in built if one.draft.name == compared.chosen), None)
+    predicted, served = planner.predict_chosen(best)
+    gateway = build_gateway_settings(needs, catalog, best.draft if best is not None else None, predicted.queues)
+    option = next((one for one in compared.options if one.name == compared.chosen), None)
     if option is not None:
-        option = replace(option, notes=(*option.notes, *promised.notes), pools=told.pools)
-    options = tuple(option if option is not None and one.name == option.name else one for one in concluded.options)
+        option = replace(option, notes=(*option.notes, *predicted.notes), pools=gateway.pools)
+    options = tuple(option if option is not None and one.name == option.name else one for one in compared.options)
     chosen = ChosenOption(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())
     controls = add_residency_evidence(list_controls(needs, catalog, ledger), chosen)
-    predictions = (*promised.predictions, *predict_controls(controls, option, ledger))
+    predictions = (*predicted.predictions, *predict_controls(controls, option, ledger))
     sections = build_sections(chosen)
-    made = Plan(
+    plan = Plan(
         needs_file=source.file,
         needs_digest=source.digest,
         catalog_digest=catalog.digest,
@@ -87,31 +87,30 @@ def make_plan(
         organisation=needs.organisation.name,
         currency=needs.budget.currency,
         horizon_months=needs.budget.horizon_months,
-        chosen=concluded.chosen,
+        chosen=compared.chosen,
         options=options,
-        workloads=told.workloads,
-        pools=told.pools,
+        workloads=gateway.workloads,
+        pools=gateway.pools,
         predictions=predictions,
         controls=controls,
         assumptions=ledger.assumptions,
-        bases=ledger.collect_bases(options, predictions, machine, concluded.decision, sections),
+        bases=ledger.collect_bases(options, predictions, machine, compared.decision, sections),
         loads=list_load_specs(served),
         stack=_list_software_stack(needs, catalog, option),
         not_sized=ledger.not_sized,
         machine=machine,
-        decision=concluded.decision,
+        decision=compared.decision,
         sections=sections,
         stale_facts=list_stale_prices(drafts, catalog),
-        upstreams=told.upstreams,
-        gateway_workers=told.workers,
+        upstreams=gateway.upstreams,
+        gateway_workers=gateway.workers,
     )
-    # Through its own file form once: a whole number in a field of fractions would change the digest when read back.
-    return msgspec.json.decode(msgspec.json.encode(made), type=Plan)
+    # Through the file form once: a whole number in a float field would change the digest when the plan is read back.
+    return msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
 
 
 def _record_machine_probe(machine: MachineFacts, ledger: PlanProvenance) -> MachineFacts:
     when = datetime.fromtimestamp(machine.probed_at, UTC).isoformat(timespec="seconds")
-
     definitions = {
         "memory_bandwidth_bytes_per_s": ("memory_bandwidth", "bytes one thread reads from memory per second"),
         "matmul_flops_per_s": ("matmul", "FLOP/s of a matrix product on one thread"),
@@ -129,7 +128,7 @@ class Planner:
     def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, *, accept_stale: bool = False) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._accept_stale = accept_stale
-        self.purse = BudgetConverter(needs.budget, catalog, ledger)
+        self.converter = BudgetConverter(needs.budget, catalog, ledger)
         self._tasks = list_tasks(needs, catalog)
         record_rule_assumptions(needs, self._tasks, ledger)
         self._missing = list_unsized(needs, self._tasks, ledger)
@@ -142,7 +141,7 @@ class Planner:
             writer=writer,
             settler=HardwareScheduler(catalog, ledger, writer),
             assembler=OptionBuilder(needs, catalog, ledger),
-            usd=1 / self.purse.exchange_rate,
+            usd=1 / self.converter.exchange_rate,
         )
 
     def evaluate_options(self, machine: MachineFacts | None, now: datetime) -> list[BuiltOption]:
@@ -165,7 +164,7 @@ class Planner:
             yield from ServerlessPlanner(self.world, self._ledger, tasks).options()
 
     def _on_premises_options(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
-        """With machines of the house: without those whose price has expired where that is possible."""
+        """Options with on-premises machines, without machines of an expired price if that is possible."""
         allow, catalog = self._needs.placement.allow, self._catalog
         every = OnPremisesPlanner(self.world, self._tasks)
         fresh: OnPremisesPlanner | None = None
@@ -173,38 +172,38 @@ class Planner:
         for provider in (None, *rest) if "on-premises" in allow else rest:
             found = every.plan_option(provider)
             if self._accept_stale or refuse_expired_prices(found.draft, catalog) == found.draft:
-                yield found  # the best of all machines has none of them
+                yield found  # no machine of the best option has an expired price
                 continue
             fresh = fresh or OnPremisesPlanner(self.world, self._tasks, expired=False)
             dated = fresh.plan_option(provider)
-            # What they would save is said once, of the house.
-            said = provider is not None and not dated.draft.misses
-            yield dated if said else prefer_unexpired_prices(dated, found, catalog, self.world.format_amount)
+            # The possible saving is noted once, at the option with on-premises machines only.
+            noted = provider is not None and not dated.draft.misses
+            yield dated if noted else prefer_unexpired_prices(dated, found, catalog, self.world.format_amount)
 
     def _local_option(self, machine: MachineFacts | None) -> BuiltOption:
-        """Texts only: nothing predicts other work on the machine at hand."""
+        """Text workloads only: no other work is predicted on this machine."""
         demands = list_text_demands(self._needs)
         local = ThisMachinePlanner(self._needs, self._catalog, self._ledger).plan(demands, machine)
         texts = {demand.workload.name for demand in demands}
         others = [workload.name for workload in self._needs.workloads if workload.name not in texts]
         draft = local.draft
         if others:
-            note = f"for the texts only; not included: {', '.join(others)}"
-            self._ledger.add_not_sized(f"on this machine: {', '.join(others)} (texts only are planned there yet)")
+            note = f"for text workloads only; not included: {', '.join(others)}"
+            self._ledger.add_not_sized(f"on this machine: {', '.join(others)} (this release plans text workloads only)")
             draft = draft._replace(notes=(*draft.notes, note))
         if not demands:
             draft = draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
         return local._replace(draft=draft)
 
     def _refuse_unsellable(self, draft: OptionDraft) -> OptionDraft:
-        """Nothing is bought by an expired price, by an undated one only after a quote, nor where it may not be sold."""
+        """Refuse purchases at an expired price or against export rules; note that an undated price needs a quote."""
         draft = draft._replace(notes=(*describe_undated_prices(draft), *draft.notes))
         draft = check_export_control(draft, self._needs.organisation.country)
         known = any(miss.constraint == "stale_facts" for miss in draft.misses)
         return draft if self._accept_stale or known else refuse_expired_prices(draft, self._catalog)
 
     def _mark_unsized(self, draft: OptionDraft) -> OptionDraft:
-        """An option that sizes nothing is no option; one that leaves workloads out says so."""
+        """Refuse an option without any sized workload; note the workloads that an option leaves out."""
         if not self._tasks:
             return draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
         if self._missing and draft.terms is not None:
@@ -230,7 +229,7 @@ class Planner:
 
 
 def _list_software_stack(needs: Needs, catalog: Catalog, option: Option | None) -> tuple[StackLine, ...]:
-    """What an organisation runs already stays, unpriced; the rest of what this release provides is ours."""
+    """The organisation's existing tools stay, unpriced; archwright provides the other functions of this release."""
     kept = [StackLine(function=e.kind, product=e.product, existing=True, url=e.url) for e in needs.existing]
     pools = option.pools if option is not None else ()
     engines = {catalog.engines[name].product for pool in pools if (name := pool.launch.engine) in catalog.engines}

@@ -1,4 +1,4 @@
-"""Limits that an option breaks."""
+"""Constraint violations of an option."""
 
 from __future__ import annotations
 

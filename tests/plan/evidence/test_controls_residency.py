@@ -33,7 +33,7 @@ def chosen_ways(needs: Needs, catalog: Catalog) -> list[ChosenOption]:
     """Each way that breaks no limit, as if it had been chosen."""
     planner = Planner(needs, catalog, PlanProvenance())
     drafts = tuple(one.draft for one in planner.evaluate_options(MACHINE, NOW))
-    made = zip(drafts, planner.purse.price_options(drafts), strict=True)
+    made = zip(drafts, planner.converter.price_options(drafts), strict=True)
     return [
         ChosenOption(needs, catalog, PlanProvenance(), option, draft.fleets)
         for draft, option in made

@@ -67,7 +67,7 @@ def test_every_line_says_what_why_and_what_else(case: Case) -> None:
 
 def test_a_full_tune_over_machines_takes_400g_and_says_what_100g_would_waste() -> None:
     line = line_of(manufacturer_in_both(), "house-model: fabric")
-    assert "x 400G a machine" in line.choice and "switches of 64 ports: 1" in line.choice
+    assert "x 400G per machine" in line.choice and "switches of 64 ports: 1" in line.choice
     assert line.estimate is not None and line.estimate.value > 0.1
     assert f"{line.estimate.value:.0%} of the time waiting at 100G" in line.why
     assert "archwright_training_tokens_per_second" in line.proof
@@ -86,7 +86,7 @@ def test_a_tune_by_adapters_stays_on_100g() -> None:
     line = line_of((replace(needs, workloads=lora), fleets, where), "house-model: fabric")
     assert line.choice.startswith("100G Ethernet") and "adapters" in line.why
     section = build_network_section(chosen_of((replace(needs, workloads=lora), fleets, where)))
-    assert section.summary == "100G Ethernet carries every job of several machines."
+    assert section.summary == "100G Ethernet is enough for every job on several machines."
 
 
 def test_what_no_fabric_hides_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_what_no_fabric_hides_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_that_spans_machines_takes_no_fabric() -> None:
     assert line_of(clinic_at_home(), "Cluster fabric").choice.startswith("none")
-    assert build_network_section(chosen_of(clinic_at_home())).summary.startswith("Nothing spans machines")
+    assert build_network_section(chosen_of(clinic_at_home())).summary.startswith("No job uses several machines")
 
 
 def test_several_jobs_are_counted() -> None:
@@ -139,7 +139,7 @@ def test_ports_end_at_the_fastest_there_are() -> None:
 
 def test_data_processing_says_what_comes_in() -> None:
     line = line_of(manufacturer_in_both(), "telemetry: data in")
-    assert "GB a month" in line.why and "10 Gbit/s" in line.choice
+    assert "GB per month" in line.why and "10 Gbit/s" in line.choice
 
 
 def test_switches_of_the_house_are_doubled() -> None:
@@ -148,13 +148,13 @@ def test_switches_of_the_house_are_doubled() -> None:
 
 def test_what_leaves_a_cloud_is_billed_and_named_with_the_clause_on_transfers() -> None:
     line = line_of(manufacturer_in_both(), "Traffic out of eu-north-1")
-    assert "GB a month to the internet" in line.choice
+    assert "GB per month to the internet" in line.choice
     assert line.demanded_by == ("gdpr 44-49",) and line.proof == ""
-    assert "this release does not meter it" in line.why
+    assert "This release does not meter the traffic" in line.why
 
 
 def test_nothing_is_billed_out_of_a_house() -> None:
-    assert line_of(clinic_at_home(), "Traffic out").choice == "nothing that is billed by the byte"
+    assert line_of(clinic_at_home(), "Traffic out").choice == "no traffic that is billed by the byte"
 
 
 def test_tokens_leave_from_the_platforms_host() -> None:
@@ -183,7 +183,7 @@ def test_power_is_held_against_the_site() -> None:
     line = line_of(clinic_at_home(), "Power in DE")
     assert line.estimate is not None and f"{line.estimate.value:.1f}" in line.choice
     assert "the site has 40 kW, 42 rack units" in line.why and "x 1.56" in line.why
-    assert line.why_not.endswith("% of the bill")
+    assert line.why_not.endswith("% of the electricity bill.")
 
 
 def test_a_site_without_limits_and_rented_space_name_none() -> None:
@@ -194,7 +194,7 @@ def test_a_site_without_limits_and_rented_space_name_none() -> None:
     free = replace(needs, placement=replace(needs.placement, site=open_site))
     assert "the site has" not in line_of((free, fleets, where), "Power in DE").why
     rented = replace(needs, placement=replace(needs.placement, site=None))
-    assert line_of((rented, fleets, where), "Power in DE").why_not == "already the case"
+    assert line_of((rented, fleets, where), "Power in DE").why_not == "This hall is as efficient already."
 
 
 def test_air_cools_a_few_machines_a_rack_and_a_rack_that_is_one_machine_takes_liquid() -> None:

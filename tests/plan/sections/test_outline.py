@@ -25,12 +25,13 @@ from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.evidence.controls import list_controls
 from archwright.plan.sections import outline
 from archwright.plan.sections.outline import build_sections
-from archwright.plan.sections.plan_traits import TRAITS, build_template_values, derive_traits
+from archwright.plan.sections.plan_traits import build_template_values, derive_traits, evaluate_traits
 from archwright.plan.sections.scaling import compute_headrooms
 from archwright.plan.sections.security import build_regulation_line
 from archwright.sizing.hardware.machine import Machine
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
+Sample = Callable[..., ChosenOption]
 THEMES: tuple[Theme, ...] = get_args(Theme)
 ORDER = ["network", "storage", "stack", "security", "scale", "monitoring", "stages", "practices", "providers"]
 # What each example could choose: placement, provider, region, how machines are had.
@@ -40,7 +41,8 @@ CHOICES: dict[str, tuple[Placement, str, str, PurchaseKind]] = {
     "clinic": ("on-premises", "on-premises", "DE", "bought"),
     "manufacturer": ("hybrid", "on-premises", "FR", "owned"),
 }
-LATER = re.compile(r"release|paper|not priced|kept and not|by hand|is the operator's", re.IGNORECASE)
+HOSTED = ("hosted-api", "openai", "US", "per-second")
+LATER = re.compile(r"release|paper|not priced|by hand|is the operator's", re.IGNORECASE)
 
 
 def machine_of(catalog: Catalog, accelerated: bool) -> Machine:
@@ -110,17 +112,29 @@ def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str,
     return ChosenOption(needs, catalog, ledger, option, fleets)
 
 
+@pytest.fixture
+def sample(catalog: Catalog, needs_of: Read) -> Sample:
+    """What an example could choose; its needs and its choice may differ."""
+
+    def make(name: str, change: Callable[[dict[str, Any]], None] | None = None, **choice: Any) -> ChosenOption:
+        return chosen_of(catalog, needs_of(name, change)[0], choice.get("choice", CHOICES[name]))
+
+    return make
+
+
 @pytest.fixture(params=[*CHOICES, "hosted", "undecided"])
-def chosen(request: pytest.FixtureRequest, catalog: Catalog, needs_of: Read) -> ChosenOption:
+def chosen(request: pytest.FixtureRequest, sample: Sample) -> ChosenOption:
     if request.param == "hosted":
-        return chosen_of(catalog, needs_of("startup")[0], ("hosted-api", "openai", "US", "per-second"))
-    if request.param == "undecided":
-        return chosen_of(catalog, needs_of("clinic")[0], None)
-    return chosen_of(catalog, needs_of(request.param)[0], CHOICES[request.param])
+        return sample("startup", choice=HOSTED)
+    return sample("clinic", choice=None) if request.param == "undecided" else sample(request.param)
 
 
 def by_id(chosen: ChosenOption) -> dict[str, Section]:
     return {section.id: section for section in build_sections(chosen)}
+
+
+def find_line(section: Section, topic: str) -> SectionLine:
+    return next(line for line in section.lines if line.topic == topic)
 
 
 def lines_of(chosen: ChosenOption) -> list[SectionLine]:
@@ -182,22 +196,19 @@ def test_every_estimate_names_a_basis_that_the_ledger_holds(chosen: ChosenOption
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_rows_name_known_traits_words_and_figures(theme: Theme, catalog: Catalog, needs_of: Read) -> None:
-    known = build_template_values(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
+def test_rows_name_known_traits_words_and_figures(theme: Theme, sample: Sample) -> None:
+    known, traits = build_template_values(sample("clinic")), evaluate_traits(sample("clinic")).keys()
     for row in read_advice(theme):
-        assert {*row.when, *row.unless} <= set(TRAITS), row.id
+        assert {*row.when, *row.unless} <= traits, row.id
         for text in (row.choice, row.why, row.alternative, row.why_not):
             assert {name for _, name, _, _ in string.Formatter().parse(text) if name} <= set(known), row.id
         assert row.figure in ("", *FIGURES), row.id
-    undecided = build_template_values(chosen_of(catalog, needs_of("clinic")[0], None))
+    undecided = build_template_values(sample("clinic", choice=None))
     assert undecided.keys() == known.keys()
 
 
-def test_every_trait_named_is_one_that_can_be_found(catalog: Catalog, needs_of: Read) -> None:
-    found: set[str] = set()
-    for name, choice in CHOICES.items():
-        found |= derive_traits(chosen_of(catalog, needs_of(name)[0], choice))
-    assert found <= set(TRAITS)
+def test_traits_are_found_in_the_examples(sample: Sample) -> None:
+    found = {trait for name in CHOICES for trait in derive_traits(sample(name))}
     assert {"this-machine", "own-machines", "hybrid", "scales", "training", "sites", "large", "small"} <= found
 
 
@@ -214,17 +225,17 @@ def topics(section: Section) -> str:
     return " | ".join(f"{line.topic}: {line.choice} / {line.alternative}" for line in section.lines)
 
 
-def test_the_stack_names_the_alternatives(catalog: Catalog, needs_of: Read) -> None:
-    stack = topics(by_id(chosen_of(catalog, needs_of("manufacturer")[0], CHOICES["manufacturer"]))["stack"])
+def test_the_stack_names_the_alternatives(sample: Sample) -> None:
+    stack = topics(by_id(sample("manufacturer"))["stack"])
     for alternative in ("TensorFlow", "Horovod", "Spark", "native monitor", "Slurm", "MLflow"):
         assert alternative in stack
 
 
-def test_nothing_about_training_where_nothing_is_trained(catalog: Catalog, needs_of: Read) -> None:
-    clinic = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
+def test_nothing_about_training_where_nothing_is_trained(sample: Sample) -> None:
+    clinic = by_id(sample("clinic"))
     assert "PyTorch" not in topics(clinic["stack"]) and "Training framework" not in topics(clinic["stack"])
     assert "Meta, training at scale" not in topics(clinic["providers"])
-    startup = by_id(chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"]))
+    startup = by_id(sample("startup"))
     assert "PyTorch" in topics(startup["stack"])
 
 
@@ -237,79 +248,72 @@ def existing(*kinds: str, url: str | None = "http://10.0.0.1:9090") -> Callable[
     return change
 
 
-def test_what_runs_already_is_kept_with_its_address_and_replaces_our_line(catalog: Catalog, needs_of: Read) -> None:
-    needs, _ = needs_of("clinic", existing("monitoring", "gateway", "lake"))
-    found = by_id(chosen_of(catalog, needs, CHOICES["clinic"]))
+def test_what_runs_already_is_kept_with_its_address_and_replaces_our_line(sample: Sample) -> None:
+    found = by_id(sample("clinic", existing("monitoring", "gateway", "lake")))
     kept = {line.topic: line for line in found["stack"].lines if line.topic.endswith("kept")}
     assert kept["Monitoring, kept"].choice == "Our monitoring at http://10.0.0.1:9090"
     assert kept["Monitoring, kept"].proof.endswith("--prometheus http://10.0.0.1:9090")
     assert kept["Gateway, kept"].proof.startswith("archwright bench http://10.0.0.1:9090")
-    assert kept["Lake, kept"].proof == "" and "nothing of ours" in kept["Lake, kept"].why
+    assert kept["Lake, kept"].proof == "" and "does not measure it" in kept["Lake, kept"].why
     assert not {"Metrics", "API gateway", "Dashboards and alerts"} & {line.topic for line in found["stack"].lines}
     assert found["monitoring"].lines[0].topic == "Monitoring, kept"
 
 
-def test_a_kept_tool_without_an_address_proves_nothing(catalog: Catalog, needs_of: Read) -> None:
-    needs, _ = needs_of("clinic", existing("monitoring", url=None))
-    line = by_id(chosen_of(catalog, needs, CHOICES["clinic"]))["stack"].lines[0]
+def test_a_kept_tool_without_an_address_proves_nothing(sample: Sample) -> None:
+    line = by_id(sample("clinic", existing("monitoring", url=None)))["stack"].lines[0]
     assert line.choice == "Our monitoring" and line.proof == "" and "no url" in line.why
 
 
-def test_a_hostile_address_stays_one_word_of_the_proof(catalog: Catalog, needs_of: Read) -> None:
-    needs, _ = needs_of("clinic", existing("gateway", url="http://x/v1?a=$(id)&b={option}"))
-    line = by_id(chosen_of(catalog, needs, CHOICES["clinic"]))["stack"].lines[0]
+def test_a_hostile_address_stays_one_word_of_the_proof(sample: Sample) -> None:
+    line = by_id(sample("clinic", existing("gateway", url="http://x/v1?a=$(id)&b={option}")))["stack"].lines[0]
     assert shlex.split(line.proof)[2] == "http://x/v1?a=$(id)&b={option}"
 
 
-def test_each_regulation_says_how_much_of_it_is_answered(catalog: Catalog, needs_of: Read) -> None:
-    needs, _ = needs_of("manufacturer")
-    security = by_id(chosen_of(catalog, needs, CHOICES["manufacturer"]))["security"]
-    for name in needs.regulations:
-        law = catalog.regulations[name]
-        line = next(line for line in security.lines if line.topic == law.name)
+def test_each_regulation_says_how_much_of_it_is_answered(sample: Sample) -> None:
+    made = sample("manufacturer")
+    security, laws = by_id(made)["security"], made.catalog.regulations
+    for law in (laws[name] for name in made.needs.regulations):
+        line = find_line(security, law.name)
         assert line.choice.startswith(f"{len(law.controls)} demands: ")
         assert len(line.demanded_by) == len(law.controls)
-    ai = next(line for line in security.lines if line.topic == catalog.regulations["eu-ai-act"].name)
-    assert (
-        "2027-12-02" in ai.why
-        and "11 demands count only if the use is of high risk" in ai.why
-        and "1 demand counts" in ai.why
-        and "35,000,000 EUR" in ai.why
-    )
+    ai = find_line(security, laws["eu-ai-act"].name).why
+    assert "11 demands apply only if the use is of high risk" in ai and "1 demand applies" in ai
+    assert "2027-12-02" in ai and "35,000,000 EUR" in ai
 
 
-def test_a_regulation_that_nothing_answers_says_so(catalog: Catalog, needs_of: Read) -> None:
-    controls = list_controls(needs_of("startup")[0], catalog, PlanProvenance())
+def test_a_regulation_that_nothing_answers_says_so(sample: Sample) -> None:
+    made = sample("startup")
+    controls = list_controls(made.needs, made.catalog, PlanProvenance())
     waiting = tuple(replace(control, status="later") for control in controls)
-    line = build_regulation_line(catalog.regulations["soc2"], waiting)
-    assert line.proof == "" and "nothing of it is proved by this release" in line.why
+    line = build_regulation_line(made.catalog.regulations["soc2"], waiting)
+    assert line.proof == "" and "this release proves none of it" in line.why
     assert line.choice.endswith("11 in a later release")
 
 
 # --- scale
 
 
-def test_machines_now_at_the_end_and_at_most(catalog: Catalog, needs_of: Read) -> None:
-    scale = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["scale"]
+def test_machines_now_at_the_end_and_at_most(sample: Sample) -> None:
+    scale = by_id(sample("clinic"))["scale"]
     line = next(line for line in scale.lines if line.topic.startswith("letters: bought"))
     assert line.choice == "8x-node: 2 on average at first, 3 in the last month, 4 at most"
-    assert "60%" in line.why and "4 engines in all, 32 requests at once each" in line.why
+    assert "60%" in line.why and "4 engines in total, 32 requests at once each" in line.why
     assert 'pool="letters"' in line.proof
     other = next(line for line in scale.lines if line.topic.startswith("xray"))
     assert other.proof == "archwright explain plan.json xray"
 
 
-def test_work_with_an_end_is_told_in_machine_hours(catalog: Catalog, needs_of: Read) -> None:
-    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
+def test_work_with_an_end_is_told_in_machine_hours(sample: Sample) -> None:
+    made = sample("startup")
     tone = next(fleet for fleet in made.fleets if fleet.workloads == ("tone",))
     brief = tone._replace(machines=tuple(0.01 for _ in tone.machines))
     scale = by_id(made._replace(fleets=(brief,)))["scale"]
-    assert scale.lines[0].choice == "4 x 8x-node while it runs, 7.3 hours in the first month, 7.3 in the last"
+    assert scale.lines[0].choice == "4 x 8x-node while the job runs: 7.3 hours in the first month, 7.3 in the last"
     assert scale.lines[0].proof == "archwright explain plan.json tone"
 
 
-def test_machines_started_for_a_run_may_be_none(catalog: Catalog, needs_of: Read) -> None:
-    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
+def test_machines_started_for_a_run_may_be_none(sample: Sample) -> None:
+    made = sample("startup")
     assert made.option is not None
     for pool in ("tone", "support-chat-refresh"):
         once = Purchase(pool=pool, machine="8x-node", kind="spot", machines=0.01, peak=1)
@@ -317,8 +321,8 @@ def test_machines_started_for_a_run_may_be_none(catalog: Catalog, needs_of: Read
         assert [line.choice for line in scale.lines if line.topic == f"{pool}: range"] == ["0 to 1 machine"]
 
 
-def test_each_site_has_its_own_spare_and_each_place_its_own_pool(catalog: Catalog, needs_of: Read) -> None:
-    made = chosen_of(catalog, needs_of("manufacturer")[0], CHOICES["manufacturer"])
+def test_each_site_has_its_own_spare_and_each_place_its_own_pool(sample: Sample) -> None:
+    made = sample("manufacturer")
     assert made.option is not None
     one = next(fleet for fleet in made.fleets if fleet.workloads == ("downtime",))
     plants = tuple(
@@ -332,25 +336,25 @@ def test_each_site_has_its_own_spare_and_each_place_its_own_pool(catalog: Catalo
     scale = by_id(made._replace(option=replace(made.option, pools=pools), fleets=plants))["scale"]
     assert ["FR" in scale.lines[0].proof, "US" in scale.lines[1].proof, "CN" in scale.lines[2].proof] == [True] * 3
     assert "under 1%" in scale.lines[0].why
-    lost = next(line for line in scale.lines if line.topic == "downtime: a machine lost")
+    lost = find_line(scale, "downtime: loss of a machine")
     assert lost.choice == "1 + 1 machines at each of 14 sites" and "50%" in lost.why
 
 
-def test_the_range_of_an_autoscaler_follows_from_what_is_bought(catalog: Catalog, needs_of: Read) -> None:
+def test_the_range_of_an_autoscaler_follows_from_what_is_bought(sample: Sample) -> None:
     def ranges(name: str) -> list[SectionLine]:
-        scale = by_id(chosen_of(catalog, needs_of(name)[0], CHOICES[name]))["scale"]
+        scale = by_id(sample(name))["scale"]
         return [line for line in scale.lines if line.topic.endswith(": range")]
 
     assert ranges("clinic") == []
     assert [line.choice for line in ranges("startup")] == ["1 to 4 machines"]
     assert [line.choice for line in ranges("manufacturer")] == ["2 to 4 machines"]
-    assert build_template_values(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["span"] == (
+    assert build_template_values(sample("clinic"))["span"] == (
         "4 machines on average in the first month, 6 in the last"
     )
 
 
-def test_machines_that_are_all_had_anyway_have_no_range(catalog: Catalog, needs_of: Read) -> None:
-    made = chosen_of(catalog, needs_of("startup")[0], ("cloud", "gcp", "us-central1", "commit-1y"))
+def test_machines_that_are_all_had_anyway_have_no_range(sample: Sample) -> None:
+    made = sample("startup", choice=("cloud", "gcp", "us-central1", "commit-1y"))
     assert made.option is not None
     fixed = replace(made.option, purchases=made.option.purchases[:1])
     scale = by_id(made._replace(option=fixed))["scale"]
@@ -358,49 +362,47 @@ def test_machines_that_are_all_had_anyway_have_no_range(catalog: Catalog, needs_
     assert "committed" in derive_traits(made)
 
 
-def test_a_lost_machine_and_the_spares_for_it(catalog: Catalog, needs_of: Read) -> None:
-    made = chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"])
-    line = next(line for line in by_id(made)["scale"].lines if line.topic == "letters: a machine lost")
+def test_a_lost_machine_and_the_spares_for_it(sample: Sample) -> None:
+    made = sample("clinic")
+    line = find_line(by_id(made)["scale"], "letters: loss of a machine")
     assert line.choice == "3 + 1 machines", "one spare for three, each up 0.995 of the time, holds more than 0.999"
     assert "75%" in line.why and "at least 29.1 requests/s, 1.33 times" in line.why, "6 x 1.3^(59/12) x 4/3"
     alone = made._replace(fleets=tuple(fleet._replace(peak=1) for fleet in made.fleets))
-    single = next(line for line in by_id(alone)["scale"].lines if line.topic == "letters: a machine lost")
+    single = find_line(by_id(alone)["scale"], "letters: loss of a machine")
     assert single.choice == "1 + 0 machines" and "0%" in single.why
     none = made._replace(fleets=())
-    assert [line for line in by_id(none)["scale"].lines if line.topic.endswith("a machine lost")] == []
+    assert [line for line in by_id(none)["scale"].lines if line.topic.endswith("loss of a machine")] == []
 
 
-def test_the_tightest_limit_breaks_first(catalog: Catalog, needs_of: Read) -> None:
-    made = chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"])
+def test_the_tightest_limit_breaks_first(sample: Sample) -> None:
+    made = sample("clinic")
     assert made.option is not None
     ratios = [one.times.value for one in compute_headrooms(made, made.option)]
     assert ratios == sorted(ratios) == pytest.approx([30 / 25, 900 / 500, 40 / 22, 42 / 16])
     scale = by_id(made)["scale"]
-    assert scale.summary.startswith("At 1.20 times this plan the budget for a month is reached first")
-    first = next(line for line in scale.lines if line.topic == "What breaks first")
+    assert scale.summary.startswith("At 1.20 times this plan, the budget for a month is reached first")
+    first = find_line(scale, "First limit reached")
     assert "at risk" in first.choice and first.estimate is not None
     assert first.estimate.low == pytest.approx(1.2 / 1.3) and first.estimate.unit == "times"
-    second = next(line for line in scale.lines if line.topic == "What breaks second")
-    assert "at risk" not in second.choice
+    assert "at risk" not in find_line(scale, "Second limit reached").choice
 
 
-def test_no_limit_no_headroom(catalog: Catalog, needs_of: Read) -> None:
-    needs, _ = needs_of("startup", lambda d: d["budget"].pop("per_month"))
-    made = chosen_of(catalog, needs, CHOICES["startup"])
+def test_no_limit_no_headroom(sample: Sample) -> None:
+    made = sample("startup", lambda d: d["budget"].pop("per_month"))
     scale = by_id(made)["scale"]
     assert "no limit" in scale.summary
-    assert [line for line in scale.lines if line.topic.startswith("What breaks")] == []
+    assert [line for line in scale.lines if line.topic.endswith("limit reached")] == []
 
 
-def test_an_amount_that_may_be_nothing_has_no_headroom(catalog: Catalog, needs_of: Read) -> None:
-    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
+def test_an_amount_that_may_be_nothing_has_no_headroom(sample: Sample) -> None:
+    made = sample("startup")
     assert made.option is not None
     free = replace(made.option, cost_per_month=Estimate(value=5.0, low=0.0, high=9.0, unit="USD/month"))
     assert compute_headrooms(made, free) == []
 
 
-def test_pools_speak_where_no_fleet_is_known(catalog: Catalog, needs_of: Read) -> None:
-    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])._replace(fleets=())
+def test_pools_speak_where_no_fleet_is_known(sample: Sample) -> None:
+    made = sample("startup")._replace(fleets=())
     scale = by_id(made)["scale"]
     assert scale.lines[0].choice == "4 engines, on 8x-node in us-central1"
     assert build_template_values(made)["span"] == "4 machines throughout"
@@ -409,8 +411,8 @@ def test_pools_speak_where_no_fleet_is_known(catalog: Catalog, needs_of: Read) -
 # --- monitoring
 
 
-def test_every_service_level_has_its_query(catalog: Catalog, needs_of: Read) -> None:
-    monitoring = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["monitoring"]
+def test_every_service_level_has_its_query(sample: Sample) -> None:
+    monitoring = by_id(sample("clinic"))["monitoring"]
     found = {line.topic: line for line in monitoring.lines}
     ttft = found["letters: TTFT"]
     assert ttft.choice == "p95 at most 3 s over an hour" and "engine:ttft" in ttft.why
@@ -423,8 +425,8 @@ def test_every_service_level_has_its_query(catalog: Catalog, needs_of: Read) -> 
     assert "4 service levels" not in monitoring.summary and "5 service levels" in monitoring.summary
 
 
-def test_what_a_provider_runs_is_not_promised(catalog: Catalog, needs_of: Read) -> None:
-    made = chosen_of(catalog, needs_of("startup")[0], ("hosted-api", "openai", "US", "per-second"))
+def test_what_a_provider_runs_is_not_promised(sample: Sample) -> None:
+    made = sample("startup", choice=HOSTED)
     found = by_id(made)
     levels = [line for line in found["monitoring"].lines if line.topic.startswith("support-chat")]
     assert len(levels) == 3 and all("does not start" in line.why for line in levels)
@@ -432,33 +434,28 @@ def test_what_a_provider_runs_is_not_promised(catalog: Catalog, needs_of: Read) 
     assert proofs["API gateway"] == proofs["Who may ask"] == proofs["Who asked"] == ""
 
 
-def test_series_are_those_the_plan_needs(catalog: Catalog, needs_of: Read) -> None:
+def test_series_are_those_the_plan_needs(sample: Sample) -> None:
     def series(name: str) -> str:
-        monitoring = by_id(chosen_of(catalog, needs_of(name)[0], CHOICES[name]))["monitoring"]
-        return next(line.choice for line in monitoring.lines if line.topic == "Series")
+        return find_line(by_id(sample(name))["monitoring"], "Series").choice
 
     assert "archwright_memory_bytes" in series("desk") and "archwright_memory_bytes" not in series("clinic")
     assert "archwright_training_seconds" in series("startup") and "training" not in series("clinic")
 
 
-def test_needs_that_serve_nothing_watch_no_requests(catalog: Catalog, needs_of: Read) -> None:
+def test_needs_that_serve_nothing_watch_no_requests(sample: Sample) -> None:
     def only_tuning(document: dict[str, Any]) -> None:
         document["workloads"] = [w for w in document["workloads"] if w["kind"] == "finetune"]
         document["workloads"][0]["base"] = "Llama-3.1-8B-Instruct"
 
-    needs, _ = needs_of("startup", only_tuning)
-    monitoring = by_id(chosen_of(catalog, needs, None))["monitoring"]
-    line = next(line for line in monitoring.lines if line.topic == "Series")
+    line = find_line(by_id(sample("startup", only_tuning, choice=None))["monitoring"], "Series")
     assert line.proof == "archwright runs list" and "ttft" not in line.choice
-    bare, _ = needs_of("startup", lambda d: d.update(workloads=[{**d["workloads"][2]}]))
-    assert "none" in next(
-        line.choice for line in by_id(chosen_of(catalog, bare, None))["monitoring"].lines if line.topic == "Series"
-    )
+    bare = sample("startup", lambda d: d.update(workloads=[{**d["workloads"][2]}]), choice=None)
+    assert "none" in find_line(by_id(bare)["monitoring"], "Series").choice
 
 
-def test_people_are_said_where_they_are_known(catalog: Catalog, needs_of: Read) -> None:
+def test_people_are_said_where_they_are_known(sample: Sample) -> None:
     def people(change: Callable[[dict[str, Any]], None] | None = None) -> str:
-        return build_template_values(chosen_of(catalog, needs_of("desk", change)[0], None))["people"]
+        return build_template_values(sample("desk", change, choice=None))["people"]
 
     assert people() == ", one person"
     assert people(lambda d: d["organisation"].update(employees=61000)) == ", 61,000 people"
@@ -482,10 +479,9 @@ def test_no_product_is_named_in_the_code_of_the_sections() -> None:
         assert PRODUCTS.findall(path.read_text(encoding="utf-8")) == [], path.name
 
 
-def test_a_promise_of_availability_without_requests_names_no_load(catalog: Catalog, needs_of: Read) -> None:
-    needs, _ = needs_of("startup", lambda d: d["workloads"][2].update(slo={"availability": 0.9}))
-    scale = by_id(chosen_of(catalog, needs, CHOICES["startup"]))["scale"]
-    line = next(line for line in scale.lines if line.topic == "index: a machine lost")
+def test_a_promise_of_availability_without_requests_names_no_load(sample: Sample) -> None:
+    scale = by_id(sample("startup", lambda d: d["workloads"][2].update(slo={"availability": 0.9})))["scale"]
+    line = find_line(scale, "index: loss of a machine")
     assert "requests/s" not in line.why and line.choice == "4 + 0 machines"
 
 
@@ -505,8 +501,8 @@ def test_the_examples_say_everything_with_a_basis(name: str, plan_of: Callable[.
             assert line.estimate is None or line.estimate.basis in bases, line.topic
 
 
-def test_a_source_bears_its_date_unless_it_is_the_plan_itself(catalog: Catalog, needs_of: Read) -> None:
-    found = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
+def test_a_source_bears_its_date_unless_it_is_the_plan_itself(sample: Sample) -> None:
+    found = by_id(sample("clinic"))
     first = {line.topic: line.source for line in found["stages"].lines}
     assert first["1 Needs assessment"] == "the needs file"
     sources = {line.topic: line.source for line in found["stack"].lines}

@@ -1,22 +1,25 @@
-"""What regulations demand, which of it this release does, and where everything of the chosen option lies.
+"""Controls: demands of the regulations, the feature that meets each of them today, and evidence of residency.
 
-A regulation's row says which feature answers a demand. Features that exist today are rows of guidance; registers,
-templates and policies are organisational; all else comes later and says so. `reconcile` asks the running platform about
-the controls in CHECKED_CONTROLS: the share of checks that held is promised to be 1.
+A regulation's row names the feature that meets a demand. Features that exist today are rows of guidance; registers,
+templates and policies are organisational; all others have the status `later`. `reconcile` checks the controls in
+CHECKED_CONTROLS on the running platform: the predicted share of passed checks is 1.
 
-Data sets, their copies and backups are bound by their own residency; an index, a checkpoint and a tuned model by that
-of the data they are made of; machines and the gateway by the data of their workloads. Files of open models, metrics and
-logs (kept without prompt and answer) hold no data: their places are named, and nothing binds them.
+Data sets, their copies and backups must lie in their own residency; an index, a checkpoint and a tuned model in that of
+their source data; machines and the gateway in that of their workloads' data. Files of open models, metrics and logs
+(without prompts and responses) hold no data: their places are listed, without a bound.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.guidance_rows import read_features
+from archwright.catalog.tables.csv_table import DATA
+from archwright.catalog.tables.guidance_rows import FOLDER, read_features
+from archwright.catalog.tables.yaml_documents import read_document
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.evidence import Control, Prediction, Query
 from archwright.contract.needs import TRAINING_KINDS, Needs, Placement
@@ -38,22 +41,26 @@ from archwright.plan.demand.model_selection import UNKNOWN
 
 ControlStatus = Literal["built-in", "configured", "organisational", "later"]
 
-# What `reconcile` asks the running platform, by control.
+# Measured by `reconcile` on the running platform, by control.
 CHECKED_CONTROLS: dict[str, str] = {
     "platform.access-keys": "share of the guarded routes that refuse a request without a key",
-    "platform.audit": "1 when every record of the audit fits the one before it, else 0",
-    "platform.tls": "1 when the gateway is reached over TLS or on the loopback address alone, else 0",
+    "platform.audit": "1 if every record of the audit log matches its predecessor, else 0",
+    "platform.tls": "1 if the gateway is reachable over TLS or on the loopback address only, else 0",
 }
 PLATFORM = "platform"
 CHECKED_PLACEMENT: Placement = "this-machine"
 CHECK_WINDOW_S = 60.0
 ORGANISATIONAL_PATTERN = re.compile(r"register|template|checklist|policy|assessment|contract", re.IGNORECASE)
 SLUG_PATTERN = re.compile(r"[^a-z0-9]+")
+RESIDENCY_CONTROL = "needs.residency"
+# The guidance row that the evidence of other controls quotes.
+RESIDENCY_FEATURE = "residency"
+INDEX_PREFIX = "vector index of "
 
 
 def list_controls(needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> tuple[Control, ...]:
-    """Our own controls first, then each regulation's in the order of its text."""
-    found = [*_list_default_controls(needs)]
+    """Controls of the platform first, then those of each regulation in the order of its text."""
+    found = list(_list_default_controls(needs))
     for name in needs.regulations:
         for rule in catalog.regulations[name].controls:
             status, evidence = _assess_feature(rule.feature)
@@ -74,7 +81,7 @@ def list_controls(needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> tup
 
 
 def _assess_feature(feature: str) -> tuple[ControlStatus, str]:
-    """Done only when every part of the feature is; one missing part makes the whole demand wait."""
+    """A demand is met only if every part of its feature exists; otherwise it is `organisational` or `later`."""
     done = []
     for part in feature.lower().split(","):
         match = next((one for one in read_features() if re.fullmatch(one.words, part.strip())), None)
@@ -88,7 +95,7 @@ def _assess_feature(feature: str) -> tuple[ControlStatus, str]:
 def predict_controls(
     controls: Iterable[Control], option: Option | None, ledger: PlanProvenance
 ) -> tuple[Prediction, ...]:
-    """One promise for each control that `reconcile` checks; none if this release does not start the platform."""
+    """One prediction for each control that `reconcile` checks; none if this release does not start the platform."""
     if option is None or option.placement != CHECKED_PLACEMENT:
         return ()
     return tuple(
@@ -108,57 +115,22 @@ def predict_controls(
     )
 
 
-def _list_default_controls(needs: Needs) -> list[Control]:
-    """Held by every plan, demanded or not."""
-    kept = [
-        Control(
-            id="platform.access-keys",
-            demanded_by="archwright",
-            demand="every request is made by somebody known",
-            feature="a key per caller, a permission per route",
-            evidence="a request without a key answers 401; archwright reconcile asks every guarded route",
-            status="built-in",
-        ),
-        Control(
-            id="platform.audit",
-            demanded_by="archwright",
-            demand="every access decision leaves a record",
-            feature="append-only audit with a hash chain",
-            evidence="archwright audit verify: the chain is whole",
-            status="built-in",
-        ),
-        Control(
-            id="platform.tls",
-            demanded_by="archwright",
-            demand="no prompt crosses a network in the clear",
-            feature="loopback only, unless a TLS certificate is configured",
-            evidence="the gateway refuses another address without TLS",
-            status="configured",
-        ),
-    ]
+@functools.cache
+def _read_platform_controls() -> list[Control]:
+    return read_document(DATA / FOLDER / "platform_controls.yaml", list[Control])
+
+
+def _list_default_controls(needs: Needs) -> Iterable[Control]:
     places = sorted({place for data in needs.data for place in data.residency if place != UNRESTRICTED})
-    if places:
-        kept.append(
-            Control(
-                id="needs.residency",
-                demanded_by="needs: data residency",
-                demand=f"data stays in {', '.join(places)}",
-                feature="residency is a hard constraint of every option",
-                evidence="regions of the options in plan.json",
-                status="built-in",
-            )
-        )
-    return kept
-
-
-RESIDENCY_CONTROL = "needs.residency"
-# A row of guidance that other controls' evidence names.
-RESIDENCY_FEATURE = "residency"
-INDEX_PREFIX = "vector index of "
+    for control in _read_platform_controls():
+        if control.id != RESIDENCY_CONTROL:
+            yield control
+        elif places:
+            yield replace(control, demand=control.demand.format(places=", ".join(places)))
 
 
 class ResidencyFinding(NamedTuple):
-    """A thing at a place, and the bounds it must lie in; none bind it where there are none."""
+    """An item at a place, and the bounds in which it must lie; without bounds it may lie anywhere."""
 
     name: str
     place: str
@@ -167,13 +139,13 @@ class ResidencyFinding(NamedTuple):
 
 
 def add_residency_evidence(controls: tuple[Control, ...], chosen: ChosenOption) -> tuple[Control, ...]:
-    """The controls of residency with the places of this very option as their evidence."""
+    """The controls of residency, with the places of the chosen option as their evidence."""
     if chosen.option is None or all(control.id != RESIDENCY_CONTROL for control in controls):
         return controls
     general = next(one.proof for one in read_features() if one.id == RESIDENCY_FEATURE)
-    said = {RESIDENCY_CONTROL: format_locations(tuple(list_residency_findings(chosen)))}
+    found = {RESIDENCY_CONTROL: format_locations(tuple(list_residency_findings(chosen)))}
     other = f"{RESIDENCY_CONTROL}: every pool and every store"
-    return tuple(replace(one, evidence=said.get(one.id, one.evidence.replace(general, other))) for one in controls)
+    return tuple(replace(one, evidence=found.get(one.id, one.evidence.replace(general, other))) for one in controls)
 
 
 def format_locations(found: tuple[ResidencyFinding, ...]) -> str:
@@ -194,7 +166,7 @@ def list_residency_findings(chosen: ChosenOption) -> Iterable[ResidencyFinding]:
             if workload.name in online and not workload.sites:
                 yield _make_finding(case, "gateway", case.seat.where, collect_bounds(case.needs, workload))
     for place in case.storage_locations:
-        # The disk of this machine is there already, so nothing of it is among what is paid for.
+        # The disk of this machine exists already, so the stored items, which are paid for, do not include its data.
         if place.placement == "this-machine":
             for data in case.needs.data:
                 yield _make_finding(case, f"data {data.name}", place, collect_data_bounds(data))
@@ -203,7 +175,7 @@ def list_residency_findings(chosen: ChosenOption) -> Iterable[ResidencyFinding]:
 
 
 def _list_pool_findings(case: OptionContext, chosen: ChosenOption) -> Iterable[ResidencyFinding]:
-    """Answers that are bought by the token have no pool: the provider's own places stand for one."""
+    """Workloads paid by the token have no pool: the places of the provider are listed instead."""
     option, served = chosen.option, set[str]()
     for pool in option.pools if option is not None else ():
         where = Location(pool.placement, pool.provider, pool.region, pool.region)

@@ -1,28 +1,23 @@
-"""Monitoring: plan against actual, which series, and for each service level the query and the alert."""
+"""Monitoring section: plan against actual, the series, and the query and alert of each service level."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.evidence import Query, escape_label_value
+from archwright.contract.evidence import escape_label_value
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.needs import TEXT_KINDS, Workload
 from archwright.contract.plan import Pool
-from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption
-from archwright.plan.sections.guidance import list_existing_tools, select_guidance
+from archwright.plan.sections.guidance import fill_line, list_existing_tools, select_guidance, write_proof
 from archwright.plan.sections.plan_traits import derive_traits
 
-WINDOW_S = 3600.0
 MINUTES_PER_MONTH = 30 * 24 * 60.0
-# The workbook's fastest pair of windows: this many times the allowed rate uses 2 % of a month's allowance in an hour.
+# The fastest windows of the SRE Workbook: 14.4 times the allowed rate uses 2 % of a month's error budget in an hour.
 FAST_BURN_RATE, LONG_WINDOW, SHORT_WINDOW = 14.4, "1h", "5m"
 QUANTITY_NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "latency_s": "latency"}
-NO_GATEWAY_NOTE = (
-    "the query answers once the gateway stands in front of the provider, which this release does not start"
-)
-NEEDS_FILE = "service levels of the needs file"
+NO_GATEWAY_NOTE = ". The query works when the gateway runs in front of the provider, which this release does not start"
 TEXT_SERIES = ("ttft_s", "tpot_s", "tokens_per_s", "input_tokens")
 ALL_SERIES = ("latency_s", "requests", "in_flight", "decisions")
 LOCAL_SERIES = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
@@ -30,75 +25,56 @@ TRAINING_SERIES = ("train_s", "train_tokens_per_s", "train_memory_bytes")
 
 
 def build_monitoring_section(chosen: ChosenOption) -> Section:
-    served = ((workload, _find_pool(chosen, workload)) for workload in chosen.needs.workloads)
-    levels = tuple(line for workload, pool in served for line in _list_service_levels(workload, pool))
-    if "hosted" in derive_traits(chosen):
-        levels = tuple(replace(line, why=f"{line.why}; {NO_GATEWAY_NOTE}") for line in levels)
+    gateway = NO_GATEWAY_NOTE if "hosted" in derive_traits(chosen) else ""
+    pools = chosen.option.pools if chosen.option is not None else ()
+    levels = []
+    for workload in chosen.needs.workloads:
+        pool = next((pool for pool in pools if workload.name in pool.workloads), None)
+        levels += _list_service_levels(workload, pool, gateway)
     kept = tuple(line for line in list_existing_tools(chosen) if line.topic.startswith("Monitoring"))
     return Section(
         id="monitoring",
         title="Monitoring",
         summary=(
-            f"Every promise is a query: {len(levels)} service levels are watched, and reconcile holds what the plan "
-            "promises against what was measured."
+            f"Every prediction is a query: {len(levels)} service levels are watched, and `archwright reconcile` "
+            "compares the predictions of the plan with measurements."
         ),
         lines=(*kept, *select_guidance(chosen, "monitoring"), _build_series_line(chosen), *levels),
     )
 
 
-def _find_pool(chosen: ChosenOption, workload: Workload) -> Pool | None:
-    pools = chosen.option.pools if chosen.option is not None else ()
-    return next((pool for pool in pools if workload.name in pool.workloads), None)
-
-
 def _build_series_line(chosen: ChosenOption) -> SectionLine:
     traits = derive_traits(chosen)
     asked = {"text": TEXT_SERIES, "serving": ALL_SERIES, "this-machine": LOCAL_SERIES, "training": TRAINING_SERIES}
-    wanted = [quantity for trait, quantities in asked.items() if trait in traits for quantity in quantities]
-    requests = Query(metric="requests", labels={}, statistic="rate", window_s=WINDOW_S)
-    return SectionLine(
-        topic="Series",
-        choice=", ".join(METRIC_BY_QUANTITY[quantity].name for quantity in wanted) or "none",
-        why=(
-            "labels are workload, model and pool and never a caller, so that their number stays small; the gateway "
-            "shows them at /metrics" + ("" if wanted else "; nothing of this plan answers requests in this release")
-        ),
-        proof=requests.promql() if "serving" in traits else "archwright runs list",
-        alternative="a label for each caller",
-        why_not="a thousand callers would be a thousand times the series; who asked what is in the audit",
-    )
+    names = [METRIC_BY_QUANTITY[name].name for trait, found in asked.items() if trait in traits for name in found]
+    unused = "" if names else "; nothing in this plan answers requests in this release"
+    proof = write_proof("requests", "rate") if "serving" in traits else "archwright runs list"
+    return fill_line("monitoring.series", {"names": ", ".join(names) or "none", "unused": unused}, proof=proof)
 
 
-def _list_service_levels(workload: Workload, pool: Pool | None) -> Iterator[SectionLine]:
-    """One line a service level: what is asked for, the query, and what wakes somebody."""
+def _list_service_levels(workload: Workload, pool: Pool | None, gateway: str) -> Iterator[SectionLine]:
+    """One line per service level: the limit, its query, and when to alert."""
     slo = workload.slo
     limits = {"latency_s": slo.latency_p95_s}
     if workload.kind in TEXT_KINDS:
         limits = {"ttft_s": slo.ttft_p95_s, "tpot_s": slo.tpot_p95_s, **limits}
+    values: dict[str, object] = {"workload": workload.name, "short": SHORT_WINDOW, "long": LONG_WINDOW}
+    values["gateway"] = gateway
     for quantity, limit in limits.items():
         if limit is not None:
-            yield _build_latency_line(workload, pool, quantity, limit)
+            series = pool.launch.metrics.get(quantity) if pool is not None else None
+            engine = f"; the engine's own series is {series}" if series else ""
+            values |= {"quantity": QUANTITY_NAMES[quantity], "limit": limit, "engine": engine}
+            values["help"] = METRIC_BY_QUANTITY[quantity].help
+            proof = write_proof(quantity, "p95", workload=workload.name)
+            yield fill_line("monitoring.latency", values, proof=proof)
     if slo.availability is not None:
-        yield _build_availability_line(workload, slo.availability)
+        values |= {"target": slo.availability, "minutes": MINUTES_PER_MONTH * (1 - slo.availability)}
+        values["burn"] = FAST_BURN_RATE
+        yield fill_line("monitoring.availability", values, proof=_write_burn_alert(workload, slo.availability))
 
 
-def _build_latency_line(workload: Workload, pool: Pool | None, quantity: str, limit: float) -> SectionLine:
-    query = Query(metric=quantity, labels={"workload": workload.name}, statistic="p95", window_s=WINDOW_S)
-    series = pool.launch.metrics.get(quantity) if pool is not None else None
-    engine = f"; the engine's own series is {series}" if series else ""
-    return SectionLine(
-        topic=f"{workload.name}: {QUANTITY_NAMES[quantity]}",
-        choice=f"p95 at most {limit:g} s over an hour",
-        why=(
-            f"{METRIC_BY_QUANTITY[quantity].help}; asked for in the needs; wake somebody when it is above {limit:g} "
-            f"for {SHORT_WINDOW} and for {LONG_WINDOW}{engine}"
-        ),
-        proof=query.promql(),
-        source=NEEDS_FILE,
-    )
-
-
-def _build_availability_line(workload: Workload, target: float) -> SectionLine:
+def _write_burn_alert(workload: Workload, target: float) -> str:
     name = METRIC_BY_QUANTITY["requests"].name
     own = f'workload="{escape_label_value(workload.name)}"'
 
@@ -107,12 +83,4 @@ def _build_availability_line(workload: Workload, target: float) -> SectionLine:
         return f"{failed} / sum(rate({name}{{{own}}}[{window}]))"
 
     bound = f"{FAST_BURN_RATE * (1 - target):.6g}"
-    return SectionLine(
-        topic=f"{workload.name}: availability",
-        choice=f"{target:.6g} of requests answered, {MINUTES_PER_MONTH * (1 - target):.3g} minutes of outage in "
-        "30 days",
-        why=f"asked for in the needs; wake somebody at {FAST_BURN_RATE:g} times the allowed rate, "
-        f"over {LONG_WINDOW} and {SHORT_WINDOW}",
-        proof=f"{share(LONG_WINDOW)} > {bound} and {share(SHORT_WINDOW)} > {bound}",
-        source=NEEDS_FILE,
-    )
+    return f"{share(LONG_WINDOW)} > {bound} and {share(SHORT_WINDOW)} > {bound}"

@@ -1,4 +1,4 @@
-"""Every part of the plan in words and numbers, in the order they are read."""
+"""All sections of a plan in words and numbers, in reading order."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from archwright.plan.sections.scaling import build_scaling_section
 from archwright.plan.sections.security import build_security_section
 from archwright.plan.sections.storage import build_storage_section
 
-# This plan seen from three sides: rows of guidance alone.
+# Sections of guidance rows only.
 GUIDANCE_SECTIONS: tuple[tuple[Literal["stages", "practices", "providers"], str, str], ...] = (
     (
         "stages",
         "Seven stages of building AI infrastructure",
-        "How this plan meets each stage, from what is needed to what is measured.",
+        "How this plan meets each stage, from the needs to the measurements.",
     ),
     (
         "practices",
         "Seven best practices",
-        "Scalability, data governance, optimisation, security, MLOps, hybrid, monitoring: what this plan does.",
+        "This plan's answers on scalability, data governance, optimisation, security, MLOps, hybrid and monitoring.",
     ),
     (
         "providers",
         "How large providers do it",
-        "What they have published, and what of it fits a plan of this size.",
+        "Their published practice, and which parts of it fit a plan of this size.",
     ),
 )
 
 
 def build_sections(chosen: ChosenOption) -> tuple[Section, ...]:
-    """Call it before the ledger's bases are read: sections add their own."""
+    """Call before the ledger's bases are collected: the sections add bases."""
     parts = (
         build_network_section,
         build_storage_section,
@@ -50,13 +50,13 @@ def build_sections(chosen: ChosenOption) -> tuple[Section, ...]:
 
 
 def _build_stack_section(chosen: ChosenOption) -> Section:
-    """What each part is, why, and what else it could be. What the user runs already comes first."""
+    """Each part with its reason and its alternative; the tools that the user already runs come first."""
     kept = list_existing_tools(chosen)
-    own = ", ".join(line.choice for line in kept)
-    stays = f"what runs already stays and is not priced: {own}" if kept else "nothing of your own was named to stay"
+    own = f"Your existing tools stay and are not priced: {', '.join(line.choice for line in kept)}."
+    own = own if kept else "The needs name no existing tools to keep."
     return Section(
         id="stack",
         title="Software stack",
-        summary=f"Open interfaces and file formats at each joint, so that any part can be exchanged; {stays}.",
+        summary=f"Open interfaces and file formats between all parts, so that any part can be replaced. {own}",
         lines=(*kept, *select_guidance(chosen, "stack")),
     )

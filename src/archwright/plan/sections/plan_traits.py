@@ -1,4 +1,4 @@
-"""What a plan is like, in words that guidance rows select by; its own numbers, in words that they are filled with."""
+"""Traits of a plan, by which guidance rows are selected, and the values that fill their texts."""
 
 from __future__ import annotations
 
@@ -16,62 +16,21 @@ from archwright.plan.explain.formatting import format_estimate, format_number
 
 LARGE_ORGANISATION, SMALL_ORGANISATION = 1000, 50
 OWN_PURCHASES = frozenset({"bought", "owned"})
-# What a promise without a value is called.
+# The text of a value that the plan does not have.
 EMPTY_VALUE = "none"
 ESTIMATE_FIELDS = {"total": "total_cost", "capex": "capex", "power": "power_kw", "cost": "cost_per_month"}
 OPTION_VALUES = ("option", "placement", "provider", "regions", "machines", "models", "engines", *ESTIMATE_FIELDS)
 
-# Every trait that `when` and `unless` of a guidance row may name.
-TRAITS: dict[str, str] = {
-    "text": "generates text",
-    "rag": "answers from documents",
-    "embedding": "turns documents into vectors",
-    "image": "recognises images",
-    "tabular": "predicts from columns or series",
-    "classifier": "image or tabular",
-    "serving": "answers requests",
-    "training": "trains or tunes",
-    "finetune": "tunes a model",
-    "lora": "tunes by adapters",
-    "pretrain": "trains from scratch",
-    "data": "processes data in bulk",
-    "batch": "has work with an end: training, data, refreshes",
-    "decided": "an option was chosen",
-    "undecided": "none was feasible",
-    "own-machines": "machines bought or owned",
-    "buys": "machines are bought",
-    "rented": "machines rented",
-    "hosted": "a provider's model behind its interface",
-    "this-machine": "the machine at hand",
-    "hybrid": "house and outside together",
-    "gpu": "accelerators are used",
-    "several-machines": "more than one machine",
-    "several-nodes-train": "one training job on more than one machine",
-    "fabric": "a training job that needs a network of its own",
-    "several-regions": "more than one region",
-    "sites": "runs at plants or branches",
-    "scales": "the number of rented machines follows the load",
-    "committed": "a commitment of one or three years",
-    "spot": "interruptible machines",
-    "spares": "a promise of availability that takes spares",
-    "grows": "load grows",
-    "bound": "data is bound to places",
-    "sensitive": "personal, health or payment data",
-    "health": "health data",
-    "payment": "payment data",
-    "regulated": "regulations apply",
-    "large": f"{LARGE_ORGANISATION:,} people or more",
-    "small": f"fewer than {SMALL_ORGANISATION} people",
-    "monitoring-kept": "the user's own monitoring stays",
-}
-
 
 def derive_traits(chosen: ChosenOption) -> frozenset[str]:
-    needs, option = chosen.needs, chosen.option
-    found = {trait for trait, holds in _derive_needs_traits(needs) if holds}
-    if option is None:
-        return frozenset({*found, "undecided"})
-    return frozenset({*found, "decided", *(trait for trait, holds in _derive_option_traits(chosen, option) if holds)})
+    return frozenset(trait for trait, holds in evaluate_traits(chosen).items() if holds)
+
+
+def evaluate_traits(chosen: ChosenOption) -> dict[str, bool]:
+    """Every trait that `when` and `unless` of a guidance row may name; those of an option only if there is one."""
+    option, found = chosen.option, dict(_derive_needs_traits(chosen.needs))
+    found |= {"decided": option is not None, "undecided": option is None}
+    return found | dict(_derive_option_traits(chosen, option)) if option is not None else found
 
 
 def _derive_needs_traits(needs: Needs) -> Iterator[tuple[str, bool]]:
@@ -105,7 +64,7 @@ def _derive_needs_traits(needs: Needs) -> Iterator[tuple[str, bool]]:
 
 
 def serves_requests(workload: Workload) -> bool:
-    """It answers requests as they come. Refreshes of an index have a kind that serves, but no requests."""
+    """True if it answers requests as they arrive. Index refreshes have a serving kind, but no requests."""
     return workload.kind in SERVING_KINDS and workload.rate is not None
 
 
@@ -142,17 +101,17 @@ def build_template_values(chosen: ChosenOption) -> dict[str, str]:
     values = _build_needs_values(chosen.needs) | _build_option_values(chosen) | _format_machine_span(chosen)
     controls = list_controls(chosen.needs, chosen.catalog, PlanProvenance())
     proved = sum(control.status == "built-in" for control in controls)
-    return {**values, "answered": f"{proved} of {len(controls)} are proved by what runs"}
+    return {**values, "answered": f"{proved} of {len(controls)} are proved by the running platform"}
 
 
 def _format_machine_span(chosen: ChosenOption) -> dict[str, str]:
-    """Machines at both ends of the horizon: running on average, spares included."""
+    """Mean number of running machines in the first and in the last month, spares included."""
     first = sum(fleet.machines[0] for fleet in chosen.fleets)
     last = sum(fleet.machines[-1] for fleet in chosen.fleets)
     if not chosen.fleets and chosen.option is not None:
         first = last = sum(pool.replicas for pool in chosen.option.pools)
     if not last:
-        return {"span": "no machines of one's own"}
+        return {"span": "no own machines"}
     if first == last:
         return {"span": f"{format_number(first)} {'machine' if first == 1 else 'machines'} throughout"}
     return {"span": f"{format_number(first)} machines on average in the first month, {format_number(last)} in the last"}
@@ -192,7 +151,7 @@ def _build_needs_values(needs: Needs) -> dict[str, str]:
 def _format_retention(needs: Needs) -> str:
     limited = ((data.name, data.retention_months) for data in needs.data)
     stated = [f"{name} {format_number(months)} months" for name, months in limited if months is not None]
-    return _join_items(stated) if stated else "as long as the needs do not say"
+    return _join_items(stated) if stated else "without a limit in the needs"
 
 
 def _format_employees(employees: int | None) -> str:
@@ -214,7 +173,7 @@ def format_service_levels(workload: Workload) -> Iterator[str]:
         if limit is not None:
             yield f"{workload.name} {what} p95 <= {limit:g} s"
     if slo.availability is not None:
-        yield f"{workload.name} up {slo.availability:.6g} of the time"
+        yield f"{workload.name} availability {slo.availability:.6g}"
 
 
 def _format_growth(workloads: Iterable[Workload]) -> Iterator[str]:
@@ -238,7 +197,7 @@ def _build_option_values(chosen: ChosenOption) -> dict[str, str]:
         "models": _join_items(f"{name}: {model}" for name, model in option.models.items()),
         "engines": _join_items(list_engine_products(chosen)),
         **amounts,
-        # Rows say "a month" themselves.
+        # The rows add "a month".
         "cost": amounts["cost"].replace("/month", ""),
     }
 

@@ -1,4 +1,4 @@
-"""Scale: machines now and at the horizon, the range they move in, what a lost machine costs, and what breaks first."""
+"""Scale section: machines over time, their range, the loss of one machine, and which limit is reached first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
-from archwright.contract.evidence import Query
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Option, Pool, Purchase
 from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
@@ -16,16 +15,15 @@ from archwright.plan.capacity.availability import compute_availability, count_sp
 from archwright.plan.cost.data_placement import REFRESH_SUFFIX
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, compute_monthly_growth
 from archwright.plan.explain.formatting import describe_engines, format_estimate, format_number
-from archwright.plan.sections.guidance import select_guidance
+from archwright.plan.sections.guidance import fill_line, select_guidance, write_proof
 from archwright.plan.sections.plan_traits import serves_requests
 
 ELASTIC_PURCHASES = frozenset({"on-demand", "spot", "per-second"})
-IN_FLIGHT_WINDOW_S = 3600.0
-ORDINALS = ("first", "second", "third", "fourth")
+ORDINALS = ("First", "Second", "Third", "Fourth")
 
 
 class Headroom(NamedTuple):
-    """A limit and what the plan takes of it. `times`: how often the plan fits into it."""
+    """A limit of the needs. `taken`: what the plan uses of it; `times`: how often the plan fits into it."""
 
     name: str
     taken: Estimate
@@ -36,15 +34,15 @@ class Headroom(NamedTuple):
 def build_scaling_section(chosen: ChosenOption) -> Section:
     if chosen.option is None:
         lines: tuple[SectionLine, ...] = ()
-        summary = "No option is feasible: there is nothing to scale before a limit is moved."
+        summary = "No option is feasible, so there is nothing to scale. Relax a limit first."
     else:
         tightest = compute_headrooms(chosen, chosen.option)
         machines, ranges = _list_machines(chosen, chosen.option), _list_autoscaling_ranges(chosen, chosen.option)
         lines = (*machines, *ranges, *_list_machine_losses(chosen), *_list_limit_lines(tightest))
-        summary = "The needs state no limit that growth would meet: price decides how far this plan goes."
+        summary = "The needs state no limit that growth would reach. Only the price limits the growth of this plan."
         if tightest:
             first, times = tightest[0].name, tightest[0].times.value
-            summary = f"At {times:.2f} times this plan {first} is reached first, if it grows with the load."
+            summary = f"At {times:.2f} times this plan, {first} is reached first, if it grows with the load."
     return Section(id="scale", title="Scale", summary=summary, lines=(*lines, *select_guidance(chosen, "scale")))
 
 
@@ -55,72 +53,53 @@ def _list_machines(chosen: ChosenOption, option: Option) -> Iterator[SectionLine
             yield _build_steady_line(fleet, _find_pool(option, fleet))
         else:
             yield _build_batch_line(fleet)
-    if not chosen.fleets:
-        for pool in option.pools:
-            yield SectionLine(
-                topic=f"{', '.join(pool.workloads)}: machines",
-                choice=f"{describe_engines(pool)} in {pool.region}",
-                why=f"each serves {pool.slots} requests at once, {pool.context_tokens} tokens each",
-                proof=_build_in_flight_query(pool),
-            )
+    for pool in option.pools if not chosen.fleets else ():
+        values = {"workloads": ", ".join(pool.workloads), "engines": describe_engines(pool), "region": pool.region}
+        values |= {"slots": str(pool.slots), "context": str(pool.context_tokens)}
+        yield fill_line("scale.pool", values, proof=write_proof("in_flight", "max", pool=pool.name))
 
 
 def _find_pool(option: Option, fleet: MachineFleet) -> Pool | None:
-    """The pool of a fleet's place, for workloads that have one in each."""
+    """The pool at the fleet's place, for workloads that have a pool at each place."""
     of_them = [pool for pool in option.pools if set(pool.workloads) & set(fleet.workloads)]
     here = (pool for pool in of_them if pool.region in (fleet.where.region, fleet.where.country))
     return next(here, of_them[0] if of_them else None)
 
 
+def _list_fleet_values(fleet: MachineFleet, factor: float) -> dict[str, object]:
+    first, last = (format_number(fleet.machines[end] * factor) for end in (0, -1))
+    names = {"workloads": ", ".join(fleet.workloads), "purchase": fleet.purchase, "region": fleet.where.region}
+    return {**names, "machine": fleet.machine.id, "first": first, "last": last, "peak": fleet.peak}
+
+
 def _build_steady_line(fleet: MachineFleet, pool: Pool | None) -> SectionLine:
-    first, last = (format_number(fleet.machines[end]) for end in (0, -1))
     busy = f"{fleet.busy:.0%}" if fleet.busy >= 0.01 else "under 1%"
-    proof = f"archwright explain plan.json {fleet.workloads[0]}" if pool is None else _build_in_flight_query(pool)
-    slots = f"; {pool.replicas} engines in all, {pool.slots} requests at once each" if pool is not None else ""
-    return SectionLine(
-        topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",
-        choice=f"{fleet.machine.id}: {first} on average at first, {last} in the last month, {fleet.peak} at most",
-        why=f"the peak decides their number; they work {busy} of the time they run{slots}",
-        proof=proof,
-    )
+    slots, proof = "", f"archwright explain plan.json {fleet.workloads[0]}"
+    if pool is not None:
+        slots = f"; {pool.replicas} engines in total, {pool.slots} requests at once each"
+        proof = write_proof("in_flight", "max", pool=pool.name)
+    return fill_line("scale.steady", {**_list_fleet_values(fleet, 1.0), "busy": busy, "slots": slots}, proof=proof)
 
 
 def _build_batch_line(fleet: MachineFleet) -> SectionLine:
-    first, last = (format_number(fleet.machines[end] * HOURS_PER_MONTH) for end in (0, -1))
-    return SectionLine(
-        topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",
-        choice=f"{fleet.peak} x {fleet.machine.id} while it runs, {first} hours in the first month, {last} in the last",
-        why="work with an end: machines are there for the run, as many as its deadline takes",
-        proof=f"archwright explain plan.json {fleet.workloads[0]}",
-    )
-
-
-def _build_in_flight_query(pool: Pool) -> str:
-    """How full a pool was: against slots x replicas."""
-    query = Query(metric="in_flight", labels={"pool": pool.name}, statistic="max", window_s=IN_FLIGHT_WINDOW_S)
-    return query.promql()
+    proof = f"archwright explain plan.json {fleet.workloads[0]}"
+    return fill_line("scale.batch", _list_fleet_values(fleet, HOURS_PER_MONTH), proof=proof)
 
 
 def _list_autoscaling_ranges(chosen: ChosenOption, option: Option) -> Iterator[SectionLine]:
-    """What an autoscaler is set to: the machines that are had anyway, and the most at the peak."""
+    """Limits for an autoscaler: from the machines that are always there to the most at the peak."""
     batch = {one.name for one in chosen.needs.workloads if not serves_requests(one)}
     by_pool: dict[str, list[Purchase]] = defaultdict(list)
     for purchase in option.purchases:
         by_pool[purchase.pool].append(purchase)
     for pool, bought in by_pool.items():
-        had = sum(purchase.peak for purchase in bought if purchase.kind not in ELASTIC_PURCHASES)
-        low = had if pool in batch or pool.endswith(REFRESH_SUFFIX) else max(had, 1)
+        fixed = sum(purchase.peak for purchase in bought if purchase.kind not in ELASTIC_PURCHASES)
+        low = fixed if pool in batch or pool.endswith(REFRESH_SUFFIX) else max(fixed, 1)
         high = sum(purchase.peak for purchase in bought)
-        if low == high:
-            continue
-        ways = ", ".join(f"{format_number(p.machines)} {p.kind} on average, {p.peak} at peak" for p in bought)
-        yield SectionLine(
-            topic=f"{pool}: range",
-            choice=f"{low} to {high} {'machine' if high == 1 else 'machines'}",
-            why=f"{ways}; the provider's autoscaler keeps this range, this release starts no machines itself",
-            alternative=f"{high} all the time",
-            why_not="paid in every hour for the busiest one",
-        )
+        if low != high:
+            kinds = ", ".join(f"{format_number(p.machines)} {p.kind} on average, {p.peak} at peak" for p in bought)
+            values = {"pool": pool, "low": low, "high": high, "bought": kinds}
+            yield fill_line("scale.range", {**values, "noun": "machine" if high == 1 else "machines"})
 
 
 def _list_machine_losses(chosen: ChosenOption) -> Iterator[SectionLine]:
@@ -133,36 +112,32 @@ def _list_machine_losses(chosen: ChosenOption) -> Iterator[SectionLine]:
 
 
 def _build_loss_line(chosen: ChosenOption, workload: Workload, target: float, machines: int) -> SectionLine:
-    """Machines at a site stand in for each other, those of another site do not."""
+    """Machines of one site replace each other; machines of other sites do not."""
     sites = max(1, sum(chosen.needs.sites[name].count for name in workload.sites))
     peak = max(1, machines // sites)
     needed = max((n for n in range(1, peak + 1) if n + count_spares(n, target) <= peak), default=peak)
-    spares = peak - needed
-    at = f" at each of {sites} sites" if workload.sites else ""
-    return SectionLine(
-        topic=f"{workload.name}: a machine lost",
-        choice=f"{needed} + {spares} machines{at}",
-        why=(
-            f"{target:.6g} of the time is asked for; "
-            f"with {spares} spare the machines hold {compute_availability(needed, spares):.6g} "
-            f"if they fail independently. With one of {peak} down {(peak - 1) / peak:.0%} of the machines go on"
-            f"{_describe_overload(workload, peak / needed, chosen.needs.budget.horizon_months)}"
-        ),
-        proof=f"archwright explain plan.json {workload.name}",
-        alternative="no spare",
-        why_not=f"holds {compute_availability(needed, 0):.6g} of the time",
-    )
+    values = {
+        "workload": workload.name,
+        "needed": needed,
+        "spares": peak - needed,
+        "sites": f" at each of {sites} sites" if workload.sites else "",
+        "target": target,
+        "held": compute_availability(needed, peak - needed),
+        "peak": peak,
+        "left": (peak - 1) / peak,
+        "overload": _describe_overload(workload, peak / needed, chosen.needs.budget.horizon_months),
+        "bare": compute_availability(needed, 0),
+    }
+    return fill_line("scale.loss", values, proof=f"archwright explain plan.json {workload.name}")
 
 
 def _describe_overload(workload: Workload, times: float, months: int) -> str:
-    """The load at which limits break while every machine is up; machines are counted for the last month's peak."""
+    """The load at which limits break while every machine is up. Machines are counted for the last month's peak."""
     if workload.rate is None:
         return ""
     last = workload.rate.peak * compute_monthly_growth(workload.traffic, months)[-1]
-    return (
-        f"; all up, they carry at least {format_number(last * times)} requests/s, {times:.2f} times the last month's "
-        "peak: beyond it requests wait, then are refused"
-    )
+    carried = f"all up, they carry at least {format_number(last * times)} requests/s, {times:.2f} times"
+    return f"; {carried} the last month's peak. Beyond that load, requests wait and are then refused"
 
 
 def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
@@ -195,11 +170,12 @@ def _compute_headroom(chosen: ChosenOption, name: str, taken: Estimate, limit: f
 
 def _list_limit_lines(tightest: list[Headroom]) -> Iterator[SectionLine]:
     for place, one in zip(ORDINALS, tightest, strict=False):
-        risk = ", at risk: it lies inside the band" if one.times.low < 1 <= one.times.value else ""
-        yield SectionLine(
-            topic=f"What breaks {place}",
-            choice=f"{one.name}: {format_estimate(one.taken)} of {format_number(one.limit)}{risk}",
-            why=f"{format_number(one.times.value)} times this plan reaches it, if it grows in proportion to the load",
-            proof="archwright explain plan.json",
-            estimate=one.times,
-        )
+        values = {
+            "place": place,
+            "name": one.name,
+            "taken": format_estimate(one.taken),
+            "limit": format_number(one.limit),
+            "risk": ", at risk: the limit lies inside the band" if one.times.low < 1 <= one.times.value else "",
+            "times": format_number(one.times.value),
+        }
+        yield fill_line("scale.limit", values, estimate=one.times)

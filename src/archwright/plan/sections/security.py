@@ -1,4 +1,4 @@
-"""Security and compliance: what is chosen and who demands it, then each regulation with what answers it today."""
+"""Security and compliance section: the measures and who demands them, then each regulation and what meets it today."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from archwright.contract.evidence import Control
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.evidence.controls import list_controls
-from archwright.plan.sections.guidance import select_guidance
+from archwright.plan.sections.guidance import fill_line, select_guidance
 
-# Demands that count only for some uses or roles, which the needs do not state.
+# Demands that apply to some uses or roles only, which the needs do not state.
 CONDITIONAL_TIERS = {
     "high_risk": "if the use is of high risk",
-    "gpai_provider": "for whoever provides a general-purpose model",
+    "gpai_provider": "to a provider of a general-purpose model",
 }
 
 
@@ -28,8 +28,8 @@ def build_security_section(chosen: ChosenOption) -> Section:
         id="security",
         title="Security and compliance",
         summary=(
-            f"{len(controls)} controls: {proved} are proved by what runs, the others say whether they need a setting, "
-            "paper, or a later release. A regulation certifies organisations, not software: this is evidence for it."
+            f"{len(controls)} controls: {proved} are proved by the running platform; the others need a setting, "
+            "paperwork or a later release. A regulation certifies organisations, not software: this is evidence for it."
         ),
         lines=(*select_guidance(chosen, "security"), *named),
     )
@@ -39,36 +39,37 @@ def build_regulation_line(regulation: Regulation, controls: tuple[Control, ...])
     own = [control for control in controls if control.demanded_by.startswith(f"{regulation.id} ")]
     count = Counter(control.status for control in own)
     done = [control for control in own if control.status in ("built-in", "configured")]
-    reasons = [_describe_proofs(done), *_describe_conditions(regulation)]
-    return SectionLine(
-        topic=regulation.name,
-        choice=(
-            f"{len(own)} demands: {count['built-in']} built in, {count['configured']} by a setting, "
-            f"{count['organisational']} on paper, {count['later']} in a later release"
-        ),
-        why="; ".join(reasons),
+    proofs = "; ".join(f"{control.demand} ({control.evidence})" for control in done)
+    unproved = "this release proves none of it: each demand needs paperwork or comes with a later release"
+    values = {
+        "name": regulation.name,
+        "count": len(own),
+        "built": count["built-in"],
+        "configured": count["configured"],
+        "paper": count["organisational"],
+        "later": count["later"],
+        "reasons": "; ".join([f"proved: {proofs}" if done else unproved, *_describe_conditions(regulation)]),
+    }
+    return fill_line(
+        "security.regulation",
+        values,
         demanded_by=tuple(control.demanded_by for control in own),
         proof=done[0].id if done else "",
         source=f"{regulation.source}, {regulation.as_of} ({regulation.confidence})",
     )
 
 
-def _describe_proofs(done: list[Control]) -> str:
-    if not done:
-        return "nothing of it is proved by this release: each demand is paper or comes with a later release"
-    return "proved: " + "; ".join(f"{control.demand} ({control.evidence})" for control in done)
-
-
 def _describe_conditions(regulation: Regulation) -> list[str]:
-    """What else a reader must know: demands that depend on use and role, deadlines, the fine."""
-    said = []
-    for tier, when in CONDITIONAL_TIERS.items():
+    """Demands that depend on use and role, deadlines, and the fine."""
+    found = []
+    for tier, condition in CONDITIONAL_TIERS.items():
         count = sum(rule.tier == tier for rule in regulation.controls)
         if count:
-            said.append(f"{count} {'demand counts' if count == 1 else 'demands count'} only {when}: to be stated first")
+            found.append(
+                f"{count} {'demand applies' if count == 1 else 'demands apply'} only {condition}: state it first"
+            )
     if regulation.deadlines:
-        said.append("dates: " + ", ".join(f"{deadline.date} {deadline.what}" for deadline in regulation.deadlines))
-    if regulation.fine is not None:
-        fine = regulation.fine
-        said.append(f"fine up to {fine.max_eur:,.0f} EUR or {fine.max_turnover_share:.0%} of turnover ({fine.clause})")
-    return said
+        found.append("dates: " + ", ".join(f"{deadline.date} {deadline.what}" for deadline in regulation.deadlines))
+    if (fine := regulation.fine) is not None:
+        found.append(f"fine up to {fine.max_eur:,.0f} EUR or {fine.max_turnover_share:.0%} of turnover ({fine.clause})")
+    return found

@@ -1,4 +1,4 @@
-"""Storage: what is kept, how much of it, where, on which tier and why, who demands it, and what it could be instead."""
+"""Storage section: what is stored, how much, where, on which tier and why, and which clause demands it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
-from archwright.contract.evidence import Query
 from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption, Location
@@ -19,16 +18,17 @@ from archwright.plan.cost.storage_and_egress import (
     list_stored_items,
 )
 from archwright.plan.explain.formatting import format_estimate, format_number
+from archwright.plan.sections.guidance import fill_line, read_line_templates, write_proof
 from archwright.sizing.infrastructure import storage
 from archwright.sizing.infrastructure.storage import StoredData
 
-WINDOW_S = 3600.0
 EMPTY_SUMMARIES = {
-    True: "Data stay where they are: nothing is kept beside them.",
-    False: "No option is feasible: there is no place to keep anything before a limit is moved.",
+    True: "The data stays where it is. Nothing else is stored.",
+    False: "No option is feasible, so no storage location is known. Relax a limit first.",
 }
 TB, GB = 1e12, 1e9
 RETENTION_WORDS = r"retention job|retention$|storage limitation|deletion"
+PROVENANCE_WORDS = r"provenance|lineage|asset inventory"
 TIER_NAMES = {
     "object": "object storage",
     "archive": "archive storage",
@@ -36,77 +36,57 @@ TIER_NAMES = {
     "file": "shared flash",
 }
 OWN_TIER_NAMES = {
-    "object": "disks of one's own, as an object store",
-    "archive": "disks of one's own, apart from the others",
-    "block": "flash of one's own",
-    "file": "flash of one's own, shared",
+    "object": "own disks, as an object store",
+    "archive": "own disks, apart from the others",
+    "block": "own flash",
+    "file": "own flash, shared",
 }
-# What shows a kind of thing on the running platform, and what else could hold it; by the words its name begins with.
-PROOFS = {
-    "data": "archwright data list",
-    "model files": "archwright models list",
-    "checkpoints": "archwright runs list",
-    "logs and audit": "archwright audit verify",
-    "metrics": "/metrics of the gateway",
-}
-ALTERNATIVES = {
-    "data": ("a warehouse or a shared file system", "dearer by the byte, and formats that only one product reads"),
-    "backup": ("a second hot copy", "nobody reads a backup: the cheapest class will do"),
-    "model files": ("in the image of the engine", "each version would be built and pulled whole"),
-    "checkpoints": ("on the machine that trains", "it would be lost with the machine"),
-    "logs and audit": ("a search engine", "it keeps an index several times their size; records are read rarely"),
-    "metrics": ("object storage", "queries of the last weeks read small pieces"),
-    "vector index": ("a managed vector database", "priced by the vector; your data would lie with one more processor"),
-}
+# Templates of stored items: a name begins with what follows the prefix.
+ITEM_PREFIX = "storage.item."
+INDEX_FACTS = ("text.share", "text.bytes", "chunk.tokens")
 
 
 def build_storage_section(chosen: ChosenOption) -> Section:
     case = build_chosen_context(chosen)
     kept = list_stored_items(case)
     lines = [
-        *_list_existing_stores(case),
+        *(
+            fill_line(
+                "storage.existing", {"kind": own.kind, "product": own.product}, source=own.url or "needs: existing"
+            )
+            for own in case.needs.existing
+            if own.kind in ("lake", "registry")
+        ),
         *(_build_item_line(case, one) for one in kept),
         *_list_cache_lines(case),
         *_list_retention_lines(case),
         *_list_index_estimates(case),
+        *(() if kept else _list_local_data(case)),
     ]
-    if not kept:
-        lines += _list_local_data(case)
     whole = sum(one.kept.bytes[-1] for one in kept)
     places = len({one.where for one in kept})
-    said = f"{format_number(whole / TB)} TB in the last month, in {places} place{'s' if places != 1 else ''}"
-    summary = f"{said}. Every option keeps as much; what it costs hangs on where it lies."
+    size = f"{format_number(whole / TB)} TB in the last month, in {places} place{'s' if places != 1 else ''}"
+    summary = f"{size}. Every option stores the same data; only the storage location changes the cost."
     summary = summary if kept else EMPTY_SUMMARIES[bool(case.where)]
     return Section(id="storage", title="Storage", summary=summary, lines=tuple(lines))
 
 
-def _list_existing_stores(case: OptionContext) -> Iterator[SectionLine]:
-    for line in case.needs.existing:
-        if line.kind in ("lake", "registry"):
-            yield SectionLine(
-                topic=f"Existing {line.kind}",
-                choice=f"{line.product}, kept",
-                why="it is there and runs: neither moved nor priced; this release measures nothing of it",
-                source=line.url or "needs: existing",
-            )
-
-
 def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
-    kept, kind = one.kept, next(kind for kind in ALTERNATIVES if one.kept.name.startswith(kind))
-    tiers = OWN_TIER_NAMES if one.where.placement in OWN_PLACEMENTS else TIER_NAMES
+    kept, tiers = one.kept, OWN_TIER_NAMES if one.where.placement in OWN_PLACEMENTS else TIER_NAMES
+    kinds = (name.removeprefix(ITEM_PREFIX) for name in read_line_templates() if name.startswith(ITEM_PREFIX))
+    kind = next(kind for kind in kinds if kept.name.startswith(kind))
     first, last = (format_number(kept.bytes[end] / GB) for end in (0, -1))
-    grows = f"{first} GB" if first == last else f"{first} GB in the first month, {last} GB in the last"
-    alternative, why_not = ALTERNATIVES[kind]
-    proof = PROOFS.get(kind, "")
-    unproved = "" if proof else "; this release shows nothing of it on the running platform"
-    return SectionLine(
-        topic=kept.name[0].upper() + kept.name[1:],
-        choice=f"{grows} on {tiers[kept.tier]} in {_display_name(one.where)}",
-        why=f"{kept.why}{_describe_bandwidth(case, kept)}{unproved}",
+    values = {
+        "name": kept.name[0].upper() + kept.name[1:],
+        "size": f"{first} GB" if first == last else f"{first} GB in the first month, {last} GB in the last",
+        "tier": tiers[kept.tier],
+        "place": _name_place(one.where),
+        "reason": f"{kept.why}{_describe_bandwidth(case, kept)}",
+    }
+    return fill_line(
+        f"{ITEM_PREFIX}{kind}",
+        values,
         demanded_by=_list_clauses(case, kind),
-        proof=proof,
-        alternative=alternative,
-        why_not=why_not,
         estimate=_estimate_bytes(case, one),
         source=case.quotes.sources(*kept.facts),
     )
@@ -117,7 +97,7 @@ def _describe_bandwidth(case: OptionContext, kept: StoredData) -> str:
         return ""
     limit = case.catalog.parameter("object.bandwidth")
     if kept.tier == "file":
-        most = f"{limit.value / GB:g} a machine gets from object storage"
+        most = f"{limit.value / GB:g} GB/s that one machine gets from object storage"
         return f"; {kept.bandwidth / GB:.1f} GB/s, more than the {most}"
     streams = max(1, -(-kept.bandwidth // limit.value))
     return f"; {kept.bandwidth / GB:.2g} GB/s, the streams of {streams:.0f} machine{'s' if streams > 1 else ''}"
@@ -128,14 +108,12 @@ def _list_clauses(case: OptionContext, kind: str) -> tuple[str, ...]:
         return storage.backup_clauses(case.needs, case.catalog)
     if kind == "logs and audit":
         return storage.log_retention_days(case.needs, case.catalog)[1]
-    if kind == "data":
-        return storage.find_clauses(case.needs, case.catalog, r"provenance|lineage|asset inventory")
-    return ()
+    return storage.find_clauses(case.needs, case.catalog, PROVENANCE_WORDS) if kind == "data" else ()
 
 
 def _estimate_bytes(case: OptionContext, one: StoredItem) -> Estimate:
     basis = case.ledger.create_basis(
-        f"bytes.{one.kept.name}.{_display_name(one.where)}".lower().replace(" ", "-"),
+        f"bytes.{one.kept.name}.{_name_place(one.where)}".lower().replace(" ", "-"),
         "formula",
         f"bytes in the last month: {one.kept.name}",
         formula=one.kept.why,
@@ -145,86 +123,50 @@ def _estimate_bytes(case: OptionContext, one: StoredItem) -> Estimate:
 
 
 def _list_cache_lines(case: OptionContext) -> Iterator[SectionLine]:
-    """A tier for keys and values is memory and flash that machines have: sized, and not bought."""
+    """A cache tier for keys and values uses memory and flash that the machines have: sized, not bought."""
     for workload in case.needs.workloads:
         model = case.models.get(workload.name)
         size = storage.cache_tier_bytes(workload, model) if model is not None else 0.0
         if size:
-            minutes, labels = storage.CACHE_RETENTION_S / 60, {"workload": workload.name}
-            query = Query(metric="ttft_s", labels=labels, statistic="p95", window_s=WINDOW_S)
-            yield SectionLine(
-                topic=f"Cache of conversations of {workload.name}",
-                choice="the engine's own memory; no tier beside it",
-                why=(
-                    f"the prompts of {minutes:.0f} busy minutes would keep {format_number(size / GB)} GB; without it a "
-                    "follow-up reads its prompt again, which the predicted time to first token includes"
-                ),
-                proof=query.promql(),
-                alternative="host memory or local flash as a second tier",
-                why_not="worth it where most conversations come back within minutes: measure that first",
-            )
+            values = {"workload": workload.name, "minutes": storage.CACHE_RETENTION_S / 60}
+            values["size"] = format_number(size / GB)
+            yield fill_line("storage.cache", values, proof=write_proof("ttft_s", "p95", workload=workload.name))
 
 
 def _list_retention_lines(case: OptionContext) -> Iterator[SectionLine]:
     limited = [data for data in case.needs.data if data.retention_months is not None]
     if limited:
         names = ", ".join(f"{data.name} {data.retention_months:g} months" for data in limited)
-        yield SectionLine(
-            topic="Retention",
-            choice=f"deleted when their time is over: {names}",
-            why="sizes above count on it; what is not deleted is paid for, and may have to be answered for",
-            demanded_by=storage.find_clauses(case.needs, case.catalog, RETENTION_WORDS),
-            proof="archwright data list",
-            alternative="keep all of it",
-            why_not="the share that is never read again only grows",
-        )
+        clauses = storage.find_clauses(case.needs, case.catalog, RETENTION_WORDS)
+        yield fill_line("storage.retention", {"names": names}, demanded_by=clauses)
 
 
 def _list_index_estimates(case: OptionContext) -> Iterator[SectionLine]:
-    """Indexes whose size rests on a guess."""
+    """Indexes whose number of vectors is estimated, not counted."""
     for workload in case.needs.workloads:
         months = build_monthly_indexes(case, workload)
         place = next(iter(case.load_shares(workload)), None)
         if not months or months[-1].stated or place is None:
             continue
         last, form = months[-1], choose_index_form(case, workload, place)
-        yield SectionLine(
-            topic=f"Size of the index of {workload.name}",
-            choice=f"searched in {form} form: {format_number(last.footprint(form).memory_bytes / GB)} GB of host "
-            "memory",
-            why=f"{format_estimate(last.vectors)}: guessed from the bytes of its data, "
-            "the widest unknown of this section",
-            alternative="count the documents",
-            why_not="state an embedding workload with documents and tokens_per_document, and the guess is gone",
-            estimate=_estimate_vectors(case, last.vectors, workload.name),
-            source=case.quotes.sources("text.share", "text.bytes", "chunk.tokens"),
+        values = {"workload": workload.name, "form": form, "vectors": format_estimate(last.vectors)}
+        values["memory"] = format_number(last.footprint(form).memory_bytes / GB)
+        basis = case.ledger.create_basis(
+            f"vectors.{workload.name}",
+            "formula",
+            "vectors of a retrieval index in the last month",
+            formula="bytes of the data x share of text / bytes of a token / tokens of a chunk; band: all at their ends",
+            facts=case.quotes.drivers(INDEX_FACTS),
         )
-
-
-def _estimate_vectors(case: OptionContext, vectors: Estimate, workload: str) -> Estimate:
-    names = ("text.share", "text.bytes", "chunk.tokens")
-    basis = case.ledger.create_basis(
-        f"vectors.{workload}",
-        "formula",
-        "vectors of a retrieval's index in the last month",
-        formula="bytes of the data x share of text / bytes of a token / tokens of a chunk; band: all at their ends",
-        facts=case.quotes.drivers(names),
-    )
-    return replace(vectors, basis=basis)
+        vectors, source = replace(last.vectors, basis=basis), case.quotes.sources(*INDEX_FACTS)
+        yield fill_line("storage.index-size", values, estimate=vectors, source=source)
 
 
 def _list_local_data(case: OptionContext) -> Iterator[SectionLine]:
     if any(place.placement == "this-machine" for place in case.where):
         size = sum(data.size_gib for data in case.needs.data)
-        yield SectionLine(
-            topic="Data",
-            choice=f"{size:g} GiB on this machine's disk",
-            why="it is there, and costs nothing more; its files and the model's are counted",
-            proof=Query(metric="disk_bytes", labels={}, statistic="max", window_s=WINDOW_S).promql(),
-            alternative="object storage",
-            why_not="nothing else reads them",
-        )
+        yield fill_line("storage.local", {"size": size}, proof=write_proof("disk_bytes", "max"))
 
 
-def _display_name(where: Location) -> str:
+def _name_place(where: Location) -> str:
     return where.region or where.provider
