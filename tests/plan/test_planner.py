@@ -278,7 +278,7 @@ def test_a_hosted_api_is_chosen_when_nothing_forbids_it(plan_of: Make) -> None:
     assert plan.chosen == "hosted-api-deepseek"
     assert (plan.pools, plan.predictions, plan.loads) == ((), (), ())
     assert plan.workloads[0].model == "deepseek-v3.2" and plan.workloads[0].pools == ()
-    assert any("not promised" in text for text in plan.not_sized)
+    assert any("not predicted" in text for text in plan.not_sized)
     assert "engine" not in {line.function for line in plan.stack}
 
 

@@ -75,7 +75,7 @@ def test_equal_options_share_the_chance_and_are_called_equal(catalog: Catalog) -
     made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(100, "a")))
     chosen, decision = decided(made)
     assert chosen == "x" and decision.rivals[0].cheaper == 0.5 and decision.rivals[0].equal
-    assert notes_of(made)[0] == "a tie: y costs the same in every draw"
+    assert notes_of(made)[0] == "a tie: y costs the same in every sample"
     unlike = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(100, "b")))
     assert not decided(unlike)[1].rivals[0].equal
 
@@ -124,7 +124,7 @@ def test_ties_and_near_ties_are_said(catalog: Catalog) -> None:
     near = (draft("x", rent(100, "a")), draft("y", rent(105, "b")), draft("z", rent(118, "b")), draft("far", rent(900)))
     wide = draft("wide", rent(130, "c"))
     notes = notes_of(world(catalog, needs(), {**FACTS, "c": fact("c", 1, 4.0)}, *near, wide))
-    assert notes[0].startswith("a tie: y costs 50 USD more over the horizon, and is the cheaper one in ")
+    assert notes[0].startswith("a tie: y costs 50 USD more over the horizon, and is cheaper in ")
     assert notes[1].startswith("a near-tie: z costs 180 USD more")
     assert not any("far" in note for note in notes)
     assert not any("near-tie: wide" in note for note in notes)
@@ -140,7 +140,7 @@ def test_of_several_cheaper_options_the_cheapest_is_the_one_to_know(catalog: Cat
         world(catalog, needs(prefer="on-premises"), {"a": fact("a", 1, 1.3), "b": fact("b", 1, 1.3)}, *drafts)
     )
     assert not any("near costs" in note for note in notes)
-    assert notes[0] == "preferred over low, at 400 USD more over the horizon"
+    assert notes[0] == "preferred over low, at an extra cost of 400 USD over the horizon"
 
 
 def test_a_preferred_option_may_be_dearer_than_its_tie(catalog: Catalog) -> None:
@@ -152,7 +152,7 @@ def test_a_preferred_option_may_be_dearer_than_its_tie(catalog: Catalog) -> None
         draft("y", rent(100, "a")),
     )
     notes = notes_of(made)
-    assert notes[0] == "preferred over y, at 50 USD more over the horizon"
+    assert notes[0] == "preferred over y, at an extra cost of 50 USD over the horizon"
     assert "y costs 50 USD less" in notes[1]
 
 
@@ -174,7 +174,7 @@ def test_the_value_of_the_payments_today_is_said(catalog: Catalog) -> None:
     assert f"{today:,.0f} USD" in plain[-1] and "goals" not in plain[-1]
     worth = notes_of(world(sooner(catalog), needs(worth=150.0), {}, draft("x", rent(100))))
     gain = sum(150 / (1 + rate) ** ((month + 1) / 12) for month in range(MONTHS)) - today
-    assert f"with what the goals bring, net {gain:,.0f} USD" in worth[-1]
+    assert f"net of the value of the goals: {gain:,.0f} USD" in worth[-1]
     assert notes_of(world(catalog, needs(), {}, draft("free", rent(0)))) == ()
 
 
@@ -395,7 +395,7 @@ def test_nothing_is_earned_before_production_and_the_whole_only_in_time(catalog:
     assert returns.payback_month == 10 and 0.5 < returns.pays < 1
     ends = {phase.name: round(phase.ends.value, 3) for phase in schedule.phases}
     assert ends == {"procurement": 0, "build": 2, "pilot": 2, "growing use": 6}
-    assert any("grows evenly to the whole" in text for text in made.ledger.assumptions)
+    assert any("grows evenly to its full amount" in text for text in made.ledger.assumptions)
 
 
 def test_costs_and_dates_widen_the_net_together(catalog: Catalog) -> None:
@@ -487,11 +487,11 @@ def test_the_order_without_people_is_said_where_it_is_another(catalog: Catalog) 
     made = world(catalog, needs(), {}, few, many, dear)
     found = compare_options(made.needs, made.options, made.drafts, made.ledger, made.purse)
     chosen = next(option for option in found.options if option.name == found.chosen)
-    (note,) = [note for note in chosen.notes if note.startswith("without people")]
+    (note,) = [note for note in chosen.notes if note.startswith("cost without staff")]
     assert found.chosen == "few" and note.endswith("many 100, few 300, dear 400")
     alone = world(catalog, needs(), {}, few, dear)
     found = compare_options(alone.needs, alone.options, alone.drafts, alone.ledger, alone.purse)
-    assert not any(note.startswith("without people") for option in found.options for note in option.notes)
+    assert not any(note.startswith("cost without staff") for option in found.options for note in option.notes)
 
 
 @pytest.mark.parametrize(

@@ -37,11 +37,11 @@ def test_what_the_limit_leaves_for_a_wait(needs_of: Read) -> None:
     limit = needs.workloads[0].slo.ttft_p95_s
     assert limit == 8.0
     assert of(needs, queueing(2.0)) == QueueTimeouts(
-        wait_s=6.0, overflow_s=6.0, source="TTFT p95 of 8 s less 2 s, predicted at the peak with a slot in hand"
+        wait_s=6.0, overflow_s=6.0, source="TTFT p95 of 8 s less 2 s, predicted at the peak with a free slot"
     )
     # Of several pools the slowest; who the plan was made for is let in, also on the slow end of the band.
     two = of(needs, queueing(2.0), queueing(3.0, 1.0, 7.0))
-    assert (two.wait_s, two.overflow_s) == (7.0, 5.0) and "99th of 100 waits" in two.source
+    assert (two.wait_s, two.overflow_s) == (7.0, 5.0) and "p99 wait" in two.source
     # Nobody is let in who could only be late, however long the plan's own waits; and a floor of a tight limit.
     late = of(needs, queueing(9.0, 5.0, 90.0))
     assert (late.wait_s, late.overflow_s) == (8.0, 0.8) and "at least 10% of the limit" in late.source

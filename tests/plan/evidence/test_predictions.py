@@ -212,12 +212,12 @@ def test_what_nothing_measures_is_named(needs_of: Read) -> None:
     ledger, needs = PlanProvenance(), needs_of("startup")[0]
     report_unpredicted(needs, (), ledger)
     said = "\n".join(ledger.not_sized)
-    assert "latency and throughput of support-chat: not promised" in said
-    assert "availability of support-chat: not promised" in said
-    assert "hours of a run of tone, index: sized, not promised" in said
+    assert "latency and throughput of support-chat: not predicted" in said
+    assert "availability of support-chat: not predicted" in said
+    assert "hours of a run of tone, index: sized, not predicted" in said
     ledger, needs = PlanProvenance(), needs_of("clinic")[0]
     report_unpredicted(needs, (), ledger)
-    assert any(line.startswith("latency of xray: not promised") for line in ledger.not_sized)
+    assert any(line.startswith("latency of xray: not predicted") for line in ledger.not_sized)
 
 
 @pytest.mark.parametrize(("name", "workload", "limit"), [("clinic", "xray", 1.0), ("manufacturer", "downtime", 0.05)])
@@ -232,10 +232,10 @@ def test_every_limit_of_work_without_text_has_its_promise(
     assert latency.estimate.basis in {basis.id for basis in plan.bases}
     assert f"{workload}.requests.share" in held
     assert workload not in {load.workload for load in plan.loads}
-    assert any(f"the most requests/s of {workload}: sized, not promised" in line for line in plan.not_sized)
+    assert any(f"highest requests/s of {workload}: sized, not predicted" in line for line in plan.not_sized)
 
 
 def test_the_startups_tuning_run_is_promised_and_its_index_is_not(plan_of: Make) -> None:
     plan = plan_of("startup")
     assert "tone.train_s.max" in {prediction.id for prediction in plan.predictions}
-    assert any("hours of a run of index: sized, not promised" in line for line in plan.not_sized)
+    assert any("hours of a run of index: sized, not predicted" in line for line in plan.not_sized)

@@ -125,10 +125,10 @@ def flipping(to: str | None, at: float | None, *, inside: bool = True) -> CostDr
 @pytest.mark.parametrize(
     ("driver", "said_of_it"),
     [
-        (flipping("y", 4.5), "at 4.5 y would be chosen: inside its band"),
-        (flipping("y", 9.0, inside=False), "at 9 y would be chosen: outside its band"),
-        (flipping(None, 4.5), "at 4.5 nothing would be feasible: inside its band"),
-        (flipping(None, None, inside=False), "no value in reach changes the choice"),
+        (flipping("y", 4.5), "at 4.5, inside its band, y would be chosen"),
+        (flipping("y", 9.0, inside=False), "at 9, outside its band, y would be chosen"),
+        (flipping(None, 4.5), "at 4.5, inside its band, nothing would be feasible"),
+        (flipping(None, None, inside=False), "no value within a factor of ten changes the choice"),
     ],
 )
 def test_a_driver_shows_what_it_would_change(desk: Plan, driver: CostDriver, said_of_it: str) -> None:
@@ -156,10 +156,10 @@ def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
         returns=returns,
     )
     text = explain_plan(replace(desk, decision=decision, stale_facts=("price.x is old",)))
-    assert "y is the cheaper one in 40% of the draws: a tie; by the end of month 7 less has been paid" in text
-    assert "z is the cheaper one in 1% of the draws; at no month less has been paid" in text
-    assert "confidence 70.0% high, 30.0% low" in text and "price.x is old" in text
-    assert "worth 100 EUR over the horizon, net 40 EUR; paid back by month 3" in text
+    assert "y is cheaper in 40% of the samples: a tie. The chosen option is cheaper in total from month 7" in text
+    assert "z is cheaper in 1% of the samples. The chosen option is cheaper in total in no month" in text
+    assert "confidence of its facts: 70.0% high, 30.0% low" in text and "price.x is old" in text
+    assert "the goals bring 100 EUR over the horizon, net 40 EUR; paid back by month 3" in text
     assert "not paid back in the horizon" in describe_return(replace(returns, payback_month=None))
 
 
@@ -200,7 +200,7 @@ def test_a_plan_that_chose_nothing_and_assumed_nothing(desk: Plan) -> None:
 
 def test_a_model_that_somebody_else_serves(desk: Plan) -> None:
     bought = replace(desk.workloads[0], pools=())
-    assert "served by this-machine: no machines of ours" in explain_plan(replace(desk, workloads=(bought,)))
+    assert "served by this-machine without own machines" in explain_plan(replace(desk, workloads=(bought,)))
 
 
 def test_work_without_an_endpoint_says_where_it_runs_and_what_it_costs(desk: Plan) -> None:
@@ -215,15 +215,15 @@ def test_work_without_an_endpoint_says_where_it_runs_and_what_it_costs(desk: Pla
         WorkloadPlan(name="house", model="x", pools=()),
     )
     option = replace(desk.options[0], purchases=runs, cost_lines=(line,))
-    said = "hours of a run of nightly, house: sized, not promised"
+    said = "hours of a run of nightly, house: sized, not predicted"
     plan = replace(desk, options=(option,), workloads=workloads, not_sized=(said,))
     text = explain_plan(plan, "nightly").splitlines()
     assert text[:2] == [
-        "nightly: no model, in runs on m",
+        "nightly: no model, as batch runs on m",
         "  nightly: 2 x m bought, peak 3 (the same machines as house)",
     ]
     assert text[2].startswith(f"  {line.name}: ") and text[3] == f"  {said}"
-    assert explain_plan(plan, "house").startswith("house: x, in runs on m\n")
+    assert explain_plan(plan, "house").startswith("house: x, as batch runs on m\n")
 
 
 def test_a_workload_at_several_sites_shows_every_pool(desk: Plan) -> None:
@@ -237,9 +237,9 @@ def test_a_workload_at_several_sites_shows_every_pool(desk: Plan) -> None:
     ("word", "meaning"),
     [
         ("energy", "electricity at the plug"),
-        ("staff", "people the platform takes"),
+        ("staff", "staff that operates the platform"),
         ("residual", "none in this-machine"),
-        ("capex", "What is paid to buy"),
+        ("capex", "All purchases over the horizon"),
         ("break-even", "first month"),
         ("Break even", "first month"),
         ("pareto", "total_cost"),

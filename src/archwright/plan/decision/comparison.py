@@ -1,6 +1,6 @@
-"""What stands beside the choice: who else was near, which facts would change it, what it earns.
+"""Comparison of options: near alternatives, facts that would change the choice, and the return.
 
-All options use the same samples of the facts (`monte_carlo`), so two options that share a fact share its error.
+All options use the same samples of the facts (`monte_carlo`), so options that share a fact also share its error.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from archwright.plan.explain.formatting import format_number
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
 
-# Beyond a tie, still worth a word: as uncertain as this, and no further apart than this share of the cost.
+# Limits of a near-tie: the probability of being cheaper, and the cost difference as a share of the cost.
 NEAR_TIE_CHANCES = (0.2, 0.8)
 NEAR_TIE_COST_SHARE = 0.2
 MAX_NOTES = 3
 STAFF_CATEGORY = "staff"
-# A driver is shown when it makes up this share of the error, or flips the choice inside its own band.
+# A driver is shown if it causes this share of the variance, or if it changes the choice inside its band.
 MIN_DRIVER_SHARE = 0.01
 MAX_DRIVERS = 20
-# What a driver's band says about it: that of the catalog's rows of this confidence.
+# Confidence of a driver by the width of its band: the catalog's rows of a confidence have this band.
 CONFIDENCE_BANDS = (("exact", 1.0), ("high", BAND["high"]), ("medium", BAND["medium"]), ("low", BAND["low"]))
 LOWEST_CONFIDENCE = "very low"
 
 
 class CriterionAxis(NamedTuple):
-    """Something of which less is better, and how to read it from an option; None: not known."""
+    """A criterion of which less is better, with its value per option; None: not known."""
 
     name: str
     values: tuple[float | None, ...]
@@ -57,7 +57,7 @@ class PricedOption(NamedTuple):
 
 
 class OptionComparison(NamedTuple):
-    """`options` are those given, the chosen one with notes on what was near and what it is worth today."""
+    """`options`: those given, the chosen one with notes on near alternatives and on its present value."""
 
     chosen: str | None
     options: tuple[Option, ...]
@@ -69,17 +69,17 @@ def compare_options(
     options: tuple[Option, ...],
     drafts: tuple[OptionDraft, ...],
     ledger: PlanProvenance,
-    purse: BudgetConverter,
+    converter: BudgetConverter,
 ) -> OptionComparison:
-    """The choice among `options`, which `purse` made from `drafts`, and everything that stands beside it."""
+    """Choose among `options`, which `converter` made from `drafts`, and compare the others with the choice."""
     chosen, options = choose_option(options, needs.placement.prefer)
-    decision = build_decision(needs, options, drafts, ledger, chosen, purse)
+    decision = build_decision(needs, options, drafts, ledger, chosen, converter)
     best = next((option for option in options if option.name == chosen), None)
     if best is None:
         return OptionComparison(None, options, decision)
-    people = describe_cost_without_staff(best, options, drafts, purse)
+    people = describe_cost_without_staff(best, options, drafts, converter)
     terms = next(draft.terms for draft in drafts if draft.name == chosen) or ()
-    today = describe_present_value(needs, terms, estimate_timeline(best, needs, purse), purse)
+    today = describe_present_value(needs, terms, estimate_timeline(best, needs, converter), converter)
     notes = (*describe_near_ties(best, options, decision), *people, *filter(None, (today,)))
     noted = replace(best, notes=(*best.notes, *notes))
     return OptionComparison(chosen, tuple(noted if option is best else option for option in options), decision)
@@ -91,9 +91,9 @@ def build_decision(
     drafts: tuple[OptionDraft, ...],
     ledger: PlanProvenance,
     chosen: str | None,
-    purse: BudgetConverter,
+    converter: BudgetConverter,
 ) -> Decision:
-    """The comparison of all `options`, which `purse` made from `drafts`; `chosen` names one, or nothing."""
+    """Compare all `options`, which `converter` made from `drafts`; `chosen`: the name of one, or None."""
     feasible = [option for option in options if option.feasible and option.total_cost is not None]
     axes = _build_axes(feasible)
     frontier = tuple(option.name for option in select_pareto_options(feasible, axes))
@@ -103,14 +103,21 @@ def build_decision(
     terms = {draft.name: draft.terms for draft in drafts if draft.terms is not None}
     priced = [PricedOption(option, terms[option.name]) for option in options if option.name in terms]
     best = next(one for one in priced if one.option.name == chosen)
-    ways, causes = _list_budget_candidates(needs, best, priced, purse), _map_causes_to_drivers(best, priced, purse)
+    ways, causes = (
+        _list_budget_candidates(needs, best, priced, converter),
+        _map_causes_to_drivers(best, priced, converter),
+    )
     return replace(
         compared,
-        rivals=_compare_rivals(best, [one for one in priced if one.option.feasible and one is not best], purse),
-        drivers=_rank_drivers(best, ways, causes, purse),
-        confidence=_compute_confidence_shares(best.terms, ledger, purse),
-        returns=estimate_return(needs, best.option, best.terms, estimate_timeline(best.option, needs, purse), purse),
-        schedules=tuple(estimate_timeline(one.option, needs, purse).schedule for one in priced if one.option.feasible),
+        rivals=_compare_rivals(best, [one for one in priced if one.option.feasible and one is not best], converter),
+        drivers=_rank_drivers(best, ways, causes, converter),
+        confidence=_compute_confidence_shares(best.terms, ledger, converter),
+        returns=estimate_return(
+            needs, best.option, best.terms, estimate_timeline(best.option, needs, converter), converter
+        ),
+        schedules=tuple(
+            estimate_timeline(one.option, needs, converter).schedule for one in priced if one.option.feasible
+        ),
     )
 
 
@@ -118,7 +125,7 @@ def build_decision(
 
 
 def _build_axes(options: list[Option]) -> tuple[CriterionAxis, ...]:
-    """The axes on which at least two options can be compared; cost always."""
+    """Criteria known for at least two options; cost is always included."""
     axes = []
     for name in ("total_cost", "capex", "carbon_kg_per_month", "power_kw"):
         estimates: list[Estimate | None] = [getattr(option, name) for option in options]
@@ -129,7 +136,7 @@ def _build_axes(options: list[Option]) -> tuple[CriterionAxis, ...]:
 
 
 def select_pareto_options(options: list[Option], axes: tuple[CriterionAxis, ...]) -> list[Option]:
-    """The options that no other beats: as good on every axis both are known on, better on one."""
+    """Options that no other option dominates on the axes that are known for both."""
     every = range(len(options))
     beaten = {one for one in every if any(_dominates_option(axes, other, one) for other in every if other != one)}
     return [option for index, option in enumerate(options) if index not in beaten]
@@ -145,15 +152,15 @@ def _dominates_option(axes: tuple[CriterionAxis, ...], one: int, other: int) -> 
 
 
 def compute_chance_cheaper(one: Worlds, other: Worlds) -> float:
-    """In which share of the draws `one` costs less; equal ones count half."""
+    """Share of the samples in which `one` costs less; equal samples count half."""
     return float(((one < other) + 0.5 * (one == other)).mean())
 
 
-def _compare_rivals(best: PricedOption, others: list[PricedOption], purse: BudgetConverter) -> tuple[Rival, ...]:
-    ours = purse.sample_total(best.terms)
+def _compare_rivals(best: PricedOption, others: list[PricedOption], converter: BudgetConverter) -> tuple[Rival, ...]:
+    ours = converter.sample_total(best.terms)
 
     def compared(other: PricedOption) -> Rival:
-        theirs = purse.sample_total(other.terms)
+        theirs = converter.sample_total(other.terms)
         cheaper, widest = compute_chance_cheaper(theirs, ours), float(abs(ours).max())
         return Rival(
             option=other.option.name,
@@ -182,7 +189,7 @@ def describe_near_ties(best: Option, options: tuple[Option, ...], decision: Deci
     for place, rival in enumerate(decision.rivals):
         more = _get_total_cost(named[rival.option]) - cost
         near = least <= rival.cheaper <= most and abs(more) <= NEAR_TIE_COST_SHARE * abs(cost)
-        # That one of several cheaper options is nearly as dear says nothing: the cheapest is the one to know.
+        # Only the cheapest of several cheaper options is noted.
         near = near and (more >= 0 or place == 0)
         if (rival.tie or near) and len(notes) < MAX_NOTES:
             notes.append(_format_tie(rival, more, unit))
@@ -191,32 +198,33 @@ def describe_near_ties(best: Option, options: tuple[Option, ...], decision: Deci
 
 def _format_tie(rival: Rival, more: float, unit: str) -> str:
     if rival.equal:
-        return f"a tie: {rival.option} costs the same in every draw"
+        return f"a tie: {rival.option} costs the same in every sample"
     word = rival.closeness or "a near-tie"
-    apart = f"{format_number(abs(more))} {unit} {'more' if more >= 0 else 'less'}"
-    often = f"and is the cheaper one in {rival.cheaper:.0%} of the draws"
-    return f"{word}: {rival.option} costs {apart} over the horizon, {often}"
+    difference = f"{format_number(abs(more))} {unit} {'more' if more >= 0 else 'less'}"
+    often = f"and is cheaper in {rival.cheaper:.0%} of the samples"
+    return f"{word}: {rival.option} costs {difference} over the horizon, {often}"
 
 
 def describe_cost_without_staff(
-    best: Option, options: tuple[Option, ...], drafts: tuple[OptionDraft, ...], purse: BudgetConverter
+    best: Option, options: tuple[Option, ...], drafts: tuple[OptionDraft, ...], converter: BudgetConverter
 ) -> tuple[str, ...]:
-    """How many people an option takes is assumed; where another one is cheaper without them, the order without them."""
+    """Note on the costs without staff, if another option is cheaper without staff; the staff numbers are assumed."""
     compared = {one.name for one in options if one.feasible and is_unverified(one) == is_unverified(best)}
     paid = sorted(
-        (sum(term.sum for term in draft.terms if term.category != STAFF_CATEGORY) * purse.exchange_rate, draft.name)
+        (sum(term.sum for term in draft.terms if term.category != STAFF_CATEGORY) * converter.exchange_rate, draft.name)
         for draft in drafts
         if draft.terms is not None and draft.name in compared
     )
     if not paid or paid[0][1] == best.name:
         return ()
     shown = dict.fromkeys([*paid[:MAX_NOTES], *(one for one in paid if one[1] == best.name)])
-    said = ", ".join(f"{name} {format_number(usd)}" for usd, name in shown)
-    return (f"without people, whose number is assumed, in {purse.budget.currency} over the horizon: {said}",)
+    costs = ", ".join(f"{name} {format_number(amount)}" for amount, name in shown)
+    currency = converter.budget.currency
+    return (f"cost without staff, whose number is assumed, in {currency} over the horizon: {costs}",)
 
 
 def find_break_even_month(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None:
-    """The first month by whose end less has been paid than in `theirs`."""
+    """The first month by whose end less has been paid than in `theirs`, or None."""
     paid = zip(ours, theirs, strict=True)
     return next((month for month, (mine, other) in enumerate(paid, 1) if mine < other), None)
 
@@ -225,9 +233,9 @@ def find_break_even_month(ours: tuple[float, ...], theirs: tuple[float, ...]) ->
 
 
 def _list_budget_candidates(
-    needs: Needs, best: PricedOption, priced: Iterable[PricedOption], purse: BudgetConverter
+    needs: Needs, best: PricedOption, priced: Iterable[PricedOption], converter: BudgetConverter
 ) -> list[BudgetCandidate]:
-    """The options that could be chosen if only the money were right."""
+    """The options that only the budget rules out, and the chosen one."""
     return [
         BudgetCandidate(
             name=one.option.name,
@@ -235,38 +243,40 @@ def _list_budget_candidates(
             preferred=one.option.placement == needs.placement.prefer,
             proven=not is_unverified(one.option),
             near=one is not best and _is_near_cost(one.option, best.option),
-            total=_attribute_amount(one.terms, purse, 1),
-            month=_attribute_amount(filter(is_monthly, one.terms), purse, purse.budget.horizon_months),
-            capex=_attribute_amount(filter(is_capex, one.terms), purse, 1),
+            total=_attribute_amount(one.terms, converter, 1),
+            month=_attribute_amount(filter(is_monthly, one.terms), converter, converter.budget.horizon_months),
+            capex=_attribute_amount(filter(is_capex, one.terms), converter, 1),
         )
         for one in priced
         if one is best or all(miss.constraint in BUDGET_LIMITS for miss in one.option.misses)
     ]
 
 
-def _attribute_amount(terms: Iterable[CashFlow], purse: BudgetConverter, by: int) -> AttributedAmount:
+def _attribute_amount(terms: Iterable[CashFlow], converter: BudgetConverter, by: int) -> AttributedAmount:
     value, moved = 0.0, dict[Hashable, float]()
     for term in terms:
-        amount = term.sum * purse.exchange_rate / by
+        amount = term.sum * converter.exchange_rate / by
         value += amount
-        for cause in dict.fromkeys(map(purse.ledger.uncertainty_key, purse.list_drivers(term))):
+        for cause in dict.fromkeys(map(converter.ledger.uncertainty_key, converter.list_drivers(term))):
             moved[cause] = moved.get(cause, 0.0) + amount
     return AttributedAmount(value, moved)
 
 
 def _rank_drivers(
-    best: PricedOption, ways: list[BudgetCandidate], named: Mapping[Hashable, str], purse: BudgetConverter
+    best: PricedOption, ways: list[BudgetCandidate], named: Mapping[Hashable, str], converter: BudgetConverter
 ) -> tuple[CostDriver, ...]:
-    """First those that flip the choice inside their own band, the nearest flip first; then by their share."""
+    """Drivers that change the choice inside their band come first, the nearest first; then by share of the variance."""
     own = next(way.total.moved_by for way in ways if way.name == best.option.name)
-    variances = {cause: moved**2 * float(purse.draws.sample_driver(named[cause]).var()) for cause, moved in own.items()}
+    variances = {
+        cause: moved**2 * float(converter.draws.sample_driver(named[cause]).var()) for cause, moved in own.items()
+    }
     whole = sum(variances.values()) or 1.0
-    flips = SwitchPointFinder(ways, best.option.name, purse.budget)
+    flips = SwitchPointFinder(ways, best.option.name, converter.budget)
     found = []
     for cause in dict.fromkeys(cause for way in ways for cause in way.total.moved_by):
         name = named[cause]
-        flip = flips.nearest_switch(cause, purse.ledger.driver_estimate(name))
-        driver = _build_driver(name, purse.ledger, variances.get(cause, 0.0) / whole, flip)
+        flip = flips.nearest_switch(cause, converter.ledger.driver_estimate(name))
+        driver = _build_driver(name, converter.ledger, variances.get(cause, 0.0) / whole, flip)
         if driver.inside or driver.share >= MIN_DRIVER_SHARE:
             away = flip.away if flip is not None and driver.inside else 1.0
             found.append((not driver.inside, away, -driver.share, name, driver))
@@ -274,14 +284,14 @@ def _rank_drivers(
 
 
 def _map_causes_to_drivers(
-    best: PricedOption, others: Iterable[PricedOption], purse: BudgetConverter
+    best: PricedOption, others: Iterable[PricedOption], converter: BudgetConverter
 ) -> dict[Hashable, str]:
-    """For each cause the driver to show: one of the chosen option's where it has one, else the first by name."""
+    """The driver to show for each cause: one of the chosen option if it has one, else the first by name."""
     named = dict[Hashable, str]()
-    rest = sorted({driver for one in others for term in one.terms for driver in purse.list_drivers(term)})
-    own = sorted({driver for term in best.terms for driver in purse.list_drivers(term)})
+    rest = sorted({driver for one in others for term in one.terms for driver in converter.list_drivers(term)})
+    own = sorted({driver for term in best.terms for driver in converter.list_drivers(term)})
     for driver in (*own, *rest):
-        named.setdefault(purse.ledger.uncertainty_key(driver), driver)
+        named.setdefault(converter.ledger.uncertainty_key(driver), driver)
     return named
 
 
@@ -301,12 +311,12 @@ def _build_driver(name: str, ledger: PlanProvenance, share: float, flip: SwitchP
 
 
 def _compute_confidence_shares(
-    terms: tuple[CashFlow, ...], ledger: PlanProvenance, purse: BudgetConverter
+    terms: tuple[CashFlow, ...], ledger: PlanProvenance, converter: BudgetConverter
 ) -> dict[str, float]:
-    """The share of the money that rests on facts of each confidence; a line rests on each of its facts alike."""
+    """Share of the cost by confidence of its facts; a cost line counts equally for each of its facts."""
     weights: dict[str, float] = {}
     for term in terms:
-        widths = [ledger.driver_estimate(driver).factor for driver in purse.list_drivers(term)] or [1.0]
+        widths = [ledger.driver_estimate(driver).factor for driver in converter.list_drivers(term)] or [1.0]
         for width in widths:
             name = next((name for name, factor in CONFIDENCE_BANDS if width <= factor * (1 + 1e-9)), LOWEST_CONFIDENCE)
             weights[name] = weights.get(name, 0.0) + abs(term.sum) / len(widths)

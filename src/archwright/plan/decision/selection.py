@@ -1,10 +1,10 @@
-"""The choice among options, and the answer when there is none.
+"""Choice among options, and the error if no option is feasible.
 
-The cheapest feasible option wins by total cost, of those whose limits are known to hold where there are any: one that
-rests on what nobody promises comes after them; `placement.prefer` wins over cheaper feasible ones. Either says what
-that costs. Nothing feasible: `build_infeasible_error` names the nearest option, what it misses and which limits,
-relaxed to what the options cost, would let which option through, and how their prices differ. A wish for a place or
-a device that a provider does not have together is answered with options that miss that pin alone.
+The cheapest feasible option by total cost wins. Options whose limits are known to hold come before unverified options;
+a preferred placement (`placement.prefer`) comes before cheaper options. A note states the extra cost in both cases.
+If nothing is feasible, `build_infeasible_error` names the nearest option, its violations, and the relaxed limits that
+would make an option feasible, with the price difference. If a provider lacks the requested combination of region and
+accelerator, options that violate only one of the two are suggested.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from archwright.plan.explain.formatting import format_miss, format_number
 from archwright.plan.violations import build_violation
 
 BUDGET_LIMITS = ("per_month", "capex")
-# Prices this near are the same one, summed in another order.
+# Prices within this relative difference are equal: the same terms, summed in another order.
 PRICE_TOLERANCE = 1e-9
 SIMPLICITY_ORDER: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", "serverless", "cloud", "hybrid")
-# Distances of what is no ratio: a limit of nothing, another pin than the one wished, and what nothing relaxes.
+# Distances of violations without a ratio: a limit of 0, another pin than the requested one, and no possible relaxation.
 NO_RATIO_GAP, PIN_GAP, UNREACHABLE_GAP = 1e7, 1e8, 1e9
 MAX_SHOWN = 3
-# How a note on owned machines begins that no option counts.
+# Prefix of notes on owned machines that no option uses.
 LEFT_OUT_PREFIX = "owned "
-FEASIBLE_PREFIX = "feasible would be "
+FEASIBLE_PREFIX = "relax the needs to make an option feasible: "
 PIN_CONSTRAINTS = ("accelerators", "regions", "clouds", "stale_facts")
-# Where a workload keeps the fields that a constraint may name; all others are its own.
+# Sub-records of a workload, with the fields that a constraint may name; other fields belong to the workload itself.
 FIELDS_BY_HOLDER = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
-RELAX_HINT = "allow another placement, or relax that field"
-EXPORT_BARRED_HINT = "no field lifts a law: plan with what it does not bar, smaller accelerators or processors"
+RELAX_HINT = "allow another placement in placement.allow, or relax that field"
+EXPORT_BARRED_HINT = (
+    "choose a smaller accelerator or CPU inference: export rules block this accelerator in your country, and no field "
+    "overrides them"
+)
 NO_PRICE = build_violation("price", None, "a price for every part")
-# Constraints that a field of `placement` pins.
+# Fields of `placement`, by constraint.
 PLACEMENT_FIELDS = {
     "accelerators": "placement.accelerators",
     "regions": "placement.regions",
@@ -47,7 +50,7 @@ PLACEMENT_FIELDS = {
 
 
 def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str | None, tuple[Option, ...]]:
-    """The chosen option's name and the options, the chosen one with a note where being preferred costs money."""
+    """Name of the chosen option, and the options; the chosen option has a note if the preference costs money."""
     feasible = [option for option in options if option.feasible and option.total_cost is not None]
     if not feasible:
         return None, options
@@ -55,9 +58,9 @@ def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tupl
     liked = [option for option in feasible if option.placement == prefer]
     chosen, notes = _select_cheapest(liked or feasible), list[str]()
     if prefer is not None and not liked:
-        notes.append(f"preferred placement {prefer} has no feasible option; the cheapest feasible one is chosen")
+        notes.append(f"the preferred placement {prefer} has no feasible option; the cheapest feasible option is chosen")
     elif chosen is not cheapest:
-        notes.append(f"preferred over {cheapest.name}, at {_format_extra_cost(chosen, cheapest)}")
+        notes.append(f"preferred over {cheapest.name}, at an extra cost of {_format_extra_cost(chosen, cheapest)}")
     if not is_unverified(chosen):
         cheaper = (one for one in feasible if is_unverified(one) and _get_total_cost(one) < _get_total_cost(chosen))
         notes += [_describe_passed_over(one, chosen) for one in sorted(cheaper, key=_get_total_cost)]
@@ -66,19 +69,19 @@ def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tupl
 
 
 def is_unverified(option: Option) -> bool:
-    """Whether a limit rests on what nobody promises and nobody has measured."""
+    """True if a limit depends on a value that no provider guarantees and that is not measured."""
     return any(note.startswith(UNVERIFIED) for note in option.notes)
 
 
 def _describe_passed_over(cheaper: Option, chosen: Option) -> str:
-    why = next(note for note in cheaper.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
+    reason = next(note for note in cheaper.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
     more = _format_extra_cost(chosen, cheaper)
-    return f"chosen before {cheaper.name}, at {more}: what that one rests on is not known, {why}"
+    return f"chosen over {cheaper.name} at an extra cost of {more}, because {cheaper.name} is unverified: {reason}"
 
 
 def _format_extra_cost(chosen: Option, other: Option) -> str:
     unit = chosen.total_cost.unit if chosen.total_cost is not None else ""
-    return f"{format_number(_get_total_cost(chosen) - _get_total_cost(other))} {unit} more over the horizon"
+    return f"{format_number(_get_total_cost(chosen) - _get_total_cost(other))} {unit} over the horizon"
 
 
 def _select_cheapest(options: list[Option]) -> Option:
@@ -89,7 +92,7 @@ def _select_cheapest(options: list[Option]) -> Option:
 
 
 def rank_simplicity(option: Option) -> tuple[int, str]:
-    """The order in which options of equal price are taken: the fewest hands first, then by name."""
+    """Sort key for options of equal price: the placement that needs the least operation first, then the name."""
     return SIMPLICITY_ORDER.index(option.placement), option.name
 
 
@@ -98,24 +101,24 @@ def _get_total_cost(option: Option) -> float:
 
 
 def build_infeasible_error(plan: Plan, source: NeedsSource) -> PlanError:
-    """AW-PLAN-03: what, where in needs.yaml, and the smallest relaxations seen among the options."""
+    """AW-PLAN-03 with the violation, its place in needs.yaml, and the smallest relaxations that help."""
     if not plan.options:
         return PlanError(
             "AW-PLAN-03",
-            "no way to run this was looked at: placement.allow names none",
+            "no placement was evaluated, because placement.allow is empty",
             where=_locate_field("placement.allow", source),
-            hint="allow at least one of cloud, hosted-api, this-machine",
+            hint="add at least one of cloud, hosted-api, this-machine to placement.allow",
         )
     ranked = sorted(plan.options, key=_rank_by_distance)
     nearest, broken = ranked[0], next(iter(ranked[0].misses), NO_PRICE)
     possible = [(option, steps) for option in ranked if (steps := _format_relaxation(option, plan, source))]
     hint = ", or ".join(_format_suggestion(option, steps, possible[0][0]) for option, steps in possible[:MAX_SHOWN])
     fallback = EXPORT_BARRED_HINT if broken.constraint == "export" else RELAX_HINT
-    # Owned machines that could not be counted on: often the very reason.
+    # Owned machines that could not be used are often the reason.
     left_out = "".join(f"; {note}" for note in nearest.notes if note.startswith(LEFT_OUT_PREFIX))
     return PlanError(
         "AW-PLAN-03",
-        f"no option satisfies the needs; {_describe_pin_conflict(ranked)}the nearest, {nearest.name}, misses "
+        f"no option satisfies the needs; {_describe_pin_conflict(ranked)}the nearest option, {nearest.name}, misses "
         f"{format_miss(broken)}{left_out}",
         where=_locate_field(_find_needs_field(broken.constraint, plan, source), source),
         hint=f"{FEASIBLE_PREFIX}{hint}" if possible else fallback,
@@ -124,14 +127,14 @@ def build_infeasible_error(plan: Plan, source: NeedsSource) -> PlanError:
 
 
 def _describe_pin_conflict(ranked: list[Option]) -> str:
-    """Where only giving up a pin helps, first what stands against the wish itself."""
+    """If only another pin helps: the reason why the requested pin is not available."""
     pins = {miss.constraint for miss in ranked[0].misses if _is_pin(miss)}
     against = ((o, m) for o in ranked if o.total_cost is None for m in o.misses if m.constraint in pins)
     return next((f"{option.name} misses {format_miss(miss)}; " for option, miss in against), "")
 
 
 def _format_suggestion(option: Option, steps: str, nearest: Option) -> str:
-    """An option with what lets it through, and what it costs beyond the nearest one."""
+    """An option with the relaxation that makes it feasible, and its extra cost over the nearest option."""
     here, there = option.cost_per_month, nearest.cost_per_month
     if here is None or there is None:
         return f"{option.name} with {steps}"
@@ -143,7 +146,7 @@ def _format_suggestion(option: Option, steps: str, nearest: Option) -> str:
 
 
 def _compute_gap(miss: ConstraintViolation) -> float:
-    """The ratio that must be given. Another pin is farther than any number; what nothing relaxes is farthest."""
+    """The ratio by which a limit must change. Another pin is farther than any ratio; no relaxation is farthest."""
     value, limit = miss.value, miss.limit
     if isinstance(value, float | int) and isinstance(limit, float | int) and value > 0:
         return min(max(value / limit, limit / value), NO_RATIO_GAP) if limit > 0 else NO_RATIO_GAP
@@ -151,22 +154,23 @@ def _compute_gap(miss: ConstraintViolation) -> float:
 
 
 def _is_pin(miss: ConstraintViolation) -> bool:
-    """`placement` pins one place or accelerator, and the option has another; or its prices are old, and known."""
+    """True if the option has another place or accelerator than `placement` pins, or known but expired prices."""
     return miss.constraint in PIN_CONSTRAINTS and isinstance(miss.value, str)
 
 
 def _rank_by_distance(option: Option) -> tuple[bool, bool, float, int, float, str]:
-    """First whether nothing relaxes it, then whether nobody promises what it would keep. A pin can be given up only
-    where the option behind it has a price, that is, exists.
+    """Sort key: options without a possible relaxation last, then those that a limit meets at best.
+
+    A pin can be relaxed only if the option has a price, that is, if it exists.
     """
     gap = max((_compute_gap(miss) for miss in option.misses), default=UNREACHABLE_GAP)
     gap = UNREACHABLE_GAP if gap == PIN_GAP and option.total_cost is None else gap
-    hoped = any(miss.at_best for miss in option.misses)
-    return gap >= UNREACHABLE_GAP, hoped, gap, len(option.misses), _get_total_cost(option), option.name
+    at_best = any(miss.at_best for miss in option.misses)
+    return gap >= UNREACHABLE_GAP, at_best, gap, len(option.misses), _get_total_cost(option), option.name
 
 
 def _format_relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
-    """What would let the option through, field by field; "" when nothing would."""
+    """The relaxed fields that make the option feasible; "" if no relaxation does."""
     if _rank_by_distance(option)[0]:
         return ""
     return ", ".join(_format_relaxed_field(miss, plan, source) for miss in option.misses)
@@ -180,7 +184,7 @@ def _format_relaxed_field(miss: ConstraintViolation, plan: Plan, source: NeedsSo
 
 
 def _round_to_pass(miss: ConstraintViolation) -> str:
-    """The value with three digits, rounded to the side that lets it pass."""
+    """The value with three digits, rounded so that the option passes."""
     value, limit = float(miss.value or 0), float(miss.limit or 0)
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
     whole = math.ceil(value / unit - 1e-9) if value > limit else math.floor(value / unit + 1e-9)
@@ -188,7 +192,7 @@ def _round_to_pass(miss: ConstraintViolation) -> str:
 
 
 def _find_needs_field(constraint: str, plan: Plan, source: NeedsSource) -> str:
-    """The needs field a constraint comes from: "assistant.ttft_p95_s" is workloads[0].slo.ttft_p95_s."""
+    """The needs field of a constraint: "assistant.ttft_p95_s" is workloads[0].slo.ttft_p95_s."""
     if constraint in BUDGET_LIMITS:
         return f"budget.{constraint}"
     workload, _, rest = constraint.partition(".")
@@ -196,7 +200,7 @@ def _find_needs_field(constraint: str, plan: Plan, source: NeedsSource) -> str:
     if not rest or workload not in names:
         return PLACEMENT_FIELDS.get(constraint, "placement")
     if rest == "power_kw":
-        # Machines of a workload at its sites: the power of one.
+        # Machines at the sites of a workload: the power of one site.
         written = (path for path in source.lines if path.startswith("sites.") and path.endswith(".power_kw"))
         return next(written, "sites")
     place, field = f"workloads[{names.index(workload)}]", rest.partition(".")[0]
@@ -205,7 +209,7 @@ def _find_needs_field(constraint: str, plan: Plan, source: NeedsSource) -> str:
 
 
 def _locate_field(field: str, source: NeedsSource) -> ErrorLocation:
-    """The field's line, else that of the nearest enclosing field that was written."""
+    """The line of the field, or of the nearest enclosing field in the file."""
     path = field
     while path and path not in source.lines:
         path = path[: max(path.rfind("."), path.rfind("["), 0)]

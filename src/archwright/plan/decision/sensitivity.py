@@ -1,8 +1,8 @@
-"""At which value of one fact another option would be chosen.
+"""Sensitivity: the value of one fact at which another option would be chosen.
 
-With every other fact at its own value each sum of an option is a straight line in the one fact's factor (1: as it is
-believed today), so the factors at which anything can change are known in closed form: where an option costs as much
-as the chosen one, and where one meets a limit of the budget. The choice is made again on both sides of each.
+With all other facts fixed, each sum of an option is linear in the fact's factor (1: its current value). The factors at
+which the choice can change follow in closed form: an option costs the same as the chosen one, or reaches a limit of
+the budget. The choice is repeated on both sides of each such factor.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from archwright.plan.decision.selection import BUDGET_LIMITS, PRICE_TOLERANCE
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
 
-# A fact that is ten times what is believed is another fact.
+# Factors beyond ten are not considered.
 MAX_FACTOR = 10.0
-# How far beside a crossing the choice is made again, as a share.
+# Relative distance from a crossing at which the choice is repeated.
 CROSSING_OFFSET = 1e-6
 
 
 class AttributedAmount(NamedTuple):
-    """An amount today, and the part of it that is proportional to each cause (Ledger.cause)."""
+    """An amount, and the part of it that is proportional to each cause of uncertainty."""
 
     value: float
     moved_by: Mapping[Hashable, float]
 
 
 class BudgetCandidate(NamedTuple):
-    """An option that only money can rule out. `order`: of equal prices the first is taken, as when a plan is made.
-    `proven`: its limits are known to hold, which comes before its price. `near`: it costs nearly the same as the chosen
-    one; which of the two is taken hangs on every fact and is told as a tie, so that it is no flip.
+    """An option that only the budget can rule out.
+
+    `order`: the first of equal prices is chosen. `proven`: its limits are known to hold, which ranks before the price.
+    `near`: it costs nearly the same as the chosen option. A change between the two is reported as a tie.
     """
 
     name: str
@@ -48,9 +49,10 @@ class BudgetCandidate(NamedTuple):
 
 
 class SwitchPoint(NamedTuple):
-    """The nearest factor at which the choice changes, what would be chosen then (None: nothing is feasible), how many
-    half-widths of the fact's own band away that is, and the limit that is crossed there: by the chosen option, or by
-    the other one, which keeps it from then on; "" where one becomes cheaper.
+    """The nearest factor at which the choice changes, and the option chosen there (`to`, None: nothing is feasible).
+
+    `away`: distance in half-widths of the fact's band. `limit`: the budget limit that is crossed there, by the chosen
+    option or by the other one; "" if the other option becomes cheaper.
     """
 
     factor: float
@@ -60,84 +62,89 @@ class SwitchPoint(NamedTuple):
 
 
 class SwitchPointFinder:
-    """Asks, fact by fact, what would be chosen. `ways` holds the chosen one."""
+    """Finds the switch point of each fact. `candidates` includes the chosen option."""
 
-    def __init__(self, ways: Iterable[BudgetCandidate], chosen: str, budget: Budget) -> None:
+    def __init__(self, candidates: Iterable[BudgetCandidate], chosen: str, budget: Budget) -> None:
         import numpy as np  # noqa: PLC0415
 
-        self._ways = sorted(ways, key=lambda way: way.order)
-        self._chosen = next(index for index, way in enumerate(self._ways) if way.name == chosen)
-        self._preferred = np.array([way.preferred for way in self._ways])
-        self._proven = np.array([way.proven for way in self._ways])
+        self._candidates = sorted(candidates, key=lambda candidate: candidate.order)
+        self._chosen = next(index for index, candidate in enumerate(self._candidates) if candidate.name == chosen)
+        self._preferred = np.array([candidate.preferred for candidate in self._candidates])
+        self._proven = np.array([candidate.proven for candidate in self._candidates])
         self._limits = (math.inf if budget.per_month is None else budget.per_month, budget.capex)
-        self._values = [np.array([s.value for s in sums]) for sums in zip(*map(_list_amounts, self._ways), strict=True)]
+        self._values = [
+            np.array([s.value for s in sums]) for sums in zip(*map(_list_amounts, self._candidates), strict=True)
+        ]
 
     def nearest_switch(self, cause: Hashable, estimate: Estimate) -> SwitchPoint | None:
-        """The flip nearest in terms of the fact's own band; `estimate` is that of a driver with this cause."""
+        """The switch point nearest in half-widths of the fact's band; `estimate`: that of a driver with this cause."""
         import numpy as np  # noqa: PLC0415
 
-        columns = zip(*map(_list_amounts, self._ways), strict=True)
+        columns = zip(*map(_list_amounts, self._candidates), strict=True)
         slopes = [np.array([one.moved_by.get(cause, 0.0) for one in sums]) for sums in columns]
         points = self._crossing_factors(slopes)
         beside = np.concatenate([points * (1 - CROSSING_OFFSET), points * (1 + CROSSING_OFFSET)])
         chosen = self._choices_at(slopes, beside)
-        flips = []
+        found = []
         for factor, index in zip(map(float, np.concatenate([points, points])), chosen, strict=True):
-            way = self._ways[index] if index >= 0 else None
-            if index != self._chosen and not (way is not None and way.near):
-                name = way.name if way is not None else None
-                flips.append(SwitchPoint(factor, name, _measure_band_distance(factor, estimate)))
-        nearest = min(flips, key=lambda flip: (flip.away, abs(math.log(flip.factor))), default=None)
+            candidate = self._candidates[index] if index >= 0 else None
+            if index != self._chosen and not (candidate is not None and candidate.near):
+                name = candidate.name if candidate is not None else None
+                found.append(SwitchPoint(factor, name, _measure_band_distance(factor, estimate)))
+        nearest = min(found, key=lambda point: (point.away, abs(math.log(point.factor))), default=None)
         return nearest._replace(limit=self._crossed_limit(slopes, nearest)) if nearest is not None else None
 
-    def _crossed_limit(self, slopes: list[Worlds], flip: SwitchPoint) -> str:
-        """Which limit the chosen option or the other one meets at the flip."""
-        ways = {self._chosen, *(index for index, way in enumerate(self._ways) if way.name == flip.to)}
+    def _crossed_limit(self, slopes: list[Worlds], point: SwitchPoint) -> str:
+        """The limit that the chosen or the other option reaches at the switch point."""
+        candidates = {
+            self._chosen,
+            *(index for index, candidate in enumerate(self._candidates) if candidate.name == point.to),
+        }
         for name, limit, value, slope in zip(BUDGET_LIMITS, self._limits, self._values[1:], slopes[1:], strict=True):
-            sums = (float(value[index] + slope[index] * (flip.factor - 1)) for index in ways if slope[index])
+            sums = (float(value[index] + slope[index] * (point.factor - 1)) for index in candidates if slope[index])
             if any(math.isclose(total, limit, rel_tol=CROSSING_OFFSET) for total in sums):
                 return name
         return ""
 
     def _crossing_factors(self, slopes: list[Worlds]) -> Worlds:
-        """Factors in reach at which a total meets the chosen one's or that of one near it, or a sum its limit."""
+        """Factors in reach at which a total equals that of the chosen or a near option, or a sum reaches its limit."""
         import numpy as np  # noqa: PLC0415
 
         total, month, capex = self._values
-        held = [index for index, way in enumerate(self._ways) if way.near or index == self._chosen]
+        held = [index for index, candidate in enumerate(self._candidates) if candidate.near or index == self._chosen]
         gaps = [(total - total[index], slopes[0] - slopes[0][index]) for index in held]
         gaps += [(month - self._limits[0], slopes[1]), (capex - self._limits[1], slopes[2])]
-        mine = [slopes[0]] * len(held) + slopes[1:]
+        own_slopes = [slopes[0]] * len(held) + slopes[1:]
         found = []
-        for (gap, slope), own in zip(gaps, mine, strict=True):
+        for (gap, slope), own in zip(gaps, own_slopes, strict=True):
             moved = np.abs(slope) > PRICE_TOLERANCE * np.abs(own).max(initial=0.0)
             found.append(1 - gap[moved] / slope[moved])
         points = np.concatenate(found)
         return points[(points >= 1 / MAX_FACTOR) & (points <= MAX_FACTOR)]
 
     def _choices_at(self, slopes: list[Worlds], factors: Worlds) -> Iterable[int]:
-        """The index of the way chosen at each factor, -1 where none is feasible."""
+        """Index of the option chosen at each factor, -1 if no option is feasible."""
         import numpy as np  # noqa: PLC0415
 
         lines = zip(self._values, slopes, strict=True)
         total, month, capex = (value + slope * (factors[:, None] - 1) for value, slope in lines)
         feasible = (month <= self._limits[0]) & (capex <= self._limits[1])
-        liked = feasible & self._preferred
-        asked = np.where(liked.any(axis=1, keepdims=True), liked, feasible)
-        known = asked & self._proven
-        asked = np.where(known.any(axis=1, keepdims=True), known, asked)
-        priced = np.where(asked, total, np.inf)
+        preferred = feasible & self._preferred
+        eligible = np.where(preferred.any(axis=1, keepdims=True), preferred, feasible)
+        known = eligible & self._proven
+        eligible = np.where(known.any(axis=1, keepdims=True), known, eligible)
+        priced = np.where(eligible, total, np.inf)
         least = priced.min(axis=1, keepdims=True)
         cheapest = (priced <= least + PRICE_TOLERANCE * np.abs(least)).argmax(axis=1)
-        return [int(index) for index in np.where(asked.any(axis=1), cheapest, -1)]
+        return [int(index) for index in np.where(eligible.any(axis=1), cheapest, -1)]
 
 
-def _list_amounts(way: BudgetCandidate) -> tuple[AttributedAmount, AttributedAmount, AttributedAmount]:
-    return way.total, way.month, way.capex
+def _list_amounts(candidate: BudgetCandidate) -> tuple[AttributedAmount, AttributedAmount, AttributedAmount]:
+    return candidate.total, candidate.month, candidate.capex
 
 
 def _measure_band_distance(factor: float, estimate: Estimate) -> float:
-    """Half-widths of the band between the fact and the flip; infinite for a fact without a band."""
+    """Distance of the switch point in half-widths of the band; infinite for a fact without a band."""
     low, value, high = estimate.low, estimate.value, estimate.high
     at, end = value * factor, (high if value * factor > value else low)
     if end == value:

@@ -1,1 +1,1 @@
-"""What a plan can be held to: predictions, controls, residency evidence, the settings of its gateway."""
+"""Evidence of a plan: predictions, controls, residency evidence, settings of the gateway."""

@@ -1,13 +1,13 @@
-"""What a plan tells its gateway: data classes and residency, pools, token prices, queue timeouts, worker processes.
+"""Settings of the gateway from a plan: data classes, residency, pools, token prices, queue timeouts, worker processes.
 
-Design: tokens are billed at what the plan pays for the machines that answer, over the horizon: purchase, support,
-parts, renewal, worth at the end, energy, rent; what several workloads share by the work each brings. Storage, network,
-rented space, the platform and people are in no token. A workload has one price, wherever it is answered. An output
-token counts as many input ones as in the middle of the hosted prices; what is bought by the token has its list price.
+Design: the token price recovers the cost of the serving machines over the horizon: purchase, support, parts, renewal,
+residual value, energy, rent. Workloads that share machines split the cost by their work. Storage, network, rented
+space, the platform and staff are not part of the token price. A workload has one price at all places. The price ratio
+of output to input tokens is the median of the hosted prices; hosted models have their list price.
 
-Design: a request that is let in can still be in time. It may wait for an own engine for the TTFT limit less the TTFT
-predicted at the peak with a slot in hand (p95, the slowest pool); beyond that it overflows. It is refused beyond that
-and beyond what 99 of 100 wait at the planned peak at the slow end of the band (at most the limit itself).
+Design: an admitted request can still meet its TTFT limit. It may wait for an own engine for the TTFT limit minus the
+TTFT predicted at the peak with a free slot (p95, slowest pool); after that it overflows. It is refused if the wait
+exceeds both that time and the p99 wait at the planned peak (slow end of the band, at most the limit itself).
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from archwright.plan.demand.data_residency import (
 from archwright.plan.demand.forecast import Demand, list_steady_demands, list_text_demands
 from archwright.simulate.queue_latency import QueueLatencyPrediction
 
-# From the mildest to the strictest.
+# From the least to the most sensitive class.
 SENSITIVITY_ORDER: tuple[Sensitivity, ...] = get_args(Sensitivity)
-# What one gateway asks at once of a provider, whose limits are its own.
+# Concurrent requests of one gateway to a provider, which enforces its own limits.
 UPSTREAM_SLOTS = 512
 MAX_WORKERS = 64
-# Hosted providers that do not speak OpenAI's protocol.
+# Hosted providers whose protocol is not that of OpenAI.
 PROTOCOLS = {"anthropic": "anthropic"}
 NO_QUEUES: Mapping[str, tuple[QueueLatencyPrediction, ...]] = MappingProxyType({})
 
 
 class GatewaySettings(NamedTuple):
-    """`pools` are the option's, with prices; `upstreams` stand for what it buys by the token."""
+    """`pools` are those of the option, with prices; `upstreams` stand for models paid by the token."""
 
     workloads: tuple[WorkloadPlan, ...]
     pools: tuple[Pool, ...] = ()
@@ -64,7 +64,7 @@ def build_gateway_settings(
     draft: OptionDraft | None,
     predicted: Mapping[str, tuple[QueueLatencyPrediction, ...]] = NO_QUEUES,
 ) -> GatewaySettings:
-    """`draft`: the chosen option's, None if nothing was feasible; `predicted`: queues of its pools, by workload."""
+    """`draft`: that of the chosen option, None if nothing was feasible; `predicted`: its queues by workload."""
     if draft is None:
         return GatewaySettings(_plan_workloads(needs, catalog, (), {}))
     prices = dict(_price_tokens(needs, catalog, draft))
@@ -86,14 +86,16 @@ def find_strictest_class(needs: Needs, workload: Workload) -> Sensitivity | None
 def list_allowed_countries(
     needs: Needs, catalog: Catalog, workload: Workload, pools: Iterable[Pool]
 ) -> tuple[str, ...]:
-    """Countries inside all that bounds the workload. Data of people without bounds may go anywhere, the needs say so;
-    of other data without bounds nobody says where those of people among them may go.
+    """Countries inside all residency bounds of the workload.
+
+    Private data without bounds may go anywhere, as the needs state. For other data without bounds the result is empty,
+    because the needs do not state where private data in such requests may go.
     """
     bounds = collect_bounds(needs, workload)
     if not bounds:
         return (UNRESTRICTED,) if find_strictest_class(needs, workload) in PRIVATE_SENSITIVITIES else ()
     inside = {country for country in catalog.countries if is_country_inside(catalog, bounds, country)}
-    # A gateway knows countries: a region that is named is the country of the pools in it.
+    # The gateway knows countries only: a bound that names a region becomes the country of the pools in that region.
     for pool in pools:
         if workload.name in pool.workloads and is_region_inside(catalog, bounds, pool.provider, pool.region):
             inside.add(pool.country)
@@ -103,8 +105,9 @@ def list_allowed_countries(
 def map_stricter_residency(
     needs: Needs, catalog: Catalog, workload: Workload, pools: Iterable[Pool]
 ) -> dict[Sensitivity, tuple[str, ...]]:
-    """Where stricter data of people than a workload's may go, if a caller sends such: inside what bounds both. Of a
-    class the needs have no data of nobody says, nor to a workload that is not for data of people.
+    """Allowed countries per private class that is stricter than the workload's own: the bounds of both apply.
+
+    Classes without data in the needs are left out; so are workloads that do not handle private data.
     """
     own, found = find_strictest_class(needs, workload), dict[Sensitivity, tuple[str, ...]]()
     for one in SENSITIVITY_ORDER[SENSITIVITY_ORDER.index(own) + 1 :] if own in PRIVATE_SENSITIVITIES else ():
@@ -118,7 +121,7 @@ def map_stricter_residency(
 def _plan_workloads(
     needs: Needs, catalog: Catalog, pools: tuple[Pool, ...], models: Mapping[str, str]
 ) -> tuple[WorkloadPlan, ...]:
-    # Of several that share a load, the one that is there the longest comes first.
+    # If several pools share a load, the pool that lasts longest comes first.
     lasting = sorted(pools, key=lambda pool: pool.shares[::-1], reverse=True)
     return tuple(
         WorkloadPlan(
@@ -137,7 +140,7 @@ def _price_tokens(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterabl
     paid = (row for row in catalog.hosted if row.input_usd_per_token > 0)
     ratios = [row.output_usd_per_token / row.input_usd_per_token for row in paid]
     ratio = round(statistics.median(ratios), 1)
-    rule = f"an output token counts as {ratio:g} of input, the middle of {len(ratios)} hosted prices in the catalog"
+    rule = f"an output token counts as {ratio:g} input tokens, the median of {len(ratios)} hosted prices in the catalog"
     for demand in list_steady_demands(needs):
         usd, requests = _sum_machine_usd(draft, demand.workload.name), demand.requests_per_month * sum(demand.growth)
         reads, writes = requests * demand.input_tokens.mean, requests * demand.output_tokens.mean
@@ -145,20 +148,20 @@ def _price_tokens(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterabl
             months = len(demand.growth)
             each = usd / (reads + ratio * writes)
             source = (
-                f"machines of {demand.workload.name}, {usd / months:.4g} USD a month, mean over the horizon, for "
-                f"{reads / months:.4g} tokens in and {writes / months:.4g} out; {rule}"
+                f"machines of {demand.workload.name}, {usd / months:.4g} USD per month, mean over the horizon, for "
+                f"{reads / months:.4g} input and {writes / months:.4g} output tokens; {rule}"
             )
             yield demand.workload.name, TokenPrice(input_usd=each, output_usd=ratio * each, source=source)
 
 
 def _sum_machine_usd(draft: OptionDraft, name: str) -> float:
-    """Over the horizon, what is left of them at its end deducted."""
+    """Cost over the horizon, less the residual value."""
     mine = (term for term in draft.terms or () if name in term.machines_of)
     return sum(term.sum * _compute_workload_share(draft.fleets, name, term.machines_of) for term in mine)
 
 
 def _compute_workload_share(fleets: tuple[MachineFleet, ...], name: str, names: tuple[str, ...]) -> float:
-    """Of machines that several workloads share: by their work, equally where nobody knows it."""
+    """The workload's share of shared machines: by work, or equal shares if the work is unknown."""
     works = [{one: fleet.work.get(one, 0.0) for one in names} for fleet in fleets if fleet.workloads == names]
     whole = sum(sum(work.values()) for work in works)
     return sum(work[name] for work in works) / whole if whole > 0 else 1 / len(names)
@@ -204,7 +207,7 @@ def _build_upstream(row: HostedModel, demand: Demand, country: str) -> Pool:
 
 
 def _find_processing_country(catalog: Catalog, bounds: ResidencyBounds, row: HostedModel) -> str:
-    """The first country the model is computed in; "" where nobody knows, or one is outside the data's bounds."""
+    """The first country that processes the model's requests; "" if unknown or if any is outside the bounds."""
     places = catalog.hosted_places(row.provider, row.id) or ()
     if not all(is_place_inside(catalog, bounds, place) for place in places):
         return ""
@@ -213,20 +216,20 @@ def _find_processing_country(catalog: Catalog, bounds: ResidencyBounds, row: Hos
 
 
 def _count_workers(needs: Needs, catalog: Catalog, draft: OptionDraft) -> int:
-    """As many as the cores that it takes at the peak of the first year; one on the machine at hand, beside engines."""
+    """One worker per core that the gateway needs at the first year's peak; one on this machine, beside the engines."""
     if draft.placement == "this-machine":
         return 1
     return min(MAX_WORKERS, max(1, math.ceil(ControlPlaneSizer(needs, catalog, PlanProvenance()).gateway_cores)))
 
 
-# Of the limit, what a request may wait at least.
+# Minimum wait of a request, as a share of the limit.
 MIN_WAIT_SHARE = 0.1
 
 
 def derive_queue_timeouts(
     needs: Needs, predicted: Mapping[str, tuple[QueueLatencyPrediction, ...]]
 ) -> dict[str, QueueTimeouts]:
-    """By workload: `predicted` holds what each pool's prediction says of its queue."""
+    """Timeouts by workload; `predicted` holds the queue prediction of each pool."""
     limits = {workload.name: workload.slo.ttft_p95_s for workload in needs.workloads}
     wanted = ((name, limits.get(name), found) for name, found in predicted.items())
     return {name: _derive_timeout(limit, found) for name, limit, found in wanted if limit is not None}
@@ -239,11 +242,11 @@ def _derive_timeout(limit: float, found: Iterable[QueueLatencyPrediction]) -> Qu
     least = MIN_WAIT_SHARE * limit
     leaves = max(limit - served, least)
     floor = f", at least {MIN_WAIT_SHARE:.0%} of the limit" if leaves == least else ""
-    beyond = f"; refused beyond {planned:.3g} s, the 99th of 100 waits at the planned peak" if planned > leaves else ""
+    beyond = f"; refused beyond {planned:.3g} s, the p99 wait at the planned peak" if planned > leaves else ""
     return QueueTimeouts(
         wait_s=_round_seconds(max(leaves, planned)),
         overflow_s=_round_seconds(leaves),
-        source=f"TTFT p95 of {limit:g} s less {served:.3g} s, predicted at the peak with a slot in hand{floor}{beyond}",
+        source=f"TTFT p95 of {limit:g} s less {served:.3g} s, predicted at the peak with a free slot{floor}{beyond}",
     )
 
 

@@ -1,12 +1,12 @@
-"""From what sizing predicts to the promises of a plan, each with the query that will measure it.
+"""Predictions of a plan from its sizing, each with the query that will measure it.
 
-Latencies are promised under the peak, tokens per second in the closed loop at the planned concurrency; memory,
-start-up and disk belong to the whole platform. A latency limit (time to the last byte) is judged on
+Latencies are predicted at the peak load, tokens/s in the closed loop at the planned concurrency; memory, start-up and
+disk for the whole platform. A latency limit (time to the last byte) is checked against
 TTFT p95 + TPOT p95 x (mean output - 1).
 
-What answers without tokens (images, rows, vectors) is promised by the p95 of its latency, from an idle machine's to
-that at the most it carries: it counts at any load up to the planned peak. A tuning run is promised by its hours, the
-longest of those that fall into the time between two. Nothing else of work with an end is measured: the plan says so.
+Workloads without tokens (images, rows, vectors) have a p95 latency, whose band reaches from an idle machine to the
+highest load that the machine carries; it holds at any load up to the planned peak. A tuning run has its hours: the
+longest run within the time between two runs. Other batch work has no measurement, and the plan states that.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from archwright.sizing.inference.open_loop import ASSUMPTION
 
 DAY_S = 86400.0
 HOUR_S = 3600.0
-# As long as the platform keeps what it records.
+# Retention of the platform's records.
 WEEK_S = 7 * DAY_S
 PLATFORM = "platform"
 
 
 class PlanPredictions(NamedTuple):
-    """What a chosen option promises, which limits lie inside a band, and what is predicted of each text's queues."""
+    """Predictions of the chosen option, notes on limits inside a band, and queue predictions by text workload."""
 
     predictions: tuple[Prediction, ...] = ()
     notes: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class PlanPredictions(NamedTuple):
 
 
 def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance) -> PlanPredictions:
-    """Only the chosen option is predicted in full: simulated runs for each text workload."""
+    """Predict the chosen option in full, with simulated runs for each text workload."""
     own, notes, here = list[Prediction](), list[str](), dict[str, ServingPrediction]()
     queues = dict[str, tuple[QueueLatencyPrediction, ...]]()
     for one in served:
@@ -71,8 +71,8 @@ def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance)
         own += _predict_availability(one, ledger)
     pools = [one for one in served if isinstance(one, PooledLoad)]
     if pools:
-        ledger.add_assumptions(*(said for one in pools for said in one.spec.engine.assumptions), ASSUMPTION)
-        ledger.add_not_sized("memory, start-up and disk of engines elsewhere: not promised, nothing measures them yet")
+        ledger.add_assumptions(*(text for one in pools for text in one.spec.engine.assumptions), ASSUMPTION)
+        ledger.add_not_sized("memory, start-up and disk of remote engines: not predicted, not measured in this release")
     elif here:
         own += list_platform_predictions(tuple(here), tuple(here.values()))
     together = {one.spec.load.workload for one in pools if one.part < 1}
@@ -80,8 +80,9 @@ def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance)
 
 
 def merge_duplicate_predictions(found: Iterable[Prediction], together: Collection[str] = ()) -> tuple[Prediction, ...]:
-    """A workload at several places is asked about once: the worst of their values, a band that holds all of theirs.
-    What several pools answer `together` is no slower than the slowest of them, and their tokens/s add up.
+    """Merge predictions with the same id: the worst value, and a band that contains all bands.
+
+    Pools that serve a workload `together` are as fast as the slowest pool; their tokens/s add up.
     """
     held = dict[str, Prediction]()
     for one in found:
@@ -99,14 +100,14 @@ def merge_duplicate_predictions(found: Iterable[Prediction], together: Collectio
 
 
 def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str]) -> Prediction:
-    """The latency that sizing found, under a basis that says what is asked of whom."""
+    """The latency from sizing, with a basis that defines the percentile and the load."""
     workload, steady = one.demand.workload, one.steady
     names = ledger.register_bases(steady.bases)
     basis = ledger.create_basis(
         f"{workload.name}.latency",
         "formula",
-        "95th percentile over single requests, one item each: request received to last byte of the answer",
-        formula="from the p95 of an idle machine at the fast end to that of a machine at the most it carries",
+        "95th percentile over single requests of one item: request received to last byte of the response",
+        formula="band: from the p95 of an idle machine at the fast end to that of a machine at its highest load",
         facts=(names.get(steady.latency_p95_s.basis, ""), *steady.assumptions),
         stratum="at any load up to the planned peak",
     )
@@ -117,7 +118,7 @@ def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str])
 
 
 def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str]) -> list[Prediction]:
-    """Hours of a run, today's to the largest of the horizon: promised where a run of ours would record it."""
+    """Hours of a run, from today's to the longest in the horizon; only for runs that this release measures."""
     job, batch = one.job, one.batch
     hours = batch.machine_hours
     share, longest = batch.hours(one.machines) / hours.value, hours.high * max(job.growth)
@@ -130,7 +131,7 @@ def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str])
     basis = ledger.create_basis(
         f"{job.workload.name}.run",
         "formula",
-        f"first to last step of one run on {one.machines} machines; loading and export are not in it",
+        f"first to last step of one run on {one.machines} machines, without loading and export",
         formula="machine-hours / (1 + (machines - 1) x scaling); high end: in the busiest month",
         facts=(names.get(hours.basis, ""), *batch.assumptions),
     )
@@ -140,22 +141,22 @@ def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str])
 
 
 def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: PlanProvenance) -> list[Prediction]:
-    """Where the needs ask for it: so often enough of the machines are up."""
+    """Share of time with enough machines available; only if the needs state an availability."""
     workload = one.demand.workload
     up = RedundancyRequirement(1, 0) if isinstance(one, LocalLoad) else one.up
     if workload.slo.availability is None or up is None:
         return []
-    place = f"{up.place.said}, up {up.place.up.value:.6g} of the time" if up.place is not None else "not counted"
+    place = f"{up.place.said}, available {up.place.up.value:.6g} of the time" if up.place is not None else "not counted"
     basis = ledger.create_basis(
         f"{workload.name}.availability",
         "assumed",
-        "share of the requests at the gateway that were not failed or rejected",
+        "share of the requests at the gateway that did not fail and were not rejected",
         formula=(
-            "share of time that the machines that are up carry the load, each failing alone, x that of their place: "
-            "plan/capacity/availability.py"
+            "share of time in which the available machines carry the load (independent failures) x the availability of "
+            "their place: plan/capacity/availability.py"
         ),
         facts=(
-            f"{_describe_redundancy(up)}; each up {MACHINE_AVAILABILITY:g} of the time",
+            f"{_describe_redundancy(up)}; each available {MACHINE_AVAILABILITY:g} of the time",
             f"their place: {place}",
             *((up.place.up.basis,) if up.place is not None else ()),
         ),
@@ -169,12 +170,12 @@ def _describe_redundancy(up: RedundancyRequirement) -> str:
     if not up.among:
         return f"{up.needed} machines needed, {up.spares} spare"
     worst = min(up.among, key=compute_shared_availability)
-    types = (f"{count} machines that carry {carried:.3g} of the load each" for count, carried in worst if count)
+    types = (f"{count} machines with {carried:.3g} of the load each" for count, carried in worst if count)
     return f"in the worst year {' and '.join(types)}"
 
 
 def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: PlanProvenance) -> None:
-    """What the plan sizes and nothing will measure, by name: no promise stands for it."""
+    """Record what the plan sizes without a prediction, by workload, because nothing will measure it."""
     held = {(prediction.workload, prediction.metric) for prediction in found}
     months, texts, others, capacity, runs, up = needs.budget.horizon_months, *(list[str]() for _ in range(5))
     for workload in needs.workloads:
@@ -188,19 +189,19 @@ def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: Plan
                 up.append(name)
         if derive_batch_job(workload, months) is not None and (name, "train_s") not in held:
             runs.append(name)
-    for names, said in (
-        (texts, "latency and throughput of {}: not promised, no engine of the plan answers these texts"),
-        (others, "latency of {}: not promised, no machine that the plan keeps running answers it"),
-        (capacity, "the most requests/s of {}: sized, not promised, nothing drives machines to it yet"),
-        (runs, "hours of a run of {}: sized, not promised, nothing measures such runs yet"),
-        (up, "availability of {}: not promised, nothing of ours stands behind it"),
+    for names, text in (
+        (texts, "latency and throughput of {}: not predicted, because no engine of the plan serves these texts"),
+        (others, "latency of {}: not predicted, because no permanent machine of the plan serves it"),
+        (capacity, "highest requests/s of {}: sized, not predicted, because this release has no load test for it"),
+        (runs, "hours of a run of {}: sized, not predicted, because this release does not measure such runs"),
+        (up, "availability of {}: not predicted, because no part of the plan controls it"),
     ):
         if names:
-            ledger.add_not_sized(said.format(", ".join(names)))
+            ledger.add_not_sized(text.format(", ".join(names)))
 
 
 def _describe_risks(served: LocalLoad | PooledLoad, prediction: ServingPrediction | PoolPrediction) -> list[str]:
-    """Limits inside the bands. A pool was sized by formulas: where the simulation of it breaks a limit, it says so."""
+    """Notes on limits inside a band. Pools are sized by formulas; a note says if their simulation breaks a limit."""
     misses, notes = list[ConstraintViolation](), list[str]()
     p95 = (prediction.ttft_p95_s, prediction.tpot_p95_s)
     check_latency(served.spec.load, served.demand.workload.slo, p95, (misses, notes))
@@ -208,7 +209,7 @@ def _describe_risks(served: LocalLoad | PooledLoad, prediction: ServingPredictio
         return notes
     if prediction.refused:
         name = served.spec.load.workload
-        notes.append(f"at risk: {prediction.refused:.1%} of {name} at the peak would find the gateway's queue full")
+        notes.append(f"at risk: at the peak, {prediction.refused:.1%} of {name} would find a full queue at the gateway")
     return notes + [
         f"at risk: {miss.constraint} is {format_number(float(miss.value or 0))} in the simulation of the peak, "
         f"above the limit {format_number(float(miss.limit or 0))}"
@@ -220,7 +221,7 @@ P = TypeVar("P", bound=ServingPrediction | PoolPrediction)
 
 
 def register_prediction_bases(prediction: P, ledger: PlanProvenance) -> P:
-    """The prediction with its bases kept in the ledger and its estimates naming them there."""
+    """Register the bases in the ledger. Return the prediction with estimates that name the registered bases."""
     names = ledger.register_bases(prediction.bases)
     fields = {name: getattr(prediction, name) for name in prediction.__struct_fields__}
     estimates = {name: one for name, one in fields.items() if isinstance(one, Estimate)}
@@ -228,7 +229,7 @@ def register_prediction_bases(prediction: P, ledger: PlanProvenance) -> P:
 
 
 def list_workload_predictions(load: LoadSpec, prediction: ServingPrediction | PoolPrediction) -> tuple[Prediction, ...]:
-    """What one workload is promised: its latencies at the peak, as many percentiles as were predicted, and tokens/s."""
+    """Predictions of one workload: tokens/s, and every predicted percentile of its latencies at the peak."""
     name = load.workload
     percentiles: tuple[Statistic, ...] = ("p50", "p95", "p99")
     found = (
@@ -244,7 +245,7 @@ def list_workload_predictions(load: LoadSpec, prediction: ServingPrediction | Po
 def list_platform_predictions(
     workloads: tuple[str, ...], parts: tuple[ServingPrediction, ...]
 ) -> tuple[Prediction, ...]:
-    """What the whole platform is promised; engines start side by side, so the slowest sets the start-up time."""
+    """Predictions of the whole platform. Engines start in parallel, so the slowest sets the start-up time."""
     name = workloads[0] if len(workloads) == 1 else ""
     memory = _sum_estimates([part.peak_memory_bytes for part in parts])
     disk = _sum_estimates([part.disk_bytes for part in parts])

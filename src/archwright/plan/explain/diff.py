@@ -1,4 +1,4 @@
-"""What changed between two plans, and whether needs, facts or this machine are the reason."""
+"""Difference of two plans, and its reasons: needs, facts or this machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from archwright.plan.explain.formatting import describe_engines
 
 T = TypeVar("T")
 NUMBER_PATTERN = re.compile(r"(?<![\w.-])-?\d[\d,.]*(?![\w])%?")
-# Bases that state what the world is like; the others say how a number was made from them.
+# Kinds of bases that state facts; the other kinds describe how a number was computed.
 FACT_KINDS = frozenset({"quoted", "vendor", "measured", "assumed", "calibrated"})
 
 
 class TextChange(Record):
-    """Something that reads differently; None: it is not there."""
+    """A text that differs; None: it does not exist."""
 
     name: str
     before: str | None
@@ -26,7 +26,7 @@ class TextChange(Record):
 
 
 class EstimateChange(Record):
-    """A number that differs; None: it is not there."""
+    """A number that differs; None: it does not exist."""
 
     name: str
     before: Estimate | None
@@ -34,9 +34,8 @@ class EstimateChange(Record):
 
 
 class PlanDiff(Record):
-    """`because` names the reasons; the rest what follows, each only where it differs. `notes` and `costs` are those of
-    the two chosen options, `lines` their cost lines, the largest difference first; `totals` every option's cost
-    over the horizon.
+    """Differences only. `because`: the reasons; `notes`, `costs`: of the two chosen options; `lines`: their cost lines,
+    the largest difference first; `totals`: the cost of every option over the horizon.
     """
 
     before: str
@@ -77,7 +76,7 @@ def diff_plans(before: Plan, after: Plan) -> PlanDiff:
 
 
 def _list_texts(plan: Plan) -> dict[str, dict[str, str | None]]:
-    """What reads differently, by the field of a PlanDiff. A note has the same name whatever its numbers are."""
+    """Texts to compare, by field of PlanDiff. A note is identified by its text without the numbers."""
     option = plan.chosen_option
     notes = option.notes if option is not None else ()
     return {
@@ -95,7 +94,7 @@ def _list_texts(plan: Plan) -> dict[str, dict[str, str | None]]:
 
 
 def _list_estimates(plan: Plan) -> dict[str, dict[str, Estimate | None]]:
-    """Numbers that may differ, by the field of a PlanDiff."""
+    """Numbers to compare, by field of PlanDiff."""
     option = plan.chosen_option
     costs, lines = dict[str, Estimate | None](), dict[str, Estimate | None]()
     if option is not None:
@@ -119,14 +118,14 @@ def _find_reasons(before: Plan, after: Plan) -> Iterable[str]:
 
 
 def _has_aged_facts(before: Plan, after: Plan) -> bool:
-    """Whether a fact that `before` rests on is older now: another choice rests on others, which is no ageing."""
+    """True if a fact that `before` uses has aged. Facts that only another choice uses do not count."""
     old, new = ({fact.partition(": ")[0]: fact for fact in plan.stale_facts} for plan in (before, after))
     used = {name for name in new if any(basis.id.endswith(name) for basis in before.bases)}
     return any(old.get(name) != new[name] for name in used | (old.keys() & new.keys()))
 
 
 def _describe_verdicts(plan: Plan) -> dict[str, str | None]:
-    """What rules an option out, without the numbers: these differ whenever a limit does."""
+    """Violated constraints of each option, without their numbers, which change with every limit."""
     missed = {option.name: dict.fromkeys(miss.constraint for miss in option.misses) for option in plan.options}
     return {name: f"no: {', '.join(names)}" if names else "feasible" for name, names in missed.items()}
 
@@ -142,7 +141,7 @@ def _describe_purchases(option: Option | None) -> dict[str, str | None]:
 
 
 def _diff_facts(before: Plan, after: Plan) -> tuple[TextChange, ...]:
-    """Facts that both plans rest on and that read differently now: what another catalog changed."""
+    """Facts that both plans use and that another catalog changed."""
     old, new = (
         {one.id: "; ".join(one.facts) or one.formula or one.definition for one in plan.bases if one.kind in FACT_KINDS}
         for plan in (before, after)
@@ -152,7 +151,7 @@ def _diff_facts(before: Plan, after: Plan) -> tuple[TextChange, ...]:
 
 
 def _pair_differences(before: Mapping[str, T], after: Mapping[str, T]) -> Iterable[tuple[str, T | None, T | None]]:
-    """What differs, in the order of `after`, then what is gone."""
+    """Differing values in the order of `after`, then values that exist in `before` only."""
     for name in dict.fromkeys((*after, *before)):
         old, new = before.get(name), after.get(name)
         if old != new:
@@ -166,7 +165,7 @@ def _diff_texts(before: Mapping[str, str | None], after: Mapping[str, str | None
 def _diff_estimates(
     before: Mapping[str, Estimate | None], after: Mapping[str, Estimate | None]
 ) -> tuple[EstimateChange, ...]:
-    """Numbers whose value, band or unit differs; the name of a basis may."""
+    """Numbers whose value, band or unit differs; a different basis alone does not count."""
     return tuple(
         EstimateChange(name=name, before=old, after=new)
         for name, old, new in _pair_differences(before, after)

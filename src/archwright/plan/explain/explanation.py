@@ -1,4 +1,4 @@
-"""Why a plan says what it says, in plain text: the choice, one number, one option, one fact, one control."""
+"""Explanations of a plan in plain text: the choice, a number, an option, a fact, a control, a term."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ NamedExplanation = tuple[str, Callable[[], list[str]]]
 
 
 def explain_plan(plan: Plan, thing: str | None = None) -> str:
-    """`thing`: an option, a workload, a pool, a prediction id, a metric, a cost line, a driver, a section, a control,
-    a basis, a word that heads a table; None: the choice.
+    """Explain `thing`: an option, a workload, a pool, a prediction id, a metric, a cost line, a driver, a section, a
+    control, a basis, or a term of a table; None: the choice.
 
-    Raises UsageError AW-USE-21 for a name the plan does not hold.
+    Raises UsageError AW-USE-21 if the plan does not contain the name.
     """
     if thing is None:
         return "\n".join(_explain_choice(plan))
@@ -45,16 +45,16 @@ def explain_plan(plan: Plan, thing: str | None = None) -> str:
         nearest = tuple(difflib.get_close_matches(thing, names, n=3, cutoff=0.4))
         raise UsageError(
             "AW-USE-21",
-            f"the plan holds nothing called {thing!r}",
+            f"the plan contains nothing named {thing!r}",
             where=ErrorLocation(plan.needs_file),
-            hint=f"nearest: {', '.join(nearest)}" if nearest else "explain without a name shows everything",
+            hint=f"use one of: {', '.join(nearest)}" if nearest else "run explain without a name to list all names",
             nearest=nearest,
         )
     return "\n".join(found)
 
 
 def _list_explanations(plan: Plan) -> Iterator[NamedExplanation]:
-    """Everything that has a name, in the order it is told, with what there is to say about it."""
+    """Every named item of the plan with its explanation, in output order."""
     for option in plan.options:
         yield option.name, partial(_explain_option, plan, option)
     for workload in plan.workloads:
@@ -82,7 +82,7 @@ def _list_evidence_explanations(plan: Plan) -> Iterator[NamedExplanation]:
 
 
 def _list_glossary_explanations(plan: Plan) -> Iterator[NamedExplanation]:
-    """The words that head tables, with what they mean and what stands behind them here."""
+    """Terms of the tables with their meaning and their values in this plan."""
     for category, meaning in CATEGORY_MEANINGS.items():
         yield category, partial(_explain_category, plan, category, meaning)
     shown = {
@@ -118,8 +118,8 @@ def _explain_category(plan: Plan, category: str, meaning: str) -> list[str]:
     option = plan.chosen_option
     lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
     whole = sum(line.total_over(plan.horizon_months) for line in lines)
-    said = f"{format_number(whole)} {plan.currency} over {plan.horizon_label}" if lines else "none"
-    return [f"{category}: {meaning}", f"  {said} in {plan.chosen}", *_indent_lines(map(_format_cost_line, lines))]
+    amount = f"{format_number(whole)} {plan.currency} over {plan.horizon_label}" if lines else "none"
+    return [f"{category}: {meaning}", f"  {amount} in {plan.chosen}", *_indent_lines(map(_format_cost_line, lines))]
 
 
 def _format_cost_line(line: CostLine) -> str:
@@ -128,7 +128,7 @@ def _format_cost_line(line: CostLine) -> str:
 
 def _explain_choice(plan: Plan) -> list[str]:
     lines = [f"plan for {plan.organisation}, {plan.horizon_label}, {plan.currency}"]
-    lines.append(f"chosen: {plan.chosen or 'nothing: no option satisfies the needs'}")
+    lines.append(f"chosen: {plan.chosen or 'none, because no option satisfies the needs'}")
     lines += _format_section("why", _list_choice_reasons(plan))
     lines += ["", "options", *(f"  {line}" for option in plan.options for line in _summarise_option(option))]
     lines += _format_section("workloads", (_summarise_workload(plan, workload) for workload in plan.workloads))
@@ -141,17 +141,17 @@ def _explain_choice(plan: Plan) -> list[str]:
 
 
 def _list_choice_reasons(plan: Plan) -> Iterator[str]:
-    """What the choice rests on: what was near, what would flip it, what it earns."""
+    """Reasons of the choice: near alternatives, switch points, confidence and return."""
     decision = plan.decision
     chosen = plan.chosen_option
     yield from (chosen.notes if chosen is not None else ())
     if decision.pareto:
-        yield f"no other option is as good in each of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
+        yield f"no other option is at least as good in all of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
     yield from (describe_rival(rival) for rival in decision.rivals)
     yield from (describe_switch_point(driver) for driver in decision.drivers if driver.flips_at is not None)
     if decision.confidence:
         shares = (f"{share:.1%} {name}" for name, share in decision.confidence.items())
-        yield f"the total rests on facts of confidence {', '.join(shares)}"
+        yield f"share of the total by confidence of its facts: {', '.join(shares)}"
     if decision.returns is not None:
         yield describe_return(decision.returns)
 
@@ -164,14 +164,14 @@ def _format_section(title: str, rows: Iterable[str]) -> list[str]:
 def _summarise_workload(plan: Plan, workload: WorkloadPlan) -> str:
     option = plan.chosen_option
     if option is None:
-        return f"{workload.name}: in no option that satisfies the needs"
+        return f"{workload.name}: no option satisfies the needs"
     runs = [bought for bought in option.purchases if bought.pool == workload.name]
     if workload.pools:
         where = f" in {', '.join(workload.pools)}"
     elif runs:
-        where = f", in runs on {', '.join(dict.fromkeys(bought.machine for bought in runs))}"
+        where = f", as batch runs on {', '.join(dict.fromkeys(bought.machine for bought in runs))}"
     elif workload.model is not None:
-        where = f", served by {option.provider}: no machines of ours"
+        where = f", served by {option.provider} without own machines"
     else:
         return f"{workload.name}: not sized yet"
     return f"{workload.name}: {workload.model or 'no model'}{where}"
@@ -203,17 +203,21 @@ def _explain_option(plan: Plan, option: Option) -> list[str]:
 
 
 def _explain_cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
-    """The line in one option, with every fact that it is proportional to."""
-    how = "once" if line.once else "mean over the horizon"
-    kept = "" if line.recurring_budget else ", outside the monthly budget"
-    lines = [f"{line.name}, in {option.name}: {format_estimate(line.amount)}, {how}; {line.category}{kept}"]
+    """A cost line of one option, with the facts to which it is proportional."""
+    period = "once" if line.once else "mean over the horizon"
+    outside = "" if line.recurring_budget else ", outside the monthly budget"
+    lines = [f"{line.name}, in {option.name}: {format_estimate(line.amount)}, {period}; {line.category}{outside}"]
     return lines + [text for driver in line.drivers for text in _explain_named_basis(plan, driver)]
 
 
 def _explain_driver(plan: Plan, driver: CostDriver) -> list[str]:
     lines = [f"driver {driver.basis}: {driver.name}, {format_estimate(driver.estimate)}"]
-    lines.append(f"  makes up {driver.share:.0%} of the variance of what {plan.chosen} costs")
-    flip = describe_switch_point(driver) if driver.flips_at is not None else "no value in reach changes the choice"
+    lines.append(f"  causes {driver.share:.0%} of the variance of the cost of {plan.chosen}")
+    flip = (
+        describe_switch_point(driver)
+        if driver.flips_at is not None
+        else "no value within a factor of ten changes the choice"
+    )
     return [*lines, f"  {flip}"]
 
 
@@ -222,13 +226,13 @@ def _explain_section(section: Section) -> list[str]:
     for line in section.lines:
         amount = f", {format_estimate(line.estimate)}" if line.estimate is not None else ""
         lines += [f"  {line.topic}: {line.choice}{amount}", f"    why: {line.why}"]
-        said = {
+        details = {
             "demanded by": ", ".join(line.demanded_by),
             "proved by": line.proof,
             "alternative": f"{line.alternative}: {line.why_not}" if line.alternative else "",
             "source": line.source,
         }
-        lines += [f"    {name}: {text}" for name, text in said.items() if text]
+        lines += [f"    {name}: {text}" for name, text in details.items() if text]
     return lines
 
 
@@ -238,7 +242,7 @@ def _explain_pool(plan: Plan, pool: Pool) -> list[str]:
         f"  {pool.model} {pool.quantisation}, {pool.slots} at once, {pool.context_tokens} tokens each",
     ]
     if pool.shares:
-        lines.append(f"  of the requests of {', '.join(pool.workloads)}, in each year: {format_shares(pool)}")
+        lines.append(f"  share of the requests of {', '.join(pool.workloads)}, by year: {format_shares(pool)}")
     if pool.price_usd_per_hour is not None:
         lines.append(f"  {format_estimate(pool.price_usd_per_hour)}")
         lines += _explain_named_basis(plan, pool.price_usd_per_hour.basis)
@@ -246,17 +250,17 @@ def _explain_pool(plan: Plan, pool: Pool) -> list[str]:
 
 
 def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
-    """Where it runs, what it was sized for, what it is promised and what it costs, alone or with others."""
+    """Location, load, predictions, costs and violated limits of a workload."""
     lines, option = [_summarise_workload(plan, workload)], plan.chosen_option
     pools = (pool for pool in plan.pools if pool.name in workload.pools and pool.shares)
-    lines += [f"  {format_shares(pool)} of its requests, year by year: {pool.name}" for pool in pools]
+    lines += [f"  {format_shares(pool)} of its requests, by year: {pool.name}" for pool in pools]
     for load in plan.loads:
         if load.workload == workload.name:
-            at_once = f"{load.concurrency} at once in the closed loop"
+            at_once = f"{load.concurrency} concurrent requests in the closed loop"
             lines.append(f"  load: {load.requests_per_second:g} requests/s at the peak, {at_once}")
     if (waits := workload.waits) is not None:
-        lines.append(f"  at the gateway: refused where it would wait longer than {waits.wait_s:g} s for a slot")
-        lines.append(f"    sent elsewhere beyond {waits.overflow_s:g} s, where the plan has an elsewhere")
+        lines.append(f"  at the gateway: refused if it would wait longer than {waits.wait_s:g} s for a slot")
+        lines.append(f"    overflows to another pool after {waits.overflow_s:g} s, if the plan has one")
         lines.append(f"    why: {waits.source}")
     if option is not None:
         held = {workload.name, *workload.pools}
@@ -275,7 +279,7 @@ def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
 
 
 def _mentions_name(text: str, name: str) -> bool:
-    """Whether `name` is one of the things a line is about: whole between the words and marks that join them."""
+    """True if the text mentions `name` as a whole between separators and connecting words."""
     return any(name == part.strip() for part in re.split(r"[:,(]| for | of | in |workload ", text))
 
 

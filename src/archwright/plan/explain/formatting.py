@@ -1,4 +1,4 @@
-"""Numbers, and what is said about them, as people read them."""
+"""Numbers and records of a plan as text for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNIT_SCALES = {"bytes": ((2.0**30, "GiB"), (2.0**20, "MiB")), "s": ((1.0, "s"), 
 
 
 def format_number(number: float) -> str:
-    """Three significant digits, whole numbers from 100 on; a share near one with what it lacks of it."""
+    """Three significant digits, whole numbers from 100 on; all digits of a share close to 1."""
     if 0.99 < number < 1:
         return f"{number:.12g}"
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
@@ -22,13 +22,13 @@ def format_precise_number(number: float) -> str:
 
 
 def describe_engines(pool: Pool) -> str:
-    """ "29 engines of 1 x DEVICE, on MACHINE": an engine is no machine."""
+    """ "29 engines of 1 x DEVICE, on MACHINE": engines, not machines."""
     device = f" of {pool.accelerator_count} x {pool.accelerator}" if pool.accelerator_count else ""
     return f"{pool.replicas} engine{'s' if pool.replicas != 1 else ''}{device}, on {pool.machine}"
 
 
 def format_shares(pool: Pool) -> str:
-    """ "43 % 76 % 0 %": of its workload's requests, year by year; empty where no other pool answers them."""
+    """ "43 % 76 % 0 %": share of the workload's requests by year; "" if no other pool serves the workload."""
     return " ".join(f"{share:.0%}" for share in pool.shares)
 
 
@@ -39,7 +39,7 @@ def describe_purchase(bought: Purchase) -> str:
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """ "0.21 s (0.15 .. 0.30)": value and band in the unit people read."""
+    """ "0.21 s (0.15 .. 0.30)": value and band in a readable unit."""
     scale, unit = next(
         ((s, u) for s, u in UNIT_SCALES.get(estimate.unit, ()) if abs(estimate.value) >= s), (1.0, estimate.unit)
     )
@@ -60,29 +60,29 @@ def _format_value(value: float | str | None) -> str:
 
 
 def describe_rival(rival: Rival) -> str:
-    """ "cloud-x is cheaper in 41 % of the draws: a tie; ours has cost less from month 14 on"."""
+    """ "cloud-x is cheaper in 41 % of the samples: a tie. The chosen option is cheaper in total from month 14"."""
     tie = f": {rival.closeness}" if rival.tie else ""
     if rival.equal:
-        return f"{rival.option} costs the same in every draw"
+        return f"{rival.option} costs the same in every sample"
     month = rival.break_even_month
-    paid = f"by the end of month {month} less has been paid than with it" if month else "at no month less has been paid"
-    return f"{rival.option} is the cheaper one in {rival.cheaper:.0%} of the draws{tie}; {paid}"
+    paid = f"is cheaper in total from month {month}" if month else "is cheaper in total in no month"
+    return f"{rival.option} is cheaper in {rival.cheaper:.0%} of the samples{tie}. The chosen option {paid}"
 
 
 def describe_switch_point(driver: CostDriver) -> str:
-    """ "price of ... is 4.2 USD/h (3.1 .. 5.6); at 3.4 cloud-x would be chosen: inside its band"."""
+    """ "price of ... is 4.2 USD/h (3.1 .. 5.6); at 3.4, inside its band, cloud-x would be chosen"."""
     if driver.flips_at is None:
-        return f"{driver.name}: no value in reach changes the choice"
+        return f"{driver.name}: no value within a factor of ten changes the choice"
     place = "inside" if driver.inside else "outside"
     at = format_precise_number(driver.flips_at)
     figure = format_estimate(driver.estimate)
-    return f"{driver.name} ({driver.basis}) is {figure}; at {at} {driver.consequence}: {place} its band"
+    return f"{driver.name} ({driver.basis}) is {figure}; at {at}, {place} its band, {driver.consequence}"
 
 
 def describe_return(returns: ReturnOnInvestment) -> str:
     payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back in the horizon"
     unit = returns.cost.unit
     return (
-        f"the goals are worth {format_number(returns.value)} {unit} over the horizon, net "
-        f"{format_estimate(returns.net)}; {payback}, in {returns.pays:.0%} of the draws within it"
+        f"the goals bring {format_number(returns.value)} {unit} over the horizon, net {format_estimate(returns.net)}; "
+        f"{payback}. The value covers the cost within the horizon in {returns.pays:.0%} of the samples"
     )

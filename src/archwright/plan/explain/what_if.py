@@ -1,4 +1,4 @@
-"""The answer to "what if": the plan that some changes of the needs lead to, held against the plan without them."""
+"""Answer to "what if": the plan with changed needs, compared with the plan without the changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from archwright.plan.explain.diff import PlanDiff, diff_plans
 
 
 class WhatIfSummary(Record):
-    """What a plan chose and what that costs; all None where nothing was feasible."""
+    """Choice and cost of a plan; all None if no option was feasible."""
 
     option: str | None
     total_cost: Estimate | None = None
@@ -18,7 +18,7 @@ class WhatIfSummary(Record):
 
 
 class WhatIf(Record):
-    """`plan` is the one with the changes; `refused`: the error's words if nothing is feasible with them, else ""."""
+    """`plan`: the plan with the changes; `refused`: the error's message if no option is feasible with them, else ""."""
 
     changes: tuple[str, ...]
     before: WhatIfSummary

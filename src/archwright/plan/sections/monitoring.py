@@ -27,7 +27,7 @@ TRAINING_SERIES = ("train_s", "train_tokens_per_s", "train_memory_bytes")
 def build_monitoring_section(chosen: ChosenOption) -> Section:
     gateway = NO_GATEWAY_NOTE if "hosted" in derive_traits(chosen) else ""
     pools = chosen.option.pools if chosen.option is not None else ()
-    levels = []
+    levels: list[SectionLine] = []
     for workload in chosen.needs.workloads:
         pool = next((pool for pool in pools if workload.name in pool.workloads), None)
         levels += _list_service_levels(workload, pool, gateway)
