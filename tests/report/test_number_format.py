@@ -106,7 +106,7 @@ def test_a_band_stands_in_the_unit_of_its_value() -> None:
 
 def test_a_quality_nobody_reports_is_said_in_words() -> None:
     unknown = ConstraintViolation(constraint="chat.quality.mmlu_pro", value="unknown", limit=0.45)
-    assert number_format.describe_miss(unknown) == "chat: nobody reports mmlu_pro of it; at least 0.45 is asked for"
+    assert number_format.describe_miss(unknown) == "chat: no mmlu_pro score is known; the needs require at least 0.45"
     assert number_format.describe_miss(replace(unknown, value=0.4)) == "chat.quality.mmlu pro 0.4, limit 0.45"
     assert number_format.format_band(exact_estimate(2.0, "s")) == "exact"
     assert number_format.format_with_band(exact_estimate(2.0, "s")) == f"2{NB}s"

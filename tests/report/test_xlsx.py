@@ -86,7 +86,7 @@ def test_months_follow_the_plans_own_flow(book: Workbook) -> None:
     cells = book.cells("By month")
     recurring = sum(not line.once for line in HYBRID.cost_lines)
     paid, first = column_letters(recurring + 2), column_letters(recurring + 3)
-    assert cells[f"{first}1"].text == "paid so far: hybrid-own-base"
+    assert cells[f"{first}1"].text == "cumulative: hybrid-own-base"
     assert cells[f"{first}{MONTHS + 1}"].number == pytest.approx(HYBRID.cumulative_cost[-1])
     assert cells[f"{paid}2"].formula == f"{first}2"
     assert cells[f"{paid}3"].formula == f"{first}3-{first}2"
@@ -120,7 +120,7 @@ def test_an_option_that_ends_early_leaves_its_months_empty() -> None:
     cells = Workbook(render_xlsx(build_document(replace(BOARD, options=(HYBRID, short)), load_catalog()))).cells(
         "By month"
     )
-    column = next(place[:-1] for place, cell in cells.items() if cell.text == f"paid so far: {short.name}")
+    column = next(place[:-1] for place, cell in cells.items() if cell.text == f"cumulative: {short.name}")
     assert f"{column}13" in cells
     assert f"{column}14" not in cells
 

@@ -1,1 +1,1 @@
-"""One document for business and engineers from a plan.json: HTML, PDF, spreadsheet."""
+"""Report of a plan for business and engineers: HTML, PDF, workbook."""

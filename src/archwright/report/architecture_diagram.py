@@ -1,4 +1,4 @@
-"""The chosen plan as a picture: who asks, the gateway, the pools where they stand, and what stands beside them."""
+"""Diagram of the chosen plan: workloads, gateway, pools by place, and supporting functions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ WIDTH, EDGE, GAP = 760.0, 2.0, 12.0
 INNER = WIDTH - 2 * EDGE
 HOSTED = ("hosted-api", "hybrid")
 COLUMNS = 3
-# As many lines of boxes as a page holds; a plan with more shows fewer boxes a place, then fewer places.
+# Rows of boxes on a page. A larger plan shows fewer boxes per place, then fewer places.
 MOST_LINES, MOST_BOXES = 4, (9, 6, 3, 1)
 BOX_HEIGHT, TITLE_HEIGHT, ARROW_HEIGHT, SUPPORT_HEIGHT = 112.0, 34.0, 28.0, 84.0
 LINES_IN_BOX = 5
-# Functions of the stack that stand beside the serving path, in the order work flows through them.
+# Functions of the stack beside the serving path, in the order of the work.
 SUPPORT_FUNCTIONS = (
     ("lake", "Data lake"),
     ("training", "Training"),
@@ -36,7 +36,7 @@ class DiagramBox(NamedTuple):
 
 
 class PoolGroup(NamedTuple):
-    """Where machines stand, or whose they are, and the pools there."""
+    """A place or provider with its pools. `own`: the machines belong to the organisation."""
 
     title: str
     own: bool
@@ -56,25 +56,25 @@ class PoolGroup(NamedTuple):
 
 
 def draw_architecture(plan: Plan, option: Option) -> FigureBlock:
-    """From the top: workloads, gateway, places with their pools, data and monitoring."""
+    """From top to bottom: workloads, gateway, places with their pools, data and monitoring."""
     canvas, places = svg.SvgCanvas(WIDTH), _fit_to_page(_group_pools(option))
-    y = _draw_banner(canvas, EDGE, "Who asks", format_list((w.name for w in plan.workloads), most=6))
+    y = _draw_banner(canvas, EDGE, "Workloads", format_list((w.name for w in plan.workloads), most=6))
     y = _draw_arrow(canvas, y)
     front = [line for line in plan.stack if line.function in ("gateway", "access")]
-    kept = format_list(f"{line.product}, yours" for line in front if line.existing)
+    kept = format_list(f"{line.product}, existing" for line in front if line.existing)
     y = _draw_banner(canvas, y, "Gateway", kept or "keys, permissions, limits, routing, audit")
     y = _draw_groups(canvas, _draw_arrow(canvas, y), places) if places else y
     beside = _support_boxes(plan)
     y = _draw_box_row(canvas, _draw_arrow(canvas, y), beside)
-    said = "; ".join(
+    pools = "; ".join(
         f"{place.title}: {', '.join(f'{b.title} ({b.lines[0]})' for b in place.boxes)}" for place in places
     )
-    alt = f"Requests pass a gateway and reach {said or 'no pool'}. Beside them: {', '.join(b.title for b in beside)}."
+    alt = f"Requests pass a gateway and reach {pools or 'no pool'}. Beside them: {', '.join(b.title for b in beside)}."
     return FigureBlock(f"Architecture of {option.name}", canvas.render(y + EDGE), alt)
 
 
 def _fit_to_page(places: tuple[PoolGroup, ...]) -> tuple[PoolGroup, ...]:
-    """The places with so many of their boxes that they fit; what is left out is counted."""
+    """The places with as many boxes as fit on the page; the others are counted."""
     shown = places
     for most in MOST_BOXES:
         shown = tuple(_limit_boxes(place, most) for place in places)
@@ -94,30 +94,30 @@ def _limit_boxes(place: PoolGroup, most: int) -> PoolGroup:
 
 
 def _group_pools(option: Option) -> tuple[PoolGroup, ...]:
-    """Pools by where they stand; models of a provider's where nothing of ours runs."""
+    """Pools by place; hosted models by provider."""
     found: dict[tuple[str, str, str], list[Pool]] = {}
     for pool in option.pools:
         found.setdefault((pool.placement, pool.provider, pool.region), []).append(pool)
     pooled = {name for pool in option.pools for name in (pool.name, *pool.workloads)}
-    batch = [had for had in option.purchases if had.pool not in pooled]
+    batch = [purchase for purchase in option.purchases if purchase.pool not in pooled]
     places = []
     for (placement, provider, region), pools in found.items():
         names = {pool.name for pool in pools}
-        beside = [had for had in batch if names & set(had.shared_with)]
-        boxes = (*_pool_boxes(pools, option), *(_batch_box(had, option, told=True) for had in beside))
+        beside = [purchase for purchase in batch if names & set(purchase.shared_with)]
+        boxes = (*_pool_boxes(pools, option), *(_batch_box(purchase, option, shown=True) for purchase in beside))
         own = placement in ("on-premises", "this-machine")
         kind = PLACEMENTS[placement]
         title = kind.capitalize() if provider in PLACEMENTS else f"{provider}: {kind}"
         places.append(PoolGroup(f"{title}, {region}", own, boxes))
-        batch = [had for had in batch if had not in beside]
+        batch = [purchase for purchase in batch if purchase not in beside]
     if batch:
-        own, told = any(had.kind in ("bought", "owned") for had in batch), set[str]()
-        runs = list[DiagramBox]()
-        for had in batch:
-            runs.append(_batch_box(had, option, told=bool(told & set(had.shared_with))))
-            told.add(had.pool)
-        places.append(PoolGroup("Work in runs, no endpoint", own, tuple(runs)))
-    pooled |= {had.pool for had in option.purchases}
+        shown, runs = set[str](), list[DiagramBox]()
+        for purchase in batch:
+            runs.append(_batch_box(purchase, option, shown=bool(shown & set(purchase.shared_with))))
+            shown.add(purchase.pool)
+        own = any(purchase.kind in ("bought", "owned") for purchase in batch)
+        places.append(PoolGroup("Batch runs, no endpoint", own, tuple(runs)))
+    pooled |= {purchase.pool for purchase in option.purchases}
     hosted = {name: model for name, model in option.models.items() if name not in pooled}
     if hosted:
         models: dict[str, list[str]] = {}
@@ -127,21 +127,21 @@ def _group_pools(option: Option) -> tuple[PoolGroup, ...]:
             DiagramBox(model, ("a model, no machines", f"for {format_list(names, most=3)}"))
             for model, names in models.items()
         )
-        title = f"{option.provider}: hosted models" if option.placement in HOSTED else "No pool of ours"
+        title = f"{option.provider}: hosted models" if option.placement in HOSTED else "No own pool"
         places.append(PoolGroup(title, False, tuple(hosts)))
     return tuple(places)
 
 
-def _batch_box(had: Purchase, option: Option, *, told: bool) -> DiagramBox:
-    """Work without an endpoint; `told`: the machines stand in another box already."""
-    machines = f"{had.peak} x {had.machine}"
-    where = f"on the same {machines}" if told else f"on {machines}"
-    return DiagramBox(had.pool, ("in runs, no endpoint", where, *filter(None, (option.models.get(had.pool, ""),))))
+def _batch_box(purchase: Purchase, option: Option, *, shown: bool) -> DiagramBox:
+    """Batch work without an endpoint; `shown`: another box already shows the machines."""
+    where = f"on {'the same ' if shown else ''}{purchase.peak} x {purchase.machine}"
+    models = filter(None, (option.models.get(purchase.pool, ""),))
+    return DiagramBox(purchase.pool, ("batch runs, no endpoint", where, *models))
 
 
 def _pool_boxes(pools: Iterable[Pool], option: Option) -> Iterable[DiagramBox]:
     """`82 replicas of 1 x ACCELERATOR`, `on 14 x machine`, model and format, workloads."""
-    counts = {had.pool: had.peak for had in option.purchases}
+    counts = {purchase.pool: purchase.peak for purchase in option.purchases}
     for pool in pools:
         device, _, machine = describe_machine(pool).partition(" (")
         on = f"{counts[pool.name]} x " if pool.name in counts else ""
@@ -152,25 +152,25 @@ def _pool_boxes(pools: Iterable[Pool], option: Option) -> Iterable[DiagramBox]:
 
 
 def describe_machine(pool: Pool) -> str:
-    """What one replica takes: `8 x ACCELERATOR (machine)`; a machine named by the same count says it once."""
+    """Hardware of one replica: `8 x ACCELERATOR (machine)`, or the machine alone if its name states the count."""
     if not pool.accelerator_count or re.match(rf"{pool.accelerator_count} ?x[ -]", pool.machine):
         return pool.machine
     return f"{pool.accelerator_count} x {pool.accelerator} ({pool.machine})"
 
 
 def _support_boxes(plan: Plan) -> tuple[DiagramBox, ...]:
-    """Data, training, registry and monitoring, as far as the plan names them."""
+    """Data, training, registry and monitoring, if the plan names them."""
     named = {section.id: section for section in plan.sections}
     boxes = []
     for function, title in SUPPORT_FUNCTIONS:
         line = next((line for line in plan.stack if line.function == function), None)
-        product = "" if line is None else f"{line.product} (yours, kept)" if line.existing else line.product
+        product = "" if line is None else f"{line.product} (existing)" if line.existing else line.product
         if not product and function == "lake" and "storage" in named:
             product = named["storage"].summary.partition(". ")[0]
         if product:
             boxes.append(DiagramBox(title, (product,)))
-    promised = format_count(len(plan.predictions), "promise")
-    return (*boxes, DiagramBox("Plan against actual", (f"{promised} measured, then replanned",)))
+    predictions = format_count(len(plan.predictions), "prediction")
+    return (*boxes, DiagramBox("Plan against actual", (f"{predictions}, measured after the start",)))
 
 
 def _draw_banner(canvas: svg.SvgCanvas, y: float, title: str, text: str) -> float:
@@ -200,7 +200,7 @@ def _arrange_rows(places: Iterable[PoolGroup]) -> Iterable[list[PoolGroup]]:
 
 
 def _draw_groups(canvas: svg.SvgCanvas, y: float, places: tuple[PoolGroup, ...]) -> float:
-    """All places on one ground, which the gateway's arrow reaches."""
+    """All places on one background, to which the arrow of the gateway points."""
     rows = list(_arrange_rows(places))
     height = GAP + sum(max(place.height for place in row) + GAP for row in rows)
     canvas.rect((EDGE, y), (INNER, height), svg.SOFT, rx=8, stroke=svg.RULE)
@@ -211,7 +211,7 @@ def _draw_groups(canvas: svg.SvgCanvas, y: float, places: tuple[PoolGroup, ...])
 
 
 def _draw_group_row(canvas: svg.SvgCanvas, y: float, row: list[PoolGroup]) -> float:
-    """Frames beside each other, as wide as what they hold."""
+    """Frames side by side, as wide as their contents."""
     total, room = sum(place.columns for place in row), INNER - GAP * (len(row) + 1)
     widths = [room * place.columns / total for place in row]
     lefts = [EDGE + GAP + sum(widths[:at]) + GAP * at for at in range(len(row))]
@@ -220,7 +220,7 @@ def _draw_group_row(canvas: svg.SvgCanvas, y: float, row: list[PoolGroup]) -> fl
 
 
 def _draw_group(canvas: svg.SvgCanvas, at: tuple[float, float], width: float, place: PoolGroup) -> float:
-    """A frame, solid for machines of one's own, dashed for somebody else's; returns its lower edge."""
+    """Draw a frame, solid for own machines and dashed for those of a provider. Return its lower edge."""
     left, y = at
     columns, height = place.columns, place.height
     edge = {} if place.own else {"stroke_dasharray": "6 4"}

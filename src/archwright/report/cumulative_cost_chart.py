@@ -1,4 +1,4 @@
-"""The chart of what has been paid month by month: lines, break-evens and their labels, none over another."""
+"""Chart of the cumulative payments by month: lines, break-evens and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from archwright.report.number_format import format_compact, format_list, format_
 
 PointMapper = Callable[[float, float], tuple[float, float]]
 MOST_LINES = 5
-# Of the larger of two payments: options that never differ by more are drawn as one line.
-SAME_LINE_TOLERANCE = 0.01
+# Options whose payments always differ by less than this share are drawn as one line.
+SAME_LINE = 0.01
 DASHES = ("none", "7 4", "2 3", "10 3 2 3", "4 4")
 
 
 def draw_cumulative_costs(
     options: tuple[Option, ...], chosen: str | None, decision: Decision, currency: str
 ) -> FigureBlock | None:
-    """What has been paid by each month's end; where the chosen one becomes the cheaper, and the goals' worth."""
+    """Cumulative payments of the feasible options, with the break-evens of the chosen option."""
     lines = _group_alike_options(
         option for option in order_options(options, chosen) if option.cumulative_cost and option.feasible
     )
@@ -45,29 +45,27 @@ def draw_cumulative_costs(
         ends.append((points[-1][1], svg.PALETTE[rank], line))
     _draw_end_labels(canvas, ends, right + 10, chosen)
     crossed = _draw_break_evens(canvas, lines, chosen, decision, at)
-    crossed += [f"{format_list([o.name for o in line])} are within 1 %: one line." for line in lines if len(line) > 1]
-    canvas.text((left, bottom + 44), f"month; {currency} paid by its end", size=12, fill=svg.QUIET)
+    shared = (format_list([option.name for option in line]) for line in lines if len(line) > 1)
+    crossed += [f"{names} differ by less than 1 % and share one line." for names in shared]
+    canvas.text((left, bottom + 44), f"month; {currency} paid by the end of the month", size=12, fill=svg.QUIET)
     alt = "; ".join(f"{o.name} ends at {format_compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
-    said, picture = " ".join(crossed), canvas.render(bottom + 56)
-    return FigureBlock("Paid so far, month by month", picture, "; ".join([alt, *crossed]), said)
+    picture = canvas.render(bottom + 56)
+    return FigureBlock("Cumulative payments by month", picture, "; ".join([alt, *crossed]), " ".join(crossed))
 
 
 def _group_alike_options(options: Iterable[Option]) -> list[list[Option]]:
-    """The options of each line, at most MOST_LINES: those that are paid alike month by month share one."""
+    """Options by line, at most MOST_LINES lines. Options with the same payments share a line."""
     lines: list[list[Option]] = []
     for option in options:
-        found = next((line for line in lines if _is_alike(line[0].cumulative_cost, option.cumulative_cost)), None)
-        if found is not None:
-            found.append(option)
-        elif len(lines) < MOST_LINES:
-            lines.append([option])
+        paid = option.cumulative_cost
+        for line in lines:
+            pairs = zip(line[0].cumulative_cost, paid, strict=False)
+            if len(line[0].cumulative_cost) == len(paid) and all(math.isclose(*p, rel_tol=SAME_LINE) for p in pairs):
+                line.append(option)
+                break
+        else:
+            lines += [[option]] if len(lines) < MOST_LINES else []
     return lines
-
-
-def _is_alike(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return len(one) == len(other) and all(
-        math.isclose(a, b, rel_tol=SAME_LINE_TOLERANCE) for a, b in zip(one, other, strict=True)
-    )
 
 
 def _draw_grid(
@@ -88,7 +86,7 @@ def _draw_grid(
 def _draw_end_labels(
     canvas: svg.SvgCanvas, ends: list[tuple[float, str, list[Option]]], x: float, chosen: str | None
 ) -> None:
-    """Names at the lines' ends, pushed apart where lines end close together; of a shared line the first and a count."""
+    """Names at the ends of the lines, moved apart if they overlap; a shared line shows its first name and a count."""
     placed = -math.inf
     for y, colour, line in sorted(ends, key=lambda end: end[0]):
         first, more = line[0].name, f" +{len(line) - 1}" if len(line) > 1 else ""
@@ -101,12 +99,12 @@ def _draw_end_labels(
 def _draw_break_evens(
     canvas: svg.SvgCanvas, lines: list[list[Option]], chosen: str | None, decision: Decision, at: PointMapper
 ) -> list[str]:
-    """Marks each break-even, and says them; those of its own line cross nothing that could be seen."""
+    """Mark the break-evens of the chosen option with options of other lines. Return a sentence for each."""
     own = next((line[0] for line in lines if line[0].name == chosen), None)
     if own is None:
         return []
     names = {option.name for line in lines if line[0] is not own for option in line}
-    months, said, near = dict[int, list[str]](), list[str](), list[list[int]]()
+    months, sentences, near = dict[int, list[str]](), list[str](), list[list[int]]()
     for rival in decision.rivals:
         month = rival.break_even_month
         if rival.option in names and month is not None and 1 < month <= len(own.cumulative_cost):
@@ -118,12 +116,12 @@ def _draw_break_evens(
             near[-1].append(month)
         else:
             near.append([month])
-        said.append(f"From month {month} on the chosen one has cost less than {format_list(overtaken)}.")
+        sentences.append(f"From month {month}, the chosen option is cheaper in total than {format_list(overtaken)}.")
     for group in near:
         middle, _ = at((group[0] + group[-1]) / 2, 0)
         _, top = at(0, max(own.cumulative_cost[month - 1] for month in group))
         canvas.text((middle, top - 14), _format_months(group), size=12, anchor="middle", bold=True)
-    return said
+    return sentences
 
 
 def _format_months(group: list[int]) -> str:

@@ -1,7 +1,7 @@
-"""What a report says, before anybody decides how it looks: parts of chapters of blocks.
+"""Content of a report without its layout: parts, chapters and blocks.
 
-Every format is made from the same Document, so that a board and an engineer read the same words. Texts are plain:
-nothing in them is markup, whoever wrote it; each format escapes, and turns addresses into links, on its own.
+Every format is rendered from the same Document, so all readers get the same text. Texts are plain and never markup;
+each format escapes them and turns web addresses into links.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ URL = re.compile(r"https?://[^\s<>\"'`|\\^{}]+[^\s<>\"'`|\\^{}.,;:!?)\]]")
 
 
 class CellNote(NamedTuple):
-    """A smaller line under a cell's text: `why`, `proof` ... and what it says."""
+    """A smaller line under the text of a cell, with its label (`Why`, `Proof`)."""
 
     label: str
     text: str
@@ -34,7 +34,7 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """`share` is its part of the table's width; numbers stand to the right."""
+    """`share`: part of the table's width; numeric columns are aligned to the right."""
 
     title: str
     share: float = 1.0
@@ -42,7 +42,7 @@ class Column(NamedTuple):
 
 
 class TableBlock(NamedTuple):
-    """The first cell of a row is its header. `marked` is the row of what was chosen."""
+    """The first cell of a row is its header. `marked`: the row of the chosen option."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -53,7 +53,7 @@ class TableBlock(NamedTuple):
 
 
 class FigureBlock(NamedTuple):
-    """`alt` says in words what the picture shows, with its numbers."""
+    """`alt`: the content of the picture as text, with its numbers."""
 
     title: str
     svg: str
@@ -92,7 +92,7 @@ class Items(NamedTuple):
 
 
 class Callout(NamedTuple):
-    """Something not to be overlooked."""
+    """A highlighted text."""
 
     title: str
     text: str
@@ -116,7 +116,7 @@ class DocumentPart(NamedTuple):
 
 
 class Document(NamedTuple):
-    """`facts` stand on the cover: label and text. Plan, sources and bases are what the parts were written from."""
+    """`facts`: label and text on the cover. `plan`, `sources` and `bases`: the data of the parts."""
 
     title: str
     subtitle: str
@@ -129,14 +129,14 @@ class Document(NamedTuple):
 
 
 class TextSpan(NamedTuple):
-    """A piece of text, and the address it leads to."""
+    """A piece of text, and the address of its link."""
 
     text: str
     url: str = ""
 
 
 def split_links(text: str) -> tuple[TextSpan, ...]:
-    """`text` cut where web addresses begin and end."""
+    """Split `text` at the start and end of web addresses."""
     found, at = list[TextSpan](), 0
     for match in URL.finditer(text):
         if match.start() > at:
@@ -155,31 +155,29 @@ def build_table(
     marked: int | None = None,
     note: str = "",
 ) -> TableBlock:
-    """A table of cells or plain strings. `columns`: title and share; `numeric`: positions of the columns of numbers."""
+    """A table of cells or strings. `columns`: title and share; `numeric`: positions of the numeric columns."""
     heads = tuple(Column(title, share, place in numeric) for place, (title, share) in enumerate(columns.items()))
     body = tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
     return TableBlock(caption, heads, body, marked, note)
 
 
 def build_cell(text: str, *notes: str | tuple[str, str], tone: Tone = "") -> Cell:
-    """A cell with its notes: label and text, or text alone. A note without text is left out."""
-    pairs = (note if isinstance(note, tuple) else ("", note) for note in notes)
-    return Cell(text, tuple(CellNote(label, said) for label, said in pairs if said), tone)
+    """A cell with its notes: label and text, or text alone. Notes without text are left out."""
+    pairs = (CellNote(*note) if isinstance(note, tuple) else CellNote("", note) for note in notes)
+    return Cell(text, tuple(note for note in pairs if note.text), tone)
 
 
 def build_money_cell(amount: Estimate | None, tone: Tone = "") -> Cell:
-    """An amount with its band."""
     if amount is None:
         return Cell("no price", tone="quiet")
     return build_cell(format_money(amount.value), format_compact_band(amount), tone=tone)
 
 
 def build_items(title: str, texts: Iterable[Item | str]) -> Items | None:
-    """A list, None when it is empty."""
+    """A list, or None if it is empty."""
     found = tuple(text if isinstance(text, Item) else Item(text) for text in texts)
     return Items(title, found) if found else None
 
 
 def keep_blocks(*blocks: Block | None) -> tuple[Block, ...]:
-    """The blocks that there are."""
     return tuple(block for block in blocks if block is not None)

@@ -1,4 +1,4 @@
-"""From a plan to the document every format is made from."""
+"""Builds the document of a plan, from which every format is rendered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from archwright.report.number_format import clean_plan
 
 
 def build_document(plan: Plan, catalog: Catalog) -> Document:
-    """Parts in the order of their readers: who decides, who builds, who checks. What the plan lacks has no chapter."""
+    """Parts for decision makers, engineers and reviewers, in this order. Empty chapters are left out."""
     digest, plan = plan.digest, clean_plan(plan)
     option = plan.chosen_option
     decide, build = [decision.decision_chapter(plan, option)], list[Chapter]()
@@ -37,7 +37,7 @@ def build_document(plan: Plan, catalog: Catalog) -> Document:
     parts = (
         DocumentPart("The decision", tuple(decide)),
         DocumentPart("The platform", tuple(build)),
-        DocumentPart("How it is built and run", tuple(run)),
+        DocumentPart("Build and operation", tuple(run)),
         DocumentPart("Evidence", tuple(check)),
     )
     return Document(
@@ -45,7 +45,7 @@ def build_document(plan: Plan, catalog: Catalog) -> Document:
         subtitle=f"{plan.horizon_label}, {plan.currency}",
         sentence=decision.describe_decision(plan, option),
         facts=(
-            Item("Made", plan.created_at[:10]),
+            Item("Created", plan.created_at[:10]),
             Item("Needs", f"{plan.needs_file}, {plan.needs_digest[:12]}"),
             Item("Plan", digest[:12]),
             Item("Catalog", plan.catalog_digest[:12]),

@@ -1,4 +1,4 @@
-"""Where the facts of a plan come from: its own bases, and the catalog's rows of what the plan names."""
+"""Sources of a plan's facts: its bases, and the catalog rows of the models, accelerators and regulations it names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from archwright.plan.accounting.provenance import find_estimates, trace_bases
 
 
 class FactSource(NamedTuple):
-    """What a row of the catalog says about itself."""
+    """Source, date and confidence of a catalog row."""
 
     thing: str
     kind: str
@@ -22,7 +22,7 @@ class FactSource(NamedTuple):
 
 
 def collect_sources(plan: Plan, option: Option | None, catalog: Catalog) -> tuple[FactSource, ...]:
-    """The catalog's rows for models, accelerators and regulations that the chosen option and the controls name."""
+    """Catalog rows of the models, accelerators and regulations in the chosen option and the controls."""
     pools = option.pools if option is not None else ()
     models = {*(pool.model for pool in pools), *(option.models.values() if option is not None else ())}
     hosted = {model.id: model for model in catalog.hosted}
@@ -41,7 +41,7 @@ def collect_sources(plan: Plan, option: Option | None, catalog: Catalog) -> tupl
 
 
 def collect_bases(plan: Plan, option: Option | None) -> tuple[Basis, ...]:
-    """The bases of the chosen option, the promises and the decision, and those that they name in turn."""
+    """Bases of the chosen option, the predictions and the decision, and the bases that they name in turn."""
     holders = (plan.predictions, plan.sections, plan.machine, option)
     named = {estimate.basis for holder in holders for estimate in find_estimates(holder)}
     named |= {driver.basis for driver in plan.decision.drivers}

@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, no request to anywhere, every text escaped by the template engine."""
+"""Report as one HTML file: no script, no network request, all texts escaped by the template engine."""
 
 from __future__ import annotations
 

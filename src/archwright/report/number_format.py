@@ -1,4 +1,4 @@
-"""Numbers and names as a reader meets them: three digits that carry meaning, the unit people use, no exponent."""
+"""Numbers and names for readers: three significant digits, common units, no exponents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import ConstraintViolation, CostCategory, Option, Plan
 
-# What a printer or a reader would trip over: control characters, and marks that reverse the reading order.
+# Control characters, and marks that reverse the reading direction.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 UNREPORTED = "unknown"
 SPACE = "\u00a0"
@@ -19,7 +19,7 @@ COMPACT = ((1e12, "tn"), (1e9, "bn"), (1e6, "M"), (1e3, "k"))
 BYTES = ((2.0**50, "PiB"), (2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 RATES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 SECONDS = ((86400.0 * 2, 86400.0, "days"), (7200.0, 3600.0, "h"), (1.0, 1.0, "s"), (0.0, 1e-3, "ms"))
-# "B" counts in thousands, as storage is sold and the sections say it; "bytes" in 1024s, as memory is.
+# "B" is decimal, as for storage and in the sections; "bytes" is binary, as for memory.
 DECIMAL_UNITS = frozenset({"bytes/s", "B/s", "FLOP/s", "B"})
 
 CATEGORIES: dict[CostCategory, str] = {
@@ -49,7 +49,7 @@ PLACEMENTS = {
 
 
 def clean_plan(plan: Plan) -> Plan:
-    """The plan without characters that no page can show; what is left of names still agrees everywhere."""
+    """The plan without characters that a page cannot show; cleaned names still match each other."""
     return msgspec.convert(_clean_value(msgspec.to_builtins(plan)), type=Plan)
 
 
@@ -62,7 +62,7 @@ def _clean_value(value: object) -> object:
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """`4,210,000`, `12.3`, `0.042`: so many significant digits, thousands grouped; from a billion on in words."""
+    """`4,210,000`, `12.3`, `0.042`: significant digits with grouped thousands; compact from a billion on."""
     if abs(value) >= 1e9:
         return format_compact(value)
     if value == 0 or not math.isfinite(value):
@@ -74,7 +74,7 @@ def format_number(value: float, digits: int = 3) -> str:
 
 def format_compact(value: float) -> str:
     """`4.21 M`: for a headline."""
-    # 999,999 is a million, not a thousand thousand.
+    # 999,999 is shown as a million, not as 1,000 k.
     size, suffix = next(((s, name) for s, name in COMPACT if abs(value) >= s * 0.9995), (1.0, ""))
     shown = value / size
     digits = 0 if abs(shown) >= 99.95 else 1 if abs(shown) >= 9.995 else 2
@@ -88,7 +88,7 @@ def format_tick(value: float) -> str:
 
 
 def format_compact_band(estimate: Estimate) -> str:
-    """`3.60 to 5.12 M`, the unit once when both ends have it; "" for an exact number."""
+    """`3.60 to 5.12 M`, with one unit if both ends have the same; "" for an exact number."""
     if estimate.low == estimate.high:
         return ""
     low, high = format_compact(estimate.low), format_compact(estimate.high)
@@ -108,7 +108,7 @@ def format_measure(value: float, unit: str) -> str:
 
 
 def _format_scaled(value: float, size: float, unit: str) -> str:
-    """Three digits; of a share near one, two of what it lacks: 99.96 % is not 100 %."""
+    """Three digits; a share close to 1 shows two digits of its difference from 1: 99.96 % is not 100 %."""
     lacks = 1 - value
     if unit != "share" or not 0 < lacks < 0.01:
         return format_number(value / size)
@@ -146,12 +146,12 @@ def _choose_step(value: float, steps: tuple[tuple[float, str], ...], unit: str) 
 
 
 def format_money(value: float) -> str:
-    """An amount in a table: three digits, none of them below a cent."""
+    """An amount in a table: three digits, not below a cent."""
     return "< 0.01" if 0 < abs(value) < 0.01 else format_number(round(value, 2))
 
 
 def format_percent(share: float) -> str:
-    """Whole percents; what rounds to none is not called none."""
+    """Whole percent; `< 1 %` for a positive share that would round to 0."""
     return f"< 1{SPACE}%" if 0 < abs(share) < 0.005 else f"{share * 100:.0f}{SPACE}%"
 
 
@@ -159,20 +159,20 @@ def describe_miss(miss: ConstraintViolation) -> str:
     """`per month 4,752, limit 3,500`."""
     workload, quality, benchmark = miss.constraint.partition(".quality.")
     if quality and miss.value == UNREPORTED:
-        return f"{workload}: nobody reports {benchmark} of it; at least {_format_limit(miss.limit)} is asked for"
-    # What a law bars is a sentence of its own.
+        return f"{workload}: no {benchmark} score is known; the needs require at least {_format_limit(miss.limit)}"
+    # The value of an export violation is a whole sentence.
     name = "" if miss.constraint == "export" else miss.constraint.replace("_", " ")
     value, limit = _format_limit(miss.value), _format_limit(miss.limit)
     return f"{name} {'at best ' if miss.at_best else ''}{value}".strip() + (f", limit {limit}" if limit else "")
 
 
 def _format_limit(value: float | str | None) -> str:
-    """Five digits: what breaks a limit by a hair must not look equal to it."""
+    """Five digits, so that a value slightly above a limit does not look equal to it."""
     return "" if value is None else value if isinstance(value, str) else format_number(value, 5)
 
 
 def format_exact(count: float) -> str:
-    """A number that was counted or stated, with all its digits."""
+    """A counted or stated number with all its digits."""
     return f"{count:,.0f}" if count == round(count) else f"{count:,g}"
 
 
@@ -190,7 +190,7 @@ def format_count(count: float, one: str, many: str = "") -> str:
 
 
 def describe_placement(option: Option) -> str:
-    """`own machines, DE`; the provider where it is not the placement's own name."""
+    """`own machines, in DE`; with the provider if it is not the placement itself."""
     kind = PLACEMENTS[option.placement]
     by = f" at {option.provider}" if option.provider not in PLACEMENTS else ""
     return f"{kind}{by}" + (f", in {format_list(option.regions)}" if option.regions else "")

@@ -1,6 +1,6 @@
-"""The report as PDF through typst. The document travels as JSON and is never read as markup: no text needs escaping.
+"""Report as PDF through typst. The document is passed as JSON and never read as markup, so no text needs escaping.
 
-Tagged for screen readers (PDF/UA-1), and the same bytes for the same plan: its date is the plan's.
+The PDF is tagged for screen readers (PDF/UA-1). The same plan gives the same bytes: the date is that of the plan.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from archwright.errors import require_extra
 from archwright.report.document import Cell, Chapter, Document, Item, split_links
 
 TEMPLATES = Path(__file__).parent / "templates"
-# typst brings this face along, so that a page looks the same on every machine.
+# typst includes this font, so a page looks the same on every machine.
 FONT_FACE = "Libertinus Serif"
 UNBROKEN = re.compile(r"[^\s\u200b]{16,}")
 BREAK_AFTER = re.compile(r"(?<=[/._=&?,:;(){}\[\]-])(?=[^\s])")
@@ -33,14 +33,14 @@ def render_pdf(document: Document) -> bytes:
     try:
         made = compiler.compile(format="pdf", timestamp=made_at, pdf_standards=["ua-1"])
     except typst.TypstError:
-        # The standard refuses a script that no face on this machine can draw: tagged all the same, but not vouched for.
+        # PDF/UA-1 refuses a script without a font on this machine. The PDF is tagged, but does not claim the standard.
         made = compiler.compile(format="pdf", timestamp=made_at)
     assert isinstance(made, bytes)
     return made
 
 
 def _creation_time(document: Document) -> datetime:
-    """The plan's time; one that is no time counts as the beginning of all."""
+    """The time of the plan; the epoch if it is not a valid time."""
     try:
         made = datetime.fromisoformat(document.plan.created_at)
     except ValueError:
@@ -49,7 +49,7 @@ def _creation_time(document: Document) -> datetime:
 
 
 def _to_template_data(document: Document) -> dict[str, object]:
-    """What the template reads: texts as runs of (text, address), pictures with the face of the page."""
+    """Data of the template: texts as runs of (text, address), pictures with the font of the page."""
     return {
         "title": document.title,
         "headline": _make_breakable(document.title),
@@ -58,7 +58,7 @@ def _to_template_data(document: Document) -> dict[str, object]:
         "sentence": _text_runs(document.sentence),
         "facts": [_item_data(fact) for fact in document.facts],
         "face": FONT_FACE,
-        # A decision fills its page; where there is none, what follows goes on below.
+        # A decision fills its page; without one, the next chapter follows on the same page.
         "decided": document.plan.chosen is not None,
         "parts": [
             {"title": part.title, "chapters": [_chapter_data(chapter) for chapter in part.chapters]}
@@ -101,13 +101,11 @@ def _text_runs(text: str) -> list[tuple[str, str]]:
 
 
 def _make_breakable(text: str) -> str:
-    """Long words may break after their punctuation, else anywhere: no name is wider than its cell."""
-    return UNBROKEN.sub(lambda match: _break_word(match.group()), text)
+    """Let long words break after punctuation, else anywhere, so that no name is wider than its cell."""
 
+    def break_word(match: re.Match[str]) -> str:
+        pieces = BREAK_AFTER.sub(ZERO_WIDTH, match.group()).split(ZERO_WIDTH)
+        size = LONGEST_PIECE
+        return ZERO_WIDTH.join(p[at : at + size] for p in pieces for at in range(0, len(p), size))
 
-def _break_word(word: str) -> str:
-    pieces = BREAK_AFTER.sub(ZERO_WIDTH, word).split(ZERO_WIDTH)
-    return ZERO_WIDTH.join(
-        ZERO_WIDTH.join(piece[at : at + LONGEST_PIECE] for at in range(0, len(piece), LONGEST_PIECE))
-        for piece in pieces
-    )
+    return UNBROKEN.sub(break_word, text)

@@ -1,4 +1,4 @@
-"""The chapters for who builds: architecture, sizing, every part of the platform, and how it is run."""
+"""Chapters for engineers: architecture, sizing, the parts of the platform, build and operation."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PURCHASE_LABELS = {
 
 
 def architecture_chapter(plan: Plan, option: Option) -> doc.Chapter:
-    lead = "A solid frame stands in your own house, a dashed one in somebody else's."
+    lead = "Solid frames are on-premises or this machine; dashed frames are at a provider."
     return doc.Chapter("architecture", "Architecture", lead, (draw_architecture(plan, option),))
 
 
 def sizing_chapter(plan: Plan, option: Option) -> doc.Chapter:
-    """What runs where, how many, had how; what it draws."""
+    """Location, number and purchase of the machines, and their power."""
     tiles = tuple(_facility_tiles(option))
     blocks = doc.keep_blocks(
         doc.Tiles(tiles) if tiles else None,
@@ -43,13 +43,13 @@ def sizing_chapter(plan: Plan, option: Option) -> doc.Chapter:
         _launch_table(option.pools) if option.pools else None,
         _purchase_table(option) if option.purchases else None,
     )
-    lead = "Replicas are for the peak within the limits of the needs, spares for availability included."
+    lead = "Replicas carry the peak load within the limits of the needs, spares for availability included."
     return doc.Chapter("sizing", "Sizing", lead, blocks)
 
 
 def _purchase_table(option: Option) -> doc.TableBlock:
-    """Machines that several pools share stand there once for each."""
-    columns = {"Pool": 2, "Machine": 2.4, "How it is had": 2, "Machines, mean": 1.2, "At the peak": 1.2}
+    """Machines that several pools share are listed once per pool."""
+    columns = {"Pool": 2, "Machine": 2.4, "Purchase": 2, "Machines, mean": 1.2, "At the peak": 1.2}
     body = (
         (
             f"{bought.pool}, with {', '.join(bought.shared_with)}" if bought.shared_with else bought.pool,
@@ -60,14 +60,14 @@ def _purchase_table(option: Option) -> doc.TableBlock:
         )
         for bought in option.purchases
     )
-    return doc.build_table("How machines are had", columns, body, numeric=(3, 4))
+    return doc.build_table("Purchase of the machines", columns, body, numeric=(3, 4))
 
 
 def _facility_tiles(option: Option) -> Iterable[doc.Tile]:
     for label, estimate in (
         ("Power at the plug", option.power_kw),
-        ("Energy a month", option.energy_kwh_per_month),
-        ("Carbon a month", option.carbon_kg_per_month),
+        ("Energy per month", option.energy_kwh_per_month),
+        ("Carbon per month", option.carbon_kg_per_month),
     ):
         if estimate is not None:
             shown = replace(estimate, unit=estimate.unit.removesuffix("/month"))
@@ -78,19 +78,19 @@ def _facility_tiles(option: Option) -> Iterable[doc.Tile]:
 
 
 def _workload_table(plan: Plan, option: Option) -> doc.TableBlock:
-    runs = {had.pool: f"in runs, on {had.machine}" for had in option.purchases}
+    runs = {purchase.pool: f"batch runs on {purchase.machine}" for purchase in option.purchases}
     loads = {load.workload: load for load in plan.loads}
-    columns = {"Workload": 2, "Model": 2.2, "Pool": 2, "Load it was sized for": 3}
+    columns = {"Workload": 2, "Model": 2.2, "Pool": 2, "Load for the sizing": 3}
     body = []
     for workload in plan.workloads:
-        load, said = loads.get(workload.name), ""
+        load, text = loads.get(workload.name), ""
         pools = [pool for pool in plan.pools if workload.name in pool.workloads]
         model = workload.model or (pools[0].model if pools else "no model")
-        where = ", ".join(pool.name for pool in pools) or runs.get(workload.name, "no pool of ours")
+        where = ", ".join(pool.name for pool in pools) or runs.get(workload.name, "no own pool")
         if load is not None:
-            said = f"{fmt.format_number(load.requests_per_second)} requests/s at the peak; tokens in "
-            said += f"{_format_length(load.input_tokens)}, out {_format_length(load.output_tokens)}"
-        body.append((workload.name, model, where, said))
+            text = f"{fmt.format_number(load.requests_per_second)} requests/s at the peak; input tokens "
+            text += f"{_format_length(load.input_tokens)}, output tokens {_format_length(load.output_tokens)}"
+        body.append((workload.name, model, where, text))
     return doc.build_table("Workloads", columns, body)
 
 
@@ -102,15 +102,13 @@ def _pool_table(option: Option) -> doc.TableBlock:
     columns = {"Pool": 2, "Where": 1.8, "Machines": 2.4, "Model": 2.4}
     if all(pool.price_usd_per_hour is None for pool in option.pools):
         return doc.build_table("Pools", columns, map(_pool_row, option.pools))
-    body = ((*_pool_row(pool), _hourly_price_cell(pool)) for pool in option.pools)
-    return doc.build_table("Pools", columns | {"List price, USD an hour": 1.2}, body, numeric=(4,))
-
-
-def _hourly_price_cell(pool: Pool) -> doc.Cell:
-    price = pool.price_usd_per_hour
-    if price is None:
-        return doc.Cell("not rented", tone="quiet")
-    return doc.build_cell(fmt.format_number(price.value), fmt.format_compact_band(price))
+    body = []
+    for pool in option.pools:
+        cell, price = doc.Cell("not rented", tone="quiet"), pool.price_usd_per_hour
+        if price is not None:
+            cell = doc.build_cell(fmt.format_number(price.value), fmt.format_compact_band(price))
+        body.append((*_pool_row(pool), cell))
+    return doc.build_table("Pools", columns | {"List price, USD per hour": 1.2}, body, numeric=(4,))
 
 
 def _pool_row(pool: Pool) -> tuple[doc.Cell, ...]:
@@ -120,7 +118,7 @@ def _pool_row(pool: Pool) -> tuple[doc.Cell, ...]:
     if pool.slots and pool.context_tokens:
         at_once += f", {fmt.format_count(pool.context_tokens, 'token')} each"
     return (
-        doc.build_cell(pool.name, ("for", ", ".join(pool.workloads)), ("share of it, by year", format_shares(pool))),
+        doc.build_cell(pool.name, ("for", ", ".join(pool.workloads)), ("share by year", format_shares(pool))),
         doc.build_cell(pool.region, pool.provider, fmt.PLACEMENTS[pool.placement]),
         doc.build_cell(f"{fmt.format_count(pool.replicas, 'replica')} of {describe_machine(pool)}", ("split", split)),
         doc.build_cell(pool.model, ("format", pool.quantisation), at_once),
@@ -131,37 +129,35 @@ def _launch_table(pools: tuple[Pool, ...]) -> doc.TableBlock:
     body = []
     for pool in pools:
         settings = {**pool.launch.settings, **pool.launch.environment}
-        said = ", ".join(f"{name} = {value}" for name, value in sorted(settings.items()))
+        text = ", ".join(f"{name} = {value}" for name, value in sorted(settings.items()))
         engine = doc.build_cell(pool.launch.engine, ("at", pool.launch.url or ""))
-        body.append((pool.name, engine, said or "the engine's own defaults"))
-    return doc.build_table("How engines start", {"Pool": 2, "Engine": 1.6, "Settings": 5}, body)
+        body.append((pool.name, engine, text or "defaults of the engine"))
+    return doc.build_table("Engine settings", {"Pool": 2, "Engine": 1.6, "Settings": 5}, body)
 
 
 def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[doc.Chapter]:
-    """The plan's own sections, in our order."""
-    for section in plan.sections:
-        assert section.id in (*PLATFORM_SECTIONS, *PRACTICE_SECTIONS), section.id
+    """The sections of the plan, in the order of `wanted`."""
+    assert {section.id for section in plan.sections} <= {*PLATFORM_SECTIONS, *PRACTICE_SECTIONS}
     for name in wanted:
         for section in plan.sections:
             if section.id == name:
                 yield doc.Chapter(section.id, section.title, section.summary, tuple(_section_blocks(section)))
     if "stack" in wanted and all(section.id != "stack" for section in plan.sections) and plan.stack:
         items = (
-            doc.Item(line.function, line.product + (f", yours, kept: {line.url or ''}" if line.existing else ""))
+            doc.Item(line.function, line.product + (f", existing, kept: {line.url or ''}" if line.existing else ""))
             for line in plan.stack
         )
         blocks = doc.keep_blocks(doc.build_items("", items))
-        yield doc.Chapter("stack", "Software stack", "What runs on the machines.", blocks)
+        yield doc.Chapter("stack", "Software stack", "Software of the machines.", blocks)
 
 
 def _section_blocks(section: Section) -> Iterable[doc.Block]:
-    """One table; its third column only where most lines have something to put there."""
+    """One table. Clause, proof and alternative have a column of their own if at least half of the lines fill it."""
     body = [_section_row(line) for line in section.lines]
     if not body:
         return
-    # A column of its own where it is filled; else what it would hold stands below the choice, and none is near empty.
     if 2 * sum(len(beside.notes) > 1 for _, _, beside in body) >= len(body):
-        yield doc.build_table(section.title, {"Topic": 1.5, "Choice": 4, "Demanded by, proof, instead of": 3}, body)
+        yield doc.build_table(section.title, {"Topic": 1.5, "Choice": 4, "Demanded by, proof, alternative": 3}, body)
     else:
         joined = ((topic, choice._replace(notes=choice.notes + beside.notes)) for topic, choice, beside in body)
         yield doc.build_table(section.title, {"Topic": 1.5, "Choice": 7}, joined)
@@ -170,13 +166,13 @@ def _section_blocks(section: Section) -> Iterable[doc.Block]:
 def _section_row(line: SectionLine) -> tuple[doc.Cell, doc.Cell, doc.Cell]:
     figure, estimate = "", line.estimate
     if estimate is not None:
-        # Bytes in thousands, like the words beside them.
+        # Bytes in decimal units, like the text beside them.
         figure = fmt.format_with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
     beside = doc.build_cell(
         "",
         ("Demanded by", "; ".join(line.demanded_by)),
         ("Proof", line.proof),
-        ("Instead of", line.alternative),
+        ("Alternative", line.alternative),
         ("Why not", line.why_not),
     )
     return doc.Cell(line.topic), doc.build_cell(line.choice, figure, ("Why", line.why), ("Source", line.source)), beside

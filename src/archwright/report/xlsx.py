@@ -1,4 +1,4 @@
-"""The report as a workbook: the same figures as numbers, their sums as live formulas. Every text is written as text."""
+"""Report as a workbook: numbers as numbers, sums as formulas, and every text as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from archwright.report.document import Document
 from archwright.report.number_format import CATEGORIES, describe_miss
 
 LONGEST_TEXT = 32_767
-# A text that begins so would be read as a formula by whoever types it again, or saves the sheet as CSV.
+# A text with such a start would become a formula if somebody retypes it or saves the sheet as CSV.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WORKBOOK_OPTIONS = {
     **dict.fromkeys(("strings_to_formulas", "strings_to_urls", "strings_to_numbers"), False),
@@ -28,7 +28,7 @@ BAND_COLUMNS = ("value", "low", "high")
 
 
 class Formula(NamedTuple):
-    """`value` is what it comes to, for readers that do not calculate."""
+    """`value`: the result, for programs that do not calculate."""
 
     text: str
     value: float
@@ -38,7 +38,7 @@ Value = str | float | bool | Formula | None
 
 
 class WorkbookWriter:
-    """Writes sheets of rows; knows the formats."""
+    """Writes sheets of rows with the formats of the workbook."""
 
     def __init__(self, workbook: Any) -> None:
         self.workbook = workbook
@@ -54,13 +54,13 @@ class WorkbookWriter:
         self.total = workbook.add_format({"num_format": "#,##0", "bold": True, "top": 1})
 
     def number_style(self, value: float) -> Any:
-        """As many digits as a number of that size deserves."""
+        """A format with the digits that suit the size of the number."""
         if abs(value) >= 100 or value == round(value):
             return self.whole
         return self.cents if abs(value) >= 1 else self.small
 
     def add_sheet(self, name: str, heads: Sequence[str], widths: Sequence[float]) -> Any:
-        """An empty sheet with its head row frozen, printed on one page's width."""
+        """An empty sheet with a frozen head row, printed on the width of one page."""
         sheet = self.workbook.add_worksheet(name)
         for column, width in enumerate(widths):
             sheet.set_column(column, column, width)
@@ -75,7 +75,7 @@ class WorkbookWriter:
         return sheet
 
     def write_cell(self, sheet: Any, row: int, column: int, value: Value, style: Any = None) -> None:
-        """By type; text stays text whatever it begins with."""
+        """Write a value by its type. Text stays text, whatever its first character."""
         if isinstance(value, str):
             style = self.quoted if value.startswith(FORMULA_STARTS) else style or self.text
             sheet.write_string(row, column, value[:LONGEST_TEXT], style)
@@ -91,7 +91,7 @@ class WorkbookWriter:
         self.write_rows(self.add_sheet(name, tuple(columns), tuple(columns.values())), rows)
 
     def write_rows(self, sheet: Any, rows: Iterable[Iterable[Value]], *, start: int = 1) -> int:
-        """Returns the row after the last."""
+        """Return the row after the last."""
         for values in rows:
             for column, value in enumerate(values):
                 self.write_cell(sheet, start, column, value)
@@ -123,7 +123,7 @@ def render_xlsx(document: Document) -> bytes:
 
 
 def _creation_time(plan: Plan) -> datetime:
-    """Without a time zone, as the format wants it; what is no time counts as the format's first day."""
+    """The time of the plan without a time zone; the first day of the format if it is not a valid time."""
     try:
         return datetime.fromisoformat(plan.created_at).astimezone(UTC).replace(tzinfo=None)
     except ValueError:
@@ -156,8 +156,8 @@ def _decision_blocks(plan: Plan, option: Option | None) -> Iterable[tuple[str, I
     """Title and rows of each block: label, value, low, high, unit, words."""
     sums = (
         (f"Total over {plan.horizon_label}", option.total_cost if option else None),
-        ("A month to run, without staff", option.cost_per_month if option else None),
-        ("To buy, over the horizon", option.capex if option else None),
+        ("Per month, without staff", option.cost_per_month if option else None),
+        ("Purchases over the horizon", option.capex if option else None),
         ("Power at the plug", option.power_kw if option else None),
     )
     yield "Money", ((label, *_estimate_cells(e), e.unit) for label, e in sums if e is not None)
@@ -166,10 +166,10 @@ def _decision_blocks(plan: Plan, option: Option | None) -> Iterable[tuple[str, I
         yield (
             "Return",
             (
-                ("Worth of the goals", returns.value, None, None, plan.currency),
-                ("Worth less cost", *_estimate_cells(returns.net), returns.net.unit),
+                ("Value of the goals", returns.value, None, None, plan.currency),
+                ("Value less cost", *_estimate_cells(returns.net), returns.net.unit),
                 ("Paid back in month", returns.payback_month),
-                ("Pays within the horizon, share of the draws", returns.pays),
+                ("Pays within the horizon, share of the samples", returns.pays),
             ),
         )
     for dates in plan.decision.schedules:
@@ -179,13 +179,13 @@ def _decision_blocks(plan: Plan, option: Option | None) -> Iterable[tuple[str, I
     drivers = plan.decision.drivers
     names = name_drivers(drivers)
     facts = ((names[d.basis], *_estimate_cells(d.estimate), d.estimate.unit, describe_switch_point(d)) for d in drivers)
-    yield "Facts that move the cost", facts
+    yield "Facts with the largest effect on cost", facts
     yield "Notes", ((note,) for note in (option.notes if option else ()))
     yield "Not sized", ((text,) for text in plan.not_sized)
 
 
 def _write_options(book: WorkbookWriter, plan: Plan) -> None:
-    bands = tuple(f"{name}, {end}" for name in ("total", "a month", "to buy") for end in BAND_COLUMNS)
+    bands = tuple(f"{name}, {end}" for name in ("total", "per month", "purchases") for end in BAND_COLUMNS)
     heads = ("option", "verdict", *bands, "placement", "provider", "regions", "misses", "Pareto", "models")
     sheet = book.add_sheet("Options", heads, (30, 14, *([14] * 9), 16, 16, 24, 40, 9, 40))
     ordered = order_options(plan.options, plan.chosen)
@@ -218,8 +218,8 @@ def _option_row(plan: Plan, option: Option) -> Iterable[Value]:
 
 
 def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple[tuple[str, int, float], ...]:
-    """The chosen option's lines, each total a formula; returns the recurring ones with their sheet row and amount."""
-    heads = ("cost line", "category", "a month", "low", "high", "once", "low", "high", "months", "over the horizon")
+    """Write the cost lines with formulas. Return the recurring lines with their sheet row and amount."""
+    heads = ("cost line", "category", "per month", "low", "high", "once", "low", "high", "months", "over the horizon")
     sheet, months = book.add_sheet("Cost lines", heads, (38, 24, *([15] * 6), 9, 18)), plan.horizon_months
     recurring, row = [], 1
     for line in option.cost_lines:
@@ -247,9 +247,9 @@ def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple
 
 
 def _write_months(book: WorkbookWriter, plan: Plan, option: Option, lines: tuple[tuple[str, int, float], ...]) -> None:
-    """Month by month: the recurring lines at their mean, and what every option has paid by then, growth included."""
+    """By month: the recurring lines at their mean, and the cumulative payments of every option, growth included."""
     others = [o for o in order_options(plan.options, plan.chosen) if o.cumulative_cost and o.feasible][:8]
-    paid = tuple(f"paid so far: {other.name}" for other in others)
+    paid = tuple(f"cumulative: {other.name}" for other in others)
     heads = ("month", *(name for name, _, _ in lines), "recurring, mean", f"paid in the month: {option.name}", *paid)
     sheet = book.add_sheet("By month", heads, (8, *([16] * (len(heads) - 1))))
     mean, own, first = len(lines) + 1, len(lines) + 2, len(lines) + 3
@@ -296,15 +296,15 @@ def _add_lines_chart(book: WorkbookWriter, sheet: Any, shape: tuple[int, int, in
     for column in range(first, first + count):
         name, months = ["By month", 0, column], ["By month", 1, 0, last, 0]
         chart.add_series({"name": name, "categories": months, "values": ["By month", 1, column, last, column]})
-    chart.set_title({"name": "Paid so far"})
+    chart.set_title({"name": "Cumulative payments"})
     chart.set_x_axis({"interval_unit": max(1, last // 12)})
     chart.set_y_axis(NUMBER_AXIS)
     chart.set_size({"width": 900, "height": 420})
-    sheet.insert_chart(last + 4, 1, chart, {"description": "what each option has cost by each month's end"})
+    sheet.insert_chart(last + 4, 1, chart, {"description": "cumulative payments of each option by month"})
 
 
 def _write_platform(book: WorkbookWriter, plan: Plan) -> None:
-    columns = {"part": 16, "topic": 22, "choice": 40, "why": 50, "demanded by": 26, "proof": 30, "instead of": 24}
+    columns = {"part": 16, "topic": 22, "choice": 40, "why": 50, "demanded by": 26, "proof": 30, "alternative": 24}
     columns |= {"why not": 40, "figure": 12, "low": 12, "high": 12, "unit": 12, "source": 40}
     rows = (
         (
@@ -321,24 +321,24 @@ def _write_platform(book: WorkbookWriter, plan: Plan) -> None:
 
 
 def _write_predictions(book: WorkbookWriter, plan: Plan) -> None:
-    columns = {"promise": 32, "workload": 18, "value": 14, "low": 14, "high": 14, "unit": 10, "level": 8}
+    columns = {"prediction": 32, "workload": 18, "value": 14, "low": 14, "high": 14, "unit": 10, "level": 8}
     columns |= {"stratum": 34, "definition": 40, "formula": 50, "query": 34, "PromQL": 60}
     known = {basis.id: basis for basis in plan.bases}
     rows = []
-    for promise in plan.predictions:
-        estimate, query = promise.estimate, promise.query
+    for prediction in plan.predictions:
+        estimate, query = prediction.estimate, prediction.query
         basis = known.get(estimate.basis)
-        said = (basis.stratum, basis.definition, basis.formula) if basis is not None else ("", "", "")
+        origin = (basis.stratum, basis.definition, basis.formula) if basis is not None else ("", "", "")
         asked = f"{query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".strip()
         promql = query.promql() if query.metric in METRIC_BY_QUANTITY else ""
         figures = (*_estimate_cells(estimate), estimate.unit, estimate.level)
-        rows.append((promise.id, promise.workload, *figures, *said, asked, promql))
+        rows.append((prediction.id, prediction.workload, *figures, *origin, asked, promql))
     book.write_table("Predictions", columns, rows)
 
 
 def _write_lists(book: WorkbookWriter, plan: Plan) -> None:
     """Controls and assumptions."""
-    columns = {"control": 30, "demanded by": 24, "demand": 50, "what meets it": 44, "proof": 44, "status": 16}
+    columns = {"control": 30, "demanded by": 24, "demand": 50, "feature": 44, "proof": 44, "status": 16}
     controls = ((c.id, c.demanded_by, c.demand, c.feature, c.evidence, c.status) for c in plan.controls)
     book.write_table("Controls", columns, controls)
     kinds = {"assumed": plan.assumptions, "not sized": plan.not_sized, "stale fact": plan.stale_facts}

@@ -75,4 +75,4 @@ def test_a_plan_says_it_and_why(desk: Plan) -> None:
     predicted = next(one for one in desk.predictions if one.id == "assistant.ttft_s.p95")
     assert waits is not None and 8.0 - predicted.estimate.value <= waits.overflow_s < 8.0
     said = explain_plan(desk, "assistant")
-    assert f"refused where it would wait longer than {waits.wait_s:g} s" in said and waits.source in said
+    assert f"refused if it would wait longer than {waits.wait_s:g} s" in said and waits.source in said

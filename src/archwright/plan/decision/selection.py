@@ -28,7 +28,7 @@ NO_RATIO_GAP, PIN_GAP, UNREACHABLE_GAP = 1e7, 1e8, 1e9
 MAX_SHOWN = 3
 # Prefix of notes on owned machines that no option uses.
 LEFT_OUT_PREFIX = "owned "
-FEASIBLE_PREFIX = "relax the needs to make an option feasible: "
+FEASIBLE_PREFIX = "relax the needs: "
 PIN_CONSTRAINTS = ("accelerators", "regions", "clouds", "stale_facts")
 # Sub-records of a workload, with the fields that a constraint may name; other fields belong to the workload itself.
 FIELDS_BY_HOLDER = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
