@@ -414,7 +414,7 @@ def test_a_short_limit_is_answered_inside_each_place(plan_of: Make, catalog: Cat
 def test_a_long_limit_is_answered_from_one_region(plan_of: Make) -> None:
     plan = plan_of("startup", places(1.5, "cloud"))
     assert len(option_of(plan, "cloud").pools) == 1
-    assert any("one region answers all" in text for text in plan.not_sized)
+    assert any("one region serves all" in text for text in plan.not_sized)
 
 
 def test_a_house_answers_only_its_own_place(plan_of: Make) -> None:

@@ -51,20 +51,15 @@ def _list_workload_defaults(workload: Workload) -> Iterable[str]:
     if not workload.data:
         yield f"{name}: data none, so no residency applies"
     if workload.kind in TEXT_KINDS:
-        yield from _list_text_defaults(workload)
+        if workload.model is None and not workload.quality:
+            yield f"{name}: no quality floor, so the smallest model that fits is chosen"
+        if workload.quality and workload.quality_unknown == "refuse":
+            yield f"{name}: quality_unknown refuse, models without a score on the benchmark are not chosen"
+        if workload.licence == "any":
+            yield f"{name}: licence any, models that forbid commercial use are considered"
     unlimited = [field for field in ("ttft_p95_s", "tpot_p95_s", "availability") if getattr(slo, field) is None]
     if unlimited and traffic is not None:
         yield f"{name}: no limit on {', '.join(f'slo.{field}' for field in unlimited)}"
-
-
-def _list_text_defaults(workload: Workload) -> Iterable[str]:
-    name = workload.name
-    if workload.model is None and not workload.quality:
-        yield f"{name}: no quality floor, so the smallest model that fits is chosen"
-    if workload.quality and workload.quality_unknown == "refuse":
-        yield f"{name}: quality_unknown refuse, models without a score on the benchmark are not chosen"
-    if workload.licence == "any":
-        yield f"{name}: licence any, models that forbid commercial use are considered"
 
 
 def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> None:
@@ -75,7 +70,10 @@ def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledge
         return
     if steady:
         ledger.add_assumptions(*_list_steady_rules(steady))
-    ledger.add_assumptions(*_list_location_rules(tasks))
+    for name in dict.fromkeys(task.workload.name for task in tasks if task.place is not None):
+        places = ", ".join(task.place or "" for task in tasks if task.workload.name == name)
+        reason = "because the delay between continents breaks its limit"
+        ledger.add_assumptions(f"{name}: {places} are each served from inside, {reason}")
     if any(task.job is not None for task in tasks):
         ledger.add_assumptions(*_list_job_rules(tasks))
     if allow & {"cloud", "hybrid", "hosted-api"}:
@@ -115,12 +113,6 @@ def _list_steady_rules(steady: list[WorkloadTask]) -> Iterable[str]:
     for task in steady:
         if (task.workload.slo.availability or 0.0) > SPARE_REQUIRED_ABOVE:
             yield f"{task.name}: availability above {SPARE_REQUIRED_ABOVE:.0%} requires at least one spare machine"
-
-
-def _list_location_rules(tasks: tuple[WorkloadTask, ...]) -> Iterable[str]:
-    for name in dict.fromkeys(task.workload.name for task in tasks if task.place is not None):
-        places = ", ".join(task.place or "" for task in tasks if task.workload.name == name)
-        yield f"{name}: {places} are each served from inside, because the delay between continents breaks its limit"
 
 
 def _list_job_rules(tasks: tuple[WorkloadTask, ...]) -> Iterable[str]:

@@ -69,7 +69,9 @@ def _check_version(data: bytes, file: str) -> None:
         raise _make_format_error(file, str(error).partition(" - at ")[0], "version") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text, hint = f"not valid JSON: {error}", REMAKE_HINT
-        where = ErrorLocation(file, _find_error_line(data, str(error)))
+        # The line of the byte named by the decoder; the last line if it names no byte (truncated file).
+        found = re.search(r"(?:\(byte|position) (\d+)", str(error))
+        where = ErrorLocation(file, data.count(b"\n", 0, int(found.group(1)) if found else len(data)) + 1)
         if _NEEDS_PATTERN.search(data):
             text, where = "this is a needs file, not a plan", ErrorLocation(file)
             hint = f"create a plan first: archwright plan {file} -o plan.json"
@@ -79,13 +81,6 @@ def _check_version(data: bytes, file: str) -> None:
     if head.version != PLAN_VERSION:
         text = f"the plan has version {head.version}; this archwright reads version {PLAN_VERSION}"
         raise PlanFileError("AW-FILE-04", text, where=ErrorLocation(file, None, "version"), hint=REMAKE_HINT)
-
-
-def _find_error_line(data: bytes, message: str) -> int:
-    """The line of the byte named by the decoder; the last line if it names no byte (truncated file)."""
-    found = re.search(r"(?:\(byte|position) (\d+)", message)
-    end = int(found.group(1)) if found else len(data)
-    return data.count(b"\n", 0, end) + 1
 
 
 def _make_format_error(file: str, message: str, field: str | None) -> PlanFileError:

@@ -94,7 +94,7 @@ def _schedule_table(plan: Plan) -> Iterable[doc.TableBlock]:
             p.name: doc.build_cell(f"month {fmt.format_number(p.ends.value, 2)}", fmt.format_month_band(p.ends))
             for p in one.phases
         }
-        body.append((one.option, *(ends.get(name, doc.Cell("none", tone="quiet")) for name in names)))
+        body.append((doc.Cell(one.option), *(ends.get(name, doc.Cell("none", tone="quiet")) for name in names)))
     yield doc.build_table(
         "From the signature to full use",
         {"Option": 2.4} | {f"{name[0].upper()}{name[1:]} ends": 1.5 for name in names},

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Plan, QueueTimeouts
 from archwright.contract.record import replace
-from archwright.plan.evidence.gateway_settings import MIN_WAIT_SHARE, _derive_timeout, derive_queue_timeouts
+from archwright.plan.evidence.gateway_settings import MIN_WAIT_SHARE, derive_queue_timeouts
 from archwright.plan.explain.explanation import explain_plan
 from archwright.simulate.continuous_batching import SimulatedOutcome, SimulatedRequest
 from archwright.simulate.queue_latency import QueueLatencyPrediction, measure_queue_latency
@@ -37,7 +37,7 @@ def test_what_the_limit_leaves_for_a_wait(needs_of: Read) -> None:
     limit = needs.workloads[0].slo.ttft_p95_s
     assert limit == 8.0
     assert of(needs, queueing(2.0)) == QueueTimeouts(
-        wait_s=6.0, overflow_s=6.0, source="TTFT p95 of 8 s less 2 s, predicted at the peak with a free slot"
+        wait_s=6.0, overflow_s=6.0, source="TTFT p95 of 8 s less 2 s, predicted for a free slot at the peak"
     )
     # Of several pools the slowest; who the plan was made for is let in, also on the slow end of the band.
     two = of(needs, queueing(2.0), queueing(3.0, 1.0, 7.0))
@@ -55,10 +55,11 @@ def test_without_a_limit_or_a_prediction_nothing_is_said(needs_of: Read) -> None
     assert derive_queue_timeouts(needs, {}) == {}
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(0.01, 100), st.floats(0, 100), st.floats(0, 100))
-def test_laws(served_s: float, wait_s: float, slower_s: float) -> None:
+def test_laws(needs_of: Read, served_s: float, wait_s: float, slower_s: float) -> None:
     limit = 8.0
-    found = _derive_timeout(limit, [queueing(served_s, wait_s, wait_s + slower_s)])
+    found = of(needs_of("desk")[0], queueing(served_s, wait_s, wait_s + slower_s))
     assert 0.99 * MIN_WAIT_SHARE * limit <= found.overflow_s <= found.wait_s <= limit
     if served_s <= limit * (1 - MIN_WAIT_SHARE):
         assert found.overflow_s + served_s == pytest.approx(limit, rel=0.01), "in time, if only just"

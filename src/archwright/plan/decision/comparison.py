@@ -137,15 +137,14 @@ def _build_axes(options: list[Option]) -> tuple[CriterionAxis, ...]:
 
 def select_pareto_options(options: list[Option], axes: tuple[CriterionAxis, ...]) -> list[Option]:
     """Options that no other option dominates on the axes that are known for both."""
+
+    def dominates(one: int, other: int) -> bool:
+        pairs = [(axis.values[one], axis.values[other]) for axis in axes]
+        known = [(a, b) for a, b in pairs if a is not None and b is not None]
+        return all(a <= b for a, b in known) and any(a < b for a, b in known)
+
     every = range(len(options))
-    beaten = {one for one in every if any(_dominates_option(axes, other, one) for other in every if other != one)}
-    return [option for index, option in enumerate(options) if index not in beaten]
-
-
-def _dominates_option(axes: tuple[CriterionAxis, ...], one: int, other: int) -> bool:
-    pairs = [(axis.values[one], axis.values[other]) for axis in axes]
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    return all(a <= b for a, b in known) and any(a < b for a, b in known)
+    return [option for index, option in enumerate(options) if not any(dominates(other, index) for other in every)]
 
 
 # --- rivals
@@ -191,18 +190,14 @@ def describe_near_ties(best: Option, options: tuple[Option, ...], decision: Deci
         near = least <= rival.cheaper <= most and abs(more) <= NEAR_TIE_COST_SHARE * abs(cost)
         # Only the cheapest of several cheaper options is noted.
         near = near and (more >= 0 or place == 0)
-        if (rival.tie or near) and len(notes) < MAX_NOTES:
-            notes.append(_format_tie(rival, more, unit))
-    return tuple(notes)
-
-
-def _format_tie(rival: Rival, more: float, unit: str) -> str:
-    if rival.equal:
-        return f"a tie: {rival.option} costs the same in every sample"
-    word = rival.closeness or "a near-tie"
-    difference = f"{format_number(abs(more))} {unit} {'more' if more >= 0 else 'less'}"
-    often = f"and is cheaper in {rival.cheaper:.0%} of the samples"
-    return f"{word}: {rival.option} costs {difference} over the horizon, {often}"
+        if rival.equal:
+            note = f"a tie: {rival.option} costs the same in every sample"
+        else:
+            difference = f"{format_number(abs(more))} {unit} {'more' if more >= 0 else 'less'} over the horizon"
+            note = f"{rival.closeness or 'a near-tie'}: {rival.option} costs {difference}, and is cheaper in "
+            note += f"{rival.cheaper:.0%} of the samples"
+        notes += [note] if rival.tie or near else []
+    return tuple(notes[:MAX_NOTES])
 
 
 def describe_cost_without_staff(

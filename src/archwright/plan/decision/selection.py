@@ -63,7 +63,12 @@ def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tupl
         notes.append(f"preferred over {cheapest.name}, at an extra cost of {_format_extra_cost(chosen, cheapest)}")
     if not is_unverified(chosen):
         cheaper = (one for one in feasible if is_unverified(one) and _get_total_cost(one) < _get_total_cost(chosen))
-        notes += [_describe_passed_over(one, chosen) for one in sorted(cheaper, key=_get_total_cost)]
+        for other in sorted(cheaper, key=_get_total_cost):
+            reason = next(note for note in other.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
+            more = _format_extra_cost(chosen, other)
+            notes.append(
+                f"chosen over {other.name} at an extra cost of {more}, because {other.name} is unverified: {reason}"
+            )
     noted = replace(chosen, notes=(*chosen.notes, *notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
@@ -71,12 +76,6 @@ def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tupl
 def is_unverified(option: Option) -> bool:
     """True if a limit depends on a value that no provider guarantees and that is not measured."""
     return any(note.startswith(UNVERIFIED) for note in option.notes)
-
-
-def _describe_passed_over(cheaper: Option, chosen: Option) -> str:
-    reason = next(note for note in cheaper.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
-    more = _format_extra_cost(chosen, cheaper)
-    return f"chosen over {cheaper.name} at an extra cost of {more}, because {cheaper.name} is unverified: {reason}"
 
 
 def _format_extra_cost(chosen: Option, other: Option) -> str:
@@ -114,23 +113,20 @@ def build_infeasible_error(plan: Plan, source: NeedsSource) -> PlanError:
     possible = [(option, steps) for option in ranked if (steps := _format_relaxation(option, plan, source))]
     hint = ", or ".join(_format_suggestion(option, steps, possible[0][0]) for option, steps in possible[:MAX_SHOWN])
     fallback = EXPORT_BARRED_HINT if broken.constraint == "export" else RELAX_HINT
+    # If only another pin helps, the reason why the requested pin is not available comes first.
+    pins = {miss.constraint for miss in nearest.misses if _is_pin(miss)}
+    against = ((o, m) for o in ranked if o.total_cost is None for m in o.misses if m.constraint in pins)
+    conflict = next((f"{option.name} misses {format_miss(miss)}; " for option, miss in against), "")
     # Owned machines that could not be used are often the reason.
     left_out = "".join(f"; {note}" for note in nearest.notes if note.startswith(LEFT_OUT_PREFIX))
     return PlanError(
         "AW-PLAN-03",
-        f"no option satisfies the needs; {_describe_pin_conflict(ranked)}the nearest option, {nearest.name}, misses "
+        f"no option satisfies the needs; {conflict}the nearest option, {nearest.name}, misses "
         f"{format_miss(broken)}{left_out}",
         where=_locate_field(_find_needs_field(broken.constraint, plan, source), source),
         hint=f"{FEASIBLE_PREFIX}{hint}" if possible else fallback,
         nearest=tuple(option.name for option in ranked[:MAX_SHOWN]),
     )
-
-
-def _describe_pin_conflict(ranked: list[Option]) -> str:
-    """If only another pin helps: the reason why the requested pin is not available."""
-    pins = {miss.constraint for miss in ranked[0].misses if _is_pin(miss)}
-    against = ((o, m) for o in ranked if o.total_cost is None for m in o.misses if m.constraint in pins)
-    return next((f"{option.name} misses {format_miss(miss)}; " for option, miss in against), "")
 
 
 def _format_suggestion(option: Option, steps: str, nearest: Option) -> str:
@@ -173,14 +169,12 @@ def _format_relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
     """The relaxed fields that make the option feasible; "" if no relaxation does."""
     if _rank_by_distance(option)[0]:
         return ""
-    return ", ".join(_format_relaxed_field(miss, plan, source) for miss in option.misses)
-
-
-def _format_relaxed_field(miss: ConstraintViolation, plan: Plan, source: NeedsSource) -> str:
-    if miss.constraint == "stale_facts":
-        return "--accept-stale"
-    value = miss.value if _is_pin(miss) else _round_to_pass(miss)
-    return f"{_find_needs_field(miss.constraint, plan, source)} {'at best ' if miss.at_best else ''}{value}"
+    fields = []
+    for miss in option.misses:
+        value = f"{'at best ' if miss.at_best else ''}{miss.value if _is_pin(miss) else _round_to_pass(miss)}"
+        field = f"{_find_needs_field(miss.constraint, plan, source)} {value}"
+        fields.append("--accept-stale" if miss.constraint == "stale_facts" else field)
+    return ", ".join(fields)
 
 
 def _round_to_pass(miss: ConstraintViolation) -> str:

@@ -82,14 +82,13 @@ def list_controls(needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> tup
 
 def _assess_feature(feature: str) -> tuple[ControlStatus, str]:
     """A demand is met only if every part of its feature exists; otherwise it is `organisational` or `later`."""
-    done = []
-    for part in feature.lower().split(","):
-        match = next((one for one in read_features() if re.fullmatch(one.words, part.strip())), None)
-        if match is None:
-            return ("organisational" if ORGANISATIONAL_PATTERN.search(feature) else "later"), ""
-        done.append(match)
-    configured = any(one.status == "configured" for one in done)
-    return ("configured" if configured else "built-in"), "; ".join(dict.fromkeys(one.proof for one in done))
+    parts = [part.strip() for part in feature.lower().split(",")]
+    done = [next((one for one in read_features() if re.fullmatch(one.words, part)), None) for part in parts]
+    if None in done:
+        return ("organisational" if ORGANISATIONAL_PATTERN.search(feature) else "later"), ""
+    found = [one for one in done if one is not None]
+    configured = any(one.status == "configured" for one in found)
+    return ("configured" if configured else "built-in"), "; ".join(dict.fromkeys(one.proof for one in found))
 
 
 def predict_controls(
@@ -98,21 +97,12 @@ def predict_controls(
     """One prediction for each control that `reconcile` checks; none if this release does not start the platform."""
     if option is None or option.placement != CHECKED_PLACEMENT:
         return ()
-    return tuple(
-        Prediction(
-            id=f"{control.id}.held",
-            metric="control_held",
-            workload=PLATFORM,
-            estimate=exact_estimate(
-                1.0, "share", ledger.create_basis(f"control.{control.id}", "formula", CHECKED_CONTROLS[control.id])
-            ),
-            query=Query(
-                metric="control_held", labels={"control": control.id}, statistic="mean", window_s=CHECK_WINDOW_S
-            ),
-        )
-        for control in controls
-        if control.id in CHECKED_CONTROLS
-    )
+    found, metric = list[Prediction](), "control_held"
+    for name in (control.id for control in controls if control.id in CHECKED_CONTROLS):
+        share = exact_estimate(1.0, "share", ledger.create_basis(f"control.{name}", "formula", CHECKED_CONTROLS[name]))
+        query = Query(metric=metric, labels={"control": name}, statistic="mean", window_s=CHECK_WINDOW_S)
+        found.append(Prediction(id=f"{name}.held", metric=metric, workload=PLATFORM, estimate=share, query=query))
+    return tuple(found)
 
 
 @functools.cache

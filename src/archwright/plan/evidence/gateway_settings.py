@@ -69,12 +69,16 @@ def build_gateway_settings(
         return GatewaySettings(_plan_workloads(needs, catalog, (), {}))
     prices = dict(_price_tokens(needs, catalog, draft))
     pools = tuple(replace(pool, price_per_token=prices.get(pool.workloads[0])) for pool in draft.pools)
-    waits = derive_queue_timeouts(needs, predicted)
+    waits, workers = derive_queue_timeouts(needs, predicted), 1
+    if draft.placement != "this-machine":
+        # One worker per core at the first year's peak; on this machine the engines need the other cores.
+        cores = ControlPlaneSizer(needs, catalog, PlanProvenance()).gateway_cores
+        workers = min(MAX_WORKERS, max(1, math.ceil(cores)))
     return GatewaySettings(
         tuple(replace(one, waits=waits.get(one.name)) for one in _plan_workloads(needs, catalog, pools, draft.models)),
         pools,
         tuple(_list_upstreams(needs, catalog, draft)),
-        _count_workers(needs, catalog, draft),
+        workers,
     )
 
 
@@ -142,22 +146,18 @@ def _price_tokens(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterabl
     ratio = round(statistics.median(ratios), 1)
     rule = f"an output token counts as {ratio:g} input tokens, the median of {len(ratios)} hosted prices in the catalog"
     for demand in list_steady_demands(needs):
-        usd, requests = _sum_machine_usd(draft, demand.workload.name), demand.requests_per_month * sum(demand.growth)
+        name, requests = demand.workload.name, demand.requests_per_month * sum(demand.growth)
+        terms = [term for term in draft.terms or () if name in term.machines_of]
+        usd = sum(term.sum * _compute_workload_share(draft.fleets, name, term.machines_of) for term in terms)
         reads, writes = requests * demand.input_tokens.mean, requests * demand.output_tokens.mean
         if usd > 0 and reads + writes > 0:
             months = len(demand.growth)
             each = usd / (reads + ratio * writes)
             source = (
-                f"machines of {demand.workload.name}, {usd / months:.4g} USD per month, mean over the horizon, for "
+                f"machines of {name}, {usd / months:.4g} USD per month, mean over the horizon, for "
                 f"{reads / months:.4g} input and {writes / months:.4g} output tokens; {rule}"
             )
-            yield demand.workload.name, TokenPrice(input_usd=each, output_usd=ratio * each, source=source)
-
-
-def _sum_machine_usd(draft: OptionDraft, name: str) -> float:
-    """Cost over the horizon, less the residual value."""
-    mine = (term for term in draft.terms or () if name in term.machines_of)
-    return sum(term.sum * _compute_workload_share(draft.fleets, name, term.machines_of) for term in mine)
+            yield name, TokenPrice(input_usd=each, output_usd=ratio * each, source=source)
 
 
 def _compute_workload_share(fleets: tuple[MachineFleet, ...], name: str, names: tuple[str, ...]) -> float:
@@ -215,13 +215,6 @@ def _find_processing_country(catalog: Catalog, bounds: ResidencyBounds, row: Hos
     return min((one.country for one in rows), default="")
 
 
-def _count_workers(needs: Needs, catalog: Catalog, draft: OptionDraft) -> int:
-    """One worker per core that the gateway needs at the first year's peak; one on this machine, beside the engines."""
-    if draft.placement == "this-machine":
-        return 1
-    return min(MAX_WORKERS, max(1, math.ceil(ControlPlaneSizer(needs, catalog, PlanProvenance()).gateway_cores)))
-
-
 # Minimum wait of a request, as a share of the limit.
 MIN_WAIT_SHARE = 0.1
 
@@ -230,24 +223,23 @@ def derive_queue_timeouts(
     needs: Needs, predicted: Mapping[str, tuple[QueueLatencyPrediction, ...]]
 ) -> dict[str, QueueTimeouts]:
     """Timeouts by workload; `predicted` holds the queue prediction of each pool."""
-    limits = {workload.name: workload.slo.ttft_p95_s for workload in needs.workloads}
-    wanted = ((name, limits.get(name), found) for name, found in predicted.items())
-    return {name: _derive_timeout(limit, found) for name, limit, found in wanted if limit is not None}
-
-
-def _derive_timeout(limit: float, found: Iterable[QueueLatencyPrediction]) -> QueueTimeouts:
-    found = tuple(found)
-    served = max(one.served_p95_s.value for one in found)
-    planned = min(limit, max(one.wait_p99_s.high for one in found))
-    least = MIN_WAIT_SHARE * limit
-    leaves = max(limit - served, least)
-    floor = f", at least {MIN_WAIT_SHARE:.0%} of the limit" if leaves == least else ""
-    beyond = f"; refused beyond {planned:.3g} s, the p99 wait at the planned peak" if planned > leaves else ""
-    return QueueTimeouts(
-        wait_s=_round_seconds(max(leaves, planned)),
-        overflow_s=_round_seconds(leaves),
-        source=f"TTFT p95 of {limit:g} s less {served:.3g} s, predicted at the peak with a free slot{floor}{beyond}",
-    )
+    limits, timeouts = {workload.name: workload.slo.ttft_p95_s for workload in needs.workloads}, {}
+    for name, found in predicted.items():
+        limit = limits.get(name)
+        if limit is None:
+            continue
+        served = max(one.served_p95_s.value for one in found)
+        planned = min(limit, max(one.wait_p99_s.high for one in found))
+        least = MIN_WAIT_SHARE * limit
+        left = max(limit - served, least)
+        floor = f", at least {MIN_WAIT_SHARE:.0%} of the limit" if left == least else ""
+        beyond = f"; refused beyond {planned:.3g} s, the p99 wait at the planned peak" if planned > left else ""
+        timeouts[name] = QueueTimeouts(
+            wait_s=_round_seconds(max(left, planned)),
+            overflow_s=_round_seconds(left),
+            source=f"TTFT p95 of {limit:g} s less {served:.3g} s, predicted for a free slot at the peak{floor}{beyond}",
+        )
+    return timeouts
 
 
 def _round_seconds(seconds: float) -> float:

@@ -64,7 +64,12 @@ def diff_plans(before: Plan, after: Plan) -> PlanDiff:
     texts, estimates = _list_texts(after), _list_estimates(after)
     changes: dict[str, Any] = {name: _diff_texts(old, texts[name]) for name, old in _list_texts(before).items()}
     changes |= {name: _diff_estimates(old, estimates[name]) for name, old in _list_estimates(before).items()}
-    changes["lines"] = tuple(sorted(changes["lines"], key=_change_size, reverse=True))
+
+    def measure(change: EstimateChange) -> float:
+        old, new = (estimate.value if estimate is not None else 0.0 for estimate in (change.before, change.after))
+        return abs(new - old)
+
+    changes["lines"] = tuple(sorted(changes["lines"], key=measure, reverse=True))
     return PlanDiff(
         before=before.digest,
         after=after.digest,
@@ -87,7 +92,11 @@ def _list_texts(plan: Plan) -> dict[str, dict[str, str | None]]:
             for pool in plan.pools
         },
         "purchases": _describe_purchases(option),
-        "verdicts": _describe_verdicts(plan),
+        "verdicts": {
+            # Without the numbers, which change with every limit.
+            one.name: f"no: {', '.join(dict.fromkeys(m.constraint for m in one.misses))}" if one.misses else "feasible"
+            for one in plan.options
+        },
         "controls": {control.id: control.status for control in plan.controls},
         "assumptions": dict.fromkeys(plan.assumptions, "yes"),
     }
@@ -111,23 +120,13 @@ def _find_reasons(before: Plan, after: Plan) -> Iterable[str]:
         yield f"the needs differ ({' and '.join(files)})"
     if before.catalog_digest != after.catalog_digest:
         yield f"the catalog's facts differ ({before.catalog_digest[:12]} and {after.catalog_digest[:12]})"
-    if _has_aged_facts(before, after):
+    old, new = ({fact.partition(": ")[0]: fact for fact in plan.stale_facts} for plan in (before, after))
+    # Facts that only another choice uses do not count.
+    used = {name for name in new if any(basis.id.endswith(name) for basis in before.bases)}
+    if any(old.get(name) != new[name] for name in used | (old.keys() & new.keys())):
         yield "facts have aged"
     if before.machine != after.machine:
         yield "this machine was measured differently"
-
-
-def _has_aged_facts(before: Plan, after: Plan) -> bool:
-    """True if a fact that `before` uses has aged. Facts that only another choice uses do not count."""
-    old, new = ({fact.partition(": ")[0]: fact for fact in plan.stale_facts} for plan in (before, after))
-    used = {name for name in new if any(basis.id.endswith(name) for basis in before.bases)}
-    return any(old.get(name) != new[name] for name in used | (old.keys() & new.keys()))
-
-
-def _describe_verdicts(plan: Plan) -> dict[str, str | None]:
-    """Violated constraints of each option, without their numbers, which change with every limit."""
-    missed = {option.name: dict.fromkeys(miss.constraint for miss in option.misses) for option in plan.options}
-    return {name: f"no: {', '.join(names)}" if names else "feasible" for name, names in missed.items()}
 
 
 def _describe_purchases(option: Option | None) -> dict[str, str | None]:
@@ -171,11 +170,6 @@ def _diff_estimates(
         for name, old, new in _pair_differences(before, after)
         if _comparable_numbers(old) != _comparable_numbers(new)
     )
-
-
-def _change_size(figure: EstimateChange) -> float:
-    before, after = (estimate.value if estimate is not None else 0.0 for estimate in (figure.before, figure.after))
-    return abs(after - before)
 
 
 def _comparable_numbers(estimate: Estimate | None) -> tuple[float, float, float, str] | None:

@@ -34,15 +34,16 @@ BOUNDARY_WORDS = r"network (policy|security)|segmentation|boundary|egress|transi
 
 def build_network_section(chosen: ChosenOption) -> Section:
     case = build_chosen_context(chosen)
-    builders = (_list_front_end, _list_fabrics, _list_engine_locality, _list_switches, _list_ingest, _list_egress)
-    lines = [line for build in builders for line in build(case)]
+    trained = list_training_fabrics(case)
+    lines = [*_list_front_end(case), *(_build_fabric_line(case, fleet, fabric) for fleet, fabric in trained)]
+    lines += [] if trained else [fill_line("network.no-fabric", {"most": MAX_WAIT_SHARE})]
+    lines += [*_list_serving_links(case), *_list_egress(case)]
     clauses = storage.find_clauses(case.needs, case.catalog, BOUNDARY_WORDS)
     lines += [fill_line("network.boundary", {}, demanded_by=clauses), *list_power_lines(case, list_stored_items(case))]
-    fabrics = [fabric for _, fabric in list_training_fabrics(case)]
-    fast = dict.fromkeys(fabric.job.workload for fabric in fabrics if fabric.ports)
+    fast = dict.fromkeys(fabric.job.workload for _, fabric in trained if fabric.ports)
     if fast:
         summary = f"A 400G fabric between machines, for {', '.join(fast)}."
-    elif fabrics:
+    elif trained:
         summary = "100G Ethernet is enough for every job on several machines."
     else:
         summary = "No job uses several machines, so no cluster fabric is needed."
@@ -76,14 +77,6 @@ def _list_front_end(case: OptionContext) -> Iterator[SectionLine]:
         estimate=traffic,
         source=case.quotes.sources(*facts),
     )
-
-
-def _list_fabrics(case: OptionContext) -> Iterator[SectionLine]:
-    found = list_training_fabrics(case)
-    for fleet, fabric in found:
-        yield _build_fabric_line(case, fleet, fabric)
-    if not found:
-        yield fill_line("network.no-fabric", {"most": MAX_WAIT_SHARE})
 
 
 def _build_fabric_line(case: OptionContext, fleet: MachineFleet, fabric: Fabric) -> SectionLine:
@@ -125,7 +118,8 @@ def _estimate_wait_share(case: OptionContext, fabric: Fabric) -> Estimate:
     return Estimate(value=fabric.waits_plain, low=least, high=most, unit="share", basis=basis)
 
 
-def _list_engine_locality(case: OptionContext) -> Iterator[SectionLine]:
+def _list_serving_links(case: OptionContext) -> Iterator[SectionLine]:
+    """Engines of texts, switches of own places, and the input of data processing."""
     texts = (workload for workload in case.needs.workloads if workload.kind in TEXT_KINDS)
     served = [(workload, case.models[workload.name]) for workload in texts if workload.name in case.models]
     if served:
@@ -133,24 +127,18 @@ def _list_engine_locality(case: OptionContext) -> Iterator[SectionLine]:
         tensors, layers = network.cross_machine_bytes(model, 1.0, 2)
         values = {"model": model.id, "tensors": tensors / 1e6, "layers": layers / 1e3}
         yield fill_line("network.engines", values, proof=write_proof("tpot_s", "p95", workload=workload.name))
-
-
-def _list_switches(case: OptionContext) -> Iterator[SectionLine]:
     for where in list_own_places(case):
         switches = size_network_gear(case, where).front
         if switches:
             machines = sum(fleet.peak for fleet in select_central_fleets(case, where))
-            values = {"region": where.region, "switches": switches, "machines": machines}
-            yield fill_line("network.switches", values)
-
-
-def _list_ingest(case: OptionContext) -> Iterator[SectionLine]:
+            place = {"region": where.region, "switches": switches, "machines": machines}
+            yield fill_line("network.switches", place)
     for workload in case.needs.workloads:
         rate = storage.required_read_bandwidth(workload)
         if rate:
-            values = {"workload": workload.name, "port": _choose_port_speed(rate), "rate": rate / GIGABIT}
-            values["monthly"] = network.monthly_ingest_bytes(workload) / GB
-            yield fill_line("network.ingest", values)
+            data = {"workload": workload.name, "port": _choose_port_speed(rate), "rate": rate / GIGABIT}
+            data["monthly"] = network.monthly_ingest_bytes(workload) / GB
+            yield fill_line("network.ingest", data)
 
 
 def _choose_port_speed(rate: float) -> int:

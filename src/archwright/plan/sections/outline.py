@@ -43,14 +43,14 @@ def build_sections(chosen: ChosenOption) -> tuple[Section, ...]:
         build_scaling_section,
         build_monitoring_section,
     )
-    sections = [build(chosen) for build in parts]
-    for id_, title, summary in GUIDANCE_SECTIONS:
-        sections.append(Section(id=id_, title=title, summary=summary, lines=select_guidance(chosen, id_)))
-    return tuple(sections)
+    guided = (
+        Section(id=id_, title=title, summary=summary, lines=select_guidance(chosen, id_))
+        for id_, title, summary in GUIDANCE_SECTIONS
+    )
+    return (*(build(chosen) for build in parts), *guided)
 
 
 def _build_stack_section(chosen: ChosenOption) -> Section:
-    """Each part with its reason and its alternative; the tools that the user already runs come first."""
     kept = list_existing_tools(chosen)
     own = f"Your existing tools stay and are not priced: {', '.join(line.choice for line in kept)}."
     own = own if kept else "The needs name no existing tools to keep."

@@ -119,25 +119,33 @@ def _format_machine_span(chosen: ChosenOption) -> dict[str, str]:
 
 def _build_needs_values(needs: Needs) -> dict[str, str]:
     places = list_residency_places(needs)
-    stored = sum(data.size_gib for data in needs.data)
-    trained = [w.name for w in needs.workloads if w.kind in TRAINING_KINDS]
-    classes = {data.sensitivity for data in needs.data}
-    staff = needs.organisation.platform_engineers
+    employees, staff = needs.organisation.employees, needs.organisation.platform_engineers
+    people = "" if employees is None else ", one person" if employees == 1 else f", {employees:,} people"
+    retained = ((data.name, data.retention_months) for data in needs.data)
+    limited = [f"{name} {format_number(months)} months" for name, months in retained if months is not None]
     return {
         "organisation": needs.organisation.name,
         "country": needs.organisation.country,
-        "people": _format_employees(needs.organisation.employees),
+        "people": people,
         "engineers": "an unstated number of" if staff is None else format_number(staff),
         "goals": _join_items(goal.text for goal in needs.goals),
         "workloads": _join_items(f"{w.name} ({w.kind})" for w in needs.workloads),
-        "loads": _join_items(_format_load(workload) for workload in needs.workloads if serves_requests(workload)),
+        "loads": _join_items(
+            f"{w.name} {format_number(w.rate.mean)} requests/s, {format_number(w.rate.peak)} at peak"
+            for w in needs.workloads
+            if w.rate is not None and serves_requests(w)
+        ),
         "limits": _join_items(limit for workload in needs.workloads for limit in format_service_levels(workload)),
-        "trained": _join_items(trained),
-        "growth": _join_items(_format_growth(needs.workloads)),
-        "stored": f"{format_number(stored)} GiB",
+        "trained": _join_items(w.name for w in needs.workloads if w.kind in TRAINING_KINDS),
+        "growth": _join_items(
+            f"{w.name} {w.traffic.growth_per_year:.0%} a year"
+            for w in needs.workloads
+            if w.traffic is not None and w.traffic.growth_per_year > 0
+        ),
+        "stored": f"{format_number(sum(data.size_gib for data in needs.data))} GiB",
         "datasets": _join_items(f"{d.name} ({d.sensitivity}, {format_number(d.size_gib)} GiB)" for d in needs.data),
-        "classes": _join_items(sorted(classes)),
-        "kept_for": _format_retention(needs),
+        "classes": _join_items(sorted({data.sensitivity for data in needs.data})),
+        "kept_for": _join_items(limited) if limited else "without a limit in the needs",
         "places": _join_items(places),
         "bound": f"bound to {', '.join(places)}" if places else "bound to no place",
         "within": f" inside {', '.join(places)}" if places else "",
@@ -148,25 +156,6 @@ def _build_needs_values(needs: Needs) -> dict[str, str]:
     }
 
 
-def _format_retention(needs: Needs) -> str:
-    limited = ((data.name, data.retention_months) for data in needs.data)
-    stated = [f"{name} {format_number(months)} months" for name, months in limited if months is not None]
-    return _join_items(stated) if stated else "without a limit in the needs"
-
-
-def _format_employees(employees: int | None) -> str:
-    if employees is None:
-        return ""
-    return ", one person" if employees == 1 else f", {employees:,} people"
-
-
-def _format_load(workload: Workload) -> str:
-    rate = workload.rate
-    if rate is None:
-        return ""
-    return f"{workload.name} {format_number(rate.mean)} requests/s, {format_number(rate.peak)} at peak"
-
-
 def format_service_levels(workload: Workload) -> Iterator[str]:
     slo = workload.slo
     for what, limit in (("TTFT", slo.ttft_p95_s), ("TPOT", slo.tpot_p95_s), ("latency", slo.latency_p95_s)):
@@ -174,12 +163,6 @@ def format_service_levels(workload: Workload) -> Iterator[str]:
             yield f"{workload.name} {what} p95 <= {limit:g} s"
     if slo.availability is not None:
         yield f"{workload.name} availability {slo.availability:.6g}"
-
-
-def _format_growth(workloads: Iterable[Workload]) -> Iterator[str]:
-    for workload in workloads:
-        if workload.traffic is not None and workload.traffic.growth_per_year > 0:
-            yield f"{workload.name} {workload.traffic.growth_per_year:.0%} a year"
 
 
 def _build_option_values(chosen: ChosenOption) -> dict[str, str]:

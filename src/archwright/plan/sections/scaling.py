@@ -9,7 +9,7 @@ from typing import NamedTuple
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Workload
-from archwright.contract.plan import Option, Pool, Purchase
+from archwright.contract.plan import Option, Purchase
 from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
 from archwright.plan.capacity.availability import compute_availability, count_spares
 from archwright.plan.cost.data_placement import REFRESH_SUFFIX
@@ -50,20 +50,14 @@ def _list_machines(chosen: ChosenOption, option: Option) -> Iterator[SectionLine
     answering = {one.name for one in chosen.needs.workloads if serves_requests(one)}
     for fleet in chosen.fleets:
         if answering & set(fleet.workloads):
-            yield _build_steady_line(fleet, _find_pool(option, fleet))
+            yield _build_steady_line(fleet, option)
         else:
-            yield _build_batch_line(fleet)
+            proof = f"archwright explain plan.json {fleet.workloads[0]}"
+            yield fill_line("scale.batch", _list_fleet_values(fleet, HOURS_PER_MONTH), proof=proof)
     for pool in option.pools if not chosen.fleets else ():
         values = {"workloads": ", ".join(pool.workloads), "engines": describe_engines(pool), "region": pool.region}
         values |= {"slots": str(pool.slots), "context": str(pool.context_tokens)}
         yield fill_line("scale.pool", values, proof=write_proof("in_flight", "max", pool=pool.name))
-
-
-def _find_pool(option: Option, fleet: MachineFleet) -> Pool | None:
-    """The pool at the fleet's place, for workloads that have a pool at each place."""
-    of_them = [pool for pool in option.pools if set(pool.workloads) & set(fleet.workloads)]
-    here = (pool for pool in of_them if pool.region in (fleet.where.region, fleet.where.country))
-    return next(here, of_them[0] if of_them else None)
 
 
 def _list_fleet_values(fleet: MachineFleet, factor: float) -> dict[str, object]:
@@ -72,18 +66,16 @@ def _list_fleet_values(fleet: MachineFleet, factor: float) -> dict[str, object]:
     return {**names, "machine": fleet.machine.id, "first": first, "last": last, "peak": fleet.peak}
 
 
-def _build_steady_line(fleet: MachineFleet, pool: Pool | None) -> SectionLine:
+def _build_steady_line(fleet: MachineFleet, option: Option) -> SectionLine:
     busy = f"{fleet.busy:.0%}" if fleet.busy >= 0.01 else "under 1%"
     slots, proof = "", f"archwright explain plan.json {fleet.workloads[0]}"
-    if pool is not None:
+    pools = [pool for pool in option.pools if set(pool.workloads) & set(fleet.workloads)]
+    # A workload may have a pool at each of its places.
+    here = [pool for pool in pools if pool.region in (fleet.where.region, fleet.where.country)]
+    for pool in (here or pools)[:1]:
         slots = f"; {pool.replicas} engines in total, {pool.slots} requests at once each"
         proof = write_proof("in_flight", "max", pool=pool.name)
     return fill_line("scale.steady", {**_list_fleet_values(fleet, 1.0), "busy": busy, "slots": slots}, proof=proof)
-
-
-def _build_batch_line(fleet: MachineFleet) -> SectionLine:
-    proof = f"archwright explain plan.json {fleet.workloads[0]}"
-    return fill_line("scale.batch", _list_fleet_values(fleet, HOURS_PER_MONTH), proof=proof)
 
 
 def _list_autoscaling_ranges(chosen: ChosenOption, option: Option) -> Iterator[SectionLine]:
@@ -116,6 +108,12 @@ def _build_loss_line(chosen: ChosenOption, workload: Workload, target: float, ma
     sites = max(1, sum(chosen.needs.sites[name].count for name in workload.sites))
     peak = max(1, machines // sites)
     needed = max((n for n in range(1, peak + 1) if n + count_spares(n, target) <= peak), default=peak)
+    overload = ""
+    if workload.rate is not None:
+        # Machines are counted for the last month's peak.
+        last = workload.rate.peak * compute_monthly_growth(workload.traffic, chosen.needs.budget.horizon_months)[-1]
+        carried = f"at least {format_number(last * peak / needed)} requests/s, {peak / needed:.2f} times the last"
+        overload = f"; all up, they carry {carried} month's peak. Beyond that load, requests wait and are then refused"
     values = {
         "workload": workload.name,
         "needed": needed,
@@ -125,19 +123,10 @@ def _build_loss_line(chosen: ChosenOption, workload: Workload, target: float, ma
         "held": compute_availability(needed, peak - needed),
         "peak": peak,
         "left": (peak - 1) / peak,
-        "overload": _describe_overload(workload, peak / needed, chosen.needs.budget.horizon_months),
+        "overload": overload,
         "bare": compute_availability(needed, 0),
     }
     return fill_line("scale.loss", values, proof=f"archwright explain plan.json {workload.name}")
-
-
-def _describe_overload(workload: Workload, times: float, months: int) -> str:
-    """The load at which limits break while every machine is up. Machines are counted for the last month's peak."""
-    if workload.rate is None:
-        return ""
-    last = workload.rate.peak * compute_monthly_growth(workload.traffic, months)[-1]
-    carried = f"all up, they carry at least {format_number(last * times)} requests/s, {times:.2f} times"
-    return f"; {carried} the last month's peak. Beyond that load, requests wait and are then refused"
 
 
 def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
@@ -150,22 +139,18 @@ def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
         ("the power of the site", option.power_kw, site.power_kw if site is not None else None),
         ("the rack space", racks, site.rack_units if site is not None else None),
     ]
-    measured = []
+    headrooms = []
     for name, taken, limit in found:
         if taken is not None and limit is not None and taken.low > 0:
-            measured.append(_compute_headroom(chosen, name, taken, limit))
-    return sorted(measured, key=lambda one: one.times.value)
-
-
-def _compute_headroom(chosen: ChosenOption, name: str, taken: Estimate, limit: float) -> Headroom:
-    basis = chosen.ledger.create_basis(
-        f"headroom.{name.removeprefix('the ').replace(' ', '-')}",
-        "formula",
-        f"how often this plan fits into {name}",
-        formula=f"{limit:,.10g} / {taken.value:,.10g} {taken.unit}; holds if it grows in proportion to the load",
-        facts=(taken.basis,) if taken.basis else (),
-    )
-    return Headroom(name, taken, limit, taken.divide_amount(limit, "times", basis))
+            basis = chosen.ledger.create_basis(
+                f"headroom.{name.removeprefix('the ').replace(' ', '-')}",
+                "formula",
+                f"how often this plan fits into {name}",
+                formula=f"{limit:,.10g} / {taken.value:,.10g} {taken.unit}; valid for growth in proportion to the load",
+                facts=(taken.basis,) if taken.basis else (),
+            )
+            headrooms.append(Headroom(name, taken, limit, taken.divide_amount(limit, "times", basis)))
+    return sorted(headrooms, key=lambda one: one.times.value)
 
 
 def _list_limit_lines(tightest: list[Headroom]) -> Iterator[SectionLine]:

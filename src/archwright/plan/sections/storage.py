@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate, exact_estimate
+from archwright.contract.estimate import exact_estimate
 from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption, Location
@@ -58,15 +58,16 @@ def build_storage_section(chosen: ChosenOption) -> Section:
             if own.kind in ("lake", "registry")
         ),
         *(_build_item_line(case, one) for one in kept),
-        *_list_cache_lines(case),
-        *_list_retention_lines(case),
+        *_list_cache_and_retention(case),
         *_list_index_estimates(case),
-        *(() if kept else _list_local_data(case)),
     ]
+    if not kept and any(place.placement == "this-machine" for place in case.where):
+        size = sum(data.size_gib for data in case.needs.data)
+        lines.append(fill_line("storage.local", {"size": size}, proof=write_proof("disk_bytes", "max")))
     whole = sum(one.kept.bytes[-1] for one in kept)
     places = len({one.where for one in kept})
-    size = f"{format_number(whole / TB)} TB in the last month, in {places} place{'s' if places != 1 else ''}"
-    summary = f"{size}. Every option stores the same data; only the storage location changes the cost."
+    stored = f"{format_number(whole / TB)} TB in the last month, in {places} place{'s' if places != 1 else ''}"
+    summary = f"{stored}. Every option stores the same data; only the storage location changes the cost."
     summary = summary if kept else EMPTY_SUMMARIES[bool(case.where)]
     return Section(id="storage", title="Storage", summary=summary, lines=tuple(lines))
 
@@ -83,11 +84,18 @@ def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
         "place": _name_place(one.where),
         "reason": f"{kept.why}{_describe_bandwidth(case, kept)}",
     }
+    basis = case.ledger.create_basis(
+        f"bytes.{kept.name}.{_name_place(one.where)}".lower().replace(" ", "-"),
+        "formula",
+        f"bytes in the last month: {kept.name}",
+        formula=kept.why,
+        facts=case.quotes.drivers(kept.facts),
+    )
     return fill_line(
         f"{ITEM_PREFIX}{kind}",
         values,
         demanded_by=_list_clauses(case, kind),
-        estimate=_estimate_bytes(case, one),
+        estimate=apply_part_bands(case, kept.facts, exact_estimate(kept.bytes[-1], "bytes"), basis),
         source=case.quotes.sources(*kept.facts),
     )
 
@@ -111,18 +119,7 @@ def _list_clauses(case: OptionContext, kind: str) -> tuple[str, ...]:
     return storage.find_clauses(case.needs, case.catalog, PROVENANCE_WORDS) if kind == "data" else ()
 
 
-def _estimate_bytes(case: OptionContext, one: StoredItem) -> Estimate:
-    basis = case.ledger.create_basis(
-        f"bytes.{one.kept.name}.{_name_place(one.where)}".lower().replace(" ", "-"),
-        "formula",
-        f"bytes in the last month: {one.kept.name}",
-        formula=one.kept.why,
-        facts=case.quotes.drivers(one.kept.facts),
-    )
-    return apply_part_bands(case, one.kept.facts, exact_estimate(one.kept.bytes[-1], "bytes"), basis)
-
-
-def _list_cache_lines(case: OptionContext) -> Iterator[SectionLine]:
+def _list_cache_and_retention(case: OptionContext) -> Iterator[SectionLine]:
     """A cache tier for keys and values uses memory and flash that the machines have: sized, not bought."""
     for workload in case.needs.workloads:
         model = case.models.get(workload.name)
@@ -131,9 +128,6 @@ def _list_cache_lines(case: OptionContext) -> Iterator[SectionLine]:
             values = {"workload": workload.name, "minutes": storage.CACHE_RETENTION_S / 60}
             values["size"] = format_number(size / GB)
             yield fill_line("storage.cache", values, proof=write_proof("ttft_s", "p95", workload=workload.name))
-
-
-def _list_retention_lines(case: OptionContext) -> Iterator[SectionLine]:
     limited = [data for data in case.needs.data if data.retention_months is not None]
     if limited:
         names = ", ".join(f"{data.name} {data.retention_months:g} months" for data in limited)
@@ -160,12 +154,6 @@ def _list_index_estimates(case: OptionContext) -> Iterator[SectionLine]:
         )
         vectors, source = replace(last.vectors, basis=basis), case.quotes.sources(*INDEX_FACTS)
         yield fill_line("storage.index-size", values, estimate=vectors, source=source)
-
-
-def _list_local_data(case: OptionContext) -> Iterator[SectionLine]:
-    if any(place.placement == "this-machine" for place in case.where):
-        size = sum(data.size_gib for data in case.needs.data)
-        yield fill_line("storage.local", {"size": size}, proof=write_proof("disk_bytes", "max"))
 
 
 def _name_place(where: Location) -> str:
