@@ -63,7 +63,6 @@ def _list_workload_defaults(workload: Workload) -> Iterable[str]:
 
 
 def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> None:
-    """Record the rules by which machines are counted, purchased and rented, if this plan uses them."""
     steady = [task for task in tasks if task.demand is not None]
     allow = set(needs.placement.allow)
     if allow == {"this-machine"}:

@@ -29,8 +29,6 @@ SUPPORT_FUNCTIONS = (
 
 
 class DiagramBox(NamedTuple):
-    """A title and up to four lines."""
-
     title: str
     lines: tuple[str, ...]
 
@@ -159,7 +157,6 @@ def describe_machine(pool: Pool) -> str:
 
 
 def _support_boxes(plan: Plan) -> tuple[DiagramBox, ...]:
-    """Data, training, registry and monitoring, if the plan names them."""
     named = {section.id: section for section in plan.sections}
     boxes = []
     for function, title in SUPPORT_FUNCTIONS:
@@ -200,7 +197,6 @@ def _arrange_rows(places: Iterable[PoolGroup]) -> Iterable[list[PoolGroup]]:
 
 
 def _draw_groups(canvas: svg.SvgCanvas, y: float, places: tuple[PoolGroup, ...]) -> float:
-    """All places on one background, to which the arrow of the gateway points."""
     rows = list(_arrange_rows(places))
     height = GAP + sum(max(place.height for place in row) + GAP for row in rows)
     canvas.rect((EDGE, y), (INNER, height), svg.SOFT, rx=8, stroke=svg.RULE)
@@ -211,7 +207,6 @@ def _draw_groups(canvas: svg.SvgCanvas, y: float, places: tuple[PoolGroup, ...])
 
 
 def _draw_group_row(canvas: svg.SvgCanvas, y: float, row: list[PoolGroup]) -> float:
-    """Frames side by side, as wide as their contents."""
     total, room = sum(place.columns for place in row), INNER - GAP * (len(row) + 1)
     widths = [room * place.columns / total for place in row]
     lefts = [EDGE + GAP + sum(widths[:at]) + GAP * at for at in range(len(row))]

@@ -171,7 +171,6 @@ def _draw_stacked_bar(chart: RowChart, parts: dict[str, float], y: float, scale:
 
 
 def draw_schedule(dates: Schedule) -> FigureBlock | None:
-    """The steps from the signature to full use, each with the band of its end."""
     if not dates.phases:
         return None
     chart, alts = RowChart(len(dates.phases), 34.0), list[str]()

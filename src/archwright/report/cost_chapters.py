@@ -68,7 +68,6 @@ def _cost_row(line: CostLine, months: int) -> tuple[doc.Cell, ...]:
 
 
 def schedule_chapter(plan: Plan, option: Option) -> doc.Chapter:
-    """Dates of the rollout, payments and return over time."""
     picture = draw_cumulative_costs(plan.options, option.name, plan.decision, plan.currency)
     rivals = [rival for rival in plan.decision.rivals if rival.option != option.name]
     body = ((r.option, _describe_break_even(r), f"{fmt.format_percent(r.cheaper)} likely") for r in rivals)

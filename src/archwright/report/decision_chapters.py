@@ -19,7 +19,6 @@ SENSITIVITIES_SHOWN = 3
 
 
 def describe_decision(plan: Plan, option: Option | None) -> str:
-    """The decision in one sentence."""
     if option is None:
         if len(plan.options) < 2:
             single = "The only option evaluated does not satisfy the needs."
@@ -54,7 +53,6 @@ def describe_business_case(plan: Plan) -> str:
 
 
 def rank_feasible_options(plan: Plan) -> list[Option]:
-    """Feasible options with a price, the cheapest first."""
     found = [(o.total_cost.value, o) for o in plan.options if o.feasible and o.total_cost is not None]
     return [option for _, option in sorted(found, key=lambda pair: pair[0])]
 
@@ -202,7 +200,6 @@ def list_relaxations(plan: Plan) -> tuple[str, ...]:
 
 
 def options_chapter(plan: Plan) -> doc.Chapter:
-    """All options that were evaluated."""
     ordered = charts.order_options(plan.options, plan.chosen)
     picture = charts.draw_option_costs(plan.options, plan.chosen, plan.currency, plan.horizon_months)
     rivals = {rival.option: rival for rival in plan.decision.rivals}

@@ -92,8 +92,6 @@ class Items(NamedTuple):
 
 
 class Callout(NamedTuple):
-    """A highlighted text."""
-
     title: str
     text: str
     tone: Tone = "warn"
@@ -129,8 +127,6 @@ class Document(NamedTuple):
 
 
 class TextSpan(NamedTuple):
-    """A piece of text, and the address of its link."""
-
     text: str
     url: str = ""
 

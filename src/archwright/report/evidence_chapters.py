@@ -22,7 +22,6 @@ STATUS_LABELS: dict[str, tuple[str, doc.Tone]] = {
 
 
 def predictions_chapter(plan: Plan) -> doc.Chapter:
-    """Every prediction with its band, its basis, and the query that measures it."""
     known = {basis.id: basis for basis in plan.bases}
     table = bases = None
     lead = "The plan contains no predictions, because the chosen option runs no part of this platform."

@@ -12,8 +12,6 @@ from archwright.plan.accounting.provenance import find_estimates, trace_bases
 
 
 class FactSource(NamedTuple):
-    """Source, date and confidence of a catalog row."""
-
     thing: str
     kind: str
     source: str

@@ -73,7 +73,7 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_compact(value: float) -> str:
-    """`4.21 M`: for a headline."""
+    """`4.21 M`."""
     # 999,999 is shown as a million, not as 1,000 k.
     size, suffix = next(((s, name) for s, name in COMPACT if abs(value) >= s * 0.9995), (1.0, ""))
     shown = value / size
@@ -97,7 +97,6 @@ def format_compact_band(estimate: Estimate) -> str:
 
 
 def format_month_band(date: Estimate) -> str:
-    """`2.5 to 4`."""
     return f"{format_number(date.low, 2)} to {format_number(date.high, 2)}"
 
 
@@ -125,7 +124,6 @@ def format_band(estimate: Estimate) -> str:
 
 
 def format_with_band(estimate: Estimate) -> str:
-    """`11.5 ms (9.1 to 14.6 ms)`."""
     shown = format_measure(estimate.value, estimate.unit)
     return shown if estimate.low == estimate.high else f"{shown} ({format_band(estimate)})"
 
@@ -172,7 +170,6 @@ def _format_limit(value: float | str | None) -> str:
 
 
 def format_exact(count: float) -> str:
-    """A counted or stated number with all its digits."""
     return f"{count:,.0f}" if count == round(count) else f"{count:,g}"
 
 

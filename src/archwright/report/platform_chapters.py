@@ -34,7 +34,6 @@ def architecture_chapter(plan: Plan, option: Option) -> doc.Chapter:
 
 
 def sizing_chapter(plan: Plan, option: Option) -> doc.Chapter:
-    """Location, number and purchase of the machines, and their power."""
     tiles = tuple(_facility_tiles(option))
     blocks = doc.keep_blocks(
         doc.Tiles(tiles) if tiles else None,

@@ -41,8 +41,7 @@ class WorkbookWriter:
     """Writes sheets of rows with the formats of the workbook."""
 
     def __init__(self, workbook: Any) -> None:
-        self.workbook = workbook
-        wrapped = {"text_wrap": True, "valign": "top"}
+        self.workbook, wrapped = workbook, {"text_wrap": True, "valign": "top"}
         self.text = workbook.add_format(wrapped)
         self.quoted = workbook.add_format({**wrapped, "quote_prefix": True})
         self.head = workbook.add_format({"bold": True, "bottom": 1, "text_wrap": True, "bg_color": "#F3F6F9"})
@@ -116,8 +115,7 @@ def render_xlsx(document: Document) -> bytes:
         _write_months(book, plan, option, lines)
     _write_platform(book, plan)
     _write_predictions(book, plan)
-    _write_lists(book, plan)
-    _write_sources(book, document)
+    _write_lists(book, document)
     workbook.close()
     return stream.getvalue()
 
@@ -249,38 +247,29 @@ def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple
 def _write_months(book: WorkbookWriter, plan: Plan, option: Option, lines: tuple[tuple[str, int, float], ...]) -> None:
     """By month: the recurring lines at their mean, and the cumulative payments of every option, growth included."""
     others = [o for o in order_options(plan.options, plan.chosen) if o.cumulative_cost and o.feasible][:8]
-    paid = tuple(f"cumulative: {other.name}" for other in others)
-    heads = ("month", *(name for name, _, _ in lines), "recurring, mean", f"paid in the month: {option.name}", *paid)
+    names = tuple(f"cumulative: {other.name}" for other in others)
+    heads = ("month", *(name for name, _, _ in lines), "recurring, mean", f"paid in the month: {option.name}", *names)
     sheet = book.add_sheet("By month", heads, (8, *([16] * (len(heads) - 1))))
-    mean, own, first = len(lines) + 1, len(lines) + 2, len(lines) + 3
-    for row in range(1, plan.horizon_months + 1):
-        book.write_cell(sheet, row, 0, row)
-        for column, (_, at, amount) in enumerate(lines, 1):
-            book.write_cell(sheet, row, column, Formula(f"='Cost lines'!$C${at + 1}", amount))
-        if lines:
-            text = f"=SUM(B{row + 1}:{column_letters(mean - 1)}{row + 1})"
-            book.write_cell(sheet, row, mean, Formula(text, sum(amount for _, _, amount in lines)))
-        for column, other in enumerate(others, first):
-            if row <= len(other.cumulative_cost):
-                book.write_cell(sheet, row, column, other.cumulative_cost[row - 1])
-        if others and others[0].name == option.name and row <= len(option.cumulative_cost):
-            book.write_cell(sheet, row, own, _month_formula(option.cumulative_cost, row, column_letters(first)))
-    last = plan.horizon_months
+    mean, paid, last = sum(amount for _, _, amount in lines), option.cumulative_cost, plan.horizon_months
+    start, end = column_letters(len(lines) + 3), column_letters(len(lines))
+
+    def list_values(month: int) -> Iterable[Value]:
+        yield month
+        yield from (Formula(f"='Cost lines'!$C${at + 1}", amount) for _, at, amount in lines)
+        yield Formula(f"=SUM(B{month + 1}:{end}{month + 1})", mean) if lines else None
+        has_flow = bool(others) and others[0].name == option.name and month <= len(paid)
+        earlier, before = (f"-{start}{month}", paid[month - 2]) if has_flow and month > 1 else ("", 0.0)
+        yield Formula(f"={start}{month + 1}{earlier}", paid[month - 1] - before) if has_flow else None
+        yield from (one.cumulative_cost[month - 1] if month <= len(one.cumulative_cost) else None for one in others)
+
+    book.write_rows(sheet, map(list_values, range(1, last + 1)))
     book.write_cell(sheet, last + 1, 0, "sum")
-    sums = [amount * last for _, _, amount in lines]
-    sums.append(sum(amount for _, _, amount in lines) * last)
-    if others:
-        sums.append(option.cumulative_cost[-1] if option.cumulative_cost else 0.0)
+    sums = [*(amount * last for _, _, amount in lines), mean * last]
+    sums += [paid[-1] if paid else 0.0] if others else []
     for column, value in enumerate(sums, 1):
         letters = column_letters(column)
         book.write_cell(sheet, last + 1, column, Formula(f"=SUM({letters}2:{letters}{last + 1})", value), book.total)
-    _add_lines_chart(book, sheet, (first, len(others), last))
-
-
-def _month_formula(cumulative: tuple[float, ...], month: int, column: str) -> Formula:
-    if month == 1:
-        return Formula(f"={column}2", cumulative[0])
-    return Formula(f"={column}{month + 1}-{column}{month}", cumulative[month - 1] - cumulative[month - 2])
+    _add_lines_chart(book, sheet, (len(lines) + 3, len(others), last))
 
 
 def column_letters(column: int) -> str:
@@ -336,17 +325,15 @@ def _write_predictions(book: WorkbookWriter, plan: Plan) -> None:
     book.write_table("Predictions", columns, rows)
 
 
-def _write_lists(book: WorkbookWriter, plan: Plan) -> None:
-    """Controls and assumptions."""
+def _write_lists(book: WorkbookWriter, document: Document) -> None:
+    """Controls, assumptions and sources."""
+    plan = document.plan
     columns = {"control": 30, "demanded by": 24, "demand": 50, "feature": 44, "proof": 44, "status": 16}
     controls = ((c.id, c.demanded_by, c.demand, c.feature, c.evidence, c.status) for c in plan.controls)
     book.write_table("Controls", columns, controls)
     kinds = {"assumed": plan.assumptions, "not sized": plan.not_sized, "stale fact": plan.stale_facts}
     texts = ((kind, text) for kind, found in kinds.items() for text in found)
     book.write_table("Assumptions", {"kind": 16, "text": 120}, texts)
-
-
-def _write_sources(book: WorkbookWriter, document: Document) -> None:
     columns = {"what": 40, "kind": 16, "definition, source": 60, "formula, date": 50, "facts": 90}
     bases = ((b.id, b.kind, b.definition, b.formula, "\n".join(b.facts)) for b in document.bases)
     book.write_table("Sources", columns, (*document.sources, *bases))

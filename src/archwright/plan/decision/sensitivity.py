@@ -95,7 +95,6 @@ class SwitchPointFinder:
         return nearest._replace(limit=self._crossed_limit(slopes, nearest)) if nearest is not None else None
 
     def _crossed_limit(self, slopes: list[Worlds], point: SwitchPoint) -> str:
-        """The limit that the chosen or the other option reaches at the switch point."""
         candidates = {
             self._chosen,
             *(index for index, candidate in enumerate(self._candidates) if candidate.name == point.to),

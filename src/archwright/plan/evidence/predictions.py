@@ -100,7 +100,6 @@ def merge_duplicate_predictions(found: Iterable[Prediction], together: Collectio
 
 
 def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str]) -> Prediction:
-    """The latency from sizing, with a basis that defines the percentile and the load."""
     workload, steady = one.demand.workload, one.steady
     names = ledger.register_bases(steady.bases)
     basis = ledger.create_basis(
@@ -229,7 +228,6 @@ def register_prediction_bases(prediction: P, ledger: PlanProvenance) -> P:
 
 
 def list_workload_predictions(load: LoadSpec, prediction: ServingPrediction | PoolPrediction) -> tuple[Prediction, ...]:
-    """Predictions of one workload: tokens/s, and every predicted percentile of its latencies at the peak."""
     name = load.workload
     percentiles: tuple[Statistic, ...] = ("p50", "p95", "p99")
     found = (

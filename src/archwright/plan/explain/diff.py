@@ -103,7 +103,6 @@ def _list_texts(plan: Plan) -> dict[str, dict[str, str | None]]:
 
 
 def _list_estimates(plan: Plan) -> dict[str, dict[str, Estimate | None]]:
-    """Numbers to compare, by field of PlanDiff."""
     option = plan.chosen_option
     costs, lines = dict[str, Estimate | None](), dict[str, Estimate | None]()
     if option is not None:

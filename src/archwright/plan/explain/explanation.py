@@ -141,7 +141,6 @@ def _explain_choice(plan: Plan) -> list[str]:
 
 
 def _list_choice_reasons(plan: Plan) -> Iterator[str]:
-    """Reasons of the choice: near alternatives, switch points, confidence and return."""
     decision = plan.decision
     chosen = plan.chosen_option
     yield from (chosen.notes if chosen is not None else ())
@@ -203,7 +202,6 @@ def _explain_option(plan: Plan, option: Option) -> list[str]:
 
 
 def _explain_cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
-    """A cost line of one option, with the facts to which it is proportional."""
     period = "once" if line.once else "mean over the horizon"
     outside = "" if line.recurring_budget else ", outside the monthly budget"
     lines = [f"{line.name}, in {option.name}: {format_estimate(line.amount)}, {period}; {line.category}{outside}"]
@@ -250,7 +248,6 @@ def _explain_pool(plan: Plan, pool: Pool) -> list[str]:
 
 
 def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
-    """Location, load, predictions, costs and violated limits of a workload."""
     lines, option = [_summarise_workload(plan, workload)], plan.chosen_option
     pools = (pool for pool in plan.pools if pool.name in workload.pools and pool.shares)
     lines += [f"  {format_shares(pool)} of its requests, by year: {pool.name}" for pool in pools]

@@ -53,7 +53,6 @@ def fill_line(template: str, values: Mapping[str, object], **fields: Any) -> Sec
 
 
 def write_proof(metric: str, statistic: Statistic, **labels: str) -> str:
-    """The PromQL expression of a metric over an hour."""
     return Query(metric=metric, labels=labels, statistic=statistic, window_s=WINDOW_S).promql()
 
 

@@ -53,7 +53,6 @@ def _build_series_line(chosen: ChosenOption) -> SectionLine:
 
 
 def _list_service_levels(workload: Workload, pool: Pool | None, gateway: str) -> Iterator[SectionLine]:
-    """One line per service level: the limit, its query, and when to alert."""
     slo = workload.slo
     limits = {"latency_s": slo.latency_p95_s}
     if workload.kind in TEXT_KINDS:

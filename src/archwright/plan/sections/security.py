@@ -60,7 +60,6 @@ def build_regulation_line(regulation: Regulation, controls: tuple[Control, ...])
 
 
 def _describe_conditions(regulation: Regulation) -> list[str]:
-    """Demands that depend on use and role, deadlines, and the fine."""
     found = []
     for tier, condition in CONDITIONAL_TIERS.items():
         count = sum(rule.tier == tier for rule in regulation.controls)
