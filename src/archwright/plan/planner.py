@@ -150,7 +150,15 @@ class Planner:
         if "this-machine" in allow:
             found.append(self._local_option(machine))
         found += [one._replace(draft=self._refuse_unsellable(one.draft)) for one in self._remote_options(now)]
-        return [one._replace(draft=self._mark_unsized(one.draft)) for one in found]
+        for place, one in enumerate(found):
+            draft = one.draft
+            if not self._tasks:
+                draft = draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
+            elif self._missing and draft.terms is not None:
+                note = f"for the sized workloads only; not included: {', '.join(self._missing)}"
+                draft = draft._replace(notes=(*draft.notes, note))
+            found[place] = one._replace(draft=draft)
+        return found
 
     def _remote_options(self, now: datetime) -> Iterable[BuiltOption]:
         allow, tasks = self._needs.placement.allow, self._tasks
@@ -202,30 +210,22 @@ class Planner:
         known = any(miss.constraint == "stale_facts" for miss in draft.misses)
         return draft if self._accept_stale or known else refuse_expired_prices(draft, self._catalog)
 
-    def _mark_unsized(self, draft: OptionDraft) -> OptionDraft:
-        """Refuse an option without any sized workload; note the workloads that an option leaves out."""
-        if not self._tasks:
-            return draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
-        if self._missing and draft.terms is not None:
-            note = f"for the sized workloads only; not included: {', '.join(self._missing)}"
-            return draft._replace(notes=(*draft.notes, note))
-        return draft
-
     def predict_chosen(self, best: BuiltOption | None) -> tuple[PlanPredictions, tuple[ServedLoad, ...]]:
         if best is None:
             return PlanPredictions(), ()
         self._ledger.add_assumptions(*best.assumptions)
-        served = best.served or tuple(self._resolve_load(one) for one in best.serving)
+
+        def resolve(one: ProvisionedLoad | BatchLoad) -> ServedLoad:
+            if isinstance(one, BatchLoad):
+                return one
+            load = build_served_load(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines)
+            load = load._replace(up=one.up)
+            return load._replace(part=one.part) if isinstance(load, PooledLoad) else load
+
+        served = best.served or tuple(map(resolve, best.serving))
         found = predict_served_loads(served, self._ledger)
         report_unpredicted(self._needs, found.predictions, self._ledger)
         return found, served
-
-    def _resolve_load(self, one: ProvisionedLoad | BatchLoad) -> ServedLoad:
-        if isinstance(one, BatchLoad):
-            return one
-        found = build_served_load(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines)
-        found = found._replace(up=one.up)
-        return found._replace(part=one.part) if isinstance(found, PooledLoad) else found
 
 
 def _list_software_stack(needs: Needs, catalog: Catalog, option: Option | None) -> tuple[StackLine, ...]:
@@ -239,4 +239,4 @@ def _list_software_stack(needs: Needs, catalog: Catalog, option: Option | None) 
     return (*kept, *(line for line in ours if line.function not in taken))
 
 
-__all__ = ["make_plan", "build_infeasible_error"]
+__all__ = ["build_infeasible_error", "make_plan"]

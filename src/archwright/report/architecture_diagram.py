@@ -62,13 +62,15 @@ def draw_architecture(plan: Plan, option: Option) -> FigureBlock:
     kept = format_list(f"{line.product}, existing" for line in front if line.existing)
     y = _draw_banner(canvas, y, "Gateway", kept or "keys, permissions, limits, routing, audit")
     y = _draw_groups(canvas, _draw_arrow(canvas, y), places) if places else y
-    beside = _support_boxes(plan)
-    y = _draw_box_row(canvas, _draw_arrow(canvas, y), beside)
+    beside, y = _support_boxes(plan), _draw_arrow(canvas, y)
+    width = (INNER - (len(beside) - 1) * GAP) / len(beside)
+    for number, box in enumerate(beside):
+        _draw_box(canvas, (EDGE + number * (width + GAP), y), (width, SUPPORT_HEIGHT), box)
     pools = "; ".join(
         f"{place.title}: {', '.join(f'{b.title} ({b.lines[0]})' for b in place.boxes)}" for place in places
     )
     alt = f"Requests pass a gateway and reach {pools or 'no pool'}. Beside them: {', '.join(b.title for b in beside)}."
-    return FigureBlock(f"Architecture of {option.name}", canvas.render(y + EDGE), alt)
+    return FigureBlock(f"Architecture of {option.name}", canvas.render(y + SUPPORT_HEIGHT + EDGE), alt)
 
 
 def _fit_to_page(places: tuple[PoolGroup, ...]) -> tuple[PoolGroup, ...]:
@@ -202,48 +204,33 @@ def _draw_groups(canvas: svg.SvgCanvas, y: float, places: tuple[PoolGroup, ...])
     canvas.rect((EDGE, y), (INNER, height), svg.SOFT, rx=8, stroke=svg.RULE)
     y += GAP
     for row in rows:
-        y = _draw_group_row(canvas, y, row) + GAP
+        total, room, left = sum(place.columns for place in row), INNER - GAP * (len(row) + 1), EDGE + GAP
+        for place in row:
+            width = room * place.columns / total
+            _draw_group(canvas, (left, y), width, place)
+            left += width + GAP
+        y += max(place.height for place in row) + GAP
     return y
 
 
-def _draw_group_row(canvas: svg.SvgCanvas, y: float, row: list[PoolGroup]) -> float:
-    total, room = sum(place.columns for place in row), INNER - GAP * (len(row) + 1)
-    widths = [room * place.columns / total for place in row]
-    lefts = [EDGE + GAP + sum(widths[:at]) + GAP * at for at in range(len(row))]
-    frames = zip(row, lefts, widths, strict=True)
-    return max(_draw_group(canvas, (left, y), width, place) for place, left, width in frames)
-
-
-def _draw_group(canvas: svg.SvgCanvas, at: tuple[float, float], width: float, place: PoolGroup) -> float:
-    """Draw a frame, solid for own machines and dashed for those of a provider. Return its lower edge."""
+def _draw_group(canvas: svg.SvgCanvas, at: tuple[float, float], width: float, place: PoolGroup) -> None:
+    """A frame with its boxes, solid for own machines and dashed for those of a provider."""
     left, y = at
-    columns, height = place.columns, place.height
     edge = {} if place.own else {"stroke_dasharray": "6 4"}
-    canvas.rect((left, y), (width, height), svg.PAPER, rx=8, stroke=svg.CHOSEN, stroke_width=1.6, **edge)
+    canvas.rect((left, y), (width, place.height), svg.PAPER, rx=8, stroke=svg.CHOSEN, stroke_width=1.6, **edge)
     canvas.text((left + GAP, y + 22), svg.fit_text(place.title, 13, width - 2 * GAP), bold=True, fill=svg.CHOSEN)
-    wide = (width - 2 * GAP - (columns - 1) * 8) / columns
+    wide = (width - 2 * GAP - (place.columns - 1) * 8) / place.columns
     for number, box in enumerate(place.boxes):
-        x = left + GAP + (number % columns) * (wide + 8)
-        _draw_box(canvas, (x, y + TITLE_HEIGHT + (number // columns) * (BOX_HEIGHT + 8)), wide, box)
-    return y + height
+        row, column = divmod(number, place.columns)
+        corner = (left + GAP + column * (wide + 8), y + TITLE_HEIGHT + row * (BOX_HEIGHT + 8))
+        _draw_box(canvas, corner, (wide, BOX_HEIGHT), box)
 
 
-def _draw_box_row(canvas: svg.SvgCanvas, y: float, boxes: tuple[DiagramBox, ...]) -> float:
-    width = (INNER - (len(boxes) - 1) * GAP) / len(boxes)
-    for number, box in enumerate(boxes):
-        left = EDGE + number * (width + GAP)
-        canvas.rect((left, y), (width, SUPPORT_HEIGHT), svg.SOFT, rx=6, stroke=svg.RULE)
-        canvas.text((left + 12, y + 22), svg.fit_text(box.title, 13, width - 20), bold=True)
-        for line, text in enumerate(svg.wrap_text(box.lines[0], 12, width - 20, 3)):
-            canvas.text((left + 12, y + 40 + 16 * line), text, size=12, fill=svg.QUIET)
-    return y + SUPPORT_HEIGHT
-
-
-def _draw_box(canvas: svg.SvgCanvas, at: tuple[float, float], width: float, box: DiagramBox) -> None:
-    x, y = at
-    canvas.rect((x, y), (width, BOX_HEIGHT), svg.SOFT, rx=5, stroke=svg.RULE)
+def _draw_box(canvas: svg.SvgCanvas, at: tuple[float, float], size: tuple[float, float], box: DiagramBox) -> None:
+    (x, y), (width, _) = at, size
+    canvas.rect(at, size, svg.SOFT, rx=5, stroke=svg.RULE)
     canvas.text((x + 10, y + 21), svg.fit_text(box.title, 13, width - 18), bold=True)
-    room = LINES_IN_BOX - len(box.lines) + 1
-    lines = [text for line in box.lines for text in svg.wrap_text(line, 12, width - 18, max(1, min(2, room)))]
+    most = 3 if len(box.lines) == 1 else max(1, min(2, LINES_IN_BOX - len(box.lines) + 1))
+    lines = [text for line in box.lines for text in svg.wrap_text(line, 12, width - 18, most)]
     for number, line in enumerate(lines[:LINES_IN_BOX]):
         canvas.text((x + 10, y + 40 + number * 16), line, size=12, fill=svg.QUIET)

@@ -143,7 +143,7 @@ def _list_amounts(candidate: BudgetCandidate) -> tuple[AttributedAmount, Attribu
 
 
 def _measure_band_distance(factor: float, estimate: Estimate) -> float:
-    """Distance of the switch point in half-widths of the band; infinite for a fact without a band."""
+    """In half-widths of the band; infinite for a fact without a band."""
     low, value, high = estimate.low, estimate.value, estimate.high
     at, end = value * factor, (high if value * factor > value else low)
     if end == value:

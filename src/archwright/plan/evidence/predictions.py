@@ -146,6 +146,11 @@ def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: Pla
     if workload.slo.availability is None or up is None:
         return []
     place = f"{up.place.said}, available {up.place.up.value:.6g} of the time" if up.place is not None else "not counted"
+    machines = f"{up.needed} machines needed, {up.spares} spare"
+    if up.among:
+        worst = min(up.among, key=compute_shared_availability)
+        types = (f"{count} machines with {carried:.3g} of the load each" for count, carried in worst if count)
+        machines = f"in the worst year {' and '.join(types)}"
     basis = ledger.create_basis(
         f"{workload.name}.availability",
         "assumed",
@@ -155,7 +160,7 @@ def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: Pla
             "their place: plan/capacity/availability.py"
         ),
         facts=(
-            f"{_describe_redundancy(up)}; each available {MACHINE_AVAILABILITY:g} of the time",
+            f"{machines}; each available {MACHINE_AVAILABILITY:g} of the time",
             f"their place: {place}",
             *((up.place.up.basis,) if up.place is not None else ()),
         ),
@@ -163,14 +168,6 @@ def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: Pla
     share = up.estimate_availability(basis)
     query = Query(metric="requests", labels={"workload": workload.name}, statistic="share", window_s=WEEK_S)
     return [_build_prediction(workload.name, share, query)]
-
-
-def _describe_redundancy(up: RedundancyRequirement) -> str:
-    if not up.among:
-        return f"{up.needed} machines needed, {up.spares} spare"
-    worst = min(up.among, key=compute_shared_availability)
-    types = (f"{count} machines with {carried:.3g} of the load each" for count, carried in worst if count)
-    return f"in the worst year {' and '.join(types)}"
 
 
 def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: PlanProvenance) -> None:
@@ -245,18 +242,18 @@ def list_platform_predictions(
 ) -> tuple[Prediction, ...]:
     """Predictions of the whole platform. Engines start in parallel, so the slowest sets the start-up time."""
     name = workloads[0] if len(workloads) == 1 else ""
-    memory = _sum_estimates([part.peak_memory_bytes for part in parts])
-    disk = _sum_estimates([part.disk_bytes for part in parts])
+
+    def add(estimates: list[Estimate]) -> Estimate:
+        first = estimates[0]
+        return first if len(estimates) == 1 else sum_estimates(estimates, first.unit, first.basis)
+
+    memory, disk = add([part.peak_memory_bytes for part in parts]), add([part.disk_bytes for part in parts])
     slowest = max((part.startup_s for part in parts), key=lambda estimate: estimate.value)
     return (
         _build_phase_prediction(name, "peak_memory_bytes", "max", memory, HOUR_S, ""),
         _build_phase_prediction(name, "startup_s", "last", slowest, DAY_S, ""),
         _build_phase_prediction(name, "disk_bytes", "last", disk, DAY_S, ""),
     )
-
-
-def _sum_estimates(parts: list[Estimate]) -> Estimate:
-    return parts[0] if len(parts) == 1 else sum_estimates(parts, parts[0].unit, parts[0].basis)
 
 
 def _build_phase_prediction(
