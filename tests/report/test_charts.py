@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from archwright.contract.decision import CostDriver, Decision, Phase, Schedule
 from archwright.contract.estimate import Estimate, exact_estimate, within_factor
-from archwright.contract.plan import Purchase
+from archwright.contract.plan import Option, Plan, Purchase
 from archwright.contract.record import replace
-from archwright.report import charts, cumulative_cost_chart, svg
+from archwright.report import charts, svg
 from archwright.report.architecture_diagram import describe_machine, draw_architecture
+from archwright.report.cumulative_cost_chart import draw_cumulative_costs
 from archwright.report.document import FigureBlock
 
 from .conftest import HOSTILE, many
@@ -31,13 +32,17 @@ def shapes(figure: FigureBlock, name: str) -> list[ElementTree.Element]:
     return list(ElementTree.fromstring(figure.svg).iter(f"{SVG}{name}"))
 
 
+def compared(options: tuple[Option, ...], chosen: str | None) -> Plan:
+    return replace(BOARD, options=options, chosen=chosen, decision=Decision())
+
+
 def drawn(figure: FigureBlock | None) -> FigureBlock:
     assert figure is not None
     return figure
 
 
 def test_options_stand_in_order_with_their_verdict() -> None:
-    figure = drawn(charts.draw_option_costs(BOARD.options, BOARD.chosen, "EUR", 60))
+    figure = drawn(charts.draw_option_costs(BOARD))
     names = [text for text in texts(figure) if text in {option.name for option in BOARD.options}]
     assert names == ["hybrid-own-base", "cloud-aws-commit-3y", "cloud-azure", "on-premises-only", "cloud-gcp"]
     assert sum("not feasible" in text for text in texts(figure)) == 1
@@ -46,16 +51,15 @@ def test_options_stand_in_order_with_their_verdict() -> None:
 
 
 def test_without_a_price_there_is_no_bar() -> None:
-    assert charts.draw_option_costs(BOARD.options[-1:], None, "EUR", 60) is None
-    assert charts.draw_cost_breakdown(BOARD.options[-1:], None, "EUR", 60) is None
-    assert cumulative_cost_chart.draw_cumulative_costs(BOARD.options[-1:], None, DECISION, "EUR") is None
+    bare = compared(BOARD.options[-1:], None)
+    assert charts.draw_option_costs(bare) is charts.draw_cost_breakdown(bare) is draw_cumulative_costs(bare) is None
     assert charts.draw_predictions(()) is None
     assert charts.draw_sensitivity(()) is None
 
 
 def test_at_most_fourteen_bars_and_the_rest_is_counted() -> None:
     plan = many()
-    figure = drawn(charts.draw_option_costs(plan.options, plan.chosen, "EUR", 60))
+    figure = drawn(charts.draw_option_costs(plan))
     assert len([text for text in texts(figure) if text.startswith(("cloud", "hybrid", "on-prem"))]) == 14
     assert f"{len(plan.options) - 14} more options" in figure.note
 
@@ -76,7 +80,7 @@ def test_every_category_is_drawn_in_one_group() -> None:
 
 
 def test_break_even_is_marked_where_the_lines_cross() -> None:
-    figure = drawn(cumulative_cost_chart.draw_cumulative_costs(BOARD.options, BOARD.chosen, DECISION, "EUR"))
+    figure = drawn(draw_cumulative_costs(BOARD))
     assert "month 48" in texts(figure)
     assert figure.note == "From month 48, the chosen option is cheaper in total than cloud-azure."
     lines = {line.get("stroke-dasharray") for line in shapes(figure, "polyline")}
@@ -85,19 +89,14 @@ def test_break_even_is_marked_where_the_lines_cross() -> None:
 
 def test_a_break_even_beyond_the_line_is_not_drawn() -> None:
     rivals = (*(replace(rival, break_even_month=61) for rival in DECISION.rivals),)
-    figure = drawn(
-        cumulative_cost_chart.draw_cumulative_costs(
-            BOARD.options, BOARD.chosen, replace(DECISION, rivals=rivals), "EUR"
-        )
-    )
-    assert figure.note == ""
-    figure = drawn(cumulative_cost_chart.draw_cumulative_costs(BOARD.options, None, DECISION, "EUR"))
-    assert figure.note == ""
+    late = replace(BOARD, decision=replace(DECISION, rivals=rivals))
+    assert drawn(draw_cumulative_costs(late)).note == ""
+    assert drawn(draw_cumulative_costs(replace(BOARD, chosen=None))).note == ""
 
 
 def test_a_horizon_of_one_month_has_a_picture() -> None:
     short = tuple(replace(option, cumulative_cost=option.cumulative_cost[:1]) for option in BOARD.options)
-    assert "0" in texts(drawn(cumulative_cost_chart.draw_cumulative_costs(short, BOARD.chosen, Decision(), "EUR")))
+    assert "0" in texts(drawn(draw_cumulative_costs(compared(short, BOARD.chosen))))
 
 
 def test_labels_at_the_lines_ends_do_not_overlap() -> None:
@@ -107,7 +106,7 @@ def test_labels_at_the_lines_ends_do_not_overlap() -> None:
         )
         for n in range(5)
     )
-    figure = drawn(cumulative_cost_chart.draw_cumulative_costs(same, None, Decision(), "EUR"))
+    figure = drawn(draw_cumulative_costs(compared(same, None)))
     places = sorted(
         float(element.get("y", "0")) for element in shapes(figure, "text") if (element.text or "").startswith("option-")
     )
@@ -117,7 +116,7 @@ def test_labels_at_the_lines_ends_do_not_overlap() -> None:
 def test_options_that_are_paid_alike_share_a_line() -> None:
     alike = replace(HYBRID, name="twin", cumulative_cost=tuple(paid * 1.009 for paid in HYBRID.cumulative_cost))
     other = replace(HYBRID, name="other", cumulative_cost=tuple(paid * 1.05 for paid in HYBRID.cumulative_cost))
-    figure = drawn(cumulative_cost_chart.draw_cumulative_costs((HYBRID, alike, other), HYBRID.name, Decision(), "EUR"))
+    figure = drawn(draw_cumulative_costs(compared((HYBRID, alike, other), HYBRID.name)))
     assert len(shapes(figure, "polyline")) == 2
     assert f"{HYBRID.name} +1" in texts(figure) and "other" in texts(figure)
     assert figure.note == f"{HYBRID.name} and twin differ by less than 1 % and share one line."
@@ -142,9 +141,7 @@ def test_break_evens_close_together_share_a_label(months: tuple[int, ...], label
         replace(DECISION.rivals[0], option=option.name, break_even_month=month)
         for option, month in zip(options, months, strict=True)
     )
-    found = cumulative_cost_chart.draw_cumulative_costs(
-        (HYBRID, *options), HYBRID.name, replace(DECISION, rivals=rivals), "EUR"
-    )
+    found = draw_cumulative_costs(replace(BOARD, options=(HYBRID, *options), decision=Decision(rivals=rivals)))
     assert [text for text in texts(drawn(found)) if text.startswith("month") and ";" not in text] == labels
     assert len(shapes(drawn(found), "circle")) == len(months) + len(options) + 1
     assert all(f"From month {month}," in drawn(found).note for month in months)
@@ -284,7 +281,7 @@ def test_an_exact_cost_has_no_whisker() -> None:
     sure = replace(HYBRID, total_cost=exact_estimate(1e6, "EUR"))
     ink = [
         line
-        for line in shapes(drawn(charts.draw_option_costs((sure,), None, "EUR", 60)), "line")
+        for line in shapes(drawn(charts.draw_option_costs(compared((sure,), None))), "line")
         if line.get("stroke") == svg.INK
     ]
     assert ink == []
@@ -314,7 +311,7 @@ def test_what_does_not_fit_loses_whole_words() -> None:
 def test_a_long_name_breaks_at_its_own_marks() -> None:
     assert svg.wrap_text("cloud-aws-other-accelerators", 12, 120, 2) == ["cloud-aws-other-", "accelerators"]
     long = replace(HYBRID, name="cloud-aws-other-accelerators-and-regions")
-    said = texts(drawn(charts.draw_option_costs((long,), None, "EUR", 60)))
+    said = texts(drawn(charts.draw_option_costs(compared((long,), None))))
     assert "cloud-aws-other-" in said and "accelerators-and-regions" in said
 
 

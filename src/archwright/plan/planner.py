@@ -67,7 +67,7 @@ def make_plan(
     planner = Planner(needs, catalog, ledger, accept_stale=accept_stale)
     built = planner.evaluate_options(machine, now)
     drafts, converter = tuple(one.draft for one in built), planner.converter
-    compared = compare_options(needs, converter.price_options(drafts), drafts, ledger, converter)
+    compared = compare_options(needs, converter.price_options(drafts), drafts, converter)
     best = next((one for one in built if one.draft.name == compared.chosen), None)
     predicted, served = planner.predict_chosen(best)
     gateway = build_gateway_settings(needs, catalog, best.draft if best is not None else None, predicted.queues)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from archwright.contract.decision import CostDriver, Schedule
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction
-from archwright.contract.plan import CostCategory, Option
+from archwright.contract.plan import CostCategory, Option, Plan
 from archwright.contract.record import replace
 from archwright.report import number_format as fmt
 from archwright.report import svg
@@ -83,18 +83,16 @@ def order_options(options: Iterable[Option], chosen: str | None) -> list[Option]
     return sorted(options, key=rank)
 
 
-def draw_option_costs(
-    options: tuple[Option, ...], chosen: str | None, currency: str, months: int
-) -> FigureBlock | None:
+def draw_option_costs(plan: Plan) -> FigureBlock | None:
     """A bar for each option, with its 90 % band as a whisker."""
-    ordered = order_options(options, chosen)
+    ordered = order_options(plan.options, plan.chosen)
     drawn = [(option, cost) for option in ordered if (cost := option.total_cost) is not None][:MOST_OPTIONS]
     if not drawn:
         return None
     chart = RowChart(len(drawn), 34.0)
     scale = chart.draw_axis(max(max(cost.high, cost.value) for _, cost in drawn))
     for row, (option, cost) in enumerate(drawn):
-        top, is_chosen = chart.find_row(row), option.name == chosen
+        top, is_chosen = chart.find_row(row), option.name == plan.chosen
         fill = svg.CHOSEN if is_chosen else svg.OTHER if option.feasible else svg.PAPER
         edge = {} if option.feasible else {"stroke": svg.OTHER, "stroke_dasharray": "4 3"}
         chart.rect((LEFT, top + 4), (cost.value * scale, 20), fill, rx=2, **edge)
@@ -104,11 +102,11 @@ def draw_option_costs(
         verdict = ", chosen" if is_chosen else "" if option.feasible else ", not feasible"
         text = svg.fit_text(fmt.format_compact(cost.value) + verdict, 13, RIGHT - 20)
         chart.text((BESIDE_PLOT, top + 19), text, bold=is_chosen)
-    rest = len(options) - len(drawn)
+    rest = len(plan.options) - len(drawn)
     return chart.finish(
         "Cost of the options over the horizon",
-        f"{currency} over {months} months; whisker: 90 % band",
-        (f"{option.name}: {fmt.format_compact(cost.value)} {currency}" for option, cost in drawn),
+        f"{plan.currency} over {plan.horizon_months} months; whisker: 90 % band",
+        (f"{option.name}: {fmt.format_compact(cost.value)} {plan.currency}" for option, cost in drawn),
         f"{fmt.format_count(rest, 'more option')} in the table: more expensive, or without a price." if rest else "",
     )
 
@@ -122,12 +120,10 @@ def sum_cost_groups(option: Option, months: int) -> dict[str, float]:
     return sums
 
 
-def draw_cost_breakdown(
-    options: tuple[Option, ...], chosen: str | None, currency: str, months: int
-) -> FigureBlock | None:
+def draw_cost_breakdown(plan: Plan) -> FigureBlock | None:
     """A stacked bar for each option: its total by group of categories."""
-    priced = (option for option in order_options(options, chosen) if option.total_cost is not None)
-    parts = {option.name: sum_cost_groups(option, months) for option in priced if option.cost_lines}
+    priced = (option for option in order_options(plan.options, plan.chosen) if option.total_cost is not None)
+    parts = {option.name: sum_cost_groups(option, plan.horizon_months) for option in priced if option.cost_lines}
     parts = dict(list(parts.items())[:MOST_PARTS])
     if not parts:
         return None
@@ -135,7 +131,7 @@ def draw_cost_breakdown(
     scale = chart.draw_axis(max(sum(max(amount, 0.0) for amount in sums.values()) for sums in parts.values()))
     for row, (name, sums) in enumerate(parts.items()):
         y = chart.find_row(row)
-        chart.draw_label(name, y + 21, bold=name == chosen)
+        chart.draw_label(name, y + 21, bold=name == plan.chosen)
         end = _draw_stacked_bar(chart, sums, y, scale)
         chart.text((end + 10, y + 21), fmt.format_compact(sum(sums.values())))
     used = [group for group in CATEGORY_GROUPS if any(sums[group] > 0 for sums in parts.values())]
@@ -151,7 +147,8 @@ def draw_cost_breakdown(
         f"{name}: " + ", ".join(f"{group} {fmt.format_compact(amount)}" for group, amount in sums.items() if amount)
         for name, sums in parts.items()
     )
-    return FigureBlock("Cost by category", chart.render(y + 14), "; ".join(alts), f"{currency} over {months} months.")
+    note = f"{plan.currency} over {plan.horizon_months} months."
+    return FigureBlock("Cost by category", chart.render(y + 14), "; ".join(alts), note)
 
 
 def _draw_stacked_bar(chart: RowChart, parts: dict[str, float], y: float, scale: float) -> float:

@@ -15,7 +15,7 @@ from archwright.report.cumulative_cost_chart import draw_cumulative_costs
 
 def cost_summary_chapter(plan: Plan, option: Option) -> doc.Chapter:
     """Cost by category, and the return. The single lines are at the end of the document."""
-    picture = draw_cost_breakdown(plan.options, option.name, plan.currency, plan.horizon_months)
+    picture = draw_cost_breakdown(plan)
     table = _category_table(plan, option) if option.cost_lines else None
     text, returns = None, plan.decision.returns
     if returns is not None:
@@ -68,7 +68,7 @@ def _cost_row(line: CostLine, months: int) -> tuple[doc.Cell, ...]:
 
 
 def schedule_chapter(plan: Plan, option: Option) -> doc.Chapter:
-    picture = draw_cumulative_costs(plan.options, option.name, plan.decision, plan.currency)
+    picture = draw_cumulative_costs(plan)
     rivals = [rival for rival in plan.decision.rivals if rival.option != option.name]
     body = ((r.option, _describe_break_even(r), f"{fmt.format_percent(r.cheaper)} likely") for r in rivals)
     columns = {"Against": 3, "Break-even": 2, "Cheaper than the chosen option": 2}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from archwright.contract.decision import Decision
-from archwright.contract.plan import Option
+from archwright.contract.plan import Option, Plan
 from archwright.report import svg
 from archwright.report.charts import WIDTH, order_options
 from archwright.report.document import FigureBlock
@@ -19,13 +18,10 @@ SAME_LINE = 0.01
 DASHES = ("none", "7 4", "2 3", "10 3 2 3", "4 4")
 
 
-def draw_cumulative_costs(
-    options: tuple[Option, ...], chosen: str | None, decision: Decision, currency: str
-) -> FigureBlock | None:
+def draw_cumulative_costs(plan: Plan) -> FigureBlock | None:
     """Cumulative payments of the feasible options, with the break-evens of the chosen option."""
-    lines = _group_alike_options(
-        option for option in order_options(options, chosen) if option.cumulative_cost and option.feasible
-    )
+    ordered = order_options(plan.options, plan.chosen)
+    lines = _group_alike_options(option for option in ordered if option.cumulative_cost and option.feasible)
     drawn = [option for line in lines for option in line]
     if not drawn:
         return None
@@ -43,12 +39,12 @@ def draw_cumulative_costs(
         points = [at(month + 1, value) for month, value in enumerate(line[0].cumulative_cost)]
         canvas.path(points, svg.PALETTE[rank], stroke_dasharray=DASHES[rank], stroke_linejoin="round")
         ends.append((points[-1][1], svg.PALETTE[rank], line))
-    _draw_end_labels(canvas, ends, right + 10, chosen)
-    crossed = _draw_break_evens(canvas, lines, chosen, decision, at)
+    _draw_end_labels(canvas, ends, right + 10, plan.chosen)
+    crossed = _draw_break_evens(canvas, lines, plan, at)
     shared = (format_list([option.name for option in line]) for line in lines if len(line) > 1)
     crossed += [f"{names} differ by less than 1 % and share one line." for names in shared]
-    canvas.text((left, bottom + 44), f"month; {currency} paid by the end of the month", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{o.name} ends at {format_compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
+    canvas.text((left, bottom + 44), f"month; {plan.currency} paid by the end of the month", size=12, fill=svg.QUIET)
+    alt = "; ".join(f"{o.name} ends at {format_compact(o.cumulative_cost[-1])} {plan.currency}" for o in drawn)
     picture = canvas.render(bottom + 56)
     return FigureBlock("Cumulative payments by month", picture, "; ".join([alt, *crossed]), " ".join(crossed))
 
@@ -96,16 +92,14 @@ def _draw_end_labels(
         canvas.text((x + 12, placed + 4), name, bold=first == chosen)
 
 
-def _draw_break_evens(
-    canvas: svg.SvgCanvas, lines: list[list[Option]], chosen: str | None, decision: Decision, at: PointMapper
-) -> list[str]:
+def _draw_break_evens(canvas: svg.SvgCanvas, lines: list[list[Option]], plan: Plan, at: PointMapper) -> list[str]:
     """Mark the break-evens of the chosen option with options of other lines. Return a sentence for each."""
-    own = next((line[0] for line in lines if line[0].name == chosen), None)
+    own = next((line[0] for line in lines if line[0].name == plan.chosen), None)
     if own is None:
         return []
     names = {option.name for line in lines if line[0] is not own for option in line}
     months, sentences, near = dict[int, list[str]](), list[str](), list[list[int]]()
-    for rival in decision.rivals:
+    for rival in plan.decision.rivals:
         month = rival.break_even_month
         if rival.option in names and month is not None and 1 < month <= len(own.cumulative_cost):
             months.setdefault(month, []).append(rival.option)

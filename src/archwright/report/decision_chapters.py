@@ -201,7 +201,7 @@ def list_relaxations(plan: Plan) -> tuple[str, ...]:
 
 def options_chapter(plan: Plan) -> doc.Chapter:
     ordered = charts.order_options(plan.options, plan.chosen)
-    picture = charts.draw_option_costs(plan.options, plan.chosen, plan.currency, plan.horizon_months)
+    picture = charts.draw_option_costs(plan)
     rivals = {rival.option: rival for rival in plan.decision.rivals}
     body = (_option_row(plan, option, rivals.get(option.name)) for option in ordered)
     marked = 0 if plan.chosen is not None and ordered else None

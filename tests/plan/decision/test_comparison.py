@@ -18,6 +18,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.cash_flow import make_varying_flow
 from archwright.plan.decision.comparison import (
+    OptionComparison,
     build_decision,
     compare_options,
     compute_chance_cheaper,
@@ -32,8 +33,12 @@ A, B = fact("a", 10, 1.5), fact("b", 20, 1.5)
 FACTS = {"a": A, "b": B}
 
 
+def compare(made: World) -> OptionComparison:
+    return compare_options(made.needs, made.options, made.drafts, made.purse)
+
+
 def decided(made: World) -> tuple[str | None, Decision]:
-    found = compare_options(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    found = compare(made)
     return found.chosen, found.decision
 
 
@@ -116,7 +121,7 @@ def test_buying_breaks_even_later_than_renting_begins(catalog: Catalog) -> None:
 
 
 def notes_of(made: World) -> tuple[str, ...]:
-    found = compare_options(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    found = compare(made)
     return next(option.notes for option in found.options if option.name == found.chosen)
 
 
@@ -180,7 +185,7 @@ def test_the_value_of_the_payments_today_is_said(catalog: Catalog) -> None:
 
 def test_nothing_feasible_leaves_nothing_to_compare(catalog: Catalog) -> None:
     made = world(catalog, needs(per_month=1.0, worth=5.0), {}, draft("x", rent(2)))
-    found = compare_options(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    found = compare(made)
     assert (found.chosen, found.options) == (None, made.options)
     assert found.decision == Decision(axes=("total_cost",))
 
@@ -444,8 +449,7 @@ def test_decide_takes_a_choice_that_was_made(catalog: Catalog) -> None:
     placement: Placement = "cloud"
     growing = make_varying_flow("rent", "compute", (10.0 * month for month in range(MONTHS)), ["a"])
     made = world(catalog, needs(), FACTS, draft("x", growing, placement=placement), draft("y", rent(1000)))
-    options: tuple[Option, ...] = made.options
-    decision = build_decision(made.needs, options, made.drafts, made.ledger, "y", made.purse)
+    decision = build_decision(made.needs, made.options, made.drafts, "y", made.purse)
     assert decision.rivals[0].option == "x" and decision.rivals[0].cheaper == 1.0
     assert decision.rivals[0].break_even_month is None
 
@@ -485,12 +489,12 @@ def test_the_order_without_people_is_said_where_it_is_another(catalog: Catalog) 
     many = draft("many", rent(10), rent(50, category="staff"))
     dear = draft("dear", rent(40), rent(60, category="staff"))
     made = world(catalog, needs(), {}, few, many, dear)
-    found = compare_options(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    found = compare(made)
     chosen = next(option for option in found.options if option.name == found.chosen)
     (note,) = [note for note in chosen.notes if note.startswith("cost without staff")]
     assert found.chosen == "few" and note.endswith("many 100, few 300, dear 400")
     alone = world(catalog, needs(), {}, few, dear)
-    found = compare_options(alone.needs, alone.options, alone.drafts, alone.ledger, alone.purse)
+    found = compare(alone)
     assert not any(note.startswith("cost without staff") for option in found.options for note in option.notes)
 
 

@@ -65,23 +65,21 @@ class OptionComparison(NamedTuple):
 
 
 def compare_options(
-    needs: Needs,
-    options: tuple[Option, ...],
-    drafts: tuple[OptionDraft, ...],
-    ledger: PlanProvenance,
-    converter: BudgetConverter,
+    needs: Needs, options: tuple[Option, ...], drafts: tuple[OptionDraft, ...], converter: BudgetConverter
 ) -> OptionComparison:
     """Choose among `options`, which `converter` made from `drafts`, and compare the others with the choice."""
     chosen, options = choose_option(options, needs.placement.prefer)
-    decision = build_decision(needs, options, drafts, ledger, chosen, converter)
+    decision = build_decision(needs, options, drafts, chosen, converter)
     best = next((option for option in options if option.name == chosen), None)
     if best is None:
         return OptionComparison(None, options, decision)
-    people = describe_cost_without_staff(best, options, drafts, converter)
     terms = next(draft.terms for draft in drafts if draft.name == chosen) or ()
-    today = describe_present_value(needs, terms, estimate_timeline(best, needs, converter), converter)
-    notes = (*describe_near_ties(best, options, decision), *people, *filter(None, (today,)))
-    noted = replace(best, notes=(*best.notes, *notes))
+    notes = [
+        *describe_near_ties(best, options, decision),
+        *describe_cost_without_staff(best, options, drafts, converter),
+    ]
+    notes.append(describe_present_value(needs, terms, estimate_timeline(best, needs, converter), converter))
+    noted = replace(best, notes=(*best.notes, *filter(None, notes)))
     return OptionComparison(chosen, tuple(noted if option is best else option for option in options), decision)
 
 
@@ -89,7 +87,6 @@ def build_decision(
     needs: Needs,
     options: tuple[Option, ...],
     drafts: tuple[OptionDraft, ...],
-    ledger: PlanProvenance,
     chosen: str | None,
     converter: BudgetConverter,
 ) -> Decision:
@@ -111,7 +108,7 @@ def build_decision(
         compared,
         rivals=_compare_rivals(best, [one for one in priced if one.option.feasible and one is not best], converter),
         drivers=_rank_drivers(best, ways, causes, converter),
-        confidence=_compute_confidence_shares(best.terms, ledger, converter),
+        confidence=_compute_confidence_shares(best.terms, converter),
         returns=estimate_return(
             needs, best.option, best.terms, estimate_timeline(best.option, needs, converter), converter
         ),
@@ -305,13 +302,11 @@ def _build_driver(name: str, ledger: PlanProvenance, share: float, flip: SwitchP
     )
 
 
-def _compute_confidence_shares(
-    terms: tuple[CashFlow, ...], ledger: PlanProvenance, converter: BudgetConverter
-) -> dict[str, float]:
+def _compute_confidence_shares(terms: tuple[CashFlow, ...], converter: BudgetConverter) -> dict[str, float]:
     """Share of the cost by confidence of its facts; a cost line counts equally for each of its facts."""
     weights: dict[str, float] = {}
     for term in terms:
-        widths = [ledger.driver_estimate(driver).factor for driver in converter.list_drivers(term)] or [1.0]
+        widths = [converter.ledger.driver_estimate(driver).factor for driver in converter.list_drivers(term)] or [1.0]
         for width in widths:
             name = next((name for name, factor in CONFIDENCE_BANDS if width <= factor * (1 + 1e-9)), LOWEST_CONFIDENCE)
             weights[name] = weights.get(name, 0.0) + abs(term.sum) / len(widths)
