@@ -36,6 +36,31 @@ MACHINE = MachineFacts(
 )
 Change = Callable[[dict[str, Any]], None]
 Read = Callable[..., tuple[Needs, NeedsSource]]
+GONE = object()
+
+
+def edit(values: dict[str, Any], first: Change | None = None) -> Change:
+    """A change that sets fields of a needs document by dotted paths (`*`: every item); GONE deletes a field."""
+
+    def assign(target: Any, parts: list[str], value: Any) -> None:
+        key: Any = int(parts[0]) if parts[0].isdigit() else parts[0]
+        if key == "*":
+            for item in target:
+                assign(item, parts[1:], value)
+        elif parts[1:]:
+            assign(target[key], parts[1:], value)
+        elif value is GONE:
+            del target[key]
+        else:
+            target[key] = value
+
+    def change(document: dict[str, Any]) -> None:
+        if first is not None:
+            first(document)
+        for path, value in values.items():
+            assign(document, path.split("."), value)
+
+    return change
 
 
 @pytest.fixture(scope="session")

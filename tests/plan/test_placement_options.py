@@ -20,6 +20,8 @@ from archwright.plan.options.edge_sites import CountrySites, spread_over_countri
 from archwright.plan.options.serverless import estimate_worker_usage
 from archwright.plan.planner import Planner
 
+from .conftest import GONE, edit
+
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
@@ -45,22 +47,16 @@ def only(*placements: str) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("where", "field", "value", "constraint"),
+    ("field", "value", "constraint"),
     [
-        ("budget", "capex", 1000, "capex"),
-        ("budget", "per_month", 10, "per_month"),
-        ("site", "power_kw", 0.1, "power_kw"),
-        ("site", "rack_units", 1, "rack_units"),
+        ("budget.capex", 1000, "capex"),
+        ("budget.per_month", 10, "per_month"),
+        ("placement.site.power_kw", 0.1, "power_kw"),
+        ("placement.site.rack_units", 1, "rack_units"),
     ],
 )
-def test_a_house_over_a_limit_is_shown_not_hidden(
-    plan_of: Make, where: str, field: str, value: float, constraint: str
-) -> None:
-    def tight(document: dict[str, Any]) -> None:
-        only("on-premises")(document)
-        (document["budget"] if where == "budget" else document["placement"]["site"])[field] = value
-
-    option = option_of(plan_of("clinic", tight), "on-premises")
+def test_a_house_over_a_limit_is_shown_not_hidden(plan_of: Make, field: str, value: float, constraint: str) -> None:
+    option = option_of(plan_of("clinic", edit({field: value}, only("on-premises"))), "on-premises")
     assert constraint in missed(option) and option.total_cost is not None and option.pools
 
 
@@ -68,61 +64,40 @@ def test_what_runs_beside_the_machines_counts_against_their_limit(plan_of: Make)
     """Capex between the machines' price and the whole: asked again, and refused."""
     whole = option_of(plan_of("clinic", only("on-premises")), "on-premises").capex
     assert whole is not None
-
-    def tight(document: dict[str, Any]) -> None:
-        only("on-premises")(document)
-        document["budget"]["capex"] = whole.value * 0.99
-
+    tight = edit({"budget.capex": whole.value * 0.99}, only("on-premises"))
     option = option_of(plan_of("clinic", tight), "on-premises")
     assert "capex" in missed(option) or (option.capex is not None and option.capex.value <= whole.value * 0.99)
 
 
 def test_a_house_outside_the_residency_has_no_region(plan_of: Make) -> None:
-    def abroad(document: dict[str, Any]) -> None:
-        only("on-premises", "hybrid")(document)
-        document["placement"]["site"]["country"] = "US"
-
+    abroad = edit({"placement.site.country": "US"}, only("on-premises", "hybrid"))
     for option in plan_of("clinic", abroad).options:
         assert (option.regions, option.total_cost, missed(option)) == ((), None, {"residency"})
 
 
 def test_a_house_without_a_site_stands_in_the_organisations_country(plan_of: Make) -> None:
-    def homeless(document: dict[str, Any]) -> None:
-        only("on-premises")(document)
-        del document["placement"]["site"]
-
-    option = option_of(plan_of("clinic", homeless), "on-premises")
+    option = option_of(plan_of("clinic", edit({"placement.site": GONE}, only("on-premises"))), "on-premises")
     assert option.regions == ("DE",) and option.feasible
 
 
 def test_a_house_without_a_model_has_no_price(plan_of: Make) -> None:
-    def picky(document: dict[str, Any]) -> None:
-        only("on-premises")(document)
-        document["workloads"][0]["quality"] = {"mmlu_pro": 0.9999}
-
+    picky = edit({"workloads.0.quality": {"mmlu_pro": 0.9999}}, only("on-premises"))
     option = option_of(plan_of("clinic", picky), "on-premises")
     assert (option.total_cost, missed(option)) == (None, {"letters.quality"})
 
 
 def test_a_model_no_machine_of_the_house_holds(plan_of: Make) -> None:
-    def huge(document: dict[str, Any]) -> None:
-        only("on-premises")(document)
-        document["workloads"][0].update(model="DeepSeek-V4-Pro", quality={})
-        document["placement"]["accelerators"] = ["L4"]
-
+    fields = {"workloads.0.model": "DeepSeek-V4-Pro", "workloads.0.quality": {}, "placement.accelerators": ["L4"]}
+    huge = edit(fields, only("on-premises"))
     option = option_of(plan_of("clinic", huge), "on-premises")
     assert "letters.model" in missed(option)
     assert option.misses[0].limit == "a machine that holds it and whose speed is known"
 
 
 def test_machines_are_bought_as_the_load_grows(plan_of: Make) -> None:
-    def growing(document: dict[str, Any]) -> None:
-        only("on-premises")(document)
-        document["workloads"][0]["traffic"]["growth_per_year"] = 1.5
-        document["placement"]["site"].update(power_kw=4000, rack_units=4000)
-        document["budget"].update(capex=90e6, per_month=1e6)
-
-    option = option_of(plan_of("clinic", growing), "on-premises")
+    limits = {"placement.site.power_kw": 4000, "placement.site.rack_units": 4000, "budget.per_month": 1e6}
+    growing = {"workloads.0.traffic.growth_per_year": 1.5, "budget.capex": 90e6, **limits}
+    option = option_of(plan_of("clinic", edit(growing, only("on-premises"))), "on-premises")
     steps = [b - a for a, b in zip(option.cumulative_cost, option.cumulative_cost[1:], strict=False)]
     assert max(steps[11::12]) > 3 * max(steps[:10]), "a purchase at the start of a later year"
     bought = next(b for b in option.purchases if b.pool == "letters")
@@ -132,11 +107,14 @@ def test_machines_are_bought_as_the_load_grows(plan_of: Make) -> None:
 # --- hybrid
 
 
-def peaky(document: dict[str, Any]) -> None:
-    only("on-premises", "hybrid")(document)
-    for data in document["data"]:
-        data["sensitivity"] = "internal"
-    document["workloads"][0]["traffic"].update(requests_per_second={"mean": 2.0, "peak": 200.0}, growth_per_year=0)
+peaky = edit(
+    {
+        "data.*.sensitivity": "internal",
+        "workloads.0.traffic.requests_per_second": {"mean": 2.0, "peak": 200.0},
+        "workloads.0.traffic.growth_per_year": 0,
+    },
+    only("on-premises", "hybrid"),
+)
 
 
 def test_the_load_above_the_mean_goes_out(plan_of: Make) -> None:
@@ -152,11 +130,7 @@ def test_the_load_above_the_mean_goes_out(plan_of: Make) -> None:
 
 
 def test_a_flat_load_has_nothing_above_its_mean(plan_of: Make) -> None:
-    def flat(document: dict[str, Any]) -> None:
-        peaky(document)
-        document["workloads"] = document["workloads"][:1]
-        document["workloads"][0]["traffic"]["requests_per_second"] = {"mean": 2.0, "peak": 2.0}
-
+    flat = edit({"workloads.0.traffic.requests_per_second": {"mean": 2.0, "peak": 2.0}, "workloads.1": GONE}, peaky)
     option = option_of(plan_of("clinic", flat), "hybrid")
     assert all("above-mean" not in b.pool for b in option.purchases)
 
@@ -175,18 +149,13 @@ def test_sites_are_spread_over_their_countries_in_turn() -> None:
 
 
 def test_sites_have_limits_of_their_own(plan_of: Make) -> None:
-    def weak(document: dict[str, Any]) -> None:
-        document["sites"]["plants"]["power_kw"] = 0.1
-
+    weak = edit({"sites.plants.power_kw": 0.1})
     assert "downtime.power_kw" in missed(option_of(plan_of("manufacturer", weak), "on-premises"))
 
 
 def test_sites_stay_where_the_data_may_be(plan_of: Make) -> None:
-    def bound(document: dict[str, Any]) -> None:
-        document["data"][0]["residency"] = ["EEA"]
-
-    option = option_of(plan_of("manufacturer", bound), "on-premises")
-    assert "residency" in missed(option)
+    bound = edit({"data.0.residency": ["EEA"]})
+    assert "residency" in missed(option_of(plan_of("manufacturer", bound), "on-premises"))
 
 
 def test_a_job_at_sites_is_said_to_be_missing(plan_of: Make) -> None:
@@ -197,11 +166,8 @@ def test_a_job_at_sites_is_said_to_be_missing(plan_of: Make) -> None:
     assert "telemetry.sites" in missed(option_of(plan_of("manufacturer", at_plants), "on-premises"))
 
 
-def rented(document: dict[str, Any]) -> None:
-    """A company of plants, without a data centre."""
-    only("cloud")(document)
-    document["placement"].pop("site")
-    document["placement"].pop("owned")
+# A company of plants, without a data centre.
+rented = edit({"placement.site": GONE, "placement.owned": GONE}, only("cloud"))
 
 
 def test_plants_and_a_cloud_are_an_option(plan_of: Make) -> None:
@@ -222,11 +188,7 @@ def test_plants_and_a_cloud_are_an_option(plan_of: Make) -> None:
 
 
 def test_plants_need_money_to_buy_and_may_name_no_country(plan_of: Make) -> None:
-    def poor(document: dict[str, Any]) -> None:
-        rented(document)
-        document["budget"]["capex"] = 0
-        document["sites"]["plants"].pop("countries")
-
+    poor = edit({"budget.capex": 0, "sites.plants.countries": GONE}, rented)
     option = next(one for one in plan_of("manufacturer", poor).options if one.name == "cloud-aws")
     assert missed(option) == {"capex"}
     assert not any("colocation" in line.name for line in option.cost_lines)
@@ -257,8 +219,7 @@ def test_what_follows_a_text_at_the_sites_trains_its_model_in_the_cloud(plan_of:
 # --- serverless
 
 
-def serverless(document: dict[str, Any]) -> None:
-    document["placement"] = {"allow": ["serverless"]}
+serverless = edit({"placement": {"allow": ["serverless"]}})
 
 
 def test_serverless_is_paid_by_the_second(plan_of: Make) -> None:
@@ -272,24 +233,18 @@ def test_serverless_is_paid_by_the_second(plan_of: Make) -> None:
 
 
 def test_serverless_outside_the_residency_or_without_the_pinned_device(plan_of: Make) -> None:
-    def abroad(document: dict[str, Any]) -> None:
-        serverless(document)
-        document["data"][0]["residency"] = ["BR"]
-
-    def pinned(document: dict[str, Any]) -> None:
-        serverless(document)
-        document["placement"]["accelerators"] = ["T4"]
-
+    abroad, pinned = (
+        edit({field: [value]}, serverless)
+        for field, value in (("data.0.residency", "BR"), ("placement.accelerators", "T4"))
+    )
     option = option_of(plan_of("startup", abroad), "serverless")
     assert (option.regions, missed(option), option.total_cost) == ((), {"residency"}, None)
     assert "support-chat.model" in missed(option_of(plan_of("startup", pinned), "serverless"))
 
 
 def test_a_job_too_long_for_its_deadline_is_a_miss(plan_of: Make) -> None:
-    def hurried(document: dict[str, Any]) -> None:
-        document["workloads"][1].update(tokens=1e12, deadline_h=1)
-        document["placement"]["allow"] = ["cloud", "serverless"]
-
+    hours = {"workloads.1.tokens": 1e12, "workloads.1.deadline_h": 1}
+    hurried = edit({**hours, "placement.allow": ["cloud", "serverless"]})
     for option in plan_of("startup", hurried).options:
         # Nobody says how fast workers that are paid by the second talk to each other.
         late = "tone.network" if option.placement == "serverless" else "tone.deadline_h"
@@ -339,38 +294,21 @@ def test_a_base_that_is_no_open_model(needs_of: Read, catalog: Catalog) -> None:
 
 
 def test_a_base_that_is_a_model(plan_of: Make) -> None:
-    def named(document: dict[str, Any]) -> None:
-        document["workloads"][1]["base"] = "Qwen2.5-7B-Instruct"
-
-    option = option_of(plan_of("startup", named), "cloud")
+    option = option_of(plan_of("startup", edit({"workloads.1.base": "Qwen2.5-7B-Instruct"})), "cloud")
     assert option.models["tone"] == "Qwen2.5-7B-Instruct" and option.feasible
 
 
 def test_an_index_that_answers_too_keeps_one_model(plan_of: Make) -> None:
-    def both(document: dict[str, Any]) -> None:
-        index = document["workloads"][2]
-        index["traffic"].update(requests_per_second={"mean": 2, "peak": 5}, input_tokens={"mean": 40, "p95": 90})
-
-    option = option_of(plan_of("startup", both), "cloud")
+    rate, tokens = {"mean": 2, "peak": 5}, {"mean": 40, "p95": 90}
+    both = {"workloads.2.traffic.requests_per_second": rate, "workloads.2.traffic.input_tokens": tokens}
+    option = option_of(plan_of("startup", edit(both)), "cloud")
     assert {b.pool for b in option.purchases} >= {"index", "index-refresh"}
     assert next(pool for pool in option.pools if pool.name == "index").embeddings
 
 
 def test_pretraining_has_its_machines(plan_of: Make) -> None:
-    def scratch(document: dict[str, Any]) -> None:
-        document["workloads"] = [
-            {
-                "name": "own",
-                "kind": "pretrain",
-                "parameters": 1e9,
-                "tokens": 2e10,
-                "deadline_h": 900,
-                "data": ["tickets"],
-            }
-        ]
-        document["budget"]["per_month"] = 500000
-
-    option = option_of(plan_of("startup", scratch), "cloud")
+    own = {"name": "own", "kind": "pretrain", "parameters": 1e9, "tokens": 2e10, "deadline_h": 900, "data": ["tickets"]}
+    option = option_of(plan_of("startup", edit({"workloads": [own], "budget.per_month": 500000})), "cloud")
     assert option.feasible and {b.pool for b in option.purchases} == {"own"} and option.pools == ()
 
 
@@ -385,16 +323,17 @@ def test_nobody_promises_what_nothing_of_ours_serves(needs_of: Read, catalog: Ca
 
 
 def places(limit: float, *allow: str) -> Callable[[dict[str, Any]], None]:
-    def change(document: dict[str, Any]) -> None:
-        document["placement"] = {"allow": list(allow), "clouds": ["aws"]}
-        for data in document["data"]:
-            data.update(residency=["any"], sensitivity="internal")
-        chat = document["workloads"][0]
-        chat["traffic"]["regions"] = {"US": 0.6, "EEA": 0.4}
-        chat["slo"]["ttft_p95_s"] = limit
-        document["budget"].update(per_month=90000, capex=3e6)
-
-    return change
+    return edit(
+        {
+            "placement": {"allow": list(allow), "clouds": ["aws"]},
+            "data.*.residency": ["any"],
+            "data.*.sensitivity": "internal",
+            "workloads.0.traffic.regions": {"US": 0.6, "EEA": 0.4},
+            "workloads.0.slo.ttft_p95_s": limit,
+            "budget.per_month": 90000,
+            "budget.capex": 3e6,
+        }
+    )
 
 
 def test_a_short_limit_is_answered_inside_each_place(plan_of: Make, catalog: Catalog) -> None:
@@ -428,10 +367,7 @@ def test_a_house_answers_only_its_own_place(plan_of: Make) -> None:
 
 
 def test_data_that_may_not_travel_keep_their_traffic_together(plan_of: Make) -> None:
-    def bound(document: dict[str, Any]) -> None:
-        places(0.4, "cloud")(document)
-        document["data"][0]["residency"] = ["US"]
-
+    bound = edit({"data.0.residency": ["US"]}, places(0.4, "cloud"))
     assert len(option_of(plan_of("startup", bound), "cloud").pools) == 1
 
 
@@ -448,11 +384,7 @@ def test_a_follower_that_fits_nowhere_is_the_one_named(plan_of: Make, monkeypatc
 
 
 def test_without_named_clouds_nobody_else_is_offered(plan_of: Make) -> None:
-    def nowhere(document: dict[str, Any]) -> None:
-        document["placement"] = {"allow": ["cloud"]}
-        document["data"][0]["residency"] = ["AQ"]
-
-    plan = plan_of("startup", nowhere)
+    plan = plan_of("startup", edit({"placement": {"allow": ["cloud"]}, "data.0.residency": ["AQ"]}))
     assert {option.name for option in plan.options} == {"cloud-aws", "cloud-azure", "cloud-gcp"}
     assert all(missed(option) == {"residency"} for option in plan.options)
 

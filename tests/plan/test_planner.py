@@ -21,9 +21,14 @@ from archwright.plan.plan_file import decode_plan, encode_plan
 from archwright.plan.planner import build_infeasible_error
 
 from ..drawing import draw
+from .conftest import GONE, edit
 
 Make = Callable[..., Plan]
 NAMES = ("desk", "startup", "clinic", "manufacturer")
+
+
+def first_workload(document: dict[str, Any]) -> None:
+    del document["workloads"][1:]
 
 
 def options_of(plan: Plan, placement: str) -> list[Option]:
@@ -222,10 +227,8 @@ def test_a_hybrid_sends_out_what_is_not_about_people(plan_of: Make) -> None:
         assert len(option.regions) >= 2
 
 
-def stay_at_home(document: dict[str, Any]) -> None:
-    """Nothing but the house is planned: it is all that the tests of its machines look at."""
-    document["placement"]["allow"] = ["on-premises"]
-    document["placement"].pop("prefer", None)
+# The tests of owned machines look at the option on-premises only.
+stay_at_home = edit({"placement.allow": ["on-premises"]})
 
 
 def test_owned_machines_without_work_are_said(plan_of: Make) -> None:
@@ -241,25 +244,15 @@ def test_owned_machines_without_work_are_said(plan_of: Make) -> None:
 
     assert "have no work" in found(plan_of("manufacturer", small))[0]
 
-    def worn(document: dict[str, Any]) -> None:
-        stay_at_home(document)
-        document["placement"]["owned"][0]["age_months"] = 48
-
+    worn = edit({"placement.owned.0.age_months": 48}, stay_at_home)
     assert "economic life is over" in found(plan_of("manufacturer", worn))[0]
 
-    def odd(document: dict[str, Any]) -> None:
-        stay_at_home(document)
-        document["placement"]["owned"] = [{"machine": "3x H100 SXM"}]
-
+    odd = edit({"placement.owned": [{"machine": "3x H100 SXM"}]}, stay_at_home)
     assert "left out" in found(plan_of("manufacturer", odd))[0]
 
 
 def test_owned_machines_are_used_before_others_are_bought(plan_of: Make) -> None:
-    def young(document: dict[str, Any]) -> None:
-        stay_at_home(document)
-        document["budget"]["horizon_months"] = 24
-        document["placement"]["owned"][0]["age_months"] = 2
-
+    young = edit({"budget.horizon_months": 24, "placement.owned.0.age_months": 2}, stay_at_home)
     option = options_of(plan_of("manufacturer", young), "on-premises")[0]
     owned = [bought for bought in option.purchases if bought.kind == "owned"]
     assert owned and all(bought.peak <= 4 for bought in owned)
@@ -269,11 +262,7 @@ def test_owned_machines_are_used_before_others_are_bought(plan_of: Make) -> None
 
 
 def test_a_hosted_api_is_chosen_when_nothing_forbids_it(plan_of: Make) -> None:
-    def free(document: dict[str, Any]) -> None:
-        document["placement"] = {"allow": ["hosted-api"]}
-        document["workloads"] = document["workloads"][:1]
-        document["data"] = [{**data, "residency": ["any"]} for data in document["data"]]
-
+    free = edit({"placement": {"allow": ["hosted-api"]}, "data.*.residency": ["any"]}, first_workload)
     plan = plan_of("startup", free)
     assert plan.chosen == "hosted-api-deepseek"
     assert (plan.pools, plan.predictions, plan.loads) == ((), (), ())
@@ -283,9 +272,7 @@ def test_a_hosted_api_is_chosen_when_nothing_forbids_it(plan_of: Make) -> None:
 
 
 def test_nothing_feasible_is_a_plan_without_a_choice(plan_of: Make, needs_of: Callable[..., Any]) -> None:
-    def poor(document: dict[str, Any]) -> None:
-        document["budget"]["per_month"] = 1
-
+    poor = edit({"budget.per_month": 1})
     plan, (_, source) = plan_of("startup", poor), needs_of("startup", poor)
     assert plan.chosen is None
     assert all(workload.model is None for workload in plan.workloads)
@@ -295,10 +282,8 @@ def test_nothing_feasible_is_a_plan_without_a_choice(plan_of: Make, needs_of: Ca
 
 
 def test_existing_products_stay_and_are_not_ours(plan_of: Make) -> None:
-    def kept(document: dict[str, Any]) -> None:
-        document["existing"] = [{"kind": "gateway", "product": "Kong", "url": "https://gw.example"}, KEEP]
-
-    KEEP = {"kind": "lake", "product": "Iceberg"}
+    gateway = {"kind": "gateway", "product": "Kong", "url": "https://gw.example"}
+    kept = edit({"existing": [gateway, {"kind": "lake", "product": "Iceberg"}]})
     stack = {line.function: (line.product, line.existing) for line in plan_of("desk", kept).stack}
     assert stack["gateway"] == ("Kong", True)
     assert stack["lake"] == ("Iceberg", True)
@@ -307,22 +292,15 @@ def test_existing_products_stay_and_are_not_ours(plan_of: Make) -> None:
 
 
 def test_needs_without_any_sizable_workload(plan_of: Make) -> None:
-    def empty(document: dict[str, Any]) -> None:
-        index = next(w for w in document["workloads"] if w["name"] == "index")
-        index["traffic"] = {"requests_per_second": {"mean": 1, "peak": 2}, "input_tokens": {"mean": 5, "p95": 9}}
-        document["workloads"] = [index]
-        document["placement"]["allow"] = ["this-machine"]
-
-    plan = plan_of("startup", empty)
+    traffic = {"requests_per_second": {"mean": 1, "peak": 2}, "input_tokens": {"mean": 5, "p95": 9}}
+    first = edit({"workloads.1": GONE, "workloads.0": GONE})
+    plan = plan_of("startup", edit({"workloads.0.traffic": traffic, "placement.allow": ["this-machine"]}, first))
     assert plan.chosen is None
     assert all(option.total_cost is None for option in plan.options)
 
 
 def test_a_provider_without_an_offer_inside_misses_residency(plan_of: Make) -> None:
-    def remote(document: dict[str, Any]) -> None:
-        document["placement"].pop("regions")
-        document["data"][0]["residency"] = ["BR"]
-
+    remote = edit({"placement.regions": GONE, "data.0.residency": ["BR"]})
     for option in options_of(plan_of("startup", remote), "cloud"):
         if option.provider == "azure":
             assert option.regions == ("brazilsouth",)
@@ -332,10 +310,7 @@ def test_a_provider_without_an_offer_inside_misses_residency(plan_of: Make) -> N
 
 
 def test_pinned_accelerators_are_kept_to(plan_of: Make) -> None:
-    def pinned(document: dict[str, Any]) -> None:
-        document["placement"]["accelerators"] = ["L4"]
-
-    plan = plan_of("startup", pinned)
+    plan = plan_of("startup", edit({"placement.accelerators": ["L4"]}))
     named = {option.name: option for option in plan.options if "other" not in option.name}
     assert {pool.accelerator for option in named.values() for pool in option.pools} == {"L4"}
     azure = next(option for option in plan.options if option.name == "cloud-azure")
@@ -346,13 +321,8 @@ def test_pinned_accelerators_are_kept_to(plan_of: Make) -> None:
 def test_a_wish_no_place_grants_names_the_nearest_with_their_prices(
     plan_of: Make, needs_of: Callable[..., Any]
 ) -> None:
-    def frankfurt(document: dict[str, Any]) -> None:
-        place = {"clouds": ["aws"], "regions": ["eu-central-1"], "accelerators": ["H100"]}
-        document["placement"] = {"allow": ["cloud"], **place}
-        document["workloads"] = document["workloads"][:1]
-        for data in document["data"]:
-            data["residency"] = ["EEA"]
-
+    place = {"allow": ["cloud"], "clouds": ["aws"], "regions": ["eu-central-1"], "accelerators": ["H100"]}
+    frankfurt = edit({"placement": place, "data.*.residency": ["EEA"]}, first_workload)
     plan, (_, source) = plan_of("startup", frankfurt), needs_of("startup", frankfurt)
     assert plan.chosen is None
     found = {option.name: option for option in plan.options}
@@ -369,10 +339,8 @@ def test_a_wish_no_place_grants_names_the_nearest_with_their_prices(
 
 
 def test_a_model_no_machine_holds(plan_of: Make) -> None:
-    def huge(document: dict[str, Any]) -> None:
-        document["workloads"][0].update(model="DeepSeek-V4-Pro", quality={})
-        document["placement"]["accelerators"] = ["L4", "T4"]
-
+    fields = {"workloads.0.model": "DeepSeek-V4-Pro", "workloads.0.quality": {}, "placement.accelerators": ["L4", "T4"]}
+    huge = edit(fields)
     option = options_of(plan_of("startup", huge), "cloud")[0]
     assert option.total_cost is None
     assert option.misses[0].limit == "an accelerator that holds it"
@@ -415,11 +383,8 @@ def test_defaults_are_said(plan_of: Make) -> None:
     st.lists(st.sampled_from(["EEA", "US", "APAC", "DE", "JP", "FR", "BR", "eastus2", "any"]), min_size=1, unique=True)
 )
 def test_no_option_names_a_region_outside_the_residency(plan_of: Make, catalog: Catalog, places: list[str]) -> None:
-    def bound(document: dict[str, Any]) -> None:
-        document["placement"] = {"allow": ["cloud", "hosted-api", "this-machine"], "clouds": sorted(CLOUDS)}
-        for data in document["data"]:
-            data["residency"] = places
-
+    allowed = {"allow": ["cloud", "hosted-api", "this-machine"], "clouds": sorted(CLOUDS)}
+    bound = edit({"placement": allowed, "data.*.residency": places})
     for option in plan_of("startup", bound).options:
         for region in option.regions:
             known = catalog.region(option.provider, region)
