@@ -15,6 +15,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Plan
 
 from ..drawing import draw, draw_few
+from .conftest import edit
 
 Make = Callable[..., Plan]
 NEEDS = ("startup", "clinic", "manufacturer")
@@ -106,10 +107,8 @@ def test_a_looser_limit_of_a_load_that_is_shared_never_costs_more(
 def test_a_shared_load_keeps_power_racks_and_the_machines_there_are(
     plan_of: Make, load: float, power: float, rack: int
 ) -> None:
-    def change(document: dict[str, Any]) -> None:
-        owning(4, load)(document)
-        document["placement"]["site"].update(power_kw=power, rack_units=rack)
-
+    site = {"placement.site.power_kw": power, "placement.site.rack_units": rack}
+    change = edit(site, owning(4, load))
     (option,) = plan_of("manufacturer", change).options
     assert all(one.peak <= 4 for one in option.purchases if one.kind == "owned")
     if option.feasible:
@@ -120,10 +119,7 @@ def test_a_shared_load_keeps_power_racks_and_the_machines_there_are(
 @few
 @given(st.floats(3.0, 60.0), st.integers(4, 60), st.floats(0.3, 8.0))
 def test_power_and_racks_of_a_house_are_never_exceeded(plan_of: Make, power: float, rack: int, load: float) -> None:
-    def change(document: dict[str, Any]) -> None:
-        scaled("clinic", load=load)(document)
-        document["placement"]["site"].update(power_kw=power, rack_units=rack)
-
+    change = edit({"placement.site.power_kw": power, "placement.site.rack_units": rack}, scaled("clinic", load=load))
     for option in plan_of("clinic", change).options:
         if option.feasible and option.placement in ("on-premises", "hybrid"):
             assert option.power_kw is not None and option.power_kw.value <= power
@@ -133,10 +129,7 @@ def test_power_and_racks_of_a_house_are_never_exceeded(plan_of: Make, power: flo
 @few
 @given(st.floats(1.0, 2e6), st.floats(1.0, 6e4))
 def test_a_budget_is_judged_on_the_value(plan_of: Make, capex: float, month: float) -> None:
-    def change(document: dict[str, Any]) -> None:
-        document["budget"].update(capex=capex, per_month=month)
-
-    for option in plan_of("clinic", change).options:
+    for option in plan_of("clinic", edit({"budget.capex": capex, "budget.per_month": month})).options:
         if option.feasible and option.capex is not None and option.cost_per_month is not None:
             assert option.capex.value <= capex and option.cost_per_month.value <= month
         missed = {miss.constraint for miss in option.misses}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from archwright.plan.capacity.candidates import (
     MachineCapability,
     MachineFinder,
     SizingCache,
+    WorkloadTask,
     list_tasks,
     select_pareto_front,
 )
@@ -34,10 +34,12 @@ from archwright.plan.options.owned_hardware import (
 )
 from archwright.plan.planner import Planner, make_plan
 from archwright.plan.solver.problem import AssignmentChoice
+from archwright.sizing.hardware.machine import SteadyCapacity
+
+from .conftest import GONE, NOW, edit
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
-NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
 def option_of(plan: Plan, placement: str) -> Option:
@@ -49,27 +51,28 @@ def host_of(needs: Needs, catalog: Catalog, accelerator: str = "L4") -> Candidat
     return next(h for h in hosts if h.machine.accelerator is not None and h.machine.accelerator.id == accelerator)
 
 
-# --- candidates
-
-
-def test_a_machine_is_dropped_only_when_another_beats_it_in_everything(needs_of: Read, catalog: Catalog) -> None:
-    needs, _ = needs_of("startup")
+def sized(needs: Needs, catalog: Catalog) -> tuple[WorkloadTask, CandidateMachine, SteadyCapacity]:
+    """The first task of the needs with a machine, and the load that it carries."""
     task, host = list_tasks(needs, catalog)[0], host_of(needs, catalog)
     assert task.demand is not None
     steady = SizingCache(catalog).steady(task.demand, catalog.models["Phi-4-mini-instruct"], host)
     assert steady is not None
+    return task, host, steady
+
+
+# --- candidates
+
+
+def test_a_machine_is_dropped_only_when_another_beats_it_in_everything(needs_of: Read, catalog: Catalog) -> None:
+    _, host, steady = sized(needs_of("startup")[0], catalog)
 
     def carrying(prices: tuple[float, ...], factor: float) -> MachineCapability:
         return MachineCapability(
             host, None, prices, steady._replace(requests_per_s=steady.requests_per_s.scaled(factor))
         )
 
-    strong, dear, promised, weak = (
-        carrying((1.0, 0.9), 1.0),
-        carrying((2.0, 1.5), 3.0),
-        carrying((1.1, 0.8), 0.9),
-        carrying((1.0, 0.9), 0.5),
-    )
+    cases = (((1.0, 0.9), 1.0), ((2.0, 1.5), 3.0), ((1.1, 0.8), 0.9), ((1.0, 0.9), 0.5))
+    strong, dear, promised, weak = (carrying(*case) for case in cases)
     kept = select_pareto_front([dear, weak, promised, strong])
     assert [one.prices for one in kept] == [(1.0, 0.9), (1.1, 0.8), (2.0, 1.5)] and weak not in kept
 
@@ -129,11 +132,8 @@ def test_work_without_a_model_finds_no_offer_outside(needs_of: Read, catalog: Ca
 
 def test_a_writer_refuses_what_is_no_rented_machine_or_no_load(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
-    chat, tune, _ = list_tasks(needs, catalog)
-    host, writer = host_of(needs, catalog), PoolWriter(catalog, PlanProvenance())
-    assert chat.demand is not None
-    steady = SizingCache(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
-    assert steady is not None
+    (chat, host, steady), tune = sized(needs, catalog), list_tasks(needs, catalog)[1]
+    writer = PoolWriter(catalog, PlanProvenance())
     bare = InstanceChoice(chat, host._replace(offer=None), None, steady, None, (), 1, 0, ())
     with pytest.raises(ValueError, match="has an offer"):
         writer.write_rented(bare)
@@ -177,11 +177,8 @@ def test_owned_machines_nobody_knows_are_left_out_and_said(needs_of: Read, catal
 
 
 def test_parts_of_machines_are_whole_engines(needs_of: Read, catalog: Catalog) -> None:
-    needs, _ = needs_of("startup")
-    chat, host = list_tasks(needs, catalog)[0], host_of(needs, catalog)
+    chat, _, steady = sized(needs_of("startup")[0], catalog)
     assert chat.demand is not None
-    steady = SizingCache(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
-    assert steady is not None
     eight = steady._replace(engines=8)
     carried = eight.requests_per_s.value
     assert compute_machine_share(0.0, eight) == 0.0
@@ -220,25 +217,16 @@ def test_a_load_is_shared_between_what_is_owned_and_what_is_bought(plan_of: Make
 def test_power_that_storage_adds_is_asked_for_again(plan_of: Make) -> None:
     whole = option_of(plan_of("clinic"), "on-premises").power_kw
     assert whole is not None
-
-    def tight(document: dict[str, Any]) -> None:
-        document["placement"].update(allow=["on-premises"])
-        document["placement"]["site"]["power_kw"] = whole.value * 0.97
-
+    tight = edit({"placement.allow": ["on-premises"], "placement.site.power_kw": whole.value * 0.97})
     option = option_of(plan_of("clinic", tight), "on-premises")
     assert option.power_kw is not None
     assert ("power_kw" in {m.constraint for m in option.misses}) == (option.power_kw.value > whole.value * 0.97)
 
 
 def test_what_breaks_its_limits_everywhere_does_not_leave_the_house(plan_of: Make) -> None:
-    def impossible(document: dict[str, Any]) -> None:
-        document["placement"].update(allow=["hybrid"], clouds=["aws"])
-        document["placement"].pop("prefer")
-        for data in document["data"]:
-            data["sensitivity"] = "internal"
-        document["workloads"] = document["workloads"][:1]
-        document["workloads"][0]["slo"]["tpot_p95_s"] = 1e-6
-
+    placement = {"placement.allow": ["hybrid"], "placement.clouds": ["aws"], "placement.prefer": GONE}
+    limit = {"workloads.1": GONE, "workloads.0.slo.tpot_p95_s": 1e-6}
+    impossible = edit({**placement, **limit, "data.*.sensitivity": "internal"})
     option = option_of(plan_of("clinic", impossible), "hybrid")
     assert {miss.constraint for miss in option.misses} == {"hybrid"}
 

@@ -23,7 +23,7 @@ from archwright.plan.evidence.gateway_settings import (
 from archwright.plan.options.this_machine import ThisMachinePlanner
 from archwright.plan.plan_file import decode_plan, encode_plan
 
-from ..conftest import MACHINE
+from ..conftest import GONE, MACHINE, edit
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -60,10 +60,8 @@ def test_machines_that_are_shared_are_paid_by_the_work_done_on_them(
 ) -> None:
     """What is not paid by the texts is paid by the pictures, whose answers have no tokens."""
     plan, needs = plan_of("clinic"), needs_of("clinic")[0]
-    option, rate = (
-        next(one for one in plan.options if one.name == plan.chosen),
-        catalog.exchange_rate("USD", "EUR").value,
-    )
+    option, rate = plan.chosen_option, catalog.exchange_rate("USD", "EUR").value
+    assert option is not None
     ours = [line for line in option.cost_lines if "8x-mi300x" in line.name]
     once, months = sum(line.amount.value for line in ours if line.once), plan.horizon_months
     whole = (once + months * sum(line.amount.value for line in ours if not line.once)) / rate
@@ -80,11 +78,9 @@ def test_who_owns_the_machine_pays_its_electricity(desk: Plan, needs_of: Read, c
 
 def test_what_nobody_knows_the_work_of_is_shared_equally(needs_of: Read, catalog: Catalog) -> None:
     def two(document: dict[str, Any]) -> None:
-        document["workloads"].append({**document["workloads"][0], "name": "second"})
-        document["workloads"][1]["traffic"] = {
-            **document["workloads"][0]["traffic"],
-            "requests_per_second": {"mean": 0.2, "peak": 0.6},
-        }
+        first = document["workloads"][0]
+        traffic = {**first["traffic"], "requests_per_second": {"mean": 0.2, "peak": 0.6}}
+        document["workloads"].append({**first, "name": "second", "traffic": traffic})
 
     needs = needs_of("desk", two)[0]
     draft = ThisMachinePlanner(needs, catalog, PlanProvenance()).plan(list_text_demands(needs), MACHINE).draft
@@ -103,11 +99,9 @@ def test_classes_and_residencies(plan_of: Make, desk: Plan, needs_of: Read, cata
 
 
 def changed(needs_of: Read, sensitivity: str, places: list[str], regions: list[str] | None = None) -> Needs:
-    def change(document: dict[str, Any]) -> None:
-        document["data"][0].update(sensitivity=sensitivity, residency=places)
-        document["placement"] = {"allow": ["cloud"], **({"regions": regions} if regions else {})}
-
-    return needs_of("desk", change)[0]
+    placement = {"allow": ["cloud"], **({"regions": regions} if regions else {})}
+    data = {"data.0.sensitivity": sensitivity, "data.0.residency": places}
+    return needs_of("desk", edit({**data, "placement": placement}))[0]
 
 
 def test_data_without_bounds(needs_of: Read, catalog: Catalog) -> None:
@@ -163,11 +157,8 @@ def hosted(catalog: Catalog, needs: Needs, provider: str, model: str) -> Pool:
 
 
 def test_an_upstream_has_the_list_price_and_no_machines(plan_of: Make, needs_of: Read) -> None:
-    def free(document: dict[str, Any]) -> None:
-        document["placement"] = {"allow": ["hosted-api"]}
-        document["workloads"] = document["workloads"][:1]
-        document["data"] = [{**data, "residency": ["any"]} for data in document["data"]]
-
+    first = edit({"workloads.2": GONE, "workloads.1": GONE})
+    free = edit({"placement": {"allow": ["hosted-api"]}, "data.*.residency": ["any"]}, first)
     plan = plan_of("startup", free)
     assert plan.chosen == "hosted-api-deepseek" and plan.pools == ()
     (upstream,) = plan.upstreams
@@ -198,17 +189,12 @@ def test_where_an_upstream_answers(needs_of: Read, catalog: Catalog) -> None:
 def test_workers_are_the_cores_of_the_first_year(needs_of: Read, catalog: Catalog, desk: Plan, startup: Plan) -> None:
     assert (desk.gateway_workers, startup.gateway_workers) == (1, 1)
 
-    def busy(document: dict[str, Any]) -> None:
-        document["workloads"][0]["traffic"]["requests_per_second"] = {"mean": 12.0, "peak": 60.0}
-
-    def kept(document: dict[str, Any]) -> None:
-        busy(document)
-        document["existing"] = [{"kind": "gateway", "product": "Kong"}]
-
+    busy = edit({"workloads.0.traffic.requests_per_second": {"mean": 12.0, "peak": 60.0}})
+    kept = edit({"existing": [{"kind": "gateway", "product": "Kong"}]}, busy)
     rented = OptionDraft("c", "cloud", "aws")
-    assert [
-        build_gateway_settings(needs_of("clinic", how)[0], catalog, rented).workers > 1 for how in (busy, kept)
-    ] == [True, False]
+    for change, several in ((busy, True), (kept, False)):
+        needs = needs_of("clinic", change)[0]
+        assert (build_gateway_settings(needs, catalog, rented).workers > 1) == several
 
 
 def test_a_plan_of_an_older_release_is_read(startup: Plan) -> None:
