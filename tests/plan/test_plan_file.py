@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +12,8 @@ import pytest
 from archwright.contract.plan import Plan
 from archwright.errors import PlanFileError
 from archwright.plan.plan_file import MAX_PLAN_BYTES, read_plan, write_plan
+
+from .conftest import Change, edit
 
 
 def broken(path: Path, data: bytes) -> PlanFileError:
@@ -22,9 +23,11 @@ def broken(path: Path, data: bytes) -> PlanFileError:
     return caught.value
 
 
-def document(plan: Plan) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(msgspec.json.encode(plan))
-    return made
+def changed(plan: Plan, path: Path, change: Change) -> PlanFileError:
+    """The error of a plan file with a changed field."""
+    document = json.loads(msgspec.json.encode(plan))
+    change(document)
+    return broken(path, json.dumps(document).encode())
 
 
 def test_what_was_written_is_read_back(desk: Plan, plan_file: Path) -> None:
@@ -71,23 +74,16 @@ def test_another_version_is_named_before_anything_else(plan_file: Path) -> None:
 
 
 def test_a_wrong_field_is_named(desk: Plan, plan_file: Path) -> None:
-    wrong = document(desk)
-    wrong["pools"][0]["slots"] = "many"
-    error = broken(plan_file, json.dumps(wrong).encode())
-    assert error.code == "AW-FILE-03"
-    assert error.where.field == "pools[0].slots"
+    error = changed(desk, plan_file, edit({"pools.0.slots": "many"}))
+    assert (error.code, error.where.field) == ("AW-FILE-03", "pools[0].slots")
 
 
 def test_an_estimate_out_of_order_is_refused(desk: Plan, plan_file: Path) -> None:
-    wrong = document(desk)
-    wrong["predictions"][0]["estimate"]["low"] = 1e9
-    assert broken(plan_file, json.dumps(wrong).encode()).code == "AW-FILE-03"
+    assert changed(desk, plan_file, edit({"predictions.0.estimate.low": 1e9})).code == "AW-FILE-03"
 
 
 def test_a_choice_among_nothing_is_refused(desk: Plan, plan_file: Path) -> None:
-    wrong = document(desk)
-    wrong["chosen"] = "elsewhere"
-    error = broken(plan_file, json.dumps(wrong).encode())
+    error = changed(desk, plan_file, edit({"chosen": "elsewhere"}))
     assert (error.code, error.where.field) == ("AW-FILE-03", "chosen")
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 
 from archwright.catalog.load import load_catalog
-from archwright.contract.estimate import within_factor
-from archwright.contract.plan import MachineFacts, Plan
+from archwright.contract.plan import Plan
 from archwright.needs.reader import parse_needs
 from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
@@ -18,20 +16,8 @@ from archwright.report.html import render_html
 from archwright.report.pdf import render_pdf
 from archwright.report.xlsx import render_xlsx
 
+from ..plan.conftest import MACHINE, NOW
 from ..planned import Planned
-
-NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-MACHINE = MachineFacts(
-    cores_usable=2,
-    memory_bytes=8 << 30,
-    memory_bandwidth_bytes_per_s=within_factor(9e9, 1.1, "bytes/s"),
-    matmul_flops_per_s=within_factor(90e9, 1.1, "FLOP/s"),
-    disk_write_bytes_per_s=within_factor(2e8, 1.2, "bytes/s"),
-    disk_free_bytes=50 << 30,
-    isa="avx512",
-    gpus=(),
-    probed_at=1.7e9,
-)
 
 
 @pytest.fixture(scope="session", params=["desk", "startup", "clinic", "manufacturer"])

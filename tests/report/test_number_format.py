@@ -113,16 +113,11 @@ def test_a_quality_nobody_reports_is_said_in_words() -> None:
 
 
 def test_what_misses_by_a_hair_does_not_look_equal() -> None:
-    assert number_format.describe_miss(
-        ConstraintViolation(constraint="per_month", value=900_400.0, limit=900_000.0)
-    ) == ("per month 900,400, limit 900,000")
-    assert (
-        number_format.describe_miss(ConstraintViolation(constraint="residency", value=None, limit=None)) == "residency"
-    )
-    assert (
-        number_format.describe_miss(ConstraintViolation(constraint="residency", value="US", limit="EEA"))
-        == "residency US, limit EEA"
-    )
+    missed = ConstraintViolation(constraint="residency", value=None, limit=None)
+    money = replace(missed, constraint="per_month", value=900_400.0, limit=900_000.0)
+    assert number_format.describe_miss(money) == "per month 900,400, limit 900,000"
+    assert number_format.describe_miss(missed) == "residency"
+    assert number_format.describe_miss(replace(missed, value="US", limit="EEA")) == "residency US, limit EEA"
 
 
 def test_lists_and_counts() -> None:

@@ -225,16 +225,14 @@ def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[doc
     if is_chosen:
         yield doc.build_cell("chosen", pareto, tone="good")
     elif option.feasible:
-        yield doc.build_cell("feasible", pareto, _compare_cost(rival) if rival is not None else "")
+        cost = ""
+        if rival is not None:
+            cost = f"cheaper than the chosen option with probability {fmt.format_percent(rival.cheaper)}"
+            cost += f": {rival.closeness}" if rival.tie else ""
+            cost = "costs the same as the chosen option" if rival.equal else cost
+        yield doc.build_cell("feasible", pareto, cost)
     else:
         yield doc.build_cell("not feasible", *map(fmt.describe_miss, option.misses), tone="bad")
-
-
-def _compare_cost(rival: Rival) -> str:
-    if rival.equal:
-        return "costs the same as the chosen option"
-    text = f"cheaper than the chosen option with probability {fmt.format_percent(rival.cheaper)}"
-    return f"{text}: {rival.closeness}" if rival.tie else text
 
 
 def risk_chapter(plan: Plan, option: Option | None) -> doc.Chapter:

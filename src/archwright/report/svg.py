@@ -82,6 +82,9 @@ def axis_ticks(largest: float, wanted: int = 5) -> tuple[float, ...]:
     return tuple(step * n for n in range(math.ceil(largest / step - 1e-9) + 1))
 
 
+Point = tuple[float, float]
+
+
 class SvgCanvas:
     """A canvas; later shapes cover earlier ones."""
 
@@ -89,35 +92,28 @@ class SvgCanvas:
         self.width = width
         self._parts: list[str] = []
 
-    def rect(self, at: tuple[float, float], size: tuple[float, float], fill: str, **attributes: object) -> None:
+    def rect(self, at: Point, size: Point, fill: str, **attributes: object) -> None:
         (x, y), (width, height) = at, size
         box = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.0):.1f}" height="{height:.1f}"'
         self._add(f"<rect {box}", fill, attributes)
 
-    def line(self, start: tuple[float, float], end: tuple[float, float], stroke: str = RULE, **more: object) -> None:
+    def line(self, start: Point, end: Point, stroke: str = RULE, **more: object) -> None:
         (x1, y1), (x2, y2) = start, end
         ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
         self._add(f"<line {ends}", "none", {"stroke": stroke, "stroke_width": 1, **more})
 
-    def path(self, points: list[tuple[float, float]], stroke: str, **more: object) -> None:
+    def path(self, points: list[Point], stroke: str, **more: object) -> None:
         drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self._add(f'<polyline points="{drawn}"', "none", {"stroke": stroke, "stroke_width": 2.2, **more})
 
-    def polygon(self, points: list[tuple[float, float]], fill: str, **more: object) -> None:
+    def polygon(self, points: list[Point], fill: str, **more: object) -> None:
         self._add('<polygon points="' + " ".join(f"{x:.1f},{y:.1f}" for x, y in points) + '"', fill, more)
 
-    def dot(self, at: tuple[float, float], radius: float, fill: str, **more: object) -> None:
+    def dot(self, at: Point, radius: float, fill: str, **more: object) -> None:
         self._add(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius:.1f}"', fill, more)
 
     def text(
-        self,
-        at: tuple[float, float],
-        text: str,
-        *,
-        size: float = 13.0,
-        fill: str = INK,
-        anchor: str = "start",
-        bold: bool = False,
+        self, at: Point, text: str, *, size: float = 13.0, fill: str = INK, anchor: str = "start", bold: bool = False
     ) -> None:
         weight = ' font-weight="600"' if bold else ""
         place = f'x="{at[0]:.1f}" y="{at[1]:.1f}" font-size="{size:g}" text-anchor="{anchor}"{weight}'

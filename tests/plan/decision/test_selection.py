@@ -10,6 +10,7 @@ from archwright.contract.estimate import exact_estimate
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import ConstraintViolation, Option, Plan, WorkloadPlan
 from archwright.contract.record import replace
+from archwright.errors import PlanError
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.decision.selection import build_infeasible_error, choose_option
 
@@ -39,8 +40,9 @@ def option(name: str, *misses: ConstraintViolation, cost: float | None = None, p
     )
 
 
-def plan(*options: Option) -> Plan:
-    return Plan(
+def refuse(*options: Option) -> PlanError:
+    """The error of a plan with these options, none of which is feasible."""
+    plan = Plan(
         needs_file="needs.yaml",
         needs_digest="",
         catalog_digest="",
@@ -57,6 +59,7 @@ def plan(*options: Option) -> Plan:
         assumptions=(),
         bases=(),
     )
+    return build_infeasible_error(plan, SOURCE)
 
 
 def over(value: float, limit: float, name: str = "per_month") -> ConstraintViolation:
@@ -118,14 +121,8 @@ def test_a_preference_nobody_can_satisfy_is_said() -> None:
 
 
 def test_the_nearest_option_and_its_relaxation_are_named() -> None:
-    error = build_infeasible_error(
-        plan(
-            option("far", over(9000, 3000), cost=9000),
-            option("near", over(3300.5, 3000), cost=3300),
-            option("x", UNSIZED),
-        ),
-        SOURCE,
-    )
+    far, near = option("far", over(9000, 3000), cost=9000), option("near", over(3300.5, 3000), cost=3300)
+    error = refuse(far, near, option("x", UNSIZED))
     assert error.code == "AW-PLAN-03"
     assert "nearest option, near, misses per_month: 3,300, limit 3,000" in error.message
     assert (error.where.line, error.where.field) == (9, "budget.per_month")
@@ -139,9 +136,9 @@ def test_the_nearest_option_and_its_relaxation_are_named() -> None:
 def test_what_nobody_promises_is_no_near_option() -> None:
     hoped = ConstraintViolation(constraint="triage.ttft_p95_s", value=0.3, limit=0.2, at_best=True)
     known = over(2, 0.2, "triage.ttft_p95_s")
-    error = build_infeasible_error(plan(option("hoped", hoped, cost=1), option("known", known, cost=2)), SOURCE)
+    error = refuse(option("hoped", hoped, cost=1), option("known", known, cost=2))
     assert error.nearest == ("known", "hoped") and "hoped with workloads[0].slo.ttft_p95_s at best 0.3" in error.hint
-    alone = build_infeasible_error(plan(option("hoped", hoped, cost=1), option("x", UNSIZED)), SOURCE)
+    alone = refuse(option("hoped", hoped, cost=1), option("x", UNSIZED))
     assert "the nearest option, hoped, misses triage.ttft_p95_s: at best 0.3, limit 0.2" in alone.message
 
 
@@ -161,17 +158,17 @@ def test_what_nobody_promises_is_no_near_option() -> None:
     ],
 )
 def test_the_place_is_the_field_or_what_encloses_it(miss: ConstraintViolation, field: str, line: int) -> None:
-    error = build_infeasible_error(plan(option("a", miss)), SOURCE)
+    error = refuse(option("a", miss))
     assert (error.where.field, error.where.line) == (field, line)
 
 
 def test_a_limit_from_below_is_relaxed_downwards() -> None:
-    error = build_infeasible_error(plan(option("a", over(0.99, 0.999, "triage.availability"))), SOURCE)
+    error = refuse(option("a", over(0.99, 0.999, "triage.availability")))
     assert "availability 0.99" in error.hint
 
 
 def test_what_no_number_relaxes_gets_the_general_hint() -> None:
-    error = build_infeasible_error(plan(option("a", UNSIZED)), SOURCE)
+    error = refuse(option("a", UNSIZED))
     assert error.hint.startswith("allow another placement")
 
 
@@ -181,13 +178,10 @@ def pinned(name: str, constraint: str, value: str, cost: float | None) -> Option
 
 def test_another_place_or_device_is_offered_where_one_exists_with_its_price() -> None:
     """The wish cannot be had: the nearest that exist, the cheapest first, and how their prices differ."""
-    error = build_infeasible_error(
-        plan(
-            pinned("nowhere", "regions", "no offer inside", None),
-            pinned("north", "regions", "eu-north-1", 500),
-            pinned("other", "accelerators", "L40S", 400),
-        ),
-        SOURCE,
+    error = refuse(
+        pinned("nowhere", "regions", "no offer inside", None),
+        pinned("north", "regions", "eu-north-1", 500),
+        pinned("other", "accelerators", "L40S", 400),
     )
     assert "; the nearest option, other, misses accelerators: L40S, limit what was wished" in error.message
     assert error.hint == (
@@ -199,14 +193,14 @@ def test_another_place_or_device_is_offered_where_one_exists_with_its_price() ->
 
 
 def test_prices_too_old_to_buy_by_may_be_accepted() -> None:
-    error = build_infeasible_error(plan(pinned("own", "stale_facts", "node x", 500)), SOURCE)
+    error = refuse(pinned("own", "stale_facts", "node x", 500))
     assert error.hint == "relax the needs: own with --accept-stale (500 EUR)"
 
 
 def test_what_stands_against_the_wish_itself_is_said_first() -> None:
     """A device that a provider has elsewhere alone."""
     wish = pinned("cloud", "accelerators", "no offer in eu-central-1", None)
-    error = build_infeasible_error(plan(pinned("other", "accelerators", "L40S", 400), wish), SOURCE)
+    error = refuse(pinned("other", "accelerators", "L40S", 400), wish)
     assert error.message == (
         "no option satisfies the needs; cloud misses accelerators: no offer in eu-central-1, limit what was wished; "
         "the nearest option, other, misses accelerators: L40S, limit what was wished"
@@ -215,32 +209,32 @@ def test_what_stands_against_the_wish_itself_is_said_first() -> None:
 
 def test_a_cheaper_but_farther_option_says_so() -> None:
     options = (option("near", over(11, 10), cost=900), option("far", over(20, 10), cost=300))
-    assert "far with budget.per_month 20 (600 EUR less)" in build_infeasible_error(plan(*options), SOURCE).hint
+    assert "far with budget.per_month 20 (600 EUR less)" in refuse(*options).hint
 
 
 def test_no_budget_at_all_is_farther_than_any_other_number() -> None:
-    error = build_infeasible_error(plan(option("a", over(5, 0, "capex")), option("b", over(9e6, 1))), SOURCE)
+    error = refuse(option("a", over(5, 0, "capex")), option("b", over(9e6, 1)))
     assert error.nearest == ("b", "a")
     assert "a with budget.capex 5" in error.hint
 
 
 def test_an_option_that_misses_nothing_and_has_no_price() -> None:
-    error = build_infeasible_error(plan(option("a")), SOURCE)
+    error = refuse(option("a"))
     assert "misses price: none, limit a price for every part" in error.message
     assert error.hint.startswith("allow another placement")
 
 
 def test_no_options_at_all() -> None:
-    error = build_infeasible_error(plan(), SOURCE)
+    error = refuse()
     assert (error.code, error.where.field) == ("AW-PLAN-03", "placement.allow")
 
 
 def test_owned_machines_that_could_not_be_counted_on_are_named() -> None:
     note = "owned 2 x 4x X are left out: no row of a bought machine is like them"
     found = replace(option("own", over(2, 1, "capex"), cost=1), notes=("said", note))
-    assert build_infeasible_error(plan(found), SOURCE).message.endswith(f"; {note}")
+    assert refuse(found).message.endswith(f"; {note}")
 
 
 def test_no_hint_invites_to_relax_a_law() -> None:
     barred = ConstraintViolation(constraint="export", value="rules bar x to y", limit=None)
-    assert build_infeasible_error(plan(option("a", barred)), SOURCE).hint.startswith("choose a smaller accelerator")
+    assert refuse(option("a", barred)).hint.startswith("choose a smaller accelerator")

@@ -9,10 +9,12 @@ import pytest
 from archwright.contract.decision import Decision
 from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.evidence import Basis, Control
-from archwright.contract.plan import ConstraintViolation, CostLine, MachineFacts, Option, Plan, Pool, Purchase
+from archwright.contract.plan import ConstraintViolation, CostLine, Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.explain.diff import EstimateChange, PlanDiff, TextChange, diff_plans
 from archwright.plan.explain.what_if import WhatIfSummary, compare_what_if
+
+from ..conftest import MACHINE
 
 
 def option(name: str, cost: float, *, misses: tuple[ConstraintViolation, ...] = (), **more: Any) -> Option:
@@ -85,18 +87,7 @@ def test_a_fact_has_aged_when_the_plan_rested_on_it(
 
 
 def test_this_machine_measured_again_is_a_reason(before: Plan) -> None:
-    machine = MachineFacts(
-        cores_usable=2,
-        memory_bytes=8 << 30,
-        memory_bandwidth_bytes_per_s=within_factor(9e9, 1.1, "bytes/s"),
-        matmul_flops_per_s=within_factor(9e10, 1.1, "FLOP/s"),
-        disk_write_bytes_per_s=within_factor(2e8, 1.2, "bytes/s"),
-        disk_free_bytes=50 << 30,
-        isa="avx512",
-        gpus=(),
-        probed_at=1.7e9,
-    )
-    assert diff_plans(before, replace(before, machine=machine)).because == ("this machine was measured differently",)
+    assert diff_plans(before, replace(before, machine=MACHINE)).because == ("this machine was measured differently",)
 
 
 def test_another_choice_with_its_money_machines_and_verdicts(before: Plan) -> None:

@@ -44,6 +44,10 @@ CONFIDENCE_BANDS = (("exact", 1.0), ("high", BAND["high"]), ("medium", BAND["med
 LOWEST_CONFIDENCE = "very low"
 
 
+Options = tuple[Option, ...]
+Drafts = tuple[OptionDraft, ...]
+
+
 class CriterionAxis(NamedTuple):
     """A criterion of which less is better, with its value per option; None: not known."""
 
@@ -64,9 +68,7 @@ class OptionComparison(NamedTuple):
     decision: Decision
 
 
-def compare_options(
-    needs: Needs, options: tuple[Option, ...], drafts: tuple[OptionDraft, ...], converter: BudgetConverter
-) -> OptionComparison:
+def compare_options(needs: Needs, options: Options, drafts: Drafts, converter: BudgetConverter) -> OptionComparison:
     """Choose among `options`, which `converter` made from `drafts`, and compare the others with the choice."""
     chosen, options = choose_option(options, needs.placement.prefer)
     decision = build_decision(needs, options, drafts, chosen, converter)
@@ -84,11 +86,7 @@ def compare_options(
 
 
 def build_decision(
-    needs: Needs,
-    options: tuple[Option, ...],
-    drafts: tuple[OptionDraft, ...],
-    chosen: str | None,
-    converter: BudgetConverter,
+    needs: Needs, options: Options, drafts: Drafts, chosen: str | None, converter: BudgetConverter
 ) -> Decision:
     """Compare all `options`, which `converter` made from `drafts`; `chosen`: the name of one, or None."""
     feasible = [option for option in options if option.feasible and option.total_cost is not None]
@@ -198,7 +196,7 @@ def describe_near_ties(best: Option, options: tuple[Option, ...], decision: Deci
 
 
 def describe_cost_without_staff(
-    best: Option, options: tuple[Option, ...], drafts: tuple[OptionDraft, ...], converter: BudgetConverter
+    best: Option, options: Options, drafts: Drafts, converter: BudgetConverter
 ) -> tuple[str, ...]:
     """Note on the costs without staff, if another option is cheaper without staff; the staff numbers are assumed."""
     compared = {one.name for one in options if one.feasible and is_unverified(one) == is_unverified(best)}

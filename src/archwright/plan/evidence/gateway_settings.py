@@ -46,7 +46,8 @@ UPSTREAM_SLOTS = 512
 MAX_WORKERS = 64
 # Hosted providers whose protocol is not that of OpenAI.
 PROTOCOLS = {"anthropic": "anthropic"}
-NO_QUEUES: Mapping[str, tuple[QueueLatencyPrediction, ...]] = MappingProxyType({})
+QueuePredictions = Mapping[str, tuple[QueueLatencyPrediction, ...]]
+NO_QUEUES: QueuePredictions = MappingProxyType({})
 
 
 class GatewaySettings(NamedTuple):
@@ -59,10 +60,7 @@ class GatewaySettings(NamedTuple):
 
 
 def build_gateway_settings(
-    needs: Needs,
-    catalog: Catalog,
-    draft: OptionDraft | None,
-    predicted: Mapping[str, tuple[QueueLatencyPrediction, ...]] = NO_QUEUES,
+    needs: Needs, catalog: Catalog, draft: OptionDraft | None, predicted: QueuePredictions = NO_QUEUES
 ) -> GatewaySettings:
     """`draft`: that of the chosen option, None if nothing was feasible; `predicted`: its queues by workload."""
     if draft is None:
@@ -219,9 +217,7 @@ def _find_processing_country(catalog: Catalog, bounds: ResidencyBounds, row: Hos
 MIN_WAIT_SHARE = 0.1
 
 
-def derive_queue_timeouts(
-    needs: Needs, predicted: Mapping[str, tuple[QueueLatencyPrediction, ...]]
-) -> dict[str, QueueTimeouts]:
+def derive_queue_timeouts(needs: Needs, predicted: QueuePredictions) -> dict[str, QueueTimeouts]:
     """Timeouts by workload; `predicted` holds the queue prediction of each pool."""
     limits, timeouts = {workload.name: workload.slo.ttft_p95_s for workload in needs.workloads}, {}
     for name, found in predicted.items():
