@@ -254,4 +254,4 @@ def test_a_plan_file_made_elsewhere_is_shown_by_explain(
 ) -> None:
     write_plan(decided, Path("plan.json"))
     assert main(["explain", "plan.json", "price.a"]) == 0
-    assert "at 4.5 near would be chosen" in capsys.readouterr().out
+    assert "at 4.5, inside its band, near would be chosen" in capsys.readouterr().out

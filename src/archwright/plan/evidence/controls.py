@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
-from archwright.catalog.tables.guidance_rows import FOLDER, read_features
+from archwright.catalog.tables.guidance_rows import read_features
 from archwright.catalog.tables.yaml_documents import read_document
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.evidence import Control, Prediction, Query
@@ -107,7 +107,7 @@ def predict_controls(
 
 @functools.cache
 def _read_platform_controls() -> list[Control]:
-    return read_document(DATA / FOLDER / "platform_controls.yaml", list[Control])
+    return read_document(DATA / "texts" / "platform_controls.yaml", list[Control])
 
 
 def _list_default_controls(needs: Needs) -> Iterable[Control]:

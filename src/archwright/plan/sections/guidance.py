@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from archwright.catalog.tables.csv_table import DATA
-from archwright.catalog.tables.guidance_rows import FOLDER, Advice, Theme, read_advice
+from archwright.catalog.tables.guidance_rows import Advice, Theme, read_advice
 from archwright.catalog.tables.yaml_documents import read_document
 from archwright.contract.decision import SectionLine
 from archwright.contract.evidence import Query, Statistic
@@ -43,7 +43,7 @@ class LineTemplate(Record):
 @functools.cache
 def read_line_templates() -> Mapping[str, LineTemplate]:
     """Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for a wrong row."""
-    return read_document(DATA / FOLDER / "computed_lines.yaml", dict[str, LineTemplate])
+    return read_document(DATA / "texts" / "computed_lines.yaml", dict[str, LineTemplate])
 
 
 def fill_line(template: str, values: Mapping[str, object], **fields: Any) -> SectionLine:
