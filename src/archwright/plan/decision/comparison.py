@@ -98,14 +98,14 @@ def build_decision(
     terms = {draft.name: draft.terms for draft in drafts if draft.terms is not None}
     priced = [PricedOption(option, terms[option.name]) for option in options if option.name in terms]
     best = next(one for one in priced if one.option.name == chosen)
-    ways, causes = (
+    candidates, causes = (
         _list_budget_candidates(needs, best, priced, converter),
         _map_causes_to_drivers(best, priced, converter),
     )
     return replace(
         compared,
         rivals=_compare_rivals(best, [one for one in priced if one.option.feasible and one is not best], converter),
-        drivers=_rank_drivers(best, ways, causes, converter),
+        drivers=_rank_drivers(best, candidates, causes, converter),
         confidence=_compute_confidence_shares(best.terms, converter),
         returns=estimate_return(
             needs, best.option, best.terms, estimate_timeline(best.option, needs, converter), converter
@@ -253,22 +253,22 @@ def _attribute_amount(terms: Iterable[CashFlow], converter: BudgetConverter, by:
 
 
 def _rank_drivers(
-    best: PricedOption, ways: list[BudgetCandidate], named: Mapping[Hashable, str], converter: BudgetConverter
+    best: PricedOption, candidates: list[BudgetCandidate], named: Mapping[Hashable, str], converter: BudgetConverter
 ) -> tuple[CostDriver, ...]:
     """Drivers that change the choice inside their band come first, the nearest first; then by share of the variance."""
-    own = next(way.total.moved_by for way in ways if way.name == best.option.name)
+    own = next(candidate.total.moved_by for candidate in candidates if candidate.name == best.option.name)
     variances = {
         cause: moved**2 * float(converter.draws.sample_driver(named[cause]).var()) for cause, moved in own.items()
     }
     whole = sum(variances.values()) or 1.0
-    flips = SwitchPointFinder(ways, best.option.name, converter.budget)
+    finder = SwitchPointFinder(candidates, best.option.name, converter.budget)
     found = []
-    for cause in dict.fromkeys(cause for way in ways for cause in way.total.moved_by):
+    for cause in dict.fromkeys(cause for candidate in candidates for cause in candidate.total.moved_by):
         name = named[cause]
-        flip = flips.nearest_switch(cause, converter.ledger.driver_estimate(name))
-        driver = _build_driver(name, converter.ledger, variances.get(cause, 0.0) / whole, flip)
+        switch = finder.nearest_switch(cause, converter.ledger.driver_estimate(name))
+        driver = _build_driver(name, converter.ledger, variances.get(cause, 0.0) / whole, switch)
         if driver.inside or driver.share >= MIN_DRIVER_SHARE:
-            away = flip.away if flip is not None and driver.inside else 1.0
+            away = switch.away if switch is not None and driver.inside else 1.0
             found.append((not driver.inside, away, -driver.share, name, driver))
     return tuple(driver for *_, driver in sorted(found, key=lambda entry: entry[:4])[:MAX_DRIVERS])
 
@@ -285,17 +285,17 @@ def _map_causes_to_drivers(
     return named
 
 
-def _build_driver(name: str, ledger: PlanProvenance, share: float, flip: SwitchPoint | None) -> CostDriver:
+def _build_driver(name: str, ledger: PlanProvenance, share: float, switch: SwitchPoint | None) -> CostDriver:
     estimate = ledger.driver_estimate(name)
-    at = estimate.value * flip.factor if flip is not None else None
+    at = estimate.value * switch.factor if switch is not None else None
     return CostDriver(
         basis=name,
         name=ledger.definition(name),
         estimate=estimate,
         share=share,
-        flips_to=flip.to if flip is not None else None,
+        flips_to=switch.to if switch is not None else None,
         flips_at=at,
-        limit=flip.limit if flip is not None else "",
+        limit=switch.limit if switch is not None else "",
         inside=at is not None and estimate.low < estimate.high and estimate.contains(at),
     )
 

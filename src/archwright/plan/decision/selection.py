@@ -55,9 +55,9 @@ def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tupl
     if not feasible:
         return None, options
     cheapest = _select_cheapest(feasible)
-    liked = [option for option in feasible if option.placement == prefer]
-    chosen, notes = _select_cheapest(liked or feasible), list[str]()
-    if prefer is not None and not liked:
+    preferred = [option for option in feasible if option.placement == prefer]
+    chosen, notes = _select_cheapest(preferred or feasible), list[str]()
+    if prefer is not None and not preferred:
         notes.append(f"the preferred placement {prefer} has no feasible option; the cheapest feasible option is chosen")
     elif chosen is not cheapest:
         notes.append(f"preferred over {cheapest.name}, at an extra cost of {_format_extra_cost(chosen, cheapest)}")
@@ -131,14 +131,14 @@ def build_infeasible_error(plan: Plan, source: NeedsSource) -> PlanError:
 
 def _format_suggestion(option: Option, steps: str, nearest: Option) -> str:
     """An option with the relaxation that makes it feasible, and its extra cost over the nearest option."""
-    here, there = option.cost_per_month, nearest.cost_per_month
-    if here is None or there is None:
+    own, other = option.cost_per_month, nearest.cost_per_month
+    if own is None or other is None:
         return f"{option.name} with {steps}"
     if option is nearest:
-        price = f" ({format_number(here.value)} {here.unit})" if any(map(_is_pin, option.misses)) else ""
+        price = f" ({format_number(own.value)} {own.unit})" if any(map(_is_pin, option.misses)) else ""
         return f"{option.name} with {steps}{price}"
-    more = here.value - there.value
-    return f"{option.name} with {steps} ({format_number(abs(more))} {here.unit} {'more' if more >= 0 else 'less'})"
+    more = own.value - other.value
+    return f"{option.name} with {steps} ({format_number(abs(more))} {own.unit} {'more' if more >= 0 else 'less'})"
 
 
 def _compute_gap(miss: ConstraintViolation) -> float:
@@ -199,7 +199,7 @@ def _find_needs_field(constraint: str, plan: Plan, source: NeedsSource) -> str:
         return next(written, "sites")
     place, field = f"workloads[{names.index(workload)}]", rest.partition(".")[0]
     holders = [f"{place}.{name}." for name, fields in FIELDS_BY_HOLDER.items() if field in fields] + [f"{place}."]
-    return next((f"{held}{rest}" for held in holders if f"{held}{rest}" in source.lines), f"{holders[0]}{rest}")
+    return next((f"{holder}{rest}" for holder in holders if f"{holder}{rest}" in source.lines), f"{holders[0]}{rest}")
 
 
 def _locate_field(field: str, source: NeedsSource) -> ErrorLocation:

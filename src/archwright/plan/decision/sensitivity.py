@@ -83,8 +83,8 @@ class SwitchPointFinder:
         columns = zip(*map(_list_amounts, self._candidates), strict=True)
         slopes = [np.array([one.moved_by.get(cause, 0.0) for one in sums]) for sums in columns]
         points = self._crossing_factors(slopes)
-        beside = np.concatenate([points * (1 - CROSSING_OFFSET), points * (1 + CROSSING_OFFSET)])
-        chosen = self._choices_at(slopes, beside)
+        around = np.concatenate([points * (1 - CROSSING_OFFSET), points * (1 + CROSSING_OFFSET)])
+        chosen = self._choices_at(slopes, around)
         found = []
         for factor, index in zip(map(float, np.concatenate([points, points])), chosen, strict=True):
             candidate = self._candidates[index] if index >= 0 else None
@@ -110,10 +110,12 @@ class SwitchPointFinder:
         import numpy as np  # noqa: PLC0415
 
         total, month, capex = self._values
-        held = [index for index, candidate in enumerate(self._candidates) if candidate.near or index == self._chosen]
-        gaps = [(total - total[index], slopes[0] - slopes[0][index]) for index in held]
+        reference = [
+            index for index, candidate in enumerate(self._candidates) if candidate.near or index == self._chosen
+        ]
+        gaps = [(total - total[index], slopes[0] - slopes[0][index]) for index in reference]
         gaps += [(month - self._limits[0], slopes[1]), (capex - self._limits[1], slopes[2])]
-        own_slopes = [slopes[0]] * len(held) + slopes[1:]
+        own_slopes = [slopes[0]] * len(reference) + slopes[1:]
         found = []
         for (gap, slope), own in zip(gaps, own_slopes, strict=True):
             moved = np.abs(slope) > PRICE_TOLERANCE * np.abs(own).max(initial=0.0)

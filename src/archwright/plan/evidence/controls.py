@@ -186,8 +186,8 @@ def _list_pool_findings(case: OptionContext, chosen: ChosenOption) -> Iterable[R
 
 
 def _collect_bounds(case: OptionContext, names: tuple[str, ...]) -> ResidencyBounds:
-    mine = (workload for workload in case.needs.workloads if workload.name in names)
-    bounds = (collect_bounds(case.needs, workload) for workload in mine)
+    workloads = (workload for workload in case.needs.workloads if workload.name in names)
+    bounds = (collect_bounds(case.needs, workload) for workload in workloads)
     return tuple(dict.fromkeys(group for groups in bounds for group in groups))
 
 

@@ -84,19 +84,19 @@ def merge_duplicate_predictions(found: Iterable[Prediction], together: Collectio
 
     Pools that serve a workload `together` are as fast as the slowest pool; their tokens/s add up.
     """
-    held = dict[str, Prediction]()
+    merged = dict[str, Prediction]()
     for one in found:
-        other = held.setdefault(one.id, one)
+        other = merged.setdefault(one.id, one)
         if one is not other and one.metric == "tokens_per_s" and one.workload in together:
             a, b = other.estimate, one.estimate
             both = replace(a, value=a.value + b.value, low=a.low + b.low, high=a.high + b.high)
-            held[one.id] = replace(other, estimate=both)
+            merged[one.id] = replace(other, estimate=both)
         elif one is not other:
             better = one.metric in HIGHER_IS_BETTER
             worse = (min if better else max)(other.estimate, one.estimate, key=lambda estimate: estimate.value)
             low, high = min(other.estimate.low, one.estimate.low), max(other.estimate.high, one.estimate.high)
-            held[one.id] = replace(other, estimate=replace(worse, low=low, high=high))
-    return tuple(held.values())
+            merged[one.id] = replace(other, estimate=replace(worse, low=low, high=high))
+    return tuple(merged.values())
 
 
 def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str]) -> Prediction:
@@ -172,18 +172,18 @@ def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: Pla
 
 def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: PlanProvenance) -> None:
     """Record what the plan sizes without a prediction, by workload, because nothing will measure it."""
-    held = {(prediction.workload, prediction.metric) for prediction in found}
+    predicted = {(prediction.workload, prediction.metric) for prediction in found}
     months, texts, others, capacity, runs, up = needs.budget.horizon_months, *(list[str]() for _ in range(5))
     for workload in needs.workloads:
         name = workload.name
         if forecast_demand(workload, months) is not None:
             if workload.kind in TEXT_KINDS:
-                texts += [] if (name, "ttft_s") in held else [name]
+                texts += [] if (name, "ttft_s") in predicted else [name]
             else:
-                (capacity if (name, "latency_s") in held else others).append(name)
-            if workload.slo.availability is not None and (name, "requests") not in held:
+                (capacity if (name, "latency_s") in predicted else others).append(name)
+            if workload.slo.availability is not None and (name, "requests") not in predicted:
                 up.append(name)
-        if derive_batch_job(workload, months) is not None and (name, "train_s") not in held:
+        if derive_batch_job(workload, months) is not None and (name, "train_s") not in predicted:
             runs.append(name)
     for names, text in (
         (texts, "latency and throughput of {}: not predicted, because no engine of the plan serves these texts"),

@@ -260,8 +260,8 @@ def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
         lines.append(f"    overflows to another pool after {waits.overflow_s:g} s, if the plan has one")
         lines.append(f"    why: {waits.source}")
     if option is not None:
-        held = {workload.name, *workload.pools}
-        lines += [f"  {describe_purchase(one)}" for one in option.purchases if one.pool in held]
+        names = {workload.name, *workload.pools}
+        lines += [f"  {describe_purchase(one)}" for one in option.purchases if one.pool in names]
     for prediction in plan.predictions:
         if prediction.workload == workload.name:
             lines += _indent_lines(_explain_prediction(plan, prediction))

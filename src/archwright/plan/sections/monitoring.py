@@ -45,8 +45,8 @@ def build_monitoring_section(chosen: ChosenOption) -> Section:
 
 def _build_series_line(chosen: ChosenOption) -> SectionLine:
     traits = derive_traits(chosen)
-    asked = {"text": TEXT_SERIES, "serving": ALL_SERIES, "this-machine": LOCAL_SERIES, "training": TRAINING_SERIES}
-    names = [METRIC_BY_QUANTITY[name].name for trait, found in asked.items() if trait in traits for name in found]
+    series = {"text": TEXT_SERIES, "serving": ALL_SERIES, "this-machine": LOCAL_SERIES, "training": TRAINING_SERIES}
+    names = [METRIC_BY_QUANTITY[name].name for trait, found in series.items() if trait in traits for name in found]
     unused = "" if names else "; nothing in this plan answers requests in this release"
     proof = write_proof("requests", "rate") if "serving" in traits else "archwright runs list"
     return fill_line("monitoring.series", {"names": ", ".join(names) or "none", "unused": unused}, proof=proof)

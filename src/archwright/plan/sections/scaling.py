@@ -96,9 +96,9 @@ def _list_autoscaling_ranges(chosen: ChosenOption, option: Option) -> Iterator[S
 
 def _list_machine_losses(chosen: ChosenOption) -> Iterator[SectionLine]:
     for workload in chosen.needs.workloads:
-        mine = [fleet for fleet in chosen.fleets if workload.name in fleet.workloads]
+        fleets = [fleet for fleet in chosen.fleets if workload.name in fleet.workloads]
         months = range(chosen.needs.budget.horizon_months)
-        machines = round(max(sum(fleet.monthly_peaks[month] for fleet in mine) for month in months))
+        machines = round(max(sum(fleet.monthly_peaks[month] for fleet in fleets) for month in months))
         if workload.slo.availability is not None and machines:
             yield _build_loss_line(chosen, workload, workload.slo.availability, machines)
 
