@@ -94,7 +94,7 @@ def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> 
     assert {prediction.query.phase for prediction in found.predictions} == {"peak", "closed"}
     bases = {basis.id for basis in ledger.collect_bases(found.predictions)}
     assert {prediction.estimate.basis for prediction in found.predictions} == bases
-    assert any("engines elsewhere" in sentence for sentence in ledger.not_sized)
+    assert any("remote engines" in sentence for sentence in ledger.not_sized)
     assert ledger.assumptions == (*one.spec.engine.assumptions, ASSUMPTION)
 
 

@@ -70,8 +70,8 @@ def test_pools_that_answer_together_are_promised_and_driven_together(plan_of: Ma
     assert load.requests_per_second == pytest.approx(peak.requests_per_second)
     ids = [one.id for one in plan.predictions if one.workload == "assistant"]
     assert len(ids) == len(set(ids)) and "assistant.tokens_per_s.rate" in ids
-    assert "of the requests of assistant, in each year" in explain_plan(plan, chosen.name)
-    assert "of its requests, year by year" in explain_plan(plan, "assistant")
+    assert "share of the requests of assistant, by year" in explain_plan(plan, chosen.name)
+    assert "of its requests, by year" in explain_plan(plan, "assistant")
 
 
 @pytest.mark.parametrize("target", [0.99, 0.999, 0.9995])
@@ -91,4 +91,4 @@ def test_machines_of_a_shared_load_take_no_more_than_their_part_of_what_may_be_d
     house = catalog.parts[f"site.tier-{DEFAULT_TIER}"].typical
     assert house > share.value >= target and share.value / house >= 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - 1e-9
     facts = next(one.facts for one in plan.bases if one.id == share.basis)
-    assert "machines that carry" in facts[0] and any("one data centre of tier" in fact for fact in facts)
+    assert "of the load each" in facts[0] and any("one data centre of tier" in fact for fact in facts)
