@@ -42,11 +42,11 @@ OWN_LINES = (
     line("residual value of the machines", "residual", -420_000, once=True, basis="node.price"),
     line("support and spares", "support", 31_000),
     line("electricity with cooling", "energy", 24_500, basis="electricity.fr"),
-    line("space in the house", "facility", 9_800),
+    line("space for the racks", "facility", 9_800),
     line("bursts on rented machines", "compute", 88_000),
     line("object storage", "storage", 27_400),
     line("traffic out of the cloud", "egress", 3_900),
-    line("connection between house and cloud", "network", 4_200),
+    line("connection between site and cloud", "network", 4_200),
     line("two platform engineers", "staff", 21_000),
 )
 CLOUD_LINES = (

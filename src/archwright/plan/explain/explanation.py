@@ -145,7 +145,7 @@ def _list_choice_reasons(plan: Plan) -> Iterator[str]:
     chosen = plan.chosen_option
     yield from (chosen.notes if chosen is not None else ())
     if decision.pareto:
-        yield f"no other option is at least as good in all of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
+        yield f"Pareto options by {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
     yield from (describe_rival(rival) for rival in decision.rivals)
     yield from (describe_switch_point(driver) for driver in decision.drivers if driver.flips_at is not None)
     if decision.confidence:

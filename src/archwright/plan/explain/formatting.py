@@ -65,7 +65,7 @@ def describe_rival(rival: Rival) -> str:
     if rival.equal:
         return f"{rival.option} costs the same in every sample"
     month = rival.break_even_month
-    paid = f"is cheaper in total from month {month}" if month else "is cheaper in total in no month"
+    paid = f"is cheaper in total from month {month}" if month else "is never cheaper in total"
     return f"{rival.option} is cheaper in {rival.cheaper:.0%} of the samples{tie}. The chosen option {paid}"
 
 
