@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.load import load_catalog
-from archwright.catalog.sources import ADAPTERS, file_formats
+from archwright.catalog.sources import READERS, file_formats, read_source
 from archwright.catalog.sources.source_records import BytePrice, FileContext, InstancePrice, SourceFacts
 
 from . import samples
@@ -26,12 +26,12 @@ NAMES = {"machine-catalogue": "gpuhunt-aws-2026-11-20.csv", "device-sheet": "sys
 def read(adapter: str, content: object, name: str = "", today: date = TODAY) -> SourceFacts:
     data = content if isinstance(content, bytes) else content if isinstance(content, str) else json.dumps(content)
     file = FileContext(name or NAMES.get(adapter, "Qwen3-32B/config.json"), today)
-    return ADAPTERS[adapter](data.encode() if isinstance(data, str) else data, file)
+    return read_source(adapter, data.encode() if isinstance(data, str) else data, file)
 
 
 def test_every_adapter_has_a_source_and_every_source_an_adapter() -> None:
     rows = load_catalog().refresh_sources
-    assert {row.adapter for row in rows} == set(ADAPTERS)
+    assert {row.adapter for row in rows} == set(READERS)
     assert all(row.file and row.origin and row.licence and row.feeds for row in rows)
 
 
@@ -68,7 +68,7 @@ def test_a_file_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="unpacks to more"):
         file_formats.decompress_gzip(gzip.compress(b" " * (2 << 20)))
     with pytest.raises(ValueError, match="gzip"):
-        file_formats.decompress_gzip(file_formats.MAGIC + b"no gzip at all")
+        file_formats.decompress_gzip(file_formats.GZIP_MAGIC + b"no gzip at all")
     assert file_formats.decompress_gzip(gzip.compress(b"words")) == file_formats.decompress_gzip(b"words") == b"words"
 
 
@@ -118,7 +118,7 @@ def test_tiers_of_egress_begin_after_what_is_free() -> None:
     assert (hot.provider, hot.item, hot.usd_per_byte) == ("azure", "Blob Hot (LRS)", 0.017 / 1e9)
 
 
-@pytest.mark.parametrize("adapter", sorted(ADAPTERS))
+@pytest.mark.parametrize("adapter", sorted(READERS))
 @pytest.mark.parametrize("data", [b"", b"[1, 2", b"\xff\xfe", b'{"a": [1]}', b"a,b\n1,2\n"])
 def test_bytes_of_another_form_are_refused(adapter: str, data: bytes) -> None:
     with pytest.raises(ValueError):
@@ -149,7 +149,7 @@ DOCUMENTS = st.recursive(
 
 
 @settings(max_examples=60)
-@given(st.sampled_from(sorted(ADAPTERS)), st.one_of(DOCUMENTS.map(json.dumps).map(str.encode), st.binary(max_size=200)))
+@given(st.sampled_from(sorted(READERS)), st.one_of(DOCUMENTS.map(json.dumps).map(str.encode), st.binary(max_size=200)))
 def test_hostile_bytes_are_refused_and_never_a_bug(adapter: str, data: bytes) -> None:
     try:
         found = read(adapter, data)

@@ -19,7 +19,7 @@ from archwright.catalog.refresh.figure_merger import FigureMerger
 from archwright.catalog.refresh.hosted_price_merger import HostedPriceMerger
 from archwright.catalog.refresh.machine_price_merger import MachinePriceMerger
 from archwright.catalog.refresh.refresh_input import PriceDisagreement, RefreshInput, RefreshReportBuilder, SkippedRows
-from archwright.catalog.sources import ADAPTERS
+from archwright.catalog.sources import read_source
 from archwright.catalog.sources.file_formats import decompress_gzip
 from archwright.catalog.sources.source_records import FileContext
 from archwright.catalog.tables.metadata_records import FactClass, RefreshSource
@@ -137,7 +137,7 @@ def _read_file(catalog: Catalog, path: Path, name: str, source: RefreshSource, t
     if size > LARGEST_BYTES:
         raise ValueError(f"{size} bytes, more than {LARGEST_BYTES}")
     context = FileContext(name.removesuffix(GZIP_SUFFIX), today)
-    found = ADAPTERS[source.adapter](decompress_gzip(path.read_bytes()), context)
+    found = read_source(source.adapter, decompress_gzip(path.read_bytes()), context)
     named = DAY.search(name)
     as_of = found.as_of or (named[0].removeprefix("-") if named else "")
     if as_of > today.isoformat():

@@ -1,4 +1,4 @@
-"""Adapters of public sources: bytes of a file in, neutral rows out; refresh_sources.csv names them."""
+"""Adapters of public sources: bytes of a file in, neutral records out; refresh_sources.csv names them."""
 
 from __future__ import annotations
 
@@ -41,15 +41,9 @@ READERS: dict[str, SourceAdapter] = {
 }
 
 
-def _reject_overflow(read: SourceAdapter) -> SourceAdapter:
-    def bounded(data: bytes, file: FileContext) -> SourceFacts:
-        try:
-            return read(data, file)
-        except OverflowError as error:
-            raise ValueError(f"a number without bounds: {error}") from error
-
-    return bounded
-
-
-# Every adapter raises ValueError for bytes that are not of its format, and for a number that no machine holds.
-ADAPTERS: dict[str, SourceAdapter] = {name: _reject_overflow(read) for name, read in READERS.items()}
+def read_source(adapter: str, data: bytes, file: FileContext) -> SourceFacts:
+    """Read a source file. Raises ValueError for bytes of another format and for a number too large to convert."""
+    try:
+        return READERS[adapter](data, file)
+    except OverflowError as error:
+        raise ValueError(f"a number without bounds: {error}") from error

@@ -10,27 +10,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archwright.catalog.sources.document_fields import REQUIRED, FieldTable, read_fields, require_type
-from archwright.catalog.sources.file_formats import decode_pages
+from archwright.catalog.sources.row_reader import read_rows
 from archwright.catalog.sources.source_records import CarbonIntensity, ElectricityTariff, FileContext, SourceFacts
 
 CUBE_BANDS = {"MWH500-1999": "commercial", "MWH20000-69999": "industrial"}
 CUBE_FILTER = {"tax": "X_VAT", "currency": "EUR", "unit": "KWH"}
-BAND_AT, PLACE_AT, TIME_AT = "nrg_cons", "geo", "time"
-# Codes of the source that are not those of the standard.
+BAND_DIMENSION, PLACE_DIMENSION, TIME_DIMENSION = "nrg_cons", "geo", "time"
+# The source's codes that differ from ISO 3166-1.
 PLACES = {"EL": "GR", "UK": "GB", "EU27_2020": "EU27"}
-MOST_CELLS = 2_000_000
+MAX_CELLS = 2_000_000
 
 CENTS = "cents per kilowatt-hour"
-SECTORS = {"COM": "commercial", "IND": "industrial"}
 # Groups of states have longer codes.
 STATE = re.compile(r"[A-Z]{2}")
-
-
-class _Country(msgspec.Struct):
-    country_name: str = ""
-    carbon_intensity: float | None = None
-    year: int | None = None
 
 
 class _Category(msgspec.Struct):
@@ -46,21 +38,12 @@ class _Dimension(msgspec.Struct):
 
 
 class _Cube(msgspec.Struct):
+    """A JSON-stat 2.0 cube: `value` maps the number of a cell to its figure; the last dimension varies fastest."""
+
     id: list[str]
     size: list[int]
     dimension: dict[str, _Dimension]
     value: dict[str, float | None] | list[float | None]
-
-
-class _StateRow(msgspec.Struct):
-    period: str
-    stateid: str
-    sectorid: str
-    price: str | float | None = None
-    units: str = msgspec.field(name="price-units", default=CENTS)
-
-
-PAGE_ROWS: FieldTable = {"rows": ("response.data", require_type(list[_StateRow], REQUIRED))}
 
 
 class _BandPrice(NamedTuple):
@@ -74,7 +57,7 @@ class _BandPrice(NamedTuple):
 
 
 def _newest_tariffs(prices: Iterator[_BandPrice], currency: str) -> SourceFacts:
-    """Of each area and band the newest period; a tariff is dated by the newest of its two."""
+    """Take the newest period of each area and band. The newer of its two periods dates a tariff."""
     newest: dict[tuple[str, str], dict[str, tuple[str, float]]] = {}
     for row in prices:
         bands = newest.setdefault((row.country, row.area), {})
@@ -88,50 +71,45 @@ def _newest_tariffs(prices: Iterator[_BandPrice], currency: str) -> SourceFacts:
 
 
 def read_grid_carbon(data: bytes, _file: FileContext) -> SourceFacts:
-    """Alpha-3 code -> intensity and year."""
-    found = []
-    for code, row in msgspec.json.decode(data, type=dict[str, _Country]).items():
-        if row.carbon_intensity is not None:
-            found.append(CarbonIntensity(code, row.country_name, row.carbon_intensity, str(row.year or "")))
-    return SourceFacts(carbon=tuple(found))
+    rows = (row for row in read_rows("grid-carbon", data) if row["gco2_per_kwh"] is not None)
+    return SourceFacts(carbon=tuple(CarbonIntensity(**row | {"year": str(row["year"] or "")}) for row in rows))
 
 
 def read_statistics_cube(data: bytes, _file: FileContext) -> SourceFacts:
-    """A cube of official statistics (JSON-stat 2.0): half-yearly prices of non-household consumers.
+    """Read half-yearly prices of non-household consumers from a cube of official statistics.
 
-    Recoverable taxes are left out. A business's band is 500 to 2,000 MWh a year, industry's 20,000 to 70,000.
+    Recoverable taxes are excluded. Bands: a business uses 500 to 2,000 MWh a year, industry 20,000 to 70,000.
     """
     cube = msgspec.json.decode(data, type=_Cube)
-    if not {BAND_AT, PLACE_AT, TIME_AT} <= set(cube.id) or not set(cube.id) <= cube.dimension.keys():
-        raise ValueError(f"lacks a dimension of {BAND_AT}, {PLACE_AT}, {TIME_AT}")
+    needed = {BAND_DIMENSION, PLACE_DIMENSION, TIME_DIMENSION}
+    if not needed <= set(cube.id) or not set(cube.id) <= cube.dimension.keys():
+        raise ValueError(f"lacks a dimension of {BAND_DIMENSION}, {PLACE_DIMENSION}, {TIME_DIMENSION}")
     codes = [cube.dimension[name].category.codes for name in cube.id]
     sizes = [len(of) for of in codes]
-    if sizes != cube.size or math.prod(sizes) > MOST_CELLS:
+    if sizes != cube.size or math.prod(sizes) > MAX_CELLS:
         raise ValueError("its dimensions have other sizes than it states, or too many cells")
     return _newest_tariffs(_cube_prices(cube, codes), CUBE_FILTER["currency"])
 
 
 def _cube_prices(cube: _Cube, codes: list[list[str]]) -> Iterator[_BandPrice]:
     values = cube.value if isinstance(cube.value, dict) else {str(at): value for at, value in enumerate(cube.value)}
-    for at, place in enumerate(product(*codes)):
-        price, stands = values.get(str(at)), dict(zip(cube.id, place, strict=True))
-        band = CUBE_BANDS.get(stands[BAND_AT])
-        if price is not None and band and all(stands.get(name, code) == code for name, code in CUBE_FILTER.items()):
-            yield _BandPrice(PLACES.get(stands[PLACE_AT], stands[PLACE_AT]), "", band, stands[TIME_AT], price)
+    for number, cell in enumerate(product(*codes)):
+        price, code_of = values.get(str(number)), dict(zip(cube.id, cell, strict=True))
+        band = CUBE_BANDS.get(code_of[BAND_DIMENSION])
+        if price is not None and band and all(code_of.get(name, code) == code for name, code in CUBE_FILTER.items()):
+            place = code_of[PLACE_DIMENSION]
+            yield _BandPrice(PLACES.get(place, place), "", band, code_of[TIME_DIMENSION], price)
 
 
 def read_state_tariffs(data: bytes, _file: FileContext) -> SourceFacts:
-    """Retail prices by state, sector and month in cents a kWh, as an energy office's interface answers."""
-    pages = decode_pages(data, dict[str, Any])
-    rows = (row for page in pages for row in read_fields(page, PAGE_ROWS)["rows"])
-    return _newest_tariffs(_state_prices(rows), "USD")
+    """Read retail prices by state, sector and month, in cents a kWh, from the answers of an energy office's API."""
+    return _newest_tariffs(_state_prices(read_rows("state-tariffs", data)), "USD")
 
 
-def _state_prices(rows: Iterator[_StateRow]) -> Iterator[_BandPrice]:
+def _state_prices(rows: Iterator[dict[str, Any]]) -> Iterator[_BandPrice]:
     for row in rows:
-        sector = SECTORS.get(row.sectorid)
-        if sector and row.price is not None and STATE.fullmatch(row.stateid):
-            if not row.units.startswith(CENTS):
-                raise ValueError(f"prices in {row.units}, not in {CENTS}")
-            area = "" if row.stateid == "US" else f"US-{row.stateid}"
-            yield _BandPrice("US", area, sector, row.period, float(row.price) / 100)
+        if row["band"] and row["price"] is not None and STATE.fullmatch(row["state"]):
+            if not row["unit"].startswith(CENTS):
+                raise ValueError(f"prices in {row['unit']}, not in {CENTS}")
+            area = "" if row["state"] == "US" else f"US-{row['state']}"
+            yield _BandPrice("US", area, row["band"], row["period"], float(row["price"]) / 100)

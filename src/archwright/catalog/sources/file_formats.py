@@ -1,4 +1,4 @@
-"""The bytes of a brought file: unpacked, read as CSV rows line by line, or decoded as pages of a JSON interface."""
+"""Decodes the bytes of a source file: gzip, CSV line by line, JSON documents (one, a list, or one per line), YAML."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import csv
 import io
 import zlib
 from collections.abc import Collection, Iterator
-from typing import TypeVar
+from typing import Any
 
 import msgspec
+import yaml
 
-T = TypeVar("T")
-MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 AUTOMATIC_GZIP = 31
-# A bulk offer file of one region has hundreds of MB; nothing brought has more than this.
+# A bulk offer file of one region has hundreds of MB; no source file is larger than this.
 LARGEST_BYTES = 1 << 30
-# No line of a price list is longer. Not left to the reader's own limit: other readers of the process move it.
+# No price list has longer lines. Other code of the process may change csv.field_size_limit, so this is checked here.
 MAX_LINE_CHARACTERS = 100_000
 
 
 def decompress_gzip(data: bytes) -> bytes:
-    """Bytes that are not packed stay. Raises ValueError for a broken gzip file or one that unpacks to too much."""
-    if not data.startswith(MAGIC):
+    """Return bytes that are not gzip unchanged. Raises ValueError for a broken or a too large gzip file."""
+    if not data.startswith(GZIP_MAGIC):
         return data
     stream = zlib.decompressobj(AUTOMATIC_GZIP)
     try:
@@ -33,36 +33,42 @@ def decompress_gzip(data: bytes) -> bytes:
     return plain
 
 
-def read_csv_rows(data: bytes, needed: Collection[str], head: Iterator[str] | None = None) -> Iterator[dict[str, str]]:
-    """Rows one by one. `head`: lines already begun, where words stand above the columns' names."""
-    try:
-        reader = csv.DictReader(read_lines(data) if head is None else head)
-        missing = set(needed) - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"lacks the columns {', '.join(sorted(missing))}")
-        yield from reader
-    except (csv.Error, OverflowError) as error:
-        raise ValueError(f"not a list of machines: {error}") from error
-
-
 def read_lines(data: bytes) -> Iterator[str]:
+    """Yield the lines of UTF-8 text. Raises ValueError for a line of more than MAX_LINE_CHARACTERS."""
     for line in io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=""):
         if len(line) > MAX_LINE_CHARACTERS:
             raise ValueError(f"not a list of machines: a line of more than {MAX_LINE_CHARACTERS} characters")
         yield line
 
 
-def decode_pages(data: bytes, page: type[T]) -> list[T]:
-    """One page, a JSON list of pages, or a page on each line. Raises ValueError for what is no page."""
-    text = data.strip()
-    if text.startswith(b"["):
-        return msgspec.json.decode(text, type=list[page])  # type: ignore[valid-type]
+def read_csv(lines: Iterator[str], required: Collection[str]) -> Iterator[dict[str, str | None]]:
+    """Yield CSV rows; an empty cell is None. Raises ValueError if a `required` column is missing."""
     try:
-        return [msgspec.json.decode(text, type=page)]
-    except msgspec.ValidationError:
-        raise
+        reader = csv.DictReader(lines)
+        missing = set(required) - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"lacks the columns {', '.join(sorted(missing))}")
+        yield from ({name: cell or None for name, cell in line.items() if name} for line in reader)
+    except (csv.Error, OverflowError) as error:
+        raise ValueError(f"not a list of machines: {error}") from error
+
+
+def decode_pages(data: bytes) -> list[Any]:
+    """Decode one JSON document, a list of them, or one document per line. Raises ValueError for other bytes."""
+    text = data.strip()
+    try:
+        found = msgspec.json.decode(text)
     except msgspec.DecodeError:
-        pages = [msgspec.json.decode(line, type=page) for line in text.splitlines() if line.strip()]
-    if not pages:
-        raise ValueError("an empty file")
-    return pages
+        if text.startswith(b"["):
+            raise
+        found = [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
+        if not found:
+            raise ValueError("an empty file") from None
+    return found if isinstance(found, list) else [found]
+
+
+def decode_yaml(data: bytes) -> Any:
+    try:
+        return yaml.load(data, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not valid YAML: {error}") from error

@@ -2,70 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
+from archwright.catalog.sources.row_reader import select_rows
 from archwright.catalog.sources.source_records import BytePrice, FileContext, SourceFacts, require_usd
 
 GIGA = 1e9
-T = TypeVar("T")
-
-
-class _EgressTier(msgspec.Struct):
-    price_per_gb_usd: float
-    up_to_gb: float | None = None
-
-
-class _Egress(msgspec.Struct):
-    tiers: list[_EgressTier]
-    region: str = ""
-    free_tier_gb: float = 0.0
-    inter_region_per_gb_usd: float | None = None
-
-
-class _ObjectTier(msgspec.Struct):
-    sku: str
-    price_per_gb_month_usd: float
-    capacity_gb_limit: float | None = None
-
-
-class _Objects(msgspec.Struct):
-    tiers: list[_ObjectTier]
-    region: str = ""
 
 
 def read_egress(data: bytes, _file: FileContext) -> SourceFacts:
-    as_of, providers = _split_providers(data, _Egress)
+    """Read internet egress by tier, each after the one before, and traffic between regions."""
+    as_of, providers = _split_providers(data)
     found: list[BytePrice] = []
-    for name, stated in providers.items():
-        start = stated.free_tier_gb
-        for tier in stated.tiers:
-            end = None if tier.up_to_gb is None else tier.up_to_gb * GIGA
-            price = tier.price_per_gb_usd / GIGA
-            found.append(BytePrice(name, stated.region, "Internet egress", "egress", price, start * GIGA, end))
-            start = tier.up_to_gb or start
-        if stated.inter_region_per_gb_usd is not None:
-            price = stated.inter_region_per_gb_usd / GIGA
-            found.append(BytePrice(name, "", "Inter-region", "egress", price))
+    for row in select_rows("egress-prices", providers):
+        name, start_gb = row["provider"], row["free_gb"]
+        for tier in select_rows("egress-prices.tiers", row["tiers"]):
+            end = None if tier["up_to_gb"] is None else tier["up_to_gb"] * GIGA
+            price = tier["usd_per_gb"] / GIGA
+            found.append(BytePrice(name, row["region"], "Internet egress", "egress", price, start_gb * GIGA, end))
+            start_gb = tier["up_to_gb"] or start_gb
+        if row["between_usd_per_gb"] is not None:
+            found.append(BytePrice(name, "", "Inter-region", "egress", row["between_usd_per_gb"] / GIGA))
     return SourceFacts(as_of=as_of, stored=tuple(found))
 
 
 def read_objects(data: bytes, _file: FileContext) -> SourceFacts:
-    """A tier with a capacity limit is a trial's allowance, no price."""
-    as_of, providers = _split_providers(data, _Objects)
-    prices = tuple(
-        BytePrice(name, stated.region, tier.sku, "object", tier.price_per_gb_month_usd / GIGA)
-        for name, stated in providers.items()
-        for tier in stated.tiers
-        if tier.capacity_gb_limit is None
+    """Read prices per month. A tier with a capacity limit is a trial's allowance, not a price."""
+    as_of, providers = _split_providers(data)
+    rows = (row for row in select_rows("object-prices", providers) if row["limit_gb"] is None)
+    prices = (
+        BytePrice(row["provider"], row["region"], row["item"], "object", row["usd_per_gb"] / GIGA) for row in rows
     )
-    return SourceFacts(as_of=as_of, stored=prices)
+    return SourceFacts(as_of=as_of, stored=tuple(prices))
 
 
-def _split_providers(data: bytes, form: type[T]) -> tuple[str, dict[str, T]]:
-    """The file's date, and what stands under each provider's name beside it."""
+def _split_providers(data: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the file's date and the objects by provider; the other values of the file are not objects."""
     fields = msgspec.json.decode(data, type=dict[str, Any])
     require_usd(fields.get("currency", "USD"))
-    providers = {name: msgspec.convert(value, form) for name, value in fields.items() if isinstance(value, dict)}
-    return str(fields.get("as_of") or ""), providers
+    return str(fields.get("as_of") or ""), {name: of for name, of in fields.items() if isinstance(of, dict)}
