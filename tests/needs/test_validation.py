@@ -15,10 +15,11 @@ from archwright.contract.needs import Needs, Traffic, Workload, WorkloadKind
 from archwright.errors import MissingError, NeedsError
 from archwright.needs.countries import country_names, nearest_countries
 from archwright.needs.kind_fields import FIELDS_BY_KIND
-from archwright.needs.needs_problem import enclosing_paths, nearest_spellings, quote_value
+from archwright.needs.needs_problem import nearest_spellings
 from archwright.needs.number_checks import RANGES
 from archwright.needs.template import TEMPLATES, read_template
 from archwright.needs.yaml_tree import read_tree
+from archwright.specfile import enclosing_paths, quote_value
 
 
 def numeric(kind: inspect.Type) -> bool:

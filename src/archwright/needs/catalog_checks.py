@@ -13,8 +13,9 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.errors import CatalogError
 from archwright.needs.countries import country_names, nearest_countries
-from archwright.needs.needs_problem import NeedsCode, NeedsProblem, nearest_spellings, quote_value
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, nearest_spellings
 from archwright.needs.text_checks import MAX_ITEMS, MAX_MACHINES, MAX_TEXT
+from archwright.specfile import quote_value
 
 _MACHINE_PATTERN = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
 _MODELS_HINT = "name a model of the catalog"

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.record import Record
-from archwright.needs.needs_problem import NeedsCode, NeedsProblem, join_path
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem
+from archwright.specfile import join_path
 
 _ALWAYS = ("name", "kind", "data")
 _MODEL = ("model", "quality", "quality_unknown", "licence")

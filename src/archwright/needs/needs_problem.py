@@ -11,8 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from archwright.errors import ErrorLocation, NeedsError
-
-SHOWN_CHARACTERS = 60
+from archwright.specfile import enclosing_paths, quote_value
 
 
 class NeedsCode:
@@ -72,31 +71,9 @@ def _fold_spelling(word: str) -> str:
     return re.sub(r"[\s_.-]+", "", word).casefold()
 
 
-def quote_value(value: object) -> str:
-    """A value of the file as it may stand in a message: short, quoted, nothing a terminal would act on."""
-    text = value if isinstance(value, str) else str(value)
-    if len(text) > SHOWN_CHARACTERS:
-        text = text[: SHOWN_CHARACTERS - 3] + "..."
-    text = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
-    return f'"{text}"' if isinstance(value, str) else text
-
-
-def join_path(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
 def last_field_name(path: str) -> str:
     """The field's own name: the last part of its path without indices."""
     return re.sub(r"(\[\d+\])+$", "", path).rpartition(".")[2] or "the file"
-
-
-def enclosing_paths(path: str) -> Iterable[str]:
-    """The path itself, then each container around it, ending with the root."""
-    while path:
-        yield path
-        cut = max(path.rfind("."), path.rfind("["))
-        path = path[: max(cut, 0)]
-    yield ""
 
 
 def to_error(problem: NeedsProblem, tree: NeedsTree) -> NeedsError:

@@ -21,8 +21,9 @@ from archwright.contract.needs import (
     Workload,
 )
 from archwright.contract.record import Record, as_dict
-from archwright.needs.needs_problem import NeedsCode, NeedsProblem, join_path, last_field_name
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name
 from archwright.needs.traversal import iterate_records
+from archwright.specfile import join_path
 
 MAX_GIB = 1e9
 MAX_MONEY = 1e15

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import resources
 
 from archwright.errors import ErrorLocation, NeedsError
-from archwright.needs.needs_problem import NeedsCode, nearest_spellings, quote_value
+from archwright.needs.needs_problem import NeedsCode, nearest_spellings
+from archwright.specfile import quote_value
 
 TEMPLATES: tuple[str, ...] = ("desk", "startup", "clinic", "manufacturer")
 

@@ -8,8 +8,9 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
-from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name, nearest_spellings, quote_value
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name, nearest_spellings
 from archwright.needs.traversal import iterate_texts
+from archwright.specfile import quote_value
 
 NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 MAX_TEXT = 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archwright.contract.record import Record, as_dict
-from archwright.needs.needs_problem import join_path
+from archwright.specfile import join_path
 
 
 def iterate_children(value: object, path: str) -> Iterator[tuple[str, object]]:

@@ -12,14 +12,8 @@ from functools import cache, partial
 from msgspec import inspect
 
 from archwright.contract.needs import Needs
-from archwright.needs.needs_problem import (
-    NeedsCode,
-    NeedsProblem,
-    join_path,
-    last_field_name,
-    nearest_spellings,
-    quote_value,
-)
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name, nearest_spellings
+from archwright.specfile import join_path, quote_value
 
 # Whole numbers stay exact in a float up to here; nothing that is counted in a needs file comes near.
 MAX_NUMBER = 1e18

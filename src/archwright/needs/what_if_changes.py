@@ -18,11 +18,12 @@ from msgspec import inspect
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import ErrorLocation, NeedsError, UsageError
-from archwright.needs.needs_problem import NeedsTree, enclosing_paths, join_path
+from archwright.needs.needs_problem import NeedsTree
 from archwright.needs.reader import check_tree, parse_tree, read_needs_bytes
 from archwright.needs.traversal import iterate_children
 from archwright.needs.type_check import needs_type_info, unwrap_optional
 from archwright.needs.yaml_tree import read_tree
+from archwright.specfile import enclosing_paths, join_path
 
 # Another change follows a comma where a key and "=" do; any other comma belongs to the value.
 _CHANGE_SEPARATOR = re.compile(r",(?=[^,=\[\]{}]+(?:\[\d+\][^,=\[\]{}]*)*=)")
