@@ -1,4 +1,4 @@
-"""Strict YAML with the line of every value; small files that say what to do (a recipe, a training spec) -> a record.
+"""Strict YAML with the line of every value; small files (a recipe, a training spec) to records.
 
 One document without aliases, anchors, tags and merge keys, no field twice; plain values as YAML 1.2 reads them (`NO` is
 a text). Design: libyaml's events are read one by one without recursion, so a YAML bomb, deep nesting or a flood of
@@ -239,7 +239,7 @@ def parse_yaml(text: str) -> YamlTree:
 
 
 def read_spec(path: Path, kind: type[R], refuse: ErrorFactory) -> R:
-    """Return the record in the file. Raises what `refuse` makes; OSErrors become OperateError or UsageError."""
+    """Return the file's record. Raises what `refuse` makes; OSErrors become OperateError or UsageError."""
     try:
         with path.open("rb") as file:
             raw = file.read(SPEC_SIZE_BYTES + 1)

@@ -1,1 +1,1 @@
-"""The types both wings speak. Read this room first: no IO, no behaviour beyond arithmetic on its own records."""
+"""Records shared by both wings: no IO, no behaviour beyond arithmetic on their fields. Read them first."""

@@ -1,4 +1,4 @@
-"""What stands beside a plan's options: who else was near, what would change the choice, and each part explained."""
+"""The decision of a plan: near options, facts that change the choice, return, schedule, sections."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ SectionId = Literal[
     "network", "storage", "stack", "security", "scale", "monitoring", "stages", "practices", "providers"
 ]
 
-# Cheaper in so many of the draws, neither of two options can be called the cheaper one.
+# Two options tie if one of them is cheaper in a share of the samples between these.
 TIE_PROBABILITY = (0.35, 0.65)
-# A difference below this share of the cost is smaller than what any plan can promise.
+# A cost difference below this share is smaller than the accuracy of any plan.
 NEAR_COST_SHARE = 0.02
 
 
 class Rival(Record):
-    """A feasible option against the chosen one, judged with the same draws of every shared fact.
+    """A feasible option compared with the chosen option, with the same samples of every shared fact.
 
-    `cheaper`: probability that it costs less over the horizon; `tie`: the two cannot be told apart; `equal`: same cost
-    in every draw. `break_even_month`: first month by whose end the chosen one has cost less; None: never.
+    `cheaper`: probability that the rival costs less over the horizon; `tie`: neither can be called cheaper; `equal`:
+    equal cost in every sample. `break_even_month`: first month by the end of which the chosen option has cost less in
+    total, None if there is none.
     """
 
     option: str
@@ -32,7 +33,7 @@ class Rival(Record):
 
     @property
     def closeness(self) -> str:
-        """How near it is, in words; "" for what is no tie: a price as good as the same may be dearer in every draw."""
+        """Describe a tie in words, "" if there is none: a slightly higher cost can be higher in every sample."""
         if self.equal:
             return "the same"
         even = TIE_PROBABILITY[0] <= self.cheaper <= TIE_PROBABILITY[1]
@@ -40,11 +41,11 @@ class Rival(Record):
 
 
 class CostDriver(Record):
-    """A fact that a cost rests on. `share`: its part in the variance of the chosen option's total cost.
+    """A fact that a cost depends on. `share`: its part in the variance of the chosen option's total cost.
 
-    With the fact at `flips_at` (unit of `estimate`), `flips_to` is chosen, or nothing feasible when that is None;
-    `flips_at` None: no value in reach changes the choice materially. `inside`: that value lies in the fact's own band.
-    `limit`: the budget's limit that is reached there and alone moves the choice, "" where the prices do.
+    If the fact has the value `flips_at` (unit of `estimate`), the option `flips_to` is chosen; None: no option is
+    feasible then. `flips_at` None: no value in range changes the choice materially. `inside`: `flips_at` lies in the
+    fact's own band. `limit`: the budget limit that changes the choice at that value, "" if prices change it.
     """
 
     basis: str
@@ -58,16 +59,16 @@ class CostDriver(Record):
 
     @property
     def consequence(self) -> str:
-        """What happens at the flip: "cloud-x would be chosen", and the limit behind it."""
-        said = f"{self.flips_to} would be chosen" if self.flips_to else "nothing would be feasible"
-        return f"the budget's {self.limit.replace('_', ' ')} limit is reached and {said}" if self.limit else said
+        """Describe the effect of `flips_at`: "cloud-x would be chosen", with the budget limit that causes it."""
+        effect = f"{self.flips_to} would be chosen" if self.flips_to else "nothing would be feasible"
+        return f"the budget's {self.limit.replace('_', ' ')} limit is reached and {effect}" if self.limit else effect
 
 
 class ReturnOnInvestment(Record):
-    """What the goals are worth, from production on, against the chosen option's cost.
+    """The value of the goals from production on, compared with the chosen option's cost.
 
-    `payback_month`: the first month by whose end the value has covered the cost; None: never. `pays`: the share of the
-    draws in which it does within the horizon.
+    `payback_month`: the first month by the end of which the value covers the cost, None if there is none. `pays`: the
+    share of the samples in which the value covers the cost within the horizon.
     """
 
     value: float
@@ -78,7 +79,7 @@ class ReturnOnInvestment(Record):
 
 
 class Phase(Record):
-    """A step on the way to whole use, in months from the signature."""
+    """A step towards full use, in months from the signature."""
 
     name: str
     starts: Estimate
@@ -91,9 +92,9 @@ class Schedule(Record):
 
 
 class Decision(Record):
-    """`pareto` names the options that no other beats in every one of `axes` (cost, capex, carbon, risk ...).
+    """`pareto` names the options that no other option beats in all `axes` (cost, capex, carbon, risk ...).
 
-    `drivers` come with the strongest first; the first three that flip the choice are the ones to check before signing.
+    `drivers` are sorted by strength. The first three that change the choice should be checked before signing.
     """
 
     axes: tuple[str, ...] = ()
@@ -106,9 +107,9 @@ class Decision(Record):
 
 
 class SectionLine(Record):
-    """One decision of a part of the plan: what, why, who demands it, its proof, and what else was possible.
+    """One decision of a section: what, why, which regulation demands it, its proof, and the alternative.
 
-    `proof` is a verb, a query or a control's id; "" where this release proves nothing, and `why` then says so.
+    `proof` is a verb, a query or a control's id; "" if this release proves nothing, which `why` then states.
     """
 
     topic: str

@@ -1,4 +1,4 @@
-"""A number that is a guess: value, band, level and the basis that justifies it.
+"""An uncertain number: value, band, level and the basis that justifies it.
 
 Design: bands of positive quantities are multiplicative, so products and quotients combine in log space assuming
 independence; sums add half by half (root of squares). Dependent parts must be computed jointly by the caller.
@@ -34,7 +34,7 @@ class Estimate(Record):
 
     @property
     def factor(self) -> float:
-        """The wider of value/low and high/value; 1.0 for an exact number, infinite when the band reaches zero."""
+        """The larger of value/low and high/value; 1.0 for an exact number, infinite if the band reaches zero."""
         if self.low == self.high:
             return 1.0
         if self.low <= 0:
@@ -45,29 +45,29 @@ class Estimate(Record):
         return self.low <= measured <= self.high
 
     def scaled(self, by: float, *, unit: str | None = None, basis: str | None = None) -> Estimate:
-        """Multiplied by an exact, positive number."""
+        """Multiply by an exact, positive number."""
         value, low, high = (number * by for number in (self.value, self.low, self.high))
         named = self.basis if basis is None else basis
         return Estimate(value=value, low=low, high=high, unit=unit or self.unit, level=self.level, basis=named)
 
     def divide_amount(self, amount: float, unit: str, basis: str = "") -> Estimate:
-        """`amount` over it: its ends change places. It is above 0."""
+        """Return `amount` divided by this estimate, which must be above 0; low and high change places."""
         value, low, high = (amount / number for number in (self.value, self.high, self.low))
         return Estimate(value=value, low=low, high=high, unit=unit, level=self.level, basis=basis)
 
 
 def exact_estimate(value: float, unit: str, basis: str = "") -> Estimate:
-    """A number without a band: a count, a price the user stated."""
+    """Return a number without a band, such as a count or a price that the user stated."""
     return Estimate(value=value, low=value, high=value, unit=unit, basis=basis)
 
 
 def within_factor(value: float, factor: float, unit: str, basis: str = "") -> Estimate:
-    """`value` with a symmetric multiplicative band, `factor` >= 1."""
+    """Return `value` with a symmetric multiplicative band, `factor` >= 1."""
     return Estimate(value=value, low=value / factor, high=value * factor, unit=unit, basis=basis)
 
 
 def multiply_estimates(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
-    """Product of independent estimates in log space; by interval arithmetic where a band reaches zero."""
+    """Multiply independent estimates in log space, or by interval arithmetic if a band reaches zero."""
     value = math.prod(e.value for e in estimates)
     if any(e.low <= 0 for e in estimates):
         low = high = 1.0
@@ -81,12 +81,12 @@ def multiply_estimates(estimates: list[Estimate], unit: str, basis: str = "") ->
 
 
 def _lowest_level(estimates: list[Estimate]) -> float:
-    """What is combined is believed as much as its least certain part."""
+    """A combination has the level of its least certain part."""
     return min((e.level for e in estimates if e.low != e.high), default=0.9)
 
 
 def sum_estimates(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
-    """Sum of independent estimates: squared half-widths add."""
+    """Add independent estimates: squared half-widths add."""
     value = sum(e.value for e in estimates)
     below = math.sqrt(sum((e.value - e.low) ** 2 for e in estimates))
     above = math.sqrt(sum((e.high - e.value) ** 2 for e in estimates))

@@ -1,4 +1,4 @@
-"""Promise and proof: Basis and Query, Prediction and Control, Measurement and Deviation."""
+"""Predictions and their evidence: Basis and Query, Prediction and Control, Measurement and Deviation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ QUANTILE: dict[str, float] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 BasisKind = Literal["formula", "vendor", "simulated", "calibrated", "measured", "quoted", "assumed"]
 Verdict = Literal["within", "better", "worse", "unknown"]
 
-# A lower measured value is better for everything but these.
+# A lower measured value is better for all other metrics.
 HIGHER_IS_BETTER = frozenset({"tokens_per_s", "requests_per_s", "requests", "train_tokens_per_s", "control_held"})
 
 
 class Basis(Record):
-    """Why a number may be believed: definition, formula and the facts (with their sources) it rests on."""
+    """The justification of a number: definition, formula and facts with their sources."""
 
     id: str
     kind: BasisKind
@@ -30,10 +30,10 @@ class Basis(Record):
 
 
 class Query(Record):
-    """What to measure: evaluated by the embedded ring, or rendered to PromQL. We never parse PromQL.
+    """A measurement to take, evaluated from our own observations or rendered to PromQL.
 
-    `phase` names the load under which the answer counts ("peak", "closed"; "" is any). "share" is of requests: those
-    that were answered, or refused for the client's own doing, among all.
+    PromQL is never parsed. `phase` names the load under which the measurement counts ("peak", "closed"; "" is any).
+    "share" is the share of requests that were answered or were refused for a reason of the client's own.
     """
 
     metric: str
@@ -47,7 +47,7 @@ class Query(Record):
         return QUANTILE.get(self.statistic)
 
     def promql(self, series: str | None = None, labels: dict[str, str] | None = None) -> str:
-        """PromQL over `series` (default: our own name for `metric`) selected by `labels` (default: own)."""
+        """Render PromQL over `series` (default: our name for `metric`) selected by `labels` (default: own)."""
         name, selector, window = self._promql_parts(series, labels)
         kind = METRIC_BY_QUANTITY[self.metric].kind
         if self.statistic == "share":
@@ -67,20 +67,20 @@ class Query(Record):
         return f"{over_time}({over})" if over_time else f"sum({name}{selector})"
 
     def _share_promql(self, name: str, selector: str, window: str) -> str:
-        """A status nobody ended with has no series yet: that is none, not unknown."""
+        """Render the share; a status that no request ended with has no series yet and counts as 0."""
         lost = f'status=~"{"|".join(FAILED_STATUSES)}"'
         narrowed = f"{selector[:-1]},{lost}}}" if selector else f"{{{lost}}}"
         failed = f"(sum(increase({name}{narrowed}[{window}])) or vector(0))"
         return f"1 - {failed} / sum(increase({name}{selector}[{window}]))"
 
     def _runs_promql(self, values: str) -> str:
-        """Over runs, each with one value."""
+        """Aggregate over runs, each with one value."""
         if self.quantile is not None:
             return f"quantile({self.quantile}, {values})"
         return f"avg({values})" if self.statistic == "mean" else f"max({values})"
 
     def _histogram_promql(self, name: str, selector: str, window: str) -> str:
-        """Quantiles and the largest bucket (max) from the buckets, mean and rate from sum and count."""
+        """Read quantiles and the largest bucket (max) from the buckets, mean and rate from sum and count."""
         total = f"sum(increase({name}_sum{selector}[{window}]))"
         if self.statistic == "mean":
             return f"{total} / sum(increase({name}_count{selector}[{window}]))"
@@ -90,14 +90,14 @@ class Query(Record):
         return f"histogram_quantile({q}, sum by (le) (increase({name}_bucket{selector}[{window}])))"
 
     def _promql_parts(self, series: str | None, labels: dict[str, str] | None) -> tuple[str, str, str]:
-        """Series name, selector and window as PromQL writes them."""
+        """Return series name, selector and window in PromQL syntax."""
         chosen = self.labels if labels is None else labels
         inner = ",".join(f'{key}="{escape_label_value(value)}"' for key, value in sorted(chosen.items()))
         name = series or METRIC_BY_QUANTITY[self.metric].name
         return name, f"{{{inner}}}" if inner else "", f"{max(1, round(self.window_s))}s"
 
     def promql_samples(self, series: str | None = None, labels: dict[str, str] | None = None) -> str:
-        """PromQL for how many samples stand behind `promql`."""
+        """Render PromQL for the number of samples that `promql` uses."""
         name, selector, window = self._promql_parts(series, labels)
         if METRIC_BY_QUANTITY[self.metric].kind == "histogram":
             return f"sum(increase({name}_count{selector}[{window}]))"
@@ -105,12 +105,12 @@ class Query(Record):
 
 
 def escape_label_value(value: str) -> str:
-    """A label value as PromQL writes it."""
+    """Escape a label value for PromQL."""
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 class Prediction(Record):
-    """One promise of a plan; `query` is how the running platform will be asked whether it held."""
+    """One predicted number of a plan; `query` measures it on the running platform."""
 
     id: str
     metric: str
@@ -120,7 +120,7 @@ class Prediction(Record):
 
 
 class Control(Record):
-    """A security or compliance promise: what must hold, who demands it, what proves it on the platform."""
+    """A security or compliance requirement: who demands it, which feature meets it, what proves it."""
 
     id: str
     demanded_by: str
@@ -131,7 +131,7 @@ class Control(Record):
 
 
 class MeasuredValue(Record):
-    """A measured number as reconcile prints it."""
+    """A measured number in the output of reconcile."""
 
     value: float
     unit: str
@@ -141,7 +141,7 @@ class MeasuredValue(Record):
 
 
 class Measurement(Record):
-    """A measurement kept by `monitor`, keyed by the prediction it answers.
+    """A measurement stored by `monitor` for one prediction.
 
     `at` is seconds since the epoch at the window's end; `source` is gateway, client, supervisor or prometheus.
     """
@@ -162,7 +162,7 @@ class Measurement(Record):
 
 
 class Deviation(Record):
-    """Prediction against measurement. `within` exactly when low <= measured <= high."""
+    """A prediction compared with its measurement: `within` exactly if low <= measured <= high."""
 
     prediction_id: str
     metric: str
@@ -174,7 +174,7 @@ class Deviation(Record):
 
 
 class Reconciliation(Record):
-    """What `reconcile --json` prints. `coverage`: share of measured predictions inside their band."""
+    """The output of `reconcile --json`. `coverage`: share of measured predictions inside their band."""
 
     plan_digest: str
     coverage: float | None
@@ -182,7 +182,7 @@ class Reconciliation(Record):
 
 
 def determine_verdict(metric: str, predicted: Estimate, measured: float | None) -> Verdict:
-    """The verdict follows from band and measurement alone; what is not a number was not measured."""
+    """Compare a measurement with the band; None and NaN count as not measured."""
     if measured is None or math.isnan(measured):
         return "unknown"
     if predicted.contains(measured):

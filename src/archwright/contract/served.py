@@ -1,6 +1,6 @@
-"""One finished request: usage, observations, lineage and traces are derived from it.
+"""One finished request: usage, observations, lineage and traces are derived from this record.
 
-Written as an array (a third shorter, and faster, than with names): new fields go to the end, with a default.
+Records are encoded as arrays, a third shorter than with names and faster: append new fields with a default.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _ID = re.compile(r"aw-([0-9a-f]{11})[0-9a-f]{13}")
 
 
 class RequestRecord(Record, array_like=True, forbid_unknown_fields=False):
-    """`at` is the end, seconds since the epoch. `version` gave the answer, `model` was asked for.
+    """`at` is the end, in seconds since the epoch. `model` was requested, `version` answered.
 
-    `status` is as in `contract.metrics`: ok, refused, rejected, failed, cancelled, ended. `cached_tokens` came from the
-    engine's prefix cache. `cost_usd` is None where the model has no price; `saved_usd` is what an answer from the cache
-    would have cost. `latency_s` is received to last byte: `queue_s` for a slot, `gateway_s` our own work, `engine_s`
-    the engine's. A `shadow` is a copy sent to another model. `operation` has OpenTelemetry's GenAI name where there is
-    one.
+    `status`: ok, refused, rejected, failed, cancelled or ended (`contract.metrics`). `cached_tokens` came from the
+    engine's prefix cache. `cost_usd` is None if the model has no price; `saved_usd` is the cost avoided by an answer
+    from the cache. `latency_s` lasts from received to last byte: `queue_s` waiting for a slot, `gateway_s` in our code,
+    `engine_s` in the engine. A `shadow` is a copy sent to another model. `operation` is OpenTelemetry's GenAI name if
+    there is one.
     """
 
     at: float
@@ -54,11 +54,11 @@ class RequestRecord(Record, array_like=True, forbid_unknown_fields=False):
 
 
 def make_request_id(at: float, chance: int) -> str:
-    """A request's id: 44 bits of milliseconds since the epoch, so that ids sort by time, and 52 bits of `chance`."""
+    """Return a request id: 44 bits of milliseconds since the epoch, so ids sort by time; 52 bits `chance`."""
     return f"aw-{int(at * 1000) & 0xFFFFFFFFFFF:011x}{chance & 0xFFFFFFFFFFFFF:013x}"
 
 
 def request_received_at(request_id: str) -> float | None:
-    """When the request of this id came in, seconds since the epoch; None where it is no id of ours."""
+    """Return when the request was received, in seconds since the epoch; None if the id is not one of ours."""
     found = _ID.fullmatch(request_id)
     return None if found is None else int(found[1], 16) / 1000

@@ -42,7 +42,7 @@ READERS: dict[str, SourceAdapter] = {
 
 
 def read_source(adapter: str, data: bytes, file: FileContext) -> SourceFacts:
-    """Read a source file. Raises ValueError for bytes of another format and for a number too large to convert."""
+    """Read a source file. Raises ValueError for another format and for a number too large to convert."""
     try:
         return READERS[adapter](data, file)
     except OverflowError as error:

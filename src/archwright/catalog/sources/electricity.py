@@ -38,7 +38,7 @@ class _Dimension(msgspec.Struct):
 
 
 class _Cube(msgspec.Struct):
-    """A JSON-stat 2.0 cube: `value` maps the number of a cell to its figure; the last dimension varies fastest."""
+    """A JSON-stat 2.0 cube; `value` maps the number of a cell to its figure, last dimension fastest."""
 
     id: list[str]
     size: list[int]
@@ -102,7 +102,7 @@ def _cube_prices(cube: _Cube, codes: list[list[str]]) -> Iterator[_BandPrice]:
 
 
 def read_state_tariffs(data: bytes, _file: FileContext) -> SourceFacts:
-    """Read retail prices by state, sector and month, in cents a kWh, from the answers of an energy office's API."""
+    """Read retail prices by state, sector and month in cents per kWh, as an energy office's API answers."""
     return _newest_tariffs(_state_prices(read_rows("state-tariffs", data)), "USD")
 
 

@@ -1,4 +1,4 @@
-"""Decodes the bytes of a source file: gzip, CSV line by line, JSON documents (one, a list, or one per line), YAML."""
+"""Decodes the bytes of a source file: gzip, CSV line by line, one or several JSON documents, YAML."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read_csv(lines: Iterator[str], required: Collection[str]) -> Iterator[dict[s
 
 
 def decode_pages(data: bytes) -> list[Any]:
-    """Decode one JSON document, a list of them, or one document per line. Raises ValueError for other bytes."""
+    """Decode one JSON document, a list of them, or one per line. Raises ValueError for other bytes."""
     text = data.strip()
     try:
         found = msgspec.json.decode(text)

@@ -36,7 +36,7 @@ def read_provider_prices(data: bytes, file: FileContext) -> SourceFacts:
 
 
 def _current_prices(prices: object, today: date) -> object:
-    """Return the last period that has begun. Periods of hours (a night tariff) have no first day and are left out."""
+    """Return the last period that has begun; periods of hours (a night tariff) do not count."""
     if not isinstance(prices, list):
         return prices
     found: object = {}
@@ -56,7 +56,7 @@ def _to_base_price(price: object) -> float | None:
 
 
 def read_model_dump(data: bytes, _file: FileContext) -> SourceFacts:
-    """Read providers with their models from one JSON object. Withdrawn models and models without text are left out."""
+    """Read one JSON object of providers and models; withdrawn models and models without text are left out."""
     rows = []
     for row in read_rows("model-dump", data):
         if "text" in row.pop("outputs") and row.pop("status") != "deprecated":

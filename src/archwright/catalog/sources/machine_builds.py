@@ -1,4 +1,4 @@
-"""Builds of machine types: two JSON forms without prices, and CSV lists with prices in two dialects of columns."""
+"""Builds of machine types: two JSON forms without prices, and CSV lists with prices in two dialects."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_machine_list(data: bytes, _file: FileContext) -> SourceFacts:
 
 
 def read_machine_catalogue(data: bytes, file: FileContext) -> SourceFacts:
-    """Read the second dialect. The file's name ends with the provider; spot prices have lines of their own."""
+    """Read the second dialect: the file's name ends with the provider, spot prices have their own lines."""
     provider = PROVIDER.search(PurePath(file.name).name)
     if provider is None:
         raise ValueError("its name does not end with the provider, as in -NAME.csv")

@@ -26,7 +26,7 @@ def read_benchmark_scores(data: bytes, _file: FileContext) -> SourceFacts:
 
 
 def read_checkpoint_config(data: bytes, file: FileContext) -> SourceFacts:
-    """Read a checkpoint's `config.json`; its folder or file names the model. Other JSON objects give no facts."""
+    """Read a checkpoint's `config.json`; its folder or file names the model. Other objects give no facts."""
     # Real files contain numbers such as Infinity, which strict readers refuse.
     config = json.loads(data)
     if not isinstance(config, dict):

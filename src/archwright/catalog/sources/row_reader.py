@@ -1,4 +1,4 @@
-"""Reads the rows of a source file by the tables of formats.yaml: where each value is, its type and its unit."""
+"""Reads the rows of a source file by the tables of formats.yaml: path, type and unit of each value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Lineage = tuple[tuple[str, Any], ...]
 
 
 class SourceColumn(Record):
-    """Where a value is (`at`) and how it is converted; formats.yaml describes the fields."""
+    """The place of a value (`at`) and its conversion; formats.yaml describes the fields."""
 
     at: str
     kind: str = "text"
@@ -80,7 +80,7 @@ def _load_formats() -> dict[str, Any]:
 
 
 def read_rows(name: str, data: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file of the format `name`. Raises ValueError, also while iterating, for another form."""
+    """Yield the rows of a file of the format `name`. Iterating raises ValueError for another form."""
     form = load_format(name).form
     if form == "csv":
         yield from read_csv_rows(name, read_lines(data))
@@ -99,7 +99,7 @@ def select_rows(name: str, document: object) -> Iterator[dict[str, Any]]:
 
 
 def read_csv_rows(name: str, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a CSV table. Raises ValueError for a missing column and a cell that is not a number."""
+    """Yield the rows of a CSV table. Raises ValueError for a missing column or a cell that is no number."""
     table = load_format(name)
     found = read_csv(lines, [column.at for column in table.columns.values() if not column.optional])
     return _read_selected(table, ((("", line),) for line in found), _CELL_CONVERTERS)

@@ -1,4 +1,4 @@
-"""What an adapter finds, in the source's own words for providers, regions, machines and accelerators."""
+"""Results of an adapter, with the source's own names of providers, regions, machines and accelerators."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class FileContext(NamedTuple):
-    """What an adapter may know beside the bytes: the path below the folder that was brought, and the day."""
+    """The input of an adapter beside the bytes: the path below the refreshed folder, and the current day."""
 
     name: str
     today: date
@@ -25,7 +25,7 @@ class InstancePrice(NamedTuple):
 
 
 class SpotPrice(NamedTuple):
-    """Spot price of a machine type in a region, USD an hour, where the source states nothing beside it."""
+    """Spot price of a machine type in a region, USD an hour, of a source without list prices."""
 
     region: str
     instance_type: str
@@ -33,8 +33,9 @@ class SpotPrice(NamedTuple):
 
 
 class ComponentRate(NamedTuple):
-    """Price of one part of a machine, USD an hour: a `core`, a GiB of `ram` or `ssd`, a `gpu`. `of`: which machines'
-    or which accelerator, in the source's words; empty for any.
+    """Price of one part of a machine, USD an hour: a `core`, a GiB of `ram` or `ssd`, a `gpu`.
+
+    `of`: the source's name of the machine family or accelerator; empty for any.
     """
 
     region: str
@@ -45,7 +46,7 @@ class ComponentRate(NamedTuple):
 
 
 class InstanceSpec(NamedTuple):
-    """What a machine type is. `memory_gib` is that of one accelerator, where the source states it."""
+    """The build of a machine type. `memory_gib`: memory of one accelerator, if the source states it."""
 
     instance_type: str
     accelerator: str
@@ -77,7 +78,7 @@ class HostedTokenPrice(NamedTuple):
 
 
 class BytePrice(NamedTuple):
-    """Price of storing (per month) or moving a byte; `item` in the source's words."""
+    """Price of storing (per month) or moving a byte; `item` is the source's name."""
 
     provider: str
     region: str
@@ -89,7 +90,7 @@ class BytePrice(NamedTuple):
 
 
 class CarbonIntensity(NamedTuple):
-    """Mean carbon of a country's electricity; `country` is alpha-3, `name` the source's word for it."""
+    """Mean carbon intensity of a country's electricity; `country` is alpha-3, `name` the source's name."""
 
     country: str
     name: str
@@ -109,7 +110,7 @@ class ElectricityTariff(NamedTuple):
 
 
 class BenchmarkScore(NamedTuple):
-    """A reported score, as a share; `original_source` is where the reporter published it."""
+    """A reported score, as a share; `original_source` is the reporter's publication."""
 
     model: str
     benchmark: str
@@ -120,7 +121,7 @@ class BenchmarkScore(NamedTuple):
 
 
 class AcceleratorSpec(NamedTuple):
-    """An accelerator: dense rates in FLOP/s per dtype, memory, one way of its scale-up link, watts."""
+    """An accelerator: dense rates in FLOP/s per dtype, memory, scale-up link per direction, watts."""
 
     name: str
     memory_bytes: int
@@ -131,14 +132,14 @@ class AcceleratorSpec(NamedTuple):
 
 
 class CheckpointArchitecture(NamedTuple):
-    """What a checkpoint's own configuration says of it, by the names of a model's row."""
+    """The architecture in a checkpoint's configuration, by the field names of a model's row."""
 
     model: str
     fields: dict[str, int]
 
 
 class SourceFacts(NamedTuple):
-    """`as_of` is the day the bytes state, or empty. `parts`: facts of several providers, by name."""
+    """`as_of`: the day stated in the file, or empty. `parts`: facts of several providers, by name."""
 
     as_of: str = ""
     prices: tuple[InstancePrice, ...] = ()
@@ -161,6 +162,6 @@ class SourceFacts(NamedTuple):
 
 
 def require_usd(currency: object) -> None:
-    """Raises ValueError for another currency: the price is then somebody's conversion."""
+    """Raises ValueError for another currency, since such a price is a conversion."""
     if currency != "USD":
         raise ValueError(f"prices in {currency}, not in USD")
