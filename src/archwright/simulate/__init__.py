@@ -1,1 +1,1 @@
-"""What a plan would do under its load: engines modelled step by step on the same traffic that `bench` replays."""
+"""Simulates a plan under its load: engines step by step, on the same traffic that `bench` replays."""

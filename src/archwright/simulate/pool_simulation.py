@@ -1,10 +1,10 @@
-"""What a pool of equal engines, rented or bought, does under its load: latencies at the peak, tokens in a closed loop.
+"""Simulates a pool of equal engines, rented or bought: latencies at the peak, tokens in a closed loop.
 
-replica_dispatch.py spreads the arrivals over as many engines as tell how the gateway's rules spread the load. As many
-windows of a peak as hold REQUESTS requests run on one engine each (continuous_batching.py), so that a p99 is not one
-request's luck. To the simulated time to a first token comes what the fit says beyond the steps: scheduling, host.
-Value: the run at the predicted speed. Band: the fit's band of the stratum around it, and the runs at the fast and
-the slow end of the steps' band where queueing carries further than that.
+replica_dispatch.py spreads the arrivals over up to MOST_ENGINES engines by the gateway's rules. The peak windows that
+contain REQUESTS requests run on one engine each (continuous_batching.py), so that a p99 does not depend on one request.
+The fitted overhead beyond the steps (scheduling, host) is added to the simulated time to first token.
+Value: the run at the predicted speed. Band: the fit's band of the stratum around it, extended to the runs at the fast
+and the slow end of the steps' band if queueing makes them lie further out.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from archwright.sizing.inference.open_loop import (
     build_request_profile,
 )
 
-# A window with more requests is cut: what comes later is like what came.
+# A window is cut at MOST_REQUESTS, since its rest is statistically the same.
 REQUESTS, MOST_REQUESTS, MOST_WINDOWS = 600, 1200, 32
-# Engines that are dealt to together: more spread the load hardly better.
+# Engines in one dispatch simulation: more engines hardly change how the load is spread.
 MOST_ENGINES = 4
-# Of the closed loop: more tokens would say nothing new.
+# Requests of the closed loop: more of them hardly change the rate.
 MOST_CLOSED = 600
 QUANTILES = (0.5, 0.95, 0.99)
 
 
 class PoolScenario(NamedTuple):
-    """`engines` equal engines under `load`, which is all of theirs."""
+    """`engines` equal engines under `load`, the load of all of them together."""
 
     model: str
     engine: EngineInstance
@@ -54,8 +54,10 @@ class PoolScenario(NamedTuple):
 
 
 class PoolPrediction(Record):
-    """Latencies hold under the peak, `tokens_per_s` in the closed loop over all engines. `refused` is the share of the
-    peak that finds the gateway's queue full; it is in the latencies as if it had waited."""
+    """Latencies are those of the peak, `tokens_per_s` of the closed loop over all engines.
+
+    `refused` is the share of the peak that finds the gateway's queue full; the latencies include it as if it waited.
+    """
 
     ttft_p50_s: Estimate
     ttft_p95_s: Estimate
@@ -70,7 +72,7 @@ class PoolPrediction(Record):
 
 
 class PeakResult(NamedTuple):
-    """Percentiles of an engine's peak at one speed, in the order of QUANTILES; its queue, and the share refused."""
+    """One peak at one speed: percentiles in the order of QUANTILES, queue latency, refused share."""
 
     ttft_s: tuple[float, ...]
     tpot_s: tuple[float, ...]
@@ -89,38 +91,38 @@ class _SlowedTimer(NamedTuple):
 
 
 def predict_pool(spec: PoolScenario) -> PoolPrediction:
-    """All promises for `spec`. Deterministic."""
+    """Predict all figures of `spec`. Deterministic."""
     speed = spec.engine.speed
-    at_peak, in_loop = bases = _build_bases(spec)
+    peak_basis, loop_basis = bases = _build_bases(spec)
     runs = simulate_peaks(spec)
     tokens = simulate_closed_loop(spec)
     ends = (tokens / speed.steps.high, tokens / speed.steps.low)
     return PoolPrediction(
-        **_band_latencies(spec, runs, at_peak.id),
-        queueing=queue_latency.predict_queue_latency([one.queue for one in runs], at_peak.id),
+        **_band_latencies(spec, runs, peak_basis.id),
+        queueing=queue_latency.predict_queue_latency([run.queue for run in runs], peak_basis.id),
         refused=runs[0].refused,
-        tokens_per_s=widen_band(tokens, ends, RATE_NOISE, "tokens/s", in_loop.id).scaled(float(spec.engines)),
+        tokens_per_s=widen_band(tokens, ends, RATE_NOISE, "tokens/s", loop_basis.id).scaled(float(spec.engines)),
         bases=bases,
     )
 
 
 def predict_latencies(spec: PoolScenario, basis: str = "") -> dict[str, Estimate]:
-    """Percentiles over the requests of the peak by name, `ttft_p95_s`."""
+    """Predict percentiles over the requests of the peak, by name (`ttft_p95_s`)."""
     return _band_latencies(spec, simulate_peaks(spec), basis)
 
 
 def simulate_peaks(spec: PoolScenario) -> list[PeakResult]:
-    """At the predicted speed, at the fast end and at the slow one."""
-    speed, dealt = spec.engine.speed, dispatch_peak(spec)
-    return [simulate_peak(spec, factor, dealt) for factor in (1.0, speed.steps.low, speed.steps.high)]
+    """Simulate the peak at the predicted speed, at the fast end and at the slow end."""
+    speed, dispatch = spec.engine.speed, dispatch_peak(spec)
+    return [simulate_peak(spec, factor, dispatch) for factor in (1.0, speed.steps.low, speed.steps.high)]
 
 
 def _band_latencies(spec: PoolScenario, runs: list[PeakResult], basis: str) -> dict[str, Estimate]:
     speed, found = spec.engine.speed, dict[str, Estimate]()
-    for place, share in enumerate(QUANTILES):
-        first, between = [run.ttft_s[place] for run in runs], [run.tpot_s[place] for run in runs]
-        found[f"ttft_p{share * 100:.0f}_s"] = _band_percentile(first, speed.first, TTFT_NOISE, basis)
-        found[f"tpot_p{share * 100:.0f}_s"] = _band_percentile(between, speed.steps, TPOT_NOISE, basis)
+    for index, share in enumerate(QUANTILES):
+        ttft, tpot = [run.ttft_s[index] for run in runs], [run.tpot_s[index] for run in runs]
+        found[f"ttft_p{share * 100:.0f}_s"] = _band_percentile(ttft, speed.first, TTFT_NOISE, basis)
+        found[f"tpot_p{share * 100:.0f}_s"] = _band_percentile(tpot, speed.steps, TPOT_NOISE, basis)
     return found
 
 
@@ -131,53 +133,56 @@ def _band_percentile(values: list[float], band: Estimate, noise: float, basis: s
 
 
 class PeakDispatch(NamedTuple):
-    """What single engines are given of the peak, and the share of all that finds the queue full."""
+    """The arrivals of single engines in the peak, and the share of all arrivals that finds the queue full."""
 
     parts: list[list[Arrival]]
     refused: float
 
 
-def simulate_peak(spec: PoolScenario, factor: float, dealt: PeakDispatch | None = None) -> PeakResult:
-    """The engines' peak when their steps take `factor` times as long as predicted; who takes what is as predicted."""
-    share = spec.load.requests_per_second / spec.engines
-    beyond, engine = model_ttft_overhead(spec, share), build_batching(spec, factor)
-    parts, refused = dealt or dispatch_peak(spec)
+def simulate_peak(spec: PoolScenario, factor: float, dispatch: PeakDispatch | None = None) -> PeakResult:
+    """Simulate the peak with steps `factor` times as long as predicted; the dispatch stays as predicted."""
+    overhead_s = model_ttft_overhead(spec, spec.load.requests_per_second / spec.engines)
+    engine, (parts, refused) = build_batching(spec, factor), dispatch or dispatch_peak(spec)
     found = [one for part in parts for one in engine.run([build_request(arrival, arrival.at_s) for arrival in part])]
-    begun = [one for one in found if one.ttft_s is not None]
-    ttft = [one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor for one in begun if one.ttft_s is not None]
+    started = [one for one in found if one.ttft_s is not None]
+    ttft = [
+        one.ttft_s + GATEWAY_S + overhead_s(one.request.new_tokens) * factor
+        for one in started
+        if one.ttft_s is not None
+    ]
     tpot = _latency_percentiles([one.tpot_s for one in found if one.tpot_s is not None])
-    return PeakResult(_latency_percentiles(ttft), tpot, queue_latency.measure_queue_latency(begun, ttft), refused)
+    return PeakResult(_latency_percentiles(ttft), tpot, queue_latency.measure_queue_latency(started, ttft), refused)
 
 
 def dispatch_peak(spec: PoolScenario) -> PeakDispatch:
-    """As many windows of the peak as hold REQUESTS requests, each of one engine."""
+    """Dispatch as many windows of the peak as contain REQUESTS requests, each to one engine."""
     engines, load = min(spec.engines, MOST_ENGINES), spec.load
     share = load.requests_per_second / spec.engines
     count, seconds = count_windows(share, load.peak_s), min(load.peak_s, MOST_REQUESTS / share)
-    together = replace(load, requests_per_second=share * engines, peak_s=seconds)
+    window = replace(load, requests_per_second=share * engines, peak_s=seconds)
     holds_s = _model_slot_occupancy(spec, share)
-    parts, refused, came = list[list[Arrival]](), 0, 0
+    parts, refused, total = list[list[Arrival]](), 0, 0
     while len(parts) < count:
-        arrivals = peak_arrivals(replace(together, seed=load.seed + len(parts) // engines))
+        arrivals = peak_arrivals(replace(window, seed=load.seed + len(parts) // engines))
         found = dispatch_arrivals(arrivals, engines, spec.engine.slots, holds_s)
         parts += found.parts
         refused += found.refused
-        came += len(arrivals)
-    return PeakDispatch(parts[:count], refused / came)
+        total += len(arrivals)
+    return PeakDispatch(parts[:count], refused / total)
 
 
 def _model_slot_occupancy(spec: PoolScenario, rate: float) -> Callable[[Arrival], float]:
-    """How long a request keeps its slot at that rate, by the length of its answer."""
-    flow, at = _find_operating_point(spec, rate)
-    begins_s = spec.engine.pace.uncontended_prefill(flow.prompt).ttft_s(at.decode_s)
-    token_s = at.batch / (at.rate * flow.answer)
-    return lambda arrival: begins_s + token_s * (arrival.output_tokens - 1)
+    """Return a function for the seconds that a request occupies its slot, by the length of its answer."""
+    profile, state = _find_operating_point(spec, rate)
+    prefill_s = spec.engine.pace.uncontended_prefill(profile.prompt).ttft_s(state.decode_s)
+    token_s = state.batch / (state.rate * profile.answer)
+    return lambda arrival: prefill_s + token_s * (arrival.output_tokens - 1)
 
 
 def _find_operating_point(spec: PoolScenario, rate: float) -> tuple[RequestProfile, OperatingPoint]:
-    """One engine's requests, and its state at so many of them a second."""
-    engine, flow = spec.engine, build_request_profile(spec.load.input_tokens, spec.load.output_tokens)
-    return flow, OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate)
+    """Return one engine's mean request, and its state at `rate` requests per second."""
+    engine, profile = spec.engine, build_request_profile(spec.load.input_tokens, spec.load.output_tokens)
+    return profile, OpenLoop(engine.pace, profile, engine.slots, engine.chunk).at_rate(rate)
 
 
 def _latency_percentiles(values: list[float]) -> tuple[float, ...]:
@@ -185,19 +190,19 @@ def _latency_percentiles(values: list[float]) -> tuple[float, ...]:
 
 
 def count_windows(rate: float, seconds: float) -> int:
-    """How many windows hold REQUESTS requests."""
+    """Return the number of windows that contain REQUESTS requests."""
     return max(1, min(MOST_WINDOWS, math.ceil(REQUESTS / max(1.0, rate * seconds))))
 
 
 def model_ttft_overhead(spec: PoolScenario, rate: float) -> Callable[[int], float]:
-    """For a prompt: what its time to a first token is fitted to take beyond the steps it takes part in."""
+    """Return a function from prompt tokens to the fitted time to first token beyond the request's steps."""
     decode_s = _find_operating_point(spec, rate)[1].decode_s
 
-    def beyond(prompt: int) -> float:
-        alone = spec.engine.pace.uncontended_prefill(float(prompt))
-        return alone.ttft_s(decode_s) - alone.steps_s(decode_s)
+    def overhead_s(prompt: int) -> float:
+        prefill = spec.engine.pace.uncontended_prefill(float(prompt))
+        return prefill.ttft_s(decode_s) - prefill.steps_s(decode_s)
 
-    return beyond
+    return overhead_s
 
 
 def build_batching(spec: PoolScenario, factor: float) -> ContinuousBatching:
@@ -209,13 +214,13 @@ def build_request(arrival: Arrival, at_s: float) -> SimulatedRequest:
 
 
 def simulate_closed_loop(spec: PoolScenario) -> float:
-    """Answer tokens/s of one engine in the closed loop."""
+    """Return the answer tokens/s of one engine in the closed loop."""
     at_once = math.ceil(spec.load.concurrency / spec.engines)
     return run_closed_loop(build_batching(spec, 1.0), spec.load, at_once, closed_loop_seconds(spec), build_request)
 
 
 def closed_loop_seconds(spec: PoolScenario) -> float:
-    """The closed loop's length, cut where MOST_CLOSED requests have been answered: each takes a step for each token."""
+    """Return the closed loop's length, cut at MOST_CLOSED requests of one step per output token."""
     load = spec.load
     at_once = max(min(load.concurrency / spec.engines, spec.engine.slots), 1.0)
     step_s = spec.engine.pace.decode_step(load.input_tokens.mean).step_s(at_once)
@@ -225,28 +230,26 @@ def closed_loop_seconds(spec: PoolScenario) -> float:
 def _build_bases(spec: PoolScenario) -> tuple[Basis, Basis]:
     load, engine, speed = spec.load, spec.engine, spec.engine.speed
     share = load.requests_per_second / spec.engines
-    where = f"{engine.devices} accelerators each" if engine.devices else "a host processor each"
-    steps = f"{engine.slots} places, {engine.chunk} prompt tokens a step"
-    stands = f"{spec.engines} x {engine.product.id} on {where}, {engine.quantisation}, {steps}"
+    hardware = f"{engine.devices} accelerators each" if engine.devices else "a host processor each"
+    steps = f"{engine.slots} slots, {engine.chunk} prompt tokens per step"
+    pool = f"{spec.engines} x {engine.product.id} on {hardware}, {engine.quantisation}, {steps}"
     peak = (
-        f"peak {load.requests_per_second:g} requests/s, {share:g} to an engine, each to that with the least work, "
+        f"peak {load.requests_per_second:g} requests/s, {share:g} per engine, each to the engine with the least work, "
         f"{count_windows(share, load.peak_s)} windows of {load.peak_s:g} s, seed {load.seed}"
     )
-    at_peak = Basis(
-        id=f"{load.workload}.serving.latency",
-        kind="simulated",
-        stratum=speed.stratum,
-        definition="percentile over the requests of the peak phase: request received to first content; "
-        "(last - first token) / (tokens - 1) of finished requests",
-        formula="continuous batching event by event with the fitted steps; TTFT: and what the fit adds beyond them",
-        facts=(*speed.facts, stands, peak),
+    formula = "continuous batching event by event with the fitted steps"
+
+    def build_basis(name: str, definition: str, formula: str, load_fact: str) -> Basis:
+        name, facts = f"{load.workload}.serving.{name}", (*speed.facts, pool, load_fact)
+        return Basis(
+            id=name, kind="simulated", stratum=speed.stratum, definition=definition, formula=formula, facts=facts
+        )
+
+    definition = (
+        "percentile over the requests of the peak phase: request received to first content; "
+        "(last - first token) / (tokens - 1) of finished requests"
     )
-    in_loop = Basis(
-        id=f"{load.workload}.serving.tokens",
-        kind="simulated",
-        stratum=speed.stratum,
-        definition="answer tokens delivered within the closed phase / its length, unfinished requests included",
-        formula="continuous batching event by event with the fitted steps",
-        facts=(*speed.facts, stands, f"closed loop of {load.concurrency}, seed {load.seed}"),
-    )
-    return at_peak, in_loop
+    peak_basis = build_basis("latency", definition, f"{formula}; TTFT: plus the fitted overhead beyond them", peak)
+    definition = "answer tokens delivered within the closed phase / its length, unfinished requests included"
+    loop = f"closed loop of {load.concurrency}, seed {load.seed}"
+    return peak_basis, build_basis("tokens", definition, formula, loop)

@@ -1,12 +1,11 @@
-"""The bases of a serving prediction: what each number means, how it was made, which facts it rests on."""
+"""The bases of a serving prediction: definition, formula and facts of each number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Efficiency
-from archwright.contract.evidence import Basis
+from archwright.contract.evidence import Basis, BasisKind
 from archwright.contract.plan import LoadSpec
 from archwright.sizing.hardware.roofline import Hardware
 from archwright.sizing.hardware.uncertainty import basis_kind, name_stratum
@@ -27,7 +26,7 @@ def build_basis_ids(workload: str) -> BasisIds:
 
 
 def build_bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memory: EngineMemory) -> tuple[Basis, ...]:
-    """One per kind of number, in the order of BasisIds."""
+    """Return one basis per kind of number, in the order of BasisIds."""
     traffic = (
         f"peak {load.requests_per_second:g} requests/s for {load.peak_s:g} s, closed loop of {load.concurrency} "
         f"for {load.closed_s:g} s, seed {load.seed}"
@@ -45,53 +44,48 @@ def build_bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memo
         f"{row.decode_share_of_bandwidth:g}; band 1/{row.low_factor:.3g} to {row.high_factor:.3g}: {row.source} "
         f"({row.as_of or 'undated'}, {row.confidence})"
     )
-    of = build_basis_ids(load.workload)
-    simulated = _simulated_bases(of, name_stratum(efficiency), (traffic, rates, shares))
-    return (*simulated, *_computed_bases(of, efficiency, memory, shares))
-
-
-def _simulated_bases(of: BasisIds, group: str, facts: tuple[str, ...]) -> Iterator[Basis]:
     step = "step = max(FLOPs / (share x FLOP/s), bytes / (share x bytes/s)), summed by continuous batching"
-    for name, definition, formula in (
+    simulated, weights = (traffic, rates, shares), f"weights {memory.weights / 1e6:.1f} MB"
+    rows: tuple[tuple[BasisKind, str, str, tuple[str, ...]], ...] = (
         (
-            of.ttft,
+            "simulated",
             "request received to first content, percentile over the requests of the peak phase",
             f"wait for a slot + prompt read in steps; {step}",
+            simulated,
         ),
-        (of.tpot, "(last - first token) / (tokens - 1) per finished request, percentile over the peak phase", step),
         (
-            of.tokens_per_s,
+            "simulated",
+            "(last - first token) / (tokens - 1) per finished request, percentile over the peak phase",
+            step,
+            simulated,
+        ),
+        (
+            "simulated",
             "answer tokens delivered within the closed phase / its length, unfinished requests included",
             step,
+            simulated,
         ),
-    ):
-        yield Basis(id=name, kind="simulated", stratum=group, definition=definition, formula=formula, facts=facts)
-
-
-def _computed_bases(of: BasisIds, efficiency: Efficiency, memory: EngineMemory, shares: str) -> Iterator[Basis]:
-    """Memory, start-up and disk of the platform."""
-    group, weights = name_stratum(efficiency), f"weights {memory.weights / 1e6:.1f} MB"
-    yield Basis(
-        id=of.memory,
-        kind="formula",
-        stratum=group,
-        definition="sum of proportional set sizes of supervisor, gateway and engines, the largest of the samples",
-        formula="weights + overhead + cache per token x context x slots, times the peak share; + own processes",
-        facts=(f"{weights}, cache {memory.cache / 1e6:.1f} MB, overhead {memory.overhead / 1e6:.1f} MB", shares),
+        (
+            "formula",
+            "sum of proportional set sizes of supervisor, gateway and engines, the largest of the samples",
+            "weights + overhead + cache per token x context x slots, times the peak share; + own processes",
+            (f"{weights}, cache {memory.cache / 1e6:.1f} MB, overhead {memory.overhead / 1e6:.1f} MB", shares),
+        ),
+        (
+            basis_kind(efficiency),
+            "`up` called to every process ready; the model file is already there",
+            "engines one after another, then the gateway",
+            (f"an engine is ready after {efficiency.startup_s:g} s", shares),
+        ),
+        (
+            "formula",
+            "files of this platform in the home: model, store, logs, run files",
+            "model file + growth of store and logs in a first day",
+            (weights,),
+        ),
     )
-    yield Basis(
-        id=of.startup,
-        kind=basis_kind(efficiency),
-        stratum=group,
-        definition="`up` called to every process ready; the model file is already there",
-        formula="engines one after the other, then the gateway",
-        facts=(f"an engine is ready after {efficiency.startup_s:g} s", shares),
-    )
-    yield Basis(
-        id=of.disk,
-        kind="formula",
-        stratum=group,
-        definition="files of this platform in the home: model, store, logs, run files",
-        formula="model file + what store and logs grow to in a first day",
-        facts=(weights,),
+    stratum = name_stratum(efficiency)
+    return tuple(
+        Basis(id=name, kind=kind, stratum=stratum, definition=definition, formula=formula, facts=facts)
+        for name, (kind, definition, formula, facts) in zip(build_basis_ids(load.workload), rows, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Splits a time to a first token into the wait for a slot and the rest: the gateway's bounds are made of both."""
+"""Splits the time to first token into wait for a slot and rest: the gateway's timeouts need both."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from archwright.simulate.continuous_batching import SimulatedOutcome
 
 
 class QueueLatency(NamedTuple):
-    """Of one run of a peak: p95 of the time to a first token once a slot is had, p99 of the wait for a slot."""
+    """One simulated peak: p95 of the time from slot to first token, p99 of the wait for a slot."""
 
     served_p95_s: float
     wait_p99_s: float
 
 
 class QueueLatencyPrediction(Record):
-    """The same as predicted: from the fast end to the slow one."""
+    """The prediction of both, from the fast to the slow end of the speed band."""
 
     served_p95_s: Estimate
     wait_p99_s: Estimate
@@ -32,7 +32,7 @@ def measure_queue_latency(begun: Sequence[SimulatedOutcome], ttft_s: Sequence[fl
 
 
 def predict_queue_latency(runs: Sequence[QueueLatency], basis: str) -> QueueLatencyPrediction:
-    """Of runs at the predicted speed and at others."""
+    """Combine runs: the first one at the predicted speed, the others within its band."""
     served, waits = (
         Estimate(value=values[0], low=min(values), high=max(values), unit="s", basis=basis)
         for values in zip(*runs, strict=True)

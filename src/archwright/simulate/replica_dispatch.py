@@ -1,7 +1,7 @@
-"""Which engine of a pool takes which request: the gateway's own rules (policy) over the arrivals of a peak.
+"""Assigns the arrivals of a peak to the engines of a pool by the gateway's own rules (`policy`).
 
-Design: how long a request holds its slot is given, not simulated; an engine's own steps then run over its part alone.
-Requests that the gateway would refuse are counted and stay: refusing does not improve the latencies of an overload.
+Design: the time for which a request occupies a slot is an input, so each engine is simulated with its own part alone.
+Requests that the gateway would refuse are counted and stay, so refusals do not improve the latencies of an overload.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from archwright.policy.traffic import Arrival
 
 
 class DispatchResult(NamedTuple):
-    """Each engine's part in order of arrival, and how many found the queue full."""
+    """Each engine's arrivals in order, and the number of requests that found the queue full."""
 
     parts: tuple[list[Arrival], ...]
     refused: int
@@ -26,13 +26,13 @@ class DispatchResult(NamedTuple):
 def dispatch_arrivals(
     arrivals: Sequence[Arrival], engines: int, slots: int, holds_s: Callable[[Arrival], float]
 ) -> DispatchResult:
-    """`arrivals` in order of time over equal engines of `slots` slots each."""
-    desk = _GatewayQueue(engines, slots, holds_s)
+    """Spread `arrivals`, sorted by time, over equal engines of `slots` slots each."""
+    queue = _GatewayQueue(engines, slots, holds_s)
     for arrival in arrivals:
-        desk.release_slots(arrival.at_s)
-        desk.accept(arrival)
-    desk.release_slots(float("inf"))
-    return DispatchResult(tuple(desk.parts), desk.refused)
+        queue.release_slots(arrival.at_s)
+        queue.accept(arrival)
+    queue.release_slots(float("inf"))
+    return DispatchResult(tuple(queue.parts), queue.refused)
 
 
 class _GatewayQueue:
@@ -42,12 +42,12 @@ class _GatewayQueue:
         self._slots = slots
         self._holds_s = holds_s
         self._loads = [ReplicaLoad(running=0, slots=slots, work_tokens=0)] * engines
-        self._ends: list[tuple[float, int, int]] = []  # when a slot is free again, whose, and the tokens of its work
+        self._ends: list[tuple[float, int, int]] = []  # time at which a slot is free again, its engine, its tokens
         self._queue: deque[Arrival] = deque()
         self._held_s = 0.0
 
     def release_slots(self, now: float) -> None:
-        """Everything that ends until `now`; who waits gets what came free."""
+        """Free the slots of requests that end by `now` and give them to waiting requests."""
         while self._ends and self._ends[0][0] <= now:
             end, engine, tokens = heapq.heappop(self._ends)
             self._update_load(engine, -1, -tokens)
@@ -59,9 +59,9 @@ class _GatewayQueue:
         if chosen is not None:
             self._assign(arrival, chosen, arrival.at_s)
             return
-        inside, begun = len(self._ends) + len(self._queue), sum(map(len, self.parts))
-        crowd = PoolLoad(inside, self._slots * len(self.parts), inside, self._held_s / max(begun, 1))
-        self.refused += isinstance(decide_admission(crowd), Reject)
+        admitted, started = len(self._ends) + len(self._queue), sum(map(len, self.parts))
+        load = PoolLoad(admitted, self._slots * len(self.parts), admitted, self._held_s / max(started, 1))
+        self.refused += isinstance(decide_admission(load), Reject)
         self._queue.append(arrival)
 
     def _assign(self, arrival: Arrival, engine: int, at_s: float) -> None:

@@ -1,8 +1,8 @@
-"""What a served model will do under its load: latencies, throughput, memory, start-up, disk, each with its band.
+"""Predicts a served model under its load: latencies, throughput, memory, start-up, disk, with bands.
 
 The load's own arrivals (policy.traffic) run through the batching model once for each of SPEED_POINTS speeds between the
-fast and the slow end of the 90 % band, so that queueing widens a band where there is queueing. Value: the run at
-the middle. Band: the extremes of the runs, moved out by a noise factor for what the model leaves out.
+fast and the slow end of the 90 % band, so queueing widens a band if there is queueing. Value: the run at the predicted
+speed. Band: the extremes of the runs, widened by a noise factor for effects that the model leaves out.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from archwright.sizing.inference.open_loop import GATEWAY_S
 from archwright.sizing.model.engine_memory import EngineMemory, compute_engine_memory, fits_memory, weights_bytes
 
 SPEED_POINTS = 11
-# What a row measured for this very engine, format and instruction set may promise at most, each way.
+# The widest band, each way, if the efficiency was measured for this engine, format and instruction set.
 WIDEST_BAND, WIDEST_TTFT_BAND = 1.6, 2.5
 MOST_CLOSED = 2000
-# Noise of one run against another at equal speed, measured on two cores: latency to the first token depends on what
-# the engine was doing at that moment, a rate over many tokens hardly.
+# Noise between runs at equal speed, measured on two cores: the time to first token depends on the engine's state at
+# that moment, a rate over many tokens hardly does.
 TTFT_NOISE = 1.25
 TPOT_NOISE = 1.10
 RATE_NOISE = 1.10
-# A cached beginning is looked for only when it is at least this share of the prompt (the engine's own rule, measured):
-# a longer prompt takes the slot that rested longest, as a rule a fresh one.
+# The engine looks for a cached prefix only if the prefix is at least this share of the prompt (measured): a longer
+# prompt takes the slot that was idle longest, usually an unused one.
 LEAST_CACHED_SHARE = 0.1
-# Besides the engine, measured: supervisor and gateway (proportional set sizes), their start, and what they write.
+# Measured for supervisor and gateway together: proportional set sizes, start-up time, and bytes written in a day.
 PROCESSES_BYTES = Estimate(value=95e6, low=70e6, high=160e6, unit="bytes")
 PLATFORM_START = Estimate(value=0.75, low=0.35, high=1.9, unit="s")
 WRITTEN_BYTES = Estimate(value=2e6, low=0.1e6, high=25e6, unit="bytes")
 START_FACTOR = 2.0
-# The engine's own memory, against weights + cache + overhead: idle engines use less, peaks more.
+# An idle engine's share of weights + cache + overhead; at its peak it uses more than 1.
 IDLE_SHARE = 0.88
 
 
 class ServingSpec(Record):
     """One model served by equal replicas under one load.
 
-    `template_tokens` of every prompt are the chat template's; the engine caches the first
-    `shared_prefix_tokens` of those."""
+    Every prompt has `template_tokens` of the chat template; the engine caches the first `shared_prefix_tokens` of them.
+    """
 
     model: ModelSpec
     engine: EngineSpec
@@ -76,7 +76,7 @@ class ServingSpec(Record):
 
 
 class ServingPrediction(Record):
-    """Latencies hold under the peak, `tokens_per_s` in the closed loop over all replicas, the rest for the platform."""
+    """Latencies are those of the peak, `tokens_per_s` of the closed loop over all replicas."""
 
     ttft_p50_s: Estimate
     ttft_p95_s: Estimate
@@ -109,35 +109,35 @@ def replica_memory(spec: ServingSpec) -> EngineMemory:
 
 
 def predict_serving(spec: ServingSpec) -> ServingPrediction:
-    """All promises for `spec`. Deterministic: the same spec gives the same figures."""
-    share = scale_to_replica(spec)
+    """Predict all figures of `spec`. Deterministic: the same spec gives the same figures."""
+    replica = scale_to_replica(spec)
     factors = (1.0, *slowdown_factors(spec.efficiency, binding_rate(spec), SPEED_POINTS))
-    peaks = [_run_peak(share, factor) for factor in factors]
-    middle, *runs = (_add_closed_loop(share, factor, peak) for factor, peak in zip(factors, peaks, strict=True))
-    of = build_basis_ids(spec.load.workload)
+    peaks = [_run_peak(replica, factor) for factor in factors]
+    runs = [_add_closed_loop(replica, factor, peak) for factor, peak in zip(factors, peaks, strict=True)]
+    ids = build_basis_ids(spec.load.workload)
 
-    def banded(figure: str, noise: float, unit: str, basis: str) -> Estimate:
-        values = [float(getattr(one, figure)) for one in (middle, *runs)]
-        found = widen_band(values[0], (min(values), max(values)), noise, unit, basis)
-        widest = WIDEST_TTFT_BAND if basis == of.ttft else WIDEST_BAND
-        return cap_band(found, widest) if is_measured(spec.efficiency) else found
+    def band_figure(figure: str, noise: float, unit: str, basis: str) -> Estimate:
+        values = [float(getattr(run, figure)) for run in runs]
+        band = widen_band(values[0], (min(values), max(values)), noise, unit, basis)
+        widest = WIDEST_TTFT_BAND if basis == ids.ttft else WIDEST_BAND
+        return cap_band(band, widest) if is_measured(spec.efficiency) else band
 
     return ServingPrediction(
-        ttft_p50_s=banded("ttft_p50_s", TTFT_NOISE, "s", of.ttft),
-        ttft_p95_s=banded("ttft_p95_s", TTFT_NOISE, "s", of.ttft),
-        tpot_p50_s=banded("tpot_p50_s", TPOT_NOISE, "s", of.tpot),
-        tpot_p95_s=banded("tpot_p95_s", TPOT_NOISE, "s", of.tpot),
-        tokens_per_s=banded("tokens_per_s", RATE_NOISE, "tokens/s", of.tokens_per_s).scaled(float(spec.replicas)),
-        peak_memory_bytes=estimate_peak_memory(spec, of.memory),
-        startup_s=estimate_startup(spec, of.startup),
-        disk_bytes=estimate_disk(spec, of.disk),
-        queueing=queue_latency.predict_queue_latency([_measure_queue(peaks[index]) for index in (0, 1, -1)], of.ttft),
+        ttft_p50_s=band_figure("ttft_p50_s", TTFT_NOISE, "s", ids.ttft),
+        ttft_p95_s=band_figure("ttft_p95_s", TTFT_NOISE, "s", ids.ttft),
+        tpot_p50_s=band_figure("tpot_p50_s", TPOT_NOISE, "s", ids.tpot),
+        tpot_p95_s=band_figure("tpot_p95_s", TPOT_NOISE, "s", ids.tpot),
+        tokens_per_s=band_figure("tokens_per_s", RATE_NOISE, "tokens/s", ids.tokens_per_s).scaled(float(spec.replicas)),
+        peak_memory_bytes=estimate_peak_memory(spec, ids.memory),
+        startup_s=estimate_startup(spec, ids.startup),
+        disk_bytes=estimate_disk(spec, ids.disk),
+        queueing=queue_latency.predict_queue_latency([_measure_queue(peaks[index]) for index in (0, 1, -1)], ids.ttft),
         bases=build_bases(spec.load, spec.efficiency, spec.hardware, replica_memory(spec)),
     )
 
 
 def scale_to_replica(spec: ServingSpec) -> ServingSpec:
-    """What one of several replicas sees: its share of the arrivals, as if they were thinned at random."""
+    """Return the spec with one replica's share of the arrivals, as if they were thinned at random."""
     if spec.replicas == 1:
         return spec
     load = replace(
@@ -149,7 +149,7 @@ def scale_to_replica(spec: ServingSpec) -> ServingSpec:
 
 
 def binding_rate(spec: ServingSpec) -> Estimate:
-    """The rate of the hardware that limits a single answer: its band is the one that counts."""
+    """Return the rate of the hardware that limits a single answer; its band counts."""
     bound = build_roofline(spec).bound
     return spec.hardware.compute_flops_per_s if bound == "compute" else spec.hardware.bandwidth_bytes_per_s
 
@@ -159,7 +159,7 @@ def build_roofline(spec: ServingSpec, factor: float = 1.0) -> Roofline:
 
 
 def simulate_replica(spec: ServingSpec, factor: float) -> SimulationResult:
-    """The peak phase and the closed loop of one replica that is `factor` times as slow as predicted."""
+    """Simulate peak and closed loop of one replica whose steps take `factor` times as long as predicted."""
     return _add_closed_loop(spec, factor, _run_peak(spec, factor))
 
 
@@ -174,7 +174,7 @@ def build_batching(spec: ServingSpec, factor: float) -> ContinuousBatching:
 
 
 def simulate_peak(spec: ServingSpec, factor: float) -> SimulationResult:
-    """The peak phase alone; its tokens_per_s is 0."""
+    """Simulate the peak phase alone; tokens_per_s is 0."""
     return _summarise_peak(_run_peak(spec, factor))
 
 
@@ -191,14 +191,13 @@ def _run_peak(spec: ServingSpec, factor: float) -> list[SimulatedOutcome]:
 
 
 def _measure_queue(peak: list[SimulatedOutcome]) -> QueueLatency:
-    begun = [one for one in peak if one.ttft_s is not None]
-    return queue_latency.measure_queue_latency(
-        begun, [one.ttft_s + GATEWAY_S for one in begun if one.ttft_s is not None]
-    )
+    started = [one for one in peak if one.ttft_s is not None]
+    ttft = [one.ttft_s + GATEWAY_S for one in started if one.ttft_s is not None]
+    return queue_latency.measure_queue_latency(started, ttft)
 
 
 def closed_loop_seconds(spec: ServingSpec, factor: float) -> float:
-    """The closed loop's length, cut at MOST_CLOSED requests; each takes a step at least for each output token."""
+    """Return the closed loop's length, cut at MOST_CLOSED requests of at least one step per output token."""
     at_once, load = min(spec.load.concurrency, spec.slots), spec.load
     shortest = build_roofline(spec, factor).decode_s(at_once, load.input_tokens.mean) * load.output_tokens.mean
     return min(load.closed_s, MOST_CLOSED * shortest / at_once)
@@ -209,40 +208,42 @@ def run_closed_loop(
     load: LoadSpec,
     at_once: int,
     seconds: float,
-    made: Callable[[Arrival, float], SimulatedRequest],
+    to_request: Callable[[Arrival, float], SimulatedRequest],
 ) -> float:
-    """Answer tokens/s of an engine with `at_once` requests from an idle start, each followed by the next, unfinished
-    answers included; `made` makes a request of an arrival and its time."""
+    """Return the answer tokens/s of an engine from an idle start, unfinished answers included.
+
+    `at_once` requests run at any time: each finished request is followed by the next one.
+    """
     arrivals = closed_loop_arrivals(load)
 
-    def next_one(now: float) -> SimulatedRequest:
-        return made(next(arrivals), now)
+    def next_request(now: float) -> SimulatedRequest:
+        return to_request(next(arrivals), now)
 
-    found = engine.run([next_one(0.0) for _ in range(at_once)], refill=next_one, until=seconds)
-    return sum(one.tokens for one in found) / seconds
+    outcomes = engine.run([next_request(0.0) for _ in range(at_once)], refill=next_request, until=seconds)
+    return sum(outcome.tokens for outcome in outcomes) / seconds
 
 
 def build_request(arrival: Arrival, at_s: float, spec: ServingSpec) -> SimulatedRequest:
-    """A prompt is never shorter than its template and one token; what the engine has cached is not read."""
+    """Build a request: a prompt of at least the template and one token, less the cached prefix."""
     prompt = max(arrival.input_tokens, spec.template_tokens + 1)
     cached = spec.shared_prefix_tokens if spec.shared_prefix_tokens >= LEAST_CACHED_SHARE * prompt else 0
     return SimulatedRequest(at_s, prompt - cached, cached, arrival.output_tokens)
 
 
 def estimate_peak_memory(spec: ServingSpec, basis: str) -> Estimate:
-    """All replicas' engines at their peak, and the platform's own processes."""
+    """Add the peak of all engines and the platform's own processes."""
     peak = spec.efficiency.memory_peak_share
-    whole = replica_memory(spec).total * spec.replicas
-    engines = Estimate(value=whole * (1 + peak / 2), low=whole * IDLE_SHARE, high=whole * (1 + 2 * peak), unit="bytes")
+    total = replica_memory(spec).total * spec.replicas
+    engines = Estimate(value=total * (1 + peak / 2), low=total * IDLE_SHARE, high=total * (1 + 2 * peak), unit="bytes")
     return sum_estimates([engines, PROCESSES_BYTES], "bytes", basis)
 
 
 def estimate_startup(spec: ServingSpec, basis: str) -> Estimate:
-    """Engines one after the other, then the gateway."""
+    """Add the engines, which start one after another, and the gateway."""
     engines = spec.efficiency.startup_s * spec.replicas
     return sum_estimates([within_factor(engines, START_FACTOR, "s"), PLATFORM_START], "s", basis)
 
 
 def estimate_disk(spec: ServingSpec, basis: str) -> Estimate:
-    """The model's file once, and what store and logs grow to in a day of such load."""
+    """Add the model's file and the growth of store and logs in a day of this load."""
     return sum_estimates([exact_estimate(spec.weights, "bytes"), WRITTEN_BYTES], "bytes", basis)
