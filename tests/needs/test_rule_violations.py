@@ -173,19 +173,17 @@ FACTS: dict[str, Broken] = {
         "8x H100 SXM", "8x H900 QXM", (16, 50, "placement.owned[0].machine", "H900 QXM"), "", PLANT
     ),
     "machine without a count": edit(
-        "8x H100 SXM", "H100 SXM", (19, 50, "placement.owned[0].machine", "no machine"), "", PLANT
+        "8x H100 SXM", "H100 SXM", (19, 50, "placement.owned[0].machine", "is not a machine"), "", PLANT
     ),
     "none of a machine": edit(
-        "8x H100 SXM", "0x H100 SXM", (19, 50, "placement.owned[0].machine", "no machine"), "", PLANT
+        "8x H100 SXM", "0x H100 SXM", (19, 50, "placement.owned[0].machine", "is not a machine"), "", PLANT
     ),
 }
 EXISTING = "regulations: [gdpr]\nexisting: [{kind: gateway, product: own, url: URL}]"
 KINDS: dict[str, Broken] = {
-    "chat with tokens": edit(
-        "data: [notes]", "tokens: 5", (17, 15, "workloads[0].tokens", "means nothing for kind chat")
-    ),
+    "chat with tokens": edit("data: [notes]", "tokens: 5", (17, 15, "workloads[0].tokens", "kind chat has no field")),
     "chat with features": edit(
-        "      input", "      features: 3\n      input", (17, 12, "workloads[0].traffic.features", "means nothing")
+        "      input", "      features: 3\n      input", (17, 12, "workloads[0].traffic.features", "has no field")
     ),
     "fine-tune with traffic": edit(
         "every: month", "traffic: {documents: 1}", (17, 23, "workloads[1].traffic", "finetune"), "", STARTUP
@@ -248,10 +246,10 @@ KINDS: dict[str, Broken] = {
         "regulations: [gdpr]", EXISTING.replace("URL", "ftp://h"), (19, 19, "existing[0].url", "ftp://h")
     ),
     "address without a host": edit(
-        "regulations: [gdpr]", EXISTING.replace("URL", "'https://'"), (19, 19, "existing[0].url", "no address")
+        "regulations: [gdpr]", EXISTING.replace("URL", "'https://'"), (19, 19, "existing[0].url", "is not a URL")
     ),
     "address with a bad port": edit(
-        "regulations: [gdpr]", EXISTING.replace("URL", "'http://h:99999'"), (19, 19, "existing[0].url", "no address")
+        "regulations: [gdpr]", EXISTING.replace("URL", "'http://h:99999'"), (19, 19, "existing[0].url", "is not a URL")
     ),
     "address with a password": edit(
         "regulations: [gdpr]", EXISTING.replace("URL", "'https://a:b@h'"), (19, 19, "existing[0].url", "password")

@@ -1,1 +1,1 @@
-"""From needs.yaml to Needs: bytes -> tree with lines -> types -> rules. Every refusal names file, line and field."""
+"""needs.yaml to Needs: bytes -> tree with lines -> types -> rules. Errors name file, line and field."""

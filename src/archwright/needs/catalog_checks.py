@@ -1,6 +1,6 @@
-"""Names that the catalog must know: places, providers, accelerators, models, regulations ...
+"""Checks of names that must be in the catalog: places, providers, accelerators, models, regulations.
 
-`text_checks` refuses names that are too long and lists that are too large; these are not looked up here.
+`text_checks` refuses names that are too long and lists that are too large, so they are not looked up here.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from archwright.needs.text_checks import MAX_ITEMS, MAX_MACHINES, MAX_TEXT
 from archwright.specfile import quote_value
 
 _MACHINE_PATTERN = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
-_MODELS_HINT = "name a model of the catalog"
+_MODELS_HINT = "use the name of a model in the catalog"
 
 
 def _unknown_name(path: str, what: str, name: str, known: Collection[str], hint: str) -> NeedsProblem:
-    message = f"the catalog knows no {what} {quote_value(name)}"
+    message = f"the catalog has no {what} {quote_value(name)}"
     return NeedsProblem(NeedsCode.UNKNOWN_FACT, path, message, hint, partial(nearest_spellings, name, known))
 
 
 def _first_unknown(
     path: str, what: str, names: Iterable[str], known: Collection[str], hint: str
 ) -> Iterator[NeedsProblem]:
-    """The first name of a list or mapping that is not known; the rest stands behind it in the file anyway."""
+    """Yield the first unknown name of a list or mapping; later ones are never reported."""
     for index, name in enumerate(names):
         if name not in known:
-            below = f"{path}.{name}" if isinstance(names, Mapping) else f"{path}[{index}]"
-            yield _unknown_name(below, what, name, known, hint)
+            yield _unknown_name(
+                f"{path}.{name}" if isinstance(names, Mapping) else f"{path}[{index}]", what, name, known, hint
+            )
             return
 
 
 def check_places(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    """Countries by ISO code; residency, pinned regions and traffic by country, group or a provider's region."""
+    """Check residency, pinned regions and traffic: a country, a group of countries or a provider's region."""
     known = catalog.places | country_names().keys()
     hint = "write an ISO country code, EEA, US, APAC, any, or a provider's region"
     for index, data in enumerate(needs.data):
@@ -48,14 +49,8 @@ def check_places(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
         yield from _first_unknown(f"workloads[{index}].traffic.regions", "place", workload.regions, known, hint)
 
 
-def _accelerator_names(catalog: Catalog) -> set[str]:
-    """Every accelerator, and what families of them are called."""
-    return {name for row in catalog.accelerators for name in (row, row.partition("-")[0])}
-
-
-def check_country_codes(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    """`catalog` is not asked: a country exists whether or not it has prices."""
-    del catalog
+def check_country_codes(needs: Needs, _catalog: Catalog) -> Iterator[NeedsProblem]:
+    """Check country codes by ISO 3166-1: a country is valid even if the catalog has no prices for it."""
     named = {"organisation.country": needs.organisation.country}
     if needs.placement.site is not None:
         named["placement.site.country"] = needs.placement.site.country
@@ -63,8 +58,7 @@ def check_country_codes(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem
         named.update({f"sites.{group}.countries[{index}]": code for index, code in enumerate(site.countries)})
     for path, code in named.items():
         if code not in country_names():
-            hint = "write the two capital letters of ISO 3166-1"
-            message = f"{quote_value(code)} is no country code"
+            message, hint = f"{quote_value(code)} is not a country code", "write the two capital letters of ISO 3166-1"
             yield NeedsProblem(NeedsCode.UNKNOWN_FACT, path, message, hint, partial(nearest_countries, code))
 
 
@@ -76,22 +70,21 @@ def check_providers_regulations_currency(needs: Needs, catalog: Catalog) -> Iter
     yield from _first_unknown("regulations", "regulation", needs.regulations, known, hint)
     currency = needs.budget.currency
     if currency not in catalog.currencies:
-        hint = "write the three letters of ISO 4217; the catalog must hold its exchange rate"
+        hint = "write the three letters of ISO 4217; the catalog must have its exchange rate"
         yield _unknown_name("budget.currency", "currency", currency, catalog.currencies, hint)
 
 
 def check_models(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    """Models by name, and bases that are no workload. The first unknown one ends it: each look-up tries spellings."""
+    """Check models, and bases that are not workloads; stop at the first unknown, since look-ups are slow."""
     workloads = {workload.name for workload in needs.workloads}
     hosted = {model.id for model in catalog.hosted}
     for index, workload in enumerate(needs.workloads[:MAX_ITEMS]):
-        path = f"workloads[{index}]"
-        if workload.model is not None and not _is_model(workload.model, catalog, hosted):
-            yield _unknown_name(f"{path}.model", "model", workload.model, catalog.models.keys() | hosted, _MODELS_HINT)
+        path, model, base = f"workloads[{index}]", workload.model, workload.base
+        if model is not None and model not in hosted and not _is_known(model, catalog.models, catalog.model):
+            yield _unknown_name(f"{path}.model", "model", model, catalog.models.keys() | hosted, _MODELS_HINT)
             return
-        base = workload.base
-        if base is not None and base not in workloads and not _is_model(base, catalog):
-            message = f"{quote_value(base)} is neither a workload of this file nor a model of the catalog"
+        if base is not None and base not in workloads and not _is_known(base, catalog.models, catalog.model):
+            message = f"{quote_value(base)} is neither a workload of this file nor a model in the catalog"
             suggest = partial(nearest_spellings, base, workloads | catalog.models.keys())
             yield NeedsProblem(NeedsCode.UNKNOWN_FACT, f"{path}.base", message, _MODELS_HINT, suggest)
             return
@@ -103,34 +96,27 @@ def check_benchmarks(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
         yield from _first_unknown(f"workloads[{index}].quality", "benchmark", workload.quality, known, hint)
 
 
-def _is_model(name: str, catalog: Catalog, hosted: Collection[str] = ()) -> bool:
-    return name in hosted or _is_known(name, catalog.models, catalog.model)
-
-
 def check_machines(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
+    # Every accelerator, and the names of their families.
+    names = {name for row in catalog.accelerators for name in (row, row.partition("-")[0])}
     for index, name in enumerate((needs.placement.accelerators or ())[:MAX_MACHINES]):
-        if not _is_accelerator(name, catalog):
-            path, hint = f"placement.accelerators[{index}]", "name an accelerator of the catalog, or its family"
-            yield _unknown_name(path, "accelerator", name, _accelerator_names(catalog), hint)
+        if not _is_known(name, catalog.accelerators, catalog.accelerator):
+            path, hint = f"placement.accelerators[{index}]", "use an accelerator of the catalog, or its family"
+            yield _unknown_name(path, "accelerator", name, names, hint)
             break
     for index, owned in enumerate(needs.placement.owned[:MAX_MACHINES]):
-        path = f"placement.owned[{index}].machine"
-        match = _MACHINE_PATTERN.fullmatch(owned.machine)
+        path, match = f"placement.owned[{index}].machine", _MACHINE_PATTERN.fullmatch(owned.machine)
         if match is None:
-            hint = "write how many and which accelerator, as in `8x NAME`; `count` says how many machines"
-            yield NeedsProblem(NeedsCode.MALFORMED, path, f"{quote_value(owned.machine)} is no machine", hint)
+            hint = "write number and name of the accelerators, as in `8x NAME`; `count` is the number of machines"
+            yield NeedsProblem(NeedsCode.MALFORMED, path, f"{quote_value(owned.machine)} is not a machine", hint)
             break
-        if not _is_accelerator(match[1], catalog):
-            yield _unknown_name(path, "accelerator", match[1], _accelerator_names(catalog), "write it as in `8x NAME`")
+        if not _is_known(match[1], catalog.accelerators, catalog.accelerator):
+            yield _unknown_name(path, "accelerator", match[1], names, "write it as in `8x NAME`")
             break
-
-
-def _is_accelerator(name: str, catalog: Catalog) -> bool:
-    return _is_known(name, catalog.accelerators, catalog.accelerator)
 
 
 def _is_known(name: str, ids: Collection[str], look_up: Callable[[str], object]) -> bool:
-    """By its id, or in another spelling that `look_up` takes."""
+    """True if `name` is an id, or another spelling that `look_up` accepts."""
     if name in ids or len(name) > MAX_TEXT:
         return name in ids
     try:

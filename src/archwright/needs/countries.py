@@ -1,4 +1,4 @@
-"""The countries of ISO 3166-1, valid even where the catalog knows no prices for them."""
+"""The countries of ISO 3166-1, valid even if the catalog has no prices for them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from archwright.needs.needs_problem import nearest_spellings
 
 @cache
 def country_names() -> Mapping[str, str]:
-    """Alpha-2 code -> English name."""
+    """Map alpha-2 codes to English names."""
     text = (resources.files("archwright.needs") / "countries.tsv").read_text(encoding="utf-8")
     rows = (line.split("\t") for line in text.splitlines() if line and not line.startswith("#"))
     return {code: name for code, name in rows}
 
 
 def nearest_countries(word: str) -> tuple[str, ...]:
-    """Codes somebody who wrote `word` may have meant: by name (Germany, UK) first, else by spelling (DEU, no)."""
+    """Return the codes that `word` may mean: by name (Germany, UK) first, else by spelling (DEU, no)."""
     if re.fullmatch(r"[\w ]{2,40}", word) and word.upper() not in country_names():
-        whole = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
-        named = tuple(code for code, name in country_names().items() if whole.search(name))
+        pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+        named = tuple(code for code, name in country_names().items() if pattern.search(name))
         if named:
             return named[:3]
     return nearest_spellings(word, country_names())

@@ -19,7 +19,7 @@ _CORPUS = ("documents", "tokens_per_document")
 
 
 class KindFields(NamedTuple):
-    """`needs` of the workload and `traffic` of its traffic are required; the rest says what else is allowed."""
+    """Required fields of the workload (`needs`) and its traffic (`traffic`); all others are optional."""
 
     needs: tuple[str, ...] = ("traffic",)
     also: tuple[str, ...] = ()
@@ -58,30 +58,30 @@ FIELDS_BY_KIND: Mapping[str, KindFields] = {
 
 def check_kind_fields(needs: Needs, lines: Mapping[str, int]) -> Iterator[NeedsProblem]:
     for index, workload in enumerate(needs.workloads):
-        path, known = f"workloads[{index}]", FIELDS_BY_KIND[workload.kind]
-        allowed = (*_ALWAYS, *known.needs, *known.also)
+        path, fields = f"workloads[{index}]", FIELDS_BY_KIND[workload.kind]
+        allowed = (*_ALWAYS, *fields.needs, *fields.also)
         yield from _surplus_fields(workload, path, allowed, workload.kind, lines)
-        yield from _missing_fields(workload, path, known.needs, workload.kind)
+        yield from _missing_fields(workload, path, fields.needs, workload.kind)
         if "slo" in allowed:
-            yield from _surplus_fields(workload.slo, join_path(path, "slo"), known.slo, workload.kind, lines)
+            yield from _surplus_fields(workload.slo, join_path(path, "slo"), fields.slo, workload.kind, lines)
         if workload.traffic is not None and "traffic" in allowed:
-            below, taken = join_path(path, "traffic"), (*known.traffic, *known.traffic_also)
-            yield from _surplus_fields(workload.traffic, below, taken, workload.kind, lines)
-            yield from _missing_fields(workload.traffic, below, known.traffic, workload.kind)
+            path, allowed = join_path(path, "traffic"), (*fields.traffic, *fields.traffic_also)
+            yield from _surplus_fields(workload.traffic, path, allowed, workload.kind, lines)
+            yield from _missing_fields(workload.traffic, path, fields.traffic, workload.kind)
             if workload.kind == "embedding":
-                yield from _check_embedding(workload.traffic, below, workload)
+                yield from _check_embedding(workload.traffic, path, workload)
 
 
 def _surplus_fields(
     record: Record, path: str, allowed: Iterable[str], kind: str, lines: Mapping[str, int]
 ) -> Iterator[NeedsProblem]:
-    """Fields that the file sets and the kind does not know; an explicit null sets nothing."""
+    """Yield fields that the file sets and the kind does not have; an explicit null sets nothing."""
     known = list(allowed)
     for name in record.__struct_fields__:
         field = join_path(path, name)
         if field in lines and name not in known and getattr(record, name) is not None:
             hint = f"delete it; a workload of kind {kind} takes: {', '.join(known)}"
-            yield NeedsProblem(NeedsCode.WRONG_FOR_KIND, field, f"{name} means nothing for kind {kind}", hint)
+            yield NeedsProblem(NeedsCode.WRONG_FOR_KIND, field, f"kind {kind} has no field {name}", hint)
 
 
 def _missing_fields(record: Record, path: str, required: Iterable[str], kind: str) -> Iterator[NeedsProblem]:
@@ -93,7 +93,7 @@ def _missing_fields(record: Record, path: str, required: Iterable[str], kind: st
 
 
 def _check_embedding(traffic: Traffic, path: str, workload: Workload) -> Iterator[NeedsProblem]:
-    """Online requests, or a corpus that is embedded (again every `refresh`), or both."""
+    """Require online requests, a corpus that is embedded (again every `refresh`), or both."""
     corpus = [name for name in (*_CORPUS, "refresh") if getattr(traffic, name) is not None]
     online = [name for name in (*_ONLINE, *_TOKENS) if getattr(traffic, name) is not None]
     if corpus:

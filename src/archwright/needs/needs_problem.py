@@ -1,6 +1,6 @@
-"""What is wrong with a needs file; only the first problem in file order becomes an error.
+"""Problems of a needs file; only the first problem in file order becomes an error.
 
-A hostile file can hold thousands of mistakes, so spellings are suggested (`suggest`) for the reported one alone.
+A hostile file can have thousands of problems, so spellings are suggested (`suggest`) for the reported problem only.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ class NeedsCode:
 
 
 class NeedsTree(NamedTuple):
-    """A parsed file: plain values, the line of every path in file order, and how many paths stood before a
-    container closed (`ends`), so that a missing field is ordered after the fields that are there."""
+    """A parsed needs file: see `specfile.YamlTree`."""
 
     file: str
     value: object
@@ -59,20 +58,20 @@ class NeedsProblem(NamedTuple):
 
 
 def nearest_spellings(word: str, known: Collection[str]) -> tuple[str, ...]:
-    """Up to three known spellings close to `word`; letter case, spaces, dashes and underscores do not count."""
-    plain: dict[str, str] = {}
+    """Return up to three known spellings close to `word`, whatever case, spaces, dashes and underscores."""
+
+    def fold(text: str) -> str:
+        return re.sub(r"[\s_.-]+", "", text).casefold()
+
+    folded: dict[str, str] = {}
     for name in sorted(known):
-        plain.setdefault(_fold_spelling(name), name)
-    close = difflib.get_close_matches(_fold_spelling(word[:80]), list(plain), n=3, cutoff=0.6)
-    return tuple(plain[name] for name in close)
-
-
-def _fold_spelling(word: str) -> str:
-    return re.sub(r"[\s_.-]+", "", word).casefold()
+        folded.setdefault(fold(name), name)
+    close = difflib.get_close_matches(fold(word[:80]), list(folded), n=3, cutoff=0.6)
+    return tuple(folded[name] for name in close)
 
 
 def last_field_name(path: str) -> str:
-    """The field's own name: the last part of its path without indices."""
+    """Return the field's own name: the last part of its path without indices."""
     return re.sub(r"(\[\d+\])+$", "", path).rpartition(".")[2] or "the file"
 
 
@@ -87,7 +86,7 @@ def to_error(problem: NeedsProblem, tree: NeedsTree) -> NeedsError:
 
 
 def raise_first(problems: Iterable[NeedsProblem], tree: NeedsTree) -> None:
-    """Tell the problem that stands first in the file; none: return."""
+    """Raise the problem that comes first in the file; return if there is none."""
     order = {path: index for index, path in enumerate(tree.lines)}
 
     def position(problem: NeedsProblem) -> int:

@@ -1,4 +1,4 @@
-"""The range of every numeric field (its upper bound keeps arithmetic finite) and pairs that agree."""
+"""Checks of numbers: the range of every field (its upper bound keeps arithmetic finite) and pairs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHARES_TOLERANCE = 1e-6
 
 
 class NumberRange(NamedTuple):
-    """From `low` to `high`, both allowed unless the flag says that the end itself is not."""
+    """From `low` to `high`; `above` excludes `low`, `below` excludes `high`."""
 
     low: float
     high: float
@@ -41,9 +41,9 @@ class NumberRange(NamedTuple):
     below: bool = False
 
     def contains(self, value: float) -> bool:
-        """False for NaN, too."""
-        high = value < self.high if self.below else value <= self.high
-        return high and (value > self.low if self.above else value >= self.low)
+        """Return False for NaN, too."""
+        is_below = value < self.high if self.below else value <= self.high
+        return is_below and (value > self.low if self.above else value >= self.low)
 
     def __str__(self) -> str:
         low = f"{'more than' if self.above else 'at least'} {self.low:,g}"
@@ -113,7 +113,7 @@ def check_ranges(needs: Needs) -> Iterator[NeedsProblem]:
 
 
 def _check_range(allowed: NumberRange, value: object, path: str) -> Iterator[NeedsProblem]:
-    """A number, or each number of a mapping of shares."""
+    """Check a number, or each number of a mapping of shares."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _check_range(allowed, item, join_path(path, name))
@@ -123,7 +123,7 @@ def _check_range(allowed: NumberRange, value: object, path: str) -> Iterator[Nee
 
 
 def check_pairs(needs: Needs) -> Iterator[NeedsProblem]:
-    """peak >= mean, p95 >= mean, and shares of regions that make up the whole."""
+    """Check that peak >= mean, p95 >= mean, and shares of regions sum to 1."""
     for path, record in iterate_records(needs):
         if isinstance(record, RequestRate) and record.peak < record.mean:
             message = f"the peak of {record.peak:g} requests/s is below the mean of {record.mean:g}"
@@ -135,7 +135,7 @@ def check_pairs(needs: Needs) -> Iterator[NeedsProblem]:
         if isinstance(record, Traffic) and record.regions is not None:
             shares = record.regions.values()
             total, hint = sum(shares), "write shares of the traffic that sum to 1"
-            # A negative share is told by `check_ranges`, at the share itself.
+            # `check_ranges` reports a negative share.
             if min(shares, default=0) >= 0 and abs(total - 1) > SHARES_TOLERANCE:
                 message = f"the shares of the regions sum to {total:g}, not to 1"
                 yield NeedsProblem(NeedsCode.CONTRADICTION, join_path(path, "regions"), message, hint)

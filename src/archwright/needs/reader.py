@@ -1,4 +1,4 @@
-"""needs.yaml -> (Needs, NeedsSource): whatever the bytes, the answer is Needs or one NeedsError.
+"""needs.yaml -> (Needs, NeedsSource): any bytes give either Needs or one NeedsError.
 
 Checks run cheapest first: kind and size of the file, encoding, YAML, types, rules.
 """
@@ -25,11 +25,11 @@ from archwright.needs.yaml_tree import read_tree
 MAX_BYTES = 256 * 1024
 
 _BOM = b"\xef\xbb\xbf"
-# What YAML forbids in a file, and two separators that libyaml counts as line ends and editors do not.
+# Characters that YAML forbids, and two separators that libyaml counts as line ends and editors do not.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _LINE_END = re.compile("\r\n|\r|\n")
 
-# Each rule yields problems and knows nothing of the others.
+# The rules are independent of each other.
 _FILE_RULES = (
     text_checks.check_list_sizes,
     text_checks.check_texts,
@@ -66,38 +66,38 @@ def read_needs_bytes(path: Path) -> bytes:
 
 
 def parse_needs(data: bytes, file: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
-    """The same from bytes; `file` only names them in errors and in the source."""
+    """Read needs from bytes; `file` is their name in errors and in the source."""
     return check_tree(parse_tree(data, file), hashlib.sha256(data).hexdigest(), catalog)
 
 
 def parse_tree(data: bytes, file: str) -> NeedsTree:
-    """Values and lines, before any of them is checked."""
+    """Return values and lines before any of them is checked."""
     if len(data) > MAX_BYTES:
         raise _too_large(len(data), file)
     return read_tree(_decode_text(data, file), file)
 
 
 def check_tree(tree: NeedsTree, digest: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
-    """The tree as Needs, its types and rules checked."""
-    value, mistyped = check_types(tree.value)
-    raise_first(mistyped, tree)
+    """Check types and rules of the tree and convert it to Needs."""
+    value, problems = check_types(tree.value)
+    raise_first(problems, tree)
     needs = convert_tree(value, tree)
-    raise_first(_find_problems(needs, tree.lines, catalog), tree)
+    raise_first(_check_rules(needs, tree.lines, catalog), tree)
     lines = {path: line for path, line in tree.lines.items() if path}
     return needs, NeedsSource(file=tree.file, digest=digest, lines=lines)
 
 
-def _find_problems(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> Iterator[NeedsProblem]:
-    """What a Needs of the right shape still has wrong; `lines` tells which fields the file itself sets."""
-    for inside in _FILE_RULES:
-        yield from inside(needs)
+def _check_rules(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> Iterator[NeedsProblem]:
+    """Yield the problems of a Needs of the right types; `lines` has the fields that the file itself sets."""
+    for check_file in _FILE_RULES:
+        yield from check_file(needs)
     yield from kind_fields.check_kind_fields(needs, lines)
-    for known in _CATALOG_RULES:
-        yield from known(needs, catalog)
+    for check_names in _CATALOG_RULES:
+        yield from check_names(needs, catalog)
 
 
 def _read_regular_file(path: Path, file: str) -> bytes:
-    """At most MAX_BYTES + 1 bytes of a regular file. Looks before it opens: a pipe would block, a device may act."""
+    """Read at most MAX_BYTES + 1 bytes. The type is checked first: a pipe blocks, a device may act."""
     _require_regular(os.stat(path), file)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as opened:
@@ -111,7 +111,7 @@ def _read_regular_file(path: Path, file: str) -> bytes:
 def _require_regular(status: os.stat_result, file: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         what = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        hint = "name the needs.yaml itself"
+        hint = "give the path of the needs.yaml itself"
         raise NeedsError(NeedsCode.CANNOT_OPEN, f"this is {what}, not a file", where=ErrorLocation(file), hint=hint)
 
 
@@ -122,7 +122,7 @@ def _too_large(size: int, file: str) -> NeedsError:
 
 
 def _decode_text(data: bytes, file: str) -> str:
-    """UTF-8 text without control characters; a UTF-8 byte order mark at the start is dropped."""
+    """Return UTF-8 text without control characters; a UTF-8 byte order mark at the start is dropped."""
     body = data.removeprefix(_BOM)
     try:
         text = body.decode("utf-8")
@@ -131,7 +131,7 @@ def _decode_text(data: bytes, file: str) -> str:
         message = f"this is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start:,}"
         raise NeedsError(NeedsCode.NOT_TEXT, message, where=where, hint="save the file as UTF-8") from error
     if match := _FORBIDDEN.search(text):
-        message = f"the file holds the control character U+{ord(match[0]):04X}"
+        message = f"the file contains the control character U+{ord(match[0]):04X}"
         where = ErrorLocation(file, _line_number(text[: match.start()]))
         raise NeedsError(NeedsCode.NOT_TEXT, message, where=where, hint="delete it; a needs file is plain text")
     return text
@@ -142,7 +142,7 @@ def _line_number(before: str) -> int:
 
 
 def convert_tree(value: object, tree: NeedsTree) -> Needs:
-    """The shaped value as Needs: the second lock, should `check_types` ever let pass what msgspec does not."""
+    """Convert a checked value; a second check in case `check_types` accepts more than msgspec."""
     try:
         return msgspec.convert(value, Needs, strict=True)
     except msgspec.ValidationError as error:

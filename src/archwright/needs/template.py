@@ -12,12 +12,10 @@ TEMPLATES: tuple[str, ...] = ("desk", "startup", "clinic", "manufacturer")
 
 
 def read_template(name: str) -> str:
-    """The text of a shipped needs file. Raises NeedsError for a name that is not in TEMPLATES."""
+    """Return the text of a shipped needs file. Raises NeedsError for a name that is not in TEMPLATES."""
     if name not in TEMPLATES:
         found = nearest_spellings(name, TEMPLATES)
-        guess = f"did you mean {found[0]}? " if found else ""
-        hint = f"{guess}templates: {', '.join(TEMPLATES)}"
-        where = ErrorLocation(None, None, "template")
-        message = f"there is no template {quote_value(name)}"
+        hint = f"{f'did you mean {found[0]}? ' if found else ''}templates: {', '.join(TEMPLATES)}"
+        message, where = f"there is no template {quote_value(name)}", ErrorLocation(None, None, "template")
         raise NeedsError(NeedsCode.NO_TEMPLATE, message, where=where, hint=hint, nearest=found)
     return (resources.files("archwright.needs") / "templates" / f"{name}.yaml").read_text(encoding="utf-8")

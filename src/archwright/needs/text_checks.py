@@ -1,4 +1,4 @@
-"""Names and texts: their form, no name twice, and names that refer to something of the same file."""
+"""Checks of names and texts: form, duplicates, and references within the file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ MAX_ITEMS = 1000
 # Each machine is looked up in the catalog by many spellings, which takes about a millisecond.
 MAX_MACHINES = 200
 
-# A fine-tune starts from a language model: one that a workload runs, or one that another fine-tune makes.
+# A fine-tune starts from the language model of a workload or from the result of another training workload.
 _TUNABLE = TEXT_KINDS | {"embedding", "finetune", "pretrain"}
 
 
 def check_texts(needs: Needs) -> Iterator[NeedsProblem]:
-    """Texts short and on one line (a goal may be a paragraph), names in the alphabet that file names, labels and
-    addresses take."""
+    """Check that texts are short and on one line (a goal may be a paragraph), and the form of names."""
     for path, text in iterate_texts(needs):
         goal = path.startswith("goals[")
         limit = MAX_GOAL if goal else MAX_URL if path.endswith(".url") else MAX_TEXT
@@ -34,24 +33,27 @@ def check_texts(needs: Needs) -> Iterator[NeedsProblem]:
             message = f"{last_field_name(path)} is empty"
             yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "fill it in, or delete the line")
         elif len(text) > limit:
-            yield NeedsProblem(NeedsCode.BAD_TEXT, path, f"{len(text):,} characters are too many", f"at most {limit:,}")
+            yield NeedsProblem(
+                NeedsCode.BAD_TEXT, path, f"{len(text):,} characters are too many", f"write at most {limit:,}"
+            )
         elif not goal and ("\n" in text or "\t" in text):
-            message = f"{quote_value(text)} holds a line break or a tab"
+            message = f"{quote_value(text)} contains a line break or a tab"
             yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "keep it on one line")
-    bad = [
-        (f"workloads[{index}].name", workload.name, "1 to 40 characters of a-z, 0-9 and -")
-        for index, workload in enumerate(needs.workloads)
-        if not NAME.fullmatch(workload.name)
-    ]
-    sites = [name for name in needs.sites if re.search(r"[.\[\]]", name)]
-    for path, name, hint in (*bad, *((f"sites.{name}", name, "leave out dots and brackets") for name in sites)):
-        yield NeedsProblem(NeedsCode.BAD_TEXT, path, f"{quote_value(name)} cannot be a name", hint)
+    hint = "use 1 to 40 characters of a-z, 0-9 and -"
+    for index, workload in enumerate(needs.workloads):
+        if not NAME.fullmatch(workload.name):
+            message = f"{quote_value(workload.name)} cannot be a name"
+            yield NeedsProblem(NeedsCode.BAD_TEXT, f"workloads[{index}].name", message, hint)
+    for name in needs.sites:
+        if re.search(r"[.\[\]]", name):
+            message = f"{quote_value(name)} cannot be a name"
+            yield NeedsProblem(NeedsCode.BAD_TEXT, f"sites.{name}", message, "leave out dots and brackets")
 
 
 def check_duplicates(needs: Needs) -> Iterator[NeedsProblem]:
-    """No two workloads, no two data sets of one name, and no name twice in a list of names."""
+    """Check that workloads, data sets and the entries of a list have different names."""
     for path, items in (("workloads", needs.workloads), ("data", needs.data)):
-        yield from _first_duplicate(path, ".name", [item.name for item in items], "name each differently")
+        yield from _first_duplicate(path, ".name", [item.name for item in items], "give each a different name")
     for path, names in _name_lists(needs):
         yield from _first_duplicate(path, "", names, "delete one of the two")
 
@@ -76,28 +78,28 @@ def _first_duplicate(path: str, field: str, names: Iterable[str], hint: str) -> 
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
-            message = f"{quote_value(name)} stands in {path} twice"
+            message = f"{quote_value(name)} is in {path} twice"
             yield NeedsProblem(NeedsCode.NAMED_TWICE, f"{path}[{index}]{field}", message, hint)
             return
         seen.add(name)
 
 
 def check_list_sizes(needs: Needs) -> Iterator[NeedsProblem]:
-    """Lists that must hold something, and none that could not be meant."""
+    """Check lists that must not be empty, and limit the length of all lists."""
     if not needs.workloads:
-        hint = "describe at least one under `workloads`"
+        hint = "describe at least one workload under `workloads`"
         yield NeedsProblem(NeedsCode.MISSING_FIELD, "workloads", "there is no workload", hint)
     placement = needs.placement
-    must = {
+    not_empty = {
         "placement.allow": placement.allow,
         "placement.regions": placement.regions,
         "placement.accelerators": placement.accelerators,
         **{f"data[{index}].residency": data.residency for index, data in enumerate(needs.data)},
     }
-    for path, names in must.items():
+    for path, names in not_empty.items():
         if names is not None and not names:
             message = f"an empty {last_field_name(path)} allows nothing"
-            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, "list what is allowed, or delete it")
+            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, "add the allowed values, or delete the field")
     counted: dict[str, tuple[Sequence[object], int]] = {
         "workloads": (needs.workloads, MAX_ITEMS),
         "data": (needs.data, MAX_ITEMS),
@@ -107,12 +109,12 @@ def check_list_sizes(needs: Needs) -> Iterator[NeedsProblem]:
     }
     for path, (items, most) in counted.items():
         if len(items) > most:
-            message, hint = f"{len(items):,} entries are too many", f"at most {most:,}; join alike ones"
+            message, hint = f"{len(items):,} entries are too many", f"write at most {most:,}; combine similar entries"
             yield NeedsProblem(NeedsCode.OUT_OF_RANGE, path, message, hint)
 
 
 def check_references(needs: Needs) -> Iterator[NeedsProblem]:
-    """`data` and `sites` of a workload name what the file describes; a preferred placement is an allowed one."""
+    """Check that `data` and `sites` of a workload exist, and that a preferred placement is allowed."""
     data, sites = {item.name for item in needs.data}, set(needs.sites)
     for index, workload in enumerate(needs.workloads):
         yield from _first_dangling(f"workloads[{index}].data", workload.data, data, "data set")
@@ -134,55 +136,55 @@ def _first_dangling(path: str, names: Iterable[str], known: set[str], what: str)
 
 
 def check_bases(needs: Needs) -> Iterator[NeedsProblem]:
-    """Following `base` from workload to workload never comes back, and ends at a language model."""
+    """Check that the chain of `base` workloads has no cycle and ends at a language model."""
     by_name = {workload.name: workload for workload in needs.workloads}
-    safe: set[str] = set()
+    acyclic: set[str] = set()
     for index, workload in enumerate(needs.workloads):
         path = f"workloads[{index}].base"
         if workload.kind != "finetune" or workload.base not in by_name:
             continue
         if workload.base == workload.name:
             message = f"{quote_value(workload.name)} cannot be its own base"
-            hint = "name the workload whose model it tunes, or a model"
+            hint = "write the workload whose model is tuned, or a model"
             yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint)
         elif (base := by_name[workload.base]).kind not in _TUNABLE:
             message = f"{quote_value(base.name)} is of kind {base.kind}: it runs no language model to tune"
-            hint = f"name a workload of kind {', '.join(sorted(_TUNABLE))}, or a model"
+            hint = f"write a workload of kind {', '.join(sorted(_TUNABLE))}, or a model"
             yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint)
-        elif _is_circular(workload, by_name, safe):
-            message = f"following the bases from {quote_value(workload.name)} goes round in a circle"
+        elif _is_circular(workload, by_name, acyclic):
+            message = f"the bases of {quote_value(workload.name)} form a circle"
             yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, "let one of them start from a model")
             return
 
 
-def _is_circular(start: Workload, by_name: dict[str, Workload], safe: set[str]) -> bool:
-    """Whether the bases from `start` on lead into a circle. `safe` keeps what was followed to its end before."""
+def _is_circular(start: Workload, by_name: dict[str, Workload], acyclic: set[str]) -> bool:
+    """True if the bases of `start` form a cycle. `acyclic` collects the names that are known to end."""
     seen = {start.name}
     name = start.base
-    while name in by_name and name not in safe:
+    while name in by_name and name not in acyclic:
         if name in seen:
             return True
         seen.add(name)
         name = by_name[name].base if by_name[name].kind == "finetune" else None
-    safe |= seen
+    acyclic |= seen
     return False
 
 
 def check_addresses(needs: Needs) -> Iterator[NeedsProblem]:
-    """The address of an existing product: http(s), with a host, and without a password, since the file is shared."""
+    """Check URLs of existing products: http(s), a host, and no password, since needs files are shared."""
     for index, item in enumerate(needs.existing):
         if item.url is None:
             continue
         path = f"existing[{index}].url"
         try:
             parts = urlsplit(item.url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-            secret = parts.username is not None or parts.password is not None
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+            has_secret = parts.username is not None or parts.password is not None
         except ValueError:
-            usable, secret = False, False
-        if not usable or " " in item.url:
-            message, hint = f"{quote_value(item.url)} is no address", "write http:// or https://, then the host"
+            is_url, has_secret = False, False
+        if not is_url or " " in item.url:
+            message, hint = f"{quote_value(item.url)} is not a URL", "write http:// or https://, then the host"
             yield NeedsProblem(NeedsCode.MALFORMED, path, message, hint)
-        elif secret:
-            message = "the address holds a user or a password"
+        elif has_secret:
+            message = "the URL contains a user or a password"
             yield NeedsProblem(NeedsCode.MALFORMED, path, message, "leave it out: needs files are shared")

@@ -1,4 +1,4 @@
-"""Every record of a Needs, and what stands in one, with its path: a rule is written once for a field wherever it is."""
+"""Traverses a Needs with the path of every value, so that one rule covers a field wherever it occurs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from archwright.specfile import join_path
 
 
 def iterate_children(value: object, path: str) -> Iterator[tuple[str, object]]:
-    """What a record, a list or a mapping holds, each with its path."""
+    """Yield the values of a record, list or mapping, each with its path."""
     if isinstance(value, Record):
         value = as_dict(value)
     if isinstance(value, dict):
@@ -19,7 +19,7 @@ def iterate_children(value: object, path: str) -> Iterator[tuple[str, object]]:
 
 
 def iterate_records(value: object, path: str = "") -> Iterator[tuple[str, Record]]:
-    """The record itself and all records below it, in the order of the contract."""
+    """Yield the record itself and all records below it, in the order of the contract."""
     if isinstance(value, Record):
         yield path, value
     for below, item in iterate_children(value, path):
@@ -27,7 +27,7 @@ def iterate_records(value: object, path: str = "") -> Iterator[tuple[str, Record
 
 
 def iterate_texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every text with its path; the keys of a mapping count as texts at the path of their value."""
+    """Yield every text with its path; a key of a mapping has the path of its value."""
     if isinstance(value, str):
         yield path, value
     for below, item in iterate_children(value, path):
