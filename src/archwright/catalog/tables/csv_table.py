@@ -1,11 +1,11 @@
-"""Reads a CSV table of the catalog; every refusal names file, line and column (AW-CAT-02)."""
+"""Reads a CSV table of the catalog; every error names file, line and column (AW-CAT-02)."""
 
 from __future__ import annotations
 
 import csv
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -16,12 +16,14 @@ from archwright.contract.record import Record
 from archwright.errors import CatalogError, ErrorLocation
 
 R = TypeVar("R", bound=Record)
-CellReader = Callable[["CsvRow", str], object]
+CellReader = Callable[..., object]
+# The column of a field, and the size of its unit in SI, for fields whose column has another name or unit.
+ColumnNames = Mapping[str, tuple[str] | tuple[str, float]]
 DATA = Path(__file__).parents[1] / "data"
 
 
 class CsvRow:
-    """One line of a table; empty cells are absent facts."""
+    """One line of a table; an empty cell is an unknown fact."""
 
     def __init__(self, file: str, line: int, cells: dict[str, str]) -> None:
         self.file = file
@@ -30,7 +32,7 @@ class CsvRow:
 
     def cell_error(self, column: str, what: str) -> CatalogError:
         message, where = f"{what} in {column}: {self.cells.get(column)!r}", ErrorLocation(self.file, self.line, column)
-        return CatalogError("AW-CAT-02", message, where=where, hint="reinstall archwright, or correct the row")
+        return CatalogError("AW-CAT-02", message, where=where, hint="correct the row, or reinstall archwright")
 
     def text(self, column: str) -> str:
         return (self.cells.get(column) or "").strip()
@@ -38,18 +40,18 @@ class CsvRow:
     def required_text(self, column: str) -> str:
         value = self.text(column)
         if not value:
-            raise self.cell_error(column, "nothing")
+            raise self.cell_error(column, "no value")
         return value
 
     def one_of(self, column: str, literal: Any) -> Any:
-        """The cell, which must be one of the values of a Literal type."""
+        """Return the cell, which must be one of the values of a Literal type."""
         value = self.text(column)
         if value not in get_args(literal):
             raise self.cell_error(column, f"not one of {', '.join(get_args(literal))}")
         return value
 
     def number(self, column: str, unit: float = 1.0) -> float | None:
-        """The cell times `unit` (its size in SI), None when empty."""
+        """Return the cell times `unit` (its size in SI), None if empty."""
         value = self.text(column)
         if not value:
             return None
@@ -64,39 +66,35 @@ class CsvRow:
     def required_number(self, column: str, unit: float = 1.0) -> float:
         number = self.number(column, unit)
         if number is None:
-            raise self.cell_error(column, "nothing")
+            raise self.cell_error(column, "no value")
         return number
 
     def whole_number(self, column: str, unit: float = 1.0) -> int | None:
         number = self.number(column, unit)
         return None if number is None else round(number)
 
-    def count(self, column: str) -> int:
-        """A count; an empty cell is zero."""
-        return self.whole_number(column) or 0
+    def count(self, column: str, unit: float | None = None) -> int:
+        """Return a count, 0 if empty; a number with a `unit` is required."""
+        return (self.whole_number(column) or 0) if unit is None else round(self.required_number(column, unit))
 
-    def to_record(self, kind: type[R], *, optional: tuple[str, ...] = (), **given: object) -> R:
-        """The row as a record; `given` are the fields that the table has in other words or units.
+    def to_record(
+        self, kind: type[R], *, optional: tuple[str, ...] = (), columns: ColumnNames | None = None, **given: object
+    ) -> R:
+        """Convert the row; `given` are the fields that no column states as they are.
 
-        Words without a default must be there, unless `optional` names the field, as must numbers that cannot be absent.
+        Texts without a default are required, unless `optional` names the field; so are numbers that cannot be None.
         """
-        found = {
-            name: self.text(name) if name in optional else reader(self, name)
-            for name, reader in _field_readers(kind)  # type: ignore[arg-type]
-            if name not in given and (name in self.cells or name in optional or reader is not CsvRow.text)
-        }
+        found: dict[str, object] = {}
+        renamed = columns or {}
+        for name, reader in _field_readers(kind):  # type: ignore[arg-type]
+            column = renamed.get(name, (name,))
+            if name in given or (reader is CsvRow.text and not {column[0], name} & {*self.cells, *optional}):
+                continue
+            found[name] = self.text(column[0]) if name in optional else reader(self, *column)
         if "confidence" not in given and "as_of" in found:
             stated = self.text("confidence") if "confidence" in self.cells else "high"
             found["confidence"] = effective_confidence(str(found["as_of"]), stated)
         return kind(**(found | given))
-
-
-def _literal_reader(literal: object) -> CellReader:
-    return lambda row, name: row.one_of(name, literal)
-
-
-def _split_cell(row: CsvRow, name: str) -> tuple[str, ...]:
-    return tuple(row.required_text(name).split())
 
 
 @functools.cache
@@ -106,7 +104,7 @@ def _field_readers(kind: type[Record]) -> tuple[tuple[str, CellReader], ...]:
         float | None: CsvRow.number,
         int: CsvRow.count,
         int | None: CsvRow.whole_number,
-        tuple[str, ...]: _split_cell,
+        tuple[str, ...]: lambda row, column: tuple(row.required_text(column).split()),
     }
     found: list[tuple[str, CellReader]] = []
     for field in msgspec.structs.fields(kind):  # type: ignore[arg-type]
@@ -115,21 +113,25 @@ def _field_readers(kind: type[Record]) -> tuple[tuple[str, CellReader], ...]:
         elif field.type in plain:
             found.append((field.name, plain[field.type]))
         elif field.required and get_origin(field.type) is Literal:
-            found.append((field.name, _literal_reader(field.type)))
+            found.append((field.name, functools.partial(CsvRow.one_of, literal=field.type)))
     return tuple(found)
 
 
 def effective_confidence(as_of: str, stated: str = "high") -> Confidence:
-    """The stated confidence, but `recalled` where the source bears no date."""
+    """Return the stated confidence, or `recalled` if the source has no date."""
     if not as_of or "undated" in as_of:
         return "recalled"
     known: tuple[Confidence, ...] = get_args(Confidence)
     return next((level for level in known if level == stated), "recalled")
 
 
-def table_reader(kind: type[R], file: str) -> Callable[[Path], list[R]]:
-    """The reader of a table whose columns have the names of the record's fields."""
-    return lambda folder: [row.to_record(kind) for row in read_rows(folder, file)]
+def table_reader(
+    kind: type[R], *files: str, optional: tuple[str, ...] = (), columns: ColumnNames | None = None
+) -> Callable[[Path], list[R]]:
+    """Return the reader of a table; rows of several files follow each other."""
+    return lambda folder: [
+        row.to_record(kind, optional=optional, columns=columns) for file in files for row in read_rows(folder, file)
+    ]
 
 
 def read_rows(folder: Path, file: str) -> Iterator[CsvRow]:
@@ -140,5 +142,5 @@ def read_rows(folder: Path, file: str) -> Iterator[CsvRow]:
             for cells in reader:
                 yield CsvRow(file, reader.line_num, cells)
     except FileNotFoundError:
-        message, where = f"the catalog lacks its table {file}", ErrorLocation(str(path))
+        message, where = f"the catalog has no table {file}", ErrorLocation(str(path))
         raise CatalogError("AW-CAT-03", message, where=where, hint="reinstall archwright") from None

@@ -1,4 +1,4 @@
-"""From CSV columns to records where the names differ; units are converted here and nowhere else."""
+"""CSV tables to records, for tables with other names or units; units are converted only here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from archwright.catalog.tables import cost_records, metadata_records, records
-from archwright.catalog.tables.csv_table import CsvRow, effective_confidence, read_rows, table_reader
+from archwright.catalog.tables.csv_table import ColumnNames, CsvRow, effective_confidence, read_rows, table_reader
 from archwright.catalog.tables.metadata_records import RegionAvailability
 from archwright.contract.record import Record
 
@@ -17,7 +17,7 @@ GIB = 2.0**30
 GIGA = 1e9
 TERA = 1e12
 PER_MILLION = 1e-6
-# Per unit of the source, bytes: a price per GB or GiB becomes one per byte.
+# Bytes per unit of the source.
 BYTES_PER_UNIT = {"GB": GIGA, "GiB": GIB, "GB-month": GIGA, "GiB-month": GIB}
 DTYPES = {
     "fp32": "fp32_tflops",
@@ -28,10 +28,58 @@ DTYPES = {
     "int8": "int8_dense_tops",
     "fp4": "fp4_dense",
 }
+ACCELERATOR_COLUMNS: ColumnNames = {
+    "id": ("accel_id",),
+    "memory_marketing": ("mem_marketing",),
+    "memory_bandwidth_bytes_per_s": ("mem_bw_gbs", GIGA),
+    "scale_up_bytes_per_s": ("scale_up_gbs_per_dir", GIGA),
+    "price_low_usd": ("price_usd_low",),
+    "price_high_usd": ("price_usd_high",),
+}
+OFFER_COLUMNS: ColumnNames = {
+    "id": ("offer_id",),
+    "accelerator_count": ("accel_count",),
+    "accelerator_share": ("accel_share",),
+    "ram_bytes": ("ram_gib", GIB),
+    "local_nvme_bytes": ("local_nvme_gb", GIGA),
+    "on_demand_usd_per_hour": ("on_demand_usd_h",),
+    "commit_1y_usd_per_hour": ("commit_1y_usd_h",),
+    "commit_3y_usd_per_hour": ("commit_3y_usd_h",),
+    "source": ("price_source",),
+    "as_of": ("price_as_of",),
+}
+MODEL_COLUMNS: ColumnNames = {
+    "id": ("model_id",),
+    "parameters": ("params_total_b", GIGA),
+    "active_parameters": ("params_active_b", GIGA),
+    "ffn": ("ffn_intermediate",),
+    "expert_ffn": ("moe_intermediate",),
+    "vocabulary": ("vocab",),
+    "context_tokens": ("context_max",),
+}
+HOSTED_COLUMNS: ColumnNames = {
+    "id": ("model_id",),
+    **{
+        f"{name}_usd_per_token": (f"{name}_usd_mtok", PER_MILLION)
+        for name in ("input", "output", "cache_read", "cache_write", "batch_input", "batch_output")
+    },
+    "context_tokens": ("context_max",),
+    "output_tokens": ("output_max",),
+    "second_input_usd_per_token": ("second_source_input", PER_MILLION),
+    "second_output_usd_per_token": ("second_source_output", PER_MILLION),
+}
+SERVER_COLUMNS: ColumnNames = {
+    "ram_bytes": ("ram_gib", GIB),
+    "power_w": ("power_kw", 1e3),
+    "price_low_usd": ("price_usd_low",),
+    "price_usd": ("price_usd_typical",),
+    "price_high_usd": ("price_usd_high",),
+    "network_bytes_per_s": ("network_gbps", GIGA / 8),
+}
 
 
 def row_parser(*files: str) -> Callable[[Callable[[CsvRow], R]], Callable[[Path], list[R]]]:
-    """Makes a table's reader of what parses one row. The rows of several files follow each other."""
+    """Turn a parser of rows into the reader of a table; rows of several files follow each other."""
 
     def to_reader(parse: Callable[[CsvRow], R]) -> Callable[[Path], list[R]]:
         return lambda folder: [parse(row) for file in files for row in read_rows(folder, file)]
@@ -50,55 +98,40 @@ def _parse_accelerator(row: CsvRow) -> records.Accelerator:
     rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
     return row.to_record(
         records.Accelerator,
-        optional=("arch", "form", "scale_up", "host_link"),
-        id=row.required_text("accel_id"),
+        optional=("arch", "form", "scale_up", "host_link", "memory_marketing"),
+        columns=ACCELERATOR_COLUMNS,
         memory_bytes=row.whole_number("mem_gib", GIB) or 0,
-        memory_marketing=row.text("mem_marketing"),
-        memory_bandwidth_bytes_per_s=row.required_number("mem_bw_gbs", GIGA),
         flops={dtype: rate for dtype, rate in rates.items() if rate is not None},
         sparsity=row.text("sparsity_2to4") == "yes",
-        scale_up_bytes_per_s=row.number("scale_up_gbs_per_dir", GIGA),
-        price_low_usd=row.number("price_usd_low"),
-        price_high_usd=row.number("price_usd_high"),
     )
 
 
 def read_offers(folder: Path) -> list[records.Offer]:
-    """A machine's network is the price list's own figure, else its vendor's."""
+    """Read offers; a machine's network comes from the price list, or else from its vendor."""
     tables = read_rows(folder, "networks.csv") if (folder / "networks.csv").exists() else ()
     stated = {(row.required_text("provider"), row.required_text("instance_type")): row for row in tables}
     found = []
     for offer in read_rows(folder, "offers.csv"):
         network, note = offer.number("network_gbps", GIGA / 8), offer.text("network_note")
-        told = stated.get((offer.required_text("provider"), offer.required_text("instance_type")))
-        if network is None and told is not None:
-            network = told.required_number("network_gbps", GIGA / 8)
-            note = f"up to; {told.required_text('source')}"
+        vendor = stated.get((offer.required_text("provider"), offer.required_text("instance_type")))
+        if network is None and vendor is not None:
+            network = vendor.required_number("network_gbps", GIGA / 8)
+            note = f"up to; {vendor.required_text('source')}"
         found.append(_parse_offer(offer, network, note))
     return found
 
 
 def _parse_offer(row: CsvRow, network: float | None, note: str) -> records.Offer:
-    kind, as_of = row.one_of("price_kind", records.PriceKind), row.text("price_as_of")
-    listed, spot = row.number("on_demand_usd_h"), row.number("spot_usd_h")
+    kind, spot = row.one_of("price_kind", records.PriceKind), row.number("spot_usd_h")
     return row.to_record(
         records.Offer,
         optional=("arch", "spec_source", "spec_as_of"),
-        id=row.required_text("offer_id"),
+        columns=OFFER_COLUMNS,
         accelerator=row.text("accelerator") or None,
-        accelerator_count=row.count("accel_count"),
-        accelerator_share=row.required_number("accel_share"),
-        ram_bytes=round(row.required_number("ram_gib", GIB)),
-        local_nvme_bytes=row.whole_number("local_nvme_gb", GIGA),
         network_bytes_per_s=network,
         network_note=note,
-        on_demand_usd_per_hour=listed,
-        spot_usd_per_hour=None if spot == listed else spot,
-        commit_1y_usd_per_hour=row.number("commit_1y_usd_h"),
-        commit_3y_usd_per_hour=row.number("commit_3y_usd_h"),
-        source=row.required_text("price_source"),
-        as_of=as_of,
-        confidence=effective_confidence(as_of, "high" if kind == "list" else "low"),
+        spot_usd_per_hour=None if spot == row.number("on_demand_usd_h") else spot,
+        confidence=effective_confidence(row.text("price_as_of"), "high" if kind == "list" else "low"),
     )
 
 
@@ -107,7 +140,7 @@ def read_quality_scores(row: CsvRow) -> records.QualityScore:
     return row.to_record(
         records.QualityScore,
         optional=("method", "reported_by", "original_source"),
-        model=row.required_text("model_id"),
+        columns={"model": ("model_id",)},
         benchmark=row.required_text("benchmark").replace("-", "_"),
         confidence=effective_confidence(row.text("as_of"), "medium"),
     )
@@ -116,10 +149,10 @@ def read_quality_scores(row: CsvRow) -> records.QualityScore:
 def read_models(folder: Path, scores: list[records.QualityScore]) -> list[records.ModelSpec]:
     reported: dict[str, dict[str, float]] = {}
     for score in scores:
-        # Ratings (chess-like, over 1) are not shares and cannot be a floor.
+        # Ratings (Elo, above 1) are not shares and cannot be a minimum.
         if 0 < score.score < 1:
-            known = reported.setdefault(score.model, {})
-            known[score.benchmark] = min(score.score, known.get(score.benchmark, 1.0))
+            lowest = reported.setdefault(score.model, {})
+            lowest[score.benchmark] = min(score.score, lowest.get(score.benchmark, 1.0))
     rows = read_rows(folder, "llms_open.csv")
     return [_parse_model(row, reported.get(row.required_text("model_id"), {})) for row in rows]
 
@@ -135,13 +168,7 @@ def _parse_model(row: CsvRow, reported: dict[str, float]) -> records.ModelSpec:
     return row.to_record(
         records.ModelSpec,
         optional=("org", "licence_conditions", "released"),
-        id=row.required_text("model_id"),
-        parameters=round(row.required_number("params_total_b", GIGA)),
-        active_parameters=round(row.required_number("params_active_b", GIGA)),
-        ffn=row.whole_number("ffn_intermediate"),
-        expert_ffn=row.whole_number("moe_intermediate"),
-        vocabulary=row.count("vocab"),
-        context_tokens=row.count("context_max"),
+        columns=MODEL_COLUMNS,
         quality=dict(sorted(lowest.items())),
     )
 
@@ -149,20 +176,10 @@ def _parse_model(row: CsvRow, reported: dict[str, float]) -> records.ModelSpec:
 @row_parser("llms_hosted.csv")
 def read_hosted_models(row: CsvRow) -> records.HostedModel:
     agrees = {"yes": True, "no": False}.get(row.text("agrees"))
-    prices = ("cache_read", "cache_write", "batch_input", "batch_output")
+    confidence = effective_confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees])
+    optional = ("deprecation_date", "successor")
     return row.to_record(
-        records.HostedModel,
-        optional=("deprecation_date", "successor"),
-        id=row.required_text("model_id"),
-        input_usd_per_token=row.required_number("input_usd_mtok", PER_MILLION),
-        output_usd_per_token=row.required_number("output_usd_mtok", PER_MILLION),
-        **{f"{name}_usd_per_token": row.number(f"{name}_usd_mtok", PER_MILLION) for name in prices},
-        context_tokens=row.whole_number("context_max"),
-        output_tokens=row.whole_number("output_max"),
-        agrees=agrees,
-        second_input_usd_per_token=row.number("second_source_input", PER_MILLION),
-        second_output_usd_per_token=row.number("second_source_output", PER_MILLION),
-        confidence=effective_confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees]),
+        records.HostedModel, optional=optional, columns=HOSTED_COLUMNS, agrees=agrees, confidence=confidence
     )
 
 
@@ -186,7 +203,7 @@ def read_countries(row: CsvRow) -> records.Country:
 
 
 def read_tariffs(folder: Path, known: list[records.Country]) -> list[records.EnergyTariff]:
-    """Energy rows are keyed by alpha-3, with a state behind a dash; two groups (EU27, WORLD) stay as they are."""
+    """Read tariffs by alpha-3 code, with a state after a dash; the codes EU27 and WORLD are kept."""
     alpha2 = {country.alpha3: country.country for country in known if country.alpha3}
     found = []
     for file in ("energy.csv", "energy_more.csv"):
@@ -213,7 +230,7 @@ def _parse_tariff(row: CsvRow, country: str, area: str) -> records.EnergyTariff:
     )
 
 
-# --- what owning, storing, moving, committing and managed platforms cost
+# --- cost of owning, storing, moving, commitments and managed platforms
 
 
 @row_parser("onprem.csv", "operating.csv")
@@ -222,7 +239,7 @@ def read_planning_parameters(row: CsvRow) -> cost_records.PlanningParameter:
 
 
 def read_band(row: CsvRow) -> dict[str, Any]:
-    """Without a low or a high, the typical stands in: the band is then that of the confidence alone."""
+    """Read low, typical and high. Without low or high, typical replaces them: the confidence gives the band."""
     typical = row.required_number("typical")
     low, high = row.number("low"), row.number("high")
     return {"low": typical if low is None else low, "typical": typical, "high": typical if high is None else high}
@@ -230,16 +247,8 @@ def read_band(row: CsvRow) -> dict[str, Any]:
 
 @row_parser("nodes.csv")
 def read_servers(row: CsvRow) -> cost_records.ServerSpec:
-    return row.to_record(
-        cost_records.ServerSpec,
-        accelerator=row.text("accelerator") or None,
-        ram_bytes=round(row.required_number("ram_gib", GIB)),
-        power_w=row.required_number("power_kw", 1e3),
-        price_low_usd=row.required_number("price_usd_low"),
-        price_usd=row.required_number("price_usd_typical"),
-        price_high_usd=row.required_number("price_usd_high"),
-        network_bytes_per_s=row.required_number("network_gbps", GIGA / 8),
-    )
+    accelerator = row.text("accelerator") or None
+    return row.to_record(cost_records.ServerSpec, columns=SERVER_COLUMNS, accelerator=accelerator)
 
 
 @row_parser("storage_network.csv")
@@ -256,34 +265,34 @@ def read_storage_prices(row: CsvRow) -> cost_records.StoragePrice:
     )
 
 
-@row_parser("commitments.csv")
-def read_commitment_discounts(row: CsvRow) -> cost_records.CommitmentDiscount:
-    discount = row.required_number("discount_vs_on_demand")
-    return row.to_record(cost_records.CommitmentDiscount, optional=("payment",), discount=discount)
+read_commitment_discounts = table_reader(
+    cost_records.CommitmentDiscount,
+    "commitments.csv",
+    optional=("payment",),
+    columns={"discount": ("discount_vs_on_demand",)},
+)
+read_surcharges = table_reader(
+    cost_records.PlatformSurcharge,
+    "managed_platforms.csv",
+    optional=("basis",),
+    columns={"low": ("surcharge_pct_low", 0.01), "high": ("surcharge_pct_high", 0.01)},
+)
 
 
-@row_parser("managed_platforms.csv")
-def read_surcharges(row: CsvRow) -> cost_records.PlatformSurcharge:
-    low, high = row.number("surcharge_pct_low", 0.01), row.number("surcharge_pct_high", 0.01)
-    return row.to_record(cost_records.PlatformSurcharge, optional=("basis",), low=low, high=high)
-
-
-# --- facts about facts
+# --- metadata of facts
 
 
 def read_availability(folder: Path) -> list[RegionAvailability]:
-    """One table per provider, named after it."""
-    found = []
-    for provider, row in _rows_by_provider(folder, "_availability.csv"):
-        price = row.number("on_demand_usd_h")
-        found.append(row.to_record(RegionAvailability, provider=provider, on_demand_usd_per_hour=price))
-    return found
+    """Read one table per provider, named after it."""
+    columns = {"on_demand_usd_per_hour": ("on_demand_usd_h",)}
+    rows = _rows_by_provider(folder, "_availability.csv")
+    return [row.to_record(RegionAvailability, columns=columns, provider=provider) for provider, row in rows]
 
 
 def read_region_ratios(folder: Path) -> list[metadata_records.RegionRatio]:
     found = []
     for provider, row in _rows_by_provider(folder, "_region_multipliers.csv"):
-        # The home region stands in the column's name: `ratio_to_us_east_1`.
+        # The home region is in the column's name: `ratio_to_us_east_1`.
         column = next((name for name in row.cells if name.startswith("ratio_to_")), "ratio")
         made = row.to_record(
             metadata_records.RegionRatio,
@@ -304,9 +313,14 @@ def _rows_by_provider(folder: Path, ending: str) -> Iterator[tuple[str, CsvRow]]
             yield path.name.removesuffix(ending), row
 
 
-@row_parser("ttl.csv")
-def read_times_to_live(row: CsvRow) -> metadata_records.TimeToLive:
-    return row.to_record(metadata_records.TimeToLive, id=row.required_text("class"))
+read_times_to_live = table_reader(metadata_records.TimeToLive, "ttl.csv", columns={"id": ("class",)})
+read_refresh_sources = table_reader(
+    metadata_records.RefreshSource, "refresh_sources.csv", optional=("provider",), columns={"feeds": ("class",)}
+)
+read_plausibility_exceptions = table_reader(
+    metadata_records.PlausibilityException, "gate_exceptions.csv", columns={"notes": ("reason",)}
+)
+read_device_tools = table_reader(records.DeviceTool, "tools.csv")
 
 
 @row_parser("source_kinds.csv")
@@ -316,17 +330,3 @@ def read_source_patterns(row: CsvRow) -> metadata_records.SourcePattern:
     except re.error:
         raise row.cell_error("pattern", "not a pattern") from None
     return row.to_record(metadata_records.SourcePattern)
-
-
-@row_parser("refresh_sources.csv")
-def read_refresh_sources(row: CsvRow) -> metadata_records.RefreshSource:
-    feeds = row.one_of("class", metadata_records.FactClass)
-    return row.to_record(metadata_records.RefreshSource, optional=("provider",), feeds=feeds)
-
-
-@row_parser("gate_exceptions.csv")
-def read_plausibility_exceptions(row: CsvRow) -> metadata_records.PlausibilityException:
-    return row.to_record(metadata_records.PlausibilityException, notes=row.required_text("reason"))
-
-
-read_device_tools = table_reader(records.DeviceTool, "tools.csv")
