@@ -105,7 +105,7 @@ def test_ninety_days_later_accelerator_prices_are_marked_and_processor_prices_no
     assert [now.freshness(row) for row in (accelerated, plain)] == ["fresh", "fresh"]
     assert now.describe_stale_facts([accelerated, plain]) == ()
     assert later.describe_stale_facts([accelerated, plain, accelerated]) == (
-        "aws:us-east-1:p5.48xlarge: accelerator list price of 2026-07-20, about 90 days old (good for 30)",
+        "aws:us-east-1:p5.48xlarge: accelerator list price of 2026-07-20, about 90 days old (valid for 30 days)",
     )
     price = accelerated.on_demand_usd_per_hour or 0.0
     assert later.estimate(accelerated, price, "USD/h").low < now.estimate(accelerated, price, "USD/h").low

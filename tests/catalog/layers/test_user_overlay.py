@@ -116,7 +116,7 @@ def test_an_own_fact_lapses_after_its_day(tmp_path: Path) -> None:
         ),
         ("parts:\n  staff.europe:\n    typical: 1\n    until: 2027-01-01\n", "AW-CAT-04", 2, "reason", "reason"),
         ("parts:\n  staff.europe:\n    typical: 1\n    reason: r\n", "AW-CAT-04", 2, "until", "until"),
-        ("parts:\n  staff.europe:\n    reason: r\n    until: soon\n", "AW-CAT-04", 4, "until", "no day"),
+        ("parts:\n  staff.europe:\n    reason: r\n    until: soon\n", "AW-CAT-04", 4, "until", "not a day"),
         ("parts: {}\nnodes: {}\nparts: {}\n", "AW-CAT-04", 3, "parts", "line 1"),
         (
             "parts:\n  staff.europe:\n    reason: r\n    until: 2027-01-01\n    low: 1\n    low: 2\n",
@@ -125,8 +125,8 @@ def test_an_own_fact_lapses_after_its_day(tmp_path: Path) -> None:
             "low",
             "twice",
         ),
-        ("parts:\n  - staff.europe\n", "AW-CAT-04", 2, None, "a name"),
-        ("parts:\n  staff.europe: 5\n", "AW-CAT-04", 2, None, "a name"),
+        ("parts:\n  - staff.europe\n", "AW-CAT-04", 2, None, "a mapping"),
+        ("parts:\n  staff.europe: 5\n", "AW-CAT-04", 2, None, "a mapping"),
         ("parts:\n  staff.europe: {\n", "AW-CAT-04", 3, None, "YAML"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Chooses the efficiency row: for an engine, a quantisation and an instruction set; for a training task and one."""
+"""Chooses the efficiency row of an engine, quantisation and instruction set, or of a training task."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from archwright.errors import CatalogError
 
 WILDCARD = "*"
 GPU = "gpu"
-# A row fitted on one instruction set or quantisation says less about another: each foreign key widens both
-# factors by this much. A row that states "*" already carries the width of standing for any.
+# A row fitted on one instruction set or quantisation is less certain for another: each different key widens both
+# factors by this. A row with "*" already has the width for any key.
 WIDEN_PER_KEY = 1.25
 
 
 def choose_efficiency(rows: Iterable[Efficiency], engine: str, quantisation: str, isa: str) -> Efficiency:
-    """Exact; else another instruction set of the same kind; else another quantisation; else the generic rows.
+    """Choose the nearest row: exact, other instruction set of its kind, other quantisation, generic.
 
-    Among equals the widest. The row comes back under the asked keys, its factors widened and its confidence
-    lowered unless it matched. Raises CatalogError AW-CAT-05 when nothing at all applies.
+    Among equals the widest row wins. Unless the row matches exactly, it is returned under the requested keys with
+    wider factors and lower confidence. Raises CatalogError AW-CAT-05 if no row applies.
     """
     measured = ((_match_distance(row, engine, quantisation, isa), row) for row in rows)
     found = [(distance, row) for distance, row in measured if distance is not None]
     if not found:
         message = f"no efficiency is known for {engine} with {quantisation} on {isa}"
-        raise CatalogError("AW-CAT-05", message, hint="name an engine of the catalog's engine table")
+        raise CatalogError("AW-CAT-05", message, hint="use an engine of the catalog's engine table")
     distance, row = min(found, key=lambda pair: (pair[0], -pair[1].high_factor))
     if distance == 0:
         return row
-    foreign = (row.quantisation not in (quantisation, WILDCARD)) + (row.isa not in (isa, WILDCARD))
-    widened = WIDEN_PER_KEY**foreign
+    different = (row.quantisation not in (quantisation, WILDCARD)) + (row.isa not in (isa, WILDCARD))
+    widened = WIDEN_PER_KEY**different
     return replace(
         row,
         engine=engine,
@@ -44,26 +44,16 @@ def choose_efficiency(rows: Iterable[Efficiency], engine: str, quantisation: str
 
 
 def _match_distance(row: Efficiency, engine: str, quantisation: str, isa: str) -> int | None:
-    """How far a row is from the question, 0 for a match; None when it says nothing about it."""
-    if row.engine not in (engine, WILDCARD):
+    """Return the distance of a row from the keys, 0 for an exact match; None if the row does not apply."""
+    if row.engine not in (engine, WILDCARD) or (row.kind != "any" and (row.kind == GPU) != (isa == GPU)):
         return None
-    if row.kind != "any" and (row.kind == GPU) != (isa == GPU):
-        return None
-    return (
-        _key_distance(row.isa, isa, foreign=1, wild=4)
-        + _key_distance(row.quantisation, quantisation, foreign=2, wild=4)
-        + _key_distance(row.engine, engine, foreign=16, wild=16)
-    )
-
-
-def _key_distance(own: str, asked: str, *, foreign: int, wild: int) -> int:
-    if own == asked:
-        return 0
-    return wild if own == WILDCARD else foreign
+    # Own and requested key, distance of another key, distance of "*".
+    keys = ((row.isa, isa, 1, 4), (row.quantisation, quantisation, 2, 4), (row.engine, engine, 16, 16))
+    return sum((wild if own == WILDCARD else other) for own, asked, other, wild in keys if own != asked)
 
 
 def choose_training(rows: Iterable[TrainingEfficiency], task: Task, isa: str) -> TrainingEfficiency:
-    """The row of `task` for `isa`, else for any set. Raises CatalogError AW-CAT-05 without either."""
+    """Choose the row of `task` for `isa`, else for any set. Raises CatalogError AW-CAT-05 without either."""
     found = {row.isa: row for row in rows if row.task == task and row.isa in (isa, WILDCARD)}
     if not found:
         message = f"no efficiency is known for training a {task} on {isa}"

@@ -1,4 +1,4 @@
-"""How far a fact may be trusted: its layer, its kind of source, its age, and the band that all three earn."""
+"""The trust in a fact: its layer, kind of source and age, and the resulting band."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from archwright.catalog.tables.row_names import row_name
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import replace
 
-# Record types and the names `ttl.csv` has for them; what is missing does not age.
+# Record types and their names in `ttl.csv`; other types do not age.
 TABLE_OF: dict[type[records.Fact], str] = {
     records.Offer: "offers",
     records.HostedModel: "hosted",
@@ -38,7 +38,7 @@ TABLE_OF: dict[type[records.Fact], str] = {
 
 
 class FactProvenance(CatalogTables):
-    """`today` is the day ages are counted at. Without one, the shipped rows are judged at the day of the newest."""
+    """Ages are counted at `today`; without it, at the day of the newest shipped row."""
 
     @cached_property
     def today(self) -> date:
@@ -46,25 +46,23 @@ class FactProvenance(CatalogTables):
 
     @cached_property
     def snapshot_date(self) -> date:
-        """The day the shipped rows were last looked up: the newest of the days they state."""
+        """The newest of the days that the shipped rows state."""
         stated = (freshness.parse_as_of(row.as_of) for row in (*self.residency_rules, *self.refresh_sources))
         return max((day for day in stated if day is not None), default=date.min)
 
     # --- age
 
     def time_to_live(self, row: records.Fact, *, spot: bool = False) -> TimeToLive | None:
-        """The rule of the row's class; None for what does not age."""
-        table = TABLE_OF.get(type(row), "")
-        kind = self._fact_kind(row)
-        names = ("spot",) if spot else (f"{table}:{kind}", table)
-        return next((self._ttl_rules[name] for name in names if name in self._ttl_rules), None)
-
-    def _fact_kind(self, row: records.Fact) -> str:
+        """Return the rule of the row's class, None if the class does not age."""
+        table, kind = TABLE_OF.get(type(row), ""), ""
         if isinstance(row, records.Offer):
             device = self.accelerators.get(row.accelerator or "")
             is_processor = row.accelerator is None or (device is not None and device.kind == "cpu")
-            return "processor" if is_processor else "accelerator"
-        return row.kind if isinstance(row, cost_records.PlanningParameter) else ""
+            kind = "processor" if is_processor else "accelerator"
+        elif isinstance(row, cost_records.PlanningParameter):
+            kind = row.kind
+        names = ("spot",) if spot else (f"{table}:{kind}", table)
+        return next((self._ttl_rules[name] for name in names if name in self._ttl_rules), None)
 
     @cached_property
     def _ttl_rules(self) -> dict[str, TimeToLive]:
@@ -74,45 +72,45 @@ class FactProvenance(CatalogTables):
         return freshness.freshness_state(self.time_to_live(row), freshness.age_days(row.as_of, self.today))
 
     def describe_stale_facts(self, facts: Iterable[records.Fact]) -> tuple[str, ...]:
-        """Those of `facts` that are stale or expired, each once, in words: what a plan must name."""
+        """Describe the stale and expired `facts`, each once, for a plan."""
         old = (row for row in facts if self.freshness(row) in ("stale", "expired"))
         return tuple(dict.fromkeys(map(self._describe_age, old)))
 
     def _describe_age(self, row: records.Fact) -> str:
         rule, age = self.time_to_live(row), freshness.age_days(row.as_of, self.today)
-        since = "undated" if age is None else f"of {row.as_of}, about {age} days old"
-        limit = f" (good for {rule.ttl_days})" if rule else ""
-        return f"{row_name(row)}: {rule.id if rule else 'fact'} {since}{limit}"
+        date_text = "undated" if age is None else f"of {row.as_of}, about {age} days old"
+        limit = f" (valid for {rule.ttl_days} days)" if rule else ""
+        return f"{row_name(row)}: {rule.id if rule else 'fact'} {date_text}{limit}"
 
     def may_advise_buying(self, node: cost_records.ServerSpec) -> bool:
-        """Whether a plan may advise to buy `node`: not on a purchase price past its limit."""
+        """True if the purchase price of `node` is recent enough for advice to buy it."""
         return self.freshness(node) != "expired"
 
     # --- bands
 
     def estimate(self, row: records.Fact, value: float, unit: str, basis: str = "") -> Estimate:
-        """`value`, a figure of `row`, with the band of its confidence (a node: low to high), wider when old."""
+        """Return `value` of `row` with the band of its confidence (a node: low to high), wider with age."""
         spot = isinstance(row, records.Offer) and value == row.spot_usd_per_hour
-        made = replace(row.band(value, unit), basis=basis)
+        band = replace(row.band(value, unit), basis=basis)
         if isinstance(row, cost_records.ServerSpec) and value == row.price_usd:
-            made = replace(made, low=min(row.price_low_usd, value), high=max(row.price_high_usd, value))
-        return self._widen_with_age(row, made, spot=spot)
+            band = replace(band, low=min(row.price_low_usd, value), high=max(row.price_high_usd, value))
+        return self._widen_with_age(row, band, spot=spot)
 
     def parameter(self, name: str, basis: str = "") -> Estimate:
-        """A figure of running machines of one's own, between the source's low and high, wider when it is old."""
+        """Return a cost of own machines between the source's low and high, wider with age."""
         row = self.parts[name]
-        widest = row.band(row.typical, row.unit)
-        low, high = (row.low, row.high) if row.low < row.high else (widest.low, widest.high)
+        default = row.band(row.typical, row.unit)
+        low, high = (row.low, row.high) if row.low < row.high else (default.low, default.high)
         return self._widen_with_age(row, Estimate(value=row.typical, low=low, high=high, unit=row.unit, basis=basis))
 
-    def _widen_with_age(self, row: records.Fact, made: Estimate, *, spot: bool = False) -> Estimate:
+    def _widen_with_age(self, row: records.Fact, band: Estimate, *, spot: bool = False) -> Estimate:
         rule = self.time_to_live(row, spot=spot)
-        return freshness.widen_by_drift(made, freshness.drift_factors(rule, freshness.age_days(row.as_of, self.today)))
+        return freshness.widen_by_drift(band, freshness.drift_factors(rule, freshness.age_days(row.as_of, self.today)))
 
-    # --- where from
+    # --- sources
 
     def kind_of_source(self, source: str) -> SourceKind:
-        """From the words of a source, by the rows of source_kinds.csv."""
+        """Classify the text of a source by the rows of source_kinds.csv."""
         return next((kind for kind, pattern in self._patterns if pattern.search(source)), "third_party")
 
     @cached_property
@@ -120,7 +118,7 @@ class FactProvenance(CatalogTables):
         return [(words.kind, re.compile(words.pattern, re.IGNORECASE)) for words in self.source_words]
 
     def refreshed_offers(self, provider: str) -> frozenset[str]:
-        """The ids of the offers that a refresh brought."""
+        """Return the ids of the refreshed offers."""
         prices = self.refreshed_layer.prices.get(provider)
         if prices is None:
             return frozenset()

@@ -1,8 +1,8 @@
 """How facts age: states by time to live, and the band that grows with age.
 
 Within its time to live a figure keeps the band of its confidence. From there to twice that age the class's measured
-drift comes in, linear in the log and independent of the first band: squared log half-widths add. "2026" means the
-middle of that year, "2025-2026" the middle of both. A figure without any year counts as stale.
+drift is added, linear in the log and independent of the first band: squared log half-widths add. "2026" means the
+middle of that year, "2025-2026" the middle of both years. A figure without a year counts as stale.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ YEARS = re.compile(r"\b(\d{4})(?:-(\d{4}))?\b")
 
 @functools.lru_cache(maxsize=4096)
 def parse_as_of(as_of: str) -> date | None:
-    """The day in the middle of what `as_of` states; None when it states none."""
+    """Return the middle day of the period in `as_of`, None if it states none."""
     try:
         if found := DAY.search(as_of):
             year, month, day = map(int, found.groups())
@@ -41,13 +41,13 @@ def parse_as_of(as_of: str) -> date | None:
 
 
 def age_days(as_of: str, today: date) -> int | None:
-    """Never below 0: the middle of the current month may lie ahead."""
-    made = parse_as_of(as_of)
-    return None if made is None else max(0, (today - made) // timedelta(days=1))
+    """Return an age of at least 0, since the middle of the current month may lie ahead."""
+    day = parse_as_of(as_of)
+    return None if day is None else max(0, (today - day) // timedelta(days=1))
 
 
 def freshness_state(rule: TimeToLive | None, age: int | None) -> FreshnessState:
-    """A class without a rule does not age."""
+    """Return the state; a class without a rule does not age."""
     if rule is None:
         return "fresh"
     if age is None:
@@ -60,7 +60,7 @@ def freshness_state(rule: TimeToLive | None, age: int | None) -> FreshnessState:
 
 
 def drift_factors(rule: TimeToLive | None, age: int | None) -> tuple[float, float]:
-    """The factors by which a figure may have moved down and up since it was read."""
+    """Return the factors by which a figure may have changed downwards and upwards since it was read."""
     if rule is None:
         return 1.0, 1.0
     share = 1.0 if age is None else min(1.0, max(0.0, (age - rule.ttl_days) / max(1, rule.ttl_days)))
@@ -68,7 +68,7 @@ def drift_factors(rule: TimeToLive | None, age: int | None) -> tuple[float, floa
 
 
 def widen_by_drift(estimate: Estimate, drift: tuple[float, float]) -> Estimate:
-    """`estimate` with a drift independent of its band; an end at or below zero stays."""
+    """Widen `estimate` by a drift independent of its band; an end at or below zero stays."""
     down, up = drift
     if estimate.value <= 0 or down == up == 1.0:
         return estimate

@@ -35,13 +35,13 @@ from archwright.contract.record import Record, replace
 
 R = TypeVar("R", bound=Record)
 
-# Offers name parts of the world in words of their own; a region's country, or a group of it, tells which.
+# Country, or group of countries, of a region -> `geo` of an offer.
 GEOS = {"US": "US", "GB": "UK", "EEA": "EU", "APAC": "Asia"}
 DIGESTED = ("*.csv", "**/*.yaml", "**/*.json")
 
 
 def _internal_table(read: Callable[[Path], list[R]]) -> cached_property[tuple[R, ...]]:
-    """A table as it is read, out of the user's reach."""
+    """A table that the user cannot change."""
     return cached_property(lambda tables: tuple(read(tables.folder)))
 
 
@@ -54,7 +54,7 @@ def _keyed_table(read: Callable[[Path], list[R]], key: str = "id") -> overlaid_p
 
 
 class CatalogTables:
-    """`machine` is the measured layer, None before a probe; `latest` the file of the refreshed one, if any."""
+    """`machine`: the measured layer, None before a probe; `latest`: the file of the refreshed layer."""
 
     def __init__(
         self,
@@ -82,13 +82,13 @@ class CatalogTables:
 
     @cached_property
     def offers(self) -> tuple[records.Offer, ...]:
-        """Every offer. A planner that looks at one provider asks `offers_of`: the refreshed layer may hold 100,000."""
+        """Every offer; use `offers_of` for one provider, since the refreshed layer may have 100,000 offers."""
         found = tuple(offer for provider in self._providers_with_offers for offer in self.offers_of(provider))
         self.user_overlay.check_names("offers", (offer.id for offer in found))
         return found
 
     def offers_of(self, provider: str) -> tuple[records.Offer, ...]:
-        """The offers of one provider, by layer, the highest wins."""
+        """Return the offers of one provider; the highest layer wins."""
         if provider not in self._offers_by_provider:
             found = {**self.derived_offers.get(provider, {}), **self.shipped_offers.get(provider, {})}
             if provider in self.refreshed_layer.prices:
@@ -106,23 +106,23 @@ class CatalogTables:
 
     @cached_property
     def shipped_offers(self) -> Mapping[str, Mapping[str, records.Offer]]:
-        """Provider, then id."""
+        """Shipped offers by provider and id."""
         return _group_by_provider(parsers.read_offers(self.folder))
 
     @cached_property
     def derived_offers(self) -> Mapping[str, Mapping[str, records.Offer]]:
-        """Provider, then id."""
+        """Derived offers by provider and id."""
         shipped = [offer for of in self.shipped_offers.values() for offer in of.values()]
         derived = OfferDeriver(shipped, self.availability, self.geo).offers(self.region_ratios)
         return _group_by_provider(derived.values())
 
     def geo(self, provider: str, region: str) -> str | None:
-        """The part of the world in an offer's words; None for a region nobody knows."""
+        """Return the `geo` of offers in a region, None if the region is unknown."""
         known = self.regions.get((provider, region))
         if known is None:
             return None
         groups = {known.country, *self.countries[known.country].places}
-        return next((word for place, word in GEOS.items() if place in groups), "other")
+        return next((geo for place, geo in GEOS.items() if place in groups), "other")
 
     @cached_property
     def refreshed_layer(self) -> RefreshedLayer:
@@ -133,7 +133,7 @@ class CatalogTables:
     @overlaid_property
     def models(self) -> Mapping[str, records.ModelSpec]:
         found = {row.id: row for row in parsers.read_models(self.folder, list(self.scores))}
-        # Shapes come from a refresh, scores do not stand in them.
+        # A refreshed architecture has no scores.
         newer = [row for row in self.refreshed_layer.models if row.id in found]
         return found | {row.id: replace(row, quality=found[row.id].quality) for row in newer}
 
@@ -143,7 +143,7 @@ class CatalogTables:
 
     @overlaid_property
     def hosted(self) -> tuple[records.HostedModel, ...]:
-        """A refreshed price replaces the shipped ones of the same model; a shipped one nobody names any more stays."""
+        """A refreshed price replaces the shipped price of the same model; all other shipped prices stay."""
         newer = {(row.provider, row.id) for row in self.refreshed_layer.hosted}
         kept = [row for row in self.shipped_hosted if (row.provider, row.id) not in newer]
         return (*kept, *self.refreshed_layer.hosted)
@@ -163,7 +163,7 @@ class CatalogTables:
 
     @overlaid_property
     def embedders(self) -> Mapping[str, records.ModelSpec]:
-        """Open models that embed text and answer nothing."""
+        """Open models that embed text and generate none."""
         return {row.id: row for row in parsers.read_architectures(self.folder, "embedders.csv")}
 
     # --- places and rules
@@ -189,13 +189,13 @@ class CatalogTables:
 
     @overlaid_property
     def tariffs(self) -> tuple[records.EnergyTariff, ...]:
-        """Prices and the grid's carbon refreshed each where newer figures came, also for new places."""
+        """Prices and carbon intensity, each refreshed independently, also for new places."""
         prices = {row_name(row): row for row in self.refreshed_layer.tariffs}
         grids = {row.country: row for row in self.refreshed_layer.grid}
         found = {row_name(row): row for row in self.shipped_tariffs}
         for name, newer in prices.items():
             below = found.get(name, newer)
-            # The newer prices with the grid as it was; an older price of the other band would be dated as new.
+            # Keep the carbon intensity, but no older price of the other band: it would get the new date.
             grid = {field: getattr(below, field) for field in ("grid_gco2_per_kwh", "grid_year", "grid_source")}
             found[name] = replace(newer, **grid)
         known = {row.country for row in found.values() if not row.area}
@@ -207,7 +207,7 @@ class CatalogTables:
 
     @overlaid_property
     def storage_prices(self) -> tuple[cost_records.StoragePrice, ...]:
-        """A provider's refreshed prices of an item replace all shipped ones of it: tiers are only right together."""
+        """Refreshed prices of an item replace all its shipped prices: tiers are valid only together."""
         newer = {replacement_key(row) for row in self.refreshed_layer.storage}
         kept = [row for row in self.shipped_storage_prices if replacement_key(row) not in newer]
         return (*kept, *self.refreshed_layer.storage)
@@ -216,7 +216,7 @@ class CatalogTables:
     commitments = _list_table(parsers.read_commitment_discounts)
     surcharges = _list_table(parsers.read_surcharges)
 
-    # --- words and facts about facts
+    # --- names and metadata of facts
 
     aliases = _internal_table(table_reader(records.Alias, "aliases.csv"))
     times_to_live = _internal_table(parsers.read_times_to_live)
@@ -251,7 +251,7 @@ class CatalogTables:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over names and bytes of the shipped data, the refreshed layer and the user's facts in force."""
+        """SHA-256 over the shipped data (names and bytes), the refreshed layer and the user's active facts."""
         total = hashlib.sha256()
         files = sorted({path for pattern in DIGESTED for path in self.folder.glob(pattern)})
         for path in files:
@@ -264,7 +264,7 @@ class CatalogTables:
         return total.hexdigest()
 
 
-# What a user's own fact can change.
+# The tables that a user's own facts can change.
 OVERLAID = ("offers", *(name for name, value in vars(CatalogTables).items() if isinstance(value, overlaid_property)))
 
 

@@ -1,7 +1,7 @@
-"""The refreshed layer: current facts of public sources, laid over the shipped rows.
+"""The refreshed layer: current facts of public sources, which override the shipped rows.
 
-One file per generation, written whole and then named as the current one. Prices are columns beside a table of machine
-types, so 100,000 of them load in a fraction of a second.
+One file per generation is written and then named as the current one. Design: prices are columns beside a table of
+machine types, so 100,000 of them load in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from archwright.home import write_atomic
 CURRENT_FILE = "current"
 FILE_SUFFIX = ".msgpack"
 GENERATION = re.compile(r"\d{4,}")
-# Generations kept: the current one and those a rollback may go back to.
+# The current generation and those to which a rollback can return.
 GENERATIONS_TO_KEEP = 4
 DISCOUNTED = ("spot_usd_per_hour", "commit_1y_usd_per_hour", "commit_3y_usd_per_hour")
-# Sources round to four or five digits.
+# Relative tolerance: sources round to four or five digits.
 ROUNDING = 5e-4
 
 
 class MachineType(Record):
-    """What a machine type is, wherever it stands."""
+    """The build of a machine type, in any region."""
 
     provider: str
     instance_type: str
@@ -53,14 +53,14 @@ class RegionLocation(Record):
 
 
 class PriceOrigin(Record):
-    """Where prices were read, and when."""
+    """The source of prices and its date."""
 
     source: str
     as_of: str
 
 
 class ProviderPrices(Record):
-    """List and spot prices of one provider, by column; the whole numbers are places in the tables beside it."""
+    """Prices of one provider by column; `machine`, `place` and `origin` are indices into the tuples."""
 
     machines: tuple[MachineType, ...] = ()
     places: tuple[RegionLocation, ...] = ()
@@ -82,7 +82,7 @@ class GridCarbon(Record):
 
 
 class RefreshedLayer(Record):
-    """Everything a refresh has brought so far."""
+    """All facts of refreshes so far."""
 
     made_at: str = ""
     prices: dict[str, ProviderPrices] = {}
@@ -96,7 +96,7 @@ class RefreshedLayer(Record):
 
 
 def expand_offers(prices: ProviderPrices) -> Iterator[Offer]:
-    """The offers of one provider; a source without a date is recalled like any other."""
+    """Yield the offers of one provider; without a date their confidence is `recalled`."""
     builds = [as_dict(machine) for machine in prices.machines]
     for build in builds:
         build["spec_source"], build["spec_as_of"] = build.pop("source"), build.pop("as_of")
@@ -120,22 +120,21 @@ def expand_offers(prices: ProviderPrices) -> Iterator[Offer]:
 
 
 def is_same_price(one: float | None, other: float | None) -> bool:
-    """Whether two prices are one, rounded differently."""
+    """True if two prices are equal except for rounding."""
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=ROUNDING)
 
 
 def overlay_offer(below: Offer, newer: Offer) -> Offer:
-    """`newer` with what only `below` states: the spot and committed prices of an unchanged list price."""
+    """Return `newer`; if the list price is unchanged, missing spot and committed prices come from `below`."""
     if not is_same_price(newer.on_demand_usd_per_hour, below.on_demand_usd_per_hour):
         return newer
-    kept = {name: getattr(below, name) for name in DISCOUNTED if getattr(newer, name) is None}
-    return replace(newer, **kept)
+    return replace(newer, **{name: getattr(below, name) for name in DISCOUNTED if getattr(newer, name) is None})
 
 
 def current_generation(folder: Path) -> Path | None:
-    """The file in force; None before the first refresh."""
+    """Return the current file, None before the first refresh."""
     name = _current_name(folder)
     return None if name is None else folder / f"{name}{FILE_SUFFIX}"
 
@@ -149,23 +148,23 @@ def _current_name(folder: Path) -> str | None:
 
 
 def read_generation(path: Path) -> RefreshedLayer:
-    """Raises CatalogError AW-CAT-07 for a file that is gone or of another version."""
+    """Raises CatalogError AW-CAT-07 for a file that is missing or of another version."""
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=RefreshedLayer)
     except (OSError, ValueError) as error:
         message, where = f"the refreshed facts cannot be read: {error}", ErrorLocation(str(path))
-        hint = "archwright catalog refresh --from DIR again, or --rollback"
+        hint = "run archwright catalog refresh --from DIR again, or archwright catalog refresh --rollback"
         raise CatalogError("AW-CAT-07", message, where=where, hint=hint) from error
 
 
-def write_generation(folder: Path, made: RefreshedLayer) -> str:
-    """Keep `made` as a new generation and switch to it; returns its name. What was in force stays for a rollback."""
-    taken, now = _list_generations(folder), int(_current_name(folder) or 0)
-    for undone in (name for name in taken if int(name) > now):
-        # A rollback left it behind: going back again must not bring it.
+def write_generation(folder: Path, layer: RefreshedLayer) -> str:
+    """Store `layer` as the current generation; return its name. The previous one stays for a rollback."""
+    existing, now = _list_generations(folder), int(_current_name(folder) or 0)
+    for undone in (name for name in existing if int(name) > now):
+        # A rollback left this generation: a later rollback must not return to it.
         (folder / f"{undone}{FILE_SUFFIX}").unlink(missing_ok=True)
-    name = f"{int(taken[-1]) + 1 if taken else 1:04d}"
-    write_atomic(folder / f"{name}{FILE_SUFFIX}", msgspec.msgpack.encode(made))
+    name = f"{int(existing[-1]) + 1 if existing else 1:04d}"
+    write_atomic(folder / f"{name}{FILE_SUFFIX}", msgspec.msgpack.encode(layer))
     write_atomic(folder / CURRENT_FILE, name.encode())
     for old in _list_generations(folder)[:-GENERATIONS_TO_KEEP]:
         (folder / f"{old}{FILE_SUFFIX}").unlink(missing_ok=True)
@@ -173,11 +172,11 @@ def write_generation(folder: Path, made: RefreshedLayer) -> str:
 
 
 def roll_back(folder: Path) -> str:
-    """Switch to the generation before; returns its name, empty for none. Raises CatalogError AW-CAT-08."""
+    """Switch to the previous generation and return its name, "" if none. Raises CatalogError AW-CAT-08."""
     name = _current_name(folder)
     if name is None:
-        where = ErrorLocation(str(folder))
-        raise CatalogError("AW-CAT-08", "nothing was refreshed", where=where, hint="catalog refresh first")
+        message, hint = "there is no refresh to roll back", "run archwright catalog refresh --from DIR first"
+        raise CatalogError("AW-CAT-08", message, where=ErrorLocation(str(folder)), hint=hint)
     before = [other for other in _list_generations(folder) if int(other) < int(name)]
     if not before:
         (folder / CURRENT_FILE).unlink()

@@ -1,4 +1,4 @@
-"""The user's own facts: table -> row -> changed fields (SI), each with a reason and a last day."""
+"""The user's own facts: table -> row -> changed fields (SI), each row with a reason and a last day."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from archwright.errors import CatalogError, ErrorLocation
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-# Beside the fields of an own fact: why it differs, and the last day it holds.
+# Two more fields of an own fact: the reason for it, and the last day on which it is valid.
 REASON, UNTIL = "reason", "until"
 
 
 class UserOverride(NamedTuple):
-    """The fields changed of one row; `line` is where it stands, `lines` where each field does."""
+    """The changed fields of one row; `line` is the line of the row, `lines` are those of its fields."""
 
     fields: dict[str, Any]
     until: date
@@ -32,7 +32,7 @@ class UserOverride(NamedTuple):
 
 
 class UserOverlay:
-    """Read on first use. `known`: the tables that can be changed."""
+    """The overlay file, read on first use. `known`: the tables that can be changed."""
 
     def __init__(self, path: Path | None, known: Iterable[str], today: date) -> None:
         self._path, self._known, self._today = path or Path(), tuple(known), today
@@ -60,14 +60,15 @@ class UserOverlay:
         lines = {field: at for field, at, _ in _mapping_items(node, self._overlay_error)}
         plain = yaml.constructor.SafeConstructor().construct_document(node)
         fields = {field: value.isoformat() if isinstance(value, date) else value for field, value in plain.items()}
-        for needed, hint in ((REASON, "say why it differs, as in `contract 2026-17`"), (UNTIL, "a day: 2027-12-31")):
+        day_hint = "write a day such as 2027-12-31"
+        for needed, hint in ((REASON, "write the reason, such as `contract 2026-17`"), (UNTIL, day_hint)):
             if not fields.get(needed):
                 raise self._overlay_error(f"{name}: an own fact needs `{needed}`", line, needed, hint)
         try:
             until = date.fromisoformat(str(fields[UNTIL]))
         except ValueError as error:
-            what = f"`{UNTIL}` is no day: {fields[UNTIL]!r}"
-            raise self._overlay_error(what, lines[UNTIL], UNTIL, "a day: 2027-12-31") from error
+            message = f"`{UNTIL}` is not a day: {fields[UNTIL]!r}"
+            raise self._overlay_error(message, lines[UNTIL], UNTIL, day_hint) from error
         return UserOverride(fields, until, line, lines)
 
     @cached_property
@@ -79,7 +80,7 @@ class UserOverlay:
 
     @cached_property
     def expired_overrides(self) -> tuple[str, ...]:
-        """Facts whose last day has passed: they count no more, and somebody should know."""
+        """Names of facts after their last day: they have no effect, and the output names them."""
         named = (item for facts in self._overrides.values() for item in facts.items())
         return tuple(sorted(name for name, own in named if own.until < self._today))
 
@@ -87,7 +88,7 @@ class UserOverlay:
         return frozenset(self._active_overrides.get(table, {}))
 
     def check_names(self, table: str, rows: Iterable[str]) -> None:
-        """Raises CatalogError AW-CAT-01 when the user's facts name a row that is none."""
+        """Raises CatalogError AW-CAT-01 if the user's facts name a row that does not exist."""
         facts = self._active_overrides.get(table, {})
         known = set(rows) if facts else set()
         for name, own in facts.items():
@@ -103,21 +104,21 @@ class UserOverlay:
         known = set(row.__struct_fields__)
         for field in own.fields.keys() - {REASON, UNTIL}:
             if field not in known:
-                why = unknown_name_error("field", field, known)
-                what = f"{row_name(row)}: {why.message}"
-                raise self._overlay_error(what, own.lines[field], field, why.hint, why.nearest)
+                unknown = unknown_name_error("field", field, known)
+                message = f"{row_name(row)}: {unknown.message}"
+                raise self._overlay_error(message, own.lines[field], field, unknown.hint, unknown.nearest)
         reason = str(own.fields[REASON])
-        stated = {field: value for field, value in own.fields.items() if field not in (REASON, UNTIL)}
-        said = {"source": reason, "confidence": "high", "notes": f"{reason}; until {own.until}"}
-        plain = {**msgspec.to_builtins(row), **said, **stated}
+        changed = {field: value for field, value in own.fields.items() if field not in (REASON, UNTIL)}
+        source = {"source": reason, "confidence": "high", "notes": f"{reason}; until {own.until}"}
+        plain = {**msgspec.to_builtins(row), **source, **changed}
         try:
             return msgspec.convert({name: plain[name] for name in row.__struct_fields__ if name in plain}, type(row))
         except msgspec.ValidationError as error:
-            field = next((name for name in stated if f"$.{name}" in str(error)), "")
+            field = next((name for name in changed if f"$.{name}" in str(error)), "")
             raise self._overlay_error(f"{row_name(row)}: {error}", own.lines.get(field, own.line), field) from error
 
     def apply_to_table(self, table: str, rows: T) -> T:
-        """A table of records with the user's fields in them, whichever way it is kept."""
+        """Return a table (a mapping or a tuple of records) with the user's fields applied."""
         if not self.overridden_names(table):
             return rows
         listed: list[Record] = list(rows.values() if isinstance(rows, Mapping) else rows)  # type: ignore[arg-type]
@@ -126,14 +127,14 @@ class UserOverlay:
         return dict(zip(rows, changed, strict=True)) if isinstance(rows, Mapping) else tuple(changed)  # type: ignore[return-value]
 
     def _overlay_error(
-        self, what: str, line: int | None = None, field: str = "", hint: str = "", nearest: tuple[str, ...] = ()
+        self, message: str, line: int | None = None, field: str = "", hint: str = "", nearest: tuple[str, ...] = ()
     ) -> CatalogError:
         where = ErrorLocation(str(self._path), line, field or None)
-        return CatalogError("AW-CAT-04", what, where=where, hint=hint or "correct it there", nearest=nearest)
+        return CatalogError("AW-CAT-04", message, where=where, hint=hint or "correct this line", nearest=nearest)
 
 
 class overlaid_property(cached_property[T]):
-    """A property that reads a table, kept with the user's own facts in it; its name is the table's."""
+    """A cached property that reads a table and applies the user's own facts; its name is the table's."""
 
     def __init__(self, read: Callable[[Any], T]) -> None:
         super().__init__(lambda tables: tables.user_overlay.apply_to_table(self.attrname, read(tables)))
@@ -141,17 +142,17 @@ class overlaid_property(cached_property[T]):
 
 
 def _mapping_items(
-    node: yaml.Node | None, refused: Callable[..., CatalogError]
+    node: yaml.Node | None, to_error: Callable[..., CatalogError]
 ) -> Iterator[tuple[str, int, yaml.Node]]:
-    """Key, line and value of a mapping; nothing of an empty document."""
+    """Yield key, line and value of each entry of a mapping; an empty document has none."""
     if node is None:
         return
     if not isinstance(node, yaml.MappingNode):
-        raise refused("a name and what belongs to it is wanted here", node.start_mark.line + 1)
+        raise to_error("this must be a mapping", node.start_mark.line + 1, "", "write `name: value` here")
     seen: dict[str, int] = {}
     for key, value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
         if name in seen:
-            raise refused(f"{name!r} stands here twice, first in line {seen[name]}", line, name, "keep one of them")
+            raise to_error(f"{name!r} is here twice, first in line {seen[name]}", line, name, "keep one of them")
         seen[name] = line
         yield name, line, value

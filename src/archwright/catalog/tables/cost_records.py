@@ -1,4 +1,4 @@
-"""What owning, storing, moving, committing and managed platforms cost: the record types of those tables."""
+"""Records of costs: owning machines, storing and moving data, commitments, managed platforms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from archwright.catalog.tables.records import Fact
 
 
 class PlanningParameter(Fact):
-    """A figure of running one's own machines; `unit` is the source's (USD/server, kW max), `id` ours."""
+    """A cost of running own machines; `unit` is the source's (USD/server, kW max), `id` is ours."""
 
     id: str
     item: str
@@ -18,7 +18,7 @@ class PlanningParameter(Fact):
 
 
 class ServerSpec(Fact):
-    """A machine that is bought. `power_w` is the most it draws, its fans included and the building's cooling not."""
+    """A machine to buy. `power_w` is its maximum draw, including its fans, without the building's cooling."""
 
     id: str
     accelerator: str | None
@@ -34,8 +34,10 @@ class ServerSpec(Fact):
 
 
 class StoragePrice(Fact):
-    """What keeping or moving bytes costs. `kind` is object, block, file (per byte and month), egress or network (per
-    byte). The price holds from `from_bytes` to `to_bytes` of a month; `region` is empty where the source names none.
+    """Price of storing or moving a byte; it applies from `from_bytes` to `to_bytes` per month.
+
+    `kind` is object, block, file (per byte and month), egress or network (per byte). `region` is empty if the source
+    states none.
     """
 
     provider: str
@@ -48,7 +50,7 @@ class StoragePrice(Fact):
 
 
 class CommitmentDiscount(Fact):
-    """A discount on the on-demand price for a promise of `term_months`; 0 months is spot."""
+    """A discount on the on-demand price for a commitment of `term_months`; 0 months means spot."""
 
     provider: str
     scope: str
@@ -58,7 +60,7 @@ class CommitmentDiscount(Fact):
 
 
 class PlatformSurcharge(Fact):
-    """What a managed platform adds to the machines, as shares; None: a fixed price, in words in `basis`."""
+    """Surcharge of a managed platform as shares of the machines' price; None: a fixed price (`basis`)."""
 
     platform: str
     component: str

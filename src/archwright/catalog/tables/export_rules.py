@@ -12,7 +12,7 @@ from archwright.catalog.tables.records import Fact
 
 
 class ExportRule(Fact):
-    """`groups` are those of the rule's own text. `denied`: under embargo, no licence is to be expected."""
+    """`groups` are those of the rule's text. `denied`: under embargo, so no licence can be expected."""
 
     country: str
     groups: str

@@ -1,7 +1,7 @@
-"""Guidance: what a plan's sections say in words, as rows with their sources.
+"""Guidance: the texts of a plan's sections, as rows with their sources.
 
-Rows of one topic stand from the particular to the general: the first that fits a plan speaks for the topic. Features
-say which demands of a regulation something that exists answers today.
+Rows of a topic are sorted from specific to general: the first row that fits a plan is used. Features state which
+demands of a regulation this release meets today.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FOLDER = "guidance"
 
 
 class Advice(Fact):
-    """One row. It fits a plan that has all traits of `when` and none of `unless` (see `plan.sections.plan_traits`).
+    """Advice for plans with all traits of `when` and none of `unless` (see `plan.sections.plan_traits`).
 
-    `choice`, `why`, `alternative` and `why_not` may hold `{words}` of the plan. `clauses` ("NAME CLAUSE") says which
-    regulations demand it. `kept`: what of the user's own takes its place. `figure` names an estimate of the option.
-    `as_of` is "plan" where the source is the plan itself.
+    `choice`, `why`, `alternative` and `why_not` may contain `{words}` of the plan. `clauses` ("NAME CLAUSE"): the
+    regulations that demand it. `kept`: the user's own component that replaces it. `figure` names an estimate of the
+    option. `as_of` is "plan" if the source is the plan itself.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Advice(Fact):
 
 
 class Feature(Fact):
-    """What a part of a regulation's feature is called (`words`, a pattern), its state today, and what proves it."""
+    """A feature that a regulation's rows name by `words` (a pattern), its status today, and its proof."""
 
     id: str
     words: str
@@ -57,14 +57,14 @@ T = TypeVar("T", Advice, Feature)
 
 @functools.cache
 def read_advice(theme: Theme, folder: Path = DATA) -> tuple[Advice, ...]:
-    """The rows of a theme. Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for a wrong row."""
+    """Read a theme. Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for a wrong row."""
     path = folder / FOLDER / f"{theme}.yaml"
     return tuple(_check_rows(path, yaml_documents.read_document(path, list[Advice])))
 
 
 @functools.cache
 def read_features(folder: Path = DATA) -> tuple[Feature, ...]:
-    """What this release does, by the words that the regulations' rows use. Raises CatalogError as `read_advice`."""
+    """Read the features of this release. Raises CatalogError like `read_advice`."""
     path = folder / FOLDER / "features.yaml"
     return tuple(_check_rows(path, yaml_documents.read_document(path, list[Feature])))
 
@@ -73,7 +73,7 @@ def _check_rows(path: Path, rows: Sequence[T]) -> Sequence[T]:
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
-            raise yaml_documents.document_error(path, f"two rows are called {row.id!r}")
+            raise yaml_documents.document_error(path, f"two rows have the id {row.id!r}")
         if not row.source or not row.as_of:
             raise yaml_documents.document_error(path, f"row {row.id!r} has no source or no date")
         seen.add(row.id)

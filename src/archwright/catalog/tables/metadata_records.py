@@ -1,4 +1,4 @@
-"""Facts about facts: where machines exist, what hosted models are known for, how facts age, where new ones are from."""
+"""Metadata of facts: availability of machines, facts of hosted models, ages and sources of facts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FactClass = Literal["offers", "machines", "hosted", "storage", "grid", "tariffs"
 
 
 class RegionAvailability(Fact):
-    """A provider says that it has this machine type in this region; its list price there where the source has it."""
+    """A provider has this machine type in this region; its list price there, if the source states it."""
 
     provider: str
     region: str
@@ -22,7 +22,7 @@ class RegionAvailability(Fact):
 
 
 class RegionRatio(Fact):
-    """How much a machine family costs in a region over the provider's home region, read from the type `read_from`."""
+    """Price of a machine family in a region over its price at `home`, read from the type `read_from`."""
 
     provider: str
     family: str
@@ -33,9 +33,9 @@ class RegionRatio(Fact):
 
 
 class HostedModelFact(Fact):
-    """What is known of a hosted model beside its price: a place where it processes, or a reported score.
+    """A place where a hosted model processes data, or a reported score of the model.
 
-    `model` "*" stands for all of the provider. `name` is the place or the benchmark; `value` the score.
+    `model` "*" means all models of the provider. `name` is the place or the benchmark; `value` is the score.
     """
 
     provider: str
@@ -46,10 +46,10 @@ class HostedModelFact(Fact):
 
 
 class TimeToLive(Fact):
-    """How a class of facts ages. `applies_to` names tables, or "table:kind" for a part of one.
+    """How a class of facts ages. `applies_to` names tables, or "table:kind" for a part of a table.
 
-    A figure older than `ttl_days` may have drifted: by `drift_down` below or `drift_up` above at twice that age.
-    Past `expires_days` (None: never) no advice to buy rests on it.
+    A figure older than `ttl_days` may have drifted, at twice that age by the factors `drift_down` and `drift_up`.
+    After `expires_days` (None: never) a plan does not use it for advice to buy.
     """
 
     id: str
@@ -61,15 +61,17 @@ class TimeToLive(Fact):
 
 
 class SourcePattern(Fact):
-    """A source whose text matches `pattern` is of this kind; the first row that matches decides."""
+    """A source that matches `pattern` is of this kind; the first matching row decides."""
 
     kind: SourceKind
     pattern: str
 
 
 class RefreshSource(Fact):
-    """A public source of newer facts. `file` is the pattern of its files' names; without a `provider` the file says
-    whose machines it lists. Of several sources for one price, the lowest `priority` wins, then the newest.
+    """A public source of newer facts. `file` is the pattern of its file names.
+
+    Without a `provider`, the file states it. If several sources state a price, the lowest `priority` wins, then the
+    newest source.
     """
 
     id: str
@@ -83,7 +85,7 @@ class RefreshSource(Fact):
 
 
 class PlausibilityException(Fact):
-    """A row that a gate would refuse and that is right; `notes` say why."""
+    """A correct row that a gate would refuse; `notes` give the reason."""
 
     gate: str
     subject: str

@@ -1,7 +1,7 @@
-"""Resolves how people and tools spell accelerators and models to the rows of the catalog.
+"""Resolves the spellings of accelerators and models to the rows of the catalog.
 
-A spelling matches when, vendor words aside, each of its words is a word of the row (id, form, memory size). Of several
-rows ("the 80 GB ones") a plain name takes the alias table's choice, else the first.
+A spelling matches a row if each of its words, except vendor words, is a word of the row (id, form, memory size). If
+several rows match ("the 80 GB ones"), a plain name means the choice of the alias table, else the first row.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from archwright.catalog.tables.records import Accelerator, Alias, ModelSpec
 from archwright.errors import CatalogError, ErrorLocation
 
 MACHINE = re.compile(r"^\s*(\d{1,4})\s*[xX×]\s*(.+)$")
-# Words around a model's name that do not tell one model from another.
+# Suffixes of model names that do not distinguish models.
 MODEL_NOISE = re.compile(r"(instruct|chat|fp8|nvfp4|bf16|it)$")
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-case words; a number keeps the letters it is glued to, so `80 GB` becomes `80gb`."""
+    """Split into lower-case words; a number keeps its unit, so `80 GB` becomes `80gb`."""
     joined = re.sub(r"(\d)\s+(gi?b)\b", r"\1\2", text.lower())
     return re.findall(r"[a-z0-9.]+", joined.replace("gib", "gb"))
 
@@ -31,15 +31,15 @@ def normalise_name(text: str) -> str:
 def match_accelerator_family(
     name: str, rows: Mapping[str, Accelerator], aliases: Iterable[Alias]
 ) -> tuple[Accelerator, ...]:
-    """Every row the name covers, in table order; remarks in brackets do not count."""
-    said = {word for row in rows.values() for word in (*split_words(row.vendor), row.kind)}
-    said |= {alias.name for alias in aliases if alias.kind == "word"}
-    asked = [word for word in split_words(re.sub(r"\(.*?\)", " ", name)) if word not in said]
-    # A form or a memory size alone names no accelerator.
-    if not any(re.search(r"\d", word) and not re.fullmatch(r"\d+gb", word) for word in asked):
+    """Return every row that the name matches, in table order; text in brackets does not count."""
+    ignored = {word for row in rows.values() for word in (*split_words(row.vendor), row.kind)}
+    ignored |= {alias.name for alias in aliases if alias.kind == "word"}
+    words = [word for word in split_words(re.sub(r"\(.*?\)", " ", name)) if word not in ignored]
+    # A form or a memory size alone does not identify an accelerator.
+    if not any(re.search(r"\d", word) and not re.fullmatch(r"\d+gb", word) for word in words):
         return ()
-    whole = normalise_name(" ".join(asked))
-    return tuple(row for row in rows.values() if whole == normalise_name(row.id) or set(asked) <= _row_words(row))
+    key = normalise_name(" ".join(words))
+    return tuple(row for row in rows.values() if key == normalise_name(row.id) or set(words) <= _row_words(row))
 
 
 def _row_words(row: Accelerator) -> set[str]:
@@ -48,7 +48,7 @@ def _row_words(row: Accelerator) -> set[str]:
 
 
 def resolve_accelerator(name: str, rows: Mapping[str, Accelerator], aliases: Iterable[Alias]) -> Accelerator:
-    """One row for `name`. Raises CatalogError AW-CAT-01 with the nearest spellings."""
+    """Return one row for `name`. Raises CatalogError AW-CAT-01 with the nearest spellings."""
     known = {normalise_name(alias.name): alias.id for alias in aliases if alias.kind == "accelerator"}
     direct = rows.get(name) or rows.get(known.get(normalise_name(name), ""))
     if direct is not None:
@@ -60,15 +60,15 @@ def resolve_accelerator(name: str, rows: Mapping[str, Accelerator], aliases: Ite
 
 
 def resolve_model(name: str, rows: Mapping[str, ModelSpec], aliases: Iterable[Alias]) -> ModelSpec:
-    """One row for `name`, its organisation prefix and suffixes like `-Instruct` optional."""
+    """Return one row for `name`; the organisation and suffixes such as `-Instruct` are optional."""
     known = {normalise_name(alias.name): alias.id for alias in aliases if alias.kind == "model"}
     bare = name.rsplit("/", 1)[-1]
     direct = rows.get(name) or rows.get(known.get(normalise_name(bare), ""))
     if direct is not None:
         return direct
-    asked = _model_key(bare)
+    key = _model_key(bare)
     for row in rows.values():
-        if asked and asked == _model_key(row.id):
+        if key and key == _model_key(row.id):
             return row
     raise unknown_name_error("model", name, rows)
 
@@ -81,7 +81,7 @@ def _model_key(name: str) -> str:
 
 
 def parse_machine(text: str) -> tuple[int, str]:
-    """The count and the accelerator's name in a machine string like `8x NAME`; the count defaults to 1."""
+    """Return count and name of the accelerator in a machine like `8x NAME`; the count defaults to 1."""
     match = MACHINE.match(text)
     return (int(match.group(1)), match.group(2).strip()) if match else (1, text.strip())
 

@@ -239,7 +239,7 @@ def read_planning_parameters(row: CsvRow) -> cost_records.PlanningParameter:
 
 
 def read_band(row: CsvRow) -> dict[str, Any]:
-    """Read low, typical and high. Without low or high, typical replaces them: the confidence gives the band."""
+    """Read low, typical and high; typical replaces a missing low or high, then confidence gives the band."""
     typical = row.required_number("typical")
     low, high = row.number("low"), row.number("high")
     return {"low": typical if low is None else low, "typical": typical, "high": typical if high is None else high}

@@ -1,7 +1,7 @@
-"""The record types of the catalog, one per table. SI units inside; money in USD as the source states it.
+"""The record types of the catalog, one per table, in SI units and in USD as the source states it.
 
-Every record carries its source and, from it, `as_of` (empty when the source is undated) and `confidence`.
-An undated row counts as `recalled`. A price or a rate a source does not state is None, never a guess.
+Every record has its source, the source's date `as_of` (empty if undated) and `confidence`; an undated row counts as
+`recalled`. A price or a rate that the source does not state is None, never a guess.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PriceKind = Literal["list", "derived", "user"]
 DataZone = Literal["EEA", "adequacy", "third-country"]
 AliasKind = Literal["accelerator", "model", "word", "provider", "charge"]
 
-# How far a figure may be off each way (90 %). Anchored on list prices: 738 of 741 did not move in two to three
-# years (high), third-party purchase prices spread by 20 to 40 % (low), recalled ones are a step beyond.
+# Factor by which a figure may be off each way (90 %). Sources: 738 of 741 list prices did not change in two to three
+# years (high); third-party purchase prices spread by 20 to 40 % (low); recalled prices are one step wider.
 BAND: dict[Confidence, float] = {"high": 1.1, "medium": 1.25, "low": 1.5, "recalled": 1.6}
 
 
 class Fact(Record):
-    """What every row states about itself."""
+    """The source of a row, its date, its confidence and notes."""
 
     source: str
     as_of: str = ""
@@ -35,12 +35,12 @@ class Fact(Record):
     notes: str = ""
 
     def band(self, value: float, unit: str) -> Estimate:
-        """`value`, a figure of this row, with the band its confidence earns."""
+        """Return `value`, a figure of this row, with the band of its confidence."""
         return within_factor(value, BAND[self.confidence], unit)
 
 
 class Accelerator(Fact):
-    """One device as software sees it; `flops`: dense FLOP/s per dtype; `memory_bytes`: 0 for a processor."""
+    """One device. `flops`: dense FLOP/s per dtype; `memory_bytes`: usable by software, 0 for a processor."""
 
     id: str
     vendor: str
@@ -65,8 +65,8 @@ class Accelerator(Fact):
 class Offer(Fact):
     """One machine type at one provider in one region. `accelerator_count` is 0 without an accelerator.
 
-    `spot_usd_per_hour` is None where the source has no spot price, and where it equals the list price: the region then
-    has no spot market. `accelerator_share` below 1 means a slice of a device.
+    `spot_usd_per_hour` is None if the source has no spot price, or one equal to the list price: then the region has no
+    spot market. `accelerator_share` below 1 means a slice of a device.
     """
 
     id: str
@@ -93,13 +93,13 @@ class Offer(Fact):
 
 
 class ModelSpec(Fact):
-    """An open model: architecture, licence, quality. `ffn` is the dense width, `expert_ffn` that of one expert.
+    """An open model: architecture, licence, quality. `ffn`: dense width, `expert_ffn`: width of one expert.
 
-    `kv_bytes_per_token_bf16` counts every layer that keeps keys and values as if it saw the whole context; latent
-    and linear attention are already in it. With a `sliding_window`, only `full_attention_layers` of `layers` grow
-    beyond the window. None where the form of attention gives no constant per token.
-    `quality` maps a benchmark to a share; of several reports the lowest counts, since it is used as a floor.
-    `published_format` is that of the checkpoint its maker publishes; empty where 16 bits or not known.
+    `kv_bytes_per_token_bf16` counts every layer with keys and values as if it attended to the whole context; it
+    includes latent and linear attention. With a `sliding_window`, only `full_attention_layers` of `layers` grow beyond
+    the window. None if the attention has no constant size per token.
+    `quality` maps a benchmark to the lowest reported share, since plans use it as a minimum.
+    `published_format` is the format of the maker's checkpoint; empty if 16 bits or unknown.
     """
 
     id: str
@@ -132,7 +132,7 @@ class ModelSpec(Fact):
 
 
 class QualityScore(Fact):
-    """One reported score; methods differ, so scores are kept apart and never averaged."""
+    """One reported score; methods differ, so scores are never averaged."""
 
     model: str
     benchmark: str
@@ -143,7 +143,7 @@ class QualityScore(Fact):
 
 
 class HostedModel(Fact):
-    """Price of a hosted model per token. `agrees` is None where no second source knows the model."""
+    """Price of a hosted model per token. `agrees` is None if no second source has the model."""
 
     provider: str
     id: str
@@ -184,7 +184,7 @@ class Region(Fact):
 
 
 class Country(Fact):
-    """`places` are the groups it belongs to; `alpha3` only where another table uses that code."""
+    """`places` are the groups of the country; `alpha3` is set only if another table uses that code."""
 
     country: str
     alpha3: str
@@ -193,7 +193,7 @@ class Country(Fact):
 
 
 class EnergyTariff(Fact):
-    """`area` is a state ("US-VA"), empty for the country. Source, date and confidence are those of the price."""
+    """`area` is a state ("US-VA") or empty. Source, date and confidence are those of the price."""
 
     country: str
     area: str
@@ -205,7 +205,7 @@ class EnergyTariff(Fact):
 
 
 class ControlRule(Record):
-    """A clause, what it demands, our feature that answers it, what proves the feature works."""
+    """A clause, its demand, our feature that meets it, and the evidence that the feature works."""
 
     clause: str
     demand: str
@@ -243,9 +243,9 @@ class ResidencyRule(Fact):
 
 
 class EngineSpec(Fact):
-    """How an engine is watched: `metrics` maps our quantity to its series, `metric_labels` our label to its own.
+    """How an engine is monitored: `metrics` and `metric_labels` map our names to the engine's names.
 
-    `metrics_older` are the names a quantity had in earlier versions of the engine, newest first.
+    `metrics_older` are the series of a quantity in earlier versions of the engine, newest first.
     """
 
     id: str
@@ -262,12 +262,12 @@ class EngineSpec(Fact):
 
 
 class Efficiency(Fact):
-    """What share of a machine's probed rates an engine reaches; "*" stands for any.
+    """The share of a machine's probed rates that an engine reaches; "*" matches any key.
 
     A predicted time lies in [value / low_factor, value * high_factor]; both factors are at least 1.
-    `decode_share_of_matmul` holds below `batched_from` tokens computed together, `_batched` from there on;
-    `attention_share_of_matmul` is that of generated tokens' attention. Memory: the weights' file plus
-    `memory_overhead_bytes` plus the KV cache, at peak (1 + `memory_peak_share`) of that.
+    `decode_share_of_matmul` applies to batches of fewer than `batched_from` tokens, `_batched` to larger ones;
+    `attention_share_of_matmul` to the attention of generated tokens. Memory: weights file + `memory_overhead_bytes` +
+    KV cache, at the peak (1 + `memory_peak_share`) times that.
     """
 
     engine: str
@@ -288,12 +288,12 @@ class Efficiency(Fact):
 
 
 class TrainingEfficiency(Fact):
-    """What share of a machine's probed matrix rate the training of a task reaches, and what its process holds.
+    """The share of a machine's probed matrix rate that training of a task reaches, and its memory.
 
-    `isa` "*" stands for any; "-bf16" behind one says that the processor multiplies that format itself. Fixed figures
-    are what a step costs beside its arithmetic, in FLOPs of one thread of the probe: as a whole, for each layer or
-    tree, for each unit (the loop puts a row in its place). The first step's arithmetic costs `first_steps` others
-    more. What a step holds takes (1 + `memory_step_share`) of it.
+    `isa` "*" matches any; the suffix "-bf16" means that the processor multiplies that format itself. The fixed figures
+    are the cost of a step beside its arithmetic, in FLOPs of one thread of the probe: per step, per layer or tree, per
+    unit (the loop moves a row to its place). The arithmetic of the first step costs that of `first_steps` more steps.
+    The memory of a step is (1 + `memory_step_share`) times the size of its data.
     A predicted time lies in [value / low_factor, value * high_factor], a predicted memory within its own factors.
     """
 
@@ -315,8 +315,10 @@ class TrainingEfficiency(Fact):
 
 
 class Alias(Fact):
-    """Another name of a row or provider; a `word` (of a product line, a memory type) tells no row from another; a
-    `charge` is what a bill calls a family of machines or an accelerator.
+    """Another name of a row or provider.
+
+    A `word` (of a product line, a memory type) does not distinguish rows. A `charge` is the name of a machine family
+    or accelerator in a billing catalogue.
     """
 
     kind: AliasKind
@@ -333,7 +335,7 @@ class DeviceTool(Fact):
 
 
 class Quantisation(Fact):
-    """Mean bits a weight takes in a file of this form, scales included."""
+    """Mean bits per weight in a file of this format, including scales."""
 
     quantisation: str
     bits_per_weight: float

@@ -1,4 +1,4 @@
-"""What a row is called where people read it and where their own facts name it: one name, one row of its table."""
+"""Names of rows in output and in the user's own facts: one name, one row of its table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection
 from archwright.catalog.tables import cost_records, metadata_records, records
 from archwright.contract.record import Record
 
-# The fields whose values are a row's name, where they are not `id` or the usual ones.
+# The fields that make a row's name, if they are not `id` or DEFAULT_NAME_FIELDS.
 NAME_FIELDS: dict[type[Record], tuple[str, ...]] = {
     records.QualityScore: ("model", "benchmark", "method", "reported_by", "original_source"),
     records.ResidencyRule: ("jurisdiction",),
@@ -34,16 +34,16 @@ def row_name(row: Record) -> str:
     if isinstance(row, cost_records.StoragePrice) and row.from_bytes:
         return f"{row.provider} {row.region} {row.item} from {row.from_bytes / 1e9:g} GB"
     fields = NAME_FIELDS.get(type(row), ("id",) if getattr(row, "id", "") else DEFAULT_NAME_FIELDS)
-    said = [str(part) for part in (getattr(row, field, "") for field in fields) if part not in ("", None)]
-    return " ".join(said) or str(getattr(row, "model", "") or getattr(row, "source", ""))
+    parts = [str(part) for part in (getattr(row, field, "") for field in fields) if part not in ("", None)]
+    return " ".join(parts) or str(getattr(row, "model", "") or getattr(row, "source", ""))
 
 
 def replacement_key(row: Record) -> str:
-    """The name of what a newer fact replaces: a price with all its tiers."""
+    """Return the name of the facts that a newer fact replaces; a price replaces all tiers."""
     return f"{row.provider} {row.kind} {row.item}" if isinstance(row, cost_records.StoragePrice) else row_name(row)
 
 
-# What a plan calls a fact that it takes from one row, and how that row's name then reads.
+# The id of a basis in a plan, and the name of the row that the basis is taken from.
 BASIS_PATTERNS = (
     (r"part\.(.+)", "{0}"),
     (r"price\.(?:node\.|spot\.)?(.+)", "{0}"),
@@ -60,13 +60,13 @@ BASIS_PATTERNS = (
 
 
 def find_row_of_basis(basis: str, names: Collection[str]) -> str | None:
-    """The row, among those with `names`, that a plan's basis of that id was taken from; None where it is no one row."""
+    """Return the one of `names` that the basis of a plan is taken from; None if that is not a single row."""
     for pattern, spelling in BASIS_PATTERNS:
         found = re.fullmatch(pattern, basis)
         if found is not None:
-            # An id is a name in small letters with hyphens for blanks.
-            wanted = spelling.format(*(re.escape(part).replace(r"\-", "[- ]") for part in found.groups()))
-            row = next((name for name in names if re.fullmatch(wanted, name, re.IGNORECASE)), None)
+            # An id is a name in lower case with hyphens instead of spaces.
+            name_pattern = spelling.format(*(re.escape(part).replace(r"\-", "[- ]") for part in found.groups()))
+            row = next((name for name in names if re.fullmatch(name_pattern, name, re.IGNORECASE)), None)
             if row is not None:
                 return row
     return None

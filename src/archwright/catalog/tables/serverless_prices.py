@@ -1,4 +1,4 @@
-"""Accelerators paid by the second: their price, how long an idle one stays, how long a cold one takes to start."""
+"""Accelerators paid by the second: price, time until an idle worker stops, cold start time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from archwright.catalog.tables.records import Fact
 
 
 class ServerlessPrice(Fact):
-    """One worker with one accelerator. `start_s` is from nothing to the first request, paid like work."""
+    """One worker with one accelerator. `start_s` is the cold start to the first request, which is charged."""
 
     provider: str
     accelerator: str

@@ -1,4 +1,4 @@
-"""What machines do beside serving text: rates, shares and habits of training, images, tables and data processing."""
+"""Rates and shares of work other than serving text: training, images, tables, data processing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from archwright.catalog.tables.parsers import read_band, row_parser
 
 
 class WorkRate(records.Fact):
-    """A figure of some work, between the source's low and high; `unit` is SI."""
+    """A figure of some kind of work, between the source's low and high; `unit` is SI."""
 
     id: str
     item: str
@@ -19,7 +19,7 @@ class WorkRate(records.Fact):
 
     @property
     def fact(self) -> str:
-        """As a basis quotes it."""
+        """Format the row as a basis quotes it."""
         figures = f"{self.typical:g} [{self.low:g}, {self.high:g}] {self.unit}".rstrip()
         return f"{self.item}: {figures} ({self.source}, {self.as_of or 'undated'}, {self.confidence})"
 

@@ -24,11 +24,11 @@ def read_regulations(folder: Path) -> list[records.Regulation]:
 
 
 def read_document(path: Path, wanted: type[T]) -> T:
-    """Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for one that has another form."""
+    """Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for a file of another form."""
     try:
         return msgspec.convert(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader), wanted)
     except FileNotFoundError:
-        message, where = f"the catalog lacks {path.name}", ErrorLocation(str(path))
+        message, where = f"the catalog has no {path.name}", ErrorLocation(str(path))
         raise CatalogError("AW-CAT-03", message, where=where, hint="reinstall archwright") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -37,5 +37,6 @@ def read_document(path: Path, wanted: type[T]) -> T:
         raise document_error(path, f"a fact has the wrong form: {error}") from error
 
 
-def document_error(path: Path, what: str, line: int | None = None) -> CatalogError:
-    return CatalogError("AW-CAT-04", what, where=ErrorLocation(str(path), line), hint="correct it there")
+def document_error(path: Path, message: str, line: int | None = None) -> CatalogError:
+    hint = "correct the file, or reinstall archwright"
+    return CatalogError("AW-CAT-04", message, where=ErrorLocation(str(path), line), hint=hint)
