@@ -216,8 +216,8 @@ def test_a_work_under_a_licence_keeps_it_in_its_rows(done: Done) -> None:
 @pytest.mark.parametrize(
     ("subject", "reason"),
     [
-        ("unheard.large", "its machine type has no known build"),
-        ("aws:eu-west-9:unheard.large", "no list price stands beside its spot price"),
+        ("unheard.large", "the build of the machine type is unknown"),
+        ("aws:eu-west-9:unheard.large", "a spot price without a list price"),
         ("aws:eu-central-1:g5.xlarge: 90", "gate price-of-one"),
         ("Standard_D32s_v5: 9 USD/h", "gate below-list"),
         ("b9-highgpu-1g", "gate usable-memory"),
@@ -226,11 +226,11 @@ def test_a_work_under_a_licence_keeps_it_in_its_rows(done: Done) -> None:
         ("a9-highgpu-1g", "accelerator Q9000 is unknown"),
         ("Qwen3-8B", "gate recount"),
         ("H200-SXM-141GB", "gate dense-rates"),
-        ("elo", "a score that is no share"),
-        ("nobodys-1b", "a model this catalog has no row of"),
-        ("XK", "a country this catalog does not know"),
-        ("US-NV", "no price a kWh can have"),
-        ("US-OH", "states no price for a business"),
+        ("elo", "the score is not a share between 0 and 1"),
+        ("nobodys-1b", "the catalog has no such model"),
+        ("XK", "the catalog has no such country"),
+        ("US-NV", "price per kWh outside 0.005 to 2 USD"),
+        ("US-OH", "no price for a business"),
     ],
 )
 def test_what_is_not_taken_has_a_reason(done: Done, subject: str, reason: str) -> None:

@@ -98,21 +98,21 @@ def test_an_accelerator_is_told_by_its_memory(done: Done) -> None:
 @pytest.mark.parametrize(
     ("subject", "reason"),
     [
-        ("moon-1", "its region is unknown, so is its residency"),
-        ("Dadsv5_Type1", "its machine type has no known build"),
+        ("moon-1", "its region, and so its residency, is unknown"),
+        ("Dadsv5_Type1", "the build of the machine type is unknown"),
         ("q9.4xlarge", "accelerator Q9000 is unknown"),
         ("nothing.large", "no processors or no memory stated"),
-        ("nan.large", "its price is no number"),
+        ("nan.large", "its price is not a number"),
         ("trn2.48xlarge", "gate usable-memory"),
         ("1x_NEW_SECURE", "gate usable-memory"),
-        ("us-central1:a2-highgpu-1g", "its source counts other accelerators: the price may be the host's"),
+        ("us-central1:a2-highgpu-1g", "its source counts other accelerators, so the price may be that of the host alone"),
         ("a3-highgpu-8g: 90", "gate below-list"),
-        ("nowhere-1", "a provider this catalog has no hosted models of"),
-        ("free-1", "free of charge, or no price a token can have"),
-        ("elsewhere", "a provider this catalog does not know"),
-        ("azure: Internet egress", "its price is no number"),
-        ("Nowhere", "a country this catalog does not know"),
-        ("FRA", "no carbon a grid can have"),
+        ("nowhere-1", "the catalog has no hosted models of this provider"),
+        ("free-1", "output is free, or a price is implausible"),
+        ("elsewhere", "the catalog has no such provider"),
+        ("azure: Internet egress", "the price is not a number of at least 0"),
+        ("Nowhere", "the catalog has no such country"),
+        ("FRA", "carbon intensity outside 0 to 2000 g/kWh"),
     ],
 )
 def test_what_is_not_taken_has_a_reason(done: Done, subject: str, reason: str) -> None:
@@ -334,7 +334,7 @@ def test_nothing_to_refresh_from_names_the_files(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("global_energy_mix.json", b"{", "truncated"),
-        ("global_energy_mix-2027-01-01.json", b"{}", "states a day ahead"),
+        ("global_energy_mix-2027-01-01.json", b"{}", "states a day in the future"),
         ("global_energy_mix.json", b" " * 200, "more than 100"),
     ],
 )

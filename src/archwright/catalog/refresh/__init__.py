@@ -1,1 +1,1 @@
-"""Refresh the catalog from public sources: read, check plausibility, merge, report the difference."""
+"""Refreshes the catalog from public sources: read, check plausibility, merge, report the difference."""

@@ -1,9 +1,9 @@
-"""`catalog diff`: what the refreshed layer changes against the rows below it, and which plans rest on what changed."""
+"""`catalog diff`: changes of the refreshed layer against lower layers, and the plans that use them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.refreshed_layer import expand_offers, is_same_price, overlay_offer
@@ -11,12 +11,12 @@ from archwright.catalog.refresh.fact_view import list_figures
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 
-# Beside offers, what a refresh may change.
+# The tables that a refresh can change, in addition to offers.
 REFRESHED_TABLES = ("hosted", "storage_prices", "tariffs", "scores", "models", "accelerators")
 
 
 class FigureChange(Record):
-    """One figure that a refresh has changed. `after` is None where it is stated no more."""
+    """One figure that a refresh has changed. `after` is None if the figure is no longer stated."""
 
     fact: str
     figure: str
@@ -27,7 +27,7 @@ class FigureChange(Record):
 
 
 class PlanChange(Record):
-    """A plan whose bases name changed facts; `facts` are these. It would come out differently."""
+    """A plan with bases of changed `facts`: a new plan would differ."""
 
     plan: str
     organisation: str
@@ -44,14 +44,21 @@ class CatalogDiff(Record):
 
 
 def diff_catalog(catalog: Catalog, plans: dict[str, Plan]) -> CatalogDiff:
-    """`plans` by the name of their file."""
+    """Compare layers; `plans` maps file names to plans."""
     changes = tuple(sorted(_figure_changes(catalog), key=lambda change: (change.fact, change.figure)))
-    touched = {change.fact for change in changes}
+    # A basis names a fact as `provider:region:type: ...` or `provider model: ...`.
+    forms = {fact: (f"{fact}:", f"{fact.replace(':', ' ', 1)}:") for fact in {change.fact for change in changes}}
+    affected = []
+    for name, plan in plans.items():
+        texts = [text for basis in plan.bases for text in basis.facts]
+        facts = sorted(fact for fact, starts in forms.items() if any(text.startswith(starts) for text in texts))
+        if facts:
+            affected.append(PlanChange(plan=name, organisation=plan.organisation, facts=tuple(facts)))
     return CatalogDiff(
         refreshed_on=catalog.refreshed_layer.made_at,
         changes=changes,
         added=dict(sorted(_count_new_facts(catalog).items())),
-        plans=tuple(change for name, plan in plans.items() for change in _affected_plans(name, plan, touched)),
+        plans=tuple(affected),
     )
 
 
@@ -72,7 +79,7 @@ def _compare_rows(name: str, before: Record, after: Record) -> Iterator[FigureCh
     new, source = {figure.name: figure.value for figure in list_figures(after)}, str(getattr(after, "source", ""))
     for figure in list_figures(before):
         value = new.get(figure.name)
-        # What a second source says is no figure of the fact itself.
+        # The price of a second source is not a figure of the fact itself.
         if not figure.name.startswith("second_") and not is_same_price(value, figure.value):
             kind, unit, old = figure.name, figure.unit, figure.value
             yield FigureChange(fact=name, figure=kind, unit=unit, before=old, after=value, source=source)
@@ -88,12 +95,3 @@ def _count_new_facts(catalog: Catalog) -> Counter[str]:
         new = (row for name, row in catalog.without_user_overlay.rows_by_name(table).items() if name not in older)
         found.update(f"{table} {getattr(row, 'provider', '')}".strip() for row in new)
     return +found
-
-
-def _affected_plans(name: str, plan: Plan, touched: Iterable[str]) -> Iterator[PlanChange]:
-    """A basis names a fact as `provider:region:type: ...` or `provider model: ...`."""
-    said = [fact for basis in plan.bases for fact in basis.facts]
-    words = {fact: (f"{fact}:", f"{fact.replace(':', ' ', 1)}:") for fact in touched}
-    found = sorted(fact for fact, forms in words.items() if any(text.startswith(forms) for text in said))
-    if found:
-        yield PlanChange(plan=name, organisation=plan.organisation, facts=tuple(found))

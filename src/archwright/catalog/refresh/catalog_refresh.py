@@ -1,8 +1,8 @@
-"""`catalog refresh`: makes a new refreshed layer of files of public sources that the user has brought.
+"""`catalog refresh`: builds a new refreshed layer from files of public sources in the user's folder.
 
-Nothing is fetched: the machine may be cut off. A source's files are known by their names, plain or packed (.gz). A file
-that states no day takes the day in its path (`litellm-2026-11-20.json`), else its rows count as recalled. A refresh
-replaces what an earlier one brought of the same class (and provider); all else stays.
+Nothing is downloaded, since the machine may be offline. File names identify the sources, plain or compressed (.gz). A
+file without a stated day takes the day in its path (`litellm-2026-11-20.json`), or else its rows count as recalled. A
+refresh replaces the earlier facts of the same class (and provider); all other facts stay.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ F = TypeVar("F", bound=Fact)
 LARGEST_BYTES = 512 << 20
 DAY = re.compile(r"-?\d{4}-\d{2}-\d{2}")
 GZIP_SUFFIX = ".gz"
-# Builds have no use without prices.
+# A refresh of prices reads builds too, and the reverse: neither is useful alone.
 COUPLED_CLASSES: dict[FactClass, tuple[FactClass, ...]] = dict.fromkeys(("machines", "offers"), ("machines", "offers"))
 
 
 class FileRead(Record):
-    """What was read of a source: its one file, or the pattern of several and the newest day they state."""
+    """The files read of one source: a single file's name, or the pattern of several; their newest day."""
 
     file: str
     source: str
@@ -52,7 +52,7 @@ class FileRefused(Record):
 
 
 class FileMissing(Record):
-    """What the folder lacks: a file of that name, to be had from `origin`."""
+    """A file that the folder lacks; it can be downloaded from `origin`."""
 
     file: str
     feeds: str
@@ -61,7 +61,7 @@ class FileMissing(Record):
 
 
 class RefreshReport(Record):
-    """What a refresh did. `generation` is empty when nothing could be read; `kept` counts the rows now in the layer."""
+    """The result of a refresh; `generation` is empty if no file could be read, `kept` counts the rows."""
 
     generation: str
     kept: dict[str, int]
@@ -74,56 +74,55 @@ class RefreshReport(Record):
 
 
 def refresh_catalog(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, today: date) -> RefreshReport:
-    """Read `bring` into a new generation of `layer`. Raises CatalogError AW-CAT-09 if it can read nothing."""
+    """Read `bring` into a new generation of `layer`. Raises CatalogError AW-CAT-09 if no file can be read."""
     classes = None if only is None else COUPLED_CLASSES.get(only, (only,))
-    wanted = [row for row in catalog.refresh_sources if classes is None or row.feeds in classes]
+    sources = [row for row in catalog.refresh_sources if classes is None or row.feeds in classes]
     files: list[RefreshInput] = []
     read: list[FileRead] = []
     refused: list[FileRefused] = []
     missing: list[FileMissing] = []
-    for source in sorted(wanted, key=lambda row: row.priority):
+    for source in sorted(sources, key=lambda row: row.priority):
         paths = _newest_files(bring, source.file)
         if not paths:
-            named = {name: getattr(source, name) for name in FileMissing.__struct_fields__}
-            missing.append(FileMissing(**named))
-        of_source: list[RefreshInput] = []
+            missing.append(FileMissing(**{name: getattr(source, name) for name in FileMissing.__struct_fields__}))
+        found: list[RefreshInput] = []
         names: list[str] = []
         for path in paths:
             name = path.relative_to(bring).as_posix()
             try:
-                of_source += _read_file(catalog, path, name, source, today)
+                found += _read_file(catalog, path, name, source, today)
                 names.append(name)
             except (CatalogError, ValueError, OSError, RecursionError) as error:
                 refused.append(FileRefused(file=name, why=str(error)))
-        files += of_source
+        files += found
         if names:
-            one = FileRead(
+            file_read = FileRead(
                 file=names[0] if len(names) == 1 else source.file,
                 source=source.id,
-                as_of=max((file.as_of for file in of_source), default=""),
-                rows=sum(file.found.rows for file in of_source),
+                as_of=max((file.as_of for file in found), default=""),
+                rows=sum(file.found.rows for file in found),
                 files=len(names),
             )
-            read.append(one)
+            read.append(file_read)
     report = RefreshReport(generation="", kept={}, read=tuple(read), refused=tuple(refused), missing=tuple(missing))
     if not files:
         raise _nothing_read_error(bring, report)
-    # Of equal sources the newer one counts: sorting keeps the order of equals.
+    # Among sources of equal priority the newer one wins: sorting is stable.
     files = sorted(sorted(files, key=lambda file: file.as_of, reverse=True), key=lambda file: file.source.priority)
-    aside = RefreshReportBuilder()
-    made = _build_layer(catalog, aside, files, today)
+    builder = RefreshReportBuilder()
+    refreshed = _build_layer(catalog, builder, files, today)
     return replace(
         report,
-        generation=refreshed_layer.write_generation(layer, made),
-        kept=count_rows(made),
-        set_aside=aside.skipped_rows,
-        disagreements=tuple(aside.disagreements),
-        flags=tuple(aside.flags),
+        generation=refreshed_layer.write_generation(layer, refreshed),
+        kept=count_rows(refreshed),
+        set_aside=builder.skipped_rows,
+        disagreements=tuple(builder.disagreements),
+        flags=tuple(builder.flags),
     )
 
 
 def _newest_files(folder: Path, pattern: str) -> tuple[Path, ...]:
-    """Of the files that differ by the day in their names alone the last one each."""
+    """Return the newest of the files whose names differ only by the day."""
     found: dict[str, Path] = {}
     for path in sorted((*folder.glob(pattern), *folder.glob(pattern + GZIP_SUFFIX)), key=str):
         if path.is_file():
@@ -132,16 +131,16 @@ def _newest_files(folder: Path, pattern: str) -> tuple[Path, ...]:
 
 
 def _read_file(catalog: Catalog, path: Path, name: str, source: RefreshSource, today: date) -> list[RefreshInput]:
-    """One for each provider that the file speaks of."""
+    """Return one input for each provider of the file."""
     size = path.stat().st_size
     if size > LARGEST_BYTES:
-        raise ValueError(f"{size} bytes, more than {LARGEST_BYTES}")
+        raise ValueError(f"the file has {size} bytes, more than {LARGEST_BYTES}")
     context = FileContext(name.removesuffix(GZIP_SUFFIX), today)
     found = read_source(source.adapter, decompress_gzip(path.read_bytes()), context)
-    named = DAY.search(name)
-    as_of = found.as_of or (named[0].removeprefix("-") if named else "")
+    day = DAY.search(name)
+    as_of = found.as_of or (day[0].removeprefix("-") if day else "")
     if as_of > today.isoformat():
-        raise ValueError(f"states a day ahead: {as_of}")
+        raise ValueError(f"the file states a day in the future: {as_of}")
     return [
         RefreshInput(replace(source, provider=catalog.canonical_provider(of)), as_of, part, today.isoformat())
         for of, part in found.parts or ((source.provider, found),)
@@ -149,10 +148,10 @@ def _read_file(catalog: Catalog, path: Path, name: str, source: RefreshSource, t
 
 
 def _build_layer(
-    catalog: Catalog, aside: RefreshReportBuilder, files: list[RefreshInput], today: date
+    catalog: Catalog, report: RefreshReportBuilder, files: list[RefreshInput], today: date
 ) -> RefreshedLayer:
-    """What was there, with what these files bring in place of it."""
-    before, figures = catalog.refreshed_layer, FigureMerger(catalog, aside)
+    """Return the current layer with the facts of these files in place of earlier ones."""
+    before, figures = catalog.refreshed_layer, FigureMerger(catalog, report)
 
     def of(*classes: FactClass) -> list[RefreshInput]:
         return [file for file in files if file.source.feeds in classes]
@@ -160,8 +159,8 @@ def _build_layer(
     return replace(
         before,
         made_at=today.isoformat(),
-        prices={**before.prices, **MachinePriceMerger(catalog, aside).merge_prices(of("machines", "offers"))},
-        hosted=HostedPriceMerger(catalog, aside).merge_hosted_prices(of("hosted")) or before.hosted,
+        prices={**before.prices, **MachinePriceMerger(catalog, report).merge_prices(of("machines", "offers"))},
+        hosted=HostedPriceMerger(catalog, report).merge_hosted_prices(of("hosted")) or before.hosted,
         storage=_replace_rows(before.storage, figures.merge_storage_prices(of("storage"))),
         grid=figures.merge_grid_carbon(of("grid")) or before.grid,
         tariffs=_replace_rows(before.tariffs, figures.merge_tariffs(of("tariffs"))),
@@ -172,21 +171,21 @@ def _build_layer(
 
 
 def _replace_rows(before: tuple[F, ...], new: tuple[F, ...]) -> tuple[F, ...]:
-    """Tiers of one price are only right together: what is replaced is the whole of them."""
-    there = {replacement_key(row) for row in new}
-    return (*(row for row in before if replacement_key(row) not in there), *new)
+    """Replace rows by key: tiers of a price are valid only together, so all of them are replaced."""
+    replaced = {replacement_key(row) for row in new}
+    return (*(row for row in before if replacement_key(row) not in replaced), *new)
 
 
-def count_rows(made: RefreshedLayer) -> dict[str, int]:
+def count_rows(layer: RefreshedLayer) -> dict[str, int]:
     tables = ("hosted", "storage", "grid", "tariffs", "scores", "models", "accelerators")
-    offers = sum(len(prices.on_demand) for prices in made.prices.values())
-    return {"offers": offers, **{table: len(getattr(made, table)) for table in tables}}
+    offers = sum(len(prices.on_demand) for prices in layer.prices.values())
+    return {"offers": offers, **{table: len(getattr(layer, table)) for table in tables}}
 
 
-def _nothing_read_error(bring: Path, report: RefreshReport) -> CatalogError:
-    why = "; ".join(f"{refused.file}: {refused.why}" for refused in report.refused) or "no file of a known source"
-    hint = f"bring files of these names: {', '.join(row.file for row in report.missing)}"
-    where = ErrorLocation(str(bring))
-    error = CatalogError("AW-CAT-09", f"nothing to refresh from: {why}", where=where, hint=hint)
+def _nothing_read_error(folder: Path, report: RefreshReport) -> CatalogError:
+    reasons = "; ".join(f"{refused.file}: {refused.why}" for refused in report.refused) or "no file of a known source"
+    hint = f"put files of these names into the folder: {', '.join(row.file for row in report.missing)}"
+    message, where = f"no file can be read: {reasons}", ErrorLocation(str(folder))
+    error = CatalogError("AW-CAT-09", message, where=where, hint=hint)
     error.result = report
     return error

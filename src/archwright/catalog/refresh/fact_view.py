@@ -1,4 +1,4 @@
-"""The figures of a fact: each number of a row with its unit, and the chain of layers that state it."""
+"""The figures of a fact: each number of a row with its unit, in each layer that states the fact."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from archwright.catalog.tables.records import Confidence, Fact, Layer
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
 
-# The end of a field's name and its unit; the first that fits. Numbers without one are counts.
+# The end of a field's name and its unit; the first match counts. Numbers without a match are counts.
 UNIT_BY_SUFFIX = (
     ("bytes_per_token_bf16", "bytes/token"),
     ("sliding_window", "tokens"),
@@ -44,7 +44,7 @@ UNIT_BY_SUFFIX = (
 )
 COUNT_UNIT = "1"
 MACHINE, THIS_MACHINE = "machine", "this-machine"
-# Of facts that share a name the first counts: what people ask for stands first.
+# If several tables have a fact of one name, the first table counts.
 TABLE_ORDER = ("models", "accelerators", "offers", "hosted", "engines", "regulations", "parts", "nodes", "artefacts")
 
 
@@ -55,7 +55,7 @@ class FactFigure(Record):
 
 
 class LayerFact(Record):
-    """What one layer says of a fact."""
+    """A fact in one layer."""
 
     layer: Layer
     source: str
@@ -67,7 +67,7 @@ class LayerFact(Record):
 
 
 class FactView(Record):
-    """A fact as `catalog show` prints it: the layers that state it, the one in force first, and the row in force."""
+    """A fact for `catalog show`: the layers that state it, the highest first, and the resulting row."""
 
     name: str
     table: str
@@ -76,7 +76,7 @@ class FactView(Record):
 
 
 def list_figures(row: Record) -> tuple[FactFigure, ...]:
-    """Every number of a row, also those one level down (`flops.bf16`)."""
+    """Return every number of a row, also one level down (`flops.bf16`)."""
     return tuple(_walk_figures(msgspec.to_builtins(row), "", str(getattr(row, "unit", ""))))
 
 
@@ -97,7 +97,7 @@ def unit_of(field: str, otherwise: str = COUNT_UNIT) -> str:
 
 
 def view_fact(catalog: Catalog, table: str, name: str, row: Record) -> FactView:
-    """Raises nothing: a record that is no fact of a table has a chain of one."""
+    """Describe a fact; a record that is not in a table has a chain of one layer."""
     chain = tuple(_describe_layer(catalog, layer, fact) for layer, fact in _stating_layers(catalog, table, name, row))
     return FactView(name=name, table=table, chain=chain, row=msgspec.to_builtins(row))
 
@@ -121,7 +121,7 @@ def _describe_layer(catalog: Catalog, layer: Layer, row: Record) -> LayerFact:
 
 
 def _stating_layers(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tuple[Layer, Record]]:
-    """The layers from the highest to the lowest, each with its row."""
+    """Return the layers from the highest to the lowest, each with its row."""
     found: list[tuple[Layer, Record]] = []
     if name in catalog.user_overlay.overridden_names(table):
         found.append(("user", row))
@@ -151,7 +151,7 @@ def _offer_layers(catalog: Catalog, name: str) -> Iterator[tuple[Layer, Record]]
 
 
 def named_rows_by_table(catalog: Catalog) -> dict[str, dict[str, Record]]:
-    """Everything that has a name of its own, by table."""
+    """Return all named rows by table."""
     found: dict[str, dict[str, Record]] = {}
     if catalog.machine is not None:
         found[MACHINE] = {THIS_MACHINE: catalog.machine}

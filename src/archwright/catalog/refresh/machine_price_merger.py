@@ -1,4 +1,4 @@
-"""Machine prices of public sources, joined to builds, accelerators and regions of this catalog, and gated."""
+"""Joins machine prices of public sources to builds, accelerators and regions, and checks them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from archwright.catalog.tables.records import Alias, Offer
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 
-# The first word of a rate that names a family: a letter or two, a number, a letter.
+# The machine family as the first word of a rate: one or two letters, a digit, at most one letter.
 FAMILY = re.compile(r"^([a-z]{1,2}\d[a-z]?)\b", re.IGNORECASE)
-# Machines that pay for a part of a core.
+# Machines that are charged for a part of a core.
 FRACTIONAL_CORE = re.compile(r"(micro|small|medium)$")
 ComponentRates = Mapping[tuple[str, str], float]
 
@@ -54,137 +54,135 @@ class _PriceRow(NamedTuple):
 class MachinePriceMerger:
     """Sources come in the order of their priority."""
 
-    def __init__(self, catalog: Catalog, aside: RefreshReportBuilder) -> None:
-        self._catalog, self._aside = catalog, aside
-        self._memory: dict[tuple[str, str], float] = {}
+    def __init__(self, catalog: Catalog, report: RefreshReportBuilder) -> None:
+        self._catalog, self._report = catalog, report
+        # GiB of one whole accelerator by provider and machine type, as a source states it.
+        self._memory_gib: dict[tuple[str, str], float] = {}
 
-    def merge_prices(self, brought: Iterable[RefreshInput]) -> dict[str, ProviderPrices]:
-        """New prices of every provider that a source names; the first source of a price wins."""
-        files = list(brought)
-        taken: dict[str, dict[str, _PriceRow]] = defaultdict(dict)
-        whence: dict[str, str] = {}
+    def merge_prices(self, files: list[RefreshInput]) -> dict[str, ProviderPrices]:
+        """Merge the prices of every provider in the sources; the first source of a price wins."""
+        merged: dict[str, dict[str, _PriceRow]] = defaultdict(dict)
+        source_of: dict[str, str] = {}
         for provider in dict.fromkeys(file.source.provider for file in files):
-            mine = [file for file in files if file.source.provider == provider]
-            machines = self._machine_types(provider, mine)
-            for file in mine:
+            provider_files = [file for file in files if file.source.provider == provider]
+            machines = self._machine_types(provider, provider_files)
+            for file in provider_files:
                 counts = {build.instance_type: build.accelerator_count for build in file.found.builds}
                 summed = ComponentPricing(file.found.rates, self._catalog.aliases).machine_prices(machines.values())
                 for price in (*file.found.prices, *summed):
                     row = self._price_row(file, price, machines, counts)
-                    if row is not None and taken[provider].setdefault(row.id, row) is row:
-                        whence[row.id] = file.source.id
-            for file in mine:
-                for row in self._with_spot_prices(file, taken[provider]):
-                    taken[provider][row.id] = row
-                    whence.setdefault(row.id, file.source.id)
-        # A row that a refused one made look right is refused in the next round.
-        while self._drop_implausible(taken, whence):
+                    if row is not None and merged[provider].setdefault(row.id, row) is row:
+                        source_of[row.id] = file.source.id
+            for file in provider_files:
+                for row in self._with_spot_prices(file, merged[provider]):
+                    merged[provider][row.id] = row
+                    source_of.setdefault(row.id, file.source.id)
+        # Repeat: a row that looked plausible only because of a refused row is refused in the next round.
+        while self._drop_implausible(merged, source_of):
             pass
-        return {provider: _to_columns(rows.values()) for provider, rows in taken.items() if rows}
+        return {provider: _to_columns(rows.values()) for provider, rows in merged.items() if rows}
 
     def _machine_types(self, provider: str, files: list[RefreshInput]) -> dict[str, MachineType]:
-        """Builds by machine type: of this catalog's own offers, else of the first source that knows the type."""
+        """Return builds by machine type: of this catalog's offers, or else of the first source with the type."""
         known = {offer.instance_type: _machine_from_offer(offer) for offer in self._catalog.offers_of(provider)}
         for file in files:
             for build in file.found.builds:
-                if build.instance_type not in known:
-                    made = self._machine_type(file, build)
-                    if made is not None:
-                        known[build.instance_type] = made
+                if build.instance_type not in known and (machine := self._machine_type(file, build)) is not None:
+                    known[build.instance_type] = machine
         return known
 
     def _machine_type(self, file: RefreshInput, build: InstanceSpec) -> MachineType | None:
         accelerator = None
         if build.accelerator_count:
-            accelerator = self._resolve_accelerator(build)
+            memory_gib = build.memory_gib / (build.accelerator_share or 1.0) if build.memory_gib else None
+            accelerator = self._resolve_accelerator(build.accelerator, memory_gib)
             if accelerator is None:
                 reason = f"accelerator {build.accelerator or 'without a name'} is unknown"
-                self._aside.skip_row(file.source.id, reason, build.instance_type)
+                self._report.skip_row(file.source.id, reason, build.instance_type)
                 return None
-            if build.memory_gib:
-                memory = build.memory_gib / (build.accelerator_share or 1.0)
-                self._memory[file.source.provider, build.instance_type] = memory
+            if memory_gib:
+                self._memory_gib[file.source.provider, build.instance_type] = memory_gib
         if not build.vcpu or not build.ram_bytes:
-            self._aside.skip_row(file.source.id, "no processors or no memory stated", build.instance_type)
+            self._report.skip_row(file.source.id, "no processors or no memory stated", build.instance_type)
             return None
         stated = build._asdict() | {"accelerator": accelerator}
         del stated["memory_gib"]
         return MachineType(**stated, provider=file.source.provider, source=file.source_label, as_of=file.as_of)
 
-    def _resolve_accelerator(self, build: InstanceSpec) -> str | None:
-        """Of the rows a name covers, the one whose memory is as stated; else the one the plain name means."""
+    def _resolve_accelerator(self, name: str, memory_gib: float | None) -> str | None:
+        """Return the row of the name with the stated memory, or else the row that the plain name means."""
         try:
-            plain = self._catalog.accelerator(build.accelerator)
+            plain = self._catalog.accelerator(name)
         except CatalogError:
             return None
-        if not build.memory_gib:
+        if not memory_gib:
             return plain.id
-        memory = build.memory_gib / (build.accelerator_share or 1.0)
-        covered = (plain, *self._catalog.accelerator_family(build.accelerator))
+        rows = (plain, *self._catalog.accelerator_family(name))
         least = USABLE_MEMORY_RANGE[0]
-        return next((row.id for row in covered if least <= row.memory_bytes / GIB / memory <= 1 / least), plain.id)
+        return next((row.id for row in rows if least <= row.memory_bytes / GIB / memory_gib <= 1 / least), plain.id)
 
     def _price_row(
         self, file: RefreshInput, price: InstancePrice, machines: dict[str, MachineType], counts: dict[str, int]
     ) -> _PriceRow | None:
-        """`counts`: how many accelerators the price's own source gives the type, where it says so."""
+        """`counts`: the number of accelerators per machine type in the price's own source, if stated there."""
         name, machine = f"{price.region}:{price.instance_type}", machines.get(price.instance_type)
         geo = self._catalog.geo(file.source.provider, price.region)
         if machine is None:
-            self._aside.skip_row(file.source.id, "its machine type has no known build", name)
+            reason = "the build of the machine type is unknown"
         elif counts.get(price.instance_type, machine.accelerator_count) != machine.accelerator_count:
-            reason = "its source counts other accelerators: the price may be the host's"
-            self._aside.skip_row(file.source.id, reason, name)
+            reason = "its source counts other accelerators, so the price may be that of the host alone"
         elif geo is None:
-            self._aside.skip_row(file.source.id, "its region is unknown, so is its residency", name)
+            reason = "its region, and so its residency, is unknown"
         elif not math.isfinite(price.on_demand):
-            self._aside.skip_row(file.source.id, "its price is no number", name)
+            reason = "its price is not a number"
         else:
             spot = None if price.spot == price.on_demand else price.spot
             origin = PriceOrigin(source=file.source_label, as_of=file.as_of)
             place = RegionLocation(region=price.region, geo=geo)
             return _PriceRow(machine, place, origin, price.on_demand, spot, price.commit_1y, price.commit_3y)
+        self._report.skip_row(file.source.id, reason, name)
         return None
 
-    def _with_spot_prices(self, file: RefreshInput, taken: dict[str, _PriceRow]) -> Iterator[_PriceRow]:
-        """Rows with a spot price laid into them: both sources, and the older day (the list price's)."""
+    def _with_spot_prices(self, file: RefreshInput, merged: dict[str, _PriceRow]) -> Iterator[_PriceRow]:
+        """Yield rows with a spot price added: with both sources, and the older day (the list price's)."""
         known = {offer.id: offer for offer in self._catalog.offers_of(file.source.provider)} if file.found.spots else {}
         for spot in file.found.spots:
             name = f"{file.source.provider}:{spot.region}:{spot.instance_type}"
-            row = taken.get(name) or (_row_from_offer(known[name]) if name in known else None)
+            row = merged.get(name) or (_row_from_offer(known[name]) if name in known else None)
             if row is None:
-                self._aside.skip_row(file.source.id, "no list price stands beside its spot price", name)
+                self._report.skip_row(file.source.id, "a spot price without a list price", name)
             elif spot.usd_per_hour != row.on_demand:
                 origin = replace(row.origin, source=f"{row.origin.source} ; spot: {file.source_label}")
                 yield row._replace(spot=spot.usd_per_hour, origin=origin)
 
-    def _drop_implausible(self, taken: dict[str, dict[str, _PriceRow]], whence: dict[str, str]) -> bool:
-        """Takes out what a gate refuses, and says whether anything was. The other offers of this catalog stand beside
-        for medians and families."""
-        new = {name for rows in taken.values() for name in rows}
-        candidates = [offer for rows in taken.values() for offer in expand_offers(_to_columns(rows.values()))]
-        beside = [offer for offer in self._catalog.offers if offer.id not in new]
-        stated = {offer.id: self._memory.get((offer.provider, offer.instance_type)) for offer in candidates}
-        memory = {name: gib for name, gib in stated.items() if gib is not None}
-        facts = CheckedFacts({**self._catalog.accelerators}, (*candidates, *beside), (), memory)
+    def _drop_implausible(self, merged: dict[str, dict[str, _PriceRow]], source_of: dict[str, str]) -> bool:
+        """Remove the rows that a gate refuses; return True if there were any.
+
+        The other offers of this catalog are used for medians and families.
+        """
+        new = {name for rows in merged.values() for name in rows}
+        candidates = [offer for rows in merged.values() for offer in expand_offers(_to_columns(rows.values()))]
+        others = [offer for offer in self._catalog.offers if offer.id not in new]
+        stated = {offer.id: self._memory_gib.get((offer.provider, offer.instance_type)) for offer in candidates}
+        memory_gib = {name: gib for name, gib in stated.items() if gib is not None}
+        facts = CheckedFacts({**self._catalog.accelerators}, (*candidates, *others), (), memory_gib)
         refused, flags = False, list[str]()
         for finding in run_checks(facts, self._catalog.gate_exceptions):
-            provider = finding.subject.partition(":")[0]
-            if finding.subject not in new or finding.gate == EXCEPTIONS:
+            subject = finding.subject
+            if subject not in new or finding.gate == EXCEPTIONS:
                 continue
             if not finding.refuses:
-                flags.append(f"{finding.gate}: {finding.subject}: {finding.says}")
-            elif taken[provider].pop(finding.subject, None) is not None:
+                flags.append(f"{finding.gate}: {subject}: {finding.says}")
+            elif merged[subject.partition(":")[0]].pop(subject, None) is not None:
                 refused = True
-                said = f"{finding.subject}: {finding.says}"
-                self._aside.skip_row(whence[finding.subject], f"gate {finding.gate}", said)
+                self._report.skip_row(source_of[subject], f"gate {finding.gate}", f"{subject}: {finding.says}")
         if not refused:
-            self._aside.flags += flags
+            self._report.flags += flags
         return refused
 
 
 def _row_from_offer(offer: Offer) -> _PriceRow | None:
-    """None for a price that was derived or is none: a refresh does not make it a stated one."""
+    """Return None for a derived or missing price: a refresh does not make it a stated price."""
     if offer.on_demand_usd_per_hour is None or offer.price_kind == "derived":
         return None
     return _PriceRow(
@@ -199,34 +197,31 @@ def _row_from_offer(offer: Offer) -> _PriceRow | None:
 
 
 def _machine_from_offer(offer: Offer) -> MachineType:
-    """An offer's build; its source and day are those of the build, not of the price."""
+    """Return an offer's build with the source and day of the build, not of the price."""
     build = {name: getattr(offer, name) for name in MachineType.__struct_fields__}
     return MachineType(**{**build, "source": offer.spec_source, "as_of": offer.spec_as_of})
 
 
 def _to_columns(rows: Iterable[_PriceRow]) -> ProviderPrices:
-    """Rows as columns beside tables of what they share."""
+    """Convert rows to columns of indices and prices."""
     machines, places, origins = dict[MachineType, int](), dict[RegionLocation, int](), dict[PriceOrigin, int]()
-    listed = list(rows)
-    return ProviderPrices(
-        machine=[machines.setdefault(row.machine, len(machines)) for row in listed],
-        place=[places.setdefault(row.place, len(places)) for row in listed],
-        origin=[origins.setdefault(row.origin, len(origins)) for row in listed],
-        on_demand=[row.on_demand for row in listed],
-        spot=[row.spot for row in listed],
-        commit_1y=[row.commit_1y for row in listed],
-        commit_3y=[row.commit_3y for row in listed],
-        machines=tuple(machines),
-        places=tuple(places),
-        origins=tuple(origins),
-    )
+    columns = ProviderPrices()
+    for row in rows:
+        columns.machine.append(machines.setdefault(row.machine, len(machines)))
+        columns.place.append(places.setdefault(row.place, len(places)))
+        columns.origin.append(origins.setdefault(row.origin, len(origins)))
+        columns.on_demand.append(row.on_demand)
+        columns.spot.append(row.spot)
+        columns.commit_1y.append(row.commit_1y)
+        columns.commit_3y.append(row.commit_3y)
+    return replace(columns, machines=tuple(machines), places=tuple(places), origins=tuple(origins))
 
 
 class ComponentPricing:
     """Prices of machines as the sum of their parts, by the rates of a file.
 
-    A rate belongs to the family or accelerator that aliases.csv (`charge`) names, else to the family in its own name
-    (`N2 Instance`: n2). A machine of which one part has no rate has no price.
+    A rate belongs to the family or accelerator of its alias (`charge` in aliases.csv), or else to the family in its
+    own name (`N2 Instance`: n2). A machine with a part that has no rate has no price.
     """
 
     def __init__(self, rates: Iterable[ComponentRate], aliases: Iterable[Alias]) -> None:
@@ -236,8 +231,8 @@ class ComponentPricing:
             family = FAMILY.match(rate.of)
             of = named.get(normalise_name(rate.of)) or (family[1].lower() if family else "")
             if of or not rate.of:
-                there = self._regions.setdefault(rate.region, {False: {}, True: {}})
-                there[rate.spot].setdefault((rate.part, of), rate.usd_per_hour)
+                rates_of = self._regions.setdefault(rate.region, {False: {}, True: {}})
+                rates_of[rate.spot].setdefault((rate.part, of), rate.usd_per_hour)
 
     def machine_prices(self, machines: Iterable[MachineType]) -> Iterator[InstancePrice]:
         listed = [machine for machine in machines if not FRACTIONAL_CORE.search(machine.instance_type)]
@@ -249,15 +244,15 @@ class ComponentPricing:
 
 
 def _sum_components(machine: MachineType, rates: ComponentRates) -> float | None:
-    """None when a part has no rate."""
+    """Return the price of a machine, None if a part has no rate."""
     parts = machine.instance_type.split("-")
-    # The particular first: `x1-large` before `x1`.
+    # The longer name first: `x1-large` before `x1`.
     family = next((name for name in ("-".join(parts[:2]), parts[0]) if ("core", name) in rates), parts[0])
     amounts = {
         ("core", family): float(machine.vcpu),
         ("ram", family): machine.ram_bytes / GIB,
         ("gpu", machine.accelerator or ""): machine.accelerator_count * machine.accelerator_share,
-        # A disk is sold by the GiB, and stated by the billion of them.
+        # The rate of disks is per GiB, while the price list states billions of bytes and charges each as a GiB.
         ("ssd", ""): (machine.local_nvme_bytes or 0) / 1e9,
     }
     priced = [rates[part] * amount for part, amount in amounts.items() if amount and part in rates]

@@ -21,7 +21,7 @@ the licences' notices lie in LICENSES/. Facts by the project itself are under Ap
 
 
 def split_works(source: str) -> list[str]:
-    """The works a source cell names: `work:path/in/it` without the path, several joined by ` ; `."""
+    """Return the works of a source cell: `work:path/in/it` without the path, several joined by ` ; `."""
     return [re.split(r":(?=[\w*])", part, maxsplit=1)[0].strip() for part in source.split(" ; ")]
 
 

@@ -1,7 +1,7 @@
-"""Plausibility gates for the shipped rows (`catalog check`) and everything a refresh brings.
+"""Plausibility gates for the shipped rows (`catalog check`) and for all refreshed rows.
 
-Each comes from an error met in some public table. A refusing finding keeps a refreshed row out; a flag is shown only.
-`gate_exceptions.csv` names rows that are right in spite of a gate; an exception that no gate needs is a finding.
+Each gate detects an error that was found in a public table. A refusing finding excludes a refreshed row; a flag is only
+shown. `gate_exceptions.csv` names correct rows that a gate would refuse; an unused exception is a finding, too.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from typing import NamedTuple
 from archwright.catalog.tables.metadata_records import PlausibilityException
 from archwright.catalog.tables.records import Accelerator, ModelSpec, Offer
 
-# A price of one accelerator is within these of the median of its class and part of the world.
+# Range of the price per accelerator, relative to the median of its class and part of the world.
 PRICE_SPREAD = (0.2, 5.0)
-# What software sees of the memory a device is sold with.
+# Share of the marketed memory that software can use.
 USABLE_MEMORY_RANGE = (0.85, 1.02)
 GIB = 2.0**30
 DENSE_RATIOS = (1.0, 2.0)
 RATIO_TOLERANCE = 0.03
 LEAST_MATRIX_GAIN = 3.0
 RECOUNT_TOLERANCE = 0.02
-# Attention whose weights are four plain matrices; the others have shapes of their own.
+# Attention whose weights are four plain matrices; other kinds have other shapes.
 STANDARD_ATTENTION = frozenset({"mha", "gqa", "swa_mix"})
 EXCEPTIONS = "exceptions"
 FIRST_NUMBER = re.compile(r"\d+")
 NAMED_DEVICE = re.compile(r"gpu|tpu", re.IGNORECASE)
-# A machine without a hypervisor may be priced as a tenancy of its own, a tenth dearer: a family of its own.
+# A bare-metal machine may have the price of a dedicated tenancy, a tenth higher, so it counts as another family.
 WHOLE_HOST = "metal"
 GENERATION = re.compile(r"^([a-z]+)(\d+)(.*)$|^(.*_v)(\d+)()$")
 
 
 class Finding(NamedTuple):
-    """`refuses`: the row is wrong; else it is odd and worth a look."""
+    """`refuses`: the row is wrong; otherwise it is unusual and should be checked by a person."""
 
     gate: str
     subject: str
@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 
 class CheckedFacts(NamedTuple):
-    """What the gates look at. `memory_gib`: what a source states of one device of an offer, by the offer's id."""
+    """Input of the gates. `memory_gib`: a source's memory of one device of an offer, by the offer's id."""
 
     accelerators: Mapping[str, Accelerator]
     offers: tuple[Offer, ...] = ()
@@ -54,7 +54,7 @@ class CheckedFacts(NamedTuple):
 
 
 def check_unit_price(facts: CheckedFacts) -> Iterable[Finding]:
-    """USD per accelerator-hour within [0.2, 5] x the median of its class and part of the world."""
+    """Check USD per accelerator-hour: within [0.2, 5] x the median of its class and part of the world."""
     prices: dict[tuple[str, str], list[tuple[float, Offer]]] = defaultdict(list)
     for offer in facts.offers:
         if offer.accelerator and offer.accelerator_count and offer.on_demand_usd_per_hour is not None:
@@ -64,51 +64,52 @@ def check_unit_price(facts: CheckedFacts) -> Iterable[Finding]:
         middle = statistics.median(price for price, _ in found)
         for price, offer in found:
             if middle <= 0 or not PRICE_SPREAD[0] <= price / middle <= PRICE_SPREAD[1]:
-                says = f"{price:.3g} USD/h each; the median of its class is {middle:.3g}"
+                says = f"{price:.3g} USD/h per accelerator; the median of its class is {middle:.3g}"
                 yield Finding("price-of-one", offer.id, says)
 
 
 def check_usable_memory(facts: CheckedFacts) -> Iterable[Finding]:
-    """Usable GiB within 0.85-1.02 of what the device is sold with; of an offer, of its accelerator's row."""
+    """Check usable GiB: within 0.85-1.02 of the marketed memory, or of the accelerator's row for an offer."""
     for row in facts.accelerators.values():
-        sold = [float(word) for word in re.findall(r"\d+(?:\.\d+)?", row.memory_marketing)]
-        usable = row.memory_bytes / GIB / max(sold, default=1.0)
-        if row.kind != "cpu" and sold and not USABLE_MEMORY_RANGE[0] <= usable <= USABLE_MEMORY_RANGE[1]:
+        marketed = [float(word) for word in re.findall(r"\d+(?:\.\d+)?", row.memory_marketing)]
+        usable = row.memory_bytes / GIB / max(marketed, default=1.0)
+        if row.kind != "cpu" and marketed and not USABLE_MEMORY_RANGE[0] <= usable <= USABLE_MEMORY_RANGE[1]:
             yield Finding("usable-memory", row.id, f"{row.memory_bytes / GIB:.4g} GiB of {row.memory_marketing}")
     for offer in facts.offers:
         stated, device = facts.memory_gib.get(offer.id), facts.accelerators.get(offer.accelerator or "")
         if stated is not None and device is not None and device.kind != "cpu":
-            has = device.memory_bytes / GIB
-            if not USABLE_MEMORY_RANGE[0] <= has / stated <= 1 / USABLE_MEMORY_RANGE[0]:
-                yield Finding("usable-memory", offer.id, f"{stated:.4g} GiB a device; {device.id} has {has:.4g}")
+            known = device.memory_bytes / GIB
+            if not USABLE_MEMORY_RANGE[0] <= known / stated <= 1 / USABLE_MEMORY_RANGE[0]:
+                says = f"{stated:.4g} GiB per device; {device.id} has {known:.4g}"
+                yield Finding("usable-memory", offer.id, says)
 
 
 def check_dense_rates(facts: CheckedFacts) -> Iterable[Finding]:
-    """fp8 and int8 at 1 or 2 times bf16; bf16 at least 3 times fp32 where there are matrix units."""
+    """Check fp8 and int8 at 1 or 2 x bf16, and bf16 at least 3 x fp32 on devices with matrix units."""
     for row in facts.accelerators.values():
         wide = row.flops.get("bf16") or row.flops.get("fp16")
         if not wide:
             continue
         if row.kind != "cpu" and "fp32" in row.flops and wide / row.flops["fp32"] < LEAST_MATRIX_GAIN:
-            yield Finding("dense-rates", row.id, f"16-bit rate only {wide / row.flops['fp32']:.3g} x the 32-bit one")
+            yield Finding("dense-rates", row.id, f"16-bit rate only {wide / row.flops['fp32']:.3g} x the 32-bit rate")
         for dtype in ("fp8", "int8"):
             ratio = row.flops.get(dtype, wide) / wide
-            if min(abs(ratio - whole) for whole in DENSE_RATIOS) > RATIO_TOLERANCE:
+            if min(abs(ratio - dense) for dense in DENSE_RATIOS) > RATIO_TOLERANCE:
                 says = f"{dtype} is {ratio:.3g} x the 16-bit rate: sparse, or an exception"
                 yield Finding("dense-rates", row.id, says)
 
 
 def check_accelerator_charged(facts: CheckedFacts) -> Iterable[Finding]:
-    """A machine whose family or name has accelerators states its own: else its price is the host's alone."""
+    """Check that a machine whose family or name has accelerators states one; else its price is the host's."""
     with_device = {(o.provider, machine_family(o.instance_type)) for o in facts.offers if o.accelerator_count}
     for offer in facts.offers:
-        alike = (offer.provider, machine_family(offer.instance_type)) in with_device
-        if not offer.accelerator_count and (alike or NAMED_DEVICE.search(offer.instance_type)):
-            yield Finding("accelerator-charged", offer.id, "no accelerator, while its family or name has one")
+        in_family = (offer.provider, machine_family(offer.instance_type)) in with_device
+        if not offer.accelerator_count and (in_family or NAMED_DEVICE.search(offer.instance_type)):
+            yield Finding("accelerator-charged", offer.id, "no accelerator, but its family or name has one")
 
 
 def check_size_order(facts: CheckedFacts) -> Iterable[Finding]:
-    """A larger machine of a family does not cost less; a newer generation that does is flagged."""
+    """Check that a larger machine of a family does not cost less; flag a newer generation that does."""
     yield from _check_larger_is_dearer(facts.offers)
     yield from _check_newer_not_cheaper(facts.offers)
 
@@ -121,21 +122,23 @@ def _check_larger_is_dearer(offers: Iterable[Offer]) -> Iterable[Finding]:
     for found in families.values():
         found.sort(key=_machine_size)
         for smaller, larger in combinations(found, 2):
-            if _is_larger(larger, smaller) and _list_price(larger) < _list_price(smaller) * (1 - 1e-9):
-                beside = f"the smaller {smaller.instance_type} costs {_list_price(smaller):.4g}"
-                yield Finding("size-order", larger.id, f"{_list_price(larger):.4g} USD/h; {beside}")
+            small, large = _machine_size(smaller), _machine_size(larger)
+            is_larger = large != small and all(a >= b for a, b in zip(large, small, strict=True))
+            if is_larger and _list_price(larger) < _list_price(smaller) * (1 - 1e-9):
+                comparison = f"the smaller {smaller.instance_type} costs {_list_price(smaller):.4g}"
+                yield Finding("size-order", larger.id, f"{_list_price(larger):.4g} USD/h; {comparison}")
 
 
 def _check_newer_not_cheaper(offers: Iterable[Offer]) -> Iterable[Finding]:
-    alike: dict[tuple[object, ...], list[tuple[int, Offer]]] = defaultdict(list)
+    generations: dict[tuple[object, ...], list[tuple[int, Offer]]] = defaultdict(list)
     for offer in offers:
         parts = GENERATION.match(offer.instance_type)
         if parts is None or offer.on_demand_usd_per_hour is None:
             continue
         head, number, tail = [part for part in parts.groups() if part is not None]
         build = (offer.accelerator, *_machine_size(offer))
-        alike[offer.provider, offer.region, head, tail, build].append((int(number), offer))
-    for found in alike.values():
+        generations[offer.provider, offer.region, head, tail, build].append((int(number), offer))
+    for found in generations.values():
         found.sort(key=lambda pair: pair[0])
         for (_, older), (_, newer) in pairwise(found):
             if _list_price(newer) < _list_price(older):
@@ -147,17 +150,12 @@ def _machine_size(offer: Offer) -> tuple[int, int, int]:
     return offer.accelerator_count, offer.vcpu, offer.ram_bytes
 
 
-def _is_larger(larger: Offer, smaller: Offer) -> bool:
-    large, small = _machine_size(larger), _machine_size(smaller)
-    return large != small and all(a >= b for a, b in zip(large, small, strict=True))
-
-
 def _list_price(offer: Offer) -> float:
     return offer.on_demand_usd_per_hour or 0.0
 
 
 def machine_family(instance_type: str) -> str:
-    """The type without its size: what stands before a dot, else with the first (`A_B12x`) or last number left out."""
+    """Return the type without its size: the part before a dot, or without the first or last number."""
     head, dot, size = instance_type.partition(".")
     if dot:
         return f"{head}.{WHOLE_HOST}" if size.startswith(WHOLE_HOST) else head
@@ -168,7 +166,7 @@ def machine_family(instance_type: str) -> str:
 
 
 def check_parameter_count(facts: CheckedFacts) -> Iterable[Finding]:
-    """Parameters from layers, widths, heads, experts and vocabulary within 2 % of the stated count."""
+    """Check that layers, widths, heads, experts and vocabulary give the stated parameters within 2 %."""
     for model in facts.models:
         if model.attention in STANDARD_ATTENTION and not model.shared_experts:
             error = min((count_parameters(model, tied=tied) / model.parameters - 1 for tied in (True, False)), key=abs)
@@ -177,15 +175,15 @@ def check_parameter_count(facts: CheckedFacts) -> Iterable[Finding]:
 
 
 def count_parameters(model: ModelSpec, *, tied: bool) -> float:
-    """Parameters of a standard decoder; `tied`: one table serves input and output."""
+    """Count the parameters of a standard decoder; `tied`: input and output share one embedding table."""
     attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
     width = model.expert_ffn if model.experts else model.ffn
-    feed = 3 * model.hidden * (width or 0) * max(1, model.experts) + model.hidden * model.experts
-    return model.layers * (attention + feed) + model.vocabulary * model.hidden * (1 if tied else 2)
+    feed_forward = 3 * model.hidden * (width or 0) * max(1, model.experts) + model.hidden * model.experts
+    return model.layers * (attention + feed_forward) + model.vocabulary * model.hidden * (1 if tied else 2)
 
 
 def check_below_list_price(facts: CheckedFacts) -> Iterable[Finding]:
-    """Spot and committed prices lie below the list price, and all are above zero."""
+    """Check that spot and committed prices are below the list price, and all above zero."""
     for offer in facts.offers:
         listed = offer.on_demand_usd_per_hour
         others = (offer.spot_usd_per_hour, offer.commit_1y_usd_per_hour, offer.commit_3y_usd_per_hour)
@@ -194,11 +192,11 @@ def check_below_list_price(facts: CheckedFacts) -> Iterable[Finding]:
             continue
         for price in others:
             if price is not None and not 0 < price < listed:
-                yield Finding("below-list", offer.id, f"{price:.4g} USD/h beside a list price of {listed:.4g}")
+                yield Finding("below-list", offer.id, f"{price:.4g} USD/h with a list price of {listed:.4g}")
 
 
 def check_accelerators_known(facts: CheckedFacts) -> Iterable[Finding]:
-    """Every accelerator an offer names has a row, and a count if and only if it has a name."""
+    """Check that an offer's accelerator has a row, and a count if and only if it has a name."""
     for offer in facts.offers:
         if (offer.accelerator is None) != (offer.accelerator_count == 0):
             says = f"{offer.accelerator_count} x {offer.accelerator or 'nothing'}"
@@ -221,10 +219,10 @@ PLAUSIBILITY_CHECKS: dict[str, PlausibilityCheck] = {
 
 
 def run_checks(facts: CheckedFacts, exceptions: Iterable[PlausibilityException] = ()) -> tuple[Finding, ...]:
-    """What all gates find, exceptions left out; then the exceptions that none of them needed."""
+    """Return the findings of all gates without exceptions, then one finding per unused exception."""
     allowed = {(row.gate, row.subject) for row in exceptions}
     found = [finding for gate in PLAUSIBILITY_CHECKS.values() for finding in gate(facts)]
-    needless = sorted(allowed - {(finding.gate, finding.subject) for finding in found})
-    kept = [finding for finding in found if (finding.gate, finding.subject) not in allowed]
+    unused = sorted(allowed - {(finding.gate, finding.subject) for finding in found})
+    reported = [finding for finding in found if (finding.gate, finding.subject) not in allowed]
     says = "is an exception that the gate does not need"
-    return (*kept, *(Finding(EXCEPTIONS, f"{gate} {subject}", says) for gate, subject in needless))
+    return (*reported, *(Finding(EXCEPTIONS, f"{gate} {subject}", says) for gate, subject in unused))

@@ -1,4 +1,4 @@
-"""What a refresh is given and what it does not take: files with their sources, rows set aside with the reason."""
+"""Input and report of a refresh: files with their sources, skipped rows with the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLES = 5
 
 
 class RefreshInput(NamedTuple):
-    """One file: its source, the day it states, what is in it."""
+    """One file: its source, its stated day, its facts, the day of the refresh."""
 
     source: RefreshSource
     as_of: str
@@ -22,18 +22,18 @@ class RefreshInput(NamedTuple):
 
     @property
     def source_label(self) -> str:
-        """As a row's `source` names it."""
+        """The `source` of rows from this file."""
         return self.source.origin.partition(", saved as")[0]
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The fields of a row that say where it is from."""
+        """Source, date and confidence of rows from this file."""
         confidence = "medium" if self.as_of else "recalled"
         return {"source": self.source_label, "as_of": self.as_of, "confidence": confidence}
 
 
 class SkippedRows(Record):
-    """Rows that were not taken, and why; the first few by name."""
+    """Rows that were skipped for one reason; the first few by name."""
 
     source: str
     reason: str
@@ -42,7 +42,7 @@ class SkippedRows(Record):
 
 
 class PriceDisagreement(Record):
-    """Two sources state different prices of one model; the first is taken, the band covers both."""
+    """Two sources state different prices of one model; the first is used, the band covers both."""
 
     subject: str
     taken: str
@@ -50,7 +50,7 @@ class PriceDisagreement(Record):
 
 
 class RefreshReportBuilder:
-    """Collects what is not taken, where sources disagree, and what is odd."""
+    """Collects skipped rows, disagreements of sources, and flags of plausibility checks."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], list[str]] = defaultdict(list)
