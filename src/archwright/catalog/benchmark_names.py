@@ -1,4 +1,4 @@
-"""Resolves names of benchmark tables: more models, accelerators and engines than a plan may use."""
+"""Resolves names in benchmark tables: more models, accelerators and engines than a plan can use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from archwright.catalog.tables.records import Accelerator, ModelSpec
 
 
 class BenchmarkNameResolver:
-    """Resolves names to rows; answers are kept, since a table repeats its names."""
+    """Resolves names to rows; results are cached, since a table repeats its names."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
@@ -28,7 +28,7 @@ class BenchmarkNameResolver:
     @cached_property
     def accelerators(self) -> Mapping[str, Accelerator]:
         own = self.catalog.accelerators
-        # A plain name takes the first row that fits: what a plan may choose stands first.
+        # A plain name means the first matching row, so accelerators for plans come first.
         return {**own, **{row.id: row for row in parsers.read_accelerators(DATA, "devices.csv") if row.id not in own}}
 
     @cached_property
@@ -56,9 +56,8 @@ class BenchmarkNameResolver:
         return self._accelerators[name]
 
     def engine_family(self, text: str) -> str:
-        """The family of an engine and version as text; `other` when the name is new."""
-        said = text.lower()
-        return next((family for name, family in self._spellings[2].items() if name in said), "other")
+        """Return the family of an engine and version, `other` if the name is unknown."""
+        return next((family for name, family in self._spellings[2].items() if name in text.lower()), "other")
 
     @cached_property
     def _scenario_loads(self) -> tuple[tuple[str, str, float, float, int], ...]:
@@ -69,7 +68,7 @@ class BenchmarkNameResolver:
         return tuple(found)
 
     def scenario_load(self, scenario: str, model: str) -> tuple[float, float, int]:
-        """Mean input and output tokens and beams of a benchmark suite's scenario, else the assumed load."""
+        """Return mean input tokens, output tokens and beams of a benchmark scenario, or the assumed load."""
         *suites, assumed = self._scenario_loads
         named = (row for row in suites if scenario.startswith(row[0]) and row[1] == model)
         return next(named, assumed)[2:]

@@ -1,4 +1,4 @@
-"""The catalog a planner asks: tables as records, their trust, and questions beyond a look-up."""
+"""The catalog for the planner: tables as records, their provenance, and queries across tables."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from archwright.errors import CatalogError
 __all__ = ["ANY_PLACE", "BASE_CURRENCY", "OVERLAID", "OWN_PROVIDERS", "Catalog"]
 
 BASE_CURRENCY = "EUR"
-# Places that are no country: `any` allows all, the groups are columns of the country table.
+# This place allows all countries; groups of countries are in the country table.
 ANY_PLACE = "any"
 OWN_PROVIDERS = frozenset({"on-premises", "this-machine"})
-# A neighbour's or a union's average price stands in for a country without a row of its own.
+# Band of an electricity price if the average of a group replaces a country's own row.
 STAND_IN_FACTOR = 1.6
 
 
 class Catalog(FactProvenance):
-    """Tables are read on first use and kept."""
+    """Tables are read on first use and cached."""
 
-    # --- what is known by name
+    # --- names
 
     @cached_property
     def benchmarks(self) -> frozenset[str]:
-        """Benchmarks that some model has a share for; a rating over 1 cannot be a floor and is left out."""
+        """Benchmarks for which a model has a share; ratings above 1 cannot be a minimum and are left out."""
         return frozenset(name for model in self.models.values() for name in model.quality)
 
     @cached_property
@@ -56,52 +56,54 @@ class Catalog(FactProvenance):
 
     @cached_property
     def places(self) -> frozenset[str]:
-        """Everything a residency or a pinned region may name: countries, groups, `any`, providers' regions."""
+        """Valid values of a residency or a pinned region: countries, groups, `any`, providers' regions."""
         regions = {row.region for row in self.regions.values()}
         return frozenset({ANY_PLACE, *self.countries, *self.country_groups, *regions})
 
     def accelerator(self, name: str) -> records.Accelerator:
-        """By id, alias or family. Raises CatalogError (AW-CAT-01) with the nearest spellings."""
+        """Find by id, alias or family. Raises CatalogError AW-CAT-01 with the nearest spellings."""
         return resolve_accelerator(name, self.accelerators, self.aliases)
 
     def accelerator_family(self, name: str) -> tuple[records.Accelerator, ...]:
-        """Every accelerator the name covers, empty when none."""
-        covered = match_accelerator_family(name, self.accelerators, self.aliases)
-        asked = normalise_name(name)
-        ids = (a.id for a in self.aliases if a.kind == "accelerator" and normalise_name(a.name) == asked)
+        """Return every accelerator that the name matches."""
+        matched = match_accelerator_family(name, self.accelerators, self.aliases)
+        key = normalise_name(name)
+        ids = (a.id for a in self.aliases if a.kind == "accelerator" and normalise_name(a.name) == key)
         alias = self.accelerators.get(next(ids, ""))
-        return covered or (() if alias is None else (alias,))
+        return matched or (() if alias is None else (alias,))
 
     def accelerator_ids(self, families: Iterable[str]) -> frozenset[str]:
         return frozenset(row.id for name in families for row in self.accelerator_family(name))
 
     def resolve_machine(self, text: str) -> tuple[int, records.Accelerator]:
-        """A machine string like `8x NAME`: how many of which accelerator."""
+        """Return count and accelerator of a machine such as `8x NAME`."""
         count, name = parse_machine(text)
         return count, self.accelerator(name)
 
     def model(self, name: str) -> records.ModelSpec:
-        """By id, alias, or as a model hub spells it. Raises CatalogError (AW-CAT-01)."""
+        """Find by id, alias, or the name on a model hub. Raises CatalogError AW-CAT-01."""
         return resolve_model(name, self.models, self.aliases)
 
-    def canonical_provider(self, said: str) -> str:
-        """How this catalog calls a provider that a price table calls `said`."""
-        return next((a.id for a in self.aliases if a.kind == "provider" and a.name == said), said)
+    def canonical_provider(self, name: str) -> str:
+        """Return this catalog's name of a provider that a price table calls `name`."""
+        return next((a.id for a in self.aliases if a.kind == "provider" and a.name == name), name)
 
-    # --- questions
+    # --- queries
 
     @cached_property
     def default_engine(self) -> records.EngineSpec:
-        """The first engine of the table that runs on accelerators and answers over HTTP: what plans deploy, and what
-        is meant where nobody states an engine. Raises CatalogError AW-CAT-30 where there is none.
+        """The first engine with HTTP for accelerators: for plans, and for benchmarks that state no engine.
+
+        Raises CatalogError AW-CAT-30 if there is none.
         """
         for engine in self.engines.values():
             if engine.kind == "gpu" and engine.openai_http and not engine.embedded:
                 return engine
-        raise CatalogError("AW-CAT-30", "no engine in the catalog runs on accelerators", hint="add a row to engines")
+        message, hint = "no engine in the catalog runs on accelerators", "add such an engine to engines.yaml"
+        raise CatalogError("AW-CAT-30", message, hint=hint)
 
     def exchange_rate(self, base: str, quote: str) -> Estimate:
-        """How many `quote` one `base` buys, through EUR, within the low and high of twelve months."""
+        """Return the price of one `base` in `quote`, through EUR, within low and high of twelve months."""
         unit = f"{quote}/{base}"
         if base == quote:
             self._per_euro(base)
@@ -119,13 +121,13 @@ class Catalog(FactProvenance):
         raise unknown_name_error("currency", currency, self.currencies)
 
     def hosted_places(self, provider: str, model: str) -> tuple[str, ...] | None:
-        """Where a hosted model processes: countries or groups of them. None: nobody says, so it is unknown."""
+        """Return the countries or groups in which a hosted model processes data, None if unknown."""
         places = [row for row in self.hosted_facts if (row.provider, row.kind) == (provider, "place")]
         of_model, of_all = (tuple(row.name for row in places if row.model == m) for m in (model, "*"))
         return of_model or of_all or None
 
     def hosted_quality(self, provider: str, model: str) -> dict[str, float]:
-        """Benchmark to the lowest share reported for a hosted model: its own, else the open model of that name."""
+        """Return the lowest reported share per benchmark: the hosted model's, or else its open namesake's."""
         stated: dict[str, float] = {}
         for row in self.hosted_facts:
             if (row.provider, row.model, row.kind) == (provider, model, "quality") and row.value is not None:
@@ -137,7 +139,7 @@ class Catalog(FactProvenance):
         return {normalise_name(model.id): dict(model.quality) for model in self.models.values()}
 
     def unpriced_accelerators(self) -> tuple[str, ...]:
-        """Accelerators that nobody sells here: neither rented by an offer nor bought in a node."""
+        """Return accelerators without a price in the catalog, neither in an offer nor in a server to buy."""
         sold = {offer.accelerator for offer in self.offers} | {node.accelerator for node in self.nodes.values()}
         return tuple(name for name, row in self.accelerators.items() if name not in sold and row.kind != "cpu")
 
@@ -145,7 +147,7 @@ class Catalog(FactProvenance):
         return self.regions.get((provider, region))
 
     def is_inside(self, country: str, place: str) -> bool:
-        """True if `country` (alpha-2) lies in `place`. Raises CatalogError (AW-CAT-01) for an unknown place."""
+        """True if `country` (alpha-2) is in `place`. Raises CatalogError AW-CAT-01 for an unknown place."""
         if place not in self.places:
             raise unknown_name_error("place", place, self.places)
         known = self.countries.get(country)
@@ -154,14 +156,14 @@ class Catalog(FactProvenance):
 
     @cached_property
     def _countries_of_region(self) -> dict[str, frozenset[str]]:
-        """By the region's name alone: two providers may use one name in different countries."""
+        """Countries by region name: two providers may use one name in different countries."""
         found: dict[str, set[str]] = {}
         for row in self.regions.values():
             found.setdefault(row.region, set()).add(row.country)
         return {region: frozenset(countries) for region, countries in found.items()}
 
     def electricity_usd_per_kwh(self, country: str) -> Estimate:
-        """The commercial price, else the industrial one, else a wide band around the union's or the world's."""
+        """Return the commercial price, else the industrial one, else the group's average with a wide band."""
         known = self.countries.get(country)
         stand_ins = ("EU27", "WORLD") if known is not None and "EU" in known.places else ("WORLD",)
         for code in (country, *stand_ins):
@@ -174,7 +176,7 @@ class Catalog(FactProvenance):
         raise unknown_name_error("electricity price", country, [row.country for row in self.tariffs])
 
     def grid_gco2_per_kwh(self, country: str) -> Estimate | None:
-        """The national yearly mean, with the band a year's change and the hour of day earn; None when unknown."""
+        """Return the national yearly mean with a band for yearly and hourly changes, None if unknown."""
         for row in self._tariffs_of(country):
             if row.grid_gco2_per_kwh is not None:
                 return within_factor(row.grid_gco2_per_kwh, records.BAND["medium"], "g/kWh")
@@ -184,9 +186,9 @@ class Catalog(FactProvenance):
         return (row for row in self.tariffs if row.country == code and not row.area)
 
     def efficiency(self, engine: str, quantisation: str, isa: str) -> records.Efficiency:
-        """The nearest row; each step away from an exact match widens its factors (`choose_efficiency`)."""
+        """Return the nearest row; its factors widen with its distance (`choose_efficiency`)."""
         return choose_efficiency(self.efficiencies, engine, quantisation, isa)
 
     def training_efficiency(self, task: Task, isa: str) -> records.TrainingEfficiency:
-        """The row of the instruction set, else the one that stands for any (`choose_training`)."""
+        """Return the row of the instruction set, else the row for any set (`choose_training`)."""
         return choose_training(self.training_efficiencies, task, isa)

@@ -1,4 +1,4 @@
-"""Opens the catalog: shipped rows, what was refreshed, the user's overlay and the measured machine of a home."""
+"""Opens the catalog: shipped rows, refreshed facts, the user's overlay and the measured machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from archwright.home import Home
 
 
 def load_catalog(home: Home | None = None, *, today: date | None = None) -> Catalog:
-    """The catalog in force for `home`, its ages counted at `today` (default: the current day, UTC).
+    """Return the catalog of `home` with ages at `today` (default: the current day, UTC).
 
-    Without a home: the shipped rows alone, judged at the day they were looked up. One per process until the overlay,
-    the refreshed layer or the measured machine changes. Tables are read when first asked for.
+    Without a home: the shipped rows alone, with ages at the day of the newest row. The catalog is cached until the
+    overlay, the refreshed layer or the measured machine changes. Tables are read on first use.
     """
     if home is None:
         return _packaged_catalog(today)

@@ -1,1 +1,1 @@
-"""The probe of this machine: its memory and cores, and the speed that a short measurement finds."""
+"""The probe of this machine: its memory and cores, and its speed in a short measurement."""

@@ -1,6 +1,6 @@
-"""What the operating system says about this machine: cores, memory, instruction set, devices.
+"""Reads cores, memory, instruction set and devices of this machine from the operating system.
 
-A container's limits count where they are smaller than the host. Paths lie below `root`, for tests.
+A container's limits count if they are smaller than the host. Tests replace `root`, the folder of all paths.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ ROOT = Path("/")
 TOOL_DEADLINE_S = 5.0
 # A version-1 control group without a limit reports a number near 2**63.
 NO_LIMIT = 2**60
-# Widest first: the flag the processor lists, and our word for the set.
+# The flag of the processor and our name of the set, the widest first.
 X86_SETS = (("avx512f", "avx512"), ("avx2", "avx2"))
 NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 ARM = frozenset({"aarch64", "arm64"})
 
 
 def usable_cores(root: Path = ROOT, affinity: int | None = None) -> int:
-    """Cores this process may run on, less what a CPU quota takes; whole cores, at least one."""
+    """Return the whole cores that this process may use within a CPU quota, at least one."""
     allowed = len(os.sched_getaffinity(0)) if affinity is None else affinity
     return max(1, int(min([float(allowed), *_cpu_quotas(root)])))
 
 
 def usable_memory(root: Path = ROOT, physical: int | None = None) -> int:
-    """Bytes: the smaller of the physical memory and any limit of the control groups above this process."""
+    """Return the smaller of the physical memory and the limits of this process's control groups, in bytes."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if physical is None else physical
     return min([installed, *_memory_limits(root)])
 
 
 def instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:
-    """`avx512`, `avx2`, `sse` or `neon`: the widest vectors the processor offers."""
+    """Return the widest vectors of the processor: `avx512`, `avx2`, `sse` or `neon`."""
     if (architecture or platform.machine()).lower() in ARM:
         return "neon"
     flags = set(_read_text(root / "proc/cpuinfo").split())
@@ -46,23 +46,29 @@ def instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:
 
 
 def training_instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:
-    """The instruction set, with `-bf16` behind it where the processor multiplies 16-bit brain floats itself."""
-    own = bool(NATIVE_BF16 & set(_read_text(root / "proc/cpuinfo").split()))
-    return instruction_set(root, architecture) + ("-bf16" if own else "")
+    """Return the instruction set, with the suffix `-bf16` if the processor multiplies bf16 natively."""
+    is_native = bool(NATIVE_BF16 & set(_read_text(root / "proc/cpuinfo").split()))
+    return instruction_set(root, architecture) + ("-bf16" if is_native else "")
 
 
 def list_accelerators(tools: Iterable[DeviceTool]) -> tuple[str, ...]:
-    """`NAME (N GiB)` of each accelerator that an installed tool lists; none when a tool is absent or fails."""
+    """Return `NAME (N GiB)` of each accelerator that the installed tools list; tools that fail are ignored."""
     found: list[str] = []
     for tool in tools:
         program = shutil.which(tool.program)
-        if program is not None:
-            found += parse_accelerator_list(_run_tool([program, *tool.arguments]), tool.memory_unit_bytes)
+        if program is None:
+            continue
+        command = [program, *tool.arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_DEADLINE_S, check=True)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        found += parse_accelerator_list(done.stdout, tool.memory_unit_bytes)
     return tuple(found)
 
 
 def parse_accelerator_list(text: str, unit_bytes: int) -> list[str]:
-    """Parses `name, memory` lines; a memory that is no number (`[N/A]`) leaves the name alone."""
+    """Parse `name, memory` lines; if the memory is not a number (`[N/A]`), the name alone is returned."""
     found = []
     for line in text.splitlines():
         name, _, memory = line.rpartition(",")
@@ -71,14 +77,6 @@ def parse_accelerator_list(text: str, unit_bytes: int) -> list[str]:
         size = int(memory) if memory.strip().isdecimal() else 0
         found.append(f"{name.strip()} ({size * unit_bytes / 2**30:.1f} GiB)" if size else name.strip())
     return found
-
-
-def _run_tool(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_DEADLINE_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:
@@ -99,9 +97,9 @@ def _memory_limits(root: Path) -> Iterator[int]:
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:
-    """This process's control group and every one above it, in version 2's tree and in the controller's own.
+    """Yield this process's control group and all groups above it, in the trees of version 2 and of version 1.
 
-    Inside a container the path of /proc/self/cgroup may not exist below the mount: the top then holds the limits.
+    Inside a container the path of /proc/self/cgroup may not exist below the mount: then the top has the limits.
     """
     for line in _read_text(root / "proc/self/cgroup").splitlines():
         match = re.match(r"\d+:([^:]*):/(.*)$", line)

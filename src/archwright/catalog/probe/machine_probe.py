@@ -1,7 +1,7 @@
-"""Measures this machine and keeps the result in the home: the measured layer of the catalog.
+"""Measures this machine and stores the result in the home: the measured layer of the catalog.
 
-Rates are single-thread: plans scale them by the threads an engine gets. Each is the median of its repeats with a band
-of their spread (10th to 90th percentile), at least 10 % each way, since neighbours disturb a shared machine.
+Rates are single-threaded; plans scale them by an engine's threads. Each rate is the median of its repeats. Its band is
+their spread (10th to 90th percentile), at least 10 % each way, since other tenants disturb a shared machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from archwright.settings import child_environment
 WORKER = "archwright.catalog.probe.probe_worker"
 WORKER_DEADLINE_S = 30.0
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-# These pin the numeric library to another processor's kernels; the machine's own are what is asked for.
+# Variables that make the numeric library use another processor's kernels: the probe measures the machine's own.
 FOREIGN_KERNEL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 LEAST_SPREAD = 1.1
 BLOCK = 1 << 20
@@ -41,14 +41,14 @@ DISK_BUDGET_S = 0.6
 
 
 class ProbeSamples(Record):
-    """What the worker prints: one rate per repeat."""
+    """The output of the worker: one rate per repeat."""
 
     bandwidth: tuple[float, ...]
     matmul: tuple[float, ...]
 
 
 def cached_machine(home: Home) -> MachineFacts | None:
-    """The measured layer of `home`, None when absent or unreadable (an older version's file is unreadable)."""
+    """Return the measured layer of `home`, None if it is missing, unreadable or of an older version."""
     try:
         return msgspec.json.decode(home.machine_facts.read_bytes(), type=MachineFacts)
     except (OSError, ValueError):
@@ -62,7 +62,7 @@ def probe_machine(
     now: Callable[[], float],
     measure: Callable[[Path | None], ProbeSamples] | None = None,
 ) -> MachineFacts:
-    """Probe in 2 s, write `home.machine_facts`. Raises MissingError AW-GET-01, CatalogError AW-CAT-06."""
+    """Probe for 2 s, write `home.machine_facts`. Raises MissingError AW-GET-01, CatalogError AW-CAT-06."""
     samples = (measure or run_worker)(model_file)
     folder = home.folder("measured")
     facts = MachineFacts(
@@ -81,7 +81,7 @@ def probe_machine(
 
 
 def median_with_spread(rates: Sequence[float], unit: str) -> Estimate:
-    """The median with the spread of the repeats as its band, never narrower than 10 %."""
+    """Return the median; its band is the spread of the repeats, at least 10 % each way."""
     middle = statistics.median(rates)
     ordered = sorted(rates)
     tail = len(ordered) // 10
@@ -90,7 +90,7 @@ def median_with_spread(rates: Sequence[float], unit: str) -> Estimate:
 
 
 def run_worker(model_file: Path | None, *, module: str = WORKER) -> ProbeSamples:
-    """Bandwidth and matrix rate from a child process with one thread and the machine's own kernels."""
+    """Measure bandwidth and matrix rate in a child process with one thread and the machine's kernels."""
     if importlib.util.find_spec("numpy") is None:
         raise missing_extra("local", "numpy", "the probe of this machine")
     command = [sys.executable, "-m", module, *([] if model_file is None else [str(model_file.absolute())])]
@@ -113,7 +113,7 @@ def _probe_error(reason: str) -> CatalogError:
 
 
 def measure_disk_writes(folder: Path, clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Bytes/s of writing 64 MB and waiting for the disk: up to three times, while it is quick."""
+    """Measure bytes/s of writing 64 MB and waiting for the disk, up to three times in 0.6 s."""
     block = os.urandom(BLOCK)
     path = folder / f"probe-{os.getpid()}.tmp"
     rates: list[float] = []

@@ -1,8 +1,8 @@
-"""The numeric half of the probe: a child with a clean, single-threaded numeric library.
+"""The numeric part of the probe: a child process with a single-threaded numeric library.
 
 `python -m archwright.catalog.probe.probe_worker [MODEL_FILE]` prints {"bandwidth": [...], "matmul": [...]} per repeat:
-bytes/s of or-ing 64-bit words over the memory-mapped model file (without one, an anonymous array), and FLOP/s of a
-float32 matrix product. Memory stays below 300 MB.
+bytes/s of a bitwise OR over the memory-mapped model file (or else an anonymous array), and FLOP/s of a float32 matrix
+product. Memory stays below 300 MB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from archwright.errors import missing_extra
 
 SPAN_BYTES = 256 << 20
-# A file that fits the caches would measure those.
+# A smaller file would fit the caches, and the probe would measure these.
 LEAST_FILE_BYTES = 64 << 20
 MATRIX_SIZE = 1024
 LEAST_REPEATS = 5
@@ -25,7 +25,7 @@ HARD_LIMIT_S = 1.2
 
 
 def time_repeats(once: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Seconds of each repeat after a warm-up: at least five, fewer on a very slow machine."""
+    """Return the seconds of each repeat after a warm-up: at least five, fewer on a very slow machine."""
     once()
     seconds: list[float] = []
     spent = 0.0
@@ -38,7 +38,7 @@ def time_repeats(once: Callable[[], object], clock: Callable[[], float] = time.p
 
 
 def load_words(path: str, numpy: Any) -> Any:
-    """The array whose reading is timed."""
+    """Return the array to read."""
     if path:
         mapped = numpy.memmap(path, dtype=numpy.uint8, mode="r")
         if mapped.nbytes >= LEAST_FILE_BYTES:
