@@ -105,7 +105,6 @@ class Query(Record):
 
 
 def escape_label_value(value: str) -> str:
-    """Escape a label value for PromQL."""
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 

@@ -15,8 +15,6 @@ from archwright.specfile import enclosing_paths, quote_value
 
 
 class NeedsCode:
-    """The error codes of needs files."""
-
     CANNOT_OPEN = "AW-NEEDS-01"
     TOO_LARGE = "AW-NEEDS-02"
     NOT_TEXT = "AW-NEEDS-03"

@@ -216,7 +216,6 @@ class _BatchState:
             self.context += one.context + 1
 
     def release_finished(self) -> None:
-        """Free the slots of complete answers."""
         if self._free_since == math.inf and self.decoding and self.decoding[0].end <= self.iteration:
             self._free_since = self.now
         while self.decoding and self.decoding[0].end <= self.iteration:

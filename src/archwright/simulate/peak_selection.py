@@ -39,7 +39,6 @@ def select_representative_load(spec: ServingSpec) -> LoadSpec:
 
 
 def count_seeds(load: LoadSpec) -> int:
-    """Return the number of draws to simulate."""
     return max(LEAST_SEEDS, min(SEEDS, round(REQUESTS / max(1.0, load.requests_per_second * load.peak_s))))
 
 

@@ -81,8 +81,6 @@ class PeakResult(NamedTuple):
 
 
 class _SlowedTimer(NamedTuple):
-    """An engine whose steps take `factor` times as long."""
-
     clock: StepTimer
     factor: float
 

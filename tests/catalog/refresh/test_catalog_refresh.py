@@ -105,7 +105,10 @@ def test_an_accelerator_is_told_by_its_memory(done: Done) -> None:
         ("nan.large", "its price is not a number"),
         ("trn2.48xlarge", "gate usable-memory"),
         ("1x_NEW_SECURE", "gate usable-memory"),
-        ("us-central1:a2-highgpu-1g", "its source counts other accelerators, so the price may be that of the host alone"),
+        (
+            "us-central1:a2-highgpu-1g",
+            "its source counts other accelerators, so the price may be that of the host alone",
+        ),
         ("a3-highgpu-8g: 90", "gate below-list"),
         ("nowhere-1", "the catalog has no hosted models of this provider"),
         ("free-1", "output is free, or a price is implausible"),

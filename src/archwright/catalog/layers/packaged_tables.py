@@ -200,7 +200,12 @@ class CatalogTables:
             found[name] = replace(newer, **grid)
         known = {row.country for row in found.values() if not row.area}
         alone = [_tariff_from_grid(row) for row in self.refreshed_layer.grid if row.country not in known]
-        return (*(_with_grid(row, grids.get(row.country)) for row in found.values()), *alone)
+        for name, row in found.items():
+            newer_grid = None if row.area else grids.get(row.country)
+            if newer_grid is not None:
+                figure, year, source = newer_grid.gco2_per_kwh, newer_grid.year, newer_grid.source
+                found[name] = replace(row, grid_gco2_per_kwh=figure, grid_year=year, grid_source=source)
+        return (*found.values(), *alone)
 
     parts = _keyed_table(parsers.read_planning_parameters)
     nodes = _keyed_table(parsers.read_servers)
@@ -273,12 +278,6 @@ def _group_by_provider(offers: Iterable[records.Offer]) -> dict[str, dict[str, r
     for offer in offers:
         found.setdefault(offer.provider, {})[offer.id] = offer
     return found
-
-
-def _with_grid(row: records.EnergyTariff, newer: GridCarbon | None) -> records.EnergyTariff:
-    if newer is None or row.area:
-        return row
-    return replace(row, grid_gco2_per_kwh=newer.gco2_per_kwh, grid_year=newer.year, grid_source=newer.source)
 
 
 def _tariff_from_grid(row: GridCarbon) -> records.EnergyTariff:

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import Any
 
 from archwright.catalog.sources.file_formats import read_lines
-from archwright.catalog.sources.row_reader import load_format, read_csv_rows, read_rows, select_rows
+from archwright.catalog.sources.row_reader import load_formats, read_csv_rows, read_rows, select_rows
 from archwright.catalog.sources.source_records import (
     ComponentRate,
     FileContext,
@@ -85,7 +85,7 @@ def read_offer_file(data: bytes, _file: FileContext) -> SourceFacts:
     found: PricesByTerm = defaultdict(dict)
     # An empty line may precede the header. Lines without the required texts are skipped before they are parsed.
     header = next((line for line in lines if line.strip()), "")
-    texts = [str(among[0]) for among in load_format("offer-file").only.values() if len(among) == 1]
+    texts = [str(among[0]) for among in load_formats()["offer-file"].only.values() if len(among) == 1]
     candidates = (line for line in lines if all(text in line for text in texts))
     for row in read_csv_rows("offer-file", chain([header], candidates)):
         term = _offer_term(row)

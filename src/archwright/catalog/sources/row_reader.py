@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,50 +38,42 @@ class SourceFormat(Record):
     columns: dict[str, SourceColumn]
 
 
-def _convert_if(*kinds: type, then: Callable[[Any], Any], otherwise: Any = None) -> Callable[[Any], Any]:
-    return lambda value: then(value) if isinstance(value, kinds) else otherwise
-
-
-def _convert_strictly(kind: Any) -> Callable[[Any], Any]:
-    return lambda value: msgspec.convert(value, kind)
-
-
-# The last four give None for a value of another type, which is then missing; all others refuse the file.
+# Types of values: any other type refuses the file.
+_TYPES: Mapping[str, Any] = {
+    "text": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "texts": list[str],
+    "floats": dict[str, float],
+    "object": dict[str, Any],
+    "objects": list[dict[str, Any]],
+    "text_or_int": str | int,
+    "text_or_float": str | float,
+    "any": Any,
+}
 _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
-    "text": _convert_strictly(str),
-    "int": _convert_strictly(int),
-    "float": _convert_strictly(float),
-    "bool": _convert_strictly(bool),
-    "texts": _convert_strictly(list[str]),
-    "ints": _convert_strictly(list[int]),
-    "floats": _convert_strictly(dict[str, float]),
-    "object": _convert_strictly(dict[str, Any]),
-    "objects": _convert_strictly(list[dict[str, Any]]),
-    "text_or_int": _convert_strictly(str | int),
-    "text_or_float": _convert_strictly(str | float),
-    "any": lambda value: value,
-    "number": _convert_if(int, float, then=float),
-    "rounded": _convert_if(int, float, then=lambda value: round(float(value))),
-    "amount": _convert_if(int, float, str, then=lambda value: msgspec.convert(value, float, strict=False)),
+    **{name: partial(msgspec.convert, type=kind) for name, kind in _TYPES.items()},
+    # A value of another type is missing.
+    "number": lambda value: float(value) if isinstance(value, int | float) else None,
+    "rounded": lambda value: round(float(value)) if isinstance(value, int | float) else None,
+    "amount": lambda value: (
+        msgspec.convert(value, float, strict=False) if isinstance(value, int | float | str) else None
+    ),
     "positive": lambda value: value if isinstance(value, int) and value is not True and value > 0 else None,
 }
 _CELL_CONVERTERS: Mapping[str, Callable[[Any], Any]] = {"text": str, "float": float}
 
 
-@functools.cache
-def load_format(name: str) -> SourceFormat:
-    return msgspec.convert(_load_formats()[name], SourceFormat)
-
-
-@functools.cache
-def _load_formats() -> dict[str, Any]:
-    found: dict[str, Any] = decode_yaml((Path(__file__).parent / "formats.yaml").read_bytes())
-    return found
+@cache
+def load_formats() -> Mapping[str, SourceFormat]:
+    document = decode_yaml((Path(__file__).parent / "formats.yaml").read_bytes())
+    return msgspec.convert(document, dict[str, SourceFormat])
 
 
 def read_rows(name: str, data: bytes) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file of the format `name`. Iterating raises ValueError for another form."""
-    form = load_format(name).form
+    form = load_formats()[name].form
     if form == "csv":
         yield from read_csv_rows(name, read_lines(data))
     elif form == "pages":
@@ -92,15 +84,14 @@ def read_rows(name: str, data: bytes) -> Iterator[dict[str, Any]]:
 
 def select_rows(name: str, document: object) -> Iterator[dict[str, Any]]:
     """Yield the rows of a decoded document. Raises ValueError with the path of a value of another type."""
-    steps = load_format(name).rows
-    return _read_selected(
-        load_format(name), _iterate_rows((("", document),), document, steps.split(".") if steps else []), _CONVERTERS
-    )
+    table = load_formats()[name]
+    rows = _iterate_rows((("", document),), document, table.rows.split(".") if table.rows else [])
+    return _read_selected(table, rows, _CONVERTERS)
 
 
 def read_csv_rows(name: str, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a CSV table. Raises ValueError for a missing column or a cell that is no number."""
-    table = load_format(name)
+    table = load_formats()[name]
     found = read_csv(lines, [column.at for column in table.columns.values() if not column.optional])
     return _read_selected(table, ((("", line),) for line in found), _CELL_CONVERTERS)
 

@@ -1,4 +1,4 @@
-"""Writes the NOTICE of the shipped facts from their `source` columns, when run as a module."""
+"""Writes the NOTICE of the shipped facts from their `source` columns: `python docs/notice.py`."""
 
 from __future__ import annotations
 
