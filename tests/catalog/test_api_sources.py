@@ -19,7 +19,7 @@ from archwright.catalog.sources.source_records import ComponentRate, InstancePri
 from archwright.catalog.tables.records import Offer
 from archwright.home import Home
 
-from . import api_samples as samples
+from . import samples
 from .test_sources import read
 
 TODAY = date(2026, 11, 24)
@@ -33,7 +33,7 @@ class Done(NamedTuple):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     home = Home(tmp_path_factory.mktemp("home"))
-    folder = samples.write_all(tmp_path_factory.mktemp("bring"))
+    folder = samples.write_api_files(tmp_path_factory.mktemp("bring"))
     report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, folder, None, TODAY)
     return Done(report, load_catalog(home, today=TODAY))
 
@@ -46,7 +46,7 @@ def offer(done: Done, name: str) -> Offer:
 
 
 def test_a_bulk_offer_file_gives_plain_machines_only() -> None:
-    found = read("offer-file", samples.offer_file())
+    found = read("offer-file", samples.OFFER_FILE)
     assert found.as_of == "2026-11-21"
     assert found.prices[0] == InstancePrice("eu-central-1", "m8g.large", 0.1077, None, 0.07, 0.05)
     assert [price.instance_type for price in found.prices] == [
@@ -56,9 +56,9 @@ def test_a_bulk_offer_file_gives_plain_machines_only() -> None:
         "unheard.large",
     ]
     with pytest.raises(ValueError, match="version"):
-        read("offer-file", samples.offer_file().partition("\n")[2])
+        read("offer-file", samples.OFFER_FILE.partition("\n")[2])
     with pytest.raises(ValueError, match="lacks the columns"):
-        read("offer-file", samples.offer_file().replace('"Tenancy"', '"Tenure"'))
+        read("offer-file", samples.OFFER_FILE.replace('"Tenancy"', '"Tenure"'))
 
 
 @pytest.mark.parametrize("form", ["pages", "lines"])
@@ -144,15 +144,15 @@ def test_a_sheet_of_a_device_and_a_cube_of_statistics() -> None:
     assert (device.name, device.flops["fp8"], device.tdp_w) == ("h100 sxm", 1978e12, 700.0)
     with pytest.raises(ValueError, match="no memory"):
         read("device-sheet", "gpu: {power: 1}")
-    germany, greece, _ = read("statistics-cube", samples.cube()).tariffs
+    germany, greece, _ = read("statistics-cube", samples.CUBE).tariffs
     # Band, tax, place and half-year count from the last dimension on.
     assert germany.country == "DE"
     assert [germany.commercial, germany.industrial] == pytest.approx([0.106, 0.119])
     assert (germany.period, greece.country, greece.currency) == ("2025-S2", "GR", "EUR")
     with pytest.raises(ValueError, match="other sizes"):
-        read("statistics-cube", {**samples.cube(), "size": [1]})
+        read("statistics-cube", {**samples.CUBE, "size": [1]})
     with pytest.raises(ValueError, match="lacks a dimension"):
-        read("statistics-cube", {**samples.cube(), "id": ["geo"]})
+        read("statistics-cube", {**samples.CUBE, "id": ["geo"]})
 
 
 def test_state_tariffs_are_cents_of_the_newest_month() -> None:
@@ -260,10 +260,10 @@ def test_figures_lie_over_the_shipped_ones_and_show_their_layers(done: Done) -> 
 def test_of_one_file_under_two_days_the_newer_is_read_and_others_stay(tmp_path: Path) -> None:
     folder, home = tmp_path / "bring", Home(tmp_path / "home")
     folder.mkdir()
-    old = samples.offer_file().replace("0.1077", "0.5")
+    old = samples.OFFER_FILE.replace("0.1077", "0.5")
     (folder / "aws-ec2-eu-central-1-2026-11-01.csv").write_text(old)
-    (folder / "aws-ec2-eu-central-1-2026-11-22.csv.gz").write_bytes(gzip.compress(samples.offer_file().encode()))
-    (folder / "aws-ec2-eu-west-1.csv").write_text(samples.offer_file().replace("eu-central-1", "eu-west-1"))
+    (folder / "aws-ec2-eu-central-1-2026-11-22.csv.gz").write_bytes(gzip.compress(samples.OFFER_FILE.encode()))
+    (folder / "aws-ec2-eu-west-1.csv").write_text(samples.OFFER_FILE.replace("eu-central-1", "eu-west-1"))
     report = refreshing.refresh_catalog(
         load_catalog(home, today=TODAY), home.catalog_refreshed, folder, "offers", TODAY
     )
