@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.load import load_catalog
+from archwright.catalog.refresh.catalog_refresh import RefreshReport, refresh_catalog
+from archwright.catalog.tables.metadata_records import FactClass
+from archwright.home import Home
+
+TODAY = date(2026, 11, 24)
 SOURCE_FILES = Path(__file__).parent / "source_files"
 
 
@@ -96,3 +104,15 @@ def write_api_files(folder: Path) -> Path:
         "eia-retail-sales.json": SALES,
     }
     return write_files(folder, files)
+
+
+class Done(NamedTuple):
+    """A refresh: its report, and the catalog after it."""
+
+    report: RefreshReport
+    catalog: Catalog
+
+
+def refresh(home: Home, folder: Path, only: FactClass | None = None) -> Done:
+    report = refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, folder, only, TODAY)
+    return Done(report, load_catalog(home, today=TODAY))

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import date
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import catalog_diff, fact_view
-from archwright.catalog.refresh import catalog_refresh as refreshing
-from archwright.catalog.refresh.catalog_refresh import RefreshReport
 from archwright.catalog.sources.source_records import ComponentRate, InstancePrice, SpotPrice
 from archwright.catalog.tables.records import Offer
 from archwright.home import Home
 
 from . import samples
+from .samples import Done, refresh
 from .test_sources import read
-
-TODAY = date(2026, 11, 24)
-
-
-class Done(NamedTuple):
-    report: RefreshReport
-    catalog: Catalog
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    home = Home(tmp_path_factory.mktemp("home"))
-    folder = samples.write_api_files(tmp_path_factory.mktemp("bring"))
-    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, folder, None, TODAY)
-    return Done(report, load_catalog(home, today=TODAY))
+    return refresh(Home(tmp_path_factory.mktemp("home")), samples.write_api_files(tmp_path_factory.mktemp("bring")))
 
 
 def offer(done: Done, name: str) -> Offer:
@@ -264,12 +250,9 @@ def test_of_one_file_under_two_days_the_newer_is_read_and_others_stay(tmp_path: 
     (folder / "aws-ec2-eu-central-1-2026-11-01.csv").write_text(old)
     (folder / "aws-ec2-eu-central-1-2026-11-22.csv.gz").write_bytes(gzip.compress(samples.OFFER_FILE.encode()))
     (folder / "aws-ec2-eu-west-1.csv").write_text(samples.OFFER_FILE.replace("eu-central-1", "eu-west-1"))
-    report = refreshing.refresh_catalog(
-        load_catalog(home, today=TODAY), home.catalog_refreshed, folder, "offers", TODAY
-    )
+    report, catalog = refresh(home, folder, "offers")
     (read_of,) = report.read
     assert (read_of.file, read_of.files, read_of.rows) == ("*aws*ec2*.csv", 2, 8)
-    catalog = load_catalog(home, today=TODAY)
     found = {
         row.region: row.on_demand_usd_per_hour for row in catalog.offers_of("aws") if row.instance_type == "m8g.large"
     }

@@ -25,7 +25,7 @@ def own(home: Home, text: str) -> Catalog:
 
 
 def layer(catalog: Catalog, table: str, name: str) -> str:
-    """Of the fact in force."""
+    """Return the layer of the fact that counts."""
     return fact_view.view_fact(catalog, table, name, fact_view.named_rows_by_table(catalog)[table][name]).chain[0].layer
 
 

@@ -16,9 +16,7 @@ from archwright.catalog.sources import READERS, file_formats, read_source
 from archwright.catalog.sources.source_records import BytePrice, FileContext, InstancePrice, SourceFacts
 
 from . import samples
-
-TODAY = date(2026, 11, 24)
-
+from .samples import TODAY
 
 NAMES = {"machine-catalogue": "gpuhunt-aws-2026-11-20.csv", "device-sheet": "systems/h100_sxm.yaml"}
 

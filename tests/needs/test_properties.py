@@ -1,4 +1,4 @@
-"""Whatever the bytes, the answer is Needs or NeedsError; and every line in the source is the line of its value."""
+"""Any bytes give Needs or NeedsError, and every line in the source is the line of its value."""
 
 from __future__ import annotations
 

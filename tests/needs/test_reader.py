@@ -188,7 +188,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 
 
 def test_msgspec_is_the_second_lock() -> None:
-    """What `shape` lets pass and msgspec does not still names the line; `shape` itself lets nothing of it pass."""
+    """A value that msgspec alone refuses still gets an error with its line; `check_types` refuses it before."""
     tree = NeedsTree("needs.yaml", {}, {"": 1, "budget": 7}, {})
     with pytest.raises(NeedsError) as caught:
         convert_tree({"budget": {"currency": 3}}, tree)

@@ -1,4 +1,4 @@
-"""Who takes which request of a peak: by the gateway's rules, every request once, none earlier than its turn."""
+"""The dispatch of a peak by the gateway's rules: every request once, and in order."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_who_finds_the_queue_full_is_counted_and_stays() -> None:
     crowd = [Arrival(0.001 * number, 10, 10) for number in range(40)]
     found = dispatch_arrivals(crowd, 1, 1, lambda _one: 10.0)
     assert found.parts == (crowd,)
-    # Of the queue of 20 a class without a name may fill three quarters; who stays counted makes it longer still.
+    # A class without a name may fill three quarters of the queue of 20; refused requests stay in the queue.
     assert found.refused == 40 - 1 - 15
 
 

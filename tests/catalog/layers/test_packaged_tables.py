@@ -87,7 +87,7 @@ def test_every_name_in_an_offer_joins() -> None:
         assert score.model in CATALOG.models
     for alias in CATALOG.aliases:
         known = {"accelerator": CATALOG.accelerators, "model": CATALOG.models, "provider": CATALOG.providers}
-        # What a bill calls a family of machines is no row, and begins with their types' first word.
+        # A billing catalogue's name of a machine family has no row; its id is the first word of the machine types.
         charged = alias.kind == "charge" and (alias.id in CATALOG.accelerators or alias.id.partition("-")[0].isalnum())
         assert alias.kind == "word" or charged or alias.id in known[alias.kind], alias.name
     for artefact in CATALOG.artefacts.values():
@@ -153,7 +153,7 @@ def test_training_efficiencies_are_shares_and_factors() -> None:
         assert 0 < row.share_of_matmul < 2 and 0 < row.attention_share_of_matmul < 2
         assert min(row.low_factor, row.high_factor, row.memory_low_factor, row.memory_high_factor) >= 1
         assert row.dtype in DTYPE_BYTES and row.process_bytes > 1e8
-    # Whatever the processor is, each task has a row that stands for it.
+    # Each task has a row for any processor.
     assert {row.task for row in CATALOG.training_efficiencies if row.isa == "*"} == set(get_args(Task))
 
 

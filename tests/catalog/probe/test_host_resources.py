@@ -1,4 +1,4 @@
-"""What the operating system says, over machines laid out in a folder."""
+"""Resources read from the operating system, on machines that a folder simulates."""
 
 from __future__ import annotations
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -24,22 +22,13 @@ from archwright.errors import CatalogError
 from archwright.home import Home
 
 from .. import samples
-
-TODAY = date(2026, 11, 24)
-
-
-class Done(NamedTuple):
-    report: RefreshReport
-    catalog: Catalog
-    home: Home
+from ..samples import TODAY, Done, refresh
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    home = Home(tmp_path_factory.mktemp("home"))
     folder = samples.write_all(tmp_path_factory.mktemp("bring"))
-    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, folder, None, TODAY)
-    return Done(report, load_catalog(home, today=TODAY), home)
+    return refresh(Home(tmp_path_factory.mktemp("home")), folder)
 
 
 def offer(catalog: Catalog, name: str) -> Offer:
@@ -151,8 +140,7 @@ def test_of_equal_sources_the_newer_one_counts(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     bring = samples.write_all(tmp_path / "bring")
     (bring / "genai-prices-2026-11-21.json").rename(bring / "genai-prices-2026-11-19.json")
-    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
-    (said,) = report.disagreements
+    (said,) = refresh(home, bring, "hosted").report.disagreements
     assert "litellm" in said.taken and "genai-prices" in said.other
 
 
@@ -160,16 +148,16 @@ def test_one_file_is_held_against_the_shipped_price(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     bring = samples.write_all(tmp_path / "bring")
     (bring / "model_prices_and_context_window-2026-11-20.json").unlink()
-    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
-    models = {row.id: row for row in load_catalog(home, today=TODAY).hosted}
+    report, catalog = refresh(home, bring, "hosted")
+    models = {row.id: row for row in catalog.hosted}
     assert models["claude-haiku-4-5"].agrees is True
     assert models["claude-haiku-4-5"].batch_output_usd_per_token == pytest.approx(2.5e-6)
     assert [row.subject for row in report.disagreements] == ["gemini:gemini-3.6-flash"]
     # The shipped row came from the very work of the other file: no second source.
     (bring / "genai-prices-2026-11-21.json").unlink()
     (bring / "model_prices_and_context_window.json").write_text(json.dumps(samples.TOKENS))
-    report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
-    models = {row.id: row for row in load_catalog(home, today=TODAY).hosted}
+    report, catalog = refresh(home, bring, "hosted")
+    models = {row.id: row for row in catalog.hosted}
     assert (models["claude-haiku-4-5"].agrees, models["claude-haiku-4-5"].confidence) == (None, "recalled")
     assert report.disagreements == ()
     assert models["gemini-3.6-flash"].deprecation_date == ""
@@ -264,7 +252,7 @@ def test_the_machine_at_hand_is_the_measured_layer() -> None:
 def test_a_user_price_lies_over_a_refreshed_one(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     bring = samples.write_all(tmp_path / "bring")
-    refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "offers", TODAY)
+    refresh(home, bring, "offers")
     home.catalog_overlay.write_text(
         "offers: {'aws:us-east-1:p5.48xlarge': {on_demand_usd_per_hour: 33.0, price_kind: user,"
         " reason: contract, until: 2099-12-31}}\n"
@@ -279,13 +267,10 @@ def test_a_user_price_lies_over_a_refreshed_one(tmp_path: Path) -> None:
 def test_a_refresh_of_one_class_leaves_the_others(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     bring = samples.write_all(tmp_path / "bring")
-    refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "storage", TODAY)
+    refresh(home, bring, "storage")
     (bring / "egress_prices.json").write_text(json.dumps({**samples.EGRESS, "aws": {"tiers": []}}))
     (bring / "object_storage_prices.json").unlink()
-    second = refreshing.refresh_catalog(
-        load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "storage", TODAY
-    )
-    third = refreshing.refresh_catalog(load_catalog(home, today=TODAY), home.catalog_refreshed, bring, "grid", TODAY)
+    second, third = refresh(home, bring, "storage").report, refresh(home, bring, "grid").report
     assert second.kept == {**third.kept, "grid": 0}
     assert third.kept["storage"] == 5 and third.kept["grid"] == 2
     assert {row.feeds for row in third.missing} == set()
@@ -296,8 +281,7 @@ def test_generations_switch_and_roll_back(tmp_path: Path) -> None:
     bring = samples.write_all(tmp_path / "bring")
     layer = home.catalog_refreshed
     for number in range(1, 7):
-        report = refreshing.refresh_catalog(load_catalog(home, today=TODAY), layer, bring, "grid", TODAY)
-        assert report.generation == f"{number:04d}"
+        assert refresh(home, bring, "grid").report.generation == f"{number:04d}"
     assert sorted(path.name for path in layer.glob("*.msgpack")) == [f"{n:04d}.msgpack" for n in range(3, 7)]
     assert [refreshed_layer.roll_back(layer) for _ in range(4)] == ["0005", "0004", "0003", ""]
     assert refreshed_layer.current_generation(layer) is None
@@ -305,8 +289,8 @@ def test_generations_switch_and_roll_back(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as caught:
         refreshed_layer.roll_back(layer)
     assert caught.value.code == "AW-CAT-08"
-    assert refreshing.refresh_catalog(load_catalog(home, today=TODAY), layer, bring, "grid", TODAY).generation == "0007"
-    # What was undone does not come back.
+    assert refresh(home, bring, "grid").report.generation == "0007"
+    # A generation that was rolled back does not return.
     assert refreshed_layer.roll_back(layer) == ""
 
 
