@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
+import yaml
 
 from archwright.catalog.tables.records import Confidence
 from archwright.contract.record import Record
@@ -17,8 +18,6 @@ from archwright.errors import CatalogError, ErrorLocation
 
 R = TypeVar("R", bound=Record)
 CellReader = Callable[..., object]
-# The column of a field, and the size of its unit in SI, for fields whose column has another name or unit.
-ColumnNames = Mapping[str, tuple[str] | tuple[str, float]]
 DATA = Path(__file__).parents[1] / "data"
 
 
@@ -77,24 +76,37 @@ class CsvRow:
         """Return a count, 0 if empty; a number with a `unit` is required."""
         return (self.whole_number(column) or 0) if unit is None else round(self.required_number(column, unit))
 
-    def to_record(
-        self, kind: type[R], *, optional: tuple[str, ...] = (), columns: ColumnNames | None = None, **given: object
-    ) -> R:
-        """Convert the row; `given` are the fields that no column states as they are.
+    def to_record(self, kind: type[R], **given: object) -> R:
+        """Convert the row by the columns of the record (columns.yaml); `given` are fields without a column.
 
-        Texts without a default are required, unless `optional` names the field; so are numbers that cannot be None.
+        Texts without a default are required, unless they are optional; so are numbers that cannot be None.
         """
         found: dict[str, object] = {}
-        renamed = columns or {}
+        table = _load_columns().get(kind.__name__, TableColumns())
         for name, reader in _field_readers(kind):  # type: ignore[arg-type]
-            column = renamed.get(name, (name,))
-            if name in given or (reader is CsvRow.text and not {column[0], name} & {*self.cells, *optional}):
+            stated_column = table.columns.get(name, name)
+            column = (stated_column,) if isinstance(stated_column, str) else stated_column
+            if name in given or (reader is CsvRow.text and not {column[0], name} & {*self.cells, *table.optional}):
                 continue
-            found[name] = self.text(column[0]) if name in optional else reader(self, *column)
+            found[name] = self.text(column[0]) if name in table.optional else reader(self, *column)
         if "confidence" not in given and "as_of" in found:
-            stated = self.text("confidence") if "confidence" in self.cells else "high"
+            stated = self.text("confidence") if "confidence" in self.cells else table.confidence
             found["confidence"] = effective_confidence(str(found["as_of"]), stated)
         return kind(**(found | given))
+
+
+class TableColumns(Record):
+    """The columns of a record's table; columns.yaml describes the fields."""
+
+    columns: dict[str, str | tuple[str, float]] = {}
+    optional: tuple[str, ...] = ()
+    confidence: Confidence = "high"
+
+
+@functools.cache
+def _load_columns() -> dict[str, TableColumns]:
+    text = (Path(__file__).parent / "columns.yaml").read_bytes()
+    return msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), dict[str, TableColumns])
 
 
 @functools.cache
@@ -104,6 +116,7 @@ def _field_readers(kind: type[Record]) -> tuple[tuple[str, CellReader], ...]:
         float | None: CsvRow.number,
         int: CsvRow.count,
         int | None: CsvRow.whole_number,
+        str | None: lambda row, column: row.text(column) or None,
         tuple[str, ...]: lambda row, column: tuple(row.required_text(column).split()),
     }
     found: list[tuple[str, CellReader]] = []
@@ -125,13 +138,9 @@ def effective_confidence(as_of: str, stated: str = "high") -> Confidence:
     return next((level for level in known if level == stated), "recalled")
 
 
-def table_reader(
-    kind: type[R], *files: str, optional: tuple[str, ...] = (), columns: ColumnNames | None = None
-) -> Callable[[Path], list[R]]:
-    """Return the reader of a table; rows of several files follow each other."""
-    return lambda folder: [
-        row.to_record(kind, optional=optional, columns=columns) for file in files for row in read_rows(folder, file)
-    ]
+def table_reader(kind: type[R], *files: str) -> Callable[[Path], list[R]]:
+    """Return the reader of a table without other fields than its columns; rows of several files follow each other."""
+    return lambda folder: [row.to_record(kind) for file in files for row in read_rows(folder, file)]
 
 
 def read_rows(folder: Path, file: str) -> Iterator[CsvRow]:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from archwright.catalog.tables import cost_records, metadata_records, records
-from archwright.catalog.tables.csv_table import ColumnNames, CsvRow, effective_confidence, read_rows, table_reader
-from archwright.catalog.tables.metadata_records import RegionAvailability
+from archwright.catalog.tables.csv_table import CsvRow, effective_confidence, read_rows, table_reader
 from archwright.contract.record import Record
 
 R = TypeVar("R", bound=Record)
@@ -27,54 +26,6 @@ DTYPES = {
     "fp8": "fp8_dense",
     "int8": "int8_dense_tops",
     "fp4": "fp4_dense",
-}
-ACCELERATOR_COLUMNS: ColumnNames = {
-    "id": ("accel_id",),
-    "memory_marketing": ("mem_marketing",),
-    "memory_bandwidth_bytes_per_s": ("mem_bw_gbs", GIGA),
-    "scale_up_bytes_per_s": ("scale_up_gbs_per_dir", GIGA),
-    "price_low_usd": ("price_usd_low",),
-    "price_high_usd": ("price_usd_high",),
-}
-OFFER_COLUMNS: ColumnNames = {
-    "id": ("offer_id",),
-    "accelerator_count": ("accel_count",),
-    "accelerator_share": ("accel_share",),
-    "ram_bytes": ("ram_gib", GIB),
-    "local_nvme_bytes": ("local_nvme_gb", GIGA),
-    "on_demand_usd_per_hour": ("on_demand_usd_h",),
-    "commit_1y_usd_per_hour": ("commit_1y_usd_h",),
-    "commit_3y_usd_per_hour": ("commit_3y_usd_h",),
-    "source": ("price_source",),
-    "as_of": ("price_as_of",),
-}
-MODEL_COLUMNS: ColumnNames = {
-    "id": ("model_id",),
-    "parameters": ("params_total_b", GIGA),
-    "active_parameters": ("params_active_b", GIGA),
-    "ffn": ("ffn_intermediate",),
-    "expert_ffn": ("moe_intermediate",),
-    "vocabulary": ("vocab",),
-    "context_tokens": ("context_max",),
-}
-HOSTED_COLUMNS: ColumnNames = {
-    "id": ("model_id",),
-    **{
-        f"{name}_usd_per_token": (f"{name}_usd_mtok", PER_MILLION)
-        for name in ("input", "output", "cache_read", "cache_write", "batch_input", "batch_output")
-    },
-    "context_tokens": ("context_max",),
-    "output_tokens": ("output_max",),
-    "second_input_usd_per_token": ("second_source_input", PER_MILLION),
-    "second_output_usd_per_token": ("second_source_output", PER_MILLION),
-}
-SERVER_COLUMNS: ColumnNames = {
-    "ram_bytes": ("ram_gib", GIB),
-    "power_w": ("power_kw", 1e3),
-    "price_low_usd": ("price_usd_low",),
-    "price_usd": ("price_usd_typical",),
-    "price_high_usd": ("price_usd_high",),
-    "network_bytes_per_s": ("network_gbps", GIGA / 8),
 }
 
 
@@ -98,8 +49,6 @@ def _parse_accelerator(row: CsvRow) -> records.Accelerator:
     rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
     return row.to_record(
         records.Accelerator,
-        optional=("arch", "form", "scale_up", "host_link", "memory_marketing"),
-        columns=ACCELERATOR_COLUMNS,
         memory_bytes=row.whole_number("mem_gib", GIB) or 0,
         flops={dtype: rate for dtype, rate in rates.items() if rate is not None},
         sparsity=row.text("sparsity_2to4") == "yes",
@@ -125,9 +74,6 @@ def _parse_offer(row: CsvRow, network: float | None, note: str) -> records.Offer
     kind, spot = row.one_of("price_kind", records.PriceKind), row.number("spot_usd_h")
     return row.to_record(
         records.Offer,
-        optional=("arch", "spec_source", "spec_as_of"),
-        columns=OFFER_COLUMNS,
-        accelerator=row.text("accelerator") or None,
         network_bytes_per_s=network,
         network_note=note,
         spot_usd_per_hour=None if spot == row.number("on_demand_usd_h") else spot,
@@ -137,13 +83,7 @@ def _parse_offer(row: CsvRow, network: float | None, note: str) -> records.Offer
 
 @row_parser("llm_quality.csv")
 def read_quality_scores(row: CsvRow) -> records.QualityScore:
-    return row.to_record(
-        records.QualityScore,
-        optional=("method", "reported_by", "original_source"),
-        columns={"model": ("model_id",)},
-        benchmark=row.required_text("benchmark").replace("-", "_"),
-        confidence=effective_confidence(row.text("as_of"), "medium"),
-    )
+    return row.to_record(records.QualityScore, benchmark=row.required_text("benchmark").replace("-", "_"))
 
 
 def read_models(folder: Path, scores: list[records.QualityScore]) -> list[records.ModelSpec]:
@@ -167,8 +107,6 @@ def _parse_model(row: CsvRow, reported: dict[str, float]) -> records.ModelSpec:
     lowest = {name: min(stated.get(name, 1.0), reported.get(name, 1.0)) for name in {**stated, **reported}}
     return row.to_record(
         records.ModelSpec,
-        optional=("org", "licence_conditions", "released"),
-        columns=MODEL_COLUMNS,
         quality=dict(sorted(lowest.items())),
     )
 
@@ -177,29 +115,25 @@ def _parse_model(row: CsvRow, reported: dict[str, float]) -> records.ModelSpec:
 def read_hosted_models(row: CsvRow) -> records.HostedModel:
     agrees = {"yes": True, "no": False}.get(row.text("agrees"))
     confidence = effective_confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees])
-    optional = ("deprecation_date", "successor")
-    return row.to_record(
-        records.HostedModel, optional=optional, columns=HOSTED_COLUMNS, agrees=agrees, confidence=confidence
-    )
+    return row.to_record(records.HostedModel, agrees=agrees, confidence=confidence)
 
 
 # --- places and electricity
 
 
-@row_parser("regions.csv", "regions_more.csv")
-def read_regions(row: CsvRow) -> records.Region:
-    return row.to_record(
-        records.Region,
-        optional=("city",),
-        grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
-        confidence=effective_confidence(row.text("as_of"), row.text("confidence") or "high"),
-        notes=row.text("note"),
-    )
+read_regions = table_reader(records.Region, "regions.csv", "regions_more.csv")
+read_servers = table_reader(cost_records.ServerSpec, "nodes.csv")
+read_commitment_discounts = table_reader(cost_records.CommitmentDiscount, "commitments.csv")
+read_surcharges = table_reader(cost_records.PlatformSurcharge, "managed_platforms.csv")
+read_times_to_live = table_reader(metadata_records.TimeToLive, "ttl.csv")
+read_refresh_sources = table_reader(metadata_records.RefreshSource, "refresh_sources.csv")
+read_plausibility_exceptions = table_reader(metadata_records.PlausibilityException, "gate_exceptions.csv")
+read_device_tools = table_reader(records.DeviceTool, "tools.csv")
 
 
 @row_parser("countries.csv")
 def read_countries(row: CsvRow) -> records.Country:
-    return row.to_record(records.Country, optional=("alpha3",), places=tuple(row.text("places").split()))
+    return row.to_record(records.Country, places=tuple(row.text("places").split()))
 
 
 def read_tariffs(folder: Path, known: list[records.Country]) -> list[records.EnergyTariff]:
@@ -245,12 +179,6 @@ def read_band(row: CsvRow) -> dict[str, Any]:
     return {"low": typical if low is None else low, "typical": typical, "high": typical if high is None else high}
 
 
-@row_parser("nodes.csv")
-def read_servers(row: CsvRow) -> cost_records.ServerSpec:
-    accelerator = row.text("accelerator") or None
-    return row.to_record(cost_records.ServerSpec, columns=SERVER_COLUMNS, accelerator=accelerator)
-
-
 @row_parser("storage_network.csv")
 def read_storage_prices(row: CsvRow) -> cost_records.StoragePrice:
     size = BYTES_PER_UNIT.get(row.required_text("unit"))
@@ -258,35 +186,18 @@ def read_storage_prices(row: CsvRow) -> cost_records.StoragePrice:
         raise row.cell_error("unit", "an unknown unit")
     return row.to_record(
         cost_records.StoragePrice,
-        optional=("region",),
         usd_per_byte=row.required_number("price_usd") / size,
         from_bytes=row.number("tier_from_gb", GIGA) or 0.0,
-        to_bytes=row.number("tier_to_gb", GIGA),
     )
-
-
-read_commitment_discounts = table_reader(
-    cost_records.CommitmentDiscount,
-    "commitments.csv",
-    optional=("payment",),
-    columns={"discount": ("discount_vs_on_demand",)},
-)
-read_surcharges = table_reader(
-    cost_records.PlatformSurcharge,
-    "managed_platforms.csv",
-    optional=("basis",),
-    columns={"low": ("surcharge_pct_low", 0.01), "high": ("surcharge_pct_high", 0.01)},
-)
 
 
 # --- metadata of facts
 
 
-def read_availability(folder: Path) -> list[RegionAvailability]:
+def read_availability(folder: Path) -> list[metadata_records.RegionAvailability]:
     """Read one table per provider, named after it."""
-    columns = {"on_demand_usd_per_hour": ("on_demand_usd_h",)}
     rows = _rows_by_provider(folder, "_availability.csv")
-    return [row.to_record(RegionAvailability, columns=columns, provider=provider) for provider, row in rows]
+    return [row.to_record(metadata_records.RegionAvailability, provider=provider) for provider, row in rows]
 
 
 def read_region_ratios(folder: Path) -> list[metadata_records.RegionRatio]:
@@ -300,8 +211,6 @@ def read_region_ratios(folder: Path) -> list[metadata_records.RegionRatio]:
             family=row.required_text("family").partition(".")[0],
             home=column.removeprefix("ratio_to_").replace("_", "-"),
             ratio=row.required_number(column),
-            read_from=row.required_text("family"),
-            confidence=effective_confidence(row.text("as_of"), "low"),
         )
         found.append(made)
     return found
@@ -311,16 +220,6 @@ def _rows_by_provider(folder: Path, ending: str) -> Iterator[tuple[str, CsvRow]]
     for path in sorted(folder.glob(f"*{ending}")):
         for row in read_rows(folder, path.name):
             yield path.name.removesuffix(ending), row
-
-
-read_times_to_live = table_reader(metadata_records.TimeToLive, "ttl.csv", columns={"id": ("class",)})
-read_refresh_sources = table_reader(
-    metadata_records.RefreshSource, "refresh_sources.csv", optional=("provider",), columns={"feeds": ("class",)}
-)
-read_plausibility_exceptions = table_reader(
-    metadata_records.PlausibilityException, "gate_exceptions.csv", columns={"notes": ("reason",)}
-)
-read_device_tools = table_reader(records.DeviceTool, "tools.csv")
 
 
 @row_parser("source_kinds.csv")

@@ -26,4 +26,4 @@ class WorkRate(records.Fact):
 
 @row_parser("work_efficiencies.csv")
 def read_work_rates(row: CsvRow) -> WorkRate:
-    return row.to_record(WorkRate, optional=("unit",), **read_band(row))
+    return row.to_record(WorkRate, **read_band(row))
