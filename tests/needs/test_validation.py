@@ -14,9 +14,9 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.needs import Needs, Traffic, Workload, WorkloadKind
 from archwright.errors import MissingError, NeedsError
 from archwright.needs.countries import country_names, nearest_countries
-from archwright.needs.kind_fields import FIELDS_BY_KIND
+from archwright.needs.kind_fields import fields_by_kind
 from archwright.needs.needs_problem import nearest_spellings
-from archwright.needs.number_checks import RANGES
+from archwright.needs.number_checks import number_ranges
 from archwright.needs.template import TEMPLATES, read_template
 from archwright.needs.yaml_tree import read_tree
 from archwright.specfile import enclosing_paths, quote_value
@@ -48,13 +48,13 @@ def structs(kind: inspect.Type) -> list[inspect.StructType]:
 
 def test_every_number_of_the_contract_has_a_range() -> None:
     due = {(s.cls.__name__, f.name) for s in structs(inspect.type_info(Needs)) for f in s.fields if numeric(f.type)}
-    assert due == {(cls.__name__, name) for cls, names in RANGES.items() for name in names}
+    assert due == {(record, name) for record, names in number_ranges().items() for name in names}
 
 
 def test_every_kind_says_its_fields_and_they_exist() -> None:
-    assert set(FIELDS_BY_KIND) == set(get_args(WorkloadKind))
+    assert set(fields_by_kind()) == set(get_args(WorkloadKind))
     used: set[str] = set()
-    for known in FIELDS_BY_KIND.values():
+    for known in fields_by_kind().values():
         workload, traffic = {*known.needs, *known.also}, {*known.traffic, *known.traffic_also}
         assert workload <= set(Workload.__struct_fields__) and traffic <= set(Traffic.__struct_fields__)
         assert bool(traffic) == ("traffic" in workload) and (not known.slo or "slo" in workload)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from functools import cache
+from importlib import resources
 
-from archwright.contract.needs import TEXT_KINDS, Needs, Traffic, Workload
+import msgspec
+import yaml
+
+from archwright.contract.needs import Needs, Traffic, Workload
 from archwright.contract.record import Record
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem
 from archwright.specfile import join_path
 
 _ALWAYS = ("name", "kind", "data")
-_MODEL = ("model", "quality", "quality_unknown", "licence")
-_LOAD = ("growth_per_year", "hours_per_day", "regions")
-_ONLINE = ("requests_per_second",)
-_TOKENS = ("input_tokens", "output_tokens")
+_ONLINE = ("requests_per_second", "input_tokens", "output_tokens")
 _CORPUS = ("documents", "tokens_per_document")
 
 
-class KindFields(NamedTuple):
+class KindFields(Record):
     """Required fields of the workload (`needs`) and its traffic (`traffic`); all others are optional."""
 
+    kinds: tuple[str, ...]
     needs: tuple[str, ...] = ("traffic",)
     also: tuple[str, ...] = ()
     traffic: tuple[str, ...] = ()
@@ -28,37 +30,16 @@ class KindFields(NamedTuple):
     slo: tuple[str, ...] = ()
 
 
-_TEXT = KindFields(
-    also=(*_MODEL, "slo", "sites"),
-    traffic=(*_ONLINE, *_TOKENS),
-    traffic_also=_LOAD,
-    slo=("ttft_p95_s", "tpot_p95_s", "latency_p95_s", "availability"),
-)
-_PREDICTOR = KindFields(
-    also=("licence", "slo", "sites"),
-    traffic=(*_ONLINE, "features"),
-    traffic_also=("parameters", *_LOAD),
-    slo=("latency_p95_s", "availability"),
-)
-FIELDS_BY_KIND: Mapping[str, KindFields] = {
-    **dict.fromkeys(sorted(TEXT_KINDS), _TEXT),
-    "embedding": KindFields(
-        also=(*_MODEL, "slo", "sites"),
-        traffic_also=(*_ONLINE, *_TOKENS, *_CORPUS, "refresh", *_LOAD),
-        slo=("latency_p95_s", "availability"),
-    ),
-    "image-classification": _PREDICTOR._replace(traffic=(*_ONLINE, "image_pixels", "parameters"), traffic_also=_LOAD),
-    "tabular-prediction": _PREDICTOR,
-    "forecast": _PREDICTOR,
-    "data-processing": KindFields(also=("sites",), traffic=("gib_per_day", "deadline_h"), traffic_also=_LOAD),
-    "finetune": KindFields(needs=("base", "method", "tokens"), also=("licence", "every", "deadline_h")),
-    "pretrain": KindFields(needs=("parameters", "tokens", "deadline_h"), also=("licence",)),
-}
+@cache
+def fields_by_kind() -> Mapping[str, KindFields]:
+    text = (resources.files("archwright.needs") / "kind_fields.yaml").read_text(encoding="utf-8")
+    rows = msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), list[KindFields])
+    return {kind: row for row in rows for kind in row.kinds}
 
 
 def check_kind_fields(needs: Needs, lines: Mapping[str, int]) -> Iterator[NeedsProblem]:
     for index, workload in enumerate(needs.workloads):
-        path, fields = f"workloads[{index}]", FIELDS_BY_KIND[workload.kind]
+        path, fields = f"workloads[{index}]", fields_by_kind()[workload.kind]
         allowed = (*_ALWAYS, *fields.needs, *fields.also)
         yield from _surplus_fields(workload, path, allowed, workload.kind, lines)
         yield from _missing_fields(workload, path, fields.needs, workload.kind)
@@ -95,11 +76,11 @@ def _missing_fields(record: Record, path: str, required: Iterable[str], kind: st
 def _check_embedding(traffic: Traffic, path: str, workload: Workload) -> Iterator[NeedsProblem]:
     """Require online requests, a corpus that is embedded (again every `refresh`), or both."""
     corpus = [name for name in (*_CORPUS, "refresh") if getattr(traffic, name) is not None]
-    online = [name for name in (*_ONLINE, *_TOKENS) if getattr(traffic, name) is not None]
+    online = [name for name in _ONLINE if getattr(traffic, name) is not None]
     if corpus:
         yield from _missing_fields(traffic, path, _CORPUS, workload.kind)
     if online:
-        yield from _missing_fields(traffic, path, (*_ONLINE, "input_tokens"), workload.kind)
+        yield from _missing_fields(traffic, path, _ONLINE[:2], workload.kind)
     if not corpus and not online:
         hint = "add documents and tokens_per_document for a corpus, or requests_per_second and input_tokens"
         message = "neither documents nor requests_per_second is given"

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
 from typing import NamedTuple
 
-from archwright.contract.needs import (
-    SLO,
-    Budget,
-    DataProfile,
-    Goal,
-    Needs,
-    Organisation,
-    OwnedMachine,
-    RequestRate,
-    Site,
-    SiteGroup,
-    TokenLength,
-    Traffic,
-    Workload,
-)
-from archwright.contract.record import Record, as_dict
+import msgspec
+import yaml
+
+from archwright.contract.needs import Needs, RequestRate, TokenLength, Traffic
+from archwright.contract.record import as_dict
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name
 from archwright.needs.traversal import iterate_records
 from archwright.specfile import join_path
 
-MAX_GIB = 1e9
-MAX_MONEY = 1e15
-MAX_HOURS = 1e6
-MAX_HORIZON_MONTHS = 240
 SHARES_TOLERANCE = 1e-6
 
 
@@ -50,63 +37,22 @@ class NumberRange(NamedTuple):
         return f"{low} and {'less than' if self.below else 'at most'} {self.high:,g}"
 
 
-def positive_up_to(high: float) -> NumberRange:
-    return NumberRange(0, high, above=True)
+@cache
+def number_ranges() -> Mapping[str, Mapping[str, NumberRange]]:
+    """Return the ranges by record and field."""
+    text = (resources.files("archwright.needs") / "number_ranges.yaml").read_text(encoding="utf-8")
+    rows = msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), dict[str, dict[str, str]])
+    return {record: {name: _parse_range(range_) for name, range_ in row.items()} for record, row in rows.items()}
 
 
-SHARE = NumberRange(0, 1, above=True, below=True)
-
-RANGES: Mapping[type[Record], Mapping[str, NumberRange]] = {
-    Organisation: {"employees": NumberRange(0, 1e8), "platform_engineers": NumberRange(0, 1e6)},
-    Goal: {"value_per_month": NumberRange(0, MAX_MONEY)},
-    RequestRate: {"mean": positive_up_to(1e9), "peak": positive_up_to(1e9)},
-    TokenLength: {"mean": positive_up_to(1e9), "p95": positive_up_to(1e9)},
-    Traffic: {
-        "documents": positive_up_to(1e15),
-        "tokens_per_document": positive_up_to(1e9),
-        "image_pixels": positive_up_to(1e12),
-        "parameters": positive_up_to(1e15),
-        "features": NumberRange(1, 1e7),
-        "gib_per_day": positive_up_to(MAX_GIB),
-        "deadline_h": positive_up_to(MAX_HOURS),
-        "growth_per_year": NumberRange(-1, 100, above=True),
-        "hours_per_day": positive_up_to(24),
-        "regions": NumberRange(0, 1, above=True),
-    },
-    SLO: {
-        **dict.fromkeys(("ttft_p95_s", "tpot_p95_s", "latency_p95_s"), positive_up_to(1e6)),
-        "availability": SHARE,
-    },
-    Workload: {
-        "quality": SHARE,
-        "tokens": positive_up_to(1e18),
-        "deadline_h": positive_up_to(MAX_HOURS),
-        "parameters": positive_up_to(1e15),
-    },
-    DataProfile: {
-        "size_gib": NumberRange(0, MAX_GIB),
-        "growth_gib_per_month": NumberRange(0, MAX_GIB),
-        "retention_months": NumberRange(0, 1e4),
-    },
-    SiteGroup: {"count": NumberRange(1, 1e6), "power_kw": NumberRange(0, 1e9)},
-    Site: {
-        "power_kw": NumberRange(0, 1e9),
-        "rack_units": NumberRange(0, 1e6),
-        "electricity_usd_per_kwh": NumberRange(0, 100),
-        "tier": NumberRange(1, 4),
-    },
-    OwnedMachine: {"count": NumberRange(1, 1e6), "age_months": NumberRange(0, 1200)},
-    Budget: {
-        "horizon_months": NumberRange(1, MAX_HORIZON_MONTHS),
-        "per_month": NumberRange(0, MAX_MONEY),
-        "capex": NumberRange(0, MAX_MONEY),
-    },
-}
+def _parse_range(text: str) -> NumberRange:
+    low, high = (float(number) for number in text[1:-1].split(","))
+    return NumberRange(low, high, above=text.startswith("("), below=text.endswith(")"))
 
 
 def check_ranges(needs: Needs) -> Iterator[NeedsProblem]:
     for path, record in iterate_records(needs):
-        known = RANGES.get(type(record), {})
+        known = number_ranges().get(type(record).__name__, {})
         for name, value in as_dict(record).items():
             if name in known:
                 yield from _check_range(known[name], value, join_path(path, name))
