@@ -9,32 +9,12 @@ from functools import cached_property
 
 from archwright.catalog.layers import freshness
 from archwright.catalog.layers.packaged_tables import CatalogTables
-from archwright.catalog.tables import cost_records, metadata_records, records
+from archwright.catalog.tables import cost_records, records
+from archwright.catalog.tables.csv_table import table_of
 from archwright.catalog.tables.metadata_records import FreshnessState, SourceKind, TimeToLive
 from archwright.catalog.tables.row_names import row_name
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import replace
-
-# Record types and their names in `ttl.csv`; other types do not age.
-TABLE_OF: dict[type[records.Fact], str] = {
-    records.Offer: "offers",
-    records.HostedModel: "hosted",
-    records.EnergyTariff: "tariffs",
-    records.ExchangeRate: "exchange_rates",
-    records.Accelerator: "accelerators",
-    records.QualityScore: "scores",
-    records.Regulation: "regulations",
-    records.ResidencyRule: "residency_rules",
-    records.Region: "regions",
-    cost_records.PlanningParameter: "parts",
-    cost_records.ServerSpec: "nodes",
-    cost_records.StoragePrice: "storage_prices",
-    cost_records.CommitmentDiscount: "commitments",
-    cost_records.PlatformSurcharge: "surcharges",
-    metadata_records.HostedModelFact: "hosted_facts",
-    metadata_records.RegionAvailability: "availability",
-    metadata_records.RegionRatio: "region_ratios",
-}
 
 
 class FactProvenance(CatalogTables):
@@ -54,7 +34,7 @@ class FactProvenance(CatalogTables):
 
     def time_to_live(self, row: records.Fact, *, spot: bool = False) -> TimeToLive | None:
         """Return the rule of the row's class, None if the class does not age."""
-        table, kind = TABLE_OF.get(type(row), ""), ""
+        table, kind = table_of(type(row)).ages_as, ""
         if isinstance(row, records.Offer):
             device = self.accelerators.get(row.accelerator or "")
             is_processor = row.accelerator is None or (device is not None and device.kind == "cpu")

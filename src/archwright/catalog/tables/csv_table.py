@@ -77,12 +77,12 @@ class CsvRow:
         return (self.whole_number(column) or 0) if unit is None else round(self.required_number(column, unit))
 
     def to_record(self, kind: type[R], **given: object) -> R:
-        """Convert the row by the columns of the record (columns.yaml); `given` are fields without a column.
+        """Convert the row by the columns of the record (record_tables.yaml); `given` are fields without a column.
 
         Texts without a default are required, unless they are optional; so are numbers that cannot be None.
         """
         found: dict[str, object] = {}
-        table = _load_columns().get(kind.__name__, TableColumns())
+        table = table_of(kind)
         for name, reader in _field_readers(kind):  # type: ignore[arg-type]
             stated_column = table.columns.get(name, name)
             column = (stated_column,) if isinstance(stated_column, str) else stated_column
@@ -95,18 +95,25 @@ class CsvRow:
         return kind(**(found | given))
 
 
-class TableColumns(Record):
-    """The columns of a record's table; columns.yaml describes the fields."""
+class RecordTable(Record):
+    """The table of a record class; record_tables.yaml describes the fields."""
 
     columns: dict[str, str | tuple[str, float]] = {}
     optional: tuple[str, ...] = ()
     confidence: Confidence = "high"
+    name: tuple[str, ...] = ()
+    ages_as: str = ""
 
 
 @functools.cache
-def _load_columns() -> dict[str, TableColumns]:
-    text = (Path(__file__).parent / "columns.yaml").read_bytes()
-    return msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), dict[str, TableColumns])
+def record_tables() -> dict[str, RecordTable]:
+    text = (Path(__file__).parent / "record_tables.yaml").read_bytes()
+    return msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), dict[str, RecordTable])
+
+
+@functools.cache
+def table_of(kind: type[Record]) -> RecordTable:
+    return record_tables().get(kind.__name__, RecordTable())
 
 
 @functools.cache

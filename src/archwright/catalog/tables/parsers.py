@@ -1,4 +1,4 @@
-"""CSV tables to records, for tables with other names or units; units are converted only here."""
+"""CSV tables to records, for tables whose fields are not all columns; record_tables.yaml has the columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ R = TypeVar("R", bound=Record)
 GIB = 2.0**30
 GIGA = 1e9
 TERA = 1e12
-PER_MILLION = 1e-6
 # Bytes per unit of the source.
 BYTES_PER_UNIT = {"GB": GIGA, "GiB": GIB, "GB-month": GIGA, "GiB-month": GIB}
 DTYPES = {

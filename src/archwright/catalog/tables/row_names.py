@@ -5,22 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from archwright.catalog.tables import cost_records, metadata_records, records
+from archwright.catalog.tables import cost_records, records
+from archwright.catalog.tables.csv_table import table_of
 from archwright.contract.record import Record
 
-# The fields that make a row's name, if they are not `id` or DEFAULT_NAME_FIELDS.
-NAME_FIELDS: dict[type[Record], tuple[str, ...]] = {
-    records.QualityScore: ("model", "benchmark", "method", "reported_by", "original_source"),
-    records.ResidencyRule: ("jurisdiction",),
-    records.Efficiency: ("engine", "quantisation", "isa", "kind"),
-    records.TrainingEfficiency: ("task", "isa"),
-    records.Quantisation: ("quantisation",),
-    records.Country: ("country",),
-    metadata_records.HostedModelFact: ("provider", "model", "kind", "name"),
-    metadata_records.RegionAvailability: ("provider", "region", "instance_type"),
-    metadata_records.RegionRatio: ("provider", "family", "region"),
-    cost_records.CommitmentDiscount: ("provider", "scope", "term_months", "payment"),
-}
 DEFAULT_NAME_FIELDS = ("provider", "platform", "region", "item", "component", "scope")
 
 
@@ -33,7 +21,7 @@ def row_name(row: Record) -> str:
         return f"electricity {row.area or row.country}"
     if isinstance(row, cost_records.StoragePrice) and row.from_bytes:
         return f"{row.provider} {row.region} {row.item} from {row.from_bytes / 1e9:g} GB"
-    fields = NAME_FIELDS.get(type(row), ("id",) if getattr(row, "id", "") else DEFAULT_NAME_FIELDS)
+    fields = table_of(type(row)).name or (("id",) if getattr(row, "id", "") else DEFAULT_NAME_FIELDS)
     parts = [str(part) for part in (getattr(row, field, "") for field in fields) if part not in ("", None)]
     return " ".join(parts) or str(getattr(row, "model", "") or getattr(row, "source", ""))
 
