@@ -105,15 +105,17 @@ class RecordTable(Record):
     ages_as: str = ""
 
 
+PLAIN_TABLE = RecordTable()
+
+
 @functools.cache
 def record_tables() -> dict[str, RecordTable]:
     text = (Path(__file__).parent / "record_tables.yaml").read_bytes()
     return msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), dict[str, RecordTable])
 
 
-@functools.cache
 def table_of(kind: type[Record]) -> RecordTable:
-    return record_tables().get(kind.__name__, RecordTable())
+    return record_tables().get(kind.__name__, PLAIN_TABLE)
 
 
 @functools.cache
