@@ -12,7 +12,7 @@ import yaml
 from archwright.catalog.catalog import OVERLAID, Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import fact_view
-from archwright.catalog.tables.csv_table import record_tables
+from archwright.catalog.tables.csv_table import table_schemas
 from archwright.catalog.tables.records import Fact
 from archwright.errors import CatalogError
 from archwright.home import Home
@@ -49,7 +49,7 @@ def test_every_table_takes_the_users_row_and_shows_it(table: str, tmp_path: Path
 
 
 def test_every_kind_of_fact_that_ages_can_be_the_users() -> None:
-    ageing = {name: table.ages_as for name, table in record_tables().items() if table.ages_as}
+    ageing = {name: table.ages_as for name, table in table_schemas().items() if table.ages_as}
     assert set(ageing.values()) <= set(OVERLAID)
     kinds = {type(row).__name__ for table in OVERLAID for row in load_catalog(today=TODAY).rows_by_name(table).values()}
     assert kinds >= set(ageing)

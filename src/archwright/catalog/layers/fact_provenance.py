@@ -10,7 +10,7 @@ from functools import cached_property
 from archwright.catalog.layers import freshness
 from archwright.catalog.layers.packaged_tables import CatalogTables
 from archwright.catalog.tables import cost_records, records
-from archwright.catalog.tables.csv_table import table_of
+from archwright.catalog.tables.csv_table import schema_of
 from archwright.catalog.tables.metadata_records import FreshnessState, SourceKind, TimeToLive
 from archwright.catalog.tables.row_names import row_name
 from archwright.contract.estimate import Estimate
@@ -34,7 +34,7 @@ class FactProvenance(CatalogTables):
 
     def time_to_live(self, row: records.Fact, *, spot: bool = False) -> TimeToLive | None:
         """Return the rule of the row's class, None if the class does not age."""
-        table, kind = table_of(type(row)).ages_as, ""
+        table, kind = schema_of(type(row)).ages_as, ""
         if isinstance(row, records.Offer):
             device = self.accelerators.get(row.accelerator or "")
             is_processor = row.accelerator is None or (device is not None and device.kind == "cpu")

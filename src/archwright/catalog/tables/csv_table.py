@@ -77,26 +77,26 @@ class CsvRow:
         return (self.whole_number(column) or 0) if unit is None else round(self.required_number(column, unit))
 
     def to_record(self, kind: type[R], **given: object) -> R:
-        """Convert the row by the columns of the record (record_tables.yaml); `given` are fields without a column.
+        """Convert the row by the columns of the record (table_schemas.yaml); `given` are fields without a column.
 
         Texts without a default are required, unless they are optional; so are numbers that cannot be None.
         """
         found: dict[str, object] = {}
-        table = table_of(kind)
+        schema = schema_of(kind)
         for name, reader in _field_readers(kind):  # type: ignore[arg-type]
-            stated_column = table.columns.get(name, name)
+            stated_column = schema.columns.get(name, name)
             column = (stated_column,) if isinstance(stated_column, str) else stated_column
-            if name in given or (reader is CsvRow.text and not {column[0], name} & {*self.cells, *table.optional}):
+            if name in given or (reader is CsvRow.text and not {column[0], name} & {*self.cells, *schema.optional}):
                 continue
-            found[name] = self.text(column[0]) if name in table.optional else reader(self, *column)
+            found[name] = self.text(column[0]) if name in schema.optional else reader(self, *column)
         if "confidence" not in given and "as_of" in found:
-            stated = self.text("confidence") if "confidence" in self.cells else table.confidence
+            stated = self.text("confidence") if "confidence" in self.cells else schema.confidence
             found["confidence"] = effective_confidence(str(found["as_of"]), stated)
         return kind(**(found | given))
 
 
-class RecordTable(Record):
-    """The table of a record class; record_tables.yaml describes the fields."""
+class TableSchema(Record):
+    """The table of a record class; table_schemas.yaml describes the fields."""
 
     columns: dict[str, str | tuple[str, float]] = {}
     optional: tuple[str, ...] = ()
@@ -105,17 +105,17 @@ class RecordTable(Record):
     ages_as: str = ""
 
 
-PLAIN_TABLE = RecordTable()
+PLAIN_SCHEMA = TableSchema()
 
 
 @functools.cache
-def record_tables() -> dict[str, RecordTable]:
-    text = (Path(__file__).parent / "record_tables.yaml").read_bytes()
-    return msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), dict[str, RecordTable])
+def table_schemas() -> dict[str, TableSchema]:
+    text = (Path(__file__).parent / "table_schemas.yaml").read_bytes()
+    return msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), dict[str, TableSchema])
 
 
-def table_of(kind: type[Record]) -> RecordTable:
-    return record_tables().get(kind.__name__, PLAIN_TABLE)
+def schema_of(kind: type[Record]) -> TableSchema:
+    return table_schemas().get(kind.__name__, PLAIN_SCHEMA)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from archwright.catalog.tables import cost_records, records
-from archwright.catalog.tables.csv_table import table_of
+from archwright.catalog.tables.csv_table import schema_of
 from archwright.contract.record import Record
 
 DEFAULT_NAME_FIELDS = ("provider", "platform", "region", "item", "component", "scope")
@@ -21,7 +21,7 @@ def row_name(row: Record) -> str:
         return f"electricity {row.area or row.country}"
     if isinstance(row, cost_records.StoragePrice) and row.from_bytes:
         return f"{row.provider} {row.region} {row.item} from {row.from_bytes / 1e9:g} GB"
-    fields = table_of(type(row)).name or (("id",) if getattr(row, "id", "") else DEFAULT_NAME_FIELDS)
+    fields = schema_of(type(row)).name or (("id",) if getattr(row, "id", "") else DEFAULT_NAME_FIELDS)
     parts = [str(part) for part in (getattr(row, field, "") for field in fields) if part not in ("", None)]
     return " ".join(parts) or str(getattr(row, "model", "") or getattr(row, "source", ""))
 
