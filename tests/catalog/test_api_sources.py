@@ -43,7 +43,7 @@ def test_a_bulk_offer_file_gives_plain_machines_only() -> None:
     ]
     with pytest.raises(ValueError, match="version"):
         read("offer-file", samples.OFFER_FILE.partition("\n")[2])
-    with pytest.raises(ValueError, match="lacks the columns"):
+    with pytest.raises(ValueError, match="columns are missing"):
         read("offer-file", samples.OFFER_FILE.replace('"Tenancy"', '"Tenure"'))
 
 
@@ -128,16 +128,16 @@ def test_a_configuration_names_its_model_by_its_folder_or_its_own_name() -> None
 def test_a_sheet_of_a_device_and_a_cube_of_statistics() -> None:
     (device,) = read("device-sheet", samples.SHEET).devices
     assert (device.name, device.flops["fp8"], device.tdp_w) == ("h100 sxm", 1978e12, 700.0)
-    with pytest.raises(ValueError, match="no memory"):
+    with pytest.raises(ValueError, match="memory, bandwidth"):
         read("device-sheet", "gpu: {power: 1}")
     germany, greece, _ = read("statistics-cube", samples.CUBE).tariffs
     # Band, tax, place and half-year count from the last dimension on.
     assert germany.country == "DE"
     assert [germany.commercial, germany.industrial] == pytest.approx([0.106, 0.119])
     assert (germany.period, greece.country, greece.currency) == ("2025-S2", "GR", "EUR")
-    with pytest.raises(ValueError, match="other sizes"):
+    with pytest.raises(ValueError, match="stated sizes"):
         read("statistics-cube", {**samples.CUBE, "size": [1]})
-    with pytest.raises(ValueError, match="lacks a dimension"):
+    with pytest.raises(ValueError, match="one of the dimensions"):
         read("statistics-cube", {**samples.CUBE, "id": ["geo"]})
 
 

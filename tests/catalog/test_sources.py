@@ -173,10 +173,10 @@ def test_hostile_lists_are_refused_and_never_a_bug(lines: list[list[str]]) -> No
     ],
 )
 def test_a_number_without_bounds_is_refused(adapter: str, content: str) -> None:
-    with pytest.raises(ValueError, match="without bounds"):
+    with pytest.raises(ValueError, match="too large"):
         read(adapter, content)
 
 
 def test_a_field_without_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="not a list of machines"):
+    with pytest.raises(ValueError, match="more than 100000 characters"):
         read("machine-list", samples.LIST_HEAD + "x" * 200_000)

@@ -46,4 +46,4 @@ def read_source(adapter: str, data: bytes, file: FileContext) -> SourceFacts:
     try:
         return READERS[adapter](data, file)
     except OverflowError as error:
-        raise ValueError(f"a number without bounds: {error}") from error
+        raise ValueError(f"a number is too large: {error}") from error

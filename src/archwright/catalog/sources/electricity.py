@@ -83,11 +83,11 @@ def read_statistics_cube(data: bytes, _file: FileContext) -> SourceFacts:
     cube = msgspec.json.decode(data, type=_Cube)
     needed = {BAND_DIMENSION, PLACE_DIMENSION, TIME_DIMENSION}
     if not needed <= set(cube.id) or not set(cube.id) <= cube.dimension.keys():
-        raise ValueError(f"lacks a dimension of {BAND_DIMENSION}, {PLACE_DIMENSION}, {TIME_DIMENSION}")
+        raise ValueError(f"one of the dimensions {', '.join(sorted(needed))} is missing")
     codes = [cube.dimension[name].category.codes for name in cube.id]
     sizes = [len(of) for of in codes]
     if sizes != cube.size or math.prod(sizes) > MAX_CELLS:
-        raise ValueError("its dimensions have other sizes than it states, or too many cells")
+        raise ValueError(f"the dimensions do not have the stated sizes, or there are more than {MAX_CELLS} cells")
     return _newest_tariffs(_cube_prices(cube, codes), CUBE_FILTER["currency"])
 
 
@@ -110,6 +110,6 @@ def _state_prices(rows: Iterator[dict[str, Any]]) -> Iterator[_BandPrice]:
     for row in rows:
         if row["band"] and row["price"] is not None and STATE.fullmatch(row["state"]):
             if not row["unit"].startswith(CENTS):
-                raise ValueError(f"prices in {row['unit']}, not in {CENTS}")
+                raise ValueError(f"the prices are in {row['unit']}, not in {CENTS}")
             area = "" if row["state"] == "US" else f"US-{row['state']}"
             yield _BandPrice("US", area, row["band"], row["period"], float(row["price"]) / 100)

@@ -27,9 +27,9 @@ def decompress_gzip(data: bytes) -> bytes:
     try:
         plain = stream.decompress(data, LARGEST_BYTES)
     except zlib.error as error:
-        raise ValueError(f"not a gzip file: {error}") from error
+        raise ValueError(f"this is not a gzip file: {error}") from error
     if stream.unconsumed_tail:
-        raise ValueError(f"unpacks to more than {LARGEST_BYTES >> 20} MiB")
+        raise ValueError(f"the file unpacks to more than {LARGEST_BYTES >> 20} MiB")
     return plain
 
 
@@ -37,7 +37,7 @@ def read_lines(data: bytes) -> Iterator[str]:
     """Yield the lines of UTF-8 text. Raises ValueError for a line of more than MAX_LINE_CHARACTERS."""
     for line in io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=""):
         if len(line) > MAX_LINE_CHARACTERS:
-            raise ValueError(f"not a list of machines: a line of more than {MAX_LINE_CHARACTERS} characters")
+            raise ValueError(f"a line has more than {MAX_LINE_CHARACTERS} characters")
         yield line
 
 
@@ -47,10 +47,10 @@ def read_csv(lines: Iterator[str], required: Collection[str]) -> Iterator[dict[s
         reader = csv.DictReader(lines)
         missing = set(required) - set(reader.fieldnames or ())
         if missing:
-            raise ValueError(f"lacks the columns {', '.join(sorted(missing))}")
+            raise ValueError(f"these columns are missing: {', '.join(sorted(missing))}")
         yield from ({name: cell or None for name, cell in line.items() if name} for line in reader)
     except (csv.Error, OverflowError) as error:
-        raise ValueError(f"not a list of machines: {error}") from error
+        raise ValueError(f"this is not CSV: {error}") from error
 
 
 def decode_pages(data: bytes) -> list[Any]:
@@ -63,7 +63,7 @@ def decode_pages(data: bytes) -> list[Any]:
             raise
         found = [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
         if not found:
-            raise ValueError("an empty file") from None
+            raise ValueError("the file is empty") from None
     return found if isinstance(found, list) else [found]
 
 
@@ -71,4 +71,4 @@ def decode_yaml(data: bytes) -> Any:
     try:
         return yaml.load(data, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"not valid YAML: {error}") from error
+        raise ValueError(f"this is not YAML: {error}") from error

@@ -22,7 +22,7 @@ def read_token_prices(data: bytes, _file: FileContext) -> SourceFacts:
             rows.append(row | {"model": model, "deprecation_date": str(row["deprecation_date"] or "")})
     found = _collect_prices(rows)
     if not found.tokens:
-        raise ValueError("no text model with a price per token in it")
+        raise ValueError("the file has no text model with a price per token")
     return found
 
 

@@ -87,7 +87,7 @@ def read_machine_catalogue(data: bytes, file: FileContext) -> SourceFacts:
     """Read the second dialect: the file's name ends with the provider, spot prices have their own lines."""
     provider = PROVIDER.search(PurePath(file.name).name)
     if provider is None:
-        raise ValueError("its name does not end with the provider, as in -NAME.csv")
+        raise ValueError("the file name must end with the provider, as in -NAME.csv")
     rows = []
     for row in read_rows("machine-catalogue", data):
         is_spot = row["is_spot"].lower() == "true"

@@ -51,7 +51,7 @@ def read_go_tables(data: bytes, _file: FileContext) -> SourceFacts:
         elif region:
             prices.append(InstancePrice(region, token["type"], float(token["price"])))
     if not prices:
-        raise ValueError("no table of regions and prices in it")
+        raise ValueError("the file has no table of regions and prices")
     made = GENERATED_ON.search(text)
     return SourceFacts(as_of=made[1] if made else "", prices=tuple(prices))
 
@@ -80,7 +80,7 @@ def read_offer_file(data: bytes, _file: FileContext) -> SourceFacts:
     lines = read_lines(data)
     preamble = list(islice(lines, PREAMBLE_LINES))
     if not preamble or not preamble[0].strip().strip('"').startswith(OFFER_FORMAT):
-        raise ValueError("no bulk offer file: it does not begin with its format's version")
+        raise ValueError("this is not a bulk offer file: its first line must state the format's version")
     stated = {row[0]: row[1] for row in csv.reader(preamble) if len(row) > 1}
     found: PricesByTerm = defaultdict(dict)
     # An empty line may precede the header. Lines without the required texts are skipped before they are parsed.

@@ -30,7 +30,7 @@ def read_checkpoint_config(data: bytes, file: FileContext) -> SourceFacts:
     # Real files contain numbers such as Infinity, which strict readers refuse.
     config = json.loads(data)
     if not isinstance(config, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("the file is not a JSON object")
     config = next((config[name] for name in DECODERS if isinstance(config.get(name), dict)), config)
     (row,) = select_rows("checkpoint-config", config)
     fields = {name: count for name, count in row.items() if count is not None}
@@ -61,5 +61,5 @@ def read_accelerator_sheet(data: bytes, file: FileContext) -> SourceFacts:
         **row,
     )
     if not device.memory_bytes or not device.bandwidth_bytes_per_s or not device.flops:
-        raise ValueError("states no memory, no bandwidth or no rate")
+        raise ValueError("memory, bandwidth or rates are missing")
     return SourceFacts(devices=(device,))

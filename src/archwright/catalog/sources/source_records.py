@@ -164,4 +164,4 @@ class SourceFacts(NamedTuple):
 def require_usd(currency: object) -> None:
     """Raises ValueError for another currency, since such a price is a conversion."""
     if currency != "USD":
-        raise ValueError(f"prices in {currency}, not in USD")
+        raise ValueError(f"the prices are in {currency}, not in USD")
