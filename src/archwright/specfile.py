@@ -238,6 +238,11 @@ def parse_yaml(text: str) -> YamlTree:
     return builder.tree
 
 
+def read_packaged_yaml(path: Path, kind: type[R]) -> R:
+    """Return a YAML table of our own as `kind`; it may be longer than a user's file."""
+    return msgspec.convert(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader), kind)
+
+
 def read_spec(path: Path, kind: type[R], refuse: ErrorFactory) -> R:
     """Return the file's record. Raises what `refuse` makes; OSErrors become OperateError or UsageError."""
     try:

@@ -1,1 +1,1 @@
-"""Facts as rows: what accelerators, machines, models, prices and rules are, each with source, date and confidence."""
+"""Facts as rows: accelerators, machines, models, prices and rules with source, date and confidence."""

@@ -1,1 +1,1 @@
-"""Records shared by both wings: no IO, no behaviour beyond arithmetic on their fields. Read them first."""
+"""Records shared by both wings: no IO, no behaviour beyond arithmetic on their fields. Read this first."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from importlib import resources
-
-import msgspec
-import yaml
+from pathlib import Path
 
 from archwright.contract.needs import Needs, Traffic, Workload
 from archwright.contract.record import Record
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem
-from archwright.specfile import join_path
+from archwright.specfile import join_path, read_packaged_yaml
 
 _ALWAYS = ("name", "kind", "data")
 _ONLINE = ("requests_per_second", "input_tokens", "output_tokens")
@@ -32,8 +29,7 @@ class KindFields(Record):
 
 @cache
 def fields_by_kind() -> Mapping[str, KindFields]:
-    text = (resources.files("archwright.needs") / "kind_fields.yaml").read_text(encoding="utf-8")
-    rows = msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), list[KindFields])
+    rows = read_packaged_yaml(Path(__file__).parent / "kind_fields.yaml", list[KindFields])
     return {kind: row for row in rows for kind in row.kinds}
 
 

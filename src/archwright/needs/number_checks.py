@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
-
-import msgspec
-import yaml
 
 from archwright.contract.needs import Needs, RequestRate, TokenLength, Traffic
 from archwright.contract.record import as_dict
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name
 from archwright.needs.traversal import iterate_records
-from archwright.specfile import join_path
+from archwright.specfile import join_path, read_packaged_yaml
 
 SHARES_TOLERANCE = 1e-6
 
@@ -40,8 +37,7 @@ class NumberRange(NamedTuple):
 @cache
 def number_ranges() -> Mapping[str, Mapping[str, NumberRange]]:
     """Return the ranges by record and field."""
-    text = (resources.files("archwright.needs") / "number_ranges.yaml").read_text(encoding="utf-8")
-    rows = msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), dict[str, dict[str, str]])
+    rows = read_packaged_yaml(Path(__file__).parent / "number_ranges.yaml", dict[str, dict[str, str]])
     return {record: {name: _parse_range(range_) for name, range_ in row.items()} for record, row in rows.items()}
 
 

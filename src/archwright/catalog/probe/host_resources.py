@@ -52,7 +52,7 @@ def training_instruction_set(root: Path = ROOT, architecture: str | None = None)
 
 
 def list_accelerators(tools: Iterable[DeviceTool]) -> tuple[str, ...]:
-    """Return `NAME (N GiB)` of each accelerator that the installed tools list; tools that fail are ignored."""
+    """Return `NAME (N GiB)` of each accelerator that the installed tools list; failing tools are ignored."""
     found: list[str] = []
     for tool in tools:
         program = shutil.which(tool.program)
@@ -97,7 +97,7 @@ def _memory_limits(root: Path) -> Iterator[int]:
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield this process's control group and all groups above it, in the trees of version 2 and of version 1.
+    """Yield this process's control group and all groups above it, in the trees of versions 2 and 1.
 
     Inside a container the path of /proc/self/cgroup may not exist below the mount: then the top has the limits.
     """

@@ -19,6 +19,7 @@ PRICE_TOLERANCE = 0.01
 MAX_TOKEN_PRICE_USD = 1e-3
 # Prices of one model, each with its file.
 StatedPrices = list[tuple[RefreshInput, HostedTokenPrice]]
+BASE_PRICES = ("input", "output", "cache_read", "cache_write")
 VERSION = re.compile(r"\s+\d[\w.]*$")
 
 
@@ -63,10 +64,7 @@ class HostedPriceMerger:
         return HostedModel(
             provider=key[0],
             id=key[1],
-            input_usd_per_token=first.input,
-            output_usd_per_token=first.output,
-            cache_read_usd_per_token=first.cache_read,
-            cache_write_usd_per_token=first.cache_write,
+            **{f"{name}_usd_per_token": getattr(first, name) for name in BASE_PRICES},
             batch_input_usd_per_token=first.batch_input or (same.batch_input_usd_per_token if same else None),
             batch_output_usd_per_token=first.batch_output or (same.batch_output_usd_per_token if same else None),
             context_tokens=first.context_tokens or (shipped.context_tokens if shipped else None),

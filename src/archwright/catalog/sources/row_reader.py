@@ -11,6 +11,7 @@ import msgspec
 
 from archwright.catalog.sources.file_formats import decode_pages, decode_yaml, read_csv, read_lines
 from archwright.contract.record import Record
+from archwright.specfile import read_packaged_yaml
 
 # A row with the objects around it, the outermost first; each with its key.
 Lineage = tuple[tuple[str, Any], ...]
@@ -67,8 +68,7 @@ _CELL_CONVERTERS: Mapping[str, Callable[[Any], Any]] = {"text": str, "float": fl
 
 @cache
 def load_formats() -> Mapping[str, SourceFormat]:
-    document = decode_yaml((Path(__file__).parent / "formats.yaml").read_bytes())
-    return msgspec.convert(document, dict[str, SourceFormat])
+    return read_packaged_yaml(Path(__file__).parent / "formats.yaml", dict[str, SourceFormat])
 
 
 def read_rows(name: str, data: bytes) -> Iterator[dict[str, Any]]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
-import yaml
 
 from archwright.catalog.tables.records import Confidence
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, ErrorLocation
+from archwright.specfile import read_packaged_yaml
 
 R = TypeVar("R", bound=Record)
 CellReader = Callable[..., object]
@@ -77,7 +77,7 @@ class CsvRow:
         return (self.whole_number(column) or 0) if unit is None else round(self.required_number(column, unit))
 
     def to_record(self, kind: type[R], **given: object) -> R:
-        """Convert the row by the columns of the record (table_schemas.yaml); `given` are fields without a column.
+        """Convert the row by the record's schema (table_schemas.yaml); `given` are fields without a column.
 
         Texts without a default are required, unless they are optional; so are numbers that cannot be None.
         """
@@ -110,8 +110,7 @@ PLAIN_SCHEMA = TableSchema()
 
 @functools.cache
 def table_schemas() -> dict[str, TableSchema]:
-    text = (Path(__file__).parent / "table_schemas.yaml").read_bytes()
-    return msgspec.convert(yaml.load(text, Loader=yaml.CSafeLoader), dict[str, TableSchema])
+    return read_packaged_yaml(Path(__file__).parent / "table_schemas.yaml", dict[str, TableSchema])
 
 
 def schema_of(kind: type[Record]) -> TableSchema:
@@ -148,7 +147,7 @@ def effective_confidence(as_of: str, stated: str = "high") -> Confidence:
 
 
 def table_reader(kind: type[R], *files: str) -> Callable[[Path], list[R]]:
-    """Return the reader of a table without other fields than its columns; rows of several files follow each other."""
+    """Return the reader of a table whose columns give all fields; rows of several files are joined."""
     return lambda folder: [row.to_record(kind) for file in files for row in read_rows(folder, file)]
 
 

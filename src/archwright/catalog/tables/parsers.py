@@ -1,4 +1,4 @@
-"""CSV tables to records, for tables whose fields are not all columns; table_schemas.yaml has the columns."""
+"""CSV tables to records; table_schemas.yaml has the columns, this module the fields without a column."""
 
 from __future__ import annotations
 

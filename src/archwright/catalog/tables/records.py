@@ -93,7 +93,7 @@ class Offer(Fact):
 
 
 class ModelSpec(Fact):
-    """An open model: architecture, licence, quality. `ffn`: dense width, `expert_ffn`: width of one expert.
+    """An open model: architecture, licence, quality. `ffn`: dense width, `expert_ffn`: width of an expert.
 
     `kv_bytes_per_token_bf16` counts every layer with keys and values as if it attended to the whole context; it
     includes latent and linear attention. With a `sliding_window`, only `full_attention_layers` of `layers` grow beyond

@@ -10,6 +10,7 @@ import yaml
 
 from archwright.catalog.tables import records
 from archwright.errors import CatalogError, ErrorLocation
+from archwright.specfile import read_packaged_yaml
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ def read_regulations(folder: Path) -> list[records.Regulation]:
 def read_document(path: Path, wanted: type[T]) -> T:
     """Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for a file of another form."""
     try:
-        return msgspec.convert(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader), wanted)
+        return read_packaged_yaml(path, wanted)
     except FileNotFoundError:
         message, where = f"the catalog has no {path.name}", ErrorLocation(str(path))
         raise CatalogError("AW-CAT-03", message, where=where, hint="reinstall archwright") from None
