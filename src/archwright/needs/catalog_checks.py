@@ -63,10 +63,10 @@ def check_country_codes(needs: Needs, _catalog: Catalog) -> Iterator[NeedsProble
 
 
 def check_providers_regulations_currency(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    hint = f"known: {', '.join(sorted(catalog.providers))}"
+    hint = f"use one of: {', '.join(sorted(catalog.providers))}"
     yield from _first_unknown("placement.clouds", "provider", needs.placement.clouds or (), catalog.providers, hint)
     known = catalog.regulations.keys()
-    hint = f"known: {', '.join(sorted(known))}"
+    hint = f"use one of: {', '.join(sorted(known))}"
     yield from _first_unknown("regulations", "regulation", needs.regulations, known, hint)
     currency = needs.budget.currency
     if currency not in catalog.currencies:
@@ -91,7 +91,7 @@ def check_models(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
 
 
 def check_benchmarks(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    known, hint = catalog.benchmarks, f"known: {', '.join(sorted(catalog.benchmarks))}"
+    known, hint = catalog.benchmarks, f"use one of: {', '.join(sorted(catalog.benchmarks))}"
     for index, workload in enumerate(needs.workloads):
         yield from _first_unknown(f"workloads[{index}].quality", "benchmark", workload.quality, known, hint)
 

@@ -61,7 +61,7 @@ def read_needs_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         hint = "check the path; `archwright init` writes a needs.yaml to start from"
-        message, where = f"cannot read it: {reason}", ErrorLocation(file)
+        message, where = f"the file cannot be read: {reason}", ErrorLocation(file)
         raise NeedsError(NeedsCode.CANNOT_OPEN, message, where=where, hint=hint) from error
 
 

@@ -15,7 +15,7 @@ def read_template(name: str) -> str:
     """Return the text of a shipped needs file. Raises NeedsError for a name that is not in TEMPLATES."""
     if name not in TEMPLATES:
         found = nearest_spellings(name, TEMPLATES)
-        hint = f"{f'did you mean {found[0]}? ' if found else ''}templates: {', '.join(TEMPLATES)}"
+        hint = f"{f'did you mean {found[0]}? ' if found else ''}use one of: {', '.join(TEMPLATES)}"
         message, where = f"there is no template {quote_value(name)}", ErrorLocation(None, None, "template")
         raise NeedsError(NeedsCode.NO_TEMPLATE, message, where=where, hint=hint, nearest=found)
     return (resources.files("archwright.needs") / "templates" / f"{name}.yaml").read_text(encoding="utf-8")

@@ -129,7 +129,8 @@ def check_references(needs: Needs) -> Iterator[NeedsProblem]:
 def _first_dangling(path: str, names: Iterable[str], known: set[str], what: str) -> Iterator[NeedsProblem]:
     for index, name in enumerate(names):
         if name not in known:
-            hint = f"known: {', '.join(quote_value(item) for item in sorted(known)[:5]) or 'none'}"
+            names = ", ".join(quote_value(item) for item in sorted(known)[:5])
+            hint = f"use one of: {names}" if names else f"describe it under `{last_field_name(path)}` first"
             message, suggest = f"there is no {what} {quote_value(name)}", partial(nearest_spellings, name, known)
             yield NeedsProblem(NeedsCode.DANGLING, f"{path}[{index}]", message, hint, suggest)
             return

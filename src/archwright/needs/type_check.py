@@ -77,7 +77,10 @@ class _TypeChecker:
             field, field_path = fields.get(name), join_path(path, name)
             if field is None:
                 suggest = partial(nearest_spellings, name, fields)
-                message, hint = f"there is no field {quote_value(name)} here", f"known here: {', '.join(fields)}"
+                message, hint = (
+                    f"there is no field {quote_value(name)} here",
+                    f"use one of these fields: {', '.join(fields)}",
+                )
                 self.problems.append(NeedsProblem(NeedsCode.UNKNOWN_FIELD, field_path, message, hint, suggest))
             else:
                 checked[name] = self.check_value(field.type, item, field_path)
@@ -106,7 +109,7 @@ class _TypeChecker:
             choices = [str(choice) for choice in kind.values]
             suggest = partial(nearest_spellings, raw, choices) if isinstance(raw, str) else None
             message = f"{last_field_name(path)} cannot be {_describe_value(raw)}"
-            hint = f"one of: {', '.join(choices)}"
+            hint = f"write one of: {', '.join(choices)}"
             self.problems.append(NeedsProblem(NeedsCode.NOT_A_CHOICE, path, message, hint, suggest))
         return raw
 

@@ -150,7 +150,7 @@ def _unknown_field(tree: NeedsTree, key: str) -> UsageError:
     ending = [path for path in known if path.endswith(f".{key}")]
     nearest = tuple((ending + difflib.get_close_matches(key, known, n=3, cutoff=0.5))[:3])
     message, where = f"the needs have no field {key!r}", ErrorLocation(tree.file, None, key)
-    hint = f"nearest: {', '.join(nearest)}" if nearest else "write a path such as budget.per_month"
+    hint = f"did you mean {', '.join(nearest)}?" if nearest else "write a path such as budget.per_month"
     return UsageError("AW-USE-61", message, where=where, hint=hint, nearest=nearest)
 
 

@@ -25,10 +25,10 @@ class QueueLatencyPrediction(Record):
     wait_p99_s: Estimate
 
 
-def measure_queue_latency(begun: Sequence[SimulatedOutcome], ttft_s: Sequence[float]) -> QueueLatency:
-    """`ttft_s` are those of `begun`, in the same order."""
-    served = [ttft - one.waited_s for one, ttft in zip(begun, ttft_s, strict=True)]
-    return QueueLatency(percentile(served, 0.95), percentile([one.waited_s for one in begun], 0.99))
+def measure_queue_latency(started: Sequence[SimulatedOutcome], ttft_s: Sequence[float]) -> QueueLatency:
+    """`ttft_s` are those of `started`, in the same order."""
+    served = [ttft - one.waited_s for one, ttft in zip(started, ttft_s, strict=True)]
+    return QueueLatency(percentile(served, 0.95), percentile([one.waited_s for one in started], 0.99))
 
 
 def predict_queue_latency(runs: Sequence[QueueLatency], basis: str) -> QueueLatencyPrediction:

@@ -108,7 +108,7 @@ def run_worker(model_file: Path | None, *, module: str = WORKER) -> ProbeSamples
 
 
 def _probe_error(reason: str) -> CatalogError:
-    hint = "run it again when the machine is less busy; reinstall numpy if it stays"
+    hint = "run it again when the machine is less busy; if the error persists, reinstall numpy"
     return CatalogError("AW-CAT-06", f"the probe of this machine failed: {reason}", hint=hint)
 
 
