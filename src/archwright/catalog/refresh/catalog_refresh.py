@@ -106,7 +106,11 @@ def refresh_catalog(catalog: Catalog, layer: Path, bring: Path, only: FactClass 
             read.append(file_read)
     report = RefreshReport(generation="", kept={}, read=tuple(read), refused=tuple(refused), missing=tuple(missing))
     if not files:
-        raise _nothing_read_error(bring, report)
+        reasons = "; ".join(f"{one.file}: {one.why}" for one in refused) or "no file of a known source"
+        hint = f"put files of these names into the folder: {', '.join(row.file for row in missing)}"
+        error = CatalogError("AW-CAT-09", f"no file can be read: {reasons}", where=ErrorLocation(str(bring)), hint=hint)
+        error.result = report
+        raise error
     # Among sources of equal priority the newer one wins: sorting is stable.
     files = sorted(sorted(files, key=lambda file: file.as_of, reverse=True), key=lambda file: file.source.priority)
     builder = RefreshReportBuilder()
@@ -180,12 +184,3 @@ def count_rows(layer: RefreshedLayer) -> dict[str, int]:
     tables = ("hosted", "storage", "grid", "tariffs", "scores", "models", "accelerators")
     offers = sum(len(prices.on_demand) for prices in layer.prices.values())
     return {"offers": offers, **{table: len(getattr(layer, table)) for table in tables}}
-
-
-def _nothing_read_error(folder: Path, report: RefreshReport) -> CatalogError:
-    reasons = "; ".join(f"{refused.file}: {refused.why}" for refused in report.refused) or "no file of a known source"
-    hint = f"put files of these names into the folder: {', '.join(row.file for row in report.missing)}"
-    message, where = f"no file can be read: {reasons}", ErrorLocation(str(folder))
-    error = CatalogError("AW-CAT-09", message, where=where, hint=hint)
-    error.result = report
-    return error

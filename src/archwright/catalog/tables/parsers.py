@@ -41,17 +41,13 @@ def row_parser(*files: str) -> Callable[[Callable[[CsvRow], R]], Callable[[Path]
 
 
 def read_accelerators(folder: Path, file: str = "accelerators.csv") -> list[records.Accelerator]:
-    return [_parse_accelerator(row) for row in read_rows(folder, file)]
-
-
-def _parse_accelerator(row: CsvRow) -> records.Accelerator:
-    rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
-    return row.to_record(
-        records.Accelerator,
-        memory_bytes=row.whole_number("mem_gib", GIB) or 0,
-        flops={dtype: rate for dtype, rate in rates.items() if rate is not None},
-        sparsity=row.text("sparsity_2to4") == "yes",
-    )
+    found = []
+    for row in read_rows(folder, file):
+        rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
+        flops = {dtype: rate for dtype, rate in rates.items() if rate is not None}
+        memory_bytes, sparsity = row.whole_number("mem_gib", GIB) or 0, row.text("sparsity_2to4") == "yes"
+        found.append(row.to_record(records.Accelerator, memory_bytes=memory_bytes, flops=flops, sparsity=sparsity))
+    return found
 
 
 def read_offers(folder: Path) -> list[records.Offer]:
