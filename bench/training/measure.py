@@ -218,8 +218,8 @@ def show(one: dict[str, Any]) -> str:
     return (
         f"size {one['size']}: {units / len(later):.0f} units a step, {learned / units:.2f} learned. "
         f"Rate {units / wall:.1f}/s by the clock, {units / own:.1f}/s by the processor. "
-        f"First step {first['wall_s']:.3f} s, then {wall / len(later):.4f}. Probe {probe / 1e9:.1f} GFLOP/s by the clock, "
-        f"{probe_own / 1e9:.1f} by the processor; "
+        f"First step {first['wall_s']:.3f} s, then {wall / len(later):.4f}. "
+        f"Probe {probe / 1e9:.1f} GFLOP/s by the clock, {probe_own / 1e9:.1f} by the processor; "
         f"load {later[-1]['load']:.1f}; {memory}"
     )
 
