@@ -142,12 +142,8 @@ def test_pictures_come_in_even_steps(home: Home, tmp_path: Path) -> None:
 
 
 def test_the_network_is_the_one_that_is_trained() -> None:
-    import torch  # noqa: PLC0415
-
     for shape, labels in (((8, 8, 1), 10), ((1, 9, 3), 4)):
-        net = image_classifier.build_network(
-            torch, ImageSpec(height=shape[0], width=shape[1], channels=shape[2]), labels, 1
-        )
+        net = image_classifier.build_network(ImageSpec(height=shape[0], width=shape[1], channels=shape[2]), labels, 1)
         counted = build_convolution_step(shape, image_classifier.CHANNELS, labels, 10)
         assert counted.parameters == sum(parameter.numel() for parameter in net.parameters())
 

@@ -99,9 +99,9 @@ def test_a_note_stands_on_a_line_of_its_own() -> None:
     out = Terminal()
     line = ProgressLine(out, True, Clock())
     line.update(step(1))
-    line.update(TrainingProgress(step=1, steps=40, note="the checkpoint of step 10 is passed over: it is damaged"))
+    line.update(TrainingProgress(step=1, steps=40, note="the checkpoint of step 10 is skipped: it is damaged"))
     line.end()
-    assert out.getvalue().splitlines()[-1] == "the checkpoint of step 10 is passed over: it is damaged"
+    assert out.getvalue().splitlines()[-1] == "the checkpoint of step 10 is skipped: it is damaged"
     assert out.getvalue().count("\n") == 2
 
 

@@ -1,35 +1,63 @@
-"""Real engines for the tests of this room: child processes in a temporary home, with the real small model."""
+"""Real engines: child processes in a temporary home, with the real small model, or `serve` in this process."""
 
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
 
 from archwright.catalog.load import load_catalog
-from archwright.engines.embedded_engine import EmbeddedEngine
 from archwright.engines.engine_config import EngineConfig
-from archwright.engines.engine_protocol import wait_until_ready
 from archwright.home import Home
+from archwright.http_client.client import EngineClient
+from archwright.journal import Journal
 from archwright.settings import child_environment
 
 SMALL_MODEL = load_catalog().artefacts["SmolLM2-135M-Instruct"]
 READY_WITHIN_S = 30.0
+Act = Callable[[EngineClient], Awaitable[Any]]
+
+
+def connect(home: Home, config: EngineConfig) -> EngineClient:
+    return EngineClient(f"unix:{home.socket(config.socket)}")
+
+
+async def wait_until_ready(client: EngineClient) -> None:
+    async with asyncio.timeout(READY_WITHIN_S):
+        while not await client.healthy():
+            await asyncio.sleep(0.05)
+    await client.close()
+
+
+def serve_until_done(serve: Callable[..., None], home: Home, config: EngineConfig, act: Act) -> tuple[Any, list[str]]:
+    """Run an engine as its process does, until `act` is through. Returns its result and the events of the journal."""
+    journal, result = io.StringIO(), []
+
+    async def wait() -> None:
+        client = connect(home, config)
+        result.append(await act(client))
+        await client.close()
+
+    serve(config, home, Journal("engine", journal), wait)
+    return result[0], [json.loads(line)["event"] for line in journal.getvalue().splitlines()]
 
 
 class Child:
-    """An engine process, and what a supervisor does with it."""
+    """An engine process and the actions of its supervisor."""
 
     def __init__(self, home: Home, config: EngineConfig) -> None:
         self.home = home
         self.config = config
-        self.engine = EmbeddedEngine(home, config)
+        self.address = connect(home, config).address
         self.log = home.log(config.socket)
         self.started_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
@@ -46,7 +74,7 @@ class Child:
                 stderr=log,
                 env=child_environment({"GOMP_SPINCOUNT": "1000"}),
             )
-        asyncio.run(wait_until_ready(self.engine, READY_WITHIN_S))
+        asyncio.run(wait_until_ready(EngineClient(self.address)))
         return time.monotonic() - begin
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -55,7 +83,7 @@ class Child:
         return self.wait()
 
     def orphan(self) -> int:
-        """What the death of the supervisor looks like to the engine."""
+        """End the engine's input, as the death of the supervisor does."""
         assert self.process is not None and self.process.stdin is not None
         self.process.stdin.close()
         return self.wait()
@@ -70,7 +98,7 @@ class Child:
 
 @pytest.fixture
 def terminate_handler() -> Iterator[None]:
-    """Puts back what an in-process `serve` does to SIGTERM."""
+    """Restores the handler of SIGTERM after a `serve` in this process."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

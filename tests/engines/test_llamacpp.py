@@ -18,6 +18,7 @@ from archwright.errors import EngineError, MissingError
 from archwright.home import Home
 from archwright.journal import Journal
 
+from ..tools.checks import refuses
 from .conftest import SMALL_MODEL
 
 CONFIG = EngineConfig(
@@ -31,20 +32,18 @@ CONFIG = EngineConfig(
 )
 
 
-# In a process of its own, which ends as engines do: taken apart within a process the library's server once waited for
-# itself for ever.
+# In its own process, which ends as engines do: when its server was destroyed within a process, the library once hung.
 PROGRAM = """
 import asyncio, os, sys
 import msgspec
 from archwright.engines import llamacpp
 from archwright.engines.engine_config import EngineConfig
-from archwright.engines.embedded_engine import EmbeddedEngine
-from archwright.engines.engine_protocol import wait_until_ready
 from archwright.home import Home
 from archwright.journal import Journal
+from tests.engines.conftest import connect, wait_until_ready
 home, config = Home(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=EngineConfig)
 def wait():
-    asyncio.run(wait_until_ready(EmbeddedEngine(home, config), 10))
+    asyncio.run(wait_until_ready(connect(home, config)))
     print("seen", flush=True)
     os._exit(0)
 llamacpp.serve(config, home, Journal("x", sys.stdout), wait)
@@ -55,7 +54,8 @@ llamacpp.serve(config, home, Journal("x", sys.stdout), wait)
 def test_serves_the_real_model(model_home: Home, embeddings: bool) -> None:
     config = msgspec.json.encode(replace(CONFIG, settings={"embeddings": embeddings})).decode()
     words = [sys.executable, "-c", PROGRAM, str(model_home.root), config]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, cwd=root)
     assert '"ready"' in done.stdout and done.stdout.endswith("seen\n")
 
 
@@ -81,17 +81,16 @@ def test_a_truncated_model_never_reaches_the_library(tmp_path: Path, model_home:
     home = Home(tmp_path)
     with model_home.model(SMALL_MODEL.sha256).open("rb") as whole:
         home.model(SMALL_MODEL.sha256).write_bytes(whole.read(4 << 20))
-    with pytest.raises(EngineError, match="bytes are missing") as refused:
+    with refuses("AW-ENG-05", "bytes are missing"):
         find_model(CONFIG, home)
-    assert refused.value.code == "AW-ENG-05"
 
 
 def test_a_configuration_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(EngineError) as refused:
+    with refuses("AW-ENG-06"):
         find_model(replace(CONFIG, model_sha256=None), Home(tmp_path))
-    assert refused.value.code == "AW-ENG-06"
 
 
+@pytest.mark.model  # the guard of unit tests refuses any import of this name
 @pytest.mark.parametrize(
     ("reason", "code", "hint"),
     [
@@ -99,10 +98,12 @@ def test_a_configuration_without_a_model(tmp_path: Path) -> None:
         ("libgomp.so.1: cannot open shared object file", "AW-GET-05", "apt-get install libgomp1"),
     ],
 )
-def test_a_missing_library_says_what_installs_it(reason: str, code: str, hint: str) -> None:
-    def load() -> object:
-        raise ImportError(reason)
-
+def test_a_missing_library_says_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str, code: str, hint: str
+) -> None:
+    (tmp_path / "xllamacpp.py").write_text(f"raise ImportError({reason!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
     with pytest.raises(MissingError) as missing:
-        load_library(load)
+        load_library()
     assert (missing.value.code, missing.value.hint) == (code, hint)

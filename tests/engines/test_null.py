@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -14,35 +14,24 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.engines import llamacpp, null
-from archwright.engines.embedded_engine import EmbeddedEngine
 from archwright.engines.engine_config import EngineConfig
-from archwright.errors import MissingError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.journal import Journal
 
-from .conftest import SMALL_MODEL
+from ..tools.checks import refuses
+from .conftest import SMALL_MODEL, Act, serve_until_done
 from .test_engine_config import CONFIG
 
 pytestmark = pytest.mark.usefixtures("terminate_handler")
-Act = Callable[[EngineClient], Awaitable[Any]]
 CHAT = "/chat/completions"
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "hello there"}], "stream": True, "max_tokens": 4}
 
 
 def _serve(folder: Path, act: Act, config: EngineConfig = CONFIG, **settings: float | str | bool) -> Any:
-    """Run the engine as its process does, until `act` is through."""
-    home, said, result = Home(folder), io.StringIO(), []
-    config = replace(config, settings=dict(settings))
-
-    async def wait() -> None:
-        client = EmbeddedEngine(home, config).client()
-        result.append(await act(client))
-        await client.close()
-
-    null.serve(config, home, Journal("null", said), wait)
-    assert json.loads(said.getvalue().splitlines()[0])["event"] == "ready"
-    return result[0]
+    result, events = serve_until_done(null.serve, Home(folder), replace(config, settings=dict(settings)), act)
+    assert events == ["ready"]
+    return result
 
 
 async def _stream(client: EngineClient, **more: object) -> list[dict[str, Any]]:
@@ -109,17 +98,11 @@ def test_one_slot_serves_one_after_another_and_counts_those_who_wait(tmp_path: P
     assert (after["prompt_tokens_total"], after["tokens_predicted_total"]) == (2, 4)
 
 
-@pytest.mark.parametrize("given", ["the sea", ["the sea", "a form"]])
-def test_embeddings(tmp_path: Path, given: object) -> None:
+@pytest.mark.parametrize(("given", "texts"), [("the sea", 1), (["the sea", "a form"], 2), ([[1, 2], [3, 4]], 2)])
+def test_embeddings(tmp_path: Path, given: object, texts: int) -> None:
     reply = _serve(tmp_path, lambda client: client.post("/embeddings", {"input": given}), embeddings=True)
-    count = 1 if isinstance(given, str) else 2
-    assert [len(row["embedding"]) for row in reply["data"]] == [8] * count
-    assert reply["usage"]["prompt_tokens"] == 2 * count
-
-
-def test_embeddings_of_token_ids(tmp_path: Path) -> None:
-    reply = _serve(tmp_path, lambda client: client.post("/embeddings", {"input": [[1, 2], [3]]}), embeddings=True)
-    assert len(reply["data"]) == 2 and reply["usage"]["prompt_tokens"] == 3
+    assert [len(row["embedding"]) for row in reply["data"]] == [8] * texts
+    assert reply["usage"]["prompt_tokens"] == 2 * texts
 
 
 @pytest.mark.parametrize(
@@ -131,15 +114,18 @@ def test_embeddings_of_token_ids(tmp_path: Path) -> None:
         (CHAT, {}, 400),
         ("/responses", {}, 404),
         ("/health", {}, 405),
+        ("/v1/embeddings", {"input": "x"}, 501),
     ],
 )
 def test_refusals(tmp_path: Path, path: str, body: dict[str, Any], status: int) -> None:
+    """Embeddings are off by default."""
+
     async def act(client: EngineClient) -> EngineRefused:
         with pytest.raises(EngineRefused) as refused:
             await client.post(path, body)
         return refused.value
 
-    refused = _serve(tmp_path, act, embeddings=True)
+    refused = _serve(tmp_path, act, embeddings=status != 501)
     assert refused.status == status and refused.body["error"]["message"]
 
 
@@ -155,15 +141,6 @@ def test_a_body_that_is_no_object(tmp_path: Path, content: bytes) -> None:
 
     head, _, body = _serve(tmp_path, act).partition(b"\r\n\r\n")
     assert b" 400 " in head and "message" in json.loads(body)["error"]
-
-
-def test_embeddings_are_off_unless_asked_for(tmp_path: Path) -> None:
-    async def act(client: EngineClient) -> int:
-        with pytest.raises(EngineRefused) as refused:
-            await client.post("/embeddings", {"input": "x"})
-        return refused.value.status
-
-    assert _serve(tmp_path, act) == 501
 
 
 def test_an_adapter_is_heard_and_can_be_left_out(tmp_path: Path) -> None:
@@ -188,6 +165,6 @@ def test_an_adapter_that_is_not_here(tmp_path: Path, model_home: Home, engine: C
     config = replace(CONFIG, adapter_sha256="0" * 64, model_sha256=SMALL_MODEL.sha256, settings={})
     home = Home(tmp_path)
     home.model(SMALL_MODEL.sha256).symlink_to(model_home.model(SMALL_MODEL.sha256))
-    with pytest.raises(MissingError) as missing:
+    with refuses("AW-GET-02") as missing:
         engine(config, home, Journal("x", io.StringIO()))
-    assert missing.value.code == "AW-GET-02" and "0" * 64 in str(missing.value.where)
+    assert "0" * 64 in str(missing.value.where)

@@ -1,4 +1,4 @@
-"""The ONNX engine: what it answers, what it refuses and how, and that a bad file is refused before it listens."""
+"""The ONNX engine: its answers, its refusals, and that it refuses a bad file before it listens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 
 from archwright.engines import onnx
-from archwright.engines.embedded_engine import EmbeddedEngine
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx_file import read_onnx
 from archwright.errors import ArchwrightError, EngineError, MissingError
@@ -25,11 +23,11 @@ from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.journal import Journal
 
-from .conftest import Child
+from ..tools.checks import refuses
+from .conftest import Act, Child, serve_until_done
 from .onnx_models import PICTURE, model, put
 
 pytestmark = pytest.mark.usefixtures("terminate_handler")
-Act = Callable[[EngineClient], Awaitable[Any]]
 PATH = "/v1/predict"
 
 
@@ -47,17 +45,8 @@ def _config(digest: str | None, **settings: Any) -> EngineConfig:
 
 
 def _serve(folder: Path, act: Act, made: Any = None, **settings: Any) -> Any:
-    """Run the engine as its process does, until `act` is through."""
-    home, result = Home(folder), []
-    config = _config(put(home, (made or model()).SerializeToString()), **settings)
-
-    async def wait() -> None:
-        client = EmbeddedEngine(home, config).client()
-        result.append(await act(client))
-        await client.close()
-
-    onnx.serve(config, home, Journal("onnx", io.StringIO()), wait)
-    return result[0]
+    config = _config(put(Home(folder), (made or model()).SerializeToString()), **settings)
+    return serve_until_done(onnx.serve, Home(folder), config, act)[0]
 
 
 def _ask(folder: Path, inputs: Any, made: Any = None) -> dict[str, Any]:
@@ -99,7 +88,7 @@ WRONG = [
     ({"inputs": [[1, 1e39, 3]]}, "inputs[0][1] must be a number of 32 bits"),
     ({"inputs": [{"a": 1, "b": 1e39, "c": 2}]}, "inputs[0][b] must be a number of 32 bits"),
     ({"inputs": [[1, 2, 3], [None, 2, 3]]}, "inputs[1][a] is missing"),
-    ({"inputs": [{"a": 1, "b": 2}]}, "the feature 'c' is not there"),
+    ({"inputs": [{"a": 1, "b": 2}]}, "the feature 'c' is missing"),
     ({"inputs": [{"a": 1, "b": 2, "cc": 3}]}, "unknown feature 'cc'; did you mean 'c'?"),
     ({"inputs": [{"a": 1, "b": 2, "zzz": 3}]}, "unknown feature 'zzz'"),
     ({"inputs": 1}, "inputs: Expected `array`"),
@@ -133,10 +122,10 @@ def test_a_picture_of_another_shape_and_a_name_where_there_is_none(tmp_path: Pat
         for item, said in (
             ([[[1], [0]]], "inputs[0] must be a list of 2, not a list of 1"),
             ([[[1], [0]], [[0]]], "inputs[0][1] must be a list of 2, not a list of 1"),
-            ([[[1], [0]], 5], "inputs[0][1] must be a list of 2, not no list"),
+            ([[[1], [0]], 5], "inputs[0][1] must be a list of 2, not another type"),
             ([[[1], ["x"]], [[0], [1]]], "inputs[0][0][1][0] must be a number"),
             ([[[1], [10**60]], [[0], [1]]], "inputs[0][0][1][0] must be a number of 32 bits"),
-            ({"a": 1}, "have no names: send 4 numbers"),
+            ({"a": 1}, "have no names: send a list of 4 numbers"),
             ([1, 2, None, 4], "inputs[0][2] is missing"),
         ):
             with pytest.raises(EngineRefused) as refused:
@@ -220,7 +209,7 @@ def test_as_a_process_it_starts_answers_and_leaves(tmp_path: Path) -> None:
     child.start()
 
     async def act() -> dict[str, Any]:
-        client = child.engine.client()
+        client = EngineClient(child.address)
         try:
             return await client.post(PATH, {"inputs": [[0, 0, 0]]})
         finally:
@@ -239,6 +228,5 @@ def test_rows_become_floats_of_32_bits(tmp_path: Path) -> None:
     rows = classifier.build_rows([[0.1, 2, 3], {"a": 1, "b": 2, "c": None}])
     assert rows.dtype == np.float32 and np.isnan(rows[1, 2]) and rows.shape == (2, 3)
     assert classifier.predict_probabilities(rows).shape == (2, 2)
-    with pytest.raises(EngineError) as failed:
+    with refuses("AW-ENG-13"):
         classifier.predict_probabilities(rows[:, :2])
-    assert failed.value.code == "AW-ENG-13"

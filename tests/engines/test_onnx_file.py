@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,61 +70,45 @@ def _external(tensor: Any) -> Any:
     return tensor
 
 
-def _with_external_initializer() -> Any:
-    made = model()
-    _external(made.graph.initializer[0])
-    return made
-
-
-def _with_external_constant() -> Any:
-    made = model()
-    constant = helper.make_node("Constant", [], ["k"], value=helper.make_tensor("k", TensorProto.FLOAT, [1], [1.0]))
-    _external(constant.attribute[0].t)
-    made.graph.node.insert(0, constant)
-    return made
-
-
-def _with_external_in_a_branch() -> Any:
-    made = model()
-    tensor = _external(helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0]))
-    branch = helper.make_graph([], "then", [], [helper.make_tensor_value_info("t", TensorProto.FLOAT, [1])], [tensor])
-    made.graph.node.insert(0, helper.make_node("If", ["zero"], ["k"], then_branch=branch, else_branch=branch))
-    return made
-
-
-def _with_external_in_a_function() -> Any:
-    made = model()
+def _constant() -> Any:
     node = helper.make_node("Constant", [], ["k"], value=helper.make_tensor("k", TensorProto.FLOAT, [1], [1.0]))
     _external(node.attribute[0].t)
-    opset = [helper.make_opsetid("", 17)]
-    made.functions.append(helper.make_function("ours", "f", [], ["k"], [node], opset))
-    return made
+    return node
 
 
-def _with_external_sparse() -> Any:
-    made = model()
+def _branch() -> Any:
+    tensor = _external(helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0]))
+    branch = helper.make_graph([], "then", [], [helper.make_tensor_value_info("t", TensorProto.FLOAT, [1])], [tensor])
+    return helper.make_node("If", ["zero"], ["k"], then_branch=branch, else_branch=branch)
+
+
+def _function() -> Any:
+    return helper.make_function("ours", "f", [], ["k"], [_constant()], [helper.make_opsetid("", 17)])
+
+
+def _sparse() -> Any:
     values = _external(helper.make_tensor("s", TensorProto.FLOAT, [1], [1.0]))
-    indices = helper.make_tensor("i", TensorProto.INT64, [1], [0])
-    made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [3]))
-    return made
+    return helper.make_sparse_tensor(values, helper.make_tensor("i", TensorProto.INT64, [1], [0]), [3])
 
 
 @pytest.mark.parametrize(
-    "make",
+    "hide",
     [
-        _with_external_initializer,
-        _with_external_constant,
-        _with_external_in_a_branch,
-        _with_external_in_a_function,
-        _with_external_sparse,
+        lambda made: _external(made.graph.initializer[0]),
+        lambda made: made.graph.node.insert(0, _constant()),
+        lambda made: made.graph.node.insert(0, _branch()),
+        lambda made: made.functions.append(_function()),
+        lambda made: made.graph.sparse_initializer.append(_sparse()),
     ],
 )
-def test_a_tensor_in_another_file_is_refused_wherever_it_hides(tmp_path: Path, make: Any) -> None:
-    assert _refused(tmp_path, make().SerializeToString()).code == "AW-ENG-11"
+def test_a_tensor_in_another_file_is_refused_wherever_it_hides(tmp_path: Path, hide: Callable[[Any], None]) -> None:
+    made = model()
+    hide(made)
+    assert _refused(tmp_path, made.SerializeToString()).code == "AW-ENG-11"
 
 
 def test_a_model_without_notes_or_with_wrong_ones_is_not_ours(tmp_path: Path) -> None:
-    assert "does not say" in _refused(tmp_path, model(None).SerializeToString()).message
+    assert "no description" in _refused(tmp_path, model(None).SerializeToString()).message
     wrong = model(None)
     helper.set_model_props(wrong, {onnx_file.SIGNATURE_KEY: '{"labels": ["a"], "shape": [3]}'})
     assert "labels" in _refused(tmp_path, wrong.SerializeToString()).message

@@ -46,19 +46,3 @@ def test_a_terminal_is_nobodys_supervision() -> None:
 def test_without_standard_input_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     assert exit_with_parent(leave=lambda _: None) is None
-
-
-def test_in_process_standard_input_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    left: list[int] = []
-    with open(os.devnull) as nothing:
-        before = os.dup(0)
-        os.dup2(nothing.fileno(), 0)
-        monkeypatch.setattr(sys, "stdin", nothing)
-        try:
-            thread = exit_with_parent(leave=left.append)
-            assert thread is not None
-            thread.join(5)
-        finally:
-            os.dup2(before, 0)
-            os.close(before)
-    assert left == [0]

@@ -81,5 +81,5 @@ def test_a_cluster_that_does_not_see_the_home_is_refused(lake: Lake, ray_cluster
     lake.recipe(STEPS, into="there")
     made = refined(lake, "/proc/self/cwd/home", ray_cluster.environment)
     refusal = json.loads(made.stderr)
-    assert refusal["code"] == "AW-OPS-61" and "one shared folder" in refusal["hint"], refusal
+    assert refusal["code"] == "AW-OPS-61" and "share the home" in refusal["hint"], refusal
     assert [version.id for version in version_index.list_versions(lake.store)] == ["docs@v1"]

@@ -17,7 +17,6 @@ from examples.full.corpus import write_shuttle
 from archwright.contract.lineage import DatasetVersion, Gate, ModelVersion, Score, TrainingRun
 from archwright.contract.record import replace
 from archwright.engines.onnx_file import ModelSignature
-from archwright.errors import ModelError
 from archwright.home import Home
 from archwright.lake.ingestion import IngestRequest, ingest_files
 from archwright.lifecycle import classifier_evaluation, model_registry
@@ -27,6 +26,7 @@ from archwright.training import image_classifier, run_execution
 from archwright.training.classifier_data import TrainedClassifier
 from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
+from ..tools.checks import refuses
 from ..training.classifier_rows import CANCER, DIGITS, brought_in, cancer, digits, trained_run
 
 
@@ -91,7 +91,7 @@ def test_a_good_image_classifier_passes_with_figures(shop: Shop, good: ModelVers
     export = gates[EXPORT_GATE]
     assert export.value is not None and export.value < 1e-5 and export.limit == 1e-4
     assert export.control is not None and export.control > 0.5
-    assert f"over {right.items} rows" in export.detail and "what is served is what was trained" in export.detail
+    assert f"over {right.items} rows" in export.detail and "the served model is the trained model" in export.detail
 
 
 def test_a_tabular_classifier_too_with_missing_values_and_few_rows(shop: Shop) -> None:
@@ -127,18 +127,18 @@ def test_other_weights_than_those_served_fail_the_export_gate(shop: Shop) -> Non
     shutil.copyfile(weights[1], weights[0])
     gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][EXPORT_GATE]
     assert not gate.passed and gate.value is not None and gate.value > 0.1
-    assert "what is served is not what was trained" in gate.detail
+    assert "the served model differs from the trained model" in gate.detail
     weights[0].unlink()
-    with pytest.raises(ModelError) as gone:
+    with refuses("AW-MOD-32") as gone:
         evaluate_classifier(shop.store, shop.home, model)
-    assert gone.value.code == "AW-MOD-32" and "model.safetensors" in str(gone.value.where)
+    assert "model.safetensors" in str(gone.value.where)
 
 
 def test_a_model_that_learned_nothing_passes_neither_gate(shop: Shop) -> None:
     model = shop.model(replace(DIGITS, name="idle", steps=1, learning_rate=1e-9))
     gates = _by_name(evaluate_classifier(shop.store, shop.home, model))[1]
     assert not gates[EXPORT_GATE].passed and "a control passes too" in gates[EXPORT_GATE].detail
-    assert not gates[QUALITY_GATE].passed and "not shown to be better than guessing" in gates[QUALITY_GATE].detail
+    assert not gates[QUALITY_GATE].passed and "not shown to be better than" in gates[QUALITY_GATE].detail
 
 
 def test_against_production_the_same_is_not_worse_and_the_worse_is_refused(shop: Shop, good: ModelVersion) -> None:
@@ -203,22 +203,20 @@ def test_a_rival_for_pictures_of_another_size_cannot_be_asked(shop: Shop, tmp_pa
     shop.promote(shop._replace(digits=shapes[4]).model(specs[4]))
     model = shop._replace(digits=shapes[8]).model(specs[8])
     gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][NOT_WORSE_GATE]
-    assert not gate.passed and "it takes 16 numbers, these rows have 64" in gate.detail
+    assert not gate.passed and "its rows have 16 numbers, the held-out rows 64" in gate.detail
 
 
 def test_without_held_out_rows_nothing_is_judged(shop: Shop) -> None:
     model = shop.model(replace(CANCER, name="all-in", held_out=0.0, steps=2))
-    with pytest.raises(ModelError) as refused:
+    with refuses("AW-MOD-31"):
         evaluate_classifier(shop.store, shop.home, model)
-    assert refused.value.code == "AW-MOD-31"
 
 
 def test_a_record_of_other_classes_than_the_files_is_refused(shop: Shop, good: ModelVersion) -> None:
-    with pytest.raises(ModelError) as refused:
+    with refuses("AW-MOD-33"):
         classifier_evaluation._query_engine(
             shop.home, replace(good, labels=good.labels[::-1]), np.zeros((1, 64), np.float32)
         )
-    assert refused.value.code == "AW-MOD-33"
 
 
 def test_a_model_that_says_the_same_to_every_row_cannot_pass_the_export_gate() -> None:

@@ -31,12 +31,14 @@ def test_a_model_served_as_trained_passes() -> None:
     assert found.value is not None and found.limit is not None and found.control is not None
     assert found.value < found.limit < found.control
     assert found.limit == pytest.approx(1.5 * 0.0798, rel=0.1)
-    assert "what is served is what was trained" in found.detail and "48 places of 12 held-out items" in found.detail
+    assert (
+        "the served model is the trained model" in found.detail and "48 positions of 12 held-out items" in found.detail
+    )
 
 
 def test_a_model_served_wrongly_fails() -> None:
     found = decide_export_gate(places(effect=1.0, noise=0.1, error=0.3))
-    assert not found.passed and found.detail.startswith("what is served is not what was trained")
+    assert not found.passed and found.detail.startswith("the served model differs from the trained model")
 
 
 def test_near_the_limit_only_what_is_surely_below_passes() -> None:
@@ -48,7 +50,7 @@ def test_near_the_limit_only_what_is_surely_below_passes() -> None:
 
 def test_an_adapter_that_changes_too_little_cannot_pass_its_control() -> None:
     found = decide_export_gate(places(effect=0.02, noise=0.1))
-    assert not found.passed and "too little to tell if it is applied" in found.detail
+    assert not found.passed and "too little to detect if it is applied" in found.detail
     assert found.control is not None and found.limit is not None and found.control < found.limit
 
 
@@ -60,13 +62,13 @@ def test_an_exact_engine_is_not_asked_to_be_exact() -> None:
 
 def test_a_reference_of_another_model_is_seen() -> None:
     found = decide_export_gate(places(effect=3.0, noise=0.8))
-    assert not found.passed and "the reference is of another model" in found.detail
+    assert not found.passed and "the reference is another model" in found.detail
 
 
 @pytest.mark.parametrize(("items", "each"), [(7, 8), (15, 2)])
 def test_too_few_places_decide_nothing(items: int, each: int) -> None:
     found = decide_export_gate(places(1.0, 0.1, items=items, each=each))
-    assert not found.passed and f"only {items * each} places of {items} held-out items" in found.detail
+    assert not found.passed and f"only {items * each} positions of {items} held-out items" in found.detail
     assert found.value is None
 
 

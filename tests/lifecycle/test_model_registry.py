@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from archwright.contract.lineage import ModelVersion, Promotion, format_node
 from archwright.contract.record import replace
 from archwright.engines.gguf import read_gguf
-from archwright.errors import ArchwrightError, MissingError, ModelError, OperateError
+from archwright.errors import ArchwrightError, ModelError, OperateError
 from archwright.home import Home
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage
 from archwright.store import Store
 
+from ..tools.checks import refuses, run_together
 from .conftest import RESULT, Pupil, Stage
 
 
@@ -34,16 +36,16 @@ def test_a_run_becomes_the_next_version_of_its_name(stage: Stage) -> None:
 
 
 def test_an_unknown_version_is_answered_with_those_there_are(stage: Stage) -> None:
-    with pytest.raises(ModelError) as none:
+    with refuses("AW-MOD-10") as none:
         model_registry.find_model(stage.store, "digits")
-    assert none.value.code == "AW-MOD-10" and none.value.hint == "train one: archwright train SPEC"
+    assert none.value.hint == "train a model: archwright train SPEC"
     stage.version()
     with pytest.raises(ModelError) as near:
         model_registry.find_model(stage.store, "digit@v1")
-    assert near.value.nearest == ("digits@v1",) and near.value.hint == "known: digits@v1"
+    assert near.value.nearest == ("digits@v1",) and near.value.hint == "use one of: digits@v1"
     with pytest.raises(ModelError) as later:
         model_registry.find_model(stage.store, "digits@v7")
-    assert later.value.hint == "known: digits@v1"
+    assert later.value.hint == "use one of: digits@v1"
 
 
 def test_registering_again_changes_nothing(stage: Stage) -> None:
@@ -70,37 +72,23 @@ class Killed(BaseException):
     """What kill -9 looks like from inside: nothing after it happens."""
 
 
-def test_a_kill_between_file_and_record_leaves_no_version_and_the_repetition_makes_one(
+def test_a_kill_leaves_no_version_or_one_without_edges_which_the_repetition_completes(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise Killed
 
-    with monkeypatch.context() as broken:
-        broken.setattr(Store, "append", killed)
-        with pytest.raises(Killed):
+    for owner, name in ((Store, "append"), (model_registry, "complete_edges")):
+        assert model_registry.list_models(stage.store) == []
+        with monkeypatch.context() as broken, pytest.raises(Killed):
+            broken.setattr(owner, name, killed)
             stage.version()
-    assert model_registry.list_models(stage.store) == []
-    made = stage.version()
-    assert model_registry.list_models(stage.store) == [made]
+    found = model_registry.find_model(stage.store, "digits")
+    assert lineage.read_parents(stage.store, format_node("model", found.id)) == []
+    assert stage.version() == found and model_registry.list_models(stage.store) == [found]
+    assert len(lineage.read_parents(stage.store, format_node("model", found.id))) == 2
     models = [path for path in stage.home.folder("models").iterdir() if path.is_file()]
-    assert models == [stage.home.model(made.sha256, "onnx")]
-
-
-def test_a_kill_between_record_and_edges_is_made_good_by_the_next_look(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as broken:
-        broken.setattr(model_registry, "complete_edges", killed)
-        with pytest.raises(Killed):
-            stage.version()
-    made = model_registry.find_model(stage.store, "digits")
-    assert lineage.read_parents(stage.store, format_node("model", made.id)) == []
-    assert stage.version() == made
-    assert len(lineage.read_parents(stage.store, format_node("model", made.id))) == 2
+    assert models == [stage.home.model(found.sha256, "onnx")]
 
 
 def test_what_a_killed_registration_left_is_swept_once_it_is_old(stage: Stage) -> None:
@@ -128,9 +116,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(stage: Stage, monkeypatch: pytes
 def test_a_pickle_does_not_become_a_version(stage: Stage) -> None:
     run = stage.run()
     (stage.home.run(run.id) / "result" / "model.pkl").write_bytes(b"\x80\x04N.")
-    with pytest.raises(ModelError) as refused:
+    with refuses("AW-MOD-01"):
         model_registry.register_model(stage.store, stage.home, run, replace(RESULT, file="model.pkl"))
-    assert refused.value.code == "AW-MOD-01" and model_registry.list_models(stage.store) == []
+    assert model_registry.list_models(stage.store) == []
 
 
 def test_two_registrations_of_one_run_at_once_make_one_version(stage: Stage) -> None:
@@ -143,11 +131,7 @@ def test_two_registrations_of_one_run_at_once_make_one_version(stage: Stage) -> 
         found.append(model_registry.register_model(store, stage.home, run, RESULT))
         store.close()
 
-    threads = [threading.Thread(target=register) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together([register] * 4)
     assert {version.id for version in found} == {"digits@v1"}
     assert len(model_registry.list_models(stage.store)) == 1
 
@@ -162,11 +146,7 @@ def test_two_runs_of_one_name_at_once_get_two_numbers(stage: Stage) -> None:
         model_registry.register_model(store, stage.home, runs[number], RESULT)
         store.close()
 
-    threads = [threading.Thread(target=register, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together([partial(register, number) for number in range(4)])
     versions = model_registry.list_models(stage.store)
     assert sorted(v.version for v in versions) == [1, 2, 3, 4] and len({v.run for v in versions}) == 4
 
@@ -184,9 +164,9 @@ def test_a_trained_adapter_is_registered_as_what_is_served(pupil: Pupil) -> None
 
 def test_without_its_base_an_adapter_cannot_be_exported(pupil: Pupil) -> None:
     pupil.home.model(pupil.run.base_sha256).unlink()
-    with pytest.raises(MissingError) as refused:
+    with refuses("AW-GET-02") as refused:
         pupil.register()
-    assert refused.value.code == "AW-GET-02" and "tiny-llama" in refused.value.hint
+    assert "tiny-llama" in refused.value.hint
     assert model_registry.list_models(pupil.store) == []
 
 
@@ -228,9 +208,9 @@ def test_of_two_changes_decided_on_the_same_state_one_is_refused(stage: Stage) -
     first, second = stage.version(1), stage.version(2)
     seen = model_registry.promotion_history(stage.store, "digits")
     model_registry.append_promotion(stage.store, seen, "promote", ("digits", first.id), "anna")
-    with pytest.raises(ModelError) as refused:
+    with refuses("AW-MOD-20") as refused:
         model_registry.append_promotion(stage.store, seen, "promote", ("digits", second.id), "ben")
-    assert refused.value.code == "AW-MOD-20" and "by anna (to digits@v1)" in refused.value.message
+    assert "by anna (to digits@v1)" in refused.value.message
     assert [change.model for change in model_registry.promotion_history(stage.store)] == [first.id]
 
 
@@ -249,11 +229,7 @@ def test_many_promoting_at_once_leave_a_history_without_forks(stage: Stage) -> N
             refused.append(error.code)
         store.close()
 
-    threads = [threading.Thread(target=promote, args=(version,)) for version in versions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together([partial(promote, version) for version in versions])
     history = model_registry.promotion_history(stage.store, "digits")
     assert [change.id for change in history] == [f"digits#{n + 1}" for n in range(len(history))]
     assert [change.previous for change in history] == [None, *(change.model for change in history[:-1])]

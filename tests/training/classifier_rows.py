@@ -23,6 +23,8 @@ from archwright.training.training_data import DataSplit, TrainingData, is_held_o
 from archwright.training.training_loop import LoopHooks
 from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
+from .counting_trainer import version_of
+
 DIGITS = TrainSpec(
     name="digits",
     task="image-classifier",
@@ -53,24 +55,6 @@ def cancer(absent: float = 0.0) -> dict[str, Any]:
     return {**columns, "kind": np.array(["malignant", "benign"])[kinds]}
 
 
-def version_of(columns: Mapping[str, Any], rows: int, name: str = "tiny") -> DatasetVersion:
-    return DatasetVersion(
-        id=f"{name}@v1",
-        dataset=name,
-        version=1,
-        at=0.0,
-        action="ingest",
-        parent=None,
-        rows=rows,
-        size_bytes=1,
-        columns=dict.fromkeys(columns, "number"),
-        drops={},
-        changes={},
-        files=(),
-        content_sha256="0" * 64,
-    )
-
-
 def data_of(columns: Mapping[str, Any], spec: TrainSpec) -> TrainingData:
     """Like `training.training_data` brings them: by record_id, split by its hash."""
     rows = len(next(iter(columns.values())))
@@ -83,8 +67,8 @@ def data_of(columns: Mapping[str, Any], spec: TrainSpec) -> TrainingData:
     return TrainingData(train, held_out, version_of(columns, rows), 0)
 
 
-def setup_of(columns: Mapping[str, Any], spec: TrainSpec, folder: Path, crew: Any = None) -> TrainerSetup:
-    return TrainerSetup(spec, data_of(columns, spec), Home(folder), crew or SingleWorker(), 1)
+def setup_of(columns: Mapping[str, Any], spec: TrainSpec, folder: Path, group: Any = None) -> TrainerSetup:
+    return TrainerSetup(spec, data_of(columns, spec), Home(folder), group or SingleWorker(), 1)
 
 
 def steps(trainer: TaskTrainer, first: int, last: int, seed: int = 7) -> list[float]:
@@ -103,7 +87,7 @@ def accuracy(answers: Any, data: TrainingData, spec: TrainSpec, labels: Sequence
 
 
 class Pair:
-    """A crew of two threads: `mean` meets the other and takes the weighted mean."""
+    """One of two workers in two threads: `mean` waits for the other worker and takes the weighted mean."""
 
     size = 2
 

@@ -1,5 +1,6 @@
-"""A task without a library: its weights are the digest of the rows it saw, so nothing skipped, repeated or reordered
-goes unseen. As a program it trains in a folder and kills itself at the n-th time the disk is touched.
+"""A task without a library: its weights are the digest of its rows, which shows every skip, repetition or reordering.
+
+As a program it trains in a folder and kills itself at the n-th sync or rename.
 
 usage: counting_trainer.py FOLDER KILL_AT
 """
@@ -10,14 +11,14 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
 from archwright.training import training_loop
-from archwright.training.checkpoint import CheckpointManager, LocalCheckpointManager
+from archwright.training.checkpoint import LocalCheckpointManager
 from archwright.training.trainer import SingleWorker, StepResult, TrainedArtefact, TrainerSetup, WorkerGroup
 from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_loop import LoopHooks, LoopState
@@ -27,6 +28,24 @@ SPEC = TrainSpec(
     name="count", task="tabular-classifier", dataset="d", steps=12, rows_per_step=7, checkpoint_every_steps=3
 )
 IDS = sorted(hashlib.sha256(str(n).encode()).hexdigest() for n in range(40))
+
+
+def version_of(columns: Iterable[str], rows: int, name: str = "tiny") -> DatasetVersion:
+    return DatasetVersion(
+        id=f"{name}@v1",
+        dataset=name,
+        version=1,
+        at=0.0,
+        action="ingest",
+        parent=None,
+        rows=rows,
+        size_bytes=1,
+        columns=dict.fromkeys(columns, "number"),
+        drops={},
+        changes={},
+        files=(),
+        content_sha256="0" * 64,
+    )
 
 
 class Counter:
@@ -61,30 +80,15 @@ class Counter:
         return TrainedArtefact(format="onnx", file="digest")
 
 
-def setup(spec: TrainSpec = SPEC, ids: Sequence[str] = IDS, crew: WorkerGroup | None = None) -> TrainerSetup:
-    version = DatasetVersion(
-        id="d@v1",
-        dataset="d",
-        version=1,
-        at=0.0,
-        action="ingest",
-        parent=None,
-        rows=len(ids),
-        size_bytes=1,
-        columns={"label": "integer"},
-        drops={},
-        changes={},
-        files=(),
-        content_sha256="0" * 64,
-    )
-    data = TrainingData(DataSplit(list(ids), None), DataSplit([], None), version, 0)
-    return TrainerSetup(spec, data, Home("nowhere"), crew or SingleWorker(), 1)
+def setup(spec: TrainSpec = SPEC, ids: Sequence[str] = IDS, group: WorkerGroup | None = None) -> TrainerSetup:
+    data = TrainingData(DataSplit(list(ids), None), DataSplit([], None), version_of(("label",), len(ids), "d"), 0)
+    return TrainerSetup(spec, data, Home("nowhere"), group or SingleWorker(), 1)
 
 
 def train(folder: Path, warn: Callable[[str], None] = print) -> tuple[LoopState, Counter]:
     trainer = Counter()
-    keeper: CheckpointManager = LocalCheckpointManager(folder, warn)
-    state = training_loop.run_loop(trainer, setup(), keeper, LoopHooks(lambda _progress: None))
+    checkpoints = LocalCheckpointManager(folder, warn)
+    state = training_loop.run_loop(trainer, setup(), checkpoints, LoopHooks(lambda _progress: None))
     return state, trainer
 
 

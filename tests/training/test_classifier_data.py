@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from archwright.contract.record import replace
-from archwright.errors import TrainError
 from archwright.training import classifier_data
 from archwright.training.training_spec import TrainSpec
 
+from ..tools.checks import refuses
 from .classifier_rows import CANCER, data_of
 
 SPEC: TrainSpec = replace(CANCER, columns=replace(CANCER.columns, label="label"))
@@ -59,9 +59,9 @@ def test_a_class_no_row_was_trained_on_is_unknown() -> None:
     ],
 )
 def test_what_is_no_label_is_refused(values: list[Any], code: str, said: str) -> None:
-    with pytest.raises(TrainError) as refused:
+    with refuses(code) as refused:
         classifier_data.collect_labels(_data(values), SPEC)
-    assert refused.value.code == code and said in refused.value.message and refused.value.hint
+    assert said in refused.value.message and refused.value.hint
 
 
 def test_columns_become_floats_of_32_bits() -> None:
@@ -75,16 +75,16 @@ def test_columns_become_floats_of_32_bits() -> None:
 @pytest.mark.parametrize(
     ("column", "code", "said"),
     [
-        (["x", "y", "z"], "AW-TRN-42", "holds string, not numbers"),
+        (["x", "y", "z"], "AW-TRN-42", "contains string, not numbers"),
         ([0.0, float("inf"), 1.0], "AW-TRN-43", "is infinite"),
-        ([0.0, -1e39, 1.0], "AW-TRN-43", "is infinite or beyond"),
+        ([0.0, -1e39, 1.0], "AW-TRN-43", "is infinite or exceeds"),
     ],
 )
 def test_what_is_no_number_is_refused(column: list[Any], code: str, said: str) -> None:
     data = _data([0, 1, 0], a=column)
-    with pytest.raises(TrainError) as refused:
+    with refuses(code) as refused:
         classifier_data.build_feature_matrix(data.train, ["a"], data)
-    assert refused.value.code == code and said in refused.value.message
+    assert said in refused.value.message
     if code == "AW-TRN-43":
         assert refused.value.where.field == "t.csv, row 2"
 

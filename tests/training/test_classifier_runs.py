@@ -16,6 +16,7 @@ from archwright.home import Home
 from archwright.training import run_execution, training_process, training_runs
 from archwright.training.training_runs import RunOutcome
 
+from ..tools.checks import refuses
 from .classifier_rows import CANCER, DIGITS, begun, brought_in, cancer, digits, trained_run
 
 CASES = {
@@ -98,6 +99,6 @@ def test_rows_that_teach_nothing_end_the_run_before_its_first_step(
 ) -> None:
     home = Home(tmp_path / "home")
     version = brought_in(home, "cancer", columns, tmp_path)
-    with pytest.raises(TrainError) as refused:
+    with refuses(code) as refused:
         trained_run(home, replace(CANCER, steps=3, held_out=0.0), version)
-    assert refused.value.code == code and refused.value.hint
+    assert refused.value.hint

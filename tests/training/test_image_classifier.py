@@ -199,7 +199,7 @@ def test_pictures_that_cannot_be_are_refused(tmp_path: Path) -> None:
         ("[[1, 2], [3]]", "is not a list of numbers"),
         ("[1, 2, 3]", "has the shape (3,)"),
         ("7", "has the shape ()"),
-        (json.dumps([1e300] * 64), "beyond what 32 bits hold"),
+        (json.dumps([1e300] * 64), "exceeds a 32-bit float"),
         (None, "is not a list of numbers"),
         (json.dumps([None] * 64), "has no value"),
     ],

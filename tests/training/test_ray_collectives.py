@@ -1,4 +1,4 @@
-"""The crew of several workers: two real processes whose tensors meet, and one of them that dies."""
+"""The group of several workers: two real processes whose tensors meet, and one of them that dies."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load
 from torch import distributed
 
-from archwright.errors import MissingError, TrainError
+from archwright.errors import MissingError
 from archwright.settings import child_environment
 from archwright.training import image_classifier
 from archwright.training.data_order import Cursor, DataOrder
 from archwright.training.ray_collectives import RayWorkerGroup
 from archwright.training.trainer import SingleWorker, WorkerGroup
 
+from ..tools.checks import refuses
 from . import classifier_rows
 
 # The other worker: its tensors, in the order of the calls below, and what it ends with in hexadecimal.
@@ -29,11 +30,11 @@ from torch import distributed
 from archwright.training.ray_collectives import RayWorkerGroup
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=1, world_size=2)
-crew = RayWorkerGroup()
+group = RayWorkerGroup()
 torch.manual_seed(1)
 first, second = [torch.randn(3, 5), torch.randn(7)], [torch.full((4,), float("nan"))]
-crew.mean(first, 30.0)
-crew.mean(second, 0.0)
+group.mean(first, 30.0)
+group.mean(second, 0.0)
 print(torch.cat([part.reshape(-1) for part in (*first, *second)]).numpy().tobytes().hex(), flush=True)
 os._exit(0)  # as a worker that dies: it takes leave of nobody
 """
@@ -76,14 +77,14 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess
 @pytest.mark.process
 @pytest.mark.parametrize("other", [OTHER], indirect=True, ids=["sums"])
 def test_two_workers_end_with_the_same_bytes_and_know_when_one_is_gone(other: subprocess.Popen[str]) -> None:
-    crew = RayWorkerGroup()
-    assert (crew.rank, crew.size) == (0, 2)
+    group = RayWorkerGroup()
+    assert (group.rank, group.size) == (0, 2)
     torch.manual_seed(0)
     mine: list[Any] = [torch.randn(3, 5, requires_grad=True), torch.randn(7, dtype=torch.float64)]
     expected = _weighted(mine)
-    crew.mean(mine, 10.0)
+    group.mean(mine, 10.0)
     alone: list[Any] = [torch.arange(4.0)]
-    crew.mean(alone, 5.0)
+    group.mean(alone, 5.0)
     torch.testing.assert_close(torch.cat([part.reshape(-1).double() for part in mine]), expected, rtol=0, atol=3e-7)
     assert mine[0].shape == (3, 5) and mine[0].requires_grad and mine[1].dtype == torch.float64
     # A worker that had no rows does not count, whatever it holds.
@@ -94,9 +95,8 @@ def test_two_workers_end_with_the_same_bytes_and_know_when_one_is_gone(other: su
     assert theirs == torch.cat([part.detach().reshape(-1).float() for part in (*mine, *alone)]).numpy().tobytes()
 
     assert other.wait(30) == 0
-    with pytest.raises(TrainError, match="another worker of the crew is gone") as caught:
-        crew.mean(mine, 10.0)
-    assert caught.value.code == "AW-TRN-60"
+    with refuses("AW-TRN-60", "another worker died"):
+        group.mean(mine, 10.0)
 
 
 def _weighted(mine: list[Any]) -> Any:
@@ -109,13 +109,13 @@ def _weighted(mine: list[Any]) -> Any:
     return torch.cat([(a.detach().double() * 10 + b.double() * 30).reshape(-1) / 40 for a, b in pairs])
 
 
-def trained(folder: Path, crew: WorkerGroup, share: int = 1) -> Any:
+def trained(folder: Path, group: WorkerGroup, share: int = 1) -> Any:
     """The pictures' network after some steps of this worker's rows; of each step only every `share`-th row."""
-    setup = classifier_rows.setup_of(classifier_rows.digits(), classifier_rows.DIGITS, folder, crew)
+    setup = classifier_rows.setup_of(classifier_rows.digits(), classifier_rows.DIGITS, folder, group)
     trainer = image_classifier.make_trainer(setup)
     order = DataOrder(setup.data.train.ids, trainer.lengths(), setup.spec.seed, Cursor())
     for _ in range(STEPS):
-        trainer.step(order.next_rows(trainer.budget())[::share][crew.rank :: crew.size])
+        trainer.step(order.next_rows(trainer.budget())[::share][group.rank :: group.size])
     return trainer
 
 

@@ -22,6 +22,8 @@ from archwright.training.trainer import SingleWorker, TrainerSetup, WorkerGroup
 from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_spec import Columns, TrainSpec
 
+from ..tools.checks import refuses, run_together
+from .classifier_rows import Pair
 from .counting_trainer import setup as counted
 from .tiny_model import Tiny
 
@@ -50,11 +52,11 @@ def loaded(tiny: Tiny) -> Loaded:
     )
 
 
-def setup(spec: TrainSpec = SPEC, rows: list[dict[str, str]] = ROWS, crew: WorkerGroup | None = None) -> TrainerSetup:
+def setup(spec: TrainSpec = SPEC, rows: list[dict[str, str]] = ROWS, group: WorkerGroup | None = None) -> TrainerSetup:
     ids = [f"{n:064x}" for n in range(len(rows))]
     part = DataSplit(ids, pa.Table.from_pylist(rows))
     data = TrainingData(part, DataSplit([], None), counted().data.version, 0)
-    return TrainerSetup(spec, data, Home("nowhere"), crew or SingleWorker(), 1, "0" * 64)
+    return TrainerSetup(spec, data, Home("nowhere"), group or SingleWorker(), 1, "0" * 64)
 
 
 def lora(loaded: Loaded, given: TrainerSetup | None = None, dtype: str = "bfloat16") -> LoraTrainer:
@@ -196,57 +198,24 @@ def test_rows_with_nothing_to_learn_from_are_no_error(loaded: Loaded) -> None:
     assert trainer.step([0, 1]).loss > 0.0
 
 
-class Pair:
-    """Two workers in two threads: what each brings is averaged by weight, as several machines would."""
-
-    def __init__(self) -> None:
-        self._both = threading.Barrier(2)
-        self._brought: dict[int, tuple[list[torch.Tensor], float]] = {}
-
-    def seat(self, rank: int) -> WorkerGroup:
-        return Seat(self, rank)
-
-    def mean(self, rank: int, tensors: list[torch.Tensor], weight: float) -> None:
-        self._brought[rank] = ([tensor.clone() for tensor in tensors], weight)
-        self._both.wait(60)
-        total = sum(weight for _, weight in self._brought.values())
-        for place, tensor in enumerate(tensors):
-            tensor.copy_(sum(brought[place] * (weight / total) for brought, weight in self._brought.values()))
-        self._both.wait(60)
-
-
-class Seat:
-    size = 2
-
-    def __init__(self, pair: Pair, rank: int) -> None:
-        self._pair = pair
-        self.rank = rank
-
-    def mean(self, tensors: list[Any], weight: float) -> None:
-        self._pair.mean(self.rank, tensors, weight)
-
-
 def test_two_workers_with_unequal_shares_make_the_step_of_one(loaded: Loaded) -> None:
     """In float32, where a sum in another order shows only in the last digits."""
     rows = [dict(row) for row in ROWS[:5]]
     rows[0]["completion"] = "a long one, and then the rest of it"
     alone = lora(loaded, setup(rows=rows), "float32")
     expected = [alone.step(step).loss for step in ([0, 1, 2, 3, 4], [3], [2, 0])]
-    pair, found = Pair(), dict[int, list[float]]()
-    crew = [lora(loaded, setup(rows=rows, crew=pair.seat(rank)), "float32") for rank in range(2)]
+    meeting, found = threading.Barrier(2, timeout=60), dict[int, list[float]]()
+    shared: dict[int, tuple[list[Any], float]] = {}
+    workers = [lora(loaded, setup(rows=rows, group=Pair(rank, meeting, shared)), "float32") for rank in range(2)]
 
     def work(rank: int) -> None:
         steps = ([0, 1, 2, 3, 4], [3], [2, 0])
-        found[rank] = [crew[rank].step(step[rank::2]).loss for step in steps]
+        found[rank] = [workers[rank].step(step[rank::2]).loss for step in steps]
 
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together([lambda: work(0), lambda: work(1)])
     assert found[0] == found[1] == pytest.approx(expected, rel=1e-5)
-    assert crew[0].weights_sha256() == crew[1].weights_sha256()
-    for mine, theirs in zip(crew[0]._parameters, alone._parameters, strict=True):
+    assert workers[0].weights_sha256() == workers[1].weights_sha256()
+    for mine, theirs in zip(workers[0]._parameters, alone._parameters, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
 
 
@@ -274,9 +243,8 @@ def test_the_result_is_an_adapter_that_peft_reads_back(loaded: Loaded, tmp_path:
 def test_an_architecture_it_is_not_made_for_is_refused(loaded: Loaded) -> None:
     capped = loaded.model("float32")
     capped.config.final_logit_softcapping = 30.0
-    with pytest.raises(TrainError) as caught:
+    with refuses("AW-TRN-32") as caught:
         text_lora.add_adapters(capped, SPEC)
-    assert caught.value.code == "AW-TRN-32"
     assert "final_logit_softcapping" in caught.value.message
     odd = loaded.model("float32")
     for layer in odd.model.layers:

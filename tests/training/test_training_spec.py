@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from archwright.errors import ArchwrightError, TrainError
+from archwright.errors import TrainError
 from archwright.training.training_spec import Columns, ImageSpec, TrainSpec, read_spec
+
+from ..tools.checks import refuses
 
 TEXT = "name: assistant\ntask: text-lora\ndataset: qa\nbase: some-model\n"
 IMAGE = "name: digits\ntask: image-classifier\ndataset: digits\n"
@@ -126,6 +128,5 @@ def test_a_pickle_as_base_is_refused_with_the_way_out(tmp_path: Path, file: str)
 
 
 def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ArchwrightError) as caught:
+    with refuses("AW-USE-01"):
         read_spec(tmp_path / "nowhere.yaml")
-    assert caught.value.code == "AW-USE-01"

@@ -1,4 +1,4 @@
-"""`python -m archwright.engines HOME CONFIG.json`: run one engine until the supervisor goes away."""
+"""`python -m archwright.engines HOME CONFIG.json`: run one engine until the supervisor ends."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ ADAPTERS: dict[str, EngineAdapter] = {"llamacpp": llamacpp.serve, "null": null.s
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status; standard error carries the journal, and the three lines of the error that ended it."""
+    """Return the exit status; standard error carries the journal and the three lines of a fatal error."""
     journal = Journal("engine")
     try:
         with boundary("engine"):
             if len(arguments) != 2:
-                raise UsageError("AW-USE-13", "wrong arguments", hint="python -m archwright.engines HOME CONFIG.json")
+                message = f"an engine takes 2 arguments, not {len(arguments)}"
+                raise UsageError("AW-USE-13", message, hint="run: python -m archwright.engines HOME CONFIG.json")
             config = read_config(Path(arguments[1]))
             journal = Journal(config.socket)
             exit_with_parent()

@@ -1,4 +1,4 @@
-"""What an engine process is told when it starts."""
+"""The configuration file that an engine process reads at its start."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ R = TypeVar("R", bound=Record)
 
 
 class EngineConfig(Record):
-    """One engine process on the home's socket named `socket`; it knows its model as `alias`. `slots` requests run at
-    once, each with `context_tokens`; one without `max_tokens` gets `default_max_tokens`, else it would fill the
-    context. `adapter_sha256` is a low-rank adapter over the model, `settings` are the engine's own."""
+    """One engine process on the home's socket named `socket`; clients name its model `alias`.
+
+    `slots` requests run at once, each with `context_tokens`. A request without `max_tokens` gets `default_max_tokens`,
+    since it could fill the context otherwise. `adapter_sha256` is a low-rank adapter over the model; `settings` belong
+    to the engine.
+    """
 
     engine: Literal["llamacpp", "null", "onnx"]
     socket: str
@@ -36,32 +39,44 @@ class EngineConfig(Record):
 
 
 def read_config(path: Path) -> EngineConfig:
-    """Raises EngineError AW-ENG-06 when the file is not one of ours."""
+    """Raises EngineError AW-ENG-06 if the file is not an engine configuration."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=EngineConfig)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        hint = "run `archwright up` again: it writes this file anew"
-        message = f"the engine's configuration is wrong: {error}"
+        hint = "run `archwright up` again: it rewrites this file"
+        message = f"the configuration of the engine is invalid: {error}"
         raise EngineError("AW-ENG-06", message, where=ErrorLocation(str(path)), hint=hint) from error
 
 
 def adapter_file(config: EngineConfig, home: Home) -> Path | None:
-    """The file of the adapter, None where there is none. Raises MissingError AW-GET-02."""
+    """The file of the adapter, None without an adapter. Raises MissingError AW-GET-02."""
     if config.adapter_sha256 is None:
         return None
-    path = home.model(config.adapter_sha256)
+    return require_file(home.model(config.adapter_sha256), f"an adapter over {config.alias}")
+
+
+def require_file(path: Path, subject: str) -> Path:
+    """Return `path`. Raises MissingError AW-GET-02 if the file of a trained `subject` is missing."""
     if not path.is_file():
-        hint = "bring it back from a backup of the home, or train the version anew"
-        message = f"the file of an adapter over {config.alias} is not here"
-        raise MissingError("AW-GET-02", message, where=ErrorLocation(str(path)), hint=hint)
+        hint = "restore the file from a backup of the home, or train the version again"
+        raise MissingError("AW-GET-02", f"the file of {subject} is missing", where=ErrorLocation(str(path)), hint=hint)
     return path
 
 
+def require_digest(config: EngineConfig) -> str:
+    """The digest of the model file. Raises EngineError AW-ENG-06 if the configuration names no file."""
+    if config.model_sha256 is None:
+        hint = "run `archwright up` again: it rewrites the configuration"
+        message = f"the configuration names no model file, and the engine {config.engine} needs one"
+        raise EngineError("AW-ENG-06", message, where=ErrorLocation(field="model_sha256"), hint=hint)
+    return config.model_sha256
+
+
 def adapter_settings(config: EngineConfig, kind: type[R]) -> R:
-    """The adapter's own settings, checked; an unknown name or a wrong type is AW-ENG-06."""
+    """The validated settings of an engine. Raises EngineError AW-ENG-06 for an unknown name or an invalid value."""
     try:
         return msgspec.convert(config.settings, kind)
     except msgspec.ValidationError as error:
-        hint = f"known settings: {', '.join(kind.__struct_fields__)}"
-        message = f"a setting of the engine {config.engine} is wrong: {error}"
+        hint = f"use only these settings: {', '.join(kind.__struct_fields__)}"
+        message = f"a setting of the engine {config.engine} is invalid: {error}"
         raise EngineError("AW-ENG-06", message, where=ErrorLocation(field="launch.settings"), hint=hint) from error

@@ -1,7 +1,7 @@
-"""What the engines that we serve ourselves have in common: HTTP on the home's Unix socket, a connection a request.
+"""HTTP server of the engines written in Python: on the home's Unix socket, one connection per request.
 
-Nobody but the home's owner can connect, so this server is as small as its clients are known: it reads a request as
-strictly as the gateway does, answers it, and closes. A client that goes away cancels the handler.
+Only the home's owner can connect, so the clients are known and the server is small. It parses a request as strictly as
+the gateway does, answers it, and closes the connection. A client that disconnects cancels the handler.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JSON_TYPE = "application/json"
 
 
 class EngineReply(NamedTuple):
-    """A whole reply."""
+    """A complete reply; `kind` is its content type."""
 
     body: bytes
     kind: str = JSON_TYPE
@@ -34,7 +34,7 @@ class EngineReply(NamedTuple):
 
 
 class ServerRequest:
-    """A request with its whole body, and the way to answer it piece by piece."""
+    """A request with its complete body; `write` streams a reply to it."""
 
     def __init__(self, body: bytes, writer: asyncio.StreamWriter) -> None:
         self.body = body
@@ -42,7 +42,7 @@ class ServerRequest:
         self._writer = writer
 
     async def write(self, data: bytes, kind: str = "text/event-stream") -> None:
-        """A piece of a streamed reply; waits while the client does not read."""
+        """Send one chunk of a streamed reply; waits while the client does not read."""
         if not self.begun:
             self.begun = True
             self._writer.write(_encode_head(200, kind, "transfer-encoding: chunked"))
@@ -51,13 +51,13 @@ class ServerRequest:
 
 
 Handler = Callable[[ServerRequest], Awaitable[EngineReply | None]]
-"""Returns the reply, or None when it has written one."""
+"""Returns the reply, or None if it has streamed one."""
 Routes = Mapping[tuple[str, str], Handler]
 """Method and path to handler."""
 
 
 class SlotCounter:
-    """`slots` requests at once, the others wait in order. `counts` are the engine's metrics, shown in `form`."""
+    """Runs at most `slots` requests at once, the others wait in order. `counts` are metrics, formatted with `form`."""
 
     def __init__(self, engine: str, slots: int, counts: Iterable[str], form: str = "") -> None:
         self.counts: dict[str, float] = dict.fromkeys(("requests_processing", "requests_deferred", *counts), 0)
@@ -78,7 +78,7 @@ class SlotCounter:
             self.counts[state] -= 1
 
     def build_routes(self, own: Routes) -> Routes:
-        """An engine's own routes and its health and metrics pages."""
+        """The routes `own` of an engine, and the routes of health and metrics."""
 
         async def healthy(_: ServerRequest) -> EngineReply:
             return make_json_reply({"status": "ok"})
@@ -103,7 +103,7 @@ def serve_until(
         try:
             await _serve_connection(reader, writer, served)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client is gone
+            pass  # the client disconnected
         finally:
             writer.close()
 
@@ -119,23 +119,23 @@ def serve_until(
 
 
 async def _serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, served: Routes) -> None:
-    """One request; whatever it is, it gets a reply."""
+    """Answer one request; a malformed request gets an error reply."""
     try:
         head = parse_head((await reader.readuntil(b"\r\n\r\n"))[:-4])
     except (MalformedRequest, asyncio.LimitOverrunError) as error:
         _send_reply(writer, _make_error_reply(HTTPStatus.BAD_REQUEST, str(error), "invalid_request_error"))
         return
     if head.length is None or head.length > BODY_LIMIT_BYTES:
-        message = f"a body needs a Content-Length of at most {BODY_LIMIT_BYTES} bytes"
+        message = f"the body needs a Content-Length of at most {BODY_LIMIT_BYTES} bytes"
         _send_reply(writer, _make_error_reply(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "invalid_request_error"))
         return
     request = ServerRequest(await reader.readexactly(head.length), writer)
     working = asyncio.ensure_future(_handle_request(request, served, head.method, head.path))
-    leaving = asyncio.ensure_future(reader.read(1))
+    disconnected = asyncio.ensure_future(reader.read(1))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnected), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        leaving.cancel()
+        disconnected.cancel()
         working.cancel()
         await asyncio.wait((working,))
     if working.cancelled():
@@ -149,7 +149,7 @@ async def _serve_connection(reader: asyncio.StreamReader, writer: asyncio.Stream
 
 
 async def _handle_request(request: ServerRequest, served: Routes, method: str, path: str) -> EngineReply | None:
-    """The handler's reply; refusals become one in OpenAI's error shape."""
+    """The handler's reply; an error becomes a reply in OpenAI's format."""
     handler = served.get((method, path))
     if handler is None:
         known = any(other == path for _, other in served)

@@ -1,7 +1,7 @@
-"""Reads a GGUF file's header, so that a damaged file is refused by us and in words.
+"""Reads the header of a GGUF file, so that a damaged file is refused with a reason before the engine opens it.
 
-The engine itself answers a bad file with "failed to init", or by reading past the end of a mapped file, which
-kills the process. Layout: magic, version, counts, key-values, tensor infos, padding, data
+The engine answers a damaged file with "failed to init", or reads past the end of the mapped file, which kills the
+process. Layout: magic, version, counts, key-values, tensor infos, padding, data
 (github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 """
 
@@ -17,7 +17,7 @@ from archwright.errors import EngineError, ErrorLocation
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-# Far above any real model (a 61-layer mixture of experts has some 1,100 tensors), far below what would stall us.
+# Far above any real model (a 61-layer mixture of experts has some 1,100 tensors), and still quick to read.
 COUNT_LIMIT = 1 << 20
 NAME_LIMIT_BYTES = 1 << 16
 DIMENSION_LIMIT = 4
@@ -27,8 +27,8 @@ ALIGNMENT_KEY = "general.alignment"
 STRING, ARRAY = 8, 9
 # Value type -> how it is packed: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-# Tensor type -> (weights a block, bytes a block), from ggml's block structures. A type not listed is newer than
-# this table; then only the tensor's start is checked.
+# Tensor type -> (weights per block, bytes per block), from ggml's block structures. Only the start of a tensor is
+# checked if its type is newer than this table.
 BLOCK_SIZES = {
     0: (1, 4),  # F32
     1: (1, 2),  # F16
@@ -53,13 +53,6 @@ BLOCK_SIZES = {
 }
 
 
-class GgufFacts(NamedTuple):
-    version: int
-    tensors: int
-    keys: int
-    data_start: int
-
-
 class GgufContents(NamedTuple):
     """Single values by key (no arrays), and the shape of each tensor, fastest dimension first."""
 
@@ -68,29 +61,19 @@ class GgufContents(NamedTuple):
 
 
 class DamagedGguf(ValueError):
-    """What is wrong with the file; becomes the message of AW-ENG-05."""
-
-
-def check_gguf(path: Path) -> GgufFacts:
-    """The header's facts, if every tensor lies inside the file. Raises EngineError AW-ENG-05."""
-    return _read_header(path)[0]
+    """The message is the defect of the file; becomes AW-ENG-05."""
 
 
 def read_gguf(path: Path) -> GgufContents:
-    """What the header says, checked like `check_gguf` does."""
-    return _read_header(path)[1]
-
-
-def _read_header(path: Path) -> tuple[GgufFacts, GgufContents]:
+    """The contents of the header, if every tensor ends within the file. Raises EngineError AW-ENG-05."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            reader = _HeaderReader(data)
-            return reader.read_facts(), GgufContents(reader.values, reader.shapes)
+            return _HeaderReader(data).read_contents()
     except (ValueError, struct.error) as error:
         # An empty file cannot be mapped (ValueError); a read past the end is a struct.error.
         reason = str(error) if isinstance(error, DamagedGguf) else "it ends inside its header"
         hint = "remove the file, then run `archwright models fetch` with the model's name"
-        message = f"not a whole GGUF model file: {reason}"
+        message = f"not a complete GGUF model file: {reason}"
         raise EngineError("AW-ENG-05", message, where=ErrorLocation(str(path)), hint=hint) from error
 
 
@@ -99,16 +82,16 @@ class _HeaderReader:
         self._data = data
         self._at = 0
         self._alignment = DEFAULT_ALIGNMENT
-        self.values: dict[str, str | int | float | bool] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._values: dict[str, str | int | float | bool] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
-    def read_facts(self) -> GgufFacts:
+    def read_contents(self) -> GgufContents:
         if self._data[:4] != MAGIC:
             raise DamagedGguf("it does not begin with GGUF")
         self._at = 4
         version = self._read_number("<I", 4)
         if version not in VERSIONS:
-            raise DamagedGguf(f"version {version}, and we know {VERSIONS}")
+            raise DamagedGguf(f"version {version} is not one of the supported versions {VERSIONS}")
         tensors, keys = self._read_count("tensors"), self._read_count("keys")
         for _ in range(keys):
             self._read_key_value()
@@ -117,7 +100,7 @@ class _HeaderReader:
         missing = start + max(ends, default=0) - len(self._data)
         if missing > 0:
             raise DamagedGguf(f"{missing} bytes are missing at its end")
-        return GgufFacts(version, tensors, keys, start)
+        return GgufContents(self._values, self._shapes)
 
     def _read_number(self, form: str, size: int) -> int:
         (number,) = struct.unpack_from(form, self._data, self._at)
@@ -127,7 +110,7 @@ class _HeaderReader:
     def _read_count(self, what: str) -> int:
         count = self._read_number("<Q", 8)
         if count > COUNT_LIMIT:
-            raise DamagedGguf(f"it claims {count} {what}")
+            raise DamagedGguf(f"it declares {count} {what}")
         return count
 
     def _skip(self, size: int) -> None:
@@ -135,37 +118,36 @@ class _HeaderReader:
         if self._at > len(self._data):
             raise DamagedGguf("it ends inside its header")
 
-    def _read_name(self) -> str:
+    def _read_text(self, limit_bytes: int | None = None) -> str:
         size = self._skip_text()
-        if size > NAME_LIMIT_BYTES:
+        if limit_bytes is not None and size > limit_bytes:
             raise DamagedGguf(f"it has a name of {size} bytes")
         return self._data[self._at - size : self._at].decode("utf-8", "replace")
 
     def _skip_text(self) -> int:
-        """Its size; the words of a vocabulary are skipped, not copied."""
+        """Skip a text without copying it, for example a word of a vocabulary. Returns its bytes."""
         size = self._read_number("<Q", 8)
         self._skip(size)
         return size
 
     def _read_key_value(self) -> None:
-        key = self._read_name()
+        key = self._read_text(NAME_LIMIT_BYTES)
         kind = self._read_number("<I", 4)
         if key == ALIGNMENT_KEY and kind == 4:
             self._alignment = self._read_number("<I", 4)
             if self._alignment < 1 or self._alignment & (self._alignment - 1):
-                raise DamagedGguf(f"alignment {self._alignment}")
+                raise DamagedGguf(f"the alignment {self._alignment} is not a power of two")
             return
         if kind == ARRAY:
             self._skip_array()
         else:
-            self.values[key] = self._read_value(kind)
+            self._values[key] = self._read_value(kind)
 
     def _read_value(self, kind: int) -> str | int | float | bool:
         if kind == STRING:
-            size = self._skip_text()
-            return self._data[self._at - size : self._at].decode("utf-8", "replace")
+            return self._read_text()
         if kind not in SCALARS:
-            raise DamagedGguf(f"a value of unknown type {kind}")
+            raise DamagedGguf(f"a value has the unknown type {kind}")
         begin, form = self._at, SCALARS[kind]
         self._skip(struct.calcsize(form))
         value: int | float | bool = struct.unpack_from(form, self._data, begin)[0]
@@ -178,17 +160,17 @@ class _HeaderReader:
             self._skip(count * struct.calcsize(SCALARS[kind]))
             return
         if kind != STRING or count > COUNT_LIMIT:
-            raise DamagedGguf(f"an array of {count} values of type {kind}")
+            raise DamagedGguf(f"an array of {count} values of type {kind} cannot be read")
         for _ in range(count):
             self._skip_text()
 
     def _read_tensor_end(self) -> int:
-        """Where the tensor ends, counted from the start of the data."""
-        name = self._read_name()
+        """The tensor's end in bytes from the start of the data."""
+        name = self._read_text(NAME_LIMIT_BYTES)
         rank = self._read_number("<I", 4)
         if rank > DIMENSION_LIMIT:
-            raise DamagedGguf(f"a tensor of {rank} dimensions")
-        self.shapes[name] = shape = tuple(self._read_number("<Q", 8) for _ in range(rank))
+            raise DamagedGguf(f"a tensor has {rank} dimensions")
+        self._shapes[name] = shape = tuple(self._read_number("<Q", 8) for _ in range(rank))
         weights = prod(shape)
         kind = self._read_number("<I", 4)
         offset = self._read_number("<Q", 8)

@@ -1,8 +1,9 @@
-"""HTTP/1.1 requests out of bytes (RFC 9112), for servers: what could be read in two ways is refused.
+"""Parser of HTTP/1.1 requests (RFC 9112) for servers; refuses every request that has two readings.
 
-Design: strict where a proxy before us and we might differ, for there requests are smuggled. Lines end in CRLF, no
-folding, no blank before a colon, one Host, one Content-Length of digits alone, never beside a Transfer-Encoding, of
-which there is only `chunked`. A target is not decoded or normalised here: access is decided on the text that is routed.
+Design: the parser is strict, since a request that a proxy reads differently can be smuggled. Lines end in CRLF; there
+is no folding and no blank before a colon; Host and Content-Length occur once; Content-Length has digits only and never
+occurs together with Transfer-Encoding, whose only value is `chunked`. The target is not decoded or normalised: access
+is decided on the same text that is routed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _OTHER_VERSION = re.compile(rb"\S+ \S+ HTTP/[0-9](\.[0-9])?")
 _PARTIAL_REQUEST = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}( [!-~]*( [HTP/0-9.]{0,8})?)?\r?")
 _HOST = re.compile(rb"([A-Za-z0-9._~\-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-# A field that is not repeated: two of them are two answers to one question.
+# Headers that must not be repeated: two values would contradict each other.
 _SINGLE_HEADERS = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"))
-# What a gateway before us may have decided on under another spelling.
+# Headers that decide access or framing. A proxy may treat a spelling with underscores as the same header.
 _ALIASED_HEADERS = re.compile(
     rb"(host|content.length|transfer.encoding|authorization|content.type|x.archwright.*|x.request.id)"
 )
-# The names of nearly every request, in the two spellings clients have.
+# The most frequent names, in the two spellings that clients use.
 _COMMON_HEADERS = {
     spelling: name
     for name in (
@@ -38,7 +39,7 @@ _LINE_BYTES = 256  # of a chunk's size and its extensions
 
 
 class MalformedRequest(Exception):
-    """Not a request we read; `status` is what RFC 9110 has for it."""
+    """The request is refused; `status` is the HTTP status of RFC 9110."""
 
     def __init__(self, reason: str, status: int = 400) -> None:
         super().__init__(reason)
@@ -47,8 +48,10 @@ class MalformedRequest(Exception):
 
 
 class RequestHead:
-    """A request without its body. `length` is the body's, None when it comes in chunks. `headers` are lower-case;
-    values of a repeated one are joined by ", " and its name is in `repeated`."""
+    """A request without its body. `length` is the bytes of the body, None if the body is chunked.
+
+    Names in `headers` are lower-case. Values of a repeated header are joined by ", "; its name is in `repeated`.
+    """
 
     __slots__ = ("expects", "headers", "keep", "length", "method", "path", "repeated", "version")
 
@@ -61,13 +64,13 @@ class RequestHead:
 
 
 def parse_head(data: bytes) -> RequestHead:
-    """`data` is everything before the empty line. Raises Malformed."""
+    """Parse `data`, everything before the empty line. Raises MalformedRequest."""
     if data.translate(None, _TEXT):
-        raise MalformedRequest("a control character in the headers")
+        raise MalformedRequest("the headers contain a control character")
     lines = data.split(b"\r\n")
     ends = len(lines) - 1
     if data.count(b"\n") != ends or data.count(b"\r") != ends:
-        raise MalformedRequest("a line does not end in CRLF")
+        raise MalformedRequest("a header line does not end in CRLF")
     first = _REQUEST.fullmatch(lines[0])
     if first is None:
         raise _request_line_error(lines[0])
@@ -81,7 +84,7 @@ def parse_head(data: bytes) -> RequestHead:
             raise MalformedRequest("a header line is not 'name: value'")
         if name in headers:
             if name in _SINGLE_HEADERS:
-                raise MalformedRequest(f"the header {name.decode()} is there twice")
+                raise MalformedRequest(f"the header {name.decode()} occurs twice")
             repeated += (name,)
             headers[name] += b", " + value.strip(b" \t")
         else:
@@ -98,13 +101,15 @@ def _parse_header_name(sent: bytes) -> bytes:
     if not name or name.translate(None, _TOKEN):
         raise MalformedRequest("a header line is not 'name: value'")
     if b"_" in name and _ALIASED_HEADERS.fullmatch(name):
-        raise MalformedRequest("a header name with an underscore stands for another")
+        raise MalformedRequest("a header name with an underscore may be mistaken for another header")
     return name
 
 
 def check_partial_head(data: bytes) -> None:
-    """Of a head not yet whole: raises Malformed as soon as it cannot become one, so that who speaks another protocol
-    is told at once and not when the time is over."""
+    """Check an incomplete head. Raises MalformedRequest as soon as it cannot become valid.
+
+    A client of another protocol gets an error at once, not after the timeout.
+    """
     line, end, _ = data.partition(b"\r\n")
     if not (_REQUEST.fullmatch(line) if end else _PARTIAL_REQUEST.fullmatch(line)) and line:
         raise _request_line_error(line)
@@ -112,16 +117,16 @@ def check_partial_head(data: bytes) -> None:
 
 def _request_line_error(line: bytes) -> MalformedRequest:
     if _OTHER_VERSION.fullmatch(line) and not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
-        return MalformedRequest("only HTTP/1.1 is spoken here", 505)
+        return MalformedRequest("only HTTP/1.1 is supported", 505)
     return MalformedRequest("the first line is not 'METHOD /path HTTP/1.1'")
 
 
 def _decide_framing(head: RequestHead) -> None:
-    """How the body comes and whether the connection stays."""
+    """Set the length of the body, `keep` (the connection stays open) and `expects`."""
     headers = head.headers
     host = headers.get(b"host")
     if not _HOST.fullmatch(host) if host is not None else head.version == 1:
-        raise MalformedRequest("there is no Host, or it is none")
+        raise MalformedRequest("the Host header is missing or invalid")
     head.length = _parse_body_length(headers, head.version)
     connection = headers.get(b"connection")
     if connection is not None and b"close" in [option.strip(b" \t") for option in connection.lower().split(b",")]:
@@ -129,40 +134,40 @@ def _decide_framing(head: RequestHead) -> None:
     expect = headers.get(b"expect")
     if expect is not None:
         if expect.lower() != b"100-continue":
-            raise MalformedRequest("nothing but 100-continue can be expected", 417)
+            raise MalformedRequest("the Expect header supports only 100-continue", 417)
         head.expects = head.version == 1
 
 
 def _parse_body_length(headers: dict[bytes, bytes], version: int) -> int | None:
-    """Bytes of the body, None for chunks."""
+    """The bytes of the body, None if the body is chunked."""
     coding, length = headers.get(b"transfer-encoding"), headers.get(b"content-length")
     if coding is not None:
         if length is not None or version == 0 or coding.lower() != b"chunked":
-            raise MalformedRequest("a Transfer-Encoding other than chunked, or beside a Content-Length")
+            raise MalformedRequest("Transfer-Encoding must be chunked, without a Content-Length")
         return None
     if length is None:
         return 0
     if not length.isdigit():
-        raise MalformedRequest("the Content-Length is no number")
+        raise MalformedRequest("the Content-Length is not a number")
     digits = length.lstrip(b"0")
     return int(digits or b"0") if len(digits) <= _LONGEST_LENGTH else 10**_LONGEST_LENGTH
 
 
 class ChunkedBody:
-    """A chunked body, decoded as it comes. `trailer_bytes` limits what may follow the last chunk; it is dropped."""
+    """Decodes a chunked body as it arrives. `trailer_bytes` limits the trailer, which is dropped."""
 
     def __init__(self, chunks: int, trailer_bytes: int) -> None:
         self.done = False
-        self.rest = b""  # what came behind the end: the next request
+        self.rest = b""  # bytes after the end of the body: the next request
         self._chunks = chunks
         self._trailer_bytes = trailer_bytes
         self._buffer = bytearray()
-        self._left = 0  # bytes of the chunk under way, its CRLF not counted
+        self._left = 0  # missing bytes of the current chunk, without its CRLF
         self._in_chunk = False
         self._in_trailer = False
 
     def feed(self, data: bytes) -> bytes:
-        """The body's bytes in `data`. Raises Malformed: 400 for what is no chunk, 413 for too many of them."""
+        """The body's bytes in `data`. Raises MalformedRequest: 400 for an invalid chunk, 413 for too many chunks."""
         buffer = self._buffer
         buffer += data
         found: list[bytes] = []
@@ -179,7 +184,7 @@ class ChunkedBody:
             end = buffer.find(b"\n", at, at + _LINE_BYTES)
             if end < 0:
                 if len(buffer) - at >= _LINE_BYTES:
-                    raise MalformedRequest("a chunk's first line is too long")
+                    raise MalformedRequest("the size line of a chunk is too long")
                 break
             self._parse_line(bytes(buffer[at : end + 1]))
             at = end + 1
@@ -189,7 +194,7 @@ class ChunkedBody:
         return b"".join(found) if len(found) != 1 else found[0]
 
     def _parse_line(self, line: bytes) -> None:
-        """The CRLF behind a chunk, the size of the next, or a line of the trailer."""
+        """Parse the CRLF after a chunk, the size of the next chunk, or a line of the trailer."""
         text = line[:-2]
         if not line.endswith(b"\r\n") or text.translate(None, _TEXT) or b"\r" in text:
             raise MalformedRequest("a line of the chunked body does not end in CRLF")
@@ -197,20 +202,16 @@ class ChunkedBody:
             self._parse_trailer(text)
         elif self._in_chunk:
             if text:
-                raise MalformedRequest("a chunk is longer than it said")
+                raise MalformedRequest("a chunk is longer than its declared size")
             self._in_chunk = False
+        elif size := _CHUNK.fullmatch(text):
+            self._left = int(size.group(1), 16)
+            self._in_chunk, self._in_trailer = self._left > 0, self._left == 0
+            self._chunks -= 1
+            if self._chunks < 0:
+                raise MalformedRequest("the body has too many chunks", 413)
         else:
-            self._parse_size(text)
-
-    def _parse_size(self, text: bytes) -> None:
-        size = _CHUNK.fullmatch(text)
-        if size is None:
-            raise MalformedRequest("a chunk has no size")
-        self._left = int(size.group(1), 16)
-        self._in_chunk, self._in_trailer = self._left > 0, self._left == 0
-        self._chunks -= 1
-        if self._chunks < 0:
-            raise MalformedRequest("the body comes in too many pieces", 413)
+            raise MalformedRequest("a chunk has no valid size")
 
     def _parse_trailer(self, text: bytes) -> None:
         self._trailer_bytes -= len(text) + 2
@@ -218,4 +219,4 @@ class ChunkedBody:
         if not text:
             self.done = True
         elif not colon or _parse_header_name(name) in _SINGLE_HEADERS or self._trailer_bytes < 0:
-            raise MalformedRequest("the trailer is too large, or not made of headers that may stand there")
+            raise MalformedRequest("the trailer is too large or contains a line that is not allowed in a trailer")

@@ -1,4 +1,4 @@
-"""llama.cpp inside this process, through the package xllamacpp: its own HTTP server on a Unix socket."""
+"""llama.cpp in this process through the package xllamacpp: its HTTP server on a Unix socket."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from archwright.contract.record import Record
-from archwright.engines.engine_config import EngineConfig, adapter_file, adapter_settings
-from archwright.engines.gguf import check_gguf
+from archwright.engines.engine_config import EngineConfig, adapter_file, adapter_settings, require_digest
+from archwright.engines.gguf import read_gguf
 from archwright.engines.model_files import missing_model_error
 from archwright.engines.unix_socket import claim_socket, leave_on_terminate
 from archwright.errors import EngineError, ErrorLocation, MissingError, missing_extra
@@ -18,9 +18,11 @@ from archwright.journal import Journal
 
 
 class LlamaSettings(Record):
-    """`batch_tokens` of a prompt are read between two looks at other streams and at cancellations. At the engine's
-    default of 2,048 a long prompt stalls every stream for seconds. Measured on one core: 64 is as fast as 128, and
-    frees the engine of a cancelled prompt within 0.5 s (busy machine: 1.1 s), 128 within 1.3 s (2.4 s)."""
+    """`batch_tokens` of a prompt are read before the engine continues other streams and checks for cancellations.
+
+    At the engine's default of 2,048 a long prompt stalls every stream for seconds. Measured on one core: 64 is as fast
+    as 128, and frees the engine of a cancelled prompt within 0.5 s (busy machine: 1.1 s), 128 within 1.3 s (2.4 s).
+    """
 
     threads: int = 1
     batch_tokens: int = 64
@@ -32,14 +34,15 @@ class LlamaSettings(Record):
 
 
 def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[], object] = signal.pause) -> None:
-    """Load the model and serve until killed; returns only if `wait` does.
+    """Load the model and serve until SIGTERM; returns only if `wait` does.
 
-    Until the model is loaded SIGTERM kills at once (the loader holds the interpreter, so a handler of ours could
-    not run); from then on it leaves with status 0 and takes the socket along."""
+    SIGTERM kills the process until the model is loaded, since the loader blocks the interpreter and no handler could
+    run. After that SIGTERM removes the socket and ends the process with status 0.
+    """
     settings = adapter_settings(config, LlamaSettings)
     model, adapter = find_model(config, home), adapter_file(config, home)
     if adapter is not None:
-        check_gguf(adapter)
+        read_gguf(adapter)
     library = load_library()
     path = claim_socket(home, config.socket)
     journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
@@ -49,7 +52,7 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
             given.lora_adapters = [library.CommonAdapterLoraInfo(str(adapter), 1.0)]
         server = library.Server(given)
     except RuntimeError as error:
-        hint = "its own lines above in this log say why; too little memory is the usual reason"
+        hint = "read its lines above in this log; the usual reason is too little memory"
         where = ErrorLocation(field=f"model {config.alias}")
         raise EngineError("AW-ENG-08", f"llama.cpp did not start: {error}", where=where, hint=hint) from error
     leave_on_terminate(path)
@@ -60,63 +63,54 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
 
 def find_model(config: EngineConfig, home: Home) -> Path:
     """The checked model file. Raises MissingError AW-GET-02, EngineError AW-ENG-05 (damaged) or -06 (not named)."""
-    if config.model_sha256 is None:
-        hint = "run `archwright up` again: it writes the configuration anew"
-        message = "the engine llamacpp needs a model file"
-        raise EngineError("AW-ENG-06", message, where=ErrorLocation(field="model_sha256"), hint=hint)
-    path = home.model(config.model_sha256)
+    path = home.model(require_digest(config))
     if not path.is_file():
         raise missing_model_error(config.alias, path)
-    check_gguf(path)
+    read_gguf(path)
     return path
 
 
-def load_library(load: Callable[[], Any] | None = None) -> Any:
-    """The package, or the error that says which line installs what is missing."""
+def load_library() -> Any:
+    """The package xllamacpp. Raises MissingError AW-GET-01 (the package) or -05 (a system library)."""
     try:
-        return (load or _import_library)()
+        import xllamacpp  # noqa: PLC0415  the heavy extra of this adapter
     except ImportError as error:
         if "libgomp" not in str(error):
             raise missing_extra("local", "xllamacpp", "the embedded engine") from error
         message = "the engine needs the system library libgomp, which is not installed"
         where = ErrorLocation(field="xllamacpp")
         raise MissingError("AW-GET-05", message, where=where, hint="apt-get install libgomp1") from error
-
-
-def _import_library() -> Any:
-    import xllamacpp  # noqa: PLC0415  the heavy extra of this adapter
-
     return xllamacpp
 
 
 def _build_parameters(library: Any, config: EngineConfig, settings: LlamaSettings, model: Path, path: Path) -> Any:
     given = library.CommonParams()
     given.model.path = str(model)
-    # Else the file's path is shown to clients as the model's name.
+    # Without an alias, clients see the path of the file as the model's name.
     given.model_alias = {config.alias}
-    # A host that ends in .sock is a Unix socket to the engine.
+    # The engine listens on a Unix socket if the host name ends in .sock.
     given.hostnames = [str(path)]
     given.n_parallel = config.slots
-    # The engine divides its context evenly among the slots, and must not shrink it to "fit".
+    # The engine divides its context evenly among the slots. It must not shrink the context to fit the memory.
     given.n_ctx = config.slots * config.context_tokens
     given.fit_params = False
     given.n_batch = given.n_ubatch = settings.batch_tokens
     given.cpuparams.n_threads = given.cpuparams_batch.n_threads = settings.threads
     given.n_predict = config.default_max_tokens
     given.use_jinja = True
-    # Prompts of finished requests are not kept in memory beyond the slots: the plan's memory is the whole memory.
+    # No prompts of finished requests are kept outside the slots: the plan's memory is all memory.
     given.cache_ram_mib = 0
     given.endpoint_metrics = True
     given.endpoint_props = given.endpoint_slots = given.ui = False
-    # The reason of a failed start is only ever written to the log, and only from this level on.
+    # The engine writes the reason of a failed start only to the log, and only from this level.
     given.verbosity = 1
     if settings.embeddings:
         given.embedding = True
         given.pooling_type = library.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-        # Else texts of unlike lengths that are read together come in steps, and a mean is of its last step alone.
+        # Otherwise texts of different lengths are read in several steps, and the mean covers only the last step.
         given.kv_unified = True
         given.kv_unified_per_slot = config.context_tokens
-        # A text is embedded in one step, and refused where it is longer than that. It costs memory: of SmolLM2-135M the
-        # process takes 0.23 GB with a context of 256 tokens, 0.67 GB with 2,048.
+        # A text is embedded in one step; a longer text is refused. The step costs memory: the process of SmolLM2-135M
+        # takes 0.23 GB with a context of 256 tokens, 0.67 GB with 2,048.
         given.n_batch = given.n_ubatch = max(settings.batch_tokens, config.context_tokens)
     return given

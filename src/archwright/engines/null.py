@@ -1,16 +1,16 @@
-"""The null engine: a real OpenAI-speaking server whose every time is a setting.
+"""The null engine: an OpenAI-compatible server without a model, whose response times are settings.
 
-It replaces an engine when the engine is not what is measured: the gateway's own cost, a plan's arithmetic, a test of
-cancellation. Its times are exact and its replies repeatable. With an adapter its text begins with the adapter's digest.
+It replaces a real engine when something else is measured: the gateway's cost, a plan's arithmetic, cancellation. Its
+times are exact and its replies repeatable. With an adapter its text begins with the adapter's digest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from archwright.contract.record import Record
 from archwright.engines.engine_config import EngineConfig, adapter_file, adapter_settings
@@ -34,11 +34,11 @@ from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
 
-ADAPTER_MARK_CHARACTERS = 12  # characters of its adapter's digest that it says
+ADAPTER_MARK_CHARACTERS = 12  # characters of the adapter's digest at the beginning of a reply
 
 
 class NullSettings(Record):
-    """First token after `ttft_s`, each further one `tpot_s` later; `text` is what it says, a word a token."""
+    """The first token is sent after `ttft_s`, each further token `tpot_s` later; a token is a word of `text`."""
 
     ttft_s: float = 0.0
     tpot_s: float = 0.0
@@ -57,7 +57,7 @@ def serve(
     journal: Journal,
     wait: Callable[[], Awaitable[object]] = lambda: asyncio.Event().wait(),
 ) -> None:
-    """Serve on the home's socket until killed; returns only if `wait` does."""
+    """Serve on the home's socket until SIGTERM; returns only if `wait` does."""
     settings = adapter_settings(config, NullSettings)
     adapter_file(config, home)
     engine = NullEngine(config, settings)
@@ -65,7 +65,7 @@ def serve(
 
 
 class NullEngine:
-    """`config.slots` requests at once, the others wait in the order they came."""
+    """Runs `config.slots` requests at once; the others wait in order of arrival."""
 
     def __init__(self, config: EngineConfig, settings: NullSettings) -> None:
         self._config = config
@@ -76,8 +76,8 @@ class NullEngine:
     def routes(self) -> Routes:
         own: Routes = {
             ("GET", "/v1/models"): self._models,
-            ("POST", "/v1/chat/completions"): self._chat,
-            ("POST", "/v1/completions"): self._completion,
+            ("POST", "/v1/chat/completions"): partial(self._generate, form=_ReplyFormat(self._config.alias, True)),
+            ("POST", "/v1/completions"): partial(self._generate, form=_ReplyFormat(self._config.alias, False)),
             ("POST", "/v1/embeddings"): self._embeddings,
         }
         return self._slots.build_routes(own)
@@ -91,7 +91,7 @@ class NullEngine:
             raise ErrorReply(501, "not_supported_error", "this engine was started without embeddings")
         given = _parse_body(request).get("input")
         found: list[Any] = given if isinstance(given, list) else [given]
-        # Token ids of a text are as good as words.
+        # A list of token ids is treated as a text whose words are the ids.
         texts = [" ".join(map(str, text)) if isinstance(text, list) else text for text in found]
         if not texts or not all(isinstance(text, str) for text in texts):
             raise invalid_request_error("input must be a text, a list of texts or lists of token ids")
@@ -101,15 +101,13 @@ class NullEngine:
         usage = {"prompt_tokens": count, "total_tokens": count}
         return make_json_reply({"object": "list", "model": self._config.alias, "data": data, "usage": usage})
 
-    async def _chat(self, request: ServerRequest) -> EngineReply | None:
-        return await self._generate(request, _ChatFormat(self._config.alias))
-
-    async def _completion(self, request: ServerRequest) -> EngineReply | None:
-        return await self._generate(request, _CompletionFormat(self._config.alias))
-
     async def _generate(self, request: ServerRequest, form: _ReplyFormat) -> EngineReply | None:
         body = _parse_body(request)
-        reply = build_reply(body, self._reply_text(body), self._config.context_tokens, self._config.default_max_tokens)
+        adapter = self._config.adapter_sha256
+        disabled = any(given == {"id": 0, "scale": 0} for given in body.get("lora") or ())
+        mark = "" if adapter is None or disabled else f"{adapter[:ADAPTER_MARK_CHARACTERS]} "
+        limits = self._config.context_tokens, self._config.default_max_tokens
+        reply = build_reply(body, mark + self._settings.text, *limits)
         try:
             async with self._slots.hold_slot():
                 if not body.get("stream"):
@@ -121,13 +119,6 @@ class NullEngine:
         except (asyncio.CancelledError, ConnectionError):
             self._slots.counts["requests_cancelled_total"] += 1
             raise
-
-    def _reply_text(self, body: dict[str, Any]) -> str:
-        """What it says: its adapter's mark first, unless the request leaves the adapter out."""
-        adapter = self._config.adapter_sha256
-        left_out = any(given == {"id": 0, "scale": 0} for given in body.get("lora") or ())
-        mark = "" if adapter is None or left_out else f"{adapter[:ADAPTER_MARK_CHARACTERS]} "
-        return mark + self._settings.text
 
     async def _stream_reply(
         self, request: ServerRequest, form: _ReplyFormat, reply: NullReply, include_usage: bool
@@ -141,7 +132,7 @@ class NullEngine:
         return None
 
     async def _timed_tokens(self, reply: NullReply) -> AsyncIterator[str]:
-        """Each token at its due time, counted from the start, so that lateness does not add up."""
+        """Yield each token at its due time after the start, so that delays do not add up."""
         loop = asyncio.get_running_loop()
         begin = loop.time()
         self._slots.counts["prompt_tokens_total"] += reply.prompt_tokens
@@ -152,47 +143,35 @@ class NullEngine:
             yield token
 
 
-class _ReplyFormat(ABC):
-    """The shape of OpenAI's replies; the two endpoints differ in a choice."""
+class _ReplyFormat(NamedTuple):
+    """The format of OpenAI's replies at the chat endpoint, else at the completion endpoint."""
 
-    object_name = ""
-    chunk_name = ""
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-
-    @abstractmethod
-    def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
-        """One choice: a piece of it when streamed, else the whole."""
+    model: str
+    chat: bool
 
     def complete_reply(self, reply: NullReply) -> dict[str, Any]:
-        choice = self.choice("".join(reply.tokens), reply.finish_reason, streamed=False)
-        return {**self._wrap_choices(self.object_name, [choice]), "usage": _count_usage(reply)}
+        name = "chat.completion" if self.chat else "text_completion"
+        choice = self._choice("".join(reply.tokens), reply.finish_reason, "message")
+        return {**self._wrap_choices(name, [choice]), "usage": _count_usage(reply)}
 
     def stream_chunk(self, text: str, finish_reason: str | None) -> dict[str, Any]:
-        return self._wrap_choices(self.chunk_name, [self.choice(text, finish_reason, streamed=True)])
+        return self._wrap_choices(self._chunk_name, [self._choice(text, finish_reason, "delta")])
 
     def usage_chunk(self, reply: NullReply) -> dict[str, Any]:
-        return {**self._wrap_choices(self.chunk_name, []), "usage": _count_usage(reply)}
+        return {**self._wrap_choices(self._chunk_name, []), "usage": _count_usage(reply)}
+
+    @property
+    def _chunk_name(self) -> str:
+        return "chat.completion.chunk" if self.chat else "text_completion"
+
+    def _choice(self, text: str, finish_reason: str | None, field: str) -> dict[str, Any]:
+        if not self.chat:
+            return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+        message = {"role": "assistant", "content": text} if text or field == "message" else {}
+        return {"index": 0, field: message, "finish_reason": finish_reason}
 
     def _wrap_choices(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": "null-1", "object": name, "created": 0, "model": self._model, "choices": choices}
-
-
-class _ChatFormat(_ReplyFormat):
-    object_name = "chat.completion"
-    chunk_name = "chat.completion.chunk"
-
-    def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text} if text or not streamed else {}
-        return {"index": 0, "delta" if streamed else "message": message, "finish_reason": finish_reason}
-
-
-class _CompletionFormat(_ReplyFormat):
-    object_name = chunk_name = "text_completion"
-
-    def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
-        return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+        return {"id": "null-1", "object": name, "created": 0, "model": self.model, "choices": choices}
 
 
 def _count_usage(reply: NullReply) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What the null engine answers: checked like a real engine checks, counted in words, the same for the same request."""
+"""Replies of the null engine: validated as by a real engine, counted in words, equal for equal requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEPTH_LIMIT = 32
 
 
 class ErrorReply(Exception):
-    """Becomes an error reply in OpenAI's shape; `more` are the fields llama.cpp adds."""
+    """Becomes an error reply in OpenAI's format; `more` are the fields that llama.cpp adds."""
 
     def __init__(self, status: int, kind: str, message: str, **more: int) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ def invalid_request_error(message: str) -> ErrorReply:
 
 
 class NullReply(NamedTuple):
-    """A whole reply before it is timed out to the client."""
+    """A complete reply, before its tokens are sent one by one."""
 
     prompt_tokens: int
     tokens: list[str]
@@ -40,13 +40,16 @@ def split_tokens(text: str) -> list[str]:
 
 
 def build_reply(body: Mapping[str, Any], text: str, context_tokens: int, default_max_tokens: int) -> NullReply:
-    """The reply to a chat or completion request: `text` over and over up to the limit, or a schema's least document."""
+    """The reply to a chat or completion request: `text` repeated up to the limit, or a schema's minimal document."""
     prompt_tokens = len(split_tokens(_read_prompt(body)))
     if prompt_tokens >= context_tokens:
         message = f"the request exceeds the available context size ({prompt_tokens} of {context_tokens} tokens)"
         sizes = {"n_prompt_tokens": prompt_tokens, "n_ctx": context_tokens}
         raise ErrorReply(400, "exceed_context_size_error", message, **sizes)
-    limit = min(_read_max_tokens(body, default_max_tokens), context_tokens - prompt_tokens)
+    wanted = body.get("max_completion_tokens", body.get("max_tokens"))
+    if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
+        raise invalid_request_error("max_tokens must be a positive integer")
+    limit = min(default_max_tokens if wanted is None else wanted, context_tokens - prompt_tokens)
     document = _build_document(body.get("response_format"))
     if document is None:
         words = split_tokens(text)
@@ -68,20 +71,11 @@ def _read_prompt(body: Mapping[str, Any]) -> str:
     if "messages" not in body:
         if isinstance(body.get("prompt"), str):
             return str(body["prompt"])
-        raise invalid_request_error("a prompt or messages are required")
+        raise invalid_request_error("the request needs a prompt or messages")
     messages = body["messages"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise invalid_request_error("messages must be a list of objects")
     return " ".join(str(message.get("content", "")) for message in messages)
-
-
-def _read_max_tokens(body: Mapping[str, Any], default: int) -> int:
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
-    if limit is None:
-        return default
-    if not isinstance(limit, int) or limit < 1:
-        raise invalid_request_error("max_tokens must be a positive integer")
-    return limit
 
 
 def _apply_stop(reply: NullReply, body: Mapping[str, Any]) -> NullReply:
@@ -100,11 +94,11 @@ def _build_document(form: object) -> str | None:
     try:
         return json.dumps(_build_minimal_value(form["json_schema"]["schema"], DEPTH_LIMIT))
     except (KeyError, TypeError, AttributeError) as error:
-        raise invalid_request_error(f"response_format is not understood: {error}") from error
+        raise invalid_request_error(f"response_format is invalid: {error}") from error
 
 
 def _build_minimal_value(schema: Mapping[str, Any], depth: int) -> object:
-    """The least document the schema allows: required fields only, lower bounds met."""
+    """The smallest value that the schema allows: required fields only, at their lower bounds."""
     if depth == 0:
         raise invalid_request_error("the schema is nested too deeply")
     if "anyOf" in schema:
@@ -122,5 +116,5 @@ def _build_minimal_value(schema: Mapping[str, Any], depth: int) -> object:
     simple = {"string": "x" * schema.get("minLength", 1), "boolean": True, "null": None}
     simple |= dict.fromkeys(("integer", "number"), schema.get("minimum", 0))
     if kind not in simple:
-        raise invalid_request_error(f"unrecognized type {kind}")
+        raise invalid_request_error(f"the schema has the unknown type {kind}")
     return simple[kind]

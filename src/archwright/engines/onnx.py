@@ -1,9 +1,9 @@
-"""Classifiers as a service: an ONNX file through onnxruntime, on the same kind of socket as every other engine.
+"""The engine of classifiers: serves an ONNX file with onnxruntime on a Unix socket.
 
 POST /v1/predict {"inputs": [[...], ...]} -> {"labels": [...], "probabilities": [[...], ...]}: `labels` are the classes
-in the order of the probabilities. An item is its numbers in order, nested as its shape is, or an object by feature
-names. null is a missing value, allowed only where the model was trained with missing values. Design: an item that does
-not fit is refused with its number, never filled in.
+in the order of the probabilities. An item is a list of its numbers, flat or nested like its shape, or an object with
+feature names. null is a missing value, allowed only if the feature was missing in training.
+Design: an invalid item is refused with its index and never completed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.engines.engine_config import EngineConfig, adapter_settings
+from archwright.engines.engine_config import EngineConfig, adapter_settings, require_digest, require_file
 from archwright.engines.engine_server import (
     EngineReply,
     Routes,
@@ -30,21 +30,22 @@ from archwright.engines.engine_server import (
 from archwright.engines.null_replies import invalid_request_error
 from archwright.engines.onnx_file import ModelSignature, OnnxFile, read_onnx
 from archwright.engines.unix_socket import claim_socket
-from archwright.errors import EngineError, ErrorLocation, MissingError, missing_extra
+from archwright.errors import EngineError, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal
 
 Item: TypeAlias = list[float | list[Any] | None] | dict[str, float | None]
 Numbers: TypeAlias = list[float | None]
-# Errors only: the engine's warnings are about how the file was written.
+# Errors only: the warnings are about the way the file was written.
 LOG_SEVERITY = 3
 RUNTIME_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
 FLOAT32_MAX = 3.4028235e38
 BATCH_ITEMS = 1024
+FAILED_HINT = "check the values of the input, or train the model again"
 
 
 class OnnxSettings(Record):
-    """`threads` work on one request; `batch_items` is the most a request may hold."""
+    """`threads` is per request; `batch_items` is the limit of items per request."""
 
     threads: int = 1
     batch_items: int = BATCH_ITEMS
@@ -64,32 +65,20 @@ def serve(
     journal: Journal,
     wait: Callable[[], Awaitable[object]] = lambda: asyncio.Event().wait(),
 ) -> None:
-    """Serve on the home's socket until killed; returns only if `wait` does.
+    """Serve on the home's socket until SIGTERM; returns only if `wait` does.
 
     Raises MissingError AW-GET-01 (no onnxruntime) and AW-GET-02 (no file), EngineError AW-ENG-06, -10, -11, and
-    AW-ENG-12 where the engine does not take the model."""
+    AW-ENG-12 (onnxruntime refuses the model).
+    """
     settings = adapter_settings(config, OnnxSettings)
-    file = find_model(config, home)
-    classifier = Classifier(file, settings.threads)
-    engine = OnnxEngine(config, classifier, settings)
+    digest = require_digest(config)
+    path = require_file(home.model(digest, "onnx"), f"model {config.alias}")
+    engine = OnnxEngine(config, Classifier(read_onnx(path, digest), settings.threads), settings)
     serve_until(wait, engine.routes(), claim_socket(home, config.socket), journal, config.alias)
 
 
-def find_model(config: EngineConfig, home: Home) -> OnnxFile:
-    if config.model_sha256 is None:
-        hint = "run `archwright up` again: it writes the configuration anew"
-        where = ErrorLocation(field="model_sha256")
-        raise EngineError("AW-ENG-06", "the engine onnx needs a model file", where=where, hint=hint)
-    path = home.model(config.model_sha256, "onnx")
-    if not path.is_file():
-        hint = "train it again, or take the file from a backup of the home"
-        message = f"the file of model {config.alias} is not here"
-        raise MissingError("AW-GET-02", message, where=ErrorLocation(str(path)), hint=hint)
-    return read_onnx(path, config.model_sha256)
-
-
 class Classifier:
-    """A model in onnxruntime; `probabilities` may be asked from several threads at once."""
+    """A model in onnxruntime; `predict_probabilities` may be called from several threads at once."""
 
     def __init__(self, file: OnnxFile, threads: int = 1) -> None:
         self.notes = file.notes
@@ -100,7 +89,7 @@ class Classifier:
         except ModuleNotFoundError as error:
             raise missing_extra("predict", str(error.name), "serving a classifier") from error
         self._numpy = numpy
-        # They have no common base.
+        # The exceptions have no common base class.
         raised = onnxruntime.capi.onnxruntime_pybind11_state
         self._failures = (*(getattr(raised, name) for name in RUNTIME_ERRORS), ValueError)
         options = onnxruntime.SessionOptions()
@@ -110,33 +99,34 @@ class Classifier:
             self._session = onnxruntime.InferenceSession(file.data, options, providers=["CPUExecutionProvider"])
             (given,), (answered,) = self._session.get_inputs(), self._session.get_outputs()
             self._input, self._output = given.name, answered.name
-            self._check_output_shape()
+            # A model with a wrong output is found here and not by the first caller.
+            for items in (1, 2):
+                self._check_output_shape(items)
         except self._failures as error:
-            hint = "train it again with this version; its export gate tries the file before it is promoted"
-            message = f"onnxruntime does not take the model: {_format_error(error)}"
+            hint = "train the model again with this version of archwright"
+            message = f"onnxruntime cannot load the model: {_format_error(error)}"
             raise EngineError("AW-ENG-12", message, hint=hint) from error
 
     def predict_probabilities(self, rows: Any) -> Any:
-        """Class probabilities per row of `rows` (float32). Raises EngineError AW-ENG-13 when the model gives none."""
+        """Class probabilities per row of `rows` (float32). Raises EngineError AW-ENG-13 if the model fails."""
         try:
             (found,) = self._session.run([self._output], {self._input: rows})
         except self._failures as error:
-            raise EngineError("AW-ENG-13", f"the model failed on an input: {_format_error(error)}") from error
+            message = f"the model failed on an input: {_format_error(error)}"
+            raise EngineError("AW-ENG-13", message, hint=FAILED_HINT) from error
         if not self._numpy.isfinite(found).all():
-            raise EngineError("AW-ENG-13", "the model answered with numbers that are not finite")
+            raise EngineError("AW-ENG-13", "the model returned numbers that are not finite", hint=FAILED_HINT)
         return found
 
-    def _check_output_shape(self) -> None:
-        """A model that cannot answer is found at its start, not by the first caller."""
-        for items in (1, 2):
-            rows = self._numpy.zeros((items, self.notes.size), self._numpy.float32)
-            (found,) = self._session.run([self._output], {self._input: rows})
-            wanted = (items, len(self.notes.labels))
-            if found.shape != wanted:
-                raise ValueError(f"it answers {items} items with the shape {found.shape}, not {wanted}")
+    def _check_output_shape(self, items: int) -> None:
+        rows = self._numpy.zeros((items, self.notes.size), self._numpy.float32)
+        (found,) = self._session.run([self._output], {self._input: rows})
+        wanted = (items, len(self.notes.labels))
+        if found.shape != wanted:
+            raise ValueError(f"its output for {items} items has the shape {found.shape}, not {wanted}")
 
     def build_rows(self, items: list[Item]) -> Any:
-        """The items as the model's input. Raises Refusal 400, naming the item."""
+        """The items as the model's input. Raises ErrorReply 400 that names the invalid item."""
         order = {name: index for index, name in enumerate(self.notes.features)}
         numbers = [_flatten_item(item, f"inputs[{index}]", self.notes, order) for index, item in enumerate(items)]
         rows = self._numpy.array(numbers, self._numpy.float32)
@@ -144,13 +134,13 @@ class Classifier:
         if wrong.any():
             item, feature = (int(index) for index in self._numpy.argwhere(wrong)[0])
             name = self.notes.features[feature] if self.notes.features else feature
-            reason = "is missing, and the model was trained on rows that all have it"
+            reason = "is missing, but no training row lacked it"
             raise invalid_request_error(f"inputs[{item}][{name}] {reason}")
         return rows
 
 
 class OnnxEngine:
-    """`config.slots` requests at once, the others wait in the order they came."""
+    """Runs `config.slots` requests at once; the others wait in order of arrival."""
 
     def __init__(self, config: EngineConfig, classifier: Classifier, settings: OnnxSettings) -> None:
         self._config = config
@@ -164,7 +154,7 @@ class OnnxEngine:
     async def _predict(self, request: ServerRequest) -> EngineReply:
         items = parse_inputs(request.body, self._settings.batch_items)
         async with self._slots.hold_slot():
-            # Not on the event loop: a batch takes a while, and the health page must answer meanwhile.
+            # In a thread: a batch takes long, and the event loop must answer health checks meanwhile.
             found, took_s = await asyncio.to_thread(self._predict_items, items)
         self._slots.counts["prediction_seconds_total"] += took_s
         self._slots.counts["predictions_total"] += len(items)
@@ -178,7 +168,7 @@ class OnnxEngine:
 
 
 def parse_inputs(data: bytes, batch_items: int) -> list[Item]:
-    """The items of a request's body. Raises Refusal 400."""
+    """The items of a request's body. Raises ErrorReply 400."""
     try:
         items = msgspec.json.decode(data, type=InferenceInput).inputs
     except msgspec.ValidationError as error:
@@ -201,20 +191,22 @@ def _flatten_item(item: Item, place: str, notes: ModelSignature, order: dict[str
 
 def _flatten_named(item: dict[str, float | None], place: str, notes: ModelSignature, order: dict[str, int]) -> Numbers:
     if not order:
-        raise invalid_request_error(f"{place}: this model's inputs have no names: send {notes.size} numbers in order")
+        raise invalid_request_error(
+            f"{place}: the inputs of this model have no names: send a list of {notes.size} numbers"
+        )
     if unknown := next((name for name in item if name not in order), None):
         near = difflib.get_close_matches(unknown, notes.features, 1)
         question = f"; did you mean {near[0]!r}?" if near else ""
         raise invalid_request_error(f"{place}: unknown feature {unknown[:80]!r}{question}")
     if absent := next((name for name in order if name not in item), None):
-        raise invalid_request_error(f"{place}: the feature {absent!r} is not there (a missing value is null)")
+        raise invalid_request_error(f"{place}: the feature {absent!r} is missing (send null for a missing value)")
     return _flatten_values([item[name] for name in notes.features], place, (notes.size,), notes.features)
 
 
 def _flatten_values(values: Any, place: str, shape: tuple[int, ...], names: Sequence[object] = ()) -> Numbers:
-    """The numbers of nested lists, last dimension fastest; every list must have its dimension's length."""
+    """The numbers of nested lists, last dimension fastest; each list must have the length of its dimension."""
     if type(values) is not list or len(values) != shape[0]:
-        found = f"a list of {len(values)}" if type(values) is list else "no list"
+        found = f"a list of {len(values)}" if type(values) is list else "another type"
         raise invalid_request_error(f"{place} must be a list of {shape[0]}, not {found}")
     if len(shape) > 1:
         inner = (_flatten_values(value, f"{place}[{index}]", shape[1:]) for index, value in enumerate(values))

@@ -1,9 +1,9 @@
-"""Reads an ONNX file's frame: refuses damaged files in words, and files that would make the engine open other files.
+"""Reads the structure of an ONNX file; refuses damaged files, and files that make the engine open other files.
 
-The engine resolves a tensor's external data against the working directory, even for a model given as bytes: what is
-served must be in the one file whose digest is recorded. Layout: protobuf messages of onnx/onnx.proto
-(github.com/onnx/onnx/blob/main/onnx/onnx.proto); tensors themselves are skipped, not read. The meaning of inputs and
-outputs is in the file's metadata, as `ModelSignature`.
+The engine resolves external data of a tensor against the working directory, even for a model given as bytes. The
+digest covers one file, so all tensors must be in it. Layout: protobuf messages of onnx/onnx.proto
+(github.com/onnx/onnx/blob/main/onnx/onnx.proto); the data of tensors is skipped. The metadata of the file holds the
+meaning of inputs and outputs, as `ModelSignature`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from archwright.errors import EngineError, ErrorLocation
 
 SIGNATURE_KEY = "archwright"
 SIZE_LIMIT_BYTES = 512 << 20
-# Far above any classifier (one of 1,000 trees has some 40 fields), far below what would stall us.
+# Far above any classifier (1,000 trees have some 40 fields), and still quick to read.
 FIELD_LIMIT = 1 << 20
 LABEL_LIMIT = 1000
 FEATURE_LIMIT = 1 << 20
 
-# Message -> the fields that hold messages which may hold a tensor, by number.
+# Message -> number of each field whose messages may contain a tensor.
 NESTED_MESSAGES = {
     "model": {7: "graph", 14: "entry", 20: "training", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -41,8 +41,11 @@ VARINT, WIDE, BYTES, NARROW = 0, 1, 2, 5
 
 
 class ModelSignature(Record):
-    """What the numbers mean: `labels` name the outputs in order, `shape` is one item's (row by row, channels last),
-    `features` name the inputs in order where they have names, `missing` are those that may be absent."""
+    """The meaning of inputs and outputs: `labels` name the outputs in order, `shape` is the shape of one item.
+
+    The numbers of an item are in order row by row, channels last. `features` name the inputs in order if they have
+    names; the features in `missing` may be absent.
+    """
 
     labels: tuple[str, ...]
     shape: tuple[int, ...]
@@ -53,7 +56,7 @@ class ModelSignature(Record):
         if not 2 <= len(self.labels) <= LABEL_LIMIT or len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels must be 2 to {LABEL_LIMIT} different texts")
         if not self.shape or min(self.shape) < 1 or self.size > FEATURE_LIMIT:
-            raise ValueError(f"shape must make 1 to {FEATURE_LIMIT} numbers")
+            raise ValueError(f"shape must have 1 to {FEATURE_LIMIT} numbers")
         if self.features and (len(self.features) != self.size or len(set(self.features)) != self.size):
             raise ValueError("features must name every input once")
         if not set(self.missing) <= set(self.features):
@@ -61,27 +64,27 @@ class ModelSignature(Record):
 
     @property
     def size(self) -> int:
-        """How many numbers an item has."""
+        """The count of numbers of an item."""
         return prod(self.shape)
 
 
 class OnnxFile(NamedTuple):
-    """A whole file: its bytes and our notes in it."""
+    """A complete file: its bytes and the signature in its metadata."""
 
     data: bytes
     notes: ModelSignature
 
 
 class DamagedOnnx(ValueError):
-    """What is wrong with the file; becomes the message of AW-ENG-10."""
+    """The message is the defect of the file; becomes AW-ENG-10."""
 
 
 class ExternalTensorData(ValueError):
-    """The file refers to others; becomes AW-ENG-11."""
+    """The file refers to other files; becomes AW-ENG-11."""
 
 
 class _ProtobufField(NamedTuple):
-    """`value` is a varint's; `begin` and `end` are where the bytes of any other field lie."""
+    """`value` is the value of a varint; the bytes of any other field are at `begin` to `end`."""
 
     number: int
     wire: int
@@ -91,7 +94,7 @@ class _ProtobufField(NamedTuple):
 
 
 def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
-    """Raises EngineError AW-ENG-10 (damaged, too large, without a signature), AW-ENG-11 (parts lie elsewhere)."""
+    """Raises EngineError AW-ENG-10 (damaged, too large, no signature), AW-ENG-11 (data in another file)."""
     where = ErrorLocation(str(path))
     try:
         with path.open("rb") as file:
@@ -102,18 +105,22 @@ def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
             raise DamagedOnnx(f"its SHA-256 is {found}, not {sha256}")
         entries = _read_metadata(data)
         if SIGNATURE_KEY not in entries:
-            raise DamagedOnnx("it does not say what its inputs and outputs are")
+            raise DamagedOnnx("it has no description of its inputs and outputs")
         return OnnxFile(data, msgspec.json.decode(entries[SIGNATURE_KEY], type=ModelSignature))
     except ExternalTensorData as error:
-        message = f"the model refuses to be one file: {error}"
-        raise EngineError("AW-ENG-11", message, where=where, hint="save it with its tensors inside") from error
+        message = f"the model is not in one file: {error}"
+        raise EngineError(
+            "AW-ENG-11", message, where=where, hint="save the model with its tensors in the file"
+        ) from error
     except (DamagedOnnx, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        hint = "train it again, or take the file from a backup of the home"
-        raise EngineError("AW-ENG-10", f"not a whole ONNX model of ours: {error}", where=where, hint=hint) from error
+        hint = "train the model again, or restore the file from a backup of the home"
+        raise EngineError(
+            "AW-ENG-10", f"not a complete ONNX model of archwright: {error}", where=where, hint=hint
+        ) from error
 
 
 def _read_metadata(data: bytes) -> dict[str, bytes]:
-    """The model's metadata, after every message that may hold a tensor was walked."""
+    """The model's metadata; checks every message that may contain a tensor."""
     entries: dict[str, bytes] = {}
     waiting, graphs, seen = [("model", 0, len(data))], 0, 0
     while waiting:
@@ -128,8 +135,10 @@ def _read_metadata(data: bytes) -> dict[str, bytes]:
                 waiting.append((inner, field.begin, field.end))
             if kind == "model" and field.number == GRAPH_FIELD:
                 graphs += 1
-            elif kind == "tensor":
-                _check_tensor_inline(field)
+            elif kind == "tensor" and (
+                field.number == EXTERNAL_FIELD or (field.number == LOCATION_FIELD and field.value)
+            ):
+                raise ExternalTensorData("the data of a tensor is in another file")
             elif kind == "entry" and field.wire == BYTES:
                 texts[field.number] = data[field.begin : field.end]
         if kind == "entry":
@@ -137,11 +146,6 @@ def _read_metadata(data: bytes) -> dict[str, bytes]:
     if graphs != 1:
         raise DamagedOnnx(f"it has {graphs} graphs")
     return entries
-
-
-def _check_tensor_inline(field: _ProtobufField) -> None:
-    if field.number == EXTERNAL_FIELD or (field.number == LOCATION_FIELD and field.value):
-        raise ExternalTensorData("a tensor of it lies in another file")
 
 
 def _iterate_fields(data: bytes, begin: int, end: int) -> Iterator[_ProtobufField]:
@@ -158,9 +162,9 @@ def _iterate_fields(data: bytes, begin: int, end: int) -> Iterator[_ProtobufFiel
         elif wire in (WIDE, NARROW):
             at += 8 if wire == WIDE else 4
         else:
-            raise DamagedOnnx(f"byte {at} is of no known kind")
+            raise DamagedOnnx(f"the field before byte {at} has an unknown type")
         if at > end or number == 0:
-            raise DamagedOnnx(f"it breaks off at byte {first}")
+            raise DamagedOnnx(f"it ends early at byte {first}")
         yield _ProtobufField(number, wire, value, first, at)
 
 
@@ -172,4 +176,4 @@ def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-    raise DamagedOnnx(f"it breaks off at byte {at}")
+    raise DamagedOnnx(f"it ends early at byte {at}")

@@ -1,4 +1,4 @@
-"""The Unix socket an engine listens on."""
+"""The Unix socket on which an engine listens."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from archwright.home import Home
 
 
 def claim_socket(home: Home, name: str) -> Path:
-    """The path to listen on, without the file of a killed predecessor; AW-ENG-07 if someone listens there. What this
-    process makes from now on only the user can read: an engine has no keys, the socket's owner is its lock."""
+    """The path to listen on; removes the socket of a killed predecessor. Raises EngineError AW-ENG-07 if it is in use.
+
+    Sets the umask so that only the user can read new files: an engine has no keys, the socket's owner is its access
+    control.
+    """
     path = home.socket(name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
@@ -23,15 +26,15 @@ def claim_socket(home: Home, name: str) -> Path:
         except (FileNotFoundError, ConnectionRefusedError):
             path.unlink(missing_ok=True)
         else:
-            hint = "run `archwright status`, then `archwright down`"
-            message = f"another engine already listens as {name}"
+            hint = "run `archwright status`, then stop the other platform: `archwright down`"
+            message = f"another engine already listens on the socket {name}"
             raise EngineError("AW-ENG-07", message, where=ErrorLocation(str(path)), hint=hint)
     os.umask(0o077)
     return path
 
 
 def leave_on_terminate(path: Path, leave: Callable[[int], object] = os._exit) -> None:
-    """From now on SIGTERM removes the socket and ends the process at once with status 0: nothing needs unwinding."""
+    """Let SIGTERM remove the socket and end the process at once with status 0, without cleanup."""
 
     def on_terminate(*_: object) -> None:
         path.unlink(missing_ok=True)

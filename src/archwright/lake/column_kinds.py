@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from archwright.lake.lazy_modules import pa
+
 # Kind -> pyarrow's factory and its arguments, pyiceberg's type.
 COLUMN_TYPES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "boolean": ("bool_", (), "BooleanType"),
@@ -26,7 +28,7 @@ SYSTEM_COLUMNS = {"record_id": "text", "source_file": "text", "source_row": "int
 
 
 def find_widest_kind(kinds: Iterable[str]) -> str:
-    """The kind that holds values of all `kinds`; a column without any value is text."""
+    """The kind that holds values of all `kinds`; text for a column without values."""
     found = set(kinds)
     if len(found) == 1:
         return found.pop()
@@ -34,21 +36,15 @@ def find_widest_kind(kinds: Iterable[str]) -> str:
 
 
 def arrow_type(kind: str) -> Any:
-    import pyarrow as pa  # noqa: PLC0415
-
     factory, arguments, _ = COLUMN_TYPES[kind]
     return getattr(pa, factory)(*arguments)
 
 
 def arrow_schema(columns: Mapping[str, str]) -> Any:
-    import pyarrow as pa  # noqa: PLC0415
-
     return pa.schema([pa.field(name, arrow_type(kind)) for name, kind in columns.items()])
 
 
 def kind_of_arrow_type(kind: Any) -> str:
-    import pyarrow as pa  # noqa: PLC0415
-
     if pa.types.is_dictionary(kind):
         return kind_of_arrow_type(kind.value_type)
     if pa.types.is_timestamp(kind):

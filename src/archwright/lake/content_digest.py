@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from archwright.lake.lazy_modules import pa, pc
+
 DIGEST_BYTES = 32
 BATCH_ROWS = 65536
 
@@ -15,14 +17,11 @@ class ContentDigest:
         self.rows = 0
 
     def add(self, record_ids: Any) -> None:
-        """An Arrow array of record ids (hexadecimal)."""
+        """Add an Arrow array of hexadecimal record ids."""
         self._parts.append(bytes.fromhex("".join(record_ids.to_pylist())))
         self.rows += len(record_ids)
 
     def hexdigest(self) -> str:
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.compute as pc  # noqa: PLC0415
-
         raw = b"".join(self._parts)
         ids = pa.Array.from_buffers(pa.binary(DIGEST_BYTES), self.rows, [None, pa.py_buffer(raw)])
         order = pc.array_sort_indices(ids)

@@ -1,4 +1,4 @@
-"""CSV reader: a header, then rows with as many fields. The header's most frequent delimiter counts.
+"""CSV reader: a header, then rows with as many fields. The delimiter is the most frequent one in the header.
 
 A row may span lines, since a quoted field may hold line ends. A row that does not parse, or that does not end within
 MAX_ROW_LINES, is parsed again from its first line alone: an unclosed quote costs one row.
@@ -67,7 +67,7 @@ def _build_chunk(rows: list[_CsvRow], header: list[str]) -> RowChunk:
 
 
 def _parse_header(source: ScannedFile, line: TextLine) -> tuple[list[str], str]:
-    """(names, delimiter). Raises DataError AW-DATA-16."""
+    """Returns (names, delimiter). Raises DataError AW-DATA-16."""
     try:
         text = line.text.decode()
     except UnicodeDecodeError as error:
@@ -77,13 +77,13 @@ def _parse_header(source: ScannedFile, line: TextLine) -> tuple[list[str], str]:
     try:
         found = [name.strip() for name in next(csv.reader((text,), delimiter=delimiter, strict=True))]
     except csv.Error as error:
-        raise _header_error(source, line, str(error), "the first line names the columns") from error
+        raise _header_error(source, line, str(error), "write the column names into the first line") from error
     double = next((name for name, count in Counter(found).items() if count > 1), None)
     if double is not None:
-        raise _header_error(source, line, f"the column {double!r} stands there twice", "give every column its own name")
+        raise _header_error(source, line, f"the column {double!r} occurs twice", "give each column its own name")
     if all(_is_number(name) for name in found):
-        hint = "put a line with the columns' names before it"
-        raise _header_error(source, line, "the first line holds numbers", hint)
+        hint = "insert a line with the column names before it"
+        raise _header_error(source, line, "the first line contains only numbers", hint)
     column_names.check_column_count(len(found), source.name)
     column_names.check_column_names(found, source.name)
     return found, delimiter
@@ -121,7 +121,7 @@ def _parse_rows(stream: Iterator[TextLine], delimiter: str) -> Iterator[_CsvRow]
 def _collect_continuation_lines(
     line: TextLine, waiting: deque[TextLine], stream: Iterator[TextLine]
 ) -> Iterator[TextLine]:
-    """The lines after `line` until every quote is closed or the row exceeds a limit."""
+    """Yield the lines after `line` until every quote is closed or the row exceeds a limit."""
     quotes, taken, size = line.text.count(b'"'), 1, len(line.text)
     while quotes % 2 and taken < MAX_ROW_LINES and size <= ROW_BYTES:
         following = waiting.popleft() if waiting else next(stream, None)

@@ -17,6 +17,7 @@ from archwright.errors import missing_extra
 from archwright.home import Home
 from archwright.lake import iceberg_tables, ray_cluster
 from archwright.lake.column_names import RESERVED_PREFIX
+from archwright.lake.lazy_modules import pa
 from archwright.lake.row_status import CHANGES, DUPLICATE_KEY, FIRST_POSITION, ROW_POSITION, TEXT_COLUMNS
 
 Runner = Literal["native", "ray"]
@@ -27,7 +28,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 
 
 def load_daft(runner: Runner = "native") -> Any:
-    """The engine without telemetry; its runner is chosen once per process."""
+    """The engine without telemetry; a process chooses its runner once."""
     settings.disable_telemetry()
     try:
         import daft as engine  # noqa: PLC0415
@@ -62,7 +63,7 @@ def open_frame(home: Home, version: DatasetVersion, runner: Runner = "native") -
 
 
 def map_batches(rows: Any, step: BatchStep, adds: Mapping[str, str] | None = None, drops: tuple[str, ...] = ()) -> Any:
-    """Apply `step` to every batch; it `adds` columns (name to "string" or "binary") and `drops` columns."""
+    """Apply `step` to every batch; the step `adds` columns (name to "string" or "binary") and `drops` columns."""
     import daft as engine  # noqa: PLC0415
 
     names = rows.column_names
@@ -82,8 +83,6 @@ class _BatchFunction:
     __name__ = "step"
 
     def __call__(self, *columns: Any) -> Any:
-        import pyarrow as pa  # noqa: PLC0415
-
         batch = pa.RecordBatch.from_arrays([column.to_arrow() for column in columns], names=self.names)
         made = self.step(batch)
         return pa.StructArray.from_arrays(made.columns, names=made.schema.names)
@@ -96,11 +95,11 @@ def add_first_position(rows: Any) -> Any:
     key, place, count = engine.col(DUPLICATE_KEY), engine.col(ROW_POSITION), RESERVED_PREFIX + "count"
     keyed = rows.where(key.not_null()).select(DUPLICATE_KEY, ROW_POSITION)
     groups = keyed.groupby(DUPLICATE_KEY).agg(place.min().alias(FIRST_POSITION), place.count().alias(count))
-    # Collected: only keys that occur twice are held, and the join has its small side ready.
+    # Collected: only keys that occur twice are held in memory, and the small side of the join is ready.
     twice = groups.where(engine.col(count) > 1).select(DUPLICATE_KEY, FIRST_POSITION).collect()
     return rows.join(twice, on=DUPLICATE_KEY, how="left")
 
 
 def stream_batches(rows: Any) -> Iterator[Any]:
-    """The rows in any order; the engine computes at most one batch ahead."""
+    """Yield batches of the rows in any order; the engine computes at most one batch ahead."""
     yield from rows.to_arrow_iter(results_buffer_size=1)

@@ -11,7 +11,7 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home, write_atomic
 from archwright.lake.column_kinds import SYSTEM_COLUMNS
 
-MAX_LISTED_FILES = 200  # named in the card; the version's record names them all
+MAX_LISTED_FILES = 200  # listed in the card; the record of the version lists all files
 
 
 def card_path(home: Home, version: DatasetVersion) -> Path:
@@ -33,10 +33,10 @@ def format_card(version: DatasetVersion) -> str:
         "version before" if version.action == "ingest" else "parent": version.parent or "none",
         "content (SHA-256)": version.content_sha256,
     }
-    columns = [(name, kind, "ours" if name in SYSTEM_COLUMNS else "") for name, kind in version.columns.items()]
+    columns = [(name, kind, "system" if name in SYSTEM_COLUMNS else "") for name, kind in version.columns.items()]
     files = [(f.path, f"{f.rows:,}", f"{f.quarantined:,}", f"{f.size_bytes:,}", f.sha256) for f in version.files]
     left = len(files) - MAX_LISTED_FILES
-    more = f"\nand {left:,} more, named in the version's record\n" if left > 0 else ""
+    more = f"\nand {left:,} more files, listed in the record of the version\n" if left > 0 else ""
     recipe = (
         ["## Recipe\n", f"```json\n{json.dumps(json.loads(version.recipe), indent=2)}\n```\n"] if version.recipe else []
     )
@@ -45,10 +45,10 @@ def format_card(version: DatasetVersion) -> str:
         _format_table(("", ""), facts.items()),
         "## Columns\n",
         _format_table(("column", "kind", ""), columns),
-        "## What did not come along\n",
-        _format_counts(version.drops, "rows", "every row did"),
-        "## What was altered\n",
-        _format_counts(version.changes, "values", "nothing"),
+        "## Dropped rows\n",
+        _format_counts(version.drops, "reason", "rows"),
+        "## Changed values\n",
+        _format_counts(version.changes, "change", "values"),
         *recipe,
         "## Source files\n",
         _format_table(("file", "rows", "quarantined", "bytes", "SHA-256"), files[:MAX_LISTED_FILES]) + more,
@@ -56,16 +56,12 @@ def format_card(version: DatasetVersion) -> str:
     return "\n".join(parts)
 
 
-def _format_counts(counts: Mapping[str, int], unit: str, none: str) -> str:
-    rows = [(reason, f"{count:,}") for reason, count in counts.items()]
-    return _format_table(("why" if unit == "rows" else "what", unit), rows) if rows else f"{none}\n"
+def _format_counts(counts: Mapping[str, int], name: str, unit: str) -> str:
+    return _format_table((name, unit), [(key, f"{count:,}") for key, count in counts.items()]) if counts else "none\n"
 
 
 def _format_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table. Markup in cells is escaped, since a file may have any name."""
+    markup = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": " ", "<": "&lt;"})
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(map(_escape_cell, line))} |" for line in lines) + "\n"
-
-
-def _escape_cell(text: str) -> str:
-    """The text with Markdown and HTML markup escaped: a file may have any name."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return "\n".join(f"| {' | '.join(cell.translate(markup) for cell in line)} |" for line in lines) + "\n"

@@ -1,4 +1,4 @@
-"""Locks: one writer per data set and home. A second writer is refused, since an ingest may last."""
+"""Locks: one writer per data set and home. A second writer is refused, since an ingest may take long."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def lock_dataset(home: Home, dataset: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             message = f"another process is writing to the data set {dataset!r}"
-            hint = "wait until it has ended, then run this again; nothing was changed"
+            hint = "run the command again when the other process has ended; nothing was changed"
             raise DataError("AW-DATA-12", message, where=ErrorLocation(field=dataset), hint=hint) from error
         yield

@@ -1,6 +1,6 @@
 """Text and Markdown reader: a file is one row with the column `text`.
 
-Design: documents are not split. Changes are detected per file, and training packs and cuts to its own length.
+Design: documents are not split. Changes are detected per file; training packs and truncates to its own length.
 """
 
 from __future__ import annotations

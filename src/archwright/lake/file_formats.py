@@ -1,4 +1,4 @@
-"""The reader of each format, and how the kinds of its columns are counted before anything is written."""
+"""For each format its reader, and the function that counts column kinds before anything is written."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ def _format_by_reading(chunks: Callable[[ScannedFile, BrokenRowHandler], RowChun
     return FileFormat(chunks, survey)
 
 
-def _count_document_column(_source: ScannedFile, votes: KindCounts) -> None:
-    votes.setdefault(document_reader.TEXT_COLUMN, Counter())["text"] += 1
-
-
 FORMATS: dict[str, FileFormat] = {
     "jsonl": _format_by_reading(jsonl_reader.read_chunks),
     "csv": _format_by_reading(csv_reader.read_chunks),
     "parquet": FileFormat(parquet_reader.read_chunks, parquet_reader.count_column_kinds),
-    "text": FileFormat(document_reader.read_chunks, _count_document_column),
+    "text": FileFormat(
+        document_reader.read_chunks,
+        lambda _source, votes: votes.setdefault(document_reader.TEXT_COLUMN, Counter()).update(text=1),
+    ),
 }

@@ -20,6 +20,7 @@ from archwright.errors import DataError, ErrorLocation, missing_extra
 from archwright.home import Home
 from archwright.lake.column_kinds import arrow_schema, iceberg_type, kind_of_arrow_type, kind_of_iceberg_type
 from archwright.lake.dataset_lock import lock_catalog
+from archwright.lake.lazy_modules import pa, pq
 
 NAMESPACE = "lake"
 FILE_BYTES = 64 * 1024 * 1024
@@ -55,7 +56,7 @@ def open_catalog(home: Home) -> Iterator[Any]:
         from pyiceberg.catalog.sql import SqlCatalog  # noqa: PLC0415
     except ImportError as error:
         raise missing_extra("lake", "pyiceberg", "the data lake") from error
-    # Plain paths, not file:// URLs: a home may have spaces or # in its name.
+    # Plain paths, not file:// URLs: the name of a home may contain spaces or #.
     with lock_catalog(home):
         uri, warehouse = f"sqlite:///{home.lake / 'catalog.db'}", str(home.lake / "tables")
         catalog = SqlCatalog(NAMESPACE, uri=uri, warehouse=warehouse)
@@ -85,53 +86,47 @@ def read_version_tags(table: Any) -> dict[int, str]:
 
 
 def find_snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
-    """(table, id of the snapshot of the version's tag). Raises DataError AW-DATA-11 (not in the lake)."""
+    """Returns (table, id of the snapshot with the version's tag). Raises DataError AW-DATA-11 (not in the lake)."""
     table = load_table(home, version.dataset)
     tag = None if table is None else table.refs().get(f"v{version.version}")
     if table is None or tag is None:
-        message = f"the lake of this home does not hold {version.id}"
-        hint = "it was made in another home: ingest its source here"
+        message = f"{version.id} is not in the lake of this home"
+        hint = "ingest its source files in this home; the version was made in another home"
         raise DataError("AW-DATA-11", message, where=ErrorLocation(str(home.lake)), hint=hint)
     return table, int(tag.snapshot_id)
 
 
 def read_batches(home: Home, version: DatasetVersion, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The rows of a version as Arrow record batches in the order of writing, all columns by default.
+    """Yield the rows of a version as Arrow record batches in the order of writing; all columns by default.
 
-    Raises DataError AW-DATA-11 (not in the lake), AW-DATA-22 (no such column).
+    The batches have the Arrow types of `column_kinds`. Raises DataError AW-DATA-11 (not in the lake), AW-DATA-22 (no
+    such column).
     """
+    from pyiceberg.io.pyarrow import ArrowScan  # noqa: PLC0415
+
     table, place = find_snapshot(home, version)
     names = list(columns if columns is not None else version.columns)
     for name in names:
         if name not in version.columns:
-            message = f"no column called {name!r} in {version.id}"
-            hint = f"columns: {', '.join(list(version.columns)[:24])}"
+            message = f"{version.id} has no column {name!r}"
+            hint = f"choose one of its columns: {', '.join(list(version.columns)[:24])}"
             raise DataError("AW-DATA-22", message, where=ErrorLocation(None, None, name), hint=hint)
-    yield from _scan_batches(table.scan(snapshot_id=place).select(*names), names)
+    scan = table.scan(snapshot_id=place).select(*names)
+    reader = ArrowScan(scan.table_metadata, scan.io, scan.projection(), scan.row_filter)
+    for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
+        for batch in reader.to_record_batches([task]):
+            fields = arrow_schema({name: kind_of_arrow_type(batch.schema.field(name).type) for name in names})
+            yield pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in fields], schema=fields)
 
 
 def mean_row_bytes(home: Home, version: DatasetVersion) -> int:
     """Mean uncompressed bytes per row."""
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     table, place = find_snapshot(home, version)
     total = 0
     for task in table.scan(snapshot_id=place).plan_files():
         found = pq.read_metadata(task.file.file_path)
         total += sum(found.row_group(group).total_byte_size for group in range(found.num_row_groups))
     return total // max(1, version.rows)
-
-
-def _scan_batches(scan: Any, names: Sequence[str]) -> Iterator[Any]:
-    """Batches with the columns in the requested order and in the Arrow types of `column_kinds`."""
-    import pyarrow as pa  # noqa: PLC0415
-    from pyiceberg.io.pyarrow import ArrowScan  # noqa: PLC0415
-
-    reader = ArrowScan(scan.table_metadata, scan.io, scan.projection(), scan.row_filter)
-    for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
-        for batch in reader.to_record_batches([task]):
-            fields = arrow_schema({name: kind_of_arrow_type(batch.schema.field(name).type) for name in names})
-            yield pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in fields], schema=fields)
 
 
 class DataFileWriter:
@@ -156,9 +151,6 @@ class DataFileWriter:
             self.flush()
 
     def flush(self) -> None:
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.parquet as pq  # noqa: PLC0415
-
         if not self.rows or not self._buffer:
             return
         path = self._folder / f"{self._start}-{len(self.paths):05d}-{self._unit}.parquet"
@@ -211,7 +203,7 @@ class VersionDraft:
                     update.add_column((name,), iceberg_type(kind))
 
     def stage(self, content_sha256: str) -> int:
-        """Add all written rows to the transaction. Returns the bytes of the version's files."""
+        """Add all written rows to the transaction. Returns the size of the version's files in bytes."""
         from pyiceberg.expressions import AlwaysTrue, In  # noqa: PLC0415
         from pyiceberg.table.update.snapshot import ManageSnapshots  # noqa: PLC0415
 
@@ -241,8 +233,8 @@ def _ensure_table(catalog: Any, change: TableChange) -> Any:
         table = catalog.load_table(identifier)
         if change.version in read_version_tags(table):
             name = f"{change.dataset}@v{change.version}"
-            message = f"the lake holds {name}, the store does not know it and its record is gone"
-            hint = "bring back the folder lake/versions of the home from a backup, or take another name"
+            message = f"the lake contains {name}, but its record is missing in the store and in lake/versions"
+            hint = "restore the folder lake/versions of the home from a backup, or choose another name"
             raise DataError("AW-DATA-25", message, where=ErrorLocation(None, None, change.dataset), hint=hint)
         if read_version_tags(table):
             return table
@@ -251,7 +243,7 @@ def _ensure_table(catalog: Any, change: TableChange) -> Any:
 
 
 def _remove_orphan_files(table: Any, folder: Path, start: str) -> None:
-    """Remove files of a killed writer. Files with the prefix of the next version show that there was one."""
+    """Remove the files of a killed writer, if files with the prefix of the next version exist."""
     if not any(folder.glob(f"{start}-*")):
         return
     manifests = {found.manifest_path: found for snapshot in table.snapshots() for found in snapshot.manifests(table.io)}

@@ -1,8 +1,8 @@
 """Ingest files into the next version of a data set: survey, choose column kinds, write, commit.
 
-The unit is a file, identified by its path below the ingested folder and its SHA-256. Unchanged files are not read
-again, rows of changed files are replaced, rows of new files added. A missing file keeps its rows, since a data set may
-have several sources. New files are read twice: the first pass may refuse the ingest, the second writes.
+A file is identified by its path below the ingested folder and its SHA-256. Unchanged files are not read again, rows of
+changed files are replaced, rows of new files are added. The rows of a missing file stay, since a data set may have
+several sources. New files are read twice: the first pass may refuse the ingest, the second pass writes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from archwright.lake.content_digest import ContentDigest
 from archwright.lake.dataset_lock import lock_dataset
 from archwright.lake.file_formats import FORMATS
 from archwright.lake.iceberg_tables import DataFileWriter, TableChange, draft_version, read_batches
+from archwright.lake.lazy_modules import pa, pc
 from archwright.lake.quarantine import Quarantine, quarantine_path
 from archwright.lake.rejects_file import open_rejects_file
 from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, build_broken_row
@@ -34,9 +35,6 @@ DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 def build_record_batch(source: ScannedFile, chunk: RowChunk, kinds: dict[str, str], on_broken: BrokenRowHandler) -> Any:
     """A chunk as a record batch with the columns of `kinds`; a row with a value of another kind is broken."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
-
     made: dict[str, Any] = {}
     bad: dict[int, str] = {}
     for name, kind in kinds.items():
@@ -88,22 +86,22 @@ class IngestRequest(NamedTuple):
     now: Callable[[], float] = time.time
 
 
-def ingest_files(home: Home, store: Store, order: IngestRequest) -> IngestResult:
-    check_dataset_name(order.name)
-    with lock_dataset(home, order.name):
-        version_index.repair_index(home, store, order.name)
-        previous = version_index.newest_version(store, order.name)
+def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResult:
+    check_dataset_name(request.name)
+    with lock_dataset(home, request.name):
+        version_index.repair_index(home, store, request.name)
+        previous = version_index.newest_version(store, request.name)
         if previous is not None and previous.action == "refine":
-            message = f"{previous.id} was made by a recipe, files are not ingested over it"
-            hint = "ingest into the data set it was made from, then refine again"
-            raise DataError("AW-DATA-23", message, where=ErrorLocation(None, None, order.name), hint=hint)
-        found = scan_sources(order.path)
+            message = f"a recipe made {previous.id}, so files cannot be ingested into it"
+            hint = "ingest into the source of the recipe, then refine again"
+            raise DataError("AW-DATA-23", message, where=ErrorLocation(None, None, request.name), hint=hint)
+        found = scan_sources(request.path)
         known = {file.path: file for file in previous.files} if previous else {}
         fresh = [s for s in found.sources if s.name not in known or known[s.name].sha256 != s.sha256]
-        order = order._replace(licence=order.licence or (previous.licence if previous else ""))
-        if previous and not fresh and order.licence == previous.licence:
+        request = request._replace(licence=request.licence or (previous.licence if previous else ""))
+        if previous and not fresh and request.licence == previous.licence:
             return IngestResult(previous, False, found.passed_over)
-        version = _write_version(home, order, previous, fresh)
+        version = _write_version(home, request, previous, fresh)
         version_index.register_version(home, store, version)
         replaced = tuple(known[source.name] for source in fresh if source.name in known)
         return IngestResult(version, True, found.passed_over, replaced)
@@ -112,55 +110,54 @@ def ingest_files(home: Home, store: Store, order: IngestRequest) -> IngestResult
 def check_dataset_name(name: str) -> None:
     """Raises DataError AW-DATA-01."""
     if not DATASET_NAME.fullmatch(name):
-        hint = "lower case letters, digits, dashes; at most 64; it starts with a letter or digit"
-        raise DataError("AW-DATA-01", f"no name for a data set: {name!r}", where=ErrorLocation(field="name"), hint=hint)
+        hint = "use lower case letters, digits and dashes, at most 64, and start with a letter or digit"
+        raise DataError("AW-DATA-01", f"invalid data set name: {name!r}", where=ErrorLocation(field="name"), hint=hint)
 
 
 def _write_version(
-    home: Home, order: IngestRequest, previous: DatasetVersion | None, fresh: list[ScannedFile]
+    home: Home, request: IngestRequest, previous: DatasetVersion | None, fresh: list[ScannedFile]
 ) -> DatasetVersion:
     kinds = schema_inference.infer_columns(fresh, previous)
     before = previous.columns if previous else {}
     known = {file.path: file for file in previous.files} if previous else {}
     change = TableChange(
-        dataset=order.name,
+        dataset=request.name,
         version=previous.version + 1 if previous else 1,
         columns=kinds,
         replaced=tuple(source.name for source in fresh if source.name in known),
         rewrite=any(before[name] != kinds[name] for name in before),
     )
     content = ContentDigest()
-    path = quarantine_path(home, order.name, change.version)
-    with open_rejects_file(path) as aside, draft_version(home, change) as draft:
-        quarantine = Quarantine(home, aside)
+    path = quarantine_path(home, request.name, change.version)
+    with open_rejects_file(path) as rejects, draft_version(home, change) as draft:
+        quarantine = Quarantine(home, rejects)
         _copy_unchanged_rows(home, previous, change, draft.writer, content)
         quarantine.copy_unchanged(previous, {source.name for source in fresh})
         files = [_write_source(source, kinds, draft.writer, quarantine, content) for source in fresh]
         if not draft.writer.rows and not content.rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.drops().items())
-            message = f"not one row to take: {reasons or 'the files are empty'}"
-            hint = "look at the files: are they of the format their names say?"
-            raise DataError("AW-DATA-09", message, where=ErrorLocation(str(order.path)), hint=hint)
-        aside.commit()
-        size = draft.stage(content.hexdigest())
+            message = f"no row could be ingested: {reasons or 'the files are empty'}"
+            hint = "check that the files have the format of their suffix"
+            raise DataError("AW-DATA-09", message, where=ErrorLocation(str(request.path)), hint=hint)
+        rejects.commit()
+        digest = content.hexdigest()
         version = DatasetVersion(
-            id=f"{order.name}@v{change.version}",
-            dataset=order.name,
+            id=f"{request.name}@v{change.version}",
+            dataset=request.name,
             version=change.version,
-            at=order.now(),
+            at=request.now(),
             action="ingest",
             parent=previous.id if previous else None,
             rows=content.rows,
-            size_bytes=size,
+            size_bytes=draft.stage(digest),
             columns=kinds,
             drops=quarantine.drops(),
             changes={},
             files=tuple(sorted({**known, **{file.path: file for file in files}}.values(), key=lambda f: f.path)),
-            content_sha256=content.hexdigest(),
-            licence=order.licence,
+            content_sha256=digest,
+            licence=request.licence,
         )
-        version_index.write_version_record(home, version)
-        draft.commit()
+        version_index.commit_version(home, draft, version)
     return version
 
 
@@ -168,9 +165,6 @@ def _copy_unchanged_rows(
     home: Home, previous: DatasetVersion | None, change: TableChange, writer: DataFileWriter, content: ContentDigest
 ) -> None:
     """Count the unchanged rows; write them again if a column kind changed."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
-
     if previous is None:
         return
     names = None if change.rewrite else ["record_id", "source_file"]
@@ -193,8 +187,8 @@ def _write_source(
         content.add(batch["record_id"])
         rows += batch.num_rows
     if read_file_signature(source.path) != source.signature:
-        message = "the file was changed while it was read"
-        hint = "run it again when nobody writes to it; nothing was changed"
+        message = "the file changed while it was read"
+        hint = "run the command again when no program writes to the file; nothing was changed"
         raise DataError("AW-DATA-08", message, where=ErrorLocation(source.name), hint=hint)
     return SourceFile(
         path=source.name,

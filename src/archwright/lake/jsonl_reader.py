@@ -18,8 +18,8 @@ def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
     numbers: list[int] = []
     contents: list[bytes] = []
     records: list[Mapping[str, object]] = []
-    keys: set[str] = set()  # of the chunk
-    seen: set[str] = set()  # of the file
+    keys: set[str] = set()  # in this chunk
+    seen: set[str] = set()  # in the file
     size = 0
     for line in read_lines(source):
         if not line.text.strip():

@@ -15,6 +15,7 @@ import msgspec
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake import column_names
 from archwright.lake.column_kinds import arrow_type, kind_of_arrow_type
+from archwright.lake.lazy_modules import pa, pc, pq
 from archwright.lake.row_chunks import CHUNK_BYTES, CHUNK_ROWS, BrokenRowHandler, RowChunk, RowChunks, build_broken_row
 from archwright.lake.source_files import ScannedFile
 
@@ -22,26 +23,23 @@ from archwright.lake.source_files import ScannedFile
 @contextmanager
 def _open_parquet(source: ScannedFile) -> Iterator[Any]:
     """The open file. Raises DataError AW-DATA-17 if opening or reading the file fails."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     try:
         with pq.ParquetFile(source.path, memory_map=True, pre_buffer=False, buffer_size=1024 * 1024) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        message = f"not a whole Parquet file: {str(error).splitlines()[0][:200]}"
-        hint = "write or copy it again; nothing was changed"
+        message = f"not a complete Parquet file: {str(error).splitlines()[0][:200]}"
+        hint = "write or copy the file again; nothing was changed"
         raise DataError("AW-DATA-17", message, where=ErrorLocation(source.name), hint=hint) from error
 
 
 def count_column_kinds(source: ScannedFile, votes: dict[str, Counter[str]]) -> None:
-    """Count the kind that the file declares for a column once per row."""
+    """Count the declared kind of each column once per row."""
     with _open_parquet(source) as file:
         found = file.schema_arrow.names
         column_names.check_column_count(len(found), source.name)
         column_names.check_column_names(found, source.name)
         if len(set(found)) < len(found):
-            hint = "rename one of them"
+            hint = "rename one of the columns"
             raise DataError("AW-DATA-18", "two columns have the same name", where=ErrorLocation(source.name), hint=hint)
         for field in file.schema_arrow:
             votes.setdefault(field.name, Counter())[kind_of_arrow_type(field.type)] += file.metadata.num_rows
@@ -58,8 +56,6 @@ def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
 
 
 def _convert_batch(source: ScannedFile, batch: Any, start: int, on_broken: BrokenRowHandler) -> RowChunks:
-    import pyarrow as pa  # noqa: PLC0415
-
     bad: dict[int, str] = {}
     columns = {}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
@@ -80,10 +76,7 @@ def _convert_batch(source: ScannedFile, batch: Any, start: int, on_broken: Broke
 
 
 def _normalise_column(array: Any) -> tuple[Any, dict[int, str]]:
-    """The column as one of our kinds, and the reasons of its broken rows (null in the column)."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
-
+    """The column converted to a kind of the lake, and the reasons of its broken rows (null in the column)."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     kind = kind_of_arrow_type(array.type)
@@ -101,11 +94,13 @@ def _normalise_column(array: Any) -> tuple[Any, dict[int, str]]:
 
 
 def _convert_texts(array: Any) -> tuple[Any, dict[int, str]]:
-    import pyarrow as pa  # noqa: PLC0415
-
     kind = array.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        made = [None if value is None else _to_json_text(value) for value in array.to_pylist()]
+        # Text of a plain value (a decimal, a time of day), JSON text of an object or list.
+        texts = [
+            None if value is None else msgspec.json.encode(value, enc_hook=str).decode() for value in array.to_pylist()
+        ]
+        made = [text[1:-1] if text and text.startswith('"') else text for text in texts]
         return pa.array(made, pa.large_string()), {}
     array = array.cast(pa.large_string())
     try:
@@ -116,9 +111,7 @@ def _convert_texts(array: Any) -> tuple[Any, dict[int, str]]:
 
 
 def _decode_texts(array: Any) -> tuple[Any, dict[int, str]]:
-    """Decode value by value and report those that are not valid UTF-8."""
-    import pyarrow as pa  # noqa: PLC0415
-
+    """Decode value by value; the second result reports values that are not valid UTF-8."""
     bad: dict[int, str] = {}
     made: list[str | None] = []
     for place, raw in enumerate(array.cast(pa.large_binary()).to_pylist()):
@@ -128,9 +121,3 @@ def _decode_texts(array: Any) -> tuple[Any, dict[int, str]]:
             made.append(None)
             bad[place] = "not UTF-8"
     return pa.array(made, pa.large_string()), bad
-
-
-def _to_json_text(value: object) -> str:
-    """Text of a plain value (a decimal, a time of day), JSON text of an object or list."""
-    text = msgspec.json.encode(value, enc_hook=str).decode()
-    return text[1:-1] if text.startswith('"') else text

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 PiiKind = Literal["email", "iban", "card", "ip", "phone"]
 PII_KINDS: tuple[PiiKind, ...] = ("email", "iban", "card", "ip", "phone")
-# A text without the pattern of a kind has no match of it: Arrow searches a whole column at once.
+# A text without the pattern has no match of the kind. Arrow searches a whole column at once.
 CANDIDATE_PATTERNS: dict[PiiKind, str] = {
     "email": r"[^\s]@[^\s]+\.",
     "iban": r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{2}",
@@ -58,12 +58,6 @@ def redact_text(text: str, kinds: Collection[str], suspected: Collection[str] = 
 EMAIL = re.compile(
     r"(?<![\w.%+-])[\w%+-]+(?:\.[\w%+-]+)*@(?:[\w](?:[\w-]{0,61}\w)?\.)+[^\W\d_]{2,24}(?![\w-]|\.\w|/|:[\w/~])"
 )
-
-
-def _find_emails(text: str) -> Iterator[tuple[int, int]]:
-    if "@" in text:
-        for match in EMAIL.finditer(text):
-            yield match.span()
 
 
 # Characters of an IBAN per country: registry of ISO 13616.
@@ -117,11 +111,11 @@ _LETTERS = {ord(letter): str(int(letter, 36)) for letter in string.ascii_upperca
 
 
 def compute_mod97(iban: str) -> int:
-    """ISO 7064: 1 for a valid one."""
+    """ISO 7064: 1 for a valid IBAN."""
     return int((iban[4:] + iban[:4]).translate(_LETTERS)) % 97
 
 
-# Without gaps, or in groups as they are printed; any other grouping is something else.
+# Without gaps, or in the groups that are printed on cards; other groupings are not cards.
 CARD = re.compile(
     r"(?<![\w.+-])(?:[2-6][0-9]{12,18}"
     r"|[2-6][0-9]{3}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?|[0-9]{6}\1[0-9]{4,5}))(?![\w-]|\.[0-9])"
@@ -130,7 +124,7 @@ CARD = re.compile(
 
 def _find_cards(text: str) -> Iterator[tuple[int, int]]:
     for match in CARD.finditer(text):
-        # What comes after four groups of four may be the next number.
+        # The digits after four groups of four may belong to the next number.
         for end in (match.end(), match.start() + 19):
             digits = re.sub("[ -]", "", text[match.start() : end])
             if end <= match.end() and _is_issued_card(digits) and is_luhn_valid(digits):
@@ -162,7 +156,7 @@ def is_luhn_valid(digits: str) -> bool:
 
 IPV4 = re.compile(r"(?<![\w.-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
 IPV6 = re.compile(r"(?<![\w.:])[0-9A-Fa-f]{4}:[0-9A-Fa-f:]{2,34}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?![\w:])")
-# Words after which four numbers are a version of something.
+# Words after which four numbers are a version.
 VERSION_WORDS = re.compile(
     r"(?:\bversions?|\bver\.?|\bv\.?|\brelease[ds]?|\brev(?:ision)?\.?|\bbuild|\bupdate[ds]?(?: to)?|\bupgrade[ds]? to"
     r"|\bfirmware|\bkernel|\b(?:mac ?)?os(?: x)?|\bwindows|\bandroid|\bpatch|\bsection|\bchapter|\boid|==?|~=|>=|<=)"
@@ -211,7 +205,7 @@ NATIONAL_PHONE = re.compile(r"(?<![\w.+(-])\(?[0-9][0-9()]{0,40}(?:[ .\-/]{1,2}\
 
 def _find_phones(text: str) -> Iterator[tuple[int, int]]:
     for match in INTERNATIONAL_PHONE.finditer(text):
-        if _is_dialable(match.group(), 15) and not _is_grouped_number(match.group()):
+        if _is_dialable(match.group(), 15) and not GROUPED_NUMBER.fullmatch(match.group()):
             yield match.span()
     for match in NORTH_AMERICAN_PHONE.finditer(text):
         yield match.span()
@@ -224,6 +218,8 @@ def _find_phones(text: str) -> Iterator[tuple[int, int]]:
             yield near.span()
 
 
+# For example +1 000 000.
+GROUPED_NUMBER = re.compile(r"\+*[^ ]*(?: 000){2,}")
 DATE = re.compile(r"[0-9]{4}[-./][0-9]{1,2}[-./][0-9]{1,2}|[0-9]{1,2}[-./][0-9]{1,2}[-./][0-9]{2,4}")
 
 
@@ -232,14 +228,8 @@ def _is_dialable(text: str, most: int) -> bool:
     return 7 <= len(digits) <= most and len(set(digits[2:])) > 1
 
 
-def _is_grouped_number(text: str) -> bool:
-    """True for a number like +1 000 000."""
-    groups = text.lstrip("+").split(" ")
-    return len(groups) > 2 and all(group == "000" for group in groups[1:])
-
-
 FINDERS: dict[PiiKind, Callable[[str], Iterator[tuple[int, int]]]] = {
-    "email": _find_emails,
+    "email": lambda text: (match.span() for match in EMAIL.finditer(text)),
     "iban": _find_ibans,
     "card": _find_cards,
     "ip": _find_ip_addresses,

@@ -20,19 +20,19 @@ def quarantine_path(home: Home, dataset: str, version: int) -> Path:
 
 
 class Quarantine:
-    def __init__(self, home: Home, aside: RejectsWriter) -> None:
+    def __init__(self, home: Home, rejects: RejectsWriter) -> None:
         self._home = home
-        self._aside = aside
+        self._rejects = rejects
         self.files: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
 
     def add(self, broken: BrokenRow) -> None:
-        self._aside.write(broken)
+        self._rejects.write(broken)
         self.files[broken.file] += 1
         self._reasons[broken.reason] += 1
 
     def copy_unchanged(self, previous: DatasetVersion | None, replaced: set[str]) -> None:
-        """Copy the previous quarantine of unchanged files, or its counts if a user deleted the file."""
+        """Copy the previous quarantine of unchanged files, or only its counts if a user deleted its file."""
         if previous is None:
             return
         try:

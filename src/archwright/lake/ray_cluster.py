@@ -1,7 +1,7 @@
 """Joins a running Ray cluster for the lake and for training.
 
-Before work starts, the cluster must answer, each machine must run archwright, and each must see the home under the
-same path, since rows and checkpoints are read and written there.
+Before work starts, the cluster must answer. Each machine must run archwright and see the home under the same path,
+since rows and checkpoints are read and written there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from archwright.home import Home
 
 CONNECT_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 300
-HINT = "check ray_address and the cluster, or leave it empty to work on this machine"
+HINT = "check ray_address and the cluster, or leave ray_address empty to work on this machine"
 
 
 def import_ray(purpose: str) -> Any:
@@ -67,7 +67,7 @@ def check_reachable(address: str) -> None:
     """Ray retries an unreachable address for ten minutes (measured). Raises OperateError AW-OPS-60."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise cluster_error(address, ValueError("an address is HOST:PORT"))
+        raise cluster_error(address, ValueError("the address is not HOST:PORT"))
     try:
         socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
@@ -75,9 +75,9 @@ def check_reachable(address: str) -> None:
 
 
 def cluster_error(address: str, error: Exception) -> OperateError:
-    said = f"no Ray answers at {address}" if address else "Ray does not start here"
+    problem = f"no Ray answers at {address}" if address else "Ray does not start on this machine"
     where = ErrorLocation(field="ray_address")
-    return OperateError("AW-OPS-60", f"{said}: {first_line(error)}", where=where, hint=HINT)
+    return OperateError("AW-OPS-60", f"{problem}: {first_line(error)}", where=where, hint=HINT)
 
 
 def list_nodes(ray: Any) -> list[Mapping[str, Any]]:
@@ -86,10 +86,10 @@ def list_nodes(ray: Any) -> list[Mapping[str, Any]]:
 
 
 def probe_shared_home(folder: str, machine: str, word: str) -> str:
-    """Runs on a node: why it cannot use the home, empty if it can."""
+    """Runs on a node. Returns the reason why the node cannot use the home, empty if it can."""
     try:
         if (Path(folder) / "word").read_text() != word:
-            return "it sees another folder there"
+            return "it sees another folder under this path"
         (Path(folder) / machine).write_text(word)
     except OSError as error:
         return first_line(error)
@@ -115,18 +115,17 @@ def check_home(ray: Any, home: Home) -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for node, flaw, came in zip(found, flaws, arrived, strict=True):
-        flaw = flaw or ("" if came else "what it writes does not arrive here")
+        flaw = flaw or ("" if came else "a file that it writes does not arrive on this machine")
         if flaw:
             raise _unsuitable_node_error(f"the machine {node['NodeManagerAddress']}", flaw, home)
 
 
 def _unsuitable_node_error(machine: str, flaw: str, home: Home) -> OperateError:
-    need = "on a cluster the home must be one shared folder under the same path on each machine"
-    hint = f"{need}, and archwright be installed on each"
+    hint = "share the home under the same path on each machine, and install archwright on each machine"
     message = f"{machine} cannot take part: {flaw}"
     return OperateError("AW-OPS-61", message, where=ErrorLocation(str(home.root)), hint=hint)
 
 
 def first_line(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or str(error)
-    return next(iter(said.strip().splitlines()), type(error).__name__)
+    text = getattr(error, "strerror", None) or str(error)
+    return next(iter(text.strip().splitlines()), type(error).__name__)

@@ -19,7 +19,7 @@ from archwright.lake.row_status import DUPLICATE_KEY, FIRST_POSITION, ROW_POSITI
 
 
 class ColumnOptions(Record):
-    """No `columns` means all columns of a step: every one for drop-duplicates, every text column else."""
+    """No `columns` means all columns for drop-duplicates, and all text columns for the other steps."""
 
     columns: tuple[str, ...] = ()
 
@@ -53,11 +53,13 @@ def read_recipe(path: Path) -> Recipe:
     """Raises DataError AW-DATA-21."""
     found = specfile.read_spec(path, Recipe, _recipe_error)
     if not found.steps:
-        raise _recipe_error("a recipe without a step", ErrorLocation(str(path), None, "steps"))
+        raise _recipe_error("the recipe has no step", ErrorLocation(str(path), None, "steps"))
     for place, step in enumerate(found.steps):
         if len(_get_options(step)) != 1:
             names = " and ".join(_get_options(step)) or "none"
-            raise _recipe_error(f"one step a line; here is {names}", ErrorLocation(str(path), None, f"steps[{place}]"))
+            raise _recipe_error(
+                f"each item is one step, this item has {names}", ErrorLocation(str(path), None, f"steps[{place}]")
+            )
     return found
 
 
@@ -66,7 +68,7 @@ def _get_options(step: RecipeStep) -> dict[str, Any]:
 
 
 def _recipe_error(message: str, where: ErrorLocation) -> DataError:
-    hint = "from: NAME, into: NAME, steps: a list of - drop-duplicates, redact, drop-empty, drop-short: {options}"
+    hint = "write from: NAME, into: NAME, steps: a list of drop-duplicates, redact, drop-empty, drop-short: {options}"
     return DataError("AW-DATA-21", message, where=where, hint=hint)
 
 
@@ -76,7 +78,7 @@ def encode_steps(recipe: Recipe) -> str:
 
 
 def apply_recipe(recipe: Recipe, columns: Mapping[str, str], rows: Any) -> Any:
-    """The engine's frame `rows` with every step applied. Raises what `resolve_step_columns` raises."""
+    """Apply every step to the engine's frame `rows`. Raises what `resolve_step_columns` raises."""
     for choice in recipe.steps:
         if choice.drop_duplicates is not None:
             wanted = choice.drop_duplicates.columns
@@ -103,10 +105,10 @@ def resolve_step_columns(wanted: tuple[str, ...], columns: Mapping[str, str], *,
         if name not in fitting:
             near = tuple(difflib.get_close_matches(name, fitting, 3, 0.3))
             there = name in columns and name not in SYSTEM_COLUMNS
-            message = f"the column {name!r} holds no text" if there else f"no column called {name!r}"
-            hint = f"columns: {', '.join(near or fitting[:8]) or 'none that would do'}"
+            message = f"the column {name!r} does not contain text" if there else f"there is no column {name!r}"
+            hint = f"choose one of the columns: {', '.join(near or fitting[:8]) or 'none is suitable'}"
             raise DataError("AW-DATA-22", message, where=ErrorLocation(None, None, name), hint=hint, nearest=near)
     if not fitting:
-        hint = "this step works on texts only"
-        raise DataError("AW-DATA-22", "no column holds text", where=ErrorLocation(None, None, "steps"), hint=hint)
+        hint = "remove the step, or name a column of texts: the step works on texts only"
+        raise DataError("AW-DATA-22", "no column contains text", where=ErrorLocation(None, None, "steps"), hint=hint)
     return wanted or tuple(fitting)

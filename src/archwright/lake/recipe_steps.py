@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from archwright.lake import pii_redaction, row_status
+from archwright.lake.lazy_modules import pa, pc
 from archwright.lake.row_status import CHANGES, DROP_STEP, DUPLICATE_KEY, DUPLICATE_OF, FIRST_POSITION, ROW_POSITION
 
 
@@ -19,8 +20,6 @@ class DropEmptyRows:
     columns: tuple[str, ...]
 
     def __call__(self, batch: Any) -> Any:
-        import pyarrow.compute as pc  # noqa: PLC0415
-
         for name in self.columns:
             empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(batch.column(name))), 0)
             batch = row_status.mark_dropped(batch, pc.fill_null(empty, True), "drop-empty", f"{name} is empty")
@@ -35,8 +34,6 @@ class DropShortRows:
     characters: int
 
     def __call__(self, batch: Any) -> Any:
-        import pyarrow.compute as pc  # noqa: PLC0415
-
         length = pc.fill_null(pc.utf8_length(batch.column(self.columns[0])), 0)
         for name in self.columns[1:]:
             length = pc.add(length, pc.fill_null(pc.utf8_length(batch.column(name)), 0))
@@ -46,15 +43,12 @@ class DropShortRows:
 
 @dataclass(frozen=True)
 class RedactPersonalData:
-    """Replace personal data by the name of its kind (`pii_redaction`)."""
+    """Replace personal data with the name of its kind (`pii_redaction`)."""
 
     columns: tuple[str, ...]
     kinds: tuple[str, ...]
 
     def __call__(self, batch: Any) -> Any:
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.compute as pc  # noqa: PLC0415
-
         changes: dict[int, list[str]] = {}
         made: dict[str, Any] = {}
         for name in self.columns:
@@ -76,8 +70,6 @@ class RedactPersonalData:
 
     def _find_candidates(self, batch: Any, name: str) -> dict[int, list[str]]:
         """Row -> kinds to search; only for rows that are not dropped and may hold one of `self.kinds`."""
-        import pyarrow.compute as pc  # noqa: PLC0415
-
         still = pc.is_null(batch.column(DROP_STEP))
         found: dict[int, list[str]] = {}
         for kind, pattern in pii_redaction.CANDIDATE_PATTERNS.items():
@@ -94,8 +86,6 @@ class AddDuplicateKeys:
     columns: tuple[str, ...]
 
     def __call__(self, batch: Any) -> Any:
-        import pyarrow as pa  # noqa: PLC0415
-
         lists = [batch.column(name).to_pylist() for name in self.columns]
         out = batch.column(DROP_STEP).is_valid().to_pylist()
         keys = [
@@ -111,13 +101,11 @@ class AddDuplicateKeys:
 
 @dataclass(frozen=True)
 class FlagDuplicates:
-    """For drop-duplicates: drop every row whose FIRST_POSITION is another row, and note that row."""
+    """For drop-duplicates: drop every row whose FIRST_POSITION is another row, and record the other row."""
 
     reason: str
 
     def __call__(self, batch: Any) -> Any:
-        import pyarrow.compute as pc  # noqa: PLC0415
-
         first = batch.column(FIRST_POSITION)
         twins = pc.fill_null(pc.not_equal(first, batch.column(ROW_POSITION)), False)
         kept = pc.utf8_slice_codeunits(first, -64)

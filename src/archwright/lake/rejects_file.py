@@ -1,4 +1,4 @@
-"""Rejected rows of a draft version: one JSON line each, in a file that appears when it is complete."""
+"""Rejected rows of a draft version: one JSON line per row, in a file that appears when it is complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RejectsWriter(NamedTuple):
 
 @contextmanager
 def open_rejects_file(path: Path) -> Iterator[RejectsWriter]:
-    """Without `commit` no file remains."""
+    """Open the writer of `path`; without `commit` no file remains."""
     part = path.with_suffix(".part")  # one fixed name: the next writer overwrites the file of a killed one
     with open(part, "wb") as file:
         try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from archwright.lake.column_names import RESERVED_PREFIX
+from archwright.lake.lazy_modules import pa, pc
 
-DROP_STEP = RESERVED_PREFIX + "step"  # the step that dropped the row; null if none did
+DROP_STEP = RESERVED_PREFIX + "step"  # the step that dropped the row; null for a kept row
 DROP_REASON = RESERVED_PREFIX + "reason"
 DUPLICATE_OF = RESERVED_PREFIX + "twin"  # the record that a duplicate repeats
 CHANGES = RESERVED_PREFIX + "changes"  # a word per altered value
@@ -21,16 +22,12 @@ FIRST_POSITION = RESERVED_PREFIX + "first"  # least position of the key; null if
 
 
 def replace_columns(batch: Any, columns: dict[str, Any]) -> Any:
-    import pyarrow as pa  # noqa: PLC0415
-
     arrays = [columns.get(name, batch.column(name)) for name in batch.schema.names]
     return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
 
 def mark_dropped(batch: Any, wanted: Any, step: str, reason: str) -> Any:
     """Mark the rows of the mask `wanted` that are not dropped yet as dropped by `step`."""
-    import pyarrow.compute as pc  # noqa: PLC0415
-
     now = pc.and_(wanted, pc.is_null(batch.column(DROP_STEP)))
     marks = {DROP_STEP: step, DROP_REASON: reason}
     return replace_columns(batch, {name: pc.if_else(now, text, batch.column(name)) for name, text in marks.items()})

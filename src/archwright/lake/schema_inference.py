@@ -21,16 +21,15 @@ def infer_columns(sources: Iterable[ScannedFile], previous: DatasetVersion | Non
     for source in sources:
         FORMATS[source.format].survey(source, votes)
         column_names.check_column_count(len(votes), source.name)
-    kinds = {name: _widen_kind(before.get(name), choose_kind(counted)) for name, counted in votes.items()}
+    kinds: dict[str, str] = {}
+    for name, counted in votes.items():
+        kind, old = choose_kind(counted), before.get(name)
+        # The kind of an existing column may only become wider.
+        kinds[name] = kind if old is None or find_widest_kind((old, kind)) == kind else old
     for name, kind in kinds.items():
-        # Bytes and text: the one pair of kinds that no kind holds.
+        # No kind holds both bytes and text.
         if kind != "bytes" and (before.get(name) == "bytes" or ("bytes" in votes[name] and kind == "text")):
-            message = f"the column {name!r} holds bytes in one file and something else in another"
-            hint = "rename one of the two in its source"
+            message = f"the column {name!r} contains bytes in one file and other values in another file"
+            hint = "rename the column in one of the files"
             raise DataError("AW-DATA-19", message, where=ErrorLocation(None, None, name), hint=hint)
     return {**SYSTEM_COLUMNS, **kinds}
-
-
-def _widen_kind(before: str | None, now: str) -> str:
-    """The kind of an existing column may only become wider."""
-    return now if before is None or find_widest_kind((before, now)) == now else before

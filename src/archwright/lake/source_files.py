@@ -1,7 +1,7 @@
-"""Scans the files of an ingest: which are read, passed over, or refuse the ingest.
+"""Scans the files of an ingest: a file is read, skipped, or refuses the ingest.
 
-A folder is read in the order of its paths. Hidden entries, links and irregular files are passed over and named. A file
-of an unknown format refuses the whole ingest, so that no file is left out silently.
+A folder is read in the order of its paths. Hidden entries, links and irregular files are skipped and reported. A file
+of an unknown format refuses the whole ingest, so that no file is omitted silently.
 """
 
 from __future__ import annotations
@@ -63,8 +63,11 @@ def scan_sources(path: Path) -> SourceScan:
     except OSError as error:
         raise from_os_error(error) from error
     if not sources:
-        passed = f" ({len(passed_over)} passed over: {', '.join(passed_over[:3])})" if passed_over else ""
-        message, hint = f"nothing to read in the folder{passed}", f"formats: {READABLE_FORMATS}"
+        skipped = f" ({len(passed_over)} skipped: {', '.join(passed_over[:3])})" if passed_over else ""
+        message, hint = (
+            f"the folder contains no file to ingest{skipped}",
+            f"add files of these formats: {READABLE_FORMATS}",
+        )
         raise DataError("AW-DATA-02", message, where=ErrorLocation(str(path)), hint=hint)
     return SourceScan(sources, tuple(passed_over))
 
@@ -75,15 +78,15 @@ def _walk_folder(folder: Path, root: Path, passed_over: list[str]) -> Iterator[P
         if entry.name.startswith("."):
             passed_over.append(f"{name}: hidden")
         elif entry.is_symlink() and not entry.resolve().is_relative_to(root):
-            passed_over.append(f"{name}: a link that leads out of the folder")
+            passed_over.append(f"{name}: a link to a place outside of the folder")
         elif entry.is_symlink():
-            passed_over.append(f"{name}: a link; what it points at is read where it is")
+            passed_over.append(f"{name}: a link; its target is read at its own path")
         elif entry.is_dir():
             yield from _walk_folder(entry, root, passed_over)
         elif entry.is_file():
             yield entry
         else:
-            passed_over.append(f"{name}: no regular file")
+            passed_over.append(f"{name}: not a regular file")
 
 
 def detect_format(name: str) -> str:
@@ -94,11 +97,11 @@ def detect_format(name: str) -> str:
     if form is not None and (form in COMPRESSIBLE or not packed):
         return form
     if suffix in PICKLE_SUFFIXES:
-        message = f"{suffix} files are not read: loading one can run any program its writer put in it"
-        hint = "load it where you trust it and save it as Parquet (pandas: df.to_parquet) or as JSON lines"
+        message = f"{suffix} files are not read: loading such a file can run code in it"
+        hint = "if you trust the file, save its data as Parquet (pandas: df.to_parquet) or as JSON lines"
         raise DataError("AW-DATA-04", message, where=ErrorLocation(name), hint=hint)
-    message = f"no format of ours: {suffix or 'a file without an ending'}"
-    hint = f"formats: {READABLE_FORMATS}; convert it (a spreadsheet: save as CSV), or move it out of the folder"
+    message = f"unknown file format: {suffix or 'no suffix'}"
+    hint = f"convert it to one of: {READABLE_FORMATS} (a spreadsheet: save as CSV), or move it out of the folder"
     raise DataError("AW-DATA-03", message, where=ErrorLocation(name), hint=hint)
 
 
@@ -107,7 +110,7 @@ def _scan_file(path: Path, name: str, form: str) -> ScannedFile:
         name.encode()
     except UnicodeEncodeError as error:
         message = "the file's name is not valid Unicode"
-        raise DataError("AW-DATA-05", message, where=ErrorLocation(ascii(name)), hint="rename it") from error
+        raise DataError("AW-DATA-05", message, where=ErrorLocation(ascii(name)), hint="rename the file") from error
     before = read_file_signature(path)
     digest, size = compute_file_digest(path)
     return ScannedFile(path, name, form, size, digest, before)
@@ -119,13 +122,13 @@ def read_file_signature(path: Path) -> tuple[int, int, int]:
 
 
 def compute_file_digest(path: Path) -> tuple[str, int]:
-    """(sha256, bytes) of a file."""
+    """Returns (SHA-256, bytes) of a file. Raises DataError AW-DATA-06."""
     digest, size = hashlib.sha256(), 0
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            hint = "give a file or a folder"
-            raise DataError("AW-DATA-06", "no regular file", where=ErrorLocation(str(path)), hint=hint)
+            hint = "give the path of a file or a folder"
+            raise DataError("AW-DATA-06", "not a regular file", where=ErrorLocation(str(path)), hint=hint)
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
             size += len(block)

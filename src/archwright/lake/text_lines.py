@@ -15,7 +15,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class TextLine(NamedTuple):
-    """`text` without its line end; truncated to ROW_BYTES if `over`."""
+    """`text` has no line end; it is truncated to ROW_BYTES if `over`."""
 
     number: int
     text: bytes
@@ -27,23 +27,19 @@ def read_lines(source: ScannedFile) -> Iterator[TextLine]:
     try:
         packed = source.name.lower().endswith(".gz")
         with cast("IO[bytes]", gzip.open(source.path, "rb")) if packed else open(source.path, "rb") as file:
-            yield from _split_lines(file)
+            number = 0
+            while raw := file.readline(ROW_BYTES + 1):
+                number += 1
+                over = len(raw) > ROW_BYTES and not raw.endswith(b"\n")
+                piece = raw
+                while over and piece and not piece.endswith(b"\n"):
+                    piece = file.readline(ROW_BYTES)
+                if number == 1:
+                    raw = raw.removeprefix(BOM)
+                yield TextLine(number, raw.removesuffix(b"\n").removesuffix(b"\r"), over)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        message = f"the packed file is broken: {error}"
-        hint = "copy or pack it again; nothing was changed"
+        message = f"the compressed file is damaged: {error}"
+        hint = "copy or compress the file again; nothing was changed"
         raise DataError("AW-DATA-07", message, where=ErrorLocation(source.name), hint=hint) from error
     except OSError as error:
         raise from_os_error(error) from error
-
-
-def _split_lines(file: IO[bytes]) -> Iterator[TextLine]:
-    number = 0
-    while raw := file.readline(ROW_BYTES + 1):
-        number += 1
-        over = len(raw) > ROW_BYTES and not raw.endswith(b"\n")
-        piece = raw
-        while over and piece and not piece.endswith(b"\n"):
-            piece = file.readline(ROW_BYTES)
-        if number == 1:
-            raw = raw.removeprefix(BOM)
-        yield TextLine(number, raw.removesuffix(b"\n").removesuffix(b"\r"), over)

@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 
 from archwright.lake.column_kinds import arrow_schema, arrow_type, find_widest_kind
+from archwright.lake.lazy_modules import pa, pc
 from archwright.lake.row_chunks import RowChunk
 
 DOMINANT_SHARE = 0.99
 CANDIDATES = (("boolean",), ("integer", "number"), ("timestamp",), ("timestamp-utc",), ("date",), ("bytes",))
-# Patterns with the same meaning in Arrow and in `re`. 007 and integers above 18 digits are text: as numbers they would
+# Patterns with the same meaning in Arrow and in `re`. 007 and integers above 18 digits are text, since numbers would
 # lose digits.
 _WHOLE = "(0|[1-9][0-9]{0,17})"
 INTEGER = f"^-?{_WHOLE}$"
@@ -29,12 +30,13 @@ NOT_FINITE = "^[-+]?(?i:nan|inf|infinity)$"
 BOOLEAN = "^(?i:true|false)$"
 _integer, _number, _not_finite, _boolean = map(re.compile, (INTEGER, NUMBER, NOT_FINITE, BOOLEAN))
 INT64 = range(-(2**63), 2**63)
+Converter = Callable[[Any], object]
 KindCounts = dict[str, Counter[str]]
 """Column -> number of values of each kind."""
 
 
 class ValueConversionError(ValueError):
-    """The value does not have the column's kind; the message is a reason that is counted."""
+    """A value does not have the column's kind; the message is the reason in the quarantine."""
 
 
 def count_kinds(chunk: RowChunk, votes: KindCounts) -> None:
@@ -55,9 +57,6 @@ def _count_value_kinds(values: Sequence[object]) -> Counter[str]:
 
 
 def _count_text_kinds(values: Sequence[str]) -> Counter[str]:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
-
     array = pc.utf8_trim_whitespace(pa.array(values, pa.large_string()))
 
     def count(pattern: str) -> int:
@@ -78,9 +77,7 @@ def choose_kind(counted: Mapping[str, int]) -> str:
 
 
 def convert_column(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int, str]]:
-    """An Arrow array of `kind`, and place -> reason for values of another kind (null in the array)."""
-    import pyarrow as pa  # noqa: PLC0415
-
+    """Returns (Arrow array of `kind`, place -> reason of each value of another kind, which is null in the array)."""
     wanted = arrow_type(kind)
     if isinstance(values, pa.Array):
         if values.type == wanted:
@@ -90,12 +87,12 @@ def convert_column(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int
     if made is not None:
         return made, {}
     bad: dict[int, str] = {}
-    one: Callable[[Any], object] = (UNTYPED_CONVERTERS if untyped else TYPED_CONVERTERS).get(kind, _reject_value)
+    convert = (UNTYPED_CONVERTERS if untyped else TYPED_CONVERTERS).get(kind, _reject_value)
     singles: list[object] = []
     for place, given in enumerate(values):
         value = (given.strip() or None) if untyped else given  # an empty field of a text file is null
         try:
-            singles.append(None if value is None else one(value))
+            singles.append(None if value is None else convert(value))
         except ValueConversionError as error:
             bad[place] = str(error)
             singles.append(None)
@@ -103,9 +100,7 @@ def convert_column(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int
 
 
 def _convert_typed(values: Sequence[object], kind: str) -> Any | None:
-    """The array if every value has exactly the type; None if values must be converted one by one."""
-    import pyarrow as pa  # noqa: PLC0415
-
+    """The array if every value has exactly the type; None if each value must be converted on its own."""
     plain: dict[str, set[type]] = {"text": {str}, "boolean": {bool}, "integer": {int}, "number": {float, int}}
     if not set(map(type, values)) <= {*plain.get(kind, ()), type(None)}:
         return None
@@ -116,10 +111,7 @@ def _convert_typed(values: Sequence[object], kind: str) -> Any | None:
 
 
 def _convert_untyped(values: Sequence[str], kind: str) -> Any | None:
-    """The array if every text is empty or of the kind; None if values must be converted one by one."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
-
+    """The array if every text is empty or of the kind; None if each value must be converted on its own."""
     array = pa.array(values, pa.large_string())
     if kind == "text":
         return pc.if_else(pc.equal(array, ""), None, array)
@@ -133,8 +125,6 @@ def _convert_untyped(values: Sequence[str], kind: str) -> Any | None:
 
 
 def widen_batch(batch: Any, columns: Mapping[str, str]) -> Any:
-    import pyarrow as pa  # noqa: PLC0415
-
     schema = arrow_schema(columns)
     arrays = [
         batch.column(field.name).cast(field.type, safe=False)
@@ -154,12 +144,6 @@ def _typed_text(value: object) -> str:
         raise ValueConversionError("nested too deep") from error
 
 
-def _typed_integer(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value in INT64:
-        return value
-    raise ValueConversionError("not an integer")
-
-
 def _typed_number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueConversionError("not a number")
@@ -169,21 +153,9 @@ def _typed_number(value: object) -> float:
         raise ValueConversionError("number not finite") from error
 
 
-def _typed_boolean(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ValueConversionError("not true or false")
-
-
 def _reject_value(value: object) -> object:
     """Times, dates and bytes come from Parquet only, where a whole column has the type."""
     raise ValueConversionError(f"a {type(value).__name__} among times, dates or bytes")
-
-
-def _untyped_integer(text: str) -> int:
-    if _integer.fullmatch(text):
-        return int(text)
-    raise ValueConversionError("not an integer")
 
 
 def _untyped_number(text: str) -> float:
@@ -193,20 +165,25 @@ def _untyped_number(text: str) -> float:
     raise ValueConversionError("number not finite" if infinite else "not a number")
 
 
-def _untyped_boolean(text: str) -> bool:
-    if _boolean.fullmatch(text):
-        return text.lower() == "true"
-    raise ValueConversionError("not true or false")
+def _convert_if(accepts: Callable[[Any], object], convert: Converter, reason: str) -> Converter:
+    """A converter of the values that `accepts` returns true for; other values are refused for the `reason`."""
+
+    def convert_value(value: Any) -> object:
+        if accepts(value):
+            return convert(value)
+        raise ValueConversionError(reason)
+
+    return convert_value
 
 
-TYPED_CONVERTERS: dict[str, Callable[[Any], object]] = {
+TYPED_CONVERTERS: dict[str, Converter] = {
     "text": _typed_text,
-    "integer": _typed_integer,
+    "integer": _convert_if(lambda value: type(value) is int and value in INT64, int, "not an integer"),
     "number": _typed_number,
-    "boolean": _typed_boolean,
+    "boolean": _convert_if(lambda value: isinstance(value, bool), bool, "not true or false"),
 }
-UNTYPED_CONVERTERS: dict[str, Callable[[Any], object]] = {
-    "integer": _untyped_integer,
+UNTYPED_CONVERTERS: dict[str, Converter] = {
+    "integer": _convert_if(_integer.fullmatch, int, "not an integer"),
     "number": _untyped_number,
-    "boolean": _untyped_boolean,
+    "boolean": _convert_if(_boolean.fullmatch, lambda text: text.lower() == "true", "not true or false"),
 }

@@ -1,7 +1,7 @@
 """The index of data set versions in the store, and its repair after a crash.
 
 A version exists if its table has its tag. Its record is written beside the table before the commit and is copied into
-the store after it; `repair_index` completes the copies that are missing.
+the store afterwards; `repair_index` adds missing copies.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from archwright.contract.lineage import DatasetVersion, LineageEdge, format_node
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home, write_json
 from archwright.lake import dataset_card, iceberg_tables
+from archwright.lake.iceberg_tables import VersionDraft
 from archwright.monitor import lineage
 from archwright.store import RecordTable, Store
 
@@ -31,21 +32,23 @@ def newest_version(store: Store, dataset: str) -> DatasetVersion | None:
 
 
 def find_version(store: Store, name: str) -> DatasetVersion:
-    """ "docs@v1", or "docs" for its newest version. Raises DataError AW-DATA-10."""
+    """The version "docs@v1", or the newest version of "docs". Raises DataError AW-DATA-10."""
     exact = store.rows(VERSIONS, {"id": name})
     found = exact[0] if exact else newest_version(store, name)
     if found is not None:
         return found
     known = {known_id for version in list_versions(store) for known_id in (version.id, version.dataset)}
     near = tuple(difflib.get_close_matches(name, sorted(known), 3, 0.3))
-    nearest = f"nearest: {', '.join(near)}; " if near else ""
-    message = f"no data set or version called {name!r}"
-    hint = f"{nearest}archwright data list names them, archwright data ingest makes one"
+    nearest = f"similar names: {', '.join(near)}; " if near else ""
+    message = f"there is no data set or version {name!r}"
+    hint = f"{nearest}list all: archwright data list; make one: archwright data ingest"
     raise DataError("AW-DATA-10", message, where=ErrorLocation(field=name), hint=hint, nearest=near)
 
 
-def write_version_record(home: Home, version: DatasetVersion) -> None:
+def commit_version(home: Home, draft: VersionDraft, version: DatasetVersion) -> None:
+    """Write the record of the version beside its table, then commit the table."""
     write_json(home.folder("lake", "versions", version.dataset) / f"v{version.version}.json", version)
+    draft.commit()
 
 
 def register_version(home: Home, store: Store, version: DatasetVersion) -> None:
@@ -69,7 +72,7 @@ def repair_index(home: Home, store: Store, dataset: str) -> None:
     paths = home.folder("lake", "versions", dataset).glob("v*.json")
     noted = {int(path.stem[1:]): path for path in paths if path.stem[1:].isdecimal()}
     missing = sorted(noted.keys() - there)
-    table = iceberg_tables.load_table(home, dataset) if missing else None  # only then worth loading the table's library
+    table = iceberg_tables.load_table(home, dataset) if missing else None  # its library takes long to load
     committed = {} if table is None else iceberg_tables.read_version_tags(table)
     for number in missing:
         try:

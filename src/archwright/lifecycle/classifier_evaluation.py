@@ -3,8 +3,8 @@
 export     the largest difference between served probabilities and those of the trained model (PyTorch, LightGBM).
            Two negative controls must exceed the limit: the untrained model, and the trained model's answers
            shifted by one row
-quality    the interval of balanced accuracy lies above the score of always naming the commonest class. Plain
-           accuracy would reward that: with 93 % normal rows, a model that never warns is right in 93 %
+quality    the interval of balanced accuracy lies above the score of a constant answer, the most frequent class. Plain
+           accuracy would reward a constant answer: with 93 % normal rows, a model that never warns is right in 93 %
 not worse than production    the paired difference in balanced accuracy, over rows held out for both models, is not
            significantly below 0
 """
@@ -25,6 +25,7 @@ from archwright.errors import DataError, EngineError, ErrorLocation, ModelError,
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.lake import version_index
+from archwright.lake.lazy_modules import np
 from archwright.lifecycle import classifier_metrics, evaluation_engine, model_registry
 from archwright.store import Store
 from archwright.training import classifier_data, image_classifier, tabular_classifier, training_data, training_runs
@@ -61,17 +62,16 @@ def evaluate_classifier(store: Store, home: Home, model: ModelVersion) -> tuple[
     truth = classifier_data.encode_labels(part, found, spec, model.labels).tolist()
     held = HeldOutRows(part.ids, part.keys, _build_inputs(part, trained.notes, found, spec), truth)
     if not held.ids:
-        hint = "train it with held_out: 0.1 on more rows"
+        hint = "train it again with held_out: 0.1 and more rows"
         message = f"{model.id} cannot be evaluated: its data set has no held-out row"
         raise ModelError("AW-MOD-31", message, where=ErrorLocation(field=model.dataset_version), hint=hint)
     more = _build_inputs(take_rows(found.train, max(0, MIN_EXPORT_ROWS - len(held.ids))), trained.notes, found, spec)
-    np, _ = classifier_data.import_libraries()
-    asked = np.concatenate([held.numbers, more])
-    answers = _query_engine(home, model, asked)
+    queried = np.concatenate([held.numbers, more])
+    answers = _query_engine(home, model, queried)
     named = answers[: len(held.ids)].argmax(axis=1).tolist()
     usual = Counter(classifier_data.encode_labels(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
     scores, quality = score_quality(held.truth, named, model.labels, usual)
-    gates = [check_export(answers, trained, asked), quality]
+    gates = [check_export(answers, trained, queried), quality]
     rival = model_registry.production_versions(store).get(model.name)
     if rival is not None and rival.id != model.id:
         against = _compare_with_production(store, home, rival, (model, spec), held, named)
@@ -88,23 +88,21 @@ def take_rows(part: DataSplit, rows: int) -> DataSplit:
 
 
 def check_export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
-    """The gate "export": the engine's answers to the rows are the trained model's."""
-    import numpy as np  # noqa: PLC0415
-
+    """The gate "export": the engine gives the rows the same probabilities as the trained model."""
     wanted = trained.answers(rows)
     near = float(np.abs(answers - wanted).max())
     untrained = float(np.abs(answers - trained.untrained(rows)).max())
     moved = float(np.abs(answers - np.roll(wanted, 1, axis=0)).max())
     control = min(untrained, moved)
     if near > EXPORT_LIMIT:
-        verdict = "what is served is not what was trained"
+        verdict = "the served model differs from the trained model"
     elif control <= EXPORT_LIMIT:
-        verdict = "a control passes too: the model answers as if it had learned nothing, or the same to every row"
+        verdict = "a control passes too: the model answers like an untrained model, or gives every row the same answer"
     else:
-        verdict = "what is served is what was trained"
+        verdict = "the served model is the trained model"
     figures = (
         f"probabilities differ by at most {near:.1e} over {len(rows)} rows, limit {EXPORT_LIMIT:.0e}; "
-        f"controls: the model before training {untrained:.2g}, the answers of the row before {moved:.2g}"
+        f"controls: untrained model {untrained:.2g}, answers of the previous row {moved:.2g}"
     )
     passed, detail = near <= EXPORT_LIMIT < control, f"{verdict}: {figures}"
     return Gate(name=EXPORT_GATE, passed=passed, detail=detail, value=near, limit=EXPORT_LIMIT, control=control)
@@ -113,7 +111,7 @@ def check_export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
 def score_quality(
     truth: Sequence[int], named: Sequence[int], labels: Sequence[str], usual: int
 ) -> tuple[tuple[Score, ...], Gate]:
-    """Scores and the gate "quality"; `usual` is the commonest class of the training rows."""
+    """Scores and the gate "quality"; `usual` is the most frequent class of the training rows."""
     items, counts = len(truth), classifier_metrics.count_recognised(truth, named)
     right = classifier_metrics.wilson_interval(sum(found for found, _ in counts.values()), items)
     even = classifier_metrics.balanced_accuracy(counts)
@@ -122,7 +120,7 @@ def score_quality(
     guess = (1 if usual in counts else 0) / len(counts)
     scores = (right.to_score("accuracy", items, share, name), even.to_score("balanced_accuracy", items, guess, name))
     better = even.low > guess
-    verdict = "better than guessing" if better else "not shown to be better than guessing"
+    verdict = "better than a constant answer" if better else "not shown to be better than a constant answer"
     detail = (
         f"{verdict}: balanced accuracy {even} against {guess:.4f} of {name}; accuracy {right} "
         f"against {share:.4f}; {items} held-out rows of {len(counts)} classes"
@@ -140,22 +138,22 @@ def _compare_with_production(
 ) -> tuple[tuple[Score, ...], Gate]:
     model, spec = mine
     try:
-        said = _predict_with_production(store, home, rival, mine, len(held.ids))
+        predicted = _predict_with_production(store, home, rival, mine, len(held.ids))
         share = min(spec.held_out, training_runs.load_spec(home, rival.run).held_out)
     except (TrainError, DataError, EngineError) as error:
         detail = (
-            f"cannot be compared with {rival.id}, which is in production: {error.message}. If that is meant, "
-            f"roll {model.name} back first: archwright models rollback {model.name}"
+            f"cannot be compared with {rival.id}, which is in production: {error.message}. If {rival.id} may be "
+            f"replaced without a comparison, roll it back first: archwright models rollback {model.name}"
         )
         return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
     # Only rows held out for both models count: those below the smaller of the two shares.
     fair = [place for place, key in enumerate(held.keys) if training_data.is_held_out(key, share)]
     if not fair:
-        detail = f"cannot be compared with {rival.id}: no row is held out for both; train with the same held_out"
+        detail = f"cannot be compared with {rival.id}: no row is held out for both. Train both with the same held_out"
         return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
     truth = [held.truth[place] for place in fair]
     wanted = [model.labels[is_a] if is_a != classifier_data.UNKNOWN_LABEL else None for is_a in truth]
-    old = [said[place] == label for place, label in zip(fair, wanted, strict=True)]
+    old = [predicted[place] == label for place, label in zip(fair, wanted, strict=True)]
     new = [named[place] == is_a for place, is_a in zip(fair, truth, strict=True)]
     change = classifier_metrics.balanced_accuracy_change(truth, old, new)
     passed = change.high >= 0.0
@@ -171,9 +169,7 @@ def _compare_with_production(
 def _predict_with_production(
     store: Store, home: Home, rival: ModelVersion, mine: tuple[ModelVersion, TrainSpec], rows: int
 ) -> list[str | None]:
-    """The production version's labels of the first held-out rows; None for a row that it refuses."""
-    import numpy as np  # noqa: PLC0415
-
+    """The production version's labels of the first held-out rows; None for a refused row."""
     classifier = Classifier(read_onnx(home.model(rival.sha256, "onnx"), rival.sha256))
     notes = classifier.notes
     model, spec = mine
@@ -181,7 +177,7 @@ def _predict_with_production(
     found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), theirs)
     numbers = _build_inputs(take_rows(found.held_out, rows), notes, found, theirs)
     if numbers.shape[1:] != (notes.size,):
-        raise TrainError("AW-TRN-44", f"it takes {notes.size} numbers, these rows have {numbers.shape[1]}")
+        raise TrainError("AW-TRN-44", f"its rows have {notes.size} numbers, the held-out rows {numbers.shape[1]}")
     required = [name not in notes.missing for name in notes.features or range(notes.size)]
     refused = (np.isnan(numbers) & required).any(axis=1)
     best = classifier.predict_probabilities(numbers).argmax(axis=1)
@@ -194,8 +190,8 @@ def _load_trained(home: Home, model: ModelVersion, found: TrainingData, spec: Tr
     try:
         return task(folder, found, spec, model.labels)
     except FileNotFoundError as error:
-        hint = "train it again: what is served can only be held against what was trained"
-        message = f"what {model.id} was trained to is gone"
+        hint = "train it again: the export gate compares the served model with the trained model"
+        message = f"the trained model of {model.id} is missing"
         raise ModelError("AW-MOD-32", message, where=ErrorLocation(str(error.filename or folder)), hint=hint) from error
 
 
@@ -207,8 +203,6 @@ def _build_inputs(part: DataSplit, notes: ModelSignature, found: TrainingData, s
 
 
 def _query_engine(home: Home, model: ModelVersion, rows: Any) -> Any:
-    import numpy as np  # noqa: PLC0415
-
     config = EngineConfig(
         engine="onnx",
         socket=evaluation_engine.socket_name(),
@@ -219,16 +213,16 @@ def _query_engine(home: Home, model: ModelVersion, rows: Any) -> Any:
         model_sha256=model.sha256,
     )
     listed = [[None if value != value else value for value in row] for row in rows.tolist()]
-    with evaluation_engine.run_engine(home, config) as engine:
-        labels, found = asyncio.run(_send_rows(engine.client(), listed))
+    with evaluation_engine.run_engine(home, config) as address:
+        labels, found = asyncio.run(_send_rows(EngineClient(address), listed))
     if labels != model.labels:
-        message = f"the file of {model.id} names other classes than its record"
-        raise ModelError("AW-MOD-33", message, where=ErrorLocation(field=model.id), hint="train it again")
+        message = f"the file of {model.id} has other classes than its record"
+        raise ModelError("AW-MOD-33", message, where=ErrorLocation(field=model.id), hint="train the model again")
     return np.array(found, np.float64)
 
 
 async def _send_rows(client: EngineClient, rows: list[list[float | None]]) -> tuple[tuple[str, ...], list[list[float]]]:
-    """(classes, probabilities of each row)."""
+    """Returns (classes, probabilities of each row)."""
     found: list[list[float]] = []
     labels: tuple[str, ...] = ()
     batch = max(1, min(BATCH_ROWS, BATCH_CELLS // len(rows[0])))

@@ -17,7 +17,7 @@ Z_95 = NormalDist().inv_cdf(0.975)
 
 
 def wilson_interval(right: int, items: int) -> ConfidenceInterval:
-    """The share `right / items`. There must be an item."""
+    """The share `right / items` with Wilson's interval; `items` is at least 1."""
     share, weight = right / items, Z_95 * Z_95 / items
     middle = (share + weight / 2) / (1 + weight)
     reach = Z_95 * math.sqrt(share * (1 - share) / items + weight / items / 4) / (1 + weight)
@@ -25,7 +25,7 @@ def wilson_interval(right: int, items: int) -> ConfidenceInterval:
 
 
 def balanced_accuracy(counts: Mapping[int, tuple[int, int]]) -> ConfidenceInterval:
-    """Class -> (recognised, rows). There must be a class, and a row of each."""
+    """Balanced accuracy of `counts`: class -> (recognised, rows), with at least one class and one row of each."""
     shares = [wilson_interval(right, rows) for right, rows in counts.values()]
     value = math.fsum(share.value for share in shares) / len(shares)
     below = math.sqrt(math.fsum((share.value - share.low) ** 2 for share in shares)) / len(shares)
@@ -34,18 +34,18 @@ def balanced_accuracy(counts: Mapping[int, tuple[int, int]]) -> ConfidenceInterv
 
 
 def count_recognised(truth: Sequence[int], named: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Class -> (rows of it named rightly, rows of it)."""
+    """Class -> (correctly named rows of the class, all rows of the class)."""
     found: dict[int, tuple[int, int]] = {}
-    for is_a, said in zip(truth, named, strict=True):
+    for is_a, predicted in zip(truth, named, strict=True):
         right, rows = found.get(is_a, (0, 0))
-        found[is_a] = (right + (is_a == said), rows + 1)
+        found[is_a] = (right + (is_a == predicted), rows + 1)
     return found
 
 
 def balanced_accuracy_change(truth: Sequence[int], old: Sequence[bool], new: Sequence[bool]) -> ConfidenceInterval:
-    """The change of balanced accuracy from `old` to `new`, given whether each was right on each row.
+    """The change of balanced accuracy from `old` to `new`; each says per row if the model was right.
 
-    The mean over the classes of the mean difference, with the variance of stratified means.
+    It is the mean over the classes of the mean difference, with the variance of stratified means.
     """
     differences: dict[int, list[int]] = {}
     for is_a, before, after in zip(truth, old, new, strict=True):

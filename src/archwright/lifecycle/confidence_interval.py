@@ -1,6 +1,6 @@
 """95 % intervals of means by bootstrap over whole items, since the tokens of an item are correlated.
 
-Figures compared over the same items are resampled together. The draws are seeded: same figures, same interval.
+Figures compared over the same items are resampled together. The draws are seeded: equal figures give equal intervals.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ConfidenceInterval(NamedTuple):
 
 
 def bootstrap_interval(items: Sequence[T], figure: Callable[[Sequence[T]], float]) -> ConfidenceInterval:
-    """`figure` of the items with its 95 % interval over resamplings. There must be an item."""
+    """`figure` of the items with its 95 % interval over resamplings; needs at least one item."""
     draw = random.Random(SEED).choices
     found = sorted(figure(draw(items, k=len(items))) for _ in range(RESAMPLES))
     cut = int(TAIL_SHARE * RESAMPLES)

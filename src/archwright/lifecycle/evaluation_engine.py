@@ -1,7 +1,7 @@
 """Runs the real engine as the platform does, and queries the log-probabilities that it serves.
 
 Each query starts its own engine process, with or without an adapter, so kernels, quantisation and adapter are those of
-serving. The engine holds the end of a pipe to this process, so it ends with it.
+serving. The engine reads a pipe from this process, so it ends when this process ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archwright.engines.embedded_engine import EmbeddedEngine
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import EngineError, ErrorLocation, ModelError
 from archwright.home import Home, write_atomic
@@ -46,25 +45,25 @@ class LogProbabilityQuery(NamedTuple):
     top: int
 
 
-def query_log_probabilities(home: Home, config: EngineConfig, asking: LogProbabilityQuery) -> list[dict[int, float]]:
+def query_log_probabilities(home: Home, config: EngineConfig, query: LogProbabilityQuery) -> list[dict[int, float]]:
     """For each prompt the `top` likeliest next tokens with log-probabilities."""
-    with run_engine(home, config) as engine:
-        return asyncio.run(_send_prompts(engine.client(), asking))
+    with run_engine(home, config) as address:
+        return asyncio.run(_send_prompts(EngineClient(address), query))
 
 
-async def _send_prompts(client: EngineClient, asking: LogProbabilityQuery) -> list[dict[int, float]]:
+async def _send_prompts(client: EngineClient, query: LogProbabilityQuery) -> list[dict[int, float]]:
     request = {
         "n_predict": 1,
-        "n_probs": asking.top,
+        "n_probs": query.top,
         "temperature": 0.0,
         "cache_prompt": True,
-        "logit_bias": [[asking.word, FORCING_BIAS]],
+        "logit_bias": [[query.word, FORCING_BIAS]],
     }
     try:
         # In sequence: the engine's cache then holds a prefix of the next prompt.
         return [
             _parse_top_tokens(await client.post("/completion", {"prompt": list(p), **request}), client.address)
-            for p in asking.prompts
+            for p in query.prompts
         ]
     finally:
         await client.close()
@@ -76,13 +75,13 @@ def _parse_top_tokens(reply: dict[str, Any], address: str) -> dict[int, float]:
         return {int(token["id"]): float(token["logprob"]) for token in first["top_logprobs"]}
     except (KeyError, IndexError, TypeError, ValueError) as error:
         message = f"the engine's reply has no log-probabilities: {type(error).__name__} {error}"
-        hint = "the installed xllamacpp speaks differently: pip install --upgrade 'archwright[local]'"
+        hint = "install the supported xllamacpp: pip install --upgrade 'archwright[local]'"
         raise EngineError("AW-ENG-03", message, where=ErrorLocation(address), hint=hint) from error
 
 
 @contextmanager
-def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[EmbeddedEngine]:
-    """The ready engine. Raises ModelError AW-MOD-30 with its last log line if it does not start."""
+def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[str]:
+    """The address of the ready engine. Raises ModelError AW-MOD-30 with its last log line if it does not start."""
     _remove_leftovers(home)
     file, log = home.config(config.socket), home.log(config.socket)
     write_atomic(file, msgspec.json.encode(config))
@@ -92,9 +91,9 @@ def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHI
         with log.open("wb") as sink:
             process = Popen(argv, stdin=PIPE, stdout=sink, stderr=sink, env=env, start_new_session=True)
         try:
-            engine = EmbeddedEngine(home, config)
-            asyncio.run(_wait_until_ready(engine, process, log, deadline_s))
-            yield engine
+            address = f"unix:{home.socket(config.socket)}"
+            asyncio.run(_wait_until_ready(config.alias, EngineClient(address), process, log, deadline_s))
+            yield address
         finally:
             _stop_process(process)
         log.unlink(missing_ok=True)  # not after a failure: the error names the log
@@ -123,22 +122,24 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-async def _wait_until_ready(engine: EmbeddedEngine, process: Popen[bytes], log: Path, deadline_s: float) -> None:
-    client, begin = engine.client(), time.monotonic()
+async def _wait_until_ready(
+    model: str, client: EngineClient, process: Popen[bytes], log: Path, deadline_s: float
+) -> None:
+    begin = time.monotonic()
     try:
-        while not await client.healthy(engine.health_path):
+        while not await client.healthy():
             if process.poll() is not None:
                 reason = read_last_error(log) or f"it ended with status {process.returncode}"
-                raise _start_error(engine.config, reason, log)
+                raise _start_error(model, reason, log)
             if time.monotonic() - begin > deadline_s:
-                raise _start_error(engine.config, f"not ready within {deadline_s:g} s", log)
+                raise _start_error(model, f"it was not ready within {deadline_s:g} s", log)
             await asyncio.sleep(TICK_S)
     finally:
         await client.close()
 
 
 def read_last_error(log: Path) -> str:
-    """The last error in the engine's log, else its last line."""
+    """The last error in the engine's log, otherwise its last line."""
     with log.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
@@ -146,9 +147,9 @@ def read_last_error(log: Path) -> str:
     return (errors or lines or [""])[-1]
 
 
-def _start_error(config: EngineConfig, reason: str, log: Path) -> ModelError:
-    message = f"the engine that would serve {config.alias} did not start: {reason}"
-    hint = "the log says more; nothing was changed, and `archwright models evaluate` can be run again"
+def _start_error(model: str, reason: str, log: Path) -> ModelError:
+    message = f"the engine for {model} did not start: {reason}"
+    hint = "read the log, then run `archwright models evaluate` again; nothing was changed"
     return ModelError("AW-MOD-30", message, where=ErrorLocation(str(log)), hint=hint)
 
 

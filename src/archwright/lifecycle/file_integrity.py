@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from archwright.contract.lineage import ModelVersion
 from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.home import Home
 from archwright.lifecycle import model_registry
 from archwright.store import Store
 from archwright.training import run_execution, training_runs
+from archwright.training.atomic_directory import compute_digest
 
 
 def restore_file(store: Store, home: Home, model: ModelVersion) -> None:
@@ -24,18 +23,17 @@ def restore_file(store: Store, home: Home, model: ModelVersion) -> None:
 
 
 def check_file(home: Home, model: ModelVersion) -> None:
-    """Reads the whole file. Raises ModelError AW-MOD-23 if it is missing or altered."""
+    """Compare the digest of the file. Raises ModelError AW-MOD-23 if the file is missing or altered."""
     path = home.model(model.sha256, model.format)
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = compute_digest(path)
     except FileNotFoundError:
         found = ""
     except OSError as error:
         raise from_os_error(error) from error
     if found == model.sha256:
         return
-    state = f"has been altered (SHA-256 {found[:12]}, registered {model.sha256[:12]})" if found else "is missing"
-    first = "remove it; then " if found else ""
-    hint = f"{first}`archwright models evaluate {model.id}` makes it again from its run"
+    state = f"was altered (SHA-256 {found[:12]}, registered {model.sha256[:12]})" if found else "is missing"
+    first = "remove it, then " if found else ""
+    hint = f"{first}run `archwright models evaluate {model.id}`, which restores it from its run"
     raise ModelError("AW-MOD-23", f"the file of {model.id} {state}", where=ErrorLocation(str(path)), hint=hint)

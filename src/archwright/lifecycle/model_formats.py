@@ -1,17 +1,16 @@
-"""Accepted model files: safetensors, GGUF and ONNX. Pickles can run code and are refused unopened.
+"""Accepted model files: safetensors, GGUF and ONNX. Pickles can run code and are refused without loading them.
 
 A file is identified by its first bytes and its suffix, so a renamed pickle is refused too.
 """
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import NoReturn
 
 from archwright.contract.lineage import ModelFormat
 from archwright.errors import ErrorLocation, ModelError, from_os_error
-from archwright.training.training_spec import PICKLE_SUFFIXES
+from archwright.training.training_spec import PICKLE_SUFFIXES, format_conversion_command
 
 FORMAT_BY_SUFFIX: dict[str, ModelFormat] = {".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx"}
 HEADER_LIMIT_BYTES = 100_000_000
@@ -32,28 +31,16 @@ def check_format(path: Path) -> ModelFormat:
         refuse_pickle(path)
     form = FORMAT_BY_SUFFIX.get(path.suffix.lower())
     if form is None or not _matches_signature(form, head, size_bytes):
-        message = f"not a model file of ours: {path.name}" + (f" does not begin as {form} does" if form else "")
-        hint = "safetensors, GGUF and ONNX are taken, each under its own ending"
+        message = f"not an accepted model file: {path.name}" + (f" does not begin like a {form} file" if form else "")
+        hint = "give a safetensors, GGUF or ONNX file with the suffix of its format"
         raise ModelError("AW-MOD-02", message, where=ErrorLocation(str(path)), hint=hint)
     return form
 
 
 def refuse_pickle(path: Path) -> NoReturn:
-    message = f"{path.name} is a pickle: opening one runs whatever code is in it"
-    hint = f"convert it where you trust it: {format_conversion_command(path)}"
+    message = f"{path.name} is a pickle: loading a pickle runs the code in it"
+    hint = f"convert it if you trust its source: {format_conversion_command(path)}"
     raise ModelError("AW-MOD-01", message, where=ErrorLocation(str(path)), hint=hint)
-
-
-def format_conversion_command(path: Path) -> str:
-    """The command that converts a pickled state dict to safetensors without running its code."""
-    load = "torch.load" + f"({str(path)!r}, weights_only=True, map_location='cpu')"
-    code = (
-        "import torch, safetensors.torch; "
-        f"safetensors.torch.save_file({{k: v.contiguous() for k, v in {load}.items()}}, "
-        f"{str(path.with_suffix('.safetensors'))!r})"
-    )
-    # Plain quotes are easier to read; they are safe if the code has no character special to the shell.
-    return f"python -c {shlex.quote(code)}" if set('"$`!\\') & set(code) else f'python -c "{code}"'
 
 
 def _matches_signature(form: ModelFormat, head: bytes, size_bytes: int) -> bool:
@@ -62,5 +49,5 @@ def _matches_signature(form: ModelFormat, head: bytes, size_bytes: int) -> bool:
     if form == "safetensors":
         length = int.from_bytes(head[:8], "little")
         return len(head) > 8 and length <= min(size_bytes, HEADER_LIMIT_BYTES) and head[8:9] == b"{"
-    # A protobuf message whose first field is the format's version: tag 1 as a number.
+    # A protobuf message whose first field is the version of the format: tag 1, a number.
     return head[:1] == b"\x08"

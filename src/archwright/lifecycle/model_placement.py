@@ -1,7 +1,7 @@
-"""Where a model version is served.
+"""Finds the place where a model version is served.
 
-A text model is served at the workload of its name, over the plan's base; a classifier at its own endpoint, whose name
-no workload may have.
+A text model is served at the workload of its name, on the plan's base. A classifier is served at its own endpoint; no
+workload may have the same name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def read_plan(home: Home) -> Plan | None:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = f"the plan of this home cannot be read: {error}"
-        hint = "run `archwright up` again: it writes this file anew"
+        hint = "run `archwright up` again: it rewrites this file"
         raise PlanFileError("AW-FILE-03", message, where=ErrorLocation(str(home.plan)), hint=hint) from error
 
 
@@ -33,17 +33,17 @@ def find_pool(plan: Plan | None, model: ModelVersion) -> Pool | None:
 
 
 def find_misfit(plan: Plan | None, model: ModelVersion) -> str:
-    """Why this plan cannot serve the model; empty if it can or if there is no plan."""
+    """The reason why this plan cannot serve the model; empty if it can, or without a plan."""
     if plan is None:
         return ""
     pool = find_pool(plan, model)
     if model.task != "text-lora":
-        return "" if pool is None else f"{model.name} is a workload of the plan, which serves text"
+        return "" if pool is None else f"{model.name} is also the name of a workload of the plan, which serves text"
     workloads = ", ".join(sorted({name for pool in plan.pools for name in pool.workloads})) or "none"
     if pool is None:
-        return f"the plan has no workload called {model.name} (its workloads: {workloads})"
+        return f"the plan has no workload named {model.name} (its workloads: {workloads})"
     if pool.launch.engine == "external":
-        return f"the plan serves {model.name} from {pool.launch.url}, where no adapter of ours can be loaded"
+        return f"the plan serves {model.name} from {pool.launch.url}, and archwright cannot load an adapter there"
     if pool.artefact is not None and pool.artefact.sha256 != model.base_sha256:
-        return f"the plan serves {model.name} with {pool.model}, and this is an adapter for {model.base}"
+        return f"the plan serves {model.name} with {pool.model}, but the adapter is for {model.base}"
     return ""

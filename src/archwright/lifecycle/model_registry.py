@@ -1,8 +1,8 @@
 """The registry: model versions, evaluations, and promotions per endpoint, in append-only tables.
 
 An endpoint serves its newest promotion; earlier rows say what was in production at a time. Promotions have unique
-numbers within an endpoint ("assistant#3"), so of two concurrent changes one is refused. A model file is stored before
-its record and the record before its edges; `complete_edges` adds edges that a crash left out.
+numbers within an endpoint ("assistant#3"), so one of two concurrent changes is refused. A model file is stored before
+its record and the record before its edges; `complete_edges` adds edges that are missing after a crash.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import tempfile
+import shutil
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +26,7 @@ from archwright.contract.lineage import (
     format_node,
 )
 from archwright.engines.gguf import read_gguf
-from archwright.engines.model_files import missing_model_error
+from archwright.engines.model_files import missing_model_error, open_scratch
 from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.home import Home
 from archwright.lake import version_index
@@ -40,9 +39,6 @@ MODELS = RecordTable("model_versions", ModelVersion, unique=("name", "version"),
 EVALUATIONS = RecordTable("evaluations", Evaluation, unique=("id",), index=("model",))
 PROMOTIONS = RecordTable("promotions", Promotion, unique=("id",), index=("endpoint",))
 
-PIECE_BYTES = 1 << 20
-LEFTOVER_PREFIX = ".model-"
-ABANDONED_AFTER_S = 24 * 3600.0
 NOT_STATED = "not stated"
 Relation = Literal["produced-by", "trained-on"]
 
@@ -53,20 +49,20 @@ def list_models(store: Store) -> list[ModelVersion]:
 
 
 def find_model(store: Store, name: str) -> ModelVersion:
-    """A version by its id ("assistant@v2"), or the newest of a name. Raises ModelError AW-MOD-10."""
+    """A version by its id ("assistant@v2"), or the newest version of a name. Raises ModelError AW-MOD-10."""
     versions = store.rows(MODELS, {"name": name.partition("@")[0]})
     for version in reversed(versions):
         if name in (version.id, version.name):
             return version
     known = [version.id for version in (versions or list_models(store))]
-    hint = f"known: {', '.join(known[-5:])}" if known else "train one: archwright train SPEC"
+    hint = f"use one of: {', '.join(known[-5:])}" if known else "train a model: archwright train SPEC"
     near = tuple(difflib.get_close_matches(name, known, 3, 0.3))
     message = f"no model version called {name!r}"
     raise ModelError("AW-MOD-10", message, where=ErrorLocation(field=name), hint=hint, nearest=near)
 
 
 def newest_evaluation(store: Store, model: str) -> Evaluation | None:
-    """The newest evaluation of a version by its id; None if there is none."""
+    """The newest evaluation of the version with the id `model`, None without an evaluation."""
     found = store.rows(EVALUATIONS, {"model": model}, newest_first=True, limit=1)
     return found[0] if found else None
 
@@ -116,8 +112,8 @@ def append_promotion(
     except ConflictError as error:
         newest = promotion_history(store, endpoint)[-1]
         other = f"{newest.by} (to {newest.model or 'the plan'})"
-        message = f"what {endpoint} serves was changed at the same moment by {other}"
-        hint = f"look at `archwright models history {endpoint}`, then decide again"
+        message = f"the model of {endpoint} was changed at the same time by {other}"
+        hint = f"run `archwright models history {endpoint}`, then repeat the change if it is still right"
         raise ModelError("AW-MOD-20", message, where=ErrorLocation(field=newest.id), hint=hint) from error
     return made
 
@@ -149,51 +145,39 @@ def _store_artefact(home: Home, run: TrainingRun, result: TrainedArtefact) -> tu
     base = home.model(run.base_sha256)
     if not base.is_file():
         raise missing_model_error(run.base, base)
-    exported = home.folder("models") / f"{LEFTOVER_PREFIX}{run.id}"
-    try:
+    with open_scratch(home, time.time()) as scratch:
+        exported = scratch / "adapter.gguf"
         adapter_export.export_adapter(base, folder, exported)
         return "gguf", *store_file(home, exported, "gguf")
-    finally:
-        exported.unlink(missing_ok=True)
 
 
 def store_file(home: Home, source: Path, form: str) -> tuple[str, int]:
     """Copy a file atomically into the home's models under its digest: (digest, bytes)."""
-    folder = home.folder("models")
-    _remove_leftovers(folder)
-    digest, size_bytes = hashlib.sha256(), 0
     try:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=LEFTOVER_PREFIX)
-        try:
-            with os.fdopen(handle, "wb") as sink, source.open("rb") as data:
-                while piece := data.read(PIECE_BYTES):
-                    digest.update(piece)
-                    size_bytes += sink.write(piece)
-                sink.flush()
-                os.fsync(sink.fileno())
-            os.replace(name, home.model(digest.hexdigest(), form))
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with open_scratch(home, time.time()) as scratch:
+            copied = scratch / "model"
+            shutil.copyfile(source, copied)
+            with copied.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+                size_bytes = file.tell()
+            os.replace(copied, home.model(sha256, form))
     except OSError as error:
         raise from_os_error(error) from error
-    return digest.hexdigest(), size_bytes
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove leftovers of killed registrations; those of running ones are younger."""
-    for left in folder.glob(f"{LEFTOVER_PREFIX}*"):
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > ABANDONED_AFTER_S:
-                left.unlink()
+    return sha256, size_bytes
 
 
 def _append_version(
     store: Store, home: Home, run: TrainingRun, artefact: tuple[TrainedArtefact, ModelFormat, str, int]
 ) -> ModelVersion:
-    """The run's version, else a new one. Retries if another process takes the number."""
+    """The run's version, else a new version. Retries if another process takes the number."""
     result, form, sha256, size_bytes = artefact
-    licence = _describe_licence(store, home, run)
+    parts = [
+        f"data {run.dataset_version}: {version_index.find_version(store, run.dataset_version).licence or NOT_STATED}"
+    ]
+    if run.base_sha256:
+        stated = read_gguf(home.model(run.base_sha256)).values.get("general.license") or NOT_STATED
+        parts.append(f"base {run.base}: {stated}")
     while True:
         versions_of_name = store.rows(MODELS, {"name": run.name})
         for version in versions_of_name:
@@ -213,7 +197,7 @@ def _append_version(
             dataset_version=run.dataset_version,
             base=run.base,
             base_sha256=run.base_sha256,
-            licence=licence,
+            licence="; ".join(parts),
             labels=result.labels,
             input_shape=result.input_shape,
         )
@@ -224,18 +208,8 @@ def _append_version(
         return made
 
 
-def _describe_licence(store: Store, home: Home, run: TrainingRun) -> str:
-    """The licence of the data and, for an adapter, of the base according to its file."""
-    data = version_index.find_version(store, run.dataset_version).licence or NOT_STATED
-    parts = [f"data {run.dataset_version}: {data}"]
-    if run.base_sha256:
-        stated = read_gguf(home.model(run.base_sha256)).values.get("general.license") or NOT_STATED
-        parts.append(f"base {run.base}: {stated}")
-    return "; ".join(parts)
-
-
 def complete_edges(store: Store, version: ModelVersion) -> None:
-    """Append missing edges of a version: a crash may have happened after its record was stored."""
+    """Append missing edges of a version, for example after a crash between its record and its edges."""
     model, run = format_node("model", version.id), format_node("run", version.run)
     dataset = format_node("dataset", version.dataset_version)
     wanted: tuple[tuple[str, str, Relation], ...] = (

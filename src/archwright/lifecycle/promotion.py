@@ -1,7 +1,7 @@
 """Promote a version, or roll back an endpoint. No other module changes what is in production.
 
-A promotion requires that the newest evaluation passed every gate, the file is undamaged, and the plan of this home has
-a place for the version. A rollback requires only the file, since its target was promoted before.
+A promotion requires that the newest evaluation passed every gate, the file is undamaged, and the plan of this home
+can serve the version. A rollback requires only the file, since its target was promoted before.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def check_promotable(store: Store, home: Home, model: ModelVersion) -> list[Prom
     """
     seen = model_registry.promotion_history(store, model.name)
     if seen and seen[-1].model == model.id:
-        message = f"{model.id} is in production already"
-        hint = f"archwright models history {model.name}"
+        message = f"{model.id} is already in production"
+        hint = f"see its history: archwright models history {model.name}"
         raise ModelError("AW-MOD-24", message, where=ErrorLocation(field=seen[-1].id), hint=hint)
     _check_gates(model_registry.newest_evaluation(store, model.id), model)
     file_integrity.check_file(home, model)
     reason = model_placement.find_misfit(model_placement.read_plan(home), model)
     if reason:
-        message = f"{model.id} has no place in the plan of this home: {reason}"
-        hint = "bring up a plan that serves it (archwright up), or train under another name or base"
+        message = f"the plan of this home cannot serve {model.id}: {reason}"
+        hint = "start a plan that serves it (archwright up), or train it with another name or base"
         raise ModelError("AW-MOD-25", message, where=ErrorLocation(str(home.plan)), hint=hint)
     return seen
 
@@ -45,27 +45,27 @@ def promote_version(store: Store, home: Home, model: ModelVersion, by: str) -> P
 def _check_gates(found: Evaluation | None, model: ModelVersion) -> None:
     again = f"archwright models evaluate {model.id}"
     if found is None:
-        message = f"{model.id} was never evaluated: nobody knows whether it is any good"
+        message = f"{model.id} cannot be promoted: it has no evaluation"
         raise ModelError("AW-MOD-27", message, where=ErrorLocation(field=model.id), hint=again)
     failed = [gate for gate in found.gates if not gate.passed]
     if failed or not found.gates:
         reasons = "; ".join(f"gate {gate.name}: {gate.detail}" for gate in failed) or "its evaluation has no gate"
-        message = f"{model.id} may not be promoted: {reasons}"
-        hint = f"train a better version, or look again: {again}"
+        message = f"{model.id} cannot be promoted: {reasons}"
+        hint = f"train a better version, or repeat the evaluation: {again}"
         raise ModelError("AW-MOD-22", message, where=ErrorLocation(field=f"evaluation {found.id}"), hint=hint)
 
 
 def find_rollback_target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], str | None]:
-    """The endpoint's history and the previous version, None for the plan's own model.
+    """The endpoint's history and the id of the previous version, None for the plan's own model.
 
     Raises ModelError AW-MOD-26 (nothing to roll back), AW-MOD-23 (damaged file).
     """
     seen = model_registry.promotion_history(store, endpoint)
     if not seen or seen[-1].model is None:
-        state = "no version of ours is in production" if seen else "nothing was ever promoted on it"
+        state = "no trained version is in production" if seen else "it has no promotion"
         served = sorted(model_registry.production_versions(store))
         message = f"nothing to roll back on {endpoint}: {state}"
-        hint = f"in production: {', '.join(served)}" if served else "archwright models promote ID comes before it"
+        hint = f"choose an endpoint in production: {', '.join(served)}" if served else "archwright models promote ID"
         near = tuple(name for name in served if name != endpoint)
         raise ModelError("AW-MOD-26", message, where=ErrorLocation(field=endpoint), hint=hint, nearest=near)
     before = find_previous_model(seen)

@@ -1,4 +1,4 @@
-"""The trained model in float32, to measure quality and to compare the served model with.
+"""The trained model in float32: its quality is measured, and the served model is compared with it.
 
 Memory holds one copy of the base: it is loaded first, then the adapter is added.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from archwright.errors import ErrorLocation, ModelError, require_extra
+from archwright.lake.lazy_modules import torch
 from archwright.lifecycle import adapter_export
 from archwright.training import base_model, sequence_packing
 from archwright.training.sequence_packing import EncodedSample
@@ -21,8 +22,6 @@ class ReferenceModel:
     """`folder` is the dequantised copy of the base."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        with require_extra("train", "evaluating a language model"):
-            import torch  # noqa: PLC0415
         torch.set_num_threads(threads)
         self._model, self.tokenizer = base_model.load_base(folder, "float32")
 
@@ -38,8 +37,7 @@ class ReferenceModel:
             try:
                 self._model = PeftModel.from_pretrained(self._model, str(folder)).train(False)
             except (RuntimeError, ValueError) as error:
-                reason = f"it does not fit its base ({str(error).splitlines()[0]})"
-                message = f"not an adapter that can be exported: {reason}"
+                message = f"this adapter cannot be exported: it does not fit its base ({str(error).splitlines()[0]})"
                 hint = "train it again: archwright train SPEC"
                 raise ModelError("AW-MOD-03", message, where=ErrorLocation(str(folder)), hint=hint) from error
 
@@ -49,8 +47,6 @@ class ReferenceModel:
 
     def losses(self, items: Sequence[EncodedSample]) -> list[tuple[float, int]]:
         """For each item the sum of negative log-likelihoods in nats and the number of supervised tokens."""
-        import torch  # noqa: PLC0415
-
         found: list[tuple[float, int]] = []
         with torch.inference_mode():
             for batch in _pack_batches(items):
@@ -61,9 +57,7 @@ class ReferenceModel:
         return found
 
     def top_tokens(self, ids: Sequence[int], places: Sequence[int], top: int) -> list[dict[int, float]]:
-        """At each place the `top` likeliest tokens, given those before it."""
-        import torch  # noqa: PLC0415
-
+        """For each place the `top` likeliest tokens, given the tokens before the place."""
         plain = self._model.get_base_model() if hasattr(self._model, "get_base_model") else self._model
         with torch.inference_mode():
             hidden = plain.base_model(input_ids=torch.tensor([list(ids)]), use_cache=False).last_hidden_state[0]

@@ -48,28 +48,29 @@ def evaluate_text_model(
     """Scores against the base, and the gates quality and export; `tell` gets progress messages.
 
     Raises TrainError AW-TRN-22 (no run folder), ModelError AW-MOD-30 (the engine did not start), AW-MOD-31 (no held-out
-    rows)."""
+    rows).
+    """
     spec, job = training_runs.load_spec(home, model.run), training_runs.load_job(home, model.run)
     held = training_data.load_version(home, version_index.find_version(store, model.dataset_version), spec).held_out
     reference = ReferenceModel(base_model.prepare_base(home, model.base_sha256, model.base), job.threads)
     rows = held.table.slice(0, MAX_ITEMS).to_pylist()
     items = _limit_items(encode_row(reference.tokenizer, row, spec) for row in rows)
     if not items:
-        message = f"{model.id} cannot be evaluated: its data set has no held-out row with anything to learn from"
-        hint = "train it with held_out: 0.1 on more rows"
+        message = f"{model.id} cannot be evaluated: its data set has no held-out row with a supervised token"
+        hint = "train it again with held_out: 0.1 and more rows"
         raise ModelError("AW-MOD-31", message, where=ErrorLocation(field=model.dataset_version), hint=hint)
     windows = [window for item in items if (window := _cut_window(item)) is not None][:MAX_WINDOWS]
     tell(f"reading {len(items)} held-out items with {model.base}")
     plain_losses, plain_tokens = _measure_model(reference, items, windows)
-    tell(f"reading them with {model.id}")
+    tell(f"reading the held-out items with {model.id}")
     reference.load_adapter(home.run(model.run) / "result")
     tuned_losses, tuned_tokens = _measure_model(reference, items, windows)
     prompts = [window.ids[:place] for window in windows for place in window.places]
-    asking = LogProbabilityQuery(prompts, reference.find_whole_character(), LISTED_TOKENS)
+    query = LogProbabilityQuery(prompts, reference.find_whole_character(), LISTED_TOKENS)
     del reference
-    tell("asking the engine, with the adapter and without")
-    with_adapter = _query_engine(home, model, asking, model.sha256)
-    without = _query_engine(home, model, asking, None)
+    tell("querying the engine, with and without the adapter")
+    with_adapter = _query_engine(home, model, query, model.sha256)
+    without = _query_engine(home, model, query, None)
     numbers = [number for number, window in enumerate(windows) for _ in window.places]
     readings = zip(numbers, tuned_tokens, plain_tokens, with_adapter, without, strict=True)
     scores, quality = _quality_gate(plain_losses, tuned_losses, model)
@@ -110,9 +111,9 @@ def _cut_window(item: EncodedSample) -> TokenWindow | None:
 
 
 def _query_engine(
-    home: Home, model: ModelVersion, asking: LogProbabilityQuery, adapter_sha256: str | None
+    home: Home, model: ModelVersion, query: LogProbabilityQuery, adapter_sha256: str | None
 ) -> list[dict[int, float]]:
-    """The engine's answers at every place, with the engine settings of this home's plan."""
+    """The engine's top tokens at every place, with the engine settings of this home's plan."""
     pool = find_pool(read_plan(home), model)
     config = EngineConfig(
         engine="llamacpp",
@@ -125,7 +126,7 @@ def _query_engine(
         adapter_sha256=adapter_sha256,
         settings={} if pool is None else pool.launch.settings,
     )
-    return evaluation_engine.query_log_probabilities(home, config, asking)
+    return evaluation_engine.query_log_probabilities(home, config, query)
 
 
 def _quality_gate(
@@ -142,10 +143,10 @@ def _quality_gate(
     )
     enough = items >= export_gate.MIN_ITEMS
     better = enough and change.high < 0.0
-    few = f"only {items} held-out items, {export_gate.MIN_ITEMS} are needed: "
+    few = f"only {items} held-out items of {export_gate.MIN_ITEMS} that are needed: "
     verdict = "better than its base" if better else "not shown to be better than its base"
     detail = (
-        f"{'' if enough else few}{verdict}: {after.value:.4f} nats a token against {before.value:.4f}, change "
+        f"{'' if enough else few}{verdict}: {after.value:.4f} nats per token against {before.value:.4f}, change "
         f"{change.value:+.4f} with 95 % interval [{change.low:+.4f}, {change.high:+.4f}] over {items} held-out items"
     )
     return scores, Gate(name="quality", passed=better, detail=detail, value=change.high, limit=0.0)

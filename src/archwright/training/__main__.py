@@ -25,7 +25,7 @@ RAY_DRIVER_MODULE = "archwright.training.ray_driver"
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C end a running loop after its step and checkpoint, else the process at once."""
+    """SIGTERM and Ctrl-C end a running loop after its step and checkpoint; without a loop they end the process."""
 
     def __init__(self) -> None:
         self._looping = False
@@ -56,7 +56,8 @@ class ProgressReporter:
             with self._path.open("ab") as file:
                 file.write(msgspec.json.encode({"at": round(time.time(), 3), **msgspec.to_builtins(progress)}) + b"\n")
         except OSError as error:
-            print(f"progress is not kept: {error}", file=sys.stderr)  # a full disk ends it at the next checkpoint
+            # A full disk ends the run at the next checkpoint.
+            print(f"progress cannot be written: {error}", file=sys.stderr)
 
     def write_message(self, line: ProcessMessage) -> None:
         self._stream.write(msgspec.json.encode(line).decode() + "\n")
@@ -64,29 +65,29 @@ class ProgressReporter:
 
 
 def choose_driver(workers: int) -> Driver:
-    """This process or Ray workers. Raises MissingError AW-GET-01 without the extra for workers."""
+    """The driver for this process or for Ray workers. Raises MissingError AW-GET-01 without the extra for workers."""
     if workers == 1:
         return run_execution.drive_run
     if find_spec("ray") is None or find_spec(RAY_DRIVER_MODULE) is None:
         raise missing_extra("ray", "ray", "training with several workers")
-    crew: Driver = import_module(RAY_DRIVER_MODULE).drive_run
-    return crew
+    driver: Driver = import_module(RAY_DRIVER_MODULE).drive_run
+    return driver
 
 
 def main(arguments: Sequence[str]) -> int:
     stop = StopSignal()
     exit_with_parent()
-    # Libraries print to stdout, so messages go to a copy of it and stdout becomes stderr.
+    # Libraries print to stdout, so messages go to a copy of stdout, and stdout becomes stderr.
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
         home, run = Home(arguments[0]), arguments[1]
-        teller = ProgressReporter(stream, home, run)
+        reporter = ProgressReporter(stream, home, run)
         with boundary("training"):
             drive_run = choose_driver(training_runs.load_spec(home, run).workers)
-            drive_run(home, run, LoopHooks(teller.report_progress, stop))
+            drive_run(home, run, LoopHooks(reporter.report_progress, stop))
     except ArchwrightError as error:
-        teller.write_message(ProcessMessage(failure=msgspec.convert(error.as_dict(), SerialisedError)))
+        reporter.write_message(ProcessMessage(failure=msgspec.convert(error.as_dict(), SerialisedError)))
         print(error.lines(), file=sys.stderr, flush=True)
         return error.exit_status
     except KeyboardInterrupt:

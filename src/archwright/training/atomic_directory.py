@@ -1,7 +1,7 @@
 """Atomic directories: written to a temporary folder, checked by digest, renamed into place.
 
-The manifest lists every file with SHA-256 and size and is written last; files and folders are synced to disk. A crash
-leaves the old folder, the new folder, or a leftover that the next writer removes or restores.
+The manifest lists every file with SHA-256 and size and is written last; files and folders are synced to disk. After a
+crash the old or the new folder exists, or a leftover that the next writer removes or restores.
 """
 
 from __future__ import annotations
@@ -76,16 +76,16 @@ def write_files(target: Path, files: Mapping[str, bytes]) -> None:
 
 
 def find_damage(folder: Path) -> str:
-    """The first defect of the folder, empty if all files match the manifest. Reads all files."""
+    """Read all files. Returns the first defect of the folder, empty if all files match the manifest."""
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except OSError as error:
-        return f"it has no readable manifest ({error.strerror})"
+        return f"its manifest cannot be read ({error.strerror})"
     except msgspec.MsgspecError as error:
         return f"its manifest is damaged ({error})"
     for name, entry in manifest.files.items():
         try:
-            if (folder / name).stat().st_size != entry.size_bytes or _compute_digest(folder / name) != entry.sha256:
+            if (folder / name).stat().st_size != entry.size_bytes or compute_digest(folder / name) != entry.sha256:
                 return f"{name} is damaged"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
@@ -94,25 +94,16 @@ def find_damage(folder: Path) -> str:
 
 def read_files(folder: Path) -> dict[str, bytes]:
     """The files of the folder. Raises ValueError if a file does not match the manifest."""
-    found: dict[str, bytes] = {}
-    try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-        for name, entry in manifest.files.items():
-            data = (folder / name).read_bytes()
-            if hashlib.sha256(data).hexdigest() != entry.sha256:
-                raise ValueError(f"{name} is damaged")
-            found[name] = data
-    except OSError as error:
-        raise ValueError(f"{Path(str(error.filename)).name} cannot be read ({error.strerror})") from error
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"its manifest is damaged ({error})") from error
-    return found
+    if damage := find_damage(folder):
+        raise ValueError(damage)
+    manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    return {name: (folder / name).read_bytes() for name in manifest.files}
 
 
 def _write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     entries = {
-        str(path.relative_to(folder)): ManifestEntry(sha256=_compute_digest(path), size_bytes=path.stat().st_size)
+        str(path.relative_to(folder)): ManifestEntry(sha256=compute_digest(path), size_bytes=path.stat().st_size)
         for path in files
     }
     manifest = folder / MANIFEST
@@ -121,7 +112,8 @@ def _write_manifest(folder: Path) -> None:
         _sync_to_disk(path)
 
 
-def _compute_digest(path: Path) -> str:
+def compute_digest(path: Path) -> str:
+    """The SHA-256 of a file. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last two are kept; the newest undamaged one is restored."""
+"""Checkpoints of a run: the last two are kept, and the newest undamaged checkpoint is restored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CheckpointManager(Protocol):
 
 
 class LocalCheckpointManager:
-    """Checkpoints in a folder. `warn` is called for every damaged one."""
+    """Checkpoints in a folder. `warn` is called for every damaged checkpoint."""
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self._folder = folder
@@ -40,9 +40,9 @@ class LocalCheckpointManager:
             try:
                 return RestoredCheckpoint(step, atomic_directory.read_files(folder))
             except ValueError as error:
-                self._warn(f"the checkpoint of step {step} is passed over: {error}")
+                self._warn(f"the checkpoint of step {step} is skipped: {error}")
         if found:
-            self._warn("no checkpoint is whole: the run begins again from its first step")
+            self._warn("all checkpoints are damaged: the run starts again from its first step")
         return None
 
     def save(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:

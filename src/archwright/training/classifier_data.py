@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archwright.engines.onnx_file import LABEL_LIMIT, SIGNATURE_KEY, ModelSignature
-from archwright.errors import ErrorLocation, TrainError, require_extra
+from archwright.errors import ErrorLocation, TrainError
 from archwright.home import write_atomic
+from archwright.lake.lazy_modules import np, pa
 from archwright.training.trainer import TrainedArtefact
 from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_spec import TrainSpec
@@ -30,7 +31,7 @@ ProbabilityFunction = Callable[[Any], Any]
 
 
 class TrainedClassifier(NamedTuple):
-    """The trained and the untrained classifier, to compare served answers with."""
+    """The trained and the untrained classifier, whose answers are compared with served answers."""
 
     notes: ModelSignature
     answers: ProbabilityFunction
@@ -45,17 +46,15 @@ def collect_labels(data: TrainingData, spec: TrainSpec) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(_format_label(value, data, name) for value in texts))
     if 2 <= len(found) <= LABEL_LIMIT:
         return found
-    message = f"the column {name} of {data.version.id} holds {len(found):,} different values in the rows to train on"
-    hint = "a classifier needs at least two classes: bring in rows of the others"
+    message = f"the column {name} of {data.version.id} has {len(found):,} different values in the training rows"
+    hint = "ingest rows of at least two classes"
     if found[1:]:
-        hint = f"a classifier tells at most {LABEL_LIMIT:,} classes apart: is this the column of the labels?"
+        hint = f"name the column of the labels; a classifier has at most {LABEL_LIMIT:,} classes"
     raise TrainError("AW-TRN-40", message, where=ErrorLocation(field="columns: label"), hint=hint)
 
 
 def encode_labels(part: DataSplit, data: TrainingData, spec: TrainSpec, labels: Sequence[str]) -> Any:
     """The index of each row's class, UNKNOWN_LABEL if it is not among the labels."""
-    import numpy as np  # noqa: PLC0415
-
     name, index = spec.columns.label, {label: place for place, label in enumerate(labels)}
     values = part.table.column(name).to_pylist()
     return np.array([index.get(_format_label(value, data, name), UNKNOWN_LABEL) for value in values], np.int64)
@@ -66,18 +65,17 @@ def build_feature_matrix(part: DataSplit, names: Sequence[str], data: TrainingDa
 
     Raises TrainError AW-TRN-42 (not numeric), AW-TRN-43 (infinite, or beyond 32 bits).
     """
-    np, pa = import_libraries()
     made = np.empty((len(part.ids), len(names)), np.float32)
     for place, name in enumerate(names):
         column = part.table.column(name)
         if not any(is_a(column.type) for is_a in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)):
-            message = f"the column {name} of {data.version.id} holds {column.type}, not numbers"
-            hint = "leave it out of features, or turn it into numbers"
+            message = f"the column {name} of {data.version.id} contains {column.type}, not numbers"
+            hint = "remove it from features, or convert it to numbers"
             raise TrainError("AW-TRN-42", message, where=ErrorLocation(field=f"columns: {name}"), hint=hint)
         wide = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero(np.abs(wide) > FLOAT32_MAX)
         if wrong.size:
-            raise invalid_value_error(part, int(wrong[0]), name, "is infinite or beyond what 32 bits hold")
+            raise invalid_value_error(part, int(wrong[0]), name, "is infinite or exceeds a 32-bit float")
         made[:, place] = wide
     return made
 
@@ -88,12 +86,8 @@ def invalid_value_error(part: DataSplit, row: int, name: str, what: str) -> Trai
     if {"source_file", "source_row"} <= set(part.table.column_names):
         file, line = (part.table.column(column)[row].as_py() for column in ("source_file", "source_row"))
         place = f"{file}, row {line}"
-    hint = "correct it at its source and ingest again, or drop such rows in a recipe"
+    hint = "correct the source and ingest it again, or drop such rows with a recipe"
     return TrainError("AW-TRN-43", f"{name} {what}", where=ErrorLocation(field=place), hint=hint)
-
-
-def choose_learning_rate(spec: TrainSpec, usual: float) -> float:
-    return usual if spec.learning_rate is None else spec.learning_rate
 
 
 def weights_sha256(tensors: Mapping[str, Any]) -> str:
@@ -116,14 +110,6 @@ def write_onnx(folder: Path, model: Any, notes: ModelSignature) -> TrainedArtefa
     return TrainedArtefact(format="onnx", file=ONNX_FILE, labels=notes.labels, input_shape=notes.shape)
 
 
-def import_libraries() -> tuple[Any, Any]:
-    """numpy and pyarrow. Raises MissingError AW-GET-01."""
-    with require_extra("train", "training a classifier"):
-        import numpy as np  # noqa: PLC0415
-        import pyarrow as pa  # noqa: PLC0415
-    return np, pa
-
-
 def _format_label(value: object, data: TrainingData, name: str) -> str:
     """The label as in JSON; an integral float has the text of the integer. Raises TrainError AW-TRN-41."""
     if isinstance(value, bool):
@@ -132,7 +118,7 @@ def _format_label(value: object, data: TrainingData, name: str) -> str:
         return str(int(value)) if value.is_integer() else str(value)
     if isinstance(value, int | str) and value != "":
         return str(value)
-    message = f"the column {name} of {data.version.id} holds {str(value) or 'an empty text'!r}, which is no label"
-    hint = "labels are numbers, texts or booleans"
+    message = f"the column {name} of {data.version.id} contains {str(value) or 'an empty text'!r}, which is not a label"
+    hint = "use numbers, texts or booleans as labels"
     near = tuple(difflib.get_close_matches("label", data.version.columns, 1, 0.6))
     raise TrainError("AW-TRN-41", message, where=ErrorLocation(field="columns: label"), hint=hint, nearest=near)

@@ -1,8 +1,8 @@
 """Order of training rows: one permutation per epoch, cut into steps.
 
 A row's place in an epoch is the rank of SHA-256(seed, epoch, record_id), so a resumed run sees the same order.
-A step ends at the row that brings it nearest to its budget, and at the end of an epoch. A step that holds all rows
-(boosting) is not shuffled, since shuffling costs many times such a step.
+A step ends at the row that brings it nearest to its budget, and at the end of an epoch. A step with all rows (boosting)
+is not shuffled, since shuffling costs many times the step.
 """
 
 from __future__ import annotations

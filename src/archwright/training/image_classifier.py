@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 
 from archwright.engines.onnx_file import ModelSignature
-from archwright.errors import ErrorLocation, TrainError, require_extra
+from archwright.errors import ErrorLocation, TrainError
 from archwright.home import write_atomic
+from archwright.lake.lazy_modules import np, tensor_files, torch
 from archwright.training import classifier_data
 from archwright.training.classifier_data import FLOAT32_MAX, TrainedClassifier, invalid_value_error
 from archwright.training.trainer import StepResult, TrainedArtefact, TrainerSetup
@@ -36,25 +37,18 @@ IMAGE_COLUMN = "image"
 OPSET = 17
 
 
-def make_trainer(setup: TrainerSetup) -> ImageClassifierTrainer:
-    return ImageClassifierTrainer(setup)
-
-
 class ImageClassifierTrainer:
     def __init__(self, setup: TrainerSetup) -> None:
-        self._torch = torch = import_torch()
         torch.set_num_threads(setup.threads)
         spec, data = setup.spec, setup.data
-        self._crew = setup.crew
+        self._group = setup.group
         names = select_pixel_columns(data, spec)
         self._notes = build_notes(data, spec, names)
         self._rows = torch.from_numpy(build_pixel_matrix(data.train, names, data, spec))
         self._truth = torch.from_numpy(classifier_data.encode_labels(data.train, data, spec, self._notes.labels))
         self._rows_per_step = spec.rows_per_step
-        self._image = require_image(spec)
-        self._net = build_network(torch, self._image, len(self._notes.labels), spec.seed)
-        rate = classifier_data.choose_learning_rate(spec, LEARNING_RATE)
-        self._adam = torch.optim.Adam(self._net.parameters(), rate, foreach=False)
+        self._net = build_network(require_image(spec), len(self._notes.labels), spec.seed)
+        self._adam = torch.optim.Adam(self._net.parameters(), spec.learning_rate or LEARNING_RATE, foreach=False)
 
     def lengths(self) -> Sequence[int]:
         return [1] * len(self._truth)
@@ -63,7 +57,7 @@ class ImageClassifierTrainer:
         return self._rows_per_step
 
     def step(self, rows: Sequence[int]) -> StepResult:
-        torch, net = self._torch, self._net
+        net = self._net
         self._adam.zero_grad(set_to_none=False)
         loss = torch.zeros(())
         if rows:
@@ -72,25 +66,21 @@ class ImageClassifierTrainer:
             loss.backward()
         loss = loss.detach()
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
-        self._crew.mean([*gradients, loss], float(len(rows)))
+        self._group.mean([*gradients, loss], float(len(rows)))
         for parameter, gradient in zip(net.parameters(), gradients, strict=True):
             parameter.grad = gradient
         self._adam.step()
         return StepResult(float(loss), len(rows))
 
     def state(self) -> dict[str, bytes]:
-        from safetensors.torch import save  # noqa: PLC0415
-
         kept = {f"net.{name}": tensor for name, tensor in self._net.state_dict().items()}
         held = self._adam.state_dict()["state"]
         for place, values in held.items():
             kept |= {f"adam.{place}.{name}": tensor for name, tensor in values.items()}
-        return {"state.safetensors": save(kept), "state.json": json.dumps({"adam": sorted(held)}).encode()}
+        return {"state.safetensors": tensor_files.save(kept), "state.json": json.dumps({"adam": sorted(held)}).encode()}
 
     def restore(self, state: Mapping[str, bytes]) -> None:
-        from safetensors.torch import load  # noqa: PLC0415
-
-        kept = load(state["state.safetensors"])
+        kept = tensor_files.load(state["state.safetensors"])
         self._net.load_state_dict({name: kept[f"net.{name}"] for name in self._net.state_dict()})
         whole = self._adam.state_dict()
         whole["state"] = {
@@ -103,22 +93,19 @@ class ImageClassifierTrainer:
         return classifier_data.weights_sha256({name: tensor.numpy() for name, tensor in self._net.state_dict().items()})
 
     def save(self, folder: Path) -> TrainedArtefact:
-        from safetensors.torch import save  # noqa: PLC0415
+        write_atomic(folder / WEIGHTS_FILE, tensor_files.save(self._net.state_dict()))
+        return classifier_data.write_onnx(folder, export_onnx(self._net, self._notes), self._notes)
 
-        write_atomic(folder / WEIGHTS_FILE, save(self._net.state_dict()))
-        return classifier_data.write_onnx(folder, export_onnx(self._torch, self._net, self._notes), self._notes)
+
+make_trainer = ImageClassifierTrainer
 
 
 def load_trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tuple[str, ...]) -> TrainedClassifier:
     """The network in a run's `result` folder, evaluated in PyTorch."""
-    from safetensors.torch import load  # noqa: PLC0415
-
-    torch = import_torch()
     notes = build_notes(data, spec, select_pixel_columns(data, spec), labels)
-    net, untrained = (build_network(torch, require_image(spec), len(labels), spec.seed) for _ in range(2))
-    net.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()))
-    answers = partial(_predict_probabilities, torch)
-    return TrainedClassifier(notes, partial(answers, net), partial(answers, untrained))
+    net, untrained = (build_network(require_image(spec), len(labels), spec.seed) for _ in range(2))
+    net.load_state_dict(tensor_files.load((folder / WEIGHTS_FILE).read_bytes()))
+    return TrainedClassifier(notes, partial(_predict_probabilities, net), partial(_predict_probabilities, untrained))
 
 
 def select_pixel_columns(data: TrainingData, spec: TrainSpec) -> list[str]:
@@ -134,11 +121,11 @@ def build_notes(data: TrainingData, spec: TrainSpec, names: list[str], labels: t
     size = math.prod(shape)
     where = ErrorLocation(field="image")
     if size > PIXEL_LIMIT:
-        message = f"{size:,} numbers a picture are more than this small network takes ({PIXEL_LIMIT:,})"
-        raise TrainError("AW-TRN-44", message, where=where, hint="scale the pictures down before they are ingested")
+        message = f"a picture has {size:,} numbers, the network takes at most {PIXEL_LIMIT:,}"
+        raise TrainError("AW-TRN-44", message, where=where, hint="scale the pictures down before you ingest them")
     named = names != [IMAGE_COLUMN]
     if named and len(names) != size:
-        message = f"{data.version.id} has {len(names)} feature columns, a picture of {shape} needs {size}"
+        message = f"{data.version.id} has {len(names)} feature columns, but a picture of {shape} needs {size}"
         hint = "correct height, width and channels, or name the pixel columns in columns: features"
         raise TrainError("AW-TRN-44", message, where=where, hint=hint)
     labels = labels or classifier_data.collect_labels(data, spec)
@@ -147,7 +134,6 @@ def build_notes(data: TrainingData, spec: TrainSpec, names: list[str], labels: t
 
 def build_pixel_matrix(part: DataSplit, names: list[str], data: TrainingData, spec: TrainSpec) -> Any:
     """Raw pixels (pictures x pixels). Raises TrainError AW-TRN-43 for a missing pixel."""
-    np, _ = classifier_data.import_libraries()
     if names == [IMAGE_COLUMN]:
         rows = _parse_pixel_lists(part, require_image(spec))
     else:
@@ -161,17 +147,11 @@ def build_pixel_matrix(part: DataSplit, names: list[str], data: TrainingData, sp
 
 def require_image(spec: TrainSpec) -> ImageSpec:
     if spec.image is None:
-        raise TrainError("AW-TRN-02", "a picture's shape is missing", where=ErrorLocation(field="image"))
+        raise TrainError("AW-TRN-02", "the shape of the pictures is missing", where=ErrorLocation(field="image"))
     return spec.image
 
 
-def import_torch() -> Any:
-    with require_extra("train", "training an image classifier"):
-        import torch  # noqa: PLC0415
-    return torch
-
-
-def build_network(torch: Any, image: ImageSpec, labels: int, seed: int) -> Any:
+def build_network(image: ImageSpec, labels: int, seed: int) -> Any:
     """A network from raw pixels to scores. Convolutions keep the size, poolings halve each side above 1."""
     nn = torch.nn
     with torch.random.fork_rng(devices=[]):
@@ -183,11 +163,8 @@ def build_network(torch: Any, image: ImageSpec, labels: int, seed: int) -> Any:
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(pool)]
             height, width, inputs = height // pool[0], width // pool[1], outputs
         body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * height * width, labels))
-    return _wrap_network(torch, image, body)
 
-
-def _wrap_network(torch: Any, image: ImageSpec, body: Any) -> Any:
-    class Net(torch.nn.Module):  # type: ignore[misc]
+    class Net(nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.body = body
@@ -199,13 +176,13 @@ def _wrap_network(torch: Any, image: ImageSpec, body: Any) -> Any:
     return Net()
 
 
-def export_onnx(torch: Any, net: Any, notes: ModelSignature) -> Any:
-    """The network with its softmax as an ONNX model with a free batch size."""
+def export_onnx(net: Any, notes: ModelSignature) -> Any:
+    """The network with its softmax as an ONNX model of any batch size."""
     import onnx  # noqa: PLC0415
 
     whole, file = torch.nn.Sequential(net, torch.nn.Softmax(dim=1)).train(False), BytesIO()
     with warnings.catch_warnings():
-        # The exporter that needs no further package warns that it is deprecated.
+        # The exporter without further packages warns that it is deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             whole,
@@ -220,14 +197,13 @@ def export_onnx(torch: Any, net: Any, notes: ModelSignature) -> Any:
     return onnx.load_from_string(file.getvalue())
 
 
-def _predict_probabilities(torch: Any, net: Any, rows: Any) -> Any:
+def _predict_probabilities(net: Any, rows: Any) -> Any:
     with torch.inference_mode():
         return torch.softmax(net(torch.from_numpy(rows)), dim=1).double().numpy()
 
 
 def _parse_pixel_lists(part: DataSplit, image: ImageSpec) -> Any:
     """The lists of the image column, flat or nested; the lake stores them as JSON text."""
-    np, _ = classifier_data.import_libraries()
     shape, size = image.shape, math.prod(image.shape)
     allowed = {(size,), shape, shape[:2] if image.channels == 1 else shape}
     found = np.empty((len(part.ids), size), np.float32)
@@ -239,6 +215,6 @@ def _parse_pixel_lists(part: DataSplit, image: ImageSpec) -> Any:
         if picture.shape not in allowed:
             raise invalid_value_error(part, row, IMAGE_COLUMN, f"has the shape {picture.shape}, not {shape}")
         if (np.abs(picture) > FLOAT32_MAX).any():
-            raise invalid_value_error(part, row, IMAGE_COLUMN, "is beyond what 32 bits hold")
+            raise invalid_value_error(part, row, IMAGE_COLUMN, "exceeds a 32-bit float")
         found[row] = picture.reshape(-1)
     return found

@@ -12,9 +12,10 @@ from typing import Any
 
 from archwright.errors import TrainError, require_extra
 from archwright.home import Home, write_atomic
+from archwright.lake.lazy_modules import torch
 
 PEER_LOST = "AW-TRN-60"
-# A dead worker is noticed at the next health check, so checks run every half second.
+# A dead worker is detected by the next health check, so checks run every half second.
 CLUSTER_VARIABLES = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -40,7 +41,7 @@ def ray_environment(home: Home, address: str) -> dict[str, str]:
 
 
 class RayWorkerGroup:
-    """The process group must exist."""
+    """The workers of torch's process group, which must exist."""
 
     def __init__(self) -> None:
         with require_extra("ray", "training with several workers"):
@@ -51,8 +52,6 @@ class RayWorkerGroup:
 
     def mean(self, tensors: list[Any], weight: float) -> None:
         """Raises TrainError AW-TRN-60 if another worker died."""
-        import torch  # noqa: PLC0415
-
         with torch.no_grad():
             parts = [tensor.detach().reshape(-1).to(torch.float32) for tensor in tensors]
             # A worker without rows contributes zeros: 0 * NaN would be NaN.
@@ -61,8 +60,8 @@ class RayWorkerGroup:
             try:
                 self._group.all_reduce(flat)
             except RuntimeError as error:
-                said = str(error).splitlines()[0]
-                raise TrainError(PEER_LOST, f"another worker of the crew is gone: {said}") from error
+                message = f"another worker died: {str(error).splitlines()[0]}"
+                raise TrainError(PEER_LOST, message, hint="read the log of the run") from error
             if flat[-1] > 0:  # else all weights and values are 0
                 flat /= flat[-1].clone()
             at = 0
@@ -72,8 +71,6 @@ class RayWorkerGroup:
 
     def broadcast(self, value: float) -> float:
         """The value of the first worker."""
-        import torch  # noqa: PLC0415
-
-        told = torch.tensor([value], dtype=torch.float32)
-        self.mean([told], 1.0 if self.rank == 0 else 0.0)
-        return float(told)
+        shared = torch.tensor([value], dtype=torch.float32)
+        self.mean([shared], 1.0 if self.rank == 0 else 0.0)
+        return float(shared)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,17 +27,17 @@ from archwright.errors import ArchwrightError, ErrorLocation, TrainError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.lake import ray_cluster
-from archwright.training import base_model, ray_collectives, ray_worker, training_runs
+from archwright.training import base_model, ray_collectives, ray_worker, run_execution, training_runs
 from archwright.training.ray_worker import STOP_FILE, WorkerMessage, WorkerSpec
 from archwright.training.training_loop import LoopHooks, TrainingProgress
 
 R = TypeVar("R", bound=Record)
 
-# Restarts within one training process; after that the user continues with `runs resume`.
+# Restarts within one training process; afterwards the user continues with `runs resume`.
 MAX_FAILURES = 3
 START_TIMEOUT_S = 600.0
 POLL_INTERVAL_S = 0.2
-RESUME_HINT = "archwright runs resume goes on from the newest checkpoint; see the run's log"
+RESUME_HINT = "read the log of the run, then continue from the newest checkpoint: archwright runs resume"
 # Options of a local Ray. Its object store allocates its memory at once and stays nearly empty.
 LOCAL_RAY = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
 
@@ -56,13 +56,7 @@ def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
     Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (CPUs do not suffice), AW-TRN-64 (no worker starts),
     OperateError AW-OPS-60 (no cluster), AW-OPS-61 (a machine does not see the home), and errors of workers.
     """
-    spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
-
-    def note(text: str) -> None:
-        hooks.tell(TrainingProgress(step=0, steps=spec.steps, note=text))
-
-    if job.base_sha256 and not base_model.is_prepared(home, job.base_sha256):
-        note(f"dequantising {spec.base}, once for all runs")
+    spec, job, note = run_execution.announce_run(home, run, hooks)
     if job.base_sha256:
         base_model.prepare_base(home, job.base_sha256, spec.base)
     shutil.rmtree(home.worker_group(run))
@@ -74,11 +68,11 @@ def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
         given = WorkerSpec(home=str(home.root), run=run, threads=threads)
         follow_workers(RayTrainTask(ray, given, spec.workers), hooks, folder, spec.steps)
     if training_runs.load_outcome(home, run) is None and not (folder / STOP_FILE).exists():
-        raise _workers_error("AW-TRN-61", "the workers left before the last step")
+        raise _workers_error("AW-TRN-61", "the workers ended before the last step")
 
 
 def allocate_threads(cpus: list[int], workers: int, threads: int | None) -> int:
-    """CPUs of each worker: `threads`, or the most that all workers can have on machines with these `cpus`.
+    """CPUs of each worker: `threads`, or the largest number that fits for all workers on machines with `cpus`.
 
     Raises TrainError AW-TRN-63 if the machines are too small.
     """
@@ -87,7 +81,7 @@ def allocate_threads(cpus: list[int], workers: int, threads: int | None) -> int:
             return each
     wanted = f"{workers} workers of {threads or 1} thread(s)"
     message = f"{wanted} do not fit on machines with {', '.join(map(str, cpus)) or 'no'} CPUs"
-    hint = "lower workers or threads in the spec, or set ray_address to a larger cluster"
+    hint = "reduce workers or threads in the spec, or set ray_address to a larger cluster"
     raise _workers_error("AW-TRN-63", message, hint)
 
 
@@ -97,7 +91,7 @@ def _workers_error(code: str, message: str, hint: str = RESUME_HINT) -> TrainErr
 
 @contextmanager
 def _open_ray(home: Home, run: str) -> Iterator[Any]:
-    """Ray, joined or started; left or stopped after the block, with the session folder removed."""
+    """Join a cluster or start Ray; after the block leave or stop it and remove the session folder."""
     ray = ray_cluster.import_ray("training with several workers")
     address = settings.load().ray_address
     # Spinning threads slow each other down.
@@ -122,7 +116,7 @@ def _open_ray(home: Home, run: str) -> Iterator[Any]:
 
 
 class RayTrainTask:
-    """Ray Train in a Ray task: in this process `fit` would block and could not be ended."""
+    """Ray Train in a Ray task, since `fit` would block this process and could not be ended."""
 
     def __init__(self, ray: Any, given: WorkerSpec, workers: int) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
@@ -180,37 +174,29 @@ def run_ray_train(given: WorkerSpec, workers: int) -> str:
     return ""
 
 
-class RunningTask(Protocol):
-    """Ray Train at work; `error` is set when it has ended with an error."""
-
-    error: str
-
-    def running(self) -> bool: ...
-
-
-def follow_workers(fit: RunningTask, hooks: LoopHooks, folder: Path, steps: int) -> None:
-    """Report the workers' messages until Ray Train ends. Raises the error that ended it."""
-    listener = _WorkerMonitor(hooks, folder, steps)
-    until = hooks.now() + START_TIMEOUT_S
-    while fit.running():
-        # Checked before messages are reported: a hook that hears of the first step may stop after it.
-        if listener.heard and hooks.stop():
+def follow_workers(task: RayTrainTask, hooks: LoopHooks, folder: Path, steps: int) -> None:
+    """Report the workers' messages until Ray Train ends. Raises the error that ended Ray Train."""
+    monitor = _WorkerMonitor(hooks, folder, steps)
+    deadline = hooks.now() + START_TIMEOUT_S
+    while task.running():
+        # Checked before messages are reported, since a hook may ask for a stop after the first step.
+        if monitor.started and hooks.stop():
             (folder / STOP_FILE).touch()
-        listener.poll_workers()
-        if not listener.heard and hooks.now() > until:
-            message = f"no worker has started within {START_TIMEOUT_S:.0f} s"
-            hint = "their CPUs may be taken by other work: wait, lower workers or threads, then archwright runs resume"
+        monitor.poll_workers()
+        if not monitor.started and hooks.now() > deadline:
+            message = f"no worker started within {START_TIMEOUT_S:.0f} s"
+            hint = "wait for free CPUs, or reduce workers or threads; then run: archwright runs resume"
             raise _workers_error("AW-TRN-64", message, hint)
-    listener.poll_workers()
-    if fit.error:
-        message, deaths = f"Ray Train failed: {fit.error}", listener.deaths
+    monitor.poll_workers()
+    if task.error:
+        message, deaths = f"Ray Train failed: {task.error}", monitor.deaths
         if deaths:
-            message = f"workers died {len(deaths)} times; of the last one Ray says: {deaths[-1].reason}"
+            message = f"workers died {len(deaths)} times; the reason of the last death: {deaths[-1].reason}"
         raise _workers_error("AW-TRN-61", message)
 
 
 class _WorkerMonitor:
-    """`step` is the last step since this process began, None before the first."""
+    """`step` is the last step since this process started, None before the first step."""
 
     def __init__(self, hooks: LoopHooks, folder: Path, steps: int) -> None:
         self._hooks = hooks
@@ -219,18 +205,24 @@ class _WorkerMonitor:
         self._read: dict[Path, int] = {}
         self._journal = Journal("training", sys.stderr)
         self.step: int | None = None
-        self.heard = False
+        self.started = False
         self.deaths: list[WorkerFailure] = []
         self._failures: dict[int, ArchwrightError] = {}
 
     def poll_workers(self) -> None:
-        """Raises the error of a worker, since the other workers may wait for it forever."""
+        """Raises the error of a worker, since the other workers may wait for the worker forever."""
         for path in sorted(self._folder.glob("worker-*.jsonl")):
-            for said in self._read_new_lines(path, WorkerMessage):
-                self.heard = True
-                self._handle_message(said)
+            for message in self._read_new_lines(path, WorkerMessage):
+                self.started = True
+                self._handle_message(message)
         for death in self._read_new_lines(self._folder / "deaths.jsonl", WorkerFailure):
-            self._record_failure(death)
+            self.deaths.append(death)
+            who = f"worker {', '.join(map(str, death.ranks))}" if death.ranks else "a worker"
+            self._journal.warning("worker died", ranks=death.ranks, reason=death.reason, died_at=round(death.at, 3))
+            again = len(self.deaths) <= MAX_FAILURES
+            what = "all restart from the newest checkpoint" if again else "the limit of restarts is reached"
+            text = f"{who} died; {what}"
+            self._hooks.tell(TrainingProgress(step=self.step or 0, steps=self._steps, note=text, resumed=again))
         if self._failures:
             raise self._failures[min(self._failures)]
 
@@ -245,20 +237,12 @@ class _WorkerMonitor:
         self._read[path] = at + len(new) + bool(new)
         return [msgspec.json.decode(line, type=kind) for line in new.splitlines()]
 
-    def _handle_message(self, said: WorkerMessage) -> None:
-        if said.progress is not None:
-            self.step = said.progress.step if not said.progress.note else self.step
-            self._hooks.tell(said.progress)
-        elif said.failure is not None:
-            self._failures[said.rank] = said.failure.to_exception()
+    def _handle_message(self, message: WorkerMessage) -> None:
+        if message.progress is not None:
+            self.step = message.progress.step if not message.progress.note else self.step
+            self._hooks.tell(message.progress)
+        elif message.failure is not None:
+            self._failures[message.rank] = message.failure.to_exception()
         else:
-            place = {"pid": said.pid, "host": said.host, "node": said.node}
-            self._journal.info("worker started", rank=said.rank, **place, started_at=said.at)
-
-    def _record_failure(self, death: WorkerFailure) -> None:
-        self.deaths.append(death)
-        who = f"worker {', '.join(map(str, death.ranks))}" if death.ranks else "a worker"
-        self._journal.warning("worker died", ranks=death.ranks, reason=death.reason, died_at=round(death.at, 3))
-        again = len(self.deaths) <= MAX_FAILURES
-        text = f"{who} is gone; {'all begin again from the newest checkpoint' if again else 'that was once too often'}"
-        self._hooks.tell(TrainingProgress(step=self.step or 0, steps=self._steps, note=text, resumed=again))
+            place = {"pid": message.pid, "host": message.host, "node": message.node}
+            self._journal.info("worker started", rank=message.rank, **place, started_at=message.at)

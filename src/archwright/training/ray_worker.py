@@ -1,10 +1,10 @@
 """A Ray Train worker: runs the training loop on its share of every step's rows.
 
 All workers read rows and the newest checkpoint from the home; only rank 0 writes checkpoints, result and outcome. Each
-worker writes messages to its own file in the run's `crew` folder, which the driver reads.
+worker writes messages to its own file in the run's folder `crew`, which the driver reads.
 
-If a worker dies, its peers fail and Ray Train restarts all. An ArchwrightError ends the run: the worker reports it and
-the driver stops all workers, since they may wait for it in an all-reduce.
+If a worker dies, the other workers fail and Ray Train restarts all. An ArchwrightError ends the run: the worker reports
+the error and the driver stops all workers, since they may wait in an all-reduce.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,9 +28,9 @@ from archwright.training.task_registry import make_trainer
 from archwright.training.training_loop import LoopHooks, TrainingProgress
 from archwright.training.training_process import SerialisedError
 
-# A shared folder may show a checkpoint of another machine late.
+# In a shared folder a checkpoint of another machine may appear late.
 CHECKPOINT_TRIES, CHECKPOINT_RETRY_S = 60, 1.0
-# A file in the workers' folder that asks them to save a checkpoint and end.
+# This file in the workers' folder asks them to save a checkpoint and end.
 STOP_FILE = "stop"
 
 
@@ -71,77 +71,68 @@ class WorkerLog(NamedTuple):
             file.write(msgspec.json.encode(line) + b"\n")
 
 
-class Rank0Broadcast(Protocol):
-    """A worker group that distributes values of rank 0."""
-
-    rank: int
-
-    def broadcast(self, value: float) -> float: ...
-
-
 class SharedCheckpointManager:
     """Every worker restores the checkpoint that rank 0 chose, and only rank 0 writes."""
 
     def __init__(
-        self, crew: Rank0Broadcast, keeper: CheckpointManager, wait: Callable[[float], None] = time.sleep
+        self, group: RayWorkerGroup, local: CheckpointManager, wait: Callable[[float], None] = time.sleep
     ) -> None:
-        self._crew = crew
-        self._keeper = keeper
+        self._group = group
+        self._local = local
         self._wait = wait
 
     def newest(self) -> RestoredCheckpoint | None:
         """Raises TrainError AW-TRN-62 if this worker does not find the checkpoint that rank 0 chose."""
-        kept = self._keeper.newest()
-        chosen = int(self._crew.broadcast(float(kept.step if kept else 0)))
+        kept = self._local.newest()
+        chosen = int(self._group.broadcast(float(kept.step if kept else 0)))
         for _ in range(CHECKPOINT_TRIES):
             if (kept.step if kept else 0) == chosen:
                 return kept
             self._wait(CHECKPOINT_RETRY_S)
-            kept = self._keeper.newest()
-        missing = f"the checkpoint of step {chosen} that the first worker goes on from"
-        message = f"worker {self._crew.rank} does not see {missing}"
-        hint = "the home must be one shared folder for all machines of the cluster"
+            kept = self._local.newest()
+        message = f"worker {self._group.rank} does not see the checkpoint of step {chosen} that the first worker uses"
+        hint = "share the home as one folder with all machines of the cluster"
         raise TrainError("AW-TRN-62", message, where=ErrorLocation(field="checkpoints"), hint=hint)
 
     def save(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
-        if self._crew.rank == 0:
-            self._keeper.save(step, files)
+        if self._group.rank == 0:
+            self._local.save(step, files)
 
 
 def main(given: Mapping[str, str | int]) -> None:
-    """Called by Ray Train in each worker after it created the process group."""
+    """Entry point that Ray Train calls in each worker after it created the process group."""
     import ray  # noqa: PLC0415
 
     task = msgspec.convert(given, WorkerSpec)
-    home, crew = Home(task.home), RayWorkerGroup()
+    home, group = Home(task.home), RayWorkerGroup()
     folder = home.worker_group(task.run)
-    voice = WorkerLog(folder, crew.rank, ray.get_runtime_context().get_node_id())
-    voice.write()
+    log = WorkerLog(folder, group.rank, ray.get_runtime_context().get_node_id())
+    log.write()
     try:
         with boundary("training worker"):
-            _train_worker(home, task, crew, voice)
+            _train_worker(home, task, group, log)
     except ArchwrightError as error:
         if error.code == PEER_LOST:
             raise ConnectionResetError(error.message) from None
-        voice.write(failure=msgspec.convert(error.as_dict(), SerialisedError))
+        log.write(failure=msgspec.convert(error.as_dict(), SerialisedError))
 
 
-def _train_worker(home: Home, task: WorkerSpec, crew: RayWorkerGroup, voice: WorkerLog) -> None:
-    setup = run_execution.build_setup(home, task.run, crew)._replace(threads=task.threads)
-    steps, first = setup.spec.steps, crew.rank == 0
+def _train_worker(home: Home, task: WorkerSpec, group: RayWorkerGroup, log: WorkerLog) -> None:
+    setup = run_execution.build_setup(home, task.run, group)._replace(threads=task.threads)
+    steps, first = setup.spec.steps, group.rank == 0
 
     def tell(progress: TrainingProgress) -> None:
         if first:
-            voice.write(progress)
+            log.write(progress)
 
     def warn(text: str) -> None:
         tell(TrainingProgress(step=0, steps=steps, note=text))
 
     def stop() -> bool:
-        return crew.broadcast(float(first and home.worker_group(task.run).joinpath(STOP_FILE).exists())) > 0
+        return group.broadcast(float(first and home.worker_group(task.run).joinpath(STOP_FILE).exists())) > 0
 
     trainer = make_trainer(setup)
-    keeper = SharedCheckpointManager(crew, LocalCheckpointManager(home.run(task.run) / "checkpoints", warn))
-    state = training_loop.run_loop(trainer, setup, keeper, LoopHooks(tell, stop))
+    checkpoints = SharedCheckpointManager(group, LocalCheckpointManager(home.run(task.run) / "checkpoints", warn))
+    state = training_loop.run_loop(trainer, setup, checkpoints, LoopHooks(tell, stop))
     if state.step == steps and first:
         run_execution.save_result(home, task.run, trainer, state)

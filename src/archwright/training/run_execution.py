@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -15,19 +16,21 @@ from archwright.training.checkpoint import LocalCheckpointManager
 from archwright.training.task_registry import make_trainer
 from archwright.training.trainer import SingleWorker, TaskTrainer, TrainedArtefact, TrainerSetup, WorkerGroup
 from archwright.training.training_loop import LoopHooks, LoopState, TrainingProgress
+from archwright.training.training_runs import ResolvedJob
+from archwright.training.training_spec import TrainSpec
 
 RESULT_FILE = "result.json"
 PEAK_MEMORY = re.compile(r"^VmHWM:\s+(\d+) kB$", re.M)
 
 
-def build_setup(home: Home, run: str, crew: WorkerGroup) -> TrainerSetup:
+def build_setup(home: Home, run: str, group: WorkerGroup) -> TrainerSetup:
     spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
     data = training_data.load_version(home, job.version, spec)
-    return TrainerSetup(spec, data, home, crew, job.threads, job.base_sha256)
+    return TrainerSetup(spec, data, home, group, job.threads, job.base_sha256)
 
 
-def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
-    """Run all steps in this process and save the result, or end early if `hooks.stop` asks."""
+def announce_run(home: Home, run: str, hooks: LoopHooks) -> tuple[TrainSpec, ResolvedJob, Callable[[str], None]]:
+    """Returns spec, job, and a function that reports a note; notes that the base must be dequantised first."""
     spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
 
     def note(text: str) -> None:
@@ -35,10 +38,16 @@ def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
 
     if job.base_sha256 and not base_model.is_prepared(home, job.base_sha256):
         note(f"dequantising {spec.base}, once for all runs")
+    return spec, job, note
+
+
+def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
+    """Run all steps in this process and save the result, or end early if `hooks.stop` returns True."""
+    spec, _, note = announce_run(home, run, hooks)
     setup = build_setup(home, run, SingleWorker())
     trainer = make_trainer(setup)
-    keeper = LocalCheckpointManager(home.run(run) / "checkpoints", note)
-    state = training_loop.run_loop(trainer, setup, keeper, hooks)
+    checkpoints = LocalCheckpointManager(home.run(run) / "checkpoints", note)
+    state = training_loop.run_loop(trainer, setup, checkpoints, hooks)
     if state.step == spec.steps:
         save_result(home, run, trainer, state)
 

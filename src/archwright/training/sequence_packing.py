@@ -1,7 +1,7 @@
 """Sequence packing: the samples of a step in one row of tokens, without padding.
 
-Positions restart at each sample and the attention mask is block-diagonal and causal, so every sample has the same loss
-as alone. The output head, a third of the work, is computed for supervised tokens only.
+Positions restart at each sample and the attention mask is block-diagonal and causal, so the loss of a sample does not
+depend on the others. The output head, a third of the work, is computed for supervised tokens only.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from archwright.lake.lazy_modules import torch
+
 
 class EncodedSample(NamedTuple):
-    """Tokens of a sample, and whether each is learned from. The first token never is."""
+    """Tokens of a sample; `supervised` is True for a token that is learned. The first token is never learned."""
 
     ids: list[int]
     supervised: list[bool]
@@ -26,8 +28,6 @@ class TokenLosses(NamedTuple):
 
 def compute_losses(model: Any, batch: Sequence[EncodedSample]) -> TokenLosses:
     """`model` is a causal language model of transformers or a peft model around one."""
-    import torch  # noqa: PLC0415
-
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     ids = torch.tensor([token for sample in batch for token in sample.ids])
     samples = torch.tensor([number for number, sample in enumerate(batch) for _ in sample.ids])
@@ -37,7 +37,7 @@ def compute_losses(model: Any, batch: Sequence[EncodedSample]) -> TokenLosses:
     mask = (same & torch.ones_like(same).tril())[None, None]
     inputs = {"input_ids": ids[None], "position_ids": positions[None], "attention_mask": mask}
     hidden = plain.base_model(**inputs, use_cache=False).last_hidden_state[0]
-    # The state at a place predicts the token after it.
+    # The hidden state at a place predicts the next token.
     logits = plain.get_output_embeddings()(hidden[:-1][learned[1:]]).float()
     values = torch.nn.functional.cross_entropy(logits, ids[learned], reduction="none")
     return TokenLosses(values, samples[learned])

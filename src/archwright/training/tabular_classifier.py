@@ -4,9 +4,9 @@ Every round uses all rows, so `budget` is all rows. One worker only: several wou
 
 Trees learn the direction of missing values; serving accepts null for a feature only if it was missing in training.
 Text columns are not features. Classes are not weighted, so outputs stay probabilities. Rows are float32, as ONNX trees
-compare them. The export rounds each threshold down to float32, which changes no answer; rounding to nearest, as the
-converter does, may move a threshold past a value. The same rows, seed and threads give the same trees, also if
-training resumes from the text of a model.
+compare them. The export rounds each threshold down to float32, which changes no answer; the converter's rounding to
+nearest may move a threshold past a value. The same rows, seed and threads give the same trees, also if training resumes
+from the text of a model.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from archwright.engines.onnx_file import ModelSignature
 from archwright.errors import ErrorLocation, TrainError, require_extra
 from archwright.home import write_atomic
+from archwright.lake.lazy_modules import np
 from archwright.training import classifier_data
 from archwright.training.classifier_data import FLOAT32_MAX, TrainedClassifier
 from archwright.training.trainer import StepResult, TrainedArtefact, TrainerSetup
@@ -38,14 +39,10 @@ WEIGHT_LINES = re.compile(
 )
 
 
-def make_trainer(setup: TrainerSetup) -> TabularClassifierTrainer:
-    return TabularClassifierTrainer(setup)
-
-
 class TabularClassifierTrainer:
     def __init__(self, setup: TrainerSetup) -> None:
         spec, data = setup.spec, setup.data
-        if setup.crew.size > 1:
+        if setup.group.size > 1:
             message = "a tabular classifier trains on one worker"
             raise TrainError("AW-TRN-45", message, where=ErrorLocation(field="workers"), hint="workers: 1")
         self._library = import_lightgbm()
@@ -83,8 +80,6 @@ class TabularClassifierTrainer:
         self._booster = None
 
     def weights_sha256(self) -> str:
-        import numpy as np  # noqa: PLC0415
-
         text = "\n".join(WEIGHT_LINES.findall(self._model_text()))
         return classifier_data.weights_sha256({"trees": np.frombuffer(text.encode(), np.uint8)})
 
@@ -100,10 +95,11 @@ class TabularClassifierTrainer:
         return str(self._booster.model_to_string(num_iteration=-1))
 
 
+make_trainer = TabularClassifierTrainer
+
+
 def load_trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tuple[str, ...]) -> TrainedClassifier:
     """The trees of a `result` folder, evaluated in LightGBM; untrained answers are the class shares."""
-    import numpy as np  # noqa: PLC0415
-
     names = feature_columns(data.train.table, spec)
     booster = import_lightgbm().Booster(model_str=(folder / TREES_FILE).read_text(encoding="utf-8"))
     truth = classifier_data.encode_labels(data.train, data, spec, labels)
@@ -114,8 +110,6 @@ def load_trained(folder: Path, data: TrainingData, spec: TrainSpec, labels: tupl
 
 
 def build_notes(names: list[str], labels: tuple[str, ...], rows: Any) -> ModelSignature:
-    import numpy as np  # noqa: PLC0415
-
     absent = np.isnan(rows).any(axis=0)
     missing = tuple(name for name, ever in zip(names, absent, strict=True) if ever)
     return ModelSignature(labels=labels, shape=(len(names),), features=tuple(names), missing=missing)
@@ -128,7 +122,7 @@ def build_parameters(spec: TrainSpec, labels: int, threads: int) -> dict[str, An
         "objective": "binary" if two else "multiclass",
         "metric": "binary_logloss" if two else "multi_logloss",
         "num_class": 1 if two else labels,
-        "learning_rate": classifier_data.choose_learning_rate(spec, LEARNING_RATE),
+        "learning_rate": spec.learning_rate or LEARNING_RATE,
         "seed": spec.seed % (1 << 31),
         "num_threads": threads,
         "deterministic": True,
@@ -153,7 +147,7 @@ def export_onnx(lightgbm: Any, text: str, notes: ModelSignature) -> Any:
     made = convert_lightgbm(booster, initial_types=inputs, zipmap=False, target_opset=OPSET)
     _keep_output(made.graph, "probabilities")
     # The converter's order varies between processes; sorted, equal trees give equal bytes.
-    ordered = sorted(made.opset_import, key=lambda one: one.domain)
+    ordered = sorted(made.opset_import, key=lambda opset: opset.domain)
     del made.opset_import[:]
     made.opset_import.extend(ordered)
     return made
@@ -169,8 +163,6 @@ def round_thresholds(text: str) -> str:
 
 
 def _round_down(value: float) -> float:
-    import numpy as np  # noqa: PLC0415
-
     if abs(value) > FLOAT32_MAX:  # beyond every value
         return math.copysign(FLOAT32_MAX, value)
     nearest = np.float32(value)
@@ -191,7 +183,5 @@ def _keep_output(graph: Any, name: str) -> None:
 
 
 def _predict_probabilities(booster: Any, rows: Any) -> Any:
-    import numpy as np  # noqa: PLC0415
-
     found = booster.predict(rows, num_iteration=-1)
     return np.stack([1 - found, found], axis=1) if found.ndim == 1 else found

@@ -3,7 +3,7 @@
 Design: frozen bfloat16 base; float32 adapters on all seven projections; no dropout, so that a checkpoint needs no
 generator state; AdamW without weight decay; gradients clipped at norm 1; learning rate with linear warm-up over a
 twentieth of the steps and cosine decay to a tenth. Prompts use the model's chat template, as in serving; only
-completions are supervised. The same threads on the same machine give the same bytes.
+completions are supervised. Equal thread counts on the same machine give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archwright.errors import ErrorLocation, TrainError, require_extra
+from archwright.lake.lazy_modules import tensor_files, torch
 from archwright.training import base_model, sequence_packing
 from archwright.training.sequence_packing import EncodedSample
-from archwright.training.trainer import StepResult, TrainedArtefact, TrainerSetup, WorkerGroup
+from archwright.training.trainer import StepResult, TrainedArtefact, TrainerSetup
 from archwright.training.training_spec import TrainSpec
 
 LEARNING_RATE = 2e-3
@@ -41,11 +42,13 @@ class CompactSample(NamedTuple):
     ids: array[int]
     start: int
 
+    def expand(self) -> EncodedSample:
+        return EncodedSample(list(self.ids), [place >= self.start for place in range(len(self.ids))])
+
 
 def make_trainer(setup: TrainerSetup) -> LoraTrainer:
     with require_extra("train", "training a language model"):
         import peft  # noqa: F401, PLC0415 - a missing package is reported before the base is loaded
-        import torch  # noqa: PLC0415
     torch.set_num_threads(setup.threads)
     torch.use_deterministic_algorithms(True)
     folder = base_model.prepare_base(setup.home, setup.base_sha256, setup.spec.base)
@@ -83,14 +86,13 @@ def add_adapters(model: Any, spec: TrainSpec) -> Any:
 
     Raises TrainError AW-TRN-32 for an unsupported architecture.
     """
-    import torch  # noqa: PLC0415
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415
 
     there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     scaled = [name for name in LOGIT_SCALING_FIELDS if getattr(model.config, name, None) not in (None, 1, 1.0)]
     if not set(PROJECTIONS) <= there or scaled:
         reason = f"it uses {', '.join(scaled)}" if scaled else f"it lacks {', '.join(sorted({*PROJECTIONS} - there))}"
-        message = f"LoRA here is made for models built as llama is; {spec.base} is not: {reason}"
+        message = f"the architecture of {spec.base} is not supported by this LoRA, which needs one like llama: {reason}"
         hint = "choose another base: archwright models list"
         raise TrainError("AW-TRN-32", message, where=ErrorLocation(field="base"), hint=hint)
     torch.manual_seed(spec.seed)
@@ -112,17 +114,18 @@ def compute_learning_rate(spec: TrainSpec, done: int) -> float:
 
 class LoraTrainer:
     def __init__(self, model: Any, tokenizer: Any, setup: TrainerSetup) -> None:
-        import torch  # noqa: PLC0415
-
         self._spec = setup.spec
-        self._crew: WorkerGroup = setup.crew
+        self._group = setup.group
         self._model = add_adapters(model, setup.spec)
         self._named = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         self._parameters = list(self._named.values())
         self._optimiser = torch.optim.AdamW(self._parameters, lr=1.0, weight_decay=0.0, fused=True)
         self._done = 0
-        rows = setup.data.train.table.to_pylist()
-        self._rows = [_compact_sample(encode_row(tokenizer, row, setup.spec)) for row in rows]
+        self._rows: list[CompactSample] = []
+        for row in setup.data.train.table.to_pylist():
+            sample = encode_row(tokenizer, row, setup.spec)
+            start = next((place for place, learned in enumerate(sample.supervised) if learned), len(sample.ids))
+            self._rows.append(CompactSample(array("i", sample.ids), start))
 
     def lengths(self) -> Sequence[int]:
         return [len(row.ids) for row in self._rows]
@@ -132,9 +135,7 @@ class LoraTrainer:
 
     def step(self, rows: Sequence[int]) -> StepResult:
         """A step with a non-finite loss or gradient changes nothing and returns a NaN loss."""
-        import torch  # noqa: PLC0415
-
-        batch = [_expand_sample(self._rows[row]) for row in rows]
+        batch = [self._rows[row].expand() for row in rows]
         loss, learned = torch.zeros(()), sum(any(sample.supervised[1:]) for sample in batch)
         if learned:
             found = sequence_packing.compute_losses(self._model, batch)
@@ -144,7 +145,7 @@ class LoraTrainer:
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self._crew.mean([*(p.grad for p in self._parameters), loss], float(learned))
+        self._group.mean([*(p.grad for p in self._parameters), loss], float(learned))
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
         units = sum(len(sample.ids) for sample in batch)
         if not math.isfinite(float(norm)) or not math.isfinite(float(loss)):
@@ -158,28 +159,23 @@ class LoraTrainer:
         return StepResult(float(loss), units)
 
     def state(self) -> dict[str, bytes]:
-        from safetensors.torch import save  # noqa: PLC0415
-
         held = self._optimiser.state_dict()["state"]
         names = list(self._named)
         moments = {f"{kind}/{names[place]}": value for place, kinds in held.items() for kind, value in kinds.items()}
         return {
-            STATE_FILE: save({name: parameter.detach() for name, parameter in self._named.items()}),
-            MOMENTS_FILE: save(moments),
+            STATE_FILE: tensor_files.save({name: parameter.detach() for name, parameter in self._named.items()}),
+            MOMENTS_FILE: tensor_files.save(moments),
             STEPS_FILE: msgspec.json.encode({"steps": self._done}),
         }
 
     def restore(self, state: Mapping[str, bytes]) -> None:
-        import torch  # noqa: PLC0415
-        from safetensors.torch import load  # noqa: PLC0415
-
-        held = load(state[STATE_FILE])
+        held = tensor_files.load(state[STATE_FILE])
         with torch.no_grad():
             for name, parameter in self._named.items():
                 parameter.copy_(held[name])
         places = {name: place for place, name in enumerate(self._named)}
         moments: dict[int, dict[str, Any]] = {}
-        for key, value in load(state[MOMENTS_FILE]).items():
+        for key, value in tensor_files.load(state[MOMENTS_FILE]).items():
             kind, _, name = key.partition("/")
             moments.setdefault(places[name], {})[kind] = value
         groups = self._optimiser.state_dict()["param_groups"]
@@ -196,7 +192,6 @@ class LoraTrainer:
     def save(self, folder: Path) -> TrainedArtefact:
         """Save the adapter in peft's format; the base is stored by name, not by path."""
         from peft import get_peft_model_state_dict  # noqa: PLC0415
-        from safetensors.torch import save_file  # noqa: PLC0415
 
         config = self._model.peft_config["default"]
         config.base_model_name_or_path = self._spec.base
@@ -205,14 +200,5 @@ class LoraTrainer:
         # No embedding was trained; by default peft would look for the base's files by name.
         found = get_peft_model_state_dict(self._model, save_embedding_layers=False)
         weights = {name: value.contiguous() for name, value in found.items()}
-        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        tensor_files.save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         return TrainedArtefact(format="safetensors", file=WEIGHTS_FILE)
-
-
-def _compact_sample(sample: EncodedSample) -> CompactSample:
-    start = next((place for place, learned in enumerate(sample.supervised) if learned), len(sample.ids))
-    return CompactSample(array("i", sample.ids), start)
-
-
-def _expand_sample(row: CompactSample) -> EncodedSample:
-    return EncodedSample(list(row.ids), [place >= row.start for place in range(len(row.ids))])

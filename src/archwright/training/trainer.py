@@ -43,7 +43,7 @@ class WorkerGroup(Protocol):
     size: int
 
     def mean(self, tensors: list[Any], weight: float) -> None:
-        """Replace each tensor, in place, by the mean over all workers weighted by each worker's `weight`."""
+        """Replace each tensor in place by the mean over all workers, weighted with the `weight` of each worker."""
 
 
 class SingleWorker:
@@ -53,7 +53,7 @@ class SingleWorker:
     size = 1
 
     def mean(self, tensors: list[Any], weight: float) -> None:
-        """The mean over one worker is its own value."""
+        """Do nothing: the mean over one worker is its value."""
 
 
 class TrainerSetup(NamedTuple):
@@ -62,7 +62,7 @@ class TrainerSetup(NamedTuple):
     spec: TrainSpec
     data: TrainingData
     home: Home
-    crew: WorkerGroup
+    group: WorkerGroup
     threads: int
     base_sha256: str = ""
 
@@ -72,7 +72,7 @@ class TaskTrainer(Protocol):
         """The size of each training row in the step's unit: tokens, or 1 for a classifier's row."""
 
     def budget(self) -> int:
-        """How many units a step should hold: `tokens_per_step`, `rows_per_step`, or every row at once."""
+        """Units per step: `tokens_per_step`, `rows_per_step`, or all rows at once."""
 
     def step(self, rows: Sequence[int]) -> StepResult:
         """One optimiser step on these rows (indices into the training split); without rows with weight 0."""

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from archwright.contract.lineage import DatasetVersion
-from archwright.errors import ErrorLocation, TrainError, require_extra
+from archwright.errors import ErrorLocation, TrainError
 from archwright.home import Home
 from archwright.lake import iceberg_tables
 from archwright.lake.column_kinds import SYSTEM_COLUMNS
+from archwright.lake.lazy_modules import pa, pc
 from archwright.training.training_spec import TrainSpec
 
 SPLIT_KEY = "archwright:key"  # the lake refuses this name in sources
@@ -41,9 +42,6 @@ class TrainingData(NamedTuple):
 
 def load_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> TrainingData:
     """Raises TrainError AW-TRN-10 (no such column), AW-TRN-11 (not text), AW-TRN-12 (no row to train on)."""
-    with require_extra("train", "training"):
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.compute as pc  # noqa: PLC0415
     check_columns(version, spec)
     # All columns are read, since the split depends on whole rows.
     batches = list(iceberg_tables.read_batches(home, version))
@@ -54,24 +52,24 @@ def load_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Traini
     for name in required_columns(spec):
         column = table.column(name)
         if spec.task == "text-lora" and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            message = f"the column {name} of {version.id} holds {column.type}, not text"
-            hint = "name a column of texts"
+            message = f"the column {name} of {version.id} contains {column.type}, not text"
+            hint = "name a column that contains texts"
             raise TrainError("AW-TRN-11", message, where=ErrorLocation(field=f"columns: {name}"), hint=hint)
         table = table.filter(pc.is_valid(table.column(name)))
     table = table.append_column(SPLIT_KEY, pa.array(content_keys(table), pa.string()))
     side = [is_held_out(key, spec.held_out) for key in table.column(SPLIT_KEY).to_pylist()]
     kept = selected_columns(spec) or [name for name in table.column_names if name != SPLIT_KEY]
-    held, train = (table.filter(pa.array([out is wish for out in side], pa.bool_())) for wish in (True, False))
+    held, train = (table.filter(pa.array([out is part for out in side], pa.bool_())) for part in (True, False))
     if not train.num_rows:
-        raise _no_rows_error(version, f"none of its {rows} rows is left to train on")
+        raise _no_rows_error(version, f"none of its {rows} rows can be used for training")
     return TrainingData(_build_split(train, kept), _build_split(held, kept), version, rows - table.num_rows)
 
 
 def content_keys(table: Any) -> list[str]:
-    """A digest of each row's content. Null values do not count, so a new column moves no row."""
+    """A digest of each row's content. Null values do not count, so a new column changes no split."""
     mine = [name for name in table.column_names if name not in SYSTEM_COLUMNS]
-    said = ({name: row[name] for name in mine if row[name] is not None} for row in table.select(mine).to_pylist())
-    texts = (json.dumps(row, sort_keys=True, default=str) for row in said)
+    contents = ({name: row[name] for name in mine if row[name] is not None} for row in table.select(mine).to_pylist())
+    texts = (json.dumps(row, sort_keys=True, default=str) for row in contents)
     return [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
 
 
@@ -96,18 +94,16 @@ def selected_columns(spec: TrainSpec) -> list[str] | None:
 
 def feature_columns(table: Any, spec: TrainSpec) -> list[str]:
     """Columns of the spec, else numeric ones that are not empty. Raises TrainError AW-TRN-13 without any."""
-    import pyarrow.types as kinds  # noqa: PLC0415
-
     if spec.columns.features:
         return list(spec.columns.features)
-    tests = (kinds.is_integer, kinds.is_floating, kinds.is_boolean)
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     empty = {name for name in table.column_names if table.column(name).null_count == table.num_rows}
     other = {*SYSTEM_COLUMNS, spec.columns.label, *empty}
     numeric = [field.name for field in table.schema if any(test(field.type) for test in tests)]
     found = [name for name in numeric if name not in other]
     if not found:
         message = f"the dataset {spec.dataset} has no numeric column besides the label"
-        hint = "name them in the spec"
+        hint = "name the feature columns in the spec, or ingest numeric columns"
         raise TrainError("AW-TRN-13", message, where=ErrorLocation(field="columns: features"), hint=hint)
     return found
 
@@ -119,16 +115,16 @@ def check_columns(version: DatasetVersion, spec: TrainSpec) -> None:
         if name not in version.columns:
             near = tuple(difflib.get_close_matches(name, columns, 3, 0.6))
             where = ErrorLocation(field=f"columns: {_find_spec_field(name, spec)}")
-            message, hint = f"the dataset {version.id} has no column {name!r}", f"its columns: {', '.join(columns)}"
+            message, hint = f"the dataset {version.id} has no column {name!r}", f"choose one of: {', '.join(columns)}"
             raise TrainError("AW-TRN-10", message, where=where, hint=hint, nearest=near)
 
 
 def _find_spec_field(name: str, spec: TrainSpec) -> str:
     """The field of the spec that names the column."""
-    said = {"text": spec.columns.text, "prompt": spec.columns.prompt, "completion": spec.columns.completion}
+    named = {"text": spec.columns.text, "prompt": spec.columns.prompt, "completion": spec.columns.completion}
     if spec.task != "text-lora":
-        said = {"label": spec.columns.label}
-    return next((field for field, value in said.items() if value == name), "features")
+        named = {"label": spec.columns.label}
+    return next((field for field, value in named.items() if value == name), "features")
 
 
 def _build_split(table: Any, kept: list[str]) -> DataSplit:
@@ -137,4 +133,4 @@ def _build_split(table: Any, kept: list[str]) -> DataSplit:
 
 def _no_rows_error(version: DatasetVersion, reason: str) -> TrainError:
     hint = "ingest more rows, or lower held_out"
-    return TrainError("AW-TRN-12", f"nothing to train on in {version.id}: {reason}", hint=hint)
+    return TrainError("AW-TRN-12", f"{version.id} has no training rows: {reason}", hint=hint)

@@ -1,7 +1,7 @@
 """The training loop: takes rows in their order, makes steps, saves checkpoints, stops on request.
 
 Design: an own loop instead of a library's trainer, because a resumed run must make the same steps and end with the same
-bytes as an uninterrupted one. Its state follows from spec, rows and the newest checkpoint. A single process and every
+bytes as an uninterrupted run. Its state follows from spec, rows and the newest checkpoint. A single process and every
 Ray worker use the same loop.
 """
 
@@ -62,26 +62,26 @@ class LoopHooks(NamedTuple):
     now: Callable[[], float] = time.monotonic
 
 
-def run_loop(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManager, hooks: LoopHooks) -> LoopState:
+def run_loop(trainer: TaskTrainer, setup: TrainerSetup, checkpoints: CheckpointManager, hooks: LoopHooks) -> LoopState:
     """Run from the newest checkpoint to the last step or until `stop`; save the final state.
 
     Raises TrainError AW-TRN-21 (the checkpoint belongs to other rows), AW-TRN-30 (non-finite loss); the last checkpoint
-    is kept then.
+    stays in both cases.
     """
     spec, ids = setup.spec, setup.data.train.ids
-    state, kept_at = _restore_state(trainer, setup, keeper)
+    state, kept_at = _restore_state(trainer, setup, checkpoints)
     order = DataOrder(ids, trainer.lengths(), spec.seed, state.cursor)
     lengths, budget = trainer.lengths(), trainer.budget()
     whole = sum(lengths)
     recent: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
 
     def keep() -> None:
-        keeper.save(state.step, lambda: {**trainer.state(), STATE_FILE: msgspec.json.encode(state)})
+        checkpoints.save(state.step, lambda: {**trainer.state(), STATE_FILE: msgspec.json.encode(state)})
 
     while state.step < spec.steps and not hooks.stop():
         began = hooks.now()
         rows = order.next_rows(budget)
-        result = trainer.step(rows[setup.crew.rank :: setup.crew.size])
+        result = trainer.step(rows[setup.group.rank :: setup.group.size])
         if not math.isfinite(result.loss):
             raise _nonfinite_loss_error(setup, state, kept_at)
         spent, units = hooks.now() - began, whole if len(rows) == len(ids) else sum(lengths[row] for row in rows)
@@ -95,7 +95,11 @@ def run_loop(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManage
             units=state.units + units,
             stepping_s=state.stepping_s + spent,
         )
-        hooks.tell(_build_progress(state, spec.steps, recent))
+        sum_s = math.fsum(seconds for seconds, _ in recent)
+        speed = sum(count for _, count in recent) / sum_s if sum_s > 0 else None
+        left_s = sum_s / len(recent) * (spec.steps - state.step)
+        step, loss = state.step, state.loss_last
+        hooks.tell(TrainingProgress(step=step, steps=spec.steps, loss=loss, units_per_s=speed, left_s=left_s))
         if state.step % spec.checkpoint_every_steps == 0 or state.step == spec.steps:
             keep()
             kept_at = state.step
@@ -104,31 +108,24 @@ def run_loop(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManage
     return state
 
 
-def _restore_state(trainer: TaskTrainer, setup: TrainerSetup, keeper: CheckpointManager) -> tuple[LoopState, int]:
+def _restore_state(trainer: TaskTrainer, setup: TrainerSetup, checkpoints: CheckpointManager) -> tuple[LoopState, int]:
     """The state of the newest checkpoint and its step."""
     rows = hashlib.sha256("\n".join(setup.data.train.ids).encode()).hexdigest()
-    kept = keeper.newest()
+    kept = checkpoints.newest()
     if kept is None:
         return LoopState(rows=rows), 0
     state = msgspec.json.decode(kept.files[STATE_FILE], type=LoopState)
     if state.rows != rows:
-        message = f"the rows of {setup.data.version.id} are not those this run was trained on"
+        message = f"the rows of {setup.data.version.id} differ from the training rows of this run"
         hint = "start a new run: archwright train SPEC"
         raise TrainError("AW-TRN-21", message, where=ErrorLocation(field=f"checkpoint of step {state.step}"), hint=hint)
     trainer.restore({name: data for name, data in kept.files.items() if name != STATE_FILE})
     return state, state.step
 
 
-def _build_progress(state: LoopState, steps: int, recent: deque[tuple[float, int]]) -> TrainingProgress:
-    spent = math.fsum(seconds for seconds, _ in recent)
-    speed = sum(units for _, units in recent) / spent if spent > 0 else None
-    left = spent / len(recent) * (steps - state.step)
-    return TrainingProgress(step=state.step, steps=steps, loss=state.loss_last, units_per_s=speed, left_s=left)
-
-
 def _nonfinite_loss_error(setup: TrainerSetup, state: LoopState, kept_at: int) -> TrainError:
     kept = f"the checkpoint of step {kept_at} is kept" if kept_at else "there is no checkpoint yet"
     message = f"the loss of step {state.step + 1} is not a number; {kept}"
-    hint = "lower learning_rate in the spec and train again; look for broken rows in the data set"
+    hint = "reduce learning_rate in the spec and train again, or remove invalid rows from the data set"
     where = ErrorLocation(field=f"learning_rate: {setup.spec.learning_rate or 'the default'}")
     return TrainError("AW-TRN-30", message, where=where, hint=hint)

@@ -1,4 +1,4 @@
-"""A run's training process as its parent sees it: start, read messages, stop.
+"""The parent's side of a training process: start it, read its messages, stop it.
 
 The process shares the run's lock with its parent and ends when the parent dies, so no run continues unobserved. Its
 messages are JSON lines; output of libraries goes to the run's `log`.
@@ -62,7 +62,7 @@ class TrainingProcess:
         return self._process.pid
 
     def __iter__(self) -> Iterator[TrainingProgress]:
-        """Yields progress until the process ends. Raises its error, or TrainError AW-TRN-24 if it was killed."""
+        """Yield progress until the process ends. Raises its error, or TrainError AW-TRN-24 if it was killed."""
         failure: SerialisedError | None = None
         assert self._process.stdout is not None
         for raw in self._process.stdout:
@@ -74,12 +74,16 @@ class TrainingProcess:
         self.close()
         if failure is not None:
             raise failure.to_exception()
-        # A signal before the first step ends it with status 0 and without an outcome.
+        # A signal before the first step ends the process with status 0 and without an outcome.
         if (status != 0 or not self._ended()) and not self.asked_to_stop:
-            raise self._killed_error(status)
+            by = f"signal {-status} ended it" if status < 0 else f"it ended with status {status}"
+            memory = " (the system may have run out of memory)" if status == -signal.SIGKILL else ""
+            message = f"the training process of {self._run} died: {by}{memory}"
+            hint = f"continue from the newest checkpoint: archwright runs resume {self._run}"
+            raise TrainError(KILLED_CODE, message, where=ErrorLocation(field=f"runs/{self._run}/log"), hint=hint)
 
     def stop(self) -> None:
-        """Ask for a checkpoint and the end; a second call kills the process."""
+        """Ask the process to save a checkpoint and end; a second call kills it."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL if self.asked_to_stop else signal.SIGTERM)
         self.asked_to_stop = True
@@ -91,17 +95,10 @@ class TrainingProcess:
                 pipe.close()
         self._process.wait()
 
-    def _killed_error(self, status: int) -> TrainError:
-        by = f"signal {-status} ended it" if status < 0 else f"it ended with status {status}"
-        memory = " (the system may have run out of memory)" if status == -signal.SIGKILL else ""
-        message = f"the training process of {self._run} is gone: {by}{memory}"
-        hint = f"archwright runs resume {self._run}"
-        return TrainError(KILLED_CODE, message, where=ErrorLocation(field=f"runs/{self._run}/log"), hint=hint)
-
 
 def start_process(home: Home, run: str, lock: IO[bytes]) -> TrainingProcess:
     """Start the training process of a run whose `lock` the caller holds."""
-    # With a spinning barrier two threads are slower than one if another program runs (measured).
+    # With a spinning barrier two threads are slower than one thread if another program runs (measured).
     environment = {
         **base_model.OFFLINE_ENVIRONMENT,
         "OMP_NUM_THREADS": str(training_runs.load_job(home, run).threads),

@@ -1,8 +1,8 @@
 """Training runs: records in the store, folder in the home, lock.
 
 A run's folder has `spec.json`, `job.json` (resolved at the start), `checkpoints/`, `progress.jsonl`, `log`, `result/`
-and `outcome.json` (after the last step). The processes of a run hold a lock on `lock`, which ends with the last of
-them: a run with the status "running" and a free lock was interrupted.
+and `outcome.json` (after the last step). The processes of a run hold a lock on `lock`, which the kernel releases when
+the last process ends: a run with the status "running" and a free lock was interrupted.
 """
 
 from __future__ import annotations
@@ -66,20 +66,21 @@ def list_runs(store: Store, home: Home | None = None) -> list[TrainingRun]:
 
 
 def find_run(store: Store, id: str, home: Home | None = None) -> TrainingRun:  # noqa: A002 - the verb's word
-    """A run by its id, or the newest of a name. Raises TrainError AW-TRN-20."""
+    """A run by its id, or the newest run of a name. Raises TrainError AW-TRN-20."""
     found = store.rows(RUNS, {"id": id}, newest_first=True, limit=1)
     found = found or store.rows(RUNS, {"name": id}, newest_first=True, limit=1)
     if found:
         return found[0] if home is None else resolve_status(home, found[0])
     known = [run.id for run in list_runs(store)]
     near = tuple(difflib.get_close_matches(id, known, 3, 0.3))
-    hint = f"the newest: {', '.join(known[-3:])}; archwright runs list" if known else "archwright train SPEC starts one"
-    message = f"no training run called {id!r}"
+    hint = f"newest runs: {', '.join(known[-3:])}; list all: archwright runs list"
+    hint = hint if known else "start a run: archwright train SPEC"
+    message = f"there is no training run {id!r}"
     raise TrainError("AW-TRN-20", message, where=ErrorLocation(field=id), hint=hint, nearest=near)
 
 
 def resolve_status(home: Home, run: TrainingRun) -> TrainingRun:
-    """Without a lock a running run is interrupted; before its end it has the last step's figures."""
+    """The run with status "interrupted" if its lock is free, and with the last step's figures before its end."""
     if run.status == "running" and not is_locked(home, run.id):
         run = replace(run, status="interrupted")
     last = None if run.status == "finished" else _read_last_step(home.root / "runs" / run.id / "progress.jsonl")
@@ -145,8 +146,8 @@ def acquire_lock(home: Home, run: str) -> IO[bytes]:
         else:
             return lock
     lock.close()
-    message = f"the run {run} is running: another process works on it"
-    hint = "wait for it, or stop it with Ctrl-C where it runs"
+    message = f"another process is running the run {run}"
+    hint = "wait until it ends, or press Ctrl-C in its terminal"
     raise TrainError("AW-TRN-23", message, where=ErrorLocation(str(home.run(run))), hint=hint)
 
 
@@ -169,7 +170,7 @@ def read_record(path: Path, kind: type[R], run: str) -> R:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, msgspec.MsgspecError) as error:
-        message = f"the folder of run {run} is gone or damaged: {error}"
+        message = f"the folder of run {run} is missing or damaged: {error}"
         hint = "start a new run: archwright train SPEC"
         raise TrainError("AW-TRN-22", message, where=ErrorLocation(str(path)), hint=hint) from error
     except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -83,35 +84,40 @@ def read_spec(path: Path) -> TrainSpec:
 def check_spec(spec: TrainSpec, file: str | None = None) -> None:
     """Check rules over several fields. Raises TrainError AW-TRN-02, AW-TRN-03."""
     if spec.base.lower().endswith(PICKLE_SUFFIXES):
-        message = f"the base {spec.base} is a pickle: opening one runs whatever code is in it"
-        hint = _format_conversion_command(spec.base)
+        message = f"the base {spec.base} is a pickle: loading a pickle runs the code in it"
+        hint = f"name a base of `archwright models list`; convert a file: {format_conversion_command(Path(spec.base))}"
         raise TrainError("AW-TRN-03", message, where=ErrorLocation(file, None, "base"), hint=hint)
     text, image, tabular = (spec.task == task for task in ("text-lora", "image-classifier", "tabular-classifier"))
     for wrong, field, message, hint in (
-        (text and not spec.base, "base", "text-lora fine-tunes a base model", "base: SmolLM2-135M-Instruct"),
-        (not text and spec.base, "base", f"{spec.task} has no base model", "leave base out"),
-        (image and spec.image is None, "image", "a picture's shape is missing", "image: {height: 8, width: 8}"),
+        (text and not spec.base, "base", "text-lora needs a base model", "base: SmolLM2-135M-Instruct"),
+        (not text and spec.base, "base", f"{spec.task} has no base model", "remove base"),
+        (image and spec.image is None, "image", "the shape of the pictures is missing", "image: {height: 8, width: 8}"),
         (tabular and spec.workers > 1, "workers", "a tabular classifier trains on one worker", "workers: 1"),
-        (not image and spec.image is not None, "image", f"{spec.task} has no pictures", "leave image out"),
+        (not image and spec.image is not None, "image", f"{spec.task} has no pictures", "remove image"),
     ):
         if wrong:
             raise TrainError("AW-TRN-02", message, where=ErrorLocation(file, None, field), hint=hint)
 
 
-def _format_conversion_command(pickle: str) -> str:
-    load = "torch.load" + f"({pickle!r}, weights_only=True)"
-    code = f"import torch, safetensors.torch as s; s.save_file({load}, {Path(pickle).stem + '.safetensors'!r})"
-    bases = "a base is a name of `archwright models list`"
-    return f'{bases}; a file of yours becomes safetensors by: python -c "{code}"'
+def format_conversion_command(path: Path) -> str:
+    """The command that converts a pickled state dict to safetensors without running its code."""
+    load = "torch.load" + f"({str(path)!r}, weights_only=True, map_location='cpu')"
+    code = (
+        "import torch, safetensors.torch; "
+        f"safetensors.torch.save_file({{k: v.contiguous() for k, v in {load}.items()}}, "
+        f"{str(path.with_suffix('.safetensors'))!r})"
+    )
+    # Plain quotes are easier to read; they are safe if the code has no character special to the shell.
+    return f"python -c {shlex.quote(code)}" if set('"$`!\\') & set(code) else f'python -c "{code}"'
 
 
 def _spec_error(message: str, where: ErrorLocation) -> TrainError:
     unknown = re.search(r"unknown field `(.+?)`", message)
     known = [name for kind in (TrainSpec, Columns, ImageSpec) for name in kind.__struct_fields__]
     near = tuple(difflib.get_close_matches(unknown.group(1), known, 3, 0.5)) if unknown else ()
-    hint = f"did you mean {near[0]}?" if near else "every field, with its limits: docs/training.md"
+    hint = f"did you mean {near[0]}?" if near else "see the fields and their limits in docs/training.md"
     if "Invalid enum value" in message:
         hint = "task: text-lora, image-classifier or tabular-classifier"
     elif "missing required field" in message:
-        hint = "a spec has at least name, task and dataset"
+        hint = "add the required fields: name, task and dataset"
     return TrainError("AW-TRN-01", f"not a training spec: {message}", where=where, hint=hint, nearest=near)

@@ -1,0 +1,30 @@
+"""Modules of optional packages, each imported when one of its attributes is read.
+
+The packages are large, so commands that do not need them start without them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from archwright.errors import missing_extra
+
+
+class LazyModule:
+    """The module `name`, which `extra` installs for a `purpose`."""
+
+    def __init__(self, name: str, extra: str, purpose: str) -> None:
+        self._name, self._extra, self._purpose = name, extra, purpose
+
+    def __getattr__(self, attribute: str) -> Any:
+        """Raises MissingError AW-GET-01."""
+        try:
+            return getattr(import_module(self._name), attribute)
+        except ModuleNotFoundError as error:
+            raise missing_extra(self._extra, str(error.name), self._purpose) from error
+
+
+DATA, TRAINING = ("lake", "reading and writing data"), ("train", "training or evaluating a model")
+pa, pc, pq = (LazyModule(name, *DATA) for name in ("pyarrow", "pyarrow.compute", "pyarrow.parquet"))
+np, torch, tensor_files = (LazyModule(name, *TRAINING) for name in ("numpy", "torch", "safetensors.torch"))

@@ -1,0 +1,28 @@
+"""Short forms of what tests of several packages do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from archwright.errors import ERROR_CLASSES, ArchwrightError
+
+
+@contextmanager
+def refuses(code: str, match: str = "") -> Iterator[pytest.ExceptionInfo[ArchwrightError]]:
+    """The block raises the error with this code, and the error says what to do."""
+    with pytest.raises(ERROR_CLASSES[code.split("-")[1]], match=match or None) as caught:
+        yield caught
+    assert caught.value.code == code and caught.value.hint
+
+
+def run_together(calls: list[Callable[[], object]]) -> None:
+    """Run each call in a thread of its own, until all have ended."""
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
