@@ -281,7 +281,7 @@ def test_killed_twice_and_resumed_it_ends_as_the_unbroken_run_did(ready: Ready, 
         for progress in again:
             assert progress.step >= first - EVERY or progress.note
             if progress.step >= second:
-                os.kill(again._launched.pid, signal.SIGKILL)  # type: ignore[union-attr]
+                os.kill(again._launched._process.pid, signal.SIGKILL)  # type: ignore[union-attr]
     assert caught.value.code == training_process.KILLED_CODE
     broken = api.runs.show(run)
     assert (broken.status, broken.resumed) == ("interrupted", 1)

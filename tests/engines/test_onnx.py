@@ -8,6 +8,7 @@ import json
 import math
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import pytest
 from archwright.engines import onnx
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx_file import read_onnx
-from archwright.errors import ArchwrightError, EngineError, MissingError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.journal import Journal
@@ -156,34 +156,13 @@ def test_health_and_counts(tmp_path: Path) -> None:
     assert counts["onnx:requests_processing"] == counts["onnx:requests_deferred"] == "0"
 
 
-def _does_not_start(folder: Path, config: EngineConfig) -> ArchwrightError:
-    with pytest.raises(ArchwrightError) as refused:
-        onnx.serve(config, Home(folder), Journal("onnx", io.StringIO()))
-    assert not Home(folder).socket(config.socket).exists()
-    return refused.value
-
-
-def test_without_a_model_it_does_not_start(tmp_path: Path) -> None:
-    assert _does_not_start(tmp_path, _config(None)).code == "AW-ENG-06"
-    missing = _does_not_start(tmp_path, _config("0" * 64))
-    assert isinstance(missing, MissingError) and missing.code == "AW-GET-02"
-
-
-@pytest.mark.parametrize("settings", [{"threads": 0}, {"batch_items": 0}, {"gpu": True}])
-def test_wrong_settings_do_not_start(tmp_path: Path, settings: dict[str, Any]) -> None:
-    digest = put(Home(tmp_path), model().SerializeToString())
-    assert _does_not_start(tmp_path, _config(digest, **settings)).code == "AW-ENG-06"
-
-
-def test_a_damaged_file_does_not_start(tmp_path: Path) -> None:
-    home = Home(tmp_path)
+def _put_damaged(home: Home) -> str:
     digest = put(home, model().SerializeToString())
     home.model(digest, "onnx").write_bytes(b"")
-    assert _does_not_start(tmp_path, _config(digest)).code == "AW-ENG-10"
+    return digest
 
 
-@pytest.mark.parametrize("case", ["outputs", "inputs", "operator", "constant"])
-def test_a_model_the_engine_does_not_take_does_not_start(tmp_path: Path, case: str) -> None:
+def _put_unfit(case: str) -> Callable[[Home], str]:
     made = model(outputs=3) if case == "outputs" else model()
     if case == "inputs":
         made.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
@@ -191,15 +170,31 @@ def test_a_model_the_engine_does_not_take_does_not_start(tmp_path: Path, case: s
         made.graph.node[0].op_type = "Banana"
     elif case == "constant":
         made.graph.output.append(made.graph.output[0])
-    refused = _does_not_start(tmp_path, _config(put(Home(tmp_path), made.SerializeToString())))
-    assert isinstance(refused, EngineError) and refused.code == "AW-ENG-12"
+    return lambda home: put(home, made.SerializeToString())
 
 
-def test_without_onnxruntime_the_install_line_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = put(Home(tmp_path), model().SerializeToString())
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    missing = _does_not_start(tmp_path, _config(digest))
-    assert (missing.code, missing.hint) == ("AW-GET-01", "pip install 'archwright[predict]'")
+@pytest.mark.parametrize(
+    ("digest", "settings", "code"),
+    [
+        (lambda home: None, {}, "AW-ENG-06"),
+        (lambda home: "0" * 64, {}, "AW-GET-02"),
+        *((_put_unfit(""), wrong, "AW-ENG-06") for wrong in ({"threads": 0}, {"batch_items": 0}, {"gpu": True})),
+        (_put_damaged, {}, "AW-ENG-10"),
+        *((_put_unfit(case), {}, "AW-ENG-12") for case in ("outputs", "inputs", "operator", "constant")),
+        (_put_unfit(""), {}, "AW-GET-01"),
+    ],
+)
+def test_what_cannot_be_served_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: Callable[[Home], str | None], settings: Any, code: str
+) -> None:
+    home = Home(tmp_path)
+    config = _config(digest(home), **settings)
+    if code == "AW-GET-01":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with refuses(code) as refused:
+        onnx.serve(config, home, Journal("onnx", io.StringIO()))
+    assert not home.socket(config.socket).exists()
+    assert code != "AW-GET-01" or refused.value.hint == "pip install 'archwright[predict]'"
 
 
 @pytest.mark.process

@@ -1,4 +1,4 @@
-"""A lake in a temporary home, and short ways to use it."""
+"""A lake in a temporary home, with short forms of its use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from archwright.store import Store
 
 
 class Lake:
-    """`source` is the folder that `ingestion` reads; `at` is what its clock says."""
+    """`source` is the folder that `ingestion` reads; `at` is the time of its clock."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -38,6 +38,11 @@ class Lake:
         order = ingestion.IngestRequest(path or self.source, name, licence, lambda: self.at)
         return ingestion.ingest_files(self.home, self.store, order)
 
+    def ingest_rows(self, rows: Iterable[object]) -> ingestion.IngestResult:
+        """Ingest the folder with these rows in a.jsonl."""
+        self.put_rows("a.jsonl", rows)
+        return self.ingest()
+
     def refine(self, steps: str, source: str = "docs", into: str = "docs-clean") -> refinement.RefineResult:
         return refinement.refine_dataset(
             self.home, self.store, refinement.RefineRequest(self.recipe(steps, source, into), now=lambda: self.at)
@@ -49,7 +54,7 @@ class Lake:
         return recipe.read_recipe(path)
 
     def rows(self, version: DatasetVersion | str, *columns: str) -> list[dict[str, Any]]:
-        """In the order of files and rows; without our columns unless asked for."""
+        """The rows in the order of files and rows; without system columns by default."""
         found = version_index.find_version(self.store, version) if isinstance(version, str) else version
         rows = [row for batch in iceberg_tables.read_batches(self.home, found) for row in batch.to_pylist()]
         rows.sort(key=lambda row: (row["source_file"], row["source_row"]))

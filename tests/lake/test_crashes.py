@@ -103,8 +103,7 @@ def test_the_first_ingest_killed_and_repeated(lake: Lake, place: str) -> None:
     lake.put_rows("a.jsonl", [{"n": 1}])
     assert run(lake, "ingest", place) == -signal.SIGKILL
     assert version_index.list_versions(lake.store) == []
-    lake.put_rows("a.jsonl", [{"n": "of another kind"}])
-    made = lake.ingest().version
+    made = lake.ingest_rows([{"n": "of another kind"}]).version
     assert made.id == ("docs@v2" if committed(place) else "docs@v1")
     assert lake.values(made, "n") == ["of another kind"]
     nothing_lies_about(lake)
@@ -113,8 +112,7 @@ def test_the_first_ingest_killed_and_repeated(lake: Lake, place: str) -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("place", ["iceberg_tables.VersionDraft.commit", "version_index.register_version"])
 def test_a_refine_killed_and_repeated(lake: Lake, place: str) -> None:
-    lake.put_rows("a.jsonl", [{"text": "a@b.example"}, {"text": "a@b.example"}, {"text": "x"}])
-    lake.ingest()
+    lake.ingest_rows([{"text": "a@b.example"}, {"text": "a@b.example"}, {"text": "x"}])
     steps = "[{drop-duplicates: {}}, {redact: {}}]"
     lake.recipe(steps)
     assert run(lake, "refine", place) == -signal.SIGKILL
@@ -155,10 +153,8 @@ def test_many_processes_at_once_from_nothing(lake: Lake) -> None:
 
 
 def test_a_lake_the_store_does_not_know_is_repaired_from_its_records(lake: Lake) -> None:
-    lake.put_rows("a.jsonl", [{"n": 1}])
-    first = lake.ingest().version
-    lake.put_rows("a.jsonl", [{"n": 2}])
-    second = lake.ingest().version
+    first = lake.ingest_rows([{"n": 1}]).version
+    second = lake.ingest_rows([{"n": 2}]).version
     lake.store.close()
     for path in lake.home.root.glob("archwright.db*"):
         path.unlink()
@@ -169,8 +165,7 @@ def test_a_lake_the_store_does_not_know_is_repaired_from_its_records(lake: Lake)
 
 
 def test_a_lake_whose_records_are_gone_is_not_written_over(lake: Lake) -> None:
-    lake.put_rows("a.jsonl", [{"n": 1}])
-    first = lake.ingest().version
+    first = lake.ingest_rows([{"n": 1}]).version
     files = lake.data_files()
     lake.store.close()
     for path in (*lake.home.root.glob("archwright.db*"), *(lake.home.lake / "versions").rglob("*.json")):

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from archwright.home import Home
+from archwright.lake import jsonl_reader
 from archwright.lake.row_chunks import CHUNK_BYTES
+from archwright.lake.source_files import scan_sources
 from archwright.store import Store
 
 from .temporary_lake import Lake
@@ -19,8 +21,7 @@ CLEAN = "[{drop-duplicates: {}}, {redact: {}}]"
 def test_a_line_of_a_megabyte_and_values_of_every_sort(lake: Lake) -> None:
     long = "x" * 1_000_000
     odd = "\u0000 \ud7ff \U0010ffff \u202e <b>[red]{x}%s\\ ' \" \r\n\t"
-    lake.put_rows("a.jsonl", [{"text": long}, {"text": odd}, {"text": ""}, {"text": None}, {}])
-    version = lake.ingest().version
+    version = lake.ingest_rows([{"text": long}, {"text": odd}, {"text": ""}, {"text": None}, {}]).version
     assert lake.values(version, "text") == [long, odd, "", None, None]
     refined = lake.refine(CLEAN).version
     assert lake.values(refined, "text") == [long, odd, "", None]  # the two empty rows are the same
@@ -39,8 +40,7 @@ def test_a_home_with_spaces_and_signs(lake: Lake) -> None:
     lake.home = Home(lake.root / "my home ü #1")
     lake.store.close()
     lake.store = Store(lake.home.store_url)
-    lake.put_rows("a.jsonl", [{"text": "a@b.example"}])
-    lake.ingest()
+    lake.ingest_rows([{"text": "a@b.example"}])
     assert lake.values(lake.refine(CLEAN).version, "text") == ["<EMAIL>"]
 
 
@@ -79,9 +79,6 @@ def test_memory_is_bounded_by_chunks_not_files(lake: Lake) -> None:
     row = json.dumps({"text": "x" * 100_000})
     lake.put("a.jsonl", f"{row}\n" * 250)
     seen = []
-    from archwright.lake import jsonl_reader  # noqa: PLC0415
-    from archwright.lake.source_files import scan_sources  # noqa: PLC0415
-
     for chunk in jsonl_reader.read_chunks(scan_sources(lake.source).sources[0], lambda broken: None):
         seen.append(sum(map(len, chunk.contents)))
     assert sum(seen) == len(row) * 250

@@ -57,8 +57,7 @@ def test_every_format_comes_into_one_table(lake: Lake) -> None:
 
 
 def test_what_has_not_changed_is_not_read_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    lake.put_rows("a.jsonl", [{"n": 1}])
-    first = lake.ingest()
+    first = lake.ingest_rows([{"n": 1}])
     monkeypatch.setattr(ingestion, "_write_version", None)  # would fail if it were called
     again = lake.ingest()
     assert (again.version, again.new, first.new) == (first.version, False, True)
@@ -80,8 +79,7 @@ def test_a_changed_file_replaces_its_rows_and_the_old_version_stays(lake: Lake) 
 
 
 def test_whose_rows_went_is_told(lake: Lake) -> None:
-    lake.put_rows("a.jsonl", [{"n": 1}, {"n": 2}])
-    assert lake.ingest().replaced == ()
+    assert lake.ingest_rows([{"n": 1}, {"n": 2}]).replaced == ()
     lake.put_rows("a.jsonl", [{"n": 3}])
     assert [(file.path, file.rows) for file in lake.ingest().replaced] == [("a.jsonl", 2)]
 
@@ -104,8 +102,7 @@ def test_another_licence_is_a_new_version_none_keeps_the_one_there_is(lake: Lake
 
 
 def test_the_content_digest_knows_nothing_of_how_rows_came(lake: Lake, tmp_path: Path) -> None:
-    lake.put_rows("a.jsonl", [{"n": 1}, {"n": 2}])
-    lake.ingest()
+    lake.ingest_rows([{"n": 1}, {"n": 2}])
     lake.put_rows("b.jsonl", [{"n": 1.5, "more": True}])
     in_two = lake.ingest().version
     (tmp_path / "other").mkdir()
@@ -117,8 +114,7 @@ def test_the_content_digest_knows_nothing_of_how_rows_came(lake: Lake, tmp_path:
 
 
 def test_columns_are_added_and_become_wider_while_old_versions_stay(lake: Lake) -> None:
-    lake.put_rows("a.jsonl", [{"n": 1}, {"n": 2}])
-    first = lake.ingest().version
+    first = lake.ingest_rows([{"n": 1}, {"n": 2}]).version
     lake.put_rows("b.jsonl", [{"n": 1.5, "a.b": "new"}])
     second = lake.ingest().version
     lake.put_rows("c.jsonl", [{"n": "many"}, {"n": True}])
@@ -216,9 +212,8 @@ def test_names_of_data_sets(lake: Lake, name: str) -> None:
 
 def test_no_row_at_all_is_refused_and_leaves_nothing(lake: Lake) -> None:
     lake.put("a.jsonl", "no\nnope\n")
-    with refuses("AW-DATA-09") as caught:
+    with refuses("AW-DATA-09", "2 quarantine: not JSON"):
         lake.ingest()
-    assert "2 quarantine: not JSON" in caught.value.message
     lake.put("a.jsonl", "")
     lake.put("b.csv", "n\n")
     lake.put("c.csv", "")
@@ -246,8 +241,7 @@ def test_a_file_that_changes_while_it_is_read(lake: Lake, monkeypatch: pytest.Mo
 
 
 def test_a_full_disk_loses_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    lake.put_rows("a.jsonl", [{"n": 1}])
-    lake.ingest()
+    lake.ingest_rows([{"n": 1}])
     lake.put_rows("b.jsonl", [{"n": 2}])
 
     def full(*_words: object, **_more: object) -> None:
@@ -285,6 +279,11 @@ def test_what_the_system_refuses(lake: Lake, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_times_become_text_beside_text_and_bytes_beside_nothing(lake: Lake) -> None:
+    both = parquet(lake, "bytes.parquet", raw=[b"x"]), parquet(lake, "text.parquet", raw=["x"])
+    with refuses("AW-DATA-19"):
+        lake.ingest()
+    for path in both:
+        path.unlink()
     parquet(lake, "a.parquet", when=[datetime.date(2026, 1, 2)])
     assert lake.ingest().version.columns["when"] == "date"
     lake.put_rows("b.jsonl", [{"when": "soon"}])
@@ -305,10 +304,3 @@ def test_kinds_that_meet_in_one_ingest(lake: Lake) -> None:
         {"n": 2.0, "flag": None, "word": "y"},
         {"n": 0.5, "flag": False, "word": "3"},
     ]
-
-
-def test_bytes_and_text_at_once(lake: Lake) -> None:
-    parquet(lake, "a.parquet", raw=[b"x"])
-    parquet(lake, "b.parquet", raw=["x"])
-    with refuses("AW-DATA-19"):
-        lake.ingest()

@@ -222,8 +222,7 @@ def test_a_file_that_cannot_be_read_refuses_before_anything_changes(
     lake: Lake, make: object, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 1)  # every batch is on the disk at once
-    lake.put_rows("a.jsonl", [{"n": 1}])
-    first = lake.ingest().version
+    first = lake.ingest_rows([{"n": 1}]).version
     lake.put_rows("a.jsonl", [{"n": 2}])
     files = lake.data_files()
     make(lake)  # type: ignore[operator]

@@ -37,9 +37,9 @@ def test_a_machine_that_does_not_share_the_home_is_noticed(tmp_path: Path) -> No
     folder = tmp_path / "look"
     assert ray_cluster.probe_shared_home(str(folder), "m1", "word") == "No such file or directory"
     folder.mkdir()
-    (folder / "word").write_text("another")
+    (folder / "token").write_text("another")
     assert ray_cluster.probe_shared_home(str(folder), "m1", "word") == "it sees another folder under this path"
     assert not (folder / "m1").exists()
-    (folder / "word").write_text("word")
+    (folder / "token").write_text("word")
     assert ray_cluster.probe_shared_home(str(folder), "m1", "word") == ""
     assert (folder / "m1").read_text() == "word"

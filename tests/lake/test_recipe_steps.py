@@ -72,14 +72,6 @@ def test_redact_leaves_a_batch_without_any_as_it_is() -> None:
     assert recipe_steps.RedactPersonalData(("a",), ("phone", "ip"))(first) is first
 
 
-def test_rows_that_are_out_stay_as_they_went() -> None:
-    gone: dict[str, list[Any]] = {row_status.DROP_STEP: ["drop-short", None], row_status.DROP_REASON: ["why", None]}
-    first = batch(a=["a@b.example", "a@b.example"], **gone)
-    made = recipe_steps.DropShortRows(("a",), 99)(recipe_steps.RedactPersonalData(("a",), ("email",))(first))
-    assert made["a"].to_pylist() == ["a@b.example", "<EMAIL>"]
-    assert out(made) == [("drop-short", "why"), ("drop-short", "shorter than 99 characters")]
-
-
 def placed(**columns: list[Any]) -> pa.RecordBatch:
     rows = len(next(iter(columns.values())))
     place: dict[str, list[Any]] = {

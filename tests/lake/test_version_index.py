@@ -14,8 +14,7 @@ from .temporary_lake import Lake
 
 
 def test_a_name_is_its_newest_version_and_a_near_one_is_offered(lake: Lake) -> None:
-    lake.put_rows("a.jsonl", [{"n": 1}])
-    lake.ingest()
+    lake.ingest_rows([{"n": 1}])
     lake.put_rows("b.jsonl", [{"n": 2}])
     lake.ingest()
     assert [version.id for version in version_index.list_versions(lake.store)] == ["docs@v1", "docs@v2"]
@@ -114,8 +113,7 @@ def test_an_empty_home_holds_nothing(lake: Lake) -> None:
 
 
 def test_reading_some_columns_in_the_order_asked_for(lake: Lake) -> None:
-    lake.put_rows("a.jsonl", [{"a": 1, "b": "x"}])
-    version = lake.ingest().version
+    version = lake.ingest_rows([{"a": 1, "b": "x"}]).version
     (batch,) = iceberg_tables.read_batches(lake.home, version, ["b", "record_id", "a"])
     assert batch.schema.names == ["b", "record_id", "a"]
     assert [str(kind) for kind in batch.schema.types] == ["large_string", "large_string", "int64"]

@@ -40,16 +40,10 @@ def school(learning: None, tmp_path_factory: pytest.TempPathFactory) -> School:
     home = Home(folder / "home")
     sha256 = write_model(folder / "tiny.gguf")
     shutil.copy(folder / "tiny.gguf", home.model(sha256))
-    (folder / "answers.jsonl").write_text(answers(160), encoding="utf-8")
-    store = Store(home.store_url)
-    version = ingestion.ingest_files(
-        home, store, ingestion.IngestRequest(folder / "answers.jsonl", "answers", "CC0-1.0")
-    ).version
-    base_model.prepare_base(home, sha256)
     spec = TrainSpec(
         name="assistant",
         task="text-lora",
-        dataset=version.id,
+        dataset="answers",
         base=NAME,
         steps=30,
         tokens_per_step=128,
@@ -57,24 +51,35 @@ def school(learning: None, tmp_path_factory: pytest.TempPathFactory) -> School:
         held_out=0.2,
         threads=1,
     )
-    training_runs.create_run(home, ResolvedJob(id=RUN, version=version, threads=1, base_sha256=sha256), spec)
-    run_execution.drive_run(home, RUN, LoopHooks(lambda _progress: None))
-    training_runs.append_run(store, training_run(sha256, version.id))
+    store = Store(home.store_url)
+    training_runs.append_run(store, train_adapter(store, home, answers(160), spec, sha256))
     store.close()
     return School(home, sha256)
 
 
-def training_run(sha256: str, dataset_version: str = "answers@v1") -> TrainingRun:
+def train_adapter(store: Store, home: Home, rows: str, spec: TrainSpec, sha256: str) -> TrainingRun:
+    """Ingest the rows and train the run RUN on them."""
+    path = home.folder() / "rows.jsonl"
+    path.write_text(rows, encoding="utf-8")
+    request = ingestion.IngestRequest(path, spec.dataset, "CC0-1.0")
+    version = ingestion.ingest_files(home, store, request).version
+    base_model.prepare_base(home, sha256)
+    training_runs.create_run(home, ResolvedJob(id=RUN, version=version, threads=1, base_sha256=sha256), spec)
+    run_execution.drive_run(home, RUN, LoopHooks(lambda _progress: None))
+    return finished_run(RUN, spec, version.id, sha256)
+
+
+def finished_run(run: str, spec: TrainSpec, dataset_version: str, base_sha256: str = "") -> TrainingRun:
     return TrainingRun(
-        id=RUN,
+        id=run,
         at=time.time(),
-        name="assistant",
-        task="text-lora",
+        name=spec.name,
+        task=spec.task,
         status="finished",
         created_at=time.time(),
         dataset_version=dataset_version,
-        base=NAME,
-        base_sha256=sha256,
+        base=spec.base,
+        base_sha256=base_sha256,
     )
 
 
@@ -97,7 +102,7 @@ class Pupil(NamedTuple):
 def pupil(school: School, home: Home) -> Iterator[Pupil]:
     shutil.copytree(school.home.root, home.root)
     store = Store(home.store_url)
-    yield Pupil(home, store, training_run(school.sha256))
+    yield Pupil(home, store, training_runs.find_run(store, RUN))
     store.close()
 
 
@@ -109,23 +114,14 @@ class Stage:
         self.store = Store(home.store_url)
         source = home.root / "rows.jsonl"
         source.write_text('{"x": 1, "label": "a"}\n', encoding="utf-8")
-        self.dataset = ingestion.ingest_files(
-            home, self.store, ingestion.IngestRequest(source, "rows", "CC0-1.0")
-        ).version
+        request = ingestion.IngestRequest(source, "rows", "CC0-1.0")
+        self.dataset = ingestion.ingest_files(home, self.store, request).version
 
     def run(self, number: int = 1, name: str = "digits", task: Task = "image-classifier") -> TrainingRun:
         folder = self.home.run(f"r-{name}-{number}") / "result"
         folder.mkdir(exist_ok=True)
         (folder / "model.onnx").write_bytes(b"\x08" + f"{name} {number}".encode())
-        return TrainingRun(
-            id=f"r-{name}-{number}",
-            at=time.time(),
-            name=name,
-            task=task,
-            status="finished",
-            created_at=time.time(),
-            dataset_version=self.dataset.id,
-        )
+        return finished_run(f"r-{name}-{number}", TrainSpec(name=name, task=task, dataset="rows"), self.dataset.id)
 
     def version(self, number: int = 1, name: str = "digits", *, gates: tuple[Gate, ...] | None = None) -> ModelVersion:
         """A registered version; with `gates` an evaluated one."""

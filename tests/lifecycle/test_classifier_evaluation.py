@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from examples.full.corpus import write_shuttle
 
-from archwright.contract.lineage import DatasetVersion, Gate, ModelVersion, Score, TrainingRun
+from archwright.contract.lineage import DatasetVersion, Gate, ModelVersion, Score
 from archwright.contract.record import replace
 from archwright.engines.onnx_file import ModelSignature
 from archwright.home import Home
@@ -28,6 +27,7 @@ from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
 from ..tools.checks import refuses
 from ..training.classifier_rows import CANCER, DIGITS, brought_in, cancer, digits, trained_run
+from .conftest import finished_run
 
 
 class Shop(NamedTuple):
@@ -41,15 +41,7 @@ class Shop(NamedTuple):
     def model(self, spec: TrainSpec) -> ModelVersion:
         version = self.digits if spec.task == "image-classifier" else self.cancer
         run = trained_run(self.home, spec, version)
-        record = TrainingRun(
-            id=run,
-            at=time.time(),
-            name=spec.name,
-            task=spec.task,
-            status="finished",
-            created_at=time.time(),
-            dataset_version=version.id,
-        )
+        record = finished_run(run, spec, version.id)
         return model_registry.register_model(self.store, self.home, record, run_execution.read_result(self.home, run))
 
     def promote(self, model: ModelVersion) -> None:
@@ -98,9 +90,8 @@ def test_a_tabular_classifier_too_with_missing_values_and_few_rows(shop: Shop) -
     model = shop.model(replace(CANCER, name="tumours", held_out=0.15))
     scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, model))
     assert all(gate.passed for gate in gates.values())
-    assert (
-        scores["accuracy"].items < classifier_evaluation.MIN_EXPORT_ROWS
-    )  # rows trained on make up for it, in this gate alone
+    # Only in the export gate, training rows complete the minimum.
+    assert scores["accuracy"].items < classifier_evaluation.MIN_EXPORT_ROWS
     assert f"over {classifier_evaluation.MIN_EXPORT_ROWS} rows" in gates[EXPORT_GATE].detail
 
 
@@ -160,9 +151,8 @@ def test_rows_that_production_was_trained_on_do_not_count(shop: Shop) -> None:
     assert scores["balanced_accuracy_change"].items < 0.5 * scores["accuracy"].items
     assert "rows held out for both" in gates[NOT_WORSE_GATE].detail
     shop.promote(shop.model(replace(DIGITS, name="shares", held_out=0.0, steps=5)))
-    gate = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(DIGITS, name="shares", steps=5))))[1][
-        NOT_WORSE_GATE
-    ]
+    model = shop.model(replace(DIGITS, name="shares", steps=5))
+    gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][NOT_WORSE_GATE]
     assert not gate.passed and "no row is held out for both" in gate.detail
 
 
@@ -214,9 +204,8 @@ def test_without_held_out_rows_nothing_is_judged(shop: Shop) -> None:
 
 def test_a_record_of_other_classes_than_the_files_is_refused(shop: Shop, good: ModelVersion) -> None:
     with refuses("AW-MOD-33"):
-        classifier_evaluation._query_engine(
-            shop.home, replace(good, labels=good.labels[::-1]), np.zeros((1, 64), np.float32)
-        )
+        reversed_labels = replace(good, labels=good.labels[::-1])
+        classifier_evaluation._query_engine(shop.home, reversed_labels, np.zeros((1, 64), np.float32))
 
 
 def test_a_model_that_says_the_same_to_every_row_cannot_pass_the_export_gate() -> None:
@@ -244,11 +233,8 @@ def test_large_pictures_are_fewer_rows() -> None:
     def rows(size: int) -> int:
         return classifier_evaluation.row_limit(ModelSignature(labels=("a", "b"), shape=(size,)))
 
-    assert (
-        rows(9) == classifier_evaluation.MAX_ROWS
-        and rows(4000) == 2000
-        and rows(60_000) == classifier_evaluation.MIN_EXPORT_ROWS
-    )
+    limits = (classifier_evaluation.MAX_ROWS, 2000, classifier_evaluation.MIN_EXPORT_ROWS)
+    assert (rows(9), rows(4000), rows(60_000)) == limits
 
 
 def test_batches_are_bounded_by_rows_and_by_numbers() -> None:

@@ -50,7 +50,7 @@ def test_near_the_limit_only_what_is_surely_below_passes() -> None:
 
 def test_an_adapter_that_changes_too_little_cannot_pass_its_control() -> None:
     found = decide_export_gate(places(effect=0.02, noise=0.1))
-    assert not found.passed and "too little to detect if it is applied" in found.detail
+    assert not found.passed and "too little to tell if it is applied" in found.detail
     assert found.control is not None and found.limit is not None and found.control < found.limit
 
 

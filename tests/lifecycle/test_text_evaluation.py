@@ -89,7 +89,7 @@ def test_an_adapter_that_does_almost_nothing_fails_on_its_control(pupil: Pupil) 
     _scores, gates = examined(pupil, pupil.register())
     export = gates["export"]
     assert export.value is not None and export.limit is not None and export.value < export.limit
-    assert not export.passed and "too little to detect if it is applied" in export.detail
+    assert not export.passed and "too little to tell if it is applied" in export.detail
 
 
 def test_a_merge_to_four_bit_would_not_be_served_as_trained(pupil: Pupil) -> None:

@@ -12,19 +12,17 @@ from pathlib import Path
 import pytest
 
 from archwright.catalog.load import load_catalog
-from archwright.contract.lineage import Gate, ModelVersion, TrainingRun
+from archwright.contract.lineage import Gate, ModelVersion
 from archwright.contract.record import replace
 from archwright.home import Home
-from archwright.lake import ingestion
 from archwright.lifecycle import adapter_export, evaluation, model_registry, text_evaluation
 from archwright.store import Store
-from archwright.training import base_model, run_execution, training_runs
-from archwright.training.training_loop import LoopHooks
-from archwright.training.training_runs import ResolvedJob
+from archwright.training import run_execution
 from archwright.training.training_spec import TrainSpec
 
+from .conftest import RUN, train_adapter
+
 BASE = load_catalog().artefacts["SmolLM2-135M-Instruct"]
-RUN = "r-0000bbbb"
 
 
 def documented() -> str:
@@ -40,29 +38,13 @@ def documented() -> str:
 
 @pytest.fixture(scope="module")
 def trained(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Home, ModelVersion]]:
-    folder = tmp_path_factory.mktemp("real")
-    home = Home(folder / "home")
+    home = Home(tmp_path_factory.mktemp("real") / "home")
     home.model(BASE.sha256).symlink_to(model_home.model(BASE.sha256))
-    base_model.prepare_base(home, BASE.sha256)
-    (folder / "docs.jsonl").write_text(documented(), encoding="utf-8")
     store = Store(home.store_url)
-    version = ingestion.ingest_files(home, store, ingestion.IngestRequest(folder / "docs.jsonl", "docs")).version
     spec = TrainSpec(
-        name="assistant", task="text-lora", dataset=version.id, base=BASE.model, steps=8, held_out=0.3, threads=1
+        name="assistant", task="text-lora", dataset="docs", base=BASE.model, steps=8, held_out=0.3, threads=1
     )
-    training_runs.create_run(home, ResolvedJob(id=RUN, version=version, threads=1, base_sha256=BASE.sha256), spec)
-    run_execution.drive_run(home, RUN, LoopHooks(lambda _progress: None))
-    run = TrainingRun(
-        id=RUN,
-        at=0.0,
-        name="assistant",
-        task="text-lora",
-        status="finished",
-        created_at=0.0,
-        dataset_version=version.id,
-        base=BASE.model,
-        base_sha256=BASE.sha256,
-    )
+    run = train_adapter(store, home, documented(), spec, BASE.sha256)
     yield store, home, model_registry.register_model(store, home, run, run_execution.read_result(home, RUN))
     store.close()
 
@@ -70,7 +52,7 @@ def trained(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.mark.nightly
 def test_eight_steps_pass_both_gates(trained: tuple[Store, Home, ModelVersion]) -> None:
     store, home, made = trained
-    assert made.licence == f"data docs@v1: not stated; base {BASE.model}: apache-2.0"
+    assert made.licence == f"data docs@v1: CC0-1.0; base {BASE.model}: apache-2.0"
     found = evaluation.evaluate_version(store, home, made, print)
     assert found.passed
     export = next(gate for gate in found.gates if gate.name == "export")

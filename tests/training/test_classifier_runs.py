@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,58 @@ import pytest
 from archwright.contract.record import replace
 from archwright.errors import TrainError
 from archwright.home import Home
-from archwright.training import run_execution, training_process, training_runs
+from archwright.training import (
+    image_classifier,
+    run_execution,
+    tabular_classifier,
+    training_process,
+    training_runs,
+)
 from archwright.training.training_runs import RunOutcome
+from archwright.training.training_spec import TrainSpec
 
 from ..tools.checks import refuses
-from .classifier_rows import CANCER, DIGITS, begun, brought_in, cancer, digits, trained_run
+from .classifier_rows import CANCER, DIGITS, begun, brought_in, cancer, digits, setup_of, steps, trained_run
 
 CASES = {
     "digits": (replace(DIGITS, steps=250, checkpoint_every_steps=20), digits()),
     "cancer": (replace(CANCER, steps=300, checkpoint_every_steps=20, learning_rate=0.01), cancer(absent=0.1)),
 }
+
+
+TRAINERS = [(image_classifier, DIGITS, digits(), "torch"), (tabular_classifier, CANCER, cancer(absent=0.1), "lightgbm")]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("task", "spec", "columns", "package"), TRAINERS)
+def test_from_any_state_on_it_is_the_whole_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Any, spec: TrainSpec, columns: dict[str, Any], package: str
+) -> None:
+    def make(given: TrainSpec = spec) -> Any:
+        return task.make_trainer(setup_of(columns, given, tmp_path))
+
+    whole, half, rest, late = (make() for _ in range(4))
+    late.restore(whole.state())  # before the first step
+    losses = steps(whole, 0, 8)
+    steps(half, 0, 4)
+    rest.restore(half.state())
+    assert rest.state() == half.state() and rest.weights_sha256() == half.weights_sha256() != whole.weights_sha256()
+    assert steps(rest, 4, 8) == losses[4:] and steps(late, 0, 8) == losses
+    assert rest.weights_sha256() == late.weights_sha256() == whole.weights_sha256()
+    files = []
+    for number, trainer in enumerate((whole, rest)):
+        (tmp_path / str(number)).mkdir()
+        trainer.save(tmp_path / str(number))
+        files.append((tmp_path / str(number) / "model.onnx").read_bytes())
+    assert files[0] == files[1]
+    if task is image_classifier:  # trees have nothing random to begin with
+        other = make(replace(spec, seed=2))
+        steps(other, 0, 8)
+        assert other.weights_sha256() != whole.weights_sha256()
+    monkeypatch.setitem(sys.modules, package, None)
+    with refuses("AW-GET-01") as missing:
+        make()
+    assert missing.value.hint == "pip install 'archwright[train]'"
 
 
 @pytest.mark.process
@@ -33,8 +76,8 @@ def test_killed_and_resumed_is_as_if_never_killed(tmp_path: Path, name: str) -> 
     version = brought_in(home, name, columns, tmp_path)
     whole = trained_run(home, spec, version)
     broken = begun(home, spec, version)
-    steps = _killed(home, broken, at=25)
-    assert steps[0] == 1 and training_runs.load_outcome(home, broken) is None
+    made = _killed(home, broken, at=25)
+    assert made[0] == 1 and training_runs.load_outcome(home, broken) is None
     with training_runs.acquire_lock(home, broken) as lock:
         resumed = [
             progress.step
@@ -42,13 +85,9 @@ def test_killed_and_resumed_is_as_if_never_killed(tmp_path: Path, name: str) -> 
             if progress.loss is not None
         ]
     # It went on from a checkpoint: neither from the beginning nor past what was lost.
-    assert 1 < resumed[0] <= steps[-1] + 20 and (resumed[0] - 1) % 20 == 0 and resumed[-1] == spec.steps
-    one, other = _outcome(home, whole), _outcome(home, broken)
-    assert (one.weights_sha256, one.order_sha256, one.loss_last) == (
-        other.weights_sha256,
-        other.order_sha256,
-        other.loss_last,
-    )
+    assert 1 < resumed[0] <= made[-1] + 20 and (resumed[0] - 1) % 20 == 0 and resumed[-1] == spec.steps
+    outcomes = [_outcome(home, run) for run in (whole, broken)]
+    assert len({(found.weights_sha256, found.order_sha256, found.loss_last) for found in outcomes}) == 1
     files = [home.run(run) / "result" / "model.onnx" for run in (whole, broken)]
     assert len({hashlib.sha256(file.read_bytes()).hexdigest() for file in files}) == 1
     assert run_execution.read_result(home, broken).labels == run_execution.read_result(home, whole).labels
@@ -63,7 +102,7 @@ def _killed(home: Home, run: str, at: int) -> list[int]:
             for progress in process:
                 heard.append(progress.step)
                 if progress.step == at:
-                    os.kill(process.pid, signal.SIGKILL)
+                    os.kill(process._process.pid, signal.SIGKILL)
     return heard
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +14,12 @@ import torch
 from archwright.contract.record import replace
 from archwright.engines.onnx import Classifier
 from archwright.engines.onnx_file import read_onnx
-from archwright.errors import MissingError, TrainError
+from archwright.errors import TrainError
 from archwright.training import image_classifier
 from archwright.training.trainer import StepResult, TrainedArtefact
 from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
+from ..tools.checks import run_together
 from .classifier_rows import DIGITS, Pair, accuracy, data_of, digits, setup_of, steps
 
 LABELS = tuple("0123456789")
@@ -65,34 +65,16 @@ def test_what_is_served_is_what_was_trained_and_not_what_was_not(done: Done) -> 
 
 
 @pytest.mark.model
-def test_half_way_and_on_is_the_whole_way(tmp_path: Path) -> None:
-    whole = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
-    losses = steps(whole, 0, 8)
-    half = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
-    steps(half, 0, 4)
-    state = half.state()
+def test_weights_without_the_optimisers_state_end_elsewhere(tmp_path: Path) -> None:
+    whole, forgetful = (image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path)) for _ in range(2))
+    steps(whole, 0, 4)
+    state = whole.state()
     assert set(json.loads(state["state.json"])) == {"adam"}
-    rest = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
-    rest.restore(state)
-    assert rest.weights_sha256() == half.weights_sha256() != whole.weights_sha256()
-    assert steps(rest, 4, 8) == losses[4:]
-    assert rest.weights_sha256() == whole.weights_sha256()
-    # Weights alone would not do: without the optimiser's state the end is another.
-    forgetful = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     forgetful.restore({**state, "state.json": b'{"adam": []}'})
+    assert forgetful.weights_sha256() == whole.weights_sha256()
+    steps(whole, 4, 8)
     steps(forgetful, 4, 8)
     assert forgetful.weights_sha256() != whole.weights_sha256()
-
-
-@pytest.mark.model
-def test_a_state_before_the_first_step_is_the_beginning(tmp_path: Path) -> None:
-    first, second = (image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path)) for _ in range(2))
-    second.restore(first.state())
-    assert steps(first, 0, 2) == steps(second, 0, 2)
-    assert first.weights_sha256() == second.weights_sha256()
-    other = image_classifier.make_trainer(setup_of(digits(), replace(DIGITS, seed=2), tmp_path))
-    steps(other, 0, 2)
-    assert other.weights_sha256() != first.weights_sha256()
 
 
 def test_making_a_network_leaves_chance_alone(tmp_path: Path) -> None:
@@ -117,14 +99,12 @@ def test_two_workers_make_the_step_of_one(tmp_path: Path, shares: tuple[slice, s
     found: dict[int, StepResult] = {}
     for _ in range(3):
         expected = alone.step(rows)
-        threads = [
-            threading.Thread(target=lambda w=worker, r=rows[share], k=rank: found.update({k: w.step(r)}))
-            for rank, (worker, share) in enumerate(zip(pair, shares, strict=True))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_together(
+            [
+                lambda rank=rank: found.update({rank: pair[rank].step(rows[shares[rank]])})  # type: ignore[misc]
+                for rank in (0, 1)
+            ]
+        )
         assert found[0].loss == found[1].loss == pytest.approx(expected.loss, rel=1e-4)
         assert found[0].units + found[1].units == expected.units == 64
     assert pair[0].weights_sha256() == pair[1].weights_sha256()
@@ -209,10 +189,3 @@ def test_lists_that_are_no_picture_are_refused_by_their_row(tmp_path: Path, text
     columns["image"][4] = text
     wrong = _refused(columns, replace(DIGITS, held_out=0.0), tmp_path)
     assert wrong.code == "AW-TRN-43" and said in wrong.message and wrong.where.field == "t.csv, row 5"
-
-
-def test_without_torch_the_install_line_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingError) as missing:
-        image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
-    assert missing.value.hint == "pip install 'archwright[train]'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from archwright.contract.record import replace
 from archwright.engines.onnx import Classifier
 from archwright.engines.onnx_file import read_onnx
-from archwright.errors import MissingError, TrainError
+from archwright.errors import TrainError
 from archwright.training import classifier_data, tabular_classifier
 from archwright.training.training_spec import Columns, TrainSpec
 
@@ -24,6 +23,14 @@ from .classifier_rows import CANCER, Pair, accuracy, cancer, data_of, setup_of, 
 pytestmark = pytest.mark.model
 
 KINDS = ("benign", "malignant")
+
+
+def _trained(columns: dict[str, Any], spec: TrainSpec, folder: Path, rounds: int = 20) -> Any:
+    """A trainer after some rounds, with its result saved."""
+    trainer = tabular_classifier.make_trainer(setup_of(columns, spec, folder))
+    steps(trainer, 0, rounds)
+    trainer.save(folder)
+    return trainer
 
 
 def _differences(folder: Path, columns: dict[str, Any], spec: TrainSpec) -> tuple[float, float]:
@@ -60,37 +67,10 @@ def test_it_learns_and_serves_what_it_learned(tmp_path: Path) -> None:
 
 def test_missing_values_are_learned_from_and_allowed_where_they_were(tmp_path: Path) -> None:
     columns = cancer(absent=0.2)
-    trainer = tabular_classifier.make_trainer(setup_of(columns, CANCER, tmp_path))
-    steps(trainer, 0, 20)
-    trainer.save(tmp_path)
+    _trained(columns, CANCER, tmp_path)
     assert read_onnx(tmp_path / "model.onnx").notes.missing == tuple(f"m{place:02d}" for place in range(10))
     near, far = _differences(tmp_path, columns, CANCER)
     assert near < 1e-6 and far > 0.3
-
-
-def test_half_way_and_on_is_the_whole_way(tmp_path: Path) -> None:
-    columns = cancer(absent=0.1)
-    whole = tabular_classifier.make_trainer(setup_of(columns, CANCER, tmp_path))
-    losses = steps(whole, 0, 10)
-    half = tabular_classifier.make_trainer(setup_of(columns, CANCER, tmp_path))
-    steps(half, 0, 6)
-    rest = tabular_classifier.make_trainer(setup_of(columns, CANCER, tmp_path))
-    rest.restore(half.state())
-    assert rest.state() == half.state() and rest.weights_sha256() == half.weights_sha256() != whole.weights_sha256()
-    assert steps(rest, 6, 10) == losses[6:]
-    assert rest.weights_sha256() == whole.weights_sha256()
-    for name, trainer in (("whole", whole), ("rest", rest)):
-        (tmp_path / name).mkdir()
-        trainer.save(tmp_path / name)
-    one, other = ((tmp_path / name / "model.onnx").read_bytes() for name in ("whole", "rest"))
-    assert one == other
-
-
-def test_a_state_before_the_first_step_is_the_beginning(tmp_path: Path) -> None:
-    first, second = (tabular_classifier.make_trainer(setup_of(cancer(), CANCER, tmp_path)) for _ in range(2))
-    second.restore(first.state())
-    assert steps(first, 0, 3) == steps(second, 0, 3)
-    assert first.weights_sha256() == second.weights_sha256()
 
 
 def test_rows_too_few_to_split_are_the_shares_of_their_classes(tmp_path: Path) -> None:
@@ -123,9 +103,7 @@ def _neighbours() -> dict[str, Any]:
 
 def test_thresholds_between_neighbouring_floats_keep_their_sides(tmp_path: Path) -> None:
     spec = replace(CANCER, learning_rate=0.5)
-    trainer = tabular_classifier.make_trainer(setup_of(_neighbours(), spec, tmp_path))
-    steps(trainer, 0, 20)
-    trainer.save(tmp_path)
+    _trained(_neighbours(), spec, tmp_path)
     near, far = _differences(tmp_path, _neighbours(), spec)
     assert near < 1e-5 and far > 0.2
 
@@ -133,9 +111,7 @@ def test_thresholds_between_neighbouring_floats_keep_their_sides(tmp_path: Path)
 def test_the_converter_alone_would_not_keep_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tabular_classifier, "round_thresholds", lambda text: text)
     spec = replace(CANCER, learning_rate=0.5)
-    trainer = tabular_classifier.make_trainer(setup_of(_neighbours(), spec, tmp_path))
-    steps(trainer, 0, 20)
-    trainer.save(tmp_path)
+    _trained(_neighbours(), spec, tmp_path)
     assert _differences(tmp_path, _neighbours(), spec)[0] > 0.05
 
 
@@ -169,9 +145,7 @@ def test_constant_columns_and_several_classes(tmp_path: Path) -> None:
 
 def test_features_are_taken_in_the_order_they_are_named(tmp_path: Path) -> None:
     spec = replace(CANCER, columns=Columns(label="kind", features=("m20", "m03")))
-    trainer = tabular_classifier.make_trainer(setup_of(cancer(), spec, tmp_path))
-    steps(trainer, 0, 2)
-    trainer.save(tmp_path)
+    _trained(cancer(), spec, tmp_path, 2)
     assert read_onnx(tmp_path / "model.onnx").notes.features == ("m20", "m03")
 
 
@@ -179,10 +153,3 @@ def test_several_workers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainError) as refused:
         tabular_classifier.make_trainer(setup_of(cancer(), CANCER, tmp_path, Pair(0, threading.Barrier(2), {})))
     assert (refused.value.code, refused.value.where.field) == ("AW-TRN-45", "workers")
-
-
-def test_without_lightgbm_the_install_line_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lightgbm", None)
-    with pytest.raises(MissingError) as missing:
-        tabular_classifier.make_trainer(setup_of(cancer(), CANCER, tmp_path))
-    assert missing.value.hint == "pip install 'archwright[train]'"

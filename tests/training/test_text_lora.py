@@ -63,9 +63,6 @@ def lora(loaded: Loaded, given: TrainerSetup | None = None, dtype: str = "bfloat
     return LoraTrainer(loaded.model(dtype), loaded.tokenizer, given or setup())
 
 
-# --- rows as the model reads them
-
-
 def test_only_the_completion_and_its_end_are_learned_from(loaded: Loaded) -> None:
     found = encode_row(loaded.tokenizer, ROWS[3], SPEC)
     read = loaded.tokenizer.decode
@@ -102,9 +99,6 @@ def test_an_empty_row_teaches_only_to_end(loaded: Loaded) -> None:
     assert sum(found.supervised) == 1
 
 
-# --- the rate
-
-
 def test_the_rate_rises_falls_and_never_ends_at_nothing() -> None:
     spec = replace(SPEC, steps=100, learning_rate=1.0)
     rates = [compute_learning_rate(spec, done) for done in range(100)]
@@ -114,9 +108,6 @@ def test_the_rate_rises_falls_and_never_ends_at_nothing() -> None:
     assert rates[-1] == pytest.approx(text_lora.RATE_FLOOR, rel=0.01)
     assert compute_learning_rate(replace(spec, steps=1), 0) == 1.0
     assert compute_learning_rate(replace(spec, learning_rate=None, steps=1), 0) == text_lora.LEARNING_RATE
-
-
-# --- steps
 
 
 def all_rows(trainer: LoraTrainer) -> list[int]:
@@ -219,9 +210,6 @@ def test_two_workers_with_unequal_shares_make_the_step_of_one(loaded: Loaded) ->
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
 
 
-# --- what comes out
-
-
 def test_the_result_is_an_adapter_that_peft_reads_back(loaded: Loaded, tmp_path: Path) -> None:
     trainer = lora(loaded, dtype="float32")
     for _ in range(3):
@@ -243,9 +231,8 @@ def test_the_result_is_an_adapter_that_peft_reads_back(loaded: Loaded, tmp_path:
 def test_an_architecture_it_is_not_made_for_is_refused(loaded: Loaded) -> None:
     capped = loaded.model("float32")
     capped.config.final_logit_softcapping = 30.0
-    with refuses("AW-TRN-32") as caught:
+    with refuses("AW-TRN-32", "final_logit_softcapping"):
         text_lora.add_adapters(capped, SPEC)
-    assert "final_logit_softcapping" in caught.value.message
     odd = loaded.model("float32")
     for layer in odd.model.layers:
         del layer.mlp

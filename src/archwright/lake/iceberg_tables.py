@@ -209,11 +209,11 @@ class VersionDraft:
 
         self.writer.flush()
         if self._table.current_snapshot() is not None and (self._change.rewrite or self._change.replaced):
-            gone = AlwaysTrue() if self._change.rewrite else In("source_file", self._change.replaced)
+            deleted = AlwaysTrue() if self._change.rewrite else In("source_file", self._change.replaced)
             with warnings.catch_warnings():
                 # All rows of a replaced file may have been quarantined.
                 warnings.filterwarnings("ignore", message="Delete operation did not match any records")
-                self._transaction.delete(gone)
+                self._transaction.delete(deleted)
         noted = {VERSION_PROPERTY: str(self._change.version), CONTENT_PROPERTY: content_sha256}
         self._transaction.add_files(self.writer.paths, snapshot_properties=noted, check_duplicate_files=False)
         snapshot = self._transaction.table_metadata.current_snapshot()

@@ -85,12 +85,12 @@ def list_nodes(ray: Any) -> list[Mapping[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
 
 
-def probe_shared_home(folder: str, machine: str, word: str) -> str:
+def probe_shared_home(folder: str, machine: str, token: str) -> str:
     """Runs on a node. Returns the reason why the node cannot use the home, empty if it can."""
     try:
-        if (Path(folder) / "word").read_text() != word:
+        if (Path(folder) / "token").read_text() != token:
             return "it sees another folder under this path"
-        (Path(folder) / machine).write_text(word)
+        (Path(folder) / machine).write_text(token)
     except OSError as error:
         return first_line(error)
     return ""
@@ -100,22 +100,22 @@ def check_home(ray: Any, home: Home) -> None:
     """Check that each node reads and writes the same home as this machine. Raises OperateError AW-OPS-61."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
 
-    word, found = secrets.token_hex(8), list_nodes(ray)
+    token, found = secrets.token_hex(8), list_nodes(ray)
     names = [str(node["NodeID"]) for node in found]
     asked = ray.remote(num_cpus=0)(probe_shared_home)
     folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=home.folder("run")))
     try:
-        (folder / "word").write_text(word)
+        (folder / "token").write_text(token)
         there = [asked.options(scheduling_strategy=Affinity(name, soft=False)) for name in names]
-        flaws = ray.get([task.remote(str(folder), name, word) for task, name in zip(there, names, strict=True)])
+        flaws = ray.get([task.remote(str(folder), name, token) for task, name in zip(there, names, strict=True)])
         arrived = [(folder / name).exists() for name in names]
     except ray.exceptions.RayError as error:
         flaw = f"it cannot run archwright ({first_line(error)})"
         raise _unsuitable_node_error("a machine of the cluster", flaw, home) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    for node, flaw, came in zip(found, flaws, arrived, strict=True):
-        flaw = flaw or ("" if came else "a file that it writes does not arrive on this machine")
+    for node, flaw, written in zip(found, flaws, arrived, strict=True):
+        flaw = flaw or ("" if written else "a file that it writes does not arrive on this machine")
         if flaw:
             raise _unsuitable_node_error(f"the machine {node['NodeManagerAddress']}", flaw, home)
 

@@ -65,8 +65,8 @@ class RedactPersonalData:
         if not made:
             return batch
         before = batch.column(CHANGES).to_pylist()
-        words = [[*(old or ()), *changes.get(place, ())] or None for place, old in enumerate(before)]
-        return row_status.replace_columns(batch, {**made, CHANGES: pa.array(words, pa.large_list(pa.large_string()))})
+        noted = [[*(old or ()), *changes.get(place, ())] or None for place, old in enumerate(before)]
+        return row_status.replace_columns(batch, {**made, CHANGES: pa.array(noted, pa.large_list(pa.large_string()))})
 
     def _find_candidates(self, batch: Any, name: str) -> dict[int, list[str]]:
         """Row -> kinds to search; only for rows that are not dropped and may hold one of `self.kinds`."""
@@ -89,8 +89,8 @@ class AddDuplicateKeys:
         lists = [batch.column(name).to_pylist() for name in self.columns]
         out = batch.column(DROP_STEP).is_valid().to_pylist()
         keys = [
-            None if gone else hashlib.sha256(msgspec.json.encode(values)).digest()
-            for gone, values in zip(out, zip(*lists, strict=True), strict=True)
+            None if dropped else hashlib.sha256(msgspec.json.encode(values)).digest()
+            for dropped, values in zip(out, zip(*lists, strict=True), strict=True)
         ]
         own = (batch.column(name).to_pylist() for name in ("source_file", "source_row", "record_id"))
         places = [f"{file}\0{row:020d}\0{record}" for file, row, record in zip(*own, strict=True)]

@@ -13,7 +13,7 @@ from archwright.lake.lazy_modules import pa, pc
 DROP_STEP = RESERVED_PREFIX + "step"  # the step that dropped the row; null for a kept row
 DROP_REASON = RESERVED_PREFIX + "reason"
 DUPLICATE_OF = RESERVED_PREFIX + "twin"  # the record that a duplicate repeats
-CHANGES = RESERVED_PREFIX + "changes"  # a word per altered value
+CHANGES = RESERVED_PREFIX + "changes"  # the kind of each altered value
 TEXT_COLUMNS = (DROP_STEP, DROP_REASON, DUPLICATE_OF)
 # For drop-duplicates: rows with the same key are duplicates, the least position is kept.
 DUPLICATE_KEY = RESERVED_PREFIX + "key"

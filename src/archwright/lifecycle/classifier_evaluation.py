@@ -72,10 +72,10 @@ def evaluate_classifier(store: Store, home: Home, model: ModelVersion) -> tuple[
     usual = Counter(classifier_data.encode_labels(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
     scores, quality = score_quality(held.truth, named, model.labels, usual)
     gates = [check_export(answers, trained, queried), quality]
-    rival = model_registry.production_versions(store).get(model.name)
-    if rival is not None and rival.id != model.id:
-        against = _compare_with_production(store, home, rival, (model, spec), held, named)
-        scores, gates = (*scores, *against[0]), [*gates, against[1]]
+    production = model_registry.production_versions(store).get(model.name)
+    if production is not None and production.id != model.id:
+        comparison = _compare_with_production(store, home, production, (model, spec), held, named)
+        scores, gates = (*scores, *comparison[0]), [*gates, comparison[1]]
     return scores, tuple(gates)
 
 
@@ -131,25 +131,27 @@ def score_quality(
 def _compare_with_production(
     store: Store,
     home: Home,
-    rival: ModelVersion,
-    mine: tuple[ModelVersion, TrainSpec],
+    production: ModelVersion,
+    candidate: tuple[ModelVersion, TrainSpec],
     held: HeldOutRows,
     named: list[int],
 ) -> tuple[tuple[Score, ...], Gate]:
-    model, spec = mine
+    model, spec = candidate
     try:
-        predicted = _predict_with_production(store, home, rival, mine, len(held.ids))
-        share = min(spec.held_out, training_runs.load_spec(home, rival.run).held_out)
+        predicted = _predict_with_production(store, home, production, candidate, len(held.ids))
+        share = min(spec.held_out, training_runs.load_spec(home, production.run).held_out)
     except (TrainError, DataError, EngineError) as error:
         detail = (
-            f"cannot be compared with {rival.id}, which is in production: {error.message}. If {rival.id} may be "
-            f"replaced without a comparison, roll it back first: archwright models rollback {model.name}"
+            f"cannot be compared with {production.id}, which is in production: {error.message}. "
+            f"To replace it without a comparison, roll it back first: archwright models rollback {model.name}"
         )
         return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
     # Only rows held out for both models count: those below the smaller of the two shares.
     fair = [place for place, key in enumerate(held.keys) if training_data.is_held_out(key, share)]
     if not fair:
-        detail = f"cannot be compared with {rival.id}: no row is held out for both. Train both with the same held_out"
+        detail = (
+            f"cannot be compared with {production.id}: no row is held out for both. Train both with the same held_out"
+        )
         return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
     truth = [held.truth[place] for place in fair]
     wanted = [model.labels[is_a] if is_a != classifier_data.UNKNOWN_LABEL else None for is_a in truth]
@@ -158,24 +160,24 @@ def _compare_with_production(
     change = classifier_metrics.balanced_accuracy_change(truth, old, new)
     passed = change.high >= 0.0
     detail = (
-        f"{'not worse' if passed else 'worse'} than {rival.id} in production: balanced accuracy changes by "
+        f"{'not worse' if passed else 'worse'} than {production.id} in production: balanced accuracy changes by "
         f"{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}] over {len(fair)} rows held out for both "
         f"({sum(new)} right, production {sum(old)})"
     )
-    score = change.to_score("balanced_accuracy_change", len(fair), 0.0, rival.id)
+    score = change.to_score("balanced_accuracy_change", len(fair), 0.0, production.id)
     return (score,), Gate(name=NOT_WORSE_GATE, passed=passed, detail=detail, value=change.high, limit=0.0)
 
 
 def _predict_with_production(
-    store: Store, home: Home, rival: ModelVersion, mine: tuple[ModelVersion, TrainSpec], rows: int
+    store: Store, home: Home, production: ModelVersion, candidate: tuple[ModelVersion, TrainSpec], rows: int
 ) -> list[str | None]:
     """The production version's labels of the first held-out rows; None for a refused row."""
-    classifier = Classifier(read_onnx(home.model(rival.sha256, "onnx"), rival.sha256))
+    classifier = Classifier(read_onnx(home.model(production.sha256, "onnx"), production.sha256))
     notes = classifier.notes
-    model, spec = mine
-    theirs = spec if not notes.features else replace(spec, columns=replace(spec.columns, features=notes.features))
-    found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), theirs)
-    numbers = _build_inputs(take_rows(found.held_out, rows), notes, found, theirs)
+    model, spec = candidate
+    own_spec = spec if not notes.features else replace(spec, columns=replace(spec.columns, features=notes.features))
+    found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), own_spec)
+    numbers = _build_inputs(take_rows(found.held_out, rows), notes, found, own_spec)
     if numbers.shape[1:] != (notes.size,):
         raise TrainError("AW-TRN-44", f"its rows have {notes.size} numbers, the held-out rows {numbers.shape[1]}")
     required = [name not in notes.missing for name in notes.features or range(notes.size)]

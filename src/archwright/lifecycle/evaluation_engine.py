@@ -35,13 +35,13 @@ _ERROR_LINE = re.compile(r"AW-[A-Z]+-\d\d  (.+)")
 
 
 class LogProbabilityQuery(NamedTuple):
-    """`prompts` are token ids. A logit bias forces the answer `word`, a whole character.
+    """`prompts` are token ids. A logit bias forces the answer `forced`, a token that ends a character.
 
     The engine returns nothing while a character is incomplete. Reported log-probabilities are those before the bias.
     """
 
     prompts: Sequence[Sequence[int]]
-    word: int
+    forced: int
     top: int
 
 
@@ -57,7 +57,7 @@ async def _send_prompts(client: EngineClient, query: LogProbabilityQuery) -> lis
         "n_probs": query.top,
         "temperature": 0.0,
         "cache_prompt": True,
-        "logit_bias": [[query.word, FORCING_BIAS]],
+        "logit_bias": [[query.forced, FORCING_BIAS]],
     }
     try:
         # In sequence: the engine's cache then holds a prefix of the next prompt.

@@ -72,16 +72,14 @@ def decide_export_gate(places: Sequence[PositionReadings]) -> Gate:
     elif not matches:
         verdict = "the served model differs from the trained model"
     elif not told_apart:
-        verdict = (
-            "the control without the adapter passes too: the adapter changes too little to detect if it is applied"
-        )
+        verdict = "the control without the adapter passes too: the adapter changes too little to tell if it is applied"
     else:
         verdict = "the served model is the trained model"
     figures = (
         f"difference {served:.4f} nats per token, limit {limit:.4f} (rounding of the engine: {rounding:.4f}). "
-        f"Control without the adapter: {control:.4f}. 95 % intervals minus the limit: served [{above.low:+.4f}, "
-        f"{above.high:+.4f}], control [{clear.low:+.4f}, {clear.high:+.4f}]. {len(places)} positions of {len(items)} "
-        "held-out items"
+        f"Control without the adapter: {control:.4f}. 95 % intervals of the distance to the limit: "
+        f"served [{above.low:+.4f}, {above.high:+.4f}], control [{clear.low:+.4f}, {clear.high:+.4f}]. "
+        f"{len(places)} positions of {len(items)} held-out items"
     )
     passed, detail = matches and told_apart and rounding <= ROUNDING_CEILING, f"{verdict}: {figures}"
     return Gate(name=GATE_NAME, passed=passed, detail=detail, value=served, limit=limit, control=control)

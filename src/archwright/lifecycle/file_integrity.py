@@ -14,7 +14,7 @@ from archwright.training.atomic_directory import compute_digest
 def restore_file(store: Store, home: Home, model: ModelVersion) -> None:
     """Restore a missing file from its run, which gives the same bytes.
 
-    Raises what `check_file` and `model_registry.register_model` raise; TrainError AW-TRN-20 or -22 if the run is gone.
+    Raises what `check_file` and `model_registry.register_model` raise, and TrainError AW-TRN-20 or -22 (no run).
     """
     if not home.model(model.sha256, model.format).exists():
         run, result = training_runs.find_run(store, model.run), run_execution.read_result(home, model.run)

@@ -52,8 +52,8 @@ class ReferenceModel:
             for batch in _pack_batches(items):
                 losses = sequence_packing.compute_losses(self._model, batch)
                 for number in range(len(batch)):
-                    mine = losses.values[losses.samples == number]
-                    found.append((float(mine.sum()), len(mine)))
+                    of_sample = losses.values[losses.samples == number]
+                    found.append((float(of_sample.sum()), len(of_sample)))
         return found
 
     def top_tokens(self, ids: Sequence[int], places: Sequence[int], top: int) -> list[dict[int, float]]:

@@ -133,7 +133,7 @@ def _quality_gate(
     plain: Sequence[tuple[float, int]], tuned: Sequence[tuple[float, int]], model: ModelVersion
 ) -> tuple[tuple[Score, ...], Gate]:
     before, after = bootstrap_interval(plain, weighted_mean), bootstrap_interval(tuned, weighted_mean)
-    both = [(mine[0] - its[0], mine[1]) for mine, its in zip(tuned, plain, strict=True)]
+    both = [(new[0] - old[0], new[1]) for new, old in zip(tuned, plain, strict=True)]
     change = bootstrap_interval(both, weighted_mean)
     items = len(tuned)
     scores = (

@@ -150,9 +150,9 @@ def run_ray_train(given: WorkerSpec, workers: int) -> str:
 
         def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
             # Peers of a dead worker fail with ConnectionResetError.
-            gone = {rank: e for rank, e in worker_exceptions.items() if not isinstance(e, ConnectionResetError)}
-            reason = next(iter(gone.values()), next(iter(worker_exceptions.values())))
-            line = WorkerFailure(at=time.time(), ranks=sorted(gone), reason=ray_cluster.first_line(reason))
+            dead = {rank: e for rank, e in worker_exceptions.items() if not isinstance(e, ConnectionResetError)}
+            reason = next(iter(dead.values()), next(iter(worker_exceptions.values())))
+            line = WorkerFailure(at=time.time(), ranks=sorted(dead), reason=ray_cluster.first_line(reason))
             with deaths.open("ab") as file:
                 file.write(msgspec.json.encode(line) + b"\n")
 

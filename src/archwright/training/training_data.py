@@ -67,8 +67,8 @@ def load_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Traini
 
 def content_keys(table: Any) -> list[str]:
     """A digest of each row's content. Null values do not count, so a new column changes no split."""
-    mine = [name for name in table.column_names if name not in SYSTEM_COLUMNS]
-    contents = ({name: row[name] for name in mine if row[name] is not None} for row in table.select(mine).to_pylist())
+    names = [name for name in table.column_names if name not in SYSTEM_COLUMNS]
+    contents = ({name: row[name] for name in names if row[name] is not None} for row in table.select(names).to_pylist())
     texts = (json.dumps(row, sort_keys=True, default=str) for row in contents)
     return [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
 

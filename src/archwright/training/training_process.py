@@ -57,10 +57,6 @@ class TrainingProcess:
         self._ended = ended
         self.asked_to_stop = False
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def __iter__(self) -> Iterator[TrainingProgress]:
         """Yield progress until the process ends. Raises its error, or TrainError AW-TRN-24 if it was killed."""
         failure: SerialisedError | None = None
