@@ -27,6 +27,11 @@ READY_WITHIN_S = 30.0
 Act = Callable[[EngineClient], Awaitable[Any]]
 
 
+def make_config(engine: str, **changes: Any) -> EngineConfig:
+    fields = {"engine": engine, "socket": engine, "slots": 1, "context_tokens": 64, "default_max_tokens": 8}
+    return EngineConfig(**{**fields, "alias": "small", **changes})
+
+
 def connect(home: Home, config: EngineConfig) -> EngineClient:
     return EngineClient(f"unix:{home.socket(config.socket)}")
 

@@ -21,7 +21,7 @@ from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
 
 from ..tools.checks import refuses
-from .conftest import SMALL_MODEL, Child
+from .conftest import SMALL_MODEL, Child, make_config
 
 T = TypeVar("T")
 CONTEXT_TOKENS = 1024
@@ -33,16 +33,8 @@ CHAT = "/chat/completions"
 def _config(name: str, socket: str, embeddings: bool = False) -> EngineConfig:
     settings: dict[str, int | float | str | bool] = {"embeddings": embeddings}
     settings |= {"ttft_s": 0.15, "tpot_s": 0.002} if name == "null" else {"threads": 1}
-    return EngineConfig(
-        engine="null" if name == "null" else "llamacpp",
-        socket=socket,
-        alias="small",
-        slots=2,
-        context_tokens=CONTEXT_TOKENS,
-        default_max_tokens=DEFAULT_MAX_TOKENS,
-        model_sha256=SMALL_MODEL.sha256,
-        settings=settings,
-    )
+    limits = {"slots": 2, "context_tokens": CONTEXT_TOKENS, "default_max_tokens": DEFAULT_MAX_TOKENS}
+    return make_config(name, socket=socket, model_sha256=SMALL_MODEL.sha256, settings=settings, **limits)
 
 
 @pytest.fixture(scope="module", params=["null", "llamacpp"])
@@ -138,30 +130,19 @@ def test_streams_a_chat_in_pieces_with_a_reason_and_usage(engine: str) -> None:
     assert reply.usage["total_tokens"] == reply.usage["prompt_tokens"] + reply.usage["completion_tokens"]
 
 
-def test_streams_a_plain_completion(engine: str) -> None:
+def test_answers_a_plain_completion_and_without_streaming_too(engine: str) -> None:
     body = {"prompt": "One, two, three,", "stream": True, "max_tokens": 6, "temperature": 0}
     reply = _with(engine, lambda client: _reply(client, body, "/v1/completions"))
     assert reply.text and reply.finish_reason in ("length", "stop")
+    whole = _with(engine, lambda client: client.post(CHAT, {**_ask(), "stream": False, "stream_options": None}))
+    assert whole["choices"][0]["message"]["content"] and whole["usage"]["completion_tokens"] <= 16
 
 
-def test_answers_without_streaming_too(engine: str) -> None:
-    body = {**_ask(stream=False)}
-    del body["stream_options"]
-    reply = _with(engine, lambda client: client.post(CHAT, body))
-    assert reply["choices"][0]["message"]["content"] and reply["usage"]["completion_tokens"] <= 16
-
-
-@pytest.mark.parametrize("limit", [1, 7])
-def test_respects_max_tokens(engine: str, limit: int) -> None:
-    reply = _with(engine, lambda client: _reply(client, _ask(max_tokens=limit)))
-    assert (reply.usage["completion_tokens"], reply.finish_reason) == (limit, "length")
-
-
-def test_a_request_without_max_tokens_gets_the_default(engine: str) -> None:
-    body = _ask(messages=[{"role": "user", "content": "Tell a very long story about the sea."}])
-    del body["max_tokens"]
+@pytest.mark.parametrize("limit", [1, 7, None])
+def test_respects_max_tokens_or_the_default(engine: str, limit: int | None) -> None:
+    body = _ask(messages=[{"role": "user", "content": "Tell a very long story about the sea."}], max_tokens=limit)
     reply = _with(engine, lambda client: _reply(client, body))
-    assert (reply.usage["completion_tokens"], reply.finish_reason) == (DEFAULT_MAX_TOKENS, "length")
+    assert (reply.usage["completion_tokens"], reply.finish_reason) == (limit or DEFAULT_MAX_TOKENS, "length")
 
 
 def test_stops_at_a_stop_string_and_leaves_it_out(engine: str) -> None:
@@ -193,14 +174,11 @@ def test_a_schema_is_obeyed(engine: str) -> None:
     assert 1 <= len(document["city"]) <= 12 and reply.finish_reason == "stop"
 
 
-def test_a_bad_schema_is_refused_as_the_callers_fault(engine: str) -> None:
+def test_a_bad_schema_or_a_prompt_longer_than_the_context_is_refused(engine: str) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "place", "schema": {"type": "banana"}}}
     with pytest.raises(EngineRefused, match="banana") as refused:
         _with(engine, lambda client: _reply(client, _ask(response_format=form)))
     assert 400 <= refused.value.status < 500
-
-
-def test_a_prompt_longer_than_the_context_is_refused_with_its_length(engine: str) -> None:
     body = _ask(messages=[{"role": "user", "content": "word " * (CONTEXT_TOKENS + 50)}])
     with pytest.raises(EngineRefused) as refused:
         _with(engine, lambda client: _reply(client, body))
@@ -272,41 +250,23 @@ def test_eight_cancelled_long_streams_leave_the_next_answer_as_fast(engine: str)
     assert after <= 4 * before + 15.0
 
 
-def test_embeds_texts_repeatably(embedder: str) -> None:
-    async def act(client: EngineClient) -> list[list[float]]:
-        found = []
-        for texts in (["the sea", "a tax form", "the sea"], ["a tax form"]):
-            body = {"model": "small", "input": texts}
-            found += [row["embedding"] for row in (await client.post("/embeddings", body))["data"]]
-        return found
+def test_embeds_texts_and_token_ids_repeatably_whatever_they_are_read_with(embedder: str) -> None:
+    long = "the sea and the ships upon it " * 60  # as much as the context holds
 
-    sea, form, again, alone = _with(embedder, act)
-    assert len(sea) == len(form) > 1
-    assert sea == pytest.approx(again, abs=1e-5) and sea != pytest.approx(form, abs=1e-3)
-    assert form == pytest.approx(alone, abs=1e-3), "whatever it is read with"
-
-
-def test_embeds_as_much_as_its_context_holds(embedder: str) -> None:
-    async def act(client: EngineClient) -> tuple[list[float], list[float]]:
-        long = "the sea and the ships upon it " * 60
-        vectors = []
-        for texts in ([long], ["a tax form", long]):
-            body = {"model": "small", "input": texts}
-            vectors.append((await client.post("/embeddings", body))["data"][-1]["embedding"])
-        return vectors[0], vectors[1]
-
-    alone, beside = _with(embedder, act)
-    assert alone == pytest.approx(beside, abs=1e-3)
-
-
-def test_embeds_token_ids(embedder: str) -> None:
     async def act(client: EngineClient) -> tuple[list[list[float]], int]:
-        reply = await client.post("/embeddings", {"model": "small", "input": [[10, 20, 30], [40], [10, 20, 30]]})
-        return [row["embedding"] for row in reply["data"]], reply["usage"]["prompt_tokens"]
+        found, tokens = list[list[float]](), 0
+        form, ids = "a tax form", [[10, 20], [40], [10, 20]]
+        for given in (["the sea", form, "the sea"], [form], [long], [form, long], ids):
+            reply = await client.post("/embeddings", {"model": "small", "input": given})
+            found += [row["embedding"] for row in reply["data"]]
+            tokens = reply["usage"]["prompt_tokens"]
+        return found, tokens
 
-    (one, other, again), tokens = _with(embedder, act)
-    assert one == pytest.approx(again, abs=1e-5) and one != pytest.approx(other, abs=1e-3)
-    assert tokens == 7
+    (sea, form, again, alone, whole, _, beside, one, other, same), tokens = _with(embedder, act)
+    assert len(sea) == len(form) > 1 and tokens == 5
+    assert sea == pytest.approx(again, abs=1e-5) and sea != pytest.approx(form, abs=1e-3)
+    assert form == pytest.approx(alone, abs=1e-3) and whole == pytest.approx(beside, abs=1e-3)
+    assert one == pytest.approx(same, abs=1e-5) and one != pytest.approx(other, abs=1e-3)
 
 
 def test_answers_request_after_request_without_a_pause(engine: str) -> None:

@@ -7,15 +7,14 @@ import msgspec
 import pytest
 
 from archwright.contract.record import replace
-from archwright.engines.engine_config import EngineConfig, adapter_settings, read_config
+from archwright.engines.engine_config import adapter_settings, read_config
 from archwright.engines.llamacpp import LlamaSettings
 from archwright.engines.null import NullSettings
 
 from ..tools.checks import refuses
+from .conftest import make_config
 
-CONFIG = EngineConfig(
-    engine="null", socket="chat", alias="m", slots=1, context_tokens=64, default_max_tokens=8, settings={"ttft_s": 1}
-)
+CONFIG = make_config("null", socket="chat", alias="m", settings={"ttft_s": 1})
 
 
 def test_a_configuration_comes_back_as_it_was_written(tmp_path: Path) -> None:

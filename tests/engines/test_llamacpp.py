@@ -12,24 +12,15 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.engines import llamacpp
-from archwright.engines.engine_config import EngineConfig
 from archwright.engines.llamacpp import find_model, load_library
 from archwright.errors import EngineError, MissingError
 from archwright.home import Home
 from archwright.journal import Journal
 
 from ..tools.checks import refuses
-from .conftest import SMALL_MODEL
+from .conftest import SMALL_MODEL, make_config
 
-CONFIG = EngineConfig(
-    engine="llamacpp",
-    socket="inside",
-    alias="small",
-    slots=1,
-    context_tokens=128,
-    default_max_tokens=8,
-    model_sha256=SMALL_MODEL.sha256,
-)
+CONFIG = make_config("llamacpp", socket="inside", context_tokens=128, model_sha256=SMALL_MODEL.sha256)
 
 
 # In its own process, which ends as engines do: when its server was destroyed within a process, the library once hung.

@@ -43,23 +43,20 @@ async def _counts(client: EngineClient) -> dict[str, int]:
     return {name.removeprefix("null:"): int(value) for name, value in (line.split() for line in lines)}
 
 
-def test_a_stream_has_pieces_a_reason_and_usage_if_asked(tmp_path: Path) -> None:
+def test_streams_and_whole_replies_of_both_kinds(tmp_path: Path) -> None:
     async def act(client: EngineClient) -> list[Any]:
-        return [await _stream(client), await _stream(client, stream_options={"include_usage": True})]
+        return [
+            await _stream(client),
+            await _stream(client, stream_options={"include_usage": True}),
+            await client.post(CHAT, {**BODY, "stream": False}),
+            await client.post("/completions", {"prompt": "x", "max_tokens": 2}),
+        ]
 
-    plain, with_usage = _serve(tmp_path, act)
+    plain, with_usage, chat, completion = _serve(tmp_path, act)
     assert "".join(e["choices"][0]["delta"].get("content", "") for e in plain) == "The null engine says"
     assert plain[-1]["choices"][0]["finish_reason"] == "length"
     usage = {"prompt_tokens": 2, "completion_tokens": 4, "total_tokens": 6}
     assert with_usage[:-1] == plain and with_usage[-1]["choices"] == [] and with_usage[-1]["usage"] == usage
-
-
-def test_whole_replies_of_both_kinds(tmp_path: Path) -> None:
-    async def act(client: EngineClient) -> list[Any]:
-        body = {"prompt": "x", "max_tokens": 2}
-        return [await client.post(CHAT, {**BODY, "stream": False}), await client.post("/completions", body)]
-
-    chat, completion = _serve(tmp_path, act)
     assert chat["choices"][0]["message"] == {"role": "assistant", "content": "The null engine says"}
     assert (completion["object"], completion["choices"][0]["text"]) == ("text_completion", "The null")
 

@@ -24,7 +24,7 @@ from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.journal import Journal
 
 from ..tools.checks import refuses
-from .conftest import Act, Child, serve_until_done
+from .conftest import Act, Child, make_config, serve_until_done
 from .onnx_models import PICTURE, model, put
 
 pytestmark = pytest.mark.usefixtures("terminate_handler")
@@ -32,16 +32,7 @@ PATH = "/v1/predict"
 
 
 def _config(digest: str | None, **settings: Any) -> EngineConfig:
-    return EngineConfig(
-        engine="onnx",
-        socket="sorter",
-        alias="sorter@v1",
-        slots=2,
-        context_tokens=1,
-        default_max_tokens=1,
-        model_sha256=digest,
-        settings=settings,
-    )
+    return make_config("onnx", socket="sorter", alias="sorter@v1", slots=2, model_sha256=digest, settings=settings)
 
 
 def _serve(folder: Path, act: Act, made: Any = None, **settings: Any) -> Any:

@@ -94,13 +94,9 @@ def test_only_what_is_asked_for_is_replaced_and_nothing_passes_for_another_kind(
     assert redact_text("", PII_KINDS) == ("", [])
 
 
-def test_only_suspected_kinds_are_looked_for() -> None:
-    assert redact_text("a@b.example 203.0.113.9", PII_KINDS, ["ip"]) == ("a@b.example <IP>", ["ip"])
-
-
 def test_many_places_in_one_text() -> None:
-    text = "a@b.example, 203.0.113.9; " * 5000
-    assert len(redact_text(text, PII_KINDS)[1]) == 10_000
+    assert redact_text("a@b.example 203.0.113.9", PII_KINDS, ["ip"]) == ("a@b.example <IP>", ["ip"])
+    assert len(redact_text("a@b.example, 203.0.113.9; " * 5000, PII_KINDS)[1]) == 10_000
 
 
 @pytest.mark.parametrize(
@@ -115,20 +111,14 @@ def test_hostile_texts_take_no_longer_than_their_length(text: str) -> None:
 
 
 @given(st.text(alphabet=st.sampled_from("0123456789 .:-+()/@abcDEF\n"), max_size=80))
-def test_what_is_found_is_in_order_and_apart(text: str) -> None:
+def test_what_is_found_is_in_order_and_apart_and_a_column_scan_finds_its_kind(text: str) -> None:
     found = find_pii_spans(text)
+    assert all(re.search(CANDIDATE_PATTERNS[span.kind], text) for span in found)
     for span, following in pairwise(found):
         assert span.start < span.end <= following.start
     new, kinds = redact_text(text, PII_KINDS)
     assert len(kinds) == len(found)
     assert all(f"<{kind.upper()}>" in new for kind in kinds)
-
-
-@given(st.text(alphabet=st.sampled_from("0123456789 .:-+()/@abcDEF\n"), max_size=80))
-def test_a_column_scan_misses_nothing(text: str) -> None:
-    """Each kind's suspicion is wider than the kind."""
-    for span in find_pii_spans(text):
-        assert re.search(CANDIDATE_PATTERNS[span.kind], text)
 
 
 @given(st.text(alphabet="0123456789", min_size=1, max_size=20))

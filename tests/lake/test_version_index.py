@@ -10,6 +10,7 @@ from archwright.errors import DataError
 from archwright.lake import dataset_card, iceberg_tables, version_index
 
 from ..tools.checks import refuses
+from ..training.counting_trainer import version_of
 from .temporary_lake import Lake
 
 
@@ -40,19 +41,12 @@ def test_the_newest_is_by_number_not_by_text(lake: Lake) -> None:
 
 
 def lake_version() -> DatasetVersion:
-    return DatasetVersion(
-        id="docs@v1",
-        dataset="docs",
-        version=1,
-        at=0.0,
-        action="ingest",
-        parent=None,
-        rows=1234,
-        size_bytes=5678,
+    file = SourceFile(path="<b>\\a|b\n.txt", sha256="ab" * 32, size_bytes=9, rows=1234, quarantined=3)
+    return replace(
+        version_of((), 1234, "docs"),
         columns={"record_id": "text", "a|b": "integer"},
         drops={"quarantine: not JSON": 3},
-        changes={},
-        files=(SourceFile(path="<b>\\a|b\n.txt", sha256="ab" * 32, size_bytes=9, rows=1234, quarantined=3),),
+        files=(file,),
         content_sha256="cd" * 32,
     )
 

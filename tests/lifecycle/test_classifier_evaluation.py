@@ -215,16 +215,13 @@ def test_a_model_that_says_the_same_to_every_row_cannot_pass_the_export_gate() -
     assert gate.value == 0.0 and gate.control == 0.0 and not gate.passed
 
 
-def test_always_naming_the_common_class_is_no_quality() -> None:
+def test_a_constant_answer_is_no_quality_and_an_unknown_class_counts_as_wrong() -> None:
     truth = [0] * 930 + [1] * 70
     scores, gate = classifier_evaluation.score_quality(truth, [0] * 1000, ("normal", "fault"), 0)
     assert scores[0].value == scores[0].baseline == 0.93 and not gate.passed
     some = [0] * 930 + [1] * 35 + [0] * 35
     scores, gate = classifier_evaluation.score_quality(truth, some, ("normal", "fault"), 0)
     assert gate.passed and scores[0].value < 0.97 and gate.limit == 0.5
-
-
-def test_a_class_nobody_trained_on_counts_as_wrong() -> None:
     scores, _ = classifier_evaluation.score_quality([0, 1, -1, -1], [0, 1, 0, 1], ("a", "b"), 0)
     assert scores[0].value == 0.5 and scores[1].value == pytest.approx(2 / 3)
 

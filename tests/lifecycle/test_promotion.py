@@ -36,22 +36,17 @@ def test_a_version_that_passed_its_gates_is_promoted(stage: Stage) -> None:
     assert (change.id, change.action, change.endpoint, change.model) == ("digits#1", "promote", "digits", made.id)
     assert (change.previous, change.by) == (None, "anna")
     assert model_registry.production_versions(stage.store) == {"digits": made}
+    assert refused(stage, made).code == "AW-MOD-24"  # it is in production already
 
 
-def test_what_was_never_evaluated_is_refused(stage: Stage) -> None:
-    error = refused(stage, stage.version())
-    assert error.code == "AW-MOD-27" and error.hint == "archwright models evaluate digits@v1"
-
-
-def test_a_failed_gate_is_named_with_its_figures(stage: Stage) -> None:
-    error = refused(stage, stage.version(gates=(PASSED[0], FAILED)))
-    assert error.code == "AW-MOD-22"
-    assert "gate export: served differs by 0.5, limit 0.1" in error.message and "quality" not in error.message
-
-
-def test_an_evaluation_without_gates_shows_nothing(stage: Stage) -> None:
-    error = refused(stage, stage.version(gates=()))
-    assert error.code == "AW-MOD-22" and "no gate" in error.message
+def test_only_an_evaluation_that_passed_every_gate_counts(stage: Stage) -> None:
+    never = refused(stage, stage.version(1))
+    assert never.code == "AW-MOD-27" and never.hint == "archwright models evaluate digits@v1"
+    failed = refused(stage, stage.version(2, gates=(PASSED[0], FAILED)))
+    assert failed.code == "AW-MOD-22" and "quality" not in failed.message
+    assert "gate export: served differs by 0.5, limit 0.1" in failed.message
+    empty = refused(stage, stage.version(3, gates=()))
+    assert empty.code == "AW-MOD-22" and "no gate" in empty.message
 
 
 def test_the_newest_evaluation_counts(stage: Stage) -> None:
@@ -72,12 +67,6 @@ def test_a_missing_or_altered_file_is_refused(stage: Stage) -> None:
     path.unlink()
     missing = refused(stage, made)
     assert missing.code == "AW-MOD-23" and "is missing" in missing.message and str(path) in str(missing.where)
-
-
-def test_what_is_in_production_is_not_promoted_again(stage: Stage) -> None:
-    made = stage.version(gates=PASSED)
-    promotion.promote_version(stage.store, stage.home, made, "me")
-    assert refused(stage, made).code == "AW-MOD-24"
 
 
 def test_two_promoting_at_once_one_wins(stage: Stage) -> None:
@@ -170,27 +159,9 @@ def served_by(stage: Stage, plan: Plan, **changes: object) -> None:
     stage.home.plan.write_bytes(msgspec.json.encode(replace(plan, pools=(pool,))))
 
 
-@pytest.fixture
-def adapted() -> ModelVersion:
-    return ModelVersion(
-        id="assistant@v1",
-        name="assistant",
-        version=1,
-        at=0.0,
-        task="text-lora",
-        format="gguf",
-        sha256="0" * 64,
-        size_bytes=1,
-        run="r-1",
-        dataset_version="docs@v1",
-        base="tiny-llama",
-        base_sha256="a" * 64,
-    )
-
-
-def test_a_text_model_needs_a_workload_of_its_name_over_its_base(
-    stage: Stage, null_plan: Plan, adapted: ModelVersion
-) -> None:
+def test_a_text_model_needs_a_workload_of_its_name_over_its_base(stage: Stage, null_plan: Plan) -> None:
+    made = stage.version(1, "assistant")
+    adapted = replace(made, task="text-lora", format="gguf", base="tiny-llama", base_sha256="a" * 64)
     assert model_placement.find_misfit(model_placement.read_plan(stage.home), adapted) == ""  # no plan yet
 
     def misfit(model: ModelVersion = adapted, **changes: object) -> str:

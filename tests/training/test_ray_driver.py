@@ -159,7 +159,7 @@ def test_an_error_of_ours_ends_it_as_it_was_said(scene: Scene) -> None:
     assert caught.value.as_dict() == error.as_dict()
 
 
-def test_a_crew_that_never_starts_is_not_waited_for_without_end(scene: Scene) -> None:
+def test_workers_that_never_start_are_not_waited_for_without_end(scene: Scene) -> None:
     def late() -> None:
         scene.at += ray_driver.START_TIMEOUT_S
 
@@ -210,7 +210,7 @@ class Checkpoints:
 
 
 @pytest.mark.parametrize(("steps", "waits"), [((4,), 0), ((0, 2, 4), 2)])
-def test_a_crew_goes_on_from_the_checkpoint_of_its_first_worker(steps: tuple[int, ...], waits: int) -> None:
+def test_workers_continue_from_the_checkpoint_of_the_first(steps: tuple[int, ...], waits: int) -> None:
     waited: list[float] = []
     group = Pair(1, 4)
     kept = ray_worker.SharedCheckpointManager(group, Checkpoints(*steps), waited.append).newest()
@@ -219,11 +219,8 @@ def test_a_crew_goes_on_from_the_checkpoint_of_its_first_worker(steps: tuple[int
     assert group.given == [float(steps[0])]
 
 
-def test_a_crew_without_a_checkpoint_begins_at_the_beginning() -> None:
-    assert ray_worker.SharedCheckpointManager(Pair(1, 0), Checkpoints(0)).newest() is None
-
-
 def test_a_checkpoint_that_never_shows_is_an_error() -> None:
+    assert ray_worker.SharedCheckpointManager(Pair(1, 0), Checkpoints(0)).newest() is None
     waited: list[float] = []
     with refuses("AW-TRN-62", "worker 1 does not see the checkpoint of step 4"):
         ray_worker.SharedCheckpointManager(Pair(1, 4), Checkpoints(2), waited.append).newest()

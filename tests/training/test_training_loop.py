@@ -67,12 +67,9 @@ def test_asked_to_stop_it_keeps_where_it_stands_and_goes_on_from_there() -> None
     assert training_loop.run_loop(again, setup(), memory, LoopHooks(told.append, now=Clock())) == whole
     assert again.digest == unbroken.digest
     assert [one.step for one in told] == list(range(1, 13))
-
-
-def test_asked_to_stop_at_a_checkpoint_it_keeps_no_second_one() -> None:
     memory, told = Memory(), list[TrainingProgress]()
     training_loop.run_loop(Counter(), setup(), memory, LoopHooks(told.append, lambda: len(told) == 6))
-    assert [kept.step for kept in memory.kept] == [3, 6]
+    assert [kept.step for kept in memory.kept] == [3, 6]  # no second one at a checkpoint
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -119,7 +116,7 @@ class Watched(Counter):
         return super().step(rows)
 
 
-def test_a_crew_shares_every_step_and_leaves_no_row_out() -> None:
+def test_workers_share_every_step_and_leaves_no_row_out() -> None:
     """Three workers: together they see the steps of one, in turns, and count all of its rows."""
     order = DataOrder(IDS, [1] * 40, SPEC.seed, Cursor())
     steps = [order.next_rows(7) for _ in range(12)]

@@ -86,15 +86,10 @@ def test_numbers_that_make_no_sense_are_refused_with_their_line(tmp_path: Path, 
     assert error.hint
 
 
-def test_a_mistyped_field_names_the_nearest(tmp_path: Path) -> None:
+def test_what_is_unknown_or_missing_says_what_there_is(tmp_path: Path) -> None:
     error = refused(tmp_path, TEXT + "learnin_rate: 0.1\n")
-    assert error.nearest[0] == "learning_rate"
-    assert "learning_rate" in error.hint
-    inner = refused(tmp_path, TEXT + "columns: {promt: q}\n")
-    assert inner.nearest[0] == "prompt"
-
-
-def test_an_unknown_task_and_a_missing_field_say_what_there_is(tmp_path: Path) -> None:
+    assert error.nearest[0] == "learning_rate" and "learning_rate" in error.hint
+    assert refused(tmp_path, TEXT + "columns: {promt: q}\n").nearest[0] == "prompt"
     assert "tabular-classifier" in refused(tmp_path, TEXT.replace("text-lora", "regression")).hint
     assert "dataset" in refused(tmp_path, "name: a\ntask: text-lora\n").message
 

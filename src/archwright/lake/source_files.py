@@ -64,10 +64,7 @@ def scan_sources(path: Path) -> SourceScan:
         raise from_os_error(error) from error
     if not sources:
         skipped = f" ({len(passed_over)} skipped: {', '.join(passed_over[:3])})" if passed_over else ""
-        message, hint = (
-            f"the folder contains no file to ingest{skipped}",
-            f"add files of these formats: {READABLE_FORMATS}",
-        )
+        message, hint = f"no file to ingest in the folder{skipped}", f"add files of these formats: {READABLE_FORMATS}"
         raise DataError("AW-DATA-02", message, where=ErrorLocation(str(path)), hint=hint)
     return SourceScan(sources, tuple(passed_over))
 

@@ -146,9 +146,8 @@ def _check_shapes(pairs: Mapping[str, tuple[Any, Any]], config: PeftConfig, base
         wanted = base.shapes.get(name)
         if wanted != (a.shape[-1], b.shape[0]):
             has = f"{wanted[1]} x {wanted[0]}" if wanted and len(wanted) == 2 else "no such tensor"
-            raise _invalid_adapter_error(
-                path, f"{name} is {b.shape[0]} x {a.shape[-1]} in the adapter, and the base has {has}"
-            )
+            reason = f"{name} is {b.shape[0]} x {a.shape[-1]} in the adapter, and the base has {has}"
+            raise _invalid_adapter_error(path, reason)
         if (a.shape[0], b.shape[1]) != (config.r, config.r):
             raise _invalid_adapter_error(path, f"{name} has rank {a.shape[0]}, but the configuration says {config.r}")
         largest = max(np.abs(a).max(), np.abs(b).max())

@@ -149,9 +149,7 @@ def _compare_with_production(
     # Only rows held out for both models count: those below the smaller of the two shares.
     fair = [place for place, key in enumerate(held.keys) if training_data.is_held_out(key, share)]
     if not fair:
-        detail = (
-            f"cannot be compared with {production.id}: no row is held out for both. Train both with the same held_out"
-        )
+        detail = f"cannot be compared with {production.id}: no row is held out for both; train with the same held_out"
         return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
     truth = [held.truth[place] for place in fair]
     wanted = [model.labels[is_a] if is_a != classifier_data.UNKNOWN_LABEL else None for is_a in truth]

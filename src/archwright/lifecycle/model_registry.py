@@ -172,9 +172,8 @@ def _append_version(
 ) -> ModelVersion:
     """The run's version, else a new version. Retries if another process takes the number."""
     result, form, sha256, size_bytes = artefact
-    parts = [
-        f"data {run.dataset_version}: {version_index.find_version(store, run.dataset_version).licence or NOT_STATED}"
-    ]
+    data = version_index.find_version(store, run.dataset_version).licence or NOT_STATED
+    parts = [f"data {run.dataset_version}: {data}"]
     if run.base_sha256:
         stated = read_gguf(home.model(run.base_sha256)).values.get("general.license") or NOT_STATED
         parts.append(f"base {run.base}: {stated}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archwright.contract.lineage import Evaluation, ModelVersion, Promotion
+from archwright.contract.lineage import ModelVersion, Promotion
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
 from archwright.lifecycle import file_integrity, model_placement, model_registry
@@ -25,7 +25,17 @@ def check_promotable(store: Store, home: Home, model: ModelVersion) -> list[Prom
         message = f"{model.id} is already in production"
         hint = f"see its history: archwright models history {model.name}"
         raise ModelError("AW-MOD-24", message, where=ErrorLocation(field=seen[-1].id), hint=hint)
-    _check_gates(model_registry.newest_evaluation(store, model.id), model)
+    found = model_registry.newest_evaluation(store, model.id)
+    again = f"archwright models evaluate {model.id}"
+    if found is None:
+        message = f"{model.id} cannot be promoted: it has no evaluation"
+        raise ModelError("AW-MOD-27", message, where=ErrorLocation(field=model.id), hint=again)
+    failed = [gate for gate in found.gates if not gate.passed]
+    if failed or not found.gates:
+        reasons = "; ".join(f"gate {gate.name}: {gate.detail}" for gate in failed) or "its evaluation has no gate"
+        message = f"{model.id} cannot be promoted: {reasons}"
+        hint = f"train a better version, or repeat the evaluation: {again}"
+        raise ModelError("AW-MOD-22", message, where=ErrorLocation(field=f"evaluation {found.id}"), hint=hint)
     file_integrity.check_file(home, model)
     reason = model_placement.find_misfit(model_placement.read_plan(home), model)
     if reason:
@@ -42,19 +52,6 @@ def promote_version(store: Store, home: Home, model: ModelVersion, by: str) -> P
     return model_registry.append_promotion(store, seen, "promote", (model.name, model.id), by)
 
 
-def _check_gates(found: Evaluation | None, model: ModelVersion) -> None:
-    again = f"archwright models evaluate {model.id}"
-    if found is None:
-        message = f"{model.id} cannot be promoted: it has no evaluation"
-        raise ModelError("AW-MOD-27", message, where=ErrorLocation(field=model.id), hint=again)
-    failed = [gate for gate in found.gates if not gate.passed]
-    if failed or not found.gates:
-        reasons = "; ".join(f"gate {gate.name}: {gate.detail}" for gate in failed) or "its evaluation has no gate"
-        message = f"{model.id} cannot be promoted: {reasons}"
-        hint = f"train a better version, or repeat the evaluation: {again}"
-        raise ModelError("AW-MOD-22", message, where=ErrorLocation(field=f"evaluation {found.id}"), hint=hint)
-
-
 def find_rollback_target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], str | None]:
     """The endpoint's history and the id of the previous version, None for the plan's own model.
 
@@ -65,7 +62,9 @@ def find_rollback_target(store: Store, home: Home, endpoint: str) -> tuple[list[
         state = "no trained version is in production" if seen else "it has no promotion"
         served = sorted(model_registry.production_versions(store))
         message = f"nothing to roll back on {endpoint}: {state}"
-        hint = f"choose an endpoint in production: {', '.join(served)}" if served else "archwright models promote ID"
+        hint = "promote a version first: archwright models promote ID"
+        if served:
+            hint = f"choose an endpoint in production: {', '.join(served)}"
         near = tuple(name for name in served if name != endpoint)
         raise ModelError("AW-MOD-26", message, where=ErrorLocation(field=endpoint), hint=hint, nearest=near)
     before = find_previous_model(seen)

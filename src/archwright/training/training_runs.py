@@ -73,8 +73,9 @@ def find_run(store: Store, id: str, home: Home | None = None) -> TrainingRun:  #
         return found[0] if home is None else resolve_status(home, found[0])
     known = [run.id for run in list_runs(store)]
     near = tuple(difflib.get_close_matches(id, known, 3, 0.3))
-    hint = f"newest runs: {', '.join(known[-3:])}; list all: archwright runs list"
-    hint = hint if known else "start a run: archwright train SPEC"
+    hint = "start a run: archwright train SPEC"
+    if known:
+        hint = f"newest runs: {', '.join(known[-3:])}; list all: archwright runs list"
     message = f"there is no training run {id!r}"
     raise TrainError("AW-TRN-20", message, where=ErrorLocation(field=id), hint=hint, nearest=near)
 
