@@ -249,7 +249,7 @@ def test_a_failing_disk_leaves_production_as_it_is(stage: Stage, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error", str(stage.home.model(made.sha256, "onnx")))
 
-    monkeypatch.setattr("archwright.lifecycle.file_integrity.hashlib.file_digest", full)
+    monkeypatch.setattr("archwright.lifecycle.file_integrity.compute_digest", full)
     with pytest.raises(OperateError):
         api.models.promote("digits")
     assert model_registry.production_versions(stage.store) == {}

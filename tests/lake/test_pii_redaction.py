@@ -1,4 +1,4 @@
-"""What points at a person is found; what only looks like it is not."""
+"""Personal data is found; texts that only look like it are not."""
 
 from __future__ import annotations
 

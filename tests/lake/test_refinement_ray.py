@@ -75,7 +75,7 @@ def test_the_same_rows_here_and_on_a_cluster(lake: Lake, ray_cluster: RayCluster
 
 @pytest.mark.nightly
 def test_a_cluster_that_does_not_see_the_home_is_refused(lake: Lake, ray_cluster: RayCluster) -> None:
-    """This home is in the working folder of whoever looks: the cluster's processes work in another one."""
+    """The path of this home depends on the working folder, and the cluster's processes have another one."""
     put_many(lake)
     lake.ingest()
     lake.recipe(STEPS, into="there")

@@ -1,4 +1,4 @@
-"""What kind a column is of, and which values fit it."""
+"""The kind of a column, and the values that fit it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_kind_of_a_text(text: str, kind: str) -> None:
 
 @given(st.lists(st.one_of(st.integers(), st.floats(), st.booleans(), st.text(max_size=5)), min_size=1))
 def test_column_at_once_and_value_by_value_agree(values: list[object]) -> None:
-    """What a csv says of a value does not depend on the values beside it."""
+    """The conversion of a CSV value does not depend on the values beside it."""
     texts = [str(value).strip() for value in values]
     for kind in ("text", "integer", "number", "boolean"):
         together, bad = type_inference.convert_column(texts, kind, True)

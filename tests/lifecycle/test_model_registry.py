@@ -69,7 +69,7 @@ def test_edges_lead_from_the_version_to_its_data(stage: Stage) -> None:
 
 
 class Killed(BaseException):
-    """What kill -9 looks like from inside: nothing after it happens."""
+    """Stands for kill -9: no code after it runs."""
 
 
 def test_a_kill_leaves_no_version_or_one_without_edges_which_the_repetition_completes(

@@ -84,7 +84,7 @@ def test_an_export_with_b_zeroed_fails(pupil: Pupil) -> None:
 
 
 def test_an_adapter_that_does_almost_nothing_fails_on_its_control(pupil: Pupil) -> None:
-    """What is served matches, and that says nothing: without the adapter it would match as well."""
+    """The served model matches, but the base without the adapter would match as well."""
     reweighted(pupil, lambda name, value: value * 1e-3 if "lora_B" in name else value)
     _scores, gates = examined(pupil, pupil.register())
     export = gates["export"]

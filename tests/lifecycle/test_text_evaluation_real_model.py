@@ -26,7 +26,7 @@ BASE = load_catalog().artefacts["SmolLM2-135M-Instruct"]
 
 
 def documented() -> str:
-    """What some functions of the standard library say of themselves."""
+    """Docstrings of some functions of the standard library, as rows."""
     rows = []
     for module in (json, os, os.path, shutil, inspect, pytest):
         for name, member in inspect.getmembers(module, callable):

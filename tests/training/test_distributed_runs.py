@@ -231,8 +231,8 @@ def test_ray_on_this_machine_goes_on_after_any_end_and_leaves_nothing(home: Home
 
     alone = api.train(spec(pictures, PICTURES, 1)).result()
     assert made.order_sha256 == alone.order_sha256
-    # 600 steps make much of a last bit, whoever's sum it was in: adding a step's rows in another order does as much
-    # (test_ray_collectives holds the first 50 to rounding). Half of each step's rows would be 0.5 away.
+    # 600 steps amplify a rounding difference of the last bit, as another order of a step's rows does
+    # (test_ray_collectives compares the first 50 steps). With half of each step's rows the distance would be 0.5.
     together, single = state(home, made), state(home, alone)
     assert np.linalg.norm(together - single) <= PICTURES_TOLERANCE * np.linalg.norm(single)
 

@@ -1,4 +1,4 @@
-"""What a training process says of itself."""
+"""The peak memory that a training process reports."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def require_digest(config: EngineConfig) -> str:
 
 
 def adapter_settings(config: EngineConfig, kind: type[R]) -> R:
-    """The validated settings of an engine. Raises EngineError AW-ENG-06 for an unknown name or an invalid value."""
+    """The validated settings of an engine. Raises EngineError AW-ENG-06 for a wrong name or value."""
     try:
         return msgspec.convert(config.settings, kind)
     except msgspec.ValidationError as error:

@@ -57,7 +57,7 @@ Routes = Mapping[tuple[str, str], Handler]
 
 
 class SlotCounter:
-    """Runs at most `slots` requests at once, the others wait in order. `counts` are metrics, formatted with `form`."""
+    """Runs at most `slots` requests at once, the others wait in order. `form` formats the metrics `counts`."""
 
     def __init__(self, engine: str, slots: int, counts: Iterable[str], form: str = "") -> None:
         self.counts: dict[str, float] = dict.fromkeys(("requests_processing", "requests_deferred", *counts), 0)

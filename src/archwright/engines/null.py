@@ -38,7 +38,7 @@ ADAPTER_MARK_CHARACTERS = 12  # characters of the adapter's digest at the beginn
 
 
 class NullSettings(Record):
-    """The first token is sent after `ttft_s`, each further token `tpot_s` later; a token is a word of `text`."""
+    """The first token is sent after `ttft_s`, each further one `tpot_s` later; tokens are words of `text`."""
 
     ttft_s: float = 0.0
     tpot_s: float = 0.0

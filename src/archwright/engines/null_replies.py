@@ -1,4 +1,4 @@
-"""Replies of the null engine: validated as by a real engine, counted in words, equal for equal requests."""
+"""Replies of the null engine: validated like a real engine's, counted in words, equal for equal requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def split_tokens(text: str) -> list[str]:
 
 
 def build_reply(body: Mapping[str, Any], text: str, context_tokens: int, default_max_tokens: int) -> NullReply:
-    """The reply to a chat or completion request: `text` repeated up to the limit, or a schema's minimal document."""
+    """The reply to a request: `text` repeated up to the limit, or the minimal document of a schema."""
     prompt_tokens = len(split_tokens(_read_prompt(body)))
     if prompt_tokens >= context_tokens:
         message = f"the request exceeds the available context size ({prompt_tokens} of {context_tokens} tokens)"

@@ -202,7 +202,7 @@ def _flatten_named(item: dict[str, float | None], place: str, notes: ModelSignat
 
 
 def _flatten_values(values: Any, place: str, shape: tuple[int, ...], names: Sequence[object] = ()) -> Numbers:
-    """The numbers of nested lists, last dimension fastest; each list must have the length of its dimension."""
+    """The numbers of nested lists, last dimension fastest; each list must have its dimension's length."""
     if type(values) is not list or len(values) != shape[0]:
         found = f"a list of {len(values)}" if type(values) is list else "another type"
         raise invalid_request_error(f"{place} must be a list of {shape[0]}, not {found}")

@@ -1,4 +1,4 @@
-"""Reads the structure of an ONNX file; refuses damaged files, and files that make the engine open other files.
+"""Reads the structure of an ONNX file; refuses damaged files and files that refer to other files.
 
 The engine resolves external data of a tensor against the working directory, even for a model given as bytes. The
 digest covers one file, so all tensors must be in it. Layout: protobuf messages of onnx/onnx.proto
@@ -41,7 +41,7 @@ VARINT, WIDE, BYTES, NARROW = 0, 1, 2, 5
 
 
 class ModelSignature(Record):
-    """The meaning of inputs and outputs: `labels` name the outputs in order, `shape` is the shape of one item.
+    """The meaning of inputs and outputs: `labels` name the outputs in order, `shape` is that of one item.
 
     The numbers of an item are in order row by row, channels last. `features` name the inputs in order if they have
     names; the features in `missing` may be absent.

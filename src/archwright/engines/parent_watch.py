@@ -12,7 +12,7 @@ from functools import partial
 def exit_with_parent(
     read: Callable[[], bytes] | None = None, leave: Callable[[int], None] = os._exit
 ) -> threading.Thread | None:
-    """Watch standard input from a daemon thread; at its end, when the parent died, leave at once with status 0.
+    """Watch standard input from a daemon thread; at its end (the parent died) leave at once with status 0.
 
     A terminal or no standard input means that no parent supervises this process: nothing is watched.
     """

@@ -13,7 +13,7 @@ from archwright.home import Home
 
 
 def claim_socket(home: Home, name: str) -> Path:
-    """The path to listen on; removes the socket of a killed predecessor. Raises EngineError AW-ENG-07 if it is in use.
+    """The path to listen on, without a killed predecessor's socket. Raises EngineError AW-ENG-07 if in use.
 
     Sets the umask so that only the user can read new files: an engine has no keys, the socket's owner is its access
     control.

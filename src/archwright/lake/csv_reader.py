@@ -1,4 +1,4 @@
-"""CSV reader: a header, then rows with as many fields. The delimiter is the most frequent one in the header.
+"""CSV reader: a header, then rows with as many fields; the header's most frequent delimiter counts.
 
 A row may span lines, since a quoted field may hold line ends. A row that does not parse, or that does not end within
 MAX_ROW_LINES, is parsed again from its first line alone: an unclosed quote costs one row.

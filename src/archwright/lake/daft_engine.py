@@ -63,7 +63,7 @@ def open_frame(home: Home, version: DatasetVersion, runner: Runner = "native") -
 
 
 def map_batches(rows: Any, step: BatchStep, adds: Mapping[str, str] | None = None, drops: tuple[str, ...] = ()) -> Any:
-    """Apply `step` to every batch; the step `adds` columns (name to "string" or "binary") and `drops` columns."""
+    """Apply `step`, which `adds` columns (name to "string" or "binary") and `drops` columns, to every batch."""
     import daft as engine  # noqa: PLC0415
 
     names = rows.column_names

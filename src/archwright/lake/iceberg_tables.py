@@ -86,7 +86,7 @@ def read_version_tags(table: Any) -> dict[int, str]:
 
 
 def find_snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
-    """Returns (table, id of the snapshot with the version's tag). Raises DataError AW-DATA-11 (not in the lake)."""
+    """Returns (table, id of the version's snapshot). Raises DataError AW-DATA-11 (not in the lake)."""
     table = load_table(home, version.dataset)
     tag = None if table is None else table.refs().get(f"v{version.version}")
     if table is None or tag is None:

@@ -77,7 +77,7 @@ def choose_kind(counted: Mapping[str, int]) -> str:
 
 
 def convert_column(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int, str]]:
-    """Returns (Arrow array of `kind`, place -> reason of each value of another kind, which is null in the array)."""
+    """Returns (Arrow array of `kind`, place -> reason of each value of another kind, null in the array)."""
     wanted = arrow_type(kind)
     if isinstance(values, pa.Array):
         if values.type == wanted:
@@ -166,7 +166,7 @@ def _untyped_number(text: str) -> float:
 
 
 def _convert_if(accepts: Callable[[Any], object], convert: Converter, reason: str) -> Converter:
-    """A converter of the values that `accepts` returns true for; other values are refused for the `reason`."""
+    """A converter of the values that `accepts` is true for; it refuses other values for the `reason`."""
 
     def convert_value(value: Any) -> object:
         if accepts(value):

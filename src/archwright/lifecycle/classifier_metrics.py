@@ -25,7 +25,7 @@ def wilson_interval(right: int, items: int) -> ConfidenceInterval:
 
 
 def balanced_accuracy(counts: Mapping[int, tuple[int, int]]) -> ConfidenceInterval:
-    """Balanced accuracy of `counts`: class -> (recognised, rows), with at least one class and one row of each."""
+    """Balanced accuracy of `counts`: class -> (recognised, rows), at least one class and one row of each."""
     shares = [wilson_interval(right, rows) for right, rows in counts.values()]
     value = math.fsum(share.value for share in shares) / len(shares)
     below = math.sqrt(math.fsum((share.value - share.low) ** 2 for share in shares)) / len(shares)

@@ -81,7 +81,7 @@ def _parse_top_tokens(reply: dict[str, Any], address: str) -> dict[int, float]:
 
 @contextmanager
 def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[str]:
-    """The address of the ready engine. Raises ModelError AW-MOD-30 with its last log line if it does not start."""
+    """The address of the ready engine. Raises ModelError AW-MOD-30 with the last log line of a failed start."""
     _remove_leftovers(home)
     file, log = home.config(config.socket), home.log(config.socket)
     write_atomic(file, msgspec.json.encode(config))

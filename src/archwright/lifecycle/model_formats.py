@@ -1,4 +1,4 @@
-"""Accepted model files: safetensors, GGUF and ONNX. Pickles can run code and are refused without loading them.
+"""Accepted model files: safetensors, GGUF and ONNX. Pickles can run code and are refused unopened.
 
 A file is identified by its first bytes and its suffix, so a renamed pickle is refused too.
 """

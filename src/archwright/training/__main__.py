@@ -25,7 +25,7 @@ RAY_DRIVER_MODULE = "archwright.training.ray_driver"
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C end a running loop after its step and checkpoint; without a loop they end the process."""
+    """SIGTERM and Ctrl-C end a loop after its step and checkpoint, or the process if no loop runs."""
 
     def __init__(self) -> None:
         self._looping = False
@@ -65,7 +65,7 @@ class ProgressReporter:
 
 
 def choose_driver(workers: int) -> Driver:
-    """The driver for this process or for Ray workers. Raises MissingError AW-GET-01 without the extra for workers."""
+    """The driver for this process or for Ray workers. Raises MissingError AW-GET-01 without Ray."""
     if workers == 1:
         return run_execution.drive_run
     if find_spec("ray") is None or find_spec(RAY_DRIVER_MODULE) is None:

@@ -72,7 +72,7 @@ def drive_run(home: Home, run: str, hooks: LoopHooks) -> None:
 
 
 def allocate_threads(cpus: list[int], workers: int, threads: int | None) -> int:
-    """CPUs of each worker: `threads`, or the largest number that fits for all workers on machines with `cpus`.
+    """CPUs per worker: `threads`, or the largest number that fits for all workers on machines with `cpus`.
 
     Raises TrainError AW-TRN-63 if the machines are too small.
     """

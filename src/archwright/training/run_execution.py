@@ -30,7 +30,7 @@ def build_setup(home: Home, run: str, group: WorkerGroup) -> TrainerSetup:
 
 
 def announce_run(home: Home, run: str, hooks: LoopHooks) -> tuple[TrainSpec, ResolvedJob, Callable[[str], None]]:
-    """Returns spec, job, and a function that reports a note; notes that the base must be dequantised first."""
+    """Returns spec, job and a function that reports notes; notes if the base must be dequantised first."""
     spec, job = training_runs.load_spec(home, run), training_runs.load_job(home, run)
 
     def note(text: str) -> None:

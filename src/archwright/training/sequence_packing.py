@@ -13,7 +13,7 @@ from archwright.lake.lazy_modules import torch
 
 
 class EncodedSample(NamedTuple):
-    """Tokens of a sample; `supervised` is True for a token that is learned. The first token is never learned."""
+    """Tokens of a sample; `supervised` is True for a learned token. The first token is never learned."""
 
     ids: list[int]
     supervised: list[bool]

@@ -43,7 +43,7 @@ class WorkerGroup(Protocol):
     size: int
 
     def mean(self, tensors: list[Any], weight: float) -> None:
-        """Replace each tensor in place by the mean over all workers, weighted with the `weight` of each worker."""
+        """Replace each tensor in place by the mean over all workers, weighted with each worker's `weight`."""
 
 
 class SingleWorker:

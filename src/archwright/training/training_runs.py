@@ -81,7 +81,7 @@ def find_run(store: Store, id: str, home: Home | None = None) -> TrainingRun:  #
 
 
 def resolve_status(home: Home, run: TrainingRun) -> TrainingRun:
-    """The run with status "interrupted" if its lock is free, and with the last step's figures before its end."""
+    """The run, "interrupted" if its lock is free, with the last step's figures before its end."""
     if run.status == "running" and not is_locked(home, run.id):
         run = replace(run, status="interrupted")
     last = None if run.status == "finished" else _read_last_step(home.root / "runs" / run.id / "progress.jsonl")
