@@ -14,18 +14,14 @@ FILES = {"a.bin": b"a" * 1000, "b.json": b"{}"}
 
 
 def test_what_was_written_is_whole_and_read_back(tmp_path: Path) -> None:
-    target = tmp_path / "parent" / "folder"
-    atomic_directory.write_files(target, FILES)
-    assert atomic_directory.find_damage(target) == ""
-    assert atomic_directory.read_files(target) == FILES
-    assert [path.name for path in target.parent.iterdir()] == ["folder"]
-
-
-def test_folders_inside_are_sealed_too(tmp_path: Path) -> None:
     def fill(folder: Path) -> None:
         (folder / "inner").mkdir()
         (folder / "inner" / "file").write_bytes(b"x")
 
+    target = tmp_path / "parent" / "folder"
+    atomic_directory.write_files(target, FILES)
+    assert (atomic_directory.find_damage(target), atomic_directory.read_files(target)) == ("", FILES)
+    assert [path.name for path in target.parent.iterdir()] == ["folder"]
     atomic_directory.write_directory(tmp_path / "t", fill)
     assert atomic_directory.find_damage(tmp_path / "t") == ""
     (tmp_path / "t" / "inner" / "file").write_bytes(b"y")
@@ -74,17 +70,13 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path: Path) -> None:
+def test_what_a_killed_writer_left_is_removed_or_restored_by_the_next(tmp_path: Path) -> None:
     left = tmp_path / f"{atomic_directory.LEFTOVER_PREFIX}x"
     left.mkdir()
     (left / "half").write_bytes(b"")
     atomic_directory.write_files(tmp_path / "t", FILES)
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
-
-
-def test_a_folder_moved_aside_for_one_that_never_came_goes_back(tmp_path: Path) -> None:
-    atomic_directory.write_files(tmp_path / "t", FILES)
-    os.rename(tmp_path / "t", tmp_path / f"{atomic_directory.OLD_PREFIX}t")
+    os.rename(tmp_path / "t", tmp_path / f"{atomic_directory.OLD_PREFIX}t")  # for a folder that never came
     atomic_directory.write_files(tmp_path / "u", FILES)
     assert atomic_directory.read_files(tmp_path / "t") == FILES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t", "u"]
