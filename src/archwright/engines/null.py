@@ -144,7 +144,7 @@ class NullEngine:
 
 
 class _ReplyFormat(NamedTuple):
-    """The format of OpenAI's replies at the chat endpoint, else at the completion endpoint."""
+    """OpenAI's format of replies: of the chat endpoint if `chat` is true, else of the completion endpoint."""
 
     model: str
     chat: bool

@@ -101,7 +101,11 @@ class Classifier:
             self._input, self._output = given.name, answered.name
             # A model with a wrong output is found here and not by the first caller.
             for items in (1, 2):
-                self._check_output_shape(items)
+                rows = self._numpy.zeros((items, self.notes.size), self._numpy.float32)
+                (found,) = self._session.run([self._output], {self._input: rows})
+                wanted = (items, len(self.notes.labels))
+                if found.shape != wanted:
+                    raise ValueError(f"its output for {items} items has the shape {found.shape}, not {wanted}")
         except self._failures as error:
             hint = "train the model again with this version of archwright"
             message = f"onnxruntime cannot load the model: {_format_error(error)}"
@@ -117,13 +121,6 @@ class Classifier:
         if not self._numpy.isfinite(found).all():
             raise EngineError("AW-ENG-13", "the model returned numbers that are not finite", hint=FAILED_HINT)
         return found
-
-    def _check_output_shape(self, items: int) -> None:
-        rows = self._numpy.zeros((items, self.notes.size), self._numpy.float32)
-        (found,) = self._session.run([self._output], {self._input: rows})
-        wanted = (items, len(self.notes.labels))
-        if found.shape != wanted:
-            raise ValueError(f"its output for {items} items has the shape {found.shape}, not {wanted}")
 
     def build_rows(self, items: list[Item]) -> Any:
         """The items as the model's input. Raises ErrorReply 400 that names the invalid item."""

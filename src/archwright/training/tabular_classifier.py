@@ -163,7 +163,7 @@ def round_thresholds(text: str) -> str:
 
 
 def _round_down(value: float) -> float:
-    if abs(value) > FLOAT32_MAX:  # beyond every value
+    if abs(value) > FLOAT32_MAX:  # every float32 value lies on the same side of it
         return math.copysign(FLOAT32_MAX, value)
     nearest = np.float32(value)
     return float(nearest if float(nearest) <= value else np.nextafter(nearest, np.float32(-np.inf)))
