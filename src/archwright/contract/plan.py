@@ -247,8 +247,11 @@ class LoadSpec(Record):
     seed: int = 1
 
 
-class MachineFacts(Record):
-    """What the probe found on the machine a plan was made for."""
+class MachineFacts(Record, omit_defaults=True):
+    """What the probe found on the machine a plan was made for.
+
+    `busy_share`: the share of the machine's CPU time that other processes used during the probe; None if unknown.
+    """
 
     cores_usable: int
     memory_bytes: int
@@ -259,6 +262,7 @@ class MachineFacts(Record):
     isa: str
     gpus: tuple[str, ...]
     probed_at: float
+    busy_share: float | None = None
 
 
 class Plan(Record):
