@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TextIO
 
+StepListener = Callable[[str], None]
+_step_listener: ContextVar[StepListener | None] = ContextVar("step listener", default=None)
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 
 
@@ -52,3 +56,22 @@ class Journal:
 
     def error(self, event: str, **fields: object) -> None:
         self.write("error", event, **fields)
+
+
+@contextmanager
+def listen_to_steps(listener: StepListener) -> Iterator[None]:
+    """Pass the steps that the work inside reports to `listener`."""
+    token = _step_listener.set(listener)
+    try:
+        yield
+    finally:
+        _step_listener.reset(token)
+
+
+def report_step(name: str) -> None:
+    """Report that a step of a long command begins. Does nothing without a listener.
+
+    Design: a context variable, so that the planner needs no parameter for it.
+    """
+    if (listener := _step_listener.get()) is not None:
+        listener(name)

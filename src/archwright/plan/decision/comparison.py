@@ -70,9 +70,11 @@ def compare_options(
     drafts: tuple[OptionDraft, ...],
     ledger: PlanProvenance,
     purse: BudgetConverter,
+    *,
+    best_effort: bool = False,
 ) -> OptionComparison:
     """The choice among `options`, which `purse` made from `drafts`, and everything that stands beside it."""
-    chosen, options = choose_option(options, needs.placement.prefer)
+    chosen, options = choose_option(options, needs.placement.prefer, best_effort=best_effort)
     decision = build_decision(needs, options, drafts, ledger, chosen, purse)
     best = next((option for option in options if option.name == chosen), None)
     if best is None:
