@@ -19,23 +19,30 @@ import msgspec
 from archwright import settings
 from archwright.api.context import open_home, open_keys, store_url, write_audit_record
 from archwright.api.external_engines import parse_external_engines
-from archwright.api.planning import load_or_make_plan
+from archwright.api.planning import MissedLimit, list_missed_limits, load_or_make_plan
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, locate_home
+from archwright.journal import report_step
 from archwright.operate import owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import PlatformStatus
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.config import check_config as check_gateway
 
 
-class UpResult(Record):
-    """What `up --json` prints. `key` is shown on the first start of a home only; `console` is not built yet."""
+class UpResult(Record, omit_defaults=True):
+    """The result of `up`. `key` is set on the first start of a home only; `console` is not built yet.
+
+    `missed_limits`: limits that the plan is predicted to miss; if there are any, `busy_share` is the share of CPU time
+    that other processes used while the machine was probed.
+    """
 
     url: str
     key: str | None
     console: str | None
+    missed_limits: tuple[MissedLimit, ...] = ()
+    busy_share: float | None = None
 
 
 class PlatformHandle(AbstractContextManager["PlatformHandle"]):
@@ -86,6 +93,7 @@ def up(
     if chosen.port == 0:
         chosen = settings.load({"port": readiness_probe.find_free_port(chosen.host)})
     made = load_or_make_plan(source)
+    report_step("starting the platform")
     called_at = time.time()
     tls = (chosen.tls_certificate, chosen.tls_key)
     listen = GatewayOptions(chosen.host, chosen.port, *tls, chosen.otlp_url, chosen.admin_port, chosen.cache)
@@ -100,7 +108,10 @@ def up(
     process = platform_control.start_platform(made, built, home, called_at, attached=not detach)
     with open_keys() as (keys, _home, _store):  # now only: of a start that failed nobody would have seen it
         key = owner_keys.create_owner_key(keys)
-    return PlatformHandle(UpResult(url=built.url, key=key, console=None), home, process, detached=detach)
+    missed = list_missed_limits(made)
+    busy_share = made.machine.busy_share if missed and made.machine is not None else None
+    started = UpResult(url=built.url, key=key, console=None, missed_limits=missed, busy_share=busy_share)
+    return PlatformHandle(started, home, process, detached=detach)
 
 
 def status() -> PlatformStatus:

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from archwright import __version__
+from archwright.cli.step_display import show_steps
 from archwright.cli.verb_spec import Arg, Verb
 from archwright.cli.verbs import GROUPS, VERBS
 from archwright.errors import ArchwrightError, ErrorLocation, UsageError, boundary
@@ -106,7 +107,9 @@ def _run_verb(verb: Verb, parsed: argparse.Namespace) -> int:
     for name in {arg.of for arg in verb.args if arg.of}:
         record = type(inspect.signature(function).parameters[name].default)
         options[name] = record(**{arg.name: getattr(parsed, arg.name) for arg in verb.args if arg.of == name})
-    return _show_result(verb, function(*positional, **options), parsed.as_json)
+    with show_steps(sys.stderr, hidden=parsed.as_json):
+        result = function(*positional, **options)
+    return _show_result(verb, result, parsed.as_json)
 
 
 def _show_result(verb: Verb, result: object, as_json: bool) -> int:

@@ -33,6 +33,9 @@ VERBS: tuple[Verb, ...] = (
             Arg("output", "also write the plan there", short="-o", metavar="plan.json"),
             Arg("what_if", "the plan with a field changed, and what that changes", "texts", metavar="KEY=VALUE"),
             Arg("accept_stale", "advise buying even by prices that have expired", "flag"),
+            Arg(
+                "best_effort", "nearest option that misses only service levels and budgets, if none is feasible", "flag"
+            ),
         ),
         "show_plan.print_plan",
     ),
