@@ -66,7 +66,7 @@ def test_the_pools_that_do_not_hold_a_version_are_left_out(
     assert answered(stage) == {version.id}
     assert not more.asked and not cloud.asked
     (note,) = api.status().notes
-    assert note.startswith(f"{version.id} alone answers at {ENDPOINT}: more, cloud cannot serve it")
+    assert note.startswith(f"only {version.id} serves {ENDPOINT}: more, cloud cannot serve it")
     card = api.models.show(version.id)
     assert isinstance(card, ModelCard) and card.left_out == ("more", "cloud")
     show_models.print_model(card)

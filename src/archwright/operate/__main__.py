@@ -36,8 +36,8 @@ def run_supervisor(home: Home, up_called_at: float) -> None:
     recorder = ObservationRecorder(store)
     journal = Journal("supervisor", level=chosen.log_level)
     try:
-        lanes = EndpointRollouts(bundle, home, store, journal)
-        Supervisor(lanes, home, recorder, journal, up_called_at=up_called_at).run(stop)
+        rollouts = EndpointRollouts(bundle, home, store, journal)
+        Supervisor(rollouts, home, recorder, journal, up_called_at=up_called_at).run(stop)
     except ArchwrightError as error:
         failure = StartupFailure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
         state = PlatformState(
@@ -56,7 +56,7 @@ def run_supervisor(home: Home, up_called_at: float) -> None:
 
 
 def _acquire_lock(home: Home) -> TextIO:
-    """The home's lock. Retries for a second, because `status` takes the lock for a moment."""
+    """Take the home's lock. Retries for a second, because `status` takes the lock for a moment."""
     for _ in range(20):
         lock = platform_state.acquire_lock(home)
         if lock is not None:
