@@ -1,6 +1,6 @@
-"""The structured log: one JSON object a line, written to a stream the process was given.
+"""The structured log: one JSON object per line, written to a stream; and the steps of long commands.
 
-Never holds prompt content, keys or other secrets: callers pass ids and counts.
+The log holds no prompts, keys or other secrets: callers pass ids and counts.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 
 
 class Journal:
-    """`process` names the writer; entries below `level` are dropped. One write call an entry, so lines stay whole.
+    """A log of one process; entries below `level` are dropped. An entry is one write call, so lines stay whole.
 
-    A full disk or a closed stream costs the entry, never the work it tells about; `lost` counts them.
+    A full disk or a closed stream loses the entry and never fails the caller; `lost` counts such entries.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Small YAML files that say what to do (a recipe, a training spec) -> a record, with the line of whatever is wrong.
+"""Read small YAML files (a recipe, a training spec) into a record; errors name the line.
 
-Strict: one document, no aliases, tags or merge keys, no field twice, no field the record does not know; plain values
-as YAML 1.2 reads them (`NO` is a text).
+Strict: one document, no aliases, tags or merge keys, no duplicate or unknown fields; plain values follow YAML 1.2 (`NO`
+is a text).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ R = TypeVar("R")
 SIZE_LIMIT_BYTES = 64 * 1024
 DEPTH_LIMIT = 16
 STANDARD = "tag:yaml.org,2002:"
-# What a node without a tag of its own is given.
+# The tags of nodes without an explicit tag.
 TAGS = {"null", "bool", "int", "float", "str", "seq", "map", "timestamp", "value", "merge"}
 ErrorFactory = Callable[[str, ErrorLocation], ArchwrightError]
-"""Makes the caller's error, with its own code and hint, from a message and a place."""
+"""Builds the caller's error, with its own code and hint, from a message and a place."""
 
 
 class _SpecError(ValueError):
@@ -35,7 +35,7 @@ class _SpecError(ValueError):
 
 
 def read_spec(path: Path, kind: type[R], refuse: ErrorFactory) -> R:
-    """The record in the file. Raises what `refuse` makes; OSErrors become OperateError or UsageError."""
+    """Return the record in the file. Raises the error of `refuse`; an OSError becomes OperateError or UsageError."""
     try:
         with path.open("rb") as file:
             raw = file.read(SIZE_LIMIT_BYTES + 1)
@@ -66,8 +66,8 @@ def _compose_yaml(text: str) -> yaml.Node:
         node = yaml.compose(text, Loader=loader)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise _SpecError(f"this is not YAML: {problem}", 1 if mark is None else mark.line + 1) from error
+        problem = getattr(error, "problem", None) or "the text is unreadable"
+        raise _SpecError(f"the file is not YAML: {problem}", 1 if mark is None else mark.line + 1) from error
     if not isinstance(node, yaml.MappingNode):
         raise _SpecError("the file must be a mapping of fields", 1)
     return node
@@ -79,10 +79,10 @@ def _convert_node(node: yaml.Node, path: str, lines: dict[str, int], seen: set[i
     if depth > DEPTH_LIMIT:
         raise _SpecError(f"nested more than {DEPTH_LIMIT} levels deep", line)
     if id(node) in seen:
-        raise _SpecError("aliases (*name) are not read: write the value out", line)
+        raise _SpecError("aliases (*name) are not supported: write the value", line)
     seen.add(id(node))
     if node.tag.removeprefix(STANDARD) not in TAGS:
-        raise _SpecError("tags (!name) are not read: write a plain value", line)
+        raise _SpecError("tags (!name) are not supported: write a plain value", line)
     if isinstance(node, yaml.ScalarNode):
         return resolve_scalar(node.value) if not node.style else node.value
     if isinstance(node, yaml.SequenceNode):
@@ -93,15 +93,17 @@ def _convert_node(node: yaml.Node, path: str, lines: dict[str, int], seen: set[i
     for key, item in node.value if isinstance(node, yaml.MappingNode) else ():
         name = key.value if isinstance(key, yaml.ScalarNode) else None
         if name is None or name == "<<" or name in found:
-            what = "a field's name must be a text" if name is None else f"the field {name!r} stands here twice"
-            raise _SpecError("merge keys (<<) are not read" if name == "<<" else what, key.start_mark.line + 1)
+            what = "a field's name must be a text" if name is None else f"the field {name!r} is defined twice"
+            raise _SpecError(
+                "merge keys (<<) are not supported: write the fields" if name == "<<" else what, key.start_mark.line + 1
+            )
         lines[f"{path}.{name}"] = key.start_mark.line + 1
         found[name] = _convert_node(item, f"{path}.{name}", lines, seen, depth + 1)
     return found
 
 
 def _field_line(field: str, lines: dict[str, int]) -> int | None:
-    """The line of the field, or of what holds it."""
+    """Return the line of the field, or of the nearest enclosing field."""
     while field not in lines and (cut := re.sub(r"(\.[^.\[\]]*|\[[^\]]*\])$", "", field)) != field:
         field = cut
     return lines.get(field)

@@ -50,10 +50,10 @@ def test_the_verbs_one_after_the_other(source: Path, home: Home, capsys: pytest.
     out = typed(capsys, "data", "ingest", str(source), "--name", "docs", "--licence", "CC0-1.0")
     assert "docs@v1\n  3 rows, 4 columns, 1 file" in out
     assert "left out         1  quarantine: not JSON" in out
-    assert "passed over         .hidden: hidden" in out
+    assert "skipped             .hidden: hidden" in out
     again = json.loads(typed(capsys, "data", "ingest", str(source), "--name", "docs", "--json"))
     assert (again["id"], again["new"], again["passed_over"]) == ("docs@v1", False, [".hidden: hidden"])
-    assert "nothing has changed" in typed(capsys, "data", "ingest", str(source), "--name", "docs")
+    assert "nothing changed" in typed(capsys, "data", "ingest", str(source), "--name", "docs")
     out = typed(capsys, "data", "refine", "recipe.yaml")
     assert "redacted         1  email" in out
     refined = json.loads(typed(capsys, "data", "refine", "recipe.yaml", "--json"))
@@ -104,7 +104,7 @@ def test_large_versions_are_cut_for_people_only(source: Path, home: Home, capsys
     wide = {f"pixel_{number:03d}": "integer" for number in range(784)}
     large = replace(made, files=(file,) * 1000, columns=wide, passed_over=("a: hidden",) * 9)
     show_data.print_outcome(large)
-    assert "and 4 more (--json names them)" in capsys.readouterr().out
+    assert "and 4 more (--json shows all)" in capsys.readouterr().out
     show_data.print_card(replace(api.data.show("docs"), version=large))
     out = capsys.readouterr().out
     assert "and 760 more" in out

@@ -88,7 +88,7 @@ def test_a_version_is_shown_with_scores_gates_and_what_it_was_made_of(
 ) -> None:
     made = stage.version()
     never = shown(capsys, "models", "show", "digits")
-    assert "evaluated  never; archwright models evaluate digits@v1" in never and "rows.jsonl  1 rows" in never
+    assert "never; run archwright models evaluate digits@v1" in never and "rows.jsonl  1 rows" in never
     score = Score(metric="accuracy", value=0.9, low=0.85, high=0.95, items=180, baseline=0.1, baseline_name="guessing")
     found = Evaluation(id="e-1", at=time.time(), model=made.id, scores=(score,), gates=PASSED)
     stage.store.append(model_registry.EVALUATIONS, [found])
@@ -163,7 +163,7 @@ def test_promote_says_who_did_it_and_what_stood_before(stage: Stage, capsys: pyt
     assert (first.by, first.previous, first.served, first.dry_run) == (ME, None, False, False)
     text = shown(capsys, "models", "promote", "digits")
     assert text.startswith(f"promoted digits: digits@v1 -> digits@v2  (digits#2, by {ME}); ")
-    assert text.endswith("no platform is running: the next `up` serves it\n")
+    assert text.endswith("no platform runs: the next `up` serves it\n")
     assert acts(stage) == [("models.promote", "digits digits@v1"), ("models.promote", "digits digits@v2")]
 
 

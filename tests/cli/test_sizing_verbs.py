@@ -164,7 +164,7 @@ def test_a_limit_out_of_reach_is_said(home: Home, capsys: pytest.CaptureFixture[
 )
 def test_a_load_that_is_none(kind: str, load: str, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", kind, "Qwen3-32B", "--on", "H100", "--load", load]) == 2
-    assert capsys.readouterr().err.startswith(f"AW-USE-20  not a load: '{load}'")
+    assert capsys.readouterr().err.startswith(f"AW-USE-20  {load!r} is not a load")
 
 
 def test_an_unstated_format_is_the_published_one(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,7 +159,7 @@ def test_with_nothing_in_the_house_nobody_looks_for_what_could_only_be_refused(n
 def test_a_pool_outside_the_residency_is_refused_and_not_written(null_plan: Plan) -> None:
     plan = mixed(null_plan, "health", ("FR",))
     refused = refusal(plan, REACHED)
-    assert refused.code == "AW-PLAN-21" and "away stands in DE, outside FR" in refused.message
+    assert refused.code == "AW-PLAN-21" and "away is in DE, outside FR" in refused.message
     unknown = replace(plan, pools=(replace(plan.pools[0], country=""),))
     assert "in an unknown country" in refusal(unknown, REACHED).message
 

@@ -174,7 +174,7 @@ def test_an_answer_that_breaks_off_is_not_shown_as_whole(null_plan: Plan, home: 
             list(answer)
     finally:
         api.down()
-    assert caught.value.code == "AW-OPS-33" and "broke off" in caught.value.message
+    assert caught.value.code == "AW-OPS-33" and "ended before" in caught.value.message
 
 
 def test_a_missing_model_names_the_command(null_plan: Plan, home: Home) -> None:

@@ -10,14 +10,14 @@ from archwright.errors import StoreError
 
 
 class AuditVerification(Record):
-    """The chain is whole; `records` were checked."""
+    """The result of a check of the chain: `records` were checked."""
 
     whole: bool
     records: int
 
 
 def list(*, tenant: str | None = None, limit: int = 50) -> tuple[AuditEvent, ...]:  # noqa: A001 - the verb's name
-    """The newest records first."""
+    """Return the newest records first."""
     with open_home() as (_settings, home, store):
         return tuple(trail.read_entries(store, home, tenant=tenant, limit=limit))
 
@@ -28,5 +28,5 @@ def verify() -> AuditVerification:
         found = trail.check_chain(store, home)
         if found.broken is not None:
             message = f"the audit chain is broken at record {found.broken}"
-            raise StoreError("AW-STO-04", message, hint="restore from backup")
+            raise StoreError("AW-STO-04", message, hint="restore the home from a backup")
         return AuditVerification(whole=True, records=found.records)

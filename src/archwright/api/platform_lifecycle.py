@@ -46,7 +46,7 @@ class UpResult(Record, omit_defaults=True):
 
 
 class PlatformHandle(AbstractContextManager["PlatformHandle"]):
-    """A platform that is up. Without `detach` it lives as long as this process: `wait()` for it, or use `with`."""
+    """A running platform. Without `detach` it ends with this process: call `wait()`, or use `with`."""
 
     def __init__(self, started: UpResult, home: Home, process: subprocess.Popen[bytes], *, detached: bool) -> None:
         self.started = started
@@ -55,7 +55,7 @@ class PlatformHandle(AbstractContextManager["PlatformHandle"]):
         self._process = process
 
     def wait(self) -> int:
-        """Until the platform ends or this process is asked to stop; takes it down in order then."""
+        """Wait until the platform ends; SIGTERM or SIGINT to this process stops the platform in order."""
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._process.terminate()
@@ -81,13 +81,14 @@ def up(
     engine: Sequence[str] | None = None,
     key_env: Sequence[str] | None = None,
 ) -> PlatformHandle:
-    """Bring a plan up and return when every process is ready.
+    """Start a plan and return when every process is ready.
 
-    `source` is a plan.json or a needs file; else plan.json, else needs.yaml of the folder, else the desk needs.
-    `engine` are POOL=URL texts of engines that run already (several share a pool's requests), `key_env` are POOL=NAME,
-    the variable of their key. Raises PlanError (a pool has neither this machine nor a URL), UsageError (such texts),
-    MissingError (no model file), OperateError (port taken, platform running, version not servable, a process that does
-    not start)."""
+    `source`: a plan.json or a needs file; default: plan.json or needs.yaml of the folder, else the built-in desk
+    example. `engine`: POOL=URL of engines that run already (several share a pool's requests). `key_env`: POOL=NAME, the
+    variable of their key.
+    Raises PlanError (a pool has neither this machine nor a URL), UsageError (malformed texts), MissingError (no model
+    file), OperateError (port taken, platform running, version not servable, a process that does not start).
+    """
     chosen = settings.load({"port": port})
     home = locate_home(chosen)
     if chosen.port == 0:
@@ -106,7 +107,7 @@ def up(
         rollout.check_servable(built, home, store)
         write_audit_record(store, "up", made.digest)
     process = platform_control.start_platform(made, built, home, called_at, attached=not detach)
-    with open_keys() as (keys, _home, _store):  # now only: of a start that failed nobody would have seen it
+    with open_keys() as (keys, _home, _store):  # after the start, because a failed start would not show the key
         key = owner_keys.create_owner_key(keys)
     missed = list_missed_limits(made)
     busy_share = made.machine.busy_share if missed and made.machine is not None else None
@@ -115,12 +116,12 @@ def up(
 
 
 def status() -> PlatformStatus:
-    """What runs, whether it is ready, how often it was restarted."""
+    """Return the processes that run, their readiness and their restarts."""
     return platform_control.read_status(locate_home(settings.load()))
 
 
 class DownResult(Record):
-    """What `down` did, or would do."""
+    """The processes that `down` stopped, or would stop."""
 
     stopped: bool
     dry_run: bool
@@ -128,7 +129,7 @@ class DownResult(Record):
 
 
 def down(*, dry_run: bool = False) -> DownResult:
-    """Take the platform of this home down; running requests are finished first."""
+    """Stop the platform of this home; running requests are finished first."""
     home = locate_home(settings.load())
     current = platform_control.read_status(home)
     names = tuple(process.name for process in current.processes)
@@ -140,7 +141,7 @@ def down(*, dry_run: bool = False) -> DownResult:
 
 
 def running_url(home: Home) -> str:
-    """The URL of the running platform. Raises OperateError AW-OPS-31 when none runs."""
+    """Return the URL of the running platform. Raises OperateError AW-OPS-31 if no platform runs."""
     current = platform_control.read_status(home)
     if current.url is None:
         where = ErrorLocation(str(home.root))
@@ -149,8 +150,10 @@ def running_url(home: Home) -> str:
 
 
 class AnswerStream(Iterator[str]):
-    """The pieces of an answer as they are generated. From the first piece on, `model` is the version that answers and
-    `request` the answer's id, which `lineage` takes."""
+    """The pieces of an answer as they are generated.
+
+    From the first piece on, `model` is the version that answers, and `request` the answer's id for `lineage`.
+    """
 
     def __init__(self, pieces: Callable[[AnswerStream], Iterator[str]]) -> None:
         self.model = self.request = ""
@@ -161,7 +164,7 @@ class AnswerStream(Iterator[str]):
 
 
 def ask(question: str, *, model: str | None = None, max_tokens: int | None = None) -> AnswerStream:
-    """Ask the running platform as its owner; the answer comes piece by piece as it is generated."""
+    """Ask the running platform with the owner's key; return the answer as a stream."""
 
     def pieces(answer: AnswerStream) -> Iterator[str]:
         with open_keys() as (keys, home, _store):
@@ -187,17 +190,22 @@ def _read_contents(reply: HTTPResponse, url: str) -> Iterator[str]:
                 yield choice["delta"].get("content") or ""
         elif line.startswith(b"data: [DONE]"):
             return
-    raise OperateError("AW-OPS-33", "the answer broke off", where=ErrorLocation(url), hint="archwright status")
+    raise OperateError(
+        "AW-OPS-33",
+        "the stream ended before the answer was complete",
+        where=ErrorLocation(url),
+        hint="archwright status",
+    )
 
 
 def _read_lines(reply: HTTPResponse) -> Iterator[bytes]:
-    """To the end of the connection, however it came."""
+    """Yield lines until the connection ends, by an error too."""
     with suppress(OSError, HTTPException):
         yield from reply
 
 
 def _first_endpoint(home: Home) -> str:
-    """The first workload: it answers with whatever version is in production, where its model's name would not."""
+    """Return the first workload's name: the endpoint serves the version in production."""
     current = platform_state.read_running_state(home)
     return current.endpoints[0].name if current is not None and current.endpoints else ""
 
@@ -208,7 +216,7 @@ def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     request = urllib.request.Request(url, data=body, headers=headers)
     try:
-        # Through no proxy: the key is the gateway's, which stands here.
+        # Without a proxy: the gateway is on this machine, and no proxy may see its key.
         handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
         opener = urllib.request.build_opener(*handlers)
         reply: HTTPResponse = opener.open(request, timeout=120)
@@ -219,7 +227,9 @@ def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:
             message = json.loads(message)["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = message or str(error)
-        raise OperateError("AW-OPS-32", f"the gateway refused: {message}", where=ErrorLocation(url)) from error
+        raise OperateError(
+            "AW-OPS-32", f"the gateway refused the request: {message}", where=ErrorLocation(url)
+        ) from error
     except urllib.error.URLError as error:
-        message = f"cannot reach it: {error.reason}"
+        message = f"cannot reach the gateway: {error.reason}"
         raise OperateError("AW-OPS-33", message, where=ErrorLocation(url), hint="archwright status") from error
