@@ -219,7 +219,7 @@ def test_short_answers_are_noted(serve: Serve, foreign: type[Endpoint], load: Lo
         return response
 
     result = bench(serve(foreign(fault=curt)), replace(load, output_tokens=TokenLength(mean=20, p95=30)))
-    assert any("answers held 1 tokens on average" in note for note in result.notes)
+    assert any("responses had 1 tokens on average" in note for note in result.notes)
 
 
 def test_progress_is_told_for_both_phases(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:

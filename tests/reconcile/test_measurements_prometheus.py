@@ -248,7 +248,7 @@ def gaps_of(plan: Plan, running: Running, window_s: float | None = WINDOW_S) -> 
 def test_among_several_models_none_is_guessed(running: Running, make_plan: MakePlan) -> None:
     gaps = gaps_of(make_plan(metrics=DUO), running)
     assert gaps["chat.ttft_s.p50"] == "this Prometheus knows several models, none of them called small"
-    assert gaps["chat.tpot_s.p50"] == "our own series shows nothing in the window"
+    assert gaps["chat.tpot_s.p50"] == "our own series has no samples in the window"
 
 
 def test_tokens_per_s_of_a_window_too_quiet_stays_unmeasured(

@@ -68,7 +68,7 @@ def predict_image(on: str, *, pixels: float, parameters: float, latency_p95_s: f
 
 
 def predict_table(on: str, *, features: int, latency_p95_s: float | None = None) -> SizingPrediction:
-    """Predict the rows of `features` features per second that the cores of `on` classify with boosted trees.
+    """Predict the rows of `features` features per second that the cores of `on` predict by boosted trees.
 
     Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a count).
     """

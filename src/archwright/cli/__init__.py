@@ -1,4 +1,4 @@
-"""The command line: parse, call the public function of the same name, show. No logic."""
+"""The command line: parse, call the public function of the same name, print its result. No other logic."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ARGUMENT_TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
 
 
 class _Parser(argparse.ArgumentParser):
-    """A wrong call is answered like any other error."""
+    """A parser that reports a wrong call like any other error."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError("AW-USE-07", message, where=ErrorLocation(self.prog), hint=f"{self.prog} --help")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every verb, built from the rows of cli/verbs.py."""
+    """Build the parser of every verb from the rows of cli/verbs.py."""
     top = _Parser(
         prog="archwright",
-        description="Plans AI infrastructure, runs it, and measures whether every promise held.",
+        description="Plan AI infrastructure, run it, and compare its predictions with measurements.",
         epilog="start with: archwright up    or: archwright init && archwright plan needs.yaml -o plan.json",
     )
     top.add_argument("--version", action="version", version=f"archwright {__version__}")
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
                 groups[name] = made.add_subparsers(metavar="VERB", required=True)
         one = (groups[group[0]] if group else verbs).add_parser(word, help=verb.help, description=verb.help)
         one.set_defaults(verb=verb)
-        one.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+        one.add_argument("--json", action="store_true", dest="as_json", help="JSON instead of text")
         for arg in verb.args:
             _add_argument(one, arg)
     return top
@@ -67,11 +67,11 @@ def _add_argument(one: argparse.ArgumentParser, arg: Arg) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status says how it ended (errors.py lists them)."""
+    """Run one verb and return its exit status (errors.py lists them)."""
     words = sys.argv[1:] if argv is None else argv
     as_json = "--json" in words
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a model may answer what this terminal's alphabet does not have
+        sys.stdout.reconfigure(errors="replace")  # an answer may hold characters that the terminal cannot show
     try:
         with boundary("command line"):
             return _run_unless_closed(words)
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_unless_closed(words: Sequence[str]) -> int:
-    """A reader that closes the pipe (`| head`) ends the command quietly, as it ends other tools."""
+    """Run the verb. If the reader closes the pipe (`| head`), end quietly like other tools."""
     parsed = build_parser().parse_args(words)
     verb: Verb = parsed.verb
     try:

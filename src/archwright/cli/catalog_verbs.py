@@ -7,29 +7,29 @@ from archwright.cli.verb_spec import Arg, Verb, require_positional
 CATALOG_VERBS: tuple[Verb, ...] = (
     Verb(
         "catalog show",
-        "a fact: each layer that states it, with source and age",
-        (require_positional("name", "a model, accelerator, offer, part, node, price ..."),),
+        "show a fact: its value in each layer, with source and age",
+        (require_positional("name", "name of a model, accelerator, offer, part, node or price, or the id of a basis"),),
         "show_catalog.print_fact",
     ),
     Verb(
         "catalog check",
-        "rows, age and sources of the tables; what the plausibility gates find",
+        "check the rows, ages and sources of the tables, and run the plausibility gates",
         (),
         "show_catalog.print_check",
     ),
     Verb(
         "catalog diff",
-        "what a refresh has changed, and which plans rest on it",
-        (Arg("plan", "a plan.json; default: the running plan and the folder's", positional=True),),
+        "show the changes of a refresh, and the plans that rest on them",
+        (Arg("plan", "plan.json to check (default: the running plan and plan.json of the folder)", positional=True),),
         "show_catalog.print_diff",
     ),
     Verb(
         "catalog refresh",
-        "lay newer facts over the shipped ones, from files you bring: nothing is fetched",
+        "replace shipped facts by newer facts from files; nothing is fetched",
         (
-            Arg("from_dir", "the folder with the sources' files (--from DIR)", metavar="DIR"),
-            Arg("only", "one class: offers, machines, hosted, storage or grid", metavar="CLASS"),
-            Arg("rollback", "go back to what was in force before the last refresh", "flag"),
+            Arg("from_dir", "folder with the files of the sources (--from DIR)", metavar="DIR"),
+            Arg("only", "class of facts: offers, machines, hosted, storage or grid (default: all)", metavar="CLASS"),
+            Arg("rollback", "return to the facts in force before the last refresh", "flag"),
         ),
         "show_catalog.print_refresh",
     ),

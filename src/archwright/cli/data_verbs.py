@@ -7,25 +7,25 @@ from archwright.cli.verb_spec import Arg, Verb, require_positional
 DATA_VERBS: tuple[Verb, ...] = (
     Verb(
         "data ingest",
-        "bring files into a data set: jsonl, csv, parquet, txt, md",
+        "ingest files into a data set: jsonl, csv, parquet, txt, md",
         (
-            require_positional("path", "a file, or a folder with all that is in it"),
-            Arg("name", "the data set: lower case letters, digits, dashes", required=True),
-            Arg("licence", "the data's licence, kept with every version", default=""),
+            require_positional("path", "file, or folder with all its files"),
+            Arg("name", "name of the data set: lower case letters, digits, dashes", required=True),
+            Arg("licence", "licence of the data, recorded with the version (default: none)", default=""),
         ),
         "show_data.print_outcome",
     ),
     Verb(
         "data refine",
         "drop duplicates and redact by a recipe, into another data set",
-        (require_positional("recipe", "from, into and the steps", metavar="recipe.yaml"),),
+        (require_positional("recipe", "recipe with the fields from, into and steps", metavar="recipe.yaml"),),
         "show_data.print_outcome",
     ),
-    Verb("data list", "data sets and their versions", (), "show_data.print_versions"),
+    Verb("data list", "list data sets and their versions", (), "show_data.print_versions"),
     Verb(
         "data show",
-        "what is in a version, what it was made of, and what was made of it",
-        (require_positional("id", "NAME@v1, or NAME for the newest version"),),
+        "show a version: its content, its origin and its uses",
+        (require_positional("id", "version NAME@v1, or NAME for the newest version"),),
         "show_data.print_card",
     ),
 )

@@ -1,19 +1,19 @@
-"""The verbs of model files and versions, and of where things come from."""
+"""The verbs of model files, model versions and lineage."""
 
 from __future__ import annotations
 
 from archwright.cli.verb_spec import Arg, Verb, require_positional
 
-VERSION = require_positional("id", "a version's id, or a name for its newest version")
-DRY_RUN = Arg("dry_run", "only say what would be changed", "flag")
+VERSION = require_positional("id", "id of a version, or a name for its newest version")
+DRY_RUN = Arg("dry_run", "description of the change, without the change itself", "flag")
 
 MODEL_VERBS: tuple[Verb, ...] = (
-    Verb("models fetch", "bring a model file into the home", (require_positional("name", "the model"),)),
-    Verb("models list", "model files known and versions trained", (), "show_models.print_models"),
-    Verb("models show", "a version: its scores, its gates, what it was made of", (VERSION,), "show_models.print_model"),
+    Verb("models fetch", "fetch a model file into the home", (require_positional("name", "name of the model"),)),
+    Verb("models list", "list model files and trained versions", (), "show_models.print_models"),
+    Verb("models show", "show a version: its scores, its gates and its origin", (VERSION,), "show_models.print_model"),
     Verb(
         "models evaluate",
-        "measure a version on held-out rows and hold it to its gates",
+        "measure a version on held-out rows and check its gates",
         (VERSION,),
         "show_models.print_evaluation",
     ),
@@ -25,23 +25,23 @@ MODEL_VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "models rollback",
-        "put back what was in production before",
-        (require_positional("name", "the endpoint: the model's name"), DRY_RUN),
+        "restore the previous version in production",
+        (require_positional("name", "endpoint: the name of the model"), DRY_RUN),
         "show_models.print_change",
     ),
     Verb(
         "models history",
-        "every change of what is in production, oldest first",
+        "list every promotion and rollback, oldest first",
         (
-            Arg("name", "only this endpoint", positional=True),
-            Arg("at", "only what was in production at that time", metavar="ISO-TIME"),
+            Arg("name", "endpoint to show (default: all)", positional=True),
+            Arg("at", "time of the state to show (default: all changes)", metavar="ISO-TIME"),
         ),
         "show_models.print_history",
     ),
     Verb(
         "lineage",
-        "from an answer, a model, a run or a data set version to the files it came from",
-        (require_positional("id", "an answer's request id, or any other id"),),
+        "trace an answer, a model, a run or a data set version to its source files",
+        (require_positional("id", "request id of an answer, or id of a model, run or data set version"),),
         "show_models.print_lineage",
     ),
 )

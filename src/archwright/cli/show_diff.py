@@ -63,7 +63,7 @@ def _print_difference(out: Console, result: Any) -> None:
         if note.before is None or note.after is None:
             sign, text = ("+", note.after) if note.before is None else ("-", note.before)
             print_indented(out, f"{sign} {escape(text)}")
-    _print_figures(out, "What the choice costs", result.costs)
+    _print_figures(out, "Cost of the choice", result.costs)
     _print_figures(out, "Its cost lines", result.lines)
     _print_changed_texts(out, "Models", result.models)
     _print_changed_texts(out, "Pools", result.pools)

@@ -1,16 +1,18 @@
-"""What a row of the verbs' tables says."""
+"""The records of the tables of verbs."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-# "texts" may be given several times.
+# "texts" is repeatable.
 ArgKind = Literal["text", "texts", "integer", "number", "flag"]
 
 
 class Arg(NamedTuple):
-    """A positional or an option (`--name`), parsed into the keyword of the same name; or, with `of`, into the field of
-    the same name of a record that is the keyword `of`."""
+    """A positional argument or an option (`--name`) for the keyword of the same name.
+
+    With `of`: for the field of the same name of the record that is the keyword `of`.
+    """
 
     name: str
     help: str
@@ -24,14 +26,16 @@ class Arg(NamedTuple):
 
 
 def require_positional(name: str, help: str, metavar: str = "") -> Arg:  # noqa: A002 - the field's name
-    """The row of what a verb acts on."""
+    """Make the row of a required positional argument."""
     return Arg(name, help, positional=True, required=True, metavar=metavar)
 
 
 class Verb(NamedTuple):
-    """`name` is one word, or a group and a word. `show` names the function that prints the result for people: of
-    cli/show.py, or of another file as "show_data.print_versions". Such a file has an `as_json` too (cli/show.py's,
-    imported, where nothing is special)."""
+    """A command. `name` is a word, or a group and a word.
+
+    `show` names the function that prints the result for people: a function of cli/show.py, or of another module, such
+    as "show_data.print_versions". Every such module has an `as_json`.
+    """
 
     name: str
     help: str
@@ -44,5 +48,5 @@ class Verb(NamedTuple):
 
     @property
     def function(self) -> str:
-        """The public function: `models.show` of a group, `predict_serving` where the group is no module of the API."""
+        """The name of the public function: `models.show`; `predict_serving`, because `predict` is no module."""
         return self.name.replace("predict ", "predict_").replace(" ", ".")

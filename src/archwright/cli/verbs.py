@@ -1,6 +1,8 @@
-"""The verbs of the shell: one row each, naming the public function it mirrors.
+"""The verbs of the shell: one row each, named after its public function.
 
-A row is data, so that `--help` imports nothing of ours; a test holds every row against its function's signature.
+Rows are data, so `--help` imports no other package. A test compares every row with its function's signature.
+
+A help text is a noun phrase with its default, unit and "(repeatable)".
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ from archwright.cli.sizing_verbs import SIZING_VERBS
 from archwright.cli.train_verbs import TRAIN_VERBS
 from archwright.cli.verb_spec import Arg, Verb, require_positional
 
-PLAN_FILE = require_positional("plan", "a plan.json")
+PLAN_FILE = require_positional("plan", "plan.json to read")
 
 VERBS: tuple[Verb, ...] = (
     Verb(
         "init",
-        "write a needs.yaml to start from",
+        "write a needs.yaml from a template",
         (
-            Arg("template", "desk, startup, clinic or manufacturer", default="desk"),
-            Arg("output", "file to write", default="needs.yaml", short="-o"),
+            Arg("template", "template: desk (default), startup, clinic or manufacturer", default="desk"),
+            Arg("output", "file to write (default: needs.yaml)", default="needs.yaml", short="-o"),
         ),
         "print_path",
     ),
@@ -29,24 +31,31 @@ VERBS: tuple[Verb, ...] = (
         "plan",
         "choose, size and price a platform for a needs file",
         (
-            require_positional("needs", "the needs file", metavar="needs.yaml"),
-            Arg("output", "also write the plan there", short="-o", metavar="plan.json"),
-            Arg("what_if", "the plan with a field changed, and what that changes", "texts", metavar="KEY=VALUE"),
-            Arg("accept_stale", "advise buying even by prices that have expired", "flag"),
+            require_positional("needs", "needs file to plan for", metavar="needs.yaml"),
+            Arg("output", "file for the plan, in addition to the summary", short="-o", metavar="plan.json"),
             Arg(
-                "best_effort", "nearest option that misses only service levels and budgets, if none is feasible", "flag"
+                "what_if",
+                "needs field to change; compares the plan with and without the change (repeatable)",
+                "texts",
+                metavar="KEY=VALUE",
+            ),
+            Arg("accept_stale", "use of expired prices for purchases (default: refused)", "flag"),
+            Arg(
+                "best_effort",
+                "nearest option that misses only service levels and budgets, if no option is feasible",
+                "flag",
             ),
         ),
         "show_plan.print_plan",
     ),
     Verb(
         "explain",
-        "why a plan is as it is",
+        "explain the choice of a plan, or a part of it",
         (
             PLAN_FILE,
             Arg(
                 "thing",
-                "an option, workload, pool, prediction, metric, cost line, driver, section, control or basis",
+                "option, workload, pool, prediction, metric, cost line, driver, section, control, basis (default: all)",
                 positional=True,
             ),
         ),
@@ -54,82 +63,119 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "diff",
-        "what changed between two plans, and why",
+        "compare two plans: differences and causes",
         (
-            require_positional("before", "a plan.json", metavar="A.json"),
-            require_positional("after", "another", metavar="B.json"),
+            require_positional("before", "first plan.json", metavar="A.json"),
+            require_positional("after", "second plan.json", metavar="B.json"),
         ),
         "show_diff.print_diff",
     ),
     Verb(
         "up",
-        "bring a plan up on this machine",
+        "start a plan on this machine",
         (
-            Arg("source", "a plan.json or needs.yaml; else the folder's, else the desk", positional=True),
-            Arg("detach", "return when it is ready; it goes on in the background", "flag"),
-            Arg("port", "where the gateway listens, 0 for any free port", "integer"),
             Arg(
-                "engine", "a pool of the plan and where its engines answer; again for more", "texts", metavar="POOL=URL"
+                "source",
+                "plan.json or needs.yaml (default: one of these in the folder, else the built-in desk example)",
+                positional=True,
             ),
-            Arg("key_env", "the variable that holds those engines' own key", "texts", metavar="POOL=NAME"),
+            Arg("detach", "background mode: return when the platform is ready", "flag"),
+            Arg("port", "port of the gateway; 0: any free port (default: 8470)", "integer"),
+            Arg("engine", "URL of an engine that already serves this pool (repeatable)", "texts", metavar="POOL=URL"),
+            Arg(
+                "key_env",
+                "environment variable with the key of the engines of this pool (repeatable)",
+                "texts",
+                metavar="POOL=NAME",
+            ),
         ),
         "print_platform",
     ),
     Verb(
         "serve",
-        "the gateway alone, in front of engines that are already there",
+        "start only the gateway, in front of engines that run already",
         (
             Arg(
                 "upstream",
-                "a model and the URL that answers it; again for more",
+                "URL of an engine that serves this model (repeatable)",
                 "texts",
                 of="options",
                 metavar="M=URL",
             ),
-            Arg("port", "where it listens, 0 for any free port", "integer", of="options"),
-            Arg("workers", "processes that share the work", "integer", default=1, of="options"),
-            Arg("price", "USD per million tokens, in and out", "texts", of="options", metavar="MODEL=IN:OUT"),
+            Arg("port", "port of the gateway; 0: any free port (default: 8470)", "integer", of="options"),
+            Arg("workers", "number of worker processes, 1 to 64 (default: 1)", "integer", default=1, of="options"),
             Arg(
-                "key_env", "the variable that holds the upstream's own key", "texts", of="options", metavar="MODEL=NAME"
+                "price",
+                "price in USD per million input and output tokens (repeatable)",
+                "texts",
+                of="options",
+                metavar="MODEL=IN:OUT",
             ),
-            Arg("host", "address to listen on; other than loopback needs TLS", of="options"),
-            Arg("cache", "answers given again: off, deterministic or all", default="off", of="options"),
-            Arg("admin_port", "where the administration interface listens", "integer", of="options"),
+            Arg(
+                "key_env",
+                "environment variable with the key of the upstream (repeatable)",
+                "texts",
+                of="options",
+                metavar="MODEL=NAME",
+            ),
+            Arg("host", "address of the gateway; needs TLS unless loopback (default: 127.0.0.1)", of="options"),
+            Arg("cache", "cached responses: off (default), deterministic or all", default="off", of="options"),
+            Arg(
+                "admin_port",
+                "port of the administration interface; 0: no interface (default: 0)",
+                "integer",
+                of="options",
+            ),
         ),
         "show_serve.print_serving",
     ),
-    Verb("status", "what runs", (), "print_status"),
+    Verb("status", "show the processes of the platform", (), "print_status"),
     Verb(
-        "down", "take the platform down", (Arg("dry_run", "only say what would be stopped", "flag"),), "print_stopped"
+        "down",
+        "stop the platform",
+        (Arg("dry_run", "list of the processes to stop, without a change", "flag"),),
+        "print_stopped",
     ),
-    Verb("doctor", "check what this machine has and lacks", (), "print_checks"),
+    Verb("doctor", "check the requirements of `up` on this machine", (), "print_checks"),
     Verb(
         "ask",
         "ask the running platform a question",
         (
-            require_positional("question", "the question"),
-            Arg("model", "a model or workload; default: the first"),
-            Arg("max_tokens", "longest answer in tokens", "integer"),
+            require_positional("question", "question to ask"),
+            Arg("model", "model or workload (default: the first workload)"),
+            Arg("max_tokens", "longest answer, in tokens (default: the limit of the endpoint)", "integer"),
         ),
         "print_stream",
     ),
     Verb(
         "bench",
-        "drive a plan's traffic at an OpenAI-compatible URL and measure",
+        "replay a plan's traffic at an OpenAI-compatible URL and measure it",
         (
-            Arg("url", "ends in /v1; default: the running platform", positional=True),
-            Arg("against", "the plan whose traffic and predictions count", metavar="plan.json"),
-            Arg("key_env", "the variable that holds the endpoint's key", metavar="NAME"),
-            Arg("model", "the model's name at the endpoint"),
+            Arg("url", "URL that ends in /v1 (default: the running platform)", positional=True),
+            Arg(
+                "against",
+                "plan with the traffic and the predictions (default: the running plan, else plan.json)",
+                metavar="plan.json",
+            ),
+            Arg("key_env", "environment variable with the key of the endpoint (default: no key)", metavar="NAME"),
+            Arg("model", "name of the model at the endpoint (default: as in the plan)"),
         ),
         "print_bench",
     ),
     Verb(
         "reconcile",
-        "hold every prediction of a plan against its measurement",
+        "compare every prediction of a plan with its measurement",
         (
-            Arg("plan", "a plan.json; default: the running plan, else plan.json", positional=True),
-            Arg("prometheus", "read the measurements from this Prometheus", metavar="URL"),
+            Arg(
+                "plan",
+                "plan.json to compare (default: the running plan, else plan.json of the folder)",
+                positional=True,
+            ),
+            Arg(
+                "prometheus",
+                "Prometheus to read the measurements from (default: the records of the platform)",
+                metavar="URL",
+            ),
         ),
         "print_reconciliation",
     ),
@@ -146,29 +192,37 @@ VERBS: tuple[Verb, ...] = (
     *ACCESS_VERBS,
     Verb(
         "usage",
-        "requests, tokens and money: by tenant, key, user, model, day",
+        "show requests, tokens and cost by tenant, key, user, model or day",
         (
-            Arg("tenant", "only this tenant's"),
-            Arg("by", "what is told apart, joined by commas", default="tenant,model", metavar="WORDS"),
+            Arg("tenant", "tenant to show (default: all)"),
+            Arg(
+                "by",
+                "groups, joined by commas: tenant, key, user, model, day (default: tenant,model)",
+                default="tenant,model",
+                metavar="WORDS",
+            ),
         ),
         "print_table",
     ),
     Verb(
         "audit list",
-        "access decisions and administrative acts",
-        (Arg("tenant", "only this tenant's"), Arg("limit", "newest first", "integer", default=50)),
+        "list access decisions and administrative acts",
+        (
+            Arg("tenant", "tenant to show (default: all)"),
+            Arg("limit", "newest records to show (default: 50)", "integer", default=50),
+        ),
         "print_table",
     ),
-    Verb("audit verify", "check the chain of audit records"),
+    Verb("audit verify", "verify the chain of audit records"),
     *CATALOG_VERBS,
-    Verb("settings", "each setting and where it came from", (), "print_table"),
+    Verb("settings", "show each setting and its source", (), "print_table"),
 )
 
 GROUPS: dict[str, str] = {
-    "predict": "what a deployment or a training run would do, with bands",
+    "predict": "predict a deployment or a training run, with uncertainty bands",
     "data": "data sets and their versions",
     "runs": "training runs",
-    "models": "model files, versions, and what is in production",
+    "models": "model files, versions and production",
     "tenant": "tenants",
     "user": "users of tenants",
     "key": "keys",
