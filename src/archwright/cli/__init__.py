@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 
 from archwright import __version__
 from archwright.cli.step_display import show_steps
-from archwright.cli.verb_spec import Arg, Verb
-from archwright.cli.verbs import GROUPS, VERBS
+from archwright.cli.verbs import GROUPS, VERBS, Arg, Verb
 from archwright.errors import ArchwrightError, ErrorLocation, UsageError, boundary
 
 ARGUMENT_TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
