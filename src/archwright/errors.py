@@ -98,20 +98,16 @@ class InputError(ArchwrightError):
     exit_status, http_status = 2, 400
 
 
-class NeedsError(InputError):
-    pass
+class NeedsError(InputError): ...
 
 
-class PlanFileError(InputError):
-    pass
+class PlanFileError(InputError): ...
 
 
-class SettingsError(InputError):
-    pass
+class SettingsError(InputError): ...
 
 
-class UsageError(InputError):
-    pass
+class UsageError(InputError): ...
 
 
 class PlanError(ArchwrightError):
@@ -207,9 +203,8 @@ def from_os_error(error: OSError) -> ArchwrightError:
     where = ErrorLocation(file=str(error.filename) if error.filename else None)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = ErrorLocation(where.file or "the home, or the output folder")
-        return OperateError(
-            "AW-OPS-01", "the disk is full", where=where, hint="free disk space, then run the command again"
-        )
+        hint = "free disk space, then run the command again"
+        return OperateError("AW-OPS-01", "the disk is full", where=where, hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         hint = "check the owner and the permissions of the path, or set ARCHWRIGHT_HOME to another folder"
         return OperateError("AW-OPS-02", f"permission denied: {error.strerror}", where=where, hint=hint)
@@ -218,9 +213,8 @@ def from_os_error(error: OSError) -> ArchwrightError:
         return OperateError("AW-OPS-03", "the port is already in use", where=where, hint=hint)
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
         return UsageError("AW-USE-01", f"cannot open the file: {error.strerror}", where=where, hint="check the path")
-    return OperateError(
-        "AW-OPS-04", f"the system refused: {error.strerror or error}", where=where, hint="read the logs in the home"
-    )
+    message = f"the system refused: {error.strerror or error}"
+    return OperateError("AW-OPS-04", message, where=where, hint="read the logs in the home")
 
 
 class boundary:

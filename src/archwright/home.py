@@ -121,7 +121,6 @@ class Home:
 
     @property
     def pepper(self) -> Path:
-        """The secret of the hash of keys."""
         return self.folder("secrets") / "pepper"
 
     def model(self, sha256: str, form: str = "gguf") -> Path:
@@ -134,7 +133,6 @@ class Home:
 
     @property
     def lake(self) -> Path:
-        """The data lake: catalog, tables, cards."""
         return self.folder("lake")
 
     def run(self, run: str) -> Path:
@@ -182,7 +180,6 @@ class Home:
 
     @property
     def plan(self) -> Path:
-        """The plan of the last `up`."""
         return self.folder("run") / "plan.json"
 
     @property
@@ -257,5 +254,4 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write the value as indented JSON with `write_atomic`."""
     write_atomic(path, msgspec.json.format(msgspec.json.encode(value)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -64,11 +65,7 @@ def load(flags: Mapping[str, object] | None = None, folder: Path | None = None) 
 
 
 def _from_environment() -> dict[str, object]:
-    return {
-        name: os.environ[PREFIX + name.upper()]
-        for name in NAMES
-        if os.environ.get(PREFIX + name.upper()) not in (None, "")
-    }
+    return {name: value for name in NAMES if (value := os.environ.get(PREFIX + name.upper()))}
 
 
 def _from_file(path: Path) -> dict[str, object]:
@@ -77,42 +74,31 @@ def _from_file(path: Path) -> dict[str, object]:
     try:
         return dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            "AW-SET-03", f"the file is not valid TOML: {error}", where=ErrorLocation(str(path)), hint="correct the file"
-        ) from error
+        message, where = f"the file is not valid TOML: {error}", ErrorLocation(str(path))
+        raise SettingsError("AW-SET-03", message, where=where, hint="correct the file") from error
 
 
 def _check_value(name: str, value: object, source: str) -> object:
+    where, hint = ErrorLocation(source, None, name), f"correct the setting {name}"
     if name not in NAMES:
         raise SettingsError(
-            "AW-SET-01",
-            f"unknown setting {name!r}",
-            where=ErrorLocation(source, None, name),
-            hint=f"use one of {', '.join(NAMES)}",
+            "AW-SET-01", f"unknown setting {name!r}", where=where, hint=f"use one of {', '.join(NAMES)}"
         )
-    if name not in PORTS:
-        if name in CHOICES and value not in CHOICES[name]:
-            message = f"{name} must be one of {', '.join(CHOICES[name])}, not {value!r}"
-            raise SettingsError("AW-SET-02", message, where=ErrorLocation(source, None, name))
-        if name == "otlp_url" and value and not str(value).startswith(("http://", "https://")):
-            message = f"{name} must be an http or https URL, not {value!r}"
-            hint = "set the collector's root for OTLP over HTTP, such as http://localhost:4318"
-            raise SettingsError("AW-SET-02", message, where=ErrorLocation(source, None, name), hint=hint)
-        if isinstance(value, str):
-            return value
-        raise SettingsError("AW-SET-02", f"{name} must be a text", where=ErrorLocation(source, None, name))
-    try:
-        port = int(str(value))
-    except ValueError:
-        port = -1
-    if not 0 <= port <= 65535:
-        raise SettingsError(
-            "AW-SET-02",
-            f"{name} must be 0 to 65535, not {value!r}",
-            where=ErrorLocation(source, None, name),
-            hint="set a port, for example 8470",
-        )
-    return port
+    if name in PORTS:
+        with suppress(ValueError):
+            if 0 <= int(str(value)) <= 65535:
+                return int(str(value))
+        message, hint = f"{name} must be 0 to 65535, not {value!r}", "set a port, for example 8470"
+    elif name in CHOICES and value not in CHOICES[name]:
+        message = f"{name} must be one of {', '.join(CHOICES[name])}, not {value!r}"
+    elif name == "otlp_url" and value and not str(value).startswith(("http://", "https://")):
+        message = f"{name} must be an http or https URL, not {value!r}"
+        hint = "set the collector's root for OTLP over HTTP, such as http://localhost:4318"
+    elif isinstance(value, str):
+        return value
+    else:
+        message = f"{name} must be a text"
+    raise SettingsError("AW-SET-02", message, where=where, hint=hint)
 
 
 def read_variable(name: str) -> str | None:

@@ -140,7 +140,6 @@ class Store:
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
 
     def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
-        """Append rows in one transaction. Raises like `append_together`."""
         self.append_together(((table, rows),))
 
     def append_together(self, tables: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None) -> None:
@@ -303,7 +302,6 @@ class Store:
         return made
 
     def _create_table(self, made: sa.Table) -> None:
-        """Create the table, unless another process creates it at the same time."""
         try:
             made.create(self._engine, checkfirst=True)
         except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
@@ -311,7 +309,6 @@ class Store:
                 raise
 
     def _add_missing_columns(self, made: sa.Table) -> None:
-        """Add the columns of fields that the record gained since the table was created."""
         quote = self._engine.dialect.identifier_preparer.quote
         for column in self._missing_columns(made):
             kind = column.type.compile(self._engine.dialect)

@@ -34,8 +34,6 @@ SETTLE_S = 3 * FLUSH_S
 
 
 class PhaseSummary(Record):
-    """One phase of a bench run."""
-
     workload: str
     name: str
     seconds: float
@@ -167,7 +165,6 @@ def _read_live_measurements(store: Store, home: Home, plan: Plan) -> list[Measur
 
 
 def _measure_controls(store: Store, home: Home, plan: Plan) -> list[Measurement]:
-    """Check the controls that the plan predicts against the running platform."""
     url = platform_control.read_status(home).url
     if url is None:
         return []

@@ -23,14 +23,12 @@ class Setting(Record):
 
 
 def settings() -> tuple[Setting, ...]:
-    """Return each setting in force and its source."""
     chosen = configuration.load()
     values = {name: _mask_password(name, getattr(chosen, name)) for name in configuration.NAMES}
     return tuple(Setting(name=name, value=value, source=chosen.sources[name]) for name, value in values.items())
 
 
 def _mask_password(name: str, value: object) -> str:
-    """Hide the password of a database URL."""
     text = str(value)
     if name == "database_url" and "@" in text:
         scheme, _, rest = text.partition("://")
@@ -48,7 +46,6 @@ class DoctorCheck(Record):
 
 
 def doctor() -> tuple[DoctorCheck, ...]:
-    """Check everything that `up` needs."""
     chosen = configuration.load()
     home = locate_home(chosen)
     files = list_model_files(home)

@@ -50,7 +50,6 @@ def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - t
 
 
 def revoke(id: str) -> KeyView:  # noqa: A002 - the record's field
-    """Revoke a key. Every worker refuses it within a second."""
     with open_keys() as (keys, _home, store):
         revoked = keys.revoke(id)
         write_audit_record(store, "key.revoke", id, revoked.tenant)

@@ -40,8 +40,6 @@ class ListedVersion(ModelVersion):
 
 
 class VersionOrigin(Record):
-    """The run, the dataset and the source files of a version."""
-
     run: str
     dataset_version: str
     files: tuple[SourceFile, ...]
@@ -221,7 +219,6 @@ def _wait_until_served(store: Store, home: Home, made: Promotion) -> PromotionOu
 
 
 def _read_user_name() -> str:
-    """Return the name of the user of this process."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -116,13 +116,10 @@ def up(
 
 
 def status() -> PlatformStatus:
-    """Return the processes that run, their readiness and their restarts."""
     return platform_control.read_status(locate_home(settings.load()))
 
 
 class DownResult(Record):
-    """The processes that `down` stopped, or would stop."""
-
     stopped: bool
     dry_run: bool
     processes: tuple[str, ...]
@@ -181,27 +178,22 @@ def ask(question: str, *, model: str | None = None, max_tokens: int | None = Non
 
 
 def _read_contents(reply: HTTPResponse, url: str) -> Iterator[str]:
-    for line in _read_lines(reply):
-        if line.startswith(b"data: {"):
-            event = json.loads(line[6:])
-            if "error" in event:
-                raise OperateError("AW-OPS-32", str(event["error"].get("message")), hint="archwright status")
-            for choice in event.get("choices", []):
-                yield choice["delta"].get("content") or ""
-        elif line.startswith(b"data: [DONE]"):
-            return
+    with suppress(OSError, HTTPException):
+        for line in reply:
+            if line.startswith(b"data: {"):
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise OperateError("AW-OPS-32", str(event["error"].get("message")), hint="archwright status")
+                for choice in event.get("choices", []):
+                    yield choice["delta"].get("content") or ""
+            elif line.startswith(b"data: [DONE]"):
+                return
     raise OperateError(
         "AW-OPS-33",
         "the stream ended before the answer was complete",
         where=ErrorLocation(url),
         hint="archwright status",
     )
-
-
-def _read_lines(reply: HTTPResponse) -> Iterator[bytes]:
-    """Yield lines until the connection ends, by an error too."""
-    with suppress(OSError, HTTPException):
-        yield from reply
 
 
 def _first_endpoint(home: Home) -> str:

@@ -210,7 +210,6 @@ def _parse_devices(on: str) -> tuple[int, str]:
 
 
 def _check_positive(name: str, value: float | None) -> None:
-    """Raises UsageError AW-USE-23."""
     if value is not None and not 0 < value <= LARGEST_COUNT:
         raise argument_error(
             "AW-USE-23", f"{name} is {value:g}, which is not positive", name, f"give {name} a number above 0"

@@ -24,6 +24,5 @@ class SizingPrediction(Record):
 
 
 def cite_fitted_table(name: str) -> tuple[str, ...]:
-    """Return the origin of a fitted table, as a source."""
     made = fitted_tables.load_table(name).provenance
     return (f"fitted {made.date} on {made.rows_used} rows of {made.file} (sha256 {made.sha256[:12]}): {made.licence}",)

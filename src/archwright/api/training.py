@@ -71,7 +71,6 @@ class TrainingSession:
             self.stop()
 
     def result(self) -> TrainingRun:
-        """Wait for the end; return the run, finished or interrupted."""
         for _ in self:
             pass
         return self.run

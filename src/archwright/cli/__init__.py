@@ -21,14 +21,11 @@ ARGUMENT_TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that reports a wrong call like any other error."""
-
     def error(self, message: str) -> NoReturn:
         raise UsageError("AW-USE-07", message, where=ErrorLocation(self.prog), hint=f"{self.prog} --help")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of every verb from the rows of cli/verbs.py."""
     top = _Parser(
         prog="archwright",
         description="Plan AI infrastructure, run it, and compare its predictions with measurements.",

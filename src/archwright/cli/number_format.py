@@ -34,12 +34,10 @@ def format_band(estimate: Estimate) -> str:
 
 
 def format_money(value: float) -> str:
-    """Format whole units from 100 up, two digits below."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
 
 
 def format_significant(value: float) -> str:
-    """Format three significant digits without an exponent."""
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3g}"

@@ -72,7 +72,6 @@ def print_stream(result: Iterator[str]) -> int:
 
 
 def print_record(result: object) -> int:
-    """Print a record as aligned `name  value` lines."""
     fields: dict[str, object] = msgspec.to_builtins(result)
     print_fields(make_console(), {name: _format_field(name, value) for name, value in fields.items()})
     return 0

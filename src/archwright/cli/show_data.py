@@ -21,7 +21,6 @@ SHOWN_SKIPPED = 5
 
 
 def print_outcome(result: DatasetOutcome) -> int:
-    """Print the version that an ingestion or a recipe made."""
     out = make_console()
     state = "" if result.new else "  (nothing changed: this version already holds the same content)"
     out.print(f"[bold]{escape(result.id)}[/]{state}", soft_wrap=True)
@@ -72,7 +71,6 @@ FILE_COLUMNS = (
 
 
 def print_card(result: DatasetCard) -> int:
-    """Print a version in full, except long lists of files and columns."""
     version, out = result.version, make_console()
     origin = f"refined from {version.parent}" if version.action == "refine" else "ingested from files"
     out.print(f"\n[bold]{escape(version.id)}[/]   {escape(origin)}, {format_time(version.at)}", soft_wrap=True)
@@ -100,8 +98,6 @@ def print_card(result: DatasetCard) -> int:
 
 
 def _make_columns_table(columns: Mapping[str, str]) -> Table:
-    """Group the columns by kind, because a table may have hundreds."""
-
     def list_names(kind: str) -> str:
         names = [name for name, found in columns.items() if found == kind]
         more = f" and {len(names) - SHOWN_COLUMNS:,} more" if len(names) > SHOWN_COLUMNS else ""

@@ -20,7 +20,6 @@ PART_SEPARATOR = "; "
 
 
 def print_diff(result: Any) -> int:
-    """Print the causes, the choice and the costs, then all other differences."""
     out = make_console()
     out.print(f"\n[bold]From plan {result.before[:12]} to {result.after[:12]}[/]")
     _print_difference(out, result)

@@ -65,7 +65,6 @@ def print_models(result: Iterable[ModelFile | ListedVersion]) -> int:
 
 
 def print_model(result: ModelCard | ModelFile) -> int:
-    """Print a version in full, except long lists of files."""
     if isinstance(result, ModelFile):
         return print_record(result)
     out = make_console()
@@ -161,7 +160,6 @@ def print_history(result: Iterable[Promotion]) -> int:
 
 
 def print_lineage(result: LineageChain) -> int:
-    """Print a tree from the thing asked for to its source files."""
     things = [("answer", result.answer), ("model", result.model), ("run", result.run)]
     things += [("data set", name) for name in result.dataset_versions]
     steps = [f"{kind} [bold]{escape(name)}[/]" for kind, name in things if name]

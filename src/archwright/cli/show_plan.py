@@ -184,7 +184,6 @@ def _format_accelerators(option: Option, names: tuple[str, ...], bought: Purchas
 
 
 def _list_local(option: Option) -> Iterator[MachineRow]:
-    """Yield this machine, which is there already."""
     if option.placement == "this-machine" and option.pools:
         workloads = ", ".join(dict.fromkeys(name for pool in option.pools for name in pool.workloads))
         pool = option.pools[0]
@@ -192,7 +191,6 @@ def _list_local(option: Option) -> Iterator[MachineRow]:
 
 
 def _list_hosted(option: Option) -> Iterator[MachineRow]:
-    """Models bought by the token, which need no machine."""
     for line in option.cost_lines:
         if line.category == "tokens":
             workload = line.name.partition(":")[0]
@@ -228,7 +226,6 @@ def _describe_return(returns: ReturnOnInvestment) -> str:
 
 
 def _rank_option(result: Plan, option: Option) -> tuple[bool, bool, float, str]:
-    """The chosen option first, then the cheapest; options without a price last."""
     total = option.total_cost
     return option.name != result.chosen, total is None, total.value if total is not None else 0.0, option.name
 

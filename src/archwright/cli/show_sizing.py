@@ -14,7 +14,6 @@ __all__ = ["print_accuracy", "as_json", "print_prediction"]
 
 
 def print_prediction(result: Any) -> int:
-    """Print the numbers with their bands, then the facts behind them."""
     out = make_console()
     out.print(f"\n[bold]{escape(result.model)}[/] on {result.devices} x {escape(result.accelerator)}")
     columns = (
@@ -46,7 +45,6 @@ ACCURACY_COLUMNS = (
 
 
 def print_accuracy(result: Any) -> int:
-    """Print how many rows were answered; error and coverage per quantity and stratum."""
     out = make_console()
     answered = f"{result.answered} of {result.rows} rows answered, {result.weak} weak"
     out.print(f"{escape(result.file)}: {result.kind}, {answered}")

@@ -29,7 +29,6 @@ def as_json(result: object) -> int:
 
 
 def print_training(result: TrainingSession) -> int:
-    """Show the progress of the run until it ends."""
     began = result.run
     out = show.make_console()
     if began.status == "finished":
@@ -84,7 +83,6 @@ class ProgressLine:
         self._open = self._terminal
 
     def end(self) -> None:
-        """End the rewritten line, so that output continues below it."""
         if self._open:
             self._out.write("\n")
             self._open = False
@@ -127,7 +125,6 @@ def print_runs(result: tuple[TrainingRun, ...]) -> int:
 
 
 def print_run(result: TrainingRun) -> int:
-    """Print a run: its figures, its predictions against measurements, and the facts behind the predictions."""
     _print_outcome(result)
     out = show.make_console()
     for basis in result.bases:

@@ -62,7 +62,6 @@ def make_table(columns: Iterable[TableColumn], rows: Iterable[Any], title: str =
 
 
 def print_indented(out: Console, text: str, by: int = 2) -> None:
-    """Print a paragraph of which every line is indented alike."""
     out.print(Padding(text, (0, 0, 0, by)))
 
 

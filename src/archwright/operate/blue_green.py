@@ -235,7 +235,6 @@ class EndpointRollouts:
         self.changed = True
 
     def _await_engines(self, rollout: EndpointRollout, to: ServedEndpoint, now: float) -> None:
-        """Probe the new engines; when all are ready, write the gateway's configuration."""
         engines = self.engines.get(to.key)
         if dead := self._find_dead_engine(to.key):
             self._abort_rollout(rollout, _format_last_error(dead))
@@ -257,7 +256,6 @@ class EndpointRollouts:
         self._write_gateway_config()
 
     def _await_gateway(self, rollout: EndpointRollout, to: ServedEndpoint, now: float) -> None:
-        """Finish the rollout when the gateway confirms the revision."""
         note = self._read_served_revision()
         if note is not None and note.revision >= (rollout.revision or 0):
             rollout.now, rollout.promotion, rollout.next, rollout.revision = to, rollout.next_promotion, None, None
@@ -286,7 +284,6 @@ class EndpointRollouts:
         return found or (self.layout.find_obstacle(rollout.name, to.version, self._home) if to.version else "")
 
     def _append_rollback(self, rollout: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
-        """Append the rollback unless the history changed meanwhile."""
         seen = model_registry.promotion_history(self._store, rollout.name)
         if not seen or seen[-1].id != to.promotion:
             return
@@ -299,7 +296,6 @@ class EndpointRollouts:
         )
 
     def _ensure_engines(self, endpoint: str, serving: ServedEndpoint) -> EngineProcesses | None:
-        """Return the engines of the key, marked as used."""
         if not serving.engines:
             return None
         engines = self.engines.get(serving.key)
@@ -322,7 +318,6 @@ class EndpointRollouts:
         return len(leaving) < DRAINING_LIMIT
 
     def _stop_unused_engines(self, now: float) -> None:
-        """Stop engines that no endpoint needs and the gateway released."""
         needed = self._serving_keys() | {
             rollout.next.key for rollout in self.rollouts.values() if rollout.next is not None
         }

@@ -95,7 +95,6 @@ def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, 
 
 
 def wait_for_exit(process: Popen[bytes]) -> int:
-    """Wait for the supervisor's end, close its pipe, return its exit status."""
     status = process.wait()
     if process.stdin is not None:
         process.stdin.close()

@@ -43,8 +43,6 @@ class EndpointState(Record):
 
 
 class StartupFailure(Record):
-    """The ArchwrightError that prevented the start."""
-
     code: str
     message: str
     hint: str

@@ -147,8 +147,6 @@ async def _with_timeout(wire: BenchClient, request: Awaitable[T]) -> T:
 
 
 class _BenchRun:
-    """The two phases of a run against one endpoint with a known dialect."""
-
     def __init__(
         self,
         wire: BenchClient,

@@ -232,7 +232,6 @@ class BenchClient:
         return reply
 
     async def _wait_for_head(self, reply: StreamingResponse) -> None:
-        """Wait for the head of the reply; the connection has its own deadline."""
         await reply.wait_until_sent()
         async with asyncio.timeout(self.limits.idle_s):
             await reply.wait_for_head()
@@ -271,7 +270,6 @@ class BenchClient:
             trace.output_tokens = event.usage.completion_tokens
 
     async def _iterate_events(self, reply: StreamingResponse) -> AsyncIterator[bytes]:
-        """Yield the data of each server-sent event as it arrives."""
         rest = b""
         while (piece := await self._next_piece(reply)) is not None:
             *lines, rest = (rest + piece).split(b"\n")

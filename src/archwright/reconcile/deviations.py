@@ -77,7 +77,6 @@ def _build_deviation(prediction: Prediction, digest: str, measurement: Measureme
 
 
 def _explain_unusable(prediction: Prediction, digest: str, measurement: Measurement) -> str:
-    """Return why a measurement cannot be used; empty if it can."""
     if measurement.plan_digest != digest:
         return "measured for another plan"
     if measurement.unit != prediction.estimate.unit:

@@ -127,8 +127,6 @@ def _span_windows(windows: Sequence[TimeWindow]) -> TimeWindow:
 
 
 class SourceReading(NamedTuple):
-    """One value measured by a source."""
-
     source: str
     window: TimeWindow
     value: float
@@ -192,8 +190,6 @@ class _MetricSeries(NamedTuple):
 
 
 class _PrometheusPrediction:
-    """The reading of one prediction from one Prometheus."""
-
     def __init__(self, plan: Plan, prediction: Prediction, prometheus: PrometheusClient, window: TimeWindow) -> None:
         self._prediction = prediction
         self._prometheus = prometheus
