@@ -1,4 +1,4 @@
-"""Whether what a test started has left."""
+"""Find and end the processes that a test started."""
 
 from __future__ import annotations
 

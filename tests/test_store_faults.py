@@ -1,4 +1,4 @@
-"""What a store says when the world refuses: full, read-only, foreign, absent; always in three lines."""
+"""The errors of a store that is full, read-only, foreign or absent; always in three lines."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Shell:
         return json.loads(self.run(*words, "--json").stdout)
 
     def serve(self, *words: str) -> Any:
-        """What it says when it is ready."""
+        """Start the gateway and return its ready line."""
         command = [sys.executable, "-m", "archwright", "serve", *words, "--port", "0", "--json"]
         process = subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

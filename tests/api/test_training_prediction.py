@@ -229,7 +229,7 @@ def test_a_run_keeps_what_was_promised_and_why(
     }
     assert main(("runs", "show", "pump")) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "they rest on" in told and "bench/training/measure.py" in told
+    assert "facts behind them" in told and "bench/training/measure.py" in told
     assert told.count(load_catalog().training_efficiency("tabular-classifier", "any").source.split(":")[0]) == 1
 
 

@@ -158,7 +158,7 @@ def test_a_closed_pipe_ends_quietly(home: Home) -> None:
 
 @pytest.mark.enable_socket
 def test_an_answer_this_terminal_has_no_letters_for(home: Home, null_plan: Plan) -> None:
-    """What it lacks is a question mark; the rest is shown, and nothing is a bug of ours."""
+    """A character that the terminal lacks is shown as a question mark."""
     settings = {"text": "ja \N{SNOWMAN} nein"}
     pool = replace(null_plan.pools[0], launch=replace(null_plan.pools[0].launch, settings=settings))
     write_plan(replace(null_plan, pools=(pool,)), Path("plan.json"))

@@ -74,7 +74,7 @@ PRICE = TokenPrice(input_usd=1e-6, output_usd=5e-6, source="machines")
 
 
 def mixed(null_plan: Plan, data_class: Sensitivity | None, residency: tuple[str, ...]) -> Plan:
-    """A pool in the house and one outside that answer a workload together."""
+    """A workload with an on-premises pool and an external pool."""
     launch = replace(null_plan.pools[0].launch, engine="external", settings={})
     house = replace(
         null_plan.pools[0],

@@ -195,13 +195,13 @@ class Clients:
         return version, reply.getheader("x-request-id", ""), self._wrong(_text(data, stream), version)
 
     def _wrong(self, text: str, version: str) -> str:
-        """What does not fit between what was said and who the header says spoke."""
+        """Return the contradiction between the answer and the version in the header; empty if there is none."""
         words = text.split()
         if len(words) != self._tokens:
             return f"{len(words)} of {self._tokens} words: {text!r}"
-        said = {word for word in words if len(word) == ADAPTER_MARK_CHARACTERS and word in self.marks.values()}
-        wanted = {self.marks[version]} if self.marks.get(version) else set()
-        return "" if said == wanted else f"{version} said {text!r}"
+        found = {word for word in words if len(word) == ADAPTER_MARK_CHARACTERS and word in self.marks.values()}
+        expected = {self.marks[version]} if self.marks.get(version) else set()
+        return "" if found == expected else f"{version} said {text!r}"
 
     def knows(self, *versions: ModelVersion) -> Clients:
         self.marks |= {version.id: version.sha256[:ADAPTER_MARK_CHARACTERS] for version in versions}

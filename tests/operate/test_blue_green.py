@@ -60,9 +60,9 @@ class Bench:
         self.note(0)
 
     def note(self, revision: int, *leaving: str, pid: int | None = None) -> None:
-        """What the gateway says it serves."""
-        said = ServedRevision(pid=pid or self.rollouts.gateway.pid, revision=revision, leaving=leaving)
-        served_revision_file(self.stage.home).write_bytes(msgspec.json.encode(said))
+        """Write the gateway's note of the revision that it serves."""
+        served = ServedRevision(pid=pid or self.rollouts.gateway.pid, revision=revision, leaving=leaving)
+        served_revision_file(self.stage.home).write_bytes(msgspec.json.encode(served))
 
     def tick(self, seconds: float = 0.1) -> None:
         self.now += seconds

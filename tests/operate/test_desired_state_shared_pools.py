@@ -32,7 +32,7 @@ ENOUGH = 40  # requests that two pools of equal weight share: one of them withou
 
 
 def mixed(plan: Plan, *urls: str) -> Plan:
-    """The plan's pool and one more in the house; of two addresses the second is a cloud's, for overflow."""
+    """The plan's pool and another on-premises pool; a second URL adds a cloud pool for overflow."""
     own = replace(plan.pools[0], slots=8, launch=replace(plan.pools[0].launch, settings={"ttft_s": 0.0, "tpot_s": 0.0}))
     more = [
         replace(own, name=name, placement=placement, country="DE", launch=Launch(engine="external", url=url))

@@ -23,7 +23,7 @@ from ..api.test_serving import Upstream
 
 pytestmark = pytest.mark.enable_socket
 
-# Files of people stay in the house; of what the manuals are asked at the peak the house answers a part.
+# Personal files stay on-premises; on-premises pools answer a part of the peak of the workload `manuals`.
 NEEDS = """
 version: 1
 organisation: {name: Mixed Works, employees: 900, country: DE, platform_engineers: 3}

@@ -192,7 +192,9 @@ def test_a_phase_in_which_everything_fails_is_an_error(serve: Serve, foreign: ty
     error = failure(serve, foreign(fault=foreign.replying(503, "{}")), load)
     assert error.code == "AW-REC-18"
     count = len(peak_arrivals(load))
-    assert error.message.startswith(f"all {count} requests of the peak phase failed; mostly: the server answers 503")
+    assert error.message.startswith(
+        f"all {count} requests of the peak phase failed; most often: the server answers 503"
+    )
 
 
 def test_a_server_that_stops_answering_is_an_error(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:

@@ -31,7 +31,7 @@ Predict = Callable[..., Prediction]
 SCRIPT = Path(__file__).parents[1] / "tools" / "prometheus.sh"
 SCRAPES, WINDOW_S = 7, 5.0
 
-# What every imagined request takes; five a second, so 3 are in flight on average and 50 tokens/s are made.
+# Every simulated request takes this long; at 5 per second 3 are in flight on average, at 50 tokens/s.
 RATE, TTFT_S, TPOT_S, LATENCY_S, TOKENS = 5.0, 0.3, 0.02, 0.6, 10
 ENGINE = {
     "ttft_s": "vllm:time_to_first_token_seconds",
