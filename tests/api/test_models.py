@@ -23,6 +23,7 @@ from archwright.contract.plan import Artefact
 from archwright.contract.served import RequestRecord, make_request_id
 from archwright.errors import ModelError, OperateError, UsageError
 from archwright.home import Home
+from archwright.journal import listen_to_steps
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage
 from archwright.monitor.wal.writer import WalWriter
@@ -137,18 +138,15 @@ def test_an_evaluation_is_kept_audited_and_shown(
     assert isinstance(card, ModelCard) and card.evaluated == "failed"
 
 
-def test_a_terminal_hears_what_is_being_done(
-    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_steps_of_an_evaluation_are_reported(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.version()
     monkeypatch.setattr(
         "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), PASSED)
     )
-    api.models.evaluate("digits")
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    api.models.evaluate("digits")
-    assert capsys.readouterr().err == "reading the held-out rows of rows@v1\n"
+    steps: list[str] = []
+    with listen_to_steps(steps.append):
+        api.models.evaluate("digits")
+    assert steps == ["reading the held-out rows of rows@v1"]
 
 
 def test_promote_says_who_did_it_and_what_stood_before(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

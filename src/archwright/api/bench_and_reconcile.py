@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from archwright import settings
@@ -17,6 +15,7 @@ from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, ReconcileError, UsageError
 from archwright.home import Home, locate_home
+from archwright.journal import report_step
 from archwright.monitor import measurements as measurement_store
 from archwright.monitor.metrics.observations import FLUSH_S
 from archwright.monitor.metrics.prometheus import PrometheusClient
@@ -70,7 +69,7 @@ def bench(
     with open_home() as (_settings, _home, store):
         for load in plan.loads:
             target = _build_target(home, url, load, key_env, model)
-            results.append(run_bench(target, load, _make_progress_printer()))
+            results.append(run_bench(target, load, _report_progress))
         time.sleep(SETTLE_S)
         found: list[Measurement] = []
         for result in results:
@@ -118,19 +117,9 @@ def _uptime_window(home: Home) -> TimeWindow:
     return TimeWindow(name="", started_at=now - (status.up_s or 0.0) - 1.0, ended_at=now)
 
 
-def _make_progress_printer() -> Callable[[BenchProgress], None] | None:
-    """Return a function that rewrites one line on the terminal; None if standard error is no terminal."""
-    if not sys.stderr.isatty():
-        return None
-
-    def show(progress: BenchProgress) -> None:
-        end = "\n" if progress.elapsed_s >= progress.total_s else ""
-        requests = f"{progress.finished} of {progress.started} requests answered, {progress.failed} failed"
-        elapsed = f"{progress.elapsed_s:4.0f} of {progress.total_s:.0f} s"
-        sys.stderr.write(f"\r{progress.phase}: {elapsed}, {requests} {end}")
-        sys.stderr.flush()
-
-    return show
+def _report_progress(progress: BenchProgress) -> None:
+    requests = f"{progress.finished} of {progress.started} requests answered, {progress.failed} failed"
+    report_step(f"{progress.phase}: {progress.elapsed_s:.0f} of {progress.total_s:.0f} s, {requests}")
 
 
 def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reconciliation:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import pwd
-import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,6 +22,7 @@ from archwright.contract.record import Record, as_dict
 from archwright.engines import model_files
 from archwright.errors import ErrorLocation, ModelError, UsageError
 from archwright.home import Home, locate_home
+from archwright.journal import report_step
 from archwright.lifecycle import evaluation, model_formats, model_registry
 from archwright.lifecycle import promotion as promotions
 from archwright.operate import platform_control, rollout
@@ -112,7 +112,7 @@ def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
     """
     with open_home() as (_settings, home, store):
         model = model_registry.find_model(store, id)
-        found = evaluation.evaluate_version(store, home, model, _print_progress)
+        found = evaluation.evaluate_version(store, home, model, report_step)
         write_audit_record(store, "models.evaluate", model.id)
         return found
 
@@ -154,7 +154,11 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
     `at`: only the changes in force at that time (ISO; local time without an offset). Raises ModelError AW-MOD-12 for an
     unknown name, UsageError AW-USE-50 (not a time).
     """
-    until = None if at is None else _parse_time(at)
+    try:
+        until = None if at is None else datetime.fromisoformat(at).timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        hint = "write the time as 2026-11-24T15:30 or 2026-11-24T14:30:00Z"
+        raise argument_error("AW-USE-50", f"{at!r} is not a time", "at", hint) from error
     endpoint = None if name is None else name.partition("@")[0]
     with open_home() as (_settings, _home, store):
         changes = model_registry.promotion_history(store, endpoint)
@@ -223,20 +227,6 @@ def _read_user_name() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
-
-
-def _print_progress(text: str) -> None:
-    """Print to a terminal only: a program that reads standard error finds only errors there."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{text}\n")
-
-
-def _parse_time(text: str) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError) as error:
-        hint = "write the time as 2026-11-24T15:30 or 2026-11-24T14:30:00Z"
-        raise argument_error("AW-USE-50", f"{text!r} is not a time", "at", hint) from error
 
 
 def _check_name(store: Store, endpoint: str) -> None:

@@ -199,15 +199,15 @@ def print_reconciliation(result: Reconciliation) -> int:
     return 0
 
 
-def _format_measured(row: Deviation) -> str | None:
-    return format_quantity(row.measured.value, row.predicted.unit) if row.measured else None
-
-
 DEVIATION_COLUMNS = (
     TableColumn("prediction", "prediction_id"),
     TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
     TableColumn("90 % band", lambda row: format_band(row.predicted), number=True),
-    TableColumn("measured", _format_measured, number=True),
+    TableColumn(
+        "measured",
+        lambda row: row.measured and format_quantity(row.measured.value, row.predicted.unit),
+        number=True,
+    ),
 )
 SAMPLES_COLUMN = TableColumn("samples", lambda row: row.measured and row.measured.samples, number=True)
 VERDICT_COLUMN = TableColumn("verdict", "verdict", style=lambda row: VERDICT_COLOURS[row.verdict])

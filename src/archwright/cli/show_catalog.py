@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from rich.markup import escape
@@ -29,8 +28,8 @@ def print_fact(result: FactView) -> int:
         TableColumn("unit", lambda name: units[name] or " "),
     ]
     for layer in result.chain:
-        figures = {figure.name: figure.value for figure in layer.figures}
-        columns.append(TableColumn(layer.layer, partial(_format_figure, figures)))
+        figures = {figure.name: _format_number(figure.value) for figure in layer.figures}
+        columns.append(TableColumn(layer.layer, figures.get))
     out.print(make_table(columns, units))
     hidden = {*units, "source", "as_of", "confidence", "id"}
     texts = {name: value for name, value in result.row.items() if name not in hidden and value not in EMPTY_VALUES}
@@ -40,10 +39,6 @@ def print_fact(result: FactView) -> int:
         origin = f"{layer.source_kind}; {age}; confidence {layer.confidence}"
         out.print(f"{layer.layer}: {escape(layer.source)}  ({origin})", soft_wrap=True)
     return 0
-
-
-def _format_figure(figures: dict[str, float], name: str) -> str | None:
-    return _format_number(figures.get(name))
 
 
 def _format_number(value: float | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -57,7 +58,8 @@ class _StepDisplay:
         if self._ended.wait(max(0.0, self._began + self._delay_s - time.monotonic())):
             return
         while not self._ended.is_set():
-            self._out.write(f"{ERASE_LINE}{self._step} ... {time.monotonic() - self._began:.0f} s")
+            line = f"{self._step} ... {time.monotonic() - self._began:.0f} s"
+            self._out.write(ERASE_LINE + line[: shutil.get_terminal_size().columns - 1])
             self._out.flush()
             self._ended.wait(INTERVAL_S)
         self._out.write(ERASE_LINE)

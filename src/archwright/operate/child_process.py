@@ -46,7 +46,8 @@ class ChildProcess:
         names = {"{home}": str(self._home.root), "{config}": str(config)}
         argv = [sys.executable, *(names.get(part, part) for part in self.spec.argv)]
         env = child_environment({"PYTHONUNBUFFERED": "1", **self.spec.environment})
-        self._rotate_log()
+        if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
         with open(self.log, "ab") as log:
             self._log_start = log.tell()
             self._process = Popen(argv, stdin=PIPE, stdout=log, stderr=log, env=env, start_new_session=True)
@@ -98,7 +99,3 @@ class ChildProcess:
             if found := _ERROR_LINE.match(line):
                 return found.group(1), found.group(2), "" if line == last else last
         return "AW-OPS-21", last, f"read {self.log}"
-
-    def _rotate_log(self) -> None:
-        if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
