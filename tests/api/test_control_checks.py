@@ -166,7 +166,7 @@ def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, 
 )
 def test_in_the_clear_only_on_the_loopback_address(url: str, held: float, store: Store) -> None:
     proof = CHECKS["platform.tls"](PlatformConnection(url, None, store))
-    assert proof is not None and proof.held / proof.asked == held
+    assert proof is not None and proof.held / proof.checked == held
 
 
 def test_other_promises_are_left_alone(null_plan: Plan, store: Store) -> None:

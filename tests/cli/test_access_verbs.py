@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +16,6 @@ from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.cli import main
 from archwright.home import Home
 from archwright.store import Store
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "home"))
-    return Home(tmp_path / "home")
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> Any:

@@ -34,7 +34,7 @@ QUICK = BenchTimeouts(connect_s=2.0, idle_s=0.4, drain_s=0.4)
 
 
 def bench(url: str, load: LoadSpec, limits: BenchTimeouts = QUICK, **target: Any) -> BenchResult:
-    return run_bench(BenchTarget(url, KEY, "small", **target), load, limits=limits, chance=random.Random(5))
+    return run_bench(BenchTarget(url, KEY, "small", **target), load, limits=limits, rng=random.Random(5))
 
 
 def failure(serve: Serve, endpoint: Endpoint, load: LoadSpec, limits: BenchTimeouts = QUICK) -> ReconcileError:

@@ -65,5 +65,5 @@ def open_keys() -> Iterator[tuple[KeyStore, Home, Store]]:
         if not has_accounts_table(home):
             yield KeyStore(store, load_pepper(home)), home, store
             return
-        with closing(open_accounts_table(home)) as slate:
-            yield KeyStore(store, load_pepper(home), slate=slate), home, store
+        with closing(open_accounts_table(home)) as accounts:
+            yield KeyStore(store, load_pepper(home), slate=accounts), home, store

@@ -41,7 +41,7 @@ class ControlCheckResult(NamedTuple):
     """How many checks passed, of how many, and the evidence."""
 
     held: int
-    asked: int
+    checked: int
     evidence: str
 
 
@@ -51,7 +51,7 @@ def control_measurements(plan: Plan, platform: PlatformConnection, now: float) -
     for prediction in plan.predictions:
         check = CHECKS.get(prediction.query.labels.get("control", "")) if prediction.metric == CONTROL_METRIC else None
         proof = check(platform) if check is not None else None
-        if proof is not None and proof.asked:
+        if proof is not None and proof.checked:
             found.append(_build_measurement(plan, prediction, proof, now))
     return found
 
@@ -62,10 +62,10 @@ def _build_measurement(plan: Plan, prediction: Prediction, proof: ControlCheckRe
         prediction_id=prediction.id,
         at=now,
         source="supervisor",
-        value=proof.held / proof.asked,
+        value=proof.held / proof.checked,
         unit=prediction.estimate.unit,
         statistic=prediction.query.statistic,
-        samples=proof.asked,
+        samples=proof.checked,
         window_s=prediction.query.window_s,
         evidence=proof.evidence,
     )

@@ -228,7 +228,9 @@ def _build_finished_run(run: TrainingRun, made: RunOutcome) -> TrainingRun:
         weights_sha256=made.weights_sha256,
         error="",
     )
-    return replace(done, deviations=tuple(_build_deviation(promise, measured, made) for promise in run.predictions))
+    return replace(
+        done, deviations=tuple(_build_deviation(prediction, measured, made) for prediction in run.predictions)
+    )
 
 
 def _measure_outcome(made: RunOutcome) -> dict[str, float]:
@@ -236,19 +238,19 @@ def _measure_outcome(made: RunOutcome) -> dict[str, float]:
     return {"train_s": made.stepping_s, "train_tokens_per_s": speed, "train_memory_bytes": float(made.memory_bytes)}
 
 
-def _build_deviation(promise: Prediction, measured: Mapping[str, float], made: RunOutcome) -> Deviation:
-    value = measured.get(promise.metric)
+def _build_deviation(prediction: Prediction, measured: Mapping[str, float], made: RunOutcome) -> Deviation:
+    value = measured.get(prediction.metric)
     found = None
     if value is not None:
-        unit, statistic = promise.estimate.unit, promise.query.statistic
+        unit, statistic = prediction.estimate.unit, prediction.query.statistic
         found = MeasuredValue(value=value, unit=unit, statistic=statistic, samples=1, window_s=made.stepping_s)
     return Deviation(
-        prediction_id=promise.id,
-        metric=promise.metric,
-        workload=promise.workload,
-        predicted=promise.estimate,
+        prediction_id=prediction.id,
+        metric=prediction.metric,
+        workload=prediction.workload,
+        predicted=prediction.estimate,
         measured=found,
-        verdict=determine_verdict(promise.metric, promise.estimate, value),
+        verdict=determine_verdict(prediction.metric, prediction.estimate, value),
         evidence="measured by the training process" if found else "not measured",
     )
 

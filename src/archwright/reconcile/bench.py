@@ -68,14 +68,14 @@ def run_bench(
     progress: ProgressCallback | None = None,
     *,
     limits: BenchTimeouts = DEFAULT_TIMEOUTS,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> BenchResult:
     """Replay `load` at `target` (`drive_load` does the same inside an event loop).
 
     Raises ReconcileError (AW-REC-10 to 19, see bench_client) if the first probe fails, or if no request of a phase got
     a response. The result counts single failures.
     """
-    return asyncio.run(drive_load(target, load, progress, limits=limits, chance=chance))
+    return asyncio.run(drive_load(target, load, progress, limits=limits, rng=rng))
 
 
 async def drive_load(
@@ -84,11 +84,11 @@ async def drive_load(
     progress: ProgressCallback | None = None,
     *,
     limits: BenchTimeouts = DEFAULT_TIMEOUTS,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> BenchResult:
-    """Like `run_bench`. `chance` draws the words of prompts; by default no two runs share a prompt."""
+    """Like `run_bench`. `rng` draws the words of prompts; by default no two runs share a prompt."""
     async with BenchClient(target, limits) as wire:
-        prompter = PromptGenerator(chance or random.Random())
+        prompter = PromptGenerator(rng or random.Random())
         dialect, tokens, reported = await _detect_dialect(wire, prompter)
         run = _BenchRun(wire, load, dialect, tokens, prompter)
         phases = [await run.run_peak(progress), await run.run_closed_loop(progress)]

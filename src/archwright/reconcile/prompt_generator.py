@@ -53,15 +53,15 @@ def fit_token_model(probes: tuple[tuple[int, int | None], tuple[int, int | None]
 
 
 class PromptGenerator:
-    """Generates prompts. `chance` must be new for each run, because a server may have cached the last run's prompts."""
+    """Generates prompts. `rng` must be new for each run, because a server may have cached the last run's prompts."""
 
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
-        self._order = chance.sample(WORDS, len(WORDS))
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._order = rng.sample(WORDS, len(WORDS))
         self._made = 0
 
     def generate(self, words: int) -> str:
         first, second = divmod(self._made, len(self._order))
         self._made += 1
         opening = [self._order[second], self._order[first % len(self._order)]]
-        return " ".join([*opening[:words], *self._chance.choices(WORDS, k=max(0, words - 2))])
+        return " ".join([*opening[:words], *self._rng.choices(WORDS, k=max(0, words - 2))])
