@@ -146,7 +146,7 @@ def test_the_ring_is_asked_over_the_very_window_of_the_phase(
         unlabelled(predict("peak_memory_bytes", "max", "", 5e8, ""), 20),
     )
     plan = make_plan(extra=extra)
-    found = by_id(platform_measurements(store, plan, run.windows))
+    found = by_id(platform_measurements(store, plan, run.phases))
     assert found["chat.ttft_s.p50"].value == pytest.approx(1.0245, abs=0.001)
     assert (found["chat.ttft_s.p50"].samples, found["chat.ttft_s.p50"].window_s) == (50, 50.0)
     assert found["chat.ttft_s.p50"].evidence.endswith("[50s])))  # phase peak")

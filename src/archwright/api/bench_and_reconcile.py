@@ -75,7 +75,7 @@ def bench(
         for result in results:
             found += client_measurements(plan, result)
             if url is None:
-                found += platform_measurements(store, plan, [*result.windows, _uptime_window(home)], home)
+                found += platform_measurements(store, plan, [*result.phases, _uptime_window(home)], home)
         if url is None:
             found += _measure_controls(store, home, plan)
             # The figures of another endpoint must not count for this platform in a later `reconcile`.

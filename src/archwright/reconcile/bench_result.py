@@ -103,10 +103,3 @@ class BenchResult(Record):
     template_tokens: float
     phases: tuple[BenchPhase, ...]
     notes: tuple[str, ...]
-
-    def phase(self, name: str) -> BenchPhase | None:
-        return next((phase for phase in self.phases if phase.name == name), None)
-
-    @property
-    def windows(self) -> tuple[TimeWindow, ...]:
-        return self.phases
