@@ -70,7 +70,7 @@ def test_the_pools_that_do_not_hold_a_version_are_left_out(
     card = api.models.show(version.id)
     assert isinstance(card, ModelCard) and card.left_out == ("more", "cloud")
     show_models.print_model(card)
-    assert "alone      more, cloud cannot serve it" in capsys.readouterr().out
+    assert "excluded    more, cloud cannot serve it" in capsys.readouterr().out
     stage.switch(None)
     assert answered(stage) == {BASE} and more.asked, "they are back"
     assert api.status().notes == ()

@@ -180,8 +180,8 @@ def test_a_key_over_plain_http_beyond_this_machine_is_noted(
     serve: Serve, foreign: type[Endpoint], load: LoadSpec
 ) -> None:
     url = serve(foreign())
-    assert not any("unencrypted" in note for note in bench(url, load).notes)
-    assert any("unencrypted" in note for note in bench(url.replace("127.0.0.1", "0.0.0.0"), load).notes)
+    assert not any("without encryption" in note for note in bench(url, load).notes)
+    assert any("without encryption" in note for note in bench(url.replace("127.0.0.1", "0.0.0.0"), load).notes)
 
 
 def test_a_phase_in_which_everything_fails_is_an_error(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:

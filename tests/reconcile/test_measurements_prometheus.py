@@ -261,7 +261,7 @@ def test_tokens_per_s_of_a_window_too_quiet_stays_unmeasured(
     blind = {name: series for name, series in ENGINE.items() if name != "latency_s"}
     assert "is unknown" in gaps_of(make_plan(metrics=blind), running)["chat.tokens_per_s.rate"]
     unloaded = make_plan(metrics=ENGINE, loads=())
-    assert gaps_of(unloaded, running) == {"chat.tokens_per_s.rate": "the plan states no load for it"}
+    assert gaps_of(unloaded, running) == {"chat.tokens_per_s.rate": "the plan states no load for this workload"}
     result = reconcile_plan(crowded, {}, gaps)
     assert result.deviations[-1].evidence.endswith(gaps["chat.tokens_per_s.rate"])
 
@@ -273,7 +273,7 @@ def test_a_pool_of_several_workloads_is_not_told_apart(running: Running, make_pl
 
 def test_series_that_do_not_exist(running: Running, make_plan: MakePlan) -> None:
     gaps = gaps_of(make_plan(metrics={"ttft_s": "vllm:absent"}), running)
-    assert gaps["chat.ttft_s.p50"] == "neither our own series nor the engine's show anything in the window"
+    assert gaps["chat.ttft_s.p50"] == "neither our own series nor the engine's series have samples in the window"
 
 
 def test_gauges_and_the_queries_own_window(running: Running, make_plan: MakePlan, predict: Predict) -> None:

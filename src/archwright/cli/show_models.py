@@ -81,7 +81,7 @@ def print_model(result: ModelCard | ModelFile) -> int:
         "run": result.lineage.run,
         "dataset": result.lineage.dataset_version,
         "production": f"since {_format_time(result.production_since)}" if result.production_since else "no",
-        "alone": left_out and f"{left_out} cannot serve it and get none of its requests",
+        "excluded": left_out and f"{left_out} cannot serve it and get none of its requests",
         "evaluated": never if result.evaluated_at is None else _format_time(result.evaluated_at),
     }
     print_fields(out, fields)
