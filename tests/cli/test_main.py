@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from archwright import api
-from archwright.cli import main, show
+from archwright.cli import build_parser, main, show
+from archwright.cli.verbs import GROUPS, VERBS, Verb
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.errors import OperateError
@@ -63,6 +64,16 @@ def test_an_error_as_json(home: Home, capsys: pytest.CaptureFixture[str]) -> Non
 def test_exit_statuses(words: list[str], status: int, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == status
     assert 2 <= len(capsys.readouterr().err.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *(Verb(name, text) for name, text in GROUPS.items())], ids=lambda v: v.name)
+def test_help_names_defaults_and_repeatable_options(verb: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*verb.words, "--help"])
+    assert verb.help.split()[0] in capsys.readouterr().out
+    for arg in verb.args:
+        assert not arg.help.endswith(".") and (arg.kind != "texts" or arg.help.endswith("(repeatable)"))
+        assert arg.required or arg.kind in ("flag", "texts") or "default" in arg.help, arg.name
 
 
 def test_usage_errors_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
