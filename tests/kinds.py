@@ -28,7 +28,7 @@ def find_kind(marks: Sequence[str], fixtures: Sequence[str]) -> str:
 
 
 class Guard:
-    """Refuses processes, network sockets and the model while a unit test runs, and only then."""
+    """Refuses processes, network sockets and the model only while a unit test runs."""
 
     def __init__(self) -> None:
         self._watching = False
@@ -57,7 +57,7 @@ class Guard:
 
     @contextmanager
     def watching(self, item: pytest.Item) -> Iterator[None]:
-        """Watch what this test does, if it is a unit test."""
+        """Watch the test if it is a unit test."""
         self._watching = item.get_closest_marker("unit") is not None
         try:
             yield

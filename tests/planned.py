@@ -15,7 +15,7 @@ from archwright.plan.plan_file import decode_plan, encode_plan
 
 
 class Planned:
-    """A folder of the run with a plan file for each set of needs. `kept` are those that were read already."""
+    """A folder with a plan file for each set of needs; `_kept` holds plans in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

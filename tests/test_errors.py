@@ -1,4 +1,4 @@
-"""The exception tree: every class has its exit and HTTP status; three lines say what, where, what to do."""
+"""The exception tree: every class has its exit status and HTTP status; an error is three lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The home: private folders, paths in one place, whole files."""
+"""The home: private folders, paths in one module, files that are complete or absent."""
 
 from __future__ import annotations
 

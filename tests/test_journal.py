@@ -1,4 +1,4 @@
-"""The journal: one JSON object a line, and a lost entry never stops the work."""
+"""The journal: one JSON object per line, and a lost entry never fails the caller."""
 
 from __future__ import annotations
 

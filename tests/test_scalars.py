@@ -1,4 +1,4 @@
-"""Plain scalars as YAML 1.2 reads them."""
+"""Plain scalars by the rules of YAML 1.2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: flag > variable > file > default, each with its source; wrong ones in three lines."""
+"""Settings: flag > variable > file > default, each with its source; errors are three lines."""
 
 from __future__ import annotations
 

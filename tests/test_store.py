@@ -1,4 +1,4 @@
-"""The store, on SQLite at each commit and on PostgreSQL nightly: the same cases."""
+"""The store on SQLite at each commit and on PostgreSQL nightly, with the same cases."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_processes_append_at_once_and_a_reader_misses_nothing(store: Store, url:
 
 @pytest.mark.nightly
 def test_a_thousand_rows_go_in_fast(store: Store) -> None:
-    """The stated deadline: 0.5 s of CPU; some 10 ms when the machine is quiet."""
+    """At most 0.5 s of CPU; about 10 ms on an idle machine."""
     rows = [replace(FULL, name=f"n{number}") for number in range(1_000)]
     store.append(FREE, [FULL])
     began = time.process_time()

@@ -72,7 +72,7 @@ print(len(store.rows(table)))
 
 @pytest.mark.process
 def test_a_disk_that_takes_no_more_bytes(tmp_path: Path) -> None:
-    """The kernel's own refusal: a limit on the size of files, as a quota sets it."""
+    """The kernel refuses to write: a limit on the size of files, like a quota."""
     url = f"sqlite:///{tmp_path / 'store.db'}"
     done = subprocess.run([sys.executable, "-c", LIMITED, url], capture_output=True, text=True, timeout=60, check=True)
     *lines, kept = done.stdout.splitlines()

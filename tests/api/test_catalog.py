@@ -1,4 +1,4 @@
-"""Facts through the public functions and the shell: shown, checked, refreshed, compared, rolled back."""
+"""Facts through the API and the shell: shown, checked, refreshed, compared, rolled back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bring(home: Home) -> Path:
 
 @pytest.fixture
 def bought(null_plan: Plan) -> Plan:
-    """A plan whose bases name an offer and a hosted model that the samples change, and one that they do not."""
+    """A plan that rests on an offer and a hosted model that the samples change, and on an unchanged offer."""
     facts = (f"{P5}: 55.04 USD/h, somebody", "gemini gemini-3.6-flash: somebody", "aws:us-east-1:g5.xlarge: 1 USD/h")
     basis = Basis(id="price.bought", kind="quoted", stratum="", definition="prices", facts=facts)
     return replace(null_plan, bases=(*null_plan.bases, basis))

@@ -1,4 +1,4 @@
-"""How a plan, a difference and a "what if" read in a terminal."""
+"""The terminal output of a plan, a difference and a "what if"."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_nothing_feasible_is_said_first(decided: Plan, capsys: pytest.CaptureFix
 def test_the_machines_are_on_the_first_screen(
     decided: Plan, null_plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Shared machines once, rented and bought apart, tokens without machines."""
+    """Shared machines are one row, rented and bought machines separate rows, tokens a row without machines."""
     pool = replace(
         null_plan.pools[0], name="chat", machine="8x-gpu", accelerator="GPU", accelerator_count=2, replicas=5
     )

@@ -1,4 +1,4 @@
-"""`predict` and `accuracy` as a user types them."""
+"""The verbs `predict` and `accuracy`."""
 
 from __future__ import annotations
 

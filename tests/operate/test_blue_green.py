@@ -1,4 +1,4 @@
-"""The machine step by step, with real processes and a gateway whose notes the test writes."""
+"""The rollout step by step, with real processes and a gateway whose notes the test writes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Refusing(Store):
 
 
 class Bench:
-    """Lanes of two workloads on one pool; `tick` is one look of the supervisor, on a clock of its own."""
+    """Rollouts of two workloads on one pool; `tick` is one step of the supervisor with an artificial clock."""
 
     def __init__(self, stage: Stage, plan: Plan, **changes: object) -> None:
         self.stage = stage
@@ -80,7 +80,7 @@ class Bench:
         return rollout.revision is not None
 
     def arrived(self) -> int:
-        """Let the change under way come to its end; the gateway's revision then."""
+        """Let the current rollout finish, and return the gateway's revision."""
         self.until(self.published)
         revision = int(self.config()["revision"])
         self.note(revision, *(f"unix:{name}" for name in self.names() if name not in self.addresses()))
@@ -195,7 +195,7 @@ def test_a_store_that_refuses_is_asked_again_and_nothing_is_tried_anew(make: Cal
 
 @pytest.mark.process
 def test_versions_do_not_pile_up_in_memory(make: Callable[..., Bench]) -> None:
-    """While the answers of two earlier versions go on, a third waits; engines that come back are used again."""
+    """A third version waits while two earlier versions still answer; returning engines are used again."""
     bench = make()
     versions = [bench.stage.version() for _ in range(DRAINING_LIMIT + 2)]
     for version in versions[:-1]:

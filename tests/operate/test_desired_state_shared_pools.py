@@ -1,4 +1,4 @@
-"""A version of ours in an endpoint that other pools share: while it serves, none of them answers under its name."""
+"""A version at an endpoint with several pools: while it is served, the other pools get no requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench client against real HTTP servers on loopback that behave as foreign endpoints do, well and badly."""
+"""The bench client against real HTTP servers on loopback, correct and faulty."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_streams_that_die_in_the_middle_are_failures_without_tpot(
 def test_a_connection_that_the_server_let_go_between_requests_is_no_failure(
     serve: Serve, foreign: type[Endpoint], load: LoadSpec
 ) -> None:
-    """Some servers close a kept connection only when the next request comes in on it."""
+    """Some servers close a kept connection only when its next request arrives."""
     endpoint = foreign()
     served: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes an engine's exposition and our own; reconcile reads both by their own names."""
+"""A real Prometheus scrapes an engine's metrics and ours; reconcile reads both by their own names."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LATENCY_BOUNDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60)
 
 
 class Traffic:
-    """Renders both expositions as they stand after RATE requests a second since the beginning."""
+    """Renders both expositions after RATE requests per second since the start."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -104,7 +104,7 @@ class Running(NamedTuple):
 
 @pytest.fixture(scope="module")
 def exposition() -> Iterator[int]:
-    """The port of a server with the engine's page at /engine and ours at /own."""
+    """Return the port of a server with the engine's page at /engine and our page at /own."""
     traffic = Traffic()
 
     class Page(BaseHTTPRequestHandler):
@@ -146,7 +146,7 @@ def wait_until(url: str, deadline_s: float) -> None:
 
 
 def wait_for_scrapes(prometheus: PrometheusClient) -> None:
-    """Until both pages have been read SCRAPES times; the first reading comes up to 5 s after the start."""
+    """Wait until both pages were scraped SCRAPES times; the first scrape comes up to 5 s after the start."""
     ends = time.monotonic() + 30
     while (prometheus.query_instant("min(count_over_time(up[1m]))") or 0) < SCRAPES:
         if time.monotonic() > ends:
@@ -184,7 +184,7 @@ def running(exposition: int, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def owned(plan: Plan) -> Plan:
-    """The same plan, its predictions asking for the workload that our own exposition serves."""
+    """Return the plan with predictions for the workload of our own exposition."""
     changed = [replace(p, query=replace(p.query, labels={"workload": "own"})) for p in plan.predictions]
     return replace(plan, predictions=tuple(changed))
 
@@ -210,7 +210,7 @@ def test_our_own_names(running: Running, make_plan: MakePlan, predict: Predict) 
 
 
 def test_shares_and_runs(running: Running) -> None:
-    """One request in five fails; of a workload whose requests never failed there is no series that says so."""
+    """One request in five fails; a workload without failures has no series of failures."""
 
     def asked(metric: str, statistic: Statistic, labels: dict[str, str]) -> float | None:
         query = Query(metric=metric, labels=labels, statistic=statistic, window_s=WINDOW_S)
