@@ -9,8 +9,10 @@ import msgspec
 import pytest
 from tests.plan.conftest import MACHINE
 
+from archwright import api
 from archwright.api import planning
 from archwright.catalog.probe.machine_probe import cached_machine
+from archwright.cli import main
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
 from archwright.errors import PlanError
@@ -88,3 +90,19 @@ def test_a_probe_without_the_load_stays_readable_and_keeps_its_form(home: Home) 
     home.folder("measured")
     write_json(home.machine_facts, msgspec.convert(old, MachineFacts))
     assert cached_machine(home) == MACHINE
+
+
+@pytest.mark.enable_socket
+def test_up_without_arguments_starts_on_a_slow_machine(
+    home: Home, model_home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in model_home.folder("models").glob("*.gguf"):
+        home.model(path.stem).symlink_to(path.resolve())
+    try:
+        assert main(["up", "--detach", "--port", "0"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "The plan may miss these limits" in text and "assistant.ttft_p95_s 8.00 s" in text
+        assert "The machine was busy: other programs used 75% of its CPU time" in text
+        assert "".join(api.ask("Hello?", max_tokens=4))
+    finally:
+        api.down()

@@ -116,7 +116,9 @@ def print_platform(result: PlatformHandle) -> int:
         f"  archwright bench\n"
         f"  curl -s {started.url}/v1/models -H 'authorization: Bearer {started.key or 'KEY'}'"
     )
-    print_missed_limits(make_console(), started.missed_limits, started.busy_share)
+    if started.missed_limits:
+        print_missed_limits(make_console(), started.missed_limits)
+        print_probe_load(make_console(), started.busy_share)
     sys.stdout.flush()
     if result.detached:
         return 0
@@ -133,13 +135,13 @@ MISSED_COLUMNS = (
 )
 
 
-def print_missed_limits(out: Console, missed: Iterable[MissedLimit], busy_share: float | None) -> None:
-    """Print the limits that the plan is predicted to miss, the load during the probe, and how to probe again."""
-    rows = tuple(missed)
-    if not rows:
-        return
+def print_missed_limits(out: Console, missed: Iterable[MissedLimit]) -> None:
     out.print()
-    out.print(make_table(MISSED_COLUMNS, rows, "[yellow]The plan may miss these limits[/]"))
+    out.print(make_table(MISSED_COLUMNS, missed, "[yellow]The plan may miss these limits[/]"))
+
+
+def print_probe_load(out: Console, busy_share: float | None) -> None:
+    """Print whether the machine was busy during its probe, and how to probe it again."""
     load = "The load of the machine during the probe is unknown."
     if busy_share is not None:
         state = "busy" if busy_share > BUSY_SHARE else "not busy"

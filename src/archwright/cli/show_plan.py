@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from archwright.api.planning import list_missed_limits
 from archwright.cli.number_format import format_money, format_quantity, format_significant
-from archwright.cli.show import PREDICTION_COLUMNS, as_json, make_console, print_missed_limits
+from archwright.cli.show import PREDICTION_COLUMNS, as_json, make_console, print_missed_limits, print_probe_load
 from archwright.cli.show_diff import print_what_if
 from archwright.cli.table_layout import TableColumn, make_table, print_indented
 from archwright.contract.decision import CostDriver, ReturnOnInvestment
@@ -103,8 +103,10 @@ def _print_decision(out: Console, result: Plan) -> None:
     if result.decision.returns is not None:
         print_indented(out, _describe_return(result.decision.returns))
     _print_machines(out, option)
-    busy_share = result.machine.busy_share if result.machine is not None else None
-    print_missed_limits(out, list_missed_limits(result), busy_share)
+    if missed := list_missed_limits(result):
+        print_missed_limits(out, missed)
+        if result.machine is not None and option.placement == "this-machine":
+            print_probe_load(out, result.machine.busy_share)
     for note in option.notes:
         print_indented(out, f"[dim]{escape(note)}[/]")
 
