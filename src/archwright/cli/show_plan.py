@@ -155,34 +155,28 @@ def _print_machines(out: Console, option: Option) -> None:
 
 
 def _list_purchased(option: Option) -> Iterator[MachineRow]:
-    """One row for each purchase; pools that share machines are one row."""
-    groups: dict[tuple[str, str, tuple[str, ...]], list[Purchase]] = {}
+    """One row for each purchase; pools that share machines are one row.
+
+    The accelerators are those that the engines of these pools use at the peak.
+    """
+    purchases: dict[tuple[str, str, tuple[str, ...]], Purchase] = {}
     for bought in option.purchases:
         sharing = tuple(sorted({bought.pool, *bought.shared_with}))
-        groups.setdefault((bought.machine, bought.kind, sharing), []).append(bought)
-    for (machine, kind, names), group in groups.items():
+        purchases.setdefault((bought.machine, bought.kind, sharing), bought)
+    for (machine, kind, names), bought in purchases.items():
         pools = [pool for pool in option.pools if pool.name in names and pool.machine == machine]
-        peak = max(bought.peak for bought in group)
+        used = sum(pool.replicas * pool.accelerator_count for pool in pools)
+        machines = sum(one.peak for (name, _, same), one in purchases.items() if (name, same) == (machine, names))
+        count = math.ceil(used * bought.peak / max(machines, 1))
         yield MachineRow(
-            peak=peak,
-            mean=max(bought.machines for bought in group),
+            peak=bought.peak,
+            mean=bought.machines,
             machine=machine,
-            accelerators=_format_accelerators(option, names, group[0]),
+            accelerators=f"{count} x {pools[0].accelerator}" if count else "",
             place=", ".join(dict.fromkeys(pool.region for pool in pools)) or ", ".join(option.regions),
             terms=PURCHASE_TERMS[kind],
             workloads=", ".join(names),
         )
-
-
-def _format_accelerators(option: Option, names: tuple[str, ...], bought: Purchase) -> str:
-    """ "8 x NAME": the accelerators of these machines that the engines of these pools use at the peak."""
-    machine = bought.machine
-    pools = [pool for pool in option.pools if pool.name in names and pool.machine == machine and pool.accelerator_count]
-    if not pools:
-        return ""
-    used = sum(pool.replicas * pool.accelerator_count for pool in pools)
-    held = {(one.kind, one.peak) for one in option.purchases if one.machine == machine and one.pool in names}
-    return f"{math.ceil(used * bought.peak / sum(peak for _, peak in held))} x {pools[0].accelerator}"
 
 
 def _list_local(option: Option) -> Iterator[MachineRow]:
