@@ -147,7 +147,9 @@ def _print_machines(out: Console, option: Option) -> None:
     hosts = [line.name for line in option.cost_lines if line.category == "platform" and line.name.startswith("host of")]
     if rows:
         out.print()
-        out.print(make_table(MACHINE_COLUMNS, rows, "Machines: the most at any time, the mean over the horizon"))
+        out.print(
+            make_table(MACHINE_COLUMNS, rows, "Machines (most at any time, mean over the horizon, accelerators in use)")
+        )
     for host in hosts:
         print_indented(out, f"[dim]{escape(host)}[/]")
     if rows or hosts:
