@@ -129,11 +129,9 @@ class Store:
             timeouts = {name: most for name, most in POSTGRES_TIMEOUTS.items() if remote and name not in parsed.query}
             self._engine = sa.create_engine(parsed, pool_pre_ping=remote, connect_args=timeouts)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ValueError) as error:
-            raise StoreError(
-                "AW-STO-03",
-                f"invalid database URL: {error}",
-                hint="use sqlite:///FILE or postgresql+psycopg://HOST/NAME",
-            ) from error
+            message, where = f"invalid database URL: {error}", ErrorLocation(field="database_url")
+            hint = "use sqlite:///FILE or postgresql+psycopg://HOST/NAME"
+            raise StoreError("AW-STO-03", message, where=where, hint=hint) from error
         except ModuleNotFoundError as error:
             raise missing_extra("postgres", str(error.name), "this database URL") from error
         if self._engine.dialect.name == "sqlite":
@@ -159,9 +157,8 @@ class Store:
             _lock_tables(connection, *(columns for columns, _ in (*filled, *replaced)))
             for columns, (_, upto, count) in replaced:
                 if connection.execute(columns.delete().where(columns.c.seq <= upto)).rowcount != count:
-                    raise ConflictError(
-                        "AW-STO-02", "another process replaced these rows", where=ErrorLocation(columns.name)
-                    )
+                    message, where = "another process replaced these rows", ErrorLocation(columns.name)
+                    raise ConflictError("AW-STO-02", message, where=where, hint="read the rows again")
             for columns, rows in filled:
                 for start in range(0, len(rows), INSERT_BATCH_ROWS):
                     connection.execute(
@@ -341,9 +338,8 @@ class _ErrorTranslator:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sa.exc.IntegrityError):
-            raise ConflictError(
-                "AW-STO-02", "a row with these unique values exists already", where=ErrorLocation(self._url)
-            ) from error
+            message, hint = "a row with these unique values exists already", "choose another name or id"
+            raise ConflictError("AW-STO-02", message, where=ErrorLocation(self._url), hint=hint) from error
         if isinstance(error, sa.exc.DBAPIError):
             reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason given"
             hint = "check that the database exists and is writable, and that its disk has free space"

@@ -6,7 +6,7 @@ from archwright.access import audit_log as trail
 from archwright.access.audit_log import AuditEvent
 from archwright.api.context import open_home
 from archwright.contract.record import Record
-from archwright.errors import StoreError
+from archwright.errors import ErrorLocation, StoreError
 
 
 class AuditVerification(Record):
@@ -28,5 +28,6 @@ def verify() -> AuditVerification:
         found = trail.check_chain(store, home)
         if found.broken is not None:
             message = f"the audit chain is broken at record {found.broken}"
-            raise StoreError("AW-STO-04", message, hint="restore the home from a backup")
+            where = ErrorLocation(str(home.root))
+            raise StoreError("AW-STO-04", message, where=where, hint="restore the home from a backup")
         return AuditVerification(whole=True, records=found.records)

@@ -64,7 +64,9 @@ def bench(
     plan = _find_plan(home, against)
     if not plan.loads:
         hint = "add a chat, rag, completion or batch-text workload to the needs, and plan again"
-        raise UsageError("AW-USE-05", "the plan has no text workload whose traffic can be replayed", hint=hint)
+        raise UsageError(
+            "AW-USE-05", "the plan has no text workload to replay", where=ErrorLocation(plan.needs_file), hint=hint
+        )
     results: list[BenchResult] = []
     with open_home() as (_settings, _home, store):
         for load in plan.loads:

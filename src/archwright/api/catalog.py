@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from archwright import settings
+from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
@@ -29,7 +30,7 @@ from archwright.catalog.tables.metadata_records import FactClass
 from archwright.catalog.tables.records import Fact
 from archwright.catalog.tables.row_names import find_row_of_basis
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, UsageError
+from archwright.errors import CatalogError, ErrorLocation, UsageError
 from archwright.home import locate_home
 from archwright.plan.plan_file import read_plan
 
@@ -155,7 +156,7 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
     feeds = _parse_fact_class(only)
     if (from_dir is None) == (not rollback):
         hint = "archwright catalog refresh --from DIR, or archwright catalog refresh --rollback"
-        raise UsageError("AW-USE-14", "give either a folder or --rollback", hint=hint)
+        raise argument_error("AW-USE-14", "give either a folder or --rollback", "from_dir", hint)
     with open_home() as (_chosen, home, store):
         if from_dir is None:
             name = refreshed_layer.roll_back(home.catalog_refreshed)
@@ -164,7 +165,7 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
         folder = Path(from_dir)
         if not folder.is_dir():
             hint = "give the folder that holds the sources' files: --from DIR"
-            raise UsageError("AW-USE-15", f"{from_dir} is not a folder", hint=hint)
+            raise argument_error("AW-USE-15", f"{from_dir} is not a folder", "from_dir", hint)
         home.folder("catalog", "refreshed")
         today = datetime.now(UTC).date()
         report = refreshing.refresh_catalog(load_catalog(home), home.catalog_refreshed, folder, feeds, today)
@@ -177,5 +178,6 @@ def _parse_fact_class(only: str | None) -> FactClass | None:
     found = next((feeds for feeds in known if feeds == only), None)
     if found is None and only is not None:
         hint = f"use one of {', '.join(known)}"
-        raise UsageError("AW-USE-16", f"{only!r} is not a class of facts", hint=hint, nearest=known)
+        message, where = f"{only!r} is not a class of facts", ErrorLocation(field="only")
+        raise UsageError("AW-USE-16", message, where=where, hint=hint, nearest=known)
     return found

@@ -77,7 +77,8 @@ def fetch(name: str) -> ModelFile:
             model_formats.refuse_pickle(Path(name))
         near = tuple(difflib.get_close_matches(name, rows, 3, 0.3))
         hint = f"use one of {', '.join(sorted(rows))}"
-        raise UsageError("AW-USE-03", f"the catalog has no model file called {name!r}", hint=hint, nearest=near)
+        message, where = f"the catalog has no model file called {name!r}", ErrorLocation(field="name")
+        raise UsageError("AW-USE-03", message, where=where, hint=hint, nearest=near)
     if Path(rows[name].member).suffix.lower() in PICKLE_SUFFIXES:
         model_formats.refuse_pickle(Path(rows[name].member))
     here = home.model(rows[name].sha256).is_file()

@@ -183,7 +183,8 @@ def _read_contents(reply: HTTPResponse, url: str) -> Iterator[str]:
             if line.startswith(b"data: {"):
                 event = json.loads(line[6:])
                 if "error" in event:
-                    raise OperateError("AW-OPS-32", str(event["error"].get("message")), hint="archwright status")
+                    message, where = str(event["error"].get("message")), ErrorLocation(url)
+                    raise OperateError("AW-OPS-32", message, where=where, hint="archwright status")
                 for choice in event.get("choices", []):
                     yield choice["delta"].get("content") or ""
             elif line.startswith(b"data: [DONE]"):
@@ -219,9 +220,8 @@ def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:
             message = json.loads(message)["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = message or str(error)
-        raise OperateError(
-            "AW-OPS-32", f"the gateway refused the request: {message}", where=ErrorLocation(url)
-        ) from error
+        message = f"the gateway refused the request: {message}"
+        raise OperateError("AW-OPS-32", message, where=ErrorLocation(url), hint="archwright status") from error
     except urllib.error.URLError as error:
         message = f"cannot reach the gateway: {error.reason}"
         raise OperateError("AW-OPS-33", message, where=ErrorLocation(url), hint="archwright status") from error

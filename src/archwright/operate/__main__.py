@@ -14,7 +14,7 @@ import msgspec
 from archwright import settings
 from archwright.contract.plan import Bundle
 from archwright.engines.parent_watch import exit_with_parent
-from archwright.errors import ArchwrightError, OperateError, boundary
+from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import ObservationRecorder
@@ -62,7 +62,8 @@ def _acquire_lock(home: Home) -> TextIO:
         if lock is not None:
             return lock
         time.sleep(0.05)
-    raise OperateError("AW-OPS-30", "a platform of this home is already running", hint="archwright down")
+    where = ErrorLocation(str(home.root))
+    raise OperateError("AW-OPS-30", "a platform of this home is already running", where=where, hint="archwright down")
 
 
 def main(argv: list[str]) -> int:

@@ -111,8 +111,8 @@ def _wait_ready(home: Home, process: Popen[bytes]) -> None:
         if current is not None and current.ready_s is not None and not exited:
             return
         if exited:
-            hint = f"read {home.log('supervisor')}"
-            raise OperateError("AW-OPS-20", "the supervisor ended before the platform was ready", hint=hint)
+            message, log = "the supervisor ended before the platform was ready", home.log("supervisor")
+            raise OperateError("AW-OPS-20", message, where=ErrorLocation(str(log)), hint=f"read {log}")
         time.sleep(WAIT_TICK_S)
 
 

@@ -52,7 +52,8 @@ def wait_until_served(home: Home, store: Store, promotion_id: str, timeout_s: fl
     history = model_registry.promotion_history(store, endpoint)
     made = next((change for change in history if change.id == promotion_id), None)
     if made is None:
-        raise ModelError("AW-MOD-21", f"no promotion called {promotion_id!r}", where=ErrorLocation(field=promotion_id))
+        message, hint = f"no promotion called {promotion_id!r}", f"archwright models history {endpoint}"
+        raise ModelError("AW-MOD-21", message, where=ErrorLocation(field=promotion_id), hint=hint)
     deadline = time.monotonic() + timeout_s
     while (current := platform_state.read_running_state(home)) is not None and not _is_served(current, made):
         _check_history(store, made)

@@ -169,7 +169,8 @@ class BenchClient:
         if target.key:
             if not target.key.isascii() or not target.key.isprintable():
                 hint = "remove blanks and line ends from the variable that holds the key"
-                raise ReconcileError("AW-REC-19", "the key holds characters that a header cannot contain", hint=hint)
+                message = "the key holds characters that a header cannot contain"
+                raise ReconcileError("AW-REC-19", message, where=ErrorLocation(field="key_env"), hint=hint)
             lines.append(f"Authorization: Bearer {target.key}")
         if target.workload is not None:
             lines.append(f"x-archwright-workload: {target.workload}")
