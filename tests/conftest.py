@@ -1,6 +1,6 @@
-"""Shared by every test: a small plan with the null engine, and a home of its own.
+"""Fixtures of every test: a small plan with the null engine, and a home.
 
-Sockets are off unless a test asks (`enable_socket`); Unix sockets are local and stay on.
+Network sockets are off unless a test has the mark `enable_socket`; Unix sockets are local and stay on.
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by what it uses (kinds.py), before tests are chosen by their marks; files that take long come
-    first, so that no worker is left with one when the others have ended."""
+    """Mark each test by what it uses (kinds.py), before tests are selected by marks.
+
+    Slow files come first, so that no worker gets a slow file at the end.
+    """
     weights: dict[Path, int] = {}
     for item in items:
         marks = [mark.name for mark in item.iter_markers()]
@@ -65,8 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Imported modules and collected tests stay to the end, so the garbage collector ignores them; it also runs more
-    rarely than by default, which saves 8 % of the CPU time of unit tests."""
+    """Freeze imported modules and collected tests for the garbage collector, and let it run more rarely than by
+    default: this saves 8 % of the CPU time of unit tests."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -86,12 +88,12 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def processes() -> None:
-    """A fixture that starts processes asks for this one, and so says what its tests use."""
+    """Mark tests as `process`: every fixture that starts processes requests this fixture."""
 
 
 @pytest.fixture(scope="session")
 def learning() -> None:
-    """A fixture that trains a model, or serves to train one, asks for this one."""
+    """Mark tests as `model`: every fixture that trains a model, or prepares training, requests this fixture."""
 
 
 @pytest.fixture(scope="session")
@@ -101,8 +103,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
 
 @pytest.fixture(scope="session")
 def model_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home that holds the real small model: linked from the home in force when `make install` has brought it
-    there, else fetched; its digest is checked here."""
+    """A home with the real small model, linked from the home in force or fetched; its digest is checked."""
     artefact = load_catalog().artefacts["SmolLM2-135M-Instruct"]
     home = Home(tmp_path_factory.mktemp("model-home"))
     installed = Home(settings.load().home).model(artefact.sha256)
@@ -117,7 +118,7 @@ def model_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home in a temporary folder, in force for every function that loads settings."""
+    """A home in a temporary folder that every function with settings uses."""
     monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return Home(tmp_path / "home")
@@ -125,7 +126,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 @pytest.fixture(scope="session")
 def postgres(processes: None) -> Iterator[str]:
-    """A PostgreSQL server of the test's own in a temporary folder, reachable over a Unix socket only."""
+    """A PostgreSQL server in a temporary folder, reachable only over a Unix socket."""
     folder = Path(tempfile.mkdtemp(prefix="aw-pg-", dir="/tmp"))
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
     user = "postgres" if os.getuid() == 0 else None
@@ -146,7 +147,7 @@ def postgres(processes: None) -> Iterator[str]:
 
 
 class RayCluster(NamedTuple):
-    """`environment` is what a process needs to join it."""
+    """A cluster; `environment`: the variables for a process that joins it."""
 
     address: str
     environment: dict[str, str]
@@ -154,7 +155,7 @@ class RayCluster(NamedTuple):
 
 @pytest.fixture(scope="session")
 def ray_cluster(processes: None) -> Iterator[RayCluster]:
-    """A real Ray cluster of two nodes on this machine, in a process of its own; nothing of it is left afterwards."""
+    """A real Ray cluster of two nodes on this machine, in its own process; none of its processes may remain."""
     # Not in tmp_path: Ray's Unix sockets stand 74 bytes further down, and 107 are allowed.
     folder = Path(tempfile.mkdtemp(prefix="r"))
     (folder / "ray").mkdir()
@@ -201,7 +202,7 @@ def promise(metric: str, statistic: Statistic, band: tuple[float, float, float],
 
 @pytest.fixture
 def null_plan() -> Plan:
-    """A plan whose engine answers after 20 ms with a token each 5 ms, and whose short load `bench` can drive."""
+    """A plan whose engine answers after 20 ms with a token every 5 ms, with a short load for `bench`."""
     pool = Pool(
         name="assistant",
         model="null-model",

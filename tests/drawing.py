@@ -1,4 +1,4 @@
-"""How many examples of a property are drawn: few and the same ones at each commit, many and random ones nightly."""
+"""The number of examples of a property: few and constant at each commit, many and random nightly."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from hypothesis import HealthCheck, settings
 
 
 def draw_few() -> bool:
-    """The profile in force says which run this is (conftest.py)."""
+    """True at each commit: the hypothesis profile in force decides (conftest.py)."""
     return bool(settings().derandomize)
 
 
 def draw(few: int, many: int) -> settings:
-    """For properties whose examples take long."""
+    """Return the settings of properties with slow examples."""
     return settings(
         max_examples=few if draw_few() else many,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

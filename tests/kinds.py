@@ -1,8 +1,8 @@
-"""What kind of test one is: it follows from what the test uses, and a guard holds the quick ones to it.
+"""The kind of a test follows from what the test uses; a guard enforces it for unit tests.
 
 A test carries one of four marks. `nightly` is given by hand. `model` runs or trains a model: it asks for `model_home`
 or `learning`. `process` starts processes or opens network sockets: it asks for `processes` or carries `enable_socket`.
-`unit` is every other test. Where no fixture can say it, the mark is given by hand.
+`unit` is every other test. If no fixture shows the kind, the mark is given by hand.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ LOADS = frozenset({"xllamacpp"})
 
 
 def find_kind(marks: Sequence[str], fixtures: Sequence[str]) -> str:
-    """The heaviest that is said, by a mark of this name or by what is used."""
+    """Return the heaviest kind, by a mark of this name or by the fixtures in use."""
     used = {*marks, *fixtures}
     return next((kind for kind in KINDS if used & {kind, *SAYING.get(kind, ())}), "unit")
 
 
 class Guard:
-    """Refuses processes, network sockets and the model while a unit test runs, and only then."""
+    """Refuses processes, network sockets and the model only while a unit test runs."""
 
     def __init__(self) -> None:
         self._watching = False
         self._refused: list[str] = []
 
     def hear(self, event: str, arguments: tuple[object, ...]) -> None:
-        """An audit hook: it hears every event of the interpreter, so it decides at once."""
+        """Handle an event of the interpreter, as an audit hook; it must be fast."""
         if not self._watching:
             return
         if event in STARTS:
@@ -46,7 +46,7 @@ class Guard:
             self.refuse("loads the engine of the model", "asks for `model_home` or carries the mark `model`")
 
     def hear_step(self, *_: object) -> None:
-        """Of an optimiser of torch."""
+        """Refuse a step of an optimiser of torch."""
         if self._watching:
             self.refuse("trains a model", "asks for `learning` or carries the mark `model`")
 
@@ -57,7 +57,7 @@ class Guard:
 
     @contextmanager
     def watching(self, item: pytest.Item) -> Iterator[None]:
-        """Watch what this test does, if it is a unit test."""
+        """Watch the test if it is a unit test."""
         self._watching = item.get_closest_marker("unit") is not None
         try:
             yield
@@ -68,7 +68,7 @@ class Guard:
             pytest.fail(refused[0])
 
     def guard_multiprocessing(self) -> None:
-        """Its processes are started without an event."""
+        """Refuse processes of multiprocessing, which start without an audit event."""
         begin = BaseProcess.start
 
         def start(process: BaseProcess) -> None:

@@ -1,5 +1,4 @@
-"""Plans made once for a whole run, whichever of its workers asks first: an example's plan takes a second or two, and
-many tests read the same one."""
+"""Plans that are made once per test run for all workers, because a plan of an example takes a second or two."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from archwright.plan.plan_file import decode_plan, encode_plan
 
 
 class Planned:
-    """A folder of the run with a plan file for each set of needs. `kept` are those that were read already."""
+    """A folder with a plan file for each set of needs; `_kept` holds plans in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -24,7 +23,7 @@ class Planned:
         self._kept: dict[str, Plan] = {}
 
     def find(self, key: str, make: Callable[[], Plan], *, keep: bool = False) -> Plan:
-        """The plan of this key, which says all it was made from; with `keep` it stays in memory."""
+        """Return the plan of this key, which names all its inputs; with `keep` it stays in memory."""
         name = hashlib.sha256(key.encode()).hexdigest()
         plan = self._kept.get(name) or self._read_or_make(self._folder / f"{name}.json", make)
         if keep:
@@ -32,7 +31,7 @@ class Planned:
         return plan
 
     def _read_or_make(self, path: Path, make: Callable[[], Plan]) -> Plan:
-        """One worker makes it, who asks meanwhile waits for it."""
+        """Read the plan; the first worker makes it, and others wait for it."""
         with path.with_suffix(".lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.exists():
@@ -43,6 +42,6 @@ class Planned:
 
 
 def find_folder(factory: pytest.TempPathFactory) -> Path:
-    """What all workers of this run share; of a run without workers its own."""
+    """Return the folder that all workers of this run share."""
     own = factory.getbasetemp()
     return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "planned"

@@ -1,4 +1,4 @@
-"""Whether what a test started has left."""
+"""Find and end the processes that a test started."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def naming(folder: Path, part: str = "") -> dict[int, str]:
-    """The processes, by id, whose command line or environment names the folder, with their command lines; only those
-    whose command line has the `part`."""
+    """Return the command lines, by process id, of processes that name the folder in their command line or environment
+    and have `part` in their command line."""
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -23,8 +23,10 @@ def naming(folder: Path, part: str = "") -> dict[int, str]:
 
 
 def killed(folder: Path, command: str = "", within_s: float = 90.0) -> list[str]:
-    """Wait for the processes that name the folder (and `command`) to leave; kill those that do not, and tell what they
-    were. Ray's agents look only now and then whether their node is still there."""
+    """Wait for the processes that name the folder (and `command`) to end; kill and return the others.
+
+    Ray's agents check only now and then whether their node still runs.
+    """
     until = time.monotonic() + within_s
     while (found := naming(folder, command)) and time.monotonic() < until:
         time.sleep(0.1)

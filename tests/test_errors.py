@@ -1,4 +1,4 @@
-"""The exception tree: every class has its exit and HTTP status; three lines say what, where, what to do."""
+"""The exception tree: every class has its exit status and HTTP status; an error is three lines."""
 
 from __future__ import annotations
 
@@ -88,14 +88,10 @@ def test_places(where: ErrorLocation, text: str) -> None:
 @pytest.mark.parametrize(
     ("number", "code", "status"),
     [
-        (errno.ENOSPC, "AW-OPS-01", 8),
-        (errno.EDQUOT, "AW-OPS-01", 8),
-        (errno.EACCES, "AW-OPS-02", 8),
-        (errno.EPERM, "AW-OPS-02", 8),
-        (errno.EROFS, "AW-OPS-02", 8),
+        *((number, "AW-OPS-01", 8) for number in (errno.ENOSPC, errno.EDQUOT)),
+        *((number, "AW-OPS-02", 8) for number in (errno.EACCES, errno.EPERM, errno.EROFS)),
         (errno.EADDRINUSE, "AW-OPS-03", 8),
-        (errno.ENOENT, "AW-USE-01", 2),
-        (errno.EISDIR, "AW-USE-01", 2),
+        *((number, "AW-USE-01", 2) for number in (errno.ENOENT, errno.EISDIR)),
         (errno.EIO, "AW-OPS-04", 8),
     ],
 )

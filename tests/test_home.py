@@ -1,4 +1,4 @@
-"""The home: private folders, paths in one place, whole files."""
+"""The home: private folders, paths in one module, files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_users_home_is_expanded_and_paths_are_absolute(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     assert Home("~/x").root == tmp_path / "x"
     assert Home("y").root == tmp_path / "y"
-    with pytest.raises(SettingsError, match="no such home") as caught:
+    with pytest.raises(SettingsError, match="home of an unknown user") as caught:
         Home("~nobody-of-this-name/x")
     assert caught.value.code == "AW-SET-04"
 

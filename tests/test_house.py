@@ -511,7 +511,7 @@ def test_no_path_of_a_machine_and_no_registry_host_in_the_repository() -> None:
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    """What the README tells people to type is a call the parser takes."""
+    """The parser accepts every command of the README."""
     parser = import_module("archwright.cli").build_parser()
     text = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").split("```")[1::2])
     commands = re.findall(r"^(?:archwright) ([^#\n]+)", text, re.MULTILINE)

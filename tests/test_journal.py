@@ -1,4 +1,4 @@
-"""The journal: one JSON object a line, and a lost entry never stops the work."""
+"""The journal: one JSON object per line, and a lost entry never fails the caller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.journal import Journal
+from archwright.journal import Journal, listen_to_steps, report_step
 
 
 def entries(stream: io.StringIO) -> list[dict[str, object]]:
@@ -68,3 +68,12 @@ def test_a_closed_stream_costs_the_entry_and_not_the_work() -> None:
     journal.info("one")
     journal.info("two")
     assert journal.lost == 2
+
+
+def test_steps_reach_the_listener_of_this_context() -> None:
+    steps: list[str] = []
+    report_step("nobody listens")
+    with listen_to_steps(steps.append):
+        report_step("probing")
+    report_step("over")
+    assert steps == ["probing"]

@@ -1,4 +1,4 @@
-"""The mark of a test follows from what it uses, and a unit test that uses more is refused."""
+"""The mark of a test follows from what it uses, and a unit test that uses more fails."""
 
 from __future__ import annotations
 

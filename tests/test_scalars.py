@@ -1,4 +1,4 @@
-"""Plain scalars as YAML 1.2 reads them."""
+"""Plain scalars by the rules of YAML 1.2."""
 
 from __future__ import annotations
 
@@ -8,50 +8,15 @@ import pytest
 
 from archwright.scalars import resolve_scalar
 
+TEXTS = "NO no yes on off y tRUE nULL 12:30:45 2026-11-24 1_000 1,000 -0x10 0b1 . e3 1e inf nan 0.99.1"
 VALUES: dict[str, str | int | float | bool | None] = {
-    "NO": "NO",
-    "no": "no",
-    "yes": "yes",
-    "on": "on",
-    "off": "off",
-    "y": "y",
-    "True": True,
-    "true": True,
-    "tRUE": "tRUE",
-    "FALSE": False,
-    "": None,
-    "~": None,
-    "null": None,
-    "Null": None,
-    "nULL": "nULL",
-    "12:30:45": "12:30:45",
-    "2026-11-24": "2026-11-24",
-    "1_000": "1_000",
-    "1,000": "1,000",
-    "0": 0,
-    "-17": -17,
-    "+3": 3,
-    "010": 10,
-    "0o10": 8,
-    "0x10": 16,
-    "-0x10": "-0x10",
-    "0b1": "0b1",
-    "1e3": 1000.0,
-    "15.0e+6": 15e6,
-    "1.": 1.0,
-    ".5": 0.5,
-    "-.5E-1": -0.05,
-    ".": ".",
-    "e3": "e3",
-    "1e": "1e",
-    ".inf": math.inf,
-    "+.INF": math.inf,
-    "-.Inf": -math.inf,
-    "inf": "inf",
-    "nan": "nan",
-    "0.99.1": "0.99.1",
-    "\u0661\u0662": "\u0661\u0662",
-    "9" * 101: "9" * 101,
+    **{text: text for text in (*TEXTS.split(), "\u0661\u0662", "9" * 101)},
+    **dict.fromkeys(("True", "true"), True),
+    **dict.fromkeys(("FALSE",), False),
+    **dict.fromkeys(("", "~", "null", "Null")),
+    **{"0": 0, "-17": -17, "+3": 3, "010": 10, "0o10": 8, "0x10": 16},
+    **{"1e3": 1000.0, "15.0e+6": 15e6, "1.": 1.0, ".5": 0.5, "-.5E-1": -0.05},
+    **{".inf": math.inf, "+.INF": math.inf, "-.Inf": -math.inf},
 }
 
 

@@ -1,4 +1,4 @@
-"""The store, on SQLite at each commit and on PostgreSQL nightly: the same cases."""
+"""The store on SQLite at each commit and on PostgreSQL nightly, with the same cases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 import multiprocessing
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -213,6 +214,15 @@ def test_a_record_may_gain_fields_with_defaults(store: Store, url: str) -> None:
     store.append(FREE, [Thing(name="from the older")])
 
 
+def run_threads(works: Sequence[Callable[[], None]]) -> None:
+    """Run each function in a thread of its own, and wait for all."""
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def test_two_that_add_the_columns_at_once_are_both_content(url: str) -> None:
     first = Store(url)
     first.append(FREE, [FULL])
@@ -226,11 +236,7 @@ def test_two_that_add_the_columns_at_once_are_both_content(url: str) -> None:
         gate.wait()
         found.append(len(own.rows(table)))
 
-    threads = [threading.Thread(target=work, args=(own,)) for own in opened]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads([partial(work, own) for own in opened])
     for own in opened:
         own.close()
     assert found == [1] * 4
@@ -247,11 +253,7 @@ def test_threads_share_a_store(store: Store) -> None:
         except StoreError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads([partial(work, name) for name in "abcd"])
     assert errors == []
     assert len(store.rows(FREE)) == 200
 
@@ -265,7 +267,7 @@ def _append_many(url: str, name: str, count: int) -> None:
 
 @pytest.mark.process
 def test_processes_append_at_once_and_a_reader_misses_nothing(store: Store, url: str) -> None:
-    """Each process creates the table too: the losers of that race are content."""
+    """Each process also creates the table; the race does no harm."""
     context = multiprocessing.get_context("spawn")
     started = [context.Process(target=_append_many, args=(url, name, 500)) for name in "abcd"]
     for process in started:
@@ -286,7 +288,7 @@ def test_processes_append_at_once_and_a_reader_misses_nothing(store: Store, url:
 
 @pytest.mark.nightly
 def test_a_thousand_rows_go_in_fast(store: Store) -> None:
-    """The stated deadline: 0.5 s of CPU; some 10 ms when the machine is quiet."""
+    """At most 0.5 s of CPU; about 10 ms on an idle machine."""
     rows = [replace(FULL, name=f"n{number}") for number in range(1_000)]
     store.append(FREE, [FULL])
     began = time.process_time()
@@ -315,7 +317,7 @@ COUNTS = RecordTable("counts", Count)
 
 
 def test_counts_are_merged_while_others_append_merge_and_read(store: Store, url: str) -> None:
-    """What the sums say never goes back, never counts twice, and ends where it should."""
+    """The sums never decrease, count nothing twice, and end at the right value."""
     appended = 40
 
     def write() -> None:

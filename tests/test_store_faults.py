@@ -1,4 +1,4 @@
-"""What a store says when the world refuses: full, read-only, foreign, absent; always in three lines."""
+"""The errors of a store that is full, read-only, foreign or absent; always in three lines."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ print(len(store.rows(table)))
 
 @pytest.mark.process
 def test_a_disk_that_takes_no_more_bytes(tmp_path: Path) -> None:
-    """The kernel's own refusal: a limit on the size of files, as a quota sets it."""
+    """The kernel refuses to write: a limit on the size of files, like a quota."""
     url = f"sqlite:///{tmp_path / 'store.db'}"
     done = subprocess.run([sys.executable, "-c", LIMITED, url], capture_output=True, text=True, timeout=60, check=True)
     *lines, kept = done.stdout.splitlines()
-    assert len(lines) == 3 and lines[0].startswith("AW-STO-01  the store refuses")
+    assert len(lines) == 3 and lines[0].startswith("AW-STO-01  the database refused")
     assert int(kept) > 1
 
 
@@ -119,14 +119,14 @@ def test_a_table_that_another_program_made_otherwise(tmp_path: Path) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE VIEW rows AS SELECT 1 AS seq")
     engine.dispose()
-    with pytest.raises(StoreError, match="refuses"):
+    with pytest.raises(StoreError, match="refused"):
         store.rows(ROWS)
     store.close()
 
 
 @pytest.mark.parametrize("url", ["", "no url", "nosuchdialect://x", "postgresql+psycopg://h:port/d"])
 def test_what_is_no_database_url(url: str) -> None:
-    with pytest.raises(StoreError, match="not a database URL") as caught:
+    with pytest.raises(StoreError, match="invalid database URL") as caught:
         Store(url)
     assert caught.value.code == "AW-STO-03"
 

@@ -1,4 +1,4 @@
-"""Writes the demo's corpora from what every machine with Python has: real text, clear licences.
+"""Write the demo's corpora from files that every Python installation has: real text, clear licences.
 
 - `qa`: questions and docstrings of the standard library (PSF licence), as jsonl, csv and parquet.
 - `handbook`: the language reference's topics that `help()` shows (PSF licence), as text and markdown.
@@ -6,7 +6,7 @@
 - `shuttle`: 49,097 sensor readings with an anomaly flag (Statlog Shuttle, UCI, CC BY 4.0; from river's
   wheel), as csv.gz.
 
-Planted on purpose, so that the demo can check what came of them: PLANTED_BROKEN lines that are no JSON, and
+The demo checks the handling of rows that are added on purpose: PLANTED_BROKEN lines that are no JSON, and
 PLANTED_PERSONAL rows with an e-mail address, a telephone number, a card, an IBAN and an IP address (all made up).
 """
 
@@ -48,7 +48,7 @@ SHUTTLE_MEMBER = "river/datasets/shuttle.csv.gz"
 
 
 def questions() -> Iterator[dict[str, str]]:
-    """Every documented function, class and method of the standard library, in the order of its files."""
+    """Yield every documented function, class and method of the standard library, in the order of its files."""
     root = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
@@ -75,7 +75,7 @@ def _documented(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
 
 
 def write_questions(folder: Path) -> int:
-    """Three files of three formats; returns the number of rows, broken ones not counted."""
+    """Write three files of three formats; return the number of rows without the broken rows."""
     rows = list(questions())
     third = len(rows) // 3
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def write_questions(folder: Path) -> int:
 
 
 def write_handbook(folder: Path) -> int:
-    """One file a topic; returns how many."""
+    """Write one file per topic; return the number of files."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (name, text) in enumerate(sorted(topics.topics.items())):
         form = "md" if number % 2 else "txt"
@@ -109,7 +109,7 @@ def write_digits(path: Path) -> int:
 
 
 def write_shuttle(path: Path) -> str:
-    """Taken out of river's wheel, which is downloaded and not installed; returns the file's SHA-256."""
+    """Extract the file from river's wheel, which is downloaded but not installed; return its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         pip = [

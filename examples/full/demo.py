@@ -1,9 +1,9 @@
-"""Data, training and lifecycle on real input, command by command, ending with a home that can be asked about it.
+"""Run data, training and lifecycle on real input, command by command.
 
     python -m examples.full.demo
 
-Every line that starts with $ is a command you can type yourself. Exit status 0 only if all of it happened: a killed
-run went on to its end, gates passed, an answer's lineage reached the files it came from.
+You can type every line that starts with $ yourself. The exit status is 0 only if every step succeeded: a killed run
+was resumed to its end, the gates passed, and the lineage of an answer reached its source files.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ HERE = Path(__file__).parent
 QUESTION = "What does Python's json.dumps do?"
 
 
-def told(*words: str) -> Any:
-    """The JSON a verb prints."""
+def read_json(*words: str) -> Any:
+    """Run a verb and return the JSON that it prints."""
     return json.loads(run(*words, "--json", show=False))
 
 
-def demand(holds: bool, what: str) -> None:
+def require(holds: bool, what: str) -> None:
     if not holds:
-        raise SystemExit(f"the demo's promise does not hold: {what}")
+        raise SystemExit(f"a check of the demo failed: {what}")
 
 
-def bring_data(folder: Path) -> None:
+def ingest_data(folder: Path) -> None:
     print(f"\ncorpora with clear licences, written to {folder}", flush=True)
     print(f"  qa {corpus.write_questions(folder / 'qa'):,} rows")
     print(f"  handbook {corpus.write_handbook(folder / 'handbook')} topics")
@@ -50,17 +50,17 @@ def bring_data(folder: Path) -> None:
         ("shuttle", "CC-BY-4.0"),
     ):
         run("data", "ingest", str(folder / name), "--name", name, "--licence", licence)
-    again = told("data", "ingest", str(folder / "qa"), "--name", "qa")
+    again = read_json("data", "ingest", str(folder / "qa"), "--name", "qa")
     for name in ("qa", "handbook"):
         run("data", "refine", str(HERE / f"refine-{name}.yaml"))
     run("data", "list")
-    versions = {version["id"]: version for version in told("data", "list")}
+    versions = {version["id"]: version for version in read_json("data", "list")}
     raw, clean = versions[again["id"]], max((v for v in versions.values() if v["dataset"] == "qa-clean"), key=_number)
     broken = sum(count for reason, count in raw["drops"].items() if "quarantine" in reason)
-    demand(broken == len(corpus.PLANTED_BROKEN), "every broken line is quarantined")
-    demand(sum(clean["drops"].values()) > 0, "duplicates are dropped, with their reason")
+    require(broken == len(corpus.PLANTED_BROKEN), "every broken line is quarantined")
+    require(sum(clean["drops"].values()) > 0, "duplicates are dropped, with their reason")
     for kind in ("email", "phone", "card", "iban", "ip"):
-        demand(clean["changes"].get(kind, 0) >= len(corpus.PLANTED_PERSONAL), f"{kind} is redacted")
+        require(clean["changes"].get(kind, 0) >= len(corpus.PLANTED_PERSONAL), f"{kind} is redacted")
 
 
 def _number(version: dict[str, Any]) -> int:
@@ -68,8 +68,8 @@ def _number(version: dict[str, Any]) -> int:
 
 
 def train_killed_and_resumed() -> dict[str, Any]:
-    """Start the fine-tuning, kill -9 it in the middle, resume it to the end."""
-    before = {run["id"] for run in told("runs", "list")}
+    """Start the fine-tuning, kill it with SIGKILL half-way, resume it to the end."""
+    before = {run["id"] for run in read_json("runs", "list")}
     spec = str(HERE / "train-assistant.yaml")
     print(f"\n$ archwright train {spec}", flush=True)
     process = subprocess.Popen([*ARCHWRIGHT, "train", spec])
@@ -85,8 +85,8 @@ def train_killed_and_resumed() -> dict[str, Any]:
     print(f"\n  kill -9 at step {mine[0]['step']} of {mine[0]['steps']}", flush=True)
     run("runs", "list")
     run("runs", "resume", mine[0]["id"])
-    found = next(run for run in told("runs", "list") if run["id"] == mine[0]["id"])
-    demand(found["status"] == "finished" and bool(found["resumed"]), "the killed run was resumed to its end")
+    found = next(run for run in read_json("runs", "list") if run["id"] == mine[0]["id"])
+    require(found["status"] == "finished" and bool(found["resumed"]), "the killed run was resumed to its end")
     return dict(found)
 
 
@@ -96,7 +96,7 @@ def _quiet(*words: str) -> Any:
 
 
 def call(url: str, key: str, path: str, body: object) -> tuple[dict[str, Any], str, str]:
-    """(reply, request id, model version) of one call to the gateway."""
+    """Call the gateway; return the reply, the request id and the model version."""
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     request = urllib.request.Request(f"{url}{path}", data=json.dumps(body).encode(), headers=headers)
     with urllib.request.urlopen(request, timeout=120) as reply:
@@ -104,7 +104,7 @@ def call(url: str, key: str, path: str, body: object) -> tuple[dict[str, Any], s
 
 
 def ask(url: str, key: str) -> tuple[str, str]:
-    """(request id, model version) of the answer, which is shown."""
+    """Ask the question and print the answer; return its request id and model version."""
     body = {
         "model": "assistant",
         "max_tokens": 48,
@@ -121,29 +121,32 @@ def predict(url: str, key: str, name: str, inputs: list[list[float]], truth: lis
     reply, request_id, model = call(url, key, f"/v1/predict/{name}", {"inputs": inputs})
     labels = [found["label"] for found in reply["predictions"]]
     right = sum(label == true for label, true in zip(labels, truth, strict=True))
-    print(f"\nPOST {url}/v1/predict/{name}  {model}, request {request_id}: {right} of {len(truth)} right", flush=True)
-    demand(right >= 0.9 * len(truth), f"{name} answers rightly")
+    print(f"\nPOST {url}/v1/predict/{name}  {model}, request {request_id}: {right} of {len(truth)} correct", flush=True)
+    require(right >= 0.9 * len(truth), f"{name} predicts at least 90 % of the rows correctly")
 
 
 def serve_and_change(model: str, classifiers: dict[str, str], folder: Path) -> None:
-    """Up with the plan's model; promote, ask, trace, roll back; the classifiers by the same verbs."""
+    """Start with the plan's model; promote, ask, trace and roll back; use the classifiers by the same verbs."""
     plan = str(OUTPUT / "plan.json")
-    run("plan", str(HERE / "needs.yaml"), "-o", plan)
-    started = told("up", plan, "--detach", "--port", "0")
+    run("plan", str(HERE / "needs.yaml"), "--best-effort", "-o", plan)
+    started = read_json("up", plan, "--detach", "--port", "0")
     try:
-        url, key = started["url"], told("key", "create", "--tenant", "demo")["key"]
+        url, key = started["url"], read_json("key", "create", "--tenant", "demo")["key"]
         ask(url, key)
         run("models", "promote", model)
         request_id, served = ask(url, key)
-        demand(served == model, "the promoted model answers")
+        require(served == model, "the promoted model answers")
         run("lineage", request_id)
-        chain = told("lineage", request_id)
-        demand(chain["model"] == model and bool(chain["run"]) and bool(chain["files"]), "an answer's lineage is whole")
+        chain = read_json("lineage", request_id)
+        require(
+            chain["model"] == model and bool(chain["run"]) and bool(chain["files"]),
+            "the lineage of an answer is complete",
+        )
         for name, version in classifiers.items():
             run("models", "promote", version)
             predict(url, key, name, *samples(folder, name))
         run("models", "rollback", "assistant")
-        demand(ask(url, key)[1] != model, "the rollback took the model back")
+        require(ask(url, key)[1] != model, "the former model answers after the rollback")
         run("models", "promote", model)
         run("status")
     finally:
@@ -151,7 +154,7 @@ def serve_and_change(model: str, classifiers: dict[str, str], folder: Path) -> N
 
 
 def samples(folder: Path, name: str) -> tuple[list[list[float]], list[str]]:
-    """Some rows of a classifier's source and what they are."""
+    """Return some rows of a classifier's source, and their labels."""
     file = next((folder / name).iterdir())
     read = gzip.open if file.suffix == ".gz" else open
     with read(file, "rt", encoding="utf-8", newline="") as lines:
@@ -163,20 +166,20 @@ def main() -> int:
     began = time.perf_counter()
     OUTPUT.mkdir(exist_ok=True)
     folder = OUTPUT / "corpus"
-    bring_data(folder)
+    ingest_data(folder)
     model = train_killed_and_resumed()["model"]
     classifiers = {}
     for name in ("digits", "shuttle"):
         run("train", str(HERE / f"train-{name}.yaml"))
-        runs = [found for found in told("runs", "list") if found["name"] == name]
+        runs = [found for found in read_json("runs", "list") if found["name"] == name]
         classifiers[name] = max(runs, key=lambda found: found["created_at"])["model"]
     for version in (model, *classifiers.values()):
         run("models", "evaluate", version)
     serve_and_change(model, classifiers, folder)
     for words in (("runs", "list"), ("models", "list"), ("models", "show", model), ("models", "history")):
         run(*words)
-    run("data", "show", told("models", "show", model)["lineage"]["dataset_version"])
-    print(f"\nall of it in {time.perf_counter() - began:.0f} s", flush=True)
+    run("data", "show", read_json("models", "show", model)["lineage"]["dataset_version"])
+    print(f"\nthe demo took {time.perf_counter() - began:.0f} s", flush=True)
     return 0
 
 

@@ -1,26 +1,26 @@
-"""Every error archwright raises on purpose, in one tree.
+"""The exceptions of archwright in one tree.
 
     ArchwrightError
-    |-- InputError           exit 2, HTTP 400   what the user gave is wrong; `where` says the place
+    |-- InputError           exit 2, HTTP 400   an input is wrong; `where` gives the place
     |   |-- NeedsError         AW-NEEDS-*       needs.yaml
     |   |-- PlanFileError      AW-FILE-*        plan.json and other files we read back
     |   |-- SettingsError      AW-SET-*         flags, ARCHWRIGHT_* variables, archwright.toml
-    |   `-- UsageError         AW-USE-*         a call that makes no sense
+    |   `-- UsageError         AW-USE-*         an invalid call
     |-- PlanError            exit 3, HTTP 409   AW-PLAN-*    no plan satisfies the needs
     |-- CatalogError         exit 4, HTTP 500   AW-CAT-*     a fact is missing or implausible
-    |-- MissingError         exit 5, HTTP 503   AW-GET-*     an extra, a model, a program is not here
-    |-- AccessError          exit 6, HTTP 401   AW-ACC-*     who are you, or you may not
-    |-- EngineError          exit 7, HTTP 503   AW-ENG-*     a model engine failed or is gone
+    |-- MissingError         exit 5, HTTP 503   AW-GET-*     an extra, a model or a program is not installed
+    |-- AccessError          exit 6, HTTP 401   AW-ACC-*     authentication or permission failed
+    |-- EngineError          exit 7, HTTP 503   AW-ENG-*     a model engine failed or ended
     |-- OperateError         exit 8, HTTP 503   AW-OPS-*     ports, disks, processes, the running platform
-    |-- StoreError           exit 8, HTTP 503   AW-STO-*     the database refuses
-    |-- ReconcileError       exit 9, HTTP 502   AW-REC-*     a measurement cannot be had
+    |-- StoreError           exit 8, HTTP 503   AW-STO-*     the database refused
+    |-- ReconcileError       exit 9, HTTP 502   AW-REC-*     a measurement is not possible
     |-- DataError            exit 10, HTTP 400  AW-DATA-*    a data set, a recipe, a file to ingest
     |-- TrainError           exit 11, HTTP 409  AW-TRN-*     a training spec or run
     |-- ModelError           exit 12, HTTP 409  AW-MOD-*     a model version, a gate, a promotion
-    |-- Refusal            the reply's status  AW-SRV-01   the gateway says no to a client (serving/http/errors.py)
-    `-- InternalError        exit 70, HTTP 500  AW-INT-01    our bug
+    |-- Refusal            the reply's status  AW-SRV-01   the gateway refuses a request (serving/http/errors.py)
+    `-- InternalError        exit 70, HTTP 500  AW-INT-01    a bug in archwright
 
-A code is stable: scripts may match on it. The message says what, `where` the place, `hint` what to do.
+Codes are stable, so scripts may match them. The message says what happened, `where` the place, `hint` what to do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 
 class ErrorLocation(NamedTuple):
-    """The place an error points at: a file, its 1-based line, the field's path in it."""
+    """The place of an error: a file, its 1-based line, the path of the field in it."""
 
     file: str | None = None
     line: int | None = None
@@ -49,13 +49,12 @@ _CONTROL_CHARACTERS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)
 
 
 def replace_control_characters(text: str) -> str:
-    """What a model or an engine said, without what a terminal would obey: it could rename windows and rewrite what
-    stands above."""
+    """Replace the control characters of foreign text: a terminal would obey them, for example to rewrite its lines."""
     return text.translate(_CONTROL_CHARACTERS)
 
 
 class ArchwrightError(Exception):
-    """Base of the tree. `nearest` holds spellings or values that would have been accepted."""
+    """Base of the tree. `nearest`: similar spellings or values that would be accepted."""
 
     exit_status = 1
     http_status = 500
@@ -75,17 +74,17 @@ class ArchwrightError(Exception):
         self.where = where or ErrorLocation()
         self.hint = hint
         self.nearest = nearest
-        # What there is to show in spite of the error: a plan without a choice still has its options.
+        # A result to show in spite of the error: a plan without a choice still has its options.
         self.result: object | None = None
 
     def lines(self) -> str:
-        """The three lines of the command line: what, where, what to do."""
+        """Format the three lines of the command line: what happened, where, what to do."""
         indent = " " * (len(self.code) + 2)
         parts = [f"{self.code}  {self.message}", f"{indent}{self.where}", f"{indent}{self.hint}"]
         return replace_control_characters("\n".join(part for part in parts if part.strip()))
 
     def as_dict(self) -> dict[str, object]:
-        """The form `--json` prints on standard error."""
+        """Return the form that `--json` prints on standard error."""
         return {
             "code": self.code,
             "message": self.message,
@@ -99,20 +98,16 @@ class InputError(ArchwrightError):
     exit_status, http_status = 2, 400
 
 
-class NeedsError(InputError):
-    pass
+class NeedsError(InputError): ...
 
 
-class PlanFileError(InputError):
-    pass
+class PlanFileError(InputError): ...
 
 
-class SettingsError(InputError):
-    pass
+class SettingsError(InputError): ...
 
 
-class UsageError(InputError):
-    pass
+class UsageError(InputError): ...
 
 
 class PlanError(ArchwrightError):
@@ -181,11 +176,11 @@ ERROR_CLASSES: dict[str, type[ArchwrightError]] = {
     "MOD": ModelError,
     "INT": InternalError,
 }
-"""The word of a code ("AW-TRN-20") and its class: how an error that crossed from another process is raised again."""
+"""The area of a code ("AW-TRN-20") and its class, to raise an error of another process again."""
 
 
 def missing_extra(extra: str, package: str, purpose: str) -> MissingError:
-    """The one answer to a package that is not installed: the exact line that installs it."""
+    """Build the error for a package that is not installed; the hint is the command that installs it."""
     return MissingError(
         "AW-GET-01",
         f"{purpose} needs the package {package}, which is not installed",
@@ -196,7 +191,7 @@ def missing_extra(extra: str, package: str, purpose: str) -> MissingError:
 
 @contextmanager
 def require_extra(extra: str, purpose: str) -> Iterator[None]:
-    """Around imports of what an extra brings. Raises MissingError AW-GET-01 for the first that is not installed."""
+    """Wrap imports of an extra's packages. Raises MissingError AW-GET-01 if a package is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -204,30 +199,29 @@ def require_extra(extra: str, purpose: str) -> Iterator[None]:
 
 
 def from_os_error(error: OSError) -> ArchwrightError:
-    """A full disk, a missing right or a taken port is the user's world, not our bug."""
+    """Translate a full disk, a missing permission or a port in use into an error of the user's system."""
     where = ErrorLocation(file=str(error.filename) if error.filename else None)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = ErrorLocation(where.file or "the home, or the folder written to")
-        return OperateError("AW-OPS-01", "the disk is full", where=where, hint="free space, then run it again")
+        where = ErrorLocation(where.file or "the home, or the output folder")
+        hint = "free disk space, then run the command again"
+        return OperateError("AW-OPS-01", "the disk is full", where=where, hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        hint = "check its owner and rights, or set ARCHWRIGHT_HOME elsewhere"
-        return OperateError("AW-OPS-02", f"not allowed: {error.strerror}", where=where, hint=hint)
+        hint = "check the owner and the permissions of the path, or set ARCHWRIGHT_HOME to another folder"
+        return OperateError("AW-OPS-02", f"permission denied: {error.strerror}", where=where, hint=hint)
     if error.errno == errno.EADDRINUSE:
-        hint = "stop what listens there, or choose another with --port"
+        hint = "stop the program that uses the port, or choose another port with --port"
         return OperateError("AW-OPS-03", "the port is already in use", where=where, hint=hint)
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return UsageError("AW-USE-01", f"cannot open it: {error.strerror}", where=where, hint="check the path")
-    return OperateError(
-        "AW-OPS-04", f"the system refused: {error.strerror or error}", where=where, hint="see the journal in the home"
-    )
+        return UsageError("AW-USE-01", f"cannot open the file: {error.strerror}", where=where, hint="check the path")
+    message = f"the system refused: {error.strerror or error}"
+    return OperateError("AW-OPS-04", message, where=where, hint="read the logs in the home")
 
 
 class boundary:
-    """The only broad catch of the product: command line, request handlers, worker loops stand behind it.
+    """The only broad `except`: the command line, request handlers and worker loops run inside it.
 
-    Lets ArchwrightError pass, turns system refusals into OperateError and anything else into InternalError
-    (its cause kept), so a caller has one type to answer with. A class, entered as often as wanted: each request passes
-    two of them, and a generator costs four times as much.
+    ArchwrightError passes; an OSError becomes an OperateError or UsageError, any other exception an InternalError with
+    its cause. Design: a class, because each request enters two boundaries, and a generator costs four times as much.
     """
 
     def __init__(self, kind: str) -> None:
@@ -245,5 +239,5 @@ class boundary:
             "AW-INT-01",
             f"a bug in archwright ({self._kind}): {type(error).__name__}: {error}",
             where=ErrorLocation(field=self._kind),
-            hint="please report it with what you typed; nothing you did was lost",
+            hint="report it together with the command; your data are unchanged",
         ) from error

@@ -1,4 +1,4 @@
-"""The home: the one place that knows paths. Nothing is created before something is written there.
+"""The home folder: the only module that knows paths. A folder is created when something is first written to it.
 
 `schema.json` in the root says which version of the stored formats a home holds and which program wrote it. A home
 without the file is version 0. `locate_home` migrates an older home and refuses a newer one.
@@ -39,19 +39,22 @@ class HomeSchema(msgspec.Struct, frozen=True):
 
 
 class Home:
-    """Paths below `root`, computed on access; folders are private to the user (0700)."""
+    """The paths below `root`, computed on access; folders are private to the user (0700)."""
 
     def __init__(self, root: str | Path) -> None:
-        """Raises SettingsError AW-SET-04 for a `~name` that nobody has."""
+        """Raises SettingsError AW-SET-04 for a `~name` of an unknown user."""
         try:
             self.root = Path(root).expanduser().absolute()
         except RuntimeError as error:
             raise SettingsError(
-                "AW-SET-04", f"no such home: {root}", where=ErrorLocation(field="home"), hint="give a full path"
+                "AW-SET-04",
+                f"{root} is the home of an unknown user",
+                where=ErrorLocation(field="home"),
+                hint="set a full path",
             ) from error
 
     def folder(self, *parts: str) -> Path:
-        """The folder, made when it is not there: one by one, since `parents=True` would leave those above readable."""
+        """Return the folder, created if absent, part by part: `parents=True` would leave its parents readable."""
         path = self.root
         if not path.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,7 @@ class Home:
         return path
 
     def migrate(self) -> None:
-        """Bring an existing home to SCHEMA_VERSION. Processes that do so at the same time wait for each other."""
+        """Migrate an existing home to SCHEMA_VERSION. Concurrent processes wait for each other."""
         pending = MIGRATIONS[self._read_schema_version() :]
         if not pending:
             return
@@ -118,7 +121,6 @@ class Home:
 
     @property
     def pepper(self) -> Path:
-        """The secret that keys are hashed with."""
         return self.folder("secrets") / "pepper"
 
     def model(self, sha256: str, form: str = "gguf") -> Path:
@@ -126,12 +128,11 @@ class Home:
         return self.folder("models") / f"{sha256}.{form}"
 
     def dequantised_base(self, sha256: str) -> Path:
-        """The dequantised twin of a quantised base model, made once for training by whoever needs it first."""
+        """The dequantised copy of a quantised base model, made by the first training run that needs it."""
         return self.folder("models", "bases") / sha256
 
     @property
     def lake(self) -> Path:
-        """The data lake: catalog, tables, cards."""
         return self.folder("lake")
 
     def run(self, run: str) -> Path:
@@ -139,47 +140,46 @@ class Home:
         return self.folder("runs", run)
 
     def worker_group(self, run: str) -> Path:
-        """What the workers of a run tell each other and whoever started them."""
+        """The messages between the workers of a run and the process that started them."""
         return self.folder("runs", run, "crew")
 
     def ray_session(self, run: str) -> Path:
-        """Where a Ray started for a run keeps its sessions: not in the home, its Unix sockets are 65 bytes longer."""
+        """The sessions of a run's Ray: outside the home, because Ray adds 65 bytes to the paths of its sockets."""
         name = hashlib.sha256(os.fsencode(self.root / run)).hexdigest()[:12]
         return _private_folder(Path(tempfile.gettempdir()) / f"aw-{name}")
 
     @property
     def ray_token(self) -> Path:
-        """What lets into a Ray that was started here."""
+        """The token of a Ray that was started here."""
         return self.folder("secrets") / "ray-token"
 
     @property
     def machine_facts(self) -> Path:
-        """The probe's result: the measured layer of the catalog. Its folder is made by the probe, not by a reader."""
+        """The result of the probe: the measured layer of the catalog. Only the probe creates its folder."""
         return self.root / "measured" / "machine.json"
 
     @property
     def catalog_overlay(self) -> Path:
-        """The user's own facts, laid over the shipped catalog; optional."""
+        """The user's own facts, which override the shipped catalog; optional."""
         return self.root / "catalog" / "user.yaml"
 
     @property
     def catalog_refreshed(self) -> Path:
-        """What `catalog refresh` brought: one file per generation. Its folder is made by the refresh."""
+        """The facts of `catalog refresh`: one file per generation. Only the refresh creates its folder."""
         return self.root / "catalog" / "refreshed"
 
     @property
     def write_ahead_log(self) -> Path:
-        """What was written down and is not in the store yet."""
+        """The records that are not in the store yet."""
         return self.folder("ledger")
 
     @property
     def counters(self) -> Path:
-        """The gateway's counters, a file for each process that serves."""
+        """The gateway's counters: one file per serving process."""
         return self.folder("run", "counters")
 
     @property
     def plan(self) -> Path:
-        """The plan the platform was last brought up with."""
         return self.folder("run") / "plan.json"
 
     @property
@@ -192,7 +192,7 @@ class Home:
 
     @property
     def shared_tables(self) -> Path:
-        """What the worker processes of this machine share."""
+        """The tables that the worker processes of this machine share."""
         return self.folder("run", "slates")
 
     def config(self, process: str) -> Path:
@@ -202,7 +202,7 @@ class Home:
         return self.folder("logs") / f"{process}.log"
 
     def socket(self, process: str) -> Path:
-        """A Unix socket for `process`; beside the home's temporary twin when the home's path is too long."""
+        """The Unix socket of `process`; in a temporary folder if the path of the home is too long."""
         path = self.folder("run") / f"{process}.sock"
         if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
             return path
@@ -230,15 +230,15 @@ def locate_home(chosen: Settings) -> Home:
 
 
 def _private_folder(folder: Path) -> Path:
-    """A folder of ours where everybody may write."""
+    """Create a private folder in a place where every user may write. Raises PermissionError if another user owns it."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.lstat().st_uid != os.getuid():  # not stat: a link of somebody else's may point at a folder of ours
+    if folder.lstat().st_uid != os.getuid():  # not stat: a link of another user may point at our folder
         raise PermissionError(1, "belongs to another user", str(folder))
     return folder
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write beside `path` and rename over it: a crash leaves the old file or the new one, never half of it."""
+    """Write a temporary file and rename it to `path`: a crash leaves the old or the new file, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -254,5 +254,4 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """`write_atomic` of the value as JSON that people can read."""
     write_atomic(path, msgspec.json.format(msgspec.json.encode(value)))

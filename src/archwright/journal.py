@@ -1,6 +1,6 @@
-"""The structured log: one JSON object a line, written to a stream the process was given.
+"""The structured log: one JSON object per line, written to a stream; and the steps of long commands.
 
-Never holds prompt content, keys or other secrets: callers pass ids and counts.
+The log holds no prompts, keys or other secrets: callers pass ids and counts.
 """
 
 from __future__ import annotations
@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TextIO
 
+StepListener = Callable[[str], None]
+_step_listener: ContextVar[StepListener | None] = ContextVar("step listener", default=None)
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 
 
 class Journal:
-    """`process` names the writer; entries below `level` are dropped. One write call an entry, so lines stay whole.
+    """A log of one process; entries below `level` are dropped. An entry is one write call, so lines stay whole.
 
-    A full disk or a closed stream costs the entry, never the work it tells about; `lost` counts them.
+    A full disk or a closed stream loses the entry and never fails the caller; `lost` counts such entries.
     """
 
     def __init__(
@@ -52,3 +56,22 @@ class Journal:
 
     def error(self, event: str, **fields: object) -> None:
         self.write("error", event, **fields)
+
+
+@contextmanager
+def listen_to_steps(listener: StepListener) -> Iterator[None]:
+    """Pass the steps that the work inside reports to `listener`."""
+    token = _step_listener.set(listener)
+    try:
+        yield
+    finally:
+        _step_listener.reset(token)
+
+
+def report_step(name: str) -> None:
+    """Report that a step of a long command begins. Does nothing without a listener.
+
+    Design: a context variable, so that the planner needs no parameter for it.
+    """
+    if (listener := _step_listener.get()) is not None:
+        listener(name)

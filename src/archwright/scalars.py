@@ -1,14 +1,14 @@
 """Plain scalars as YAML 1.2 (core schema) reads them.
 
-PyYAML follows YAML 1.1, where the country `NO` is false, `12:30:45` is a number and `1e3` is a text. Here the
-rules of YAML 1.2.2, section 10.3.2, hold.
+PyYAML follows YAML 1.1, where the country `NO` is false, `12:30:45` is a number and `1e3` is a text. This module
+follows YAML 1.2.2, section 10.3.2.
 """
 
 from __future__ import annotations
 
 import re
 
-# A number longer than this is no number anyone meant, and Python refuses to convert integers beyond 4,300 digits.
+# A longer text stays a text: Python refuses to convert integers beyond 4,300 digits.
 NUMBER_CHARACTERS = 100
 
 _WORDS: dict[str, bool | float | None] = {
@@ -26,7 +26,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.A
 
 
 def resolve_scalar(text: str) -> str | int | float | bool | None:
-    """The value of an unquoted scalar; what no rule matches stays the text it is."""
+    """Return the value of an unquoted scalar; a text that matches no rule stays a text."""
     if text in _WORDS:
         return _WORDS[text]
     if len(text) > NUMBER_CHARACTERS:

@@ -1,7 +1,7 @@
 """Frozen settings; the only reader of the environment.
 
-Order: flag > ARCHWRIGHT_* variable > archwright.toml of the working folder > default. Every value remembers
-where it came from, which `archwright settings` prints.
+Order: flag > ARCHWRIGHT_* variable > archwright.toml of the working folder > default. Every value keeps its source,
+which `archwright settings` prints.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -20,10 +21,13 @@ PREFIX = "ARCHWRIGHT_"
 
 @dataclass(frozen=True)
 class Settings:
-    """One instance is made per process and passed down. Ports: 0 means any free one; of `admin_port`, where the
-    gateway's administration listens, none. `cache` says which answers the gateway gives again. `ray_address` is the
-    HOST:PORT of a Ray cluster, for data steps and for runs with several workers; empty means this machine. `otlp_url`
-    is the root of an OpenTelemetry collector that gets the gateway's traces; empty means none."""
+    """The settings of a process, loaded once and passed down.
+
+    `port`: 0 selects any free port. `admin_port`: the gateway's administration interface; 0: none. `cache`: the
+    responses that the gateway caches. `ray_address`: HOST:PORT of a Ray cluster for data steps and runs with several
+    workers; empty: this machine. `otlp_url`: the root of an OpenTelemetry collector for the gateway's traces; empty:
+    none.
+    """
 
     home: str = "~/.archwright"
     host: str = "127.0.0.1"
@@ -45,7 +49,7 @@ NAMES = tuple(f.name for f in fields(Settings) if f.name != "sources")
 
 
 def load(flags: Mapping[str, object] | None = None, folder: Path | None = None) -> Settings:
-    """Settings in force. Raises SettingsError (AW-SET-01 unknown name, AW-SET-02 bad value, AW-SET-03 bad file)."""
+    """Load the settings in force. Raises SettingsError AW-SET-01 (unknown name), -02 (bad value), -03 (bad file)."""
     values: dict[str, object] = {}
     sources: dict[str, str] = dict.fromkeys(NAMES, "default")
     layers = [
@@ -61,11 +65,7 @@ def load(flags: Mapping[str, object] | None = None, folder: Path | None = None) 
 
 
 def _from_environment() -> dict[str, object]:
-    return {
-        name: os.environ[PREFIX + name.upper()]
-        for name in NAMES
-        if os.environ.get(PREFIX + name.upper()) not in (None, "")
-    }
+    return {name: value for name in NAMES if (value := os.environ.get(PREFIX + name.upper()))}
 
 
 def _from_file(path: Path) -> dict[str, object]:
@@ -74,53 +74,44 @@ def _from_file(path: Path) -> dict[str, object]:
     try:
         return dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError("AW-SET-03", f"not valid TOML: {error}", where=ErrorLocation(str(path))) from error
+        message, where = f"the file is not valid TOML: {error}", ErrorLocation(str(path))
+        raise SettingsError("AW-SET-03", message, where=where, hint="correct the file") from error
 
 
 def _check_value(name: str, value: object, source: str) -> object:
+    where, hint = ErrorLocation(source, None, name), f"correct the setting {name}"
     if name not in NAMES:
         raise SettingsError(
-            "AW-SET-01",
-            f"unknown setting {name!r}",
-            where=ErrorLocation(source, None, name),
-            hint=f"known: {', '.join(NAMES)}",
+            "AW-SET-01", f"unknown setting {name!r}", where=where, hint=f"use one of {', '.join(NAMES)}"
         )
-    if name not in PORTS:
-        if name in CHOICES and value not in CHOICES[name]:
-            message = f"{name} must be one of {', '.join(CHOICES[name])}, not {value!r}"
-            raise SettingsError("AW-SET-02", message, where=ErrorLocation(source, None, name))
-        if name == "otlp_url" and value and not str(value).startswith(("http://", "https://")):
-            message = f"{name} must be an http or https URL, not {value!r}"
-            hint = "the collector's root for OTLP over HTTP, such as http://localhost:4318"
-            raise SettingsError("AW-SET-02", message, where=ErrorLocation(source, None, name), hint=hint)
-        if isinstance(value, str):
-            return value
-        raise SettingsError("AW-SET-02", f"{name} must be a text", where=ErrorLocation(source, None, name))
-    try:
-        port = int(str(value))
-    except ValueError:
-        port = -1
-    if not 0 <= port <= 65535:
-        raise SettingsError(
-            "AW-SET-02",
-            f"{name} must be 0 to 65535, not {value!r}",
-            where=ErrorLocation(source, None, name),
-            hint="try 8470",
-        )
-    return port
+    if name in PORTS:
+        with suppress(ValueError):
+            if 0 <= int(str(value)) <= 65535:
+                return int(str(value))
+        message, hint = f"{name} must be 0 to 65535, not {value!r}", "set a port, for example 8470"
+    elif name in CHOICES and value not in CHOICES[name]:
+        message = f"{name} must be one of {', '.join(CHOICES[name])}, not {value!r}"
+    elif name == "otlp_url" and value and not str(value).startswith(("http://", "https://")):
+        message = f"{name} must be an http or https URL, not {value!r}"
+        hint = "set the collector's root for OTLP over HTTP, such as http://localhost:4318"
+    elif isinstance(value, str):
+        return value
+    else:
+        message = f"{name} must be a text"
+    raise SettingsError("AW-SET-02", message, where=where, hint=hint)
 
 
 def read_variable(name: str) -> str | None:
-    """The value of a variable the user named (`bench --key-env NAME`)."""
+    """Return the value of a variable that the user names (`bench --key-env NAME`)."""
     return os.environ.get(name)
 
 
 def child_environment(extra: Mapping[str, str] | None = None, *, without: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment for a child process: ours, less `without`, plus `extra`."""
+    """Return the environment for a child process: ours without `without`, plus `extra`."""
     kept = {name: value for name, value in os.environ.items() if name not in without}
     return {**kept, **(extra or {})}
 
 
 def disable_telemetry() -> None:
-    """Before a library with telemetry is loaded: none of it, and no progress bars among our output."""
+    """Switch off telemetry and progress bars of libraries; call it before they are imported."""
     os.environ.update(DO_NOT_TRACK="1", DAFT_ANALYTICS_ENABLED="0", DAFT_PROGRESS_BAR="0", RAY_USAGE_STATS_ENABLED="0")

@@ -1,13 +1,13 @@
-"""The only speaker of SQL: append-only tables of records, in SQLite by default, in PostgreSQL by URL.
+"""The only module with SQL: append-only tables of records, in SQLite by default, in PostgreSQL by URL.
 
-A room declares a Table (its name, its record type, what is unique, what is indexed); the store makes columns from
-the record's fields (text, integers, floats, booleans, bytes; anything else as JSON) and adds `seq`, the order of
-arrival: seen in that order too, so whoever read up to a seq has missed nothing below it. Rows are never changed;
-`prune` drops old observations, `merge` adds counts up, nothing else is deleted, and a seq is never given twice. A
-record may gain fields with defaults: the table gains the column, and older rows answer the default.
+A RecordTable declares its name, record type, unique columns and indexes. The store makes columns from the record's
+fields (text, integers, floats, booleans, bytes; others as JSON) and adds `seq`, the order of arrival. Rows become
+visible in that order, so a reader that has read up to a seq has missed no earlier row. Rows are never changed; `prune`
+deletes old observations, `merge` adds up counts, nothing else is deleted, and a seq is never reused. If a record gains
+a field with a default, the table gains the column, and older rows return the default.
 
-SQLite runs in WAL mode with synchronous=NORMAL: a committed row survives kill -9 of every process; a power cut
-may lose the last commits but never corrupts.
+SQLite runs in WAL mode with synchronous=NORMAL: a committed row survives SIGKILL of every process; a power failure may
+lose the last commits but never corrupts the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WAL_TRIES, WAL_RETRY_S = 100, 0.02
 
 @dataclass(frozen=True)
 class RecordTable(Generic[R]):
-    """A table of `record`s; `unique` columns together identify a row, `index` columns are searched."""
+    """A table of records; the `unique` columns together identify a row, the `index` columns are searched."""
 
     name: str
     record: type[R]
@@ -44,7 +44,7 @@ class RecordTable(Generic[R]):
 
 @dataclass(frozen=True)
 class ColumnRange:
-    """Rows whose `column` lies in [since, until]; None is open."""
+    """Rows with `column` in [since, until]; None is open."""
 
     column: str
     since: float | None = None
@@ -54,8 +54,8 @@ class ColumnRange:
 ColumnRanges = ColumnRange | tuple[ColumnRange, ...] | None
 TableRows = Sequence[tuple[RecordTable[Any], Sequence[Any]]]
 ReplacedRows = tuple[RecordTable[Any], int, int]
-INSERT_BATCH_ROWS = 500  # rows at once: more cost memory, and no less time
-# A server whose host is gone without a word is given up, where the system would wait for a quarter of an hour.
+INSERT_BATCH_ROWS = 500  # more rows per statement cost memory and save no time
+# Detects a dead host within seconds; the defaults of the system take 15 minutes.
 POSTGRES_TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5}
 
 
@@ -74,7 +74,7 @@ _PLAIN_COLUMN_TYPES: _ColumnTypes = {
 
 
 def _column_type(annotation: object) -> type[sa.types.TypeEngine[Any]] | None:
-    """The SQL type of a plain field (Optional or not); None means JSON."""
+    """Return the SQL type of a plain field (Optional or not); None means JSON."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         plain = [a for a in typing.get_args(annotation) if a is not type(None)]
         return _column_type(plain[0]) if len(plain) == 1 else None
@@ -84,8 +84,7 @@ def _column_type(annotation: object) -> type[sa.types.TypeEngine[Any]] | None:
 
 
 class _FieldLayout(NamedTuple):
-    """How one field of a record is kept. `decode` is None for a plain column; `default` answers for rows older than
-    the field."""
+    """How a field is stored. `decode` is None for a plain column; `default` is for rows older than the field."""
 
     name: str
     column: type[sa.types.TypeEngine[Any]]
@@ -94,7 +93,7 @@ class _FieldLayout(NamedTuple):
 
 
 def _read_layout(record: type[Any]) -> tuple[_FieldLayout, ...]:
-    """The fields of a record type, worked out once: reading the annotations costs more than storing a row."""
+    """Read the fields of a record type; cached, because this costs more than storing a row."""
     hints = typing.get_type_hints(record)
     made = []
     for field in msgspec.structs.fields(record):
@@ -116,50 +115,50 @@ def _default_factory(field: msgspec.structs.FieldInfo) -> Callable[[], object] |
 
 
 class Store:
-    """Opens at first use. Safe to share between threads; a process opens its own."""
+    """A database that opens at first use. Threads may share it; every process opens its own."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._tables: dict[str, sa.Table] = {}
-        self._questions: dict[tuple[RecordTable[Any], ...], sa.Select[Any]] = {}
-        self._making = threading.Lock()
+        self._newest_queries: dict[tuple[RecordTable[Any], ...], sa.Select[Any]] = {}
+        self._define_lock = threading.Lock()
         self._pinned = threading.local()
         try:
-            said = sa.make_url(url)
-            patient = said.get_backend_name() == "postgresql"
-            patience = {name: most for name, most in POSTGRES_TIMEOUTS.items() if patient and name not in said.query}
-            self._engine = sa.create_engine(said, pool_pre_ping=patient, connect_args=patience)
+            parsed = sa.make_url(url)
+            remote = parsed.get_backend_name() == "postgresql"
+            timeouts = {name: most for name, most in POSTGRES_TIMEOUTS.items() if remote and name not in parsed.query}
+            self._engine = sa.create_engine(parsed, pool_pre_ping=remote, connect_args=timeouts)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ValueError) as error:
-            raise StoreError(
-                "AW-STO-03", f"not a database URL: {error}", hint="sqlite:///FILE or postgresql+psycopg://HOST/NAME"
-            ) from error
+            message, where = f"invalid database URL: {error}", ErrorLocation(field="database_url")
+            hint = "use sqlite:///FILE or postgresql+psycopg://HOST/NAME"
+            raise StoreError("AW-STO-03", message, where=where, hint=hint) from error
         except ModuleNotFoundError as error:
             raise missing_extra("postgres", str(error.name), "this database URL") from error
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
 
     def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
-        """Append rows in one transaction; how it fails, `append_together` says."""
         self.append_together(((table, rows),))
 
-    def append_together(self, lots: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None) -> None:
-        """Append the rows of several tables in one transaction: all of them, or none; `synced`: a power cut does not
-        take them back. `instead` of a table's rows up to a number, of which there are so many: these go.
+    def append_together(self, tables: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None) -> None:
+        """Append the rows of several tables in one transaction.
 
-        Raises Conflict (AW-STO-02; also where there are not as many any more: somebody else was first), or StoreError:
-        AW-STO-01 the database refuses, AW-STO-07 no value to store.
+        `synced`: the rows survive a power failure. `instead` (table, seq, count): delete the table's rows up to seq in
+        the same transaction. Raises ConflictError AW-STO-02 (a row exists, or the deleted rows were not `count`),
+        StoreError AW-STO-01 (the database refuses), AW-STO-07 (a value cannot be stored).
         """
-        filled = [(self._table(table), rows) for table, rows in lots if rows]
+        filled = [(self._table(table), rows) for table, rows in tables if rows]
         if not filled:
             return
-        gone = [] if instead is None else [(self._table(instead[0]), instead)]
+        replaced = [] if instead is None else [(self._table(instead[0]), instead)]
         with self._translate_errors(), self._engine.begin() as connection:
-            if synced and connection.dialect.name == "sqlite":  # the connection stays so
+            if synced and connection.dialect.name == "sqlite":  # for the lifetime of the connection
                 connection.exec_driver_sql("PRAGMA synchronous=FULL")
-            _lock_tables(connection, *(columns for columns, _ in (*filled, *gone)))
-            for columns, (_, upto, count) in gone:
+            _lock_tables(connection, *(columns for columns, _ in (*filled, *replaced)))
+            for columns, (_, upto, count) in replaced:
                 if connection.execute(columns.delete().where(columns.c.seq <= upto)).rowcount != count:
-                    raise ConflictError("AW-STO-02", "these rows are gone", where=ErrorLocation(columns.name))
+                    message, where = "another process replaced these rows", ErrorLocation(columns.name)
+                    raise ConflictError("AW-STO-02", message, where=where, hint="read the rows again")
             for columns, rows in filled:
                 for start in range(0, len(rows), INSERT_BATCH_ROWS):
                     connection.execute(
@@ -175,7 +174,7 @@ class Store:
         newest_first: bool = False,
         limit: int | None = None,
     ) -> list[R]:
-        """Rows matching `where` (column = value) and `span`, in order of arrival."""
+        """Return the rows that match `where` (column = value) and `span`, in order of arrival."""
         conditions = _where_conditions(self._table(table), where, span)
         return [row for _seq, row in self._select_rows(table, conditions, limit, newest_first=newest_first)]
 
@@ -188,8 +187,10 @@ class Store:
         *,
         newest_first: bool = False,
     ) -> list[tuple[int, R]]:
-        """Rows that come after the one numbered `after`, each with its number: for readers that go on from there.
-        With `newest_first` they come before it (0: from the newest on)."""
+        """Return (seq, row) of the rows after the seq `after`, for readers that continue from there.
+
+        With `newest_first`: the rows before it (0: from the newest on).
+        """
         columns = self._table(table)
         conditions, seq = _where_conditions(columns, None, span), columns.c.seq
         if after or not newest_first:
@@ -214,23 +215,25 @@ class Store:
         where: Mapping[str, object] | None = None,
         span: ColumnRanges = None,
     ) -> Sequence[tuple[Any, ...]]:
-        """Some columns of the rows as they are stored (JSON as text), in order of arrival: for readers of many."""
+        """Return some columns of the rows as stored (JSON as text), in order of arrival; faster than whole rows."""
         columns = self._table(table)
         query = sa.select(*[columns.c[name] for name in names]).where(*_where_conditions(columns, where, span))
         with self._translate_errors(), self._read_connection() as connection:
             return connection.execute(query.order_by(columns.c.seq)).all()
 
     def sums(self, table: RecordTable[R], by: tuple[str, ...], of: tuple[str, ...]) -> list[tuple[Any, ...]]:
-        """For each distinct `by`: its values, then the sums of the integer columns `of`; of no rows, nothing."""
+        """Return for each distinct `by` its values, then the sums of the integer columns `of`."""
         columns = self._table(table)
         with self._translate_errors(), self._read_connection() as connection:
             found = connection.execute(_select_sums(columns, by, of)).all()
         return [(*row[: len(by)], *map(int, row[len(by) :])) for row in found if row[-1] is not None]
 
     def merge(self, table: RecordTable[R], by: tuple[str, ...], of: tuple[str, ...]) -> int:
-        """Put one row with the sums of `of` in the place of all that agree in `by`, together every field but `seq`;
-        returns how many rows there are then. In one transaction, and what `sums` answers stays the same: others may
-        append, read and merge meanwhile."""
+        """Replace all rows that agree in `by` by one row with the sums of `of`; return the number of rows left.
+
+        `by` and `of` together are all fields but `seq`. One transaction; `sums` returns the same before and after, and
+        other processes may append, read and merge at the same time.
+        """
         columns = self._table(table)
         (last,) = self.newest_seq(table)
         with self._translate_errors(), self._engine.begin() as connection:
@@ -242,12 +245,12 @@ class Store:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """While inside, this thread's reads all see the store as it was at the first of them."""
+        """Give all reads of this thread one consistent view: the store at the first read."""
         with self._translate_errors(), self._engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execution_options(isolation_level="REPEATABLE READ")
             else:
-                connection.exec_driver_sql("BEGIN")  # the driver opens a transaction for writes alone
+                connection.exec_driver_sql("BEGIN")  # the driver opens a transaction only for writes
             self._pinned.connection = connection
             try:
                 yield
@@ -255,16 +258,15 @@ class Store:
                 self._pinned.connection = None
 
     def newest_seq(self, *tables: RecordTable[Any]) -> tuple[int, ...]:
-        """The number of the newest row of each, 0 when empty, in one question: a cheap way to see whether anything was
-        appended."""
-        if tables not in self._questions:
+        """Return the seq of the newest row of each table, 0 if empty, in one query: a cheap check for new rows."""
+        if tables not in self._newest_queries:
             numbers = [sa.select(sa.func.max(self._table(table).c.seq)).scalar_subquery() for table in tables]
-            self._questions[tables] = sa.select(*numbers)
+            self._newest_queries[tables] = sa.select(*numbers)
         with self._translate_errors(), self._read_connection() as connection:
-            return tuple(int(number or 0) for number in connection.execute(self._questions[tables]).one())
+            return tuple(int(number or 0) for number in connection.execute(self._newest_queries[tables]).one())
 
     def prune(self, table: RecordTable[R], span: ColumnRange) -> int:
-        """Drop rows of `span`; returns how many."""
+        """Delete the rows of `span`; return their number."""
         columns = self._table(table)
         with self._translate_errors(), self._engine.begin() as connection:
             return int(connection.execute(columns.delete().where(*_where_conditions(columns, None, span))).rowcount)
@@ -278,7 +280,7 @@ class Store:
 
     def _table(self, table: RecordTable[R]) -> sa.Table:
         if table.name not in self._tables:
-            with self._making:
+            with self._define_lock:
                 if table.name not in self._tables:
                     self._tables[table.name] = self._define_table(table)
         return self._tables[table.name]
@@ -297,7 +299,6 @@ class Store:
         return made
 
     def _create_table(self, made: sa.Table) -> None:
-        """Create the table; two processes may do so at once, and the loser is content."""
         try:
             made.create(self._engine, checkfirst=True)
         except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
@@ -305,7 +306,6 @@ class Store:
                 raise
 
     def _add_missing_columns(self, made: sa.Table) -> None:
-        """Add the columns of fields that the record gained since the table was made."""
         quote = self._engine.dialect.identifier_preparer.quote
         for column in self._missing_columns(made):
             kind = column.type.compile(self._engine.dialect)
@@ -328,7 +328,7 @@ class _NotStorableError(ValueError): ...
 
 
 class _ErrorTranslator:
-    """Turns the driver's errors into ours; the URL is shown without its password."""
+    """Translates the errors of the driver; the URL is shown without its password."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -338,24 +338,23 @@ class _ErrorTranslator:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sa.exc.IntegrityError):
-            raise ConflictError("AW-STO-02", "it exists already", where=ErrorLocation(self._url)) from error
+            message, hint = "a row with these unique values exists already", "choose another name or id"
+            raise ConflictError("AW-STO-02", message, where=ErrorLocation(self._url), hint=hint) from error
         if isinstance(error, sa.exc.DBAPIError):
             reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason given"
-            there = "check that the database is there, writable, and its disk not full"
-            hint = "free disk space" if "full" in reason else there
-            raise StoreError(
-                "AW-STO-01", f"the store refuses: {reason}", where=ErrorLocation(self._url), hint=hint
-            ) from error
+            hint = "check that the database exists and is writable, and that its disk has free space"
+            hint = "free disk space" if "full" in reason else hint
+            where = ErrorLocation(self._url)
+            raise StoreError("AW-STO-01", f"the database refused: {reason}", where=where, hint=hint) from error
         if isinstance(error, (OverflowError, UnicodeEncodeError, _NotStorableError)):
-            hint = "numbers: finite, integers of 64 bits; texts: valid Unicode"
-            raise StoreError(
-                "AW-STO-07", f"no value to store: {error}", where=ErrorLocation(self._url), hint=hint
-            ) from error
+            hint = "use finite numbers, integers of 64 bits, and valid Unicode"
+            where = ErrorLocation(self._url)
+            raise StoreError("AW-STO-07", f"a value cannot be stored: {error}", where=where, hint=hint) from error
 
 
 def _lock_tables(connection: sa.Connection, *tables: sa.Table) -> None:
-    """Writers of a table one after the other. PostgreSQL hands sequences out before commit: without a lock a later
-    seq could be seen first. SQLite has one writer anyway."""
+    """Serialise the writers of a table. PostgreSQL assigns a seq before the commit, so without a lock a later seq could
+    become visible first. SQLite has one writer at a time."""
     if connection.dialect.name == "postgresql":
         for name in sorted(table.name for table in tables):
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(name))))
@@ -369,7 +368,7 @@ def _select_sums(columns: sa.Table, by: tuple[str, ...], of: tuple[str, ...]) ->
 def _sqlite_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=10000")
-    # Of two processes that make a new database WAL at once SQLite refuses one without waiting: it asks again.
+    # If two processes switch a new database to WAL at once, SQLite refuses one of them without waiting.
     for _ in range(WAL_TRIES):
         with suppress(connection.OperationalError):
             cursor.execute("PRAGMA journal_mode=WAL")

@@ -1,4 +1,4 @@
-"""Facts through the public functions and the shell: shown, checked, refreshed, compared, rolled back."""
+"""Facts through the API and the shell: shown, checked, refreshed, compared, rolled back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bring(home: Home) -> Path:
 
 @pytest.fixture
 def bought(null_plan: Plan) -> Plan:
-    """A plan whose bases name an offer and a hosted model that the samples change, and one that they do not."""
+    """A plan that rests on an offer and a hosted model that the samples change, and on an unchanged offer."""
     facts = (f"{P5}: 55.04 USD/h, somebody", "gemini gemini-3.6-flash: somebody", "aws:us-east-1:g5.xlarge: 1 USD/h")
     basis = Basis(id="price.bought", kind="quoted", stratum="", definition="prices", facts=facts)
     return replace(null_plan, bases=(*null_plan.bases, basis))
@@ -103,7 +103,7 @@ def test_the_check_runs_the_gates_and_says_how_old_things_are(home: Home, capsys
     assert offers.rows == len(load_catalog().offers) and offers.stale > 0
     assert "TPUv6e" in check.unpriced and check.refreshed_on == "" and len(check.digest) == 64
     assert main(["catalog", "check"]) == 0
-    assert "ages counted at" in capsys.readouterr().out
+    assert "ages as of" in capsys.readouterr().out
 
 
 def test_a_wrong_fact_of_the_user_fails_the_check(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +120,7 @@ def test_a_refresh_is_reported_compared_audited_and_rolled_back(
     home: Home, bring: Path, bought: Plan, null_plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["catalog", "diff"]) == 0
-    assert "nothing was refreshed" in capsys.readouterr().out
+    assert "no refreshed facts" in capsys.readouterr().out
     assert main(["catalog", "refresh", "--from", str(bring)]) == 0
     out = capsys.readouterr().out
     for said in ("generation 0001", "gate usable-memory", "gemini:gemini-3.6-flash", "*skypilot*nebius*.csv"):
@@ -133,7 +133,7 @@ def test_a_refresh_is_reported_compared_audited_and_rolled_back(
     assert main(["catalog", "diff", "plan.json"]) == 0
     assert f"rests on {P5}" in capsys.readouterr().out.replace("\n", " ")
     assert main(["catalog", "diff", "other.json"]) == 0
-    assert "no plan at hand" in capsys.readouterr().out
+    assert "none of the plans found" in capsys.readouterr().out
     assert main(["catalog", "refresh", "--rollback"]) == 0
     assert "the shipped facts are in force" in capsys.readouterr().out
     assert api.catalog.show(P5).chain[0].layer == "shipped"

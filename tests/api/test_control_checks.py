@@ -1,4 +1,4 @@
-"""Controls as promises: what the running platform is asked, and what counts as held."""
+"""The checks of predicted controls against the running platform."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from archwright.contract.evidence import Control, Measurement
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.home import Home
-from archwright.monitor.wal import writer as books
+from archwright.monitor.wal import writer as wal_writer
 from archwright.monitor.wal.compaction import BLOCKS
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.evidence.controls import CHECKED_CONTROLS, predict_controls
@@ -28,7 +28,7 @@ HERE = "http://127.0.0.1:1"
 
 
 class Gateway(BaseHTTPRequestHandler):
-    """Answers 401, but 200 on the paths in `open_paths`."""
+    """A gateway that answers 401, and 200 on `open_paths`."""
 
     open_paths: frozenset[str] = frozenset()
     asked: list[tuple[str, str, str | None]] = []
@@ -138,7 +138,7 @@ def deny(number: int) -> AuditEvent:
 
 @pytest.mark.process
 def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, socket_enabled: None) -> None:
-    ledger = books.WalWriter(store, home)
+    ledger = wal_writer.WalWriter(store, home)
     log = AuditLog(ledger)
     for number in range(3):
         log.record(deny(number))
@@ -166,7 +166,7 @@ def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, 
 )
 def test_in_the_clear_only_on_the_loopback_address(url: str, held: float, store: Store) -> None:
     proof = CHECKS["platform.tls"](PlatformConnection(url, None, store))
-    assert proof is not None and proof.held / proof.asked == held
+    assert proof is not None and proof.held / proof.checked == held
 
 
 def test_other_promises_are_left_alone(null_plan: Plan, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The verbs of the lake as they are typed: what they do, print and record."""
+"""The verbs of the lake: their effects, output and records."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ def actions(home: Home) -> list[tuple[str, str]]:
         store.close()
 
 
-def typed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def run_text(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(words) == 0
     return capsys.readouterr().out
 
 
 def test_the_verbs_one_after_the_other(source: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no data set yet" in typed(capsys, "data", "list")
-    out = typed(capsys, "data", "ingest", str(source), "--name", "docs", "--licence", "CC0-1.0")
+    assert "no data set yet" in run_text(capsys, "data", "list")
+    out = run_text(capsys, "data", "ingest", str(source), "--name", "docs", "--licence", "CC0-1.0")
     assert "docs@v1\n  3 rows, 4 columns, 1 file" in out
     assert "left out         1  quarantine: not JSON" in out
-    assert "passed over         .hidden: hidden" in out
-    again = json.loads(typed(capsys, "data", "ingest", str(source), "--name", "docs", "--json"))
+    assert "skipped             .hidden: hidden" in out
+    again = json.loads(run_text(capsys, "data", "ingest", str(source), "--name", "docs", "--json"))
     assert (again["id"], again["new"], again["passed_over"]) == ("docs@v1", False, [".hidden: hidden"])
-    assert "nothing has changed" in typed(capsys, "data", "ingest", str(source), "--name", "docs")
-    out = typed(capsys, "data", "refine", "recipe.yaml")
+    assert "nothing changed" in run_text(capsys, "data", "ingest", str(source), "--name", "docs")
+    out = run_text(capsys, "data", "refine", "recipe.yaml")
     assert "redacted         1  email" in out
-    refined = json.loads(typed(capsys, "data", "refine", "recipe.yaml", "--json"))
+    refined = json.loads(run_text(capsys, "data", "refine", "recipe.yaml", "--json"))
     assert (refined["id"], refined["new"], refined["rows"]) == ("docs-clean@v1", False, 2)
-    listed = json.loads(typed(capsys, "data", "list", "--json"))
+    listed = json.loads(run_text(capsys, "data", "list", "--json"))
     assert [version["id"] for version in listed] == ["docs@v1", "docs-clean@v1"]
     assert "new" not in listed[0]
-    lines = typed(capsys, "data", "list").splitlines()
+    lines = run_text(capsys, "data", "list").splitlines()
     assert lines[0].split()[:2] == ["version", "rows"]
     assert lines[2].split()[:4] == ["docs-clean@v1", "2", "1", "1"]
     assert all(len(line) <= 100 for line in lines)
@@ -88,14 +88,14 @@ def test_what_is_known_of_a_version(source: Path, home: Home, capsys: pytest.Cap
     refined = api.data.show("docs-clean@v1")
     assert (refined.quarantine, refined.models) == (None, ())
     assert refined.drops is not None
-    out = typed(capsys, "data", "show", "docs")
+    out = run_text(capsys, "data", "show", "docs")
     assert "trained on it    r-1, m@v1" in out
     assert "refined from it  docs-clean@v1" in out
     assert "quarantine: not JSON" in out
-    out = typed(capsys, "data", "show", "docs-clean")
+    out = run_text(capsys, "data", "show", "docs-clean")
     assert "refined from docs@v1" in out
     assert "trained on it    nothing yet" in out
-    assert json.loads(typed(capsys, "data", "show", "docs", "--json"))["version"]["rows"] == 3
+    assert json.loads(run_text(capsys, "data", "show", "docs", "--json"))["version"]["rows"] == 3
 
 
 def test_large_versions_are_cut_for_people_only(source: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +104,7 @@ def test_large_versions_are_cut_for_people_only(source: Path, home: Home, capsys
     wide = {f"pixel_{number:03d}": "integer" for number in range(784)}
     large = replace(made, files=(file,) * 1000, columns=wide, passed_over=("a: hidden",) * 9)
     show_data.print_outcome(large)
-    assert "and 4 more (--json names them)" in capsys.readouterr().out
+    assert "and 4 more (--json shows all)" in capsys.readouterr().out
     show_data.print_card(replace(api.data.show("docs"), version=large))
     out = capsys.readouterr().out
     assert "and 760 more" in out

@@ -23,6 +23,7 @@ from archwright.contract.plan import Artefact
 from archwright.contract.served import RequestRecord, make_request_id
 from archwright.errors import ModelError, OperateError, UsageError
 from archwright.home import Home
+from archwright.journal import listen_to_steps
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage
 from archwright.monitor.wal.writer import WalWriter
@@ -42,8 +43,8 @@ def stage(home: Home) -> Iterator[Stage]:
     made.store.close()
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
-    """The JSON a verb prints."""
+def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    """Run a verb and return its JSON."""
     assert main([*words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
@@ -63,7 +64,7 @@ def test_the_list_has_files_and_versions_each_with_its_id(stage: Stage, capsys: 
     gone = stage.version(3)
     stage.home.model(gone.sha256, "onnx").unlink()
     api.models.promote("digits@v1")
-    listed = told(capsys, "models", "list")
+    listed = run_json(capsys, "models", "list")
     assert all(record["id"] for record in listed)
     files = [record for record in listed if record["kind"] == "file"]
     assert files and {"model", "quantisation", "sha256", "here", "path"} <= set(files[0])
@@ -80,7 +81,7 @@ def test_the_list_has_files_and_versions_each_with_its_id(stage: Stage, capsys: 
 def test_a_home_without_versions_says_how_to_make_one(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no version yet; train one" in shown(capsys, "models", "list")
     assert shown(capsys, "models", "history") == "no version of ours is or was in production\n"
-    assert told(capsys, "models", "history") == []
+    assert run_json(capsys, "models", "history") == []
 
 
 def test_a_version_is_shown_with_scores_gates_and_what_it_was_made_of(
@@ -88,12 +89,12 @@ def test_a_version_is_shown_with_scores_gates_and_what_it_was_made_of(
 ) -> None:
     made = stage.version()
     never = shown(capsys, "models", "show", "digits")
-    assert "evaluated  never; archwright models evaluate digits@v1" in never and "rows.jsonl  1 rows" in never
+    assert "never; run archwright models evaluate digits@v1" in never and "rows.jsonl  1 rows" in never
     score = Score(metric="accuracy", value=0.9, low=0.85, high=0.95, items=180, baseline=0.1, baseline_name="guessing")
     found = Evaluation(id="e-1", at=time.time(), model=made.id, scores=(score,), gates=PASSED)
     stage.store.append(model_registry.EVALUATIONS, [found])
     promoted = api.models.promote("digits")
-    card = told(capsys, "models", "show", "digits@v1")
+    card = run_json(capsys, "models", "show", "digits@v1")
     file = stage.dataset.files[0]
     assert card["lineage"] == {
         "run": "r-digits-1",
@@ -137,24 +138,21 @@ def test_an_evaluation_is_kept_audited_and_shown(
     assert isinstance(card, ModelCard) and card.evaluated == "failed"
 
 
-def test_a_terminal_hears_what_is_being_done(
-    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_steps_of_an_evaluation_are_reported(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.version()
     monkeypatch.setattr(
         "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), PASSED)
     )
-    api.models.evaluate("digits")
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    api.models.evaluate("digits")
-    assert capsys.readouterr().err == "reading the held-out rows of rows@v1\n"
+    steps: list[str] = []
+    with listen_to_steps(steps.append):
+        api.models.evaluate("digits")
+    assert steps == ["reading the held-out rows of rows@v1"]
 
 
 def test_promote_says_who_did_it_and_what_stood_before(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     stage.version(1, gates=PASSED)
     stage.version(2, gates=PASSED)
-    would = told(capsys, "models", "promote", "digits@v1", "--dry-run")
+    would = run_json(capsys, "models", "promote", "digits@v1", "--dry-run")
     assert would["dry_run"] and would["id"] == "digits#1" and api.models.history() == ()
     assert "would promote digits: no version of ours -> digits@v1; nothing was changed" in shown(
         capsys, "models", "promote", "digits@v1", "--dry-run"
@@ -163,7 +161,7 @@ def test_promote_says_who_did_it_and_what_stood_before(stage: Stage, capsys: pyt
     assert (first.by, first.previous, first.served, first.dry_run) == (ME, None, False, False)
     text = shown(capsys, "models", "promote", "digits")
     assert text.startswith(f"promoted digits: digits@v1 -> digits@v2  (digits#2, by {ME}); ")
-    assert text.endswith("no platform is running: the next `up` serves it\n")
+    assert text.endswith("no platform runs: the next `up` serves it\n")
     assert acts(stage) == [("models.promote", "digits digits@v1"), ("models.promote", "digits digits@v2")]
 
 
@@ -184,7 +182,7 @@ def test_rollback_goes_back_and_history_only_grows(stage: Stage, capsys: pytest.
     stage.version(2, gates=PASSED)
     api.models.promote("digits@v1")
     api.models.promote("digits@v2")
-    assert told(capsys, "models", "rollback", "digits", "--dry-run")["model"] == "digits@v1"
+    assert run_json(capsys, "models", "rollback", "digits", "--dry-run")["model"] == "digits@v1"
     assert "would roll back digits: digits@v2 -> digits@v1" in shown(
         capsys, "models", "rollback", "digits", "--dry-run"
     )
@@ -192,7 +190,7 @@ def test_rollback_goes_back_and_history_only_grows(stage: Stage, capsys: pytest.
     assert api.models.rollback("digits").model is None
     assert main(["models", "rollback", "digits"]) == 12
     assert "nothing to roll back on digits" in capsys.readouterr().err
-    records = told(capsys, "models", "history", "digits")
+    records = run_json(capsys, "models", "history", "digits")
     assert [(r["id"], r["action"], r["model"], r["by"]) for r in records] == [
         ("digits#1", "promote", "digits@v1", ME),
         ("digits#2", "promote", "digits@v2", ME),
@@ -295,7 +293,7 @@ def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch
 
 
 def answered(stage: Stage, model: str, **more: Any) -> str:
-    """The record of a request that `model` answered."""
+    """Return the record of a request that `model` answered."""
     now = time.time()
     name = make_request_id(now, 7)
     ledger = WalWriter(stage.store, stage.home)
@@ -308,7 +306,7 @@ def answered(stage: Stage, model: str, **more: Any) -> str:
 def test_from_an_answer_to_its_source_files(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     stage.version()
     answer = answered(stage, "digits@v1")
-    chain = told(capsys, "lineage", answer)
+    chain = run_json(capsys, "lineage", answer)
     digest = stage.dataset.files[0].sha256
     assert {name: chain[name] for name in ("id", "answer", "model", "run", "dataset_versions")} == {
         "id": answer,

@@ -1,4 +1,4 @@
-"""`archwright serve` as a shell has it: a real process before a real server that speaks OpenAI's interface."""
+"""`archwright serve` as a real process in front of a real OpenAI server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ASKED: dict[str, Any] = {"max_tokens": 4, "messages": [{"role": "user", "content
 
 
 class Upstream(ThreadingHTTPServer):
-    """Says `words` words whatever it is asked, each an event; `asked` keeps what it was sent."""
+    """Answers every request with `words` words, one per event; `asked` holds the requests."""
 
     daemon_threads = True
 
@@ -79,7 +79,7 @@ def upstream() -> Iterator[Upstream]:
 
 
 class Shell:
-    """Runs the verb in a home of its own."""
+    """Runs the verb in its own home."""
 
     def __init__(self, home: Path) -> None:
         self.environment = child_environment({"ARCHWRIGHT_HOME": str(home), "UPSTREAM_KEY": "sk-theirs"})
@@ -93,7 +93,7 @@ class Shell:
         return json.loads(self.run(*words, "--json").stdout)
 
     def serve(self, *words: str) -> Any:
-        """What it says when it is ready."""
+        """Start the gateway and return its ready line."""
         command = [sys.executable, "-m", "archwright", "serve", *words, "--port", "0", "--json"]
         process = subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -225,7 +225,7 @@ def test_what_makes_no_sense_is_said_in_three_lines(
 
 
 def test_traces_go_to_the_collector_of_the_settings(shell: Shell, upstream: Upstream) -> None:
-    """A tenth of them: of 300 requests none is by chance once in 10^13."""
+    """A tenth of 300 requests fails; by chance none fails once in 10^13 runs."""
     with standing_in() as collector:
         shell.environment["ARCHWRIGHT_OTLP_URL"] = collector.url.removesuffix("/v1")
         ready = shell.serve("--upstream", f"m={upstream.url}")

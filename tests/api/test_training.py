@@ -1,4 +1,4 @@
-"""`train` and `training_runs` as they are used: real rows, a real training process, killed for real."""
+"""`train` and `runs` with real rows and a real training process that is really killed."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ ENDLESS = 100_000
 
 
 class Ready(NamedTuple):
-    """A home with both data sets and the tiny model, and the row its catalog has for it."""
+    """A home with both data sets and the tiny model, and the catalog's row for it."""
 
     home: Home
     artefact: Artefact
 
     def shell(self, *words: str) -> subprocess.Popen[str]:
-        """The command in a process of its own."""
+        """Run the command in its own process."""
         given = [self.artefact.sha256, str(self.artefact.size_bytes)]
         argv = [sys.executable, str(tiny_model_cli.__file__), *given, *words]
         return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -105,7 +105,7 @@ def run_folder(home: Home) -> Path:
 
 
 def until_step(home: Home, step: int, process: subprocess.Popen[str] | None = None) -> str:
-    """Wait until a run's process has made that step; returns the run's id."""
+    """Wait until the process of a run reached a step; return the run's id."""
     limit = time.monotonic() + 120
     while time.monotonic() < limit:
         assert process is None or process.poll() is None, process.communicate()
@@ -118,7 +118,7 @@ def until_step(home: Home, step: int, process: subprocess.Popen[str] | None = No
 
 
 def left(home: Home, run: str) -> None:
-    """Wait until nobody works on the run."""
+    """Wait until no process holds the run."""
     limit = time.monotonic() + 30
     while training_runs.is_locked(home, run):
         assert time.monotonic() < limit, "the training process goes on without its parent"
@@ -136,7 +136,7 @@ class Unbroken(NamedTuple):
 
 @pytest.fixture(scope="module")
 def made_once(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:  # noqa: F811
-    """A run that nothing happened to."""
+    """A run without interruption."""
     folder = tmp_path_factory.mktemp("unbroken")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARCHWRIGHT_HOME", str(folder / "home"))
@@ -151,7 +151,7 @@ def made_once(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
 
 @pytest.fixture
 def unbroken(made_once: Unbroken, monkeypatch: pytest.MonkeyPatch) -> Unbroken:
-    """In force for one test: the home and the catalog of this run are nobody else's."""
+    """Use the home and the catalog of the uninterrupted run in one test."""
     monkeypatch.setenv("ARCHWRIGHT_HOME", str(made_once.ready.home.root))
     monkeypatch.chdir(made_once.ready.home.root.parent)
     known(monkeypatch, made_once.ready.artefact)
@@ -264,9 +264,8 @@ def test_a_finished_run_is_left_as_it_is(unbroken: Unbroken, capsys: pytest.Capt
 
 
 def test_killed_twice_and_resumed_it_ends_as_the_unbroken_run_did(ready: Ready, made_once: Unbroken) -> None:
-    """SIGKILL of `archwright train` at a step between two checkpoints, its process leaves with it; `runs resume`,
-    whose training process is killed too; `runs resume` to the end: the same rows in the same order, and the same
-    bytes."""
+    """Kill `archwright train` between two checkpoints, resume, kill the training process too, and resume to the end:
+    the rows, their order and the bytes equal those of the uninterrupted run."""
     first, second = random.Random(20261124).sample([n for n in range(7, 30) if n % EVERY not in (0, 1)], 2)
     first, second = min(first, second), max(first, second)
     began = ready.shell("train", written(SPEC))

@@ -1,7 +1,5 @@
-"""From a spec and a data set to promises: what is looked at, what is not predicted and why, and whether they hold.
-
-The lake is the real one; the machine is one that makes exactly 100 GFLOP/s, but where a run is held to its promise.
-"""
+"""The predictions of a training run: their inputs, the reasons for a missing prediction, and their accuracy. The lake
+is real; the machine makes exactly 100 GFLOP/s, except where a run is compared with its predictions."""
 
 from __future__ import annotations
 
@@ -77,7 +75,8 @@ def sizes(spec: TrainSpec, home: Home, version: DatasetVersion) -> tuple[Estimat
 
 
 def test_texts_are_looked_at(home: Home, tmp_path: Path) -> None:
-    """40 characters and the template's 30 tokens ask, 300 characters answer: 40 + 75 tokens a row, 100 rows."""
+    """A prompt of 40 characters with a template of 30 tokens and an answer of 300 characters: 40 + 75 tokens per
+    row."""
     version = brought(tmp_path, "qa", questions(100))
     units, largest, learned, kind = sizes(LORA, home, version)
     assert units.value == pytest.approx(11_500 / 22) and units.low < 512 < units.high
@@ -225,7 +224,7 @@ def test_a_run_keeps_what_was_promised_and_why(
     }
     assert main(("runs", "show", "pump")) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "they rest on" in told and "bench/training/measure.py" in told
+    assert "facts behind them" in told and "bench/training/measure.py" in told
     assert told.count(load_catalog().training_efficiency("tabular-classifier", "any").source.split(":")[0]) == 1
 
 
@@ -253,8 +252,11 @@ def held(run: TrainingRun, metric: str) -> bool:
 
 @pytest.mark.nightly
 def test_a_real_run_keeps_its_promises(home: Home, model_home: Home, tmp_path: Path) -> None:
-    """Eight steps of the real recipe. Memory has to hold; the speed, a promise for nine of ten runs and here beside
-    whatever else the machine does, in one of two."""
+    """Eight steps of the real recipe.
+
+    Memory must hold in every run; time and speed, predicted for nine of ten runs on an idle machine, in one of two
+    runs.
+    """
     artefact = load_catalog().artefacts[MODEL]
     home.model(artefact.sha256).symlink_to(locate_model(artefact, model_home))
     parts = [(name, part) for name, text in sorted(topics.topics.items()) for part in text.split("\n\n")]

@@ -1,4 +1,4 @@
-"""`usage`: every request counted once, told apart as asked, in the shell as in Python."""
+"""`usage`: every request is counted once, in the groups asked for, in the shell and in Python."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DAY_S = 86_400.0
 
 
 @pytest.fixture
-def books(home: Home) -> None:
-    """Two days of two tenants: the first day folded, the second not yet, its gateway gone."""
+def usage_records(home: Home) -> None:
+    """Two days of two tenants: the first day is compacted, the second is not, and the gateway has ended."""
     store = Store(home.store_url)
     ledger = WalWriter(store, home)
     for number in range(6):
@@ -46,13 +46,13 @@ def books(home: Home) -> None:
     store.close()
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     assert main(["usage", *words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_by_tenant_and_model(books: None, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(capsys)
+def test_by_tenant_and_model(usage_records: None, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run_json(capsys)
     assert [(one["tenant"], one["model"], one["requests"], one["output_tokens"]) for one in found] == [
         ("acme", "big", 2, 2),
         ("acme", "small", 1, 4),
@@ -63,11 +63,11 @@ def test_by_tenant_and_model(books: None, capsys: pytest.CaptureFixture[str]) ->
     assert (found[3]["hits"], found[3]["saved_usd"]) == (1, 0.5)
     assert main(["usage", "--tenant", "bank"]) == 0
     text = capsys.readouterr().out
-    assert "bank" in text and "acme" not in text and "key" not in text, "what is not told apart has no column"
+    assert "bank" in text and "acme" not in text and "key" not in text, "what is not run_json apart has no column"
     assert "0.0005 " in text, "a small model's bill is no bill of 0"
 
 
-def test_by_other_words(books: None) -> None:
+def test_by_other_words(usage_records: None) -> None:
     assert [(one.day, one.key, one.requests) for one in api.usage(by="day, key", tenant="acme")] == [
         ("2024-10-04", "k0", 1),
         ("2024-10-04", "k2", 1),
@@ -81,6 +81,6 @@ def test_by_other_words(books: None) -> None:
 
 
 def test_nothing_served_is_no_error(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(capsys) == []
+    assert run_json(capsys) == []
     assert main(["usage"]) == 0
     assert capsys.readouterr().out == "none\n"

@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,22 +18,16 @@ from archwright.home import Home
 from archwright.store import Store
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "home"))
-    return Home(tmp_path / "home")
-
-
-def said(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     assert main([*words, "--json"]) == 0, capsys.readouterr().err
     return json.loads(capsys.readouterr().out)
 
 
 def test_a_key_with_everything(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     words = "key create --tenant acme --user ann@acme.org --role admin --name laptop --expires-in-days 30"
-    made = said(capsys, *words.split(), "--budget-usd", "5.5", "--rpm", "60", "--tpm", "9000", "--period", "month")
+    made = run_json(capsys, *words.split(), "--budget-usd", "5.5", "--rpm", "60", "--tpm", "9000", "--period", "month")
     assert made["key"].startswith("aw_") and made["id"].startswith("key-")
-    (row,) = said(capsys, "key", "list", "--tenant", "acme")
+    (row,) = run_json(capsys, "key", "list", "--tenant", "acme")
     assert row["expires_at"] - row["created_at"] == 30 * 86_400
     shown = {name: row[name] for name in ("user", "role", "name", "rpm", "tpm", "budget_usd", "period", "revoked")}
     assert shown == {
@@ -48,22 +41,22 @@ def test_a_key_with_everything(home: Home, capsys: pytest.CaptureFixture[str]) -
         "revoked": False,
     }
     assert row["last_used_at"] is None
-    limited = said(capsys, "key", "limit", made["id"], "--rpm", "5")
+    limited = run_json(capsys, "key", "limit", made["id"], "--rpm", "5")
     assert (limited["rpm"], limited["tpm"], limited["budget_usd"], limited["period"]) == (5, None, None, "total")
-    again = said(capsys, "key", "rotate", made["id"], "--overlap-hours", "0")
+    again = run_json(capsys, "key", "rotate", made["id"], "--overlap-hours", "0")
     assert again["id"] == made["id"] and again["key"] != made["key"]
-    (row,) = said(capsys, "key", "list")
+    (row,) = run_json(capsys, "key", "list")
     assert row["prefix"] == again["key"][:10] and row["rpm"] == 5
     store = Store(home.store_url)
     keys = KeyStore(store, load_pepper(home))
     assert keys.identify(made["key"]) is None and keys.identify(again["key"]) is not None
     store.close()
-    assert said(capsys, "key", "revoke", made["id"])["revoked"]
+    assert run_json(capsys, "key", "revoke", made["id"])["revoked"]
 
 
 @pytest.fixture
 def no_room() -> Iterator[None]:
-    """As on a disk that is nearly full: rows of the store fit, a segment of the ledger does not."""
+    """A nearly full disk: rows of the store fit, a segment of the write-ahead log does not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, hard))
     yield
@@ -73,7 +66,7 @@ def no_room() -> Iterator[None]:
 @pytest.mark.usefixtures("no_room")
 @pytest.mark.parametrize("act", ["key create --tenant new", "key limit ID --rpm 1", "key rotate ID", "tenant create t"])
 def test_what_cannot_be_written_down_is_not_done(home: Home, capsys: pytest.CaptureFixture[str], act: str) -> None:
-    """It once made a key whose secret nobody saw, rotated one away, and the audit trail had no word of it."""
+    """Without space for the audit record no key is created, rotated or changed."""
     store = Store(home.store_url)
     keys = KeyStore(store, load_pepper(home))
     secret, record = keys.create("acme")
@@ -88,24 +81,24 @@ def test_what_cannot_be_written_down_is_not_done(home: Home, capsys: pytest.Capt
 
 def test_tenants_and_users_have_limits(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     for user in ("ann", "ann", "bob"):
-        said(capsys, "key", "create", "--tenant", "acme", "--user", user)
-    gone = said(capsys, "key", "create", "--tenant", "acme", "--user", "carl")["id"]
-    said(capsys, "key", "revoke", gone)
-    said(capsys, "key", "create", "--tenant", "bank", "--user", "dora")
-    assert said(capsys, "tenant", "limit", "acme", "--tpm", "10")["tpm"] == 10
-    assert said(capsys, "user", "limit", "acme", "ann", "--budget-usd", "1")["keys"] == 2
-    assert said(capsys, "user", "limit", "acme", "eve", "--rpm", "3")["keys"] == 0
-    tenants = said(capsys, "tenant", "list")
+        run_json(capsys, "key", "create", "--tenant", "acme", "--user", user)
+    gone = run_json(capsys, "key", "create", "--tenant", "acme", "--user", "carl")["id"]
+    run_json(capsys, "key", "revoke", gone)
+    run_json(capsys, "key", "create", "--tenant", "bank", "--user", "dora")
+    assert run_json(capsys, "tenant", "limit", "acme", "--tpm", "10")["tpm"] == 10
+    assert run_json(capsys, "user", "limit", "acme", "ann", "--budget-usd", "1")["keys"] == 2
+    assert run_json(capsys, "user", "limit", "acme", "eve", "--rpm", "3")["keys"] == 0
+    tenants = run_json(capsys, "tenant", "list")
     assert [(row["name"], row["tpm"]) for row in tenants] == [("acme", 10), ("bank", None)]
-    users = said(capsys, "user", "list", "--tenant", "acme")
+    users = run_json(capsys, "user", "list", "--tenant", "acme")
     assert [(row["user"], row["keys"], row["budget_usd"], row["rpm"]) for row in users] == [
         ("ann", 2, 1.0, None),
         ("bob", 1, None, None),
         ("carl", 0, None, None),
         ("eve", 0, None, 3),
     ]
-    assert len(said(capsys, "user", "list")) == 5
-    acts = [row["action"] for row in said(capsys, "audit", "list")]
+    assert len(run_json(capsys, "user", "list")) == 5
+    acts = [row["action"] for row in run_json(capsys, "audit", "list")]
     assert acts[:3] == ["user.limit", "user.limit", "tenant.limit"]
     assert main(["user", "list"]) == 0
     assert "ann" in capsys.readouterr().out
@@ -113,12 +106,12 @@ def test_tenants_and_users_have_limits(home: Home, capsys: pytest.CaptureFixture
 
 def test_a_tenant_has_its_content_traced_or_not(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     for tenant in ("acme", "bank"):
-        said(capsys, "key", "create", "--tenant", tenant)
-    assert said(capsys, "tenant", "content", "acme", "--traced")["content_traced"] is True
-    assert [row["content_traced"] for row in said(capsys, "tenant", "list")] == [True, False]
-    assert said(capsys, "tenant", "limit", "acme", "--rpm", "3")["content_traced"] is True, "limits change limits"
-    assert said(capsys, "tenant", "content", "acme")["content_traced"] is False
-    acts = [(row["action"], row["tenant"]) for row in said(capsys, "audit", "list")]
+        run_json(capsys, "key", "create", "--tenant", tenant)
+    assert run_json(capsys, "tenant", "content", "acme", "--traced")["content_traced"] is True
+    assert [row["content_traced"] for row in run_json(capsys, "tenant", "list")] == [True, False]
+    assert run_json(capsys, "tenant", "limit", "acme", "--rpm", "3")["content_traced"] is True, "limits change limits"
+    assert run_json(capsys, "tenant", "content", "acme")["content_traced"] is False
+    acts = [(row["action"], row["tenant"]) for row in run_json(capsys, "audit", "list")]
     assert acts[0] == ("content.keep", "acme") and ("content.trace", "acme") in acts
 
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, and with which exit status."""
+"""The output of the command line, its streams and its exit status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from archwright import api
-from archwright.cli import main, show
+from archwright.cli import build_parser, main, show
+from archwright.cli.verbs import GROUPS, VERBS, Verb
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.errors import OperateError
@@ -63,6 +64,16 @@ def test_an_error_as_json(home: Home, capsys: pytest.CaptureFixture[str]) -> Non
 def test_exit_statuses(words: list[str], status: int, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == status
     assert 2 <= len(capsys.readouterr().err.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *(Verb(name, text) for name, text in GROUPS.items())], ids=lambda v: v.name)
+def test_help_names_defaults_and_repeatable_options(verb: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*verb.words, "--help"])
+    assert verb.help.split()[0] in capsys.readouterr().out
+    for arg in verb.args:
+        assert not arg.help.endswith(".") and (arg.kind != "texts" or arg.help.endswith("(repeatable)"))
+        assert arg.required or arg.kind in ("flag", "texts") or "default" in arg.help, arg.name
 
 
 def test_usage_errors_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +169,7 @@ def test_a_closed_pipe_ends_quietly(home: Home) -> None:
 
 @pytest.mark.enable_socket
 def test_an_answer_this_terminal_has_no_letters_for(home: Home, null_plan: Plan) -> None:
-    """What it lacks is a question mark; the rest is shown, and nothing is a bug of ours."""
+    """A character that the terminal lacks is shown as a question mark."""
     settings = {"text": "ja \N{SNOWMAN} nein"}
     pool = replace(null_plan.pools[0], launch=replace(null_plan.pools[0].launch, settings=settings))
     write_plan(replace(null_plan, pools=(pool,)), Path("plan.json"))

@@ -1,4 +1,4 @@
-"""How a plan, a difference and a "what if" read in a terminal."""
+"""The terminal output of a plan, a difference and a "what if"."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from archwright.cli import main, show_diff, show_plan
+from archwright.cli import main, show, show_diff, show_plan
 from archwright.contract.decision import CostDriver, Decision, ReturnOnInvestment, Rival, Section
 from archwright.contract.estimate import Estimate, exact_estimate, within_factor
-from archwright.contract.plan import ConstraintViolation, CostLine, MachineFacts, Option, Plan
+from archwright.contract.plan import ConstraintViolation, CostLine, MachineFacts, Option, Plan, Purchase
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.needs.template import read_template
@@ -97,14 +97,14 @@ def test_options_come_in_the_order_of_their_standing(decided: Plan, capsys: pyte
     text = shown(decided, capsys)
     feasible, refused = text.split("Not feasible")
     rows = [" ".join(line.split()) for line in feasible.split("Options")[1].splitlines()]
-    assert rows[3:7] == [
+    assert rows[4:8] == [
         ">* best 21,000 17,500 to 25,200 9,000 1,750 chosen",
         "* near 21,500 17,917 to 25,800 - 1,792 a tie, 44%",
         "dear 30,000 25,000 to 36,000 - 2,500 2%",
         "odd 99,000 82,500 to 118,800 - 8,250 -",
     ]
     assert "* no other option is as good in each of: total cost, carbon kg per month" in feasible
-    assert [" ".join(line.split()) for line in refused.splitlines()[3:7]] == [
+    assert [" ".join(line.split()) for line in refused.splitlines()[4:8]] == [
         "slow 17,000 1,417 assistant availability 0.98 < 1.00",
         "late 18,000 1,500 assistant ttft_p95_s 0.90 > 0.20",
         "far - - residency no offer inside",
@@ -118,7 +118,7 @@ def test_the_facts_that_flip_the_choice_are_named(decided: Plan, capsys: pytest.
     assert "1. price of it: 4 USD/h (3 to 5); 30% of the error of the total" in text
     assert "at 4.5 near would be chosen: inside the band  price.a" in text
     assert "at 9 nothing would be feasible: outside the band  price.b" in text
-    assert "confidence: 60% high, 40% low\n" in text.replace(" \n", "\n").replace("  ", "")
+    assert "the total: 60% high, 40% low\n" in text.replace(" \n", "\n").replace("  ", "")
 
 
 def test_without_a_flip_the_facts_that_matter_most_are_named(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,10 +152,57 @@ def test_parts_machine_stale_facts_and_gaps(decided: Plan, capsys: pytest.Captur
 
 def test_nothing_feasible_is_said_first(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(replace(decided, chosen=None, decision=Decision(), predictions=()), capsys)
-    assert "No option satisfies the needs (8 looked at)" in text and "Promises" not in text
+    assert "No option satisfies the needs (8 options evaluated)" in text and "Promises" not in text
     over = option("over", 5, ConstraintViolation(constraint="per_month", value=2.0, limit=1.0))
     text = shown(replace(decided, chosen=None, options=(over,), decision=Decision()), capsys)
     assert "Options" not in text and "over" in text
+
+
+def test_the_machines_are_on_the_first_screen(
+    decided: Plan, null_plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shared machines are one row, rented and bought machines separate rows, tokens a row without machines."""
+    pool = replace(
+        null_plan.pools[0], name="chat", machine="8x-gpu", accelerator="GPU", accelerator_count=2, replicas=5
+    )
+    shared: dict[str, Any] = {"machine": "8x-gpu", "kind": "bought", "machines": 1.5, "peak": 2}
+    purchases = (
+        Purchase(pool="chat", shared_with=("tone",), **shared),
+        Purchase(pool="tone", shared_with=("chat",), **shared),
+        Purchase(pool="index", machine="small", kind="spot", machines=0.001, peak=1),
+    )
+    token_line = CostLine(name="letters: x tokens", amount=exact_estimate(5.0, "EUR/month", "null"), category="tokens")
+    host = replace(token_line, name="host of gateway: 2 x tiny", category="platform")
+    best = option("best", 21000, pools=(pool,), purchases=purchases, cost_lines=(token_line, host))
+    best = replace(best, models={"letters": "big-model"})
+    text = shown(replace(decided, options=(best,)), capsys).split("Options")[0]
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "2 1.5 8x-gpu 10 x GPU DE bought chat, tone" in lines
+    assert "1 < 0.01 small - eu-1 rented as spot index" in lines
+    assert "- - big-model - best bought by the token letters" in lines
+    assert "host of gateway: 2 x tiny" in lines
+    here = [" ".join(line.split()) for line in shown(null_plan, capsys).splitlines()]
+    assert "1 1 this machine - DE this machine assistant" in here
+
+
+def test_the_nearest_option_names_its_missed_limits(null_plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    miss = ConstraintViolation(constraint="assistant.latency_p95_s", value=0.9, limit=0.2)
+    slow = replace(null_plan.options[0], feasible=False, misses=(miss,))
+    text = shown(replace(null_plan, options=(slow,)), capsys)
+    assert "Nearest option: this-machine" in text and "(0 of 1 options feasible)" in text
+    assert "assistant.latency_p95_s 200 ms 900 ms 900 ms" in " ".join(text.split())
+    assert "The load of the machine" not in text, "it was not probed"
+
+
+@pytest.mark.parametrize(
+    ("share", "state"), [(0.6, "was busy: other programs used 60%"), (0.02, "was not busy"), (None, "is unknown")]
+)
+def test_the_load_during_the_probe_is_stated(
+    share: float | None, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show.print_probe_load(show.make_console(), share)
+    text = capsys.readouterr().out
+    assert state in text and "archwright up" in text
 
 
 def test_a_choice_without_a_price_or_a_place(null_plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +247,7 @@ def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, capsys: 
     changed = replace(decided, options=(*decided.options[:4], dollars, *decided.options[5:]), assumptions=many)
     assert show_diff.print_diff(diff_plans(decided, changed)) == 0
     text = capsys.readouterr().out
-    assert "the choice stays" in text and "and 8 more: --json shows all" in text
+    assert "the choice stays" in text and "and 8 more (--json shows all)" in text
     assert any(" ".join(line.split()) == "dear 30,000 EUR 30,000 USD" for line in text.splitlines())
 
 

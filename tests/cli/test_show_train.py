@@ -127,7 +127,7 @@ def test_a_run_with_its_promises_kept_or_not(capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     for part in ("resumed once", "assistant@v1", "4.0000 at first, 2.5000 at last", "Plan versus actual", "worse"):
         assert part in shown
-    assert "go on with" not in shown
+    assert "continue with" not in shown
     show_train.print_run(replace(RUN, status="failed", error="AW-TRN-30 no number", predictions=(PROMISE,), model=None))
     shown = capsys.readouterr().out
     assert "AW-TRN-30 no number" in shown
@@ -143,4 +143,4 @@ def test_a_finished_run_has_nothing_to_follow(home: Home, capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out)["id"] == "r-1"
     stopped = TrainingSession(home, replace(RUN, status="interrupted", step=7), None, steps_to_make=False)
     assert show_train.print_training(stopped) == show_train.as_json(stopped) == 130
-    assert "interrupted at step 7 of 40; go on with: archwright runs resume r-1" in capsys.readouterr().out
+    assert "interrupted at step 7 of 40; continue with: archwright runs resume r-1" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A plan becomes a process list that the run wing can read."""
+"""A plan becomes a list of processes that the RUN wing can read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_one_engine_a_replica_then_the_gateway(null_plan: Plan) -> None:
 
 
 def test_the_run_wing_reads_what_the_design_wing_writes(null_plan: Plan) -> None:
-    """The wings do not import each other: here the two ends are held together."""
+    """The wings do not import each other, so this test compares both ends."""
     built = build_bundle(null_plan, LISTEN, "sqlite://")
     engine = msgspec.convert(built.processes[0].config, EngineConfig)
     gateway = msgspec.convert(built.processes[-1].config, GatewayConfig)
@@ -74,7 +74,7 @@ PRICE = TokenPrice(input_usd=1e-6, output_usd=5e-6, source="machines")
 
 
 def mixed(null_plan: Plan, data_class: Sensitivity | None, residency: tuple[str, ...]) -> Plan:
-    """A pool in the house and one outside that answer a workload together."""
+    """A workload with an on-premises pool and an external pool."""
     launch = replace(null_plan.pools[0].launch, engine="external", settings={})
     house = replace(
         null_plan.pools[0],
@@ -91,7 +91,7 @@ def mixed(null_plan: Plan, data_class: Sensitivity | None, residency: tuple[str,
 
 
 def gateway_of(plan: Plan, reached: dict[str, ExternalEndpoints]) -> GatewayConfig:
-    """As the run wing reads and checks it."""
+    """Read and check the configuration like the RUN wing."""
     built = build_bundle(plan, LISTEN, "sqlite://", reached)
     assert [process.name for process in built.processes] == ["gateway"]
     config = msgspec.convert(built.processes[0].config, GatewayConfig)
@@ -159,7 +159,7 @@ def test_with_nothing_in_the_house_nobody_looks_for_what_could_only_be_refused(n
 def test_a_pool_outside_the_residency_is_refused_and_not_written(null_plan: Plan) -> None:
     plan = mixed(null_plan, "health", ("FR",))
     refused = refusal(plan, REACHED)
-    assert refused.code == "AW-PLAN-21" and "away stands in DE, outside FR" in refused.message
+    assert refused.code == "AW-PLAN-21" and "away is in DE, outside FR" in refused.message
     unknown = replace(plan, pools=(replace(plan.pools[0], country=""),))
     assert "in an unknown country" in refusal(unknown, REACHED).message
 

@@ -1,4 +1,4 @@
-"""A platform with null engines, model versions made up in its home, and clients that never let up."""
+"""A platform with null engines, artificial model versions in its home, and clients under constant load."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def until(true: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 class Stage:
-    """One home: versions are files of a few bytes, which the null engine takes for adapters."""
+    """A home whose model versions are files of a few bytes, which the null engine accepts as adapters."""
 
     def __init__(self, home: Home, plan: Plan) -> None:
         self.home = home
@@ -50,7 +50,7 @@ class Stage:
         return api.key.create(tenant="acme").key
 
     def up(self, **settings: Any) -> None:
-        """Up with the plan's null engine, its settings changed."""
+        """Start the plan with changed settings of its null engine."""
         pool = replace(self.plan.pools[0], slots=64, launch=replace(self.plan.pools[0].launch, settings=settings))
         self.start(replace(self.plan, pools=(pool,)))
 
@@ -81,13 +81,13 @@ class Stage:
         return made
 
     def change(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> Promotion:
-        """Into the history, as `models promote` and `rollback` do it."""
+        """Append to the history, like `models promote` and `models rollback`."""
         seen = model_registry.promotion_history(self.store, endpoint)
         to = (endpoint, version.id if version else None)
         return model_registry.append_promotion(self.store, seen, "promote" if version else "rollback", to, "local")
 
     def switch(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> float:
-        """Change and wait until it is served; the seconds that took."""
+        """Change the version, wait until it is served, and return the seconds that it took."""
         began = time.monotonic()
         rollout.wait_until_served(self.home, self.store, self.change(version, endpoint).id, 30.0)
         return time.monotonic() - began
@@ -101,7 +101,7 @@ class Stage:
         return {"supervisor": self.state().supervisor_pid, **{p.name: p.pid for p in self.state().processes}}
 
     def serving(self) -> dict[str, str]:
-        """Process -> version of the engines that run, in whatever phase."""
+        """Return the version of each engine that runs, in any phase."""
         return {p.name: p.serves for p in self.state().processes if p.name != "gateway"}
 
     def log(self, name: str) -> str:
@@ -117,7 +117,7 @@ def stage(home: Home, null_plan: Plan) -> Iterator[Stage]:
 
 
 class Reply(NamedTuple):
-    """One answer as a client saw it: `failure` says what was wrong with it."""
+    """An answer; `failure` describes its defect."""
 
     began: float
     took_s: float
@@ -127,8 +127,10 @@ class Reply(NamedTuple):
 
 
 class Clients:
-    """`count` clients at once, half of them streaming, each asking again as soon as it has its answer. An answer's
-    marks tell which engine spoke; the reply's header must say the same."""
+    """`count` concurrent clients, half of them streaming, each with one request after the other.
+
+    The marks in an answer name the engine that wrote it; the header of the reply must name the same version.
+    """
 
     def __init__(self, url: str, key: str, count: int, *, tokens: int = 24, model: str = ENDPOINT) -> None:
         self.replies: list[Reply] = []
@@ -158,7 +160,7 @@ class Clients:
 
     @property
     def versions(self) -> list[str]:
-        """The versions that answered, in the order they came."""
+        """Return the versions of the answers, in their order."""
         return list(dict.fromkeys(reply.version for reply in sorted(self.replies, key=lambda r: r.began)))
 
     def percentile_s(self, q: float) -> float:
@@ -195,13 +197,13 @@ class Clients:
         return version, reply.getheader("x-request-id", ""), self._wrong(_text(data, stream), version)
 
     def _wrong(self, text: str, version: str) -> str:
-        """What does not fit between what was said and who the header says spoke."""
+        """Return the contradiction between the answer and the version in the header; empty if there is none."""
         words = text.split()
         if len(words) != self._tokens:
             return f"{len(words)} of {self._tokens} words: {text!r}"
-        said = {word for word in words if len(word) == ADAPTER_MARK_CHARACTERS and word in self.marks.values()}
-        wanted = {self.marks[version]} if self.marks.get(version) else set()
-        return "" if said == wanted else f"{version} said {text!r}"
+        found = {word for word in words if len(word) == ADAPTER_MARK_CHARACTERS and word in self.marks.values()}
+        expected = {self.marks[version]} if self.marks.get(version) else set()
+        return "" if found == expected else f"{version} said {text!r}"
 
     def knows(self, *versions: ModelVersion) -> Clients:
         self.marks |= {version.id: version.sha256[:ADAPTER_MARK_CHARACTERS] for version in versions}

@@ -1,4 +1,4 @@
-"""The machine step by step, with real processes and a gateway whose notes the test writes."""
+"""The rollout step by step, with real processes and a gateway whose notes the test writes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Refusing(Store):
 
 
 class Bench:
-    """Lanes of two workloads on one pool; `tick` is one look of the supervisor, on a clock of its own."""
+    """Rollouts of two workloads on one pool; `tick` is one step of the supervisor with an artificial clock."""
 
     def __init__(self, stage: Stage, plan: Plan, **changes: object) -> None:
         self.stage = stage
@@ -49,24 +49,24 @@ class Bench:
         engine, gateway = made.processes
         # A process that stands for the gateway: what matters of it is its number, and the notes the test writes.
         processes = (replace(engine, **changes), replace(gateway, argv=SLEEPER))
-        self.lanes = EndpointRollouts(
+        self.rollouts = EndpointRollouts(
             replace(made, processes=processes), stage.home, self.store, Journal("s", self.journal)
         )
-        self.lanes.begin()
-        while (key := self.lanes.next_unstarted()) is not None:
-            for child in self.lanes.engines[key].children:
+        self.rollouts.begin()
+        while (key := self.rollouts.next_unstarted()) is not None:
+            for child in self.rollouts.engines[key].children:
                 child.start(self.now)
-        self.lanes.gateway.start(self.now)
+        self.rollouts.gateway.start(self.now)
         self.note(0)
 
     def note(self, revision: int, *leaving: str, pid: int | None = None) -> None:
-        """What the gateway says it serves."""
-        said = ServedRevision(pid=pid or self.lanes.gateway.pid, revision=revision, leaving=leaving)
-        served_revision_file(self.stage.home).write_bytes(msgspec.json.encode(said))
+        """Write the gateway's note of the revision that it serves."""
+        served = ServedRevision(pid=pid or self.rollouts.gateway.pid, revision=revision, leaving=leaving)
+        served_revision_file(self.stage.home).write_bytes(msgspec.json.encode(served))
 
     def tick(self, seconds: float = 0.1) -> None:
         self.now += seconds
-        self.lanes.step(self.now)
+        self.rollouts.step(self.now)
 
     def until(self, true: Callable[[], object]) -> None:
         deadline = time.monotonic() + 20
@@ -76,11 +76,11 @@ class Bench:
             time.sleep(0.02)
 
     def published(self) -> bool:
-        lane = self.lanes.lanes[ENDPOINT]
-        return lane.revision is not None
+        rollout = self.rollouts.rollouts[ENDPOINT]
+        return rollout.revision is not None
 
     def arrived(self) -> int:
-        """Let the change under way come to its end; the gateway's revision then."""
+        """Let the current rollout finish, and return the gateway's revision."""
         self.until(self.published)
         revision = int(self.config()["revision"])
         self.note(revision, *(f"unix:{name}" for name in self.names() if name not in self.addresses()))
@@ -95,14 +95,14 @@ class Bench:
         return self.stage.home.config("gateway").read_text()
 
     def names(self) -> list[str]:
-        return [child.spec.name for child, _, _ in self.lanes.processes() if child is not self.lanes.gateway]
+        return [child.spec.name for child, _, _ in self.rollouts.processes() if child is not self.rollouts.gateway]
 
     def events(self, name: str) -> list[dict[str, str]]:
         found = [json.loads(line) for line in self.journal.getvalue().splitlines()]
         return [entry for entry in found if entry["event"] == name]
 
     def close(self) -> None:
-        for child, _, _ in self.lanes.processes():
+        for child, _, _ in self.rollouts.processes():
             child.stop(1.0)
         self.store.close()
 
@@ -128,7 +128,7 @@ def test_the_old_engine_stays_until_this_gateway_has_let_go_of_it(make: Callable
     bench.until(lambda: bench.config()["revision"] == 2)
     assert len(bench.names()) == 3, "one for each tuned workload, and the plan's own for both until now"
     bench.note(2, "unix:engine-assistant")
-    bench.until(lambda: all(lane.now.version for lane in bench.lanes.lanes.values()))
+    bench.until(lambda: all(rollout.now.version for rollout in bench.rollouts.rollouts.values()))
     bench.note(2, pid=1)
     for _ in range(10):
         bench.tick()
@@ -145,9 +145,9 @@ def test_a_request_that_never_ends_does_not_keep_an_engine_for_ever(make: Callab
         bench.stage.change(bench.stage.version(name), name)
     bench.until(lambda: bench.config()["revision"] == 2)
     bench.note(2, "unix:engine-assistant")
-    bench.until(lambda: all(lane.now.version for lane in bench.lanes.lanes.values()))
+    bench.until(lambda: all(rollout.now.version for rollout in bench.rollouts.rollouts.values()))
     bench.tick()
-    bench.tick(bench.lanes.layout.request_s)
+    bench.tick(bench.rollouts.layout.request_s)
     assert "engine-assistant" in bench.names()
     bench.tick(100.0)
     bench.until(lambda: "engine-assistant" not in bench.names())
@@ -158,7 +158,7 @@ def test_an_engine_that_is_late_changes_nothing(make: Callable[..., Bench]) -> N
     bench = make(startup_deadline_s=0.0)
     version = bench.stage.version()
     bench.stage.change(version)
-    bench.until(lambda: bench.lanes.lanes[ENDPOINT].promotion == "assistant#2")
+    bench.until(lambda: bench.rollouts.rollouts[ENDPOINT].promotion == "assistant#2")
     undone = model_registry.promotion_history(bench.store, ENDPOINT)[-1]
     assert (undone.action, undone.model, undone.previous) == ("rollback", None, version.id)
     assert "engine-assistant.v1 was not ready in 0 s" in undone.reason
@@ -187,7 +187,7 @@ def test_a_store_that_refuses_is_asked_again_and_nothing_is_tried_anew(make: Cal
         bench.tick(RETRY_S)
     assert len(bench.events("rollout.stuck")) == 1, "said once"
     assert len(bench.events("rollout.began")) == 1, "engines that failed are not started over and over"
-    assert bench.lanes.lanes[ENDPOINT].now.version == ""
+    assert bench.rollouts.rollouts[ENDPOINT].now.version == ""
     bench.store.refuse = False
     bench.until(lambda: model_registry.production_versions(bench.store) == {})
     assert bench.events("rollout.undone")[-1]["back_to"] is None
@@ -195,7 +195,7 @@ def test_a_store_that_refuses_is_asked_again_and_nothing_is_tried_anew(make: Cal
 
 @pytest.mark.process
 def test_versions_do_not_pile_up_in_memory(make: Callable[..., Bench]) -> None:
-    """While the answers of two earlier versions go on, a third waits; engines that come back are used again."""
+    """A third version waits while two earlier versions still answer; returning engines are used again."""
     bench = make()
     versions = [bench.stage.version() for _ in range(DRAINING_LIMIT + 2)]
     for version in versions[:-1]:
@@ -209,7 +209,7 @@ def test_versions_do_not_pile_up_in_memory(make: Callable[..., Bench]) -> None:
     assert bench.names() == running
     bench.stage.change(versions[0])
     bench.arrived()
-    assert bench.lanes.lanes[ENDPOINT].now.version == versions[0].id and bench.names() == running
+    assert bench.rollouts.rollouts[ENDPOINT].now.version == versions[0].id and bench.names() == running
     bench.note(int(bench.config()["revision"]))
     bench.until(lambda: bench.names() == ["engine-assistant", "engine-assistant.v1"])
 
@@ -225,9 +225,9 @@ def test_at_the_start_it_goes_back_until_something_can_be_served(stage: Stage, m
     assert bench.names() == ["engine-assistant.v1", "engine-assistant"]
     back = model_registry.promotion_history(stage.store, ENDPOINT)[3:]
     assert [(change.model, change.by) for change in back] == [(lost.id, "supervisor"), (good.id, "supervisor")]
-    assert bench.lanes.handle_start_failure("assistant=assistant@v1", "AW-ENG-08 it did not start")
+    assert bench.rollouts.handle_start_failure("assistant=assistant@v1", "AW-ENG-08 it did not start")
     assert bench.names() == ["engine-assistant"] and model_registry.production_versions(stage.store) == {}
-    assert not bench.lanes.handle_start_failure("plan:assistant", "AW-ENG-08"), (
+    assert not bench.rollouts.handle_start_failure("plan:assistant", "AW-ENG-08"), (
         "there is nothing behind the plan's own model"
     )
-    assert {found.name: found.version for found in bench.lanes.endpoints()} == {ENDPOINT: BASE, "night": BASE}
+    assert {found.name: found.version for found in bench.rollouts.endpoints()} == {ENDPOINT: BASE, "night": BASE}

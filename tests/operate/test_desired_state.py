@@ -1,4 +1,4 @@
-"""From the plan's bundle and what is in production to processes and endpoints: nothing here runs."""
+"""The processes and endpoints that follow from a plan's bundle and the versions in production; nothing runs."""
 
 from __future__ import annotations
 

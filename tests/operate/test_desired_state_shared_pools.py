@@ -1,4 +1,4 @@
-"""A version of ours in an endpoint that other pools share: while it serves, none of them answers under its name."""
+"""A version at an endpoint with several pools: while it is served, the other pools get no requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENOUGH = 40  # requests that two pools of equal weight share: one of them withou
 
 
 def mixed(plan: Plan, *urls: str) -> Plan:
-    """The plan's pool and one more in the house; of two addresses the second is a cloud's, for overflow."""
+    """The plan's pool and another on-premises pool; a second URL adds a cloud pool for overflow."""
     own = replace(plan.pools[0], slots=8, launch=replace(plan.pools[0].launch, settings={"ttft_s": 0.0, "tpot_s": 0.0}))
     more = [
         replace(own, name=name, placement=placement, country="DE", launch=Launch(engine="external", url=url))
@@ -66,11 +66,11 @@ def test_the_pools_that_do_not_hold_a_version_are_left_out(
     assert answered(stage) == {version.id}
     assert not more.asked and not cloud.asked
     (note,) = api.status().notes
-    assert note.startswith(f"{version.id} alone answers at {ENDPOINT}: more, cloud cannot serve it")
+    assert note.startswith(f"only {version.id} serves {ENDPOINT}: more, cloud cannot serve it")
     card = api.models.show(version.id)
     assert isinstance(card, ModelCard) and card.left_out == ("more", "cloud")
     show_models.print_model(card)
-    assert "alone      more, cloud cannot serve it" in capsys.readouterr().out
+    assert "excluded    more, cloud cannot serve it" in capsys.readouterr().out
     stage.switch(None)
     assert answered(stage) == {BASE} and more.asked, "they are back"
     assert api.status().notes == ()

@@ -1,4 +1,4 @@
-"""A plan whose engines run elsewhere: from a needs file to a gateway before real servers, by way of `up --engine`."""
+"""A plan whose engines run elsewhere, from a needs file to a gateway in front of real servers with `up --engine`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..api.test_serving import Upstream
 
 pytestmark = pytest.mark.enable_socket
 
-# Files of people stay in the house; of what the manuals are asked at the peak the house answers a part.
+# Personal files stay on-premises; on-premises pools answer a part of the peak of the workload `manuals`.
 NEEDS = """
 version: 1
 organisation: {name: Mixed Works, employees: 900, country: DE, platform_engineers: 3}
@@ -61,7 +61,7 @@ class Stage(NamedTuple):
     key: str
 
     def ask(self, model: str, text: str = "Hi.", **headers: str) -> tuple[int, float | None, str]:
-        """The status, the cost said, and who answered."""
+        """Return the status, the reported cost and the model that answered."""
         before = {name: len(one.asked) for name, one in self.upstreams.items()}
         body = {"model": model, "max_tokens": 4, "messages": [{"role": "user", "content": text}]}
         said = {"authorization": f"Bearer {self.key}", "content-type": "application/json", **headers}
@@ -136,7 +136,7 @@ def test_texts_that_make_no_sense(plan: Plan) -> None:
 
 
 def test_the_gateway_waits_as_long_as_the_limit_of_a_first_token_leaves(stage: Stage, home: Home) -> None:
-    """The manuals have such a limit, the cases none."""
+    """The workload `manuals` has such a limit, the workload `cases` has none."""
     endpoints = {one.workload: one for one in read_config(home.config("gateway")).endpoints}
     waits = {one.name: one.waits for one in stage.plan.workloads}
     assert waits["cases"] is None and endpoints["cases"].wait_s is None

@@ -1,4 +1,4 @@
-"""The platform as processes: up, killed, up again, down. Null engine, real supervisor, gateway and sockets."""
+"""The platform as real processes: started, killed, started again, stopped."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_up_status_down_and_up_again(plan_file: str, home: Home) -> None:
 
 
 def test_one_scrape_sees_the_whole_platform(plan_file: str) -> None:
-    """The supervisor's readings are on the gateway's page, and a key that may only read metrics gets it."""
+    """The gateway's metrics include the supervisor's observations, and a monitor key may read them."""
     started = api.up(plan_file, detach=True, port=0).started
     monitor = api.key.create(tenant="ops", role="monitor").key
     request = urllib.request.Request(f"{started.url}/metrics", headers={"authorization": f"Bearer {monitor}"})
@@ -174,7 +174,7 @@ def test_an_answer_that_breaks_off_is_not_shown_as_whole(null_plan: Plan, home: 
             list(answer)
     finally:
         api.down()
-    assert caught.value.code == "AW-OPS-33" and "broke off" in caught.value.message
+    assert caught.value.code == "AW-OPS-33" and "ended before" in caught.value.message
 
 
 def test_a_missing_model_names_the_command(null_plan: Plan, home: Home) -> None:

@@ -1,4 +1,4 @@
-"""Blue/green with real processes: what is promoted is served, no request is lost, and a crash changes nothing."""
+"""Blue/green with real processes: the promoted version is served, no request is lost, a crash changes nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NULL = {"ttft_s": 0.02, "tpot_s": 0.005}
 
 
 class Said:
-    """One reply of the gateway, whatever its status."""
+    """A reply of the gateway with any status."""
 
     def __init__(self, stage: Stage, path: str, body: object, **headers: str) -> None:
         given = {"authorization": f"Bearer {stage.key}", "content-type": "application/json", **headers}
@@ -67,7 +67,8 @@ def test_no_request_is_lost_while_versions_come_and_go(stage: Stage) -> None:
 
 
 def test_several_changes_at_once_end_at_the_last(stage: Stage) -> None:
-    """Overtaken before they were ready, rolled back on the way: nobody hears of them, and their waiters are told."""
+    """Versions that are superseded or rolled back before they are ready never answer, and their callers get an
+    error."""
     first, second, third = stage.version(), stage.version(), stage.version()
     stage.up(**NULL)
     with Clients(stage.url, stage.key, 6).knows(first, second, third) as clients:
@@ -131,7 +132,7 @@ def test_production_is_served_from_the_start_and_the_base_when_it_is_named(
 
 @pytest.mark.parametrize("victim", ["supervisor", "gateway", "candidate"])
 def test_killed_in_the_middle_of_a_change(stage: Stage, victim: str) -> None:
-    """Afterwards what production says is served: the new version, or the one before where the engine itself died."""
+    """Afterwards the version in production is served: the new version, or the previous one if the engine died."""
     first, second = stage.version(), stage.version()
     stage.change(first)
     stage.up(**NULL)
@@ -192,7 +193,7 @@ def test_a_classifiers_endpoint_comes_and_goes(stage: Stage) -> None:
 
 
 def test_what_cannot_be_served_is_rolled_back_with_the_reason(stage: Stage) -> None:
-    """While it runs; and `up` does not come up with another model in its place."""
+    """The rollback happens while the platform runs; `up` never serves another model instead."""
     version = stage.version()
     file = stage.home.model(version.sha256)
     data = file.read_bytes()

@@ -1,4 +1,4 @@
-"""Blue/green with the real engine, the real small model and a real adapter: random, of rank 1, and loud."""
+"""Blue/green with the real engine, the real small model and a random adapter of rank 1 with large weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAYERS, WIDTH, LOUD = 30, 576, 0.02
 
 
 def write_adapter(path: Path, seed: int) -> bytes:
-    """Rank 1 on every attention output; the engine multiplies alpha / rank = 1 times what these make."""
+    """Write an adapter of rank 1 for every attention output; the engine scales it by alpha / rank = 1."""
     chance = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_string("general.type", "adapter")
@@ -45,7 +45,7 @@ def write_adapter(path: Path, seed: int) -> bytes:
 
 
 class Askers:
-    """Clients of a real engine, half of them streaming: what each version said, and what failed."""
+    """Clients of a real engine, half of them streaming, with the answers of each version and the failures."""
 
     def __init__(self, stage: Stage, count: int) -> None:
         self.said: dict[str, set[str]] = defaultdict(set)
@@ -74,7 +74,7 @@ class Askers:
 
 
 def ask(stage: Stage, model: str, stream: bool) -> tuple[str, str]:
-    """The version that answered and what it said; nothing where that is not a whole answer."""
+    """Return the version and the text of an answer; nothing for an incomplete answer."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": "Name a colour of the rainbow."}],

@@ -23,6 +23,7 @@ from archwright.plan.capacity.candidates import (
 )
 from archwright.plan.capacity.machine_count import count_job_machines
 from archwright.plan.capacity.purchase_options import PurchaseTranche
+from archwright.plan.decision.selection import Concessions
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector
 from archwright.plan.options.option_builder import PoolWriter
 from archwright.plan.options.owned_hardware import (
@@ -250,7 +251,9 @@ def test_old_prices_may_be_accepted(needs_of: Read, catalog: Catalog, monkeypatc
     monkeypatch.setattr(type(catalog), "may_advise_buying", lambda *_, **__: False)
     needs, source = needs_of("clinic")
     refused, accepted = (
-        option_of(make_plan(needs, source, catalog, None, NOW, accept_stale=accept), "on-premises")
+        option_of(
+            make_plan(needs, source, catalog, None, NOW, concessions=Concessions(accept_stale=accept)), "on-premises"
+        )
         for accept in (False, True)
     )
     assert not refused.feasible and accepted.feasible

@@ -1,4 +1,4 @@
-"""Stand-ins for foreign OpenAI servers (real HTTP on loopback, in their own thread) and small hand-made plans."""
+"""Fake OpenAI servers (real HTTP on loopback, in their own thread) and small plans."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEMPLATE, PER_WORD = 12, 1.25
 
 
 class Endpoint:
-    """A well-behaved foreign server with fixed timings, unless told otherwise; keeps what it was sent and when."""
+    """A correct OpenAI server with fixed timings, and optional faults; it records its requests and their times."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def foreign() -> type[Endpoint]:
-    """The class of well-behaved servers, with its faults."""
+    """The class of fake servers, with its faults."""
     return Endpoint
 
 

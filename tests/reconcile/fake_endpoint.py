@@ -1,4 +1,4 @@
-"""A small HTTP server for stand-ins of foreign endpoints: it does what its handler says, well or badly."""
+"""A small HTTP server for fake endpoints; a handler writes every reply, correct or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROUTE = tuple[str, str]
 
 
 class Request:
-    """One request, read whole; `transport` is the same for all of a connection."""
+    """A complete request; all requests of a connection share its `transport`."""
 
     def __init__(self, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> None:
         self.headers = headers
@@ -28,8 +28,6 @@ class Request:
 
 
 class Response:
-    """A whole reply."""
-
     def __init__(
         self,
         *,
@@ -51,7 +49,7 @@ class Response:
 
 
 class StreamResponse(Response):
-    """A reply in chunks, begun by `prepare`."""
+    """A chunked reply, started by `prepare`."""
 
     async def prepare(self, request: Request) -> None:
         self._writer = request.writer
@@ -75,7 +73,7 @@ def json_response(body: object, status: int = 200) -> Response:
 
 
 class Server:
-    """In a thread of its own, on a free port; `url` ends in /v1."""
+    """A server in its own thread, on a free port; `url` ends in /v1."""
 
     def __init__(self, routes: Mapping[ROUTE, Handler], tls: ssl.SSLContext | None) -> None:
         self._routes = routes

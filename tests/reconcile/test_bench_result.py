@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.reconcile.bench_result import BenchPhase, BenchRequestTiming, BenchResult, RequestOutcome
+from archwright.reconcile.bench_result import BenchPhase, BenchRequestTiming, RequestOutcome
 
 
 def timing(
@@ -55,12 +55,3 @@ def test_a_phase_counts_tokens_of_cut_streams_at_the_finished_rate() -> None:
         3,
     )
     assert counted.window_s == 10.0
-
-
-def test_a_result_finds_its_phases() -> None:
-    result = BenchResult(
-        url="u", model="m", workload="w", tokens_per_word=1.0, template_tokens=0.0, phases=(phase(),), notes=()
-    )
-    assert result.phase("closed") == phase()
-    assert result.phase("peak") is None
-    assert [window.name for window in result.windows] == ["closed"]

@@ -21,7 +21,7 @@ Predict = Callable[..., Prediction]
 
 
 def timing(ttft_s: float | None, tokens: int = 11, outcome: RequestOutcome = "finished") -> BenchRequestTiming:
-    """Sent at 1.0; a tenth of a second a token; ended at 9.0 if it never had content."""
+    """Build a request that is sent at 1.0 with a token every 0.1 s; without content it ends at 9.0."""
     first = None if ttft_s is None else 1.0 + ttft_s
     last = None if first is None else first + 0.1 * (tokens - 1)
     return BenchRequestTiming(
@@ -120,7 +120,7 @@ def test_a_run_that_saw_nothing_measures_nothing(make_plan: MakePlan) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """One chat request a second from 990 to 1069, its TTFT its own second / 1000; memory and start-up beside."""
+    """One chat request per second from 990 to 1069 with a TTFT of its own second / 1000, and memory and start-up."""
     made = Store(f"sqlite:///{tmp_path / 'ring.db'}")
     recorder = ObservationRecorder(made)
     labels = {"workload": "chat", "model": "small", "pool": "p"}
@@ -146,7 +146,7 @@ def test_the_ring_is_asked_over_the_very_window_of_the_phase(
         unlabelled(predict("peak_memory_bytes", "max", "", 5e8, ""), 20),
     )
     plan = make_plan(extra=extra)
-    found = by_id(platform_measurements(store, plan, run.windows))
+    found = by_id(platform_measurements(store, plan, run.phases))
     assert found["chat.ttft_s.p50"].value == pytest.approx(1.0245, abs=0.001)
     assert (found["chat.ttft_s.p50"].samples, found["chat.ttft_s.p50"].window_s) == (50, 50.0)
     assert found["chat.ttft_s.p50"].evidence.endswith("[50s])))  # phase peak")
@@ -198,7 +198,7 @@ def test_availability_is_what_the_gateway_answered(
 
 
 def test_an_engines_own_count_is_no_availability(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It knows nothing of what was lost before it: the plan's own series are missing, so nothing is said."""
+    """Without the plan's own series there is no value, because an engine does not count requests lost before it."""
     plan = make_plan(metrics={"requests": "vendor:request_success_total"}, extra=(answered(),))
     monkeypatch.setattr(
         PrometheusClient, "query_instant", lambda _self, promql, _at: 9.0 if "vendor" in promql else None

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes an engine's exposition and our own; reconcile reads both by their own names."""
+"""A real Prometheus scrapes an engine's metrics and ours; reconcile reads both by their own names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Predict = Callable[..., Prediction]
 SCRIPT = Path(__file__).parents[1] / "tools" / "prometheus.sh"
 SCRAPES, WINDOW_S = 7, 5.0
 
-# What every imagined request takes; five a second, so 3 are in flight on average and 50 tokens/s are made.
+# Every simulated request takes this long; at 5 per second 3 are in flight on average, at 50 tokens/s.
 RATE, TTFT_S, TPOT_S, LATENCY_S, TOKENS = 5.0, 0.3, 0.02, 0.6, 10
 ENGINE = {
     "ttft_s": "vllm:time_to_first_token_seconds",
@@ -47,7 +47,7 @@ LATENCY_BOUNDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60)
 
 
 class Traffic:
-    """Renders both expositions as they stand after RATE requests a second since the beginning."""
+    """Renders both expositions after RATE requests per second since the start."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -104,7 +104,7 @@ class Running(NamedTuple):
 
 @pytest.fixture(scope="module")
 def exposition() -> Iterator[int]:
-    """The port of a server with the engine's page at /engine and ours at /own."""
+    """Return the port of a server with the engine's page at /engine and our page at /own."""
     traffic = Traffic()
 
     class Page(BaseHTTPRequestHandler):
@@ -146,7 +146,7 @@ def wait_until(url: str, deadline_s: float) -> None:
 
 
 def wait_for_scrapes(prometheus: PrometheusClient) -> None:
-    """Until both pages have been read SCRAPES times; the first reading comes up to 5 s after the start."""
+    """Wait until both pages were scraped SCRAPES times; the first scrape comes up to 5 s after the start."""
     ends = time.monotonic() + 30
     while (prometheus.query_instant("min(count_over_time(up[1m]))") or 0) < SCRAPES:
         if time.monotonic() > ends:
@@ -184,7 +184,7 @@ def running(exposition: int, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def owned(plan: Plan) -> Plan:
-    """The same plan, its predictions asking for the workload that our own exposition serves."""
+    """Return the plan with predictions for the workload of our own exposition."""
     changed = [replace(p, query=replace(p.query, labels={"workload": "own"})) for p in plan.predictions]
     return replace(plan, predictions=tuple(changed))
 
@@ -210,7 +210,7 @@ def test_our_own_names(running: Running, make_plan: MakePlan, predict: Predict) 
 
 
 def test_shares_and_runs(running: Running) -> None:
-    """One request in five fails; of a workload whose requests never failed there is no series that says so."""
+    """One request in five fails; a workload without failures has no series of failures."""
 
     def asked(metric: str, statistic: Statistic, labels: dict[str, str]) -> float | None:
         query = Query(metric=metric, labels=labels, statistic=statistic, window_s=WINDOW_S)
@@ -248,7 +248,7 @@ def gaps_of(plan: Plan, running: Running, window_s: float | None = WINDOW_S) -> 
 def test_among_several_models_none_is_guessed(running: Running, make_plan: MakePlan) -> None:
     gaps = gaps_of(make_plan(metrics=DUO), running)
     assert gaps["chat.ttft_s.p50"] == "this Prometheus knows several models, none of them called small"
-    assert gaps["chat.tpot_s.p50"] == "our own series shows nothing in the window"
+    assert gaps["chat.tpot_s.p50"] == "our own series has no samples in the window"
 
 
 def test_tokens_per_s_of_a_window_too_quiet_stays_unmeasured(
@@ -261,7 +261,7 @@ def test_tokens_per_s_of_a_window_too_quiet_stays_unmeasured(
     blind = {name: series for name, series in ENGINE.items() if name != "latency_s"}
     assert "is unknown" in gaps_of(make_plan(metrics=blind), running)["chat.tokens_per_s.rate"]
     unloaded = make_plan(metrics=ENGINE, loads=())
-    assert gaps_of(unloaded, running) == {"chat.tokens_per_s.rate": "the plan states no load for it"}
+    assert gaps_of(unloaded, running) == {"chat.tokens_per_s.rate": "the plan states no load for this workload"}
     result = reconcile_plan(crowded, {}, gaps)
     assert result.deviations[-1].evidence.endswith(gaps["chat.tokens_per_s.rate"])
 
@@ -273,7 +273,7 @@ def test_a_pool_of_several_workloads_is_not_told_apart(running: Running, make_pl
 
 def test_series_that_do_not_exist(running: Running, make_plan: MakePlan) -> None:
     gaps = gaps_of(make_plan(metrics={"ttft_s": "vllm:absent"}), running)
-    assert gaps["chat.ttft_s.p50"] == "neither our own series nor the engine's show anything in the window"
+    assert gaps["chat.ttft_s.p50"] == "neither our own series nor the engine's series have samples in the window"
 
 
 def test_gauges_and_the_queries_own_window(running: Running, make_plan: MakePlan, predict: Predict) -> None:

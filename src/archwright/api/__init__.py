@@ -1,6 +1,6 @@
-"""The public functions: what the shell's verbs do, by the same names (`from archwright import api`).
+"""The public functions, named like the verbs of the shell (`from archwright import api`).
 
-Each is loaded when it is first asked for: a plan needs no server, and a server no planner.
+Each module is loaded on first use, because a plan needs no server, and a server no planner.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ += ["predict_training", "reconcile", "report", "serve", "settings", "sta
 
 
 def __getattr__(name: str) -> Any:
-    """Raises AttributeError for what is no public function."""
+    """Raises AttributeError for a name that is no public function."""
     if name in GROUPS:
         return import_module(f"{__name__}.{name}")
     for module, functions in FUNCTIONS_BY_MODULE.items():

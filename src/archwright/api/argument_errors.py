@@ -6,5 +6,5 @@ from archwright.errors import ErrorLocation, UsageError
 
 
 def argument_error(code: str, message: str, name: str, hint: str = "") -> UsageError:
-    """`name` is the argument's, `hint` what to pass instead."""
+    """`name`: the argument; `hint`: the value to pass instead."""
     return UsageError(code, message, where=ErrorLocation(field=name), hint=hint)

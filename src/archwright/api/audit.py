@@ -6,18 +6,18 @@ from archwright.access import audit_log as trail
 from archwright.access.audit_log import AuditEvent
 from archwright.api.context import open_home
 from archwright.contract.record import Record
-from archwright.errors import StoreError
+from archwright.errors import ErrorLocation, StoreError
 
 
 class AuditVerification(Record):
-    """The chain is whole; `records` were checked."""
+    """The result of a check of the chain: `records` were checked."""
 
     whole: bool
     records: int
 
 
 def list(*, tenant: str | None = None, limit: int = 50) -> tuple[AuditEvent, ...]:  # noqa: A001 - the verb's name
-    """The newest records first."""
+    """Return the newest records first."""
     with open_home() as (_settings, home, store):
         return tuple(trail.read_entries(store, home, tenant=tenant, limit=limit))
 
@@ -28,5 +28,6 @@ def verify() -> AuditVerification:
         found = trail.check_chain(store, home)
         if found.broken is not None:
             message = f"the audit chain is broken at record {found.broken}"
-            raise StoreError("AW-STO-04", message, hint="restore from backup")
+            where = ErrorLocation(str(home.root))
+            raise StoreError("AW-STO-04", message, where=where, hint="restore the home from a backup")
         return AuditVerification(whole=True, records=found.records)

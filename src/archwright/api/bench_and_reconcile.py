@@ -1,10 +1,8 @@
-"""Promise against reality: `bench`, `reconcile`."""
+"""Predictions against measurements: `bench`, `reconcile`."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from archwright import settings
@@ -17,7 +15,8 @@ from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, ReconcileError, UsageError
 from archwright.home import Home, locate_home
-from archwright.monitor import measurements as kept
+from archwright.journal import report_step
+from archwright.monitor import measurements as measurement_store
 from archwright.monitor.metrics.observations import FLUSH_S
 from archwright.monitor.metrics.prometheus import PrometheusClient
 from archwright.operate import owner_keys, platform_control
@@ -29,13 +28,11 @@ from archwright.reconcile.deviations import select_measurements
 from archwright.reconcile.measurements import client_measurements, platform_measurements, read_prometheus
 from archwright.store import Store
 
-# Both the gateway and the supervisor have written what they saw after two of their flushes.
+# After two of their flushes the gateway and the supervisor have written their observations.
 SETTLE_S = 3 * FLUSH_S
 
 
 class PhaseSummary(Record):
-    """One phase of a bench run."""
-
     workload: str
     name: str
     seconds: float
@@ -46,7 +43,7 @@ class PhaseSummary(Record):
 
 
 class BenchReport(Record):
-    """What `bench --json` prints: the phases driven, remarks, and plan versus actual."""
+    """The result of `bench`: the phases, notes, and plan versus actual."""
 
     url: str
     model: str
@@ -58,30 +55,33 @@ class BenchReport(Record):
 def bench(
     url: str | None = None, *, against: str | None = None, key_env: str | None = None, model: str | None = None
 ) -> BenchReport:
-    """Drive a plan's traffic at an endpoint by a client with its own clock, and hold the plan against it.
+    """Replay a plan's traffic at an endpoint with a client's own clock, and compare the plan with the measurements.
 
-    Without `url` the running platform is driven, and what it recorded itself counts first. Raises ReconcileError
-    (AW-REC-10 to 19) when the endpoint cannot be measured."""
+    Without `url` the running platform is measured, and its own records take precedence over the client's. Raises
+    ReconcileError (AW-REC-10 to 19) if the endpoint cannot be measured.
+    """
     home = locate_home(settings.load())
     plan = _find_plan(home, against)
     if not plan.loads:
-        hint = "plan a chat, rag, completion or batch-text workload"
-        raise UsageError("AW-USE-05", "the plan has no text workload whose traffic could be driven", hint=hint)
+        hint = "add a chat, rag, completion or batch-text workload to the needs, and plan again"
+        raise UsageError(
+            "AW-USE-05", "the plan has no text workload to replay", where=ErrorLocation(plan.needs_file), hint=hint
+        )
     results: list[BenchResult] = []
     with open_home() as (_settings, _home, store):
         for load in plan.loads:
             target = _build_target(home, url, load, key_env, model)
-            results.append(run_bench(target, load, _make_progress_printer()))
+            results.append(run_bench(target, load, _report_progress))
         time.sleep(SETTLE_S)
         found: list[Measurement] = []
         for result in results:
             found += client_measurements(plan, result)
             if url is None:
-                found += platform_measurements(store, plan, [*result.windows, _uptime_window(home)], home)
+                found += platform_measurements(store, plan, [*result.phases, _uptime_window(home)], home)
         if url is None:
             found += _measure_controls(store, home, plan)
-            # A foreign endpoint's figures must not pass for this platform's in a later `reconcile`.
-            kept.save_measurements(store, found)
+            # The figures of another endpoint must not count for this platform in a later `reconcile`.
+            measurement_store.save_measurements(store, found)
     return BenchReport(
         url=results[0].url,
         model=results[0].model,
@@ -101,7 +101,9 @@ def _build_target(home: Home, url: str | None, load: LoadSpec, key_env: str | No
     if url is not None:
         key = None if key_env is None else settings.read_variable(key_env)
         if key_env is not None and not key:
-            raise argument_error("AW-USE-06", f"{key_env} is not set", "--key-env", f"export {key_env}=...")
+            raise argument_error(
+                "AW-USE-06", f"the variable {key_env} is not set", "--key-env", f"export {key_env}=..."
+            )
         return BenchTarget(url=url, key=key, model=model or load.model)
     address = running_url(home)
     with open_keys() as (keys, _home, _store):
@@ -111,46 +113,37 @@ def _build_target(home: Home, url: str | None, load: LoadSpec, key_env: str | No
 
 
 def _uptime_window(home: Home) -> TimeWindow:
-    """The window of what has no phase: from `up` until now."""
+    """Return the window of predictions without a phase: from `up` until now."""
     now = time.time()
     status = platform_control.read_status(home)
     return TimeWindow(name="", started_at=now - (status.up_s or 0.0) - 1.0, ended_at=now)
 
 
-def _make_progress_printer() -> Callable[[BenchProgress], None] | None:
-    """One line on the terminal, rewritten; nothing when the output is not one."""
-    if not sys.stderr.isatty():
-        return None
-
-    def show(progress: BenchProgress) -> None:
-        end = "\n" if progress.elapsed_s >= progress.total_s else ""
-        requests = f"{progress.finished} of {progress.started} requests answered, {progress.failed} failed"
-        elapsed = f"{progress.elapsed_s:4.0f} of {progress.total_s:.0f} s"
-        sys.stderr.write(f"\r{progress.phase}: {elapsed}, {requests} {end}")
-        sys.stderr.flush()
-
-    return show
+def _report_progress(progress: BenchProgress) -> None:
+    requests = f"{progress.finished} of {progress.started} requests answered, {progress.failed} failed"
+    report_step(f"{progress.phase}: {progress.elapsed_s:.0f} of {progress.total_s:.0f} s, {requests}")
 
 
 def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reconciliation:
-    """Each prediction of the plan against its measurement; drives no traffic.
+    """Compare each prediction of a plan with its measurement, without sending traffic.
 
-    `plan`: a plan.json; else the running plan, else plan.json of the folder. The newest bench of the plan counts, and
-    what was never benched is read from what the platform records. With `prometheus` everything is read from there."""
+    `plan`: a plan.json; default: the running plan, else plan.json of the folder. Measurements come from the newest
+    bench of the plan, else from the platform's records. With `prometheus` all measurements are read from there.
+    """
     home = locate_home(settings.load())
     read = _find_plan(home, plan)
     if prometheus is not None:
         reading = read_prometheus(read, PrometheusClient(prometheus), time.time())
         return compare(read, select_measurements(reading.measurements), reading.gaps)
     with open_home() as (_settings, _home, store):
-        found = select_measurements(kept.read_plan_measurements(store, read.digest))
+        found = select_measurements(measurement_store.read_plan_measurements(store, read.digest))
         for live in _read_live_measurements(store, home, read):
             found.setdefault(live.prediction_id, live)
     return compare(read, found)
 
 
 def _read_live_measurements(store: Store, home: Home, plan: Plan) -> list[Measurement]:
-    """What the running platform saw of real traffic, if it runs this plan."""
+    """Measure the real traffic of the running platform, if it runs this plan."""
     status = platform_control.read_status(home)
     if status.plan_digest != plan.digest:
         return []
@@ -163,7 +156,6 @@ def _read_live_measurements(store: Store, home: Home, plan: Plan) -> list[Measur
 
 
 def _measure_controls(store: Store, home: Home, plan: Plan) -> list[Measurement]:
-    """What the running platform answers about the controls that the plan promises."""
     url = platform_control.read_status(home).url
     if url is None:
         return []
@@ -179,6 +171,6 @@ def _find_plan(home: Home, path: str | None) -> Plan:
     here = Path("plan.json")
     if not here.is_file():
         hint = "archwright plan needs.yaml -o plan.json"
-        message = "no plan: nothing is running and there is no plan.json here"
+        message = "no plan: no platform runs, and the folder has no plan.json"
         raise ReconcileError("AW-REC-30", message, where=ErrorLocation(str(here)), hint=hint)
     return read_plan(here)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from archwright import settings
+from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
@@ -29,7 +30,7 @@ from archwright.catalog.tables.metadata_records import FactClass
 from archwright.catalog.tables.records import Fact
 from archwright.catalog.tables.row_names import find_row_of_basis
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, UsageError
+from archwright.errors import CatalogError, ErrorLocation, UsageError
 from archwright.home import locate_home
 from archwright.plan.plan_file import read_plan
 
@@ -37,7 +38,7 @@ __all__ = ["CatalogCheck", "CatalogDiff", "FactView", "LayerFact", "RefreshRepor
 
 
 class TableCheck(Record):
-    """One table of the catalog: rows, of these recalled, stale and past their limit; distinct sources."""
+    """One table of the catalog: all rows; recalled, stale and expired rows; distinct sources."""
 
     table: str
     rows: int
@@ -48,7 +49,7 @@ class TableCheck(Record):
 
 
 class GateCheck(Record):
-    """One plausibility gate: rows it would refuse, rows it only flags, exceptions with a reason."""
+    """One plausibility gate: rows that it refuses, rows that it only flags, exceptions with a reason."""
 
     gate: str
     refused: int
@@ -77,7 +78,7 @@ class CatalogCheck(Record):
 
 
 def show(name: str) -> FactView:
-    """The fact called `name`, or behind a plan's basis of that id, with its layers, the one in force first."""
+    """Return the fact called `name`, or behind a plan's basis of that id, with its layers, the layer in force first."""
     catalog = load_catalog(locate_home(settings.load()))
     tables = named_rows_by_table(catalog)
     within = [key for rows in tables.values() for key in rows]
@@ -86,13 +87,13 @@ def show(name: str) -> FactView:
             if spelling in rows:
                 return view_fact(catalog, table, spelling, rows[spelling])
     near = tuple(difflib.get_close_matches(name, within, 3, 0.5))
-    asked = f"did you mean {' or '.join(near)}?" if near else "archwright catalog check lists the tables"
-    hint = f"{asked}; a number that a plan made from several facts: archwright explain plan.json NAME"
-    raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=hint, nearest=near)
+    similar = f"did you mean {' or '.join(near)}?" if near else "archwright catalog check lists the tables"
+    hint = f"{similar} For a number that a plan computed: archwright explain plan.json NAME"
+    raise UsageError("AW-USE-04", f"the catalog has no fact {name!r}", hint=hint, nearest=near)
 
 
 def _resolve_aliases(catalog: Catalog, name: str) -> Iterator[str]:
-    """The ids of what is also called so, as needs files and other tools spell it."""
+    """Yield the ids for another spelling of a name, as needs files and other tools write it."""
     for known in (catalog.accelerator, catalog.model):
         try:
             yield known(name).id
@@ -101,7 +102,7 @@ def _resolve_aliases(catalog: Catalog, name: str) -> Iterator[str]:
 
 
 def check() -> CatalogCheck:
-    """How much of each table is known and how old it is; what the plausibility gates find."""
+    """Check the age and sources of each table, and run the plausibility gates."""
     catalog = load_catalog(locate_home(settings.load()))
     facts = CheckedFacts(catalog.accelerators, catalog.offers, tuple(catalog.models.values()))
     found = run_checks(facts, catalog.gate_exceptions)
@@ -138,20 +139,24 @@ def _check_gate(catalog: Catalog, name: str, found: Iterable[Finding]) -> GateCh
 
 
 def diff(plan: str | None = None) -> CatalogDiff:
-    """What the refreshed layer changes against the rows below it, and which plans rest on a changed fact: `plan`, else
-    the one the platform runs and the folder's plan.json."""
+    """Compare the refreshed layer with the rows below it, and name the plans that rest on a changed fact.
+
+    `plan`: a plan.json; default: the running plan and the folder's plan.json.
+    """
     home = locate_home(settings.load())
     paths = [Path(plan)] if plan is not None else [path for path in (home.plan, Path("plan.json")) if path.is_file()]
     return catalog_diff.diff_catalog(load_catalog(home), {str(path): read_plan(path) for path in paths})
 
 
 def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: bool = False) -> RefreshReport:
-    """Lay newer facts over the shipped ones, from files of public sources in `from_dir`: nothing is fetched. `only`
-    takes one class of them. `rollback` goes back to what was in force before the last refresh."""
+    """Refresh the shipped facts from files of public sources in `from_dir`; nothing is fetched.
+
+    `only`: one class of facts. `rollback`: restore the facts in force before the last refresh.
+    """
     feeds = _parse_fact_class(only)
     if (from_dir is None) == (not rollback):
-        hint = "catalog refresh --from DIR, or --rollback"
-        raise UsageError("AW-USE-14", "refresh takes either a folder or a rollback", hint=hint)
+        hint = "archwright catalog refresh --from DIR, or archwright catalog refresh --rollback"
+        raise argument_error("AW-USE-14", "give either a folder or --rollback", "from_dir", hint)
     with open_home() as (_chosen, home, store):
         if from_dir is None:
             name = refreshed_layer.roll_back(home.catalog_refreshed)
@@ -159,8 +164,8 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
             return RefreshReport(generation=name, kept=refreshing.count_rows(load_catalog(home).refreshed_layer))
         folder = Path(from_dir)
         if not folder.is_dir():
-            hint = "the folder that holds the sources' files"
-            raise UsageError("AW-USE-15", f"no such folder: {from_dir}", hint=hint)
+            hint = "give the folder that holds the sources' files: --from DIR"
+            raise argument_error("AW-USE-15", f"{from_dir} is not a folder", "from_dir", hint)
         home.folder("catalog", "refreshed")
         today = datetime.now(UTC).date()
         report = refreshing.refresh_catalog(load_catalog(home), home.catalog_refreshed, folder, feeds, today)
@@ -170,9 +175,9 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
 
 def _parse_fact_class(only: str | None) -> FactClass | None:
     known: tuple[FactClass, ...] = get_args(FactClass)
-    if only is None:
-        return None
-    for feeds in known:
-        if feeds == only:
-            return feeds
-    raise UsageError("AW-USE-16", f"no class of facts: {only!r}", hint=f"one of {', '.join(known)}", nearest=known)
+    found = next((feeds for feeds in known if feeds == only), None)
+    if found is None and only is not None:
+        hint = f"use one of {', '.join(known)}"
+        message, where = f"{only!r} is not a class of facts", ErrorLocation(field="only")
+        raise UsageError("AW-USE-16", message, where=where, hint=hint, nearest=known)
+    return found

@@ -1,4 +1,4 @@
-"""What every public function starts from: settings in force, home, store, keys."""
+"""The settings, home, store and keys that public functions share."""
 
 from __future__ import annotations
 
@@ -23,45 +23,47 @@ def store_url(chosen: Settings) -> str:
 
 @contextmanager
 def open_home(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings, Home, Store]]:
-    """Settings, home and an open store, closed at the end."""
+    """Yield the settings, the home and an open store."""
     chosen = settings.load(flags)
     with closing(Store(store_url(chosen))) as store:
         yield chosen, locate_home(chosen), store
 
 
 def write_audit_record(store: Store, action: str, resource: str, tenant: str = "") -> None:
-    """Write the audit record of an act by this machine's owner; it survives kill -9 when this returns."""
-    with _open_wal(store) as ledger:
-        _record_event(ledger, action, resource, tenant)
+    """Write the audit record of an act by this machine's owner. When this returns, it survives SIGKILL."""
+    with _open_wal(store) as writer:
+        _record_event(writer, action, resource, tenant)
 
 
 @contextmanager
 def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], None]]]:
-    """Keys, and what writes the audit record of an act on them (action, resource, tenant). Raises StoreError AW-STO-06
-    before anything is done if the record has no room: an unrecorded key would be lost unseen."""
-    with open_keys() as (keys, _home, store), _open_wal(store) as ledger:
-        ledger.check_space()
-        yield keys, partial(_record_event, ledger)
+    """Yield the keys and a function that writes the audit record of an act on them (action, resource, tenant).
+
+    Raises StoreError AW-STO-06 if the disk has no space for the record, before anything is changed.
+    """
+    with open_keys() as (keys, _home, store), _open_wal(store) as writer:
+        writer.check_space()
+        yield keys, partial(_record_event, writer)
 
 
 @contextmanager
 def _open_wal(store: Store) -> Iterator[WalWriter]:
-    with closing(WalWriter(store, locate_home(settings.load()))) as ledger:
-        yield ledger
+    with closing(WalWriter(store, locate_home(settings.load()))) as writer:
+        yield writer
 
 
-def _record_event(ledger: WalWriter, action: str, resource: str, tenant: str) -> None:
+def _record_event(writer: WalWriter, action: str, resource: str, tenant: str) -> None:
     act = {"tenant": tenant, "action": action, "resource": resource}
-    AuditLog(ledger).record(AuditEvent(at=time.time(), key_id="local", permission="owner", effect="allow", **act))
-    ledger.flush()
+    AuditLog(writer).record(AuditEvent(at=time.time(), key_id="local", permission="owner", effect="allow", **act))
+    writer.flush()
 
 
 @contextmanager
 def open_keys() -> Iterator[tuple[KeyStore, Home, Store]]:
-    """Keys of the store; the gateway's workers, if any ever ran since the boot, hear of what changes."""
+    """Yield the keys, the home and the store. Workers of a gateway see changes through the shared accounts."""
     with open_home() as (_chosen, home, store):
         if not has_accounts_table(home):
             yield KeyStore(store, load_pepper(home)), home, store
             return
-        with closing(open_accounts_table(home)) as slate:
-            yield KeyStore(store, load_pepper(home), slate=slate), home, store
+        with closing(open_accounts_table(home)) as accounts:
+            yield KeyStore(store, load_pepper(home), slate=accounts), home, store

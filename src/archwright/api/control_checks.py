@@ -1,7 +1,7 @@
-"""Controls as promises: what `reconcile` asks the running platform, and what it answered.
+"""Check the controls that a plan predicts against the running platform, for `reconcile`.
 
-Each check is a question to the platform itself, never a look at its configuration files: every guarded route without
-a key, the audit's chain from its first record, the address under which the gateway is reached.
+Design: each check asks the platform itself and never reads its configuration files: every guarded route without a key,
+the audit chain from its first record, the address of the gateway.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from archwright.store import Store
 
 CONTROL_METRIC = "control_held"
 TIMEOUT_S = 5.0
-# What stands for the name at the end of a path that takes one.
+# Replaces the name at the end of a path that takes a name.
 PLACEHOLDER_NAME = "x"
 
 
 class PlatformConnection(NamedTuple):
-    """Where the gateway is reached, whom its certificate is checked against, and its records."""
+    """The gateway's URL, the authority of its certificate (None: not TLS), and its records."""
 
     url: str
     authority: str | None
@@ -38,20 +38,20 @@ class PlatformConnection(NamedTuple):
 
 
 class ControlCheckResult(NamedTuple):
-    """How many of the questions were answered as they should, and what was asked."""
+    """How many checks passed, of how many, and the evidence."""
 
     held: int
-    asked: int
+    checked: int
     evidence: str
 
 
 def control_measurements(plan: Plan, platform: PlatformConnection, now: float) -> list[Measurement]:
-    """One measurement for each control that the plan promises; what cannot be asked just now is left out."""
+    """Return one measurement per predicted control; a control that cannot be checked now is left out."""
     found = []
     for prediction in plan.predictions:
         check = CHECKS.get(prediction.query.labels.get("control", "")) if prediction.metric == CONTROL_METRIC else None
         proof = check(platform) if check is not None else None
-        if proof is not None and proof.asked:
+        if proof is not None and proof.checked:
             found.append(_build_measurement(plan, prediction, proof, now))
     return found
 
@@ -62,17 +62,17 @@ def _build_measurement(plan: Plan, prediction: Prediction, proof: ControlCheckRe
         prediction_id=prediction.id,
         at=now,
         source="supervisor",
-        value=proof.held / proof.asked,
+        value=proof.held / proof.checked,
         unit=prediction.estimate.unit,
         statistic=prediction.query.statistic,
-        samples=proof.asked,
+        samples=proof.checked,
         window_s=prediction.query.window_s,
         evidence=proof.evidence,
     )
 
 
 def _check_keys(platform: PlatformConnection) -> ControlCheckResult | None:
-    """Every route but the probes, without a key. None when the gateway does not answer."""
+    """Request every route but the probes without a key. None if the gateway does not answer."""
     guarded = [route for route in ROUTES if route.permission is not None]
     try:
         refused = sum(_request_status(platform, route) == HTTPStatus.UNAUTHORIZED for route in guarded)
@@ -83,7 +83,7 @@ def _check_keys(platform: PlatformConnection) -> ControlCheckResult | None:
 
 
 def _request_status(platform: PlatformConnection, route: Route) -> int:
-    """Raises OSError when nothing answers."""
+    """Raises OSError if nothing answers."""
     address = f"{platform.url}{route.path}{PLACEHOLDER_NAME if route.tail else ''}"
     body, headers = b"{}" if route.method == "POST" else None, {"content-type": "application/json"}
     request = urllib.request.Request(address, data=body, method=route.method, headers=headers)
@@ -98,15 +98,14 @@ def _request_status(platform: PlatformConnection, route: Route) -> int:
 
 
 def _check_audit(platform: PlatformConnection) -> ControlCheckResult:
-    """The chain of every record there is."""
     found = audit_log.check_chain(platform.store, platform.home)
     if found.broken is not None:
         return ControlCheckResult(0, 1, f"archwright audit verify: broken at record {found.broken}")
-    return ControlCheckResult(1, 1, f"archwright audit verify: {found.records} records, each fits the one before")
+    return ControlCheckResult(1, 1, f"archwright audit verify: {found.records} records, each linked to its predecessor")
 
 
 def _check_encryption(platform: PlatformConnection) -> ControlCheckResult:
-    """TLS, or an address that only this machine reaches."""
+    """Accept TLS, or an address that only this machine reaches."""
     parts = urlsplit(platform.url)
     host = parts.hostname or ""
     try:

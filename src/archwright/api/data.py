@@ -16,8 +16,11 @@ from archwright.monitor import lineage
 
 
 class DatasetOutcome(DatasetVersion):
-    """A version and what came of asking for it: `new` is False when it was there already; `passed_over` names the
-    files that were not read, with the reason; `replaced` the files whose rows in the version before went."""
+    """A version and how it was made.
+
+    `new` is False if the version existed already. `passed_over`: files that were not read, with the reason. `replaced`:
+    files whose rows in the previous version were removed.
+    """
 
     new: bool
     passed_over: tuple[str, ...] = ()
@@ -25,8 +28,11 @@ class DatasetOutcome(DatasetVersion):
 
 
 class DatasetCard(Record):
-    """A version and everything there is to see of it. `models` were trained on it, `refined` are the versions made
-    from it; `quarantine` and `drops` are the files that hold the rows left out (JSON lines), where any were."""
+    """A version with its uses and files.
+
+    `models` were trained on it; `refined` are the versions made from it. `quarantine` and `drops` are the files with
+    the rows left out (JSON lines), None if there are none.
+    """
 
     version: DatasetVersion
     models: tuple[str, ...]
@@ -38,7 +44,7 @@ class DatasetCard(Record):
 
 
 def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
-    """Bring files into the data set `name`: a new version, or the old one if nothing changed. Raises DataError."""
+    """Ingest files into the data set `name`; the version is new unless nothing changed. Raises DataError."""
     with open_home() as (_settings, home, store):
         made = lake_ingest.ingest_files(home, store, lake_ingest.IngestRequest(Path(path), name, licence))
         if made.new:
@@ -47,11 +53,13 @@ def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
 
 
 def refine(recipe: str) -> DatasetOutcome:
-    """Make a version of one data set from a version of another, by the recipe in a file; on the cluster, where the
-    setting `ray_address` names one. Raises DataError."""
-    wanted = recipes.read_recipe(Path(recipe))
+    """Make a version of one data set from a version of another, by the recipe in a file. Raises DataError.
+
+    The work runs on the cluster if the setting `ray_address` is set.
+    """
+    steps = recipes.read_recipe(Path(recipe))
     with open_home() as (settings, home, store):
-        request = lake_refine.RefineRequest(wanted, "ray" if settings.ray_address else "native")
+        request = lake_refine.RefineRequest(steps, "ray" if settings.ray_address else "native")
         made = lake_refine.refine_dataset(home, store, request)
         if made.new:
             write_audit_record(store, "data.refine", made.version.id)
@@ -63,18 +71,18 @@ def _build_outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
 
 
 def list() -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name
-    """Every version of every data set, in the order they were made."""
+    """Return every version of every data set, oldest first."""
     with open_home() as (_settings, _home, store):
         return tuple(version_index.list_versions(store))
 
 
 def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
-    """A version ("docs@v1"; "docs" for the newest) and what is known of it. Raises DataError AW-DATA-10."""
+    """Return the card of a version ("docs@v1"; "docs" for the newest). Raises DataError AW-DATA-10."""
     with open_home() as (_settings, home, store):
         version = version_index.find_version(store, id)
         edges = lineage.read_children(store, format_node("dataset", version.id))
         made = [edge.child.partition(":")[::2] for edge in edges]
-        aside = quarantine.quarantine_path(home, version.dataset, version.version)
+        rejected = quarantine.quarantine_path(home, version.dataset, version.version)
         drops = lake_refine.drops_path(home, version.dataset, version.version)
         return DatasetCard(
             version=version,
@@ -82,7 +90,7 @@ def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
             runs=_select_names(made, "run"),
             refined=_select_names(made, "dataset"),
             card=str(dataset_card.card_path(home, version)),
-            quarantine=str(aside) if aside.is_file() and aside.stat().st_size else None,
+            quarantine=str(rejected) if rejected.is_file() and rejected.stat().st_size else None,
             drops=str(drops) if drops.is_file() and drops.stat().st_size else None,
         )
 

@@ -1,4 +1,4 @@
-"""What `up --engine` and `--key-env` say: where engines of a plan's pools answer already."""
+"""The options `--engine` and `--key-env` of `up`: engines that serve a plan's pools already."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
 def parse_external_engines(
     plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | None
 ) -> dict[str, ExternalEndpoints]:
-    """Raises UsageError AW-USE-70, AW-USE-71 for a text that is none, AW-USE-72 for a pool or variable there is not."""
+    """Return the endpoints of each pool.
+
+    Raises UsageError AW-USE-70, AW-USE-71 (malformed text), AW-USE-72 (unknown pool, variable not set).
+    """
     named, urls = {pool.name for pool in list_text_pools(plan)}, dict[str, tuple[str, ...]]()
     for pool, url in parse_pairs(engine, "engine", "POOL=URL"):
         _refuse_unknown(pool, named, "engine")
@@ -27,6 +30,6 @@ def parse_external_engines(
 
 def _refuse_unknown(pool: str, known: Sequence[str] | set[str] | dict[str, tuple[str, ...]], field: str) -> None:
     if pool not in known:
-        wanted = "a pool of the plan that answers in text" if field == "engine" else "given a URL by --engine"
-        hint = f"one of {', '.join(sorted(known))}" if known else "archwright up PLAN --engine POOL=URL"
-        raise argument_error("AW-USE-72", f"{pool!r} is not {wanted}", field, hint)
+        problem = "is no pool of the plan that serves text" if field == "engine" else "has no URL by --engine"
+        hint = f"use one of {', '.join(sorted(known))}" if known else "archwright up PLAN --engine POOL=URL"
+        raise argument_error("AW-USE-72", f"{pool!r} {problem}", field, hint)

@@ -1,4 +1,4 @@
-"""What this installation is: `doctor`, `settings`."""
+"""The state of this installation: `doctor`, `settings`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ class Setting(Record):
 
 
 def settings() -> tuple[Setting, ...]:
-    """Each setting in force and where it came from."""
     chosen = configuration.load()
     values = {name: _mask_password(name, getattr(chosen, name)) for name in configuration.NAMES}
     return tuple(Setting(name=name, value=value, source=chosen.sources[name]) for name, value in values.items())
 
 
 def _mask_password(name: str, value: object) -> str:
-    """A database URL may hold a password."""
     text = str(value)
     if name == "database_url" and "@" in text:
         scheme, _, rest = text.partition("://")
@@ -39,7 +37,7 @@ def _mask_password(name: str, value: object) -> str:
 
 
 class DoctorCheck(Record):
-    """One thing `up` needs; `hint` is what to do when it is missing."""
+    """One requirement of `up`; `hint`: what to do if it is missing."""
 
     name: str
     ok: bool
@@ -48,7 +46,6 @@ class DoctorCheck(Record):
 
 
 def doctor() -> tuple[DoctorCheck, ...]:
-    """Check everything that `up` needs."""
     chosen = configuration.load()
     home = locate_home(chosen)
     files = list_model_files(home)

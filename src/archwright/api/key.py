@@ -18,7 +18,7 @@ def create(
     expires_in_days: float | None = None,
     limits: UsageLimits = UsageLimits(),  # noqa: B008 - frozen
 ) -> NewKey:
-    """Make a key for a tenant, and the tenant when it is new."""
+    """Create a key for a tenant, and the tenant if it is new."""
     with open_audited_keys() as (keys, record_act):
         lives_s = None if expires_in_days is None else expires_in_days * DAY_S
         secret, record = keys.create(tenant, role, name, user, limits, lives_s)
@@ -33,7 +33,7 @@ def list(*, tenant: str | None = None) -> tuple[KeyView, ...]:  # noqa: A001 - t
 
 
 def limit(id: str, *, limits: UsageLimits = UsageLimits()) -> KeyView:  # noqa: A002, B008 - the record's field; frozen
-    """Set all limits of a key; in force in every worker, also for answers under way, within a second."""
+    """Set all limits of a key. Every worker applies them within a second, also to running requests."""
     with open_audited_keys() as (keys, record_act):
         record = keys.set_limits("key", "", id, limits)
         shown = next(key for key in keys.list() if key.id == id)
@@ -42,7 +42,7 @@ def limit(id: str, *, limits: UsageLimits = UsageLimits()) -> KeyView:  # noqa: 
 
 
 def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - the record's field
-    """Another secret for the same key: its id, limits and usage stay; the old secret ends after the overlap."""
+    """Create a new secret for a key; id, limits and usage stay. The old secret ends after the overlap."""
     with open_audited_keys() as (keys, record_act):
         secret, record = keys.rotate(id, overlap_hours * HOUR_S)
         record_act("key.rotate", id, record.tenant)
@@ -50,7 +50,6 @@ def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - t
 
 
 def revoke(id: str) -> KeyView:  # noqa: A002 - the record's field
-    """Refuse a key from now on, in every worker within a second."""
     with open_keys() as (keys, _home, store):
         revoked = keys.revoke(id)
         write_audit_record(store, "key.revoke", id, revoked.tenant)

@@ -1,4 +1,4 @@
-"""`lineage`: from an answer, a model version, a run or a data set version to the files it came from."""
+"""`lineage`: trace an answer, a model version, a run or a data set version to its source files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from archwright.store import Store
 from archwright.training import training_runs
 
 KINDS: tuple[NodeKind, ...] = ("model", "run", "dataset")
-# A request ends at most so long after it came in.
+# The longest time between the arrival and the end of a request.
 REQUEST_LIMIT_S = 86_400.0
 
 
 class LineageChain(Record):
-    """Where something comes from. `model` is a version's id, or the name of the plan's own model, which has no run;
-    `dataset_versions` begin with what was trained on; `files` are the source files, each once."""
+    """The origin of an artefact. `model` is a version's id, or the name of the plan's own model, which has no run.
+
+    `dataset_versions` begin with the training data; `files` are the source files, each once.
+    """
 
     id: str
     answer: str | None
@@ -39,23 +41,24 @@ class LineageChain(Record):
 
 
 def lineage(id: str) -> LineageChain:  # noqa: A002 - the verb's word
-    """The chain behind an id: an answer's request id ("aw-..."), a model version, a run, a data set version. Where a
-    model and a data set share a name it is the model; "dataset:NAME@v1" says which is meant.
+    """Return the chain behind an id: an answer's request id ("aw-..."), a model version, a run, a data set version.
 
-    Raises ModelError AW-MOD-11 for an id nobody knows."""
+    If a model and a data set share a name, the model is used; "dataset:NAME@v1" selects the data set.
+    Raises ModelError AW-MOD-11 for an unknown id.
+    """
     with open_home() as (_settings, home, store):
         answer = _find_answer_edge(store, home, id)
         return build_chain(store, _find_start_node(store, id) if answer is None else answer.child, answer)
 
 
 def build_chain(store: Store, start: str, answer: LineageEdge | None = None) -> LineageChain:
-    """The chain behind a node; behind an answer, its edge to the model first."""
+    """Return the chain behind a node; for an answer, its edge to the model comes first."""
     kind, _, name = start.partition(":")
     found = edges_of.trace_ancestry(store, start if answer is None else answer.parent)
     if answer is not None:
         found.insert(0, answer)
     nodes = [start]
-    if kind == "run" and not found:  # it is no version yet
+    if kind == "run" and not found:  # no model version exists yet
         nodes.append(format_node("dataset", training_runs.find_run(store, name).dataset_version))
         found = edges_of.trace_ancestry(store, nodes[-1])
     names: dict[str, dict[str, None]] = {kind: {} for kind in get_args(NodeKind)}
@@ -74,7 +77,7 @@ def build_chain(store: Store, start: str, answer: LineageEdge | None = None) -> 
 
 
 def _find_answer_edge(store: Store, home: Home, id: str) -> LineageEdge | None:  # noqa: A002
-    """From an answer to the model that gave it, out of the record of the request: found by the time in its id."""
+    """Return the edge from an answer to its model, from the request record at the time that the id holds."""
     name = id.removeprefix("answer:")
     began = request_received_at(name)
     if began is None:
@@ -87,7 +90,7 @@ def _find_answer_edge(store: Store, home: Home, id: str) -> LineageEdge | None: 
 
 
 def _collect_files(store: Store, datasets: Iterable[str], digests: Iterable[str]) -> tuple[SourceFile, ...]:
-    """The files behind these digests; two files of equal content have one digest and are two files."""
+    """Return the files behind these digests. Two files of equal content share a digest, and both are returned."""
     known: dict[str, dict[str, SourceFile]] = {}
     versions = (version for name in datasets for version in store.rows(version_index.VERSIONS, {"id": name}))
     for file in chain.from_iterable(version.files for version in versions):
@@ -100,10 +103,8 @@ def _collect_files(store: Store, datasets: Iterable[str], digests: Iterable[str]
 
 
 def _find_start_node(store: Store, id: str) -> str:  # noqa: A002
-    """The node an id names."""
     kind, colon, name = id.partition(":")
-    wanted = [known for known in KINDS if not colon or kind == known]
-    for known in wanted:
+    for known in (known for known in KINDS if not colon or kind == known):
         found = _find_full_id(store, known, name if colon else id)
         if found is not None:
             return format_node(known, found)
@@ -111,13 +112,14 @@ def _find_start_node(store: Store, id: str) -> str:  # noqa: A002
     datasets = version_index.list_versions(store)
     names = [*(one.id for one in models), *(one.id for one in runs), *(one.id for one in datasets)]
     near = tuple(difflib.get_close_matches(id, names, 3, 0.5))
-    message = f"nothing called {id!r} is known: no answer, model version, run or data set version"
-    hint = f"nearest: {', '.join(near)}" if near else "an answer's id is its header x-request-id; see also models list"
+    message = f"{id!r} is no answer, model version, run or data set version"
+    hint = "use the header x-request-id of an answer, or an id of archwright models list, runs list or data list"
+    hint = f"nearest: {', '.join(near)}" if near else hint
     raise ModelError("AW-MOD-11", message, where=ErrorLocation(field=id), hint=hint, nearest=near)
 
 
 def _find_full_id(store: Store, kind: NodeKind, name: str) -> str | None:
-    """The full id, if there is such a thing; a bare name is its newest version."""
+    """Return the full id, or None; a name without a version stands for its newest version."""
     if kind == "run":
         found = [run.id for run in training_runs.list_runs(store) if run.id == name]
     elif kind == "model":

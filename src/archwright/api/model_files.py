@@ -10,7 +10,7 @@ from archwright.home import Home
 
 
 class ModelFile(Record):
-    """A model artefact of the catalog and whether it is in the home."""
+    """A model artefact of the catalog; `here`: its file is in the home."""
 
     id: str
     kind: Literal["file"] = "file"
@@ -24,7 +24,7 @@ class ModelFile(Record):
 
 
 def list_model_files(home: Home) -> tuple[ModelFile, ...]:
-    """Every model file of the catalog, by the model's name."""
+    """Return every model file of the catalog, by the model's name."""
     found = []
     for model, artefact in sorted(load_catalog(home).artefacts.items()):
         path = home.model(artefact.sha256)

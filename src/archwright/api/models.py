@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import pwd
-import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,6 +22,7 @@ from archwright.contract.record import Record, as_dict
 from archwright.engines import model_files
 from archwright.errors import ErrorLocation, ModelError, UsageError
 from archwright.home import Home, locate_home
+from archwright.journal import report_step
 from archwright.lifecycle import evaluation, model_formats, model_registry
 from archwright.lifecycle import promotion as promotions
 from archwright.operate import platform_control, rollout
@@ -31,7 +31,7 @@ from archwright.training.training_spec import PICKLE_SUFFIXES
 
 
 class ListedVersion(ModelVersion):
-    """A trained version, whether its file is here, what its newest evaluation says, and whether it is in production."""
+    """A trained version. `here`: its file is in the home. `evaluated`: the result of its newest evaluation."""
 
     kind: Literal["version"] = "version"
     here: bool
@@ -40,16 +40,16 @@ class ListedVersion(ModelVersion):
 
 
 class VersionOrigin(Record):
-    """What a version was made of."""
-
     run: str
     dataset_version: str
     files: tuple[SourceFile, ...]
 
 
 class ModelCard(ListedVersion):
-    """A version: scores and gates of its newest evaluation, its origin, since when it is in production. `left_out` are
-    pools of the running platform that cannot serve it and get none of the endpoint's requests."""
+    """A version with the scores and gates of its newest evaluation, its origin and its production state.
+
+    `left_out`: pools of the running platform that cannot serve it and get none of the endpoint's requests.
+    """
 
     path: str | None
     evaluated_at: float | None
@@ -61,23 +61,24 @@ class ModelCard(ListedVersion):
 
 
 class PromotionOutcome(Promotion):
-    """A promotion or rollback and what came of it: `served` says that the running platform serves it now; without a
-    running one it will from the next `up`. With `dry_run` nothing was changed."""
+    """A promotion or rollback. `served`: the running platform serves it now; without a running platform the next `up`
+    serves it. With `dry_run` nothing was changed."""
 
     dry_run: bool
     served: bool
 
 
 def fetch(name: str) -> ModelFile:
-    """Bring a model's file into the home under its digest; done at once when it is there already."""
+    """Fetch a model's file into the home under its digest, unless it is there already."""
     home = locate_home(settings.load())
     rows = load_catalog(home).artefacts
     if name not in rows:
         if Path(name).suffix.lower() in PICKLE_SUFFIXES:
             model_formats.refuse_pickle(Path(name))
         near = tuple(difflib.get_close_matches(name, rows, 3, 0.3))
-        hint = f"known: {', '.join(sorted(rows))}"
-        raise UsageError("AW-USE-03", f"no model file called {name!r}", hint=hint, nearest=near)
+        hint = f"use one of {', '.join(sorted(rows))}"
+        message, where = f"the catalog has no model file called {name!r}", ErrorLocation(field="name")
+        raise UsageError("AW-USE-03", message, where=where, hint=hint, nearest=near)
     if Path(rows[name].member).suffix.lower() in PICKLE_SUFFIXES:
         model_formats.refuse_pickle(Path(rows[name].member))
     here = home.model(rows[name].sha256).is_file()
@@ -89,7 +90,7 @@ def fetch(name: str) -> ModelFile:
 
 
 def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's name
-    """Every model file the catalog knows, then every trained version, oldest first."""
+    """Return every model file of the catalog, then every trained version, oldest first."""
     with open_home() as (_settings, home, store):
         served, versions = model_registry.production_versions(store), model_registry.list_models(store)
         listed = [_build_listed(store, home, version, served) for version in versions]
@@ -97,7 +98,7 @@ def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's 
 
 
 def show(id: str) -> ModelCard | ModelFile:  # noqa: A002 - the argument's name
-    """A version ("assistant@v2"; "assistant" for the newest) or a model file. Raises ModelError AW-MOD-10."""
+    """Return a version ("assistant@v2"; "assistant" for the newest) or a model file. Raises ModelError AW-MOD-10."""
     with open_home() as (_settings, home, store):
         for file in list_model_files(home):
             if id in (file.id, file.model):
@@ -106,23 +107,24 @@ def show(id: str) -> ModelCard | ModelFile:  # noqa: A002 - the argument's name
 
 
 def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
-    """Measure a version on held-out rows and hold it to its gates; what was found is kept.
+    """Measure a version on held-out rows, check its gates and save the evaluation.
 
     Raises ModelError: AW-MOD-10 unknown, -23 its file is damaged, -30 its engine does not start, -31 no held-out rows.
     """
     with open_home() as (_settings, home, store):
         model = model_registry.find_model(store, id)
-        found = evaluation.evaluate_version(store, home, model, _print_progress)
+        found = evaluation.evaluate_version(store, home, model, report_step)
         write_audit_record(store, "models.evaluate", model.id)
         return found
 
 
 def promote(id: str, *, dry_run: bool = False) -> PromotionOutcome:  # noqa: A002 - the argument's name
-    """Put a version into production at the endpoint of its name; returns when the running platform serves it.
+    """Put a version into production at the endpoint of its name; return when the running platform serves it.
 
     Raises ModelError: AW-MOD-10 unknown, -27 never evaluated, -22 a gate failed, -23 its file is missing or damaged,
     -24 in production already, -25 the plan has no place for it, -20 the endpoint was changed meanwhile; OperateError
-    AW-OPS-4x when the platform could not serve it and went back."""
+    AW-OPS-4x if the platform could not serve it and rolled back.
+    """
     with open_home() as (_settings, home, store):
         model = model_registry.find_model(store, id)
         if dry_run:
@@ -133,8 +135,10 @@ def promote(id: str, *, dry_run: bool = False) -> PromotionOutcome:  # noqa: A00
 
 
 def rollback(name: str, *, dry_run: bool = False) -> PromotionOutcome:
-    """Put back into production what an endpoint served before: an earlier version, else the plan's own model. Raises
-    ModelError: AW-MOD-26 nothing to roll back, -23 its file is missing or damaged, -20 changed meanwhile."""
+    """Restore the previous model of an endpoint: an earlier version, else the plan's own model.
+
+    Raises ModelError: AW-MOD-26 nothing to roll back, -23 its file is missing or damaged, -20 changed meanwhile.
+    """
     endpoint = name.partition("@")[0]
     with open_home() as (_settings, home, store):
         if dry_run:
@@ -146,11 +150,16 @@ def rollback(name: str, *, dry_run: bool = False) -> PromotionOutcome:
 
 
 def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotion, ...]:
-    """Every change of what is in production, oldest first; with `at` (an ISO time, local unless it says otherwise)
-    only those in force then: what was in production at that time.
+    """Return every promotion and rollback, oldest first.
 
-    Raises ModelError AW-MOD-12 for a name that nothing was ever trained or promoted under, UsageError AW-USE-50."""
-    until = None if at is None else _parse_time(at)
+    `at`: only the changes in force at that time (ISO; local time without an offset). Raises ModelError AW-MOD-12 for an
+    unknown name, UsageError AW-USE-50 (not a time).
+    """
+    try:
+        until = None if at is None else datetime.fromisoformat(at).timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        hint = "write the time as 2026-11-24T15:30 or 2026-11-24T14:30:00Z"
+        raise argument_error("AW-USE-50", f"{at!r} is not a time", "at", hint) from error
     endpoint = None if name is None else name.partition("@")[0]
     with open_home() as (_settings, _home, store):
         changes = model_registry.promotion_history(store, endpoint)
@@ -209,32 +218,16 @@ def _build_dry_run(
 
 
 def _wait_until_served(store: Store, home: Home, made: Promotion) -> PromotionOutcome:
-    """Wait until the running platform serves it."""
     rollout.wait_until_served(home, store, made.id)
     running = platform_control.read_status(home).state != "stopped"
     return PromotionOutcome(**as_dict(made), dry_run=False, served=running)
 
 
 def _read_user_name() -> str:
-    """Who this machine says we are."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
-
-
-def _print_progress(text: str) -> None:
-    """To a person who waits; a program that reads standard error finds only errors there."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{text}\n")
-
-
-def _parse_time(text: str) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError) as error:
-        hint = "write it as 2026-11-24T15:30 or 2026-11-24T14:30:00Z"
-        raise argument_error("AW-USE-50", f"not a time: {text!r}", "at", hint) from error
 
 
 def _check_name(store: Store, endpoint: str) -> None:
@@ -242,6 +235,6 @@ def _check_name(store: Store, endpoint: str) -> None:
     names = sorted(trained | {change.endpoint for change in model_registry.promotion_history(store)})
     if endpoint not in names:
         where, near = ErrorLocation(field=endpoint), tuple(difflib.get_close_matches(endpoint, names, 3, 0.3))
-        hint = f"known: {', '.join(names)}" if names else "archwright train SPEC makes one"
+        hint = f"use one of {', '.join(names)}" if names else "train a model first: archwright train SPEC"
         message = f"no model and no endpoint is called {endpoint!r}"
         raise ModelError("AW-MOD-12", message, where=where, hint=hint, nearest=near)

@@ -19,27 +19,34 @@ import msgspec
 from archwright import settings
 from archwright.api.context import open_home, open_keys, store_url, write_audit_record
 from archwright.api.external_engines import parse_external_engines
-from archwright.api.planning import load_or_make_plan
+from archwright.api.planning import MissedLimit, list_missed_limits, load_or_make_plan
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, locate_home
+from archwright.journal import report_step
 from archwright.operate import owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import PlatformStatus
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.config import check_config as check_gateway
 
 
-class UpResult(Record):
-    """What `up --json` prints. `key` is shown on the first start of a home only; `console` is not built yet."""
+class UpResult(Record, omit_defaults=True):
+    """The result of `up`. `key` is set on the first start of a home only; `console` is not built yet.
+
+    `missed_limits`: limits that the plan is predicted to miss; if there are any, `busy_share` is the share of CPU time
+    that other processes used while the machine was probed.
+    """
 
     url: str
     key: str | None
     console: str | None
+    missed_limits: tuple[MissedLimit, ...] = ()
+    busy_share: float | None = None
 
 
 class PlatformHandle(AbstractContextManager["PlatformHandle"]):
-    """A platform that is up. Without `detach` it lives as long as this process: `wait()` for it, or use `with`."""
+    """A running platform. Without `detach` it ends with this process: call `wait()`, or use `with`."""
 
     def __init__(self, started: UpResult, home: Home, process: subprocess.Popen[bytes], *, detached: bool) -> None:
         self.started = started
@@ -48,7 +55,7 @@ class PlatformHandle(AbstractContextManager["PlatformHandle"]):
         self._process = process
 
     def wait(self) -> int:
-        """Until the platform ends or this process is asked to stop; takes it down in order then."""
+        """Wait until the platform ends; SIGTERM or SIGINT to this process stops the platform in order."""
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._process.terminate()
@@ -74,18 +81,20 @@ def up(
     engine: Sequence[str] | None = None,
     key_env: Sequence[str] | None = None,
 ) -> PlatformHandle:
-    """Bring a plan up and return when every process is ready.
+    """Start a plan and return when every process is ready.
 
-    `source` is a plan.json or a needs file; else plan.json, else needs.yaml of the folder, else the desk needs.
-    `engine` are POOL=URL texts of engines that run already (several share a pool's requests), `key_env` are POOL=NAME,
-    the variable of their key. Raises PlanError (a pool has neither this machine nor a URL), UsageError (such texts),
-    MissingError (no model file), OperateError (port taken, platform running, version not servable, a process that does
-    not start)."""
+    `source`: a plan.json or a needs file; default: plan.json or needs.yaml of the folder, else the built-in desk
+    example. `engine`: POOL=URL of engines that run already (several share a pool's requests). `key_env`: POOL=NAME, the
+    variable of their key.
+    Raises PlanError (a pool has neither this machine nor a URL), UsageError (malformed texts), MissingError (no model
+    file), OperateError (port taken, platform running, version not servable, a process that does not start).
+    """
     chosen = settings.load({"port": port})
     home = locate_home(chosen)
     if chosen.port == 0:
         chosen = settings.load({"port": readiness_probe.find_free_port(chosen.host)})
     made = load_or_make_plan(source)
+    report_step("starting the platform")
     called_at = time.time()
     tls = (chosen.tls_certificate, chosen.tls_key)
     listen = GatewayOptions(chosen.host, chosen.port, *tls, chosen.otlp_url, chosen.admin_port, chosen.cache)
@@ -98,26 +107,26 @@ def up(
         rollout.check_servable(built, home, store)
         write_audit_record(store, "up", made.digest)
     process = platform_control.start_platform(made, built, home, called_at, attached=not detach)
-    with open_keys() as (keys, _home, _store):  # now only: of a start that failed nobody would have seen it
+    with open_keys() as (keys, _home, _store):  # after the start, because a failed start would not show the key
         key = owner_keys.create_owner_key(keys)
-    return PlatformHandle(UpResult(url=built.url, key=key, console=None), home, process, detached=detach)
+    missed = list_missed_limits(made)
+    busy_share = made.machine.busy_share if missed and made.machine is not None else None
+    started = UpResult(url=built.url, key=key, console=None, missed_limits=missed, busy_share=busy_share)
+    return PlatformHandle(started, home, process, detached=detach)
 
 
 def status() -> PlatformStatus:
-    """What runs, whether it is ready, how often it was restarted."""
     return platform_control.read_status(locate_home(settings.load()))
 
 
 class DownResult(Record):
-    """What `down` did, or would do."""
-
     stopped: bool
     dry_run: bool
     processes: tuple[str, ...]
 
 
 def down(*, dry_run: bool = False) -> DownResult:
-    """Take the platform of this home down; running requests are finished first."""
+    """Stop the platform of this home; running requests are finished first."""
     home = locate_home(settings.load())
     current = platform_control.read_status(home)
     names = tuple(process.name for process in current.processes)
@@ -129,7 +138,7 @@ def down(*, dry_run: bool = False) -> DownResult:
 
 
 def running_url(home: Home) -> str:
-    """The URL of the running platform. Raises OperateError AW-OPS-31 when none runs."""
+    """Return the URL of the running platform. Raises OperateError AW-OPS-31 if no platform runs."""
     current = platform_control.read_status(home)
     if current.url is None:
         where = ErrorLocation(str(home.root))
@@ -138,8 +147,10 @@ def running_url(home: Home) -> str:
 
 
 class AnswerStream(Iterator[str]):
-    """The pieces of an answer as they are generated. From the first piece on, `model` is the version that answers and
-    `request` the answer's id, which `lineage` takes."""
+    """The pieces of an answer as they are generated.
+
+    From the first piece on, `model` is the version that answers, and `request` the answer's id for `lineage`.
+    """
 
     def __init__(self, pieces: Callable[[AnswerStream], Iterator[str]]) -> None:
         self.model = self.request = ""
@@ -150,7 +161,7 @@ class AnswerStream(Iterator[str]):
 
 
 def ask(question: str, *, model: str | None = None, max_tokens: int | None = None) -> AnswerStream:
-    """Ask the running platform as its owner; the answer comes piece by piece as it is generated."""
+    """Ask the running platform with the owner's key; return the answer as a stream."""
 
     def pieces(answer: AnswerStream) -> Iterator[str]:
         with open_keys() as (keys, home, _store):
@@ -167,26 +178,27 @@ def ask(question: str, *, model: str | None = None, max_tokens: int | None = Non
 
 
 def _read_contents(reply: HTTPResponse, url: str) -> Iterator[str]:
-    for line in _read_lines(reply):
-        if line.startswith(b"data: {"):
-            event = json.loads(line[6:])
-            if "error" in event:
-                raise OperateError("AW-OPS-32", str(event["error"].get("message")), hint="archwright status")
-            for choice in event.get("choices", []):
-                yield choice["delta"].get("content") or ""
-        elif line.startswith(b"data: [DONE]"):
-            return
-    raise OperateError("AW-OPS-33", "the answer broke off", where=ErrorLocation(url), hint="archwright status")
-
-
-def _read_lines(reply: HTTPResponse) -> Iterator[bytes]:
-    """To the end of the connection, however it came."""
     with suppress(OSError, HTTPException):
-        yield from reply
+        for line in reply:
+            if line.startswith(b"data: {"):
+                event = json.loads(line[6:])
+                if "error" in event:
+                    message, where = str(event["error"].get("message")), ErrorLocation(url)
+                    raise OperateError("AW-OPS-32", message, where=where, hint="archwright status")
+                for choice in event.get("choices", []):
+                    yield choice["delta"].get("content") or ""
+            elif line.startswith(b"data: [DONE]"):
+                return
+    raise OperateError(
+        "AW-OPS-33",
+        "the stream ended before the answer was complete",
+        where=ErrorLocation(url),
+        hint="archwright status",
+    )
 
 
 def _first_endpoint(home: Home) -> str:
-    """The first workload: it answers with whatever version is in production, where its model's name would not."""
+    """Return the first workload's name: the endpoint serves the version in production."""
     current = platform_state.read_running_state(home)
     return current.endpoints[0].name if current is not None and current.endpoints else ""
 
@@ -197,7 +209,7 @@ def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     request = urllib.request.Request(url, data=body, headers=headers)
     try:
-        # Through no proxy: the key is the gateway's, which stands here.
+        # Without a proxy: the gateway is on this machine, and no proxy may see its key.
         handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
         opener = urllib.request.build_opener(*handlers)
         reply: HTTPResponse = opener.open(request, timeout=120)
@@ -208,7 +220,8 @@ def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:
             message = json.loads(message)["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = message or str(error)
-        raise OperateError("AW-OPS-32", f"the gateway refused: {message}", where=ErrorLocation(url)) from error
+        message = f"the gateway refused the request: {message}"
+        raise OperateError("AW-OPS-32", message, where=ErrorLocation(url), hint="archwright status") from error
     except urllib.error.URLError as error:
-        message = f"cannot reach it: {error.reason}"
+        message = f"cannot reach the gateway: {error.reason}"
         raise OperateError("AW-OPS-33", message, where=ErrorLocation(url), hint="archwright status") from error

@@ -1,4 +1,4 @@
-"""Sizing for anybody: `predict serving`, `predict training`, `accuracy`."""
+"""Sizing without a plan: `predict serving`, `predict training`, `accuracy`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.extrapolation import HOST_KIND
 from archwright.sizing.training import token_throughput, training_prediction
 
-# Of nothing there is no prediction: each count is one or more.
+# Each count is at least 1.
 _POSITIVE_INTEGER = r"0*[1-9]\d{0,8}"
 _LENGTHS = rf"\s*x\s*({_POSITIVE_INTEGER})\s*\+\s*({_POSITIVE_INTEGER})\s*$"
 _LOAD = re.compile(rf"^\s*({_POSITIVE_INTEGER}|max){_LENGTHS}", re.IGNORECASE)
@@ -36,21 +36,24 @@ _DEFINITIONS = {
     "ttft_s": "mean time from request to first token in a closed loop, first burst and queue included",
     "tokens_per_s": "output tokens/s of all the devices together",
 }
-_PHYSICS = "smooth maximum of memory and compute, launches, prompts read in between"
+_PHYSICS = "smooth maximum of memory and compute, launches, with prompts read between decode steps"
 _FORMULA = f"sizing/step_time/step_time_model.py: {_PHYSICS}"
-_HOST_FORMULA = "sizing/inference/cpu_inference.py: roofline of the engine's efficiency row, prompts read in between"
+_HOST_FORMULA = (
+    "sizing/inference/cpu_inference.py: roofline of the engine's efficiency row, with prompts read between decode steps"
+)
 _LOOP_DEFINITION = "over the requests of the same closed loop"
 
 
 def predict_serving(
     model: str, *, on: str, load: str = "max x 1024 + 1024", engine: str = "", layout: str = ""
 ) -> SizingPrediction:
-    """TPOT, TTFT (means and percentiles over requests) and output tokens/s of `model` on `on` ("4x NAME") under `load`:
-    requests in flight x prompt + answer tokens, or `max x ...` for as many as fit. `2.5/s x ...` is simulated as random
-    arrivals. `layout` holds ranks and number format ("TP4 fp8").
+    """Predict TPOT, TTFT (means and percentiles over requests) and output tokens/s of `model` on `on` ("4x NAME").
 
+    `load`: requests in flight x prompt + answer tokens, or `max x ...` for as many requests as fit; `2.5/s x ...` is
+    simulated as random arrivals. `layout`: ranks and number format ("TP4 fp8").
     Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a load), AW-USE-21 (weights and one
-    request's cache do not fit, or the layout cannot be simulated)."""
+    request's cache do not fit, or the layout cannot be simulated).
+    """
     timed, found = _RATE.match(load), _LOAD.match(load)
     if timed is None and found is None:
         raise _invalid_load_error(load, "64x1024+512, max x 1024+512, or 2.5/s x 1024+512")
@@ -58,7 +61,7 @@ def predict_serving(
     offline = sent.lower() == "max"
     count, name = _parse_devices(on)
     subjects = _load_subjects()
-    asked = ServingQuery(
+    query = ServingQuery(
         model=model,
         accelerator=name,
         devices=count,
@@ -71,8 +74,8 @@ def predict_serving(
         output_tokens=float(answer),
     )
     if timed is not None:
-        return rate_prediction.predict_at_rate(asked, float(sent), subjects)
-    got = _predict_closed_loop(asked, on, subjects)
+        return rate_prediction.predict_at_rate(query, float(sent), subjects)
+    got = _predict_closed_loop(query, on, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
     units = {"tokens_per_s": "tokens/s"}
@@ -97,11 +100,11 @@ def predict_serving(
     )
 
 
-def _predict_closed_loop(asked: ServingQuery, on: str, subjects: BenchmarkNameResolver) -> DeploymentPrediction:
-    """Raises UsageError AW-USE-21 where weights and the cache of one request do not fit."""
-    if subjects.accelerator(asked.accelerator).kind == HOST_KIND:
-        return serving_prediction.predict_deployment(asked, subjects)
-    found = serving_prediction.resolve_deployment(asked, subjects)
+def _predict_closed_loop(query: ServingQuery, on: str, subjects: BenchmarkNameResolver) -> DeploymentPrediction:
+    """Raises UsageError AW-USE-21 if the weights and the cache of one request do not fit."""
+    if subjects.accelerator(query.accelerator).kind == HOST_KIND:
+        return serving_prediction.predict_deployment(query, subjects)
+    found = serving_prediction.resolve_deployment(query, subjects)
     worker, context = found.worker, found.case.prompt + found.case.answer
     if worker.capacity(found.device.memory, context) < 1:
         weights_gb, cache_gb = worker.weight_bytes() / 1e9, worker.request_cache_bytes(context) / 1e9
@@ -109,10 +112,10 @@ def _predict_closed_loop(asked: ServingQuery, on: str, subjects: BenchmarkNameRe
             f"{weights_gb:.3g} GB of weights and {cache_gb:.3g} GB of cache for one request of {context:,.0f} tokens"
         )
         place = f"{on}: {sizes} on a device of {found.device.memory / 1e9:.3g} GB"
-        stated = numeric_precision.parse_precision(asked.precision, asked.model).stated
+        stated = numeric_precision.parse_precision(query.precision, query.model).stated
         narrower = ", or a narrower format in the layout" if stated else ""
         hint = f"ask for more devices or shorter requests{narrower}"
-        raise argument_error("AW-USE-21", f"{asked.model} in {worker.number.name} does not fit {place}", "on", hint)
+        raise argument_error("AW-USE-21", f"{query.model} in {worker.number.name} does not fit {place}", "on", hint)
     return serving_prediction.predict_resolved_deployment(found, fitted_tables.load_table("serving"))
 
 
@@ -125,12 +128,13 @@ def predict_training(
     tokens: float | None = None,
     usd_per_hour: float | None = None,
 ) -> SizingPrediction:
-    """Tokens/s, memory per device and step time of training `model` (a name, or a size such as "13B") on `on` ("64x
-    NAME") with a batch of `load`: sequences x tokens. `tokens` adds device hours, days and goodput, `usd_per_hour` the
-    cost. `layout` holds ranks (else the fastest that fits), format and recompute; "lora" trains adapters, "scratch"
-    anew.
+    """Predict tokens/s, memory per device and step time of training `model` (a name, or a size such as "13B").
 
-    Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a batch), AW-USE-21 (nothing fits)."""
+    `on`: "64x NAME". `load`: the batch, sequences x tokens. `tokens` adds device hours, days and goodput,
+    `usd_per_hour` the cost. `layout`: ranks (default: the fastest that fit), number format and recompute; "lora" trains
+    adapters, "scratch" trains from random weights.
+    Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a batch), AW-USE-21 (nothing fits).
+    """
     found = _BATCH.match(load)
     if found is None:
         raise _invalid_load_error(load, "256x4096: sequences x tokens")
@@ -140,7 +144,7 @@ def predict_training(
     _check_positive("usd_per_hour", usd_per_hour)
     subjects = _load_subjects()
     size = _SIZE.match(model)
-    asked = token_throughput.TrainingQuery(
+    query = token_throughput.TrainingQuery(
         model=model,
         accelerator=name,
         devices=count,
@@ -152,37 +156,40 @@ def predict_training(
         parallelism=layout,
         recompute="selective" if "selective" in layout.lower() else "full" if "full" in layout.lower() else "",
     )
-    told = training_prediction.predict_training_run(asked, subjects, usd_per_hour)
-    if told is None:
+    run = training_prediction.predict_training_run(query, subjects, usd_per_hour)
+    if run is None:
         hint = "ask for more devices, shorter sequences, or lora in the layout"
-        raise argument_error("AW-USE-21", f"{model} does not fit {on}, however it is split", "on", hint)
+        raise argument_error("AW-USE-21", f"{model} does not fit {on} in any parallel layout", "on", hint)
     return SizingPrediction(
-        model=told.model.id,
-        accelerator=told.accelerator.id,
+        model=run.model.id,
+        accelerator=run.accelerator.id,
         devices=count,
-        stratum=told.stratum,
-        estimates=told.estimates,
-        definitions={key: text for key, text in training_prediction.DEFINITIONS.items() if key in told.estimates},
+        stratum=run.stratum,
+        estimates=run.estimates,
+        definitions={key: text for key, text in training_prediction.DEFINITIONS.items() if key in run.estimates},
         formula=training_prediction.FORMULA,
         sources=(
             *prediction_result.cite_fitted_table("training"),
-            told.model.source,
-            told.accelerator.source,
-            *told.facts,
+            run.model.source,
+            run.accelerator.source,
+            *run.facts,
         ),
-        weak=told.weak,
-        assumed=told.assumed,
-        layout=told.layout,
+        weak=run.weak,
+        assumed=run.assumed,
+        layout=run.layout,
     )
 
 
 def accuracy(file: str, *, rows_out: str | None = None) -> scoring.AccuracyReport:
-    """Predict every row of a benchmark table (columns: docs/accuracy.md), score where it holds measurements, which no
-    prediction looks at. Raises PlanFileError (not a table), UsageError AW-USE-22 for rows that would go over it."""
+    """Predict every row of a benchmark table (columns: docs/accuracy.md); score the rows that hold measurements.
+
+    Predictions never read the measurements. Raises PlanFileError (not a table), UsageError AW-USE-22 if `rows_out` is
+    the table itself.
+    """
     out = None if rows_out is None else Path(rows_out)
     if out is not None and out.exists() and Path(file).exists() and out.samefile(file):
-        hint = "name another file"
-        raise argument_error("AW-USE-22", f"{rows_out} is the table itself: it would be lost", "rows_out", hint)
+        hint = "choose another file for --rows-out"
+        raise argument_error("AW-USE-22", f"{rows_out} is the table itself and would be overwritten", "rows_out", hint)
     return scoring.score_benchmark(
         Path(file), _load_subjects(), out, lambda path, text: write_atomic(path, text.encode(), mode=0o644)
     )
@@ -193,18 +200,23 @@ def _load_subjects() -> BenchmarkNameResolver:
 
 
 def _parse_devices(on: str) -> tuple[int, str]:
-    """Raises UsageError AW-USE-23 for none."""
+    """Raises UsageError AW-USE-23 if the count is 0."""
     count, name = name_resolution.parse_machine(on)
     if count < 1:
-        raise argument_error("AW-USE-23", f"no device: {on!r}", "on", "for example 8xNAME")
+        raise argument_error(
+            "AW-USE-23", f"{on!r} names no device", "on", "write a count and a name, for example 8xNAME"
+        )
     return count, name
 
 
 def _check_positive(name: str, value: float | None) -> None:
-    """Raises UsageError AW-USE-23."""
     if value is not None and not 0 < value <= LARGEST_COUNT:
-        raise argument_error("AW-USE-23", f"{name} is {value:g}", name, "a positive number")
+        raise argument_error(
+            "AW-USE-23", f"{name} is {value:g}, which is not positive", name, f"give {name} a number above 0"
+        )
 
 
 def _invalid_load_error(load: str, example: str) -> UsageError:
-    return argument_error("AW-USE-20", f"not a load: {load!r}", "load", f"for example {example}; no count is zero")
+    return argument_error(
+        "AW-USE-20", f"{load!r} is not a load", "load", f"write for example {example}; each count is at least 1"
+    )

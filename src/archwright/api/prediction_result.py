@@ -1,4 +1,4 @@
-"""What a `predict` verb answers."""
+"""The result of the `predict` verbs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from archwright.sizing.step_time import fitted_tables
 
 
 class SizingPrediction(Record):
-    """A prediction: its numbers with bands, why they may be believed, what is weak or assumed about them."""
+    """Predicted numbers with bands, their stratum and sources, and what is weak or assumed about them."""
 
     model: str
     accelerator: str
@@ -24,6 +24,5 @@ class SizingPrediction(Record):
 
 
 def cite_fitted_table(name: str) -> tuple[str, ...]:
-    """Where a fitted table comes from, as a source."""
     made = fitted_tables.load_table(name).provenance
     return (f"fitted {made.date} on {made.rows_used} rows of {made.file} (sha256 {made.sha256[:12]}): {made.licence}",)

@@ -1,4 +1,4 @@
-"""`predict serving` for requests that come at random: the plan's own simulation of one engine's share."""
+"""`predict serving` for random arrivals, by the simulation that plans use."""
 
 from __future__ import annotations
 
@@ -19,31 +19,34 @@ from archwright.sizing.step_time import extrapolation, fitted_tables
 PEAK_S = 45.0
 
 
-def predict_at_rate(asked: ServingQuery, rate: float, subjects: BenchmarkNameResolver) -> SizingPrediction:
-    """Percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
+def predict_at_rate(query: ServingQuery, rate: float, subjects: BenchmarkNameResolver) -> SizingPrediction:
+    """Predict percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for no rate, AW-USE-21 where no engine
-    of such a layout could be simulated."""
-    if rate <= 0 or asked.input_tokens is None or asked.output_tokens is None:
-        raise argument_error("AW-USE-20", f"not a rate: {rate:g}/s", "load", "for example 2.5/s")
-    reads, writes = (TokenLength(mean=size, p95=size) for size in (asked.input_tokens, max(asked.output_tokens, 2.0)))
-    accelerator, host = subjects.accelerator(asked.accelerator), False
+    Raises CatalogError AW-CAT-01 for an unknown name, UsageError AW-USE-20 for a rate of 0, AW-USE-21 if no engine of
+    this layout can be simulated.
+    """
+    if rate <= 0 or query.input_tokens is None or query.output_tokens is None:
+        raise argument_error(
+            "AW-USE-20", f"{rate:g}/s is not a rate", "load", "write a rate above 0, for example 2.5/s"
+        )
+    reads, writes = (TokenLength(mean=size, p95=size) for size in (query.input_tokens, max(query.output_tokens, 2.0)))
+    accelerator, host = subjects.accelerator(query.accelerator), False
     weak: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     lengths = RequestLengths(reads, writes)
     engine: EngineInstance | None
     if accelerator.kind == extrapolation.HOST_KIND:
-        model, host = subjects.model(asked.model), True
-        engine = serving_prediction.require_cpu_engine(asked, model, lengths, subjects)
+        model, host = subjects.model(query.model), True
+        engine = serving_prediction.require_cpu_engine(query, model, lengths, subjects)
     else:
-        found, table = serving_prediction.resolve_deployment(asked, subjects), fitted_tables.load_table("serving")
+        found, table = serving_prediction.resolve_deployment(query, subjects), fitted_tables.load_table("serving")
         unlike = extrapolation.list_extrapolations(accelerator, found.case.engine, table, subjects.catalog)
         model, weak = found.model, (*found.weak, *unlike)
         assumed = tuple(text for text in found.assumed if "in flight" not in text)
         engine = build_engine(found, lengths)
     if engine is None:
-        hint = "tensor and expert ranks only, and memory for one request; or state requests in flight, 64x1024+512"
-        message = f"no engine of {asked.model} on {asked.devices} x {accelerator.id} in this layout could be simulated"
+        hint = "use tensor and expert ranks only, with memory for one request; or state requests in flight: 64x1024+512"
+        message = f"no engine of {query.model} on {query.devices} x {accelerator.id} in this layout can be simulated"
         raise argument_error("AW-USE-21", message, "layout", hint)
     load = LoadSpec(
         workload="predict",
@@ -57,15 +60,15 @@ def predict_at_rate(asked: ServingQuery, rate: float, subjects: BenchmarkNameRes
     loop = OpenLoop(engine.pace, build_request_profile(reads, writes), engine.slots, engine.chunk)
     most = loop.at_rate(rate / engine.copies).rate * engine.copies
     if most < 0.99 * rate:
-        weak = (*weak, f"the engines answer {most:.3g} requests/s at most: the wait grows with time")
+        weak = (*weak, f"the engines answer at most {most:.3g} requests/s, so the waiting time grows without limit")
     estimates = predict_latencies(PoolScenario(model.id, engine, engine.copies, load))
     return SizingPrediction(
         model=model.id,
         accelerator=accelerator.id,
-        devices=asked.devices,
+        devices=query.devices,
         stratum=engine.speed.stratum,
         estimates=estimates,
-        definitions=dict.fromkeys(estimates, "over requests that come at random (Poisson), lengths as stated"),
+        definitions=dict.fromkeys(estimates, "over requests with random arrivals (Poisson), lengths as stated"),
         formula="continuous batching event by event with the fitted steps (simulate/pool_simulation.py)",
         sources=(*(() if host else prediction_result.cite_fitted_table("serving")), model.source, *engine.speed.facts),
         weak=weak,

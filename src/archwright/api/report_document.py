@@ -17,14 +17,17 @@ FORMATS = {".html": render_html, ".pdf": render_pdf, ".xlsx": render_xlsx}
 
 
 def report(plan: str, *, output: str) -> Path:
-    """Write one document for business and engineers, from the plan file and the shipped catalog alone.
+    """Write one document for business and engineers, from the plan file and the shipped catalog only.
 
-    The suffix of `output` chooses the format. Raises UsageError AW-USE-65 for an unknown suffix, PlanFileError for a
-    broken plan, MissingError AW-GET-01 without the extra `report`."""
+    The suffix of `output` selects the format. Raises UsageError AW-USE-65 for an unknown suffix, PlanFileError for a
+    broken plan, MissingError AW-GET-01 without the extra `report`.
+    """
     path = Path(output)
     write = FORMATS.get(path.suffix.lower())
     if write is None:
-        hint = f"end it in {', '.join(FORMATS)}"
-        raise UsageError("AW-USE-65", f"no report is written as {path.name!r}", where=ErrorLocation(output), hint=hint)
+        hint = f"choose a file name that ends in one of {', '.join(FORMATS)}"
+        raise UsageError(
+            "AW-USE-65", f"{path.name!r} has no known report format", where=ErrorLocation(output), hint=hint
+        )
     write_atomic(path, write(build_document(read_plan(Path(plan)), load_catalog())), mode=0o644)
     return path

@@ -10,17 +10,17 @@ from archwright.training import training_runs
 
 
 def list() -> tuple[TrainingRun, ...]:  # noqa: A001 - the verb's name
-    """Every run as it stands, oldest first."""
+    """Return every run with its current state, oldest first."""
     with open_home() as (_settings, home, store):
         return tuple(training_runs.list_runs(store, home))
 
 
 def show(id: str) -> TrainingRun:  # noqa: A002 - the verb's word
-    """A run by its id, or the newest of a name. Raises TrainError AW-TRN-20."""
+    """Return a run by its id, or the newest run of a name. Raises TrainError AW-TRN-20."""
     with open_home() as (_settings, home, store):
         return training_runs.find_run(store, id, home)
 
 
 def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
-    """Go on with a run that was broken off, from its newest whole checkpoint."""
+    """Continue an interrupted run from its newest complete checkpoint."""
     return training.resume(id)

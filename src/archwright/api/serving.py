@@ -1,4 +1,4 @@
-"""`serve`: the gateway alone, in front of engines that are already there; no plan, no model of ours."""
+"""`serve`: the gateway alone, in front of engines that run already; without a plan."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, Gat
 MILLION = 1e6
 WORKERS_LIMIT = 64
 BODY_BYTES = 32 << 20  # images come as base64
-# Names that no public server has (RFC 6762, RFC 6761, and the domain reserved for private use).
+# Suffixes of names that no public server has (RFC 6762, RFC 6761, and the domain reserved for private use).
 PRIVATE_SUFFIXES = (".local", ".localhost", ".internal")
-# What an upstream's engines bear is theirs to say; these bound what one gateway asks of them.
+# The capacity of upstream engines is unknown; these values bound the requests of one gateway.
 SLOTS, CONTEXT_TOKENS, DEFAULT_MAX_TOKENS = 512, 1 << 20, 4096
 
 
@@ -46,7 +46,7 @@ class ServeOptions(Record):
 
 
 class GatewayReady(Record):
-    """`key` is shown on the first start of a home only; `admin` is where the administration interface is."""
+    """`key` is set on the first start of a home only; `admin` is the URL of the administration interface."""
 
     url: str
     key: str | None
@@ -54,14 +54,14 @@ class GatewayReady(Record):
 
 
 class GatewayHandle(AbstractContextManager["GatewayHandle"]):
-    """A gateway whose workers take requests. It lives as long as this process: `wait()` for it, or use `with`."""
+    """A gateway whose workers accept requests. It ends with this process: call `wait()`, or use `with`."""
 
     def __init__(self, ready: GatewayReady, master: Master) -> None:
         self.ready = ready
         self._master = master
 
     def wait(self) -> int:
-        """Until SIGTERM or SIGINT; workers that die are started again, SIGHUP replaces them all."""
+        """Run until SIGTERM or SIGINT. Dead workers are restarted; SIGHUP replaces all workers."""
         self._master.run()
         return 0
 
@@ -73,14 +73,17 @@ class GatewayHandle(AbstractContextManager["GatewayHandle"]):
 
 
 def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: B008 - frozen
-    """Serve upstreams; return when every worker takes requests. Workers are forks: call it from the main thread, before
-    others start.
+    """Serve upstreams; return when every worker accepts requests.
 
+    Workers are forks, so call it from the main thread before other threads start.
     Raises UsageError AW-USE-70 to AW-USE-73, SettingsError AW-SET-02 (not a port), OperateError (port taken, address
-    without TLS, AW-OPS-22 a worker does not start)."""
+    without TLS, AW-OPS-22 a worker does not start).
+    """
     chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
     if not 1 <= options.workers <= WORKERS_LIMIT:
-        raise argument_error("AW-USE-73", f"workers must be 1 to {WORKERS_LIMIT}", "workers")
+        raise argument_error(
+            "AW-USE-73", f"workers is {options.workers}", "workers", f"--workers takes 1 to {WORKERS_LIMIT}"
+        )
     pools, endpoints = _build_pools_and_endpoints(options)
     config = GatewayConfig(
         pools=pools,
@@ -91,7 +94,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
         tls_key=chosen.tls_key or None,
         store_url=chosen.database_url,
         workers=options.workers,
-        admin_port=options.admin_port or None,  # 0: nowhere, as in the settings
+        admin_port=options.admin_port or None,  # 0: no interface, as in the settings
         limits=ClientLimits(body_bytes=BODY_BYTES),
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
     )
@@ -101,13 +104,15 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     file = home.config(f"serve-{config.port}")
     write_json(file, config)
     master = Master(config, file, home, bound, supervised=False)
-    master.start()  # first: what is done here meanwhile costs no time
+    master.start()  # first, so that the work below runs while the workers start
     with open_keys() as (keys, _home, store):
         write_audit_record(store, "serve", config.url)
         status = master.wait_until_ready()
         if status:
             message = f"a worker ended with status {status}"
-            raise OperateError("AW-OPS-22", message, where=ErrorLocation(str(file)), hint="its own words stand above")
+            raise OperateError(
+                "AW-OPS-22", message, where=ErrorLocation(str(file)), hint="read the error of the worker above"
+            )
         url = config.url.removesuffix("/v1")
         admin = None if config.admin_port is None else f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
         return GatewayHandle(GatewayReady(url=url, key=owner_keys.create_owner_key(keys), admin=admin), master)
@@ -118,11 +123,11 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
     for model, url in parse_pairs(options.upstream, "upstream", "MODEL=URL"):
         addresses.setdefault(model, []).append(check_engine_url(url, "upstream"))
     if not addresses:
-        hint = "--upstream MODEL=URL, the URL of an OpenAI interface, ending in /v1"
-        raise argument_error("AW-USE-70", "there is nothing to serve", "upstream", hint)
+        hint = "add --upstream MODEL=URL with the URL of an OpenAI interface, ending in /v1"
+        raise argument_error("AW-USE-70", "no upstream is given", "upstream", hint)
     if options.cache not in get_args(CachePolicy):
-        hint = f"one of {', '.join(get_args(CachePolicy))}"
-        raise argument_error("AW-USE-73", f"no cache {options.cache!r}", "cache", hint)
+        hint = f"use one of {', '.join(get_args(CachePolicy))}"
+        raise argument_error("AW-USE-73", f"unknown cache policy {options.cache!r}", "cache", hint)
     stated = _parse_served_pairs(options.price, "price", "MODEL=IN:OUT", addresses)
     prices = {model: _parse_price(text) for model, text in stated.items()}
     keys = _parse_served_pairs(options.key_env, "key_env", "MODEL=NAME", addresses)
@@ -153,7 +158,7 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
             default_max_tokens=DEFAULT_MAX_TOKENS,
             embeddings=True,
             cache=cache,
-            detect=False,  # no place is stated here that a finding could lead to; what callers say binds
+            detect=False,  # no residency is configured here, so the data class that the caller states decides
         )
         for model in addresses
     )
@@ -161,61 +166,63 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
 
 
 def parse_pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str, str]]:
-    """NAME=VALUE texts taken apart. Raises UsageError AW-USE-70."""
+    """Split NAME=VALUE texts. Raises UsageError AW-USE-70."""
     found = []
     for text in texts or ():
         name, _, value = text.partition("=") if form.endswith("=URL") else text.rpartition("=")
         if not name or not value:
-            option = f"--{field.replace('_', '-')} {form}"
-            raise argument_error("AW-USE-70", f"{text!r} is not {form}", field, option)
+            option = f"write --{field.replace('_', '-')} {form}"
+            raise argument_error("AW-USE-70", f"{text!r} has not the form {form}", field, option)
         found.append((name, value))
     return found
 
 
-def require_unique(told: Iterable[tuple[str, str]], field: str) -> dict[str, str]:
-    """What is told of each name, where that is one thing. Raises UsageError AW-USE-72."""
+def require_unique(pairs: Iterable[tuple[str, str]], field: str) -> dict[str, str]:
+    """Return the value of each name. Raises UsageError AW-USE-72 if a name has two different values."""
     found: dict[str, str] = {}
-    for name, value in told:
+    for name, value in pairs:
         if found.setdefault(name, value) != value:
-            hint = f"--{field.replace('_', '-')} {name}=... once"
-            raise argument_error("AW-USE-72", f"two values for {name!r}", field, hint)
+            hint = f"give --{field.replace('_', '-')} {name}=... once"
+            raise argument_error("AW-USE-72", f"{name!r} has two different values", field, hint)
     return found
 
 
 def _parse_served_pairs(texts: Iterable[str] | None, field: str, form: str, models: Iterable[str]) -> dict[str, str]:
-    """Each about a model that is served."""
+    """Return the value of each model. Raises UsageError AW-USE-72 for a model without an upstream."""
     found = require_unique(parse_pairs(texts, field, form), field)
     for model in found:
         if model not in models:
-            hint = f"--upstream {model}=URL, or one of {', '.join(models)}"
+            hint = f"add --upstream {model}=URL, or use one of {', '.join(models)}"
             raise argument_error("AW-USE-72", f"no upstream is named {model!r}", field, hint)
     return found
 
 
 def check_key_variable(name: str) -> None:
-    """Raises UsageError AW-USE-72 where the variable that `--key-env` names is not set."""
+    """Raises UsageError AW-USE-72 if the variable that `--key-env` names is not set."""
     if settings.read_variable(name) is None:
-        hint = "export it, or leave --key-env out"
+        hint = f"export {name}=..., or leave --key-env out"
         raise argument_error("AW-USE-72", f"the variable {name!r} is not set", "key_env", hint)
 
 
 def check_engine_url(url: str, field: str) -> str:
-    """The URL of an OpenAI interface. Raises UsageError AW-USE-71."""
-    hint = "a URL such as http://host:8000/v1"
+    """Return the URL of an OpenAI interface without a trailing slash. Raises UsageError AW-USE-71."""
+    hint = "use a URL such as http://host:8000/v1"
     try:
         parts = urlsplit(url)
         well = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         well = False
     if not well or not url.rstrip("/").endswith("/v1") or parts.query or parts.fragment:
-        raise argument_error("AW-USE-71", f"{url!r} is no engine's URL", field, hint)
+        raise argument_error("AW-USE-71", f"{url!r} is not the URL of an OpenAI interface", field, hint)
     if "@" in parts.netloc:
-        raise argument_error("AW-USE-71", "a URL holds no password", field, "give its key by --key-env NAME=VARIABLE")
+        raise argument_error(
+            "AW-USE-71", "the URL holds a password", field, "remove it, and give the key with --key-env NAME=VARIABLE"
+        )
     return url.rstrip("/")
 
 
 def _is_private_address(url: str) -> bool:
-    """Whether an upstream stands in a network of ours: all others are outside, as far as anybody here knows."""
+    """True if the upstream is in a private network; every other upstream counts as external."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_private
@@ -224,12 +231,12 @@ def _is_private_address(url: str) -> bool:
 
 
 def _parse_price(text: str) -> tuple[float, float]:
-    """USD per token, in and out."""
+    """Return USD per token, in and out. Raises UsageError AW-USE-72."""
     try:
-        dear = [float(part) / MILLION for part in text.split(":")]
+        prices = [float(part) / MILLION for part in text.split(":")]
     except ValueError:
-        dear = []
-    if len(dear) != 2 or not all(0 <= price <= 1 for price in dear):
-        hint = "USD per million tokens, in and out, each at most a million: --price MODEL=0.15:0.60"
-        raise argument_error("AW-USE-72", f"{text!r} is no price", "price", hint)
-    return dear[0], dear[1]
+        prices = []
+    if len(prices) != 2 or not all(0 <= price <= 1 for price in prices):
+        hint = "write USD per million tokens, in and out, each at most a million: --price MODEL=0.15:0.60"
+        raise argument_error("AW-USE-72", f"{text!r} is not a price", "price", hint)
+    return prices[0], prices[1]

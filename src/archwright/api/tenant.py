@@ -20,7 +20,7 @@ class TenantView(Record):
 
 
 def create(name: str) -> Tenant:
-    """Make a tenant; UsageError AW-USE-31 when it exists."""
+    """Create a tenant. Raises UsageError AW-USE-31 if it exists."""
     with open_audited_keys() as (keys, record_act):
         tenant = keys.create_tenant(name)
         record_act("tenant.create", name, name)
@@ -28,7 +28,7 @@ def create(name: str) -> Tenant:
 
 
 def limit(name: str, *, limits: UsageLimits = UsageLimits()) -> TenantView:  # noqa: B008 - frozen
-    """Set all limits of a tenant, over all its keys; in force in every worker within a second."""
+    """Set all limits of a tenant over all its keys. Every worker applies them within a second."""
     with open_audited_keys() as (keys, record_act):
         keys.set_limits("tenant", name, "", limits)
         record_act("tenant.limit", name, name)
@@ -36,7 +36,7 @@ def limit(name: str, *, limits: UsageLimits = UsageLimits()) -> TenantView:  # n
 
 
 def content(name: str, *, traced: bool = False) -> TenantView:
-    """Include a tenant's prompts and responses in its traces, or stop; in force in every worker within a second."""
+    """Include a tenant's prompts and responses in its traces, or stop. Every worker applies it within a second."""
     with open_audited_keys() as (keys, record_act):
         keys.set_content_tracing(name, traced)
         record_act("content.trace" if traced else "content.keep", name, name)

@@ -1,4 +1,4 @@
-"""`train`: a spec becomes a run, its training process is followed, and what it learned becomes a model version."""
+"""`train`: start a run from a spec, follow its training process, register the result as a model version."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class TrainingSession:
-    """A run at work. Iterate it for its progress, once, or ask for its `result()`; leaving it ends the run, which
-    `training_runs.resume` takes up again. `predictions` were made before its first step."""
+    """A run in progress. Iterate over it once for its progress, or call `result()`.
+
+    Closing the session ends the run; `runs resume` continues it. `predictions` were made before its first step.
+    """
 
     def __init__(self, home: Home, run: TrainingRun, lock: IO[bytes] | None, *, steps_to_make: bool) -> None:
-        """Without a `lock` there is nothing to do: the run is as finished as it gets."""
+        """`lock` is None if the run is finished already."""
         self.run = run
         self._home = home
         self._lock = lock
@@ -53,7 +55,7 @@ class TrainingSession:
         return self.run.predictions
 
     def __iter__(self) -> Iterator[TrainingProgress]:
-        """Raises the error the run ended with; the run is on record as failed then."""
+        """Raises the error that ended the run; the run is then recorded as failed."""
         if self._lock is None:
             return
         try:
@@ -62,20 +64,19 @@ class TrainingSession:
                     yield from self._follow_process(self._launched)
             self._record_end()
         except ArchwrightError as error:
-            with suppress(StoreError):  # a full disk, most likely: the run shows as interrupted then
+            with suppress(StoreError):  # probably a full disk: the run then shows as interrupted
                 self._record_failure(error)
             raise
         finally:
             self.stop()
 
     def result(self) -> TrainingRun:
-        """The run as it ended: finished, or interrupted because somebody asked."""
         for _ in self:
             pass
         return self.run
 
     def stop(self) -> None:
-        """Let go of the run; its process, if it is still there, leaves."""
+        """Release the run; its process ends if it still runs."""
         if self._launched is not None:
             self._launched.close()
         if self._lock is not None:
@@ -104,15 +105,15 @@ class TrainingSession:
         finished = _build_finished_run(self.run, made)
         if not self.run.deviations:
             _record_observations(store, finished, made)
-        # Kept before it is registered: the version's lineage asks for it.
+        # Saved before the version is registered, because the version's lineage reads it.
         self._save_run(store, finished)
         learned = run_execution.read_result(self._home, self.run.id)
         version = model_registry.register_model(store, self._home, finished, learned)
         self._save_run(store, replace(finished, model=version.id))
 
     def _record_failure(self, error: ArchwrightError) -> None:
-        broken_off = error.code == training_process.KILLED_CODE
-        status = "finished" if self.run.status == "finished" else "interrupted" if broken_off else "failed"
+        killed = error.code == training_process.KILLED_CODE
+        status = "finished" if self.run.status == "finished" else "interrupted" if killed else "failed"
         with open_home() as (_settings, _home, store):
             self._save_run(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
 
@@ -122,10 +123,11 @@ class TrainingSession:
 
 
 def train(spec: str) -> TrainingSession:
-    """Train what a spec file says; the run is on record when this returns, and its process at work.
+    """Start the training of a spec file; when this returns, the run is recorded and its process runs.
 
-    Everything that can be known to be wrong is refused before: TrainError (the spec, its columns), DataError
-    (the data set), MissingError (a package, the base's file)."""
+    Raises TrainError (the spec, its columns), DataError (the data set), MissingError (a package, the base's file)
+    before anything starts.
+    """
     chosen = read_spec(Path(spec))
     task_registry.require_packages(chosen.task, chosen.workers)
     with open_home() as (_settings, home, store):
@@ -133,7 +135,7 @@ def train(spec: str) -> TrainingSession:
         chosen = replace(chosen, dataset=job.version.id)
         forecast = training_prediction.forecast_run(chosen, home, store)
         now = time.time()
-        asked = {name: getattr(chosen, name) for name in ("name", "task", "base", "seed", "workers", "steps")}
+        fields = {name: getattr(chosen, name) for name in ("name", "task", "base", "seed", "workers", "steps")}
         run = TrainingRun(
             id=job.id,
             at=now,
@@ -141,7 +143,7 @@ def train(spec: str) -> TrainingSession:
             created_at=now,
             dataset_version=job.version.id,
             base_sha256=job.base_sha256,
-            **asked,
+            **fields,
             predictions=forecast.predictions,
             bases=forecast.bases,
             not_predicted=forecast.reason,
@@ -154,10 +156,11 @@ def train(spec: str) -> TrainingSession:
 
 
 def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
-    """Go on with a run that was broken off or failed; a finished one is left as it is.
+    """Continue a run that was interrupted or failed; a finished run is left as it is.
 
     Raises TrainError AW-TRN-20 (no such run), AW-TRN-22 (its folder is gone), AW-TRN-23 (it is running), AW-TRN-25
-    (its dataset version is gone or changed)."""
+    (its dataset version is gone or changed).
+    """
     with open_home() as (_settings, home, store):
         run = training_runs.find_run(store, id, home)
         if run.status == "finished" and run.model is not None:
@@ -181,7 +184,7 @@ def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
 def _build_job(home: Home, store: Store, chosen: TrainSpec) -> ResolvedJob:
     version = version_index.find_version(store, chosen.dataset)
     if version.rows == 0:
-        message = f"nothing to train on in {version.id}: it has no rows"
+        message = f"the dataset version {version.id} has no rows to train on"
         raise TrainError("AW-TRN-12", message, where=ErrorLocation(field="dataset"), hint="ingest more rows")
     training_data.check_columns(version, chosen)
     threads = chosen.threads or max(1, usable_cores() - 1)
@@ -190,23 +193,23 @@ def _build_job(home: Home, store: Store, chosen: TrainSpec) -> ResolvedJob:
 
 
 def _find_base_digest(home: Home, name: str) -> str:
-    """The digest of the base's file, which is here. Raises TrainError AW-TRN-04 for a name without a model file."""
+    """Return the digest of the base's file in the home. Raises TrainError AW-TRN-04 for a name without a file."""
     if not name:
         return ""
     known = load_catalog(home).artefacts
     if name not in known:
         where, near = ErrorLocation(field="base"), tuple(difflib.get_close_matches(name, known, 3, 0.3))
-        hint = f"bases that can be fetched: {', '.join(sorted(known))}"
+        hint = f"use one of {', '.join(sorted(known))}"
         raise TrainError("AW-TRN-04", f"no base model called {name!r}", where=where, hint=hint, nearest=near)
     locate_model(known[name], home)
     return known[name].sha256
 
 
 def _check_dataset_unchanged(store: Store, job: ResolvedJob) -> None:
-    standing = [version for version in version_index.list_versions(store) if version.id == job.version.id]
-    if not standing or standing[0].content_sha256 != job.version.content_sha256:
-        what = "has changed" if standing else "is gone"
-        hint = "a run goes on over the very rows it began with: start a new one with archwright train SPEC"
+    current = [version for version in version_index.list_versions(store) if version.id == job.version.id]
+    if not current or current[0].content_sha256 != job.version.content_sha256:
+        what = "has changed" if current else "is gone"
+        hint = "a run continues only with the rows it began with: start a new run with archwright train SPEC"
         message = f"the dataset version {job.version.id} {what} since the run {job.id} began"
         raise TrainError("AW-TRN-25", message, where=ErrorLocation(field=job.version.id), hint=hint)
 
@@ -225,7 +228,9 @@ def _build_finished_run(run: TrainingRun, made: RunOutcome) -> TrainingRun:
         weights_sha256=made.weights_sha256,
         error="",
     )
-    return replace(done, deviations=tuple(_build_deviation(promise, measured, made) for promise in run.predictions))
+    return replace(
+        done, deviations=tuple(_build_deviation(prediction, measured, made) for prediction in run.predictions)
+    )
 
 
 def _measure_outcome(made: RunOutcome) -> dict[str, float]:
@@ -233,20 +238,19 @@ def _measure_outcome(made: RunOutcome) -> dict[str, float]:
     return {"train_s": made.stepping_s, "train_tokens_per_s": speed, "train_memory_bytes": float(made.memory_bytes)}
 
 
-def _build_deviation(promise: Prediction, measured: Mapping[str, float], made: RunOutcome) -> Deviation:
-    """A prediction against what the training process measured."""
-    value = measured.get(promise.metric)
+def _build_deviation(prediction: Prediction, measured: Mapping[str, float], made: RunOutcome) -> Deviation:
+    value = measured.get(prediction.metric)
     found = None
     if value is not None:
-        unit, statistic = promise.estimate.unit, promise.query.statistic
+        unit, statistic = prediction.estimate.unit, prediction.query.statistic
         found = MeasuredValue(value=value, unit=unit, statistic=statistic, samples=1, window_s=made.stepping_s)
     return Deviation(
-        prediction_id=promise.id,
-        metric=promise.metric,
-        workload=promise.workload,
-        predicted=promise.estimate,
+        prediction_id=prediction.id,
+        metric=prediction.metric,
+        workload=prediction.workload,
+        predicted=prediction.estimate,
         measured=found,
-        verdict=determine_verdict(promise.metric, promise.estimate, value),
+        verdict=determine_verdict(prediction.metric, prediction.estimate, value),
         evidence="measured by the training process" if found else "not measured",
     )
 
@@ -259,7 +263,7 @@ def _record_observations(store: Store, run: TrainingRun, made: RunOutcome) -> No
 
 @contextmanager
 def _stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """While the block lasts, Ctrl-C and the like ask the run to keep a checkpoint and end."""
+    """Let Ctrl-C and other stop signals ask the run to save a checkpoint and end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

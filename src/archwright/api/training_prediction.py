@@ -1,6 +1,7 @@
-"""What a training run will take, predicted before it begins: the spec and the data set become a load, the machine is
-probed at every run (its neighbours change), and `sizing` predicts. A run without a measured basis is not predicted, and
-the reason is kept with it.
+"""Predict the time, speed and memory of a training run before it begins.
+
+The spec and the data set become a load, the machine is probed at every run (the load of a shared machine changes), and
+`sizing` predicts. A run without a measured basis gets no prediction, and the run records the reason.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ from archwright.training import image_classifier
 from archwright.training.training_data import required_columns
 from archwright.training.training_spec import TrainSpec
 
-# Rows that are looked at to learn how long texts are.
+# Rows that are read to estimate the length of texts.
 SAMPLE_ROWS = 4096
-# Of a text in a language with spaces; the band is that of prose against source code.
+# For text in a language with spaces; the band spans prose and source code.
 CHARACTERS_PER_TOKEN = 4.0
 CHARACTERS_BAND = 1.3
-# Steps end at the row that brings them nearest to their budget: measured means lie within this of it.
+# A step ends at the row that brings it nearest to its budget: measured means lie within this factor of the budget.
 STEP_BAND = 1.1
-# An epoch's last step is short: with few steps an epoch that shows.
+# The last step of an epoch is short, which matters if an epoch has few steps.
 MANY_EPOCH_STEPS = 8
 FEW_STEPS_BAND = 1.4
 NUMERIC = ("boolean", "integer", "number")
-# How many classes pictures have changes next to nothing.
+# The number of classes of pictures hardly changes the work.
 PICTURE_CLASSES = 10
 
 Row = tuple[object, ...]
@@ -52,7 +53,7 @@ Probe = Callable[[Home, Path | None], MachineFacts]
 
 
 class RunForecast(NamedTuple):
-    """`reason` says why there are no predictions."""
+    """Predictions with their bases; `reason` says why there are no predictions."""
 
     predictions: tuple[Prediction, ...] = ()
     bases: tuple[Basis, ...] = ()
@@ -60,7 +61,7 @@ class RunForecast(NamedTuple):
 
 
 class Unpredictable(Exception):
-    """Nothing sure can be said about a run, for this reason."""
+    """A run cannot be predicted, for this reason."""
 
 
 def probe_machine_now(home: Home, model_file: Path | None) -> MachineFacts:
@@ -68,8 +69,10 @@ def probe_machine_now(home: Home, model_file: Path | None) -> MachineFacts:
 
 
 def forecast_run(spec: TrainSpec, home: Home, store: Store, probe: Probe = probe_machine_now) -> RunForecast:
-    """Raises DataError AW-DATA-10 and AW-DATA-11 where the data set is not what the spec says; nothing else stops a
-    run that could be trained without being predicted."""
+    """Predict a run; if a prediction is impossible, return the reason.
+
+    Raises DataError AW-DATA-10 and AW-DATA-11 if the data set does not match the spec.
+    """
     catalog = load_catalog(home)
     try:
         work = estimate_step_work(spec, home, version_index.find_version(store, spec.dataset), catalog)
@@ -95,7 +98,7 @@ def forecast_run(spec: TrainSpec, home: Home, store: Store, probe: Probe = probe
 
 
 class StepWork(NamedTuple):
-    """What the spec and the rows say about a step; the fields of TrainingLoad."""
+    """The work of a step according to the spec and the rows; the fields of TrainingLoad."""
 
     units: Estimate
     largest: Estimate
@@ -106,7 +109,7 @@ class StepWork(NamedTuple):
 def estimate_step_work(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
     """Raises Unpredictable."""
     if spec.workers > 1:
-        raise Unpredictable("what several workers lose by waiting for each other was never measured")
+        raise Unpredictable("the waiting time of several workers for each other was never measured")
     if spec.task == "text-lora":
         return _estimate_text_work(spec, home, version, catalog)
     rows = max(1, round(version.rows * (1 - spec.held_out)))
@@ -118,7 +121,7 @@ def estimate_step_work(spec: TrainSpec, home: Home, version: DatasetVersion, cat
         features = len(spec.columns.features) or len(numeric)
         trees = BoostedTreesStep(features=features, trees_per_round=per_round, data_rows=rows)
         return StepWork(exact_estimate(rows, "rows"), exact_estimate(rows, "rows"), exact_estimate(1.0, ""), trees)
-    assert spec.image is not None  # training.training_spec refuses a spec without
+    assert spec.image is not None  # training.training_spec refuses a spec without an image
     shape = (spec.image.height, spec.image.width, spec.image.channels)
     most = min(rows, spec.rows_per_step)
     mean = rows / math.ceil(rows / spec.rows_per_step)
@@ -131,7 +134,7 @@ def _estimate_text_work(spec: TrainSpec, home: Home, version: DatasetVersion, ca
     if model is None:
         raise Unpredictable(f"the catalog has no architecture of {spec.base}")
     if model.ffn is None or model.experts:
-        raise Unpredictable(f"{spec.base} has experts, and adapters on these were never measured")
+        raise Unpredictable(f"{spec.base} has experts, and adapters of experts were never measured")
     artefact = catalog.artefacts.get(spec.base)
     names = required_columns(spec)
     template = artefact.template_tokens if artefact is not None and len(names) > 1 else 0
@@ -143,7 +146,7 @@ def _estimate_text_work(spec: TrainSpec, home: Home, version: DatasetVersion, ca
     budget = float(spec.tokens_per_step)
     epoch_steps = max(1, round(total / budget))
     units = total / epoch_steps
-    # Each step ends at the row nearest to its budget, so it may hold half of a long row too much.
+    # Each step ends at the row nearest to its budget, so it may exceed the budget by half of a long row.
     most, longest = min(total, budget), max(lengths)
     few = FEW_STEPS_BAND if epoch_steps < MANY_EPOCH_STEPS else 1.0
     share = sum(row[-1] for row in rows) / sum(lengths) if rows else 1.0
@@ -157,7 +160,7 @@ def _estimate_text_work(spec: TrainSpec, home: Home, version: DatasetVersion, ca
 
 
 def _estimate_row_tokens(texts: Row, template: int, limit: int) -> tuple[float, ...]:
-    """About how many tokens each text of a row has, the prompt with its template; a row is cut to a step."""
+    """Estimate the tokens of each text of a row, the prompt with its template; a row is cut to a step."""
     counts = [len(str(text)) / CHARACTERS_PER_TOKEN for text in texts]
     counts[0] += template
     over = max(1.0, sum(counts) / limit)
@@ -165,7 +168,7 @@ def _estimate_row_tokens(texts: Row, template: int, limit: int) -> tuple[float, 
 
 
 def _read_rows(home: Home, version: DatasetVersion, names: Sequence[str], limit: int | None) -> list[Row]:
-    """These columns of the first `limit` rows (None: of all) that have a value in each."""
+    """Return these columns of the first `limit` rows (None: all rows) that have a value in each column."""
     found: list[Row] = []
     for batch in iceberg_tables.read_batches(home, version, names):
         columns = (batch.column(name).to_pylist() for name in names)

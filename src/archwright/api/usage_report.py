@@ -1,4 +1,4 @@
-"""`usage`: what was asked of the gateway, and what it cost."""
+"""`usage`: requests to the gateway and their cost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from archwright.monitor.usage import UsageRow, read_usage
 
 
 def usage(*, tenant: str | None = None, by: str = "tenant,model") -> tuple[UsageRow, ...]:
-    """Requests, tokens and money by any of tenant, key, user, model and day, joined by commas; by access to the home.
+    """Return requests, tokens and cost grouped by any of tenant, key, user, model and day, joined by commas.
 
-    Raises UsageError AW-USE-66 for other words."""
+    Raises UsageError AW-USE-66 for another group.
+    """
     with open_home() as (_settings, home, store):
         return read_usage(store, home, tenant, by)

@@ -1,4 +1,4 @@
-"""Users, who are named by keys and limits: `user list`, `user limit`."""
+"""Users, named by keys and limits: `user list`, `user limit`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
 class UserView(Record):
-    """`keys` counts those not revoked."""
+    """A user with its limits; `keys` counts the keys that are not revoked."""
 
     tenant: str
     user: str
@@ -36,7 +36,7 @@ def list(*, tenant: str | None = None) -> tuple[UserView, ...]:  # noqa: A001 - 
 
 
 def limit(tenant: str, user: str, *, limits: UsageLimits = UsageLimits()) -> UserView:  # noqa: B008 - frozen
-    """Set all limits of a user, over all keys; in force in every worker within a second."""
+    """Set all limits of a user over all its keys. Every worker applies them within a second."""
     with open_audited_keys() as (keys, record_act):
         keys.set_limits("user", tenant, user, limits)
         record_act("user.limit", user, tenant)

@@ -1,4 +1,4 @@
-"""Sizing of what is not answering with text: `predict embedding`, `predict image`, `predict table`, `predict data`."""
+"""Sizing of workloads other than text: `predict embedding`, `predict image`, `predict table`, `predict data`."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ from archwright.sizing.workloads.vision import size_image_serving
 
 _HOST = re.compile(r"^\s*(\d{1,5})\s*x?\s*v?cpus?\s*$", re.IGNORECASE)
 _LENGTHS = re.compile(r"^\s*(\d{1,7})(?:\s*\.\.\s*(\d{1,7}))?\s*$")
-# A machine whose memory is not asked for: enough for any of the models here. Threads beside a device feed it.
+# The memory is not an argument: this is enough for any of these models. The threads feed the device.
 _RAM_BYTES, _THREADS = 256 * 2.0**30, 16
 _DEFINITIONS = {
-    "requests_per_s": "the most that one machine carries with the latency's limit held",
-    "latency_p95_s": "from arrival to answer at that load",
-    "machine_hours": "of one machine, for all of it",
+    "requests_per_s": "the highest load of one machine within the latency limit",
+    "latency_p95_s": "from arrival to response at that load",
+    "machine_hours": "hours of one machine for all of the data",
 }
 
 
 def predict_embedding(
     model: str, *, on: str, tokens: str = "500", latency_p95_s: float | None = None
 ) -> SizingPrediction:
-    """Texts a second that `on` ("1x NAME", or "16 vCPU") embeds with `model`, texts of `tokens` tokens (mean, or
-    mean..p95), within a latency if one is given.
+    """Predict the texts per second that `on` ("1x NAME", or "16 vCPU") embeds with `model`.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a length that is none, AW-USE-21
-    where the model does not fit."""
+    `tokens`: tokens of a text (mean, or mean..p95). Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20
+    (not a length), AW-USE-21 (the model does not fit).
+    """
     catalog, length = _load_home_catalog(), _LENGTHS.match(tokens)
     if length is None or not int(length[1]):
-        raise argument_error("AW-USE-20", f"not a length: {tokens!r}", "tokens", "for example 500, or 500..1500")
+        raise argument_error(
+            "AW-USE-20", f"{tokens!r} is not a length", "tokens", "write for example 500, or 500..1500"
+        )
     known = {name_resolution.normalise_name(name): row for name, row in catalog.embedders.items()}
     row = known.get(name_resolution.normalise_name(model.rsplit("/", 1)[-1]))
     if row is None:
@@ -54,9 +56,10 @@ def predict_embedding(
 
 
 def predict_image(on: str, *, pixels: float, parameters: float, latency_p95_s: float | None = None) -> SizingPrediction:
-    """Images of `pixels` pixels a second that `on` classifies with a network of `parameters` parameters.
+    """Predict the images of `pixels` pixels per second that `on` classifies with a network of `parameters` parameters.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none."""
+    Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a size).
+    """
     catalog = _load_home_catalog()
     _check_positive(pixels=pixels, parameters=parameters)
     machine = _parse_machine(on, catalog)
@@ -65,9 +68,10 @@ def predict_image(on: str, *, pixels: float, parameters: float, latency_p95_s: f
 
 
 def predict_table(on: str, *, features: int, latency_p95_s: float | None = None) -> SizingPrediction:
-    """Rows of `features` features a second that the cores of `on` predict from, by boosted trees.
+    """Predict the rows of `features` features per second that the cores of `on` predict by boosted trees.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a count that is none."""
+    Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a count).
+    """
     catalog = _load_home_catalog()
     _check_positive(features=features)
     machine = _parse_machine(on, catalog)
@@ -76,9 +80,10 @@ def predict_table(on: str, *, features: int, latency_p95_s: float | None = None)
 
 
 def predict_data(on: str, *, gib: float) -> SizingPrediction:
-    """Hours that the cores of `on` take to ingest and refine `gib` GiB.
+    """Predict the hours that the cores of `on` take to ingest and refine `gib` GiB.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none."""
+    Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a size).
+    """
     catalog = _load_home_catalog()
     _check_positive(gib=gib)
     machine = _parse_machine(on, catalog)
@@ -88,7 +93,7 @@ def predict_data(on: str, *, gib: float) -> SizingPrediction:
 
 def _build_steady_prediction(found: SteadyCapacity, machine: Machine) -> SizingPrediction:
     estimates = {"requests_per_s": found.requests_per_s, "latency_p95_s": found.latency_p95_s}
-    without = "the figures are without the limit"
+    without = "the figures ignore the latency limit"
     weak = tuple(f"an idle machine takes {miss.value:.3g} s; {without}" for miss in found.misses)
     return _build_prediction(found, machine, estimates, weak)
 
@@ -123,11 +128,13 @@ def _parse_machine(on: str, catalog: Catalog) -> Machine:
     count, name = name_resolution.parse_machine(on)
     accelerator = catalog.accelerator(name)
     if not accelerator.memory_bytes:
-        raise argument_error("AW-USE-20", f"{name} is a processor", "on", "state its threads, for example 64 vCPU")
+        raise argument_error(
+            "AW-USE-20", f"{name} is a processor", "on", "state its threads instead, for example 64 vCPU"
+        )
     return Machine(on, accelerator, max(count, 1), _THREADS, _RAM_BYTES)
 
 
 def _check_positive(**sizes: float) -> None:
     for field, size in sizes.items():
         if not 0 < size < 1e15:
-            raise argument_error("AW-USE-20", f"not a size: {size}", field, "a number above 0")
+            raise argument_error("AW-USE-20", f"{field} is {size}, which is not a size", field, "give a number above 0")

@@ -1,4 +1,4 @@
-"""The command line: parse, call the public function of the same name, show. No logic."""
+"""The command line: parse, call the public function of the same name, print its result. No other logic."""
 
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from archwright import __version__
-from archwright.cli.verb_spec import Arg, Verb
-from archwright.cli.verbs import GROUPS, VERBS
+from archwright.cli.step_display import show_steps
+from archwright.cli.verbs import GROUPS, VERBS, Arg, Verb
 from archwright.errors import ArchwrightError, ErrorLocation, UsageError, boundary
 
 ARGUMENT_TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
 
 
 class _Parser(argparse.ArgumentParser):
-    """A wrong call is answered like any other error."""
-
     def error(self, message: str) -> NoReturn:
         raise UsageError("AW-USE-07", message, where=ErrorLocation(self.prog), hint=f"{self.prog} --help")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every verb, built from the rows of cli/verbs.py."""
     top = _Parser(
         prog="archwright",
-        description="Plans AI infrastructure, runs it, and measures whether every promise held.",
+        description="Plan AI infrastructure, run it, and compare its predictions with measurements.",
         epilog="start with: archwright up    or: archwright init && archwright plan needs.yaml -o plan.json",
     )
     top.add_argument("--version", action="version", version=f"archwright {__version__}")
@@ -45,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
                 groups[name] = made.add_subparsers(metavar="VERB", required=True)
         one = (groups[group[0]] if group else verbs).add_parser(word, help=verb.help, description=verb.help)
         one.set_defaults(verb=verb)
-        one.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+        one.add_argument("--json", action="store_true", dest="as_json", help="JSON instead of text")
         for arg in verb.args:
             _add_argument(one, arg)
     return top
@@ -66,11 +63,11 @@ def _add_argument(one: argparse.ArgumentParser, arg: Arg) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status says how it ended (errors.py lists them)."""
+    """Run one verb and return its exit status (errors.py lists them)."""
     words = sys.argv[1:] if argv is None else argv
     as_json = "--json" in words
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a model may answer what this terminal's alphabet does not have
+        sys.stdout.reconfigure(errors="replace")  # an answer may hold characters that the terminal cannot show
     try:
         with boundary("command line"):
             return _run_unless_closed(words)
@@ -83,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_unless_closed(words: Sequence[str]) -> int:
-    """A reader that closes the pipe (`| head`) ends the command quietly, as it ends other tools."""
+    """Run the verb. If the reader closes the pipe (`| head`), end quietly like other tools."""
     parsed = build_parser().parse_args(words)
     verb: Verb = parsed.verb
     try:
@@ -106,7 +103,9 @@ def _run_verb(verb: Verb, parsed: argparse.Namespace) -> int:
     for name in {arg.of for arg in verb.args if arg.of}:
         record = type(inspect.signature(function).parameters[name].default)
         options[name] = record(**{arg.name: getattr(parsed, arg.name) for arg in verb.args if arg.of == name})
-    return _show_result(verb, function(*positional, **options), parsed.as_json)
+    with show_steps(sys.stderr, hidden=parsed.as_json):
+        result = function(*positional, **options)
+    return _show_result(verb, result, parsed.as_json)
 
 
 def _show_result(verb: Verb, result: object, as_json: bool) -> int:

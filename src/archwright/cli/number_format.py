@@ -1,4 +1,4 @@
-"""SI inside, pretty outside: numbers as people read them."""
+"""Format SI values for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _RATES = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def format_quantity(value: float, unit: str) -> str:
-    """`0.0115 s` as `11.5 ms`, `226492416 bytes` as `216 MiB`, `1234.5 EUR` as `1,234 EUR`."""
+    """Format `0.0115 s` as `11.5 ms`, `226492416 bytes` as `216 MiB`, `1234.5 EUR` as `1,234 EUR`."""
     if unit == "s":
         return _format_seconds(value)
     if unit == "bytes":
@@ -24,7 +24,7 @@ def format_quantity(value: float, unit: str) -> str:
 
 
 def format_band(estimate: Estimate) -> str:
-    """`11.5 ms  (9.1 ms to 14.6 ms)`."""
+    """Format the band: `9.1 to 14.6 ms`; the value alone if it is exact."""
     if estimate.low == estimate.high:
         return format_quantity(estimate.value, estimate.unit)
     low, high = format_quantity(estimate.low, estimate.unit), format_quantity(estimate.high, estimate.unit)
@@ -34,12 +34,10 @@ def format_band(estimate: Estimate) -> str:
 
 
 def format_money(value: float) -> str:
-    """Whole units from 100 up, two digits below."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
 
 
 def format_significant(value: float) -> str:
-    """Three significant digits without an exponent."""
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3g}"

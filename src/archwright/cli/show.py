@@ -1,10 +1,9 @@
-"""Results as people read them (rich tables), and as programs do (JSON). Each function returns the exit status."""
+"""Results as tables for people and as JSON for programs. Each function returns the exit status."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from archwright.api.planning import MissedLimit
 from archwright.api.platform_lifecycle import AnswerStream, PlatformHandle
 from archwright.cli.number_format import format_band, format_quantity
-from archwright.cli.table_layout import make_boxed_table, make_plain_table
+from archwright.cli.table_layout import TableColumn, format_time, format_value, make_table, print_fields, print_indented
 from archwright.contract.evidence import Deviation, Reconciliation
 from archwright.errors import replace_control_characters
 
 MINIMUM_WIDTH = 100
-# Of an audit record.
+# The links of the audit chain: `audit verify` reads these fields, and --json has them.
 CHAIN_FIELDS = ("chain", "number", "prev", "hash")
+# A share of the CPU time above which the machine counts as busy during the probe.
+BUSY_SHARE = 0.1
 
 
 def make_console() -> Console:
-    """A console that keeps tables whole when the output is no terminal."""
+    """Make a console that keeps tables whole when the output is no terminal."""
     width = None if sys.stdout.isatty() else MINIMUM_WIDTH + 20
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
 def as_json(result: object) -> int:
-    """The one JSON form: records as objects, a stream of text as {"text": ...}."""
+    """Print the one JSON form: records as objects, a stream of text as {"text": ...}."""
     if isinstance(result, PlatformHandle):
         _print_json(result.started)
         return 0 if result.detached else result.wait()
@@ -65,64 +67,89 @@ def print_stream(result: Iterator[str]) -> int:
         sys.stdout.flush()
     sys.stdout.write("\n")
     if isinstance(result, AnswerStream) and sys.stderr.isatty():
-        sys.stderr.write(f"({result.model}; where it comes from: archwright lineage {result.request})\n")
+        sys.stderr.write(f"({result.model}; its origin: archwright lineage {result.request})\n")
     return 0
 
 
 def print_record(result: object) -> int:
-    """A record as aligned `name  value` lines."""
     fields: dict[str, object] = msgspec.to_builtins(result)
-    width = max(map(len, fields), default=0)
-    return print_text("\n".join(f"{name:<{width}}  {_format_cell(name, value)}" for name, value in fields.items()))
+    print_fields(make_console(), {name: _format_field(name, value) for name, value in fields.items()})
+    return 0
 
 
 def print_table(result: Iterable[object]) -> int:
-    """Records as rows; their fields as columns, but for those that are empty in all of them and the links of a chain:
-    `audit verify` reads these, and --json has them."""
+    """Print records as rows. Fields that are empty in all rows and the links of a chain are left out."""
     rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
     if not rows:
         return print_text("none")
-    told = [name for name in rows[0] if name not in CHAIN_FIELDS and any(row[name] not in (None, "") for row in rows)]
-    titles = {name: name.replace("_", " ") for name in told}
-    # Other verbs take an id; a date is one word.
-    whole = [title for name, title in titles.items() if name in ("id", "request_id") or _is_time(name)]
-    drawn = make_plain_table(*titles.values(), whole=whole)
-    for row in rows:
-        drawn.add_row(*(escape(_format_cell(name, row[name])) for name in told))
-    make_console().print(drawn)
+    names = [name for name in rows[0] if name not in CHAIN_FIELDS and any(row[name] not in (None, "") for row in rows)]
+    make_console().print(make_table(map(_make_field_column, names), rows))
     return 0
+
+
+def _make_field_column(name: str) -> TableColumn:
+    """Ids stay on one line, because other verbs take them; so do times."""
+    whole = name in ("id", "request_id") or _is_time(name)
+    return TableColumn(name.replace("_", " "), lambda row: _format_field(name, row[name]), whole=whole)
 
 
 def _is_time(name: str) -> bool:
     return name == "at" or name.endswith("_at")
 
 
-def _format_cell(name: str, value: object) -> str:
-    if isinstance(value, float) and name.endswith("_usd"):
-        return f"{value:.6f}".rstrip("0").rstrip(".")  # to the millionth: a request to a small model costs a few
+def _format_field(name: str, value: object) -> str:
     if isinstance(value, float) and _is_time(name):
-        return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M")
+        return format_time(value)
     if isinstance(value, float):
-        return f"{value:.3f}".rstrip("0").rstrip(".")
-    return {None: "-", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
+        # Money to the millionth: a request to a small model costs a few millionths.
+        return f"{value:.{6 if name.endswith('_usd') else 3}f}".rstrip("0").rstrip(".")
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else format_value(value)
 
 
 def print_platform(result: PlatformHandle) -> int:
-    """The address, the key (first start only) and three things to try; stays until stopped unless detached."""
+    """Print the address, the key (first start only) and three commands; wait for the end unless detached."""
     started = result.started
-    key = started.key or "(shown on the first start; make another with: archwright key create)"
+    key = started.key or "(shown on the first start; create another with: archwright key create)"
     print_text(
         f"url  {started.url}/v1\nkey  {key}\n\ntry:\n"
         f'  archwright ask "What is the capital of France?"\n'
         f"  archwright bench\n"
         f"  curl -s {started.url}/v1/models -H 'authorization: Bearer {started.key or 'KEY'}'"
     )
+    if started.missed_limits:
+        print_missed_limits(make_console(), started.missed_limits)
+        print_probe_load(make_console(), started.busy_share)
     sys.stdout.flush()
     if result.detached:
         return 0
-    print_text("\nrunning; Ctrl-C takes it down")
+    print_text("\nrunning; Ctrl-C stops the platform")
     sys.stdout.flush()
     return result.wait()
+
+
+MISSED_COLUMNS = (
+    TableColumn("limit", "name", whole=True),
+    TableColumn("value", lambda row: format_quantity(row.limit, row.predicted.unit), number=True),
+    TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
+    TableColumn("90 % band", lambda row: format_band(row.predicted), number=True),
+)
+
+
+def print_missed_limits(out: Console, missed: Iterable[MissedLimit]) -> None:
+    out.print()
+    out.print(make_table(MISSED_COLUMNS, missed, "[yellow]The plan may miss these limits[/]"))
+
+
+def print_probe_load(out: Console, busy_share: float | None) -> None:
+    """Print whether the machine was busy during its probe, and how to probe it again."""
+    load = "The load of the machine during the probe is unknown."
+    if busy_share is not None:
+        state = "busy" if busy_share > BUSY_SHARE else "not busy"
+        load = f"The machine was {state}: other programs used {busy_share:.0%} of its CPU time during the probe."
+    print_indented(out, load)
+    print_indented(
+        out, "To probe again, stop other programs and repeat `archwright plan`, or `archwright up` without a plan."
+    )
 
 
 def print_status(result: Any) -> int:
@@ -151,12 +178,17 @@ def print_bench(result: Any) -> int:
     out = make_console()
     for phase in result.phases:
         requests = f"{phase.requests} requests in {phase.seconds:.0f} s, {phase.failed} failed"
-        out.print(f"{phase.name}: {requests}, {phase.output_tokens:.0f} tokens out")
+        out.print(f"{phase.name}: {requests}, {phase.output_tokens:.0f} output tokens")
     for note in result.notes:
         out.print(f"  note: {escape(note)}")
     return print_reconciliation(result.reconciliation)
 
 
+PREDICTION_COLUMNS = (
+    TableColumn("prediction", "id", whole=True),
+    TableColumn("value", lambda row: format_quantity(row.estimate.value, row.estimate.unit), number=True),
+    TableColumn("90 % band", lambda row: format_band(row.estimate), number=True),
+)
 VERDICT_COLOURS = {"within": "green", "better": "cyan", "worse": "red", "unknown": "dim"}
 
 
@@ -169,16 +201,21 @@ def print_reconciliation(result: Reconciliation) -> int:
     return 0
 
 
+DEVIATION_COLUMNS = (
+    TableColumn("prediction", "prediction_id"),
+    TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
+    TableColumn("90 % band", lambda row: format_band(row.predicted), number=True),
+    TableColumn(
+        "measured",
+        lambda row: row.measured and format_quantity(row.measured.value, row.predicted.unit),
+        number=True,
+    ),
+)
+SAMPLES_COLUMN = TableColumn("samples", lambda row: row.measured and row.measured.samples, number=True)
+VERDICT_COLUMN = TableColumn("verdict", "verdict", style=lambda row: VERDICT_COLOURS[row.verdict])
+
+
 def make_deviations_table(deviations: Iterable[Deviation], *, samples: bool) -> Table:
-    """Plan versus actual; `samples`: how many each measurement was made of."""
-    numbers = ("predicted", "90 % band", "measured", *(["samples"] if samples else []))
-    drawn = make_boxed_table("Plan versus actual", "prediction", numbers=numbers, whole=not samples)
-    drawn.add_column("verdict", no_wrap=not samples)
-    for one in deviations:
-        predicted, measured = one.predicted, one.measured
-        figures = [format_quantity(predicted.value, predicted.unit), format_band(predicted)]
-        figures.append(format_quantity(measured.value, predicted.unit) if measured else "-")
-        if samples:
-            figures.append(str(measured.samples) if measured else "-")
-        drawn.add_row(escape(one.prediction_id), *figures, f"[{VERDICT_COLOURS[one.verdict]}]{one.verdict}[/]")
-    return drawn
+    """Draw predictions against measurements; `samples`: with the number of samples of each measurement."""
+    columns = (*DEVIATION_COLUMNS, *([SAMPLES_COLUMN] if samples else []), VERDICT_COLUMN)
+    return make_table(columns, deviations, "Plan versus actual", boxed=True)

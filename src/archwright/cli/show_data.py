@@ -1,9 +1,8 @@
-"""Data sets as people read them."""
+"""The terminal output of data sets and their versions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 
 from rich.markup import escape
 from rich.table import Table
@@ -11,32 +10,27 @@ from rich.table import Table
 from archwright.api.data import DatasetCard, DatasetOutcome
 from archwright.cli.number_format import format_quantity
 from archwright.cli.show import as_json, make_console, print_text
-from archwright.cli.table_layout import make_plain_table
-from archwright.contract.lineage import DatasetVersion, SourceFile
+from archwright.cli.table_layout import TableColumn, format_time, make_table, print_fields, print_lines, print_remaining
+from archwright.contract.lineage import DatasetVersion
 
 __all__ = ["as_json", "print_card", "print_outcome", "print_versions"]
 
 SHOWN_FILES = 12
-SHOWN_COLUMNS = 24  # shown of a version; its card and --json have more
+SHOWN_COLUMNS = 24  # of a version; its card and --json list all columns
 SHOWN_SKIPPED = 5
 
 
 def print_outcome(result: DatasetOutcome) -> int:
-    """What came of an ingest or a refine."""
     out = make_console()
-    state = "" if result.new else "  (the same content made this version before: nothing has changed in it)"
+    state = "" if result.new else "  (nothing changed: this version already holds the same content)"
     out.print(f"[bold]{escape(result.id)}[/]{state}", soft_wrap=True)
     out.print(f"  {_summarise_version(result)}")
-    for reason, count in result.drops.items():
-        out.print(f"  left out  {count:>8,}  {escape(reason)}", soft_wrap=True)
-    for kind, count in result.changes.items():
-        out.print(f"  redacted  {count:>8,}  {escape(kind)}", soft_wrap=True)
-    for file in result.replaced[:SHOWN_SKIPPED]:
-        out.print(f"  replaced            {escape(file.path)}: the {file.rows:,} rows it had went", soft_wrap=True)
-    for line in result.passed_over[:SHOWN_SKIPPED]:
-        out.print(f"  passed over         {escape(line)}", soft_wrap=True)
-    if len(result.passed_over) > SHOWN_SKIPPED:
-        out.print(f"  passed over         and {len(result.passed_over) - SHOWN_SKIPPED:,} more (--json names them)")
+    for action, counts in (("left out", result.drops), ("redacted", result.changes)):
+        for name, count in counts.items():
+            out.print(f"  {action}  {count:>8,}  {escape(name)}", soft_wrap=True)
+    replaced = [f"replaced            {file.path}: its former {file.rows:,} rows" for file in result.replaced]
+    print_lines(out, replaced, SHOWN_SKIPPED, "  ")
+    print_lines(out, (f"skipped             {line}" for line in result.passed_over), SHOWN_SKIPPED, "  ")
     return print_text(f"  more: archwright data show {result.id}")
 
 
@@ -46,80 +40,69 @@ def _summarise_version(version: DatasetVersion) -> str:
     return ", ".join([*words, format_quantity(version.size_bytes, "bytes")])
 
 
+VERSION_COLUMNS = (
+    TableColumn("version", "id"),
+    TableColumn("rows", "rows", number=True),
+    TableColumn("left out", lambda row: sum(row.drops.values()), number=True),
+    TableColumn("altered", lambda row: sum(row.changes.values()), number=True),
+    TableColumn("files", lambda row: len(row.files), number=True),
+    TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
+    TableColumn("made of", lambda row: row.parent if row.action == "refine" else "files"),
+    TableColumn("licence", "licence"),
+    TableColumn("made", lambda row: format_time(row.at), whole=True),
+)
+
+
 def print_versions(result: Iterable[DatasetVersion]) -> int:
-    """Every version, one line each."""
     found = list(result)
     if not found:
-        return print_text("no data set yet; make one: archwright data ingest PATH --name NAME")
-    numbers = ("rows", "left out", "altered", "files", "size")
-    drawn = make_plain_table("version", *numbers, "made of", "licence", "made", right=numbers, whole=(*numbers, "made"))
-    for version in found:
-        drawn.add_row(
-            escape(version.id),
-            f"{version.rows:,}",
-            f"{sum(version.drops.values()):,}",
-            f"{sum(version.changes.values()):,}",
-            f"{len(version.files):,}",
-            format_quantity(version.size_bytes, "bytes"),
-            escape(version.parent or "") if version.action == "refine" else "files",
-            escape(version.licence) or "-",
-            _format_time(version.at),
-        )
-    make_console().print(drawn)
+        return print_text("no data set yet; create one: archwright data ingest PATH --name NAME")
+    make_console().print(make_table(VERSION_COLUMNS, found))
     return 0
 
 
-def _format_time(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+FILE_COLUMNS = (
+    TableColumn("file", "path"),
+    TableColumn("rows", "rows", number=True),
+    TableColumn("quarantined", "quarantined", number=True),
+    TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
+    TableColumn("sha256", lambda row: row.sha256[:12], whole=True),
+)
 
 
 def print_card(result: DatasetCard) -> int:
-    """A version in full, but for long lists of files."""
     version, out = result.version, make_console()
     origin = f"refined from {version.parent}" if version.action == "refine" else "ingested from files"
-    out.print(f"\n[bold]{escape(version.id)}[/]   {escape(origin)}, {_format_time(version.at)}", soft_wrap=True)
+    out.print(f"\n[bold]{escape(version.id)}[/]   {escape(origin)}, {format_time(version.at)}", soft_wrap=True)
     out.print(f"{_summarise_version(version)}; licence: {escape(version.licence or 'not stated')}", soft_wrap=True)
     out.print(f"content  {version.content_sha256}\n", soft_wrap=True)
     out.print(_make_columns_table(version.columns))
-    for left, right, counts in (("left out", "rows", version.drops), ("redacted", "values", version.changes)):
+    for name, unit, counts in (("left out", "rows", version.drops), ("redacted", "values", version.changes)):
         if counts:
-            drawn = make_plain_table(left, right, right={right})
-            for name, count in counts.items():
-                drawn.add_row(escape(name), f"{count:,}")
+            columns = (TableColumn(name, lambda row: row[0]), TableColumn(unit, lambda row: row[1], number=True))
             out.print()
-            out.print(drawn)
+            out.print(make_table(columns, counts.items()))
     out.print()
-    out.print(_make_files_table(version.files[:SHOWN_FILES]))
-    if len(version.files) > SHOWN_FILES:
-        out.print(f"[dim]and {len(version.files) - SHOWN_FILES:,} more[/]")
-    lines = {
+    out.print(make_table(FILE_COLUMNS, version.files[:SHOWN_FILES]))
+    print_remaining(out, len(version.files) - SHOWN_FILES)
+    out.print()
+    fields = {
         "trained on it": ", ".join((*result.runs, *result.models)) or "nothing yet",
         "refined from it": ", ".join(result.refined) or "nothing yet",
         "card": result.card,
         "quarantine": result.quarantine,
         "drops": result.drops,
     }
-    out.print()
-    for name, value in lines.items():
-        if value:
-            out.print(f"{name:<16} {escape(value)}", soft_wrap=True)
+    print_fields(out, fields)
     return 0
 
 
 def _make_columns_table(columns: Mapping[str, str]) -> Table:
-    """By kind, since a table may have hundreds."""
-    drawn = make_plain_table("kind", "columns", whole={"kind"})
-    for kind in dict.fromkeys(columns.values()):
+    def list_names(kind: str) -> str:
         names = [name for name, found in columns.items() if found == kind]
         more = f" and {len(names) - SHOWN_COLUMNS:,} more" if len(names) > SHOWN_COLUMNS else ""
-        drawn.add_row(kind, escape(", ".join(names[:SHOWN_COLUMNS]) + more))
-    return drawn
+        return ", ".join(names[:SHOWN_COLUMNS]) + more
 
-
-def _make_files_table(files: Iterable[SourceFile]) -> Table:
-    numbers = ("rows", "quarantined", "size")
-    drawn = make_plain_table("file", *numbers, "sha256", right=numbers, whole=(*numbers, "sha256"))
-    for file in files:
-        size = format_quantity(file.size_bytes, "bytes")
-        drawn.add_row(escape(file.path), f"{file.rows:,}", f"{file.quarantined:,}", size, file.sha256[:12])
-    return drawn
+    return make_table(
+        (TableColumn("kind", str, whole=True), TableColumn("columns", list_names)), dict.fromkeys(columns.values())
+    )

@@ -1,7 +1,8 @@
-"""How a difference of two plans, and a "what if", read in a terminal."""
+"""The terminal output of a difference of two plans and of a "what if"."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.markup import escape
 
 from archwright.cli.number_format import format_money, format_quantity
 from archwright.cli.show import as_json, make_console
-from archwright.cli.table_layout import make_titled_table, print_indented
+from archwright.cli.table_layout import TableColumn, make_table, print_indented, print_remaining
 from archwright.contract.estimate import Estimate
 
 __all__ = ["as_json", "print_diff", "print_what_if"]
@@ -19,7 +20,6 @@ PART_SEPARATOR = "; "
 
 
 def print_diff(result: Any) -> int:
-    """The reasons, the choice, the money; then everything else that reads differently."""
     out = make_console()
     out.print(f"\n[bold]From plan {result.before[:12]} to {result.after[:12]}[/]")
     _print_difference(out, result)
@@ -40,13 +40,13 @@ def print_what_if(result: Any) -> int:
 def _format_choice(choice: Any) -> str:
     if choice.option is None:
         return "nothing is feasible"
-    told = [choice.option]
+    parts = [choice.option]
     names = {"total_cost": "over the horizon", "cost_per_month": "a month without staff", "capex": "to buy"}
     for field, name in names.items():
         cost = getattr(choice, field)
         if cost and cost.value:
-            told.append(f"{format_money(cost.value)} {cost.unit.partition('/')[0]} {name}")
-    return escape(", ".join(told))
+            parts.append(f"{format_money(cost.value)} {cost.unit.partition('/')[0]} {name}")
+    return escape(", ".join(parts))
 
 
 def _print_difference(out: Console, result: Any) -> None:
@@ -59,10 +59,10 @@ def _print_difference(out: Console, result: Any) -> None:
     moved = chosen and f"goes from {escape(chosen.before or 'nothing')} to {escape(chosen.after or 'nothing')}"
     out.print(f"  [bold]the choice {moved or 'stays'}[/]")
     for note in result.notes:
-        for sign, text in (("-", note.before), ("+", note.after)):
-            if text is not None and (note.before is None or note.after is None):
-                print_indented(out, f"{sign} {escape(text)}")
-    _print_figures(out, "What the choice costs", result.costs)
+        if note.before is None or note.after is None:
+            sign, text = ("+", note.after) if note.before is None else ("-", note.before)
+            print_indented(out, f"{sign} {escape(text)}")
+    _print_figures(out, "Cost of the choice", result.costs)
     _print_figures(out, "Its cost lines", result.lines)
     _print_changed_texts(out, "Models", result.models)
     _print_changed_texts(out, "Pools", result.pools)
@@ -72,62 +72,62 @@ def _print_difference(out: Console, result: Any) -> None:
     _print_figures(out, "Promises", result.predictions)
     _print_changed_texts(out, "Facts", result.facts)
     _print_changed_texts(out, "Controls", result.controls)
-    _print_sentences(out, "Assumptions", result.assumptions)
+    _print_rows(
+        out, "Assumptions", result.assumptions, lambda row: [f"{'+' if row.before is None else '-'} {row.name}"]
+    )
     out.print()
 
 
+FIGURE_COLUMNS = (
+    TableColumn("", "name"),
+    TableColumn("before", lambda row: _format_figure(row.before), number=True),
+    TableColumn("after", lambda row: _format_figure(row.after), number=True),
+    TableColumn("change", lambda row: _format_change(row.before, row.after), number=True),
+)
+
+
 def _print_figures(out: Console, title: str, rows: Any) -> None:
-    if not rows:
-        return
-    table = make_titled_table(f"\n{title}", "", numbers=("before", "after", "change"))
-    for row in rows[:SHOWN_ROWS]:
-        figures = (_format_figure(row.before), _format_figure(row.after), _format_change(row.before, row.after))
-        table.add_row(escape(row.name), *figures)
-    out.print(table)
-    _print_remaining(out, rows)
+    if rows:
+        out.print(make_table(FIGURE_COLUMNS, rows[:SHOWN_ROWS], f"\n{title}"))
+    print_remaining(out, len(rows) - SHOWN_ROWS, "  ")
 
 
-def _format_figure(estimate: Estimate | None) -> str:
-    return format_quantity(estimate.value, estimate.unit) if estimate is not None else "-"
+def _format_figure(estimate: Estimate | None) -> str | None:
+    return format_quantity(estimate.value, estimate.unit) if estimate is not None else None
 
 
 def _format_change(before: Estimate | None, after: Estimate | None) -> str:
-    """A share where there is one, else what came or went."""
+    """Return the relative change, or say what appeared or disappeared."""
     if before is None or after is None:
         return "new" if before is None else "gone"
     if before.unit != after.unit or before.value <= 0:
-        return ""
+        return " "
     if before.value == after.value:
         return "band only"
     return f"{after.value / before.value - 1:+.1%}"
 
 
 def _print_changed_texts(out: Console, title: str, rows: Any) -> None:
+    _print_rows(out, title, rows, _list_changed_texts)
+
+
+def _list_changed_texts(row: Any) -> Iterator[str]:
+    yield row.name
+    for sign, text, other in (("-", row.before, row.after), ("+", row.after, row.before)):
+        if text is not None:
+            yield f"  {sign} {_extract_changed_parts(text, other)}"
+
+
+def _print_rows(out: Console, title: str, rows: Any, list_lines: Callable[[Any], Iterable[str]]) -> None:
     if rows:
         out.print(f"\n[bold]{title}[/]")
     for row in rows[:SHOWN_ROWS]:
-        out.print(f"  {escape(row.name)}")
-        for sign, text, other in (("-", row.before, row.after), ("+", row.after, row.before)):
-            if text is not None:
-                print_indented(out, f"{sign} {escape(_extract_changed_parts(text, other))}", 4)
-    _print_remaining(out, rows)
+        for line in list_lines(row):
+            print_indented(out, escape(line.lstrip()), 2 + len(line) - len(line.lstrip()))
+    print_remaining(out, len(rows) - SHOWN_ROWS, "  ")
 
 
 def _extract_changed_parts(text: str, other: str | None) -> str:
-    """The parts of a text that the other one lacks: a fact rests on many, and most of these stay."""
+    """Return the parts of a text that the other text lacks: most parts of a fact stay the same."""
     same = set(other.split(PART_SEPARATOR)) if other is not None else set[str]()
     return PART_SEPARATOR.join(part for part in text.split(PART_SEPARATOR) if part not in same) or "nothing else"
-
-
-def _print_sentences(out: Console, title: str, rows: Any) -> None:
-    """What is said now, or no longer."""
-    if rows:
-        out.print(f"\n[bold]{title}[/]")
-    for row in rows[:SHOWN_ROWS]:
-        print_indented(out, f"{'+' if row.before is None else '-'} {escape(row.name)}")
-    _print_remaining(out, rows)
-
-
-def _print_remaining(out: Console, rows: Any) -> None:
-    if len(rows) > SHOWN_ROWS:
-        out.print(f"  [dim]and {len(rows) - SHOWN_ROWS} more: --json shows all[/]")

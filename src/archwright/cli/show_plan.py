@@ -1,32 +1,42 @@
-"""How a plan reads in a terminal."""
+"""The terminal output of a plan."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from archwright.cli.number_format import format_band, format_money, format_quantity, format_significant
-from archwright.cli.show import as_json, make_console
+from archwright.api.planning import list_missed_limits
+from archwright.cli.number_format import format_money, format_quantity, format_significant
+from archwright.cli.show import PREDICTION_COLUMNS, as_json, make_console, print_missed_limits, print_probe_load
 from archwright.cli.show_diff import print_what_if
-from archwright.cli.table_layout import make_titled_table, print_indented
+from archwright.cli.table_layout import TableColumn, make_table, print_indented
 from archwright.contract.decision import CostDriver, ReturnOnInvestment
-from archwright.contract.estimate import Estimate
-from archwright.contract.plan import ConstraintViolation, MachineFacts, Option, Plan
+from archwright.contract.plan import ConstraintViolation, MachineFacts, Option, Plan, Purchase
 
 __all__ = ["as_json", "print_plan"]
 
 SHOWN_FACTS = 3
 SMALLEST_SHARE = 0.005
 SHOWN_CATEGORIES = 5
-# People are in the total and not in what is spent month by month.
-MONTHLY_COLUMN = "a month\nwithout staff"
+# Staff is in the total and not in the monthly cost.
+MONTHLY_HEADING = "a month\nwithout\nstaff"
+PURCHASE_TERMS = {
+    "on-demand": "rented by the hour",
+    "spot": "rented as spot",
+    "commit-1y": "rented for 1 year",
+    "commit-3y": "rented for 3 years",
+    "bought": "bought",
+    "owned": "owned already",
+    "per-second": "rented by the second",
+}
 
 
 def print_plan(result: Any) -> int:
-    """The decision, the options with their money, what could change it, parts, promises, gaps; or a "what if"."""
+    """Print the decision, its machines, the options, the facts that matter, sections, predictions and gaps."""
     if not isinstance(result, Plan):
         return print_what_if(result)
     out = make_console()
@@ -41,9 +51,13 @@ def print_plan(result: Any) -> int:
     _print_feasible_options(out, result, [option for option in ranked if option.feasible])
     _print_infeasible_options(out, result, [option for option in ranked if not option.feasible])
     _print_drivers(out, result)
-    _print_sections(out, result)
+    if result.sections:
+        out.print()
+        out.print(make_table((TableColumn("", "id", whole=True), TableColumn("", "summary")), result.sections, "Parts"))
     if result.predictions:
-        out.print(_make_predictions_table(result))
+        bases = {basis.id: f"{basis.kind}: {basis.stratum}" for basis in result.bases}
+        columns = (*PREDICTION_COLUMNS, TableColumn("basis", lambda row: bases[row.estimate.basis]))
+        out.print(make_table(columns, result.predictions, "\nPromises"))
     for line in result.stale_facts[:SHOWN_FACTS]:
         print_indented(out, f"[yellow]stale:[/] {escape(line)}")
     if len(result.stale_facts) > SHOWN_FACTS:
@@ -51,7 +65,7 @@ def print_plan(result: Any) -> int:
     for line in result.not_sized:
         print_indented(out, f"[dim]not sized yet: {escape(line)}[/]")
     counts = f"{len(result.assumptions)} assumptions, {len(result.controls)} controls"
-    out.print(f"  {counts}, and why each number is as it is: archwright explain plan.json [NAME]\n")
+    out.print(f"  {counts}; the reasons for each number: archwright explain plan.json [NAME]\n")
     return 0
 
 
@@ -69,27 +83,120 @@ def _print_machine(out: Console, machine: MachineFacts) -> None:
 
 
 def _print_decision(out: Console, result: Plan) -> None:
-    """What to do, what it costs, how sure that is, what it earns: one line each."""
+    """Print what to choose, its machines, its cost with the uncertainty, and its return."""
     option = result.chosen_option
     if option is None:
-        out.print(f"[bold yellow]No option satisfies the needs[/] ({len(result.options)} looked at)")
+        out.print(f"[bold yellow]No option satisfies the needs[/] ({len(result.options)} options evaluated)")
         return
     feasible = sum(option.feasible for option in result.options)
     models = sorted(set(option.models.values()))
     where = f" in {', '.join(option.regions)}" if option.regions else ""
     place = escape(where + (f" with {', '.join(models)}" if models else ""))
-    looked = f"{feasible} of {len(result.options)} options feasible"
-    out.print(f"[bold green]Choose {escape(option.name)}[/]{place} ({looked})")
+    verb = "[bold green]Choose" if option.feasible else "[bold yellow]Nearest option:"
+    out.print(f"{verb} {escape(option.name)}[/]{place} ({feasible} of {len(result.options)} options feasible)")
     if option.total_cost is not None:
         print_indented(out, _describe_cost(result, option))
-        # What the total pays for, the most first; what comes back is taken off.
+        # The largest categories of the total first; income, such as a residual value, is negative.
         spent = option.cost_by_category(result.horizon_months)
         largest = sorted(spent.items(), key=lambda entry: -abs(entry[1]))[:SHOWN_CATEGORIES]
         print_indented(out, f"of it {', '.join(f'{name} {format_money(amount)}' for name, amount in largest)}")
     if result.decision.returns is not None:
         print_indented(out, _describe_return(result.decision.returns))
+    _print_machines(out, option)
+    if missed := list_missed_limits(result):
+        print_missed_limits(out, missed)
+        if result.machine is not None and option.placement == "this-machine":
+            print_probe_load(out, result.machine.busy_share)
     for note in option.notes:
         print_indented(out, f"[dim]{escape(note)}[/]")
+
+
+# --- the machines
+
+
+class MachineRow(NamedTuple):
+    """Machines of one type on the same terms: the most at any time and the mean over the horizon."""
+
+    peak: int | None
+    mean: float | None
+    machine: str
+    accelerators: str
+    place: str
+    terms: str
+    workloads: str
+
+
+def _format_mean(row: MachineRow) -> str | None:
+    return None if row.mean is None else "< 0.01" if row.mean < 0.01 else f"{row.mean:.3g}"
+
+
+MACHINE_COLUMNS = (
+    TableColumn("count", "peak", number=True),
+    TableColumn("mean", _format_mean, number=True),
+    TableColumn("machine", "machine", whole=True),
+    TableColumn("accelerators", "accelerators", whole=True),
+    TableColumn("where", "place"),
+    TableColumn("terms", "terms"),
+    TableColumn("for", "workloads"),
+)
+
+
+def _print_machines(out: Console, option: Option) -> None:
+    """Print which machines to have: how many, where, rented or bought, and for what."""
+    rows = [*_list_purchased(option), *_list_local(option), *_list_hosted(option)]
+    hosts = [line.name for line in option.cost_lines if line.category == "platform" and line.name.startswith("host of")]
+    if rows:
+        out.print()
+        out.print(
+            make_table(MACHINE_COLUMNS, rows, "Machines (most at any time, mean over the horizon, accelerators in use)")
+        )
+    for host in hosts:
+        print_indented(out, f"[dim]{escape(host)}[/]")
+    if rows or hosts:
+        out.print()
+
+
+def _list_purchased(option: Option) -> Iterator[MachineRow]:
+    """One row for each purchase; pools that share machines are one row.
+
+    The accelerators are those that the engines of these pools use at the peak.
+    """
+    purchases: dict[tuple[str, str, tuple[str, ...]], Purchase] = {}
+    for bought in option.purchases:
+        sharing = tuple(sorted({bought.pool, *bought.shared_with}))
+        purchases.setdefault((bought.machine, bought.kind, sharing), bought)
+    for (machine, kind, names), bought in purchases.items():
+        pools = [pool for pool in option.pools if pool.name in names and pool.machine == machine]
+        used = sum(pool.replicas * pool.accelerator_count for pool in pools)
+        machines = sum(one.peak for (name, _, same), one in purchases.items() if (name, same) == (machine, names))
+        count = math.ceil(used * bought.peak / max(machines, 1))
+        yield MachineRow(
+            peak=bought.peak,
+            mean=bought.machines,
+            machine=machine,
+            accelerators=f"{count} x {pools[0].accelerator}" if count else "",
+            place=", ".join(dict.fromkeys(pool.region for pool in pools)) or ", ".join(option.regions),
+            terms=PURCHASE_TERMS[kind],
+            workloads=", ".join(names),
+        )
+
+
+def _list_local(option: Option) -> Iterator[MachineRow]:
+    if option.placement == "this-machine" and option.pools:
+        workloads = ", ".join(dict.fromkeys(name for pool in option.pools for name in pool.workloads))
+        pool = option.pools[0]
+        yield MachineRow(1, 1.0, pool.machine, "", pool.region, "this machine", workloads)
+
+
+def _list_hosted(option: Option) -> Iterator[MachineRow]:
+    for line in option.cost_lines:
+        if line.category == "tokens":
+            workload = line.name.partition(":")[0]
+            model = option.models.get(workload, "")
+            yield MachineRow(None, None, model, "", option.provider, "bought by the token", workload)
+
+
+# --- the money
 
 
 def _describe_cost(result: Plan, option: Option) -> str:
@@ -109,7 +216,7 @@ def _describe_return(returns: ReturnOnInvestment) -> str:
     return (
         f"goals worth {format_money(returns.value)} {unit}: net {format_money(returns.net.value)} "
         f"({format_money(returns.net.low)} to {format_money(returns.net.high)}), {payback}; "
-        f"pays in {returns.pays:.0%} of the draws"
+        f"pays in {returns.pays:.0%} of the samples"
     )
 
 
@@ -117,7 +224,6 @@ def _describe_return(returns: ReturnOnInvestment) -> str:
 
 
 def _rank_option(result: Plan, option: Option) -> tuple[bool, bool, float, str]:
-    """The chosen one, then the cheapest first; what has no price comes last."""
     total = option.total_cost
     return option.name != result.chosen, total is None, total.value if total is not None else 0.0, option.name
 
@@ -125,59 +231,74 @@ def _rank_option(result: Plan, option: Option) -> tuple[bool, bool, float, str]:
 def _print_feasible_options(out: Console, result: Plan, options: list[Option]) -> None:
     if not options:
         return
-    total_column = f"{result.currency} in {result.horizon_label}"
-    numbers = (total_column, "90 % band", "to buy", MONTHLY_COLUMN, "cheaper")
-    table = make_titled_table("Options", "", "option", numbers=numbers)
-    for option in options:
-        total, capex = option.total_cost, option.capex
-        best = "*" if option.name in result.decision.pareto else " "
-        table.add_row(
-            f"[green]>[/]{best}" if option.name == result.chosen else f" {best}",
-            escape(option.name),
-            _format_cost(total),
-            f"{format_money(total.low)} to {format_money(total.high)}" if total else "-",
-            _format_cost(capex) if capex and capex.value else "-",
-            _format_cost(option.cost_per_month),
-            _format_chance(result, option),
-        )
-    out.print(table)
-    if len(result.decision.pareto) > 1:
-        axes = ", ".join(axis.replace("_", " ") for axis in result.decision.axes)
+    pareto, decision = set(result.decision.pareto), result.decision
+    columns = (
+        TableColumn(
+            "",
+            lambda row: f"{'>' if row.name == result.chosen else ' '}{'*' if row.name in pareto else ' '}",
+            whole=True,
+            style=lambda row: "green" if row.name == result.chosen else "",
+        ),
+        TableColumn("option", "name", whole=True),
+        TableColumn(f"{result.currency} in\n{result.horizon_label}", _format_total, number=True),
+        TableColumn("90 % band", _format_total_band, number=True, whole=False),
+        TableColumn(
+            "to buy", lambda row: format_money(row.capex.value) if row.capex and row.capex.value else None, True
+        ),
+        TableColumn(MONTHLY_HEADING, _format_month, number=True),
+        TableColumn(
+            "cheaper",
+            lambda row: _format_chance(result, row),
+            number=True,
+            whole=False,
+            style=lambda row: "green" if row.name == result.chosen else "",
+        ),
+    )
+    out.print(make_table(columns, options, "Options"))
+    if len(pareto) > 1:
+        axes = ", ".join(axis.replace("_", " ") for axis in decision.axes)
         print_indented(out, f"[dim]* no other option is as good in each of: {escape(axes)}[/]")
-    if result.decision.rivals:
-        print_indented(out, "[dim]cheaper: in which share of the draws it costs less than the chosen one[/]")
+    if decision.rivals:
+        print_indented(out, "[dim]cheaper: in which share of the samples it costs less than the chosen option[/]")
 
 
-def _format_cost(cost: Estimate | None) -> str:
-    return format_money(cost.value) if cost else "-"
+def _format_total(option: Option) -> str | None:
+    return format_money(option.total_cost.value) if option.total_cost else None
 
 
-def _format_chance(result: Plan, option: Option) -> str:
+def _format_total_band(option: Option) -> str | None:
+    total = option.total_cost
+    return f"{format_money(total.low)} to {format_money(total.high)}" if total else None
+
+
+def _format_month(option: Option) -> str | None:
+    return format_money(option.cost_per_month.value) if option.cost_per_month else None
+
+
+def _format_chance(result: Plan, option: Option) -> str | None:
     if option.name == result.chosen:
-        return "[green]chosen[/]"
+        return "chosen"
     rival = next((rival for rival in result.decision.rivals if rival.option == option.name), None)
-    if rival is None:
-        return "-"
-    if rival.equal:
-        return f"[cyan]{rival.closeness}[/]"
-    return f"[cyan]{rival.closeness}, {rival.cheaper:.0%}[/]" if rival.tie else f"{rival.cheaper:.0%}"
+    if rival is None or rival.equal:
+        return rival.closeness if rival else None
+    return f"{rival.closeness}, {rival.cheaper:.0%}" if rival.tie else f"{rival.cheaper:.0%}"
 
 
 def _print_infeasible_options(out: Console, result: Plan, options: list[Option]) -> None:
     if not options:
         return
-    numbers = (f"{result.currency} in {result.horizon_label}", MONTHLY_COLUMN)
-    table = make_titled_table("Not feasible", "option", numbers=numbers)
-    table.add_column("because", overflow="fold", style="yellow")
-    for option in options:
-        costs = (_format_cost(option.total_cost), _format_cost(option.cost_per_month))
-        table.add_row(escape(option.name), *costs, escape("; ".join(map(_format_miss, option.misses))))
+    columns = (
+        TableColumn("option", "name", whole=True),
+        TableColumn(f"{result.currency} in\n{result.horizon_label}", _format_total, number=True),
+        TableColumn(MONTHLY_HEADING, _format_month, number=True),
+        TableColumn("because", lambda row: "; ".join(map(_format_miss, row.misses)), style="yellow"),
+    )
     out.print()
-    out.print(table)
+    out.print(make_table(columns, options, "Not feasible"))
 
 
 def _format_miss(miss: ConstraintViolation) -> str:
-    """`per_month 4,752 > 3,500`, `residency unknown`; of a law its sentence."""
+    """`per_month 4,752 > 3,500`, `residency unknown`; for an export rule its sentence."""
     name = "" if miss.constraint == "export" else miss.constraint.replace(".", " ")
     if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
         sign = ">" if miss.value > miss.limit else "<"
@@ -186,11 +307,11 @@ def _format_miss(miss: ConstraintViolation) -> str:
     return f"{name} {miss.value if miss.value is not None else 'none'}".strip()
 
 
-# --- what it rests on
+# --- the facts behind the decision
 
 
 def _print_drivers(out: Console, result: Plan) -> None:
-    """The facts to check before signing: those that flip the choice, then those that move the cost most."""
+    """Print the facts to check before signing: those that change the choice, then those that move the cost most."""
     drivers = result.decision.drivers
     if not drivers:
         return
@@ -209,11 +330,11 @@ def _print_drivers(out: Console, result: Plan) -> None:
     if result.decision.confidence:
         known = result.decision.confidence.items()
         shares = ", ".join(f"{share:.0%} {escape(name)}" for name, share in known if share >= SMALLEST_SHARE)
-        print_indented(out, f"[dim]the total rests on facts of confidence: {shares}[/]")
+        print_indented(out, f"[dim]confidence of the facts behind the total: {shares}[/]")
 
 
 def _format_four_digits(value: float) -> str:
-    """Four digits: a flip may lie close to what is believed."""
+    """Four digits, because a switch point may lie close to the expected value."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -222,30 +343,3 @@ def _format_switch_point(driver: CostDriver) -> str:
         return "no value in reach changes the choice"
     place = "[yellow]inside the band[/]" if driver.inside else "outside the band"
     return f"at {_format_four_digits(driver.flips_at)} {escape(driver.consequence)}: {place}"
-
-
-def _print_sections(out: Console, result: Plan) -> None:
-    if not result.sections:
-        return
-    table = make_titled_table("Parts")
-    table.show_header = False
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for section in result.sections:
-        table.add_row(section.id, escape(section.summary))
-    out.print()
-    out.print(table)
-
-
-def _make_predictions_table(result: Plan) -> Table:
-    table = make_titled_table("\nPromises")
-    table.add_column("prediction", no_wrap=True)
-    for name in ("value", "90 % band"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("basis")
-    for promise in result.predictions:
-        estimate = promise.estimate
-        basis = result.basis(estimate.basis)
-        value = format_quantity(estimate.value, estimate.unit)
-        table.add_row(promise.id, value, format_band(estimate), f"{basis.kind}: {basis.stratum}")
-    return table

@@ -1,4 +1,4 @@
-"""What `serve` says when it is ready; it stays until it is stopped."""
+"""The output of `serve`, which then waits until the gateway is stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from archwright.api.serving import GatewayHandle
 
 
 def as_json(result: GatewayHandle) -> int:
-    """One line, so that whoever waits for it reads one line."""
+    """Print one line, so that a waiting program reads one line."""
     sys.stdout.write(msgspec.json.encode(result.ready).decode() + "\n")
     sys.stdout.flush()
     return result.wait()
@@ -18,8 +18,8 @@ def as_json(result: GatewayHandle) -> int:
 
 def print_serving(result: GatewayHandle) -> int:
     ready = result.ready
-    key = ready.key or "(shown on the first start; make another with: archwright key create)"
+    key = ready.key or "(shown on the first start; create another with: archwright key create)"
     admin = f"\nadmin  {ready.admin}" if ready.admin else ""
-    sys.stdout.write(f"ready  {ready.url}/v1\nkey  {key}{admin}\nCtrl-C ends it\n")
+    sys.stdout.write(f"ready  {ready.url}/v1\nkey  {key}{admin}\nCtrl-C stops the gateway\n")
     sys.stdout.flush()
     return result.wait()

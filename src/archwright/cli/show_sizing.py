@@ -1,4 +1,4 @@
-"""Predictions and their accuracy as people read them."""
+"""The terminal output of predictions and of their accuracy."""
 
 from __future__ import annotations
 
@@ -8,47 +8,50 @@ from rich.markup import escape
 
 from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.show import as_json, make_console
-from archwright.cli.table_layout import make_plain_table
+from archwright.cli.table_layout import TableColumn, make_table
 
 __all__ = ["print_accuracy", "as_json", "print_prediction"]
 
 
 def print_prediction(result: Any) -> int:
-    """The numbers with bands, then what they rest on."""
     out = make_console()
     out.print(f"\n[bold]{escape(result.model)}[/] on {result.devices} x {escape(result.accelerator)}")
-    drawn = make_plain_table("", "value", "90 % band", "", right={"value", "90 % band"})
-    for name, estimate in result.estimates.items():
-        value, definition = format_quantity(estimate.value, estimate.unit), result.definitions.get(name, "")
-        drawn.add_row(name, value, format_band(estimate), escape(definition))
-    out.print(drawn)
-    if result.layout:
-        out.print(f"layout: {escape(result.layout)}")
-    out.print(f"stratum: {escape(result.stratum)}")
-    for kind in ("weak", "assumed"):
-        for line in getattr(result, kind):
-            out.print(f"{kind}: {escape(line)}")
-    out.print(f"[dim]{escape(result.formula)}[/]")
-    for line in result.sources:
+    columns = (
+        TableColumn("", lambda row: row[0]),
+        TableColumn("value", lambda row: format_quantity(row[1].value, row[1].unit), number=True),
+        TableColumn("90 % band", lambda row: format_band(row[1]), number=True),
+        TableColumn("", lambda row: result.definitions.get(row[0], " ")),
+    )
+    out.print(make_table(columns, result.estimates.items()))
+    lines = [f"layout: {result.layout}"] if result.layout else []
+    lines += [f"stratum: {result.stratum}", *(f"weak: {line}" for line in result.weak)]
+    for line in (*lines, *(f"assumed: {line}" for line in result.assumed)):
+        out.print(escape(line))
+    for line in (result.formula, *result.sources):
         out.print(f"[dim]{escape(line)}[/]")
     return 0
 
 
+ACCURACY_COLUMNS = (
+    TableColumn("quantity", "metric"),
+    TableColumn("stratum", "stratum"),
+    TableColumn("rows", lambda row: str(row.rows), number=True),
+    TableColumn("median error", lambda row: f"{row.median_error_percent:.1f} %", number=True),
+    TableColumn("mean", lambda row: f"{row.mean_error_percent:.1f} %", number=True),
+    TableColumn("p90", lambda row: f"{row.p90_error_percent:.1f} %", number=True),
+    TableColumn("in the 90 % band", lambda row: f"{row.covered_percent:.1f} %", number=True),
+    TableColumn("half-width", lambda row: f"x{row.median_half_width:.2f}", number=True),
+)
+
+
 def print_accuracy(result: Any) -> int:
-    """How many rows were answered; error and coverage per quantity and stratum."""
     out = make_console()
     answered = f"{result.answered} of {result.rows} rows answered, {result.weak} weak"
     out.print(f"{escape(result.file)}: {result.kind}, {answered}")
     for line in result.not_answered:
         out.print(f"  not answered: {escape(line)}")
     if result.scores:
-        numbers = ("rows", "median error", "mean", "p90", "in the 90 % band", "half-width")
-        drawn = make_plain_table("quantity", "stratum", *numbers, right=numbers)
-        for row in result.scores:
-            percents = (row.median_error_percent, row.mean_error_percent, row.p90_error_percent, row.covered_percent)
-            figures = (str(row.rows), *(f"{percent:.1f} %" for percent in percents), f"x{row.median_half_width:.2f}")
-            drawn.add_row(row.metric, row.stratum, *figures)
-        out.print(drawn)
+        out.print(make_table(ACCURACY_COLUMNS, result.scores))
     if result.rows_out:
         out.print(f"wrote {escape(result.rows_out)}")
     return 0

@@ -1,4 +1,4 @@
-"""Training as people see it: what was promised, a line of progress, plan versus actual."""
+"""The terminal output of training: predictions, a line of progress, plan versus actual."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from rich.markup import escape
 
 from archwright.api.training import TrainingProgress, TrainingSession
 from archwright.cli import show
-from archwright.cli.number_format import format_band, format_quantity, format_significant
-from archwright.cli.table_layout import make_boxed_table, make_plain_table
-from archwright.contract.evidence import Basis
+from archwright.cli.number_format import format_quantity, format_significant
+from archwright.cli.table_layout import TableColumn, make_table, print_fields
 from archwright.contract.lineage import TrainingRun
 
-# A terminal's line is rewritten, a file gets lines: few enough to be read.
+# A terminal's line is rewritten often; a file gets few lines.
 TERMINAL_INTERVAL_S, FILE_INTERVAL_S = 0.25, 5.0
 INTERRUPTED = 130
 
@@ -30,7 +29,6 @@ def as_json(result: object) -> int:
 
 
 def print_training(result: TrainingSession) -> int:
-    """Follows the run to its end."""
     began = result.run
     out = show.make_console()
     if began.status == "finished":
@@ -46,9 +44,9 @@ def print_training(result: TrainingSession) -> int:
     line.end()
     ended = result.run
     if ended.status == "interrupted":
-        # Not through the console, which would break the line where somebody copies it.
+        # Not through the console, which would wrap the command.
         steps = f"interrupted at step {ended.step} of {ended.steps}"
-        show.print_text(f"{steps}; go on with: archwright runs resume {ended.id}")
+        show.print_text(f"{steps}; continue with: archwright runs resume {ended.id}")
         return INTERRUPTED
     return _print_outcome(ended)
 
@@ -59,14 +57,14 @@ def _format_resumed(run: TrainingRun) -> str:
 
 
 class ProgressLine:
-    """Progress on one line that a terminal rewrites; elsewhere a line now and then, and always the last step's."""
+    """One line that is rewritten on a terminal; elsewhere a line every few seconds, and always the last step's."""
 
     def __init__(self, out: TextIO, text: bool, now: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._unit = "tokens" if text else "rows"
         self._now = now
         self._terminal = out.isatty()
-        self._told_at: float | None = None
+        self._shown_at: float | None = None
         self._open = False
 
     def update(self, progress: TrainingProgress) -> None:
@@ -76,16 +74,15 @@ class ProgressLine:
             self._out.flush()
             return
         now, pause = self._now(), TERMINAL_INTERVAL_S if self._terminal else FILE_INTERVAL_S
-        if self._told_at is not None and now - self._told_at < pause and progress.step < progress.steps:
+        if self._shown_at is not None and now - self._shown_at < pause and progress.step < progress.steps:
             return
-        self._told_at = now
+        self._shown_at = now
         text = self._format_progress(progress)
         self._out.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         self._out.flush()
         self._open = self._terminal
 
     def end(self) -> None:
-        """Leave the rewritten line as it is and go on below it."""
         if self._open:
             self._out.write("\n")
             self._open = False
@@ -108,43 +105,53 @@ def _format_time_left(left_s: float) -> str:
     return f"{left_s:.0f} s left" if left_s < 120 else f"{left_s / 60:.0f} min left"
 
 
+RUN_COLUMNS = (
+    TableColumn("run", "id"),
+    TableColumn("name", "name"),
+    TableColumn("task", "task"),
+    TableColumn("status", "status"),
+    TableColumn("step", lambda row: f"{row.step} of {row.steps}", number=True),
+    TableColumn("loss", lambda row: None if row.loss_last is None else f"{row.loss_last:.4f}", number=True),
+    TableColumn("dataset", "dataset_version"),
+    TableColumn("model", "model"),
+)
+
+
 def print_runs(result: tuple[TrainingRun, ...]) -> int:
     if not result:
-        return show.print_text("none; train one: archwright train spec.yaml")
-    names = ("run", "name", "task", "status", "step", "loss", "dataset", "model")
-    drawn = make_plain_table(*names, right={"step", "loss"})
-    for one in result:
-        loss = "-" if one.loss_last is None else f"{one.loss_last:.4f}"
-        step = f"{one.step} of {one.steps}"
-        texts = (one.id, one.name, one.task, one.status, step, loss, one.dataset_version, one.model or "-")
-        drawn.add_row(*map(escape, texts))
-    show.make_console().print(drawn)
+        return show.print_text("no run yet; train a model: archwright train spec.yaml")
+    show.make_console().print(make_table(RUN_COLUMNS, result))
     return 0
 
 
 def print_run(result: TrainingRun) -> int:
-    """One run: what it was, what came of it, how the promises held and what they rested on."""
     _print_outcome(result)
-    _print_bases(result.bases)
+    out = show.make_console()
+    for basis in result.bases:
+        out.print(f"[bold]{basis.id.rpartition('.')[2]}[/]: {escape(basis.definition)}")
+        out.print(f"  {escape(basis.formula)}")
+    facts = dict.fromkeys(fact for basis in result.bases for fact in basis.facts)
+    if facts:
+        out.print("[bold]facts behind them[/]")
+    for fact in facts:
+        out.print(f"  {escape(fact)}")
     return 0
 
 
 def _print_outcome(result: TrainingRun) -> int:
     out = show.make_console()
-    for name, value in _describe_run(result).items():
-        if value:
-            out.print(f"{name:<10}{escape(value)}")
+    print_fields(out, _describe_run(result))
     if result.deviations:
         out.print(show.make_deviations_table(result.deviations, samples=False))
     else:
         _print_predictions(result)
     if result.status in ("interrupted", "failed"):
-        show.print_text(f"go on with: archwright runs resume {result.id}")
+        show.print_text(f"continue with: archwright runs resume {result.id}")
     return 0
 
 
 def _describe_run(result: TrainingRun) -> dict[str, str]:
-    """Lines by their names; an empty one is not printed."""
+    """Return the lines to print by name; an empty line is not printed."""
     unit = "tokens" if result.task == "text-lora" else "rows"
     speed = f"{format_significant(result.tokens_per_s)} {unit}/s" if result.tokens_per_s else ""
     loss = ""
@@ -166,23 +173,6 @@ def _describe_run(result: TrainingRun) -> dict[str, str]:
 
 def _print_predictions(run: TrainingRun) -> None:
     if run.predictions:
-        drawn = make_boxed_table("Promises", "prediction", numbers=("value", "90 % band"), whole=True)
-        for promise in run.predictions:
-            estimate = promise.estimate
-            drawn.add_row(escape(promise.id), format_quantity(estimate.value, estimate.unit), format_band(estimate))
-        show.make_console().print(drawn)
+        show.make_console().print(make_table(show.PREDICTION_COLUMNS, run.predictions, "Promises", boxed=True))
     elif run.not_predicted:
         show.make_console().print(f"no prediction: {escape(run.not_predicted)}")
-
-
-def _print_bases(bases: tuple[Basis, ...]) -> None:
-    """What the promised numbers mean and how they were made, then what they rest on, each fact once."""
-    out = show.make_console()
-    for basis in bases:
-        out.print(f"[bold]{basis.id.rpartition('.')[2]}[/]: {escape(basis.definition)}")
-        out.print(f"  {escape(basis.formula)}")
-    facts = dict.fromkeys(fact for basis in bases for fact in basis.facts)
-    if facts:
-        out.print("[bold]they rest on[/]")
-    for fact in facts:
-        out.print(f"  {escape(fact)}")

@@ -252,8 +252,11 @@ class LoadSpec(Record):
     seed: int = 1
 
 
-class MachineFacts(Record):
-    """The probe's measurements of the machine for which a plan was made."""
+class MachineFacts(Record, omit_defaults=True):
+    """The probe's measurements of the machine for which a plan was made.
+
+    `busy_share`: the share of the machine's CPU time that other processes used during the probe; None if unknown.
+    """
 
     cores_usable: int
     memory_bytes: int
@@ -264,6 +267,7 @@ class MachineFacts(Record):
     isa: str
     gpus: tuple[str, ...]
     probed_at: float
+    busy_share: float | None = None
 
 
 class Plan(Record):

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     class Record:
         __struct_fields__: ClassVar[tuple[str, ...]]
 
-        def __init_subclass__(cls, *, array_like: bool = False, forbid_unknown_fields: bool = True) -> None: ...
+        def __init_subclass__(
+            cls, *, array_like: bool = False, forbid_unknown_fields: bool = True, omit_defaults: bool = False
+        ) -> None: ...
 
 else:
 

@@ -1,11 +1,11 @@
-"""Target "single machine": the process list that runs a plan's pools behind one gateway.
+"""Target "single machine": the list of processes that run a plan's pools behind one gateway.
 
-Writes no file and starts nothing: `operate` runs the Bundle. Configurations are plain dictionaries because this package
-may not import those that read them. The runner fills in "{home}" and "{config}" in argv, and sockets by name.
+This module writes no file and starts nothing: `operate` runs the Bundle. Configurations are plain dictionaries, because
+this package may not import their readers. The runner replaces "{home}" and "{config}" in argv, and sockets by name.
 
-Design: a workload is one endpoint. Pools of one's own share its requests by their slots, those outside take the
-overflow; without any of one's own, all share. Pools that predict get no endpoint: `/v1/predict` serves promoted
-versions.
+Design: a workload is one endpoint. Its own pools share the requests by their slots, and external pools take the
+overflow. Without an own pool, all pools share the requests. Pools that predict get no endpoint: `/v1/predict` serves
+promoted versions.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ STARTUP_DEADLINE_S = 60.0
 
 
 class GatewayOptions(NamedTuple):
-    """Where the gateway listens, who gets its traces and which answers it gives again; TLS files are needed for any
-    address but loopback. `admin_port` 0: no administration."""
+    """The address, TLS files, trace collector and cache policy of the gateway.
+
+    Every address but loopback needs TLS files. `admin_port` 0: no administration interface.
+    """
 
     host: str
     port: int
@@ -41,7 +43,7 @@ class GatewayOptions(NamedTuple):
 
 
 class ExternalEndpoints(NamedTuple):
-    """Engines of a pool that run elsewhere: where they answer, and the variable that holds their key."""
+    """The URLs of a pool's engines that run elsewhere, and the variable that holds their key."""
 
     urls: tuple[str, ...]
     key_env: str = ""
@@ -53,10 +55,10 @@ NO_EXTERNAL_ENDPOINTS: Mapping[str, ExternalEndpoints] = MappingProxyType({})
 def build_bundle(
     plan: Plan, listen: GatewayOptions, store_url: str, reached: Mapping[str, ExternalEndpoints] = NO_EXTERNAL_ENDPOINTS
 ) -> Bundle:
-    """One process per engine replica on this machine, then the gateway. Pools in `reached` run already.
+    """Build one process per engine replica on this machine, then the gateway. Pools in `reached` run already.
 
-    Raises PlanError AW-PLAN-20 when a pool neither runs on this machine nor is reached, AW-PLAN-21 when one stands
-    where the data of its workload may not go.
+    Raises PlanError AW-PLAN-20 if a pool neither runs on this machine nor is in `reached`, AW-PLAN-21 if the residency
+    of a workload's data excludes the country of its pool.
     """
     served = _locate_pools(plan, reached)
     started = [pool for pool, at in served if not at.urls]
@@ -74,7 +76,7 @@ def build_bundle(
 
 
 def list_text_pools(plan: Plan) -> tuple[Pool, ...]:
-    """What the plan's gateway asks: machines' pools, then what is bought by the token."""
+    """Return the pools behind the gateway: pools of machines, then models bought by the token."""
     return tuple(pool for pool in (*plan.pools, *plan.upstreams) if pool.kind == "text")
 
 
@@ -82,7 +84,7 @@ LocatedPools = tuple[tuple[Pool, ExternalEndpoints], ...]
 
 
 def _locate_pools(plan: Plan, reached: Mapping[str, ExternalEndpoints]) -> LocatedPools:
-    """Each pool and where it is, without URL where its engines are to be started here."""
+    """Return each pool with its endpoints; no URL if its engines start here."""
     pools, found, missing = list_text_pools(plan), list[tuple[Pool, ExternalEndpoints]](), list[Pool]()
     for pool in pools:
         key, url = str(pool.launch.settings.get("key_env", "")), pool.launch.url
@@ -91,15 +93,15 @@ def _locate_pools(plan: Plan, reached: Mapping[str, ExternalEndpoints]) -> Locat
             found.append((pool, at))
         else:
             missing.append(pool)
-    # Machines that are not there in every year may be absent while others answer.
-    there = {workload for pool, _ in found for workload in pool.workloads}
-    missing = [pool for pool in missing if 0 not in pool.shares or not there.issuperset(pool.workloads)]
+    # A pool that does not run in every year may be absent if other pools serve its workloads.
+    covered = {workload for pool, _ in found for workload in pool.workloads}
+    missing = [pool for pool in missing if 0 not in pool.shares or not covered.issuperset(pool.workloads)]
     if plan.chosen is None or not found or missing:
         flags = " ".join(f"--engine {pool.name}=URL" for pool in missing)
-        hint = "plan with placement: {allow: [this-machine]}, as examples/desk/needs.yaml does"
+        hint = "set placement: {allow: [this-machine]} in the needs, as in examples/desk/needs.yaml, and plan again"
         if plan.chosen is not None and flags:
-            hint = f"start its engines, then say where they answer: archwright up PLAN {flags}"
-        message = f"the plan's choice ({plan.chosen or 'none'}) cannot be brought up on this machine alone"
+            hint = f"start its engines, then give their URLs: archwright up PLAN {flags}"
+        message = f"the plan's choice ({plan.chosen or 'none'}) cannot run on this machine alone"
         where = ErrorLocation(plan.needs_file, None, "placement.allow")
         raise PlanError("AW-PLAN-20", message, where=where, hint=hint)
     return tuple(found)
@@ -169,7 +171,7 @@ def _build_pool_config(plan: Plan, pool: Pool, at: ExternalEndpoints) -> dict[st
         "addresses": list(addresses),
         "protocol": pool.launch.settings.get("protocol", "openai"),
         "key": f"env:{at.key_env}" if at.key_env else "",
-        # What stands between us and engines elsewhere may know no such path.
+        # A proxy in front of engines elsewhere may not know this path.
         "health_path": "" if at.urls else pool.launch.health_path,
         "slots": -(-pool.slots * pool.replicas // len(addresses)),
         "context_tokens": pool.context_tokens,
@@ -181,7 +183,7 @@ def _build_pool_config(plan: Plan, pool: Pool, at: ExternalEndpoints) -> dict[st
 
 
 def _resolve_place(plan: Plan, pool: Pool) -> PoolLocation:
-    """Where no residency is stated sensitive data stay with engines of one's own, which then stand "here"."""
+    """Return the pool's location. Own engines count as "here" if a workload states no residency."""
     here = pool.is_on_own_hardware and not all(_find_workload(plan, name).residency for name in pool.workloads)
     return PoolLocation("" if here else pool.country, pool.is_on_own_hardware)
 
@@ -193,10 +195,10 @@ def _build_endpoint_config(plan: Plan, workload: WorkloadPlan, pools: list[Pool]
     if outside and workload.data_class in RESIDENCY_BOUND_CLASSES:
         raise PlanError(
             "AW-PLAN-21",
-            f"{workload.name} works on {workload.data_class} data, and its pool {outside[0].name} stands in "
-            f"{outside[0].country or 'an unknown country'}, outside {', '.join(workload.residency) or 'the house'}",
+            f"{workload.name} processes {workload.data_class} data, and its pool {outside[0].name} is in "
+            f"{outside[0].country or 'an unknown country'}, outside {', '.join(workload.residency) or 'your own site'}",
             where=ErrorLocation(plan.needs_file, None, "data.residency"),
-            hint="plan again without the pool's place, or widen the residency of the data",
+            hint="plan again without that place, or add the country to the residency of the data",
         )
     waits = workload.waits
     return {
@@ -210,6 +212,6 @@ def _build_endpoint_config(plan: Plan, workload: WorkloadPlan, pools: list[Pool]
         "data_class": workload.data_class or "",
         "residency": list(workload.residency),
         "residency_of": {one: list(residency) for one, residency in workload.residency_of.items()},
-        # Where no pool may have data of people, what detection finds could only be refused: what callers say is.
+        # If no pool may receive personal data, every finding would be refused, so the class of the caller counts.
         "detect": False if len(outside) == len(pools) else None,
     }

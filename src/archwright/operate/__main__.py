@@ -14,7 +14,7 @@ import msgspec
 from archwright import settings
 from archwright.contract.plan import Bundle
 from archwright.engines.parent_watch import exit_with_parent
-from archwright.errors import ArchwrightError, OperateError, boundary
+from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import ObservationRecorder
@@ -36,8 +36,8 @@ def run_supervisor(home: Home, up_called_at: float) -> None:
     recorder = ObservationRecorder(store)
     journal = Journal("supervisor", level=chosen.log_level)
     try:
-        lanes = EndpointRollouts(bundle, home, store, journal)
-        Supervisor(lanes, home, recorder, journal, up_called_at=up_called_at).run(stop)
+        rollouts = EndpointRollouts(bundle, home, store, journal)
+        Supervisor(rollouts, home, recorder, journal, up_called_at=up_called_at).run(stop)
     except ArchwrightError as error:
         failure = StartupFailure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
         state = PlatformState(
@@ -56,13 +56,14 @@ def run_supervisor(home: Home, up_called_at: float) -> None:
 
 
 def _acquire_lock(home: Home) -> TextIO:
-    """The home's lock. Retries for a second, because `status` takes the lock for a moment."""
+    """Take the home's lock. Retries for a second, because `status` takes the lock for a moment."""
     for _ in range(20):
         lock = platform_state.acquire_lock(home)
         if lock is not None:
             return lock
         time.sleep(0.05)
-    raise OperateError("AW-OPS-30", "a platform of this home is already running", hint="archwright down")
+    where = ErrorLocation(str(home.root))
+    raise OperateError("AW-OPS-30", "a platform of this home is already running", where=where, hint="archwright down")
 
 
 def main(argv: list[str]) -> int:

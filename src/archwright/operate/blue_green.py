@@ -1,12 +1,12 @@
 """Blue/green rollouts inside the supervisor.
 
-A lane is an endpoint with its current and its next version. New engines start beside the old ones; when they are
-ready, the gateway's configuration is rewritten; when the gateway confirms the revision, the lane has changed. Unneeded
-engines are stopped after the gateway released them, or when no request can run there any more.
+An EndpointRollout is an endpoint with its current and its next version. New engines start beside the old engines. When
+the new engines are ready, the gateway's configuration is rewritten. When the gateway confirms the revision, the rollout
+is done. Unneeded engines are stopped after the gateway released them, or when no request can run there any more.
 
-Design: a step never blocks, so supervision continues while a model loads. If new engines die or are late, the lane
-stays and a rollback with their error is appended to the history. The state follows from the history alone, so a crash
-at any moment loses nothing.
+Design: a step never blocks, so supervision continues while a model loads. If new engines die or are late, the endpoint
+keeps its version, and a rollback with their error is appended to the history. The state follows from the history alone,
+so a crash at any moment loses nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DRAINING_LIMIT = 2
 
 @dataclass
 class EngineProcesses:
-    """The processes of one key. From the gateway's revision `unused_since` on no lane needs them."""
+    """The processes of one key. `unused_since`: the gateway's first revision in which no endpoint needs them."""
 
     endpoint: str
     version: str
@@ -81,16 +81,16 @@ class EndpointRollout:
 
 
 class EndpointRollouts:
-    """All lanes with their engines and the gateway; `changed` is set if the state must be written."""
+    """All endpoints with their engines and the gateway; `changed` is set if the state must be written."""
 
     def __init__(self, bundle: Bundle, home: Home, store: Store, journal: Journal) -> None:
         self.bundle = bundle
         self.layout = PlatformLayout(bundle)
         self.tls = bundle.url.startswith("https:")
         self.gateway = ChildProcess(self.layout.gateway, home, tls=self.tls)
-        self.lanes: dict[str, EndpointRollout] = {}
+        self.rollouts: dict[str, EndpointRollout] = {}
         self.engines: dict[str, EngineProcesses] = {}
-        self.wanted: dict[str, DesiredVersion] = {}
+        self.desired: dict[str, DesiredVersion] = {}
         self.notes: tuple[str, ...] = ()
         self.changed = False
         self._home = home
@@ -100,34 +100,36 @@ class EndpointRollouts:
         self._seq = -1
         self._failed: dict[str, str] = {}
         self._next_step = 0.0
-        self._said = ""
+        self._last_error = ""
 
     def begin(self) -> None:
-        """Put every lane on the version in production, before any process runs. Raises StoreError."""
+        """Set every endpoint to the version in production, before any process runs. Raises StoreError."""
         served_revision_file(self._home).unlink(missing_ok=True)
         for name, spec in self.layout.workloads.items():
-            self.lanes[name] = EndpointRollout(name, self.layout.endpoint_of_plan(spec))
+            self.rollouts[name] = EndpointRollout(name, self.layout.endpoint_of_plan(spec))
         self._read_history()
-        for lane in list(self.lanes.values()):
-            self._serve_production(lane)
+        for rollout in list(self.rollouts.values()):
+            self._serve_production(rollout)
         self._write_gateway_config()
 
     def next_unstarted(self) -> str | None:
         return next((key for key, engines in self.engines.items() if not engines.started), None)
 
     def handle_start_failure(self, key: str, reason: str) -> bool:
-        """Roll back the lane of engines that failed to start. False for the plan's own engines."""
-        lane = next((lane for lane in self.lanes.values() if lane.now.key == key and lane.now.version), None)
-        if lane is None:
+        """Roll back the endpoint of engines that failed to start. Return False for the plan's own engines."""
+        rollout = next(
+            (rollout for rollout in self.rollouts.values() if rollout.now.key == key and rollout.now.version), None
+        )
+        if rollout is None:
             return False
-        self._failed[lane.promotion] = reason
+        self._failed[rollout.promotion] = reason
         self._remove_engines(key)
-        self._serve_production(lane)
+        self._serve_production(rollout)
         self._write_gateway_config()
         return True
 
     def step(self, now: float) -> None:
-        """Advance all lanes. An error is logged once and the step is retried after RETRY_S."""
+        """Advance all rollouts. An error is logged once and the step is retried after RETRY_S."""
         if now < self._next_step:
             return
         try:
@@ -135,26 +137,26 @@ class EndpointRollouts:
                 self._read_history()
                 if self._written < self._revision:
                     self._write_gateway_config()
-                for lane in self.lanes.values():
-                    self._advance(lane, now)
+                for rollout in self.rollouts.values():
+                    self._advance(rollout, now)
                 self._stop_unused_engines(now)
-            self._said = ""
+            self._last_error = ""
         except ArchwrightError as error:
             self._next_step = now + RETRY_S
-            if error.message != self._said:
+            if error.message != self._last_error:
                 self._journal.error("rollout.stuck", **error.as_dict())
-            self._said = error.message
+            self._last_error = error.message
 
     def serving_processes(self) -> list[ChildProcess]:
-        """The processes that serve, engines first; the supervisor restarts these."""
+        """Return the processes that serve, engines first; the supervisor restarts these."""
         used = self._serving_keys()
         found = [child for key, engines in self.engines.items() if key in used for child in engines.children]
         return [*found, self.gateway]
 
     def processes(self) -> Iterator[tuple[ChildProcess, str, ProcessPhase]]:
-        """All processes with their version and phase; the gateway last."""
+        """Yield all processes with their version and phase; the gateway last."""
         used = self._serving_keys()
-        coming = {lane.next.key for lane in self.lanes.values() if lane.next is not None}
+        coming = {rollout.next.key for rollout in self.rollouts.values() if rollout.next is not None}
         for key, engines in self.engines.items():
             phase: ProcessPhase = "serving" if key in used else "starting" if key in coming else "leaving"
             for child in engines.children:
@@ -164,17 +166,17 @@ class EndpointRollouts:
     def endpoints(self) -> tuple[EndpointState, ...]:
         return tuple(
             EndpointState(
-                name=lane.name,
-                kind="text" if lane.name in self.layout.workloads else "predict",
-                version=lane.now.serves,
-                promotion=lane.promotion,
-                left_out=lane.now.left_out,
+                name=rollout.name,
+                kind="text" if rollout.name in self.layout.workloads else "predict",
+                version=rollout.now.serves,
+                promotion=rollout.promotion,
+                left_out=rollout.now.left_out,
             )
-            for lane in self.lanes.values()
+            for rollout in self.rollouts.values()
         )
 
     def _read_history(self) -> None:
-        """Read the history if it grew. A classifier's lane is created by its first promotion."""
+        """Read the history if it grew. The first promotion of a classifier creates its endpoint."""
         seq = self._store.newest_seq(model_registry.PROMOTIONS)[0]
         if seq == self._seq:
             return
@@ -184,59 +186,58 @@ class EndpointRollouts:
             if to.version is not None and self.layout.has_no_workload(name, to.version):
                 notes.append(f"{to.version.id} is in production, but this plan has no workload {name}")
                 found[name] = DesiredVersion(to.promotion)
-            elif to.version is not None and name not in self.lanes:
-                self.lanes[name] = EndpointRollout(name, NOT_SERVED)
-        self.wanted, self.notes, self._seq, self.changed = found, tuple(notes), seq, True
+            elif to.version is not None and name not in self.rollouts:
+                self.rollouts[name] = EndpointRollout(name, NOT_SERVED)
+        self.desired, self.notes, self._seq, self.changed = found, tuple(notes), seq, True
 
-    def _serve_production(self, lane: EndpointRollout) -> None:
-        """At the start: serve the version in production, or the newest earlier one that can be served."""
+    def _serve_production(self, rollout: EndpointRollout) -> None:
+        """At the start: serve the version in production, or the newest earlier version that can be served."""
         tried: set[str | None] = set()
-        while reason := self._find_obstacle(lane, to := self.wanted.get(lane.name, DesiredVersion())):
+        while reason := self._find_obstacle(rollout, to := self.desired.get(rollout.name, DesiredVersion())):
             tried.add(to.version.id if to.version else None)
-            earlier = (change.model for change in reversed(model_registry.promotion_history(self._store, lane.name)))
-            self._append_rollback(lane, to, next((model for model in earlier if model not in tried), None), reason)
+            earlier = (change.model for change in reversed(model_registry.promotion_history(self._store, rollout.name)))
+            self._append_rollback(rollout, to, next((model for model in earlier if model not in tried), None), reason)
             self._read_history()
-        lane.now, lane.promotion = self.layout.endpoint_of_version(lane.name, to), to.promotion
-        self._ensure_engines(lane.name, lane.now)
+        rollout.now, rollout.promotion = self.layout.endpoint_of_version(rollout.name, to), to.promotion
+        self._ensure_engines(rollout.name, rollout.now)
 
-    def _advance(self, lane: EndpointRollout, now: float) -> None:
-        to = self.wanted.get(lane.name, DesiredVersion())
-        if lane.next is not None and lane.revision is None and lane.next.version != _version_id(to):
-            lane.next = None  # superseded before it was ready
-        if lane.next is None:
-            self._begin_rollout(lane, to, now)
-        elif lane.revision is None:
-            lane.next_promotion = to.promotion
-            self._await_engines(lane, lane.next, now)
+    def _advance(self, rollout: EndpointRollout, now: float) -> None:
+        to = self.desired.get(rollout.name, DesiredVersion())
+        if rollout.next is not None and rollout.revision is None and rollout.next.version != _version_id(to):
+            rollout.next = None  # superseded before it was ready
+        if rollout.next is None:
+            self._begin_rollout(rollout, to, now)
+        elif rollout.revision is None:
+            rollout.next_promotion = to.promotion
+            self._await_engines(rollout, rollout.next, now)
         else:
-            self._await_gateway(lane, lane.next, now)
+            self._await_gateway(rollout, rollout.next, now)
 
-    def _begin_rollout(self, lane: EndpointRollout, to: DesiredVersion, now: float) -> None:
-        if lane.now.version == _version_id(to):
-            self.changed |= lane.promotion != to.promotion
-            lane.promotion = to.promotion
+    def _begin_rollout(self, rollout: EndpointRollout, to: DesiredVersion, now: float) -> None:
+        if rollout.now.version == _version_id(to):
+            self.changed |= rollout.promotion != to.promotion
+            rollout.promotion = to.promotion
             return
-        if reason := self._find_obstacle(lane, to):
-            self._append_rollback(lane, to, lane.now.version or None, reason)
+        if reason := self._find_obstacle(rollout, to):
+            self._append_rollback(rollout, to, rollout.now.version or None, reason)
             return
-        serving = self.layout.endpoint_of_version(lane.name, to)
-        if not self._has_capacity(lane, serving.key):
+        serving = self.layout.endpoint_of_version(rollout.name, to)
+        if not self._has_capacity(rollout, serving.key):
             return
-        engines = self._ensure_engines(lane.name, serving)
+        engines = self._ensure_engines(rollout.name, serving)
         for child in engines.children if engines is not None else ():
             if not child.pid:
                 child.start(now)
                 self._journal.info("process.started", name=child.spec.name, pid=child.pid, serves=serving.version)
-        lane.next, lane.next_promotion = serving, to.promotion
-        lane.late_at = now + max((spec.startup_deadline_s for spec in serving.engines), default=0.0)
-        self._journal.info("rollout.began", endpoint=lane.name, promotion=to.promotion, version=serving.version)
+        rollout.next, rollout.next_promotion = serving, to.promotion
+        rollout.late_at = now + max((spec.startup_deadline_s for spec in serving.engines), default=0.0)
+        self._journal.info("rollout.began", endpoint=rollout.name, promotion=to.promotion, version=serving.version)
         self.changed = True
 
-    def _await_engines(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
-        """Probe the new engines; when all are ready, write the gateway's configuration."""
+    def _await_engines(self, rollout: EndpointRollout, to: ServedEndpoint, now: float) -> None:
         engines = self.engines.get(to.key)
         if dead := self._find_dead_engine(to.key):
-            self._abort_rollout(lane, _format_last_error(dead))
+            self._abort_rollout(rollout, _format_last_error(dead))
             return
         if engines is not None and not engines.ready:
             served = to.key in self._serving_keys()  # the supervisor probes serving engines
@@ -244,56 +245,57 @@ class EndpointRollouts:
                 if not child.ready and not served:
                     child.probe(PROBE_TIMEOUT_S)
             if not engines.ready:
-                if now > lane.late_at:
+                if now > rollout.late_at:
                     slow = next(child for child in engines.children if not child.ready)
                     late = f"{slow.spec.name} was not ready in {slow.spec.startup_deadline_s:g} s"
-                    self._abort_rollout(lane, f"{late}: {_format_last_error(slow)}")
+                    self._abort_rollout(rollout, f"{late}: {_format_last_error(slow)}")
                 return
         self._revision += 1
-        lane.revision, lane.late_at = self._revision, now + GATEWAY_TIMEOUT_S
+        rollout.revision, rollout.late_at = self._revision, now + GATEWAY_TIMEOUT_S
         self.changed = True
         self._write_gateway_config()
 
-    def _await_gateway(self, lane: EndpointRollout, to: ServedEndpoint, now: float) -> None:
-        """Finish the rollout when the gateway confirms the revision."""
+    def _await_gateway(self, rollout: EndpointRollout, to: ServedEndpoint, now: float) -> None:
         note = self._read_served_revision()
-        if note is not None and note.revision >= (lane.revision or 0):
-            lane.now, lane.promotion, lane.next, lane.revision = to, lane.next_promotion, None, None
-            self._journal.info("rollout.done", endpoint=lane.name, promotion=lane.promotion, version=to.version)
+        if note is not None and note.revision >= (rollout.revision or 0):
+            rollout.now, rollout.promotion, rollout.next, rollout.revision = to, rollout.next_promotion, None, None
+            self._journal.info("rollout.done", endpoint=rollout.name, promotion=rollout.promotion, version=to.version)
             self.changed = True
         elif dead := self._find_dead_engine(to.key):
-            self._abort_rollout(lane, _format_last_error(dead))
-        elif now > lane.late_at:
-            self._abort_rollout(lane, f"AW-OPS-46 the gateway did not take it up in {GATEWAY_TIMEOUT_S:g} s")
+            self._abort_rollout(rollout, _format_last_error(dead))
+        elif now > rollout.late_at:
+            self._abort_rollout(
+                rollout, f"AW-OPS-46 the gateway did not load the new configuration in {GATEWAY_TIMEOUT_S:g} s"
+            )
 
-    def _abort_rollout(self, lane: EndpointRollout, reason: str) -> None:
+    def _abort_rollout(self, rollout: EndpointRollout, reason: str) -> None:
         """Keep the current version; the next step appends the rollback."""
-        self._failed[lane.next_promotion] = reason
-        self._journal.error("rollout.failed", endpoint=lane.name, promotion=lane.next_promotion, reason=reason)
-        published, lane.next, lane.revision = lane.revision is not None, None, None
+        self._failed[rollout.next_promotion] = reason
+        self._journal.error("rollout.failed", endpoint=rollout.name, promotion=rollout.next_promotion, reason=reason)
+        published, rollout.next, rollout.revision = rollout.revision is not None, None, None
         self.changed = True
         if published:
             self._revision += 1
             self._write_gateway_config()
 
-    def _find_obstacle(self, lane: EndpointRollout, to: DesiredVersion) -> str:
-        """Why the version cannot be served; empty if nothing is known."""
+    def _find_obstacle(self, rollout: EndpointRollout, to: DesiredVersion) -> str:
+        """Return the reason why the version cannot be served; empty if none is known."""
         found = self._failed.get(to.promotion, "")
-        return found or (self.layout.find_obstacle(lane.name, to.version, self._home) if to.version else "")
+        return found or (self.layout.find_obstacle(rollout.name, to.version, self._home) if to.version else "")
 
-    def _append_rollback(self, lane: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
-        """Append the rollback unless the history changed meanwhile."""
-        seen = model_registry.promotion_history(self._store, lane.name)
+    def _append_rollback(self, rollout: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
+        seen = model_registry.promotion_history(self._store, rollout.name)
         if not seen or seen[-1].id != to.promotion:
             return
         try:
-            model_registry.append_promotion(self._store, seen, "rollback", (lane.name, model), SUPERVISOR, reason)
+            model_registry.append_promotion(self._store, seen, "rollback", (rollout.name, model), SUPERVISOR, reason)
         except ModelError:  # a concurrent change, which the next step reads
             return
-        self._journal.error("rollout.undone", endpoint=lane.name, promotion=to.promotion, back_to=model, reason=reason)
+        self._journal.error(
+            "rollout.undone", endpoint=rollout.name, promotion=to.promotion, back_to=model, reason=reason
+        )
 
     def _ensure_engines(self, endpoint: str, serving: ServedEndpoint) -> EngineProcesses | None:
-        """The engines of the key, marked as used."""
         if not serving.engines:
             return None
         engines = self.engines.get(serving.key)
@@ -303,19 +305,22 @@ class EndpointRollouts:
         engines.unused_since = None
         return engines
 
-    def _has_capacity(self, lane: EndpointRollout, key: str) -> bool:
-        """True if engines of the key can start: they are not ending, and few others of the lane are draining."""
+    def _has_capacity(self, rollout: EndpointRollout, key: str) -> bool:
+        """True if engines of the key can start: they are not ending, and few others of the endpoint are draining."""
         if self._find_dead_engine(key):
             self._remove_engines(key)
         known = self.engines.get(key)
         if known is not None:
             return known.kill_at is None
-        leaving = [one for one in self.engines.values() if one.endpoint == lane.name and one.unused_since is not None]
+        leaving = [
+            one for one in self.engines.values() if one.endpoint == rollout.name and one.unused_since is not None
+        ]
         return len(leaving) < DRAINING_LIMIT
 
     def _stop_unused_engines(self, now: float) -> None:
-        """Stop engines that no lane needs and the gateway released."""
-        needed = self._serving_keys() | {lane.next.key for lane in self.lanes.values() if lane.next is not None}
+        needed = self._serving_keys() | {
+            rollout.next.key for rollout in self.rollouts.values() if rollout.next is not None
+        }
         note = None
         for key, engines in [(key, engines) for key, engines in self.engines.items() if key not in needed]:
             if engines.unused_since is None:
@@ -341,23 +346,25 @@ class EndpointRollouts:
 
     def _write_gateway_config(self) -> None:
         """Write the gateway's configuration, also for a restarted gateway."""
-        process = self.layout.build_gateway_process([lane.published for lane in self.lanes.values()], self._revision)
+        process = self.layout.build_gateway_process(
+            [rollout.published for rollout in self.rollouts.values()], self._revision
+        )
         self.gateway.spec = replace(self.gateway.spec, config=process.config)
         write_json(self._home.config(process.name), process.config)
         self._written = self._revision
 
     def _serving_keys(self) -> set[str]:
-        return {lane.now.key for lane in self.lanes.values()}
+        return {rollout.now.key for rollout in self.rollouts.values()}
 
     def _find_dead_engine(self, key: str) -> ChildProcess | None:
-        """A dead engine that the supervisor does not restart, since it does not serve."""
+        """Return a dead engine that the supervisor does not restart, because it does not serve."""
         engines = self.engines.get(key)
         if engines is None or key in self._serving_keys():
             return None
         return next((child for child in engines.children if child.exit_status() is not None), None)
 
     def _read_served_revision(self) -> ServedRevision | None:
-        """The revision confirmed by the running gateway; that of an earlier process is ignored."""
+        """Return the revision confirmed by the running gateway; a note of an earlier process is ignored."""
         note = read_served_revision(self._home)
         return note if note is not None and note.pid == self.gateway.pid else None
 

@@ -18,7 +18,7 @@ _ERROR_LINE = re.compile(r"(AW-[A-Z]+-\d+)\s+(.*)")
 
 
 class ChildProcess:
-    """`restarts` counts starts after the first. The child's stdin is a pipe, so it ends with us."""
+    """A child with its log. `restarts` counts starts after the first. Its stdin is a pipe, so it ends with us."""
 
     def __init__(self, spec: ProcessSpec, home: Home, *, tls: bool) -> None:
         self.spec = spec
@@ -46,7 +46,8 @@ class ChildProcess:
         names = {"{home}": str(self._home.root), "{config}": str(config)}
         argv = [sys.executable, *(names.get(part, part) for part in self.spec.argv)]
         env = child_environment({"PYTHONUNBUFFERED": "1", **self.spec.environment})
-        self._rotate_log()
+        if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
         with open(self.log, "ab") as log:
             self._log_start = log.tell()
             self._process = Popen(argv, stdin=PIPE, stdout=log, stderr=log, env=env, start_new_session=True)
@@ -87,18 +88,14 @@ class ChildProcess:
             self._home.socket(self.spec.ready_socket).unlink(missing_ok=True)
 
     def read_last_error(self) -> tuple[str, str, str]:
-        """(code, message, hint) of the last error logged since the start, else of the last line."""
+        """Return (code, message, hint) of the last error logged since the start, else of the last line."""
         try:
             text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
         except FileNotFoundError:
             text = ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        last = lines[-1] if lines else "it said nothing"
+        last = lines[-1] if lines else "it wrote nothing to its log"
         for line in reversed(lines):
             if found := _ERROR_LINE.match(line):
                 return found.group(1), found.group(2), "" if line == last else last
-        return "AW-OPS-21", last, f"see {self.log}"
-
-    def _rotate_log(self) -> None:
-        if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
+        return "AW-OPS-21", last, f"read {self.log}"

@@ -1,4 +1,4 @@
-"""Computes processes and endpoints from the plan's bundle and the versions in production.
+"""Compute processes and endpoints from the plan's bundle and the versions in production.
 
 A text endpoint is a workload of the plan, served by the plan's own engines or by copies of them with an adapter. A
 classifier's endpoint exists while a version of it is in production. Equal keys mean the same engines: the workloads of
@@ -87,7 +87,7 @@ class PlatformLayout:
         return ServedEndpoint("", f"plan:{spec.pool}", spec, self._pools_of(spec), self._engines_of(spec))
 
     def endpoint_of_version(self, endpoint: str, to: DesiredVersion) -> ServedEndpoint:
-        """The endpoint for `to`; the caller has checked `find_obstacle`."""
+        """Return the endpoint for `to`; the caller has checked `find_obstacle`."""
         spec, version = self.workloads.get(endpoint), to.version
         if version is None:
             return NOT_SERVED if spec is None else self.endpoint_of_plan(spec)
@@ -98,7 +98,7 @@ class PlatformLayout:
             _add_adapter(engine, f"engine-{endpoint}.v{version.version}{f'-{index}' if index else ''}", version)
             for index, engine in enumerate(self._engines_of(spec))
         )
-        # The version's pool replaces the endpoint's own. Other pools hold the plan's model, so they must not answer
+        # The version's pool replaces the endpoint's pool. Other pools hold the plan's model, so they must not answer
         # under the version's name. Shadow responses are discarded, so the shadow stays.
         own, *others = self._pools_of(spec)
         alone = sum(own.name in other.pools for other in self._config.endpoints) == 1
@@ -114,7 +114,7 @@ class PlatformLayout:
         return ServedEndpoint(version.id, key, changed, (pool, *shadows), engines, spec.serving_pools[1:])
 
     def find_obstacle(self, endpoint: str, version: ModelVersion, home: Home) -> str:
-        """Why this plan cannot serve the version at the endpoint; empty if it can."""
+        """Return the reason why this plan cannot serve the version at the endpoint; empty if it can."""
         if not home.model(version.sha256, version.format).is_file():
             return f"the file of {version.id} is not in the home ({version.sha256[:12]}.{version.format})"
         spec = self.workloads.get(endpoint)
@@ -125,7 +125,7 @@ class PlatformLayout:
         engines = self._engines_of(spec)
         if not engines:
             address = self._pools[spec.pool].addresses[0]
-            return f"the plan serves {endpoint} from {address}, where no adapter of ours can be loaded"
+            return f"the plan serves {endpoint} from {address}, and no adapter can be loaded there"
         base = engines[0].config.get("model_sha256")
         if base and version.base_sha256 and base != version.base_sha256:
             return f"{version.id} is an adapter for {version.base}, and the plan serves {endpoint} with {spec.model}"

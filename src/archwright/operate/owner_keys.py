@@ -13,7 +13,7 @@ OWNER_TENANT = "default"
 
 
 def create_owner_key(keys: KeyStore) -> str | None:
-    """The owner's key at the first start of a home, None later: it is shown once."""
+    """Create the owner's key at the first start of a home; None later, because it is shown once."""
     if any(key.name == "owner" for key in keys.list()):
         return None
     secret, _record = keys.create(OWNER_TENANT, role="owner", name="owner")

@@ -55,13 +55,13 @@ def check_startable(plan: Plan, home: Home, host: str, port: int) -> None:
     while not readiness_probe.is_port_free(host, port):
         if time.monotonic() > deadline:
             message = f"port {port} is already in use"
-            hint = "stop what listens there, or choose another: archwright up --port 0 takes any free one"
+            hint = "stop the program that uses the port, or let the system choose a port: archwright up --port 0"
             raise OperateError("AW-OPS-03", message, where=ErrorLocation(None, None, f"{host}:{port}"), hint=hint)
         time.sleep(0.1)
 
 
 def _read_settled_state(home: Home) -> platform_state.PlatformState | None:
-    """The running state; the lock of a killed supervisor may last for a moment."""
+    """Return the running state; a killed supervisor may hold the lock for a moment."""
     deadline = time.monotonic() + LOCK_RELEASE_TIMEOUT_S
     while (current := platform_state.read_running_state(home)) is not None and time.monotonic() < deadline:
         time.sleep(WAIT_TICK_S)
@@ -95,7 +95,6 @@ def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, 
 
 
 def wait_for_exit(process: Popen[bytes]) -> int:
-    """Wait for the supervisor's end, close its pipe, return its exit status."""
     status = process.wait()
     if process.stdin is not None:
         process.stdin.close()
@@ -112,8 +111,8 @@ def _wait_ready(home: Home, process: Popen[bytes]) -> None:
         if current is not None and current.ready_s is not None and not exited:
             return
         if exited:
-            hint = f"see {home.log('supervisor')}"
-            raise OperateError("AW-OPS-20", "the supervisor ended before the platform was ready", hint=hint)
+            message, log = "the supervisor ended before the platform was ready", home.log("supervisor")
+            raise OperateError("AW-OPS-20", message, where=ErrorLocation(str(log)), hint=f"read {log}")
         time.sleep(WAIT_TICK_S)
 
 
@@ -135,7 +134,7 @@ def read_status(home: Home, clock: Callable[[], float] = time.time) -> PlatformS
 
 
 def find_excluded_pools(home: Home, endpoint: str) -> tuple[str, ...]:
-    """The pools that get no requests of the endpoint, since they cannot serve its version."""
+    """Return the pools that get no requests of the endpoint, because they cannot serve its version."""
     current = platform_state.read_running_state(home)
     found = () if current is None else current.endpoints
     return next((one.left_out for one in found if one.name == endpoint), ())
@@ -145,7 +144,7 @@ def _describe_excluded_pools(endpoint: platform_state.EndpointState) -> str:
     if not endpoint.left_out:
         return ""
     pools = ", ".join(endpoint.left_out)
-    return f"{endpoint.version} alone answers at {endpoint.name}: {pools} cannot serve it and get none of its requests"
+    return f"only {endpoint.version} serves {endpoint.name}: {pools} cannot serve it and get none of its requests"
 
 
 def stop_platform(home: Home) -> bool:

@@ -43,8 +43,6 @@ class EndpointState(Record):
 
 
 class StartupFailure(Record):
-    """The ArchwrightError that prevented the start."""
-
     code: str
     message: str
     hint: str
@@ -74,7 +72,7 @@ def write_state(home: Home, state: PlatformState) -> None:
 
 
 def read_state(home: Home) -> PlatformState | None:
-    """The last state; None if there is none or a crash of the machine damaged it."""
+    """Return the last state; None if the file is absent or damaged by a crash of the machine."""
     try:
         return msgspec.json.decode(home.state.read_bytes(), type=PlatformState)
     except (FileNotFoundError, msgspec.DecodeError):

@@ -26,7 +26,7 @@ class _UnixConnection(http.client.HTTPConnection):
 def request_ready_status(
     spec: ProcessSpec, home: Home, *, tls: bool = False, timeout_s: float = TIMEOUT_S
 ) -> int | None:
-    """HTTP status of the process's ready path; None without an answer in time."""
+    """Return the HTTP status of the process's ready path; None without an answer in time."""
     connection = _open_connection(spec, home, tls, timeout_s)
     try:
         connection.request("GET", spec.ready_path)

@@ -13,7 +13,7 @@ _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
 
 
 def memory_bytes(pids: Iterable[int]) -> int | None:
-    """Sum of proportional set sizes (pages shared by k processes count 1/k); None if the system has none."""
+    """Return the sum of proportional set sizes (a page of k processes counts 1/k); None if the system has none."""
     known = [size for pid in pids if (size := _pss_bytes(pid)) is not None]
     return sum(known) if known else None
 
@@ -27,7 +27,7 @@ def _pss_bytes(pid: int) -> int | None:
 
 
 def disk_bytes(home: Home, processes: Iterable[ProcessSpec]) -> int:
-    """Bytes of these processes' files in the home: models, store, logs and run files."""
+    """Return the bytes of these processes' files in the home: models, store, logs and run files."""
     files = list({path for process in processes for path in _model_paths(home, process.config)})
     files += [p for p in home.root.glob("archwright.db*") if p.is_file()]
     for folder in (home.folder("logs"), home.folder("run")):

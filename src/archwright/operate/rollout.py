@@ -1,6 +1,6 @@
 """Rollouts as seen from outside the supervisor: check versions before `up`, wait for a promotion.
 
-Design: `up` refuses a version in production that cannot be served, instead of serving another model unasked.
+Design: `up` refuses to start if a version in production cannot be served; it never serves another model instead.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def check_servable(bundle: Bundle, home: Home, store: Store) -> None:
             continue
         reason = layout.find_obstacle(endpoint, to.version, home) or _find_damage(home, to.version)
         if reason:
-            message = f"what is in production cannot be served: {reason}"
-            hint = f"bring it back, or take it out of production: archwright models rollback {endpoint}"
+            message = f"a version in production cannot be served: {reason}"
+            hint = f"restore the file, or roll back: archwright models rollback {endpoint}"
             raise OperateError("AW-OPS-44", message, where=ErrorLocation(to.promotion), hint=hint)
 
 
 def _find_damage(home: Home, version: ModelVersion) -> str:
-    """The defect of the version's file, empty if it is the registered one. Reads the whole file."""
+    """Return the defect of the version's file, empty if it is the registered file. Reads the whole file."""
     try:
         file_integrity.check_file(home, version)
     except ModelError as error:
@@ -52,13 +52,14 @@ def wait_until_served(home: Home, store: Store, promotion_id: str, timeout_s: fl
     history = model_registry.promotion_history(store, endpoint)
     made = next((change for change in history if change.id == promotion_id), None)
     if made is None:
-        raise ModelError("AW-MOD-21", f"no promotion called {promotion_id!r}", where=ErrorLocation(field=promotion_id))
+        message, hint = f"no promotion called {promotion_id!r}", f"archwright models history {endpoint}"
+        raise ModelError("AW-MOD-21", message, where=ErrorLocation(field=promotion_id), hint=hint)
     deadline = time.monotonic() + timeout_s
     while (current := platform_state.read_running_state(home)) is not None and not _is_served(current, made):
         _check_history(store, made)
         if time.monotonic() > deadline:
             message = f"{made.model or 'the plan'} was not served at {endpoint} in {timeout_s:g} s"
-            hint = "it goes on: see `archwright status`, and the supervisor's log in the home"
+            hint = "the rollout continues: see archwright status, and logs/supervisor.log in the home"
             raise OperateError("AW-OPS-41", message, where=ErrorLocation(promotion_id), hint=hint)
         time.sleep(TICK_S)
 
@@ -73,8 +74,13 @@ def _is_served(current: platform_state.PlatformState, made: Promotion) -> bool:
     if promotion_number(current.seen.get(made.endpoint, "")) < promotion_number(made.id):
         return False
     if made.model is not None:
-        message = f"the running plan has no workload {made.endpoint}: {made.model} is in production and not served"
-        raise OperateError("AW-OPS-43", message, where=ErrorLocation(made.id), hint="bring up a plan that has it")
+        message = f"the running plan has no workload {made.endpoint}: {made.model} is in production but not served"
+        raise OperateError(
+            "AW-OPS-43",
+            message,
+            where=ErrorLocation(made.id),
+            hint=f"start a plan with the workload {made.endpoint}: archwright up plan.json",
+        )
     return True
 
 
@@ -86,8 +92,8 @@ def _check_history(store: Store, made: Promotion) -> None:
         return
     if later[0].by == SUPERVISOR:
         message = f"{made.model} cannot be served at {made.endpoint}: {later[0].reason}"
-        hint = f"{later[0].model or 'the plan'} is served as before; mend it, then promote again"
+        hint = f"{later[0].model or 'the plan'} is still served; correct the cause, then promote again"
         raise OperateError("AW-OPS-40", message, where=ErrorLocation(made.id), hint=hint)
-    message = f"another change took the place of {made.id}: {later[-1].action} to {later[-1].model or 'the plan'}"
+    message = f"a later change replaced {made.id}: {later[-1].action} to {later[-1].model or 'the plan'}"
     hint = f"archwright models history {made.endpoint}"
     raise OperateError("AW-OPS-42", message, where=ErrorLocation(later[-1].id), hint=hint)

@@ -1,8 +1,8 @@
 """The supervisor: starts a Bundle, restarts dead processes, drives rollouts, measures usage, stops.
 
-Design: a process that fails before it was ready fails `up` with its own error. Later it is restarted without limit,
-after 0.2 s doubling to 5 s, reset after 30 s of life. A process that answers no probe for 10 s is killed and counts as
-dead. Any answer counts: a gateway that reports a missing engine is alive.
+Design: a process that fails before it was ready fails `up` with its own error. After that, a dead process is restarted
+without limit, after 0.2 s doubling to 5 s, reset after 30 s of life. A process that answers no probe for 10 s is killed
+and restarted. Any answer counts: a gateway that reports a missing engine is alive.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PLATFORM_LABELS = {"process": "platform"}
 class Supervisor:
     def __init__(
         self,
-        lanes: EndpointRollouts,
+        rollouts: EndpointRollouts,
         home: Home,
         recorder: ObservationRecorder,
         journal: Journal,
@@ -45,8 +45,8 @@ class Supervisor:
         up_called_at: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._lanes = lanes
-        self._bundle = lanes.bundle
+        self._rollouts = rollouts
+        self._bundle = rollouts.bundle
         self._home = home
         self._recorder = recorder
         self._journal = journal
@@ -68,15 +68,15 @@ class Supervisor:
             self._journal.info("platform.stopped")
 
     def _start_all(self, stop: Event) -> None:
-        self._lanes.begin()
-        while (key := self._lanes.next_unstarted()) is not None and not stop.is_set():
+        self._rollouts.begin()
+        while (key := self._rollouts.next_unstarted()) is not None and not stop.is_set():
             try:
-                for child in self._lanes.engines[key].children:
+                for child in self._rollouts.engines[key].children:
                     self._start_child(child, stop)
             except OperateError as error:
-                if not self._lanes.handle_start_failure(key, f"{error.code} {error.message}"):
+                if not self._rollouts.handle_start_failure(key, f"{error.code} {error.message}"):
                     raise
-        self._start_child(self._lanes.gateway, stop)
+        self._start_child(self._rollouts.gateway, stop)
         self._ready_s = self._clock() - self._up_called_at
         self._recorder.observe("startup_s", PLATFORM_LABELS, self._ready_s, self._clock())
         self._sample_usage(self._clock())
@@ -84,7 +84,7 @@ class Supervisor:
         self._journal.info("platform.ready", url=self._bundle.url, ready_s=round(self._ready_s, 3))
 
     def _list_children(self) -> list[ChildProcess]:
-        return [child for child, _, _ in self._lanes.processes()]
+        return [child for child, _, _ in self._rollouts.processes()]
 
     def _start_child(self, child: ChildProcess, stop: Event) -> None:
         child.start(self._clock())
@@ -103,12 +103,12 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = self._clock()
-        for child in self._lanes.serving_processes():
+        for child in self._rollouts.serving_processes():
             if child.exit_status() is not None:
                 self._restart_dead(child, now)
-        self._lanes.step(now)
-        if self._lanes.changed:
-            self._lanes.changed = False
+        self._rollouts.step(now)
+        if self._rollouts.changed:
+            self._rollouts.changed = False
             self._write_state()
         if now >= self._next_probe:
             self._next_probe = now + PROBE_EVERY_S
@@ -135,7 +135,7 @@ class Supervisor:
         self._write_state()
 
     def _probe_all(self) -> None:
-        for child in self._lanes.serving_processes():
+        for child in self._rollouts.serving_processes():
             if child.exit_status() is not None:
                 continue
             was_ready = child.ready
@@ -164,10 +164,10 @@ class Supervisor:
             self._recorder.prune(now - RETENTION_S)
 
     def _write_state(self) -> None:
-        lanes, up = self._lanes, self._ready_s is not None
+        rollouts, up = self._rollouts, self._ready_s is not None
         processes = tuple(
             ProcessState(name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts, serves=serves, phase=phase)
-            for c, serves, phase in lanes.processes()
+            for c, serves, phase in rollouts.processes()
         )
         state = PlatformState(
             supervisor_pid=os.getpid(),
@@ -176,8 +176,8 @@ class Supervisor:
             started_at=self._up_called_at,
             ready_s=self._ready_s,
             processes=processes,
-            endpoints=lanes.endpoints() if up else (),
-            seen={name: to.promotion for name, to in lanes.wanted.items()} if up else {},
-            notes=lanes.notes,
+            endpoints=rollouts.endpoints() if up else (),
+            seen={name: to.promotion for name, to in rollouts.desired.items()} if up else {},
+            notes=rollouts.notes,
         )
         write_state(self._home, state)

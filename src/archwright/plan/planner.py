@@ -12,6 +12,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Option, Plan, StackLine
 from archwright.contract.record import replace
+from archwright.journal import report_step
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -19,7 +20,7 @@ from archwright.plan.assumptions import NOT_SIZED, list_unsized, record_default_
 from archwright.plan.capacity.candidates import SizingCache, list_tasks
 from archwright.plan.capacity.served_load import BatchLoad, PooledLoad, ServedLoad, build_served_load, list_load_specs
 from archwright.plan.decision.comparison import compare_options
-from archwright.plan.decision.selection import build_infeasible_error
+from archwright.plan.decision.selection import NO_CONCESSIONS, Concessions, build_infeasible_error
 from archwright.plan.demand.data_residency import reject_residency_conflict
 from archwright.plan.demand.forecast import list_text_demands
 from archwright.plan.evidence.controls import add_residency_evidence, list_controls, predict_controls
@@ -53,7 +54,7 @@ def make_plan(
     machine: MachineFacts | None,
     now: datetime,
     *,
-    accept_stale: bool = False,
+    concessions: Concessions = NO_CONCESSIONS,
 ) -> Plan:
     """Return the plan; `chosen` is None if no option satisfies the needs (`build_infeasible_error` explains it).
 
@@ -64,10 +65,13 @@ def make_plan(
     ledger = PlanProvenance()
     machine = _record_machine_probe(machine, ledger) if machine is not None else None
     record_default_assumptions(needs, ledger)
-    planner = Planner(needs, catalog, ledger, accept_stale=accept_stale)
+    planner = Planner(needs, catalog, ledger, accept_stale=concessions.accept_stale)
     built = planner.evaluate_options(machine, now)
     drafts, converter = tuple(one.draft for one in built), planner.converter
-    compared = compare_options(needs, converter.price_options(drafts), drafts, converter)
+    report_step("comparing the options")
+    priced = converter.price_options(drafts)
+    compared = compare_options(needs, priced, drafts, converter, best_effort=concessions.best_effort)
+    report_step("predicting the chosen option")
     best = next((one for one in built if one.draft.name == compared.chosen), None)
     predicted, served = planner.predict_chosen(best)
     gateway = build_gateway_settings(needs, catalog, best.draft if best is not None else None, predicted.queues)
@@ -148,6 +152,7 @@ class Planner:
         """Every allowed placement, in a fixed order."""
         allow, found = self._needs.placement.allow, list[BuiltOption]()
         if "this-machine" in allow:
+            report_step("sizing this machine")
             found.append(self._local_option(machine))
         found += [one._replace(draft=self._refuse_unsellable(one.draft)) for one in self._remote_options(now)]
         for place, one in enumerate(found):
@@ -163,9 +168,12 @@ class Planner:
     def _remote_options(self, now: datetime) -> Iterable[BuiltOption]:
         allow, tasks = self._needs.placement.allow, self._tasks
         clouds = choose_clouds(self.world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
+        report_step("sizing on-premises machines")
         yield from self._on_premises_options(clouds)
+        report_step("sizing cloud instances")
         if "cloud" in allow:
             yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
+        report_step("pricing hosted APIs and serverless offers")
         if "hosted-api" in allow:
             yield from HostedApiPlanner(self.world, self._ledger, tasks, now).options(clouds)
         if "serverless" in allow:

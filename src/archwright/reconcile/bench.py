@@ -1,8 +1,8 @@
-"""The plan's own traffic, driven at any OpenAI-compatible endpoint by a client with its own clock.
+"""Replay a plan's traffic at an OpenAI-compatible endpoint, timed by the client's own clock.
 
-Design: the peak is an open loop, each request sent at the moment `policy.traffic` drew for it; its window lasts until
-the last answer or the end of the drain. Then a closed loop keeps `concurrency` requests in flight for `closed_s`
-seconds and ends what still runs: tokens received by then, over the time, are tokens/s at that concurrency.
+Design: the peak is an open loop: each request is sent at its time from `policy.traffic`; the window lasts until the
+last response or the end of the drain. Then a closed loop keeps `concurrency` requests in flight for `closed_s` seconds
+and cancels the rest: the tokens received by then, over the time, are the tokens/s at that concurrency.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 DEFAULT_TIMEOUTS = BenchTimeouts()
 PROBE_WORDS = (8, 72)
-# From what an endpoint should take to what the oldest and the strictest take.
+# From the full interface to the fields that the oldest and the strictest endpoints accept.
 DIALECTS = (
     RequestDialect(),
     RequestDialect(ignore_eos=False),
@@ -43,13 +43,13 @@ DIALECTS = (
     RequestDialect(ignore_eos=False, limit_field="max_completion_tokens"),
     RequestDialect(ignore_eos=False, usage=False, limit_field="max_completion_tokens"),
 )
-# A worker of the closed loop that met a failure waits: a server that refuses at once must not be hammered.
+# A worker of the closed loop waits after a failure, so that a refusing server is not flooded.
 PAUSE_AFTER_FAILURE_S = 0.25
 PROGRESS_INTERVAL_S = 0.5
 
 
 class BenchProgress(NamedTuple):
-    """How far a phase is; given to the `progress` callback twice a second and at each phase's end."""
+    """The progress of a phase, passed to the `progress` callback twice a second and at the end of a phase."""
 
     phase: str
     elapsed_s: float
@@ -68,14 +68,14 @@ def run_bench(
     progress: ProgressCallback | None = None,
     *,
     limits: BenchTimeouts = DEFAULT_TIMEOUTS,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> BenchResult:
-    """Drive `load` at `target` and wait for it (`drive_load` is the same inside an event loop).
+    """Replay `load` at `target` (`drive_load` does the same inside an event loop).
 
-    Raises ReconcileError (AW-REC-10 to 19, see bench_client) at the first probe, or when no request of a phase got any
-    answer. Single failures are counted in the result.
+    Raises ReconcileError (AW-REC-10 to 19, see bench_client) if the first probe fails, or if no request of a phase got
+    a response. The result counts single failures.
     """
-    return asyncio.run(drive_load(target, load, progress, limits=limits, chance=chance))
+    return asyncio.run(drive_load(target, load, progress, limits=limits, rng=rng))
 
 
 async def drive_load(
@@ -84,11 +84,11 @@ async def drive_load(
     progress: ProgressCallback | None = None,
     *,
     limits: BenchTimeouts = DEFAULT_TIMEOUTS,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> BenchResult:
-    """As `run_bench`. `chance` makes the prompts' words; left out, no two runs share a prompt."""
+    """Like `run_bench`. `rng` draws the words of prompts; by default no two runs share a prompt."""
     async with BenchClient(target, limits) as wire:
-        prompter = PromptGenerator(chance or random.Random())
+        prompter = PromptGenerator(rng or random.Random())
         dialect, tokens, reported = await _detect_dialect(wire, prompter)
         run = _BenchRun(wire, load, dialect, tokens, prompter)
         phases = [await run.run_peak(progress), await run.run_closed_loop(progress)]
@@ -108,7 +108,7 @@ async def drive_load(
 async def _detect_dialect(
     wire: BenchClient, prompter: PromptGenerator
 ) -> tuple[RequestDialect, PromptTokenModel, bool]:
-    """Which dialect the endpoint speaks, how it counts tokens, and whether it reports usage in streams."""
+    """Return the endpoint's dialect, its token count of prompts, and True if its streams report usage."""
     model = wire.target.model
     refusal: RequestRefused | None = None
     for dialect in DIALECTS:
@@ -136,18 +136,17 @@ async def _send_probe(wire: BenchClient, body: bytes) -> RequestTrace:
 
 
 async def _with_timeout(wire: BenchClient, request: Awaitable[T]) -> T:
-    """One short request. Its whole time is bounded too: a stream of keep-alives is no answer."""
+    """Await one short request within a total time: a stream of keep-alives is no response."""
     try:
         async with asyncio.timeout(2 * wire.limits.idle_s):
             return await request
     except TimeoutError as error:
-        message = f"no complete answer to one short request in {2 * wire.limits.idle_s:g} s"
-        raise ReconcileError("AW-REC-16", message, where=wire.place, hint="is the server overloaded?") from error
+        message = f"no complete response to one short request in {2 * wire.limits.idle_s:g} s"
+        hint = "check the server's load, then run the bench again"
+        raise ReconcileError("AW-REC-16", message, where=wire.place, hint=hint) from error
 
 
 class _BenchRun:
-    """The two phases against one acquainted endpoint."""
-
     def __init__(
         self,
         wire: BenchClient,
@@ -162,7 +161,7 @@ class _BenchRun:
         self._epoch = 0.0
 
     async def run_peak(self, progress: ProgressCallback | None) -> BenchPhase:
-        """Open loop: every arrival at its moment, then a bounded wait for the last answers."""
+        """Open loop: send every arrival at its time, then wait a bounded time for the last responses."""
         arrivals = peak_arrivals(self._load)
         bodies = [self._build_body(arrival) for arrival in arrivals]
         started_at = self._start_phase()
@@ -176,7 +175,7 @@ class _BenchRun:
         return self._build_phase("peak", started_at, self._load.peak_s)
 
     async def run_closed_loop(self, progress: ProgressCallback | None) -> BenchPhase:
-        """Closed loop: each worker sends its next request when the last is answered; the end cuts what still runs."""
+        """Closed loop: each worker sends its next request after a response; the end cancels running requests."""
         arrivals = closed_loop_arrivals(self._load)
         started_at = self._start_phase()
         async with self._report_progress("closed", self._load.closed_s, progress):
@@ -264,7 +263,7 @@ class _BenchRun:
 
 
 async def _finish_tasks(tasks: list[asyncio.Task[None]] | list[asyncio.Task[RequestTrace]], timeout_s: float) -> None:
-    """Wait at most `timeout_s`, end the rest, and let nothing but a cancellation pass unseen."""
+    """Wait at most `timeout_s`, cancel the rest, and raise every other error."""
     waiting: list[asyncio.Task[object]] = [*tasks]
     if waiting:
         _, pending = await asyncio.wait(waiting, timeout=timeout_s)
@@ -276,16 +275,16 @@ async def _finish_tasks(tasks: list[asyncio.Task[None]] | list[asyncio.Task[Requ
 
 
 def _require_answers(phase: str, traces: list[RequestTrace], wire: BenchClient) -> None:
-    """A phase in which no request got any content measures nothing: raise its commonest error."""
+    """Raise the most frequent error of a phase in which no request got any content."""
     if any(trace.chunks for trace in traces):
         return
     errors = [trace.error for trace in traces if trace.error is not None]
     if not errors:
         message = f"none of the {len(traces)} requests of the {phase} phase was answered in time"
-        raise ReconcileError("AW-REC-16", message, where=wire.place, hint="is the server overloaded, or stuck?")
+        raise ReconcileError("AW-REC-16", message, where=wire.place, hint="check that the server is not overloaded")
     common = Counter(error.code for error in errors).most_common(1)[0][0]
     error = next(error for error in errors if error.code == common)
-    message = f"all {len(traces)} requests of the {phase} phase failed; mostly: {error.message}"
+    message = f"all {len(traces)} requests of the {phase} phase failed; most often: {error.message}"
     raise ReconcileError(common, message, where=error.where, hint=error.hint) from error
 
 
@@ -293,14 +292,14 @@ def _dialect_notes(
     target: BenchTarget, url: str, dialect: RequestDialect, tokens: PromptTokenModel, reported: bool
 ) -> Iterable[str]:
     if not dialect.ignore_eos:
-        yield "the endpoint refuses ignore_eos: answers may end before the planned length"
+        yield "the endpoint refuses ignore_eos: responses may end before the planned length"
     if not reported:
         yield "the endpoint reports no usage in streams: each chunk with content counts as one token"
     if tokens.guessed:
-        yield f"prompt lengths are a guess of {tokens.per_word} tokens a word: the endpoint does not count them"
+        yield f"prompt lengths assume {tokens.per_word} tokens per word: the endpoint does not count prompt tokens"
     local = url.startswith(("http://127.", "http://localhost", "http://[::1]"))
     if target.key and url.startswith("http://") and not local:
-        yield "the key travelled unencrypted: use https"
+        yield "the key was sent without encryption: use https"
     if not target.verify_tls:
         yield "the endpoint's certificate was not verified"
 
@@ -314,10 +313,10 @@ def _phase_notes(phase: BenchPhase) -> Iterable[str]:
     for (code, reason), count in sorted(failures.items()):
         yield f"{phase.name}: {count} of {total} requests failed: {code} {reason}"
     if phase.name == "peak" and phase.count("cut"):
-        yield f"peak: {phase.count('cut')} of {total} requests were ended unfinished after the drain"
+        yield f"peak: {phase.count('cut')} of {total} requests were cancelled after the drain"
     answered = [request for request in phase.requests if request.outcome == "finished"]
-    asked = sum(request.asked_tokens for request in answered)
+    planned_tokens = sum(request.asked_tokens for request in answered)
     got = sum(request.output_tokens for request in answered)
-    if answered and not 0.95 * asked <= got <= 1.05 * asked:
-        mean, planned = got / len(answered), asked / len(answered)
-        yield f"{phase.name}: answers held {mean:.0f} tokens on average, planned were {planned:.0f}"
+    if answered and not 0.95 * planned_tokens <= got <= 1.05 * planned_tokens:
+        mean, planned = got / len(answered), planned_tokens / len(answered)
+        yield f"{phase.name}: responses had {mean:.0f} tokens on average, {planned:.0f} were planned"

@@ -1,10 +1,10 @@
-"""One streamed chat completion over the wire, timed; every way it can go wrong has its own code.
+"""Send and time one streamed chat completion; each kind of failure has its own code.
 
     AW-REC-10 unreachable   11 TLS   12 key refused   13 no such model or path   14 redirect
-    AW-REC-15 the reply is not an OpenAI stream   16 deadline   17 broke off in mid-answer
+    AW-REC-15 the reply is not an OpenAI stream   16 deadline   17 incomplete response
     AW-REC-18 refused with another status   19 the address or key cannot be used
 
-Nothing of a reply but short identifiers is ever quoted: servers echo prompts and keys in their messages.
+Design: messages quote only short identifiers of a reply, because servers echo prompts and keys in their errors.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ IDENTIFIER_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 
 class BenchTarget(NamedTuple):
-    """An OpenAI-compatible endpoint. `url` ends in /v1 (a bare host gets it); `ca_file` adds a private authority.
+    """An OpenAI-compatible endpoint. `url` ends in /v1 (added to a bare host); `ca_file` adds a private authority.
 
-    `workload` goes along as a header where our own gateway must choose between workloads that share a model.
+    `workload` is sent as a header to our own gateway, because several workloads may share a model.
     """
 
     url: str
@@ -57,7 +57,7 @@ class BenchTarget(NamedTuple):
 
 
 class BenchTimeouts(NamedTuple):
-    """Deadlines: to connect, between two pieces of a reply, and for the peak's last answers once arrivals end."""
+    """Deadlines: to connect, between two pieces of a reply, and for the last responses after the last arrival."""
 
     connect_s: float = 10.0
     idle_s: float = 60.0
@@ -65,7 +65,7 @@ class BenchTimeouts(NamedTuple):
 
 
 class RequestDialect(NamedTuple):
-    """Which fields beyond the oldest interface the endpoint takes."""
+    """The fields beyond the oldest interface that the endpoint accepts."""
 
     ignore_eos: bool = True
     usage: bool = True
@@ -86,7 +86,7 @@ class RequestDialect(NamedTuple):
 
 
 class RequestTrace:
-    """Filled in while the stream runs, so that a request ended from outside leaves what it had."""
+    """The timing of a request, updated while the stream runs, so that a cancelled request keeps its data."""
 
     def __init__(self) -> None:
         self.sent: float | None = None
@@ -101,7 +101,7 @@ class RequestTrace:
 
 
 class RequestRefused(ReconcileError):
-    """The server answered 400 or 422: perhaps only a field it does not know."""
+    """The server answered 400 or 422, perhaps because of one unknown field."""
 
 
 class _Delta(msgspec.Struct):
@@ -134,7 +134,7 @@ _EVENT_DECODER = msgspec.json.Decoder(_StreamEvent)
 
 
 def normalise_base_url(url: str) -> str:
-    """The address without a trailing slash. Raises ReconcileError (AW-REC-19); never shows what may be a secret."""
+    """Return the address without a trailing slash. Raises ReconcileError AW-REC-19, which never quotes the address."""
     try:
         parts = urlsplit(url.strip())
         port = parts.port
@@ -150,7 +150,7 @@ def normalise_base_url(url: str) -> str:
 
 
 def _address_error(message: str) -> ReconcileError:
-    hint = "as in http://127.0.0.1:8000/v1 ; a key is named with --key-env"
+    hint = "use an address such as http://127.0.0.1:8000/v1, and --key-env NAME for a key"
     return ReconcileError("AW-REC-19", message, where=ErrorLocation(field="url"), hint=hint)
 
 
@@ -168,8 +168,9 @@ class BenchClient:
         lines = ["Content-Type: application/json", "Accept: text/event-stream", "Accept-Encoding: identity"]
         if target.key:
             if not target.key.isascii() or not target.key.isprintable():
-                hint = "check the variable that holds it for blanks and line ends"
-                raise ReconcileError("AW-REC-19", "the key holds characters no header can carry", hint=hint)
+                hint = "remove blanks and line ends from the variable that holds the key"
+                message = "the key holds characters that a header cannot contain"
+                raise ReconcileError("AW-REC-19", message, where=ErrorLocation(field="key_env"), hint=hint)
             lines.append(f"Authorization: Bearer {target.key}")
         if target.workload is not None:
             lines.append(f"x-archwright-workload: {target.workload}")
@@ -179,7 +180,7 @@ class BenchClient:
         self._origin: ConnectionPool | None = None
 
     async def __aenter__(self) -> BenchClient:
-        # No limit on connections: a queue inside the client would hide the server's.
+        # No limit on connections: a queue inside the client would hide the queue of the server.
         parts, tls = urlsplit(self.url), self._tls_context()
         port = parts.port or (443 if tls else 80)
         self._origin = ConnectionPool(ServerAddress(None, parts.hostname or "", port, tls), self.limits.connect_s)
@@ -193,20 +194,20 @@ class BenchClient:
         if not self.url.startswith("https:"):
             return None
         if not self.target.verify_tls:
-            trustful = ssl.create_default_context()
-            trustful.check_hostname, trustful.verify_mode = False, ssl.CERT_NONE
-            return trustful
+            unverified = ssl.create_default_context()
+            unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+            return unverified
         if self.target.ca_file is None:
             return create_tls_context()
         try:
             return ssl.create_default_context(cafile=self.target.ca_file)
         except (OSError, ssl.SSLError) as error:
             where = ErrorLocation(self.target.ca_file)
-            hint = "give a PEM file of the authority that signed the endpoint's"
+            hint = "give a PEM file of the authority that signed the endpoint's certificate"
             raise ReconcileError("AW-REC-11", "cannot read the certificate file", where=where, hint=hint) from error
 
     async def stream(self, body: bytes, trace: RequestTrace) -> None:
-        """Send `body`, read the stream to its end. Raises ReconcileError; `trace` then holds what had come."""
+        """Send `body` and read the stream to its end. Raises ReconcileError; `trace` keeps the data received so far."""
         trace.sent = self.clock()
         reply = self._post(body)
         try:
@@ -222,7 +223,7 @@ class BenchClient:
             trace.ended = self.clock()
             await reply.stop()
         if not trace.finished:
-            raise self._error("AW-REC-17", "the stream ended before its last event", "see the server's log")
+            raise self._error("AW-REC-17", "the stream ended before its last event", "read the server's log")
 
     def _post(self, body: bytes) -> StreamingResponse:
         assert self._origin is not None, "used outside its context"
@@ -232,13 +233,12 @@ class BenchClient:
         return reply
 
     async def _wait_for_head(self, reply: StreamingResponse) -> None:
-        """Wait for the reply's head. Connecting has a limit of its own."""
         await reply.wait_until_sent()
         async with asyncio.timeout(self.limits.idle_s):
             await reply.wait_for_head()
 
     async def count_prompt_tokens(self, body: bytes) -> int | None:
-        """The prompt's tokens as a plain (not streamed) answer counts them; None where it does not."""
+        """Return the prompt's tokens as a response without streaming counts them; None if it does not."""
         reply, data = self._post(body), b""
         try:
             with self._translate_errors(RequestTrace()):
@@ -257,7 +257,7 @@ class BenchClient:
     def _record_event(self, data: bytes, trace: RequestTrace) -> None:
         event = _EVENT_DECODER.decode(data)
         if event.error:
-            raise self._error("AW-REC-17", "the server reported an error inside the stream", "see the server's log")
+            raise self._error("AW-REC-17", "the server reported an error inside the stream", "read the server's log")
         now = self.clock()
         for choice in event.choices or ():
             delta = choice.delta
@@ -271,7 +271,6 @@ class BenchClient:
             trace.output_tokens = event.usage.completion_tokens
 
     async def _iterate_events(self, reply: StreamingResponse) -> AsyncIterator[bytes]:
-        """The data of each server-sent event, as it arrives."""
         rest = b""
         while (piece := await self._next_piece(reply)) is not None:
             *lines, rest = (rest + piece).split(b"\n")
@@ -279,67 +278,73 @@ class BenchClient:
                 if line.startswith(b"data:"):
                     yield line[5:].strip()
             if len(rest) > EVENT_LIMIT_BYTES:
-                raise self._error("AW-REC-15", "an event of the stream has no end", "check that the URL is right")
+                raise self._error("AW-REC-15", "an event of the stream has no end", "check the URL")
 
     def _check_content_type(self, kind: bytes) -> None:
         shown = kind.partition(b";")[0].strip().lower().decode("latin-1") or "application/octet-stream"
         if shown not in ("text/event-stream", "text/plain", "application/octet-stream"):
             message = f"the reply is {shown}, not an event stream"
-            raise self._error("AW-REC-15", message, "the URL must be that of an OpenAI-compatible server, to /v1")
+            raise self._error("AW-REC-15", message, "give the URL of an OpenAI-compatible server, up to /v1")
 
     def _status_error(self, answer: HttpStatusError) -> ReconcileError:
         status, name = answer.status, extract_error_identifier(answer.body)
         if 300 <= status < 400:
-            message = f"the server redirects ({status}); following would hand the key to another address"
+            message = f"the server redirects ({status}); following it would send the key to another address"
             return self._error("AW-REC-14", message, "give the final URL")
         if status in (401, 403):
-            return self._error("AW-REC-12", f"the key is refused ({status})", "name the key's variable with --key-env")
+            return self._error(
+                "AW-REC-12", f"the server refuses the key ({status})", "give the variable of the key with --key-env"
+            )
         if status == 404 or name == "model_not_found":
             message = f"{status}: no model {self.target.model!r}, or no chat completions at this address"
-            return self._error("AW-REC-13", message, f"see which models it has: GET {self.url}/models")
+            return self._error("AW-REC-13", message, f"list its models: GET {self.url}/models")
         message = f"the server answers {status}" + (f" ({name})" if name else "")
         kind = RequestRefused if status in (400, 422) else ReconcileError
-        return kind("AW-REC-18", message, where=self.place, hint="see the server's log; check the model and its limits")
+        return kind(
+            "AW-REC-18", message, where=self.place, hint="read the server's log; check the model and its limits"
+        )
 
     @contextmanager
     def _translate_errors(self, trace: RequestTrace) -> Iterator[None]:
-        """The client library's errors as ours. Order matters: the TLS errors are connection errors too."""
+        """Translate the errors of the HTTP client. The order matters: TLS errors are connection errors too."""
         try:
             yield
         except HttpStatusError as answer:
             raise self._status_error(answer) from answer
         except ssl.SSLError as error:
-            hint = "check https or http, the host name, and the authority (a private one needs its certificate file)"
+            hint = (
+                "check https or http, the host name, and the authority (a private authority needs its certificate file)"
+            )
             raise self._error("AW-REC-11", "no trusted TLS connection", hint) from error
         except ConnectTimeout as error:
             message = f"no connection within {self.limits.connect_s:g} s"
-            raise self._error("AW-REC-10", message, "is the host right, and no firewall between?") from error
+            raise self._error("AW-REC-10", message, "check the host and the firewalls") from error
         except TimeoutError as error:
-            had = "the answer stopped" if trace.chunks else "no answer"
-            hint = "is the server overloaded, or is it another kind of service?"
-            raise self._error("AW-REC-16", f"{had} for {self.limits.idle_s:g} s", hint) from error
+            state = "the response stopped" if trace.chunks else "no response"
+            hint = "check that the server is not overloaded, and that it serves OpenAI requests"
+            raise self._error("AW-REC-16", f"{state} for {self.limits.idle_s:g} s", hint) from error
         except UnicodeError as error:
             raise _address_error("the address is not a URL") from error
         except InvalidHttpReply as error:
             raise self._error("AW-REC-15", "the reply is not HTTP", "check the port, and http or https") from error
         except ConnectionBroken as error:
-            message = "the connection broke in mid-answer" if trace.chunks else "the connection broke before an answer"
-            raise self._error("AW-REC-17", message, "see the server's log") from error
+            message = f"the connection broke {'during' if trace.chunks else 'before'} the response"
+            raise self._error("AW-REC-17", message, "read the server's log") from error
         except OSError as error:
             named = not isinstance(error, socket.gaierror) and error.errno is not None and error.errno > 0
             reason = os.strerror(error.errno or 0).lower() if named else "no such host"
             message = f"cannot connect: {reason}"
-            raise self._error("AW-REC-10", message, "is the server running, and the host and port right?") from error
+            raise self._error("AW-REC-10", message, "check that the server runs, and the host and port") from error
         except msgspec.DecodeError as error:
-            hint = "the URL must be that of an OpenAI-compatible server, to /v1"
-            raise self._error("AW-REC-15", "an event of the stream is not what OpenAI defines", hint) from error
+            hint = "give the URL of an OpenAI-compatible server, up to /v1"
+            raise self._error("AW-REC-15", "an event of the stream does not follow the OpenAI format", hint) from error
 
     def _error(self, code: str, message: str, hint: str) -> ReconcileError:
         return ReconcileError(code, message, where=self.place, hint=hint)
 
 
 def extract_error_identifier(body: bytes) -> str:
-    """The error's code or type when it is a plain identifier, else nothing."""
+    """Return the error's code or type if it is a plain identifier, else an empty text."""
     try:
         decoded = msgspec.json.decode(body)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""What a bench run leaves behind: the windows of its phases and one Timing a request. No prompt, no key, no answer."""
+"""The result of a bench run: the windows of its phases and one timing per request; no prompts, keys or responses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from archwright.contract.record import Record
 
 RequestOutcome = Literal["finished", "failed", "cut"]
 
-# A request sent this much after its planned moment is reported: the client was late, not the server.
+# A request sent this much after its planned time counts as late: the client was slow, not the server.
 LATE_THRESHOLD_S = 0.05
 
 
 class TimeWindow(Record):
-    """A stretch of wall time, in seconds since the epoch; `name` is a Query's phase, "" the whole."""
+    """An interval of wall time, in seconds since the epoch; `name` is the phase of a query, "" for all phases."""
 
     name: str
     started_at: float
@@ -26,10 +26,10 @@ class TimeWindow(Record):
 
 
 class BenchRequestTiming(Record):
-    """One request by the client's own clock; `*_s` count from the beginning of its phase.
+    """One request, timed by the client's clock; `*_s` count from the start of its phase.
 
-    `due_s` is when the plan's traffic wanted it sent, `sent_s` when it was. `output_tokens` is the server's usage, else
-    the number of content chunks. `cut`: we ended it, at the end of the closed loop or of the peak's drain.
+    `due_s`: the planned time, `sent_s`: the actual time. `output_tokens`: the server's usage, else the content chunks.
+    The outcome `cut`: the client cancelled it at the end of the closed loop or of the drain.
     """
 
     due_s: float
@@ -51,7 +51,7 @@ class BenchRequestTiming(Record):
 
     @property
     def ttft_s(self) -> float | None:
-        """Sent to first content."""
+        """Seconds from sending to the first content."""
         return None if self.first_s is None else self.first_s - self.sent_s
 
     @property
@@ -63,12 +63,12 @@ class BenchRequestTiming(Record):
 
     @property
     def latency_s(self) -> float | None:
-        """Sent to the end of the answer, of finished requests."""
+        """Seconds from sending to the end of the response; None for unfinished requests."""
         return self.ended_s - self.sent_s if self.outcome == "finished" else None
 
 
 class BenchPhase(TimeWindow):
-    """One phase and its requests. `load_s` is how long load was offered; the peak's window also holds its drain."""
+    """One phase and its requests. `load_s`: the duration of the load; the peak's window also includes its drain."""
 
     load_s: float
     requests: tuple[BenchRequestTiming, ...]
@@ -85,7 +85,7 @@ class BenchPhase(TimeWindow):
 
     @property
     def tokens_delivered(self) -> float:
-        """Output tokens received inside the phase; for cut streams their chunks times tokens per chunk."""
+        """Output tokens received in the phase; for cancelled streams: chunks x mean tokens per chunk."""
         finished = [request for request in self.requests if request.outcome == "finished"]
         chunks = sum(request.chunks for request in finished)
         tokens = sum(request.output_tokens for request in finished)
@@ -94,7 +94,7 @@ class BenchPhase(TimeWindow):
 
 
 class BenchResult(Record):
-    """A whole run. `notes` are plain sentences about anything that makes the figures less than they seem."""
+    """A complete run. `notes`: sentences about everything that limits the figures."""
 
     url: str
     model: str
@@ -103,10 +103,3 @@ class BenchResult(Record):
     template_tokens: float
     phases: tuple[BenchPhase, ...]
     notes: tuple[str, ...]
-
-    def phase(self, name: str) -> BenchPhase | None:
-        return next((phase for phase in self.phases if phase.name == name), None)
-
-    @property
-    def windows(self) -> tuple[TimeWindow, ...]:
-        return self.phases

@@ -1,4 +1,4 @@
-"""Plan against measurements: one Deviation a prediction, and how many bands held."""
+"""Compare a plan with measurements: one Deviation per prediction, and the share of bands that held."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from archwright.contract.evidence import (
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 
-# The platform's own books first: they see every request, a client sees its own, a scraper sees buckets.
+# In order of precedence: the platform records every request, a client its own requests, a Prometheus only buckets.
 SOURCES = ("gateway", "supervisor", "client", "prometheus")
 
-# How a statistic is called in the answer: a rate is a mean over its window; of one last value all statistics are equal.
+# The displayed statistic: a rate is a mean over its window; for a single last value all statistics are equal.
 _DISPLAYED_STATISTICS: dict[str, Statistic] = {"rate": "mean", "last": "max", "share": "mean"}
 
 
 def reconcile_plan(
     plan: Plan, measurements: Mapping[str, Measurement], gaps: Mapping[str, str] | None = None
 ) -> Reconciliation:
-    """Every prediction in the plan's order with its verdict (`determine_verdict`).
+    """Return every prediction in the plan's order with its verdict (`determine_verdict`).
 
-    Unknown: no measurement, one of another plan or unit, without samples, or not finite. `gaps` says by prediction id
-    why there is none. `coverage` = within / measured; None when nothing was measured.
+    The verdict is unknown if there is no measurement, or if it is of another plan or unit, has no samples or is not
+    finite. `gaps`: the reason for a missing measurement, by prediction id. `coverage` = within / measured; None if
+    nothing was measured.
     """
     digest = plan.digest
     deviations = tuple(
@@ -44,7 +45,7 @@ def reconcile_plan(
 
 
 def select_measurements(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
-    """One measurement a prediction: the newest window wins; among those that overlap it, SOURCES decides."""
+    """Select one measurement per prediction: the newest window; among overlapping windows, the order of SOURCES."""
     grouped: dict[str, list[Measurement]] = {}
     for measurement in measurements:
         grouped.setdefault(measurement.prediction_id, []).append(measurement)
@@ -53,9 +54,9 @@ def select_measurements(measurements: Iterable[Measurement]) -> dict[str, Measur
 
 def _select_measurement(group: list[Measurement]) -> Measurement:
     newest = max(group, key=lambda m: m.at)
-    rivals = [m for m in group if m.at >= newest.at - newest.window_s]
+    overlapping = [m for m in group if m.at >= newest.at - newest.window_s]
     ranks = {source: rank for rank, source in enumerate(SOURCES)}
-    return min(rivals, key=lambda m: (ranks.get(m.source, len(SOURCES)), -m.at))
+    return min(overlapping, key=lambda m: (ranks.get(m.source, len(SOURCES)), -m.at))
 
 
 def _build_deviation(prediction: Prediction, digest: str, measurement: Measurement | None, gap: str) -> Deviation:
@@ -76,7 +77,6 @@ def _build_deviation(prediction: Prediction, digest: str, measurement: Measureme
 
 
 def _explain_unusable(prediction: Prediction, digest: str, measurement: Measurement) -> str:
-    """Why a measurement answers nothing; "" when it does."""
     if measurement.plan_digest != digest:
         return "measured for another plan"
     if measurement.unit != prediction.estimate.unit:

@@ -1,11 +1,11 @@
-"""Measurements for a plan's predictions, from the bench client, the platform's ring or a Prometheus.
+"""Measure a plan's predictions from the bench client, the platform's observations or a Prometheus.
 
-Design: what each source can say.
-- The client: percentiles of its single requests. A request of the peak still without content when the drain ran out
-  counts in TTFT with the time it had waited, a lower bound; else an overloaded server would look fast.
-- The ring is asked over the very window in which the phase ran.
-- A Prometheus knows no phases: the evidence states the load it saw beside the planned one. Tokens/s is read only when
-  on average at least BUSY_SHARE of the planned concurrency was in flight (Little: seconds of latency per second).
+Design: the limits of each source.
+- The client gives percentiles of its single requests. A request of the peak without content at the end of the drain
+  counts in TTFT with its waiting time, a lower bound; otherwise an overloaded server would look fast.
+- The platform's observations are evaluated over exactly the window of the phase.
+- A Prometheus knows no phases, so the evidence states the load of its window beside the planned load. Tokens/s is read
+  only if on average at least BUSY_SHARE of the planned concurrency was in flight (Little: latency seconds per second).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from archwright.reconcile.bench_result import BenchPhase, BenchResult, TimeWindo
 from archwright.store import Store
 
 BUSY_SHARE = 0.8
-# How long the gateway may take to notice that a client has gone.
+# The longest time in which the gateway notices that a client disconnected.
 DISCONNECT_NOTICE_S = 0.25
-# Scrapes are 15 to 60 s apart where nobody chose otherwise, and a rate needs two.
+# By default scrapes are 15 to 60 s apart, and a rate needs two scrapes.
 SCRAPE_WINDOW_S = 300.0
-# The label by which an engine that exposes its own series tells its models apart.
+# The label of the model in the series of an engine.
 MODEL_LABEL = "model_name"
 
 # Properties of BenchRequestTiming.
@@ -38,13 +38,13 @@ _REQUEST_METRICS = ("ttft_s", "tpot_s", "latency_s")
 
 
 def client_measurements(plan: Plan, result: BenchResult) -> list[Measurement]:
-    """What the client saw of the predictions for the workload it drove; those it saw nothing of are left out."""
+    """Measure the predictions of the driven workload with the client's timings; others are left out."""
     digest = plan.digest
     found: list[Measurement] = []
     for prediction in plan.predictions:
-        # The query's phase; without one all, but tokens/s only where the load is closed.
-        wanted = prediction.query.phase or ("closed" if prediction.metric == "tokens_per_s" else "")
-        phases = [phase for phase in result.phases if wanted in ("", phase.name)]
+        # The query's phase; without a phase all phases, but tokens/s only of the closed loop.
+        phase_name = prediction.query.phase or ("closed" if prediction.metric == "tokens_per_s" else "")
+        phases = [phase for phase in result.phases if phase_name in ("", phase.name)]
         if prediction.workload != result.workload or not phases:
             continue
         value, samples = _compute_client_value(prediction, phases)
@@ -89,10 +89,10 @@ def _compute_statistic(values: list[float], statistic: Statistic) -> float | Non
 def platform_measurements(
     store: Store, plan: Plan, windows: Sequence[TimeWindow], home: Home | None = None
 ) -> list[Measurement]:
-    """What the platform recorded, each prediction over its phase's window; with `home` up to this moment.
+    """Measure each prediction over its phase's window from the platform's records; with `home`, up to this moment.
 
-    A prediction of no phase is asked over the window named "" if any; else over its own query's window, at least as
-    long as the whole run, up to the run's end: so a start-up before the bench is still seen.
+    A prediction without a phase uses the window named "", else the window of its own query, at least as long as the
+    whole run, up to the end of the run: so a start-up before the bench is included.
     """
     digest = plan.digest
     named = {window.name: window for window in windows}
@@ -112,7 +112,7 @@ def platform_measurements(
 
 
 def _read_platform_value(store: Store, query: Query, window: TimeWindow, home: Home | None) -> SourceReading | None:
-    """A stream is counted when it ends: those that the client cut at the window's end a moment after it."""
+    """Evaluate a query. Streams that the client cancelled at the end of the window end a moment later."""
     seconds = window.window_s + DISCONNECT_NOTICE_S
     reading = evaluate_query(store, replace(query, window_s=seconds), window.ended_at + DISCONNECT_NOTICE_S, home)
     if reading is None:
@@ -127,8 +127,6 @@ def _span_windows(windows: Sequence[TimeWindow]) -> TimeWindow:
 
 
 class SourceReading(NamedTuple):
-    """One value as a source saw it."""
-
     source: str
     window: TimeWindow
     value: float
@@ -152,7 +150,7 @@ def _build_measurement(digest: str, prediction: Prediction, seen: SourceReading)
 
 
 class PrometheusReading(NamedTuple):
-    """What a Prometheus told, and for each prediction it told nothing about, why."""
+    """The measurements of a Prometheus, and the reason for each prediction without one."""
 
     measurements: tuple[Measurement, ...]
     gaps: dict[str, str]
@@ -161,11 +159,11 @@ class PrometheusReading(NamedTuple):
 def read_prometheus(
     plan: Plan, prometheus: PrometheusClient, now: float, window_s: float | None = None
 ) -> PrometheusReading:
-    """Each prediction from our own series, else from the engine's series of the workload's pool.
+    """Read each prediction from our own series, else from the engine's series of the workload's pool.
 
-    `window_s` ends at `now` and replaces the queries' own; without it a query that finds nothing in its own window is
-    asked once more over SCRAPE_WINDOW_S. An engine's series are taken for the pool's model, or without a model when the
-    Prometheus knows only one; never when the pool serves several workloads.
+    `window_s` ends at `now` and replaces the windows of the queries. Without it, a query without a value in its own
+    window is repeated over SCRAPE_WINDOW_S. An engine's series are read for the pool's model, or without a model if the
+    Prometheus knows only one model; never if the pool serves several workloads.
     """
     digest = plan.digest
     measurements: list[Measurement] = []
@@ -185,34 +183,32 @@ def read_prometheus(
 
 
 class _MetricSeries(NamedTuple):
-    """Where a quantity is read: `names` maps quantities to an engine's series, empty for our own."""
+    """The series of a source: `names` maps quantities to an engine's series; empty for our own series."""
 
     names: dict[str, str]
     labels: dict[str, str]
 
 
 class _PrometheusPrediction:
-    """One prediction against one Prometheus."""
-
     def __init__(self, plan: Plan, prediction: Prediction, prometheus: PrometheusClient, window: TimeWindow) -> None:
         self._prediction = prediction
         self._prometheus = prometheus
         self._window = window
         self._query = replace(prediction.query, window_s=window.window_s)
         self._load = next((load for load in plan.loads if load.workload == prediction.workload), None)
-        # Pools of one workload run the same engine and model at several sites: the first names the series of all.
+        # Pools of a workload run the same engine and model at several sites, so the first pool names all series.
         name = next((w.pools[0] for w in plan.workloads if w.name == prediction.workload and w.pools), None)
         self._pool = None if name is None else plan.pool(name)
 
     def read(self) -> SourceReading | str:
-        """The reading, or why there is none."""
+        """Return the reading, or the reason why there is none."""
         own = _MetricSeries({}, self._query.labels)
         if self._count_samples(own) >= 1:
             return self._read_series(own)
         if self._pool is None or self._query.metric not in self._pool.launch.metrics:
-            return "our own series shows nothing in the window"
+            return "our own series has no samples in the window"
         if self._query.statistic == "share":
-            return "an engine counts what it answered, not what was lost before it"
+            return "an engine counts its responses, not the requests lost before it"
         if len(self._pool.workloads) > 1:
             return "the engine does not tell the pool's workloads apart"
         return self._read_engine_series(self._pool)
@@ -223,7 +219,7 @@ class _PrometheusPrediction:
             return self._read_series(named)
         anonymous = _MetricSeries(pool.launch.metrics, {})
         if self._count_samples(anonymous) < 1:
-            return "neither our own series nor the engine's show anything in the window"
+            return "neither our own series nor the engine's series have samples in the window"
         if self._count_models(anonymous) > 1:
             return f"this Prometheus knows several models, none of them called {escape_label_value(pool.model)}"
         return self._read_series(anonymous)
@@ -239,12 +235,12 @@ class _PrometheusPrediction:
         return SourceReading("prometheus", self._window, value, samples, promql + self._describe_load(samples))
 
     def _explain_idle(self, series: _MetricSeries) -> str:
-        """Why tokens/s over this window is not tokens/s at the planned concurrency; "" when it is."""
+        """Return why tokens/s of this window is not at the planned concurrency; empty if it is."""
         if self._load is None:
-            return "the plan states no load for it"
+            return "the plan states no load for this workload"
         running = self._mean_in_flight(series)
         if running is None:
-            return "how many requests ran at once is unknown: neither latencies nor a gauge of them here"
+            return "the number of concurrent requests is unknown: no latencies and no gauge of requests in flight"
         if running < BUSY_SHARE * self._load.concurrency:
             return (
                 f"on average {running:.2f} requests ran at once in {self._window.window_s:g} s; "
@@ -275,7 +271,7 @@ class _PrometheusPrediction:
         return self._query_value(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
 
     def _describe_load(self, samples: int) -> str:
-        """The load the window saw, where it can be told, beside the load the prediction was made for."""
+        """Describe the load of the window, if known, beside the load of the prediction."""
         if self._load is None or METRIC_BY_QUANTITY[self._query.metric].kind != "histogram":
             return ""
         closed = self._query.phase == "closed"

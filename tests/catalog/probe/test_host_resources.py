@@ -121,3 +121,15 @@ def test_the_shipped_tool_row_is_a_command() -> None:
     (row,) = parsers.read_device_tools(DATA)
     assert row.program == "nvidia-smi"
     assert row.arguments[0].startswith("--query-gpu=")
+
+
+def test_the_load_during_a_probe_is_what_other_processes_used(tmp_path: Path) -> None:
+    write(tmp_path, "proc/stat", "cpu  100 10 20 800 50 5 5 10 7 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
+    before = host_resources.read_cpu_ticks(tmp_path)
+    assert before == (150, 1000)
+    assert host_resources.compute_busy_share(before, (270, 1200), 0.4, 100) == 0.4
+    assert host_resources.compute_busy_share(before, (160, 1200), 0.4, 100) == 0.0, "clocks differ a little"
+    assert host_resources.compute_busy_share(before, before, 0.0, 100) is None
+    write(tmp_path, "proc/stat", "intr 5\n")
+    assert host_resources.read_cpu_ticks(tmp_path) is None is host_resources.read_cpu_ticks(tmp_path / "no")
+    assert host_resources.compute_busy_share(None, before, 0.0, 100) is None

@@ -32,6 +32,7 @@ def test_the_machine_at_hand_is_probed_and_kept(tmp_path: Path) -> None:
     assert facts.disk_write_bytes_per_s.value > 1e5
     assert facts.disk_free_bytes > 0
     assert cached_machine(home) == facts
+    assert facts.busy_share is None or 0.0 <= facts.busy_share <= 1.0
     assert [path.name for path in home.machine_facts.parent.iterdir()] == ["machine.json"]
 
 

@@ -291,3 +291,11 @@ def test_numbers_are_shown_in_the_unit_people_read(estimate: Estimate, text: str
 def test_a_miss_without_a_value_or_a_limit_reads_well() -> None:
     assert format_miss(ConstraintViolation(constraint="x.model", value=None, limit="y")) == "x.model: none, limit y"
     assert format_miss(ConstraintViolation(constraint="x", value=0.25, limit=None)) == "x: 0.25"
+
+
+def test_a_basis_that_numbers_share_is_printed_once(startup: Plan) -> None:
+    lines = explain_plan(startup, "ttft_s").splitlines()
+    heads = [line.strip() for line in lines if line.strip().startswith("basis support-chat.serving.latency: ")]
+    assert len(heads) == 3 and [head.endswith("see above") for head in heads] == [False, True, True]
+    assert sum("formula: " in line for line in lines) == 1
+    assert sum("measured by: " in line for line in lines) == 3

@@ -37,6 +37,26 @@ def usable_memory(root: Path = ROOT, physical: int | None = None) -> int:
     return min([installed, *_memory_limits(root)])
 
 
+def read_cpu_ticks(root: Path = ROOT) -> tuple[int, int] | None:
+    """(busy, total) clock ticks of all processors since the start of the machine; None if the system has no count."""
+    name, *fields = _read_text(root / "proc/stat").partition("\n")[0].split() or [""]
+    if name != "cpu" or len(fields) < 8:
+        return None
+    # The order of the fields: user, nice, system, idle, iowait, irq, softirq, steal.
+    ticks = [int(field) for field in fields[:8]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def compute_busy_share(
+    before: tuple[int, int] | None, after: tuple[int, int] | None, own_cpu_s: float, ticks_per_s: int
+) -> float | None:
+    """Return the share of CPU time between two counts that went to processes other than ours."""
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    others = after[0] - before[0] - own_cpu_s * ticks_per_s
+    return round(min(max(others / (after[1] - before[1]), 0.0), 1.0), 3)
+
+
 def instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:
     """Return the widest vectors of the processor: `avx512`, `avx2`, `sse` or `neon`."""
     if (architecture or platform.machine()).lower() in ARM:

@@ -63,7 +63,7 @@ def probe_machine(
     measure: Callable[[Path | None], ProbeSamples] | None = None,
 ) -> MachineFacts:
     """Probe for 2 s, write `home.machine_facts`. Raises MissingError AW-GET-01, CatalogError AW-CAT-06."""
-    samples = (measure or run_worker)(model_file)
+    samples, busy_share = _measure_with_load(measure or run_worker, model_file)
     folder = home.folder("measured")
     facts = MachineFacts(
         cores_usable=host_resources.usable_cores(),
@@ -75,9 +75,23 @@ def probe_machine(
         isa=host_resources.instruction_set(),
         gpus=host_resources.list_accelerators(parsers.read_device_tools(DATA)),
         probed_at=now(),
+        busy_share=busy_share,
     )
     write_json(home.machine_facts, facts)
     return facts
+
+
+def _measure_with_load(
+    measure: Callable[[Path | None], ProbeSamples], model_file: Path | None
+) -> tuple[ProbeSamples, float | None]:
+    """Run the measurement; return its samples and the share of CPU time that other processes used meanwhile."""
+    ticks, own = host_resources.read_cpu_ticks(), sum(os.times()[:4])
+    samples = measure(model_file)
+    own_cpu_s = sum(os.times()[:4]) - own
+    busy = host_resources.compute_busy_share(
+        ticks, host_resources.read_cpu_ticks(), own_cpu_s, os.sysconf("SC_CLK_TCK")
+    )
+    return samples, busy
 
 
 def median_with_spread(rates: Sequence[float], unit: str) -> Estimate:

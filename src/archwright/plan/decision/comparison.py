@@ -68,9 +68,11 @@ class OptionComparison(NamedTuple):
     decision: Decision
 
 
-def compare_options(needs: Needs, options: Options, drafts: Drafts, converter: BudgetConverter) -> OptionComparison:
+def compare_options(
+    needs: Needs, options: Options, drafts: Drafts, converter: BudgetConverter, *, best_effort: bool = False
+) -> OptionComparison:
     """Choose among `options`, which `converter` made from `drafts`, and compare the others with the choice."""
-    chosen, options = choose_option(options, needs.placement.prefer)
+    chosen, options = choose_option(options, needs.placement.prefer, best_effort=best_effort)
     decision = build_decision(needs, options, drafts, chosen, converter)
     best = next((option for option in options if option.name == chosen), None)
     if best is None:

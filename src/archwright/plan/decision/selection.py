@@ -10,6 +10,7 @@ accelerator, options that violate only one of the two are suggested.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
 from archwright.contract.plan import ConstraintViolation, Option, Plan
@@ -49,11 +50,27 @@ PLACEMENT_FIELDS = {
 }
 
 
-def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str | None, tuple[Option, ...]]:
+class Concessions(NamedTuple):
+    """Rules that a plan may relax because the caller asks for it.
+
+    `accept_stale`: buy by prices that have expired. `best_effort`: if no option is feasible, choose the nearest option
+    that can run, that is, one that misses only service levels and budgets.
+    """
+
+    accept_stale: bool = False
+    best_effort: bool = False
+
+
+NO_CONCESSIONS = Concessions()
+
+
+def choose_option(
+    options: tuple[Option, ...], prefer: Placement | None, *, best_effort: bool = False
+) -> tuple[str | None, tuple[Option, ...]]:
     """Name of the chosen option, and the options; the chosen option has a note if the preference costs money."""
     feasible = [option for option in options if option.feasible and option.total_cost is not None]
     if not feasible:
-        return None, options
+        return _choose_nearest_startable(options) if best_effort else None, options
     cheapest = _select_cheapest(feasible)
     preferred = [option for option in feasible if option.placement == prefer]
     chosen, notes = _select_cheapest(preferred or feasible), list[str]()
@@ -71,6 +88,21 @@ def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tupl
             )
     noted = replace(chosen, notes=(*chosen.notes, *notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
+
+
+def _choose_nearest_startable(options: tuple[Option, ...]) -> str | None:
+    """Return the name of the nearest option that misses only service levels and budgets, with a price."""
+    startable = (
+        option
+        for option in options
+        if option.total_cost is not None
+        and all(
+            miss.constraint in BUDGET_LIMITS or miss.constraint.rpartition(".")[2] in FIELDS_BY_HOLDER["slo"]
+            for miss in option.misses
+        )
+    )
+    nearest = min(startable, key=_rank_by_distance, default=None)
+    return nearest.name if nearest is not None else None
 
 
 def is_unverified(option: Option) -> bool:

@@ -50,7 +50,24 @@ def explain_plan(plan: Plan, thing: str | None = None) -> str:
             hint=f"use one of: {', '.join(nearest)}" if nearest else "run explain without a name to list all names",
             nearest=nearest,
         )
-    return "\n".join(found)
+    return "\n".join(_print_bases_once(found))
+
+
+def _print_bases_once(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines; each basis after its first number is only named."""
+    printed, hidden_indent = set[str](), -1
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if 0 <= hidden_indent < indent:
+            continue
+        hidden_indent = -1
+        name = line.strip().removeprefix("basis ").partition(": ")[0] if line.lstrip().startswith("basis ") else ""
+        if name in printed:
+            hidden_indent = indent
+            yield f"{line[:indent]}basis {name}: see above"
+        else:
+            printed.update([name] if name else [])
+            yield line
 
 
 def _list_explanations(plan: Plan) -> Iterator[NamedExplanation]:

@@ -1,0 +1,108 @@
+"""Plans of the desk example on a machine that is too slow for its limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.plan.conftest import MACHINE
+
+from archwright import api
+from archwright.api import planning
+from archwright.catalog.probe.machine_probe import cached_machine
+from archwright.cli import main
+from archwright.contract.plan import MachineFacts
+from archwright.contract.record import replace
+from archwright.errors import PlanError
+from archwright.home import Home, write_json
+from archwright.needs.template import read_template
+
+SLOW = replace(
+    MACHINE,
+    memory_bandwidth_bytes_per_s=MACHINE.memory_bandwidth_bytes_per_s.scaled(1 / 8),
+    matmul_flops_per_s=MACHINE.matmul_flops_per_s.scaled(1 / 8),
+    busy_share=0.75,
+)
+
+
+@pytest.fixture(autouse=True)
+def slow_machine(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "probe_machine", lambda *_args, **_named: SLOW)
+
+
+def write_needs(*changes: tuple[str, str]) -> str:
+    text = read_template("desk")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    Path("needs.yaml").write_text(text, encoding="utf-8")
+    return "needs.yaml"
+
+
+def test_the_built_in_example_starts_on_a_slow_machine_and_names_the_missed_limits() -> None:
+    made = planning.load_or_make_plan(None)
+    option = made.chosen_option
+    assert option is not None and not option.feasible and made.pools and made.machine is not None
+    assert made.machine.busy_share == 0.75
+    missed = {limit.name: limit for limit in planning.list_missed_limits(made)}
+    assert set(missed) == {"assistant.ttft_p95_s", "assistant.tpot_p95_s"}
+    first = missed["assistant.ttft_p95_s"]
+    assert first.limit == 8.0 < first.predicted.value and first.predicted.unit == "s"
+    assert first.predicted.low < first.predicted.value < first.predicted.high
+
+
+def test_the_users_own_needs_are_refused_unless_best_effort_is_asked_for() -> None:
+    needs = write_needs()
+    with pytest.raises(PlanError, match="no option satisfies the needs"):
+        planning.load_or_make_plan(None)
+    with pytest.raises(PlanError, match="no option satisfies the needs"):
+        planning.plan(needs)
+    made = planning.plan(needs, output="plan.json", best_effort=True)
+    assert planning.load_or_make_plan("plan.json") == made
+    assert made.chosen == "this-machine" and len(planning.list_missed_limits(made)) == 2
+
+
+def test_best_effort_exceeds_a_budget_and_changes_no_feasible_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "probe_machine", lambda *_args, **_named: MACHINE)
+    made = planning.plan(write_needs(("per_month: 60", "per_month: 1")), best_effort=True)
+    (missed,) = planning.list_missed_limits(made)
+    assert missed.name == "per_month" and missed.limit == 1.0 < missed.predicted.value
+    assert missed.predicted.unit == "EUR/month"
+    needs = write_needs()
+    feasible = planning.plan(needs, best_effort=True)
+    assert feasible.digest == planning.plan(needs).digest and planning.list_missed_limits(feasible) == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("residency: [DE]", "residency: [FR]"), ("SmolLM2-135M-Instruct  ", "Llama-3.1-70B-Instruct  ")],
+)
+def test_best_effort_breaks_no_residency_and_needs_a_model_that_runs(change: tuple[str, str]) -> None:
+    with pytest.raises(PlanError):
+        planning.plan(write_needs(change), best_effort=True)
+
+
+def test_a_probe_without_the_load_stays_readable_and_keeps_its_form(home: Home) -> None:
+    old: dict[str, Any] = msgspec.to_builtins(replace(MACHINE, busy_share=None))
+    assert "busy_share" not in old
+    home.folder("measured")
+    write_json(home.machine_facts, msgspec.convert(old, MachineFacts))
+    assert cached_machine(home) == MACHINE
+
+
+@pytest.mark.enable_socket
+def test_up_without_arguments_starts_on_a_slow_machine(
+    home: Home, model_home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in model_home.folder("models").glob("*.gguf"):
+        home.model(path.stem).symlink_to(path.resolve())
+    try:
+        assert main(["up", "--detach", "--port", "0"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "The plan may miss these limits" in text and "assistant.ttft_p95_s 8.00 s" in text
+        assert "The machine was busy: other programs used 75% of its CPU time" in text
+        assert "".join(api.ask("Hello?", max_tokens=4))
+    finally:
+        api.down()
