@@ -95,7 +95,7 @@ def test_a_house_holds_what_its_tier_lets_it_hold(
     if not held:
         assert float(missed["letters.availability"].value or 0) < target
         assert any(
-            note.startswith(f"letters: availability {target:.6g} is more than one data") for note in option.notes
+            note.startswith(f"letters: availability {target:.6g} exceeds that of one data") for note in option.notes
         )
 
 
@@ -103,7 +103,7 @@ def test_more_than_a_region_gives_is_a_miss_with_its_reason(plan_of: Callable[..
     plan = plan_of("clinic", asked(0.99995, "cloud"))
     option = next(one for one in plan.options if one.name == "cloud-aws")
     assert "letters.availability" in {miss.constraint for miss in option.misses}
-    assert any("is more than one " in note and "a second region" in note for note in option.notes)
+    assert any("exceeds that of one " in note and "a second region" in note for note in option.notes)
 
 
 def test_a_promise_names_its_place(plan_of: Callable[..., Plan]) -> None:

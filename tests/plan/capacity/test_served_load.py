@@ -116,7 +116,7 @@ def test_limits_in_the_band_and_above_are_said(catalog: Catalog) -> None:
     assert calm.notes == ()
     slo = SLO(tpot_p95_s=0.02)
     near = predict_served_loads((pooled(catalog, demand(50.0, slo=slo), 2),), PlanProvenance())
-    assert any("support.tpot_p95_s limit 0.02 lies inside the band" in note for note in near.notes)
+    assert any("support.tpot_p95_s limit 0.02 is inside the interval" in note for note in near.notes)
     over = predict_served_loads((pooled(catalog, demand(100.0, slo=slo), 2),), PlanProvenance())
     assert any("above the limit 0.02" in note and "simulation" in note for note in over.notes)
 
@@ -148,4 +148,4 @@ def test_availability_is_judged_the_other_way_round() -> None:
     check_availability("w", RedundancyRequirement(9, 0), SLO(), misses, notes)
     (miss,) = misses
     assert (miss.constraint, miss.limit) == ("w.availability", 0.999) and miss.value == pytest.approx(0.995)
-    assert notes == ["at risk: w.availability limit 0.999 lies inside the band 0.9988 .. 1"]
+    assert notes == ["at risk: w.availability limit 0.999 is inside the interval 0.9988 .. 1"]

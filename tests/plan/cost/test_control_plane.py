@@ -84,7 +84,7 @@ def having(needs: Needs, *kinds: str) -> Needs:
 
 def paid(found: OperatingCosts) -> float:
     """Of the lines that name the platform's machines."""
-    return sum(term.sum for term in found.terms if "host of " in term.line or "platform's servers" in term.line)
+    return sum(term.sum for term in found.terms if "host of " in term.line or "control-plane servers" in term.line)
 
 
 # --- how many
@@ -173,7 +173,7 @@ def test_what_an_organisation_runs_already_is_kept_and_takes_nothing(
         ledger = PlanProvenance()
         lines = [term.line for term in run(made, ledger).terms if "host of " in term.line]
         assert [line.startswith(f"host of {', '.join(left)}: ") for line in lines] == ([True] if left else [])
-        assert not any("runs on a machine that is there" in said for said in ledger.assumptions)
+        assert not any("runs on an existing machine" in said for said in ledger.assumptions)
     assert paid(run(in_a_cloud(needs))) <= paid(run(in_a_cloud(needs_of("startup"))))
 
 
@@ -200,7 +200,7 @@ def test_a_small_platform_without_spare_shares_a_machine_and_says_so(
     needs, fleets, where = made(needs)
     roomy = tuple(fleet._replace(machine=fleet.machine._replace(cores=16)) for fleet in fleets)
     found = run((needs, roomy, where))
-    assert paid(found) == 0 and any("share a machine that answers" in note for note in found.notes)
+    assert paid(found) == 0 and any("share a machine that serves requests" in note for note in found.notes)
     seat = case((times(needs, 500.0), roomy, where)).seat
     assert seat is not None and not seat.is_shared and seat.cores > MAX_SHARED_CORES
     leaving = tuple(fleet._replace(machines=(1.0,) * 12 + (0.0,) * (len(fleet.machines) - 12)) for fleet in roomy)
@@ -248,7 +248,7 @@ def test_servers_of_a_house_are_bought_supported_powered_and_looked_after() -> N
     found, here = run(at_home(needs)), case(at_home(needs))
     bare, kept = here._replace(seat=None), list_stored_items(here)
     lines = {
-        term.line: term for term in found.terms if "small server" in term.line or "platform's servers" in term.line
+        term.line: term for term in found.terms if "small server" in term.line or "control-plane servers" in term.line
     }
     first = next(term for term in lines.values() if term.once and term.flow[0] > 0)
     assert first.sum == pytest.approx(2 * CATALOG.parts["platform.server"].typical)

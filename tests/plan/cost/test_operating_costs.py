@@ -180,7 +180,7 @@ def test_people_beyond_those_there_are_to_be_hired_and_it_is_said() -> None:
     found = run((few, fleets, where))
     kept, new = lines(found, "staff")
     assert "to hire" in new.line and new.sum > kept.sum
-    assert any("platform engineers more" in note for note in found.notes)
+    assert any("more platform engineers" in note for note in found.notes)
 
 
 def test_who_does_not_say_how_many_there_are_gets_one_line() -> None:
@@ -515,7 +515,7 @@ def test_who_may_rent_nothing_runs_the_gateway_on_what_there_is() -> None:
     ledger = PlanProvenance()
     bound = replace(needs, placement=replace(needs.placement, allow=("hosted-api",)))
     assert lines(run((bound, fleets, where), ledger), "platform") == []
-    assert any("runs on a machine that is there" in sentence for sentence in ledger.assumptions)
+    assert any("runs on an existing machine" in sentence for sentence in ledger.assumptions)
 
 
 def test_where_no_host_is_known_data_lie_with_the_provider_at_another_ones_price() -> None:
@@ -524,7 +524,7 @@ def test_where_no_host_is_known_data_lie_with_the_provider_at_another_ones_price
     ledger = PlanProvenance()
     found = run((nowhere, fleets, where), ledger)
     assert lines(found, "platform") == []
-    assert any("stands in" in sentence for sentence in ledger.assumptions)
+    assert any("the price of" in sentence for sentence in ledger.assumptions)
     assert lines(found, "storage", "data tickets") and lines(found, "egress") == []
 
 

@@ -10,8 +10,7 @@ from archwright.catalog.load import load_catalog
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.hardware_lifecycle import HardwarePurchase, price_lifecycle
-from archwright.plan.cost.prices import TB, AgedHardware, PriceBook, node_price
-from archwright.plan.options.option_builder import PoolWriter
+from archwright.plan.cost.prices import TB, AgedHardware, PriceBook, hour_price, node_price
 
 from ..fleet_samples import CLOUD, CLOUD_EU, HOSTED
 from .test_operating_costs import needs_of
@@ -75,7 +74,7 @@ def test_a_provider_without_a_price_takes_the_middle_of_the_others_with_the_wide
     price = quotes(ledger).storage(HOSTED, "object")
     band = ledger.driver_estimate(price.drivers[0])
     assert band.value == pytest.approx(0.02 / GB) and band.factor >= 1.6
-    assert ledger.assumptions == ("openai: no price of object storage in the catalog; gcp's stands in",)
+    assert ledger.assumptions == ("openai: the catalog has no price of object storage; the price of gcp is used",)
 
 
 # --- machines
@@ -92,7 +91,7 @@ def test_a_machines_price_is_one_fact_whoever_pays_for_it() -> None:
 def test_a_rented_machines_price_is_one_fact_whoever_pays_for_it() -> None:
     ledger = PlanProvenance()
     offer = next(one for one in CATALOG.offers if one.on_demand_usd_per_hour)
-    listed = PoolWriter(CATALOG, ledger).record_list_price(offer)
+    listed = hour_price(offer, CATALOG, ledger)
     (driver,) = quotes(ledger).offer(offer).drivers
     assert listed.basis == driver and ledger.driver_estimate(driver) == listed
 

@@ -131,7 +131,7 @@ def test_data_bound_to_two_places_are_why_an_option_is_spread(plan_of: Make) -> 
             data["residency"] = [place]
 
     notes = [note for option in plan_of("startup", apart).options for note in option.notes]
-    assert any(note.endswith("no region is inside what bounds the data of all workloads") for note in notes)
+    assert any(note.endswith("no region is inside the residency of all workloads' data") for note in notes)
 
 
 def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_said(plan_of: Make) -> None:

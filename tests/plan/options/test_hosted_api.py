@@ -258,7 +258,7 @@ def test_what_nobody_promises_is_said_at_risk(catalog: Catalog, needs_of: Read) 
     draft = drafts(catalog, needs_of("startup", limited(**slo))[0])["deepseek"]
     risks = [note.removeprefix(UNVERIFIED) for note in draft.notes if note.startswith(UNVERIFIED)]
     assert [note.split(":")[0] for note in risks] == [f"support-chat.{name} limit {at:g}" for name, at in slo.items()]
-    assert all("nobody promises the latency of deepseek" in note for note in risks[:3]) and draft.misses == ()
+    assert all("deepseek guarantees no latency" in note for note in risks[:3]) and draft.misses == ()
     assert all("`archwright bench URL`" in note for note in risks[:3])
     trusted = drafts(catalog, needs_of("startup", limited(availability=0.9996))[0])["deepseek"]
     assert [(miss.constraint, miss.value, miss.limit) for miss in trusted.misses] == [

@@ -33,7 +33,8 @@ def test_what_an_expired_price_would_save_is_said(catalog: Catalog) -> None:
     found = prefer_unexpired_prices(dated, made(catalog, "8x-b200", 600), catalog, francs)
     assert found.draft.fleets == dated.draft.fleets and not found.draft.misses
     assert found.draft.notes == (
-        "with 8x-b200, whose price has expired, it would cost 150 CHF less over the horizon: --accept-stale",
+        "an option with 8x-b200, whose price has expired, costs 150 CHF less over the horizon. "
+        "To accept the price, use --accept-stale",
     )
     assert prefer_unexpired_prices(dated, made(catalog, "8x-b200", 950), catalog, francs) == dated
 
@@ -50,7 +51,7 @@ def test_where_only_an_expired_price_would_do_it_is_what_is_missed(catalog: Cata
 def test_a_price_without_a_date_is_asked_for_first(catalog: Catalog) -> None:
     assert describe_undated_prices(made(catalog, "8x-h100", 1).draft) == ()
     (note,) = describe_undated_prices(made(catalog, "8x-mi300x", 1).draft)
-    assert note.startswith("quote first: the price of 8x-mi300x")
+    assert note.startswith("request a quote first: the price of 8x-mi300x")
 
 
 def test_a_house_is_planned_without_what_has_expired(plan_of: Make, catalog: Catalog) -> None:
@@ -63,4 +64,4 @@ def test_a_house_is_planned_without_what_has_expired(plan_of: Make, catalog: Cat
     assert option.feasible and set(option.models) >= {"assistant", "house-model", "downtime"}
     bought = {one.machine for one in option.purchases if one.kind == "bought"}
     assert bought and all(catalog.may_advise_buying(catalog.nodes[name]) for name in bought)
-    assert any(note.startswith("quote first") for note in option.notes)
+    assert any(note.startswith("request a quote first") for note in option.notes)

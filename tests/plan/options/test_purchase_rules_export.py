@@ -44,7 +44,7 @@ def test_where_it_stands_and_who_buys_it_count(catalog: Catalog, country: str, h
 
 def test_a_bar_is_a_sentence(catalog: Catalog) -> None:
     (miss,) = check_export_control(bought(catalog, "KP"), "KP").misses
-    assert describe_miss(miss) == "US export rules bar H100-SXM-80GB to KP (group E:1)"
+    assert describe_miss(miss) == "US export rules block H100-SXM-80GB in KP (group E:1)"
 
 
 def test_what_is_there_is_rented_or_small_is_not_asked(catalog: Catalog) -> None:

@@ -154,9 +154,7 @@ def test_a_limit_that_a_start_may_break_is_not_known_to_hold(plan_of: Make) -> N
         for limit in (0.05, (row.start_s + row.start_s_high) / 2, row.start_s_high + 1)
     )
     assert len(tight) == len(loose) == 1 and slack == []
-    assert tight[0].startswith(
-        f"{UNVERIFIED}risk.latency_p95_s limit 0.05: nobody promises the latency of {row.provider}"
-    )
+    assert tight[0].startswith(f"{UNVERIFIED}risk.latency_p95_s limit 0.05: {row.provider} guarantees no latency")
     assert tight[0].endswith(" to 120 is possible") and "latency_p95_s limit 75" in loose[0]
 
 
@@ -209,7 +207,7 @@ def test_nobody_promises_the_availability(plan_of: Make) -> None:
 
     some, most = (serverless(plan_of("startup", asked(share))) for share in (0.999, 0.9999))
     provider = some.provider
-    assert f"{UNVERIFIED}risk.availability limit 0.999: nobody promises the availability of {provider}" in some.notes
+    assert f"{UNVERIFIED}risk.availability limit 0.999: {provider} guarantees no availability" in some.notes
     assert some.feasible and not most.feasible
     assert [(miss.constraint, miss.value, miss.limit) for miss in most.misses] == [
         ("risk.availability", 0.9995, 0.9999)

@@ -1,7 +1,7 @@
-"""From dollars to the budget's currency, and from a draft's flows to an option judged against the budget.
+"""Convert cash flows from USD to the budget's currency, sum them per option, and check the budget's limits.
 
-Facts are priced in USD; the exchange rate is itself a fact (band: the last twelve months) on which every amount
-rests. All sums use the same samples of all facts (`monte_carlo`), so bands of dependent amounts come out right.
+The exchange rate is itself a fact with an interval (last twelve months), and every amount depends on it.
+Design: all sums use the same samples of all facts (`monte_carlo`), so intervals of dependent amounts are correct.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Budget, Placement
 from archwright.contract.plan import ConstraintViolation, CostCategory, CostLine, Option, Pool, Purchase
-from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, MonteCarloSampler, estimate_band
@@ -27,16 +26,23 @@ if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
 
 USD = "USD"
-# What machines still fetch at the end is in the total, but no money to buy with.
+# The resale value at the end is part of the total cost, but it reduces no capex.
 RECEIVED_CATEGORIES: frozenset[CostCategory] = frozenset({"residual"})
 AT_RISK = "at risk: "
-# A risk of which nobody knows whether it is one: it rests on no promise and no measurement.
+# A limit that no contract guarantees and no measurement confirms.
 UNVERIFIED = f"{AT_RISK}not known: "
 COST_LINE_BASIS = "cost.line"
 
 
+class Findings(NamedTuple):
+    """Violations and notes that checks append to."""
+
+    misses: list[ConstraintViolation]
+    notes: list[str]
+
+
 class OptionDraft(NamedTuple):
-    """An option before its costs are summed and judged. `terms` None: it has no price."""
+    """An option before its costs are summed and checked. `terms` None: the option has no price."""
 
     name: str
     placement: Placement
@@ -56,7 +62,7 @@ class OptionDraft(NamedTuple):
 
 
 class CostTotals(NamedTuple):
-    """What a draft costs in the budget's currency: over the horizon, per month (mean), and to buy."""
+    """Costs in the budget's currency: total over the horizon, mean per month, and purchases."""
 
     total_cost: Estimate
     cost_per_month: Estimate
@@ -64,7 +70,7 @@ class CostTotals(NamedTuple):
 
 
 def is_monthly(term: CashFlow) -> bool:
-    """Counts against the monthly limit: recurring spend without staff."""
+    """True if the term counts against the monthly limit: recurring cost without staff."""
     return not term.once and term.budgeted
 
 
@@ -73,7 +79,7 @@ def is_capex(term: CashFlow) -> bool:
 
 
 class BudgetConverter:
-    """Knows the budget and the exchange rate, and keeps the draws that all options share."""
+    """Prices drafts in the budget's currency with samples that all options share."""
 
     def __init__(self, budget: Budget, catalog: Catalog, ledger: PlanProvenance) -> None:
         self.budget = budget
@@ -85,28 +91,26 @@ class BudgetConverter:
     def _register_exchange_rate(self) -> Estimate:
         currency = self.budget.currency
         rate = self.catalog.exchange_rate(USD, currency)
-        basis = self.ledger.create_basis(
+        return self.ledger.create_driver(
+            rate,
             f"exchange.{USD}-{currency}".lower(),
             "quoted",
-            f"how many {currency} one {USD} buys",
-            formula="reference rate of the day; band: lowest and highest of the last 12 months",
+            f"{currency} per {USD}",
+            formula="reference rate of the day; interval: lowest and highest of the last 12 months",
             facts=(f"1 {USD} = {rate.value:.4f} {currency}", *((rate.basis,) if rate.basis else ())),
         )
-        held = replace(rate, basis=basis)
-        self.ledger.register_driver(held)
-        return held
 
     @property
     def exchange_rate(self) -> float:
         return self.exchange.value if self.exchange is not None else 1.0
 
     def list_drivers(self, term: CashFlow) -> tuple[str, ...]:
-        """Everything the term's amount in the budget's currency is proportional to."""
+        """Return the bases that the term's amount in the budget's currency is proportional to."""
         rate = () if self.exchange is None else (self.exchange.basis,)
         return (*sorted(set(term.drivers)), *rate)
 
     def sample_total(self, terms: Iterable[CashFlow]) -> Worlds:
-        """The sum of the terms over the horizon in every world, in the budget's currency."""
+        """Return the sum of the terms over the horizon in each sample, in the budget's currency."""
         flows: dict[tuple[str, ...], float] = {}
         for term in terms:
             drivers = self.list_drivers(term)
@@ -117,7 +121,7 @@ class BudgetConverter:
         return tuple(self.price_option(draft) for draft in drafts)
 
     def price_option(self, draft: OptionDraft) -> Option:
-        """The draft with its sums; over budget means not feasible, a limit inside the band means at risk."""
+        """Sum the draft's costs. Over budget: not feasible. A limit inside the interval: at risk."""
         misses, notes = list(draft.misses), list(draft.notes)
         sums: dict[str, Any] = dict.fromkeys(CostTotals._fields)
         if draft.terms is not None:
@@ -143,13 +147,13 @@ class BudgetConverter:
         if any(map(is_capex, terms)):
             capex = summed(filter(is_capex, terms), currency)
         else:
-            why = "nothing is bought: everything is rented or already there"
+            why = "no purchases: all machines are rented or owned already"
             capex = exact_estimate(0.0, currency, self.ledger.create_basis("capex.none", "formula", why))
         month = summed(filter(is_monthly, terms), f"{currency}/month", months)
         return CostTotals(summed(terms, currency), month, capex)
 
     def _cost_line(self, term: CashFlow) -> CostLine:
-        """A term in the budget's currency, with the band of its facts and of the exchange rate."""
+        """Convert a term to the budget's currency, with the interval of its facts and of the exchange rate."""
         by = 1 if term.once else self.budget.horizon_months
         unit = self.budget.currency if term.once else f"{self.budget.currency}/month"
         drivers, value = self.list_drivers(term), term.sum * self.exchange_rate / by
@@ -167,9 +171,9 @@ class BudgetConverter:
         return self.ledger.create_basis(
             f"{draft.name}.cost",
             "formula",
-            "recurring spend without staff, mean over the horizon with growth; the total counts every line",
-            formula=f"sum of the cost lines over {self.budget.horizon_months} months; band: 5 and 95 % of "
-            f"{SAMPLE_COUNT:,} joint draws of the facts",
+            "recurring cost without staff, mean over the horizon with growth; the total includes every line",
+            formula=f"sum of the cost lines over {self.budget.horizon_months} months; interval: 5 and 95 % of "
+            f"{SAMPLE_COUNT:,} joint samples of the facts",
             facts=tuple(dict.fromkeys(driver for term in terms for driver in self.list_drivers(term))),
         )
 
@@ -178,18 +182,18 @@ class BudgetConverter:
         return self.ledger.create_basis(
             COST_LINE_BASIS,
             "formula",
-            "a flow of money, proportional to each of the facts that the line names as its drivers",
+            "a cash flow that is proportional to each fact that the line names as a driver",
         )
 
 
 def check_limit(
     name: str, estimate: Estimate, limit: float | None, misses: list[ConstraintViolation], notes: list[str]
 ) -> None:
-    """A limit is judged on the value; inside the band above the value it is at risk."""
+    """Add a violation if the value is above the limit, or a risk note if only the interval is."""
     if limit is None:
         return
     if estimate.value > limit:
         misses.append(build_violation(name, estimate.value, limit))
     elif estimate.high > limit:
         low, high = format_number(estimate.low), format_number(estimate.high)
-        notes.append(f"{AT_RISK}{name} limit {format_number(limit)} lies inside the band {low} .. {high}")
+        notes.append(f"{AT_RISK}{name} limit {format_number(limit)} is inside the interval {low} .. {high}")

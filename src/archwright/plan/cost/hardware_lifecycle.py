@@ -1,7 +1,7 @@
-"""Hardware over a horizon: bought year by year as it is needed, again at the end of its economic life, sold at the end.
+"""Hardware over a horizon: purchases per year, renewal at the end of the economic life, resale at the end.
 
-What it sells for falls geometrically to the residual share at the end of its life: residual^(age / life). So a unit
-costs the more the earlier it is bought, whatever the horizon: nothing is gained by needing more.
+The resale value falls geometrically to the residual share at the end of the life: residual^(age / life). So an earlier
+purchase costs more, for every horizon, and a larger need never costs less.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from archwright.contract.plan import CostCategory
-from archwright.plan.accounting.cash_flow import CashFlow
+from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.cost.prices import AgedHardware, PriceBook, UnitPrice
+from archwright.plan.demand.forecast import MONTHS_PER_YEAR
 
-MONTHS_PER_YEAR = 12
 GPU_LIFE, SERVER_LIFE = "life.gpu", "life.server"
 
 
 class HardwarePurchase(NamedTuple):
-    """Hardware whose unit costs `price`; `units[m]` are needed in month m. `life` is a part of the catalog (years)."""
+    """Hardware with a unit price; `units[m]` are needed in month m. `life`: catalog part, in years."""
 
     line: str
     category: CostCategory
@@ -28,7 +28,7 @@ class HardwarePurchase(NamedTuple):
 
 
 class PurchaseCohort(NamedTuple):
-    """Units bought together; `renewal` of others."""
+    """Units bought together; `renewal`: they replace older units."""
 
     month: int
     units: float
@@ -36,7 +36,7 @@ class PurchaseCohort(NamedTuple):
 
 
 def price_lifecycle(quotes: PriceBook, what: HardwarePurchase, *, first_paid: bool = True) -> list[CashFlow]:
-    """The purchase (unless somebody else states it: `first_paid` False), renewals, and what is left at the end."""
+    """Return purchase, renewals and resale value. `first_paid` False: another line pays the first purchase."""
     life = max(1, round(MONTHS_PER_YEAR * quotes.lifetime_years(what.life)))
     months, cohorts = len(what.units), _build_cohorts(what, life)
     first, again, end = [0.0] * months, [0.0] * months, [0.0] * months
@@ -50,13 +50,19 @@ def price_lifecycle(quotes: PriceBook, what: HardwarePurchase, *, first_paid: bo
     if left:
         worth = quotes.residual_value(left)
         end[-1] = -what.price.usd * worth.usd
-        line = f"{what.line}, worth at the end"
+        line = f"{what.line}, resale value"
         terms.append(CashFlow(line, "residual", tuple(end), (*drivers, *worth.drivers), once=True))
     return [term for term in terms if term.sum]
 
 
+def price_monthly_charge(quotes: PriceBook, what: HardwarePurchase) -> CashFlow:
+    """Return the price as a monthly charge over the hardware's life, for sites that may buy nothing."""
+    usd = what.price.usd / (MONTHS_PER_YEAR * quotes.lifetime_years(what.life))
+    return make_varying_flow(what.line, what.category, [usd * count for count in what.units], what.price.drivers)
+
+
 def _build_cohorts(what: HardwarePurchase, life: int) -> list[PurchaseCohort]:
-    """At the start of each year what that year takes beyond what is there; each again when its life is over."""
+    """Buy the missing units at the start of each year, and renew each cohort at the end of its life."""
     months, found, there = len(what.units), list[PurchaseCohort](), 0.0
     for month in range(0, months, MONTHS_PER_YEAR):
         needed = max(what.units[month : month + MONTHS_PER_YEAR])
