@@ -61,14 +61,6 @@ class OptionDraft(NamedTuple):
     fleets: tuple[MachineFleet, ...] = ()
 
 
-class CostTotals(NamedTuple):
-    """Costs in the budget's currency: total over the horizon, mean per month, and purchases."""
-
-    total_cost: Estimate
-    cost_per_month: Estimate
-    capex: Estimate
-
-
 def is_monthly(term: CashFlow) -> bool:
     """True if the term counts against the monthly limit: recurring cost without staff."""
     return not term.once and term.budgeted
@@ -123,9 +115,9 @@ class BudgetConverter:
     def price_option(self, draft: OptionDraft) -> Option:
         """Sum the draft's costs. Over budget: not feasible. A limit inside the interval: at risk."""
         misses, notes = list(draft.misses), list(draft.notes)
-        sums: dict[str, Any] = dict.fromkeys(CostTotals._fields)
+        sums: dict[str, Any] = dict.fromkeys(("total_cost", "cost_per_month", "capex"))
         if draft.terms is not None:
-            sums = self._total_costs(draft, draft.terms)._asdict()
+            sums = self._total_costs(draft, draft.terms)
             check_limit("per_month", sums["cost_per_month"], self.budget.per_month, misses, notes)
             check_limit("capex", sums["capex"], self.budget.capex, misses, notes)
             months, rate = range(self.budget.horizon_months), self.exchange_rate
@@ -136,8 +128,16 @@ class BudgetConverter:
         lines = tuple(self._cost_line(term) for term in draft.terms or ())
         return Option(**judged, **sums, feasible=not misses, cost_lines=lines)
 
-    def _total_costs(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> CostTotals:
-        months, currency, basis = self.budget.horizon_months, self.budget.currency, self._sum_basis(draft, terms)
+    def _total_costs(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> dict[str, Any]:
+        months, currency = self.budget.horizon_months, self.budget.currency
+        basis = self.ledger.create_basis(
+            f"{draft.name}.cost",
+            "formula",
+            "recurring cost without staff, mean over the horizon with growth; the total includes every line",
+            formula=f"sum of the cost lines over {months} months; interval: 5 and 95 % of "
+            f"{SAMPLE_COUNT:,} joint samples of the facts",
+            facts=tuple(dict.fromkeys(driver for term in terms for driver in self.list_drivers(term))),
+        )
 
         def summed(chosen: Iterable[CashFlow], unit: str, by: float = 1.0) -> Estimate:
             found = tuple(chosen)
@@ -150,7 +150,7 @@ class BudgetConverter:
             why = "no purchases: all machines are rented or owned already"
             capex = exact_estimate(0.0, currency, self.ledger.create_basis("capex.none", "formula", why))
         month = summed(filter(is_monthly, terms), f"{currency}/month", months)
-        return CostTotals(summed(terms, currency), month, capex)
+        return {"total_cost": summed(terms, currency), "cost_per_month": month, "capex": capex}
 
     def _cost_line(self, term: CashFlow) -> CostLine:
         """Convert a term to the budget's currency, with the interval of its facts and of the exchange rate."""
@@ -165,16 +165,6 @@ class BudgetConverter:
             recurring_budget=term.budgeted,
             category=term.category,
             drivers=drivers,
-        )
-
-    def _sum_basis(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> str:
-        return self.ledger.create_basis(
-            f"{draft.name}.cost",
-            "formula",
-            "recurring cost without staff, mean over the horizon with growth; the total includes every line",
-            formula=f"sum of the cost lines over {self.budget.horizon_months} months; interval: 5 and 95 % of "
-            f"{SAMPLE_COUNT:,} joint samples of the facts",
-            facts=tuple(dict.fromkeys(driver for term in terms for driver in self.list_drivers(term))),
         )
 
     @cached_property

@@ -82,10 +82,7 @@ class PlanProvenance:
         return tuple(sorted(found)) or (basis,)
 
     def uncertainty_key(self, driver: str) -> tuple[object, ...]:
-        """Return a key that is equal for numbers with the same facts and relative widths. Raises KeyError.
-
-        Numbers with equal keys are wrong by the same factor.
-        """
+        """Return a key; numbers with equal keys have the same facts and the same relative error. Raises KeyError."""
         estimate = self._drivers[driver]
         if estimate.low <= 0 or estimate.low == estimate.high:
             return (driver,)

@@ -80,10 +80,7 @@ def _log_binomial_probability(total: int, down: int, machine: float) -> float:
 
 @functools.cache
 def count_spares(needed: int, target: float | None, machine: float = MACHINE_AVAILABILITY) -> int:
-    """Return the fewest spares that use at most half of the allowed downtime.
-
-    At least one spare for a target above 0.99; no spare without a target.
-    """
+    """Return the fewest spares for half of the allowed downtime: at least 1 above 0.99, 0 without a target."""
     if target is None:
         return 0
     least, goal = 1 if target > SPARE_REQUIRED_ABOVE else 0, 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - ROUNDING

@@ -85,10 +85,7 @@ def list_tasks(needs: Needs, catalog: Catalog) -> tuple[WorkloadTask, ...]:
 
 
 def select_serving_places(workload: Workload, needs: Needs, catalog: Catalog) -> dict[str, float]:
-    """Return the traffic shares that need their own region, by place; empty if one region may serve all traffic.
-
-    A round trip between continents must be too long for the workload's latency limits.
-    """
+    """Return traffic shares by place if round trips between places are too long for the limits; else nothing."""
     bounds, slo = collect_bounds(needs, workload), workload.slo
     tight = any(limit is not None and limit <= LATENCY_SENSITIVE_S for limit in (slo.ttft_p95_s, slo.latency_p95_s))
     inside = (
@@ -126,19 +123,14 @@ def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
     if task.workload.kind in TEXT_KINDS and task.demand is not None:
         found = select_open_models(task.demand, catalog)
     elif task.workload.kind == "embedding":
-        found = _select_embedding_models(task, catalog)
+        models, fixed = list_embedding_models(catalog), task.workload.model
+        named = (one for one in models if fixed is None or one.id.lower() == fixed.lower())
+        permitted = tuple(one for one in named if permits_licence(task.workload, one))
+        miss = build_violation(f"{task.name}.model", None, fixed or "an embedding model")
+        found = ModelCandidates(permitted, () if permitted else (miss,))
     else:
         return task._replace(models=(None,))
     return task._replace(models=found.models, misses=found.misses, notes=found.notes)
-
-
-def _select_embedding_models(task: WorkloadTask, catalog: Catalog) -> ModelCandidates:
-    models = tuple(model for model in list_embedding_models(catalog) if permits_licence(task.workload, model))
-    fixed = task.workload.model
-    if fixed is not None:
-        models = tuple(model for model in models if model.id.lower() == fixed.lower())
-    miss = build_violation(f"{task.name}.model", None, fixed or "an embedding model")
-    return ModelCandidates(models, () if models else (miss,))
 
 
 class SizingCache:

@@ -18,10 +18,7 @@ ROUNDING = 1e-6
 
 
 def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> tuple[int, Misses]:
-    """Return the fewest machines that keep the deadline in the busiest month.
-
-    If no count keeps it: the largest useful count, and a violation.
-    """
+    """Return the fewest machines for the deadline in the busiest month, else the most useful and a violation."""
     most = max(job.growth) * redone
     low, high = batch.least, max(batch.least, batch.most)
 

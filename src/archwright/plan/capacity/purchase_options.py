@@ -8,6 +8,7 @@ the best option for each machine alone is the best for all: the newsvendor rule,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -142,15 +143,15 @@ def select_purchase_mix(months: Sequence[RunningHours], prices: Sequence[HourlyP
 
 
 def _select_monthly_kinds(hours: tuple[float, ...], prices: dict[PurchaseKind, float]) -> tuple[PurchaseKind, ...]:
-    """Return the purchase kind of each month for one machine that runs `hours[m]`.
-
-    Dynamic programming by year, from the last year backwards.
-    """
+    """Return the purchase kind of each month for one machine that runs `hours[m]`, by dynamic programming per year."""
     years = [hours[first : first + YEAR] for first in range(0, len(hours), YEAR)]
     rest: list[tuple[float, tuple[PurchaseKind, ...]]] = [(0.0, ())]
     three = prices.get("commit-3y")
     for year in reversed(years):
-        kind, usd = _select_year_kind(year, prices)
+        kind, usd = KIND_BY_TERM[YEAR], prices.get("commit-1y", math.inf) * HOURS_PER_MONTH * YEAR
+        listed = sum(year) * prices["on-demand"]
+        if len(year) < YEAR or usd >= listed:
+            kind, usd = "on-demand", listed
         best = (usd + rest[0][0], (kind,) * len(year) + rest[0][1])
         # A commitment of three years needs three whole years; only the last year may be shorter.
         if three is not None and len(rest) >= 3 and len(rest[0][1]) + len(year) >= THREE_YEARS:
@@ -159,10 +160,3 @@ def _select_monthly_kinds(hours: tuple[float, ...], prices: dict[PurchaseKind, f
                 best = (usd, (KIND_BY_TERM[THREE_YEARS],) * THREE_YEARS + rest[2][1])
         rest.insert(0, best)
     return rest[0][1]
-
-
-def _select_year_kind(hours: tuple[float, ...], prices: dict[PurchaseKind, float]) -> tuple[PurchaseKind, float]:
-    listed, one = sum(hours) * prices["on-demand"], prices.get("commit-1y")
-    if one is not None and len(hours) == YEAR and one * HOURS_PER_MONTH * YEAR < listed:
-        return "commit-1y", one * HOURS_PER_MONTH * YEAR
-    return "on-demand", listed

@@ -25,8 +25,10 @@ def check_machine_quotas(fleets: Iterable[MachineFleet], catalog: Catalog) -> tu
     counts = Counter[tuple[str, str]]()
     for fleet in fleets:
         if fleet.purchase != "owned" and fleet.where.placement != "this-machine":
-            each = max(fleet.machine.accelerator_count, 1)
-            counts[fleet.where.provider, _select_quota(fleet, catalog)] += fleet.peak * each
+            own = PLACEMENT_QUOTAS.get(fleet.where.placement, f"quota.{fleet.where.provider}")
+            quota = own if own in catalog.parts else "quota.other"
+            quota = quota if fleet.machine.accelerator is not None else HOST_QUOTA
+            counts[fleet.where.provider, quota] += fleet.peak * max(fleet.machine.accelerator_count, 1)
     found = [_check_quota(provider, quota, float(count), catalog) for (provider, quota), count in counts.items()]
     return tuple(miss for misses, _ in found for miss in misses), tuple(note for _, notes in found for note in notes)
 
@@ -35,13 +37,6 @@ def check_token_quota(demand: Demand, provider: str, catalog: Catalog) -> tuple[
     """Check the tokens per second at the peak of the horizon, bought from one provider."""
     each = demand.input_tokens.mean + demand.output_tokens.mean
     return _check_quota(provider, TOKEN_QUOTA, demand.peak_at_horizon * each, catalog)
-
-
-def _select_quota(fleet: MachineFleet, catalog: Catalog) -> str:
-    if fleet.machine.accelerator is None:
-        return HOST_QUOTA
-    own = PLACEMENT_QUOTAS.get(fleet.where.placement, f"quota.{fleet.where.provider}")
-    return own if own in catalog.parts else "quota.other"
 
 
 def _check_quota(provider: str, part: str, count: float, catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:

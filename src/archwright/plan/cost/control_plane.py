@@ -70,10 +70,7 @@ class ControlPlaneSizer:
     def choose_hosting(
         self, place: Location, fleets: tuple[MachineFleet, ...], *, host: Offer | None
     ) -> ControlPlaneHosting | None:
-        """Choose machines at `place` or near it; None if no machine is needed or known.
-
-        `host`: rented machine of an option without own machines.
-        """
+        """Choose machines at or near `place`; None if none is needed or known. `host`: rented stand-in for machines."""
         if not self._demands or not self._parts or place.placement == "this-machine":
             return None
         cores = self._peak_cores("typical")

@@ -29,10 +29,9 @@ REFRESH_SUFFIX = "-refresh"
 
 
 class OptionContext(NamedTuple):
-    """The chosen machines and places of an option; the first place is the main one.
+    """The chosen machines and places of an option; `models`: open models by workload.
 
-    `models`: open models by workload. `host`: rented machine of the control plane if no machine of the option serves
-    requests. `seat`: the machines of the control plane.
+    `seat`: the machines of the control plane; `host`: rented for it because no machine of the option serves requests.
     """
 
     needs: Needs

@@ -278,7 +278,10 @@ def _price_shared_energy(case: OptionContext, kept: StoredItems, where: Location
             line = f"electricity of {what} in {where.region}"
             yield make_recurring_flow(line, "energy", usd, case.months, (*kwh.drivers, *one.drivers))
     if (seat := get_own_servers(case)) is not None and seat.where == where:
-        yield price_server_energy(case, seat, kwh)
+        one = case.quotes.part(SERVER_DRAW_PART)
+        flow = [count * one.usd * HOURS_PER_MONTH * kwh.usd for count in seat.counts]
+        line = f"electricity of control-plane servers in {where.region}"
+        yield make_varying_flow(line, "energy", flow, (*kwh.drivers, *one.drivers, seat.machines))
 
 
 def price_colocation(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> list[CashFlow]:
@@ -362,11 +365,3 @@ def get_own_servers(case: OptionContext) -> ControlPlaneHosting | None:
 
 def estimate_server_draw(case: OptionContext, count: float) -> Estimate:
     return case.catalog.parameter(SERVER_DRAW_PART).scaled(count, unit="kW")
-
-
-def price_server_energy(case: OptionContext, seat: ControlPlaneHosting, kwh: UnitPrice) -> CashFlow:
-    """Return the electricity cost; the servers are always on. `kwh`: USD per kWh, cooling included."""
-    one = case.quotes.part(SERVER_DRAW_PART)
-    flow = [count * one.usd * HOURS_PER_MONTH * kwh.usd for count in seat.counts]
-    line = f"electricity of control-plane servers in {seat.where.region}"
-    return make_varying_flow(line, "energy", flow, (*kwh.drivers, *one.drivers, seat.machines))

@@ -72,10 +72,7 @@ def _list_data_sets(case: OptionContext) -> Iterable[StoredItem]:
 
 
 def _list_model_files(case: OptionContext) -> Iterable[StoredItem]:
-    """Yield checkpoints (where training runs) and model files (where the model runs).
-
-    A registry or a provider may store model files instead.
-    """
+    """Yield checkpoints, and model files unless a registry or a provider stores them, where the work runs."""
     if not any(line.kind == "registry" for line in case.needs.existing):
         files = storage.list_model_files(case.needs, case.models, case.catalog)
         yield from _locate_at_runs(case, (kept for kept in files if not _has_provider_weights(case, kept.workload)))

@@ -65,8 +65,10 @@ class CloudPlanner:
             draft, found = OptionDraft(f"cloud-{provider}", "cloud", provider), self._select(provider)
             if len(found.picks) == len(self._tasks):
                 complete.append(provider)
-                variants = self._variants(provider, found)
-                yield min((self._build_option(draft, one, self._world.renter) for one in variants), key=_rank_by_cost)
+                variants = [
+                    self._build_option(draft, one, self._world.renter) for one in self._variants(provider, found)
+                ]
+                yield min(variants, key=lambda one: (len(one.draft.misses), sum(t.sum for t in one.draft.terms or ())))
                 continue
             draft = draft._replace(notes=self._describe_listed_regions(provider))
             yield self._build_option(draft, found, self._world.renter)
@@ -93,11 +95,7 @@ class CloudPlanner:
         return InstanceSelector(needs, self._catalog, self._world.sizer, region=region)
 
     def _variants(self, provider: str, found: InstanceSelection) -> tuple[InstanceSelection, ...]:
-        """Return the cheapest machines of every task, also without spot machines, and each in a single region.
-
-        Operating costs of a second region are known only for the complete option. More allowed purchase options add
-        variants and remove none.
-        """
+        """Return the cheapest machines, also without spot and per single region; more purchase options only add."""
         spots: list[dict[str, Any]] = [{}, {"spot": False}] if self._needs.placement.spot else [{}]
         variants = [found, *(self._select(provider, **spot) for spot in spots[1:])]
         regions = {pick.host.where.region for one in variants for pick in one.picks}
@@ -228,10 +226,6 @@ class CloudPlanner:
 def _make_placement_key(pick: InstanceChoice) -> tuple[object, ...]:
     kinds = tuple((tranche.kind, tranche.machines) for tranche in pick.tranches)
     return pick.host.where, pick.host.machine.id, get_model_id(pick.model), kinds
-
-
-def _rank_by_cost(built: BuiltOption) -> tuple[int, float]:
-    return len(built.draft.misses), sum(term.sum for term in built.draft.terms or ())
 
 
 def sort_main_first(part: OptionPart) -> tuple[Location, ...]:

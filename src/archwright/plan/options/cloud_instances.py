@@ -125,21 +125,17 @@ class InstanceSelector:
         found, demand = [], task.demand
         loads = LoadDurationCurve(demand) if demand is not None else None
         for model in task.models:
-            least = self._lowest_cost_bound(provider, task, model, loads) if loads is not None else (0, 1.0, 0.0)
-            if least is not None:
-                found.append((least, model))
+            if loads is None:
+                found.append(((0, 1.0, 0.0), model))
+                continue
+            # Near the users, else anywhere, in the order of `best_choice`.
+            for near in (True, False):
+                able = self._capable_machines(provider, task, (model,), near)
+                least = min((_bound_cost(one, loads) for one in able), default=None)
+                if least is not None and (least[0] == 0 or not near):
+                    found.append((least, model))
+                    break
         return sorted(found, key=lambda pair: (pair[0], get_model_id(pair[1])))
-
-    def _lowest_cost_bound(
-        self, provider: str, task: WorkloadTask, model: ModelSpec | None, loads: LoadDurationCurve
-    ) -> CostLowerBound | None:
-        """Return the bound near the users, else anywhere, in the order of `best_choice`."""
-        for near in (True, False):
-            able = self._capable_machines(provider, task, (model,), near)
-            least = min((_bound_cost(one, loads) for one in able), default=None)
-            if least is not None and (least[0] == 0 or not near):
-                return least
-        return None
 
     def _capable_machines(
         self, provider: str, task: WorkloadTask, models: ModelOptions, near: bool
@@ -155,10 +151,7 @@ class InstanceSelector:
         return self._carried[key]
 
     def best_choice(self, provider: str, task: WorkloadTask, models: ModelOptions) -> InstanceChoice | None:
-        """Return the cheapest machines with the fewest broken limits; None if no machine fits.
-
-        Machines far from the users are chosen only if they break fewer limits.
-        """
+        """Return the cheapest machines with the fewest broken limits, near the users if equal; None if none fits."""
         key = (provider, task.name, tuple(map(get_model_id, models)))
         if key not in self._known:
             pick = self._find_best(provider, task, models, near=True)

@@ -115,7 +115,7 @@ class HardwareScheduler:
         self, node: ServerSpec, used: Assignments, counts: tuple[int, ...], present: int
     ) -> str:
         """Register the number of bought machines, with the facts of the work that needs the most; return its basis."""
-        most = max(used, key=_rank_by_machines)
+        most = max(used, key=lambda one: (one.choice.most_machines, one.task.name))
         sized = most.sizing_result
         names = self._ledger.register_bases(sized.bases)
         figure = sized.requests_per_s if isinstance(sized, SteadyCapacity) else sized.machine_hours
@@ -233,11 +233,6 @@ def _compute_machines_used(assignments: Assignments, month: int, pace: Throughpu
             width += each.width
             hours += compute_machine_hours(sized, job, each.width)[month] / (pace(pace_per_h) * run.value)
     return max(peak, mean + width, hours / HOURS_PER_MONTH)
-
-
-def _rank_by_machines(assigned: TaskAssignment) -> tuple[float, str]:
-    choice = assigned.choice
-    return (max(max(choice.peak, default=0.0), max(choice.mean, default=0.0) + choice.width), assigned.task.name)
 
 
 def _build_fleet(

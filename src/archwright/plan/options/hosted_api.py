@@ -170,8 +170,11 @@ class HostedApiPlanner:
     def _cheapest_models(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
         """Return the model to buy, and the cheapest of known quality, which is bought if it costs about the same."""
 
+        last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
+
         def rank(model: HostedModel) -> tuple[bool, float, str]:
-            return self._is_withdrawn_early(model), self._model_monthly_usd(model, demand), model.id
+            ends = bool(model.deprecation_date) and date.fromisoformat(model.deprecation_date) < last
+            return ends, self._model_monthly_usd(model, demand), model.id
 
         model = min(pool, key=rank)
         quality = ((one, self._reported_quality(one, demand)) for one in pool)
@@ -202,10 +205,6 @@ class HostedApiPlanner:
             and (model.output_tokens is None or model.output_tokens >= demand.output_tokens.p95)
             and (fixed is None or model.id.lower() == fixed.lower())
         ]
-
-    def _is_withdrawn_early(self, model: HostedModel) -> bool:
-        last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
-        return bool(model.deprecation_date) and date.fromisoformat(model.deprecation_date) < last
 
     def _reported_quality(self, model: HostedModel, demand: Demand) -> dict[str, float | None]:
         """Return the model's own scores, else those of the open model with the same name."""

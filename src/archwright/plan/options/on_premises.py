@@ -35,7 +35,7 @@ from archwright.plan.options.option_builder import (
 )
 from archwright.plan.options.owned_hardware import Assignments, TaskAssignment
 from archwright.plan.solver.integer_program import IntegerProgram
-from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SolverLimits, prune_dominated
+from archwright.plan.solver.problem import AssignmentChoice, MipSolution, SolverLimits, prune_dominated
 from archwright.plan.violations import build_violation
 from archwright.sizing.hardware.machine import SteadyCapacity
 
@@ -76,14 +76,14 @@ class OnPremisesPlanner:
         self._years = tuple(year for year, span in enumerate(self._spans) for _ in span)
         self._central = tuple(task for task in tasks if not runs_at_sites(task))
         self._edge = world.plan_sites(tasks)
+        self._kinds = tuple(stock.kind for stock in self._site.stocks)
+        self._follows = {task.name: task.follows for task in self._central if task.follows is not None}
         self._models = {task.name: self._models_to_try(task) for task in tasks}
-
-    def _is_followed(self, task: WorkloadTask) -> bool:
-        return any(other.follows == task.name for other in self._tasks)
 
     def _models_to_try(self, task: WorkloadTask) -> ModelOptions:
         """For a followed or shared task, return only the models with the highest capacity on each machine type."""
-        if task.demand is None or not (self._is_followed(task) or self._site.owned_types):
+        followed = {other.follows for other in self._tasks}
+        if task.demand is None or not (task.name in followed or self._site.owned_types):
             return task.models
         kept = set[str]()
         for stock in self._site.stocks:
@@ -105,8 +105,11 @@ class OnPremisesPlanner:
 
     def _optimise_option(self, draft: OptionDraft, rented: Mapping[str, Iterable[TaskAssignment]]) -> BuiltOption:
         assembler, site_notes = self._world.assembler, tuple(self._site.notes)
-        if (outside := self._check_residency()) is not None:
-            return assembler.refuse(draft._replace(regions=()), outside, part=OptionPart(notes=site_notes))
+        for task in self._central:
+            bounds = collect_bounds(self._needs, task.workload)
+            if not is_country_inside(self._world.catalog, bounds, self._site.country):
+                miss = build_violation("residency", self._site.country, format_bounds(bounds))
+                return assembler.refuse(draft._replace(regions=()), miss, part=OptionPart(notes=site_notes))
         misses, assignments = list[ConstraintViolation](), list[TaskAssignment]()
         for task in self._central:
             found = [*self._on_site_assignments(task), *rented.get(task.name, ())]
@@ -131,9 +134,14 @@ class OnPremisesPlanner:
 
     def _solve_within_limits(self, draft: OptionDraft, assignments: Assignments) -> BuiltOption:
         """Solve, and tighten limits while other costs break one; without limits if none can be kept."""
-        kept = set(prune_dominated(tuple(each.choice for each in assignments), self._machine_kinds, self._follows))
+        kept = set(prune_dominated(tuple(each.choice for each in assignments), self._kinds, self._follows))
         assignments = tuple(each for each in assignments if each.choice in kept)
-        limits, last = self._initial_limits(), None
+        site, spent, last = self._needs.placement.site, sum(term.sum for term in self._edge.terms if term.once), None
+        limits = SolverLimits(
+            capex_usd=max(0.0, self._needs.budget.capex * self._world.usd - spent),
+            power_kw=site.power_kw if site is not None else None,
+            rack_units=site.rack_units if site is not None else None,
+        )
         for _ in range(MAX_ROUNDS):
             solution = self._solve(assignments, limits)
             if solution is None:
@@ -151,17 +159,9 @@ class OnPremisesPlanner:
             return self._world.assembler.refuse(draft, unequal, part=self._edge)
         return self._build_from_solution(draft, assignments, solution)
 
-    @property
-    def _machine_kinds(self) -> tuple[MachineSupply, ...]:
-        return tuple(stock.kind for stock in self._site.stocks)
-
-    @property
-    def _follows(self) -> dict[str, str]:
-        return {task.name: task.follows for task in self._central if task.follows is not None}
-
     def _solve(self, assignments: Assignments, limits: SolverLimits) -> MipSolution | None:
         choices = tuple(each.choice for each in assignments)
-        program = IntegerProgram(choices, self._machine_kinds, self._follows)
+        program = IntegerProgram(choices, self._kinds, self._follows)
         if any(choice.outside for choice in choices):
             program.require_hybrid()
             # The staff for rented machines that serve requests is the same for one workload as for all.
@@ -215,14 +215,6 @@ class OnPremisesPlanner:
             more = f"{peak:.3g} machines at the peak, not {max(assigned.choice.peak):.3g}"
             yield f"{task.name}: {named[0]} instead of {named[1]} needs {more}"
 
-    def _initial_limits(self) -> SolverLimits:
-        site, spent = self._needs.placement.site, sum(term.sum for term in self._edge.terms if term.once)
-        return SolverLimits(
-            capex_usd=max(0.0, self._needs.budget.capex * self._world.usd - spent),
-            power_kw=site.power_kw if site is not None else None,
-            rack_units=site.rack_units if site is not None else None,
-        )
-
     def _tighten_limits(
         self, limits: SolverLimits, draft: OptionDraft, assignments: Assignments, solution: MipSolution
     ) -> SolverLimits:
@@ -238,17 +230,11 @@ class OnPremisesPlanner:
         if budget.per_month is not None and (over := monthly - budget.per_month * usd) > 0:
             used = (assignments[one.choice].choice for one in solution.taken)
             counted = sum({choice.task: choice.usd_per_month for choice in used}.values())
-            kinds = zip(self._machine_kinds, solution.machines, strict=True)
+            kinds = zip(self._kinds, solution.machines, strict=True)
             counted += sum(kind.sum_over_years(kind.usd_per_month, counts) for kind, counts in kinds)
             least = min(counted, limits.usd_per_month or counted)
             limits = limits._replace(usd_per_month=least - over * TIGHTENING_MARGIN)
         return limits
-
-    def _check_residency(self) -> ConstraintViolation | None:
-        every = (collect_bounds(self._needs, task.workload) for task in self._central)
-        outside = (one for one in every if not is_country_inside(self._world.catalog, one, self._site.country))
-        bounds = next(outside, None)
-        return None if bounds is None else build_violation("residency", self._site.country, format_bounds(bounds))
 
     def _is_near_task(self, task: WorkloadTask) -> bool:
         """True if the site is inside the place that must serve the task."""
@@ -258,7 +244,7 @@ class OnPremisesPlanner:
     def _on_site_assignments(self, task: WorkloadTask) -> list[TaskAssignment]:
         if not self._is_near_task(task):
             return []
-        followed = task.follows is not None or any(other.follows == task.name for other in self._central)
+        followed = task.follows is not None or task.name in self._follows.values()
         found = self._site.list_assignments(task, self._models_for(task), followed=followed)
         return owned.add_shared_spares(found, self._site.owned_types)
 
@@ -269,7 +255,7 @@ class OnPremisesPlanner:
         """Yield rented machines for work that may leave the site: for the whole load, or for the load above a base."""
         if self._uses_private_data(task):
             return
-        followed = any(other.follows == task.name for other in self._central)
+        followed = task.name in self._follows.values()
         models, separate = self._models_for(task), task.follows is not None or followed
         for group in [(model,) for model in models] if separate else [models]:
             pick = self._world.renter.best_choice(provider, task, group)

@@ -260,10 +260,8 @@ def build_steady_choice(
 
 
 def add_shared_spares(assignments: list[TaskAssignment], owned: frozenset[str]) -> list[TaskAssignment]:
-    """Add the spares for loads that machine types may share; they back the machines of all these types.
-
-    A shared load needs at most the machines of the type that alone needs the most, plus one of each other type.
-    """
+    """Add the spares for loads that machine types may share; they back the machines of all these types."""
+    # A shared load needs at most the machines of the type that alone needs the most, plus one of each other type.
     found, most = list[TaskAssignment](), dict[tuple[str, str, str], list[int]]()
     for each in assignments:
         if each.choice.machine in owned and each.choice.peak:
@@ -308,8 +306,7 @@ def _select_strongest_models(assignments: list[TaskAssignment]) -> list[TaskAssi
     def rank(assigned: TaskAssignment) -> tuple[int, float, float, float]:
         choice = assigned.choice
         size = float(assigned.model.parameters) if assigned.model is not None else 0.0
-        taken = max(max(choice.peak, default=0.0), max(choice.mean, default=0.0) + choice.width)
-        return (count_broken_limits(assigned), taken, max(choice.hours, default=0.0), size)
+        return (count_broken_limits(assigned), choice.most_machines, max(choice.hours, default=0.0), size)
 
     best: dict[str | None, TaskAssignment] = {}
     for each in assignments:

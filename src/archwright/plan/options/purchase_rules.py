@@ -75,10 +75,7 @@ BITS_PATTERN = re.compile(r"\d+")
 
 
 def check_export_control(draft: OptionDraft, headquarters: str) -> OptionDraft:
-    """Check bought devices against the rules for their country and for the organisation's country.
-
-    Rented machines are not exported.
-    """
+    """Check bought devices by their country and the organisation's country; rented machines are not exported."""
     notes, misses = dict[str, None](), dict[ConstraintViolation, None]()
     for fleet in draft.fleets:
         device = fleet.machine.accelerator

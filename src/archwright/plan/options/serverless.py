@@ -135,16 +135,22 @@ class ServerlessPlanner:
         self, task: WorkloadTask, models: ModelOptions, worker: ServerlessWorker
     ) -> Iterable[tuple[InstanceChoice, ServerlessWorker, WorkerUsage]]:
         sizer, row = self._world.sizer, worker.row
+        found = list[tuple[tuple[ModelSpec | None, SteadyCapacity | None, BatchWork | None], WorkerUsage, Misses]]()
         for demand, model, steady in sizer.list_steady(task, models, worker.host):
             usage = estimate_worker_usage(demand, steady, row)
-            if usage.coldest > MAX_COLD_SHARE and breaks_latency_limit(task.workload.slo, steady, row):
+            breaks = any(row.start_s + warm > limit for _, limit, warm in _list_start_limits(task.workload.slo, steady))
+            if usage.coldest > MAX_COLD_SHARE and breaks:
                 usage = estimate_worker_usage(demand, steady, row, warm=True)
-            yield _pick_worker(task, worker, (model, steady, None), usage, steady.misses), worker, usage
+            found.append(((model, steady, None), usage, steady.misses))
         for job, model, batch in sizer.list_batch(task, models, worker.host):
             width, late = count_job_machines(batch, job)
             hours = compute_machine_hours(batch, job, width)
             usage = WorkerUsage(tuple(hour / HOURS_PER_MONTH for hour in hours), width, 0.0, 0.0)
-            yield _pick_worker(task, worker, (model, None, batch), usage, (*batch.misses, *late)), worker, usage
+            found.append(((model, None, batch), usage, (*batch.misses, *late)))
+        for sized, usage, misses in found:
+            usd = tuple(count * HOURS_PER_MONTH * SECONDS_PER_HOUR * row.usd_per_second for count in usage.workers)
+            tranche = PurchaseTranche("per-second", usage.workers, usd, usage.peak)
+            yield InstanceChoice(task, worker.host, *sized, (tranche,), usage.peak, 0, misses), worker, usage
 
     def _write_part(
         self, task: WorkloadTask, pick: InstanceChoice, worker: ServerlessWorker, usage: WorkerUsage
@@ -166,18 +172,6 @@ class ServerlessPlanner:
         paid = CashFlow(line, "compute", pick.tranches[0].usd, drivers, machines_of=(task.workload.name,))
         notes = (*part.notes, *level.notes, *_describe_cold_starts(pick, row, usage))
         return part._replace(terms=(paid,), misses=(*part.misses, *level.misses), notes=notes)
-
-
-def _pick_worker(
-    task: WorkloadTask,
-    worker: ServerlessWorker,
-    sized: tuple[ModelSpec | None, SteadyCapacity | None, BatchWork | None],
-    usage: WorkerUsage,
-    misses: Misses,
-) -> InstanceChoice:
-    usd = tuple(count * HOURS_PER_MONTH * SECONDS_PER_HOUR * worker.row.usd_per_second for count in usage.workers)
-    tranche = PurchaseTranche("per-second", usage.workers, usd, usage.peak)
-    return InstanceChoice(task, worker.host, *sized, (tranche,), usage.peak, 0, misses)
 
 
 def estimate_worker_usage(
@@ -213,10 +207,6 @@ def compute_cold_start_share(rate: float, start_s: float, stay_s: float) -> floa
 def compute_warm_idle_s(rate: float, start_s: float) -> float:
     """Return the time s that a worker must stay so that a share MAX_COLD_SHARE of requests waits for a start."""
     return math.log((1 + rate * start_s * (1 - MAX_COLD_SHARE)) / MAX_COLD_SHARE) / rate
-
-
-def breaks_latency_limit(slo: SLO, steady: SteadyCapacity, row: ServerlessPrice) -> bool:
-    return any(row.start_s + warm > limit for _, limit, warm in _list_start_limits(slo, steady))
 
 
 def _list_start_limits(slo: SLO, steady: SteadyCapacity) -> Iterable[tuple[str, float, float]]:

@@ -135,18 +135,18 @@ class IntegerProgram:
         gone = set[int]()
         for some in (*([z] for z, _ in self._groups), *types.values(), *([number] for number in self._used.values())):
             # By duality, each of them costs at least the smallest reduced cost more. Solve only if that is not enough.
-            surely = least + min(duals[number] for number in some) > most
-            if not gone.issuperset(some) and (surely or self._exceeds_cost(some, most)):
+            if gone.issuperset(some):
+                continue
+            exceeds = least + min(duals[number] for number in some) > most
+            if not exceeds:
+                self._add_row(dict.fromkeys(some, 1.0), math.inf, 1.0)
+                relaxed, last = self._solve_relaxation(), self._solver.getNumRow() - 1
+                self._solver.deleteRows(1, [last])
+                exceeds = relaxed is None or relaxed > most
+            if exceeds:
                 self._set_upper_bounds(some, 0.0)
                 gone.update(some)
         self._solver.setSolution(solution)
-
-    def _exceeds_cost(self, some: list[int], most: float) -> bool:
-        """True if every solution that uses one of these costs more than `most`."""
-        self._add_row(dict.fromkeys(some, 1.0), math.inf, 1.0)
-        least, last = self._solve_relaxation(), self._solver.getNumRow() - 1
-        self._solver.deleteRows(1, [last])
-        return least is None or least > most
 
     def _solve_relaxation(self) -> float | None:
         """Return the minimum cost with fractional machines; None if there is no solution."""

@@ -36,6 +36,10 @@ class AssignmentChoice(NamedTuple):
     parts: int = 1
     outside: str = ""
 
+    @property
+    def most_machines(self) -> float:
+        return max(max(self.peak, default=0.0), max(self.mean, default=0.0) + self.width)
+
 
 Choices = tuple[AssignmentChoice, ...]
 
@@ -77,10 +81,7 @@ class SolverLimits(NamedTuple):
 
 
 class SelectedChoice(NamedTuple):
-    """A choice by its index. If its task is shared, one value per year: its share and its reserved machines.
-
-    Reserved machines include spares.
-    """
+    """A choice by its index. If its task is shared, per year: its share, and reserved machines with spares."""
 
     choice: int
     shares: tuple[float, ...] = ()
