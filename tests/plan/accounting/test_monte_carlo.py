@@ -39,7 +39,9 @@ def test_a_band_that_reaches_zero_is_normal_on_each_side(low: float, value: floa
     assert (around.low, around.high) == pytest.approx((low, high), abs=0.02 * (high - low))
 
 
-def test_what_is_certain_or_nothing_does_not_move() -> None:
+def test_a_certain_fact_and_a_zero_do_not_vary_and_an_unknown_fact_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        draws().sample_driver("nobody")
     assert set(draws(exact_estimate(3, "", "f")).sample_driver("f")) == {1.0}
     assert set(draws(estimate(-1, 0, 1)).sample_driver("f")) == {1.0}
 
@@ -68,11 +70,6 @@ def test_the_draws_of_a_fact_depend_on_its_name_alone() -> None:
     among.sample_product(("b",))
     assert (alone.sample_driver("a") == among.sample_driver("a")).all()
     assert not (among.sample_driver("a") == among.sample_driver("b")).all()
-
-
-def test_a_fact_nobody_keeps_is_an_error() -> None:
-    with pytest.raises(KeyError):
-        draws().sample_driver("nobody")
 
 
 def test_the_band_leaves_five_percent_on_each_side_and_holds_its_value() -> None:

@@ -1,4 +1,4 @@
-"""Spares and the promise they keep."""
+"""Spares, availability of machines and of their site."""
 
 from __future__ import annotations
 
@@ -41,27 +41,16 @@ def test_a_promise_out_of_reach_stops_somewhere() -> None:
     assert count_spares(100, 1 - 1e-16, machine=0.2) == MAX_SPARES
 
 
-@pytest.mark.parametrize("needed", [1, 2, 5, 40])
-def test_half_of_what_may_be_down_is_left_to_the_place(needed: int) -> None:
-    """So a place that is down no longer than that breaks no target, whatever the machines are."""
-    for target in (0.9, 0.98, 0.99, 0.995, 0.999, 0.9999):
-        place = FailureDomain("a place", exact_estimate(1 - (1 - target) / 2, "share"), "another")
-        assert (
-            RedundancyRequirement(needed, count_spares(needed, target), place).estimate_availability().value >= target
-        )
+SITE = FailureDomain("one site", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
 
 
-def test_no_spare_makes_a_place_better_than_it_is() -> None:
-    place = FailureDomain("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
-    up = RedundancyRequirement(3, 2, place)
+def test_no_spare_makes_a_site_better_than_it_is() -> None:
+    up, alone = RedundancyRequirement(3, 2, SITE), RedundancyRequirement(3, 2)
     assert up.estimate_availability().value == pytest.approx(0.9998 * compute_availability(3, 2))
     assert up.estimate_availability().low == pytest.approx(0.997 * compute_availability(3, 2, 0.98))
-    assert (
-        up.is_limited_by_place(0.9999)
-        and not up.is_limited_by_place(0.9998 - 1e-9)
-        and not RedundancyRequirement(3, 2).is_limited_by_place(1 - 1e-12)
-    )
-    assert RedundancyRequirement(3, 2).estimate_availability().value == compute_availability(3, 2)
+    assert up.is_limited_by_place(0.9999) and not up.is_limited_by_place(0.9998 - 1e-9)
+    assert not alone.is_limited_by_place(1 - 1e-12)
+    assert alone.estimate_availability().value == compute_availability(3, 2)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +83,8 @@ def test_a_house_holds_what_its_tier_lets_it_hold(
     assert ("letters.availability" not in missed) is held, option.misses
     if not held:
         assert float(missed["letters.availability"].value or 0) < target
-        assert any(
-            note.startswith(f"letters: availability {target:.6g} exceeds that of one data") for note in option.notes
-        )
+        note = f"letters: availability {target:.6g} exceeds that of one data"
+        assert any(text.startswith(note) for text in option.notes)
 
 
 def test_more_than_a_region_gives_is_a_miss_with_its_reason(plan_of: Callable[..., Plan]) -> None:
@@ -122,10 +110,13 @@ def test_what_stops_a_plant_stops_who_asks_there(plan_of: Callable[..., Plan]) -
 
 
 @pytest.mark.parametrize("needed", [1, 2, 5, 40])
-def test_a_target_is_held_by_the_fewest_spares_whatever_it_is(needed: int) -> None:
-    spares = [count_spares(needed, target) for target in (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)]
+def test_the_fewest_spares_keep_a_target_at_a_site_that_uses_the_other_half_of_the_downtime(needed: int) -> None:
+    targets = (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)
+    spares = [count_spares(needed, target) for target in targets]
     assert spares == sorted(spares)
-    for target, spare in zip((0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999), spares, strict=True):
+    for target, spare in zip(targets, spares, strict=True):
+        site = FailureDomain("a site", exact_estimate(1 - (1 - target) / 2, "share"), "another")
+        assert target < 0.9 or RedundancyRequirement(needed, spare, site).estimate_availability().value >= target
         assert compute_availability(needed, spare) >= target
         goal = 1 - (1 - target) * MACHINE_DOWNTIME_SHARE
         assert spare == (1 if target > SPARE_REQUIRED_ABOVE else 0) or compute_availability(needed, spare - 1) < goal
@@ -139,16 +130,15 @@ def test_machines_of_two_types_that_do_the_same_hold_as_often_as_those_of_one(ne
 
 
 def test_what_is_lost_with_a_large_machine_counts_as_what_it_carries() -> None:
-    """Of one that carries all and two with half each, the small ones may fail together, or the large one alone."""
+    """With one machine for all of the load and two for half of it, both small ones or the large one may fail."""
     up = 0.995
     assert compute_shared_availability(((1, 1.0), (2, 0.5)), up) == pytest.approx(up + (1 - up) * up**2)
     assert compute_shared_availability(((1, 1.0), (0, 0.5)), up) == pytest.approx(up)
 
 
 def test_a_load_that_is_shared_is_up_as_its_worst_year_and_its_place_let_it() -> None:
-    place = FailureDomain("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
     good, bad = ((2, 0.5), (2, 0.5)), ((2, 0.5), (1, 0.5))
-    up = RedundancyRequirement(2, 1, place, (good, bad, good))
+    up = RedundancyRequirement(2, 1, SITE, (good, bad, good))
     assert compute_shared_availability(bad) < compute_shared_availability(good)
     assert up.estimate_availability().value == pytest.approx(0.9998 * compute_shared_availability(bad))
     assert up.estimate_availability().low == pytest.approx(0.997 * compute_shared_availability(bad, 0.98))

@@ -1,4 +1,4 @@
-"""Places that hold places."""
+"""Data residency: places inside other places, bounds of data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of models that cost the same the better one; known quality before unknown where it costs about as much."""
+"""Quality in model selection: the better model at equal cost, known quality at about equal cost."""
 
 from __future__ import annotations
 
