@@ -65,21 +65,18 @@ ServedLoad = LocalLoad | PooledLoad | NonTextLoad | BatchLoad
 
 def list_load_specs(served: tuple[ServedLoad, ...]) -> tuple[LoadSpec, ...]:
     """Return the text traffic that `bench` can generate; pools that share a workload get one load."""
-    found, whole = list[LoadSpec](), dict[str, LoadSpec]()
+    found, shared = list[LoadSpec](), dict[str, LoadSpec]()
     for one in served:
         if isinstance(one, PooledLoad) and one.part < 1:
-            load, before = one.spec.load, whole.get(one.spec.load.workload)
-            rate, inside = (before.requests_per_second, before.concurrency) if before is not None else (0.0, 0)
-            both = replace(
-                load,
-                requests_per_second=rate + load.requests_per_second,
-                concurrency=inside + load.concurrency,
-                peak_s=min(load.peak_s, before.peak_s if before is not None else load.peak_s),
-            )
-            whole[load.workload] = both
+            load = one.spec.load
+            if (other := shared.get(load.workload)) is not None:
+                rate = other.requests_per_second + load.requests_per_second
+                inside, peak_s = other.concurrency + load.concurrency, min(load.peak_s, other.peak_s)
+                load = replace(load, requests_per_second=rate, concurrency=inside, peak_s=peak_s)
+            shared[load.workload] = load
         elif isinstance(one, (LocalLoad, PooledLoad)):
             found.append(one.spec.load)
-    return (*found, *whole.values())
+    return (*found, *shared.values())
 
 
 def predict_load(served: LocalLoad | PooledLoad) -> ServingPrediction | PoolPrediction:

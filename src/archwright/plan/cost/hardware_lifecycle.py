@@ -27,26 +27,22 @@ class HardwarePurchase(NamedTuple):
     life: str
 
 
-class PurchaseCohort(NamedTuple):
-    """Units bought together; `renewal`: they replace older units."""
-
-    month: int
-    units: float
-    renewal: bool
-
-
 def price_lifecycle(quotes: PriceBook, what: HardwarePurchase, *, first_paid: bool = True) -> list[CashFlow]:
     """Return purchase, renewals and resale value. `first_paid` False: another line pays the first purchase."""
     life = max(1, round(MONTHS_PER_YEAR * quotes.lifetime_years(what.life)))
-    months, cohorts = len(what.units), _build_cohorts(what, life)
+    months, present, left = len(what.units), 0.0, list[AgedHardware]()
     first, again, end = [0.0] * months, [0.0] * months, [0.0] * months
-    for one in cohorts:
-        (again if one.renewal else first)[one.month] += one.units * what.price.usd
+    # The missing units are bought at the start of each year, and renewed at the end of their life.
+    for month in range(0, months, MONTHS_PER_YEAR):
+        needed = max(what.units[month : month + MONTHS_PER_YEAR])
+        for at in range(month, months, life) if needed > present else ():
+            (again if at > month else first)[at] += (needed - present) * what.price.usd
+            left += [AgedHardware(needed - present, months - at, life)] if at + life >= months else []
+        present = max(needed, present)
     drivers, terms = what.price.drivers, list[CashFlow]()
     if first_paid:
         terms.append(CashFlow(what.line, what.category, tuple(first), drivers, once=True))
     terms.append(CashFlow(f"{what.line}, renewed", "refresh", tuple(again), drivers, once=True))
-    left = [AgedHardware(one.units, months - one.month, life) for one in cohorts if one.month + life >= months]
     if left:
         worth = quotes.residual_value(left)
         end[-1] = -what.price.usd * worth.usd
@@ -59,14 +55,3 @@ def price_monthly_charge(quotes: PriceBook, what: HardwarePurchase) -> CashFlow:
     """Return the price as a monthly charge over the hardware's life, for sites that may buy nothing."""
     usd = what.price.usd / (MONTHS_PER_YEAR * quotes.lifetime_years(what.life))
     return make_varying_flow(what.line, what.category, [usd * count for count in what.units], what.price.drivers)
-
-
-def _build_cohorts(what: HardwarePurchase, life: int) -> list[PurchaseCohort]:
-    """Buy the missing units at the start of each year, and renew each cohort at the end of its life."""
-    months, found, there = len(what.units), list[PurchaseCohort](), 0.0
-    for month in range(0, months, MONTHS_PER_YEAR):
-        needed = max(what.units[month : month + MONTHS_PER_YEAR])
-        if needed > there:
-            found += [PurchaseCohort(at, needed - there, at > month) for at in range(month, months, life)]
-            there = needed
-    return found

@@ -29,13 +29,6 @@ STORAGE_ROWS = {"object": ("object", 1.0), "archive": ("object", 0.0), "block": 
 ASSUMED_SOURCES = ("assumed", "counted", "recalled")
 
 
-class VolumePriceTier(NamedTuple):
-    """A price per byte that applies from `start` bytes per month."""
-
-    start: float
-    usd_per_byte: float
-
-
 class AgedHardware(NamedTuple):
     """Units of hardware, `age` of `life` months old."""
 
@@ -45,17 +38,17 @@ class AgedHardware(NamedTuple):
 
 
 class EgressPriceList(NamedTuple):
-    """A price list of traffic; `drivers`: the bases that costs are proportional to; `factor`: for the region."""
+    """A price list of traffic: `steps` of (first byte per month, USD per byte), and the region's `factor`."""
 
-    steps: tuple[VolumePriceTier, ...]
+    steps: tuple[tuple[float, float], ...]
     drivers: tuple[str, ...]
     factor: float
 
     def cost_usd(self, amount: float) -> float:
         """Return the cost of `amount` bytes per month: each step has its price; bytes below the first are free."""
-        ends = [*(step.start for step in self.steps[1:]), float("inf")]
+        ends = [*(start for start, _ in self.steps[1:]), float("inf")]
         steps = zip(self.steps, ends, strict=True)
-        return self.factor * sum(step.usd_per_byte * max(0.0, min(amount, end) - step.start) for step, end in steps)
+        return self.factor * sum(usd * max(0.0, min(amount, end) - start) for (start, usd), end in steps)
 
 
 class UnitPrice(NamedTuple):
@@ -141,7 +134,7 @@ class PriceBook:
         )
         first = next((row for row in rows if row.usd_per_byte), rows[0])
         price = self._byte_price(where, first, f"egress.{where.provider}", "traffic to the internet", stand_in=stand_in)
-        steps = tuple(VolumePriceTier(row.from_bytes, row.usd_per_byte) for row in rows)
+        steps = tuple((row.from_bytes, row.usd_per_byte) for row in rows)
         return EgressPriceList(steps, price.drivers, price.usd / first.usd_per_byte if first.usd_per_byte else 1.0)
 
     def between_regions(self, where: Location) -> UnitPrice:

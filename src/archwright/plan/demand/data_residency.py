@@ -107,12 +107,8 @@ def is_place_inside(catalog: Catalog, bounds: ResidencyBounds, place: str) -> bo
 SHARE_DIGITS = 9
 
 
-class ProximityRank(NamedTuple):
-    """Rank of a place; a smaller rank is nearer."""
-
-    traffic_elsewhere: float
-    abroad: bool
-    outside_groups: bool
+# Traffic from elsewhere, another country, another group of countries; a smaller rank is nearer.
+ProximityRank = tuple[float, bool, bool]
 
 
 def rank_proximity(needs: Needs, catalog: Catalog, country: str) -> ProximityRank:
@@ -120,11 +116,8 @@ def rank_proximity(needs: Needs, catalog: Catalog, country: str) -> ProximityRan
     elsewhere, home = 0.0, needs.organisation.country
     for workload in needs.workloads:
         elsewhere += sum(share for place, share in workload.regions.items() if not catalog.is_inside(country, place))
-    return ProximityRank(
-        traffic_elsewhere=round(elsewhere, SHARE_DIGITS),
-        abroad=country != home,
-        outside_groups=not _list_country_groups(catalog, country) & _list_country_groups(catalog, home),
-    )
+    shared = _list_country_groups(catalog, country) & _list_country_groups(catalog, home)
+    return round(elsewhere, SHARE_DIGITS), country != home, not shared
 
 
 def list_user_places(needs: Needs, workload: Workload) -> tuple[str, ...]:

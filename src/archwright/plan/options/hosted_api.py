@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import BAND, HostedModel
@@ -18,7 +17,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TEXT_KINDS
 from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import USD, OptionDraft
-from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
+from archwright.plan.accounting.cash_flow import make_varying_flow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import WorkloadTask
@@ -41,13 +40,6 @@ COUNTRY_GROUPS = ("EEA", "APAC")
 DAYS_PER_MONTH = 365.25 / MONTHS_PER_YEAR
 
 
-class TokenPurchase(NamedTuple):
-    term: CashFlow | None
-    model: str | None
-    misses: Misses
-    notes: tuple[str, ...]
-
-
 class HostedApiPlanner:
     def __init__(
         self, world: PlanningContext, ledger: PlanProvenance, tasks: tuple[WorkloadTask, ...], now: datetime
@@ -68,16 +60,14 @@ class HostedApiPlanner:
             yield self._build_option(provider, others)
 
     def _build_option(self, provider: str, others: InstanceSelection) -> BuiltOption:
-        hosted = [self._choose_model(provider, task.demand) for task in self._text if task.demand is not None]
-        priced = tuple(part.term for part in hosted if part.term is not None)
-        models = {task.workload.name: p.model for task, p in zip(self._text, hosted, strict=True) if p.model}
-        places, misses = self._processing_places(provider, tuple(models.values()))
+        hosted = join_parts(self._choose_model(provider, task.demand) for task in self._text if task.demand is not None)
+        places, misses = self._processing_places(provider, tuple(hosted.models.values()))
         rented = join_parts(self._world.writer.write_rented(pick) for pick in others.picks)
-        part = join_parts([OptionPart(terms=priced, models=models), rented])
+        part = join_parts([hosted, rented])
         home = next((place for place in places if place in self._catalog.countries), self._needs.organisation.country)
         where = (Location("hosted-api", provider, places[0] if places else "", home),)
         regions = dict.fromkeys([*places, *self._rented_countries(part, where)]) if places else ()
-        misses = (*(miss for one in hosted for miss in one.misses), *misses, *others.misses)
+        misses = (*hosted.misses, *misses, *others.misses)
         notes = [
             f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
             for fleet in rented.fleets
@@ -85,10 +75,10 @@ class HostedApiPlanner:
         picked = {pick.task.name for pick in others.picks}
         if missing := [task.name for task in self._rest if task.name not in picked]:
             notes.append(f"the price does not include: {', '.join(missing)}")
-        notes += [*(note for one in hosted for note in one.notes), *others.notes]
+        notes += [*hosted.notes, *others.notes]
         name = f"{PLACEMENT}-{provider}"
         draft = OptionDraft(name, "hosted-api", provider, regions=tuple(regions), misses=misses, notes=tuple(notes))
-        return self._world.assembler.build(draft, part, where, whole=len(priced) == len(self._text))
+        return self._world.assembler.build(draft, part, where, whole=len(hosted.terms) == len(self._text))
 
     def _rented_countries(self, part: OptionPart, where: tuple[Location, ...]) -> Iterable[str]:
         """Yield countries of rented machines and of the control plane; a region's name only if the needs name it."""
@@ -134,7 +124,7 @@ class HostedApiPlanner:
         best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
         return best._replace(misses=(*best.misses, *misses))
 
-    def _choose_model(self, provider: str, demand: Demand) -> TokenPurchase:
+    def _choose_model(self, provider: str, demand: Demand) -> OptionPart:
         """Choose the cheapest model that passes the floors, else, as a violation, the cheapest of unknown quality."""
         workload = demand.workload
         by_standing: dict[str, list[HostedModel]] = {"passes": [], "unknown": [], "below": []}
@@ -143,7 +133,7 @@ class HostedApiPlanner:
         pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
-            return TokenPurchase(None, None, (build_violation(f"{workload.name}.model", None, wanted),), ())
+            return OptionPart(misses=(build_violation(f"{workload.name}.model", None, wanted),))
         # A model with an end date within the horizon ranks last, because the price of its successor is unknown.
         model, known = self._cheapest_models(pool, demand)
         reported = self._reported_quality(model, demand)
@@ -165,7 +155,8 @@ class HostedApiPlanner:
         price, line = self._estimate_price(model, demand), f"{workload.name}: {provider} tokens"
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
         term = make_varying_flow(line, "tokens", monthly, (price.basis,))
-        return TokenPurchase(term, model.id, (*misses, *slow.misses, *down.misses, *scarce), tuple(notes))
+        misses = (*misses, *slow.misses, *down.misses, *scarce)
+        return OptionPart(terms=(term,), models={workload.name: model.id}, misses=misses, notes=tuple(notes))
 
     def _cheapest_models(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
         """Return the model to buy, and the cheapest of known quality, which is bought if it costs about the same."""

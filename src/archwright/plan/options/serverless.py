@@ -51,9 +51,8 @@ WORKER_CORES, WORKER_RAM_BYTES = 8, 64e9
 MAX_COLD_SHARE = 0.05
 
 
-class ServerlessWorker(NamedTuple):
-    row: ServerlessPrice
-    host: CandidateMachine
+# The price of a worker, and its machine.
+ServerlessWorker = tuple[ServerlessPrice, CandidateMachine]
 
 
 class WorkerUsage(NamedTuple):
@@ -116,7 +115,7 @@ class ServerlessPlanner:
             device = catalog.accelerators.get(row.accelerator)
             if row.provider == provider and device is not None and (allowed is None or device.id in allowed):
                 machine = Machine(f"worker-{row.accelerator}", device, 1, WORKER_CORES, WORKER_RAM_BYTES)
-                found.append(ServerlessWorker(row, CandidateMachine(where, machine)))
+                found.append((row, CandidateMachine(where, machine)))
         return tuple(found)
 
     def _choose_worker(
@@ -128,21 +127,21 @@ class ServerlessPlanner:
             wanted = next((model.id for model in models if model is not None), task.workload.kind)
             miss = build_violation(f"{task.name}.model", wanted, "one accelerator that holds it")
             return OptionPart(misses=task.misses or (miss,)), None
-        pick, worker, usage = min(found, key=lambda one: (len(one[0].misses), one[0].usd, one[1].row.accelerator))
+        pick, worker, usage = min(found, key=lambda one: (len(one[0].misses), one[0].usd, one[1][0].accelerator))
         return self._write_part(task, pick, worker, usage), pick.model
 
     def _list_choices(
         self, task: WorkloadTask, models: ModelOptions, worker: ServerlessWorker
     ) -> Iterable[tuple[InstanceChoice, ServerlessWorker, WorkerUsage]]:
-        sizer, row = self._world.sizer, worker.row
+        sizer, (row, host) = self._world.sizer, worker
         found = list[tuple[tuple[ModelSpec | None, SteadyCapacity | None, BatchWork | None], WorkerUsage, Misses]]()
-        for demand, model, steady in sizer.list_steady(task, models, worker.host):
+        for demand, model, steady in sizer.list_steady(task, models, host):
             usage = estimate_worker_usage(demand, steady, row)
             breaks = any(row.start_s + warm > limit for _, limit, warm in _list_start_limits(task.workload.slo, steady))
             if usage.coldest > MAX_COLD_SHARE and breaks:
                 usage = estimate_worker_usage(demand, steady, row, warm=True)
             found.append(((model, steady, None), usage, steady.misses))
-        for job, model, batch in sizer.list_batch(task, models, worker.host):
+        for job, model, batch in sizer.list_batch(task, models, host):
             width, late = count_job_machines(batch, job)
             hours = compute_machine_hours(batch, job, width)
             usage = WorkerUsage(tuple(hour / HOURS_PER_MONTH for hour in hours), width, 0.0, 0.0)
@@ -150,12 +149,12 @@ class ServerlessPlanner:
         for sized, usage, misses in found:
             usd = tuple(count * HOURS_PER_MONTH * SECONDS_PER_HOUR * row.usd_per_second for count in usage.workers)
             tranche = PurchaseTranche("per-second", usage.workers, usd, usage.peak)
-            yield InstanceChoice(task, worker.host, *sized, (tranche,), usage.peak, 0, misses), worker, usage
+            yield InstanceChoice(task, host, *sized, (tranche,), usage.peak, 0, misses), worker, usage
 
     def _write_part(
         self, task: WorkloadTask, pick: InstanceChoice, worker: ServerlessWorker, usage: WorkerUsage
     ) -> OptionPart:
-        row, writer = worker.row, self._world.writer
+        (row, host), writer = worker, self._world.writer
         price = self._ledger.create_driver(
             self._world.catalog.estimate(row, row.usd_per_second, f"{USD}/s"),
             f"price.second.{row.provider}.{row.accelerator}".lower(),
@@ -164,7 +163,7 @@ class ServerlessPlanner:
             facts=(f"{row.provider} {row.accelerator}: {row.usd_per_second:g} USD/s, {row.source}, {row.as_of}",),
         )
         drivers = (price.basis, writer.register_machine_count(pick))
-        line = f"{task.name}: seconds of {row.accelerator} in {worker.host.where.region}"
+        line = f"{task.name}: seconds of {row.accelerator} in {host.where.region}"
         part = writer.write_unpriced(pick)
         level = UnverifiedLevel()
         if task.demand is not None:
