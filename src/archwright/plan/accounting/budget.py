@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -158,21 +157,15 @@ class BudgetConverter:
         unit = self.budget.currency if term.once else f"{self.budget.currency}/month"
         drivers, value = self.list_drivers(term), term.sum * self.exchange_rate / by
         low, high = sorted(value * end for end in self.draws.relative_band(drivers))
+        definition = "a cash flow that is proportional to each fact that the line names as a driver"
+        basis = self.ledger.create_basis(COST_LINE_BASIS, "formula", definition)
         return CostLine(
             name=term.line,
-            amount=Estimate(value=value, low=low, high=high, unit=unit, basis=self._line_basis),
+            amount=Estimate(value=value, low=low, high=high, unit=unit, basis=basis),
             once=term.once,
             recurring_budget=term.budgeted,
             category=term.category,
             drivers=drivers,
-        )
-
-    @cached_property
-    def _line_basis(self) -> str:
-        return self.ledger.create_basis(
-            COST_LINE_BASIS,
-            "formula",
-            "a cash flow that is proportional to each fact that the line names as a driver",
         )
 
 

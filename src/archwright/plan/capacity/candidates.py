@@ -299,18 +299,17 @@ class MachineCapability(NamedTuple):
 
 def select_pareto_front(found: Iterable[MachineCapability]) -> tuple[MachineCapability, ...]:
     """Drop machines that another one dominates: no higher price, no less capacity, no more broken limits."""
+
+    def rank(one: MachineCapability) -> tuple[float, float, float, str, str]:
+        size = float(one.model.parameters) if one.model is not None else 0.0
+        place = f"{one.host.where.region} {get_model_id(one.model)}"
+        return (one.prices[0], -one.steady.requests_per_s.value, size, one.host.machine.id, place)
+
     kept: list[MachineCapability] = []
-    for one in sorted(found, key=_dominance_key):
+    for one in sorted(found, key=rank):
         if not any(_dominates(other, one) for other in kept):
             kept.append(one)
     return tuple(kept)
-
-
-def _dominance_key(one: MachineCapability) -> tuple[float, float, float, str, str]:
-    model = one.model
-    size = float(model.parameters) if model is not None else 0.0
-    capacity = one.steady.requests_per_s.value
-    return (one.prices[0], -capacity, size, one.host.machine.id, f"{one.host.where.region} {model.id if model else ''}")
 
 
 def _dominates(strong: MachineCapability, weak: MachineCapability) -> bool:

@@ -87,7 +87,10 @@ def _estimate_fte(case: OptionContext) -> tuple[tuple[float, ...], UnitPrice]:
     flow = [sum(case.catalog.parameter(name).value for name in floors)] * case.months
     for own, name in SERVERS_PER_FTE_PARTS.items():
         each = 1 / case.catalog.parameter(name).value
-        flow = [now + count * each for now, count in zip(flow, _count_busiest_machines(case, own=own), strict=True)]
+        here = [fleet.monthly_peaks for fleet in case.fleets if (fleet.where.placement in OWN_PLACEMENTS) == own]
+        if case.seat is not None and (case.seat.offer is None) == own:
+            here.append(case.seat.counts)
+        flow = [now + sum(machines[month] for machines in here) * each for month, now in enumerate(flow)]
     bands = [_register_headcount_band(case, shared) for shared in ("", "+".join(sorted(floors)))]
     return tuple(flow), UnitPrice(1.0, tuple(bands))
 
@@ -114,14 +117,6 @@ def _choose_fte_floor(case: OptionContext, place: Location) -> str:
     if place.placement == "cloud" and here and not here & list_online_workloads(case.needs):
         return BATCH_ONLY_FLOOR
     return FTE_FLOOR_PARTS[place.placement]
-
-
-def _count_busiest_machines(case: OptionContext, *, own: bool) -> list[float]:
-    """Return the machines per month at its busiest moment, including the control plane's."""
-    here = [fleet.monthly_peaks for fleet in case.fleets if (fleet.where.placement in OWN_PLACEMENTS) == own]
-    if case.seat is not None and (case.seat.offer is None) == own:
-        here.append(case.seat.counts)
-    return [sum(machines[month] for machines in here) for month in range(case.months)]
 
 
 def _price_engineer(case: OptionContext) -> UnitPrice:

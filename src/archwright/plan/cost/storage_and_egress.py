@@ -13,7 +13,7 @@ from archwright.contract.estimate import Estimate, exact_estimate, multiply_esti
 from archwright.contract.needs import TRAINING_KINDS, Workload
 from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
-from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.availability import SPARE_REQUIRED_ABOVE
 from archwright.plan.cost import hardware_lifecycle as lifecycle
 from archwright.plan.cost.data_placement import OptionContext
@@ -113,17 +113,12 @@ def build_monthly_indexes(case: OptionContext, workload: Workload) -> list[Vecto
 
 def choose_index_form(case: OptionContext, workload: Workload, place: Location) -> IndexForm:
     largest = max(build_monthly_indexes(case, workload), key=lambda index: index.vectors.value)
-    return largest.fastest_fitting(compute_index_memory(case, workload, place)).form
-
-
-def compute_index_memory(case: OptionContext, workload: Workload, place: Location) -> float:
     if case.host is not None and place == case.main_location:
-        return MEMORY_SHARE * case.host.ram_bytes
-    return MEMORY_SHARE * sum(
-        min(fleet.machines) * fleet.machine.ram_bytes
-        for fleet in case.fleets
-        if fleet.where == place and workload.name in fleet.workloads
-    )
+        memory: float = case.host.ram_bytes
+    else:
+        here = (fleet for fleet in case.fleets if fleet.where == place and workload.name in fleet.workloads)
+        memory = sum(min(fleet.machines) * fleet.machine.ram_bytes for fleet in here)
+    return largest.fastest_fitting(MEMORY_SHARE * memory).form
 
 
 def _list_logs_and_metrics(case: OptionContext) -> Iterable[StoredItem]:
@@ -269,18 +264,13 @@ def _price_zone_traffic(case: OptionContext) -> Iterable[CashFlow]:
             continue
         for workload in case.needs.workloads:
             if workload.name in fleet.workloads and (workload.slo.availability or 0.0) > SPARE_REQUIRED_ABOVE:
-                share = _compute_fleet_share(case, fleet, workload)
+                whole = sum(sum(one.machines) for one in case.fleets if workload.name in one.workloads)
+                share = sum(fleet.machines) / whole if whole else 0.0
                 message = network.estimate_message_size(workload, case.catalog)
                 crossing = share * ZONE_CROSSING_SHARE * 2 * (message.request + message.answer)
                 usd = [count * crossing * price.usd for count in requests_by_month(case, workload)]
                 line = f"{workload.name}: traffic between zones of {fleet.where.region}, {fleet.purchase} machines"
                 yield make_varying_flow(line, "egress", usd, price.drivers)
-
-
-def _compute_fleet_share(case: OptionContext, fleet: MachineFleet, workload: Workload) -> float:
-    every = [one for one in case.fleets if workload.name in one.workloads]
-    whole = sum(sum(one.machines) for one in every)
-    return sum(fleet.machines) / whole if whole else 0.0
 
 
 def list_egress_flows(case: OptionContext, kept: StoredItems) -> tuple[list[EgressFlow], list[EgressFlow]]:

@@ -157,7 +157,11 @@ class CloudPlanner:
             )
         if renter is not None:
             notes += self._describe_better_models(draft.provider, found, renter)
-            notes += self._describe_remote_savings(found, renter)
+            saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]
+            if saved:
+                less = self._world.format_amount(sum(usd for usd, _ in saved))
+                remote = ", ".join(sorted({region for _, region in saved}))
+                notes.append(f"far from the users, the same machines cost {less} less: {remote}")
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=tuple(notes))
         whole = len(found.picks) == len(self._tasks) and not outside
         return self._world.assembler.build(draft, part, where, whole=whole)
@@ -181,12 +185,6 @@ class CloudPlanner:
                 named = [f"{name} ({known or 'not known'})" for name, known in rated]
                 more = self._world.format_amount((better.usd - pick.usd) / self._needs.budget.horizon_months)
                 yield f"{pick.task.name}: machines for {named[0]} instead of {named[1]} cost {more} more per month"
-
-    def _describe_remote_savings(self, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
-        saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]
-        if saved:
-            regions, less = ", ".join(sorted({region for _, region in saved})), sum(usd for usd, _ in saved)
-            yield f"far from the users, the same machines cost {self._world.format_amount(less)} less: {regions}"
 
     def _managed_options(self, provider: str) -> Iterable[BuiltOption]:
         """Yield the option on the provider's managed platform, if a row states its surcharge on machines."""

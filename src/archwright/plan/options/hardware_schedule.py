@@ -92,12 +92,16 @@ class HardwareScheduler:
         busiest = _size_shared_load(assigned, sharing) if shared else _size_exclusive_load(assigned, spares)
         part = self._writer.write_load(task, stock.host, (assigned.model, steady), busiest, assigned.suffix)
         if shared or assigned.kept:
-            years = split_into_years(len(demand.growth))
-            served = (sum(assigned.served_share(demand, month) for month in year) / len(year) for year in years)
+            spans = split_into_years(len(demand.growth))
+            served = (sum(assigned.served_share(demand, month) for month in year) / len(year) for year in spans)
             shares = tuple(round(share, 6) for share in served)
             part = part._replace(pools=tuple(replace(pool, shares=shares) for pool in part.pools))
         if shared and not assigned.suffix:
-            part = part._replace(notes=(*part.notes, _describe_shared_load(sharing)))
+            shares_of = [(one.choice.machine, one.part.shares) for one in sharing if one.part is not None]
+            texts = (f"{machine} {' '.join(f'{share:.0%}' for share in each)}" for machine, each in shares_of)
+            years = max(len(each) for _, each in shares_of)
+            note = f"{task.name}: machine types share the load in years 1 to {years}: {'; '.join(texts)}"
+            part = part._replace(notes=(*part.notes, note))
         return part
 
     def _price_purchase(
@@ -184,13 +188,6 @@ def _size_shared_load(assigned: TaskAssignment, sharing: Assignments) -> Busiest
 
 def _get_reserved_machines(assigned: TaskAssignment, year: int) -> float:
     return assigned.part.reserved[year] if assigned.part is not None else assigned.choice.peak[year]
-
-
-def _describe_shared_load(sharing: Assignments) -> str:
-    shares = [(one.choice.machine, one.part.shares) for one in sharing if one.part is not None]
-    parts = (f"{machine} {' '.join(f'{share:.0%}' for share in mine)}" for machine, mine in shares)
-    years = max(len(mine) for _, mine in shares)
-    return f"{sharing[0].task.name}: machine types share the load in years 1 to {years}: {'; '.join(parts)}"
 
 
 def count_machines_by_month(
