@@ -39,14 +39,11 @@ def test_a_band_that_reaches_zero_is_normal_on_each_side(low: float, value: floa
     assert (around.low, around.high) == pytest.approx((low, high), abs=0.02 * (high - low))
 
 
-def test_a_certain_fact_and_a_zero_do_not_vary_and_an_unknown_fact_is_an_error() -> None:
+def test_certain_zero_and_unknown_facts_and_intervals_of_other_levels() -> None:
     with pytest.raises(KeyError):
         draws().sample_driver("nobody")
     assert set(draws(exact_estimate(3, "", "f")).sample_driver("f")) == {1.0}
     assert set(draws(estimate(-1, 0, 1)).sample_driver("f")) == {1.0}
-
-
-def test_a_band_of_a_lower_level_is_wider_at_ninety_percent() -> None:
     sure, unsure = (draws(estimate(0.5, 1, 2, level)).relative_band(("f",)) for level in (1.0, 0.5))
     assert sure[0] > 0.5 and sure[1] < 2
     assert unsure[0] < 0.5 and unsure[1] > 2

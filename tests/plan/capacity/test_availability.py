@@ -22,7 +22,9 @@ from archwright.plan.capacity.availability import (
 from archwright.plan.options.option_builder import survives_zone_loss
 
 
-def test_one_machine_is_its_own_availability() -> None:
+def test_availability_of_few_machines_and_targets_out_of_reach() -> None:
+    assert count_spares(1, 0.5, machine=0.5) == 1
+    assert count_spares(100, 1 - 1e-16, machine=0.2) == MAX_SPARES
     assert compute_availability(1, 0) == pytest.approx(0.995)
     assert compute_availability(2, 0) == pytest.approx(0.995**2)
     assert compute_availability(1, 1) == pytest.approx(1 - 0.005**2)
@@ -34,11 +36,6 @@ def test_one_machine_is_its_own_availability() -> None:
 )
 def test_spares(needed: int, target: float | None, spares: int) -> None:
     assert count_spares(needed, target) == spares
-
-
-def test_a_promise_out_of_reach_stops_somewhere() -> None:
-    assert count_spares(1, 0.5, machine=0.5) == 1
-    assert count_spares(100, 1 - 1e-16, machine=0.2) == MAX_SPARES
 
 
 SITE = FailureDomain("one site", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
@@ -87,26 +84,20 @@ def test_a_house_holds_what_its_tier_lets_it_hold(
         assert any(text.startswith(note) for text in option.notes)
 
 
-def test_more_than_a_region_gives_is_a_miss_with_its_reason(plan_of: Callable[..., Plan]) -> None:
-    plan = plan_of("clinic", asked(0.99995, "cloud"))
-    option = next(one for one in plan.options if one.name == "cloud-aws")
+def test_a_target_above_that_of_a_region_is_missed_and_predictions_name_the_site(
+    plan_of: Callable[..., Plan],
+) -> None:
+    option = next(one for one in plan_of("clinic", asked(0.99995, "cloud")).options if one.name == "cloud-aws")
     assert "letters.availability" in {miss.constraint for miss in option.misses}
     assert any("exceeds that of one " in note and "a second region" in note for note in option.notes)
-
-
-def test_a_promise_names_its_place(plan_of: Callable[..., Plan]) -> None:
     plan = plan_of("clinic", asked(0.999, "on-premises"))
     share = next(one for one in plan.predictions if one.id == "letters.requests.share")
     facts = next(basis.facts for basis in plan.bases if basis.id == share.estimate.basis)
     assert any("one data centre of tier 3" in fact for fact in facts) and share.estimate.value < 0.99982
     assert any(basis.id == "part.site.tier-3" for basis in plan.bases)
     assert any(said.startswith("placement.site.tier: 3") for said in plan.assumptions)
-
-
-def test_what_stops_a_plant_stops_who_asks_there(plan_of: Callable[..., Plan]) -> None:
-    plan = plan_of("manufacturer")
-    share = next(one for one in plan.predictions if one.id == "downtime.requests.share")
-    assert share.estimate.value > 0.9999
+    plants = next(one for one in plan_of("manufacturer").predictions if one.id == "downtime.requests.share")
+    assert plants.estimate.value > 0.9999, "an outage of a plant stops its users too"
 
 
 @pytest.mark.parametrize("needed", [1, 2, 5, 40])

@@ -253,11 +253,8 @@ def test_owned_machines_have_no_purchase_renewal_spare_parts_or_resale() -> None
     needs, (fleet, *_), where = with_field(clinic_at_home(), "budget", horizon_months=24)
     found = run((needs, (fleet._replace(purchase="owned", machines=(1.0,) * 24),), where))
     assert lines(found, "refresh") == [] and lines(found, "residual", "8x-h100") == []
-
-
-def test_an_owned_machine_without_a_row_costs_electricity() -> None:
     found = run_clinic(purchase="owned", node=None)
-    assert lines(found, "support", "letters") == [] and one(found, "energy", "letters").sum > 0
+    assert lines(found, "support", "letters") == [] and one(found, "energy", "letters").sum > 0, "without a row"
 
 
 def test_the_busiest_month_counts_for_power_and_space() -> None:
@@ -326,15 +323,12 @@ def test_a_job_on_machines_with_a_slow_network_is_noted() -> None:
     assert run((needs, (owned._replace(machine=fleets[0].machine),), where[:1])).notes == ()
 
 
-def test_machines_without_fast_ports_get_cards() -> None:
+def test_machines_without_fast_ports_get_cards_and_several_machines_get_switches() -> None:
+    assert lines(run_clinic(), "network") == [], "one machine uses the switches of the building"
+    assert one(run(clinic_at_home()), "network").line == "front-end switches, 2 in DE"
     needs = needs_of("manufacturer")
     slow = own_fleet(needs, CATALOG, "8x-l40s", ("house-model",), 4, house("FR"))
     assert one(run((needs, (slow,), (house("FR"),))), "network", "cards").sum % CATALOG.parameter("nic.400g").value == 0
-
-
-def test_one_machine_uses_the_switches_of_the_building() -> None:
-    assert lines(run_clinic(), "network") == []
-    assert one(run(clinic_at_home()), "network").line == "front-end switches, 2 in DE"
 
 
 # --- storage and traffic

@@ -41,7 +41,7 @@ def test_standing(reported: dict[str, float | None], expected: str) -> None:
     assert assess_quality(chat(quality={"a": 0.4, "b": 0.4}), reported) == expected
 
 
-def test_the_unknown_passes_only_when_accepted() -> None:
+def test_unknown_quality_passes_only_if_accepted() -> None:
     accepting = chat(quality={"a": 0.4}, quality_unknown="accept")
     assert assess_quality(accepting, {}) == "passes"
     assert assess_quality(accepting, {"a": 0.1}) == "below"

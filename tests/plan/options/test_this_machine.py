@@ -37,10 +37,9 @@ def test_electricity_is_the_only_cost(desk: Plan) -> None:
 
 
 def test_the_price_of_the_site_counts(plan_of: Make, desk: Plan) -> None:
-    def site(document: dict[str, Any]) -> None:
-        document["placement"]["site"] = {"country": "DE", "electricity_usd_per_kwh": 2.7}
-
-    dear, usual = local(plan_of("desk", site)).cost_per_month, local(desk).cost_per_month
+    site = {"country": "DE", "electricity_usd_per_kwh": 2.7}
+    dear = local(plan_of("desk", lambda d: d["placement"].update(site=site))).cost_per_month
+    usual = local(desk).cost_per_month
     assert dear is not None and usual is not None
     assert dear.value == pytest.approx(usual.value * 10)
 
@@ -78,11 +77,8 @@ def test_broken_limits_are_missed(plan_of: Make, change: Any, constraint: str, f
     assert (local(plan).regions == ()) is (constraint == "residency")
 
 
-def test_without_an_availability_target_there_is_no_miss(plan_of: Make) -> None:
+def test_availability_and_model_are_optional(plan_of: Make, desk: Plan) -> None:
     assert missed(plan_of("desk", lambda d: workload(d)["slo"].pop("availability"))) == {}
-
-
-def test_a_model_is_chosen_among_those_with_a_file(plan_of: Make, desk: Plan) -> None:
     assert local(plan_of("desk", lambda d: workload(d).pop("model"))).models == local(desk).models
 
 
@@ -123,10 +119,7 @@ def test_two_engines_may_be_too_much_for_it(plan_of: Make, desk: Plan) -> None:
 
 
 def test_beside_other_placements_a_missing_probe_is_a_miss(plan_of: Make) -> None:
-    def more(document: dict[str, Any]) -> None:
-        document["placement"]["allow"] = ["this-machine", "serverless"]
-
-    plan = plan_of("desk", more, None)
+    plan = plan_of("desk", lambda d: d["placement"].update(allow=["this-machine", "serverless"]), None)
     assert missed(plan) == {"machine": ("not probed", None)}
     assert plan.machine is None
 
