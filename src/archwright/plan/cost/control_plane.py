@@ -66,6 +66,7 @@ class ControlPlaneSizer:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._demands = tuple(demand for demand in list_steady_demands(needs) if not demand.workload.sites)
         self._parts = list_platform_parts(needs)
+        self._other_facts = [f"platform.{part}" for part in self._parts if part != "gateway"]
 
     def choose_hosting(
         self, place: Location, fleets: tuple[MachineFleet, ...], *, host: Offer | None
@@ -94,8 +95,8 @@ class ControlPlaneSizer:
         ends = [sum(self._machine_counts(each, end)) / len(counts) for end in ("low", "high")]
         value = sum(counts) / len(counts)
         cores = self._peak_cores("typical")
-        facts = [f"platform.{part}" for part in self._parts if part != "gateway"]
-        rows = [self._catalog.parts[name] for name in (*(GATEWAY_FACTS if "gateway" in self._parts else ()), *facts)]
+        names = (*(GATEWAY_FACTS if "gateway" in self._parts else ()), *self._other_facts)
+        rows = [self._catalog.parts[name] for name in names]
         made = self._ledger.create_driver(
             Estimate(value=value, low=min(ends[0], value), high=max(ends[1], value), unit="machines"),
             f"platform.machines.{name}".lower(),
@@ -122,7 +123,7 @@ class ControlPlaneSizer:
 
     def _peak_cores(self, end: str) -> tuple[float, ...]:
         """Return cores per month, at one end of every fact."""
-        idle = sum(self._fact_value(f"platform.{part}", end) for part in self._parts if part != "gateway")
+        idle = sum(self._fact_value(part, end) for part in self._other_facts)
         return tuple(self._add_gateway_cores(idle, end))
 
     @property

@@ -65,9 +65,6 @@ def is_colocated(case: OptionContext, where: Location) -> bool:
     return where.placement == "on-premises" and where.country not in (own | ({site.country} if site else set()))
 
 
-# --- machines
-
-
 def price_machine_upkeep(case: OptionContext) -> list[CashFlow]:
     """Return support of on-premises machines, and spare parts and renewal of bought ones; owned ones leave."""
     terms: list[CashFlow] = []
@@ -90,9 +87,6 @@ def _price_fleet_upkeep(case: OptionContext, fleet: MachineFleet, node: ServerSp
     life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
     bought = HardwarePurchase(name, "purchase", price, fleet.machines, life)
     yield from lifecycle.price_lifecycle(case.quotes, bought, first_paid=False)
-
-
-# --- the network between them
 
 
 def list_training_fabrics(case: OptionContext) -> tuple[tuple[MachineFleet, Fabric], ...]:
@@ -170,9 +164,6 @@ def price_network_gear(case: OptionContext) -> list[CashFlow]:
                 what = HardwarePurchase(line, "network", price, (float(count),) * case.months, SERVER_LIFE)
                 terms += lifecycle.price_lifecycle(case.quotes, what)
     return terms
-
-
-# --- power, energy, space
 
 
 def estimate_site_power(case: OptionContext, kept: StoredItems) -> tuple[SitePowerDraw, ...]:
@@ -315,9 +306,6 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
             parts += [draw.scaled(HOURS_PER_MONTH, unit="kWh") for draw in draws]
         found[where] = _apply_pue(case, where, sum_estimates(parts, "kWh"), "")
     return found
-
-
-# --- machines of the control plane
 
 
 def price_control_plane(case: OptionContext) -> list[CashFlow]:

@@ -227,9 +227,6 @@ def sum_stored_terabytes(kept: StoredItems, where: Location) -> tuple[float, ...
     return tuple(sum(month) / TB for month in zip(*here, strict=True))
 
 
-# --- traffic
-
-
 def price_egress(case: OptionContext, kept: StoredItems) -> list[CashFlow]:
     """Return outbound traffic by the volume steps of each provider, traffic between regions and between zones."""
     out, between = list_egress_flows(case, kept)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.estimate import Estimate, exact_estimate
-from archwright.contract.plan import Purchase
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
@@ -30,6 +29,7 @@ from archwright.plan.options.option_builder import (
     PoolWriter,
     compute_busy_machines,
     join_parts,
+    list_purchases,
 )
 from archwright.plan.options.owned_hardware import Assignments, HardwareStock, TaskAssignment
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
@@ -58,11 +58,11 @@ class HardwareScheduler:
     ) -> OptionPart:
         """Write one machine type; `assignments`: those of all types, which may share a load with `used`."""
         whole = tuple(map(sum, zip(*(counts for _, counts in stocks), strict=True)))
-        parts = []
-        for stock, counts in stocks:
+        parts, fleets = [], [_build_fleet(stock, used, counts, whole) for stock, counts in stocks]
+        for (stock, counts), fleet in zip(stocks, fleets, strict=True):
             present = whole[-1] - counts[-1]
             terms = self._price_purchase(stock, used, counts, (place, present)) if stock.purchase == "bought" else ()
-            parts.append(OptionPart(terms=terms, fleets=(_build_fleet(stock, used, counts, whole),)))
+            parts.append(OptionPart(terms=terms, fleets=(fleet,)))
         pools = dict.fromkeys(each.pool for each in used)
         # One workload's pool lists the spares; if any machine fails, they replace it.
         first = max(used, key=lambda each: max(each.choice.peak, default=0.0))
@@ -70,13 +70,8 @@ class HardwareScheduler:
         for each in used:
             sharing = tuple(one for one in assignments if one.part is not None and one.task.name == each.task.name)
             others = tuple(pool for pool in pools if pool != each.pool)
-            purchases = []
-            for stock, counts in stocks:
-                machine, mean, peak = stock.host.machine.id, sum(counts) / len(counts), max(counts)
-                purchase = Purchase(pool=each.pool, machine=machine, kind=stock.purchase, machines=mean, peak=peak)
-                purchases.append(replace(purchase, shared_with=others))
             part = self._write_assignment(stocks[0][0], each, (spares, spares if each is first else 0), sharing)
-            parts.append(part._replace(purchases=tuple(purchases)))
+            parts.append(part._replace(purchases=list_purchases(fleets, each.pool, others)))
         return join_parts(parts)
 
     def _write_assignment(

@@ -108,21 +108,14 @@ class PoolWriter:
         return part._replace(terms=tuple(terms), pools=pools)
 
     def write_unpriced(self, pick: InstanceChoice) -> OptionPart:
-        task, machine = pick.task, pick.host.machine.id
-        purchases = []
-        for tranche in pick.tranches:
-            mean = sum(tranche.machines) / len(tranche.machines)
-            purchases.append(
-                Purchase(pool=task.name, machine=machine, kind=tranche.kind, machines=mean, peak=tranche.peak)
-            )
+        task, fleets = pick.task, tuple(_build_fleet(pick, tranche) for tranche in pick.tranches)
         if pick.steady is None:
             part = self.write_job(task, pick.model, pick.batch, pick.needed)._replace(misses=pick.misses)
         else:
             engines = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
             busiest = BusiestYear(engines, pick.needed, 1.0, RedundancyRequirement(pick.needed, pick.spares))
             part = self.write_load(task, pick.host, (pick.model, pick.steady), busiest)
-        fleets = tuple(_build_fleet(pick, tranche) for tranche in pick.tranches)
-        return part._replace(fleets=fleets, purchases=tuple(purchases))
+        return part._replace(fleets=fleets, purchases=list_purchases(fleets, task.name))
 
     def write_job(
         self, task: WorkloadTask, model: ModelSpec | None, batch: BatchWork | None, machines: int
@@ -329,6 +322,22 @@ def compute_busy_machines(demand: Demand, steady: SteadyCapacity, growth: float 
     grown = demand.mean_growth if growth is None else growth
     rate = demand.requests_per_month * grown / (HOURS_PER_MONTH * SECONDS_PER_HOUR)
     return rate / steady.requests_per_s.value
+
+
+def list_purchases(
+    fleets: Iterable[MachineFleet], pool: str, shared_with: tuple[str, ...] = ()
+) -> tuple[Purchase, ...]:
+    return tuple(
+        Purchase(
+            pool=pool,
+            machine=fleet.machine.id,
+            kind=fleet.purchase,
+            machines=sum(fleet.machines) / len(fleet.machines),
+            peak=fleet.peak,
+            shared_with=shared_with,
+        )
+        for fleet in fleets
+    )
 
 
 def list_fleet_places(fleets: Iterable[MachineFleet]) -> tuple[Location, ...]:

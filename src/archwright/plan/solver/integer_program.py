@@ -110,8 +110,6 @@ class IntegerProgram:
         machines = tuple(tuple(round(found[column]) for column in stock) for stock in self._stock)
         return MipSolution(tuple(taken), machines)
 
-    # --- reduction of the problem
-
     def _reduce_problem(self) -> None:
         """Fix choices to 0 if their relaxed cost exceeds a known solution: same minimum, in a tenth of the time."""
         choices = {*self._used.values(), *(z for z, _ in self._groups)}
@@ -162,8 +160,6 @@ class IntegerProgram:
     def _set_upper_bounds(self, numbers: Iterable[int], upper: float) -> None:
         for number in numbers:
             self._solver.changeColBounds(number, 0.0, upper)
-
-    # --- columns and rows
 
     def _add_column(self, cost: float, upper: float = math.inf, *, whole: bool = False) -> int:
         """Add a variable from 0 to `upper`; return its number."""
