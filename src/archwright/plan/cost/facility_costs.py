@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import TRAINING_KINDS
 from archwright.contract.plan import OWN_PLACEMENTS
@@ -65,28 +64,23 @@ def is_colocated(case: OptionContext, where: Location) -> bool:
     return where.placement == "on-premises" and where.country not in (own | ({site.country} if site else set()))
 
 
-def price_machine_upkeep(case: OptionContext) -> list[CashFlow]:
-    """Return support of on-premises machines, and spare parts and renewal of bought ones; owned ones leave."""
-    terms: list[CashFlow] = []
+def price_machine_upkeep(case: OptionContext) -> Iterable[CashFlow]:
+    """Yield support of on-premises machines, and spare parts and renewal of bought ones; owned ones leave."""
     for fleet in case.fleets:
-        if fleet.where.placement in OWN_PLACEMENTS and fleet.node is not None:
-            terms += (one._replace(machines_of=fleet.workloads) for one in _price_fleet_upkeep(case, fleet, fleet.node))
-    return terms
-
-
-def _price_fleet_upkeep(case: OptionContext, fleet: MachineFleet, node: ServerSpec) -> Iterable[CashFlow]:
-    price, support, spares = case.quotes.node(node), case.quotes.part("support"), case.quotes.part("spares")
-    whole, name = price.usd * fleet.peak, f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}"
-    month = price.usd * support.usd / MONTHS_PER_YEAR
-    paid = [month * count for count in fleet.machines]
-    yield make_varying_flow(f"support of {name}", "support", paid, (*price.drivers, *support.drivers))
-    if fleet.purchase != "bought":
-        return
-    drivers = (*price.drivers, *spares.drivers)
-    yield make_one_time_flow(f"spare parts of {name}", "support", whole * spares.usd, case.months, drivers)
-    life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
-    bought = HardwarePurchase(name, "purchase", price, fleet.machines, life)
-    yield from lifecycle.price_lifecycle(case.quotes, bought, first_paid=False)
+        if fleet.where.placement not in OWN_PLACEMENTS or (node := fleet.node) is None:
+            continue
+        price, support, spares = case.quotes.node(node), case.quotes.part("support"), case.quotes.part("spares")
+        name = f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}"
+        month = price.usd * support.usd / MONTHS_PER_YEAR
+        paid, drivers = [month * count for count in fleet.machines], (*price.drivers, *support.drivers)
+        terms = [make_varying_flow(f"support of {name}", "support", paid, drivers)]
+        if fleet.purchase == "bought":
+            usd, drivers = price.usd * fleet.peak * spares.usd, (*price.drivers, *spares.drivers)
+            terms.append(make_one_time_flow(f"spare parts of {name}", "support", usd, case.months, drivers))
+            life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
+            bought = HardwarePurchase(name, "purchase", price, fleet.machines, life)
+            terms += lifecycle.price_lifecycle(case.quotes, bought, first_paid=False)
+        yield from (term._replace(machines_of=fleet.workloads) for term in terms)
 
 
 def list_training_fabrics(case: OptionContext) -> tuple[tuple[MachineFleet, Fabric], ...]:

@@ -123,14 +123,12 @@ class PriceBook:
         files the cheapest file system, volumes the median block storage.
         """
         kind, quantile = STORAGE_ROWS[tier]
-        row, stand_in = self._select_price_row(where.provider, lambda row: row.kind == kind, quantile)
+        (row,), stand_in = self._select_price_rows(where.provider, lambda row: row.kind == kind, quantile)
         return self._byte_price(where, row, f"storage.{tier}.{where.provider}", f"{tier} storage", stand_in=stand_in)
 
     def egress(self, where: Location) -> EgressPriceList:
         rows, stand_in = self._select_price_rows(
-            where.provider,
-            lambda row: row.kind == "egress" and row.item.lower().startswith("internet"),
-            lambda rows: sorted(rows, key=lambda row: row.from_bytes),
+            where.provider, lambda row: row.kind == "egress" and row.item.lower().startswith("internet")
         )
         first = next((row for row in rows if row.usd_per_byte), rows[0])
         price = self._byte_price(where, first, f"egress.{where.provider}", "traffic to the internet", stand_in=stand_in)
@@ -139,7 +137,7 @@ class PriceBook:
 
     def between_regions(self, where: Location) -> UnitPrice:
         """Return USD per byte between regions of one provider."""
-        row, stand_in = self._select_price_row(where.provider, lambda row: "inter-region" in row.item.lower(), 0.5)
+        (row,), stand_in = self._select_price_rows(where.provider, lambda row: "inter-region" in row.item.lower(), 0.5)
         name = f"between-regions.{where.provider}"
         return self._byte_price(where, row, name, "traffic between regions", stand_in=stand_in)
 
@@ -150,23 +148,16 @@ class PriceBook:
         name = f"between-zones.{where.provider}"
         return None if own is None else self._byte_price(where, own, name, "traffic between zones", stand_in=False)
 
-    def _select_price_row(
-        self, provider: str, wanted: Callable[[StoragePrice], bool], quantile: float
-    ) -> tuple[StoragePrice, bool]:
-        def pick(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
-            ordered = sorted(rows, key=lambda row: (row.usd_per_byte, row.item))
-            return [ordered[int(quantile * (len(ordered) - 1))]]
-
-        rows, stand_in = self._select_price_rows(provider, wanted, pick)
-        return rows[0], stand_in
-
     def _select_price_rows(
-        self,
-        provider: str,
-        wanted: Callable[[StoragePrice], bool],
-        pick: Callable[[Sequence[StoragePrice]], list[StoragePrice]],
+        self, provider: str, wanted: Callable[[StoragePrice], bool], quantile: float | None = None
     ) -> tuple[list[StoragePrice], bool]:
-        """Return the provider's rows, else (True) those of the median provider among all that charge."""
+        """Return the provider's rows, else (True) the median provider's; `quantile`: only one row, by price."""
+
+        def pick(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+            if quantile is None:
+                return sorted(rows, key=lambda row: row.from_bytes)
+            return [sorted(rows, key=lambda row: (row.usd_per_byte, row.item))[int(quantile * (len(rows) - 1))]]
+
         by_provider: dict[str, list[StoragePrice]] = {}
         for row in filter(wanted, self._catalog.storage_prices):
             by_provider.setdefault(row.provider, []).append(row)

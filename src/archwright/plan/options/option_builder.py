@@ -327,17 +327,12 @@ def compute_busy_machines(demand: Demand, steady: SteadyCapacity, growth: float 
 def list_purchases(
     fleets: Iterable[MachineFleet], pool: str, shared_with: tuple[str, ...] = ()
 ) -> tuple[Purchase, ...]:
-    return tuple(
-        Purchase(
-            pool=pool,
-            machine=fleet.machine.id,
-            kind=fleet.purchase,
-            machines=sum(fleet.machines) / len(fleet.machines),
-            peak=fleet.peak,
-            shared_with=shared_with,
-        )
-        for fleet in fleets
-    )
+    found = []
+    for fleet in fleets:
+        machine, mean = fleet.machine.id, sum(fleet.machines) / len(fleet.machines)
+        one = Purchase(pool=pool, machine=machine, kind=fleet.purchase, machines=mean, peak=fleet.peak)
+        found.append(replace(one, shared_with=shared_with))
+    return tuple(found)
 
 
 def list_fleet_places(fleets: Iterable[MachineFleet]) -> tuple[Location, ...]:

@@ -77,17 +77,6 @@ class ThisMachinePlanner:
         power, months = self._price_electricity(machine), self._needs.budget.horizon_months
         paid = make_recurring_flow("electricity", "energy", power.value, months, (power.basis,))
         terms = (paid._replace(machines_of=tuple(one.demand.workload.name for one in served)),)
-        draft = draft._replace(
-            regions=() if outside else (country,),
-            misses=tuple(findings.misses),
-            terms=terms if served and len(served) == len(demands) else None,
-            pools=tuple(pools),
-            models={one.demand.workload.name: one.spec.model.id for one in served},
-            notes=tuple(findings.notes),
-        )
-        return BuiltOption(self._with_power_and_carbon(draft, machine), served=tuple(served))
-
-    def _with_power_and_carbon(self, draft: OptionDraft, machine: MachineFacts) -> OptionDraft:
         basis = self._ledger.create_basis(
             "this-machine.power",
             "assumed",
@@ -95,11 +84,20 @@ class ThisMachinePlanner:
             formula=f"{MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores, x {HOURS_PER_MONTH:g} h",
             facts=("power was not measured: a factor of 2 in both directions",),
         )
-        draw = replace(_estimate_draw_kw(machine), basis=basis)
+        draw, grams = replace(_estimate_draw_kw(machine), basis=basis), self._catalog.grid_gco2_per_kwh(country)
         energy = draw.scaled(HOURS_PER_MONTH, unit="kWh")
-        grams = self._catalog.grid_gco2_per_kwh(self._needs.organisation.country)
-        carbon = None if grams is None else replace(carbon_kg(energy, grams), basis=basis)
-        return draft._replace(power_kw=draw, energy_kwh_per_month=energy, carbon_kg_per_month=carbon)
+        draft = draft._replace(
+            regions=() if outside else (country,),
+            misses=tuple(findings.misses),
+            terms=terms if served and len(served) == len(demands) else None,
+            pools=tuple(pools),
+            models={one.demand.workload.name: one.spec.model.id for one in served},
+            notes=tuple(findings.notes),
+            power_kw=draw,
+            energy_kwh_per_month=energy,
+            carbon_kg_per_month=None if grams is None else replace(carbon_kg(energy, grams), basis=basis),
+        )
+        return BuiltOption(draft, served=tuple(served))
 
     def _choose_model(self, demand: Demand, findings: Findings) -> tuple[ModelSpec, Artefact] | None:
         """Choose the smallest model that passes and has a file for the embedded engine."""
