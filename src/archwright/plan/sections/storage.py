@@ -11,6 +11,7 @@ from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption, Location
 from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
+from archwright.plan.cost.prices import TB
 from archwright.plan.cost.storage_and_egress import (
     StoredItem,
     apply_part_bands,
@@ -27,7 +28,7 @@ EMPTY_SUMMARIES = {
     True: "Data stay where they are: nothing is kept beside them.",
     False: "No option is feasible: there is no place to keep anything before a limit is moved.",
 }
-TB, GB = 1e12, 1e9
+GB = 1e9
 RETENTION_WORDS = r"retention job|retention$|storage limitation|deletion"
 TIER_NAMES = {
     "object": "object storage",
